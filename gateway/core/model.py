@@ -1,0 +1,204 @@
+"""The words of the house as values: frozen, slotted, valid once they exist.
+
+Times are Unix seconds (float), durations are seconds (float), sizes are bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
+
+Header: TypeAlias = tuple[bytes, bytes]
+"""A header field as it stood on the wire: name and value, neither decoded nor folded."""
+
+
+class Tier(StrEnum):
+    """Where an answer came from."""
+
+    LOCAL = "local"
+    REDIS = "redis"
+    POSTGRES = "postgres"
+
+
+class UserStatus(StrEnum):
+    """The life of a user; only `active` may pass."""
+
+    ACTIVE = "active"
+    PENDING = "pending"
+    SUSPENDED = "suspended"
+    LOCKED = "locked"
+    DELETED = "deleted"
+
+
+class Auth(StrEnum):
+    """What a route asks of a request's credentials.
+
+    `optional` lets a request without credentials through as nobody; credentials that are
+    present must still be good. `none` does not look at them.
+    """
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The pair that names a user to an issuer (RFC 7519 §4.1.2); never `sub` alone."""
+
+    issuer: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """The row behind an identity; one user may have several identities."""
+
+    id: str
+    status: UserStatus
+    tenant: str | None = None
+    email: str | None = None
+    display_name: str | None = None
+    roles: tuple[str, ...] = ()
+    attributes: Mapping[str, JSON] = field(default_factory=dict)
+    tokens_valid_after: float | None = None
+    """Tokens issued at or before this instant are refused; None refuses none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimPaths:
+    """Where an issuer keeps what the standards leave open: dotted paths into its tokens."""
+
+    tenant: str = "tenant_id"
+    scopes: str = "scope"
+    roles: str = "roles"
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """A configured, trusted token issuer and what its tokens must look like."""
+
+    name: str
+    """Unique label: in metrics, and in the keys of the blacklist."""
+    issuer: str
+    """The exact `iss` of its tokens."""
+    audiences: frozenset[str]
+    algorithms: frozenset[str]
+    """JWS algorithms (RFC 7518 §3.1) its tokens may be signed with."""
+    leeway: float = 30.0
+    require: frozenset[str] = frozenset({"exp", "sub"})
+    max_lifetime: float | None = None
+    claims: ClaimPaths = ClaimPaths()
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """The verified claims of one token (RFC 7519 §4.1)."""
+
+    issuer: str
+    issuer_name: str
+    subject: str
+    audiences: tuple[str, ...]
+    expires_at: float | None
+    issued_at: float | None
+    jti: str | None
+    tenant: str | None
+    scopes: tuple[str, ...]
+    roles: tuple[str, ...]
+    payload: Mapping[str, JSON]
+    """Every claim as the token carried it."""
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.issuer, self.subject)
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a route asks of the user and the token, beyond being good."""
+
+    scopes: frozenset[str] = frozenset()
+    roles: frozenset[str] = frozenset()
+    tenant: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a request matches: where it goes and what it must satisfy."""
+
+    name: str
+    path: str
+    """A pattern: `*` stands for one segment, a final `**` for the rest, none included."""
+    upstream: str
+    methods: frozenset[str] = frozenset()
+    """Empty: any method."""
+    hosts: frozenset[str] = frozenset()
+    """Lower case, without port. Empty: any host."""
+    auth: Auth = Auth.REQUIRED
+    require: Requirement = Requirement()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The head of a client's request as it stood on the wire (RFC 9112 §3)."""
+
+    method: str
+    target: str
+    """The request-target: path and query, undecoded."""
+    headers: tuple[Header, ...]
+    peer: str
+    """The address of the connection's other end, not of whom it claims to speak for."""
+    scheme: Literal["http", "https"]
+    id: str
+    """The request id: in the answer, in the log, and upstream."""
+
+
+RevocationKind: TypeAlias = Literal["jti", "user", "issuer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What the identity tiers know of one token's user at this moment."""
+
+    user: User | None
+    """None: there is no such user, and a store that is up said so."""
+    tier: Tier
+    """Where `user` came from."""
+    revoked: RevocationKind | None
+    """The kind of the revocation that hits this token, if any does."""
+    revocation_tier: Tier | None
+    """Where `revoked` came from; None when no store could be asked and the operator allows that."""
+    stale: bool = False
+    """True when `user` is older than the cache's time, because the store behind it is down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The positive outcome: everything needed to forward, and to account for it."""
+
+    route: Route
+    method: str
+    target: str
+    """The request-target to forward: exactly the path that was matched, and the query."""
+    headers: tuple[Header, ...]
+    """The upstream request's fields, without framing (RFC 9112 §6), which is the forwarder's."""
+    claims: Claims | None
+    user: User | None
+    token_remembered: bool
+    """True when the token had been verified before and was found by its hash."""
+    tier: Tier | None
+    stale: bool
+
+
+class StoreUnavailable(Exception):
+    """A store could not be asked: refused, timed out, failing over, not migrated.
+
+    Never means that a user does not exist.
+    """
+
+    def __init__(self, store: Tier, detail: str) -> None:
+        super().__init__(f"{store} is unavailable: {detail}")
+        self.store = store
+        self.detail = detail

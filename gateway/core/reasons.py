@@ -1,0 +1,354 @@
+"""The catalogue of denial reasons: the one source for responses, metrics, logs and docs.
+
+A client sees `title`, `code` and `detail` (RFC 9457), a status and, on 401 and 403, a challenge
+(RFC 6750 §3). Reasons that would tell who exists are `concealed`: unless the operator asks for
+full detail, the client sees `invalid_token` in their place. Operators always see the reason.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from gateway.core.model import Route, Tier
+
+
+class Group(StrEnum):
+    """Whose question a reason answers."""
+
+    TOKEN = "token"  # noqa: S105 -- the name of a group, not a secret
+    USER = "user"
+    POLICY = "policy"
+    OURS = "ours"
+    PROXY = "proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One way in which a request is refused."""
+
+    code: str
+    group: Group
+    status: int
+    title: str
+    """What the client is told."""
+    hint: str
+    """What the operator does about it."""
+    challenge: str | None = None
+    """The `error` of the Bearer challenge; empty for a challenge without one (RFC 6750 §3.1)."""
+    concealed: bool = False
+    retry_after: int | None = None
+    """Seconds until another try makes sense."""
+
+
+CATALOGUE: Final[dict[str, Reason]] = {}
+
+
+def _reason(
+    code: str,
+    group: Group,
+    status: int,
+    title: str,
+    hint: str,
+    *,
+    challenge: str | None = None,
+    concealed: bool = False,
+    retry_after: int | None = None,
+) -> Reason:
+    reason = Reason(code, group, status, title, hint, challenge, concealed, retry_after)
+    CATALOGUE[code] = reason
+    return reason
+
+
+def _token(code: str, title: str, hint: str) -> Reason:
+    return _reason(code, Group.TOKEN, 401, title, hint, challenge="invalid_token")
+
+
+def _user(code: str, title: str, hint: str) -> Reason:
+    return _reason(code, Group.USER, 401, title, hint, challenge="invalid_token", concealed=True)
+
+
+def _ours(code: str, title: str, hint: str) -> Reason:
+    return _reason(code, Group.OURS, 503, title, hint, retry_after=5)
+
+
+# Token ------------------------------------------------------------------------------------------
+
+CREDENTIALS_MISSING = _reason(
+    "credentials_missing",
+    Group.TOKEN,
+    401,
+    "This resource needs a bearer token",
+    "The request had no Authorization field; send `Authorization: Bearer <token>`.",
+    challenge="",
+)
+CREDENTIALS_MALFORMED = _token(
+    "credentials_malformed",
+    "The Authorization field is not a bearer credential",
+    "Expected the scheme Bearer and one token of the characters of RFC 6750 §2.1.",
+)
+CREDENTIALS_MULTIPLE = _reason(
+    "credentials_multiple",
+    Group.TOKEN,
+    400,
+    "More than one credential was sent",
+    "Two Authorization fields can be read two ways; a proxy in front may be adding its own.",
+    challenge="invalid_request",
+)
+TOKEN_MALFORMED = _token(
+    "token_malformed",
+    "The token is not a signed JWT",
+    "Not a JWS in compact serialisation with JSON inside (RFC 7515 §3.1); opaque tokens and JWE are not supported.",
+)
+TOKEN_TOO_LARGE = _token(
+    "token_too_large",
+    "The token is too large",
+    "Tokens may have up to 16 KiB; look for group or permission lists that grew into it.",
+)
+TOKEN_TYPE_INVALID = _token(
+    "token_type_invalid",
+    "The token is of another type",
+    "`typ` must be absent, JWT or at+jwt (RFC 9068 §2.1); logout and DPoP tokens are no access tokens.",
+)
+ALGORITHM_NOT_ALLOWED = _token(
+    "algorithm_not_allowed",
+    "The token's signature algorithm is not accepted",
+    "`alg` must be in the issuer's `algorithms` and fit the type of the key that `kid` names.",
+)
+CRITICAL_HEADER_UNSUPPORTED = _token(
+    "critical_header_unsupported",
+    "The token needs an extension that is not supported",
+    "A `crit` header names what must be understood (RFC 7515 §4.1.11); none is supported.",
+)
+ISSUER_MISSING = _token(
+    "issuer_missing",
+    "The token names no issuer",
+    "The token has no `iss`, or it is not a string.",
+)
+ISSUER_UNTRUSTED = _token(
+    "issuer_untrusted",
+    "The token's issuer is not accepted",
+    "`iss` equals no configured `issuers[].issuer`; a trailing slash counts.",
+)
+KEY_UNKNOWN = _token(
+    "key_unknown",
+    "The token was signed with an unknown key",
+    "The issuer's key set holds no key for this `kid`; the key was rotated out or the token is from elsewhere.",
+)
+SIGNATURE_INVALID = _token(
+    "signature_invalid",
+    "The token's signature is not valid",
+    "The key that `kid` names did not make this signature; the token was altered or signed elsewhere.",
+)
+TOKEN_EXPIRED = _token(
+    "token_expired",
+    "The token has expired",
+    "`exp` has passed; the client should refresh. If tokens expire early, compare the clocks.",
+)
+TOKEN_NOT_YET_VALID = _token(
+    "token_not_yet_valid",
+    "The token is not valid yet",
+    "`nbf` is in the future; compare the clocks of issuer and gateway, or raise `leeway`.",
+)
+TOKEN_ISSUED_IN_FUTURE = _token(
+    "token_issued_in_future",
+    "The token is dated in the future",
+    "`iat` is in the future; compare the clocks of issuer and gateway, or raise `leeway`.",
+)
+TOKEN_LIFETIME_TOO_LONG = _token(
+    "token_lifetime_too_long",
+    "The token lives longer than is accepted",
+    "`exp` − `iat` exceeds the issuer's `max_lifetime`, or one of them is missing.",
+)
+AUDIENCE_MISMATCH = _token(
+    "audience_mismatch",
+    "The token is meant for another audience",
+    "No value of `aud` is in the issuer's `audiences`.",
+)
+CLAIM_MISSING = _token(
+    "claim_missing",
+    "The token lacks a required claim",
+    "A claim listed in the issuer's `require` is not in the token.",
+)
+CLAIM_MALFORMED = _token(
+    "claim_malformed",
+    "A claim of the token is malformed",
+    "A registered claim has a type or value that RFC 7519 §4.1 does not allow.",
+)
+SUBJECT_MISSING = _token(
+    "subject_missing",
+    "The token names no subject",
+    "The token has no `sub`. A machine token may lack one; give its client a subject at the issuer.",
+)
+SUBJECT_MALFORMED = _token(
+    "subject_malformed",
+    "The token's subject is malformed",
+    "`sub` must be a non-empty string of at most 255 characters without control characters.",
+)
+TOKEN_REVOKED = _token(
+    "token_revoked",
+    "The token has been revoked",
+    "Its `jti` is on the blacklist: `gateway revocations list` tells since when and why.",
+)
+
+# User -------------------------------------------------------------------------------------------
+
+USER_NOT_FOUND = _user(
+    "user_not_found",
+    "The token's subject has no user",
+    "No row of `identities` has this (issuer, subject): `gateway users add` or `gateway users link`.",
+)
+USER_DELETED = _user(
+    "user_deleted",
+    "The token's user was deleted",
+    "The user is soft-deleted: `gateway users restore` brings it back.",
+)
+USER_SUSPENDED = _user(
+    "user_suspended",
+    "The token's user is suspended",
+    "`gateway users activate` ends the suspension.",
+)
+USER_LOCKED = _user(
+    "user_locked",
+    "The token's user is locked",
+    "`gateway users activate` unlocks the user.",
+)
+USER_PENDING = _user(
+    "user_pending",
+    "The token's user is not active yet",
+    "`gateway users activate` completes the registration.",
+)
+TOKENS_REVOKED_BEFORE = _user(
+    "tokens_revoked_before",
+    "The token was issued before its issuer's or user's tokens were revoked",
+    "A user or issuer revocation, or `tokens_valid_after`, is later than `iat`: sign in again.",
+)
+TENANT_MISMATCH = _reason(
+    "tenant_mismatch",
+    Group.USER,
+    403,
+    "The token's tenant is not the user's",
+    "The tenant claim, the user's `tenant` and the route's `require.tenant` must agree.",
+    challenge="invalid_token",
+    concealed=True,
+)
+
+# Policy -----------------------------------------------------------------------------------------
+
+SCOPE_INSUFFICIENT = _reason(
+    "scope_insufficient",
+    Group.POLICY,
+    403,
+    "The token's scope does not cover this resource",
+    "The route's `require.scopes` must all be in the token.",
+    challenge="insufficient_scope",
+)
+ROLE_MISSING = _reason(
+    "role_missing",
+    Group.POLICY,
+    403,
+    "The user lacks a role that this resource needs",
+    "The user needs one of the route's `require.roles`: see `gateway users show`.",
+)
+
+# Ours -------------------------------------------------------------------------------------------
+
+KEYS_UNAVAILABLE = _ours(
+    "keys_unavailable",
+    "The issuer's keys are not available at the moment",
+    "No key set of this issuer could be fetched: see `/readyz` and `jwks_refreshes_total`.",
+)
+USER_STORE_UNAVAILABLE = _ours(
+    "user_store_unavailable",
+    "The user store is not available at the moment",
+    "Neither Postgres nor a cached entry could answer: see `/readyz`.",
+)
+REVOCATION_UNAVAILABLE = _ours(
+    "revocation_unavailable",
+    "Revocations cannot be checked at the moment",
+    "Neither Redis nor Postgres could answer; `revocation.on_unavailable` decides what happens then.",
+)
+OVERLOADED = _ours(
+    "overloaded",
+    "The gateway is overloaded",
+    "Too many requests are waiting for a dependency: see `in_flight_requests`.",
+)
+
+# Proxy ------------------------------------------------------------------------------------------
+
+ROUTE_NOT_FOUND = _reason(
+    "route_not_found",
+    Group.PROXY,
+    404,
+    "Nothing is served here",
+    "No route matches host and path: `gateway check` lists the routes.",
+)
+METHOD_NOT_ALLOWED = _reason(
+    "method_not_allowed",
+    Group.PROXY,
+    405,
+    "This method is not served here",
+    "A route matches the path but not the method.",
+)
+REQUEST_MALFORMED = _reason(
+    "request_malformed",
+    Group.PROXY,
+    400,
+    "The request is malformed",
+    "Not HTTP as RFC 9112 has it, or a path that could be read two ways (dot segments, `%2f`, `;`, `//`).",
+)
+REQUEST_TOO_LARGE = _reason(
+    "request_too_large",
+    Group.PROXY,
+    431,
+    "The request's head is too large",
+    "The request line or a header field exceeds the limit.",
+)
+UPSTREAM_UNREACHABLE = _reason(
+    "upstream_unreachable",
+    Group.PROXY,
+    502,
+    "The service behind the gateway cannot be reached",
+    "Connecting to the upstream failed: is it running, is its URL right?",
+)
+UPSTREAM_TIMEOUT = _reason(
+    "upstream_timeout",
+    Group.PROXY,
+    504,
+    "The service behind the gateway did not answer in time",
+    "No response head within `response_timeout`, or no connection within `connect_timeout`.",
+)
+UPSTREAM_PROTOCOL_ERROR = _reason(
+    "upstream_protocol_error",
+    Group.PROXY,
+    502,
+    "The service behind the gateway answered with something that is not HTTP",
+    "The upstream's response could not be parsed, or it ended in the middle.",
+)
+
+
+class Denial(Exception):
+    """A request refused, with exactly one reason.
+
+    `detail` is for operators (log, `explain`); a client sees it only with `errors.detail: full`.
+    It never holds a token, a secret or a raw subject.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        detail: str | None = None,
+        *,
+        issuer: str | None = None,
+        subject: str | None = None,
+        tier: Tier | None = None,
+        route: Route | None = None,
+    ) -> None:
+        super().__init__(reason.code if detail is None else f"{reason.code}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.issuer = issuer
+        """The configured name of the issuer, once known; never a string out of a token."""
+        self.subject = subject
+        """The subject of a verified token."""
+        self.tier = tier
+        self.route = route
