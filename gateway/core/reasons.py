@@ -97,7 +97,7 @@ CREDENTIALS_MULTIPLE = _reason(
 TOKEN_MALFORMED = _token(
     "token_malformed",
     "The token is not a signed JWT",
-    "Not a JWS in compact serialisation with JSON inside (RFC 7515 §3.1); opaque tokens and JWE are not supported.",
+    "Not a compact JWS with JSON inside (RFC 7515 §3.1); opaque tokens and JWE are not supported.",
 )
 TOKEN_TOO_LARGE = _token(
     "token_too_large",
@@ -132,7 +132,7 @@ ISSUER_UNTRUSTED = _token(
 KEY_UNKNOWN = _token(
     "key_unknown",
     "The token was signed with an unknown key",
-    "The issuer's key set holds no key for this `kid`; the key was rotated out or the token is from elsewhere.",
+    "The issuer's key set holds no key for this `kid`: it was rotated out, or the token is from elsewhere.",
 )
 SIGNATURE_INVALID = _token(
     "signature_invalid",

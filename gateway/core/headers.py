@@ -1,0 +1,228 @@
+"""Every rule about header fields between client, gateway and upstream; there is no other owner.
+
+What a client may forge is removed first, on every route and in every spelling; what the gateway
+vouches for is added after, so nothing a client sends can remove it again.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
+from typing import Final, TypeAlias
+
+from gateway.core.claims import at_path
+from gateway.core.model import JSON, Claims, Header, Request, User
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# RFC 9110 §7.6.1: for one connection only, whether Connection names them or not. Trailer goes with
+# the trailers, which are not forwarded.
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+# Framing belongs to who writes the message (RFC 9112 §6); Expect was answered by our own server.
+_FRAMING: Final = frozenset({b"content-length", b"expect", b"http2-settings"})
+# What Connection may never remove (RFC 9110 §7.6.1: fields for all recipients must not be listed).
+_END_TO_END: Final = frozenset({b"host", b"content-type", b"content-length", b"authorization", b"cookie"})
+# Names by which frameworks let a proxy tell who asked for what. Folded, without `x-forwarded-*`.
+_FORWARDING: Final = frozenset(
+    {b"forwarded", b"x-real-ip", b"x-original-url", b"x-original-uri", b"x-original-method", b"x-rewrite-url"}
+)
+_USER_FIELDS: Final = frozenset({"id", "status", "tenant", "email", "display_name", "roles"})
+_CLAIM_FIELDS: Final = {
+    "iss": "issuer",
+    "sub": "subject",
+    "aud": "audiences",
+    "jti": "jti",
+    "tenant": "tenant",
+    "scopes": "scopes",
+    "roles": "roles",
+}
+STALE_HEADER: Final = b"X-Auth-Stale"
+REQUEST_ID_HEADER: Final = b"X-Request-Id"
+
+_FOLD: Final = bytes(
+    ord(chr(octet).lower()) if chr(octet).isalnum() and octet < 128 else ord("-") for octet in range(256)
+)
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=\-]{1,128}")
+# Outside printable ASCII, or `%`, which marks what is encoded; a comma separates the items of a list.
+_UNSAFE: Final = re.compile(rb"[^\x20-\x24\x26-\x7e]|^ +| +$")
+_UNSAFE_IN_LIST: Final = re.compile(rb"[^\x20-\x24\x26-\x2b\x2d-\x7e]|^ +| +$")
+
+_Getter: TypeAlias = Callable[[User | None, Claims], JSON | tuple[str, ...]]
+
+
+def fold(name: bytes) -> bytes:
+    """Return what CGI and WSGI make of a field name, so that `X_User.Id` and `x-user-id` are one."""
+    return name.translate(_FOLD)
+
+
+def encode_value(value: JSON | tuple[str, ...]) -> bytes | None:
+    """Encode a value for a header field; None when there is nothing to send.
+
+    Text is UTF-8 with every octet outside printable ASCII, and `%`, percent-encoded, so no value can
+    end the field and an upstream gets the text back with one percent-decoding. Items of a list are
+    joined with commas; a comma inside an item is encoded.
+    """
+    if isinstance(value, list | tuple):
+        items = (_encode(item, _UNSAFE_IN_LIST) for item in value)
+        return b",".join(item for item in items if item) or None
+    return _encode(value, _UNSAFE)
+
+
+def _encode(value: JSON, unsafe: re.Pattern[bytes]) -> bytes | None:
+    if value is None or isinstance(value, list | dict):
+        return None
+    text = ("true" if value else "false") if isinstance(value, bool) else str(value)
+    octets = unsafe.sub(_percent, text.encode("utf-8", "replace"))
+    return octets or None
+
+
+def _percent(match: re.Match[bytes]) -> bytes:
+    return b"".join(b"%%%02X" % octet for octet in match[0])
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderRules:
+    """The operator's choices about header fields."""
+
+    identity: Mapping[str, str]
+    """Field name → what it carries: a path below `user` or `claims`."""
+    forward_authorization: bool = False
+    trusted_proxies: tuple[Network, ...] = ()
+    """Peers whose `X-Forwarded-*` and `X-Request-Id` are believed."""
+
+
+class HeaderPolicy:
+    """`HeaderRules`, compiled."""
+
+    def __init__(self, rules: HeaderRules) -> None:
+        self._identity = tuple((name.encode(), _getter(path)) for name, path in rules.identity.items())
+        self._ours = frozenset(
+            [fold(name) for name, _ in self._identity]
+            + [fold(STALE_HEADER), fold(REQUEST_ID_HEADER)]
+            + list(_FORWARDING)
+        )
+        self._forward_authorization = rules.forward_authorization
+        self._networks = rules.trusted_proxies
+        self._trusts = lru_cache(maxsize=1024)(self._is_trusted)
+
+    def trusts(self, peer: str) -> bool:
+        """Tell whether what this peer says about its own clients is believed."""
+        return bool(self._networks) and self._trusts(peer)
+
+    def request_id(self, headers: Iterable[Header], peer: str) -> str | None:
+        """Return the request id that a trusted proxy gave, if it gave a sane one."""
+        if not self.trusts(peer):
+            return None
+        for name, value in headers:
+            if name.lower() == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+                return value.decode("ascii")
+        return None
+
+    def admit(
+        self, request: Request, claims: Claims | None, user: User | None, *, stale: bool = False
+    ) -> tuple[Header, ...]:
+        """Return the fields to send upstream: the client's without what it may forge, then ours."""
+        trusted = self.trusts(request.peer)
+        kept, host, chain, proto = self._strip(request, trusted=trusted)
+        peer = request.peer.encode("latin-1", "replace")
+        kept.append((b"X-Forwarded-For", b", ".join([*chain, peer]) if trusted else peer))
+        kept.append((b"X-Forwarded-Proto", proto or request.scheme.encode()))
+        if not (trusted and any(name.lower() == b"x-forwarded-host" for name, _ in kept)):
+            kept.append((b"X-Forwarded-Host", host))
+        kept.append((REQUEST_ID_HEADER, request.id.encode()))
+        if claims is not None:
+            for name, get in self._identity:
+                value = encode_value(get(user, claims))
+                if value is not None:
+                    kept.append((name, value))
+            if stale:
+                kept.append((STALE_HEADER, b"true"))
+        return tuple(kept)
+
+    def _strip(
+        self, request: Request, *, trusted: bool
+    ) -> tuple[list[Header], bytes, list[bytes], bytes | None]:
+        """Remove what is forged, for one hop, or rebuilt; return the rest and what rebuilding needs."""
+        dropped = HOP_BY_HOP | _FRAMING | _nominated(request.headers)
+        kept: list[Header] = []
+        host = b""
+        chain: list[bytes] = []
+        proto: bytes | None = None
+        for name, value in request.headers:
+            lower = name.lower()
+            folded = fold(name)
+            if lower in dropped or folded in self._ours:
+                continue
+            if folded == b"authorization" and not (lower == folded and self._forward_authorization):
+                continue
+            if folded.startswith(b"x-forwarded-"):
+                if not trusted or lower != folded:
+                    continue
+                if lower == b"x-forwarded-for":
+                    chain.append(value)
+                    continue
+                if lower == b"x-forwarded-proto":
+                    proto = value if value in {b"http", b"https"} else proto
+                    continue
+            elif lower == b"host":
+                host = value
+            kept.append((name, value))
+        return kept, host, chain, proto
+
+    def _is_trusted(self, peer: str) -> bool:
+        try:
+            address = ipaddress.ip_address(peer)
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(address in network for network in self._networks)
+
+
+def response_headers(headers: Iterable[Header]) -> list[Header]:
+    """Return an upstream's response fields without those for one connection only (RFC 9110 §7.6.1)."""
+    fields = tuple(headers)
+    dropped = HOP_BY_HOP | _nominated(fields)
+    return [(name, value) for name, value in fields if name.lower() not in dropped]
+
+
+def _nominated(headers: Iterable[Header]) -> frozenset[bytes]:
+    """Return the fields that Connection names as being for this connection only."""
+    names = {
+        option.strip(b" \t").lower()
+        for name, value in headers
+        if len(name) == 10 and name.lower() == b"connection"
+        for option in value.split(b",")
+    }
+    return frozenset(names - _END_TO_END)
+
+
+def _getter(path: str) -> _Getter:
+    """Compile `user.…` or `claims.…` to a function. Raises `ValueError` on anything else."""
+    root, _, rest = path.partition(".")
+    if root == "user" and rest.startswith("attributes."):
+        below = rest.removeprefix("attributes.")
+        return lambda user, _: None if user is None else at_path(user.attributes, below)
+    if root == "user" and rest in _USER_FIELDS:
+        read = attrgetter(rest)
+        return lambda user, _: None if user is None else read(user)
+    if root == "claims" and rest in _CLAIM_FIELDS:
+        read = attrgetter(_CLAIM_FIELDS[rest])
+        return lambda _, claims: read(claims)
+    if root == "claims" and rest:
+        return lambda _, claims: at_path(claims.payload, rest)
+    raise ValueError(f"{path!r} is neither a field of the user nor a claim")

@@ -1,0 +1,52 @@
+"""A bounded map that forgets what was used least recently."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class LRU(Generic[K, V]):
+    """At most `capacity` entries; reading one makes it the most recent.
+
+    It knows no time: who stores an entry stores its expiry with it.
+    """
+
+    __slots__ = ("_capacity", "_entries")
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError(f"a cache needs room for at least one entry, not {capacity}")
+        self._capacity = capacity
+        self._entries: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        value = self._entries.get(key)
+        if value is not None:
+            self._entries.move_to_end(key)
+        return value
+
+    def put(self, key: K, value: V) -> None:
+        entries = self._entries
+        entries[key] = value
+        entries.move_to_end(key)
+        if len(entries) > self._capacity:
+            entries.popitem(last=False)
+
+    def pop(self, key: K) -> V | None:
+        return self._entries.pop(key, None)
+
+    def discard(self, condemned: Callable[[V], bool]) -> int:
+        """Drop every entry whose value is condemned; returns how many. Takes time in its size."""
+        keys = [key for key, value in self._entries.items() if condemned(value)]
+        for key in keys:
+            del self._entries[key]
+        return len(keys)
+
+    def clear(self) -> None:
+        self._entries.clear()
+
+    def __len__(self) -> int:
+        return len(self._entries)

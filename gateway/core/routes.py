@@ -1,0 +1,162 @@
+"""Path normalisation and the compiled route table.
+
+The path that is matched is the path that is forwarded: `read_target` turns a request-target into
+one spelling or refuses it, and everything behind it sees that spelling alone (RFC 3986 §6.2.2,
+RFC 9112 §3.2).
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.core.model import Header, Route
+from gateway.core.reasons import METHOD_NOT_ALLOWED, REQUEST_MALFORMED, ROUTE_NOT_FOUND, Denial
+
+# What needs a closer look; a target without any of it is its own normal form.
+_SUSPECT: Final = re.compile(r"[^!$&'()*+,\-./0-9:=@A-Z_a-z~]|//|/\.")
+_NOT_VISIBLE_ASCII: Final = re.compile(r"[^\x21-\x7e]")
+_PERCENT: Final = re.compile(r"%(.{0,2})", re.DOTALL)
+_HEX: Final = re.compile(r"[0-9A-Fa-f]{2}")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_DOUBLE_ENCODED: Final = re.compile(r"%25[0-9A-Fa-f]{2}")
+_ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
+_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~\-]+)(?::[0-9]*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a request wants to go, in the one spelling that is both matched and forwarded."""
+
+    host: str
+    """Lower case, without port and trailing dot; what routes are matched by."""
+    path: str
+    query: str
+    """With its `?`, or empty; as the client wrote it."""
+
+
+def read_target(target: str, headers: Iterable[Header]) -> Target:
+    """Read host, path and query of a request, refusing whatever could be read two ways.
+
+    Raises `Denial` `request_malformed`.
+    """
+    authority = _one_host(headers)
+    if not target.startswith("/"):
+        target = _origin_form(target, authority)
+    path, mark, query = target.partition("?")
+    if query and ("#" in query or _NOT_VISIBLE_ASCII.search(query)):
+        raise Denial(REQUEST_MALFORMED, "the query holds a fragment or characters outside ASCII")
+    return Target(_host_name(authority), normal_path(path), mark + query)
+
+
+def normal_path(path: str) -> str:
+    r"""Return the normal form of an absolute path: unreserved characters decoded, hex in capitals.
+
+    Refused, since servers differ on what they mean: dot segments in any encoding, empty
+    segments, `;`, `#`, `\`, encoded slashes, backslashes and NUL, double encoding, and everything
+    that is not ASCII. Raises `Denial` `request_malformed`.
+    """
+    if _SUSPECT.search(path) is None:
+        return path
+    if _NOT_VISIBLE_ASCII.search(path):
+        raise Denial(REQUEST_MALFORMED, "the path holds characters outside ASCII, or controls")
+    if any(character in path for character in ";#\\"):
+        raise Denial(REQUEST_MALFORMED, "the path holds `;`, `#` or a backslash")
+    if _DOUBLE_ENCODED.search(path):
+        raise Denial(REQUEST_MALFORMED, "the path is percent-encoded twice")
+    path = _PERCENT.sub(_decode_unreserved, path)
+    segments = path.split("/")[1:]
+    if "" in segments[:-1]:
+        raise Denial(REQUEST_MALFORMED, "the path holds an empty segment")
+    if "." in segments or ".." in segments:
+        raise Denial(REQUEST_MALFORMED, "the path holds a dot segment")
+    return path
+
+
+def _decode_unreserved(match: re.Match[str]) -> str:
+    digits = match[1]
+    if not _HEX.fullmatch(digits):
+        raise Denial(REQUEST_MALFORMED, "the path holds a stray percent sign")
+    character = chr(int(digits, 16))
+    if character in "/\\" or character < " " or character == "\x7f":
+        raise Denial(REQUEST_MALFORMED, "the path holds an encoded slash, backslash or control character")
+    return character if character in _UNRESERVED else f"%{digits.upper()}"
+
+
+def _one_host(headers: Iterable[Header]) -> str:
+    hosts = [value for name, value in headers if len(name) == 4 and name.lower() == b"host"]
+    if len(hosts) != 1:
+        raise Denial(REQUEST_MALFORMED, "there must be exactly one Host (RFC 9112 §3.2)")
+    return hosts[0].decode("latin-1").strip(" \t")
+
+
+def _origin_form(target: str, authority: str) -> str:
+    """Reduce absolute-form (RFC 9112 §3.2.2), whose authority must be the Host field's."""
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None:
+        raise Denial(REQUEST_MALFORMED, "the request-target is neither a path nor an http URL")
+    if match[1].lower() != authority.lower():
+        raise Denial(REQUEST_MALFORMED, "the request-target and Host name different hosts")
+    return match[2] if match[2].startswith("/") else f"/{match[2]}"
+
+
+def _host_name(authority: str) -> str:
+    match = _HOST.fullmatch(authority)
+    if match is None:
+        raise Denial(REQUEST_MALFORMED, "Host is not a host name, with or without a port")
+    return match[1].lower().removesuffix(".")
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    route: Route
+    pattern: re.Pattern[str]
+
+
+class RouteTable:
+    """Routes in their order; the first that matches wins."""
+
+    __slots__ = ("_routes",)
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._routes = tuple(_Compiled(route, _compile(route.path)) for route in routes)
+
+    def match(self, method: str, host: str, path: str) -> Route:
+        """Return the first route for a request.
+
+        Raises `Denial`: `method_not_allowed` when only the method stands in the way, else
+        `route_not_found`; there is no pass-through.
+        """
+        refused: Route | None = None
+        for compiled in self._routes:
+            route = compiled.route
+            if compiled.pattern.fullmatch(path) is None or (route.hosts and host not in route.hosts):
+                continue
+            if not route.methods or method in route.methods:
+                return route
+            refused = refused or route
+        if refused is not None:
+            raise Denial(METHOD_NOT_ALLOWED, route=refused)
+        raise Denial(ROUTE_NOT_FOUND)
+
+    def methods(self, host: str, path: str) -> frozenset[str]:
+        """Return the methods served at a path, for the Allow field of a 405 (RFC 9110 §15.5.6)."""
+        allowed: set[str] = set()
+        for compiled in self._routes:
+            route = compiled.route
+            if compiled.pattern.fullmatch(path) and (not route.hosts or host in route.hosts):
+                allowed |= route.methods
+        return frozenset(allowed)
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    """Turn `/orders/*/items/**` into a regular expression over normal paths.
+
+    `**` at the end stands for the rest, and for nothing: `/orders/**` matches `/orders` too, so
+    that no neighbour of a protected tree is left open by a slash.
+    """
+    rest = pattern.endswith("/**")
+    stem = pattern[: -len("/**")] if rest else pattern
+    parts = stem.split("/")[1:]
+    expression = "".join("/[^/]+" if part == "*" else re.escape(normal_path(f"/{part}")) for part in parts)
+    return re.compile(f"{expression}(?:/.*)?" if rest else expression or "/")

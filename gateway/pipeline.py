@@ -1,0 +1,182 @@
+"""The hot path, readable top to bottom: `admit` a request, or raise a `Denial`.
+
+What it needs from the world it declares here as Protocols; the backends implement them. It reads
+no clock and opens no socket of its own.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core import bearer, policy, tokens
+from gateway.core import claims as claim_rules
+from gateway.core.headers import HeaderPolicy
+from gateway.core.lru import LRU
+from gateway.core.model import Admission, Auth, Claims, Issuer, Request, Resolution, Route
+from gateway.core.reasons import (
+    ALGORITHM_NOT_ALLOWED,
+    CREDENTIALS_MISSING,
+    ISSUER_UNTRUSTED,
+    KEY_UNKNOWN,
+    KEYS_UNAVAILABLE,
+    SIGNATURE_INVALID,
+    TOKEN_REVOKED,
+    TOKENS_REVOKED_BEFORE,
+    USER_NOT_FOUND,
+    Denial,
+)
+from gateway.core.routes import RouteTable, Target, read_target
+from gateway.core.tokens import KeySet, UnverifiedToken, VerificationKey
+
+
+class Keys(Protocol):
+    """The verification keys of all issuers."""
+
+    def current(self, issuer_name: str) -> KeySet | None:
+        """Return the keys to trust at this moment; None when there are none that may be trusted."""
+
+    async def refresh(self, issuer_name: str) -> None:
+        """Fetch the issuer's keys once more, if that is allowed again; returns when it is done."""
+
+
+class Directory(Protocol):
+    """Who is behind a token, and whether it has been revoked."""
+
+    async def resolve(self, claims: Claims) -> Resolution:
+        """Ask the identity tiers. Raises `Denial` when none that may be trusted can answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    claims: Claims
+    key: VerificationKey
+    expires_at: float | None
+    """Unix seconds, leeway included; None when the issuer allows tokens without `exp`."""
+
+
+class TokenVerifier:
+    """Raw token → verified claims; memory first, keyed by the SHA-256 of the token's bytes."""
+
+    def __init__(
+        self, issuers: Iterable[Issuer], keys: Keys, *, clock: Callable[[], float], max_remembered: int
+    ) -> None:
+        self._issuers: Mapping[str, Issuer] = {issuer.issuer: issuer for issuer in issuers}
+        self._keys = keys
+        self._clock = clock
+        self._remembered: LRU[bytes, _Remembered] = LRU(max_remembered)
+
+    async def verify(self, raw: bytes) -> tuple[Claims, bool]:
+        """Return the token's claims, and whether they were remembered. Raises `Denial`."""
+        digest = hashlib.sha256(raw).digest()
+        remembered = self._remembered.get(digest)
+        if remembered is not None:
+            if remembered.expires_at is None or self._clock() < remembered.expires_at:
+                return remembered.claims, True
+            self._remembered.pop(digest)
+
+        token = tokens.parse(raw)
+        issuer = self._issuers.get(claim_rules.issuer_of(token.payload))
+        if issuer is None:
+            raise Denial(ISSUER_UNTRUSTED)
+        if token.algorithm not in issuer.algorithms:
+            raise Denial(ALGORITHM_NOT_ALLOWED, "not among the issuer's `algorithms`", issuer=issuer.name)
+        key = await self._key(issuer, token)
+        if token.algorithm not in key.algorithms:
+            raise Denial(ALGORITHM_NOT_ALLOWED, "it does not fit the key", issuer=issuer.name)
+        if not key.verify(token):
+            raise Denial(SIGNATURE_INVALID, issuer=issuer.name)
+        claims = claim_rules.verify(token.payload, issuer, self._clock())
+
+        expires_at = None if claims.expires_at is None else claims.expires_at + issuer.leeway
+        self._remembered.put(digest, _Remembered(claims, key, expires_at))
+        return claims, False
+
+    async def _key(self, issuer: Issuer, token: UnverifiedToken) -> VerificationKey:
+        """Select the one key by issuer and `kid`; an unknown `kid` may mean that keys were rotated."""
+        keys = self._keys.current(issuer.name)
+        key = keys.select(token.kid, token.algorithm) if keys is not None else None
+        if key is None:
+            await self._keys.refresh(issuer.name)
+            keys = self._keys.current(issuer.name)
+            if keys is None:
+                raise Denial(KEYS_UNAVAILABLE, issuer=issuer.name)
+            key = keys.select(token.kid, token.algorithm)
+        if key is None:
+            raise Denial(KEY_UNKNOWN, issuer=issuer.name)
+        return key
+
+    def forget_withdrawn(self, issuer_name: str, keys: KeySet | None) -> int:
+        """Drop every remembered token of an issuer whose key is no longer in its set."""
+        trusted = frozenset(keys.keys) if keys is not None else frozenset()
+        return self._remembered.discard(
+            lambda entry: entry.claims.issuer_name == issuer_name and entry.key not in trusted
+        )
+
+    def __len__(self) -> int:
+        return len(self._remembered)
+
+
+class Pipeline:
+    """A request's way from the wire to its admission."""
+
+    def __init__(
+        self, routes: RouteTable, verifier: TokenVerifier, directory: Directory, headers: HeaderPolicy
+    ) -> None:
+        self._routes = routes
+        self._verifier = verifier
+        self._directory = directory
+        self._headers = headers
+
+    async def admit(self, request: Request) -> Admission:
+        """Settle a request: where it goes, who it is from, and that they may.
+
+        Raises `Denial`, with the route once there is one.
+        """
+        target = read_target(request.target, request.headers)
+        route = self._routes.match(request.method, target.host, target.path)
+        try:
+            if route.auth is Auth.NONE:
+                return self._anonymous(request, route, target)
+            try:
+                raw = bearer.parse(request.headers)
+            except Denial as denial:
+                if route.auth is Auth.OPTIONAL and denial.reason is CREDENTIALS_MISSING:
+                    return self._anonymous(request, route, target)
+                raise
+            claims, remembered = await self._verifier.verify(raw)
+            return await self._authenticated(request, route, target, claims, remembered=remembered)
+        except Denial as denial:
+            denial.route = route
+            raise
+
+    def _anonymous(self, request: Request, route: Route, target: Target) -> Admission:
+        headers = self._headers.admit(request, None, None)
+        return Admission(
+            route, request.method, target.path + target.query, headers, None, None,
+            token_remembered=False, tier=None, stale=False,
+        )  # fmt: skip
+
+    async def _authenticated(
+        self, request: Request, route: Route, target: Target, claims: Claims, *, remembered: bool
+    ) -> Admission:
+        tier = None
+        try:
+            resolution = await self._directory.resolve(claims)
+            tier = resolution.tier
+            if resolution.revoked == "jti":
+                raise Denial(TOKEN_REVOKED)
+            if resolution.revoked is not None:
+                raise Denial(TOKENS_REVOKED_BEFORE, f"by a revocation of the {resolution.revoked}'s tokens")
+            if resolution.user is None:
+                raise Denial(USER_NOT_FOUND)
+            policy.authorize(route, resolution.user, claims)
+        except Denial as denial:
+            denial.issuer, denial.subject = claims.issuer_name, claims.subject
+            denial.tier = denial.tier or tier
+            raise
+        headers = self._headers.admit(request, claims, resolution.user, stale=resolution.stale)
+        return Admission(
+            route, request.method, target.path + target.query, headers, claims, resolution.user,
+            token_remembered=remembered, tier=resolution.tier, stale=resolution.stale,
+        )  # fmt: skip
