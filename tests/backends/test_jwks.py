@@ -1,0 +1,432 @@
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.backends.fetch import Fetcher
+from gateway.backends.jwks import KeyRing, retry_delay
+from gateway.backends.keysources import Discovery, JwksUri, KeySource, Loaded, Secret, SecretFile
+from gateway.core.tokens import KeySet
+from tests.backends.issuer import Answer, IssuerServer, public_jwk, serving
+from tests.fakes import RecordingKeyObserver
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Sleep:
+    """A `sleep` that ends when the test says so."""
+
+    def __init__(self) -> None:
+        self._sleepers: asyncio.Queue[tuple[float, asyncio.Event]] = asyncio.Queue()
+
+    async def __call__(self, seconds: float) -> None:
+        wake = asyncio.Event()
+        self._sleepers.put_nowait((seconds, wake))
+        await wake.wait()
+
+    async def next(self) -> tuple[float, Callable[[], None]]:
+        """Wait until somebody sleeps; return for how long, and what wakes them."""
+        seconds, wake = await asyncio.wait_for(self._sleepers.get(), 5)
+        return seconds, wake.set
+
+
+class Rig:
+    """A key ring on real HTTP, with a clock and a sleep of its own."""
+
+    def __init__(self, fetcher: Fetcher, sources: dict[str, KeySource], max_stale: float) -> None:
+        self.clock = Clock()
+        self.sleep = Sleep()
+        self.observer = RecordingKeyObserver()
+        self.changes: list[tuple[str, list[str | None]]] = []
+        self.ring = KeyRing(
+            sources,
+            fetcher=fetcher,
+            observer=self.observer,
+            on_change=lambda name, keys: self.changes.append((name, kids(keys))),
+            max_stale=max_stale,
+            clock=self.clock,
+            sleep=self.sleep,
+        )
+
+    def kids(self, name: str = "main") -> list[str | None] | None:
+        keys = self.ring.current(name)
+        return None if keys is None else kids(keys)
+
+
+def kids(keys: KeySet) -> list[str | None]:
+    return [key.kid for key in keys.keys]
+
+
+@asynccontextmanager
+async def rigged(
+    sources: dict[str, KeySource], *, fetch_timeout: float = 5.0, max_stale: float = 86_400.0
+) -> AsyncIterator[Rig]:
+    async with Fetcher(timeout=fetch_timeout) as fetcher:
+        rig = Rig(fetcher, sources, max_stale)
+        try:
+            yield rig
+        finally:
+            await rig.ring.close()
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[IssuerServer]:
+    async with serving() as issuer:
+        issuer.publish(public_jwk("a"))
+        yield issuer
+
+
+@pytest.fixture
+async def rig(issuer: IssuerServer) -> AsyncIterator[Rig]:
+    async with rigged({"main": JwksUri(f"{issuer.url}/jwks")}) as rig:
+        yield rig
+
+
+async def test_keys_are_there_when_the_start_returns(rig: Rig) -> None:
+    assert rig.kids() is None
+    assert rig.ring.status()["main"].ready is False
+    await rig.ring.start()
+    assert rig.kids() == ["a"]
+    rig.clock.now += 7
+    status = rig.ring.status()["main"]
+    assert (status.ready, status.keys, status.age, status.last_error) == (True, 1, 7.0, None)
+    assert rig.observer.refreshes == [("main", "success")]
+
+
+@pytest.mark.parametrize(
+    ("cache_control", "seconds"),
+    [(None, 300), ("max-age=900", 900), ("no-cache", 60), ("max-age=9999", 3600)],
+)
+async def test_the_next_fetch_follows_cache_control(
+    rig: Rig, issuer: IssuerServer, cache_control: str | None, seconds: float
+) -> None:
+    issuer.publish(public_jwk("a"), cache_control=cache_control)
+    await rig.ring.start()
+    delay, _ = await rig.sleep.next()
+    assert 0.9 * seconds <= delay <= 1.1 * seconds
+
+
+async def test_keys_are_refreshed_before_they_end(issuer: IssuerServer) -> None:
+    issuer.publish(public_jwk("a"), cache_control="max-age=3600")
+    async with rigged({"main": JwksUri(f"{issuer.url}/jwks")}, max_stale=120) as rig:
+        await rig.ring.start()
+        assert (await rig.sleep.next())[0] == 60
+
+
+async def test_delays_are_spread() -> None:
+    delays = set()
+    for _ in range(20):
+        async with rigged({"main": Secret(b"s" * 32)}) as rig:
+            await rig.ring.start()
+            delays.add((await rig.sleep.next())[0])
+    assert len(delays) > 10
+
+
+def test_retries_back_off_to_a_minute() -> None:
+    assert [retry_delay(failures) for failures in (1, 2, 3, 4, 5, 6, 7, 8, 10_000)] == [
+        1, 2, 4, 8, 16, 32, 60, 60, 60,
+    ]  # fmt: skip
+
+
+async def test_rotation_in_the_background(rig: Rig, issuer: IssuerServer) -> None:
+    await rig.ring.start()
+    issuer.publish(public_jwk("b"), public_jwk("c"))
+    _, wake = await rig.sleep.next()
+    with capture_logs() as logs:
+        wake()
+        await rig.sleep.next()
+    assert rig.kids() == ["b", "c"]
+    assert rig.changes == [("main", ["a"]), ("main", ["b", "c"])]
+    (line,) = logs
+    assert (line["event"], line["added"], line["removed"]) == ("issuer_keys_changed", ["b", "c"], ["a"])
+
+
+async def test_the_same_keys_are_no_change(rig: Rig) -> None:
+    await rig.ring.start()
+    _, wake = await rig.sleep.next()
+    wake()
+    await rig.sleep.next()
+    assert rig.observer.refreshes == [("main", "success")] * 2
+    assert rig.changes == [("main", ["a"])]
+
+
+async def test_a_new_key_under_an_old_kid_is_a_change(rig: Rig, issuer: IssuerServer) -> None:
+    await rig.ring.start()
+    issuer.publish(public_jwk("a"))
+    await rig.ring.refresh("main")
+    assert rig.changes == [("main", ["a"]), ("main", ["a"])]
+
+
+async def test_withdrawn_keys_go_even_all_of_them(rig: Rig, issuer: IssuerServer) -> None:
+    await rig.ring.start()
+    issuer.publish()
+    await rig.ring.refresh("main")
+    assert rig.kids() == []
+    assert rig.changes[-1] == ("main", [])
+    assert rig.ring.status()["main"].ready is True
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(b"", 500),
+        Answer(b"", 404),
+        Answer(b"", 302, {"Location": "/elsewhere"}),
+        Answer(b"<html>"),
+        Answer(b"[" * 100_000),
+        Answer(b'{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}'),
+        Answer(b" " * 600_000),
+    ],
+    ids=["500", "404", "redirect", "html", "deep", "unusable", "oversize"],
+)
+async def test_an_unusable_answer_leaves_the_old_keys(rig: Rig, issuer: IssuerServer, answer: Answer) -> None:
+    await rig.ring.start()
+    issuer.answers["/jwks"] = answer
+    with capture_logs() as logs:
+        await rig.ring.refresh("main")
+    assert rig.kids() == ["a"]
+    assert rig.changes == [("main", ["a"])]
+    error = rig.ring.status()["main"].last_error
+    assert error is not None
+    assert f"{issuer.url}/jwks" in error
+    assert [(line["event"], line["log_level"], line["error"]) for line in logs] == [
+        ("issuer_keys_refresh_failed", "warning", error)
+    ]
+    assert rig.observer.refreshes == [("main", "success"), ("main", "failure")]
+
+
+async def test_an_outage_is_waited_out_and_ended(rig: Rig, issuer: IssuerServer) -> None:
+    await rig.ring.start()
+    good = issuer.answers["/jwks"]
+    issuer.answers["/jwks"] = Answer(b"", 503)
+    _, wake = await rig.sleep.next()
+    for expected in (1, 2, 4):
+        rig.clock.now += 1000
+        wake()
+        delay, wake = await rig.sleep.next()
+        assert 0.9 * expected <= delay <= 1.1 * expected
+        assert rig.kids() == ["a"]
+    assert rig.ring.status()["main"].age == 3000
+    issuer.answers["/jwks"] = good
+    wake()
+    delay, wake = await rig.sleep.next()
+    assert 270 <= delay <= 330
+    assert rig.ring.status()["main"].last_error is None
+    issuer.answers["/jwks"] = Answer(b"", 503)
+    wake()
+    delay, _ = await rig.sleep.next()
+    assert delay <= 1.1
+
+
+async def test_keys_end_when_their_issuer_was_silent_for_too_long(rig: Rig, issuer: IssuerServer) -> None:
+    await rig.ring.start()
+    good = issuer.answers["/jwks"]
+    issuer.answers["/jwks"] = Answer(b"", 503)
+    rig.clock.now += 86_400
+    assert rig.kids() == ["a"]
+    rig.clock.now += 1
+    assert rig.kids() is None
+    assert rig.ring.status()["main"].ready is False
+    assert rig.changes == [("main", ["a"])]
+    _, wake = await rig.sleep.next()
+    wake()
+    _, wake = await rig.sleep.next()
+    assert rig.changes == [("main", ["a"]), ("main", [])]
+    issuer.answers["/jwks"] = good
+    wake()
+    await rig.sleep.next()
+    assert rig.kids() == ["a"]
+    assert rig.changes == [("main", ["a"]), ("main", []), ("main", ["a"])]
+
+
+async def test_a_thousand_unknown_kids_are_one_fetch(rig: Rig, issuer: IssuerServer) -> None:
+    await rig.ring.start()
+    issuer.publish(public_jwk("a"), public_jwk("b"))
+    await asyncio.gather(*(rig.ring.refresh("main") for _ in range(1000)))
+    assert issuer.requests["/jwks"] == 2
+    assert rig.kids() == ["a", "b"]
+
+
+async def test_unknown_kids_cause_a_fetch_every_thirty_seconds(rig: Rig, issuer: IssuerServer) -> None:
+    await rig.ring.start()
+    requests = []
+    for seconds in (0, 1, 28.9, 0.1, 29.9, 0.1):
+        rig.clock.now += seconds
+        await rig.ring.refresh("main")
+        requests.append(issuer.requests["/jwks"])
+    assert requests == [2, 2, 2, 3, 3, 4]
+
+
+async def test_a_failing_fetch_counts_too(rig: Rig, issuer: IssuerServer) -> None:
+    await rig.ring.start()
+    issuer.answers["/jwks"] = Answer(b"", 503)
+    for _ in range(3):
+        await rig.ring.refresh("main")
+    assert issuer.requests["/jwks"] == 2
+
+
+class GatedSource:
+    """A source whose loads wait for the test."""
+
+    def __init__(self, keys: KeySet) -> None:
+        self.keys = keys
+        self.loads = 0
+        self.open = asyncio.Event()
+
+    async def load(self, fetcher: Fetcher) -> Loaded:  # noqa: ARG002 -- the Protocol's signature
+        self.loads += 1
+        await self.open.wait()
+        return Loaded(self.keys, 300)
+
+
+async def test_a_cancelled_waiter_leaves_the_fetch_to_the_others() -> None:
+    source = GatedSource(KeySet(()))
+    async with rigged({"main": source}) as rig:
+        first, second = (asyncio.create_task(rig.ring.refresh("main")) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert not second.done()
+        source.open.set()
+        await second
+        assert source.loads == 1
+        assert rig.kids() == []
+
+
+async def test_a_waiter_does_not_wait_for_ever() -> None:
+    source = GatedSource(KeySet(()))
+    async with rigged({"main": source}, fetch_timeout=0.05) as rig:
+        await asyncio.wait_for(rig.ring.refresh("main"), 2)
+        assert rig.kids() is None
+        source.open.set()
+        await rig.ring.refresh("main")
+        assert rig.kids() == []
+
+
+async def test_a_refresh_joins_the_fetch_that_is_under_way() -> None:
+    source = GatedSource(KeySet(()))
+    async with rigged({"main": source}) as rig:
+        await rig.ring.start(timeout=0)
+        joined = asyncio.create_task(rig.ring.refresh("main"))
+        await asyncio.sleep(0)
+        source.open.set()
+        await joined
+        assert source.loads == 1
+        await rig.ring.refresh("main")
+        assert source.loads == 2
+
+
+async def test_the_background_joins_the_fetch_that_a_request_caused() -> None:
+    source = GatedSource(KeySet(()))
+    source.open.set()
+    async with rigged({"main": source}) as rig:
+        await rig.ring.start()
+        _, wake = await rig.sleep.next()
+        source.open.clear()
+        refreshing = asyncio.create_task(rig.ring.refresh("main"))
+        await asyncio.sleep(0.01)
+        wake()
+        await asyncio.sleep(0.01)
+        source.open.set()
+        await refreshing
+        await rig.sleep.next()
+        assert source.loads == 2
+
+
+async def test_an_issuer_that_hangs_delays_no_other(issuer: IssuerServer) -> None:
+    async with serving() as hanging:
+        hanging.answers["/jwks"] = Answer(b"", hangs=True)
+        sources: dict[str, KeySource] = {
+            "hanging": JwksUri(f"{hanging.url}/jwks"),
+            "main": Discovery(issuer.url),
+        }
+        async with rigged(sources) as rig:
+            began = monotonic()
+            await rig.ring.start(timeout=0.3)
+            assert monotonic() - began < 2
+            assert rig.kids("main") == ["a"]
+            assert rig.kids("hanging") is None
+            stuck = asyncio.create_task(rig.ring.refresh("hanging"))
+            issuer.publish(public_jwk("b"))
+            await asyncio.wait_for(rig.ring.refresh("main"), 2)
+            assert rig.kids("main") == ["b"]
+            assert not stuck.done()
+            assert hanging.requests["/jwks"] == 1
+            stuck.cancel()
+
+
+async def test_an_issuer_that_is_down_at_the_start_is_found_later(unused_tcp_port: int) -> None:
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    async with rigged({"main": Discovery(url)}) as rig:
+        await rig.ring.start()
+        assert rig.kids() is None
+        status = rig.ring.status()["main"]
+        assert (status.ready, status.age) == (False, None)
+        assert "cannot connect" in (status.last_error or "")
+        delay, wake = await rig.sleep.next()
+        assert delay <= 1.1
+        async with serving(port=unused_tcp_port) as issuer:
+            issuer.publish(public_jwk("a"))
+            wake()
+            await rig.sleep.next()
+        assert rig.kids() == ["a"]
+
+
+async def test_a_changed_file_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(b"s" * 32)
+    async with rigged({"main": SecretFile(file)}) as rig:
+        await rig.ring.start()
+        before = rig.ring.current("main")
+        delay, wake = await rig.sleep.next()
+        assert delay <= 11
+        file.write_bytes(b"t" * 32)
+        wake()
+        await rig.sleep.next()
+        after = rig.ring.current("main")
+    assert before is not None
+    assert after is not None
+    assert before.keys != after.keys
+
+
+async def test_a_defect_does_not_end_the_schedule(caplog: pytest.LogCaptureFixture) -> None:
+    class Defective:
+        async def load(self, fetcher: Fetcher) -> Loaded:  # noqa: ARG002 -- the Protocol's signature
+            raise ZeroDivisionError
+
+    async with rigged({"main": Defective()}) as rig:
+        with caplog.at_level(logging.CRITICAL, logger="asyncio"):
+            await rig.ring.start()
+            for _ in range(2):
+                _, wake = await rig.sleep.next()
+                wake()
+        assert rig.ring.status()["main"].last_error == "unexpected ZeroDivisionError"
+
+
+async def test_secrets_leave_no_trace_in_the_log() -> None:
+    with capture_logs() as logs:
+        async with rigged({"main": Secret(b"hush" * 10)}) as rig:
+            await rig.ring.start()
+    (line,) = logs
+    assert line["added"] == ["without kid"]
+    assert "hush" not in repr(logs)
+
+
+async def test_close_ends_all_tasks(rig: Rig, issuer: IssuerServer) -> None:
+    issuer.answers["/jwks"] = Answer(b"", hangs=True)
+    before = asyncio.all_tasks()
+    await rig.ring.start(timeout=0.05)
+    await rig.ring.close()
+    assert {task for task in asyncio.all_tasks() - before if "keys of" in task.get_name()} == set()
