@@ -40,6 +40,13 @@ class Keys(Protocol):
         """Fetch the issuer's keys once more, if that is allowed again; returns when it is done."""
 
 
+class Verifier(Protocol):
+    """Raw token → verified claims."""
+
+    async def verify(self, raw: bytes) -> tuple[Claims, bool]:
+        """Return the token's claims, and whether they were remembered. Raises `Denial`."""
+
+
 class Directory(Protocol):
     """Who is behind a token, and whether it has been revoked."""
 
@@ -121,7 +128,7 @@ class Pipeline:
     """A request's way from the wire to its admission."""
 
     def __init__(
-        self, routes: RouteTable, verifier: TokenVerifier, directory: Directory, headers: HeaderPolicy
+        self, routes: RouteTable, verifier: Verifier, directory: Directory, headers: HeaderPolicy
     ) -> None:
         self._routes = routes
         self._verifier = verifier

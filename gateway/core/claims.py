@@ -4,7 +4,6 @@ The signature has been verified when these functions run, so what a claim says i
 word; whether it is acceptable is decided here, against a clock that the caller reads.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -89,7 +88,8 @@ def _denial(reason: Reason, issuer: Issuer, detail: str) -> Denial:
 
 def _check_present(payload: Mapping[str, JSON], issuer: Issuer) -> None:
     if payload.get("sub") is None:
-        looks_like_key = payload.get("role") in _API_KEY_ROLES
+        role = payload.get("role")
+        looks_like_key = isinstance(role, str) and role in _API_KEY_ROLES
         raise _denial(
             SUBJECT_MISSING,
             issuer,
@@ -133,7 +133,7 @@ def _date(payload: Mapping[str, JSON], name: str, issuer: Issuer) -> float | Non
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _denial(CLAIM_MALFORMED, issuer, f"`{name}` is not a number")
-    if not math.isfinite(value) or not 0 <= value <= _MAX_DATE:
+    if not 0 <= value <= _MAX_DATE:
         raise _denial(CLAIM_MALFORMED, issuer, f"`{name}` is not a date between 1970 and 9999")
     return float(value)
 
@@ -186,7 +186,7 @@ def _words(payload: Mapping[str, JSON], path: str, issuer: Issuer) -> tuple[str,
     value = at_path(payload, path)
     if value is None:
         return ()
-    values = value.split() if isinstance(value, str) else value
+    values = [word for word in value.split(" ") if word] if isinstance(value, str) else value
     if not isinstance(values, list):
         raise _denial(CLAIM_MALFORMED, issuer, f"`{path}` is neither a string nor a list of strings")
     words = tuple(word for word in values if isinstance(word, str) and not _UNCLEAN.search(word))

@@ -32,8 +32,8 @@ HOP_BY_HOP: Final = frozenset(
         b"upgrade",
     }
 )
-# Framing belongs to who writes the message (RFC 9112 §6); Expect was answered by our own server.
-_FRAMING: Final = frozenset({b"content-length", b"expect", b"http2-settings"})
+# Framing belongs to who writes the message (RFC 9112 §6).
+_FRAMING: Final = frozenset({b"content-length", b"http2-settings"})
 # What Connection may never remove (RFC 9110 §7.6.1: fields for all recipients must not be listed).
 _END_TO_END: Final = frozenset({b"host", b"content-type", b"content-length", b"authorization", b"cookie"})
 # Names by which frameworks let a proxy tell who asked for what. Folded, without `x-forwarded-*`.
@@ -61,7 +61,7 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=\-]{1,128}")
 _UNSAFE: Final = re.compile(rb"[^\x20-\x24\x26-\x7e]|^ +| +$")
 _UNSAFE_IN_LIST: Final = re.compile(rb"[^\x20-\x24\x26-\x2b\x2d-\x7e]|^ +| +$")
 
-_Getter: TypeAlias = Callable[[User | None, Claims], JSON | tuple[str, ...]]
+_Getter: TypeAlias = Callable[[User | None, Claims], "JSON | tuple[str, ...]"]
 
 
 def fold(name: bytes) -> bytes:
@@ -69,7 +69,7 @@ def fold(name: bytes) -> bytes:
     return name.translate(_FOLD)
 
 
-def encode_value(value: JSON | tuple[str, ...]) -> bytes | None:
+def encode_value(value: "JSON | tuple[str, ...]") -> bytes | None:
     """Encode a value for a header field; None when there is nothing to send.
 
     Text is UTF-8 with every octet outside printable ASCII, and `%`, percent-encoded, so no value can
@@ -165,7 +165,7 @@ class HeaderPolicy:
         for name, value in request.headers:
             lower = name.lower()
             folded = fold(name)
-            if lower in dropped or folded in self._ours:
+            if folded in dropped or folded in self._ours:
                 continue
             if folded == b"authorization" and not (lower == folded and self._forward_authorization):
                 continue
@@ -197,13 +197,13 @@ def response_headers(headers: Iterable[Header]) -> list[Header]:
     """Return an upstream's response fields without those for one connection only (RFC 9110 §7.6.1)."""
     fields = tuple(headers)
     dropped = HOP_BY_HOP | _nominated(fields)
-    return [(name, value) for name, value in fields if name.lower() not in dropped]
+    return [(name, value) for name, value in fields if fold(name) not in dropped]
 
 
 def _nominated(headers: Iterable[Header]) -> frozenset[bytes]:
-    """Return the fields that Connection names as being for this connection only."""
+    """Return the fields that Connection names as being for this connection only, folded."""
     names = {
-        option.strip(b" \t").lower()
+        fold(option.strip(b" \t"))
         for name, value in headers
         if len(name) == 10 and name.lower() == b"connection"
         for option in value.split(b",")

@@ -273,6 +273,12 @@ OVERLOADED = _ours(
     "Too many requests are waiting for a dependency: see `in_flight_requests`.",
 )
 
+INTERNAL_ERROR = _ours(
+    "internal_error",
+    "The gateway failed to handle this request",
+    "A defect of the gateway: the log holds a traceback under this request id. Please report it.",
+)
+
 # Proxy ------------------------------------------------------------------------------------------
 
 ROUTE_NOT_FOUND = _reason(
@@ -342,6 +348,7 @@ class Denial(Exception):
         subject: str | None = None,
         tier: Tier | None = None,
         route: Route | None = None,
+        allow: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__(reason.code if detail is None else f"{reason.code}: {detail}")
         self.reason = reason
@@ -352,3 +359,5 @@ class Denial(Exception):
         """The subject of a verified token."""
         self.tier = tier
         self.route = route
+        self.allow = allow
+        """The methods served at the target, for the Allow field of a 405 (RFC 9110 §15.5.6)."""

@@ -62,9 +62,9 @@ def normal_path(path: str) -> str:
         raise Denial(REQUEST_MALFORMED, "the path holds characters outside ASCII, or controls")
     if any(character in path for character in ";#\\"):
         raise Denial(REQUEST_MALFORMED, "the path holds `;`, `#` or a backslash")
+    path = _PERCENT.sub(_decode_unreserved, path)
     if _DOUBLE_ENCODED.search(path):
         raise Denial(REQUEST_MALFORMED, "the path is percent-encoded twice")
-    path = _PERCENT.sub(_decode_unreserved, path)
     segments = path.split("/")[1:]
     if "" in segments[:-1]:
         raise Denial(REQUEST_MALFORMED, "the path holds an empty segment")
@@ -127,26 +127,18 @@ class RouteTable:
         Raises `Denial`: `method_not_allowed` when only the method stands in the way, else
         `route_not_found`; there is no pass-through.
         """
-        refused: Route | None = None
+        refused: list[Route] = []
         for compiled in self._routes:
             route = compiled.route
             if compiled.pattern.fullmatch(path) is None or (route.hosts and host not in route.hosts):
                 continue
             if not route.methods or method in route.methods:
                 return route
-            refused = refused or route
-        if refused is not None:
-            raise Denial(METHOD_NOT_ALLOWED, route=refused)
+            refused.append(route)
+        if refused:
+            allow = frozenset().union(*(route.methods for route in refused))
+            raise Denial(METHOD_NOT_ALLOWED, route=refused[0], allow=allow)
         raise Denial(ROUTE_NOT_FOUND)
-
-    def methods(self, host: str, path: str) -> frozenset[str]:
-        """Return the methods served at a path, for the Allow field of a 405 (RFC 9110 §15.5.6)."""
-        allowed: set[str] = set()
-        for compiled in self._routes:
-            route = compiled.route
-            if compiled.pattern.fullmatch(path) and (not route.hosts or host in route.hosts):
-                allowed |= route.methods
-        return frozenset(allowed)
 
 
 def _compile(pattern: str) -> re.Pattern[str]:

@@ -54,8 +54,9 @@ _PSS_HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
 _SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 # Below 2048 bits RSA is broken or near it (RFC 7518 §3.3); above 8192 a verification is an attack on our CPU.
 _RSA_BITS: Final = range(2048, 8192 + 1)
-_TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
-_PEM_OR_SSH: Final = re.compile(rb"-----BEGIN |^\s*(ssh-|ecdsa-)")
+# Media types, whose `application/` may be left out (RFC 7515 §4.1.9).
+_TYPES: Final = frozenset({"jwt", "at+jwt"})
+_PEM_OR_JWK: Final = re.compile(rb'----[- ]BEGIN |"kty"\s*:')
 
 
 class KeyRejected(ValueError):
@@ -146,9 +147,13 @@ def key_from_jwk(jwk: JSON) -> VerificationKey:
     """
     if not isinstance(jwk, dict):
         raise KeyRejected("a key must be a JSON object")
+    if "d" in jwk:
+        raise KeyRejected("it is a private key: whoever can read it can sign tokens")
     kid, use, operations, algorithm = (jwk.get(name) for name in ("kid", "use", "key_ops", "alg"))
     if kid is not None and not isinstance(kid, str):
         raise KeyRejected("its `kid` is not a string")
+    if algorithm is not None and not isinstance(algorithm, str):
+        raise KeyRejected("its `alg` is not a string")
     if use is not None and use != "sig":
         raise KeyRejected("its `use` is not `sig`")
     if operations is not None and not (isinstance(operations, list) and "verify" in operations):
@@ -187,12 +192,15 @@ def key_from_secret(secret: bytes) -> VerificationKey:
     Raises `KeyRejected` when it is too short for all of them, or is a public key: using one as a
     secret is how tokens are forged (CVE-2024-33663).
     """
-    if _PEM_OR_SSH.search(secret):
+    if _PEM_OR_JWK.search(secret):
         raise KeyRejected("this is an asymmetric key, not a secret; use `pem_file`")
     algorithms = frozenset(name for name, length in _SECRET_BYTES.items() if len(secret) >= length)
     if not algorithms:
         raise KeyRejected(f"a secret needs at least 32 bytes, this one has {len(secret)}")
-    verifiers = {name: jose_jwk.construct(secret, name) for name in algorithms}
+    try:
+        verifiers = {name: jose_jwk.construct(secret, name) for name in algorithms}
+    except JOSEError as error:
+        raise KeyRejected(str(error)) from error
     return VerificationKey(None, algorithms, _thumbprint(secret, None, algorithms), verifiers)
 
 
@@ -219,7 +227,8 @@ def _public_key_from_jwk(jwk: dict[str, JSON]) -> PublicKey:
     if kty == "RSA":
         return rsa.RSAPublicNumbers(e=_integer(jwk, "e"), n=_integer(jwk, "n")).public_key()
     if kty == "EC":
-        curve = _CURVES.get(str(jwk.get("crv")))
+        name = jwk.get("crv")
+        curve = _CURVES.get(name) if isinstance(name, str) else None
         if curve is None:
             raise KeyRejected("its `crv` is not P-256, P-384 or P-521")
         return ec.EllipticCurvePublicNumbers(_integer(jwk, "x"), _integer(jwk, "y"), curve).public_key()
@@ -242,7 +251,7 @@ def _integer(jwk: dict[str, JSON], name: str) -> int:
     return int.from_bytes(_octets(jwk, name), "big")
 
 
-def _verification_key(public: PublicKey, kid: str | None, algorithm: JSON) -> VerificationKey:
+def _verification_key(public: PublicKey, kid: str | None, algorithm: str | None) -> VerificationKey:
     if isinstance(public, rsa.RSAPublicKey):
         if public.key_size not in _RSA_BITS:
             raise KeyRejected(f"an RSA key has 2048 to 8192 bits, this one {public.key_size}")
@@ -251,7 +260,7 @@ def _verification_key(public: PublicKey, kid: str | None, algorithm: JSON) -> Ve
         fitting = frozenset(alg for curve, alg in _CURVE_ALGORITHMS.items() if curve == public.curve.name)
     else:
         fitting = frozenset({"EdDSA"})
-    algorithms = fitting if algorithm is None else fitting & {str(algorithm)}
+    algorithms = fitting if algorithm is None else fitting & {algorithm}
     if not algorithms:
         raise KeyRejected("no supported signature algorithm fits its type, curve and `alg`")
     try:
@@ -306,7 +315,9 @@ def _check_header(header: dict[str, JSON]) -> tuple[str, str | None]:
         raise Denial(TOKEN_MALFORMED, "the header names no `alg`")
     if kid is not None and not isinstance(kid, str):
         raise Denial(TOKEN_MALFORMED, "the header's `kid` is not a string")
-    if typ is not None and (not isinstance(typ, str) or typ.lower() not in _TYPES):
+    if typ is not None and (
+        not isinstance(typ, str) or typ.lower().removeprefix("application/") not in _TYPES
+    ):
         raise Denial(TOKEN_TYPE_INVALID)
     if "crit" in header:
         raise Denial(CRITICAL_HEADER_UNSUPPORTED)

@@ -1,0 +1,215 @@
+"""One kept connection to an upstream: one exchange at a time, with back-pressure both ways."""
+
+import asyncio
+from typing import Final, cast
+
+from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, UPSTREAM_TIMEOUT, Denial
+from gateway.proxy.response_parser import ResponseHead, ResponseParser
+
+# Reading from the upstream stops above this many bytes that the client has not taken.
+HIGH_WATER: Final = 128 * 1024
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """A connection, and the response that is arriving on it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._parser: ResponseParser | None = None
+        self._failure: Denial | None = None
+        self._body: list[bytes] = []
+        self._buffered = 0
+        self._reading_paused = False
+        self._arrival: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._deadline: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.answered = False
+        """True once any byte of the current response has arrived."""
+        self.reused = False
+        """True when the current exchange is not the connection's first."""
+        self.idle_since = 0.0
+        """When the last exchange ended, on the loop's clock."""
+
+    # An exchange, in its order -------------------------------------------------------------------
+
+    def begin(self, head: bytes, parser: ResponseParser) -> None:
+        """Write a request head; `parser` reads what comes back."""
+        self._parser = parser
+        self.answered = False
+        self.write(head)
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the request; what can no longer be sent is dropped, and `next_head` tells why."""
+        if self._transport is not None and self._failure is None:
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the upstream has taken enough of what was written."""
+        if self._writable is not None:
+            await self._writable
+
+    def allow(self, seconds: float) -> None:
+        """Fail the exchange with `upstream_timeout` unless something arrives within `seconds` from here."""
+        self._deadline = self._loop.time() + seconds
+        if self._timer is None:
+            self._timer = self._loop.call_later(seconds, self._check_deadline)
+
+    async def next_head(self) -> ResponseHead:
+        """Wait for the next head of the response: any interim ones come first.
+
+        Raises `Denial`: `upstream_timeout` or `upstream_protocol_error`.
+        """
+        assert self._parser is not None  # noqa: S101 -- between begin and end
+        while not self._parser.heads:
+            await self._arrived()
+        return self._parser.heads.pop(0)
+
+    async def read(self) -> bytes:
+        """Return what has arrived of the body since the last call, waiting for it; empty at its end.
+
+        Raises `Denial` when the body breaks off.
+        """
+        while not self._body:
+            if self.complete:
+                return b""
+            await self._arrived()
+        return self.read_nowait()
+
+    def read_nowait(self) -> bytes:
+        """Return what has arrived of the body since the last call, which may be nothing."""
+        body = self._body
+        data = body[0] if len(body) == 1 else b"".join(body)
+        body.clear()
+        self._buffered = 0
+        if self._reading_paused and self._transport is not None:
+            self._reading_paused = False
+            self._transport.resume_reading()
+        return data
+
+    @property
+    def complete(self) -> bool:
+        """True when the response has arrived to its end, read or not."""
+        return self._parser is not None and self._parser.complete
+
+    def end(self) -> bool:
+        """End the exchange; tells whether the connection can serve another one."""
+        parser, self._parser = self._parser, None
+        self._deadline = None
+        reusable = (
+            parser is not None and parser.complete and parser.reusable and not self._body and self.usable
+        )
+        if reusable:
+            self.reused = True
+            self.idle_since = self._loop.time()
+        else:
+            self.abort()
+        return reusable
+
+    @property
+    def unread(self) -> bool:
+        """True when something of the body has arrived and was not read."""
+        return bool(self._body)
+
+    def fail(self, denial: Denial) -> None:
+        """End the exchange with a denial, which whoever reads it gets, and close the connection."""
+        self._failure = denial
+        self._wake()
+        self.resume_writing()
+        self.abort()
+
+    @property
+    def usable(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing() and self._failure is None
+
+    def abort(self) -> None:
+        """Close at once: the upstream must not take the half of a message for a whole one."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What the transport tells --------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast, for uvloop's transports are none by inheritance.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        parser = self._parser
+        if parser is None:
+            # Nobody asked: whatever this is, it answers no request of ours.
+            self.abort()
+            return
+        self.answered = True
+        self._deadline = None
+        try:
+            body = parser.feed(data)
+        except Denial as denial:
+            self.fail(denial)
+            return
+        if body:
+            self._body.append(body)
+            self._buffered += len(body)
+            if self._buffered > HIGH_WATER and self._transport is not None and not self._reading_paused:
+                self._reading_paused = True
+                self._transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> None:
+        self._ended(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended(exc)
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        if self._writable is None:
+            self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    # ---------------------------------------------------------------------------------------------
+
+    def _ended(self, exc: Exception | None) -> None:
+        """Take the end of the connection for the end of a body only where it is one."""
+        parser = self._parser
+        if parser is None or parser.complete or self._failure is not None:
+            return
+        try:
+            if exc is not None:
+                raise Denial(UPSTREAM_PROTOCOL_ERROR, f"it broke the connection: {exc}") from exc
+            parser.eof()
+        except Denial as denial:
+            self.fail(denial)
+        else:
+            self._wake()
+
+    def _check_deadline(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        left = self._deadline - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._check_deadline)
+        else:
+            self.fail(Denial(UPSTREAM_TIMEOUT, "nothing came back in time"))
+
+    def _wake(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    async def _arrived(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self._arrival = self._loop.create_future()
+        try:
+            await self._arrival
+        finally:
+            self._arrival = None

@@ -1,0 +1,185 @@
+"""Bytes from an upstream → its response, without any I/O.
+
+llhttp reads every byte and is the only judge of framing (RFC 9112 §6). What it has accepted is
+handed on as it stood on the wire, so a body is never taken apart and rebuilt without need.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import httptools
+
+from gateway.core.model import Header
+from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, Denial
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """A response up to its body (RFC 9112 §4)."""
+
+    status: int
+    reason: bytes
+    headers: tuple[Header, ...]
+    chunked: bool = False
+    length: int | None = 0
+    """Octets of the body; None when its end is told by chunks or by the connection's end."""
+
+    @property
+    def interim(self) -> bool:
+        """True for 1xx: another head follows (RFC 9110 §15.2)."""
+        return self.status < 200
+
+
+class ResponseParser:
+    """The response to one request. Every method may raise `Denial` `upstream_protocol_error`."""
+
+    def __init__(self, *, bodiless: bool) -> None:
+        """`bodiless`: no body follows, whatever the head says, because the request was HEAD."""
+        self.heads: list[ResponseHead] = []
+        """Heads not taken yet: interim ones, then at most one final."""
+        self.complete = False
+        """True once the response has arrived to its end."""
+        self.reusable = False
+        """True when the connection may serve another request."""
+        self._bodiless = bodiless
+        self._llhttp = httptools.HttpResponseParser(self)
+        self._raw = bytearray()
+        self._head: ResponseHead | None = None
+        self._remaining = 0
+        self._excess = False
+        self._reason = b""
+        self._headers: list[Header] = []
+        self._finished_heads: list[ResponseHead] = []
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes as they arrive; returns those that are body, framing included."""
+        try:
+            self._llhttp.feed_data(data)
+        except httptools.HttpParserUpgrade as error:
+            raise _broken("it switched protocols without being asked") from error
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, Denial):
+                raise error.__context__ from None
+            if not self.complete:
+                raise _broken(f"its response is not HTTP: {error}") from error
+            self._excess = True
+        if self._head is None:
+            data = self._take_heads(data)
+        return self._take_body(data)
+
+    def eof(self) -> None:
+        """Take the orderly end of the connection."""
+        head = self._head
+        if self.complete:
+            return
+        if head is None or head.chunked or head.length is not None:
+            where = "before" if head is None else "in the middle of"
+            raise _broken(f"it closed the connection {where} its response")
+        self.complete = True
+
+    def _take_heads(self, data: bytes) -> bytes:
+        """Move finished heads out; returns what of `data` comes behind the final one."""
+        self._raw += data
+        for head in self._finished_heads:
+            # llhttp forgives empty lines before a head; then this would cut in the wrong place.
+            if not self._raw.startswith(b"HTTP/"):
+                raise _broken("its response begins with an empty line")
+            del self._raw[: self._raw.index(b"\r\n\r\n") + 4]
+            self.heads.append(head)
+            if not head.interim:
+                self._head = head
+                self._remaining = head.length or 0
+        self._finished_heads.clear()
+        if len(self._raw) > MAX_HEAD_BYTES and self._head is None:
+            raise _broken(f"its response head exceeds {MAX_HEAD_BYTES} bytes")
+        if self._head is None:
+            return b""
+        rest = bytes(self._raw)
+        self._raw.clear()
+        return rest
+
+    def _take_body(self, data: bytes) -> bytes:
+        head = self._head
+        if head is None:
+            return b""
+        if head.length is not None:
+            self._excess = self._excess or len(data) > self._remaining
+            data = data[: self._remaining]
+            self._remaining -= len(data)
+        elif self._excess:
+            raise _broken("it sent more than one response")
+        if self._excess:
+            self.reusable = False
+        return data
+
+    # What llhttp calls: their names are httptools' ------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self._excess = True
+
+    def on_status(self, reason: bytes) -> None:
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Trailers arrive here too; they pass with the body's bytes.
+        if not self.complete and self._head is None:
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self.complete:
+            return
+        head = self._read_head(self._llhttp.get_status_code())
+        self._finished_heads.append(head)
+        self._reason, self._headers = b"", []
+        if not head.interim and head.length == 0 and not head.chunked:
+            # A head that has no body for us may announce one to llhttp (HEAD, 304).
+            self.complete = True
+            self.reusable = self._llhttp.should_keep_alive()
+
+    def on_message_complete(self) -> None:
+        final = self._head if self._head is not None else self._finished_heads[-1]
+        if not final.interim and not self.complete:
+            self.complete = True
+            self.reusable = self._llhttp.should_keep_alive()
+
+    def _read_head(self, status: int) -> ResponseHead:
+        length: int | None = None
+        chunked = False
+        for name, value in self._headers:
+            lower = name.lower()
+            if lower == b"content-length":
+                length = int(value)
+            elif lower == b"transfer-encoding":
+                if value.lower() != b"chunked" or chunked:
+                    raise _broken("it used a transfer coding that was not offered")
+                chunked = True
+        if self._bodiless or status < 200 or status in {204, 304}:
+            length, chunked = 0, False
+        return ResponseHead(status, self._reason, tuple(self._headers), chunked, length)
+
+
+class DecodingResponseParser(ResponseParser):
+    """Hands out the content of a chunked body without its framing, for an HTTP/1.0 client."""
+
+    def __init__(self, *, bodiless: bool) -> None:
+        self._content: list[bytes] = []
+        super().__init__(bodiless=bodiless)
+
+    def feed(self, data: bytes) -> bytes:
+        raw = super().feed(data)
+        if self._head is None or not self._head.chunked:
+            self._content.clear()
+            return raw
+        content = b"".join(self._content)
+        self._content.clear()
+        return content
+
+    def on_body(self, content: bytes) -> None:
+        self._content.append(content)
+
+
+def _broken(detail: str) -> Denial:
+    return Denial(UPSTREAM_PROTOCOL_ERROR, detail)

@@ -1,0 +1,106 @@
+"""What the gateway answers itself: Denial → problem+json (RFC 9457) with its challenge (RFC 6750).
+
+Responses are written as bytes, ours and an upstream's alike, because that is the cheapest way
+through aiohttp's server; `Written` tells it that nothing is left to do.
+"""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final, Literal
+
+import orjson
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+
+from gateway.core.reasons import Denial, Reason
+
+PROBLEM_TYPE: Final = "urn:gateway:problem:"
+_INVALID_TOKEN: Final = "invalid_token"  # noqa: S105 -- an error code of RFC 6750, not a token
+_CONCEALED_TITLE: Final = "The token is not valid"
+
+
+class Written(web.StreamResponse):
+    """A response whose bytes have been handed to the transport already."""
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        super().__init__()
+        self._stay = keep_alive
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._stay
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class Responder:
+    """Renders denials as the operator wants them told."""
+
+    detail: Literal["generic", "full"] = "generic"
+    """`generic` keeps identity reasons and details from the client."""
+
+    def render(
+        self, denial: Denial, request_id: str, *, head_only: bool, keep_alive: bool
+    ) -> tuple[int, bytes]:
+        """Return the status and the whole response: head and, unless the request was HEAD, problem+json."""
+        reason = denial.reason
+        body = orjson.dumps(self._problem(denial, request_id))
+        status = self._status(reason)
+        lines = [
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            "Content-Type: application/problem+json",
+            f"Content-Length: {len(body)}",
+            "Cache-Control: no-store",
+            f"X-Request-Id: {request_id}",
+        ]
+        challenge = self._challenge(denial)
+        if challenge is not None:
+            lines.append(f"WWW-Authenticate: {challenge}")
+        if reason.retry_after is not None:
+            lines.append(f"Retry-After: {reason.retry_after}")
+        if denial.allow:
+            lines.append(f"Allow: {', '.join(sorted(denial.allow))}")
+        if not keep_alive:
+            lines.append("Connection: close")
+        head = "\r\n".join([*lines, "", ""]).encode("latin-1")
+        return status, head if head_only else head + body
+
+    def _hides(self, reason: Reason) -> bool:
+        return reason.concealed and self.detail == "generic"
+
+    def _status(self, reason: Reason) -> int:
+        # All concealed reasons look alike: a 403 among 401s would tell that the user exists.
+        return 401 if self._hides(reason) else reason.status
+
+    def _problem(self, denial: Denial, request_id: str) -> dict[str, str | int]:
+        reason = denial.reason
+        hidden = self._hides(reason)
+        code = _INVALID_TOKEN if hidden else reason.code
+        title = _CONCEALED_TITLE if hidden else reason.title
+        full = self.detail == "full"
+        return {
+            "type": f"{PROBLEM_TYPE}{code}",
+            "title": title,
+            "status": self._status(reason),
+            "code": code,
+            "detail": (denial.detail or reason.hint) if full else title,
+            "request_id": request_id,
+        }
+
+    def _challenge(self, denial: Denial) -> str | None:
+        """Return the value of WWW-Authenticate (RFC 6750 §3), for the reasons that have one."""
+        reason = denial.reason
+        if reason.challenge is None:
+            return None
+        if not reason.challenge:
+            return 'Bearer realm="gateway"'
+        title = _CONCEALED_TITLE if self._hides(reason) else reason.title
+        parts = ['Bearer realm="gateway"', f'error="{reason.challenge}"', f'error_description="{title}"']
+        if reason.challenge == "insufficient_scope" and denial.route is not None:
+            parts.append(f'scope="{" ".join(sorted(denial.route.require.scopes))}"')
+        return ", ".join(parts)

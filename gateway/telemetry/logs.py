@@ -1,0 +1,133 @@
+"""JSON logs: one object a line, on standard error.
+
+What identifies a person is hashed before it comes here; tokens and secrets never do.
+"""
+
+import hashlib
+import logging
+import sys
+from typing import Literal, TextIO, TypeAlias
+
+import orjson
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+from gateway.core.model import Request
+from gateway.core.reasons import Denial, Group
+from gateway.telemetry.metrics import issuer_label
+
+SubjectStyle: TypeAlias = Literal["hashed", "plain", "none"]
+
+
+def configure(level: str = "info", stream: TextIO | None = None) -> None:
+    """Send structlog's events, and the warnings of libraries, to `stream` as JSON lines."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=_dumps),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    handler = _Forwarding()
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _dumps(event: EventDict, **_: object) -> str:
+    return orjson.dumps(event, default=str).decode()
+
+
+class _Forwarding(logging.Handler):
+    """Turns records of libraries into events of our own form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger = structlog.get_logger()
+        logger.log(
+            record.levelno,
+            "library",
+            logger=record.name,
+            detail=record.getMessage(),
+            exc_info=record.exc_info,
+        )
+
+
+def dependency_down(dependency: str, detail: str) -> None:
+    """Log that a dependency cannot be used at the moment."""
+    structlog.get_logger().warning("dependency_down", dependency=dependency, detail=detail)
+
+
+class RequestLog:
+    """A line for each denial, and for each request when the access log is on."""
+
+    def __init__(
+        self, *, access: bool = False, subjects: SubjectStyle = "hashed", logger: WrappedLogger | None = None
+    ) -> None:
+        self._access = access
+        self._subjects = subjects
+        self._logger: FilteringBoundLogger = logger or structlog.get_logger()
+
+    def denied(self, request: Request, denial: Denial, route: str, status: int) -> None:
+        """Log a denial: the reason and what is needed to find its cause."""
+        # What went wrong with a token could quote it; what went wrong with a dependency helps.
+        cause = denial.__cause__ if denial.reason.group in {Group.OURS, Group.PROXY} else None
+        self._logger.warning(
+            "denied",
+            reason=denial.reason.code,
+            status=status,
+            route=route,
+            issuer=issuer_label(denial),
+            subject=self._subject(denial.subject),
+            tier=denial.tier,
+            detail=denial.detail,
+            cause=None if cause is None else str(cause),
+            method=request.method,
+            client=request.peer,
+            request_id=request.id,
+        )
+
+    def broken(self, request: Request, denial: Denial, route: str, upstream: str) -> None:
+        self._logger.error(
+            "response_broken",
+            reason=denial.reason.code,
+            detail=denial.detail,
+            route=route,
+            upstream=upstream,
+            request_id=request.id,
+        )
+
+    def finished(self, request: Request, route: str, status: int, seconds: float) -> None:
+        if self._access:
+            path, _, _ = request.target.partition("?")
+            self._logger.info(
+                "request",
+                method=request.method,
+                path=path,
+                route=route,
+                status=status,
+                duration_ms=round(seconds * 1000, 3),
+                client=request.peer,
+                request_id=request.id,
+            )
+
+    def failed(self, request: Request, error: BaseException) -> None:
+        """Log a defect of ours, with its traceback."""
+        self._logger.error("internal_error", request_id=request.id, exc_info=error)
+
+    def _subject(self, subject: str | None) -> str | None:
+        if subject is None or self._subjects == "none":
+            return None
+        return subject if self._subjects == "plain" else hash_subject(subject)
+
+
+def hash_subject(subject: str) -> str:
+    """Return what stands for a subject in logs: the first 16 hex digits of its SHA-256.
+
+    Enough to find all lines of one subject, and to check whether a known one is meant:
+    `printf %s SUBJECT | sha256sum | cut -c1-16`.
+    """
+    return hashlib.sha256(subject.encode("utf-8", "surrogatepass")).hexdigest()[:16]
