@@ -1,0 +1,51 @@
+"""The `gateway` command: one sub-command for each thing an operator does."""
+
+from typing import Annotated
+
+import typer
+
+from gateway import __version__
+from gateway.cli.config import check, schema
+from gateway.cli.demo import register as register_demo
+from gateway.cli.migrate import migrate
+from gateway.cli.reasons import reasons
+from gateway.cli.revoke import revocations_app, revoke_app
+from gateway.cli.run import run
+from gateway.cli.users import users_app
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 the answer is no, 2 usage or configuration, 3 a dependency is unreachable.",
+)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 -- the signature that typer calls
+    if wanted:
+        typer.echo(f"gateway {__version__}")
+        raise typer.Exit
+
+
+@app.callback(help="A reverse-proxy authentication gateway that knows who `sub` is.")
+def gateway(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Take the options that stand before any command."""
+
+
+app.command()(run)
+register_demo(app)
+app.command()(check)
+app.command()(schema)
+app.command()(reasons)
+app.command()(migrate)
+app.add_typer(users_app, name="users")
+app.add_typer(revoke_app, name="revoke")
+app.add_typer(revocations_app, name="revocations")

@@ -1,0 +1,54 @@
+"""The manners that all commands share: where they write, what they say when they fail, how they exit."""
+
+import json
+from typing import Final, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+OK: Final = 0
+DENIED: Final = 1
+"""The answer is no: denied, not found, invalid."""
+USAGE: Final = 2
+"""The command line or the configuration is wrong."""
+UNREACHABLE: Final = 3
+"""A dependency does not answer."""
+BUG: Final = 70
+"""A fault of ours (sysexits.h: EX_SOFTWARE)."""
+
+# Colour on a terminal only, and none with NO_COLOR; rich sees to both.
+out: Final = Console(highlight=False)
+err: Final = Console(highlight=False, stderr=True)
+
+
+def fail(message: str, hint: str | None = None, code: int = DENIED) -> NoReturn:
+    """Say on stderr what is wrong and what to do about it, and exit with `code`."""
+    _complain("error", message, hint, style="bold red")
+    raise typer.Exit(code)
+
+
+def warn(message: str, hint: str | None = None) -> None:
+    """Say on stderr what is probably not meant."""
+    _complain("warning", message, hint, style="yellow")
+
+
+def _complain(label: str, message: str, hint: str | None, *, style: str) -> None:
+    """Write `label: message → hint`; the text is shown as it is, without markup."""
+    text = Text.assemble((f"{label}: ", style), message)
+    if hint:
+        text.append(" → ", style="dim").append(hint)
+    err.print(text, soft_wrap=True)
+
+
+def unreachable(what: str, address: str, why: str, hint: str | None = None) -> NoReturn:
+    """Say that a dependency does not answer, and exit with `UNREACHABLE`.
+
+    `address` is host and port, without credentials; `hint` names the command that starts it.
+    """
+    fail(f"{what} at {address} cannot be reached: {why}", hint, UNREACHABLE)
+
+
+def emit_json(value: object) -> None:
+    """Write one JSON document to stdout, for programs."""
+    typer.echo(json.dumps(value, ensure_ascii=False, default=str))

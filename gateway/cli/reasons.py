@@ -1,0 +1,92 @@
+"""`gateway reasons`: the catalogue of denials, for whoever reads a log line or an alert."""
+
+from difflib import get_close_matches
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from gateway.cli import output
+from gateway.cli.config import Json
+from gateway.core.reasons import CATALOGUE, Group, Reason
+
+_TITLES = {
+    Group.TOKEN: "Token: the credentials are not good",
+    Group.USER: "User: the token is good, the user behind it may not pass",
+    Group.POLICY: "Policy: the user is good, and may not do this",
+    Group.OURS: "Ours: a dependency or the gateway fails, never the client",
+    Group.PROXY: "Proxy: the request or its upstream",
+}
+
+
+def reasons(
+    *,
+    code: Annotated[str | None, typer.Argument(help="Show this one alone.", show_default=False)] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", hidden=True, help="Write the page docs/reasons.md.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show why requests are denied: each reason, what the client gets, and what to do about it."""
+    chosen = list(CATALOGUE.values()) if code is None else [_find(code)]
+    if markdown:
+        typer.echo(page(), nl=False)
+    elif json:
+        output.emit_json([_as_dict(reason) for reason in chosen])
+    else:
+        table = Table("reason", "status", "client is told", "what to do", show_lines=True)
+        for reason in chosen:
+            table.add_row(reason.code, str(reason.status), _told(reason), reason.hint)
+        output.out.print(table)
+
+
+def page() -> str:
+    """Return docs/reasons.md."""
+    lines = [
+        "# Why requests are denied",
+        "",
+        "Every denial has one of these reasons: in the log, in `gateway_denials_total{reason}` and, as",
+        "`code`, in the client's problem+json. Reasons that would tell a client who exists reach it as",
+        "`invalid_token` with status 401, unless `errors.detail` is `full`.",
+        "",
+        "This page is made from the catalogue by `gateway reasons --markdown`.",
+    ]
+    for group, title in _TITLES.items():
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            "| reason | status | client is told | what to do |",
+            "|---|---|---|---|",
+        ]
+        lines += [
+            f"| `{reason.code}` | {reason.status} | {_told(reason)} | {reason.hint} |"
+            for reason in CATALOGUE.values()
+            if reason.group is group
+        ]
+    return "\n".join([*lines, ""])
+
+
+def _told(reason: Reason) -> str:
+    return f"{reason.title} (`invalid_token` unless `full`)" if reason.concealed else reason.title
+
+
+def _find(code: str) -> Reason:
+    reason = CATALOGUE.get(code)
+    if reason is None:
+        near = get_close_matches(code, CATALOGUE, n=1)
+        output.fail(
+            f"there is no reason {code!r}", f"did you mean {near[0]}?" if near else None, output.USAGE
+        )
+    return reason
+
+
+def _as_dict(reason: Reason) -> dict[str, object]:
+    return {
+        "code": reason.code,
+        "group": reason.group.value,
+        "status": reason.status,
+        "title": reason.title,
+        "hint": reason.hint,
+        "concealed": reason.concealed,
+    }

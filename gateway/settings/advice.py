@@ -1,0 +1,94 @@
+"""What is valid, and still probably not meant."""
+
+import stat
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gateway.core.model import Auth
+from gateway.settings.loading import Problem, Source
+from gateway.settings.model import Issuer, Match, Settings
+
+
+def advice(settings: Settings, source: Source) -> tuple[Problem, ...]:
+    """Return a warning for whatever in valid settings looks like an oversight."""
+    return (*_issuers(settings, source), *_upstreams(settings, source), *_routes(settings, source))
+
+
+def _issuers(settings: Settings, source: Source) -> Iterator[Problem]:
+    for index, issuer in enumerate(settings.issuers):
+        where = ("issuers", index, "keys")
+        url = issuer.issuer if issuer.keys.discovery else issuer.keys.jwks_uri
+        if url is not None and url.startswith("http://") and not _is_loopback(url):
+            yield source.problem(
+                where, "are fetched over plain http", "who is in between can forge any token: use https"
+            )
+        for name, file in _key_files(issuer):
+            if not file.is_file():
+                yield source.problem(
+                    (*where, name), f"names {file}, which is no file", "create it, or mend the path"
+                )
+        secret = issuer.keys.secret_file
+        if secret is not None and secret.is_file() and secret.stat().st_mode & stat.S_IROTH:
+            yield source.problem((*where, "secret_file"), "can be read by everybody", f"chmod 600 {secret}")
+
+
+def _key_files(issuer: Issuer) -> Iterator[tuple[str, Path]]:
+    for name in ("jwks_file", "pem_file", "secret_file"):
+        file = getattr(issuer.keys, name)
+        if file is not None:
+            yield name, file
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _upstreams(settings: Settings, source: Source) -> Iterator[Problem]:
+    used = {route.upstream for route in settings.routes}
+    for name in settings.upstreams:
+        if name not in used:
+            yield source.problem(("upstreams", name), "is used by no route", "remove it, or route to it")
+
+
+def _routes(settings: Settings, source: Source) -> Iterator[Problem]:
+    for index, route in enumerate(settings.routes):
+        where = ("routes", index)
+        cover = next((other for other in settings.routes[:index] if covers(other.match, route.match)), None)
+        if cover is not None:
+            yield source.problem(
+                where,
+                f"({route.name}) is never reached: {cover.name} takes all its requests",
+                f"move it above {cover.name}, or remove it",
+            )
+        if route.auth is Auth.NONE:
+            yield source.problem((*where, "auth"), f"is none: anybody may use {route.match.path}")
+
+
+def covers(earlier: Match, later: Match) -> bool:
+    """Tell whether every request that matches `later` matches `earlier` too."""
+    return (
+        _includes(earlier.methods, later.methods)
+        and _includes(earlier.hosts, later.hosts)
+        and _path_covers(earlier.path, later.path)
+    )
+
+
+def _includes(earlier: tuple[str, ...], later: tuple[str, ...]) -> bool:
+    """Tell whether one list of choices, empty for any, has all of another."""
+    return not earlier or (bool(later) and set(later) <= set(earlier))
+
+
+def _path_covers(earlier: str, later: str) -> bool:
+    above, below = (path.removesuffix("/**").split("/")[1:] for path in (earlier, later))
+    if not earlier.endswith("/**") and (later.endswith("/**") or len(below) != len(above)):
+        return False
+    # A `*` takes any segment but the empty one behind a final slash.
+    return len(below) >= len(above) and all(
+        mine == theirs or (mine == "*" and theirs != "") for mine, theirs in zip(above, below, strict=False)
+    )

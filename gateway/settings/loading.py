@@ -1,0 +1,161 @@
+"""From file and environment to settings, or to every mistake at once."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from gateway.settings.document import Document, Unreadable, parse
+from gateway.settings.environment import Overrides
+from gateway.settings.model import Settings
+from gateway.settings.rules import Location, nearest
+from gateway.settings.shape import keys_at, meaning_of
+from gateway.settings.values import MISTAKE
+
+# What pydantic's errors are in the words of somebody who writes YAML: what is wrong, what to do.
+_WORDS: Final[dict[str, tuple[str, str | None]]] = {
+    "string_type": ("must be text", "put it in quotes"),
+    "string_too_short": ("must not be empty", None),
+    "too_short": ("must have at least one entry", None),
+    "int_type": ("must be a whole number", None),
+    "int_parsing": ("must be a whole number", None),
+    "int_from_float": ("must be a whole number", None),
+    "bool_type": ("must be true or false", None),
+    "bool_parsing": ("must be true or false", None),
+    "tuple_type": ("must be a list", "write [first, second], or one `- entry` a line"),
+    "dict_type": ("must be a mapping", "write `key: value`, one a line, indented"),
+    "model_type": ("must be a mapping", "write `key: value`, one a line, indented"),
+    "path_type": ("must be a path", "put it in quotes"),
+    "recursion_loop": ("contains itself", "remove the alias that points to what it stands in"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a configuration, or one thing in it that is probably not meant."""
+
+    message: str
+    field: str
+    """Such as `routes[0].match.path`; empty when it is about the file."""
+    file: str
+    """The file, or the name of the environment variable that holds the value."""
+    line: int | None = None
+    """From 1; None when the value is not in a file."""
+    hint: str | None = None
+    """What to do about it."""
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        subject = f"{self.field}: {self.message}" if self.field else self.message
+        return f"{place}: {subject}" + (f" → {self.hint}" if self.hint else "")
+
+
+class ConfigurationError(Exception):
+    """A configuration that cannot be used; `problems` has every mistake in it, in the order of its lines."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the values of a configuration came from."""
+
+    path: Path
+    document: Document
+    overrides: Overrides
+
+    def problem(self, where: Location, message: str, hint: str | None = None) -> Problem:
+        """Make a problem of something wrong at a location."""
+        where = tuple(key for key in where if key != "[key]")
+        variable = self.overrides.origin(where)
+        if variable is not None:
+            return Problem(message, written(where), variable, None, hint)
+        return Problem(message, written(where), str(self.path), self.document.line(where), hint)
+
+
+def load(path: Path, env: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings from a YAML file, overridden by `GATEWAY_SECTION__KEY` variables.
+
+    Raises `ConfigurationError`.
+    """
+    return load_with_source(path, env)[0]
+
+
+def load_with_source(path: Path, env: Mapping[str, str] = os.environ) -> tuple[Settings, Source]:
+    """Like `load`; also tell where each value came from."""
+    try:
+        document = parse(path.read_text(encoding="utf-8"))
+    except Unreadable as error:
+        raise ConfigurationError([Problem(str(error), "", str(path), error.line)]) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError([_unreadable(path, error)]) from error
+    source = Source(path, document, Overrides(env))
+    problems = [source.problem(where, message, hint) for where, message, hint in document.faults]
+    problems += [
+        Problem(fault.message, written(fault.where), variable, None, fault.hint)
+        for variable, fault in source.overrides.faults
+    ]
+    settings: Settings | None = None
+    try:
+        settings = Settings.model_validate(source.overrides.over(document.data))
+    except ValidationError as invalid:
+        problems += [_translated(source, error) for error in _own(invalid.errors(include_input=False))]
+    if problems or settings is None:
+        raise ConfigurationError(sorted(problems, key=lambda problem: problem.line or 0))
+    return settings, source
+
+
+def written(where: Location) -> str:
+    """Write a location as people do: `routes[0].match.path`."""
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in where)
+    return text.removeprefix(".")
+
+
+def _own(errors: list[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """Leave out what pydantic reports only as a consequence of another error."""
+    for error in errors:
+        where = error["loc"]
+        # Entries that are wrong themselves do not count as entries.
+        hollow = error["type"] == "too_short" and any(
+            len(other["loc"]) > len(where) and other["loc"][: len(where)] == where for other in errors
+        )
+        # The document has reported keys that are no text, with the line.
+        no_text = error["type"] == "invalid_key" or (
+            where[-1:] == ("[key]",) and error["type"] == "string_type"
+        )
+        if not hollow and not no_text and error["type"] != "default_factory_not_called":
+            yield error
+
+
+def _translated(source: Source, error: ErrorDetails) -> Problem:
+    kind, where, context = error["type"], error["loc"], error.get("ctx", {})
+    if kind == MISTAKE:
+        return source.problem(where, context["message"], context["hint"])
+    if kind == "extra_forbidden":
+        return source.problem(where, "is no setting", nearest(str(where[-1]), keys_at(where[:-1])))
+    if kind == "missing":
+        return source.problem(where, "is required", meaning_of(where))
+    if kind in ("literal_error", "enum"):
+        return source.problem(where, f"must be one of {context['expected']}")
+    if kind in _WORDS:
+        return source.problem(where, *_WORDS[kind])
+    message = error["msg"].replace("Input should be", "must be")
+    return source.problem(where, message[:1].lower() + message[1:])
+
+
+def _unreadable(path: Path, error: OSError | UnicodeDecodeError) -> Problem:
+    if isinstance(error, FileNotFoundError):
+        hint = "name the file with --config FILE or GATEWAY_CONFIG; config/gateway.yaml shows every setting"
+        return Problem("there is no such file", "", str(path), None, hint)
+    if isinstance(error, UnicodeDecodeError):
+        line = error.object.count(b"\n", 0, error.start) + 1
+        return Problem("is not UTF-8 text", "", str(path), line, "save it as UTF-8")
+    return Problem(
+        f"cannot be read: {error.strerror}", "", str(path), None, "check the path and its permissions"
+    )

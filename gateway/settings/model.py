@@ -1,0 +1,346 @@
+"""Every setting, section by section, with its default and its meaning.
+
+The texts below the fields are the documentation: `gateway schema` and docs/configuration.md are
+made from them. Durations are seconds and sizes are bytes once read.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails
+
+from gateway.core.model import Auth
+from gateway.settings.rules import ASYMMETRIC_ALGORITHMS, AsymmetricAlgorithm, findings
+from gateway.settings.values import (
+    MISTAKE,
+    AdminToken,
+    ClaimPath,
+    Duration,
+    HeaderName,
+    Host,
+    IdentityValue,
+    KeyUrl,
+    Listen,
+    Method,
+    Name,
+    Network,
+    PathPattern,
+    PostgresDsn,
+    RedisUrl,
+    SchemaName,
+    Size,
+    Text,
+    Timeout,
+    UpstreamUrl,
+    Workers,
+    address,
+    duration,
+    mistake,
+    size,
+)
+
+Algorithm: TypeAlias = Literal[AsymmetricAlgorithm, "HS256", "HS384", "HS512"]
+
+
+class Section(BaseModel):
+    """A mapping in the file: its keys are known, its values do not change."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+
+class Tls(Section):
+    """A certificate for the gateway's own listener."""
+
+    certificate: Path | None = None
+    """PEM file: the certificate, then its chain."""
+    key: Path | None = None
+    """PEM file: the certificate's private key."""
+
+
+class Server(Section):
+    """The data plane: where clients connect."""
+
+    listen: Listen = address("0.0.0.0:8080")
+    """Address and port; port 0 picks a free one."""
+    workers: Workers = "auto"
+    """Processes that serve: a number, or `auto` for one per core."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Networks of proxies in front, whose `X-Forwarded-*` are believed; from anyone else they are dropped."""
+    max_field_size: Size = size("32KiB")
+    """The longest request line or header field; longer ones get 431. A token has at most 16 KiB."""
+    tls: Tls = Field(default_factory=Tls)
+    """Both files, or neither: then the listener speaks plain HTTP."""
+
+
+class Admin(Section):
+    """The control plane: health, metrics and the admin API, on a port of its own."""
+
+    listen: Listen = address("127.0.0.1:9901")
+    """Address and port; keep it off the public network."""
+    token: AdminToken | None = None
+    """Bearer token for `/v1/*`, of 16 characters or more; without it `/v1/*` is off."""
+
+
+class Keys(Section):
+    """Where an issuer's keys come from: exactly one of these."""
+
+    discovery: bool = False
+    """Ask the issuer: OpenID Connect discovery, then RFC 8414 metadata. The issuer must be a URL."""
+    jwks_uri: KeyUrl | None = None
+    """URL of a JWK set (RFC 7517)."""
+    jwks_file: Path | None = None
+    """File with a JWK set."""
+    pem_file: Path | None = None
+    """PEM file with one public key or certificate."""
+    secret: SecretStr | None = None
+    """Shared secret for HS*; at least as long as the hash: 32, 48 or 64 bytes (RFC 7518 §3.2)."""
+    secret_file: Path | None = None
+    """File with the shared secret; a newline at its end is not part of it."""
+
+
+class Claims(Section):
+    """Where this issuer keeps what the standards leave open: dotted paths into its tokens."""
+
+    tenant: ClaimPath = "tenant_id"
+    """The tenant; when token and user both have one, they must agree."""
+    scopes: ClaimPath = "scope"
+    """The scopes: one string with spaces, or a list."""
+    roles: ClaimPath = "roles"
+    """The roles the token claims. Routes ask for the user's roles, not for these."""
+
+
+def _fitting_algorithms(data: dict[str, object]) -> tuple[Algorithm, ...]:
+    keys = data.get("keys")
+    if isinstance(keys, Keys) and (keys.secret is not None or keys.secret_file is not None):
+        return ("HS256",)
+    return ASYMMETRIC_ALGORITHMS
+
+
+class Issuer(Section):
+    """A trusted token issuer and what its tokens must look like."""
+
+    name: Name
+    """Unique; the metrics label, and part of the blacklist's keys: keep it stable."""
+    issuer: Text
+    """The exact `iss` of its tokens; a trailing slash counts."""
+    audiences: Annotated[tuple[Text, ...], Field(min_length=1)]
+    """A token must be meant for one of these (`aud`)."""
+    keys: Keys = Field(default_factory=lambda: Keys(discovery=True))
+    """Where the keys come from; when left out, `{discovery: true}`."""
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = Field(
+        default_factory=_fitting_algorithms
+    )
+    """Accepted signature algorithms (RFC 7518 §3.1). Default: RS*, PS*, ES*, EdDSA; with a secret HS256."""
+    leeway: Duration = duration("30s")
+    """How far the clocks of issuer and gateway may differ."""
+    require: tuple[Text, ...] = ("exp", "sub")
+    """Claims that must be there."""
+    max_lifetime: Timeout | None = None
+    """Refuse tokens whose `exp` − `iat` is longer; `null` accepts any."""
+    claims: Claims = Field(default_factory=Claims)
+    """Where tenant, scopes and roles are in its tokens."""
+
+
+class Jwks(Section):
+    """How issuers' keys are fetched and kept."""
+
+    timeout: Timeout = duration("5s")
+    """The longest that one fetch may take, from connecting to the last byte."""
+    max_stale: Timeout = duration("24h")
+    """How long the last good keys serve when an issuer cannot be reached; then its tokens get 503."""
+
+
+class Postgres(Section):
+    """The system of record: users, identities, revocations."""
+
+    dsn: PostgresDsn
+    """`postgresql://user@host:port/database`; give a password in the environment."""
+    schema_name: SchemaName = Field("public", alias="schema")
+    """The schema of the tables."""
+    pool_min: Annotated[int, Field(ge=0)] = 2
+    """Connections that each worker keeps open."""
+    pool_max: PositiveInt = 10
+    """Connections that each worker may open."""
+    connect_timeout: Timeout = duration("2s")
+    """The longest wait for a new connection."""
+    statement_timeout: Timeout = duration("1s")
+    """The longest that one query may take."""
+
+
+class Redis(Section):
+    """The shared tier: cached users and the blacklist."""
+
+    url: RedisUrl
+    """`redis://host:port/db`, `rediss://` with TLS, or `unix://` and a path."""
+    prefix: str = "gateway:"
+    """In front of every key, so that several gateways can share one Redis."""
+    connect_timeout: Timeout = duration("1s")
+    """The longest wait for a new connection."""
+    timeout: Timeout = duration("250ms")
+    """The longest that one command may take; then Postgres is asked."""
+
+
+class Cache(Section):
+    """How long answers are remembered, and how many."""
+
+    local_ttl: Duration = duration("30s")
+    """Users in this process's memory."""
+    user_ttl: Duration = duration("5m")
+    """Users in Redis; the longest until a changed user is seen when no invalidation arrives."""
+    negative_ttl: Duration = duration("5s")
+    """The answer that there is no such user."""
+    stale_if_error: Duration = duration("5m")
+    """How much longer a known user is served when Postgres is down."""
+    max_users: PositiveInt = 50_000
+    """Users remembered per worker."""
+    max_tokens: PositiveInt = 50_000
+    """Verified tokens remembered per worker, by their SHA-256."""
+
+
+class Revocation(Section):
+    """What happens when revocations cannot be checked."""
+
+    on_unavailable: Literal["deny", "allow"] = "deny"
+    """With Redis and Postgres both down: `deny` answers 503, `allow` lets known users pass unchecked."""
+
+
+class Errors(Section):
+    """What clients are told."""
+
+    detail: Literal["generic", "full"] = "generic"
+    """`generic` hides who exists; `full` tells clients the exact reason: for test environments."""
+
+
+class Log(Section):
+    """What is logged: JSON, one event a line, to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe events to log."""
+    access: bool = False
+    """One line per request; denials are logged in any case."""
+    subjects: Literal["hashed", "plain", "none"] = "hashed"
+    """How subjects appear: `hashed` finds a user again without naming them."""
+
+
+class Headers(Section):
+    """What upstreams are told of the user."""
+
+    identity: dict[HeaderName, IdentityValue] = Field(
+        default_factory=lambda: {
+            "X-User-Id": "user.id",
+            "X-User-Roles": "user.roles",
+            "X-User-Tenant": "user.tenant",
+            "X-Auth-Issuer": "claims.iss",
+            "X-Auth-Subject": "claims.sub",
+            "X-Auth-Scopes": "claims.scopes",
+        }
+    )
+    """Headers added upstream and their sources; clients cannot send them, in any spelling."""
+    forward_authorization: bool = False
+    """Send the token itself upstream as well."""
+
+
+class Upstream(Section):
+    """A service behind the gateway."""
+
+    urls: Annotated[tuple[UpstreamUrl, ...], Field(min_length=1)]
+    """Where it listens: scheme, host and port of each instance."""
+    connect_timeout: Timeout = duration("2s")
+    """The longest wait for a connection; then 504."""
+    response_timeout: Timeout = duration("30s")
+    """The longest wait for the head of the response; then 504."""
+
+
+class Match(Section):
+    """Which requests a route is for."""
+
+    path: PathPattern
+    """`*` stands for one segment, `**` at the end for the rest, or for nothing."""
+    methods: tuple[Method, ...] = ()
+    """HTTP methods; empty: any."""
+    hosts: tuple[Host, ...] = ()
+    """Host names without port; empty: any."""
+
+
+class Require(Section):
+    """What a route asks for beyond a good token and an active user."""
+
+    scopes: tuple[Text, ...] = ()
+    """Scopes that must all be in the token."""
+    roles: tuple[Text, ...] = ()
+    """Roles of which the user needs one."""
+    tenant: Text | None = None
+    """The only tenant that may pass."""
+
+
+class Route(Section):
+    """A way through the gateway; the first route that matches a request wins."""
+
+    name: Name
+    """Unique; the metrics label."""
+    match: Match
+    """Which requests it is for."""
+    upstream: Text
+    """The name of an upstream."""
+    auth: Auth = Auth.REQUIRED
+    """`required`: a good token. `optional`: none, or a good one. `none`: tokens are not looked at."""
+    require: Require = Field(default_factory=Require)
+    """What the user must have."""
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    server: Server = Field(default_factory=Server)
+    admin: Admin = Field(default_factory=Admin)
+    issuers: Annotated[tuple[Issuer, ...], Field(min_length=1)]
+    jwks: Jwks = Field(default_factory=Jwks)
+    postgres: Postgres
+    redis: Redis
+    cache: Cache = Field(default_factory=Cache)
+    revocation: Revocation = Field(default_factory=Revocation)
+    errors: Errors = Field(default_factory=Errors)
+    log: Log = Field(default_factory=Log)
+    headers: Headers = Field(default_factory=Headers)
+    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)]
+    routes: Annotated[tuple[Route, ...], Field(min_length=1)]
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_mistakes_at_once(
+        cls, data: object, handler: ModelWrapValidatorHandler["Settings"]
+    ) -> "Settings":
+        """Check what one field cannot know alone, even when single fields are wrong too."""
+        errors = [
+            InitErrorDetails(type=mistake(found.message, found.hint), loc=found.where, input=None)
+            for found in findings(data)
+        ]
+        try:
+            settings = handler(data)
+        except ValidationError as invalid:
+            errors = [*map(_repeated, invalid.errors(include_input=False)), *errors]
+        else:
+            if not errors:
+                return settings
+        # Without a cause: the errors of the fields are in the list, and pydantic would print them twice.
+        raise ValidationError.from_exception_data(cls.__name__, errors, hide_input=True) from None
+
+
+def _repeated(error: ErrorDetails) -> InitErrorDetails:
+    """Carry an error over into another ValidationError, without the value that caused it."""
+    context = error.get("ctx", {})
+    if error["type"] == MISTAKE:
+        return InitErrorDetails(type=mistake(**context), loc=error["loc"], input=None)
+    return InitErrorDetails(type=error["type"], loc=error["loc"], input=None, ctx=context)

@@ -1,0 +1,95 @@
+"""The reference of all settings as Markdown, made from the models."""
+
+import json
+from collections.abc import Iterator
+
+from gateway.settings.environment import variable_of
+from gateway.settings.shape import Schema, resolved, schema, values_of
+
+_HEAD = """\
+# Configuration
+
+Gateway reads one YAML file: `--config FILE`, else `$GATEWAY_CONFIG`, else `config/gateway.yaml`.
+[`config/gateway.yaml`](../config/gateway.yaml) shows every setting in its place.
+
+- An unknown key is an error. `gateway check` reports every mistake at once, each with its line.
+- Durations are `500ms`, `30s`, `5m`, `24h`; sizes are `512B`, `64KiB`, `1MiB`. The unit is part of the value.
+- Every value can be overridden by an environment variable: `GATEWAY_`, then the sections and the key in
+  capitals, joined by two underscores. Lists and mappings are written as JSON; a mapping is merged into
+  that of the file, a list takes the place of the file's. `null` is no value. What is inside a list
+  (`issuers`, `routes`) is overridden with the whole list.
+- Paths of files are relative to the directory in which the gateway is started.
+- Secrets belong into the environment or into files that only the gateway can read.
+
+This page is written by `gateway schema --markdown`.
+"""
+
+
+def markdown() -> str:
+    """Return the page docs/configuration.md."""
+    sections = [_HEAD.rstrip()]
+    for name, node in schema()["properties"].items():
+        sections += _section((name,), resolved(node))
+    return "\n".join(sections).rstrip()
+
+
+def _section(where: tuple[str, ...], node: Schema) -> Iterator[str]:
+    """Yield a heading and a table, then the same for what is so nested that a table has no room for it."""
+    entry, where = _entry(node, where)
+    heading = ".".join(where).replace(".[]", "[]")
+    yield f"\n## `{heading}`\n\n{entry.get('description', '')}\n"
+    yield "| setting | type | default | meaning | variable |\n|---|---|---|---|---|"
+    required = entry.get("required", ())
+    nested: list[tuple[tuple[str, ...], Schema]] = []
+    for key, child in entry.get("properties", {}).items():
+        below = resolved(child)
+        if "properties" in below:
+            nested.append(((*where, key), below))
+            continue
+        cells = (
+            f"`{key}`",
+            _kind(below),
+            "**required**" if key in required else _default(child),
+            below.get("description", ""),
+            _variable((*where, key)),
+        )
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    for path, below in nested:
+        yield from _section(path, below)
+
+
+def _entry(node: Schema, where: tuple[str, ...]) -> tuple[Schema, tuple[str, ...]]:
+    """Return what a list or a mapping with free names holds, when that is a section."""
+    if "items" in node:
+        return resolved(node["items"]), (*where, "[]")
+    free = values_of(node)
+    return (free, (*where, "<name>")) if free is not None and "properties" in free else (node, where)
+
+
+def _kind(node: Schema) -> str:
+    """Say in a word what a value is; `x-kind` has the word where JSON Schema has none."""
+    if "x-kind" in node:
+        return str(node["x-kind"])
+    if "enum" in node:
+        return " or ".join(f"`{choice}`" for choice in node["enum"])
+    if "items" in node:
+        return f"list of {_kind(resolved(node['items']))}"
+    free = values_of(node)
+    if free is not None:
+        return f"mapping to {_kind(free)}"
+    names = {"string": "text", "integer": "number", "boolean": "true or false"}
+    formats = {"path": "path", "password": "secret"}
+    return formats.get(node.get("format", "")) or names[node["type"]]
+
+
+def _default(node: Schema) -> str:
+    if "default" not in node:
+        return "see meaning"
+    value = node["default"]
+    return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def _variable(where: tuple[str, ...]) -> str:
+    if "[]" in where:
+        return f"in `{variable_of(where[: where.index('[]')])}`"
+    return f"`{variable_of(where)}`"

@@ -1,0 +1,205 @@
+"""What no single field can know: names that must be unique or exist, settings that need each other.
+
+The rules read the configuration as it was written, before its fields are checked, so that they find
+their mistakes in a file that has others; whatever is of the wrong shape is left to the fields.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final, Literal, TypeAlias, get_args
+
+from gateway.core.headers import fold
+
+Location: TypeAlias = tuple[str | int, ...]
+"""The way to a value: keys and positions from the root."""
+
+AsymmetricAlgorithm: TypeAlias = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
+ASYMMETRIC_ALGORITHMS: Final[tuple[AsymmetricAlgorithm, ...]] = get_args(AsymmetricAlgorithm)
+# A MAC key is at least as long as the hash (RFC 7518 §3.2).
+_SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
+_SOURCES: Final = ("discovery", "jwks_uri", "jwks_file", "pem_file", "secret", "secret_file")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A mistake that lies in how settings go together."""
+
+    where: Location
+    message: str
+    hint: str | None = None
+
+
+def findings(data: object) -> Iterator[Finding]:
+    """Yield every mistake between the settings of a configuration as it was written."""
+    yield from _server(data)
+    yield from _issuers(data)
+    yield from _postgres(data)
+    yield from _headers(data)
+    yield from _routes(data)
+
+
+def _server(data: object) -> Iterator[Finding]:
+    server, admin = _mapping(data, "server"), _mapping(data, "admin")
+    tls = _mapping(server, "tls")
+    if (tls.get("certificate") is None) != (tls.get("key") is None):
+        absent = "certificate" if tls.get("certificate") is None else "key"
+        yield Finding(("server", "tls"), f"has no {absent}", "give both certificate and key, or neither")
+    listen = admin.get("listen")
+    if isinstance(listen, str) and listen == server.get("listen") and not listen.endswith(":0"):
+        yield Finding(("admin", "listen"), "is the address of server.listen too", "give it a port of its own")
+
+
+def _issuers(data: object) -> Iterator[Finding]:
+    issuers = _mappings(data, "issuers")
+    yield from _repeated("issuers", "name", issuers)
+    yield from _repeated("issuers", "issuer", issuers)
+    for index, issuer in issuers:
+        where: Location = ("issuers", index)
+        keys = issuer.get("keys", {"discovery": True})
+        if not isinstance(keys, Mapping):
+            continue
+        sources = [source for source in _SOURCES if keys.get(source) not in (None, False)]
+        if len(sources) != 1:
+            found = (
+                f"has {len(sources)} key sources: {', '.join(sources)}" if sources else "has no key source"
+            )
+            yield Finding((*where, "keys"), found, f"give exactly one of {', '.join(_SOURCES)}")
+        url = issuer.get("issuer")
+        if sources == ["discovery"] and isinstance(url, str) and not url.startswith(("https://", "http://")):
+            yield Finding(
+                (*where, "issuer"),
+                "must be a URL for discovery",
+                "write the issuer's URL, or give keys.jwks_uri or another key source",
+            )
+        yield from _algorithms(where, issuer, keys)
+
+
+def _algorithms(
+    where: Location, issuer: Mapping[object, object], keys: Mapping[str, object]
+) -> Iterator[Finding]:
+    algorithms = issuer.get("algorithms")
+    named = algorithms if isinstance(algorithms, list | tuple) else ()
+    with_secret = keys.get("secret") is not None or keys.get("secret_file") is not None
+    for index, algorithm in enumerate(named):
+        if with_secret and algorithm in ASYMMETRIC_ALGORITHMS:
+            yield Finding(
+                (*where, "algorithms", index),
+                f"{algorithm} needs a public key, and this issuer's key is a secret",
+                "write HS256, or give another key source",
+            )
+        if not with_secret and isinstance(algorithm, str) and algorithm in _SECRET_BYTES:
+            yield Finding(
+                (*where, "algorithms", index),
+                f"{algorithm} needs a shared secret",
+                "remove it, or give keys.secret_file",
+            )
+    secret = keys.get("secret")
+    if isinstance(secret, str):
+        needed = max((_SECRET_BYTES[name] for name in _SECRET_BYTES if name in named), default=32)
+        yield from _secret((*where, "keys", "secret"), secret, needed)
+
+
+def _secret(where: Location, secret: str, needed: int) -> Iterator[Finding]:
+    if "-----BEGIN " in secret:
+        yield Finding(where, "is a PEM key, not a shared secret", "give a public key as keys.pem_file")
+    elif len(secret.encode("utf-8", "replace")) < needed:
+        yield Finding(
+            where,
+            f"must have at least {needed} bytes (RFC 7518 §3.2)",
+            "make one with: openssl rand -base64 64",
+        )
+
+
+def _postgres(data: object) -> Iterator[Finding]:
+    postgres = _mapping(data, "postgres")
+    least, most = _number(postgres.get("pool_min", 2)), _number(postgres.get("pool_max", 10))
+    if least is not None and most is not None and least > most:
+        yield Finding(
+            ("postgres", "pool_min"),
+            f"is more than pool_max ({most})",
+            f"write at most {most}, or raise pool_max",
+        )
+
+
+def _headers(data: object) -> Iterator[Finding]:
+    seen: dict[bytes, str] = {}
+    for name in _texts(_mapping(_mapping(data, "headers"), "identity")):
+        first = seen.setdefault(fold(name.encode("utf-8", "replace")), name)
+        if first != name:
+            yield Finding(
+                ("headers", "identity", name),
+                f"is the same header as {first} to many servers",
+                "case and punctuation do not tell headers apart: rename or remove one",
+            )
+
+
+def _routes(data: object) -> Iterator[Finding]:
+    routes = _mappings(data, "routes")
+    upstreams = _texts(_mapping(data, "upstreams"))
+    yield from _repeated("routes", "name", routes)
+    for index, route in routes:
+        upstream = route.get("upstream")
+        if isinstance(upstream, str) and upstream and upstream not in upstreams:
+            yield Finding(
+                ("routes", index, "upstream"),
+                f"there is no upstream {upstream!r}",
+                nearest(upstream, upstreams),
+            )
+        asked = [key for key, value in _mapping(route, "require").items() if value]
+        if route.get("auth") == "none" and asked:
+            yield Finding(
+                ("routes", index, "require"),
+                "asks for a user where auth is none",
+                "write auth: required, or remove require",
+            )
+
+
+def nearest(name: str, known: list[str]) -> str | None:
+    """Say which known name was probably meant, or what there is to choose from."""
+    close = closest(name, known)
+    if close is not None:
+        return f"did you mean {close}?"
+    return f"known here: {', '.join(known)}" if known else None
+
+
+def closest(name: str, known: list[str]) -> str | None:
+    """Return the known name that was probably meant, if any is like it."""
+    return next(iter(get_close_matches(name.lower(), known, n=1)), None)
+
+
+def _repeated(
+    section: str, key: str, entries: list[tuple[int, Mapping[object, object]]]
+) -> Iterator[Finding]:
+    first: dict[str, int] = {}
+    for index, entry in entries:
+        value = entry.get(key)
+        if isinstance(value, str) and first.setdefault(value, index) != index:
+            yield Finding(
+                (section, index, key),
+                f"{value!r} is the {key} of {section}[{first[value]}] too",
+                f"each of {section} needs a {key} of its own",
+            )
+
+
+def _number(value: object) -> int | None:
+    """Return a number, which the environment gives as text."""
+    return int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else None
+
+
+def _texts(values: object) -> list[str]:
+    """Return the text in a list, or among the keys of a mapping."""
+    return [value for value in values if isinstance(value, str)] if isinstance(values, Iterable) else []
+
+
+def _mapping(data: object, key: str) -> Mapping[str, object]:
+    value = data.get(key) if isinstance(data, Mapping) else None
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(data: object, key: str) -> list[tuple[int, Mapping[object, object]]]:
+    value = data.get(key) if isinstance(data, Mapping) else None
+    entries = value if isinstance(value, list | tuple) else ()
+    return [(index, entry) for index, entry in enumerate(entries) if isinstance(entry, Mapping)]

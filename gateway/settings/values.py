@@ -1,0 +1,320 @@
+"""The kinds of single values that a configuration holds, each checked as it is read.
+
+A value of the wrong kind raises the error that `mistake` makes: what is wrong, and what to write.
+"""
+
+import re
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Final, Literal, TypeAlias
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from gateway.core.headers import HOP_BY_HOP, fold
+from gateway.core.reasons import Denial
+from gateway.core.routes import normal_path
+
+MISTAKE: Final = "setting"
+"""The type of the errors that carry our own words."""
+
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BYTES: Final = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+_SIZE: Final = re.compile(r"([0-9]+)(B|KiB|MiB|GiB)")
+_NAME: Final = re.compile(r"[a-z0-9_-]+")
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):([0-9]{1,5})")
+_HOST: Final = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
+_CLAIM_PATH: Final = re.compile(r"[^\s.]+(?:\.[^\s.]+)*")
+_USER_FIELDS: Final = ("id", "tenant", "email", "display_name", "roles", "status")
+# What the gateway itself, the connection or the message's framing decides, as `fold` spells it.
+_NOT_IDENTITY: Final = HOP_BY_HOP | {
+    b"authorization",
+    b"content-length",
+    b"content-type",
+    b"cookie",
+    b"expect",
+    b"forwarded",
+    b"host",
+    b"x-auth-stale",
+    b"x-real-ip",
+    b"x-request-id",
+}
+
+
+def mistake(message: str, hint: str | None = None) -> PydanticCustomError:
+    """Make the error for a value that is wrong; `hint` says what to write instead."""
+    return PydanticCustomError(MISTAKE, "{message}", {"message": message, "hint": hint})
+
+
+def parse_duration(value: object) -> float:
+    """Return a duration such as `500ms`, `30s`, `5m` or `24h` in seconds."""
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise mistake("must be a duration with its unit", "write 500ms, 30s, 5m or 24h")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_size(value: object) -> int:
+    """Return a size such as `64KiB` or `1MiB` in bytes."""
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise mistake("must be a size with its unit", "write 512B, 64KiB or 1MiB")
+    return int(match[1]) * _BYTES[match[2]]
+
+
+def _positive(seconds: float) -> float:
+    if seconds <= 0:
+        raise mistake("must be longer than nothing", "write 500ms, 30s, 5m or 24h")
+    return seconds
+
+
+def address(default: str) -> "Address":
+    """Declare a field with a default address."""
+    return Field(default_factory=lambda: Address(default), json_schema_extra={"default": default})
+
+
+def duration(default: str) -> float:
+    """Declare a field with a default duration, which the schema shows as it is written."""
+    return Field(parse_duration(default), json_schema_extra={"default": default})
+
+
+def size(default: str) -> int:
+    """Declare a field with a default size, which the schema shows as it is written."""
+    return Field(parse_size(default), json_schema_extra={"default": default})
+
+
+class Address(str):
+    """Where to listen: `host:port`, an IPv6 host in brackets; port 0 picks a free one."""
+
+    __slots__ = ()
+
+    @property
+    def host(self) -> str:
+        """The host, without brackets."""
+        return self.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.rpartition(":")[2])
+
+
+def _address(value: object) -> Address:
+    match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match[2]) > 65535:
+        raise mistake("must be host:port", "write 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080")
+    return Address(match[0])
+
+
+def _workers(value: object) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise mistake("must be a number of processes from 1, or auto", "write auto for one per core")
+    return number
+
+
+def _network(value: object) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(value if isinstance(value, str) else "")
+    except ValueError:
+        raise mistake(
+            "must be a network in CIDR form, its host bits zero", "write 10.0.0.0/8 or 2001:db8::/32"
+        ) from None
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise mistake(
+            "must be a name of lower-case letters, digits, _ and -",
+            "it becomes a metrics label and part of keys: write orders or main-idp",
+        )
+    return value
+
+
+def _schema_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]{0,62}", value):
+        raise mistake("must be the name of a Postgres schema", "write public or gateway")
+    return value
+
+
+def _method(value: str) -> str:
+    if not _TOKEN.fullmatch(value) or value != value.upper():
+        raise mistake("must be an HTTP method in capitals", "methods are case-sensitive: write GET or POST")
+    return value
+
+
+def _host(value: str) -> str:
+    host = value.lower().removesuffix(".")
+    if not _HOST.fullmatch(host):
+        raise mistake("must be a host name without scheme, port or wildcard", "write api.example.com")
+    return host
+
+
+def _path_pattern(value: str) -> str:
+    if not value.startswith("/"):
+        raise mistake("must start with a slash", f"write /{value.lstrip('/')}")
+    segments = value.split("/")[1:]
+    if "**" in segments[:-1]:
+        raise mistake("`**` may stand only at the end", "write `*` for one segment in the middle")
+    if any("*" in segment and segment not in ("*", "**") for segment in segments):
+        raise mistake("`*` must be a whole segment", "write /orders/* or /orders/**")
+    if "?" in value:
+        raise mistake("must be a path without a query", "routes match the path alone: leave out `?`")
+    try:
+        return normal_path(value)
+    except Denial as denial:
+        raise mistake(
+            f"no request can match this: {denial.detail}", "write the path plainly, as in /orders/**"
+        ) from denial
+
+
+def _header_name(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise mistake("must be a header name (RFC 9110 §5.1)", "write letters, digits and - as in X-User-Id")
+    folded = fold(value.encode())
+    if folded in _NOT_IDENTITY or folded.startswith(b"x-forwarded-"):
+        raise mistake("belongs to the connection or to the gateway", "choose another name, as X-User-Id")
+    return value
+
+
+def _identity_value(value: str) -> str:
+    source, _, path = value.partition(".")
+    if source == "claims" and _CLAIM_PATH.fullmatch(path):
+        return value
+    attribute = path.removeprefix("attributes.")
+    if source == "user" and (
+        path in _USER_FIELDS or (attribute != path and _CLAIM_PATH.fullmatch(attribute))
+    ):
+        return value
+    fields = ", ".join(f"user.{name}" for name in _USER_FIELDS)
+    raise mistake(
+        "must name where the value comes from", f"write {fields}, user.attributes.<path> or claims.<path>"
+    )
+
+
+def _claim_path(value: str) -> str:
+    if not _CLAIM_PATH.fullmatch(value):
+        raise mistake("must be a dotted path into the token", "write scope or realm_access.roles")
+    return value
+
+
+def _split_url(value: str) -> SplitResult | None:
+    """Split an absolute http(s) URL without credentials and fragment; None when it is none."""
+    try:
+        url = urlsplit(value)
+        usable = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:
+        return None
+    return (
+        url
+        if usable and "@" not in url.netloc and "#" not in value and not re.search(r"[\s\\]", value)
+        else None
+    )
+
+
+def _upstream_url(value: str) -> str:
+    url = _split_url(value)
+    if url is None or url.path not in ("", "/") or "?" in value:
+        raise mistake(
+            "must be an http or https URL of host and port alone",
+            "write http://orders:9000; path and query come from the request",
+        )
+    return value.removesuffix("/")
+
+
+def _key_url(value: str) -> str:
+    if _split_url(value) is None:
+        raise mistake(
+            "must be an http or https URL without credentials", "write https://idp.example.com/jwks.json"
+        )
+    return value
+
+
+def _schemes(*schemes: str, example: str) -> Callable[[SecretStr], SecretStr]:
+    def check(value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise mistake(f"must be a URL that starts with {schemes[0]}://", f"write {example}")
+        return value
+
+    return check
+
+
+def _admin_token(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < 16 or not _TOKEN68.fullmatch(value.get_secret_value()):
+        raise mistake(
+            "must have at least 16 characters, of those a bearer token may have (RFC 6750 §2.1)",
+            "make one with: openssl rand -hex 32",
+        )
+    return value
+
+
+_TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
+
+_DURATION_SCHEMA: Final = WithJsonSchema(
+    {"type": "string", "x-kind": "duration", "pattern": f"^{_DURATION.pattern}$"}
+)
+Duration: TypeAlias = Annotated[float, BeforeValidator(parse_duration), _DURATION_SCHEMA]
+Timeout: TypeAlias = Annotated[
+    float, AfterValidator(_positive), BeforeValidator(parse_duration), _DURATION_SCHEMA
+]
+Size: TypeAlias = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema({"type": "string", "x-kind": "size", "pattern": f"^{_SIZE.pattern}$"}),
+]
+Listen: TypeAlias = Annotated[
+    Address, PlainValidator(_address), WithJsonSchema({"type": "string", "x-kind": "host:port"})
+]
+Workers: TypeAlias = Annotated[
+    int | Literal["auto"],
+    PlainValidator(_workers),
+    WithJsonSchema(
+        {"x-kind": "number or auto", "oneOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}
+    ),
+]
+Network: TypeAlias = Annotated[
+    IPv4Network | IPv6Network,
+    PlainValidator(_network),
+    WithJsonSchema({"type": "string", "x-kind": "CIDR"}),
+]
+Text: TypeAlias = Annotated[str, Field(min_length=1)]
+Name: TypeAlias = Annotated[
+    str,
+    AfterValidator(_name),
+    WithJsonSchema({"type": "string", "x-kind": "name", "pattern": f"^{_NAME.pattern}$"}),
+]
+SchemaName: TypeAlias = Annotated[str, AfterValidator(_schema_name)]
+Method: TypeAlias = Annotated[str, AfterValidator(_method)]
+Host: TypeAlias = Annotated[str, AfterValidator(_host)]
+PathPattern: TypeAlias = Annotated[
+    str,
+    AfterValidator(_path_pattern),
+    WithJsonSchema({"type": "string", "x-kind": "path pattern", "pattern": "^/"}),
+]
+HeaderName: TypeAlias = Annotated[str, AfterValidator(_header_name)]
+IdentityValue: TypeAlias = Annotated[
+    str,
+    AfterValidator(_identity_value),
+    WithJsonSchema({"type": "string", "x-kind": "user.* or claims.*", "pattern": r"^(user|claims)\."}),
+]
+ClaimPath: TypeAlias = Annotated[
+    str, AfterValidator(_claim_path), WithJsonSchema({"type": "string", "x-kind": "dotted path"})
+]
+UpstreamUrl: TypeAlias = Annotated[
+    str, AfterValidator(_upstream_url), WithJsonSchema({"type": "string", "x-kind": "URL", "format": "uri"})
+]
+KeyUrl: TypeAlias = Annotated[
+    str, AfterValidator(_key_url), WithJsonSchema({"type": "string", "x-kind": "URL", "format": "uri"})
+]
+PostgresDsn: TypeAlias = Annotated[
+    SecretStr,
+    AfterValidator(_schemes("postgresql", "postgres", example="postgresql://gateway@127.0.0.1:5432/gateway")),
+]
+RedisUrl: TypeAlias = Annotated[
+    SecretStr, AfterValidator(_schemes("redis", "rediss", "unix", example="redis://127.0.0.1:6379/0"))
+]
+AdminToken: TypeAlias = Annotated[SecretStr, AfterValidator(_admin_token)]

@@ -1,0 +1,67 @@
+"""A bounded map."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.lru import LRU
+
+
+def test_the_least_recently_used_entry_makes_room() -> None:
+    cache: LRU[str, int] = LRU(2)
+    cache.put("a", 1)
+    cache.put("b", 2)
+    assert cache.get("a") == 1
+    cache.put("c", 3)
+
+    assert (cache.get("a"), cache.get("b"), cache.get("c")) == (1, None, 3)
+
+
+def test_storing_again_replaces_and_makes_recent() -> None:
+    cache: LRU[str, int] = LRU(2)
+    cache.put("a", 1)
+    cache.put("b", 2)
+    cache.put("a", 3)
+    cache.put("c", 4)
+
+    assert (cache.get("a"), cache.get("b"), len(cache)) == (3, None, 2)
+
+
+def test_a_falsy_value_is_still_an_entry() -> None:
+    cache: LRU[str, int] = LRU(2)
+    cache.put("a", 0)
+    cache.put("b", 1)
+    assert cache.get("a") == 0
+    cache.put("c", 2)
+
+    assert cache.get("a") == 0
+
+
+def test_pop_discard_and_clear() -> None:
+    cache: LRU[str, int] = LRU(9)
+    for name, value in (("a", 1), ("b", 2), ("c", 3), ("d", 4)):
+        cache.put(name, value)
+
+    assert (cache.pop("a"), cache.pop("a")) == (1, None)
+    assert cache.discard(lambda value: value > 2) == 2
+    assert (len(cache), cache.get("b")) == (1, 2)
+    cache.clear()
+    assert (len(cache), cache.get("b")) == (0, None)
+
+
+@given(st.integers(1, 8), st.lists(st.integers(0, 20)))
+def test_it_never_holds_more_than_its_capacity_and_always_the_latest(capacity: int, keys: list[int]) -> None:
+    cache: LRU[int, int] = LRU(capacity)
+    for key in keys:
+        cache.put(key, key)
+        assert len(cache) <= capacity
+    latest = list(dict.fromkeys(reversed(keys)))[:capacity]
+
+    assert all(cache.get(key) == key for key in latest)
+    assert len(cache) == len(latest)
+
+
+@pytest.mark.parametrize("capacity", [0, -1])
+def test_a_cache_without_room_is_a_mistake(capacity: int) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        LRU[str, int](capacity)

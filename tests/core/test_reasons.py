@@ -1,0 +1,89 @@
+"""The catalogue of denial reasons."""
+
+import re
+
+import pytest
+
+from gateway.core import reasons
+from gateway.core.reasons import CATALOGUE, Denial, Group, Reason
+
+TOKEN = """
+    credentials_missing credentials_malformed credentials_multiple token_malformed token_too_large
+    token_type_invalid algorithm_not_allowed critical_header_unsupported issuer_missing issuer_untrusted
+    key_unknown signature_invalid token_expired token_not_yet_valid token_issued_in_future
+    token_lifetime_too_long audience_mismatch claim_missing claim_malformed subject_missing
+    subject_malformed token_revoked
+"""
+USER = """
+    user_not_found user_deleted user_suspended user_locked user_pending tokens_revoked_before
+    tenant_mismatch
+"""
+POLICY = "scope_insufficient role_missing"
+OURS = "keys_unavailable user_store_unavailable revocation_unavailable overloaded internal_error"
+PROXY = """
+    route_not_found method_not_allowed request_malformed request_too_large upstream_unreachable
+    upstream_timeout upstream_protocol_error
+"""
+EVERY_REASON = pytest.mark.parametrize("reason", CATALOGUE.values(), ids=CATALOGUE)
+
+
+@pytest.mark.parametrize(
+    ("group", "codes"),
+    [
+        (Group.TOKEN, TOKEN),
+        (Group.USER, USER),
+        (Group.POLICY, POLICY),
+        (Group.OURS, OURS),
+        (Group.PROXY, PROXY),
+    ],
+)
+def test_the_codes_are_the_published_ones(group: Group, codes: str) -> None:
+    assert {code for code, reason in CATALOGUE.items() if reason.group is group} == set(codes.split())
+
+
+@EVERY_REASON
+def test_a_reason_is_a_constant_of_its_own_name(reason: Reason) -> None:
+    assert CATALOGUE[reason.code] is reason
+    assert getattr(reasons, reason.code.upper()) is reason
+    assert re.fullmatch("[a-z_]+", reason.code)
+
+
+@EVERY_REASON
+def test_a_fault_of_ours_is_never_blamed_on_the_client(reason: Reason) -> None:
+    if reason.group is Group.OURS:
+        assert (reason.status, reason.challenge, reason.concealed) == (503, None, False)
+        assert reason.retry_after is not None
+        assert reason.retry_after > 0
+    elif reason.code.startswith("upstream_"):
+        assert reason.status in {502, 504}
+        assert reason.challenge is None
+    else:
+        assert 400 <= reason.status < 500
+
+
+@EVERY_REASON
+def test_a_401_is_always_a_challenge(reason: Reason) -> None:
+    """RFC 9110 §15.5.2; the errors are those of RFC 6750 §3.1, each with its status."""
+    statuses = {"": {401}, "invalid_request": {400}, "invalid_token": {401, 403}, "insufficient_scope": {403}}
+    if reason.status == 401:
+        assert reason.challenge is not None
+    if reason.challenge is not None:
+        assert reason.status in statuses[reason.challenge]
+
+
+@EVERY_REASON
+def test_who_exists_is_concealed_and_nothing_else(reason: Reason) -> None:
+    assert reason.concealed is (reason.group is Group.USER)
+
+
+@EVERY_REASON
+def test_texts_fit_where_they_are_shown(reason: Reason) -> None:
+    assert reason.title
+    assert reason.hint
+    # The title stands in a quoted string of WWW-Authenticate (RFC 6750 §3).
+    assert re.fullmatch(r"[\x20\x21\x23-\x5b\x5d-\x7e]+", reason.title)
+
+
+def test_a_denial_says_its_code_and_detail() -> None:
+    assert str(Denial(reasons.TOKEN_EXPIRED)) == "token_expired"
+    assert str(Denial(reasons.TOKEN_EXPIRED, "9 s ago")) == "token_expired: 9 s ago"
