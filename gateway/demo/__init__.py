@@ -1,0 +1,1 @@
+"""Everything that `gateway demo` needs besides the gateway: real stores, an issuer, an upstream."""

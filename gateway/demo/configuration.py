@@ -1,0 +1,54 @@
+"""The demo's configuration, as the file that any other gateway would have."""
+
+import os
+from pathlib import Path
+
+import yaml
+
+from gateway.core.model import JSON
+from gateway.demo.issuer import AUDIENCE
+
+
+def configuration(
+    *,
+    listen: str,
+    admin_listen: str,
+    admin_token: str,
+    issuer: str,
+    upstream: str,
+    postgres: str,
+    redis: str,
+) -> dict[str, JSON]:
+    """Compose the settings of the demo's gateway; `listen` are host:port, the others URLs."""
+
+    def route(name: str, path: str, **rest: JSON) -> JSON:
+        return {"name": name, "match": {"path": path}, "upstream": "echo", **rest}
+
+    return {
+        "server": {"listen": listen, "workers": 1},
+        "admin": {"listen": admin_listen, "token": admin_token},
+        "issuers": [
+            {"name": "demo", "issuer": issuer, "audiences": [AUDIENCE], "keys": {"discovery": True}},
+        ],
+        "postgres": {"dsn": postgres},
+        "redis": {"url": redis},
+        # Short, so that an UPDATE of a user shows while one looks on.
+        "cache": {"local_ttl": "2s", "user_ttl": "2s", "negative_ttl": "1s"},
+        "upstreams": {"echo": {"urls": [upstream]}},
+        "routes": [
+            route("echo", "/echo/**"),
+            route("admin", "/admin/**", require={"roles": ["admin"]}),
+            route("orders", "/orders/**", require={"scopes": ["orders:read"]}),
+            route("public", "/public/**", auth="none"),
+            route("ws", "/ws"),
+            route("events", "/events"),
+        ],
+    }
+
+
+def write(path: Path, content: dict[str, JSON]) -> None:
+    """Write a configuration for its owner's eyes alone: it holds passwords."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        yaml.safe_dump(content, file, sort_keys=False)
