@@ -15,7 +15,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/run.stamp ## Start everything on loopback: Postgres, Redis, an issuer, an upstream, the gateway (flags: ARGS="--port 0")
-	@exec $(BIN)/gateway demo $(ARGS)
+	@exec $(BIN)/gateway demo --data-dir .gateway $(ARGS)
 
 test: $(VENV)/dev.stamp ## Run every test against real Postgres and Redis, with coverage (flags: ARGS="-x")
 	$(BIN)/python -m pytest -n $(WORKERS) --cov=gateway --cov-report= $(ARGS)
@@ -32,7 +32,7 @@ format: $(VENV)/dev.stamp ## Rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove everything that these commands have made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) .gateway .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	find gateway tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

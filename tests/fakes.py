@@ -1,6 +1,11 @@
 """Fakes of the project's own Protocols, shared by the rooms' tests."""
 
+from collections.abc import Callable
 from typing import Literal
+
+from gateway.core.model import Claims, Identity, Resolution, RevocationKind, Tier, User
+from gateway.core.reasons import Denial
+from gateway.core.tokens import KeySet
 
 
 class RecordingKeyObserver:
@@ -11,3 +16,39 @@ class RecordingKeyObserver:
 
     def jwks_refreshed(self, issuer: str, result: Literal["success", "failure"]) -> None:
         self.refreshes.append((issuer, result))
+
+
+class FakeKeys:
+    """`gateway.pipeline.Keys`: the key sets are what a test puts there."""
+
+    def __init__(self, **sets: KeySet | None) -> None:
+        self.sets: dict[str, KeySet | None] = sets
+        self.refreshed: list[str] = []
+        """Names of the issuers whose keys were asked for once more, in order."""
+        self.on_refresh: Callable[[], None] = lambda: None
+
+    def current(self, issuer_name: str) -> KeySet | None:
+        return self.sets.get(issuer_name)
+
+    async def refresh(self, issuer_name: str) -> None:
+        self.refreshed.append(issuer_name)
+        self.on_refresh()
+
+
+class FakeDirectory:
+    """`gateway.pipeline.Directory`: knows the users that a test puts there."""
+
+    def __init__(self, users: dict[Identity, User] | None = None) -> None:
+        self.users: dict[Identity, User] = users or {}
+        self.asked: list[Claims] = []
+        self.revoked: RevocationKind | None = None
+        self.stale = False
+        self.failure: Denial | None = None
+        """Raised in place of every answer."""
+
+    async def resolve(self, claims: Claims) -> Resolution:
+        self.asked.append(claims)
+        if self.failure is not None:
+            raise self.failure
+        user = self.users.get(claims.identity)
+        return Resolution(user, Tier.POSTGRES, self.revoked, Tier.REDIS, self.stale)

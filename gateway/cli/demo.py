@@ -18,6 +18,7 @@ from gateway.cli import output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json, settings_or_exit
 
 _LOOPBACK: Final = "127.0.0.1"
+_ISSUER_PORT: Final = 9000
 
 _Host = Annotated[str, typer.Option(help="The address to listen on.")]
 _Port = Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 picks a free one.")]
@@ -80,6 +81,15 @@ def demo(
     admin_port: Annotated[
         int, typer.Option(min=0, max=65535, help="The admin port; 0 picks a free one.")
     ] = 9901,
+    issuer_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="The issuer's port; 0 picks a free one. By default 9000, or a free one when that is taken.",
+            show_default=False,
+        ),
+    ] = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(file_okay=False, help="Where data is kept; without it, it goes when the demo ends."),
@@ -91,6 +101,7 @@ def demo(
 
     _require_free(port, "--port")
     _require_free(admin_port, "--admin-port")
+    _require_free(issuer_port or 0, "--issuer-port")
     # While the stores start there is no event loop to take the signal.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -102,6 +113,7 @@ def demo(
             stage = _demo(
                 port=port,
                 admin_port=admin_port,
+                issuer_port=_issuer_port(issuer_port, port),
                 config=folder / "gateway.yaml",
                 postgres=postgres.dsn,
                 redis=redis.url,
@@ -118,7 +130,15 @@ def demo(
 
 
 async def _demo(
-    *, port: int, admin_port: int, config: Path, postgres: str, redis: str, forgets: bool, json: bool
+    *,
+    port: int,
+    admin_port: int,
+    issuer_port: int,
+    config: Path,
+    postgres: str,
+    redis: str,
+    forgets: bool,
+    json: bool,
 ) -> None:
     stop = _stop_event()
 
@@ -131,7 +151,7 @@ async def _demo(
     from gateway.demo.seed import seed
     from gateway.settings import load
 
-    issuer_socket, issuer_url = bind(_LOOPBACK, 0)
+    issuer_socket, issuer_url = bind(_LOOPBACK, issuer_port)
     upstream_socket, upstream_url = bind(_LOOPBACK, 0)
     admin_token = secrets.token_urlsafe(24)
     await migrate(postgres)
@@ -231,12 +251,24 @@ def demo_seed(*, config: ConfigFile = DEFAULT_CONFIG) -> None:
         output.fail(f"Postgres cannot be used: {error}", "see `postgres.dsn`", output.UNREACHABLE)
 
 
-def _require_free(port: int, flag: str) -> None:
-    if port == 0:
-        return
+def _issuer_port(wanted: int | None, gateway_port: int) -> int:
+    """Return the issuer's port: the usual one where it is free, unless free ones are asked for anyway."""
+    if wanted is not None:
+        return wanted
+    return _ISSUER_PORT if gateway_port and _why_taken(_ISSUER_PORT) is None else 0
+
+
+def _why_taken(port: int) -> OSError | None:
     try:
         socket.create_server((_LOOPBACK, port)).close()
     except OSError as error:
+        return error
+    return None
+
+
+def _require_free(port: int, flag: str) -> None:
+    error = _why_taken(port) if port else None
+    if error is not None:
         output.fail(
             f"port {port} cannot be used: {error.strerror}",
             f"choose another with {flag}; 0 picks a free one",

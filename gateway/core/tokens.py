@@ -55,7 +55,7 @@ _SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 # Below 2048 bits RSA is broken or near it (RFC 7518 §3.3); above 8192 a verification is an attack on our CPU.
 _RSA_BITS: Final = range(2048, 8192 + 1)
 # Media types, whose `application/` may be left out (RFC 7515 §4.1.9).
-_TYPES: Final = frozenset({"jwt", "at+jwt"})
+_TYPES: Final = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
 _PEM_OR_JWK: Final = re.compile(rb'----[- ]BEGIN |"kty"\s*:')
 
 
@@ -315,9 +315,7 @@ def _check_header(header: dict[str, JSON]) -> tuple[str, str | None]:
         raise Denial(TOKEN_MALFORMED, "the header names no `alg`")
     if kid is not None and not isinstance(kid, str):
         raise Denial(TOKEN_MALFORMED, "the header's `kid` is not a string")
-    if typ is not None and (
-        not isinstance(typ, str) or typ.lower().removeprefix("application/") not in _TYPES
-    ):
+    if typ is not None and (not isinstance(typ, str) or typ.lower() not in _TYPES):
         raise Denial(TOKEN_TYPE_INVALID)
     if "crit" in header:
         raise Denial(CRITICAL_HEADER_UNSUPPORTED)

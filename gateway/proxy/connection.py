@@ -51,7 +51,9 @@ class UpstreamConnection(asyncio.Protocol):
             await self._writable
 
     def allow(self, seconds: float) -> None:
-        """Fail the exchange with `upstream_timeout` unless something arrives within `seconds` from here."""
+        """Fail the exchange with `upstream_timeout` unless its final head arrives within `seconds` from here."""
+        if self._parser is None or self._parser.begun:
+            return
         self._deadline = self._loop.time() + seconds
         if self._timer is None:
             self._timer = self._loop.call_later(seconds, self._check_deadline)
@@ -141,12 +143,14 @@ class UpstreamConnection(asyncio.Protocol):
             self.abort()
             return
         self.answered = True
-        self._deadline = None
         try:
             body = parser.feed(data)
         except Denial as denial:
             self.fail(denial)
             return
+        if parser.begun:
+            # A body may take its time: events, a long poll, a slow client.
+            self._deadline = None
         if body:
             self._body.append(body)
             self._buffered += len(body)

@@ -5,6 +5,8 @@ as they stood on the wire, unless the client's HTTP version cannot read them.
 """
 
 import asyncio
+import socket
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +22,9 @@ from gateway.proxy.upstream import Upstream
 
 # RFC 9110 §9.2.2: sending these twice does no more than sending them once.
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+
+# Closing discards what was not sent, and sends RST (`struct linger` of POSIX sockets).
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class Relay:
         closes a kept connection just as it is used, the request goes out once more on a fresh one,
         if it has no body and is idempotent (RFC 9112 §9.3.1).
         """
+        self._check_codings()
         connection = await self._upstream.acquire()
         try:
             return await self._exchange(connection)
@@ -64,6 +70,12 @@ class Relay:
             return await self._exchange(connection)
         finally:
             self._upstream.release(connection)
+
+    def _check_codings(self) -> None:
+        """Refuse every transfer coding but chunked: nothing here undoes it (RFC 9112 §6.1)."""
+        for coding in self._request.headers.getall("Transfer-Encoding", ()):
+            if coding.lower() != "chunked":
+                raise Denial(REQUEST_MALFORMED, "the body has a transfer coding beside chunked")
 
     def _may_repeat(self, connection: UpstreamConnection, denial: Denial) -> bool:
         return (
@@ -139,8 +151,7 @@ class Relay:
                 if data := await connection.read():
                     transport.write(data)
         except Denial as denial:
-            # Less than was announced has been sent; only a broken connection tells the client so.
-            transport.abort()
+            _break(transport)
             return Relayed(head.status, keep_alive=False, broken=denial)
         return Relayed(head.status, keep_alive)
 
@@ -161,6 +172,14 @@ class Relay:
         elif not self._modern:
             ours.append(b"Connection: keep-alive")
         return _head_bytes(head, ours)
+
+
+def _break(transport: asyncio.Transport) -> None:
+    """Reset a connection: where its end is the body's, an orderly one would make half a body whole."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    transport.abort()
 
 
 def _head_bytes(head: ResponseHead, ours: list[bytes]) -> bytes:

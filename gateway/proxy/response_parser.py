@@ -13,6 +13,7 @@ from gateway.core.model import Header
 from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, Denial
 
 MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_INTERIM_RESPONSES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,12 @@ class ResponseParser:
         self._reason = b""
         self._headers: list[Header] = []
         self._finished_heads: list[ResponseHead] = []
+        self._interim = 0
+
+    @property
+    def begun(self) -> bool:
+        """True once the final head has arrived."""
+        return self._head is not None
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes as they arrive; returns those that are body, framing included."""
@@ -134,6 +141,9 @@ class ResponseParser:
         head = self._read_head(self._llhttp.get_status_code())
         self._finished_heads.append(head)
         self._reason, self._headers = b"", []
+        self._interim += head.interim
+        if self._interim > MAX_INTERIM_RESPONSES:
+            raise _broken(f"it sent more than {MAX_INTERIM_RESPONSES} interim responses")
         if not head.interim and head.length == 0 and not head.chunked:
             # A head that has no body for us may announce one to llhttp (HEAD, 304).
             self.complete = True
@@ -146,6 +156,8 @@ class ResponseParser:
             self.reusable = self._llhttp.should_keep_alive()
 
     def _read_head(self, status: int) -> ResponseHead:
+        if self._llhttp.get_http_version() not in {"1.0", "1.1"}:
+            raise _broken("it answered in a version of HTTP that was not asked for")
         length: int | None = None
         chunked = False
         for name, value in self._headers:

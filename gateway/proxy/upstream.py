@@ -26,7 +26,7 @@ class UpstreamRules:
     urls: tuple[str, ...]
     connect_timeout: float = 2.0
     response_timeout: float = 30.0
-    """Seconds from the end of the request to the first byte of its response."""
+    """Seconds from the end of the request to the head of its response."""
 
 
 @dataclass(frozen=True, slots=True)
