@@ -281,11 +281,11 @@ def _watch(
 ) -> None:
     """Let the metrics read, at each scrape, what is nobody's event."""
     metrics.prepare([issuer.name for issuer in settings.issuers], CATALOGUE.values())
-    metrics.watch_cache("tokens", lambda: len(verifier))
-    metrics.watch_cache("users", lambda: tiers.remembered[0])
-    metrics.watch_cache("negative", lambda: tiers.remembered[1])
+    metrics.cache_entries.read(("tokens",), lambda: len(verifier))
+    metrics.cache_entries.read(("users",), lambda: tiers.remembered[0])
+    metrics.cache_entries.read(("negative",), lambda: tiers.remembered[1])
     for issuer in settings.issuers:
-        metrics.watch_jwks_age(issuer.name, partial(_age, keys, issuer.name))
+        metrics.jwks_age.read((issuer.name,), partial(_age, keys, issuer.name))
     for upstream in upstreams:
         metrics.watch_upstream(upstream)
 

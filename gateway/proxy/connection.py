@@ -51,7 +51,7 @@ class UpstreamConnection(asyncio.Protocol):
             await self._writable
 
     def allow(self, seconds: float) -> None:
-        """Fail the exchange with `upstream_timeout` unless its final head arrives within `seconds` from here."""
+        """Fail the exchange with `upstream_timeout` unless its final head arrives within `seconds`."""
         if self._parser is None or self._parser.begun:
             return
         self._deadline = self._loop.time() + seconds
@@ -134,7 +134,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, for uvloop's transports are none by inheritance.
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser

@@ -67,7 +67,7 @@ class ProxyHandler:
             return Written(keep_alive=keep_alive)
         finally:
             seconds = time.perf_counter() - started
-            self._metrics.in_flight.dec()
+            self._metrics.in_flight.inc(by=-1)
             self._metrics.finished(route, request.method, status, seconds)
             self._log.finished(request, route, status, seconds)
 

@@ -4,18 +4,10 @@ Label values come from configuration and the catalogue of reasons, never from a 
 the number of series is bounded whatever a client sends.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gateway.core.model import Admission, Claims, Resolution
@@ -26,6 +18,7 @@ from gateway.core.reasons import (
     Group,
     Reason,
 )
+from gateway.telemetry.series import Counter, Gauge, Histogram, Snapshot, expose
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 UNMATCHED: Final = "unmatched"
@@ -36,11 +29,6 @@ UNTRUSTED: Final = "untrusted"
 """The `issuer` label of a token whose issuer is not configured."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-
-
-# A creation time for each series would double what is scraped, and nothing here reads it.
-disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client leaves it untyped
 
 
 class Directory(Protocol):
@@ -69,171 +57,138 @@ class Pool(Protocol):
 
 
 class Metrics:
-    """Every metric, on a registry of its own."""
+    """Every metric of this process."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        registry = self.registry
-        self._requests = Counter(
-            "gateway_requests", "Requests answered.", ["route", "method", "status"], registry=registry
-        )
-        self._request_duration = Histogram(
+        self.requests = Counter("gateway_requests", "Requests answered.", ["route", "method", "status"])
+        self.request_duration = Histogram(
             "gateway_request_duration_seconds",
             "From a request's head to the last byte of its response.",
             ["route"],
-            buckets=_SECONDS,
-            registry=registry,
         )
-        self._upstream_duration = Histogram(
+        self.upstream_duration = Histogram(
             "gateway_upstream_duration_seconds",
             "From the admission of a request to the last byte of its response.",
             ["upstream"],
-            buckets=_SECONDS,
-            registry=registry,
         )
-        self._denials = Counter(
-            "gateway_denials",
-            "Requests refused, by reason.",
-            ["route", "issuer", "reason"],
-            registry=registry,
+        self.denials = Counter(
+            "gateway_denials", "Requests refused, by reason.", ["route", "issuer", "reason"]
         )
-        self._lookups = Counter(
+        self.lookups = Counter(
             "gateway_user_lookups",
             "Look-ups of a token's user, by the tier that answered.",
             ["issuer", "tier", "result"],
-            registry=registry,
         )
-        self._lookup_failures = Counter(
+        self.lookup_failures = Counter(
             "gateway_user_lookup_failures",
             "Requests whose user was not found, may not pass, or could not be looked up.",
             ["issuer", "reason"],
-            registry=registry,
         )
-        self._lookup_duration = Histogram(
+        self.lookup_duration = Histogram(
             "gateway_user_lookup_duration_seconds",
             "Time to find a token's user and its revocations.",
             ["tier"],
-            buckets=_SECONDS,
-            registry=registry,
         )
-        self._verifications = Counter(
+        self.verifications = Counter(
             "gateway_token_verifications",
             "Tokens checked: `local` were remembered, `signature` were verified.",
             ["issuer", "tier", "result"],
-            registry=registry,
         )
-        self._revocation_checks = Counter(
-            "gateway_revocation_checks",
-            "Checks of a token against the revocations.",
-            ["tier", "result"],
-            registry=registry,
+        self.revocation_checks = Counter(
+            "gateway_revocation_checks", "Checks of a token against the revocations.", ["tier", "result"]
         )
-        self._jwks_refreshes = Counter(
-            "gateway_jwks_refreshes", "Fetches of an issuer's keys.", ["issuer", "result"], registry=registry
+        self.jwks_refreshes = Counter(
+            "gateway_jwks_refreshes", "Attempts to load an issuer's keys.", ["issuer", "result"]
         )
-        self._jwks_age = Gauge(
+        self.jwks_age = Gauge(
             "gateway_jwks_age_seconds",
-            "Seconds since an issuer's keys were last fetched with success.",
+            "Seconds since an issuer's keys were last loaded with success; NaN before the first time.",
             ["issuer"],
-            registry=registry,
+            together="max",
         )
-        self._cache_entries = Gauge(
-            "gateway_cache_entries", "Entries of a cache of this process.", ["cache"], registry=registry
+        self.cache_entries = Gauge("gateway_cache_entries", "Entries of a cache in memory.", ["cache"])
+        self.upstream_connections = Gauge(
+            "gateway_upstream_connections", "Connections to an upstream.", ["upstream", "state"]
         )
-        self._upstream_connections = Gauge(
-            "gateway_upstream_connections",
-            "Connections to an upstream.",
-            ["upstream", "state"],
-            registry=registry,
+        self.broken_responses = Counter(
+            "gateway_broken_responses", "Responses that an upstream broke off in the middle.", ["upstream"]
         )
-        self._broken_responses = Counter(
-            "gateway_broken_responses",
-            "Responses that an upstream broke off in the middle.",
-            ["upstream"],
-            registry=registry,
-        )
-        self._stale_answers = Counter(
+        self.stale_answers = Counter(
             "gateway_stale_answers",
             "Requests admitted with a user older than the cache's time, because a store was down.",
             ["issuer"],
-            registry=registry,
         )
-        self.in_flight = Gauge("gateway_in_flight_requests", "Requests being handled.", registry=registry)
+        self.in_flight = Gauge("gateway_in_flight_requests", "Requests being handled.")
+
+    def snapshot(self) -> list[Snapshot]:
+        """Return all metrics as plain data."""
+        metrics: tuple[Counter | Gauge | Histogram, ...] = tuple(vars(self).values())
+        return [metric.snapshot() for metric in metrics]
 
     def expose(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return expose(self.snapshot())
 
     # One request ---------------------------------------------------------------------------------
 
     def admitted(self, admission: Admission) -> None:
-        claims = admission.claims
-        if claims is not None and admission.stale:
-            self._stale_answers.labels(claims.issuer_name).inc()
+        if admission.stale and admission.claims is not None:
+            self.stale_answers.inc((admission.claims.issuer_name,))
 
     def denied(self, denial: Denial, route: str) -> None:
         reason = denial.reason
         issuer = issuer_label(denial)
-        self._denials.labels(route, issuer, reason.code).inc()
+        self.denials.inc((route, issuer, reason.code))
         if is_lookup_failure(reason):
-            self._lookup_failures.labels(issuer, reason.code).inc()
+            self.lookup_failures.inc((issuer, reason.code))
 
     def finished(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request; `status` 499 means that the client left before its response was whole."""
-        label = method if method in _METHODS else "OTHER"
-        self._requests.labels(route, label, str(status)).inc()
-        self._request_duration.labels(route).observe(seconds)
+        self.requests.inc((route, method if method in _METHODS else "OTHER", str(status)))
+        self.request_duration.observe((route,), seconds)
 
     def relayed(self, upstream: str, seconds: float, *, broken: bool) -> None:
-        self._upstream_duration.labels(upstream).observe(seconds)
+        self.upstream_duration.observe((upstream,), seconds)
         if broken:
-            self._broken_responses.labels(upstream).inc()
+            self.broken_responses.inc((upstream,))
 
     # Parts ---------------------------------------------------------------------------------------
 
     def verified(self, claims: Claims, *, remembered: bool) -> None:
-        tier = "local" if remembered else "signature"
-        self._verifications.labels(claims.issuer_name, tier, "valid").inc()
+        self.verifications.inc((claims.issuer_name, "local" if remembered else "signature", "valid"))
 
     def verification_failed(self, denial: Denial) -> None:
-        self._verifications.labels(issuer_label(denial), "signature", denial.reason.code).inc()
+        self.verifications.inc((issuer_label(denial), "signature", denial.reason.code))
 
     def looked_up(self, issuer: str, resolution: Resolution, seconds: float) -> None:
-        result = "found" if resolution.user is not None else "not_found"
-        self._lookups.labels(issuer, resolution.tier, result).inc()
-        self._lookup_duration.labels(resolution.tier).observe(seconds)
-        if resolution.revocation_tier is not None:
-            checked = "clear" if resolution.revoked is None else "revoked"
-            self._revocation_checks.labels(resolution.revocation_tier, checked).inc()
+        tier = resolution.tier.value
+        self.lookups.inc((issuer, tier, "found" if resolution.user is not None else "not_found"))
+        self.lookup_duration.observe((tier,), seconds)
+        if resolution.revocation_tier is None:
+            self.revocation_checks.inc(("none", "skipped"))
         else:
-            self._revocation_checks.labels("none", "skipped").inc()
+            result = "clear" if resolution.revoked is None else "revoked"
+            self.revocation_checks.inc((resolution.revocation_tier.value, result))
 
     def lookup_failed(self, issuer: str, denial: Denial) -> None:
         if denial.reason is REVOCATION_UNAVAILABLE:
-            self._revocation_checks.labels("none", "unavailable").inc()
+            self.revocation_checks.inc(("none", "unavailable"))
         else:
-            self._lookups.labels(issuer, denial.tier or "none", "unavailable").inc()
+            self.lookups.inc((issuer, denial.tier or "none", "unavailable"))
 
-    def jwks_refreshed(self, issuer: str, result: str) -> None:
-        self._jwks_refreshes.labels(issuer, result).inc()
-
-    def watch_jwks_age(self, issuer: str, age: Callable[[], float]) -> None:
-        """Report `age` at every scrape; NaN while there are no keys."""
-        self._jwks_age.labels(issuer).set_function(age)
-
-    def watch_cache(self, cache: str, size: Callable[[], float]) -> None:
-        self._cache_entries.labels(cache).set_function(size)
+    def jwks_refreshed(self, issuer: str, result: Literal["success", "failure"]) -> None:
+        self.jwks_refreshes.inc((issuer, result))
 
     def watch_upstream(self, pool: Pool) -> None:
-        self._upstream_connections.labels(pool.name, "active").set_function(lambda: pool.active)
-        self._upstream_connections.labels(pool.name, "idle").set_function(lambda: pool.idle)
+        self.upstream_connections.read((pool.name, "active"), lambda: pool.active)
+        self.upstream_connections.read((pool.name, "idle"), lambda: pool.idle)
 
     def prepare(self, issuers: Iterable[str], reasons: Iterable[Reason]) -> None:
         """Create the series that alerts look at, so that a first failure is a step from zero."""
+        failures = [reason.code for reason in reasons if is_lookup_failure(reason)]
         for issuer in issuers:
-            for reason in reasons:
-                if is_lookup_failure(reason):
-                    self._lookup_failures.labels(issuer, reason.code)
+            for code in failures:
+                self.lookup_failures.inc((issuer, code), by=0)
 
 
 class MeteredVerifier:

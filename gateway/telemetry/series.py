@@ -1,0 +1,183 @@
+"""Counters, gauges and histograms that cost next to nothing to count with.
+
+One event loop counts without locks; a scrape takes a snapshot, which is plain data, so that the
+snapshots of several processes can be added up and rendered as one (`expose`).
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+Labels: TypeAlias = tuple[str, ...]
+Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
+Together: TypeAlias = Literal["sum", "max", "min"]
+"""How a gauge's values of several processes become one."""
+
+SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of the buckets of a duration, in seconds."""
+
+
+class Counter:
+    """Numbers that only grow, one for each set of label values."""
+
+    __slots__ = ("help", "labels", "name", "values")
+
+    def __init__(self, name: str, text: str, labels: Sequence[str] = ()) -> None:
+        self.name = name
+        self.help = text
+        self.labels = tuple(labels)
+        self.values: defaultdict[Labels, float] = defaultdict(float)
+
+    def inc(self, labels: Labels = (), by: float = 1.0) -> None:
+        self.values[labels] += by
+
+    def snapshot(self) -> "Snapshot":
+        return Snapshot(
+            self.name, "counter", self.help, self.labels, [(k, [v]) for k, v in self.values.items()]
+        )
+
+
+class Gauge:
+    """Numbers that go up and down, or that are read at each scrape."""
+
+    __slots__ = ("_sources", "_together", "help", "labels", "name", "values")
+
+    def __init__(self, name: str, text: str, labels: Sequence[str] = (), together: Together = "sum") -> None:
+        self.name = name
+        self.help = text
+        self.labels = tuple(labels)
+        self.values: defaultdict[Labels, float] = defaultdict(float)
+        self._sources: dict[Labels, Callable[[], float]] = {}
+        self._together: Together = together
+
+    def inc(self, labels: Labels = (), by: float = 1.0) -> None:
+        self.values[labels] += by
+
+    def read(self, labels: Labels, source: Callable[[], float]) -> None:
+        """Ask `source` for the value at every scrape."""
+        self._sources[labels] = source
+
+    def snapshot(self) -> "Snapshot":
+        values = {**self.values, **{labels: source() for labels, source in self._sources.items()}}
+        points = [(k, [v]) for k, v in values.items()]
+        return Snapshot(self.name, "gauge", self.help, self.labels, points, self._together)
+
+
+class Histogram:
+    """How many observations fell below each bound, and their sum."""
+
+    __slots__ = ("bounds", "help", "labels", "name", "values")
+
+    def __init__(
+        self, name: str, text: str, labels: Sequence[str] = (), bounds: Sequence[float] = SECONDS
+    ) -> None:
+        self.name = name
+        self.help = text
+        self.labels = tuple(labels)
+        self.bounds = tuple(bounds)
+        self.values: dict[Labels, list[float]] = {}
+
+    def observe(self, labels: Labels, value: float) -> None:
+        counts = self.values.get(labels)
+        if counts is None:
+            # One number for each bound, one for what lies above them all, and the sum.
+            counts = self.values[labels] = [0.0] * (len(self.bounds) + 2)
+        counts[bisect_left(self.bounds, value)] += 1
+        counts[-1] += value
+
+    def snapshot(self) -> "Snapshot":
+        points = [(k, list(v)) for k, v in self.values.items()]
+        return Snapshot(self.name, "histogram", self.help, self.labels, points, bounds=self.bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One metric of one process at one moment."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: Labels
+    points: list[tuple[Labels, list[float]]]
+    together: Together = "sum"
+    bounds: tuple[float, ...] = ()
+
+
+def add_up(processes: Iterable[Sequence[Snapshot]]) -> list[Snapshot]:
+    """Combine the snapshots of several processes into those of one."""
+    combined: dict[str, Snapshot] = {}
+    for snapshot in (each for process in processes for each in process):
+        before = combined.get(snapshot.name)
+        combined[snapshot.name] = snapshot if before is None else _combine(before, snapshot)
+    return list(combined.values())
+
+
+def _combine(one: Snapshot, other: Snapshot) -> Snapshot:
+    points = {tuple(labels): list(values) for labels, values in one.points}
+    for labels, values in other.points:
+        before = points.get(tuple(labels))
+        points[tuple(labels)] = (
+            list(values)
+            if before is None
+            else [_together(one.together, a, b) for a, b in zip(before, values, strict=True)]
+        )
+    return Snapshot(
+        one.name, one.kind, one.help, one.labels, list(points.items()), one.together, tuple(one.bounds)
+    )
+
+
+def _together(how: Together, one: float, other: float) -> float:
+    if how == "sum":
+        return one + other
+    # NaN, which alone differs from itself, means that a process has no value: the other's counts.
+    known = [value for value in (one, other) if value == value]
+    if not known:
+        return one
+    return max(known) if how == "max" else min(known)
+
+
+def expose(snapshots: Iterable[Snapshot]) -> bytes:
+    """Render snapshots in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(_Snapshots(snapshots))
+    return generate_latest(registry)
+
+
+class _Snapshots(Collector):
+    def __init__(self, snapshots: Iterable[Snapshot]) -> None:
+        self._snapshots = list(snapshots)
+
+    def collect(self) -> Iterator[Metric]:
+        for snapshot in self._snapshots:
+            yield _family(snapshot)
+
+
+def _family(snapshot: Snapshot) -> Metric:
+    name, text, labels = snapshot.name, snapshot.help, list(snapshot.labels)
+    if snapshot.kind == "histogram":
+        histogram = HistogramMetricFamily(name, text, labels=labels)
+        for values, numbers in snapshot.points:
+            histogram.add_metric(values, _cumulated(snapshot.bounds, numbers), numbers[-1])
+        return histogram
+    family = (CounterMetricFamily if snapshot.kind == "counter" else GaugeMetricFamily)(
+        name, text, labels=labels
+    )
+    for values, numbers in snapshot.points:
+        family.add_metric(values, numbers[0])
+    return family
+
+
+def _cumulated(bounds: Sequence[float], numbers: Sequence[float]) -> list[tuple[str, float]]:
+    buckets: list[tuple[str, float]] = []
+    total = 0.0
+    for bound, count in zip([*map(str, bounds), "+Inf"], numbers, strict=False):
+        total += count
+        buckets.append((bound, total))
+    return buckets
