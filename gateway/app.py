@@ -236,6 +236,7 @@ def _tiers(settings: Settings, postgres: Postgres, redis: Redis, mirror: Revocat
         postgres,
         redis,
         mirror,
+        local_ttl=cache.local_ttl,
         user_ttl=cache.user_ttl,
         negative_ttl=cache.negative_ttl,
         stale_if_error=cache.stale_if_error,

@@ -196,7 +196,7 @@ class Cache(Section):
     """How long answers are remembered, and how many."""
 
     local_ttl: Duration = duration("30s")
-    """Users in this process's memory."""
+    """Users that this process has just asked Postgres for, when Redis does not have them yet."""
     user_ttl: Duration = duration("5m")
     """Users in Redis; the longest until a changed user is seen when no invalidation arrives."""
     negative_ttl: Duration = duration("5s")

@@ -1,0 +1,102 @@
+"""The blacklist in Redis, filled from Postgres and kept complete."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from gateway.backends.postgres import Postgres
+from gateway.backends.redis import Redis
+from gateway.backends.revocations import Revocation
+from gateway.core.model import StoreUnavailable
+
+INTERVAL: Final = 30.0
+"""Seconds after which a row that was written to Postgres alone is on the blacklist too."""
+_RETRY: Final = 2.0
+"""Seconds between two attempts that requests may cause."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def under_configured_names(revocations: Iterable[Revocation], issuers: Mapping[str, str]) -> list[Revocation]:
+    """Put rows whose `issuer` is an `iss` under that issuer's name; `issuers` maps names to `iss`."""
+    placed = []
+    for revocation in revocations:
+        names = [name for name, iss in issuers.items() if revocation.issuer in {name, iss}]
+        placed += [replace(revocation, issuer=name) for name in names or [revocation.issuer]]
+    return placed
+
+
+class RevocationMirror:
+    """Fills the blacklist at the start, every `INTERVAL`, and whenever it cannot be relied on."""
+
+    def __init__(
+        self,
+        postgres: Postgres,
+        redis: Redis,
+        issuers: Mapping[str, str],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._postgres = postgres
+        self._redis = redis
+        self._issuers = issuers
+        self._clock = clock
+        self._doubts = 0
+        self._attempted_at: float | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def trusted(self) -> bool:
+        """False: Redis was away, and may have missed what was revoked meanwhile."""
+        return self._doubts == 0
+
+    def doubt(self) -> None:
+        """Take note that Redis did not answer."""
+        self._doubts += 1
+
+    async def load(self) -> None:
+        """Copy every revocation that counts from Postgres to Redis. Raises `StoreUnavailable`."""
+        doubts = self._doubts
+        rows = await self._postgres.counting_revocations()
+        await self._redis.mirror(under_configured_names(rows, self._issuers))
+        # Doubts that came up meanwhile stay.
+        self._doubts -= doubts
+
+    def request(self) -> None:
+        """Have the blacklist filled in the background, unless that has just been tried."""
+        now = self._clock()
+        if self._loading is not None or (
+            self._attempted_at is not None and now - self._attempted_at < _RETRY
+        ):
+            return
+        self._attempted_at = now
+        self._loading = asyncio.create_task(self._try())
+
+    async def _try(self) -> None:
+        try:
+            await self.load()
+        except StoreUnavailable as error:
+            log.warning("revocations_not_loaded", error=str(error))
+        finally:
+            self._loading = None
+
+    def start(self, interval: float = INTERVAL) -> None:
+        """Fill the blacklist, and again every `interval` seconds, until `close`."""
+        self._running = asyncio.create_task(self._run(interval))
+
+    async def _run(self, interval: float) -> None:
+        while True:
+            self.request()
+            await asyncio.sleep(interval)
+
+    async def close(self) -> None:
+        """Stop the background work; the blacklist stays as it is."""
+        tasks = [task for task in (self._running, self._loading) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

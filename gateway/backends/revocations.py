@@ -1,0 +1,47 @@
+"""Revocations as values: what the stores say about one token, and the rows that say so."""
+
+from dataclasses import dataclass
+
+from gateway.core.model import RevocationKind
+
+
+@dataclass(frozen=True, slots=True)
+class Revocations:
+    """What a store knows against one token; instants in Unix seconds."""
+
+    token: bool = False
+    """Its `jti` is on the blacklist."""
+    user_at: float | None = None
+    """Tokens of its user issued at or before this instant are revoked."""
+    issuer_at: float | None = None
+    """Tokens of its issuer issued at or before this instant are revoked."""
+
+    def against(self, issued_at: float | None) -> RevocationKind | None:
+        """Return the kind that hits a token of this `iat`; one without `iat` is hit by any instant."""
+        if self.token:
+            return "jti"
+        if _hits(self.user_at, issued_at):
+            return "user"
+        if _hits(self.issuer_at, issued_at):
+            return "issuer"
+        return None
+
+
+def _hits(revoked_at: float | None, issued_at: float | None) -> bool:
+    return revoked_at is not None and (issued_at is None or issued_at <= revoked_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """A row of `revocations`; times in Unix seconds."""
+
+    kind: RevocationKind
+    issuer: str
+    """The configured name of the issuer or its `iss`; empty for kind `user`."""
+    value: str
+    """The `jti`, or the id of the user; empty for kind `issuer`."""
+    revoked_at: float
+    expires_at: float | None = None
+    """None: it counts for ever."""
+    reason: str | None = None
+    revoked_by: str | None = None

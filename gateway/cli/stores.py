@@ -1,0 +1,147 @@
+"""How commands reach Postgres and Redis, and what they say when they do not."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+from uuid import UUID
+
+from gateway.cli import output
+from gateway.cli.config import settings_or_exit
+from gateway.core.model import Identity, StoreUnavailable, Tier
+
+if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
+    from gateway.backends.directory import UserDirectory, UserRecord
+    from gateway.backends.postgres import Postgres
+    from gateway.backends.redis import Redis
+    from gateway.settings import Settings
+    from gateway.settings.model import Issuer
+
+T = TypeVar("T")
+
+_STATEMENT_TIMEOUT: Final = 10.0
+"""Seconds; an operator waits longer than a request."""
+_REDIS_TIMEOUT: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What a command works with."""
+
+    settings: "Settings"
+    postgres: "Postgres"
+    redis: "Redis"
+    directory: "UserDirectory"
+
+    def issuer(self, text: str) -> "Issuer":
+        """Return a configured issuer, given by its name or its `iss`; exits when there is none."""
+        found = next((each for each in self.settings.issuers if text in {each.name, each.issuer}), None)
+        if found is None:
+            names = ", ".join(each.name for each in self.settings.issuers)
+            output.fail(f"no issuer `{text}` is configured", f"configured are: {names}")
+        return found
+
+    async def user(self, text: str) -> "UserRecord":
+        """Find a user by id, `ISSUER_NAME:SUBJECT` or e-mail address; exits when there is not exactly one."""
+        from gateway.backends.directory import UserNotFound
+
+        with suppress(ValueError):
+            user_id = UUID(text)
+            try:
+                return await self.directory.get(user_id)
+            except UserNotFound as error:
+                output.fail(str(error), "`gateway users list` shows the users there are")
+        name, colon, subject = text.partition(":")
+        for issuer in self.settings.issuers:
+            if colon and issuer.name == name:
+                found = await self.directory.find(Identity(issuer.issuer, subject))
+                if found is None:
+                    output.fail(f"no user has the identity `{subject}` of issuer {name}", "gateway users add")
+                return found
+        records = await self.directory.with_email(text) if "@" in text else []
+        if not records:
+            output.fail(
+                f"there is no user `{text}`",
+                "give an id, an e-mail address, or ISSUER_NAME:SUBJECT; `gateway users list` shows the ids",
+            )
+        if len(records) > 1:
+            ids = ", ".join(record.user.id for record in records)
+            output.fail(f"{len(records)} users have the address {text}", f"give one of their ids: {ids}")
+        return records[0]
+
+
+def with_stores(config: Path, work: Callable[[Stores], Awaitable[T]]) -> T:
+    """Run `work` with the stores of the configuration; exits with `UNREACHABLE` when one is not there."""
+    settings = settings_or_exit(config)
+    try:
+        return asyncio.run(_with_stores(settings, work))
+    except StoreUnavailable as error:
+        refuse(error)
+
+
+async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[T]]) -> T:
+    from gateway.backends.directory import UserDirectory
+    from gateway.backends.postgres import Postgres
+    from gateway.backends.redis import Redis
+
+    postgres = Postgres(
+        settings.postgres.dsn.get_secret_value(),
+        schema=settings.postgres.schema_name,
+        pool_max=1,
+        connect_timeout=settings.postgres.connect_timeout,
+        statement_timeout=_STATEMENT_TIMEOUT,
+    )
+    redis = Redis(
+        settings.redis.url.get_secret_value(),
+        prefix=settings.redis.prefix,
+        timeout=_REDIS_TIMEOUT,
+        connect_timeout=settings.redis.connect_timeout,
+    )
+    try:
+        return await work(Stores(settings, postgres, redis, UserDirectory(postgres)))
+    finally:
+        await postgres.close()
+        with suppress(StoreUnavailable):
+            await redis.close()
+
+
+def refuse(error: StoreUnavailable) -> NoReturn:
+    """Say which store does not answer, where, why, and what to do; exits with `UNREACHABLE`."""
+    address, _, why = error.detail.partition(": ")
+    if error.store is Tier.REDIS:
+        output.unreachable(
+            "Redis", address, why, "start it (`docker compose up -d redis`) or correct redis.url"
+        )
+    if not isinstance(error.__cause__, OSError):
+        output.fail(f"Postgres at {address} does not do what is asked: {why}", code=output.UNREACHABLE)
+    output.unreachable(
+        "Postgres", address, why, "start it (`docker compose up -d postgres`) or correct postgres.dsn"
+    )
+
+
+def when(seconds: float | None) -> str | None:
+    """Write a Unix time as RFC 3339, in UTC."""
+    if seconds is None:
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)  # Postgres knows `infinity` and years that Python does not
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[str | None]]) -> None:
+    """Write a table for people. What a terminal would obey instead of showing is replaced."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*headings, box=box.SIMPLE_HEAD)
+    for row in rows:
+        cells = (
+            "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cell or "") for cell in row
+        )
+        drawn.add_row(*(Text(cell, overflow="fold") for cell in cells))
+    output.out.print(drawn)

@@ -1,0 +1,250 @@
+"""`gateway users`: the user directory. USER is an id, an e-mail address, or ISSUER_NAME:SUBJECT."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from uuid import UUID
+
+import typer
+
+from gateway.cli import output
+from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
+from gateway.cli.stores import Stores, table, when, with_stores
+from gateway.core.claims import MAX_SUBJECT_CHARACTERS
+from gateway.core.model import JSON, Identity, StoreUnavailable, UserStatus
+
+if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
+    from gateway.backends.directory import UserRecord
+
+users_app: Final = typer.Typer(
+    no_args_is_help=True,
+    help="The user directory. USER is an id, an e-mail address, or ISSUER_NAME:SUBJECT.",
+)
+
+UserArgument: TypeAlias = Annotated[
+    str, typer.Argument(metavar="USER", help="An id, an e-mail address, or ISSUER_NAME:SUBJECT.")
+]
+IssuerOption: TypeAlias = Annotated[
+    str, typer.Option("--issuer", help="The configured name of the issuer, or its `iss`.")
+]
+SubjectOption: TypeAlias = Annotated[
+    str, typer.Option("--subject", help="The `sub` of the tokens, exactly as they carry it.")
+]
+
+
+@users_app.command()
+def add(
+    *,
+    issuer: IssuerOption,
+    subject: SubjectOption,
+    email: Annotated[str | None, typer.Option(help="For people to find the user by.")] = None,
+    name: Annotated[str | None, typer.Option(help="The name to show.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Tokens that claim another tenant are refused.")] = None,
+    role: Annotated[list[str] | None, typer.Option(help="A role; may be repeated.")] = None,
+    status: Annotated[UserStatus, typer.Option(help="Only `active` may pass.")] = UserStatus.ACTIVE,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Add a user and the identity that leads to it."""
+
+    async def work(stores: Stores) -> "UserRecord":
+        return await stores.directory.add(
+            Identity(stores.issuer(issuer).issuer, _subject(subject)),
+            status=status,
+            tenant=tenant,
+            email=email,
+            display_name=name,
+            roles=role or (),
+        )
+
+    _change(config, work, json=json)
+
+
+@users_app.command()
+def show(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
+    """Show a user and its identities."""
+    _show(with_stores(config, lambda stores: stores.user(user)), json=json)
+
+
+@users_app.command("list")
+def list_(
+    *,
+    status: Annotated[UserStatus | None, typer.Option(help="Only these.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 50,
+    after: Annotated[UUID | None, typer.Option(metavar="ID", help="Go on after this user.")] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """List users, oldest first."""
+    records = with_stores(
+        config,
+        lambda stores: stores.directory.page(status=status, tenant=tenant, after=after, limit=limit),
+    )
+    last = records[-1].user.id if len(records) == limit else None
+    if json:
+        output.emit_json({"users": [_document(record) for record in records], "next": last})
+        return
+    table(
+        ("id", "status", "tenant", "e-mail", "name", "roles", "identities"),
+        (
+            (
+                record.user.id,
+                record.user.status,
+                record.user.tenant,
+                record.user.email,
+                record.user.display_name,
+                ", ".join(record.user.roles),
+                ", ".join(f"{identity.subject} @ {identity.issuer}" for identity in record.identities),
+            )
+            for record in records
+        ),
+    )
+    if last is not None:
+        output.out.print(f"More may follow: --after {last}", markup=False)
+
+
+@users_app.command()
+def link(
+    user: UserArgument,
+    *,
+    issuer: IssuerOption,
+    subject: SubjectOption,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Let another identity lead to a user."""
+
+    async def work(stores: Stores) -> "UserRecord":
+        record = await stores.user(user)
+        identity = Identity(stores.issuer(issuer).issuer, _subject(subject))
+        return await stores.directory.link(UUID(record.user.id), identity)
+
+    _change(config, work, json=json)
+
+
+@users_app.command()
+def suspend(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
+    """Refuse a user until it is activated again."""
+    _set_status(config, user, UserStatus.SUSPENDED, json=json)
+
+
+@users_app.command()
+def activate(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
+    """Let a pending, suspended or locked user pass."""
+    _set_status(config, user, UserStatus.ACTIVE, json=json)
+
+
+@users_app.command()
+def lock(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
+    """Lock a user, as after too many wrong passwords."""
+    _set_status(config, user, UserStatus.LOCKED, json=json)
+
+
+@users_app.command()
+def delete(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
+    """Delete a user softly: it is refused as deleted, keeps its identities, and can be restored."""
+    _set_status(config, user, UserStatus.DELETED, json=json)
+
+
+@users_app.command()
+def restore(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
+    """Make a deleted user active again."""
+
+    async def work(stores: Stores) -> "UserRecord":
+        record = await stores.user(user)
+        return await stores.directory.restore(UUID(record.user.id))
+
+    _change(config, work, json=json)
+
+
+def _set_status(config: Path, user: str, status: UserStatus, *, json: bool) -> None:
+    async def work(stores: Stores) -> "UserRecord":
+        record = await stores.user(user)
+        return await stores.directory.set_status(UUID(record.user.id), status)
+
+    _change(config, work, json=json)
+
+
+def _change(config: Path, work: "Callable[[Stores], Awaitable[UserRecord]]", *, json: bool) -> None:
+    """Change a user in Postgres, then drop it from Redis, so that the change is seen at once."""
+    from gateway.backends.directory import IdentityTaken, StatusRefused
+
+    async def change(stores: Stores) -> "tuple[UserRecord, StoreUnavailable | None, float]":
+        record = await work(stores)
+        names = {issuer.issuer: issuer.name for issuer in stores.settings.issuers}
+        cached = [(names[i.issuer], i.subject) for i in record.identities if i.issuer in names]
+        try:
+            await stores.redis.forget_users(cached)
+        except StoreUnavailable as error:
+            return record, error, stores.settings.cache.user_ttl
+        return record, None, 0.0
+
+    try:
+        record, missed, seconds = with_stores(config, change)
+    except IdentityTaken as error:
+        output.fail(str(error), f"gateway users show {error.user_id}")
+    except StatusRefused as error:
+        advice = (
+            "gateway users restore"
+            if error.status is UserStatus.DELETED
+            else "only a deleted one is restored"
+        )
+        output.fail(str(error), advice)
+    _show(record, json=json)
+    if missed is not None:
+        output.fail(
+            f"saved in Postgres, but {missed}",
+            f"gateways that do reach Redis may serve the user as it was for up to {seconds:g} s",
+            output.UNREACHABLE,
+        )
+
+
+def _subject(subject: str) -> str:
+    """Refuse a subject that no token can have."""
+    if not 0 < len(subject) <= MAX_SUBJECT_CHARACTERS or not subject.isprintable():
+        output.fail(
+            f"a subject has 1 to {MAX_SUBJECT_CHARACTERS} characters, none of them a control character",
+            code=output.USAGE,
+        )
+    return subject
+
+
+def _show(record: "UserRecord", *, json: bool) -> None:
+    document = _document(record)
+    if json:
+        output.emit_json(document)
+        return
+    rows = [(key, _cell(value)) for key, value in document.items() if key != "identities"]
+    rows += [("identity", f"{identity.subject} @ {identity.issuer}") for identity in record.identities]
+    table(("user", ""), rows)
+
+
+def _cell(value: JSON) -> str:
+    match value:
+        case None:
+            return "–"
+        case list():
+            return ", ".join(map(str, value))
+        case dict():
+            return ", ".join(f"{key}={item}" for key, item in value.items())
+        case _:
+            return str(value)
+
+
+def _document(record: "UserRecord") -> dict[str, JSON]:
+    user = record.user
+    return {
+        "id": user.id,
+        "status": user.status.value,
+        "tenant": user.tenant,
+        "email": user.email,
+        "display_name": user.display_name,
+        "roles": list(user.roles),
+        "attributes": dict(user.attributes),
+        "tokens_valid_after": when(user.tokens_valid_after),
+        "created_at": when(record.created_at),
+        "updated_at": when(record.updated_at),
+        "deleted_at": when(record.deleted_at),
+        "identities": [{"issuer": i.issuer, "subject": i.subject} for i in record.identities],
+    }

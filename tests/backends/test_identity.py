@@ -1,0 +1,442 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from uuid import UUID
+
+import pytest
+from redis.asyncio import Redis as Client
+
+from gateway.backends.directory import UserDirectory
+from gateway.backends.identity import IdentityTiers
+from gateway.backends.mirror import RevocationMirror, under_configured_names
+from gateway.backends.postgres import Postgres
+from gateway.backends.redis import CachedUser, Redis, SharedAnswer
+from gateway.backends.revocations import Revocation, Revocations
+from gateway.core.model import Claims, Identity, Resolution, StoreUnavailable, Tier, User, UserStatus
+from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE, Denial, Reason
+from tests.backends.cable import Cable
+from tests.backends.examples import ISS, ISSUERS, claims, eventually
+
+ANN = Identity(ISS, "ann")
+
+
+class CountingPostgres(Postgres):
+    """The real one, counting what it is asked."""
+
+    queries = 0
+
+    async def find_user(self, identity: Identity) -> User | None:
+        self.queries += 1
+        return await super().find_user(identity)
+
+    async def find_user_and_revocations(self, claims: Claims) -> tuple[User | None, Revocations]:
+        self.queries += 1
+        return await super().find_user_and_revocations(claims)
+
+
+@dataclass
+class World:
+    """Both stores behind cables, the tiers on top, and an operator at the stores themselves."""
+
+    postgres: CountingPostgres
+    redis: Redis
+    mirror: RevocationMirror
+    postgres_cable: Cable
+    redis_cable: Cable
+    directory: UserDirectory
+    client: "Client"
+    now: float = 1_000_000.0
+
+    def tiers(self, *, unchecked_allowed: bool = False, max_users: int = 100) -> IdentityTiers:
+        return IdentityTiers(
+            self.postgres,
+            self.redis,
+            self.mirror,
+            user_ttl=300,
+            negative_ttl=5,
+            stale_if_error=60,
+            max_users=max_users,
+            unchecked_allowed=unchecked_allowed,
+            clock=lambda: self.now,
+        )
+
+    async def add(self, subject: str = "ann") -> User:
+        return (await self.directory.add(Identity(ISS, subject))).user
+
+    async def asked(self) -> bool:
+        return self.postgres.queries > 0
+
+    async def marked(self) -> bool:
+        return bool(await self.client.exists("gateway:revocations:loaded"))
+
+    async def trusted(self) -> bool:
+        return self.mirror.trusted
+
+
+@pytest.fixture
+async def world(dsn: str, redis_url: str) -> AsyncIterator[World]:
+    async with Cable(dsn) as postgres_cable, Cable(redis_url) as redis_cable:
+        operator = Postgres(dsn)
+        postgres = CountingPostgres(postgres_cable.url)
+        redis = Redis(redis_cable.url, timeout=2.0)
+        mirror = RevocationMirror(postgres, redis, ISSUERS)
+        await mirror.load()
+        async with Client.from_url(redis_url) as client:
+            yield World(postgres, redis, mirror, postgres_cable, redis_cable, UserDirectory(operator), client)
+        await mirror.close()
+        with suppress(StoreUnavailable):
+            await redis.close()
+        await postgres.close()
+        await operator.close()
+
+
+async def denied(tiers: IdentityTiers, token: Claims) -> Reason:
+    with pytest.raises(Denial) as caught:
+        await tiers.resolve(token)
+    return caught.value.reason
+
+
+class TestTiers:
+    async def test_postgres_then_redis(self, world: World) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        assert await tiers.resolve(claims()) == Resolution(ann, Tier.POSTGRES, None, Tier.REDIS)
+        assert await tiers.resolve(claims()) == Resolution(ann, Tier.REDIS, None, Tier.REDIS)
+        assert await world.tiers().resolve(claims()) == Resolution(ann, Tier.REDIS, None, Tier.REDIS)
+        assert world.postgres.queries == 1
+
+    async def test_thousand_first_requests_make_one_query(self, world: World) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        resolutions = await asyncio.gather(*(tiers.resolve(claims()) for _ in range(1000)))
+        assert {resolution.user and resolution.user.id for resolution in resolutions} == {ann.id}
+        assert world.postgres.queries == 1
+
+    async def test_thousand_requests_of_an_unknown_subject_make_one_query(self, world: World) -> None:
+        tiers = world.tiers()
+        resolutions = await asyncio.gather(*(tiers.resolve(claims("ghost")) for _ in range(1000)))
+        assert {resolution.user for resolution in resolutions} == {None}
+        assert world.postgres.queries == 1
+
+    async def test_thousand_requests_without_redis_make_one_query_at_a_time(self, world: World) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        await world.redis_cable.pull()
+        resolutions = await asyncio.gather(*(tiers.resolve(claims()) for _ in range(1000)))
+        assert {resolution.user and resolution.user.id for resolution in resolutions} == {ann.id}
+        assert world.postgres.queries < 100
+
+    async def test_an_answer_that_came_while_redis_was_asked_is_used(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        read, has_read, may_go_on = world.redis.read, asyncio.Event(), asyncio.Event()
+
+        async def read_and_wait(token: Claims, user_id: str | None) -> SharedAnswer:
+            answer = await read(token, user_id)
+            if not has_read.is_set():
+                has_read.set()
+                await may_go_on.wait()
+            return answer
+
+        monkeypatch.setattr(world.redis, "read", read_and_wait)
+        slow = asyncio.create_task(tiers.resolve(claims()))
+        await has_read.wait()
+        await tiers.resolve(claims())
+        may_go_on.set()
+        assert await slow == Resolution(ann, Tier.LOCAL, None, Tier.REDIS)
+        assert world.postgres.queries == 1
+
+    async def test_who_goes_away_does_not_end_the_query_for_others(self, world: World) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        async with world.directory._postgres.connection() as connection, connection.transaction():
+            await connection.execute("LOCK TABLE users")
+            impatient = asyncio.create_task(tiers.resolve(claims()))
+            patient = asyncio.create_task(tiers.resolve(claims()))
+            await eventually(world.asked)
+            impatient.cancel()
+            await asyncio.sleep(0.05)
+        resolution = await patient
+        assert impatient.cancelled()
+        assert (resolution.user, world.postgres.queries) == (ann, 1)
+
+    async def test_after_its_time_an_entry_is_asked_for_again(self, world: World) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        await tiers.resolve(claims())
+        await world.directory.set_status(UUID(ann.id), UserStatus.SUSPENDED)
+        world.now += 299
+        resolution = await tiers.resolve(claims())
+        assert (resolution.user, resolution.tier) == (ann, Tier.REDIS)
+        world.now += 1
+        resolution = await tiers.resolve(claims())
+        assert resolution.user is not None
+        assert (resolution.user.status, resolution.tier) == (UserStatus.SUSPENDED, Tier.POSTGRES)
+
+    async def test_a_dropped_entry_is_asked_for_again(self, world: World) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        await tiers.resolve(claims())
+        await world.directory.set_status(UUID(ann.id), UserStatus.LOCKED)
+        await world.client.delete("gateway:user:main:ann")
+        resolution = await tiers.resolve(claims())
+        assert resolution.user is not None
+        assert (resolution.user.status, resolution.tier) == (UserStatus.LOCKED, Tier.POSTGRES)
+
+    @pytest.mark.parametrize(("ahead", "tier"), [(4, Tier.REDIS), (6, Tier.POSTGRES)])
+    async def test_the_clock_of_who_stored_may_be_a_little_ahead(
+        self, world: World, ahead: float, tier: Tier
+    ) -> None:
+        ann = await world.add()
+        await world.redis.store_user(claims(), CachedUser(ann, world.now + ahead), 60)
+        assert (await world.tiers().resolve(claims())).tier is tier
+
+    async def test_a_miss_is_believed_for_a_moment_only(self, world: World) -> None:
+        tiers = world.tiers()
+        assert await tiers.resolve(claims()) == Resolution(None, Tier.POSTGRES, None, Tier.REDIS)
+        ann = await world.add()
+        world.now += 4.9
+        assert await tiers.resolve(claims()) == Resolution(None, Tier.LOCAL, None, Tier.REDIS)
+        world.now += 0.1
+        assert await tiers.resolve(claims()) == Resolution(ann, Tier.POSTGRES, None, Tier.REDIS)
+
+    async def test_memory_is_bounded(self, world: World) -> None:
+        tiers = world.tiers(max_users=3)
+        for n in range(8):
+            await world.add(f"user-{n}")
+            await tiers.resolve(claims(f"user-{n}"))
+            await tiers.resolve(claims(f"ghost-{n}"))
+        assert tiers.remembered == (3, 3)
+
+    async def test_subjects_of_two_issuers_are_two_identities(self, world: World) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        other = claims(issuer_name="other", iss="https://other.example.com/")
+        assert (await tiers.resolve(claims())).user == ann
+        assert (await tiers.resolve(other)).user is None
+
+
+class TestRevocations:
+    async def test_a_jti_in_redis_is_honoured_at_once(self, world: World) -> None:
+        await world.add()
+        tiers = world.tiers()
+        assert (await tiers.resolve(claims())).revoked is None
+        await world.client.set("gateway:revoked:jti:main:token-1", "")
+        resolution = await tiers.resolve(claims())
+        assert (resolution.revoked, resolution.revocation_tier) == ("jti", Tier.REDIS)
+        assert (await tiers.resolve(claims(jti="token-2"))).revoked is None
+
+    @pytest.mark.parametrize(
+        ("issued_at", "hit"), [(999.0, True), (1000.0, True), (1000.5, False), (None, True)]
+    )
+    async def test_user_and_issuer_revocations_go_by_the_time_of_issue(
+        self, world: World, issued_at: float | None, hit: bool
+    ) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        token = claims(issued_at=issued_at)
+        await world.client.set(f"gateway:revoked:user:{ann.id}", "1000")
+        # First from Postgres, then from Redis with the id known from memory, then without.
+        for directory in (tiers, tiers, world.tiers()):
+            assert (await directory.resolve(token)).revoked == ("user" if hit else None)
+        await world.client.delete(f"gateway:revoked:user:{ann.id}")
+        await world.client.set("gateway:revoked:issuer:main", "1000")
+        assert (await tiers.resolve(token)).revoked == ("issuer" if hit else None)
+
+    async def test_a_guess_at_the_user_is_checked(self, world: World) -> None:
+        ann, bob = await world.add(), await world.add("bob")
+        tiers = world.tiers()
+        await tiers.resolve(claims())
+        async with world.directory._postgres.connection() as connection:
+            await connection.execute("UPDATE identities SET user_id = $1 WHERE subject = 'ann'", bob.id)
+        await world.client.delete("gateway:user:main:ann")
+        await world.client.set(f"gateway:revoked:user:{ann.id}", "inf")
+        resolution = await tiers.resolve(claims())
+        assert (resolution.user, resolution.revoked) == (bob, None)
+        await world.client.set(f"gateway:revoked:user:{bob.id}", "inf")
+        assert (await tiers.resolve(claims())).revoked == "user"
+
+    async def test_losing_all_of_redis_loses_no_revocation(self, world: World) -> None:
+        await world.add()
+        tiers = world.tiers()
+        await world.directory.revoke("jti", issuer="main", value="token-1")
+        await world.client.flushdb()
+        resolution = await tiers.resolve(claims())
+        assert (resolution.revoked, resolution.revocation_tier) == ("jti", Tier.POSTGRES)
+        # One rebuild in the background; from then on Redis is asked again.
+        await eventually(world.marked)
+        resolution = await tiers.resolve(claims())
+        assert (resolution.revoked, resolution.revocation_tier) == ("jti", Tier.REDIS)
+
+    async def test_without_the_marker_what_redis_has_counts_all_the_same(self, world: World) -> None:
+        ann = await world.add()
+        await world.client.flushdb()
+        await world.client.set("gateway:revoked:jti:main:token-1", "1")
+        await world.client.set(f"gateway:revoked:user:{ann.id}", "inf")
+        assert (await world.tiers().resolve(claims())).revoked == "jti"
+        await world.client.delete("gateway:revocations:loaded")
+        assert (await world.tiers().resolve(claims(jti=None))).revoked == "user"
+
+    async def test_without_the_marker_and_postgres_nobody_vouches(self, world: World) -> None:
+        ann = await world.add()
+        await world.redis.store_user(claims(), CachedUser(ann, world.now), 60)
+        await world.client.delete("gateway:revocations:loaded")
+        await world.postgres_cable.pull()
+        assert await denied(world.tiers(), claims()) is REVOCATION_UNAVAILABLE
+        allowed = await world.tiers(unchecked_allowed=True).resolve(claims())
+        assert allowed == Resolution(ann, Tier.REDIS, None, None)
+
+    async def test_what_was_revoked_while_redis_was_away_counts_when_it_is_back(self, world: World) -> None:
+        await world.add()
+        tiers = world.tiers()
+        await tiers.resolve(claims())
+        await world.redis_cable.pull()
+        assert (await tiers.resolve(claims())).revoked is None
+        await world.directory.revoke("jti", issuer="main", value="token-1")
+        await world.redis_cable.plug()
+        assert (await tiers.resolve(claims())).revoked == "jti"
+        await eventually(world.trusted)
+        resolution = await tiers.resolve(claims())
+        assert (resolution.revoked, resolution.revocation_tier) == ("jti", Tier.REDIS)
+
+
+class TestStoresDown:
+    async def test_redis_down_postgres_answers_both(self, world: World) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        await world.redis_cable.pull()
+        assert await tiers.resolve(claims()) == Resolution(ann, Tier.POSTGRES, None, Tier.POSTGRES)
+        assert (await tiers.resolve(claims("ghost"))).user is None
+        await world.directory.revoke("user", value=ann.id)
+        assert (await tiers.resolve(claims())).revoked == "user"
+        await world.directory.revoke("issuer", issuer="main")
+        assert (await tiers.resolve(claims("ghost"))).revoked == "issuer"
+
+    async def test_postgres_down_a_known_user_is_served_until_stale(self, world: World) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        await tiers.resolve(claims())
+        await world.postgres_cable.pull()
+        assert await tiers.resolve(claims()) == Resolution(ann, Tier.REDIS, None, Tier.REDIS)
+        world.now += 300
+        stale = Resolution(ann, Tier.REDIS, None, Tier.REDIS, stale=True)
+        assert await tiers.resolve(claims()) == stale
+        assert await world.tiers().resolve(claims()) == stale
+        await world.client.set("gateway:revoked:jti:main:token-1", "")
+        assert (await tiers.resolve(claims())).revoked == "jti"
+        world.now += 60
+        assert await denied(tiers, claims(jti=None)) is USER_STORE_UNAVAILABLE
+
+    async def test_postgres_down_memory_serves_what_redis_lost(self, world: World) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        await tiers.resolve(claims())
+        await world.client.delete("gateway:user:main:ann")
+        await world.postgres_cable.pull()
+        local = Resolution(ann, Tier.LOCAL, None, Tier.REDIS, stale=True)
+        assert await tiers.resolve(claims()) == local
+        world.now += 359
+        assert await tiers.resolve(claims()) == local
+        world.now += 1
+        assert await denied(tiers, claims()) is USER_STORE_UNAVAILABLE
+
+    async def test_postgres_down_an_unknown_user_is_no_miss(self, world: World) -> None:
+        tiers = world.tiers()
+        await world.postgres_cable.pull()
+        assert await denied(tiers, claims()) is USER_STORE_UNAVAILABLE
+        assert tiers.remembered == (0, 0)
+        ann = await world.add()
+        await world.postgres_cable.plug()
+        assert await tiers.resolve(claims()) == Resolution(ann, Tier.POSTGRES, None, Tier.REDIS)
+
+    async def test_an_entry_redis_could_not_replace_is_not_preferred_to_memory(self, world: World) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        await world.redis.store_user(claims(), CachedUser(ann, world.now - 310), 600)
+        await world.directory.set_status(UUID(ann.id), UserStatus.SUSPENDED)
+        await world.redis_cable.pull()
+        await tiers.resolve(claims())
+        await world.redis_cable.plug()
+        await world.postgres_cable.pull()
+        resolution = await tiers.resolve(claims())
+        assert resolution.user is not None
+        assert (resolution.user.status, resolution.tier) == (UserStatus.SUSPENDED, Tier.LOCAL)
+
+    async def test_who_was_there_and_is_not_any_more_is_not_served(self, world: World) -> None:
+        await world.add()
+        tiers = world.tiers()
+        await tiers.resolve(claims())
+        async with world.directory._postgres.connection() as connection:
+            await connection.execute("DELETE FROM identities")
+        world.now += 300
+        assert (await tiers.resolve(claims())).user is None
+        await world.postgres_cable.pull()
+        world.now += 5
+        assert await denied(tiers, claims()) is USER_STORE_UNAVAILABLE
+
+    async def test_who_was_not_there_and_is_now_is_served(self, world: World) -> None:
+        tiers = world.tiers(unchecked_allowed=True)
+        await tiers.resolve(claims())
+        ann = await world.add()
+        await world.redis_cable.pull()
+        await tiers.resolve(claims())
+        await world.postgres_cable.pull()
+        assert (await tiers.resolve(claims())).user == ann
+
+    async def test_both_down_fails_closed(self, world: World) -> None:
+        await world.add()
+        tiers = world.tiers()
+        await tiers.resolve(claims())
+        await world.postgres_cable.pull()
+        await world.redis_cable.pull()
+        assert await denied(tiers, claims()) is REVOCATION_UNAVAILABLE
+
+    async def test_both_down_known_users_pass_where_the_operator_allows(self, world: World) -> None:
+        ann = await world.add()
+        tiers = world.tiers(unchecked_allowed=True)
+        await tiers.resolve(claims())
+        await tiers.resolve(claims("ghost"))
+        await world.postgres_cable.pull()
+        await world.redis_cable.pull()
+        assert await tiers.resolve(claims()) == Resolution(ann, Tier.LOCAL, None, None, stale=True)
+        assert await tiers.resolve(claims("ghost")) == Resolution(None, Tier.LOCAL, None, None)
+        assert await denied(tiers, claims("new")) is USER_STORE_UNAVAILABLE
+        world.now += 360
+        assert await denied(tiers, claims()) is USER_STORE_UNAVAILABLE
+
+    async def test_both_back_all_is_well(self, world: World) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        await world.postgres_cable.pull()
+        await world.redis_cable.pull()
+        await denied(tiers, claims())
+        await world.postgres_cable.plug()
+        await world.redis_cable.plug()
+        assert (await tiers.resolve(claims())).user == ann
+
+
+class TestMirror:
+    def test_rows_go_under_the_configured_name(self) -> None:
+        rows = [Revocation("jti", issuer, "x", 1.0) for issuer in (ISS, "main", "elsewhere")]
+        rows.append(Revocation("user", "", "id", 1.0))
+        assert [row.issuer for row in under_configured_names(rows, ISSUERS)] == [
+            "main",
+            "main",
+            "elsewhere",
+            "",
+        ]
+
+    async def test_a_row_that_was_written_to_postgres_alone_arrives(self, world: World) -> None:
+        await world.add()
+        tiers = world.tiers()
+        world.mirror.start(interval=0.05)
+        await world.directory.revoke("jti", issuer=ISS, value="token-1")
+
+        async def honoured() -> bool:
+            return (await tiers.resolve(claims())).revoked == "jti"
+
+        await eventually(honoured)
+        assert await world.client.exists("gateway:revoked:jti:main:token-1")

@@ -1,0 +1,129 @@
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TypeAlias
+
+import asyncpg
+import pytest
+
+from gateway.backends.migrate import Migration, MigrationError, migrate, migrations
+from gateway.core.model import StoreUnavailable
+
+FIRST = "0001_users_identities_revocations"
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@pytest.fixture
+async def connection(empty_dsn: str) -> AsyncIterator[Connection]:
+    connection = await asyncpg.connect(empty_dsn)
+    yield connection
+    await connection.close()
+
+
+async def test_migrates_once(empty_dsn: str, connection: Connection) -> None:
+    assert await migrate(empty_dsn) == [FIRST]
+    assert await migrate(empty_dsn) == []
+    row = await connection.fetchrow("SELECT version, name, checksum FROM gateway_migrations")
+    assert row is not None
+    assert dict(row) == {"version": 1, "name": FIRST[5:], "checksum": migrations()[0].checksum}
+
+
+async def test_concurrent_migrations_apply_each_once(empty_dsn: str) -> None:
+    results = await asyncio.gather(*(migrate(empty_dsn) for _ in range(6)))
+    assert sorted(results) == [[], [], [], [], [], [FIRST]]
+
+
+async def test_schema_is_created_and_quoted(empty_dsn: str, connection: Connection) -> None:
+    schema = 'odd "name"; --'
+    assert await migrate(empty_dsn, schema) == [FIRST]
+    assert await migrate(empty_dsn, schema) == []
+    found = await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = $1", schema)
+    assert found == 4
+    assert await connection.fetchval("SELECT to_regclass('public.users')") is None
+
+
+async def test_refuses_a_database_that_is_ahead(empty_dsn: str) -> None:
+    later = Migration(2, "later", "CREATE TABLE later ()")
+    assert await migrate(empty_dsn, known=[*migrations(), later]) == [FIRST, "0002_later"]
+    with pytest.raises(MigrationError, match="ahead: it has migration 0002_later"):
+        await migrate(empty_dsn)
+
+
+async def test_refuses_another_content_under_the_same_number(empty_dsn: str) -> None:
+    await migrate(empty_dsn)
+    with pytest.raises(MigrationError, match="another content"):
+        await migrate(empty_dsn, known=[Migration(1, "other", "SELECT 1")])
+
+
+async def test_a_migration_that_fails_leaves_nothing(empty_dsn: str, connection: Connection) -> None:
+    broken = Migration(2, "broken", "CREATE TABLE half (); SELECT 1 / 0")
+    with pytest.raises(StoreUnavailable, match="division by zero"):
+        await migrate(empty_dsn, known=[*migrations(), broken])
+    assert await connection.fetchval("SELECT to_regclass('half')") is None
+    assert await migrate(empty_dsn) == []
+
+
+async def test_says_who_may_not_create_tables(empty_dsn: str, connection: Connection) -> None:
+    await connection.execute("CREATE SCHEMA closed")
+    role = f"limited_{id(connection)}"
+    await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'; GRANT USAGE ON SCHEMA closed TO {role}")
+    try:
+        target = await connection.fetchval("SELECT current_database()")
+        address = empty_dsn.rpartition("@")[2].partition("/")[0]
+        with pytest.raises(
+            MigrationError, match="permission denied for schema closed; run this as the owner"
+        ):
+            await migrate(f"postgresql://{role}:p@{address}/{target}", "closed")
+    finally:
+        await connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def test_unreachable_database_is_named_without_its_password() -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        await migrate("postgresql://someone:hunter2@127.0.0.1:1/gateway")
+    assert caught.value.detail == "127.0.0.1:1: connection refused"
+
+
+class TestTables:
+    @pytest.fixture
+    async def db(self, dsn: str) -> AsyncIterator[Connection]:
+        connection = await asyncpg.connect(dsn)
+        yield connection
+        await connection.close()
+
+    async def test_deleted_at_follows_status(self, db: Connection) -> None:
+        user = await db.fetchval("INSERT INTO users (status) VALUES ('deleted') RETURNING id")
+        deleted_at = "SELECT deleted_at IS NOT NULL FROM users WHERE id = $1"
+        assert await db.fetchval(deleted_at, user) is True
+        await db.execute("UPDATE users SET status = 'active' WHERE id = $1", user)
+        assert await db.fetchval(deleted_at, user) is False
+
+    async def test_setting_deleted_at_deletes(self, db: Connection) -> None:
+        user = await db.fetchval("INSERT INTO users DEFAULT VALUES RETURNING id")
+        await db.execute("UPDATE users SET deleted_at = now() WHERE id = $1", user)
+        assert await db.fetchval("SELECT status FROM users WHERE id = $1", user) == "deleted"
+        assert (
+            await db.fetchval("INSERT INTO users (deleted_at) VALUES (now()) RETURNING status") == "deleted"
+        )
+
+    async def test_updated_at_moves(self, db: Connection) -> None:
+        user = await db.fetchval("INSERT INTO users (updated_at) VALUES ('2000-01-01') RETURNING id")
+        await db.execute("UPDATE users SET tenant = 'acme' WHERE id = $1", user)
+        assert await db.fetchval("SELECT updated_at > '2020-01-01' FROM users WHERE id = $1", user) is True
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "INSERT INTO users (status) VALUES ('actve')",
+            "INSERT INTO users (roles) VALUES (ARRAY['a', NULL])",
+            "INSERT INTO users (attributes) VALUES ('[]')",
+            "INSERT INTO users (status) VALUES (NULL)",
+            "INSERT INTO identities (issuer, subject, user_id) VALUES ('i', 's', gen_random_uuid())",
+            "INSERT INTO revocations (kind, issuer, value) VALUES ('jti', '', 'x')",
+            "INSERT INTO revocations (kind, value) VALUES ('user', upper(gen_random_uuid()::text || ''))",
+            "INSERT INTO revocations (kind, value) VALUES ('issuer', 'main')",
+            "INSERT INTO revocations (kind, issuer, value) VALUES ('token', 'main', 'x')",
+        ],
+    )
+    async def test_refuses_rows_that_mean_nothing(self, db: Connection, statement: str) -> None:
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+            await db.execute(statement)

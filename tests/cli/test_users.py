@@ -1,0 +1,162 @@
+import re
+from pathlib import Path
+
+import pytest
+from redis import Redis as Client
+
+from tests.cli.gateway_command import ISS, GatewayCommand, gateway_command
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, dsn: str, redis_url: str) -> GatewayCommand:
+    return gateway_command(tmp_path, dsn, redis_url)
+
+
+def text(output: str) -> str:
+    return re.sub(r"\s+", " ", output)
+
+
+def add(gateway: GatewayCommand, subject: str = "ann", *more: str) -> str:
+    user = gateway.json("users", "add", "--issuer", "main", "--subject", subject, *more)
+    return str(user["id"])
+
+
+def test_add_and_show_by_every_name(gateway: GatewayCommand) -> None:
+    user = gateway.json(
+        "users", "add", "--issuer", ISS, "--subject", "a:b", "--email", "ann@example.com", "--name", "Ann",
+        "--tenant", "acme", "--role", "admin", "--role", "ops", "--status", "pending",
+    )  # fmt: skip
+    assert user["identities"] == [{"issuer": ISS, "subject": "a:b"}]
+    assert (user["status"], user["tenant"], user["roles"]) == ("pending", "acme", ["admin", "ops"])
+    for name in (str(user["id"]), str(user["id"]).upper(), "main:a:b", "ANN@example.com"):
+        assert gateway.json("users", "show", name) == user
+    shown = gateway("users", "show", "main:a:b")
+    assert shown.exit_code == 0
+    assert "admin, ops" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("user", "why"),
+    [
+        ("main:ghost", "no user has the identity `ghost`"),
+        ("nobody@example.com", "there is no user"),
+        ("ann", "give an id, an e-mail address, or ISSUER_NAME:SUBJECT"),
+        ("0e5f2a31-7d0c-4d6e-9c2b-1f3a5b7c9d01", "there is no user with the id"),
+    ],
+)
+def test_who_is_not_there(gateway: GatewayCommand, user: str, why: str) -> None:
+    result = gateway("users", "show", user)
+    assert result.exit_code == 1
+    assert why in text(result.stderr)
+    assert "Traceback" not in result.output
+
+
+def test_an_address_of_two_users_is_not_guessed(gateway: GatewayCommand) -> None:
+    ids = [add(gateway, subject, "--email", "team@example.com") for subject in ("ann", "bob")]
+    result = gateway("users", "suspend", "team@example.com")
+    assert result.exit_code == 1
+    assert all(user_id in text(result.stderr) for user_id in ids)
+
+
+def test_a_taken_identity_names_who_has_it(gateway: GatewayCommand) -> None:
+    ann = add(gateway)
+    bob = add(gateway, "bob")
+    for words in (["add"], ["link", bob]):
+        result = gateway("users", *words, "--issuer", "main", "--subject", "ann")
+        assert result.exit_code == 1
+        assert f"belongs to user {ann} already" in text(result.stderr)
+
+
+def test_link(gateway: GatewayCommand) -> None:
+    ann = add(gateway)
+    linked = gateway.json("users", "link", ann, "--issuer", "main", "--subject", "ann-2")
+    assert linked["identities"] == [{"issuer": ISS, "subject": "ann"}, {"issuer": ISS, "subject": "ann-2"}]
+
+
+def test_status_changes_reach_redis(gateway: GatewayCommand, redis_url: str) -> None:
+    add(gateway)
+    with Client.from_url(redis_url) as redis:
+        for command, status in [
+            ("suspend", "suspended"),
+            ("lock", "locked"),
+            ("activate", "active"),
+            ("delete", "deleted"),
+            ("restore", "active"),
+        ]:
+            redis.set("gateway:user:main:ann", "as it was")
+            assert gateway.json("users", command, "main:ann")["status"] == status
+            assert redis.exists("gateway:user:main:ann") == 0
+
+
+def test_a_deleted_user_is_only_restored(gateway: GatewayCommand) -> None:
+    add(gateway)
+    assert gateway("users", "restore", "main:ann").exit_code == 1
+    gateway.json("users", "delete", "main:ann")
+    result = gateway("users", "activate", "main:ann")
+    assert result.exit_code == 1
+    assert "gateway users restore" in text(result.stderr)
+
+
+def test_list_in_pages(gateway: GatewayCommand) -> None:
+    ids = [add(gateway, f"user-{n}", "--tenant", f"t{n % 2}") for n in range(3)]
+    first = gateway.json("users", "list", "--limit", "2")
+    assert first["next"] == ids[1]
+    rest = gateway.json("users", "list", "--after", ids[1])
+    assert rest["next"] is None
+    assert [user["id"] for page in (first, rest) for user in page["users"]] == ids  # type: ignore[attr-defined]  # JSON
+    assert gateway.json("users", "list", "--status", "locked")["users"] == []
+    result = gateway("users", "list", "--tenant", "t1")
+    assert (result.exit_code, "user-1" in result.stdout, "user-0" in result.stdout) == (0, True, False)
+
+
+@pytest.mark.parametrize("subject", ["", "a\tb", "x" * 256])
+def test_a_subject_that_no_token_has(gateway: GatewayCommand, subject: str) -> None:
+    result = gateway("users", "add", "--issuer", "main", "--subject", subject)
+    assert result.exit_code == 2
+    assert "a subject has 1 to 255 characters" in text(result.stderr)
+
+
+def test_an_issuer_that_is_not_configured(gateway: GatewayCommand) -> None:
+    result = gateway("users", "add", "--issuer", "other", "--subject", "ann")
+    assert result.exit_code == 1
+    assert "no issuer `other` is configured → configured are: main" in text(result.stderr)
+
+
+def test_what_a_terminal_would_obey_is_not_shown(gateway: GatewayCommand) -> None:
+    add(gateway, "ann", "--name", "\x1b[31mred")
+    assert "\x1b[31m" not in gateway("users", "show", "main:ann").stdout
+
+
+def test_redis_down_is_said_after_the_change_was_saved(
+    tmp_path: Path, dsn: str, gateway: GatewayCommand
+) -> None:
+    add(gateway)
+    without = gateway_command(tmp_path, dsn, "redis://127.0.0.1:1")
+    result = without("users", "suspend", "main:ann")
+    assert result.exit_code == 3
+    assert "saved in Postgres, but redis is unavailable: 127.0.0.1:1" in text(result.stderr)
+    assert "for up to 300 s" in text(result.stderr)
+    assert gateway_command(tmp_path, dsn, "redis://127.0.0.1:1").json("users", "show", "main:ann")[
+        "status"
+    ] == ("suspended")
+
+
+def test_postgres_down(tmp_path: Path) -> None:
+    gateway = gateway_command(tmp_path, "postgresql://ann:hunter2@127.0.0.1:1/x", "redis://127.0.0.1:1")
+    for words in (["users", "list"], ["migrate"], ["revocations", "list"]):
+        result = gateway(*words)
+        assert result.exit_code == 3
+        assert "Postgres at 127.0.0.1:1 cannot be reached: connection refused → start it" in text(
+            result.stderr
+        )
+        assert "hunter2" not in result.output
+
+
+def test_tables_missing(tmp_path: Path, empty_dsn: str) -> None:
+    gateway = gateway_command(tmp_path, empty_dsn, "redis://127.0.0.1:1")
+    result = gateway("users", "list")
+    assert result.exit_code == 3
+    assert "tables are missing: run `gateway migrate`" in text(result.stderr)
+    assert gateway.json("migrate") == {"applied": ["0001_users_identities_revocations"]}
+    assert gateway("migrate").stdout == "The tables are up to date.\n"
+    assert gateway.json("users", "list") == {"users": [], "next": None}
