@@ -1,6 +1,7 @@
 """The manners that all commands share: where they write, what they say when they fail, how they exit."""
 
 import json
+import sys
 from typing import Final, NoReturn
 
 import typer
@@ -18,8 +19,10 @@ BUG: Final = 70
 """A fault of ours (sysexits.h: EX_SOFTWARE)."""
 
 # Colour on a terminal only, and none with NO_COLOR; rich sees to both.
-out: Final = Console(highlight=False)
-err: Final = Console(highlight=False, stderr=True)
+# Into a pipe or a file, lines are as long as they are: nothing there wraps them.
+_UNWRAPPED: Final = 10_000
+out: Final = Console(highlight=False, width=None if sys.stdout.isatty() else _UNWRAPPED)
+err: Final = Console(highlight=False, stderr=True, width=None if sys.stderr.isatty() else _UNWRAPPED)
 
 
 def fail(message: str, hint: str | None = None, code: int = DENIED) -> NoReturn:

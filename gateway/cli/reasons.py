@@ -4,7 +4,7 @@ from difflib import get_close_matches
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
 from gateway.cli import output
 from gateway.cli.config import Json
@@ -34,10 +34,10 @@ def reasons(
     elif json:
         output.emit_json([_as_dict(reason) for reason in chosen])
     else:
-        table = Table("reason", "status", "client is told", "what to do", show_lines=True)
         for reason in chosen:
-            table.add_row(reason.code, str(reason.status), _told(reason), reason.hint)
-        output.out.print(table)
+            output.out.print(Text.assemble((reason.code, "bold"), f"  {reason.status}"), soft_wrap=True)
+            output.out.print(Text(f"  the client is told  {_told(reason)}"), soft_wrap=True)
+            output.out.print(Text(f"  what to do          {reason.hint}\n"), soft_wrap=True)
 
 
 def page() -> str:

@@ -28,6 +28,7 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _in_reading_order,
             structlog.processors.JSONRenderer(serializer=_dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -36,6 +37,12 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
     )
     handler = _Forwarding()
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _in_reading_order(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Put first what a reader looks for first, and leave out what is not known."""
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
+    return {**first, **{name: value for name, value in event.items() if value is not None}}
 
 
 def _dumps(event: EventDict, **_: object) -> str:
