@@ -78,7 +78,9 @@ class TokenVerifier:
         digest = hashlib.sha256(raw).digest()
         remembered = self._remembered.get(digest)
         if remembered is not None:
-            if remembered.expires_at is None or self._clock() < remembered.expires_at:
+            alive = remembered.expires_at is None or self._clock() < remembered.expires_at
+            # Keys that became too old to trust take with them what they verified.
+            if alive and self._keys.current(remembered.claims.issuer_name) is not None:
                 return remembered.claims, True
             self._remembered.pop(digest)
 

@@ -167,7 +167,7 @@ class HeaderPolicy:
             folded = fold(name)
             if folded in dropped or folded in self._ours:
                 continue
-            if folded == b"authorization" and not (lower == folded and self._forward_authorization):
+            if lower == b"authorization" and not self._forward_authorization:
                 continue
             if folded.startswith(b"x-forwarded-"):
                 if not trusted or lower != folded:

@@ -19,6 +19,8 @@ _NOT_VISIBLE_ASCII: Final = re.compile(r"[^\x21-\x7e]")
 _PERCENT: Final = re.compile(r"%(.{0,2})", re.DOTALL)
 _HEX: Final = re.compile(r"[0-9A-Fa-f]{2}")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+# Lax decoders read `%c0%ae` as a dot; in UTF-8 these octets do not exist (RFC 3629 §3).
+_OVERLONG: Final = frozenset("\xc0\xc1")
 _DOUBLE_ENCODED: Final = re.compile(r"%25[0-9A-Fa-f]{2}")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~\-]+)(?::[0-9]*)?")
@@ -80,6 +82,8 @@ def _decode_unreserved(match: re.Match[str]) -> str:
     character = chr(int(digits, 16))
     if character in "/\\" or character < " " or character == "\x7f":
         raise Denial(REQUEST_MALFORMED, "the path holds an encoded slash, backslash or control character")
+    if character in _OVERLONG:
+        raise Denial(REQUEST_MALFORMED, "the path holds an octet that only overlong UTF-8 begins with")
     return character if character in _UNRESERVED else f"%{digits.upper()}"
 
 

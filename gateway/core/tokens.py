@@ -120,10 +120,10 @@ class KeySet:
 
     def __init__(self, keys: Iterable[VerificationKey]) -> None:
         self.keys = tuple(keys)
-        self._by_kid: dict[str, VerificationKey] = {}
+        self._by_kid: dict[str, list[VerificationKey]] = {}
         for key in self.keys:
             if key.kid is not None:
-                self._by_kid.setdefault(key.kid, key)
+                self._by_kid.setdefault(key.kid, []).append(key)
         self._nameless = tuple(key for key in self.keys if key.kid is None)
 
     def select(self, kid: str | None, algorithm: str) -> VerificationKey | None:
@@ -134,7 +134,8 @@ class KeySet:
         it does not fit the algorithm: the caller tells the two cases apart.
         """
         if kid is not None and (named := self._by_kid.get(kid)) is not None:
-            return named
+            # Keys of different types may share a name (RFC 7517 §4.5).
+            return next((key for key in named if algorithm in key.algorithms), named[0])
         candidates = self.keys if kid is None else self._nameless
         fitting = [key for key in candidates if algorithm in key.algorithms]
         return fitting[0] if len(fitting) == 1 else None

@@ -93,7 +93,10 @@ class ResponseParser:
             # llhttp forgives empty lines before a head; then this would cut in the wrong place.
             if not self._raw.startswith(b"HTTP/"):
                 raise _broken("its response begins with an empty line")
-            del self._raw[: self._raw.index(b"\r\n\r\n") + 4]
+            end = self._raw.index(b"\r\n\r\n") + 4
+            if end > MAX_HEAD_BYTES:
+                raise _broken(f"its response head exceeds {MAX_HEAD_BYTES} bytes")
+            del self._raw[:end]
             self.heads.append(head)
             if not head.interim:
                 self._head = head
@@ -158,6 +161,8 @@ class ResponseParser:
     def _read_head(self, status: int) -> ResponseHead:
         if self._llhttp.get_http_version() not in {"1.0", "1.1"}:
             raise _broken("it answered in a version of HTTP that was not asked for")
+        if status < 100:
+            raise _broken("its status is below 100")
         length: int | None = None
         chunked = False
         for name, value in self._headers:
@@ -165,9 +170,12 @@ class ResponseParser:
             if lower == b"content-length":
                 length = int(value)
             elif lower == b"transfer-encoding":
-                if value.lower() != b"chunked" or chunked:
+                if value.strip(b" \t").lower() != b"chunked" or chunked:
                     raise _broken("it used a transfer coding that was not offered")
                 chunked = True
+        if status < 200 or status == 204:
+            # RFC 9110 §8.6: a length would promise the client a body that cannot come.
+            self._headers = [header for header in self._headers if header[0].lower() != b"content-length"]
         if self._bodiless or status < 200 or status in {204, 304}:
             length, chunked = 0, False
         return ResponseHead(status, self._reason, tuple(self._headers), chunked, length)

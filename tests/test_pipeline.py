@@ -1,0 +1,372 @@
+"""A request's way from the wire to its admission: one row for each reason to stop it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from gateway.core.headers import HeaderPolicy, HeaderRules
+from gateway.core.model import (
+    JSON,
+    Auth,
+    Claims,
+    Header,
+    Identity,
+    Issuer,
+    Request,
+    Requirement,
+    Resolution,
+    RevocationKind,
+    Route,
+    Tier,
+    User,
+    UserStatus,
+)
+from gateway.core.reasons import (
+    CATALOGUE,
+    REVOCATION_UNAVAILABLE,
+    USER_STORE_UNAVAILABLE,
+    Denial,
+)
+from gateway.core.routes import RouteTable
+from gateway.core.tokens import KeySet, key_from_jwk
+from gateway.pipeline import Pipeline, TokenVerifier
+from tests.fakes import FakeDirectory, FakeKeys
+from tests.tokens import AUDIENCE, ISSUER, claims, ec_key, resigned, sign, unsigned, without
+
+NOW = 1_700_000_000
+MAIN = Issuer("main", ISSUER, frozenset({AUDIENCE}), frozenset({"ES256"}), max_lifetime=600.0)
+ROUTES = RouteTable(
+    [
+        Route("public", "/public/**", "echo", auth=Auth.NONE),
+        Route("optional", "/optional/**", "echo", auth=Auth.OPTIONAL),
+        Route("admin", "/admin/**", "echo", require=Requirement(roles=frozenset({"admin"}))),
+        Route("orders", "/orders/**", "echo", require=Requirement(scopes=frozenset({"orders:read"}))),
+        Route("acme", "/acme/**", "echo", require=Requirement(tenant="acme")),
+        Route("read", "/read", "echo", methods=frozenset({"GET"})),
+        Route("echo", "/echo/**", "echo"),
+    ]
+)
+
+
+def _users() -> dict[Identity, User]:
+    users = {
+        subject: User(f"id-{subject}", UserStatus.ACTIVE)
+        for subject in ("member", "admin", "tenant", "revoked")
+    }
+    users["admin"] = replace(users["admin"], roles=("admin",))
+    users["tenant"] = replace(users["tenant"], tenant="acme")
+    users["revoked"] = replace(users["revoked"], tokens_valid_after=float(NOW))
+    users |= {status.value: User(f"id-{status.value}", status) for status in UserStatus}
+    return {Identity(ISSUER, subject): user for subject, user in users.items()}
+
+
+@dataclass
+class World:
+    """A pipeline and what stands around it."""
+
+    keys: FakeKeys = field(default_factory=lambda: FakeKeys(main=KeySet([key_from_jwk(ec_key().jwk())])))
+    directory: FakeDirectory = field(default_factory=lambda: FakeDirectory(_users()))
+    pipeline: Pipeline = field(init=False)
+
+    def __post_init__(self) -> None:
+        verifier = TokenVerifier([MAIN], self.keys, clock=lambda: NOW, max_remembered=100)
+        headers = HeaderPolicy(HeaderRules({"X-User-Id": "user.id", "X-Auth-Subject": "claims.sub"}))
+        self.pipeline = Pipeline(ROUTES, verifier, self.directory, headers)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def payload(subject: str = "member", **changes: JSON) -> dict[str, JSON]:
+    return {**claims(subject, now=NOW), **changes}
+
+
+def token(subject: str = "member", **changes: JSON) -> bytes:
+    return sign(payload(subject, **changes), ec_key())
+
+
+def request(
+    target: str = "/echo", *tokens: bytes, method: str = "GET", headers: tuple[Header, ...] = ()
+) -> Request:
+    bearers = ((b"Authorization", b"Bearer " + raw) for raw in tokens)
+    return Request(
+        method, target, ((b"Host", b"a.example"), *headers, *bearers), "203.0.113.9", "https", "r-1"
+    )
+
+
+# Every reason -----------------------------------------------------------------------------------
+
+
+def as_it_is(world: World) -> None:
+    """Arrange nothing."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What causes a denial, and what an operator learns from it besides its reason."""
+
+    request: Request
+    arrange: Callable[[World], None] = as_it_is
+    route: str | None = "echo"
+    issuer: str | None = "main"
+    subject: str | None = None
+    tier: Tier | None = None
+
+
+def verified(target: str, raw: bytes, subject: str, arrange: Callable[[World], None] = as_it_is) -> Row:
+    """A denial of a request whose token is good and whose user was looked up."""
+    route = target.split("/")[1]
+    return Row(request(target, raw), arrange, route=route, subject=subject, tier=Tier.POSTGRES)
+
+
+def unread(*tokens: bytes, headers: tuple[Header, ...] = ()) -> Row:
+    """A denial before anyone knows whose token it is."""
+    return Row(request("/echo", *tokens, headers=headers), issuer=None)
+
+
+def revoke(kind: RevocationKind) -> Callable[[World], None]:
+    return lambda world: setattr(world.directory, "revoked", kind)
+
+
+def fail(denial: Denial) -> Callable[[World], None]:
+    return lambda world: setattr(world.directory, "failure", denial)
+
+
+ROWS: dict[str, Row] = {
+    "credentials_missing": unread(),
+    "credentials_malformed": unread(headers=((b"Authorization", b"Basic eDp5"),)),
+    "credentials_multiple": unread(token(), token()),
+    "token_too_large": unread(b"a" * 20_000),
+    "token_malformed": unread(b"opaque"),
+    "token_type_invalid": unread(sign(payload(), ec_key(), typ="logout+jwt")),
+    "critical_header_unsupported": unread(sign(payload(), ec_key(), crit=["x"], x=1)),
+    "algorithm_not_allowed": unread(unsigned({"alg": "none"}, payload())),
+    "issuer_missing": unread(sign(without(payload(), "iss"), ec_key())),
+    "issuer_untrusted": unread(token(iss="https://elsewhere.example.com/")),
+    "key_unknown": Row(request("/echo", sign(payload(), ec_key("unknown")))),
+    "signature_invalid": Row(request("/echo", resigned(token(), bytes(64)))),
+    "token_expired": Row(request("/echo", token(exp=NOW - 60))),
+    "token_not_yet_valid": Row(request("/echo", token(nbf=NOW + 60))),
+    "token_issued_in_future": Row(request("/echo", token(iat=NOW + 60))),
+    "token_lifetime_too_long": Row(request("/echo", token(exp=NOW + 601))),
+    "audience_mismatch": Row(request("/echo", token(aud="elsewhere"))),
+    "claim_missing": Row(request("/echo", sign(without(payload(), "exp"), ec_key()))),
+    "claim_malformed": Row(request("/echo", token(exp="tomorrow"))),
+    "subject_missing": Row(request("/echo", sign(without(payload(role="anon"), "sub"), ec_key()))),
+    "subject_malformed": Row(request("/echo", token("a\nb"))),
+    "token_revoked": verified("/echo", token(), "member", revoke("jti")),
+    "tokens_revoked_before": verified("/echo", token("revoked"), "revoked"),
+    "user_not_found": verified("/echo", token("ghost"), "ghost"),
+    "user_deleted": verified("/echo", token("deleted"), "deleted"),
+    "user_suspended": verified("/echo", token("suspended"), "suspended"),
+    "user_locked": verified("/echo", token("locked"), "locked"),
+    "user_pending": verified("/echo", token("pending"), "pending"),
+    "tenant_mismatch": verified("/echo", token("tenant", tenant_id="umbrella"), "tenant"),
+    "scope_insufficient": verified("/orders", token(scope="orders:write"), "member"),
+    "role_missing": verified("/admin", token(roles=["admin"]), "member"),
+    "keys_unavailable": Row(request("/echo", token()), lambda world: world.keys.sets.clear()),
+    "user_store_unavailable": Row(
+        request("/echo", token()), fail(Denial(USER_STORE_UNAVAILABLE)), subject="member"
+    ),
+    "revocation_unavailable": Row(
+        request("/echo", token()), fail(Denial(REVOCATION_UNAVAILABLE, tier=Tier.REDIS)),
+        subject="member", tier=Tier.REDIS,
+    ),
+    "route_not_found": Row(request("/nowhere"), route=None, issuer=None),
+    "method_not_allowed": Row(request("/read", token(), method="POST"), route="read", issuer=None),
+    "request_malformed": Row(request("/public/../admin"), route=None, issuer=None),
+}  # fmt: skip
+# What the data plane raises around the pipeline, or about itself.
+ELSEWHERE = {
+    "internal_error",
+    "overloaded",
+    "request_too_large",
+    "upstream_unreachable",
+    "upstream_timeout",
+    "upstream_protocol_error",
+}
+
+
+def test_every_reason_has_a_row_or_is_raised_elsewhere() -> None:
+    assert set(CATALOGUE) == ROWS.keys() | ELSEWHERE
+    assert not ROWS.keys() & ELSEWHERE
+
+
+@pytest.mark.parametrize("code", ROWS)
+async def test_every_reason(world: World, code: str) -> None:
+    row = ROWS[code]
+    row.arrange(world)
+    with pytest.raises(Denial) as caught:
+        await world.pipeline.admit(row.request)
+    denial = caught.value
+
+    assert denial.reason is CATALOGUE[code]
+    assert (denial.route.name if denial.route else None) == row.route
+    assert (denial.issuer, denial.subject, denial.tier) == (row.issuer, row.subject, row.tier)
+
+
+@pytest.mark.parametrize("code", [code for code, row in ROWS.items() if row.subject is None])
+async def test_nobody_is_looked_up_for_a_token_that_is_not_good(world: World, code: str) -> None:
+    ROWS[code].arrange(world)
+    with pytest.raises(Denial):
+        await world.pipeline.admit(ROWS[code].request)
+
+    assert world.directory.asked == []
+
+
+@pytest.mark.parametrize("code", ROWS)
+async def test_an_operator_reads_no_token_and_no_subject_in_a_denial(world: World, code: str) -> None:
+    row = ROWS[code]
+    row.arrange(world)
+    with pytest.raises(Denial) as caught:
+        await world.pipeline.admit(row.request)
+
+    text = str(caught.value)
+    # A code may be a word that is also a seeded subject: only what follows it is free text.
+    detail = text.removeprefix(code)
+    for name, value in row.request.headers:
+        if name == b"Authorization":
+            assert value.decode() not in text
+            assert value.decode().removeprefix("Bearer ") not in text
+    for subject in ("ghost", "suspended", "locked", "pending", "deleted"):
+        assert subject not in detail
+
+
+# Other ways to the same reasons -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["user", "issuer"])
+async def test_a_revocation_of_all_tokens_is_told_from_one_of_a_token(
+    world: World, kind: RevocationKind
+) -> None:
+    world.directory.revoked = kind
+    with pytest.raises(Denial, match=f"tokens_revoked_before: by a revocation of the {kind}'s tokens"):
+        await world.pipeline.admit(request("/echo", token()))
+
+
+@pytest.mark.parametrize("subject", ["ghost", "suspended"])
+async def test_a_revoked_token_is_called_revoked_whoever_its_user_is(world: World, subject: str) -> None:
+    world.directory.revoked = "jti"
+    with pytest.raises(Denial, match="token_revoked"):
+        await world.pipeline.admit(request("/echo", token(subject)))
+
+
+async def test_the_routes_tenant_must_be_the_users(world: World) -> None:
+    assert (await world.pipeline.admit(request("/acme", token("tenant")))).route.name == "acme"
+    with pytest.raises(Denial, match="tenant_mismatch"):
+        await world.pipeline.admit(request("/acme", token()))
+
+
+async def test_a_method_nobody_serves_is_told_which_are(world: World) -> None:
+    with pytest.raises(Denial) as caught:
+        await world.pipeline.admit(request("/read", method="POST"))
+    assert caught.value.allow == {"GET"}
+
+
+async def test_a_token_remembered_for_one_route_opens_no_other(world: World) -> None:
+    raw = token()
+    await world.pipeline.admit(request("/echo", raw))
+    with pytest.raises(Denial, match="role_missing"):
+        await world.pipeline.admit(request("/admin", raw))
+
+
+async def test_a_remembered_token_is_asked_about_every_time(world: World) -> None:
+    raw = token()
+    await world.pipeline.admit(request("/echo", raw))
+    user = world.directory.users[Identity(ISSUER, "member")]
+    world.directory.users[Identity(ISSUER, "member")] = replace(user, status=UserStatus.SUSPENDED)
+    with pytest.raises(Denial, match="user_suspended"):
+        await world.pipeline.admit(request("/echo", raw))
+    world.directory.users.clear()
+    with pytest.raises(Denial, match="user_not_found"):
+        await world.pipeline.admit(request("/echo", raw))
+
+
+async def test_an_odd_error_lets_nobody_through(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(claims: Claims) -> Resolution:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(world.directory, "resolve", broken)
+    with pytest.raises(ZeroDivisionError):
+        await world.pipeline.admit(request("/echo", token()))
+
+
+# Admissions -------------------------------------------------------------------------------------
+
+
+async def test_an_admission_holds_what_forwarding_needs(world: World) -> None:
+    forged: Header = (b"X_User_Id", b"root")
+    raw = token("admin")
+    admission = await world.pipeline.admit(
+        request("/%61dmin/x?y=%2e%2e", raw, method="PUT", headers=(forged,))
+    )
+    again = await world.pipeline.admit(request("/admin", raw))
+
+    assert (admission.route.name, admission.method, admission.target) == ("admin", "PUT", "/admin/x?y=%2e%2e")
+    assert admission.user is world.directory.users[Identity(ISSUER, "admin")]
+    assert admission.claims is not None
+    assert admission.claims.subject == "admin"
+    assert (admission.tier, admission.stale) == (Tier.POSTGRES, False)
+    assert (admission.token_remembered, again.token_remembered) == (False, True)
+    names = [name for name, _ in admission.headers]
+    assert dict(admission.headers)[b"X-User-Id"] == b"id-admin"
+    assert b"X_User_Id" not in names
+    assert b"Authorization" not in names
+
+
+async def test_a_stale_user_is_marked(world: World) -> None:
+    world.directory.stale = True
+    admission = await world.pipeline.admit(request("/echo", token()))
+
+    assert admission.stale
+    assert (b"X-Auth-Stale", b"true") in admission.headers
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [(), (b"opaque",), (b"a", b"b"), (token("suspended"),), (token(exp=1),)],
+    ids=["none", "malformed", "two", "suspended", "expired"],
+)
+async def test_a_public_route_looks_at_no_credentials_but_strips_what_is_forged(
+    world: World, credentials: tuple[bytes, ...]
+) -> None:
+    forged: Header = (b"X-User.Id", b"root")
+    admission = await world.pipeline.admit(request("/public/x?y", *credentials, headers=(forged,)))
+
+    assert (admission.route.name, admission.target) == ("public", "/public/x?y")
+    assert (admission.user, admission.claims, admission.tier) == (None, None, None)
+    assert {name for name, _ in admission.headers} == {
+        b"Host", b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Host", b"X-Request-Id",
+    }  # fmt: skip
+    assert world.directory.asked == []
+
+
+async def test_an_optional_route_takes_nobody_and_a_good_user(world: World) -> None:
+    nobody = await world.pipeline.admit(request("/optional", headers=((b"X-User-Id", b"root"),)))
+    somebody = await world.pipeline.admit(request("/optional", token()))
+
+    assert (nobody.user, nobody.claims) == (None, None)
+    assert b"X-User-Id" not in dict(nobody.headers)
+    assert dict(somebody.headers)[b"X-User-Id"] == b"id-member"
+
+
+@pytest.mark.parametrize(
+    ("credentials", "reason"),
+    [
+        ((b"opaque",), "token_malformed"),
+        ((b"a", b"b"), "credentials_multiple"),
+        ((b"",), "credentials_malformed"),
+        ((token(exp=1),), "token_expired"),
+        ((token("ghost"),), "user_not_found"),
+        ((token("suspended"),), "user_suspended"),
+    ],
+    ids=["opaque", "two", "empty", "expired", "ghost", "suspended"],
+)
+async def test_an_optional_route_refuses_bad_credentials(
+    world: World, credentials: tuple[bytes, ...], reason: str
+) -> None:
+    with pytest.raises(Denial, match=reason):
+        await world.pipeline.admit(request("/optional", *credentials))

@@ -1,0 +1,449 @@
+"""Raw token → verified claims: every known way to forge one, and the memory of those that were good."""
+
+import json
+
+import pytest
+
+from gateway.core.model import JSON, Issuer
+from gateway.core.reasons import Denial
+from gateway.core.tokens import (
+    ALGORITHMS,
+    KeySet,
+    key_from_jwk,
+    key_from_pem,
+    key_from_secret,
+    keyset_from_jwks,
+)
+from gateway.pipeline import TokenVerifier
+from tests.fakes import FakeKeys
+from tests.tokens import (
+    AUDIENCE,
+    ISSUER,
+    SigningKey,
+    base64url,
+    claims,
+    ec_key,
+    ed25519_key,
+    resigned,
+    rsa_key,
+    secret,
+    sign,
+    sign_raw,
+    unsigned,
+    without,
+)
+
+NOW = 1_700_000_000
+OTHER = "https://other.example.com/"
+# Every algorithm is allowed: what is refused here is refused for the key's sake.
+MAIN = Issuer("main", ISSUER, frozenset({AUDIENCE}), ALGORITHMS)
+SECOND = Issuer("second", OTHER, frozenset({AUDIENCE}), ALGORITHMS)
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = float(NOW)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def keys() -> FakeKeys:
+    return FakeKeys(main=key_set(rsa_key(), ec_key(), ed25519_key()), second=key_set(rsa_key("second")))
+
+
+@pytest.fixture
+def verifier(keys: FakeKeys, clock: Clock) -> TokenVerifier:
+    return TokenVerifier([MAIN, SECOND], keys, clock=clock, max_remembered=4)
+
+
+def key_set(*keys: SigningKey) -> KeySet:
+    return KeySet(key_from_jwk(key.jwk()) for key in keys)
+
+
+def payload(**changes: JSON) -> dict[str, JSON]:
+    return {**claims(now=NOW), **changes}
+
+
+async def refused(verifier: TokenVerifier, token: bytes) -> str:
+    with pytest.raises(Denial) as caught:
+        await verifier.verify(token)
+    assert len(verifier) == 0
+    return caught.value.reason.code
+
+
+# Good tokens ------------------------------------------------------------------------------------
+
+SIGNERS = [
+    *((rsa_key(), algorithm) for algorithm in ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")),
+    (ec_key(), "ES256"),
+    (ec_key("384", "P-384"), "ES384"),
+    (ec_key("521", "P-521"), "ES512"),
+    (ed25519_key(), "EdDSA"),
+]
+
+
+@pytest.mark.parametrize(("key", "algorithm"), SIGNERS, ids=[algorithm for _, algorithm in SIGNERS])
+async def test_a_good_signature_is_accepted_and_a_tampered_token_refused(
+    verifier: TokenVerifier, keys: FakeKeys, key: SigningKey, algorithm: str
+) -> None:
+    keys.sets["main"] = key_set(key)
+    token = sign(payload(), key, algorithm)
+    header, _, mac = token.split(b".")
+    elevated = base64url(json.dumps(payload(sub="admin")).encode())
+
+    assert await refused(verifier, b".".join([header, elevated, mac])) == "signature_invalid"
+    assert await refused(verifier, resigned(token, b"")) == "signature_invalid"
+    assert await refused(verifier, resigned(token, b"\0" * 64)) == "signature_invalid"
+    read, remembered = await verifier.verify(token)
+    assert (read.subject, remembered) == ("member", False)
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+async def test_a_shared_secret_verifies_its_own_tokens_alone(
+    verifier: TokenVerifier, keys: FakeKeys, algorithm: str
+) -> None:
+    keys.sets["main"] = KeySet([key_from_secret(secret())])
+
+    assert await refused(verifier, sign(payload(), secret("guess"), algorithm)) == "signature_invalid"
+    assert (await verifier.verify(sign(payload(), secret(), algorithm)))[0].subject == "member"
+
+
+# Algorithms and keys ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE"])
+async def test_alg_none_is_refused_in_any_case(verifier: TokenVerifier, algorithm: str) -> None:
+    for mac in (b"", rsa_key().pem()):
+        token = unsigned({"alg": algorithm, "kid": "rsa"}, payload(), mac)
+        assert await refused(verifier, token) == "algorithm_not_allowed"
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+@pytest.mark.parametrize("kid", ["rsa", None])
+async def test_a_public_key_as_hmac_secret_is_refused(
+    verifier: TokenVerifier, keys: FakeKeys, algorithm: str, kid: str | None
+) -> None:
+    key = rsa_key()
+    keys.sets["main"] = key_set(key)
+    jwk = json.dumps(key.jwk())
+    for public in (key.pem(), key.pem().strip(), jwk.encode(), jwk.replace(" ", "").encode()):
+        token = sign(payload(), public, algorithm, kid=kid)
+        assert await refused(verifier, token) == ("algorithm_not_allowed" if kid else "key_unknown")
+
+
+async def test_an_algorithm_the_issuer_does_not_use_is_refused(keys: FakeKeys, clock: Clock) -> None:
+    strict = Issuer("main", ISSUER, frozenset({AUDIENCE}), frozenset({"ES256"}))
+    verifier = TokenVerifier([strict], keys, clock=clock, max_remembered=4)
+
+    assert await refused(verifier, sign(payload(), rsa_key())) == "algorithm_not_allowed"
+    assert keys.refreshed == []
+    await verifier.verify(sign(payload(), ec_key()))
+
+
+async def test_the_alg_of_a_jwk_is_the_only_one_it_verifies(verifier: TokenVerifier, keys: FakeKeys) -> None:
+    keys.sets["main"] = KeySet([key_from_jwk(rsa_key().jwk(alg="PS256"))])
+
+    assert await refused(verifier, sign(payload(), rsa_key(), "RS256")) == "algorithm_not_allowed"
+    assert await refused(verifier, sign(payload(), rsa_key(), "PS384")) == "algorithm_not_allowed"
+    await verifier.verify(sign(payload(), rsa_key(), "PS256"))
+
+
+async def test_an_ecdsa_algorithm_of_another_curve_is_refused(verifier: TokenVerifier) -> None:
+    assert await refused(verifier, sign(payload(), ec_key(), "ES384")) == "algorithm_not_allowed"
+    other_curve = sign(payload(), ec_key("384", "P-384"), "ES256", kid="ec")
+    assert await refused(verifier, other_curve) == "signature_invalid"
+    koblitz = sign(payload(), ec_key("k1", "secp256k1"), "ES256", kid="ec")
+    assert await refused(verifier, koblitz) == "signature_invalid"
+
+
+@pytest.mark.parametrize(
+    "mac",
+    [
+        bytes(64),
+        bytes(32) + b"\1" * 32,
+        b"\1" * 32 + bytes(32),
+        P256_ORDER.to_bytes(32, "big") * 2,
+        b"\xff" * 64,
+        (1).to_bytes(32, "big") + P256_ORDER.to_bytes(32, "big"),
+        bytes(63),
+        bytes(65),
+        bytes(96),
+        b"",
+        bytes.fromhex("3006020101020101"),
+    ],
+    ids=[
+        "both zero", "r zero", "s zero", "both the order", "too large", "s the order", "short", "long",
+        "of another curve", "empty", "DER",
+    ],
+)  # fmt: skip
+async def test_ecdsa_r_and_s_out_of_range_are_refused(verifier: TokenVerifier, mac: bytes) -> None:
+    token = sign(payload(), ec_key())
+
+    assert await refused(verifier, resigned(token, mac)) == "signature_invalid"
+
+
+async def test_a_short_rsa_key_and_one_for_encryption_verify_nothing(
+    verifier: TokenVerifier, keys: FakeKeys
+) -> None:
+    short = rsa_key("short", 1024)
+    keys.sets["main"], rejected = keyset_from_jwks({"keys": [short.jwk(), rsa_key().jwk(use="enc")]})
+
+    assert len(rejected) == 2
+    assert await refused(verifier, sign(payload(), short)) == "key_unknown"
+    assert await refused(verifier, sign(payload(), rsa_key())) == "key_unknown"
+
+
+# Headers that point elsewhere -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_kid", [True, False])
+async def test_jku_x5u_jwk_and_x5c_are_ignored(verifier: TokenVerifier, with_kid: bool) -> None:
+    attacker = rsa_key("attacker")
+    pointers: dict[str, JSON] = {
+        "jku": "http://127.0.0.1:9/jwks.json",
+        "x5u": "http://169.254.169.254/key.pem",
+        "jwk": attacker.jwk(kid="rsa"),
+        "x5c": [base64url(attacker.pem()).decode()],
+        "x5t": "x",
+        "kid": "rsa" if with_kid else None,
+    }
+
+    assert await refused(verifier, sign(payload(), attacker, None, **pointers)) == "signature_invalid"
+    # The same members on a token of the right key change nothing.
+    assert (await verifier.verify(sign(payload(), rsa_key(), None, **pointers)))[0].subject == "member"
+
+
+@pytest.mark.parametrize(
+    "kid",
+    [
+        "../../../../dev/null", "/etc/passwd", "' OR 1=1 --", "x' UNION SELECT 'secret", "|id",
+        "http://127.0.0.1/", "", "rsa\x00", "RSA", " rsa", "\ud800", "k" * 4096,
+    ],
+)  # fmt: skip
+async def test_a_kid_is_a_name_in_the_set_and_nothing_else(
+    verifier: TokenVerifier, keys: FakeKeys, kid: str
+) -> None:
+    assert await refused(verifier, sign(payload(), rsa_key(), kid=kid)) == "key_unknown"
+    assert await refused(verifier, sign(payload(), bytes(32), kid=kid)) == "key_unknown"
+    assert keys.refreshed == ["main", "main"]
+
+
+async def test_without_kid_the_only_key_that_fits_is_used(verifier: TokenVerifier, keys: FakeKeys) -> None:
+    assert (await verifier.verify(sign(payload(), rsa_key(), kid=None)))[0].subject == "member"
+    assert keys.refreshed == []
+
+
+async def test_without_kid_several_keys_are_as_good_as_none(verifier: TokenVerifier, keys: FakeKeys) -> None:
+    keys.sets["main"] = key_set(rsa_key(), rsa_key("b"))
+
+    assert await refused(verifier, sign(payload(), rsa_key(), kid=None)) == "key_unknown"
+
+
+async def test_a_key_without_a_name_verifies_whatever_kid_says(
+    verifier: TokenVerifier, keys: FakeKeys
+) -> None:
+    keys.sets["main"] = KeySet([key_from_pem(rsa_key().pem())])
+
+    assert await refused(verifier, sign(payload(), rsa_key("b"), kid="x")) == "signature_invalid"
+    await verifier.verify(sign(payload(), rsa_key(), kid="x"))
+
+
+async def test_crit_is_refused(verifier: TokenVerifier) -> None:
+    token = sign(payload(), rsa_key(), crit=["b64"], b64=False)
+
+    assert await refused(verifier, token) == "critical_header_unsupported"
+
+
+# Issuers ----------------------------------------------------------------------------------------
+
+
+async def test_one_issuers_key_never_signs_for_another(verifier: TokenVerifier) -> None:
+    for kid in ("second", "rsa", None):
+        token = sign(payload(), rsa_key("second"), kid=kid)
+        assert await refused(verifier, token) == ("key_unknown" if kid == "second" else "signature_invalid")
+    # The same kid in both sets is two keys.
+    shared = sign(payload(iss=OTHER), rsa_key(), kid="second")
+    assert await refused(verifier, shared) == "signature_invalid"
+
+
+@pytest.mark.parametrize(
+    "iss",
+    [
+        ISSUER.rstrip("/"),
+        ISSUER + "/",
+        ISSUER.upper(),
+        " " + ISSUER,
+        ISSUER + "\x00",
+        "main",
+        "https://evil.example/",
+    ],
+)
+async def test_an_issuer_is_trusted_by_its_exact_name(
+    verifier: TokenVerifier, keys: FakeKeys, iss: str
+) -> None:
+    assert await refused(verifier, sign(payload(iss=iss), rsa_key())) == "issuer_untrusted"
+    assert keys.refreshed == []
+
+
+async def test_a_token_without_issuer_has_no_keys(verifier: TokenVerifier) -> None:
+    assert await refused(verifier, sign(without(payload(), "iss"), rsa_key())) == "issuer_missing"
+
+
+# Claims -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("exp", "reason"),
+    [
+        ("null", "claim_missing"),
+        ('"1700000300"', "claim_malformed"),
+        ("true", "claim_malformed"),
+        ("-1", "claim_malformed"),
+        ("1e999", "claim_malformed"),
+        ("-1e999", "claim_malformed"),
+        ("1" * 401, "claim_malformed"),
+        ("9e15", "claim_malformed"),
+        ("NaN", "token_malformed"),
+        ("9" * 5000, "token_malformed"),
+        ("1699999970", "token_expired"),
+        ("1699999970.5", None),
+        ("1.7000003e9", None),
+        ("253402300799", None),
+    ],
+)
+async def test_exp_in_every_shape(verifier: TokenVerifier, exp: str, reason: str | None) -> None:
+    rest = json.dumps(without(payload(), "exp")).removesuffix("}")
+    token = sign_raw(b'{"alg":"RS256","kid":"rsa"}', f'{rest},"exp":{exp}}}'.encode(), rsa_key(), "RS256")
+
+    if reason is None:
+        assert (await verifier.verify(token))[0].expires_at == float(exp)
+    else:
+        assert await refused(verifier, token) == reason
+
+
+async def test_no_claim_is_looked_at_before_the_signature(verifier: TokenVerifier) -> None:
+    forged = sign(payload(exp=1, aud="x", sub=None), rsa_key("attacker"), kid="rsa")
+
+    assert await refused(verifier, forged) == "signature_invalid"
+
+
+# Keys that change -------------------------------------------------------------------------------
+
+
+async def test_an_unknown_kid_is_looked_for_once_more(verifier: TokenVerifier, keys: FakeKeys) -> None:
+    keys.on_refresh = lambda: keys.sets.update(main=key_set(rsa_key(), rsa_key("new")))
+
+    assert (await verifier.verify(sign(payload(), rsa_key("new"))))[0].subject == "member"
+    assert keys.refreshed == ["main"]
+
+
+async def test_an_issuer_without_keys_is_our_fault_not_the_tokens(
+    verifier: TokenVerifier, keys: FakeKeys
+) -> None:
+    keys.sets["main"] = None
+
+    assert await refused(verifier, sign(payload(), rsa_key())) == "keys_unavailable"
+    assert keys.refreshed == ["main"]
+    # Another issuer's tokens are not concerned.
+    await verifier.verify(sign(payload(iss=OTHER), rsa_key("second")))
+
+
+# Memory -----------------------------------------------------------------------------------------
+
+
+async def test_a_verified_token_is_remembered_until_its_leeway_ends(
+    verifier: TokenVerifier, clock: Clock
+) -> None:
+    token = sign(payload(), rsa_key())
+    first, _ = await verifier.verify(token)
+
+    clock.now = NOW + 300 + 29.9
+    assert await verifier.verify(token) == (first, True)
+    clock.now = NOW + 300 + 30
+    assert await refused(verifier, token) == "token_expired"
+
+
+async def test_one_changed_byte_misses(verifier: TokenVerifier) -> None:
+    token = sign(payload(), rsa_key())
+    await verifier.verify(token)
+
+    for index in range(0, len(token), 7):
+        changed = token[:index] + (b"A" if token[index : index + 1] != b"A" else b"B") + token[index + 1 :]
+        with pytest.raises(Denial):
+            await verifier.verify(changed)
+    assert len(verifier) == 1
+
+
+async def test_a_refused_token_is_not_remembered(verifier: TokenVerifier, clock: Clock) -> None:
+    early = sign(payload(nbf=NOW + 60), rsa_key())
+
+    assert await refused(verifier, early) == "token_not_yet_valid"
+    clock.now += 60
+    assert (await verifier.verify(early))[1] is False
+
+
+async def test_a_withdrawn_key_takes_its_tokens_along(verifier: TokenVerifier, keys: FakeKeys) -> None:
+    by_rsa, by_ec = sign(payload(), rsa_key()), sign(payload(), ec_key())
+    foreign = sign(payload(iss=OTHER), rsa_key("second"))
+    for token in (by_rsa, by_ec, foreign):
+        await verifier.verify(token)
+    keys.sets["main"] = key_set(ec_key())
+
+    assert verifier.forget_withdrawn("main", keys.sets["main"]) == 1
+    with pytest.raises(Denial, match="key_unknown"):
+        await verifier.verify(by_rsa)
+    assert (await verifier.verify(by_ec))[1] is True
+    assert (await verifier.verify(foreign))[1] is True
+
+
+async def test_another_key_under_the_same_kid_is_a_withdrawn_key(verifier: TokenVerifier) -> None:
+    await verifier.verify(sign(payload(), rsa_key()))
+
+    assert verifier.forget_withdrawn("main", key_set(rsa_key())) == 0
+    assert verifier.forget_withdrawn("main", KeySet([key_from_jwk(rsa_key("b").jwk(kid="rsa"))])) == 1
+
+
+async def test_an_issuer_without_keys_has_no_remembered_tokens(verifier: TokenVerifier) -> None:
+    await verifier.verify(sign(payload(), rsa_key()))
+    await verifier.verify(sign(payload(iss=OTHER), rsa_key("second")))
+
+    assert verifier.forget_withdrawn("main", None) == 1
+    assert len(verifier) == 1
+
+
+async def test_keys_too_old_to_be_trusted_are_not_trusted_from_memory(
+    verifier: TokenVerifier, keys: FakeKeys
+) -> None:
+    token = sign(payload(), rsa_key())
+    await verifier.verify(token)
+    keys.sets["main"] = None
+
+    with pytest.raises(Denial, match="keys_unavailable"):
+        await verifier.verify(token)
+
+
+async def test_a_token_without_exp_is_remembered_where_the_issuer_allows_it(
+    keys: FakeKeys, clock: Clock
+) -> None:
+    lax = Issuer("main", ISSUER, frozenset({AUDIENCE}), ALGORITHMS, require=frozenset())
+    verifier = TokenVerifier([lax], keys, clock=clock, max_remembered=4)
+    token = sign(without(payload(), "exp"), rsa_key())
+    await verifier.verify(token)
+
+    clock.now += 10**9
+    assert (await verifier.verify(token))[1] is True
+
+
+async def test_memory_is_bounded(verifier: TokenVerifier) -> None:
+    for number in range(9):
+        await verifier.verify(sign(payload(jti=f"j{number}"), ed25519_key()))
+
+    assert len(verifier) == 4
