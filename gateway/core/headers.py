@@ -8,11 +8,13 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import lru_cache
 from operator import attrgetter
 from typing import Final, TypeAlias
 
 from gateway.core.claims import at_path
+from gateway.core.lru import LRU
 from gateway.core.model import JSON, Claims, Header, Request, User
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -50,6 +52,12 @@ _CLAIM_FIELDS: Final = {
     "scopes": "scopes",
     "roles": "roles",
 }
+# What Connection usually says names no field, or one that is dropped anyway.
+_UNMOVED: Final = _END_TO_END | {b"close", b"keep-alive", b"upgrade"}
+_MAX_REMEMBERED_NAME: Final = 64
+_MAX_REMEMBERED_NAMES: Final = 1024
+_PREPARED: Final = 10_000
+"""Identity fields of so many tokens are kept ready."""
 STALE_HEADER: Final = b"X-Auth-Stale"
 REQUEST_ID_HEADER: Final = b"X-Request-Id"
 
@@ -105,6 +113,22 @@ class HeaderRules:
     """Peers whose `X-Forwarded-*` and `X-Request-Id` are believed."""
 
 
+class _Fate(Enum):
+    """What becomes of a client's field."""
+
+    KEPT = auto()
+    DROPPED = auto()
+    HOST = auto()
+    CHAIN = auto()
+    """`X-Forwarded-For`: extended for a trusted peer, else written anew."""
+    PROTO = auto()
+    VOUCHED = auto()
+    """Any other `X-Forwarded-*`: kept from a trusted peer, else dropped."""
+
+
+_FORWARDED: Final = {b"x-forwarded-for": _Fate.CHAIN, b"x-forwarded-proto": _Fate.PROTO}
+
+
 class HeaderPolicy:
     """`HeaderRules`, compiled."""
 
@@ -118,6 +142,8 @@ class HeaderPolicy:
         self._forward_authorization = rules.forward_authorization
         self._networks = rules.trusted_proxies
         self._trusts = lru_cache(maxsize=1024)(self._is_trusted)
+        self._fates: dict[bytes, _Fate] = {}
+        self._prepared: LRU[int, tuple[Claims, User | None, tuple[Header, ...]]] = LRU(_PREPARED)
 
     def trusts(self, peer: str) -> bool:
         """Tell whether what this peer says about its own clients is believed."""
@@ -145,10 +171,7 @@ class HeaderPolicy:
             kept.append((b"X-Forwarded-Host", host))
         kept.append((REQUEST_ID_HEADER, request.id.encode()))
         if claims is not None:
-            for name, get in self._identity:
-                value = encode_value(get(user, claims))
-                if value is not None:
-                    kept.append((name, value))
+            kept += self._identity_of(claims, user)
             if stale:
                 kept.append((STALE_HEADER, b"true"))
         return tuple(kept)
@@ -157,31 +180,56 @@ class HeaderPolicy:
         self, request: Request, *, trusted: bool
     ) -> tuple[list[Header], bytes, list[bytes], bytes | None]:
         """Remove what is forged, for one hop, or rebuilt; return the rest and what rebuilding needs."""
-        dropped = HOP_BY_HOP | _FRAMING | _nominated(request.headers)
+        headers = request.headers
+        nominated = _nominated(headers)
+        if nominated:
+            headers = tuple(header for header in headers if fold(header[0]) not in nominated)
         kept: list[Header] = []
         host = b""
         chain: list[bytes] = []
         proto: bytes | None = None
-        for name, value in request.headers:
-            lower = name.lower()
-            folded = fold(name)
-            if folded in dropped or folded in self._ours:
-                continue
-            if lower == b"authorization" and not self._forward_authorization:
-                continue
-            if folded.startswith(b"x-forwarded-"):
-                if not trusted or lower != folded:
-                    continue
-                if lower == b"x-forwarded-for":
-                    chain.append(value)
-                    continue
-                if lower == b"x-forwarded-proto":
-                    proto = value if value in {b"http", b"https"} else proto
-                    continue
-            elif lower == b"host":
-                host = value
-            kept.append((name, value))
+        fates = self._fates
+        for header in headers:
+            fate = fates.get(header[0]) or self._fate(header[0])
+            if fate is _Fate.KEPT or (fate is _Fate.VOUCHED and trusted):
+                kept.append(header)
+            elif fate is _Fate.HOST:
+                host = header[1]
+                kept.append(header)
+            elif fate is _Fate.CHAIN:
+                chain.append(header[1])
+            elif fate is _Fate.PROTO and trusted and header[1] in {b"http", b"https"}:
+                proto = header[1]
         return kept, host, chain, proto
+
+    def _fate(self, name: bytes) -> _Fate:
+        """Decide by a field's name alone; what was decided is remembered, for names recur."""
+        lower, folded = name.lower(), fold(name)
+        credentials = lower == b"authorization" and not self._forward_authorization
+        fate = _Fate.KEPT
+        if credentials or folded in HOP_BY_HOP or folded in _FRAMING or folded in self._ours:
+            fate = _Fate.DROPPED
+        elif folded.startswith(b"x-forwarded-"):
+            fate = _FORWARDED.get(lower, _Fate.VOUCHED) if lower == folded else _Fate.DROPPED
+        elif lower == b"host":
+            fate = _Fate.HOST
+        if len(name) <= _MAX_REMEMBERED_NAME and len(self._fates) < _MAX_REMEMBERED_NAMES:
+            self._fates[name] = fate
+        return fate
+
+    def _identity_of(self, claims: Claims, user: User | None) -> tuple[Header, ...]:
+        """Return the identity fields, made once for a remembered token and its user."""
+        prepared = self._prepared.get(id(claims))
+        if prepared is not None and prepared[0] is claims and prepared[1] is user:
+            return prepared[2]
+        headers = tuple(
+            (name, value)
+            for name, get in self._identity
+            if (value := encode_value(get(user, claims))) is not None
+        )
+        # The claims are kept with their id, so that no others can come to have it.
+        self._prepared.put(id(claims), (claims, user, headers))
+        return headers
 
     def _is_trusted(self, peer: str) -> bool:
         try:
@@ -202,13 +250,11 @@ def response_headers(headers: Iterable[Header]) -> list[Header]:
 
 def _nominated(headers: Iterable[Header]) -> frozenset[bytes]:
     """Return the fields that Connection names as being for this connection only, folded."""
-    names = {
-        fold(option.strip(b" \t"))
-        for name, value in headers
-        if len(name) == 10 and name.lower() == b"connection"
-        for option in value.split(b",")
-    }
-    return frozenset(names - _END_TO_END)
+    names: frozenset[bytes] = frozenset()
+    for name, value in headers:
+        if len(name) == 10 and name.lower() == b"connection":
+            names |= {fold(option.strip(b" \t")) for option in value.split(b",")}
+    return names - _UNMOVED if names else names
 
 
 def _getter(path: str) -> _Getter:

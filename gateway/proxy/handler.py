@@ -1,8 +1,8 @@
 """The data plane's way with one request: admit → forward → account for it."""
 
 import asyncio
+import random
 import time
-import uuid
 from typing import Protocol
 
 from aiohttp import web
@@ -80,7 +80,7 @@ class ProxyHandler:
             headers=headers,
             peer=peer,
             scheme="https" if message.secure else "http",
-            id=self._headers.request_id(headers, peer) or uuid.uuid4().hex,
+            id=self._headers.request_id(headers, peer) or f"{random.getrandbits(128):032x}",
         )
 
     async def _forward(self, message: web.BaseRequest, request: Request, admission: Admission) -> Relayed:
