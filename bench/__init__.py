@@ -1,0 +1,1 @@
+"""The gateway measured beside other proxies at the same job: `python -m bench` in the repository."""

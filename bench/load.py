@@ -1,0 +1,55 @@
+"""Load from wrk: closed loop, every connection sends its next request when it has the last answer."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench.processes import HOST, Refused
+from bench.programs import found
+
+_SCRIPT: Final = Path(__file__).with_name("load.lua")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What wrk counted."""
+
+    requests: int
+    """Answered, whatever the status."""
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    failures: Mapping[str, int]
+    """By kind: connect, read, write, timeout, and status for answers of 400 and above."""
+
+    @property
+    def failed(self) -> int:
+        return sum(self.failures.values())
+
+    @property
+    def failures_text(self) -> str:
+        return ", ".join(f"{number} × {kind}" for kind, number in self.failures.items() if number) or "none"
+
+
+class Wrk:
+    """A load that has been started. `seconds` is its length; the tokens of the file are sent in turn."""
+
+    def __init__(self, port: int, tokens: Path, *, connections: int, seconds: int) -> None:
+        command = [
+            found("wrk"), "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s",
+            "--timeout", "5s", "--script", _SCRIPT, f"http://{HOST}:{port}/", "--", tokens,
+        ]  # fmt: skip
+        self._process = subprocess.Popen(  # noqa: S603 -- our own arguments, no shell
+            list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def result(self) -> Load:
+        """Wait for the end. Raises Refused when wrk does not tell what it did."""
+        said, _ = self._process.communicate()
+        lines = said.strip().splitlines() or ["it said nothing"]
+        if self._process.returncode != 0 or not lines[-1].startswith("{"):
+            raise Refused(f"wrk failed: {' / '.join(lines[-3:])}")
+        return Load(**json.loads(lines[-1]))

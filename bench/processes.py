@@ -1,0 +1,177 @@
+"""Processes under measurement: each on its core, asked for CPU time and memory through /proc (proc(5))."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+HOST: Final = "127.0.0.1"
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_START_SECONDS: Final = 30.0
+_STOP_SECONDS: Final = 15.0
+
+
+class Refused(Exception):
+    """A measurement that cannot be made, or would not be honest; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """One core for the proxy under measurement, the others for everything around it."""
+
+    proxy: int
+    rest: frozenset[int]
+
+    @classmethod
+    def divide(cls) -> Self:
+        """Divide the cores that this process may use. Raises Refused when there is but one."""
+        first, *rest = sorted(os.sched_getaffinity(0))
+        if not rest:
+            raise Refused("two cores are needed: one for the proxy, one for what is in front and behind")
+        return cls(first, frozenset(rest))
+
+
+class Process:
+    """A program and the processes that it starts, from here until `stop`.
+
+    `core` pins all of them to one core; without it they run where this process does. What they
+    say goes to `log`.
+    """
+
+    def __init__(self, command: Sequence[str | Path], *, log: Path, core: int | None = None) -> None:
+        self._log = log
+        # Our own variables would change the configuration that is measured.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+        ours = os.sched_getaffinity(0)
+        if core is not None:
+            os.sched_setaffinity(0, {core})  # inherited, by threads that do not exist yet too
+        try:
+            with log.open("wb") as output:
+                self._process = subprocess.Popen(  # noqa: S603 -- programs found by us, no shell
+                    list(map(str, command)),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                )
+        finally:
+            os.sched_setaffinity(0, ours)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def family(self) -> frozenset[int]:
+        """The process ids of the program and of everything it has started and that still runs."""
+        parents: dict[int, int] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+                parents[int(entry.name)] = int(fields[1])
+        family = {self.pid}
+        while found := {pid for pid, parent in parents.items() if parent in family} - family:
+            family |= found
+        return frozenset(family)
+
+    @property
+    def children(self) -> frozenset[int]:
+        return self.family - {self.pid}
+
+    @property
+    def cpu_seconds(self) -> float:
+        """User and system time of all its processes, in steps of 10 ms on most machines."""
+        return sum(int(fields[11]) + int(fields[12]) for fields in map(_stat, self.family) if fields) / _TICKS
+
+    @property
+    def resident_bytes(self) -> int:
+        """Resident memory of all its processes; a page that two of them share counts twice."""
+        return sum(map(_resident_bytes, self.family))
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float) -> int:
+        """Wait until the program has ended; returns its exit code. Raises Refused when it does not."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise Refused(f"{self._process.args!r} still runs after {seconds:g} s") from error
+
+    def until(self, ready: Callable[[], bool], *, pause: float = 0.02) -> None:
+        """Wait until `ready`; raises Refused, with what the program said last, when that does not come."""
+        deadline = time.monotonic() + _START_SECONDS
+        while not ready():
+            if not self.running or time.monotonic() > deadline:
+                said = self._log.read_text(errors="replace").strip().splitlines()
+                raise Refused(f"{self._log.stem} did not start: {' / '.join(said[-5:]) or 'it said nothing'}")
+            time.sleep(pause)
+
+    def stop(self) -> None:
+        if self.running:
+            self._process.terminate()
+            try:
+                self._process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def python(module: str, *arguments: str | Path) -> tuple[str | Path, ...]:
+    """Return the command that runs a module with this Python."""
+    return (sys.executable, "-m", module, *arguments)
+
+
+def free_port() -> int:
+    with socket.create_server((HOST, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def status(port: int, path: str = "/", token: str | None = None) -> int | None:
+    """Return the status of the answer to one GET; None when there is no answer."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    connection = HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", path, headers=headers)
+        return connection.getresponse().status
+    except (OSError, HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return the fields of /proc/PID/stat from the state on; None when the process has gone."""
+    try:
+        # The name, in parentheses, may hold anything, parentheses too.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)
