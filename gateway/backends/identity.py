@@ -122,6 +122,9 @@ class IdentityTiers:
         """Find the user with Redis up; `known` is what this process knew before Redis was asked."""
         identity = claims.identity
         if cached is not None and self._within(cached.stored_at, self._user_ttl):
+            if known is not None and known.user == cached.user:
+                # One object for one state of a user lets others know it again at a glance.
+                cached = CachedUser(known.user, cached.stored_at)
             self._users.put(identity, cached)
             return Resolution(cached.user, Tier.REDIS, None, Tier.REDIS)
         absent_since = self._absent.get(identity)

@@ -26,6 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from gateway.backends.reads import BatchedReads
 from gateway.backends.revocations import Revocation, Revocations
 from gateway.core.model import JSON, Claims, StoreUnavailable, Tier, User, UserStatus
 
@@ -101,7 +102,8 @@ class Redis:
                 max_connections=_MAX_CONNECTIONS,
                 # Waiting for a connection means that this process is busy, not that Redis is down.
                 timeout=4 * timeout,
-                socket_timeout=timeout,
+                # A request waits for `timeout` only (see BatchedReads); this bounds what nobody waits for.
+                socket_timeout=4 * timeout,
                 socket_connect_timeout=connect_timeout,
                 # A connection that was closed is replaced when it is taken; for the rest there is Postgres.
                 retry=Retry(NoBackoff(), 0),
@@ -111,6 +113,7 @@ class Redis:
             # Without a cause, which would show the URL and the password in it.
             raise ValueError("the Redis URL cannot be read") from None
         self._redis: aioredis.Redis = aioredis.Redis(connection_pool=pool)
+        self._reads = BatchedReads(self._fetch, timeout, self.address)
 
     async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:
         """Read user, revocations and marker in one round trip.
@@ -124,8 +127,7 @@ class Redis:
             keys.append(self._user_revocation_key(user_id))
         if claims.jti is not None:
             keys.append(f"{self._prefix}revoked:jti:{name}:{claims.jti}")
-        with self._translated():
-            values = cast("list[bytes | None]", await self._redis.mget(keys))  # bytes: nothing is decoded
+        values = await self._reads.get(keys)
         marker, document, issuer_at, *rest = values
         user_at = rest.pop(0) if user_id is not None else None
         return SharedAnswer(
@@ -140,9 +142,12 @@ class Redis:
 
     async def user_revoked_at(self, user_id: str) -> float | None:
         """Return the instant until which a user's tokens are revoked, if they are."""
-        with self._translated():
-            value = cast("bytes | None", await self._redis.get(self._user_revocation_key(user_id)))
+        (value,) = await self._reads.get([self._user_revocation_key(user_id)])
         return self._instant(value)
+
+    async def _fetch(self, keys: list[str]) -> list[bytes | None]:
+        with self._translated():
+            return cast("list[bytes | None]", await self._redis.mget(keys))  # bytes: nothing is decoded
 
     async def store_user(self, claims: Claims, cached: CachedUser, ttl: float) -> None:
         """Remember a user for `ttl` seconds."""
@@ -193,6 +198,7 @@ class Redis:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._reads.close()
         with self._translated():
             await self._redis.aclose(close_connection_pool=True)
 

@@ -83,6 +83,11 @@ class Front(web.Server):
     def __call__(self) -> RequestHandler:
         return _Connection(self, asyncio.get_running_loop(), self._max_field_bytes)
 
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- aiohttp's signature
+        """Close idle connections at once, the others when their request is finished or time is up."""
+        self.pre_shutdown()
+        await super().shutdown(timeout)
+
     def refuse(self, message: web.BaseRequest, error: BaseException | None) -> web.StreamResponse:
         """Answer what is no request, and give the connection up: where the next one begins is unknown."""
         too_large = isinstance(error, http_exceptions.LineTooLong)

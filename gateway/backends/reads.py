@@ -1,0 +1,91 @@
+"""Reads of many requests at a time, carried by one command.
+
+A command to Redis costs more CPU than the look-up it does; requests that ask while one is under way
+share the next. So a busy gateway asks seldom and much, and an idle one asks at once.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
+
+from gateway.core.model import StoreUnavailable, Tier
+
+MAX_BATCH: Final = 500
+"""Requests that one command serves at most."""
+
+Fetch: TypeAlias = Callable[[list[str]], Awaitable[list[bytes | None]]]
+
+
+class BatchedReads:
+    """Reads keys by `fetch`, one call at a time. `timeout` is in seconds, for one call.
+
+    When a call fails, every request that waits at this moment fails with it, so that none waits
+    for more than two calls of a store that is down.
+    """
+
+    def __init__(self, fetch: Fetch, timeout: float, address: str) -> None:
+        self._fetch = fetch
+        self._address = address
+        self._timeout = timeout
+        self._waiting: list[tuple[Sequence[str], asyncio.Future[list[bytes | None]]]] = []
+        self._courier: asyncio.Task[None] | None = None
+
+    async def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the keys' values in their order, None for those that are not there.
+
+        Raises `StoreUnavailable`.
+        """
+        answer: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((keys, answer))
+        if self._courier is None:
+            self._courier = asyncio.create_task(self._carry())
+        return await answer
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        if self._courier is not None:
+            self._courier.cancel()
+            await asyncio.gather(self._courier, return_exceptions=True)
+
+    async def _carry(self) -> None:
+        batch: list[tuple[Sequence[str], asyncio.Future[list[bytes | None]]]] = []
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+                try:
+                    values = await self._call([key for keys, _ in batch for key in keys])
+                except StoreUnavailable as error:
+                    batch, self._waiting = batch + self._waiting, []
+                    for _, answer in batch:
+                        _refuse(answer, error)
+                    continue
+                start = 0
+                for keys, answer in batch:
+                    if not answer.done():
+                        answer.set_result(values[start : start + len(keys)])
+                    start += len(keys)
+        finally:
+            self._courier = None
+            for _, answer in batch + self._waiting:
+                answer.cancel()
+
+    async def _call(self, keys: list[str]) -> list[bytes | None]:
+        call = asyncio.ensure_future(self._fetch(keys))
+        try:
+            # The second wait is short. It tells a store that is silent from an event loop that was too
+            # busy to look: there the answer has come, and the timer was merely looked at first.
+            for patience in (self._timeout, self._timeout / 4):
+                await asyncio.wait((call,), timeout=patience)
+                if call.done():
+                    return call.result()
+        finally:
+            call.cancel()
+        raise StoreUnavailable(Tier.REDIS, f"{self._address}: no answer in time")
+
+
+def _refuse(answer: "asyncio.Future[list[bytes | None]]", error: StoreUnavailable) -> None:
+    """Fail a request; each gets an exception of its own, or their tracebacks would grow together."""
+    if not answer.done():
+        refusal = StoreUnavailable(error.store, error.detail)
+        refusal.__cause__ = error.__cause__
+        answer.set_exception(refusal)

@@ -1,0 +1,205 @@
+"""The admin port: alive, ready, and what is down, by its name."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.admin.health import Dependency, Finding, readiness
+from gateway.core.model import JSON
+from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
+from tests import tokens
+from tests.harness import House, open_house, token, unused_port, write_jwks
+from tests.sockets import Response
+
+session = pytest.mark.asyncio(loop_scope="session")
+
+
+def parsed(response: Response) -> dict[str, JSON]:
+    document = json.loads(response.content)
+    assert isinstance(document, dict)
+    return document
+
+
+async def ready(house: House) -> tuple[int, JSON, dict[str, JSON]]:
+    """Return status, the word for it, and each dependency's state."""
+    response = await house.admin("/readyz")
+    document = parsed(response)
+    dependencies = document["dependencies"]
+    assert isinstance(dependencies, dict)
+    states: dict[str, JSON] = {}
+    for name, finding in dependencies.items():
+        assert isinstance(finding, dict)
+        states[name] = finding["status"]
+        assert (finding["status"] == "up") is (finding["detail"] is None)
+    return response.status, document["status"], states
+
+
+async def until_ready(house: House) -> None:
+    deadline = time.monotonic() + 8
+    while (await ready(house))[0] != 200:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+@session
+async def test_healthz_says_alive(house: House) -> None:
+    response = await house.admin("/healthz")
+    assert (response.status, parsed(response)) == (200, {"status": "alive"})
+
+
+@session
+async def test_readyz_names_each_dependency(house: House) -> None:
+    """One issuer without keys leaves the gateway degraded, for the others' tokens pass."""
+    assert await ready(house) == (
+        200,
+        "degraded",
+        {
+            "postgres": "up",
+            "redis": "up",
+            "issuer:main": "up",
+            "issuer:second": "up",
+            "issuer:strict": "up",
+            "issuer:keyless": "down",
+        },
+    )
+
+
+@session
+async def test_metrics_are_prometheus_text(house: House) -> None:
+    await house.request("/private/x", token=token())
+    response = await house.admin("/metrics")
+    assert (response.field(b"content-type") or b"").startswith(b"text/plain; version=")
+    families = {family.name: family for family in text_string_to_metric_families(response.content.decode())}
+    assert {
+        "gateway_requests": "counter",
+        "gateway_request_duration_seconds": "histogram",
+        "gateway_upstream_duration_seconds": "histogram",
+        "gateway_denials": "counter",
+        "gateway_user_lookups": "counter",
+        "gateway_user_lookup_failures": "counter",
+        "gateway_user_lookup_duration_seconds": "histogram",
+        "gateway_token_verifications": "counter",
+        "gateway_revocation_checks": "counter",
+        "gateway_jwks_refreshes": "counter",
+        "gateway_jwks_age_seconds": "gauge",
+        "gateway_cache_entries": "gauge",
+        "gateway_upstream_connections": "gauge",
+        "gateway_in_flight_requests": "gauge",
+    }.items() <= {name: family.type for name, family in families.items()}.items()
+    assert all(family.documentation for family in families.values())
+
+
+@session
+@pytest.mark.parametrize("path", ["/", "/v1/users", "/private/x"])
+async def test_the_admin_port_serves_nothing_else(house: House, path: str) -> None:
+    assert (await house.admin(path)).status in {401, 404}
+
+
+@session
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+async def test_the_data_plane_does_not_serve_the_admin_port(house: House, path: str) -> None:
+    assert (await house.request(path)).status == 404
+
+
+async def test_a_dependency_that_is_down_is_named_and_recovers_by_itself(
+    tmp_path: Path,
+    dsn: str,
+    redis_url: str,
+    postgres_server: EmbeddedPostgres,
+    redis_server: EmbeddedRedis,
+) -> None:
+    async with open_house(tmp_path, dsn, redis_url) as house:
+        redis_server.stop()
+        status, word, states = await ready(house)
+        assert (status, word, states["redis"], states["postgres"]) == (200, "degraded", "down", "up")
+        postgres_server.stop()
+        status, word, states = await ready(house)
+        assert (status, word, states["redis"], states["postgres"]) == (503, "not_ready", "down", "down")
+        assert (await house.admin("/healthz")).status == 200
+        details = json.dumps(parsed(await house.admin("/readyz")))
+        assert str(postgres_server.port) in details
+        assert postgres_server.dsn.split(":")[2].partition("@")[0] not in details
+        postgres_server.start()
+        redis_server.start()
+        await until_ready(house)
+        assert (await ready(house))[2]["redis"] == "up"
+        assert (await house.request("/private/x", token=token())).status == 200
+
+
+async def test_a_gateway_without_anything_starts_and_says_so(tmp_path: Path) -> None:
+    nowhere = unused_port()
+    async with open_house(
+        tmp_path,
+        f"postgresql://gateway@127.0.0.1:{nowhere}/gateway",
+        f"redis://127.0.0.1:{nowhere}/0",
+        seeded=False,
+    ) as house:
+        status, word, states = await ready(house)
+        assert (status, word, states["postgres"], states["redis"]) == (503, "not_ready", "down", "down")
+        assert (await house.request("/public/x")).status == 200
+        response = await house.request("/private/x", token=token())
+        assert (response.status, response.code) == (503, "revocation_unavailable")
+
+
+async def test_a_gateway_that_was_started_first_recovers(
+    tmp_path: Path, dsn: str, redis_url: str, postgres_server: EmbeddedPostgres, redis_server: EmbeddedRedis
+) -> None:
+    async with open_house(tmp_path, dsn, redis_url):
+        pass  # the users are there
+    postgres_server.stop()
+    redis_server.stop()
+    async with open_house(tmp_path, dsn, redis_url, seeded=False) as house:
+        assert (await ready(house))[0] == 503
+        postgres_server.start()
+        redis_server.start()
+        await until_ready(house)
+        assert (await house.request("/private/x", token=token())).status == 200
+
+
+async def test_an_issuer_that_was_down_at_the_start_recovers(
+    tmp_path: Path, dsn: str, redis_url: str
+) -> None:
+    async with open_house(tmp_path, dsn, redis_url) as house:
+        assert (await ready(house))[2]["issuer:keyless"] == "down"
+        write_jwks(tmp_path / "missing.json", tokens.rsa_key("main"))
+        deadline = time.monotonic() + 8
+        while (await ready(house))[2]["issuer:keyless"] == "down":
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+
+
+async def found(status: str) -> Finding:
+    return Finding("up") if status == "up" else Finding("down", "why")
+
+
+@pytest.mark.parametrize(
+    ("states", "essential", "word"),
+    [
+        ({"a": "up", "b": "up"}, {"a", "b"}, "ready"),
+        ({"a": "up", "b": "down"}, {"a"}, "degraded"),
+        ({"a": "down", "b": "up"}, {"a"}, "not_ready"),
+        ({"a:1": "down", "a:2": "up"}, {"a:1", "a:2"}, "degraded"),
+        ({"a:1": "down", "a:2": "down"}, {"a:1", "a:2"}, "not_ready"),
+    ],
+)
+async def test_readiness(states: dict[str, str], essential: set[str], word: str) -> None:
+    dependencies = {
+        name: Dependency(lambda state=state: found(state), name in essential)  # type: ignore[misc]  # mypy infers no type for a default
+        for name, state in states.items()
+    }
+    assert (await readiness(dependencies)).status == word
+
+
+async def test_a_check_that_hangs_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang() -> Finding:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr("gateway.admin.health.CHECK_SECONDS", 0.01)
+    state = await readiness({"store": Dependency(hang, essential=True)})
+    assert state.status == "not_ready"
+    assert "0.01 s" in (state.dependencies["store"].detail or "")

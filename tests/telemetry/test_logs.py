@@ -1,0 +1,143 @@
+"""One JSON object a line, and nothing in it that identifies a person or opens a door."""
+
+import io
+import json
+import logging
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from gateway.core.model import JSON, Request, StoreUnavailable, Tier
+from gateway.core.reasons import SIGNATURE_INVALID, USER_STORE_UNAVAILABLE, USER_SUSPENDED, Denial
+from gateway.telemetry.logs import RequestLog, SubjectStyle, configure, dependency_down, hash_subject
+
+REQUEST = Request("GET", "/orders/1?token=secret", (), "192.0.2.1", "http", "the-id")
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    """Configured logging, put back afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    configure("info", stream)
+    yield stream
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, JSON]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def denied(log: RequestLog, denial: Denial) -> None:
+    log.denied(REQUEST, denial, "orders", denial.reason.status)
+
+
+def test_a_denial_is_one_line_with_all_that_an_operator_needs(stream: io.StringIO) -> None:
+    denied(RequestLog(), Denial(USER_SUSPENDED, issuer="main", subject="alice", tier=Tier.REDIS))
+    (line,) = lines(stream)
+    assert line.pop("timestamp")
+    assert line == {
+        "event": "denied",
+        "level": "warning",
+        "reason": "user_suspended",
+        "status": 401,
+        "route": "orders",
+        "issuer": "main",
+        "subject": hash_subject("alice"),
+        "tier": "redis",
+        "method": "GET",
+        "client": "192.0.2.1",
+        "request_id": "the-id",
+    }
+
+
+@pytest.mark.parametrize(
+    ("style", "subject"), [("hashed", hash_subject("alice")), ("plain", "alice"), ("none", None)]
+)
+def test_a_subject_appears_as_configured(
+    stream: io.StringIO, style: SubjectStyle, subject: str | None
+) -> None:
+    denied(RequestLog(subjects=style), Denial(USER_SUSPENDED, issuer="main", subject="alice"))
+    assert lines(stream)[0].get("subject") == subject
+
+
+def test_the_documented_command_finds_a_subject() -> None:
+    said = subprocess.run(
+        ["/bin/sh", "-c", "printf %s alice | sha256sum | cut -c1-16"],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert said.stdout.strip() == hash_subject("alice")
+
+
+@pytest.mark.parametrize("subject", ["", "\ud800", "Ω" * 1000])
+def test_any_subject_has_a_hash(subject: str) -> None:
+    assert len(hash_subject(subject)) == 16
+
+
+def test_the_cause_is_told_when_the_fault_is_ours(stream: io.StringIO) -> None:
+    denial = Denial(USER_STORE_UNAVAILABLE)
+    denial.__cause__ = StoreUnavailable(Tier.POSTGRES, "refused")
+    denied(RequestLog(), denial)
+    assert "refused" in str(lines(stream)[0]["cause"])
+
+
+def test_the_cause_is_not_told_when_it_may_quote_a_token(stream: io.StringIO) -> None:
+    denial = Denial(SIGNATURE_INVALID)
+    denial.__cause__ = ValueError("eyJhbGciOi")
+    denied(RequestLog(), denial)
+    assert "eyJ" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("access", [True, False])
+def test_the_access_log_is_switchable_and_has_no_query(stream: io.StringIO, *, access: bool) -> None:
+    RequestLog(access=access).finished(REQUEST, "orders", 200, 0.0123)
+    assert [(line["event"], line["path"], line["duration_ms"]) for line in lines(stream)] == [
+        ("request", "/orders/1", 12.3)
+    ] * access
+    assert "secret" not in stream.getvalue()
+
+
+def test_a_defect_is_logged_with_its_traceback(stream: io.StringIO) -> None:
+    try:
+        raise ZeroDivisionError("odd")
+    except ZeroDivisionError as error:
+        RequestLog().failed(REQUEST, error)
+    (line,) = lines(stream)
+    assert (line["event"], line["level"], line["request_id"]) == ("internal_error", "error", "the-id")
+    assert "ZeroDivisionError: odd" in str(line["exception"])
+
+
+def test_lines_of_libraries_take_the_same_form(stream: io.StringIO) -> None:
+    logging.getLogger("asyncio").warning("slow %s\n%s", "callback", "second line")
+    logging.getLogger("asyncio").info("not worth a line")
+    (line,) = lines(stream)
+    assert (line["event"], line["logger"], line["detail"]) == (
+        "library",
+        "asyncio",
+        "slow callback\nsecond line",
+    )
+
+
+def test_line_ends_forge_no_line(stream: io.StringIO) -> None:
+    denied(RequestLog(subjects="plain"), Denial(USER_SUSPENDED, subject='a\n{"event":"forged"}'))
+    assert len(lines(stream)) == 1
+
+
+def test_the_level_is_honoured() -> None:
+    stream = io.StringIO()
+    configure("error", stream)
+    try:
+        dependency_down("postgres", "refused")
+        assert stream.getvalue() == ""
+        configure("warning", stream)
+        dependency_down("postgres", "refused")
+        assert lines(stream)[0]["dependency"] == "postgres"
+    finally:
+        structlog.reset_defaults()
+        logging.getLogger().handlers.clear()

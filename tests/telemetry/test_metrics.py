@@ -1,0 +1,194 @@
+"""What each metric counts, and what it is never labelled with."""
+
+from collections.abc import Callable
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.core.model import Claims, Resolution, Tier, User, UserStatus
+from gateway.core.reasons import (
+    CATALOGUE,
+    CREDENTIALS_MISSING,
+    ISSUER_UNTRUSTED,
+    REVOCATION_UNAVAILABLE,
+    SIGNATURE_INVALID,
+    USER_NOT_FOUND,
+    USER_STORE_UNAVAILABLE,
+    Denial,
+)
+from gateway.telemetry.metrics import (
+    MeteredDirectory,
+    MeteredVerifier,
+    Metrics,
+    is_lookup_failure,
+    issuer_label,
+)
+
+CLAIMS = Claims("https://idp.example.com/", "main", "member", (), None, None, None, None, (), (), {})
+MEMBER = User("id", UserStatus.ACTIVE)
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    """Return a series as a scrape reads it."""
+    for family in text_string_to_metric_families(metrics.expose().decode()):
+        for sample in family.samples:
+            if sample.name == f"gateway_{name}" and sample.labels == labels:
+                return sample.value
+    return None
+
+
+class Verifier:
+    """Answers what it is told."""
+
+    def __init__(self, outcome: bool | Denial) -> None:
+        self.outcome = outcome
+
+    async def verify(self, raw: bytes) -> tuple[Claims, bool]:  # noqa: ARG002 -- the Protocol's
+        if isinstance(self.outcome, Denial):
+            raise self.outcome
+        return CLAIMS, self.outcome
+
+
+class Directory:
+    """Answers what it is told."""
+
+    def __init__(self, outcome: Resolution | Denial) -> None:
+        self.outcome = outcome
+
+    async def resolve(self, claims: Claims) -> Resolution:  # noqa: ARG002 -- the Protocol's
+        if isinstance(self.outcome, Denial):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.mark.parametrize(("remembered", "tier"), [(True, "local"), (False, "signature")])
+async def test_a_verification_is_counted_by_where_its_answer_came_from(
+    *, remembered: bool, tier: str
+) -> None:
+    metrics = Metrics()
+    assert await MeteredVerifier(Verifier(remembered), metrics).verify(b"") == (CLAIMS, remembered)
+    assert value(metrics, "token_verifications_total", issuer="main", tier=tier, result="valid") == 1
+
+
+@pytest.mark.parametrize(
+    ("denial", "issuer"),
+    [
+        (Denial(SIGNATURE_INVALID, issuer="main"), "main"),
+        (Denial(ISSUER_UNTRUSTED), "untrusted"),
+        (Denial(CREDENTIALS_MISSING), "none"),
+    ],
+)
+async def test_a_failed_verification_is_counted_by_its_reason(denial: Denial, issuer: str) -> None:
+    metrics = Metrics()
+    with pytest.raises(Denial):
+        await MeteredVerifier(Verifier(denial), metrics).verify(b"")
+    assert issuer_label(denial) == issuer
+    code = denial.reason.code
+    assert value(metrics, "token_verifications_total", issuer=issuer, tier="signature", result=code) == 1
+
+
+@pytest.mark.parametrize("tier", list(Tier))
+@pytest.mark.parametrize(("user", "result"), [(MEMBER, "found"), (None, "not_found")])
+async def test_a_look_up_is_counted_by_tier(tier: Tier, user: User | None, result: str) -> None:
+    metrics = Metrics()
+    await MeteredDirectory(Directory(Resolution(user, tier, None, Tier.REDIS)), metrics).resolve(CLAIMS)
+    assert value(metrics, "user_lookups_total", issuer="main", tier=tier, result=result) == 1
+    assert value(metrics, "user_lookup_duration_seconds_count", tier=tier) == 1
+    assert value(metrics, "revocation_checks_total", tier="redis", result="clear") == 1
+
+
+async def test_a_revoked_token_is_counted() -> None:
+    metrics = Metrics()
+    await MeteredDirectory(Directory(Resolution(MEMBER, Tier.REDIS, "jti", Tier.POSTGRES)), metrics).resolve(
+        CLAIMS
+    )
+    assert value(metrics, "revocation_checks_total", tier="postgres", result="revoked") == 1
+
+
+async def test_a_check_that_was_skipped_is_counted() -> None:
+    metrics = Metrics()
+    await MeteredDirectory(Directory(Resolution(MEMBER, Tier.LOCAL, None, None)), metrics).resolve(CLAIMS)
+    assert value(metrics, "revocation_checks_total", tier="none", result="skipped") == 1
+
+
+async def test_stores_that_cannot_answer_are_counted_apart() -> None:
+    metrics = Metrics()
+    for reason in (USER_STORE_UNAVAILABLE, REVOCATION_UNAVAILABLE):
+        with pytest.raises(Denial):
+            await MeteredDirectory(Directory(Denial(reason)), metrics).resolve(CLAIMS)
+    assert value(metrics, "user_lookups_total", issuer="main", tier="none", result="unavailable") == 1
+    assert value(metrics, "revocation_checks_total", tier="none", result="unavailable") == 1
+
+
+@pytest.mark.parametrize("reason", CATALOGUE.values(), ids=CATALOGUE)
+def test_a_denial_is_counted_once_and_as_a_failed_look_up_if_it_is_one(reason: object) -> None:
+    metrics = Metrics()
+    denial = Denial(reason, issuer="main")  # type: ignore[arg-type]  # parametrize loses the type
+    metrics.denied(denial, "orders")
+    code = denial.reason.code
+    assert value(metrics, "denials_total", route="orders", issuer="main", reason=code) == 1
+    failures = value(metrics, "user_lookup_failures_total", issuer="main", reason=code)
+    assert (failures == 1) is (
+        code == "user_store_unavailable" or code.startswith(("user_", "tokens_", "tenant_"))
+    )
+
+
+def test_alerts_have_their_series_from_the_start() -> None:
+    metrics = Metrics()
+    metrics.prepare(["main", "second"], CATALOGUE.values())
+    assert value(metrics, "user_lookup_failures_total", issuer="second", reason=USER_NOT_FOUND.code) == 0
+    assert sum(map(is_lookup_failure, CATALOGUE.values())) == 8
+
+
+@pytest.mark.parametrize("method", ["PROPFIND", "get", "A" * 100])
+def test_an_unusual_method_is_other(method: str) -> None:
+    metrics = Metrics()
+    metrics.finished("orders", method, 200, 0.1)
+    assert value(metrics, "requests_total", route="orders", method="OTHER", status="200") == 1
+    assert value(metrics, "request_duration_seconds_sum", route="orders") == 0.1
+
+
+@pytest.mark.parametrize(
+    ("watch", "name", "labels"),
+    [
+        (
+            lambda metrics, read: metrics.cache_entries.read(("users",), read),
+            "cache_entries",
+            {"cache": "users"},
+        ),
+        (
+            lambda metrics, read: metrics.jwks_age.read(("main",), read),
+            "jwks_age_seconds",
+            {"issuer": "main"},
+        ),
+    ],
+    ids=["cache", "jwks-age"],
+)
+def test_a_gauge_is_read_at_each_scrape(
+    watch: Callable[[Metrics, Callable[[], float]], None], name: str, labels: dict[str, str]
+) -> None:
+    metrics = Metrics()
+    current = 1.0
+    watch(metrics, lambda: current)
+    assert value(metrics, name, **labels) == 1
+    current = 2.0
+    assert value(metrics, name, **labels) == 2
+
+
+def test_names_units_and_types_are_those_of_prometheus() -> None:
+    metrics = Metrics()
+    metrics.finished("orders", "GET", 200, 0.1)
+    metrics.relayed("orders", 0.1, broken=True)
+    families = list(text_string_to_metric_families(metrics.expose().decode()))
+    assert families
+    for family in families:
+        assert family.name.startswith("gateway_")
+        if family.type == "histogram":
+            assert family.name.endswith("_seconds")
+
+
+def test_two_gateways_in_one_process_count_apart() -> None:
+    first, second = Metrics(), Metrics()
+    first.jwks_refreshed("main", "success")
+    assert value(first, "jwks_refreshes_total", issuer="main", result="success") == 1
+    assert value(second, "jwks_refreshes_total", issuer="main", result="success") is None
