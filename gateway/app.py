@@ -2,9 +2,9 @@
 
 import asyncio
 import math
-import ssl
+import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +12,8 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.admin.health import Admin, Dependency, Finding
+from gateway import sockets
+from gateway.admin.health import Admin, Crew, Dependency, Finding
 from gateway.backends.fetch import Fetcher
 from gateway.backends.identity import IdentityTiers
 from gateway.backends.jwks import KeyRing
@@ -29,34 +30,72 @@ from gateway.backends.mirror import RevocationMirror
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
 from gateway.core.headers import HeaderPolicy, HeaderRules
-from gateway.core.model import ClaimPaths, Issuer, Requirement, Route, StoreUnavailable
+from gateway.core.model import ClaimPaths, CredentialSources, Issuer, Requirement, Route, StoreUnavailable
 from gateway.core.reasons import CATALOGUE
 from gateway.core.routes import RouteTable
 from gateway.core.tokens import KeySet
 from gateway.pipeline import Pipeline, TokenVerifier
+from gateway.proxy.certificate import Certificate
 from gateway.proxy.handler import ProxyHandler
+from gateway.proxy.limits import Limits
+from gateway.proxy.listener import FrontListener
 from gateway.proxy.responses import Responder
+from gateway.proxy.rules import Ejection, HealthCheck, TlsRules, UpstreamRules
 from gateway.proxy.server import Front
-from gateway.proxy.upstream import UpstreamRules, Upstreams
+from gateway.proxy.upstream import Upstreams
 from gateway.settings import Settings, model
 from gateway.telemetry import logs
 from gateway.telemetry.metrics import MeteredDirectory, MeteredVerifier, Metrics
 
-BACKLOG: Final = 1024
-DRAIN_SECONDS: Final = 10.0
+EXIT_SECONDS: Final = 10.0
+"""How long requests in flight may take when a gateway ends that was not drained before."""
+ADMIN_EXIT_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Bound sockets to serve on."""
+
+    front: Sequence[socket.socket]
+    admin: Sequence[socket.socket]
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Where a gateway can be reached."""
+    """A gateway that serves: where it can be reached, and how to end it gently."""
 
     url: str
     admin_url: str
+    metrics: Metrics
+    admin: Admin
+    _front: FrontListener
+    _admin_runner: web.AppRunner
+
+    def retire(self) -> None:
+        """Say at `/readyz` that no more requests are welcome; those that come are still served."""
+        self.admin.draining = True
+
+    async def drain(self, seconds: float, *, last: bool) -> None:
+        """Stop accepting and finish what is in flight, for up to `seconds`.
+
+        `last` tells that no other process takes over the sockets of the front. The admin port goes with
+        them, but for a gateway that has retired, which tells so until its end.
+        """
+        self.metrics.workers.inc(by=-1)
+        if not self.admin.draining:
+            await self._admin_runner.cleanup()
+        if last:
+            await self._front.refuse()
+        await self._front.close()
+        await self._front.finish_handshakes()
+        await self._front.server.drain(seconds)
 
 
 @asynccontextmanager
-async def serve(settings: Settings) -> AsyncIterator[Running]:
-    """Run a gateway for as long as the context lasts.
+async def serve(
+    settings: Settings, listeners: Listeners | None = None, crew: Crew | None = None
+) -> AsyncIterator[Running]:
+    """Run a gateway for as long as the context lasts, on sockets of its own or on given ones.
 
     Starts whether or not its dependencies are there; `/readyz` tells which are not. On exit it stops
     accepting, finishes what is in flight, then closes its connections. Raises OSError when a port
@@ -87,65 +126,79 @@ async def serve(settings: Settings) -> AsyncIterator[Running]:
             max_remembered=settings.cache.max_tokens,
         )
         headers = _headers(settings)
-        routes = RouteTable(_route(route) for route in settings.routes)
+        routes = RouteTable(_route(route, settings.server.limits.body_size) for route in settings.routes)
         pipeline = Pipeline(
             routes, MeteredVerifier(verifier, metrics), MeteredDirectory(tiers, metrics), headers
         )
-        upstreams = Upstreams(_upstream(name, upstream) for name, upstream in settings.upstreams.items())
+        upstreams = Upstreams(
+            (_upstream(name, upstream) for name, upstream in settings.upstreams.items()), metrics
+        )
         stack.callback(upstreams.close)
         _watch(settings, metrics, verifier, tiers, keys, upstreams)
 
         mirror.start()
+        upstreams.start()
         await asyncio.gather(keys.start(), _warm(postgres))
 
-        admin = Admin(metrics, _dependencies(settings, postgres, redis, keys))
-        admin_url = await _serve_admin(settings.admin, admin, stack)
+        alone = listeners is None
+        if listeners is None:
+            listeners = _listen(settings, stack)
+        admin = Admin(metrics, _dependencies(settings, postgres, redis, keys), crew)
+        runner = await _serve_admin(listeners.admin, admin, stack)
         responder = Responder(settings.errors.detail)
         log = logs.RequestLog(access=settings.log.access, subjects=settings.log.subjects)
         handler = ProxyHandler(pipeline, upstreams, headers, responder, metrics, log)
-        front = Front(handler, responder, metrics, log, max_field_bytes=settings.server.max_field_size)
-        url = await _serve_front(settings.server, front, stack)
-        yield Running(url, admin_url)
+        limits = _limits(settings.server.limits)
+        server = Front(handler, responder, metrics, log, limits=limits, exempt=headers.trusts)
+        certificate = _certificate(settings.server.tls, stack)
+        front = await FrontListener.open(server, listeners.front, certificate)
+        stack.push_async_callback(server.drain, EXIT_SECONDS, grace=0.0)
+        stack.push_async_callback(front.close)
+        if alone:
+            stack.callback(sockets.remove, settings.server.listen.endpoint)
+            stack.callback(sockets.remove, settings.admin.listen.endpoint)
+        metrics.workers.inc()
+        scheme = "http" if certificate is None else "https"
+        yield Running(
+            sockets.url(scheme, listeners.front),
+            sockets.url("http", listeners.admin),
+            metrics,
+            admin,
+            front,
+            runner,
+        )
 
 
 # Servers -------------------------------------------------------------------------------------------
 
 
-async def _serve_front(server: model.Server, front: Front, stack: AsyncExitStack) -> str:
-    tls = _tls(server.tls)
-    listener = await asyncio.get_running_loop().create_server(
-        front, server.listen.host, server.listen.port, ssl=tls, backlog=BACKLOG, reuse_address=True
-    )
-    stack.push_async_callback(front.shutdown, DRAIN_SECONDS)
-    stack.callback(listener.close)
-    host, port = listener.sockets[0].getsockname()[:2]
-    return _url("http" if tls is None else "https", host, port)
+def _listen(settings: Settings, stack: AsyncExitStack) -> Listeners:
+    """Bind the sockets that no other process shares."""
+    front = sockets.bind(settings.server.listen.endpoint)
+    stack.callback(sockets.close, front)
+    admin = sockets.bind(settings.admin.listen.endpoint)
+    stack.callback(sockets.close, admin)
+    return Listeners(front, admin)
 
 
-async def _serve_admin(admin: model.Admin, endpoints: Admin, stack: AsyncExitStack) -> str:
-    runner = web.AppRunner(endpoints.application(), access_log=None)
+async def _serve_admin(
+    listeners: Sequence[socket.socket], admin: Admin, stack: AsyncExitStack
+) -> web.AppRunner:
+    runner = web.AppRunner(admin.application(), access_log=None, shutdown_timeout=ADMIN_EXIT_SECONDS)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, admin.listen.host, admin.listen.port, backlog=BACKLOG)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    return _url("http", host, port)
+    for listener in listeners:
+        await web.SockSite(runner, listener, backlog=sockets.BACKLOG).start()
+    return runner
 
 
-def _tls(tls: model.Tls) -> ssl.SSLContext | None:
-    if tls.certificate is None:
+def _certificate(tls: model.Tls, stack: AsyncExitStack) -> Certificate | None:
+    if tls.certificate is None or tls.key is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(tls.certificate, tls.key)
-    return context
-
-
-def _url(scheme: str, host: str, port: int) -> str:
-    """Return a URL that reaches a listener; one that listens everywhere is reached on loopback."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- recognised, not bound
-    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
+    certificate = Certificate(tls.certificate, tls.key)
+    watch = asyncio.create_task(certificate.watch())
+    stack.callback(watch.cancel)
+    return certificate
 
 
 # Settings → values ---------------------------------------------------------------------------------
@@ -164,7 +217,7 @@ def _issuer(issuer: model.Issuer) -> Issuer:
     )
 
 
-def _route(route: model.Route) -> Route:
+def _route(route: model.Route, body_size: int) -> Route:
     return Route(
         name=route.name,
         path=route.match.path,
@@ -175,11 +228,51 @@ def _route(route: model.Route) -> Route:
         require=Requirement(
             frozenset(route.require.scopes), frozenset(route.require.roles), route.require.tenant
         ),
+        credentials=_credentials(route),
+        upgrades=frozenset(route.upgrade),
+        tunnel_timeout=route.tunnel_timeout,
+        strip_prefix=route.strip_prefix or "",
+        max_body=body_size if route.max_body is None else route.max_body,
     )
 
 
+def _credentials(route: model.Route) -> CredentialSources | None:
+    places = route.credentials
+    if places.cookie is places.query is places.subprotocol is None:
+        return None
+    return CredentialSources(
+        places.cookie, places.query, places.subprotocol, frozenset(route.allowed_origins)
+    )
+
+
+def _limits(limits: model.Limits) -> Limits:
+    # Alike by name; the size of a body is the routes'.
+    return Limits(**limits.model_dump(exclude={"body_size"}))
+
+
 def _upstream(name: str, upstream: model.Upstream) -> UpstreamRules:
-    return UpstreamRules(name, upstream.urls, upstream.connect_timeout, upstream.response_timeout)
+    ejection, tls, check = upstream.ejection, upstream.tls, upstream.health_check
+    return UpstreamRules(
+        name=name,
+        urls=upstream.urls,
+        connect_timeout=upstream.connect_timeout,
+        response_timeout=upstream.response_timeout,
+        idle_timeout=upstream.idle_timeout,
+        keep_alive=upstream.keep_alive,
+        max_age=upstream.max_age,
+        max_connections=upstream.max_connections,
+        max_pending=upstream.max_pending,
+        retry_budget=upstream.retry_budget,
+        ejection=Ejection(ejection.failures, ejection.base_time, ejection.max_time),
+        dns_ttl=upstream.dns_ttl,
+        host=upstream.host,
+        tls=TlsRules(tls.verify, tls.ca, tls.certificate, tls.key, tls.server_name),
+        health_check=None
+        if check is None
+        else HealthCheck(
+            check.path, check.interval, check.timeout, check.healthy_after, check.unhealthy_after
+        ),
+    )
 
 
 def _headers(settings: Settings) -> HeaderPolicy:

@@ -6,14 +6,23 @@ no clock and opens no socket of its own.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from gateway.core import bearer, policy, tokens
+from gateway.core import bearer, credentials, policy, tokens, upgrades
 from gateway.core import claims as claim_rules
 from gateway.core.headers import HeaderPolicy
 from gateway.core.lru import LRU
-from gateway.core.model import Admission, Auth, Claims, Issuer, Request, Resolution, Route
+from gateway.core.model import (
+    Admission,
+    Auth,
+    Claims,
+    CredentialSources,
+    Issuer,
+    Request,
+    Resolution,
+    Route,
+)
 from gateway.core.reasons import (
     ALGORITHM_NOT_ALLOWED,
     CREDENTIALS_MISSING,
@@ -148,7 +157,10 @@ class Pipeline:
             if route.auth is Auth.NONE:
                 return self._anonymous(request, route, target)
             try:
-                raw = bearer.parse(request.headers)
+                if route.credentials is None:
+                    raw = bearer.parse(request.headers)
+                else:
+                    raw, request, target = _presented(request, target, route, route.credentials)
             except Denial as denial:
                 if route.auth is Auth.OPTIONAL and denial.reason is CREDENTIALS_MISSING:
                     return self._anonymous(request, route, target)
@@ -160,10 +172,11 @@ class Pipeline:
             raise
 
     def _anonymous(self, request: Request, route: Route, target: Target) -> Admission:
-        headers = self._headers.admit(request, None, None)
+        headers = self._headers.admit(request, None, None, prefix=route.strip_prefix)
         return Admission(
-            route, request.method, target.path + target.query, headers, None, None,
+            route, request.method, target.without(route.strip_prefix), headers, None, None,
             token_remembered=False, tier=None, stale=False,
+            upgrade=upgrades.requested(request, route.upgrades),
         )  # fmt: skip
 
     async def _authenticated(
@@ -184,8 +197,21 @@ class Pipeline:
             denial.issuer, denial.subject = claims.issuer_name, claims.subject
             denial.tier = denial.tier or tier
             raise
-        headers = self._headers.admit(request, claims, resolution.user, stale=resolution.stale)
+        headers = self._headers.admit(
+            request, claims, resolution.user, stale=resolution.stale, prefix=route.strip_prefix
+        )
         return Admission(
-            route, request.method, target.path + target.query, headers, claims, resolution.user,
+            route, request.method, target.without(route.strip_prefix), headers, claims, resolution.user,
             token_remembered=remembered, tier=resolution.tier, stale=resolution.stale,
+            upgrade=upgrades.requested(request, route.upgrades),
         )  # fmt: skip
+
+
+def _presented(
+    request: Request, target: Target, route: Route, sources: CredentialSources
+) -> tuple[bytes, Request, Target]:
+    """Find the token where the route lets it be; returns it, and the request without it there."""
+    presented = credentials.find(request, target.query, sources)
+    upgrade = upgrades.requested(request, route.upgrades) is not None
+    credentials.check_origin(presented, sources.allowed_origins, upgrade=upgrade)
+    return presented.token, presented.request, replace(target, query=presented.query)

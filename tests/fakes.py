@@ -1,11 +1,13 @@
 """Fakes of the project's own Protocols, shared by the rooms' tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
+from gateway.admin.health import Readiness
 from gateway.core.model import Claims, Identity, Resolution, RevocationKind, Tier, User
 from gateway.core.reasons import Denial
 from gateway.core.tokens import KeySet
+from gateway.telemetry.series import Snapshot, add_up
 
 
 class RecordingKeyObserver:
@@ -52,3 +54,17 @@ class FakeDirectory:
             raise self.failure
         user = self.users.get(claims.identity)
         return Resolution(user, Tier.POSTGRES, self.revoked, Tier.REDIS, self.stale)
+
+
+class FakeCrew:
+    """`gateway.admin.health.Crew`: other workers that say what a test puts there."""
+
+    def __init__(self) -> None:
+        self.others: list[Sequence[Snapshot]] = []
+        self.ready: list[Readiness] = []
+
+    async def totals(self, own: Sequence[Snapshot]) -> Sequence[Snapshot]:
+        return add_up([own, *self.others])
+
+    async def readiness(self) -> Sequence[Readiness]:
+        return self.ready

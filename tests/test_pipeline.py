@@ -10,6 +10,7 @@ from gateway.core.model import (
     JSON,
     Auth,
     Claims,
+    CredentialSources,
     Header,
     Identity,
     Issuer,
@@ -36,6 +37,7 @@ from tests.tokens import AUDIENCE, ISSUER, claims, ec_key, resigned, sign, unsig
 
 NOW = 1_700_000_000
 MAIN = Issuer("main", ISSUER, frozenset({AUDIENCE}), frozenset({"ES256"}), max_lifetime=600.0)
+BROWSER = CredentialSources("session", "access_token", "bearer", frozenset({"https://page.example"}))
 ROUTES = RouteTable(
     [
         Route("public", "/public/**", "echo", auth=Auth.NONE),
@@ -45,6 +47,8 @@ ROUTES = RouteTable(
         Route("acme", "/acme/**", "echo", require=Requirement(tenant="acme")),
         Route("read", "/read", "echo", methods=frozenset({"GET"})),
         Route("echo", "/echo/**", "echo"),
+        Route("browser", "/browser/**", "echo", credentials=BROWSER),
+        Route("guest", "/guest/**", "echo", auth=Auth.OPTIONAL, credentials=BROWSER),
     ]
 )
 
@@ -167,6 +171,10 @@ ROWS: dict[str, Row] = {
     "tenant_mismatch": verified("/echo", token("tenant", tenant_id="umbrella"), "tenant"),
     "scope_insufficient": verified("/orders", token(scope="orders:write"), "member"),
     "role_missing": verified("/admin", token(roles=["admin"]), "member"),
+    "origin_not_allowed": Row(
+        request("/browser", headers=((b"Cookie", b"session=" + token()),), method="POST"),
+        route="browser", issuer=None,
+    ),
     "keys_unavailable": Row(request("/echo", token()), lambda world: world.keys.sets.clear()),
     "user_store_unavailable": Row(
         request("/echo", token()), fail(Denial(USER_STORE_UNAVAILABLE)), subject="member"
@@ -184,6 +192,10 @@ ELSEWHERE = {
     "internal_error",
     "overloaded",
     "request_too_large",
+    "target_too_long",
+    "body_too_large",
+    "request_timeout",
+    "connections_exceeded",
     "upstream_unreachable",
     "upstream_timeout",
     "upstream_protocol_error",
@@ -370,3 +382,78 @@ async def test_an_optional_route_refuses_bad_credentials(
 ) -> None:
     with pytest.raises(Denial, match=reason):
         await world.pipeline.admit(request("/optional", *credentials))
+
+
+# Tokens from elsewhere ----------------------------------------------------------------------------
+
+WEBSOCKET: tuple[Header, ...] = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
+
+
+@pytest.mark.parametrize("route", ["browser", "guest"])
+@pytest.mark.parametrize(
+    ("query", "field", "rest"),
+    [
+        ("?a&access_token={}", b"X-Kept: 1", "?a"),
+        ("?a", b"Cookie: session={}", "?a"),
+        ("", b"Sec-WebSocket-Protocol: bearer.{}", ""),
+    ],
+    ids=["query", "cookie", "subprotocol"],
+)
+async def test_a_token_from_elsewhere_is_as_good_and_goes_no_further(
+    world: World, route: str, query: str, field: bytes, rest: str
+) -> None:
+    raw = token()
+    name, _, value = field.replace(b"{}", raw).partition(b": ")
+    admission = await world.pipeline.admit(
+        request(f"/{route}/x{query.format(raw.decode())}", headers=((name, value),))
+    )
+
+    assert admission.target == f"/{route}/x{rest}"
+    assert dict(admission.headers)[b"X-User-Id"] == b"id-member"
+    assert not any(raw in value for _, value in admission.headers)
+
+
+async def test_a_token_from_elsewhere_is_forwarded_in_authorization_if_at_all() -> None:
+    world, raw = World(), token()
+    verifier = TokenVerifier([MAIN], world.keys, clock=lambda: NOW, max_remembered=1)
+    forwarding = HeaderPolicy(HeaderRules({}, forward_authorization=True))
+    pipeline = Pipeline(ROUTES, verifier, world.directory, forwarding)
+    admission = await pipeline.admit(request(f"/browser?access_token={raw.decode()}"))
+
+    assert admission.target == "/browser"
+    assert [value for name, value in admission.headers if name == b"Authorization"] == [b"Bearer " + raw]
+
+
+async def test_a_token_elsewhere_counts_only_where_the_route_says_so(world: World) -> None:
+    with pytest.raises(Denial, match="credentials_missing"):
+        await world.pipeline.admit(request("/echo", headers=((b"Cookie", b"session=" + token()),)))
+
+
+async def test_a_guest_without_credentials_is_nobody(world: World) -> None:
+    admission = await world.pipeline.admit(request("/guest?a", headers=((b"Cookie", b"a=1"),)))
+    assert (admission.user, admission.target) == (None, "/guest?a")
+
+
+@pytest.mark.parametrize("origin", [b"https://a.example", b"https://page.example"])
+async def test_a_cookie_opens_a_websocket_for_its_own_pages(world: World, origin: bytes) -> None:
+    cookie = (b"Cookie", b"session=" + token())
+    asking = replace(request("/browser", headers=(cookie, *WEBSOCKET, (b"Origin", origin))), may_upgrade=True)
+    assert (await world.pipeline.admit(asking)).upgrade == b"websocket"
+
+
+async def test_a_cookie_opens_no_websocket_for_another_site(world: World) -> None:
+    fields = ((b"Cookie", b"session=" + token()), *WEBSOCKET, (b"Origin", b"https://evil.example"))
+    asking = replace(request("/browser", headers=fields), may_upgrade=True)
+    with pytest.raises(Denial, match="origin_not_allowed"):
+        await world.pipeline.admit(asking)
+    # Read like any image: what another site cannot see, it may fetch.
+    assert (await world.pipeline.admit(request("/browser", headers=fields))).upgrade is None
+
+
+async def test_an_upgrade_is_admitted_with_and_without_a_user(world: World) -> None:
+    for path, tokens in (("/public", ()), ("/echo", (token(),))):
+        asking = replace(request(path, *tokens, headers=WEBSOCKET), may_upgrade=True)
+        admission = await world.pipeline.admit(asking)
+        assert admission.upgrade == b"websocket"
+        # Both fields are for one hop: who forwards writes them anew.
+        assert not {b"Connection", b"Upgrade"} & {name for name, _ in admission.headers}

@@ -62,7 +62,9 @@ def test_the_smallest_configuration_has_the_documented_defaults(file: Path) -> N
 
     assert (settings.admin.listen.host, settings.admin.listen.port) == ("127.0.0.1", 9901)
     assert settings.server.workers == "auto"
-    assert settings.server.max_field_size == 32 * 1024
+    limits = settings.server.limits
+    assert (limits.head_size, limits.field_size, limits.body_size) == (65536, 32768, 1024**3)
+    assert (limits.header_timeout, limits.keepalive_timeout) == (10.0, 75.0)
     (issuer,) = settings.issuers
     assert set(issuer.algorithms) == {
         "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
@@ -134,7 +136,7 @@ def test_every_setting_is_described() -> None:
             "trusted_proxies: [10.0.0.1/8]",
             "2: server.trusted_proxies[0]: must be a net",
         ),
-        ("listen: 127.0.0.1:8080", "max_field_size: 32000", "2: server.max_field_size: must be a size"),
+        ("listen: 127.0.0.1:8080", "limits: {field_size: 32000}", "2: server.limits.field_size: must be"),
         ("listen: 127.0.0.1:8080", "tls: {key: a.pem}", "2: server.tls: has no certificate"),
         (
             "listen: 127.0.0.1:8080",
@@ -342,6 +344,36 @@ def test_every_setting_is_described() -> None:
             "path: /orders/**",
             "path: /a\n      hosts: ['*.a']",
             "19: routes[0].match.hosts[0]: must be a host name",
+        ),
+        (
+            "upstream: orders",
+            "upstream: orders\n    auth: none\n    credentials: {cookie: session}",
+            "21: routes[0].credentials: are not looked at where auth is none",
+        ),
+        (
+            "upstream: orders",
+            "upstream: orders\n    credentials: {query: 'a&b'}",
+            "20: routes[0].credentials.query: must be a name of letters",
+        ),
+        (
+            "upstream: orders",
+            "upstream: orders\n    allowed_origins: ['https://a.example.com']",
+            "20: routes[0].allowed_origins: are asked for a cookie's sake",
+        ),
+        (
+            "upstream: orders",
+            "upstream: orders\n    credentials: {cookie: a}\n    allowed_origins: ['https://a/']",
+            "21: routes[0].allowed_origins[0]: must be an origin",
+        ),
+        (
+            "upstream: orders",
+            "upstream: orders\n    upgrade: [h2c]",
+            "20: routes[0].upgrade[0]: carries requests that nobody would check",
+        ),
+        (
+            "upstream: orders",
+            "upstream: orders\n    upgrade: ['a b']",
+            "20: routes[0].upgrade[0]: must be a protocol",
         ),
         ("  - name: orders\n", "  - name: a.b\n", "16: routes[0].name: must be a name"),
         ("  orders:\n", "  Orders:\n", "13: upstreams.Orders: must be a name"),

@@ -1,14 +1,15 @@
 """The control plane: liveness, readiness with every dependency by its name, and the metrics."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 import orjson
 from aiohttp import web
 
 from gateway.telemetry import metrics as telemetry
+from gateway.telemetry.series import Snapshot, expose
 
 CHECK_SECONDS: Final = 1.0
 """How long a dependency may take to answer before it counts as down."""
@@ -38,8 +39,24 @@ class Dependency:
 class Readiness:
     """What `/readyz` says. One essential dependency of each kind must be up."""
 
-    status: Literal["ready", "degraded", "not_ready"]
+    status: Literal["ready", "degraded", "not_ready", "draining"]
+    """`draining`: told to stop, and finishing what is in flight."""
     dependencies: Mapping[str, Finding]
+
+    @property
+    def serves(self) -> bool:
+        """Whether new requests are welcome."""
+        return self.status in {"ready", "degraded"}
+
+
+class Crew(Protocol):
+    """The other processes of this gateway, when there are any."""
+
+    async def totals(self, own: Sequence[Snapshot]) -> Sequence[Snapshot]:
+        """Return the metrics of all processes, this one's included, as those of one."""
+
+    async def readiness(self) -> Sequence[Readiness]:
+        """Return what the others that serve would say at `/readyz`."""
 
 
 async def readiness(dependencies: Mapping[str, Dependency]) -> Readiness:
@@ -73,9 +90,17 @@ def _kind(name: str) -> str:
 class Admin:
     """The endpoints of the admin port that need no token."""
 
-    def __init__(self, metrics: telemetry.Metrics, dependencies: Mapping[str, Dependency]) -> None:
+    def __init__(
+        self,
+        metrics: telemetry.Metrics,
+        dependencies: Mapping[str, Dependency],
+        crew: Crew | None = None,
+    ) -> None:
         self._metrics = metrics
         self._dependencies = dependencies
+        self._crew = crew
+        self.draining = False
+        """True once the gateway has been told to stop: not ready, whatever its dependencies say."""
 
     def application(self) -> web.Application:
         application = web.Application()
@@ -89,11 +114,21 @@ class Admin:
         return _json({"status": "alive"})
 
     async def _readyz(self, _: web.Request) -> web.Response:
+        state = await self.readiness()
+        if state.status == "not_ready" and self._crew is not None:
+            # The gateway is as ready as its readiest worker.
+            state = next((other for other in await self._crew.readiness() if other.serves), state)
+        return _json(state, status=200 if state.serves else 503)
+
+    async def readiness(self) -> Readiness:
+        """Tell how ready this process is."""
         state = await readiness(self._dependencies)
-        return _json(state, status=503 if state.status == "not_ready" else 200)
+        return Readiness("draining", state.dependencies) if self.draining else state
 
     async def _metrics_page(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.expose(), headers={"Content-Type": telemetry.CONTENT_TYPE})
+        own = self._metrics.snapshot()
+        page = expose(own if self._crew is None else await self._crew.totals(own))
+        return web.Response(body=page, headers={"Content-Type": telemetry.CONTENT_TYPE})
 
 
 def _json(value: object, *, status: int = 200) -> web.Response:

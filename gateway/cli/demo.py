@@ -62,6 +62,9 @@ Paste into another terminal:
 
   # Needs no token; what a client claims about itself does not arrive.
   curl -si -H "X_User_Id: somebody-else" {gateway}/public/hello
+
+  # Events without end, with the token where a page in a browser can put it. A WebSocket is at /ws.
+  curl -sN "{gateway}/events?access_token=$(curl -s {issuer}/token/member)"
 """
 
 

@@ -6,7 +6,7 @@ vouches for is added after, so nothing a client sends can remove it again.
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
@@ -159,9 +159,18 @@ class HeaderPolicy:
         return None
 
     def admit(
-        self, request: Request, claims: Claims | None, user: User | None, *, stale: bool = False
+        self,
+        request: Request,
+        claims: Claims | None,
+        user: User | None,
+        *,
+        stale: bool = False,
+        prefix: str = "",
     ) -> tuple[Header, ...]:
-        """Return the fields to send upstream: the client's without what it may forge, then ours."""
+        """Return the fields to send upstream: the client's without what it may forge, then ours.
+
+        `prefix` is what was removed from the path.
+        """
         trusted = self.trusts(request.peer)
         kept, host, chain, proto = self._strip(request, trusted=trusted)
         peer = request.peer.encode("latin-1", "replace")
@@ -169,6 +178,8 @@ class HeaderPolicy:
         kept.append((b"X-Forwarded-Proto", proto or request.scheme.encode()))
         if not (trusted and any(name.lower() == b"x-forwarded-host" for name, _ in kept)):
             kept.append((b"X-Forwarded-Host", host))
+        if prefix:
+            kept = _prefixed(kept, prefix)
         kept.append((REQUEST_ID_HEADER, request.id.encode()))
         if claims is not None:
             kept += self._identity_of(claims, user)
@@ -241,11 +252,29 @@ class HeaderPolicy:
         return any(address in network for network in self._networks)
 
 
-def response_headers(headers: Iterable[Header]) -> list[Header]:
-    """Return an upstream's response fields without those for one connection only (RFC 9110 §7.6.1)."""
-    fields = tuple(headers)
-    dropped = HOP_BY_HOP | _nominated(fields)
-    return [(name, value) for name, value in fields if fold(name) not in dropped]
+def _prefixed(fields: list[Header], prefix: str) -> list[Header]:
+    """Add a prefix that was removed from the path behind those that trusted proxies removed before."""
+    before = [value for name, value in fields if name.lower() == b"x-forwarded-prefix"]
+    kept = [(name, value) for name, value in fields if name.lower() != b"x-forwarded-prefix"]
+    kept.append((b"X-Forwarded-Prefix", b"".join(value.rstrip(b"/") for value in before) + prefix.encode()))
+    return kept
+
+
+def response_headers(headers: Sequence[Header]) -> list[Header]:
+    """Return an upstream's response fields without those for one connection only (RFC 9110 §7.6.1).
+
+    Without `X-Request-Id` too, which is the gateway's to tell.
+    """
+    nominated = _nominated(headers)
+    if nominated:
+        return [h for h in headers if not _for_one_hop(h[0]) and fold(h[0]) not in nominated]
+    return [header for header in headers if not _for_one_hop(header[0])]
+
+
+@lru_cache(maxsize=1024)
+def _for_one_hop(name: bytes) -> bool:
+    folded = fold(name)
+    return folded in HOP_BY_HOP or folded == b"x-request-id"
 
 
 def _nominated(headers: Iterable[Header]) -> frozenset[bytes]:

@@ -125,6 +125,19 @@ class Requirement:
 
 
 @dataclass(frozen=True, slots=True)
+class CredentialSources:
+    """Where a token may come from, beside Authorization, and who may send it along unasked."""
+
+    cookie: str | None = None
+    query: str | None = None
+    """The name of a parameter."""
+    subprotocol: str | None = None
+    """What announces the token among the WebSocket subprotocols: `name, <token>` or `name.<token>`."""
+    allowed_origins: frozenset[str] = frozenset()
+    """Origins (RFC 6454) besides the request's own host whose pages may use the cookie. Lower case."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """What a request matches: where it goes and what it must satisfy."""
 
@@ -138,6 +151,16 @@ class Route:
     """Lower case, without port. Empty: any host."""
     auth: Auth = Auth.REQUIRED
     require: Requirement = Requirement()
+    credentials: CredentialSources | None = None
+    """None: tokens come in Authorization alone."""
+    upgrades: frozenset[str] = frozenset({"websocket"})
+    """Protocols that a connection may be switched to (RFC 9110 §7.8), in lower case; `*` any."""
+    tunnel_timeout: float = 3600.0
+    """Seconds that a switched connection may be silent both ways."""
+    strip_prefix: str = ""
+    """The first segments of `path`, without which it is forwarded."""
+    max_body: int = 1024**3
+    """The most bytes that a request's body may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +176,8 @@ class Request:
     scheme: Literal["http", "https"]
     id: str
     """The request id: in the answer, in the log, and upstream."""
+    may_upgrade: bool = False
+    """True for HTTP/1.1 without a body, whose connection may be switched (RFC 9110 §7.8)."""
 
 
 RevocationKind: TypeAlias = Literal["jti", "user", "issuer"]
@@ -181,7 +206,7 @@ class Admission:
     route: Route
     method: str
     target: str
-    """The request-target to forward: exactly the path that was matched, and the query."""
+    """The request-target to forward: the path that was matched, less the route's prefix, and the query."""
     headers: tuple[Header, ...]
     """The upstream request's fields, without framing (RFC 9112 §6), which is the forwarder's."""
     claims: Claims | None
@@ -190,6 +215,8 @@ class Admission:
     """True when the token had been verified before and was found by its hash."""
     tier: Tier | None
     stale: bool
+    upgrade: bytes | None = None
+    """The protocol that the upstream is asked to switch to; its 101 is then the way to a tunnel."""
 
 
 class StoreUnavailable(Exception):

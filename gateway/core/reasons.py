@@ -78,7 +78,7 @@ CREDENTIALS_MISSING = _reason(
     Group.TOKEN,
     401,
     "This resource needs a bearer token",
-    "The request had no Authorization field; send `Authorization: Bearer <token>`.",
+    "No Authorization field, nor a token where the route's `credentials` would take one.",
     challenge="",
 )
 CREDENTIALS_MALFORMED = _token(
@@ -91,8 +91,15 @@ CREDENTIALS_MULTIPLE = _reason(
     Group.TOKEN,
     400,
     "More than one credential was sent",
-    "Two Authorization fields can be read two ways; a proxy in front may be adding its own.",
+    "Two can be read two ways: two fields, or a field beside a cookie; a proxy in front may add its own.",
     challenge="invalid_request",
+)
+ORIGIN_NOT_ALLOWED = _reason(
+    "origin_not_allowed",
+    Group.TOKEN,
+    403,
+    "This resource cannot be used from another site",
+    "A token in a cookie needs an Origin that is the request's host or in the route's `allowed_origins`.",
 )
 TOKEN_MALFORMED = _token(
     "token_malformed",
@@ -270,7 +277,7 @@ REVOCATION_UNAVAILABLE = _ours(
 OVERLOADED = _ours(
     "overloaded",
     "The gateway is overloaded",
-    "Too many requests are waiting for a dependency: see `in_flight_requests`.",
+    "Every connection is in use, and too many requests wait or waited too long: see `upstream_connections`.",
 )
 
 INTERNAL_ERROR = _ours(
@@ -307,7 +314,36 @@ REQUEST_TOO_LARGE = _reason(
     Group.PROXY,
     431,
     "The request's head is too large",
-    "The request line or a header field exceeds the limit.",
+    "See `field_size`, `header_count` and `head_size` of `server.limits`; it is mostly cookies that grow.",
+)
+TARGET_TOO_LONG = _reason(
+    "target_too_long",
+    Group.PROXY,
+    414,
+    "The request's target is too long",
+    "Path and query exceed `server.limits.target_length`.",
+)
+BODY_TOO_LARGE = _reason(
+    "body_too_large",
+    Group.PROXY,
+    413,
+    "The request's body is too large",
+    "It exceeds the route's `max_body`, or `server.limits.body_size` where the route has none.",
+)
+REQUEST_TIMEOUT = _reason(
+    "request_timeout",
+    Group.PROXY,
+    408,
+    "The request did not arrive in time",
+    "See `server.limits`: the head has `header_timeout`, the body must bring `body_min_rate`.",
+)
+CONNECTIONS_EXCEEDED = _reason(
+    "connections_exceeded",
+    Group.PROXY,
+    429,
+    "There are too many connections from this address",
+    "`server.limits.connections_per_client`: list a proxy in front in `server.trusted_proxies`, or raise it.",
+    retry_after=5,
 )
 UPSTREAM_UNREACHABLE = _reason(
     "upstream_unreachable",

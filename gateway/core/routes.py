@@ -8,6 +8,7 @@ RFC 9112 §3.2).
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from gateway.core.model import Header, Route
@@ -35,6 +36,10 @@ class Target:
     path: str
     query: str
     """With its `?`, or empty; as the client wrote it."""
+
+    def without(self, prefix: str) -> str:
+        """Return path and query as they are forwarded: without whole segments that the path begins with."""
+        return (self.path[len(prefix) :] or "/") + self.query
 
 
 def read_target(target: str, headers: Iterable[Header]) -> Target:
@@ -88,10 +93,15 @@ def _decode_unreserved(match: re.Match[str]) -> str:
 
 
 def _one_host(headers: Iterable[Header]) -> str:
-    hosts = [value for name, value in headers if len(name) == 4 and name.lower() == b"host"]
-    if len(hosts) != 1:
-        raise Denial(REQUEST_MALFORMED, "there must be exactly one Host (RFC 9112 §3.2)")
-    return hosts[0].decode("latin-1").strip(" \t")
+    host: bytes | None = None
+    for name, value in headers:
+        if len(name) == 4 and name.lower() == b"host":
+            if host is not None:
+                raise Denial(REQUEST_MALFORMED, "there is more than one Host (RFC 9112 §3.2)")
+            host = value
+    if host is None:
+        raise Denial(REQUEST_MALFORMED, "there is no Host (RFC 9112 §3.2)")
+    return host.decode("latin-1").strip(" \t")
 
 
 def _origin_form(target: str, authority: str) -> str:
@@ -104,6 +114,7 @@ def _origin_form(target: str, authority: str) -> str:
     return match[2] if match[2].startswith("/") else f"/{match[2]}"
 
 
+@lru_cache(maxsize=256)
 def _host_name(authority: str) -> str:
     match = _HOST.fullmatch(authority)
     if match is None:

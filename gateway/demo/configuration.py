@@ -40,8 +40,9 @@ def configuration(
             route("admin", "/admin/**", require={"roles": ["admin"]}),
             route("orders", "/orders/**", require={"scopes": ["orders:read"]}),
             route("public", "/public/**", auth="none"),
-            route("ws", "/ws"),
-            route("events", "/events"),
+            # A page in a browser cannot set Authorization on either of these.
+            route("ws", "/ws", credentials={"query": "access_token", "subprotocol": "bearer"}),
+            route("events", "/events", credentials={"query": "access_token"}),
         ],
     }
 

@@ -5,13 +5,14 @@ import random
 import time
 from typing import Protocol
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from gateway.core.headers import HeaderPolicy
 from gateway.core.model import Admission, Request
 from gateway.core.reasons import INTERNAL_ERROR, Denial
+from gateway.proxy.limits import LimitExceeded
 from gateway.proxy.relay import Relay, Relayed
-from gateway.proxy.responses import Responder, Written
+from gateway.proxy.responses import LEAVING, STAYING, Responder
 from gateway.proxy.upstream import Upstreams
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import UNMATCHED, Metrics
@@ -57,14 +58,14 @@ class ProxyHandler:
             self._metrics.admitted(admission)
             relayed = await self._forward(message, request, admission)
             status = relayed.status
-            return Written(keep_alive=relayed.keep_alive)
+            return STAYING if relayed.keep_alive else LEAVING
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception as error:  # noqa: BLE001 -- the one exit: a client never gets a traceback
             denial = error if isinstance(error, Denial) else self._defect(request, error)
             route = route if denial.route is None else denial.route.name
             status, keep_alive = self._deny(message, request, denial, route)
-            return Written(keep_alive=keep_alive)
+            return STAYING if keep_alive else LEAVING
         finally:
             seconds = time.perf_counter() - started
             self._metrics.in_flight.inc(by=-1)
@@ -73,27 +74,37 @@ class ProxyHandler:
 
     def _read(self, message: web.BaseRequest) -> Request:
         headers = message.raw_headers
-        peer = _peer(message)
+        # aiohttp remembers both with the connection; asking the socket costs a system call.
+        peername = message.protocol.peername
+        peer = peername[0] if isinstance(peername, tuple) else ""
         return Request(
             method=message.method,
             target=message.raw_path,
             headers=headers,
             peer=peer,
-            scheme="https" if message.secure else "http",
+            scheme="http" if message.protocol.ssl_context is None else "https",
             id=self._headers.request_id(headers, peer) or f"{random.getrandbits(128):032x}",
+            may_upgrade="Upgrade" in message.headers
+            and message.version >= HttpVersion11
+            and not message.body_exists,
         )
 
     async def _forward(self, message: web.BaseRequest, request: Request, admission: Admission) -> Relayed:
         upstream = self._upstreams[admission.route.upstream]
         started = time.perf_counter()
         try:
-            relayed = await Relay(message, admission, upstream, request.id).run()
+            relayed = await Relay(message, admission, upstream, request.id, self._metrics).run()
         except Denial as denial:
             denial.route = admission.route
             if admission.claims is not None:
                 denial.issuer, denial.subject = admission.claims.issuer_name, admission.claims.subject
             raise
-        self._metrics.relayed(upstream.name, time.perf_counter() - started, broken=relayed.broken is not None)
+        # A client that exceeds a limit in the middle is no fault of the upstream.
+        limit = relayed.broken.limit if isinstance(relayed.broken, LimitExceeded) else None
+        broken = relayed.broken is not None and limit is None
+        self._metrics.relayed(upstream.name, time.perf_counter() - started, broken=broken)
+        if limit is not None:
+            self._metrics.limit_exceeded(limit)
         if relayed.broken is not None:
             self._log.broken(request, relayed.broken, admission.route.name, upstream.name)
         return relayed
@@ -108,6 +119,8 @@ class ProxyHandler:
         )
         if message.transport is not None:
             message.transport.write(response)
+        if isinstance(denial, LimitExceeded):
+            self._metrics.limit_exceeded(denial.limit)
         self._metrics.denied(denial, route)
         self._log.denied(request, denial, route, status)
         return status, keep_alive
@@ -117,10 +130,3 @@ class ProxyHandler:
         denial = Denial(INTERNAL_ERROR)
         denial.__cause__ = error
         return denial
-
-
-def _peer(message: web.BaseRequest) -> str:
-    """Return the address of the other end; empty on a Unix socket."""
-    transport = message.transport
-    name = transport.get_extra_info("peername") if transport is not None else None
-    return name[0] if isinstance(name, tuple) else ""

@@ -11,6 +11,7 @@ import httptools
 
 from gateway.core.model import Header
 from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, Denial
+from gateway.core.upgrades import offered
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_INTERIM_RESPONSES: Final = 32
@@ -29,24 +30,36 @@ class ResponseHead:
 
     @property
     def interim(self) -> bool:
-        """True for 1xx: another head follows (RFC 9110 §15.2)."""
-        return self.status < 200
+        """True for 1xx: another head follows (RFC 9110 §15.2). Behind a 101 it is another protocol."""
+        return self.status < 200 and self.status != 101
 
 
 class ResponseParser:
     """The response to one request. Every method may raise `Denial` `upstream_protocol_error`."""
 
-    def __init__(self, *, bodiless: bool) -> None:
-        """`bodiless`: no body follows, whatever the head says, because the request was HEAD."""
+    def __init__(self, *, bodiless: bool, upgrade: bytes | None = None) -> None:
+        """`bodiless`: no body follows, whatever the head says, because the request was HEAD.
+
+        `upgrade`: the protocol that was asked for; a 101 that names any other is an error.
+        """
+        self._llhttp = httptools.HttpResponseParser(self)
+        self._raw = bytearray()
+        self.expect(bodiless=bodiless, upgrade=upgrade)
+
+    def expect(self, *, bodiless: bool, upgrade: bytes | None = None) -> None:
+        """Begin with the response to the next request on the same connection, if `clean`."""
         self.heads: list[ResponseHead] = []
         """Heads not taken yet: interim ones, then at most one final."""
         self.complete = False
         """True once the response has arrived to its end."""
         self.reusable = False
         """True when the connection may serve another request."""
+        self.clean = False
+        """True when llhttp, too, is at the end of the response."""
+        self.switched = False
+        """True once a 101 has arrived: what follows belongs to the other protocol."""
         self._bodiless = bodiless
-        self._llhttp = httptools.HttpResponseParser(self)
-        self._raw = bytearray()
+        self._upgrade = upgrade
         self._head: ResponseHead | None = None
         self._remaining = 0
         self._excess = False
@@ -61,11 +74,17 @@ class ResponseParser:
         return self._head is not None
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes as they arrive; returns those that are body, framing included."""
+        """Take bytes as they arrive; returns those that are body, framing included.
+
+        All that comes behind a 101 is returned.
+        """
+        if self.switched:
+            return data
         try:
             self._llhttp.feed_data(data)
-        except httptools.HttpParserUpgrade as error:
-            raise _broken("it switched protocols without being asked") from error
+        except httptools.HttpParserUpgrade:
+            # To what was asked for: anything else `_check_switch` has not let pass.
+            return self._take_heads(data)
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, Denial):
                 raise error.__context__ from None
@@ -88,6 +107,9 @@ class ResponseParser:
 
     def _take_heads(self, data: bytes) -> bytes:
         """Move finished heads out; returns what of `data` comes behind the final one."""
+        if not self._raw and len(self._finished_heads) == 1 and not self._finished_heads[0].interim:
+            # The usual case: the whole head, and often the body, in one read.
+            return self._take_head(data)
         self._raw += data
         for head in self._finished_heads:
             # llhttp forgives empty lines before a head; then this would cut in the wrong place.
@@ -109,6 +131,18 @@ class ResponseParser:
         rest = bytes(self._raw)
         self._raw.clear()
         return rest
+
+    def _take_head(self, data: bytes) -> bytes:
+        if not data.startswith(b"HTTP/"):
+            raise _broken("its response begins with an empty line")
+        end = data.index(b"\r\n\r\n") + 4
+        if end > MAX_HEAD_BYTES:
+            raise _broken(f"its response head exceeds {MAX_HEAD_BYTES} bytes")
+        head = self._finished_heads.pop()
+        self.heads.append(head)
+        self._head = head
+        self._remaining = head.length or 0
+        return data[end:]
 
     def _take_body(self, data: bytes) -> bytes:
         head = self._head
@@ -150,11 +184,14 @@ class ResponseParser:
         if not head.interim and head.length == 0 and not head.chunked:
             # A head that has no body for us may announce one to llhttp (HEAD, 304).
             self.complete = True
-            self.reusable = self._llhttp.should_keep_alive()
+            self.reusable = not self.switched and self._llhttp.should_keep_alive()
 
     def on_message_complete(self) -> None:
         final = self._head if self._head is not None else self._finished_heads[-1]
-        if not final.interim and not self.complete:
+        if final.interim:
+            return
+        self.clean = True
+        if not self.complete:
             self.complete = True
             self.reusable = self._llhttp.should_keep_alive()
 
@@ -163,6 +200,8 @@ class ResponseParser:
             raise _broken("it answered in a version of HTTP that was not asked for")
         if status < 100:
             raise _broken("its status is below 100")
+        if status == 101:
+            self._check_switch()
         length: int | None = None
         chunked = False
         for name, value in self._headers:
@@ -179,6 +218,13 @@ class ResponseParser:
         if self._bodiless or status < 200 or status in {204, 304}:
             length, chunked = 0, False
         return ResponseHead(status, self._reason, tuple(self._headers), chunked, length)
+
+    def _check_switch(self) -> None:
+        """Accept a 101 only to what was asked for (RFC 9110 §7.8)."""
+        protocol = offered(self._headers)
+        if self._upgrade is None or protocol is None or protocol.lower() != self._upgrade.lower():
+            raise _broken("it switched to a protocol that was not asked for")
+        self.switched = True
 
 
 class DecodingResponseParser(ResponseParser):

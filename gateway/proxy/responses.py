@@ -37,6 +37,12 @@ class Written(web.StreamResponse):
         return
 
 
+STAYING: Final = Written(keep_alive=True)
+"""After it, the connection serves the next request."""
+LEAVING: Final = Written(keep_alive=False)
+"""After it, the connection is closed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Responder:
     """Renders denials as the operator wants them told."""

@@ -1,123 +1,208 @@
-"""The services behind the gateway, and the pools of connections kept to each.
+"""The services behind the gateway: which endpoint gets a request, and who tries again.
 
 This is the seam of forwarding: whoever forwards takes a connection with `acquire`, runs one
 exchange on it, and gives it back with `release`.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
-from urllib.parse import urlsplit
+import random
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final, Literal, Protocol, TypeAlias
 
-from gateway.core.reasons import UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, Denial
+from gateway.core.reasons import OVERLOADED, UPSTREAM_UNREACHABLE, Denial
 from gateway.proxy.connection import UpstreamConnection
+from gateway.proxy.dial import Dialer, Origin, read_origin
+from gateway.proxy.endpoint import Endpoint
+from gateway.proxy.health import keep_checking
+from gateway.proxy.resolve import Names, Resolve, system_resolve
+from gateway.proxy.retry import RetryBudget
+from gateway.proxy.rules import UpstreamRules
 
-# Most servers close an idle connection after 5 s or more; ours are given up before that.
-MAX_IDLE_SECONDS: Final = 4.0
-MAX_IDLE_CONNECTIONS: Final = 256
+MAX_ATTEMPTS: Final = 3
+"""How many endpoints are tried until one accepts a connection."""
 
-
-@dataclass(frozen=True, slots=True)
-class UpstreamRules:
-    """Where an upstream is, and how long it may take."""
-
-    name: str
-    urls: tuple[str, ...]
-    connect_timeout: float = 2.0
-    response_timeout: float = 30.0
-    """Seconds from the end of the request to the head of its response."""
+RetryReason: TypeAlias = Literal["connect_failed", "connection_closed"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Address:
-    host: str
-    port: int
-    tls: bool
+class Observer(Protocol):
+    """Who counts what happens here."""
+
+    def upstream_retried(self, upstream: str, reason: RetryReason) -> None: ...
 
 
 class Upstream:
-    """One upstream: its addresses, used in turn, and its idle connections, the warmest first."""
+    """One upstream: its endpoints, of which the less busy of two random ones gets a request."""
 
-    def __init__(self, rules: UpstreamRules) -> None:
+    def __init__(
+        self, rules: UpstreamRules, observer: Observer | None = None, *, resolve: Resolve = system_resolve
+    ) -> None:
+        """Read the files of `rules.tls`. Raises OSError when one cannot be used."""
         self.name = rules.name
         self.response_timeout = rules.response_timeout
-        self._connect_timeout = rules.connect_timeout
-        self._addresses = tuple(_address(url) for url in rules.urls)
-        self._turn = 0
-        self._idle: list[UpstreamConnection] = []
-        self.active = 0
-        """Connections in an exchange."""
+        self._rules = rules
+        self._observer = observer
+        self._dialer = Dialer(rules)
+        self._budget = RetryBudget(rules.retry_budget)
+        origins = [read_origin(url) for url in rules.urls]
+        self._names = Names(rules.name, origins, resolve, rules.dns_ttl, self._follow_names)
+        self._endpoints: dict[tuple[Origin, str], Endpoint] = {}
+        self._choices: tuple[Endpoint, ...] = ()
+        self._retired: list[Endpoint] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._follow_names()
 
-    @property
-    def idle(self) -> int:
-        return len(self._idle)
+    def start(self) -> None:
+        """Begin to look names up and to check health, in the background."""
+        if self._names:
+            self._tasks.append(asyncio.create_task(self._names.keep_fresh()))
+        if self._rules.health_check is not None:
+            self._tasks.append(
+                asyncio.create_task(keep_checking(self._rules.health_check, lambda: self._choices))
+            )
+
+    def close(self) -> None:
+        """Stop what runs in the background and close all idle connections."""
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+        self._names.close()
+        for endpoint in self._choices:
+            endpoint.close()
+
+    # One request ---------------------------------------------------------------------------------
 
     async def acquire(self, *, fresh: bool = False) -> UpstreamConnection:
         """Take an idle connection, or open one; `fresh` asks for one that was never used.
 
-        Raises `Denial`: `upstream_unreachable` or `upstream_timeout`.
+        A connection that cannot be opened is tried at other endpoints, as the budget for retries
+        allows: nothing of the request has been sent. Raises `Denial`: `upstream_unreachable`,
+        `upstream_timeout`, or `overloaded` when every connection is in use.
         """
-        connection = None if fresh else self._take_idle()
-        if connection is None:
-            connection = await self._connect()
-        self.active += 1
-        return connection
+        now = asyncio.get_running_loop().time()
+        self._budget.requested(now)
+        if not self._choices:
+            await self._look_up()
+        endpoint = self._choose(now, ())
+        if not fresh:
+            connection = endpoint.pool.take(now)
+            if connection is not None:
+                return connection
+        return await self._open(endpoint, fresh=fresh)
 
     def release(self, connection: UpstreamConnection) -> None:
         """Give a connection back after its exchange, whatever became of it."""
-        self.active -= 1
-        if connection.end() and len(self._idle) < MAX_IDLE_CONNECTIONS:
-            self._idle.append(connection)
-        else:
-            connection.abort()
+        connection.owner.release(connection)
 
-    def close(self) -> None:
-        for connection in self._idle:
-            connection.abort()
-        self._idle.clear()
+    def may_retry(self, reason: RetryReason) -> bool:
+        """Ask the budget for one retry, and count it."""
+        if not self._budget.spend(asyncio.get_running_loop().time()):
+            return False
+        if self._observer is not None:
+            self._observer.upstream_retried(self.name, reason)
+        return True
 
-    def _take_idle(self) -> UpstreamConnection | None:
-        oldest = asyncio.get_running_loop().time() - MAX_IDLE_SECONDS
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.idle_since < oldest:
-                # Those below it have waited longer still.
-                connection.abort()
-                self.close()
-            elif connection.usable:
-                return connection
-        return None
-
-    async def _connect(self) -> UpstreamConnection:
-        """Open a connection to the next address; each is tried once before giving up."""
-        loop = asyncio.get_running_loop()
-        failure: Denial | None = None
-        for _ in self._addresses:
-            address = self._addresses[self._turn % len(self._addresses)]
-            self._turn += 1
+    async def _open(self, endpoint: Endpoint, *, fresh: bool) -> UpstreamConnection:
+        tried: list[Endpoint] = []
+        while True:
             try:
-                async with asyncio.timeout(self._connect_timeout):
-                    _, connection = await loop.create_connection(
-                        lambda: UpstreamConnection(loop), address.host, address.port, ssl=address.tls or None
-                    )
-            except TimeoutError as error:
-                failure = Denial(UPSTREAM_TIMEOUT, f"connecting to {self.name} took too long")
-                failure.__cause__ = error
-            except OSError as error:
-                failure = Denial(UPSTREAM_UNREACHABLE, f"connecting to {self.name} failed: {error.strerror}")
-                failure.__cause__ = error
-            else:
-                return connection
-        assert failure is not None  # noqa: S101 -- an upstream has at least one address
-        raise failure
+                return await endpoint.pool.acquire(fresh=fresh)
+            except Denial as denial:
+                tried.append(endpoint)
+                untried = [choice for choice in self._choices if choice not in tried]
+                if denial.reason is OVERLOADED or not untried or len(tried) == MAX_ATTEMPTS:
+                    raise
+                if not self.may_retry("connect_failed"):
+                    raise
+                endpoint = self._choose(asyncio.get_running_loop().time(), tried)
+
+    def _choose(self, now: float, tried: Collection[Endpoint]) -> Endpoint:
+        """Return the less busy of two random endpoints, none of them tried, ejected or full if possible."""
+        choices = self._choices
+        number = len(choices)
+        if number == 1:
+            return choices[0]
+        first = int(random.random() * number)  # noqa: S311 -- no secret
+        second = int(random.random() * (number - 1))  # noqa: S311
+        one, other = choices[first], choices[second + (second >= first)]
+        if not tried and one.available(now) and other.available(now):
+            chosen = one if one.pool.outstanding <= other.pool.outstanding else other
+            if not chosen.pool.full:
+                return chosen
+        untried = [endpoint for endpoint in choices if endpoint not in tried]
+        available = [endpoint for endpoint in untried if endpoint.available(now)]
+        if available:
+            return min(available, key=lambda endpoint: endpoint.pool.outstanding)
+        # Better a doubtful endpoint than none.
+        return min(untried, key=lambda endpoint: endpoint.standing.failed_at)
+
+    # Endpoints -----------------------------------------------------------------------------------
+
+    async def _look_up(self) -> None:
+        """Wait for a first address. Raises `Denial`."""
+        try:
+            async with asyncio.timeout(self._rules.connect_timeout):
+                await self._names.refresh()
+        except TimeoutError as error:
+            raise Denial(UPSTREAM_UNREACHABLE, f"looking up {self.name} took too long") from error
+        if not self._choices:
+            raise Denial(UPSTREAM_UNREACHABLE, f"looking up {self.name} found no address")
+
+    def _follow_names(self) -> None:
+        """Make endpoints of the addresses there are; those that stay keep connections and standing."""
+        before = self._endpoints
+        self._endpoints = {
+            key: before.get(key) or Endpoint(self._rules, *key, self._dialer)
+            for key in (
+                (origin, address)
+                for origin, addresses in self._names.addresses.items()
+                for address in addresses
+            )
+        }
+        self._choices = tuple(self._endpoints.values())
+        for key in before.keys() - self._endpoints.keys():
+            before[key].close()
+            self._retired.append(before[key])
+        self._retired = [endpoint for endpoint in self._retired if endpoint.pool.outstanding]
+
+    # For the metrics -----------------------------------------------------------------------------
+
+    @property
+    def active(self) -> int:
+        """Connections in an exchange, or being opened for one."""
+        return sum(endpoint.pool.active for endpoint in (*self._choices, *self._retired))
+
+    @property
+    def idle(self) -> int:
+        return sum(endpoint.pool.idle for endpoint in self._choices)
+
+    @property
+    def pending(self) -> int:
+        """Requests that wait for a connection."""
+        return sum(endpoint.pool.pending for endpoint in (*self._choices, *self._retired))
+
+    @property
+    def ejected(self) -> int:
+        """Endpoints that get no requests at the moment, as long as there are others."""
+        now = asyncio.get_running_loop().time()
+        return sum(endpoint.standing.ejected(now) for endpoint in self._choices)
+
+    @property
+    def healthy(self) -> int:
+        return len(self._choices) - self.ejected
 
 
 class Upstreams:
     """Every upstream by its name."""
 
-    def __init__(self, rules: Iterable[UpstreamRules]) -> None:
-        self._upstreams = {rule.name: Upstream(rule) for rule in rules}
+    def __init__(
+        self,
+        rules: Iterable[UpstreamRules],
+        observer: Observer | None = None,
+        *,
+        resolve: Resolve = system_resolve,
+    ) -> None:
+        """Read the files of their TLS. Raises OSError when one cannot be used."""
+        self._upstreams = {rule.name: Upstream(rule, observer, resolve=resolve) for rule in rules}
 
     def __getitem__(self, name: str) -> Upstream:
         return self._upstreams[name]
@@ -125,12 +210,11 @@ class Upstreams:
     def __iter__(self) -> Iterator[Upstream]:
         return iter(self._upstreams.values())
 
+    def start(self) -> None:
+        """Begin what runs in the background."""
+        for upstream in self._upstreams.values():
+            upstream.start()
+
     def close(self) -> None:
         for upstream in self._upstreams.values():
             upstream.close()
-
-
-def _address(url: str) -> _Address:
-    parts = urlsplit(url)
-    tls = parts.scheme == "https"
-    return _Address(parts.hostname or "", parts.port or (443 if tls else 80), tls)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from gateway.core.model import Auth
 from gateway.settings.loading import Problem, Source
-from gateway.settings.model import Issuer, Match, Settings
+from gateway.settings.model import Issuer, Match, Settings, Upstream
 
 
 def advice(settings: Settings, source: Source) -> tuple[Problem, ...]:
@@ -51,9 +51,28 @@ def _is_loopback(url: str) -> bool:
 
 def _upstreams(settings: Settings, source: Source) -> Iterator[Problem]:
     used = {route.upstream for route in settings.routes}
-    for name in settings.upstreams:
+    for name, upstream in settings.upstreams.items():
+        where = ("upstreams", name)
         if name not in used:
-            yield source.problem(("upstreams", name), "is used by no route", "remove it, or route to it")
+            yield source.problem(where, "is used by no route", "remove it, or route to it")
+        if not upstream.tls.verify:
+            yield source.problem(
+                (*where, "tls", "verify"),
+                "is false: whoever is in between can read and change every request",
+                "give tls.ca, the authority of its certificate, or tls.server_name",
+            )
+        for key, file in _tls_files(upstream):
+            if not file.is_file():
+                yield source.problem(
+                    (*where, "tls", key), f"names {file}, which is no file", "create it, or mend the path"
+                )
+
+
+def _tls_files(upstream: Upstream) -> Iterator[tuple[str, Path]]:
+    for key in ("ca", "certificate", "key"):
+        file = getattr(upstream.tls, key)
+        if file is not None:
+            yield key, file
 
 
 def _routes(settings: Settings, source: Source) -> Iterator[Problem]:

@@ -25,6 +25,7 @@ from gateway.settings.values import (
     MISTAKE,
     AdminToken,
     ClaimPath,
+    CredentialName,
     Duration,
     HeaderName,
     Host,
@@ -34,13 +35,19 @@ from gateway.settings.values import (
     Method,
     Name,
     Network,
+    Origin,
     PathPattern,
+    PathPrefix,
+    PlainPath,
     PostgresDsn,
     RedisUrl,
     SchemaName,
+    Share,
     Size,
     Text,
     Timeout,
+    UpgradeProtocol,
+    UpstreamHost,
     UpstreamUrl,
     Workers,
     address,
@@ -61,7 +68,7 @@ class Section(BaseModel):
 
 
 class Tls(Section):
-    """A certificate for the gateway's own listener."""
+    """A certificate for the gateway's own listener; read again when its files change."""
 
     certificate: Path | None = None
     """PEM file: the certificate, then its chain."""
@@ -69,17 +76,52 @@ class Tls(Section):
     """PEM file: the certificate's private key."""
 
 
+class Limits(Section):
+    """What one client may take of a worker. Sizes are of the request as it stands on the wire."""
+
+    head_size: Size = size("64KiB")
+    """Request line and all header fields together; more gets 431. Trailers have as much."""
+    header_count: PositiveInt = 100
+    """Header fields of one request; more get 431."""
+    field_size: Size = size("32KiB")
+    """One header field; a longer one gets 431. A token has at most 16 KiB."""
+    target_length: Size = size("8KiB")
+    """Path and query; longer ones get 414."""
+    header_timeout: Timeout = duration("10s")
+    """The longest that a request's head may take from its first byte; then 408."""
+    keepalive_timeout: Timeout = duration("75s")
+    """The longest that a connection may wait for its next request; then it is closed."""
+    keepalive_requests: PositiveInt = 10_000
+    """Requests on one connection; the last one is answered with `Connection: close`."""
+    body_size: Size = size("1GiB")
+    """A request's body, unless the route has a `max_body`; a larger one gets 413."""
+    body_min_rate: Size = size("240B")
+    """Bytes per second that a request's body must bring; slower ones get 408. `0B` asks for none."""
+    response_min_rate: Size = size("240B")
+    """Bytes per second that a client must take of what waits for it, or it is cut off. `0B` asks for none."""
+    rate_grace: Timeout = duration("10s")
+    """How far a body may fall behind these two rates."""
+    connections_per_client: PositiveInt | None = 1000
+    """Connections of one IPv4 address or IPv6 /64; more get 429. Not of trusted proxies; `null`: no limit."""
+    max_connections: PositiveInt = 20_000
+    """Connections of all clients; the next gets 503. Needs as many open files, and more for upstreams."""
+
+
 class Server(Section):
     """The data plane: where clients connect."""
 
     listen: Listen = address("0.0.0.0:8080")
-    """Address and port; port 0 picks a free one."""
+    """Address and port, 0 for a free one; or `unix:` and the path of a Unix socket."""
     workers: Workers = "auto"
     """Processes that serve: a number, or `auto` for one per core."""
+    shutdown_delay: Duration = duration("0s")
+    """When told to stop: how long to be not ready but to serve on, so that load balancers notice."""
+    drain_timeout: Duration = duration("30s")
+    """When told to stop or to reload: how long requests in flight may take before they are cut off."""
     trusted_proxies: tuple[Network, ...] = ()
     """Networks of proxies in front, whose `X-Forwarded-*` are believed; from anyone else they are dropped."""
-    max_field_size: Size = size("32KiB")
-    """The longest request line or header field; longer ones get 431. A token has at most 16 KiB."""
+    limits: Limits = Field(default_factory=Limits)
+    """What one client may take."""
     tls: Tls = Field(default_factory=Tls)
     """Both files, or neither: then the listener speaks plain HTTP."""
 
@@ -88,7 +130,7 @@ class Admin(Section):
     """The control plane: health, metrics and the admin API, on a port of its own."""
 
     listen: Listen = address("127.0.0.1:9901")
-    """Address and port; keep it off the public network."""
+    """Address and port, or `unix:` and a path; keep it off the public network."""
     token: AdminToken | None = None
     """Bearer token for `/v1/*`, of 16 characters or more; without it `/v1/*` is off."""
 
@@ -252,15 +294,81 @@ class Headers(Section):
     """Send the token itself upstream as well."""
 
 
+class UpstreamTls(Section):
+    """How an https upstream is recognised, and how the gateway shows who it is."""
+
+    verify: bool = True
+    """Whether its certificate must be valid, and for its name; `false` trusts whoever answers."""
+    ca: Path | None = None
+    """PEM file of the only authorities to trust; `null`: those of the system."""
+    certificate: Path | None = None
+    """PEM file of the gateway's own certificate, for an upstream that asks for one."""
+    key: Path | None = None
+    """PEM file of its private key; `null` when it is in the same file."""
+    server_name: Host | None = None
+    """The name to ask for (SNI) and to find in its certificate; `null`: the host of the URL."""
+
+
+class HealthCheck(Section):
+    """Asking each endpoint now and then, whether or not there are requests for it; each worker asks."""
+
+    path: PlainPath
+    """Asked with GET; a 2xx in time is healthy."""
+    interval: Timeout = duration("10s")
+    """The time between two checks."""
+    timeout: Timeout = duration("2s")
+    """The longest that a check may take."""
+    healthy_after: PositiveInt = 2
+    """Good answers in a row until an endpoint gets requests again."""
+    unhealthy_after: PositiveInt = 3
+    """Bad or missing answers in a row until it gets none."""
+
+
+class Ejection(Section):
+    """When an endpoint that fails gets no more requests, unless all do.
+
+    A failure is a connection that cannot be opened, or a response that breaks off or is no HTTP.
+    """
+
+    failures: Annotated[int, Field(ge=0)] = 3
+    """Failures in a row; 0 never ejects."""
+    base_time: Timeout = duration("1s")
+    """How long the first time; each time without a success between lasts twice as long."""
+    max_time: Timeout = duration("1m")
+    """The longest time."""
+
+
 class Upstream(Section):
-    """A service behind the gateway."""
+    """A service behind the gateway. Counts are per worker."""
 
     urls: Annotated[tuple[UpstreamUrl, ...], Field(min_length=1)]
-    """Where it listens: scheme, host and port of each instance."""
+    """Its instances: `http://host:port`, `https://host:port`, `unix:/path`. Each address of a name is one."""
     connect_timeout: Timeout = duration("2s")
-    """The longest wait for a connection; then 504."""
+    """The longest wait for a connection to open (then 504), or for one to be free (then 503)."""
     response_timeout: Timeout = duration("30s")
     """The longest wait for the head of the response; then 504."""
+    idle_timeout: Timeout = duration("5m")
+    """The longest silence within a body; nothing else limits how long a response or a stream lasts."""
+    keep_alive: Timeout = duration("4s")
+    """How long an idle connection is kept; less than the upstream keeps it, which is often 5 s."""
+    max_age: Timeout = duration("10m")
+    """How old a connection may become before it is replaced."""
+    max_connections: PositiveInt = 1024
+    """Open connections to each endpoint."""
+    max_pending: Annotated[int, Field(ge=0)] = 1024
+    """Requests that may wait for a connection to an endpoint; more get 503 `overloaded`."""
+    retry_budget: Share = 0.2
+    """Retries as a share of the requests of the last 10 s, but 3 a second at least; 0: none at all."""
+    ejection: Ejection = Field(default_factory=Ejection)
+    """When an endpoint that fails gets no more requests."""
+    health_check: HealthCheck | None = None
+    """Active health checks; `null`: endpoints are judged by their requests alone."""
+    dns_ttl: Timeout = duration("30s")
+    """How often names are looked up again; a look-up that fails keeps the addresses known."""
+    host: UpstreamHost = "preserve"
+    """The Host it is sent: `preserve` the client's, `upstream` for that of the URL, or a host of your own."""
+    tls: UpstreamTls = Field(default_factory=UpstreamTls)
+    """For `https` URLs."""
 
 
 class Match(Section):
@@ -285,6 +393,17 @@ class Require(Section):
     """The only tenant that may pass."""
 
 
+class Credentials(Section):
+    """Where tokens may come from besides Authorization: browsers cannot set it on a WebSocket."""
+
+    cookie: CredentialName | None = None
+    """The name of a cookie. Other sites can make browsers send it: see `allowed_origins`."""
+    query: CredentialName | None = None
+    """The name of a query parameter, of GET requests. URLs end up in other people's logs."""
+    subprotocol: CredentialName | None = None
+    """What announces the token among WebSocket subprotocols, as in `bearer, <token>` or `bearer.<token>`."""
+
+
 class Route(Section):
     """A way through the gateway; the first route that matches a request wins."""
 
@@ -294,10 +413,22 @@ class Route(Section):
     """Which requests it is for."""
     upstream: Text
     """The name of an upstream."""
+    strip_prefix: PathPrefix | None = None
+    """How `match.path` begins; forwarded as `X-Forwarded-Prefix` instead of in the path."""
     auth: Auth = Auth.REQUIRED
     """`required`: a good token. `optional`: none, or a good one. `none`: tokens are not looked at."""
     require: Require = Field(default_factory=Require)
     """What the user must have."""
+    credentials: Credentials = Field(default_factory=Credentials)
+    """Where tokens may come from besides Authorization; removed before a request is forwarded."""
+    allowed_origins: tuple[Origin, ...] = ()
+    """Other sites whose pages may use the cookie for WebSockets and for methods that change something."""
+    upgrade: tuple[UpgradeProtocol, ...] = ("websocket",)
+    """Protocols that a connection may be switched to; `*` any but HTTP itself, `[]` none."""
+    tunnel_timeout: Timeout = duration("1h")
+    """How long a WebSocket, or another switched connection, may be silent both ways."""
+    max_body: Size | None = None
+    """The largest body of a request; a larger one gets 413. `null`: `server.limits.body_size`."""
 
 
 class Settings(Section):

@@ -38,6 +38,7 @@ def findings(data: object) -> Iterator[Finding]:
     yield from _issuers(data)
     yield from _postgres(data)
     yield from _headers(data)
+    yield from _upstreams(data)
     yield from _routes(data)
 
 
@@ -136,6 +137,42 @@ def _headers(data: object) -> Iterator[Finding]:
             )
 
 
+def _upstreams(data: object) -> Iterator[Finding]:
+    upstreams = _mapping(data, "upstreams")
+    for name in _texts(upstreams):
+        tls = _mapping(_mapping(upstreams, name), "tls")
+        if tls.get("key") is not None and tls.get("certificate") is None:
+            yield Finding(("upstreams", name, "tls", "key"), "has no certificate", "give tls.certificate too")
+
+
+def _credentials(index: int, route: Mapping[object, object]) -> Iterator[Finding]:
+    places = [place for place, name in _mapping(route, "credentials").items() if name]
+    if places and route.get("auth") == "none":
+        yield Finding(
+            ("routes", index, "credentials"),
+            "are not looked at where auth is none",
+            "write auth: required or optional, or remove credentials",
+        )
+    if route.get("allowed_origins") and "cookie" not in places:
+        yield Finding(
+            ("routes", index, "allowed_origins"),
+            "are asked for a cookie's sake, and there is none",
+            "give credentials.cookie, or remove allowed_origins",
+        )
+
+
+def _strip_prefix(index: int, route: Mapping[object, object]) -> Iterator[Finding]:
+    prefix, path = route.get("strip_prefix"), _mapping(route, "match").get("path")
+    if not isinstance(prefix, str) or not isinstance(path, str) or not prefix.startswith("/"):
+        return
+    if path != prefix and not path.startswith(f"{prefix}/"):
+        yield Finding(
+            ("routes", index, "strip_prefix"),
+            f"{prefix} is not where {path} begins",
+            "write the first segments of match.path, spelt alike",
+        )
+
+
 def _routes(data: object) -> Iterator[Finding]:
     routes = _mappings(data, "routes")
     upstreams = _texts(_mapping(data, "upstreams"))
@@ -148,6 +185,8 @@ def _routes(data: object) -> Iterator[Finding]:
                 f"there is no upstream {upstream!r}",
                 nearest(upstream, upstreams),
             )
+        yield from _strip_prefix(index, route)
+        yield from _credentials(index, route)
         asked = [key for key, value in _mapping(route, "require").items() if value]
         if route.get("auth") == "none" and asked:
             yield Finding(

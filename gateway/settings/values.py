@@ -6,6 +6,7 @@ A value of the wrong kind raises the error that `mistake` makes: what is wrong, 
 import re
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
@@ -15,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from gateway.core.headers import HOP_BY_HOP, fold
 from gateway.core.reasons import Denial
 from gateway.core.routes import normal_path
+from gateway.core.upgrades import carries_requests
 
 MISTAKE: Final = "setting"
 """The type of the errors that carry our own words."""
@@ -26,6 +28,11 @@ _SIZE: Final = re.compile(r"([0-9]+)(B|KiB|MiB|GiB)")
 _NAME: Final = re.compile(r"[a-z0-9_-]+")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):([0-9]{1,5})")
+# As long as the kernel's `sun_path` takes, its final NUL aside.
+_UNIX: Final = re.compile(r"unix:/[^\x00]{1,106}")
+_AUTHORITY: Final = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?"
+)
 _HOST: Final = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
 _CLAIM_PATH: Final = re.compile(r"[^\s.]+(?:\.[^\s.]+)*")
 _USER_FIELDS: Final = ("id", "tenant", "email", "display_name", "roles", "status")
@@ -87,9 +94,14 @@ def size(default: str) -> int:
 
 
 class Address(str):
-    """Where to listen: `host:port`, an IPv6 host in brackets; port 0 picks a free one."""
+    """Where to listen: `host:port`, an IPv6 host in brackets; port 0 picks a free one. Or `unix:/path`."""
 
     __slots__ = ()
+
+    @property
+    def endpoint(self) -> tuple[str, int] | Path:
+        """Host and port, or the path of a Unix socket."""
+        return Path(self.removeprefix("unix:")) if self.startswith("unix:") else (self.host, self.port)
 
     @property
     def host(self) -> str:
@@ -102,9 +114,14 @@ class Address(str):
 
 
 def _address(value: object) -> Address:
+    if isinstance(value, str) and _UNIX.fullmatch(value):
+        return Address(value)
     match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
     if match is None or int(match[2]) > 65535:
-        raise mistake("must be host:port", "write 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080")
+        raise mistake(
+            "must be host:port, or unix: and a path",
+            "write 127.0.0.1:8080, 0.0.0.0:8080, [::1]:8080 or unix:/run/gateway.sock",
+        )
     return Address(match[0])
 
 
@@ -217,13 +234,61 @@ def _split_url(value: str) -> SplitResult | None:
 
 
 def _upstream_url(value: str) -> str:
+    if _UNIX.fullmatch(value):
+        return value
     url = _split_url(value)
     if url is None or url.path not in ("", "/") or "?" in value:
         raise mistake(
-            "must be an http or https URL of host and port alone",
-            "write http://orders:9000; path and query come from the request",
+            "must be an http or https URL of host and port alone, or unix: and a path",
+            "write http://orders:9000 or unix:/run/orders.sock; path and query come from the request",
         )
     return value.removesuffix("/")
+
+
+def _upstream_host(value: str) -> str:
+    if not _AUTHORITY.fullmatch(value):
+        raise mistake(
+            "must be preserve, upstream, or a host with or without a port",
+            "write preserve to keep the client's Host, upstream to send that of the URL",
+        )
+    return value
+
+
+def _upgrade_protocol(value: str) -> str:
+    protocol = value.lower()
+    if not re.fullmatch(rf"{_TOKEN.pattern}(?:/{_TOKEN.pattern})?", protocol):
+        raise mistake("must be a protocol as Upgrade names it", "write websocket; `*` allows any")
+    if carries_requests(protocol):
+        raise mistake("carries requests that nobody would check", "put an HTTP/2 proxy in front")
+    return protocol
+
+
+def _credential_name(value: str) -> str:
+    # Characters that mean the same in a cookie's name, in a query and in a subprotocol.
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", value):
+        raise mistake("must be a name of letters, digits, `.`, `_` and `-`", "write access_token, or bearer")
+    return value
+
+
+def _origin(value: str) -> str:
+    if not re.fullmatch(rf"https?://{_AUTHORITY.pattern}", value, re.IGNORECASE):
+        raise mistake("must be an origin: scheme, host and port alone", "write https://app.example.com")
+    return value.lower()
+
+
+def _plain_path(value: str) -> str:
+    if not value.startswith("/") or not re.fullmatch(r"[\x21-\x7e]+", value) or "#" in value:
+        raise mistake("must be a path of printable ASCII, with or without a query", "write /healthz")
+    return value
+
+
+def _path_prefix(value: str) -> str:
+    if not value.startswith("/") or value.endswith("/") or "*" in value or "?" in value:
+        raise mistake("must be whole segments of a path, spelt out", "write /api: no `*`, no final slash")
+    try:
+        return normal_path(value)
+    except Denial as denial:
+        raise mistake(f"no request can match this: {denial.detail}", "write the path plainly") from denial
 
 
 def _key_url(value: str) -> str:
@@ -267,7 +332,7 @@ Size: TypeAlias = Annotated[
     WithJsonSchema({"type": "string", "x-kind": "size", "pattern": f"^{_SIZE.pattern}$"}),
 ]
 Listen: TypeAlias = Annotated[
-    Address, PlainValidator(_address), WithJsonSchema({"type": "string", "x-kind": "host:port"})
+    Address, PlainValidator(_address), WithJsonSchema({"type": "string", "x-kind": "host:port or unix:/path"})
 ]
 Workers: TypeAlias = Annotated[
     int | Literal["auto"],
@@ -306,6 +371,27 @@ ClaimPath: TypeAlias = Annotated[
 ]
 UpstreamUrl: TypeAlias = Annotated[
     str, AfterValidator(_upstream_url), WithJsonSchema({"type": "string", "x-kind": "URL", "format": "uri"})
+]
+UpstreamHost: TypeAlias = Annotated[
+    str,
+    AfterValidator(_upstream_host),
+    WithJsonSchema({"type": "string", "x-kind": "preserve, upstream or host"}),
+]
+UpgradeProtocol: TypeAlias = Annotated[str, AfterValidator(_upgrade_protocol)]
+Origin: TypeAlias = Annotated[
+    str, AfterValidator(_origin), WithJsonSchema({"type": "string", "x-kind": "origin"})
+]
+CredentialName: TypeAlias = Annotated[str, AfterValidator(_credential_name)]
+PlainPath: TypeAlias = Annotated[
+    str, AfterValidator(_plain_path), WithJsonSchema({"type": "string", "x-kind": "path", "pattern": "^/"})
+]
+PathPrefix: TypeAlias = Annotated[
+    str, AfterValidator(_path_prefix), WithJsonSchema({"type": "string", "x-kind": "path", "pattern": "^/"})
+]
+Share: TypeAlias = Annotated[
+    float,
+    Field(ge=0, le=1),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1, "x-kind": "number from 0 to 1"}),
 ]
 KeyUrl: TypeAlias = Annotated[
     str, AfterValidator(_key_url), WithJsonSchema({"type": "string", "x-kind": "URL", "format": "uri"})

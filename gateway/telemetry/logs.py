@@ -68,6 +68,18 @@ def dependency_down(dependency: str, detail: str) -> None:
     structlog.get_logger().warning("dependency_down", dependency=dependency, detail=detail)
 
 
+def endpoint_ejected(upstream: str, endpoint: str, detail: str | None, seconds: float | None) -> None:
+    """Log that an endpoint gets no more requests: for a time, or until it is healthy again."""
+    structlog.get_logger().warning(
+        "endpoint_ejected", upstream=upstream, endpoint=endpoint, detail=detail, seconds=seconds
+    )
+
+
+def endpoint_restored(upstream: str, endpoint: str) -> None:
+    """Log that an endpoint gets requests again."""
+    structlog.get_logger().info("endpoint_restored", upstream=upstream, endpoint=endpoint)
+
+
 class RequestLog:
     """A line for each denial, and for each request when the access log is on."""
 
@@ -106,6 +118,10 @@ class RequestLog:
             upstream=upstream,
             request_id=request.id,
         )
+
+    def limit_exceeded(self, limit: str, client: str) -> None:
+        """Log that a client was cut off without an answer."""
+        self._logger.warning("limit_exceeded", limit=limit, client=client)
 
     def finished(self, request: Request, route: str, status: int, seconds: float) -> None:
         if self._access:

@@ -6,7 +6,7 @@ the number of series is bounded whatever a client sends.
 
 from collections.abc import Iterable
 from time import perf_counter
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -27,6 +27,21 @@ NO_ISSUER: Final = "none"
 """The `issuer` label of a request whose token, if any, named no issuer."""
 UNTRUSTED: Final = "untrusted"
 """The `issuer` label of a token whose issuer is not configured."""
+
+Limit: TypeAlias = Literal[
+    "target_length",
+    "field_size",
+    "header_count",
+    "head_size",
+    "header_timeout",
+    "keepalive_requests",
+    "body_size",
+    "body_min_rate",
+    "response_min_rate",
+    "connections_per_client",
+    "max_connections",
+]
+"""What a client can exceed, by the names of the settings."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -54,6 +69,15 @@ class Pool(Protocol):
 
     @property
     def idle(self) -> int: ...
+
+    @property
+    def pending(self) -> int: ...
+
+    @property
+    def healthy(self) -> int: ...
+
+    @property
+    def ejected(self) -> int: ...
 
 
 class Metrics:
@@ -108,7 +132,18 @@ class Metrics:
         )
         self.cache_entries = Gauge("gateway_cache_entries", "Entries of a cache in memory.", ["cache"])
         self.upstream_connections = Gauge(
-            "gateway_upstream_connections", "Connections to an upstream.", ["upstream", "state"]
+            "gateway_upstream_connections",
+            "Connections to an upstream; `pending` are requests that wait for one.",
+            ["upstream", "state"],
+        )
+        self.upstream_endpoints = Gauge(
+            "gateway_upstream_endpoints",
+            "Endpoints of an upstream; the ejected ones get no requests while there are others.",
+            ["upstream", "state"],
+            together="max",
+        )
+        self.upstream_retries = Counter(
+            "gateway_upstream_retries", "Requests sent once more, and why.", ["upstream", "reason"]
         )
         self.broken_responses = Counter(
             "gateway_broken_responses", "Responses that an upstream broke off in the middle.", ["upstream"]
@@ -118,7 +153,20 @@ class Metrics:
             "Requests admitted with a user older than the cache's time, because a store was down.",
             ["issuer"],
         )
+        self.tunnels = Gauge(
+            "gateway_tunnels", "WebSockets and other switched connections that are open.", ["upstream"]
+        )
+        self.tunnels_ended = Counter(
+            "gateway_tunnels_ended",
+            "Switched connections that ended, by what ended them first.",
+            ["upstream", "by"],
+        )
         self.in_flight = Gauge("gateway_in_flight_requests", "Requests being handled.")
+        self.client_connections = Gauge("gateway_client_connections", "Open connections from clients.")
+        self.limits_exceeded = Counter(
+            "gateway_limits_exceeded", "Requests and connections that exceeded a limit.", ["limit"]
+        )
+        self.workers = Gauge("gateway_workers", "Processes that accept connections.")
 
     def snapshot(self) -> list[Snapshot]:
         """Return all metrics as plain data."""
@@ -179,9 +227,25 @@ class Metrics:
     def jwks_refreshed(self, issuer: str, result: Literal["success", "failure"]) -> None:
         self.jwks_refreshes.inc((issuer, result))
 
+    def limit_exceeded(self, limit: Limit) -> None:
+        self.limits_exceeded.inc((limit,))
+
+    def upstream_retried(self, upstream: str, reason: str) -> None:
+        self.upstream_retries.inc((upstream, reason))
+
+    def tunnel_opened(self, upstream: str) -> None:
+        self.tunnels.inc((upstream,))
+
+    def tunnel_ended(self, upstream: str, by: str) -> None:
+        self.tunnels.inc((upstream,), by=-1)
+        self.tunnels_ended.inc((upstream, by))
+
     def watch_upstream(self, pool: Pool) -> None:
         self.upstream_connections.read((pool.name, "active"), lambda: pool.active)
         self.upstream_connections.read((pool.name, "idle"), lambda: pool.idle)
+        self.upstream_connections.read((pool.name, "pending"), lambda: pool.pending)
+        self.upstream_endpoints.read((pool.name, "healthy"), lambda: pool.healthy)
+        self.upstream_endpoints.read((pool.name, "ejected"), lambda: pool.ejected)
 
     def prepare(self, issuers: Iterable[str], reasons: Iterable[Reason]) -> None:
         """Create the series that alerts look at, so that a first failure is a step from zero."""
@@ -189,6 +253,8 @@ class Metrics:
         for issuer in issuers:
             for code in failures:
                 self.lookup_failures.inc((issuer, code), by=0)
+        for limit in get_args(Limit):
+            self.limits_exceeded.inc((limit,), by=0)
 
 
 class MeteredVerifier:

@@ -12,7 +12,7 @@ TOKEN = """
     token_type_invalid algorithm_not_allowed critical_header_unsupported issuer_missing issuer_untrusted
     key_unknown signature_invalid token_expired token_not_yet_valid token_issued_in_future
     token_lifetime_too_long audience_mismatch claim_missing claim_malformed subject_missing
-    subject_malformed token_revoked
+    subject_malformed token_revoked origin_not_allowed
 """
 USER = """
     user_not_found user_deleted user_suspended user_locked user_pending tokens_revoked_before
@@ -21,7 +21,8 @@ USER = """
 POLICY = "scope_insufficient role_missing"
 OURS = "keys_unavailable user_store_unavailable revocation_unavailable overloaded internal_error"
 PROXY = """
-    route_not_found method_not_allowed request_malformed request_too_large upstream_unreachable
+    route_not_found method_not_allowed request_malformed request_too_large target_too_long
+    body_too_large request_timeout connections_exceeded upstream_unreachable
     upstream_timeout upstream_protocol_error
 """
 EVERY_REASON = pytest.mark.parametrize("reason", CATALOGUE.values(), ids=CATALOGUE)

@@ -175,6 +175,20 @@ async def test_forged_identity_does_not_arrive(demo: _Demo, client: ClientSessio
     assert "forged" not in _received(document).values()
 
 
+async def test_a_page_in_a_browser_reaches_websocket_and_events(demo: _Demo, client: ClientSession) -> None:
+    token, gateway = await _token(client, demo, "member"), demo.places["gateway"]
+    websocket = f"{gateway.replace('http', 'ws', 1)}/ws"
+    for url, protocols in ((websocket, ("bearer", token)), (f"{websocket}?access_token={token}", ())):
+        async with client.ws_connect(url, protocols=protocols) as socket:
+            await socket.send_str("hello")
+            assert await socket.receive_str(timeout=5) == "hello"
+            assert socket.protocol == (protocols[0] if protocols else None)
+    async with client.get(f"{gateway}/events?access_token={token}") as events:
+        assert await events.content.readuntil(b"\n\n") == b"id: 1\ndata: event 1\n\n"
+    async with client.get(f"{gateway}/events") as refused:
+        assert refused.status == 401
+
+
 async def test_update_in_postgres_is_honoured_within_the_cache_time(
     demo: _Demo, client: ClientSession
 ) -> None:

@@ -113,11 +113,18 @@ ROWS: Final[dict[str, Row]] = {
         get("/orders/x", scope="orders:write"), issuer="main", route="orders", subject="member"
     ),
     "role_missing": Row(get("/admin/x"), issuer="main", route="admin", subject="member"),
+    "origin_not_allowed": Row(
+        lambda: request_bytes("POST", "/browser/x", b"Cookie: session=" + token(), body=b""), route="browser"
+    ),
     "keys_unavailable": Row(signed(lambda: tokens.claims(iss=KEYLESS_ISSUER)), issuer="keyless"),
     "route_not_found": Row(get("/nowhere"), route="unmatched"),
     "method_not_allowed": Row(get("/read/x", method="POST"), route="read"),
     "request_malformed": Row(get("/private/../x"), route="unmatched"),
     "request_too_large": Row(get("/private/x", b"X-Large: " + b"x" * 40_000), route="unmatched"),
+    "target_too_long": Row(get("/private/" + "x" * 10_000), route="unmatched"),
+    "body_too_large": Row(
+        get("/private/x", b"Content-Length: 5000000000", method="POST"), issuer="main", subject="member"
+    ),
     "upstream_unreachable": Row(get("/gone/x"), route="gone"),
     "upstream_timeout": Row(get("/slow/x"), route="slow", prepare=_no_answer),
     "upstream_protocol_error": Row(get(), issuer="main", subject="member", prepare=_garbage),
@@ -128,6 +135,8 @@ ELSEWHERE: Final = {
     "revocation_unavailable": "needs both stores to be down: the same test",
     "internal_error": "needs a defect: test_a_defect_is_answered_counted_and_logged",
     "overloaded": "needs all connections to be taken: tests/proxy/test_limits.py",
+    "request_timeout": "needs patience: tests/proxy/test_limits.py",
+    "connections_exceeded": "needs connections: tests/proxy/test_limits.py",
 }
 
 

@@ -1,0 +1,72 @@
+"""The certificate of the gateway's own listener, read again when its files change."""
+
+import asyncio
+import ssl
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import structlog
+
+CHECK_SECONDS: Final = 10.0
+"""How often the files are looked at."""
+# OpenSSL asks the terminal for a password of an encrypted key unless one is given; nobody sits there.
+_NO_PASSWORD: Final = ""
+
+_State: TypeAlias = tuple[tuple[int, int, int] | None, ...]
+
+
+class Certificate:
+    """A certificate and its key, in a TLS context that serves whatever was read last.
+
+    Raises OSError when a file cannot be read, `ssl.SSLError` (an OSError too) when the two do not go
+    together.
+    """
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._files = (certificate, key)
+        self._seen = self._state()
+        self.context = self._load()
+
+    async def watch(self, every: float = CHECK_SECONDS) -> None:
+        """Look at the files for ever, each `every` seconds."""
+        while True:
+            await asyncio.sleep(every)
+            self.refresh()
+
+    def refresh(self) -> bool:
+        """Use the files from the next handshake on, if they changed and are good; tell whether they are.
+
+        Files that cannot be used are logged once, and the old certificate stays.
+        """
+        seen = self._state()
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        try:
+            # A context that fails halfway would be left with half a pair: try with another one first.
+            self._load()
+            self.context.load_cert_chain(*self._files, password=_NO_PASSWORD)
+        except OSError as error:
+            structlog.get_logger().error("certificate_refused", file=str(self._files[0]), detail=str(error))
+            return False
+        structlog.get_logger().info("certificate_loaded", file=str(self._files[0]))
+        return True
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(*self._files, password=_NO_PASSWORD)
+        return context
+
+    def _state(self) -> _State:
+        """Return what changes when a file is written, or another is put or linked in its place."""
+        return tuple(map(_fingerprint, self._files))
+
+
+def _fingerprint(file: Path) -> tuple[int, int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

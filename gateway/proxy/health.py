@@ -1,0 +1,47 @@
+"""Active health checks: each endpoint is asked now and then, whether or not requests go there."""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+
+from gateway.core.reasons import Denial
+from gateway.proxy.endpoint import Endpoint
+from gateway.proxy.response_parser import ResponseParser
+from gateway.proxy.rules import HealthCheck
+
+
+async def keep_checking(rules: HealthCheck, endpoints: Callable[[], Iterable[Endpoint]]) -> None:
+    """Check all endpoints, whichever there are at the time, every `interval`, for ever."""
+    while True:
+        await asyncio.gather(*(check(rules, endpoint) for endpoint in endpoints()))
+        # Workers that started together should not ask together.
+        await asyncio.sleep(rules.interval * random.uniform(0.9, 1.1))  # noqa: S311 -- no secret
+
+
+async def check(rules: HealthCheck, endpoint: Endpoint) -> None:
+    """Ask an endpoint once, on a connection of its own: only a 2xx in time is healthy."""
+    try:
+        async with asyncio.timeout(rules.timeout):
+            status = await _ask(rules.path, endpoint)
+    except TimeoutError:
+        endpoint.checked(healthy=False, detail="its health check was not answered in time")
+    except Denial as denial:
+        endpoint.checked(healthy=False, detail=denial.detail)
+    else:
+        healthy = 200 <= status < 300
+        endpoint.checked(healthy=healthy, detail=None if healthy else f"its health check answered {status}")
+
+
+async def _ask(path: str, endpoint: Endpoint) -> int:
+    connection = await endpoint.dial()
+    try:
+        connection.begin(
+            b"GET %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: gateway-health-check\r\nConnection: close\r\n\r\n"
+            % (path.encode("ascii"), endpoint.host or endpoint.origin.authority),
+            ResponseParser(bodiless=False),
+        )
+        while (head := await connection.next_head()).interim:
+            pass
+        return head.status
+    finally:
+        connection.abort()

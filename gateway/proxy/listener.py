@@ -1,0 +1,72 @@
+"""Where the front accepts connections, and how it stops without losing one."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import Final, Self
+
+from gateway import sockets
+from gateway.proxy.certificate import Certificate
+from gateway.proxy.server import Front
+
+CONNECT_SECONDS: Final = 0.1
+"""How long a TCP handshake under way may take when a socket closes for good."""
+HANDSHAKE_SECONDS: Final = 1.0
+"""How long a TLS handshake under way may take then."""
+
+
+class FrontListener:
+    """The front on its sockets, and on the connections that wait in their queues when it closes."""
+
+    def __init__(
+        self, server: Front, listeners: Sequence[socket.socket], certificate: Certificate | None
+    ) -> None:
+        self.server = server
+        self._tls = None if certificate is None else certificate.context
+        self._handshake_timeout = None if certificate is None else server.limits.header_timeout
+        # The event loop closes the sockets it is given; with these, their queues outlive that.
+        self._queues = [listener.dup() for listener in listeners]
+        self._accepting: list[asyncio.Server] = []
+
+    @classmethod
+    async def open(
+        cls, server: Front, listeners: Sequence[socket.socket], certificate: Certificate | None
+    ) -> Self:
+        """Start to accept connections."""
+        front = cls(server, listeners, certificate)
+        loop = asyncio.get_running_loop()
+        for listener in listeners:
+            accepting = await loop.create_server(
+                server,
+                sock=listener,
+                ssl=front._tls,
+                ssl_handshake_timeout=front._handshake_timeout,
+                backlog=sockets.BACKLOG,
+            )
+            front._accepting.append(accepting)
+        return front
+
+    async def refuse(self) -> None:
+        """Let no connection begin any more, and those that are beginning finish."""
+        for queue in self._queues:
+            sockets.refuse(queue)
+        await asyncio.sleep(CONNECT_SECONDS)
+
+    async def finish_handshakes(self) -> None:
+        """Let TLS handshakes under way finish: until then, the server does not know the connection."""
+        if self._tls is not None:
+            await asyncio.sleep(HANDSHAKE_SECONDS)
+
+    async def close(self) -> None:
+        """Stop to accept; connections that were made before are served."""
+        for accepting in self._accepting:
+            accepting.close()
+        waiting = [connection for queue in self._queues for connection in sockets.take_queue(queue)]
+        for queue in self._queues:
+            queue.close()
+        self._accepting, self._queues = [], []
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(
+            *(loop.connect_accepted_socket(self.server, sock, ssl=self._tls) for sock in waiting),
+            return_exceptions=True,  # a client that left, or did not finish its TLS handshake
+        )

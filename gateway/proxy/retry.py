@@ -1,0 +1,52 @@
+"""How many requests may be sent once more: a share of all, so that retries never multiply an outage."""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+WINDOW_SECONDS: Final = 10
+LEAST_PER_SECOND: Final = 3
+"""Retries allowed however few requests there are: a share of few is none."""
+
+
+@dataclass(slots=True)
+class _Second:
+    number: int
+    requests: int = 0
+    retries: int = 0
+
+
+class RetryBudget:
+    """Retries as a share of the requests in a sliding window. Instants are seconds of any one clock."""
+
+    def __init__(self, share: float) -> None:
+        """`share` 0 allows none at all."""
+        self._share = share
+        self._seconds: deque[_Second] = deque()
+
+    def requested(self, now: float) -> None:
+        """Count a request."""
+        self._current(now).requests += 1
+
+    def spend(self, now: float) -> bool:
+        """Count a retry, if there is one left; tells whether there was."""
+        current = self._current(now)
+        if not self._share:
+            return False
+        requests = sum(second.requests for second in self._seconds)
+        retries = sum(second.retries for second in self._seconds)
+        if retries >= max(self._share * requests, LEAST_PER_SECOND * WINDOW_SECONDS):
+            return False
+        current.retries += 1
+        return True
+
+    def _current(self, now: float) -> _Second:
+        number = int(now)
+        seconds = self._seconds
+        if seconds and seconds[-1].number == number:
+            return seconds[-1]
+        while seconds and seconds[0].number <= number - WINDOW_SECONDS:
+            seconds.popleft()
+        current = _Second(number)
+        seconds.append(current)
+        return current

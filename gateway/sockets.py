@@ -1,0 +1,159 @@
+"""Listening sockets, bound apart from serving, so that processes can share them and hand them on.
+
+Several sockets may be bound to one TCP address with SO_REUSEPORT; the kernel spreads new connections
+over those that listen, and each keeps a queue of its own.
+"""
+
+import ctypes
+import socket
+import stat
+import struct
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, TypeAlias
+
+Endpoint: TypeAlias = tuple[str, int] | Path
+"""Where to listen: a host, which may have several addresses, with a port, or the path of a Unix socket."""
+
+_Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+
+BACKLOG: Final = 1024
+"""Connections that may wait in a socket's queue until they are accepted."""
+
+# Linux, asm-generic/socket.h; Python has no name for it.
+_SO_ATTACH_FILTER: Final = 26
+# A classic BPF program over the TCP header (linux/filter.h): drop what has the flag SYN, keep the rest.
+_NO_SYN: Final = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # load the byte with the flags
+        (0x45, 0, 1, 0x02),  # SYN set? next, else skip one
+        (0x06, 0, 0, 0),  # drop
+        (0x06, 0, 0, 0xFFFFFFFF),  # keep
+    )
+)
+
+
+def bind(endpoint: Endpoint) -> tuple[socket.socket, ...]:
+    """Bind a socket to each address of an endpoint; port 0 takes a free one. They do not listen yet.
+
+    Raises OSError when an address is taken, even by a socket that would share it: two gateways on one
+    port would each get half of the requests.
+    """
+    if isinstance(endpoint, Path):
+        return (_bind_path(endpoint),)
+    host, port = endpoint
+    addresses = dict.fromkeys(
+        (family, address)
+        for family, _, _, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    )
+    bound: list[socket.socket] = []
+    try:
+        for family, address in addresses:
+            with _bind(family, address, share=False) as probe:
+                free = probe.getsockname()
+            bound.append(_bind(family, free, share=True))
+    except OSError as error:
+        close(bound)
+        raise OSError(error.errno, f"{host}:{port} cannot be listened on: {error.strerror}") from error
+    return tuple(bound)
+
+
+def beside(bound: Iterable[socket.socket]) -> tuple[socket.socket, ...]:
+    """Bind more sockets to the same addresses; a Unix socket cannot be bound twice, and is shared.
+
+    Raises OSError.
+    """
+    return tuple(
+        one if one.family == socket.AF_UNIX else _bind(one.family, one.getsockname(), share=True)
+        for one in bound
+    )
+
+
+def refuse(listener: socket.socket) -> None:
+    """Let no new connection begin; handshakes under way may still finish, and their connections are queued.
+
+    A connection that arrives after the queue was emptied and before the socket is closed would be reset
+    with its request, so whoever closes a socket for good does this first, waits for a moment, and then
+    takes the queue. It is for all processes that share the socket. A Unix socket needs none of it: once
+    its file is gone, nobody finds it.
+    """
+    if listener.family == socket.AF_UNIX:
+        return
+    instructions = ctypes.create_string_buffer(_NO_SYN)
+    program = struct.pack("HP", len(_NO_SYN) // 8, ctypes.addressof(instructions))
+    # Where this does not exist, or is forbidden, the moment between the last two steps must be short enough.
+    with suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def take_queue(listener: socket.socket) -> list[socket.socket]:
+    """Accept every connection that waits: when the last process closes the socket, the rest are reset."""
+    waiting = []
+    listener.settimeout(0)
+    # An OSError is the end of the queue, a connection that broke while it waited, or no more descriptors.
+    with suppress(OSError):
+        while True:
+            waiting.append(listener.accept()[0])
+    return waiting
+
+
+def close(sockets: Iterable[socket.socket]) -> None:
+    """Close this process's hold on sockets."""
+    for one in sockets:
+        one.close()
+
+
+def remove(endpoint: Endpoint) -> None:
+    """Remove the file of a Unix socket; to be called before it is closed, when it is surely still ours."""
+    if isinstance(endpoint, Path):
+        endpoint.unlink(missing_ok=True)
+
+
+def url(scheme: str, sockets: Sequence[socket.socket]) -> str:
+    """Return a URL that reaches the first socket; one that listens everywhere is reached on loopback."""
+    if sockets[0].family == socket.AF_UNIX:
+        return f"unix:{sockets[0].getsockname()}"
+    host, port = sockets[0].getsockname()[:2]
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- recognised, not bound
+    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
+
+
+def _bind(family: int, address: _Address, *, share: bool) -> socket.socket:
+    one = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        one.bind(address)
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
+def _bind_path(path: Path) -> socket.socket:
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_abandoned(path)
+        one.bind(str(path))
+    except OSError as error:
+        one.close()
+        raise OSError(error.errno, f"unix:{path} cannot be listened on: {error.strerror}") from error
+    return one
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove a Unix socket that a process left behind; one that somebody listens on stays."""
+    if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()

@@ -1,0 +1,97 @@
+"""Questions that one worker asks and all of them answer: the whole gateway's metrics and readiness."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.telemetry.series import Counter, Snapshot, add_up
+from gateway.workers.messages import Message, pack
+from gateway.workers.process import Process
+
+GATHER_SECONDS: Final = 1.0
+"""How long a worker may take to answer; then the numbers that it told last count."""
+
+
+@dataclass(eq=False, slots=True)
+class _Question:
+    """What a worker asked, and who has not answered yet."""
+
+    kind: str
+    asker: Process
+    number: int
+    waiting: set[Process]
+    deadline: float
+    answers: list[object] = field(default_factory=list)
+
+
+class Census:
+    """Gathers answers for the processes that there are, and keeps what ended ones had counted."""
+
+    def __init__(self, processes: Callable[[], Sequence[Process]]) -> None:
+        self._processes = processes
+        self._questions: dict[int, _Question] = {}
+        self._last = 0
+        self._ended: list[Snapshot] = []
+        self.restarts = Counter(
+            "gateway_worker_restarts", "Workers started because another had ended unasked."
+        )
+        self.restarts.inc(by=0)
+
+    def ask(self, asker: Process, message: Message) -> None:
+        """Put a worker's question to all others that serve."""
+        if message.kind == "totals":
+            asker.remember(message.body)
+        others = {each for each in self._processes() if each is not asker and each.ready}
+        deadline = time.monotonic() + GATHER_SECONDS
+        self._last += 1
+        question = _Question(message.kind, asker, message.number, others, deadline)
+        self._questions[self._last] = question
+        kind = "counted" if message.kind == "totals" else message.kind
+        for other in others:
+            other.tell(Message(kind, None, self._last))
+        self._finish_if_complete(self._last)
+
+    def answer(self, process: Process, message: Message) -> None:
+        """Take one worker's answer."""
+        question = self._questions.get(message.number)
+        if question is None:
+            return
+        if question.kind == "totals":
+            process.remember(message.body)
+        question.answers.append(message.body)
+        question.waiting.discard(process)
+        self._finish_if_complete(message.number)
+
+    def close_book_on(self, process: Process) -> None:
+        """Keep the numbers of a process that has ended, and expect no answer from it."""
+        counted = [snapshot for snapshot in process.counted if snapshot.kind != "gauge"]
+        self._ended = add_up([self._ended, counted])
+        for number, question in list(self._questions.items()):
+            question.waiting.discard(process)
+            self._finish_if_complete(number)
+
+    @property
+    def deadlines(self) -> Iterator[float]:
+        for question in self._questions.values():
+            yield question.deadline
+
+    def give_up_waiting(self, now: float) -> None:
+        """Answer the questions that have waited long enough with what there is."""
+        for number, question in list(self._questions.items()):
+            if question.deadline <= now:
+                question.waiting.clear()
+                self._finish_if_complete(number)
+
+    def _finish_if_complete(self, number: int) -> None:
+        question = self._questions[number]
+        if question.waiting:
+            return
+        del self._questions[number]
+        body = pack(self._totals()) if question.kind == "totals" else question.answers
+        question.asker.tell(Message("answer", body, question.number))
+
+    def _totals(self) -> list[Snapshot]:
+        return add_up(
+            [self._ended, [self.restarts.snapshot()], *(process.counted for process in self._processes())]
+        )

@@ -1,0 +1,142 @@
+"""The supervisor's end of one worker process: its life, and the conversation with it."""
+
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from gateway.telemetry.series import Snapshot
+from gateway.workers.messages import Message, decode, encode, unpack
+
+CRASHED: Final = 70
+"""The exit code of a worker that failed by a fault of ours (sysexits.h: EX_SOFTWARE)."""
+_READ: Final = 256 * 1024
+
+
+@dataclass(eq=False, slots=True)
+class Process:
+    """A worker that was started and has not been waited for."""
+
+    pid: int
+    channel: socket.socket
+    started: float = field(default_factory=time.monotonic)
+    ready: bool = False
+    deaf: bool = False
+    """True once nothing more comes from it."""
+    leaving: bool = False
+    """True once it was told to end."""
+    kill_at: float | None = None
+    """When it is ended by force."""
+    failure: str | None = None
+    """Why it cannot start, in its own words."""
+    urls: tuple[str, str] = ("", "")
+    """Where it is reached: the front and the admin port."""
+    _counted: Any = ()  # rows of `messages.pack`, unpacked when they are needed
+    _incoming: bytearray = field(default_factory=bytearray)
+    _outgoing: bytearray = field(default_factory=bytearray)
+
+    @property
+    def unsent(self) -> bool:
+        return bool(self._outgoing)
+
+    @property
+    def counted(self) -> list[Snapshot]:
+        """The last metrics that it told."""
+        return unpack(self._counted)
+
+    def remember(self, rows: object) -> None:
+        """Keep the metrics that it told."""
+        self._counted = rows
+
+    def tell(self, message: Message) -> None:
+        """Send a message, at once if there is room, else with `flush`."""
+        self._outgoing += encode(message)
+        self.flush()
+
+    def flush(self) -> None:
+        try:
+            while self._outgoing:
+                del self._outgoing[: self.channel.send(self._outgoing)]
+        except BlockingIOError:
+            return
+        except OSError:
+            # It has ended: nobody reads this any more.
+            self._outgoing.clear()
+
+    def receive(self) -> list[Message]:
+        """Return the messages that have arrived; at their end it is `deaf`."""
+        try:
+            while data := self.channel.recv(_READ):
+                self._incoming += data
+            self.deaf = True
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.deaf = True
+        *lines, rest = self._incoming.split(b"\n")
+        self._incoming = rest
+        return [decode(bytes(line)) for line in lines]
+
+    def end_by_force(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def exit_status(self) -> str | None:
+        """Wait for it without blocking; return how it ended, None while it runs."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid == 0:
+            return None
+        code = os.waitstatus_to_exitcode(status)
+        return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+def fork(body: Callable[[socket.socket], None], forget: Callable[[], None]) -> Process:
+    """Start a process that calls `forget`, to close what it must not hold, and then `body` with its channel.
+
+    Raises OSError when the system has no room for another process.
+    """
+    ours, theirs = socket.socketpair()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
+    if pid == 0:
+        # Nothing of the supervisor's stack may run on in the child: no `finally`, no exit handler.
+        os._exit(_child(body, theirs, [ours], forget))
+    theirs.close()
+    ours.setblocking(False)  # noqa: FBT003 -- the signature of sockets
+    return Process(pid, ours)
+
+
+def _child(
+    body: Callable[[socket.socket], None],
+    channel: socket.socket,
+    unused: Iterable[socket.socket],
+    forget: Callable[[], None],
+) -> int:
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        for each in unused:
+            each.close()
+        forget()
+        body(channel)
+    except BaseException:  # noqa: BLE001 -- the outermost place of this process
+        traceback.print_exc()
+        return CRASHED
+    else:
+        return 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()

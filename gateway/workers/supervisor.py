@@ -1,0 +1,349 @@
+"""The supervisor: starts workers, restarts those that crash, replaces them on SIGHUP, ends them in order."""
+
+import selectors
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+import structlog
+
+from gateway import sockets
+from gateway.workers.census import Census
+from gateway.workers.generation import Generation, Slot
+from gateway.workers.messages import Message
+from gateway.workers.notify import Notifier
+from gateway.workers.process import Process, fork
+from gateway.workers.worker import Plan, work
+
+FIRST_DELAY_SECONDS: Final = 0.1
+LONGEST_DELAY_SECONDS: Final = 5.0
+STABLE_SECONDS: Final = 10.0
+"""A worker that lived this long is restarted without delay again when it ends."""
+FORCE_SECONDS: Final = 5.0
+"""How much longer than its drain a worker may take to end."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class PlanRefused(Exception):
+    """A configuration that cannot be used; `problems` says why, a line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class StartFailed(Exception):
+    """The first workers could not start."""
+
+
+class Supervisor:
+    """One gateway's processes.
+
+    `reread` reads the configuration again, or raises `PlanRefused`; `announce` is told where the gateway
+    is reached once all its workers serve.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        reread: Callable[[], Plan],
+        announce: Callable[[str, str], None],
+        notifier: Notifier | None = None,
+    ) -> None:
+        self._plan = plan
+        self._reread = reread
+        self._announce = announce
+        self._notifier = notifier or Notifier()
+        self._selector = selectors.DefaultSelector()
+        self._signals: deque[int] = deque()
+        self._bell = socket.socketpair()
+        for end in self._bell:
+            end.settimeout(0)
+        self._processes: list[Process] = []
+        self._current = Generation(plan, [], released=True)  # nothing bound yet
+        self._next: Generation | None = None
+        self._announced = False
+        self._reload_again = False
+        """A reload was asked for while another was under way."""
+        self._stopping = False
+        self._drain_at: float | None = None
+        self._census = Census(lambda: self._processes)
+
+    def run(self) -> None:
+        """Serve until told to stop.
+
+        Raises OSError when an address cannot be listened on, `StartFailed` when a first worker cannot
+        start.
+        """
+        with self._listening_to_signals():
+            try:
+                self._current = Generation.bind(self._plan)
+                self._start_all(self._current)
+                while self._processes or not self._stopping:
+                    self._turn()
+            finally:
+                for process in self._processes:
+                    process.end_by_force()
+                self._current.release()
+
+    # The loop ------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        for key, mask in self._selector.select(self._patience()):
+            process = key.data
+            if process is None:
+                self._bell[0].recv(4096)
+                continue
+            if mask & selectors.EVENT_WRITE:
+                process.flush()
+            if mask & selectors.EVENT_READ and not process.deaf:
+                self._hear(process)
+        while self._signals:
+            self._obey(self._signals.popleft())
+        self._do_what_is_due(time.monotonic())
+        for process in self._processes:
+            self._expect(process)
+
+    def _expect(self, process: Process) -> None:
+        """Wake up when there is something to read, or room for what is unsent."""
+        if not process.deaf:
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if process.unsent else 0)
+            if self._selector.get_key(process.channel).events != events:
+                self._selector.modify(process.channel, events, process)
+
+    def _patience(self) -> float | None:
+        """Return the seconds until something is due; None when nothing is."""
+        times = list(self._census.deadlines)
+        times += [process.kill_at for process in self._processes if process.kill_at is not None]
+        if self._drain_at is not None:
+            times.append(self._drain_at)
+        if not self._stopping:
+            times += [slot.start_at for slot in self._current.slots if slot.start_at is not None]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _do_what_is_due(self, now: float) -> None:
+        self._census.give_up_waiting(now)
+        for process in self._processes:
+            if process.kill_at is not None and process.kill_at <= now:
+                log.warning("worker_killed", pid=process.pid, detail="it did not end in time")
+                process.kill_at = None
+                process.end_by_force()
+        if self._drain_at is not None and self._drain_at <= now:
+            self._drain_at = None
+            self._leave()
+        if not self._stopping:
+            for slot in self._current.slots:
+                if slot.start_at is not None and slot.start_at <= now:
+                    self._restart(slot, now)
+
+    def _restart(self, slot: Slot, now: float) -> None:
+        try:
+            self._start(self._current, slot)
+        except OSError as error:
+            slot.start_at = now + LONGEST_DELAY_SECONDS
+            log.warning("worker_not_started", detail=str(error), restart_seconds=LONGEST_DELAY_SECONDS)
+        else:
+            self._census.restarts.inc()
+
+    # Signals -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _listening_to_signals(self) -> Iterator[None]:
+        """Collect signals while the context lasts; each wakes the loop up."""
+        bell, rope = self._bell
+        self._selector.register(bell, selectors.EVENT_READ, None)
+
+        def note(number: int, _: FrameType | None) -> None:
+            self._signals.append(number)
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+        before = {number: signal.signal(number, note) for number in numbers}
+        wakeup = signal.set_wakeup_fd(rope.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._close_own()
+
+    def _obey(self, number: int) -> None:
+        if number == signal.SIGCHLD:
+            self._wait_for_ended()
+        elif number == signal.SIGHUP:
+            self._reload()
+        elif self._stopping:
+            for process in self._processes:
+                process.end_by_force()
+        else:
+            self._stop(signal.Signals(number).name)
+
+    # Workers -------------------------------------------------------------------------------------
+
+    def _start_all(self, generation: Generation) -> None:
+        for slot in generation.slots:
+            self._start(generation, slot)
+
+    def _start(self, generation: Generation, slot: Slot) -> None:
+        successor = generation.taken_over and generation is self._next
+
+        def body(channel: socket.socket) -> None:
+            work(generation.plan, slot.listeners, channel, successor=successor)
+
+        def forget() -> None:
+            self._close_own()
+            for process in self._processes:
+                process.channel.close()
+            own = {*slot.listeners.front, *slot.listeners.admin}
+            for each in filter(None, (self._current, self._next)):
+                sockets.close(one for one in each.sockets if one not in own)
+
+        slot.start_at = None
+        slot.process = process = fork(body, forget)
+        self._processes.append(process)
+        self._selector.register(process.channel, selectors.EVENT_READ, process)
+
+    def _close_own(self) -> None:
+        self._selector.close()
+        for end in self._bell:
+            end.close()
+
+    def _hear(self, process: Process) -> None:
+        messages = process.receive()
+        if process.deaf:
+            self._selector.unregister(process.channel)
+        for message in messages:
+            match message.kind:
+                case "ready":
+                    process.ready = True
+                    process.urls = (message.body[0], message.body[1])
+                    self._check_ready()
+                case "failed":
+                    process.failure = message.body
+                case "counted":
+                    process.remember(message.body)
+                case "totals" | "readiness":
+                    self._census.ask(process, message)
+                case "answer":
+                    self._census.answer(process, message)
+
+    def _check_ready(self) -> None:
+        """See whether all of a generation serve, so that the one before can go."""
+        if self._next is not None and self._next.ready:
+            before, self._current, self._next = self._current, self._next, None
+            before.release(keeper=self._current)
+            self._drain(before, self._current)
+            log.info("reloaded", listen=self._urls[0], admin=self._urls[1], workers=len(self._current.slots))
+            self._say_ready()
+        elif self._current.ready and not self._announced:
+            self._announced = True
+            self._announce(*self._urls)
+            self._say_ready()
+
+    def _wait_for_ended(self) -> None:
+        for process in list(self._processes):
+            how = process.exit_status()
+            if how is None:
+                continue
+            if not process.deaf:
+                # What it said last: its numbers, or why it could not start.
+                self._hear(process)
+            if not process.deaf:
+                self._selector.unregister(process.channel)
+            process.channel.close()
+            self._processes.remove(process)
+            self._census.close_book_on(process)
+            self._bury(process, process.failure or how)
+
+    def _bury(self, process: Process, why: str) -> None:
+        """Do what the end of a worker asks for."""
+        if process.leaving:
+            log.info("worker_ended", pid=process.pid, how=why)
+        elif self._next is not None and self._next.slot_of(process) is not None:
+            self._give_up_next(why)
+        elif not self._announced:
+            raise StartFailed(why)
+        elif not self._stopping and (slot := self._current.slot_of(process)) is not None:
+            now = time.monotonic()
+            slot.process = None
+            slot.failures = 1 if now - process.started >= STABLE_SECONDS else slot.failures + 1
+            delay = min(FIRST_DELAY_SECONDS * 2 ** (slot.failures - 1), LONGEST_DELAY_SECONDS)
+            slot.start_at = now + delay
+            log.error("worker_crashed", pid=process.pid, how=why, restart_seconds=delay)
+
+    def _drain(self, generation: Generation, successor: Generation | None = None) -> None:
+        """Let a generation finish what is in flight, and end."""
+        taken_over = set() if successor is None else set(successor.sockets)
+        for slot in generation.slots:
+            if slot.process is not None:
+                last = taken_over.isdisjoint(slot.listeners.front)
+                slot.process.leaving = True
+                slot.process.kill_at = time.monotonic() + generation.plan.drain_timeout + FORCE_SECONDS
+                slot.process.tell(Message("drain", last))
+
+    # Reload --------------------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        if self._stopping:
+            return
+        if self._next is not None or not self._announced:
+            self._reload_again = True
+            return
+        self._notifier.reloading()
+        try:
+            plan = self._reread()
+            self._next = Generation.bind(plan, self._current)
+            self._start_all(self._next)
+        except PlanRefused as refused:
+            self._keep_current(refused.problems)
+        except OSError as error:
+            self._give_up_next(str(error))
+
+    def _give_up_next(self, why: str) -> None:
+        """End the workers that were to take over."""
+        generation, self._next = self._next, None
+        if generation is not None:
+            for process in generation.processes:
+                process.leaving = True
+                process.end_by_force()
+            generation.release(keeper=self._current)
+        self._keep_current([why])
+
+    def _keep_current(self, problems: Sequence[str]) -> None:
+        log.error("reload_refused", problems=problems, detail="the configuration before stays in force")
+        self._say_ready()
+
+    def _say_ready(self) -> None:
+        """Tell that start or reload is over, and begin the next reload if one was asked for meanwhile."""
+        self._notifier.ready(f"listening on {self._urls[0]}, admin on {self._urls[1]}")
+        if self._reload_again:
+            self._reload_again = False
+            self._reload()
+
+    @property
+    def _urls(self) -> tuple[str, str]:
+        return next((process.urls for process in self._current.processes if process.ready), ("", ""))
+
+    # Stop ----------------------------------------------------------------------------------------
+
+    def _stop(self, name: str) -> None:
+        log.info("stopping", signal=name)
+        self._notifier.stopping()
+        self._stopping = True
+        if self._next is not None:
+            self._give_up_next("the gateway stops")
+        for process in self._current.processes:
+            process.tell(Message("retire"))
+        self._drain_at = time.monotonic() + self._current.plan.shutdown_delay
+
+    def _leave(self) -> None:
+        """Stop accepting, everywhere."""
+        # Each worker is the last to hold its sockets then, and empties their queues.
+        self._current.release()
+        self._drain(self._current)

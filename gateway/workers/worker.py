@@ -1,0 +1,178 @@
+"""A worker process: one event loop that serves until the supervisor, or its end, says otherwise."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+import uvloop
+
+from gateway.admin.health import Crew, Finding, Readiness
+from gateway.app import Listeners, Running
+from gateway.proxy.server import ParserMissing
+from gateway.sockets import Endpoint
+from gateway.telemetry.series import Snapshot
+from gateway.workers.messages import Message, decode, encode, pack, unpack
+
+READY_SECONDS: Final = 30.0
+"""How long a successor may take until its dependencies let it serve."""
+COUNT_SECONDS: Final = 1.0
+"""How often a worker tells its numbers unasked: what it counts in between is lost when it crashes."""
+ANSWER_SECONDS: Final = 2.0
+"""How long the supervisor may take to answer."""
+READY_TICK_SECONDS: Final = 0.1
+MAX_LINE: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a configuration asks of the processes."""
+
+    workers: int
+    listen: Endpoint
+    admin: Endpoint
+    shutdown_delay: float
+    """Seconds between being told to stop and to stop accepting."""
+    drain_timeout: float
+    """Seconds that what is in flight may take after that."""
+    serve: Callable[[Listeners, Crew], AbstractAsyncContextManager[Running]]
+    """Runs the gateway on given sockets; called in each worker."""
+
+
+class NotReady(Exception):
+    """The dependencies of a worker did not let it serve in time."""
+
+
+def work(plan: Plan, listeners: Listeners, channel: socket.socket, *, successor: bool) -> None:
+    """Serve until told to drain, or until the supervisor is gone.
+
+    A `successor`, which is to replace a worker that serves, is ready only once its dependencies are;
+    any other serves at once, and tells at `/readyz` what is missing.
+    """
+    # Those sent to the whole process group are the supervisor's to act upon.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_work(plan, listeners, channel, successor=successor))
+
+
+async def _work(plan: Plan, listeners: Listeners, channel: socket.socket, *, successor: bool) -> None:
+    link = Link(*await asyncio.open_connection(sock=channel, limit=MAX_LINE))
+    # Sent to this process alone, it asks for another in its place: the supervisor starts one.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, link.drain.set)
+    try:
+        async with plan.serve(listeners, link) as running:
+            if successor:
+                await until_ready(running)
+            link.tell(Message("ready", [running.url, running.admin_url]))
+            async with asyncio.TaskGroup() as tasks:
+                others = [tasks.create_task(link.listen(running)), tasks.create_task(link.count(running))]
+                await link.drain.wait()
+                await running.drain(plan.drain_timeout, last=link.last)
+                link.tell(Message("counted", pack(running.metrics.snapshot())))
+                for task in others:
+                    task.cancel()
+    except (OSError, ParserMissing, NotReady) as error:
+        link.tell(Message("failed", str(error)))
+    await link.close()
+
+
+async def until_ready(running: Running) -> None:
+    """Wait until the dependencies let it serve. Raises `NotReady`."""
+    deadline = asyncio.get_running_loop().time() + READY_SECONDS
+    while not (state := await running.admin.readiness()).serves:
+        if asyncio.get_running_loop().time() > deadline:
+            found = state.dependencies.items()
+            down = [f"{name}: {finding.detail}" for name, finding in found if finding.status == "down"]
+            raise NotReady(f"not ready after {READY_SECONDS:g} s: {', '.join(down)}")
+        await asyncio.sleep(READY_TICK_SECONDS)
+
+
+class Link:
+    """A worker's end of the conversation; what it asks, it asks all the gateway's processes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._questions: dict[int, asyncio.Future[object]] = {}
+        self._number = 0
+        self.drain = asyncio.Event()
+        """Set once the worker is to end."""
+        self.last = False
+        """Whether nobody takes over its sockets then."""
+
+    def tell(self, message: Message) -> None:
+        """Send a message; without a supervisor nobody is told."""
+        if not self._writer.is_closing():
+            self._writer.write(encode(message))
+
+    async def listen(self, running: Running) -> None:
+        """Do as the supervisor says; without a supervisor, end."""
+        while line := await self._reader.readline():
+            message = decode(line)
+            match message.kind:
+                case "retire":
+                    running.retire()
+                case "drain":
+                    self.last = message.body
+                    self.drain.set()
+                case "counted":
+                    self.tell(Message("answer", pack(running.metrics.snapshot()), message.number))
+                case "readiness":
+                    state = await running.admin.readiness()
+                    findings = {
+                        name: [found.status, found.detail] for name, found in state.dependencies.items()
+                    }
+                    self.tell(Message("answer", [state.status, findings], message.number))
+                case "answer":
+                    question = self._questions.get(message.number)
+                    if question is not None and not question.done():
+                        question.set_result(message.body)
+        if not self.drain.is_set():
+            # The supervisor is gone, and nobody will follow.
+            self.last = True
+            self.drain.set()
+
+    async def count(self, running: Running) -> None:
+        """Tell the numbers now and then, so that a crash loses few."""
+        while True:
+            await asyncio.sleep(COUNT_SECONDS)
+            self.tell(Message("counted", pack(running.metrics.snapshot())))
+
+    async def close(self) -> None:
+        self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()
+
+    # The crew ------------------------------------------------------------------------------------
+
+    async def totals(self, own: Sequence[Snapshot]) -> Sequence[Snapshot]:
+        answer = await self._ask("totals", pack(own))
+        return unpack(answer) if isinstance(answer, list) else own
+
+    async def readiness(self) -> Sequence[Readiness]:
+        answer = await self._ask("readiness", None)
+        if not isinstance(answer, list):
+            return []
+        return [
+            Readiness(status, {name: Finding(*found) for name, found in findings.items()})
+            for status, findings in answer
+        ]
+
+    async def _ask(self, kind: str, body: object) -> object:
+        """Return the answer, or None when there is none in time."""
+        self._number += 1
+        number = self._number
+        question: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._questions[number] = question
+        self.tell(Message(kind, body, number))
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await question
+        except TimeoutError:
+            return None
+        finally:
+            self._questions.pop(number, None)

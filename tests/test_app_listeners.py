@@ -1,0 +1,45 @@
+"""The last moments of a gateway's sockets."""
+
+import asyncio
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gateway.app import serve
+from gateway.settings import Settings
+from tests.harness import configuration
+from tests.sockets import RawClient, RawUpstream, request_bytes
+
+
+async def test_a_connection_that_waits_in_the_queue_when_the_gateway_stops_is_served(
+    tmp_path: Path, dsn: str, redis_url: str
+) -> None:
+    async with RawUpstream() as upstream:
+        settings = configuration(tmp_path, upstream.url, dsn, redis_url, "gateway:")
+        async with serve(Settings.model_validate(settings)) as running:
+            parts = urlsplit(running.url)
+            # The kernel makes the connection; the event loop has no chance to accept it before the exit.
+            queued = socket.create_connection((parts.hostname, parts.port))
+            queued.sendall(request_bytes("GET", "/public/x"))
+        client = RawClient(*await asyncio.open_connection(sock=queued))
+        response = await client.response()
+        assert response is not None
+        assert (response.status, response.content) == (200, b"ok")
+        assert response.values(b"connection") == [b"close"]
+        await client.close()
+
+
+async def test_a_path_in_front_is_removed_at_the_end(tmp_path: Path, dsn: str, redis_url: str) -> None:
+    async with RawUpstream() as upstream:
+        settings = configuration(tmp_path, upstream.url, dsn, redis_url, "gateway:")
+        path = tmp_path / "front.sock"
+        settings["server"] = {"listen": f"unix:{path}"}
+        async with serve(Settings.model_validate(settings)) as running:
+            assert running.url == f"unix:{path}"
+            client = RawClient(*await asyncio.open_unix_connection(str(path)))
+            await client.send(request_bytes("GET", "/public/x"))
+            response = await client.response()
+            assert response is not None
+            assert response.status == 200
+            await client.close()
+        assert not path.exists()

@@ -1,0 +1,87 @@
+"""Listening sockets that processes share and hand on."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from gateway import sockets
+
+
+def test_a_second_gateway_on_one_port_is_refused_but_its_own_sockets_share_it() -> None:
+    (one,) = sockets.bind(("127.0.0.1", 0))
+    host, port = one.getsockname()
+    (two,) = sockets.beside([one])
+    try:
+        assert two.getsockname() == (host, port)
+        one.listen()
+        with pytest.raises(OSError, match=f"127.0.0.1:{port} cannot be listened on"):
+            sockets.bind((host, port))
+    finally:
+        sockets.close([one, two])
+
+
+def test_a_name_is_bound_at_all_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+    found = [
+        (socket.AF_INET, *stream, ("127.0.0.1", 0)),
+        (socket.AF_INET, *stream, ("127.0.0.2", 0)),
+        (socket.AF_INET, *stream, ("127.0.0.1", 0)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    bound = sockets.bind(("gateway.test", 0))
+    try:
+        assert [one.getsockname()[0] for one in bound] == ["127.0.0.1", "127.0.0.2"]
+    finally:
+        sockets.close(bound)
+
+
+def test_connections_that_wait_are_taken_and_new_ones_refused_before_the_socket_closes() -> None:
+    (listener,) = sockets.bind(("127.0.0.1", 0))
+    address = listener.getsockname()
+    listener.listen()
+    with socket.create_connection(address) as early:
+        sockets.refuse(listener)
+        with socket.socket() as late:
+            late.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                late.connect(address)
+        (taken,) = sockets.take_queue(listener)
+        listener.close()
+        with taken:
+            early.sendall(b"served")
+            assert taken.recv(16) == b"served"
+
+
+def test_a_unix_socket_that_is_in_use_stays_and_an_abandoned_one_goes(tmp_path: Path) -> None:
+    path = tmp_path / "front.sock"
+    (first,) = sockets.bind(path)
+    first.listen()
+    with pytest.raises(OSError, match=f"unix:{path} cannot be listened on"):
+        sockets.bind(path)
+    assert sockets.beside([first]) == (first,)
+
+    sockets.close([first])
+    assert path.exists()
+    (second,) = sockets.bind(path)
+    assert sockets.url("http", [second]) == f"unix:{path}"
+    sockets.remove(path)
+    assert not path.exists()
+    sockets.close([second])
+
+
+def test_what_is_no_socket_is_not_removed(tmp_path: Path) -> None:
+    file = tmp_path / "precious"
+    file.write_text("data")
+
+    with pytest.raises(OSError, match="in use"):
+        sockets.bind(file)
+
+    assert file.read_text() == "data"
+
+
+def test_urls_reach_what_listens_everywhere() -> None:
+    for host, expected in (("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "127.0.0.1")):  # noqa: S104 -- on purpose
+        (one,) = sockets.bind((host, 0))
+        assert sockets.url("https", [one]) == f"https://{expected}:{one.getsockname()[1]}"
+        sockets.close([one])
