@@ -142,6 +142,9 @@ class RouteTable:
         Raises `Denial`: `method_not_allowed` when only the method stands in the way, else
         `route_not_found`; there is no pass-through.
         """
+        if method == "CONNECT":
+            # An upstream that accepted it would make a tunnel of its connection (RFC 9110 §9.3.6).
+            raise Denial(METHOD_NOT_ALLOWED, "CONNECT is never forwarded")
         refused: list[Route] = []
         for compiled in self._routes:
             route = compiled.route

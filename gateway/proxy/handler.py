@@ -113,7 +113,8 @@ class ProxyHandler:
         self, message: web.BaseRequest, request: Request, denial: Denial, route: str
     ) -> tuple[int, bool]:
         """Answer, count and log a denial; returns the status sent, and whether the connection stays."""
-        keep_alive = message.keep_alive and message.content.is_eof()
+        # What follows a CONNECT belongs to no request.
+        keep_alive = message.keep_alive and message.content.is_eof() and message.method != "CONNECT"
         status, response = self._responder.render(
             denial, request.id, head_only=message.method == "HEAD", keep_alive=keep_alive
         )

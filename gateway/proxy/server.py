@@ -1,6 +1,7 @@
 """The front: aiohttp's low-level server, answering in the gateway's own form when parsing fails."""
 
 import asyncio
+import re
 import uuid
 from collections.abc import Callable
 from typing import Final, cast
@@ -380,7 +381,7 @@ class Front(web.Server):
             in_target = error.args[1] == self.limits.line_size
             denial = LimitExceeded("target_length" if in_target else "field_size")
         else:
-            denial = Denial(REQUEST_MALFORMED)
+            denial = Denial(REQUEST_MALFORMED, _unquoted(error))
         denial.__cause__ = error
         return denial
 
@@ -394,6 +395,12 @@ class Front(web.Server):
         self._metrics.denied(denial, UNMATCHED)
         self._metrics.finished(UNMATCHED, request.method, status, 0.0)
         self._log.denied(request, denial, UNMATCHED, status)
+
+
+def _unquoted(error: BaseException | None) -> str | None:
+    """Return what aiohttp's parser says is wrong, without the bytes that it quotes: they may be a token."""
+    said = getattr(error, "message", None)
+    return re.split(r"[\n:'\"]", said, maxsplit=1)[0].strip() or None if isinstance(said, str) else None
 
 
 def _peer(transport: asyncio.BaseTransport) -> str:

@@ -6,14 +6,20 @@ What identifies a person is hashed before it comes here; tokens and secrets neve
 import hashlib
 import logging
 import sys
-from typing import Literal, TextIO, TypeAlias
+from typing import Final, Literal, TextIO, TypeAlias
 
 import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from gateway.core.model import Request
-from gateway.core.reasons import Denial, Group
+from gateway.core.reasons import (
+    UPSTREAM_PROTOCOL_ERROR,
+    UPSTREAM_TIMEOUT,
+    UPSTREAM_UNREACHABLE,
+    Denial,
+    Group,
+)
 from gateway.telemetry.metrics import issuer_label
 
 SubjectStyle: TypeAlias = Literal["hashed", "plain", "none"]
@@ -80,6 +86,9 @@ def endpoint_restored(upstream: str, endpoint: str) -> None:
     structlog.get_logger().info("endpoint_restored", upstream=upstream, endpoint=endpoint)
 
 
+_OF_UPSTREAMS: Final = frozenset({UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTREAM_PROTOCOL_ERROR})
+
+
 class RequestLog:
     """A line for each denial, and for each request when the access log is on."""
 
@@ -92,8 +101,9 @@ class RequestLog:
 
     def denied(self, request: Request, denial: Denial, route: str, status: int) -> None:
         """Log a denial: the reason and what is needed to find its cause."""
-        # What went wrong with a token could quote it; what went wrong with a dependency helps.
-        cause = denial.__cause__ if denial.reason.group in {Group.OURS, Group.PROXY} else None
+        # What is wrong with a request may be quoted with it; what is wrong with a dependency helps.
+        helps = denial.reason.group is Group.OURS or denial.reason in _OF_UPSTREAMS
+        cause = denial.__cause__ if helps else None
         self._logger.warning(
             "denied",
             reason=denial.reason.code,
