@@ -5,7 +5,7 @@ import math
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -14,6 +14,7 @@ from aiohttp import web
 
 from gateway import sockets
 from gateway.admin.health import Admin, Crew, Dependency, Finding
+from gateway.backends.availability import Availability
 from gateway.backends.fetch import Fetcher
 from gateway.backends.identity import IdentityTiers
 from gateway.backends.jwks import KeyRing
@@ -99,11 +100,14 @@ async def serve(
 
     Starts whether or not its dependencies are there; `/readyz` tells which are not. On exit it stops
     accepting, finishes what is in flight, then closes its connections. Raises OSError when a port
-    cannot be listened on or a certificate cannot be read, `ParserMissing` without llhttp.
+    cannot be listened on or a certificate cannot be read, ValueError when a URL cannot be read,
+    `ParserMissing` without llhttp.
     """
     logs.configure(settings.log.level)
     metrics = Metrics()
     async with AsyncExitStack() as stack:
+        # First, for it may be a mistake, and waiting for dependencies would only delay saying so.
+        certificate = _certificate(settings.server.tls, stack)
         postgres = _postgres(settings.postgres)
         stack.push_async_callback(postgres.close)
         redis = _redis(settings.redis)
@@ -135,6 +139,8 @@ async def serve(
         )
         stack.callback(upstreams.close)
         _watch(settings, metrics, verifier, tiers, keys, upstreams)
+        for name, availability in (("postgres", postgres.availability), ("redis", redis.availability)):
+            metrics.dependency_up.read((name,), partial(_up, availability))
 
         mirror.start()
         upstreams.start()
@@ -150,7 +156,6 @@ async def serve(
         handler = ProxyHandler(pipeline, upstreams, headers, responder, metrics, log)
         limits = _limits(settings.server.limits)
         server = Front(handler, responder, metrics, log, limits=limits, exempt=headers.trusts)
-        certificate = _certificate(settings.server.tls, stack)
         front = await FrontListener.open(server, listeners.front, certificate)
         stack.push_async_callback(server.drain, EXIT_SECONDS, grace=0.0)
         stack.push_async_callback(front.close)
@@ -174,9 +179,9 @@ async def serve(
 
 def _listen(settings: Settings, stack: AsyncExitStack) -> Listeners:
     """Bind the sockets that no other process shares."""
-    front = sockets.bind(settings.server.listen.endpoint)
+    front = sockets.bind(settings.server.listen.endpoint, "server.listen")
     stack.callback(sockets.close, front)
-    admin = sockets.bind(settings.admin.listen.endpoint)
+    admin = sockets.bind(settings.admin.listen.endpoint, "admin.listen")
     stack.callback(sockets.close, admin)
     return Listeners(front, admin)
 
@@ -303,6 +308,18 @@ def _key_source(issuer: model.Issuer) -> KeySource:
 # Backends ------------------------------------------------------------------------------------------
 
 
+def _availability(dependency: str) -> Availability:
+    """Have each outage logged, by one line when it begins and one when it ends."""
+
+    def tell(detail: str | None) -> None:
+        if detail is None:
+            logs.dependency_up(dependency)
+        else:
+            logs.dependency_down(dependency, detail)
+
+    return Availability(tell)
+
+
 def _postgres(postgres: model.Postgres) -> Postgres:
     return Postgres(
         postgres.dsn.get_secret_value(),
@@ -311,6 +328,7 @@ def _postgres(postgres: model.Postgres) -> Postgres:
         pool_max=postgres.pool_max,
         connect_timeout=postgres.connect_timeout,
         statement_timeout=postgres.statement_timeout,
+        availability=_availability("postgres"),
     )
 
 
@@ -320,6 +338,7 @@ def _redis(redis: model.Redis) -> Redis:
         prefix=redis.prefix,
         timeout=redis.timeout,
         connect_timeout=redis.connect_timeout,
+        availability=_availability("redis"),
     )
 
 
@@ -356,10 +375,8 @@ async def _keys(
 
 async def _warm(postgres: Postgres) -> None:
     """Open connections early; whether there is a database is `/readyz`'s to tell."""
-    try:
+    with suppress(StoreUnavailable):
         await postgres.warm()
-    except* StoreUnavailable as errors:
-        logs.dependency_down("postgres", str(errors.exceptions[0]))
 
 
 # Telemetry -----------------------------------------------------------------------------------------
@@ -392,7 +409,12 @@ def _dependencies(
         return Finding("up" if status.ready else "down", status.last_error)
 
     return {
-        "postgres": Dependency(partial(_ping, postgres.ping), essential=True),
+        # Once it is known to be set up, users and revocations in Redis carry on through an outage.
+        "postgres": Dependency(
+            partial(_ping, postgres.ping),
+            essential=True,
+            stand_in=lambda: "redis" if postgres.availability.ever_up else None,
+        ),
         # Without Redis, Postgres answers everything: slower, and no reason to take no requests.
         "redis": Dependency(partial(_ping, redis.ping), essential=False),
         **{
@@ -408,6 +430,10 @@ async def _ping(ping: Callable[[], Awaitable[None]]) -> Finding:
     except StoreUnavailable as error:
         return Finding("down", error.detail)
     return Finding("up")
+
+
+def _up(availability: Availability) -> float:
+    return math.nan if availability.up is None else float(availability.up)
 
 
 def _age(keys: KeyRing, issuer: str) -> float:

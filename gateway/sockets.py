@@ -5,6 +5,7 @@ over those that listen, and each keeps a queue of its own.
 """
 
 import ctypes
+import errno
 import socket
 import stat
 import struct
@@ -35,15 +36,36 @@ _NO_SYN: Final = b"".join(
 )
 
 
-def bind(endpoint: Endpoint) -> tuple[socket.socket, ...]:
+_ADVICE: Final = {
+    errno.EADDRINUSE: "stop what uses it, or choose another one",
+    errno.EADDRNOTAVAIL: "write an address of this machine, or 0.0.0.0 for all of them",
+    errno.EACCES: "choose a port above 1023 or a folder that may be written to, or grant the right to use it",
+    errno.ENOENT: "create the folder of the socket",
+}
+
+
+def bind(endpoint: Endpoint, setting: str = "the address") -> tuple[socket.socket, ...]:
     """Bind a socket to each address of an endpoint; port 0 takes a free one. They do not listen yet.
 
     Raises OSError when an address is taken, even by a socket that would share it: two gateways on one
-    port would each get half of the requests.
+    port would each get half of the requests. `setting` is what its text calls the address.
     """
-    if isinstance(endpoint, Path):
-        return (_bind_path(endpoint),)
-    host, port = endpoint
+    try:
+        return (_bind_path(endpoint),) if isinstance(endpoint, Path) else _bind_host(*endpoint)
+    except socket.gaierror as error:
+        place = f"{setting}: {endpoint[0]}" if isinstance(endpoint, tuple) else setting
+        raise OSError(
+            f"{place} is no known host → write an address of this machine, or 0.0.0.0 for all of them"
+        ) from error
+    except OSError as error:
+        place = f"unix:{endpoint}" if isinstance(endpoint, Path) else f"{endpoint[0]}:{endpoint[1]}"
+        advice = _ADVICE.get(error.errno or 0, "choose another address")
+        raise OSError(
+            f"{setting}: {place} cannot be listened on: {error.strerror or error} → {advice}"
+        ) from error
+
+
+def _bind_host(host: str, port: int) -> tuple[socket.socket, ...]:
     addresses = dict.fromkeys(
         (family, address)
         for family, _, _, _, address in socket.getaddrinfo(
@@ -56,9 +78,9 @@ def bind(endpoint: Endpoint) -> tuple[socket.socket, ...]:
             with _bind(family, address, share=False) as probe:
                 free = probe.getsockname()
             bound.append(_bind(family, free, share=True))
-    except OSError as error:
+    except OSError:
         close(bound)
-        raise OSError(error.errno, f"{host}:{port} cannot be listened on: {error.strerror}") from error
+        raise
     return tuple(bound)
 
 
@@ -142,9 +164,9 @@ def _bind_path(path: Path) -> socket.socket:
     try:
         _remove_abandoned(path)
         one.bind(str(path))
-    except OSError as error:
+    except OSError:
         one.close()
-        raise OSError(error.errno, f"unix:{path} cannot be listened on: {error.strerror}") from error
+        raise
     return one
 
 

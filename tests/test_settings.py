@@ -160,7 +160,11 @@ def test_every_setting_is_described() -> None:
         ("server:", "admin: {token: short}\nserver:", "1: admin.token: must have at least 16 characters"),
         ("server:", "sever:", "1: sever: is no setting → did you mean server?"),
         ("name: main", "name: Main Street", "4: issuers[0].name: must be a name of lower-case"),
-        ("    audiences: [orders-api]\n", "", "4: issuers[0].audiences: is required"),
+        (
+            "    audiences: [orders-api]\n",
+            "",
+            "4: issuers[0].audiences: is required → write audiences: [orders-api]",
+        ),
         ("audiences: [orders-api]", "audiences: []", "6: issuers[0].audiences: must have at least one entry"),
         ("audiences: [orders-api]", "audiences: orders-api", "6: issuers[0].audiences: must be a list"),
         ("audiences: [orders-api]", "audiences: [7]", "6: issuers[0].audiences[0]: must be text"),
@@ -433,7 +437,8 @@ def test_a_missing_section_is_told_with_its_meaning(file: Path, section: str) ->
 
     assert [problem.message for problem in found] == ["is required"]
     assert found[0].line == 1
-    assert found[0].hint
+    assert found[0].hint is not None
+    assert found[0].hint.startswith(f"write {section}: ")
 
 
 def test_an_empty_file_lacks_everything(file: Path) -> None:

@@ -67,9 +67,14 @@ def test_hosts_of_every_kind(tmp_path: Path, host: str) -> None:
         ({"upstream": "idle_timeout: 0s"}, "upstreams.orders.idle_timeout: must be longer"),
         ({"upstream": "health_check: {path: healthz}"}, "upstreams.orders.health_check.path: must be a path"),
         ({"upstream": "health_check: {path: '/a b'}"}, "upstreams.orders.health_check.path: must be a path"),
-        ({"upstream": "health_check: {}"}, "upstreams.orders.health_check.path: "),
+        (
+            {"upstream": "health_check: {}"},
+            "upstreams.orders.health_check.path: is required → write path: /healthz",
+        ),
         ({"upstream": "tls: {key: k.pem}"}, "upstreams.orders.tls.key: has no certificate"),
         ({"upstream": "tls: {server_name: 'a:1'}"}, "upstreams.orders.tls.server_name: must be a host name"),
+        ({"route": "require: {scopes: ['a b']}"}, "routes[0].require.scopes[0]: must be one scope"),
+        ({"route": "require: {scopes: ['']}"}, "routes[0].require.scopes[0]: must be one scope"),
         ({"route": "strip_prefix: /api/v1/"}, "routes[0].strip_prefix: must be whole segments"),
         ({"route": "strip_prefix: /api/*"}, "routes[0].strip_prefix: must be whole segments"),
         ({"route": "strip_prefix: api"}, "routes[0].strip_prefix: must be whole segments"),
@@ -104,3 +109,21 @@ def test_what_is_not_verified_is_warned_of(tmp_path: Path) -> None:
 def test_files_that_are_not_there_are_warned_of(tmp_path: Path) -> None:
     file = write(tmp_path, upstream=f"tls: {{ca: {tmp_path}/ca.pem, certificate: {tmp_path}/gateway.yaml}}")
     assert set(warnings(file)) == {"upstreams.orders.tls.ca"}
+
+
+def test_the_files_of_the_listener_are_looked_at(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    base = file.read_text()
+
+    def tls(certificate: str, key: str) -> dict[str, str]:
+        file.write_text(
+            f"server: {{tls: {{certificate: {tmp_path}/{certificate}, key: {tmp_path}/{key}}}}}\n{base}"
+        )
+        return warnings(file)
+
+    absent = tls("gateway.yaml", "none.pem")
+    assert set(absent) == {"server.tls.key"}
+    assert f"names {tmp_path}/none.pem, which is no file" in absent["server.tls.key"]
+    no_pem = tls("gateway.yaml", "gateway.yaml")
+    assert "server.tls: cannot be used" in no_pem["server.tls"]
+    assert ":1: " in no_pem["server.tls"]

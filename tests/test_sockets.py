@@ -15,8 +15,9 @@ def test_a_second_gateway_on_one_port_is_refused_but_its_own_sockets_share_it() 
     try:
         assert two.getsockname() == (host, port)
         one.listen()
-        with pytest.raises(OSError, match=f"127.0.0.1:{port} cannot be listened on"):
-            sockets.bind((host, port))
+        told = f"server.listen: 127.0.0.1:{port} cannot be listened on: Address already in use → stop"
+        with pytest.raises(OSError, match=told):
+            sockets.bind((host, port), "server.listen")
     finally:
         sockets.close([one, two])
 
@@ -78,6 +79,17 @@ def test_what_is_no_socket_is_not_removed(tmp_path: Path) -> None:
         sockets.bind(file)
 
     assert file.read_text() == "data"
+
+
+def test_a_host_that_does_not_exist_is_named() -> None:
+    with pytest.raises(OSError, match=r"^admin.listen: gateway.invalid is no known host → write an address"):
+        sockets.bind(("gateway.invalid", 0), "admin.listen")
+
+
+def test_an_address_of_another_machine_is_named() -> None:
+    told = r"^the address: 192.0.2.1:0 cannot be listened on: .* → write an address of this machine"
+    with pytest.raises(OSError, match=told):
+        sockets.bind(("192.0.2.1", 0))
 
 
 def test_urls_reach_what_listens_everywhere() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
 import orjson
+import structlog
 from aiohttp import web
 
 from gateway.telemetry import metrics as telemetry
@@ -13,6 +14,8 @@ from gateway.telemetry.series import Snapshot, expose
 
 CHECK_SECONDS: Final = 1.0
 """How long a dependency may take to answer before it counts as down."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 Status: TypeAlias = Literal["up", "down"]
 
@@ -33,11 +36,13 @@ class Dependency:
     check: Callable[[], Awaitable[Finding]]
     essential: bool
     """Whether the gateway is not ready without it; else it is merely degraded."""
+    stand_in: Callable[[], str | None] = lambda: None
+    """Names the dependency that is enough, as things are, while this one is down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What `/readyz` says. One essential dependency of each kind must be up."""
+    """What `/readyz` says. One essential dependency of each kind must be up, or a stand-in."""
 
     status: Literal["ready", "degraded", "not_ready", "draining"]
     """`draining`: told to stop, and finishing what is in flight."""
@@ -68,9 +73,11 @@ async def readiness(dependencies: Mapping[str, Dependency]) -> Readiness:
             strict=True,
         )
     )
-    down = [name for name, finding in findings.items() if finding.status == "down"]
-    kinds_up = {_kind(name) for name, finding in findings.items() if finding.status == "up"}
-    if any(dependencies[name].essential and _kind(name) not in kinds_up for name in down):
+    up = {name for name, finding in findings.items() if finding.status == "up"}
+    kinds_up = {_kind(name) for name in up}
+    down = findings.keys() - up
+    missing = (name for name in down if dependencies[name].essential and _kind(name) not in kinds_up)
+    if any(dependencies[name].stand_in() not in up for name in missing):
         return Readiness("not_ready", findings)
     return Readiness("degraded" if down else "ready", findings)
 
@@ -81,6 +88,10 @@ async def _ask(dependency: Dependency) -> Finding:
             return await dependency.check()
     except TimeoutError:
         return Finding("down", f"no answer within {CHECK_SECONDS:g} s")
+    except Exception as error:
+        # It must not take the others along.
+        log.exception("check_failed")
+        return Finding("down", f"its check failed: {type(error).__name__}")
 
 
 def _kind(name: str) -> str:

@@ -194,6 +194,18 @@ class UserDirectory:
             row = await connection.fetchrow(_REVOKE, kind, issuer, value, expires_at, reason, revoked_by)
             return Revocation(**dict(row or {}))
 
+    async def lift(self, kind: RevocationKind, *, issuers: Sequence[str] = ("",), value: str = "") -> int:
+        """Delete a revocation; returns how many rows it had.
+
+        `issuers` are the spellings of its issuer: the configured name and the `iss`.
+        """
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                "DELETE FROM revocations WHERE kind = $1 AND issuer = ANY($2) AND value = $3 RETURNING kind",
+                kind, list(issuers), value,
+            )  # fmt: skip
+            return len(rows)
+
     async def revocations(self, *, expired: bool = False, limit: int = 100) -> list[Revocation]:
         """Return the latest revocations that count, with `expired` also those that do not any more."""
         async with self._postgres.connection() as connection:

@@ -17,9 +17,9 @@ from gateway.backends.flights import SingleFlight
 from gateway.backends.mirror import RevocationMirror
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import CachedUser, Redis, SharedAnswer
-from gateway.backends.revocations import Revocations
+from gateway.backends.revocations import Revocations, hits
 from gateway.core.lru import LRU
-from gateway.core.model import Claims, Identity, Resolution, StoreUnavailable, Tier, User
+from gateway.core.model import Claims, Resolution, StoreUnavailable, Tier, User
 from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE, Denial
 
 _SKEW: Final = 5.0
@@ -28,6 +28,8 @@ _PATIENCE: Final = 5.0
 """Seconds that a request waits for a query that it shares; Postgres's own timeouts are shorter."""
 
 _Both: TypeAlias = tuple[User | None, Revocations]
+_Key: TypeAlias = tuple[str, str]
+"""`iss` and `sub`: an identity that costs little to make and to look up."""
 
 
 class IdentityTiers:
@@ -62,10 +64,10 @@ class IdentityTiers:
         self._keep = user_ttl + stale_if_error
         self._unchecked_allowed = unchecked_allowed
         self._clock = clock
-        self._users: LRU[Identity, CachedUser] = LRU(max_users)
-        self._absent: LRU[Identity, float] = LRU(max_users)
-        self._user_flights: SingleFlight[Identity, User | None] = SingleFlight(_PATIENCE)
-        self._both_flights: SingleFlight[tuple[Identity, str | None], _Both] = SingleFlight(_PATIENCE)
+        self._users: LRU[_Key, CachedUser] = LRU(max_users)
+        self._absent: LRU[_Key, float] = LRU(max_users)
+        self._user_flights: SingleFlight[_Key, User | None] = SingleFlight(_PATIENCE)
+        self._both_flights: SingleFlight[tuple[_Key, str | None], _Both] = SingleFlight(_PATIENCE)
 
     @property
     def remembered(self) -> tuple[int, int]:
@@ -83,19 +85,21 @@ class IdentityTiers:
         A token that is revoked whoever its user is has none looked up. Raises `Denial`, with
         `user_store_unavailable` or `revocation_unavailable`, when no store can answer.
         """
-        known = self._users.get(claims.identity)
+        known = self._users.get(_key(claims))
         guess = None if known is None else known.user.id
+        # A filling that ends while Redis is being read came too late for what was read.
+        trusted = self._mirror.trusted
         try:
             shared = await self._redis.read(claims, guess)
         except StoreUnavailable:
             self._mirror.doubt()
             return await self._ask_postgres_alone(claims, None)
 
-        revoked = replace(shared.revocations, user_at=None).against(claims.issued_at)
+        revoked = shared.revocations.against_anyone(claims.issued_at)
         if revoked is not None:
             user = None if shared.cached is None else shared.cached.user
             return Resolution(user, Tier.REDIS, revoked, Tier.REDIS)
-        if shared.complete and self._mirror.trusted:
+        if shared.complete and trusted and self._mirror.trusted:
             resolution = await self._find(claims, shared.cached, known)
         else:
             self._mirror.request()
@@ -111,31 +115,28 @@ class IdentityTiers:
         except StoreUnavailable:
             self._mirror.doubt()
             return await self._ask_postgres_alone(claims, None)
-        revoked = Revocations(user_at=user_at).against(claims.issued_at)
-        return (
-            resolution
-            if revoked is None
-            else replace(resolution, revoked=revoked, revocation_tier=Tier.REDIS)
-        )
+        if hits(user_at, claims.issued_at):
+            return replace(resolution, revoked="user", revocation_tier=Tier.REDIS)
+        return resolution
 
     async def _find(self, claims: Claims, cached: CachedUser | None, known: CachedUser | None) -> Resolution:
         """Find the user with Redis up; `known` is what this process knew before Redis was asked."""
-        identity = claims.identity
+        key = _key(claims)
         if cached is not None and self._within(cached.stored_at, self._user_ttl):
             if known is not None and known.user == cached.user:
                 # One object for one state of a user lets others know it again at a glance.
                 cached = CachedUser(known.user, cached.stored_at)
-            self._users.put(identity, cached)
+            self._users.put(key, cached)
             return Resolution(cached.user, Tier.REDIS, None, Tier.REDIS)
-        absent_since = self._absent.get(identity)
+        absent_since = self._absent.get(key)
         if absent_since is not None and self._within(absent_since, self._negative_ttl):
             return Resolution(None, Tier.LOCAL, None, Tier.REDIS)
-        learnt = self._users.get(identity)
+        learnt = self._users.get(key)
         if learnt is not None and learnt is not known and self._within(learnt.stored_at, self._local_ttl):
             # Another request brought the answer while this one was asking Redis.
             return Resolution(learnt.user, Tier.LOCAL, None, Tier.REDIS)
         try:
-            user = await self._user_flights.do(identity, lambda: self._fetch_user(claims))
+            user = await self._user_flights.do(key, lambda: self._fetch_user(claims))
         except (StoreUnavailable, TimeoutError) as error:
             return self._remembered(claims, cached, Tier.REDIS, error)
         return Resolution(user, Tier.POSTGRES, None, Tier.REDIS)
@@ -144,25 +145,23 @@ class IdentityTiers:
         """Ask Postgres for user and revocations both: what Redis has, if it is up, is not enough."""
         try:
             user, revocations = await self._both_flights.do(
-                (claims.identity, claims.jti), lambda: self._fetch_both(claims, redis_up=shared is not None)
+                (_key(claims), claims.jti), lambda: self._fetch_both(claims, redis_up=shared is not None)
             )
         except (StoreUnavailable, TimeoutError) as error:
-            # A filled blacklist that may have missed something is better than none at all.
-            vouched = shared is not None and shared.complete
-            if not vouched and not self._unchecked_allowed:
+            if not self._unchecked_allowed:
                 raise Denial(REVOCATION_UNAVAILABLE, str(error)) from error
-            cached = None if shared is None else shared.cached
-            return self._remembered(claims, cached, Tier.REDIS if vouched else None, error)
+            return self._remembered(claims, None if shared is None else shared.cached, None, error)
         return Resolution(user, Tier.POSTGRES, revocations.against(claims.issued_at), Tier.POSTGRES)
 
     def _remembered(
         self, claims: Claims, cached: CachedUser | None, revocation_tier: Tier | None, error: Exception
     ) -> Resolution:
         """Answer from Redis or from memory, because Postgres cannot."""
-        absent_since = self._absent.get(claims.identity)
+        key = _key(claims)
+        absent_since = self._absent.get(key)
         if absent_since is not None and self._within(absent_since, self._negative_ttl):
             return Resolution(None, Tier.LOCAL, None, revocation_tier)
-        known = self._users.get(claims.identity)
+        known = self._users.get(key)
         if cached is None or (known is not None and known.stored_at > cached.stored_at):
             cached, tier = known, Tier.LOCAL
         else:
@@ -185,12 +184,13 @@ class IdentityTiers:
         return user, revocations
 
     async def _learn(self, claims: Claims, user: User | None, asked_at: float, *, redis_up: bool) -> None:
+        key = _key(claims)
         if user is None:
-            self._users.pop(claims.identity)
-            self._absent.put(claims.identity, asked_at)
+            self._users.pop(key)
+            self._absent.put(key, asked_at)
         else:
-            self._users.put(claims.identity, CachedUser(user, asked_at))
-            self._absent.pop(claims.identity)
+            self._users.put(key, CachedUser(user, asked_at))
+            self._absent.pop(key)
         if not redis_up:
             return
         # Postgres has answered; that Redis cannot be told is for the next request to find out.
@@ -202,3 +202,7 @@ class IdentityTiers:
 
     def _within(self, since: float, seconds: float) -> bool:
         return -_SKEW <= self._clock() - since < seconds
+
+
+def _key(claims: Claims) -> _Key:
+    return claims.issuer, claims.subject

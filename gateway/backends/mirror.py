@@ -17,6 +17,8 @@ INTERVAL: Final = 30.0
 """Seconds after which a row that was written to Postgres alone is on the blacklist too."""
 _RETRY: Final = 2.0
 """Seconds between two attempts that requests may cause."""
+_WATCH: Final = 1.0
+"""Seconds after which Redis's absence is noticed though no request comes."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -48,7 +50,8 @@ class RevocationMirror:
         self._doubts = 0
         self._attempted_at: float | None = None
         self._loading: asyncio.Task[None] | None = None
-        self._running: asyncio.Task[None] | None = None
+        self._closed = False
+        self._running: list[asyncio.Task[None]] = []
 
     @property
     def trusted(self) -> bool:
@@ -62,8 +65,9 @@ class RevocationMirror:
     async def load(self) -> None:
         """Copy every revocation that counts from Postgres to Redis. Raises `StoreUnavailable`."""
         doubts = self._doubts
+        filling = await self._redis.begin_mirror()
         rows = await self._postgres.counting_revocations()
-        await self._redis.mirror(under_configured_names(rows, self._issuers))
+        await self._redis.mirror(under_configured_names(rows, self._issuers), filling)
         # Doubts that came up meanwhile stay.
         self._doubts -= doubts
 
@@ -82,21 +86,47 @@ class RevocationMirror:
             await self.load()
         except StoreUnavailable as error:
             log.warning("revocations_not_loaded", error=str(error))
+        except Exception:
+            # Nobody awaits this; the next attempt may do better.
+            log.exception("revocations_not_loaded")
         finally:
             self._loading = None
 
-    def start(self, interval: float = INTERVAL) -> None:
-        """Fill the blacklist, and again every `interval` seconds, until `close`."""
-        self._running = asyncio.create_task(self._run(interval))
+    def start(self, interval: float = INTERVAL, watch: float = _WATCH) -> None:
+        """Fill the blacklist, and again every `interval` seconds, until `close`.
+
+        Every `watch` seconds Redis is asked whether it is there.
+        """
+        self._running = [
+            asyncio.create_task(self._run(interval)),
+            asyncio.create_task(self._watch(watch)),
+        ]
 
     async def _run(self, interval: float) -> None:
-        while True:
+        while not self._closed:
             self.request()
             await asyncio.sleep(interval)
 
+    async def _watch(self, interval: float) -> None:
+        # A cancellation may be lost in a client that is being timed out at that moment.
+        while not self._closed:
+            await asyncio.sleep(interval)
+            try:
+                await self._redis.ping()
+            except StoreUnavailable:
+                self.doubt()
+                continue
+            except Exception:
+                log.exception("redis_not_watched")
+                self.doubt()
+                continue
+            if not self.trusted:
+                self.request()
+
     async def close(self) -> None:
         """Stop the background work; the blacklist stays as it is."""
-        tasks = [task for task in (self._running, self._loading) if task is not None]
+        self._closed = True
+        tasks = [*self._running, *([] if self._loading is None else [self._loading])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

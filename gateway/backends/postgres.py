@@ -6,17 +6,18 @@ role its `search_path` and `statement_timeout`, which PgBouncer must be told to 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, TypeAlias
 
 import asyncpg
 import orjson
 
+from gateway.backends.availability import Availability
 from gateway.backends.migrate import migrate
 from gateway.backends.postgres_errors import address_of, quoted, translated
 from gateway.backends.revocations import Revocation, Revocations
-from gateway.core.model import Claims, Identity, User, UserStatus
+from gateway.core.model import Claims, Identity, StoreUnavailable, User, UserStatus
 
 __all__ = ["USER_COLUMNS", "Connection", "Postgres", "migrate", "user_from_row"]
 
@@ -79,10 +80,12 @@ class Postgres:
         pool_max: int = 10,
         connect_timeout: float = 2.0,
         statement_timeout: float = 1.0,
+        availability: Availability | None = None,
     ) -> None:
         self._dsn = dsn
         self.address = address_of(dsn)
         """Host and port, for messages."""
+        self.availability = availability or Availability()
         self._schema = schema
         self._pool_min = min(pool_min, pool_max)
         self._pool_max = pool_max
@@ -120,7 +123,7 @@ class Postgres:
 
     async def warm(self) -> None:
         """Open the pool's first connections ahead of the requests that need them."""
-        with translated(self.address):
+        with self._observed(answers=False):
             pool = await self._opened()
             waiting = (pool.acquire(timeout=self._connect_timeout) for _ in range(self._pool_min))
             opened = await asyncio.gather(*waiting, return_exceptions=True)
@@ -142,10 +145,22 @@ class Postgres:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection; whatever goes wrong with it is raised as `StoreUnavailable`."""
-        with translated(self.address):
+        with self._observed():
             pool = await self._opened()
             async with pool.acquire(timeout=self._connect_timeout) as connection:
                 yield connection
+
+    @contextmanager
+    def _observed(self, *, answers: bool = True) -> Iterator[None]:
+        """Translate errors, and note them; unless `answers`, success says nothing of the tables."""
+        try:
+            with translated(self.address):
+                yield
+        except StoreUnavailable as error:
+            self.availability.failed(error.detail)
+            raise
+        if answers:
+            self.availability.answered()
 
     async def _opened(self) -> "asyncpg.Pool[asyncpg.Record]":
         if self._pool is None:

@@ -1,5 +1,6 @@
 """What asyncpg and the network raise → `StoreUnavailable` in plain words, without secrets."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -20,7 +21,7 @@ def translated(address: str) -> Iterator[None]:
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         raise StoreUnavailable(Tier.POSTGRES, f"{address}: {_words(error)}") from error
     except (ValueError, KeyError, TypeError) as error:
-        # Values that the driver cannot send, a DSN that it cannot read, rows that should not exist.
+        # Values that the driver cannot send, rows that should not exist.
         raise StoreUnavailable(Tier.POSTGRES, f"{address}: the query or its answer is not usable") from error
 
 
@@ -32,17 +33,25 @@ def _words(error: Exception) -> str:
             return f"{error.args[0]}: grant it to the role in the DSN"
         case asyncpg.QueryCanceledError():
             return "the query took longer than `statement_timeout`"
+        case asyncpg.DataError():
+            # Its text repeats the value.
+            return "a value is of a kind that Postgres cannot hold"
         case asyncpg.PostgresError():
             # The message alone: detail and hint may repeat values of a row.
             return str(error.args[0])
+        case asyncpg.ClientConfigurationError():
+            # Its text may repeat part of the DSN, and so of the password.
+            return "the DSN cannot be used: wrong in itself, or a file that it names is missing"
         case TimeoutError():
             return "no answer in time"
         case ConnectionRefusedError():
             return "connection refused"
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not trusted: {error.verify_message}"
+        case ConnectionError() if "rejected SSL upgrade" in str(error):
+            return "it does not speak TLS, which `sslmode` asks for"
         case OSError():
             return error.strerror or "cannot connect"
-        case ValueError():
-            return "the DSN or a value is not usable"
         case _:
             return "the connection was lost"
 

@@ -8,6 +8,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
+import structlog
+
+from gateway.backends.availability import Availability
 from gateway.core.model import StoreUnavailable, Tier
 
 MAX_BATCH: Final = 500
@@ -15,18 +18,24 @@ MAX_BATCH: Final = 500
 
 Fetch: TypeAlias = Callable[[list[str]], Awaitable[list[bytes | None]]]
 
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
 
 class BatchedReads:
     """Reads keys by `fetch`, one call at a time. `timeout` is in seconds, for one call.
 
     When a call fails, every request that waits at this moment fails with it, so that none waits
-    for more than two calls of a store that is down.
+    for more than two calls of a store that is down. `availability` is told how each call went.
     """
 
-    def __init__(self, fetch: Fetch, timeout: float, address: str) -> None:
+    def __init__(
+        self, fetch: Fetch, timeout: float, address: str, availability: Availability | None = None
+    ) -> None:
         self._fetch = fetch
         self._address = address
         self._timeout = timeout
+        self._availability = availability or Availability()
+        self._defect_logged = False
         self._waiting: list[tuple[Sequence[str], asyncio.Future[list[bytes | None]]]] = []
         self._courier: asyncio.Task[None] | None = None
 
@@ -54,11 +63,15 @@ class BatchedReads:
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
                 try:
                     values = await self._call([key for keys, _ in batch for key in keys])
-                except StoreUnavailable as error:
+                except Exception as error:  # noqa: BLE001 -- whatever it is, those who wait get an answer
+                    failure = self._failure(error)
+                    self._availability.failed(failure.detail)
                     batch, self._waiting = batch + self._waiting, []
                     for _, answer in batch:
-                        _refuse(answer, error)
+                        _refuse(answer, failure)
                     continue
+                self._availability.answered()
+                self._defect_logged = False
                 start = 0
                 for keys, answer in batch:
                     if not answer.done():
@@ -68,6 +81,16 @@ class BatchedReads:
             self._courier = None
             for _, answer in batch + self._waiting:
                 answer.cancel()
+
+    def _failure(self, error: Exception) -> StoreUnavailable:
+        if isinstance(error, StoreUnavailable):
+            return error
+        if not self._defect_logged:
+            self._defect_logged = True
+            log.error("redis_read_failed", exc_info=error)
+        failure = StoreUnavailable(Tier.REDIS, f"{self._address}: cannot be asked")
+        failure.__cause__ = error
+        return failure
 
     async def _call(self, keys: list[str]) -> list[bytes | None]:
         call = asyncio.ensure_future(self._fetch(keys))

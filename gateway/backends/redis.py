@@ -9,6 +9,9 @@ Redis must not evict keys (`maxmemory-policy noeviction`).
 """
 
 import math
+import os
+import re
+import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +29,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from gateway.backends.availability import Availability
 from gateway.backends.reads import BatchedReads
 from gateway.backends.revocations import Revocation, Revocations
 from gateway.core.model import JSON, Claims, StoreUnavailable, Tier, User, UserStatus
@@ -39,10 +43,13 @@ _MIRROR_TIME: Final = 300.0
 
 # A revocation only grows: the later instant and the later expiry win, whoever wrote them. A value
 # that is no time already revokes everything, and stays.
+# A key of another type than string is none, and makes room. Who copies from Postgres says which
+# lifting was the last when it began to read (ARGV[1]): what it read may have been lifted since.
 _REVOKE: Final = """
-for i, key in ipairs(KEYS) do
-    local at, ttl = ARGV[2 * i - 1], tonumber(ARGV[2 * i])
-    local held = redis.call('GET', key)
+if ARGV[1] ~= '*' and (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+for i = 2, #KEYS do
+    local key, at, ttl = KEYS[i], ARGV[2 * i - 2], tonumber(ARGV[2 * i - 1])
+    local held = redis.call('TYPE', key)['ok'] == 'string' and redis.call('GET', key)
     if held then
         local held_ttl = redis.call('PTTL', key)
         if held_ttl == -1 or ttl == -1 then ttl = -1 else ttl = math.max(ttl, held_ttl) end
@@ -51,6 +58,14 @@ for i, key in ipairs(KEYS) do
     end
     if ttl == -1 then redis.call('SET', key, at) else redis.call('SET', key, at, 'PX', ttl) end
 end
+return 1
+"""
+
+_LIFT: Final = """
+redis.call('SET', KEYS[1], ARGV[1])
+local lifted = 0
+for i = 2, #KEYS do lifted = lifted + redis.call('DEL', KEYS[i]) end
+return lifted
 """
 
 # Emptied while it was being filled, the blacklist is not complete: its first key is gone too.
@@ -81,6 +96,16 @@ class SharedAnswer:
     """False: the blacklist has not been filled from Postgres, and its silence proves nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """A filling of the blacklist that has begun."""
+
+    loading: str
+    """A key that is there until it is complete, unless Redis has been emptied."""
+    lifted: bytes
+    """Names the last lifting before it."""
+
+
 class Redis:
     """A bounded pool of connections that opens when first needed and recovers by itself.
 
@@ -89,12 +114,21 @@ class Redis:
     """
 
     def __init__(
-        self, url: str, *, prefix: str = "gateway:", timeout: float = 0.25, connect_timeout: float = 1.0
+        self,
+        url: str,
+        *,
+        prefix: str = "gateway:",
+        timeout: float = 0.25,
+        connect_timeout: float = 1.0,
+        availability: Availability | None = None,
     ) -> None:
         self.address = _address_of(url)
         """Host and port, for messages."""
         self._prefix = prefix
         self._marker = f"{prefix}revocations:loaded"
+        self._lifted = f"{prefix}revocations:lifted"
+        self.availability = availability or Availability()
+        """As reads and pings find it; what a write is refused for says little of them."""
         self._warned = False
         try:
             pool = aioredis.BlockingConnectionPool.from_url(
@@ -109,11 +143,13 @@ class Redis:
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
             )
-        except ValueError:
+            # A parameter that is none shows only when a connection is made.
+            pool.connection_class(**pool.connection_kwargs)
+        except (TypeError, ValueError):
             # Without a cause, which would show the URL and the password in it.
             raise ValueError("the Redis URL cannot be read") from None
         self._redis: aioredis.Redis = aioredis.Redis(connection_pool=pool)
-        self._reads = BatchedReads(self._fetch, timeout, self.address)
+        self._reads = BatchedReads(self._fetch, timeout, self.address, self.availability)
 
     async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:
         """Read user, revocations and marker in one round trip.
@@ -167,6 +203,39 @@ class Redis:
 
         What is there already is only ever extended.
         """
+        await self._revoke(revocations, b"*")
+
+    async def lift(self, revocations: Sequence[Revocation]) -> int:
+        """Take revocations off the blacklist; returns how many were on it.
+
+        A filling that is under way, and may have read them before, fails.
+        """
+        keys = [self._revocation_key(revocation) for revocation in revocations]
+        with self._translated():
+            lifted = await self._redis.eval(_LIFT, 1 + len(keys), self._lifted, *keys, str(uuid4()))
+        return int(lifted)
+
+    async def begin_mirror(self) -> Filling:
+        """Begin to fill the blacklist; the revocations are to be read after this."""
+        loading = f"{self._prefix}revocations:loading:{uuid4()}"
+        with self._translated():
+            await self._redis.set(loading, b"1", px=round(_MIRROR_TIME * 1000))
+            lifted = cast("bytes | None", await self._redis.get(self._lifted))  # bytes: nothing is decoded
+        return Filling(loading, lifted or b"")
+
+    async def mirror(self, revocations: Sequence[Revocation], filling: Filling) -> None:
+        """Fill the blacklist with all revocations there are, and mark it as complete."""
+        if not await self._revoke(revocations, filling.lifted):
+            raise StoreUnavailable(
+                Tier.REDIS, f"{self.address}: a revocation was lifted while they were loaded"
+            )
+        with self._translated():
+            done = await self._redis.eval(_COMPLETE, 2, self._marker, filling.loading, repr(time.time()))
+        if done != 1:
+            raise StoreUnavailable(Tier.REDIS, f"{self.address}: was emptied while revocations were loaded")
+
+    async def _revoke(self, revocations: Sequence[Revocation], lifted: bytes) -> bool:
+        """Write revocations, and tell whether the last lifting is still `lifted`; `*` stands for any."""
         with self._translated():
             now = time.time()
             for start in range(0, len(revocations), _BATCH):
@@ -177,24 +246,21 @@ class Redis:
                     if ttl != 0:
                         keys.append(self._revocation_key(revocation))
                         arguments += [repr(revocation.revoked_at), str(ttl)]
-                if keys:
-                    await self._redis.eval(_REVOKE, len(keys), *keys, *arguments)
-
-    async def mirror(self, revocations: Sequence[Revocation]) -> None:
-        """Fill the blacklist with all revocations there are, and mark it as complete."""
-        loading = f"{self._prefix}revocations:loading:{uuid4()}"
-        with self._translated():
-            await self._redis.set(loading, b"1", px=round(_MIRROR_TIME * 1000))
-        await self.revoke(revocations)
-        with self._translated():
-            done = await self._redis.eval(_COMPLETE, 2, self._marker, loading, repr(time.time()))
-        if done != 1:
-            raise StoreUnavailable(Tier.REDIS, f"{self.address}: was emptied while revocations were loaded")
+                if keys and not await self._redis.eval(
+                    _REVOKE, 1 + len(keys), self._lifted, *keys, lifted, *arguments
+                ):
+                    return False
+        return True
 
     async def ping(self) -> None:
         """Find out whether Redis answers."""
-        with self._translated():
-            await self._redis.ping()
+        try:
+            with self._translated():
+                await self._redis.ping()
+        except StoreUnavailable as error:
+            self.availability.failed(error.detail)
+            raise
+        self.availability.answered()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -243,14 +309,18 @@ class Redis:
             raise StoreUnavailable(Tier.REDIS, f"{self.address}: {_words(error)}") from error
         except RedisError as error:
             raise StoreUnavailable(Tier.REDIS, f"{self.address}: refuses the command: {error}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise StoreUnavailable(Tier.REDIS, f"{self.address}: cannot be asked") from error
 
 
 def _words(error: RedisConnectionError) -> str:
     cause = error.__cause__ or error.__context__
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
+    if isinstance(cause, OSError):
+        # An event loop's own text names the address again; with several addresses, it has no number.
+        number = cause.errno or next(iter(map(int, re.findall(r"\[Errno (\d+)\]", str(cause)))), None)
+        if number is not None and not isinstance(cause, socket.gaierror):
+            return os.strerror(number)
+        return cause.strerror or "cannot connect"
     return str(error) or "the connection was lost"
 
 

@@ -20,14 +20,19 @@ class Revocations:
         """Return the kind that hits a token of this `iat`; one without `iat` is hit by any instant."""
         if self.token:
             return "jti"
-        if _hits(self.user_at, issued_at):
+        if hits(self.user_at, issued_at):
             return "user"
-        if _hits(self.issuer_at, issued_at):
-            return "issuer"
-        return None
+        return "issuer" if hits(self.issuer_at, issued_at) else None
+
+    def against_anyone(self, issued_at: float | None) -> RevocationKind | None:
+        """Return the kind that hits a token whoever its user is."""
+        if self.token:
+            return "jti"
+        return "issuer" if hits(self.issuer_at, issued_at) else None
 
 
-def _hits(revoked_at: float | None, issued_at: float | None) -> bool:
+def hits(revoked_at: float | None, issued_at: float | None) -> bool:
+    """Tell whether a revocation of a user or an issuer hits a token of this `iat`."""
     return revoked_at is not None and (issued_at is None or issued_at <= revoked_at)
 
 

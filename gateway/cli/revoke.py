@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 import typer
 
 from gateway.cli import output
+from gateway.cli.arguments import utf8
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
 from gateway.cli.stores import Stores, table, when, with_stores
+from gateway.core.claims import MAX_DATE, is_clean
 from gateway.core.model import JSON, StoreUnavailable
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
@@ -29,7 +31,7 @@ Until: TypeAlias = Annotated[
         metavar="TIME", help="When the revocation ends: a duration such as 24h, or an RFC 3339 time."
     ),
 ]
-Reason: TypeAlias = Annotated[str | None, typer.Option(help="Why, for those who ask later.")]
+Reason: TypeAlias = Annotated[str | None, typer.Option(help="Why, for those who ask later.", callback=utf8)]
 
 
 @revoke_app.command()
@@ -51,6 +53,10 @@ def token(
     if not isinstance(jti, str) or not jti:
         output.fail(
             "the token has no `jti` to be told by", "revoke all of the user's: gateway revoke user ID"
+        )
+    if not is_clean(jti) or (isinstance(exp, int | float) and not 0 <= exp <= MAX_DATE):
+        output.fail(
+            "the token's `jti` or `exp` is none that a token may have, so the gateway refuses it anyway"
         )
     ends = _instant(until)
 
@@ -83,8 +89,11 @@ def jti(
 ) -> None:
     """Refuse one token by its `jti`: for the issuer's `max_lifetime`; when it has none, for ever."""
     ends = _instant(until)
-    if not jti:
-        output.fail("a `jti` has at least one character", code=output.USAGE)
+    if not is_clean(jti):
+        output.fail(
+            "a `jti` has at least one character, and no control character; no token could have this one",
+            code=output.USAGE,
+        )
 
     async def work(stores: Stores) -> "Revocation":
         configured = stores.issuer(issuer)
@@ -226,6 +235,8 @@ def _instant(until: str | None) -> float | None:
                 "--until is neither a duration nor a time", "30m, 24h, 2030-01-31T12:00:00Z", output.USAGE
             )
         instant = moment.timestamp()
+    if instant > MAX_DATE:
+        output.fail("--until is later than the year 9999", "leave it out to revoke for ever", output.USAGE)
     if instant <= time.time():
         output.fail("--until has passed, so nothing would be revoked", code=output.USAGE)
     return instant

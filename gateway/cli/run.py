@@ -35,7 +35,7 @@ def run(*, config: ConfigFile = DEFAULT_CONFIG) -> None:
     try:
         require_c_parser()
         Supervisor(_plan(settings), partial(_reread, config), _announce).run()
-    except (OSError, StartFailed) as error:
+    except (OSError, ValueError, StartFailed) as error:
         output.fail(f"the gateway cannot start: {error}", code=output.USAGE)
     except ParserMissing as error:
         output.fail(f"the gateway refuses to start: {error}", code=output.USAGE)
@@ -72,4 +72,7 @@ def _cores() -> int:
 
 
 def _announce(url: str, admin_url: str) -> None:
-    output.err.print(f"gateway listens on {url}, admin on {admin_url}", markup=False, soft_wrap=True)
+    # An event like all others: whoever reads stderr finds JSON lines there.
+    import structlog
+
+    structlog.get_logger().info("listening", listen=url, admin=admin_url)

@@ -115,11 +115,41 @@ def refuse(error: StoreUnavailable) -> NoReturn:
         output.unreachable(
             "Redis", address, why, "start it (`docker compose up -d redis`) or correct redis.url"
         )
-    if not isinstance(error.__cause__, OSError):
-        output.fail(f"Postgres at {address} does not do what is asked: {why}", code=output.UNREACHABLE)
+    from asyncpg import ClientConfigurationError
+
+    cause = error.__cause__
+    if isinstance(cause, ClientConfigurationError):
+        output.fail(f"postgres.dsn: {why}", "correct postgres.dsn", output.USAGE)
+    if not isinstance(cause, OSError):
+        output.fail(
+            f"Postgres at {address} does not do what is asked: {why}", _advice(cause), output.UNREACHABLE
+        )
     output.unreachable(
-        "Postgres", address, why, "start it (`docker compose up -d postgres`) or correct postgres.dsn"
+        "Postgres",
+        address,
+        why,
+        _advice(cause) or "start it (`docker compose up -d postgres`) or correct postgres.dsn",
     )
+
+
+def _advice(cause: BaseException | None) -> str | None:
+    """Say what to change when it does not help to start Postgres."""
+    from ssl import SSLError
+
+    from asyncpg import InvalidAuthorizationSpecificationError, InvalidCatalogNameError
+
+    if isinstance(cause, InvalidAuthorizationSpecificationError):
+        return (
+            "correct user and password in postgres.dsn (GATEWAY_POSTGRES__DSN), or let the server admit them"
+        )
+    if isinstance(cause, InvalidCatalogNameError):
+        return "create the database, as with createdb, or correct its name in postgres.dsn"
+    if isinstance(cause, FileNotFoundError):
+        return "start it, or correct the paths (socket, sslrootcert, sslcert) in postgres.dsn"
+    # The driver has no type of its own for a server without TLS.
+    if isinstance(cause, SSLError) or "SSL upgrade" in str(cause):
+        return "correct sslmode or sslrootcert in postgres.dsn, or turn on `ssl` in the server"
+    return None
 
 
 def when(seconds: float | None) -> str | None:

@@ -7,10 +7,10 @@ from uuid import UUID
 
 import typer
 
-from gateway.cli import output
+from gateway.cli import arguments, output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
 from gateway.cli.stores import Stores, table, when, with_stores
-from gateway.core.claims import MAX_SUBJECT_CHARACTERS
+from gateway.core.claims import MAX_SUBJECT_CHARACTERS, is_clean
 from gateway.core.model import JSON, Identity, StoreUnavailable, UserStatus
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
@@ -37,10 +37,17 @@ def add(
     *,
     issuer: IssuerOption,
     subject: SubjectOption,
-    email: Annotated[str | None, typer.Option(help="For people to find the user by.")] = None,
-    name: Annotated[str | None, typer.Option(help="The name to show.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Tokens that claim another tenant are refused.")] = None,
-    role: Annotated[list[str] | None, typer.Option(help="A role; may be repeated.")] = None,
+    email: Annotated[
+        str | None, typer.Option(help="For people to find the user by.", callback=arguments.email)
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The name to show.", callback=arguments.utf8)] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="Tokens that claim another tenant are refused.", callback=arguments.clean),
+    ] = None,
+    role: Annotated[
+        list[str] | None, typer.Option(help="A role; may be repeated.", callback=arguments.each_clean)
+    ] = None,
     status: Annotated[UserStatus, typer.Option(help="Only `active` may pass.")] = UserStatus.ACTIVE,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
@@ -202,7 +209,7 @@ def _change(config: Path, work: "Callable[[Stores], Awaitable[UserRecord]]", *, 
 
 def _subject(subject: str) -> str:
     """Refuse a subject that no token can have."""
-    if not 0 < len(subject) <= MAX_SUBJECT_CHARACTERS or not subject.isprintable():
+    if len(subject) > MAX_SUBJECT_CHARACTERS or not is_clean(subject):
         output.fail(
             f"a subject has 1 to {MAX_SUBJECT_CHARACTERS} characters, none of them a control character",
             code=output.USAGE,

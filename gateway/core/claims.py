@@ -25,11 +25,16 @@ from gateway.core.reasons import (
 )
 
 MAX_SUBJECT_CHARACTERS: Final = 255
-# The last second of the year 9999: no honest date is later, and not every store can hold one.
-_MAX_DATE: Final = 253_402_300_799
+MAX_DATE: Final = 253_402_300_799
+"""The last second of the year 9999: no honest date is later, and not every store can hold one."""
 # C0 and C1 controls, the line and paragraph separators, and halves of surrogate pairs.
 _UNCLEAN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _API_KEY_ROLES: Final = frozenset({"anon", "service_role"})
+
+
+def is_clean(text: str) -> bool:
+    """Tell whether a claim may have this value: at least one character, and none that would be obeyed."""
+    return bool(text) and not _UNCLEAN.search(text)
 
 
 def issuer_of(payload: Mapping[str, JSON]) -> str:
@@ -133,7 +138,7 @@ def _date(payload: Mapping[str, JSON], name: str, issuer: Issuer) -> float | Non
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _denial(CLAIM_MALFORMED, issuer, f"`{name}` is not a number")
-    if not 0 <= value <= _MAX_DATE:
+    if not 0 <= value <= MAX_DATE:
         raise _denial(CLAIM_MALFORMED, issuer, f"`{name}` is not a date between 1970 and 9999")
     return float(value)
 
@@ -168,7 +173,7 @@ def _optional_string(payload: Mapping[str, JSON], path: str, issuer: Issuer) -> 
     value = at_path(payload, path)
     if value is None:
         return None
-    if not isinstance(value, str) or not value or _UNCLEAN.search(value):
+    if not isinstance(value, str) or not is_clean(value):
         raise _denial(CLAIM_MALFORMED, issuer, f"`{path}` is not a string of printable characters")
     return value
 

@@ -19,7 +19,7 @@ CREATE TABLE users (
 
 COMMENT ON TABLE users IS 'The users behind identities; only those with status active may pass the gateway.';
 COMMENT ON COLUMN users.tokens_valid_after IS 'Tokens issued at or before this instant are refused.';
-COMMENT ON COLUMN users.deleted_at IS 'Set by a trigger from status: deletion is soft.';
+COMMENT ON COLUMN users.deleted_at IS 'Follows status, and status follows it, by a trigger: deletion is soft.';
 
 CREATE INDEX users_email ON users (lower(email));
 CREATE INDEX users_created ON users (created_at, id);
@@ -65,13 +65,16 @@ COMMENT ON COLUMN revocations.expires_at IS 'The row counts until then; NULL: fo
 
 CREATE INDEX revocations_expires_at ON revocations (expires_at);
 
--- Deletion is soft and status decides: deleted_at follows it, whoever writes the row.
+-- Deletion is soft. status and deleted_at follow each other, whichever is written; a statement that
+-- sets deleted_at deletes, whatever status it gives.
 CREATE FUNCTION gateway_users_before_write() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         NEW.updated_at := now();
-        IF NEW.deleted_at IS NOT NULL AND OLD.deleted_at IS NULL AND NEW.status = OLD.status THEN
+        IF NEW.deleted_at IS NOT NULL AND OLD.deleted_at IS NULL THEN
             NEW.status := 'deleted';
+        ELSIF NEW.deleted_at IS NULL AND OLD.deleted_at IS NOT NULL AND NEW.status = OLD.status THEN
+            NEW.status := 'active';
         END IF;
     ELSIF NEW.deleted_at IS NOT NULL THEN
         NEW.status := 'deleted';

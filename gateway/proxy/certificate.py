@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -18,8 +19,7 @@ _State: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 class Certificate:
     """A certificate and its key, in a TLS context that serves whatever was read last.
 
-    Raises OSError when a file cannot be read, `ssl.SSLError` (an OSError too) when the two do not go
-    together.
+    Raises OSError, which names the file, when one cannot be read or the two do not go together.
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:
@@ -56,12 +56,30 @@ class Certificate:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        context.load_cert_chain(*self._files, password=_NO_PASSWORD)
+        try:
+            context.load_cert_chain(*self._files, password=_NO_PASSWORD)
+        except OSError as error:
+            raise unusable("server.tls", self._files, error) from error
         return context
 
     def _state(self) -> _State:
         """Return what changes when a file is written, or another is put or linked in its place."""
         return tuple(map(_fingerprint, self._files))
+
+
+def unusable(setting: str, files: Iterable[Path], error: OSError) -> OSError:
+    """Make the error that says which of a setting's PEM files cannot be used, why, and what to do."""
+    for file in files:
+        try:
+            file.open("rb").close()
+        except OSError as closed:
+            return OSError(
+                f"{setting}: {file} cannot be read: {closed.strerror} → create it, or correct the path"
+            )
+    names = " and ".join(map(str, dict.fromkeys(files)))
+    if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
+        return OSError(f"{setting}: {names} do not go together → give the key of this certificate")
+    return OSError(f"{setting}: {names} cannot be used → give PEM files, a private key without a password")
 
 
 def _fingerprint(file: Path) -> tuple[int, int, int] | None:

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.core.reasons import UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, Denial
+from gateway.proxy.certificate import unusable
 from gateway.proxy.connection import Owner, UpstreamConnection
 from gateway.proxy.rules import TlsRules, UpstreamRules
 
@@ -61,7 +62,8 @@ def tls_context(rules: TlsRules) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if rules.certificate is not None:
-        context.load_cert_chain(rules.certificate, rules.key)
+        # An empty password: OpenSSL would ask the terminal for that of an encrypted key.
+        context.load_cert_chain(rules.certificate, rules.key, password="")
     return context
 
 
@@ -75,7 +77,11 @@ class Dialer:
         self._idle_timeout = rules.idle_timeout
         self._server_name = rules.tls.server_name
         https = any(url.startswith("https:") for url in rules.urls)
-        self._tls = tls_context(rules.tls) if https else None
+        try:
+            self._tls = tls_context(rules.tls) if https else None
+        except OSError as error:
+            files = filter(None, (rules.tls.ca, rules.tls.certificate, rules.tls.key))
+            raise unusable(f"upstreams.{rules.name}.tls", tuple(files), error) from error
 
     async def dial(self, origin: Origin, address: str, owner: Owner) -> UpstreamConnection:
         """Open a connection to one address of an origin.

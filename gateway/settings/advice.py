@@ -1,5 +1,6 @@
 """What is valid, and still probably not meant."""
 
+import ssl
 import stat
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -9,11 +10,39 @@ from urllib.parse import urlsplit
 from gateway.core.model import Auth
 from gateway.settings.loading import Problem, Source
 from gateway.settings.model import Issuer, Match, Settings, Upstream
+from gateway.settings.rules import Location
 
 
 def advice(settings: Settings, source: Source) -> tuple[Problem, ...]:
     """Return a warning for whatever in valid settings looks like an oversight."""
-    return (*_issuers(settings, source), *_upstreams(settings, source), *_routes(settings, source))
+    return (
+        *_server(settings, source),
+        *_issuers(settings, source),
+        *_upstreams(settings, source),
+        *_routes(settings, source),
+    )
+
+
+def _server(settings: Settings, source: Source) -> Iterator[Problem]:
+    tls, where = settings.server.tls, ("server", "tls")
+    files = [(key, file) for key, file in (("certificate", tls.certificate), ("key", tls.key)) if file]
+    absent = [(key, file) for key, file in files if not file.is_file()]
+    for key, file in absent:
+        yield _no_file(source, (*where, key), file)
+    if tls.certificate is not None and tls.key is not None and not absent:
+        try:
+            # An empty password: OpenSSL would ask the terminal for that of an encrypted key.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password="")
+        except OSError:
+            yield source.problem(
+                where,
+                "cannot be used: not readable, no PEM, encrypted, or a key of another certificate",
+                "give a certificate and its own unencrypted key, both in PEM, readable for the gateway",
+            )
+
+
+def _no_file(source: Source, where: Location, file: Path) -> Problem:
+    return source.problem(where, f"names {file}, which is no file", "create it, or mend the path")
 
 
 def _issuers(settings: Settings, source: Source) -> Iterator[Problem]:
@@ -26,9 +55,7 @@ def _issuers(settings: Settings, source: Source) -> Iterator[Problem]:
             )
         for name, file in _key_files(issuer):
             if not file.is_file():
-                yield source.problem(
-                    (*where, name), f"names {file}, which is no file", "create it, or mend the path"
-                )
+                yield _no_file(source, (*where, name), file)
         secret = issuer.keys.secret_file
         if secret is not None and secret.is_file() and secret.stat().st_mode & stat.S_IROTH:
             yield source.problem((*where, "secret_file"), "can be read by everybody", f"chmod 600 {secret}")
@@ -63,9 +90,7 @@ def _upstreams(settings: Settings, source: Source) -> Iterator[Problem]:
             )
         for key, file in _tls_files(upstream):
             if not file.is_file():
-                yield source.problem(
-                    (*where, "tls", key), f"names {file}, which is no file", "create it, or mend the path"
-                )
+                yield _no_file(source, (*where, "tls", key), file)
 
 
 def _tls_files(upstream: Upstream) -> Iterator[tuple[str, Path]]:

@@ -13,7 +13,7 @@ from gateway.settings.document import Document, Unreadable, parse
 from gateway.settings.environment import Overrides
 from gateway.settings.model import Settings
 from gateway.settings.rules import Location, nearest
-from gateway.settings.shape import keys_at, meaning_of
+from gateway.settings.shape import how_to_write, keys_at
 from gateway.settings.values import MISTAKE
 
 # What pydantic's errors are in the words of somebody who writes YAML: what is wrong, what to do.
@@ -140,7 +140,8 @@ def _translated(source: Source, error: ErrorDetails) -> Problem:
     if kind == "extra_forbidden":
         return source.problem(where, "is no setting", nearest(str(where[-1]), keys_at(where[:-1])))
     if kind == "missing":
-        return source.problem(where, "is required", meaning_of(where))
+        example = how_to_write(where)
+        return source.problem(where, "is required", example and f"write {example}")
     if kind in ("literal_error", "enum"):
         return source.problem(where, f"must be one of {context['expected']}")
     if kind in _WORDS:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     PositiveInt,
@@ -19,36 +17,25 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, InitErrorDetails
 
-from gateway.core.model import Auth
+from gateway.settings.routes import Match, Route
 from gateway.settings.rules import ASYMMETRIC_ALGORITHMS, AsymmetricAlgorithm, findings
+from gateway.settings.section import Section
+from gateway.settings.upstreams import Upstream
+from gateway.settings.urls import POSTGRES_EXAMPLE, REDIS_EXAMPLE, KeyUrl, PostgresDsn, RedisUrl
 from gateway.settings.values import (
     MISTAKE,
     AdminToken,
     ClaimPath,
-    CredentialName,
     Duration,
     HeaderName,
-    Host,
     IdentityValue,
-    KeyUrl,
     Listen,
-    Method,
     Name,
     Network,
-    Origin,
-    PathPattern,
-    PathPrefix,
-    PlainPath,
-    PostgresDsn,
-    RedisUrl,
     SchemaName,
-    Share,
     Size,
     Text,
     Timeout,
-    UpgradeProtocol,
-    UpstreamHost,
-    UpstreamUrl,
     Workers,
     address,
     duration,
@@ -56,15 +43,9 @@ from gateway.settings.values import (
     size,
 )
 
+__all__ = ["Issuer", "Limits", "Match", "Postgres", "Redis", "Route", "Settings", "Tls", "Upstream"]
+
 Algorithm: TypeAlias = Literal[AsymmetricAlgorithm, "HS256", "HS384", "HS512"]
-
-
-class Section(BaseModel):
-    """A mapping in the file: its keys are known, its values do not change."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
 
 
 class Tls(Section):
@@ -127,12 +108,12 @@ class Server(Section):
 
 
 class Admin(Section):
-    """The control plane: health, metrics and the admin API, on a port of its own."""
+    """The control plane, on a port of its own: health and metrics; the admin API comes later."""
 
     listen: Listen = address("127.0.0.1:9901")
     """Address and port, or `unix:` and a path; keep it off the public network."""
     token: AdminToken | None = None
-    """Bearer token for `/v1/*`, of 16 characters or more; without it `/v1/*` is off."""
+    """For the admin API, which comes with a later release: nothing asks for it yet. 16 characters or more."""
 
 
 class Keys(Section):
@@ -173,11 +154,11 @@ def _fitting_algorithms(data: dict[str, object]) -> tuple[Algorithm, ...]:
 class Issuer(Section):
     """A trusted token issuer and what its tokens must look like."""
 
-    name: Name
+    name: Name = Field(examples=["main"])
     """Unique; the metrics label, and part of the blacklist's keys: keep it stable."""
-    issuer: Text
+    issuer: Text = Field(examples=["https://idp.example.com/"])
     """The exact `iss` of its tokens; a trailing slash counts."""
-    audiences: Annotated[tuple[Text, ...], Field(min_length=1)]
+    audiences: tuple[Text, ...] = Field(min_length=1, examples=[["orders-api"]])
     """A token must be meant for one of these (`aud`)."""
     keys: Keys = Field(default_factory=lambda: Keys(discovery=True))
     """Where the keys come from; when left out, `{discovery: true}`."""
@@ -207,7 +188,7 @@ class Jwks(Section):
 class Postgres(Section):
     """The system of record: users, identities, revocations."""
 
-    dsn: PostgresDsn
+    dsn: PostgresDsn = Field(examples=[POSTGRES_EXAMPLE])
     """`postgresql://user@host:port/database`; give a password in the environment."""
     schema_name: SchemaName = Field("public", alias="schema")
     """The schema of the tables."""
@@ -224,7 +205,7 @@ class Postgres(Section):
 class Redis(Section):
     """The shared tier: cached users and the blacklist."""
 
-    url: RedisUrl
+    url: RedisUrl = Field(examples=[REDIS_EXAMPLE])
     """`redis://host:port/db`, `rediss://` with TLS, or `unix://` and a path."""
     prefix: str = "gateway:"
     """In front of every key, so that several gateways can share one Redis."""
@@ -294,143 +275,6 @@ class Headers(Section):
     """Send the token itself upstream as well."""
 
 
-class UpstreamTls(Section):
-    """How an https upstream is recognised, and how the gateway shows who it is."""
-
-    verify: bool = True
-    """Whether its certificate must be valid, and for its name; `false` trusts whoever answers."""
-    ca: Path | None = None
-    """PEM file of the only authorities to trust; `null`: those of the system."""
-    certificate: Path | None = None
-    """PEM file of the gateway's own certificate, for an upstream that asks for one."""
-    key: Path | None = None
-    """PEM file of its private key; `null` when it is in the same file."""
-    server_name: Host | None = None
-    """The name to ask for (SNI) and to find in its certificate; `null`: the host of the URL."""
-
-
-class HealthCheck(Section):
-    """Asking each endpoint now and then, whether or not there are requests for it; each worker asks."""
-
-    path: PlainPath
-    """Asked with GET; a 2xx in time is healthy."""
-    interval: Timeout = duration("10s")
-    """The time between two checks."""
-    timeout: Timeout = duration("2s")
-    """The longest that a check may take."""
-    healthy_after: PositiveInt = 2
-    """Good answers in a row until an endpoint gets requests again."""
-    unhealthy_after: PositiveInt = 3
-    """Bad or missing answers in a row until it gets none."""
-
-
-class Ejection(Section):
-    """When an endpoint that fails gets no more requests, unless all do.
-
-    A failure is a connection that cannot be opened, or a response that breaks off or is no HTTP.
-    """
-
-    failures: Annotated[int, Field(ge=0)] = 3
-    """Failures in a row; 0 never ejects."""
-    base_time: Timeout = duration("1s")
-    """How long the first time; each time without a success between lasts twice as long."""
-    max_time: Timeout = duration("1m")
-    """The longest time."""
-
-
-class Upstream(Section):
-    """A service behind the gateway. Counts are per worker."""
-
-    urls: Annotated[tuple[UpstreamUrl, ...], Field(min_length=1)]
-    """Its instances: `http://host:port`, `https://host:port`, `unix:/path`. Each address of a name is one."""
-    connect_timeout: Timeout = duration("2s")
-    """The longest wait for a connection to open (then 504), or for one to be free (then 503)."""
-    response_timeout: Timeout = duration("30s")
-    """The longest wait for the head of the response; then 504."""
-    idle_timeout: Timeout = duration("5m")
-    """The longest silence within a body; nothing else limits how long a response or a stream lasts."""
-    keep_alive: Timeout = duration("4s")
-    """How long an idle connection is kept; less than the upstream keeps it, which is often 5 s."""
-    max_age: Timeout = duration("10m")
-    """How old a connection may become before it is replaced."""
-    max_connections: PositiveInt = 1024
-    """Open connections to each endpoint."""
-    max_pending: Annotated[int, Field(ge=0)] = 1024
-    """Requests that may wait for a connection to an endpoint; more get 503 `overloaded`."""
-    retry_budget: Share = 0.2
-    """Retries as a share of the requests of the last 10 s, but 3 a second at least; 0: none at all."""
-    ejection: Ejection = Field(default_factory=Ejection)
-    """When an endpoint that fails gets no more requests."""
-    health_check: HealthCheck | None = None
-    """Active health checks; `null`: endpoints are judged by their requests alone."""
-    dns_ttl: Timeout = duration("30s")
-    """How often names are looked up again; a look-up that fails keeps the addresses known."""
-    host: UpstreamHost = "preserve"
-    """The Host it is sent: `preserve` the client's, `upstream` for that of the URL, or a host of your own."""
-    tls: UpstreamTls = Field(default_factory=UpstreamTls)
-    """For `https` URLs."""
-
-
-class Match(Section):
-    """Which requests a route is for."""
-
-    path: PathPattern
-    """`*` stands for one segment, `**` at the end for the rest, or for nothing."""
-    methods: tuple[Method, ...] = ()
-    """HTTP methods; empty: any."""
-    hosts: tuple[Host, ...] = ()
-    """Host names without port; empty: any."""
-
-
-class Require(Section):
-    """What a route asks for beyond a good token and an active user."""
-
-    scopes: tuple[Text, ...] = ()
-    """Scopes that must all be in the token."""
-    roles: tuple[Text, ...] = ()
-    """Roles of which the user needs one."""
-    tenant: Text | None = None
-    """The only tenant that may pass."""
-
-
-class Credentials(Section):
-    """Where tokens may come from besides Authorization: browsers cannot set it on a WebSocket."""
-
-    cookie: CredentialName | None = None
-    """The name of a cookie. Other sites can make browsers send it: see `allowed_origins`."""
-    query: CredentialName | None = None
-    """The name of a query parameter, of GET requests. URLs end up in other people's logs."""
-    subprotocol: CredentialName | None = None
-    """What announces the token among WebSocket subprotocols, as in `bearer, <token>` or `bearer.<token>`."""
-
-
-class Route(Section):
-    """A way through the gateway; the first route that matches a request wins."""
-
-    name: Name
-    """Unique; the metrics label."""
-    match: Match
-    """Which requests it is for."""
-    upstream: Text
-    """The name of an upstream."""
-    strip_prefix: PathPrefix | None = None
-    """How `match.path` begins; forwarded as `X-Forwarded-Prefix` instead of in the path."""
-    auth: Auth = Auth.REQUIRED
-    """`required`: a good token. `optional`: none, or a good one. `none`: tokens are not looked at."""
-    require: Require = Field(default_factory=Require)
-    """What the user must have."""
-    credentials: Credentials = Field(default_factory=Credentials)
-    """Where tokens may come from besides Authorization; removed before a request is forwarded."""
-    allowed_origins: tuple[Origin, ...] = ()
-    """Other sites whose pages may use the cookie for WebSockets and for methods that change something."""
-    upgrade: tuple[UpgradeProtocol, ...] = ("websocket",)
-    """Protocols that a connection may be switched to; `*` any but HTTP itself, `[]` none."""
-    tunnel_timeout: Timeout = duration("1h")
-    """How long a WebSocket, or another switched connection, may be silent both ways."""
-    max_body: Size | None = None
-    """The largest body of a request; a larger one gets 413. `null`: `server.limits.body_size`."""
-
-
 class Settings(Section):
     """The whole configuration."""
 
@@ -445,7 +289,9 @@ class Settings(Section):
     errors: Errors = Field(default_factory=Errors)
     log: Log = Field(default_factory=Log)
     headers: Headers = Field(default_factory=Headers)
-    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)]
+    upstreams: dict[Name, Upstream] = Field(
+        min_length=1, examples=[{"orders": {"urls": ["http://127.0.0.1:9000"]}}]
+    )
     routes: Annotated[tuple[Route, ...], Field(min_length=1)]
 
     @model_validator(mode="wrap")

@@ -1,8 +1,11 @@
 """The shape of the configuration: which settings there are, read from its JSON Schema."""
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias
+
+import yaml
 
 from gateway.settings.model import Settings
 
@@ -56,13 +59,23 @@ def keys_at(where: tuple[str | int, ...]) -> list[str]:
     return list(node.get("properties", ())) if node else []
 
 
-def meaning_of(where: tuple[str | int, ...]) -> str | None:
-    """Return the description of a setting, or of the entries of a list or mapping without one."""
+def how_to_write(where: tuple[str | int, ...]) -> str | None:
+    """Return an example of a setting with its key, as one line of YAML; None when there is none."""
     node = at(where)
     if node is None:
         return None
-    entries = node.get("items") or values_of(node) or {}
-    return node.get("description") or resolved(entries).get("description")
+    line: str = yaml.safe_dump({where[-1]: _example(node)}, default_flow_style=True, width=math.inf)
+    return line.strip().removeprefix("{").removesuffix("}")
+
+
+def _example(node: Schema) -> object:
+    """Return a value that is good, with nothing in it that may be left out."""
+    node = resolved(node)
+    if "examples" in node:
+        return node["examples"][0]
+    if "items" in node:
+        return [_example(node["items"])]
+    return {key: _example(node["properties"][key]) for key in node.get("required", ())}
 
 
 def at(where: tuple[str | int, ...]) -> Schema | None:

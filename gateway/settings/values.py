@@ -4,11 +4,9 @@ A value of the wrong kind raises the error that `mistake` makes: what is wrong, 
 """
 
 import re
-from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
-from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -29,7 +27,7 @@ _NAME: Final = re.compile(r"[a-z0-9_-]+")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):([0-9]{1,5})")
 # As long as the kernel's `sun_path` takes, its final NUL aside.
-_UNIX: Final = re.compile(r"unix:/[^\x00]{1,106}")
+UNIX_ADDRESS: Final = re.compile(r"unix:/[^\x00]{1,106}")
 _AUTHORITY: Final = re.compile(
     r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?"
 )
@@ -114,7 +112,7 @@ class Address(str):
 
 
 def _address(value: object) -> Address:
-    if isinstance(value, str) and _UNIX.fullmatch(value):
+    if isinstance(value, str) and UNIX_ADDRESS.fullmatch(value):
         return Address(value)
     match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
     if match is None or int(match[2]) > 65535:
@@ -219,37 +217,19 @@ def _claim_path(value: str) -> str:
     return value
 
 
-def _split_url(value: str) -> SplitResult | None:
-    """Split an absolute http(s) URL without credentials and fragment; None when it is none."""
-    try:
-        url = urlsplit(value)
-        usable = url.scheme in ("http", "https") and url.hostname and url.port != 0
-    except ValueError:
-        return None
-    return (
-        url
-        if usable and "@" not in url.netloc and "#" not in value and not re.search(r"[\s\\]", value)
-        else None
-    )
-
-
-def _upstream_url(value: str) -> str:
-    if _UNIX.fullmatch(value):
-        return value
-    url = _split_url(value)
-    if url is None or url.path not in ("", "/") or "?" in value:
-        raise mistake(
-            "must be an http or https URL of host and port alone, or unix: and a path",
-            "write http://orders:9000 or unix:/run/orders.sock; path and query come from the request",
-        )
-    return value.removesuffix("/")
-
-
 def _upstream_host(value: str) -> str:
     if not _AUTHORITY.fullmatch(value):
         raise mistake(
             "must be preserve, upstream, or a host with or without a port",
             "write preserve to keep the client's Host, upstream to send that of the URL",
+        )
+    return value
+
+
+def _scope(value: str) -> str:
+    if not value or re.search(r"\s", value):
+        raise mistake(
+            "must be one scope, without spaces", "write one entry for each: [orders:read, orders:write]"
         )
     return value
 
@@ -289,23 +269,6 @@ def _path_prefix(value: str) -> str:
         return normal_path(value)
     except Denial as denial:
         raise mistake(f"no request can match this: {denial.detail}", "write the path plainly") from denial
-
-
-def _key_url(value: str) -> str:
-    if _split_url(value) is None:
-        raise mistake(
-            "must be an http or https URL without credentials", "write https://idp.example.com/jwks.json"
-        )
-    return value
-
-
-def _schemes(*schemes: str, example: str) -> Callable[[SecretStr], SecretStr]:
-    def check(value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(tuple(f"{scheme}://" for scheme in schemes)):
-            raise mistake(f"must be a URL that starts with {schemes[0]}://", f"write {example}")
-        return value
-
-    return check
 
 
 def _admin_token(value: SecretStr) -> SecretStr:
@@ -369,14 +332,12 @@ IdentityValue: TypeAlias = Annotated[
 ClaimPath: TypeAlias = Annotated[
     str, AfterValidator(_claim_path), WithJsonSchema({"type": "string", "x-kind": "dotted path"})
 ]
-UpstreamUrl: TypeAlias = Annotated[
-    str, AfterValidator(_upstream_url), WithJsonSchema({"type": "string", "x-kind": "URL", "format": "uri"})
-]
 UpstreamHost: TypeAlias = Annotated[
     str,
     AfterValidator(_upstream_host),
     WithJsonSchema({"type": "string", "x-kind": "preserve, upstream or host"}),
 ]
+Scope: TypeAlias = Annotated[str, AfterValidator(_scope)]
 UpgradeProtocol: TypeAlias = Annotated[str, AfterValidator(_upgrade_protocol)]
 Origin: TypeAlias = Annotated[
     str, AfterValidator(_origin), WithJsonSchema({"type": "string", "x-kind": "origin"})
@@ -392,15 +353,5 @@ Share: TypeAlias = Annotated[
     float,
     Field(ge=0, le=1),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1, "x-kind": "number from 0 to 1"}),
-]
-KeyUrl: TypeAlias = Annotated[
-    str, AfterValidator(_key_url), WithJsonSchema({"type": "string", "x-kind": "URL", "format": "uri"})
-]
-PostgresDsn: TypeAlias = Annotated[
-    SecretStr,
-    AfterValidator(_schemes("postgresql", "postgres", example="postgresql://gateway@127.0.0.1:5432/gateway")),
-]
-RedisUrl: TypeAlias = Annotated[
-    SecretStr, AfterValidator(_schemes("redis", "rediss", "unix", example="redis://127.0.0.1:6379/0"))
 ]
 AdminToken: TypeAlias = Annotated[SecretStr, AfterValidator(_admin_token)]

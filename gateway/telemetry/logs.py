@@ -74,6 +74,11 @@ def dependency_down(dependency: str, detail: str) -> None:
     structlog.get_logger().warning("dependency_down", dependency=dependency, detail=detail)
 
 
+def dependency_up(dependency: str) -> None:
+    """Log that a dependency that was down can be used again."""
+    structlog.get_logger().info("dependency_up", dependency=dependency)
+
+
 def endpoint_ejected(upstream: str, endpoint: str, detail: str | None, seconds: float | None) -> None:
     """Log that an endpoint gets no more requests: for a time, or until it is healthy again."""
     structlog.get_logger().warning(

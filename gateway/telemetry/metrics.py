@@ -161,6 +161,12 @@ class Metrics:
             "Switched connections that ended, by what ended them first.",
             ["upstream", "by"],
         )
+        self.dependency_up = Gauge(
+            "gateway_dependency_up",
+            "1 while a store answers, 0 while it does not; NaN before it has been asked.",
+            ["dependency"],
+            together="min",
+        )
         self.in_flight = Gauge("gateway_in_flight_requests", "Requests being handled.")
         self.client_connections = Gauge("gateway_client_connections", "Open connections from clients.")
         self.limits_exceeded = Counter(

@@ -42,7 +42,7 @@ class Generation:
             if before is not None and before.plan.admin == plan.admin:
                 admin = before.slots[0].listeners.admin
             else:
-                admin = sockets.bind(plan.admin)
+                admin = sockets.bind(plan.admin, "admin.listen")
                 bound += admin
         except OSError:
             sockets.close(bound)
@@ -57,7 +57,7 @@ class Generation:
         if before is not None and before.plan.listen == plan.listen:
             fronts += [tuple(slot.listeners.front) for slot in before.slots[: plan.workers]]
         while len(fronts) < plan.workers:
-            more = sockets.beside(fronts[0]) if fronts else sockets.bind(plan.listen)
+            more = sockets.beside(fronts[0]) if fronts else sockets.bind(plan.listen, "server.listen")
             bound += more
             fronts.append(more)
         return fronts

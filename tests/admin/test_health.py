@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from gateway.admin.health import Dependency, Finding, readiness
 from gateway.core.model import JSON
@@ -87,6 +88,7 @@ async def test_metrics_are_prometheus_text(house: House) -> None:
         "gateway_jwks_refreshes": "counter",
         "gateway_jwks_age_seconds": "gauge",
         "gateway_cache_entries": "gauge",
+        "gateway_dependency_up": "gauge",
         "gateway_upstream_connections": "gauge",
         "gateway_in_flight_requests": "gauge",
     }.items() <= {name: family.type for name, family in families.items()}.items()
@@ -128,6 +130,66 @@ async def test_a_dependency_that_is_down_is_named_and_recovers_by_itself(
         await until_ready(house)
         assert (await ready(house))[2]["redis"] == "up"
         assert (await house.request("/private/x", token=token())).status == 200
+
+
+async def test_redis_stands_in_for_postgres_once_that_has_answered(
+    tmp_path: Path,
+    dsn: str,
+    redis_url: str,
+    postgres_server: EmbeddedPostgres,
+    redis_server: EmbeddedRedis,
+) -> None:
+    async with open_house(tmp_path, dsn, redis_url) as house:
+        assert (await house.request("/private/x", token=token())).status == 200
+        postgres_server.stop()
+        status, word, states = await ready(house)
+        assert (status, word, states["postgres"], states["redis"]) == (200, "degraded", "down", "up")
+        assert (await house.request("/private/x", token=token())).status == 200
+        assert await dependency_up(house) == {"postgres": 0, "redis": 1}
+        async with open_house(tmp_path, dsn, redis_url, seeded=False) as late:
+            status, word, states = await ready(late)
+            assert (status, word, states["redis"]) == (503, "not_ready", "up")
+        redis_server.stop()
+        assert (await ready(house))[:2] == (503, "not_ready")
+        redis_server.start()
+        postgres_server.start()
+        await until_ready(house)
+
+
+async def dependency_up(house: House) -> dict[str, float]:
+    page = (await house.admin("/metrics")).content.decode()
+    return {
+        sample.labels["dependency"]: sample.value
+        for family in text_string_to_metric_families(page)
+        if family.name == "gateway_dependency_up"
+        for sample in family.samples
+    }
+
+
+async def test_each_outage_is_a_line_when_it_begins_and_one_when_it_ends(
+    tmp_path: Path, dsn: str, redis_url: str, redis_server: EmbeddedRedis, postgres_server: EmbeddedPostgres
+) -> None:
+    async with open_house(tmp_path, dsn, redis_url) as house:
+        with capture_logs() as logs:
+            for server in (redis_server, postgres_server):
+                server.stop()
+                for _ in range(3):
+                    await house.request("/private/x", token=token())
+                await ready(house)
+                server.start()
+            deadline = time.monotonic() + 8
+            while await dependency_up(house) != {"postgres": 1, "redis": 1}:
+                await ready(house)
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+    changes = [entry for entry in logs if entry["event"] in {"dependency_down", "dependency_up"}]
+    assert sorted((entry["dependency"], entry["event"]) for entry in changes) == [
+        ("postgres", "dependency_down"),
+        ("postgres", "dependency_up"),
+        ("redis", "dependency_down"),
+        ("redis", "dependency_up"),
+    ]
+    assert all("127.0.0.1" in entry["detail"] for entry in changes if entry["event"] == "dependency_down")
 
 
 async def test_a_gateway_without_anything_starts_and_says_so(tmp_path: Path) -> None:
@@ -203,3 +265,31 @@ async def test_a_check_that_hangs_is_down(monkeypatch: pytest.MonkeyPatch) -> No
     state = await readiness({"store": Dependency(hang, essential=True)})
     assert state.status == "not_ready"
     assert "0.01 s" in (state.dependencies["store"].detail or "")
+
+
+@pytest.mark.parametrize(
+    ("stand_in", "other", "word"),
+    [
+        ("b", "up", "degraded"),
+        ("b", "down", "not_ready"),
+        (None, "up", "not_ready"),
+        ("c", "up", "not_ready"),
+    ],
+)
+async def test_a_stand_in(stand_in: str | None, other: str, word: str) -> None:
+    dependencies = {
+        "a": Dependency(lambda: found("down"), essential=True, stand_in=lambda: stand_in),
+        "b": Dependency(lambda: found(other), essential=False),
+    }
+    assert (await readiness(dependencies)).status == word
+
+
+async def test_a_check_with_a_defect_is_down_and_logged() -> None:
+    async def broken() -> Finding:
+        raise ZeroDivisionError("odd")
+
+    with capture_logs() as logs:
+        state = await readiness({"store": Dependency(broken, essential=True)})
+    assert state.dependencies["store"] == Finding("down", "its check failed: ZeroDivisionError")
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("check_failed", "error")]
+    assert logs[0]["exc_info"]

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 from redis.asyncio import Redis as Client
+from structlog.testing import capture_logs
 
 from gateway.backends.directory import UserDirectory
 from gateway.backends.identity import IdentityTiers
@@ -302,6 +303,39 @@ class TestRevocations:
         resolution = await tiers.resolve(claims())
         assert (resolution.revoked, resolution.revocation_tier) == ("jti", Tier.REDIS)
 
+    async def test_what_was_revoked_while_redis_was_away_never_passes_on_its_word(self, world: World) -> None:
+        await world.add()
+        tiers, careless = world.tiers(), world.tiers(unchecked_allowed=True)
+        assert (await tiers.resolve(claims())).revoked is None
+        await world.redis_cable.pull()
+        await world.directory.revoke("jti", issuer="main", value="token-1")
+        assert (await tiers.resolve(claims())).revoked == "jti"
+        await world.postgres_cable.pull()
+        await world.redis_cable.plug()
+        for _ in range(3):
+            assert await denied(tiers, claims()) is REVOCATION_UNAVAILABLE
+            assert (await careless.resolve(claims())).revocation_tier is None
+        await world.postgres_cable.plug()
+        assert (await tiers.resolve(claims())).revoked == "jti"
+
+    async def test_a_filling_that_ends_while_redis_is_read_does_not_vouch_for_what_was_read(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await world.add()
+        tiers = world.tiers()
+        await tiers.resolve(claims())
+        read = world.redis.read
+
+        async def read_and_fill(token: Claims, user_id: str | None) -> SharedAnswer:
+            answer = await read(token, user_id)
+            await world.mirror.load()
+            return answer
+
+        monkeypatch.setattr(world.redis, "read", read_and_fill)
+        world.mirror.doubt()
+        await world.directory.revoke("jti", issuer="main", value="token-1")
+        assert (await tiers.resolve(claims())).revoked == "jti"
+
 
 class TestStoresDown:
     async def test_redis_down_postgres_answers_both(self, world: World) -> None:
@@ -360,6 +394,7 @@ class TestStoresDown:
         await world.redis_cable.pull()
         await tiers.resolve(claims())
         await world.redis_cable.plug()
+        await world.mirror.load()
         await world.postgres_cable.pull()
         resolution = await tiers.resolve(claims())
         assert resolution.user is not None
@@ -440,3 +475,78 @@ class TestMirror:
 
         await eventually(honoured)
         assert await world.client.exists("gateway:revoked:jti:main:token-1")
+
+    async def test_redis_that_goes_away_unnoticed_by_requests_is_doubted(self, world: World) -> None:
+        world.mirror.start(interval=60, watch=0.02)
+        await eventually(world.trusted)
+        await world.redis_cable.pull()
+
+        async def doubted() -> bool:
+            return not world.mirror.trusted
+
+        await eventually(doubted)
+        await world.directory.revoke("jti", issuer="main", value="token-1")
+        await world.redis_cable.plug()
+        await eventually(world.trusted)
+        assert await world.client.exists("gateway:revoked:jti:main:token-1")
+
+    async def test_a_defect_in_a_filling_is_logged_and_tried_again(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def broken(_: object, __: object) -> None:
+            raise ZeroDivisionError("odd")
+
+        with monkeypatch.context() as patch, capture_logs() as logs:
+            patch.setattr(world.redis, "mirror", broken)
+            world.mirror.doubt()
+            world.mirror.start(interval=0.02)
+
+            async def logged() -> bool:
+                return bool(logs)
+
+            await eventually(logged)
+        assert (logs[0]["event"], logs[0]["log_level"]) == ("revocations_not_loaded", "error")
+        assert logs[0]["exc_info"]
+        await eventually(world.trusted)
+
+    async def test_what_is_lifted_while_the_list_is_filled_is_not_brought_back(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await world.directory.revoke("jti", issuer="main", value="token-1")
+        await world.mirror.load()
+        rows = world.postgres.counting_revocations
+
+        async def rows_then_lift() -> list[Revocation]:
+            found = await rows()
+            await world.directory.lift("jti", issuers=["main"], value="token-1")
+            assert await world.redis.lift([Revocation("jti", "main", "token-1", 0.0)]) == 1
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.postgres, "counting_revocations", rows_then_lift)
+            with pytest.raises(StoreUnavailable, match="lifted"):
+                await world.mirror.load()
+        assert not await world.client.exists("gateway:revoked:jti:main:token-1")
+        await world.mirror.load()
+        assert not await world.client.exists("gateway:revoked:jti:main:token-1")
+
+
+async def test_the_mirror_closes_even_when_a_cancellation_is_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def deaf_ping() -> None:
+        asked.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            # What a client does whose own timeout comes at that very moment.
+            raise StoreUnavailable(Tier.REDIS, "no answer in time") from None
+
+    monkeypatch.setattr(world.redis, "ping", deaf_ping)
+    mirror = RevocationMirror(world.postgres, world.redis, {})
+    mirror.start(interval=60.0, watch=0.01)
+    await asked.wait()
+    async with asyncio.timeout(2):
+        await mirror.close()

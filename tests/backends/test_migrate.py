@@ -55,8 +55,8 @@ async def test_refuses_another_content_under_the_same_number(empty_dsn: str) -> 
 
 
 async def test_a_migration_that_fails_leaves_nothing(empty_dsn: str, connection: Connection) -> None:
-    broken = Migration(2, "broken", "CREATE TABLE half (); SELECT 1 / 0")
-    with pytest.raises(StoreUnavailable, match="division by zero"):
+    broken = Migration(2, "broken", "CREATE TABLE half (); CREATE TABLE half ()")
+    with pytest.raises(StoreUnavailable, match="already exists"):
         await migrate(empty_dsn, known=[*migrations(), broken])
     assert await connection.fetchval("SELECT to_regclass('half')") is None
     assert await migrate(empty_dsn) == []
@@ -104,6 +104,22 @@ class TestTables:
         assert (
             await db.fetchval("INSERT INTO users (deleted_at) VALUES (now()) RETURNING status") == "deleted"
         )
+
+    async def test_clearing_deleted_at_restores(self, db: Connection) -> None:
+        user = await db.fetchval("INSERT INTO users (status) VALUES ('deleted') RETURNING id")
+        state = "SELECT status || ' ' || coalesce(deleted_at::text, 'not deleted') FROM users WHERE id = $1"
+        await db.execute("UPDATE users SET deleted_at = NULL WHERE id = $1", user)
+        assert await db.fetchval(state, user) == "active not deleted"
+        await db.execute("UPDATE users SET status = 'locked', deleted_at = NULL WHERE id = $1", user)
+        assert await db.fetchval(state, user) == "locked not deleted"
+        await db.execute("UPDATE users SET status = 'deleted' WHERE id = $1", user)
+        await db.execute("UPDATE users SET status = 'pending', deleted_at = NULL WHERE id = $1", user)
+        assert await db.fetchval(state, user) == "pending not deleted"
+
+    async def test_who_says_both_deletes(self, db: Connection) -> None:
+        user = await db.fetchval("INSERT INTO users (status) VALUES ('suspended') RETURNING id")
+        await db.execute("UPDATE users SET status = 'active', deleted_at = now() WHERE id = $1", user)
+        assert await db.fetchval("SELECT status FROM users WHERE id = $1", user) == "deleted"
 
     async def test_updated_at_moves(self, db: Connection) -> None:
         user = await db.fetchval("INSERT INTO users (updated_at) VALUES ('2000-01-01') RETURNING id")

@@ -217,6 +217,15 @@ class TestFailures:
             await postgres.ping()
             await postgres.close()
 
+    async def test_a_database_without_tables_has_not_answered(self, empty_dsn: str) -> None:
+        postgres = Postgres(empty_dsn, pool_min=1)
+        await postgres.warm()
+        assert (postgres.availability.up, postgres.availability.ever_up) == (None, False)
+        with pytest.raises(StoreUnavailable, match="gateway migrate"):
+            await postgres.ping()
+        assert (postgres.availability.up, postgres.availability.ever_up) == (False, False)
+        await postgres.close()
+
     async def test_warm_opens_the_first_connections(self, dsn: str) -> None:
         postgres = Postgres(dsn, pool_min=3)
         await postgres.warm()
@@ -242,6 +251,17 @@ class TestFailures:
     )
     def test_addresses_hold_no_password(self, dsn: str, address: str) -> None:
         assert address_of(dsn) == address
+
+    async def test_a_dsn_that_the_driver_refuses_is_told_from_a_bad_query(self) -> None:
+        with pytest.raises(
+            StoreUnavailable, match=r"^postgres is unavailable: h:5432: the DSN cannot be used"
+        ):
+            await Postgres("postgresql://ann@h/x?sslmode=hunter2").ping()
+
+    async def test_a_value_that_cannot_be_held_is_not_repeated(self, postgres: Postgres) -> None:
+        with pytest.raises(StoreUnavailable) as caught:
+            await postgres.find_user(Identity(ISS, "a\ud800b"))
+        assert caught.value.detail.endswith(": a value is of a kind that Postgres cannot hold")
 
     async def test_an_unreadable_dsn_is_not_repeated(self) -> None:
         with pytest.raises(StoreUnavailable) as caught:

@@ -1,7 +1,9 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
+from gateway.backends.availability import Availability
 from gateway.backends.reads import MAX_BATCH, BatchedReads
 from gateway.core.model import StoreUnavailable, Tier
 
@@ -112,3 +114,31 @@ async def test_closing_lets_nobody_wait_for_ever() -> None:
     await reads.close()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_a_defect_fails_those_who_wait_as_a_store_that_is_down_and_is_logged_once() -> None:
+    async def fetch(_: list[str]) -> list[bytes | None]:
+        raise ZeroDivisionError("odd")
+
+    reads = BatchedReads(fetch, 1.0, "here")
+    with capture_logs() as logs:
+        waiting = [reads.get([f"{n}"]) for n in range(MAX_BATCH + 10)]
+        failures = await asyncio.gather(*waiting, return_exceptions=True)
+        with pytest.raises(StoreUnavailable, match="here: cannot be asked") as caught:
+            await reads.get(["again"])
+    assert {type(failure) for failure in failures} == {StoreUnavailable}
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert [(entry["event"], type(entry["exc_info"])) for entry in logs] == [
+        ("redis_read_failed", ZeroDivisionError)
+    ]
+
+
+async def test_each_outcome_is_told() -> None:
+    store, told = Store(), []
+    availability = Availability(lambda detail: told.append(detail))
+    reads = BatchedReads(store.fetch, 0.02, "here", availability)
+    await reads.get(["key"])
+    store.open.clear()
+    with pytest.raises(StoreUnavailable):
+        await reads.get(["key"])
+    assert told == ["here: no answer in time"]

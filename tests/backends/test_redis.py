@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis as Client
+from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
-from gateway.backends.redis import CachedUser, Redis
+from gateway.backends.redis import CachedUser, Redis, _words
 from gateway.backends.revocations import Revocation, Revocations
 from gateway.core.model import StoreUnavailable, Tier, User, UserStatus
 from tests.backends.cable import Cable
@@ -195,8 +196,26 @@ class TestBlacklist:
         left = await client.ttl(key)
         assert left == -1 if ttl is None else ttl - 2 <= left <= ttl
 
+    async def test_a_key_of_another_type_is_none_and_makes_room(self, redis: Redis, client: "Client") -> None:
+        await client.hset("gateway:revoked:jti:main:token-1", "why", "lost")
+        assert (await redis.read(claims(), None)).revocations.token is False
+        await redis.revoke([Revocation("jti", "main", "token-1", 5.0)])
+        assert (await redis.read(claims(), None)).revocations.token is True
+
+    async def test_what_is_lifted_is_off_the_list_and_can_be_revoked_again(
+        self, redis: Redis, client: "Client"
+    ) -> None:
+        rows = [Revocation("jti", "main", "token-1", 5.0), Revocation("issuer", "main", "", 6.0)]
+        await redis.revoke(rows)
+        assert await redis.lift(rows[:1]) == 1
+        assert await redis.lift(rows[:1]) == 0
+        assert await client.keys("gateway:revoked:*") == [b"gateway:revoked:issuer:main"]
+        await redis.revoke(rows[:1])
+        assert (await redis.read(claims(), None)).revocations.token is True
+
     async def test_a_mirrored_blacklist_is_complete(self, redis: Redis, client: "Client") -> None:
-        await redis.mirror([Revocation("jti", "main", f"token-{n}", 5.0) for n in range(1201)])
+        rows = [Revocation("jti", "main", f"token-{n}", 5.0) for n in range(1201)]
+        await redis.mirror(rows, await redis.begin_mirror())
         shared = await redis.read(claims(jti="token-1200"), None)
         assert (shared.revocations.token, shared.complete) == (True, True)
         assert await client.ttl("gateway:revocations:loaded") == -1
@@ -207,19 +226,38 @@ class TestBlacklist:
     async def test_emptied_while_it_was_filled_it_is_not_complete(
         self, redis: Redis, client: "Client", monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        revoke = redis.revoke
+        revoke = redis._revoke
 
-        async def revoke_and_flush(revocations: list[Revocation]) -> None:
-            await revoke(revocations)
+        async def revoke_and_flush(revocations: list[Revocation], lifted: bytes) -> bool:
+            done = await revoke(revocations, lifted)
             await client.flushdb()
+            return done
 
-        monkeypatch.setattr(redis, "revoke", revoke_and_flush)
+        monkeypatch.setattr(redis, "_revoke", revoke_and_flush)
+        filling = await redis.begin_mirror()
         with pytest.raises(StoreUnavailable, match="emptied"):
-            await redis.mirror([Revocation("jti", "main", "token-1", 5.0)])
+            await redis.mirror([Revocation("jti", "main", "token-1", 5.0)], filling)
         assert (await redis.read(claims(), None)).complete is False
 
 
 class TestFailures:
+    @pytest.mark.parametrize(
+        ("cause", "words"),
+        [
+            (OSError(111, "Connect call failed ('127.0.0.1', 1)"), "Connection refused"),
+            (
+                OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 111] x"),
+                "Connection refused",
+            ),
+            (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+            (OSError(), "cannot connect"),
+        ],
+    )
+    def test_every_event_loop_has_the_same_words(self, cause: OSError, words: str) -> None:
+        error = RedisConnectionError("Error 111 connecting to 127.0.0.1:1.")
+        error.__cause__ = cause
+        assert _words(error) == words
+
     async def test_refused_connection(self) -> None:
         redis = Redis("redis://ann:hunter2@127.0.0.1:1/0")
         with pytest.raises(StoreUnavailable) as caught:

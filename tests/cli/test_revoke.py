@@ -70,6 +70,8 @@ def test_a_token_that_never_expires_is_revoked_for_ever(gateway: GatewayCommand,
             "no issuer `https://other.example.com` is configured",
         ),
         (token(jti="x", iss=None), "names no issuer"),
+        (token(jti="a\nb"), "so the gateway refuses it anyway"),
+        (token(jti="x", exp=10**400), "so the gateway refuses it anyway"),
         ("not.a.token", "no token that the gateway would accept"),
         ("", "no token that the gateway would accept"),
     ],
@@ -114,11 +116,27 @@ def test_an_issuer(gateway: GatewayCommand, redis: Client) -> None:
     assert gateway("revoke", "issuer", "other").exit_code == 1
 
 
-@pytest.mark.parametrize("until", ["tomorrow", "10", "2100-01-01T00:00:00", "2001-01-01T00:00:00Z", "0s"])
+@pytest.mark.parametrize(
+    "until", ["tomorrow", "10", "2100-01-01T00:00:00", "2001-01-01T00:00:00Z", "0s", "99999999h"]
+)
 def test_an_until_that_means_nothing(gateway: GatewayCommand, until: str) -> None:
     result = gateway("revoke", "issuer", "main", "--until", until)
     assert result.exit_code == 2
     assert "--until" in result.stderr
+
+
+@pytest.mark.parametrize("jti", ["", "a\nb", "\udcff"])
+def test_a_jti_that_no_token_has(gateway: GatewayCommand, jti: str) -> None:
+    result = gateway("revoke", "jti", "main", jti)
+    assert result.exit_code == 2
+    assert "no token could have this one" in text(result.stderr)
+    assert gateway.json("revocations", "list")["revocations"] == []
+
+
+def test_a_reason_that_is_no_text(gateway: GatewayCommand) -> None:
+    result = gateway("revoke", "issuer", "main", "--reason", "\udcff")
+    assert result.exit_code == 2
+    assert "not UTF-8" in result.stderr
 
 
 def test_list_and_prune(gateway: GatewayCommand) -> None:

@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from redis import Redis as Client
@@ -109,7 +110,26 @@ def test_list_in_pages(gateway: GatewayCommand) -> None:
     assert (result.exit_code, "user-1" in result.stdout, "user-0" in result.stdout) == (0, True, False)
 
 
-@pytest.mark.parametrize("subject", ["", "a\tb", "x" * 256])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--tenant", ""),
+        ("--tenant", "a\nb"),
+        ("--role", ""),
+        ("--email", ""),
+        ("--email", "not an email"),
+        ("--email", "ann@"),
+        ("--name", "\udcff"),
+    ],
+)
+def test_what_could_not_be_found_or_matched_again(gateway: GatewayCommand, option: str, value: str) -> None:
+    result = gateway("users", "add", "--issuer", "main", "--subject", "ann", "--role", "ops", option, value)
+    assert result.exit_code == 2
+    assert option in result.stderr
+    assert gateway.json("users", "list")["users"] == []
+
+
+@pytest.mark.parametrize("subject", ["", "a\tb", "\udcff", "x" * 256])
 def test_a_subject_that_no_token_has(gateway: GatewayCommand, subject: str) -> None:
     result = gateway("users", "add", "--issuer", "main", "--subject", subject)
     assert result.exit_code == 2
@@ -150,6 +170,41 @@ def test_postgres_down(tmp_path: Path) -> None:
             result.stderr
         )
         assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "told"),
+    [
+        (
+            {"netloc": "nobody:hunter2@{host}"},
+            3,
+            ["does not do what is asked:", "→ correct user and password in postgres.dsn"],
+        ),
+        ({"path": "/missing"}, 3, ['database "missing" does not exist → create the database']),
+        (
+            {"query": "sslmode=verify-full"},
+            2,
+            ["postgres.dsn: the DSN cannot be used", "→ correct postgres.dsn"],
+        ),
+        ({"query": "sslmode=require"}, 3, ["does not speak TLS", "→ correct sslmode"]),
+        (
+            {"query": "sslmode=verify-full&sslrootcert=/none.pem"},
+            3,
+            ["No such file or directory → start it, or correct the paths (socket, sslrootcert"],
+        ),
+    ],
+)
+def test_postgres_refuses(
+    tmp_path: Path, dsn: str, change: dict[str, str], code: int, told: list[str]
+) -> None:
+    parts = urlsplit(dsn)
+    host = parts.netloc.rpartition("@")[2]
+    refused = parts._replace(**{key: value.format(host=host) for key, value in change.items()}).geturl()
+    result = gateway_command(tmp_path, refused, "redis://127.0.0.1:1")("users", "list")
+    assert result.exit_code == code
+    for words in told:
+        assert words in text(result.stderr)
+    assert "hunter2" not in result.output
 
 
 def test_tables_missing(tmp_path: Path, empty_dsn: str) -> None:

@@ -107,6 +107,18 @@ async def test_files_that_cannot_be_used_keep_the_old_certificate(tmp_path: Path
     assert await served_name(certificate) == "mended.test"
 
 
+def test_files_that_do_not_go_together_are_named(tmp_path: Path) -> None:
+    write(tmp_path, "old.test")
+    key = (tmp_path / "key.pem").read_bytes()
+    write(tmp_path, "new.test")
+    (tmp_path / "key.pem").write_bytes(key)
+    with pytest.raises(OSError, match=r"^server.tls: .*/certificate.pem and .*/key.pem do not go together →"):
+        Certificate(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    (tmp_path / "key.pem").write_text("half a file")
+    with pytest.raises(OSError, match=r"^server.tls: .*/key.pem cannot be used → give PEM files"):
+        Certificate(tmp_path / "certificate.pem", tmp_path / "key.pem")
+
+
 def test_a_certificate_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(OSError, match=r"server.tls: .*/none.pem cannot be read: No such file"):
         Certificate(tmp_path / "none.pem", tmp_path / "none.pem")

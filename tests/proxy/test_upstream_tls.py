@@ -216,5 +216,5 @@ def test_a_large_body_arrives_whole(
 
 @pytest.mark.parametrize("field", ["ca", "certificate"])
 def test_a_file_that_cannot_be_read_stops_the_start(tmp_path: Path, field: str) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(OSError, match=r"^upstreams.orders.tls: .*/none.pem cannot be read: No such file"):
         Upstream(UpstreamRules("orders", ("https://a",), tls=TlsRules(**{field: tmp_path / "none.pem"})))  # type: ignore[arg-type]  # a path by its name

@@ -11,7 +11,14 @@ import structlog
 
 from gateway.core.model import JSON, Request, StoreUnavailable, Tier
 from gateway.core.reasons import SIGNATURE_INVALID, USER_STORE_UNAVAILABLE, USER_SUSPENDED, Denial
-from gateway.telemetry.logs import RequestLog, SubjectStyle, configure, dependency_down, hash_subject
+from gateway.telemetry.logs import (
+    RequestLog,
+    SubjectStyle,
+    configure,
+    dependency_down,
+    dependency_up,
+    hash_subject,
+)
 
 REQUEST = Request("GET", "/orders/1?token=secret", (), "192.0.2.1", "http", "the-id")
 
@@ -122,6 +129,19 @@ def test_lines_of_libraries_take_the_same_form(stream: io.StringIO) -> None:
         "asyncio",
         "slow callback\nsecond line",
     )
+
+
+def test_an_outage_and_its_end(stream: io.StringIO) -> None:
+    dependency_down("redis", "127.0.0.1:1: Connection refused")
+    dependency_up("redis")
+    down, up = lines(stream)
+    assert (down["event"], down["level"], down["dependency"], down["detail"]) == (
+        "dependency_down",
+        "warning",
+        "redis",
+        "127.0.0.1:1: Connection refused",
+    )
+    assert (up["event"], up["level"], up["dependency"]) == ("dependency_up", "info", "redis")
 
 
 def test_line_ends_forge_no_line(stream: io.StringIO) -> None:

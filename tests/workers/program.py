@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -241,10 +240,9 @@ async def running(
 
         async def announced() -> bool:
             assert program.process.returncode is None, program.stderr.read_text()
-            found = re.search(r"gateway listens on (\S+), admin on (\S+)", program.stderr.read_text())
-            if found is not None:
-                program.url, program.admin_url = found[1], found[2]
-            return found is not None
+            for event in program.events("listening"):
+                program.url, program.admin_url = event["listen"], event["admin"]
+            return bool(program.url)
 
         await eventually(announced)
         yield program

@@ -136,7 +136,11 @@ async def test_a_bad_configuration_changes_nothing_and_says_why(
             program.signal(signal.SIGHUP)
             assert "cannot be listened on" in (await program.event("reload_refused", 3))["problems"][0]
 
-        assert program.workers() == workers
+        async def unchanged() -> bool:
+            return program.workers() == workers
+
+        # What was started in vain has ended a moment later.
+        await eventually(unchanged)
         assert (await program.get()).status == 200
 
 
@@ -153,7 +157,7 @@ async def test_sigterm_finishes_what_is_in_flight(
 
     upstream.behave(slow)
     async with (
-        running(tmp_path, upstream, dsn, redis_url, server={"shutdown_delay": "300ms"}) as program,
+        running(tmp_path, upstream, dsn, redis_url, server={"shutdown_delay": "2s"}) as program,
         connected(program.url) as waiting,
         connected(program.url) as uploading,
         connected(program.url) as idle,
@@ -348,7 +352,7 @@ async def test_a_port_that_is_taken_ends_the_start(
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         async with starting(tmp_path, upstream, dsn, redis_url, server={"listen": listen}) as program:
             assert await program.ended() == 2
-            assert f"{listen} cannot be listened on" in program.stderr.read_text()
+            assert f"server.listen: {listen} cannot be listened on" in program.stderr.read_text()
 
 
 async def test_a_first_worker_that_cannot_start_ends_the_start(
@@ -358,4 +362,14 @@ async def test_a_first_worker_that_cannot_start_ends_the_start(
     async with starting(tmp_path, upstream, dsn, redis_url, server={"tls": tls}) as program:
         assert await program.ended() == 2
         assert "cannot start" in program.stderr.read_text()
-        assert "No such file" in program.stderr.read_text()
+        assert f"server.tls: {tmp_path}/none.pem cannot be read: No such file" in program.stderr.read_text()
+
+
+async def test_what_is_logged_is_json_alone(
+    tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
+) -> None:
+    async with running(tmp_path, upstream, dsn, redis_url) as program:
+        listening = await program.event("listening")
+        assert listening["listen"] == program.url
+        for line in program.stderr.read_text().splitlines():
+            assert line.startswith("{"), line

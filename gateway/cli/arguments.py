@@ -1,0 +1,35 @@
+"""What options may hold: what is wrong with one is told before anything is asked or changed."""
+
+import re
+
+import typer
+
+from gateway.core.claims import is_clean
+
+
+def utf8(value: str | None) -> str | None:
+    """Refuse what no store can hold: bytes that are no UTF-8 come as halves of surrogate pairs."""
+    if value is not None and not value.isascii() and re.search("[\ud800-\udfff]", value):
+        raise typer.BadParameter("this is not UTF-8 text")
+    return value
+
+
+def clean(value: str | None) -> str | None:
+    """Refuse what no claim could equal."""
+    if value is not None and not is_clean(value):
+        raise typer.BadParameter("write at least one character, and no control characters")
+    return value
+
+
+def each_clean(values: list[str] | None) -> list[str] | None:
+    """Refuse a list with an entry that no claim could equal."""
+    for value in values or ():
+        clean(value)
+    return values
+
+
+def email(value: str | None) -> str | None:
+    """Refuse what is no address: a user is found by text with an @ in it."""
+    if value is not None and (not is_clean(value) or not re.fullmatch(r"[^@\s]+@[^@\s]+", value)):
+        raise typer.BadParameter("this is no e-mail address: write ann@example.com")
+    return value

@@ -1,0 +1,112 @@
+"""`gateway revocations lift`: what was revoked by mistake passes again."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+from uuid import UUID
+
+import typer
+
+from gateway.cli import output
+from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
+from gateway.cli.stores import Stores, with_stores
+from gateway.core.model import StoreUnavailable
+
+if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
+    from gateway.backends.revocations import Revocation
+
+lift_app: Final = typer.Typer(
+    no_args_is_help=True, help="Lift a revocation: what it refused passes again, if nothing else refuses it."
+)
+
+
+@lift_app.command()
+def jti(
+    issuer: Annotated[str, typer.Argument(metavar="ISSUER", help="The configured name, or the `iss`.")],
+    jti: Annotated[str, typer.Argument(metavar="JTI", help="The token's `jti`.")],
+    *,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Lift the revocation of one token."""
+    from gateway.backends.revocations import Revocation
+
+    async def work(stores: Stores) -> "tuple[Revocation, int]":
+        configured = stores.issuer(issuer)
+        spellings = (configured.name, configured.issuer)
+        rows = await stores.directory.lift("jti", issuers=spellings, value=jti)
+        return Revocation("jti", configured.name, jti, 0.0), rows
+
+    _lift(config, work, json=json)
+
+
+@lift_app.command()
+def user(
+    user: Annotated[
+        str, typer.Argument(metavar="ID", help="The user: an id, an e-mail address, or ISSUER_NAME:SUBJECT.")
+    ],
+    *,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Lift the revocation of a user's tokens; those revoked one by one stay so."""
+    from gateway.backends.revocations import Revocation
+
+    async def work(stores: Stores) -> "tuple[Revocation, int]":
+        user_id = None
+        with suppress(ValueError):
+            user_id = str(UUID(user))  # its row may be gone
+        if user_id is None:
+            user_id = (await stores.user(user)).user.id
+        return Revocation("user", "", user_id, 0.0), await stores.directory.lift("user", value=user_id)
+
+    _lift(config, work, json=json)
+
+
+@lift_app.command()
+def issuer(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The configured name, or the `iss`.")],
+    *,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Lift the revocation of an issuer's tokens; those revoked one by one stay so."""
+    from gateway.backends.revocations import Revocation
+
+    async def work(stores: Stores) -> "tuple[Revocation, int]":
+        configured = stores.issuer(name)
+        rows = await stores.directory.lift("issuer", issuers=(configured.name, configured.issuer))
+        return Revocation("issuer", configured.name, "", 0.0), rows
+
+    _lift(config, work, json=json)
+
+
+def _lift(config: Path, work: "Callable[[Stores], Awaitable[tuple[Revocation, int]]]", *, json: bool) -> None:
+    """Delete from Postgres, whence Redis would be filled again, then from Redis."""
+
+    async def lift(stores: Stores) -> "tuple[Revocation, int, StoreUnavailable | None]":
+        revocation, rows = await work(stores)
+        try:
+            return revocation, rows + await stores.redis.lift([revocation]), None
+        except StoreUnavailable as error:
+            return revocation, rows, error
+
+    revocation, lifted, missed = with_stores(config, lift)
+    if missed is not None:
+        output.fail(
+            f"{'lifted' if lifted else 'not recorded'} in Postgres, but {missed}",
+            "what Redis holds is refused until then: repeat the command when it is back",
+            output.UNREACHABLE,
+        )
+    if not lifted:
+        output.fail(
+            f"there is no such revocation of this {'token' if revocation.kind == 'jti' else revocation.kind}",
+            "`gateway revocations list` shows those there are",
+        )
+    if json:
+        output.emit_json(
+            {"lifted": {"kind": revocation.kind, "issuer": revocation.issuer, "value": revocation.value}}
+        )
+    else:
+        output.out.print("lifted")

@@ -1,0 +1,42 @@
+from gateway.backends.availability import HOLD, Availability
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_each_change_is_told_once() -> None:
+    told: list[str | None] = []
+    clock = Clock()
+    availability = Availability(told.append, clock)
+    assert (availability.up, availability.ever_up) == (None, False)
+    availability.answered()
+    availability.answered()
+    assert (told, availability.up, availability.ever_up) == ([], True, True)
+    availability.failed("refused")
+    availability.failed("no answer in time")
+    assert (told, availability.up, availability.ever_up) == (["refused"], False, True)
+    clock.now += HOLD
+    availability.answered()
+    assert (told, availability.up) == (["refused", None], True)
+
+
+def test_down_from_the_start_is_told() -> None:
+    told: list[str | None] = []
+    availability = Availability(told.append)
+    availability.failed("refused")
+    assert (told, availability.up, availability.ever_up) == (["refused"], False, False)
+
+
+def test_a_store_that_answers_now_and_then_is_down() -> None:
+    told: list[str | None] = []
+    clock = Clock()
+    availability = Availability(told.append, clock)
+    for _ in range(10):
+        availability.failed("refused")
+        clock.now += HOLD / 2
+        availability.answered()
+    assert (told, availability.up) == (["refused"], False)
