@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
+from uuid import uuid4
 
 import orjson
 import structlog
@@ -114,7 +115,7 @@ class Admin:
         """True once the gateway has been told to stop: not ready, whatever its dependencies say."""
 
     def application(self) -> web.Application:
-        application = web.Application()
+        application = web.Application(middlewares=[_in_our_form])
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/readyz", self._readyz)
         application.router.add_get("/metrics", self._metrics_page)
@@ -140,6 +141,35 @@ class Admin:
         own = self._metrics.snapshot()
         page = expose(own if self._crew is None else await self._crew.totals(own))
         return web.Response(body=page, headers={"Content-Type": telemetry.CONTENT_TYPE})
+
+
+@web.middleware
+async def _in_our_form(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Give every response a request id, and what aiohttp refuses the form of any refusal (RFC 9457)."""
+    request_id = uuid4().hex
+    try:
+        response = await handler(request)
+    except web.HTTPException as refusal:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(refusal.status, "request_malformed")
+        problem = {
+            "type": f"urn:gateway:problem:{code}",
+            "title": refusal.reason,
+            "status": refusal.status,
+            "code": code,
+            "detail": "The admin port serves /healthz, /readyz and /metrics, with GET",
+            "request_id": request_id,
+        }
+        allow = refusal.headers.get("Allow")
+        response = web.Response(
+            body=orjson.dumps(problem),
+            status=refusal.status,
+            content_type="application/problem+json",
+            headers=None if allow is None else {"Allow": allow},
+        )
+    response.headers["X-Request-Id"] = request_id
+    return response
 
 
 def _json(value: object, *, status: int = 200) -> web.Response:

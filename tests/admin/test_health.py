@@ -6,12 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from gateway.admin.health import Dependency, Finding, readiness
+from gateway.admin.health import Admin, Dependency, Finding, readiness
 from gateway.core.model import JSON
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
+from gateway.telemetry.metrics import Metrics
 from tests import tokens
 from tests.harness import House, open_house, token, unused_port, write_jwks
 from tests.sockets import Response
@@ -293,3 +295,20 @@ async def test_a_check_with_a_defect_is_down_and_logged() -> None:
     assert state.dependencies["store"] == Finding("down", "its check failed: ZeroDivisionError")
     assert [(entry["event"], entry["log_level"]) for entry in logs] == [("check_failed", "error")]
     assert logs[0]["exc_info"]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("POST", "/healthz", 405)])
+async def test_what_is_not_served_is_told_as_a_problem(method: str, path: str, status: int) -> None:
+    async with TestClient(TestServer(Admin(Metrics(), {}).application())) as client:
+        response = await client.request(method, path)
+        assert response.status == status
+        assert response.content_type == "application/problem+json"
+        problem = await response.json()
+    assert problem["status"] == status
+    assert problem["request_id"] == response.headers["X-Request-Id"]
+
+
+async def test_every_answer_has_a_request_id_of_its_own() -> None:
+    async with TestClient(TestServer(Admin(Metrics(), {}).application())) as client:
+        answers = [await client.get(path) for path in ("/healthz", "/readyz", "/metrics")]
+    assert len({answer.headers["X-Request-Id"] for answer in answers}) == 3
