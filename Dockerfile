@@ -8,8 +8,8 @@ RUN pip install --constraint constraints.txt hatchling && python -m venv --witho
 COPY pyproject.toml README.md ./
 COPY gateway ./gateway
 # The extra with the embedded servers stays out: production has servers of its own.
-RUN pip wheel --no-build-isolation --constraint constraints.txt --wheel-dir /wheels . \
- && pip --python /opt/gateway install --no-index --find-links /wheels gateway
+RUN pip wheel --no-build-isolation --constraint constraints.txt --wheel-dir dist . \
+ && pip --python /opt/gateway install --no-index dist/*.whl
 
 FROM python:3.13-slim
 COPY --from=build /opt/gateway /opt/gateway

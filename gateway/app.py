@@ -12,36 +12,24 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway import sockets
+from gateway import sockets, translation
 from gateway.admin.health import Admin, Crew, Dependency, Finding
 from gateway.backends.availability import Availability
 from gateway.backends.fetch import Fetcher
 from gateway.backends.identity import IdentityTiers
 from gateway.backends.jwks import KeyRing
-from gateway.backends.keysources import (
-    Discovery,
-    JwksFile,
-    JwksUri,
-    KeySource,
-    PemFile,
-    Secret,
-    SecretFile,
-)
 from gateway.backends.mirror import RevocationMirror
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
-from gateway.core.headers import HeaderPolicy, HeaderRules
-from gateway.core.model import ClaimPaths, CredentialSources, Issuer, Requirement, Route, StoreUnavailable
+from gateway.core.model import StoreUnavailable
 from gateway.core.reasons import CATALOGUE
 from gateway.core.routes import RouteTable
 from gateway.core.tokens import KeySet
 from gateway.pipeline import Pipeline, TokenVerifier
 from gateway.proxy.certificate import Certificate
 from gateway.proxy.handler import ProxyHandler
-from gateway.proxy.limits import Limits
 from gateway.proxy.listener import FrontListener
 from gateway.proxy.responses import Responder
-from gateway.proxy.rules import Ejection, HealthCheck, TlsRules, UpstreamRules
 from gateway.proxy.server import Front
 from gateway.proxy.upstream import Upstreams
 from gateway.settings import Settings, model
@@ -124,18 +112,19 @@ async def serve(
 
         keys = await _keys(settings, metrics, forget_withdrawn, stack)
         verifier = TokenVerifier(
-            [_issuer(issuer) for issuer in settings.issuers],
+            [translation.issuer(entry) for entry in settings.issuers],
             keys,
             clock=time.time,
             max_remembered=settings.cache.max_tokens,
         )
-        headers = _headers(settings)
-        routes = RouteTable(_route(route, settings.server.limits.body_size) for route in settings.routes)
+        headers = translation.headers(settings)
+        body_size = settings.server.limits.body_size
+        routes = RouteTable(translation.route(route, body_size) for route in settings.routes)
         pipeline = Pipeline(
             routes, MeteredVerifier(verifier, metrics), MeteredDirectory(tiers, metrics), headers
         )
         upstreams = Upstreams(
-            (_upstream(name, upstream) for name, upstream in settings.upstreams.items()), metrics
+            (translation.upstream(name, upstream) for name, upstream in settings.upstreams.items()), metrics
         )
         stack.callback(upstreams.close)
         _watch(settings, metrics, verifier, tiers, keys, upstreams)
@@ -154,7 +143,7 @@ async def serve(
         responder = Responder(settings.errors.detail)
         log = logs.RequestLog(access=settings.log.access, subjects=settings.log.subjects)
         handler = ProxyHandler(pipeline, upstreams, headers, responder, metrics, log)
-        limits = _limits(settings.server.limits)
+        limits = translation.limits(settings.server.limits)
         server = Front(handler, responder, metrics, log, limits=limits, exempt=headers.trusts)
         front = await FrontListener.open(server, listeners.front, certificate)
         stack.push_async_callback(server.drain, EXIT_SECONDS, grace=0.0)
@@ -204,105 +193,6 @@ def _certificate(tls: model.Tls, stack: AsyncExitStack) -> Certificate | None:
     watch = asyncio.create_task(certificate.watch())
     stack.callback(watch.cancel)
     return certificate
-
-
-# Settings → values ---------------------------------------------------------------------------------
-
-
-def _issuer(issuer: model.Issuer) -> Issuer:
-    return Issuer(
-        name=issuer.name,
-        issuer=issuer.issuer,
-        audiences=frozenset(issuer.audiences),
-        algorithms=frozenset(issuer.algorithms),
-        leeway=issuer.leeway,
-        require=frozenset(issuer.require),
-        max_lifetime=issuer.max_lifetime,
-        claims=ClaimPaths(issuer.claims.tenant, issuer.claims.scopes, issuer.claims.roles),
-    )
-
-
-def _route(route: model.Route, body_size: int) -> Route:
-    return Route(
-        name=route.name,
-        path=route.match.path,
-        upstream=route.upstream,
-        methods=frozenset(route.match.methods),
-        hosts=frozenset(route.match.hosts),
-        auth=route.auth,
-        require=Requirement(
-            frozenset(route.require.scopes), frozenset(route.require.roles), route.require.tenant
-        ),
-        credentials=_credentials(route),
-        upgrades=frozenset(route.upgrade),
-        tunnel_timeout=route.tunnel_timeout,
-        strip_prefix=route.strip_prefix or "",
-        max_body=body_size if route.max_body is None else route.max_body,
-    )
-
-
-def _credentials(route: model.Route) -> CredentialSources | None:
-    places = route.credentials
-    if places.cookie is places.query is places.subprotocol is None:
-        return None
-    return CredentialSources(
-        places.cookie, places.query, places.subprotocol, frozenset(route.allowed_origins)
-    )
-
-
-def _limits(limits: model.Limits) -> Limits:
-    # Alike by name; the size of a body is the routes'.
-    return Limits(**limits.model_dump(exclude={"body_size"}))
-
-
-def _upstream(name: str, upstream: model.Upstream) -> UpstreamRules:
-    ejection, tls, check = upstream.ejection, upstream.tls, upstream.health_check
-    return UpstreamRules(
-        name=name,
-        urls=upstream.urls,
-        connect_timeout=upstream.connect_timeout,
-        response_timeout=upstream.response_timeout,
-        idle_timeout=upstream.idle_timeout,
-        keep_alive=upstream.keep_alive,
-        max_age=upstream.max_age,
-        max_connections=upstream.max_connections,
-        max_pending=upstream.max_pending,
-        retry_budget=upstream.retry_budget,
-        ejection=Ejection(ejection.failures, ejection.base_time, ejection.max_time),
-        dns_ttl=upstream.dns_ttl,
-        host=upstream.host,
-        tls=TlsRules(tls.verify, tls.ca, tls.certificate, tls.key, tls.server_name),
-        health_check=None
-        if check is None
-        else HealthCheck(
-            check.path, check.interval, check.timeout, check.healthy_after, check.unhealthy_after
-        ),
-    )
-
-
-def _headers(settings: Settings) -> HeaderPolicy:
-    return HeaderPolicy(
-        HeaderRules(
-            settings.headers.identity,
-            settings.headers.forward_authorization,
-            settings.server.trusted_proxies,
-        )
-    )
-
-
-def _key_source(issuer: model.Issuer) -> KeySource:
-    keys = issuer.keys
-    if keys.jwks_uri is not None:
-        return JwksUri(keys.jwks_uri)
-    if keys.jwks_file is not None:
-        return JwksFile(keys.jwks_file)
-    if keys.pem_file is not None:
-        return PemFile(keys.pem_file)
-    if keys.secret is not None:
-        return Secret(keys.secret.get_secret_value().encode())
-    if keys.secret_file is not None:
-        return SecretFile(keys.secret_file)
-    return Discovery(issuer.issuer)
 
 
 # Backends ------------------------------------------------------------------------------------------
@@ -363,7 +253,7 @@ async def _keys(
     fetcher = Fetcher(timeout=settings.jwks.timeout)
     stack.push_async_callback(fetcher.close)
     keys = KeyRing(
-        {issuer.name: _key_source(issuer) for issuer in settings.issuers},
+        {issuer.name: translation.key_source(issuer) for issuer in settings.issuers},
         fetcher=fetcher,
         observer=metrics,
         on_change=on_change,

@@ -1,10 +1,22 @@
-"""What options may hold: what is wrong with one is told before anything is asked or changed."""
+"""What arguments and options mean and may hold: what is wrong with one is told before anything is changed."""
 
 import re
+from typing import Annotated, TypeAlias
 
 import typer
 
 from gateway.core.claims import is_clean
+
+OfIssuer: TypeAlias = Annotated[
+    str, typer.Argument(metavar="ISSUER", help="The configured name, or the `iss`.")
+]
+IssuerName: TypeAlias = Annotated[
+    str, typer.Argument(metavar="NAME", help="The configured name, or the `iss`.")
+]
+Jti: TypeAlias = Annotated[str, typer.Argument(metavar="JTI", help="The token's `jti`.")]
+AnyUser: TypeAlias = Annotated[
+    str, typer.Argument(metavar="ID", help="The user: an id, an e-mail address, or ISSUER_NAME:SUBJECT.")
+]
 
 
 def utf8(value: str | None) -> str | None:

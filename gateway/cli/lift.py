@@ -3,12 +3,13 @@
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import typer
 
 from gateway.cli import output
+from gateway.cli.arguments import AnyUser, IssuerName, Jti, OfIssuer
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
 from gateway.cli.stores import Stores, with_stores
 from gateway.core.model import StoreUnavailable
@@ -23,8 +24,8 @@ lift_app: Final = typer.Typer(
 
 @lift_app.command()
 def jti(
-    issuer: Annotated[str, typer.Argument(metavar="ISSUER", help="The configured name, or the `iss`.")],
-    jti: Annotated[str, typer.Argument(metavar="JTI", help="The token's `jti`.")],
+    issuer: OfIssuer,
+    jti: Jti,
     *,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
@@ -43,9 +44,7 @@ def jti(
 
 @lift_app.command()
 def user(
-    user: Annotated[
-        str, typer.Argument(metavar="ID", help="The user: an id, an e-mail address, or ISSUER_NAME:SUBJECT.")
-    ],
+    user: AnyUser,
     *,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
@@ -66,7 +65,7 @@ def user(
 
 @lift_app.command()
 def issuer(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The configured name, or the `iss`.")],
+    name: IssuerName,
     *,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,

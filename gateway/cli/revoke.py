@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 import typer
 
 from gateway.cli import output
-from gateway.cli.arguments import utf8
+from gateway.cli.arguments import AnyUser, IssuerName, Jti, OfIssuer, utf8
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
 from gateway.cli.stores import Stores, table, when, with_stores
 from gateway.core.claims import MAX_DATE, is_clean
@@ -65,22 +65,15 @@ def token(
         expires_at = ends
         if until is None and isinstance(exp, int | float) and not isinstance(exp, bool):
             expires_at = float(exp) + 2 * configured.leeway
-        return await stores.directory.revoke(
-            "jti",
-            issuer=configured.name,
-            value=jti,
-            expires_at=expires_at,
-            reason=reason,
-            revoked_by=_operator(),
-        )
+        return await _revoke_jti(stores, configured.name, jti, expires_at, reason)
 
     _revoke(config, work, json=json)
 
 
 @revoke_app.command()
 def jti(
-    issuer: Annotated[str, typer.Argument(metavar="ISSUER", help="The configured name, or the `iss`.")],
-    jti: Annotated[str, typer.Argument(metavar="JTI", help="The token's `jti`.")],
+    issuer: OfIssuer,
+    jti: Jti,
     *,
     until: Until = None,
     reason: Reason = None,
@@ -100,23 +93,14 @@ def jti(
         expires_at = ends
         if until is None and configured.max_lifetime is not None:
             expires_at = time.time() + configured.max_lifetime + 2 * configured.leeway
-        return await stores.directory.revoke(
-            "jti",
-            issuer=configured.name,
-            value=jti,
-            expires_at=expires_at,
-            reason=reason,
-            revoked_by=_operator(),
-        )
+        return await _revoke_jti(stores, configured.name, jti, expires_at, reason)
 
     _revoke(config, work, json=json)
 
 
 @revoke_app.command()
 def user(
-    user: Annotated[
-        str, typer.Argument(metavar="ID", help="The user: an id, an e-mail address, or ISSUER_NAME:SUBJECT.")
-    ],
+    user: AnyUser,
     *,
     until: Until = None,
     reason: Reason = None,
@@ -137,7 +121,7 @@ def user(
 
 @revoke_app.command()
 def issuer(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The configured name, or the `iss`.")],
+    name: IssuerName,
     *,
     until: Until = None,
     reason: Reason = None,
@@ -179,6 +163,14 @@ def prune(*, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
         output.emit_json({"pruned": pruned})
         return
     output.out.print(f"{pruned} deleted")
+
+
+async def _revoke_jti(
+    stores: Stores, issuer: str, jti: str, expires_at: float | None, reason: str | None
+) -> "Revocation":
+    return await stores.directory.revoke(
+        "jti", issuer=issuer, value=jti, expires_at=expires_at, reason=reason, revoked_by=_operator()
+    )
 
 
 def _revoke(config: Path, work: "Callable[[Stores], Awaitable[Revocation]]", *, json: bool) -> None:

@@ -17,7 +17,7 @@ from gateway.core.reasons import REQUEST_MALFORMED, Denial
 from gateway.proxy.handler import ProxyHandler
 from gateway.proxy.limits import Clients, LimitExceeded, Limits, Lookout, Pace
 from gateway.proxy.relay import break_off
-from gateway.proxy.responses import Responder, Written
+from gateway.proxy.responses import LEAVING, Responder
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import UNMATCHED, Limit, Metrics
 
@@ -355,7 +355,7 @@ class Front(web.Server):
         """Answer what is no request, and give the connection up: where the next one begins is unknown."""
         if message.transport is not None:
             self._answer(message.transport, self._denial(error))
-        return Written(keep_alive=False)
+        return LEAVING
 
     def turn_away(self, transport: asyncio.Transport, exceeded: LimitExceeded) -> None:
         """Answer a connection that is one too many, without reading from it, and close it."""
