@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -264,10 +265,18 @@ def test_port_that_is_taken_names_port_and_flag(tmp_path: Path, flag: str) -> No
     assert "Traceback" not in errors
 
 
-def test_banner_has_commands_that_name_the_places(tmp_path: Path) -> None:
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that `nobody` can enter: pytest's own lie in one for their owner alone."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def test_banner_has_commands_that_name_the_places(open_folder: Path) -> None:
     command = [*_GATEWAY, "demo", "--port", "0", "--admin-port", "0"]
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    tmp_path.chmod(0o755)
+    environment = {**os.environ, "TMPDIR": str(open_folder), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(  # noqa: S603 -- this interpreter, arguments of this file
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     ) as process:
@@ -278,7 +287,7 @@ def test_banner_has_commands_that_name_the_places(tmp_path: Path) -> None:
         assert process.wait(20) == 0
     assert re.search(r"curl -si .*/token/suspended\)\" http://127\.0\.0\.1:\d+/echo/", banner)
     assert re.search(r"revoke token - --config \S+/gateway\.yaml", banner)
-    assert list(tmp_path.iterdir()) == []
+    assert list(open_folder.iterdir()) == []
 
 
 def _up_to(lines: Iterator[str], mark: str) -> Iterator[str]:
