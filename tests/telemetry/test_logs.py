@@ -161,3 +161,17 @@ def test_the_level_is_honoured() -> None:
     finally:
         structlog.reset_defaults()
         logging.getLogger().handlers.clear()
+
+
+def test_a_line_and_its_end_are_one_write() -> None:
+    writes: list[str] = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            writes.append(text)
+            return len(text)
+
+    configure("info", Stream())
+    structlog.get_logger().info("something")
+    (line,) = writes
+    assert line.endswith("}\n")
