@@ -10,7 +10,7 @@ from bench.stage import USERS
 from bench.tokens import ISSUER, subject
 from gateway import app
 from gateway.__main__ import main
-from gateway.core.model import Claims, Identity, Resolution, Tier, User, UserStatus
+from gateway.core.model import Claims, Resolution, Tier, User, UserStatus
 
 
 class KnownUsers:
@@ -19,7 +19,7 @@ class KnownUsers:
     def __init__(self, *_: object, **__: object) -> None:
         """Take what `IdentityTiers` takes, and need none of it."""
         self._resolutions = {
-            Identity(ISSUER, subject(number)): Resolution(_user(number), Tier.LOCAL, None, Tier.LOCAL)
+            (ISSUER, subject(number)): Resolution(_user(number), Tier.LOCAL, None, Tier.LOCAL)
             for number in range(USERS)
         }
         self._nobody = Resolution(None, Tier.LOCAL, None, Tier.LOCAL)
@@ -28,8 +28,8 @@ class KnownUsers:
     def remembered(self) -> tuple[int, int]:
         return len(self._resolutions), 0
 
-    async def resolve(self, claims: Claims) -> Resolution:
-        return self._resolutions.get(claims.identity, self._nobody)
+    def recall(self, claims: Claims) -> Resolution:
+        return self._resolutions.get((claims.issuer, claims.subject), self._nobody)
 
     async def close(self) -> None:
         """Nothing is open."""

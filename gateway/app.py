@@ -144,7 +144,7 @@ async def serve(
         log = logs.RequestLog(access=settings.log.access, subjects=settings.log.subjects)
         handler = ProxyHandler(pipeline, upstreams, headers, responder, metrics, log)
         limits = translation.limits(settings.server.limits)
-        server = Front(handler, responder, metrics, log, limits=limits, exempt=headers.trusts)
+        server = Front(handler, limits=limits, exempt=headers.trusts)
         front = await FrontListener.open(server, listeners.front, certificate)
         stack.push_async_callback(server.drain, EXIT_SECONDS, grace=0.0)
         stack.push_async_callback(front.close)

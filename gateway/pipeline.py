@@ -4,6 +4,7 @@ What it needs from the world it declares here as Protocols; the backends impleme
 no clock and opens no socket of its own.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -52,12 +53,18 @@ class Keys(Protocol):
 class Verifier(Protocol):
     """Raw token → verified claims."""
 
-    async def verify(self, raw: bytes) -> tuple[Claims, bool]:
-        """Return the token's claims, and whether they were remembered. Raises `Denial`."""
+    def recall(self, raw: bytes) -> Claims | None:
+        """Return the claims of a token that was verified before and is still good; None: `verify` it."""
+
+    async def verify(self, raw: bytes) -> Claims:
+        """Return the token's claims. Raises `Denial`."""
 
 
 class Directory(Protocol):
     """Who is behind a token, and whether it has been revoked."""
+
+    def recall(self, claims: Claims) -> Resolution | None:
+        """Answer from this process's memory, if that is right at this moment; None: `resolve` them."""
 
     async def resolve(self, claims: Claims) -> Resolution:
         """Ask the identity tiers. Raises `Denial` when none that may be trusted can answer."""
@@ -82,17 +89,21 @@ class TokenVerifier:
         self._clock = clock
         self._remembered: LRU[bytes, _Remembered] = LRU(max_remembered)
 
-    async def verify(self, raw: bytes) -> tuple[Claims, bool]:
-        """Return the token's claims, and whether they were remembered. Raises `Denial`."""
+    def recall(self, raw: bytes) -> Claims | None:
+        """Return the claims of a token that was verified before and is still good; None: `verify` it."""
         digest = hashlib.sha256(raw).digest()
         remembered = self._remembered.get(digest)
-        if remembered is not None:
-            alive = remembered.expires_at is None or self._clock() < remembered.expires_at
-            # Keys that became too old to trust take with them what they verified.
-            if alive and self._keys.current(remembered.claims.issuer_name) is not None:
-                return remembered.claims, True
-            self._remembered.pop(digest)
+        if remembered is None:
+            return None
+        alive = remembered.expires_at is None or self._clock() < remembered.expires_at
+        # Keys that became too old to trust take with them what they verified.
+        if alive and self._keys.current(remembered.claims.issuer_name) is not None:
+            return remembered.claims
+        self._remembered.pop(digest)
+        return None
 
+    async def verify(self, raw: bytes) -> Claims:
+        """Return the token's claims, and remember them. Raises `Denial`."""
         token = tokens.parse(raw)
         issuer = self._issuers.get(claim_rules.issuer_of(token.payload))
         if issuer is None:
@@ -107,8 +118,8 @@ class TokenVerifier:
         claims = claim_rules.verify(token.payload, issuer, self._clock())
 
         expires_at = None if claims.expires_at is None else claims.expires_at + issuer.leeway
-        self._remembered.put(digest, _Remembered(claims, key, expires_at))
-        return claims, False
+        self._remembered.put(hashlib.sha256(raw).digest(), _Remembered(claims, key, expires_at))
+        return claims
 
     async def _key(self, issuer: Issuer, token: UnverifiedToken) -> VerificationKey:
         """Select the one key by issuer and `kid`; an unknown `kid` may mean that keys were rotated."""
@@ -165,8 +176,11 @@ class Pipeline:
                 if route.auth is Auth.OPTIONAL and denial.reason is CREDENTIALS_MISSING:
                     return self._anonymous(request, route, target)
                 raise
-            claims, remembered = await self._verifier.verify(raw)
-            return await self._authenticated(request, route, target, claims, remembered=remembered)
+            claims = self._verifier.recall(raw)
+            if claims is None:
+                await _wait()
+                claims = await self._verifier.verify(raw)
+            return await self._authenticated(request, route, target, claims)
         except Denial as denial:
             denial.route = route
             raise
@@ -175,16 +189,19 @@ class Pipeline:
         headers = self._headers.admit(request, None, None, prefix=route.strip_prefix)
         return Admission(
             route, request.method, target.without(route.strip_prefix), headers, None, None,
-            token_remembered=False, tier=None, stale=False,
+            tier=None, stale=False,
             upgrade=upgrades.requested(request, route.upgrades),
         )  # fmt: skip
 
     async def _authenticated(
-        self, request: Request, route: Route, target: Target, claims: Claims, *, remembered: bool
+        self, request: Request, route: Route, target: Target, claims: Claims
     ) -> Admission:
         tier = None
         try:
-            resolution = await self._directory.resolve(claims)
+            resolution = self._directory.recall(claims)
+            if resolution is None:
+                await _wait()
+                resolution = await self._directory.resolve(claims)
             tier = resolution.tier
             if resolution.revoked == "jti":
                 raise Denial(TOKEN_REVOKED)
@@ -202,9 +219,17 @@ class Pipeline:
         )
         return Admission(
             route, request.method, target.without(route.strip_prefix), headers, claims, resolution.user,
-            token_remembered=remembered, tier=resolution.tier, stale=resolution.stale,
+            tier=resolution.tier, stale=resolution.stale,
             upgrade=upgrades.requested(request, route.upgrades),
         )  # fmt: skip
+
+
+async def _wait() -> None:
+    """Mark the point from which a request waits for others: whoever took it so far by hand makes a task.
+
+    What comes before costs no turn of an event loop.
+    """
+    await asyncio.sleep(0)
 
 
 def _presented(

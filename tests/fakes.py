@@ -47,6 +47,10 @@ class FakeDirectory:
         self.stale = False
         self.failure: Denial | None = None
         """Raised in place of every answer."""
+        self.remembered: dict[Identity, Resolution] = {}
+
+    def recall(self, claims: Claims) -> Resolution | None:
+        return self.remembered.get(claims.identity)
 
     async def resolve(self, claims: Claims) -> Resolution:
         self.asked.append(claims)

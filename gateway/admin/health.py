@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import orjson
 import structlog
-from aiohttp import web
+from aiohttp import http_parser, web
 
 from gateway.telemetry import metrics as telemetry
 from gateway.telemetry.series import Snapshot, expose
@@ -19,6 +19,19 @@ CHECK_SECONDS: Final = 1.0
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 Status: TypeAlias = Literal["up", "down"]
+
+
+class ParserMissing(RuntimeError):
+    """aiohttp runs on its pure-Python parser, which accepts smuggled requests (CVE-2025-53643)."""
+
+
+def require_c_parser() -> None:
+    """Refuse to serve without llhttp. Raises `ParserMissing`."""
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise ParserMissing(
+            "aiohttp's C parser is missing: install a wheel of aiohttp for this platform, "
+            "and unset AIOHTTP_NO_EXTENSIONS"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +128,8 @@ class Admin:
         """True once the gateway has been told to stop: not ready, whatever its dependencies say."""
 
     def application(self) -> web.Application:
+        """Return what answers on the admin port. Raises `ParserMissing`."""
+        require_c_parser()
         application = web.Application(middlewares=[_in_our_form])
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/readyz", self._readyz)

@@ -79,6 +79,10 @@ class IdentityTiers:
         await self._user_flights.close()
         await self._both_flights.close()
 
+    def recall(self, claims: Claims) -> Resolution | None:  # noqa: ARG002 -- the Directory's signature
+        """Answer nothing: what this process remembers is never right without Redis's word."""
+        return None
+
     async def resolve(self, claims: Claims) -> Resolution:
         """Find the user behind a token and check its revocations.
 

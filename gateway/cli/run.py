@@ -24,7 +24,7 @@ def run(*, config: ConfigFile = DEFAULT_CONFIG) -> None:
     gc.disable()
     settings = settings_or_exit(config)
 
-    from gateway.proxy.server import ParserMissing, require_c_parser
+    from gateway.admin.health import ParserMissing, require_c_parser
     from gateway.telemetry import logs
     from gateway.workers.supervisor import StartFailed, Supervisor
 

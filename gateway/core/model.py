@@ -211,8 +211,6 @@ class Admission:
     """The upstream request's fields, without framing (RFC 9112 §6), which is the forwarder's."""
     claims: Claims | None
     user: User | None
-    token_remembered: bool
-    """True when the token had been verified before and was found by its hash."""
     tier: Tier | None
     stale: bool
     upgrade: bytes | None = None

@@ -1,26 +1,37 @@
 """One kept connection to an upstream: one exchange at a time, with back-pressure both ways.
 
-What is buffered for one exchange stays below 256 KiB, both sides' write buffers included. Of a response:
-64 KiB in the client's write buffer before a batch is written to it, a batch of at most `HIGH_WATER` +
-`READ_BYTES`, and as much again that arrives meanwhile. Of a request: what the server has read in one go,
-and `WRITE_HIGH_WATER`, since nothing more is read from the client before the upstream has taken it.
+What arrives is handed on where it arrives, to whoever receives the exchange. So what is buffered for one
+exchange stays below 256 KiB, both sides together. Of a response: what was read in one go, and the client's
+write buffer, since nothing more is read from the upstream before the client has taken that. Of a request:
+what the server has read in one go, and `WRITE_HIGH_WATER`, by the same rule the other way round.
 """
 
 import asyncio
 from typing import Final, Protocol, cast
 
 from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, UPSTREAM_TIMEOUT, Denial
-from gateway.proxy.response_parser import ResponseHead, ResponseParser
+from gateway.proxy.response_parser import ResponseParser
 
 READ_BYTES: Final = 64 * 1024
 """The most that is read at once."""
-HIGH_WATER: Final = 32 * 1024
-"""Reading from the upstream stops above this many bytes that the client has not taken."""
 WRITE_HIGH_WATER: Final = 4 * 1024
 """Reading from the client stops above this many bytes that the upstream has not taken."""
 
 # Every connection reads into the same bytes: an event loop fills them and hands them over in one step.
 _ARRIVALS: Final = memoryview(bytearray(READ_BYTES))
+
+
+class Receiver(Protocol):
+    """Who makes an exchange: `gateway.proxy.exchange.Exchange`."""
+
+    def arrived(self, parser: ResponseParser, body: bytes) -> None:
+        """Take what has arrived of the response: heads wait in `parser`; `body` may be empty."""
+
+    def failed(self, denial: Denial) -> None:
+        """Hear, once, why the response will not arrive to its end."""
+
+    def writable(self) -> None:
+        """Hear that the upstream has taken enough of what was written for more to be sent."""
 
 
 class Owner(Protocol):
@@ -45,15 +56,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._idle_timeout = idle_timeout
         self._transport: asyncio.Transport | None = None
         self._parser: ResponseParser | None = None
-        self._body: list[bytes] = []
-        self._buffered = 0
+        self._receiver: Receiver | None = None
         self._reading_paused = False
-        self._arrival: asyncio.Future[None] | None = None
-        self._writable: asyncio.Future[None] | None = None
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self.owner = owner
+        self.writing_paused = False
+        """True while the upstream has not taken enough of what was written."""
         self.failure: Denial | None = None
         """Why the exchange failed, if it did."""
         self.answered = False
@@ -69,30 +79,25 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     # An exchange, in its order -------------------------------------------------------------------
 
-    def begin(self, head: bytes, parser: ResponseParser) -> None:
-        """Write a request head; `parser` reads what comes back."""
+    def begin(self, head: bytes, parser: ResponseParser, receiver: Receiver) -> None:
+        """Write a request head; `parser` reads what comes back, and `receiver` gets it."""
         self._parser = parser
+        self._receiver = receiver
         self.answered = False
-        self.write(head)
+        if self.usable:
+            self.write(head)
+        else:
+            # It was closed while it was being handed over.
+            self._loop.call_soon(self._ended, None)
 
     def write(self, data: bytes) -> None:
-        """Send a part of the request; what can no longer be sent is dropped, and `next_head` tells why."""
+        """Send a part of the request; when it can no longer be sent, `failed` tells why."""
         if self._transport is not None and self.failure is None:
             self._transport.write(data)
 
-    @property
-    def writing_paused(self) -> bool:
-        """True while the upstream has not taken enough of what was written."""
-        return self._writable is not None
-
-    async def drain(self) -> None:
-        """Wait until the upstream has taken enough of what was written."""
-        if self._writable is not None:
-            await self._writable
-
     def sent(self) -> None:
         """Count the silence of both sides from here, where a part of the request went out."""
-        if not self.complete:
+        if self._parser is not None and not self._parser.complete:
             self._expect_by(self._loop.time() + self._idle_timeout)
 
     def allow(self, seconds: float) -> None:
@@ -100,40 +105,21 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._parser is not None and not self._parser.begun:
             self._expect_by(self._loop.time() + seconds)
 
-    async def next_head(self) -> ResponseHead:
-        """Wait for the next head of the response: any interim ones come first.
+    def pause_reading(self) -> None:
+        """Read nothing until `resume_reading`: the client has not taken what was read."""
+        if self._transport is not None and not self._reading_paused and not self._transport.is_closing():
+            self._reading_paused = True
+            self._transport.pause_reading()
 
-        Raises `Denial`: `upstream_timeout` or `upstream_protocol_error`.
-        """
-        assert self._parser is not None  # noqa: S101 -- between begin and end
-        while not self._parser.heads:
-            await self._arrived()
-        return self._parser.heads.pop(0)
-
-    async def read(self) -> bytes:
-        """Return what has arrived of the body since the last call, waiting for it; empty at its end.
-
-        Raises `Denial` when the body breaks off, or nothing of it comes for the idle timeout.
-        """
-        while not self._body:
-            if self.complete:
-                return b""
-            await self._arrived()
-        return self.read_nowait()
-
-    def read_nowait(self) -> bytes:
-        """Return what has arrived of the body since the last call, which may be nothing."""
-        body = self._body
-        data = body[0] if len(body) == 1 else b"".join(body)
-        body.clear()
-        self._buffered = 0
-        if self._reading_paused and self._transport is not None:
-            self._reading_paused = False
-            if not self.complete:
-                # Whoever stopped it was the client; the upstream's silence counts from here.
-                self._expect_by(self._loop.time() + self._idle_timeout)
+    def resume_reading(self) -> None:
+        if not self._reading_paused:
+            return
+        self._reading_paused = False
+        if self._parser is not None and not self._parser.complete:
+            # Whoever stopped it was the client; the upstream's silence counts from here.
+            self._expect_by(self._loop.time() + self._idle_timeout)
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
-        return data
 
     @property
     def transport(self) -> asyncio.Transport | None:
@@ -141,37 +127,28 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         transport = self._transport
         return None if transport is None or transport.is_closing() else transport
 
-    @property
-    def complete(self) -> bool:
-        """True when the response has arrived to its end, read or not."""
-        return self._parser is not None and self._parser.complete
-
     def end(self) -> bool:
         """End the exchange; tells whether the connection can serve another one."""
         parser, self._parser = self._parser, None
+        self._receiver = None
         self._deadline = None
-        reusable = (
-            parser is not None and parser.complete and parser.reusable and not self._body and self.usable
-        )
-        if reusable:
-            self.reused = True
-            self.spare = parser if type(parser) is ResponseParser and parser.clean else None
-            self.idle_since = self._loop.time()
-        else:
+        self.resume_reading()
+        if parser is None or not (parser.complete and parser.reusable and self.usable):
             self.abort()
-        return reusable
-
-    @property
-    def unread(self) -> bool:
-        """True when something of the body has arrived and was not read."""
-        return bool(self._body)
+            return False
+        self.reused = True
+        self.spare = parser if type(parser) is ResponseParser and parser.clean else None
+        self.idle_since = self._loop.time()
+        return True
 
     def fail(self, denial: Denial) -> None:
-        """End the exchange with a denial, which whoever reads it gets, and close the connection."""
+        """End the exchange with a denial, of which its receiver hears, and close the connection."""
+        if self.failure is not None:
+            return
         self.failure = denial
-        self._wake()
-        self.resume_writing()
         self.abort()
+        if self._receiver is not None:
+            self._receiver.failed(denial)
 
     @property
     def usable(self) -> bool:
@@ -209,13 +186,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         elif parser.begun:
             # A body may take its time, events and slow clients too: only silence ends it.
             self._expect_by(self._loop.time() + self._idle_timeout)
-        if body:
-            self._body.append(body)
-            self._buffered += len(body)
-            if self._buffered > HIGH_WATER and self._transport is not None and not self._reading_paused:
-                self._reading_paused = True
-                self._transport.pause_reading()
-        self._wake()
+        if self._receiver is not None:
+            self._receiver.arrived(parser, body)
 
     def eof_received(self) -> None:
         self._ended(None)
@@ -226,17 +198,15 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.resume_writing()
         self.owner.lost(self)
 
     def pause_writing(self) -> None:
-        if self._writable is None:
-            self._writable = self._loop.create_future()
+        self.writing_paused = True
 
     def resume_writing(self) -> None:
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-        self._writable = None
+        self.writing_paused = False
+        if self._receiver is not None:
+            self._receiver.writable()
 
     # ---------------------------------------------------------------------------------------------
 
@@ -252,7 +222,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         except Denial as denial:
             self.fail(denial)
         else:
-            self._wake()
+            if self._receiver is not None:
+                self._receiver.arrived(parser, b"")
 
     def _expect_by(self, deadline: float) -> None:
         """Set the deadline. The timer is started anew only for an earlier one: most never run out."""
@@ -269,23 +240,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def _check_deadline(self) -> None:
         self._timer = None
         if self._deadline is None or self._reading_paused:
-            # Nothing is awaited, or the client is: `read_nowait` sets the next deadline.
+            # Nothing is awaited, or the client is: `resume_reading` sets the next deadline.
             return
         if self._loop.time() < self._deadline:
             self._start_timer(self._deadline)
             return
         begun = self._parser is not None and self._parser.begun
         self.fail(Denial(UPSTREAM_TIMEOUT, "its response stands still" if begun else "no answer in time"))
-
-    def _wake(self) -> None:
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
-
-    async def _arrived(self) -> None:
-        if self.failure is not None:
-            raise self.failure
-        self._arrival = self._loop.create_future()
-        try:
-            await self._arrival
-        finally:
-            self._arrival = None

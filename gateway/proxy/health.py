@@ -34,14 +34,33 @@ async def check(rules: HealthCheck, endpoint: Endpoint) -> None:
 
 async def _ask(path: str, endpoint: Endpoint) -> int:
     connection = await endpoint.dial()
+    answer = _Status()
     try:
         connection.begin(
             b"GET %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: gateway-health-check\r\nConnection: close\r\n\r\n"
             % (path.encode("ascii"), endpoint.host or endpoint.origin.authority),
             ResponseParser(bodiless=False),
+            answer,
         )
-        while (head := await connection.next_head()).interim:
-            pass
-        return head.status
+        return await answer.status
     finally:
         connection.abort()
+
+
+class _Status:
+    """Receives the status of a response, and drops the rest of it."""
+
+    def __init__(self) -> None:
+        self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def arrived(self, parser: ResponseParser, body: bytes) -> None:  # noqa: ARG002 -- a receiver's signature
+        for head in parser.heads:
+            if not (head.interim or self.status.done()):
+                self.status.set_result(head.status)
+
+    def failed(self, denial: Denial) -> None:
+        if not self.status.done():
+            self.status.set_exception(denial)
+
+    def writable(self) -> None:
+        return

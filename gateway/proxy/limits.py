@@ -8,13 +8,12 @@ is exact to two such looks, and never early.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from typing import Final, Protocol
 
-from aiohttp.http_parser import RawRequestMessage
-
+from gateway.core.model import Header
 from gateway.core.reasons import (
     BODY_TOO_LARGE,
     CONNECTIONS_EXCEEDED,
@@ -42,8 +41,6 @@ REASONS: Final[Mapping[Limit, Reason]] = {
 
 _SHORTEST_LOOK: Final = 0.02
 _LONGEST_LOOK: Final = 1.0
-# The least that a field takes in a head: `a:` and a line break.
-_SMALLEST_FIELD: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +76,14 @@ class Limits:
         """Seconds from one look at all connections to the next."""
         return max(_SHORTEST_LOOK, min(_LONGEST_LOOK, self.header_timeout / 4, self.rate_grace / 4))
 
-    @property
-    def line_size(self) -> int:
-        """The limit of a target for aiohttp's parser, whose error says only a number: never `field_size`."""
-        return self.target_length + 1 if self.target_length == self.field_size else self.target_length
-
-    @property
-    def most_fields(self) -> int:
-        """More fields than fit into a head: aiohttp's parser never counts so far, `check_head` does."""
-        return self.head_size // _SMALLEST_FIELD
-
-    def check_head(self, message: RawRequestMessage, at_most: int) -> None:
-        """Check a head as a whole, which had at most so many bytes. Raises `LimitExceeded`."""
-        fields = message.raw_headers
+    def check_head(self, method: str, target: str, fields: Sequence[Header]) -> None:
+        """Check a head as a whole. Raises `LimitExceeded`."""
         if len(fields) > self.header_count:
             raise LimitExceeded("header_count", f"{len(fields)} fields")
-        if at_most > self.head_size:
-            line = len(message.method) + len(message.path) + len("  HTTP/1.1\r\n")
-            size = line + sum(len(name) + len(value) + len(": \r\n") for name, value in fields) + len("\r\n")
-            if size > self.head_size:
-                raise LimitExceeded("head_size", f"{size} bytes")
+        line = len(method) + len(target) + len("  HTTP/1.1\r\n")
+        size = line + sum(len(name) + len(value) + len(": \r\n") for name, value in fields) + len("\r\n")
+        if size > self.head_size:
+            raise LimitExceeded("head_size", f"{size} bytes")
 
 
 class LimitExceeded(Denial):

@@ -1,46 +1,16 @@
-"""What the gateway answers itself: Denial → problem+json (RFC 9457) with its challenge (RFC 6750).
-
-Responses are written as bytes, ours and an upstream's alike, because that is the cheapest way
-through aiohttp's server; `Written` tells it that nothing is left to do.
-"""
+"""What the gateway answers itself: Denial → problem+json (RFC 9457) with its challenge (RFC 6750)."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Literal
 
 import orjson
-from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 
 from gateway.core.reasons import Denial, Reason
 
 PROBLEM_TYPE: Final = "urn:gateway:problem:"
 _INVALID_TOKEN: Final = "invalid_token"  # noqa: S105 -- an error code of RFC 6750, not a token
 _CONCEALED_TITLE: Final = "The token is not valid"
-
-
-class Written(web.StreamResponse):
-    """A response whose bytes have been handed to the transport already."""
-
-    def __init__(self, *, keep_alive: bool) -> None:
-        super().__init__()
-        self._stay = keep_alive
-
-    @property
-    def keep_alive(self) -> bool:
-        return self._stay
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002
-        return
-
-
-STAYING: Final = Written(keep_alive=True)
-"""After it, the connection serves the next request."""
-LEAVING: Final = Written(keep_alive=False)
-"""After it, the connection is closed."""
 
 
 @dataclass(frozen=True, slots=True)

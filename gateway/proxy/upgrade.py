@@ -33,20 +33,6 @@ class TunnelObserver(Protocol):
     def tunnel_ended(self, upstream: str, by: EndedBy) -> None: ...
 
 
-class EarlyBytes:
-    """What a client sent right behind the head that asks for another protocol."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        self.data += data
-        return False, b""
-
-    def feed_eof(self) -> None:
-        return
-
-
 class Tunnel:
     """Two connections that have become one, with back-pressure and half-close both ways."""
 

@@ -1,7 +1,7 @@
 """The services behind the gateway: which endpoint gets a request, and who tries again.
 
-This is the seam of forwarding: whoever forwards takes a connection with `acquire`, runs one
-exchange on it, and gives it back with `release`.
+This is the seam of forwarding: whoever forwards gets a connection with `take` or, when that has none,
+`open`; runs one exchange on it; and gives it back with `release`.
 """
 
 import asyncio
@@ -37,6 +37,7 @@ class Upstream:
         self, rules: UpstreamRules, observer: Observer | None = None, *, resolve: Resolve = system_resolve
     ) -> None:
         """Read the files of `rules.tls`. Raises OSError when one cannot be used."""
+        self._loop = asyncio.get_running_loop()
         self.name = rules.name
         self.response_timeout = rules.response_timeout
         self._rules = rules
@@ -71,23 +72,24 @@ class Upstream:
 
     # One request ---------------------------------------------------------------------------------
 
-    async def acquire(self, *, fresh: bool = False) -> UpstreamConnection:
-        """Take an idle connection, or open one; `fresh` asks for one that was never used.
+    def take(self) -> UpstreamConnection | None:
+        """Count a request, and take an idle connection for it; None when one has to be opened or awaited."""
+        now = self._loop.time()
+        self._budget.requested(now)
+        if not self._choices:
+            return None
+        return self._choose(now, ()).pool.take(now)
+
+    async def open(self, *, fresh: bool = False) -> UpstreamConnection:
+        """Open a connection, or wait for one; `fresh` asks for one that was never used.
 
         A connection that cannot be opened is tried at other endpoints, as the budget for retries
         allows: nothing of the request has been sent. Raises `Denial`: `upstream_unreachable`,
         `upstream_timeout`, or `overloaded` when every connection is in use.
         """
-        now = asyncio.get_running_loop().time()
-        self._budget.requested(now)
         if not self._choices:
             await self._look_up()
-        endpoint = self._choose(now, ())
-        if not fresh:
-            connection = endpoint.pool.take(now)
-            if connection is not None:
-                return connection
-        return await self._open(endpoint, fresh=fresh)
+        return await self._open(self._choose(self._loop.time(), ()), fresh=fresh)
 
     def release(self, connection: UpstreamConnection) -> None:
         """Give a connection back after its exchange, whatever became of it."""
@@ -95,7 +97,7 @@ class Upstream:
 
     def may_retry(self, reason: RetryReason) -> bool:
         """Ask the budget for one retry, and count it."""
-        if not self._budget.spend(asyncio.get_running_loop().time()):
+        if not self._budget.spend(self._loop.time()):
             return False
         if self._observer is not None:
             self._observer.upstream_retried(self.name, reason)
@@ -113,7 +115,7 @@ class Upstream:
                     raise
                 if not self.may_retry("connect_failed"):
                     raise
-                endpoint = self._choose(asyncio.get_running_loop().time(), tried)
+                endpoint = self._choose(self._loop.time(), tried)
 
     def _choose(self, now: float, tried: Collection[Endpoint]) -> Endpoint:
         """Return the less busy of two random endpoints, none of them tried, ejected or full if possible."""
@@ -183,7 +185,7 @@ class Upstream:
     @property
     def ejected(self) -> int:
         """Endpoints that get no requests at the moment, as long as there are others."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         return sum(endpoint.standing.ejected(now) for endpoint in self._choices)
 
     @property

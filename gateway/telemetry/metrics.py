@@ -49,13 +49,17 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 class Directory(Protocol):
     """What `MeteredDirectory` wraps."""
 
+    def recall(self, claims: Claims) -> Resolution | None: ...
+
     async def resolve(self, claims: Claims) -> Resolution: ...
 
 
 class Verifier(Protocol):
     """What `MeteredVerifier` wraps."""
 
-    async def verify(self, raw: bytes) -> tuple[Claims, bool]: ...
+    def recall(self, raw: bytes) -> Claims | None: ...
+
+    async def verify(self, raw: bytes) -> Claims: ...
 
 
 class Pool(Protocol):
@@ -270,14 +274,20 @@ class MeteredVerifier:
         self._verifier = verifier
         self._metrics = metrics
 
-    async def verify(self, raw: bytes) -> tuple[Claims, bool]:
+    def recall(self, raw: bytes) -> Claims | None:
+        claims = self._verifier.recall(raw)
+        if claims is not None:
+            self._metrics.verified(claims, remembered=True)
+        return claims
+
+    async def verify(self, raw: bytes) -> Claims:
         try:
-            claims, remembered = await self._verifier.verify(raw)
+            claims = await self._verifier.verify(raw)
         except Denial as denial:
             self._metrics.verification_failed(denial)
             raise
-        self._metrics.verified(claims, remembered=remembered)
-        return claims, remembered
+        self._metrics.verified(claims, remembered=False)
+        return claims
 
 
 class MeteredDirectory:
@@ -286,6 +296,13 @@ class MeteredDirectory:
     def __init__(self, directory: Directory, metrics: Metrics) -> None:
         self._directory = directory
         self._metrics = metrics
+
+    def recall(self, claims: Claims) -> Resolution | None:
+        started = perf_counter()
+        resolution = self._directory.recall(claims)
+        if resolution is not None:
+            self._metrics.looked_up(claims.issuer_name, resolution, perf_counter() - started)
+        return resolution
 
     async def resolve(self, claims: Claims) -> Resolution:
         started = perf_counter()

@@ -11,9 +11,8 @@ from typing import Final
 
 import uvloop
 
-from gateway.admin.health import Crew, Finding, Readiness
+from gateway.admin.health import Crew, Finding, ParserMissing, Readiness
 from gateway.app import Listeners, Running
-from gateway.proxy.server import ParserMissing
 from gateway.sockets import Endpoint
 from gateway.telemetry.series import Snapshot
 from gateway.workers.messages import Message, decode, encode, pack, unpack

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from gateway.core.reasons import Denial
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.response_parser import ResponseHead, ResponseParser
 from gateway.proxy.upstream import RetryReason, Upstream
@@ -27,6 +28,61 @@ class RecordingObserver:
         self.retries.append((upstream, reason))
 
 
+class Receiver:
+    """`gateway.proxy.connection.Receiver`: collects a response, for who waits for it."""
+
+    def __init__(self) -> None:
+        self.heads: list[ResponseHead] = []
+        self.body = b""
+        self.batches: list[int] = []
+        """The sizes of the pieces in which the body arrived."""
+        self.times_writable = 0
+        self._complete = False
+        self._denial: Denial | None = None
+        self._change = asyncio.Event()
+
+    def arrived(self, parser: ResponseParser, body: bytes) -> None:
+        self.heads += parser.heads
+        parser.heads.clear()
+        self.body += body
+        self.batches.append(len(body))
+        self._complete = parser.complete
+        self._change.set()
+
+    def failed(self, denial: Denial) -> None:
+        self._denial = denial
+        self._change.set()
+
+    def writable(self) -> None:
+        self.times_writable += 1
+        self._change.set()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until something is true of what has arrived. Raises the `Denial` that came instead."""
+        while not condition():
+            if self._denial is not None:
+                raise self._denial
+            self._change.clear()
+            await self._change.wait()
+
+    async def more_than(self, size: int) -> None:
+        await self.until(lambda: len(self.body) > size)
+
+    async def head(self) -> ResponseHead:
+        await self.until(lambda: self.heads)
+        return self.heads[0]
+
+    async def whole(self) -> bytes:
+        await self.until(lambda: self._complete)
+        return self.body
+
+
+async def acquire(service: Upstream, *, fresh: bool = False) -> UpstreamConnection:
+    """Get a connection as those who forward do."""
+    connection = None if fresh else service.take()
+    return connection or await service.open(fresh=fresh)
+
+
 @dataclass
 class Answer:
     head: ResponseHead
@@ -36,16 +92,14 @@ class Answer:
 
 async def exchange(service: Upstream, *, fresh: bool = False) -> Answer:
     """Make one request on a connection, and give it back."""
-    connection = await service.acquire(fresh=fresh)
+    connection = await acquire(service, fresh=fresh)
+    receiver = Receiver()
     try:
-        connection.begin(REQUEST, ResponseParser(bodiless=False))
-        head = await connection.next_head()
-        body = b""
-        while data := await connection.read():
-            body += data
+        connection.begin(REQUEST, ResponseParser(bodiless=False), receiver)
+        body = await receiver.whole()
     finally:
         service.release(connection)
-    return Answer(head, body, connection)
+    return Answer(receiver.heads[0], body, connection)
 
 
 class TlsUpstream(RawUpstream):

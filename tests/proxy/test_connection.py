@@ -8,15 +8,16 @@ import pytest
 import uvloop
 
 from gateway.core.reasons import Denial
-from gateway.proxy.connection import HIGH_WATER, READ_BYTES, WRITE_HIGH_WATER
+from gateway.proxy.connection import READ_BYTES, WRITE_HIGH_WATER
 from gateway.proxy.response_parser import ResponseParser
 from gateway.proxy.rules import UpstreamRules
 from gateway.proxy.upstream import Upstream
-from tests.proxy.services import REQUEST, UnixUpstream, exchange
+from tests.proxy.services import REQUEST, Receiver, UnixUpstream, acquire, exchange
 from tests.sockets import Exchange, RawUpstream
 
 TOTAL = 8 * 1024 * 1024
 BLOCK = bytes(range(256)) * 1024
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % TOTAL
 
 
 @pytest.fixture
@@ -63,31 +64,29 @@ async def test_an_upstream_that_takes_nothing_of_a_request_is_given_up(server: R
 
     server.behave(ignore)
     service = upstream(server, idle_timeout=0.1)
-    connection = await service.acquire()
-    connection.begin(
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % TOTAL, ResponseParser(bodiless=False)
-    )
+    connection = await acquire(service)
+    receiver = Receiver()
+    connection.begin(POST, ResponseParser(bodiless=False), receiver)
     for _ in range(TOTAL // len(BLOCK)):
         connection.write(BLOCK)
         connection.sent()
     async with asyncio.timeout(2):
-        await connection.drain()
-    with pytest.raises(Denial, match="upstream_timeout: no answer in time"):
-        await connection.next_head()
+        with pytest.raises(Denial, match="upstream_timeout: no answer in time"):
+            await receiver.head()
     service.release(connection)
 
 
 async def test_the_time_does_not_run_while_the_client_takes_nothing(server: RawUpstream) -> None:
     server.behave(send_large)
     service = upstream(server, idle_timeout=0.1)
-    connection = await service.acquire()
-    connection.begin(REQUEST, ResponseParser(bodiless=False))
-    await connection.next_head()
+    connection = await acquire(service)
+    receiver = Receiver()
+    connection.begin(REQUEST, ResponseParser(bodiless=False), receiver)
+    await receiver.head()
+    connection.pause_reading()
     await asyncio.sleep(0.4)
-    received = 0
-    while data := await connection.read():
-        received += len(data)
-    assert received == TOTAL
+    connection.resume_reading()
+    assert len(await receiver.whole()) == TOTAL
     service.release(connection)
     assert service.idle == 1
     service.close()
@@ -96,14 +95,30 @@ async def test_the_time_does_not_run_while_the_client_takes_nothing(server: RawU
 async def test_the_time_for_a_body_follows_a_longer_one_for_the_head(server: RawUpstream) -> None:
     server.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
     service = upstream(server, idle_timeout=0.1)
-    connection = await service.acquire()
-    connection.begin(REQUEST, ResponseParser(bodiless=False))
+    connection = await acquire(service)
+    receiver = Receiver()
+    connection.begin(REQUEST, ResponseParser(bodiless=False), receiver)
     connection.allow(30.0)
-    await connection.next_head()
     async with asyncio.timeout(2):
-        assert await connection.read() == b"ab"
+        await receiver.head()
         with pytest.raises(Denial, match="upstream_timeout"):
-            await connection.read()
+            await receiver.whole()
+    assert receiver.body == b"ab"
+    service.release(connection)
+
+
+async def test_a_connection_that_closed_while_it_was_handed_over_is_an_error_at_once(
+    server: RawUpstream,
+) -> None:
+    service = upstream(server)
+    connection = await acquire(service)
+    connection.abort()
+    await asyncio.sleep(0.01)
+    receiver = Receiver()
+    connection.begin(REQUEST, ResponseParser(bodiless=False), receiver)
+    async with asyncio.timeout(2):
+        with pytest.raises(Denial, match="upstream_protocol_error"):
+            await receiver.head()
     service.release(connection)
 
 
@@ -113,18 +128,19 @@ async def test_the_time_for_a_body_follows_a_longer_one_for_the_head(server: Raw
 async def holds_no_more_than_promised(server: RawUpstream) -> None:
     server.behave(send_large)
     service = upstream(server)
-    connection = await service.acquire()
-    connection.begin(REQUEST, ResponseParser(bodiless=False))
-    await connection.next_head()
-    largest = received = 0
-    while True:
-        await asyncio.sleep(0.003)  # as much as is read meanwhile
-        batch = connection.read_nowait()
-        largest, received = max(largest, len(batch)), received + len(batch)
-        if connection.complete and not connection.unread:
-            break
-    assert received == TOTAL
-    assert HIGH_WATER < largest <= HIGH_WATER + READ_BYTES
+    connection = await acquire(service)
+    receiver = Receiver()
+    connection.begin(REQUEST, ResponseParser(bodiless=False), receiver)
+    await receiver.head()
+    while len(receiver.body) < TOTAL:
+        connection.pause_reading()
+        before = len(receiver.body)
+        await asyncio.sleep(0.003)
+        # What had been read when reading was stopped is all that comes.
+        assert len(receiver.body) == before
+        connection.resume_reading()
+        await receiver.more_than(before)
+    assert max(receiver.batches) <= READ_BYTES
     service.release(connection)
     service.close()
 
@@ -139,10 +155,9 @@ async def request_bodies_stop(server: RawUpstream) -> None:
 
     server.behave(read_late)
     service = upstream(server)
-    connection = await service.acquire()
-    connection.begin(
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % TOTAL, ResponseParser(bodiless=False)
-    )
+    connection = await acquire(service)
+    receiver = Receiver()
+    connection.begin(POST, ResponseParser(bodiless=False), receiver)
     sent = 0
     while sent < TOTAL:
         connection.write(BLOCK)
@@ -154,8 +169,9 @@ async def request_bodies_stop(server: RawUpstream) -> None:
             assert transport.get_write_buffer_limits()[1] == WRITE_HIGH_WATER
             assert transport.get_write_buffer_size() <= WRITE_HIGH_WATER + len(BLOCK)
             released.set()
-            await connection.drain()
-    assert (await connection.next_head()).status == 200
+            await receiver.until(lambda: not connection.writing_paused)
+    assert receiver.times_writable
+    assert (await receiver.head()).status == 200
     service.release(connection)
     service.close()
 

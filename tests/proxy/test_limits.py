@@ -571,7 +571,3 @@ def test_a_pace_of_half_the_rate_lasts_twice_the_grace() -> None:
 def test_a_rate_of_zero_asks_for_nothing() -> None:
     pace = Pace()
     assert not any(pace.too_slow(0, 60.0, rate=0, grace=1.0) for _ in range(10))
-
-
-def test_limits_that_are_equal_are_told_apart() -> None:
-    assert Limits(target_length=KIB, field_size=KIB).line_size != KIB

@@ -12,7 +12,7 @@ from gateway.core.reasons import Denial
 from gateway.proxy.rules import UpstreamRules
 from gateway.proxy.upstream import Upstream
 from tests.harness import unused_port
-from tests.proxy.services import exchange, settled
+from tests.proxy.services import acquire, exchange, settled
 from tests.sockets import Exchange, RawUpstream
 
 
@@ -48,7 +48,7 @@ async def test_the_connection_used_last_is_used_next(server: RawUpstream) -> Non
 
 async def test_a_connection_without_an_exchange_is_not_kept(server: RawUpstream) -> None:
     service = upstream(server)
-    connection = await service.acquire()
+    connection = await acquire(service)
     assert (service.active, service.idle) == (1, 0)
     service.release(connection)
     assert (service.active, service.idle) == (0, 0)
@@ -164,11 +164,11 @@ async def test_who_waits_longest_is_served_first(server: RawUpstream) -> None:
 
 async def test_too_many_who_wait_are_refused_at_once(server: RawUpstream) -> None:
     service = upstream(server, max_connections=1, max_pending=1)
-    connection = await service.acquire()
-    waiting = asyncio.create_task(service.acquire())
+    connection = await acquire(service)
+    waiting = asyncio.create_task(acquire(service))
     await asyncio.sleep(0)
     with pytest.raises(Denial, match="overloaded: 1 requests wait"):
-        await service.acquire()
+        await acquire(service)
     service.release(connection)
     service.release(await waiting)
     assert (service.active, service.pending) == (0, 0)
@@ -176,9 +176,9 @@ async def test_too_many_who_wait_are_refused_at_once(server: RawUpstream) -> Non
 
 async def test_waiting_ends_in_time(server: RawUpstream) -> None:
     service = upstream(server, max_connections=1, connect_timeout=0.05)
-    connection = await service.acquire()
+    connection = await acquire(service)
     with pytest.raises(Denial, match="overloaded: no connection to orders became free"):
-        await service.acquire()
+        await acquire(service)
     assert (service.active, service.pending) == (1, 0)
     service.release(connection)
     assert service.active == 0
@@ -186,7 +186,7 @@ async def test_waiting_ends_in_time(server: RawUpstream) -> None:
 
 async def test_a_broken_connection_makes_room_for_who_waits(server: RawUpstream) -> None:
     service = upstream(server, max_connections=1)
-    connection = await service.acquire()
+    connection = await acquire(service)
     waiting = asyncio.create_task(exchange(service))
     await asyncio.sleep(0)
     connection.abort()
@@ -199,8 +199,8 @@ async def test_a_broken_connection_makes_room_for_who_waits(server: RawUpstream)
 @pytest.mark.parametrize("handed", [False, True], ids=["while waiting", "just as it is served"])
 async def test_a_client_that_leaves_the_queue_leaves_no_gap(server: RawUpstream, *, handed: bool) -> None:
     service = upstream(server, max_connections=1)
-    connection = await service.acquire()
-    leaving = asyncio.create_task(service.acquire())
+    connection = await acquire(service)
+    leaving = asyncio.create_task(acquire(service))
     staying = asyncio.create_task(exchange(service))
     await asyncio.sleep(0)
     if handed:
@@ -222,13 +222,13 @@ async def test_a_place_is_free_again_after_a_failure() -> None:
     service = Upstream(UpstreamRules("orders", (f"http://127.0.0.1:{unused_port()}",), max_connections=1))
     for _ in range(3):
         with pytest.raises(Denial, match="upstream_unreachable"):
-            await service.acquire()
+            await acquire(service)
     assert (service.active, service.pending) == (0, 0)
 
 
 async def test_a_place_is_free_again_when_the_client_leaves_while_connecting(server: RawUpstream) -> None:
     service = upstream(server, max_connections=1)
-    connecting = asyncio.create_task(service.acquire())
+    connecting = asyncio.create_task(acquire(service))
     await asyncio.sleep(0)
     connecting.cancel()
     with suppress(asyncio.CancelledError):

@@ -15,7 +15,7 @@ session = pytest.mark.asyncio(loop_scope="session")
 
 def test_without_the_c_parser_there_is_no_gateway() -> None:
     """aiohttp's own parser accepts smuggled requests (CVE-2025-53643)."""
-    program = "from gateway.proxy.server import require_c_parser; require_c_parser()"
+    program = "from gateway.admin.health import require_c_parser; require_c_parser()"
     for extensions, code in (({"AIOHTTP_NO_EXTENSIONS": "1"}, 1), ({}, 0)):
         done = subprocess.run(  # noqa: S603 -- this Python, our own program
             [sys.executable, "-c", program],

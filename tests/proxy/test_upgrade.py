@@ -452,16 +452,19 @@ async def test_another_protocol_switches_where_any_may(house: House) -> None:
         assert await client.exactly(18) == b"GET / HTTP/1.1\r\n\r\n"
 
 
+EARLY = pytest.mark.parametrize("early", [b"not HTTP", b"GET /public/y HTTP/1.1\r\nHost: a\r\n\r\n"])
+
+
 @session
-@pytest.mark.parametrize("early", [b"not HTTP", b"GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n"])
-async def test_another_protocol_must_not_begin_before_the_101(house: House, early: bytes) -> None:
-    """What came before was read as HTTP: it cannot be in the tunnel, so there is none."""
+@EARLY
+async def test_what_comes_before_a_101_belongs_to_the_tunnel(house: House, early: bytes) -> None:
     asked = asyncio.Event()
 
     async def late(exchange: Exchange) -> None:
         asked.set()
         await asyncio.sleep(0.1)
         await exchange.send(SWITCHED.replace(b"websocket", b"custom") + b"\r\n")
+        await echo(exchange)
 
     house.upstream.behave(late)
     async with house.connect() as client:
@@ -470,8 +473,51 @@ async def test_another_protocol_must_not_begin_before_the_101(house: House, earl
         await client.send(early)
         response = await client.response()
         assert response is not None
-        assert (response.status, response.code) == (400, "request_malformed")
+        assert response.status == 101
+        assert await client.exactly(len(early)) == early
+    assert len(house.upstream.requests) == 1
     await tunnels_are(house, 0)
+
+
+@session
+@pytest.mark.parametrize("together", [False, True])
+async def test_what_follows_a_protocol_that_was_not_switched_to_is_http(
+    house: House, *, together: bool
+) -> None:
+    async with house.connect() as client:
+        first = request_bytes("GET", "/public/x", b"Connection: upgrade", b"Upgrade: h2c")
+        second = request_bytes("GET", "/private/y")
+        await client.send(*([first + second] if together else [first, second]))
+        statuses = [response.status for _ in range(2) if (response := await client.response()) is not None]
+    assert statuses == [200, 401]
+    assert [received.target for received in house.upstream.requests] == [b"/public/x"]
+
+
+@session
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("together", [False, True])
+async def test_the_body_of_a_request_for_another_protocol_is_its_body(
+    house: House, framing: str, *, together: bool
+) -> None:
+    """Some HTTP clients offer h2c with every first request, whatever it carries."""
+    smuggled = request_bytes("GET", "/public/smuggled")
+    fields = [b"Connection: upgrade", b"Upgrade: h2c"]
+    body = smuggled
+    if framing == "chunked":
+        fields.append(b"Transfer-Encoding: chunked")
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(smuggled), smuggled)
+    else:
+        fields.append(b"Content-Length: %d" % len(smuggled))
+    head = request_bytes("POST", "/public/x", *fields)
+    last = request_bytes("GET", "/public/last")
+    async with house.connect() as client:
+        await client.send(*([head + body + last] if together else [head, body, last]))
+        statuses = [response.status for _ in range(2) if (response := await client.response()) is not None]
+    assert statuses == [200, 200]
+    assert [(r.target, r.body) for r in house.upstream.requests] == [
+        (b"/public/x", body),
+        (b"/public/last", b""),
+    ]
 
 
 # Tokens from elsewhere -----------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from gateway.proxy.dial import read_origin
 from gateway.proxy.rules import Ejection, UpstreamRules
 from gateway.proxy.upstream import Upstream, Upstreams
 from tests.harness import unused_port
-from tests.proxy.services import ManyUpstreams, RecordingObserver, UnixUpstream, exchange, settled
+from tests.proxy.services import ManyUpstreams, RecordingObserver, UnixUpstream, acquire, exchange, settled
 from tests.sockets import OK, RawUpstream
 
 
@@ -56,13 +56,13 @@ def test_a_url_is_read(url: str, host: str, port: int | None, authority: bytes, 
 
 async def test_a_connection_refused_is_unreachable() -> None:
     with pytest.raises(Denial, match="upstream_unreachable: connecting to orders failed: Conn") as caught:
-        await upstream(closed()).acquire()
+        await acquire(upstream(closed()))
     assert isinstance(caught.value.__cause__, OSError)
 
 
 async def test_a_socket_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
     with pytest.raises(Denial, match=r"upstream_unreachable: .*: No such file"):
-        await upstream(f"unix:{tmp_path}/none.sock").acquire()
+        await acquire(upstream(f"unix:{tmp_path}/none.sock"))
 
 
 async def test_a_unix_socket_is_connected_to(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ async def test_a_connection_that_is_not_accepted_times_out() -> None:
             waiting.connect_ex(listener.getsockname())
         service = upstream(f"http://127.0.0.1:{listener.getsockname()[1]}", connect_timeout=0.1)
         with pytest.raises(Denial, match="upstream_timeout"):
-            await service.acquire()
+            await acquire(service)
         assert service.active == 0
 
 
@@ -115,7 +115,7 @@ async def test_the_less_busy_of_two_is_chosen() -> None:
         service = upstream(*many.urls)
         connections = []
         for number in range(1, 41):
-            connections.append(await service.acquire())
+            connections.append(await acquire(service))
             busy = [endpoint.pool.active for endpoint in service._choices]
             assert sorted(busy) == [number // 2, (number + 1) // 2]
         for connection in connections:
@@ -125,10 +125,10 @@ async def test_the_less_busy_of_two_is_chosen() -> None:
 async def test_a_full_endpoint_is_passed_over() -> None:
     async with ManyUpstreams(10) as many:
         service = upstream(*many.urls, max_connections=1, connect_timeout=0.05)
-        connections = [await service.acquire() for _ in range(10)]
+        connections = [await acquire(service) for _ in range(10)]
         assert [endpoint.pool.active for endpoint in service._choices] == [1] * 10
         with pytest.raises(Denial, match="overloaded"):
-            await service.acquire()
+            await acquire(service)
         for connection in connections:
             service.release(connection)
 
@@ -151,7 +151,7 @@ async def test_three_endpoints_are_tried_and_no_more() -> None:
     observer = RecordingObserver()
     service = Upstream(UpstreamRules("orders", tuple(closed() for _ in range(6))), observer)
     with pytest.raises(Denial, match="upstream_unreachable"):
-        await service.acquire()
+        await acquire(service)
     assert len(observer.retries) == 2
 
 
@@ -159,7 +159,7 @@ async def test_one_endpoint_is_tried_once() -> None:
     observer = RecordingObserver()
     service = Upstream(UpstreamRules("orders", (closed(),)), observer)
     with pytest.raises(Denial, match="upstream_unreachable"):
-        await service.acquire()
+        await acquire(service)
     assert observer.retries == []
 
 
@@ -169,7 +169,7 @@ async def test_the_budget_bounds_the_tries() -> None:
     service = Upstream(rules, observer)
     for _ in range(100):
         with pytest.raises(Denial, match="upstream_unreachable"):
-            await service.acquire()
+            await acquire(service)
     assert len(observer.retries) == 30  # 3 a second over 10 seconds: more than a fifth of 100
 
 
@@ -344,7 +344,7 @@ async def test_an_exchange_outlives_the_address_it_went_to(server: RawUpstream) 
     dns = FakeDns("127.0.0.1")
     service = named(dns, server.port, dns_ttl=0.02)
     service.start()
-    connection = await service.acquire()
+    connection = await acquire(service)
     dns.addresses = ("127.0.0.2",)
     await settled(lambda: addresses(service) == ["127.0.0.2"])
     assert connection.usable
@@ -373,7 +373,7 @@ async def test_a_name_without_an_address_is_unreachable_until_it_has_one(server:
     dns.failing = True
     service = named(dns, server.port)
     with pytest.raises(Denial, match="upstream_unreachable: looking up orders found no address"):
-        await service.acquire()
+        await acquire(service)
     dns.failing = False
     assert (await exchange(service)).body == b"ok"
     service.close()
@@ -386,7 +386,7 @@ async def test_a_look_up_that_takes_too_long_is_given_up() -> None:
 
     service = Upstream(UpstreamRules("orders", ("http://orders.test",), connect_timeout=0.05), resolve=never)
     with pytest.raises(Denial, match="upstream_unreachable: looking up orders took too long"):
-        await service.acquire()
+        await acquire(service)
     service.close()
 
 
@@ -396,4 +396,4 @@ async def test_the_system_looks_names_up(server: RawUpstream) -> None:
         assert (await exchange(service, fresh=True)).body == b"ok"
     service.close()
     with pytest.raises(Denial, match="upstream_unreachable"):
-        await upstream("http://no-such-host.invalid:80").acquire()
+        await acquire(upstream("http://no-such-host.invalid:80"))

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from gateway.core.reasons import Denial
 from gateway.proxy.rules import TlsRules, UpstreamRules
 from gateway.proxy.upstream import Upstream
-from tests.proxy.services import TlsUpstream, exchange
+from tests.proxy.services import TlsUpstream, acquire, exchange
 from tests.sockets import RawUpstream
 
 
@@ -189,7 +189,7 @@ async def test_a_server_that_speaks_no_tls_is_unreachable(authority: Authority) 
         url = server.url.replace("http:", "https:")
         service = Upstream(UpstreamRules("orders", (url,), connect_timeout=0.3, tls=trusting(authority)))
         with pytest.raises(Denial, match=r"upstream_(unreachable|timeout)"):
-            await service.acquire()
+            await acquire(service)
         assert server.requests == []
 
 
@@ -207,7 +207,7 @@ def test_a_large_body_arrives_whole(
                 assert (await exchange(service)).body == body
             assert len(server.wires) == 1
             with pytest.raises(Denial, match="not trusted: Hostname mismatch"):
-                await upstream(server, trusting(authority, server_name="other")).acquire()
+                await acquire(upstream(server, trusting(authority, server_name="other")))
             service.close()
 
     with asyncio.Runner(loop_factory=loop) as runner:
@@ -215,6 +215,6 @@ def test_a_large_body_arrives_whole(
 
 
 @pytest.mark.parametrize("field", ["ca", "certificate"])
-def test_a_file_that_cannot_be_read_stops_the_start(tmp_path: Path, field: str) -> None:
+async def test_a_file_that_cannot_be_read_stops_the_start(tmp_path: Path, field: str) -> None:
     with pytest.raises(OSError, match=r"^upstreams.orders.tls: .*/none.pem cannot be read: No such file"):
         Upstream(UpstreamRules("orders", ("https://a",), tls=TlsRules(**{field: tmp_path / "none.pem"})))  # type: ignore[arg-type]  # a path by its name

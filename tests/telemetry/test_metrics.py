@@ -38,22 +38,30 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 class Verifier:
-    """Answers what it is told."""
+    """`gateway.telemetry.metrics.Verifier`: one outcome, remembered or not."""
 
-    def __init__(self, outcome: bool | Denial) -> None:
+    def __init__(self, outcome: Denial | None = None, *, remembered: bool = False) -> None:
         self.outcome = outcome
+        self.remembered = remembered
 
-    async def verify(self, raw: bytes) -> tuple[Claims, bool]:  # noqa: ARG002 -- the Protocol's
-        if isinstance(self.outcome, Denial):
+    def recall(self, raw: bytes) -> Claims | None:  # noqa: ARG002 -- the Protocol's
+        return CLAIMS if self.remembered else None
+
+    async def verify(self, raw: bytes) -> Claims:  # noqa: ARG002 -- the Protocol's
+        if self.outcome is not None:
             raise self.outcome
-        return CLAIMS, self.outcome
+        return CLAIMS
 
 
 class Directory:
-    """Answers what it is told."""
+    """`gateway.telemetry.metrics.Directory`: one outcome, remembered or not."""
 
-    def __init__(self, outcome: Resolution | Denial) -> None:
+    def __init__(self, outcome: Resolution | Denial, *, remembered: bool = False) -> None:
         self.outcome = outcome
+        self.remembered = remembered
+
+    def recall(self, claims: Claims) -> Resolution | None:  # noqa: ARG002 -- the Protocol's
+        return self.outcome if self.remembered and isinstance(self.outcome, Resolution) else None
 
     async def resolve(self, claims: Claims) -> Resolution:  # noqa: ARG002 -- the Protocol's
         if isinstance(self.outcome, Denial):
@@ -61,13 +69,14 @@ class Directory:
         return self.outcome
 
 
-@pytest.mark.parametrize(("remembered", "tier"), [(True, "local"), (False, "signature")])
-async def test_a_verification_is_counted_by_where_its_answer_came_from(
-    *, remembered: bool, tier: str
-) -> None:
+async def test_a_verification_is_counted_by_where_its_answer_came_from() -> None:
     metrics = Metrics()
-    assert await MeteredVerifier(Verifier(remembered), metrics).verify(b"") == (CLAIMS, remembered)
-    assert value(metrics, "token_verifications_total", issuer="main", tier=tier, result="valid") == 1
+    assert await MeteredVerifier(Verifier(), metrics).verify(b"") == CLAIMS
+    assert value(metrics, "token_verifications_total", issuer="main", tier="signature", result="valid") == 1
+    assert MeteredVerifier(Verifier(), metrics).recall(b"") is None
+    assert MeteredVerifier(Verifier(remembered=True), metrics).recall(b"") == CLAIMS
+    assert value(metrics, "token_verifications_total", issuer="main", tier="signature", result="valid") == 1
+    assert value(metrics, "token_verifications_total", issuer="main", tier="local", result="valid") == 1
 
 
 @pytest.mark.parametrize(
@@ -95,6 +104,16 @@ async def test_a_look_up_is_counted_by_tier(tier: Tier, user: User | None, resul
     assert value(metrics, "user_lookups_total", issuer="main", tier=tier, result=result) == 1
     assert value(metrics, "user_lookup_duration_seconds_count", tier=tier) == 1
     assert value(metrics, "revocation_checks_total", tier="redis", result="clear") == 1
+
+
+def test_an_answer_from_memory_is_counted_and_silence_is_not() -> None:
+    metrics = Metrics()
+    resolution = Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL)
+    assert MeteredDirectory(Directory(resolution), metrics).recall(CLAIMS) is None
+    assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") is None
+    assert MeteredDirectory(Directory(resolution, remembered=True), metrics).recall(CLAIMS) is resolution
+    assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") == 1
+    assert value(metrics, "revocation_checks_total", tier="local", result="clear") == 1
 
 
 async def test_a_revoked_token_is_counted() -> None:

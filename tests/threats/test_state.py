@@ -48,11 +48,13 @@ async def until(house: House, subject: str, status: int) -> Response:
 
 
 DEFECTS: list[tuple[type, str]] = [
+    (TokenVerifier, "recall"),
     (TokenVerifier, "verify"),
+    (IdentityTiers, "recall"),
     (IdentityTiers, "resolve"),
     (Redis, "read"),
     (Postgres, "find_user"),
-    (Upstream, "acquire"),
+    (Upstream, "take"),
 ]
 
 
@@ -63,7 +65,7 @@ DEFECTS: list[tuple[type, str]] = [
 async def test_an_odd_error_opens_nothing(
     fresh: House, monkeypatch: pytest.MonkeyPatch, part: type, method: str, error: type[Exception]
 ) -> None:
-    async def broken(*_: Any, **__: Any) -> None:  # noqa: ANN401 -- stands in for any method
+    def broken(*_: Any, **__: Any) -> None:  # noqa: ANN401 -- stands in for any method
         raise error("odd")
 
     before = len(fresh.upstream.requests)

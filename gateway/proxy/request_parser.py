@@ -1,0 +1,259 @@
+"""Bytes from a client → its requests, without any I/O.
+
+llhttp reads every byte and is the only judge of framing (RFC 9112 §6). Sizes are measured here, as
+they grow: nothing is held of a head beyond its limits.
+"""
+
+from collections import deque
+from typing import Final
+
+import httptools
+
+from gateway.core.model import Header
+from gateway.core.reasons import REQUEST_MALFORMED, Denial
+from gateway.proxy.limits import LimitExceeded, Limits
+
+# Fields that say how a message is framed or how its connection goes on; told apart by their length first.
+_SPECIAL_LENGTHS: Final = frozenset(map(len, (b"Content-Length", b"Transfer-Encoding", b"Expect")))
+
+
+class Incoming:
+    """A request that is arriving: its head, and what has come of its body and was not taken yet."""
+
+    __slots__ = (
+        "body",
+        "chunked",
+        "complete",
+        "error",
+        "expects_continue",
+        "headers",
+        "keep_alive",
+        "length",
+        "method",
+        "modern",
+        "received",
+        "target",
+        "upgrade",
+    )
+
+    def __init__(self) -> None:
+        self.method = ""
+        """Empty: the head could not be read."""
+        self.target = ""
+        self.headers: tuple[Header, ...] = ()
+        self.modern = False
+        """True for HTTP/1.1, whose clients understand chunks and interim responses."""
+        self.keep_alive = False
+        """True when the client may send another request behind this one (RFC 9112 §9.3)."""
+        self.length: int | None = None
+        """The Content-Length, if the client gave one."""
+        self.chunked = False
+        self.upgrade = False
+        """True when the client asks for another protocol; what follows may belong to it."""
+        self.expects_continue = False
+        self.body: list[bytes] = []
+        self.received = 0
+        """Octets of the body that have arrived."""
+        self.complete = False
+        """True once the body has arrived to its end."""
+        self.error: Denial | None = None
+        """Why the rest of it will never come."""
+
+    @property
+    def has_body(self) -> bool:
+        return self.chunked or bool(self.length)
+
+    def take(self) -> list[bytes]:
+        """Take what has arrived of the body since the last time."""
+        body, self.body = self.body, []
+        return body
+
+
+class RequestParser:
+    """The requests of one connection, in their order."""
+
+    __slots__ = (
+        "_body_skipped",
+        "_current",
+        "_headers",
+        "_limits",
+        "_llhttp",
+        "_progress",
+        "_target",
+        "arrived",
+        "broken",
+        "pending",
+        "rest",
+    )
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._llhttp = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._headers: list[Header] = []
+        self._current: Incoming | None = None
+        self._progress = False
+        self._body_skipped = False
+        self.pending = 0
+        """Bytes since the last complete head or bit of content: of a head, of trailers, of chunks' sizes."""
+        self.arrived: deque[Incoming] = deque()
+        """Requests whose head has arrived, and that nobody has taken yet.
+
+        One that could not be read has an `error`, and is the last.
+        """
+        self.broken = False
+        """True once something could not be read; what comes after it means nothing."""
+        self.rest: bytearray | None = None
+        """What came behind a request for another protocol, until `resume`."""
+
+    @property
+    def in_body(self) -> bool:
+        """True while the body of a request is arriving."""
+        return self._current is not None
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes as they arrive. Whatever is wrong with them is the `error` of a request."""
+        if self.broken:
+            return
+        if self.rest is not None:
+            self.rest += data
+            return
+        self._progress = False
+        self.pending += len(data)
+        try:
+            self._llhttp.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.pending = 0
+            self.rest = bytearray(data[upgrade.args[0] :])
+            if self._body_skipped:
+                self._read_body()
+            return
+        except httptools.HttpParserError as error:
+            self.fail(_denial(error))
+            return
+        if self._progress:
+            self.pending = 0
+        elif self.pending > self._limits.head_size:
+            self.fail(LimitExceeded("head_size"))
+
+    def fail(self, denial: Denial) -> None:
+        """Read no more; the request that is arriving gets the denial, or one that never came."""
+        self.broken = True
+        self.pending = 0
+        incoming, self._current = self._current, None
+        if incoming is None:
+            incoming = Incoming()
+            self.arrived.append(incoming)
+        incoming.error = denial
+
+    def swallow(self, data: bytes) -> bool:
+        """Take bytes of a body that nobody wants, and drop them; True: it has come to its end."""
+        incoming = self._current
+        if incoming is None:
+            return False
+        self.feed(data)
+        incoming.body.clear()
+        return incoming.complete
+
+    def resume(self) -> None:
+        """Read on as HTTP behind a request whose other protocol nobody switched to."""
+        rest, self.rest = self.rest, None
+        if rest:
+            self.feed(bytes(rest))
+
+    def _read_body(self) -> None:
+        """Read the body of a request that asks for another protocol, which llhttp leaves to that.
+
+        It is the request's: a server may ignore Upgrade (RFC 9110 §7.8), and this one does.
+        """
+        self._body_skipped = False
+        incoming = self._current
+        if incoming is not None:
+            chunked, length = b"Transfer-Encoding: chunked", b"Content-Length: %d" % (incoming.length or 0)
+            self._llhttp = httptools.HttpRequestParser(self)
+            self._llhttp.feed_data(
+                b"POST / HTTP/1.1\r\n%b\r\n\r\n" % (chunked if incoming.chunked else length)
+            )
+        self.resume()
+
+    # What llhttp calls: their names are httptools' ------------------------------------------------
+
+    def on_url(self, part: bytes) -> None:
+        if self._current is None:
+            self._target += part
+            if self.pending > self._limits.target_length < len(self._target):
+                raise LimitExceeded("target_length")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Trailers arrive here too, and go no further.
+        if self._current is None:
+            # What is around a value is no part of it (RFC 9112 §5.1); llhttp leaves what is behind it.
+            self._headers.append((name, value.rstrip(b" \t")))
+            if self.pending > self._limits.field_size < max(len(name), len(value)):
+                raise LimitExceeded("field_size")
+
+    def on_headers_complete(self) -> None:
+        if self._current is not None:
+            return
+        llhttp, headers = self._llhttp, self._headers
+        incoming = Incoming()
+        incoming.method = llhttp.get_method().decode("ascii")
+        incoming.target = self._target.decode("latin-1")
+        incoming.headers = tuple(headers)
+        incoming.keep_alive = llhttp.should_keep_alive()
+        if self.pending > self._limits.head_size or len(headers) > self._limits.header_count:
+            self._limits.check_head(incoming.method, incoming.target, headers)
+        version = llhttp.get_http_version()
+        incoming.modern = version == "1.1"
+        if not incoming.modern and version != "1.0":
+            raise Denial(REQUEST_MALFORMED, "it is neither HTTP/1.1 nor HTTP/1.0")
+        for name, value in headers:
+            if len(name) in _SPECIAL_LENGTHS:
+                _note(incoming, name.lower(), value)
+        if llhttp.should_upgrade():
+            incoming.upgrade = not incoming.has_body
+            self._body_skipped = incoming.has_body
+        self._target, self._headers = b"", []
+        self._progress = True
+        self._current = incoming
+        self.arrived.append(incoming)
+
+    def on_body(self, content: bytes) -> None:
+        incoming = self._current
+        if incoming is not None:
+            self._progress = True
+            incoming.body.append(content)
+            incoming.received += len(content)
+
+    def on_message_complete(self) -> None:
+        incoming = self._current
+        if incoming is not None and not self._body_skipped:
+            self._progress = True
+            incoming.complete = True
+            self._current = None
+
+
+def _note(incoming: Incoming, name: bytes, value: bytes) -> None:
+    """Note how a message is framed. llhttp has judged it already, and accepted one length at most."""
+    if name == b"content-length":
+        incoming.length = int(value)
+    elif name == b"transfer-encoding":
+        if not incoming.modern:
+            # Whoever sent it and whoever passed it on may have read it differently (RFC 9112 §6.1).
+            raise Denial(REQUEST_MALFORMED, "HTTP/1.0 has no transfer codings")
+        if value.strip(b" \t").lower() != b"chunked":
+            # Nothing here undoes other codings (RFC 9112 §6.1).
+            raise Denial(REQUEST_MALFORMED, "the body has a transfer coding beside chunked")
+        incoming.chunked = True
+    elif name == b"expect":
+        incoming.expects_continue = True
+
+
+def _denial(error: httptools.HttpParserError) -> Denial:
+    """Translate what llhttp says, which quotes nothing that the client sent."""
+    denial = error.__context__
+    if isinstance(denial, Denial):
+        return denial
+    denial = Denial(REQUEST_MALFORMED, str(error))
+    denial.__cause__ = error
+    return denial
