@@ -7,12 +7,12 @@ no clock and opens no socket of its own.
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.core import bearer, credentials, policy, tokens, upgrades
 from gateway.core import claims as claim_rules
-from gateway.core.headers import HeaderPolicy
+from gateway.core.headers import Fields, HeaderPolicy
 from gateway.core.lru import LRU
 from gateway.core.model import (
     Admission,
@@ -162,66 +162,76 @@ class Pipeline:
 
         Raises `Denial`, with the route once there is one.
         """
-        target = read_target(request.target, request.headers)
+        fields = self._headers.read(request)
+        target = read_target(request.target, fields.telling)
         route = self._routes.match(request.method, target.host, target.path)
         try:
             if route.auth is Auth.NONE:
-                return self._anonymous(request, route, target)
+                return self._admission(request, fields, route, target)
             try:
                 if route.credentials is None:
-                    raw = bearer.parse(request.headers)
+                    raw = bearer.parse(fields.telling)
                 else:
                     raw, request, target = _presented(request, target, route, route.credentials)
+                    fields = self._headers.read(request)
             except Denial as denial:
                 if route.auth is Auth.OPTIONAL and denial.reason is CREDENTIALS_MISSING:
-                    return self._anonymous(request, route, target)
+                    return self._admission(request, fields, route, target)
                 raise
             claims = self._verifier.recall(raw)
             if claims is None:
                 await _wait()
                 claims = await self._verifier.verify(raw)
-            return await self._authenticated(request, route, target, claims)
+            resolution = self._directory.recall(claims)
+            if resolution is None:
+                await _wait()
+                resolution = await self._resolve(claims)
+            _check(route, claims, resolution)
+            return self._admission(request, fields, route, target, claims, resolution)
         except Denial as denial:
             denial.route = route
             raise
 
-    def _anonymous(self, request: Request, route: Route, target: Target) -> Admission:
-        headers = self._headers.admit(request, None, None, prefix=route.strip_prefix)
-        return Admission(
-            route, request.method, target.without(route.strip_prefix), headers, None, None,
-            tier=None, stale=False,
-            upgrade=upgrades.requested(request, route.upgrades),
-        )  # fmt: skip
-
-    async def _authenticated(
-        self, request: Request, route: Route, target: Target, claims: Claims
-    ) -> Admission:
-        tier = None
+    async def _resolve(self, claims: Claims) -> Resolution:
         try:
-            resolution = self._directory.recall(claims)
-            if resolution is None:
-                await _wait()
-                resolution = await self._directory.resolve(claims)
-            tier = resolution.tier
-            if resolution.revoked == "jti":
-                raise Denial(TOKEN_REVOKED)
-            if resolution.revoked is not None:
-                raise Denial(TOKENS_REVOKED_BEFORE, f"by a revocation of the {resolution.revoked}'s tokens")
-            if resolution.user is None:
-                raise Denial(USER_NOT_FOUND)
-            policy.authorize(route, resolution.user, claims)
+            return await self._directory.resolve(claims)
         except Denial as denial:
             denial.issuer, denial.subject = claims.issuer_name, claims.subject
-            denial.tier = denial.tier or tier
             raise
-        headers = self._headers.admit(
-            request, claims, resolution.user, stale=resolution.stale, prefix=route.strip_prefix
-        )
-        return Admission(
-            route, request.method, target.without(route.strip_prefix), headers, claims, resolution.user,
-            tier=resolution.tier, stale=resolution.stale,
-            upgrade=upgrades.requested(request, route.upgrades),
-        )  # fmt: skip
+
+    def _admission(
+        self,
+        request: Request,
+        fields: Fields,
+        route: Route,
+        target: Target,
+        claims: Claims | None = None,
+        resolution: Resolution | None = None,
+    ) -> Admission:
+        user, tier, stale = None, None, False
+        if resolution is not None:
+            user, tier, stale = resolution.user, resolution.tier, resolution.stale
+        prefix = route.strip_prefix
+        host, lines = self._headers.admit(request, fields, claims, user, stale=stale, prefix=prefix)
+        upgrade = upgrades.requested(request, route.upgrades) if request.may_upgrade else None
+        forwarded = target.without(prefix)
+        return Admission(route, request.method, forwarded, host, lines, claims, user, tier, stale, upgrade)
+
+
+def _check(route: Route, claims: Claims, resolution: Resolution) -> None:
+    """Raise a `Denial` unless the token's user is there, and may use the route."""
+    try:
+        if resolution.revoked == "jti":
+            raise Denial(TOKEN_REVOKED)
+        if resolution.revoked is not None:
+            raise Denial(TOKENS_REVOKED_BEFORE, f"by a revocation of the {resolution.revoked}'s tokens")
+        if resolution.user is None:
+            raise Denial(USER_NOT_FOUND)
+        policy.authorize(route, resolution.user, claims)
+    except Denial as denial:
+        denial.issuer, denial.subject = claims.issuer_name, claims.subject
+        denial.tier = denial.tier or resolution.tier
+        raise
 
 
 async def _wait() -> None:
@@ -239,4 +249,4 @@ def _presented(
     presented = credentials.find(request, target.query, sources)
     upgrade = upgrades.requested(request, route.upgrades) is not None
     credentials.check_origin(presented, sources.allowed_origins, upgrade=upgrade)
-    return presented.token, presented.request, replace(target, query=presented.query)
+    return presented.token, presented.request, target._replace(query=presented.query)

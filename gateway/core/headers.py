@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
 from operator import attrgetter
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from gateway.core.claims import at_path
 from gateway.core.lru import LRU
@@ -119,6 +119,9 @@ class _Fate(Enum):
     KEPT = auto()
     DROPPED = auto()
     HOST = auto()
+    CREDENTIALS = auto()
+    """`Authorization`, which is not forwarded."""
+    CONNECTION = auto()
     CHAIN = auto()
     """`X-Forwarded-For`: extended for a trusted peer, else written anew."""
     PROTO = auto()
@@ -126,7 +129,22 @@ class _Fate(Enum):
     """Any other `X-Forwarded-*`: kept from a trusted peer, else dropped."""
 
 
-_FORWARDED: Final = {b"x-forwarded-for": _Fate.CHAIN, b"x-forwarded-proto": _Fate.PROTO}
+_TELLING: Final = {
+    b"host": _Fate.HOST,
+    b"authorization": _Fate.CREDENTIALS,
+    b"connection": _Fate.CONNECTION,
+    b"x-forwarded-for": _Fate.CHAIN,
+    b"x-forwarded-proto": _Fate.PROTO,
+}
+
+
+class Fields(NamedTuple):
+    """A request's fields, sorted."""
+
+    kept: list[bytes]
+    """Those that go on as they came, in pieces."""
+    telling: list[Header]
+    """Those that something is decided by."""
 
 
 class HeaderPolicy:
@@ -143,7 +161,7 @@ class HeaderPolicy:
         self._networks = rules.trusted_proxies
         self._trusts = lru_cache(maxsize=1024)(self._is_trusted)
         self._fates: dict[bytes, _Fate] = {}
-        self._prepared: LRU[int, tuple[Claims, User | None, tuple[Header, ...]]] = LRU(_PREPARED)
+        self._prepared: LRU[int, tuple[Claims, User | None, bytes]] = LRU(_PREPARED)
 
     def trusts(self, peer: str) -> bool:
         """Tell whether what this peer says about its own clients is believed."""
@@ -158,89 +176,118 @@ class HeaderPolicy:
                 return value.decode("ascii")
         return None
 
+    def read(self, request: Request) -> Fields:
+        """Sort a request's fields: the client's own, and those that decide something."""
+        fates = self._fates
+        kept: list[bytes] = []
+        telling: list[Header] = []
+        connection = False
+        for header in request.headers:
+            name, value = header
+            fate = fates.get(name) or self._decide(name)
+            if fate is _Fate.KEPT:
+                kept += (name, b": ", value, b"\r\n")
+            elif fate is not _Fate.DROPPED:
+                telling.append(header)
+                connection = connection or fate is _Fate.CONNECTION
+        if connection and (nominated := _nominated(telling)):
+            gone = nominated | {b"connection"}
+            rest = tuple(header for header in request.headers if fold(header[0]) not in gone)
+            return self.read(request._replace(headers=rest))
+        return Fields(kept, telling)
+
     def admit(
         self,
         request: Request,
+        fields: Fields,
         claims: Claims | None,
         user: User | None,
         *,
         stale: bool = False,
         prefix: str = "",
-    ) -> tuple[Header, ...]:
-        """Return the fields to send upstream: the client's without what it may forge, then ours.
+    ) -> tuple[bytes, bytes]:
+        """Return the Host, and the other fields to send upstream: what is kept of the client's, then ours.
 
         `prefix` is what was removed from the path.
         """
-        trusted = self.trusts(request.peer)
-        kept, host, chain, proto = self._strip(request, trusted=trusted)
-        peer = request.peer.encode("latin-1", "replace")
-        kept.append((b"X-Forwarded-For", b", ".join([*chain, peer]) if trusted else peer))
-        kept.append((b"X-Forwarded-Proto", proto or request.scheme.encode()))
-        if not (trusted and any(name.lower() == b"x-forwarded-host" for name, _ in kept)):
-            kept.append((b"X-Forwarded-Host", host))
-        if prefix:
-            kept = _prefixed(kept, prefix)
-        kept.append((REQUEST_ID_HEADER, request.id.encode()))
+        lines = fields.kept
+        if self._networks and self._trusts(request.peer):
+            host = self._go_on(lines, request, fields.telling, prefix)
+        else:
+            host = self._begin(lines, request, fields.telling, prefix)
+        lines.append(b"X-Request-Id: %b\r\n" % request.id.encode())
+        if self._forward_authorization:
+            lines += (_line(*field) for field in fields.telling if field[0].lower() == b"authorization")
         if claims is not None:
-            kept += self._identity_of(claims, user)
+            lines.append(self._identity_of(claims, user))
             if stale:
-                kept.append((STALE_HEADER, b"true"))
-        return tuple(kept)
+                lines.append(_line(STALE_HEADER, b"true"))
+        return host, b"".join(lines)
 
-    def _strip(
-        self, request: Request, *, trusted: bool
-    ) -> tuple[list[Header], bytes, list[bytes], bytes | None]:
-        """Remove what is forged, for one hop, or rebuilt; return the rest and what rebuilding needs."""
-        headers = request.headers
-        nominated = _nominated(headers)
-        if nominated:
-            headers = tuple(header for header in headers if fold(header[0]) not in nominated)
-        kept: list[Header] = []
-        host = b""
+    def _begin(self, lines: list[bytes], request: Request, telling: Iterable[Header], prefix: str) -> bytes:
+        """Write the forwarding fields as if nobody had forwarded the request before; return the Host."""
+        host = next((value for name, value in telling if self._fate_of(name) is _Fate.HOST), b"")
+        lines.append(
+            b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
+            % (request.peer.encode("latin-1", "replace"), request.scheme.encode(), host)
+        )
+        if prefix:
+            lines.append(_line(b"X-Forwarded-Prefix", prefix.encode()))
+        return host
+
+    def _go_on(self, lines: list[bytes], request: Request, telling: Iterable[Header], prefix: str) -> bytes:
+        """Write the forwarding fields behind what a trusted peer says in its own; return the Host."""
+        host, named, proto = b"", False, request.scheme.encode()
         chain: list[bytes] = []
-        proto: bytes | None = None
-        fates = self._fates
-        for header in headers:
-            fate = fates.get(header[0]) or self._fate(header[0])
-            if fate is _Fate.KEPT or (fate is _Fate.VOUCHED and trusted):
-                kept.append(header)
-            elif fate is _Fate.HOST:
-                host = header[1]
-                kept.append(header)
+        prefixes: list[bytes] = []
+        for name, value in telling:
+            fate = self._fate_of(name)
+            if fate is _Fate.HOST:
+                host = value
             elif fate is _Fate.CHAIN:
-                chain.append(header[1])
-            elif fate is _Fate.PROTO and trusted and header[1] in {b"http", b"https"}:
-                proto = header[1]
-        return kept, host, chain, proto
+                chain.append(value)
+            elif fate is _Fate.PROTO and value in {b"http", b"https"}:
+                proto = value
+            elif fate is _Fate.VOUCHED and prefix and name.lower() == b"x-forwarded-prefix":
+                prefixes.append(value.rstrip(b"/"))
+            elif fate is _Fate.VOUCHED:
+                named = named or name.lower() == b"x-forwarded-host"
+                lines.append(_line(name, value))
+        chain.append(request.peer.encode("latin-1", "replace"))
+        lines += (_line(b"X-Forwarded-For", b", ".join(chain)), _line(b"X-Forwarded-Proto", proto))
+        if not named:
+            lines.append(_line(b"X-Forwarded-Host", host))
+        if prefix:
+            lines.append(_line(b"X-Forwarded-Prefix", b"".join(prefixes) + prefix.encode()))
+        return host
 
-    def _fate(self, name: bytes) -> _Fate:
+    def _fate_of(self, name: bytes) -> _Fate:
+        return self._fates.get(name) or self._decide(name)
+
+    def _decide(self, name: bytes) -> _Fate:
         """Decide by a field's name alone; what was decided is remembered, for names recur."""
         lower, folded = name.lower(), fold(name)
-        credentials = lower == b"authorization" and not self._forward_authorization
-        fate = _Fate.KEPT
-        if credentials or folded in HOP_BY_HOP or folded in _FRAMING or folded in self._ours:
+        fate = _TELLING.get(lower, _Fate.KEPT)
+        if fate is not _Fate.KEPT:
+            pass
+        elif folded in HOP_BY_HOP or folded in _FRAMING or folded in self._ours:
             fate = _Fate.DROPPED
         elif folded.startswith(b"x-forwarded-"):
-            fate = _FORWARDED.get(lower, _Fate.VOUCHED) if lower == folded else _Fate.DROPPED
-        elif lower == b"host":
-            fate = _Fate.HOST
+            fate = _Fate.VOUCHED if lower == folded else _Fate.DROPPED
         if len(name) <= _MAX_REMEMBERED_NAME and len(self._fates) < _MAX_REMEMBERED_NAMES:
             self._fates[name] = fate
         return fate
 
-    def _identity_of(self, claims: Claims, user: User | None) -> tuple[Header, ...]:
+    def _identity_of(self, claims: Claims, user: User | None) -> bytes:
         """Return the identity fields, made once for a remembered token and its user."""
         prepared = self._prepared.get(id(claims))
         if prepared is not None and prepared[0] is claims and prepared[1] is user:
             return prepared[2]
-        headers = tuple(
-            (name, value)
-            for name, get in self._identity
-            if (value := encode_value(get(user, claims))) is not None
-        )
+        values = ((name, encode_value(get(user, claims))) for name, get in self._identity)
+        lines = b"".join(_line(name, value) for name, value in values if value is not None)
         # The claims are kept with their id, so that no others can come to have it.
-        self._prepared.put(id(claims), (claims, user, headers))
-        return headers
+        self._prepared.put(id(claims), (claims, user, lines))
+        return lines
 
     def _is_trusted(self, peer: str) -> bool:
         try:
@@ -252,23 +299,23 @@ class HeaderPolicy:
         return any(address in network for network in self._networks)
 
 
-def _prefixed(fields: list[Header], prefix: str) -> list[Header]:
-    """Add a prefix that was removed from the path behind those that trusted proxies removed before."""
-    before = [value for name, value in fields if name.lower() == b"x-forwarded-prefix"]
-    kept = [(name, value) for name, value in fields if name.lower() != b"x-forwarded-prefix"]
-    kept.append((b"X-Forwarded-Prefix", b"".join(value.rstrip(b"/") for value in before) + prefix.encode()))
-    return kept
+def _line(name: bytes, value: bytes) -> bytes:
+    return b"%b: %b\r\n" % (name, value)
 
 
-def response_headers(headers: Sequence[Header]) -> list[Header]:
-    """Return an upstream's response fields without those for one connection only (RFC 9110 §7.6.1).
+def response_fields(headers: Sequence[Header]) -> bytes:
+    """Return an upstream's response fields, each with its line end, without those for one connection only.
 
-    Without `X-Request-Id` too, which is the gateway's to tell.
+    They are RFC 9110 §7.6.1's, and `X-Request-Id`, which is the gateway's to tell.
     """
-    nominated = _nominated(headers)
-    if nominated:
-        return [h for h in headers if not _for_one_hop(h[0]) and fold(h[0]) not in nominated]
-    return [header for header in headers if not _for_one_hop(header[0])]
+    lines: list[bytes] = []
+    for name, value in headers:
+        if not _for_one_hop(name):
+            lines += (name, b": ", value, b"\r\n")
+        elif len(name) == len(b"Connection") and (nominated := _nominated(headers)):
+            gone = nominated | {b"connection"}
+            return response_fields([header for header in headers if fold(header[0]) not in gone])
+    return b"".join(lines)
 
 
 @lru_cache(maxsize=1024)

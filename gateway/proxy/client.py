@@ -147,6 +147,11 @@ class ClientConnection(asyncio.Protocol):
         transport = self._transport
         return None if transport is None or transport.is_closing() else transport
 
+    @property
+    def busy(self) -> bool:
+        """True while a request is being handled."""
+        return self._exchange is not None
+
     # Requests ------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:

@@ -107,7 +107,6 @@ class Exchange:
 
     def begin(self) -> None:
         """Go as far as nothing has to be waited for, and on from there as a task."""
-        self._handler.metrics.in_flight.inc()
         self._go(self._admit())
 
     def _go(self, way: Coroutine[None, None, None]) -> None:
@@ -390,7 +389,6 @@ class Exchange:
     def _account(self, route: str, status: int) -> None:
         self._over = True
         metrics, seconds = self._handler.metrics, perf_counter() - self._started
-        metrics.in_flight.inc(by=-1)
         metrics.finished(route, self.request.method, status, seconds)
         self._handler.log.finished(self.request, route, status, seconds)
 

@@ -187,8 +187,7 @@ class RequestParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         # Trailers arrive here too, and go no further.
         if self._current is None:
-            # What is around a value is no part of it (RFC 9112 §5.1); llhttp leaves what is behind it.
-            self._headers.append((name, value.rstrip(b" \t")))
+            self._headers.append((name, value))
             if self.pending > self._limits.field_size < max(len(name), len(value)):
                 raise LimitExceeded("field_size")
 

@@ -4,21 +4,22 @@ llhttp reads every byte and is the only judge of framing (RFC 9112 §6). What it
 handed on as it stood on the wire, so a body is never taken apart and rebuilt without need.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import httptools
 
+from gateway.core.headers import response_fields
 from gateway.core.model import Header
 from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, Denial
 from gateway.core.upgrades import offered
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_INTERIM_RESPONSES: Final = 32
+# Most fields are told from those that frame a message by the length of their names.
+_FRAMING_LENGTHS: Final = frozenset(map(len, (b"Content-Length", b"Transfer-Encoding")))
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     """A response up to its body (RFC 9112 §4)."""
 
     status: int
@@ -27,6 +28,8 @@ class ResponseHead:
     chunked: bool = False
     length: int | None = 0
     """Octets of the body; None when its end is told by chunks or by the connection's end."""
+    fields: bytes = b""
+    """Those of the headers that go on to the client, each with its line end."""
 
     @property
     def interim(self) -> bool:
@@ -93,7 +96,18 @@ class ResponseParser:
             self._excess = True
         if self._head is None:
             data = self._take_heads(data)
-        return self._take_body(data)
+            if self._head is None:
+                return b""
+        if self._head.length is None:
+            if self._excess:
+                raise _broken("it sent more than one response")
+        elif len(data) <= self._remaining and not self._excess:
+            self._remaining -= len(data)
+        else:
+            self.reusable = False
+            data = data[: self._remaining]
+            self._remaining = 0
+        return data
 
     def eof(self) -> None:
         """Take the orderly end of the connection."""
@@ -106,57 +120,36 @@ class ResponseParser:
         self.complete = True
 
     def _take_heads(self, data: bytes) -> bytes:
-        """Move finished heads out; returns what of `data` comes behind the final one."""
-        if not self._raw and len(self._finished_heads) == 1 and not self._finished_heads[0].interim:
-            # The usual case: the whole head, and often the body, in one read.
-            return self._take_head(data)
-        self._raw += data
-        for head in self._finished_heads:
+        """Move finished heads out; returns what comes behind the final one."""
+        finished = self._finished_heads
+        if self._raw or not finished:
+            self._raw += data
+            if not finished:
+                self._check_size(len(self._raw))
+                return b""
+            data = bytes(self._raw)
+            self._raw.clear()
+        for head in finished:
             # llhttp forgives empty lines before a head; then this would cut in the wrong place.
-            if not self._raw.startswith(b"HTTP/"):
+            if not data.startswith(b"HTTP/"):
                 raise _broken("its response begins with an empty line")
-            end = self._raw.index(b"\r\n\r\n") + 4
-            if end > MAX_HEAD_BYTES:
-                raise _broken(f"its response head exceeds {MAX_HEAD_BYTES} bytes")
-            del self._raw[:end]
+            end = data.index(b"\r\n\r\n") + 4
+            self._check_size(end)
+            data = data[end:]
             self.heads.append(head)
             if not head.interim:
                 self._head = head
                 self._remaining = head.length or 0
-        self._finished_heads.clear()
-        if len(self._raw) > MAX_HEAD_BYTES and self._head is None:
-            raise _broken(f"its response head exceeds {MAX_HEAD_BYTES} bytes")
+        finished.clear()
         if self._head is None:
+            self._raw += data
+            self._check_size(len(data))
             return b""
-        rest = bytes(self._raw)
-        self._raw.clear()
-        return rest
-
-    def _take_head(self, data: bytes) -> bytes:
-        if not data.startswith(b"HTTP/"):
-            raise _broken("its response begins with an empty line")
-        end = data.index(b"\r\n\r\n") + 4
-        if end > MAX_HEAD_BYTES:
-            raise _broken(f"its response head exceeds {MAX_HEAD_BYTES} bytes")
-        head = self._finished_heads.pop()
-        self.heads.append(head)
-        self._head = head
-        self._remaining = head.length or 0
-        return data[end:]
-
-    def _take_body(self, data: bytes) -> bytes:
-        head = self._head
-        if head is None:
-            return b""
-        if head.length is not None:
-            self._excess = self._excess or len(data) > self._remaining
-            data = data[: self._remaining]
-            self._remaining -= len(data)
-        elif self._excess:
-            raise _broken("it sent more than one response")
-        if self._excess:
-            self.reusable = False
         return data
+
+    def _check_size(self, size: int) -> None:
+        if size > MAX_HEAD_BYTES:
+            raise _broken(f"its response head exceeds {MAX_HEAD_BYTES} bytes")
 
     # What llhttp calls: their names are httptools' ------------------------------------------------
 
@@ -205,6 +198,8 @@ class ResponseParser:
         length: int | None = None
         chunked = False
         for name, value in self._headers:
+            if len(name) not in _FRAMING_LENGTHS:
+                continue
             lower = name.lower()
             if lower == b"content-length":
                 length = int(value)
@@ -217,7 +212,8 @@ class ResponseParser:
             self._headers = [header for header in self._headers if header[0].lower() != b"content-length"]
         if self._bodiless or status < 200 or status in {204, 304}:
             length, chunked = 0, False
-        return ResponseHead(status, self._reason, tuple(self._headers), chunked, length)
+        headers = tuple(self._headers)
+        return ResponseHead(status, self._reason, headers, chunked, length, response_fields(headers))
 
     def _check_switch(self) -> None:
         """Accept a 101 only to what was asked for (RFC 9110 §7.8)."""

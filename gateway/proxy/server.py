@@ -35,6 +35,7 @@ class Front:
         self.draining = False
         """True once each connection closes after the response that comes next."""
         handler.metrics.client_connections.read((), lambda: self._clients.total)
+        handler.metrics.in_flight.read((), lambda: sum(connection.busy for connection in self._connections))
 
     def __call__(self) -> ClientConnection:
         return ClientConnection(self, self._loop)

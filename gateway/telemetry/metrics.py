@@ -4,6 +4,7 @@ Label values come from configuration and the catalogue of reasons, never from a 
 the number of series is bounded whatever a client sends.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from time import perf_counter
 from typing import Final, Literal, Protocol, TypeAlias, get_args
@@ -43,6 +44,7 @@ Limit: TypeAlias = Literal[
 ]
 """What a client can exceed, by the names of the settings."""
 
+_STATUSES: Final = tuple(map(str, range(1000)))
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -114,7 +116,7 @@ class Metrics:
         )
         self.lookup_duration = Histogram(
             "gateway_user_lookup_duration_seconds",
-            "Time to find a token's user and its revocations.",
+            "Time to find a token's user and its revocations; answers from memory count as none.",
             ["tier"],
         )
         self.verifications = Counter(
@@ -177,11 +179,25 @@ class Metrics:
             "gateway_limits_exceeded", "Requests and connections that exceeded a limit.", ["limit"]
         )
         self.workers = Gauge("gateway_workers", "Processes that accept connections.")
+        # By issuer: what happens at nearly every request is counted once, and spelt out at the scrape.
+        self._recalled_tokens: defaultdict[str, int] = defaultdict(int)
+        self._recalled_users: defaultdict[str, int] = defaultdict(int)
 
     def snapshot(self) -> list[Snapshot]:
         """Return all metrics as plain data."""
-        metrics: tuple[Counter | Gauge | Histogram, ...] = tuple(vars(self).values())
-        return [metric.snapshot() for metric in metrics]
+        self._spell_out()
+        return [m.snapshot() for m in vars(self).values() if isinstance(m, Counter | Gauge | Histogram)]
+
+    def _spell_out(self) -> None:
+        """Carry what was counted in one number into the series that it stands for."""
+        for issuer, number in self._recalled_tokens.items():
+            self.verifications.inc((issuer, "local", "valid"), number)
+        for issuer, number in self._recalled_users.items():
+            self.lookups.inc((issuer, "local", "found"), number)
+            self.revocation_checks.inc(("local", "clear"), number)
+            self.lookup_duration.observe(("local",), 0.0, number)
+        self._recalled_tokens.clear()
+        self._recalled_users.clear()
 
     def expose(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -202,7 +218,7 @@ class Metrics:
 
     def finished(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request; `status` 499 means that the client left before its response was whole."""
-        self.requests.inc((route, method if method in _METHODS else "OTHER", str(status)))
+        self.requests.inc((route, method if method in _METHODS else "OTHER", _STATUSES[status]))
         self.request_duration.observe((route,), seconds)
 
     def relayed(self, upstream: str, seconds: float, *, broken: bool) -> None:
@@ -212,11 +228,20 @@ class Metrics:
 
     # Parts ---------------------------------------------------------------------------------------
 
-    def verified(self, claims: Claims, *, remembered: bool) -> None:
-        self.verifications.inc((claims.issuer_name, "local" if remembered else "signature", "valid"))
+    def verified(self, claims: Claims) -> None:
+        self.verifications.inc((claims.issuer_name, "signature", "valid"))
+
+    def token_recalled(self, claims: Claims) -> None:
+        self._recalled_tokens[claims.issuer_name] += 1
 
     def verification_failed(self, denial: Denial) -> None:
         self.verifications.inc((issuer_label(denial), "signature", denial.reason.code))
+
+    def user_recalled(self, issuer: str, resolution: Resolution) -> None:
+        if resolution.user is not None and resolution.revoked is None:
+            self._recalled_users[issuer] += 1
+        else:
+            self.looked_up(issuer, resolution, 0.0)
 
     def looked_up(self, issuer: str, resolution: Resolution, seconds: float) -> None:
         tier = resolution.tier.value
@@ -277,7 +302,7 @@ class MeteredVerifier:
     def recall(self, raw: bytes) -> Claims | None:
         claims = self._verifier.recall(raw)
         if claims is not None:
-            self._metrics.verified(claims, remembered=True)
+            self._metrics.token_recalled(claims)
         return claims
 
     async def verify(self, raw: bytes) -> Claims:
@@ -286,7 +311,7 @@ class MeteredVerifier:
         except Denial as denial:
             self._metrics.verification_failed(denial)
             raise
-        self._metrics.verified(claims, remembered=False)
+        self._metrics.verified(claims)
         return claims
 
 
@@ -298,10 +323,9 @@ class MeteredDirectory:
         self._metrics = metrics
 
     def recall(self, claims: Claims) -> Resolution | None:
-        started = perf_counter()
         resolution = self._directory.recall(claims)
         if resolution is not None:
-            self._metrics.looked_up(claims.issuer_name, resolution, perf_counter() - started)
+            self._metrics.user_recalled(claims.issuer_name, resolution)
         return resolution
 
     async def resolve(self, claims: Claims) -> Resolution:

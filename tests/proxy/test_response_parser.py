@@ -92,7 +92,7 @@ def test_a_framed_response(
     parser = ResponseParser(bodiless=False)
     heads, read = feed(parser, split(data))
 
-    assert heads == [head]
+    assert [received._replace(fields=b"") for received in heads] == [head]
     assert read == body
     assert (parser.complete, parser.reusable) == (True, reusable)
 
