@@ -163,14 +163,14 @@ class Pipeline:
         Raises `Denial`, with the route once there is one.
         """
         fields = self._headers.read(request)
-        target = read_target(request.target, fields.telling)
+        target = read_target(request.target, fields.hosts)
         route = self._routes.match(request.method, target.host, target.path)
         try:
             if route.auth is Auth.NONE:
                 return self._admission(request, fields, route, target)
             try:
                 if route.credentials is None:
-                    raw = bearer.parse(fields.telling)
+                    raw = bearer.parse(fields.authorizations)
                 else:
                     raw, request, target = _presented(request, target, route, route.credentials)
                     fields = self._headers.read(request)

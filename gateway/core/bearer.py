@@ -1,9 +1,8 @@
 """Authorization header → raw token (RFC 6750 §2.1). The only owner of that rule."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
-from gateway.core.model import Header
 from gateway.core.reasons import (
     CREDENTIALS_MALFORMED,
     CREDENTIALS_MISSING,
@@ -18,20 +17,17 @@ MAX_TOKEN_BYTES = 16 * 1024
 _TOKEN_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
 
 
-def parse(headers: Iterable[Header]) -> bytes:
-    """Return the one bearer token of a request.
+def parse(authorizations: Sequence[bytes]) -> bytes:
+    """Return the one bearer token of a request, from the values of its Authorization fields.
 
     Raises `Denial`: `credentials_missing`, `credentials_multiple`, `credentials_malformed` or
     `token_too_large`.
     """
-    credentials: bytes | None = None
-    for name, value in headers:
-        if len(name) == 13 and name.lower() == b"authorization":
-            if credentials is not None:
-                raise Denial(CREDENTIALS_MULTIPLE)
-            credentials = value
-    if credentials is None:
+    if not authorizations:
         raise Denial(CREDENTIALS_MISSING)
+    if len(authorizations) > 1:
+        raise Denial(CREDENTIALS_MULTIPLE)
+    credentials = authorizations[0]
     if len(credentials) > MAX_TOKEN_BYTES:
         raise Denial(TOKEN_TOO_LARGE, f"{len(credentials)} bytes, at most {MAX_TOKEN_BYTES} are accepted")
     # Schemes are case-insensitive (RFC 9110 §11.1), and one space or more follows.

@@ -68,7 +68,9 @@ def find(request: Request, query: str, sources: CredentialSources) -> Presented:
         tokens, query = _without_parameter(query, sources.query)
         found += [(Place.QUERY, token) for token in tokens]
     if not found:
-        return Presented(bearer.parse(request.headers), Place.AUTHORIZATION, request, query)
+        return Presented(
+            bearer.parse(_values(request.headers, b"authorization")), Place.AUTHORIZATION, request, query
+        )
     if len(found) > 1 or any(name.lower() == b"authorization" for name, _ in headers):
         raise Denial(CREDENTIALS_MULTIPLE)
     place, token = found[0]

@@ -122,29 +122,38 @@ class _Fate(Enum):
     CREDENTIALS = auto()
     """`Authorization`, which is not forwarded."""
     CONNECTION = auto()
-    CHAIN = auto()
-    """`X-Forwarded-For`: extended for a trusted peer, else written anew."""
-    PROTO = auto()
-    VOUCHED = auto()
-    """Any other `X-Forwarded-*`: kept from a trusted peer, else dropped."""
+    LENGTH = auto()
+    CODING = auto()
+    FORWARDING = auto()
+    """`X-Forwarded-*`: believed of a trusted peer alone."""
 
 
-_TELLING: Final = {
+_FATES: Final = {
     b"host": _Fate.HOST,
     b"authorization": _Fate.CREDENTIALS,
     b"connection": _Fate.CONNECTION,
-    b"x-forwarded-for": _Fate.CHAIN,
-    b"x-forwarded-proto": _Fate.PROTO,
 }
 
 
 class Fields(NamedTuple):
-    """A request's fields, sorted."""
+    """A request's fields, sorted; those that are dropped are not here."""
 
     kept: list[bytes]
     """Those that go on as they came, in pieces."""
-    telling: list[Header]
-    """Those that something is decided by."""
+    hosts: list[bytes]
+    authorizations: list[bytes]
+    forwarding: list[Header]
+    """`X-Forwarded-*`."""
+
+
+class ResponseFields(NamedTuple):
+    """A response's fields, sorted."""
+
+    kept: bytes
+    """Those that go on to the client, each with its line end."""
+    lengths: list[bytes]
+    codings: list[bytes]
+    """Values of Transfer-Encoding."""
 
 
 class HeaderPolicy:
@@ -177,24 +186,29 @@ class HeaderPolicy:
         return None
 
     def read(self, request: Request) -> Fields:
-        """Sort a request's fields: the client's own, and those that decide something."""
+        """Sort a request's fields, by one look at each."""
         fates = self._fates
         kept: list[bytes] = []
-        telling: list[Header] = []
-        connection = False
+        hosts: list[bytes] = []
+        authorizations: list[bytes] = []
+        forwarding: list[Header] = []
+        nominated: frozenset[bytes] = frozenset()
         for header in request.headers:
             name, value = header
             fate = fates.get(name) or self._decide(name)
             if fate is _Fate.KEPT:
                 kept += (name, b": ", value, b"\r\n")
+            elif fate is _Fate.HOST:
+                hosts.append(value)
+            elif fate is _Fate.CREDENTIALS:
+                authorizations.append(value)
+            elif fate is _Fate.CONNECTION:
+                nominated |= _nominated(value)
             elif fate is not _Fate.DROPPED:
-                telling.append(header)
-                connection = connection or fate is _Fate.CONNECTION
-        if connection and (nominated := _nominated(telling)):
-            gone = nominated | {b"connection"}
-            rest = tuple(header for header in request.headers if fold(header[0]) not in gone)
-            return self.read(request._replace(headers=rest))
-        return Fields(kept, telling)
+                forwarding.append(header)
+        if nominated:
+            return self.read(request._replace(headers=_without(request.headers, nominated)))
+        return Fields(kept, hosts, authorizations, forwarding)
 
     def admit(
         self,
@@ -211,47 +225,42 @@ class HeaderPolicy:
         `prefix` is what was removed from the path.
         """
         lines = fields.kept
+        host = fields.hosts[0] if fields.hosts else b""
         if self._networks and self._trusts(request.peer):
-            host = self._go_on(lines, request, fields.telling, prefix)
+            self._go_on(lines, request, host, fields.forwarding, prefix)
         else:
-            host = self._begin(lines, request, fields.telling, prefix)
+            lines.append(
+                b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
+                % (request.peer.encode("latin-1", "replace"), request.scheme.encode(), host)
+            )
+            if prefix:
+                lines.append(_line(b"X-Forwarded-Prefix", prefix.encode()))
         lines.append(b"X-Request-Id: %b\r\n" % request.id.encode())
         if self._forward_authorization:
-            lines += (_line(*field) for field in fields.telling if field[0].lower() == b"authorization")
+            lines += [_line(b"Authorization", value) for value in fields.authorizations]
         if claims is not None:
             lines.append(self._identity_of(claims, user))
             if stale:
                 lines.append(_line(STALE_HEADER, b"true"))
         return host, b"".join(lines)
 
-    def _begin(self, lines: list[bytes], request: Request, telling: Iterable[Header], prefix: str) -> bytes:
-        """Write the forwarding fields as if nobody had forwarded the request before; return the Host."""
-        host = next((value for name, value in telling if self._fate_of(name) is _Fate.HOST), b"")
-        lines.append(
-            b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
-            % (request.peer.encode("latin-1", "replace"), request.scheme.encode(), host)
-        )
-        if prefix:
-            lines.append(_line(b"X-Forwarded-Prefix", prefix.encode()))
-        return host
-
-    def _go_on(self, lines: list[bytes], request: Request, telling: Iterable[Header], prefix: str) -> bytes:
-        """Write the forwarding fields behind what a trusted peer says in its own; return the Host."""
-        host, named, proto = b"", False, request.scheme.encode()
+    def _go_on(
+        self, lines: list[bytes], request: Request, host: bytes, forwarding: Iterable[Header], prefix: str
+    ) -> None:
+        """Write the forwarding fields behind what a trusted peer says in its own."""
+        named, proto = False, request.scheme.encode()
         chain: list[bytes] = []
         prefixes: list[bytes] = []
-        for name, value in telling:
-            fate = self._fate_of(name)
-            if fate is _Fate.HOST:
-                host = value
-            elif fate is _Fate.CHAIN:
+        for name, value in forwarding:
+            lower = name.lower()
+            if lower == b"x-forwarded-for":
                 chain.append(value)
-            elif fate is _Fate.PROTO and value in {b"http", b"https"}:
-                proto = value
-            elif fate is _Fate.VOUCHED and prefix and name.lower() == b"x-forwarded-prefix":
+            elif lower == b"x-forwarded-proto":
+                proto = value if value in {b"http", b"https"} else proto
+            elif prefix and lower == b"x-forwarded-prefix":
                 prefixes.append(value.rstrip(b"/"))
-            elif fate is _Fate.VOUCHED:
-                named = named or name.lower() == b"x-forwarded-host"
+            else:
+                named = named or lower == b"x-forwarded-host"
                 lines.append(_line(name, value))
         chain.append(request.peer.encode("latin-1", "replace"))
         lines += (_line(b"X-Forwarded-For", b", ".join(chain)), _line(b"X-Forwarded-Proto", proto))
@@ -259,21 +268,18 @@ class HeaderPolicy:
             lines.append(_line(b"X-Forwarded-Host", host))
         if prefix:
             lines.append(_line(b"X-Forwarded-Prefix", b"".join(prefixes) + prefix.encode()))
-        return host
-
-    def _fate_of(self, name: bytes) -> _Fate:
-        return self._fates.get(name) or self._decide(name)
 
     def _decide(self, name: bytes) -> _Fate:
         """Decide by a field's name alone; what was decided is remembered, for names recur."""
         lower, folded = name.lower(), fold(name)
-        fate = _TELLING.get(lower, _Fate.KEPT)
-        if fate is not _Fate.KEPT:
-            pass
+        if lower in _FATES:
+            fate = _FATES[lower]
         elif folded in HOP_BY_HOP or folded in _FRAMING or folded in self._ours:
             fate = _Fate.DROPPED
         elif folded.startswith(b"x-forwarded-"):
-            fate = _Fate.VOUCHED if lower == folded else _Fate.DROPPED
+            fate = _Fate.FORWARDING if lower == folded else _Fate.DROPPED
+        else:
+            fate = _Fate.KEPT
         if len(name) <= _MAX_REMEMBERED_NAME and len(self._fates) < _MAX_REMEMBERED_NAMES:
             self._fates[name] = fate
         return fate
@@ -303,34 +309,57 @@ def _line(name: bytes, value: bytes) -> bytes:
     return b"%b: %b\r\n" % (name, value)
 
 
-def response_fields(headers: Sequence[Header]) -> bytes:
-    """Return an upstream's response fields, each with its line end, without those for one connection only.
+def read_response(headers: Sequence[Header]) -> ResponseFields:
+    """Sort an upstream's response fields, by one look at each.
 
-    They are RFC 9110 §7.6.1's, and `X-Request-Id`, which is the gateway's to tell.
+    Those for one connection only (RFC 9110 §7.6.1) go no further, nor does `X-Request-Id`, which is the
+    gateway's to tell.
     """
     lines: list[bytes] = []
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
+    nominated: frozenset[bytes] = frozenset()
     for name, value in headers:
-        if not _for_one_hop(name):
+        fate = _response_fate(name)
+        if fate is _Fate.KEPT:
             lines += (name, b": ", value, b"\r\n")
-        elif len(name) == len(b"Connection") and (nominated := _nominated(headers)):
-            gone = nominated | {b"connection"}
-            return response_fields([header for header in headers if fold(header[0]) not in gone])
-    return b"".join(lines)
+        elif fate is _Fate.LENGTH:
+            lengths.append(value)
+            lines += (name, b": ", value, b"\r\n")
+        elif fate is _Fate.CODING:
+            codings.append(value)
+        elif fate is _Fate.CONNECTION:
+            nominated |= _nominated(value)
+    if nominated:
+        return read_response(_without(headers, nominated))
+    return ResponseFields(b"".join(lines), lengths, codings)
 
 
 @lru_cache(maxsize=1024)
-def _for_one_hop(name: bytes) -> bool:
-    folded = fold(name)
-    return folded in HOP_BY_HOP or folded == b"x-request-id"
+def _response_fate(name: bytes) -> _Fate:
+    lower, folded = name.lower(), fold(name)
+    if lower == b"content-length":
+        return _Fate.LENGTH
+    if lower == b"transfer-encoding":
+        return _Fate.CODING
+    if lower == b"connection":
+        return _Fate.CONNECTION
+    return _Fate.DROPPED if folded in HOP_BY_HOP or folded == b"x-request-id" else _Fate.KEPT
 
 
-def _nominated(headers: Iterable[Header]) -> frozenset[bytes]:
+@lru_cache(maxsize=256)
+def _nominated(connection: bytes) -> frozenset[bytes]:
     """Return the fields that Connection names as being for this connection only, folded."""
-    names: frozenset[bytes] = frozenset()
-    for name, value in headers:
-        if len(name) == 10 and name.lower() == b"connection":
-            names |= {fold(option.strip(b" \t")) for option in value.split(b",")}
-    return names - _UNMOVED if names else names
+    return frozenset(fold(option.strip(b" \t")) for option in connection.split(b",")) - _UNMOVED
+
+
+def _without(headers: Iterable[Header], nominated: frozenset[bytes]) -> tuple[Header, ...]:
+    """Return the fields that Connection does not name; without Connection, which has been read."""
+    return tuple(
+        (name, value)
+        for name, value in headers
+        if fold(name) not in nominated and name.lower() != b"connection"
+    )
 
 
 def _getter(path: str) -> _Getter:

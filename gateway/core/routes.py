@@ -6,12 +6,12 @@ RFC 9112 §3.2).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from gateway.core.model import Header, Route
+from gateway.core.model import Route
 from gateway.core.reasons import METHOD_NOT_ALLOWED, REQUEST_MALFORMED, ROUTE_NOT_FOUND, Denial
 
 # What needs a closer look; a target without any of it is its own normal form.
@@ -41,12 +41,16 @@ class Target(NamedTuple):
         return (self.path[len(prefix) :] or "/") + self.query
 
 
-def read_target(target: str, headers: Iterable[Header]) -> Target:
+def read_target(target: str, hosts: Sequence[bytes]) -> Target:
     """Read host, path and query of a request, refusing whatever could be read two ways.
 
+    `hosts` are the values of its Host fields.
     Raises `Denial` `request_malformed`.
     """
-    authority = _one_host(headers)
+    if len(hosts) != 1:
+        number = "more than one" if hosts else "no"
+        raise Denial(REQUEST_MALFORMED, f"there is {number} Host (RFC 9112 §3.2)")
+    authority = hosts[0].decode("latin-1").strip(" \t")
     if not target.startswith("/"):
         target = _origin_form(target, authority)
     path, mark, query = target.partition("?")
@@ -89,18 +93,6 @@ def _decode_unreserved(match: re.Match[str]) -> str:
     if character in _OVERLONG:
         raise Denial(REQUEST_MALFORMED, "the path holds an octet that only overlong UTF-8 begins with")
     return character if character in _UNRESERVED else f"%{digits.upper()}"
-
-
-def _one_host(headers: Iterable[Header]) -> str:
-    host: bytes | None = None
-    for name, value in headers:
-        if len(name) == 4 and name.lower() == b"host":
-            if host is not None:
-                raise Denial(REQUEST_MALFORMED, "there is more than one Host (RFC 9112 §3.2)")
-            host = value
-    if host is None:
-        raise Denial(REQUEST_MALFORMED, "there is no Host (RFC 9112 §3.2)")
-    return host.decode("latin-1").strip(" \t")
 
 
 def _origin_form(target: str, authority: str) -> str:

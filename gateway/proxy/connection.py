@@ -84,8 +84,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._parser = parser
         self._receiver = receiver
         self.answered = False
-        if self.usable:
-            self.write(head)
+        if self._transport is not None and self.failure is None:
+            self._transport.write(head)
         else:
             # It was closed while it was being handed over.
             self._loop.call_soon(self._ended, None)
@@ -132,7 +132,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         parser, self._parser = self._parser, None
         self._receiver = None
         self._deadline = None
-        self.resume_reading()
+        if self._reading_paused:
+            self.resume_reading()
         if parser is None or not (parser.complete and parser.reusable and self.usable):
             self.abort()
             return False

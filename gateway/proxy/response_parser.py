@@ -8,15 +8,13 @@ from typing import Final, NamedTuple
 
 import httptools
 
-from gateway.core.headers import response_fields
+from gateway.core.headers import read_response
 from gateway.core.model import Header
 from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, Denial
 from gateway.core.upgrades import offered
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_INTERIM_RESPONSES: Final = 32
-# Most fields are told from those that frame a message by the length of their names.
-_FRAMING_LENGTHS: Final = frozenset(map(len, (b"Content-Length", b"Transfer-Encoding")))
 
 
 class ResponseHead(NamedTuple):
@@ -195,25 +193,18 @@ class ResponseParser:
             raise _broken("its status is below 100")
         if status == 101:
             self._check_switch()
-        length: int | None = None
-        chunked = False
-        for name, value in self._headers:
-            if len(name) not in _FRAMING_LENGTHS:
-                continue
-            lower = name.lower()
-            if lower == b"content-length":
-                length = int(value)
-            elif lower == b"transfer-encoding":
-                if value.strip(b" \t").lower() != b"chunked" or chunked:
-                    raise _broken("it used a transfer coding that was not offered")
-                chunked = True
+        headers = tuple(self._headers)
+        kept, lengths, codings = read_response(headers)
+        if len(codings) > 1 or (codings and codings[0].strip(b" \t").lower() != b"chunked"):
+            raise _broken("it used a transfer coding that was not offered")
+        length, chunked = int(lengths[0]) if lengths else None, bool(codings)
         if status < 200 or status == 204:
             # RFC 9110 §8.6: a length would promise the client a body that cannot come.
-            self._headers = [header for header in self._headers if header[0].lower() != b"content-length"]
+            headers = tuple(header for header in headers if header[0].lower() != b"content-length")
+            kept = read_response(headers).kept
         if self._bodiless or status < 200 or status in {204, 304}:
             length, chunked = 0, False
-        headers = tuple(self._headers)
-        return ResponseHead(status, self._reason, headers, chunked, length, response_fields(headers))
+        return ResponseHead(status, self._reason, headers, chunked, length, kept)
 
     def _check_switch(self) -> None:
         """Accept a 101 only to what was asked for (RFC 9110 §7.8)."""

@@ -22,11 +22,15 @@ class RetryBudget:
     def __init__(self, share: float) -> None:
         """`share` 0 allows none at all."""
         self._share = share
+        self._latest = _Second(-1)
         self._seconds: deque[_Second] = deque()
 
     def requested(self, now: float) -> None:
         """Count a request."""
-        self._current(now).requests += 1
+        latest = self._latest
+        if latest.number != int(now):
+            latest = self._current(now)
+        latest.requests += 1
 
     def spend(self, now: float) -> bool:
         """Count a retry, if there is one left; tells whether there was."""
@@ -42,11 +46,11 @@ class RetryBudget:
 
     def _current(self, now: float) -> _Second:
         number = int(now)
+        if self._latest.number == number:
+            return self._latest
         seconds = self._seconds
-        if seconds and seconds[-1].number == number:
-            return seconds[-1]
         while seconds and seconds[0].number <= number - WINDOW_SECONDS:
             seconds.popleft()
-        current = _Second(number)
+        self._latest = current = _Second(number)
         seconds.append(current)
         return current

@@ -16,9 +16,8 @@ from gateway.core.reasons import CATALOGUE, Denial
         (b"Bearer aZ09-._~+/==", b"aZ09-._~+/=="),
     ],
 )
-@pytest.mark.parametrize("name", [b"Authorization", b"authorization", b"AUTHORIZATION"])
-def test_the_token_is_what_follows_the_scheme(name: bytes, value: bytes, token: bytes) -> None:
-    assert bearer.parse([(b"Host", b"a"), (name, value)]) == token
+def test_the_token_is_what_follows_the_scheme(value: bytes, token: bytes) -> None:
+    assert bearer.parse([value]) == token
 
 
 @pytest.mark.parametrize(
@@ -44,41 +43,38 @@ def test_the_token_is_what_follows_the_scheme(name: bytes, value: bytes, token: 
     ],
 )
 def test_anything_else_is_malformed(value: bytes) -> None:
-    assert refused([(b"Authorization", value)]) == "credentials_malformed"
+    assert refused([value]) == "credentials_malformed"
 
 
 def test_no_field_is_missing_credentials() -> None:
     assert refused([]) == "credentials_missing"
-    assert refused([(b"Proxy-Authorization", b"Bearer abc"), (b"X-Authorization", b"Bearer a")]) == (
-        "credentials_missing"
-    )
 
 
-@pytest.mark.parametrize("second", [(b"Authorization", b"Bearer abc"), (b"aUTHORIZATION", b"Basic x")])
-def test_two_authorization_headers_are_refused_even_when_equal(second: tuple[bytes, bytes]) -> None:
-    assert refused([(b"Authorization", b"Bearer abc"), second]) == "credentials_multiple"
+@pytest.mark.parametrize("second", [b"Bearer abc", b"Basic x"])
+def test_two_authorization_headers_are_refused_even_when_equal(second: bytes) -> None:
+    assert refused([b"Bearer abc", second]) == "credentials_multiple"
 
 
 def test_a_token_of_10_mb_is_refused_before_anyone_reads_it() -> None:
-    assert refused([(b"Authorization", b"Bearer " + b"a" * 10_000_000)]) == "token_too_large"
+    assert refused([b"Bearer " + b"a" * 10_000_000]) == "token_too_large"
 
 
 def test_the_largest_token_is_accepted() -> None:
     size = bearer.MAX_TOKEN_BYTES - len(b"Bearer ")
 
-    assert bearer.parse([(b"Authorization", b"Bearer " + b"a" * size)]) == b"a" * size
-    assert refused([(b"Authorization", b"Bearer " + b"a" * (size + 1))]) == "token_too_large"
+    assert bearer.parse([b"Bearer " + b"a" * size]) == b"a" * size
+    assert refused([b"Bearer " + b"a" * (size + 1)]) == "token_too_large"
 
 
 def test_the_refusal_never_quotes_the_credential() -> None:
     for value in (b"Basic c2VjcmV0", b"Bearer c2VjcmV0 c2VjcmV0", b"Bearer " + b"c2VjcmV0" * 9999):
         with pytest.raises(Denial) as caught:
-            bearer.parse([(b"Authorization", value)])
+            bearer.parse([value])
         assert "c2VjcmV0" not in str(caught.value)
 
 
-def refused(headers: list[tuple[bytes, bytes]]) -> str:
+def refused(authorizations: list[bytes]) -> str:
     with pytest.raises(Denial) as caught:
-        bearer.parse(headers)
+        bearer.parse(authorizations)
     assert CATALOGUE[caught.value.reason.code] is caught.value.reason
     return caught.value.reason.code

@@ -1,7 +1,7 @@
 """Header fields between client, gateway and upstream."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import unquote_to_bytes
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.headers import HeaderPolicy, HeaderRules, encode_value, fold, response_fields
+from gateway.core.headers import HeaderPolicy, HeaderRules, encode_value, fold, read_response
 from gateway.core.model import JSON, Claims, Header, Request, User, UserStatus
 
 IDENTITY = {
@@ -291,6 +291,20 @@ def test_what_is_for_one_connection_stays_there_in_every_spelling(name: str) -> 
         assert not seen(admit((spelling.encode(), b"1")), name)
 
 
+@pytest.mark.parametrize("spell", [bytes.title, bytes.lower, bytes.upper])
+def test_what_decides_something_is_found_in_any_case(spell: Callable[[bytes], bytes]) -> None:
+    names = (b"host", b"Authorization", b"x-forwarded-for", b"connection", b"x-gone")
+    values = (b"a.example", b"Bearer x", b"1.2.3.4", b"X-Gone", b"1")
+    fields = tuple((spell(name), value) for name, value in zip(names, values, strict=True))
+    read = POLICY.read(Request("GET", "/", fields, STRANGER, "https", "r-1"))
+
+    assert (read.kept, read.hosts, read.authorizations) == ([], [b"a.example"], [b"Bearer x"])
+    # Others that end the same are not it.
+    others = ((b"X-Authorization", b"Bearer a"), (b"Proxy-Authorization", b"Bearer b"))
+    assert POLICY.read(Request("GET", "/", others, STRANGER, "https", "r-1")).authorizations == []
+    assert [value for _, value in read.forwarding] == [b"1.2.3.4"]
+
+
 def test_what_connection_names_is_dropped() -> None:
     fields = admit(
         (b"Connection", b"x-a, X-B"), (b"X-A", b"1"), (b"x-b", b"2"), (b"X_B", b"2"), (b"X-C", b"3"),
@@ -332,7 +346,10 @@ def test_a_response_loses_what_was_for_its_connection() -> None:
         (b"Set-Cookie", b"b"),
     ]
 
-    assert response_fields(fields) == b"Content-Length: 5\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n"
+    read = read_response(fields)
+
+    assert read.kept == b"Content-Length: 5\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n"
+    assert (read.lengths, read.codings) == ([b"5"], [b"chunked"])
 
 
 # Forwarding -------------------------------------------------------------------------------------
