@@ -178,7 +178,7 @@ class HeaderPolicy:
 
     def request_id(self, headers: Iterable[Header], peer: str) -> str | None:
         """Return the request id that a trusted proxy gave, if it gave a sane one."""
-        if not self.trusts(peer):
+        if not self._networks or not self._trusts(peer):
             return None
         for name, value in headers:
             if name.lower() == b"x-request-id" and _REQUEST_ID.fullmatch(value):

@@ -41,8 +41,8 @@ class Endpoint:
         """Take a connection back after its exchange, and learn from what became of it."""
         failure = connection.failure
         if failure is None:
-            if connection.answered:
-                self._succeeded()
+            if connection.answered and self.standing.succeeded():
+                logs.endpoint_restored(self._upstream, str(self))
         elif failure.reason is UPSTREAM_PROTOCOL_ERROR and (connection.answered or not connection.reused):
             # One that was kept, and closed as it was used, says nothing about the endpoint.
             self._failed(failure)
@@ -69,10 +69,6 @@ class Endpoint:
         except Denial as denial:
             self._failed(denial)
             raise
-
-    def _succeeded(self) -> None:
-        if self.standing.succeeded():
-            logs.endpoint_restored(self._upstream, str(self))
 
     def _failed(self, denial: Denial) -> None:
         seconds = self.standing.failed(asyncio.get_running_loop().time())

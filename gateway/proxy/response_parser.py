@@ -61,6 +61,8 @@ class ResponseParser:
         """True once a 101 has arrived: what follows belongs to the other protocol."""
         self._bodiless = bodiless
         self._upgrade = upgrade
+        # Read by llhttp; and moved out of the bytes in front of the body.
+        self._final: ResponseHead | None = None
         self._head: ResponseHead | None = None
         self._remaining = 0
         self._excess = False
@@ -123,7 +125,8 @@ class ResponseParser:
         if self._raw or not finished:
             self._raw += data
             if not finished:
-                self._check_size(len(self._raw))
+                if len(self._raw) > MAX_HEAD_BYTES:
+                    raise _too_large()
                 return b""
             data = bytes(self._raw)
             self._raw.clear()
@@ -132,22 +135,20 @@ class ResponseParser:
             if not data.startswith(b"HTTP/"):
                 raise _broken("its response begins with an empty line")
             end = data.index(b"\r\n\r\n") + 4
-            self._check_size(end)
+            if end > MAX_HEAD_BYTES:
+                raise _too_large()
             data = data[end:]
             self.heads.append(head)
-            if not head.interim:
+            if head is self._final:
                 self._head = head
                 self._remaining = head.length or 0
         finished.clear()
         if self._head is None:
             self._raw += data
-            self._check_size(len(data))
+            if len(data) > MAX_HEAD_BYTES:
+                raise _too_large()
             return b""
         return data
-
-    def _check_size(self, size: int) -> None:
-        if size > MAX_HEAD_BYTES:
-            raise _broken(f"its response head exceeds {MAX_HEAD_BYTES} bytes")
 
     # What llhttp calls: their names are httptools' ------------------------------------------------
 
@@ -169,17 +170,19 @@ class ResponseParser:
         head = self._read_head(self._llhttp.get_status_code())
         self._finished_heads.append(head)
         self._reason, self._headers = b"", []
-        self._interim += head.interim
-        if self._interim > MAX_INTERIM_RESPONSES:
-            raise _broken(f"it sent more than {MAX_INTERIM_RESPONSES} interim responses")
-        if not head.interim and head.length == 0 and not head.chunked:
+        if head.interim:
+            self._interim += 1
+            if self._interim > MAX_INTERIM_RESPONSES:
+                raise _broken(f"it sent more than {MAX_INTERIM_RESPONSES} interim responses")
+            return
+        self._final = head
+        if head.length == 0 and not head.chunked:
             # A head that has no body for us may announce one to llhttp (HEAD, 304).
             self.complete = True
             self.reusable = not self.switched and self._llhttp.should_keep_alive()
 
     def on_message_complete(self) -> None:
-        final = self._head if self._head is not None else self._finished_heads[-1]
-        if final.interim:
+        if self._final is None:
             return
         self.clean = True
         if not self.complete:
@@ -232,6 +235,10 @@ class DecodingResponseParser(ResponseParser):
 
     def on_body(self, content: bytes) -> None:
         self._content.append(content)
+
+
+def _too_large() -> Denial:
+    return _broken(f"its response head exceeds {MAX_HEAD_BYTES} bytes")
 
 
 def _broken(detail: str) -> Denial:
