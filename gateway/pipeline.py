@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gateway.core import bearer, credentials, policy, tokens, upgrades
 from gateway.core import claims as claim_rules
@@ -19,6 +19,7 @@ from gateway.core.model import (
     Auth,
     Claims,
     CredentialSources,
+    Header,
     Issuer,
     Request,
     Resolution,
@@ -38,6 +39,9 @@ from gateway.core.reasons import (
 )
 from gateway.core.routes import RouteTable, Target, read_target
 from gateway.core.tokens import KeySet, UnverifiedToken, VerificationKey
+
+RECURRING_HEADS: Final = 2048
+"""Heads of requests that are remembered with what they say."""
 
 
 class Keys(Protocol):
@@ -156,41 +160,62 @@ class Pipeline:
         self._verifier = verifier
         self._directory = directory
         self._headers = headers
+        self._readings: LRU[int, tuple[tuple[Header, ...], _Reading]] = LRU(RECURRING_HEADS)
 
     async def admit(self, request: Request) -> Admission:
         """Settle a request: where it goes, who it is from, and that they may.
 
         Raises `Denial`, with the route once there is one.
         """
-        fields = self._headers.read(request)
-        target = read_target(request.target, fields.hosts)
-        route = self._routes.match(request.method, target.host, target.path)
+        reading = self._reading(request)
+        route = reading.route
         try:
-            if route.auth is Auth.NONE:
-                return self._admission(request, fields, route, target)
-            try:
-                if route.credentials is None:
-                    raw = bearer.parse(fields.authorizations)
-                else:
-                    raw, request, target = _presented(request, target, route, route.credentials)
-                    fields = self._headers.read(request)
-            except Denial as denial:
-                if route.auth is Auth.OPTIONAL and denial.reason is CREDENTIALS_MISSING:
-                    return self._admission(request, fields, route, target)
-                raise
-            claims = self._verifier.recall(raw)
+            if reading.token is None:
+                return self._admission(request, reading)
+            claims = self._verifier.recall(reading.token)
             if claims is None:
                 await _wait()
-                claims = await self._verifier.verify(raw)
+                claims = await self._verifier.verify(reading.token)
             resolution = self._directory.recall(claims)
             if resolution is None:
                 await _wait()
                 resolution = await self._resolve(claims)
             _check(route, claims, resolution)
-            return self._admission(request, fields, route, target, claims, resolution)
+            return self._admission(request, reading, claims, resolution)
         except Denial as denial:
             denial.route = route
             raise
+
+    def _reading(self, request: Request) -> "_Reading":
+        """Read a head, or remember what it says: nothing of that depends on anything but its bytes."""
+        if not request.recurs:
+            return self._read(request)
+        headers = request.headers
+        remembered = self._readings.get(id(headers))
+        if remembered is not None and remembered[0] is headers:
+            return remembered[1]
+        reading = self._read(request)
+        # The headers are kept with their id, so that no others can come to have it.
+        self._readings.put(id(headers), (headers, reading))
+        return reading
+
+    def _read(self, request: Request) -> "_Reading":
+        fields = self._headers.read(request)
+        target = read_target(request.target, fields.hosts)
+        route = self._routes.match(request.method, target.host, target.path)
+        token: bytes | None = None
+        try:
+            if route.auth is not Auth.NONE and route.credentials is None:
+                token = bearer.parse(fields.authorizations)
+            elif route.auth is not Auth.NONE and route.credentials is not None:
+                token, request, target = _presented(request, target, route, route.credentials)
+                fields = self._headers.read(request)
+        except Denial as denial:
+            if route.auth is not Auth.OPTIONAL or denial.reason is not CREDENTIALS_MISSING:
+                denial.route = route
+                raise
+        upgrade = upgrades.requested(request, route.upgrades) if request.may_upgrade else None
+        return _Reading(route, target.without(route.strip_prefix), fields, token, upgrade)
 
     async def _resolve(self, claims: Claims) -> Resolution:
         try:
@@ -202,20 +227,29 @@ class Pipeline:
     def _admission(
         self,
         request: Request,
-        fields: Fields,
-        route: Route,
-        target: Target,
+        reading: "_Reading",
         claims: Claims | None = None,
         resolution: Resolution | None = None,
     ) -> Admission:
         user, tier, stale = None, None, False
         if resolution is not None:
             user, tier, stale = resolution.user, resolution.tier, resolution.stale
+        route, target, fields, _, upgrade = reading
         prefix = route.strip_prefix
         host, lines = self._headers.admit(request, fields, claims, user, stale=stale, prefix=prefix)
-        upgrade = upgrades.requested(request, route.upgrades) if request.may_upgrade else None
-        forwarded = target.without(prefix)
-        return Admission(route, request.method, forwarded, host, lines, claims, user, tier, stale, upgrade)
+        return Admission(route, request.method, target, host, lines, claims, user, tier, stale, upgrade)
+
+
+class _Reading(NamedTuple):
+    """What a request's head says, whoever sends it and whenever."""
+
+    route: Route
+    target: str
+    """As it is forwarded."""
+    fields: Fields
+    token: bytes | None
+    """None: nobody asks for one, or it may be missing and is."""
+    upgrade: bytes | None
 
 
 def _check(route: Route, claims: Claims, resolution: Resolution) -> None:

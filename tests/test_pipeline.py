@@ -462,3 +462,41 @@ async def test_an_upgrade_is_admitted_with_and_without_a_user(world: World) -> N
         assert admission.upgrade == b"websocket"
         # Both fields are for one hop: who forwards writes them anew.
         assert not {b"Connection", b"Upgrade"} & {name for name, _ in sent(admission)}
+
+
+# Heads that come again ------------------------------------------------------------------------------
+
+
+async def test_a_head_that_recurs_is_read_once_and_its_user_asked_each_time(world: World) -> None:
+    first = request("/admin", token("admin"))._replace(recurs=True)
+    before = await world.pipeline.admit(first)
+    again = await world.pipeline.admit(first._replace(id="r-2", peer="198.51.100.1"))
+    assert dict(sent(again))[b"X-Request-Id"] == b"r-2"
+    assert dict(sent(again))[b"X-Forwarded-For"] == b"198.51.100.1"
+    assert (before.target, before.route) == (again.target, again.route)
+    assert len(world.directory.asked) == 2
+    identity = Identity(ISSUER, "admin")
+    world.directory.users[identity] = replace(world.directory.users[identity], status=UserStatus.SUSPENDED)
+    with pytest.raises(Denial) as caught:
+        await world.pipeline.admit(first)
+    assert caught.value.reason.code == "user_suspended"
+
+
+async def test_a_head_that_recurs_is_refused_each_time(world: World) -> None:
+    for target, code in (("/nowhere", "route_not_found"), ("/echo", "credentials_missing")):
+        asking = request(target)._replace(recurs=True)
+        for _ in range(2):
+            with pytest.raises(Denial) as caught:
+                await world.pipeline.admit(asking)
+            assert caught.value.reason.code == code
+
+
+async def test_equal_headers_are_not_the_same_head(world: World) -> None:
+    """What is remembered is remembered of one object, whose request line is known."""
+    public = request("/public", headers=((b"X-A", b"1"),))._replace(recurs=True)
+    await world.pipeline.admit(public)
+    other = request("/echo", headers=((b"X-A", b"1"),))._replace(recurs=True)
+    assert other.headers == public.headers
+    with pytest.raises(Denial) as caught:
+        await world.pipeline.admit(other)
+    assert caught.value.reason.code == "credentials_missing"

@@ -138,8 +138,8 @@ _FATES: Final = {
 class Fields(NamedTuple):
     """A request's fields, sorted; those that are dropped are not here."""
 
-    kept: list[bytes]
-    """Those that go on as they came, in pieces."""
+    kept: bytes
+    """Those that go on as they came, each with its line end."""
     hosts: list[bytes]
     authorizations: list[bytes]
     forwarding: list[Header]
@@ -208,7 +208,7 @@ class HeaderPolicy:
                 forwarding.append(header)
         if nominated:
             return self.read(request._replace(headers=_without(request.headers, nominated)))
-        return Fields(kept, hosts, authorizations, forwarding)
+        return Fields(b"".join(kept), hosts, authorizations, forwarding)
 
     def admit(
         self,
@@ -224,7 +224,7 @@ class HeaderPolicy:
 
         `prefix` is what was removed from the path.
         """
-        lines = fields.kept
+        lines = [fields.kept]
         host = fields.hosts[0] if fields.hosts else b""
         if self._networks and self._trusts(request.peer):
             self._go_on(lines, request, host, fields.forwarding, prefix)

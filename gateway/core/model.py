@@ -180,6 +180,8 @@ class Request(NamedTuple):
     """The request id: in the answer, in the log, and upstream."""
     may_upgrade: bool = False
     """True for HTTP/1.1 without a body, whose connection may be switched (RFC 9110 §7.8)."""
+    recurs: bool = False
+    """True when the head may come again, byte for byte: then with the same `headers` object."""
 
 
 RevocationKind: TypeAlias = Literal["jti", "user", "issuer"]

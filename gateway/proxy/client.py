@@ -7,8 +7,10 @@ further than one piece, and answered in its turn.
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from typing import Final, Literal, Protocol, cast
 
+from gateway.core.lru import LRU
 from gateway.core.reasons import Denial
 from gateway.proxy.limits import LimitExceeded, Limits, Lookout, Pace
 from gateway.proxy.request_parser import Incoming, RequestParser
@@ -47,6 +49,7 @@ class House(Protocol):
     limits: Limits
     lookout: Lookout
     draining: bool
+    known_heads: LRU[bytes, Incoming]
 
     def enter(self, connection: "ClientConnection", transport: asyncio.Transport) -> bool:
         """Take a connection in; False: it has been turned away."""
@@ -68,35 +71,16 @@ class ClientConnection(asyncio.Protocol):
     """A connection, from its first byte to its last."""
 
     __slots__ = (
-        "_body_pace",
-        "_exchange",
-        "_head_age",
-        "_held",
-        "_house",
-        "_idle_timer",
-        "_incoming",
-        "_leaving",
-        "_loop",
-        "_parser",
-        "_paused",
-        "_relieved",
-        "_response_pace",
-        "_served",
-        "_starting",
-        "_stopped",
-        "_transport",
-        "_unsent",
-        "idle_since",
-        "peer",
-        "scheme",
-        "writing_paused",
-    )
+        "_body_pace", "_exchange", "_head_age", "_held", "_house", "_idle_timer", "_incoming", "_leaving",
+        "_loop", "_parser", "_paused", "_relieved", "_response_pace", "_served", "_starting", "_stopped",
+        "_transport", "_unsent", "idle_since", "peer", "scheme", "writing_paused",
+    )  # fmt: skip
 
     def __init__(self, house: House, loop: asyncio.AbstractEventLoop) -> None:
         self._house = house
         self._loop = loop
         self._transport: asyncio.Transport | None = None
-        self._parser = RequestParser(house.limits)
+        self._parser = RequestParser(house.limits, house.known_heads)
         self._exchange: Exchange | None = None
         self._incoming: Incoming | None = None
         self._starting = False
@@ -140,6 +124,11 @@ class ClientConnection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_left()
+
+    def eof_received(self) -> None:
+        """Take the end of one direction for the end of both, as a client's leaving looks the same."""
+        if self._exchange is not None:
+            self.break_off()
 
     @property
     def transport(self) -> asyncio.Transport | None:
@@ -196,18 +185,18 @@ class ClientConnection(asyncio.Protocol):
     def finished(self, *, keep_alive: bool) -> None:
         """Hear from an exchange that it is over; `keep_alive` tells whether another may follow."""
         self._exchange = self._incoming = None
+        self._stopped = False
+        # Some of the response may not have been sent.
+        self._house.lookout.watch(self)
         if not keep_alive or self._transport is None:
             self._leave()
             return
         parser = self._parser
-        if parser.rest is not None:
+        if parser.rest is not None and not parser.arrived:
             parser.resume()
         self.idle_since = self._loop.time()
-        # Some of the response may not have been sent.
-        self._house.lookout.watch(self)
         if parser.arrived:
             self._start()
-        self._stopped = False
         if self._held or self._paused:
             self._hold()
         if self._idle_timer is None:
@@ -273,13 +262,15 @@ class ClientConnection(asyncio.Protocol):
             return
         half = transport.can_write_eof()
         if parser.in_body or (half and (parser.broken or parser.arrived or parser.rest)):
-            if half:
-                transport.write_eof()
             self._held = self._stopped = False
             self._read_or_not()
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
-            self._idle_timer = self._loop.call_later(LINGERING_SECONDS, transport.abort)
+            self._idle_timer = self._loop.call_later(LINGERING_SECONDS, self._end_lingering)
+            if half:
+                # Reading tells when it was reset a moment ago.
+                with suppress(OSError):
+                    transport.write_eof()
         else:
             transport.close()
 
@@ -287,6 +278,13 @@ class ClientConnection(asyncio.Protocol):
         """Drop what comes, up to the end of the body that is arriving."""
         if self._parser.swallow(data) and self._transport is not None:
             self._transport.close()
+
+    def _end_lingering(self) -> None:
+        """Close the connection, unless its client is still busy with the response."""
+        if self._transport is not None and self._transport.get_write_buffer_size():
+            self._idle_timer = self._loop.call_later(LINGERING_SECONDS, self._end_lingering)
+        else:
+            self.abort()
 
     def close_when_idle(self, before: float) -> None:
         """Close the connection if it has waited for a request since before that time of the event loop."""
@@ -341,7 +339,7 @@ class ClientConnection(asyncio.Protocol):
         if transport is None:
             return False
         in_head = bool(parser.pending) or not self._served
-        if in_head and self._exchange is None and not self._leaving:
+        if in_head and self._exchange is None and not (self._leaving or self._paused):
             self._look_at_head(elapsed)
         else:
             self._head_age = None
@@ -397,3 +395,5 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.resume()
         else:
             self._start()
+            if self._held:
+                self._hold()

@@ -8,13 +8,15 @@ pass as they stood on the wire, unless the client's HTTP version cannot read the
 import asyncio
 import random
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final, Protocol
 
 from gateway.core.headers import HeaderPolicy
+from gateway.core.lru import LRU
 from gateway.core.model import Admission, Request
 from gateway.core.reasons import INTERNAL_ERROR, UPSTREAM_PROTOCOL_ERROR, Denial
+from gateway.pipeline import RECURRING_HEADS
 from gateway.proxy.client import ClientConnection
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.heads import interim_head, request_head, response_head, switch_head
@@ -50,6 +52,7 @@ class ProxyHandler:
     responder: Responder
     metrics: Metrics
     log: RequestLog
+    known_heads: LRU[bytes, ResponseHead] = field(default_factory=lambda: LRU(RECURRING_HEADS))
 
 
 class Exchange:
@@ -101,6 +104,7 @@ class Exchange:
             client.scheme,
             handler.headers.request_id(headers, peer) or f"{random.getrandbits(128):032x}",
             incoming.upgrade and incoming.modern,
+            incoming.recurs,
         )
 
     # Admit ---------------------------------------------------------------------------------------
@@ -155,7 +159,8 @@ class Exchange:
             return DecodingResponseParser(bodiless=bodiless)
         parser, connection.spare = connection.spare, None
         if parser is None:
-            return ResponseParser(bodiless=bodiless, upgrade=admission.upgrade)
+            known = self._handler.known_heads
+            return ResponseParser(bodiless=bodiless, upgrade=admission.upgrade, known=known)
         parser.expect(bodiless=bodiless, upgrade=admission.upgrade)
         return parser
 
@@ -182,6 +187,7 @@ class Exchange:
             connection.fail(incoming.error)
         elif incoming.complete:
             self._sending = False
+            self._client.go_on_reading()  # or nobody sees that it leaves
             if incoming.chunked:
                 connection.write(b"0\r\n\r\n")
             if self._upstream is not None:

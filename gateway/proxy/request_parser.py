@@ -9,12 +9,17 @@ from typing import Final
 
 import httptools
 
+from gateway.core.lru import LRU
 from gateway.core.model import Header
 from gateway.core.reasons import REQUEST_MALFORMED, Denial
 from gateway.proxy.limits import LimitExceeded, Limits
 
 # Fields that say how a message is framed or how its connection goes on; told apart by their length first.
 _SPECIAL_LENGTHS: Final = frozenset(map(len, (b"Content-Length", b"Transfer-Encoding", b"Expect")))
+# So many pieces of a body are joined, for small chunks weigh less than what they are kept in.
+_MOST_PIECES: Final = 1024
+_LONGEST_RECURRING: Final = 4 * 1024
+"""Bytes of a head that is remembered."""
 
 
 class Incoming:
@@ -32,6 +37,7 @@ class Incoming:
         "method",
         "modern",
         "received",
+        "recurs",
         "target",
         "upgrade",
     )
@@ -51,6 +57,8 @@ class Incoming:
         self.upgrade = False
         """True when the client asks for another protocol; what follows may belong to it."""
         self.expects_continue = False
+        self.recurs = False
+        """True when it may come again, as the same object: whole, without a body, and never changed."""
         self.body: list[bytes] = []
         self.received = 0
         """Octets of the body that have arrived."""
@@ -76,8 +84,10 @@ class RequestParser:
         "_body_skipped",
         "_current",
         "_headers",
+        "_known",
         "_limits",
         "_llhttp",
+        "_others",
         "_progress",
         "_target",
         "arrived",
@@ -86,16 +96,23 @@ class RequestParser:
         "rest",
     )
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, known: LRU[bytes, Incoming] | None = None) -> None:
+        """`known`: heads that have been read before, on all connections with these limits."""
         self._limits = limits
+        self._known: LRU[bytes, Incoming] = LRU(1) if known is None else known
         self._llhttp = httptools.HttpRequestParser(self)
         self._target = b""
         self._headers: list[Header] = []
         self._current: Incoming | None = None
         self._progress = False
         self._body_skipped = False
+        # The most of `pending` that may have come before, in one piece with the start of a head.
+        self._others = 0
         self.pending = 0
-        """Bytes since the last complete head or bit of content: of a head, of trailers, of chunks' sizes."""
+        """Bytes since the last complete head or bit of content: of a head, of trailers, of chunks' sizes.
+
+        More than that, while a head arrives whose start came in one piece with something else.
+        """
         self.arrived: deque[Incoming] = deque()
         """Requests whose head has arrived, and that nobody has taken yet.
 
@@ -118,28 +135,38 @@ class RequestParser:
         if self.rest is not None:
             self.rest += data
             return
+        first = not self.pending and self._current is None and len(data) <= _LONGEST_RECURRING
+        if first and (known := self._known.get(data)) is not None:
+            # llhttp would say of these bytes what it said before: between two messages it has no memory.
+            self.arrived.append(known)
+            return
         self._progress = False
         self.pending += len(data)
         try:
-            self._llhttp.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self.pending = 0
-            self.rest = bytearray(data[upgrade.args[0] :])
-            if self._body_skipped:
-                self._read_body()
-            return
+            self._read(data)
         except httptools.HttpParserError as error:
             self.fail(_denial(error))
             return
+        if first and len(self.arrived) == 1 and not self._target:
+            self._remember(data, self.arrived[0])
         if self._progress:
-            self.pending = 0
-        elif self.pending > self._limits.head_size:
+            self.pending = self._others = len(data) if self._target else 0
+        elif self.pending - self._others > self._limits.head_size:
             self.fail(LimitExceeded("head_size"))
+        elif len(self._headers) > self._limits.header_count:
+            self.fail(LimitExceeded("header_count"))
+
+    def _remember(self, data: bytes, incoming: Incoming) -> None:
+        """Know a head again that was all there was, and that nothing can follow but another head."""
+        if incoming.complete and incoming.keep_alive and not (incoming.has_body or incoming.upgrade):
+            incoming.recurs = True
+            self._known.put(data, incoming)
 
     def fail(self, denial: Denial) -> None:
         """Read no more; the request that is arriving gets the denial, or one that never came."""
         self.broken = True
         self.pending = 0
+        self._target, self._headers = b"", []
         incoming, self._current = self._current, None
         if incoming is None:
             incoming = Incoming()
@@ -161,8 +188,21 @@ class RequestParser:
         if rest:
             self.feed(bytes(rest))
 
-    def _read_body(self) -> None:
-        """Read the body of a request that asks for another protocol, which llhttp leaves to that.
+    def _read(self, data: bytes | memoryview) -> None:
+        while True:
+            try:
+                self._llhttp.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = memoryview(data)[upgrade.args[0] :]
+            else:
+                return
+            if not self._body_skipped:
+                self.rest = bytearray(data)
+                return
+            self._expect_body()
+
+    def _expect_body(self) -> None:
+        """Get ready for the body of a request that asks for another protocol, which llhttp leaves to that.
 
         It is the request's: a server may ignore Upgrade (RFC 9110 §7.8), and this one does.
         """
@@ -174,7 +214,6 @@ class RequestParser:
             self._llhttp.feed_data(
                 b"POST / HTTP/1.1\r\n%b\r\n\r\n" % (chunked if incoming.chunked else length)
             )
-        self.resume()
 
     # What llhttp calls: their names are httptools' ------------------------------------------------
 
@@ -223,6 +262,8 @@ class RequestParser:
             self._progress = True
             incoming.body.append(content)
             incoming.received += len(content)
+            if len(incoming.body) > _MOST_PIECES:
+                incoming.body = [b"".join(incoming.body)]
 
     def on_message_complete(self) -> None:
         incoming = self._current

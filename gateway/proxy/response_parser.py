@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import httptools
 
 from gateway.core.headers import read_response
+from gateway.core.lru import LRU
 from gateway.core.model import Header
 from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, Denial
 from gateway.core.upgrades import offered
@@ -38,11 +39,19 @@ class ResponseHead(NamedTuple):
 class ResponseParser:
     """The response to one request. Every method may raise `Denial` `upstream_protocol_error`."""
 
-    def __init__(self, *, bodiless: bool, upgrade: bytes | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        bodiless: bool,
+        upgrade: bytes | None = None,
+        known: LRU[bytes, ResponseHead] | None = None,
+    ) -> None:
         """`bodiless`: no body follows, whatever the head says, because the request was HEAD.
 
         `upgrade`: the protocol that was asked for; a 101 that names any other is an error.
+        `known`: heads that have been read before, of responses that were whole with them.
         """
+        self._known = known
         self._llhttp = httptools.HttpResponseParser(self)
         self._raw = bytearray()
         self.expect(bodiless=bodiless, upgrade=upgrade)
@@ -59,6 +68,7 @@ class ResponseParser:
         """True when llhttp, too, is at the end of the response."""
         self.switched = False
         """True once a 101 has arrived: what follows belongs to the other protocol."""
+        self._first = not bodiless and upgrade is None and self._known is not None
         self._bodiless = bodiless
         self._upgrade = upgrade
         # Read by llhttp; and moved out of the bytes in front of the body.
@@ -83,6 +93,36 @@ class ResponseParser:
         """
         if self.switched:
             return data
+        first, self._first = self._first, False
+        if first and (body := self._recall(data)) is not None:
+            return body
+        body = self._read(data)
+        if first:
+            self._remember(data[: len(data) - len(body)])
+        return body
+
+    def _remember(self, head: bytes) -> None:
+        """Know a head again that came alone, with the whole of a body whose length it tells."""
+        if self._known is None or not (self.clean and self.reusable) or len(self.heads) != 1:
+            return
+        if self.heads[0].length is not None:
+            self._known.put(head, self.heads[0])
+
+    def _recall(self, data: bytes) -> bytes | None:
+        """Take a whole response with a head that came before; None when it is to be read.
+
+        llhttp would say of these bytes what it said before: between two messages it has no memory.
+        """
+        end = data.find(b"\r\n\r\n") + 4
+        head = None if self._known is None else self._known.get(data[:end])
+        if head is None or head.length != len(data) - end:
+            return None
+        self.heads.append(head)
+        self._head = self._final = head
+        self.complete = self.reusable = self.clean = True
+        return data[end:]
+
+    def _read(self, data: bytes) -> bytes:
         try:
             self._llhttp.feed_data(data)
         except httptools.HttpParserUpgrade:

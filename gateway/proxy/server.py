@@ -5,8 +5,10 @@ import uuid
 from collections.abc import Callable
 from typing import Final
 
+from gateway.core.lru import LRU
 from gateway.core.model import Request
 from gateway.core.reasons import Denial
+from gateway.pipeline import RECURRING_HEADS
 from gateway.proxy.client import ClientConnection
 from gateway.proxy.handler import Exchange, ProxyHandler
 from gateway.proxy.limits import Clients, LimitExceeded, Limits, Lookout
@@ -32,6 +34,7 @@ class Front:
         self._clients = Clients(limits, exempt)
         self.limits = limits
         self.lookout = Lookout(self._loop, limits.look_every)
+        self.known_heads: LRU[bytes, Incoming] = LRU(RECURRING_HEADS)
         self.draining = False
         """True once each connection closes after the response that comes next."""
         handler.metrics.client_connections.read((), lambda: self._clients.total)

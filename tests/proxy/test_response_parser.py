@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.lru import LRU
 from gateway.core.reasons import Denial
 from gateway.proxy.response_parser import (
     MAX_HEAD_BYTES,
@@ -352,3 +353,65 @@ def test_a_length_without_a_body_is_not_passed_on(status: bytes) -> None:
     parser = ResponseParser(bodiless=False)
     parser.feed(b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\nX-Other: kept\r\n\r\n")
     assert parser.heads[0].headers == ((b"X-Other", b"kept"),)
+
+
+# Heads that came before ----------------------------------------------------------------------------
+
+
+def test_a_head_that_came_before_is_known_again_with_its_whole_body() -> None:
+    known: LRU[bytes, ResponseHead] = LRU(10)
+    first = ResponseParser(bodiless=False, known=known)
+    feed(first, [HELLO])
+    again = ResponseParser(bodiless=False, known=known)
+    heads, body = feed(again, [HELLO[:-5] + b"HELLO"])
+    assert len(known) == 1
+    assert heads[0] is first.heads[0]
+    assert body == b"HELLO"
+    assert (again.complete, again.reusable, again.clean) == (True, True, True)
+
+
+@pytest.mark.parametrize(
+    ("data", "bodiless"),
+    [
+        (CHUNKED + CHUNKS, False),
+        (OK + b"Connection: close\r\nContent-Length: 1\r\n\r\nx", False),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n" + HELLO, False),
+        (HELLO + b"HTTP", False),
+        (OK + b"\r\nhello", False),
+        (OK + b"Content-Length: 5\r\n\r\n", True),
+    ],
+    ids=["chunked", "close", "interim", "excess", "to the end", "HEAD"],
+)
+def test_other_heads_are_read_each_time(data: bytes, bodiless: bool) -> None:
+    known: LRU[bytes, ResponseHead] = LRU(10)
+    feed(ResponseParser(bodiless=bodiless, known=known), [data])
+    assert len(known) == 0
+
+
+@pytest.mark.parametrize("pieces", [[HELLO[:-1], HELLO[-1:]], [HELLO + b"x"], [HELLO[:9], HELLO[9:]]])
+def test_a_known_head_changes_nothing_about_what_comes_with_it(pieces: list[bytes]) -> None:
+    """Part of a body, too much of one, or part of a head."""
+    known: LRU[bytes, ResponseHead] = LRU(10)
+    feed(ResponseParser(bodiless=False, known=known), [HELLO])
+    with_memory, without = ResponseParser(bodiless=False, known=known), ResponseParser(bodiless=False)
+    assert feed(with_memory, pieces) == feed(without, pieces)
+    assert (with_memory.complete, with_memory.reusable) == (without.complete, without.reusable)
+
+
+def test_a_known_head_does_not_answer_a_head_request() -> None:
+    known: LRU[bytes, ResponseHead] = LRU(10)
+    feed(ResponseParser(bodiless=False, known=known), [EMPTY])
+    parser = ResponseParser(bodiless=True, known=known)
+    heads, _ = feed(parser, [OK + b"Content-Length: 5\r\n\r\n"])
+    assert (heads[0].length, parser.complete) == (0, True)
+
+
+def test_a_parser_that_knew_a_head_reads_the_next_response() -> None:
+    known: LRU[bytes, ResponseHead] = LRU(10)
+    feed(ResponseParser(bodiless=False, known=known), [HELLO])
+    parser = ResponseParser(bodiless=False, known=known)
+    for _ in range(2):
+        assert feed(parser, [HELLO])[1] == b"hello"
+        parser.expect(bodiless=False)
+    heads, body = feed(parser, [CHUNKED, CHUNKS])
+    assert (heads[0].chunked, body, parser.complete) == (True, CHUNKS, True)
