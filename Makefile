@@ -6,10 +6,11 @@ BIN    := $(VENV)/bin
 # Wheels alone: no compiler is needed, and none is used by accident.
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --constraint constraints.txt
 WORKERS ?= auto
+SOAK_SECONDS ?= 300
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench clean
+.PHONY: help run test soak lint format bench clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +21,9 @@ run: $(VENV)/run.stamp ## Start everything on loopback: Postgres, Redis, an issu
 test: $(VENV)/dev.stamp ## Run every test against real Postgres and Redis, with coverage (flags: ARGS="-x")
 	$(BIN)/python -m pytest -n $(WORKERS) --cov=gateway --cov-report= $(ARGS)
 	$(BIN)/python -m coverage report --include='gateway/core/*' --skip-covered --fail-under=95
+
+soak: $(VENV)/dev.stamp ## Let everything fail for minutes, under load, and hold every answer against the rules (SOAK_SECONDS=300)
+	CONSISTENCY_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -s tests/consistency -k whatever_fails $(ARGS)
 
 lint: $(VENV)/dev.stamp ## Check style, types and the walls between the rooms
 	$(BIN)/ruff check .

@@ -15,12 +15,16 @@ from aiohttp import web
 from gateway import sockets, translation
 from gateway.admin.health import Admin, Crew, Dependency, Finding
 from gateway.backends.availability import Availability
+from gateway.backends.changes import PostgresStream
 from gateway.backends.fetch import Fetcher
 from gateway.backends.identity import IdentityTiers
+from gateway.backends.invalidation import Invalidation
 from gateway.backends.jwks import KeyRing
+from gateway.backends.local import LocalTier
 from gateway.backends.mirror import RevocationMirror
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
+from gateway.backends.tracking import RedisStream
 from gateway.core.model import StoreUnavailable
 from gateway.core.reasons import CATALOGUE
 from gateway.core.routes import RouteTable
@@ -100,12 +104,25 @@ async def serve(
         stack.push_async_callback(postgres.close)
         redis = _redis(settings.redis)
         stack.push_async_callback(redis.close)
-        mirror = RevocationMirror(
-            postgres, redis, {issuer.name: issuer.issuer for issuer in settings.issuers}
-        )
+        issuers = {issuer.name: issuer.issuer for issuer in settings.issuers}
+        mirror = RevocationMirror(postgres, redis, issuers)
         stack.push_async_callback(mirror.close)
-        tiers = _tiers(settings, postgres, redis, mirror)
+        local = _local(settings.cache)
+        tiers = _tiers(settings, local, postgres, redis, mirror)
         stack.push_async_callback(tiers.close)
+        invalidation = Invalidation(
+            local,
+            redis,
+            mirror,
+            issuers,
+            prefix=settings.redis.prefix,
+            observer=metrics,
+            latest=postgres.latest_transaction if postgres.has_replica else None,
+        )
+        stack.push_async_callback(invalidation.close)
+        changes, touches = _streams(settings, invalidation)
+        stack.push_async_callback(changes.close)
+        stack.push_async_callback(touches.close)
 
         def forget_withdrawn(issuer: str, keys: KeySet) -> None:
             verifier.forget_withdrawn(issuer, keys)
@@ -127,11 +144,16 @@ async def serve(
             (translation.upstream(name, upstream) for name, upstream in settings.upstreams.items()), metrics
         )
         stack.callback(upstreams.close)
-        _watch(settings, metrics, verifier, tiers, keys, upstreams)
+        _watch(settings, metrics, verifier, local, keys, upstreams)
+        metrics.invalidation_stream_up.read(("postgres",), lambda: changes.up)
+        metrics.invalidation_stream_up.read(("redis",), lambda: touches.up)
         for name, availability in (("postgres", postgres.availability), ("redis", redis.availability)):
             metrics.dependency_up.read((name,), partial(_up, availability))
 
         mirror.start()
+        invalidation.start()
+        changes.start()
+        touches.start()
         upstreams.start()
         await asyncio.gather(keys.start(), _warm(postgres))
 
@@ -213,12 +235,14 @@ def _availability(dependency: str) -> Availability:
 def _postgres(postgres: model.Postgres) -> Postgres:
     return Postgres(
         postgres.dsn.get_secret_value(),
+        replica_dsn=None if postgres.replica_dsn is None else postgres.replica_dsn.get_secret_value(),
         schema=postgres.schema_name,
         pool_min=postgres.pool_min,
         pool_max=postgres.pool_max,
         connect_timeout=postgres.connect_timeout,
         statement_timeout=postgres.statement_timeout,
         availability=_availability("postgres"),
+        replica_availability=_availability("postgres_replica"),
     )
 
 
@@ -232,19 +256,44 @@ def _redis(redis: model.Redis) -> Redis:
     )
 
 
-def _tiers(settings: Settings, postgres: Postgres, redis: Redis, mirror: RevocationMirror) -> IdentityTiers:
+def _local(cache: model.Cache) -> LocalTier:
+    return LocalTier(
+        ttl=cache.local_ttl, max_users=cache.max_users, max_tokens=cache.max_tokens, clock=time.monotonic
+    )
+
+
+def _tiers(
+    settings: Settings, local: LocalTier, postgres: Postgres, redis: Redis, mirror: RevocationMirror
+) -> IdentityTiers:
     cache = settings.cache
     return IdentityTiers(
-        postgres,
+        local,
         redis,
+        postgres,
         mirror,
-        local_ttl=cache.local_ttl,
         user_ttl=cache.user_ttl,
         negative_ttl=cache.negative_ttl,
         stale_if_error=cache.stale_if_error,
-        max_users=cache.max_users,
+        creation_grace=settings.users.creation_grace,
         unchecked_allowed=settings.revocation.on_unavailable == "allow",
     )
+
+
+def _streams(settings: Settings, invalidation: Invalidation) -> tuple[PostgresStream, RedisStream]:
+    postgres, redis = settings.postgres, settings.redis
+    changes = PostgresStream(
+        (postgres.listen_dsn or postgres.dsn).get_secret_value(),
+        postgres.schema_name,
+        invalidation,
+        connect_timeout=postgres.connect_timeout,
+    )
+    touches = RedisStream(
+        redis.url.get_secret_value(),
+        invalidation.keys.prefixes,
+        invalidation.keys,
+        connect_timeout=redis.connect_timeout,
+    )
+    return changes, touches
 
 
 async def _keys(
@@ -276,15 +325,16 @@ def _watch(
     settings: Settings,
     metrics: Metrics,
     verifier: TokenVerifier,
-    tiers: IdentityTiers,
+    local: LocalTier,
     keys: KeyRing,
     upstreams: Upstreams,
 ) -> None:
     """Let the metrics read, at each scrape, what is nobody's event."""
     metrics.prepare([issuer.name for issuer in settings.issuers], CATALOGUE.values())
     metrics.cache_entries.read(("tokens",), lambda: len(verifier))
-    metrics.cache_entries.read(("users",), lambda: tiers.remembered[0])
-    metrics.cache_entries.read(("negative",), lambda: tiers.remembered[1])
+    metrics.cache_entries.read(("users",), lambda: local.users)
+    metrics.cache_entries.read(("negative",), lambda: local.absent)
+    metrics.cache_entries.read(("verdicts",), lambda: local.tokens)
     for issuer in settings.issuers:
         metrics.jwks_age.read((issuer.name,), partial(_age, keys, issuer.name))
     for upstream in upstreams:

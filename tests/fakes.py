@@ -1,10 +1,15 @@
 """Fakes of the project's own Protocols, shared by the rooms' tests."""
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Literal
 
 from gateway.admin.health import Readiness
-from gateway.core.model import Claims, Identity, Resolution, RevocationKind, Tier, User
+from gateway.backends.changes import Revoked
+from gateway.backends.documents import CachedUser
+from gateway.backends.redis import Epoch, SharedAnswer
+from gateway.backends.revocations import Revocation, Revocations
+from gateway.core.model import Claims, Identity, Resolution, RevocationKind, StoreUnavailable, Tier, User
 from gateway.core.reasons import Denial
 from gateway.core.tokens import KeySet
 from gateway.telemetry.series import Snapshot, add_up
@@ -72,3 +77,160 @@ class FakeCrew:
 
     async def readiness(self) -> Sequence[Readiness]:
         return self.ready
+
+
+class FakeSharedTier:
+    """The `SharedTier` of `gateway.backends.invalidation` and of `.identity`: a Redis of dictionaries.
+
+    Whoever writes to it as another program would calls `touch` with the key.
+    """
+
+    def __init__(self) -> None:
+        self.documents: dict[tuple[str, str], CachedUser] = {}
+        self.tombstones: dict[tuple[str, str], int] = {}
+        self.revoked: dict[str, float] = {}
+        """`jti:<name>:<jti>`, `user:<id>` or `issuer:<name>` → the instant."""
+        self.complete = True
+        self.current: Epoch | None = None
+        self.ended = -1
+        self.down = False
+        self.touch: Callable[[str], None] = lambda _: None
+        self._names = count(1)
+
+    def _answers(self) -> None:
+        if self.down:
+            raise StoreUnavailable(Tier.REDIS, "pulled")
+
+    # Changes -------------------------------------------------------------------------------------
+
+    async def bury(self, identities: Sequence[tuple[str, str]], version: int) -> None:
+        self._answers()
+        for name, subject in identities:
+            if self.tombstones.get((name, subject), -1) < version:
+                self.documents.pop((name, subject), None)
+                self.tombstones[name, subject] = version
+            self.touch(f"tombstone:{name}:{subject}")
+
+    async def epoch(self) -> Epoch | None:
+        self._answers()
+        return self.current
+
+    async def begin_epoch(self, heartbeat: str, version: int = 0) -> Epoch:
+        self._answers()
+        if self.current is None:
+            self.current = Epoch(f"epoch-{next(self._names)}", heartbeat)
+            self.ended = max(self.ended, version)
+        return self.current
+
+    async def keep_epoch(self, name: str, heartbeat: str) -> bool:
+        self._answers()
+        if self.current is None or self.current.name != name:
+            return False
+        self.current = Epoch(name, heartbeat)
+        return True
+
+    async def end_epoch(self, version: int) -> None:
+        self._answers()
+        if self.ended < version:
+            self.ended = version
+            if self.current is not None:
+                self.current = Epoch(f"epoch-{next(self._names)}", self.current.heartbeat)
+
+    def lapse(self) -> None:
+        """Let the epoch's lease pass."""
+        self.current = None
+
+    # Requests ------------------------------------------------------------------------------------
+
+    async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:
+        self._answers()
+        name = claims.issuer_name
+        return SharedAnswer(
+            self.documents.get((name, claims.subject)),
+            Revocations(
+                token=f"jti:{name}:{claims.jti}" in self.revoked,
+                user_at=None if user_id is None else self.revoked.get(f"user:{user_id}"),
+                issuer_at=self.revoked.get(f"issuer:{name}"),
+            ),
+            self.complete,
+            None if self.current is None else self.current.name,
+        )
+
+    async def user_revoked_at(self, user_id: str) -> float | None:
+        self._answers()
+        return self.revoked.get(f"user:{user_id}")
+
+    async def store_user(self, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int) -> bool:  # noqa: ARG002 -- the Protocol's
+        self._answers()
+        key = (claims.issuer_name, claims.subject)
+        if cached.epoch != ("" if self.current is None else self.current.name):
+            return False
+        if max(self.ended, self.tombstones.get(key, -1)) >= horizon:
+            return False
+        self.documents[key] = cached
+        return cached.epoch != ""
+
+    # Revocations ---------------------------------------------------------------------------------
+
+    def apply(self, change: Revoked) -> None:
+        self._answers()
+        key = _revocation_key(change.revocation)
+        if change.lifted:
+            self.revoked.pop(key, None)
+        else:
+            self.revoked[key] = change.revocation.revoked_at
+        self.touch(f"revoked:{key}")
+
+
+class FakeBlacklist:
+    """The `Blacklist` of `gateway.backends.invalidation` and of `.identity`: writes to a shared tier."""
+
+    def __init__(self, shared: FakeSharedTier) -> None:
+        self._shared = shared
+        self.rows: Callable[[], Sequence[Revocation]] = list
+        """All that count in Postgres; may raise `StoreUnavailable`."""
+        self.loads = 0
+        self.doubts = 0
+        self.requests = 0
+
+    @property
+    def trusted(self) -> bool:
+        return self.doubts == 0
+
+    def doubt(self) -> None:
+        self.doubts += 1
+
+    def request(self) -> None:
+        self.requests += 1
+
+    async def apply(self, changes: Sequence[Revoked]) -> None:
+        for change in changes:
+            self._shared.apply(change)
+
+    async def load(self) -> None:
+        doubts = self.doubts
+        for row in self.rows():
+            self._shared.apply(Revoked(row, lifted=False, version=0))
+        self._shared.complete = True
+        self.loads += 1
+        self.doubts -= doubts
+
+
+def _revocation_key(revocation: Revocation) -> str:
+    match revocation.kind:
+        case "jti":
+            return f"jti:{revocation.issuer}:{revocation.value}"
+        case "user":
+            return f"user:{revocation.value}"
+        case "issuer":
+            return f"issuer:{revocation.issuer}"
+
+
+class RecordingInvalidations:
+    """`gateway.backends.invalidation.Observer`: remembers who told of changes."""
+
+    def __init__(self) -> None:
+        self.sources: list[str] = []
+
+    def invalidated(self, source: Literal["postgres", "redis"]) -> None:
+        self.sources.append(source)

@@ -54,6 +54,13 @@ def mistake(file: Path) -> str:
         ("redis://:hunter2#x@h/0", "ends the host too early → percent-encode"),
         ("redis://:hunter2 x@h/0", "spaces"),
         ("unix://run/redis.sock", "path of a socket"),
+        ("redis+tardis://h", "must be a URL that starts with redis://"),
+        ("redis+sentinel://h", "no service"),
+        ("redis+sentinel://h/main/x", "a database that is no number"),
+        ("redis+sentinel://h,,i/main", "a comma without a host"),
+        ("redis+sentinel://:hunter2@h:port/main", "port"),
+        ("redis+sentinel://:hunter2/x@h/main", "ends the host too early"),
+        ("redis://h/0?sentinel_password=hunter2", "parameter that is not supported"),
     ],
 )
 def test_redis_urls_that_cannot_be_used(tmp_path: Path, url: str, message: str) -> None:
@@ -75,11 +82,36 @@ def test_redis_urls_that_cannot_be_used(tmp_path: Path, url: str, message: str) 
         "&ssl_certfile=/c.pem&ssl_keyfile=/k.pem&ssl_ca_path=/ca",
         "unix:///run/redis.sock?db=3",
         "unix://:password@/run/redis.sock",
+        "redis+sentinel://user:p@ss@h:26379,i,[::1]:7/main",
+        "rediss+sentinel://h/main/0?sentinel_username=s&sentinel_password=p&ssl_cert_reqs=none",
+        "redis+sentinel://h/main?db=3",
+        "redis+cluster://:password@h:6379,i/",
+        "rediss+cluster://h?ssl_ca_certs=/ca.pem",
     ],
 )
 async def test_redis_urls_that_can_be_used(tmp_path: Path, url: str) -> None:
-    settings = load(write(tmp_path, redis=url), {})
-    await Redis(settings.redis.url.get_secret_value()).close()
+    settings = load(write(tmp_path, redis=url), {"GATEWAY_REDIS__PREFIX": "{gateway}:"})
+    await Redis(settings.redis.url.get_secret_value(), prefix=settings.redis.prefix).close()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("redis+cluster://h/0", "has a database"),
+        ("redis+cluster://h?db=0", "parameter that is not supported"),
+        ("redis+cluster://:7000", "a port or a comma without a host"),
+    ],
+)
+def test_cluster_urls_that_cannot_be_used(tmp_path: Path, url: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"redis\.url: .*{message}"):
+        load(write(tmp_path, redis=url), {"GATEWAY_REDIS__PREFIX": "{gateway}:"})
+
+
+def test_a_cluster_needs_a_prefix_that_keeps_keys_together(tmp_path: Path) -> None:
+    file = write(tmp_path, redis="redis+cluster://h")
+    with pytest.raises(ConfigurationError, match=r"redis\.prefix: has no hash tag.*"):
+        load(file, {})
+    load(file, {"GATEWAY_REDIS__PREFIX": "{gateway}:"})
 
 
 def test_a_redis_url_with_an_unknown_parameter_is_refused_before_the_first_request() -> None:

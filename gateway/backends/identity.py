@@ -1,212 +1,314 @@
 """The tiers put together: who is behind a token, and whether it has been revoked.
 
-Every request asks Redis, once, for user, revocations and the blacklist's marker. What Redis does
-not know of the user, Postgres is asked, by one query however many requests wait for it. When Redis
-is down or its blacklist incomplete, Postgres answers both questions. What this process remembers
-helps to ask in one round trip, keeps unknown subjects away from Postgres for a moment, and serves
-when the stores do not. A store that does not answer is never taken for a user who does not exist.
+Memory is asked first (`recall`), and answers while every change is heard of. Then Redis, once, for
+user, revocations, the blacklist's marker and the epoch; its document of the user counts in the epoch
+in which it was stored, and its silence about revocations while there is an epoch at all, for then
+somebody carries there what changes in Postgres. What Redis does not know of the user Postgres is
+asked, by one query however many requests wait for it; whatever Redis cannot vouch for, Postgres is
+asked for both. While Postgres does not answer, what was last known serves, marked stale. A store that
+does not answer is never taken for a user who does not exist.
 """
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
-from typing import Final, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, TypeAlias
 
+from gateway.backends.documents import CachedUser
 from gateway.backends.flights import SingleFlight
-from gateway.backends.mirror import RevocationMirror
-from gateway.backends.postgres import Postgres
-from gateway.backends.redis import CachedUser, Redis, SharedAnswer
+from gateway.backends.local import IdentityKey, LocalTier, Ticket
+from gateway.backends.postgres import Found
+from gateway.backends.redis import SharedAnswer
 from gateway.backends.revocations import Revocations, hits
-from gateway.core.lru import LRU
-from gateway.core.model import Claims, Resolution, StoreUnavailable, Tier, User
+from gateway.core.model import Claims, Identity, Resolution, StoreUnavailable, Tier, User
 from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE, Denial
 
 _SKEW: Final = 5.0
 """Seconds by which the clock of the machine that stored an entry may be ahead of ours."""
 _PATIENCE: Final = 5.0
-"""Seconds that a request waits for a query that it shares; Postgres's own timeouts are shorter."""
+"""Seconds that a request waits for a query, and that one may take; Postgres's timeouts are shorter."""
+_FRESH_MISS: Final = 1.0
+"""Seconds for which it is believed that a token that was just issued has no user."""
 
-_Both: TypeAlias = tuple[User | None, Revocations]
-_Key: TypeAlias = tuple[str, str]
-"""`iss` and `sub`: an identity that costs little to make and to look up."""
+
+class SystemOfRecord(Protocol):
+    """Postgres. Every method raises `StoreUnavailable`."""
+
+    @property
+    def has_replica(self) -> bool:
+        """Whether a replica, which may lag behind, is asked for users."""
+
+    async def find_user(self, identity: Identity, *, primary: bool = False) -> Found:
+        """Find a user."""
+
+    async def find_user_and_revocations(self, claims: Claims) -> tuple[Found, Revocations]:
+        """Ask the primary for a user and what is known against the token."""
+
+
+class SharedTier(Protocol):
+    """Redis. Every method raises `StoreUnavailable`."""
+
+    async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:
+        """Read everything about a token, whose user is perhaps `user_id`."""
+
+    async def user_revoked_at(self, user_id: str) -> float | None:
+        """Return the instant until which a user's tokens are revoked."""
+
+    async def store_user(self, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int) -> bool:
+        """Store a document unless it may be outdated; tells whether it was stored."""
+
+
+class Blacklist(Protocol):
+    """Whether what Redis says of revocations is all there is to say."""
+
+    @property
+    def trusted(self) -> bool:
+        """False: Redis was away, and may have missed something."""
+
+    def doubt(self) -> None:
+        """Take note that Redis did not answer."""
+
+    def request(self) -> None:
+        """Have it filled."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a store, or memory in its place, said."""
+
+    resolution: Resolution
+    stored_at: float = 0.0
+    ticket: Ticket | None = None
+    """What fills the local tier; None when the answer is not to be remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """What Postgres said at `asked_at`."""
+
+    user: User | None
+    asked_at: float
+    ticket: Ticket | None
+    """None when Redis refused it: something changed since, or Redis cannot tell."""
+
+
+_FlightKey: TypeAlias = tuple[IdentityKey, str | None, bool, Ticket]
 
 
 class IdentityTiers:
     """Implements the pipeline's `Directory`. Durations are seconds.
 
     A user from Redis is served for `user_ttl`, and for `stale_if_error` longer while Postgres is
-    down; that there is no such user is believed for `negative_ttl`. With `unchecked_allowed`
-    (`revocation.on_unavailable: allow`) known users pass when no store can check revocations.
-    `clock` gives Unix seconds. The stores and the mirror remain their owner's to close.
+    down; that there is no such user is believed for `negative_ttl`, or for a second when the token was
+    issued within `creation_grace`. With `unchecked_allowed` (`revocation.on_unavailable: allow`) known
+    users pass when no store can check revocations. `clock` gives Unix seconds. The stores, the local
+    tier and the blacklist remain their owner's to open and close.
     """
 
     def __init__(
         self,
-        postgres: Postgres,
-        redis: Redis,
-        mirror: RevocationMirror,
+        local: LocalTier,
+        redis: SharedTier,
+        postgres: SystemOfRecord,
+        blacklist: Blacklist,
         *,
-        local_ttl: float = 30.0,
         user_ttl: float = 300.0,
         negative_ttl: float = 5.0,
         stale_if_error: float = 300.0,
-        max_users: int = 50_000,
+        creation_grace: float = 10.0,
         unchecked_allowed: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._postgres = postgres
+        self._local = local
         self._redis = redis
-        self._mirror = mirror
-        self._local_ttl = min(local_ttl, user_ttl)
+        self._postgres = postgres
+        self._blacklist = blacklist
         self._user_ttl = user_ttl
         self._negative_ttl = negative_ttl
         self._keep = user_ttl + stale_if_error
+        self._creation_grace = creation_grace
         self._unchecked_allowed = unchecked_allowed
         self._clock = clock
-        self._users: LRU[_Key, CachedUser] = LRU(max_users)
-        self._absent: LRU[_Key, float] = LRU(max_users)
-        self._user_flights: SingleFlight[_Key, User | None] = SingleFlight(_PATIENCE)
-        self._both_flights: SingleFlight[tuple[_Key, str | None], _Both] = SingleFlight(_PATIENCE)
-
-    @property
-    def remembered(self) -> tuple[int, int]:
-        """How many users, and how many subjects without one, this process remembers."""
-        return len(self._users), len(self._absent)
+        self._user_flights: SingleFlight[_FlightKey, _Fetched] = SingleFlight(_PATIENCE, _PATIENCE)
+        self._both_flights: SingleFlight[_FlightKey, tuple[_Fetched, Revocations]] = SingleFlight(
+            _PATIENCE, _PATIENCE
+        )
 
     async def close(self) -> None:
         """Give up the queries that are still running."""
         await self._user_flights.close()
         await self._both_flights.close()
 
-    def recall(self, claims: Claims) -> Resolution | None:  # noqa: ARG002 -- the Directory's signature
-        """Answer nothing: what this process remembers is never right without Redis's word."""
-        return None
+    def recall(self, claims: Claims) -> Resolution | None:
+        """Answer from memory; None when `resolve` is to be asked."""
+        return self._local.recall(claims)
 
     async def resolve(self, claims: Claims) -> Resolution:
-        """Find the user behind a token and check its revocations.
+        """Find the user behind a token and check its revocations, by asking the stores.
 
         A token that is revoked whoever its user is has none looked up. Raises `Denial`, with
         `user_store_unavailable` or `revocation_unavailable`, when no store can answer.
         """
-        known = self._users.get(_key(claims))
-        guess = None if known is None else known.user.id
+        ticket = self._local.ticket()
+        known = self._local.last_known(claims)
+        guess = known[0].id if known is not None and known[0] is not None else None
         # A filling that ends while Redis is being read came too late for what was read.
-        trusted = self._mirror.trusted
+        trusted = self._blacklist.trusted
         try:
             shared = await self._redis.read(claims, guess)
         except StoreUnavailable:
-            self._mirror.doubt()
-            return await self._ask_postgres_alone(claims, None)
+            self._blacklist.doubt()
+            return await self._ask_postgres_alone(claims, None, vouched=False)
 
         revoked = shared.revocations.against_anyone(claims.issued_at)
         if revoked is not None:
             user = None if shared.cached is None else shared.cached.user
             return Resolution(user, Tier.REDIS, revoked, Tier.REDIS)
-        if shared.complete and trusted and self._mirror.trusted:
-            resolution = await self._find(claims, shared.cached, known)
+        vouched = shared.complete and trusted and self._blacklist.trusted
+        if not vouched:
+            self._blacklist.request()
+        if vouched and shared.epoch is not None:
+            answer = await self._find(claims, shared, ticket, known)
         else:
-            self._mirror.request()
-            resolution = await self._ask_postgres_alone(claims, shared)
-        if resolution.user is None or resolution.revoked is not None:
+            answer = _Answer(await self._ask_postgres_alone(claims, shared, vouched=vouched))
+
+        resolution = answer.resolution
+        if resolution.revoked is not None:
             return resolution
-        try:
-            user_at = (
-                shared.revocations.user_at
-                if resolution.user.id == guess
-                else await self._redis.user_revoked_at(resolution.user.id)
-            )
-        except StoreUnavailable:
-            self._mirror.doubt()
-            return await self._ask_postgres_alone(claims, None)
+        user_at: float | None = None
+        if resolution.user is not None:
+            try:
+                user_at = (
+                    shared.revocations.user_at
+                    if resolution.user.id == guess
+                    else await self._redis.user_revoked_at(resolution.user.id)
+                )
+            except StoreUnavailable:
+                self._blacklist.doubt()
+                return await self._ask_postgres_alone(claims, None, vouched=False)
         if hits(user_at, claims.issued_at):
             return replace(resolution, revoked="user", revocation_tier=Tier.REDIS)
+        if answer.ticket is not None:
+            self._remember(answer, claims, replace(shared.revocations, user_at=user_at))
         return resolution
 
-    async def _find(self, claims: Claims, cached: CachedUser | None, known: CachedUser | None) -> Resolution:
-        """Find the user with Redis up; `known` is what this process knew before Redis was asked."""
-        key = _key(claims)
-        if cached is not None and self._within(cached.stored_at, self._user_ttl):
-            if known is not None and known.user == cached.user:
-                # One object for one state of a user lets others know it again at a glance.
-                cached = CachedUser(known.user, cached.stored_at)
-            self._users.put(key, cached)
-            return Resolution(cached.user, Tier.REDIS, None, Tier.REDIS)
-        absent_since = self._absent.get(key)
-        if absent_since is not None and self._within(absent_since, self._negative_ttl):
-            return Resolution(None, Tier.LOCAL, None, Tier.REDIS)
-        learnt = self._users.get(key)
-        if learnt is not None and learnt is not known and self._within(learnt.stored_at, self._local_ttl):
+    async def _find(
+        self,
+        claims: Claims,
+        shared: SharedAnswer,
+        ticket: Ticket,
+        known: tuple[User | None, float] | None,
+    ) -> _Answer:
+        """Find the user while Redis is guarded; `known` is what was known before it was asked."""
+        cached = shared.cached
+        if cached is not None and cached.epoch == shared.epoch and self._lifetime(claims, cached) > 0:
+            # One object for one state of a user lets others know it again at a glance.
+            user = known[0] if known is not None and known[0] == cached.user else cached.user
+            return _Answer(Resolution(user, Tier.REDIS, None, Tier.REDIS), cached.stored_at, ticket)
+        learnt = self._local.last_known(claims)
+        if learnt is not None and (known is None or learnt[1] > known[1]):
             # Another request brought the answer while this one was asking Redis.
-            return Resolution(learnt.user, Tier.LOCAL, None, Tier.REDIS)
+            return _Answer(Resolution(learnt[0], Tier.LOCAL, None, Tier.REDIS))
         try:
-            user = await self._user_flights.do(key, lambda: self._fetch_user(claims))
-        except (StoreUnavailable, TimeoutError) as error:
-            return self._remembered(claims, cached, Tier.REDIS, error)
-        return Resolution(user, Tier.POSTGRES, None, Tier.REDIS)
-
-    async def _ask_postgres_alone(self, claims: Claims, shared: SharedAnswer | None) -> Resolution:
-        """Ask Postgres for user and revocations both: what Redis has, if it is up, is not enough."""
-        try:
-            user, revocations = await self._both_flights.do(
-                (_key(claims), claims.jti), lambda: self._fetch_both(claims, redis_up=shared is not None)
+            fetched = await self._user_flights.do(
+                self._flight_key(claims, None), lambda: self._fetch_user(claims, shared.epoch or "")
             )
         except (StoreUnavailable, TimeoutError) as error:
-            if not self._unchecked_allowed:
-                raise Denial(REVOCATION_UNAVAILABLE, str(error)) from error
-            return self._remembered(claims, None if shared is None else shared.cached, None, error)
-        return Resolution(user, Tier.POSTGRES, revocations.against(claims.issued_at), Tier.POSTGRES)
+            return _Answer(self._last_known(claims, cached, Tier.REDIS, error))
+        resolution = Resolution(fetched.user, Tier.POSTGRES, None, Tier.REDIS)
+        if fetched.ticket is None:
+            return _Answer(resolution)
+        return _Answer(resolution, fetched.asked_at, min(ticket, fetched.ticket))
 
-    def _remembered(
+    async def _ask_postgres_alone(
+        self, claims: Claims, shared: SharedAnswer | None, *, vouched: bool
+    ) -> Resolution:
+        """Ask Postgres for user and revocations both: what Redis has, if it is up, may not be all.
+
+        `vouched`: nothing better is known of the revocations than Redis's word, should Postgres be down.
+        """
+        try:
+            fetched, revocations = await self._both_flights.do(
+                self._flight_key(claims, claims.jti), lambda: self._fetch_both(claims, shared)
+            )
+        except (StoreUnavailable, TimeoutError) as error:
+            cached = None if shared is None else shared.cached
+            if vouched:
+                return self._last_known(claims, cached, Tier.REDIS, error)
+            if self._unchecked_allowed:
+                return self._last_known(claims, cached, None, error)
+            raise Denial(REVOCATION_UNAVAILABLE, str(error)) from error
+        return Resolution(fetched.user, Tier.POSTGRES, revocations.against(claims.issued_at), Tier.POSTGRES)
+
+    def _last_known(
         self, claims: Claims, cached: CachedUser | None, revocation_tier: Tier | None, error: Exception
     ) -> Resolution:
-        """Answer from Redis or from memory, because Postgres cannot."""
-        key = _key(claims)
-        absent_since = self._absent.get(key)
-        if absent_since is not None and self._within(absent_since, self._negative_ttl):
-            return Resolution(None, Tier.LOCAL, None, revocation_tier)
-        known = self._users.get(key)
-        if cached is None or (known is not None and known.stored_at > cached.stored_at):
-            cached, tier = known, Tier.LOCAL
+        """Answer from Redis, of whatever epoch, or from memory, because Postgres cannot."""
+        known = self._local.last_known(claims)
+        if known is not None and (cached is None or known[1] > cached.stored_at):
+            user, stored_at, tier = *known, Tier.LOCAL
+        elif cached is not None:
+            user, stored_at, tier = cached.user, cached.stored_at, Tier.REDIS
         else:
-            tier = Tier.REDIS
-        if cached is None or not self._within(cached.stored_at, self._keep):
             raise Denial(USER_STORE_UNAVAILABLE, str(error)) from error
-        stale = tier is Tier.LOCAL or not self._within(cached.stored_at, self._user_ttl)
-        return Resolution(cached.user, tier, None, revocation_tier, stale)
+        # Who was not there may be there by this time, and only Postgres could tell.
+        if user is None or not -_SKEW <= self._clock() - stored_at < self._keep:
+            raise Denial(USER_STORE_UNAVAILABLE, str(error)) from error
+        return Resolution(user, tier, None, revocation_tier, stale=True)
 
-    async def _fetch_user(self, claims: Claims) -> User | None:
-        asked_at = self._clock()
-        user = await self._postgres.find_user(claims.identity)
-        await self._learn(claims, user, asked_at, redis_up=True)
-        return user
+    # Postgres ----------------------------------------------------------------------------------------
 
-    async def _fetch_both(self, claims: Claims, *, redis_up: bool) -> _Both:
-        asked_at = self._clock()
-        user, revocations = await self._postgres.find_user_and_revocations(claims)
-        await self._learn(claims, user, asked_at, redis_up=redis_up)
-        return user, revocations
+    def _flight_key(self, claims: Claims, jti: str | None) -> _FlightKey:
+        """Tell apart what may not share a query: who asks after a change is not told of before it."""
+        identity = (claims.issuer, claims.subject)
+        return identity, jti, self._is_fresh(claims), self._local.last_change(claims)
 
-    async def _learn(self, claims: Claims, user: User | None, asked_at: float, *, redis_up: bool) -> None:
-        key = _key(claims)
-        if user is None:
-            self._users.pop(key)
-            self._absent.put(key, asked_at)
-        else:
-            self._users.put(key, CachedUser(user, asked_at))
-            self._absent.pop(key)
-        if not redis_up:
-            return
-        # Postgres has answered; that Redis cannot be told is for the next request to find out.
-        with suppress(StoreUnavailable):
-            if user is None:
-                await self._redis.forget_users([(claims.issuer_name, claims.subject)])
-            else:
-                await self._redis.store_user(claims, CachedUser(user, asked_at), self._keep)
+    async def _fetch_user(self, claims: Claims, epoch: str) -> _Fetched:
+        ticket, asked_at = self._local.ticket(), self._clock()
+        found = await self._postgres.find_user(claims.identity)
+        stored = await self._store(claims, found, asked_at, epoch)
+        if self._postgres.has_replica and (not stored or (found.user is None and self._is_fresh(claims))):
+            # A replica may not have heard yet of what was written a moment ago.
+            ticket, asked_at = self._local.ticket(), self._clock()
+            found = await self._postgres.find_user(claims.identity, primary=True)
+            stored = await self._store(claims, found, asked_at, epoch)
+        self._local.learn(ticket, claims, found.user, asked_at)
+        return _Fetched(found.user, asked_at, ticket if stored else None)
 
-    def _within(self, since: float, seconds: float) -> bool:
-        return -_SKEW <= self._clock() - since < seconds
+    async def _fetch_both(self, claims: Claims, shared: SharedAnswer | None) -> tuple[_Fetched, Revocations]:
+        ticket, asked_at = self._local.ticket(), self._clock()
+        found, revocations = await self._postgres.find_user_and_revocations(claims)
+        if shared is not None:
+            await self._store(claims, found, asked_at, shared.epoch or "")
+        self._local.learn(ticket, claims, found.user, asked_at)
+        return _Fetched(found.user, asked_at, None), revocations
 
+    async def _store(self, claims: Claims, found: Found, asked_at: float, epoch: str) -> bool:
+        cached = CachedUser(found.user, asked_at, epoch)
+        ttl = self._miss_ttl(claims) if found.user is None else self._keep
+        try:
+            return await self._redis.store_user(claims, cached, ttl, horizon=found.horizon)
+        except StoreUnavailable:
+            # Postgres has answered; that Redis cannot be told is for the next request to find out.
+            return False
 
-def _key(claims: Claims) -> _Key:
-    return claims.issuer, claims.subject
+    # Times -------------------------------------------------------------------------------------------
+
+    def _remember(self, answer: _Answer, claims: Claims, revocations: Revocations) -> None:
+        user, stored_at, ticket = answer.resolution.user, answer.stored_at, answer.ticket
+        if ticket is not None:
+            lifetime = self._lifetime(claims, CachedUser(user, stored_at, ""))
+            self._local.fill(ticket, claims, user, stored_at, revocations, lifetime)
+
+    def _lifetime(self, claims: Claims, cached: CachedUser) -> float:
+        """Return the seconds for which an answer still counts; not positive when it does not."""
+        age = self._clock() - cached.stored_at
+        if age < -_SKEW:
+            return 0.0
+        return (self._miss_ttl(claims) if cached.user is None else self._user_ttl) - age
+
+    def _miss_ttl(self, claims: Claims) -> float:
+        return min(_FRESH_MISS, self._negative_ttl) if self._is_fresh(claims) else self._negative_ttl
+
+    def _is_fresh(self, claims: Claims) -> bool:
+        return claims.issued_at is not None and self._clock() - claims.issued_at < self._creation_grace

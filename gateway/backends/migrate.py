@@ -12,7 +12,8 @@ from typing import Final
 
 import asyncpg
 
-from gateway.backends.postgres_errors import address_of, quoted, translated
+from gateway.backends.postgres_errors import quoted, translated
+from gateway.backends.postgres_servers import Connector, address_of
 
 _LOCK: Final = 0x67617465776179
 """The advisory lock's number: the bytes of "gateway"."""
@@ -67,7 +68,7 @@ async def migrate(dsn: str, schema: str = "public", *, known: Sequence[Migration
     steps = migrations() if known is None else known
     applied: list[str] = []
     with translated(address_of(dsn)):
-        connection = await asyncpg.connect(dsn, timeout=_CONNECT_TIMEOUT)
+        connection = await Connector(dsn, primary=True, timeout=_CONNECT_TIMEOUT)()
         try:
             while (step := await _step(connection, schema, steps)) is not None:
                 applied.append(f"{step.version:04}_{step.name}")

@@ -1,13 +1,15 @@
 """The blacklist in Redis, filled from Postgres and kept complete."""
 
 import asyncio
+import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 import structlog
 
+from gateway.backends.changes import Revoked
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
 from gateway.backends.revocations import Revocation
@@ -19,6 +21,8 @@ _RETRY: Final = 2.0
 """Seconds between two attempts that requests may cause."""
 _WATCH: Final = 1.0
 """Seconds after which Redis's absence is noticed though no request comes."""
+PRUNING: Final = 3600.0
+"""Seconds between two removals of expired rows, by each process; give or take a half."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -33,7 +37,10 @@ def under_configured_names(revocations: Iterable[Revocation], issuers: Mapping[s
 
 
 class RevocationMirror:
-    """Fills the blacklist at the start, every `INTERVAL`, and whenever it cannot be relied on."""
+    """Fills the blacklist at the start, every `INTERVAL`, and whenever it cannot be relied on.
+
+    Single rows that change are written to it at once. Rows that have expired are removed from Postgres.
+    """
 
     def __init__(
         self,
@@ -48,6 +55,8 @@ class RevocationMirror:
         self._issuers = issuers
         self._clock = clock
         self._doubts = 0
+        self._settled = 0
+        """So many of the doubts, from the first on, came before a filling began."""
         self._attempted_at: float | None = None
         self._loading: asyncio.Task[None] | None = None
         self._closed = False
@@ -56,7 +65,7 @@ class RevocationMirror:
     @property
     def trusted(self) -> bool:
         """False: Redis was away, and may have missed what was revoked meanwhile."""
-        return self._doubts == 0
+        return self._settled >= self._doubts
 
     def doubt(self) -> None:
         """Take note that Redis did not answer."""
@@ -68,8 +77,25 @@ class RevocationMirror:
         filling = await self._redis.begin_mirror()
         rows = await self._postgres.counting_revocations()
         await self._redis.mirror(under_configured_names(rows, self._issuers), filling)
-        # Doubts that came up meanwhile stay.
-        self._doubts -= doubts
+        # Doubts that came up meanwhile stay; another load may have settled more.
+        self._settled = max(self._settled, doubts)
+
+    async def apply(self, changes: Sequence[Revoked]) -> None:
+        """Write or lift rows that have changed; their `issuer` is the configured name.
+
+        At most one change of each row; any number of workers may apply the same. Raises
+        `StoreUnavailable`; Redis is not trusted then until the blacklist has been filled.
+        """
+        counting = [change.revocation for change in changes if not change.lifted]
+        over = [change.revocation for change in changes if change.lifted]
+        try:
+            if counting:
+                await self._redis.revoke(counting)
+            if over:
+                await self._redis.lift(over)
+        except StoreUnavailable:
+            self.doubt()
+            raise
 
     def request(self) -> None:
         """Have the blacklist filled in the background, unless that has just been tried."""
@@ -92,14 +118,16 @@ class RevocationMirror:
         finally:
             self._loading = None
 
-    def start(self, interval: float = INTERVAL, watch: float = _WATCH) -> None:
+    def start(self, interval: float = INTERVAL, watch: float = _WATCH, pruning: float = PRUNING) -> None:
         """Fill the blacklist, and again every `interval` seconds, until `close`.
 
-        Every `watch` seconds Redis is asked whether it is there.
+        Every `watch` seconds Redis is asked whether it is there; about every `pruning` seconds expired
+        rows are removed.
         """
         self._running = [
             asyncio.create_task(self._run(interval)),
             asyncio.create_task(self._watch(watch)),
+            asyncio.create_task(self._prune(pruning)),
         ]
 
     async def _run(self, interval: float) -> None:
@@ -122,6 +150,19 @@ class RevocationMirror:
                 continue
             if not self.trusted:
                 self.request()
+
+    async def _prune(self, interval: float) -> None:
+        while not self._closed:
+            # Processes that started together do not all ask at once.
+            await asyncio.sleep(interval * random.uniform(0.5, 1.5))  # noqa: S311 -- spreads load, guards nothing
+            try:
+                pruned = await self._postgres.prune()
+            except StoreUnavailable as error:
+                log.warning("revocations_not_pruned", error=str(error))
+            except Exception:
+                log.exception("revocations_not_pruned")
+            else:
+                log.info("revocations_pruned", rows=pruned)
 
     async def close(self) -> None:
         """Stop the background work; the blacklist stays as it is."""

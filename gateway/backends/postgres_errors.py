@@ -3,14 +3,10 @@
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
-from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
 from gateway.core.model import StoreUnavailable, Tier
-
-_DEFAULT_PORT: Final = 5432
 
 
 @contextmanager
@@ -27,21 +23,13 @@ def translated(address: str) -> Iterator[None]:
 
 def _words(error: Exception) -> str:
     match error:
-        case asyncpg.UndefinedTableError() | asyncpg.UndefinedColumnError():
-            return "tables are missing: run `gateway migrate`"
-        case asyncpg.InsufficientPrivilegeError():
-            return f"{error.args[0]}: grant it to the role in the DSN"
-        case asyncpg.QueryCanceledError():
-            return "the query took longer than `statement_timeout`"
-        case asyncpg.DataError():
-            # Its text repeats the value.
-            return "a value is of a kind that Postgres cannot hold"
         case asyncpg.PostgresError():
-            # The message alone: detail and hint may repeat values of a row.
-            return str(error.args[0])
+            return _refusal(error)
         case asyncpg.ClientConfigurationError():
             # Its text may repeat part of the DSN, and so of the password.
             return "the DSN cannot be used: wrong in itself, or a file that it names is missing"
+        case asyncpg.TargetServerAttributeNotMatched():
+            return "no server is what `target_session_attrs` asks for; by default that is the primary"
         case TimeoutError():
             return "no answer in time"
         case ConnectionRefusedError():
@@ -56,20 +44,36 @@ def _words(error: Exception) -> str:
             return "the connection was lost"
 
 
-def address_of(dsn: str) -> str:
-    """Return a DSN's host and port, and nothing else of it: for messages."""
-    try:
-        parts = urlsplit(dsn)
-        host, port = parts.hostname, parts.port
-        query = parse_qs(parts.query)
-    except ValueError:
-        return "the configured DSN"
-    if "@" in dsn and "@" not in parts.netloc:
-        # An unescaped character in the password: what looks like the host may be part of it.
-        return "the configured DSN"
-    host = host or query.get("host", ["localhost"])[0]
-    host = f"[{host}]" if ":" in host else host
-    return f"{host}:{port or query.get('port', [_DEFAULT_PORT])[0]}"
+def _refusal(error: asyncpg.PostgresError) -> str:
+    match error:
+        case asyncpg.UndefinedTableError() | asyncpg.UndefinedColumnError():
+            return "tables are missing: run `gateway migrate`"
+        case asyncpg.UndefinedFunctionError():
+            return "a function is missing: run `gateway migrate`"
+        case asyncpg.InsufficientPrivilegeError():
+            return f"{error.args[0]}: grant it to the role in the DSN"
+        case asyncpg.ReadOnlySQLTransactionError():
+            return f"{error.args[0]}: is it the primary?"
+        case asyncpg.QueryCanceledError():
+            return "the query took longer than `statement_timeout`"
+        case asyncpg.DataError():
+            # Its text repeats the value.
+            return "a value is of a kind that Postgres cannot hold"
+        case _:
+            # The message alone: detail and hint may repeat values of a row.
+            return str(error.args[0])
+
+
+def is_silence(error: BaseException | None) -> bool:
+    """Tell whether an error means that no server answered, rather than that one refused something."""
+    return isinstance(
+        error,
+        OSError
+        | asyncpg.PostgresConnectionError
+        | asyncpg.OperatorInterventionError
+        | asyncpg.TooManyConnectionsError
+        | asyncpg.TargetServerAttributeNotMatched,
+    ) or (isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError))
 
 
 def quoted(identifier: str) -> str:

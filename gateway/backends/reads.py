@@ -62,7 +62,9 @@ class BatchedReads:
             while self._waiting:
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
                 try:
-                    values = await self._call([key for keys, _ in batch for key in keys])
+                    # Some keys are asked for by every request.
+                    wanted = list(dict.fromkeys(key for keys, _ in batch for key in keys))
+                    values = dict(zip(wanted, await self._call(wanted), strict=True))
                 except Exception as error:  # noqa: BLE001 -- whatever it is, those who wait get an answer
                     failure = self._failure(error)
                     self._availability.failed(failure.detail)
@@ -72,11 +74,9 @@ class BatchedReads:
                     continue
                 self._availability.answered()
                 self._defect_logged = False
-                start = 0
                 for keys, answer in batch:
                     if not answer.done():
-                        answer.set_result(values[start : start + len(keys)])
-                    start += len(keys)
+                        answer.set_result([values[key] for key in keys])
         finally:
             self._courier = None
             for _, answer in batch + self._waiting:

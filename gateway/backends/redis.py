@@ -1,89 +1,56 @@
 """Redis, the shared tier: cached users and the blacklist, read in one round trip per request.
 
-A cached user is a JSON document that says when Postgres was asked and for which `iss`; one that
-cannot be read, or that is another issuer's, is no entry. The blacklist counts whoever wrote it: any
-value revokes a `jti`, a Unix time revokes what was issued until then, and a value that is no time
-revokes everything. It mirrors Postgres and is complete only while its marker is there, which no
-Redis has that came back empty. Gateways that share a prefix share their list of issuers, and
-Redis must not evict keys (`maxmemory-policy noeviction`).
+Cached users count under the *epoch* in which Postgres was asked: a key with a short life that workers
+keep alive while they hear of every change in Postgres. When none does, the epoch lapses, and every
+document with it, without a search for them. A change leaves a *tombstone* with its version, under which
+nothing can be stored that was read before it.
+
+The blacklist counts whoever wrote it: any value revokes a `jti`, a Unix time revokes what was issued
+until then, and a value that is no time revokes everything. It mirrors Postgres and is complete only
+while its marker is there, which no Redis has that came back empty. Gateways that share a prefix share
+their list of issuers, and Redis must not evict keys (`maxmemory-policy noeviction`).
 """
 
 import math
-import os
-import re
-import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
-from urllib.parse import urlsplit
 from uuid import uuid4
 
-import orjson
 import redis.asyncio as aioredis
 import structlog
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from gateway.backends import redis_scripts
 from gateway.backends.availability import Availability
+from gateway.backends.documents import CachedUser, decode, encode
 from gateway.backends.reads import BatchedReads
+from gateway.backends.redis_errors import translated
+from gateway.backends.redis_server import server_at
 from gateway.backends.revocations import Revocation, Revocations
-from gateway.core.model import JSON, Claims, StoreUnavailable, Tier, User, UserStatus
+from gateway.core.model import Claims, StoreUnavailable, Tier
 
-_FORMAT: Final = 1
-"""The version of the cached document; another one is no entry."""
+LEASE: Final = 3.0
+"""Seconds after which an epoch that nobody keeps alive has lapsed."""
+TOMBSTONE_TIME: Final = 300.0
+"""Seconds for which nothing older than a change can be stored; far more than any reader takes."""
 _MAX_CONNECTIONS: Final = 64
 _BATCH: Final = 500
 _MIRROR_TIME: Final = 300.0
 """Seconds that filling the blacklist may take, all batches together."""
 
-# A revocation only grows: the later instant and the later expiry win, whoever wrote them. A value
-# that is no time already revokes everything, and stays.
-# A key of another type than string is none, and makes room. Who copies from Postgres says which
-# lifting was the last when it began to read (ARGV[1]): what it read may have been lifted since.
-_REVOKE: Final = """
-if ARGV[1] ~= '*' and (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-for i = 2, #KEYS do
-    local key, at, ttl = KEYS[i], ARGV[2 * i - 2], tonumber(ARGV[2 * i - 1])
-    local held = redis.call('TYPE', key)['ok'] == 'string' and redis.call('GET', key)
-    if held then
-        local held_ttl = redis.call('PTTL', key)
-        if held_ttl == -1 or ttl == -1 then ttl = -1 else ttl = math.max(ttl, held_ttl) end
-        local held_at = tonumber(held)
-        if not held_at or not (held_at <= tonumber(at)) then at = held end
-    end
-    if ttl == -1 then redis.call('SET', key, at) else redis.call('SET', key, at, 'PX', ttl) end
-end
-return 1
-"""
-
-_LIFT: Final = """
-redis.call('SET', KEYS[1], ARGV[1])
-local lifted = 0
-for i = 2, #KEYS do lifted = lifted + redis.call('DEL', KEYS[i]) end
-return lifted
-"""
-
-# Emptied while it was being filled, the blacklist is not complete: its first key is gone too.
-_COMPLETE: Final = """
-if redis.call('DEL', KEYS[2]) == 0 then return 0 end
-redis.call('SET', KEYS[1], ARGV[1])
-return 1
-"""
-
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class CachedUser:
-    """A user and the instant, in Unix seconds, at which Postgres said so."""
+class Epoch:
+    """A time during which no change in Postgres was missed."""
 
-    user: User
-    stored_at: float
+    name: str
+    heartbeat: str
+    """The one that last kept it alive: whoever has received it knows of every change since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +58,12 @@ class SharedAnswer:
     """What Redis holds about one token."""
 
     cached: CachedUser | None
+    """A fresh answer only when its epoch is `epoch`."""
     revocations: Revocations
     complete: bool
     """False: the blacklist has not been filled from Postgres, and its silence proves nothing."""
+    epoch: str | None
+    """The name of the epoch in force; None when there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +79,8 @@ class Filling:
 class Redis:
     """A bounded pool of connections that opens when first needed and recovers by itself.
 
-    `timeout` and `connect_timeout` are seconds. Every method raises `StoreUnavailable` when Redis
-    does not answer. Raises ValueError when the URL cannot be read.
+    `url` is any that `redis_server` reads. `timeout` and `connect_timeout` are seconds. Every method
+    raises `StoreUnavailable` when Redis does not answer. Raises ValueError when the URL cannot be read.
     """
 
     def __init__(
@@ -122,58 +92,64 @@ class Redis:
         connect_timeout: float = 1.0,
         availability: Availability | None = None,
     ) -> None:
-        self.address = _address_of(url)
+        server = server_at(url, prefix)
+        self.address = server.address
         """Host and port, for messages."""
         self._prefix = prefix
         self._marker = f"{prefix}revocations:loaded"
         self._lifted = f"{prefix}revocations:lifted"
+        self._epoch = f"{prefix}epoch"
+        self._ended = f"{prefix}epoch:ended"
         self.availability = availability or Availability()
         """As reads and pings find it; what a write is refused for says little of them."""
         self._warned = False
-        try:
-            pool = aioredis.BlockingConnectionPool.from_url(
-                url,
-                max_connections=_MAX_CONNECTIONS,
+        pool = aioredis.BlockingConnectionPool(
+            connection_class=server.connection_class,
+            **{
+                **server.settings,
+                "max_connections": _MAX_CONNECTIONS,
                 # Waiting for a connection means that this process is busy, not that Redis is down.
-                timeout=4 * timeout,
+                "timeout": 4 * timeout,
                 # A request waits for `timeout` only (see BatchedReads); this bounds what nobody waits for.
-                socket_timeout=4 * timeout,
-                socket_connect_timeout=connect_timeout,
+                "socket_timeout": 4 * timeout,
+                "socket_connect_timeout": connect_timeout,
                 # A connection that was closed is replaced when it is taken; for the rest there is Postgres.
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,
-            )
-            # A parameter that is none shows only when a connection is made.
-            pool.connection_class(**pool.connection_kwargs)
-        except (TypeError, ValueError):
-            # Without a cause, which would show the URL and the password in it.
-            raise ValueError("the Redis URL cannot be read") from None
+                "retry": Retry(NoBackoff(), 0),
+                "protocol": 2,
+            },
+        )
         self._redis: aioredis.Redis = aioredis.Redis(connection_pool=pool)
         self._reads = BatchedReads(self._fetch, timeout, self.address, self.availability)
 
     async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:
-        """Read user, revocations and marker in one round trip.
+        """Read user, revocations, marker and epoch in one round trip.
 
         `user_id` is a guess of who is behind the token, or None; with a wrong one, ask
         `user_revoked_at` for the right one.
         """
         name = claims.issuer_name
-        keys = [self._marker, self._user_key(name, claims.subject), f"{self._prefix}revoked:issuer:{name}"]
+        keys = [
+            self._marker,
+            self._epoch,
+            self._user_key(name, claims.subject),
+            f"{self._prefix}revoked:issuer:{name}",
+        ]
         if user_id is not None:
             keys.append(self._user_revocation_key(user_id))
         if claims.jti is not None:
             keys.append(f"{self._prefix}revoked:jti:{name}:{claims.jti}")
-        values = await self._reads.get(keys)
-        marker, document, issuer_at, *rest = values
+        marker, epoch, document, issuer_at, *rest = await self._reads.get(keys)
         user_at = rest.pop(0) if user_id is not None else None
+        current = _epoch_from(epoch)
         return SharedAnswer(
-            cached=None if document is None else _decode(document, claims.issuer),
+            cached=None if document is None else decode(document, claims.issuer),
             revocations=Revocations(
                 token=bool(rest) and rest[0] is not None,
                 user_at=self._instant(user_at),
                 issuer_at=self._instant(issuer_at),
             ),
             complete=marker is not None,
+            epoch=None if current is None else current.name,
         )
 
     async def user_revoked_at(self, user_id: str) -> float | None:
@@ -182,21 +158,124 @@ class Redis:
         return self._instant(value)
 
     async def _fetch(self, keys: list[str]) -> list[bytes | None]:
-        with self._translated():
+        with translated(self.address):
             return cast("list[bytes | None]", await self._redis.mget(keys))  # bytes: nothing is decoded
 
-    async def store_user(self, claims: Claims, cached: CachedUser, ttl: float) -> None:
-        """Remember a user for `ttl` seconds."""
-        key = self._user_key(claims.issuer_name, claims.subject)
-        with self._translated():
-            await self._redis.set(key, _encode(cached, claims.issuer), px=max(1, round(ttl * 1000)))
+    # Cached users ------------------------------------------------------------------------------------
+
+    async def store_user(self, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int) -> bool:
+        """Remember for `ttl` seconds what Postgres said; tells whether that is a fresh answer.
+
+        It is not when `cached.epoch` is not the one in force, or when the identity has changed in a
+        transaction that may not have been visible: one of version `horizon`
+        (`pg_snapshot_xmin(pg_current_snapshot())`) or above. Without any epoch it is stored all the
+        same, to serve when Postgres is down.
+        """
+        name, subject = claims.issuer_name, claims.subject
+        with translated(self.address):
+            stored = await self._redis.eval(
+                redis_scripts.FILL,
+                4,
+                self._epoch,
+                self._ended,
+                self._tombstone_key(name, subject),
+                self._user_key(name, subject),
+                cached.epoch,
+                str(horizon),
+                encode(cached, claims.issuer),
+                str(max(1, round(ttl * 1000))),
+            )
+        return stored == 1 and cached.epoch != ""
+
+    async def bury(self, identities: Sequence[tuple[str, str]], version: int) -> None:
+        """Drop cached users, each given as (issuer name, subject), and refuse what was read before.
+
+        `version` is that of the last transaction that changed any of them.
+        """
+        for start in range(0, len(identities), _BATCH):
+            keys = []
+            for name, subject in identities[start : start + _BATCH]:
+                keys += [self._tombstone_key(name, subject), self._user_key(name, subject)]
+            with translated(self.address):
+                await self._redis.eval(
+                    redis_scripts.BURY, len(keys), *keys, str(version), str(round(TOMBSTONE_TIME * 1000))
+                )
 
     async def forget_users(self, identities: Iterable[tuple[str, str]]) -> None:
         """Drop cached users, each given as (issuer name, subject)."""
         keys = [self._user_key(name, subject) for name, subject in identities]
         if keys:
-            with self._translated():
+            with translated(self.address):
                 await self._redis.delete(*keys)
+
+    # The epoch ---------------------------------------------------------------------------------------
+
+    async def epoch(self) -> Epoch | None:
+        """Return the epoch in force, if there is one."""
+        (value,) = await self._reads.get([self._epoch])
+        return _epoch_from(value)
+
+    async def begin_epoch(self, heartbeat: str, version: int = 0) -> Epoch:
+        """Begin an epoch, unless there is one; returns the one in force.
+
+        With replicas that may lag, `version` is that of the last transaction before it; what
+        is read of an earlier state is not stored.
+        """
+        with translated(self.address):
+            value = await self._redis.eval(
+                redis_scripts.BEGIN_EPOCH,
+                3,
+                self._epoch,
+                self._marker,
+                self._ended,
+                uuid4().hex,
+                heartbeat,
+                str(round(LEASE * 1000)),
+                str(version),
+                str(round(TOMBSTONE_TIME * 1000)),
+            )
+        epoch = _epoch_from(value)
+        if epoch is None:
+            raise StoreUnavailable(Tier.REDIS, f"{self.address}: {self._epoch} holds what is no epoch")
+        return epoch
+
+    async def keep_epoch(self, name: str, heartbeat: str) -> bool:
+        """Keep an epoch alive for another `LEASE`; False when it is not the one in force.
+
+        A server that has restarted, or taken over from another, may have lost what was written last:
+        its epoch ends, and its blacklist is to be filled again.
+        """
+        with translated(self.address):
+            kept = await self._redis.eval(
+                redis_scripts.KEEP_EPOCH,
+                2,
+                self._epoch,
+                self._marker,
+                name,
+                heartbeat,
+                str(round(LEASE * 1000)),
+            )
+        return bool(kept == 1)
+
+    async def end_epoch(self, version: int) -> None:
+        """Void all cached users, and refuse what was read before `version`.
+
+        The next epoch begins at once, with the same heartbeat. Of several workers that end an epoch for
+        the same version, the first does.
+        """
+        with translated(self.address):
+            await self._redis.eval(
+                redis_scripts.END_EPOCH,
+                2,
+                self._epoch,
+                self._ended,
+                str(version),
+                str(round(TOMBSTONE_TIME * 1000)),
+                uuid4().hex,
+                str(round(LEASE * 1000)),
+            )
+
+    # The blacklist -----------------------------------------------------------------------------------
 
     async def revoke(self, revocations: Sequence[Revocation]) -> None:
         """Put revocations on the blacklist; their `issuer` is the configured name.
@@ -211,14 +290,16 @@ class Redis:
         A filling that is under way, and may have read them before, fails.
         """
         keys = [self._revocation_key(revocation) for revocation in revocations]
-        with self._translated():
-            lifted = await self._redis.eval(_LIFT, 1 + len(keys), self._lifted, *keys, str(uuid4()))
+        with translated(self.address):
+            lifted = await self._redis.eval(
+                redis_scripts.LIFT, 1 + len(keys), self._lifted, *keys, str(uuid4())
+            )
         return int(lifted)
 
     async def begin_mirror(self) -> Filling:
         """Begin to fill the blacklist; the revocations are to be read after this."""
         loading = f"{self._prefix}revocations:loading:{uuid4()}"
-        with self._translated():
+        with translated(self.address):
             await self._redis.set(loading, b"1", px=round(_MIRROR_TIME * 1000))
             lifted = cast("bytes | None", await self._redis.get(self._lifted))  # bytes: nothing is decoded
         return Filling(loading, lifted or b"")
@@ -229,14 +310,14 @@ class Redis:
             raise StoreUnavailable(
                 Tier.REDIS, f"{self.address}: a revocation was lifted while they were loaded"
             )
-        with self._translated():
-            done = await self._redis.eval(_COMPLETE, 2, self._marker, filling.loading, repr(time.time()))
+        with translated(self.address):
+            done = await self._redis.eval(redis_scripts.COMPLETE, 2, self._marker, filling.loading)
         if done != 1:
             raise StoreUnavailable(Tier.REDIS, f"{self.address}: was emptied while revocations were loaded")
 
     async def _revoke(self, revocations: Sequence[Revocation], lifted: bytes) -> bool:
         """Write revocations, and tell whether the last lifting is still `lifted`; `*` stands for any."""
-        with self._translated():
+        with translated(self.address):
             now = time.time()
             for start in range(0, len(revocations), _BATCH):
                 keys: list[str] = []
@@ -247,15 +328,17 @@ class Redis:
                         keys.append(self._revocation_key(revocation))
                         arguments += [repr(revocation.revoked_at), str(ttl)]
                 if keys and not await self._redis.eval(
-                    _REVOKE, 1 + len(keys), self._lifted, *keys, lifted, *arguments
+                    redis_scripts.REVOKE, 1 + len(keys), self._lifted, *keys, lifted, *arguments
                 ):
                     return False
         return True
 
+    # Life and keys -----------------------------------------------------------------------------------
+
     async def ping(self) -> None:
         """Find out whether Redis answers."""
         try:
-            with self._translated():
+            with translated(self.address):
                 await self._redis.ping()
         except StoreUnavailable as error:
             self.availability.failed(error.detail)
@@ -265,12 +348,15 @@ class Redis:
     async def close(self) -> None:
         """Close all connections."""
         await self._reads.close()
-        with self._translated():
+        with translated(self.address):
             await self._redis.aclose(close_connection_pool=True)
 
     def _user_key(self, issuer_name: str, subject: str) -> str:
         # Unambiguous, whatever is in the subject: the name of an issuer has no colon.
         return f"{self._prefix}user:{issuer_name}:{subject}"
+
+    def _tombstone_key(self, issuer_name: str, subject: str) -> str:
+        return f"{self._prefix}tombstone:{issuer_name}:{subject}"
 
     def _user_revocation_key(self, user_id: str) -> str:
         return f"{self._prefix}revoked:user:{user_id}"
@@ -299,43 +385,11 @@ class Redis:
             log.warning("revocation_is_no_unix_time", effect="all tokens that it covers are refused")
         return math.inf
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (TimeoutError, RedisTimeoutError) as error:
-            raise StoreUnavailable(Tier.REDIS, f"{self.address}: no answer in time") from error
-        except RedisConnectionError as error:
-            raise StoreUnavailable(Tier.REDIS, f"{self.address}: {_words(error)}") from error
-        except RedisError as error:
-            raise StoreUnavailable(Tier.REDIS, f"{self.address}: refuses the command: {error}") from error
-        except (OSError, ValueError, TypeError) as error:
-            raise StoreUnavailable(Tier.REDIS, f"{self.address}: cannot be asked") from error
 
-
-def _words(error: RedisConnectionError) -> str:
-    cause = error.__cause__ or error.__context__
-    if isinstance(cause, OSError):
-        # An event loop's own text names the address again; with several addresses, it has no number.
-        number = cause.errno or next(iter(map(int, re.findall(r"\[Errno (\d+)\]", str(cause)))), None)
-        if number is not None and not isinstance(cause, socket.gaierror):
-            return os.strerror(number)
-        return cause.strerror or "cannot connect"
-    return str(error) or "the connection was lost"
-
-
-def _address_of(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return "the configured URL"
-    if "@" in url and "@" not in parts.netloc:
-        # An unescaped character in the password: what looks like the host may be part of it.
-        return "the configured URL"
-    if parts.scheme == "unix":
-        return parts.path
-    return f"{host or 'localhost'}:{port or 6379}"
+def _epoch_from(value: bytes | None) -> Epoch | None:
+    """Read `<name> <run of the server> <heartbeat>`; None when it is not that."""
+    parts = (value or b"").decode(errors="replace").split(" ")
+    return Epoch(parts[0], parts[2]) if len(parts) == 3 else None
 
 
 def _ttl_ms(revocation: Revocation, now: float) -> int:
@@ -343,55 +397,3 @@ def _ttl_ms(revocation: Revocation, now: float) -> int:
     if revocation.expires_at is None or math.isinf(revocation.expires_at):
         return -1
     return max(0, math.ceil((revocation.expires_at - now) * 1000))
-
-
-def _encode(cached: CachedUser, iss: str) -> bytes:
-    user = cached.user
-    return orjson.dumps(
-        {
-            "version": _FORMAT,
-            "iss": iss,
-            "stored_at": cached.stored_at,
-            "id": user.id,
-            "status": user.status.value,
-            "tenant": user.tenant,
-            "email": user.email,
-            "display_name": user.display_name,
-            "roles": list(user.roles),
-            "attributes": dict(user.attributes),
-            # An infinite instant has no number in JSON.
-            "tokens_valid_after": None if user.tokens_valid_after is None else repr(user.tokens_valid_after),
-        }
-    )
-
-
-def _decode(document: bytes, iss: str) -> CachedUser | None:
-    """Read a cached user; None when it is of another format or for another issuer's tokens."""
-    try:
-        fields = orjson.loads(document)
-        if fields["version"] != _FORMAT or fields["iss"] != iss:
-            return None
-        after: JSON = fields["tokens_valid_after"]
-        user = User(
-            id=_text(fields["id"]),
-            status=UserStatus(fields["status"]),
-            tenant=_text_or_none(fields["tenant"]),
-            email=_text_or_none(fields["email"]),
-            display_name=_text_or_none(fields["display_name"]),
-            roles=tuple(_text(role) for role in fields["roles"]),
-            attributes=dict(fields["attributes"]),
-            tokens_valid_after=None if after is None else float(_text(after)),
-        )
-        return CachedUser(user, float(fields["stored_at"]))
-    except (ValueError, KeyError, TypeError, OverflowError):
-        return None
-
-
-def _text(value: JSON) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not a string")
-    return value
-
-
-def _text_or_none(value: JSON) -> str | None:
-    return None if value is None else _text(value)

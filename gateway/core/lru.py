@@ -28,12 +28,12 @@ class LRU(Generic[K, V]):
             self._entries.move_to_end(key)
         return value
 
-    def put(self, key: K, value: V) -> None:
+    def put(self, key: K, value: V) -> V | None:
+        """Store a value; returns the one that had to make room for it, if any had to."""
         entries = self._entries
         entries[key] = value
         entries.move_to_end(key)
-        if len(entries) > self._capacity:
-            entries.popitem(last=False)
+        return entries.popitem(last=False)[1] if len(entries) > self._capacity else None
 
     def pop(self, key: K) -> V | None:
         return self._entries.pop(key, None)
@@ -44,6 +44,12 @@ class LRU(Generic[K, V]):
         for key in keys:
             del self._entries[key]
         return len(keys)
+
+    def shed(self, condemned: Callable[[V], bool]) -> None:
+        """Drop what is condemned from the least recent on, up to the first that is not."""
+        entries = self._entries
+        while entries and condemned(entries[next(iter(entries))]):
+            entries.popitem(last=False)
 
     def clear(self) -> None:
         self._entries.clear()

@@ -189,7 +189,11 @@ class Postgres(Section):
     """The system of record: users, identities, revocations."""
 
     dsn: PostgresDsn = Field(examples=[POSTGRES_EXAMPLE])
-    """`postgresql://user@host:port/database`; give a password in the environment."""
+    """`postgresql://user@host:port/database`; of several hosts, `h1:p1,h2:p2`, the primary is used."""
+    replica_dsn: PostgresDsn | None = None
+    """A read replica, asked for users first; the primary is asked when that fails or lags."""
+    listen_dsn: PostgresDsn | None = None
+    """The primary, past a PgBouncer that pools transactions, to hear of changes; `null` takes `dsn`."""
     schema_name: SchemaName = Field("public", alias="schema")
     """The schema of the tables."""
     pool_min: Annotated[int, Field(ge=0)] = 2
@@ -197,16 +201,23 @@ class Postgres(Section):
     pool_max: PositiveInt = 10
     """Connections that each worker may open."""
     connect_timeout: Timeout = duration("2s")
-    """The longest wait for a new connection."""
+    """The longest wait for a connection, be it a new one or a free one of the pool."""
     statement_timeout: Timeout = duration("1s")
     """The longest that one query may take."""
+
+
+class Users(Section):
+    """How users are looked up."""
+
+    creation_grace: Duration = duration("10s")
+    """How long after a token was issued its user may still be about to appear; a miss is then looked into."""
 
 
 class Redis(Section):
     """The shared tier: cached users and the blacklist."""
 
     url: RedisUrl = Field(examples=[REDIS_EXAMPLE])
-    """`redis://host:port/db`, `rediss://` with TLS, or `unix://` and a path."""
+    """`redis://host:port/db`, `rediss://`, `unix://`, `redis+sentinel://hosts/service/db`, `redis+cluster://hosts`."""
     prefix: str = "gateway:"
     """In front of every key, so that several gateways can share one Redis."""
     connect_timeout: Timeout = duration("1s")
@@ -283,6 +294,7 @@ class Settings(Section):
     issuers: Annotated[tuple[Issuer, ...], Field(min_length=1)]
     jwks: Jwks = Field(default_factory=Jwks)
     postgres: Postgres
+    users: Users = Field(default_factory=Users)
     redis: Redis
     cache: Cache = Field(default_factory=Cache)
     revocation: Revocation = Field(default_factory=Revocation)

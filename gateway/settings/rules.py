@@ -4,6 +4,7 @@ The rules read the configuration as it was written, before its fields are checke
 their mistakes in a file that has others; whatever is of the wrong shape is left to the fields.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -37,6 +38,7 @@ def findings(data: object) -> Iterator[Finding]:
     yield from _server(data)
     yield from _issuers(data)
     yield from _postgres(data)
+    yield from _redis(data)
     yield from _headers(data)
     yield from _upstreams(data)
     yield from _routes(data)
@@ -122,6 +124,19 @@ def _postgres(data: object) -> Iterator[Finding]:
             ("postgres", "pool_min"),
             f"is more than pool_max ({most})",
             f"write at most {most}, or raise pool_max",
+        )
+
+
+def _redis(data: object) -> Iterator[Finding]:
+    redis = _mapping(data, "redis")
+    url, prefix = redis.get("url"), redis.get("prefix", "gateway:")
+    if not isinstance(url, str) or not isinstance(prefix, str):
+        return
+    if url.partition("://")[0].endswith("+cluster") and not re.match(r"[^{]*\{[^}]+\}", prefix):
+        yield Finding(
+            ("redis", "prefix"),
+            "has no hash tag, and a cluster would spread keys that are read together",
+            'write "{gateway}:", so that one node has them all',
         )
 
 

@@ -28,6 +28,7 @@ _REDIS_TLS_PARAMETERS: Final = (
     "ssl_password",
 )  # fmt: skip
 _CERT_REQS: Final = ("none", "optional", "required")
+_REDIS_SENTINEL_PARAMETERS: Final = ("sentinel_username", "sentinel_password")
 _ENCODE: Final = (
     "percent-encode user and password: @ is %40, / is %2F, # is %23, ? is %3F, : is %3A, [ is %5B"
 )
@@ -97,21 +98,40 @@ def _dsn(value: SecretStr) -> SecretStr:
 
 def _redis_url(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
-    url = _parts(text, ("redis", "rediss", "unix"), REDIS_EXAMPLE)
-    host = url.netloc.rpartition("@")[2]
+    schemes = [f"{scheme}{kind}" for kind in ("", "+sentinel", "+cluster") for scheme in ("redis", "rediss")]
+    url = _parts(text, (*schemes, "unix"), REDIS_EXAMPLE)
+    hosts = url.netloc.rpartition("@")[2]
+    path = unquote(url.path)
     if url.scheme == "unix":
-        if host or not url.path:
+        if hosts or not url.path:
             raise mistake("must name the path of a socket", "write unix:///run/redis.sock")
+    elif url.scheme.endswith("+sentinel"):
+        _check_hosts(hosts, "redis+sentinel://127.0.0.1:26379/mymaster")
+        if not re.fullmatch(r"/[^/]+(/[0-9]*)?", path):
+            raise mistake(
+                "has no service, or a database that is no number",
+                "write the name that the Sentinels know it by: redis+sentinel://127.0.0.1:26379/mymaster/0",
+            )
+    elif url.scheme.endswith("+cluster"):
+        _check_hosts(hosts, "redis+cluster://127.0.0.1:6379")
+        if path not in ("", "/"):
+            raise mistake("has a database, which a cluster does not", "end it after the hosts")
     else:
-        _check_host(host, REDIS_EXAMPLE)
-        if not re.fullmatch(r"/?|/[0-9]+", unquote(url.path)):
+        _check_host(hosts, REDIS_EXAMPLE)
+        if not re.fullmatch(r"/?|/[0-9]+", path):
             raise mistake("has a database that is no number", f"write {REDIS_EXAMPLE}")
     _check_redis_query(url)
     return value
 
 
 def _check_redis_query(url: SplitResult) -> None:
-    known = (*_REDIS_PARAMETERS, *(_REDIS_TLS_PARAMETERS if url.scheme == "rediss" else ()))
+    known = [*_REDIS_PARAMETERS]
+    if url.scheme.startswith("rediss"):
+        known += _REDIS_TLS_PARAMETERS
+    if url.scheme.endswith("+sentinel"):
+        known += _REDIS_SENTINEL_PARAMETERS
+    if url.scheme.endswith("+cluster"):
+        known.remove("db")
     query = parse_qs(url.query, keep_blank_values=True)
     if not set(query) <= set(known):
         raise mistake("has a parameter that is not supported", f"known here: {', '.join(known)}")
@@ -136,6 +156,13 @@ def _parts(text: str, schemes: tuple[str, ...], example: str) -> SplitResult:
     if "#" in text or ("@" in text and "@" not in url.netloc):
         raise mistake("has a character that ends the host too early", _ENCODE)
     return url
+
+
+def _check_hosts(hosts: str, example: str) -> None:
+    for host in hosts.split(","):
+        if not host or host.startswith(":"):
+            raise mistake("has a port or a comma without a host", f"write {example}")
+        _check_host(host, example)
 
 
 def _check_host(host: str, example: str) -> None:

@@ -116,7 +116,7 @@ class Metrics:
         )
         self.lookup_duration = Histogram(
             "gateway_user_lookup_duration_seconds",
-            "Time to find a token's user and its revocations; answers from memory count as none.",
+            "Time to ask the stores for a token's user and its revocations.",
             ["tier"],
         )
         self.verifications = Counter(
@@ -135,6 +135,15 @@ class Metrics:
             "Seconds since an issuer's keys were last loaded with success; NaN before the first time.",
             ["issuer"],
             together="max",
+        )
+        self.invalidations = Counter(
+            "gateway_invalidations", "Changes heard of, by who told of them.", ["source"]
+        )
+        self.invalidation_stream_up = Gauge(
+            "gateway_invalidation_stream_up",
+            "1 while every change is heard of, 0 while some may be missed and memory is not trusted.",
+            ["stream"],
+            together="min",
         )
         self.cache_entries = Gauge("gateway_cache_entries", "Entries of a cache in memory.", ["cache"])
         self.upstream_connections = Gauge(
@@ -195,7 +204,6 @@ class Metrics:
         for issuer, number in self._recalled_users.items():
             self.lookups.inc((issuer, "local", "found"), number)
             self.revocation_checks.inc(("local", "clear"), number)
-            self.lookup_duration.observe(("local",), 0.0, number)
         self._recalled_tokens.clear()
         self._recalled_users.clear()
 
@@ -238,15 +246,19 @@ class Metrics:
         self.verifications.inc((issuer_label(denial), "signature", denial.reason.code))
 
     def user_recalled(self, issuer: str, resolution: Resolution) -> None:
+        """Count an answer from memory; how long that took is not worth the time to find out."""
         if resolution.user is not None and resolution.revoked is None:
             self._recalled_users[issuer] += 1
         else:
-            self.looked_up(issuer, resolution, 0.0)
+            self._count_lookup(issuer, resolution)
 
     def looked_up(self, issuer: str, resolution: Resolution, seconds: float) -> None:
-        tier = resolution.tier.value
-        self.lookups.inc((issuer, tier, "found" if resolution.user is not None else "not_found"))
-        self.lookup_duration.observe((tier,), seconds)
+        self.lookup_duration.observe((resolution.tier.value,), seconds)
+        self._count_lookup(issuer, resolution)
+
+    def _count_lookup(self, issuer: str, resolution: Resolution) -> None:
+        found = "found" if resolution.user is not None else "not_found"
+        self.lookups.inc((issuer, resolution.tier.value, found))
         if resolution.revocation_tier is None:
             self.revocation_checks.inc(("none", "skipped"))
         else:
@@ -258,6 +270,9 @@ class Metrics:
             self.revocation_checks.inc(("none", "unavailable"))
         else:
             self.lookups.inc((issuer, denial.tier or "none", "unavailable"))
+
+    def invalidated(self, source: Literal["postgres", "redis"]) -> None:
+        self.invalidations.inc((source,))
 
     def jwks_refreshed(self, issuer: str, result: Literal["success", "failure"]) -> None:
         self.jwks_refreshes.inc((issuer, result))
@@ -288,6 +303,8 @@ class Metrics:
         for issuer in issuers:
             for code in failures:
                 self.lookup_failures.inc((issuer, code), by=0)
+        for source in ("postgres", "redis"):
+            self.invalidations.inc((source,), by=0)
         for limit in get_args(Limit):
             self.limits_exceeded.inc((limit,), by=0)
 

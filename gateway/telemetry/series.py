@@ -84,13 +84,13 @@ class Histogram:
         self.bounds = tuple(bounds)
         self.values: dict[Labels, list[float]] = {}
 
-    def observe(self, labels: Labels, value: float, times: int = 1) -> None:
+    def observe(self, labels: Labels, value: float) -> None:
         counts = self.values.get(labels)
         if counts is None:
             # One number for each bound, one for what lies above them all, and the sum.
             counts = self.values[labels] = [0.0] * (len(self.bounds) + 2)
-        counts[bisect_left(self.bounds, value)] += times
-        counts[-1] += value * times
+        counts[bisect_left(self.bounds, value)] += 1
+        counts[-1] += value
 
     def snapshot(self) -> "Snapshot":
         points = [(k, list(v)) for k, v in self.values.items()]

@@ -9,15 +9,17 @@ from urllib.parse import urlsplit
 class Cable:
     """Forwards bytes to the server in `url`; `self.url` is the same server, reached through here."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, port: int = 0) -> None:
         parts = urlsplit(url)
         self._target = (parts.hostname or "127.0.0.1", parts.port)
         self._url = parts
         self._server: asyncio.Server | None = None
-        self._port = 0
+        self._port = port
         self._tasks: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self.delay = 0.0
+        """Seconds by which whatever goes either way is late."""
 
     async def __aenter__(self) -> Self:
         await self.plug()
@@ -42,9 +44,14 @@ class Cable:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for task in self._tasks:
+        await self.cut()
+
+    async def cut(self) -> None:
+        """Cut the connections there are; new ones are welcome."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def freeze(self) -> None:
         """Keep all connections, accept new ones, and let nothing through, as a broken router does."""
@@ -73,13 +80,15 @@ class Cable:
                     await asyncio.gather(*ways, return_exceptions=True)
             finally:
                 far_writer.transport.abort()
-        except asyncio.CancelledError:
-            pass  # the server's own callback would report it as an error
+        except (asyncio.CancelledError, OSError):
+            pass  # cut, or nobody there: asyncio's own callback would report it as an error
         finally:
             writer.transport.abort()
 
     async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         while data := await source.read(65536):
             await self._flowing.wait()
+            if self.delay:
+                await asyncio.sleep(self.delay)
             target.write(data)
             await target.drain()

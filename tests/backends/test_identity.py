@@ -9,15 +9,18 @@ from redis.asyncio import Redis as Client
 from structlog.testing import capture_logs
 
 from gateway.backends.directory import UserDirectory
+from gateway.backends.documents import CachedUser
 from gateway.backends.identity import IdentityTiers
+from gateway.backends.local import LocalTier
 from gateway.backends.mirror import RevocationMirror, under_configured_names
-from gateway.backends.postgres import Postgres
-from gateway.backends.redis import CachedUser, Redis, SharedAnswer
+from gateway.backends.postgres import Found, Postgres
+from gateway.backends.redis import Epoch, Redis, SharedAnswer
 from gateway.backends.revocations import Revocation, Revocations
 from gateway.core.model import Claims, Identity, Resolution, StoreUnavailable, Tier, User, UserStatus
 from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE, Denial, Reason
 from tests.backends.cable import Cable
 from tests.backends.examples import ISS, ISSUERS, claims, eventually
+from tests.fakes import FakeBlacklist, FakeSharedTier
 
 ANN = Identity(ISS, "ann")
 
@@ -27,11 +30,11 @@ class CountingPostgres(Postgres):
 
     queries = 0
 
-    async def find_user(self, identity: Identity) -> User | None:
+    async def find_user(self, identity: Identity, *, primary: bool = False) -> Found:
         self.queries += 1
-        return await super().find_user(identity)
+        return await super().find_user(identity, primary=primary)
 
-    async def find_user_and_revocations(self, claims: Claims) -> tuple[User | None, Revocations]:
+    async def find_user_and_revocations(self, claims: Claims) -> tuple[Found, Revocations]:
         self.queries += 1
         return await super().find_user_and_revocations(claims)
 
@@ -47,20 +50,37 @@ class World:
     redis_cable: Cable
     directory: UserDirectory
     client: "Client"
+    epoch: str
     now: float = 1_000_000.0
 
-    def tiers(self, *, unchecked_allowed: bool = False, max_users: int = 100) -> IdentityTiers:
+    def local(self) -> LocalTier:
+        """Make a memory that answers nothing, for nobody tells it of changes."""
+        return LocalTier(ttl=30, max_users=100, max_tokens=100, clock=lambda: self.now)
+
+    def tiers(self, *, unchecked_allowed: bool = False, local: LocalTier | None = None) -> IdentityTiers:
         return IdentityTiers(
-            self.postgres,
+            local or self.local(),
             self.redis,
+            self.postgres,
             self.mirror,
             user_ttl=300,
             negative_ttl=5,
             stale_if_error=60,
-            max_users=max_users,
             unchecked_allowed=unchecked_allowed,
             clock=lambda: self.now,
         )
+
+    async def store(self, user: User, stored_at: float, *, ttl: float = 60) -> None:
+        """Have Redis remember a user, as of the current epoch."""
+        cached = CachedUser(user, stored_at, self.epoch)
+        assert await self.redis.store_user(claims(), cached, ttl, horizon=2**53)
+
+    async def postgres_back(self) -> bool:
+        """Tell whether Postgres is asked again, which it is not for a moment after it was down."""
+        with suppress(StoreUnavailable):
+            await self.postgres.ping()
+            return True
+        return False
 
     async def add(self, subject: str = "ann") -> User:
         return (await self.directory.add(Identity(ISS, subject))).user
@@ -83,8 +103,20 @@ async def world(dsn: str, redis_url: str) -> AsyncIterator[World]:
         redis = Redis(redis_cable.url, timeout=2.0)
         mirror = RevocationMirror(postgres, redis, ISSUERS)
         await mirror.load()
+        epoch = await redis.begin_epoch("beat")
         async with Client.from_url(redis_url) as client:
-            yield World(postgres, redis, mirror, postgres_cable, redis_cable, UserDirectory(operator), client)
+            # Nobody here keeps it, and nobody lets it lapse.
+            await client.persist("gateway:epoch")
+            yield World(
+                postgres,
+                redis,
+                mirror,
+                postgres_cable,
+                redis_cable,
+                UserDirectory(operator),
+                client,
+                epoch.name,
+            )
         await mirror.close()
         with suppress(StoreUnavailable):
             await redis.close()
@@ -192,7 +224,7 @@ class TestTiers:
         self, world: World, ahead: float, tier: Tier
     ) -> None:
         ann = await world.add()
-        await world.redis.store_user(claims(), CachedUser(ann, world.now + ahead), 60)
+        await world.store(ann, world.now + ahead)
         assert (await world.tiers().resolve(claims())).tier is tier
 
     async def test_a_miss_is_believed_for_a_moment_only(self, world: World) -> None:
@@ -200,17 +232,9 @@ class TestTiers:
         assert await tiers.resolve(claims()) == Resolution(None, Tier.POSTGRES, None, Tier.REDIS)
         ann = await world.add()
         world.now += 4.9
-        assert await tiers.resolve(claims()) == Resolution(None, Tier.LOCAL, None, Tier.REDIS)
+        assert await tiers.resolve(claims()) == Resolution(None, Tier.REDIS, None, Tier.REDIS)
         world.now += 0.1
         assert await tiers.resolve(claims()) == Resolution(ann, Tier.POSTGRES, None, Tier.REDIS)
-
-    async def test_memory_is_bounded(self, world: World) -> None:
-        tiers = world.tiers(max_users=3)
-        for n in range(8):
-            await world.add(f"user-{n}")
-            await tiers.resolve(claims(f"user-{n}"))
-            await tiers.resolve(claims(f"ghost-{n}"))
-        assert tiers.remembered == (3, 3)
 
     async def test_subjects_of_two_issuers_are_two_identities(self, world: World) -> None:
         ann = await world.add()
@@ -283,12 +307,12 @@ class TestRevocations:
 
     async def test_without_the_marker_and_postgres_nobody_vouches(self, world: World) -> None:
         ann = await world.add()
-        await world.redis.store_user(claims(), CachedUser(ann, world.now), 60)
+        await world.store(ann, world.now)
         await world.client.delete("gateway:revocations:loaded")
         await world.postgres_cable.pull()
         assert await denied(world.tiers(), claims()) is REVOCATION_UNAVAILABLE
         allowed = await world.tiers(unchecked_allowed=True).resolve(claims())
-        assert allowed == Resolution(ann, Tier.REDIS, None, None)
+        assert allowed == Resolution(ann, Tier.REDIS, None, None, stale=True)
 
     async def test_what_was_revoked_while_redis_was_away_counts_when_it_is_back(self, world: World) -> None:
         await world.add()
@@ -316,6 +340,7 @@ class TestRevocations:
             assert await denied(tiers, claims()) is REVOCATION_UNAVAILABLE
             assert (await careless.resolve(claims())).revocation_tier is None
         await world.postgres_cable.plug()
+        await eventually(world.postgres_back)
         assert (await tiers.resolve(claims())).revoked == "jti"
 
     async def test_a_filling_that_ends_while_redis_is_read_does_not_vouch_for_what_was_read(
@@ -381,15 +406,15 @@ class TestStoresDown:
         tiers = world.tiers()
         await world.postgres_cable.pull()
         assert await denied(tiers, claims()) is USER_STORE_UNAVAILABLE
-        assert tiers.remembered == (0, 0)
         ann = await world.add()
         await world.postgres_cable.plug()
+        await eventually(world.postgres_back)
         assert await tiers.resolve(claims()) == Resolution(ann, Tier.POSTGRES, None, Tier.REDIS)
 
     async def test_an_entry_redis_could_not_replace_is_not_preferred_to_memory(self, world: World) -> None:
         ann = await world.add()
         tiers = world.tiers()
-        await world.redis.store_user(claims(), CachedUser(ann, world.now - 310), 600)
+        await world.store(ann, world.now - 310, ttl=600)
         await world.directory.set_status(UUID(ann.id), UserStatus.SUSPENDED)
         await world.redis_cable.pull()
         await tiers.resolve(claims())
@@ -437,7 +462,8 @@ class TestStoresDown:
         await world.postgres_cable.pull()
         await world.redis_cable.pull()
         assert await tiers.resolve(claims()) == Resolution(ann, Tier.LOCAL, None, None, stale=True)
-        assert await tiers.resolve(claims("ghost")) == Resolution(None, Tier.LOCAL, None, None)
+        # Who was not there may be there by this time.
+        assert await denied(tiers, claims("ghost")) is USER_STORE_UNAVAILABLE
         assert await denied(tiers, claims("new")) is USER_STORE_UNAVAILABLE
         world.now += 360
         assert await denied(tiers, claims()) is USER_STORE_UNAVAILABLE
@@ -450,7 +476,185 @@ class TestStoresDown:
         await denied(tiers, claims())
         await world.postgres_cable.plug()
         await world.redis_cable.plug()
+        await eventually(world.postgres_back)
         assert (await tiers.resolve(claims())).user == ann
+
+
+class TestEpochs:
+    async def test_without_an_epoch_postgres_answers_both(self, world: World) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        await tiers.resolve(claims())
+        await world.client.delete("gateway:epoch")
+        assert await tiers.resolve(claims()) == Resolution(ann, Tier.POSTGRES, None, Tier.POSTGRES)
+        await world.directory.revoke("jti", issuer="main", value="token-1")
+        assert (await tiers.resolve(claims())).revoked == "jti"
+
+    async def test_a_revocation_in_redis_alone_counts_without_an_epoch(self, world: World) -> None:
+        ann = await world.add()
+        await world.client.delete("gateway:epoch")
+        await world.client.set(f"gateway:revoked:user:{ann.id}", "inf")
+        assert (await world.tiers().resolve(claims())).revoked == "user"
+
+    async def test_a_user_of_another_epoch_is_asked_for_again(self, world: World) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        await tiers.resolve(claims())
+        await world.redis.end_epoch(1)
+        assert (await tiers.resolve(claims())).tier is Tier.POSTGRES
+        assert await tiers.resolve(claims()) == Resolution(ann, Tier.REDIS, None, Tier.REDIS)
+
+    @pytest.mark.parametrize("left", ["another", "none"])
+    async def test_postgres_down_a_user_of_another_epoch_serves_marked_stale(
+        self, world: World, left: str
+    ) -> None:
+        ann = await world.add()
+        await world.tiers().resolve(claims())
+        if left == "another":
+            await world.redis.end_epoch(1)
+        else:
+            await world.client.delete("gateway:epoch")
+        await world.postgres_cable.pull()
+        tiers = world.tiers()
+        assert await tiers.resolve(claims()) == Resolution(ann, Tier.REDIS, None, Tier.REDIS, stale=True)
+        await world.client.set("gateway:revoked:jti:main:token-1", "")
+        assert (await tiers.resolve(claims())).revoked == "jti"
+        assert await denied(tiers, claims("ghost", jti=None)) is USER_STORE_UNAVAILABLE
+
+    async def test_a_miss_is_served_while_somebody_guards_it_and_no_longer(self, world: World) -> None:
+        tiers = world.tiers()
+        await tiers.resolve(claims())
+        await world.postgres_cable.pull()
+        assert (await tiers.resolve(claims())).user is None
+        await world.client.delete("gateway:epoch")
+        assert await denied(tiers, claims()) is USER_STORE_UNAVAILABLE
+
+
+class TestMemory:
+    async def test_what_redis_or_postgres_said_is_recalled(self, world: World) -> None:
+        ann = await world.add()
+        for _ in range(2):
+            local = world.local()
+            local.open()
+            tiers = world.tiers(local=local)
+            assert tiers.recall(claims()) is None
+            await tiers.resolve(claims())
+            assert tiers.recall(claims()) == Resolution(ann, Tier.LOCAL, None, Tier.LOCAL)
+        assert world.postgres.queries == 1
+
+    async def test_what_redis_refused_is_not_recalled(self, world: World) -> None:
+        await world.add()
+        local = world.local()
+        local.open()
+        tiers = world.tiers(local=local)
+        await world.redis.bury([("main", "ann")], 2**53)
+        assert (await tiers.resolve(claims())).tier is Tier.POSTGRES
+        assert tiers.recall(claims()) is None
+
+    async def test_redis_down_nothing_is_remembered(self, world: World) -> None:
+        await world.add()
+        local = world.local()
+        local.open()
+        tiers = world.tiers(local=local)
+        await world.redis_cable.pull()
+        await tiers.resolve(claims())
+        assert tiers.recall(claims()) is None
+
+    @pytest.mark.parametrize(("issued", "seconds"), [(8.5, 1.0), (11.0, 5.0)])
+    async def test_that_there_is_no_user_is_believed_for_a_second_of_a_fresh_token(
+        self, world: World, issued: float, seconds: float
+    ) -> None:
+        token = claims("ghost", issued_at=world.now - issued)
+        local = world.local()
+        local.open()
+        tiers = world.tiers(local=local)
+        await tiers.resolve(token)
+        world.now += seconds - 0.1
+        local.prove()
+        assert tiers.recall(token) is not None
+        assert (await tiers.resolve(token)).tier is Tier.REDIS
+        ttl = await world.client.pttl("gateway:user:main:ghost")
+        assert seconds * 1000 - 900 < ttl <= seconds * 1000
+        world.now += 0.1
+        local.prove()
+        assert tiers.recall(token) is None
+        assert (await tiers.resolve(token)).tier is Tier.POSTGRES
+
+    async def test_a_user_that_redis_learnt_long_ago_is_recalled_for_the_rest_of_its_time(
+        self, world: World
+    ) -> None:
+        await world.store(await world.add(), world.now - 290)
+        local = world.local()
+        local.open()
+        tiers = world.tiers(local=local)
+        await tiers.resolve(claims())
+        for seconds, known in ((9.9, True), (0.1, False)):
+            world.now += seconds
+            local.prove()
+            assert (tiers.recall(claims()) is not None) is known
+
+    async def test_a_change_that_is_heard_of_begins_another_query(self, world: World) -> None:
+        ann = await world.add()
+        local = world.local()
+        local.open()
+        tiers = world.tiers(local=local)
+        async with world.directory._postgres.connection() as connection, connection.transaction():
+            await connection.execute("LOCK TABLE users")
+            before = asyncio.create_task(tiers.resolve(claims()))
+            await eventually(world.asked)
+            local.forget_identities([(ISS, "ann")])
+            after = asyncio.create_task(tiers.resolve(claims()))
+            await asyncio.sleep(0.05)
+        assert (await before).user == (await after).user == ann
+        assert world.postgres.queries == 2
+
+
+class TestReplica:
+    """A replica is played here; that it lags behind is all that matters."""
+
+    def tiers(
+        self, primary: User | None, replica: User | None, horizon: int
+    ) -> tuple[IdentityTiers, list[bool]]:
+        asked: list[bool] = []
+
+        class System:
+            has_replica = True
+
+            async def find_user(self, identity: Identity, *, primary: bool = False) -> Found:  # noqa: ARG002 -- the Protocol's
+                asked.append(primary)
+                return Found(users[primary], 100 if primary else horizon)
+
+            async def find_user_and_revocations(self, claims: Claims) -> tuple[Found, Revocations]:  # noqa: ARG002 -- the Protocol's
+                raise AssertionError("not for this test")
+
+        users = {True: primary, False: replica}
+        shared = FakeSharedTier()
+        shared.current = Epoch("epoch", "beat")
+        shared.tombstones["main", "ann"] = 50
+        local = LocalTier(ttl=30, max_users=10, max_tokens=10, clock=lambda: 1_000_000.0)
+        return IdentityTiers(local, shared, System(), FakeBlacklist(shared), clock=lambda: 1_005.0), asked
+
+    ANN = User("ann-id", UserStatus.ACTIVE)
+
+    async def test_it_answers(self) -> None:
+        tiers, asked = self.tiers(None, self.ANN, horizon=51)
+        assert (await tiers.resolve(claims())).user == self.ANN
+        assert asked == [False]
+
+    async def test_when_it_may_not_have_heard_of_a_change_the_primary_is_asked(self) -> None:
+        locked = User("ann-id", UserStatus.LOCKED)
+        tiers, asked = self.tiers(locked, self.ANN, horizon=50)
+        assert (await tiers.resolve(claims())).user == locked
+        assert asked == [False, True]
+
+    @pytest.mark.parametrize(("issued_at", "found"), [(1_000.0, True), (990.0, False), (None, False)])
+    async def test_whom_it_does_not_know_yet_the_primary_is_asked_for(
+        self, issued_at: float | None, found: bool
+    ) -> None:
+        tiers, asked = self.tiers(self.ANN, None, horizon=51)
+        resolution = await tiers.resolve(claims(issued_at=issued_at))
+        assert resolution.user == (self.ANN if found else None)
+        assert asked == [False, True] if found else [False]
 
 
 class TestMirror:

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TypeAlias
 
 import asyncpg
@@ -8,7 +9,8 @@ import pytest
 from gateway.backends.migrate import Migration, MigrationError, migrate, migrations
 from gateway.core.model import StoreUnavailable
 
-FIRST = "0001_users_identities_revocations"
+ALL = ["0001_users_identities_revocations", "0002_changes"]
+NEXT = len(ALL) + 1
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
@@ -20,21 +22,20 @@ async def connection(empty_dsn: str) -> AsyncIterator[Connection]:
 
 
 async def test_migrates_once(empty_dsn: str, connection: Connection) -> None:
-    assert await migrate(empty_dsn) == [FIRST]
+    assert await migrate(empty_dsn) == ALL
     assert await migrate(empty_dsn) == []
-    row = await connection.fetchrow("SELECT version, name, checksum FROM gateway_migrations")
-    assert row is not None
-    assert dict(row) == {"version": 1, "name": FIRST[5:], "checksum": migrations()[0].checksum}
+    rows = await connection.fetch("SELECT version, name, checksum FROM gateway_migrations ORDER BY version")
+    assert [tuple(row) for row in rows] == [(m.version, m.name, m.checksum) for m in migrations()]
 
 
 async def test_concurrent_migrations_apply_each_once(empty_dsn: str) -> None:
     results = await asyncio.gather(*(migrate(empty_dsn) for _ in range(6)))
-    assert sorted(results) == [[], [], [], [], [], [FIRST]]
+    assert sorted(name for applied in results for name in applied) == ALL
 
 
 async def test_schema_is_created_and_quoted(empty_dsn: str, connection: Connection) -> None:
     schema = 'odd "name"; --'
-    assert await migrate(empty_dsn, schema) == [FIRST]
+    assert await migrate(empty_dsn, schema) == ALL
     assert await migrate(empty_dsn, schema) == []
     found = await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = $1", schema)
     assert found == 4
@@ -42,9 +43,9 @@ async def test_schema_is_created_and_quoted(empty_dsn: str, connection: Connecti
 
 
 async def test_refuses_a_database_that_is_ahead(empty_dsn: str) -> None:
-    later = Migration(2, "later", "CREATE TABLE later ()")
-    assert await migrate(empty_dsn, known=[*migrations(), later]) == [FIRST, "0002_later"]
-    with pytest.raises(MigrationError, match="ahead: it has migration 0002_later"):
+    later = Migration(NEXT, "later", "CREATE TABLE later ()")
+    assert await migrate(empty_dsn, known=[*migrations(), later]) == [*ALL, f"{NEXT:04}_later"]
+    with pytest.raises(MigrationError, match=f"ahead: it has migration {NEXT:04}_later"):
         await migrate(empty_dsn)
 
 
@@ -55,11 +56,23 @@ async def test_refuses_another_content_under_the_same_number(empty_dsn: str) -> 
 
 
 async def test_a_migration_that_fails_leaves_nothing(empty_dsn: str, connection: Connection) -> None:
-    broken = Migration(2, "broken", "CREATE TABLE half (); CREATE TABLE half ()")
+    broken = Migration(NEXT, "broken", "CREATE TABLE half (); CREATE TABLE half ()")
     with pytest.raises(StoreUnavailable, match="already exists"):
         await migrate(empty_dsn, known=[*migrations(), broken])
     assert await connection.fetchval("SELECT to_regclass('half')") is None
     assert await migrate(empty_dsn) == []
+
+
+async def test_does_not_let_writers_wait_behind_a_long_transaction(
+    empty_dsn: str, connection: Connection
+) -> None:
+    await migrate(empty_dsn, known=migrations()[:1])
+    hasty = replace(migrations()[1], sql=migrations()[1].sql.replace("'5s'", "'50ms'"))
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
+        with pytest.raises(StoreUnavailable, match="lock timeout"):
+            await migrate(empty_dsn, known=[migrations()[0], hasty])
+    assert await migrate(empty_dsn) == ALL[1:]
 
 
 async def test_says_who_may_not_create_tables(empty_dsn: str, connection: Connection) -> None:

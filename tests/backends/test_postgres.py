@@ -1,18 +1,15 @@
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
 
 from gateway.backends.directory import IdentityTaken, StatusRefused, UserDirectory, UserNotFound
+from gateway.backends.migrate import migrate, migrations
 from gateway.backends.postgres import Postgres
-from gateway.backends.postgres_errors import address_of
 from gateway.backends.revocations import Revocation, Revocations
-from gateway.core.model import Identity, StoreUnavailable, Tier, User, UserStatus
-from tests.backends.cable import Cable
+from gateway.core.model import Claims, Identity, StoreUnavailable, User, UserStatus
 from tests.backends.examples import ISS, claims
 
 ANN = Identity(ISS, "ann")
@@ -35,6 +32,11 @@ async def execute(postgres: Postgres, statement: str, *values: object) -> None:
         await connection.execute(statement, *values)
 
 
+async def everything(postgres: Postgres, claims: Claims) -> tuple[User | None, Revocations]:
+    found, revocations = await postgres.find_user_and_revocations(claims)
+    return found.user, revocations
+
+
 class TestHotPath:
     async def test_finds_the_user_behind_an_identity(self, postgres: Postgres) -> None:
         user_id = uuid4()
@@ -53,7 +55,7 @@ class TestHotPath:
             "ann",
             user_id,
         )
-        assert await postgres.find_user(ANN) == User(
+        assert (await postgres.find_user(ANN)).user == User(
             id=str(user_id),
             status=UserStatus.LOCKED,
             tenant="acme",
@@ -74,7 +76,7 @@ class TestHotPath:
             Identity(ISS.rstrip("/"), "ann"),
             Identity(ISS, "' OR 1=1 --"),
         ]:
-            assert await postgres.find_user(other) is None
+            assert (await postgres.find_user(other)).user is None
 
     @pytest.mark.parametrize("subject", ["a\x00b", "a\ud800b"])
     async def test_what_postgres_cannot_hold_is_not_a_miss(self, postgres: Postgres, subject: str) -> None:
@@ -94,7 +96,7 @@ class TestHotPath:
         self, postgres: Postgres, directory: UserDirectory
     ) -> None:
         record = await directory.add(ANN)
-        assert await postgres.find_user_and_revocations(claims()) == (record.user, Revocations())
+        assert await everything(postgres, claims()) == (record.user, Revocations())
         await execute(
             postgres,
             "INSERT INTO revocations (kind, issuer, value, revoked_at) VALUES"
@@ -103,13 +105,28 @@ class TestHotPath:
             record.user.id,
             ISS,
         )
-        assert await postgres.find_user_and_revocations(claims()) == (
-            record.user,
-            Revocations(True, 5.0, 7.0),
-        )
-        user, revocations = await postgres.find_user_and_revocations(claims("ghost", jti=None))
-        assert user is None
-        assert revocations == Revocations(False, None, 7.0)
+        assert await everything(postgres, claims()) == (record.user, Revocations(True, 5.0, 7.0))
+        assert await everything(postgres, claims("ghost", jti=None)) == (None, Revocations(False, None, 7.0))
+
+    async def test_the_horizon_is_above_what_is_seen_and_not_above_what_is_not(
+        self, postgres: Postgres, directory: UserDirectory
+    ) -> None:
+        await directory.add(ANN)
+        suspend = "UPDATE users SET status = 'suspended' RETURNING pg_current_xact_id()::text::bigint"
+        async with postgres.connection() as connection:
+            async with connection.transaction():
+                version = await connection.fetchval(suspend)
+                await execute(postgres, "INSERT INTO users DEFAULT VALUES")  # a later one, committed before
+                before = [
+                    await postgres.find_user(ANN),
+                    (await postgres.find_user_and_revocations(claims()))[0],
+                ]
+            after = [await postgres.find_user(ANN), (await postgres.find_user_and_revocations(claims()))[0]]
+            nobody = await postgres.find_user(Identity(ISS, "ghost"))
+        assert [found.user and found.user.status for found in before] == ["active", "active"]
+        assert [found.user and found.user.status for found in after] == ["suspended", "suspended"]
+        assert all(found.horizon <= version for found in before)
+        assert all(found.horizon > version for found in (*after, nobody))
 
     async def test_other_revocations_do_not_count(self, postgres: Postgres, directory: UserDirectory) -> None:
         record = await directory.add(ANN)
@@ -121,7 +138,7 @@ class TestHotPath:
             str(uuid4()),
             record.user.id,
         )
-        assert await postgres.find_user_and_revocations(claims()) == (record.user, Revocations())
+        assert await everything(postgres, claims()) == (record.user, Revocations())
         assert {row.value for row in await postgres.counting_revocations()} > {"token-1", "token-2"}
         assert record.user.id not in {row.value for row in await postgres.counting_revocations()}
 
@@ -144,129 +161,52 @@ class TestHotPath:
             await limited.ping()
             await limited.find_user_and_revocations(claims())
             await limited.counting_revocations()
+            assert await limited.prune() == 0
         finally:
             await limited.close()
             await execute(postgres, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-class TestFailures:
-    async def test_missing_tables_name_the_command(self, empty_dsn: str) -> None:
-        postgres = Postgres(empty_dsn)
-        with pytest.raises(StoreUnavailable, match="tables are missing: run `gateway migrate`") as caught:
-            await postgres.find_user(ANN)
-        assert isinstance(caught.value.__cause__, asyncpg.UndefinedTableError)
-        await postgres.close()
-
-    async def test_refused_connection(self) -> None:
-        postgres = Postgres("postgresql://ann:hunter2@127.0.0.1:1/gateway")
-        with pytest.raises(StoreUnavailable) as caught:
-            await postgres.ping()
-        assert caught.value.store is Tier.POSTGRES
-        assert caught.value.detail == "127.0.0.1:1: connection refused"
-
-    async def test_a_server_that_says_nothing_is_given_up(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            port = silent.getsockname()[1]
-            postgres = Postgres(f"postgresql://ann@127.0.0.1:{port}/gateway", connect_timeout=0.2)
-            async with asyncio.timeout(2):
-                with pytest.raises(StoreUnavailable, match="no answer in time"):
-                    await postgres.ping()
-            await postgres.close()
-
-    async def test_a_slow_query_is_given_up(self, dsn: str) -> None:
-        postgres = Postgres(dsn, statement_timeout=0.1)
-        with pytest.raises(StoreUnavailable, match="statement_timeout"):
-            await execute(postgres, "SELECT pg_sleep(5)")
-        await postgres.ping()
-        await postgres.close()
-
-    async def test_a_busy_pool_is_given_up(self, dsn: str) -> None:
-        postgres = Postgres(dsn, pool_max=1, connect_timeout=0.2)
-        async with postgres.connection():
-            with pytest.raises(StoreUnavailable, match="no answer in time"):
-                await postgres.ping()
-        await postgres.ping()
-        await postgres.close()
-
-    async def test_recovers_by_itself(self, dsn: str) -> None:
-        async with Cable(dsn) as cable:
-            await cable.pull()
-            postgres = Postgres(cable.url)
-            with pytest.raises(StoreUnavailable):
-                await postgres.ping()
-            await cable.plug()
-            await postgres.ping()
-            await cable.pull()
-            with pytest.raises(StoreUnavailable):
-                await postgres.ping()
-            await cable.plug()
-            await postgres.ping()
-            await postgres.close()
-
-    async def test_a_network_that_swallows_everything_is_given_up(self, dsn: str) -> None:
-        async with Cable(dsn) as cable:
-            postgres = Postgres(cable.url, statement_timeout=0.2, connect_timeout=0.5)
-            await postgres.ping()
-            cable.freeze()
-            for _ in range(3):
-                started = asyncio.get_running_loop().time()
-                with pytest.raises(StoreUnavailable, match="no answer in time"):
-                    await postgres.ping()
-                assert asyncio.get_running_loop().time() - started < 1.3
-            cable.thaw()
-            await postgres.ping()
-            await postgres.close()
-
-    async def test_a_database_without_tables_has_not_answered(self, empty_dsn: str) -> None:
-        postgres = Postgres(empty_dsn, pool_min=1)
-        await postgres.warm()
-        assert (postgres.availability.up, postgres.availability.ever_up) == (None, False)
-        with pytest.raises(StoreUnavailable, match="gateway migrate"):
-            await postgres.ping()
-        assert (postgres.availability.up, postgres.availability.ever_up) == (False, False)
-        await postgres.close()
-
-    async def test_warm_opens_the_first_connections(self, dsn: str) -> None:
-        postgres = Postgres(dsn, pool_min=3)
-        await postgres.warm()
+class TestPruning:
+    async def test_what_expired_more_than_an_hour_ago_goes(self, postgres: Postgres) -> None:
+        await execute(
+            postgres,
+            "INSERT INTO revocations (kind, issuer, value, expires_at) VALUES"
+            " ('jti', 'main', 'for ever', NULL),"
+            " ('jti', 'main', 'valid', now() + interval '1 second'),"
+            " ('jti', 'main', 'just expired', now() - interval '59 minutes'),"
+            " ('jti', 'main', 'old', now() - interval '61 minutes'),"
+            " ('user', '', gen_random_uuid()::text, now() - interval '1 day')",
+        )
+        assert await postgres.prune() == 2
         async with postgres.connection() as connection:
-            mine = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            assert await connection.fetchval(mine) == 3
+            rows = await connection.fetch("SELECT value FROM revocations")
+        assert {row["value"] for row in rows} == {"for ever", "valid", "just expired"}
+
+    async def test_many_go_in_batches(self, postgres: Postgres) -> None:
+        await execute(
+            postgres,
+            "INSERT INTO revocations (kind, issuer, value, expires_at)"
+            " SELECT 'jti', 'main', n, now() - interval '1 day' FROM generate_series(1, 12000) n",
+        )
+        assert sum(await asyncio.gather(postgres.prune(), postgres.prune())) == 12000
+
+    async def test_does_not_wait_for_who_holds_a_row(self, postgres: Postgres) -> None:
+        await execute(
+            postgres,
+            "INSERT INTO revocations (kind, issuer, value, expires_at)"
+            " SELECT 'jti', 'main', n, now() - interval '1 day' FROM generate_series(1, 3) n",
+        )
+        async with postgres.connection() as connection, connection.transaction():
+            await connection.execute("SELECT FROM revocations WHERE value = '2' FOR UPDATE")
+            assert await postgres.prune() == 2
+
+    async def test_an_older_database_names_the_command(self, empty_dsn: str) -> None:
+        await migrate(empty_dsn, known=migrations()[:1])
+        postgres = Postgres(empty_dsn)
+        with pytest.raises(StoreUnavailable, match="a function is missing: run `gateway migrate`"):
+            await postgres.prune()
         await postgres.close()
-
-    async def test_warm_says_when_it_cannot(self) -> None:
-        with pytest.raises(StoreUnavailable):
-            await Postgres("postgresql://ann@127.0.0.1:1/gateway", pool_min=2).warm()
-
-    @pytest.mark.parametrize(
-        ("dsn", "address"),
-        [
-            ("postgresql://ann:hunter2@db.example.com/x", "db.example.com:5432"),
-            ("postgresql://ann:hunter2@[::1]:6000/x", "[::1]:6000"),
-            ("postgresql:///x?host=/run/postgresql&port=6000", "/run/postgresql:6000"),
-            ("postgresql://ann:hunt/er2@db.example.com/x", "the configured DSN"),
-            ("postgresql://ann:12#34@db.example.com/x", "the configured DSN"),
-            ("postgresql://", "localhost:5432"),
-        ],
-    )
-    def test_addresses_hold_no_password(self, dsn: str, address: str) -> None:
-        assert address_of(dsn) == address
-
-    async def test_a_dsn_that_the_driver_refuses_is_told_from_a_bad_query(self) -> None:
-        with pytest.raises(
-            StoreUnavailable, match=r"^postgres is unavailable: h:5432: the DSN cannot be used"
-        ):
-            await Postgres("postgresql://ann@h/x?sslmode=hunter2").ping()
-
-    async def test_a_value_that_cannot_be_held_is_not_repeated(self, postgres: Postgres) -> None:
-        with pytest.raises(StoreUnavailable) as caught:
-            await postgres.find_user(Identity(ISS, "a\ud800b"))
-        assert caught.value.detail.endswith(": a value is of a kind that Postgres cannot hold")
-
-    async def test_an_unreadable_dsn_is_not_repeated(self) -> None:
-        with pytest.raises(StoreUnavailable) as caught:
-            await Postgres("postgresql://ann:hunt/er2@db.example.com/x").ping()
-        assert "er2" not in str(caught.value)
 
 
 class TestDirectory:

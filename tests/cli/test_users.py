@@ -212,6 +212,6 @@ def test_tables_missing(tmp_path: Path, empty_dsn: str) -> None:
     result = gateway("users", "list")
     assert result.exit_code == 3
     assert "tables are missing: run `gateway migrate`" in text(result.stderr)
-    assert gateway.json("migrate") == {"applied": ["0001_users_identities_revocations"]}
+    assert gateway.json("migrate") == {"applied": ["0001_users_identities_revocations", "0002_changes"]}
     assert gateway("migrate").stdout == "The tables are up to date.\n"
     assert gateway.json("users", "list") == {"users": [], "next": None}

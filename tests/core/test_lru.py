@@ -65,3 +65,21 @@ def test_it_never_holds_more_than_its_capacity_and_always_the_latest(capacity: i
 def test_a_cache_without_room_is_a_mistake(capacity: int) -> None:
     with pytest.raises(ValueError, match="at least one"):
         LRU[str, int](capacity)
+
+
+def test_what_has_to_make_room_is_returned() -> None:
+    cache: LRU[str, int] = LRU(1)
+    assert cache.put("a", 1) is None
+    assert cache.put("a", 2) is None
+    assert cache.put("b", 3) == 2
+
+
+def test_shedding_ends_at_the_first_that_is_to_stay() -> None:
+    cache: LRU[str, int] = LRU(10)
+    for key, value in {"a": 1, "b": 2, "c": 9, "d": 1}.items():
+        cache.put(key, value)
+    cache.shed(lambda value: value < 5)
+
+    assert [cache.get(key) for key in "abcd"] == [None, None, 9, 1]
+    cache.shed(lambda _: True)
+    assert len(cache) == 0

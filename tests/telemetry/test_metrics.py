@@ -106,14 +106,30 @@ async def test_a_look_up_is_counted_by_tier(tier: Tier, user: User | None, resul
     assert value(metrics, "revocation_checks_total", tier="redis", result="clear") == 1
 
 
-def test_an_answer_from_memory_is_counted_and_silence_is_not() -> None:
+@pytest.mark.parametrize(("user", "result"), [(MEMBER, "found"), (None, "not_found")])
+def test_an_answer_from_memory_is_counted_and_not_timed(user: User | None, result: str) -> None:
+    metrics = Metrics()
+    resolution = Resolution(user, Tier.LOCAL, None, Tier.LOCAL)
+    for number in (1, 2):
+        assert MeteredDirectory(Directory(resolution, remembered=True), metrics).recall(CLAIMS) is resolution
+        assert value(metrics, "user_lookups_total", issuer="main", tier="local", result=result) == number
+        assert value(metrics, "revocation_checks_total", tier="local", result="clear") == number
+    assert value(metrics, "user_lookup_duration_seconds_count", tier="local") is None
+
+
+def test_what_memory_does_not_know_is_not_counted() -> None:
     metrics = Metrics()
     resolution = Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL)
     assert MeteredDirectory(Directory(resolution), metrics).recall(CLAIMS) is None
     assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") is None
-    assert MeteredDirectory(Directory(resolution, remembered=True), metrics).recall(CLAIMS) is resolution
-    assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") == 1
-    assert value(metrics, "revocation_checks_total", tier="local", result="clear") == 1
+
+
+def test_changes_are_counted_by_who_told_of_them() -> None:
+    metrics = Metrics()
+    metrics.prepare(["main"], [])
+    metrics.invalidated("postgres")
+    assert value(metrics, "invalidations_total", source="postgres") == 1
+    assert value(metrics, "invalidations_total", source="redis") == 0
 
 
 async def test_a_revoked_token_is_counted() -> None:

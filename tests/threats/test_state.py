@@ -25,9 +25,14 @@ CACHE = {"user_ttl": "300ms", "negative_ttl": "300ms", "stale_if_error": "5m"}
 
 @pytest.fixture
 async def fresh(tmp_path: Path, dsn: str, redis_url: str) -> AsyncIterator[House]:
-    """A gateway of the test's own, whose caches are short, and whose blacklist has been filled."""
+    """A gateway of the test's own, whose caches are short, and which hears of every change."""
     async with open_house(tmp_path, dsn, redis_url, cache=CACHE) as house:
         await until(house, "member", 200)
+        # Until then Postgres is asked for everything, by another statement.
+        while not await house.metric(
+            "gateway_user_lookups_total", issuer="main", tier="redis", result="found"
+        ):
+            await until(house, "member", 200)
         yield house
 
 

@@ -183,10 +183,11 @@ async def starting(
     dsn: str,
     redis_url: str,
     *,
+    module: str = "gateway",
     env: Mapping[str, str] | None = None,
-    **changes: Mapping[str, JSON],
+    **changes: Mapping[str, JSON] | list[JSON],
 ) -> AsyncIterator[Program]:
-    """Start `gateway run` with two workers; it may not serve yet."""
+    """Start `gateway run` with two workers; it may not serve yet. `module` is what Python runs for it."""
     jwks = write_jwks(folder / "jwks.json", tokens.rsa_key("main"))
     issuer: JSON = {
         "name": "main",
@@ -204,14 +205,14 @@ async def starting(
         "routes": [route("public", "/public/**")],
     }
     for section, change in changes.items():
-        settings[section] = {**settings[section], **change}
+        settings[section] = {**settings.get(section, {}), **change} if isinstance(change, Mapping) else change
     config = folder / "gateway.yaml"
     config.write_text(yaml.safe_dump(settings))
     stderr = folder / "stderr"
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     with stderr.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway", "run", "--config", str(config),
+            sys.executable, "-m", module, "run", "--config", str(config),
             stdin=asyncio.subprocess.DEVNULL, stderr=file,
             env={**clean, **(env or {})}, start_new_session=True,
         )  # fmt: skip
@@ -232,11 +233,12 @@ async def running(
     dsn: str,
     redis_url: str,
     *,
+    module: str = "gateway",
     env: Mapping[str, str] | None = None,
-    **changes: Mapping[str, JSON],
+    **changes: Mapping[str, JSON] | list[JSON],
 ) -> AsyncIterator[Program]:
     """Run `gateway run` until it serves, and further."""
-    async with starting(folder, upstream, dsn, redis_url, env=env, **changes) as program:
+    async with starting(folder, upstream, dsn, redis_url, module=module, env=env, **changes) as program:
 
         async def announced() -> bool:
             assert program.process.returncode is None, program.stderr.read_text()

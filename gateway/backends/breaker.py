@@ -1,0 +1,48 @@
+"""A circuit breaker: a store that does not answer is not waited for by every request."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+FAILURES: Final = 3
+"""Calls without an answer, one after the other, that open it."""
+PROBE_INTERVAL: Final = 0.25
+"""Seconds between the calls that an open breaker lets through."""
+
+
+class Breaker:
+    """Lets all calls through, or, once the store was silent `FAILURES` times running, single ones.
+
+    The first answer closes it again. `clock` gives seconds and never goes back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failures = 0
+        self._probe_at = 0.0
+
+    @property
+    def open(self) -> bool:
+        return self._failures >= FAILURES
+
+    def admits(self) -> bool:
+        """Tell whether a call may be made at this moment; of an open breaker's, the first asked for is."""
+        if not self.open:
+            return True
+        now = self._clock()
+        if now < self._probe_at:
+            return False
+        self._probe_at = now + PROBE_INTERVAL
+        return True
+
+    def answered(self) -> None:
+        """Take note of an answer, even of one that is an error."""
+        self._failures = 0
+
+    def failed(self) -> bool:
+        """Take note that no answer came; returns whether this opened the breaker."""
+        self._failures += 1
+        if self._failures != FAILURES:
+            return False
+        self._probe_at = self._clock() + PROBE_INTERVAL
+        return True

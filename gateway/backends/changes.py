@@ -1,0 +1,290 @@
+"""Changes of users, identities and revocations, as Postgres tells them the moment they are committed.
+
+Triggers (gateway/migrations/0002_changes.sql) send them; every worker hears all of them, and all
+workers in one order. A heartbeat that comes back the same way proves that nothing was missed.
+"""
+
+import asyncio
+import random
+import re
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
+
+import asyncpg
+import orjson
+import structlog
+
+from gateway.backends.postgres_errors import translated
+from gateway.backends.postgres_servers import Connector, address_of
+from gateway.backends.revocations import Revocation
+from gateway.core.model import JSON, StoreUnavailable, Tier
+
+_CHANGES: Final = "gateway_changes"
+_HEARTBEATS: Final = "gateway_heartbeats"
+_HEARTBEAT: Final = re.compile(r"[0-9a-f]{32}")
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 2.0
+
+# Sends nothing when a trigger is missing or disabled: then there is nothing to be heard.
+_BEAT: Final = """
+SELECT pg_notify($1, $2)
+FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = $3 AND t.tgname LIKE 'gateway\\_changes\\_%' AND t.tgenabled IN ('O', 'A')
+HAVING count(*) = 11
+"""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Identities and users that are not what they were."""
+
+    identities: tuple[tuple[str, str], ...]
+    """As `iss` and `sub`."""
+    users: tuple[str, ...]
+    """Their ids."""
+    version: int
+    """The id of the transaction that changed them; ids are in no order of commits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """A revocation that was set or changed, or lifted before it expired."""
+
+    revocation: Revocation
+    lifted: bool
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """More changed than can be listed, revocations perhaps among it: what is remembered is void."""
+
+    version: int
+    """Negative and random when nothing better is known."""
+
+
+Change: TypeAlias = Changed | Revoked | Everything
+
+
+class ChangeListener(Protocol):
+    """Whom a stream tells what it hears, in the order of arrival, each call at once and to its end."""
+
+    def listening(self) -> None:
+        """From here on everything is heard."""
+
+    def changed(self, change: Change) -> None: ...
+
+    def heard(self, heartbeat: str, own: bool) -> None:  # noqa: FBT001 -- a fact about the heartbeat
+        """Take note of a heartbeat, of this stream or of another; all changes before it have been told."""
+
+    def lost(self, detail: str) -> None:
+        """From here on changes are missed. Told once, and also when listening could not begin."""
+
+
+class PostgresStream:
+    """Listens on a connection of its own until `close`, and connects again whenever that breaks.
+
+    A heartbeat goes out `beat` seconds after the last one came back, which each must do within
+    `patience` seconds: so a link that swallows everything, a PgBouncer that delivers nothing and
+    triggers that are disabled are noticed within the sum of the two. `dsn` must lead to the primary.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        schema: str,
+        listener: ChangeListener,
+        *,
+        connect_timeout: float,
+        beat: float = 0.5,
+        patience: float = 1.5,
+    ) -> None:
+        self.address = address_of(dsn)
+        """Hosts and ports, for messages."""
+        self._connector = Connector(dsn, primary=True, timeout=connect_timeout)
+        self._schema = schema
+        self._listener = listener
+        self._connect_timeout = connect_timeout
+        self._beat = beat
+        self._patience = patience
+        self._task: asyncio.Task[None] | None = None
+        self._listening = False
+        self._lost = False
+        self._heartbeat: str | None = None
+        self._returned = asyncio.Event()
+        self._proven_at = 0.0
+        self._pause = _FIRST_PAUSE
+        self._unreadable = False
+
+    @property
+    def up(self) -> bool:
+        """Whether everything is heard, as far as the latest heartbeat proves.
+
+        False also in a process that slept, until it has looked at what came in meanwhile.
+        """
+        age = asyncio.get_running_loop().time() - self._proven_at
+        return self._listening and age <= self._beat + self._patience
+
+    def start(self) -> None:
+        """Begin to listen, in the background."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop listening; tells the listener nothing."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                detail = await self._session()
+            except StoreUnavailable as error:
+                detail = error.detail
+            except Exception as error:
+                # Nobody awaits this task, and to end without a word would be to miss changes unnoticed.
+                log.exception("changes_not_heard")
+                detail = f"unexpected {type(error).__name__}"
+            if not self._lost:
+                self._lost = True
+                self._listener.lost(detail)
+            await asyncio.sleep(self._pause * random.uniform(0.5, 1))  # noqa: S311 -- spreads load
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    async def _session(self) -> str:
+        """Listen until the connection breaks; returns why it did, or raises `StoreUnavailable`."""
+        with translated(self.address):
+            connection = await self._connector(
+                command_timeout=self._connect_timeout, server_settings={"application_name": "gateway changes"}
+            )
+        gone = asyncio.Event()
+
+        def on_end(_: object) -> None:
+            gone.set()
+            self._returned.set()
+
+        def on_notification(_: object, __: int, channel: str, payload: object) -> None:
+            try:
+                self._hear(channel, str(payload))
+            except Exception:
+                # A change that was not taken in is a change missed.
+                log.exception("change_not_applied")
+                connection.terminate()
+
+        connection.add_termination_listener(on_end)
+        try:
+            with translated(self.address):
+                await connection.add_listener(_HEARTBEATS, on_notification)
+                await connection.add_listener(_CHANGES, on_notification)
+            while not gone.is_set():
+                await self._prove(connection)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._beat):
+                        await gone.wait()
+            return f"{self.address}: the connection was lost"
+        finally:
+            # What is on its way from this connection to `_hear` finds nobody there.
+            self._listening, self._heartbeat = False, None
+            connection.terminate()
+
+    async def _prove(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        """Send a heartbeat and see it come back. Raises `StoreUnavailable` when it does not."""
+        self._heartbeat = secrets.token_hex(16)
+        self._returned.clear()
+        try:
+            async with asyncio.timeout(self._patience):
+                with translated(self.address):
+                    sent = await connection.fetchrow(_BEAT, _HEARTBEATS, self._heartbeat, self._schema)
+                if sent is None:
+                    raise StoreUnavailable(
+                        Tier.POSTGRES,
+                        f"{self.address}: triggers that tell of changes are missing or disabled:"
+                        " run `gateway migrate`, or enable them",
+                    )
+                await self._returned.wait()
+        except TimeoutError as error:
+            raise StoreUnavailable(
+                Tier.POSTGRES,
+                f"{self.address}: no heartbeat came back within {self._patience:g} s; behind PgBouncer in"
+                " transaction mode, set `postgres.listen_dsn`",
+            ) from error
+
+    def _hear(self, channel: str, payload: str) -> None:
+        own = channel == _HEARTBEATS and payload == self._heartbeat
+        if own:
+            self._proven_at = asyncio.get_running_loop().time()
+            self._returned.set()
+            if not self._listening:
+                self._listening, self._lost, self._pause = True, False, _FIRST_PAUSE
+                self._listener.listening()
+        if not self._listening:
+            return
+        if channel == _HEARTBEATS:
+            if _HEARTBEAT.fullmatch(payload):
+                self._listener.heard(payload, own)
+            return
+        try:
+            change = change_in(payload, self._schema)
+        except ValueError:
+            if not self._unreadable:
+                self._unreadable = True
+                log.warning("change_unreadable", channel=_CHANGES, bytes=len(payload.encode()))
+            change = Everything(-1 - secrets.randbelow(2**53))
+        if change is not None:
+            self._listener.changed(change)
+
+
+def change_in(payload: str, schema: str) -> Change | None:
+    """Read what a trigger sent; None when it is of the tables of another schema.
+
+    Raises ValueError when it cannot be read.
+    """
+    match orjson.loads(payload):
+        case {"schema": str(other), **_rest} if other != schema:
+            return None
+        case {
+            "schema": str(), "kind": "identities", "version": int(version),
+            "identities": list(identities), "users": list(users),
+        }:  # fmt: skip
+            return Changed(tuple(map(_pair, identities)), tuple(map(_text, users)), _version(version))
+        case {
+            "schema": str(), "kind": "revocation", "version": int(version),
+            "change": "set" | "lifted" as change,
+            "revocation": {
+                "kind": "jti" | "user" | "issuer" as kind, "issuer": str(issuer), "value": str(value),
+                "revoked_at": int() | float() as revoked_at,
+                "expires_at": int() | float() | None as expires_at,
+            },
+        }:  # fmt: skip
+            expiry = None if expires_at is None else float(expires_at)
+            revocation = Revocation(kind, issuer, value, float(revoked_at), expiry)
+            return Revoked(revocation, change == "lifted", _version(version))
+        case {"schema": str(), "kind": "all", "version": int(version)}:
+            return Everything(_version(version))
+        case _:
+            raise ValueError("a payload of another form")
+
+
+def _pair(value: JSON) -> tuple[str, str]:
+    match value:
+        case [str(issuer), str(subject)]:
+            return issuer, subject
+        case _:
+            raise ValueError("an identity is a list of two texts")
+
+
+def _text(value: JSON) -> str:
+    if not isinstance(value, str):
+        raise ValueError("an id is a text")  # noqa: TRY004 -- unreadable, whatever it is
+    return value
+
+
+def _version(value: int) -> int:
+    if not 0 < value <= 2**53:
+        raise ValueError("not the id of a transaction, or one that Redis would round")
+    return value

@@ -1,0 +1,98 @@
+"""Cached users as the JSON documents that they are in Redis.
+
+A document says when Postgres was asked, in which epoch, for which `iss`, and who the user is, or null
+for nobody. One that cannot be read, or that is another issuer's, is no entry.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from gateway.core.model import JSON, User, UserStatus
+
+_FORMAT: Final = 2
+"""The version of the document; another one is no entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedUser:
+    """What Postgres said of an identity, and when."""
+
+    user: User | None
+    """None: there is no such user."""
+    stored_at: float
+    """The instant, in Unix seconds, at which Postgres was asked."""
+    epoch: str
+    """The epoch that was in force before Postgres was asked; empty when none was.
+
+    In another epoch this is no fresh answer: a change may have been missed.
+    """
+
+
+def encode(cached: CachedUser, iss: str) -> bytes:
+    """Write a document for tokens of this `iss`."""
+    user = cached.user
+    return orjson.dumps(
+        {
+            "version": _FORMAT,
+            "iss": iss,
+            "stored_at": cached.stored_at,
+            "epoch": cached.epoch,
+            "user": None if user is None else _fields_of(user),
+        }
+    )
+
+
+def decode(document: bytes, iss: str) -> CachedUser | None:
+    """Read a document; None when it is of another format or for another issuer's tokens."""
+    try:
+        fields = orjson.loads(document)
+        if fields["version"] != _FORMAT or fields["iss"] != iss:
+            return None
+        user = fields["user"]
+        return CachedUser(
+            None if user is None else _user_from(user), float(fields["stored_at"]), _text(fields["epoch"])
+        )
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return None
+
+
+def _fields_of(user: User) -> dict[str, JSON]:
+    return {
+        "id": user.id,
+        "status": user.status.value,
+        "tenant": user.tenant,
+        "email": user.email,
+        "display_name": user.display_name,
+        "roles": list(user.roles),
+        "attributes": dict(user.attributes),
+        # An infinite instant has no number in JSON.
+        "tokens_valid_after": None if user.tokens_valid_after is None else repr(user.tokens_valid_after),
+    }
+
+
+def _user_from(fields: dict[str, JSON]) -> User:
+    roles, attributes, after = fields["roles"], fields["attributes"], fields["tokens_valid_after"]
+    if not isinstance(roles, list) or not isinstance(attributes, dict):
+        raise TypeError("not a list of roles, or no attributes")
+    return User(
+        id=_text(fields["id"]),
+        status=UserStatus(_text(fields["status"])),
+        tenant=_text_or_none(fields["tenant"]),
+        email=_text_or_none(fields["email"]),
+        display_name=_text_or_none(fields["display_name"]),
+        roles=tuple(_text(role) for role in roles),
+        attributes=attributes,
+        tokens_valid_after=None if after is None else float(_text(after)),
+    )
+
+
+def _text(value: JSON) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a string")
+    return value
+
+
+def _text_or_none(value: JSON) -> str | None:
+    return None if value is None else _text(value)

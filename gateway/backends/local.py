@@ -1,0 +1,273 @@
+"""The local tier: answers from the memory of this process, at the price of three look-ups.
+
+What is remembered is answered only while the tier is open: while its owner hears of every change.
+Every change that is heard of drops what it touches, and voids the tickets of reads that began
+before it, so that a slow reader cannot put back what has just been dropped. Whoever the tier does
+not answer for, or would refuse for a revocation, is the stores' to decide. So memory follows the
+tokens in use; revoked ones take none.
+
+Users outlive their time here, as what was last known of them: that is served, marked stale, when
+no store can be asked. A change that is heard of drops that too.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from gateway.backends.revocations import Revocations, hits
+from gateway.core.lru import LRU
+from gateway.core.model import Claims, Resolution, Tier, User
+
+LEASE: Final = 2.0
+"""Seconds for which a proof counts: a process that was halted knows nothing of what it slept through."""
+_DROPS: Final = 10_000
+"""Changes that are told apart; a ticket older than that many is void."""
+
+Ticket: TypeAlias = int
+"""The place of a read's beginning among the changes that were heard of."""
+IdentityKey: TypeAlias = tuple[str, str]
+"""`iss` and `sub`."""
+TokenKey: TypeAlias = tuple[str, str]
+"""The issuer's name and the `jti`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    key: IdentityKey
+    answer: Resolution
+    user_at: float | None
+    """The user's tokens issued at or before this instant are revoked. Unix seconds."""
+    stored_at: float
+    """When Postgres said so; Unix seconds."""
+    ticket: Ticket
+    until: float
+    """By the tier's clock; only ever answered before."""
+
+
+class LocalTier:
+    """Bounded memory of users, misses, tokens that are not revoked, and revocations of issuers.
+
+    An entry is answered for `ttl` seconds at most, and none more than `LEASE` after it was last proven
+    that every change is heard of. `clock` gives seconds, from any beginning.
+    """
+
+    def __init__(self, *, ttl: float, max_users: int, max_tokens: int, clock: Callable[[], float]) -> None:
+        self._ttl = ttl
+        self._clock = clock
+        self._open = False
+        self._proven_until = -math.inf
+        self._users: LRU[IdentityKey, _Entry] = LRU(max_users)
+        self._absent: LRU[IdentityKey, _Entry] = LRU(max_users)
+        self._identities: dict[str, tuple[IdentityKey, ...]] = {}
+        """User id → the keys in `_users` that lead to that user."""
+        self._tokens: LRU[TokenKey, float] = LRU(max_tokens)
+        """Until when a token counts as not revoked."""
+        self._issuers: dict[str, tuple[float, float | None]] = {}
+        """Issuer name → until when it is known, from which instant on its tokens count."""
+        # Keys of different kinds may be equal: that voids a ticket too many, and no harm is done.
+        self._dropped: LRU[str | tuple[str, str], int] = LRU(_DROPS)
+        self._changes = 0
+        self._flushed = 0
+        self._told_apart = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self._open
+
+    @property
+    def users(self) -> int:
+        return len(self._users)
+
+    @property
+    def absent(self) -> int:
+        return len(self._absent)
+
+    @property
+    def tokens(self) -> int:
+        return len(self._tokens)
+
+    # Answers -----------------------------------------------------------------------------------------
+
+    def recall(self, claims: Claims) -> Resolution | None:
+        """Answer for a token from memory; None when a store is to be asked."""
+        now = self._clock()
+        if now >= self._proven_until:
+            return None
+        key = (claims.issuer, claims.subject)
+        entry = self._users.get(key) or self._absent.get(key)
+        issuer = self._issuers.get(claims.issuer_name)
+        if entry is None or issuer is None:
+            return None
+        issuer_until, issuer_at = issuer
+        if now >= entry.until or now >= issuer_until or entry.ticket < self._flushed:
+            return None
+        if claims.jti is not None:
+            until = self._tokens.get((claims.issuer_name, claims.jti))
+            if until is None or now >= until:
+                return None
+        if hits(entry.user_at, claims.issued_at) or hits(issuer_at, claims.issued_at):
+            return None
+        return entry.answer
+
+    def last_known(self, claims: Claims) -> tuple[User | None, float] | None:
+        """Return the user, or None for a miss, and when Postgres said so; it may have changed since."""
+        key = (claims.issuer, claims.subject)
+        entry = self._users.get(key) or self._absent.get(key)
+        return None if entry is None else (entry.answer.user, entry.stored_at)
+
+    # Filling -----------------------------------------------------------------------------------------
+
+    def ticket(self) -> Ticket:
+        """Return what a read needs to fill the tier, to be taken before any store is asked."""
+        return self._changes
+
+    def last_change(self, claims: Claims) -> Ticket:
+        """Return the ticket before which nothing that was read of this token and its user counts."""
+        known = self._users.get((claims.issuer, claims.subject))
+        keys = _keys(claims, None if known is None else known.answer.user)
+        return max(self._told_apart, *(self._dropped.get(key) or 0 for key in keys))
+
+    def learn(self, ticket: Ticket, claims: Claims, user: User | None, stored_at: float) -> None:
+        """Take note of what Postgres said at `stored_at`, as last known and no more."""
+        if self._void(ticket, claims, user):
+            return
+        key = (claims.issuer, claims.subject)
+        held = self._users.get(key) or self._absent.get(key)
+        if held is None or held.stored_at <= stored_at:
+            self._put(_Entry(key, _answer(user), None, stored_at, ticket, -math.inf))
+
+    def fill(
+        self,
+        ticket: Ticket,
+        claims: Claims,
+        user: User | None,
+        stored_at: float,
+        revocations: Revocations,
+        lifetime: float,
+    ) -> None:
+        """Remember a token's user, or that there is none, and what is known against the token.
+
+        `lifetime` is how many seconds the user may be answered for. A void ticket fills nothing.
+        """
+        if not self._open or ticket < self._flushed or self._void(ticket, claims, user):
+            return
+        now = self._clock()
+        key, name, jti = (claims.issuer, claims.subject), claims.issuer_name, claims.jti
+        until = now + min(lifetime, self._ttl)
+        self._put(_Entry(key, _answer(user), revocations.user_at, stored_at, ticket, until))
+        self._issuers[name] = (now + self._ttl, revocations.issuer_at)
+        if jti is not None and not revocations.token:
+            self._tokens.shed(lambda until: now >= until)
+            self._tokens.put((name, jti), now + self._ttl)
+
+    def _void(self, ticket: Ticket, claims: Claims, user: User | None) -> bool:
+        """Tell whether anything of a token and its user was dropped since the ticket was taken."""
+        return ticket < self._told_apart or any(
+            ticket < (self._dropped.get(key) or 0) for key in _keys(claims, user)
+        )
+
+    def _put(self, entry: _Entry) -> None:
+        self._pop(entry.key)
+        user = entry.answer.user
+        if user is None:
+            self._absent.put(entry.key, entry)
+            return
+        self._identities[user.id] = (*self._identities.get(user.id, ()), entry.key)
+        evicted = self._users.put(entry.key, entry)
+        if evicted is not None:
+            self._unindex(evicted)
+
+    # Changes -----------------------------------------------------------------------------------------
+
+    def forget_identities(self, identities: Iterable[IdentityKey]) -> None:
+        for key in identities:
+            self._drop(key)
+            self._pop(key)
+
+    def forget_users(self, ids: Iterable[str]) -> None:
+        """Drop users by their id, whatever identities lead to them."""
+        for user_id in ids:
+            self._drop(user_id)
+            for key in self._identities.get(user_id, ()):
+                self._pop(key)
+
+    def forget_tokens(self, tokens: Iterable[TokenKey]) -> None:
+        for key in tokens:
+            self._drop(key)
+            self._tokens.pop(key)
+
+    def forget_issuers(self, names: Iterable[str]) -> None:
+        """Drop what is known of revocations of whole issuers."""
+        for name in names:
+            self._drop(name)
+            self._issuers.pop(name, None)
+
+    def flush(self) -> None:
+        """Answer nothing of what is remembered, and void all tickets. Last known users stay so."""
+        self._changes += 1
+        self._flushed = self._changes
+        self._absent.clear()
+        self._tokens.clear()
+        self._issuers.clear()
+
+    def forget_everything(self) -> None:
+        """Flush, and forget what was last known too."""
+        self.flush()
+        self._told_apart = self._changes
+        self._users.clear()
+        self._identities.clear()
+        self._dropped.clear()
+
+    def open(self) -> None:
+        """Begin to answer, with an empty memory: from here on every change is heard of."""
+        self.flush()
+        self._open = True
+        self.prove()
+
+    def prove(self) -> None:
+        """Take note of a proof that every change so far has been heard of."""
+        if self._open:
+            self._proven_until = self._clock() + LEASE
+
+    def close(self) -> None:
+        """Answer nothing any more: changes may go unheard."""
+        self._open = False
+        self._proven_until = -math.inf
+        self.flush()
+
+    def _drop(self, key: str | tuple[str, str]) -> None:
+        self._changes += 1
+        evicted = self._dropped.put(key, self._changes)
+        if evicted is not None:
+            self._told_apart = max(self._told_apart, evicted)
+
+    def _pop(self, key: IdentityKey) -> None:
+        self._absent.pop(key)
+        entry = self._users.pop(key)
+        if entry is not None:
+            self._unindex(entry)
+
+    def _unindex(self, entry: _Entry) -> None:
+        user = entry.answer.user
+        if user is None:
+            return
+        left = tuple(key for key in self._identities.get(user.id, ()) if key != entry.key)
+        if left:
+            self._identities[user.id] = left
+        else:
+            self._identities.pop(user.id, None)
+
+
+def _keys(claims: Claims, user: User | None) -> list[str | tuple[str, str]]:
+    """Name all whose changes concern a token."""
+    keys: list[str | tuple[str, str]] = [(claims.issuer, claims.subject), claims.issuer_name]
+    if user is not None:
+        keys.append(user.id)
+    if claims.jti is not None:
+        keys.append((claims.issuer_name, claims.jti))
+    return keys
+
+
+def _answer(user: User | None) -> Resolution:
+    return Resolution(user, Tier.LOCAL, None, Tier.LOCAL)

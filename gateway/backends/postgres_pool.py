@@ -1,0 +1,140 @@
+"""A pool of connections to one Postgres, which costs a request little while that one is silent.
+
+Everything is bounded: opening a connection and waiting for one by `connect_timeout`, a statement by
+`statement_timeout`. Three calls without an answer, one after the other, open the circuit breaker:
+from then on calls fail at once, but for one probe every 250 ms. All connections are then given up,
+too, for they may lead nowhere or to a server that is not the primary any more.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Final, TypeAlias
+
+import asyncpg
+
+from gateway.backends.availability import Availability
+from gateway.backends.breaker import Breaker
+from gateway.backends.postgres_errors import is_silence, quoted, translated
+from gateway.backends.postgres_servers import Connector, address_of
+from gateway.core.model import StoreUnavailable, Tier
+
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+_GRACE: Final = 0.25
+"""Seconds beyond the server's own statement timeout until the client stops waiting."""
+
+
+class Pool:
+    """Lends connections; opens them when first needed, and recovers by itself.
+
+    Durations are seconds. Connections that are idle for five minutes are closed.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        primary: bool,
+        schema: str,
+        size: int,
+        connect_timeout: float,
+        statement_timeout: float,
+        availability: Availability,
+        breaker: Breaker | None = None,
+    ) -> None:
+        self.address = address_of(dsn)
+        """Hosts and ports, for messages."""
+        self.availability = availability
+        self._connector = Connector(dsn, primary=primary, timeout=connect_timeout)
+        self._schema = schema
+        self._size = size
+        self._connect_timeout = connect_timeout
+        self._statement_timeout = statement_timeout
+        self._breaker = breaker or Breaker()
+        self._silence = "no answer"
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[Connection]:
+        """Lend a connection; whatever goes wrong with it is raised as `StoreUnavailable`."""
+        if not self._breaker.admits():
+            raise StoreUnavailable(Tier.POSTGRES, f"{self._silence} (a moment ago; not asked again yet)")
+        pool = await self._opened()
+        with self._observed(pool):
+            async with pool.acquire(timeout=self._connect_timeout) as connection:
+                yield connection
+            self.availability.answered()
+            self._breaker.answered()
+
+    async def warm(self, connections: int) -> None:
+        """Open connections ahead of the requests that need them. Raises `StoreUnavailable`."""
+        pool = await self._opened()
+        with self._observed(pool):
+            waiting = (pool.acquire(timeout=self._connect_timeout) for _ in range(connections))
+            opened = await asyncio.gather(*waiting, return_exceptions=True)
+            failures = [result for result in opened if isinstance(result, BaseException)]
+            for result in opened:
+                if not isinstance(result, BaseException):
+                    await pool.release(result)
+            if failures:
+                raise failures[0]
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self._give_up()
+        await asyncio.gather(*self._retiring)
+
+    @contextmanager
+    def _observed(self, pool: "asyncpg.Pool[asyncpg.Record]") -> Iterator[None]:
+        """Translate errors, and note them."""
+        try:
+            with translated(self.address):
+                yield
+        except StoreUnavailable as error:
+            self.availability.failed(error.detail)
+            cause = error.__cause__
+            if not is_silence(cause):
+                self._breaker.answered()
+            elif pool is self._pool:  # of one that was given up nothing else was to be expected
+                self._silence = error.detail
+                if self._breaker.failed():
+                    self._give_up()
+            if isinstance(cause, asyncpg.ReadOnlySQLTransactionError) and pool is self._pool:
+                self._give_up()
+            raise
+
+    async def _opened(self) -> "asyncpg.Pool[asyncpg.Record]":
+        if self._pool is None:
+            # Without a minimum a pool opens without connecting, and so while the server is down.
+            self._pool = await asyncpg.create_pool(
+                min_size=0,
+                max_size=self._size,
+                connect=self._connector,
+                command_timeout=self._statement_timeout + _GRACE,
+                reset=_leave_as_it_is,
+                server_settings={
+                    "application_name": "gateway",
+                    "search_path": quoted(self._schema),
+                    "statement_timeout": str(max(1, round(self._statement_timeout * 1000))),
+                },
+            )
+        return self._pool
+
+    def _give_up(self) -> None:
+        """Let the next call open connections anew; those in use may be used to their end."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            task = asyncio.create_task(self._retire(pool))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        with suppress(TimeoutError):
+            # A pool whose closing is given up terminates its connections.
+            await asyncio.wait_for(pool.close(), self._statement_timeout + _GRACE)
+
+
+async def _leave_as_it_is(_: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Spare the round trip that resets a session: nothing here changes one."""

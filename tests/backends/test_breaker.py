@@ -1,0 +1,54 @@
+from gateway.backends.breaker import FAILURES, PROBE_INTERVAL, Breaker
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def opened(clock: Clock) -> Breaker:
+    breaker = Breaker(clock)
+    assert [breaker.failed() for _ in range(FAILURES)] == [False, False, True]
+    return breaker
+
+
+def test_failures_one_after_the_other_open_it() -> None:
+    breaker = Breaker(Clock())
+    for _ in range(5):
+        assert [breaker.failed(), breaker.failed()] == [False, False]
+        assert breaker.admits()
+        breaker.answered()
+    assert not breaker.open
+    assert opened(Clock()).open
+
+
+def test_an_open_one_lets_single_calls_through() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    admitted = 0
+    for _ in range(1000):
+        clock.now += PROBE_INTERVAL / 100
+        admitted += breaker.admits()
+    assert 9 <= admitted <= 10
+
+
+def test_it_is_not_asked_again_at_once() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    assert not breaker.admits()
+    clock.now += PROBE_INTERVAL
+    assert [breaker.admits(), breaker.admits()] == [True, False]
+
+
+def test_a_probe_that_fails_leaves_it_open_and_one_that_succeeds_closes_it() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    clock.now += PROBE_INTERVAL
+    assert breaker.admits()
+    assert breaker.failed() is False
+    assert not breaker.admits()
+    breaker.answered()
+    assert all(breaker.admits() for _ in range(10))
+    assert [breaker.failed() for _ in range(FAILURES)] == [False, False, True]

@@ -1,0 +1,125 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis as Client
+from structlog.testing import capture_logs
+
+from gateway.backends.changes import Revoked
+from gateway.backends.mirror import RevocationMirror
+from gateway.backends.postgres import Postgres
+from gateway.backends.redis import Redis
+from gateway.backends.revocations import Revocation
+from gateway.core.model import StoreUnavailable
+from tests.backends.cable import Cable
+from tests.backends.examples import ISSUERS, claims, eventually
+
+TOKEN = Revocation("jti", "main", "token-1", 5.0)
+USER = Revocation("user", "", "u", 2_000.0)
+
+
+@dataclass
+class World:
+    mirror: RevocationMirror
+    redis: Redis
+    cable: Cable
+    client: "Client"
+
+
+@pytest.fixture
+async def world(dsn: str, redis_url: str) -> AsyncIterator[World]:
+    postgres = Postgres(dsn)
+    async with Cable(redis_url) as cable, Client.from_url(redis_url) as client:
+        redis = Redis(cable.url, timeout=2.0)
+        mirror = RevocationMirror(postgres, redis, ISSUERS)
+        yield World(mirror, redis, cable, client)
+        await mirror.close()
+        await redis.close()
+    await postgres.close()
+
+
+def changed(revocation: Revocation, *, lifted: bool = False) -> Revoked:
+    return Revoked(revocation, lifted=lifted, version=1)
+
+
+async def test_loads_that_overlap_settle_a_doubt_once(world: World) -> None:
+    world.mirror.doubt()
+    await asyncio.gather(world.mirror.load(), world.mirror.load())
+    assert world.mirror.trusted
+    world.mirror.doubt()
+    assert [world.mirror.trusted] == [False]
+
+
+class TestApply:
+    async def test_what_is_set_is_on_the_blacklist_and_what_is_lifted_is_not(self, world: World) -> None:
+        await world.mirror.apply([changed(TOKEN), changed(USER)])
+        revocations = (await world.redis.read(claims(), "u")).revocations
+        assert (revocations.token, revocations.user_at) == (True, 2_000.0)
+        await world.mirror.apply([changed(TOKEN, lifted=True), changed(USER)])
+        revocations = (await world.redis.read(claims(), "u")).revocations
+        assert (revocations.token, revocations.user_at) == (False, 2_000.0)
+
+    async def test_workers_that_do_the_same_write_once(self, world: World) -> None:
+        await asyncio.gather(*(world.mirror.apply([changed(TOKEN)]) for _ in range(10)))
+        stats = await world.client.info("commandstats")
+        await asyncio.gather(*(world.mirror.apply([changed(TOKEN)]) for _ in range(10)))
+        again = await world.client.info("commandstats")
+        assert again["cmdstat_set"]["calls"] == stats["cmdstat_set"]["calls"]
+        await asyncio.gather(*(world.mirror.apply([changed(TOKEN, lifted=True)]) for _ in range(10)))
+        assert not (await world.redis.read(claims(), "u")).revocations.token
+
+    async def test_one_that_has_expired_on_the_way_is_not_set(self, world: World) -> None:
+        await world.mirror.apply([changed(Revocation("jti", "main", "token-1", 5.0, time.time() - 1))])
+        assert await world.client.keys("gateway:revoked:*") == []
+
+    async def test_nothing_is_asked_for_nothing(self, world: World) -> None:
+        await world.cable.pull()
+        await world.mirror.apply([])
+        assert world.mirror.trusted
+
+    @pytest.mark.parametrize("lifted", [False, True])
+    async def test_a_redis_that_is_away_is_not_trusted_until_it_has_been_filled(
+        self, world: World, lifted: bool
+    ) -> None:
+        await world.cable.pull()
+        with pytest.raises(StoreUnavailable):
+            await world.mirror.apply([changed(TOKEN, lifted=lifted)])
+        assert world.mirror.trusted is False
+        await world.cable.plug()
+        await world.mirror.load()
+        assert [world.mirror.trusted] == [True]
+
+
+class TestPruning:
+    async def test_expired_rows_go_and_their_keys_stay_as_they_are(self, world: World, dsn: str) -> None:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute(
+            "INSERT INTO revocations (kind, issuer, value, revoked_at, expires_at)"
+            " VALUES ('jti', 'main', 'old', now(), now() - interval '1 day'),"
+            " ('jti', 'main', 'young', now(), now() + interval '1 day')"
+        )
+        await world.client.set("gateway:revoked:jti:main:old", "another program's")
+        world.mirror.start(pruning=0.05)
+
+        async def pruned() -> bool:
+            return bool(await connection.fetchval("SELECT count(*) = 1 FROM revocations"))
+
+        await eventually(pruned)
+        assert await connection.fetchval("SELECT value FROM revocations") == "young"
+        assert await world.client.exists("gateway:revoked:jti:main:old")
+        await connection.close()
+
+    async def test_a_postgres_that_refuses_is_asked_again(self, world: World, dsn: str) -> None:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute("ALTER TABLE revocations RENAME TO hidden")
+        with capture_logs() as logs:
+            world.mirror.start(pruning=0.05)
+
+            async def refused_twice() -> bool:
+                return [entry["event"] for entry in logs].count("revocations_not_pruned") >= 2
+
+            await eventually(refused_twice)
+        await connection.close()

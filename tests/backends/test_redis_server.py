@@ -1,0 +1,358 @@
+"""The ways to a Redis: sockets, TLS, Sentinels and a cluster, each with the real program."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis as Client
+from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from gateway.backends.documents import CachedUser
+from gateway.backends.redis import Redis
+from gateway.backends.redis_server import hash_tag, server_at
+from gateway.backends.revocations import Revocation
+from gateway.backends.tracking import RedisStream
+from gateway.core.model import StoreUnavailable
+from gateway.demo.embedded import EmbeddedRedis
+from tests.backends.examples import claims, eventually
+from tests.backends.test_fetch import certificate
+from tests.backends.test_tracking import Notes, say
+from tests.harness import unused_port
+
+TAGGED = "{gateway}:"
+
+
+@pytest.fixture(scope="module")
+def program() -> Iterator[Path]:
+    with EmbeddedRedis() as server:
+        yield server._program
+
+
+@asynccontextmanager
+async def running(program: Path, folder: Path, port: int, *options: str) -> AsyncIterator[Client]:
+    """Run a Redis with these options; yields a client of it."""
+    process = await asyncio.create_subprocess_exec(
+        program, *options, "--port", str(port), "--dir", folder, stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with Client(host="127.0.0.1", port=port) as client:
+            await eventually(lambda: answers(client))
+            yield client
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def answers(client: Client) -> bool:
+    try:
+        return bool(await client.ping())
+    except RedisConnectionError:
+        return False
+
+
+class TestUrls:
+    @pytest.mark.parametrize(
+        ("url", "address"),
+        [
+            ("redis://ann:hunter2@db.example.com", "db.example.com:6379"),
+            ("rediss://:hunter2@[::1]:7000/3", "::1:7000"),
+            ("unix:///run/redis.sock", "/run/redis.sock"),
+            ("redis+sentinel://ann:hunter2@a,b:7/mymaster", "a,b:7"),
+            ("rediss+sentinel://a/mymaster/2?sentinel_password=hunter2&ssl_cert_reqs=none", "a"),
+            ("redis+sentinel://a/mymaster?db=2", "a"),
+            ("redis+cluster://:hunter2@a:1,b:2", "a:1,b:2"),
+            ("rediss+cluster://a:1/?ssl_cert_reqs=none", "a:1"),
+        ],
+    )
+    def test_that_can_be_read(self, url: str, address: str) -> None:
+        assert server_at(url, TAGGED).address == address
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://h",
+            "redis+tardis://h",
+            "http+cluster://h",
+            "redis+cluster://h/0",
+            "redis+cluster://h,",
+            "redis+cluster://h:port",
+            "redis+sentinel://h",
+            "redis+sentinel://h/m/x",
+            "redis+sentinel://ann:hunt/er2@h/m",
+            "redis+sentinel://h/m?socket=1",
+        ],
+    )
+    def test_that_cannot(self, url: str) -> None:
+        with pytest.raises(ValueError, match=r"^the Redis URL cannot be read$") as caught:
+            server_at(url, TAGGED)
+        assert caught.value.__cause__ is None
+
+    @pytest.mark.parametrize("prefix", ["gateway:", "{gateway:", "{}gateway{x}:", "}a{"])
+    def test_a_cluster_needs_a_prefix_with_a_hash_tag(self, prefix: str) -> None:
+        assert hash_tag(prefix) == ""
+        with pytest.raises(ValueError, match=r"a prefix with a hash tag, such as \{gateway\}:"):
+            server_at("redis+cluster://h", prefix)
+
+    @pytest.mark.parametrize("prefix", ["{gateway}:", "a{b}c{d}:", "a}{b}:", "{{}:"])
+    def test_keys_with_a_hash_tag_share_a_slot(self, prefix: str) -> None:
+        assert hash_tag(prefix)
+        slots = {key_slot(f"{prefix}{rest}".encode()) for rest in ("", "a", "user:{x}:y", "}{")}
+        assert slots == {key_slot(hash_tag(prefix).encode())}
+
+
+async def works(url: str, prefix: str = "gateway:") -> None:
+    """See that everything that is done in Redis can be done by this URL."""
+    redis, notes = Redis(url, prefix=prefix, timeout=2.0), Notes()
+    stream = RedisStream(url, (f"{prefix}tombstone:", f"{prefix}revoked:"), notes)
+    stream.start()
+    await notes.until(1)
+    await redis.ping()
+    epoch = await redis.begin_epoch("h1")
+    assert await redis.keep_epoch(epoch.name, "h2")
+    cached = CachedUser(None, 1.0, epoch.name)
+    assert await redis.store_user(claims(), cached, 60, horizon=9)
+    await redis.mirror([Revocation("jti", "main", "token-1", 5.0)], await redis.begin_mirror())
+    shared = await redis.read(claims(), "x")
+    assert (shared.cached, shared.epoch, shared.complete) == (cached, epoch.name, True)
+    assert shared.revocations.token
+    assert await redis.lift([Revocation("jti", "main", "token-1", 5.0)]) == 1
+    await redis.bury([("main", "ann"), ("main", "bob")], 9)
+    await redis.forget_users([("main", "ann"), ("main", "bob")])
+    await redis.end_epoch(9)
+    assert len(await notes.until(5)) == 5
+    await stream.close()
+    await redis.close()
+
+
+async def test_a_socket(tmp_path: Path, program: Path) -> None:
+    async with running(program, tmp_path, unused_port(), "--unixsocket", f"{tmp_path}/s", "--save", ""):
+        await works(f"unix://{tmp_path}/s")
+
+
+async def test_tls(tmp_path: Path, redis_url: str) -> None:
+    """The server is behind a program that takes TLS off."""
+    file = certificate(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(file)
+    host, _, port = redis_url.removeprefix("redis://").partition("/")[0].partition(":")
+
+    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                target.write(data)
+        except OSError:
+            pass
+        finally:
+            target.transport.abort()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls) as server:
+        url = f"rediss://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        await works(f"{url}?ssl_ca_certs={file}")
+        stranger = Redis(url)
+        with pytest.raises(StoreUnavailable, match="certificate is not trusted"):
+            await stranger.ping()
+        await stranger.close()
+        await asyncio.sleep(0.05)  # for the last connections to be noticed as closed
+
+
+@asynccontextmanager
+async def sentinels(program: Path, folder: Path) -> AsyncIterator[tuple[str, Client, Client]]:
+    """Run a primary, a replica and a Sentinel; yields a URL and clients of the first two."""
+    async with AsyncExitStack() as stack:
+
+        async def start(port: int, *options: str) -> Client:
+            return await stack.enter_async_context(running(program, folder, port, *options))
+
+        ports = [unused_port() for _ in range(3)]
+        primary = await start(ports[0], "--save", "")
+        replica = await start(
+            ports[1], "--save", "", "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0",
+            "--replicaof", "127.0.0.1", str(ports[0]),
+        )  # fmt: skip
+        configuration = folder / "sentinel.conf"
+        configuration.write_text(
+            f"sentinel monitor main 127.0.0.1 {ports[0]} 1\n"
+            "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n"
+        )
+        sentinel = await start(ports[2], str(configuration), "--sentinel")
+
+        async def settled() -> bool:
+            replicas = await say(sentinel, "SENTINEL", "replicas", "main")
+            return len(replicas) == 1 and (await replica.info("replication"))["master_link_status"] == "up"
+
+        await eventually(settled)
+        # The first is a Sentinel that is not there.
+        yield f"redis+sentinel://127.0.0.1:1,127.0.0.1:{ports[2]}/main/0", primary, replica
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():  # noqa: ASYNC110 -- a server sets no asyncio.Event
+            await asyncio.sleep(0.02)
+
+
+class TestSentinel:
+    async def test_everything_goes_to_the_primary(self, tmp_path: Path, program: Path) -> None:
+        async with sentinels(program, tmp_path) as (url, primary, _):
+            await works(url)
+            assert await primary.exists("gateway:tombstone:main:ann")
+            locate = server_at(url, "gateway:").settings["locate"]
+            assert await locate(1.0) == ("127.0.0.1", port_of(primary))
+            # Who knew is asked first the next time.
+            assert locate._seeds[1] == ("127.0.0.1", 1)
+
+    async def test_a_sentinel_that_swallows_everything(self, tmp_path: Path, program: Path) -> None:
+        async with sentinels(program, tmp_path) as (url, _, _):
+            with socket.create_server(("127.0.0.1", 0)) as silent:
+                url = url.replace("127.0.0.1:1,", f"127.0.0.1:{silent.getsockname()[1]},")
+                redis, notes = Redis(url, timeout=0.2), Notes()
+                stream = RedisStream(url, ["gateway:revoked:"], notes, connect_timeout=0.5)
+                stream.start()
+                # A request waits no longer than ever, and the next one is served.
+                with pytest.raises(StoreUnavailable):
+                    await redis.read(claims(), None)
+                await redis.read(claims(), None)
+                await notes.until(1)
+                await stream.close()
+                await redis.close()
+
+    async def test_a_replica_is_not_taken_for_the_primary(self, tmp_path: Path, program: Path) -> None:
+        """As Sentinels may say for a moment after a fail-over."""
+        async with sentinels(program, tmp_path) as (url, _, replica):
+
+            async def misled(_: float) -> tuple[str, int]:
+                return "127.0.0.1", port_of(replica)
+
+            connection = server_at(url, "gateway:").connection(locate=misled)
+            with pytest.raises(RedisConnectionError, match="the primary is being replaced"):
+                await connection.connect()  # type: ignore[no-untyped-call] # has no annotations
+
+    async def test_a_fail_over(self, tmp_path: Path, program: Path) -> None:
+        async with sentinels(program, tmp_path) as (url, primary, replica):
+            redis, notes = Redis(url), Notes()
+            stream = RedisStream(url, ["gateway:revoked:"], notes)
+            stream.start()
+            await notes.until(1)
+            epoch = await redis.begin_epoch("h1")
+            await redis.mirror([], await redis.begin_mirror())
+            await primary.wait(1, 1000)
+            await primary.shutdown(nosave=True)
+
+            async def back() -> bool:
+                try:
+                    await redis.keep_epoch(epoch.name, "h2")
+                except StoreUnavailable:
+                    return False
+                return True
+
+            await until(back)
+            assert (await replica.role())[0] == b"master"
+            assert await redis.keep_epoch(epoch.name, "h3") is False
+            assert not (await redis.read(claims(), None)).complete
+            await notes.until(3)
+            await replica.set("gateway:revoked:user:x", "1")
+            await notes.until(4)
+            assert notes.heard[2:] == ["tracking", "gateway:revoked:user:x"]
+            await stream.close()
+            await redis.close()
+
+    async def test_an_unknown_service(self, tmp_path: Path, program: Path) -> None:
+        async with sentinels(program, tmp_path) as (url, _, _):
+            redis = Redis(url.replace("/main/", "/other/"))
+            with pytest.raises(StoreUnavailable, match="nobody knows where the primary is"):
+                await redis.ping()
+            await redis.close()
+
+
+@asynccontextmanager
+async def cluster(program: Path, folder: Path) -> AsyncIterator[list[Client]]:
+    """Run three nodes that share the slots; yields a client of each."""
+    async with AsyncExitStack() as stack:
+        nodes = []
+        for number in range(3):
+            while (port := unused_port()) > 55535:  # the nodes talk to each other 10,000 above
+                pass
+            home = folder / str(number)
+            home.mkdir()
+            options = ("--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+            nodes.append(await stack.enter_async_context(running(program, home, port, *options)))
+        for number, node in enumerate(nodes):
+            slots = range(16384 * number // 3, 16384 * (number + 1) // 3)
+            await say(node, "CLUSTER", "ADDSLOTS", *slots)
+            await say(node, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for node in nodes[1:]:
+            await say(nodes[0], "CLUSTER", "MEET", "127.0.0.1", port_of(node))
+
+        async def formed() -> bool:
+            states = [await say(node, "CLUSTER", "INFO") for node in nodes]
+            return all("cluster_state:ok" in str(state) for state in states)
+
+        await until(formed)
+        yield nodes
+
+
+def port_of(node: Client) -> int:
+    port = node.connection_pool.connection_kwargs["port"]
+    assert isinstance(port, int)
+    return port
+
+
+class TestCluster:
+    async def test_keys_move_to_another_node(self, tmp_path: Path, program: Path) -> None:
+        async with cluster(program, tmp_path) as nodes:
+            slot = key_slot(TAGGED.encode())
+            owner = 3 * slot // 16384
+            source, target = nodes[owner], nodes[owner - 1]
+            # The node that is asked first is not the one that has the keys.
+            url = f"redis+cluster://127.0.0.1:{port_of(target)},127.0.0.1:{port_of(source)}"
+            await works(url, TAGGED)
+            assert await source.exists(f"{TAGGED}tombstone:main:ann")
+
+            redis, notes = Redis(url, prefix=TAGGED), Notes()
+            stream = RedisStream(url, [f"{TAGGED}revoked:"], notes)
+            stream.start()
+            await notes.until(1)
+            await redis.begin_epoch("h1")
+            await redis.mirror([], await redis.begin_mirror())
+            await move(slot, source, target)
+
+            # Each connection learns of it once.
+            await eventually(lambda: answers_reads(redis))
+            epoch = await redis.begin_epoch("h2")
+            assert epoch.heartbeat == "h2"
+            assert not (await redis.read(claims(), None)).complete
+            await notes.until(3)
+            assert str(notes.heard[1]).endswith("another server has taken over")
+            await target.set(f"{TAGGED}revoked:user:x", "1")
+            assert (await notes.until(4))[2:] == ["tracking", f"{TAGGED}revoked:user:x"]
+            await stream.close()
+            await redis.close()
+
+
+async def answers_reads(redis: Redis) -> bool:
+    try:
+        await redis.read(claims(), None)
+    except StoreUnavailable:
+        return False
+    return True
+
+
+async def move(slot: int, source: Client, target: Client) -> None:
+    """Move a slot with its keys, as `redis-cli --cluster reshard` does."""
+    ids = [(await say(node, "CLUSTER", "MYID")).decode() for node in (source, target)]
+    await say(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+    await say(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+    keys = await say(source, "CLUSTER", "GETKEYSINSLOT", slot, 1000)
+    await say(source, "MIGRATE", "127.0.0.1", port_of(target), "", 0, 1000, "REPLACE", "KEYS", *keys)
+    for node in (target, source):
+        await say(node, "CLUSTER", "SETSLOT", slot, "NODE", ids[1])
