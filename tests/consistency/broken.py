@@ -1,0 +1,78 @@
+"""`python -m tests.consistency.broken run --config FILE`: `gateway run`, with a rule broken.
+
+BREAK_RULE names the rule, for the checker to find. Everything else is the gateway as it is.
+"""
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+from unittest.mock import patch
+
+from gateway.__main__ import main
+from gateway.backends.documents import CachedUser
+from gateway.backends.local import LocalTier
+from gateway.backends.redis import Redis, SharedAnswer
+from gateway.backends.revocations import Revocations
+from gateway.core.model import Claims
+
+_SLOWEST: Final = 0.4
+"""Seconds."""
+
+
+def _without_revocations() -> None:
+    """Take no notice of what the blacklist says."""
+    read = Redis.read
+
+    async def deaf(self: Redis, claims: Claims, user_id: str | None) -> SharedAnswer:
+        return replace(await read(self, claims, user_id), revocations=Revocations())
+
+    patch.object(Redis, "read", deaf).start()
+
+
+def _without_forgetting() -> None:
+    """Keep users in memory, whatever is heard of them."""
+
+    def keep(_: LocalTier, __: Iterable[object]) -> None:
+        return
+
+    patch.multiple(LocalTier, forget_identities=keep, forget_users=keep).start()
+
+
+def _without_burial() -> None:
+    """Leave the documents in Redis as they are."""
+
+    async def leave(_: Redis, __: Sequence[tuple[str, str]], ___: int) -> None:
+        return
+
+    patch.object(Redis, "bury", leave).start()
+
+
+def _without_tombstones() -> None:
+    """Drop documents from Redis, and let readers put them back. That these are slow breaks no rule."""
+    store_user = Redis.store_user
+
+    async def store_late(
+        self: Redis, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int
+    ) -> bool:
+        await asyncio.sleep(random.uniform(0, _SLOWEST))  # noqa: S311 -- no secret
+        return await store_user(self, claims, cached, ttl, horizon=horizon)
+
+    async def drop(self: Redis, identities: Sequence[tuple[str, str]], _: int) -> None:
+        await self.forget_users(identities)
+
+    patch.multiple(Redis, store_user=store_late, bury=drop).start()
+
+
+RULES: Final[Mapping[str, Callable[[], None]]] = {
+    "revocations count": _without_revocations,
+    "memory forgets": _without_forgetting,
+    "Redis forgets": _without_burial,
+    "slow readers are refused": _without_tombstones,
+}
+
+if __name__ == "__main__":
+    RULES[os.environ["BREAK_RULE"]]()
+    main()

@@ -1,0 +1,208 @@
+"""The rules, and the proof from a history that they were kept.
+
+In plain words:
+
+1. A request may be decided by any state that held at some time between `bound` before it began and
+   its end; by no older one (a stale answer), and by none that never was (a healthy user refused).
+2. The bound is `HEALTHY` when all is well, and `FAULTY` from the beginning of a fault until
+   `FAULTY` after its end.
+3. A change in a store that the gateway cannot reach counts from the moment at which it can again.
+   So users may be remembered from before, while Postgres is down.
+4. A revocation that is in Redis alone counts while Redis can be reached: without Redis, Postgres
+   answers. A Redis that lost its keys has lost those revocations; never those of Postgres.
+5. A change whose outcome is unknown may hold or not, until the next one of the same fact.
+6. 503 is an answer during a fault and until `FAULTY` after its end, and at no other time.
+7. Nothing else is an answer at any time: no 401 or 403 for a reason that no state gives, no 502,
+   no 504, no broken connection. Only a worker that is killed may break connections.
+8. Who is let through is let through as themselves.
+
+It follows that a fault never becomes a 401 or 403: a user whose state has not changed is answered
+with 200 or 503.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Final, Literal, TypeAlias
+
+from tests.consistency.history import Answer, Change, Fault, History
+
+HEALTHY: Final = 1.0
+"""Seconds. Far beyond the milliseconds that are usual, for a machine that has more to do."""
+FAULTY: Final = 6.0
+"""Seconds: 2 until a fault is noticed, 3 until a lease has run out, and one for the machine."""
+
+Rule: TypeAlias = Literal["stale", "refused", "fault_became_denial", "unavailable", "broken", "impostor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A request that was answered against the rules."""
+
+    rule: Rule
+    about: str
+    """The fact that was not heeded, or what was said instead."""
+    answer: Answer
+    why: str
+
+
+class Faults:
+    """When which store could not be reached."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self._all = sorted(faults, key=lambda fault: fault.begin)
+        self._begins = [fault.begin for fault in self._all]
+        self._last_end = list(accumulate((fault.end for fault in self._all), max))
+
+    def near(self, begin: float, end: float) -> list[Fault]:
+        """Return the faults whose time, recovery included, touches this one."""
+        first = bisect_left(self._last_end, begin - FAULTY)
+        last = bisect_right(self._begins, end)
+        return [fault for fault in self._all[first:last] if begin <= fault.end + FAULTY]
+
+    def lost_keys_or_contact(self, begin: float, end: float) -> bool:
+        """Tell whether the gateway may have had to do without Redis."""
+        return any(fault.target == "redis" for fault in self.near(begin, end))
+
+    def killed(self, answer: Answer) -> bool:
+        """Tell whether a worker was killed during a request; when it was replaced, that is over."""
+        return any(
+            fault.kind == "kill worker" and fault.begin <= answer.end and answer.begin <= fault.end
+            for fault in self._all
+        )
+
+    def deadline(self, change: Change) -> float:
+        """Return when the state before the change may no longer decide; infinity when that is unknown."""
+        if change.done is None:
+            return float("inf")
+        if not self.near(change.sent, change.done + HEALTHY):
+            return change.done + HEALTHY
+        since = change.done
+        for fault in self._all:
+            reachable = not fault.outage or fault.target not in {change.store, "worker"}
+            if not reachable and fault.begin <= since + FAULTY and since <= fault.end:
+                since = fault.end
+        return since + FAULTY
+
+
+class Fact:
+    """The states of one fact, in order; the first is that nothing stands against anybody."""
+
+    def __init__(self, changes: Sequence[Change], faults: Faults) -> None:
+        self.changes = sorted(changes, key=lambda change: change.sent)
+        self._faults = faults
+        self._codes = [None, *(change.code for change in self.changes)]
+        self._sent = [float("-inf"), *(change.sent for change in self.changes)]
+        self.deadlines = [float("-inf"), *(faults.deadline(change) for change in self.changes)]
+        # The state before i is over with the first deadline of i or of any change after it.
+        self._over = list(self.deadlines)
+        for index in range(len(self._over) - 2, -1, -1):
+            self._over[index] = min(self._over[index], self._over[index + 1])
+
+    @cached_property
+    def redis_alone(self) -> bool:
+        return self.changes[0].store == "redis"
+
+    def may_be(self, answer: Answer) -> set[str | None]:
+        """Return the codes of the states by which a request may have been decided."""
+        first = bisect_left(self._over, answer.begin) - 1
+        last = bisect_right(self._sent, answer.end)
+        codes = set(self._codes[first:last])
+        if self.redis_alone and self._faults.lost_keys_or_contact(answer.begin, answer.end):
+            codes.add(None)
+        return codes
+
+    def must_be_since(self, answer: Answer) -> Change:
+        """Return the last change that a request must have been decided by, or by a later one."""
+        return self.changes[bisect_left(self._over, answer.begin) - 2]
+
+
+class Checker:
+    """Holds a history against the rules."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self.faults = Faults(history.faults)
+        by_name: dict[str, list[Change]] = defaultdict(list)
+        for change in history.changes:
+            by_name[change.fact].append(change)
+        self.facts = {name: Fact(changes, self.faults) for name, changes in by_name.items()}
+        self._about: dict[str, list[Fact]] = defaultdict(list)
+        for fact in self.facts.values():
+            for jti in fact.changes[0].jtis:
+                self._about[jti].append(fact)
+
+    def violations(self) -> list[Violation]:
+        """Return every request that was answered against the rules, in the order of their begin."""
+        answers = sorted(self._history.answers, key=lambda answer: answer.begin)
+        return [violation for violation in map(self._judge, answers) if violation is not None]
+
+    def _judge(self, answer: Answer) -> Violation | None:
+        match answer.status:
+            case 200:
+                return self._allowed(answer)
+            case 401 | 403:
+                return self._denied(answer)
+            case 503:
+                return self._unavailable(answer)
+            case 0 if self.faults.killed(answer):
+                return None
+            case _:
+                said = f"{answer.status} {answer.code}"
+                return Violation("broken", said, answer, said + self._context(answer))
+
+    def _allowed(self, answer: Answer) -> Violation | None:
+        user = self._history.users[answer.jti]
+        if answer.user != user:
+            why = f"the upstream was told of {answer.user}, not {user}"
+            return Violation("impostor", answer.jti, answer, why)
+        for fact in self._about[answer.jti]:
+            if None not in fact.may_be(answer):
+                change = fact.must_be_since(answer)
+                assert change.done is not None, "only a change that was confirmed ends the time of another"
+                why = f"{change.fact} said {change.code} since {answer.begin - change.done:.3f} s"
+                return Violation("stale", change.fact, answer, why + self._context(answer))
+        return None
+
+    def _denied(self, answer: Answer) -> Violation | None:
+        facts = self._about[answer.jti]
+        if any(answer.code in fact.may_be(answer) for fact in facts):
+            return None
+        said = [change for fact in facts for change in fact.changes if change.code == answer.code]
+        before = [change for change in said if change.sent <= answer.end]
+        if before:
+            # It did once: decided by a state that was over.
+            about = before[-1].fact
+            why = f"{about} was the last to say {answer.code}, and that was over"
+        else:
+            about = answer.jti
+            why = f"nothing ever said {answer.code} of this token"
+        rule: Rule = "fault_became_denial" if self._during(answer) else "refused"
+        return Violation(rule, about, answer, why + self._context(answer))
+
+    def _unavailable(self, answer: Answer) -> Violation | None:
+        if self._during(answer):
+            return None
+        return Violation("unavailable", str(answer.code), answer, f"{answer.code}, and all was well")
+
+    def _during(self, answer: Answer) -> list[Fault]:
+        return self.faults.near(answer.begin, answer.end)
+
+    def _context(self, answer: Answer) -> str:
+        return "".join(
+            f"; {fault.kind} ({fault.target}) {_ago(answer.begin - fault.begin)},"
+            f" over {_ago(answer.begin - fault.end)}"
+            for fault in self._during(answer)
+        )
+
+
+def _ago(seconds: float) -> str:
+    return f"{seconds:.3f} s before" if seconds >= 0 else f"{-seconds:.3f} s after"
+
+
+def check(history: History) -> list[Violation]:
+    """Return every violation of the rules above; none proves that they were kept."""
+    return Checker(history).violations()

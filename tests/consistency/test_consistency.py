@@ -1,0 +1,83 @@
+"""A whole gateway, proven from the outside: `checker.py` says what is proven.
+
+CONSISTENCY_SEED replays a run's schedule; CONSISTENCY_SECONDS makes it longer, as `make soak` does.
+"""
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
+from tests.consistency.checker import Violation, check
+from tests.consistency.run import play, report
+from tests.consistency.world import open_world
+from tests.consistency.writers import cast
+
+SECONDS: Final = float(os.environ.get("CONSISTENCY_SECONDS", "25"))
+_ROUND_SECONDS: Final = 3.0
+_ROUNDS: Final = 5
+_KINDS: Final[Mapping[str, set[str]]] = {
+    "revocations count": {"row", "key"},
+    "memory forgets": {"status"},
+    "Redis forgets": {"status"},
+    "slow readers are refused": {"status"},
+}
+"""Rules that can be broken, and the kinds of people who show it."""
+
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes by Linux's /proc"),
+    pytest.mark.xdist_group("consistency"),  # with --dist loadgroup, one of them at a time
+]
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[EmbeddedPostgres, EmbeddedRedis]]:
+    """Servers for these tests alone: they are killed, frozen and emptied."""
+    with EmbeddedPostgres() as postgres, EmbeddedRedis() as redis:
+        yield postgres, redis
+
+
+def _seed() -> str:
+    return os.environ.get("CONSISTENCY_SEED") or secrets.token_hex(4)
+
+
+@pytest.mark.timeout(SECONDS * 2 + 90)
+async def test_nothing_is_decided_by_what_no_longer_holds_whatever_fails(
+    servers: tuple[EmbeddedPostgres, EmbeddedRedis], tmp_path: Path
+) -> None:
+    people, sql, keys = cast()
+    async with open_world(tmp_path, *servers, people, seed=_seed()) as world:
+        await play(world, sql, keys, SECONDS)
+    violations = check(world.history)
+    sys.stdout.write(report(world.history, violations))
+    if violations:
+        world.history.save(tmp_path / "history.json")
+        sys.stdout.write(f"history: {tmp_path / 'history.json'}; gateway: {world.program.stderr}\n")
+    assert not violations
+    # A run in which nothing happened would prove nothing.
+    assert len(world.history.answers) > 20 * SECONDS
+    assert len(world.history.changes) > 2 * SECONDS
+    assert world.history.faults
+
+
+@pytest.mark.parametrize("rule", _KINDS)
+async def test_a_gateway_that_breaks_a_rule_is_found_out(
+    rule: str, servers: tuple[EmbeddedPostgres, EmbeddedRedis], tmp_path: Path
+) -> None:
+    people, sql, keys = cast(12, _KINDS[rule])
+    violations: list[Violation] = []
+    async with open_world(tmp_path, *servers, people, seed=_seed(), broken=rule) as world:
+        # Which reader is the slower one is a matter of luck: of several rounds, one finds it.
+        for _ in range(_ROUNDS):
+            await play(world, sql, keys, _ROUND_SECONDS, faults=False)
+            violations = check(world.history)
+            if violations:
+                break
+    sys.stdout.write(report(world.history, violations))
+    assert violations
+    assert {violation.rule for violation in violations} <= {"stale", "refused"}
