@@ -260,14 +260,13 @@ class ClientConnection(asyncio.Protocol):
         transport, parser = self._transport, self._parser
         if transport is None or transport.is_closing():
             return
-        half = transport.can_write_eof()
-        if parser.in_body or (half and (parser.broken or parser.arrived or parser.rest)):
+        if parser.in_body or parser.broken or parser.arrived or parser.rest:
             self._held = self._stopped = False
             self._read_or_not()
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
             self._idle_timer = self._loop.call_later(LINGERING_SECONDS, self._end_lingering)
-            if half:
+            if transport.can_write_eof():
                 # Reading tells when it was reset a moment ago.
                 with suppress(OSError):
                     transport.write_eof()

@@ -59,24 +59,10 @@ class Exchange:
     """One request, from its head to the last byte of its response."""
 
     __slots__ = (
-        "_admission",
-        "_begun",
-        "_client",
-        "_connection",
-        "_forwarded_at",
-        "_handler",
-        "_incoming",
-        "_keep_alive",
-        "_left",
-        "_over",
-        "_sending",
-        "_started",
-        "_status",
-        "_task",
-        "_upstream",
-        "_writable",
-        "request",
-    )
+        "_admission", "_begun", "_client", "_connection", "_forwarded_at", "_handler", "_incoming",
+        "_keep_alive", "_left", "_over", "_sending", "_started", "_status", "_task", "_upstream",
+        "_writable", "request",
+    )  # fmt: skip
 
     def __init__(self, handler: ProxyHandler, client: ClientConnection, incoming: Incoming) -> None:
         self._handler = handler
@@ -282,6 +268,12 @@ class Exchange:
     # Switch protocols ----------------------------------------------------------------------------
 
     async def _switch(self, head: ResponseHead, body: bytes) -> None:
+        try:
+            await self._tunnel(head, body)
+        except Exception as error:  # noqa: BLE001 -- as in `_admit`
+            self._refuse(error)
+
+    async def _tunnel(self, head: ResponseHead, body: bytes) -> None:
         """Pass a 101 on, and make a tunnel of both connections until either side ends it."""
         client, connection, upstream = self._client, self._connection, self._upstream
         admission = self._admission
@@ -290,9 +282,11 @@ class Exchange:
         # What comes from here on is the other protocol's.
         connection.pause_reading()
         await asyncio.sleep(0)
-        while client.writing_paused or connection.writing_paused:
+        while (client.writing_paused or connection.writing_paused) and not self._over:
             self._writable = asyncio.get_running_loop().create_future()
             await self._writable
+        if self._over:
+            return
         self._begun, self._status = True, head.status
         answer = switch_head(head, self.request.id, self._incoming, admission) + body
         outside, inside = client.transport, connection.transport
@@ -394,6 +388,7 @@ class Exchange:
 
     def _account(self, route: str, status: int) -> None:
         self._over = True
+        self._wake()
         metrics, seconds = self._handler.metrics, perf_counter() - self._started
         metrics.finished(route, self.request.method, status, seconds)
         self._handler.log.finished(self.request, route, status, seconds)

@@ -84,6 +84,7 @@ class RequestParser:
         "_body_skipped",
         "_current",
         "_headers",
+        "_in_head",
         "_known",
         "_limits",
         "_llhttp",
@@ -106,6 +107,7 @@ class RequestParser:
         self._current: Incoming | None = None
         self._progress = False
         self._body_skipped = False
+        self._in_head = False
         # The most of `pending` that may have come before, in one piece with the start of a head.
         self._others = 0
         self.pending = 0
@@ -135,7 +137,7 @@ class RequestParser:
         if self.rest is not None:
             self.rest += data
             return
-        first = not self.pending and self._current is None and len(data) <= _LONGEST_RECURRING
+        first = not (self.pending or self.arrived or self._current) and len(data) <= _LONGEST_RECURRING
         if first and (known := self._known.get(data)) is not None:
             # llhttp would say of these bytes what it said before: between two messages it has no memory.
             self.arrived.append(known)
@@ -147,10 +149,10 @@ class RequestParser:
         except httptools.HttpParserError as error:
             self.fail(_denial(error))
             return
-        if first and len(self.arrived) == 1 and not self._target:
+        if first and len(self.arrived) == 1 and not self._in_head:
             self._remember(data, self.arrived[0])
         if self._progress:
-            self.pending = self._others = len(data) if self._target else 0
+            self.pending = self._others = len(data) if self._in_head else 0
         elif self.pending - self._others > self._limits.head_size:
             self.fail(LimitExceeded("head_size"))
         elif len(self._headers) > self._limits.header_count:
@@ -158,7 +160,8 @@ class RequestParser:
 
     def _remember(self, data: bytes, incoming: Incoming) -> None:
         """Know a head again that was all there was, and that nothing can follow but another head."""
-        if incoming.complete and incoming.keep_alive and not (incoming.has_body or incoming.upgrade):
+        whole = incoming.complete and not (incoming.has_body or incoming.upgrade)
+        if whole and incoming.keep_alive and incoming.headers:
             incoming.recurs = True
             self._known.put(data, incoming)
 
@@ -217,6 +220,9 @@ class RequestParser:
 
     # What llhttp calls: their names are httptools' ------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        self._in_head = True
+
     def on_url(self, part: bytes) -> None:
         if self._current is None:
             self._target += part
@@ -231,6 +237,7 @@ class RequestParser:
                 raise LimitExceeded("field_size")
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
         if self._current is not None:
             return
         llhttp, headers = self._llhttp, self._headers

@@ -16,6 +16,8 @@ from gateway.core.upgrades import offered
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_INTERIM_RESPONSES: Final = 32
+_LONGEST_RECURRING: Final = 4 * 1024
+"""Bytes of a head that is remembered."""
 
 
 class ResponseHead(NamedTuple):
@@ -105,7 +107,7 @@ class ResponseParser:
         """Know a head again that came alone, with the whole of a body whose length it tells."""
         if self._known is None or not (self.clean and self.reusable) or len(self.heads) != 1:
             return
-        if self.heads[0].length is not None:
+        if self.heads[0].length is not None and len(head) <= _LONGEST_RECURRING:
             self._known.put(head, self.heads[0])
 
     def _recall(self, data: bytes) -> bytes | None:

@@ -2,16 +2,28 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
+from gateway.core.lru import LRU
+from gateway.core.reasons import Denial
+from gateway.proxy import client as room
+from gateway.proxy.client import ClientConnection
+from gateway.proxy.limits import Limits, Lookout
+from gateway.proxy.request_parser import Incoming
+from gateway.telemetry.metrics import Limit
 from tests.harness import House
-from tests.sockets import OK, Exchange, RawClient, request_bytes
+from tests.sockets import OK, Exchange, RawClient, Received, request_bytes
 
 session = pytest.mark.asyncio(loop_scope="session")
 
 BLOCK = bytes(range(256)) * 192
 POST = request_bytes("POST", "/public/post", b"Content-Length: 6")
+
+
+def has(requests: list[Received], number: int) -> bool:
+    return len(requests) == number
 
 
 async def true(condition: Callable[[], bool]) -> bool:
@@ -51,7 +63,7 @@ async def test_a_body_behind_responses_that_nobody_takes_is_read_once_they_are_t
         while len(requests) == sent:
             await client.send(POST + b"abc")
             sent += 1
-            if await true(lambda sent=sent: len(requests) == sent):
+            if await true(partial(has, requests, sent)):
                 await client.send(b"def")
                 assert await true(lambda: len(requests[-1].body) == 6)
         reading(client, on=True)
@@ -149,3 +161,132 @@ async def test_a_connection_that_was_reset_while_nothing_was_read_is_forgotten(h
             return
         await asyncio.sleep(0.02)
     pytest.fail("the connection stays")
+
+
+# What buffers of sockets hide ----------------------------------------------------------------------
+
+
+class Stuck(asyncio.Transport):
+    """A connection whose client takes as much as it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unsent = 0
+        self.ended: list[str] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.unsent += len(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended.append("eof")
+
+    def close(self) -> None:
+        self.ended.append("close")
+
+    def abort(self) -> None:
+        self.ended.append("abort")
+
+    def is_closing(self) -> bool:
+        return bool({"close", "abort"} & set(self.ended))
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+class Answering:
+    """An exchange that answers at once."""
+
+    def __init__(self, client: ClientConnection, *, keep_alive: bool) -> None:
+        self.client = client
+        self.keep_alive = keep_alive
+
+    def begin(self) -> None:
+        self.client.write(b"response")
+        self.client.finished(keep_alive=self.keep_alive)
+
+    def body_arrived(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def client_left(self) -> None: ...
+    def cut(self) -> None: ...
+
+
+class Hall:
+    """A house with one connection."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.limits = Limits(header_timeout=0.1, rate_grace=0.1, response_min_rate=1000)
+        self.lookout = Lookout(loop, self.limits.look_every)
+        self.known_heads: LRU[bytes, Incoming] = LRU(10)
+        self.draining = False
+        self.refused: list[Denial] = []
+        self.exceeded: list[Limit] = []
+        self.transport = Stuck()
+        self.client = ClientConnection(self, loop)
+        self.client.connection_made(self.transport)
+
+    def enter(self, connection: ClientConnection, transport: asyncio.Transport) -> bool:  # noqa: ARG002
+        return True
+
+    def leave(self, connection: ClientConnection) -> None: ...
+
+    def exchange(self, connection: ClientConnection, incoming: Incoming) -> Answering:
+        return Answering(connection, keep_alive=connection.stays(incoming))
+
+    def refuse(self, connection: ClientConnection, denial: Denial) -> None:  # noqa: ARG002
+        self.refused.append(denial)
+
+    def count(self, limit: Limit) -> None:
+        self.exceeded.append(limit)
+
+    def cut_off(self, connection: ClientConnection, limit: Limit) -> None:
+        self.exceeded.append(limit)
+        connection.connection_lost(None)
+
+
+GET = request_bytes("GET", "/")
+
+
+async def test_the_last_response_must_be_taken_too() -> None:
+    hall = Hall()
+    hall.client.data_received(GET)
+    hall.transport.unsent = 0
+    await asyncio.sleep(0.1)
+    hall.client.data_received(request_bytes("GET", "/", b"Connection: close"))
+    assert hall.transport.ended == ["close"]
+    await asyncio.sleep(0.4)
+    assert hall.exceeded == ["response_min_rate"]
+
+
+async def test_a_client_that_takes_its_response_is_not_hurried_by_its_body(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "LINGERING_SECONDS", 0.01)
+    hall = Hall()
+    hall.client.data_received(POST)
+    await asyncio.sleep(0.05)
+    assert hall.transport.ended == ["eof"]
+    hall.transport.unsent = 0
+    await asyncio.sleep(0.05)
+    assert hall.transport.ended == ["eof", "abort"]
+
+
+async def test_a_head_that_nobody_reads_on_is_not_slow() -> None:
+    hall = Hall()
+    hall.client.pause_writing()
+    hall.client.data_received(GET + GET[:-5])
+    await asyncio.sleep(0.3)
+    hall.client.resume_writing()
+    hall.client.data_received(GET[-5:])
+    assert hall.transport.unsent == 2 * len(b"response")
+    assert hall.refused == []

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.lru import LRU
 from gateway.core.model import Header
 from gateway.proxy.limits import LimitExceeded, Limits
-from gateway.proxy.request_parser import RequestParser
+from gateway.proxy.request_parser import Incoming, RequestParser
 
 SMALL = Limits(head_size=400, header_count=5, field_size=100, target_length=60)
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -174,6 +175,77 @@ def test_the_framing_of_a_body() -> None:
     ]
 
 
+# Heads that come again -----------------------------------------------------------------------------
+
+
+def known(*pieces: bytes) -> tuple[LRU[bytes, Incoming], RequestParser]:
+    """Return the heads that are known once these pieces have come on one connection."""
+    heads: LRU[bytes, Incoming] = LRU(100)
+    parser = RequestParser(SMALL, heads)
+    for piece in pieces:
+        parser.feed(piece)
+    return heads, parser
+
+
+def test_a_head_that_comes_again_is_the_same() -> None:
+    heads, _ = known(GET)
+    parser = RequestParser(SMALL, heads)
+    assert read(parser, [GET]) == requests(GET)
+    assert parser.arrived[0] is heads.get(GET)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        pytest.param(GET + b"PROP", id="the-start-of-a-method-behind-it"),
+        pytest.param(GET + b"GET /", id="the-start-of-a-target-behind-it"),
+        pytest.param(GET + GET, id="two"),
+        pytest.param(post(b"abc"), id="body"),
+        pytest.param(post(b"abc")[:-1], id="half-a-body"),
+        pytest.param(CHUNKED, id="body-to-come"),
+        pytest.param(UPGRADE, id="upgrade"),
+        pytest.param(b"GET /x HTTP/1.1\r\nConnection: close\r\n\r\n", id="close"),
+        pytest.param(b"GET /x HTTP/1.1\r\nbad name: a\r\n\r\n", id="error"),
+        pytest.param(GET[:-1], id="half-a-head"),
+    ],
+)
+def test_what_says_more_or_less_than_one_head_is_not_known(piece: bytes) -> None:
+    heads, _ = known(piece)
+    assert len(heads) == 0
+
+
+@pytest.mark.parametrize("before", [b"PROP", b"\r\n", GET, GET + b"PROP", CHUNKED + b"3\r\nabc", UPGRADE])
+def test_what_came_in_two_pieces_is_not_known_by_the_second(before: bytes) -> None:
+    heads, _ = known(before, b"PATCH /x HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert heads.get(b"PATCH /x HTTP/1.1\r\nHost: a\r\n\r\n") is None
+
+
+@pytest.mark.parametrize("piece", [b"\r\n", b"PROP", b"G"])
+def test_what_comes_behind_a_request_that_waits_is_no_head(piece: bytes) -> None:
+    heads, _ = known(GET, piece)
+    assert heads.get(piece) is None
+
+
+@given(st.lists(STREAMS, min_size=1, max_size=3), st.data())
+def test_knowing_heads_makes_no_difference(streams: list[bytes], data: st.DataObject) -> None:
+    heads: LRU[bytes, Incoming] = LRU(100)
+    for stream in [*streams, *streams]:
+        cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=6)) | {0, len(stream)})
+        pieces = [stream[start:end] for start, end in pairwise(cuts)]
+        assert taken(RequestParser(SMALL, heads), pieces) == taken(RequestParser(SMALL), pieces)
+
+
+def taken(parser: RequestParser, pieces: list[bytes]) -> list[Read]:
+    """Take each request as soon as it is whole, as a connection does."""
+    found: list[Read] = []
+    for piece in pieces:
+        parser.feed(piece)
+        if all(incoming.complete or incoming.error for incoming in parser.arrived):
+            found += read(parser, [])
+            parser.arrived.clear()
+    return found + read(parser, [])
+
+
 # Bodies --------------------------------------------------------------------------------------------
 
 
@@ -182,11 +254,9 @@ def test_a_body_is_taken_as_it_comes() -> None:
     parser.feed(post(b"abcdef")[:-4])
     (incoming,) = parser.arrived
     assert (incoming.take(), incoming.received, incoming.complete) == ([b"ab"], 2, False)
-    assert parser.in_body
     parser.feed(b"cd")
     parser.feed(b"ef" + GET)
     assert (incoming.take(), incoming.take(), incoming.complete) == ([b"cd", b"ef"], [], True)
-    assert not parser.in_body
     assert len(parser.arrived) == 2
 
 
@@ -266,7 +336,7 @@ def test_every_limit_holds_wherever_a_head_is_cut(limit: str, before: bytes) -> 
 def test_a_head_at_a_limit_passes_wherever_it_is_cut(limit: str, before: bytes) -> None:
     stream = before + MODEST[limit]
     for cut in range(len(stream)):
-        found = requests(stream[:cut], stream[cut:])
+        found = requests(stream[:cut], stream[cut : cut + 1], stream[cut + 1 :])
         assert [incoming.error for incoming in found] == [None] * (1 + bool(before)), cut
     assert len(requests(*octets(stream))) == 1 + bool(before)
 
@@ -336,7 +406,7 @@ def test_what_follows_a_request_for_another_protocol_waits() -> None:
     parser = RequestParser(SMALL)
     (incoming,) = read(parser, [UPGRADE + b"\0\1", b"\2", GET])
     assert (incoming.upgrade, incoming.complete, incoming.error) == (True, True, None)
-    assert parser.rest == b"\0\1\2" + GET
+    assert bytes(parser.rest or b"") == b"\0\1\2" + GET
     assert parser.pending == 0
 
 
@@ -379,4 +449,4 @@ def test_nothing_behind_connect_is_http() -> None:
     parser = RequestParser(SMALL)
     (incoming,) = read(parser, [b"CONNECT a:22 HTTP/1.1\r\nHost: a:22\r\n\r\n" + GET])
     assert (incoming.method, incoming.target, incoming.complete) == ("CONNECT", "a:22", True)
-    assert parser.rest == GET
+    assert bytes(parser.rest or b"") == GET

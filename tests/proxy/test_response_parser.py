@@ -415,3 +415,10 @@ def test_a_parser_that_knew_a_head_reads_the_next_response() -> None:
         parser.expect(bodiless=False)
     heads, body = feed(parser, [CHUNKED, CHUNKS])
     assert (heads[0].chunked, body, parser.complete) == (True, CHUNKS, True)
+
+
+def test_a_long_head_is_not_kept() -> None:
+    known: LRU[bytes, ResponseHead] = LRU(10)
+    long = b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 5000 + b"\r\nContent-Length: 0\r\n\r\n"
+    feed(ResponseParser(bodiless=False, known=known), [long])
+    assert len(known) == 0
