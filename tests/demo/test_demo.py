@@ -215,7 +215,7 @@ async def _until(client: ClientSession, demo: _Demo, token: str, status: int) ->
         await asyncio.sleep(0.1)
 
 
-async def test_revocation_that_another_program_sets_in_redis_is_honoured_at_once(
+async def test_revocation_that_another_program_sets_in_redis_is_honoured(
     demo: _Demo, client: ClientSession
 ) -> None:
     token = await _token(client, demo, "member")
@@ -224,7 +224,11 @@ async def test_revocation_that_another_program_sets_in_redis_is_honoured_at_once
     jti = orjson.loads(base64.urlsafe_b64decode(payload + "=="))["jti"]
     async with Redis.from_url(demo.places["redis"]) as redis:
         await redis.set(f"gateway:revoked:jti:demo:{jti}", "")
-    response, document = await _get(client, demo, "/echo/x", token)
+    async with asyncio.timeout(2):
+        # Redis tells of it within milliseconds, by another connection than this one.
+        while (answer := await _get(client, demo, "/echo/x", token))[0].status == 200:  # noqa: ASYNC110 -- of another process
+            await asyncio.sleep(0.01)
+    response, document = answer
     assert (response.status, document["code"]) == (401, "token_revoked")
 
 
