@@ -33,6 +33,7 @@ from gateway.pipeline import Pipeline, TokenVerifier
 from gateway.proxy.certificate import Certificate
 from gateway.proxy.handler import ProxyHandler
 from gateway.proxy.listener import FrontListener
+from gateway.proxy.live import LiveConnections
 from gateway.proxy.responses import Responder
 from gateway.proxy.server import Front
 from gateway.proxy.upstream import Upstreams
@@ -164,7 +165,10 @@ async def serve(
         runner = await _serve_admin(listeners.admin, admin, stack)
         responder = Responder(settings.errors.detail)
         log = logs.RequestLog(access=settings.log.access, subjects=settings.log.subjects)
-        handler = ProxyHandler(pipeline, upstreams, headers, responder, metrics, log)
+        live = LiveConnections(pipeline, local, metrics, log, clock=time.time)
+        stack.push_async_callback(live.close)
+        stack.callback(invalidation.subscribe(live.changed))
+        handler = ProxyHandler(pipeline, upstreams, headers, responder, metrics, log, live)
         limits = translation.limits(settings.server.limits)
         server = Front(handler, limits=limits, exempt=headers.trusts)
         front = await FrontListener.open(server, listeners.front, certificate)

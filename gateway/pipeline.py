@@ -121,8 +121,7 @@ class TokenVerifier:
             raise Denial(SIGNATURE_INVALID, issuer=issuer.name)
         claims = claim_rules.verify(token.payload, issuer, self._clock())
 
-        expires_at = None if claims.expires_at is None else claims.expires_at + issuer.leeway
-        self._remembered.put(hashlib.sha256(raw).digest(), _Remembered(claims, key, expires_at))
+        self._remembered.put(hashlib.sha256(raw).digest(), _Remembered(claims, key, claims.good_until))
         return claims
 
     async def _key(self, issuer: Issuer, token: UnverifiedToken) -> VerificationKey:
@@ -185,6 +184,17 @@ class Pipeline:
         except Denial as denial:
             denial.route = route
             raise
+
+    async def recheck(self, route: Route, claims: Claims) -> Resolution:
+        """Settle once more that a token's user may use a route, as for a new request.
+
+        The token itself is not looked at. Raises `Denial`.
+        """
+        resolution = self._directory.recall(claims)
+        if resolution is None:
+            resolution = await self._resolve(claims)
+        _check(route, claims, resolution)
+        return resolution
 
     def _reading(self, request: Request) -> "_Reading":
         """Read a head, or remember what it says: nothing of that depends on anything but its bytes."""

@@ -45,6 +45,7 @@ def route(route: model.Route, body_size: int) -> Route:
         tunnel_timeout=route.tunnel_timeout,
         strip_prefix=route.strip_prefix or "",
         max_body=body_size if route.max_body is None else route.max_body,
+        close_on_revocation=route.close_on_revocation,
     )
 
 

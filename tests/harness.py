@@ -223,6 +223,8 @@ def configuration(
             ),
             route("untunnelled", "/untunnelled/**", auth="none", upgrade=[]),
             route("any-protocol", "/any-protocol/**", auth="none", upgrade=["*"]),
+            route("switched", "/switched/**", upgrade=["*"]),
+            route("unwatched", "/unwatched/**", close_on_revocation=False),
             route("brief", "/brief/**", auth="none", tunnel_timeout="300ms"),
             route("orders", "/orders/**", require={"scopes": ["orders:read"]}),
             route("tenant", "/tenant/**", require={"tenant": "acme"}),

@@ -242,6 +242,8 @@ class Invalidation:
         if trusted and not self._local.is_open:
             self._local.open()
             log.info("local_tier_trusted")
+            # What came unheard until here may have changed anything.
+            self.tell()
         elif not trusted and self._local.is_open:
             self._local.close()
             log.warning("local_tier_not_trusted")

@@ -11,8 +11,9 @@ no store can be asked. A change that is heard of drops that too.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final, TypeAlias
 
 from gateway.backends.revocations import Revocations, hits
@@ -30,6 +31,8 @@ IdentityKey: TypeAlias = tuple[str, str]
 """`iss` and `sub`."""
 TokenKey: TypeAlias = tuple[str, str]
 """The issuer's name and the `jti`."""
+Changeable: TypeAlias = str | tuple[str, str]
+"""What a change is of: an identity, a token, a user's id or an issuer's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class LocalTier:
         self._issuers: dict[str, tuple[float, float | None]] = {}
         """Issuer name → until when it is known, from which instant on its tokens count."""
         # Keys of different kinds may be equal: that voids a ticket too many, and no harm is done.
-        self._dropped: LRU[str | tuple[str, str], int] = LRU(_DROPS)
+        self._dropped: LRU[Changeable, int] = LRU(_DROPS)
         self._changes = 0
         self._flushed = 0
         self._told_apart = 0
@@ -74,6 +77,11 @@ class LocalTier:
     @property
     def is_open(self) -> bool:
         return self._open
+
+    @property
+    def trusted(self) -> bool:
+        """Whether every change so far has been heard of."""
+        return self._clock() < self._proven_until
 
     @property
     def users(self) -> int:
@@ -122,11 +130,26 @@ class LocalTier:
         """Return what a read needs to fill the tier, to be taken before any store is asked."""
         return self._changes
 
+    def concerns(self, claims: Claims, user: User | None) -> list[Changeable]:
+        """Return all whose changes concern a token and its user."""
+        keys: list[Changeable] = [(claims.issuer, claims.subject), claims.issuer_name]
+        if user is not None:
+            keys.append(user.id)
+        if claims.jti is not None:
+            keys.append((claims.issuer_name, claims.jti))
+        return keys
+
     def last_change(self, claims: Claims) -> Ticket:
         """Return the ticket before which nothing that was read of this token and its user counts."""
         known = self._users.get((claims.issuer, claims.subject))
-        keys = _keys(claims, None if known is None else known.answer.user)
-        return max(self._told_apart, *(self._dropped.get(key) or 0 for key in keys))
+        keys = self.concerns(claims, None if known is None else known.answer.user)
+        return max(self._told_apart, *(self._dropped.peek(key) or 0 for key in keys))
+
+    def changed_since(self, ticket: Ticket) -> Set[Changeable] | None:
+        """Return all whose changes were heard of since a ticket was taken; None: it may be anybody."""
+        if ticket < self._flushed or ticket < self._told_apart:
+            return None
+        return {key for key, _ in takewhile(lambda entry: entry[1] > ticket, self._dropped.newest())}
 
     def learn(self, ticket: Ticket, claims: Claims, user: User | None, stored_at: float) -> None:
         """Take note of what Postgres said at `stored_at`, as last known and no more."""
@@ -164,7 +187,7 @@ class LocalTier:
     def _void(self, ticket: Ticket, claims: Claims, user: User | None) -> bool:
         """Tell whether anything of a token and its user was dropped since the ticket was taken."""
         return ticket < self._told_apart or any(
-            ticket < (self._dropped.get(key) or 0) for key in _keys(claims, user)
+            ticket < (self._dropped.peek(key) or 0) for key in self.concerns(claims, user)
         )
 
     def _put(self, entry: _Entry) -> None:
@@ -236,7 +259,7 @@ class LocalTier:
         self._proven_until = -math.inf
         self.flush()
 
-    def _drop(self, key: str | tuple[str, str]) -> None:
+    def _drop(self, key: Changeable) -> None:
         self._changes += 1
         evicted = self._dropped.put(key, self._changes)
         if evicted is not None:
@@ -257,16 +280,6 @@ class LocalTier:
             self._identities[user.id] = left
         else:
             self._identities.pop(user.id, None)
-
-
-def _keys(claims: Claims, user: User | None) -> list[str | tuple[str, str]]:
-    """Name all whose changes concern a token."""
-    keys: list[str | tuple[str, str]] = [(claims.issuer, claims.subject), claims.issuer_name]
-    if user is not None:
-        keys.append(user.id)
-    if claims.jti is not None:
-        keys.append((claims.issuer_name, claims.jti))
-    return keys
 
 
 def _answer(user: User | None) -> Resolution:

@@ -71,6 +71,7 @@ def verify(payload: Mapping[str, JSON], issuer: Issuer, now: float) -> Claims:
         scopes=_words(payload, issuer.claims.scopes, issuer),
         roles=_words(payload, issuer.claims.roles, issuer),
         payload=payload,
+        leeway=issuer.leeway,
     )
 
 

@@ -1,7 +1,7 @@
 """A bounded map that forgets what was used least recently."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -27,6 +27,14 @@ class LRU(Generic[K, V]):
         if value is not None:
             self._entries.move_to_end(key)
         return value
+
+    def peek(self, key: K) -> V | None:
+        """Read an entry, which becomes no more recent by it."""
+        return self._entries.get(key)
+
+    def newest(self) -> Iterator[tuple[K, V]]:
+        """Return all entries, the most recent first."""
+        return reversed(self._entries.items())
 
     def put(self, key: K, value: V) -> V | None:
         """Store a value; returns the one that had to make room for it, if any had to."""

@@ -109,10 +109,17 @@ class Claims:
     roles: tuple[str, ...]
     payload: Mapping[str, JSON]
     """Every claim as the token carried it."""
+    leeway: float = 0.0
+    """How far the issuer's clock and ours may differ."""
 
     @property
     def identity(self) -> Identity:
         return Identity(self.issuer, self.subject)
+
+    @property
+    def good_until(self) -> float | None:
+        """When the token expires, leeway included; None when it never does."""
+        return None if self.expires_at is None else self.expires_at + self.leeway
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +168,8 @@ class Route:
     """The first segments of `path`, without which it is forwarded."""
     max_body: int = 1024**3
     """The most bytes that a request's body may have."""
+    close_on_revocation: bool = True
+    """Whether what lasts, a tunnel or a response, ends when a new request of its caller would be refused."""
 
 
 class Request(NamedTuple):

@@ -46,6 +46,10 @@ class Responder:
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
         return status, head if head_only else head + body
 
+    def code(self, denial: Denial) -> str:
+        """Return the name of a denial's reason, as far as the client may know it."""
+        return _INVALID_TOKEN if self._hides(denial.reason) else denial.reason.code
+
     def _hides(self, reason: Reason) -> bool:
         return reason.concealed and self.detail == "generic"
 
@@ -56,7 +60,7 @@ class Responder:
     def _problem(self, denial: Denial, request_id: str) -> dict[str, str | int]:
         reason = denial.reason
         hidden = self._hides(reason)
-        code = _INVALID_TOKEN if hidden else reason.code
+        code = self.code(denial)
         title = _CONCEALED_TITLE if hidden else reason.title
         full = self.detail == "full"
         return {

@@ -10,7 +10,8 @@ from gateway.core.model import Request
 from gateway.core.reasons import Denial
 from gateway.pipeline import RECURRING_HEADS
 from gateway.proxy.client import ClientConnection
-from gateway.proxy.handler import Exchange, ProxyHandler
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.handler import ProxyHandler
 from gateway.proxy.limits import Clients, LimitExceeded, Limits, Lookout
 from gateway.proxy.request_parser import Incoming
 from gateway.telemetry.metrics import UNMATCHED, Limit

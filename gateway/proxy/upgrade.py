@@ -5,13 +5,18 @@ are replaced by two ends that know nothing of HTTP, and hear of it when their co
 """
 
 import asyncio
+import secrets
 from enum import StrEnum
 from typing import Final, Protocol
+
+from gateway.proxy.websocket import Frames, close_frame
 
 # Reading from one side stops above this many bytes that the other has not taken.
 _HIGH_WATER: Final = 64 * 1024
 # Once one side has ended, how long the other may be silent before it is cut off, in seconds.
 _WINDING_DOWN: Final = 60.0
+# How long a client and an upstream that have been told that it is over may take to close, in seconds.
+_FAREWELL: Final = 2.0
 # All ends read into the same bytes: an event loop fills them and hands them over in one step.
 _ARRIVALS: Final = memoryview(bytearray(64 * 1024))
 
@@ -23,6 +28,7 @@ class EndedBy(StrEnum):
     UPSTREAM = "upstream"
     IDLE = "idle"
     SHUTDOWN = "shutdown"
+    REVOCATION = "revocation"
 
 
 class TunnelObserver(Protocol):
@@ -51,10 +57,36 @@ class Tunnel:
         self.heard_at = self._loop.time()
         """When either side last sent something, on the loop's clock."""
 
-    async def run(self, to_client: bytes, to_upstream: bytes) -> EndedBy:
-        """Carry bytes until both connections are closed, those given first. When cancelled, cut both."""
+    def follow_frames(self) -> None:
+        """Take what passes for frames of WebSocket, so that `dismiss` can find the end of one."""
+        self._client.frames = Frames()
+        self._upstream.frames = Frames()
+
+    def dismiss(self, reason: str) -> bool:
+        """Tell both sides with close frames that it is over, which is soon; False: break it off.
+
+        A close frame can stand only between two frames (RFC 6455 §5.4), where there are frames at all. A
+        client that cannot get one must not take the end for one that its service wanted.
+        """
+        self._ended_by = self._ended_by or EndedBy.REVOCATION
+        if not self._client.may_be_told:
+            self._watch()
+            return False
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(_FAREWELL, self._cut)
+        self._client.part(close_frame(reason))
+        told = self._upstream.may_be_told
+        self._upstream.part(close_frame(reason, secrets.token_bytes(4)) if told else b"")
+        return True
+
+    async def run(self, to_client: bytes, to_upstream: bytes, *, head: bytes = b"") -> EndedBy:
+        """Carry bytes until both connections are closed, those given first. When cancelled, cut both.
+
+        `head` goes to the client before anything that belongs to the other protocol.
+        """
         try:
-            self._client.begin()
+            self._client.begin(head)
             self._upstream.begin()
             self._client.send(to_client)
             self._upstream.send(to_upstream)
@@ -86,6 +118,9 @@ class Tunnel:
             return
         self._timer = None
         self._ended_by = self._ended_by or EndedBy.IDLE
+        self._cut()
+
+    def _cut(self) -> None:
         self._client.transport.abort()
         self._upstream.transport.abort()
 
@@ -101,13 +136,18 @@ class _End(asyncio.BufferedProtocol):
         self._keeper = transport.get_protocol()
         self._finished = False
         self._error: Exception | None = None
+        self._parting = False
         self.transport = transport
         self.lost = False
+        self.frames: Frames | None = None
+        """What was sent to this side, if it is to be followed."""
 
-    def begin(self) -> None:
+    def begin(self, head: bytes = b"") -> None:
         """Take the transport over."""
         self.transport.set_protocol(self)
         self.transport.set_write_buffer_limits(high=_HIGH_WATER)
+        if head and not self.transport.is_closing():
+            self.transport.write(head)
 
     def give_back(self) -> None:
         """Let whoever held the transport hear of its end; cut it off if it has not come yet."""
@@ -119,8 +159,29 @@ class _End(asyncio.BufferedProtocol):
             self.transport.abort()
 
     def send(self, data: bytes) -> None:
-        if data and not self.transport.is_closing():
+        if data and not (self._parting or self.transport.is_closing()):
+            if self.frames is not None:
+                self.frames.feed(data)
             self.transport.write(data)
+
+    @property
+    def may_be_told(self) -> bool:
+        """True while a frame of ours can follow what was sent to this side."""
+        frames = self.frames
+        if frames is None or frames.closed or not frames.between:
+            return False
+        return not (self.other._finished or self.transport.is_closing())  # noqa: SLF001 -- of the same class
+
+    def part(self, last_word: bytes) -> None:
+        """Send no more than this, and wait for this side to close, whatever it says."""
+        if self.transport.is_closing():
+            return
+        self._parting = True
+        if last_word:
+            self.transport.write(last_word)
+        if not self._finished:
+            self.transport.resume_reading()
+        self.finish()
 
     def finish(self) -> None:
         """Tell this side that the other has finished sending; close it if it has finished as well."""
@@ -146,6 +207,8 @@ class _End(asyncio.BufferedProtocol):
         """Pass the end of one direction on; the other stays open, which TLS does not offer."""
         self._finished = True
         self._tunnel.ended(self._side)
+        if self._parting:
+            return False
         self.other.finish()
         stays = self.transport.can_write_eof() and not self.other.lost
         if self.other._finished:  # noqa: SLF001 -- of the same class
@@ -155,14 +218,15 @@ class _End(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self._error = exc
-        if exc is None:
-            self.other.transport.close()
-        else:
-            self.other.transport.abort()
+        if not self._parting:
+            if exc is None:
+                self.other.transport.close()
+            else:
+                self.other.transport.abort()
         self._tunnel.ended(self._side)
 
     def pause_writing(self) -> None:
-        if not (self.other._finished or self.other.transport.is_closing()):  # noqa: SLF001
+        if not (self._parting or self.other._finished or self.other.transport.is_closing()):  # noqa: SLF001 -- as above
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:

@@ -77,5 +77,7 @@ class Route(Section):
     """Protocols that a connection may be switched to; `*` any but HTTP itself, `[]` none."""
     tunnel_timeout: Timeout = duration("1h")
     """How long a WebSocket, or another switched connection, may be silent both ways."""
+    close_on_revocation: bool = True
+    """End streams, downloads and tunnels when the token expires or is revoked, or the user may not go on."""
     max_body: Size | None = None
     """The largest body of a request; a larger one gets 413. `null`: `server.limits.body_size`."""

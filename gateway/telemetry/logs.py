@@ -135,6 +135,21 @@ class RequestLog:
             request_id=request.id,
         )
 
+    def connection_closed(self, request: Request, denial: Denial, route: str) -> None:
+        """Log that what had been admitted was ended, and why it would not be admitted any more."""
+        self._logger.info(
+            "connection_closed",
+            reason=denial.reason.code,
+            route=route,
+            issuer=issuer_label(denial),
+            subject=self._subject(denial.subject),
+            tier=denial.tier,
+            detail=denial.detail,
+            method=request.method,
+            client=request.peer,
+            request_id=request.id,
+        )
+
     def limit_exceeded(self, limit: str, client: str) -> None:
         """Log that a client was cut off without an answer."""
         self._logger.warning("limit_exceeded", limit=limit, client=client)

@@ -176,6 +176,15 @@ class Metrics:
             "Switched connections that ended, by what ended them first.",
             ["upstream", "by"],
         )
+        self.live_connections = Gauge(
+            "gateway_live_connections",
+            "Responses and tunnels that last, and end when their caller may not go on.",
+        )
+        self.connections_closed = Counter(
+            "gateway_connections_closed",
+            "Responses and tunnels that were ended because their caller may not go on, by reason.",
+            ["route", "issuer", "reason"],
+        )
         self.dependency_up = Gauge(
             "gateway_dependency_up",
             "1 while a store answers, 0 while it does not; NaN before it has been asked.",
@@ -223,6 +232,10 @@ class Metrics:
         self.denials.inc((route, issuer, reason.code))
         if is_lookup_failure(reason):
             self.lookup_failures.inc((issuer, reason.code))
+
+    def connection_closed(self, denial: Denial, route: str) -> None:
+        """Count what had been admitted, and was ended by a denial that came later."""
+        self.connections_closed.inc((route, issuer_label(denial), denial.reason.code))
 
     def finished(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request; `status` 499 means that the client left before its response was whole."""

@@ -131,9 +131,11 @@ class TestTrust:
         await worker.trust()
         worker.fill()
         worker.invalidation.keys.lost("cut")
+        worker.invalidation.subscribe(worker.tell)
         worker.invalidation.keys.tracking()
         assert worker.trusted()
         assert not worker.knows()
+        assert worker.told == 1
 
     async def test_who_listens_again_must_join_again(self, worker: Worker) -> None:
         await worker.trust()

@@ -136,9 +136,13 @@ class TestTrust:
 
     def test_a_process_that_was_halted_does_not_answer_until_it_has_looked(self, memory: Memory) -> None:
         memory.fill()
+        trusted = [memory.tier.trusted]
         memory.now += LEASE
+        trusted.append(memory.tier.trusted)
         assert memory.tier.recall(claims()) is None
         memory.tier.prove()
+        trusted.append(memory.tier.trusted)
+        assert trusted == [True, False, True]
         assert memory.tier.recall(claims()) is not None
 
     def test_a_proof_does_not_open_a_closed_tier(self, memory: Memory) -> None:
@@ -231,6 +235,31 @@ class TestChanges:
         for change in changes:
             change()
             assert memory.tier.last_change(claims()) == memory.tier.ticket() > before
+
+    def test_who_was_concerned_since_a_ticket_is_named(self, memory: Memory) -> None:
+        tier = memory.tier
+        tier.forget_users(["early"])
+        ticket = tier.ticket()
+        assert tier.changed_since(ticket) == set()
+        tier.forget_identities([(ISS, "ann")])
+        tier.forget_tokens([("main", "token-1")])
+        # That somebody asks about a change makes it no later one.
+        tier.last_change(claims())
+        tier.forget_issuers(["other"])
+        changes = tier.changed_since(ticket)
+        assert changes == {(ISS, "ann"), ("main", "token-1"), "other"}
+        assert set(tier.concerns(claims(), ANN)) == {(ISS, "ann"), ("main", "token-1"), "main", ANN.id}
+        assert tier.changed_since(tier.ticket()) == set()
+
+    @pytest.mark.parametrize("why", ["flush", "forget_everything", "open", "close", "many"])
+    def test_it_may_have_been_anybody(self, memory: Memory, why: str) -> None:
+        ticket = memory.tier.ticket()
+        if why == "many":
+            memory.tier.forget_users(str(number) for number in range(10_001))
+        else:
+            getattr(memory.tier, why)()
+        assert memory.tier.changed_since(ticket) is None
+        assert memory.tier.changed_since(memory.tier.ticket()) == set()
 
 
 class TestLastKnown:

@@ -36,11 +36,13 @@ def test_good_claims_become_values() -> None:
     assert (read.audiences, read.jti, read.tenant) == ((AUDIENCE,), "j-1", "t")
     assert (read.scopes, read.roles) == (("orders:read", "orders:write"), ("admin", "owner"))
     assert (read.issued_at, read.expires_at) == (NOW, NOW + 300)
+    assert read.good_until == NOW + 300 + 30
     assert read.payload == token
 
 
 def test_what_is_not_there_is_nothing() -> None:
     read = verify(without(payload(), "iat"), MAIN, NOW)
+    assert verify(without(payload(), "exp"), LAX, NOW).good_until is None
 
     assert (read.jti, read.tenant, read.issued_at, read.scopes, read.roles) == (None, None, None, (), ())
 

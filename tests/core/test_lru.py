@@ -83,3 +83,12 @@ def test_shedding_ends_at_the_first_that_is_to_stay() -> None:
     assert [cache.get(key) for key in "abcd"] == [None, None, 9, 1]
     cache.shed(lambda _: True)
     assert len(cache) == 0
+
+
+def test_peeking_keeps_the_order_that_the_newest_come_in() -> None:
+    cache: LRU[str, int] = LRU(10)
+    for key, value in {"a": 1, "b": 2, "c": 3, "a ": 4}.items():
+        cache.put(key.strip(), value)
+    assert cache.peek("b") == 2
+    assert cache.peek("z") is None
+    assert list(cache.newest()) == [("a", 4), ("c", 3), ("b", 2)]

@@ -102,3 +102,17 @@ def test_a_missing_scope_is_named() -> None:
     assert challenge.endswith(
         b'error="insufficient_scope", error_description="%b", scope="a b"' % SCOPE_INSUFFICIENT.title.encode()
     )
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "code"),
+    [
+        (USER_SUSPENDED, "generic", "invalid_token"),
+        (USER_SUSPENDED, "full", "user_suspended"),
+        (TOKEN_EXPIRED, "generic", "token_expired"),
+    ],
+)
+def test_a_code_tells_no_more_than_the_client_may_know(
+    reason: Reason, detail: Literal["generic", "full"], code: str
+) -> None:
+    assert Responder(detail).code(Denial(reason)) == code

@@ -16,6 +16,7 @@ from websockets.exceptions import InvalidStatus
 
 from gateway.app import serve
 from gateway.proxy.upgrade import EndedBy, Tunnel
+from gateway.proxy.websocket import close_frame
 from gateway.settings import Settings
 from tests.harness import House, configuration, open_house, token
 from tests.sockets import Exchange, RawClient, RawUpstream, Response, request_bytes
@@ -690,6 +691,40 @@ def test_the_tunnel_over_tls(loop: Callable[[], asyncio.AbstractEventLoop], end:
             assert await client_reader.read() == back
             client_writer.close()
         assert await running == end
+        await asyncio.gather(client.lost.wait(), upstream.lost.wait())
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(asyncio.wait_for(run(), 10))
+
+
+@EVERY_LOOP
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_dismissal_on_every_event_loop(
+    loop: Callable[[], asyncio.AbstractEventLoop], tls: bool, busy: bool, tmp_path: Path
+) -> None:
+    async def run() -> None:
+        client, client_reader, client_writer = await _pair(tmp_path if tls else None)
+        upstream, upstream_reader, upstream_writer = await _pair()
+        assert client.transport is not None
+        assert upstream.transport is not None
+        tunnel = Tunnel(client.transport, upstream.transport, idle_timeout=10)
+        tunnel.follow_frames()
+        running = asyncio.create_task(tunnel.run(b"\x81\x01a", b"", head=b"head"))
+        assert await client_reader.readexactly(7) == b"head\x81\x01a"
+        if busy:
+            # Frames without end, which nobody reads.
+            client_writer.write(b"\x82\x80mask" * MEGABYTE)
+            await asyncio.sleep(0.1)
+        assert tunnel.dismiss("token_expired")
+        upstream_writer.write(b"\x81\x04late")
+        assert await client_reader.read() == close_frame("token_expired")
+        if not busy:
+            told = await upstream_reader.readexactly(21)
+            assert told == close_frame("token_expired", told[2:6])
+        client_writer.transport.abort()
+        upstream_writer.transport.abort()
+        assert await asyncio.wait_for(running, 5) is EndedBy.REVOCATION
         await asyncio.gather(client.lost.wait(), upstream.lost.wait())
 
     with asyncio.Runner(loop_factory=loop) as runner:

@@ -1,0 +1,400 @@
+"""The data plane's way with one request: admit → forward → account for it.
+
+What can be settled at once is settled where the request arrives, without a task; what has to wait goes on
+as one. Request bodies are framed anew, because chunk extensions and trailers end here; response bodies
+pass as they stood on the wire, unless the client's HTTP version cannot read them.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from time import perf_counter
+from typing import Final
+
+from gateway.core.model import Admission, Request
+from gateway.core.reasons import INTERNAL_ERROR, UPSTREAM_PROTOCOL_ERROR, Denial
+from gateway.proxy.client import ClientConnection
+from gateway.proxy.connection import UpstreamConnection
+from gateway.proxy.handler import ProxyHandler
+from gateway.proxy.heads import interim_head, request_head, response_head, switch_head
+from gateway.proxy.limits import LimitExceeded
+from gateway.proxy.live import Lasting
+from gateway.proxy.request_parser import Incoming
+from gateway.proxy.response_parser import DecodingResponseParser, ResponseHead, ResponseParser
+from gateway.proxy.upgrade import EndedBy, Tunnel
+from gateway.proxy.upstream import Upstream
+from gateway.telemetry.metrics import UNMATCHED
+
+CLIENT_CLOSED_REQUEST: Final = 499
+"""Counted, never sent: the client left before its response was whole (nginx's number for it)."""
+# RFC 9110 §9.2.2: sending these twice does no more than sending them once.
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+
+
+class Exchange:
+    """One request, from its head to the last byte of its response."""
+
+    __slots__ = (
+        "_admission", "_begun", "_client", "_connection", "_forwarded_at", "_handler", "_incoming",
+        "_keep_alive", "_lasting", "_left", "_over", "_sending", "_started", "_status", "_task",
+        "_upstream", "_writable", "request",
+    )  # fmt: skip
+
+    def __init__(self, handler: ProxyHandler, client: ClientConnection, incoming: Incoming) -> None:
+        self._handler = handler
+        self._client = client
+        self._incoming = incoming
+        self._started = perf_counter()
+        self._admission: Admission | None = None
+        self._upstream: Upstream | None = None
+        self._connection: UpstreamConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._lasting: Lasting | None = None
+        self._forwarded_at = 0.0
+        self._left = 0
+        self._status = CLIENT_CLOSED_REQUEST
+        self._keep_alive = False
+        self._begun = False
+        self._sending = False
+        self._over = False
+        headers, peer = incoming.headers, client.peer
+        self.request = Request(
+            incoming.method or "UNKNOWN",
+            incoming.target,
+            headers,
+            peer,
+            client.scheme,
+            handler.headers.request_id(headers, peer) or f"{random.getrandbits(128):032x}",
+            incoming.upgrade and incoming.modern,
+            incoming.recurs,
+        )
+
+    # Admit ---------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Go as far as nothing has to be waited for, and on from there as a task."""
+        self._go(self._admit())
+
+    def _go(self, way: Coroutine[None, None, None]) -> None:
+        try:
+            way.send(None)
+        except StopIteration:
+            return
+        # It stands at an `asyncio.sleep(0)`, from where an event loop takes it on.
+        self._task = asyncio.get_running_loop().create_task(way)
+        if self._incoming.body:
+            self._client.stop_reading()
+
+    async def _admit(self) -> None:
+        try:
+            self._admission = admission = await self._handler.pipeline.admit(self.request)
+            self._handler.metrics.admitted(admission)
+            length, most = self._incoming.length, admission.route.max_body
+            if length is not None and length > most:
+                raise LimitExceeded("body_size", f"{length} bytes")
+            self._left = most
+            self._upstream = upstream = self._handler.upstreams[admission.route.upstream]
+            self._forwarded_at = perf_counter()
+            connection = upstream.take()
+            if connection is None:
+                await asyncio.sleep(0)
+                connection = await upstream.open()
+            self._send(admission, upstream, connection)
+        except Exception as error:  # noqa: BLE001 -- the one exit: a client never gets a traceback
+            self._refuse(error)
+
+    # Forward -------------------------------------------------------------------------------------
+
+    def _send(self, admission: Admission, upstream: Upstream, connection: UpstreamConnection) -> None:
+        self._connection, incoming = connection, self._incoming
+        head = request_head(admission, incoming, connection.owner.host)
+        connection.begin(head, self._parser(admission, connection), self)
+        if incoming.has_body:
+            self._sending = True
+            self._send_body(connection)
+        else:
+            connection.allow(upstream.response_timeout)
+
+    def _parser(self, admission: Admission, connection: UpstreamConnection) -> ResponseParser:
+        bodiless = admission.method == "HEAD"
+        if not self._incoming.modern:
+            return DecodingResponseParser(bodiless=bodiless)
+        parser, connection.spare = connection.spare, None
+        if parser is None:
+            known = self._handler.known_heads
+            return ResponseParser(bodiless=bodiless, upgrade=admission.upgrade, known=known)
+        parser.expect(bodiless=bodiless, upgrade=admission.upgrade)
+        return parser
+
+    def body_arrived(self) -> None:
+        """Hear that more of the request's body has come, its end, or its error."""
+        connection = self._connection
+        if self._sending and connection is not None:
+            self._send_body(connection)
+        elif connection is None:
+            # Nobody can take it yet.
+            self._client.stop_reading()
+
+    def _send_body(self, connection: UpstreamConnection) -> None:
+        incoming = self._incoming
+        if pieces := incoming.take():
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._left -= len(data)
+            if self._left < 0:
+                connection.fail(LimitExceeded("body_size", "more bytes came"))
+                return
+            connection.write(b"%x\r\n%b\r\n" % (len(data), data) if incoming.chunked else data)
+        connection.sent()
+        if incoming.error is not None:
+            connection.fail(incoming.error)
+        elif incoming.complete:
+            self._sending = False
+            self._client.go_on_reading()  # or nobody sees that it leaves
+            if incoming.chunked:
+                connection.write(b"0\r\n\r\n")
+            if self._upstream is not None:
+                # The upstream's time counts from the end of the request.
+                connection.allow(self._upstream.response_timeout)
+        elif connection.writing_paused:
+            self._client.stop_reading()
+        else:
+            self._client.go_on_reading()
+
+    def writable(self) -> None:
+        """Hear that the upstream takes more of the request."""
+        if self._sending:
+            self._client.go_on_reading()
+        self._wake()
+
+    # Respond -------------------------------------------------------------------------------------
+
+    def arrived(self, parser: ResponseParser, body: bytes) -> None:
+        """Pass on what has arrived of the response."""
+        try:
+            if not self._begun:
+                for head in parser.heads:
+                    body = self._pass_on(head, body)
+                parser.heads.clear()
+                if parser.begun and not parser.complete:
+                    self._last(self._break_off)
+            if body:
+                self._client.write(body)
+            if parser.complete and self._begun:
+                self._end()
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the exchange must end
+            self._refuse(error)
+
+    def _pass_on(self, head: ResponseHead, body: bytes) -> bytes:
+        """Return what the client gets of a head, with the body that has come behind it."""
+        modern = self._incoming.modern
+        if head.interim:
+            if modern:
+                self._client.write(interim_head(head))
+            return body
+        if head.status == 101:
+            self._go(self._switch(head, body))
+            return b""
+        self._begun = True
+        self._status = head.status
+        framed = head.length is not None or (head.chunked and modern)
+        self._keep_alive = framed and self._client.stays(self._incoming)
+        return response_head(head, self.request.id, modern=modern, keep_alive=self._keep_alive) + body
+
+    def _last(self, close: Callable[[Denial], None]) -> None:
+        """Go on only for as long as the caller would be admitted again."""
+        if self._admission is not None:
+            self._lasting = self._handler.live.watch(self.request, self._admission, self._started, close)
+
+    def pause(self) -> None:
+        """Hear that the client takes no more of the response for now."""
+        if self._connection is not None:
+            self._connection.pause_reading()
+
+    def resume(self) -> None:
+        if self._connection is not None:
+            self._connection.resume_reading()
+        self._wake()
+
+    def failed(self, denial: Denial) -> None:
+        """Hear that the response will not come to its end.
+
+        When an upstream closed a kept connection just as it was used, the request goes out once more on
+        a fresh one, if it has no body and is idempotent (RFC 9112 §9.3.1), and the budget allows it.
+        """
+        upstream, connection = self._upstream, self._connection
+        if self._begun:
+            self._end(denial)
+        elif (
+            upstream is not None
+            and connection is not None
+            and connection.reused
+            and not connection.answered
+            and denial.reason is UPSTREAM_PROTOCOL_ERROR
+            and not self._incoming.has_body
+            and self.request.method in _IDEMPOTENT
+            and upstream.may_retry("connection_closed")
+        ):
+            self._give_back()
+            self._go(self._repeat(upstream))
+        else:
+            self._refuse(denial)
+
+    async def _repeat(self, upstream: Upstream) -> None:
+        try:
+            await asyncio.sleep(0)
+            connection = await upstream.open(fresh=True)
+            if self._admission is not None:
+                self._send(self._admission, upstream, connection)
+        except Exception as error:  # noqa: BLE001 -- as in `_admit`
+            self._refuse(error)
+
+    # Switch protocols ----------------------------------------------------------------------------
+
+    async def _switch(self, head: ResponseHead, body: bytes) -> None:
+        try:
+            await self._tunnel(head, body)
+        except Exception as error:  # noqa: BLE001 -- as in `_admit`
+            self._refuse(error)
+
+    async def _tunnel(self, head: ResponseHead, body: bytes) -> None:
+        """Pass a 101 on, and make a tunnel of both connections until either side ends it."""
+        client, connection, upstream = self._client, self._connection, self._upstream
+        admission = self._admission
+        if connection is None or upstream is None or admission is None:
+            return
+        # What comes from here on is the other protocol's.
+        connection.pause_reading()
+        await asyncio.sleep(0)
+        while (client.writing_paused or connection.writing_paused) and not self._over:
+            self._writable = asyncio.get_running_loop().create_future()
+            await self._writable
+        if self._over:
+            return
+        self._begun, self._status = True, head.status
+        answer = switch_head(head, self.request.id, self._incoming, admission)
+        outside, inside = client.transport, connection.transport
+        if outside is None or inside is None:
+            client.write(answer + body)
+            self._end()
+            return
+        early = client.surrender()
+        connection.resume_reading()
+        tunnel = Tunnel(outside, inside, idle_timeout=admission.route.tunnel_timeout)
+
+        def dismiss(denial: Denial) -> None:
+            if not tunnel.dismiss(self._handler.responder.code(denial)):
+                client.break_off()
+
+        self._last(dismiss)
+        if self._lasting is not None and (admission.upgrade or b"").lower() == b"websocket":
+            tunnel.follow_frames()
+        self._handler.metrics.tunnel_opened(upstream.name)
+        ended_by = EndedBy.SHUTDOWN
+        try:
+            ended_by = await tunnel.run(body, early, head=answer)
+        finally:
+            self._handler.metrics.tunnel_ended(upstream.name, ended_by)
+            self._end()
+
+    def _wake(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    # Ends ----------------------------------------------------------------------------------------
+
+    def _end(self, broken: Denial | None = None) -> None:
+        """Account for a response that is whole, or that has broken off."""
+        upstream, admission = self._upstream, self._admission
+        if self._over or upstream is None or admission is None:
+            return
+        metrics, log, route = self._handler.metrics, self._handler.log, admission.route.name
+        if broken is not None:
+            self._keep_alive = False
+            log.broken(self.request, broken, route, upstream.name)
+            self._client.break_off()
+        # A client that exceeds a limit in the middle is no fault of the upstream.
+        if isinstance(broken, LimitExceeded):
+            metrics.limit_exceeded(broken.limit)
+            broken = None
+        metrics.relayed(upstream.name, perf_counter() - self._forwarded_at, broken=broken is not None)
+        self._give_back()
+        self._account(route, self._status)
+        self._client.finished(keep_alive=self._keep_alive)
+
+    def _break_off(self, _: Denial) -> None:
+        """End a response in the middle, as it may not go on, so that nobody takes it for whole."""
+        self._keep_alive = False
+        self._client.break_off()
+        self._end()
+
+    def _refuse(self, error: Exception) -> None:
+        """Answer, count and log a denial; a defect of ours is one too."""
+        denial = error if isinstance(error, Denial) else self._defect(error)
+        if self._over:
+            return
+        if self._begun:
+            self._end(denial)
+            return
+        handler, client, request = self._handler, self._client, self.request
+        if self._admission is not None:
+            denial.route, claims = self._admission.route, self._admission.claims
+            if claims is not None:
+                denial.issuer, denial.subject = claims.issuer_name, claims.subject
+        route = UNMATCHED if denial.route is None else denial.route.name
+        # What follows a CONNECT belongs to no request.
+        keep_alive = client.stays(self._incoming) and request.method != "CONNECT"
+        status, response = handler.responder.render(
+            denial, request.id, head_only=request.method == "HEAD", keep_alive=keep_alive
+        )
+        client.write(response)
+        if isinstance(denial, LimitExceeded):
+            handler.metrics.limit_exceeded(denial.limit)
+        handler.metrics.denied(denial, route)
+        handler.log.denied(request, denial, route, status)
+        self._give_back()
+        self._account(route, status)
+        client.finished(keep_alive=keep_alive)
+
+    def client_left(self) -> None:
+        """Hear that the client has gone: its upstream is told at once."""
+        if self._over:
+            return
+        if self._connection is not None:
+            self._connection.abort()
+        self._give_back()
+        route = UNMATCHED if self._admission is None else self._admission.route.name
+        self._account(route, CLIENT_CLOSED_REQUEST)
+        if self._task is not None:
+            self._task.cancel()
+
+    def cut(self) -> None:
+        """End at once, because the gateway does."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+        self._client.abort()
+
+    def _give_back(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None or self._upstream is None:
+            return
+        if self._sending:
+            # The upstream has answered without reading on, or will never get the rest.
+            self._sending = False
+            connection.abort()
+        self._upstream.release(connection)
+
+    def _account(self, route: str, status: int) -> None:
+        self._over = True
+        self._wake()
+        if self._lasting is not None:
+            self._handler.live.forget(self._lasting)
+        metrics, seconds = self._handler.metrics, perf_counter() - self._started
+        metrics.finished(route, self.request.method, status, seconds)
+        self._handler.log.finished(self.request, route, status, seconds)
+
+    def _defect(self, error: Exception) -> Denial:
+        self._handler.log.failed(self.request, error)
+        denial = Denial(INTERNAL_ERROR)
+        denial.__cause__ = error
+        return denial
