@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import body, idle, reload, start, throughput
+from bench import body, changes, cold, idle, reload, start, throughput, users
 from bench.processes import Cores, Refused
 from bench.programs import machine, versions
 from bench.report import Report, Target, show, write
@@ -27,6 +27,9 @@ class Measurement(StrEnum):
     IDLE = "idle"
     START = "start"
     RELOAD = "reload"
+    CHANGES = "changes"
+    USERS = "users"
+    COLD = "cold"
 
 
 def bench(
@@ -35,8 +38,8 @@ def bench(
         list[Measurement] | None, typer.Argument(help="What to measure; everything by default.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each proxy is measured, in turn.")] = 3,
-    seconds: Annotated[int, typer.Option(min=1, help="Load in each round of `throughput`.")] = 5,
-    connections: Annotated[int, typer.Option(min=1, help="Connections in `throughput`.")] = 32,
+    seconds: Annotated[int, typer.Option(min=1, help="Load in each round of `throughput`, `users`.")] = 5,
+    connections: Annotated[int, typer.Option(min=1, help="Connections of these and `cold`.")] = 32,
     json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write the results here, too.")] = None,
 ) -> None:
     """Measure the gateway beside nginx, HAProxy and Envoy, those of them that are installed."""
@@ -58,6 +61,11 @@ def bench(
         Measurement.IDLE: partial(idle.measure, console=console),
         Measurement.START: partial(start.measure, console=console, rounds=rounds),
         Measurement.RELOAD: partial(reload.measure, console=console),
+        Measurement.CHANGES: partial(changes.measure, console=console),
+        Measurement.USERS: partial(
+            users.measure, console=console, rounds=rounds, seconds=seconds, connections=connections
+        ),
+        Measurement.COLD: partial(cold.measure, console=console, rounds=rounds, connections=connections),
     }
     wanted = measurements or list(Measurement)
     reports = []

@@ -44,7 +44,7 @@ def measure(stage: Stage, console: Console, *, rounds: int) -> Report:
     port = free_port()
     runs: dict[tuple[str, Direction], list[_Run]] = {}
     with gateway.start() as own, start_nginx(stage, port, found("nginx"), upstream=stage.bulk) as peer:
-        token = stage.tokens.good[0]
+        token = stage.people.tokens[0]
         transfers: dict[Direction, _Transfer] = {"download": _download, "upload": _upload}
         proxies = ((GATEWAY, gateway.port, own), (NGINX, port, peer))
         for _, address, process in proxies:

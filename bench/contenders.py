@@ -12,14 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from bench.gateways import STUBBED_TITLE, Gateway
+from bench.gateways import Gateway
 from bench.processes import HOST, Process, Refused, free_port, status
 from bench.programs import PROGRAMS, path_of
+from bench.runs import Contender
 from bench.stage import USERS, Stage
 from bench.tokens import AUDIENCE, ISSUER
 
 NGINX: Final = "nginx, no auth"
 GATEWAY: Final = "gateway"
+GATEWAY_NEW_HEADS: Final = "gateway, every head its own"
 HAPROXY: Final = "HAProxy"
 ENVOY_CACHED: Final = "Envoy, token cache"
 ENVOY: Final = "Envoy, no cache"
@@ -128,15 +130,6 @@ static_resources:
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
-    """A proxy that runs."""
-
-    title: str
-    port: int
-    process: Process
-
-
-@dataclass(frozen=True, slots=True)
 class Missing:
     """A proxy that is not installed."""
 
@@ -154,19 +147,17 @@ def contenders(stage: Stage) -> Iterator[tuple[list[Contender], list[Missing]]]:
 
     Raises Refused when one does not start, or does not do its job.
     """
-    gateway = Gateway(stage, upstream=stage.upstream)
-    stubbed = Gateway(stage, upstream=stage.upstream, stubbed=True)
     with ExitStack() as stack:
-        running = [
-            Contender(GATEWAY, gateway.port, stack.enter_context(gateway.start())),
-            Contender(STUBBED_TITLE, stubbed.port, stack.enter_context(stubbed.start())),
-        ]
-        missing = []
+        running, missing = [], []
+        for title, new_heads in ((GATEWAY, False), (GATEWAY_NEW_HEADS, True)):
+            gateway = Gateway(stage, upstream=stage.upstream)
+            process = stack.enter_context(gateway.start())
+            running.append(Contender(title, gateway.port, process, gateway, new_heads))
         peers: list[tuple[str, str, Callable[[Stage, int, str], Process]]] = [
             (NGINX, "nginx", partial(start_nginx, upstream=stage.upstream)),
             (HAPROXY, "haproxy", _start_haproxy),
-            (ENVOY_CACHED, "envoy", partial(_start_envoy, cached=True)),
-            (ENVOY, "envoy", partial(_start_envoy, cached=False)),
+            (ENVOY_CACHED, "envoy", partial(start_envoy, cached=True)),
+            (ENVOY, "envoy", partial(start_envoy, cached=False)),
         ]
         for title, name, start in peers:
             program = path_of(name)
@@ -176,7 +167,7 @@ def contenders(stage: Stage) -> Iterator[tuple[list[Contender], list[Missing]]]:
             port = free_port()
             running.append(Contender(title, port, stack.enter_context(start(stage, port, program))))
         for contender in running:
-            contender.process.until(partial(_serves, contender, stage.tokens.good[0]))
+            contender.process.until(partial(serves, contender.port, stage.people.tokens[0]))
             _examine(contender, stage)
         yield running, missing
 
@@ -195,12 +186,13 @@ def _start_haproxy(stage: Stage, port: int, program: str) -> Process:
     return stage.run("haproxy", program, "-db", "-f", _written(stage, "haproxy.cfg", configuration))
 
 
-def _start_envoy(stage: Stage, port: int, program: str, *, cached: bool) -> Process:
+def start_envoy(stage: Stage, port: int, program: str, *, cached: bool) -> Process:
+    """Start an Envoy that verifies every token anew, or remembers those that it has verified."""
     name = "envoy-cached" if cached else "envoy"
     # Room for every token: the cache's own default is 100.
     cache = f"                  jwt_cache_config: {{jwt_cache_size: {2 * USERS}}}" if cached else ""
     configuration = _ENVOY.format(
-        host=HOST, port=port, upstream=stage.upstream, jwks=stage.jwks_file,
+        host=HOST, port=port, upstream=stage.upstream, jwks=stage.people.jwks_file,
         issuer=ISSUER, audience=AUDIENCE, cache=cache,
     )  # fmt: skip
     file = _written(stage, f"{name}.yaml", configuration)
@@ -215,14 +207,15 @@ def _written(stage: Stage, name: str, content: str) -> Path:
     return path
 
 
-def _serves(contender: Contender, token: str) -> bool:
-    return status(contender.port, token=token) == 200
+def serves(port: int, token: str) -> bool:
+    """Whether a proxy lets a token in."""
+    return status(port, token=token) == 200
 
 
 def _examine(contender: Contender, stage: Stage) -> None:
     if contender.title == NGINX:
         return
-    for what, token in (("no token", None), ("a forged token", stage.tokens.forged)):
+    for what, token in (("no token", None), ("a forged token", stage.forged)):
         answer = status(contender.port, token=token)
         if answer != 401:
             raise Refused(f"{contender.title} answered a request with {what} with {answer}, not 401")

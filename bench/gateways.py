@@ -1,65 +1,120 @@
-"""The gateway as it is run: the `gateway run` process, its configuration, and how to wait for it."""
+"""The gateway as it is run: the `gateway run` process, its configuration, and what it says of itself."""
 
-from pathlib import Path
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from http.client import HTTPConnection, HTTPException
 from typing import Final
 
-from bench.processes import HOST, Process, free_port, python, status
-from bench.stage import EMPTY_SCHEMA, Stage
-from bench.tokens import AUDIENCE, ISSUER
+from prometheus_client.parser import text_string_to_metric_families
+
+from bench.population import Population
+from bench.processes import HOST, Process, Refused, free_port, python, status
+from bench.sockets import listens
+from bench.stage import Stage
+from bench.tokens import AUDIENCE, ISSUER, ISSUER_NAME
 from gateway.core.model import JSON
 from gateway.demo.configuration import write
 
-STUBBED_TITLE: Final = "gateway, users in a dict"
+PREFIX: Final = "gateway:"
+"""Of all keys in Redis, where nothing else is said."""
+_WORKERS_SECONDS: Final = 5.0
+_REQUESTS_PER_CONNECTION: Final = 1_000_000_000
+"""As the peers allow them: a connection is not to end in the middle of a measurement."""
 
 
 class Gateway:
     """A gateway of a stage; `start` may be called again once the process has ended.
 
-    With `stubbed`, users come from a dict inside the process (bench/stubbed.py). Its stores are up,
-    and know none of the users: should the stub not be in place, nothing would pass.
+    `people` are its users, those of the stage if nobody else. Gateways with the same `prefix` share
+    what is in Redis. `local_ttl` is the setting, its default when None.
     """
 
-    def __init__(self, stage: Stage, *, upstream: int, workers: int = 1, stubbed: bool = False) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        *,
+        upstream: int,
+        workers: int = 1,
+        people: Population | None = None,
+        prefix: str = PREFIX,
+        local_ttl: str | None = None,
+    ) -> None:
         self.port = free_port()
         self.admin_port = free_port()
         self.config = stage.folder / f"gateway-{self.port}.yaml"
         self._stage = stage
-        self._stubbed = stubbed
-        self._upstream = upstream
-        self.configure(workers=workers)
-
-    def configure(self, *, workers: int) -> None:
-        """Write the configuration file."""
-        stage = self._stage
+        self._workers = workers
+        people = people or stage.people
         content: dict[str, JSON] = {
-            "server": {"listen": f"{HOST}:{self.port}", "workers": workers},
+            "server": {
+                "listen": f"{HOST}:{self.port}",
+                "workers": workers,
+                "limits": {"keepalive_requests": _REQUESTS_PER_CONNECTION},
+            },
             "admin": {"listen": f"{HOST}:{self.admin_port}"},
             "issuers": [
                 {
-                    "name": "bench",
+                    "name": ISSUER_NAME,
                     "issuer": ISSUER,
                     "audiences": [AUDIENCE],
-                    "algorithms": ["RS256"],
-                    "keys": {"jwks_file": str(stage.jwks_file)},
+                    "algorithms": [people.algorithm],
+                    "keys": {"jwks_file": str(people.jwks_file)},
                 }
             ],
-            "postgres": {"dsn": stage.postgres, "schema": EMPTY_SCHEMA if self._stubbed else "public"},
-            "redis": {"url": stage.redis, "prefix": "stubbed:" if self._stubbed else "gateway:"},
-            "upstreams": {"service": {"urls": [f"http://{HOST}:{self._upstream}"]}},
+            "postgres": {"dsn": stage.postgres, "schema": people.schema},
+            "redis": {"url": stage.redis, "prefix": prefix},
+            "cache": {} if local_ttl is None else {"local_ttl": local_ttl},
+            "upstreams": {"service": {"urls": [f"http://{HOST}:{upstream}"]}},
             "routes": [{"name": "all", "match": {"path": "/**"}, "upstream": "service"}],
         }
         write(self.config, content)
-
-    @property
-    def command(self) -> tuple[str | Path, ...]:
-        if self._stubbed:
-            return python("bench.stubbed", "run", "--config", self.config)
-        return python("gateway", "run", "--config", self.config)
 
     @property
     def ready(self) -> bool:
         """Whether it says that it takes requests and has all that it needs."""
         return status(self.admin_port, "/readyz") == 200
 
+    @property
+    def lookups(self) -> Counter[str]:
+        """How many look-ups of users each tier has answered so far. Raises Refused."""
+        counted: Counter[str] = Counter()
+        for labels, value in self._samples("gateway_user_lookups_total"):
+            counted[labels["tier"]] += int(value)
+        return counted
+
+    @property
+    def entries(self) -> Mapping[str, int]:
+        """How much each of its caches holds. Raises Refused."""
+        return {labels["cache"]: int(value) for labels, value in self._samples("gateway_cache_entries")}
+
+    def workers(self, process: Process) -> frozenset[int]:
+        """Return the process ids of its workers, once all are there. Raises Refused when they do not come."""
+        deadline = time.monotonic() + _WORKERS_SECONDS
+        while True:
+            workers = frozenset(pid for pid in process.children if listens(pid, self.port))
+            if len(workers) == self._workers:
+                return workers
+            if time.monotonic() > deadline:
+                raise Refused(f"{len(workers)} of {self._workers} workers listen")
+            time.sleep(0.05)
+
     def start(self) -> Process:
-        return self._stage.run(f"gateway-{self.port}", *self.command)
+        return self._stage.run(f"gateway-{self.port}", *python("gateway", "run", "--config", self.config))
+
+    def _samples(self, name: str) -> Iterator[tuple[Mapping[str, str], float]]:
+        connection = HTTPConnection(HOST, self.admin_port, timeout=5)
+        try:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+        except (OSError, HTTPException) as error:
+            raise Refused(f"the gateway does not tell its metrics: {error!r}") from error
+        finally:
+            connection.close()
+        for family in text_string_to_metric_families(text):
+            yield from ((sample.labels, sample.value) for sample in family.samples if sample.name == name)
+
+
+def share(lookups: Counter[str], tier: str) -> float:
+    """Return the part of the look-ups that a tier answered; 0 when there were none."""
+    return lookups[tier] / lookups.total() if lookups else 0.0

@@ -24,7 +24,8 @@ def measure(stage: Stage, console: Console) -> Report:
     """Let 10,000 connections make a request each, wait, and make another. Raises Refused."""
     _allow_files(CONNECTIONS + _SPARE_FILES)
     gateway = Gateway(stage, upstream=stage.upstream)
-    head = f"GET / HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {stage.tokens.good[0]}\r\n\r\n".encode()
+    token = stage.people.tokens[0]
+    head = f"GET / HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
     with gateway.start() as process, ExitStack() as stack:
         process.until(lambda: gateway.ready)
         before = process.resident_bytes

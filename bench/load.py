@@ -35,12 +35,18 @@ class Load:
 
 
 class Wrk:
-    """A load that has been started. `seconds` is its length; the tokens of the file are sent in turn."""
+    """A load that has been started. `seconds` is its length; the tokens of the file are sent in turn.
 
-    def __init__(self, port: int, tokens: Path, *, connections: int, seconds: int) -> None:
+    With `new_heads` no two requests have the same head: each has another query.
+    """
+
+    def __init__(
+        self, port: int, tokens: Path, *, connections: int, seconds: int, new_heads: bool = False
+    ) -> None:
         command = [
             found("wrk"), "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s",
             "--timeout", "5s", "--script", _SCRIPT, f"http://{HOST}:{port}/", "--", tokens,
+            *(["new"] if new_heads else []),
         ]  # fmt: skip
         self._process = subprocess.Popen(  # noqa: S603 -- our own arguments, no shell
             list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -14,7 +14,7 @@ from bench.gateways import Gateway
 from bench.load import Load, Wrk
 from bench.processes import Process, Refused
 from bench.report import Report, Target
-from bench.sockets import connections, listens
+from bench.sockets import connections
 from bench.stage import Stage
 
 CONNECTIONS: Final = 64
@@ -22,7 +22,6 @@ WORKERS: Final = 2
 _LOAD_SECONDS: Final = 8
 _LEAD_SECONDS: Final = 2.0
 """Load before something happens."""
-_WORKERS_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 60.0
 
 _Row: TypeAlias = dict[str, str | int | float]
@@ -59,11 +58,11 @@ def measure(stage: Stage, console: Console) -> Report:
 
 def _reload(stage: Stage, gateway: Gateway, process: Process) -> tuple[_Row, str, bool]:
     """SIGHUP: new workers take over, the old ones finish what they have."""
-    before = _workers(gateway, process)
+    before = gateway.workers(process)
     load = _under_load(stage, gateway, lambda: process.send(signal.SIGHUP))
     if not process.running:
         return _row("SIGHUP", load), "the gateway ended", False
-    after = _workers(gateway, process)
+    after = gateway.workers(process)
     if before & after:
         return _row("SIGHUP", load), f"{len(before & after)} of the workers are the old ones", False
     return _row("SIGHUP", load), f"failed: {load.failures_text}", load.failed == 0
@@ -71,7 +70,7 @@ def _reload(stage: Stage, gateway: Gateway, process: Process) -> tuple[_Row, str
 
 def _crash(stage: Stage, gateway: Gateway, process: Process) -> tuple[_Row, str, bool]:
     """SIGKILL of a worker: lost is what it held, and another one takes its place."""
-    victim = min(_workers(gateway, process))
+    victim = min(gateway.workers(process))
     held = 0
 
     def kill() -> None:
@@ -82,7 +81,7 @@ def _crash(stage: Stage, gateway: Gateway, process: Process) -> tuple[_Row, str,
         os.kill(victim, signal.SIGKILL)
 
     load = _under_load(stage, gateway, kill)
-    replaced = victim not in _workers(gateway, process)
+    replaced = victim not in gateway.workers(process)
     return (
         _row("SIGKILL", load),
         f"failed: {load.failures_text}; it held {held}",
@@ -92,7 +91,7 @@ def _crash(stage: Stage, gateway: Gateway, process: Process) -> tuple[_Row, str,
 
 def _stop(stage: Stage, gateway: Gateway, process: Process) -> tuple[_Row, str, bool]:
     """SIGTERM: what has been accepted is answered, then the process ends."""
-    with Clients(gateway.port, stage.tokens.good, CONNECTIONS) as clients:
+    with Clients(gateway.port, stage.people.tokens, CONNECTIONS) as clients:
         time.sleep(_LEAD_SECONDS)
         process.send(signal.SIGTERM)
         code = process.wait(_STOP_SECONDS)
@@ -115,20 +114,8 @@ def _gateway(stage: Stage) -> Iterator[tuple[Gateway, Process]]:
         yield gateway, process
 
 
-def _workers(gateway: Gateway, process: Process) -> frozenset[int]:
-    """Return the process ids of the workers, once all are there. Raises Refused when they do not come."""
-    deadline = time.monotonic() + _WORKERS_SECONDS
-    while True:
-        workers = frozenset(pid for pid in process.children if listens(pid, gateway.port))
-        if len(workers) == WORKERS:
-            return workers
-        if time.monotonic() > deadline:
-            raise Refused(f"{len(workers)} of {WORKERS} workers listen")
-        time.sleep(0.05)
-
-
 def _under_load(stage: Stage, gateway: Gateway, event: Callable[[], None]) -> Load:
-    wrk = Wrk(gateway.port, stage.tokens_file, connections=CONNECTIONS, seconds=_LOAD_SECONDS)
+    wrk = Wrk(gateway.port, stage.people.tokens_file, connections=CONNECTIONS, seconds=_LOAD_SECONDS)
     time.sleep(_LEAD_SECONDS)
     event()
     return wrk.result()

@@ -2,29 +2,48 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _ESTABLISHED: Final = "01"
 _LISTENING: Final = "0A"
 
 
+class _Socket(NamedTuple):
+    """A line of /proc/net/tcp."""
+
+    file: str
+    """As it appears among the open files of who holds it."""
+    port: int
+    peer_port: int
+    state: str
+
+
 def listens(pid: int, port: int) -> bool:
     """Whether the process has a socket listening on this port."""
-    return any(_sockets(pid, port, _LISTENING))
+    return any(socket.state == _LISTENING for socket in _sockets(pid, port))
 
 
 def connections(pid: int, port: int) -> int:
     """How many accepted, open connections to this port the process holds."""
-    return sum(1 for _ in _sockets(pid, port, _ESTABLISHED))
+    return len(list(clients(pid, port)))
 
 
-def _sockets(pid: int, port: int, state: str) -> Iterator[str]:
+def clients(pid: int, port: int) -> Iterator[int]:
+    """Tell the clients' ports of the accepted, open connections to this port that the process holds."""
+    return (socket.peer_port for socket in _sockets(pid, port) if socket.state == _ESTABLISHED)
+
+
+def _sockets(pid: int, port: int) -> Iterator[_Socket]:
     files = set(_open_files(pid))
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        socket = f"socket:[{fields[9]}]"
-        if fields[3] == state and int(fields[1].partition(":")[2], 16) == port and socket in files:
+        socket = _Socket(f"socket:[{fields[9]}]", _port(fields[1]), _port(fields[2]), fields[3])
+        if socket.port == port and socket.file in files:
             yield socket
+
+
+def _port(address: str) -> int:
+    return int(address.partition(":")[2], 16)
 
 
 def _open_files(pid: int) -> Iterator[str]:

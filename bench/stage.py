@@ -1,27 +1,22 @@
 """What stands around a proxy under measurement: users in real stores, tokens, and an upstream."""
 
-import asyncio
 import os
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-import asyncpg
-
+from bench.population import Population, settle
 from bench.processes import HOST, Cores, Process, free_port, python, status
 from bench.programs import found
-from bench.tokens import ISSUER, Tokens, make_tokens
-from gateway.backends.migrate import migrate
+from bench.tokens import Signer, subject
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
 
 USERS: Final = 1000
-EMPTY_SCHEMA: Final = "empty"
-"""Tables without a user in them."""
+"""Those whose tokens are sent, where nothing else is said."""
 
 ANSWER: Final = "x" * 100
 
@@ -54,10 +49,10 @@ class Stage:
 
     folder: Path
     cores: Cores
-    tokens: Tokens
-    tokens_file: Path
-    """One token per line."""
-    jwks_file: Path
+    signer: Signer
+    """The issuer, for tokens with RS256."""
+    forged: str
+    """Like a good token, signed with another key."""
     pem_file: Path
     upstream: int
     """The port of the service that answers every GET with 100 bytes."""
@@ -65,6 +60,20 @@ class Stage:
     """The port of the service that sends and takes large bodies."""
     postgres: str
     redis: str
+    _populations: dict[str, Population] = field(default_factory=dict)
+
+    @property
+    def people(self) -> Population:
+        """1,000 users, with an RS256 token each."""
+        return self.population("public", users=USERS, signer=self.signer, holders=range(USERS))
+
+    def population(self, schema: str, *, users: int, signer: Signer, holders: Sequence[int]) -> Population:
+        """Return the users of a schema and the tokens of the holders among them; made the first time."""
+        if schema not in self._populations:
+            self._populations[schema] = settle(
+                self.folder, self.postgres, schema=schema, users=users, signer=signer, holders=holders
+            )
+        return self._populations[schema]
 
     def run(self, name: str, *command: str | Path) -> Process:
         """Start a proxy on the core that is kept for it."""
@@ -81,20 +90,18 @@ def build_stage(cores: Cores) -> Iterator[Stage]:
     nginx = found("nginx")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="gateway-bench-")))
-        tokens = make_tokens(USERS)
+        signer = Signer.rs256()
         stage = Stage(
             folder=folder,
             cores=cores,
-            tokens=tokens,
-            tokens_file=_write(folder / "tokens", "\n".join(tokens.good).encode()),
-            jwks_file=_write(folder / "jwks.json", tokens.jwks.encode()),
-            pem_file=_write(folder / "public.pem", tokens.pem),
+            signer=signer,
+            forged=Signer.rs256().token(subject(0)),
+            pem_file=_write(folder / "public.pem", signer.pem),
             upstream=free_port(),
             bulk=free_port(),
             postgres=stack.enter_context(EmbeddedPostgres()).dsn,
             redis=stack.enter_context(EmbeddedRedis()).url,
         )
-        asyncio.run(_seed(stage.postgres, tokens.subjects))
         configuration = _UPSTREAM.format(folder=folder, host=HOST, port=stage.upstream, answer=ANSWER)
         file = _write(folder / "upstream.conf", configuration.encode())
         for name, command, port in (
@@ -113,24 +120,3 @@ def _answers(port: int) -> bool:
 def _write(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
-
-
-async def _seed(dsn: str, subjects: tuple[str, ...]) -> None:
-    """Create the tables twice, and in the first of them an active user for each subject."""
-    await migrate(dsn)
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {EMPTY_SCHEMA}")
-        users = [(uuid.uuid4(), subject) for subject in subjects]
-        await connection.executemany(
-            "INSERT INTO users (id, tenant, email, display_name, roles)"
-            " VALUES ($1, 'bench', $2 || '@example.com', $2, '{member}')",
-            users,
-        )
-        await connection.executemany(
-            "INSERT INTO identities (issuer, subject, user_id) VALUES ($1, $2, $3)",
-            [(ISSUER, subject, user) for user, subject in users],
-        )
-    finally:
-        await connection.close()
-    await migrate(dsn, EMPTY_SCHEMA)

@@ -1,0 +1,103 @@
+"""One load on one proxy: what the clients saw of it, and what it cost the proxy."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from bench.gateways import Gateway, share
+from bench.load import Wrk
+from bench.processes import Process, Refused
+
+_ATTEMPTS: Final = 3
+_WARM_UP_SECONDS: Final = 1
+WARM: Final = 0.99
+"""The part of a load that must be answered from memory to count as warm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One load."""
+
+    requests: int
+    requests_per_second: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float
+    """CPU time per request of all processes of the proxy, in µs."""
+    resident_mib: float
+    lookups: Counter[str] = field(default_factory=Counter)
+    """How many look-ups of users each tier answered; none at a peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A proxy that runs."""
+
+    title: str
+    port: int
+    process: Process
+    gateway: Gateway | None = None
+    """None: a peer."""
+    new_heads: bool = False
+    """Whether no two requests to it have the same head."""
+
+    def run(self, tokens: Path, *, connections: int, seconds: int) -> Run:
+        """Send the tokens of a file in turn for some seconds. Raises Refused when a request failed."""
+        tiers_before = self.gateway.lookups if self.gateway else Counter()
+        cpu_before = self.process.cpu_seconds
+        load = Wrk(
+            self.port, tokens, connections=connections, seconds=seconds, new_heads=self.new_heads
+        ).result()
+        cpu = self.process.cpu_seconds - cpu_before
+        if load.failed or not load.requests:
+            raise Refused(f"{self.title} failed requests, so its numbers mean nothing: {load.failures_text}")
+        return Run(
+            requests=load.requests,
+            requests_per_second=load.requests / load.seconds,
+            p50_ms=load.p50_ms,
+            p99_ms=load.p99_ms,
+            cpu_us=cpu / load.requests * 1e6,
+            resident_mib=self.process.resident_bytes / 2**20,
+            lookups=self.gateway.lookups - tiers_before if self.gateway else Counter(),
+        )
+
+    def warm_up(self, tokens: Path, *, connections: int) -> None:
+        """Let it come to know the tokens of a file, or nearly all of them."""
+        for _ in range(_ATTEMPTS):
+            run = self.run(tokens, connections=connections, seconds=_WARM_UP_SECONDS)
+            if self.gateway is None or share(run.lookups, "local") >= WARM:
+                return
+
+    def warm_run(self, tokens: Path, *, connections: int, seconds: int) -> Run:
+        """Run when all is known. Raises Refused when too much was not answered from memory.
+
+        What is remembered counts for a time (`cache.local_ttl`). Where that ends in the middle of the
+        load, it is repeated.
+        """
+        lookups: Counter[str] = Counter()
+        for _ in range(_ATTEMPTS):
+            self.warm_up(tokens, connections=connections)
+            run = self.run(tokens, connections=connections, seconds=seconds)
+            if self.gateway is None or share(run.lookups, "local") >= WARM:
+                return run
+            lookups = run.lookups
+        told = ", ".join(f"{number:,} × {tier}" for tier, number in lookups.items())
+        raise Refused(f"{self.title} was not warm, so its numbers mean nothing: look-ups {told}")
+
+
+def columns(runs: Sequence[Run]) -> dict[str, str | int | float]:
+    """Return the median of each number, by what it is called in a table."""
+    return {
+        "requests/s": median(run.requests_per_second for run in runs),
+        "p50 ms": median(run.p50_ms for run in runs),
+        "p99 ms": median(run.p99_ms for run in runs),
+        "CPU µs/req": median(run.cpu_us for run in runs),
+    }
+
+
+def cpu_ratio(own: Sequence[Run], peer: Sequence[Run]) -> float:
+    """Compare round by round: what slows the machine for a while then slows both."""
+    return median(mine.cpu_us / theirs.cpu_us for mine, theirs in zip(own, peer, strict=True))

@@ -1,0 +1,75 @@
+"""What many users cost: a million of them with 50,000 active tokens beside ten, and their memory."""
+
+from contextlib import ExitStack
+from typing import Final
+
+from rich.console import Console
+
+from bench.crowd import ACTIVE, CROWD, FEW, LOCAL_TTL, crowd, few, fill, started
+from bench.population import Population
+from bench.report import Report, Target
+from bench.runs import Contender, Run, columns, cpu_ratio
+from bench.stage import Stage
+
+LEAST: Final = 0.9
+"""The share of the speed with few users that is to be reached with many."""
+LIMIT_BYTES: Final = 2048
+_FEW: Final = f"{FEW} users"
+_FEW_NEW_HEADS: Final = f"{FEW} users, every head its own"
+_CROWD: Final = f"{CROWD:,} users, {ACTIVE:,} tokens"
+
+
+def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connections: int) -> Report:
+    """Let a gateway come to know 50,000 tokens; load it in turn with one that knows ten. Raises Refused."""
+    people = {_FEW: few(stage), _FEW_NEW_HEADS: few(stage), _CROWD: crowd(stage, console)}
+    runs: dict[str, list[Run]] = {title: [] for title in people}
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(started(stage, who, title=title, new_heads=title == _FEW_NEW_HEADS))
+            for title, who in people.items()
+        ]
+        memory, note = _memory(running[-1], people[_CROWD], stage, console, connections=connections)
+        for number in range(rounds):
+            for contender in running:
+                console.print(f"  round {number + 1}/{rounds}: {contender.title}", style="dim")
+                tokens = people[contender.title].tokens_file
+                run = contender.warm_run(tokens, connections=connections, seconds=seconds)
+                runs[contender.title].append(run)
+    ratio = 1 / cpu_ratio(runs[_CROWD], runs[_FEW])
+    alike = 1 / cpu_ratio(runs[_CROWD], runs[_FEW_NEW_HEADS])
+    wanted = f"requests per CPU time with {CROWD:,} users ≥ {LEAST} × with {FEW}"
+    return Report(
+        title=f"Few users and many, {connections} connections; median of {rounds} × {seconds} s",
+        rows=[{"users": title, **columns(own)} for title, own in runs.items()],
+        targets=[Target(wanted, f"{ratio:.2f} ×", met=ratio >= LEAST), memory],
+        notes=[
+            f"with {ACTIVE:,} tokens a head has been forgotten when it comes again, with {FEW} it is "
+            f"remembered; compared with heads of their own it is {alike:.2f} ×",
+            note,
+            f"`cache.local_ttl` is {LOCAL_TTL}, so that what is known stays so throughout; tokens are signed "
+            "with Ed25519, which is verified when they are first seen",
+        ],
+    )
+
+
+def _memory(
+    contender: Contender, people: Population, stage: Stage, console: Console, *, connections: int
+) -> tuple[Target, str]:
+    """See how the worker grows while it comes to know the tokens. Raises Refused."""
+    one = stage.folder / "one.tokens"
+    one.write_text(people.tokens[0])
+    # Connections, and whatever is made when it is first needed, are there already.
+    contender.warm_run(one, connections=connections, seconds=1)
+    before = contender.process.resident_bytes
+    known = fill(contender, people, stage.folder, console, connections=connections)
+    after = contender.process.resident_bytes
+    each = (after - before) / known
+    return (
+        Target(
+            f"memory per known token and its user ≤ {LIMIT_BYTES:,} bytes",
+            f"{each:,.0f} bytes",
+            met=each <= LIMIT_BYTES,
+        ),
+        f"resident memory went from {before / 2**20:.0f} to {after / 2**20:.0f} MiB while {known:,} tokens "
+        "of as many users became known; the heads that are remembered are in it",
+    )
