@@ -129,13 +129,14 @@ async def serve(
             verifier.forget_withdrawn(issuer, keys)
 
         keys = await _keys(settings, metrics, forget_withdrawn, stack)
+        headers = translation.headers(settings)
         verifier = TokenVerifier(
             [translation.issuer(entry) for entry in settings.issuers],
             keys,
             clock=time.time,
             max_remembered=settings.cache.max_tokens,
+            claims_read=headers.claims_read,
         )
-        headers = translation.headers(settings)
         body_size = settings.server.limits.body_size
         routes = RouteTable(translation.route(route, body_size) for route in settings.routes)
         pipeline = Pipeline(

@@ -7,7 +7,8 @@ no clock and opens no socket of its own.
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from gateway.core import bearer, credentials, policy, tokens, upgrades
@@ -15,6 +16,7 @@ from gateway.core import claims as claim_rules
 from gateway.core.headers import Fields, HeaderPolicy
 from gateway.core.lru import LRU
 from gateway.core.model import (
+    JSON,
     Admission,
     Auth,
     Claims,
@@ -42,6 +44,9 @@ from gateway.core.tokens import KeySet, UnverifiedToken, VerificationKey
 
 RECURRING_HEADS: Final = 2048
 """Heads of requests that are remembered with what they say."""
+
+
+_NOTHING: Final[Mapping[str, JSON]] = MappingProxyType({})
 
 
 class Keys(Protocol):
@@ -86,8 +91,16 @@ class TokenVerifier:
     """Raw token → verified claims; memory first, keyed by the SHA-256 of the token's bytes."""
 
     def __init__(
-        self, issuers: Iterable[Issuer], keys: Keys, *, clock: Callable[[], float], max_remembered: int
+        self,
+        issuers: Iterable[Issuer],
+        keys: Keys,
+        *,
+        clock: Callable[[], float],
+        max_remembered: int,
+        claims_read: frozenset[str] = frozenset(),
     ) -> None:
+        """`claims_read` names what is kept of payloads, of which most is read by nobody and takes memory."""
+        self._claims_read = claims_read
         self._issuers: Mapping[str, Issuer] = {issuer.issuer: issuer for issuer in issuers}
         self._keys = keys
         self._clock = clock
@@ -120,6 +133,8 @@ class TokenVerifier:
         if not key.verify(token):
             raise Denial(SIGNATURE_INVALID, issuer=issuer.name)
         claims = claim_rules.verify(token.payload, issuer, self._clock())
+        read = {name: value for name, value in token.payload.items() if name in self._claims_read}
+        claims = replace(claims, payload=read or _NOTHING)
 
         self._remembered.put(hashlib.sha256(raw).digest(), _Remembered(claims, key, claims.good_until))
         return claims

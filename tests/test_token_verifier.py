@@ -453,3 +453,14 @@ async def test_memory_is_bounded(verifier: TokenVerifier) -> None:
         await verified(verifier, sign(payload(jti=f"j{number}"), ed25519_key()))
 
     assert len(verifier) == 4
+
+
+async def test_of_a_payload_only_what_is_read_is_kept(clock: Clock) -> None:
+    keys = FakeKeys(main=KeySet([key_from_jwk(rsa_key().jwk())]))
+    kept = TokenVerifier([MAIN], keys, clock=clock, max_remembered=9, claims_read=frozenset({"acr"}))
+    claims = await kept.verify(sign(payload(acr="2", other="x"), rsa_key()))
+    assert dict(claims.payload) == {"acr": "2"}
+    claims = await TokenVerifier([MAIN], keys, clock=clock, max_remembered=9).verify(
+        sign(payload(), rsa_key())
+    )
+    assert dict(claims.payload) == {}

@@ -6,7 +6,7 @@ vouches for is added after, so nothing a client sends can remove it again.
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
@@ -161,6 +161,8 @@ class HeaderPolicy:
 
     def __init__(self, rules: HeaderRules) -> None:
         self._identity = tuple((name.encode(), _getter(path)) for name, path in rules.identity.items())
+        self.claims_read = frozenset(_claims_read(rules.identity.values()))
+        """Names of the claims that are taken from a token's payload, and so must be kept of it."""
         self._ours = frozenset(
             [fold(name) for name, _ in self._identity]
             + [fold(STALE_HEADER), fold(REQUEST_ID_HEADER)]
@@ -360,6 +362,14 @@ def _without(headers: Iterable[Header], nominated: frozenset[bytes]) -> tuple[He
         for name, value in headers
         if fold(name) not in nominated and name.lower() != b"connection"
     )
+
+
+def _claims_read(paths: Iterable[str]) -> Iterator[str]:
+    for path in paths:
+        root, _, rest = path.partition(".")
+        if root == "claims" and rest not in _CLAIM_FIELDS:
+            # A claim of that whole name, or the one that the path begins with: see `at_path`.
+            yield from (rest, rest.partition(".")[0])
 
 
 def _getter(path: str) -> _Getter:

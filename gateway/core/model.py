@@ -108,7 +108,7 @@ class Claims:
     scopes: tuple[str, ...]
     roles: tuple[str, ...]
     payload: Mapping[str, JSON]
-    """Every claim as the token carried it."""
+    """Claims as the token carried them: all, or those that somebody reads."""
     leeway: float = 0.0
     """How far the issuer's clock and ours may differ."""
 

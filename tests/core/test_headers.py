@@ -439,3 +439,8 @@ def test_a_request_id_is_taken_from_a_trusted_proxy_if_it_is_sane(
     value: bytes, peer: str, request_id: str | None
 ) -> None:
     assert POLICY.request_id([HOST, (b"x-request-ID", value)], peer) == request_id
+
+
+def test_the_claims_that_headers_read_are_named() -> None:
+    rules = {"X-A": "claims.acr", "X-B": "claims.org.unit", "X-C": "claims.sub", "X-D": "user.attributes.x"}
+    assert HeaderPolicy(HeaderRules(rules)).claims_read == {"acr", "org", "org.unit"}
