@@ -143,7 +143,7 @@ class LocalTier:
         """Return the ticket before which nothing that was read of this token and its user counts."""
         known = self._users.get((claims.issuer, claims.subject))
         keys = self.concerns(claims, None if known is None else known.answer.user)
-        return max(self._told_apart, *(self._dropped.peek(key) or 0 for key in keys))
+        return max(self._told_apart, self._flushed, *(self._dropped.peek(key) or 0 for key in keys))
 
     def changed_since(self, ticket: Ticket) -> Set[Changeable] | None:
         """Return all whose changes were heard of since a ticket was taken; None: it may be anybody."""
