@@ -11,6 +11,7 @@ from gateway.backends.keysources import (
 )
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.model import ClaimPaths, CredentialSources, Issuer, Requirement, Route
+from gateway.explain import Setup
 from gateway.proxy.limits import Limits
 from gateway.proxy.rules import Ejection, HealthCheck, TlsRules, UpstreamRules
 from gateway.settings import Settings, model
@@ -111,3 +112,21 @@ def key_source(issuer: model.Issuer) -> KeySource:
     if keys.secret_file is not None:
         return SecretFile(keys.secret_file)
     return Discovery(issuer.issuer)
+
+
+def setup(settings: Settings, config: str | None = None) -> Setup:
+    """Tell an `Explainer` what it explains; `config` is the file to name in commands."""
+    cache, body_size = settings.cache, settings.server.limits.body_size
+    return Setup(
+        issuers=[issuer(entry) for entry in settings.issuers],
+        routes=[route(entry, body_size) for entry in settings.routes],
+        local_ttl=cache.local_ttl,
+        user_ttl=cache.user_ttl,
+        negative_ttl=cache.negative_ttl,
+        stale_if_error=cache.stale_if_error,
+        creation_grace=settings.users.creation_grace,
+        unchecked_allowed=settings.revocation.on_unavailable == "allow",
+        prefix=settings.redis.prefix,
+        schema=settings.postgres.schema_name,
+        config=config,
+    )

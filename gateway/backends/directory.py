@@ -3,34 +3,72 @@
 Away from the hot path, whose database role needs none of these rights.
 """
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
-import asyncpg
-
-from gateway.backends.postgres import USER_COLUMNS, Connection, Postgres, user_from_row
+from gateway.backends import audit, records
+from gateway.backends.audit import Author
+from gateway.backends.postgres import Postgres
+from gateway.backends.records import (
+    Expectation,
+    IdentityMissing,
+    IdentityTaken,
+    StatusRefused,
+    UserChanged,
+    UserFields,
+    UserNotFound,
+    UserRecord,
+)
 from gateway.backends.revocations import Revocation
-from gateway.core.model import Identity, RevocationKind, User, UserStatus
+from gateway.core.model import JSON, Identity, RevocationKind, UserStatus
 
-_RECORD: Final = f"""
-SELECT {USER_COLUMNS},
-    extract(epoch FROM u.created_at)::float8 AS created_at,
-    extract(epoch FROM u.updated_at)::float8 AS updated_at,
-    extract(epoch FROM u.deleted_at)::float8 AS deleted_at,
-    ARRAY(SELECT ARRAY[i.issuer, i.subject] FROM identities i WHERE i.user_id = u.id
-        ORDER BY i.created_at, i.issuer, i.subject) AS identities
-FROM users u
-"""  # noqa: S608 -- a constant list of columns; values travel as parameters
+__all__ = [
+    "IdentityMissing",
+    "IdentityTaken",
+    "StatusRefused",
+    "UserChanged",
+    "UserDirectory",
+    "UserFields",
+    "UserNotFound",
+    "UserRecord",
+    "microseconds",
+    "place",
+]
+
+_LAST: Final = 9_999_999_999.0
+"""The last second that a cursor can tell from later ones, in the year 2286."""
 
 _LIST: Final = f"""
-{_RECORD}
+{records.SELECT}
 WHERE ($1::text IS NULL OR u.status = $1) AND ($2::text IS NULL OR u.tenant = $2)
     AND ($3::uuid IS NULL OR (u.created_at, u.id) > (SELECT created_at, id FROM users WHERE id = $3))
 ORDER BY u.created_at, u.id LIMIT $4
 """  # noqa: S608 -- a constant query; values travel as parameters
 
+_AFTER: Final = """
+($1::text IS NULL OR u.status = $1) AND ($2::text IS NULL OR u.tenant = $2)
+AND ($3::bigint IS NULL OR (u.created_at, u.id) > ('epoch'::timestamptz + $3 * interval '1 us', $4::uuid))
+ORDER BY u.created_at, u.id LIMIT $5
+"""
+
+_BROWSE: Final = f"{records.SELECT} WHERE {_AFTER}"
+
+_BEGINS: Final = r"LIKE regexp_replace(lower(left($6, 128)), '([\\%_])', '\\\1', 'g') || '%'"
+# Each arm has an index of its own, which one condition of four would not use.
+_SEARCH: Final = f"""
+WITH found AS (
+    SELECT id FROM users WHERE lower(left(email, 128)) {_BEGINS}
+    UNION SELECT id FROM users WHERE lower(left(display_name, 128)) {_BEGINS}
+    UNION SELECT user_id FROM identities WHERE subject = $6
+    UNION SELECT id FROM users WHERE id = $7
+)
+{records.SELECT} JOIN found ON found.id = u.id WHERE {_AFTER}
+"""  # noqa: S608 -- a constant query; values travel as parameters
+
+_REVOCATION_FIELDS: Final = ("kind", "issuer", "value", "revoked_at", "expires_at", "reason", "revoked_by")
 _REVOCATION_COLUMNS: Final = """
 kind, issuer, value, extract(epoch FROM revoked_at)::float8 AS revoked_at,
 extract(epoch FROM expires_at)::float8 AS expires_at, reason, revoked_by
@@ -49,51 +87,23 @@ ON CONFLICT (kind, issuer, value) DO UPDATE SET
 RETURNING {_REVOCATION_COLUMNS}
 """  # noqa: S608 -- a constant list of columns; values travel as parameters
 
+# Rows of one instant are told apart by a digest, for a `jti` may be long.
+_DIGEST: Final = "encode(sha256(convert_to(kind || ' ' || issuer || ' ' || value, 'UTF8')), 'hex')"
 _REVOCATIONS: Final = f"""
-SELECT {_REVOCATION_COLUMNS} FROM revocations
-WHERE $1 OR expires_at IS NULL OR expires_at > now()
-ORDER BY revocations.revoked_at DESC, kind, issuer, value LIMIT $2
+SELECT {_REVOCATION_COLUMNS}, {_DIGEST} AS digest FROM revocations
+WHERE ($1 OR expires_at IS NULL OR expires_at > now()) AND ($2::bigint IS NULL OR (
+    revocations.revoked_at <= 'epoch'::timestamptz + $2 * interval '1 us'
+    AND (revocations.revoked_at, {_DIGEST}) < ('epoch'::timestamptz + $2 * interval '1 us', $3)
+))
+ORDER BY revocations.revoked_at DESC, digest DESC LIMIT $4
 """  # noqa: S608 -- a constant list of columns; values travel as parameters
 
 
-@dataclass(frozen=True, slots=True)
-class UserRecord:
-    """A user with what leads to it; times in Unix seconds."""
-
-    user: User
-    identities: tuple[Identity, ...]
-    created_at: float
-    updated_at: float
-    deleted_at: float | None
-
-
-class UserNotFound(LookupError):
-    """There is no user with this id."""
-
-    def __init__(self, user_id: UUID) -> None:
-        super().__init__(f"there is no user with the id {user_id}")
-        self.user_id = user_id
-
-
-class IdentityTaken(Exception):
-    """An identity leads to a user already, and can lead to one only."""
-
-    def __init__(self, identity: Identity, user_id: str) -> None:
-        super().__init__(f"this identity belongs to user {user_id} already")
-        self.identity = identity
-        self.user_id = user_id
-
-
-class StatusRefused(Exception):
-    """A deleted user can only be restored, and only a deleted one."""
-
-    def __init__(self, status: UserStatus) -> None:
-        super().__init__(f"the user is {status}")
-        self.status = status
-
-
 class UserDirectory:
-    """Reads and changes users and revocations. Every method may raise `StoreUnavailable`."""
+    """Reads and changes users and revocations. Every method may raise `StoreUnavailable`.
+
+    What is done on behalf of an author is recorded in the audit, in the same transaction.
+    """
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
@@ -107,6 +117,7 @@ class UserDirectory:
         email: str | None = None,
         display_name: str | None = None,
         roles: Sequence[str] = (),
+        author: Author | None = None,
     ) -> UserRecord:
         """Create a user with its first identity. Raises `IdentityTaken`."""
         async with self._postgres.connection() as connection, connection.transaction():
@@ -115,36 +126,77 @@ class UserDirectory:
                 " VALUES ($1, $2, $3, $4, $5) RETURNING id",
                 status.value, tenant, email, display_name, list(roles),
             )  # fmt: skip
-            await _link(connection, user_id, identity)
-            return await _get(connection, user_id)
+            await records.link(connection, user_id, identity)
+            detail: dict[str, JSON] = {
+                "issuer": identity.issuer, "subject": identity.subject,
+                "status": status.value, "tenant": tenant, "roles": list(roles),
+            }  # fmt: skip
+            await audit.record(connection, author, "user.create", f"user:{user_id}", detail)
+            return await records.get(connection, user_id)
 
-    async def link(self, user_id: UUID, identity: Identity) -> UserRecord:
-        """Let another identity lead to a user. Raises `UserNotFound` or `IdentityTaken`."""
+    async def link(
+        self,
+        user_id: UUID,
+        identity: Identity,
+        *,
+        expected: Expectation | None = None,
+        author: Author | None = None,
+    ) -> UserRecord:
+        """Let another identity lead to a user.
+
+        Raises `UserNotFound`, `IdentityTaken`, or `UserChanged` when the user is not as `expected`.
+        """
         async with self._postgres.connection() as connection, connection.transaction():
-            await _get(connection, user_id)
-            await _link(connection, user_id, identity)
-            return await _get(connection, user_id)
+            await records.lock(connection, user_id, expected)
+            await records.link(connection, user_id, identity)
+            detail: dict[str, JSON] = {"issuer": identity.issuer, "subject": identity.subject}
+            await audit.record(connection, author, "identity.link", f"user:{user_id}", detail)
+            return await records.get(connection, user_id)
+
+    async def unlink(
+        self,
+        user_id: UUID,
+        identity: Identity,
+        *,
+        expected: Expectation | None = None,
+        author: Author | None = None,
+    ) -> UserRecord:
+        """Take an identity from a user, who may be left with none.
+
+        Raises `UserNotFound`, `IdentityMissing`, or `UserChanged` when the user is not as `expected`.
+        """
+        async with self._postgres.connection() as connection, connection.transaction():
+            await records.lock(connection, user_id, expected)
+            gone = await connection.fetchval(
+                "DELETE FROM identities WHERE issuer = $1 AND subject = $2 AND user_id = $3 RETURNING true",
+                identity.issuer, identity.subject, user_id,
+            )  # fmt: skip
+            if gone is None:
+                raise IdentityMissing
+            detail: dict[str, JSON] = {"issuer": identity.issuer, "subject": identity.subject}
+            await audit.record(connection, author, "identity.unlink", f"user:{user_id}", detail)
+            return await records.get(connection, user_id)
 
     async def get(self, user_id: UUID) -> UserRecord:
         """Return a user by its id. Raises `UserNotFound`."""
         async with self._postgres.connection() as connection:
-            return await _get(connection, user_id)
+            return await records.get(connection, user_id)
 
     async def find(self, identity: Identity) -> UserRecord | None:
         """Return the user behind an identity."""
         async with self._postgres.connection() as connection:
             row = await connection.fetchrow(
-                f"{_RECORD} JOIN identities own ON own.user_id = u.id"
+                f"{records.SELECT} JOIN identities own ON own.user_id = u.id"
                 " WHERE own.issuer = $1 AND own.subject = $2",
                 identity.issuer, identity.subject,
             )  # fmt: skip
-            return None if row is None else _record(row)
+            return None if row is None else records.from_row(row)
 
     async def with_email(self, email: str) -> list[UserRecord]:
         """Return the users with an e-mail address, in any case of letters; nothing makes it unique."""
         async with self._postgres.connection() as connection:
-            rows = await connection.fetch(f"{_RECORD} WHERE lower(u.email) = lower($1)", email)
-            return [_record(row) for row in rows]
+            rows = await connection.fetch(f"{records.SELECT} WHERE lower(u.email) = lower($1)", email)
+            return [records.from_row(row) for row in rows]
 
     async def page(
         self,
@@ -157,24 +209,96 @@ class UserDirectory:
         """Return a page of users, oldest first; `after` is the id of the last one of the page before."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(_LIST, status and status.value, tenant, after, limit)
-            return [_record(row) for row in rows]
+            return [records.from_row(row) for row in rows]
+
+    async def search(
+        self,
+        *,
+        text: str | None = None,
+        status: UserStatus | None = None,
+        tenant: str | None = None,
+        after: tuple[int, UUID] | None = None,
+        limit: int = 50,
+    ) -> list[UserRecord]:
+        """Return a page of users, oldest first.
+
+        `text` is a subject, an id, or how an e-mail address or a display name begins, in any case of
+        letters. `after` is when the last user of the page before was created, in microseconds since 1970,
+        and its id.
+        """
+        created, last = after or (None, None)
+        values: list[object] = [status and status.value, tenant, created, last, limit]
+        async with self._postgres.connection() as connection:
+            if text is None:
+                rows = await connection.fetch(_BROWSE, *values)
+            else:
+                rows = await connection.fetch(_SEARCH, *values, text, _uuid(text))
+            return [records.from_row(row) for row in rows]
+
+    async def change(
+        self,
+        user_id: UUID,
+        fields: UserFields,
+        *,
+        expected: Expectation | None = None,
+        author: Author | None = None,
+    ) -> UserRecord:
+        """Change a user.
+
+        Raises `UserNotFound`, `StatusRefused` for the status of a deleted one, or `UserChanged` when the
+        user is not as `expected`.
+        """
+        async with self._postgres.connection() as connection, connection.transaction():
+            before = (await records.lock(connection, user_id, expected)).user
+            if "status" in fields and before.status is UserStatus.DELETED:
+                raise StatusRefused(before.status)
+            after = replace(before, **fields)
+            await connection.execute(
+                "UPDATE users SET status = $2, tenant = $3, email = $4, display_name = $5, roles = $6"
+                " WHERE id = $1",
+                user_id, after.status.value, after.tenant, after.email, after.display_name, list(after.roles),
+            )  # fmt: skip
+            detail = records.difference(before, after, fields)
+            await audit.record(connection, author, "user.change", f"user:{user_id}", detail)
+            return await records.get(connection, user_id)
 
     async def set_status(self, user_id: UUID, status: UserStatus) -> UserRecord:
         """Give a user another status. Raises `UserNotFound`, or `StatusRefused` when it is deleted."""
         return await self._change_status(user_id, status, deleted=False)
 
-    async def restore(self, user_id: UUID) -> UserRecord:
-        """Make a deleted user active. Raises `UserNotFound`, or `StatusRefused` when it is not deleted."""
-        return await self._change_status(user_id, UserStatus.ACTIVE, deleted=True)
+    async def delete(
+        self, user_id: UUID, *, expected: Expectation | None = None, author: Author | None = None
+    ) -> UserRecord:
+        """Delete a user softly. Raises as `change` does."""
+        return await self._change_status(
+            user_id, UserStatus.DELETED, deleted=False, expected=expected, author=author
+        )
 
-    async def _change_status(self, user_id: UUID, status: UserStatus, *, deleted: bool) -> UserRecord:
+    async def restore(
+        self, user_id: UUID, *, expected: Expectation | None = None, author: Author | None = None
+    ) -> UserRecord:
+        """Make a deleted user active. Raises as `change` does, and `StatusRefused` when it is not deleted."""
+        return await self._change_status(
+            user_id, UserStatus.ACTIVE, deleted=True, expected=expected, author=author
+        )
+
+    async def _change_status(
+        self,
+        user_id: UUID,
+        status: UserStatus,
+        *,
+        deleted: bool,
+        expected: Expectation | None = None,
+        author: Author | None = None,
+    ) -> UserRecord:
         async with self._postgres.connection() as connection, connection.transaction():
-            await connection.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", user_id)
-            before = (await _get(connection, user_id)).user.status
+            before = (await records.lock(connection, user_id, expected)).user.status
             if (before is UserStatus.DELETED) is not deleted:
                 raise StatusRefused(before)
             await connection.execute("UPDATE users SET status = $2 WHERE id = $1", user_id, status.value)
-            return await _get(connection, user_id)
+            action = "user.restore" if deleted else "user.delete"
+            await audit.record(connection, author, action, f"user:{user_id}", {"status": before.value})
+            return await records.get(connection, user_id)
 
     async def revoke(
         self,
@@ -185,32 +309,55 @@ class UserDirectory:
         expires_at: float | None = None,
         reason: str | None = None,
         revoked_by: str | None = None,
+        author: Author | None = None,
     ) -> Revocation:
         """Write a revocation as of this instant; one that is there already is only ever extended.
 
         `issuer` and `value` are as in `Revocation`; `expires_at` is in Unix seconds.
         """
-        async with self._postgres.connection() as connection:
+        async with self._postgres.connection() as connection, connection.transaction():
             row = await connection.fetchrow(_REVOKE, kind, issuer, value, expires_at, reason, revoked_by)
+            detail: dict[str, JSON] = {
+                "issuer": issuer,
+                "value": value,
+                "until": expires_at,
+                "reason": reason,
+            }
+            await audit.record(connection, author, "revocation.set", f"revocation:{kind}", detail)
             return Revocation(**dict(row or {}))
 
-    async def lift(self, kind: RevocationKind, *, issuers: Sequence[str] = ("",), value: str = "") -> int:
+    async def lift(
+        self,
+        kind: RevocationKind,
+        *,
+        issuers: Sequence[str] = ("",),
+        value: str = "",
+        author: Author | None = None,
+    ) -> int:
         """Delete a revocation; returns how many rows it had.
 
         `issuers` are the spellings of its issuer: the configured name and the `iss`.
         """
-        async with self._postgres.connection() as connection:
+        async with self._postgres.connection() as connection, connection.transaction():
             rows = await connection.fetch(
                 "DELETE FROM revocations WHERE kind = $1 AND issuer = ANY($2) AND value = $3 RETURNING kind",
                 kind, list(issuers), value,
             )  # fmt: skip
+            detail: dict[str, JSON] = {"issuer": issuers[0], "value": value, "rows": len(rows)}
+            await audit.record(connection, author, "revocation.lift", f"revocation:{kind}", detail)
             return len(rows)
 
-    async def revocations(self, *, expired: bool = False, limit: int = 100) -> list[Revocation]:
-        """Return the latest revocations that count, with `expired` also those that do not any more."""
+    async def revocations(
+        self, *, expired: bool = False, after: tuple[int, str] | None = None, limit: int = 100
+    ) -> list[Revocation]:
+        """Return the latest revocations that count, with `expired` also those that do not any more.
+
+        `after` is the `place` of the last one of the page before.
+        """
+        instant, digest = after or (None, None)
         async with self._postgres.connection() as connection:
-            rows = await connection.fetch(_REVOCATIONS, expired, limit)
-            return [Revocation(**dict(row)) for row in rows]
+            rows = await connection.fetch(_REVOCATIONS, expired, instant, digest, limit)
+            return [Revocation(**{name: row[name] for name in _REVOCATION_FIELDS}) for row in rows]
 
     async def prune_revocations(self) -> int:
         """Delete the revocations that have expired; returns how many there were."""
@@ -219,32 +366,19 @@ class UserDirectory:
             return len(rows)
 
 
-async def _link(connection: Connection, user_id: UUID, identity: Identity) -> None:
-    linked = await connection.fetchval(
-        "INSERT INTO identities (issuer, subject, user_id) VALUES ($1, $2, $3)"
-        " ON CONFLICT (issuer, subject) DO NOTHING RETURNING true",
-        identity.issuer, identity.subject, user_id,
-    )  # fmt: skip
-    if linked is None:
-        owner = await connection.fetchval(
-            "SELECT user_id FROM identities WHERE issuer = $1 AND subject = $2",
-            identity.issuer, identity.subject,
-        )  # fmt: skip
-        raise IdentityTaken(identity, str(owner))
+def place(revocation: Revocation) -> tuple[int, str]:
+    """Return where a revocation stands among others, for the page after it."""
+    key = f"{revocation.kind} {revocation.issuer} {revocation.value}"
+    return microseconds(revocation.revoked_at), hashlib.sha256(key.encode()).hexdigest()
 
 
-async def _get(connection: Connection, user_id: UUID) -> UserRecord:
-    row = await connection.fetchrow(f"{_RECORD} WHERE u.id = $1", user_id)
-    if row is None:
-        raise UserNotFound(user_id)
-    return _record(row)
+def microseconds(instant: float) -> int:
+    """Return an instant of a row as a cursor has it; Postgres knows some that no number is."""
+    return round(min(max(instant, 0.0), _LAST) * 1_000_000)
 
 
-def _record(row: asyncpg.Record) -> UserRecord:
-    return UserRecord(
-        user=user_from_row(row),
-        identities=tuple(Identity(issuer, subject) for issuer, subject in row["identities"]),
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-        deleted_at=row["deleted_at"],
-    )
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -187,6 +187,12 @@ class Redis:
             )
         return stored == 1 and cached.epoch != ""
 
+    async def refuses(self, claims: Claims, horizon: int) -> bool:
+        """Tell whether `store_user` would refuse, for a change, what was read as of `horizon`."""
+        tombstone = self._tombstone_key(claims.issuer_name, claims.subject)
+        versions = await self._reads.get([self._ended, tombstone])
+        return any(_version(version) >= horizon for version in versions)
+
     async def bury(self, identities: Sequence[tuple[str, str]], version: int) -> None:
         """Drop cached users, each given as (issuer name, subject), and refuse what was read before.
 
@@ -383,6 +389,16 @@ class Redis:
         if not self._warned:
             self._warned = True
             log.warning("revocation_is_no_unix_time", effect="all tokens that it covers are refused")
+        return math.inf
+
+
+def _version(value: bytes | None) -> float:
+    """Read a tombstone's version as the script does that stores users: what is no number is above all."""
+    if value is None:
+        return -math.inf
+    try:
+        return float(value)
+    except ValueError:
         return math.inf
 
 

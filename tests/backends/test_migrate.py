@@ -9,7 +9,7 @@ import pytest
 from gateway.backends.migrate import Migration, MigrationError, migrate, migrations
 from gateway.core.model import StoreUnavailable
 
-ALL = ["0001_users_identities_revocations", "0002_changes"]
+ALL = ["0001_users_identities_revocations", "0002_changes", "0003_audit", "0004_identity_spellings"]
 NEXT = len(ALL) + 1
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -38,7 +38,7 @@ async def test_schema_is_created_and_quoted(empty_dsn: str, connection: Connecti
     assert await migrate(empty_dsn, schema) == ALL
     assert await migrate(empty_dsn, schema) == []
     found = await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = $1", schema)
-    assert found == 4
+    assert found == 5
     assert await connection.fetchval("SELECT to_regclass('public.users')") is None
 
 

@@ -1,0 +1,184 @@
+"""`gateway explain`: why a token is refused, or is not."""
+
+import asyncio
+import getpass
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import typer
+
+from gateway.cli import output
+from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json, settings_or_exit
+from gateway.core.model import StoreUnavailable
+from gateway.core.reasons import CATALOGUE, Group
+
+if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
+    from gateway.explain import Explainer, Explanation
+    from gateway.settings import Settings
+
+_STDIN: Final = "-"
+_LONGEST_LINE: Final = 4095
+"""Bytes of a line that a terminal hands over; what is longer is cut off (termios(3))."""
+_REDIS_TIMEOUT: Final = 1.0
+_STYLES: Final = {"pass": "green", "fail": "bold red", "warn": "yellow", "skipped": "dim"}
+
+
+def explain(
+    token: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TOKEN]",
+            help="The token, or a header or curl command with it; `-` reads it from stdin. Left out, it is"
+            " asked for, and not shown.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    method: Annotated[
+        str | None, typer.Option("--method", "-X", metavar="METHOD", help="The request's method; GET.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="The request's URL, or its path: what may it?")
+    ] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Explain what becomes of a token: the decision, the root cause, the fix, and every step."""
+    if method is not None and url is None:
+        output.fail("--method needs --url", "which route is asked for depends on both", output.USAGE)
+    text = _token(token)
+    settings = settings_or_exit(config)
+    explanation = asyncio.run(_explain(settings, config, text, method, url))
+    if json:
+        output.emit_json(explanation.to_json())
+    else:
+        _show(explanation)
+    raise typer.Exit(_exit_code(explanation))
+
+
+def _token(argument: str | None) -> str | bytes:
+    if argument is not None and argument != _STDIN:
+        output.warn(
+            "the token is an argument, which every user of this machine can see in the list of processes",
+            "`gateway explain -` reads it from stdin; without argument it is asked for",
+        )
+        return argument
+    if argument is None and sys.stdin.isatty():
+        typed = getpass.getpass("Token (it is not shown): ")
+        if len(typed) >= _LONGEST_LINE:
+            output.fail(
+                "the terminal cut the token off", "put it into a file: gateway explain - < FILE", output.USAGE
+            )
+        text = typed.encode("utf-8", "backslashreplace")
+    else:
+        text = typer.get_binary_stream("stdin").read()
+    if not text.strip():
+        output.fail("there is no token", "curl … | gateway explain -", output.USAGE)
+    return text
+
+
+async def _explain(
+    settings: "Settings", config: Path, token: str | bytes, method: str | None, url: str | None
+) -> "Explanation":
+    async with _explainer(settings, config) as explainer:
+        return await explainer.explain(token, method=method, url=url)
+
+
+@asynccontextmanager
+async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Explainer]":
+    """Build the engine from the same parts as a worker, of which none is shared with one."""
+    from gateway import translation
+    from gateway.backends.fetch import Fetcher
+    from gateway.backends.jwks import KeyRing
+    from gateway.backends.postgres import Postgres
+    from gateway.backends.redis import Redis
+    from gateway.explain import Explainer
+    from gateway.telemetry import logs
+
+    # What goes wrong is in the explanation; stdout is for that alone.
+    logs.configure("error")
+    replica = settings.postgres.replica_dsn
+    postgres = Postgres(
+        settings.postgres.dsn.get_secret_value(),
+        replica_dsn=None if replica is None else replica.get_secret_value(),
+        schema=settings.postgres.schema_name,
+        pool_max=3,
+        connect_timeout=settings.postgres.connect_timeout,
+        statement_timeout=settings.postgres.statement_timeout,
+    )
+    redis = Redis(
+        settings.redis.url.get_secret_value(),
+        prefix=settings.redis.prefix,
+        timeout=_REDIS_TIMEOUT,
+        connect_timeout=settings.redis.connect_timeout,
+    )
+    async with Fetcher(timeout=settings.jwks.timeout) as fetcher:
+        keys = KeyRing(
+            {issuer.name: translation.key_source(issuer) for issuer in settings.issuers},
+            fetcher=fetcher,
+            observer=_Unobserved(),
+            max_stale=settings.jwks.max_stale,
+        )
+        try:
+            setup = replace(translation.setup(settings), config=str(config))
+            yield Explainer(setup, keys, postgres, redis)
+        finally:
+            await keys.close()
+            await postgres.close()
+            with suppress(StoreUnavailable):
+                await redis.close()
+
+
+class _Unobserved:
+    """A `KeyObserver`: a command has no metrics."""
+
+    def jwks_refreshed(self, issuer: str, result: Literal["success", "failure"]) -> None: ...
+
+
+def _exit_code(explanation: "Explanation") -> int:
+    if explanation.decision == "allow":
+        return output.OK
+    reason = CATALOGUE[explanation.reason or ""]
+    return output.UNREACHABLE if reason.group is Group.OURS else output.DENIED
+
+
+def _show(explanation: "Explanation") -> None:
+    """Write the decision and the cause first, then what to paste, then how it came about."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    allowed = explanation.decision == "allow"
+    heading = Text(
+        "ALLOW" if allowed else f"DENY  {explanation.reason}", "bold green" if allowed else "bold red"
+    )
+    if explanation.cause is not None:
+        heading.append(f"  cause: {explanation.cause}", "bold yellow" if allowed else "bold red")
+    output.out.print(heading)
+    output.out.print(Text(_plain(explanation.summary)))
+    fix = explanation.fix
+    if fix is not None:
+        output.out.print(Text.assemble(("\nFix: ", "bold"), _plain(fix.text)))
+        # As they are, in one line each, to be pasted; they have no characters that a terminal would obey.
+        for line in (fix.command, fix.config):
+            if line is not None:
+                output.out.print(Text(f"    {line}", "bold cyan"), soft_wrap=True)
+    steps = Table("step", "", "expected", "found", box=box.SIMPLE_HEAD)
+    for step in explanation.steps:
+        found = "\n".join(_plain(text) for text in (step.found, step.detail) if text)
+        steps.add_row(
+            step.name,
+            Text(step.outcome, _STYLES[step.outcome]),
+            Text(_plain(step.expected or ""), overflow="fold"),
+            Text(found, overflow="fold"),
+        )
+    output.out.print(steps)
+
+
+def _plain(text: str) -> str:
+    """Replace what a terminal would obey instead of showing it."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

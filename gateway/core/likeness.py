@@ -1,0 +1,116 @@
+"""How two subjects differ when they differ only in spelling. This file owns what counts as spelling.
+
+Likeness is a hint for people, never a reason to admit: `Anna` and `anna` may be two persons.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import Final, Literal, TypeAlias
+from urllib.parse import quote, unquote
+
+Difference: TypeAlias = Literal["case", "spacing", "encoding", "prefix", "uuid"]
+
+_INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+"""What a copy from a document brings along, and no white space by Unicode."""
+
+_UUID: Final = re.compile(
+    r"(?:urn:uuid:)?\{?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?",
+    re.IGNORECASE,
+)
+
+
+def normal_form(subject: str) -> str:
+    """Return what all spellings of a subject have in common.
+
+    Subjects with a `difference` have equal normal forms. The reverse does not hold: `auth0|7` and
+    `github|7` share one as well, and are two persons.
+    """
+    for _, step in _STEPS:
+        subject = step(subject)
+    return subject.rpartition("|")[2] or subject
+
+
+def difference(a: str, b: str) -> Difference | None:
+    """Tell what two subjects differ in; None when they are equal, or differ in more than spelling.
+
+    `spacing` is white space and invisible characters; `encoding` percent-encoding (RFC 3986 §2.1)
+    and composed letters (Unicode NFC); `uuid` the case, dashes and braces of a UUID (RFC 9562 §4);
+    `prefix` a provider before a bar, as in `auth0|7`, on one side only. Of several differences, the
+    last named here is told, with `case` before `prefix`.
+    """
+    if a == b:
+        return None
+    for name, step in _STEPS:
+        a, b = step(a), step(b)
+        if a == b:
+            return name
+    short, long = sorted((a, b), key=len)
+    return "prefix" if short and short[-1] != "|" and long.endswith("|" + short) else None
+
+
+def spellings(subject: str) -> Iterator[tuple[str, Difference]]:
+    """Yield the other ways in which providers and programs commonly write a subject.
+
+    Not all there are: those that can be guessed, to find a subject of which only a hash is known.
+    """
+    for spelling in dict.fromkeys(_guesses(subject)):
+        differs = difference(spelling, subject)
+        if differs is not None:
+            yield spelling, differs
+
+
+def _guesses(subject: str) -> Iterator[str]:
+    yield subject.lower()
+    yield subject.upper()
+    yield _compact(subject)
+    yield _decoded(subject)
+    yield quote(subject, safe="", errors="replace")
+    bare = subject.rpartition("|")[2]
+    yield bare
+    if uuid := _UUID.fullmatch(bare):
+        dashed, plain = "-".join(uuid.groups()), "".join(uuid.groups())
+        for spelling in (dashed, plain, "{" + dashed + "}"):
+            yield spelling.lower()
+            yield spelling.upper()
+
+
+def _compact(text: str) -> str:
+    text = _INVISIBLE.sub("", text)
+    if "|" not in text:
+        return " ".join(text.split())
+    return "|".join(" ".join(part.split()) for part in text.split("|"))
+
+
+def _decoded(text: str) -> str:
+    if text.isascii() and "%" not in text:
+        return text
+    # Until nothing is left to decode: `%257C` passed through two programs that encode.
+    while "%" in text:
+        try:
+            decoded = unquote(text, errors="strict")
+        except UnicodeDecodeError:
+            break
+        if decoded == text:
+            break
+        text = decoded
+    return _compact(unicodedata.normalize("NFC", text))
+
+
+def _uuid(text: str) -> str:
+    prefix, bar, bare = text.rpartition("|")
+    found = _UUID.fullmatch(bare)
+    return prefix + bar + "-".join(found.groups()).lower() if found else text
+
+
+def _folded(text: str) -> str:
+    return text.lower() if text.isascii() else unicodedata.normalize("NFC", text.casefold())
+
+
+_STEPS: Final[tuple[tuple[Difference, Callable[[str], str]], ...]] = (
+    ("spacing", _compact),
+    ("encoding", _decoded),
+    ("uuid", _uuid),
+    ("case", _folded),
+)
+"""From the least that is changed to the most; what is equal from one step on stays equal."""

@@ -1,0 +1,121 @@
+"""What an explanation consists of: steps, findings, a cause and its fix."""
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+from gateway.core.model import JSON
+from gateway.core.reasons import Reason
+
+Outcome: TypeAlias = Literal["pass", "fail", "warn", "skipped"]
+
+
+class Cause(StrEnum):
+    """Why a request is, or may soon be, decided as it is; docs/explain.md describes each."""
+
+    USER_UNKNOWN = "user_unknown"
+    USER_DELETED = "user_deleted"
+    USER_SUSPENDED = "user_suspended"
+    USER_LOCKED = "user_locked"
+    USER_PENDING = "user_pending"
+    SUBJECT_UNDER_OTHER_ISSUER = "subject_under_other_issuer"
+    SUBJECT_CASE_DIFFERS = "subject_case_differs"
+    SUBJECT_SPACING_OR_ENCODING = "subject_spacing_or_encoding"
+    SUBJECT_PREFIX_DIFFERS = "subject_prefix_differs"
+    SUBJECT_UUID_SPELLING = "subject_uuid_spelling"
+    SUBJECT_IS_EMAIL = "subject_is_email"
+    SUBJECT_IS_USER_ID = "subject_is_user_id"
+    SUBJECT_NOT_A_STRING = "subject_not_a_string"
+    SUBJECT_MISSING = "subject_missing"
+    API_KEY_USED = "api_key_used"
+    ID_TOKEN_USED = "id_token_used"  # noqa: S105 -- the name of a cause, not a secret
+    ISSUER_UNKNOWN = "issuer_unknown"
+    ISSUER_ALMOST_CONFIGURED = "issuer_almost_configured"
+    AUDIENCE_MISMATCH = "audience_mismatch"
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105 -- the name of a cause, not a secret
+    TOKEN_NOT_YET_VALID = "token_not_yet_valid"  # noqa: S105 -- the name of a cause, not a secret
+    TOKEN_ISSUED_IN_FUTURE = "token_issued_in_future"  # noqa: S105 -- the name of a cause, not a secret
+    CLOCK_SKEW = "clock_skew"
+    TOKEN_LIFETIME_TOO_LONG = "token_lifetime_too_long"  # noqa: S105 -- the name of a cause, not a secret
+    TOKEN_MALFORMED = "token_malformed"  # noqa: S105 -- the name of a cause, not a secret
+    ALGORITHM_NOT_ALLOWED = "algorithm_not_allowed"
+    KEY_UNKNOWN = "key_unknown"
+    KEY_ROTATED_OUT = "key_rotated_out"
+    KEYS_UNAVAILABLE = "keys_unavailable"
+    SIGNATURE_INVALID = "signature_invalid"
+    CLAIM_MISSING = "claim_missing"
+    TOKEN_REVOKED = "token_revoked"  # noqa: S105 -- the name of a cause, not a secret
+    USER_TOKENS_REVOKED = "user_tokens_revoked"
+    ISSUER_TOKENS_REVOKED = "issuer_tokens_revoked"
+    CACHE_STALE = "cache_stale"
+    NEGATIVE_CACHE_ENTRY = "negative_cache_entry"
+    REPLICA_LAG = "replica_lag"
+    STORE_UNREACHABLE = "store_unreachable"
+    STORE_NOT_MIGRATED = "store_not_migrated"
+    STORE_PERMISSION_DENIED = "store_permission_denied"
+    TENANT_MISMATCH = "tenant_mismatch"
+    IDENTITY_LINKED_TO_OTHER_TENANT = "identity_linked_to_other_tenant"
+    ACCOUNT_RECREATED = "account_recreated"
+    SCOPE_INSUFFICIENT = "scope_insufficient"
+    ROLE_MISSING = "role_missing"
+    ROUTE_NOT_FOUND = "route_not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that was looked at."""
+
+    name: str
+    outcome: Outcome
+    expected: str | None = None
+    found: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """What to do about a cause."""
+
+    text: str
+    command: str | None = None
+    """For a shell; what comes from a token is quoted in it."""
+    config: str | None = None
+    """A line for the configuration, with the path of its field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong."""
+
+    cause: Cause | None
+    """None: the catalogue's reason says all there is to say."""
+    summary: str
+    fix: Fix | None = None
+    reason: Reason | None = None
+    """What the pipeline denies for it; None for what lets the request pass, so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What becomes of a request with this token, why, and what to do about it."""
+
+    decision: Literal["allow", "deny"]
+    reason: str | None
+    """The code of the reason that the pipeline gives (`gateway.core.reasons`); None when it allows."""
+    cause: str | None
+    """The code of a `Cause`. There may be one even though the request passes: something is amiss."""
+    summary: str
+    fix: Fix | None
+    steps: tuple[Step, ...]
+
+    def to_json(self) -> dict[str, JSON]:
+        """Return the explanation as the JSON of `gateway explain --json` and `POST /v1/explain`."""
+        return {
+            "decision": self.decision,
+            "reason": self.reason,
+            "cause": self.cause,
+            "summary": self.summary,
+            "fix": None if self.fix is None else asdict(self.fix),
+            "steps": [asdict(step) for step in self.steps],
+        }

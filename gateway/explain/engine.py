@@ -1,0 +1,147 @@
+"""The engine behind `gateway explain`, `POST /v1/explain` and the console's Explain page.
+
+The decision and its reason are the pipeline's own: it is run on the request. Then each of its parts is
+asked by itself, past the first that fails, for what was expected and what was found; what they find
+wrong are findings, and the one that accounts for the decision is the root cause.
+"""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Final
+
+from gateway.backends.directory import UserDirectory, UserRecord
+from gateway.backends.local import LocalTier
+from gateway.backends.postgres import Postgres
+from gateway.backends.redis import Redis
+from gateway.core.model import Auth, Claims, Identity, Request, Route, StoreUnavailable
+from gateway.explain import contents, evidence, people, route, stores, token, unknown
+from gateway.explain.answer import Cause, Explanation, Fix
+from gateway.explain.setup import Keys, Setup
+from gateway.explain.verdict import ANY_ROUTE, ColdTiers, Verdict, cold_tiers, judge, request_for
+from gateway.explain.walk import Walk
+from gateway.explain.wording import sql_literal
+
+_BEARER: Final = re.compile(rb"\bbearer[ \t]+([A-Za-z0-9._~+/\-]+=*)", re.IGNORECASE)
+
+
+class Explainer:
+    """Explains what becomes of a token; changes nothing, and sends the token nowhere.
+
+    Keys that it lacks are fetched, as they are for a request. `local` is the memory of the worker that
+    this runs in, if it runs in one. `clock` gives Unix seconds. What it is given remains its owner's to
+    open and close.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        keys: Keys,
+        postgres: Postgres,
+        redis: Redis,
+        *,
+        local: LocalTier | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._setup = setup
+        self._keys = keys
+        self._postgres = postgres
+        self._redis = redis
+        self._local = local
+        self._clock = clock
+
+    async def explain(
+        self, token: str | bytes, *, method: str | None = None, url: str | None = None
+    ) -> Explanation:
+        """Explain a token, alone or, with a URL or path, in a request of a method, by default GET.
+
+        The token may come with what surrounds it in a header or a curl command. Raises nothing for
+        what it finds: stores that are down and keys that cannot be had are findings too.
+        """
+        raw = presented(token)
+        request = None if url is None else request_for(method or "GET", url)
+        walk = Walk(self._setup, self._clock())
+        async with cold_tiers(
+            self._setup, self._postgres, self._redis, self._local, lambda: walk.now
+        ) as tiers:
+            verdict = await judge(raw, request, self._setup, self._keys, tiers, walk.now)
+            await self._take(walk, raw, request, verdict, tiers)
+        return _explanation(walk, verdict)
+
+    async def _take(
+        self, walk: Walk, raw: bytes, request: Request | None, verdict: Verdict, tiers: ColdTiers
+    ) -> None:
+        taken = ANY_ROUTE if request is None else route.check(walk, request) or ANY_ROUTE
+        read = await token.read(walk, self._keys, raw)
+        claims = None if read is None else contents.check(walk, read)
+        if claims is not None:
+            await self._ask_stores(walk, claims, taken, verdict, tiers)
+
+    async def _ask_stores(
+        self, walk: Walk, claims: Claims, taken: Route, verdict: Verdict, tiers: ColdTiers
+    ) -> None:
+        said = await evidence.gather(claims, verdict.resolution, tiers, self._postgres, self._redis)
+        stores.revocation(walk, claims, said)
+        await stores.tiers(walk, claims, said, self._postgres, remembers=self._local is not None)
+        if isinstance(said.record, StoreUnavailable):
+            walk.skip_rest("Postgres does not say who the user is")
+        elif (record := said.record or await self._of_configured_spelling(walk, claims)) is None:
+            await unknown.check(walk, claims, self._postgres)
+        else:
+            await _ask_directory(walk, claims, record, taken, UserDirectory(self._postgres))
+
+    async def _of_configured_spelling(self, walk: Walk, claims: Claims) -> UserRecord | None:
+        """Find the user whose identity has the `iss` as the configuration spells it, and not as the token."""
+        configured = next(each.issuer for each in self._setup.issuers if each.name == claims.issuer_name)
+        if configured == claims.issuer:
+            return None
+        try:
+            record = await UserDirectory(self._postgres).find(Identity(configured, claims.subject))
+        except StoreUnavailable:
+            return None
+        if record is not None:
+            change = f"issuer = {sql_literal(claims.issuer)}"
+            command = walk.commands.update("identities", change, issuer=configured)
+            advice = "The identities have the other spelling as well: change it there, too."
+            walk.amend(Cause.ISSUER_ALMOST_CONFIGURED, advice, command)
+        return record
+
+
+async def _ask_directory(
+    walk: Walk, claims: Claims, record: UserRecord, taken: Route, directory: UserDirectory
+) -> None:
+    try:
+        await people.check(walk, claims, record, taken, directory)
+    except StoreUnavailable as error:
+        # It answered a moment ago.
+        walk.blame(None, Cause.STORE_UNREACHABLE, f"Postgres cannot be used: {error.detail}")
+        walk.skip_rest(error.detail)
+
+
+def presented(text: str | bytes) -> bytes:
+    """Return the token out of what was pasted: itself, a header, or a command with one in it."""
+    octets = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
+    octets = octets.strip()
+    found = _BEARER.search(octets)
+    return octets.strip(b"\"'") if found is None else found[1]
+
+
+def _explanation(walk: Walk, verdict: Verdict) -> Explanation:
+    denial = verdict.denial
+    public = verdict.route is not None and verdict.route.auth is Auth.NONE
+    root = None if public else walk.root(denial)
+    cause = None if root is None or root.cause is None else root.cause.value
+    fix = None if root is None else root.fix
+    if denial is None:
+        summary = "The route asks for no token." if public else "The token is good, and its user may pass."
+        if root is not None:
+            summary = f"The request passes, but something is amiss. {root.summary}."
+        return Explanation("allow", None, cause, summary, fix, walk.steps())
+    reason = denial.reason
+    if root is None:
+        detail = denial.detail or reason.title
+        return Explanation("deny", reason.code, cause, f"{detail}.", Fix(reason.hint), walk.steps())
+    summary = f"{root.summary}."
+    if root.reason not in (None, reason):
+        summary = f"{reason.title}, and a new one would not pass either. {summary}"
+    return Explanation("deny", reason.code, cause, summary, fix, walk.steps())

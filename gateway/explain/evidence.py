@@ -1,0 +1,71 @@
+"""What the stores say of a token's user, each asked for itself."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from gateway.backends.clues import Clues
+from gateway.backends.directory import UserDirectory, UserRecord
+from gateway.backends.postgres import Found, Postgres
+from gateway.backends.redis import Redis, SharedAnswer
+from gateway.backends.revocations import Revocation
+from gateway.core.model import Claims, Resolution, StoreUnavailable, User
+from gateway.core.reasons import Denial
+from gateway.explain.verdict import ColdTiers
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The answers, or why there are none."""
+
+    resolution: Resolution | Denial
+    """What the tiers make of it all, as the pipeline is told."""
+    shared: SharedAnswer | StoreUnavailable
+    found: Found | StoreUnavailable
+    """What Postgres says when the gateway asks: the replica, where there is one."""
+    record: UserRecord | StoreUnavailable | None
+    """What the primary says: the truth."""
+    revocations: list[Revocation] | StoreUnavailable
+
+    @property
+    def served(self) -> User | None:
+        """Who the pipeline is told that the user is."""
+        return self.resolution.user if isinstance(self.resolution, Resolution) else None
+
+
+async def gather(
+    claims: Claims, known: Resolution | None, tiers: ColdTiers, postgres: Postgres, redis: Redis
+) -> Evidence:
+    """Ask everybody; `known` is what the tiers have said already."""
+    directory, clues = UserDirectory(postgres), Clues(postgres)
+    resolution, shared, found, record = await asyncio.gather(
+        _resolved(claims, known, tiers),
+        _answer(redis.read(claims, None)),
+        _answer(postgres.find_user(claims.identity)),
+        _answer(directory.find(claims.identity)),
+    )
+    user_id = record.user.id if isinstance(record, UserRecord) else None
+    # Of a database that is silent enough has been asked.
+    revocations = (
+        record if isinstance(record, StoreUnavailable) else await _answer(clues.revocations(claims, user_id))
+    )
+    return Evidence(resolution, shared, found, record, revocations)
+
+
+async def _resolved(claims: Claims, known: Resolution | None, tiers: ColdTiers) -> Resolution | Denial:
+    if known is not None:
+        return known
+    try:
+        return tiers.recall(claims) or await tiers.resolve(claims)
+    except Denial as denial:
+        return denial
+
+
+async def _answer(question: Awaitable[T]) -> T | StoreUnavailable:
+    try:
+        return await question
+    except StoreUnavailable as error:
+        return error

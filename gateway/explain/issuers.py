@@ -1,0 +1,78 @@
+"""Which configured issuer an unknown `iss` was probably meant to be."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from gateway.core.model import Issuer
+
+_ENVIRONMENTS: Final = frozenset(
+    {"dev", "develop", "development", "test", "testing", "tst", "qa", "uat", "int", "integration", "sandbox",
+     "preview", "demo", "staging", "stage", "stg", "preprod", "pre", "prd", "prod", "production", "live",
+     "local"}
+)  # fmt: skip
+_WORDS: Final = re.compile(r"[^a-z0-9]+")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A configured issuer that is nearly the one in the token."""
+
+    place: int
+    """In the configuration's list."""
+    issuer: Issuer
+    difference: str
+    """What differs, in words."""
+    same: bool
+    """True when it is the same issuer, spelt differently; False for another environment's."""
+
+
+def nearest(iss: str, issuers: Sequence[Issuer]) -> Near | None:
+    """Return the configured issuer that differs from `iss` the least, if any is close."""
+    found = [
+        Near(place, issuer, *judged)
+        for place, issuer in enumerate(issuers)
+        if (judged := _difference(iss, issuer.issuer)) is not None
+    ]
+    return min(found, key=lambda near: not near.same, default=None)
+
+
+def _difference(a: str, b: str) -> tuple[str, bool] | None:
+    for what, fold in _FOLDS:
+        a, b = fold(a), fold(b)
+        if a == b:
+            return what, True
+    words, others = ([word for word in _WORDS.split(text) if word] for text in (a, b))
+    if words != others and _timeless(words) == _timeless(others):
+        return "the environment (staging, production …)", False
+    return None
+
+
+def _timeless(words: Sequence[str]) -> list[str]:
+    return [word for word in words if word not in _ENVIRONMENTS]
+
+
+def _origin_folded(text: str) -> str:
+    """Fold the case of scheme and host, and drop a port that needs no mention (RFC 3986 §6.2.3)."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return text
+    if not parts.hostname:
+        return text
+    host = parts.hostname if port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f"{parts.hostname}:{port}"
+    return parts._replace(netloc=host).geturl()
+
+
+_FOLDS: Final = (
+    ("white space around it", str.strip),
+    ("a slash at its end", lambda text: text.rstrip("/")),
+    ("the case of the host, or a port that needs no mention", _origin_folded),
+    ("http instead of https", lambda text: re.sub(r"^https?://", "https://", text)),
+    ("upper and lower case", str.lower),
+)
+"""From the least to the most; what is equal from one step on stays equal."""

@@ -1,0 +1,98 @@
+"""The step about the request: which route it takes, and what to change when it takes none."""
+
+import re
+from dataclasses import replace
+
+from gateway.core.model import JSON, Auth, Request, Route
+from gateway.core.reasons import METHOD_NOT_ALLOWED, REQUEST_MALFORMED, ROUTE_NOT_FOUND, Denial
+from gateway.core.routes import RouteTable, Target, read_target
+from gateway.explain.answer import Cause, Fix
+from gateway.explain.walk import Walk
+from gateway.explain.wording import listed, shown, yaml_line
+
+
+def check(walk: Walk, request: Request) -> Route | None:
+    """Take the step; None when there is no route."""
+    expected = "a route for method, host and path"
+    found = f"{request.method} {shown(request.target)}"
+    try:
+        target = read_target(request.target, [value for name, value in request.headers if name == b"Host"])
+        route = RouteTable(walk.setup.routes).match(request.method, target.host, target.path)
+    except Denial as denial:
+        walk.step("route", "fail", expected, found, denial.detail or denial.reason.hint)
+        if denial.reason is REQUEST_MALFORMED:
+            walk.blame(denial, None, f"{denial.reason.title}: {denial.detail}", Fix(denial.reason.hint))
+        else:
+            _blame(walk, request, read_target(request.target, [request.headers[0][1]]), denial)
+        return None
+    detail = None
+    if route.auth is Auth.NONE:
+        detail = "it asks for no token: what is wrong below keeps nobody out"
+    walk.step("route", "pass", expected, f"{found}: route {route.name}", detail)
+    return route
+
+
+def _blame(walk: Walk, request: Request, target: Target, denial: Denial) -> None:
+    if denial.reason is METHOD_NOT_ALLOWED:
+        _blame_method(walk, request, denial)
+    elif denial.reason is ROUTE_NOT_FOUND:
+        _blame_path(walk, request, target, denial)
+
+
+def _blame_method(walk: Walk, request: Request, denial: Denial) -> None:
+    route = denial.route
+    if route is None:
+        walk.blame(denial, Cause.METHOD_NOT_ALLOWED, denial.detail or denial.reason.title, None)
+        return
+    methods: list[JSON] = [*sorted(route.methods), request.method]
+    walk.blame(
+        denial,
+        Cause.METHOD_NOT_ALLOWED,
+        f"Route {route.name} matches, and is not for {shown(request.method)}; served there:"
+        f" {', '.join(sorted(denial.allow))}",
+        Fix(
+            "Use a method that is served, or serve this one.",
+            config=yaml_line(f"routes[{_place(walk, route)}].match.methods", methods),
+        ),
+    )
+
+
+def _blame_path(walk: Walk, request: Request, target: Target, denial: Denial) -> None:
+    for route in walk.setup.routes:
+        anywhere = replace(route, hosts=frozenset())
+        try:
+            RouteTable([anywhere]).match(request.method, target.host, target.path)
+        except Denial:
+            continue
+        hosts: list[JSON] = [*sorted(route.hosts), target.host]
+        walk.blame(
+            denial,
+            Cause.ROUTE_NOT_FOUND,
+            f"Route {route.name} has this path, and is for the hosts {listed(sorted(route.hosts))} only,"
+            f" not for {shown(target.host)}",
+            Fix(
+                "Give the whole URL, with the host that clients use; or serve this host too.",
+                config=yaml_line(f"routes[{_place(walk, route)}].match.hosts", hosts),
+            ),
+        )
+        return
+    segment = target.path.split("/")[1]
+    path = f"/{segment}/**" if segment else "/"
+    names = {route.name for route in walk.setup.routes}
+    name = re.sub(r"[^a-z0-9]+", "-", segment.lower()).strip("-") or "root"
+    while name in names:
+        name += "-2"
+    entry: JSON = {"name": name, "match": {"path": path}, "upstream": walk.setup.routes[0].upstream}
+    walk.blame(
+        denial,
+        Cause.ROUTE_NOT_FOUND,
+        f"No route matches {shown(target.path)}",
+        Fix(
+            "Correct the path; or add a route for it, to the upstream that serves it.",
+            config=yaml_line(f"routes[{len(walk.setup.routes)}]", entry),
+        ),
+    )
+
+
+def _place(walk: Walk, route: Route) -> int:
+    return next(i for i, each in enumerate(walk.setup.routes) if each.name == route.name)

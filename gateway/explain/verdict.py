@@ -1,0 +1,147 @@
+"""What the gateway itself would say: its own pipeline, run on the request without leaving a trace."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from gateway.backends.documents import CachedUser
+from gateway.backends.identity import IdentityTiers
+from gateway.backends.local import LocalTier
+from gateway.backends.postgres import Postgres
+from gateway.backends.redis import Redis, SharedAnswer
+from gateway.core.headers import HeaderPolicy, HeaderRules
+from gateway.core.model import Claims, Request, Resolution, Route
+from gateway.core.reasons import Denial
+from gateway.core.routes import RouteTable
+from gateway.explain.setup import Keys, Setup
+from gateway.pipeline import Pipeline, TokenVerifier
+
+ANY_ROUTE: Final = Route(name="", path="/**", upstream="")
+"""Asks for a user, and nothing of it: the route of a token without a request."""
+_NO_HOST: Final = "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the pipeline decided."""
+
+    route: Route | None
+    denial: Denial | None
+    """None: the request is admitted."""
+    resolution: Resolution | None
+    """What the tiers said of the user; None when they were not asked."""
+
+
+class ColdTiers:
+    """The identity tiers as a worker without memories uses them; nothing is stored. A `Directory`."""
+
+    def __init__(self, tiers: IdentityTiers, local: LocalTier | None) -> None:
+        self._tiers = tiers
+        self._local = local
+        self.resolution: Resolution | None = None
+        """The latest answer."""
+
+    def recall(self, claims: Claims) -> Resolution | None:
+        """Answer from the memory of the worker that this runs in."""
+        self.resolution = None if self._local is None else self._local.recall(claims)
+        return self.resolution
+
+    async def resolve(self, claims: Claims) -> Resolution:
+        """Ask the stores. Raises `Denial`."""
+        self.resolution = await self._tiers.resolve(claims)
+        return self.resolution
+
+
+@asynccontextmanager
+async def cold_tiers(
+    setup: Setup, postgres: Postgres, redis: Redis, local: LocalTier | None, clock: Callable[[], float]
+) -> AsyncIterator[ColdTiers]:
+    """Put the tiers together."""
+    tiers = IdentityTiers(
+        LocalTier(ttl=0.0, max_users=1, max_tokens=1, clock=time.monotonic),
+        _ReadOnly(redis),
+        postgres,
+        _Assumed(),
+        user_ttl=setup.user_ttl,
+        negative_ttl=setup.negative_ttl,
+        stale_if_error=setup.stale_if_error,
+        creation_grace=setup.creation_grace,
+        unchecked_allowed=setup.unchecked_allowed,
+        clock=clock,
+    )
+    try:
+        yield ColdTiers(tiers, local)
+    finally:
+        await tiers.close()
+
+
+class _ReadOnly:
+    """Redis, as the tiers see it, to which nothing is written."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:
+        return await self._redis.read(claims, user_id)
+
+    async def user_revoked_at(self, user_id: str) -> float | None:
+        return await self._redis.user_revoked_at(user_id)
+
+    async def store_user(self, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int) -> bool:  # noqa: ARG002 -- the Protocol's signature
+        # Its answer alone counts: what Redis refuses for a change is asked for once more, of the primary.
+        return cached.epoch != "" and not await self._redis.refuses(claims, horizon)
+
+
+class _Assumed:
+    """A blacklist that was never doubted, as that of a worker whose Redis has not been away."""
+
+    trusted = True
+
+    def doubt(self) -> None: ...
+
+    def request(self) -> None: ...
+
+
+async def judge(
+    raw: bytes, request: Request | None, setup: Setup, keys: Keys, tiers: ColdTiers, now: float
+) -> Verdict:
+    """Run the pipeline, on a request with the token or, without one, on a route that asks for a user only."""
+    routes = (ANY_ROUTE,) if request is None else setup.routes
+    request = request or request_for("GET", "/")
+    authorization = (b"Authorization", b"Bearer " + raw)
+    pipeline = Pipeline(
+        RouteTable(routes),
+        TokenVerifier(setup.issuers, keys, clock=lambda: now, max_remembered=1),
+        tiers,
+        HeaderPolicy(HeaderRules({})),
+    )
+    try:
+        admission = await pipeline.admit(request._replace(headers=(*request.headers, authorization)))
+    except Denial as denial:
+        return Verdict(denial.route, denial, tiers.resolution)
+    return Verdict(admission.route, None, tiers.resolution)
+
+
+def request_for(method: str, url: str) -> Request:
+    """Compose the head of a request for a URL, or for a path on a host that no route names."""
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        parts, host = None, ""
+    if parts is None or not host:
+        target, host, scheme = url.partition("#")[0], _NO_HOST, "http"
+    else:
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        scheme = parts.scheme
+    return Request(
+        method=method.upper(),
+        target=target,
+        headers=((b"Host", host.encode("utf-8", "replace")),),
+        peer="127.0.0.1",
+        scheme="https" if scheme == "https" else "http",
+        id="explain",
+    )

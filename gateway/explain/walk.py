@@ -1,0 +1,88 @@
+"""What has been seen on the way so far."""
+
+from dataclasses import replace
+from typing import Final
+
+from gateway.core.model import Issuer
+from gateway.core.reasons import TOKEN_EXPIRED, Denial, Group
+from gateway.explain.answer import Cause, Finding, Fix, Outcome, Step
+from gateway.explain.setup import Setup
+from gateway.explain.wording import Commands
+
+_ORDER: Final = (
+    "route", "shape", "header", "issuer", "key", "signature", "times", "audience", "claims", "revocation",
+    "identity.local", "identity.redis", "identity.postgres", "identity.primary", "user", "tenant", "policy",
+)  # fmt: skip
+
+_MISLEADING: Final = (Cause.REPLICA_LAG, Cause.CACHE_STALE, Cause.NEGATIVE_CACHE_ENTRY)
+"""By which the pipeline is told something else than the truth; what a replica says, caches repeat."""
+
+
+class Walk:
+    """Collects steps and findings."""
+
+    def __init__(self, setup: Setup, now: float) -> None:
+        self.setup = setup
+        self.now = now
+        """Unix seconds, the same for every step."""
+        self.commands = Commands(setup.config, setup.schema)
+        self.findings: list[Finding] = []
+        self._steps: dict[str, Step] = {}
+
+    def step(
+        self,
+        name: str,
+        outcome: Outcome,
+        expected: str | None = None,
+        found: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        """Take note of what was looked at."""
+        self._steps[name] = Step(name, outcome, expected, found, detail)
+
+    def skip_rest(self, why: str) -> None:
+        """Say of every step that has not been taken why it was not."""
+        for name in _ORDER:
+            if name not in self._steps and name != "route":
+                self._steps[name] = Step(name, "skipped", detail=why)
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return the steps in the order of the way."""
+        return tuple(self._steps[name] for name in _ORDER if name in self._steps)
+
+    def blame(self, denial: Denial | None, cause: Cause | None, summary: str, fix: Fix | None = None) -> None:
+        """Take note of something wrong; `denial` is None for what lets the request pass, so far."""
+        self.findings.append(Finding(cause, summary, fix, None if denial is None else denial.reason))
+
+    def amend(self, cause: Cause, advice: str, command: str | None) -> None:
+        """Add to the fix of what has been found what it takes besides."""
+        self.findings = [
+            replace(found, fix=Fix(f"{found.fix.text} {advice}", command, found.fix.config))
+            if found.cause is cause and found.fix is not None
+            else found
+            for found in self.findings
+        ]
+
+    def root(self, denial: Denial | None) -> Finding | None:
+        """Return the finding that accounts best for how the pipeline decided.
+
+        An expired token is what any token becomes while one looks into it: what would keep a fresh one
+        from passing is the better answer.
+        """
+        if denial is None:
+            return next((finding for finding in self.findings if finding.reason is None), None)
+        if denial.reason is TOKEN_EXPIRED:
+            for finding in self.findings:
+                if finding.reason not in (None, TOKEN_EXPIRED) and finding.reason.group is not Group.OURS:
+                    return finding
+        exact = next((finding for finding in self.findings if finding.reason is denial.reason), None)
+        if exact is not None or denial.reason.group not in (Group.USER, Group.POLICY):
+            return exact
+        # The truth gives no such reason: the pipeline was told something else.
+        misleading = [finding for finding in self.findings if finding.cause in _MISLEADING]
+        return min(misleading, key=lambda finding: _MISLEADING.index(finding.cause), default=None)
+
+    def field(self, issuer: Issuer, name: str) -> str:
+        """Write the path of an issuer's field in the configuration."""
+        place = next(i for i, each in enumerate(self.setup.issuers) if each.name == issuer.name)
+        return f"issuers[{place}].{name}"

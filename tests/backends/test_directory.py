@@ -1,0 +1,121 @@
+"""The directory's writes with their audit, its searches, and the rights that they need."""
+
+import re
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from gateway.backends.audit import AuditLog, Author
+from gateway.backends.directory import UserDirectory
+from gateway.backends.postgres import Postgres
+from gateway.core.model import Identity, StoreUnavailable, UserStatus
+
+BY = Author("api@192.0.2.1", "the-id")
+ANN = Identity("https://idp.example.com/", "ann")
+OPERATIONS = Path(__file__).parent.parent.parent / "docs" / "operations.md"
+
+
+@pytest.fixture
+async def postgres(dsn: str) -> AsyncIterator[Postgres]:
+    postgres = Postgres(dsn, statement_timeout=10)
+    yield postgres
+    await postgres.close()
+
+
+async def audited(postgres: Postgres) -> list[tuple[str, str]]:
+    return [(row.action, row.target) for row in await AuditLog(postgres).page()]
+
+
+async def test_what_fails_is_not_in_the_audit_and_what_cannot_be_audited_fails(
+    postgres: Postgres, dsn: str
+) -> None:
+    directory = UserDirectory(postgres)
+    user = await directory.add(ANN, author=BY)
+    with pytest.raises(Exception, match="belongs to user"):
+        await directory.add(ANN, author=BY)
+    assert await audited(postgres) == [("user.create", f"user:{user.user.id}")]
+
+    owner = await asyncpg.connect(dsn)
+    await owner.execute("ALTER TABLE audit RENAME TO elsewhere")
+    await owner.close()
+    with pytest.raises(StoreUnavailable):
+        await directory.change(uuid.UUID(user.user.id), {"status": UserStatus.LOCKED}, author=BY)
+    with pytest.raises(StoreUnavailable):
+        await directory.revoke("user", value=user.user.id, author=BY)
+    assert (await directory.get(uuid.UUID(user.user.id))).user.status is UserStatus.ACTIVE
+    assert await directory.revocations() == []
+
+
+async def test_without_an_author_nothing_is_recorded(postgres: Postgres) -> None:
+    directory = UserDirectory(postgres)
+    user = await directory.add(ANN)
+    await directory.set_status(uuid.UUID(user.user.id), UserStatus.LOCKED)
+    assert await audited(postgres) == []
+
+
+async def test_what_is_written_tells_its_transaction(postgres: Postgres) -> None:
+    directory = UserDirectory(postgres)
+    first = await directory.add(ANN)
+    second = await directory.change(uuid.UUID(first.user.id), {"roles": ("a",)})
+    assert first.version is not None
+    assert second.version is not None
+    assert first.version < second.version < await postgres.latest_transaction()
+    assert (await directory.get(uuid.UUID(first.user.id))).version is None
+
+
+@pytest.mark.parametrize("text", ["ann", "ANN@EX", "Ann S"])
+async def test_each_way_to_search_has_an_index(postgres: Postgres, text: str) -> None:
+    from gateway.backends import directory
+
+    async with postgres.connection() as connection, connection.transaction():
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        values = (None, None, None, None, 50, text, None)
+        arguments = ", ".join("NULL" if each is None else f"'{each}'" for each in values)
+        types = "text, text, bigint, uuid, int, text, uuid"
+        await connection.execute(f"PREPARE search ({types}) AS {directory._SEARCH}")
+        plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE search ({arguments})"))
+    for index in ("users_email_begins", "users_display_name_begins", "identities_subject"):
+        assert f"{index}" in plan, plan
+    assert "Seq Scan" not in plan
+
+
+async def test_the_documented_grants_are_enough_and_no_more(dsn: str) -> None:
+    """The blocks of SQL in docs/operations.md, as an operator would paste them."""
+    blocks = re.findall(r"```sql\n(.*?)```", OPERATIONS.read_text(encoding="utf-8"), re.DOTALL)
+    grants = "\n".join(block for block in blocks if "GRANT" in block)
+    role = f"runtime_{uuid.uuid4().hex}"
+    owner = await asyncpg.connect(dsn)
+    await owner.execute(grants.replace("gateway_runtime", role).replace("'…'", "'pw'"))
+    place = urlsplit(dsn)
+    postgres = Postgres(place._replace(netloc=f"{role}:pw@{place.hostname}:{place.port}").geturl())
+    try:
+        directory, audit = UserDirectory(postgres), AuditLog(postgres)
+        user_id = uuid.UUID((await directory.add(ANN, author=BY)).user.id)
+        await directory.change(user_id, {"status": UserStatus.LOCKED}, author=BY)
+        await directory.delete(user_id, author=BY)
+        await directory.restore(user_id, author=BY)
+        bob = Identity(ANN.issuer, "bob")
+        await directory.link(user_id, bob, author=BY)
+        await directory.unlink(user_id, bob, author=BY)
+        await directory.revoke("user", value=str(user_id), author=BY)
+        await directory.lift("user", value=str(user_id), author=BY)
+        assert await audit.flush(BY) > 0
+        await audit.record(BY, "issuer.refresh", "issuer:main")
+        assert len(await audit.page()) == 10
+        for forbidden in (
+            "DELETE FROM audit",
+            "UPDATE audit SET actor = 'x'",
+            "DELETE FROM users",
+            "TRUNCATE users",
+        ):
+            with pytest.raises(StoreUnavailable):
+                async with postgres.connection() as connection:
+                    await connection.execute(forbidden)
+    finally:
+        await postgres.close()
+        await owner.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        await owner.close()

@@ -1,0 +1,222 @@
+"""`gateway explain` as people and programs use it."""
+
+import asyncio
+import json
+import logging
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import asyncpg
+import pytest
+import structlog
+from typer.testing import CliRunner, Result
+
+from gateway.cli.main import app
+from tests import harness, tokens
+from tests.harness import token, unused_port
+
+
+class Gateway:
+    """Runs `gateway explain` with a configuration of its own."""
+
+    def __init__(self, folder: Path, dsn: str, redis_url: str) -> None:
+        self.config = folder / "gateway.yaml"
+        # JSON is YAML.
+        self.config.write_text(
+            json.dumps(harness.configuration(folder, "http://127.0.0.1:9", dsn, redis_url, "gateway:"))
+        )
+
+    def __call__(self, *words: str, stdin: str | bytes | None = None) -> Result:
+        words = ("explain", *words, "--config", str(self.config))
+        result = CliRunner().invoke(app, words, input=stdin)
+        assert isinstance(result.exception, SystemExit | None), result.exc_info
+        return result
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, dsn: str, redis_url: str) -> Gateway:
+    await harness.seed(dsn)
+    return Gateway(tmp_path, dsn, redis_url)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Take back what a command does to its process, which is the tests' here."""
+    events, root = structlog.get_config(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.configure(**events)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def text(output: str) -> str:
+    return re.sub(r"\s+", " ", output)
+
+
+def test_who_may_pass(gateway: Gateway) -> None:
+    result = gateway("-", stdin=token().decode())
+    assert result.exit_code == 0
+    assert result.stdout.startswith("ALLOW\n")
+    assert "skipped" in result.stdout
+    assert result.stderr == ""
+
+
+def test_from_a_401_to_its_cause_and_back(gateway: Gateway) -> None:
+    bad = token("suspended").decode()
+    result = gateway("-", stdin=f"Authorization: Bearer {bad}\n")
+    assert result.exit_code == 1
+    decision, summary, _, advice, line, *_ = result.stdout.splitlines()
+    assert decision == "DENY  user_suspended  cause: user_suspended"
+    assert "is suspended, since" in summary
+    assert advice.startswith("Fix: Activate the user")
+    fix = line.split()
+    assert fix[:3] == ["gateway", "users", "activate"]
+    assert CliRunner().invoke(app, fix[1:]).exit_code == 0
+    assert gateway("-", stdin=bad).exit_code == 0
+
+
+def test_a_document_for_programs(gateway: Gateway) -> None:
+    result = gateway("-", "--json", "--url", "/orders/7", "-X", "post", stdin=token().decode())
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert (document["decision"], document["reason"]) == ("deny", "scope_insufficient")
+    assert re.fullmatch(r"routes\[\d+\]\.require\.scopes: \[\]", document["fix"]["config"])
+    assert document["steps"][0] == {
+        "name": "route",
+        "outcome": "pass",
+        "expected": "a route for method, host and path",
+        "found": 'POST "/orders/7": route orders',
+        "detail": None,
+    }
+
+
+def test_a_token_among_the_arguments_is_advised_against(gateway: Gateway) -> None:
+    raw = token().decode()
+    result = gateway(raw)
+    assert result.exit_code == 0
+    assert "list of processes" in text(result.stderr)
+    assert "gateway explain -" in text(result.stderr)
+    assert raw not in result.output
+
+
+@pytest.mark.parametrize("words", [("-",), ()])
+def test_nothing_on_stdin(gateway: Gateway, words: tuple[str, ...]) -> None:
+    result = gateway(*words, stdin=" \n")
+    assert result.exit_code == 2
+    assert "there is no token" in text(result.stderr)
+
+
+def test_stdin_is_read_without_being_asked_to(gateway: Gateway) -> None:
+    assert gateway(stdin=token().decode()).exit_code == 0
+
+
+def test_stdin_that_is_no_text(gateway: Gateway) -> None:
+    result = gateway("-", "--json", stdin=b"\xff\xfe\x00")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["reason"] == "credentials_malformed"
+
+
+def test_a_method_alone_asks_for_nothing(gateway: Gateway) -> None:
+    result = gateway("-", "--method", "GET", stdin="x")
+    assert result.exit_code == 2
+    assert "--method needs --url" in text(result.stderr)
+
+
+def test_a_store_that_is_down(tmp_path: Path) -> None:
+    dsn = f"postgresql://gateway:hunter2@127.0.0.1:{unused_port()}/gateway"
+    began = time.monotonic()
+    result = Gateway(tmp_path, dsn, f"redis://:hunter2@127.0.0.1:{unused_port()}")(
+        "-", stdin=token().decode()
+    )
+    assert result.exit_code == 3
+    assert "cause: store_unreachable" in result.stdout
+    assert "docker compose up -d postgres" in result.stdout
+    assert "hunter2" not in result.output
+    assert time.monotonic() - began < 3
+
+
+def test_an_issuer_whose_keys_cannot_be_had(gateway: Gateway) -> None:
+    bad = tokens.sign(tokens.claims(iss=harness.KEYLESS_ISSUER), tokens.rsa_key("second"))
+    assert gateway("-", stdin=bad.decode()).exit_code == 3
+    # What is ours to mend did not keep the answer from being found: the token is no token.
+    assert gateway("-", stdin="x").exit_code == 1
+
+
+def test_what_a_terminal_would_obey_is_shown_otherwise(gateway: Gateway) -> None:
+    result = gateway("-", stdin=token("\u202e\u2066ann").decode())
+    assert result.exit_code == 1
+    assert not {"\u202e", "\u2066", "\x1b"} & set(result.stdout)
+
+
+def test_a_value_is_no_markup(gateway: Gateway) -> None:
+    result = gateway("-", stdin=token("[bold]ann[/]").decode())
+    assert '"[bold]ann[/]"' in result.stdout
+    assert "--subject=[bold]ann[/]'" in result.stdout
+
+
+def test_a_configuration_with_mistakes(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    config.write_text("issuers: []")
+    result = CliRunner().invoke(app, ["explain", "-", "--config", str(config)], input="x")
+    assert result.exit_code == 2
+
+
+def at_a_terminal(gateway: Gateway, typed: str) -> tuple[int, str]:
+    """Run the command where somebody sits, who types when asked; returns its code and what is to be seen."""
+    controller, terminal = pty.openpty()
+    # In a session of its own, whose terminal this becomes: a prompt asks there, wherever stdout leads.
+    seated = (
+        "import fcntl, runpy, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+        "runpy.run_module('gateway', run_name='__main__')"
+    )
+    process = subprocess.Popen(  # noqa: S603 -- our own command
+        [sys.executable, "-c", seated, "explain", "--config", str(gateway.config)],
+        stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    while b"not shown" not in shown:
+        shown += os.read(controller, 1000)
+    for start in range(0, len(typed) + 1, 1000):
+        os.write(controller, f"{typed}\n"[start : start + 1000].encode())
+    with suppress(OSError):  # how a terminal says that nobody writes to it any more
+        while more := os.read(controller, 1000):
+            shown += more
+    os.close(controller)
+    return process.wait(), shown.decode()
+
+
+def test_at_a_terminal_it_is_asked_for_and_not_shown(gateway: Gateway) -> None:
+    raw = token().decode()
+    code, shown = at_a_terminal(gateway, raw)
+    assert code == 0
+    assert "ALLOW" in shown
+    assert raw not in shown
+
+
+def test_a_token_that_is_longer_than_a_terminals_lines(gateway: Gateway) -> None:
+    code, shown = at_a_terminal(gateway, token(note="x" * 4000).decode())
+    assert code == 2
+    assert "the terminal cut the token off" in shown
+
+
+def test_nothing_is_changed(gateway: Gateway, dsn: str) -> None:
+    before = asyncio.run(_rows(dsn))
+    assert gateway("-", stdin=token("ghost").decode()).exit_code == 1
+    assert asyncio.run(_rows(dsn)) == before
+
+
+async def _rows(dsn: str) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetch("SELECT u::text FROM users u ORDER BY 1")
+    finally:
+        await connection.close()

@@ -1,0 +1,112 @@
+"""What a request asks for beyond a good token: its route, scopes and roles; and where revocations come in."""
+
+import time
+
+import pytest
+
+from tests.explain.scene import denied, failed, outcomes
+from tests.explain.world import World
+from tests.harness import token
+
+
+@pytest.fixture(autouse=True)
+async def ann(world: World) -> str:
+    return await world.add()
+
+
+class TestRoutes:
+    async def test_a_scope_that_is_missing(self, world: World) -> None:
+        await denied(
+            world, token("ann", scope="a b"), "scope_insufficient", "scope_insufficient", url="/orders/1"
+        )
+
+    async def test_a_role_that_is_missing(self, world: World) -> None:
+        await denied(world, token("ann"), "role_missing", "role_missing", url="/admin/x")
+
+    async def test_what_is_asked_for_is_there(self, world: World) -> None:
+        explanation = await world.explain(
+            token("ann", scope="orders:read"), url="https://gw.example.com/orders/1?a=b#c"
+        )
+        assert explanation.decision == "allow"
+        assert outcomes(explanation)["policy"] == "pass"
+
+    async def test_a_path_without_a_route(self, world: World) -> None:
+        await denied(world, token("ann"), "route_not_found", "route_not_found", url="/invoices/7")
+
+    async def test_a_host_without_a_route(self, world: World) -> None:
+        good = token("ann")
+        await denied(world, good, "route_not_found", "route_not_found", url="http://other.example.com/host/x")
+        assert (await world.explain(good, url="/host/x")).reason == "route_not_found"
+
+    async def test_a_method_that_is_not_served(self, world: World) -> None:
+        await denied(
+            world, token("ann"), "method_not_allowed", "method_not_allowed", method="DELETE", url="/read/x"
+        )
+
+    @pytest.mark.parametrize("url", ["/a/../b", "/%2e%2e/x", "http://[::1/x", "no path", "/ä"])
+    async def test_a_path_that_can_be_read_in_two_ways(self, world: World, url: str) -> None:
+        explanation = await denied(world, token("ann"), "request_malformed", None, url=url, fixed=False)
+        assert failed(explanation) == ["route"]
+
+    async def test_a_route_that_asks_for_no_token(self, world: World) -> None:
+        explanation = await world.explain(token("nobody"), url="/public/x")
+        assert (explanation.decision, explanation.cause) == ("allow", None)
+        assert "identity.postgres" in failed(explanation)
+
+    async def test_a_route_that_may_be_used_without_a_token(self, world: World) -> None:
+        await denied(world, token("nobody"), "user_not_found", "user_unknown", url="/optional/x")
+
+
+class TestRevocations:
+    async def revoke(self, world: World, kind: str, issuer: str, value: str) -> None:
+        await world.sql(
+            "INSERT INTO revocations (kind, issuer, value, revoked_at, expires_at, reason, revoked_by)"
+            " VALUES ($1, $2, $3, now() + interval '1 s', '2999-01-01Z', 'left on a train', 'operator')",
+            kind, issuer, value,
+        )  # fmt: skip
+
+    async def test_of_the_token(self, world: World) -> None:
+        await self.revoke(world, "jti", "main", "-j'1")
+        explanation = await denied(world, token("ann", jti="-j'1"), "token_revoked", "token_revoked")
+        for told in ("left on a train", "operator", "2999-01-01"):
+            assert told in explanation.summary
+
+    async def test_of_the_user(self, world: World, ann: str) -> None:
+        await self.revoke(world, "user", "", ann)
+        await denied(world, token("ann"), "tokens_revoked_before", "user_tokens_revoked")
+
+    async def test_of_the_issuer(self, world: World) -> None:
+        await self.revoke(world, "issuer", "https://idp.example.com/", "")
+        await denied(world, token("ann"), "tokens_revoked_before", "issuer_tokens_revoked")
+
+    async def test_by_an_instant_of_the_user(self, world: World) -> None:
+        await world.sql("UPDATE users SET tokens_valid_after = now() + interval '1 h'")
+        await denied(world, token("ann"), "tokens_revoked_before", "user_tokens_revoked")
+
+    async def test_of_older_tokens_alone(self, world: World, ann: str) -> None:
+        await self.revoke(world, "user", "", ann)
+        explanation = await world.explain(token("ann", iat=int(time.time()) + 20))
+        assert (explanation.decision, explanation.cause) == ("allow", None)
+
+    @pytest.mark.parametrize(
+        ("key", "reason", "cause"),
+        [
+            ("revoked:jti:main:j", "token_revoked", "token_revoked"),
+            ("revoked:user:{ann}", "tokens_revoked_before", "user_tokens_revoked"),
+            ("revoked:issuer:main", "tokens_revoked_before", "issuer_tokens_revoked"),
+        ],
+    )
+    async def test_by_a_key_in_redis_alone(
+        self, world: World, ann: str, key: str, reason: str, cause: str
+    ) -> None:
+        await world.guard()
+        await world.set_key(key.format(ann=ann), "99999999999")
+        explanation = await denied(world, token("ann", jti="j"), reason, cause)
+        assert "Redis" in explanation.summary
+
+    async def test_that_redis_does_not_know_yet(self, world: World) -> None:
+        await world.guard()
+        await self.revoke(world, "jti", "main", "j")
+        explanation = await world.explain(token("ann", jti="j"))
+        assert (explanation.decision, explanation.cause) == ("allow", "cache_stale")
+        assert outcomes(explanation)["revocation"] == "warn"

@@ -1,0 +1,201 @@
+"""What the stores say, and what they do not: stale answers, lag, outages."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from gateway.backends.local import LocalTier
+from gateway.backends.revocations import Revocations
+from gateway.core.model import User, UserStatus
+from tests import tokens
+from tests.backends.cable import Cable
+from tests.backends.examples import claims
+from tests.conftest import _Databases
+from tests.explain.scene import denied, failed, outcomes
+from tests.explain.world import World
+from tests.harness import token, unused_port
+
+OLD = {"iat": int(time.time()) - 100}
+
+
+def user(user_id: str, status: UserStatus = UserStatus.ACTIVE) -> User:
+    return User(id=user_id, status=status)
+
+
+class TestRedis:
+    async def test_an_old_refusal(self, world: World) -> None:
+        ann = await world.add()
+        await world.remember(claims(), user(ann, UserStatus.SUSPENDED), await world.guard())
+        explanation = await denied(world, token("ann"), "user_suspended", "cache_stale")
+        assert failed(explanation) == ["identity.redis"]
+        assert "Redis says" in explanation.summary
+        assert "for another 5 min" in explanation.summary
+
+    async def test_an_old_admission(self, world: World) -> None:
+        ann = await world.add()
+        await world.sql("UPDATE users SET status = 'suspended'")
+        await world.remember(claims(), user(ann), await world.guard())
+        bad = token("ann")
+        assert await world.decide(bad) is None
+        explanation = await world.explain(bad)
+        assert (explanation.decision, explanation.cause) == ("allow", "cache_stale")
+        await world.apply(explanation.fix)
+        assert await world.decide(bad) == "user_suspended"
+
+    async def test_nobody_remembered_who_is_there(self, world: World) -> None:
+        await world.add()
+        await world.remember(claims(), None, await world.guard())
+        await denied(world, token("ann", **OLD), "user_not_found", "negative_cache_entry")
+
+    async def test_an_entry_of_another_epoch_is_not_served(self, world: World) -> None:
+        ann = await world.add()
+        await world.remember(claims(), user(ann, UserStatus.SUSPENDED), await world.guard())
+        async with world.parts() as parts:
+            await parts.redis.end_epoch(1)
+        explanation = await world.explain(token("ann"))
+        assert (explanation.decision, explanation.cause) == ("allow", None)
+        assert outcomes(explanation)["identity.redis"] == "warn"
+
+    async def test_one_that_is_down(self, world: World) -> None:
+        await world.add()
+        url = world.config["redis"]["url"]
+        world.config["redis"]["url"] = f"redis://127.0.0.1:{unused_port()}"
+        explanation = await world.explain(token("ann"))
+        assert (explanation.decision, explanation.cause) == ("allow", "store_unreachable")
+        assert outcomes(explanation)["identity.redis"] == "warn"
+        world.config["redis"]["url"] = url
+        assert (await world.explain(token("ann"))).cause is None
+
+
+class TestMemoryOfAWorker:
+    async def test_an_old_refusal(self, world: World) -> None:
+        ann = await world.add()
+        world.local = self.remembering(user(ann, UserStatus.LOCKED))
+        explanation = await denied(
+            world, token("ann", jti="token-1"), "user_locked", "cache_stale", fixed=False
+        )
+        assert failed(explanation) == ["identity.local"]
+
+    async def test_nobody_remembered_who_is_there(self, world: World) -> None:
+        await world.add()
+        world.local = self.remembering(None)
+        bad = token("ann", jti="token-1")
+        await denied(world, bad, "user_not_found", "negative_cache_entry", fixed=False)
+        world.local.forget_identities([(tokens.ISSUER, "ann")])
+        assert await world.decide(bad) is None
+
+    async def test_what_is_right_is_so(self, world: World) -> None:
+        ann = await world.add()
+        world.local = self.remembering(user(ann))
+        explanation = await world.explain(token("ann", jti="token-1"))
+        assert (explanation.decision, explanation.cause) == ("allow", None)
+        assert outcomes(explanation)["identity.local"] == "pass"
+
+    def remembering(self, who: User | None) -> LocalTier:
+        local = LocalTier(ttl=30, max_users=9, max_tokens=9, clock=time.monotonic)
+        local.open()
+        local.fill(local.ticket(), claims(), who, time.time(), Revocations(), 30)
+        return local
+
+
+class TestReplica:
+    @pytest.fixture
+    async def replica(self, _databases: _Databases, _template: str) -> AsyncIterator[str]:
+        """Another database, which lags behind for ever."""
+        name = await _databases.create("gateway_replica", template=_template)
+        yield _databases.dsn(name)
+        await _databases.drop(name)
+
+    async def test_one_that_lags(self, world: World, replica: str) -> None:
+        await world.add()
+        world.config["postgres"]["replica_dsn"] = replica
+        world.config["cache"]["negative_ttl"] = "100ms"
+        world.watched = False  # for an entry that is gone so soon
+        await world.guard()
+        bad = token("ann", **OLD)
+        explanation = await denied(world, bad, "user_not_found", "replica_lag", fixed=False)
+        assert "identity.postgres" in failed(explanation)
+        assert outcomes(explanation)["identity.primary"] == "pass"
+        await world.apply(explanation.fix)
+        await asyncio.sleep(0.1)
+        assert await world.decide(bad) is None
+
+    async def test_one_whose_answer_redis_repeats(self, world: World, replica: str) -> None:
+        await world.add()
+        world.config["postgres"]["replica_dsn"] = replica
+        await world.remember(claims(), None, await world.guard())
+        explanation = await world.explain(token("ann", **OLD))
+        assert (explanation.reason, explanation.cause) == ("user_not_found", "replica_lag")
+        assert failed(explanation) == ["identity.redis", "identity.postgres"]
+
+    async def test_one_whose_lag_redis_knows_of(self, world: World, replica: str) -> None:
+        await world.add()
+        world.config["postgres"]["replica_dsn"] = replica
+        await world.guard()
+        async with world.parts() as parts:
+            await parts.redis.bury([("main", "ann")], 2**50)
+        explanation = await world.explain(token("ann", **OLD))
+        assert (explanation.decision, explanation.cause) == ("allow", "replica_lag")
+        assert await world.decide(token("ann", **OLD)) is None
+
+
+class TestPostgres:
+    async def test_one_that_is_down(self, world: World) -> None:
+        await world.add()
+        dsn = urlsplit(world.dsn)
+        down = dsn._replace(netloc=f"{dsn.netloc.rpartition('@')[0]}@127.0.0.1:{unused_port()}", query="")
+        world.config["postgres"]["dsn"] = down.geturl().replace("//@", "//")
+        explanation = await denied(
+            world, token("ann"), "revocation_unavailable", "store_unreachable", fixed=False
+        )
+        assert failed(explanation) == ["identity.postgres"]
+        assert outcomes(explanation)["user"] == "skipped"
+        world.config["postgres"]["dsn"] = world.dsn
+        assert await world.decide(token("ann")) is None
+
+    async def test_one_that_is_silent_is_not_waited_for_long(self, world: World) -> None:
+        if urlsplit(world.dsn).hostname is None:
+            pytest.skip("this Postgres is reached by a Unix socket")
+        await world.add()
+        async with Cable(world.dsn) as cable:
+            cable.freeze()
+            world.config["postgres"]["dsn"] = cable.url
+            began = time.monotonic()
+            explanation = await world.explain(token("ann"))
+            assert explanation.cause == "store_unreachable"
+            assert time.monotonic() - began < 4
+
+    async def test_one_that_redis_stands_in_for(self, world: World) -> None:
+        ann = await world.add()
+        await world.remember(claims(), user(ann), await world.guard())
+        world.config["postgres"]["dsn"] = f"postgresql://127.0.0.1:{unused_port()}/x"
+        explanation = await world.explain(token("ann"))
+        assert (explanation.decision, explanation.cause) == ("allow", "store_unreachable")
+
+    async def test_tables_that_are_not_there(self, world: World) -> None:
+        world.config["postgres"]["schema"] = "fresh"
+        bad = token("ann")
+        explanation = await denied(world, bad, "revocation_unavailable", "store_not_migrated", fixed=False)
+        await world.apply(explanation.fix)
+        await denied(world, bad, "user_not_found", "user_unknown")
+
+    @pytest.mark.parametrize("tables", ["users, identities, revocations", "revocations"])
+    async def test_a_permission_that_is_not_there(self, world: World, tables: str) -> None:
+        await world.add()
+        role = f'gateway "role" {time.monotonic_ns()}'
+        quoted = '"' + role.replace('"', '""') + '"'
+        await world.sql(f"CREATE ROLE {quoted} LOGIN PASSWORD 'p'")
+        try:
+            await world.sql(f"GRANT SELECT ON users, identities, revocations TO {quoted}")
+            await world.sql(f"REVOKE SELECT ON {tables} FROM {quoted}")  # noqa: S608 -- constant names
+            dsn = urlsplit(world.dsn)
+            host = dsn.netloc.rpartition("@")[2]
+            login = role.replace('"', "%22").replace(" ", "%20")
+            world.config["postgres"]["dsn"] = dsn._replace(netloc=f"{login}:p@{host}").geturl()
+            await denied(world, token("ann"), "revocation_unavailable", "store_permission_denied")
+        finally:
+            await world.sql(f"DROP OWNED BY {quoted}")
+            await world.sql(f"DROP ROLE {quoted}")

@@ -1,0 +1,260 @@
+"""What is wrong with a token itself: shape, issuer, key, signature, times, audience, claims."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from gateway.core.model import JSON
+from gateway.explain.engine import presented
+from tests import tokens
+from tests.explain.scene import denied, failed, outcomes
+from tests.explain.world import World
+from tests.harness import STRICT_ISSUER, token, write_jwks
+
+
+@pytest.fixture(autouse=True)
+async def ann(world: World) -> None:
+    await world.add()
+    await world.add(iss=STRICT_ISSUER)
+
+
+def signed(key: tokens.SigningKey | bytes, **changes: JSON) -> bytes:
+    return tokens.sign({**tokens.claims("ann"), **changes}, key)
+
+
+class TestShape:
+    @pytest.mark.parametrize(
+        ("bad", "advice"),
+        [
+            (b"sk_live_0123456789abcdef", "opaque token or an API key"),
+            (b"a.b.c.d.e", "encrypted token"),
+            (b"eyJhbGciOi.eyJzdWIi", "Copy the token whole"),
+            (b"a.b.c", "Copy the token whole"),
+        ],
+    )
+    async def test_no_token(self, world: World, bad: bytes, advice: str) -> None:
+        explanation = await denied(world, bad, "token_malformed", "token_malformed", fixed=False)
+        assert advice in str(explanation.fix)
+        assert set(outcomes(explanation)) - {"shape"} == {
+            name for name, outcome in outcomes(explanation).items() if outcome == "skipped"
+        }
+
+    @pytest.mark.parametrize(
+        ("bad", "reason"),
+        [
+            (b"", "credentials_malformed"),
+            (b"\xff.\xff", "credentials_malformed"),
+            (b"a" * 17_000, "token_too_large"),
+        ],
+    )
+    async def test_no_credential(self, world: World, bad: bytes, reason: str) -> None:
+        await denied(world, bad, reason, "token_malformed", fixed=False)
+
+    async def test_a_token_of_another_type(self, world: World) -> None:
+        bad = tokens.sign(tokens.claims("ann"), tokens.rsa_key("main"), typ="dpop+jwt")
+        explanation = await denied(world, bad, "token_type_invalid", "token_malformed", fixed=False)
+        assert failed(explanation) == ["header"]
+
+    async def test_no_algorithm_of_ours(self, world: World) -> None:
+        bad = tokens.unsigned({"alg": "none"}, tokens.claims("ann"), b"x")
+        await denied(world, bad, "algorithm_not_allowed", "algorithm_not_allowed", fixed=False)
+
+    @pytest.mark.parametrize(
+        "pasted",
+        [
+            "TOKEN", "  TOKEN\n", '"TOKEN"', "Bearer TOKEN", "Authorization: Bearer TOKEN\r\n",
+            "-H 'authorization: bearer  TOKEN'", "curl -sH \"Authorization: Bearer TOKEN\" https://a.example/x",
+        ],
+    )  # fmt: skip
+    def test_what_surrounds_a_pasted_token(self, pasted: str) -> None:
+        assert presented(pasted.replace("TOKEN", "eyJ.a-b_c.d~e+/=")) == b"eyJ.a-b_c.d~e+/="
+
+
+class TestAlgorithm:
+    async def test_one_that_is_not_configured(self, world: World) -> None:
+        world.config["issuers"][0]["algorithms"] = ["ES256"]
+        await denied(world, token("ann"), "algorithm_not_allowed", "algorithm_not_allowed")
+
+    async def test_a_secret_where_there_is_none(self, world: World) -> None:
+        bad = signed(tokens.secret())
+        explanation = await denied(world, bad, "algorithm_not_allowed", "algorithm_not_allowed", fixed=False)
+        assert explanation.fix is not None
+        assert explanation.fix.config is None
+
+    async def test_one_that_does_not_fit_the_key(self, world: World) -> None:
+        bad = tokens.sign(tokens.claims("ann"), tokens.ec_key("main-ec"), kid="main")
+        await denied(world, bad, "algorithm_not_allowed", "algorithm_not_allowed", fixed=False)
+
+
+class TestIssuer:
+    async def test_one_that_nobody_knows(self, world: World) -> None:
+        bad = signed(tokens.rsa_key("main"), iss="https://elsewhere.example.org/")
+        await denied(world, bad, "issuer_untrusted", "issuer_unknown", fixed=False)
+
+    @pytest.mark.parametrize(
+        "configured",
+        [
+            tokens.ISSUER.rstrip("/"),
+            tokens.ISSUER.replace("https:", "http:"),
+            tokens.ISSUER.replace("idp", "IDP"),
+            tokens.ISSUER.replace(".com", ".com:443"),
+        ],
+    )
+    async def test_one_that_is_spelt_differently(self, world: World, configured: str) -> None:
+        world.config["issuers"][0]["issuer"] = configured
+        explanation = await denied(world, token("ann"), "issuer_untrusted", "issuer_almost_configured")
+        # Everything else was looked at as if the issuer were spelt right.
+        assert failed(explanation) == ["issuer"]
+
+    async def test_one_whose_identities_are_spelt_as_it_is_configured(self, world: World) -> None:
+        configured = tokens.ISSUER.rstrip("/")
+        world.config["issuers"][0]["issuer"] = configured
+        await world.sql("UPDATE identities SET issuer = $1 WHERE issuer = $2", configured, tokens.ISSUER)
+        await denied(world, token("ann"), "issuer_untrusted", "issuer_almost_configured")
+
+    async def test_one_of_another_environment(self, world: World) -> None:
+        bad = signed(tokens.rsa_key("main"), iss="https://idp.staging.example.com/")
+        explanation = await denied(world, bad, "issuer_untrusted", "issuer_almost_configured", fixed=False)
+        # It would be trusted with production's users.
+        assert explanation.fix is not None
+        assert explanation.fix.config is None
+
+    async def test_none(self, world: World) -> None:
+        bad = tokens.sign(tokens.without(tokens.claims("ann"), "iss"), tokens.rsa_key("main"))
+        await denied(world, bad, "issuer_missing", "claim_missing", fixed=False)
+
+
+class TestKeys:
+    async def test_a_key_that_nobody_published(self, world: World) -> None:
+        explanation = await denied(
+            world, signed(tokens.rsa_key("other")), "key_unknown", "key_unknown", fixed=False
+        )
+        key = next(step for step in explanation.steps if step.name == "key")
+        assert "loaded 0 s ago, no error since" in str(key.detail)
+        assert '"main-ec"' in str(key.found)
+        assert outcomes(explanation)["signature"] == "skipped"
+        assert outcomes(explanation)["user"] == "pass"
+
+    async def test_a_key_that_is_another_issuers(self, world: World) -> None:
+        await world.decide(token("ann", iss=STRICT_ISSUER))
+        explanation = await denied(
+            world, signed(tokens.rsa_key("second")), "key_unknown", "key_unknown", fixed=False
+        )
+        assert explanation.fix is not None
+
+    async def test_a_key_that_was_rotated_out(self, world: World) -> None:
+        bad = signed(tokens.rsa_key("old"), iat=int(time.time()) - 7200)
+        await denied(world, bad, "key_unknown", "key_rotated_out", fixed=False)
+
+    async def test_keys_that_cannot_be_had(self, world: World, tmp_path: Path) -> None:
+        await world.add(iss="https://keyless.example.com")
+        good = signed(tokens.rsa_key("second"), iss="https://keyless.example.com")
+        explanation = await denied(world, good, "keys_unavailable", "keys_unavailable", fixed=False)
+        assert "missing.json" in explanation.summary
+        assert outcomes(explanation)["user"] == "pass"
+        write_jwks(tmp_path / "missing.json", tokens.rsa_key("second"))
+        assert await world.decide(good) is None
+
+    async def test_a_signature_that_another_key_made(self, world: World) -> None:
+        bad = tokens.sign(tokens.claims("ann"), tokens.rsa_key("stranger"), kid="main")
+        explanation = await denied(world, bad, "signature_invalid", "signature_invalid", fixed=False)
+        assert failed(explanation) == ["signature"]
+
+    async def test_a_signature_of_the_key_beside(self, world: World, tmp_path: Path) -> None:
+        write_jwks(tmp_path / "main.json", tokens.rsa_key("main"), tokens.rsa_key("next"))
+        bad = tokens.sign(tokens.claims("ann"), tokens.rsa_key("next"), kid="main")
+        explanation = await denied(world, bad, "signature_invalid", "signature_invalid", fixed=False)
+        assert 'key "next" of issuer main did' in explanation.summary
+
+
+class TestTimes:
+    @pytest.mark.parametrize(
+        ("times", "reason", "cause"),
+        [
+            ({"exp": -3600, "iat": -7200}, "token_expired", "token_expired"),
+            ({"exp": -61, "iat": -400}, "token_expired", "token_expired"),
+            ({"nbf": 3600}, "token_not_yet_valid", "token_not_yet_valid"),
+            ({"iat": 3600, "exp": 7200}, "token_issued_in_future", "token_issued_in_future"),
+        ],
+    )
+    async def test_a_token_out_of_its_time(
+        self, world: World, times: dict[str, int], reason: str, cause: str
+    ) -> None:
+        changes: dict[str, JSON] = {name: int(time.time()) + offset for name, offset in times.items()}
+        explanation = await denied(world, token("ann", **changes), reason, cause, fixed=False)
+        assert failed(explanation) == ["times"]
+
+    @pytest.mark.parametrize(
+        ("times", "reason"),
+        [
+            ({"exp": -40, "iat": -400}, "token_expired"),
+            ({"nbf": 90}, "token_not_yet_valid"),
+            ({"iat": 250, "exp": 600}, "token_issued_in_future"),
+        ],
+    )
+    async def test_a_clock_that_is_off(self, world: World, times: dict[str, int], reason: str) -> None:
+        changes: dict[str, JSON] = {name: int(time.time()) + offset for name, offset in times.items()}
+        await denied(world, token("ann", **changes), reason, "clock_skew")
+
+    async def test_too_long_a_life(self, world: World) -> None:
+        changes: dict[str, JSON] = {"iss": STRICT_ISSUER, "tenant_id": "acme", "exp": int(time.time()) + 3600}
+        await world.sql("UPDATE users SET tenant = 'acme'")
+        bad = signed(tokens.rsa_key("second"), **changes)
+        await denied(world, bad, "token_lifetime_too_long", "token_lifetime_too_long")
+
+
+class TestAudienceAndClaims:
+    @pytest.mark.parametrize("aud", ["billing-api", ["billing-api", "other"]])
+    async def test_another_audience(self, world: World, aud: JSON) -> None:
+        await denied(world, token("ann", aud=aud), "audience_mismatch", "audience_mismatch")
+
+    @pytest.mark.parametrize("mark", [{"nonce": "n"}, {"at_hash": "h"}, {"token_use": "id"}, {"typ": "ID"}])
+    async def test_an_id_token(self, world: World, mark: dict[str, JSON]) -> None:
+        bad = token("ann", aud="web-client", **mark)
+        await denied(world, bad, "audience_mismatch", "id_token_used", fixed=False)
+
+    async def test_an_id_token_without_scopes(self, world: World) -> None:
+        bad = token("ann", nonce="n")
+        await denied(world, bad, "scope_insufficient", "id_token_used", url="/orders/1", fixed=False)
+
+    async def test_a_claim_that_is_not_there(self, world: World) -> None:
+        bad = signed(tokens.rsa_key("second"), iss=STRICT_ISSUER)
+        await denied(world, bad, "claim_missing", "claim_missing")
+
+    async def test_no_subject(self, world: World) -> None:
+        bad = tokens.sign(tokens.without(tokens.claims(), "sub"), tokens.rsa_key("main"))
+        explanation = await denied(world, bad, "subject_missing", "subject_missing", fixed=False)
+        assert failed(explanation) == ["claims"]
+
+    @pytest.mark.parametrize("role", ["anon", "service_role"])
+    @pytest.mark.parametrize(
+        ("iss", "reason"),
+        [(tokens.ISSUER, "subject_missing"), ("backend", "issuer_untrusted"), (None, "issuer_missing")],
+    )
+    async def test_an_api_key(self, world: World, role: str, iss: JSON, reason: str) -> None:
+        claims = tokens.without(tokens.claims(role=role, iss=iss), "sub", "aud")
+        bad = tokens.sign(claims, tokens.rsa_key("main"))
+        await denied(world, bad, reason, "api_key_used", fixed=False)
+
+    async def test_a_claim_of_another_type(self, world: World) -> None:
+        bad = token("ann", exp="tomorrow")
+        explanation = await denied(world, bad, "claim_malformed", "token_malformed", fixed=False)
+        assert failed(explanation) == ["claims"]
+
+
+async def test_a_document_is_what_programs_are_promised(world: World) -> None:
+    document = (await world.explain(token("ann", aud="other"))).to_json()
+    assert list(document) == ["decision", "reason", "cause", "summary", "fix", "steps"]
+    assert isinstance(document["fix"], dict)
+    assert list(document["fix"]) == ["text", "command", "config"]
+    assert isinstance(document["steps"], list)
+    steps = [step for step in document["steps"] if isinstance(step, dict)]
+    assert [step["name"] for step in steps] == [
+        "shape", "header", "issuer", "key", "signature", "times", "audience", "claims", "revocation",
+        "identity.local", "identity.redis", "identity.postgres", "identity.primary",
+        "user", "tenant", "policy",
+    ]  # fmt: skip
+    assert {tuple(step) for step in steps} == {("name", "outcome", "expected", "found", "detail")}
+    assert json.loads(json.dumps(document)) == document
