@@ -1,0 +1,155 @@
+"""An identity provider's export of subjects: CSV with a header, or JSON lines. UTF-8, read line by line."""
+
+import csv
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import PurePath
+from typing import BinaryIO, Final
+
+import orjson
+
+_MAX_LINE: Final = 1024 * 1024
+"""Bytes; a file without line ends must not be read into memory whole."""
+_USUAL_COLUMNS: Final = ("sub", "subject", "user_id", "userid", "user id", "uid", "id", "object id")
+
+
+class Format(StrEnum):
+    """How an export is written."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+    AUTO = "auto"
+
+
+class BadExport(Exception):
+    """An export that cannot be read: the line, what is wrong with it, and what to do. Quotes no subject."""
+
+    def __init__(self, line: int, wrong: str, advice: str) -> None:
+        super().__init__(f"line {line}: {wrong}")
+        self.advice = advice
+
+
+class Lines:
+    """The lines of a binary file, decoded and counted. Raises `BadExport`."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.number = 0
+        """Of the line that was read last, counted from 1."""
+        self.bytes_read = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._file.readline(_MAX_LINE + 1):
+            self.number += 1
+            self.bytes_read += len(line)
+            if len(line) > _MAX_LINE:
+                raise BadExport(self.number, "it is longer than 1 MiB", "write one subject in each line")
+            try:
+                yield line.decode("utf-8-sig" if self.number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise BadExport(
+                    self.number, "it is not UTF-8 text", "convert the file, as with iconv -t UTF-8"
+                ) from error
+
+
+def subjects(
+    lines: Lines, *, style: Format = Format.AUTO, column: str = "sub", name: str = ""
+) -> Iterator[tuple[int, str]]:
+    """Yield each subject after the number of its line.
+
+    `column` is the column, or the member of the objects, that holds the subject. With `Format.AUTO`
+    the file's `name` decides, then its first character. Raises `BadExport`.
+    """
+    rest = iter(lines)
+    first = next(rest, None)
+    if first is None:
+        raise BadExport(1, "the export is empty", "export at least the header")
+    if style is Format.AUTO:
+        style = _style(first, name)
+    if style is Format.JSONL:
+        yield from _from_json(lines, first, rest, column)
+    else:
+        yield from _from_csv(lines, first, rest, column)
+
+
+def _style(first: str, name: str) -> Format:
+    suffix = PurePath(name).suffix.lower()
+    if suffix in {".csv", ".tsv"}:
+        return Format.CSV
+    if suffix in {".jsonl", ".ndjson", ".json"} or first.lstrip().startswith(("{", "[")):
+        return Format.JSONL
+    return Format.CSV
+
+
+def _from_json(lines: Lines, first: str, rest: Iterator[str], column: str) -> Iterator[tuple[int, str]]:
+    if first.lstrip().startswith("["):
+        raise BadExport(1, "this is one JSON array", "write one object in each line: jq -c '.[]' FILE")
+    line: str | None = first
+    while line is not None:
+        if line.strip():
+            yield lines.number, _member(line, lines.number, column)
+        line = next(rest, None)
+
+
+def _member(line: str, number: int, column: str) -> str:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise BadExport(number, "it is not JSON", "write one JSON object in each line") from error
+    if isinstance(value, dict):
+        if column not in value:
+            raise BadExport(number, f"it has no `{column}`", _advice(column, value))
+        value = value[column]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # of providers that count their users; their tokens carry it as text
+    if not isinstance(value, str) or not value:
+        raise BadExport(number, "its subject is no text", "correct the line or take it out")
+    return value
+
+
+def _from_csv(lines: Lines, first: str, rest: Iterator[str], column: str) -> Iterator[tuple[int, str]]:
+    header, delimiter = _header(first, column)
+    place = header.index(column)
+    rows = csv.reader(rest, delimiter=delimiter, strict=True)
+    while True:
+        start = lines.number + 1
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise BadExport(
+                start, f"it is not CSV: {error}", "correct the quotes: a quote within quotes is doubled"
+            ) from error
+        if row is None:
+            return
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise BadExport(
+                start,
+                f"it has {len(row)} columns, the header {len(header)}",
+                "quote what has a delimiter in it",
+            )
+        if not row[place]:
+            raise BadExport(start, "its subject is empty", "correct the line or take it out")
+        yield start, row[place]
+
+
+def _header(first: str, column: str) -> tuple[list[str], str]:
+    """Return the columns and the delimiter: the one by which there is the wanted column."""
+    split = {mark: next(csv.reader([first], delimiter=mark), []) for mark in (",", ";", "\t")}
+    for delimiter, header in split.items():
+        names = [each.strip() for each in header]
+        if names.count(column) == 1:
+            return names, delimiter
+        if column in names:
+            raise BadExport(1, f"it has the column `{column}` more than once", "take out all but one")
+    every = [name.strip() for header in split.values() for name in header]
+    raise BadExport(1, f"the header has no column `{column}`", _advice(column, every))
+
+
+def _advice(column: str, names: Iterable[str]) -> str:
+    """Point out what probably holds the subject; not just any name, lest a missing header be quoted."""
+    usual = next((name for name in names if name.lower() in _USUAL_COLUMNS and name != column), None)
+    if usual is not None:
+        return f"--column {usual!r}" if " " in usual else f"--column {usual}"
+    return "give the name of what holds the subject: --column NAME"
