@@ -1,0 +1,129 @@
+// The latest requests that were refused, and each further one as it happens.
+
+import { announce, button, code, failure, field, form, h, hint, input, prose, state, submit, table } from "./dom.js";
+import { time } from "./format.js";
+
+export const title = "Denials";
+
+const SHOWN = 200;
+const PAGE = 100;
+const LONGEST_PAUSE = 15;
+
+export function show({ main, api, query, signal, remember }) {
+  const filters = Object.fromEntries(["reason", "issuer", "route"].map((name) => [name, query.get(name) ?? ""]));
+  const reasons = h("datalist", { id: "reasons" });
+  const stream = h("span", { role: "status" });
+  const trouble = h("div", {});
+  const { element, body, add } = table("Denials, the latest first", [
+    { label: "Time", class: "when" }, "Reason", "Request", "Issuer and subject", "Client and id",
+  ], []);
+  const empty = h("p", { class: "empty" }, "Nothing has been refused. New denials appear here by themselves.");
+  const fields = Object.entries(filters).map(([name, value]) =>
+    field(name[0].toUpperCase() + name.slice(1), input(name, value, { list: name === "reason" ? "reasons" : null })));
+  const pause = button("Hold", () => {
+    paused = !paused;
+    pause.textContent = paused ? "Show new ones" : "Hold";
+    if (!paused) waiting.splice(0).forEach(prepend);
+    told();
+  });
+
+  let seen = new Set();
+  let connected = false;
+  let paused = false;
+  const waiting = [];
+
+  main.append(
+    form({ class: "filters", "aria-label": "Filter" }, (values) => { Object.assign(filters, values); restart(); },
+      fields, reasons, submit("Filter", null)),
+    h("div", { class: "row" }, pause, stream), trouble, h("div", { class: "panel flush" }, element, empty),
+  );
+
+  const told = () => {
+    const held = paused && waiting.length ? `, ${waiting.length} held back` : "";
+    stream.replaceChildren(state(connected ? `live${held}` : "connecting …", connected ? "good" : "fair"));
+    empty.hidden = seen.size > 0;
+    element.hidden = seen.size === 0;
+  };
+
+  const prepend = (denial) => {
+    const made = add(row(denial), { first: true });
+    if (connected) made.classList.add("new");
+    while (body.rows.length > SHOWN) body.lastChild.remove();
+  };
+
+  const arrived = (denial) => {
+    if (seen.has(denial.id)) return;
+    seen.add(denial.id);
+    const known = [...reasons.options].some(({ value }) => value === denial.reason);
+    if (!known) reasons.append(h("option", { value: denial.reason }));
+    if (paused) waiting.push(denial);
+    else prepend(denial);
+    // Held ones may be more than are ever shown.
+    if (waiting.length > SHOWN) waiting.shift();
+    told();
+  };
+
+  let current = null;
+  const restart = () => {
+    current?.abort();
+    current = new AbortController();
+    signal.addEventListener("abort", () => current.abort(), { once: true });
+    remember(filters);
+    seen = new Set();
+    waiting.length = 0;
+    body.replaceChildren();
+    follow(parameters(filters), current.signal);
+  };
+
+  /** Open the stream, then read what there was before it: nothing falls between the two. */
+  const follow = async (wanted, until) => {
+    for (let attempt = 0; !until.aborted; attempt += 1) {
+      try {
+        const opened = () => { attempt = 0; catchUp(wanted, until); };
+        for await (const denial of api.events(`denials?${wanted}`, until, opened)) arrived(denial);
+      } catch (error) {
+        if (until.aborted) return;
+        trouble.replaceChildren(failure(error));
+      }
+      if (until.aborted) return;
+      connected = false;
+      told();
+      await pauseFor(Math.min(2 ** attempt, LONGEST_PAUSE));
+    }
+  };
+
+  const catchUp = async (wanted, until) => {
+    trouble.replaceChildren();
+    try {
+      const { items } = await api.get(`denials?limit=${PAGE}&${wanted}`, until);
+      items.reverse().forEach(arrived);
+      connected = true;
+      announce(`${items.length} denials`);
+    } catch (error) {
+      if (!until.aborted) trouble.replaceChildren(failure(error));
+    }
+    told();
+  };
+
+  told();
+  restart();
+}
+
+function parameters(filters) {
+  return new URLSearchParams(Object.entries(filters).filter(([, value]) => value)).toString();
+}
+
+function pauseFor(seconds) {
+  return new Promise((resolve) => { setTimeout(resolve, seconds * 1000); });
+}
+
+function row(denial) {
+  const tone = denial.status >= 500 ? "bad" : "fair";
+  return [
+    time(denial.at),
+    h("div", {}, state(denial.reason, tone), denial.detail ? hint(prose(denial.detail)) : null),
+    h("div", {}, code(`${denial.method} ${denial.path}`), hint(`route ${denial.route}, answered ${denial.status}`)),
+    h("div", {}, denial.issuer, denial.subject_hash ? hint(code(denial.subject_hash)) : null),
+    h("div", {}, denial.client, hint(code(denial.request_id))),
+  ];
+}

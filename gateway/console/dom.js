@@ -1,0 +1,193 @@
+// Elements. Text becomes a text node, always: nothing in this console is ever parsed as markup.
+
+/** Make an element. Attributes named on… are listeners, true and false set or leave out an attribute. */
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+  return element;
+}
+
+let lastId = 0;
+
+/** An id that no other element has. */
+export function newId(stem) {
+  lastId += 1;
+  return `${stem}-${lastId}`;
+}
+
+/** Have a screen reader say something, once it is done with what it says. */
+export function announce(text) {
+  document.getElementById("live").textContent = text;
+}
+
+/** Words of lesser weight. */
+export function hint(...children) {
+  return h("p", { class: "hint" }, children);
+}
+
+/** A value to the letter. */
+export function code(value) {
+  return h("code", { class: "break" }, value);
+}
+
+/** A sentence, in which what stands between backticks is set as code. */
+export function prose(text) {
+  return text.split(/`([^`]+)`/).map((part, index) => (index % 2 ? h("code", {}, part) : part));
+}
+
+/** A button; its kind is how it looks: "primary", "danger" or "quiet". */
+export function button(label, onclick, { kind = null, ...attributes } = {}) {
+  return h("button", { type: "button", class: kind, onclick, ...attributes }, label);
+}
+
+/** What ends a form. */
+export function submit(label, kind = "primary") {
+  return h("button", { type: "submit", class: kind }, label);
+}
+
+/** A line to write in, in which nothing is corrected. */
+export function input(name, value = null, attributes = {}) {
+  return h("input", { name, value, autocomplete: "off", autocapitalize: "none", spellcheck: "false", ...attributes });
+}
+
+/** A field with its label above and, where there is one, its hint below. */
+export function field(label, control, help = null, attributes = {}) {
+  control.id ||= newId("field");
+  const described = help === null ? null : h("p", { class: "hint", id: `${control.id}-hint` }, help);
+  if (described) control.setAttribute("aria-describedby", described.id);
+  return h("div", { class: "field", ...attributes }, h("label", { for: control.id }, label), control, described);
+}
+
+/** A choice; options are [value, label] or plain values. */
+export function select(name, options, chosen = "") {
+  return h("select", { name }, options.map((option) => {
+    const [value, label] = Array.isArray(option) ? option : [option, option];
+    return h("option", { value, selected: value === chosen }, label);
+  }));
+}
+
+/** A form whose submission runs `act(values)`; its buttons rest until that is done. */
+export function form(attributes, act, ...children) {
+  const element = h("form", attributes, ...children);
+  element.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (element.getAttribute("aria-busy") === "true") return;
+    await busy(element, () => act(Object.fromEntries(new FormData(element))));
+  });
+  return element;
+}
+
+/** Run something while an element says that it is at work. */
+export async function busy(element, work) {
+  element.setAttribute("aria-busy", "true");
+  try {
+    return await work();
+  } finally {
+    element.removeAttribute("aria-busy");
+  }
+}
+
+/**
+ * A table. Columns are labels, or {label, numeric?, class?}; rows are arrays of cells, the first of which
+ * heads its row. The caption is for who cannot see the heading above, unless it is to be shown.
+ * Roles are written out, for a narrow screen shows each row as a block, which takes the implied ones away.
+ */
+export function table(caption, labels, rows, { showCaption = false } = {}) {
+  const columns = labels.map((label) => (typeof label === "string" ? { label } : label));
+  const named = ({ numeric, class: given }) => [numeric && "numeric", given].filter(Boolean).join(" ") || null;
+  const cells = (row) => row.map((cell, index) => {
+    const attributes = { "data-label": columns[index].label, class: named(columns[index]) };
+    // A sentence of several parts is one thing beside its label on a narrow screen.
+    const content = Array.isArray(cell) && cell.length > 1 ? h("span", {}, cell) : cell;
+    return index === 0
+      ? h("th", { scope: "row", role: "rowheader", ...attributes }, content)
+      : h("td", { role: "cell", ...attributes }, content);
+  });
+  const head = columns.map((column) =>
+    h("th", { scope: "col", role: "columnheader", class: named(column) }, column.label));
+  const body = h("tbody", { role: "rowgroup" }, rows.map((row) => h("tr", { role: "row" }, cells(row))));
+  const element = h("table", { role: "table" },
+    h("caption", { class: showCaption ? null : "unseen" }, caption),
+    h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, head)), body);
+  return { element, body, add: (row, { first = false } = {}) => {
+    const made = h("tr", { role: "row" }, cells(row));
+    if (first) body.prepend(made);
+    else body.append(made);
+    return made;
+  } };
+}
+
+/** A state, as a word with a coloured dot: "good", "fair", "bad" or "plain". */
+export function state(word, tone) {
+  return h("span", { class: `state ${tone}` }, word);
+}
+
+/** A description list from [term, value] pairs. */
+export function facts(pairs, attributes = {}) {
+  return h("dl", { class: "facts", ...attributes }, pairs.map(([term, value]) =>
+    h("div", {}, h("dt", {}, term), h("dd", {}, value ?? h("span", { class: "none" }, "none")))));
+}
+
+/** What went wrong, in words, where it went wrong. */
+export function failure(error) {
+  const heading = h("strong", {}, error.title ?? "Something went wrong");
+  // The details of several fields are told one by one.
+  const fields = (error.errors ?? []).filter(({ field: name }) => name);
+  const items = fields.map(({ field: name, message }) => h("li", {}, h("code", {}, name), ` ${message}`));
+  return h("div", { class: "notice bad", role: "alert", tabindex: "-1" },
+    h("p", {}, heading, error.message && !items.length ? prose(`. ${ended(error.message)}`) : null),
+    items.length ? h("ul", {}, items) : null,
+    error.requestId ? hint("Request id ", code(error.requestId)) : null);
+}
+
+/** Something done, in words. */
+export function success(text) {
+  return h("div", { class: "notice good", role: "status", tabindex: "-1" }, h("p", {}, text));
+}
+
+/** Put a notice in its place and lead there: what was pressed may be gone with what it changed. */
+export function notify(place, notice) {
+  place.replaceChildren(notice);
+  notice.focus();
+}
+
+function ended(text) {
+  return /[.!?]$/.test(text) ? text : `${text}.`;
+}
+
+/** A button that copies a text, and says so. */
+export function copyButton(text, what) {
+  const copy = button("Copy", async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      copy.textContent = "Copied";
+      announce(`The ${what} is in the clipboard`);
+    } catch {
+      // Only pages from https and from this machine itself may write there.
+      copy.textContent = "Select and copy it";
+    }
+  }, { kind: "quiet", "aria-label": `Copy the ${what}` });
+  return copy;
+}
+
+/** Ask before something that is not easily undone. Resolves to the form's values, or null. */
+export function confirm(question, detail, verb, ...fields) {
+  return new Promise((resolve) => {
+    const title = newId("question");
+    let answer = null;
+    const close = () => dialog.close();
+    const dialog = h("dialog", { "aria-labelledby": title },
+      form({ class: "stack" }, (values) => { answer = values; close(); },
+        h("h2", { id: title }, question), h("p", {}, detail), ...fields,
+        h("div", { class: "row end" },
+          button("Cancel", close), submit(verb, "danger"))));
+    dialog.addEventListener("close", () => { dialog.remove(); resolve(answer); });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}

@@ -1,0 +1,68 @@
+// The trusted issuers and the keys that they sign with.
+
+import { announce, busy, button, code, facts, failure, h, state, success, table } from "./dom.js";
+import { duration } from "./format.js";
+
+export const title = "Issuers";
+
+/** Seconds within which keys count as those just asked for. */
+const JUST_NOW = 3;
+
+export async function show({ main, api, signal }) {
+  const list = h("div", { class: "stack" });
+  main.append(list);
+  const load = async () => {
+    const issuers = await api.get("issuers", signal);
+    list.replaceChildren(...issuers.map((issuer) => panel(issuer)));
+    announce(`${issuers.length} issuers`);
+  };
+
+  const panel = (issuer) => {
+    const outcome = h("div", { class: "outcome" });
+    const standing = state(issuer.ready ? "ready" : "no keys", issuer.ready ? "good" : "bad");
+    const refresh = button("Refresh keys", async () => {
+      const path = `issuers/${encodeURIComponent(issuer.name)}/refresh`;
+      try {
+        const { body } = await busy(refresh, () => api.send("POST", path, undefined, { signal }));
+        const fresh = panel(body);
+        element.replaceWith(fresh);
+        fresh.querySelector("button").focus();
+        fresh.querySelector(".outcome").append(refreshed(body));
+      } catch (error) {
+        if (!signal.aborted) outcome.replaceChildren(failure(error));
+      }
+    }, { "aria-label": `Refresh the keys of ${issuer.name}` });
+    const element = h("section", { class: "panel", "aria-label": issuer.name },
+      h("div", { class: "row between" }, h("h2", {}, issuer.name), standing),
+      facts([
+        ["iss", code(issuer.issuer)],
+        ["Audiences", issuer.audiences.join(", ")],
+        ["Algorithms", issuer.algorithms.join(", ")],
+        ["Keys loaded", issuer.age_seconds === null ? "never" : `${duration(issuer.age_seconds)} ago`],
+        ...(issuer.last_error ? [["Last error", h("span", { class: "error break" }, issuer.last_error)]] : []),
+      ]),
+      keys(issuer), h("div", { class: "row" }, refresh), outcome);
+    return element;
+  };
+
+  try {
+    await load();
+  } catch (error) {
+    if (!signal.aborted) list.replaceChildren(failure(error));
+  }
+}
+
+function refreshed({ name, age_seconds: age, last_error: error }) {
+  if (error) return failure({ title: `The keys of ${name} could not be loaded`, message: error });
+  const moment = age < JUST_NOW ? "just now" : `${duration(age)} ago; that is done at most every 30 seconds`;
+  return success(`The keys of ${name} were loaded ${moment}.`);
+}
+
+function keys({ name, keys: known }) {
+  if (known.length === 0) return h("p", { class: "empty" }, "No key is known: no token of this issuer can be checked.");
+  const rows = known.map(({ kid, algorithms, thumbprint }) =>
+    [code(kid ?? "none"), algorithms.join(", "), thumbprint ? code(thumbprint) : "not told"]);
+  const { element } = table(`Keys of ${name}`, ["Key id", "Algorithms", "Thumbprint"], rows, { showCaption: true });
+  element.classList.add("compact");
+  return element;
+}

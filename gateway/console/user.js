@@ -1,0 +1,129 @@
+// One user: its state, its identities, and what can be done about both.
+
+import {
+  button, code, confirm, facts, failure, field, form, h, hint, input, notify, state, submit, success, table,
+} from "./dom.js";
+import { time } from "./format.js";
+import { listed, nameOf, STATUSES } from "./users.js";
+
+export const title = "User";
+
+export async function show({ main, api, parameters: [id], signal, retitle }) {
+  const path = `users/${encodeURIComponent(id)}`;
+  const outcome = h("div", {});
+  const content = h("div", { class: "stack" });
+  main.append(h("p", {}, h("a", { href: "#/users" }, "← All users")), outcome, content);
+
+  const load = async () => {
+    const { body, tag } = await api.getWithTag(path, signal);
+    draw(body, tag);
+  };
+
+  /** Do one thing, say so, and show what became of the user. A change that another made first is shown instead. */
+  const act = async (work, done) => {
+    outcome.replaceChildren();
+    try {
+      await work();
+      await load();
+      notify(outcome, success(done));
+    } catch (error) {
+      if (signal.aborted) return;
+      notify(outcome, failure(error));
+      if (error.status === 412) {
+        await load();
+        notify(outcome, failure({
+          title: "Somebody else changed this user meanwhile",
+          message: "Nothing was saved. Below is how the user is by now; do it again if it still makes sense.",
+        }));
+      }
+    }
+  };
+
+  const draw = (user, tag) => {
+    retitle(nameOf(user));
+    const change = (changes, done) => act(() => api.send("PATCH", path, changes, { tag, signal }), done);
+    content.replaceChildren(
+      h("div", { class: "panel" },
+        facts([
+          ["Status", state(user.status, STATUSES[user.status] ?? "plain")],
+          ["Id", code(user.id)],
+          ["E-mail", user.email],
+          ["Tenant", user.tenant],
+          ["Roles", user.roles.join(", ") || null],
+          ["Created", time(user.created_at)],
+          ["Changed", time(user.updated_at)],
+          ["Deleted", time(user.deleted_at)],
+          ["Tokens valid after", time(user.tokens_valid_after)],
+        ]),
+        actions(user, { api, path, tag, signal, act, change })),
+      identities(user, { api, path, signal, act }),
+      editing(user, change),
+    );
+  };
+
+  try {
+    await load();
+  } catch (error) {
+    if (!signal.aborted) outcome.replaceChildren(failure(error));
+  }
+}
+
+function actions(user, { api, path, tag, signal, act, change }) {
+  const send = (method, where, done) => act(() => api.send(method, where, undefined, { tag, signal }), done);
+  const restore = button("Restore", () => send("POST", `${path}/restore`, "The user is restored."),
+    { kind: "primary" });
+  const revoke = button("Revoke tokens …", async () => {
+    const answer = await confirm("Revoke every token of this user?",
+      "Tokens issued until this moment are refused everywhere within milliseconds. The user can sign in again.",
+      "Revoke tokens", field("Reason (optional)", input("reason")));
+    if (answer === null) return;
+    const revocation = { kind: "user", value: user.id, ...(answer.reason ? { reason: answer.reason } : {}) };
+    await act(() => api.send("POST", "revocations", revocation, { signal }),
+      "Every token that the user has is revoked.");
+  }, { kind: "danger" });
+  const remove = button("Delete …", async () => {
+    const sure = await confirm("Delete this user?",
+      "The user may pass no more. The row stays and can be restored.", "Delete");
+    if (sure !== null) await send("DELETE", path, "The user is deleted.");
+  }, { kind: "danger" });
+  if (user.status === "deleted") return h("div", { class: "row" }, restore, revoke);
+  const changes = [["Activate", "active"], ["Suspend", "suspended"], ["Lock", "locked"]]
+    .filter(([, status]) => status !== user.status)
+    .map(([label, status]) => button(label, () => change({ status }, `The user is ${status}.`),
+      { kind: status === "active" ? "primary" : null }));
+  return h("div", { class: "row" }, changes, revoke, remove);
+}
+
+function identities(user, { api, path, signal, act }) {
+  const unlink = async (identity) => {
+    const sure = await confirm("Unlink this identity?", "Tokens with this subject find no user any more.", "Unlink");
+    if (sure === null) return;
+    const where = `${path}/identities?${new URLSearchParams(identity)}`;
+    await act(() => api.send("DELETE", where, undefined, { signal }), "The identity is unlinked.");
+  };
+  const rows = user.identities.map(({ issuer, issuer_name: name, subject }) => [
+    code(subject), h("div", {}, name ?? "not configured", hint(issuer)),
+    button("Unlink", () => unlink({ issuer, subject }), { kind: "quiet", "aria-label": `Unlink ${subject}` }),
+  ]);
+  const { element } = table("Identities", ["Subject", "Issuer", "Change"], rows);
+  return h("section", { class: "panel flush", "aria-label": "Identities" }, h("h2", {}, "Identities"),
+    rows.length ? element : h("p", { class: "empty" }, "No token leads to this user."),
+    form({ class: "filters" }, ({ issuer, subject }) =>
+      act(() => api.send("POST", `${path}/identities`, { issuer, subject }, { signal }), "The identity is linked."),
+    field("Issuer", input("issuer", null, { required: true }), "Its configured name, or its iss."),
+    field("Subject", input("subject", null, { required: true })),
+    submit("Link", null)));
+}
+
+function editing(user, change) {
+  return h("details", { class: "panel" }, h("summary", {}, "Edit"),
+    form({ class: "stack" }, ({ email, display_name: name, tenant, roles }) => change({
+      email: email || null, display_name: name || null, tenant: tenant || null, roles: listed(roles),
+    }, "The user is saved."),
+    h("div", { class: "fields" },
+      field("E-mail", input("email", user.email, { type: "email" })),
+      field("Name", input("display_name", user.display_name)),
+      field("Tenant", input("tenant", user.tenant)),
+      field("Roles", input("roles", user.roles.join(", ")), "With commas between them.")),
+    h("div", { class: "row" }, submit("Save"))));
+}

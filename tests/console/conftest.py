@@ -1,0 +1,103 @@
+"""A real Chromium in front of a real gateway."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, async_playwright
+
+from tests.conftest import _Databases
+from tests.console.driver import Operator
+from tests.harness import House, open_house
+
+ADMIN_TOKEN = "the-token-of-this-test"
+
+
+def chromium() -> str:
+    """Return the browser's path, or skip the test."""
+    for name in (os.environ.get("GATEWAY_TEST_CHROMIUM"), "chromium", "chromium-browser", "google-chrome"):
+        path = shutil.which(name) if name else None
+        if path is not None:
+            return path
+    pytest.skip("there is no Chromium: apt-get install chromium, or name one in GATEWAY_TEST_CHROMIUM")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    path = chromium()
+    # Chromium's sandbox refuses to run as root, which containers mostly do.
+    args = ["--no-sandbox"] if os.geteuid() == 0 else []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=args)
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def standing_console(
+    request: pytest.FixtureRequest,
+    browser: Browser,
+    _databases: _Databases,
+    _template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[House]:
+    """A gateway whose admin API is on; after the browser, without which it is not needed."""
+    name = await _databases.create("gateway_console", template=_template)
+    redis_url = os.environ.get("GATEWAY_TEST_REDIS_URL") or request.getfixturevalue("_redis").url
+    folder = tmp_path_factory.mktemp("console")
+    async with open_house(folder, _databases.dsn(name), redis_url, admin={"token": ADMIN_TOKEN}) as house:
+        yield house
+    await _databases.drop(name)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def operator(standing_console: House, browser: Browser) -> AsyncIterator[Operator]:
+    """Somebody signed in, in front of a wide screen."""
+    async with opened(browser, standing_console) as operator:
+        await operator.sign_in()
+        yield operator
+
+
+@asynccontextmanager
+async def opened(
+    browser: Browser, house: House, *, width: int = 1280, scheme: str = "light", reduced_motion: bool = False
+) -> AsyncIterator[Operator]:
+    """Open the console; at the end nothing may have gone wrong in the page."""
+    context = await browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme="dark" if scheme == "dark" else "light",
+        reduced_motion="reduce" if reduced_motion else "no-preference",
+    )
+    page = await context.new_page()
+    wrong: list[str] = []
+    _watch(page, house, wrong)
+    await page.goto(f"{house.admin_url}/console")
+    yield Operator(page, house, ADMIN_TOKEN)
+    await context.close()
+    assert wrong == []
+
+
+def _watch(page: Page, house: House, wrong: list[str]) -> None:
+    """Note what a script did not catch, what the policy refused, and each request to elsewhere."""
+    here = urlsplit(house.admin_url).netloc
+    page.on("pageerror", lambda error: wrong.append(f"uncaught: {error}"))
+    page.on("dialog", lambda dialog: wrong.append(f"dialog: {dialog.message}"))
+    page.on(
+        "console",
+        lambda message: (
+            wrong.append(f"console: {message.text}")
+            # Chromium reports every status of 400 and above; some tests are about those.
+            if message.type in {"error", "warning"} and "Failed to load resource" not in message.text
+            else None
+        ),
+    )
+    page.on(
+        "request",
+        lambda request: (
+            wrong.append(f"elsewhere: {request.url}") if urlsplit(request.url).netloc != here else None
+        ),
+    )

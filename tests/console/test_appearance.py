@@ -1,0 +1,182 @@
+"""How the console looks and reads: widths, colours, the keyboard, and screenshots of every page."""
+
+import re
+import uuid
+from typing import Final
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from tests.console.conftest import opened
+from tests.console.driver import Operator
+from tests.harness import House, token
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+PAGES: Final = ("Overview", "Denials", "Explain", "Users", "Revocations", "Issuers")
+
+UNREADABLE: Final = """() => {
+  // The contrast of every text with what it stands on (WCAG 2.2, 1.4.3).
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const luminance = (colour) => colour.slice(0, 3).map((part) => part / 255)
+    .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, part, index) => sum + part * [0.2126, 0.7152, 0.0722][index], 0);
+  const ground = (element) => {
+    for (let each = element; each; each = each.parentElement) {
+      const colour = rgba(getComputedStyle(each).backgroundColor);
+      if (colour[3] === 255) return colour;
+    }
+    return [255, 255, 255, 255];
+  };
+  const found = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const texts = [...element.childNodes].filter((node) => node.nodeType === 3);
+    const text = texts.map((node) => node.data.trim()).join("");
+    if (!text || !element.checkVisibility()) continue;
+    const style = getComputedStyle(element);
+    const ink = rgba(element instanceof SVGElement ? style.fill : style.color);
+    const [one, other] = [ink, ground(element)].map(luminance);
+    const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    if (ratio < 4.5) found.push(`${text.slice(0, 40)}: ${ratio.toFixed(2)}`);
+  }
+  return found;
+}"""
+
+UNNAMED: Final = """() => [...document.querySelectorAll("input, select, textarea, button, a")]
+  .filter((element) => element.checkVisibility() && !element.closest("[hidden]"))
+  .filter((element) => !element.labels?.length && !element.getAttribute("aria-label"))
+  .filter((element) => !element.textContent.trim())
+  .map((element) => element.outerHTML)"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+async def test_every_page_fits_and_can_be_read(
+    standing_console: House, browser: Browser, width: int, scheme: str
+) -> None:
+    house = standing_console
+    async with opened(browser, house, width=width, scheme=scheme) as operator:
+        page = operator.page
+        await operator.screenshot(f"sign-in-{width}-{scheme}")
+        await operator.sign_in()
+        for name in PAGES:
+            for subject in ("member", "member", "ghost", "suspended", "pending"):
+                await house.request(
+                    f"/private/{name.lower()}/a-path-that-is-rather-long", token=token(subject)
+                )
+            await operator.go(name)
+            await fill(operator, name)
+            await looked_at(operator, f"{name.lower()}-{width}-{scheme}", width)
+        await operator.open_user("member")
+        await page.get_by_text("Edit", exact=True).click()
+        await looked_at(operator, f"user-{width}-{scheme}", width)
+        await page.get_by_role("button", name="Revoke tokens").click()
+        await looked_at(operator, f"dialog-{width}-{scheme}", width)
+
+
+async def fill(operator: Operator, name: str) -> None:
+    """Bring a page to what there is to see on it."""
+    page = operator.page
+    if name == "Overview":
+        await expect(page.locator("path.line.good").first).to_have_attribute("d", re.compile("^M.+L"))
+    elif name == "Denials":
+        await expect(operator.row("user_suspended").first).to_be_visible()
+    elif name == "Explain":
+        await operator.explain(token("Member").decode(), url="/orders/1")
+    elif name == "Users":
+        await expect(page.get_by_role("row").nth(2)).to_be_visible()
+    elif name == "Revocations":
+        await page.get_by_text("Revoke", exact=True).first.click()
+        await page.get_by_label("Issuer").select_option("main")
+        await page.get_by_label("jti", exact=True).fill(uuid.uuid4().hex)
+        await page.get_by_label("Reason (optional)").fill("sent to a wrong address")
+        await page.get_by_role("button", name="Revoke", exact=True).click()
+        await expect(page.get_by_text("It is revoked, everywhere.")).to_be_visible()
+    elif name == "Issuers":
+        await expect(page.get_by_role("region", name="main")).to_be_visible()
+
+
+async def looked_at(operator: Operator, name: str, width: int) -> None:
+    # The denials of all tests before make a long page.
+    await operator.screenshot(name, whole=not name.startswith("denials"))
+    assert await operator.page.evaluate("() => document.documentElement.scrollWidth") <= width
+    assert await operator.page.evaluate(UNREADABLE) == []
+    assert await operator.page.evaluate(UNNAMED) == []
+    assert await operator.page.locator("h1").count() == 1
+
+
+async def test_the_keyboard_is_enough(operator: Operator) -> None:
+    page = operator.page
+    await page.reload()
+    await expect(operator.heading("Overview")).to_be_visible()
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    await expect(page.get_by_role("link", name="Skip to content")).to_be_in_viewport()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("main")).to_be_focused()
+    assert page.url.endswith("/console")
+
+    await page.get_by_role("link", name="Overview").focus()
+    for name in PAGES[1:4]:
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_role("link", name=name)).to_be_focused()
+    outline = "() => getComputedStyle(document.activeElement).outlineStyle"
+    assert await page.evaluate(outline) == "solid"
+    await page.keyboard.press("Enter")
+    await expect(operator.heading("Users")).to_be_focused()
+    await expect(page.get_by_role("link", name="Users")).to_have_attribute("aria-current", "page")
+
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("searchbox")).to_be_focused()
+    await page.keyboard.type("nobody at all")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#live")).to_have_text("No user found")
+
+
+async def test_a_dialog_keeps_the_focus_and_gives_it_back(operator: Operator) -> None:
+    page = operator.page
+    await operator.open_user("member")
+    opener = page.get_by_role("button", name="Delete")
+    await opener.focus()
+    await page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="Delete this user?")
+    await expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_have_count(0)
+    await expect(opener).to_be_focused()
+
+
+async def test_landmarks_and_tables_have_names(operator: Operator) -> None:
+    page = operator.page
+    for landmark in ("banner", "navigation", "main"):
+        await expect(page.get_by_role(landmark)).to_have_count(1)
+    await operator.go("Users")
+    table = page.get_by_role("table", name="Users")
+    await expect(table.get_by_role("columnheader")).to_have_count(6)
+    await expect(table.get_by_role("rowheader")).not_to_have_count(0)
+    # The same on a narrow screen, where each row is laid out as a block.
+    await page.set_viewport_size({"width": 390, "height": 800})
+    await expect(table.get_by_role("columnheader")).to_have_count(6)
+    await expect(table.get_by_role("rowheader")).not_to_have_count(0)
+
+
+@pytest.mark.parametrize("reduced", [True, False])
+async def test_nothing_moves_for_those_who_ask_for_that(
+    standing_console: House, browser: Browser, reduced: bool
+) -> None:
+    async with opened(browser, standing_console, reduced_motion=reduced) as operator:
+        await operator.sign_in()
+        await operator.go("Denials")
+        await expect(operator.page.get_by_text("live", exact=True)).to_be_visible()
+        path = f"/private/{uuid.uuid4().hex[:8]}"
+        await standing_console.request(path, token=token("ghost"))
+        cell = operator.row(path).get_by_role("cell").first
+        await expect(cell).to_be_visible()
+        name = await cell.evaluate("cell => getComputedStyle(cell).animationName")
+        assert name == ("none" if reduced else "arrive")

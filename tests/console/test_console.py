@@ -1,0 +1,399 @@
+"""The console end to end: Chromium, the gateway, Postgres and Redis are real."""
+
+import asyncio
+import re
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from tests.console.conftest import opened
+from tests.console.driver import Operator
+from tests.harness import House, open_house, token
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+XSS = '"><img src=x onerror="window.xss = 1"><script>window.xss = 1</script>'
+
+
+async def answered(house: House, status: int, bearer: bytes) -> None:
+    """Wait until the gateway answers a token so."""
+    deadline = time.monotonic() + 5
+    while (response := await house.request("/private/x", token=bearer)).status != status:
+        assert time.monotonic() < deadline, response.body
+        await asyncio.sleep(0.02)
+
+
+async def user(house: House, *, subject: str | None = None, name: str | None = None) -> str:
+    """Add an active user of the test's own; return its subject."""
+    subject = subject or f"console-{uuid.uuid4().hex[:12]}"
+    await house.sql(
+        "WITH u AS (INSERT INTO users (status, email, display_name) VALUES ('active', $1, $2) RETURNING id)"
+        " INSERT INTO identities (issuer, subject, user_id)"
+        " SELECT 'https://idp.example.com/', $3, id FROM u",
+        f"{uuid.uuid4().hex[:12]}@example.com", name or f"Somebody {subject}", subject,
+    )  # fmt: skip
+    return subject
+
+
+# Signing in ----------------------------------------------------------------------------------------
+
+
+async def test_signing_in_and_out(standing_console: House, browser: Browser) -> None:
+    async with opened(browser, standing_console) as operator:
+        page = operator.page
+        await expect(page.get_by_label("Admin token")).to_be_focused()
+        await page.get_by_label("Admin token").fill("a guess")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("alert")).to_contain_text("token")
+        await expect(page.get_by_role("navigation")).to_have_count(0)
+
+        await operator.sign_in()
+        places = await page.evaluate(
+            "() => [Object.values(sessionStorage), {...localStorage}, document.cookie, location.href]"
+        )
+        assert places[0] == [operator.token]
+        assert operator.token not in str(places[1:])
+
+        await page.reload()
+        await expect(operator.heading("Overview")).to_be_visible()
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.get_by_label("Admin token")).to_be_focused()
+        assert await page.evaluate("() => sessionStorage.length") == 0
+        await page.reload()
+        await expect(page.get_by_label("Admin token")).to_be_visible()
+
+
+async def test_a_token_that_is_accepted_no_longer(operator: Operator) -> None:
+    await operator.page.evaluate("() => sessionStorage.setItem('gateway.admin_token', 'of yesterday')")
+    await operator.page.reload()
+    await expect(operator.page.get_by_label("Admin token")).to_be_focused()
+    await expect(operator.page.get_by_role("alert")).to_be_visible()
+
+
+async def test_without_an_admin_token_the_console_tells_how_to_set_one(
+    tmp_path: Path, dsn: str, redis_url: str, browser: Browser
+) -> None:
+    async with (
+        open_house(tmp_path, dsn, redis_url, seeded=False) as house,
+        opened(browser, house) as operator,
+    ):
+        await operator.page.get_by_label("Admin token").fill("anything")
+        await operator.page.keyboard.press("Enter")
+        await expect(operator.page.get_by_role("alert")).to_contain_text("admin.token")
+
+
+# Overview ------------------------------------------------------------------------------------------
+
+
+async def test_the_overview_is_live(operator: Operator) -> None:
+    page, house = operator.page, operator.house
+    dependencies = page.get_by_role("region", name="Dependencies")
+    await expect(
+        dependencies.get_by_role("listitem").filter(has_text=re.compile("^postgres"))
+    ).to_contain_text("up")
+    await expect(dependencies.get_by_role("listitem").filter(has_text="issuer:keyless")).to_contain_text(
+        "down"
+    )
+    before = await house.metric(
+        "gateway_denials_total", route="private", issuer="main", reason="user_not_found"
+    )
+
+    for _ in range(20):
+        await house.request("/private/x", token=token())
+        await house.request("/private/x", token=token("ghost"))
+
+    denials = (
+        page.get_by_role("region", name="Denials by reason")
+        .get_by_role("row")
+        .filter(has_text="user_not_found")
+    )
+    await expect(denials.get_by_role("cell").last).to_have_text(f"{before + 20:.0f}")
+    requests = page.get_by_role(
+        "img", name=re.compile(r"^Requests: answered 2xx [\d.]+,.*refused 4xx [\d.]+")
+    )
+    await expect(requests).to_be_visible()
+    await expect(
+        page.get_by_role("img", name=re.compile(r"^Latency: median [\d.]+ (µs|ms|s)"))
+    ).to_be_visible()
+    await expect(
+        page.get_by_role("img", name=re.compile(r"^User look-ups: local [\d.]+, redis [\d.]+"))
+    ).to_be_visible()
+    # A line of at least two points, the second of which came by itself.
+    await expect(requests.locator("path.line.good").first).to_have_attribute("d", re.compile(r"^M.+L"))
+
+
+async def test_flushing_the_caches(operator: Operator) -> None:
+    await operator.page.get_by_role("button", name="Flush caches").click()
+    await operator.confirm("Flush")
+    await expect(operator.page.get_by_text("The caches are empty.")).to_be_visible()
+
+
+async def test_an_answer_that_does_not_come_is_told_and_asked_for_again(operator: Operator) -> None:
+    page = operator.page
+    await page.route("**/v1/overview", lambda route: route.abort())
+    await expect(page.get_by_role("alert")).to_contain_text("The gateway does not answer")
+    await expect(page.get_by_role("banner")).to_contain_text("no answer")
+    await page.unroute("**/v1/overview")
+    await expect(page.get_by_role("alert")).to_have_count(0)
+    await expect(page.get_by_role("banner")).to_contain_text("degraded")
+
+
+# Denials -------------------------------------------------------------------------------------------
+
+
+async def test_denials_arrive_by_themselves(operator: Operator) -> None:
+    page, house = operator.page, operator.house
+    path = f"/private/{uuid.uuid4().hex[:8]}"
+    await house.request(f"{path}/before?secret=1", token=token("ghost"))
+    await operator.go("Denials")
+    await expect(operator.row(f"{path}/before")).to_contain_text("user_not_found")
+    await expect(page.get_by_text("live", exact=True)).to_be_visible()
+    await house.request(f"{path}/after", token=token("suspended"))
+    await expect(operator.row(f"{path}/after")).to_contain_text("user_suspended")
+    assert "secret=1" not in await page.content()
+    # The newest is on top.
+    rows = await page.get_by_role("row").all_inner_texts()
+    assert [f"{path}/after" in row for row in rows].index(True) < [
+        f"{path}/before" in row for row in rows
+    ].index(True)
+
+    await page.get_by_role("button", name="Hold").click()
+    await house.request(f"{path}/held", token=token("suspended"))
+    await expect(page.get_by_text("1 held back")).to_be_visible()
+    await expect(operator.row(f"{path}/held")).to_have_count(0)
+    await page.get_by_role("button", name="Show new ones").click()
+    await expect(operator.row(f"{path}/held")).to_be_visible()
+
+
+async def test_a_broken_stream_is_opened_again(operator: Operator) -> None:
+    page = operator.page
+    await page.route("**/v1/denials*", lambda route: route.abort(), times=1)
+    await operator.go("Denials")
+    await expect(page.get_by_role("alert")).to_contain_text("The gateway does not answer")
+    await expect(page.get_by_text("live", exact=True)).to_be_visible()
+    await expect(page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_denials_are_filtered(operator: Operator) -> None:
+    page, house = operator.page, operator.house
+    path = f"/private/{uuid.uuid4().hex[:8]}"
+    await house.request(f"{path}/ghost", token=token("ghost"))
+    await house.request(f"{path}/locked", token=token("locked"))
+    await operator.go("Denials")
+    await expect(operator.row(f"{path}/ghost")).to_be_visible()
+    await page.get_by_label("Reason").fill("user_locked")
+    await page.keyboard.press("Enter")
+    await expect(operator.row(f"{path}/ghost")).to_have_count(0)
+    await expect(operator.row(f"{path}/locked")).to_be_visible()
+    assert page.url.endswith("#/denials?reason=user_locked")
+    await house.request(f"{path}/ghost-again", token=token("ghost"))
+    await house.request(f"{path}/locked-again", token=token("locked"))
+    await expect(operator.row(f"{path}/locked-again")).to_be_visible()
+    await expect(operator.row(f"{path}/ghost-again")).to_have_count(0)
+
+
+# Explain -------------------------------------------------------------------------------------------
+
+
+async def test_explain_names_the_cause_and_a_fix_to_copy(operator: Operator) -> None:
+    page = operator.page
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await operator.go("Explain")
+    await operator.explain(f"Authorization: Bearer {token('Member').decode()}\n", url="/private/x")
+    answer = page.get_by_role("region", name="Answer")
+    await expect(answer.get_by_role("heading", name="Denied")).to_be_visible()
+    await expect(answer).to_contain_text("subject_case_differs")
+    await expect(answer).to_contain_text("user_not_found")
+    await expect(operator.row("signature").first).to_contain_text("pass")
+    await page.get_by_role("button", name="Copy the command").click()
+    await expect(page.get_by_role("button", name="Copy the command")).to_have_text("Copied")
+    command = await page.evaluate("() => navigator.clipboard.readText()")
+    assert command.startswith("gateway ")
+    assert command in await answer.inner_text()
+
+
+async def test_explain_says_when_nothing_is_wrong(operator: Operator) -> None:
+    await operator.go("Explain")
+    await operator.explain(token().decode())
+    await expect(operator.page.get_by_role("heading", name="Allowed")).to_be_visible()
+
+
+async def test_explain_takes_what_is_no_token(operator: Operator) -> None:
+    await operator.go("Explain")
+    await operator.explain("not a token")
+    await expect(operator.page.get_by_role("region", name="Answer")).to_contain_text("token_malformed")
+
+
+# Users ---------------------------------------------------------------------------------------------
+
+
+async def test_suspending_and_activating_a_user(operator: Operator) -> None:
+    page, house = operator.page, operator.house
+    subject = await user(house, name="Ada of the test")
+    bearer = token(subject)
+    await answered(house, 200, bearer)
+
+    await operator.go("Users")
+    await page.get_by_label("E-mail, subject, id or name").fill(subject)
+    await page.keyboard.press("Enter")
+    await page.get_by_role("link", name="Ada of the test").click()
+    await expect(operator.heading("Ada of the test")).to_be_visible()
+    await page.get_by_role("button", name="Suspend").click()
+    await expect(page.get_by_role("status").filter(has_text="The user is suspended.")).to_be_focused()
+    await answered(house, 401, bearer)
+    await page.get_by_role("button", name="Activate").click()
+    await expect(page.get_by_role("status").filter(has_text="The user is active.")).to_be_visible()
+    await answered(house, 200, bearer)
+
+
+async def test_a_change_that_somebody_else_made_first_is_shown_instead(operator: Operator) -> None:
+    page, house = operator.page, operator.house
+    subject = await user(house, name="Grace of the test")
+    await operator.open_user(subject)
+    await house.sql(
+        "UPDATE users SET status = 'locked' FROM identities WHERE user_id = id AND subject = $1", subject
+    )
+    await page.get_by_role("button", name="Suspend").click()
+    await expect(page.get_by_role("alert")).to_contain_text("Somebody else changed this user meanwhile")
+    await expect(page.get_by_text("locked", exact=True)).to_be_visible()
+    await page.get_by_role("button", name="Activate").click()
+    await expect(page.get_by_text("The user is active.")).to_be_visible()
+
+
+async def test_adding_editing_linking_and_deleting(operator: Operator) -> None:
+    page, house = operator.page, operator.house
+    subject = f"added-{uuid.uuid4().hex[:8]}"
+    await operator.go("Users")
+    await page.get_by_text("Add a user").click()
+    adding = page.locator("details")
+    await adding.get_by_label("Issuer").select_option("main")
+    await adding.get_by_label("Subject").fill(subject)
+    await adding.get_by_label("Name").fill("Added here")
+    await adding.get_by_label("Roles").fill("reader, admin")
+    await adding.get_by_role("button", name="Add user").click()
+    await expect(operator.heading("Added here")).to_be_focused()
+    await expect(page.get_by_text("reader, admin")).to_be_visible()
+    await answered(house, 200, token(subject))
+
+    await page.get_by_text("Edit", exact=True).click()
+    await page.get_by_label("E-mail").fill("added@example.com")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_text("The user is saved.")).to_be_visible()
+    await expect(page.get_by_text("added@example.com")).to_be_visible()
+
+    await page.get_by_label("Issuer").fill("second")
+    await page.get_by_label("Subject").fill(f"other-{subject}")
+    await page.get_by_role("button", name="Link", exact=True).click()
+    await expect(operator.row(f"other-{subject}")).to_contain_text("second")
+    await page.get_by_role("button", name=f"Unlink other-{subject}").click()
+    await operator.confirm("Unlink")
+    await expect(operator.row(f"other-{subject}")).to_have_count(0)
+
+    await page.get_by_role("button", name="Delete").click()
+    await page.keyboard.press("Escape")
+    await answered(house, 200, token(subject))
+    await page.get_by_role("button", name="Delete").click()
+    await operator.confirm("Delete")
+    await expect(page.get_by_text("The user is deleted.")).to_be_visible()
+    await answered(house, 401, token(subject))
+    await page.get_by_role("button", name="Restore").click()
+    await expect(page.get_by_text("The user is restored.")).to_be_visible()
+    await answered(house, 200, token(subject))
+
+
+async def test_what_the_api_refuses_is_told_in_words(operator: Operator) -> None:
+    page = operator.page
+    subject = await user(operator.house)
+    await operator.open_user(subject)
+    await page.get_by_label("Issuer").fill("main")
+    await page.get_by_label("Subject").fill("member")
+    await page.get_by_role("button", name="Link", exact=True).click()
+    await expect(page.get_by_role("alert")).to_contain_text("The identity leads to a user already")
+    await page.evaluate("() => { location.hash = '#/users/00000000-0000-4000-8000-000000000000'; }")
+    await expect(page.get_by_role("alert")).to_contain_text("There is no such thing")
+
+
+# Revocations and issuers ---------------------------------------------------------------------------
+
+
+async def test_revoking_a_users_tokens(operator: Operator) -> None:
+    page, house = operator.page, operator.house
+    subject = await user(house)
+    bearer = token(subject)
+    await answered(house, 200, bearer)
+    await operator.open_user(subject)
+    await page.get_by_role("button", name="Revoke tokens").click()
+    await page.get_by_label("Reason (optional)").fill("laptop lost")
+    await operator.confirm("Revoke tokens")
+    await expect(page.get_by_text("Every token that the user has is revoked.")).to_be_visible()
+    await answered(house, 401, bearer)
+    await operator.go("Revocations")
+    await expect(operator.row("laptop lost")).to_contain_text("a user’s tokens")
+
+
+async def test_revoking_one_token_and_lifting_that(operator: Operator) -> None:
+    page, house = operator.page, operator.house
+    jti = uuid.uuid4().hex
+    bearer = token(jti=jti)
+    await answered(house, 200, bearer)
+    await operator.go("Revocations")
+    await page.get_by_text("Revoke", exact=True).first.click()
+    await page.get_by_label("Issuer").select_option("main")
+    await page.get_by_label("jti", exact=True).fill(jti)
+    await page.get_by_label("Until (optional)").fill("2099-01-01T00:00")
+    await page.get_by_role("button", name="Revoke", exact=True).click()
+    await expect(operator.row(jti)).to_contain_text("2099")
+    await answered(house, 401, bearer)
+    await page.get_by_role("button", name=f"Lift the revocation of {jti}").click()
+    await operator.confirm("Lift")
+    await expect(operator.row(jti)).to_have_count(0)
+    await answered(house, 200, bearer)
+
+
+async def test_issuers_and_a_refresh(operator: Operator) -> None:
+    page = operator.page
+    await operator.go("Issuers")
+    main = page.get_by_role("region", name="main")
+    await expect(main).to_contain_text("ready")
+    await expect(main.get_by_role("row").filter(has_text="RS256")).not_to_have_count(0)
+    await expect(page.get_by_role("region", name="keyless")).to_contain_text("no keys")
+    await page.get_by_role("button", name="Refresh the keys of main").click()
+    await expect(main.get_by_text("The keys of main were loaded")).to_be_visible()
+    await page.get_by_role("button", name="Refresh the keys of keyless").click()
+    await expect(page.get_by_role("region", name="keyless").get_by_role("alert")).to_contain_text(
+        "missing.json"
+    )
+
+
+# What a token says is text -------------------------------------------------------------------------
+
+
+async def test_a_subject_that_is_markup_is_shown_as_text(operator: Operator) -> None:
+    """`opened` fails the test for a dialog, an error of a script or a breach of the policy."""
+    page, house = operator.page, operator.house
+    subject = XSS + uuid.uuid4().hex[:8]
+    await user(house, subject=subject, name=subject)
+
+    await operator.go("Users")
+    await page.get_by_label("E-mail, subject, id or name").fill(subject)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("link", name=subject)).to_be_visible()
+    await page.get_by_role("link", name=subject).click()
+    await expect(operator.heading(subject)).to_be_visible()
+    await expect(operator.row(subject)).to_be_visible()
+
+    await operator.go("Explain")
+    await operator.explain(token(subject + "?", tenant_id=XSS).decode(), url="/private/<b>x")
+    await expect(page.get_by_role("region", name="Answer")).to_contain_text("<img src=x onerror=")
+
+    await house.request("/private/%3Cscript%3Ewindow.xss=1%3C/script%3E", token=token(subject + "?"))
+    await operator.go("Denials")
+    await expect(operator.row("%3Cscript%3E").first).to_be_visible()
+    await page.evaluate("q => { location.hash = `#/denials?reason=${encodeURIComponent(q)}`; }", XSS)
+    await expect(page.get_by_label("Reason")).to_have_value(XSS)
+
+    assert await page.evaluate("() => window.xss") is None
+    assert await page.locator("img[src=x], main script").count() == 0
