@@ -4,7 +4,7 @@ import asyncio
 import math
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,9 @@ from typing import Final
 from aiohttp import web
 
 from gateway import sockets, translation
-from gateway.admin.health import Admin, Crew, Dependency, Finding
+from gateway.admin.dependencies import dependencies
+from gateway.admin.health import Admin, Crew
+from gateway.admin.wiring import Parts, admin_api
 from gateway.backends.availability import Availability
 from gateway.backends.changes import PostgresStream
 from gateway.backends.fetch import Fetcher
@@ -29,6 +31,7 @@ from gateway.core.model import StoreUnavailable
 from gateway.core.reasons import CATALOGUE
 from gateway.core.routes import RouteTable
 from gateway.core.tokens import KeySet
+from gateway.explain import Explainer
 from gateway.pipeline import Pipeline, TokenVerifier
 from gateway.proxy.certificate import Certificate
 from gateway.proxy.handler import ProxyHandler
@@ -39,6 +42,7 @@ from gateway.proxy.server import Front
 from gateway.proxy.upstream import Upstreams
 from gateway.settings import Settings, model
 from gateway.telemetry import logs
+from gateway.telemetry.denials import DenialRing
 from gateway.telemetry.metrics import MeteredDirectory, MeteredVerifier, Metrics
 
 EXIT_SECONDS: Final = 10.0
@@ -62,6 +66,8 @@ class Running:
     admin_url: str
     metrics: Metrics
     admin: Admin
+    denials: DenialRing
+    keys: KeyRing
     _front: FrontListener
     _admin_runner: web.AppRunner
 
@@ -130,8 +136,9 @@ async def serve(
 
         keys = await _keys(settings, metrics, forget_withdrawn, stack)
         headers = translation.headers(settings)
+        trusted = {entry.name: translation.issuer(entry) for entry in settings.issuers}
         verifier = TokenVerifier(
-            [translation.issuer(entry) for entry in settings.issuers],
+            [*trusted.values()],
             keys,
             clock=time.time,
             max_remembered=settings.cache.max_tokens,
@@ -162,10 +169,17 @@ async def serve(
         alone = listeners is None
         if listeners is None:
             listeners = _listen(settings, stack)
-        admin = Admin(metrics, _dependencies(settings, postgres, redis, keys), crew)
-        runner = await _serve_admin(listeners.admin, admin, stack)
+        admin = Admin(metrics, dependencies(issuers, postgres, redis, keys), crew)
+        ring = DenialRing()
+        explainer = Explainer(translation.setup(settings), keys, postgres, redis, local=local)
+        parts = Parts(
+            admin, metrics, crew, trusted, postgres, redis, local, keys, ring, explainer,
+            trusted=lambda: invalidation.trusted,
+        )  # fmt: skip
+        token = None if settings.admin.token is None else settings.admin.token.get_secret_value()
+        runner = await _serve_admin(listeners.admin, admin.application(admin_api(parts, token)), stack)
         responder = Responder(settings.errors.detail)
-        log = logs.RequestLog(access=settings.log.access, subjects=settings.log.subjects)
+        log = logs.RequestLog(access=settings.log.access, subjects=settings.log.subjects, ring=ring)
         live = LiveConnections(pipeline, local, metrics, log, clock=time.time)
         stack.push_async_callback(live.close)
         stack.callback(invalidation.subscribe(live.changed))
@@ -185,6 +199,8 @@ async def serve(
             sockets.url("http", listeners.admin),
             metrics,
             admin,
+            ring,
+            keys,
             front,
             runner,
         )
@@ -203,9 +219,9 @@ def _listen(settings: Settings, stack: AsyncExitStack) -> Listeners:
 
 
 async def _serve_admin(
-    listeners: Sequence[socket.socket], admin: Admin, stack: AsyncExitStack
+    listeners: Sequence[socket.socket], application: web.Application, stack: AsyncExitStack
 ) -> web.AppRunner:
-    runner = web.AppRunner(admin.application(), access_log=None, shutdown_timeout=ADMIN_EXIT_SECONDS)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=ADMIN_EXIT_SECONDS)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     for listener in listeners:
@@ -344,37 +360,6 @@ def _watch(
         metrics.jwks_age.read((issuer.name,), partial(_age, keys, issuer.name))
     for upstream in upstreams:
         metrics.watch_upstream(upstream)
-
-
-def _dependencies(
-    settings: Settings, postgres: Postgres, redis: Redis, keys: KeyRing
-) -> dict[str, Dependency]:
-    async def issuer(name: str) -> Finding:
-        status = keys.status()[name]
-        return Finding("up" if status.ready else "down", status.last_error)
-
-    return {
-        # Once it is known to be set up, users and revocations in Redis carry on through an outage.
-        "postgres": Dependency(
-            partial(_ping, postgres.ping),
-            essential=True,
-            stand_in=lambda: "redis" if postgres.availability.ever_up else None,
-        ),
-        # Without Redis, Postgres answers everything: slower, and no reason to take no requests.
-        "redis": Dependency(partial(_ping, redis.ping), essential=False),
-        **{
-            f"issuer:{entry.name}": Dependency(partial(issuer, entry.name), essential=True)
-            for entry in settings.issuers
-        },
-    }
-
-
-async def _ping(ping: Callable[[], Awaitable[None]]) -> Finding:
-    try:
-        await ping()
-    except StoreUnavailable as error:
-        return Finding("down", error.detail)
-    return Finding("up")
 
 
 def _up(availability: Availability) -> float:

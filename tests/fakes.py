@@ -12,6 +12,7 @@ from gateway.backends.revocations import Revocation, Revocations
 from gateway.core.model import Claims, Identity, Resolution, RevocationKind, StoreUnavailable, Tier, User
 from gateway.core.reasons import Denial
 from gateway.core.tokens import KeySet
+from gateway.telemetry.denials import DenialRecord, DenialRing, Wanted
 from gateway.telemetry.series import Snapshot, add_up
 
 
@@ -71,12 +72,20 @@ class FakeCrew:
     def __init__(self) -> None:
         self.others: list[Sequence[Snapshot]] = []
         self.ready: list[Readiness] = []
+        self.rings: list[DenialRing] = []
+        self.refreshed: list[str] = []
 
     async def totals(self, own: Sequence[Snapshot]) -> Sequence[Snapshot]:
         return add_up([own, *self.others])
 
     async def readiness(self) -> Sequence[Readiness]:
         return self.ready
+
+    async def denials(self, wanted: Wanted) -> Sequence[DenialRecord]:
+        return [denial for ring in self.rings for denial in ring.latest(wanted)]
+
+    async def refresh_keys(self, issuer: str) -> None:
+        self.refreshed.append(issuer)
 
 
 class FakeSharedTier:

@@ -10,7 +10,10 @@ import orjson
 import structlog
 from aiohttp import http_parser, web
 
+from gateway.admin import console, problems
+from gateway.admin.problems import REQUEST_ID, Refused
 from gateway.telemetry import metrics as telemetry
+from gateway.telemetry.denials import DenialRecord, Wanted
 from gateway.telemetry.series import Snapshot, expose
 
 CHECK_SECONDS: Final = 1.0
@@ -77,6 +80,12 @@ class Crew(Protocol):
     async def readiness(self) -> Sequence[Readiness]:
         """Return what the others that serve would say at `/readyz`."""
 
+    async def denials(self, wanted: Wanted) -> Sequence[DenialRecord]:
+        """Return what the others have of the wanted denials, in no order."""
+
+    async def refresh_keys(self, issuer: str) -> None:
+        """Have the others load an issuer's keys anew; does not wait until they have."""
+
 
 async def readiness(dependencies: Mapping[str, Dependency]) -> Readiness:
     """Ask every dependency at once. Those named alike up to a colon stand in for each other."""
@@ -113,7 +122,7 @@ def _kind(name: str) -> str:
 
 
 class Admin:
-    """The endpoints of the admin port that need no token."""
+    """The endpoints of the admin port that need no token, and the place of the others."""
 
     def __init__(
         self,
@@ -127,13 +136,16 @@ class Admin:
         self.draining = False
         """True once the gateway has been told to stop: not ready, whatever its dependencies say."""
 
-    def application(self) -> web.Application:
-        """Return what answers on the admin port. Raises `ParserMissing`."""
+    def application(self, api: web.Application | None = None) -> web.Application:
+        """Return what answers on the admin port, `api` below `/v1`. Raises `ParserMissing`."""
         require_c_parser()
         application = web.Application(middlewares=[_in_our_form])
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/readyz", self._readyz)
         application.router.add_get("/metrics", self._metrics_page)
+        application.add_routes(console.routes())
+        if api is not None:
+            application.add_subapp("/v1", api)
         return application
 
     async def _healthz(self, _: web.Request) -> web.Response:
@@ -141,11 +153,15 @@ class Admin:
         return _json({"status": "alive"})
 
     async def _readyz(self, _: web.Request) -> web.Response:
+        state = await self.readiest()
+        return _json(state, status=200 if state.serves else 503)
+
+    async def readiest(self) -> Readiness:
+        """Tell how ready the gateway is: as its readiest worker."""
         state = await self.readiness()
         if state.status == "not_ready" and self._crew is not None:
-            # The gateway is as ready as its readiest worker.
-            state = next((other for other in await self._crew.readiness() if other.serves), state)
-        return _json(state, status=200 if state.serves else 503)
+            return next((other for other in await self._crew.readiness() if other.serves), state)
+        return state
 
     async def readiness(self) -> Readiness:
         """Tell how ready this process is."""
@@ -162,28 +178,22 @@ class Admin:
 async def _in_our_form(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Give every response a request id, and what aiohttp refuses the form of any refusal (RFC 9457)."""
-    request_id = uuid4().hex
+    """Give every response a request id, and what is refused the form of any refusal (RFC 9457)."""
+    request_id = request[REQUEST_ID] = uuid4().hex
     try:
         response = await handler(request)
     except web.HTTPException as refusal:
         code = {404: "not_found", 405: "method_not_allowed"}.get(refusal.status, "request_malformed")
-        problem = {
-            "type": f"urn:gateway:problem:{code}",
-            "title": refusal.reason,
-            "status": refusal.status,
-            "code": code,
-            "detail": "The admin port serves /healthz, /readyz and /metrics, with GET",
-            "request_id": request_id,
-        }
+        detail = "The admin port serves /healthz, /readyz, /metrics and /console, with GET, and /v1"
         allow = refusal.headers.get("Allow")
-        response = web.Response(
-            body=orjson.dumps(problem),
-            status=refusal.status,
-            content_type="application/problem+json",
-            headers=None if allow is None else {"Allow": allow},
-        )
-    response.headers["X-Request-Id"] = request_id
+        headers = None if allow is None else {"Allow": allow}
+        response = problems.response(Refused(refusal.status, code, detail, headers=headers), request_id)
+    except Exception:
+        log.exception("internal_error", request_id=request_id)
+        detail = "The log holds a traceback under this request id"
+        response = problems.response(Refused(503, "internal_error", detail), request_id)
+    if not response.prepared:
+        response.headers["X-Request-Id"] = request_id
     return response
 
 

@@ -7,8 +7,10 @@ import typer
 from gateway import __version__
 from gateway.cli.config import check, schema
 from gateway.cli.demo import register as register_demo
+from gateway.cli.explain import explain
 from gateway.cli.lift import lift_app
 from gateway.cli.migrate import migrate
+from gateway.cli.orphans import orphans
 from gateway.cli.reasons import reasons
 from gateway.cli.revoke import revocations_app, revoke_app
 from gateway.cli.run import run
@@ -48,6 +50,8 @@ app.command()(schema)
 app.command()(reasons)
 app.command()(migrate)
 app.add_typer(users_app, name="users")
+app.command()(explain)
+app.command()(orphans)
 app.add_typer(revoke_app, name="revoke")
 revocations_app.add_typer(lift_app, name="lift")
 app.add_typer(revocations_app, name="revocations")

@@ -108,12 +108,12 @@ class Server(Section):
 
 
 class Admin(Section):
-    """The control plane, on a port of its own: health and metrics; the admin API comes later."""
+    """The control plane, on a port of its own: health, metrics, the admin API and the console."""
 
     listen: Listen = address("127.0.0.1:9901")
     """Address and port, or `unix:` and a path; keep it off the public network."""
     token: AdminToken | None = None
-    """For the admin API, which comes with a later release: nothing asks for it yet. 16 characters or more."""
+    """The bearer token of the admin API (docs/admin-api.md), off without one. 16 characters or more."""
 
 
 class Keys(Section):

@@ -20,6 +20,7 @@ from gateway.core.reasons import (
     Denial,
     Group,
 )
+from gateway.telemetry.denials import DenialRing
 from gateway.telemetry.metrics import issuer_label
 
 SubjectStyle: TypeAlias = Literal["hashed", "plain", "none"]
@@ -96,13 +97,22 @@ _OF_UPSTREAMS: Final = frozenset({UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTRE
 
 
 class RequestLog:
-    """A line for each denial, and for each request when the access log is on."""
+    """A line for each denial, and for each request when the access log is on.
+
+    The latest denials are kept in `ring` too, where subjects are hashed or left out.
+    """
 
     def __init__(
-        self, *, access: bool = False, subjects: SubjectStyle = "hashed", logger: WrappedLogger | None = None
+        self,
+        *,
+        access: bool = False,
+        subjects: SubjectStyle = "hashed",
+        logger: WrappedLogger | None = None,
+        ring: DenialRing | None = None,
     ) -> None:
         self._access = access
         self._subjects = subjects
+        self._ring = ring
         self._logger: FilteringBoundLogger = logger or structlog.get_logger()
 
     def denied(self, request: Request, denial: Denial, route: str, status: int) -> None:
@@ -124,6 +134,21 @@ class RequestLog:
             client=request.peer,
             request_id=request.id,
         )
+        if self._ring is not None:
+            subject = None if self._subjects == "none" else denial.subject
+            self._ring.add(
+                reason=denial.reason.code,
+                status=status,
+                route=route,
+                issuer=issuer_label(denial),
+                subject_hash=None if subject is None else hash_subject(subject),
+                method=request.method,
+                target=request.target,
+                client=request.peer,
+                request_id=request.id,
+                detail=denial.detail,
+                tier=denial.tier,
+            )
 
     def broken(self, request: Request, denial: Denial, route: str, upstream: str) -> None:
         self._logger.error(

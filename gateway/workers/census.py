@@ -1,4 +1,4 @@
-"""Questions that one worker asks and all of them answer: the whole gateway's metrics and readiness."""
+"""Questions that one worker asks and all of them answer, of the gateway: its metrics, readiness, denials."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -47,9 +47,13 @@ class Census:
         self._last += 1
         question = _Question(message.kind, asker, message.number, others, deadline)
         self._questions[self._last] = question
-        kind = "counted" if message.kind == "totals" else message.kind
+        question_to_one = (
+            Message("counted", None, self._last)
+            if message.kind == "totals"
+            else Message(message.kind, message.body, self._last)
+        )
         for other in others:
-            other.tell(Message(kind, None, self._last))
+            other.tell(question_to_one)
         self._finish_if_complete(self._last)
 
     def answer(self, process: Process, message: Message) -> None:

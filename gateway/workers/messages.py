@@ -6,6 +6,7 @@
 | `failed` text: it cannot start | `drain` last: stop accepting, finish what is in flight, end |
 | `counted` snapshots: its metrics, unasked | |
 | `totals` snapshots, `readiness`: questions to all | `counted`, `readiness`: questions to this one |
+| `denials` wanted, `refresh` issuer: likewise | `denials` wanted, `refresh` issuer: likewise |
 | `answer` | `answer` |
 
 `drain` is true when nobody takes over the worker's sockets. A question has a number, which its answer
@@ -14,9 +15,10 @@ repeats.
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
+from gateway.telemetry.denials import DenialRecord, Wanted
 from gateway.telemetry.series import Snapshot
 
 
@@ -57,3 +59,20 @@ def unpack(rows: Sequence[Sequence[Any]]) -> list[Snapshot]:
         )
         for name, kind, text, labels, points, together, bounds in rows
     ]
+
+
+def pack_wanted(wanted: Wanted) -> list[object]:
+    return [*astuple(wanted)]
+
+
+def unpack_wanted(row: Sequence[Any]) -> Wanted:
+    return Wanted(*row)
+
+
+def pack_denials(denials: Iterable[DenialRecord]) -> list[list[object]]:
+    return [[*astuple(denial)] for denial in denials]
+
+
+def unpack_denials(answers: Iterable[Iterable[Sequence[Any]]]) -> list[DenialRecord]:
+    """Return what several workers answered, all together."""
+    return [DenialRecord(*row) for rows in answers for row in rows]

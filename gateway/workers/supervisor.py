@@ -228,7 +228,7 @@ class Supervisor:
                     process.failure = message.body
                 case "counted":
                     process.remember(message.body)
-                case "totals" | "readiness":
+                case "totals" | "readiness" | "denials" | "refresh":
                     self._census.ask(process, message)
                 case "answer":
                     self._census.answer(process, message)

@@ -13,9 +13,21 @@ import uvloop
 
 from gateway.admin.health import Crew, Finding, ParserMissing, Readiness
 from gateway.app import Listeners, Running
+from gateway.backends.jwks import KeyRing
 from gateway.sockets import Endpoint
+from gateway.telemetry.denials import DenialRecord, Wanted
 from gateway.telemetry.series import Snapshot
-from gateway.workers.messages import Message, decode, encode, pack, unpack
+from gateway.workers.messages import (
+    Message,
+    decode,
+    encode,
+    pack,
+    pack_denials,
+    pack_wanted,
+    unpack,
+    unpack_denials,
+    unpack_wanted,
+)
 
 READY_SECONDS: Final = 30.0
 """How long a successor may take until its dependencies let it serve."""
@@ -111,6 +123,7 @@ class Link:
         self._writer = writer
         self._questions: dict[int, asyncio.Future[object]] = {}
         self._number = 0
+        self._refreshes: set[asyncio.Task[None]] = set()
         self.drain = asyncio.Event()
         """Set once the worker is to end."""
         self.last = False
@@ -139,6 +152,12 @@ class Link:
                         name: [found.status, found.detail] for name, found in state.dependencies.items()
                     }
                     self.tell(Message("answer", [state.status, findings], message.number))
+                case "denials":
+                    kept = running.denials.latest(unpack_wanted(message.body))
+                    self.tell(Message("answer", pack_denials(kept), message.number))
+                case "refresh":
+                    self._start_refresh(running.keys, message.body)
+                    self.tell(Message("answer", None, message.number))
                 case "answer":
                     question = self._questions.get(message.number)
                     if question is not None and not question.done():
@@ -173,6 +192,18 @@ class Link:
             Readiness(status, {name: Finding(*found) for name, found in findings.items()})
             for status, findings in answer
         ]
+
+    async def denials(self, wanted: Wanted) -> Sequence[DenialRecord]:
+        answer = await self._ask("denials", pack_wanted(wanted))
+        return unpack_denials(answer) if isinstance(answer, list) else []
+
+    async def refresh_keys(self, issuer: str) -> None:
+        await self._ask("refresh", issuer)
+
+    def _start_refresh(self, keys: KeyRing, issuer: str) -> None:
+        task = asyncio.create_task(keys.refresh(issuer))
+        self._refreshes.add(task)
+        task.add_done_callback(self._refreshes.discard)
 
     async def _ask(self, kind: str, body: object) -> object:
         """Return the answer, or None when there is none in time."""

@@ -1,3 +1,39 @@
-from tests.harness import house, standing_house
+import io
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from gateway.telemetry import logs
+from tests.admin.client import TOKEN, Api
+from tests.conftest import _Databases
+from tests.harness import House, house, open_house, standing_house
 
 __all__ = ["house", "standing_house"]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def api_house(
+    request: pytest.FixtureRequest,
+    _databases: _Databases,
+    _template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[House]:
+    """A gateway whose admin API is on, for all tests that do not disturb each other through it."""
+    name = await _databases.create("gateway_api", template=_template)
+    redis_url = os.environ.get("GATEWAY_TEST_REDIS_URL") or request.getfixturevalue("_redis").url
+    folder = tmp_path_factory.mktemp("api")
+    admin = {"listen": "127.0.0.1:0", "token": TOKEN}
+    patient = {"statement_timeout": "20s"}  # a busy machine is no outage
+    async with open_house(folder, _databases.dsn(name), redis_url, admin=admin, postgres=patient) as house:
+        yield house
+    await _databases.drop(name)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def api(api_house: House) -> AsyncIterator[Api]:
+    api_house.log = io.StringIO()
+    logs.configure("info", api_house.log)
+    async with Api.of(api_house) as api:
+        yield api

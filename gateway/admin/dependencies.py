@@ -1,0 +1,40 @@
+"""What `/readyz` asks of the gateway's dependencies."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+
+from gateway.admin.health import Dependency, Finding
+from gateway.backends.jwks import KeyRing
+from gateway.backends.postgres import Postgres
+from gateway.backends.redis import Redis
+from gateway.core.model import StoreUnavailable
+
+
+def dependencies(
+    issuers: Iterable[str], postgres: Postgres, redis: Redis, keys: KeyRing
+) -> dict[str, Dependency]:
+    """Return them by name; `issuers` are the configured names."""
+
+    async def issuer(name: str) -> Finding:
+        status = keys.status()[name]
+        return Finding("up" if status.ready else "down", status.last_error)
+
+    return {
+        # Once it is known to be set up, users and revocations in Redis carry on through an outage.
+        "postgres": Dependency(
+            partial(_ping, postgres.ping),
+            essential=True,
+            stand_in=lambda: "redis" if postgres.availability.ever_up else None,
+        ),
+        # Without Redis, Postgres answers everything: slower, and no reason to take no requests.
+        "redis": Dependency(partial(_ping, redis.ping), essential=False),
+        **{f"issuer:{name}": Dependency(partial(issuer, name), essential=True) for name in issuers},
+    }
+
+
+async def _ping(ping: Callable[[], Awaitable[None]]) -> Finding:
+    try:
+        await ping()
+    except StoreUnavailable as error:
+        return Finding("down", error.detail)
+    return Finding("up")

@@ -1,0 +1,93 @@
+"""Refusals of the admin port, in the form that all of the gateway's have (RFC 9457)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from aiohttp import web
+
+from gateway.core.model import JSON
+
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+"""The id that every answer carries."""
+PROBLEM_JSON: Final = "application/problem+json"
+
+_TITLES: Final = {
+    "not_found": "There is no such thing",
+    "method_not_allowed": "This method is not served here",
+    "request_malformed": "The request is malformed",
+    "request_timeout": "The request did not arrive in time",
+    "body_too_large": "The request's body is too large",
+    "unsupported_media_type": "The request's body is of another type",
+    "validation_failed": "The request holds something that cannot be",
+    "credentials_missing": "The admin API needs a bearer token",
+    "invalid_token": "The token is not valid",
+    "too_many_attempts": "There were too many attempts with a wrong token",
+    "too_many_streams": "There are too many streams",
+    "precondition_required": "The request must say which state it is about",
+    "precondition_failed": "The state has changed",
+    "identity_taken": "The identity leads to a user already",
+    "user_deleted": "The user is deleted",
+    "user_not_deleted": "The user is not deleted",
+    "store_unavailable": "A store is not available at the moment",
+    "internal_error": "The gateway failed to handle this request",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """What is wrong with one field."""
+
+    field: str
+    """A parameter, or a path into the body such as `roles[0]`; empty: the whole."""
+    message: str
+
+
+class Refused(Exception):
+    """A request that is answered with a problem."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(f"{status} {code}: {detail}")
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+
+
+def not_found(detail: str) -> Refused:
+    return Refused(404, "not_found", detail)
+
+
+def invalid(*errors: FieldError) -> Refused:
+    """Refuse what the caller can correct, field by field."""
+    detail = "; ".join(
+        f"{error.field}: {error.message}" if error.field else error.message for error in errors
+    )
+    return Refused(422, "validation_failed", detail, errors=errors)
+
+
+def response(refused: Refused, request_id: str) -> web.Response:
+    """Return a refusal as it is sent."""
+    problem: dict[str, JSON] = {
+        "type": f"urn:gateway:problem:{refused.code}",
+        "title": _TITLES[refused.code],
+        "status": refused.status,
+        "code": refused.code,
+        "detail": refused.detail,
+        "request_id": request_id,
+    }
+    if refused.errors:
+        problem["errors"] = [{"field": each.field, "message": each.message} for each in refused.errors]
+    return web.Response(
+        body=orjson.dumps(problem), status=refused.status, content_type=PROBLEM_JSON, headers=refused.headers
+    )

@@ -1,0 +1,129 @@
+"""`/v1/revocations`: tokens that were good and must not pass any more."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from uuid import UUID
+
+from aiohttp import web
+
+from gateway.admin import models
+from gateway.admin.effects import Effects
+from gateway.admin.operations import Answer, Operation, author_of, json, reads, takes
+from gateway.admin.problems import FieldError, invalid, not_found
+from gateway.admin.users import issuer_called
+from gateway.backends.directory import UserDirectory, UserNotFound, place
+from gateway.backends.revocations import Revocation
+from gateway.core.claims import MAX_DATE
+from gateway.core.model import Issuer
+
+
+class Revocations:
+    """`issuers` are the configured ones, by name."""
+
+    def __init__(self, directory: UserDirectory, effects: Effects, issuers: Mapping[str, Issuer]) -> None:
+        self._directory = directory
+        self._effects = effects
+        self._issuers = issuers
+        self._iss = {name: issuer.issuer for name, issuer in issuers.items()}
+
+    def operations(self) -> list[Operation]:
+        return [
+            reads("GET", "/revocations", self.list_revocations, models.RevocationSearch,
+                  "List revocations, the latest first", Answer(model=models.RevocationPage)),
+            takes("POST", "/revocations", self.revoke, models.NoParams, models.NewRevocation,
+                  "Refuse a token, or all that a user or an issuer has been given so far",
+                  Answer(201, models.Revocation)),
+            reads("DELETE", "/revocations", self.lift, models.RevocationParams,
+                  "Lift a revocation: what it refused passes again, if nothing else refuses it",
+                  Answer(204), refusals=(404,)),
+        ]  # fmt: skip
+
+    async def list_revocations(self, _: web.Request, params: models.RevocationSearch) -> web.Response:
+        after = None
+        if params.after is not None:
+            instant, _dot, digest = params.after.partition(".")
+            after = int(instant), digest
+        found = await self._directory.revocations(expired=params.expired, after=after, limit=params.limit + 1)
+        page = found[: params.limit]
+        cursor = None
+        if len(found) > len(page):
+            instant_, digest = place(page[-1])
+            cursor = f"{instant_}.{digest}"
+        return json(models.RevocationPage(items=[models.Revocation.of(row) for row in page], next=cursor))
+
+    async def revoke(
+        self, request: web.Request, _: models.NoParams, new: models.NewRevocation
+    ) -> web.Response:
+        wanted = self._named(new)
+        if wanted.kind == "user":
+            await self._require_user(wanted.value)
+        author = author_of(request)
+        row = await self._directory.revoke(
+            wanted.kind,
+            issuer=wanted.issuer,
+            value=wanted.value,
+            expires_at=self._end(new, wanted),
+            reason=new.reason,
+            revoked_by=author.actor,
+            author=author,
+        )
+        await self._effects.revoked(row)
+        return json(models.Revocation.of(row), status=201)
+
+    async def lift(self, request: web.Request, params: models.RevocationParams) -> web.Response:
+        wanted = self._named(params)
+        spellings = [wanted.issuer, self._iss.get(wanted.issuer, wanted.issuer)]
+        lifted = await self._directory.lift(
+            wanted.kind, issuers=spellings, value=wanted.value, author=author_of(request)
+        )
+        lifted += await self._effects.lifted(wanted)
+        if not lifted:
+            raise not_found("There is no such revocation")
+        return web.Response(status=204)
+
+    def _named(self, given: models.NewRevocation | models.RevocationParams) -> Revocation:
+        """Return what a request names, in the shape that rows of its kind have. Raises `Refused`."""
+        wanted = Revocation(given.kind, "", "", 0.0)
+        needs_issuer, needs_value = given.kind != "user", given.kind != "issuer"
+        if (given.issuer is not None) is not needs_issuer:
+            raise invalid(FieldError("issuer", _presence(given.kind, needed=needs_issuer)))
+        if (given.value is not None) is not needs_value:
+            raise invalid(FieldError("value", _presence(given.kind, needed=needs_value)))
+        if given.issuer is not None:
+            wanted = replace(wanted, issuer=issuer_called(given.issuer, self._iss)[0])
+        if given.value is not None:
+            value = given.value if given.kind == "jti" else _user_id(given.value)
+            wanted = replace(wanted, value=value)
+        return wanted
+
+    async def _require_user(self, user_id: str) -> None:
+        try:
+            await self._directory.get(UUID(user_id))
+        except UserNotFound as error:
+            raise invalid(FieldError("value", "There is no user with this id")) from error
+
+    def _end(self, new: models.NewRevocation, wanted: Revocation) -> float | None:
+        """Return when a revocation ends: that of a token when none of its issuer can be as old."""
+        now = time.time()
+        if new.until is not None:
+            end = new.until.timestamp()
+            if not now < end <= MAX_DATE:
+                raise invalid(FieldError("until", "This must be in the future, and before the year 10000"))
+            return end
+        if wanted.kind == "jti":
+            issuer = self._issuers[wanted.issuer]
+            if issuer.max_lifetime is not None:
+                return now + issuer.max_lifetime + 2 * issuer.leeway
+        return None
+
+
+def _presence(kind: str, *, needed: bool) -> str:
+    return f"A revocation of kind `{kind}` {'needs' if needed else 'has none of'} this"
+
+
+def _user_id(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError as error:
+        raise invalid(FieldError("value", "This must be the id of a user")) from error

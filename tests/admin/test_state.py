@@ -1,0 +1,166 @@
+"""`/v1/issuers`, `/v1/caches`, `/v1/overview`, `/v1/audit` and `/v1/explain`."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from gateway.admin.issuers import Issuers
+from gateway.backends.audit import AuditLog
+from gateway.backends.fetch import Fetcher
+from gateway.backends.jwks import KeyRing
+from gateway.backends.keysources import Secret
+from gateway.backends.postgres import Postgres
+from gateway.core.model import Issuer
+from tests import tokens
+from tests.admin.client import TOKEN, Api
+from tests.fakes import RecordingKeyObserver
+from tests.harness import open_house, token, write_jwks
+from tests.workers.program import eventually
+
+session = pytest.mark.asyncio(loop_scope="session")
+
+
+@session
+async def test_issuers_and_their_keys(api: Api) -> None:
+    issuers = {issuer["name"]: issuer for issuer in (await api.get("/issuers")).json}
+    assert list(issuers) == ["main", "second", "strict", "keyless"]
+    main = issuers["main"]
+    assert (main["issuer"], main["audiences"], main["ready"], main["last_error"]) == (
+        tokens.ISSUER,
+        [tokens.AUDIENCE],
+        True,
+        None,
+    )
+    assert [(key["kid"], key["algorithms"]) for key in main["keys"][1:]] == [
+        ("main-ec", ["ES256"]),
+        ("main-ed", ["EdDSA"]),
+    ]
+    assert all(len(key["thumbprint"]) == 64 for key in main["keys"])
+    keyless = issuers["keyless"]
+    assert (keyless["ready"], keyless["keys"], keyless["age_seconds"]) == (False, [], None)
+    assert "No such file" in keyless["last_error"]
+
+
+async def test_nothing_is_told_of_a_shared_secret() -> None:
+    """A hash would let guesses at it be checked."""
+    sources = {"main": Secret(b"s" * 48)}
+    fetcher = Fetcher()
+    keys = KeyRing(sources, fetcher=fetcher, observer=RecordingKeyObserver())
+    await keys.start()
+    issuer = Issuer("main", tokens.ISSUER, frozenset({"a"}), frozenset({"HS256"}))
+    shown = Issuers({"main": issuer}, keys, AuditLog(Postgres("postgresql://127.0.0.1:1/x")), None)
+    (key,) = shown._issuer(issuer).keys
+    assert (key.algorithms, key.thumbprint) == (["HS256", "HS384"], None)
+    await keys.close()
+    await fetcher.close()
+
+
+async def test_keys_are_loaded_anew(tmp_path: Path, dsn: str, redis_url: str) -> None:
+    admin = {"listen": "127.0.0.1:0", "token": TOKEN}
+    async with open_house(tmp_path, dsn, redis_url, admin=admin) as house, Api.of(house) as api:
+        write_jwks(tmp_path / "main.json", tokens.rsa_key("main"), tokens.rsa_key("new"))
+        answer = await api.call("POST", "/issuers/main/refresh")
+        assert answer.status == 200
+        assert [key["kid"] for key in answer.json["keys"]] == ["main", "new"]
+        refused = await api.call("POST", "/issuers/nobody/refresh")
+        assert (refused.status, refused.code) == (404, "not_found")
+
+
+@session
+async def test_a_flush_forgets_what_memory_and_redis_hold(api: Api) -> None:
+    async def remembered() -> bool:
+        await api.house.request("/private/x", token=token())
+        await api.house.request("/private/x", token=token(f"ghost-{uuid.uuid4().hex}"))
+        caches = (await api.get("/caches")).json
+        return bool(caches["trusted"]) and min(caches.values()) > 0
+
+    await eventually(remembered)
+    asked = await api.house.metric(
+        "gateway_user_lookups_total", issuer="main", tier="postgres", result="found"
+    )
+
+    assert (await api.call("POST", "/cache/flush")).status == 204
+
+    after = (await api.get("/caches")).json
+    assert (after["users"], after["negative"], after["verdicts"]) == (0, 0, 0)
+    await api.house.request("/private/x", token=token())
+    assert asked + 1 == await api.house.metric(
+        "gateway_user_lookups_total", issuer="main", tier="postgres", result="found"
+    )
+
+
+@session
+async def test_the_overview_says_what_the_metrics_say(api: Api) -> None:
+    await api.house.request("/private/x", token=token())
+    await api.house.request("/private/x", token=token("suspended"))
+    overview = (await api.get("/overview")).json
+    assert overview["readiness"]["status"] == "degraded"
+    assert overview["readiness"]["dependencies"]["postgres"] == {"status": "up", "detail": None}
+    numbers = overview["metrics"]
+    scraped = await api.house.metrics()
+
+    def total(name: str, **labels: str) -> float:
+        return sum(
+            value
+            for (found, having), value in scraped.items()
+            if found == name and labels.items() <= dict(having).items()
+        )
+
+    assert numbers["denials"]["user_suspended"] == total("gateway_denials_total", reason="user_suspended")
+    assert numbers["requests"]["2xx"] == total("gateway_requests_total", status="200")
+    assert sum(numbers["requests"].values()) == total("gateway_requests_total")
+    assert sum(numbers["lookups"].values()) == total("gateway_user_lookups_total")
+    latency = numbers["latency"]
+    assert len(latency["counts"]) == len(latency["bounds"]) + 1
+    assert sum(latency["counts"]) == total("gateway_request_duration_seconds_count")
+    assert latency["sum"] == pytest.approx(total("gateway_request_duration_seconds_sum"))
+    assert (numbers["workers"], numbers["in_flight"]) == (1, 0)
+    assert numbers["caches"]["users"] == total("gateway_cache_entries", cache="users")
+    assert numbers["dependency_up"] == {"postgres": True, "redis": True}
+    assert numbers["streams"] == {"postgres": True, "redis": True}
+
+
+@session
+async def test_the_audit_tells_who_did_what(api: Api) -> None:
+    subject = f"audited-{uuid.uuid4().hex}"
+    created = await api.new_user(subject, email="private@example.com")
+    user = created.json["id"]
+    changed = await api.call(
+        "PATCH",
+        f"/users/{user}",
+        {"status": "locked", "email": "other@example.com", "roles": []},
+        headers=created.tag,
+    )
+    await api.call("PATCH", f"/users/{user}", {"status": "active"}, headers=created.tag)  # refused
+    await api.call("DELETE", f"/users/{user}", headers=changed.tag)
+    await api.call("POST", "/cache/flush")
+    page = (await api.get("/audit", limit=4)).json
+    assert [(row["action"], row["target"]) for row in page["items"]] == [
+        ("caches.flush", "caches"),
+        ("user.delete", f"user:{user}"),
+        ("user.change", f"user:{user}"),
+        ("user.create", f"user:{user}"),
+    ]
+    assert {row["actor"] for row in page["items"]} == {"api@127.0.0.1"}
+    assert page["items"][2]["detail"] == {"changed": {"status": ["active", "locked"], "email": None}}
+    assert page["items"][2]["request_id"] == changed.headers["x-request-id"]
+    assert "example.com" not in str([row["detail"].get("changed") for row in page["items"]])
+    older = (await api.get("/audit", limit=2, after=page["items"][1]["id"])).json
+    assert older["items"] == page["items"][2:]
+
+
+@session
+async def test_a_token_is_explained(api: Api) -> None:
+    body = {"token": token("suspended").decode(), "method": "GET", "url": "/private/x"}
+    explained = await api.call("POST", "/explain", body)
+    assert explained.status == 200
+    assert (explained.json["decision"], explained.json["reason"], explained.json["cause"]) == (
+        "deny",
+        "user_suspended",
+        "user_suspended",
+    )
+    assert explained.json["fix"]["text"]
+    assert {step["name"] for step in explained.json["steps"]} >= {"signature", "user"}
+    assert (await api.call("POST", "/explain", {"token": "rubbish"})).json["decision"] == "deny"
+    assert body["token"] not in api.house.log.getvalue()

@@ -1,0 +1,112 @@
+"""The ring of the latest denials: bounded, redacted, and in one order across processes."""
+
+from gateway.core.model import Request
+from gateway.core.reasons import ISSUER_UNTRUSTED, USER_SUSPENDED, Denial
+from gateway.telemetry.denials import MAX_DETAIL, MAX_PATH, DenialRing, Wanted, ring_of
+from gateway.telemetry.logs import RequestLog, SubjectStyle, hash_subject
+
+ALL = Wanted(limit=1000)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def add(ring: DenialRing, reason: str = "user_suspended", *, target: str = "/x", detail: str = "why") -> None:
+    ring.add(
+        reason=reason,
+        status=401,
+        route="orders",
+        issuer="main",
+        subject_hash=None,
+        method="GET",
+        target=target,
+        client="192.0.2.1",
+        request_id="id",
+        detail=detail,
+        tier=None,
+    )
+
+
+def test_the_oldest_make_room() -> None:
+    ring = DenialRing(size=3)
+    for number in range(5):
+        add(ring, f"reason-{number}")
+    assert [each.reason for each in ring.latest(ALL)] == ["reason-4", "reason-3", "reason-2"]
+
+
+def test_ids_grow_though_the_clock_stands_or_goes_back() -> None:
+    clock = Clock()
+    ring = DenialRing(clock=clock)
+    for step in (0, 0, -5, 0.000001):
+        clock.now += step
+        add(ring)
+    ids = [each.id for each in reversed(ring.latest(ALL))]
+    assert ids == sorted(set(ids))
+    assert {ring_of(each) for each in ids} == {ring.name}
+
+
+def test_what_came_before_is_not_newer_than_the_present() -> None:
+    clock = Clock()
+    one, other = DenialRing(clock=clock), DenialRing(clock=clock)
+    add(one)
+    add(other)
+    wanted = Wanted(limit=10, newer_than={"": one.present})
+    assert one.latest(wanted) == other.latest(wanted) == []
+    clock.now += 0.000002
+    add(one)
+    add(other)
+    assert len(one.latest(wanted)) == len(other.latest(wanted)) == 1
+
+
+def test_each_ring_goes_on_where_it_was_read_last() -> None:
+    one, other = DenialRing(), DenialRing()
+    for ring in (one, other, one):
+        add(ring)
+    known = {"": "", one.name: one.latest(ALL)[0].id}
+    assert one.latest(Wanted(limit=10, newer_than=known)) == []
+    assert len(other.latest(Wanted(limit=10, newer_than=known))) == 1
+
+
+def test_filters_and_pages() -> None:
+    ring = DenialRing()
+    for number in range(6):
+        add(ring, "odd" if number % 2 else "even")
+    odd = ring.latest(Wanted(limit=2, reason="odd"))
+    assert [each.reason for each in odd] == ["odd", "odd"]
+    assert len(ring.latest(Wanted(limit=9, reason="odd", older_than=odd[-1].id))) == 1
+    assert ring.latest(Wanted(limit=9, route="other")) == ring.latest(Wanted(limit=9, issuer="other")) == []
+
+
+def test_what_a_client_chooses_is_bounded() -> None:
+    ring = DenialRing()
+    add(ring, target=f"/{'x' * 9000}?token=secret", detail="d" * 9000)
+    (denial,) = ring.latest(ALL)
+    assert (len(denial.path), len(denial.detail or "")) == (MAX_PATH, MAX_DETAIL)
+
+
+def test_listeners_hear_of_denials_for_as_long_as_they_listen() -> None:
+    ring, heard = DenialRing(), []
+    with ring.heard_by(lambda: heard.append(1)):
+        add(ring)
+    add(ring)
+    assert heard == [1]
+
+
+def kept(subjects: SubjectStyle, denial: Denial) -> tuple[str | None, str, str]:
+    ring = DenialRing()
+    request = Request("GET", "/orders/1?access_token=secret", (), "192.0.2.1", "http", "the-id")
+    RequestLog(subjects=subjects, ring=ring).denied(request, denial, "orders", 401)
+    (record,) = ring.latest(ALL)
+    return record.subject_hash, record.path, record.issuer
+
+
+def test_the_log_fills_the_ring_and_never_with_a_subject() -> None:
+    denial = Denial(USER_SUSPENDED, issuer="main", subject="alice")
+    assert kept("hashed", denial) == kept("plain", denial) == (hash_subject("alice"), "/orders/1", "main")
+    assert kept("none", denial) == (None, "/orders/1", "main")
+    assert kept("plain", Denial(ISSUER_UNTRUSTED)) == (None, "/orders/1", "untrusted")
