@@ -7,8 +7,8 @@ from typing import Literal
 from gateway.admin.health import Readiness
 from gateway.backends.changes import Revoked
 from gateway.backends.documents import CachedUser
-from gateway.backends.redis import Epoch, SharedAnswer
 from gateway.backends.revocations import Revocation, Revocations
+from gateway.backends.shared import Epoch, SharedAnswer
 from gateway.core.model import Claims, Identity, Resolution, RevocationKind, StoreUnavailable, Tier, User
 from gateway.core.reasons import Denial
 from gateway.core.tokens import KeySet

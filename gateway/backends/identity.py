@@ -18,8 +18,8 @@ from gateway.backends.documents import CachedUser
 from gateway.backends.flights import SingleFlight
 from gateway.backends.local import IdentityKey, LocalTier, Ticket
 from gateway.backends.postgres import Found
-from gateway.backends.redis import SharedAnswer
 from gateway.backends.revocations import Revocations, hits
+from gateway.backends.shared import SharedAnswer
 from gateway.core.model import Claims, Identity, Resolution, StoreUnavailable, Tier, User
 from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE, Denial
 

@@ -22,7 +22,7 @@ import structlog
 from gateway.backends.changes import Changed, Everything, Revoked
 from gateway.backends.local import LocalTier
 from gateway.backends.mirror import under_configured_names
-from gateway.backends.redis import Epoch
+from gateway.backends.shared import Epoch
 from gateway.core.model import StoreUnavailable
 
 _REMEMBERED: Final = 4096

@@ -14,7 +14,6 @@ their list of issuers, and Redis must not evict keys (`maxmemory-policy noevicti
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, cast
 from uuid import uuid4
 
@@ -30,6 +29,7 @@ from gateway.backends.reads import BatchedReads
 from gateway.backends.redis_errors import translated
 from gateway.backends.redis_server import server_at
 from gateway.backends.revocations import Revocation, Revocations
+from gateway.backends.shared import Epoch, Filling, SharedAnswer, epoch_from, version_of
 from gateway.core.model import Claims, StoreUnavailable, Tier
 
 LEASE: Final = 3.0
@@ -42,38 +42,6 @@ _MIRROR_TIME: Final = 300.0
 """Seconds that filling the blacklist may take, all batches together."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """A time during which no change in Postgres was missed."""
-
-    name: str
-    heartbeat: str
-    """The one that last kept it alive: whoever has received it knows of every change since."""
-
-
-@dataclass(frozen=True, slots=True)
-class SharedAnswer:
-    """What Redis holds about one token."""
-
-    cached: CachedUser | None
-    """A fresh answer only when its epoch is `epoch`."""
-    revocations: Revocations
-    complete: bool
-    """False: the blacklist has not been filled from Postgres, and its silence proves nothing."""
-    epoch: str | None
-    """The name of the epoch in force; None when there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filling:
-    """A filling of the blacklist that has begun."""
-
-    loading: str
-    """A key that is there until it is complete, unless Redis has been emptied."""
-    lifted: bytes
-    """Names the last lifting before it."""
 
 
 class Redis:
@@ -140,7 +108,7 @@ class Redis:
             keys.append(f"{self._prefix}revoked:jti:{name}:{claims.jti}")
         marker, epoch, document, issuer_at, *rest = await self._reads.get(keys)
         user_at = rest.pop(0) if user_id is not None else None
-        current = _epoch_from(epoch)
+        current = epoch_from(epoch)
         return SharedAnswer(
             cached=None if document is None else decode(document, claims.issuer),
             revocations=Revocations(
@@ -191,7 +159,7 @@ class Redis:
         """Tell whether `store_user` would refuse, for a change, what was read as of `horizon`."""
         tombstone = self._tombstone_key(claims.issuer_name, claims.subject)
         versions = await self._reads.get([self._ended, tombstone])
-        return any(_version(version) >= horizon for version in versions)
+        return any(version_of(version) >= horizon for version in versions)
 
     async def bury(self, identities: Sequence[tuple[str, str]], version: int) -> None:
         """Drop cached users, each given as (issuer name, subject), and refuse what was read before.
@@ -219,7 +187,7 @@ class Redis:
     async def epoch(self) -> Epoch | None:
         """Return the epoch in force, if there is one."""
         (value,) = await self._reads.get([self._epoch])
-        return _epoch_from(value)
+        return epoch_from(value)
 
     async def begin_epoch(self, heartbeat: str, version: int = 0) -> Epoch:
         """Begin an epoch, unless there is one; returns the one in force.
@@ -240,7 +208,7 @@ class Redis:
                 str(version),
                 str(round(TOMBSTONE_TIME * 1000)),
             )
-        epoch = _epoch_from(value)
+        epoch = epoch_from(value)
         if epoch is None:
             raise StoreUnavailable(Tier.REDIS, f"{self.address}: {self._epoch} holds what is no epoch")
         return epoch
@@ -390,22 +358,6 @@ class Redis:
             self._warned = True
             log.warning("revocation_is_no_unix_time", effect="all tokens that it covers are refused")
         return math.inf
-
-
-def _version(value: bytes | None) -> float:
-    """Read a tombstone's version as the script does that stores users: what is no number is above all."""
-    if value is None:
-        return -math.inf
-    try:
-        return float(value)
-    except ValueError:
-        return math.inf
-
-
-def _epoch_from(value: bytes | None) -> Epoch | None:
-    """Read `<name> <run of the server> <heartbeat>`; None when it is not that."""
-    parts = (value or b"").decode(errors="replace").split(" ")
-    return Epoch(parts[0], parts[2]) if len(parts) == 3 else None
 
 
 def _ttl_ms(revocation: Revocation, now: float) -> int:

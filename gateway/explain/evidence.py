@@ -8,8 +8,9 @@ from typing import TypeVar
 from gateway.backends.clues import Clues
 from gateway.backends.directory import UserDirectory, UserRecord
 from gateway.backends.postgres import Found, Postgres
-from gateway.backends.redis import Redis, SharedAnswer
+from gateway.backends.redis import Redis
 from gateway.backends.revocations import Revocation
+from gateway.backends.shared import SharedAnswer
 from gateway.core.model import Claims, Resolution, StoreUnavailable, User
 from gateway.core.reasons import Denial
 from gateway.explain.verdict import ColdTiers

@@ -11,7 +11,8 @@ from gateway.backends.documents import CachedUser
 from gateway.backends.identity import IdentityTiers
 from gateway.backends.local import LocalTier
 from gateway.backends.postgres import Postgres
-from gateway.backends.redis import Redis, SharedAnswer
+from gateway.backends.redis import Redis
+from gateway.backends.shared import SharedAnswer
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.model import Claims, Request, Resolution, Route
 from gateway.core.reasons import Denial

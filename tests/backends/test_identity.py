@@ -14,8 +14,9 @@ from gateway.backends.identity import IdentityTiers
 from gateway.backends.local import LocalTier
 from gateway.backends.mirror import RevocationMirror, under_configured_names
 from gateway.backends.postgres import Found, Postgres
-from gateway.backends.redis import Epoch, Redis, SharedAnswer
+from gateway.backends.redis import Redis
 from gateway.backends.revocations import Revocation, Revocations
+from gateway.backends.shared import Epoch, SharedAnswer
 from gateway.core.model import Claims, Identity, Resolution, StoreUnavailable, Tier, User, UserStatus
 from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE, Denial, Reason
 from tests.backends.cable import Cable

@@ -11,8 +11,8 @@ from gateway.backends.changes import Changed, Everything, Revoked
 from gateway.backends.documents import CachedUser
 from gateway.backends.invalidation import Invalidation
 from gateway.backends.local import LocalTier
-from gateway.backends.redis import Epoch
 from gateway.backends.revocations import Revocation, Revocations
+from gateway.backends.shared import Epoch
 from gateway.core.model import StoreUnavailable, Tier, User, UserStatus
 from tests.backends.examples import ISS, claims, eventually
 from tests.fakes import FakeBlacklist, FakeSharedTier, RecordingInvalidations

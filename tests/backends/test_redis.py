@@ -10,9 +10,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
 from gateway.backends.documents import CachedUser
-from gateway.backends.redis import LEASE, TOMBSTONE_TIME, Epoch, Redis
+from gateway.backends.redis import LEASE, TOMBSTONE_TIME, Redis
 from gateway.backends.redis_errors import _words
 from gateway.backends.revocations import Revocation, Revocations
+from gateway.backends.shared import Epoch
 from gateway.core.model import StoreUnavailable, Tier, User, UserStatus
 from tests.backends.cable import Cable
 from tests.backends.examples import claims

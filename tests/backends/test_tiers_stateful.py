@@ -21,8 +21,8 @@ from gateway.backends.identity import IdentityTiers
 from gateway.backends.invalidation import Invalidation
 from gateway.backends.local import LocalTier
 from gateway.backends.postgres import Found
-from gateway.backends.redis import Epoch, SharedAnswer
 from gateway.backends.revocations import Revocation, Revocations
+from gateway.backends.shared import Epoch, SharedAnswer
 from gateway.core.model import Claims, Identity, Resolution, StoreUnavailable, Tier, User, UserStatus
 from gateway.core.reasons import Denial
 from tests.backends.examples import ISS, ISSUERS, claims

@@ -14,8 +14,9 @@ from unittest.mock import patch
 from gateway.__main__ import main
 from gateway.backends.documents import CachedUser
 from gateway.backends.local import LocalTier
-from gateway.backends.redis import Redis, SharedAnswer
+from gateway.backends.redis import Redis
 from gateway.backends.revocations import Revocations
+from gateway.backends.shared import SharedAnswer
 from gateway.core.model import Claims
 
 _SLOWEST: Final = 0.4
