@@ -6,6 +6,7 @@ no clock and opens no socket of its own.
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -21,8 +22,8 @@ from gateway.core.model import (
     Auth,
     Claims,
     CredentialSources,
-    Header,
     Issuer,
+    Lease,
     Request,
     Resolution,
     Route,
@@ -40,7 +41,7 @@ from gateway.core.reasons import (
     Denial,
 )
 from gateway.core.routes import RouteTable, Target, read_target
-from gateway.core.tokens import KeySet, UnverifiedToken, VerificationKey
+from gateway.core.tokens import KeySet, TokenLease, UnverifiedToken, VerificationKey
 
 RECURRING_HEADS: Final = 2048
 """Heads of requests that are remembered with what they say."""
@@ -62,6 +63,12 @@ class Keys(Protocol):
 class Verifier(Protocol):
     """Raw token → verified claims."""
 
+    def lease(self, claims: Claims) -> TokenLease | None:
+        """Return what tells whether claims that were recalled just now are still good."""
+
+    def stands(self, lease: TokenLease) -> bool:
+        """Tell whether a token is still good: in time, and by the same keys."""
+
     def recall(self, raw: bytes) -> Claims | None:
         """Return the claims of a token that was verified before and is still good; None: `verify` it."""
 
@@ -74,6 +81,12 @@ class Directory(Protocol):
 
     def recall(self, claims: Claims) -> Resolution | None:
         """Answer from this process's memory, if that is right at this moment; None: `resolve` them."""
+
+    def lease(self, claims: Claims) -> Lease | None:
+        """Return what tells whether an answer that was recalled just now is still right."""
+
+    def stands(self, lease: Lease) -> bool:
+        """Tell whether an answer is still right."""
 
     async def resolve(self, claims: Claims) -> Resolution:
         """Ask the identity tiers. Raises `Denial` when none that may be trusted can answer."""
@@ -118,6 +131,17 @@ class TokenVerifier:
             return remembered.claims
         self._remembered.pop(digest)
         return None
+
+    def lease(self, claims: Claims) -> TokenLease | None:
+        """Return what tells whether claims that were recalled just now are still good."""
+        keys, until = self._keys.current(claims.issuer_name), claims.good_until
+        if keys is None:
+            return None
+        return TokenLease(claims.issuer_name, keys, math.inf if until is None else until)
+
+    def stands(self, lease: TokenLease) -> bool:
+        """Tell whether a token is still good: in time, and by the same keys."""
+        return self._clock() < lease.until and self._keys.current(lease.issuer_name) is lease.keys
 
     async def verify(self, raw: bytes) -> Claims:
         """Return the token's claims, and remember them. Raises `Denial`."""
@@ -174,28 +198,38 @@ class Pipeline:
         self._verifier = verifier
         self._directory = directory
         self._headers = headers
-        self._readings: LRU[int, tuple[tuple[Header, ...], _Reading]] = LRU(RECURRING_HEADS)
 
     async def admit(self, request: Request) -> Admission:
         """Settle a request: where it goes, who it is from, and that they may.
 
         Raises `Denial`, with the route once there is one.
         """
+        settled = self._settled(request)
+        if settled is not None:
+            return settled
         reading = self._reading(request)
         route = reading.route
         try:
             if reading.token is None:
-                return self._admission(request, reading)
+                admission = self._admission(request, reading)
+                self._settle(request, admission)
+                return admission
+            remembered = True
             claims = self._verifier.recall(reading.token)
             if claims is None:
+                remembered = False
                 await _wait()
                 claims = await self._verifier.verify(reading.token)
             resolution = self._directory.recall(claims)
             if resolution is None:
+                remembered = False
                 await _wait()
                 resolution = await self._resolve(claims)
             _check(route, claims, resolution)
-            return self._admission(request, reading, claims, resolution)
+            admission = self._admission(request, reading, claims, resolution)
+            if remembered:
+                self._settle(request, admission)
+            return admission
         except Denial as denial:
             denial.route = route
             raise
@@ -211,17 +245,42 @@ class Pipeline:
         _check(route, claims, resolution)
         return resolution
 
+    def _settled(self, request: Request) -> Admission | None:
+        """Return what was settled for the same head before, while everything that it rested on stands."""
+        kept = None if request.recurring is None else request.recurring.kept
+        if not isinstance(kept, _Kept) or kept.admission is None:
+            return None
+        if kept.peer != request.peer or kept.scheme != request.scheme:
+            return None
+        token, answer = kept.token, kept.answer
+        if token is None or answer is None:
+            # Nobody was asked for.
+            return kept.admission
+        if self._verifier.stands(token) and self._directory.stands(answer):
+            return kept.admission
+        return None
+
+    def _settle(self, request: Request, admission: Admission) -> None:
+        """Keep an admission with its head. What it rests on has been recalled at this very moment."""
+        kept = None if request.recurring is None else request.recurring.kept
+        if not isinstance(kept, _Kept):
+            return
+        token = answer = None
+        if admission.claims is not None:
+            token, answer = self._verifier.lease(admission.claims), self._directory.lease(admission.claims)
+            if token is None or answer is None:
+                return
+        kept.peer, kept.scheme, kept.admission = request.peer, request.scheme, admission
+        kept.token, kept.answer = token, answer
+
     def _reading(self, request: Request) -> "_Reading":
         """Read a head, or remember what it says: nothing of that depends on anything but its bytes."""
-        if not request.recurs:
-            return self._read(request)
-        headers = request.headers
-        remembered = self._readings.get(id(headers))
-        if remembered is not None and remembered[0] is headers:
-            return remembered[1]
+        recurring = request.recurring
+        if recurring is not None and isinstance(recurring.kept, _Kept):
+            return recurring.kept.reading
         reading = self._read(request)
-        # The headers are kept with their id, so that no others can come to have it.
-        self._readings.put(id(headers), (headers, reading))
+        if recurring is not None:
+            recurring.kept = _Kept(reading)
         return reading
 
     def _read(self, request: Request) -> "_Reading":
@@ -275,6 +334,20 @@ class _Reading(NamedTuple):
     token: bytes | None
     """None: nobody asks for one, or it may be missing and is."""
     upgrade: bytes | None
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What is known of a head that may come again."""
+
+    reading: _Reading
+    peer: str = ""
+    scheme: str = ""
+    admission: Admission | None = None
+    """What was settled for it last by memory alone, from that peer."""
+    token: TokenLease | None = None
+    """None: nobody was asked for; otherwise the admission counts while both of these do."""
+    answer: Lease | None = None
 
 
 def _check(route: Route, claims: Claims, resolution: Resolution) -> None:

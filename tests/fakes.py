@@ -9,7 +9,16 @@ from gateway.backends.changes import Revoked
 from gateway.backends.documents import CachedUser
 from gateway.backends.revocations import Revocation, Revocations
 from gateway.backends.shared import Epoch, SharedAnswer
-from gateway.core.model import Claims, Identity, Resolution, RevocationKind, StoreUnavailable, Tier, User
+from gateway.core.model import (
+    Claims,
+    Identity,
+    Lease,
+    Resolution,
+    RevocationKind,
+    StoreUnavailable,
+    Tier,
+    User,
+)
 from gateway.core.reasons import Denial
 from gateway.core.tokens import KeySet
 from gateway.telemetry.denials import DenialRecord, DenialRing, Wanted
@@ -54,6 +63,18 @@ class FakeDirectory:
         self.failure: Denial | None = None
         """Raised in place of every answer."""
         self.remembered: dict[Identity, Resolution] = {}
+        self.leases: list[Lease] = []
+        """Those that were given and still stand."""
+
+    def lease(self, claims: Claims) -> Lease | None:
+        remembered = self.remembered.get(claims.identity)
+        if remembered is None:
+            return None
+        self.leases.append(Lease(claims, remembered.user, 0.0, 0))
+        return self.leases[-1]
+
+    def stands(self, lease: Lease) -> bool:
+        return any(lease is each for each in self.leases)
 
     def recall(self, claims: Claims) -> Resolution | None:
         return self.remembered.get(claims.identity)

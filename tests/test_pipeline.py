@@ -15,6 +15,7 @@ from gateway.core.model import (
     Header,
     Identity,
     Issuer,
+    Recurring,
     Request,
     Requirement,
     Resolution,
@@ -72,10 +73,11 @@ class World:
 
     keys: FakeKeys = field(default_factory=lambda: FakeKeys(main=KeySet([key_from_jwk(ec_key().jwk())])))
     directory: FakeDirectory = field(default_factory=lambda: FakeDirectory(_users()))
+    now: float = NOW
     pipeline: Pipeline = field(init=False)
 
     def __post_init__(self) -> None:
-        verifier = TokenVerifier([MAIN], self.keys, clock=lambda: NOW, max_remembered=100)
+        verifier = TokenVerifier([MAIN], self.keys, clock=lambda: self.now, max_remembered=100)
         headers = HeaderPolicy(HeaderRules({"X-User-Id": "user.id", "X-Auth-Subject": "claims.sub"}))
         self.pipeline = Pipeline(ROUTES, verifier, self.directory, headers)
 
@@ -356,7 +358,7 @@ async def test_a_public_route_looks_at_no_credentials_but_strips_what_is_forged(
     assert (admission.route.name, admission.target) == ("public", "/public/x?y")
     assert (admission.user, admission.claims, admission.tier) == (None, None, None)
     assert {name for name, _ in sent(admission)} == {
-        b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Host", b"X-Request-Id",
+        b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Host",
     }  # fmt: skip
     assert world.directory.asked == []
 
@@ -467,11 +469,23 @@ async def test_an_upgrade_is_admitted_with_and_without_a_user(world: World) -> N
 # Heads that come again ------------------------------------------------------------------------------
 
 
+def recurring(target: str, *tokens: bytes, headers: tuple[Header, ...] = ()) -> Request:
+    return request(target, *tokens, headers=headers)._replace(recurring=Recurring())
+
+
+def remember(world: World, subject: str) -> Identity:
+    """Let the directory answer from memory for a user whom it knows."""
+    identity = Identity(ISSUER, subject)
+    world.directory.remembered[identity] = Resolution(
+        world.directory.users[identity], Tier.LOCAL, None, Tier.LOCAL
+    )
+    return identity
+
+
 async def test_a_head_that_recurs_is_read_once_and_its_user_asked_each_time(world: World) -> None:
-    first = request("/admin", token("admin"))._replace(recurs=True)
+    first = recurring("/admin", token("admin"))
     before = await world.pipeline.admit(first)
     again = await world.pipeline.admit(first._replace(id="r-2", peer="198.51.100.1"))
-    assert dict(sent(again))[b"X-Request-Id"] == b"r-2"
     assert dict(sent(again))[b"X-Forwarded-For"] == b"198.51.100.1"
     assert (before.target, before.route) == (again.target, again.route)
     assert len(world.directory.asked) == 2
@@ -482,9 +496,75 @@ async def test_a_head_that_recurs_is_read_once_and_its_user_asked_each_time(worl
     assert caught.value.reason.code == "user_suspended"
 
 
+async def test_what_memory_settled_is_settled_again_for_the_same_head_while_it_stands(world: World) -> None:
+    identity, asking = remember(world, "admin"), recurring("/admin", token("admin"))
+    await world.pipeline.admit(asking)
+    settled = await world.pipeline.admit(asking)
+    assert await world.pipeline.admit(asking._replace(id="r-2")) is settled
+    world.directory.remembered[identity] = Resolution(
+        replace(world.directory.users[identity], status=UserStatus.SUSPENDED), Tier.LOCAL, None, Tier.LOCAL
+    )
+    # The directory has not said that its answer stands no longer.
+    assert await world.pipeline.admit(asking) is settled
+    world.directory.leases.clear()
+    with pytest.raises(Denial) as caught:
+        await world.pipeline.admit(asking)
+    assert caught.value.reason.code == "user_suspended"
+
+
+async def test_what_a_store_settled_is_asked_again(world: World) -> None:
+    """It would be remembered by the directory, if it were to be."""
+    asking = recurring("/echo", token())
+    for _ in range(2):
+        await world.pipeline.admit(asking)
+    remember(world, "member")
+    assert len(world.directory.asked) == 2
+    assert not world.directory.leases
+    await world.pipeline.admit(asking)
+    assert len(world.directory.leases) == 1
+
+
+async def test_another_peer_or_scheme_is_settled_for_itself(world: World) -> None:
+    remember(world, "member")
+    asking = recurring("/echo", token())
+    others = (asking._replace(peer="198.51.100.1"), asking, asking._replace(scheme="http"))
+    for other in (asking, asking, *others, *others):
+        told = dict(sent(await world.pipeline.admit(other)))
+        assert told[b"X-Forwarded-For"] == other.peer.encode()
+        assert told[b"X-Forwarded-Proto"] == other.scheme.encode()
+
+
+async def test_what_was_settled_ends_with_its_token(world: World) -> None:
+    remember(world, "member")
+    asking = recurring("/echo", token())
+    for _ in range(3):
+        await world.pipeline.admit(asking)
+    world.now += 10_000
+    with pytest.raises(Denial) as caught:
+        await world.pipeline.admit(asking)
+    assert caught.value.reason.code == "token_expired"
+
+
+async def test_what_was_settled_ends_with_its_keys(world: World) -> None:
+    remember(world, "member")
+    asking = recurring("/echo", token())
+    for _ in range(3):
+        await world.pipeline.admit(asking)
+    world.keys.sets.clear()
+    with pytest.raises(Denial) as caught:
+        await world.pipeline.admit(asking)
+    assert caught.value.reason.code == "keys_unavailable"
+
+
+async def test_who_is_asked_for_no_token_is_settled_once(world: World) -> None:
+    asking = recurring("/public")
+    settled = await world.pipeline.admit(asking)
+    assert await world.pipeline.admit(asking) is settled
+
+
 async def test_a_head_that_recurs_is_refused_each_time(world: World) -> None:
     for target, code in (("/nowhere", "route_not_found"), ("/echo", "credentials_missing")):
-        asking = request(target)._replace(recurs=True)
+        asking = recurring(target)
         for _ in range(2):
             with pytest.raises(Denial) as caught:
                 await world.pipeline.admit(asking)
@@ -493,9 +573,9 @@ async def test_a_head_that_recurs_is_refused_each_time(world: World) -> None:
 
 async def test_equal_headers_are_not_the_same_head(world: World) -> None:
     """What is remembered is remembered of one object, whose request line is known."""
-    public = request("/public", headers=((b"X-A", b"1"),))._replace(recurs=True)
+    public = recurring("/public", headers=((b"X-A", b"1"),))
     await world.pipeline.admit(public)
-    other = request("/echo", headers=((b"X-A", b"1"),))._replace(recurs=True)
+    other = recurring("/echo", headers=((b"X-A", b"1"),))
     assert other.headers == public.headers
     with pytest.raises(Denial) as caught:
         await world.pipeline.admit(other)

@@ -20,7 +20,7 @@ from gateway.backends.local import IdentityKey, LocalTier, Ticket
 from gateway.backends.postgres import Found
 from gateway.backends.revocations import Revocations, hits
 from gateway.backends.shared import SharedAnswer
-from gateway.core.model import Claims, Identity, Resolution, StoreUnavailable, Tier, User
+from gateway.core.model import Claims, Identity, Lease, Resolution, StoreUnavailable, Tier, User
 from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE, Denial
 
 _SKEW: Final = 5.0
@@ -120,6 +120,8 @@ class IdentityTiers:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._local = local
+        # One call less for each request.
+        self.stands = local.stands
         self._redis = redis
         self._postgres = postgres
         self._blacklist = blacklist
@@ -142,6 +144,10 @@ class IdentityTiers:
     def recall(self, claims: Claims) -> Resolution | None:
         """Answer from memory; None when `resolve` is to be asked."""
         return self._local.recall(claims)
+
+    def lease(self, claims: Claims) -> Lease | None:
+        """Return what tells whether what is recalled at this moment is still right."""
+        return self._local.lease(claims)
 
     async def resolve(self, claims: Claims) -> Resolution:
         """Find the user behind a token and check its revocations, by asking the stores.

@@ -6,6 +6,7 @@ once in `REFRESH_INTERVAL` and issuer, however many requests ask.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -152,6 +153,7 @@ class _IssuerKeys:
         self._clock = clock
         self._keys: KeySet | None = None
         self._loaded_at: float | None = None
+        self._good_until = math.inf
         self._demanded_at: float | None = None
         self._failures = 0
         self._last_error: str | None = None
@@ -159,7 +161,7 @@ class _IssuerKeys:
 
     def current(self) -> KeySet | None:
         # The age is checked here too: when keys end must not depend on a task being on time.
-        return None if self._is_stale() else self._keys
+        return self._keys if self._clock() <= self._good_until else None
 
     def status(self) -> KeyStatus:
         keys = self.current()
@@ -205,6 +207,7 @@ class _IssuerKeys:
         self._last_error = None
         self._skipped = loaded.skipped
         self._loaded_at = self._clock()
+        self._good_until = self._loaded_at + self._max_stale
         self._observer.jwks_refreshed(self._name, "success")
         self._replace(loaded.keys)
 
@@ -220,7 +223,7 @@ class _IssuerKeys:
             error=why,
             keys_age=None if age is None else round(age),
         )
-        if self._is_stale():
+        if self._clock() > self._good_until:
             self._replace(None)
 
     def _replace(self, keys: KeySet | None) -> None:
@@ -244,10 +247,6 @@ class _IssuerKeys:
 
     def _age(self) -> float | None:
         return None if self._loaded_at is None else self._clock() - self._loaded_at
-
-    def _is_stale(self) -> bool:
-        age = self._age()
-        return age is not None and age > self._max_stale
 
 
 def retry_delay(failures: int) -> float:

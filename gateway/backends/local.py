@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 
 from gateway.backends.revocations import Revocations, hits
 from gateway.core.lru import LRU
-from gateway.core.model import Claims, Resolution, Tier, User
+from gateway.core.model import Claims, Lease, Resolution, Tier, User
 
 LEASE: Final = 2.0
 """Seconds for which a proof counts: a process that was halted knows nothing of what it slept through."""
@@ -104,19 +104,38 @@ class LocalTier:
             return None
         key = (claims.issuer, claims.subject)
         entry = self._users.get(key) or self._absent.get(key)
-        issuer = self._issuers.get(claims.issuer_name)
-        if entry is None or issuer is None:
-            return None
-        issuer_until, issuer_at = issuer
-        if now >= entry.until or now >= issuer_until or entry.ticket < self._flushed:
-            return None
-        if claims.jti is not None:
-            until = self._tokens.get((claims.issuer_name, claims.jti))
-            if until is None or now >= until:
-                return None
-        if hits(entry.user_at, claims.issued_at) or hits(issuer_at, claims.issued_at):
+        if entry is None or entry.ticket < self._flushed or now >= self._until(entry, claims):
             return None
         return entry.answer
+
+    def lease(self, claims: Claims) -> Lease | None:
+        """Return what tells whether the answer that `recall` gives at this moment is still right."""
+        answer = self.recall(claims)
+        entry = None if answer is None else self._users.get((claims.issuer, claims.subject))
+        if entry is None:
+            return None
+        return Lease(claims, entry.answer.user, self._until(entry, claims), self._changes)
+
+    def stands(self, lease: Lease) -> bool:
+        """Tell whether `recall` would still give the answer that it gave at the time of the lease."""
+        now = self._clock()
+        if now >= self._proven_until or now >= lease.until:
+            return False
+        if lease.ticket != self._changes:
+            if lease.ticket < self._flushed or self._void(lease.ticket, lease.claims, lease.user):
+                return False
+            lease.ticket = self._changes
+        return True
+
+    def _until(self, entry: _Entry, claims: Claims) -> float:
+        """Return until when an entry answers for a token, with what is known of its revocations."""
+        issuer = self._issuers.get(claims.issuer_name)
+        if issuer is None or hits(entry.user_at, claims.issued_at) or hits(issuer[1], claims.issued_at):
+            return -math.inf
+        until = min(entry.until, issuer[0])
+        if claims.jti is None:
+            return until
+        return min(until, self._tokens.get((claims.issuer_name, claims.jti)) or -math.inf)
 
     def last_known(self, claims: Claims) -> tuple[User | None, float] | None:
         """Return the user, or None for a miss, and when Postgres said so; it may have changed since."""

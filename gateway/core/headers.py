@@ -224,7 +224,7 @@ class HeaderPolicy:
     ) -> tuple[bytes, bytes]:
         """Return the Host, and the other fields to send upstream: what is kept of the client's, then ours.
 
-        `prefix` is what was removed from the path.
+        `X-Request-Id` is not among them. `prefix` is what was removed from the path.
         """
         lines = [fields.kept]
         host = fields.hosts[0] if fields.hosts else b""
@@ -237,7 +237,6 @@ class HeaderPolicy:
             )
             if prefix:
                 lines.append(_line(b"X-Forwarded-Prefix", prefix.encode()))
-        lines.append(b"X-Request-Id: %b\r\n" % request.id.encode())
         if self._forward_authorization:
             lines += [_line(b"Authorization", value) for value in fields.authorizations]
         if claims is not None:

@@ -172,6 +172,18 @@ class Route:
     """Whether what lasts, a tunnel or a response, ends when a new request of its caller would be refused."""
 
 
+class Recurring:
+    """The place to keep what was found out about a head that may come again, byte for byte.
+
+    It lasts for as long as the head is remembered.
+    """
+
+    __slots__ = ("kept",)
+
+    def __init__(self) -> None:
+        self.kept: object = None
+
+
 class Request(NamedTuple):
     """The head of a client's request as it stood on the wire (RFC 9112 §3).
 
@@ -189,8 +201,8 @@ class Request(NamedTuple):
     """The request id: in the answer, in the log, and upstream."""
     may_upgrade: bool = False
     """True for HTTP/1.1 without a body, whose connection may be switched (RFC 9110 §7.8)."""
-    recurs: bool = False
-    """True when the head may come again, byte for byte: then with the same `headers` object."""
+    recurring: Recurring | None = None
+    """Where what is found out about the head may be kept, when it may come again byte for byte."""
 
 
 RevocationKind: TypeAlias = Literal["jti", "user", "issuer"]
@@ -212,6 +224,18 @@ class Resolution:
     """True when `user` is older than the cache's time, because the store behind it is down."""
 
 
+@dataclass(slots=True)
+class Lease:
+    """How long an answer from memory counts: until its time is over, or a change concerns it."""
+
+    claims: Claims
+    user: User | None
+    until: float
+    """By the clock of whoever gave it."""
+    ticket: int
+    """No change that was heard of up to here concerns it."""
+
+
 class Admission(NamedTuple):
     """The positive outcome: everything needed to forward, and to account for it."""
 
@@ -222,7 +246,10 @@ class Admission(NamedTuple):
     host: bytes
     """The client's Host, as it was."""
     fields: bytes
-    """The upstream request's other fields, each with its line end, without framing (RFC 9112 §6)."""
+    """The upstream request's other fields, each with its line end.
+
+    Without framing (RFC 9112 §6), and without what is told of this one request: its id.
+    """
     claims: Claims | None
     user: User | None
     tier: Tier | None

@@ -14,7 +14,7 @@ from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
 from gateway.backends.shared import SharedAnswer
 from gateway.core.headers import HeaderPolicy, HeaderRules
-from gateway.core.model import Claims, Request, Resolution, Route
+from gateway.core.model import Claims, Lease, Request, Resolution, Route
 from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain.setup import Keys, Setup
@@ -49,6 +49,13 @@ class ColdTiers:
         """Answer from the memory of the worker that this runs in."""
         self.resolution = None if self._local is None else self._local.recall(claims)
         return self.resolution
+
+    def lease(self, claims: Claims) -> Lease | None:  # noqa: ARG002 -- the Protocol's
+        """Promise nothing: each answer is wanted for itself."""
+        return None
+
+    def stands(self, lease: Lease) -> bool:  # noqa: ARG002 -- the Protocol's
+        return False
 
     async def resolve(self, claims: Claims) -> Resolution:
         """Ask the stores. Raises `Denial`."""

@@ -157,7 +157,7 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.body_arrived()
         if parser.arrived or parser.rest is not None:
             self._hold()
-        if parser.pending or parser.in_body:
+        if parser.pending or parser.current is not None:
             self._house.lookout.watch(self)
 
     def _start(self) -> None:
@@ -186,9 +186,11 @@ class ClientConnection(asyncio.Protocol):
         """Hear from an exchange that it is over; `keep_alive` tells whether another may follow."""
         self._exchange = self._incoming = None
         self._stopped = False
-        # Some of the response may not have been sent.
-        self._house.lookout.watch(self)
-        if not keep_alive or self._transport is None:
+        transport = self._transport
+        if transport is not None and transport.get_write_buffer_size():
+            # Some of the response has not been sent.
+            self._house.lookout.watch(self)
+        if not keep_alive or transport is None:
             self._leave()
             return
         parser = self._parser
@@ -204,11 +206,9 @@ class ClientConnection(asyncio.Protocol):
 
     def stays(self, incoming: Incoming) -> bool:
         """Tell whether the connection may serve another request behind this one."""
-        return incoming.keep_alive and incoming.complete and not self._ending
-
-    @property
-    def _ending(self) -> bool:
-        return self._house.draining or self._served >= self._house.limits.keepalive_requests
+        if not (incoming.keep_alive and incoming.complete):
+            return False
+        return not self._house.draining and self._served < self._house.limits.keepalive_requests
 
     def write(self, data: bytes) -> None:
         """Send a part of a response; nobody misses it when the client has gone."""
@@ -260,7 +260,7 @@ class ClientConnection(asyncio.Protocol):
         transport, parser = self._transport, self._parser
         if transport is None or transport.is_closing():
             return
-        if parser.in_body or parser.broken or parser.arrived or parser.rest:
+        if parser.current is not None or parser.broken or parser.arrived or parser.rest:
             self._held = self._stopped = False
             self._read_or_not()
             if self._idle_timer is not None:
@@ -342,12 +342,12 @@ class ClientConnection(asyncio.Protocol):
             self._look_at_head(elapsed)
         else:
             self._head_age = None
-        if parser.in_body:
+        if parser.current is not None:
             self._look_at_body(elapsed)
         unsent = transport.get_write_buffer_size()
         if unsent or self._unsent:
             self._look_at_response(unsent, elapsed)
-        return in_head or parser.in_body or unsent > 0
+        return in_head or parser.current is not None or unsent > 0
 
     def _look_at_head(self, elapsed: float) -> None:
         self._head_age = 0.0 if self._head_age is None else self._head_age + elapsed

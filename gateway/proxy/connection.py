@@ -102,8 +102,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def allow(self, seconds: float) -> None:
         """Fail the exchange with `upstream_timeout` unless its final head arrives within `seconds`."""
-        if self._parser is not None and not self._parser.begun:
-            self._expect_by(self._loop.time() + seconds)
+        if self._parser is None or self._parser.begun:
+            return
+        # As `_expect_by`, without the call.
+        self._deadline = deadline = self._loop.time() + seconds
+        if self._timer is None or deadline < self._timer_at:
+            self._start_timer(deadline)
 
     def pause_reading(self) -> None:
         """Read nothing until `resume_reading`: the client has not taken what was read."""
@@ -134,7 +138,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._deadline = None
         if self._reading_paused:
             self.resume_reading()
-        if parser is None or not (parser.complete and parser.reusable and self.usable):
+        whole = parser is not None and parser.complete and parser.reusable
+        if parser is None or not whole or self.failure is not None or self.transport is None:
             self.abort()
             return False
         self.reused = True
@@ -150,10 +155,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.abort()
         if self._receiver is not None:
             self._receiver.failed(denial)
-
-    @property
-    def usable(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing() and self.failure is None
 
     def abort(self) -> None:
         """Close at once: the upstream must not take the half of a message for a whole one."""

@@ -41,7 +41,7 @@ class Endpoint:
         """Take a connection back after its exchange, and learn from what became of it."""
         failure = connection.failure
         if failure is None:
-            if connection.answered and self.standing.succeeded():
+            if connection.answered and self.standing.failures and self.standing.succeeded():
                 logs.endpoint_restored(self._upstream, str(self))
         elif failure.reason is UPSTREAM_PROTOCOL_ERROR and (connection.answered or not connection.reused):
             # One that was kept, and closed as it was used, says nothing about the endpoint.

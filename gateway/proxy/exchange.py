@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from time import perf_counter
-from typing import Final
+from typing import Final, TypeVar
 
 from gateway.core.model import Admission, Request
 from gateway.core.reasons import INTERNAL_ERROR, UPSTREAM_PROTOCOL_ERROR, Denial
@@ -24,6 +24,8 @@ from gateway.proxy.response_parser import DecodingResponseParser, ResponseHead, 
 from gateway.proxy.upgrade import EndedBy, Tunnel
 from gateway.proxy.upstream import Upstream
 from gateway.telemetry.metrics import UNMATCHED
+
+T = TypeVar("T", Admission, None)
 
 CLIENT_CLOSED_REQUEST: Final = 499
 """Counted, never sent: the client left before its response was whole (nginx's number for it)."""
@@ -48,7 +50,7 @@ class Exchange:
         self._admission: Admission | None = None
         self._upstream: Upstream | None = None
         self._connection: UpstreamConnection | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Admission] | asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._lasting: Lasting | None = None
         self._forwarded_at = 0.0
@@ -67,65 +69,88 @@ class Exchange:
             client.scheme,
             handler.headers.request_id(headers, peer) or f"{random.getrandbits(128):032x}",
             incoming.upgrade and incoming.modern,
-            incoming.recurs,
+            incoming.recurring,
         )
 
     # Admit ---------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Go as far as nothing has to be waited for, and on from there as a task."""
-        self._go(self._admit())
-
-    def _go(self, way: Coroutine[None, None, None]) -> None:
+        way = self._handler.pipeline.admit(self.request)
+        admission: Admission
         try:
             way.send(None)
-        except StopIteration:
+        except StopIteration as settled:
+            admission = settled.value
+        except Exception as error:  # noqa: BLE001 -- the one exit: a client never gets a traceback
+            self._refuse(error)
             return
-        # It stands at an `asyncio.sleep(0)`, from where an event loop takes it on.
-        self._task = asyncio.get_running_loop().create_task(way)
+        else:
+            # It stands at an `asyncio.sleep(0)`, from where an event loop takes it on.
+            self._go(way).add_done_callback(self._settled)
+            return
+        self._forward(admission)
+
+    def _go(self, way: Coroutine[None, None, T]) -> asyncio.Task[T]:
+        self._task = task = asyncio.get_running_loop().create_task(way)
         if self._incoming.body:
             self._client.stop_reading()
+        return task
 
-    async def _admit(self) -> None:
+    def _settled(self, task: asyncio.Task[Admission]) -> None:
+        if self._over or task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, Exception):
+            self._refuse(error)
+        else:
+            self._forward(task.result())
+
+    # Forward -------------------------------------------------------------------------------------
+
+    def _forward(self, admission: Admission) -> None:
         try:
-            self._admission = admission = await self._handler.pipeline.admit(self.request)
-            self._handler.metrics.admitted(admission)
+            self._admission, handler = admission, self._handler
+            if admission.stale:
+                handler.metrics.admitted_by_stale(admission)
             length, most = self._incoming.length, admission.route.max_body
             if length is not None and length > most:
                 raise LimitExceeded("body_size", f"{length} bytes")
             self._left = most
-            self._upstream = upstream = self._handler.upstreams[admission.route.upstream]
+            self._upstream = upstream = handler.upstreams[admission.route.upstream]
             self._forwarded_at = perf_counter()
             connection = upstream.take()
             if connection is None:
-                await asyncio.sleep(0)
-                connection = await upstream.open()
-            self._send(admission, upstream, connection)
-        except Exception as error:  # noqa: BLE001 -- the one exit: a client never gets a traceback
+                self._go(self._open(admission, upstream))
+            else:
+                self._send(admission, upstream, connection)
+        except Exception as error:  # noqa: BLE001 -- as in `begin`
             self._refuse(error)
 
-    # Forward -------------------------------------------------------------------------------------
+    async def _open(self, admission: Admission, upstream: Upstream, *, fresh: bool = False) -> None:
+        try:
+            self._send(admission, upstream, await upstream.open(fresh=fresh))
+        except Exception as error:  # noqa: BLE001 -- as in `begin`
+            self._refuse(error)
 
     def _send(self, admission: Admission, upstream: Upstream, connection: UpstreamConnection) -> None:
         self._connection, incoming = connection, self._incoming
-        head = request_head(admission, incoming, connection.owner.host)
-        connection.begin(head, self._parser(admission, connection), self)
+        bodiless = admission.method == "HEAD"
+        parser, connection.spare = connection.spare, None
+        if not incoming.modern:
+            parser = DecodingResponseParser(bodiless=bodiless)
+        elif parser is None:
+            known = self._handler.known_heads
+            parser = ResponseParser(bodiless=bodiless, upgrade=admission.upgrade, known=known)
+        else:
+            parser.expect(bodiless=bodiless, upgrade=admission.upgrade)
+        head = request_head(admission, incoming, connection.owner.host, self.request.id)
+        connection.begin(head, parser, self)
         if incoming.has_body:
             self._sending = True
             self._send_body(connection)
         else:
             connection.allow(upstream.response_timeout)
-
-    def _parser(self, admission: Admission, connection: UpstreamConnection) -> ResponseParser:
-        bodiless = admission.method == "HEAD"
-        if not self._incoming.modern:
-            return DecodingResponseParser(bodiless=bodiless)
-        parser, connection.spare = connection.spare, None
-        if parser is None:
-            known = self._handler.known_heads
-            return ResponseParser(bodiless=bodiless, upgrade=admission.upgrade, known=known)
-        parser.expect(bodiless=bodiless, upgrade=admission.upgrade)
-        return parser
 
     def body_arrived(self) -> None:
         """Hear that more of the request's body has come, its end, or its error."""
@@ -193,6 +218,9 @@ class Exchange:
                 self._client.write(interim_head(head))
             return body
         if head.status == 101:
+            if self._connection is not None:
+                # What comes from here on is the other protocol's.
+                self._connection.pause_reading()
             self._go(self._switch(head, body))
             return b""
         self._begun = True
@@ -222,12 +250,13 @@ class Exchange:
         When an upstream closed a kept connection just as it was used, the request goes out once more on
         a fresh one, if it has no body and is idempotent (RFC 9112 §9.3.1), and the budget allows it.
         """
-        upstream, connection = self._upstream, self._connection
+        upstream, connection, admission = self._upstream, self._connection, self._admission
         if self._begun:
             self._end(denial)
         elif (
             upstream is not None
             and connection is not None
+            and admission is not None
             and connection.reused
             and not connection.answered
             and denial.reason is UPSTREAM_PROTOCOL_ERROR
@@ -236,25 +265,16 @@ class Exchange:
             and upstream.may_retry("connection_closed")
         ):
             self._give_back()
-            self._go(self._repeat(upstream))
+            self._go(self._open(admission, upstream, fresh=True))
         else:
             self._refuse(denial)
-
-    async def _repeat(self, upstream: Upstream) -> None:
-        try:
-            await asyncio.sleep(0)
-            connection = await upstream.open(fresh=True)
-            if self._admission is not None:
-                self._send(self._admission, upstream, connection)
-        except Exception as error:  # noqa: BLE001 -- as in `_admit`
-            self._refuse(error)
 
     # Switch protocols ----------------------------------------------------------------------------
 
     async def _switch(self, head: ResponseHead, body: bytes) -> None:
         try:
             await self._tunnel(head, body)
-        except Exception as error:  # noqa: BLE001 -- as in `_admit`
+        except Exception as error:  # noqa: BLE001 -- as in `begin`
             self._refuse(error)
 
     async def _tunnel(self, head: ResponseHead, body: bytes) -> None:
@@ -263,9 +283,6 @@ class Exchange:
         admission = self._admission
         if connection is None or upstream is None or admission is None:
             return
-        # What comes from here on is the other protocol's.
-        connection.pause_reading()
-        await asyncio.sleep(0)
         while (client.writing_paused or connection.writing_paused) and not self._over:
             self._writable = asyncio.get_running_loop().create_future()
             await self._writable
@@ -308,18 +325,18 @@ class Exchange:
         upstream, admission = self._upstream, self._admission
         if self._over or upstream is None or admission is None:
             return
-        metrics, log, route = self._handler.metrics, self._handler.log, admission.route.name
+        metrics, route, now = self._handler.metrics, admission.route.name, perf_counter()
         if broken is not None:
             self._keep_alive = False
-            log.broken(self.request, broken, route, upstream.name)
+            self._handler.log.broken(self.request, broken, route, upstream.name)
             self._client.break_off()
         # A client that exceeds a limit in the middle is no fault of the upstream.
         if isinstance(broken, LimitExceeded):
             metrics.limit_exceeded(broken.limit)
             broken = None
-        metrics.relayed(upstream.name, perf_counter() - self._forwarded_at, broken=broken is not None)
+        metrics.relayed(upstream.name, now - self._forwarded_at, broken=broken is not None)
         self._give_back()
-        self._account(route, self._status)
+        self._account(route, self._status, now)
         self._client.finished(keep_alive=self._keep_alive)
 
     def _break_off(self, _: Denial) -> None:
@@ -353,7 +370,7 @@ class Exchange:
         handler.metrics.denied(denial, route)
         handler.log.denied(request, denial, route, status)
         self._give_back()
-        self._account(route, status)
+        self._account(route, status, perf_counter())
         client.finished(keep_alive=keep_alive)
 
     def client_left(self) -> None:
@@ -364,7 +381,7 @@ class Exchange:
             self._connection.abort()
         self._give_back()
         route = UNMATCHED if self._admission is None else self._admission.route.name
-        self._account(route, CLIENT_CLOSED_REQUEST)
+        self._account(route, CLIENT_CLOSED_REQUEST, perf_counter())
         if self._task is not None:
             self._task.cancel()
 
@@ -376,22 +393,24 @@ class Exchange:
 
     def _give_back(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is None or self._upstream is None:
+        if connection is None:
             return
         if self._sending:
             # The upstream has answered without reading on, or will never get the rest.
             self._sending = False
             connection.abort()
-        self._upstream.release(connection)
+        connection.owner.release(connection)
 
-    def _account(self, route: str, status: int) -> None:
+    def _account(self, route: str, status: int, now: float) -> None:
         self._over = True
-        self._wake()
+        handler, request, seconds = self._handler, self.request, now - self._started
+        if self._writable is not None:
+            self._wake()
         if self._lasting is not None:
-            self._handler.live.forget(self._lasting)
-        metrics, seconds = self._handler.metrics, perf_counter() - self._started
-        metrics.finished(route, self.request.method, status, seconds)
-        self._handler.log.finished(self.request, route, status, seconds)
+            handler.live.forget(self._lasting)
+        handler.metrics.finished(route, request.method, status, seconds)
+        if handler.log.access:
+            handler.log.finished(request, route, status, seconds)
 
     def _defect(self, error: Exception) -> Denial:
         self._handler.log.failed(self.request, error)

@@ -6,7 +6,7 @@ from gateway.proxy.request_parser import Incoming
 from gateway.proxy.response_parser import ResponseHead
 
 
-def request_head(admission: Admission, incoming: Incoming, host: bytes | None) -> bytes:
+def request_head(admission: Admission, incoming: Incoming, host: bytes | None, request_id: str) -> bytes:
     """Return the request line and fields, with the framing of the body to come.
 
     `host` takes the place of the client's Host.
@@ -19,7 +19,9 @@ def request_head(admission: Admission, incoming: Incoming, host: bytes | None) -
     elif admission.upgrade is not None:
         framing = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % admission.upgrade
     line = f"{admission.method} {admission.target} HTTP/1.1\r\nHost: ".encode("ascii")
-    return b"%b%b\r\n%b%b\r\n" % (line, host or admission.host, admission.fields, framing)
+    return b"%b%b\r\n%bX-Request-Id: %b\r\n%b\r\n" % (
+        line, host or admission.host, admission.fields, request_id.encode("ascii"), framing
+    )  # fmt: skip
 
 
 def response_head(head: ResponseHead, request_id: str, *, modern: bool, keep_alive: bool) -> bytes:

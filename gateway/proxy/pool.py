@@ -47,7 +47,7 @@ class Pool:
         oldest = now - self._rules.keep_alive
         while self._idle:
             connection, _ = self._idle.popitem()
-            if connection.idle_since >= oldest and connection.usable:
+            if connection.idle_since >= oldest and connection.transport is not None:
                 self.active += 1
                 return connection
             connection.abort()

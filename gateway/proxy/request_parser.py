@@ -10,7 +10,7 @@ from typing import Final
 import httptools
 
 from gateway.core.lru import LRU
-from gateway.core.model import Header
+from gateway.core.model import Header, Recurring
 from gateway.core.reasons import REQUEST_MALFORMED, Denial
 from gateway.proxy.limits import LimitExceeded, Limits
 
@@ -37,7 +37,7 @@ class Incoming:
         "method",
         "modern",
         "received",
-        "recurs",
+        "recurring",
         "target",
         "upgrade",
     )
@@ -57,8 +57,8 @@ class Incoming:
         self.upgrade = False
         """True when the client asks for another protocol; what follows may belong to it."""
         self.expects_continue = False
-        self.recurs = False
-        """True when it may come again, as the same object: whole, without a body, and never changed."""
+        self.recurring: Recurring | None = None
+        """Given when it may come again, as the same object: whole, without a body, and never changed."""
         self.body: list[bytes] = []
         self.received = 0
         """Octets of the body that have arrived."""
@@ -82,7 +82,6 @@ class RequestParser:
 
     __slots__ = (
         "_body_skipped",
-        "_current",
         "_headers",
         "_in_head",
         "_known",
@@ -93,6 +92,7 @@ class RequestParser:
         "_target",
         "arrived",
         "broken",
+        "current",
         "pending",
         "rest",
     )
@@ -104,7 +104,8 @@ class RequestParser:
         self._llhttp = httptools.HttpRequestParser(self)
         self._target = b""
         self._headers: list[Header] = []
-        self._current: Incoming | None = None
+        self.current: Incoming | None = None
+        """The request whose body is arriving."""
         self._progress = False
         self._body_skipped = False
         self._in_head = False
@@ -125,11 +126,6 @@ class RequestParser:
         self.rest: bytearray | None = None
         """What came behind a request for another protocol, until `resume`."""
 
-    @property
-    def in_body(self) -> bool:
-        """True while the body of a request is arriving."""
-        return self._current is not None
-
     def feed(self, data: bytes) -> None:
         """Take bytes as they arrive. Whatever is wrong with them is the `error` of a request."""
         if self.broken:
@@ -137,7 +133,7 @@ class RequestParser:
         if self.rest is not None:
             self.rest += data
             return
-        first = not (self.pending or self.arrived or self._current) and len(data) <= _LONGEST_RECURRING
+        first = not (self.pending or self.arrived or self.current) and len(data) <= _LONGEST_RECURRING
         if first and (known := self._known.get(data)) is not None:
             # llhttp would say of these bytes what it said before: between two messages it has no memory.
             self.arrived.append(known)
@@ -162,7 +158,7 @@ class RequestParser:
         """Know a head again that was all there was, and that nothing can follow but another head."""
         whole = incoming.complete and not (incoming.has_body or incoming.upgrade)
         if whole and incoming.keep_alive and incoming.headers:
-            incoming.recurs = True
+            incoming.recurring = Recurring()
             self._known.put(data, incoming)
 
     def fail(self, denial: Denial) -> None:
@@ -170,7 +166,7 @@ class RequestParser:
         self.broken = True
         self.pending = 0
         self._target, self._headers = b"", []
-        incoming, self._current = self._current, None
+        incoming, self.current = self.current, None
         if incoming is None:
             incoming = Incoming()
             self.arrived.append(incoming)
@@ -178,7 +174,7 @@ class RequestParser:
 
     def swallow(self, data: bytes) -> bool:
         """Take bytes of a body that nobody wants, and drop them; True: it has come to its end."""
-        incoming = self._current
+        incoming = self.current
         if incoming is None:
             return False
         self.feed(data)
@@ -210,7 +206,7 @@ class RequestParser:
         It is the request's: a server may ignore Upgrade (RFC 9110 §7.8), and this one does.
         """
         self._body_skipped = False
-        incoming = self._current
+        incoming = self.current
         if incoming is not None:
             chunked, length = b"Transfer-Encoding: chunked", b"Content-Length: %d" % (incoming.length or 0)
             self._llhttp = httptools.HttpRequestParser(self)
@@ -224,21 +220,21 @@ class RequestParser:
         self._in_head = True
 
     def on_url(self, part: bytes) -> None:
-        if self._current is None:
+        if self.current is None:
             self._target += part
             if self.pending > self._limits.target_length < len(self._target):
                 raise LimitExceeded("target_length")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # Trailers arrive here too, and go no further.
-        if self._current is None:
+        if self.current is None:
             self._headers.append((name, value))
             if self.pending > self._limits.field_size < max(len(name), len(value)):
                 raise LimitExceeded("field_size")
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if self._current is not None:
+        if self.current is not None:
             return
         llhttp, headers = self._llhttp, self._headers
         incoming = Incoming()
@@ -260,11 +256,11 @@ class RequestParser:
             self._body_skipped = incoming.has_body
         self._target, self._headers = b"", []
         self._progress = True
-        self._current = incoming
+        self.current = incoming
         self.arrived.append(incoming)
 
     def on_body(self, content: bytes) -> None:
-        incoming = self._current
+        incoming = self.current
         if incoming is not None:
             self._progress = True
             incoming.body.append(content)
@@ -273,11 +269,11 @@ class RequestParser:
                 incoming.body = [b"".join(incoming.body)]
 
     def on_message_complete(self) -> None:
-        incoming = self._current
+        incoming = self.current
         if incoming is not None and not self._body_skipped:
             self._progress = True
             incoming.complete = True
-            self._current = None
+            self.current = None
 
 
 def _note(incoming: Incoming, name: bytes, value: bytes) -> None:

@@ -57,11 +57,14 @@ class ResponseParser:
         self._llhttp = httptools.HttpResponseParser(self)
         self._raw = bytearray()
         self.expect(bodiless=bodiless, upgrade=upgrade)
+        self._prepare()
 
     def expect(self, *, bodiless: bool, upgrade: bytes | None = None) -> None:
         """Begin with the response to the next request on the same connection, if `clean`."""
         self.heads: list[ResponseHead] = []
         """Heads not taken yet: interim ones, then at most one final."""
+        self.begun = False
+        """True once the final head has arrived."""
         self.complete = False
         """True once the response has arrived to its end."""
         self.reusable = False
@@ -70,9 +73,13 @@ class ResponseParser:
         """True when llhttp, too, is at the end of the response."""
         self.switched = False
         """True once a 101 has arrived: what follows belongs to the other protocol."""
-        self._first = not bodiless and upgrade is None and self._known is not None
+        self._first = True
+        self._may_recur = not bodiless and upgrade is None and self._known is not None
         self._bodiless = bodiless
         self._upgrade = upgrade
+
+    def _prepare(self) -> None:
+        """Get ready to read what no other response has said before."""
         # Read by llhttp; and moved out of the bytes in front of the body.
         self._final: ResponseHead | None = None
         self._head: ResponseHead | None = None
@@ -83,23 +90,19 @@ class ResponseParser:
         self._finished_heads: list[ResponseHead] = []
         self._interim = 0
 
-    @property
-    def begun(self) -> bool:
-        """True once the final head has arrived."""
-        return self._head is not None
-
     def feed(self, data: bytes) -> bytes:
         """Take bytes as they arrive; returns those that are body, framing included.
 
         All that comes behind a 101 is returned.
         """
-        if self.switched:
-            return data
-        first, self._first = self._first, False
-        if first and (body := self._recall(data)) is not None:
+        if not self._first:
+            return data if self.switched else self._read(data)
+        self._first = False
+        if self._may_recur and (body := self._recall(data)) is not None:
             return body
+        self._prepare()
         body = self._read(data)
-        if first:
+        if self._may_recur:
             self._remember(data[: len(data) - len(body)])
         return body
 
@@ -120,8 +123,8 @@ class ResponseParser:
         if head is None or head.length != len(data) - end:
             return None
         self.heads.append(head)
-        self._head = self._final = head
-        self.complete = self.reusable = self.clean = True
+        self._head, self._remaining, self._excess = head, 0, False
+        self.begun = self.complete = self.reusable = self.clean = True
         return data[end:]
 
     def _read(self, data: bytes) -> bytes:
@@ -153,7 +156,7 @@ class ResponseParser:
 
     def eof(self) -> None:
         """Take the orderly end of the connection."""
-        head = self._head
+        head = None if self._first else self._head
         if self.complete:
             return
         if head is None or head.chunked or head.length is not None:
@@ -182,7 +185,7 @@ class ResponseParser:
             data = data[end:]
             self.heads.append(head)
             if head is self._final:
-                self._head = head
+                self._head, self.begun = head, True
                 self._remaining = head.length or 0
         finished.clear()
         if self._head is None:

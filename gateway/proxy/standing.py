@@ -13,7 +13,8 @@ class Standing:
     def __init__(self, ejection: Ejection, health_check: HealthCheck | None) -> None:
         self._ejection = ejection
         self._health_check = health_check
-        self._failures = 0
+        self.failures = 0
+        """In a row, up to now."""
         self._ejections = 0
         self._until = 0.0
         self._unhealthy = False
@@ -33,16 +34,16 @@ class Standing:
 
     def succeeded(self) -> bool:
         """Count an answer; tells whether it ended a trial."""
-        self._failures = 0
+        self.failures = 0
         ended, self._ejections = self._ejections > 0, 0
         return ended
 
     def failed(self, now: float) -> float | None:
         """Count a failure; returns for how many seconds it is ejected, if it is for this one."""
-        self._failures += 1
+        self.failures += 1
         self.failed_at = now
         rules = self._ejection
-        if not rules.failures or self._failures < rules.failures or (self._ejections and now < self._until):
+        if not rules.failures or self.failures < rules.failures or (self._ejections and now < self._until):
             return None
         # Past some 60 doublings a float would lose the base anyway.
         seconds = min(rules.base_time * 2.0 ** min(self._ejections, 60), rules.max_time)

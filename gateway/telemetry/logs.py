@@ -110,7 +110,8 @@ class RequestLog:
         logger: WrappedLogger | None = None,
         ring: DenialRing | None = None,
     ) -> None:
-        self._access = access
+        self.access = access
+        """Whether a finished request is logged."""
         self._subjects = subjects
         self._ring = ring
         self._logger: FilteringBoundLogger = logger or structlog.get_logger()
@@ -180,18 +181,20 @@ class RequestLog:
         self._logger.warning("limit_exceeded", limit=limit, client=client)
 
     def finished(self, request: Request, route: str, status: int, seconds: float) -> None:
-        if self._access:
-            path, _, _ = request.target.partition("?")
-            self._logger.info(
-                "request",
-                method=request.method,
-                path=path,
-                route=route,
-                status=status,
-                duration_ms=round(seconds * 1000, 3),
-                client=request.peer,
-                request_id=request.id,
-            )
+        """Log a request, whatever became of it, if `access` says so."""
+        if not self.access:
+            return
+        path, _, _ = request.target.partition("?")
+        self._logger.info(
+            "request",
+            method=request.method,
+            path=path,
+            route=route,
+            status=status,
+            duration_ms=round(seconds * 1000, 3),
+            client=request.peer,
+            request_id=request.id,
+        )
 
     def failed(self, request: Request, error: BaseException) -> None:
         """Log a defect of ours, with its traceback."""

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.backends.local import LEASE, LocalTier, Ticket
 from gateway.backends.revocations import Revocations
-from gateway.core.model import Claims, Resolution, Tier, User, UserStatus
+from gateway.core.model import Claims, Lease, Resolution, Tier, User, UserStatus
 from tests.backends.examples import ISS, claims
 
 ANN = User("ann-id", UserStatus.ACTIVE)
@@ -45,6 +45,11 @@ class Memory:
             revocations,
             lifetime,
         )
+
+    def lease(self, token: Claims | None = None) -> Lease:
+        lease = self.tier.lease(token or claims())
+        assert lease is not None
+        return lease
 
 
 @pytest.fixture
@@ -160,21 +165,78 @@ class TestTrust:
         assert memory.tier.last_known(claims()) is None
 
 
+class TestLeases:
+    def test_it_names_the_user_and_counts_as_long_as_memory_does(self, memory: Memory) -> None:
+        memory.fill(lifetime=20)
+        lease = memory.lease()
+        assert lease.user is ANN
+        memory.after(19)
+        assert memory.tier.stands(lease)
+        memory.after(2)
+        assert not memory.tier.stands(lease)
+
+    def test_it_does_not_outlive_what_is_known_of_the_token(self, memory: Memory) -> None:
+        memory.fill(claims(jti="token-2"))
+        memory.after(20)
+        memory.fill(claims(jti="token-1"))
+        lease = memory.lease(claims(jti="token-2"))
+        memory.after(11)
+        assert memory.tier.recall(claims(jti="token-1")) is not None
+        assert not memory.tier.stands(lease)
+
+    def test_what_is_not_answered_has_none(self, memory: Memory) -> None:
+        assert memory.tier.lease(claims()) is None
+        memory.fill()
+        assert memory.tier.lease(claims(jti="token-2")) is None
+        memory.fill(claims("nobody"), None)
+        assert memory.tier.lease(claims("nobody")) is None
+        memory.tier.close()
+        assert memory.tier.lease(claims()) is None
+
+    def test_it_stands_only_while_every_change_is_heard_of(self, memory: Memory) -> None:
+        memory.fill()
+        lease = memory.lease()
+        memory.now += LEASE
+        assert not memory.tier.stands(lease)
+        memory.tier.prove()
+        assert memory.tier.stands(lease)
+
+    @pytest.mark.parametrize("end", ["flush", "forget_everything", "close"])
+    def test_it_ends_with_the_memory(self, memory: Memory, end: str) -> None:
+        memory.fill()
+        lease = memory.lease()
+        getattr(memory.tier, end)()
+        memory.tier.open()
+        memory.fill()
+        assert memory.tier.recall(claims()) is not None
+        assert not memory.tier.stands(lease)
+
+    def test_more_changes_than_are_told_apart_end_it(self, memory: Memory) -> None:
+        memory.fill()
+        lease = memory.lease()
+        memory.tier.forget_users([ANN.id])
+        memory.tier.forget_tokens(("main", str(number)) for number in range(10_000))
+        assert not memory.tier.stands(lease)
+
+
+CHANGES = pytest.mark.parametrize(
+    ("change", "what", "forgotten"),
+    [
+        ("forget_identities", (ISS, "ann"), True),
+        ("forget_identities", (ISS, "bob"), False),
+        ("forget_users", ANN.id, True),
+        ("forget_users", BOB.id, False),
+        ("forget_tokens", ("main", "token-1"), True),
+        ("forget_tokens", ("main", "token-2"), False),
+        ("forget_tokens", ("other", "token-1"), False),
+        ("forget_issuers", "main", True),
+        ("forget_issuers", "other", False),
+    ],
+)
+
+
 class TestChanges:
-    @pytest.mark.parametrize(
-        ("change", "what", "forgotten"),
-        [
-            ("forget_identities", (ISS, "ann"), True),
-            ("forget_identities", (ISS, "bob"), False),
-            ("forget_users", ANN.id, True),
-            ("forget_users", BOB.id, False),
-            ("forget_tokens", ("main", "token-1"), True),
-            ("forget_tokens", ("main", "token-2"), False),
-            ("forget_tokens", ("other", "token-1"), False),
-            ("forget_issuers", "main", True),
-            ("forget_issuers", "other", False),
-        ],
-    )
+    @CHANGES
     @pytest.mark.parametrize("began_before", [True, False])
     def test_a_change_drops_what_it_touches_and_voids_the_reads_of_it(
         self, memory: Memory, change: str, what: object, forgotten: bool, began_before: bool
@@ -187,6 +249,23 @@ class TestChanges:
             ticket = memory.tier.ticket()
         memory.fill(ticket=ticket)
         assert (memory.tier.recall(claims()) is None) is (forgotten and began_before)
+
+    @CHANGES
+    @pytest.mark.parametrize("user", [ANN, BOB])
+    def test_a_lease_ends_where_memory_does(
+        self, memory: Memory, change: str, what: object, forgotten: bool, user: User
+    ) -> None:
+        """Whoever memory leads to by that time: what the lease was given for counts."""
+        memory.fill()
+        lease = memory.lease()
+        for _ in range(2):
+            memory.tier.forget_users(["another"])
+            assert memory.tier.stands(lease)
+        memory.fill(user=user)
+        getattr(memory.tier, change)([what])
+        assert memory.tier.stands(lease) is not forgotten
+        memory.fill()
+        assert memory.tier.stands(lease) is not forgotten
 
     def test_a_user_is_dropped_under_every_identity(self, memory: Memory) -> None:
         for subject in ("ann", "ann-too"):

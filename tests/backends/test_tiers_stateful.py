@@ -13,7 +13,7 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.backends.changes import Changed, Everything, Revoked
 from gateway.backends.documents import CachedUser
@@ -23,7 +23,7 @@ from gateway.backends.local import LocalTier
 from gateway.backends.postgres import Found
 from gateway.backends.revocations import Revocation, Revocations
 from gateway.backends.shared import Epoch, SharedAnswer
-from gateway.core.model import Claims, Identity, Resolution, StoreUnavailable, Tier, User, UserStatus
+from gateway.core.model import Claims, Identity, Lease, Resolution, StoreUnavailable, Tier, User, UserStatus
 from gateway.core.reasons import Denial
 from tests.backends.examples import ISS, ISSUERS, claims
 from tests.fakes import FakeBlacklist, FakeSharedTier, RecordingInvalidations
@@ -204,6 +204,7 @@ class Tiers(RuleBasedStateMachine):
         self.shared.touch = self._push
         self.workers = [Worker(name, self.system, self.shared, self.asking) for name in "ab"]
         self.requests: list[Asked] = []
+        self.leases: dict[tuple[int, str], Lease] = {}
         self.carried = 0
         """The index of the state that every worker must know of."""
         self.revoked: set[str] = set()
@@ -262,6 +263,13 @@ class Tiers(RuleBasedStateMachine):
             state = None if user is None else int(user.display_name or "")
             assert state in self.system.states[since:], (resolution, since)
 
+    @invariant()
+    def what_stands_is_right(self) -> None:
+        for (worker, jti), lease in self.leases.items():
+            if self.workers[worker].tiers.stands(lease):
+                answer = Resolution(lease.user, Tier.LOCAL, None, Tier.LOCAL)
+                self._check_answer(answer, self.carried, revoked=jti in self.revoked)
+
     # Requests ----------------------------------------------------------------------------------------
 
     @rule(worker=WORKERS, jti=st.sampled_from(TOKENS), steps=st.integers(0, 7))
@@ -273,6 +281,10 @@ class Tiers(RuleBasedStateMachine):
         recalled = tiers.recall(token)
         if recalled is not None:
             self._check_answer(recalled, since, revoked=revoked)
+            lease = tiers.lease(token)
+            assert (lease is None) is (recalled.user is None)
+            if lease is not None:
+                self.leases[worker, jti] = lease
             return
         task = self.loop.create_task(tiers.resolve(token))
         outage = self.system.down or self.shared.down
@@ -284,7 +296,9 @@ class Tiers(RuleBasedStateMachine):
 
     @rule(worker=WORKERS, jti=st.sampled_from(TOKENS))
     def request_to_its_end(self, worker: int, jti: str) -> None:
-        self.request(worker, jti, 7)
+        """Make a request, and another that gets a lease if the answer was remembered."""
+        for _ in range(2):
+            self.request(worker, jti, 7)
 
     @precondition(lambda self: self.asking.waiting)
     @rule(number=st.integers(0, 20), everyone=st.booleans())

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.core.model import Claims, Resolution, Tier, User, UserStatus
+from gateway.core.model import Claims, Lease, Resolution, Tier, User, UserStatus
 from gateway.core.reasons import (
     CATALOGUE,
     CREDENTIALS_MISSING,
@@ -16,6 +16,7 @@ from gateway.core.reasons import (
     USER_STORE_UNAVAILABLE,
     Denial,
 )
+from gateway.core.tokens import KeySet, TokenLease
 from gateway.telemetry.metrics import (
     MeteredDirectory,
     MeteredVerifier,
@@ -26,6 +27,8 @@ from gateway.telemetry.metrics import (
 
 CLAIMS = Claims("https://idp.example.com/", "main", "member", (), None, None, None, None, (), (), {})
 MEMBER = User("id", UserStatus.ACTIVE)
+LEASE = Lease(CLAIMS, MEMBER, 0.0, 0)
+TOKEN_LEASE = TokenLease("main", KeySet(()), 0.0)
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -47,6 +50,12 @@ class Verifier:
     def recall(self, raw: bytes) -> Claims | None:  # noqa: ARG002 -- the Protocol's
         return CLAIMS if self.remembered else None
 
+    def lease(self, claims: Claims) -> TokenLease | None:  # noqa: ARG002 -- the Protocol's
+        return TOKEN_LEASE if self.remembered else None
+
+    def stands(self, lease: TokenLease) -> bool:
+        return self.remembered and lease is TOKEN_LEASE
+
     async def verify(self, raw: bytes) -> Claims:  # noqa: ARG002 -- the Protocol's
         if self.outcome is not None:
             raise self.outcome
@@ -62,6 +71,12 @@ class Directory:
 
     def recall(self, claims: Claims) -> Resolution | None:  # noqa: ARG002 -- the Protocol's
         return self.outcome if self.remembered and isinstance(self.outcome, Resolution) else None
+
+    def lease(self, claims: Claims) -> Lease | None:  # noqa: ARG002 -- the Protocol's
+        return LEASE if self.remembered else None
+
+    def stands(self, lease: Lease) -> bool:
+        return self.remembered and lease is LEASE
 
     async def resolve(self, claims: Claims) -> Resolution:  # noqa: ARG002 -- the Protocol's
         if isinstance(self.outcome, Denial):
@@ -115,6 +130,33 @@ def test_an_answer_from_memory_is_counted_and_not_timed(user: User | None, resul
         assert value(metrics, "user_lookups_total", issuer="main", tier="local", result=result) == number
         assert value(metrics, "revocation_checks_total", tier="local", result="clear") == number
     assert value(metrics, "user_lookup_duration_seconds_count", tier="local") is None
+
+
+def test_a_request_settled_as_the_one_before_it_is_counted_as_answered_from_memory() -> None:
+    metrics = Metrics()
+    resolution = Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL)
+    verifier = MeteredVerifier(Verifier(remembered=True), metrics)
+    directory = MeteredDirectory(Directory(resolution, remembered=True), metrics)
+    token, answer = verifier.lease(CLAIMS), directory.lease(CLAIMS)
+    assert token is not None
+    assert answer is not None
+    for number in (1, 2):
+        assert verifier.stands(token)
+        assert directory.stands(answer)
+        assert (
+            value(metrics, "token_verifications_total", issuer="main", tier="local", result="valid") == number
+        )
+        assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") == number
+        assert value(metrics, "revocation_checks_total", tier="local", result="clear") == number
+
+
+def test_what_stands_no_longer_is_not_counted() -> None:
+    metrics = Metrics()
+    resolution = Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL)
+    assert MeteredVerifier(Verifier(remembered=True), metrics).stands(TOKEN_LEASE)
+    assert not MeteredDirectory(Directory(resolution), metrics).stands(LEASE)
+    assert value(metrics, "token_verifications_total", issuer="main", tier="local", result="valid") is None
+    assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") is None
 
 
 def test_what_memory_does_not_know_is_not_counted() -> None:
