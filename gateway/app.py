@@ -32,7 +32,7 @@ from gateway.core.reasons import CATALOGUE
 from gateway.core.routes import RouteTable
 from gateway.core.tokens import KeySet
 from gateway.explain import Explainer
-from gateway.pipeline import Pipeline, TokenVerifier
+from gateway.pipeline import Pipeline
 from gateway.proxy.certificate import Certificate
 from gateway.proxy.handler import ProxyHandler
 from gateway.proxy.listener import FrontListener
@@ -44,6 +44,7 @@ from gateway.settings import Settings, model
 from gateway.telemetry import logs
 from gateway.telemetry.denials import DenialRing
 from gateway.telemetry.metrics import MeteredDirectory, MeteredVerifier, Metrics
+from gateway.verifier import TokenVerifier
 
 EXIT_SECONDS: Final = 10.0
 """How long requests in flight may take when a gateway ends that was not drained before."""

@@ -5,75 +5,49 @@ no clock and opens no socket of its own.
 """
 
 import asyncio
-import hashlib
-import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from collections.abc import Container
+from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
-from gateway.core import bearer, credentials, policy, tokens, upgrades
-from gateway.core import claims as claim_rules
-from gateway.core.headers import Fields, HeaderPolicy
-from gateway.core.lru import LRU
+from gateway.core import bearer, credentials, policy, upgrades
+from gateway.core.headers import STALE, Fields, HeaderPolicy
 from gateway.core.model import (
-    JSON,
     Admission,
     Auth,
     Claims,
+    Credential,
     CredentialSources,
-    Issuer,
     Lease,
     Request,
     Resolution,
     Route,
 )
 from gateway.core.reasons import (
-    ALGORITHM_NOT_ALLOWED,
     CREDENTIALS_MISSING,
-    ISSUER_UNTRUSTED,
-    KEY_UNKNOWN,
-    KEYS_UNAVAILABLE,
-    SIGNATURE_INVALID,
     TOKEN_REVOKED,
     TOKENS_REVOKED_BEFORE,
     USER_NOT_FOUND,
     Denial,
 )
 from gateway.core.routes import RouteTable, Target, read_target
-from gateway.core.tokens import KeySet, TokenLease, UnverifiedToken, VerificationKey
+from gateway.core.verified import VerifiedToken
 
 RECURRING_HEADS: Final = 2048
 """Heads of requests that are remembered with what they say."""
 
 
-_NOTHING: Final[Mapping[str, JSON]] = MappingProxyType({})
-
-
-class Keys(Protocol):
-    """The verification keys of all issuers."""
-
-    def current(self, issuer_name: str) -> KeySet | None:
-        """Return the keys to trust at this moment; None when there are none that may be trusted."""
-
-    async def refresh(self, issuer_name: str) -> None:
-        """Fetch the issuer's keys once more, if that is allowed again; returns when it is done."""
-
-
 class Verifier(Protocol):
     """Raw token → verified claims."""
 
-    def lease(self, claims: Claims) -> TokenLease | None:
-        """Return what tells whether claims that were recalled just now are still good."""
+    @property
+    def remembered(self) -> Container[bytes]:
+        """The SHA-256 of each token that is remembered."""
 
-    def stands(self, lease: TokenLease) -> bool:
-        """Tell whether a token is still good: in time, and by the same keys."""
+    def recall(self, credential: Credential) -> VerifiedToken | None:
+        """Return a token that was verified before and is still good; None: `verify` it."""
 
-    def recall(self, raw: bytes) -> Claims | None:
-        """Return the claims of a token that was verified before and is still good; None: `verify` it."""
-
-    async def verify(self, raw: bytes) -> Claims:
-        """Return the token's claims. Raises `Denial`."""
+    async def verify(self, credential: Credential) -> VerifiedToken:
+        """Verify a token. Raises `Denial`."""
 
 
 class Directory(Protocol):
@@ -92,102 +66,6 @@ class Directory(Protocol):
         """Ask the identity tiers. Raises `Denial` when none that may be trusted can answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Remembered:
-    claims: Claims
-    key: VerificationKey
-    expires_at: float | None
-    """Unix seconds, leeway included; None when the issuer allows tokens without `exp`."""
-
-
-class TokenVerifier:
-    """Raw token → verified claims; memory first, keyed by the SHA-256 of the token's bytes."""
-
-    def __init__(
-        self,
-        issuers: Iterable[Issuer],
-        keys: Keys,
-        *,
-        clock: Callable[[], float],
-        max_remembered: int,
-        claims_read: frozenset[str] = frozenset(),
-    ) -> None:
-        """`claims_read` names what is kept of payloads, of which most is read by nobody and takes memory."""
-        self._claims_read = claims_read
-        self._issuers: Mapping[str, Issuer] = {issuer.issuer: issuer for issuer in issuers}
-        self._keys = keys
-        self._clock = clock
-        self._remembered: LRU[bytes, _Remembered] = LRU(max_remembered)
-
-    def recall(self, raw: bytes) -> Claims | None:
-        """Return the claims of a token that was verified before and is still good; None: `verify` it."""
-        digest = hashlib.sha256(raw).digest()
-        remembered = self._remembered.get(digest)
-        if remembered is None:
-            return None
-        alive = remembered.expires_at is None or self._clock() < remembered.expires_at
-        # Keys that became too old to trust take with them what they verified.
-        if alive and self._keys.current(remembered.claims.issuer_name) is not None:
-            return remembered.claims
-        self._remembered.pop(digest)
-        return None
-
-    def lease(self, claims: Claims) -> TokenLease | None:
-        """Return what tells whether claims that were recalled just now are still good."""
-        keys, until = self._keys.current(claims.issuer_name), claims.good_until
-        if keys is None:
-            return None
-        return TokenLease(claims.issuer_name, keys, math.inf if until is None else until)
-
-    def stands(self, lease: TokenLease) -> bool:
-        """Tell whether a token is still good: in time, and by the same keys."""
-        return self._clock() < lease.until and self._keys.current(lease.issuer_name) is lease.keys
-
-    async def verify(self, raw: bytes) -> Claims:
-        """Return the token's claims, and remember them. Raises `Denial`."""
-        token = tokens.parse(raw)
-        issuer = self._issuers.get(claim_rules.issuer_of(token.payload))
-        if issuer is None:
-            raise Denial(ISSUER_UNTRUSTED)
-        if token.algorithm not in issuer.algorithms:
-            raise Denial(ALGORITHM_NOT_ALLOWED, "not among the issuer's `algorithms`", issuer=issuer.name)
-        key = await self._key(issuer, token)
-        if token.algorithm not in key.algorithms:
-            raise Denial(ALGORITHM_NOT_ALLOWED, "it does not fit the key", issuer=issuer.name)
-        if not key.verify(token):
-            raise Denial(SIGNATURE_INVALID, issuer=issuer.name)
-        claims = claim_rules.verify(token.payload, issuer, self._clock())
-        read = {name: value for name, value in token.payload.items() if name in self._claims_read}
-        claims = replace(claims, payload=read or _NOTHING)
-
-        self._remembered.put(hashlib.sha256(raw).digest(), _Remembered(claims, key, claims.good_until))
-        return claims
-
-    async def _key(self, issuer: Issuer, token: UnverifiedToken) -> VerificationKey:
-        """Select the one key by issuer and `kid`; an unknown `kid` may mean that keys were rotated."""
-        keys = self._keys.current(issuer.name)
-        key = keys.select(token.kid, token.algorithm) if keys is not None else None
-        if key is None:
-            await self._keys.refresh(issuer.name)
-            keys = self._keys.current(issuer.name)
-            if keys is None:
-                raise Denial(KEYS_UNAVAILABLE, issuer=issuer.name)
-            key = keys.select(token.kid, token.algorithm)
-        if key is None:
-            raise Denial(KEY_UNKNOWN, issuer=issuer.name)
-        return key
-
-    def forget_withdrawn(self, issuer_name: str, keys: KeySet | None) -> int:
-        """Drop every remembered token of an issuer whose key is no longer in its set."""
-        trusted = frozenset(keys.keys) if keys is not None else frozenset()
-        return self._remembered.discard(
-            lambda entry: entry.claims.issuer_name == issuer_name and entry.key not in trusted
-        )
-
-    def __len__(self) -> int:
-        return len(self._remembered)
-
-
 class Pipeline:
     """A request's way from the wire to its admission."""
 
@@ -204,32 +82,26 @@ class Pipeline:
 
         Raises `Denial`, with the route once there is one.
         """
-        settled = self._settled(request)
-        if settled is not None:
-            return settled
         reading = self._reading(request)
         route = reading.route
         try:
-            if reading.token is None:
-                admission = self._admission(request, reading)
-                self._settle(request, admission)
-                return admission
-            remembered = True
-            claims = self._verifier.recall(reading.token)
-            if claims is None:
-                remembered = False
+            if reading.credential is None:
+                return self._admission(request, reading)
+            credential = request.credential or reading.credential
+            token = self._verifier.recall(credential)
+            if token is None:
                 await _wait()
-                claims = await self._verifier.verify(reading.token)
-            resolution = self._directory.recall(claims)
+                token = await self._verifier.verify(credential)
+            resolution = self._recall(token)
             if resolution is None:
-                remembered = False
                 await _wait()
-                resolution = await self._resolve(claims)
-            _check(route, claims, resolution)
-            admission = self._admission(request, reading, claims, resolution)
-            if remembered:
-                self._settle(request, admission)
-            return admission
+                resolution = await self._resolve(token.claims)
+                _check(route, token.claims, resolution)
+            elif token.route is not route:
+                _check(route, token.claims, resolution)
+                # It need not be looked at again while memory says the same.
+                token.route = route
+            return self._admission(request, reading, token, resolution)
         except Denial as denial:
             denial.route = route
             raise
@@ -245,33 +117,21 @@ class Pipeline:
         _check(route, claims, resolution)
         return resolution
 
-    def _settled(self, request: Request) -> Admission | None:
-        """Return what was settled for the same head before, while everything that it rested on stands."""
-        kept = None if request.recurring is None else request.recurring.kept
-        if not isinstance(kept, _Kept) or kept.admission is None:
-            return None
-        if kept.peer != request.peer or kept.scheme != request.scheme:
-            return None
-        token, answer = kept.token, kept.answer
-        if token is None or answer is None:
-            # Nobody was asked for.
-            return kept.admission
-        if self._verifier.stands(token) and self._directory.stands(answer):
-            return kept.admission
-        return None
+    @property
+    def remembered(self) -> Container[bytes]:
+        """The SHA-256 of each token that has been verified, and is remembered whatever became of it since."""
+        return self._verifier.remembered
 
-    def _settle(self, request: Request, admission: Admission) -> None:
-        """Keep an admission with its head. What it rests on has been recalled at this very moment."""
-        kept = None if request.recurring is None else request.recurring.kept
-        if not isinstance(kept, _Kept):
-            return
-        token = answer = None
-        if admission.claims is not None:
-            token, answer = self._verifier.lease(admission.claims), self._directory.lease(admission.claims)
-            if token is None or answer is None:
-                return
-        kept.peer, kept.scheme, kept.admission = request.peer, request.scheme, admission
-        kept.token, kept.answer = token, answer
+    def _recall(self, token: VerifiedToken) -> Resolution | None:
+        """Return what memory says of a token's user; what rested on another answer ends."""
+        lease = token.lease
+        if lease is not None and self._directory.stands(lease):
+            return lease.answer
+        token.lease, token.route, token.identity = None, None, b""
+        answer = self._directory.recall(token.claims)
+        if answer is not None:
+            token.lease = self._directory.lease(token.claims)
+        return answer
 
     def _reading(self, request: Request) -> "_Reading":
         """Read a head, or remember what it says: nothing of that depends on anything but its bytes."""
@@ -287,19 +147,20 @@ class Pipeline:
         fields = self._headers.read(request)
         target = read_target(request.target, fields.hosts)
         route = self._routes.match(request.method, target.host, target.path)
-        token: bytes | None = None
+        credential: Credential | None = None
         try:
             if route.auth is not Auth.NONE and route.credentials is None:
-                token = bearer.parse(fields.authorizations)
+                credential = Credential.of(bearer.parse(fields.authorizations))
             elif route.auth is not Auth.NONE and route.credentials is not None:
                 token, request, target = _presented(request, target, route, route.credentials)
+                credential = Credential.of(token)
                 fields = self._headers.read(request)
         except Denial as denial:
             if route.auth is not Auth.OPTIONAL or denial.reason is not CREDENTIALS_MISSING:
                 denial.route = route
                 raise
         upgrade = upgrades.requested(request, route.upgrades) if request.may_upgrade else None
-        return _Reading(route, target.without(route.strip_prefix), fields, token, upgrade)
+        return _Reading(route, target.without(route.strip_prefix), fields, credential, upgrade)
 
     async def _resolve(self, claims: Claims) -> Resolution:
         try:
@@ -312,16 +173,42 @@ class Pipeline:
         self,
         request: Request,
         reading: "_Reading",
-        claims: Claims | None = None,
+        token: VerifiedToken | None = None,
         resolution: Resolution | None = None,
     ) -> Admission:
-        user, tier, stale = None, None, False
-        if resolution is not None:
-            user, tier, stale = resolution.user, resolution.tier, resolution.stale
+        kept = None if request.recurring is None else request.recurring.kept
+        told = None
+        if isinstance(kept, _Kept) and kept.peer == request.peer and kept.scheme == request.scheme:
+            if kept.admission is not None and kept.token is token and kept.resolution is resolution:
+                return kept.admission
+            told = kept.told
+        headers, claims, user, tier, stale = self._headers, None, None, None, False
+        if told is None:
+            told = headers.forwarded(request, reading.fields, reading.route.strip_prefix)
+        lines = told
+        if headers.forwards_credentials:
+            lines += headers.credentials(request, reading.fields)
+        if token is not None and resolution is not None:
+            claims, user, tier, stale = token.claims, resolution.user, resolution.tier, resolution.stale
+            lines += self._identity(token, resolution)
+        if stale:
+            lines += STALE
         route, target, fields, _, upgrade = reading
-        prefix = route.strip_prefix
-        host, lines = self._headers.admit(request, fields, claims, user, stale=stale, prefix=prefix)
-        return Admission(route, request.method, target, host, lines, claims, user, tier, stale, upgrade)
+        host = fields.hosts[0] if fields.hosts else b""
+        admission = Admission(route, request.method, target, host, lines, claims, user, tier, stale, upgrade)
+        if isinstance(kept, _Kept):
+            kept.peer, kept.scheme, kept.told = request.peer, request.scheme, told
+            kept.token, kept.resolution, kept.admission = token, resolution, admission
+        return admission
+
+    def _identity(self, token: VerifiedToken, resolution: Resolution) -> bytes:
+        """Return the fields that tell who a token's user is, rendered once while memory says the same."""
+        lease = token.lease
+        if lease is None or lease.answer is not resolution:
+            return self._headers.identity(token.claims, resolution.user)
+        if not token.identity:
+            token.identity = self._headers.identity(token.claims, resolution.user)
+        return token.identity
 
 
 class _Reading(NamedTuple):
@@ -331,7 +218,7 @@ class _Reading(NamedTuple):
     target: str
     """As it is forwarded."""
     fields: Fields
-    token: bytes | None
+    credential: Credential | None
     """None: nobody asks for one, or it may be missing and is."""
     upgrade: bytes | None
 
@@ -341,13 +228,15 @@ class _Kept:
     """What is known of a head that may come again."""
 
     reading: _Reading
-    peer: str = ""
+    peer: str | None = None
+    """Where the last one came from."""
     scheme: str = ""
+    told: bytes = b""
+    """What upstreams are told of such a request from there, whoever sends it."""
+    token: VerifiedToken | None = None
+    resolution: Resolution | None = None
     admission: Admission | None = None
-    """What was settled for it last by memory alone, from that peer."""
-    token: TokenLease | None = None
-    """None: nobody was asked for; otherwise the admission counts while both of these do."""
-    answer: Lease | None = None
+    """What it was admitted to last: with that token, of whom that was said."""
 
 
 def _check(route: Route, claims: Claims, resolution: Resolution) -> None:

@@ -70,7 +70,7 @@ class FakeDirectory:
         remembered = self.remembered.get(claims.identity)
         if remembered is None:
             return None
-        self.leases.append(Lease(claims, remembered.user, 0.0, 0))
+        self.leases.append(Lease(claims, remembered, 0.0, 0))
         return self.leases[-1]
 
     def stands(self, lease: Lease) -> bool:

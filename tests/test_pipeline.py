@@ -11,6 +11,7 @@ from gateway.core.model import (
     Admission,
     Auth,
     Claims,
+    Credential,
     CredentialSources,
     Header,
     Identity,
@@ -33,7 +34,8 @@ from gateway.core.reasons import (
 )
 from gateway.core.routes import RouteTable
 from gateway.core.tokens import KeySet, key_from_jwk
-from gateway.pipeline import Pipeline, TokenVerifier
+from gateway.pipeline import Pipeline
+from gateway.verifier import TokenVerifier
 from tests.fakes import FakeDirectory, FakeKeys
 from tests.tokens import AUDIENCE, ISSUER, claims, ec_key, resigned, sign, unsigned, without
 
@@ -496,7 +498,7 @@ async def test_a_head_that_recurs_is_read_once_and_its_user_asked_each_time(worl
     assert caught.value.reason.code == "user_suspended"
 
 
-async def test_what_memory_settled_is_settled_again_for_the_same_head_while_it_stands(world: World) -> None:
+async def test_what_memory_says_of_a_token_counts_while_it_stands(world: World) -> None:
     identity, asking = remember(world, "admin"), recurring("/admin", token("admin"))
     await world.pipeline.admit(asking)
     settled = await world.pipeline.admit(asking)
@@ -507,24 +509,44 @@ async def test_what_memory_settled_is_settled_again_for_the_same_head_while_it_s
     # The directory has not said that its answer stands no longer.
     assert await world.pipeline.admit(asking) is settled
     world.directory.leases.clear()
-    with pytest.raises(Denial) as caught:
-        await world.pipeline.admit(asking)
-    assert caught.value.reason.code == "user_suspended"
+    for _ in range(2):
+        with pytest.raises(Denial) as caught:
+            await world.pipeline.admit(asking)
+        assert caught.value.reason.code == "user_suspended"
 
 
-async def test_what_a_store_settled_is_asked_again(world: World) -> None:
-    """It would be remembered by the directory, if it were to be."""
+async def test_another_state_of_the_user_is_told_upstream(world: World) -> None:
+    identity, asking = remember(world, "member"), recurring("/echo", token())
+    await world.pipeline.admit(asking)
+    world.directory.users[identity] = replace(world.directory.users[identity], id="another")
+    remember(world, "member")
+    world.directory.leases.clear()
+    assert dict(sent(await world.pipeline.admit(asking)))[b"X-User-Id"] == b"another"
+
+
+async def test_each_route_asks_for_itself_what_it_requires(world: World) -> None:
+    """Though memory says the same of the token."""
+    remember(world, "member")
+    raw = token()
+    for _ in range(2):
+        await world.pipeline.admit(request("/echo", raw))
+        with pytest.raises(Denial) as caught:
+            await world.pipeline.admit(request("/admin", raw))
+        assert caught.value.reason.code == "role_missing"
+
+
+async def test_a_store_is_asked_each_time(world: World) -> None:
     asking = recurring("/echo", token())
     for _ in range(2):
         await world.pipeline.admit(asking)
-    remember(world, "member")
     assert len(world.directory.asked) == 2
-    assert not world.directory.leases
-    await world.pipeline.admit(asking)
-    assert len(world.directory.leases) == 1
+    world.directory.stale = True
+    assert dict(sent(await world.pipeline.admit(asking)))[b"X-Auth-Stale"] == b"true"
+    world.directory.stale = False
+    assert b"X-Auth-Stale" not in dict(sent(await world.pipeline.admit(asking)))
 
 
-async def test_another_peer_or_scheme_is_settled_for_itself(world: World) -> None:
+async def test_another_peer_or_scheme_is_told_of(world: World) -> None:
     remember(world, "member")
     asking = recurring("/echo", token())
     others = (asking._replace(peer="198.51.100.1"), asking, asking._replace(scheme="http"))
@@ -534,7 +556,7 @@ async def test_another_peer_or_scheme_is_settled_for_itself(world: World) -> Non
         assert told[b"X-Forwarded-Proto"] == other.scheme.encode()
 
 
-async def test_what_was_settled_ends_with_its_token(world: World) -> None:
+async def test_a_head_that_recurs_ends_with_its_token(world: World) -> None:
     remember(world, "member")
     asking = recurring("/echo", token())
     for _ in range(3):
@@ -545,7 +567,7 @@ async def test_what_was_settled_ends_with_its_token(world: World) -> None:
     assert caught.value.reason.code == "token_expired"
 
 
-async def test_what_was_settled_ends_with_its_keys(world: World) -> None:
+async def test_a_head_that_recurs_ends_with_its_keys(world: World) -> None:
     remember(world, "member")
     asking = recurring("/echo", token())
     for _ in range(3):
@@ -554,6 +576,29 @@ async def test_what_was_settled_ends_with_its_keys(world: World) -> None:
     with pytest.raises(Denial) as caught:
         await world.pipeline.admit(asking)
     assert caught.value.reason.code == "keys_unavailable"
+
+
+async def test_a_head_that_recurs_with_another_token_is_whose_token_it_is(world: World) -> None:
+    for subject in ("admin", "member"):
+        remember(world, subject)
+    first = recurring("/echo", token("admin"))
+    await world.pipeline.admit(first)
+    for subject in ("member", "admin", "member"):
+        admission = await world.pipeline.admit(first._replace(credential=Credential.of(token(subject))))
+        assert dict(sent(admission))[b"X-User-Id"] == f"id-{subject}".encode()
+        assert admission.claims is not None
+        assert admission.claims.subject == subject
+
+
+async def test_another_token_is_forwarded_where_tokens_are(world: World) -> None:
+    verifier = TokenVerifier([MAIN], world.keys, clock=lambda: NOW, max_remembered=9)
+    policy = HeaderPolicy(HeaderRules({}, forward_authorization=True))
+    pipeline = Pipeline(ROUTES, verifier, world.directory, policy)
+    raw, another = token("admin"), token()
+    first = recurring("/echo", raw)
+    assert dict(sent(await pipeline.admit(first)))[b"Authorization"] == b"Bearer " + raw
+    other = first._replace(credential=Credential.of(another))
+    assert dict(sent(await pipeline.admit(other)))[b"Authorization"] == b"Bearer " + another
 
 
 async def test_who_is_asked_for_no_token_is_settled_once(world: World) -> None:

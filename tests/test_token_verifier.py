@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.core.model import JSON, Claims, Issuer
+from gateway.core.model import JSON, Claims, Credential, Issuer
 from gateway.core.reasons import Denial
 from gateway.core.tokens import (
     ALGORITHMS,
@@ -14,7 +14,7 @@ from gateway.core.tokens import (
     key_from_secret,
     keyset_from_jwks,
 )
-from gateway.pipeline import TokenVerifier
+from gateway.verifier import TokenVerifier
 from tests.fakes import FakeKeys
 from tests.tokens import (
     AUDIENCE,
@@ -74,8 +74,12 @@ def payload(**changes: JSON) -> dict[str, JSON]:
 
 async def verified(verifier: TokenVerifier, token: bytes) -> tuple[Claims, bool]:
     """Do as the pipeline does; tells whether the token was remembered."""
-    remembered = verifier.recall(token)
-    return (await verifier.verify(token), False) if remembered is None else (remembered, True)
+    credential = Credential.of(token)
+    remembered = verifier.recall(credential)
+    assert (credential.digest in verifier.remembered) is (remembered is not None)
+    if remembered is not None:
+        return remembered.claims, True
+    return (await verifier.verify(credential)).claims, False
 
 
 async def refused(verifier: TokenVerifier, token: bytes) -> str:
@@ -458,9 +462,8 @@ async def test_memory_is_bounded(verifier: TokenVerifier) -> None:
 async def test_of_a_payload_only_what_is_read_is_kept(clock: Clock) -> None:
     keys = FakeKeys(main=KeySet([key_from_jwk(rsa_key().jwk())]))
     kept = TokenVerifier([MAIN], keys, clock=clock, max_remembered=9, claims_read=frozenset({"acr"}))
-    claims = await kept.verify(sign(payload(acr="2", other="x"), rsa_key()))
+    claims, _ = await verified(kept, sign(payload(acr="2", other="x"), rsa_key()))
     assert dict(claims.payload) == {"acr": "2"}
-    claims = await TokenVerifier([MAIN], keys, clock=clock, max_remembered=9).verify(
-        sign(payload(), rsa_key())
-    )
+    nobody_reads = TokenVerifier([MAIN], keys, clock=clock, max_remembered=9)
+    claims, _ = await verified(nobody_reads, sign(payload(), rsa_key()))
     assert dict(claims.payload) == {}

@@ -114,7 +114,7 @@ class LocalTier:
         entry = None if answer is None else self._users.get((claims.issuer, claims.subject))
         if entry is None:
             return None
-        return Lease(claims, entry.answer.user, self._until(entry, claims), self._changes)
+        return Lease(claims, entry.answer, self._until(entry, claims), self._changes)
 
     def stands(self, lease: Lease) -> bool:
         """Tell whether `recall` would still give the answer that it gave at the time of the lease."""
@@ -122,7 +122,7 @@ class LocalTier:
         if now >= self._proven_until or now >= lease.until:
             return False
         if lease.ticket != self._changes:
-            if lease.ticket < self._flushed or self._void(lease.ticket, lease.claims, lease.user):
+            if lease.ticket < self._flushed or self._void(lease.ticket, lease.claims, lease.answer.user):
                 return False
             lease.ticket = self._changes
         return True

@@ -14,7 +14,6 @@ from operator import attrgetter
 from typing import Final, NamedTuple, TypeAlias
 
 from gateway.core.claims import at_path
-from gateway.core.lru import LRU
 from gateway.core.model import JSON, Claims, Header, Request, User
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -56,9 +55,9 @@ _CLAIM_FIELDS: Final = {
 _UNMOVED: Final = _END_TO_END | {b"close", b"keep-alive", b"upgrade"}
 _MAX_REMEMBERED_NAME: Final = 64
 _MAX_REMEMBERED_NAMES: Final = 1024
-_PREPARED: Final = 10_000
-"""Identity fields of so many tokens are kept ready."""
 STALE_HEADER: Final = b"X-Auth-Stale"
+STALE: Final = b"X-Auth-Stale: true\r\n"
+"""Tells an upstream that the user is older than the cache's time, because the store is down."""
 REQUEST_ID_HEADER: Final = b"X-Request-Id"
 
 _FOLD: Final = bytes(
@@ -168,11 +167,11 @@ class HeaderPolicy:
             + [fold(STALE_HEADER), fold(REQUEST_ID_HEADER)]
             + list(_FORWARDING)
         )
-        self._forward_authorization = rules.forward_authorization
+        self.forwards_credentials = rules.forward_authorization
+        """Whether an upstream gets Authorization too."""
         self._networks = rules.trusted_proxies
         self._trusts = lru_cache(maxsize=1024)(self._is_trusted)
         self._fates: dict[bytes, _Fate] = {}
-        self._prepared: LRU[int, tuple[Claims, User | None, bytes]] = LRU(_PREPARED)
 
     def trusts(self, peer: str) -> bool:
         """Tell whether what this peer says about its own clients is believed."""
@@ -212,19 +211,10 @@ class HeaderPolicy:
             return self.read(request._replace(headers=_without(request.headers, nominated)))
         return Fields(b"".join(kept), hosts, authorizations, forwarding)
 
-    def admit(
-        self,
-        request: Request,
-        fields: Fields,
-        claims: Claims | None,
-        user: User | None,
-        *,
-        stale: bool = False,
-        prefix: str = "",
-    ) -> tuple[bytes, bytes]:
-        """Return the Host, and the other fields to send upstream: what is kept of the client's, then ours.
+    def forwarded(self, request: Request, fields: Fields, prefix: str = "") -> bytes:
+        """Return what is kept of the client's fields, and those that tell of the request's way here.
 
-        `X-Request-Id` is not among them. `prefix` is what was removed from the path.
+        `prefix` is what was removed from the path.
         """
         lines = [fields.kept]
         host = fields.hosts[0] if fields.hosts else b""
@@ -237,13 +227,18 @@ class HeaderPolicy:
             )
             if prefix:
                 lines.append(_line(b"X-Forwarded-Prefix", prefix.encode()))
-        if self._forward_authorization:
-            lines += [_line(b"Authorization", value) for value in fields.authorizations]
-        if claims is not None:
-            lines.append(self._identity_of(claims, user))
-            if stale:
-                lines.append(_line(STALE_HEADER, b"true"))
-        return host, b"".join(lines)
+        return b"".join(lines)
+
+    def identity(self, claims: Claims, user: User | None) -> bytes:
+        """Return the fields that tell an upstream whose token it is, and which user's."""
+        values = ((name, encode_value(get(user, claims))) for name, get in self._identity)
+        return b"".join(_line(name, value) for name, value in values if value is not None)
+
+    def credentials(self, request: Request, fields: Fields) -> bytes:
+        """Return Authorization as the client sent it, for those who `forwards_credentials`."""
+        if request.credential is not None:
+            return _line(b"Authorization", b"Bearer " + request.credential.raw)
+        return b"".join(_line(b"Authorization", value) for value in fields.authorizations)
 
     def _go_on(
         self, lines: list[bytes], request: Request, host: bytes, forwarding: Iterable[Header], prefix: str
@@ -284,17 +279,6 @@ class HeaderPolicy:
         if len(name) <= _MAX_REMEMBERED_NAME and len(self._fates) < _MAX_REMEMBERED_NAMES:
             self._fates[name] = fate
         return fate
-
-    def _identity_of(self, claims: Claims, user: User | None) -> bytes:
-        """Return the identity fields, made once for a remembered token and its user."""
-        prepared = self._prepared.get(id(claims))
-        if prepared is not None and prepared[0] is claims and prepared[1] is user:
-            return prepared[2]
-        values = ((name, encode_value(get(user, claims))) for name, get in self._identity)
-        lines = b"".join(_line(name, value) for name, value in values if value is not None)
-        # The claims are kept with their id, so that no others can come to have it.
-        self._prepared.put(id(claims), (claims, user, lines))
-        return lines
 
     def _is_trusted(self, peer: str) -> bool:
         try:

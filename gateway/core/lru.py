@@ -59,6 +59,9 @@ class LRU(Generic[K, V]):
         while entries and condemned(entries[next(iter(entries))]):
             entries.popitem(last=False)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
     def clear(self) -> None:
         self._entries.clear()
 

@@ -3,6 +3,7 @@
 Times are Unix seconds (float), durations are seconds (float), sizes are bytes.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -172,8 +173,20 @@ class Route:
     """Whether what lasts, a tunnel or a response, ends when a new request of its caller would be refused."""
 
 
+class Credential(NamedTuple):
+    """A raw bearer token, and what it is remembered by."""
+
+    raw: bytes
+    digest: bytes
+    """The SHA-256 of its bytes."""
+
+    @classmethod
+    def of(cls, raw: bytes) -> "Credential":
+        return cls(raw, hashlib.sha256(raw).digest())
+
+
 class Recurring:
-    """The place to keep what was found out about a head that may come again, byte for byte.
+    """The place to keep what was found out about a head that may come again, with this or another token.
 
     It lasts for as long as the head is remembered.
     """
@@ -202,7 +215,9 @@ class Request(NamedTuple):
     may_upgrade: bool = False
     """True for HTTP/1.1 without a body, whose connection may be switched (RFC 9110 §7.8)."""
     recurring: Recurring | None = None
-    """Where what is found out about the head may be kept, when it may come again byte for byte."""
+    """Where what is found out about the head may be kept, when it may come again."""
+    credential: Credential | None = None
+    """The bearer token, where it is another one than in `headers`: the rest of the head came before."""
 
 
 RevocationKind: TypeAlias = Literal["jti", "user", "issuer"]
@@ -229,7 +244,7 @@ class Lease:
     """How long an answer from memory counts: until its time is over, or a change concerns it."""
 
     claims: Claims
-    user: User | None
+    answer: Resolution
     until: float
     """By the clock of whoever gave it."""
     ticket: int

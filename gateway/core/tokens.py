@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -139,16 +139,6 @@ class KeySet:
         candidates = self.keys if kid is None else self._nameless
         fitting = [key for key in candidates if algorithm in key.algorithms]
         return fitting[0] if len(fitting) == 1 else None
-
-
-class TokenLease(NamedTuple):
-    """How long a verified token is good."""
-
-    issuer_name: str
-    keys: KeySet
-    """The issuer's keys at that moment: the token's is among them."""
-    until: float
-    """Unix seconds, leeway included."""
 
 
 def key_from_jwk(jwk: JSON) -> VerificationKey:

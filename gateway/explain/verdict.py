@@ -18,7 +18,8 @@ from gateway.core.model import Claims, Lease, Request, Resolution, Route
 from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain.setup import Keys, Setup
-from gateway.pipeline import Pipeline, TokenVerifier
+from gateway.pipeline import Pipeline
+from gateway.verifier import TokenVerifier
 
 ANY_ROUTE: Final = Route(name="", path="/**", upstream="")
 """Asks for a user, and nothing of it: the route of a token without a request."""

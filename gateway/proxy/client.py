@@ -10,10 +10,11 @@ import struct
 from contextlib import suppress
 from typing import Final, Literal, Protocol, cast
 
-from gateway.core.lru import LRU
 from gateway.core.reasons import Denial
+from gateway.proxy.incoming import Incoming
+from gateway.proxy.known_heads import KnownHeads
 from gateway.proxy.limits import LimitExceeded, Limits, Lookout, Pace
-from gateway.proxy.request_parser import Incoming, RequestParser
+from gateway.proxy.request_parser import RequestParser
 from gateway.telemetry.metrics import Limit
 
 # How long the rest of a body that nobody wants is read, so that the client gets its answer.
@@ -49,7 +50,7 @@ class House(Protocol):
     limits: Limits
     lookout: Lookout
     draining: bool
-    known_heads: LRU[bytes, Incoming]
+    known_heads: KnownHeads
 
     def enter(self, connection: "ClientConnection", transport: asyncio.Transport) -> bool:
         """Take a connection in; False: it has been turned away."""

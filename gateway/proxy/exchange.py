@@ -17,9 +17,9 @@ from gateway.proxy.client import ClientConnection
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.handler import ProxyHandler
 from gateway.proxy.heads import interim_head, request_head, response_head, switch_head
+from gateway.proxy.incoming import Incoming
 from gateway.proxy.limits import LimitExceeded
 from gateway.proxy.live import Lasting
-from gateway.proxy.request_parser import Incoming
 from gateway.proxy.response_parser import DecodingResponseParser, ResponseHead, ResponseParser
 from gateway.proxy.upgrade import EndedBy, Tunnel
 from gateway.proxy.upstream import Upstream
@@ -70,6 +70,7 @@ class Exchange:
             handler.headers.request_id(headers, peer) or f"{random.getrandbits(128):032x}",
             incoming.upgrade and incoming.modern,
             incoming.recurring,
+            incoming.credential,
         )
 
     # Admit ---------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What every exchange of the data plane needs, in one place."""
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +18,10 @@ from gateway.telemetry.metrics import Metrics
 
 class Admitter(Protocol):
     """Settles a request: `gateway.pipeline.Pipeline`."""
+
+    @property
+    def remembered(self) -> Container[bytes]:
+        """The SHA-256 of each token that has been verified, and is remembered whatever became of it since."""
 
     async def admit(self, request: Request) -> Admission:
         """Return the admission, or raise `Denial`. Before it waits for anything, it sleeps for no time."""

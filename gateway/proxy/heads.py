@@ -2,7 +2,7 @@
 
 from gateway.core.credentials import subprotocol_answer
 from gateway.core.model import Admission
-from gateway.proxy.request_parser import Incoming
+from gateway.proxy.incoming import Incoming
 from gateway.proxy.response_parser import ResponseHead
 
 

@@ -9,72 +9,16 @@ from typing import Final
 
 import httptools
 
-from gateway.core.lru import LRU
 from gateway.core.model import Header, Recurring
 from gateway.core.reasons import REQUEST_MALFORMED, Denial
+from gateway.proxy.incoming import Incoming
+from gateway.proxy.known_heads import KnownHeads
 from gateway.proxy.limits import LimitExceeded, Limits
 
 # Fields that say how a message is framed or how its connection goes on; told apart by their length first.
 _SPECIAL_LENGTHS: Final = frozenset(map(len, (b"Content-Length", b"Transfer-Encoding", b"Expect")))
 # So many pieces of a body are joined, for small chunks weigh less than what they are kept in.
 _MOST_PIECES: Final = 1024
-_LONGEST_RECURRING: Final = 4 * 1024
-"""Bytes of a head that is remembered."""
-
-
-class Incoming:
-    """A request that is arriving: its head, and what has come of its body and was not taken yet."""
-
-    __slots__ = (
-        "body",
-        "chunked",
-        "complete",
-        "error",
-        "expects_continue",
-        "headers",
-        "keep_alive",
-        "length",
-        "method",
-        "modern",
-        "received",
-        "recurring",
-        "target",
-        "upgrade",
-    )
-
-    def __init__(self) -> None:
-        self.method = ""
-        """Empty: the head could not be read."""
-        self.target = ""
-        self.headers: tuple[Header, ...] = ()
-        self.modern = False
-        """True for HTTP/1.1, whose clients understand chunks and interim responses."""
-        self.keep_alive = False
-        """True when the client may send another request behind this one (RFC 9112 §9.3)."""
-        self.length: int | None = None
-        """The Content-Length, if the client gave one."""
-        self.chunked = False
-        self.upgrade = False
-        """True when the client asks for another protocol; what follows may belong to it."""
-        self.expects_continue = False
-        self.recurring: Recurring | None = None
-        """Given when it may come again, as the same object: whole, without a body, and never changed."""
-        self.body: list[bytes] = []
-        self.received = 0
-        """Octets of the body that have arrived."""
-        self.complete = False
-        """True once the body has arrived to its end."""
-        self.error: Denial | None = None
-        """Why the rest of it will never come."""
-
-    @property
-    def has_body(self) -> bool:
-        return self.chunked or bool(self.length)
-
-    def take(self) -> list[bytes]:
-        """Take what has arrived of the body since the last time."""
-        body, self.body = self.body, []
-        return body
 
 
 class RequestParser:
@@ -97,10 +41,10 @@ class RequestParser:
         "rest",
     )
 
-    def __init__(self, limits: Limits, known: LRU[bytes, Incoming] | None = None) -> None:
+    def __init__(self, limits: Limits, known: KnownHeads | None = None) -> None:
         """`known`: heads that have been read before, on all connections with these limits."""
         self._limits = limits
-        self._known: LRU[bytes, Incoming] = LRU(1) if known is None else known
+        self._known = known
         self._llhttp = httptools.HttpRequestParser(self)
         self._target = b""
         self._headers: list[Header] = []
@@ -133,8 +77,8 @@ class RequestParser:
         if self.rest is not None:
             self.rest += data
             return
-        first = not (self.pending or self.arrived or self.current) and len(data) <= _LONGEST_RECURRING
-        if first and (known := self._known.get(data)) is not None:
+        first = self._known is not None and not (self.pending or self.arrived or self.current)
+        if first and self._known is not None and (known := self._known.recall(data)) is not None:
             # llhttp would say of these bytes what it said before: between two messages it has no memory.
             self.arrived.append(known)
             return
@@ -157,9 +101,9 @@ class RequestParser:
     def _remember(self, data: bytes, incoming: Incoming) -> None:
         """Know a head again that was all there was, and that nothing can follow but another head."""
         whole = incoming.complete and not (incoming.has_body or incoming.upgrade)
-        if whole and incoming.keep_alive and incoming.headers:
+        if whole and incoming.keep_alive and incoming.headers and self._known is not None:
             incoming.recurring = Recurring()
-            self._known.put(data, incoming)
+            self._known.keep(data, incoming)
 
     def fail(self, denial: Denial) -> None:
         """Read no more; the request that is arriving gets the denial, or one that never came."""

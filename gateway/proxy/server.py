@@ -5,15 +5,15 @@ import uuid
 from collections.abc import Callable
 from typing import Final
 
-from gateway.core.lru import LRU
 from gateway.core.model import Request
 from gateway.core.reasons import Denial
 from gateway.pipeline import RECURRING_HEADS
 from gateway.proxy.client import ClientConnection
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.handler import ProxyHandler
+from gateway.proxy.incoming import Incoming
+from gateway.proxy.known_heads import KnownHeads
 from gateway.proxy.limits import Clients, LimitExceeded, Limits, Lookout
-from gateway.proxy.request_parser import Incoming
 from gateway.telemetry.metrics import UNMATCHED, Limit
 
 # A client that got a response a moment ago may be sending its next request just now: a connection is
@@ -35,7 +35,9 @@ class Front:
         self._clients = Clients(limits, exempt)
         self.limits = limits
         self.lookout = Lookout(self._loop, limits.look_every)
-        self.known_heads: LRU[bytes, Incoming] = LRU(RECURRING_HEADS)
+        self.known_heads = KnownHeads(
+            handler.pipeline.remembered, RECURRING_HEADS, min(limits.head_size, limits.field_size)
+        )
         self.draining = False
         """True once each connection closes after the response that comes next."""
         handler.metrics.client_connections.read((), lambda: self._clients.total)

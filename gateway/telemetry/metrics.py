@@ -5,13 +5,13 @@ the number of series is bounded whatever a client sends.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from time import perf_counter
 from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from gateway.core.model import Admission, Claims, Lease, Resolution
+from gateway.core.model import Admission, Claims, Credential, Lease, Resolution
 from gateway.core.reasons import (
     REVOCATION_UNAVAILABLE,
     USER_STORE_UNAVAILABLE,
@@ -19,7 +19,7 @@ from gateway.core.reasons import (
     Group,
     Reason,
 )
-from gateway.core.tokens import TokenLease
+from gateway.core.verified import VerifiedToken
 from gateway.telemetry.series import Counter, Gauge, Histogram, Snapshot, expose
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -64,13 +64,12 @@ class Directory(Protocol):
 class Verifier(Protocol):
     """What `MeteredVerifier` wraps."""
 
-    def recall(self, raw: bytes) -> Claims | None: ...
+    @property
+    def remembered(self) -> Container[bytes]: ...
 
-    def lease(self, claims: Claims) -> TokenLease | None: ...
+    def recall(self, credential: Credential) -> VerifiedToken | None: ...
 
-    def stands(self, lease: TokenLease) -> bool: ...
-
-    async def verify(self, raw: bytes) -> Claims: ...
+    async def verify(self, credential: Credential) -> VerifiedToken: ...
 
 
 class Pool(Protocol):
@@ -209,7 +208,6 @@ class Metrics:
         # By issuer: what happens at nearly every request is counted once, and spelt out at the scrape.
         self._recalled_tokens: defaultdict[str, int] = defaultdict(int)
         self._recalled_users: defaultdict[str, int] = defaultdict(int)
-        self._settled_again: defaultdict[str, int] = defaultdict(int)
 
     def snapshot(self) -> list[Snapshot]:
         """Return all metrics as plain data."""
@@ -218,15 +216,11 @@ class Metrics:
 
     def _spell_out(self) -> None:
         """Carry what was counted in one number into the series that it stands for."""
-        for issuer, number in self._settled_again.items():
-            self._recalled_tokens[issuer] += number
-            self._recalled_users[issuer] += number
         for issuer, number in self._recalled_tokens.items():
             self.verifications.inc((issuer, "local", "valid"), number)
         for issuer, number in self._recalled_users.items():
             self.lookups.inc((issuer, "local", "found"), number)
             self.revocation_checks.inc(("local", "clear"), number)
-        self._settled_again.clear()
         self._recalled_tokens.clear()
         self._recalled_users.clear()
 
@@ -280,10 +274,6 @@ class Metrics:
             self._recalled_users[issuer] += 1
         else:
             self._count_lookup(issuer, resolution)
-
-    def settled_again(self, issuer: str) -> None:
-        """Count a request that was settled as the one before it: its token was good, its user there."""
-        self._settled_again[issuer] += 1
 
     def looked_up(self, issuer: str, resolution: Resolution, seconds: float) -> None:
         self.lookup_duration.observe((resolution.tier.value,), seconds)
@@ -347,26 +337,26 @@ class MeteredVerifier:
 
     def __init__(self, verifier: Verifier, metrics: Metrics) -> None:
         self._verifier = verifier
-        self.stands = verifier.stands
         self._metrics = metrics
 
-    def recall(self, raw: bytes) -> Claims | None:
-        claims = self._verifier.recall(raw)
-        if claims is not None:
-            self._metrics.token_recalled(claims.issuer_name)
-        return claims
+    @property
+    def remembered(self) -> Container[bytes]:
+        return self._verifier.remembered
 
-    def lease(self, claims: Claims) -> TokenLease | None:
-        return self._verifier.lease(claims)
+    def recall(self, credential: Credential) -> VerifiedToken | None:
+        token = self._verifier.recall(credential)
+        if token is not None:
+            self._metrics.token_recalled(token.claims.issuer_name)
+        return token
 
-    async def verify(self, raw: bytes) -> Claims:
+    async def verify(self, credential: Credential) -> VerifiedToken:
         try:
-            claims = await self._verifier.verify(raw)
+            token = await self._verifier.verify(credential)
         except Denial as denial:
             self._metrics.verification_failed(denial)
             raise
-        self._metrics.verified(claims)
-        return claims
+        self._metrics.verified(token.claims)
+        return token
 
 
 class MeteredDirectory:
@@ -387,10 +377,9 @@ class MeteredDirectory:
         return self._directory.lease(claims)
 
     def stands(self, lease: Lease) -> bool:
-        """Count both answers, the token's too, as recalled: this one is asked for last."""
         stands = self._stands(lease)
         if stands:
-            self._metrics.settled_again(lease.claims.issuer_name)
+            self._metrics.user_recalled(lease.claims.issuer_name, lease.answer)
         return stands
 
     async def resolve(self, claims: Claims) -> Resolution:

@@ -267,8 +267,7 @@ class Tiers(RuleBasedStateMachine):
     def what_stands_is_right(self) -> None:
         for (worker, jti), lease in self.leases.items():
             if self.workers[worker].tiers.stands(lease):
-                answer = Resolution(lease.user, Tier.LOCAL, None, Tier.LOCAL)
-                self._check_answer(answer, self.carried, revoked=jti in self.revoked)
+                self._check_answer(lease.answer, self.carried, revoked=jti in self.revoked)
 
     # Requests ----------------------------------------------------------------------------------------
 

@@ -32,8 +32,9 @@ from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain import Explainer, Explanation, Fix
 from gateway.explain.verdict import ANY_ROUTE, request_for
-from gateway.pipeline import Pipeline, TokenVerifier
+from gateway.pipeline import Pipeline
 from gateway.settings import Settings
+from gateway.verifier import TokenVerifier
 from tests import harness, tokens
 from tests.fakes import FakeBlacklist, FakeSharedTier, RecordingKeyObserver
 

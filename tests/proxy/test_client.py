@@ -6,12 +6,12 @@ from functools import partial
 
 import pytest
 
-from gateway.core.lru import LRU
 from gateway.core.reasons import Denial
 from gateway.proxy import client as room
 from gateway.proxy.client import ClientConnection
+from gateway.proxy.incoming import Incoming
+from gateway.proxy.known_heads import KnownHeads
 from gateway.proxy.limits import Limits, Lookout
-from gateway.proxy.request_parser import Incoming
 from gateway.telemetry.metrics import Limit
 from tests.harness import House
 from tests.sockets import OK, Exchange, RawClient, Received, request_bytes
@@ -227,7 +227,7 @@ class Hall:
         loop = asyncio.get_running_loop()
         self.limits = Limits(header_timeout=0.1, rate_grace=0.1, response_min_rate=1000)
         self.lookout = Lookout(loop, self.limits.look_every)
-        self.known_heads: LRU[bytes, Incoming] = LRU(10)
+        self.known_heads = KnownHeads(frozenset(), 10)
         self.draining = False
         self.refused: list[Denial] = []
         self.exceeded: list[Limit] = []

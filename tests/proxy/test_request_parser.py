@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.lru import LRU
 from gateway.core.model import Header
+from gateway.proxy.known_heads import KnownHeads
 from gateway.proxy.limits import LimitExceeded, Limits
-from gateway.proxy.request_parser import Incoming, RequestParser
+from gateway.proxy.request_parser import RequestParser
 
 SMALL = Limits(head_size=400, header_count=5, field_size=100, target_length=60)
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -179,9 +179,9 @@ def test_the_framing_of_a_body() -> None:
 # Heads that come again -----------------------------------------------------------------------------
 
 
-def known(*pieces: bytes) -> tuple[LRU[bytes, Incoming], RequestParser]:
+def known(*pieces: bytes) -> tuple[KnownHeads, RequestParser]:
     """Return the heads that are known once these pieces have come on one connection."""
-    heads: LRU[bytes, Incoming] = LRU(100)
+    heads = KnownHeads(frozenset(), 100)
     parser = RequestParser(SMALL, heads)
     for piece in pieces:
         parser.feed(piece)
@@ -192,7 +192,7 @@ def test_a_head_that_comes_again_is_the_same() -> None:
     heads, _ = known(GET)
     parser = RequestParser(SMALL, heads)
     assert read(parser, [GET]) == requests(GET)
-    assert parser.arrived[0] is heads.get(GET)
+    assert parser.arrived[0] is heads.recall(GET)
 
 
 @pytest.mark.parametrize(
@@ -218,18 +218,18 @@ def test_what_says_more_or_less_than_one_head_is_not_known(piece: bytes) -> None
 @pytest.mark.parametrize("before", [b"PROP", b"\r\n", GET, GET + b"PROP", CHUNKED + b"3\r\nabc", UPGRADE])
 def test_what_came_in_two_pieces_is_not_known_by_the_second(before: bytes) -> None:
     heads, _ = known(before, b"PATCH /x HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert heads.get(b"PATCH /x HTTP/1.1\r\nHost: a\r\n\r\n") is None
+    assert heads.recall(b"PATCH /x HTTP/1.1\r\nHost: a\r\n\r\n") is None
 
 
 @pytest.mark.parametrize("piece", [b"\r\n", b"PROP", b"G"])
 def test_what_comes_behind_a_request_that_waits_is_no_head(piece: bytes) -> None:
     heads, _ = known(GET, piece)
-    assert heads.get(piece) is None
+    assert heads.recall(piece) is None
 
 
 @given(st.lists(STREAMS, min_size=1, max_size=3), st.data())
 def test_knowing_heads_makes_no_difference(streams: list[bytes], data: st.DataObject) -> None:
-    heads: LRU[bytes, Incoming] = LRU(100)
+    heads = KnownHeads(frozenset(), 100)
     for stream in [*streams, *streams]:
         cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=6)) | {0, len(stream)})
         pieces = [stream[start:end] for start, end in pairwise(cuts)]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.core.model import Claims, Lease, Resolution, Tier, User, UserStatus
+from gateway.core.model import Claims, Credential, Lease, Resolution, Tier, User, UserStatus
 from gateway.core.reasons import (
     CATALOGUE,
     CREDENTIALS_MISSING,
@@ -16,7 +16,8 @@ from gateway.core.reasons import (
     USER_STORE_UNAVAILABLE,
     Denial,
 )
-from gateway.core.tokens import KeySet, TokenLease
+from gateway.core.tokens import key_from_jwk
+from gateway.core.verified import VerifiedToken
 from gateway.telemetry.metrics import (
     MeteredDirectory,
     MeteredVerifier,
@@ -24,11 +25,13 @@ from gateway.telemetry.metrics import (
     is_lookup_failure,
     issuer_label,
 )
+from tests.tokens import ed25519_key
 
 CLAIMS = Claims("https://idp.example.com/", "main", "member", (), None, None, None, None, (), (), {})
 MEMBER = User("id", UserStatus.ACTIVE)
-LEASE = Lease(CLAIMS, MEMBER, 0.0, 0)
-TOKEN_LEASE = TokenLease("main", KeySet(()), 0.0)
+LEASE = Lease(CLAIMS, Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL), 0.0, 0)
+TOKEN = VerifiedToken(CLAIMS, key_from_jwk(ed25519_key().jwk()))
+CREDENTIAL = Credential.of(b"")
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -45,21 +48,15 @@ class Verifier:
 
     def __init__(self, outcome: Denial | None = None, *, remembered: bool = False) -> None:
         self.outcome = outcome
-        self.remembered = remembered
+        self.remembered = frozenset({CREDENTIAL.digest}) if remembered else frozenset()
 
-    def recall(self, raw: bytes) -> Claims | None:  # noqa: ARG002 -- the Protocol's
-        return CLAIMS if self.remembered else None
+    def recall(self, credential: Credential) -> VerifiedToken | None:  # noqa: ARG002 -- the Protocol's
+        return TOKEN if self.remembered else None
 
-    def lease(self, claims: Claims) -> TokenLease | None:  # noqa: ARG002 -- the Protocol's
-        return TOKEN_LEASE if self.remembered else None
-
-    def stands(self, lease: TokenLease) -> bool:
-        return self.remembered and lease is TOKEN_LEASE
-
-    async def verify(self, raw: bytes) -> Claims:  # noqa: ARG002 -- the Protocol's
+    async def verify(self, credential: Credential) -> VerifiedToken:  # noqa: ARG002 -- the Protocol's
         if self.outcome is not None:
             raise self.outcome
-        return CLAIMS
+        return TOKEN
 
 
 class Directory:
@@ -86,10 +83,10 @@ class Directory:
 
 async def test_a_verification_is_counted_by_where_its_answer_came_from() -> None:
     metrics = Metrics()
-    assert await MeteredVerifier(Verifier(), metrics).verify(b"") == CLAIMS
+    assert await MeteredVerifier(Verifier(), metrics).verify(CREDENTIAL) is TOKEN
     assert value(metrics, "token_verifications_total", issuer="main", tier="signature", result="valid") == 1
-    assert MeteredVerifier(Verifier(), metrics).recall(b"") is None
-    assert MeteredVerifier(Verifier(remembered=True), metrics).recall(b"") == CLAIMS
+    assert MeteredVerifier(Verifier(), metrics).recall(CREDENTIAL) is None
+    assert MeteredVerifier(Verifier(remembered=True), metrics).recall(CREDENTIAL) is TOKEN
     assert value(metrics, "token_verifications_total", issuer="main", tier="signature", result="valid") == 1
     assert value(metrics, "token_verifications_total", issuer="main", tier="local", result="valid") == 1
 
@@ -105,7 +102,7 @@ async def test_a_verification_is_counted_by_where_its_answer_came_from() -> None
 async def test_a_failed_verification_is_counted_by_its_reason(denial: Denial, issuer: str) -> None:
     metrics = Metrics()
     with pytest.raises(Denial):
-        await MeteredVerifier(Verifier(denial), metrics).verify(b"")
+        await MeteredVerifier(Verifier(denial), metrics).verify(CREDENTIAL)
     assert issuer_label(denial) == issuer
     code = denial.reason.code
     assert value(metrics, "token_verifications_total", issuer=issuer, tier="signature", result=code) == 1
@@ -132,31 +129,17 @@ def test_an_answer_from_memory_is_counted_and_not_timed(user: User | None, resul
     assert value(metrics, "user_lookup_duration_seconds_count", tier="local") is None
 
 
-def test_a_request_settled_as_the_one_before_it_is_counted_as_answered_from_memory() -> None:
+def test_an_answer_that_stands_is_counted_as_one_from_memory() -> None:
     metrics = Metrics()
     resolution = Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL)
-    verifier = MeteredVerifier(Verifier(remembered=True), metrics)
     directory = MeteredDirectory(Directory(resolution, remembered=True), metrics)
-    token, answer = verifier.lease(CLAIMS), directory.lease(CLAIMS)
-    assert token is not None
-    assert answer is not None
+    assert directory.lease(CLAIMS) is LEASE
     for number in (1, 2):
-        assert verifier.stands(token)
-        assert directory.stands(answer)
-        assert (
-            value(metrics, "token_verifications_total", issuer="main", tier="local", result="valid") == number
-        )
+        assert directory.stands(LEASE)
         assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") == number
         assert value(metrics, "revocation_checks_total", tier="local", result="clear") == number
-
-
-def test_what_stands_no_longer_is_not_counted() -> None:
-    metrics = Metrics()
-    resolution = Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL)
-    assert MeteredVerifier(Verifier(remembered=True), metrics).stands(TOKEN_LEASE)
     assert not MeteredDirectory(Directory(resolution), metrics).stands(LEASE)
-    assert value(metrics, "token_verifications_total", issuer="main", tier="local", result="valid") is None
-    assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") is None
+    assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") == 2
 
 
 def test_what_memory_does_not_know_is_not_counted() -> None:

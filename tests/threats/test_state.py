@@ -13,8 +13,8 @@ from gateway.backends.identity import IdentityTiers
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
-from gateway.pipeline import TokenVerifier
 from gateway.proxy.upstream import Upstream
+from gateway.verifier import TokenVerifier
 from tests import tokens
 from tests.harness import KEYLESS_ISSUER, SECOND_ISSUER, House, open_house, token
 from tests.sockets import Response, request_bytes

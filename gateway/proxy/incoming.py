@@ -1,0 +1,74 @@
+"""A request that is arriving, as far as it has been read."""
+
+from gateway.core.model import Credential, Header, Recurring
+from gateway.core.reasons import Denial
+
+
+class Incoming:
+    """A request that is arriving: its head, and what has come of its body and was not taken yet."""
+
+    __slots__ = (
+        "body",
+        "chunked",
+        "complete",
+        "credential",
+        "error",
+        "expects_continue",
+        "headers",
+        "keep_alive",
+        "length",
+        "method",
+        "modern",
+        "received",
+        "recurring",
+        "target",
+        "upgrade",
+    )
+
+    def __init__(self) -> None:
+        self.method = ""
+        """Empty: the head could not be read."""
+        self.target = ""
+        self.headers: tuple[Header, ...] = ()
+        self.modern = False
+        """True for HTTP/1.1, whose clients understand chunks and interim responses."""
+        self.keep_alive = False
+        """True when the client may send another request behind this one (RFC 9112 §9.3)."""
+        self.length: int | None = None
+        """The Content-Length, if the client gave one."""
+        self.chunked = False
+        self.upgrade = False
+        """True when the client asks for another protocol; what follows may belong to it."""
+        self.expects_continue = False
+        self.recurring: Recurring | None = None
+        """Given when it may come again, as the same object: whole, without a body, and never changed."""
+        self.credential: Credential | None = None
+        """The bearer token, where it is another one than in `headers`."""
+        self.body: list[bytes] = []
+        self.received = 0
+        """Octets of the body that have arrived."""
+        self.complete = False
+        """True once the body has arrived to its end."""
+        self.error: Denial | None = None
+        """Why the rest of it will never come."""
+
+    @property
+    def has_body(self) -> bool:
+        return self.chunked or bool(self.length)
+
+    def take(self) -> list[bytes]:
+        """Take what has arrived of the body since the last time."""
+        body, self.body = self.body, []
+        return body
+
+    def bringing(self, credential: Credential) -> "Incoming":
+        """Return the request that has the same head but for its bearer token, if this one recurs."""
+        other = Incoming()
+        other.method = self.method
+        other.target = self.target
+        other.headers = self.headers
+        other.modern = self.modern
+        other.keep_alive = other.complete = True
+        other.recurring = self.recurring
+        other.credential = credential
+        return other

@@ -1,0 +1,80 @@
+"""Heads of requests that were read before, and are known again by their bytes.
+
+What a head says depends on its bytes alone, and a token is the one thing in most that differs from caller
+to caller. So each is kept twice: to the last byte, and without its bearer token. One that comes with
+another token is the same head, if that token is remembered as verified: then its text is known to be a
+token's, and can end no field.
+"""
+
+import hashlib
+from collections.abc import Container
+from typing import Final
+
+from gateway.core.lru import LRU
+from gateway.core.model import Credential
+from gateway.proxy.incoming import Incoming
+
+LONGEST: Final = 4 * 1024
+"""Bytes of a head that is kept."""
+READ_EVERY: Final = 64
+"""Of so many heads that come with another token, one is read."""
+# As most clients write it, and as most that speak HTTP/2 do.
+_BEGINNINGS: Final = (b"\r\nAuthorization: Bearer ", b"\r\nauthorization: Bearer ")
+
+
+class KnownHeads:
+    """At most `capacity` heads of either kind, of which the least recently used are forgotten first."""
+
+    def __init__(self, remembered: Container[bytes], capacity: int, longest: int = LONGEST) -> None:
+        """`remembered`: the SHA-256 of the tokens that have been verified.
+
+        `longest`: how long a head may be that is within the limits whatever is in it.
+        """
+        self._remembered = remembered
+        self._longest = min(longest, LONGEST)
+        self._whole: LRU[bytes, Incoming] = LRU(capacity)
+        self._without_token: LRU[bytes, Incoming] = LRU(capacity)
+        self._recalled = 0
+
+    def recall(self, data: bytes) -> Incoming | None:
+        """Return the request that these bytes are, and nothing but it, if its head is known."""
+        if len(data) > self._longest:
+            return None
+        incoming = self._whole.get(data)
+        if incoming is not None:
+            return incoming
+        start, end = _token(data)
+        if start >= end:
+            return None
+        incoming = self._without_token.get(data[:start] + data[end:])
+        # Of a head with a token that was refused nobody has made anything that another could have.
+        if incoming is None or incoming.recurring is None or incoming.recurring.kept is None:
+            return None
+        raw = data[start:end]
+        digest = hashlib.sha256(raw).digest()
+        if digest not in self._remembered:
+            return None
+        self._recalled += 1
+        # Once in a while it is read nevertheless, and kept whole: which is sooner for those that come often.
+        return incoming.bringing(Credential(raw, digest)) if self._recalled % READ_EVERY else None
+
+    def keep(self, data: bytes, incoming: Incoming) -> None:
+        """Know a head again, which is all there is in these bytes."""
+        if len(data) > self._longest:
+            return
+        self._whole.put(data, incoming)
+        start, end = _token(data)
+        if start < end:
+            self._without_token.put(data[:start] + data[end:], incoming)
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+
+def _token(data: bytes) -> tuple[int, int]:
+    """Return where the first bearer token begins and ends; twice the same when there is none."""
+    for beginning in _BEGINNINGS:
+        start = data.find(beginning) + len(beginning)
+        if start >= len(beginning):
+            return start, data.find(b"\r", start)
+    return 0, 0

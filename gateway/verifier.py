@@ -1,0 +1,117 @@
+"""Raw token → verified claims: memory first, then everything that RFC 7519 §7.2 asks for.
+
+Keys are chosen by the configured issuer alone; nothing that a token says leads to others.
+"""
+
+import math
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from gateway.core import claims as claim_rules
+from gateway.core import tokens
+from gateway.core.lru import LRU
+from gateway.core.model import JSON, Credential, Issuer
+from gateway.core.reasons import (
+    ALGORITHM_NOT_ALLOWED,
+    ISSUER_UNTRUSTED,
+    KEY_UNKNOWN,
+    KEYS_UNAVAILABLE,
+    SIGNATURE_INVALID,
+    Denial,
+)
+from gateway.core.tokens import KeySet, UnverifiedToken, VerificationKey
+from gateway.core.verified import VerifiedToken
+
+_NOTHING: Final[Mapping[str, JSON]] = MappingProxyType({})
+
+
+class Keys(Protocol):
+    """The verification keys of all issuers."""
+
+    def current(self, issuer_name: str) -> KeySet | None:
+        """Return the keys to trust at this moment; None when there are none that may be trusted."""
+
+    async def refresh(self, issuer_name: str) -> None:
+        """Fetch the issuer's keys once more, if that is allowed again; returns when it is done."""
+
+
+class TokenVerifier:
+    """Raw token → verified claims; memory first, keyed by the SHA-256 of the token's bytes."""
+
+    def __init__(
+        self,
+        issuers: Iterable[Issuer],
+        keys: Keys,
+        *,
+        clock: Callable[[], float],
+        max_remembered: int,
+        claims_read: frozenset[str] = frozenset(),
+    ) -> None:
+        """`claims_read` names what is kept of payloads, of which most is read by nobody and takes memory."""
+        self._claims_read = claims_read
+        self._issuers: Mapping[str, Issuer] = {issuer.issuer: issuer for issuer in issuers}
+        self._keys = keys
+        self._clock = clock
+        self._remembered: LRU[bytes, VerifiedToken] = LRU(max_remembered)
+
+    @property
+    def remembered(self) -> Container[bytes]:
+        """The SHA-256 of each token that has been verified, and is remembered whatever became of it since."""
+        return self._remembered
+
+    def recall(self, credential: Credential) -> VerifiedToken | None:
+        """Return a token that was verified before and is still good; None: `verify` it."""
+        token = self._remembered.get(credential.digest)
+        if token is None:
+            return None
+        # Keys that became too old to trust take with them what they verified.
+        if self._clock() < token.until and self._keys.current(token.claims.issuer_name) is not None:
+            return token
+        self._remembered.pop(credential.digest)
+        return None
+
+    async def verify(self, credential: Credential) -> VerifiedToken:
+        """Verify a token, and remember it. Raises `Denial`."""
+        token = tokens.parse(credential.raw)
+        issuer = self._issuers.get(claim_rules.issuer_of(token.payload))
+        if issuer is None:
+            raise Denial(ISSUER_UNTRUSTED)
+        if token.algorithm not in issuer.algorithms:
+            raise Denial(ALGORITHM_NOT_ALLOWED, "not among the issuer's `algorithms`", issuer=issuer.name)
+        key = await self._key(issuer, token)
+        if token.algorithm not in key.algorithms:
+            raise Denial(ALGORITHM_NOT_ALLOWED, "it does not fit the key", issuer=issuer.name)
+        if not key.verify(token):
+            raise Denial(SIGNATURE_INVALID, issuer=issuer.name)
+        claims = claim_rules.verify(token.payload, issuer, self._clock())
+        read = {name: value for name, value in token.payload.items() if name in self._claims_read}
+        claims = replace(claims, payload=read or _NOTHING)
+        verified = VerifiedToken(claims, key, math.inf if claims.good_until is None else claims.good_until)
+        self._remembered.put(credential.digest, verified)
+        return verified
+
+    async def _key(self, issuer: Issuer, token: UnverifiedToken) -> VerificationKey:
+        """Select the one key by issuer and `kid`; an unknown `kid` may mean that keys were rotated."""
+        keys = self._keys.current(issuer.name)
+        key = keys.select(token.kid, token.algorithm) if keys is not None else None
+        if key is None:
+            await self._keys.refresh(issuer.name)
+            keys = self._keys.current(issuer.name)
+            if keys is None:
+                raise Denial(KEYS_UNAVAILABLE, issuer=issuer.name)
+            key = keys.select(token.kid, token.algorithm)
+        if key is None:
+            raise Denial(KEY_UNKNOWN, issuer=issuer.name)
+        return key
+
+    def forget_withdrawn(self, issuer_name: str, keys: KeySet | None) -> int:
+        """Drop every remembered token of an issuer whose key is no longer in its set."""
+        trusted = frozenset(keys.keys) if keys is not None else frozenset()
+        return self._remembered.discard(
+            lambda entry: entry.claims.issuer_name == issuer_name and entry.key not in trusted
+        )
+
+    def __len__(self) -> int:
+        return len(self._remembered)
