@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from gateway.cli import output
+from gateway.cli import arguments, output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json, settings_or_exit
 from gateway.core.model import StoreUnavailable
 from gateway.core.reasons import CATALOGUE, Group
@@ -39,7 +39,10 @@ def explain(
     ] = None,
     *,
     method: Annotated[
-        str | None, typer.Option("--method", "-X", metavar="METHOD", help="The request's method; GET.")
+        str | None,
+        typer.Option(
+            "--method", "-X", metavar="METHOD", help="The request's method; GET.", callback=arguments.method
+        ),
     ] = None,
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="The request's URL, or its path: what may it?")

@@ -130,6 +130,25 @@ def test_a_method_alone_asks_for_nothing(gateway: Gateway) -> None:
     assert "--method needs --url" in text(result.stderr)
 
 
+@pytest.mark.parametrize("method", ["", "G T", "GÄT", "GET\n"])
+def test_a_method_that_no_request_has(gateway: Gateway, method: str) -> None:
+    result = gateway("-", "--url", "/x", "--method", method, stdin="x")
+    assert result.exit_code == 2
+    assert "--method" in text(result.stderr)
+
+
+def test_a_url_that_no_request_has(gateway: Gateway) -> None:
+    result = gateway("-", "--url", "orders/1", stdin=token().decode())
+    assert result.exit_code == 1
+    decision, summary, _, advice, *_ = result.stdout.splitlines()
+    assert decision == "DENY  request_malformed  cause: request_malformed"
+    assert summary == (
+        'The `url` "orders/1" cannot be a request\'s: it is neither a path, which begins with `/`,'
+        " nor a whole http or https URL."
+    )
+    assert advice.startswith("Fix: Give `url` as")
+
+
 def test_a_store_that_is_down(tmp_path: Path) -> None:
     dsn = f"postgresql://gateway:hunter2@127.0.0.1:{unused_port()}/gateway"
     began = time.monotonic()
