@@ -64,8 +64,14 @@ def text(output: str) -> str:
 def test_who_may_pass(gateway: Gateway) -> None:
     result = gateway("-", stdin=token().decode())
     assert result.exit_code == 0
-    assert result.stdout.startswith("ALLOW\n")
-    assert "skipped" in result.stdout
+    *steps, _, decision, summary = result.stdout.splitlines()
+    assert (decision, summary) == ("ALLOW", "The token is good, and its user may pass.")
+    assert len(steps) == 16  # one line each
+    assert re.fullmatch(r"pass     shape              3 segments, \d+ bytes", steps[0])
+    assert any(
+        re.match(r"pass     key +key .*; 3 keys, loaded 0 s ago, no error since$", step) for step in steps
+    )
+    assert "skipped  policy             give a method and URL to have scopes and roles checked" in steps
     assert result.stderr == ""
 
 
@@ -73,7 +79,11 @@ def test_from_a_401_to_its_cause_and_back(gateway: Gateway) -> None:
     bad = token("suspended").decode()
     result = gateway("-", stdin=f"Authorization: Bearer {bad}\n")
     assert result.exit_code == 1
-    decision, summary, _, advice, line, *_ = result.stdout.splitlines()
+    # What is read last is what to do.
+    *steps, _, decision, summary, _, advice, line = result.stdout.splitlines()
+    failed = steps.index(next(step for step in steps if step.startswith("fail     user")))
+    assert "suspended, last changed" in steps[failed]
+    assert steps[failed + 1].strip().startswith("expected: active, and the token issued after")
     assert decision == "DENY  user_suspended  cause: user_suspended"
     assert "is suspended, since" in summary
     assert advice.startswith("Fix: Activate the user")
@@ -140,7 +150,7 @@ def test_a_method_that_no_request_has(gateway: Gateway, method: str) -> None:
 def test_a_url_that_no_request_has(gateway: Gateway) -> None:
     result = gateway("-", "--url", "orders/1", stdin=token().decode())
     assert result.exit_code == 1
-    decision, summary, _, advice, *_ = result.stdout.splitlines()
+    *_, decision, summary, _, advice = result.stdout.splitlines()
     assert decision == "DENY  request_malformed  cause: request_malformed"
     assert summary == (
         'The `url` "orders/1" cannot be a request\'s: it is neither a path, which begins with `/`,'
@@ -186,6 +196,16 @@ def test_a_configuration_with_mistakes(tmp_path: Path) -> None:
     config.write_text("issuers: []")
     result = CliRunner().invoke(app, ["explain", "-", "--config", str(config)], input="x")
     assert result.exit_code == 2
+
+
+def test_lines_that_are_too_long_for_a_terminal_go_on_beneath(gateway: Gateway) -> None:
+    _, shown = at_a_terminal(gateway, token("ghost").decode())
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in shown.splitlines()]
+    place = next(place for place, line in enumerate(lines) if line.startswith("pass     revocation"))
+    assert "skipped  identity.local" in lines[place + 1]
+    assert lines[place + 2].startswith(" " * 28)
+    assert lines[-1].startswith("    gateway users add ")  # to be pasted, as long as it is
+    assert max(map(len, lines[place:-1])) <= 80
 
 
 def at_a_terminal(gateway: Gateway, typed: str) -> tuple[int, str]:
