@@ -18,8 +18,10 @@ import pytest
 import structlog
 from typer.testing import CliRunner, Result
 
+from gateway.__main__ import main
 from gateway.cli.main import app
 from tests import harness, tokens
+from tests.explain.secret import FAILING, assert_absent
 from tests.harness import token, unused_port
 
 
@@ -157,6 +159,32 @@ def test_a_url_that_no_request_has(gateway: Gateway) -> None:
         " nor a whole http or https URL."
     )
     assert advice.startswith("Fix: Give `url` as")
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_a_token_is_nowhere_in_what_is_written(gateway: Gateway, name: str) -> None:
+    raw = FAILING[name]
+    for words in (("-",), ("-", "--json"), ("-", "--url", f"/orders/1?t={raw.decode('latin-1')}")):
+        result = gateway(*words, stdin=raw)
+        assert result.exit_code in {0, 1}
+        assert_absent(raw, result.output)
+
+
+def test_a_defect_does_not_tell_the_token_either(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("odd")
+
+    raw = token()
+    monkeypatch.setattr("gateway.explain.engine.judge", broken)
+    monkeypatch.setattr("sys.argv", ["gateway", "explain", raw.decode(), "--config", str(gateway.config)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 70
+    shown = capsys.readouterr()
+    assert "ZeroDivisionError" in shown.err
+    assert_absent(raw, shown.out + shown.err)
 
 
 def test_a_store_that_is_down(tmp_path: Path) -> None:
