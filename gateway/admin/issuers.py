@@ -9,7 +9,7 @@ from gateway.admin.effects import Effects
 from gateway.admin.figures import Figures
 from gateway.admin.health import Crew
 from gateway.admin.operations import Answer, Operation, author_of, json, reads
-from gateway.admin.problems import not_found
+from gateway.admin.problems import Refused, not_found
 from gateway.backends.audit import AuditLog
 from gateway.backends.jwks import KeyRing
 from gateway.core.model import Issuer
@@ -32,7 +32,7 @@ class Issuers:
             reads("GET", "/issuers", self.list_issuers, models.NoParams,
                   "List the configured issuers and their keys", Answer(model=reports.Issuers)),
             reads("POST", "/issuers/{name}/refresh", self.refresh_issuer, reports.IssuerParams,
-                  "Load an issuer's keys anew, at most once in 30 seconds", Answer(model=reports.Issuer),
+                  "Load an issuer's keys anew, in every worker", Answer(model=reports.Issuer),
                   refusals=(404,)),
         ]  # fmt: skip
 
@@ -46,7 +46,11 @@ class Issuers:
         await self._audit.record(author_of(request), "issuer.refresh", f"issuer:{issuer.name}")
         if self._crew is not None:
             await self._crew.refresh_keys(issuer.name)
-        await self._keys.refresh(issuer.name)
+        await self._keys.reload(issuer.name)
+        status = self._keys.status()[issuer.name]
+        if status.last_error is not None:
+            left = "those loaded before stay in use" if status.ready else "there are none to go on with"
+            raise Refused(503, "keys_not_loaded", f"{status.last_error}; {left}")
         return json(self._issuer(issuer))
 
     def _issuer(self, issuer: Issuer) -> reports.Issuer:

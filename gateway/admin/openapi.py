@@ -32,7 +32,7 @@ _REFUSALS: Final = {
     422: "A parameter or a field holds something that cannot be",
     428: "If-Match is missing",
     429: "Too many attempts with a wrong token, or too many streams",
-    503: "A store does not answer, or the gateway has a defect",
+    503: "A store or an issuer does not answer, or the gateway has a defect",
 }
 
 

@@ -30,6 +30,7 @@ _TITLES: Final = {
     "identity_taken": "The identity leads to a user already",
     "user_deleted": "The user is deleted",
     "user_not_deleted": "The user is not deleted",
+    "keys_not_loaded": "The keys of the issuer could not be loaded",
     "store_unavailable": "A store is not available at the moment",
     "internal_error": "The gateway failed to handle this request",
 }

@@ -1,4 +1,4 @@
-"""`/v1/audit`: who did what through this API."""
+"""`/v1/audit`: who did what through this API, and by commands."""
 
 from aiohttp import web
 

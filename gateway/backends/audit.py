@@ -17,7 +17,7 @@ FROM audit WHERE $1::bigint IS NULL OR id < $1 ORDER BY id DESC LIMIT $2
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """On whose behalf something is changed, and by which request."""
+    """On whose behalf something is changed, and by which request, or run of a command."""
 
     actor: str
     request_id: str

@@ -262,10 +262,6 @@ class UserDirectory:
             await audit.record(connection, author, "user.change", f"user:{user_id}", detail)
             return await records.get(connection, user_id)
 
-    async def set_status(self, user_id: UUID, status: UserStatus) -> UserRecord:
-        """Give a user another status. Raises `UserNotFound`, or `StatusRefused` when it is deleted."""
-        return await self._change_status(user_id, status, deleted=False)
-
     async def delete(
         self, user_id: UUID, *, expected: Expectation | None = None, author: Author | None = None
     ) -> UserRecord:
@@ -359,10 +355,11 @@ class UserDirectory:
             rows = await connection.fetch(_REVOCATIONS, expired, instant, digest, limit)
             return [Revocation(**{name: row[name] for name in _REVOCATION_FIELDS}) for row in rows]
 
-    async def prune_revocations(self) -> int:
+    async def prune_revocations(self, *, author: Author | None = None) -> int:
         """Delete the revocations that have expired; returns how many there were."""
-        async with self._postgres.connection() as connection:
+        async with self._postgres.connection() as connection, connection.transaction():
             rows = await connection.fetch("DELETE FROM revocations WHERE expires_at <= now() RETURNING kind")
+            await audit.record(connection, author, "revocation.prune", "revocations", {"rows": len(rows)})
             return len(rows)
 
 

@@ -2,7 +2,7 @@
 
 Each issuer has its own state, its own task and its own back-off, so that one's trouble stays its
 own. A request never fetches, except to ask for a key that the set does not have, and that at most
-once in `REFRESH_INTERVAL` and issuer, however many requests ask.
+once in `REFRESH_INTERVAL` and issuer, however many requests ask. Operators are not held to that.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import structlog
 
 from gateway.backends.fetch import Fetcher, FetchError
 from gateway.backends.keysources import KeySource, Loaded
+from gateway.core.lru import LRU
 from gateway.core.tokens import KeySet
 
 REFRESH_INTERVAL: Final = 30.0
@@ -28,6 +29,8 @@ MAX_STALE: Final = 86_400.0
 FIRST_RETRY: Final = 1.0
 LAST_RETRY: Final = 60.0
 JITTER: Final = 0.1
+_WITHDRAWN: Final = 32
+"""Keys of an issuer that are remembered after they have left, for who asks why."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -53,6 +56,8 @@ class KeyStatus:
     """Why the latest attempt failed; None when it did not."""
     skipped: tuple[str, ...]
     """Why published keys are not used, one sentence each."""
+    withdrawn: Mapping[str, float]
+    """The `kid` of keys that were seen to leave lately, and how many seconds ago."""
 
 
 class KeyRing:
@@ -117,6 +122,20 @@ class KeyRing:
         if attempt is not None:
             await asyncio.wait((attempt,), timeout=self._fetcher.timeout)
 
+    async def reload(self, issuer_name: str) -> None:
+        """Load an issuer's keys because an operator asks, however recently they were loaded.
+
+        Joins a fetch that is under way, and waits until it has ended; `status` tells how.
+        """
+        await asyncio.wait((self._issuers[issuer_name].load(),))
+
+    async def look(self, issuer_name: str) -> Loaded:
+        """Return the keys that an issuer has at its place at this moment, without taking note of them.
+
+        Raises `FetchError`.
+        """
+        return await self._issuers[issuer_name].source.load(self._fetcher)
+
     def status(self) -> dict[str, KeyStatus]:
         """Tell how things stand, by issuer name."""
         return {name: issuer.status() for name, issuer in self._issuers.items()}
@@ -141,11 +160,11 @@ class _IssuerKeys:
         max_stale: float,
         clock: Callable[[], float],
     ) -> None:
+        self.source: Final = source
         self.loading: asyncio.Task[None] | None = None
         self.delay = FIRST_RETRY
         """Seconds from the end of the latest attempt to the next one."""
         self._name = name
-        self._source = source
         self._fetcher = fetcher
         self._observer = observer
         self._on_change = on_change
@@ -158,6 +177,7 @@ class _IssuerKeys:
         self._failures = 0
         self._last_error: str | None = None
         self._skipped: tuple[str, ...] = ()
+        self._withdrawn: LRU[str, float] = LRU(_WITHDRAWN)
 
     def current(self) -> KeySet | None:
         # The age is checked here too: when keys end must not depend on a task being on time.
@@ -171,6 +191,7 @@ class _IssuerKeys:
             age=self._age(),
             last_error=self._last_error,
             skipped=self._skipped,
+            withdrawn={kid: self._clock() - left_at for kid, left_at in self._withdrawn.newest()},
         )
 
     def load(self) -> asyncio.Task[None]:
@@ -191,7 +212,7 @@ class _IssuerKeys:
 
     async def _load(self) -> None:
         try:
-            loaded = await self._source.load(self._fetcher)
+            loaded = await self.source.load(self._fetcher)
         except FetchError as error:
             self._failed(str(error))
         except Exception as error:
@@ -233,6 +254,12 @@ class _IssuerKeys:
         self._keys = keys
         if not changed:
             return
+        for key in before.values():
+            if key.kid is not None:
+                self._withdrawn.put(key.kid, self._clock())
+        for key in after.values():
+            if key.kid is not None:
+                self._withdrawn.pop(key.kid)
         log.info(
             "issuer_keys_changed",
             issuer=self._name,

@@ -33,6 +33,13 @@ def clean(value: str | None) -> str | None:
     return value
 
 
+def method(value: str | None) -> str | None:
+    """Refuse what is no method (RFC 9110 §9.1)."""
+    if value is not None and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value):
+        raise typer.BadParameter("a method is one word such as GET")
+    return value
+
+
 def each_clean(values: list[str] | None) -> list[str] | None:
     """Refuse a list with an entry that no claim could equal."""
     for value in values or ():

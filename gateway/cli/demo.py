@@ -46,6 +46,9 @@ Paste into another terminal:
   curl -si -H "Authorization: Bearer $(curl -s {issuer}/token/ghost)" {gateway}/echo/hello
   curl -s {admin}/metrics | grep gateway_denials_total
 
+  # Why a token is refused, and what to do about it: nobody has the subject Member, and somebody has member.
+  curl -s {issuer}/token/Member | {command} explain - --config {config}
+
   # A bad signature, and a token that expired a minute ago.
   curl -si -H "Authorization: Bearer $(curl -s '{issuer}/token/member?signed_by=stranger')" {gateway}/echo/
   curl -si -H "Authorization: Bearer $(curl -s '{issuer}/token/member?expires_in=-60')" {gateway}/echo/hello

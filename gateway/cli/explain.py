@@ -7,23 +7,26 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from gateway.cli import output
+from gateway.cli import arguments, output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json, settings_or_exit
 from gateway.core.model import StoreUnavailable
 from gateway.core.reasons import CATALOGUE, Group
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
-    from gateway.explain import Explainer, Explanation
+    from gateway.explain import Explainer, Explanation, Step
     from gateway.settings import Settings
 
 _STDIN: Final = "-"
 _LONGEST_LINE: Final = 4095
 """Bytes of a line that a terminal hands over; what is longer is cut off (termios(3))."""
 _REDIS_TIMEOUT: Final = 1.0
+_MARGIN: Final = 28
+"""Columns for the outcome and the name of a step."""
 _STYLES: Final = {"pass": "green", "fail": "bold red", "warn": "yellow", "skipped": "dim"}
 
 
@@ -39,7 +42,10 @@ def explain(
     ] = None,
     *,
     method: Annotated[
-        str | None, typer.Option("--method", "-X", metavar="METHOD", help="The request's method; GET.")
+        str | None,
+        typer.Option(
+            "--method", "-X", metavar="METHOD", help="The request's method; GET.", callback=arguments.method
+        ),
     ] = None,
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="The request's URL, or its path: what may it?")
@@ -147,36 +153,49 @@ def _exit_code(explanation: "Explanation") -> int:
 
 
 def _show(explanation: "Explanation") -> None:
-    """Write the decision and the cause first, then what to paste, then how it came about."""
-    from rich import box
-    from rich.table import Table
+    """Write the steps, then what they come to, and last what to do: it stays in sight."""
     from rich.text import Text
 
+    for step in explanation.steps:
+        _show_step(step)
     allowed = explanation.decision == "allow"
     heading = Text(
         "ALLOW" if allowed else f"DENY  {explanation.reason}", "bold green" if allowed else "bold red"
     )
     if explanation.cause is not None:
         heading.append(f"  cause: {explanation.cause}", "bold yellow" if allowed else "bold red")
+    output.out.print()
     output.out.print(heading)
     output.out.print(Text(_plain(explanation.summary)))
     fix = explanation.fix
-    if fix is not None:
-        output.out.print(Text.assemble(("\nFix: ", "bold"), _plain(fix.text)))
-        # As they are, in one line each, to be pasted; they have no characters that a terminal would obey.
-        for line in (fix.command, fix.config):
-            if line is not None:
-                output.out.print(Text(f"    {line}", "bold cyan"), soft_wrap=True)
-    steps = Table("step", "", "expected", "found", box=box.SIMPLE_HEAD)
-    for step in explanation.steps:
-        found = "\n".join(_plain(text) for text in (step.found, step.detail) if text)
-        steps.add_row(
-            step.name,
-            Text(step.outcome, _STYLES[step.outcome]),
-            Text(_plain(step.expected or ""), overflow="fold"),
-            Text(found, overflow="fold"),
-        )
-    output.out.print(steps)
+    if fix is None:
+        return
+    output.out.print(Text.assemble(("\nFix: ", "bold"), _plain(fix.text)))
+    # As they are, in one line each, to be pasted; they have no characters that a terminal would obey.
+    for line in (fix.command, fix.config):
+        if line is not None:
+            output.out.print(Text(f"    {line}", "bold cyan"), soft_wrap=True)
+
+
+def _show_step(step: "Step") -> None:
+    """Write a step in a line; one that did not pass with what was expected, too."""
+    from rich.text import Text
+
+    found, detail = step.found, step.detail
+    if step.outcome in {"fail", "warn"}:
+        said = [found, f"expected: {step.expected}", detail]
+    else:
+        said = ["; ".join(text for text in (found, detail) if text)]
+    lines = [
+        line
+        for text in said
+        if text
+        for line in wrap(_plain(text), max(20, output.out.width - _MARGIN), replace_whitespace=False)
+    ]
+    for place, line in enumerate(lines or [""]):
+        head = f"{step.outcome:<9}", f"{step.name:<{_MARGIN - 9}}"
+        outcome, name = head if place == 0 else (" " * 9, " " * (_MARGIN - 9))
+        output.out.print(Text.assemble((outcome, _STYLES[step.outcome]), name, line), soft_wrap=True)
 
 
 def _plain(text: str) -> str:

@@ -36,7 +36,7 @@ def jti(
     async def work(stores: Stores) -> "tuple[Revocation, int]":
         configured = stores.issuer(issuer)
         spellings = (configured.name, configured.issuer)
-        rows = await stores.directory.lift("jti", issuers=spellings, value=jti)
+        rows = await stores.directory.lift("jti", issuers=spellings, value=jti, author=stores.author)
         return Revocation("jti", configured.name, jti, 0.0), rows
 
     _lift(config, work, json=json)
@@ -58,7 +58,8 @@ def user(
             user_id = str(UUID(user))  # its row may be gone
         if user_id is None:
             user_id = (await stores.user(user)).user.id
-        return Revocation("user", "", user_id, 0.0), await stores.directory.lift("user", value=user_id)
+        rows = await stores.directory.lift("user", value=user_id, author=stores.author)
+        return Revocation("user", "", user_id, 0.0), rows
 
     _lift(config, work, json=json)
 
@@ -75,7 +76,8 @@ def issuer(
 
     async def work(stores: Stores) -> "tuple[Revocation, int]":
         configured = stores.issuer(name)
-        rows = await stores.directory.lift("issuer", issuers=(configured.name, configured.issuer))
+        spellings = (configured.name, configured.issuer)
+        rows = await stores.directory.lift("issuer", issuers=spellings, author=stores.author)
         return Revocation("issuer", configured.name, "", 0.0), rows
 
     _lift(config, work, json=json)

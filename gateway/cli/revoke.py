@@ -1,6 +1,5 @@
 """`gateway revoke` and `gateway revocations`: tokens that were good and must not pass any more."""
 
-import getpass
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -13,7 +12,7 @@ import typer
 from gateway.cli import output
 from gateway.cli.arguments import AnyUser, IssuerName, Jti, OfIssuer, utf8
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
-from gateway.cli.stores import Stores, table, when, with_stores
+from gateway.cli.stores import Stores, operator, table, when, with_stores
 from gateway.core.claims import MAX_DATE, is_clean
 from gateway.core.model import JSON, StoreUnavailable
 
@@ -113,7 +112,12 @@ def user(
     async def work(stores: Stores) -> "Revocation":
         record = await stores.user(user)
         return await stores.directory.revoke(
-            "user", value=record.user.id, expires_at=ends, reason=reason, revoked_by=_operator()
+            "user",
+            value=record.user.id,
+            expires_at=ends,
+            reason=reason,
+            revoked_by=operator(),
+            author=stores.author,
         )
 
     _revoke(config, work, json=json)
@@ -133,7 +137,12 @@ def issuer(
 
     async def work(stores: Stores) -> "Revocation":
         return await stores.directory.revoke(
-            "issuer", issuer=stores.issuer(name).name, expires_at=ends, reason=reason, revoked_by=_operator()
+            "issuer",
+            issuer=stores.issuer(name).name,
+            expires_at=ends,
+            reason=reason,
+            revoked_by=operator(),
+            author=stores.author,
         )
 
     _revoke(config, work, json=json)
@@ -158,7 +167,7 @@ def list_(
 @revocations_app.command()
 def prune(*, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
     """Delete the rows of revocations that have ended."""
-    pruned = with_stores(config, lambda stores: stores.directory.prune_revocations())
+    pruned = with_stores(config, lambda stores: stores.directory.prune_revocations(author=stores.author))
     if json:
         output.emit_json({"pruned": pruned})
         return
@@ -169,7 +178,13 @@ async def _revoke_jti(
     stores: Stores, issuer: str, jti: str, expires_at: float | None, reason: str | None
 ) -> "Revocation":
     return await stores.directory.revoke(
-        "jti", issuer=issuer, value=jti, expires_at=expires_at, reason=reason, revoked_by=_operator()
+        "jti",
+        issuer=issuer,
+        value=jti,
+        expires_at=expires_at,
+        reason=reason,
+        revoked_by=operator(),
+        author=stores.author,
     )
 
 
@@ -232,13 +247,6 @@ def _instant(until: str | None) -> float | None:
     if instant <= time.time():
         output.fail("--until has passed, so nothing would be revoked", code=output.USAGE)
     return instant
-
-
-def _operator() -> str | None:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return None  # a container's user may have no name
 
 
 def _table(*rows: "Revocation") -> None:

@@ -1,19 +1,22 @@
 """How commands reach Postgres and Redis, and what they say when they do not."""
 
 import asyncio
+import os
+import pwd
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from gateway.cli import output
 from gateway.cli.config import settings_or_exit
 from gateway.core.model import Identity, StoreUnavailable, Tier
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
+    from gateway.backends.audit import Author
     from gateway.backends.directory import UserDirectory, UserRecord
     from gateway.backends.postgres import Postgres
     from gateway.backends.redis import Redis
@@ -35,6 +38,8 @@ class Stores:
     postgres: "Postgres"
     redis: "Redis"
     directory: "UserDirectory"
+    author: "Author"
+    """On whose behalf the command writes, for the audit."""
 
     def issuer(self, text: str) -> "Issuer":
         """Return a configured issuer, given by its name or its `iss`; exits when there is none."""
@@ -83,6 +88,7 @@ def with_stores(config: Path, work: Callable[[Stores], Awaitable[T]]) -> T:
 
 
 async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[T]]) -> T:
+    from gateway.backends.audit import Author
     from gateway.backends.directory import UserDirectory
     from gateway.backends.postgres import Postgres
     from gateway.backends.redis import Redis
@@ -100,12 +106,22 @@ async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[
         timeout=_REDIS_TIMEOUT,
         connect_timeout=settings.redis.connect_timeout,
     )
+    author = Author(f"cli:{operator()}", uuid4().hex)
     try:
-        return await work(Stores(settings, postgres, redis, UserDirectory(postgres)))
+        return await work(Stores(settings, postgres, redis, UserDirectory(postgres), author))
     finally:
         await postgres.close()
         with suppress(StoreUnavailable):
             await redis.close()
+
+
+def operator() -> str:
+    """Return the user of the operating system; not by the environment, which says what it is told to."""
+    uid = os.geteuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"  # a container's user may have no name
 
 
 def refuse(error: StoreUnavailable) -> NoReturn:

@@ -62,6 +62,7 @@ def add(
             email=email,
             display_name=name,
             roles=role or (),
+            author=stores.author,
         )
 
     _change(config, work, json=json)
@@ -125,7 +126,7 @@ def link(
     async def work(stores: Stores) -> "UserRecord":
         record = await stores.user(user)
         identity = Identity(stores.issuer(issuer).issuer, _subject(subject))
-        return await stores.directory.link(UUID(record.user.id), identity)
+        return await stores.directory.link(UUID(record.user.id), identity, author=stores.author)
 
     _change(config, work, json=json)
 
@@ -151,7 +152,12 @@ def lock(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Json 
 @users_app.command()
 def delete(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
     """Delete a user softly: it is refused as deleted, keeps its identities, and can be restored."""
-    _set_status(config, user, UserStatus.DELETED, json=json)
+
+    async def work(stores: Stores) -> "UserRecord":
+        record = await stores.user(user)
+        return await stores.directory.delete(UUID(record.user.id), author=stores.author)
+
+    _change(config, work, json=json)
 
 
 @users_app.command()
@@ -160,7 +166,7 @@ def restore(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Js
 
     async def work(stores: Stores) -> "UserRecord":
         record = await stores.user(user)
-        return await stores.directory.restore(UUID(record.user.id))
+        return await stores.directory.restore(UUID(record.user.id), author=stores.author)
 
     _change(config, work, json=json)
 
@@ -168,7 +174,7 @@ def restore(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Js
 def _set_status(config: Path, user: str, status: UserStatus, *, json: bool) -> None:
     async def work(stores: Stores) -> "UserRecord":
         record = await stores.user(user)
-        return await stores.directory.set_status(UUID(record.user.id), status)
+        return await stores.directory.change(UUID(record.user.id), {"status": status}, author=stores.author)
 
     _change(config, work, json=json)
 

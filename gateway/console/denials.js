@@ -117,13 +117,18 @@ function pauseFor(seconds) {
   return new Promise((resolve) => { setTimeout(resolve, seconds * 1000); });
 }
 
+/** An id, in one line where there is room. */
+function id(text) {
+  return h("p", { class: "hint id" }, code(text));
+}
+
 function row(denial) {
   const tone = denial.status >= 500 ? "bad" : "fair";
   return [
     time(denial.at),
     h("div", {}, state(denial.reason, tone), denial.detail ? hint(prose(denial.detail)) : null),
     h("div", {}, code(`${denial.method} ${denial.path}`), hint(`route ${denial.route}, answered ${denial.status}`)),
-    h("div", {}, denial.issuer, denial.subject_hash ? hint(code(denial.subject_hash)) : null),
-    h("div", {}, denial.client, hint(code(denial.request_id))),
+    h("div", {}, denial.issuer, denial.subject_hash ? id(denial.subject_hash) : null),
+    h("div", {}, denial.client, id(denial.request_id)),
   ];
 }

@@ -66,11 +66,12 @@ function pasteable(what, text) {
 
 function walked(steps) {
   const { element } = table("Every step, in order", [
-    "Step", "Outcome", { label: "Expected", class: "break" }, { label: "Found", class: "break" },
-    { label: "Detail", class: "break" },
+    "Step", { label: "Outcome", class: "outcome" }, { label: "Expected", class: "break" },
+    { label: "Found", class: "break" }, { label: "Detail", class: "break" },
   ], steps.map(({ name, outcome, ...words }) => [
     name, state(outcome, OUTCOMES[outcome] ?? "plain"),
     ...[words.expected, words.found, words.detail].map((text) => prose(text ?? "")),
   ]));
+  element.classList.add("steps");
   return element;
 }

@@ -5,9 +5,6 @@ import { duration } from "./format.js";
 
 export const title = "Issuers";
 
-/** Seconds within which keys count as those just asked for. */
-const JUST_NOW = 3;
-
 export async function show({ main, api, signal }) {
   const list = h("div", { class: "stack" });
   main.append(list);
@@ -27,7 +24,7 @@ export async function show({ main, api, signal }) {
         const fresh = panel(body);
         element.replaceWith(fresh);
         fresh.querySelector("button").focus();
-        fresh.querySelector(".outcome").append(refreshed(body));
+        fresh.querySelector(".outcome").append(success(`The keys of ${body.name} were loaded just now.`));
       } catch (error) {
         if (!signal.aborted) outcome.replaceChildren(failure(error));
       }
@@ -50,12 +47,6 @@ export async function show({ main, api, signal }) {
   } catch (error) {
     if (!signal.aborted) list.replaceChildren(failure(error));
   }
-}
-
-function refreshed({ name, age_seconds: age, last_error: error }) {
-  if (error) return failure({ title: `The keys of ${name} could not be loaded`, message: error });
-  const moment = age < JUST_NOW ? "just now" : `${duration(age)} ago; that is done at most every 30 seconds`;
-  return success(`The keys of ${name} were loaded ${moment}.`);
 }
 
 function keys({ name, keys: known }) {

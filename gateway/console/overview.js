@@ -87,7 +87,7 @@ function denialsByReason(totals, recent) {
     h("a", { href: `#/denials?reason=${encodeURIComponent(reason)}` }, reason),
     meter(total / most), number(recent[reason] ?? 0), number(total),
   ]));
-  element.classList.add("compact");
+  element.classList.add("compact", "columns");
   return [heading, element];
 }
 

@@ -14,6 +14,11 @@ Difference: TypeAlias = Literal["case", "spacing", "encoding", "prefix", "uuid"]
 _INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 """What a copy from a document brings along, and no white space by Unicode."""
 
+_PROVIDERS: Final = ("auth0", "google-oauth2", "github", "windowslive", "apple")
+"""What identity brokers put in front of a bar, most of all."""
+_WORD: Final = re.compile(r"[^\W\d_]+")
+_ESCAPE: Final = re.compile("%[0-9A-F]{2}")
+
 _UUID: Final = re.compile(
     r"(?:urn:uuid:)?\{?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?",
     re.IGNORECASE,
@@ -63,16 +68,31 @@ def spellings(subject: str) -> Iterator[tuple[str, Difference]]:
 def _guesses(subject: str) -> Iterator[str]:
     yield subject.lower()
     yield subject.upper()
+    prefix, bar, bare = subject.rpartition("|")
+    for spelling in (bare, bare.lower(), bare.upper(), bare[:1].upper() + bare[1:], _capitalised(bare)):
+        yield spelling
+        yield prefix + bar + spelling
     yield _compact(subject)
+    yield f" {subject}"
+    yield f"{subject} "
     yield _decoded(subject)
-    yield quote(subject, safe="", errors="replace")
-    bare = subject.rpartition("|")[2]
-    yield bare
+    encoded = quote(subject, safe="", errors="replace")
+    yield encoded
+    yield _ESCAPE.sub(lambda octet: octet[0].lower(), encoded)
+    if not bar:
+        for provider in _PROVIDERS:
+            yield f"{provider}|{subject}"
     if uuid := _UUID.fullmatch(bare):
         dashed, plain = "-".join(uuid.groups()), "".join(uuid.groups())
-        for spelling in (dashed, plain, "{" + dashed + "}"):
+        for spelling in (dashed, plain, "{" + dashed + "}", f"urn:uuid:{dashed}"):
             yield spelling.lower()
             yield spelling.upper()
+
+
+def _capitalised(text: str) -> str:
+    """Write each word of a name, or of what stands before the @ of an address, with a capital letter."""
+    local, at, domain = text.lower().partition("@")
+    return _WORD.sub(lambda word: word[0].capitalize(), local) + at + domain
 
 
 def _compact(text: str) -> str:

@@ -60,6 +60,7 @@ class Cause(StrEnum):
     ROLE_MISSING = "role_missing"
     ROUTE_NOT_FOUND = "route_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
+    REQUEST_MALFORMED = "request_malformed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from gateway.core.reasons import (
     Denial,
 )
 from gateway.explain.answer import Cause, Fix
-from gateway.explain.token import API_KEY_FIX, Read, is_api_key
+from gateway.explain.token import API_KEY_FIX, Read, is_api_key, seconds
 from gateway.explain.walk import Walk
 from gateway.explain.wording import ago, listed, moment, shown, span, yaml_line
 
@@ -109,7 +109,7 @@ def _times(walk: Walk, payload: Mapping[str, JSON], issuer: Issuer, denials: lis
     expected = f"`exp` after, `nbf` and `iat` before {moment(now)}, give or take {span(issuer.leeway)}"
     if issuer.max_lifetime is not None:
         expected += f"; a life of at most {span(issuer.max_lifetime)}"
-    dates = {name: value for name in ("iat", "nbf", "exp") if (value := _number(payload, name)) is not None}
+    dates = {name: value for name in ("iat", "nbf", "exp") if (value := seconds(payload, name)) is not None}
     found = ", ".join(f"{name} {moment(value)} ({ago(value, now)})" for name, value in dates.items())
     wrong = [denial for denial in denials if denial.reason in _TIMES]
     walk.step(
@@ -162,11 +162,6 @@ def _blame_lifetime(walk: Walk, issuer: Issuer, denial: Denial, dates: Mapping[s
         f"{denial.reason.title}: {denial.detail}",
         Fix("Have the issuer give out tokens with a shorter life, or accept longer ones.", config=config),
     )
-
-
-def _number(payload: Mapping[str, JSON], name: str) -> float | None:
-    value = payload.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 # Audience and the rest -----------------------------------------------------------------------------

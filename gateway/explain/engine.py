@@ -17,6 +17,7 @@ from gateway.backends.redis import Redis
 from gateway.core.model import Auth, Claims, Identity, Request, Route, StoreUnavailable
 from gateway.explain import contents, evidence, people, route, stores, token, unknown
 from gateway.explain.answer import Cause, Explanation, Fix
+from gateway.explain.keys import ColdKeys
 from gateway.explain.setup import Keys, Setup
 from gateway.explain.verdict import ANY_ROUTE, ColdTiers, Verdict, cold_tiers, judge, request_for
 from gateway.explain.walk import Walk
@@ -28,9 +29,9 @@ _BEARER: Final = re.compile(rb"\bbearer[ \t]+([A-Za-z0-9._~+/\-]+=*)", re.IGNORE
 class Explainer:
     """Explains what becomes of a token; changes nothing, and sends the token nowhere.
 
-    Keys that it lacks are fetched, as they are for a request. `local` is the memory of the worker that
-    this runs in, if it runs in one. `clock` gives Unix seconds. What it is given remains its owner's to
-    open and close.
+    Keys that it lacks are fetched, as they are for a request, and kept for the one explanation. `local`
+    is the memory of the worker that this runs in, if it runs in one. `clock` gives Unix seconds. What it
+    is given remains its owner's to open and close.
     """
 
     def __init__(
@@ -60,19 +61,25 @@ class Explainer:
         """
         raw = presented(token)
         request = None if url is None else request_for(method or "GET", url)
-        walk = Walk(self._setup, self._clock())
+        walk, keys = Walk(self._setup, self._clock()), ColdKeys(self._keys)
         async with cold_tiers(
             self._setup, self._postgres, self._redis, self._local, lambda: walk.now
         ) as tiers:
-            verdict = await judge(raw, request, self._setup, self._keys, tiers, walk.now)
-            await self._take(walk, raw, request, verdict, tiers)
+            verdict = await judge(raw, request, self._setup, keys, tiers, walk.now)
+            await self._take(walk, keys, raw, request, verdict, tiers)
         return _explanation(walk, verdict)
 
     async def _take(
-        self, walk: Walk, raw: bytes, request: Request | None, verdict: Verdict, tiers: ColdTiers
+        self,
+        walk: Walk,
+        keys: ColdKeys,
+        raw: bytes,
+        request: Request | None,
+        verdict: Verdict,
+        tiers: ColdTiers,
     ) -> None:
         taken = ANY_ROUTE if request is None else route.check(walk, request) or ANY_ROUTE
-        read = await token.read(walk, self._keys, raw)
+        read = await token.read(walk, keys, raw)
         claims = None if read is None else contents.check(walk, read)
         if claims is not None:
             await self._ask_stores(walk, claims, taken, verdict, tiers)

@@ -2,6 +2,8 @@
 
 import re
 from dataclasses import replace
+from typing import Final
+from urllib.parse import urlsplit
 
 from gateway.core.model import JSON, Auth, Request, Route
 from gateway.core.reasons import METHOD_NOT_ALLOWED, REQUEST_MALFORMED, ROUTE_NOT_FOUND, Denial
@@ -14,22 +16,48 @@ from gateway.explain.wording import listed, shown, yaml_line
 def check(walk: Walk, request: Request) -> Route | None:
     """Take the step; None when there is no route."""
     expected = "a route for method, host and path"
-    found = f"{request.method} {shown(request.target)}"
+    # Without the query, in which a token may be.
+    asked = request.target.partition("?")[0]
+    found = f"{request.method} {shown(asked)}"
     try:
         target = read_target(request.target, [value for name, value in request.headers if name == b"Host"])
         route = RouteTable(walk.setup.routes).match(request.method, target.host, target.path)
     except Denial as denial:
-        walk.step("route", "fail", expected, found, denial.detail or denial.reason.hint)
         if denial.reason is REQUEST_MALFORMED:
-            walk.blame(denial, None, f"{denial.reason.title}: {denial.detail}", Fix(denial.reason.hint))
-        else:
-            _blame(walk, request, read_target(request.target, [request.headers[0][1]]), denial)
+            why = _unreadable(request.target) or denial.detail or denial.reason.title
+            walk.step("route", "fail", expected, found, why)
+            summary = f"The `url` {shown(asked)} cannot be a request's: {why}"
+            walk.blame(denial, Cause.REQUEST_MALFORMED, summary, _AS_SENT)
+            return None
+        walk.step("route", "fail", expected, found, denial.detail or denial.reason.hint)
+        _blame(walk, request, read_target(request.target, [request.headers[0][1]]), denial)
         return None
     detail = None
     if route.auth is Auth.NONE:
         detail = "it asks for no token: what is wrong below keeps nobody out"
     walk.step("route", "pass", expected, f"{found}: route {route.name}", detail)
     return route
+
+
+_AS_SENT: Final = Fix(
+    "Give `url` as clients send it: a path from its `/` on, or a whole http or https URL. Where this is what"
+    " they send, have them send a path that can be read in one way only: without `..`, `//`, `;` or `%2f`,"
+    " and percent-encoded (RFC 3986 §2.1)."
+)
+
+
+def _unreadable(target: str) -> str | None:
+    """Tell what keeps a target from being a path or a URL; None for what begins as a path does."""
+    if target.startswith("/"):
+        return None
+    try:
+        parts = urlsplit(target)
+        _ = parts.port  # which raises, too
+    except ValueError as error:
+        return f"it is no URL: {error}"
+    if parts.netloc and parts.scheme not in {"http", "https"}:
+        return "its scheme is neither http nor https"
+    return "it is neither a path, which begins with `/`, nor a whole http or https URL"
 
 
 def _blame(walk: Walk, request: Request, target: Target, denial: Denial) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.backends.jwks import KeyStatus
+from gateway.backends.keysources import Loaded
 from gateway.core.model import Issuer, Route
 from gateway.core.tokens import KeySet
 
@@ -37,8 +38,8 @@ class Keys(Protocol):
     def current(self, issuer_name: str) -> KeySet | None:
         """Return the keys to trust at this moment; None when there are none that may be trusted."""
 
-    async def refresh(self, issuer_name: str) -> None:
-        """Fetch the issuer's keys once more, if that is allowed again."""
+    async def look(self, issuer_name: str) -> Loaded:
+        """Fetch the issuer's keys without taking note of them. Raises `FetchError`."""
 
     def status(self) -> Mapping[str, KeyStatus]:
         """Tell how things stand, by issuer name."""

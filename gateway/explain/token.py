@@ -1,6 +1,7 @@
 """The steps from the raw token to its issuer's key: shape, header, issuer, key, signature."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -21,7 +22,7 @@ from gateway.core.reasons import (
 from gateway.core.tokens import HMAC_ALGORITHMS, KeySet, UnverifiedToken, VerificationKey
 from gateway.explain import issuers
 from gateway.explain.answer import Cause, Fix
-from gateway.explain.setup import Keys
+from gateway.explain.keys import ColdKeys
 from gateway.explain.walk import Walk
 from gateway.explain.wording import listed, shown, span, yaml_line
 
@@ -40,7 +41,7 @@ class Read:
     """With the token's own `iss`, also where the configuration has another spelling."""
 
 
-async def read(walk: Walk, keys: Keys, raw: bytes) -> Read | None:
+async def read(walk: Walk, keys: ColdKeys, raw: bytes) -> Read | None:
     """Take the steps; None when the token cannot be read or nobody answers for it."""
     token = _parse(walk, raw)
     if token is None:
@@ -59,6 +60,17 @@ async def read(walk: Walk, keys: Keys, raw: bytes) -> Read | None:
 def is_api_key(payload: Mapping[str, JSON]) -> bool:
     """Tell whether a token looks like the API key of a backend service, which stands for no user."""
     return payload.get("sub") is None and payload.get("role") in _API_KEY_ROLES
+
+
+def seconds(payload: Mapping[str, JSON], name: str) -> float | None:
+    """Return a date as it stands in a token, however far away it is; None for what is no number."""
+    value = payload.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 API_KEY_FIX: Final = Fix("Send the access token that the user got by signing in, not the project's API key.")
@@ -194,7 +206,7 @@ def _issuer(walk: Walk, token: UnverifiedToken) -> Issuer | None:
 # Key and signature ---------------------------------------------------------------------------------
 
 
-async def _key(walk: Walk, keys: Keys, token: UnverifiedToken, issuer: Issuer) -> VerificationKey | None:
+async def _key(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer) -> VerificationKey | None:
     """Choose the key as the pipeline does, which has just looked for it."""
     name = issuer.name
     if keys.current(name) is None:
@@ -207,6 +219,8 @@ async def _key(walk: Walk, keys: Keys, token: UnverifiedToken, issuer: Issuer) -
     facts.append("no error since" if status.last_error is None else f"last error: {status.last_error}")
     if status.skipped:
         facts.append("; ".join(status.skipped[:3]))
+    if keys.is_ahead(name):
+        facts.append("fetched for this explanation, as for a request: what was loaded before did not do")
     detail = ", ".join(facts)
     if keyset is None:
         walk.step("key", "fail", expected, "no keys", detail)
@@ -236,23 +250,24 @@ async def _key(walk: Walk, keys: Keys, token: UnverifiedToken, issuer: Issuer) -
     return key
 
 
-def _blame_key(walk: Walk, keys: Keys, token: UnverifiedToken, issuer: Issuer) -> None:
+def _blame_key(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer) -> None:
     summary = f"The key set of issuer {issuer.name} has no key {shown(token.kid)}"
     if token.kid is None:
         summary = f"The token names no key, and not exactly one of issuer {issuer.name} fits it"
-    issued_at = token.payload.get("iat")
-    age = walk.now - issued_at if isinstance(issued_at, int | float) else 0.0
     for other in walk.setup.issuers:
         held = keys.current(other.name)
         if other.name != issuer.name and held is not None and any(key.kid == token.kid for key in held.keys):
             summary += f"; issuer {other.name} has one of that name"
-    if token.kid is not None and age > _ROTATION:
+    rotation = _rotation(walk, keys, token, issuer)
+    if rotation is not None:
         walk.blame(
             Denial(KEY_UNKNOWN),
             Cause.KEY_ROTATED_OUT,
-            f"{summary}: the token is {span(age)} old, and its key has probably been rotated out since",
+            f"{summary}. {rotation}",
             Fix(
                 "Have the client get a new token; old keys must stay published as long as their tokens live."
+                " If a new one is refused as well, the key was never there: the token is another issuer's, or"
+                " the issuer does not publish what it signs with."
             ),
         )
         return
@@ -267,8 +282,24 @@ def _blame_key(walk: Walk, keys: Keys, token: UnverifiedToken, issuer: Issuer) -
     )
 
 
+def _rotation(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer) -> str | None:
+    """Tell what speaks for the key having been there once, and whether that is known; None: nothing does."""
+    if token.kid is None:
+        return None
+    left = keys.status()[issuer.name].withdrawn.get(token.kid)
+    if left is not None:
+        return f"It was rotated out: this process had it, and saw it leave {span(left)} ago"
+    issued_at = seconds(token.payload, "iat")
+    if issued_at is None or walk.now - issued_at <= _ROTATION:
+        return None
+    return (
+        "It was probably rotated out; that is inferred from the token's age alone: its `iat`, unproven, is"
+        f" {span(walk.now - issued_at)} old"
+    )
+
+
 def _signature(
-    walk: Walk, keys: Keys, token: UnverifiedToken, issuer: Issuer, key: VerificationKey | None
+    walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer, key: VerificationKey | None
 ) -> None:
     if key is None or token.algorithm not in key.algorithms:
         walk.step("signature", "skipped", detail="there is no key to verify it with; nothing below is proven")
@@ -290,7 +321,7 @@ def _signature(
     walk.blame(Denial(SIGNATURE_INVALID), Cause.SIGNATURE_INVALID, summary, Fix(advice))
 
 
-def _maker(walk: Walk, keys: Keys, token: UnverifiedToken) -> str | None:
+def _maker(walk: Walk, keys: ColdKeys, token: UnverifiedToken) -> str | None:
     """Look for the key that did make a signature, among all there are."""
     for issuer in walk.setup.issuers:
         held = keys.current(issuer.name)

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from gateway.backends.documents import CachedUser
@@ -17,13 +17,20 @@ from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.model import Claims, Lease, Request, Resolution, Route
 from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
-from gateway.explain.setup import Keys, Setup
+from gateway.explain.keys import ColdKeys
+from gateway.explain.setup import Setup
 from gateway.pipeline import Pipeline
 from gateway.verifier import TokenVerifier
 
 ANY_ROUTE: Final = Route(name="", path="/**", upstream="")
 """Asks for a user, and nothing of it: the route of a token without a request."""
 _NO_HOST: Final = "localhost"
+_SCHEMES: Final[dict[str, Literal["http", "https"]]] = {
+    "http": "http",
+    "https": "https",
+    "ws": "http",
+    "wss": "https",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,7 @@ class _Assumed:
 
 
 async def judge(
-    raw: bytes, request: Request | None, setup: Setup, keys: Keys, tiers: ColdTiers, now: float
+    raw: bytes, request: Request | None, setup: Setup, keys: ColdKeys, tiers: ColdTiers, now: float
 ) -> Verdict:
     """Run the pipeline, on a request with the token or, without one, on a route that asks for a user only."""
     routes = (ANY_ROUTE,) if request is None else setup.routes
@@ -135,22 +142,22 @@ async def judge(
 
 
 def request_for(method: str, url: str) -> Request:
-    """Compose the head of a request for a URL, or for a path on a host that no route names."""
-    try:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-    except ValueError:
-        parts, host = None, ""
-    if parts is None or not host:
-        target, host, scheme = url.partition("#")[0], _NO_HOST, "http"
-    else:
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        scheme = parts.scheme
+    """Compose the head of a request for a URL, or for a path on a host that no route names.
+
+    What is neither becomes a request-target that none can be.
+    """
+    target, host, scheme = url.partition("#")[0], _NO_HOST, _SCHEMES["http"]
+    if not url.startswith("/"):
+        with suppress(ValueError):
+            parts = urlsplit(url)
+            if parts.scheme in _SCHEMES and parts.hostname and parts.port != 0:
+                target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+                host, scheme = parts.netloc.rpartition("@")[2], _SCHEMES[parts.scheme]
     return Request(
         method=method.upper(),
         target=target,
         headers=((b"Host", host.encode("utf-8", "replace")),),
         peer="127.0.0.1",
-        scheme="https" if scheme == "https" else "http",
+        scheme=scheme,
         id="explain",
     )

@@ -201,7 +201,7 @@ class Link:
         await self._ask("refresh", issuer)
 
     def _start_refresh(self, keys: KeyRing, issuer: str) -> None:
-        task = asyncio.create_task(keys.refresh(issuer))
+        task = asyncio.create_task(keys.reload(issuer))
         self._refreshes.add(task)
         task.add_done_callback(self._refreshes.discard)
 

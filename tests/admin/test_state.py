@@ -63,8 +63,26 @@ async def test_keys_are_loaded_anew(tmp_path: Path, dsn: str, redis_url: str) ->
         answer = await api.call("POST", "/issuers/main/refresh")
         assert answer.status == 200
         assert [key["kid"] for key in answer.json["keys"]] == ["main", "new"]
+        # However often an operator asks.
+        write_jwks(tmp_path / "main.json", tokens.rsa_key("newer"))
+        answer = await api.call("POST", "/issuers/main/refresh")
+        assert [key["kid"] for key in answer.json["keys"]] == ["newer"]
+        assert answer.json["age_seconds"] < 5
         refused = await api.call("POST", "/issuers/nobody/refresh")
         assert (refused.status, refused.code) == (404, "not_found")
+
+
+async def test_keys_that_could_not_be_loaded_are_no_success(tmp_path: Path, dsn: str, redis_url: str) -> None:
+    admin = {"listen": "127.0.0.1:0", "token": TOKEN}
+    async with open_house(tmp_path, dsn, redis_url, admin=admin) as house, Api.of(house) as api:
+        (tmp_path / "main.json").write_text("not JSON")
+        refused = await api.call("POST", "/issuers/main/refresh")
+        assert (refused.status, refused.code) == (503, "keys_not_loaded")
+        assert "not JSON" in refused.problem["detail"]
+        assert "stay in use" in refused.problem["detail"]
+        assert (await api.get("/issuers")).json[0]["ready"] is True
+        refused = await api.call("POST", "/issuers/keyless/refresh")
+        assert "there are none to go on with" in refused.problem["detail"]
 
 
 @session

@@ -53,7 +53,7 @@ async def test_what_fails_is_not_in_the_audit_and_what_cannot_be_audited_fails(
 async def test_without_an_author_nothing_is_recorded(postgres: Postgres) -> None:
     directory = UserDirectory(postgres)
     user = await directory.add(ANN)
-    await directory.set_status(uuid.UUID(user.user.id), UserStatus.LOCKED)
+    await directory.change(uuid.UUID(user.user.id), {"status": UserStatus.LOCKED})
     assert await audited(postgres) == []
 
 

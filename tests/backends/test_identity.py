@@ -201,7 +201,7 @@ class TestTiers:
         ann = await world.add()
         tiers = world.tiers()
         await tiers.resolve(claims())
-        await world.directory.set_status(UUID(ann.id), UserStatus.SUSPENDED)
+        await world.directory.change(UUID(ann.id), {"status": UserStatus.SUSPENDED})
         world.now += 299
         resolution = await tiers.resolve(claims())
         assert (resolution.user, resolution.tier) == (ann, Tier.REDIS)
@@ -214,7 +214,7 @@ class TestTiers:
         ann = await world.add()
         tiers = world.tiers()
         await tiers.resolve(claims())
-        await world.directory.set_status(UUID(ann.id), UserStatus.LOCKED)
+        await world.directory.change(UUID(ann.id), {"status": UserStatus.LOCKED})
         await world.client.delete("gateway:user:main:ann")
         resolution = await tiers.resolve(claims())
         assert resolution.user is not None
@@ -416,7 +416,7 @@ class TestStoresDown:
         ann = await world.add()
         tiers = world.tiers()
         await world.store(ann, world.now - 310, ttl=600)
-        await world.directory.set_status(UUID(ann.id), UserStatus.SUSPENDED)
+        await world.directory.change(UUID(ann.id), {"status": UserStatus.SUSPENDED})
         await world.redis_cable.pull()
         await tiers.resolve(claims())
         await world.redis_cable.plug()

@@ -8,7 +8,7 @@ from time import monotonic
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.backends.fetch import Fetcher
+from gateway.backends.fetch import Fetcher, FetchError
 from gateway.backends.jwks import KeyRing, retry_delay
 from gateway.backends.keysources import Discovery, JwksUri, KeySource, Loaded, Secret, SecretFile
 from gateway.core.tokens import KeySet
@@ -274,6 +274,75 @@ async def test_a_failing_fetch_counts_too(rig: Rig, issuer: IssuerServer) -> Non
     for _ in range(3):
         await rig.ring.refresh("main")
     assert issuer.requests["/jwks"] == 2
+
+
+async def test_an_operator_gets_a_fetch_however_recent_the_last_one_is(
+    rig: Rig, issuer: IssuerServer
+) -> None:
+    await rig.ring.start()
+    for number, kid in enumerate(("b", "c"), start=2):
+        issuer.publish(public_jwk(kid))
+        await rig.ring.reload("main")
+        assert rig.kids() == [kid]
+        assert issuer.requests["/jwks"] == number
+    # It takes nothing from the requests that name a key nobody knows.
+    await rig.ring.refresh("main")
+    assert issuer.requests["/jwks"] == 4
+
+
+async def test_operators_who_ask_at_once_share_one_fetch(rig: Rig, issuer: IssuerServer) -> None:
+    await rig.ring.start()
+    await asyncio.gather(*(rig.ring.reload("main") for _ in range(100)))
+    assert issuer.requests["/jwks"] == 2
+
+
+async def test_an_operators_fetch_that_fails_is_told_and_costs_no_key(rig: Rig, issuer: IssuerServer) -> None:
+    await rig.ring.start()
+    issuer.answers["/jwks"] = Answer(b"", 503)
+    await rig.ring.reload("main")
+    assert rig.kids() == ["a"]
+    assert "503" in str(rig.ring.status()["main"].last_error)
+
+
+async def test_it_is_known_which_keys_left_and_when(rig: Rig, issuer: IssuerServer) -> None:
+    await rig.ring.start()
+    assert rig.ring.status()["main"].withdrawn == {}
+    issuer.publish(public_jwk("b"), public_jwk())
+    await rig.ring.reload("main")
+    rig.clock.now += 90
+    assert rig.ring.status()["main"].withdrawn == {"a": 90}
+    for number in range(100):
+        issuer.publish(public_jwk(f"{number}"))
+        await rig.ring.reload("main")
+    withdrawn = rig.ring.status()["main"].withdrawn
+    assert len(withdrawn) == 32
+    assert "98" in withdrawn
+
+
+async def test_a_key_that_came_back_has_not_left(rig: Rig, issuer: IssuerServer) -> None:
+    await rig.ring.start()
+    published = issuer.answers["/jwks"]
+    issuer.publish()
+    await rig.ring.reload("main")
+    assert list(rig.ring.status()["main"].withdrawn) == ["a"]
+    issuer.answers["/jwks"] = published
+    await rig.ring.reload("main")
+    assert rig.ring.status()["main"].withdrawn == {}
+
+
+async def test_a_look_leaves_no_trace(rig: Rig, issuer: IssuerServer) -> None:
+    await rig.ring.start()
+    before = (rig.ring.status(), rig.kids(), list(rig.observer.refreshes), list(rig.changes))
+    issuer.publish(public_jwk("b"))
+    assert kids((await rig.ring.look("main")).keys) == ["b"]
+    issuer.answers["/jwks"] = Answer(b"", 503)
+    with pytest.raises(FetchError, match="503"):
+        await rig.ring.look("main")
+    assert (rig.ring.status(), rig.kids(), rig.observer.refreshes, rig.changes) == before
+    # The next request that names a key nobody knows gets its fetch.
+    issuer.publish(public_jwk("b"))
+    await rig.ring.refresh("main")
+    assert rig.kids() == ["b"]
 
 
 class GatedSource:

@@ -9,7 +9,13 @@ import pytest
 from gateway.backends.migrate import Migration, MigrationError, migrate, migrations
 from gateway.core.model import StoreUnavailable
 
-ALL = ["0001_users_identities_revocations", "0002_changes", "0003_audit", "0004_identity_spellings"]
+ALL = [
+    "0001_users_identities_revocations",
+    "0002_changes",
+    "0003_audit",
+    "0004_identity_spellings",
+    "0005_audit_of_commands",
+]
 NEXT = len(ALL) + 1
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 

@@ -254,14 +254,14 @@ class TestDirectory:
 
     async def test_a_deleted_user_is_only_restored(self, directory: UserDirectory) -> None:
         user_id = UUID((await directory.add(ANN)).user.id)
-        assert (await directory.set_status(user_id, UserStatus.SUSPENDED)).user.status == "suspended"
+        assert (await directory.change(user_id, {"status": UserStatus.SUSPENDED})).user.status == "suspended"
         with pytest.raises(StatusRefused):
             await directory.restore(user_id)
-        deleted = await directory.set_status(user_id, UserStatus.DELETED)
+        deleted = await directory.delete(user_id)
         assert deleted.deleted_at is not None
         assert deleted.identities == (ANN,)
         with pytest.raises(StatusRefused):
-            await directory.set_status(user_id, UserStatus.SUSPENDED)
+            await directory.change(user_id, {"status": UserStatus.SUSPENDED})
         restored = await directory.restore(user_id)
         assert (restored.user.status, restored.deleted_at) == (UserStatus.ACTIVE, None)
         with pytest.raises(UserNotFound):

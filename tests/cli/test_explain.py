@@ -18,8 +18,10 @@ import pytest
 import structlog
 from typer.testing import CliRunner, Result
 
+from gateway.__main__ import main
 from gateway.cli.main import app
 from tests import harness, tokens
+from tests.explain.secret import FAILING, assert_absent
 from tests.harness import token, unused_port
 
 
@@ -64,8 +66,14 @@ def text(output: str) -> str:
 def test_who_may_pass(gateway: Gateway) -> None:
     result = gateway("-", stdin=token().decode())
     assert result.exit_code == 0
-    assert result.stdout.startswith("ALLOW\n")
-    assert "skipped" in result.stdout
+    *steps, _, decision, summary = result.stdout.splitlines()
+    assert (decision, summary) == ("ALLOW", "The token is good, and its user may pass.")
+    assert len(steps) == 16  # one line each
+    assert re.fullmatch(r"pass     shape              3 segments, \d+ bytes", steps[0])
+    assert any(
+        re.match(r"pass     key +key .*; 3 keys, loaded 0 s ago, no error since$", step) for step in steps
+    )
+    assert "skipped  policy             give a method and URL to have scopes and roles checked" in steps
     assert result.stderr == ""
 
 
@@ -73,7 +81,11 @@ def test_from_a_401_to_its_cause_and_back(gateway: Gateway) -> None:
     bad = token("suspended").decode()
     result = gateway("-", stdin=f"Authorization: Bearer {bad}\n")
     assert result.exit_code == 1
-    decision, summary, _, advice, line, *_ = result.stdout.splitlines()
+    # What is read last is what to do.
+    *steps, _, decision, summary, _, advice, line = result.stdout.splitlines()
+    failed = steps.index(next(step for step in steps if step.startswith("fail     user")))
+    assert "suspended, last changed" in steps[failed]
+    assert steps[failed + 1].strip().startswith("expected: active, and the token issued after")
     assert decision == "DENY  user_suspended  cause: user_suspended"
     assert "is suspended, since" in summary
     assert advice.startswith("Fix: Activate the user")
@@ -130,6 +142,51 @@ def test_a_method_alone_asks_for_nothing(gateway: Gateway) -> None:
     assert "--method needs --url" in text(result.stderr)
 
 
+@pytest.mark.parametrize("method", ["", "G T", "GÄT", "GET\n"])
+def test_a_method_that_no_request_has(gateway: Gateway, method: str) -> None:
+    result = gateway("-", "--url", "/x", "--method", method, stdin="x")
+    assert result.exit_code == 2
+    assert "--method" in text(result.stderr)
+
+
+def test_a_url_that_no_request_has(gateway: Gateway) -> None:
+    result = gateway("-", "--url", "orders/1", stdin=token().decode())
+    assert result.exit_code == 1
+    *_, decision, summary, _, advice = result.stdout.splitlines()
+    assert decision == "DENY  request_malformed  cause: request_malformed"
+    assert summary == (
+        'The `url` "orders/1" cannot be a request\'s: it is neither a path, which begins with `/`,'
+        " nor a whole http or https URL."
+    )
+    assert advice.startswith("Fix: Give `url` as")
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_a_token_is_nowhere_in_what_is_written(gateway: Gateway, name: str) -> None:
+    raw = FAILING[name]
+    for words in (("-",), ("-", "--json"), ("-", "--url", f"/orders/1?t={raw.decode('latin-1')}")):
+        result = gateway(*words, stdin=raw)
+        assert result.exit_code in {0, 1}
+        assert_absent(raw, result.output)
+
+
+def test_a_defect_does_not_tell_the_token_either(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("odd")
+
+    raw = token()
+    monkeypatch.setattr("gateway.explain.engine.judge", broken)
+    monkeypatch.setattr("sys.argv", ["gateway", "explain", raw.decode(), "--config", str(gateway.config)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 70
+    shown = capsys.readouterr()
+    assert "ZeroDivisionError" in shown.err
+    assert_absent(raw, shown.out + shown.err)
+
+
 def test_a_store_that_is_down(tmp_path: Path) -> None:
     dsn = f"postgresql://gateway:hunter2@127.0.0.1:{unused_port()}/gateway"
     began = time.monotonic()
@@ -167,6 +224,16 @@ def test_a_configuration_with_mistakes(tmp_path: Path) -> None:
     config.write_text("issuers: []")
     result = CliRunner().invoke(app, ["explain", "-", "--config", str(config)], input="x")
     assert result.exit_code == 2
+
+
+def test_lines_that_are_too_long_for_a_terminal_go_on_beneath(gateway: Gateway) -> None:
+    _, shown = at_a_terminal(gateway, token("ghost").decode())
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in shown.splitlines()]
+    place = next(place for place, line in enumerate(lines) if line.startswith("pass     revocation"))
+    assert "skipped  identity.local" in lines[place + 1]
+    assert lines[place + 2].startswith(" " * 28)
+    assert lines[-1].startswith("    gateway users add ")  # to be pasted, as long as it is
+    assert max(map(len, lines[place:-1])) <= 80
 
 
 def at_a_terminal(gateway: Gateway, typed: str) -> tuple[int, str]:

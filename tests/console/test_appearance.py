@@ -48,6 +48,23 @@ UNREADABLE: Final = """() => {
   return found;
 }"""
 
+BROKEN: Final = """() => {
+  // Words of up to 20 letters and digits that do not stand in one line.
+  const found = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+    if (!text.parentElement.checkVisibility()) continue;
+    for (const { 0: word, index } of text.data.matchAll(/[\\p{L}\\p{N}_]{1,}/gu)) {
+      const range = document.createRange();
+      range.setStart(text, index);
+      range.setEnd(text, index + word.length);
+      const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+      if (word.length <= 20 && lines.size > 1) found.push(word);
+    }
+  }
+  return found;
+}"""
+
 UNNAMED: Final = """() => [...document.querySelectorAll("input, select, textarea, button, a")]
   .filter((element) => element.checkVisibility() && !element.closest("[hidden]"))
   .filter((element) => !element.labels?.length && !element.getAttribute("aria-label"))
@@ -106,6 +123,7 @@ async def looked_at(operator: Operator, name: str, width: int) -> None:
     # The denials of all tests before make a long page.
     await operator.screenshot(name, whole=not name.startswith("denials"))
     assert await operator.page.evaluate("() => document.documentElement.scrollWidth") <= width
+    assert await operator.page.evaluate(BROKEN) == []
     assert await operator.page.evaluate(UNREADABLE) == []
     assert await operator.page.evaluate(UNNAMED) == []
     assert await operator.page.locator("h1").count() == 1

@@ -87,6 +87,31 @@ def test_every_guessed_spelling_is_one_of_the_subject(subject: str) -> None:
         assert difference(subject, spelling) == differs
 
 
+@pytest.mark.parametrize(
+    ("subject", "guesses"),
+    [
+        ("ann", {"Ann", "ANN", " ann", "ann ", "auth0|ann"}),
+        ("ANN", {"ann", "Ann"}),
+        (
+            "ann.smith@example.com",
+            {"Ann.Smith@example.com", "Ann.smith@example.com", "ann.smith%40example.com"},
+        ),
+        ("Ann Smith", {"ann smith", "Ann%20Smith"}),
+        ("auth0|ann", {"auth0|Ann", "Ann", "ann", "ANN", "auth0%7Cann", "auth0%7cann"}),
+        ("émile", {"Émile", "ÉMILE"}),
+        (UUID, {f"urn:uuid:{UUID}", "{" + UUID + "}", UUID.upper()}),
+    ],
+)
+def test_guesses_what_people_and_programs_make_of_a_subject(subject: str, guesses: set[str]) -> None:
+    assert guesses - {spelling for spelling, _ in spellings(subject)} == set()
+
+
+@given(subjects)
+def test_guesses_are_few(subject: str) -> None:
+    """A million identities are each hashed in all of them."""
+    assert len(list(spellings(subject))) <= 32
+
+
 def test_guesses_what_providers_and_programs_write() -> None:
     assert {spelling for spelling, _ in spellings("Auth0|7")} >= {"auth0|7", "7", "Auth0%7C7"}
     assert {spelling for spelling, _ in spellings(UUID)} >= {

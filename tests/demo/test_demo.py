@@ -291,6 +291,7 @@ def test_banner_has_commands_that_name_the_places(open_folder: Path) -> None:
         assert process.wait(20) == 0
     assert re.search(r"curl -si .*/token/suspended\)\" http://127\.0\.0\.1:\d+/echo/", banner)
     assert re.search(r"revoke token - --config \S+/gateway\.yaml", banner)
+    assert re.search(r"/token/Member \| .* explain - --config \S+/gateway\.yaml", banner)
     assert list(open_folder.iterdir()) == []
 
 

@@ -1,7 +1,9 @@
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import _Databases
 from tests.explain.world import World
 from tests.harness import house, standing_house
 
@@ -11,3 +13,11 @@ __all__ = ["house", "standing_house"]
 @pytest.fixture
 def world(tmp_path: Path, dsn: str, redis_url: str) -> World:
     return World(tmp_path, dsn, redis_url)
+
+
+@pytest.fixture
+async def replica(_databases: _Databases, _template: str) -> AsyncIterator[str]:
+    """Another database, which lags behind for ever."""
+    name = await _databases.create("gateway_replica", template=_template)
+    yield _databases.dsn(name)
+    await _databases.drop(name)

@@ -43,10 +43,42 @@ class TestRoutes:
             world, token("ann"), "method_not_allowed", "method_not_allowed", method="DELETE", url="/read/x"
         )
 
-    @pytest.mark.parametrize("url", ["/a/../b", "/%2e%2e/x", "http://[::1/x", "no path", "/ä"])
-    async def test_a_path_that_can_be_read_in_two_ways(self, world: World, url: str) -> None:
-        explanation = await denied(world, token("ann"), "request_malformed", None, url=url, fixed=False)
-        assert failed(explanation) == ["route"]
+    @pytest.mark.parametrize(
+        ("url", "why"),
+        [
+            ("/a/../b", "the path holds a dot segment"),
+            ("/%2e%2e/x", "the path holds a dot segment"),
+            ("//host/x", "the path holds an empty segment"),
+            ("/ä", "outside ASCII"),
+            ("/a?b=ä", "the query holds"),
+            ("no path", "neither a path, which begins with `/`, nor a whole http or https URL"),
+            ("orders/1", "neither a path"),
+            ("", "neither a path"),
+            ("localhost:8080/x", "neither a path"),
+            ("http://", "neither a path"),
+            ("ftp://gw.example.com/x", "its scheme is neither http nor https"),
+            ("http://[::1/x", "it is no URL: Invalid IPv6 URL"),
+            ("http://gw.example.com:99999/x", "it is no URL: Port out of range"),
+            ("http://exa mple/x", "Host is not a host name"),
+        ],
+    )
+    async def test_a_url_that_cannot_be_a_requests(self, world: World, url: str, why: str) -> None:
+        bad = token("ann", aud="other")
+        explanation = await denied(world, bad, "request_malformed", "request_malformed", url=url, fixed=False)
+        assert explanation.summary.startswith("The `url` ")
+        assert why in explanation.summary
+        assert "`url`" in str(explanation.fix)
+        # What is wrong with the token is found all the same.
+        assert failed(explanation) == ["route", "audience"]
+
+    @pytest.mark.parametrize("url", ["ws://gw.example.com/orders/1", "WSS://gw.example.com/orders/1"])
+    async def test_the_url_of_a_websocket(self, world: World, url: str) -> None:
+        assert (await world.explain(token("ann", scope="orders:read"), url=url)).decision == "allow"
+
+    async def test_a_query_is_not_shown(self, world: World) -> None:
+        """Tokens travel in it, where a route says so."""
+        for url in ("/orders/1?access_token=hidden", "http://[::1/x?access_token=hidden", "x?hidden"):
+            assert "hidden" not in str(await world.explain(token("ann"), url=url))
 
     async def test_a_route_that_asks_for_no_token(self, world: World) -> None:
         explanation = await world.explain(token("nobody"), url="/public/x")

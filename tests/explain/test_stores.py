@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,7 +12,6 @@ from gateway.core.model import User, UserStatus
 from tests import tokens
 from tests.backends.cable import Cable
 from tests.backends.examples import claims
-from tests.conftest import _Databases
 from tests.explain.scene import denied, failed, outcomes
 from tests.explain.world import World
 from tests.harness import token, unused_port
@@ -102,13 +100,6 @@ class TestMemoryOfAWorker:
 
 
 class TestReplica:
-    @pytest.fixture
-    async def replica(self, _databases: _Databases, _template: str) -> AsyncIterator[str]:
-        """Another database, which lags behind for ever."""
-        name = await _databases.create("gateway_replica", template=_template)
-        yield _databases.dsn(name)
-        await _databases.drop(name)
-
     async def test_one_that_lags(self, world: World, replica: str) -> None:
         await world.add()
         world.config["postgres"]["replica_dsn"] = replica

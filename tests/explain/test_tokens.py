@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway import translation
 from gateway.core.model import JSON
+from gateway.explain import Explainer
 from gateway.explain.engine import presented
 from tests import tokens
 from tests.explain.scene import denied, failed, outcomes
@@ -144,9 +146,42 @@ class TestKeys:
         )
         assert explanation.fix is not None
 
-    async def test_a_key_that_was_rotated_out(self, world: World) -> None:
+    async def test_a_key_that_was_probably_rotated_out(self, world: World) -> None:
         bad = signed(tokens.rsa_key("old"), iat=int(time.time()) - 7200)
-        await denied(world, bad, "key_unknown", "key_rotated_out", fixed=False)
+        explanation = await denied(world, bad, "key_unknown", "key_rotated_out", fixed=False)
+        # What is known and what is inferred are told apart.
+        assert 'The key set of issuer main has no key "old".' in explanation.summary
+        assert "probably" in explanation.summary
+        assert (
+            "is inferred from the token's age alone: its `iat`, unproven, is 2 h old" in explanation.summary
+        )
+        assert "If a new one is refused as well, the key was never there" in str(explanation.fix)
+
+    async def test_a_key_that_was_seen_to_leave(self, world: World, tmp_path: Path) -> None:
+        write_jwks(tmp_path / "main.json", tokens.rsa_key("old"))
+        bad = signed(tokens.rsa_key("old"))
+        async with world.parts() as parts:
+            await parts.keys.start()
+            write_jwks(tmp_path / "main.json", tokens.rsa_key("main"))
+            await parts.keys.reload("main")
+            setup = translation.setup(parts.settings)
+            explanation = await Explainer(setup, parts.keys, parts.postgres, parts.redis).explain(bad)
+        assert (explanation.reason, explanation.cause) == ("key_unknown", "key_rotated_out")
+        assert "this process had it, and saw it leave 0 s ago" in explanation.summary
+        assert "probably" not in explanation.summary
+
+    async def test_a_key_that_this_process_has_yet_to_fetch(self, world: World, tmp_path: Path) -> None:
+        new = signed(tokens.rsa_key("new"))
+        async with world.parts() as parts:
+            await parts.keys.start()
+            write_jwks(tmp_path / "main.json", tokens.rsa_key("new"))
+            before = parts.keys.status()["main"].keys, parts.keys.current("main")
+            setup = translation.setup(parts.settings)
+            explanation = await Explainer(setup, parts.keys, parts.postgres, parts.redis).explain(new)
+            assert (parts.keys.status()["main"].keys, parts.keys.current("main")) == before
+        assert (explanation.decision, explanation.cause) == ("allow", None)
+        key = next(step for step in explanation.steps if step.name == "key")
+        assert "fetched for this explanation" in str(key.detail)
 
     async def test_keys_that_cannot_be_had(self, world: World, tmp_path: Path) -> None:
         await world.add(iss="https://keyless.example.com")
@@ -242,6 +277,40 @@ class TestAudienceAndClaims:
         bad = token("ann", exp="tomorrow")
         explanation = await denied(world, bad, "claim_malformed", "token_malformed", fixed=False)
         assert failed(explanation) == ["claims"]
+
+
+ODD: tuple[JSON, ...] = (
+    None, True, 0, -1, 1.5, 10**400, -(10**400), 1e308, "", " ", "x" * 300, "a\x00b", "\ud800", "7", [],
+    [None], [[[]]], {}, {"a": {"a": 1}}, ["x" * 300] * 50,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "iss",
+        "sub",
+        "aud",
+        "exp",
+        "nbf",
+        "iat",
+        "jti",
+        "scope",
+        "roles",
+        "tenant_id",
+        "email",
+        "role",
+        "nonce",
+    ],
+)
+async def test_no_claim_is_too_odd_to_be_explained(world: World, name: str) -> None:
+    world.watched = False  # it has been seen, and takes its time
+    for value in ODD:
+        for key in (tokens.rsa_key("main"), tokens.rsa_key("other")):
+            odd = tokens.sign({**tokens.claims("ann"), name: value}, key)
+            explanation = await world.explain(odd, url="/orders/1")
+            assert explanation.decision == ("allow" if explanation.reason is None else "deny")
+            json.dumps(explanation.to_json())
 
 
 async def test_a_document_is_what_programs_are_promised(world: World) -> None:

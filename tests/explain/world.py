@@ -107,7 +107,7 @@ class World:
                 tiers,
                 translation.headers(parts.settings),
             )
-            request = request_for(method, url or "/")
+            request = request_for(method, "/" if url is None else url)
             authorization = (b"Authorization", b"Bearer " + token)
             try:
                 await pipeline.admit(request._replace(headers=(*request.headers, authorization)))

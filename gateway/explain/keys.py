@@ -1,0 +1,59 @@
+"""The issuers' keys as one explanation sees them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from gateway.backends.fetch import FetchError
+from gateway.backends.jwks import KeyStatus
+from gateway.backends.keysources import Loaded
+from gateway.core.tokens import KeySet
+from gateway.explain.setup import Keys
+
+
+class ColdKeys:
+    """What a process has, and what a request would have it fetch; that is kept here alone.
+
+    Implements the pipeline's `Keys`. The cool-down of a worker is neither used up nor respected.
+    """
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._fetched: dict[str, Loaded | FetchError] = {}
+
+    def current(self, issuer_name: str) -> KeySet | None:
+        """Return the keys to trust at this moment; None when there are none that may be trusted."""
+        fetched = self._fetched.get(issuer_name)
+        return fetched.keys if isinstance(fetched, Loaded) else self._keys.current(issuer_name)
+
+    async def refresh(self, issuer_name: str) -> None:
+        """Look for keys that are not in the set, once."""
+        if issuer_name in self._fetched:
+            return
+        try:
+            self._fetched[issuer_name] = await self._keys.look(issuer_name)
+        except FetchError as error:
+            self._fetched[issuer_name] = error
+
+    def is_ahead(self, issuer_name: str) -> bool:
+        """Tell whether keys were fetched in place of others that the process has."""
+        return (
+            isinstance(self._fetched.get(issuer_name), Loaded) and self._keys.current(issuer_name) is not None
+        )
+
+    def status(self) -> Mapping[str, KeyStatus]:
+        """Tell how things stand, by issuer name."""
+        return {
+            name: self._told(status, self._fetched.get(name)) for name, status in self._keys.status().items()
+        }
+
+    def _told(self, status: KeyStatus, fetched: Loaded | FetchError | None) -> KeyStatus:
+        match fetched:
+            case None:
+                return status
+            case FetchError():
+                return replace(status, last_error=str(fetched))
+            case Loaded():
+                keys = len(fetched.keys.keys)
+                return replace(
+                    status, ready=True, keys=keys, age=0.0, last_error=None, skipped=fetched.skipped
+                )

@@ -1,0 +1,90 @@
+"""`POST /v1/explain`: what it leaves behind, which is nothing."""
+
+import uuid
+
+import pytest
+from redis.asyncio import Redis
+
+from tests import tokens
+from tests.admin.client import Api
+from tests.explain.secret import FAILING, assert_absent
+from tests.harness import token
+
+session = pytest.mark.asyncio(loop_scope="session")
+
+_BY_ITSELF = ("jwks_", "process_", "python_", "age_seconds", "up_seconds")
+"""In names of metrics that change with nobody asking."""
+
+
+@session
+@pytest.mark.parametrize("name", FAILING)
+async def test_a_token_is_in_no_answer_and_no_log(api: Api, name: str) -> None:
+    raw = FAILING[name]
+    body = {"token": raw.decode("latin-1"), "url": f"/orders/1?access_token={raw.decode('latin-1')}"[:8000]}
+    answer = await api.call("POST", "/explain", body)
+    # A URL with control characters is none, and that is said without quoting it.
+    assert answer.status == (422 if name == "control-characters" else 200), answer.content
+    for text in (answer.content, str(answer.headers), api.house.log.getvalue()):
+        assert_absent(raw, text)
+    for told in (await api.get("/denials", limit=1000), await api.get("/audit", limit=500)):
+        assert_absent(raw, told.content)
+
+
+@session
+async def test_a_defect_does_not_tell_the_token_either(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr("gateway.explain.engine.judge", broken)
+    raw = token("ann")
+    answer = await api.call("POST", "/explain", {"token": raw.decode()})
+    assert (answer.status, answer.code) == (503, "internal_error")
+    assert api.house.events("internal_error")
+    assert_absent(raw, answer.content)
+    assert_absent(raw, api.house.log.getvalue())
+
+
+@session
+async def test_nothing_is_changed(api: Api) -> None:
+    house, subject = api.house, f"explained-{uuid.uuid4().hex}"
+    await api.new_user(subject)
+    known, ghost = token(subject), token(f"ghost-{uuid.uuid4().hex}")
+    for each in (known, ghost):
+        await house.request("/private/x", token=each)
+    before = await state(api)
+    for raw in (
+        *FAILING.values(),
+        known,
+        ghost,
+        tokens.sign(tokens.claims(subject), tokens.rsa_key("other")),
+    ):
+        for url in (None, "/orders/1", "/nowhere"):
+            question = {"token": raw.decode("latin-1")} | ({"url": url} if url else {})
+            assert (await api.call("POST", "/explain", question)).status == 200
+    after = await state(api)
+    # Misses lapse meanwhile; nothing is new and nothing is different.
+    assert [
+        (name, before.get(name), value) for name, value in after.items() if before.get(name) != value
+    ] == []
+
+
+async def state(api: Api) -> dict[str, object]:
+    """Return what there is in the stores, in memory and in the counters."""
+    house = api.house
+    found: dict[str, object] = {
+        f"{name} {sorted(labels)}": value
+        for (name, labels), value in (await house.metrics()).items()
+        if not any(part in name for part in _BY_ITSELF)
+    }
+    for path in ("caches", "denials", "audit", "revocations"):
+        found[path] = (await api.get(f"/{path}")).json
+    found["issuers"] = [
+        (issuer["name"], issuer["ready"], issuer["keys"]) for issuer in (await api.get("/issuers")).json
+    ]
+    for table in ("users", "identities", "revocations", "audit"):
+        rows = await house.sql(f"SELECT t::text AS row FROM {table} t ORDER BY 1")  # noqa: S608 -- constant names
+        found[table] = [row["row"] for row in rows]
+    async with Redis.from_url(house.redis_url) as client:
+        keys = [key async for key in client.scan_iter(f"{house.prefix}*")]
+        found.update({str(key): await client.get(key) for key in keys if not key.endswith(b":epoch")})
+    return found

@@ -1,0 +1,118 @@
+"""What a command changes stands in the audit, as what the admin API changes does."""
+
+import asyncio
+import json
+import os
+import pwd
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from gateway.cli.main import app
+from tests.cli.gateway_command import ISS, GatewayCommand, gateway_command
+
+READS: Final = {"users show", "users list", "revocations list"}
+WRITES: Final = {
+    "users add", "users link", "users suspend", "users activate", "users lock", "users delete",
+    "users restore", "revoke token", "revoke jti", "revoke user", "revoke issuer",
+    "revocations lift jti", "revocations lift user", "revocations lift issuer", "revocations prune",
+}  # fmt: skip
+"""What the tests below are about."""
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, dsn: str, redis_url: str) -> GatewayCommand:
+    return gateway_command(tmp_path, dsn, redis_url)
+
+
+def audited(dsn: str) -> list[asyncpg.Record]:
+    return asyncio.run(sql(dsn, "SELECT actor, action, target, request_id, detail FROM audit ORDER BY id"))
+
+
+async def sql(dsn: str, statement: str) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetch(statement)
+    finally:
+        await connection.close()
+
+
+def test_no_command_that_writes_is_forgotten() -> None:
+    def names(command: object, *path: str) -> set[str]:
+        if not isinstance(command, TyperGroup):
+            return {" ".join(path)}
+        return set().union(*(names(each, *path, name) for name, each in command.commands.items()))
+
+    found = {
+        name for name in names(get_command(app)) if name.startswith(("users ", "revoke ", "revocations "))
+    }
+    assert found == WRITES | READS
+
+
+def test_who_changed_a_user(gateway: GatewayCommand, dsn: str) -> None:
+    user = gateway.json("users", "add", "--issuer", "main", "--subject", "ann", "--email", "ann@example.com")
+    gateway.json("users", "link", "main:ann", "--issuer", "main", "--subject", "auth0|ann")
+    for name in ("suspend", "activate", "lock", "delete", "restore", "show"):
+        gateway.json("users", name, "main:ann")
+    assert gateway("users", "restore", "main:ann").exit_code == 1  # refused, so not done
+
+    rows = audited(dsn)
+    assert [row["action"] for row in rows] == [
+        "user.create", "identity.link", "user.change", "user.change", "user.change", "user.delete",
+        "user.restore",
+    ]  # fmt: skip
+    assert {row["actor"] for row in rows} == {f"cli:{pwd.getpwuid(os.geteuid()).pw_name}"}
+    assert {row["target"] for row in rows} == {f"user:{user['id']}"}
+    assert len({row["request_id"] for row in rows}) == len(rows)
+    assert json.loads(rows[1]["detail"]) == {"issuer": ISS, "subject": "auth0|ann"}
+    assert json.loads(rows[2]["detail"]) == {"changed": {"status": ["active", "suspended"]}}
+    assert "ann@example.com" not in str([row["detail"] for row in rows])
+
+
+def test_who_revoked_and_who_lifted(gateway: GatewayCommand, dsn: str) -> None:
+    user = gateway.json("users", "add", "--issuer", "main", "--subject", "ann")
+    gateway.json("revoke", "jti", "main", "t-1", "--reason", "left on a train")
+    gateway.json("revoke", "user", "main:ann")
+    gateway.json("revoke", "issuer", "main")
+    gateway.json("revocations", "list")
+    gateway.json("revocations", "lift", "jti", "main", "t-1")
+    gateway.json("revocations", "lift", "user", "main:ann")
+    gateway.json("revocations", "lift", "issuer", "main")
+    gateway.json("revocations", "prune")
+
+    rows = (audited(dsn))[1:]
+    assert [(row["action"], row["target"]) for row in rows] == [
+        ("revocation.set", "revocation:jti"),
+        ("revocation.set", "revocation:user"),
+        ("revocation.set", "revocation:issuer"),
+        ("revocation.lift", "revocation:jti"),
+        ("revocation.lift", "revocation:user"),
+        ("revocation.lift", "revocation:issuer"),
+        ("revocation.prune", "revocations"),
+    ]
+    details = [json.loads(row["detail"]) for row in rows]
+    assert details[0] == {"issuer": "main", "value": "t-1", "until": None, "reason": "left on a train"}
+    assert details[4] == {"issuer": "", "value": user["id"], "rows": 1}
+    assert details[6] == {"rows": 0}
+
+
+def test_the_environment_does_not_say_who_it_was(
+    gateway: GatewayCommand, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "somebody-else")
+    row = gateway.json("revoke", "issuer", "main")
+    assert "somebody-else" not in str([*(audited(dsn)), row])
+
+
+def test_what_cannot_be_recorded_is_not_done(gateway: GatewayCommand, dsn: str) -> None:
+    gateway.json("users", "add", "--issuer", "main", "--subject", "ann")
+    asyncio.run(sql(dsn, "ALTER TABLE audit RENAME TO elsewhere"))
+    assert gateway("users", "suspend", "main:ann").exit_code == 3
+    assert gateway("revoke", "user", "main:ann").exit_code == 3
+    assert gateway.json("users", "show", "main:ann")["status"] == "active"
+    assert gateway.json("revocations", "list")["revocations"] == []
