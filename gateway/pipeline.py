@@ -7,7 +7,7 @@ no clock and opens no socket of its own.
 import asyncio
 from collections.abc import Container
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from gateway.core import bearer, credentials, policy, upgrades
 from gateway.core.headers import STALE, Fields, HeaderPolicy
@@ -193,9 +193,19 @@ class Pipeline:
             lines += self._identity(token, resolution)
         if stale:
             lines += STALE
-        route, target, fields, _, upgrade = reading
-        host = fields.hosts[0] if fields.hosts else b""
-        admission = Admission(route, request.method, target, host, lines, claims, user, tier, stale, upgrade)
+        hosts = reading.fields.hosts
+        admission = Admission(
+            reading.route,
+            request.method,
+            reading.target,
+            hosts[0] if hosts else b"",
+            lines,
+            claims,
+            user,
+            tier,
+            stale,
+            reading.upgrade,
+        )
         if isinstance(kept, _Kept):
             kept.peer, kept.scheme, kept.told = request.peer, request.scheme, told
             kept.token, kept.resolution, kept.admission = token, resolution, admission
@@ -211,7 +221,8 @@ class Pipeline:
         return token.identity
 
 
-class _Reading(NamedTuple):
+@dataclass(slots=True)
+class _Reading:
     """What a request's head says, whoever sends it and whenever."""
 
     route: Route

@@ -446,13 +446,13 @@ async def test_a_guest_without_credentials_is_nobody(world: World) -> None:
 @pytest.mark.parametrize("origin", [b"https://a.example", b"https://page.example"])
 async def test_a_cookie_opens_a_websocket_for_its_own_pages(world: World, origin: bytes) -> None:
     cookie = (b"Cookie", b"session=" + token())
-    asking = request("/browser", headers=(cookie, *WEBSOCKET, (b"Origin", origin)))._replace(may_upgrade=True)
+    asking = replace(request("/browser", headers=(cookie, *WEBSOCKET, (b"Origin", origin))), may_upgrade=True)
     assert (await world.pipeline.admit(asking)).upgrade == b"websocket"
 
 
 async def test_a_cookie_opens_no_websocket_for_another_site(world: World) -> None:
     fields = ((b"Cookie", b"session=" + token()), *WEBSOCKET, (b"Origin", b"https://evil.example"))
-    asking = request("/browser", headers=fields)._replace(may_upgrade=True)
+    asking = replace(request("/browser", headers=fields), may_upgrade=True)
     with pytest.raises(Denial, match="origin_not_allowed"):
         await world.pipeline.admit(asking)
     # Read like any image: what another site cannot see, it may fetch.
@@ -461,7 +461,7 @@ async def test_a_cookie_opens_no_websocket_for_another_site(world: World) -> Non
 
 async def test_an_upgrade_is_admitted_with_and_without_a_user(world: World) -> None:
     for path, tokens in (("/public", ()), ("/echo", (token(),))):
-        asking = request(path, *tokens, headers=WEBSOCKET)._replace(may_upgrade=True)
+        asking = replace(request(path, *tokens, headers=WEBSOCKET), may_upgrade=True)
         admission = await world.pipeline.admit(asking)
         assert admission.upgrade == b"websocket"
         # Both fields are for one hop: who forwards writes them anew.
@@ -472,7 +472,7 @@ async def test_an_upgrade_is_admitted_with_and_without_a_user(world: World) -> N
 
 
 def recurring(target: str, *tokens: bytes, headers: tuple[Header, ...] = ()) -> Request:
-    return request(target, *tokens, headers=headers)._replace(recurring=Recurring())
+    return replace(request(target, *tokens, headers=headers), recurring=Recurring())
 
 
 def remember(world: World, subject: str) -> Identity:
@@ -487,7 +487,7 @@ def remember(world: World, subject: str) -> Identity:
 async def test_a_head_that_recurs_is_read_once_and_its_user_asked_each_time(world: World) -> None:
     first = recurring("/admin", token("admin"))
     before = await world.pipeline.admit(first)
-    again = await world.pipeline.admit(first._replace(id="r-2", peer="198.51.100.1"))
+    again = await world.pipeline.admit(replace(first, id="r-2", peer="198.51.100.1"))
     assert dict(sent(again))[b"X-Forwarded-For"] == b"198.51.100.1"
     assert (before.target, before.route) == (again.target, again.route)
     assert len(world.directory.asked) == 2
@@ -502,7 +502,7 @@ async def test_what_memory_says_of_a_token_counts_while_it_stands(world: World) 
     identity, asking = remember(world, "admin"), recurring("/admin", token("admin"))
     await world.pipeline.admit(asking)
     settled = await world.pipeline.admit(asking)
-    assert await world.pipeline.admit(asking._replace(id="r-2")) is settled
+    assert await world.pipeline.admit(replace(asking, id="r-2")) is settled
     world.directory.remembered[identity] = Resolution(
         replace(world.directory.users[identity], status=UserStatus.SUSPENDED), Tier.LOCAL, None, Tier.LOCAL
     )
@@ -549,7 +549,7 @@ async def test_a_store_is_asked_each_time(world: World) -> None:
 async def test_another_peer_or_scheme_is_told_of(world: World) -> None:
     remember(world, "member")
     asking = recurring("/echo", token())
-    others = (asking._replace(peer="198.51.100.1"), asking, asking._replace(scheme="http"))
+    others = (replace(asking, peer="198.51.100.1"), asking, replace(asking, scheme="http"))
     for other in (asking, asking, *others, *others):
         told = dict(sent(await world.pipeline.admit(other)))
         assert told[b"X-Forwarded-For"] == other.peer.encode()
@@ -584,7 +584,7 @@ async def test_a_head_that_recurs_with_another_token_is_whose_token_it_is(world:
     first = recurring("/echo", token("admin"))
     await world.pipeline.admit(first)
     for subject in ("member", "admin", "member"):
-        admission = await world.pipeline.admit(first._replace(credential=Credential.of(token(subject))))
+        admission = await world.pipeline.admit(replace(first, credential=Credential.of(token(subject))))
         assert dict(sent(admission))[b"X-User-Id"] == f"id-{subject}".encode()
         assert admission.claims is not None
         assert admission.claims.subject == subject
@@ -597,7 +597,7 @@ async def test_another_token_is_forwarded_where_tokens_are(world: World) -> None
     raw, another = token("admin"), token()
     first = recurring("/echo", raw)
     assert dict(sent(await pipeline.admit(first)))[b"Authorization"] == b"Bearer " + raw
-    other = first._replace(credential=Credential.of(another))
+    other = replace(first, credential=Credential.of(another))
     assert dict(sent(await pipeline.admit(other)))[b"Authorization"] == b"Bearer " + another
 
 

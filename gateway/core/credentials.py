@@ -7,7 +7,7 @@ whoever comes after finds one credential in one place, and `core.headers` decide
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 from urllib.parse import unquote_plus
@@ -81,7 +81,7 @@ def find(request: Request, query: str, sources: CredentialSources) -> Presented:
     if place is Place.QUERY and request.method != "GET":
         raise Denial(CREDENTIALS_MALFORMED, "a token in the query is taken with GET alone")
     moved = (*headers, (b"Authorization", b"Bearer " + token))
-    return Presented(token, place, request._replace(headers=moved), query)
+    return Presented(token, place, replace(request, headers=moved), query)
 
 
 def check_origin(presented: Presented, allowed: frozenset[str], *, upgrade: bool) -> None:

@@ -7,7 +7,7 @@ vouches for is added after, so nothing a client sends can remove it again.
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import lru_cache
 from operator import attrgetter
@@ -208,7 +208,7 @@ class HeaderPolicy:
             elif fate is not _Fate.DROPPED:
                 forwarding.append(header)
         if nominated:
-            return self.read(request._replace(headers=_without(request.headers, nominated)))
+            return self.read(replace(request, headers=_without(request.headers, nominated)))
         return Fields(b"".join(kept), hosts, authorizations, forwarding)
 
     def forwarded(self, request: Request, fields: Fields, prefix: str = "") -> bytes:

@@ -197,10 +197,11 @@ class Recurring:
         self.kept: object = None
 
 
-class Request(NamedTuple):
+@dataclass(slots=True)
+class Request:
     """The head of a client's request as it stood on the wire (RFC 9112 §3).
 
-    A tuple, as everything is that is made once for each request: it costs a third of a dataclass.
+    Nobody changes it; freezing what is made once for each request would cost more than all else of it.
     """
 
     method: str
@@ -251,8 +252,9 @@ class Lease:
     """No change that was heard of up to here concerns it."""
 
 
-class Admission(NamedTuple):
-    """The positive outcome: everything needed to forward, and to account for it."""
+@dataclass(slots=True)
+class Admission:
+    """The positive outcome: everything needed to forward, and to account for it. Nobody changes it."""
 
     route: Route
     method: str

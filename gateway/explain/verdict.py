@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
@@ -135,7 +135,7 @@ async def judge(
         HeaderPolicy(HeaderRules({})),
     )
     try:
-        admission = await pipeline.admit(request._replace(headers=(*request.headers, authorization)))
+        admission = await pipeline.admit(replace(request, headers=(*request.headers, authorization)))
     except Denial as denial:
         return Verdict(denial.route, denial, tiers.resolution)
     return Verdict(admission.route, None, tiers.resolution)

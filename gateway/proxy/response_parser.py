@@ -4,7 +4,8 @@ llhttp reads every byte and is the only judge of framing (RFC 9112 §6). What it
 handed on as it stood on the wire, so a body is never taken apart and rebuilt without need.
 """
 
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 import httptools
 
@@ -20,8 +21,9 @@ _LONGEST_RECURRING: Final = 4 * 1024
 """Bytes of a head that is remembered."""
 
 
-class ResponseHead(NamedTuple):
-    """A response up to its body (RFC 9112 §4)."""
+@dataclass(slots=True)
+class ResponseHead:
+    """A response up to its body (RFC 9112 §4). Nobody changes it."""
 
     status: int
     reason: bytes

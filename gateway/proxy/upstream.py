@@ -76,9 +76,10 @@ class Upstream:
         """Count a request, and take an idle connection for it; None when one has to be opened or awaited."""
         now = self._loop.time()
         self._budget.requested(now)
-        if not self._choices:
+        choices = self._choices
+        if not choices:
             return None
-        return self._choose(now, ()).pool.take(now)
+        return (choices[0] if len(choices) == 1 else self._choose(now, ())).pool.take(now)
 
     async def open(self, *, fresh: bool = False) -> UpstreamConnection:
         """Open a connection, or wait for one; `fresh` asks for one that was never used.

@@ -248,7 +248,7 @@ class Metrics:
 
     def finished(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request; `status` 499 means that the client left before its response was whole."""
-        # Not by `inc`, for a call is what this costs.
+        # Not by `inc`: a call is what this costs.
         self.requests.values[route, method if method in _METHODS else "OTHER", _STATUSES[status]] += 1
         self.request_duration.observe((route,), seconds)
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Literal
 from urllib.parse import quote
 
@@ -222,7 +223,7 @@ def with_cookie(
     *headers: Header, method: str = "GET", scheme: Literal["http", "https"] = "http"
 ) -> Presented:
     sent = request((b"Host", b"App.example.com"), cookie(b"session=" + TOKEN), *headers, method=method)
-    presented = find(sent._replace(scheme=scheme), "", EVERYWHERE)
+    presented = find(replace(sent, scheme=scheme), "", EVERYWHERE)
     assert presented.place is Place.COOKIE
     return presented
 

@@ -110,7 +110,7 @@ class World:
             request = request_for(method, "/" if url is None else url)
             authorization = (b"Authorization", b"Bearer " + token)
             try:
-                await pipeline.admit(request._replace(headers=(*request.headers, authorization)))
+                await pipeline.admit(replace(request, headers=(*request.headers, authorization)))
             except Denial as denial:
                 return denial.reason.code
             finally:

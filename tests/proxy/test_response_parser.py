@@ -1,6 +1,7 @@
 """What an upstream may answer, whole and byte by byte, and what is no answer."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -93,7 +94,7 @@ def test_a_framed_response(
     parser = ResponseParser(bodiless=False)
     heads, read = feed(parser, split(data))
 
-    assert [received._replace(fields=b"") for received in heads] == [head]
+    assert [replace(received, fields=b"") for received in heads] == [head]
     assert read == body
     assert (parser.complete, parser.reusable) == (True, reusable)
 
