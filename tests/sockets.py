@@ -15,7 +15,7 @@ from typing import Final, Self, TypeAlias
 
 from gateway.core.model import JSON, Header
 
-PATIENCE: Final = 5.0
+PATIENCE: Final = 20.0
 """Seconds until a test gives up waiting for bytes: far beyond what a good run needs."""
 
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
