@@ -19,8 +19,8 @@ from tests.consistency.world import open_world
 from tests.consistency.writers import cast
 
 SECONDS: Final = float(os.environ.get("CONSISTENCY_SECONDS", "25"))
-_ROUND_SECONDS: Final = 3.0
-_ROUNDS: Final = 5
+_ROUND_SECONDS: Final = 1.5
+_ROUNDS: Final = 10
 _KINDS: Final[Mapping[str, set[str]]] = {
     "revocations count": {"row", "key"},
     "memory forgets": {"status"},
