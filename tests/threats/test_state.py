@@ -212,9 +212,10 @@ async def test_1000_first_requests_of_one_user_make_one_query(
     subject: str,
     status: int,
 ) -> None:
-    # Clients, gateway and upstream share one process here: Redis must not seem slow for that.
+    # Clients, gateway and upstream share one process here: the stores must not seem slow for that.
     cache = {"user_ttl": "5m", "negative_ttl": "5m"}
-    async with open_house(tmp_path, dsn, redis_url, redis={"timeout": "2s"}, cache=cache) as house:
+    redis, postgres = {"timeout": "20s"}, {"statement_timeout": "20s"}
+    async with open_house(tmp_path, dsn, redis_url, redis=redis, postgres=postgres, cache=cache) as house:
         await until(house, "member", 200)
         calls = counting(monkeypatch, Postgres, "find_user")
         both = counting(monkeypatch, Postgres, "find_user_and_revocations")
