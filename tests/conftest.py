@@ -7,9 +7,11 @@ in that Redis, database 0 (or the one in the URL) and the following one per para
 
 import asyncio
 import os
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -21,6 +23,21 @@ from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
 
 _POSTGRES_VARIABLE = "GATEWAY_TEST_POSTGRES_DSN"
 _REDIS_VARIABLE = "GATEWAY_TEST_REDIS_URL"
+_CORE = Path(__file__).with_name("core")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are processors: much of what the tests do is to wait."""
+    processors = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return processors + 1
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Measure how far its own tests cover the core: to trace all others would double what they take."""
+    if config.getoption("cov_source") == ["gateway/core"]:
+        for item in items:
+            if _CORE not in item.path.parents:
+                item.add_marker("no_cover")
 
 
 @pytest.fixture(scope="session")

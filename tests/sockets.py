@@ -15,7 +15,7 @@ from typing import Final, Self, TypeAlias
 
 from gateway.core.model import JSON, Header
 
-PATIENCE: Final = 5.0
+PATIENCE: Final = 20.0
 """Seconds until a test gives up waiting for bytes: far beyond what a good run needs."""
 
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -81,22 +81,22 @@ class Wire:
         return b"", True
 
     async def _chunked(self) -> tuple[bytes, bool]:
-        raw = b""
+        raw = bytearray()
         while True:
             line = await self.until(b"\r\n")
             raw += line
             if not line.endswith(b"\r\n"):
-                return raw, False
+                return bytes(raw), False
             size = int(line.partition(b";")[0], 16)
             if size == 0:
                 break
             chunk = await self.exactly(size + 2)
             raw += chunk
             if len(chunk) < size + 2:
-                return raw, False
+                return bytes(raw), False
         while (line := await self.until(b"\r\n")) not in {b"\r\n", b""}:
             raw += line
-        return raw + line, line == b"\r\n"
+        return bytes(raw + line), line == b"\r\n"
 
     def _take(self, number: int) -> bytes:
         taken = bytes(self._buffer[:number])
@@ -137,14 +137,16 @@ def values(fields: Iterable[Header], name: bytes) -> list[bytes]:
 
 def dechunked(raw: bytes) -> bytes:
     """Return the content of a chunked body."""
-    content = b""
-    while raw:
-        line, _, raw = raw.partition(b"\r\n")
-        size = int(line.partition(b";")[0], 16)
+    chunks: list[bytes] = []
+    at = 0
+    while at < len(raw):
+        start = raw.index(b"\r\n", at) + 2
+        size = int(raw[at:start].partition(b";")[0], 16)
         if size == 0:
             break
-        content, raw = content + raw[:size], raw[size + 2 :]
-    return content
+        chunks.append(raw[start : start + size])
+        at = start + size + 2
+    return b"".join(chunks)
 
 
 @dataclass

@@ -181,7 +181,13 @@ class _End(asyncio.BufferedProtocol):
             self.transport.write(last_word)
         if not self._finished:
             self.transport.resume_reading()
-        self.finish()
+        if self.transport.can_write_eof() or not last_word or self._answered:
+            self.finish()
+
+    @property
+    def _answered(self) -> bool:
+        """True once a close frame has come from this side."""
+        return self.other.frames is not None and self.other.frames.closed
 
     def finish(self) -> None:
         """Tell this side that the other has finished sending; close it if it has finished as well."""
@@ -201,7 +207,14 @@ class _End(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._tunnel.heard_at = asyncio.get_running_loop().time()
-        self.other.send(bytes(_ARRIVALS[:nbytes]))
+        data = bytes(_ARRIVALS[:nbytes])
+        if not self._parting:
+            self.other.send(data)
+        elif self.other.frames is not None and not self.transport.can_write_eof():
+            # TLS ends both directions at once, and with a reset if more arrives: not before the answer.
+            self.other.frames.feed(data)
+            if self._answered:
+                self.transport.close()
 
     def eof_received(self) -> bool:
         """Pass the end of one direction on; the other stays open, which TLS does not offer."""

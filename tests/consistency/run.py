@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from tests.consistency.checker import HEALTHY, Faults, Violation
@@ -45,10 +45,18 @@ async def play(
             await inject(world, keys, seconds, chance("faults"))
         else:
             await asyncio.sleep(seconds)
-        for writer in writers:
-            writer.cancel()
+        await ended(writers)
         await asyncio.sleep(_LAST_LOOK)
-        clients.cancel()
+        await ended([clients])
+
+
+async def ended(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: an error on the way out, as of a ROLLBACK, displaces the first."""
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=1)
 
 
 def report(history: History, violations: Sequence[Violation]) -> str:

@@ -3,10 +3,12 @@
 CONSISTENCY_SEED replays a run's schedule; CONSISTENCY_SECONDS makes it longer, as `make soak` does.
 """
 
+import asyncio
 import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,13 +16,13 @@ import pytest
 
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests.consistency.checker import Violation, check
-from tests.consistency.run import play, report
+from tests.consistency.run import ended, play, report
 from tests.consistency.world import open_world
 from tests.consistency.writers import cast
 
 SECONDS: Final = float(os.environ.get("CONSISTENCY_SECONDS", "25"))
-_ROUND_SECONDS: Final = 3.0
-_ROUNDS: Final = 5
+_ROUND_SECONDS: Final = 1.5
+_ROUNDS: Final = 10
 _KINDS: Final[Mapping[str, set[str]]] = {
     "revocations count": {"row", "key"},
     "memory forgets": {"status"},
@@ -63,6 +65,21 @@ async def test_nothing_is_decided_by_what_no_longer_holds_whatever_fails(
     assert len(world.history.answers) > 20 * SECONDS
     assert len(world.history.changes) > 2 * SECONDS
     assert world.history.faults
+
+
+async def test_writers_end_even_when_an_error_takes_the_place_of_their_cancellation() -> None:
+    async def write() -> None:
+        for _ in range(2):
+            with suppress(OSError):
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError as error:
+                    raise ConnectionError("no ROLLBACK") from error
+
+    writer = asyncio.create_task(write())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(ended([writer]), 20)
+    assert writer.done()
 
 
 @pytest.mark.parametrize("rule", _KINDS)

@@ -463,6 +463,7 @@ async def test_what_a_client_sends_until_it_hears_is_read(house: House) -> None:
         async with asyncio.timeout(AT_ONCE):
             await client.writer.drain()
             assert await client.until(b"suspended") == close_frame("user_suspended")
+        house.upstream.wires[-1].writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
 
 
 @session

@@ -714,10 +714,11 @@ def test_a_dismissal_on_every_event_loop(
         assert await client_reader.readexactly(7) == b"head\x81\x01a"
         if busy:
             # Frames without end, which nobody reads.
-            client_writer.write(b"\x82\x80mask" * MEGABYTE)
+            client_writer.write((b"\x82\xfdmask" + bytes(125)) * (MEGABYTE // 20))
             await asyncio.sleep(0.1)
         assert tunnel.dismiss("token_expired")
         upstream_writer.write(b"\x81\x04late")
+        client_writer.write(close_frame("token_expired", b"mask"))
         assert await client_reader.read() == close_frame("token_expired")
         if not busy:
             told = await upstream_reader.readexactly(21)
@@ -729,6 +730,38 @@ def test_a_dismissal_on_every_event_loop(
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(asyncio.wait_for(run(), 10))
+
+
+@EVERY_LOOP
+def test_what_a_client_sends_over_tls_until_it_hears_is_read(
+    loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
+) -> None:
+    """Or closing would reset the connection, and take the close frame with it."""
+
+    async def run() -> None:
+        client, client_reader, client_writer = await _pair(tmp_path)
+        upstream, _, upstream_writer = await _pair()
+        assert client.transport is not None
+        assert upstream.transport is not None
+        tunnel = Tunnel(client.transport, upstream.transport, idle_timeout=10)
+        tunnel.follow_frames()
+        running = asyncio.create_task(tunnel.run(b"", b"", head=b"head"))
+        assert await client_reader.readexactly(4) == b"head"
+        assert tunnel.dismiss("token_expired")
+        for _ in range(20):
+            client_writer.write(b"\x82\x80mask" * 1000)
+            await client_writer.drain()
+            await asyncio.sleep(0.005)
+        goodbye = close_frame("token_expired")
+        assert await client_reader.readexactly(len(goodbye)) == goodbye
+        client_writer.write(close_frame("token_expired", b"mask"))
+        assert await client_reader.read() == b""
+        upstream_writer.transport.abort()
+        assert await running is EndedBy.REVOCATION
+        await asyncio.gather(client.lost.wait(), upstream.lost.wait())
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(asyncio.wait_for(run(), 20))
 
 
 @EVERY_LOOP
