@@ -170,16 +170,18 @@ class HeaderPolicy:
         self.forwards_credentials = rules.forward_authorization
         """Whether an upstream gets Authorization too."""
         self._networks = rules.trusted_proxies
+        self.trusts_proxies = bool(rules.trusted_proxies)
+        """Whether any peer is believed what it says about its clients."""
         self._trusts = lru_cache(maxsize=1024)(self._is_trusted)
         self._fates: dict[bytes, _Fate] = {}
 
     def trusts(self, peer: str) -> bool:
         """Tell whether what this peer says about its own clients is believed."""
-        return bool(self._networks) and self._trusts(peer)
+        return self.trusts_proxies and self._trusts(peer)
 
     def request_id(self, headers: Iterable[Header], peer: str) -> str | None:
         """Return the request id that a trusted proxy gave, if it gave a sane one."""
-        if not self._networks or not self._trusts(peer):
+        if not self.trusts(peer):
             return None
         for name, value in headers:
             if name.lower() == b"x-request-id" and _REQUEST_ID.fullmatch(value):
@@ -218,7 +220,7 @@ class HeaderPolicy:
         """
         lines = [fields.kept]
         host = fields.hosts[0] if fields.hosts else b""
-        if self._networks and self._trusts(request.peer):
+        if self.trusts(request.peer):
             self._go_on(lines, request, host, fields.forwarding, prefix)
         else:
             lines.append(

@@ -138,8 +138,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._deadline = None
         if self._reading_paused:
             self.resume_reading()
-        whole = parser is not None and parser.complete and parser.reusable
-        if parser is None or not whole or self.failure is not None or self.transport is None:
+        transport = self._transport
+        whole = parser is not None and parser.complete and parser.reusable and self.failure is None
+        if parser is None or not whole or transport is None or transport.is_closing():
             self.abort()
             return False
         self.reused = True

@@ -67,7 +67,8 @@ class Exchange:
             headers,
             peer,
             client.scheme,
-            handler.headers.request_id(headers, peer) or f"{random.getrandbits(128):032x}",
+            (handler.headers.trusts_proxies and handler.headers.request_id(headers, peer))
+            or f"{random.getrandbits(128):032x}",
             incoming.upgrade and incoming.modern,
             incoming.recurring,
             incoming.credential,
@@ -147,7 +148,7 @@ class Exchange:
             parser.expect(bodiless=bodiless, upgrade=admission.upgrade)
         head = request_head(admission, incoming, connection.owner.host, self.request.id)
         connection.begin(head, parser, self)
-        if incoming.has_body:
+        if incoming.length or incoming.chunked:
             self._sending = True
             self._send_body(connection)
         else:
@@ -214,7 +215,7 @@ class Exchange:
     def _pass_on(self, head: ResponseHead, body: bytes) -> bytes:
         """Return what the client gets of a head, with the body that has come behind it."""
         modern = self._incoming.modern
-        if head.interim:
+        if head.status < 200 and head.interim:
             if modern:
                 self._client.write(interim_head(head))
             return body

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from gateway.core.model import Request
@@ -38,6 +39,7 @@ class Front:
         self.known_heads = KnownHeads(
             handler.pipeline.remembered, RECURRING_HEADS, min(limits.head_size, limits.field_size)
         )
+        self.exchange: Callable[[ClientConnection, Incoming], Exchange] = partial(Exchange, handler)
         self.draining = False
         """True once each connection closes after the response that comes next."""
         handler.metrics.client_connections.read((), lambda: self._clients.total)
@@ -62,9 +64,6 @@ class Front:
         client = self._connections.pop(connection, None)
         if client is not None:
             self._clients.leave(client)
-
-    def exchange(self, connection: ClientConnection, incoming: Incoming) -> Exchange:
-        return Exchange(self._handler, connection, incoming)
 
     def refuse(self, connection: ClientConnection, denial: Denial) -> None:
         """Answer, count and log a denial of what never became a request."""

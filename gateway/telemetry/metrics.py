@@ -206,8 +206,10 @@ class Metrics:
         )
         self.workers = Gauge("gateway_workers", "Processes that accept connections.")
         # By issuer: what happens at nearly every request is counted once, and spelt out at the scrape.
-        self._recalled_tokens: defaultdict[str, int] = defaultdict(int)
-        self._recalled_users: defaultdict[str, int] = defaultdict(int)
+        self.recalled_tokens: defaultdict[str, int] = defaultdict(int)
+        """By issuer: tokens that were known to be good."""
+        self.recalled_users: defaultdict[str, int] = defaultdict(int)
+        """By issuer: users who were known, and whose token was known not to be revoked."""
 
     def snapshot(self) -> list[Snapshot]:
         """Return all metrics as plain data."""
@@ -216,13 +218,13 @@ class Metrics:
 
     def _spell_out(self) -> None:
         """Carry what was counted in one number into the series that it stands for."""
-        for issuer, number in self._recalled_tokens.items():
+        for issuer, number in self.recalled_tokens.items():
             self.verifications.inc((issuer, "local", "valid"), number)
-        for issuer, number in self._recalled_users.items():
+        for issuer, number in self.recalled_users.items():
             self.lookups.inc((issuer, "local", "found"), number)
             self.revocation_checks.inc(("local", "clear"), number)
-        self._recalled_tokens.clear()
-        self._recalled_users.clear()
+        self.recalled_tokens.clear()
+        self.recalled_users.clear()
 
     def expose(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -262,16 +264,13 @@ class Metrics:
     def verified(self, claims: Claims) -> None:
         self.verifications.inc((claims.issuer_name, "signature", "valid"))
 
-    def token_recalled(self, issuer: str) -> None:
-        self._recalled_tokens[issuer] += 1
-
     def verification_failed(self, denial: Denial) -> None:
         self.verifications.inc((issuer_label(denial), "signature", denial.reason.code))
 
     def user_recalled(self, issuer: str, resolution: Resolution) -> None:
         """Count an answer from memory; how long that took is not worth the time to find out."""
         if resolution.user is not None and resolution.revoked is None:
-            self._recalled_users[issuer] += 1
+            self.recalled_users[issuer] += 1
         else:
             self._count_lookup(issuer, resolution)
 
@@ -338,15 +337,18 @@ class MeteredVerifier:
     def __init__(self, verifier: Verifier, metrics: Metrics) -> None:
         self._verifier = verifier
         self._metrics = metrics
+        # Both at hand, as one or the other is needed for nearly every request.
+        self._recall = verifier.recall
+        self._recalled = metrics.recalled_tokens
 
     @property
     def remembered(self) -> Container[bytes]:
         return self._verifier.remembered
 
     def recall(self, credential: Credential) -> VerifiedToken | None:
-        token = self._verifier.recall(credential)
+        token = self._recall(credential)
         if token is not None:
-            self._metrics.token_recalled(token.claims.issuer_name)
+            self._recalled[token.claims.issuer_name] += 1
         return token
 
     async def verify(self, credential: Credential) -> VerifiedToken:
@@ -364,8 +366,9 @@ class MeteredDirectory:
 
     def __init__(self, directory: Directory, metrics: Metrics) -> None:
         self._directory = directory
-        self._stands = directory.stands
         self._metrics = metrics
+        self._stands = directory.stands
+        self._recalled = metrics.recalled_users
 
     def recall(self, claims: Claims) -> Resolution | None:
         resolution = self._directory.recall(claims)
@@ -379,7 +382,8 @@ class MeteredDirectory:
     def stands(self, lease: Lease) -> bool:
         stands = self._stands(lease)
         if stands:
-            self._metrics.user_recalled(lease.claims.issuer_name, lease.answer)
+            # It is given for a user who is there.
+            self._recalled[lease.claims.issuer_name] += 1
         return stands
 
     async def resolve(self, claims: Claims) -> Resolution:
