@@ -26,7 +26,7 @@ CHANGES: Final = 300
 """Of each kind, and as many back."""
 SQL_LIMIT_MS: Final = 25
 REDIS_LIMIT_MS: Final = 5
-_PAUSE: Final = (0.005, 0.025)
+_PAUSE: Final = (0.02, 0.04)
 """Seconds between two changes, so that they meet every moment of what goes on by itself."""
 
 _Change = Callable[[], Awaitable[object]]

@@ -15,6 +15,8 @@ _HEAD: Final = re.compile(
 )
 PAUSE: Final = 0.001
 """Seconds from an answer to the next request: without it the machine would be busy with the asking alone."""
+REST: Final = 0.01
+"""Seconds from an answer that is news: a worker that has heard leaves the core to the others."""
 _PATIENCE: Final = 10.0
 _MOST_CONNECTIONS: Final = 500
 
@@ -26,6 +28,7 @@ class Poll(asyncio.Protocol):
         self._request = request
         self._received = b""
         self._asked_at = 0.0
+        self._rested = False
         self._transport: asyncio.Transport | None = None
         self._news = asyncio.Event()
         self.turns: list[tuple[int, float]] = [(0, 0.0)]
@@ -34,7 +37,7 @@ class Poll(asyncio.Protocol):
         0 before the first answer, and when the connection has ended.
         """
         self.intervals: list[float] = []
-        """The seconds from each request to the next."""
+        """The seconds from each request to the next, but for those behind a rest."""
 
     @classmethod
     async def open(cls, port: int, request: bytes) -> Self:
@@ -57,9 +60,9 @@ class Poll(asyncio.Protocol):
     def ask(self) -> None:
         if self._transport is not None:
             now = monotonic()
-            if self._asked_at:
+            if self._asked_at and not self._rested:
                 self.intervals.append(now - self._asked_at)
-            self._asked_at = now
+            self._asked_at, self._rested = now, False
             self._transport.write(self._request)
 
     async def becomes(self, status: int) -> float:
@@ -89,17 +92,20 @@ class Poll(asyncio.Protocol):
         if head is None or len(self._received) < head.end() + int(head[2]):
             return
         self._received = b""
-        self._becomes(int(head[1]), monotonic())
-        asyncio.get_running_loop().call_later(PAUSE, self.ask)
+        self._rested = self._becomes(int(head[1]), monotonic())
+        asyncio.get_running_loop().call_later(REST if self._rested else PAUSE, self.ask)
 
     def connection_lost(self, _: Exception | None) -> None:
         self._transport = None
         self._becomes(0, monotonic())
 
-    def _becomes(self, status: int, since: float) -> None:
-        if status != self.status:
-            self.turns.append((status, since))
-            self._news.set()
+    def _becomes(self, status: int, since: float) -> bool:
+        """Take note of an answer; tells whether it is another than the one before."""
+        if status == self.status:
+            return False
+        self.turns.append((status, since))
+        self._news.set()
+        return True
 
 
 async def poll_each(pids: Iterable[int], port: int, request: bytes) -> list[Poll]:

@@ -9,7 +9,7 @@ from typing import Final
 
 import orjson
 
-from gateway.core.model import JSON, User, UserStatus
+from gateway.core.model import JSON, NO_ATTRIBUTES, User, UserStatus, shared
 
 _FORMAT: Final = 2
 """The version of the document; another one is no entry."""
@@ -82,8 +82,8 @@ def _user_from(fields: dict[str, JSON]) -> User:
         tenant=_text_or_none(fields["tenant"]),
         email=_text_or_none(fields["email"]),
         display_name=_text_or_none(fields["display_name"]),
-        roles=tuple(_text(role) for role in roles),
-        attributes=attributes,
+        roles=shared(tuple(map(_text, roles))),
+        attributes=attributes or NO_ATTRIBUTES,
         tokens_valid_after=None if after is None else float(_text(after)),
     )
 

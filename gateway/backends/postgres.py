@@ -17,7 +17,7 @@ from gateway.backends.availability import Availability
 from gateway.backends.migrate import migrate
 from gateway.backends.postgres_pool import Connection, Pool
 from gateway.backends.revocations import Revocation, Revocations
-from gateway.core.model import Claims, Identity, StoreUnavailable, User, UserStatus
+from gateway.core.model import NO_ATTRIBUTES, Claims, Identity, StoreUnavailable, User, UserStatus, shared
 
 __all__ = ["USER_COLUMNS", "Connection", "Found", "Postgres", "migrate", "user_from_row"]
 
@@ -200,7 +200,7 @@ def user_from_row(row: asyncpg.Record) -> User:
         tenant=row["tenant"],
         email=row["email"],
         display_name=row["display_name"],
-        roles=tuple(row["roles"]),
-        attributes=orjson.loads(row["attributes"]),
+        roles=shared(tuple(row["roles"])),
+        attributes=orjson.loads(row["attributes"]) or NO_ATTRIBUTES,
         tokens_valid_after=row["tokens_valid_after"],
     )

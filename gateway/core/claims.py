@@ -6,10 +6,9 @@ word; whether it is acceptable is decided here, against a clock that the caller 
 
 import re
 from collections.abc import Mapping
-from sys import intern
 from typing import Final
 
-from gateway.core.model import JSON, Claims, Issuer
+from gateway.core.model import JSON, Claims, Issuer, shared
 from gateway.core.reasons import (
     AUDIENCE_MISMATCH,
     CLAIM_MALFORMED,
@@ -167,7 +166,7 @@ def _audiences(payload: Mapping[str, JSON], issuer: Issuer) -> tuple[str, ...]:
     if len(audiences) != len(values):
         raise _denial(CLAIM_MALFORMED, issuer, "`aud` is neither a string nor a list of strings")
     # Many tokens share these words, and so their memory.
-    audiences = tuple(map(intern, audiences))
+    audiences = shared(audiences)
     if issuer.audiences.isdisjoint(audiences):
         raise _denial(AUDIENCE_MISMATCH, issuer, f"expected one of {sorted(issuer.audiences)}")
     return audiences
@@ -201,4 +200,4 @@ def _words(payload: Mapping[str, JSON], path: str, issuer: Issuer) -> tuple[str,
     words = tuple(word for word in values if isinstance(word, str) and not _UNCLEAN.search(word))
     if len(words) != len(values):
         raise _denial(CLAIM_MALFORMED, issuer, f"`{path}` is neither a string nor a list of strings")
-    return tuple(map(intern, words))
+    return shared(words)

@@ -7,7 +7,10 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, NamedTuple, TypeAlias
+from functools import lru_cache
+from sys import intern
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
@@ -45,12 +48,21 @@ class Auth(StrEnum):
     NONE = "none"
 
 
+@lru_cache(maxsize=1024)
+def shared(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the same object for the same words: thousands of tokens and users have the same few."""
+    return tuple(map(intern, words))
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """The pair that names a user to an issuer (RFC 7519 §4.1.2); never `sub` alone."""
 
     issuer: str
     subject: str
+
+
+NO_ATTRIBUTES: Final[Mapping[str, JSON]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +75,7 @@ class User:
     email: str | None = None
     display_name: str | None = None
     roles: tuple[str, ...] = ()
-    attributes: Mapping[str, JSON] = field(default_factory=dict)
+    attributes: Mapping[str, JSON] = field(default_factory=lambda: NO_ATTRIBUTES)
     tokens_valid_after: float | None = None
     """Tokens issued at or before this instant are refused; None refuses none."""
 
