@@ -62,8 +62,8 @@ class LocalTier:
         self._proven_until = -math.inf
         self._users: LRU[IdentityKey, _Entry] = LRU(max_users)
         self._absent: LRU[IdentityKey, _Entry] = LRU(max_users)
-        self._identities: dict[str, tuple[IdentityKey, ...]] = {}
-        """User id → the keys in `_users` that lead to that user."""
+        self._identities: dict[str, IdentityKey | list[IdentityKey]] = {}
+        """User id → the key in `_users` that leads to that user, or all that do: a list takes more room."""
         self._tokens: LRU[TokenKey, float] = LRU(max_tokens)
         """Until when a token counts as not revoked."""
         self._issuers: dict[str, tuple[float, float | None]] = {}
@@ -196,12 +196,13 @@ class LocalTier:
             return
         now = self._clock()
         key, name, jti = (claims.issuer, claims.subject), claims.issuer_name, claims.jti
-        until = now + min(lifetime, self._ttl)
+        longest = now + self._ttl
+        until = longest if lifetime >= self._ttl else now + lifetime
         self._put(_Entry(key, _answer(user), revocations.user_at, stored_at, ticket, until))
-        self._issuers[name] = (now + self._ttl, revocations.issuer_at)
+        self._issuers[name] = (longest, revocations.issuer_at)
         if jti is not None and not revocations.token:
             self._tokens.shed(lambda until: now >= until)
-            self._tokens.put((name, jti), now + self._ttl)
+            self._tokens.put((name, jti), longest)
 
     def _void(self, ticket: Ticket, claims: Claims, user: User | None) -> bool:
         """Tell whether anything of a token and its user was dropped since the ticket was taken."""
@@ -215,7 +216,11 @@ class LocalTier:
         if user is None:
             self._absent.put(entry.key, entry)
             return
-        self._identities[user.id] = (*self._identities.get(user.id, ()), entry.key)
+        known = self._identities.get(user.id)
+        if known is None:
+            self._identities[user.id] = entry.key
+        else:
+            self._identities[user.id] = [*_all(known), entry.key]
         evicted = self._users.put(entry.key, entry)
         if evicted is not None:
             self._unindex(evicted)
@@ -231,7 +236,7 @@ class LocalTier:
         """Drop users by their id, whatever identities lead to them."""
         for user_id in ids:
             self._drop(user_id)
-            for key in self._identities.get(user_id, ()):
+            for key in _all(self._identities.get(user_id)):
                 self._pop(key)
 
     def forget_tokens(self, tokens: Iterable[TokenKey]) -> None:
@@ -294,11 +299,18 @@ class LocalTier:
         user = entry.answer.user
         if user is None:
             return
-        left = tuple(key for key in self._identities.get(user.id, ()) if key != entry.key)
+        left = [key for key in _all(self._identities.get(user.id)) if key != entry.key]
         if left:
-            self._identities[user.id] = left
+            self._identities[user.id] = left if len(left) > 1 else left[0]
         else:
             self._identities.pop(user.id, None)
+
+
+def _all(known: IdentityKey | list[IdentityKey] | None) -> list[IdentityKey]:
+    """Return the keys that lead to a user."""
+    if known is None:
+        return []
+    return known if isinstance(known, list) else [known]
 
 
 def _answer(user: User | None) -> Resolution:

@@ -379,7 +379,7 @@ class TestBounds:
         memory = Memory(max_users=2)
         for number in range(20):
             memory.fill(claims(f"ann-{number}"))
-        assert memory.tier._identities == {ANN.id: ((ISS, "ann-18"), (ISS, "ann-19"))}
+        assert memory.tier._identities == {ANN.id: [(ISS, "ann-18"), (ISS, "ann-19")]}
 
     def test_tokens_that_are_used_no_more_are_given_up(self, memory: Memory) -> None:
         for number in range(50):
