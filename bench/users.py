@@ -43,8 +43,8 @@ def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connec
         rows=[{"users": title, **columns(own)} for title, own in runs.items()],
         targets=[Target(wanted, f"{ratio:.2f} ×", met=ratio >= LEAST), memory],
         notes=[
-            f"with {ACTIVE:,} tokens a head has been forgotten when it comes again, with {FEW} it is "
-            f"remembered; compared with heads of their own it is {alike:.2f} ×",
+            f"with {ACTIVE:,} tokens a head is known but for its token when it comes again, with {FEW} to "
+            f"the last byte; compared with {FEW} whose heads are read it is {alike:.2f} ×",
             note,
             f"`cache.local_ttl` is {LOCAL_TTL}, so that what is known stays so throughout; tokens are signed "
             "with Ed25519, which is verified when they are first seen",
