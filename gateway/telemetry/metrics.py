@@ -337,8 +337,6 @@ class MeteredVerifier:
     def __init__(self, verifier: Verifier, metrics: Metrics) -> None:
         self._verifier = verifier
         self._metrics = metrics
-        # Both at hand, as one or the other is needed for nearly every request.
-        self._recall = verifier.recall
         self._recalled = metrics.recalled_tokens
 
     @property
@@ -346,7 +344,7 @@ class MeteredVerifier:
         return self._verifier.remembered
 
     def recall(self, credential: Credential) -> VerifiedToken | None:
-        token = self._recall(credential)
+        token = self._verifier.recall(credential)
         if token is not None:
             self._recalled[token.claims.issuer_name] += 1
         return token
