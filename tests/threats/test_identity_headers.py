@@ -18,6 +18,7 @@ IDENTITY = (
     b"X-Auth-Scopes",
 )
 ROUTES = ["/private/x", "/optional/x", "/public/x"]
+USERS = ("member", "admin")
 
 
 def as_cgi_sees_it(received: Received) -> dict[bytes, list[bytes]]:
@@ -191,3 +192,40 @@ async def test_a_hostile_scope_cannot_leave_its_field(house: House) -> None:
     assert received.values(b"x-auth-scopes") == [b"a%2Cb,%C3%BCn%C3%AFcode"]
     response = await house.request("/private/x", token=token(scope=["a\r\nX-User-Id: forged"]))
     assert (response.status, response.code) == (401, "claim_malformed")
+
+
+# Heads that come again ----------------------------------------------------------------------------
+
+
+async def test_a_head_with_anothers_token_is_the_others(house: House) -> None:
+    """The head is known by its bytes without the token, and says nothing of whose request it is."""
+    forged = tokens.sign(tokens.claims("admin"), tokens.rsa_key("stranger"), kid="main")
+    callers = [
+        (subject, token(subject, jti=f"{subject}-{number}")) for number in range(3) for subject in USERS
+    ]
+    users: dict[str, set[bytes]] = {subject: set() for subject in USERS}
+    for path in ("/private/first", "/private/again", "/private/again"):
+        for subject, raw in callers:
+            received = await house.forwarded(path, token=raw)
+            assert received.values(b"x-auth-subject") == [subject.encode()]
+            users[subject].update(received.values(b"x-user-id"))
+        for nobody, code in (
+            (forged, "signature_invalid"),
+            (b"x", "token_malformed"),
+            (b"", "credentials_malformed"),
+        ):
+            assert (await house.request(path, token=nobody)).code == code
+    assert [len(seen) for seen in users.values()] == [1, 1]
+    assert users["member"].isdisjoint(users["admin"])
+
+
+@pytest.mark.parametrize("path", ["/private/again", "/public/again"])
+@pytest.mark.parametrize("raw", [b"x\nX-User-Id: root", b"x\n\nGET /private/x HTTP/1.1", b"x\0", b"x\rx"])
+async def test_what_is_no_token_ends_no_field_of_a_head_that_is_known(
+    house: House, path: str, raw: bytes
+) -> None:
+    await house.forwarded(path, token=token("member"))
+    await house.forwarded(path, token=token("member"))
+    before = len(house.upstream.requests)
+    assert (await house.request(path, token=raw)).status == 400
+    assert len(house.upstream.requests) == before
