@@ -43,7 +43,8 @@ from gateway.proxy.upstream import Upstreams
 from gateway.settings import Settings, model
 from gateway.telemetry import logs
 from gateway.telemetry.denials import DenialRing
-from gateway.telemetry.metrics import MeteredDirectory, MeteredVerifier, Metrics
+from gateway.telemetry.metered import MeteredDirectory, MeteredVerifier
+from gateway.telemetry.metrics import Metrics
 from gateway.verifier import TokenVerifier
 
 EXIT_SECONDS: Final = 10.0

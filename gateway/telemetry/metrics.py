@@ -5,13 +5,12 @@ the number of series is bounded whatever a client sends.
 """
 
 from collections import defaultdict
-from collections.abc import Container, Iterable
-from time import perf_counter
+from collections.abc import Iterable
 from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from gateway.core.model import Admission, Claims, Credential, Lease, Resolution
+from gateway.core.model import Admission, Claims, Resolution
 from gateway.core.reasons import (
     REVOCATION_UNAVAILABLE,
     USER_STORE_UNAVAILABLE,
@@ -19,7 +18,6 @@ from gateway.core.reasons import (
     Group,
     Reason,
 )
-from gateway.core.verified import VerifiedToken
 from gateway.telemetry.series import Counter, Gauge, Histogram, Snapshot, expose
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -47,29 +45,6 @@ Limit: TypeAlias = Literal[
 
 _STATUSES: Final = tuple(map(str, range(1000)))
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-
-class Directory(Protocol):
-    """What `MeteredDirectory` wraps."""
-
-    def recall(self, claims: Claims) -> Resolution | None: ...
-
-    def lease(self, claims: Claims) -> Lease | None: ...
-
-    def stands(self, lease: Lease) -> bool: ...
-
-    async def resolve(self, claims: Claims) -> Resolution: ...
-
-
-class Verifier(Protocol):
-    """What `MeteredVerifier` wraps."""
-
-    @property
-    def remembered(self) -> Container[bytes]: ...
-
-    def recall(self, credential: Credential) -> VerifiedToken | None: ...
-
-    async def verify(self, credential: Credential) -> VerifiedToken: ...
 
 
 class Pool(Protocol):
@@ -329,70 +304,6 @@ class Metrics:
             self.invalidations.inc((source,), by=0)
         for limit in get_args(Limit):
             self.limits_exceeded.inc((limit,), by=0)
-
-
-class MeteredVerifier:
-    """A verifier, counted."""
-
-    def __init__(self, verifier: Verifier, metrics: Metrics) -> None:
-        self._verifier = verifier
-        self._metrics = metrics
-        self._recalled = metrics.recalled_tokens
-
-    @property
-    def remembered(self) -> Container[bytes]:
-        return self._verifier.remembered
-
-    def recall(self, credential: Credential) -> VerifiedToken | None:
-        token = self._verifier.recall(credential)
-        if token is not None:
-            self._recalled[token.claims.issuer_name] += 1
-        return token
-
-    async def verify(self, credential: Credential) -> VerifiedToken:
-        try:
-            token = await self._verifier.verify(credential)
-        except Denial as denial:
-            self._metrics.verification_failed(denial)
-            raise
-        self._metrics.verified(token.claims)
-        return token
-
-
-class MeteredDirectory:
-    """A directory, timed and counted."""
-
-    def __init__(self, directory: Directory, metrics: Metrics) -> None:
-        self._directory = directory
-        self._metrics = metrics
-        self._stands = directory.stands
-        self._recalled = metrics.recalled_users
-
-    def recall(self, claims: Claims) -> Resolution | None:
-        resolution = self._directory.recall(claims)
-        if resolution is not None:
-            self._metrics.user_recalled(claims.issuer_name, resolution)
-        return resolution
-
-    def lease(self, claims: Claims) -> Lease | None:
-        return self._directory.lease(claims)
-
-    def stands(self, lease: Lease) -> bool:
-        stands = self._stands(lease)
-        if stands:
-            # It is given for a user who is there.
-            self._recalled[lease.claims.issuer_name] += 1
-        return stands
-
-    async def resolve(self, claims: Claims) -> Resolution:
-        started = perf_counter()
-        try:
-            resolution = await self._directory.resolve(claims)
-        except Denial as denial:
-            self._metrics.lookup_failed(claims.issuer_name, denial)
-            raise
-        self._metrics.looked_up(claims.issuer_name, resolution, perf_counter() - started)
-        return resolution
 
 
 def issuer_label(denial: Denial) -> str:

@@ -1,0 +1,97 @@
+"""What the pipeline asks, counted and timed: the same answers, from the same parts."""
+
+from collections.abc import Container
+from time import perf_counter
+from typing import Protocol
+
+from gateway.core.model import Claims, Credential, Lease, Resolution
+from gateway.core.reasons import Denial
+from gateway.core.verified import VerifiedToken
+from gateway.telemetry.metrics import Metrics
+
+
+class Directory(Protocol):
+    """What `MeteredDirectory` wraps."""
+
+    def recall(self, claims: Claims) -> Resolution | None: ...
+
+    def lease(self, claims: Claims) -> Lease | None: ...
+
+    def stands(self, lease: Lease) -> bool: ...
+
+    async def resolve(self, claims: Claims) -> Resolution: ...
+
+
+class Verifier(Protocol):
+    """What `MeteredVerifier` wraps."""
+
+    @property
+    def remembered(self) -> Container[bytes]: ...
+
+    def recall(self, credential: Credential) -> VerifiedToken | None: ...
+
+    async def verify(self, credential: Credential) -> VerifiedToken: ...
+
+
+class MeteredVerifier:
+    """A verifier, counted."""
+
+    def __init__(self, verifier: Verifier, metrics: Metrics) -> None:
+        self._verifier = verifier
+        self._metrics = metrics
+        self._recalled = metrics.recalled_tokens
+
+    @property
+    def remembered(self) -> Container[bytes]:
+        return self._verifier.remembered
+
+    def recall(self, credential: Credential) -> VerifiedToken | None:
+        token = self._verifier.recall(credential)
+        if token is not None:
+            self._recalled[token.claims.issuer_name] += 1
+        return token
+
+    async def verify(self, credential: Credential) -> VerifiedToken:
+        try:
+            token = await self._verifier.verify(credential)
+        except Denial as denial:
+            self._metrics.verification_failed(denial)
+            raise
+        self._metrics.verified(token.claims)
+        return token
+
+
+class MeteredDirectory:
+    """A directory, timed and counted."""
+
+    def __init__(self, directory: Directory, metrics: Metrics) -> None:
+        self._directory = directory
+        self._metrics = metrics
+        self._stands = directory.stands
+        self._recalled = metrics.recalled_users
+
+    def recall(self, claims: Claims) -> Resolution | None:
+        resolution = self._directory.recall(claims)
+        if resolution is not None:
+            self._metrics.user_recalled(claims.issuer_name, resolution)
+        return resolution
+
+    def lease(self, claims: Claims) -> Lease | None:
+        return self._directory.lease(claims)
+
+    def stands(self, lease: Lease) -> bool:
+        stands = self._stands(lease)
+        if stands:
+            # It is given for a user who is there.
+            self._recalled[lease.claims.issuer_name] += 1
+        return stands
+
+    async def resolve(self, claims: Claims) -> Resolution:
+        started = perf_counter()
+        try:
+            resolution = await self._directory.resolve(claims)
+        except Denial as denial:
+            self._metrics.lookup_failed(claims.issuer_name, denial)
+            raise
+        self._metrics.looked_up(claims.issuer_name, resolution, perf_counter() - started)
+        return resolution

@@ -1,0 +1,154 @@
+"""What the pipeline asks is answered as it is, and counted."""
+
+import pytest
+
+from gateway.core.model import Claims, Credential, Lease, Resolution, Tier, User, UserStatus
+from gateway.core.reasons import (
+    CREDENTIALS_MISSING,
+    ISSUER_UNTRUSTED,
+    REVOCATION_UNAVAILABLE,
+    SIGNATURE_INVALID,
+    USER_STORE_UNAVAILABLE,
+    Denial,
+)
+from gateway.core.tokens import key_from_jwk
+from gateway.core.verified import VerifiedToken
+from gateway.telemetry.metered import MeteredDirectory, MeteredVerifier
+from gateway.telemetry.metrics import Metrics, issuer_label
+from tests.telemetry.scrape import value
+from tests.tokens import ed25519_key
+
+CLAIMS = Claims("https://idp.example.com/", "main", "member", (), None, None, None, None, (), (), {})
+MEMBER = User("id", UserStatus.ACTIVE)
+LEASE = Lease(CLAIMS, Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL), 0.0, 0)
+TOKEN = VerifiedToken(CLAIMS, key_from_jwk(ed25519_key().jwk()))
+CREDENTIAL = Credential.of(b"")
+
+
+class Verifier:
+    """`gateway.telemetry.metered.Verifier`: one outcome, remembered or not."""
+
+    def __init__(self, outcome: Denial | None = None, *, remembered: bool = False) -> None:
+        self.outcome = outcome
+        self.remembered = frozenset({CREDENTIAL.digest}) if remembered else frozenset()
+
+    def recall(self, credential: Credential) -> VerifiedToken | None:  # noqa: ARG002 -- the Protocol's
+        return TOKEN if self.remembered else None
+
+    async def verify(self, credential: Credential) -> VerifiedToken:  # noqa: ARG002 -- the Protocol's
+        if self.outcome is not None:
+            raise self.outcome
+        return TOKEN
+
+
+class Directory:
+    """`gateway.telemetry.metered.Directory`: one outcome, remembered or not."""
+
+    def __init__(self, outcome: Resolution | Denial, *, remembered: bool = False) -> None:
+        self.outcome = outcome
+        self.remembered = remembered
+
+    def recall(self, claims: Claims) -> Resolution | None:  # noqa: ARG002 -- the Protocol's
+        return self.outcome if self.remembered and isinstance(self.outcome, Resolution) else None
+
+    def lease(self, claims: Claims) -> Lease | None:  # noqa: ARG002 -- the Protocol's
+        return LEASE if self.remembered else None
+
+    def stands(self, lease: Lease) -> bool:
+        return self.remembered and lease is LEASE
+
+    async def resolve(self, claims: Claims) -> Resolution:  # noqa: ARG002 -- the Protocol's
+        if isinstance(self.outcome, Denial):
+            raise self.outcome
+        return self.outcome
+
+
+async def test_a_verification_is_counted_by_where_its_answer_came_from() -> None:
+    metrics = Metrics()
+    assert await MeteredVerifier(Verifier(), metrics).verify(CREDENTIAL) is TOKEN
+    assert value(metrics, "token_verifications_total", issuer="main", tier="signature", result="valid") == 1
+    assert MeteredVerifier(Verifier(), metrics).recall(CREDENTIAL) is None
+    assert MeteredVerifier(Verifier(remembered=True), metrics).recall(CREDENTIAL) is TOKEN
+    assert value(metrics, "token_verifications_total", issuer="main", tier="signature", result="valid") == 1
+    assert value(metrics, "token_verifications_total", issuer="main", tier="local", result="valid") == 1
+
+
+@pytest.mark.parametrize(
+    ("denial", "issuer"),
+    [
+        (Denial(SIGNATURE_INVALID, issuer="main"), "main"),
+        (Denial(ISSUER_UNTRUSTED), "untrusted"),
+        (Denial(CREDENTIALS_MISSING), "none"),
+    ],
+)
+async def test_a_failed_verification_is_counted_by_its_reason(denial: Denial, issuer: str) -> None:
+    metrics = Metrics()
+    with pytest.raises(Denial):
+        await MeteredVerifier(Verifier(denial), metrics).verify(CREDENTIAL)
+    assert issuer_label(denial) == issuer
+    code = denial.reason.code
+    assert value(metrics, "token_verifications_total", issuer=issuer, tier="signature", result=code) == 1
+
+
+@pytest.mark.parametrize("tier", list(Tier))
+@pytest.mark.parametrize(("user", "result"), [(MEMBER, "found"), (None, "not_found")])
+async def test_a_look_up_is_counted_by_tier(tier: Tier, user: User | None, result: str) -> None:
+    metrics = Metrics()
+    await MeteredDirectory(Directory(Resolution(user, tier, None, Tier.REDIS)), metrics).resolve(CLAIMS)
+    assert value(metrics, "user_lookups_total", issuer="main", tier=tier, result=result) == 1
+    assert value(metrics, "user_lookup_duration_seconds_count", tier=tier) == 1
+    assert value(metrics, "revocation_checks_total", tier="redis", result="clear") == 1
+
+
+@pytest.mark.parametrize(("user", "result"), [(MEMBER, "found"), (None, "not_found")])
+def test_an_answer_from_memory_is_counted_and_not_timed(user: User | None, result: str) -> None:
+    metrics = Metrics()
+    resolution = Resolution(user, Tier.LOCAL, None, Tier.LOCAL)
+    for number in (1, 2):
+        assert MeteredDirectory(Directory(resolution, remembered=True), metrics).recall(CLAIMS) is resolution
+        assert value(metrics, "user_lookups_total", issuer="main", tier="local", result=result) == number
+        assert value(metrics, "revocation_checks_total", tier="local", result="clear") == number
+    assert value(metrics, "user_lookup_duration_seconds_count", tier="local") is None
+
+
+def test_an_answer_that_stands_is_counted_as_one_from_memory() -> None:
+    metrics = Metrics()
+    resolution = Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL)
+    directory = MeteredDirectory(Directory(resolution, remembered=True), metrics)
+    assert directory.lease(CLAIMS) is LEASE
+    for number in (1, 2):
+        assert directory.stands(LEASE)
+        assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") == number
+        assert value(metrics, "revocation_checks_total", tier="local", result="clear") == number
+    assert not MeteredDirectory(Directory(resolution), metrics).stands(LEASE)
+    assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") == 2
+
+
+def test_what_memory_does_not_know_is_not_counted() -> None:
+    metrics = Metrics()
+    resolution = Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL)
+    assert MeteredDirectory(Directory(resolution), metrics).recall(CLAIMS) is None
+    assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") is None
+
+
+async def test_a_revoked_token_is_counted() -> None:
+    metrics = Metrics()
+    await MeteredDirectory(Directory(Resolution(MEMBER, Tier.REDIS, "jti", Tier.POSTGRES)), metrics).resolve(
+        CLAIMS
+    )
+    assert value(metrics, "revocation_checks_total", tier="postgres", result="revoked") == 1
+
+
+async def test_a_check_that_was_skipped_is_counted() -> None:
+    metrics = Metrics()
+    await MeteredDirectory(Directory(Resolution(MEMBER, Tier.LOCAL, None, None)), metrics).resolve(CLAIMS)
+    assert value(metrics, "revocation_checks_total", tier="none", result="skipped") == 1
+
+
+async def test_stores_that_cannot_answer_are_counted_apart() -> None:
+    metrics = Metrics()
+    for reason in (USER_STORE_UNAVAILABLE, REVOCATION_UNAVAILABLE):
+        with pytest.raises(Denial):
+            await MeteredDirectory(Directory(Denial(reason)), metrics).resolve(CLAIMS)
+    assert value(metrics, "user_lookups_total", issuer="main", tier="none", result="unavailable") == 1
+    assert value(metrics, "revocation_checks_total", tier="none", result="unavailable") == 1
