@@ -5,9 +5,8 @@ from itertools import count
 from typing import Literal
 
 from gateway.admin.health import Readiness
-from gateway.backends.changes import Revoked
 from gateway.backends.documents import CachedUser
-from gateway.backends.revocations import Revocation, Revocations
+from gateway.backends.revocations import Revocation, Revocations, Revoked
 from gateway.backends.shared import Epoch, SharedAnswer
 from gateway.core.model import (
     Claims,

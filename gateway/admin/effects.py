@@ -40,14 +40,14 @@ class Effects:
     async def revoked(self, revocation: Revocation) -> None:
         """Put a revocation on the blacklist; its `issuer` is the configured name."""
         with suppress(StoreUnavailable):
-            await self._redis.revoke([revocation])
+            await self._redis.revoked.revoke([revocation])
         self._forget(revocation)
 
     async def lifted(self, revocation: Revocation) -> int:
         """Take a revocation off the blacklist; returns how many were on it."""
         lifted = 0
         with suppress(StoreUnavailable):
-            lifted = await self._redis.lift([revocation])
+            lifted = await self._redis.revoked.lift([revocation])
         self._forget(revocation)
         return lifted
 

@@ -18,7 +18,7 @@ import structlog
 
 from gateway.backends.postgres_errors import translated
 from gateway.backends.postgres_servers import Connector, address_of
-from gateway.backends.revocations import Revocation
+from gateway.backends.revocations import Revocation, Revoked
 from gateway.core.model import JSON, StoreUnavailable, Tier
 
 _CHANGES: Final = "gateway_changes"
@@ -48,15 +48,6 @@ class Changed:
     """Their ids."""
     version: int
     """The id of the transaction that changed them; ids are in no order of commits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Revoked:
-    """A revocation that was set or changed, or lifted before it expired."""
-
-    revocation: Revocation
-    lifted: bool
-    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,10 +251,11 @@ def change_in(payload: str, schema: str) -> Change | None:
                 "revoked_at": int() | float() as revoked_at,
                 "expires_at": int() | float() | None as expires_at,
             },
+            **rest,
         }:  # fmt: skip
             expiry = None if expires_at is None else float(expires_at)
             revocation = Revocation(kind, issuer, value, float(revoked_at), expiry)
-            return Revoked(revocation, change == "lifted", _version(version))
+            return Revoked(revocation, change == "lifted", _version(version), _order(rest.get("order")))
         case {"schema": str(), "kind": "all", "version": int(version)}:
             return Everything(_version(version))
         case _:
@@ -284,7 +276,16 @@ def _text(value: JSON) -> str:
     return value
 
 
+def _order(value: object) -> int:
+    """Read a number that the triggers of the first migrations do not send."""
+    if value is None:
+        return 0
+    if not isinstance(value, int):
+        raise ValueError("not a number")  # noqa: TRY004 -- unreadable, whatever it is
+    return _version(value)
+
+
 def _version(value: int) -> int:
     if not 0 < value <= 2**53:
-        raise ValueError("not the id of a transaction, or one that Redis would round")
+        raise ValueError("not a number that counts changes, or one that Redis would round")
     return value

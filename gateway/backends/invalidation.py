@@ -14,14 +14,15 @@ that others touch.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol, TypeAlias
 
 import structlog
 
-from gateway.backends.changes import Changed, Everything, Revoked
+from gateway.backends.changes import Changed, Everything
 from gateway.backends.local import LocalTier
 from gateway.backends.mirror import under_configured_names
+from gateway.backends.revocations import Revoked
 from gateway.backends.shared import Epoch
 from gateway.core.model import StoreUnavailable
 
@@ -222,11 +223,10 @@ class Invalidation:
                     self._local.forget_users([revocation.value])
                 case "issuer":
                     self._local.forget_issuers([revocation.issuer])
-            key = (revocation.kind, revocation.issuer, revocation.value)
-            placed = Revoked(revocation, lifted=change.lifted, version=change.version)
+            placed = replace(change, revocation=revocation)
             # The last change is to come last also among those that wait already.
-            self._pending.revoked.pop(key, None)
-            self._pending.revoked[key] = placed
+            self._pending.revoked.pop(revocation.target, None)
+            self._pending.revoked[revocation.target] = placed
 
     def _everything(self, version: int) -> None:
         """Give up all that is in Redis: what changed is too much to be named."""

@@ -9,11 +9,10 @@ from typing import Final
 
 import structlog
 
-from gateway.backends.changes import Revoked
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
-from gateway.backends.revocations import Revocation
-from gateway.core.model import StoreUnavailable
+from gateway.backends.revocations import Revocation, Revoked, strongest
+from gateway.core.model import RevocationKind, StoreUnavailable
 
 INTERVAL: Final = 30.0
 """Seconds after which a row that was written to Postgres alone is on the blacklist too."""
@@ -52,6 +51,7 @@ class RevocationMirror:
     ) -> None:
         self._postgres = postgres
         self._redis = redis
+        self._revoked = redis.revoked
         self._issuers = issuers
         self._clock = clock
         self._doubts = 0
@@ -72,11 +72,14 @@ class RevocationMirror:
         self._doubts += 1
 
     async def load(self) -> None:
-        """Copy every revocation that counts from Postgres to Redis. Raises `StoreUnavailable`."""
+        """Have Redis hold every revocation that counts in Postgres, and no other of its rows.
+
+        Raises `StoreUnavailable`.
+        """
         doubts = self._doubts
-        filling = await self._redis.begin_mirror()
-        rows = await self._postgres.counting_revocations()
-        await self._redis.mirror(under_configured_names(rows, self._issuers), filling)
+        filling = await self._revoked.begin_filling()
+        rows = under_configured_names(await self._postgres.counting_revocations(), self._issuers)
+        await self._revoked.fill(strongest(rows), filling)
         # Doubts that came up meanwhile stay; another load may have settled more.
         self._settled = max(self._settled, doubts)
 
@@ -86,16 +89,32 @@ class RevocationMirror:
         At most one change of each row; any number of workers may apply the same. Raises
         `StoreUnavailable`; Redis is not trusted then until the blacklist has been filled.
         """
-        counting = [change.revocation for change in changes if not change.lifted]
-        over = [change.revocation for change in changes if change.lifted]
+        standing = await self._standing([change.revocation for change in changes if change.lifted])
+        made = [
+            replace(change, revocation=standing[change.revocation.target], lifted=False)
+            if change.revocation.target in standing
+            else change
+            for change in changes
+        ]
         try:
-            if counting:
-                await self._redis.revoke(counting)
-            if over:
-                await self._redis.lift(over)
+            await self._revoked.apply(made)
         except StoreUnavailable:
             self.doubt()
             raise
+
+    async def _standing(
+        self, lifted: Sequence[Revocation]
+    ) -> dict[tuple[RevocationKind, str, str], Revocation]:
+        """Return what is revoked all the same, by a row with the other spelling of its issuer."""
+        if not lifted:
+            return {}
+        spelt = [
+            replace(row, issuer=issuer)
+            for row in lifted
+            for issuer in {row.issuer, self._issuers.get(row.issuer, row.issuer)}
+        ]
+        rows = await self._postgres.counting_revocations(spelt)
+        return {row.target: row for row in strongest(under_configured_names(rows, self._issuers))}
 
     def request(self) -> None:
         """Have the blacklist filled in the background, unless that has just been tried."""

@@ -5,7 +5,7 @@ transaction mode, let PgBouncer track prepared statements (`max_prepared_stateme
 role its `search_path` and `statement_timeout`, which PgBouncer must be told to ignore at start-up.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -56,8 +56,12 @@ _COUNTING_REVOCATIONS: Final = """
 SELECT kind, issuer, value,
     extract(epoch FROM revoked_at)::float8 AS revoked_at,
     extract(epoch FROM expires_at)::float8 AS expires_at
-FROM revocations WHERE expires_at IS NULL OR expires_at > now()
+FROM revocations WHERE (expires_at IS NULL OR expires_at > now())
 """
+_COUNTING_AMONG: Final = f"""
+{_COUNTING_REVOCATIONS}
+AND (kind, issuer, value) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))
+"""  # noqa: S608 -- a constant query; values travel as parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +143,18 @@ class Postgres:
             revocations = Revocations(row["token_revoked"], row["user_revoked_at"], row["issuer_revoked_at"])
             return _found(row), revocations
 
-    async def counting_revocations(self) -> list[Revocation]:
-        """Return every revocation that has not expired, without reason and author."""
+    async def counting_revocations(self, among: Sequence[Revocation] | None = None) -> list[Revocation]:
+        """Return every revocation that has not expired, without reason and author.
+
+        Or those that are there of some, given by kind, issuer as it is spelt in the row, and value.
+        """
         async with self.connection() as connection:
-            return [Revocation(**dict(row)) for row in await connection.fetch(_COUNTING_REVOCATIONS)]
+            if among is None:
+                rows = await connection.fetch(_COUNTING_REVOCATIONS)
+            else:
+                targets = zip(*(row.target for row in among), strict=True)
+                rows = await connection.fetch(_COUNTING_AMONG, *map(list, targets))
+        return [Revocation(**dict(row)) for row in rows]
 
     async def prune(self) -> int:
         """Delete the revocations that expired more than an hour ago; returns how many there were."""

@@ -12,7 +12,6 @@ their list of issuers, and Redis must not evict keys (`maxmemory-policy noevicti
 """
 
 import math
-import time
 from collections.abc import Iterable, Sequence
 from typing import Final, cast
 from uuid import uuid4
@@ -28,8 +27,9 @@ from gateway.backends.documents import CachedUser, decode, encode
 from gateway.backends.reads import BatchedReads
 from gateway.backends.redis_errors import translated
 from gateway.backends.redis_server import server_at
-from gateway.backends.revocations import Revocation, Revocations
-from gateway.backends.shared import Epoch, Filling, SharedAnswer, epoch_from, version_of
+from gateway.backends.revocations import Revocations
+from gateway.backends.revoked_keys import RevokedKeys
+from gateway.backends.shared import Epoch, SharedAnswer, epoch_from, version_of
 from gateway.core.model import Claims, StoreUnavailable, Tier
 
 LEASE: Final = 3.0
@@ -38,8 +38,6 @@ TOMBSTONE_TIME: Final = 300.0
 """Seconds for which nothing older than a change can be stored; far more than any reader takes."""
 _MAX_CONNECTIONS: Final = 64
 _BATCH: Final = 500
-_MIRROR_TIME: Final = 300.0
-"""Seconds that filling the blacklist may take, all batches together."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -64,8 +62,6 @@ class Redis:
         self.address = server.address
         """Host and port, for messages."""
         self._prefix = prefix
-        self._marker = f"{prefix}revocations:loaded"
-        self._lifted = f"{prefix}revocations:lifted"
         self._epoch = f"{prefix}epoch"
         self._ended = f"{prefix}epoch:ended"
         self.availability = availability or Availability()
@@ -87,6 +83,8 @@ class Redis:
             },
         )
         self._redis: aioredis.Redis = aioredis.Redis(connection_pool=pool)
+        self.revoked = RevokedKeys(self._redis, self.address, prefix)
+        """The blacklist, to be written."""
         self._reads = BatchedReads(self._fetch, timeout, self.address, self.availability)
 
     async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:
@@ -97,15 +95,15 @@ class Redis:
         """
         name = claims.issuer_name
         keys = [
-            self._marker,
+            self.revoked.marker,
             self._epoch,
             self._user_key(name, claims.subject),
-            f"{self._prefix}revoked:issuer:{name}",
+            self.revoked.issuer_key(name),
         ]
         if user_id is not None:
-            keys.append(self._user_revocation_key(user_id))
+            keys.append(self.revoked.user_key(user_id))
         if claims.jti is not None:
-            keys.append(f"{self._prefix}revoked:jti:{name}:{claims.jti}")
+            keys.append(self.revoked.token_key(name, claims.jti))
         marker, epoch, document, issuer_at, *rest = await self._reads.get(keys)
         user_at = rest.pop(0) if user_id is not None else None
         current = epoch_from(epoch)
@@ -122,7 +120,7 @@ class Redis:
 
     async def user_revoked_at(self, user_id: str) -> float | None:
         """Return the instant until which a user's tokens are revoked, if they are."""
-        (value,) = await self._reads.get([self._user_revocation_key(user_id)])
+        (value,) = await self._reads.get([self.revoked.user_key(user_id)])
         return self._instant(value)
 
     async def _fetch(self, keys: list[str]) -> list[bytes | None]:
@@ -200,7 +198,7 @@ class Redis:
                 redis_scripts.BEGIN_EPOCH,
                 3,
                 self._epoch,
-                self._marker,
+                self.revoked.marker,
                 self._ended,
                 uuid4().hex,
                 heartbeat,
@@ -224,7 +222,7 @@ class Redis:
                 redis_scripts.KEEP_EPOCH,
                 2,
                 self._epoch,
-                self._marker,
+                self.revoked.marker,
                 name,
                 heartbeat,
                 str(round(LEASE * 1000)),
@@ -248,64 +246,6 @@ class Redis:
                 uuid4().hex,
                 str(round(LEASE * 1000)),
             )
-
-    # The blacklist -----------------------------------------------------------------------------------
-
-    async def revoke(self, revocations: Sequence[Revocation]) -> None:
-        """Put revocations on the blacklist; their `issuer` is the configured name.
-
-        What is there already is only ever extended.
-        """
-        await self._revoke(revocations, b"*")
-
-    async def lift(self, revocations: Sequence[Revocation]) -> int:
-        """Take revocations off the blacklist; returns how many were on it.
-
-        A filling that is under way, and may have read them before, fails.
-        """
-        keys = [self._revocation_key(revocation) for revocation in revocations]
-        with translated(self.address):
-            lifted = await self._redis.eval(
-                redis_scripts.LIFT, 1 + len(keys), self._lifted, *keys, str(uuid4())
-            )
-        return int(lifted)
-
-    async def begin_mirror(self) -> Filling:
-        """Begin to fill the blacklist; the revocations are to be read after this."""
-        loading = f"{self._prefix}revocations:loading:{uuid4()}"
-        with translated(self.address):
-            await self._redis.set(loading, b"1", px=round(_MIRROR_TIME * 1000))
-            lifted = cast("bytes | None", await self._redis.get(self._lifted))  # bytes: nothing is decoded
-        return Filling(loading, lifted or b"")
-
-    async def mirror(self, revocations: Sequence[Revocation], filling: Filling) -> None:
-        """Fill the blacklist with all revocations there are, and mark it as complete."""
-        if not await self._revoke(revocations, filling.lifted):
-            raise StoreUnavailable(
-                Tier.REDIS, f"{self.address}: a revocation was lifted while they were loaded"
-            )
-        with translated(self.address):
-            done = await self._redis.eval(redis_scripts.COMPLETE, 2, self._marker, filling.loading)
-        if done != 1:
-            raise StoreUnavailable(Tier.REDIS, f"{self.address}: was emptied while revocations were loaded")
-
-    async def _revoke(self, revocations: Sequence[Revocation], lifted: bytes) -> bool:
-        """Write revocations, and tell whether the last lifting is still `lifted`; `*` stands for any."""
-        with translated(self.address):
-            now = time.time()
-            for start in range(0, len(revocations), _BATCH):
-                keys: list[str] = []
-                arguments: list[str] = []
-                for revocation in revocations[start : start + _BATCH]:
-                    ttl = _ttl_ms(revocation, now)
-                    if ttl != 0:
-                        keys.append(self._revocation_key(revocation))
-                        arguments += [repr(revocation.revoked_at), str(ttl)]
-                if keys and not await self._redis.eval(
-                    redis_scripts.REVOKE, 1 + len(keys), self._lifted, *keys, lifted, *arguments
-                ):
-                    return False
-        return True
 
     # Life and keys -----------------------------------------------------------------------------------
 
@@ -332,18 +272,6 @@ class Redis:
     def _tombstone_key(self, issuer_name: str, subject: str) -> str:
         return f"{self._prefix}tombstone:{issuer_name}:{subject}"
 
-    def _user_revocation_key(self, user_id: str) -> str:
-        return f"{self._prefix}revoked:user:{user_id}"
-
-    def _revocation_key(self, revocation: Revocation) -> str:
-        match revocation.kind:
-            case "jti":
-                return f"{self._prefix}revoked:jti:{revocation.issuer}:{revocation.value}"
-            case "user":
-                return self._user_revocation_key(revocation.value)
-            case "issuer":
-                return f"{self._prefix}revoked:issuer:{revocation.issuer}"
-
     def _instant(self, value: bytes | None) -> float | None:
         """Read a revocation's Unix time; what is no time revokes everything."""
         if value is None:
@@ -358,10 +286,3 @@ class Redis:
             self._warned = True
             log.warning("revocation_is_no_unix_time", effect="all tokens that it covers are refused")
         return math.inf
-
-
-def _ttl_ms(revocation: Revocation, now: float) -> int:
-    """Return the milliseconds for which a revocation still counts, -1 for ever, 0 not any more."""
-    if revocation.expires_at is None or math.isinf(revocation.expires_at):
-        return -1
-    return max(0, math.ceil((revocation.expires_at - now) * 1000))

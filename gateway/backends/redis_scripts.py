@@ -13,34 +13,109 @@ local info = redis.pcall('INFO', 'server')
 local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or '-'
 """
 
-# A revocation only grows: the later instant and the later expiry win, whoever wrote them. A value
-# that is no time already revokes everything, and stays.
-# A key of another type than string is none, and makes room. Who copies from Postgres says which
-# lifting was the last when it began to read (ARGV[1]): what it read may have been lifted since.
-REVOKE: Final = """
-if ARGV[1] ~= '*' and (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-for i = 2, #KEYS do
-    local key, at, ttl = KEYS[i], ARGV[2 * i - 2], tonumber(ARGV[2 * i - 1])
-    local held = redis.call('TYPE', key)['ok'] == 'string' and redis.call('GET', key)
-    local held_ttl = held and redis.call('PTTL', key)
-    if held then
-        if held_ttl == -1 or ttl == -1 then ttl = -1 else ttl = math.max(ttl, held_ttl) end
-        local held_at = tonumber(held)
-        if not held_at or not (held_at <= tonumber(at)) then at = held end
+# What is on the blacklist because of a row in Postgres is on record, in a hash by the names of the keys:
+# `<filling> <order> <ends> <value>`. `filling` is the number of the last filling that had begun when the row
+# was last known to be there, `order` that of the change that was last heard of (0: none), `ends` when the key
+# expires (milliseconds, -1: never). A row that has been lifted is on record for a while, with the value `-`,
+# so that who heard of it before, and is late, does not bring it back.
+_RECORDS: Final = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+local function read(record)
+    local filling, order, ends, value = string.match(record or '', '^(%d+) (%d+) (-?%d+) (%S+)$')
+    filling, order, ends = tonumber(filling or -1), tonumber(order or 0), tonumber(ends or 0)
+    return {filling = filling, order = order, ends = ends, value = value}
+end
+
+-- The value of a key and when it expires. A key of another type than string is none, and makes room.
+local function held_by(key)
+    local value = redis.call('TYPE', key)['ok'] == 'string' and redis.call('GET', key)
+    if not value then return nil end
+    local left = redis.call('PTTL', key)
+    return value, left == -1 and -1 or now + left
+end
+
+-- Five seconds are no difference: clocks of several gateways set these times.
+local function is_as_recorded(record, value, ends)
+    if record.value ~= value then return false end
+    if record.ends == -1 or ends == -1 then return record.ends == ends end
+    return math.abs(record.ends - ends) <= 5000
+end
+"""
+
+# KEYS: records, number of the last filling, then the key of each row.
+# ARGV: number of one's own filling or an empty text, milliseconds for which who was lifted is on record;
+# then of each row the instant or `-` for one that was lifted, milliseconds to live or -1, order or 0.
+# A change that a later one has overtaken is not made. A revocation only grows: the later instant and the
+# later expiry win, whoever wrote them, and a value that is no time revokes everything, and stays. But a
+# filling knows better of what is the row's alone, and has not been touched since it began. Returns how many
+# keys were deleted; -1 where a filling is to be given up, for what it read has been lifted since.
+CHANGE: Final = f"""
+{_RECORDS}
+local own = tonumber(ARGV[1])
+local filling = math.max(own or 0, tonumber(redis.call('GET', KEYS[2]) or 0))
+local deleted = 0
+for i = 3, #KEYS do
+    local key = KEYS[i]
+    local at, ttl, order = ARGV[3 * i - 6], tonumber(ARGV[3 * i - 5]), tonumber(ARGV[3 * i - 4])
+    local record = read(redis.call('HGET', KEYS[1], key))
+    local touched = own and record.filling >= own
+    if touched and record.value == '-' then return -1 end
+    if order == 0 or order > record.order then
+        local ends = ttl == -1 and -1 or now + ttl
+        if at == '-' then
+            deleted = deleted + redis.call('DEL', key)
+            ends = now + tonumber(ARGV[2])
+        else
+            local held, held_ends = held_by(key)
+            local ours = not held or is_as_recorded(record, held, held_ends)
+            local wanted, wanted_ends = at, ends
+            if held and not (ours and own and not touched) then
+                wanted_ends = (ends == -1 or held_ends == -1) and -1 or math.max(ends, held_ends)
+                local held_at = tonumber(held)
+                if not held_at or not (held_at <= tonumber(at)) then wanted = held end
+            end
+            -- What is the same, or but for moments, is not written: every write is news to all workers.
+            if wanted ~= held or (wanted_ends == -1) ~= (held_ends == -1)
+                or wanted_ends > held_ends + 100 or wanted_ends < held_ends - 5000
+            then
+                if wanted_ends == -1 then redis.call('SET', key, wanted)
+                else redis.call('SET', key, wanted, 'PX', wanted_ends - now) end
+            end
+            if ours then at, ends = wanted, wanted_ends end
+        end
+        order = math.max(order, record.order)
+        redis.call('HSET', KEYS[1], key, string.format('%.0f %.0f %.0f %s', filling, order, ends, at))
     end
-    -- What is the same already, or but for moments, is not written: every write is news to all workers.
-    if at ~= held or (ttl ~= held_ttl and (ttl == -1 or ttl - held_ttl > 100)) then
-        if ttl == -1 then redis.call('SET', key, at) else redis.call('SET', key, at, 'PX', ttl) end
+end
+return deleted
+"""
+
+# KEYS: number of the last filling, the filling's own key. ARGV: milliseconds for which it may go on.
+BEGIN_FILLING: Final = """
+redis.call('SET', KEYS[2], '1', 'PX', ARGV[1])
+return redis.call('INCR', KEYS[1])
+"""
+
+# KEYS: records, the filling's own key, then keys whose records no filling has touched since that began.
+# ARGV: these records. Their rows are gone. A key that is not as recorded is another program's too, and stays.
+SWEEP: Final = f"""
+{_RECORDS}
+if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
+for i = 3, #KEYS do
+    local key = KEYS[i]
+    if redis.call('HGET', KEYS[1], key) == ARGV[i - 2] then
+        local record = read(ARGV[i - 2])
+        if record.value ~= '-' then
+            if is_as_recorded(record, held_by(key)) then redis.call('DEL', key) end
+            redis.call('HDEL', KEYS[1], key)
+        elseif record.ends < now then
+            redis.call('HDEL', KEYS[1], key)
+        end
     end
 end
 return 1
-"""
-
-LIFT: Final = """
-redis.call('SET', KEYS[1], ARGV[1])
-local lifted = 0
-for i = 2, #KEYS do lifted = lifted + redis.call('DEL', KEYS[i]) end
-return lifted
 """
 
 # Emptied while it was being filled, the blacklist is not complete: its first key is gone too.

@@ -1,6 +1,7 @@
 """Revocations as values: what the stores say about one token, and the rows that say so."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from gateway.core.model import RevocationKind
 
@@ -50,3 +51,35 @@ class Revocation:
     """None: it counts for ever."""
     reason: str | None = None
     revoked_by: str | None = None
+
+    @property
+    def target(self) -> tuple[RevocationKind, str, str]:
+        """What is revoked: kind, issuer and value."""
+        return self.kind, self.issuer, self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """A revocation that was set or changed, or lifted before it expired."""
+
+    revocation: Revocation
+    lifted: bool
+    version: int
+    """The id of the transaction; ids are in no order of commits."""
+    order: int = 0
+    """Of two changes of one row the later has the higher; 0: not known."""
+
+
+def strongest(revocations: Iterable[Revocation]) -> list[Revocation]:
+    """Make one of all that revoke the same: the later instant and the later expiry win."""
+    found: dict[tuple[RevocationKind, str, str], Revocation] = {}
+    for row in revocations:
+        other = found.setdefault(row.target, row)
+        if other is not row:
+            expiries = [each.expires_at for each in (other, row) if each.expires_at is not None]
+            found[row.target] = replace(
+                row,
+                revoked_at=max(other.revoked_at, row.revoked_at),
+                expires_at=max(expiries) if len(expiries) == 2 else None,
+            )
+    return list(found.values())

@@ -35,8 +35,8 @@ class Filling:
 
     loading: str
     """A key that is there until it is complete, unless Redis has been emptied."""
-    lifted: bytes
-    """Names the last lifting before it."""
+    number: int
+    """Higher than that of every filling that began before."""
 
 
 def version_of(value: bytes | None) -> float:

@@ -89,7 +89,7 @@ def _lift(config: Path, work: "Callable[[Stores], Awaitable[tuple[Revocation, in
     async def lift(stores: Stores) -> "tuple[Revocation, int, StoreUnavailable | None]":
         revocation, rows = await work(stores)
         try:
-            return revocation, rows + await stores.redis.lift([revocation]), None
+            return revocation, rows + await stores.redis.revoked.lift([revocation]), None
         except StoreUnavailable as error:
             return revocation, rows, error
 

@@ -194,7 +194,7 @@ def _revoke(config: Path, work: "Callable[[Stores], Awaitable[Revocation]]", *, 
     async def write(stores: Stores) -> "tuple[Revocation, StoreUnavailable | None]":
         revocation = await work(stores)
         try:
-            await stores.redis.revoke([revocation])
+            await stores.redis.revoked.revoke([revocation])
         except StoreUnavailable as error:
             return revocation, error
         return revocation, None

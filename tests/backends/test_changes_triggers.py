@@ -11,10 +11,10 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from gateway.backends.changes import Change, Changed, Everything, PostgresStream, Revoked
+from gateway.backends.changes import Change, Changed, Everything, PostgresStream
 from gateway.backends.migrate import migrate
 from gateway.backends.postgres_errors import quoted
-from gateway.backends.revocations import Revocation
+from gateway.backends.revocations import Revocation, Revoked
 from tests.backends.ear import Ear, Rig, rigged
 from tests.backends.examples import ISS
 
@@ -239,6 +239,22 @@ class TestRevocations:
         assert await rig.told("UPDATE revocations SET reason = 'lost'") == []
         assert values(await rig.told("UPDATE revocations SET value = 'b'")) == [("a", True), ("b", False)]
         assert values(await rig.told("DELETE FROM revocations")) == [("b", True)]
+
+    async def test_changes_of_a_row_are_in_order_where_transactions_are_not(self, rig: Rig, dsn: str) -> None:
+        other = await asyncpg.connect(dsn)
+        before = len(rig.ear.events)
+        async with other.transaction():
+            # This transaction has the lower id, and changes the row later.
+            await other.execute("SELECT pg_current_xact_id()")
+            await rig.db.execute("INSERT INTO revocations (kind, issuer, value) VALUES ('jti', 'main', 'a')")
+            await other.execute("DELETE FROM revocations")
+            await other.execute("INSERT INTO revocations (kind, issuer, value) VALUES ('jti', 'main', 'a')")
+        await other.close()
+        await rig.settle()
+        told = [event for event in rig.ear.events[before:] if isinstance(event, Revoked)]
+        assert values([*told]) == [("a", False), ("a", True), ("a", False)]
+        assert told[0].version > told[1].version
+        assert 0 < told[0].order < told[1].order < told[2].order
 
     async def test_to_let_one_expire_is_to_lift_it(self, rig: Rig) -> None:
         await rig.db.execute("INSERT INTO revocations (kind, issuer, value) VALUES ('jti', 'main', 'a')")

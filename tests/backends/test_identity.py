@@ -702,7 +702,7 @@ class TestMirror:
             raise ZeroDivisionError("odd")
 
         with monkeypatch.context() as patch, capture_logs() as logs:
-            patch.setattr(world.redis, "mirror", broken)
+            patch.setattr(world.redis.revoked, "fill", broken)
             world.mirror.doubt()
             world.mirror.start(interval=0.02)
 
@@ -724,7 +724,7 @@ class TestMirror:
         async def rows_then_lift() -> list[Revocation]:
             found = await rows()
             await world.directory.lift("jti", issuers=["main"], value="token-1")
-            assert await world.redis.lift([Revocation("jti", "main", "token-1", 0.0)]) == 1
+            assert await world.redis.revoked.lift([Revocation("jti", "main", "token-1", 0.0)]) == 1
             return found
 
         with monkeypatch.context() as patch:

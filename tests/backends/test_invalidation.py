@@ -7,11 +7,11 @@ from itertools import count
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.backends.changes import Changed, Everything, Revoked
+from gateway.backends.changes import Changed, Everything
 from gateway.backends.documents import CachedUser
 from gateway.backends.invalidation import Invalidation
 from gateway.backends.local import LocalTier
-from gateway.backends.revocations import Revocation, Revocations
+from gateway.backends.revocations import Revocation, Revocations, Revoked
 from gateway.backends.shared import Epoch
 from gateway.core.model import StoreUnavailable, Tier, User, UserStatus
 from tests.backends.examples import ISS, claims, eventually

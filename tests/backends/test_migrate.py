@@ -15,6 +15,7 @@ ALL = [
     "0003_audit",
     "0004_identity_spellings",
     "0005_audit_of_commands",
+    "0006_order_of_revocations",
 ]
 NEXT = len(ALL) + 1
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

@@ -8,17 +8,18 @@ import pytest
 from redis.asyncio import Redis as Client
 from structlog.testing import capture_logs
 
-from gateway.backends.changes import Revoked
 from gateway.backends.mirror import RevocationMirror
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
-from gateway.backends.revocations import Revocation
+from gateway.backends.revocations import Revocation, Revoked
 from gateway.core.model import StoreUnavailable
 from tests.backends.cable import Cable
-from tests.backends.examples import ISSUERS, claims, eventually
+from tests.backends.ear import Connection
+from tests.backends.examples import ISS, ISSUERS, claims, eventually
 
 TOKEN = Revocation("jti", "main", "token-1", 5.0)
 USER = Revocation("user", "", "u", 2_000.0)
+REVOKE = "INSERT INTO revocations (kind, issuer, value) VALUES ('jti', 'main', 'token-1')"
 
 
 @dataclass
@@ -27,6 +28,14 @@ class World:
     redis: Redis
     cable: Cable
     client: "Client"
+
+
+@pytest.fixture
+async def connection(dsn: str) -> AsyncIterator[Connection]:
+    """Another program, with SQL."""
+    connection = await asyncpg.connect(dsn)
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture
@@ -91,6 +100,71 @@ class TestApply:
         await world.cable.plug()
         await world.mirror.load()
         assert [world.mirror.trusted] == [True]
+
+
+class TestRowsThatChangeUnheard:
+    """Nobody listened when somebody wrote SQL."""
+
+    async def test_what_was_deleted_passes_after_the_next_load(
+        self, world: World, connection: Connection
+    ) -> None:
+        await connection.execute(REVOKE)
+        await world.mirror.load()
+        assert (await world.redis.read(claims(), None)).revocations.token
+        await connection.execute("DELETE FROM revocations")
+        await world.mirror.load()
+        assert not (await world.redis.read(claims(), None)).revocations.token
+
+    async def test_so_does_what_was_truncated(self, world: World, connection: Connection) -> None:
+        await connection.execute(
+            "INSERT INTO revocations (kind, issuer, value) SELECT 'jti', 'main', 'token-' || n"
+            " FROM generate_series(1, 600) AS n"
+        )
+        await world.mirror.load()
+        await connection.execute("TRUNCATE revocations")
+        await world.mirror.load()
+        assert await world.client.keys("gateway:revoked:*") == []
+
+    async def test_what_was_shortened_ends_sooner(self, world: World, connection: Connection) -> None:
+        await connection.execute(REVOKE)
+        await world.mirror.load()
+        await connection.execute("UPDATE revocations SET expires_at = now() + interval '1 minute'")
+        await world.mirror.load()
+        assert 50 <= await world.client.ttl("gateway:revoked:jti:main:token-1") <= 60
+
+
+class TestSpellings:
+    """A row's issuer is a configured name, or its `iss`; both revoke the same."""
+
+    async def both(self, connection: Connection) -> None:
+        await connection.execute(
+            "INSERT INTO revocations (kind, issuer, value, expires_at)"
+            " VALUES ('jti', 'main', 'token-1', NULL), ('jti', $1, 'token-1', now() + interval '1 minute')",
+            ISS,
+        )
+
+    async def test_the_stronger_counts_and_is_not_written_again(
+        self, world: World, connection: Connection
+    ) -> None:
+        await self.both(connection)
+        await world.mirror.load()
+        written = (await world.client.info("commandstats"))["cmdstat_set"]["calls"]
+        await world.mirror.load()
+        # The marker, and the key of the filling itself.
+        assert (await world.client.info("commandstats"))["cmdstat_set"]["calls"] == written + 2
+        assert await world.client.ttl("gateway:revoked:jti:main:token-1") == -1
+
+    async def test_while_one_row_is_left_nothing_is_lifted(
+        self, world: World, connection: Connection
+    ) -> None:
+        await self.both(connection)
+        await world.mirror.load()
+        await connection.execute("DELETE FROM revocations WHERE issuer = 'main'")
+        await world.mirror.apply([changed(TOKEN, lifted=True)])
+        assert (await world.redis.read(claims(), None)).revocations.token
+        await connection.execute("DELETE FROM revocations")
+        await world.mirror.apply([changed(TOKEN, lifted=True)])
+        assert not (await world.redis.read(claims(), None)).revocations.token
 
 
 class TestPruning:

@@ -1,7 +1,6 @@
 import asyncio
 import math
 import socket
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,7 +11,7 @@ from structlog.testing import capture_logs
 from gateway.backends.documents import CachedUser
 from gateway.backends.redis import LEASE, TOMBSTONE_TIME, Redis
 from gateway.backends.redis_errors import _words
-from gateway.backends.revocations import Revocation, Revocations
+from gateway.backends.revocations import Revocations
 from gateway.backends.shared import Epoch
 from gateway.core.model import StoreUnavailable, Tier, User, UserStatus
 from tests.backends.cable import Cable
@@ -226,7 +225,7 @@ class TestEpochs:
         self, redis: Redis, client: "Client"
     ) -> None:
         epoch = await redis.begin_epoch("h1")
-        await redis.mirror([], await redis.begin_mirror())
+        await redis.revoked.fill([], await redis.revoked.begin_filling())
         run = (await client.info("server"))["run_id"].encode()
         held = await client.get("gateway:epoch")
         assert isinstance(held, bytes)
@@ -239,7 +238,7 @@ class TestEpochs:
         assert (shared.epoch, shared.complete) == (None, False)
 
     async def test_the_blacklist_of_a_server_that_runs_on_stays_complete(self, redis: Redis) -> None:
-        await redis.mirror([], await redis.begin_mirror())
+        await redis.revoked.fill([], await redis.revoked.begin_filling())
         epoch = await redis.begin_epoch("h1")
         await redis.keep_epoch(epoch.name, "h2")
         assert (await redis.read(claims(), None)).complete
@@ -301,118 +300,6 @@ class TestBlacklist:
             await redis.read(claims(), None)
             await redis.read(claims(), None)
         assert [entry["event"] for entry in logs] == ["revocation_is_no_unix_time"]
-
-    async def test_keys_and_times_to_live(self, redis: Redis, client: "Client") -> None:
-        soon = time.time() + 100
-        await redis.revoke(
-            [
-                Revocation("jti", "main", "t", 5.0, soon),
-                Revocation("jti", "main", "for-ever", 5.0),
-                Revocation("jti", "main", "over", 5.0, 6.0),
-                Revocation("user", "", ANN.id, 5.25),
-                Revocation("issuer", "main", "", 7.0, math.inf),
-            ]
-        )
-        assert sorted(await client.keys("*")) == [
-            b"gateway:revoked:issuer:main",
-            b"gateway:revoked:jti:main:for-ever",
-            b"gateway:revoked:jti:main:t",
-            b"gateway:revoked:user:" + ANN.id.encode(),
-        ]
-        assert 98 <= await client.ttl("gateway:revoked:jti:main:t") <= 100
-        assert await client.ttl("gateway:revoked:issuer:main") == -1
-        assert await client.get(f"gateway:revoked:user:{ANN.id}") == b"5.25"
-
-    @pytest.mark.parametrize(
-        ("held", "held_ttl", "given", "given_ttl", "value", "ttl"),
-        [
-            ("10", None, 20.0, None, b"20.0", None),
-            ("20", None, 10.0, None, b"20", None),
-            ("10", 50, 20.0, 100, b"20.0", 100),
-            ("10", 100, 20.0, 50, b"20.0", 100),
-            ("10", None, 20.0, 50, b"20.0", None),
-            ("10", 50, 20.0, None, b"20.0", None),
-            ("yes", None, 20.0, 50, b"yes", None),
-            ("nan", None, 20.0, None, b"nan", None),
-        ],
-    )
-    async def test_what_another_program_set_is_only_extended(
-        self,
-        redis: Redis,
-        client: "Client",
-        held: str,
-        held_ttl: int | None,
-        given: float,
-        given_ttl: int | None,
-        value: bytes,
-        ttl: int | None,
-    ) -> None:
-        key = "gateway:revoked:issuer:main"
-        await client.set(key, held, ex=held_ttl)
-        expires_at = None if given_ttl is None else time.time() + given_ttl
-        await redis.revoke([Revocation("issuer", "main", "", given, expires_at)])
-        assert await client.get(key) == value
-        left = await client.ttl(key)
-        assert left == -1 if ttl is None else ttl - 2 <= left <= ttl
-
-    async def test_what_is_the_same_is_not_written_again(self, redis: Redis, client: "Client") -> None:
-        rows = [Revocation("jti", "main", "t", 5.0), Revocation("user", "", "u", 5.0, time.time() + 60)]
-        await redis.revoke(rows)
-        before = (await client.info("commandstats"))["cmdstat_set"]["calls"]
-        await redis.revoke(rows)
-        assert (await client.info("commandstats"))["cmdstat_set"]["calls"] == before
-
-    async def test_a_key_of_another_type_is_none_and_makes_room(self, redis: Redis, client: "Client") -> None:
-        await client.hset("gateway:revoked:jti:main:token-1", "why", "lost")
-        assert (await redis.read(claims(), None)).revocations.token is False
-        await redis.revoke([Revocation("jti", "main", "token-1", 5.0)])
-        assert (await redis.read(claims(), None)).revocations.token is True
-
-    async def test_what_is_lifted_is_off_the_list_and_can_be_revoked_again(
-        self, redis: Redis, client: "Client"
-    ) -> None:
-        rows = [Revocation("jti", "main", "token-1", 5.0), Revocation("issuer", "main", "", 6.0)]
-        await redis.revoke(rows)
-        assert await redis.lift(rows[:1]) == 1
-        assert await redis.lift(rows[:1]) == 0
-        assert await client.keys("gateway:revoked:*") == [b"gateway:revoked:issuer:main"]
-        await redis.revoke(rows[:1])
-        assert (await redis.read(claims(), None)).revocations.token is True
-
-    async def test_a_mirrored_blacklist_is_complete(self, redis: Redis, client: "Client") -> None:
-        rows = [Revocation("jti", "main", f"token-{n}", 5.0) for n in range(1201)]
-        await redis.mirror(rows, await redis.begin_mirror())
-        shared = await redis.read(claims(jti="token-1200"), None)
-        assert (shared.revocations.token, shared.complete) == (True, True)
-        assert await client.ttl("gateway:revocations:loaded") == -1
-        assert await client.dbsize() == 1202
-        await client.flushdb()
-        assert (await redis.read(claims(), None)).complete is False
-
-    async def test_what_was_lifted_while_it_was_filled_is_not_put_back(self, redis: Redis) -> None:
-        filling = await redis.begin_mirror()
-        rows = [Revocation("jti", "main", "token-1", 5.0)]
-        await redis.lift(rows)
-        with pytest.raises(StoreUnavailable, match="lifted"):
-            await redis.mirror(rows, filling)
-        shared = await redis.read(claims(), None)
-        assert (shared.revocations.token, shared.complete) == (False, False)
-
-    async def test_emptied_while_it_was_filled_it_is_not_complete(
-        self, redis: Redis, client: "Client", monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        revoke = redis._revoke
-
-        async def revoke_and_flush(revocations: list[Revocation], lifted: bytes) -> bool:
-            done = await revoke(revocations, lifted)
-            await client.flushdb()
-            return done
-
-        monkeypatch.setattr(redis, "_revoke", revoke_and_flush)
-        filling = await redis.begin_mirror()
-        with pytest.raises(StoreUnavailable, match="emptied"):
-            await redis.mirror([Revocation("jti", "main", "token-1", 5.0)], filling)
-        assert (await redis.read(claims(), None)).complete is False
 
 
 class TestFailures:

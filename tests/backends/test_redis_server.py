@@ -117,11 +117,11 @@ async def works(url: str, prefix: str = "gateway:") -> None:
     assert await redis.keep_epoch(epoch.name, "h2")
     cached = CachedUser(None, 1.0, epoch.name)
     assert await redis.store_user(claims(), cached, 60, horizon=9)
-    await redis.mirror([Revocation("jti", "main", "token-1", 5.0)], await redis.begin_mirror())
+    await redis.revoked.fill([Revocation("jti", "main", "token-1", 5.0)], await redis.revoked.begin_filling())
     shared = await redis.read(claims(), "x")
     assert (shared.cached, shared.epoch, shared.complete) == (cached, epoch.name, True)
     assert shared.revocations.token
-    assert await redis.lift([Revocation("jti", "main", "token-1", 5.0)]) == 1
+    assert await redis.revoked.lift([Revocation("jti", "main", "token-1", 5.0)]) == 1
     await redis.bury([("main", "ann"), ("main", "bob")], 9)
     await redis.forget_users([("main", "ann"), ("main", "bob")])
     await redis.end_epoch(9)
@@ -244,7 +244,7 @@ class TestSentinel:
             stream.start()
             await notes.until(1)
             epoch = await redis.begin_epoch("h1")
-            await redis.mirror([], await redis.begin_mirror())
+            await redis.revoked.fill([], await redis.revoked.begin_filling())
             await primary.wait(1, 1000)
             await primary.shutdown(nosave=True)
 
@@ -323,7 +323,7 @@ class TestCluster:
             stream.start()
             await notes.until(1)
             await redis.begin_epoch("h1")
-            await redis.mirror([], await redis.begin_mirror())
+            await redis.revoked.fill([], await redis.revoked.begin_filling())
             await move(slot, source, target)
 
             # Each connection learns of it once.

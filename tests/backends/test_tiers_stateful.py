@@ -15,13 +15,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.backends.changes import Changed, Everything, Revoked
+from gateway.backends.changes import Changed, Everything
 from gateway.backends.documents import CachedUser
 from gateway.backends.identity import IdentityTiers
 from gateway.backends.invalidation import Invalidation
 from gateway.backends.local import LocalTier
 from gateway.backends.postgres import Found
-from gateway.backends.revocations import Revocation, Revocations
+from gateway.backends.revocations import Revocation, Revocations, Revoked
 from gateway.backends.shared import Epoch, SharedAnswer
 from gateway.core.model import Claims, Identity, Lease, Resolution, StoreUnavailable, Tier, User, UserStatus
 from gateway.core.reasons import Denial

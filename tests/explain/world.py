@@ -242,5 +242,5 @@ class World:
         async with Client.from_url(self.redis_url) as client:
             keys = sorted([key async for key in client.scan_iter(f"{self.prefix}*")])
             lapsing = f"{self.prefix}epoch".encode()
-            values = [(key, await client.get(key)) for key in keys if key != lapsing]
+            values = [(key, await client.dump(key)) for key in keys if key != lapsing]
         return rows, values

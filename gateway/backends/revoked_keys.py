@@ -1,0 +1,187 @@
+"""The blacklist in Redis: keys that other programs may set too, and the record of those that mirror Postgres.
+
+Postgres says what is revoked in two ways. It tells of each *change*, with an order: of two changes of one
+row the later has the higher, and a worker that is late does not undo what another has done since. And every
+now and then all rows are read, a *filling*: it sets what is missing, and takes back what is on record though
+its row is gone, because nobody listened when it was deleted.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final, cast
+from uuid import uuid4
+
+import redis.asyncio as aioredis
+
+from gateway.backends import redis_scripts
+from gateway.backends.redis_errors import translated
+from gateway.backends.revocations import Revocation, Revoked
+from gateway.backends.shared import Filling
+from gateway.core.model import StoreUnavailable, Tier
+
+_BATCH: Final = 500
+_FILLING_TIME: Final = 300.0
+"""Seconds that a filling may take, all batches together."""
+_LIFTED_TIME: Final = 300.0
+"""Seconds for which it is on record what was lifted; far more than a worker is late."""
+_LIFTED: Final = "-"
+
+
+class RevokedKeys:
+    """Writes the keys below `<prefix>revoked:`. Every method raises `StoreUnavailable`."""
+
+    def __init__(self, client: aioredis.Redis, address: str, prefix: str) -> None:
+        self.marker = f"{prefix}revocations:loaded"
+        """The key that is there while the blacklist is complete."""
+        self._redis = client
+        self._address = address
+        self._prefix = prefix
+        self._records = f"{prefix}revocations:records"
+        self._fillings = f"{prefix}revocations:fillings"
+
+    def token_key(self, issuer_name: str, jti: str) -> str:
+        return f"{self._prefix}revoked:jti:{issuer_name}:{jti}"
+
+    def user_key(self, user_id: str) -> str:
+        return f"{self._prefix}revoked:user:{user_id}"
+
+    def issuer_key(self, issuer_name: str) -> str:
+        return f"{self._prefix}revoked:issuer:{issuer_name}"
+
+    async def revoke(self, revocations: Sequence[Revocation]) -> None:
+        """Put revocations on the blacklist; their `issuer` is the configured name.
+
+        What is there already is only ever extended.
+        """
+        await self._change((self._set(row) for row in revocations), filling=None)
+
+    async def lift(self, revocations: Sequence[Revocation]) -> int:
+        """Take revocations off the blacklist, whoever put them there; returns how many were on it.
+
+        A filling that is under way, and may have read them before, fails.
+        """
+        return await self._change((self._lifting(row) for row in revocations), filling=None)
+
+    async def apply(self, changes: Sequence[Revoked]) -> None:
+        """Write and lift what has changed in Postgres, at most one change of each row.
+
+        A change that another of the same row has overtaken is none any more.
+        """
+        # A full Redis lets only those set something who have deleted before.
+        lifted_first = sorted(changes, key=lambda change: not change.lifted)
+        await self._change(
+            (
+                self._lifting(change.revocation, change.order)
+                if change.lifted
+                else self._set(change.revocation, change.order)
+                for change in lifted_first
+            ),
+            filling=None,
+        )
+
+    async def begin_filling(self) -> Filling:
+        """Begin to fill the blacklist; the revocations are to be read after this."""
+        loading = f"{self._prefix}revocations:loading:{uuid4()}"
+        with translated(self._address):
+            number = await self._redis.eval(
+                redis_scripts.BEGIN_FILLING, 2, self._fillings, loading, _milliseconds(_FILLING_TIME)
+            )
+        return Filling(loading, int(number))
+
+    async def fill(self, revocations: Sequence[Revocation], filling: Filling) -> None:
+        """Have the blacklist hold all revocations there are, and mark it as complete.
+
+        What is on it because of a row that is gone is taken off. What others put there stays.
+        """
+        if await self._change((self._set(row) for row in revocations), filling) < 0:
+            raise StoreUnavailable(
+                Tier.REDIS, f"{self._address}: a revocation was lifted while they were loaded"
+            )
+        if not (await self._sweep(filling) and await self._complete(filling)):
+            raise StoreUnavailable(Tier.REDIS, f"{self._address}: was emptied while revocations were loaded")
+
+    async def _change(self, entries: Iterable[tuple[str, str, int, int]], filling: Filling | None) -> int:
+        """Make changes, each a key, its value, milliseconds to live and order; returns how many were lifted.
+
+        Returns -1 where something has been lifted since the filling began.
+        """
+        wanted = [entry for entry in entries if entry[2] != 0]
+        deleted = 0
+        for start in range(0, len(wanted), _BATCH):
+            batch = wanted[start : start + _BATCH]
+            with translated(self._address):
+                done = await self._redis.eval(
+                    redis_scripts.CHANGE,
+                    2 + len(batch),
+                    self._records,
+                    self._fillings,
+                    *(key for key, *_ in batch),
+                    "" if filling is None else str(filling.number),
+                    _milliseconds(_LIFTED_TIME),
+                    *(str(argument) for _, *arguments in batch for argument in arguments),
+                )
+            if done < 0:
+                return -1
+            deleted += int(done)
+        return deleted
+
+    async def _sweep(self, filling: Filling) -> bool:
+        """Take off what no filling since this one began has found; False when Redis was emptied."""
+        cursor = 0
+        while True:
+            with translated(self._address):
+                cursor, found = await self._redis.hscan(self._records, cursor, count=_BATCH)
+            records = cast("dict[bytes, bytes]", found)  # nothing is decoded
+            gone = {key: record for key, record in records.items() if _filling_of(record) < filling.number}
+            if gone:
+                with translated(self._address):
+                    swept = await self._redis.eval(
+                        redis_scripts.SWEEP,
+                        2 + len(gone),
+                        self._records,
+                        filling.loading,
+                        *gone,
+                        *gone.values(),
+                    )
+                if swept != 1:
+                    return False
+            if cursor == 0:
+                return True
+
+    async def _complete(self, filling: Filling) -> bool:
+        with translated(self._address):
+            done = await self._redis.eval(redis_scripts.COMPLETE, 2, self.marker, filling.loading)
+        return bool(done == 1)
+
+    def _set(self, revocation: Revocation, order: int = 0) -> tuple[str, str, int, int]:
+        ttl = _ttl_ms(revocation, time.time())
+        return self._key(revocation), repr(revocation.revoked_at), ttl, order
+
+    def _lifting(self, revocation: Revocation, order: int = 0) -> tuple[str, str, int, int]:
+        return self._key(revocation), _LIFTED, -1, order
+
+    def _key(self, revocation: Revocation) -> str:
+        match revocation.kind:
+            case "jti":
+                return self.token_key(revocation.issuer, revocation.value)
+            case "user":
+                return self.user_key(revocation.value)
+            case "issuer":
+                return self.issuer_key(revocation.issuer)
+
+
+def _ttl_ms(revocation: Revocation, now: float) -> int:
+    """Return the milliseconds for which a revocation still counts, -1 for ever, 0 not any more."""
+    if revocation.expires_at is None or math.isinf(revocation.expires_at):
+        return -1
+    return max(0, math.ceil((revocation.expires_at - now) * 1000))
+
+
+def _filling_of(record: bytes) -> int:
+    number, _, _ = record.partition(b" ")
+    return int(number) if number.isdigit() else -1
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(seconds * 1000))
