@@ -13,7 +13,7 @@ their list of issuers, and Redis must not evict keys (`maxmemory-policy noevicti
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Final, cast
+from typing import Final
 from uuid import uuid4
 
 import redis.asyncio as aioredis
@@ -26,6 +26,7 @@ from gateway.backends.availability import Availability
 from gateway.backends.documents import CachedUser, decode, encode
 from gateway.backends.reads import BatchedReads
 from gateway.backends.redis_errors import translated
+from gateway.backends.redis_reader import RedisReader
 from gateway.backends.redis_server import server_at
 from gateway.backends.revocations import Revocations
 from gateway.backends.revoked_keys import RevokedKeys
@@ -85,7 +86,8 @@ class Redis:
         self._redis: aioredis.Redis = aioredis.Redis(connection_pool=pool)
         self.revoked = RevokedKeys(self._redis, self.address, prefix)
         """The blacklist, to be written."""
-        self._reads = BatchedReads(self._fetch, timeout, self.address, self.availability)
+        self._reader = RedisReader(server, connect_timeout=connect_timeout)
+        self._reads = BatchedReads(self._reader.read, timeout, self.address, self.availability)
 
     async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:
         """Read user, revocations, marker and epoch in one round trip.
@@ -122,10 +124,6 @@ class Redis:
         """Return the instant until which a user's tokens are revoked, if they are."""
         (value,) = await self._reads.get([self.revoked.user_key(user_id)])
         return self._instant(value)
-
-    async def _fetch(self, keys: list[str]) -> list[bytes | None]:
-        with translated(self.address):
-            return cast("list[bytes | None]", await self._redis.mget(keys))  # bytes: nothing is decoded
 
     # Cached users ------------------------------------------------------------------------------------
 
@@ -250,8 +248,9 @@ class Redis:
     # Life and keys -----------------------------------------------------------------------------------
 
     async def ping(self) -> None:
-        """Find out whether Redis answers."""
+        """Find out whether Redis answers, and have a connection for the next to read."""
         try:
+            await self._reader.connect()
             with translated(self.address):
                 await self._redis.ping()
         except StoreUnavailable as error:
@@ -262,6 +261,7 @@ class Redis:
     async def close(self) -> None:
         """Close all connections."""
         await self._reads.close()
+        await self._reader.close()
         with translated(self.address):
             await self._redis.aclose(close_connection_pool=True)
 

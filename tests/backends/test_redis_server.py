@@ -328,6 +328,8 @@ class TestCluster:
 
             # Each connection learns of it once.
             await eventually(lambda: answers_reads(redis))
+            with pytest.raises(StoreUnavailable, match="another server has taken over"):
+                await redis.begin_epoch("h2")
             epoch = await redis.begin_epoch("h2")
             assert epoch.heartbeat == "h2"
             assert not (await redis.read(claims(), None)).complete
