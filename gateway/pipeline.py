@@ -179,7 +179,13 @@ class Pipeline:
         kept = None if request.recurring is None else request.recurring.kept
         told = None
         if isinstance(kept, _Kept) and kept.peer == request.peer and kept.scheme == request.scheme:
-            if kept.admission is not None and kept.token is token and kept.resolution is resolution:
+            if (
+                kept.admission is not None
+                and kept.token is token
+                and kept.resolution is resolution
+                # Where nobody asks for a token, the caller's own may be forwarded all the same.
+                and (token is not None or kept.credential == request.credential)
+            ):
                 return kept.admission
             told = kept.told
         headers, claims, user, tier, stale = self._headers, None, None, None, False
@@ -209,6 +215,7 @@ class Pipeline:
         if isinstance(kept, _Kept):
             kept.peer, kept.scheme, kept.told = request.peer, request.scheme, told
             kept.token, kept.resolution, kept.admission = token, resolution, admission
+            kept.credential = request.credential
         return admission
 
     def _identity(self, token: VerifiedToken, resolution: Resolution) -> bytes:
@@ -246,6 +253,8 @@ class _Kept:
     """What upstreams are told of such a request from there, whoever sends it."""
     token: VerifiedToken | None = None
     resolution: Resolution | None = None
+    credential: Credential | None = None
+    """What came beside the head."""
     admission: Admission | None = None
     """What it was admitted to last: with that token, of whom that was said."""
 

@@ -601,6 +601,19 @@ async def test_another_token_is_forwarded_where_tokens_are(world: World) -> None
     assert dict(sent(await pipeline.admit(other)))[b"Authorization"] == b"Bearer " + another
 
 
+async def test_a_token_that_nobody_asked_for_is_forwarded_for_its_own_caller_alone(world: World) -> None:
+    verifier = TokenVerifier([MAIN], world.keys, clock=lambda: NOW, max_remembered=9)
+    pipeline = Pipeline(
+        ROUTES, verifier, world.directory, HeaderPolicy(HeaderRules({}, forward_authorization=True))
+    )
+    first = recurring("/public", b"of-the-first")
+    other = replace(first, credential=Credential.of(token()))
+    another = replace(first, credential=Credential.of(token("admin")))
+    for asking in (first, first, other, other, another, first):
+        raw = b"of-the-first" if asking.credential is None else asking.credential.raw
+        assert dict(sent(await pipeline.admit(asking)))[b"Authorization"] == b"Bearer " + raw
+
+
 async def test_who_is_asked_for_no_token_is_settled_once(world: World) -> None:
     asking = recurring("/public")
     settled = await world.pipeline.admit(asking)

@@ -490,3 +490,15 @@ async def test_forward_authorization_sends_the_token_on(tmp_path: Path, dsn: str
     async with open_house(tmp_path, dsn, redis_url, headers={"forward_authorization": True}) as house:
         received = await house.forwarded("/private/x", token=raw)
         assert received.values(b"authorization") == [b"Bearer " + raw]
+
+
+async def test_forward_authorization_sends_each_callers_own_where_nobody_asks_for_it(
+    tmp_path: Path, dsn: str, redis_url: str
+) -> None:
+    ours, theirs = token("member"), token("admin")
+    async with open_house(tmp_path, dsn, redis_url, headers={"forward_authorization": True}) as house:
+        for raw in (ours, theirs):
+            await house.forwarded("/private/x", token=raw)
+        for raw in (ours, theirs, ours, theirs):
+            received = await house.forwarded("/public/x", token=raw)
+            assert received.values(b"authorization") == [b"Bearer " + raw]
