@@ -16,8 +16,9 @@ def request_head(admission: Admission, incoming: Incoming, host: bytes | None, r
         framing = b"Content-Length: %d\r\n" % incoming.length
     elif incoming.chunked:
         framing = b"Transfer-Encoding: chunked\r\n"
-    elif admission.upgrade is not None:
-        framing = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % admission.upgrade
+    if admission.upgrade is not None:
+        # Whoever asks for it sends no body, and may say so.
+        framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % admission.upgrade
     line = f"{admission.method} {admission.target} HTTP/1.1\r\nHost: ".encode("ascii")
     return b"%b%b\r\n%bX-Request-Id: %b\r\n%b\r\n" % (
         line, host or admission.host, admission.fields, request_id.encode("ascii"), framing

@@ -436,6 +436,17 @@ async def test_what_may_not_switch_is_a_plain_request(house: House, request_: by
 
 
 @session
+async def test_a_body_of_no_length_is_none(house: House) -> None:
+    """Some clients write a Content-Length with every request."""
+    house.upstream.behave(switching(nothing))
+    async with tunnel(house, "/public/ws", b"Content-Length: 0"):
+        (received,) = house.upstream.requests
+        assert received.values(b"upgrade") == [b"websocket"]
+        assert received.values(b"connection") == [b"Upgrade"]
+        assert received.values(b"content-length") == [b"0"]
+
+
+@session
 async def test_another_protocol_switches_where_any_may(house: House) -> None:
     async def switch(exchange: Exchange) -> None:
         await exchange.send(SWITCHED.replace(b"websocket", b"custom/1") + b"\r\nwelcome")
