@@ -68,6 +68,7 @@ class Incoming:
         other.target = self.target
         other.headers = self.headers
         other.modern = self.modern
+        other.length = self.length
         other.keep_alive = other.complete = True
         other.recurring = self.recurring
         other.credential = credential

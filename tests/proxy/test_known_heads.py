@@ -50,6 +50,15 @@ def test_a_head_with_another_token_is_the_same_but_for_that(known: KnownHeads, n
     assert (other.has_body, other.upgrade, other.expects_continue) == (False, False, False)
 
 
+def test_the_length_of_no_body_is_told_of_anothers_request_too(known: KnownHeads) -> None:
+    """Servers may insist on it for methods that usually have one (RFC 9110 §8.6)."""
+    empty = b"Content-Length: 0\r\n"
+    assert read(head(ANN, fields=empty), known).length == 0
+    other = known.recall(head(BOB, fields=empty))
+    assert other is not None
+    assert other.length == 0
+
+
 def test_a_token_that_was_not_verified_is_read(known: KnownHeads) -> None:
     """Only of one that was is it known that it is a token, and ends no field."""
     read(head(ANN), known)
@@ -146,6 +155,7 @@ def test_whatever_is_recalled_reads_the_same(parts: list[bytes], octets: bytes, 
     (expected,) = whole.arrived
     assert (whole.pending, expected.error) == (0, None)
     assert (recalled.method, recalled.target) == (expected.method, expected.target)
+    assert (recalled.length, recalled.modern) == (expected.length, expected.modern)
     names = [name for name, _ in recalled.headers]
     assert names == [name for name, _ in expected.headers]
     if recalled.credential is None:
