@@ -5,10 +5,14 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from gateway.app import serve
+from gateway.proxy import listener
 from gateway.settings import Settings
 from tests.harness import configuration
 from tests.sockets import RawClient, RawUpstream, request_bytes
+from tests.test_app import self_signed
 
 
 async def test_a_connection_that_waits_in_the_queue_when_the_gateway_stops_is_served(
@@ -27,6 +31,18 @@ async def test_a_connection_that_waits_in_the_queue_when_the_gateway_stops_is_se
         assert (response.status, response.content) == (200, b"ok")
         assert response.values(b"connection") == [b"close"]
         await client.close()
+
+
+async def test_a_client_in_the_queue_that_begins_no_handshake_does_not_hold_the_end_up(
+    tmp_path: Path, dsn: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "HANDSHAKE_SECONDS", 0.1)
+    settings = configuration(tmp_path, "http://127.0.0.1:9", dsn, redis_url, "gateway:")
+    settings["server"] = {"listen": "127.0.0.1:0", "tls": dict(self_signed(tmp_path))}
+    with socket.socket() as silent:
+        async with asyncio.timeout(20), serve(Settings.model_validate(settings)) as running:
+            parts = urlsplit(running.url)
+            silent.connect((parts.hostname, parts.port))
 
 
 async def test_a_path_in_front_is_removed_at_the_end(tmp_path: Path, dsn: str, redis_url: str) -> None:

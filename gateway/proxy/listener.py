@@ -66,7 +66,13 @@ class FrontListener:
             queue.close()
         self._accepting, self._queues = [], []
         loop = asyncio.get_running_loop()
+        handshake_timeout = None if self._tls is None else HANDSHAKE_SECONDS
         await asyncio.gather(
-            *(loop.connect_accepted_socket(self.server, sock, ssl=self._tls) for sock in waiting),
+            *(
+                loop.connect_accepted_socket(
+                    self.server, sock, ssl=self._tls, ssl_handshake_timeout=handshake_timeout
+                )
+                for sock in waiting
+            ),
             return_exceptions=True,  # a client that left, or did not finish its TLS handshake
         )
