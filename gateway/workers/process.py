@@ -111,8 +111,13 @@ def fork(body: Callable[[socket.socket], None], forget: Callable[[], None]) -> P
         theirs.close()
         raise
     if pid == 0:
-        # Nothing of the supervisor's stack may run on in the child: no `finally`, no exit handler.
-        os._exit(_child(body, theirs, [ours], forget))
+        code = CRASHED
+        try:
+            code = _child(body, theirs, [ours], forget)
+        finally:
+            # Nothing of the supervisor's stack may run on in the child, whatever went wrong: no `finally`
+            # of others, which would end the workers, and no exit handler.
+            os._exit(code)
     theirs.close()
     ours.setblocking(False)  # noqa: FBT003 -- the signature of sockets
     return Process(pid, ours)
