@@ -6,6 +6,7 @@ What identifies a person is hashed before it comes here; tokens and secrets neve
 import hashlib
 import logging
 import sys
+from contextlib import suppress
 from typing import Final, Literal, TextIO, TypeAlias
 
 import orjson
@@ -39,8 +40,7 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
             structlog.processors.JSONRenderer(serializer=_dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        # A line and its end in one write: workers share the stream, and it may be unbuffered.
-        logger_factory=structlog.WriteLoggerFactory(stream or sys.stderr),
+        logger_factory=lambda: _Lines(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
     handler = _Forwarding()
@@ -55,6 +55,19 @@ def _in_reading_order(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def _dumps(event: EventDict, **_: object) -> str:
     return orjson.dumps(event, default=str).decode()
+
+
+class _Lines(structlog.WriteLogger):
+    """Writes each line with its end at once: workers share the stream, and it may be unbuffered.
+
+    One that cannot be written is lost: a full disk, or a reader that has gone, is no outage.
+    """
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError):
+            super().msg(message)
+
+    debug = info = warning = error = critical = msg
 
 
 class _Forwarding(logging.Handler):

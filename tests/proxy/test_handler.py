@@ -1,5 +1,6 @@
 """Every reason of the catalogue, from a request on the wire to response, metrics and log."""
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,6 +241,22 @@ async def test_a_good_request_is_counted_and_logged(house: House) -> None:
     assert (line["path"], line["route"], line["status"]) == ("/private/x", "private", 200)
     assert house.events("denied") == []
     assert "secret=1" not in house.log.getvalue()
+
+
+@session
+async def test_a_log_that_cannot_be_written_is_no_outage(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(house.log, "write", full)
+    async with house.connect() as client:
+        for bearer, status in ((token(), 200), (None, 401), (token(), 200)):
+            await client.send(request_bytes("GET", "/private/x", token=bearer))
+            response = await client.response()
+            assert response is not None
+            assert response.status == status
 
 
 @session

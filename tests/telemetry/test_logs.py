@@ -1,5 +1,6 @@
 """One JSON object a line, and nothing in it that identifies a person or opens a door."""
 
+import errno
 import io
 import json
 import logging
@@ -161,6 +162,21 @@ def test_the_level_is_honoured() -> None:
     finally:
         structlog.reset_defaults()
         logging.getLogger().handlers.clear()
+
+
+@pytest.mark.parametrize("failing", ["write", "flush"])
+def test_a_line_that_cannot_be_written_is_lost(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def full(*_: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, failing, full, raising=True)
+        denied(RequestLog(), Denial(USER_SUSPENDED))
+        logging.getLogger("library").warning("of a library")
+    dependency_up("redis")
+    assert lines(stream)[-1]["event"] == "dependency_up"
 
 
 def test_a_line_and_its_end_are_one_write() -> None:
