@@ -53,7 +53,8 @@ _CLAIM_FIELDS: Final = {
 }
 # What Connection usually says names no field, or one that is dropped anyway.
 _UNMOVED: Final = _END_TO_END | {b"close", b"keep-alive", b"upgrade"}
-_MAX_REMEMBERED_NAME: Final = 64
+_MAX_REMEMBERED: Final = 64
+"""Bytes of a name, or of what Connection says, that is remembered with what follows from it."""
 _MAX_REMEMBERED_NAMES: Final = 1024
 STALE_HEADER: Final = b"X-Auth-Stale"
 STALE: Final = b"X-Auth-Stale: true\r\n"
@@ -206,7 +207,7 @@ class HeaderPolicy:
             elif fate is _Fate.CREDENTIALS:
                 authorizations.append(value)
             elif fate is _Fate.CONNECTION:
-                nominated |= _nominated(value)
+                nominated |= (_usually_nominated if len(value) <= _MAX_REMEMBERED else _nominated)(value)
             elif fate is not _Fate.DROPPED:
                 forwarding.append(header)
         if nominated:
@@ -278,7 +279,7 @@ class HeaderPolicy:
             fate = _Fate.FORWARDING if lower == folded else _Fate.DROPPED
         else:
             fate = _Fate.KEPT
-        if len(name) <= _MAX_REMEMBERED_NAME and len(self._fates) < _MAX_REMEMBERED_NAMES:
+        if len(name) <= _MAX_REMEMBERED and len(self._fates) < _MAX_REMEMBERED_NAMES:
             self._fates[name] = fate
         return fate
 
@@ -316,7 +317,7 @@ def read_response(headers: Sequence[Header]) -> ResponseFields:
         elif fate is _Fate.CODING:
             codings.append(value)
         elif fate is _Fate.CONNECTION:
-            nominated |= _nominated(value)
+            nominated |= (_usually_nominated if len(value) <= _MAX_REMEMBERED else _nominated)(value)
     if nominated:
         return read_response(_without(headers, nominated))
     return ResponseFields(b"".join(lines), lengths, codings)
@@ -334,10 +335,13 @@ def _response_fate(name: bytes) -> _Fate:
     return _Fate.DROPPED if folded in HOP_BY_HOP or folded == b"x-request-id" else _Fate.KEPT
 
 
-@lru_cache(maxsize=256)
 def _nominated(connection: bytes) -> frozenset[bytes]:
     """Return the fields that Connection names as being for this connection only, folded."""
     return frozenset(fold(option.strip(b" \t")) for option in connection.split(b",")) - _UNMOVED
+
+
+_usually_nominated = lru_cache(maxsize=256)(_nominated)
+"""Remembers what most connections say; what names thousands of fields would fill memory with them."""
 
 
 def _without(headers: Iterable[Header], nominated: frozenset[bytes]) -> tuple[Header, ...]:

@@ -1,6 +1,7 @@
 """Header fields between client, gateway and upstream."""
 
 import ipaddress
+import tracemalloc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import unquote_to_bytes
@@ -323,6 +324,19 @@ def test_connection_cannot_drop_what_is_for_the_upstream(name: str) -> None:
 
     assert b"v" in seen(fields, name)
     assert seen(admit((b"Connection", b"host")), "Host") == [b"api.example.com"]
+
+
+def test_what_connection_names_takes_no_memory_afterwards() -> None:
+    """However much it is, and however often a client names something else."""
+    names = [b"x%d" % number for number in range(5000)]
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            admit((b"Connection", b",".join([*names, b"y%d" % number])))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_000_000
 
 
 def test_everything_else_goes_on_in_its_order_and_spelling() -> None:
