@@ -216,6 +216,9 @@ class Exchange:
         """Return what the client gets of a head, with the body that has come behind it."""
         modern = self._incoming.modern
         if head.status < 200 and head.interim:
+            if head.status == 100 and self._sending:
+                # From here on the client is slow that sends nothing.
+                self._incoming.expects_continue = False
             if modern:
                 self._client.write(interim_head(head))
             return body

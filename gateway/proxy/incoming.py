@@ -40,6 +40,7 @@ class Incoming:
         self.upgrade = False
         """True when the client asks for another protocol; what follows may belong to it."""
         self.expects_continue = False
+        """True while the client may wait for a 100 before it sends the body (RFC 9110 §10.1.1)."""
         self.recurring: Recurring | None = None
         """Given when it may come again, as the same object: whole, without a body, and never changed."""
         self.credential: Credential | None = None

@@ -368,6 +368,19 @@ async def test_a_body_is_not_slow_while_it_waits_for_100(tight: House) -> None:
         assert response.status == 200
 
 
+@session
+async def test_a_body_is_slow_that_does_not_come_after_its_100(tight: House) -> None:
+    async def invite(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await exchange.wire.to_end()
+
+    tight.upstream.behave(invite)
+    async with exceeding(tight, "body_min_rate"), tight.connect() as client:
+        await client.send(request_bytes("POST", "/public/x", b"Content-Length: 3", b"Expect: 100-continue"))
+        assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        await refused(client, 408, "request_timeout")
+
+
 def chunked(size: int) -> bytes:
     return b"%x\r\n%b\r\n" % (size, b"a" * size)
 
