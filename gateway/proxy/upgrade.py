@@ -7,7 +7,7 @@ are replaced by two ends that know nothing of HTTP, and hear of it when their co
 import asyncio
 import secrets
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final
 
 from gateway.proxy.websocket import Frames, close_frame
 
@@ -29,14 +29,6 @@ class EndedBy(StrEnum):
     IDLE = "idle"
     SHUTDOWN = "shutdown"
     REVOCATION = "revocation"
-
-
-class TunnelObserver(Protocol):
-    """Who counts tunnels: `gateway.telemetry.metrics.Metrics`."""
-
-    def tunnel_opened(self, upstream: str) -> None: ...
-
-    def tunnel_ended(self, upstream: str, by: EndedBy) -> None: ...
 
 
 class Tunnel:
