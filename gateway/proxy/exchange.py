@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Final, TypeVar
 
 from gateway.core.model import Admission, Request
-from gateway.core.reasons import INTERNAL_ERROR, UPSTREAM_PROTOCOL_ERROR, Denial
+from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, Denial
 from gateway.proxy.client import ClientConnection
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.handler import ProxyHandler
@@ -352,13 +352,13 @@ class Exchange:
 
     def _refuse(self, error: Exception) -> None:
         """Answer, count and log a denial; a defect of ours is one too."""
-        denial = error if isinstance(error, Denial) else self._defect(error)
+        handler, client, request = self._handler, self._client, self.request
+        denial = error if isinstance(error, Denial) else handler.defect(request, error)
         if self._over:
             return
         if self._begun:
             self._end(denial)
             return
-        handler, client, request = self._handler, self._client, self.request
         if self._admission is not None:
             denial.route, claims = self._admission.route, self._admission.claims
             if claims is not None:
@@ -366,14 +366,8 @@ class Exchange:
         route = UNMATCHED if denial.route is None else denial.route.name
         # What follows a CONNECT belongs to no request.
         keep_alive = client.stays(self._incoming) and request.method != "CONNECT"
-        status, response = handler.responder.render(
-            denial, request.id, head_only=request.method == "HEAD", keep_alive=keep_alive
-        )
+        status, response = handler.deny(request, denial, route, keep_alive=keep_alive)
         client.write(response)
-        if isinstance(denial, LimitExceeded):
-            handler.metrics.limit_exceeded(denial.limit)
-        handler.metrics.denied(denial, route)
-        handler.log.denied(request, denial, route, status)
         self._give_back()
         self._account(route, status, perf_counter())
         client.finished(keep_alive=keep_alive)
@@ -416,9 +410,3 @@ class Exchange:
         handler.metrics.finished(route, request.method, status, seconds)
         if handler.log.access:
             handler.log.finished(request, route, status, seconds)
-
-    def _defect(self, error: Exception) -> Denial:
-        self._handler.log.failed(self.request, error)
-        denial = Denial(INTERNAL_ERROR)
-        denial.__cause__ = error
-        return denial

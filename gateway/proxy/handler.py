@@ -1,4 +1,4 @@
-"""What every exchange of the data plane needs, in one place."""
+"""What every exchange of the data plane needs, in one place: whom to ask, where to forward, how to deny."""
 
 from collections.abc import Container
 from dataclasses import dataclass, field
@@ -7,7 +7,9 @@ from typing import Protocol
 from gateway.core.headers import HeaderPolicy
 from gateway.core.lru import LRU
 from gateway.core.model import Admission, Request
+from gateway.core.reasons import INTERNAL_ERROR, Denial
 from gateway.pipeline import RECURRING_HEADS
+from gateway.proxy.limits import LimitExceeded
 from gateway.proxy.live import LiveConnections
 from gateway.proxy.response_parser import ResponseHead
 from gateway.proxy.responses import Responder
@@ -39,3 +41,21 @@ class ProxyHandler:
     log: RequestLog
     live: LiveConnections
     known_heads: LRU[bytes, ResponseHead] = field(default_factory=lambda: LRU(RECURRING_HEADS))
+
+    def deny(self, request: Request, denial: Denial, route: str, *, keep_alive: bool) -> tuple[int, bytes]:
+        """Count and log a denial; returns its status and the whole response."""
+        if isinstance(denial, LimitExceeded):
+            self.metrics.limit_exceeded(denial.limit)
+        self.metrics.denied(denial, route)
+        status, response = self.responder.render(
+            denial, request.id, head_only=request.method == "HEAD", keep_alive=keep_alive
+        )
+        self.log.denied(request, denial, route, status)
+        return status, response
+
+    def defect(self, request: Request, error: Exception) -> Denial:
+        """Log a defect of ours; returns what its request is denied with."""
+        self.log.failed(request, error)
+        denial = Denial(INTERNAL_ERROR)
+        denial.__cause__ = error
+        return denial

@@ -67,15 +67,10 @@ class Front:
 
     def refuse(self, connection: ClientConnection, denial: Denial) -> None:
         """Answer, count and log a denial of what never became a request."""
-        request = Request("UNKNOWN", "", (), connection.peer, "http", uuid.uuid4().hex)
-        handler = self._handler
-        status, response = handler.responder.render(denial, request.id, head_only=False, keep_alive=False)
+        request = Request("UNKNOWN", "", (), connection.peer, connection.scheme, uuid.uuid4().hex)
+        status, response = self._handler.deny(request, denial, UNMATCHED, keep_alive=False)
         connection.write(response)
-        if isinstance(denial, LimitExceeded):
-            handler.metrics.limit_exceeded(denial.limit)
-        handler.metrics.denied(denial, UNMATCHED)
-        handler.metrics.finished(UNMATCHED, request.method, status, 0.0)
-        handler.log.denied(request, denial, UNMATCHED, status)
+        self._handler.metrics.finished(UNMATCHED, request.method, status, 0.0)
 
     def count(self, limit: Limit) -> None:
         self._handler.metrics.limit_exceeded(limit)
