@@ -1,7 +1,7 @@
 """The services behind the gateway: which endpoint gets a request, and who tries again.
 
 This is the seam of forwarding: whoever forwards gets a connection with `take` or, when that has none,
-`open`; runs one exchange on it; and gives it back with `release`.
+`open`; runs one exchange on it; and has its `owner` `release` it.
 """
 
 import asyncio
@@ -91,10 +91,6 @@ class Upstream:
         if not self._choices:
             await self._look_up()
         return await self._open(self._choose(self._loop.time(), ()), fresh=fresh)
-
-    def release(self, connection: UpstreamConnection) -> None:
-        """Give a connection back after its exchange, whatever became of it."""
-        connection.owner.release(connection)
 
     def may_retry(self, reason: RetryReason) -> bool:
         """Ask the budget for one retry, and count it."""

@@ -98,7 +98,7 @@ async def exchange(service: Upstream, *, fresh: bool = False) -> Answer:
         connection.begin(REQUEST, ResponseParser(bodiless=False), receiver)
         body = await receiver.whole()
     finally:
-        service.release(connection)
+        connection.owner.release(connection)
     return Answer(receiver.heads[0], body, connection)
 
 

@@ -73,7 +73,7 @@ async def test_an_upstream_that_takes_nothing_of_a_request_is_given_up(server: R
     async with asyncio.timeout(2):
         with pytest.raises(Denial, match="upstream_timeout: no answer in time"):
             await receiver.head()
-    service.release(connection)
+    connection.owner.release(connection)
 
 
 async def test_the_time_does_not_run_while_the_client_takes_nothing(server: RawUpstream) -> None:
@@ -87,7 +87,7 @@ async def test_the_time_does_not_run_while_the_client_takes_nothing(server: RawU
     await asyncio.sleep(0.4)
     connection.resume_reading()
     assert len(await receiver.whole()) == TOTAL
-    service.release(connection)
+    connection.owner.release(connection)
     assert service.idle == 1
     service.close()
 
@@ -104,7 +104,7 @@ async def test_the_time_for_a_body_follows_a_longer_one_for_the_head(server: Raw
         with pytest.raises(Denial, match="upstream_timeout"):
             await receiver.whole()
     assert receiver.body == b"ab"
-    service.release(connection)
+    connection.owner.release(connection)
 
 
 async def test_a_connection_that_closed_while_it_was_handed_over_is_an_error_at_once(
@@ -119,7 +119,7 @@ async def test_a_connection_that_closed_while_it_was_handed_over_is_an_error_at_
     async with asyncio.timeout(2):
         with pytest.raises(Denial, match="upstream_protocol_error"):
             await receiver.head()
-    service.release(connection)
+    connection.owner.release(connection)
 
 
 # Back-pressure -------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ async def holds_no_more_than_promised(server: RawUpstream) -> None:
         connection.resume_reading()
         await receiver.more_than(before)
     assert max(receiver.batches) <= READ_BYTES
-    service.release(connection)
+    connection.owner.release(connection)
     service.close()
 
 
@@ -172,7 +172,7 @@ async def request_bodies_stop(server: RawUpstream) -> None:
             await receiver.until(lambda: not connection.writing_paused)
     assert receiver.times_writable
     assert (await receiver.head()).status == 200
-    service.release(connection)
+    connection.owner.release(connection)
     service.close()
 
 

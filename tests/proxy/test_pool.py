@@ -50,7 +50,7 @@ async def test_a_connection_without_an_exchange_is_not_kept(server: RawUpstream)
     service = upstream(server)
     connection = await acquire(service)
     assert (service.active, service.idle) == (1, 0)
-    service.release(connection)
+    connection.owner.release(connection)
     assert (service.active, service.idle) == (0, 0)
 
 
@@ -169,8 +169,9 @@ async def test_too_many_who_wait_are_refused_at_once(server: RawUpstream) -> Non
     await asyncio.sleep(0)
     with pytest.raises(Denial, match="overloaded: 1 requests wait"):
         await acquire(service)
-    service.release(connection)
-    service.release(await waiting)
+    connection.owner.release(connection)
+    connection = await waiting
+    connection.owner.release(connection)
     assert (service.active, service.pending) == (0, 0)
 
 
@@ -180,7 +181,7 @@ async def test_waiting_ends_in_time(server: RawUpstream) -> None:
     with pytest.raises(Denial, match="overloaded: no connection to orders became free"):
         await acquire(service)
     assert (service.active, service.pending) == (1, 0)
-    service.release(connection)
+    connection.owner.release(connection)
     assert service.active == 0
 
 
@@ -190,7 +191,7 @@ async def test_a_broken_connection_makes_room_for_who_waits(server: RawUpstream)
     waiting = asyncio.create_task(exchange(service))
     await asyncio.sleep(0)
     connection.abort()
-    service.release(connection)
+    connection.owner.release(connection)
     assert (await waiting).body == b"ok"
     assert len(server.wires) == 2
     service.close()
@@ -204,12 +205,12 @@ async def test_a_client_that_leaves_the_queue_leaves_no_gap(server: RawUpstream,
     staying = asyncio.create_task(exchange(service))
     await asyncio.sleep(0)
     if handed:
-        service.release(connection)
+        connection.owner.release(connection)
         leaving.cancel()
     else:
         leaving.cancel()
         await asyncio.sleep(0)
-        service.release(connection)
+        connection.owner.release(connection)
     with pytest.raises(asyncio.CancelledError):
         await leaving
     async with asyncio.timeout(2):

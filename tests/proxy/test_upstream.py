@@ -119,7 +119,7 @@ async def test_the_less_busy_of_two_is_chosen() -> None:
             busy = [endpoint.pool.active for endpoint in service._choices]
             assert sorted(busy) == [number // 2, (number + 1) // 2]
         for connection in connections:
-            service.release(connection)
+            connection.owner.release(connection)
 
 
 async def test_a_full_endpoint_is_passed_over() -> None:
@@ -130,7 +130,7 @@ async def test_a_full_endpoint_is_passed_over() -> None:
         with pytest.raises(Denial, match="overloaded"):
             await acquire(service)
         for connection in connections:
-            service.release(connection)
+            connection.owner.release(connection)
 
 
 # Trying again --------------------------------------------------------------------------------------
@@ -349,7 +349,7 @@ async def test_an_exchange_outlives_the_address_it_went_to(server: RawUpstream) 
     await settled(lambda: addresses(service) == ["127.0.0.2"])
     assert connection.transport is not None
     assert service.active == 1
-    service.release(connection)
+    connection.owner.release(connection)
     assert service.active == 0
     service.close()
 
