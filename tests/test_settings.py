@@ -451,6 +451,7 @@ def test_an_empty_file_lacks_everything(file: Path) -> None:
         ("a: [1\nb: 2\n", 2, "not YAML"),
         ("a: 1\n b: 2\n", 2, "not YAML"),
         ("- a\n", 1, "must be a mapping of sections"),
+        ("!!set {a, b}\n", 1, "must be a mapping of sections"),
         ("a: 1\n---\nb: 2\n", 2, "not YAML"),
         ("a: 1\nb: \x07\n", 2, "not YAML"),
         ("a: 1\n? [x]\n: 2\n", 2, "not YAML"),

@@ -56,7 +56,8 @@ def _read(text: str) -> Document:
     root = loader.get_single_node()
     if root is None:
         return Document()
-    if not isinstance(root, yaml.MappingNode):
+    # A set is a mapping too, of which no mapping is made.
+    if not isinstance(root, yaml.MappingNode) or root.tag != "tag:yaml.org,2002:map":
         raise Unreadable("must be a mapping of sections", root.start_mark.line + 1)
     document = Document(lines={(): root.start_mark.line + 1})
     # Before construction, which merges `<<` into the nodes and lets the last of equal keys win.
