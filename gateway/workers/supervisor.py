@@ -304,6 +304,10 @@ class Supervisor:
             self._keep_current(refused.problems)
         except OSError as error:
             self._give_up_next(str(error))
+        except Exception as error:
+            # A defect of ours ends no worker that serves.
+            log.exception("reload_failed")
+            self._give_up_next(f"the gateway failed to take it up: {type(error).__name__}")
 
     def _give_up_next(self, why: str) -> None:
         """End the workers that were to take over."""

@@ -4,11 +4,17 @@ import asyncio
 import os
 import signal
 import socket
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from gateway.admin.health import Crew
+from gateway.app import Listeners, Running
 from gateway.core.model import JSON
+from gateway.workers.supervisor import Supervisor
+from gateway.workers.worker import Plan
 from tests.harness import unused_port
 from tests.sockets import OK, Exchange, RawUpstream
 from tests.workers.program import Load, connected, eventually, route, running, starting
@@ -142,6 +148,25 @@ async def test_a_bad_configuration_changes_nothing_and_says_why(
         # What was started in vain has ended a moment later.
         await eventually(unchanged)
         assert (await program.get()).status == 200
+
+
+def test_a_defect_in_taking_up_a_configuration_ends_nothing() -> None:
+    def serve(_: Listeners, __: Crew) -> AbstractAsyncContextManager[Running]:
+        raise NotImplementedError
+
+    def reread() -> Plan:
+        raise RuntimeError
+
+    nowhere = ("127.0.0.1", 0)
+    supervisor = Supervisor(Plan(1, nowhere, nowhere, 0, 0, serve), reread, lambda _, __: None)
+    supervisor._announced = True
+    try:
+        with capture_logs() as events:
+            supervisor._reload()
+    finally:
+        supervisor._close_own()
+    assert [event["event"] for event in events] == ["reload_failed", "reload_refused"]
+    assert events[-1]["problems"] == ["the gateway failed to take it up: RuntimeError"]
 
 
 async def test_sigterm_finishes_what_is_in_flight(
