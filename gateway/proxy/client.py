@@ -169,6 +169,8 @@ class ClientConnection(asyncio.Protocol):
         self._starting = True
         while arrived and self._exchange is None and not (self._leaving or self.writing_paused):
             incoming = arrived.popleft()
+            if not arrived and self._parser.ahead:
+                self._parser.read_on()
             if not incoming.method and incoming.error is not None:
                 self._house.refuse(self, incoming.error)
                 self._leave()

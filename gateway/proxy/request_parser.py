@@ -17,6 +17,9 @@ from gateway.proxy.limits import LimitExceeded, Limits
 
 # Fields that say how a message is framed or how its connection goes on; told apart by their length first.
 _SPECIAL_LENGTHS: Final = frozenset(map(len, (b"Content-Length", b"Transfer-Encoding", b"Expect")))
+# Bytes that are read at once where heads may be: a request takes many times the memory of its bytes, and of
+# small ones a piece has thousands.
+_AT_ONCE: Final = 32 * 1024
 # So many pieces of a body are joined, for small chunks weigh less than what they are kept in.
 _MOST_PIECES: Final = 1024
 
@@ -34,6 +37,7 @@ class RequestParser:
         "_others",
         "_progress",
         "_target",
+        "ahead",
         "arrived",
         "broken",
         "current",
@@ -69,6 +73,8 @@ class RequestParser:
         """True once something could not be read; what comes after it means nothing."""
         self.rest: bytearray | None = None
         """What came behind a request for another protocol, until `resume`."""
+        self.ahead = b""
+        """What came behind requests in `arrived`, and is read once they have been taken, by `read_on`."""
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they arrive. Whatever is wrong with them is the `error` of a request."""
@@ -81,6 +87,12 @@ class RequestParser:
         if first and self._known is not None and (known := self._known.recall(data)) is not None:
             # llhttp would say of these bytes what it said before: between two messages it has no memory.
             self.arrived.append(known)
+            return
+        if self.ahead:
+            self.ahead += data
+            return
+        if len(data) > _AT_ONCE and len(data) > self._body_to_come:
+            self._feed_in_turn(data)
             return
         self._progress = False
         self.pending += len(data)
@@ -98,6 +110,28 @@ class RequestParser:
         elif len(self._headers) > self._limits.header_count:
             self.fail(LimitExceeded("header_count"))
 
+    def _feed_in_turn(self, data: bytes) -> None:
+        """Read no further than to where something has arrived."""
+        start = 0
+        while start < len(data):
+            if self.arrived:
+                self.ahead = data[start:]
+                return
+            end = start + max(_AT_ONCE, self._body_to_come)
+            self.feed(data[start:end])
+            start = end
+
+    @property
+    def _body_to_come(self) -> int:
+        """Bytes in which there is no head, for they are known to be the body's."""
+        incoming = self.current
+        return 0 if incoming is None or incoming.length is None else incoming.length - incoming.received
+
+    def read_on(self) -> None:
+        """Read what came ahead, once all that had arrived before it has been taken."""
+        ahead, self.ahead = self.ahead, b""
+        self.feed(ahead)
+
     def _remember(self, data: bytes, incoming: Incoming) -> None:
         """Know a head again that was all there was, and that nothing can follow but another head."""
         whole = incoming.complete and not (incoming.has_body or incoming.upgrade)
@@ -109,6 +143,7 @@ class RequestParser:
         """Read no more; the request that is arriving gets the denial, or one that never came."""
         self.broken = True
         self.pending = 0
+        self.ahead = b""
         self._target, self._headers = b"", []
         incoming, self.current = self.current, None
         if incoming is None:
@@ -121,6 +156,8 @@ class RequestParser:
         incoming = self.current
         if incoming is None:
             return False
+        # It is of others that nobody wants either.
+        self.ahead = b""
         self.feed(data)
         incoming.body.clear()
         return incoming.complete

@@ -78,6 +78,20 @@ async def test_a_body_behind_responses_that_nobody_takes_is_read_once_they_are_t
 
 
 @session
+async def test_all_that_comes_far_ahead_is_answered_in_its_order(house: House) -> None:
+    refused = [b"GET /nowhere/%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(1500)]
+    body = bytes(50_000)
+    ahead = b"".join(refused) + request_bytes("POST", "/public/x", body=body) + b"".join(refused)
+    async with house.connect() as client:
+        sending = asyncio.create_task(client.send(ahead))
+        statuses = [response.status for _ in range(3001) if (response := await client.response()) is not None]
+        await sending
+    assert statuses == [404] * 1500 + [200] + [404] * 1500
+    assert house.upstream.requests[-1].body == body
+    assert await house.metric("gateway_in_flight_requests") == 0
+
+
+@session
 async def test_what_waits_for_a_switch_waits_for_the_requests_before_it(house: House) -> None:
     """Bytes behind a pipelined request for another protocol are no HTTP, whatever ends before it."""
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.model import Header
+from gateway.proxy.incoming import Incoming
 from gateway.proxy.known_heads import KnownHeads
 from gateway.proxy.limits import LimitExceeded, Limits
 from gateway.proxy.request_parser import RequestParser
@@ -33,26 +34,40 @@ class Read:
     error: str | None
 
 
+def seen(incoming: Incoming) -> Read:
+    return Read(
+        incoming.method,
+        incoming.target,
+        incoming.headers,
+        b"".join(incoming.take()),
+        incoming.complete,
+        incoming.upgrade,
+        incoming.keep_alive,
+        None if incoming.error is None else incoming.error.reason.code,
+    )
+
+
 def read(parser: RequestParser, pieces: Iterable[bytes]) -> list[Read]:
     for piece in pieces:
         parser.feed(piece)
-    return [
-        Read(
-            incoming.method,
-            incoming.target,
-            incoming.headers,
-            b"".join(incoming.take()),
-            incoming.complete,
-            incoming.upgrade,
-            incoming.keep_alive,
-            None if incoming.error is None else incoming.error.reason.code,
-        )
-        for incoming in parser.arrived
-    ]
+    return [seen(incoming) for incoming in parser.arrived]
+
+
+def take_all(parser: RequestParser) -> list[Read]:
+    """Take all that has arrived, and what came ahead."""
+    found: list[Incoming] = []
+    while parser.arrived:
+        found.append(parser.arrived.popleft())
+        if parser.ahead and not parser.arrived:
+            parser.read_on()
+    return [seen(incoming) for incoming in found]
 
 
 def requests(*pieces: bytes, limits: Limits = SMALL) -> list[Read]:
-    return read(RequestParser(limits), pieces)
+    parser = RequestParser(limits)
+    for piece in pieces:
+        parser.feed(piece)
+    return take_all(parser)
 
 
 def octets(data: bytes) -> list[bytes]:
@@ -270,9 +285,42 @@ def test_trailers_belong_to_no_request() -> None:
 def test_many_small_chunks_are_kept_as_few_pieces() -> None:
     parser = RequestParser(Limits())
     parser.feed(CHUNKED + b"2\r\nab\r\n" * 30_000)
-    (incoming,) = parser.arrived
+    incoming = parser.arrived.popleft()
+    parser.read_on()
     assert len(incoming.body) < 2000
     assert b"".join(incoming.take()) == b"ab" * 30_000
+
+
+def test_what_comes_far_ahead_is_kept_as_bytes() -> None:
+    """Of a piece of tiny requests, each would take many times its bytes."""
+    parser, number = RequestParser(Limits()), 9000
+    parser.feed(GET * number)
+    parser.feed(GET[:9])
+    assert 0 < len(parser.arrived) < 1500
+    assert len(take_all(parser)) == number
+    parser.feed(GET[9:])
+    assert len(take_all(parser)) == 1
+
+
+def test_a_body_is_read_whatever_comes_ahead_of_its_end() -> None:
+    body = b"abc" * 100_000
+    found = requests(post(body) + GET + post(body) + CHUNKED + b"1\r\na\r\n0\r\n\r\n", limits=Limits())
+    assert [(incoming.body, incoming.complete) for incoming in found] == [
+        (body, True), (b"", True), (body, True), (b"a", True),
+    ]  # fmt: skip
+
+
+def test_nothing_that_came_ahead_is_read_behind_what_nobody_wants() -> None:
+    parser = RequestParser(Limits())
+    body = bytes(40_000)
+    parser.feed(post(body) + GET)
+    assert parser.ahead
+    assert not parser.swallow(b"more of it")
+    assert not parser.ahead
+    parser = RequestParser(Limits())
+    parser.feed(GET * 3000)
+    parser.fail(LimitExceeded("header_timeout"))
+    assert not parser.ahead
 
 
 def test_what_nobody_wants_is_swallowed_up_to_its_end() -> None:
