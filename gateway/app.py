@@ -113,8 +113,9 @@ async def serve(
         stack.push_async_callback(postgres.close)
         redis = _redis(settings.redis)
         stack.push_async_callback(redis.close)
-        issuers = {issuer.name: issuer.issuer for issuer in settings.issuers}
-        mirror = RevocationMirror(postgres, redis, issuers)
+        issuers = {entry.name: translation.issuer(entry) for entry in settings.issuers}
+        iss = {name: issuer.issuer for name, issuer in issuers.items()}
+        mirror = RevocationMirror(postgres, redis, iss)
         stack.push_async_callback(mirror.close)
         local = _local(settings.cache)
         tiers = _tiers(settings, local, postgres, redis, mirror)
@@ -123,7 +124,7 @@ async def serve(
             local,
             redis,
             mirror,
-            issuers,
+            iss,
             prefix=settings.redis.prefix,
             observer=metrics,
             latest=postgres.latest_transaction if postgres.has_replica else None,
@@ -138,9 +139,8 @@ async def serve(
 
         keys = await _keys(settings, metrics, forget_withdrawn, stack)
         headers = translation.headers(settings)
-        trusted = {entry.name: translation.issuer(entry) for entry in settings.issuers}
         verifier = TokenVerifier(
-            [*trusted.values()],
+            issuers.values(),
             keys,
             clock=time.time,
             max_remembered=settings.cache.max_tokens,
@@ -175,7 +175,7 @@ async def serve(
         ring = DenialRing()
         explainer = Explainer(translation.setup(settings), keys, postgres, redis, local=local)
         parts = Parts(
-            admin, metrics, crew, trusted, postgres, redis, local, keys, ring, explainer,
+            admin, metrics, crew, issuers, postgres, redis, local, keys, ring, explainer,
             trusted=lambda: invalidation.trusted,
         )  # fmt: skip
         token = None if settings.admin.token is None else settings.admin.token.get_secret_value()
