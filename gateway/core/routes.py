@@ -24,7 +24,8 @@ _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv
 _OVERLONG: Final = frozenset("\xc0\xc1")
 _DOUBLE_ENCODED: Final = re.compile(r"%25[0-9A-Fa-f]{2}")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
-_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~\-]+)(?::[0-9]*)?")
+# No name is longer (RFC 1035 §2.3.4), and what has been read is remembered.
+_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~\-]{1,253}\.?)(?::[0-9]{0,5})?")
 
 
 class Target(NamedTuple):

@@ -96,6 +96,7 @@ def test_what_could_be_read_two_ways_is_refused(target: str) -> None:
         (b"127.0.0.1:80", "127.0.0.1"),
         (b"[::1]:80", "[::1]"),
         (b"[2001:DB8::1]", "[2001:db8::1]"),
+        (b"a" * 253 + b":65535", "a" * 253),
     ],
 )
 def test_the_host_is_matched_without_case_and_port(value: bytes, host: str) -> None:
@@ -107,6 +108,7 @@ def test_the_host_is_matched_without_case_and_port(value: bytes, host: str) -> N
     [
         b"", b"a b", b"a,b", b"a/b", b"a?b", b"a#b", b"user@a", b"a:b", b"a:80:80", b"[::1", b"::1",
         b"a\x00", b"a\r\nb", "ü.example.com".encode(), b"a%2eb", b"a\\b", b"a;b",
+        b"a" * 254, b"a:" + b"1" * 6,
     ],
 )  # fmt: skip
 def test_a_host_that_is_none_is_refused(value: bytes) -> None:
