@@ -367,7 +367,7 @@ class ClientConnection(asyncio.Protocol):
     def _look_at_body(self, elapsed: float) -> None:
         incoming, limits = self._incoming, self._house.limits
         # Only the client's own slowness counts, not that of the upstream, nor of its 100.
-        if incoming is None or self._paused or (incoming.expects_continue and not incoming.received):
+        if incoming is None or self._paused or incoming.awaits_continue:
             return
         if self._body_pace.too_slow(incoming.received, elapsed, limits.body_min_rate, limits.rate_grace):
             self._parser.fail(LimitExceeded("body_min_rate", f"{incoming.received} bytes so far"))

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Final, TypeVar
 
 from gateway.core.model import Admission, Request
-from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, Denial
+from gateway.core.reasons import REQUEST_TIMEOUT, UPSTREAM_PROTOCOL_ERROR, UPSTREAM_TIMEOUT, Denial
 from gateway.proxy.client import ClientConnection
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.handler import ProxyHandler
@@ -271,8 +271,16 @@ class Exchange:
         ):
             self._give_back()
             self._go(self._open(admission, upstream, fresh=True))
+        elif denial.reason is UPSTREAM_TIMEOUT and self._awaits_body:
+            self._refuse(Denial(REQUEST_TIMEOUT, "the rest of its body did not come"))
         else:
             self._refuse(denial)
+
+    @property
+    def _awaits_body(self) -> bool:
+        """True while the client is silent whose turn it is, and not the upstream."""
+        taken = self._connection is not None and not self._connection.writing_paused
+        return self._sending and taken and not self._incoming.awaits_continue
 
     # Switch protocols ----------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ class Incoming:
         self.upgrade = False
         """True when the client asks for another protocol; what follows may belong to it."""
         self.expects_continue = False
-        """True while the client may wait for a 100 before it sends the body (RFC 9110 §10.1.1)."""
+        """True until the client has got the 100 that it asked for (RFC 9110 §10.1.1)."""
         self.recurring: Recurring | None = None
         """Given when it may come again, as the same object: whole, without a body, and never changed."""
         self.credential: Credential | None = None
@@ -56,6 +56,11 @@ class Incoming:
     @property
     def has_body(self) -> bool:
         return self.chunked or bool(self.length)
+
+    @property
+    def awaits_continue(self) -> bool:
+        """True while the client may send nothing because it waits for a 100."""
+        return self.expects_continue and not self.received
 
     def take(self) -> list[bytes]:
         """Take what has arrived of the body since the last time."""

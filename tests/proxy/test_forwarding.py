@@ -196,6 +196,23 @@ async def test_requests_beyond_the_limits_are_refused(house: Neighbours) -> None
     assert len(house.upstream.requests) == 2
 
 
+@pytest.mark.parametrize(
+    ("expects", "status", "code"), [(False, 408, "request_timeout"), (True, 504, "upstream_timeout")]
+)
+async def test_whoever_is_silent_in_the_middle_of_a_request_is_blamed_for_it(
+    house: Neighbours, status: int, code: str, *, expects: bool
+) -> None:
+    """Who waits for a 100 is not: that is the upstream's to send."""
+
+    async def listen(exchange: Exchange) -> None:
+        await exchange.wire.to_end()
+
+    house.upstream.behave(listen)
+    fields = [b"Content-Length: 9", *([b"Expect: 100-continue"] if expects else [])]
+    response = await house.exchange(request_bytes("POST", "/quiet/x", *fields) + (b"" if expects else b"abc"))
+    assert (response.status, response.code) == (status, code)
+
+
 async def test_a_stream_that_falls_silent_is_broken_off(house: Neighbours) -> None:
     house.upstream.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
     response = await house.request("/quiet/x")
