@@ -6,6 +6,7 @@ share the next. So a busy gateway asks seldom and much, and an idle one asks at 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
 from typing import Final, TypeAlias
 
 import structlog
@@ -93,17 +94,51 @@ class BatchedReads:
         return failure
 
     async def _call(self, keys: list[str]) -> list[bytes | None]:
-        call = asyncio.ensure_future(self._fetch(keys))
         try:
-            # The second wait is short. It tells a store that is silent from an event loop that was too
-            # busy to look: there the answer has come, and the timer was merely looked at first.
-            for patience in (self._timeout, self._timeout / 4):
-                await asyncio.wait((call,), timeout=patience)
-                if call.done():
-                    return call.result()
-        finally:
-            call.cancel()
-        raise StoreUnavailable(Tier.REDIS, f"{self._address}: no answer in time")
+            with _Patience(self._timeout):
+                return await self._fetch(keys)
+        except TimeoutError as error:
+            raise StoreUnavailable(Tier.REDIS, f"{self._address}: no answer in time") from error
+
+
+class _Patience:
+    """Gives up what a task waits for after `seconds` and a quarter more. Raises TimeoutError then.
+
+    The quarter tells a store that is silent from an event loop that was too busy to look: there the answer
+    has come, and the timer was merely looked at first. `asyncio.timeout` knows no such quarter, and a task
+    that is waited for would cost as much again as the command. A cancellation that gets lost is repeated.
+    """
+
+    __slots__ = ("_cancelled", "_loop", "_quarter", "_seconds", "_task", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._quarter = seconds / 4
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._cancelled = 0
+
+    def __enter__(self) -> None:
+        self._timer = self._loop.call_later(self._seconds, self._look_again)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._task is None or not self._cancelled:
+            return
+        others = [self._task.uncancel() for _ in range(self._cancelled)][-1]
+        if kind is asyncio.CancelledError and not others:
+            raise TimeoutError from error
+
+    def _look_again(self) -> None:
+        self._timer = self._loop.call_later(self._quarter, self._cancel)
+
+    def _cancel(self) -> None:
+        self._timer = self._loop.call_later(self._quarter, self._cancel)
+        if self._task is not None:
+            self._cancelled += 1
+            self._task.cancel()
 
 
 def _refuse(answer: "asyncio.Future[list[bytes | None]]", error: StoreUnavailable) -> None:

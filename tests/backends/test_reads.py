@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import suppress
 
 import pytest
 from structlog.testing import capture_logs
@@ -73,6 +74,32 @@ async def test_a_silent_store_is_unavailable_and_named() -> None:
     reads = BatchedReads(store.fetch, 0.02, "redis.test:6379")
     with pytest.raises(StoreUnavailable, match=r"redis\.test:6379: no answer in time"):
         await reads.get(["key"])
+
+
+async def test_a_store_that_misses_that_it_was_given_up_is_given_up_again() -> None:
+    async def fetch(_: list[str]) -> list[bytes | None]:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await asyncio.sleep(60)
+        return []
+
+    reads = BatchedReads(fetch, 0.02, "here")
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreUnavailable, match="no answer in time"):
+            await reads.get(["key"])
+
+
+async def test_an_answer_that_comes_as_it_is_given_up_is_an_answer() -> None:
+    async def fetch(keys: list[str]) -> list[bytes | None]:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return [b"x" for _ in keys]
+
+    reads = BatchedReads(fetch, 0.02, "here")
+    assert await reads.get(["key"]) == [b"x"]
+    # Nothing is left of the cancellation for the next.
+    assert await reads.get(["key"]) == [b"x"]
 
 
 async def test_an_event_loop_that_was_busy_is_no_silent_store() -> None:
