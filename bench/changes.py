@@ -47,7 +47,8 @@ class _Kind:
 def measure(stage: Stage, console: Console) -> Report:
     """Suspend a user and revoke a token, hundreds of times. Raises Refused."""
     gateway = Gateway(stage, upstream=stage.upstream, workers=WORKERS)
-    with gateway.start() as process:
+    # Beside each other, as workers of one machine are.
+    with gateway.start(cores=stage.cores.all) as process:
         process.until(lambda: gateway.ready)
         return asyncio.run(_measure(stage, gateway, process, console))
 
@@ -81,7 +82,7 @@ async def _measure(stage: Stage, gateway: Gateway, process: Process, console: Co
         await postgres.close()
     intervals = [1000 * seconds for poll in polls for seconds in poll.intervals]
     return Report(
-        title=f"From the commit to the last of {WORKERS} workers on one core; {CHANGES} changes of each kind",
+        title=f"From the commit to the last of {WORKERS} workers; {CHANGES} changes of each kind",
         rows=rows,
         targets=targets,
         notes=[

@@ -99,8 +99,10 @@ class Gateway:
                 raise Refused(f"{len(workers)} of {self._workers} workers listen")
             time.sleep(0.05)
 
-    def start(self) -> Process:
-        return self._stage.run(f"gateway-{self.port}", *python("gateway", "run", "--config", self.config))
+    def start(self, *, cores: frozenset[int] | None = None) -> Process:
+        """Start it, on the proxy's core if no others are given."""
+        command = python("gateway", "run", "--config", self.config)
+        return self._stage.run(f"gateway-{self.port}", *command, cores=cores)
 
     def _samples(self, name: str) -> Iterator[tuple[Mapping[str, str], float]]:
         connection = HTTPConnection(HOST, self.admin_port, timeout=5)

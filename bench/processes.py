@@ -38,21 +38,27 @@ class Cores:
             raise Refused("two cores are needed: one for the proxy, one for what is in front and behind")
         return cls(first, frozenset(rest))
 
+    @property
+    def all(self) -> frozenset[int]:
+        return self.rest | {self.proxy}
+
 
 class Process:
     """A program and the processes that it starts, from here until `stop`.
 
-    `core` pins all of them to one core; without it they run where this process does. What they
+    `cores` are those that all of them share; without it they run where this process does. What they
     say goes to `log`.
     """
 
-    def __init__(self, command: Sequence[str | Path], *, log: Path, core: int | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str | Path], *, log: Path, cores: frozenset[int] | None = None
+    ) -> None:
         self._log = log
         # Our own variables would change the configuration that is measured.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
         ours = os.sched_getaffinity(0)
-        if core is not None:
-            os.sched_setaffinity(0, {core})  # inherited, by threads that do not exist yet too
+        if cores is not None:
+            os.sched_setaffinity(0, cores)  # inherited, by threads that do not exist yet too
         try:
             with log.open("wb") as output:
                 self._process = subprocess.Popen(  # noqa: S603 -- programs found by us, no shell

@@ -75,9 +75,10 @@ class Stage:
             )
         return self._populations[schema]
 
-    def run(self, name: str, *command: str | Path) -> Process:
-        """Start a proxy on the core that is kept for it."""
-        return Process(command, log=self.folder / f"{name}.log", core=self.cores.proxy)
+    def run(self, name: str, *command: str | Path, cores: frozenset[int] | None = None) -> Process:
+        """Start a proxy, on the core that is kept for it if no others are given."""
+        log = self.folder / f"{name}.log"
+        return Process(command, log=log, cores=cores or frozenset({self.cores.proxy}))
 
 
 @contextmanager
