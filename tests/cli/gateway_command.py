@@ -17,7 +17,7 @@ class GatewayCommand:
 
     config: Path
 
-    def __call__(self, *words: str, stdin: str | None = None) -> Result:
+    def __call__(self, *words: str, stdin: str | bytes | None = None) -> Result:
         return CliRunner().invoke(app, [*words, "--config", str(self.config)], input=stdin)
 
     def json(self, *words: str, stdin: str | None = None) -> dict[str, object]:

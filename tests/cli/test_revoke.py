@@ -74,13 +74,20 @@ def test_a_token_that_never_expires_is_revoked_for_ever(gateway: GatewayCommand,
         (token(jti="x", exp=10**400), "so the gateway refuses it anyway"),
         ("not.a.token", "no token that the gateway would accept"),
         ("", "no token that the gateway would accept"),
+        (b"\xff.\xfe.\xfd", "no token that the gateway would accept"),
     ],
 )
-def test_tokens_that_cannot_be_revoked(gateway: GatewayCommand, raw: str, why: str) -> None:
+def test_tokens_that_cannot_be_revoked(gateway: GatewayCommand, raw: str | bytes, why: str) -> None:
     result = gateway("revoke", "token", "-", stdin=raw)
     assert result.exit_code == 1
     assert why in text(result.stderr)
     assert gateway.json("revocations", "list")["revocations"] == []
+
+
+def test_an_argument_that_is_no_text_is_no_token(gateway: GatewayCommand) -> None:
+    result = gateway("revoke", "token", "\udcff")
+    assert result.exit_code == 1
+    assert "no token that the gateway would accept" in text(result.stderr)
 
 
 def test_a_jti_by_hand(gateway: GatewayCommand, redis: Client) -> None:
