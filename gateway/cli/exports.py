@@ -116,9 +116,7 @@ def _from_csv(lines: Lines, first: str, rest: Iterator[str], column: str) -> Ite
         try:
             row = next(rows, None)
         except csv.Error as error:
-            raise BadExport(
-                start, f"it is not CSV: {error}", "correct the quotes: a quote within quotes is doubled"
-            ) from error
+            raise _not_csv(start, error) from error
         if row is None:
             return
         if not row:
@@ -136,7 +134,10 @@ def _from_csv(lines: Lines, first: str, rest: Iterator[str], column: str) -> Ite
 
 def _header(first: str, column: str) -> tuple[list[str], str]:
     """Return the columns and the delimiter: the one by which there is the wanted column."""
-    split = {mark: next(csv.reader([first], delimiter=mark), []) for mark in (",", ";", "\t")}
+    try:
+        split = {mark: next(csv.reader([first], delimiter=mark), []) for mark in (",", ";", "\t")}
+    except csv.Error as error:
+        raise _not_csv(1, error) from error
     for delimiter, header in split.items():
         names = [each.strip() for each in header]
         if names.count(column) == 1:
@@ -145,6 +146,13 @@ def _header(first: str, column: str) -> tuple[list[str], str]:
             raise BadExport(1, f"it has the column `{column}` more than once", "take out all but one")
     every = [name.strip() for header in split.values() for name in header]
     raise BadExport(1, f"the header has no column `{column}`", _advice(column, every))
+
+
+def _not_csv(line: int, error: csv.Error) -> BadExport:
+    what = str(error).partition(" - ")[0]  # the rest advises whoever calls Python's open()
+    return BadExport(
+        line, f"it is not CSV: {what}", "end each line with LF or CR LF; a quote within quotes is doubled"
+    )
 
 
 def _advice(column: str, names: Iterable[str]) -> str:
