@@ -131,11 +131,13 @@ def refuse(error: StoreUnavailable) -> NoReturn:
         output.unreachable(
             "Redis", address, why, "start it (`docker compose up -d redis`) or correct redis.url"
         )
-    from asyncpg import ClientConfigurationError
+    from asyncpg import ClientConfigurationError, DataError
 
     cause = error.__cause__
     if isinstance(cause, ClientConfigurationError):
         output.fail(f"postgres.dsn: {why}", "correct postgres.dsn", output.USAGE)
+    if isinstance(cause, DataError):
+        output.fail("Postgres cannot hold a value of this command", "write it as UTF-8 text", output.USAGE)
     if not isinstance(cause, OSError):
         output.fail(
             f"Postgres at {address} does not do what is asked: {why}", _advice(cause), output.UNREACHABLE

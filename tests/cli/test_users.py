@@ -130,6 +130,24 @@ def test_what_could_not_be_found_or_matched_again(gateway: GatewayCommand, optio
     assert gateway.json("users", "list")["users"] == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("users", "show", "main:\udcff"),
+        ("users", "suspend", "\udcff@example.com"),
+        ("users", "list", "--tenant", "\udcff"),
+        ("revoke", "user", "main:\udcff"),
+        ("revocations", "lift", "jti", "main", "\udcff"),
+    ],
+)
+def test_what_is_no_text_is_the_callers_fault_not_that_of_postgres(
+    gateway: GatewayCommand, words: tuple[str, ...]
+) -> None:
+    result = gateway(*words)
+    assert result.exit_code == 2
+    assert "Postgres cannot hold a value of this command" in text(result.stderr)
+
+
 @pytest.mark.parametrize("subject", ["", "a\tb", "\udcff", "x" * 256])
 def test_a_subject_that_no_token_has(gateway: GatewayCommand, subject: str) -> None:
     result = gateway("users", "add", "--issuer", "main", "--subject", subject)
