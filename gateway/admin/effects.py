@@ -44,12 +44,14 @@ class Effects:
         self._forget(revocation)
 
     async def lifted(self, revocation: Revocation) -> int:
-        """Take a revocation off the blacklist; returns how many were on it."""
-        lifted = 0
-        with suppress(StoreUnavailable):
-            lifted = await self._redis.revoked.lift([revocation])
-        self._forget(revocation)
-        return lifted
+        """Take a revocation off the blacklist; returns how many were on it.
+
+        Raises `StoreUnavailable`: only Redis knows what other programs put there.
+        """
+        try:
+            return await self._redis.revoked.lift([revocation])
+        finally:
+            self._forget(revocation)
 
     async def flushed(self, version: int) -> None:
         """Forget everything that was remembered before `version`."""

@@ -15,7 +15,7 @@ from gateway.admin.users import issuer_called
 from gateway.backends.directory import UserDirectory, UserNotFound, place
 from gateway.backends.revocations import Revocation
 from gateway.core.claims import MAX_DATE
-from gateway.core.model import Issuer
+from gateway.core.model import Issuer, StoreUnavailable
 
 
 class Revocations:
@@ -77,7 +77,11 @@ class Revocations:
         lifted = await self._directory.lift(
             wanted.kind, issuers=spellings, value=wanted.value, author=author_of(request)
         )
-        lifted += await self._effects.lifted(wanted)
+        try:
+            lifted += await self._effects.lifted(wanted)
+        except StoreUnavailable:
+            if not lifted:
+                raise
         if not lifted:
             raise not_found("There is no such revocation")
         return web.Response(status=204)

@@ -13,7 +13,7 @@ from gateway.backends.local import LocalTier
 from gateway.backends.records import UserRecord
 from gateway.backends.redis import Redis
 from gateway.backends.revocations import Revocation, Revocations
-from gateway.core.model import Claims, Identity, User, UserStatus
+from gateway.core.model import Claims, Identity, StoreUnavailable, User, UserStatus
 
 ISS = "https://idp.example.com/"
 ANN = User(str(uuid.uuid4()), UserStatus.ACTIVE)
@@ -103,5 +103,15 @@ async def test_without_redis_memory_is_dropped_all_the_same(world: World) -> Non
     await effects.user(record("ann", "alias"))
     await effects.revoked(Revocation("jti", "main", "one", 5.0))
     await effects.flushed(VERSION)
+    assert world.local.recall(claims("ann")) is None
+    await nowhere.close()
+
+
+async def test_without_redis_nobody_knows_what_was_on_the_blacklist_and_memory_is_dropped(
+    world: World,
+) -> None:
+    nowhere = Redis("redis://127.0.0.1:1/0")
+    with pytest.raises(StoreUnavailable):
+        await Effects(world.local, nowhere, {ISS: "main"}).lifted(Revocation("jti", "main", "one", 5.0))
     assert world.local.recall(claims("ann")) is None
     await nowhere.close()

@@ -53,6 +53,17 @@ async def test_what_another_program_put_into_redis_is_lifted_too(api: Api) -> No
     assert lifted.status == 204
 
 
+async def test_without_redis_it_is_not_said_that_nothing_was_revoked(tmp_path: Path, dsn: str) -> None:
+    """Redis may hold a revocation of which Postgres has no row."""
+    admin = {"listen": "127.0.0.1:0", "token": TOKEN}
+    async with open_house(tmp_path, dsn, "redis://127.0.0.1:1/0", admin=admin) as house, Api.of(house) as api:
+        body = {"kind": "jti", "issuer": "main", "value": "t-1"}
+        unknown = await api.call("DELETE", "/revocations", query=body)
+        assert (unknown.status, unknown.code) == (503, "store_unavailable")
+        assert (await api.call("POST", "/revocations", body)).status == 201
+        assert (await api.call("DELETE", "/revocations", query=body)).status == 204
+
+
 @session
 async def test_all_tokens_of_a_user_are_revoked(api: Api) -> None:
     subject = uuid.uuid4().hex
