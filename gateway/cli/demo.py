@@ -103,6 +103,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Run everything on loopback: Postgres, Redis, an issuer, an upstream and the gateway."""
+    from gateway.backends.migrate import MigrationError
     from gateway.demo.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
 
     _require_free(port, "--port")
@@ -129,6 +130,8 @@ def demo(
             _run(stage)
     except EmbeddedError as error:
         output.fail(str(error), code=output.UNREACHABLE)
+    except MigrationError as error:
+        output.fail(str(error), "or take another folder with --data-dir")
     except OSError as error:
         output.fail(f"the demo cannot run: {error}", code=output.USAGE)
     except KeyboardInterrupt:

@@ -22,7 +22,9 @@ import pytest
 from aiohttp import ClientResponse, ClientSession
 from redis.asyncio import Redis
 
+from gateway.backends.migrate import Migration, migrate, migrations
 from gateway.core.model import JSON
+from gateway.demo.embedded import EmbeddedPostgres
 
 _GATEWAY = [sys.executable, "-m", "gateway"]
 _PLACES = {"gateway", "admin", "admin_token", "issuer", "upstream", "postgres", "redis"}
@@ -266,6 +268,19 @@ def test_port_that_is_taken_names_port_and_flag(tmp_path: Path, flag: str) -> No
             errors = (tmp_path / "stderr").read_text()
     assert f"port {port} " in errors
     assert f"with {flag};" in errors
+    assert "Traceback" not in errors
+
+
+def test_data_of_a_newer_version_is_told_from_a_fault_of_ours(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with EmbeddedPostgres(folder / "postgres") as postgres:
+        later = Migration(9999, "later", "SELECT 1")
+        asyncio.run(migrate(postgres.dsn, known=[*migrations(), later]))
+    with _start(folder) as process:
+        assert process.wait(60) == 1
+    errors = (tmp_path / "stderr").read_text()
+    assert "the database is ahead: it has migration 9999_later" in errors
+    assert "--data-dir" in errors
     assert "Traceback" not in errors
 
 
