@@ -316,6 +316,12 @@ async def test_what_the_api_refuses_is_told_in_words(operator: Operator) -> None
     await expect(page.get_by_role("alert")).to_contain_text("There is no such thing")
 
 
+async def test_an_address_that_is_none_leads_to_no_page(operator: Operator) -> None:
+    """`opened` fails the test for what a script did not catch."""
+    await operator.page.evaluate("() => { location.hash = '#/users/%'; }")
+    await expect(operator.heading("No such page")).to_be_visible()
+
+
 # Revocations and issuers ---------------------------------------------------------------------------
 
 
