@@ -184,6 +184,41 @@ async def test_landmarks_and_tables_have_names(operator: Operator) -> None:
     await expect(table.get_by_role("rowheader")).not_to_have_count(0)
 
 
+async def test_a_narrow_screen_shows_what_matters_first(standing_console: House, browser: Browser) -> None:
+    async with opened(browser, standing_console, width=390) as operator:
+        page = operator.page
+        await operator.sign_in()
+        await operator.go("Explain")
+        await operator.explain(token("Member").decode())
+        passed = operator.row("signature").filter(has_text="pass")
+        await expect(passed.get_by_text("it is good")).to_be_visible()
+        await expect(passed.get_by_text("a signature of key")).to_be_hidden()
+        failed = operator.row("identity.postgres")
+        await expect(failed.get_by_text("an active user")).to_be_visible()
+        await page.set_viewport_size({"width": 1280, "height": 800})
+        await expect(passed.get_by_text("a signature of key")).to_be_visible()
+
+
+async def test_a_button_stands_right_below_its_fields_or_level_with_them(
+    standing_console: House, browser: Browser
+) -> None:
+    async with opened(browser, standing_console, width=390) as operator:
+        page = operator.page
+        await operator.sign_in()
+        await operator.open_user("member")
+        hint = await page.get_by_text("Its configured name").bounding_box()
+        link = await page.get_by_role("button", name="Link", exact=True).bounding_box()
+        assert hint is not None
+        assert link is not None
+        assert 0 < link["y"] - hint["y"] - hint["height"] <= 16
+        await operator.go("Denials")
+        route = await page.get_by_label("Route").bounding_box()
+        button = await page.get_by_role("button", name="Filter").bounding_box()
+        assert route is not None
+        assert button is not None
+        assert route["y"] == pytest.approx(button["y"], abs=1)
+
+
 @pytest.mark.parametrize("reduced", [True, False])
 async def test_nothing_moves_for_those_who_ask_for_that(
     standing_console: House, browser: Browser, reduced: bool
