@@ -7,6 +7,8 @@ export const title = "Denials";
 
 const SHOWN = 200;
 const PAGE = 100;
+/** Ids by which a denial of both the list and the stream is known again: the list has the latest alone. */
+const REMEMBERED = 2000;
 const LONGEST_PAUSE = 15;
 
 export function show({ main, api, query, signal, remember }) {
@@ -54,6 +56,7 @@ export function show({ main, api, query, signal, remember }) {
   const arrived = (denial) => {
     if (seen.has(denial.id)) return;
     seen.add(denial.id);
+    if (seen.size > REMEMBERED) seen.delete(seen.values().next().value);
     const known = [...reasons.options].some(({ value }) => value === denial.reason);
     if (!known) reasons.append(h("option", { value: denial.reason }));
     if (paused) waiting.push(denial);

@@ -1,13 +1,14 @@
 """The console end to end: Chromium, the gateway, Postgres and Redis are real."""
 
 import asyncio
+import json
 import re
 import time
 import uuid
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from tests.console.conftest import opened
 from tests.console.driver import Operator
@@ -175,6 +176,32 @@ async def test_a_broken_stream_is_opened_again(operator: Operator) -> None:
     await expect(page.get_by_role("alert")).to_contain_text("The gateway does not answer")
     await expect(page.get_by_text("live", exact=True)).to_be_visible()
     await expect(page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_a_page_that_stays_open_does_not_remember_every_denial(operator: Operator) -> None:
+    """What a page has forgotten it shows again; a gateway does not repeat what is that long ago."""
+
+    def event(number: int) -> str:
+        denial = {
+            "id": f"{number:022x}", "at": "2026-01-01T00:00:00Z", "reason": "user_not_found", "status": 401,
+            "route": "private", "issuer": "main", "subject_hash": None, "method": "GET", "path": f"/{number}",
+            "client": "127.0.0.1", "request_id": "r", "detail": None, "tier": None,
+        }  # fmt: skip
+        return f"data: {json.dumps(denial)}\n\n"
+
+    streams = iter(["".join(map(event, [*range(2500), 2400, 0]))])
+
+    async def answer(route: Route) -> None:
+        if "event-stream" in route.request.headers["accept"]:
+            await route.fulfill(content_type="text/event-stream", body=next(streams, ":\n\n"))
+        else:
+            await route.fulfill(json={"items": [], "next": None})
+
+    await operator.page.route("**/v1/denials*", answer)
+    await operator.go("Denials")
+    rows = operator.page.get_by_role("table").get_by_role("row")
+    await expect(rows.nth(1)).to_contain_text("GET /0")
+    await expect(rows.nth(2)).to_contain_text("GET /2499")
 
 
 async def test_denials_are_filtered(operator: Operator) -> None:
