@@ -119,7 +119,9 @@ def _local(walk: Walk, evidence: Evidence, *, remembers: bool) -> None:
         walk.step("identity.local", "pass", expected, "nothing that counts")
     elif _differs(evidence):
         walk.step("identity.local", "fail", expected, described(resolution.user))
-        _blame_stale(walk, evidence, "the memory of this worker", walk.setup.local_ttl, None)
+        setup = walk.setup
+        longest = setup.local_ttl if resolution.user else min(setup.local_ttl, setup.negative_ttl)
+        _blame_stale(walk, evidence, "the memory of this worker", longest, None)
     else:
         walk.step("identity.local", "pass", expected, described(resolution.user))
 

@@ -81,7 +81,8 @@ class TestMemoryOfAWorker:
         await world.add()
         world.local = self.remembering(None)
         bad = token("ann", jti="token-1")
-        await denied(world, bad, "user_not_found", "negative_cache_entry", fixed=False)
+        explanation = await denied(world, bad, "user_not_found", "negative_cache_entry", fixed=False)
+        assert "for another 5 s" in explanation.summary
         world.local.forget_identities([(tokens.ISSUER, "ann")])
         assert await world.decide(bad) is None
 
