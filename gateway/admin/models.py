@@ -118,6 +118,8 @@ class UserChange(Model):
     email: Email | None = None
     display_name: Text | None = None
     roles: Roles = []
+    tokens_valid_after: AwareDatetime | None = None
+    """Tokens issued at or before this instant are refused."""
 
 
 def _without_defaults(schema: JsonDict) -> None:

@@ -100,6 +100,9 @@ class Users:
             fields["display_name"] = change.display_name
         if "roles" in given:
             fields["roles"] = tuple(change.roles)
+        if "tokens_valid_after" in given:
+            after = change.tokens_valid_after
+            fields["tokens_valid_after"] = None if after is None else after.timestamp()
         record = await self._directory.change(
             params.id, fields, expected=self._expected(request, required=True), author=author_of(request)
         )

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from gateway.backends import audit, records
 from gateway.backends.audit import Author
-from gateway.backends.postgres import Postgres
+from gateway.backends.postgres import Connection, Postgres
 from gateway.backends.records import (
     Expectation,
     IdentityMissing,
@@ -67,6 +67,13 @@ WITH found AS (
 )
 {records.SELECT} JOIN found ON found.id = u.id WHERE {_AFTER}
 """  # noqa: S608 -- a constant query; values travel as parameters
+
+# An instant that is not changed is not written: Postgres knows some that no number is.
+_CHANGE: Final = """
+UPDATE users SET status = $2, tenant = $3, email = $4, display_name = $5, roles = $6,
+    tokens_valid_after = CASE WHEN $7 THEN to_timestamp($8::float8) ELSE tokens_valid_after END
+WHERE id = $1
+"""
 
 _REVOCATION_FIELDS: Final = ("kind", "issuer", "value", "revoked_at", "expires_at", "reason", "revoked_by")
 _REVOCATION_COLUMNS: Final = """
@@ -128,8 +135,7 @@ class UserDirectory:
             )  # fmt: skip
             await records.link(connection, user_id, identity)
             detail: dict[str, JSON] = {
-                "issuer": identity.issuer, "subject": identity.subject,
-                "status": status.value, "tenant": tenant, "roles": list(roles),
+                **_named(identity), "status": status.value, "tenant": tenant, "roles": list(roles),
             }  # fmt: skip
             await audit.record(connection, author, "user.create", f"user:{user_id}", detail)
             return await records.get(connection, user_id)
@@ -148,9 +154,7 @@ class UserDirectory:
         """
         async with self._postgres.connection() as connection, connection.transaction():
             await records.lock(connection, user_id, expected)
-            await records.link(connection, user_id, identity)
-            detail: dict[str, JSON] = {"issuer": identity.issuer, "subject": identity.subject}
-            await audit.record(connection, author, "identity.link", f"user:{user_id}", detail)
+            await _link(connection, user_id, identity, author)
             return await records.get(connection, user_id)
 
     async def unlink(
@@ -167,15 +171,23 @@ class UserDirectory:
         """
         async with self._postgres.connection() as connection, connection.transaction():
             await records.lock(connection, user_id, expected)
-            gone = await connection.fetchval(
-                "DELETE FROM identities WHERE issuer = $1 AND subject = $2 AND user_id = $3 RETURNING true",
-                identity.issuer, identity.subject, user_id,
-            )  # fmt: skip
-            if gone is None:
-                raise IdentityMissing
-            detail: dict[str, JSON] = {"issuer": identity.issuer, "subject": identity.subject}
-            await audit.record(connection, author, "identity.unlink", f"user:{user_id}", detail)
+            await _unlink(connection, user_id, identity, author)
             return await records.get(connection, user_id)
+
+    async def move(
+        self, identity: Identity, *, source: UUID, target: UUID, author: Author | None = None
+    ) -> UserRecord:
+        """Let an identity of one user lead to another, who is returned.
+
+        Raises `UserNotFound`, or `IdentityMissing` when it does not lead to `source`.
+        """
+        async with self._postgres.connection() as connection, connection.transaction():
+            # In one order, lest two that exchange theirs wait for each other.
+            for user_id in sorted((source, target)):
+                await records.lock(connection, user_id, None)
+            await _unlink(connection, source, identity, author)
+            await _link(connection, target, identity, author)
+            return await records.get(connection, target)
 
     async def get(self, user_id: UUID) -> UserRecord:
         """Return a user by its id. Raises `UserNotFound`."""
@@ -254,9 +266,9 @@ class UserDirectory:
                 raise StatusRefused(before.status)
             after = replace(before, **fields)
             await connection.execute(
-                "UPDATE users SET status = $2, tenant = $3, email = $4, display_name = $5, roles = $6"
-                " WHERE id = $1",
+                _CHANGE,
                 user_id, after.status.value, after.tenant, after.email, after.display_name, list(after.roles),
+                "tokens_valid_after" in fields, after.tokens_valid_after,
             )  # fmt: skip
             detail = records.difference(before, after, fields)
             await audit.record(connection, author, "user.change", f"user:{user_id}", detail)
@@ -361,6 +373,20 @@ class UserDirectory:
             rows = await connection.fetch("DELETE FROM revocations WHERE expires_at <= now() RETURNING kind")
             await audit.record(connection, author, "revocation.prune", "revocations", {"rows": len(rows)})
             return len(rows)
+
+
+async def _link(connection: Connection, user_id: UUID, identity: Identity, author: Author | None) -> None:
+    await records.link(connection, user_id, identity)
+    await audit.record(connection, author, "identity.link", f"user:{user_id}", _named(identity))
+
+
+async def _unlink(connection: Connection, user_id: UUID, identity: Identity, author: Author | None) -> None:
+    await records.unlink(connection, user_id, identity)
+    await audit.record(connection, author, "identity.unlink", f"user:{user_id}", _named(identity))
+
+
+def _named(identity: Identity) -> dict[str, JSON]:
+    return {"issuer": identity.issuer, "subject": identity.subject}
 
 
 def place(revocation: Revocation) -> tuple[int, str]:

@@ -43,6 +43,8 @@ class UserFields(TypedDict, total=False):
     email: str | None
     display_name: str | None
     roles: tuple[str, ...]
+    tokens_valid_after: float | None
+    """In Unix seconds."""
 
 
 Expectation: TypeAlias = Callable[[UserRecord], bool]
@@ -91,6 +93,7 @@ class StatusRefused(Exception):
 
 
 async def link(connection: Connection, user_id: UUID, identity: Identity) -> None:
+    """Let an identity lead to a user. Raises `IdentityTaken`."""
     linked = await connection.fetchval(
         "INSERT INTO identities (issuer, subject, user_id) VALUES ($1, $2, $3)"
         " ON CONFLICT (issuer, subject) DO NOTHING RETURNING true",
@@ -104,8 +107,21 @@ async def link(connection: Connection, user_id: UUID, identity: Identity) -> Non
         raise IdentityTaken(identity, str(owner))
 
 
+async def unlink(connection: Connection, user_id: UUID, identity: Identity) -> None:
+    """Take an identity from a user. Raises `IdentityMissing`."""
+    gone = await connection.fetchval(
+        "DELETE FROM identities WHERE issuer = $1 AND subject = $2 AND user_id = $3 RETURNING true",
+        identity.issuer, identity.subject, user_id,
+    )  # fmt: skip
+    if gone is None:
+        raise IdentityMissing
+
+
 async def lock(connection: Connection, user_id: UUID, expected: Expectation | None) -> UserRecord:
-    """Return a user that nobody else changes before this transaction ends."""
+    """Return a user that nobody else changes before this transaction ends.
+
+    Raises `UserNotFound`, or `UserChanged` when the user is not as `expected`.
+    """
     await connection.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", user_id)
     found = await get(connection, user_id)
     if expected is not None and not expected(found):
@@ -114,6 +130,7 @@ async def lock(connection: Connection, user_id: UUID, expected: Expectation | No
 
 
 async def get(connection: Connection, user_id: UUID) -> UserRecord:
+    """Return a user by its id. Raises `UserNotFound`."""
     row = await connection.fetchrow(f"{SELECT} WHERE u.id = $1", user_id)
     if row is None:
         raise UserNotFound(user_id)
@@ -141,5 +158,5 @@ def difference(before: User, after: User, fields: UserFields) -> dict[str, JSON]
     return {"changed": different}
 
 
-def _plain(value: UserStatus | tuple[str, ...] | str | None) -> JSON:
+def _plain(value: UserStatus | tuple[str, ...] | str | float | None) -> JSON:
     return list(value) if isinstance(value, tuple) else value

@@ -81,6 +81,26 @@ async def test_a_change_takes_what_it_names_and_is_in_force_when_it_is_answered(
 
 
 @session
+async def test_since_when_a_users_tokens_count(api: Api) -> None:
+    subject = fresh()
+    user = await api.new_user(subject)
+    path = f"/users/{user.json['id']}"
+    later = await api.call(
+        "PATCH", path, {"tokens_valid_after": "2999-01-01T01:00:00+01:00"}, headers=user.tag
+    )
+    assert (later.status, later.json["tokens_valid_after"]) == (200, "2999-01-01T00:00:00Z")
+    assert await status(api, subject) == 401
+    named = await api.call("PATCH", path, {"tenant": "acme"}, headers=later.tag)
+    assert named.json["tokens_valid_after"] == "2999-01-01T00:00:00Z"
+    cleared = await api.call("PATCH", path, {"tokens_valid_after": None}, headers=named.tag)
+    assert cleared.json["tokens_valid_after"] is None
+    assert await status(api, subject) == 200
+    for wrong in ("2999-01-01T00:00:00", 4_000_000_000, ""):
+        refused = await api.call("PATCH", path, {"tokens_valid_after": wrong}, headers={"If-Match": "*"})
+        assert (refused.status, refused.code) == (422, "validation_failed")
+
+
+@session
 async def test_nobody_changes_a_state_that_they_have_not_seen(api: Api) -> None:
     user = await api.new_user(fresh())
     path = f"/users/{user.json['id']}"

@@ -1,5 +1,6 @@
 """The directory's writes with their audit, its searches, and the rights that they need."""
 
+import asyncio
 import re
 import uuid
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ import asyncpg
 import pytest
 
 from gateway.backends.audit import AuditLog, Author
-from gateway.backends.directory import UserDirectory
+from gateway.backends.directory import IdentityMissing, UserDirectory, UserNotFound
 from gateway.backends.postgres import Postgres
 from gateway.core.model import Identity, StoreUnavailable, UserStatus
 
@@ -57,6 +58,61 @@ async def test_without_an_author_nothing_is_recorded(postgres: Postgres) -> None
     assert await audited(postgres) == []
 
 
+async def test_an_identity_moves_at_once_or_not_at_all(postgres: Postgres) -> None:
+    directory = UserDirectory(postgres)
+    alias, bob = Identity(ANN.issuer, "alias"), Identity(ANN.issuer, "bob")
+    source = uuid.UUID((await directory.add(ANN)).user.id)
+    target = uuid.UUID((await directory.add(bob)).user.id)
+    await directory.link(source, alias)
+
+    moved = await directory.move(ANN, source=source, target=target, author=BY)
+    assert (moved.user.id, set(moved.identities)) == (str(target), {ANN, bob})
+    assert (await directory.get(source)).identities == (alias,)
+    assert await audited(postgres) == [
+        ("identity.link", f"user:{target}"),
+        ("identity.unlink", f"user:{source}"),
+    ]
+
+    with pytest.raises(IdentityMissing):
+        await directory.move(ANN, source=source, target=target, author=BY)
+    with pytest.raises(UserNotFound):
+        await directory.move(bob, source=target, target=uuid.uuid4(), author=BY)
+    assert set((await directory.get(target)).identities) == {ANN, bob}
+
+
+async def test_two_who_exchange_their_identities_do_not_wait_for_each_other(postgres: Postgres) -> None:
+    directory = UserDirectory(postgres)
+    bob = Identity(ANN.issuer, "bob")
+    one = uuid.UUID((await directory.add(ANN)).user.id)
+    other = uuid.UUID((await directory.add(bob)).user.id)
+    for _ in range(10):
+        await asyncio.gather(
+            directory.move(ANN, source=one, target=other), directory.move(bob, source=other, target=one)
+        )
+        await asyncio.gather(
+            directory.move(ANN, source=other, target=one), directory.move(bob, source=one, target=other)
+        )
+    assert (await directory.get(one)).identities == (ANN,)
+
+
+async def test_since_when_tokens_count_is_changed_alone(postgres: Postgres, dsn: str) -> None:
+    directory = UserDirectory(postgres)
+    user_id = uuid.UUID((await directory.add(ANN)).user.id)
+    changed = await directory.change(user_id, {"tokens_valid_after": 1_800_000_000.25}, author=BY)
+    assert changed.user.tokens_valid_after == 1_800_000_000.25
+    [row, *_] = await AuditLog(postgres).page()
+    assert row.detail == {"changed": {"tokens_valid_after": [None, 1_800_000_000.25]}}
+    assert (await directory.change(user_id, {"tokens_valid_after": None})).user.tokens_valid_after is None
+
+    # An instant that no float holds is as it was after another change.
+    owner = await asyncpg.connect(dsn)
+    await owner.execute("UPDATE users SET tokens_valid_after = '250000-01-01 00:00:00.000001Z'")
+    await directory.change(user_id, {"tenant": "acme"})
+    kept = await owner.fetchval("SELECT extract(microseconds FROM tokens_valid_after)::int FROM users")
+    await owner.close()
+    assert kept == 1
+
+
 async def test_what_is_written_tells_its_transaction(postgres: Postgres) -> None:
     directory = UserDirectory(postgres)
     first = await directory.add(ANN)
@@ -100,12 +156,14 @@ async def test_the_documented_grants_are_enough_and_no_more(dsn: str) -> None:
         await directory.restore(user_id, author=BY)
         bob = Identity(ANN.issuer, "bob")
         await directory.link(user_id, bob, author=BY)
-        await directory.unlink(user_id, bob, author=BY)
+        other = uuid.UUID((await directory.add(Identity(ANN.issuer, "eve"), author=BY)).user.id)
+        await directory.move(bob, source=user_id, target=other, author=BY)
+        await directory.unlink(other, bob, author=BY)
         await directory.revoke("user", value=str(user_id), author=BY)
         await directory.lift("user", value=str(user_id), author=BY)
         assert await audit.flush(BY) > 0
         await audit.record(BY, "issuer.refresh", "issuer:main")
-        assert len(await audit.page()) == 10
+        assert len(await audit.page()) == 13
         for forbidden in (
             "DELETE FROM audit",
             "UPDATE audit SET actor = 'x'",
