@@ -1,6 +1,7 @@
 """What arguments and options mean and may hold: what is wrong with one is told before anything is changed."""
 
 import re
+from datetime import datetime
 from typing import Annotated, TypeAlias
 
 import typer
@@ -31,6 +32,15 @@ def clean(value: str | None) -> str | None:
     if value is not None and not is_clean(value):
         raise typer.BadParameter("write at least one character, and no control characters")
     return value
+
+
+def rfc3339(text: str) -> datetime | None:
+    """Read an RFC 3339 time with its offset from UTC; None for anything else."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if moment.tzinfo is None else moment
 
 
 def method(value: str | None) -> str | None:

@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
 from gateway.cli import output
-from gateway.cli.arguments import AnyUser, IssuerName, Jti, OfIssuer, utf8
+from gateway.cli.arguments import AnyUser, IssuerName, Jti, OfIssuer, rfc3339, utf8
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
 from gateway.cli.stores import Stores, operator, table, when, with_stores
 from gateway.core.claims import MAX_DATE, is_clean
@@ -236,11 +235,8 @@ def _instant(until: str | None) -> float | None:
     try:
         instant = time.time() + parse_duration(until)
     except PydanticCustomError:
-        try:
-            moment = datetime.fromisoformat(until)
-        except ValueError:
-            moment = None
-        if moment is None or moment.tzinfo is None:
+        moment = rfc3339(until)
+        if moment is None:
             output.fail(
                 "--until is neither a duration nor a time", "30m, 24h, 2030-01-31T12:00:00Z", output.USAGE
             )

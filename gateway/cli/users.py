@@ -1,6 +1,7 @@
 """`gateway users`: the user directory. USER is an id, an e-mail address, or ISSUER_NAME:SUBJECT."""
 
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 from uuid import UUID
@@ -14,7 +15,7 @@ from gateway.core.claims import MAX_SUBJECT_CHARACTERS, is_clean
 from gateway.core.model import JSON, Identity, StoreUnavailable, UserStatus
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
-    from gateway.backends.directory import UserRecord
+    from gateway.backends.directory import UserFields, UserRecord
 
 users_app: Final = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +31,25 @@ IssuerOption: TypeAlias = Annotated[
 SubjectOption: TypeAlias = Annotated[
     str, typer.Option("--subject", help="The `sub` of the tokens, exactly as they carry it.")
 ]
+EmailOption: TypeAlias = Annotated[
+    str | None, typer.Option("--email", help="For people to find the user by.", callback=arguments.email)
+]
+NameOption: TypeAlias = Annotated[
+    str | None, typer.Option("--name", help="The name to show.", callback=arguments.utf8)
+]
+TenantOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--tenant", help="Tokens that claim another tenant are refused.", callback=arguments.clean),
+]
+
+
+class Clearable(StrEnum):
+    """What a user may be without, as the option is called that gives it."""
+
+    EMAIL = "email"
+    NAME = "name"
+    TENANT = "tenant"
+    TOKENS_VALID_AFTER = "tokens-valid-after"
 
 
 @users_app.command()
@@ -37,14 +57,9 @@ def add(
     *,
     issuer: IssuerOption,
     subject: SubjectOption,
-    email: Annotated[
-        str | None, typer.Option(help="For people to find the user by.", callback=arguments.email)
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="The name to show.", callback=arguments.utf8)] = None,
-    tenant: Annotated[
-        str | None,
-        typer.Option(help="Tokens that claim another tenant are refused.", callback=arguments.clean),
-    ] = None,
+    email: EmailOption = None,
+    name: NameOption = None,
+    tenant: TenantOption = None,
     role: Annotated[
         list[str] | None, typer.Option(help="A role; may be repeated.", callback=arguments.each_clean)
     ] = None,
@@ -65,7 +80,7 @@ def add(
             author=stores.author,
         )
 
-    _change(config, work, json=json)
+    _write(config, work, json=json)
 
 
 @users_app.command()
@@ -118,17 +133,80 @@ def link(
     *,
     issuer: IssuerOption,
     subject: SubjectOption,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="USER", help="Who has it so far, and is to lose it.")
+    ] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Let another identity lead to a user."""
+    """Let another identity lead to a user: one that nobody has, or that of the user after --from."""
 
     async def work(stores: Stores) -> "UserRecord":
         record = await stores.user(user)
+        target = UUID(record.user.id)
         identity = Identity(stores.issuer(issuer).issuer, _subject(subject))
-        return await stores.directory.link(UUID(record.user.id), identity, author=stores.author)
+        if source is None:
+            return await stores.directory.link(target, identity, author=stores.author)
+        owner = UUID((await stores.user(source)).user.id)
+        return await stores.directory.move(identity, source=owner, target=target, author=stores.author)
 
-    _change(config, work, json=json)
+    _write(config, work, json=json)
+
+
+@users_app.command()
+def change(
+    user: UserArgument,
+    *,
+    email: EmailOption = None,
+    name: NameOption = None,
+    tenant: TenantOption = None,
+    add_role: Annotated[
+        list[str] | None,
+        typer.Option(help="A role to give; may be repeated.", callback=arguments.each_clean),
+    ] = None,
+    remove_role: Annotated[
+        list[str] | None, typer.Option(help="A role to take away; may be repeated.")
+    ] = None,
+    tokens_valid_after: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Tokens issued at or before this are refused: RFC 3339."),
+    ] = None,
+    clear: Annotated[list[Clearable] | None, typer.Option(help="What to take away; may be repeated.")] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Change what is named of a user; all else stays as it is."""
+    cleared = set(clear or ())
+    given = dict(zip(Clearable, (email, name, tenant, tokens_valid_after), strict=True))
+    for each in cleared:
+        if given[each] is not None:
+            output.fail(f"--{each} and --clear {each} exclude each other", "give one of them", output.USAGE)
+    fields: UserFields = {}
+    if email is not None or Clearable.EMAIL in cleared:
+        fields["email"] = email
+    if name is not None or Clearable.NAME in cleared:
+        fields["display_name"] = name
+    if tenant is not None or Clearable.TENANT in cleared:
+        fields["tenant"] = tenant
+    if tokens_valid_after is not None or Clearable.TOKENS_VALID_AFTER in cleared:
+        fields["tokens_valid_after"] = _instant(tokens_valid_after)
+    added, removed = add_role or [], remove_role or []
+    if not fields and not added and not removed:
+        output.fail("say what to change", "gateway users change --help", output.USAGE)
+
+    async def work(stores: Stores) -> "UserRecord":
+        record = await stores.user(user)
+        user_id, before = UUID(record.user.id), record.user.roles
+        if not added and not removed:
+            return await stores.directory.change(user_id, fields, author=stores.author)
+        kept = [role for role in before if role not in removed]
+        changes: UserFields = {**fields, "roles": tuple(dict.fromkeys([*kept, *added]))}
+        # Roles that somebody else gives or takes meanwhile must not be lost.
+        return await stores.directory.change(
+            user_id, changes, expected=lambda found: found.user.roles == before, author=stores.author
+        )
+
+    _write(config, work, json=json)
 
 
 @users_app.command()
@@ -157,7 +235,7 @@ def delete(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Jso
         record = await stores.user(user)
         return await stores.directory.delete(UUID(record.user.id), author=stores.author)
 
-    _change(config, work, json=json)
+    _write(config, work, json=json)
 
 
 @users_app.command()
@@ -168,7 +246,7 @@ def restore(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Js
         record = await stores.user(user)
         return await stores.directory.restore(UUID(record.user.id), author=stores.author)
 
-    _change(config, work, json=json)
+    _write(config, work, json=json)
 
 
 def _set_status(config: Path, user: str, status: UserStatus, *, json: bool) -> None:
@@ -176,12 +254,12 @@ def _set_status(config: Path, user: str, status: UserStatus, *, json: bool) -> N
         record = await stores.user(user)
         return await stores.directory.change(UUID(record.user.id), {"status": status}, author=stores.author)
 
-    _change(config, work, json=json)
+    _write(config, work, json=json)
 
 
-def _change(config: Path, work: "Callable[[Stores], Awaitable[UserRecord]]", *, json: bool) -> None:
+def _write(config: Path, work: "Callable[[Stores], Awaitable[UserRecord]]", *, json: bool) -> None:
     """Change a user in Postgres, then drop it from Redis, so that the change is seen at once."""
-    from gateway.backends.directory import IdentityTaken, StatusRefused
+    from gateway.backends.directory import IdentityMissing, IdentityTaken, StatusRefused, UserChanged
 
     async def change(stores: Stores) -> "tuple[UserRecord, StoreUnavailable | None, float]":
         record = await work(stores)
@@ -197,6 +275,10 @@ def _change(config: Path, work: "Callable[[Stores], Awaitable[UserRecord]]", *, 
         record, missed, seconds = with_stores(config, change)
     except IdentityTaken as error:
         output.fail(str(error), f"gateway users show {error.user_id}")
+    except IdentityMissing as error:
+        output.fail(str(error), "give the user that it leads to as --from")
+    except UserChanged as error:
+        output.fail(str(error), "repeat the command")
     except StatusRefused as error:
         advice = (
             "gateway users restore"
@@ -211,6 +293,15 @@ def _change(config: Path, work: "Callable[[Stores], Awaitable[UserRecord]]", *, 
             f"gateways that do reach Redis may serve the user as it was for up to {seconds:g} s",
             output.UNREACHABLE,
         )
+
+
+def _instant(text: str | None) -> float | None:
+    if text is None:
+        return None
+    moment = arguments.rfc3339(text)
+    if moment is None:
+        output.fail("--tokens-valid-after is no time", "2030-01-31T12:00:00Z", output.USAGE)
+    return moment.timestamp()
 
 
 def _subject(subject: str) -> str:

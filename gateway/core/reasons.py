@@ -254,7 +254,7 @@ ROLE_MISSING = _reason(
     Group.POLICY,
     403,
     "The user lacks a role that this resource needs",
-    "The user needs one of the route's `require.roles`: see `gateway users show`.",
+    "The user needs one of the route's `require.roles`: `gateway users change --add-role` gives one.",
 )
 
 # Ours -------------------------------------------------------------------------------------------

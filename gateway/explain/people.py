@@ -16,7 +16,7 @@ from gateway.core.reasons import (
 from gateway.explain.answer import Cause, Fix, Outcome
 from gateway.explain.contents import ID_TOKEN_FIX, is_id_token
 from gateway.explain.walk import Walk
-from gateway.explain.wording import ago, listed, moment, shown, span, sql_literal, yaml_line
+from gateway.explain.wording import ago, listed, moment, shown, span, yaml_line
 
 _STATUS_CAUSES: Final = {
     UserStatus.DELETED: Cause.USER_DELETED,
@@ -121,9 +121,7 @@ async def _blame_status(
     if user.status is UserStatus.DELETED:
         heir = await _heir(claims, user, directory)
         if heir is not None:
-            _blame_heir(
-                walk, claims, heir, denial, f"deleted {moment(since)}; {user.email} has another account"
-            )
+            _blame_heir(walk, claims, record, heir, denial)
             return
         command, advice = "restore", "If the user is to come back, restore it."
     else:
@@ -147,22 +145,22 @@ async def _heir(claims: Claims, deleted: User, directory: UserDirectory) -> User
     return None
 
 
-def _blame_heir(walk: Walk, claims: Claims, heir: UserRecord, denial: Denial, what: str) -> None:
-    fix = Fix(
-        "If it is the same person, let the identity lead there.", command=_moved(walk, claims, heir.user)
-    )
+def _blame_heir(walk: Walk, claims: Claims, deleted: UserRecord, heir: UserRecord, denial: Denial) -> None:
+    since = deleted.deleted_at or deleted.updated_at
+    command = _moved(walk, claims, deleted.user, heir.user)
     walk.blame(
         denial,
         Cause.ACCOUNT_RECREATED,
-        f"The identity leads to a user that was {what}, {heir.user.id}, created {moment(heir.created_at)}",
-        fix,
+        f"The identity leads to a user that was deleted {moment(since)}; {shown(deleted.user.email)} has"
+        f" another account, {heir.user.id}, created {moment(heir.created_at)}",
+        Fix("If it is the same person, let the identity lead there.", command=command),
     )
 
 
-def _moved(walk: Walk, claims: Claims, user: User) -> str | None:
-    """Write the command that lets the token's identity, which has a user, lead to another."""
-    change = f"user_id = {sql_literal(user.id)}"
-    return walk.commands.update("identities", change, issuer=claims.issuer, subject=claims.subject)
+def _moved(walk: Walk, claims: Claims, owner: User, other: User) -> str | None:
+    """Write the command that lets the token's identity lead from one user to another."""
+    identity = f"--issuer={claims.issuer_name}", f"--subject={claims.subject}"
+    return walk.commands.gateway("users", "link", other.id, *identity, f"--from={owner.id}")
 
 
 def _blame_revoked(walk: Walk, record: UserRecord, denial: Denial, *, recreated: bool) -> None:
@@ -178,7 +176,7 @@ def _blame_revoked(walk: Walk, record: UserRecord, denial: Denial, *, recreated:
         summary,
         Fix(
             "Have the user sign in again; or, if older tokens are to count after all, take the instant back.",
-            command=walk.commands.update("users", "tokens_valid_after = NULL", id=user.id),
+            command=walk.commands.gateway("users", "change", user.id, "--clear=tokens-valid-after"),
         ),
     )
 
@@ -217,7 +215,7 @@ async def _blame_tenant(
     walk: Walk, claims: Claims, user: User, denial: Denial, directory: UserDirectory
 ) -> None:
     tenant = claims.tenant or ""
-    move = walk.commands.update("users", f"tenant = {sql_literal(tenant)}", id=user.id)
+    move = walk.commands.gateway("users", "change", user.id, f"--tenant={tenant}")
     if user.tenant is None:
         summary = f"The token is for the tenant {shown(tenant)}, and user {user.id} has none"
         fix = Fix("Give the user its tenant.", command=move)
@@ -231,7 +229,7 @@ async def _blame_tenant(
     right = [each.user for each in same if each.user.tenant == tenant]
     if len(right) == 1:
         advice = f"Link the identity to user {right[0].id}, who has the same e-mail address in that tenant."
-        fix = Fix(advice, command=_moved(walk, claims, right[0]))
+        fix = Fix(advice, command=_moved(walk, claims, user, right[0]))
     else:
         advice = (
             "Find out which tenant is right. If the token's is, move the user there, or link another user."
@@ -261,14 +259,13 @@ def _policy(walk: Walk, claims: Claims, record: UserRecord, route: Route, refusa
 
 def _blame_roles(walk: Walk, route: Route, user: User, denial: Denial) -> None:
     roles = sorted(route.require.roles)
-    change = f"roles = array_append(roles, {sql_literal(roles[0])})"
     walk.blame(
         denial,
         Cause.ROLE_MISSING,
         f"Route {route.name} is for the roles {listed(roles)}, and user {user.id} has {listed(user.roles)}",
         Fix(
             "If the user is to have it, give the role.",
-            command=walk.commands.update("users", change, id=user.id),
+            command=walk.commands.gateway("users", "change", user.id, f"--add-role={roles[0]}"),
         ),
     )
 

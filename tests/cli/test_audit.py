@@ -17,8 +17,8 @@ from tests.cli.gateway_command import ISS, GatewayCommand, gateway_command
 
 READS: Final = {"users show", "users list", "revocations list"}
 WRITES: Final = {
-    "users add", "users link", "users suspend", "users activate", "users lock", "users delete",
-    "users restore", "revoke token", "revoke jti", "revoke user", "revoke issuer",
+    "users add", "users link", "users change", "users suspend", "users activate", "users lock",
+    "users delete", "users restore", "revoke token", "revoke jti", "revoke user", "revoke issuer",
     "revocations lift jti", "revocations lift user", "revocations lift issuer", "revocations prune",
 }  # fmt: skip
 """What the tests below are about."""
@@ -71,6 +71,24 @@ def test_who_changed_a_user(gateway: GatewayCommand, dsn: str) -> None:
     assert json.loads(rows[1]["detail"]) == {"issuer": ISS, "subject": "auth0|ann"}
     assert json.loads(rows[2]["detail"]) == {"changed": {"status": ["active", "suspended"]}}
     assert "ann@example.com" not in str([row["detail"] for row in rows])
+
+
+def test_what_became_of_whom(gateway: GatewayCommand, dsn: str) -> None:
+    ann, bob = (
+        gateway.json("users", "add", "--issuer", "main", "--subject", subject)["id"]
+        for subject in ("ann", "bob")
+    )
+    gateway.json("users", "change", "main:ann", "--add-role", "ops", "--email", "ann@example.com")
+    gateway.json("users", "link", "main:bob", "--issuer", "main", "--subject", "ann", "--from", "main:ann")
+
+    rows = audited(dsn)[2:]
+    assert [(row["action"], row["target"]) for row in rows] == [
+        ("user.change", f"user:{ann}"),
+        ("identity.unlink", f"user:{ann}"),
+        ("identity.link", f"user:{bob}"),
+    ]
+    assert json.loads(rows[0]["detail"]) == {"changed": {"email": None, "roles": [[], ["ops"]]}}
+    assert rows[1]["request_id"] == rows[2]["request_id"] != rows[0]["request_id"]
 
 
 def test_who_revoked_and_who_lifted(gateway: GatewayCommand, dsn: str) -> None:

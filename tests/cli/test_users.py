@@ -1,11 +1,14 @@
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import pytest
 from redis import Redis as Client
 
 from gateway.backends.migrate import migrations
+from gateway.backends.records import UserRecord
+from gateway.cli.stores import Stores
 from tests.cli.gateway_command import ISS, GatewayCommand, gateway_command
 
 
@@ -73,6 +76,83 @@ def test_link(gateway: GatewayCommand) -> None:
     ann = add(gateway)
     linked = gateway.json("users", "link", ann, "--issuer", "main", "--subject", "ann-2")
     assert linked["identities"] == [{"issuer": ISS, "subject": "ann"}, {"issuer": ISS, "subject": "ann-2"}]
+
+
+def test_an_identity_is_moved_from_who_has_it(gateway: GatewayCommand, redis_url: str) -> None:
+    ann, bob, eve = (add(gateway, subject) for subject in ("ann", "bob", "eve"))
+    words = ("users", "link", bob, "--issuer", "main", "--subject", "ann", "--from")
+    refused = gateway(*words, eve)
+    assert refused.exit_code == 1
+    assert "no such identity leads to this user → give the user that it leads to" in text(refused.stderr)
+    with Client.from_url(redis_url) as redis:
+        redis.set("gateway:user:main:ann", "as it was")
+        moved = gateway.json(*words, "main:ann")
+        assert redis.exists("gateway:user:main:ann") == 0
+    assert (moved["id"], moved["identities"]) == (
+        bob,
+        [{"issuer": ISS, "subject": "bob"}, {"issuer": ISS, "subject": "ann"}],
+    )
+    assert gateway.json("users", "show", ann)["identities"] == []
+
+
+def test_what_is_named_is_changed_and_all_else_stays(gateway: GatewayCommand, redis_url: str) -> None:
+    ann = add(gateway, "ann", "--email", "ann@example.com", "--name", "Ann", "--tenant", "a", "--role", "r1")
+    with Client.from_url(redis_url) as redis:
+        redis.set("gateway:user:main:ann", "as it was")
+        changed = gateway.json(
+            "users", "change", "main:ann", "--add-role", "r2", "--add-role", "r1", "--tenant", "b",
+            "--tokens-valid-after", "2030-01-31T13:00:00+01:00",
+        )  # fmt: skip
+        assert redis.exists("gateway:user:main:ann") == 0
+    assert (changed["id"], changed["roles"], changed["tenant"]) == (ann, ["r1", "r2"], "b")
+    assert (changed["email"], changed["display_name"]) == ("ann@example.com", "Ann")
+    assert changed["tokens_valid_after"] == "2030-01-31T12:00:00Z"
+
+    changed = gateway.json("users", "change", ann, "--email", "a@example.com", "--remove-role", "r1")
+    assert (changed["email"], changed["roles"]) == ("a@example.com", ["r2"])
+    assert (changed["tenant"], changed["tokens_valid_after"]) == ("b", "2030-01-31T12:00:00Z")
+
+    fields = ("email", "name", "tenant", "tokens-valid-after")
+    changed = gateway.json("users", "change", ann, *(word for each in fields for word in ("--clear", each)))
+    assert [changed[each] for each in ("email", "display_name", "tenant", "tokens_valid_after")] == [None] * 4
+    assert (changed["roles"], changed["status"]) == (["r2"], "active")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ((), "say what to change"),
+        (("--tenant", "a", "--clear", "tenant"), "--tenant and --clear tenant exclude each other"),
+        (("--tokens-valid-after", "2030-01-31T12:00:00"), "--tokens-valid-after is no time"),
+        (("--tokens-valid-after", "tomorrow"), "--tokens-valid-after is no time"),
+        (("--clear", "status"), "--clear"),
+        (("--add-role", ""), "--add-role"),
+    ],
+)
+def test_a_change_that_means_nothing(gateway: GatewayCommand, words: tuple[str, ...], why: str) -> None:
+    add(gateway)
+    result = gateway("users", "change", "main:ann", *words)
+    assert result.exit_code == 2
+    assert why in text(result.stderr)
+
+
+def test_a_role_that_somebody_else_gives_meanwhile_is_not_lost(
+    gateway: GatewayCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(gateway, "ann", "--role", "r1")
+    find = Stores.user
+
+    async def overtaken(stores: Stores, name: str) -> UserRecord:
+        record = await find(stores, name)
+        await stores.directory.change(UUID(record.user.id), {"roles": ("r1", "of-another")})
+        return record
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stores, "user", overtaken)
+        result = gateway("users", "change", "main:ann", "--add-role", "r2")
+    assert result.exit_code == 1
+    assert "the user has changed since it was read → repeat the command" in text(result.stderr)
+    assert gateway.json("users", "show", "main:ann")["roles"] == ["r1", "of-another"]
 
 
 def test_status_changes_reach_redis(gateway: GatewayCommand, redis_url: str) -> None:
