@@ -1,10 +1,11 @@
 """Where `gateway orphans` finds requests that were denied for want of a user: logs, and the admin API."""
 
-import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
+
+import orjson
 
 from gateway.cli import output
 from gateway.core.model import JSON
@@ -44,8 +45,8 @@ class DenialLog:
 
         start = line.find(b"{")
         try:
-            event = json.loads(line[start:]) if start >= 0 else None
-        except (ValueError, RecursionError):
+            event = orjson.loads(line[start:]) if start >= 0 else None
+        except orjson.JSONDecodeError:
             return None
         if not isinstance(event, dict) or "event" not in event:
             return None
@@ -98,7 +99,7 @@ async def _page(session: "aiohttp.ClientSession", admin: "Admin", query: dict[st
     try:
         async with session.get(f"{_url(admin)}/v1/denials", params=query, allow_redirects=False) as response:
             status = response.status
-            document = json.loads(await response.read()) if status == 200 else None
+            document = orjson.loads(await response.read()) if status == 200 else None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         why = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         output.unreachable(

@@ -320,6 +320,7 @@ def test_denials_in_a_log_are_counted_and_recognised(gateway: GatewayCommand) ->
         + log_line(None)
         + log_line(hash_subject("tim"), reason="user_deleted")
         + '{"event": "denied", "reason": "user_not_found", "issuer": 7, "subject": [], "timestamp": 1}\n'
+        + log_line("\ud800")
         + '{"event": "listening"}\n[1]\n'
     )
 
