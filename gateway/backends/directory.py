@@ -68,6 +68,11 @@ WITH found AS (
 {records.SELECT} JOIN found ON found.id = u.id WHERE {_AFTER}
 """  # noqa: S608 -- a constant query; values travel as parameters
 
+_WITH_EMAIL: Final = f"""
+{records.SELECT} WHERE lower(u.email) = lower($1)
+ORDER BY u.status = 'active' DESC, u.created_at, u.id LIMIT 100
+"""
+
 # An instant that is not changed is not written: Postgres knows some that no number is.
 _CHANGE: Final = """
 UPDATE users SET status = $2, tenant = $3, email = $4, display_name = $5, roles = $6,
@@ -205,9 +210,12 @@ class UserDirectory:
             return None if row is None else records.from_row(row)
 
     async def with_email(self, email: str) -> list[UserRecord]:
-        """Return the users with an e-mail address, in any case of letters; nothing makes it unique."""
+        """Return up to 100 users with an e-mail address, in any case of letters; nothing makes it unique.
+
+        Active ones come first, then the older ones.
+        """
         async with self._postgres.connection() as connection:
-            rows = await connection.fetch(f"{records.SELECT} WHERE lower(u.email) = lower($1)", email)
+            rows = await connection.fetch(_WITH_EMAIL, email)
             return [records.from_row(row) for row in rows]
 
     async def page(

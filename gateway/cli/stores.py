@@ -74,7 +74,7 @@ class Stores:
             )
         if len(records) > 1:
             ids = ", ".join(record.user.id for record in records)
-            output.fail(f"{len(records)} users have the address {text}", f"give one of their ids: {ids}")
+            output.fail(f"several users have the address {text}", f"give one of their ids: {ids}")
         return records[0]
 
 

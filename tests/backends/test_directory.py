@@ -113,6 +113,20 @@ async def test_since_when_tokens_count_is_changed_alone(postgres: Postgres, dsn:
     assert kept == 1
 
 
+async def test_an_address_that_all_have_is_not_read_to_the_end(postgres: Postgres, dsn: str) -> None:
+    owner = await asyncpg.connect(dsn)
+    await owner.execute(
+        "INSERT INTO users (status, email, created_at)"
+        " SELECT CASE WHEN n > 1 THEN 'active' ELSE 'locked' END, 'Nobody@example.com',"
+        " now() - (1000 - n) * interval '1 day' FROM generate_series(1, 150) n"
+    )
+    await owner.close()
+    found = await UserDirectory(postgres).with_email("nobody@EXAMPLE.com")
+    assert [record.created_at for record in found] == sorted(record.created_at for record in found)
+    assert {record.user.status for record in found} == {UserStatus.ACTIVE}
+    assert len(found) == 100
+
+
 async def test_what_is_written_tells_its_transaction(postgres: Postgres) -> None:
     directory = UserDirectory(postgres)
     first = await directory.add(ANN)

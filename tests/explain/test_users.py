@@ -83,6 +83,13 @@ class TestUnknown:
         explanation = await denied(world, token("ann@example.com"), "user_not_found", "subject_is_email")
         assert owner in str(explanation.fix)
 
+    async def test_an_address_whose_first_owner_was_deleted(self, world: World) -> None:
+        await world.add("auth0|7", email="ann@example.com")
+        await world.sql("UPDATE users SET status = 'deleted'")
+        owner = await world.add("auth0|8", email="ann@example.com")
+        explanation = await denied(world, token("ann@example.com"), "user_not_found", "subject_is_email")
+        assert owner in str(explanation.fix)
+
     async def test_an_id_for_a_subject(self, world: World) -> None:
         owner = await world.add("auth0|7")
         await denied(world, token(owner), "user_not_found", "subject_is_user_id")
