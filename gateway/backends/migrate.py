@@ -88,7 +88,8 @@ async def _step(
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         await connection.execute("SELECT set_config('search_path', $1, true)", quoted(schema))
-        recorded = await _recorded(connection, schema)
+        await _create_schema_if_missing(connection, schema)
+        recorded = await _recorded(connection)
         _compare(recorded, known)
         migration = next((m for m in known if m.version not in recorded), None)
         if migration is None:
@@ -103,12 +104,14 @@ async def _step(
         return migration
 
 
-async def _recorded(
-    connection: "asyncpg.Connection[asyncpg.Record]", schema: str
-) -> dict[int, tuple[str, str]]:
-    """Return name and checksum by version; creates the schema, but asks first: that needs no rights."""
+async def _create_schema_if_missing(connection: "asyncpg.Connection[asyncpg.Record]", schema: str) -> None:
+    # IF NOT EXISTS would need the right to create one even where there is nothing to create.
     if await connection.fetchval("SELECT to_regnamespace($1)", quoted(schema)) is None:
         await connection.execute(f"CREATE SCHEMA {quoted(schema)}")
+
+
+async def _recorded(connection: "asyncpg.Connection[asyncpg.Record]") -> dict[int, tuple[str, str]]:
+    """Return name and checksum of each migration that was applied, by version."""
     if await connection.fetchval("SELECT to_regclass('gateway_migrations')") is None:
         return {}
     rows = await connection.fetch("SELECT version, name, checksum FROM gateway_migrations")
