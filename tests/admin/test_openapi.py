@@ -56,7 +56,7 @@ async def test_the_description_is_valid_openapi_3_1(api: Api) -> None:
 
 
 @session
-async def test_every_operation_of_the_plan_is_described(api: Api) -> None:
+async def test_every_operation_is_described(api: Api) -> None:
     paths = (await api.get("/openapi.json")).json["paths"]
     assert {f"{method.upper()} {path}" for path, item in paths.items() for method in item} == {
         "GET /users",
