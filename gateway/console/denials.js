@@ -25,7 +25,7 @@ export function show({ main, api, query, signal, remember }) {
   const pause = button("Hold", () => {
     paused = !paused;
     pause.textContent = paused ? "Show new ones" : "Hold";
-    if (!paused) waiting.splice(0).forEach(prepend);
+    if (!paused) waiting.splice(0).forEach(insert);
     told();
   });
 
@@ -47,8 +47,13 @@ export function show({ main, api, query, signal, remember }) {
     element.hidden = seen.size === 0;
   };
 
-  const prepend = (denial) => {
+  /** Show a denial above all that are older: the list of those before comes when some of the stream may be there. */
+  const insert = (denial) => {
     const made = add(row(denial), { first: true });
+    made.dataset.id = denial.id;
+    let below = made.nextElementSibling;
+    while (below && below.dataset.id > denial.id) below = below.nextElementSibling;
+    body.insertBefore(made, below);
     if (connected) made.classList.add("new");
     while (body.rows.length > SHOWN) body.lastChild.remove();
   };
@@ -60,7 +65,7 @@ export function show({ main, api, query, signal, remember }) {
     const known = [...reasons.options].some(({ value }) => value === denial.reason);
     if (!known) reasons.append(h("option", { value: denial.reason }));
     if (paused) waiting.push(denial);
-    else prepend(denial);
+    else insert(denial);
     // Held ones may be more than are ever shown.
     if (waiting.length > SHOWN) waiting.shift();
     told();

@@ -8,8 +8,9 @@ import uuid
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Route, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
+from gateway.core.model import JSON
 from tests.console.conftest import opened
 from tests.console.driver import Operator
 from tests.harness import House, open_house, token
@@ -178,30 +179,50 @@ async def test_a_broken_stream_is_opened_again(operator: Operator) -> None:
     await expect(page.get_by_role("alert")).to_have_count(0)
 
 
-async def test_a_page_that_stays_open_does_not_remember_every_denial(operator: Operator) -> None:
-    """What a page has forgotten it shows again; a gateway does not repeat what is that long ago."""
+def denial(number: int, reason: str = "user_not_found") -> dict[str, JSON]:
+    return {
+        "id": f"{number:022x}", "at": "2026-01-01T00:00:00Z", "reason": reason, "status": 401,
+        "route": "private", "issuer": "main", "subject_hash": None, "method": "GET", "path": f"/{number}",
+        "client": "127.0.0.1", "request_id": "r", "detail": None, "tier": None,
+    }  # fmt: skip
 
-    def event(number: int) -> str:
-        denial = {
-            "id": f"{number:022x}", "at": "2026-01-01T00:00:00Z", "reason": "user_not_found", "status": 401,
-            "route": "private", "issuer": "main", "subject_hash": None, "method": "GET", "path": f"/{number}",
-            "client": "127.0.0.1", "request_id": "r", "detail": None, "tier": None,
-        }  # fmt: skip
-        return f"data: {json.dumps(denial)}\n\n"
 
-    streams = iter(["".join(map(event, [*range(2500), 2400, 0]))])
+async def serve_denials(
+    page: Page, streamed: list[dict[str, JSON]], listed: list[dict[str, JSON]]
+) -> Locator:
+    """Stand in for the API: for its stream, once, and for its list, which comes after the stream was shown.
+
+    Returns the requests that the page shows.
+    """
+    streams = iter(["".join(f"data: {json.dumps(each)}\n\n" for each in streamed)])
+    shown = page.get_by_role("table").locator("code", has_text="GET")
 
     async def answer(route: Route) -> None:
         if "event-stream" in route.request.headers["accept"]:
             await route.fulfill(content_type="text/event-stream", body=next(streams, ":\n\n"))
-        else:
-            await route.fulfill(json={"items": [], "next": None})
+            return
+        await expect(shown.first).to_be_visible()
+        await route.fulfill(json={"items": listed, "next": None})
 
-    await operator.page.route("**/v1/denials*", answer)
+    await page.route("**/v1/denials*", answer)
+    return shown
+
+
+async def test_what_came_before_the_stream_stands_below_what_it_tells(operator: Operator) -> None:
+    streamed, listed = [denial(7), denial(8)], [denial(8), denial(6), denial(5)]
+    shown = await serve_denials(operator.page, streamed, listed)
     await operator.go("Denials")
-    rows = operator.page.get_by_role("table").get_by_role("row")
-    await expect(rows.nth(1)).to_contain_text("GET /0")
-    await expect(rows.nth(2)).to_contain_text("GET /2499")
+    await expect(shown).to_have_text([f"GET /{number}" for number in (8, 7, 6, 5)])
+
+
+async def test_a_page_that_stays_open_does_not_remember_every_denial(operator: Operator) -> None:
+    """A denial that is told again is looked at again only if its id is forgotten."""
+    streamed = [denial(number) for number in range(2500)]
+    again = [denial(2400, "remembered"), denial(0, "forgotten")]
+    await serve_denials(operator.page, streamed + again, [])
+    await operator.go("Denials")
+    await expect(operator.page.locator("datalist option[value=forgotten]")).to_have_count(1)
+    await expect(operator.page.locator("datalist option[value=remembered]")).to_have_count(0)
 
 
 async def test_denials_are_filtered(operator: Operator) -> None:
