@@ -166,11 +166,11 @@ def _show(explanation: "Explanation") -> None:
         heading.append(f"  cause: {explanation.cause}", "bold yellow" if allowed else "bold red")
     output.out.print()
     output.out.print(heading)
-    output.out.print(Text(_plain(explanation.summary)))
+    output.out.print(Text(output.plain(explanation.summary)))
     fix = explanation.fix
     if fix is None:
         return
-    output.out.print(Text.assemble(("\nFix: ", "bold"), _plain(fix.text)))
+    output.out.print(Text.assemble(("\nFix: ", "bold"), output.plain(fix.text)))
     # As they are, in one line each, to be pasted; they have no characters that a terminal would obey.
     for line in (fix.command, fix.config):
         if line is not None:
@@ -190,14 +190,9 @@ def _show_step(step: "Step") -> None:
         line
         for text in said
         if text
-        for line in wrap(_plain(text), max(20, output.out.width - _MARGIN), replace_whitespace=False)
+        for line in wrap(output.plain(text), max(20, output.out.width - _MARGIN), replace_whitespace=False)
     ]
     for place, line in enumerate(lines or [""]):
         head = f"{step.outcome:<9}", f"{step.name:<{_MARGIN - 9}}"
         outcome, name = head if place == 0 else (" " * 9, " " * (_MARGIN - 9))
         output.out.print(Text.assemble((outcome, _STYLES[step.outcome]), name, line), soft_wrap=True)
-
-
-def _plain(text: str) -> str:
-    """Replace what a terminal would obey instead of showing it."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -52,6 +52,11 @@ def unreachable(what: str, address: str, why: str, hint: str | None = None) -> N
     fail(f"{what} at {address} cannot be reached: {why}", hint, UNREACHABLE)
 
 
+def plain(text: str) -> str:
+    """Replace what a terminal would obey instead of showing it."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def emit_json(value: object) -> None:
     """Write one JSON document to stdout, for programs."""
     typer.echo(json.dumps(value, ensure_ascii=False, default=str))

@@ -188,8 +188,5 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str | None]]) -> None
 
     drawn = Table(*headings, box=box.SIMPLE_HEAD)
     for row in rows:
-        cells = (
-            "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cell or "") for cell in row
-        )
-        drawn.add_row(*(Text(cell, overflow="fold") for cell in cells))
+        drawn.add_row(*(Text(output.plain(cell or ""), overflow="fold") for cell in row))
     output.out.print(drawn)
