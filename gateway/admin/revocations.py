@@ -56,6 +56,8 @@ class Revocations:
         self, request: web.Request, _: models.NoParams, new: models.NewRevocation
     ) -> web.Response:
         wanted = self._named(new)
+        if new.issuer is not None:
+            wanted = replace(wanted, issuer=issuer_called(new.issuer, self._iss)[0])
         if wanted.kind == "user":
             await self._require_user(wanted.value)
         author = author_of(request)
@@ -73,9 +75,12 @@ class Revocations:
 
     async def lift(self, request: web.Request, params: models.RevocationParams) -> web.Response:
         wanted = self._named(params)
-        spellings = [wanted.issuer, self._iss.get(wanted.issuer, wanted.issuer)]
+        # One of an issuer that is not configured any more can be lifted, too.
+        pairs = (pair for pair in self._iss.items() if wanted.issuer in pair)
+        name, iss = next(pairs, (wanted.issuer, wanted.issuer))
+        wanted = replace(wanted, issuer=name)
         lifted = await self._directory.lift(
-            wanted.kind, issuers=spellings, value=wanted.value, author=author_of(request)
+            wanted.kind, issuers=[name, iss], value=wanted.value, author=author_of(request)
         )
         try:
             lifted += await self._effects.lifted(wanted)
@@ -86,20 +91,21 @@ class Revocations:
             raise not_found("There is no such revocation")
         return web.Response(status=204)
 
-    def _named(self, given: models.NewRevocation | models.RevocationParams) -> Revocation:
-        """Return what a request names, in the shape that rows of its kind have. Raises `Refused`."""
-        wanted = Revocation(given.kind, "", "", 0.0)
+    @staticmethod
+    def _named(given: models.NewRevocation | models.RevocationParams) -> Revocation:
+        """Return what a request names, in the shape that rows of its kind have; the issuer as it was given.
+
+        Raises `Refused`.
+        """
         needs_issuer, needs_value = given.kind != "user", given.kind != "issuer"
         if (given.issuer is not None) is not needs_issuer:
             raise invalid(FieldError("issuer", _presence(given.kind, needed=needs_issuer)))
         if (given.value is not None) is not needs_value:
             raise invalid(FieldError("value", _presence(given.kind, needed=needs_value)))
-        if given.issuer is not None:
-            wanted = replace(wanted, issuer=issuer_called(given.issuer, self._iss)[0])
-        if given.value is not None:
-            value = given.value if given.kind == "jti" else _user_id(given.value)
-            wanted = replace(wanted, value=value)
-        return wanted
+        value = given.value or ""
+        return Revocation(
+            given.kind, given.issuer or "", _user_id(value) if given.kind == "user" else value, 0.0
+        )
 
     async def _require_user(self, user_id: str) -> None:
         try:

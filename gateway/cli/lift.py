@@ -34,10 +34,9 @@ def jti(
     from gateway.backends.revocations import Revocation
 
     async def work(stores: Stores) -> "tuple[Revocation, int]":
-        configured = stores.issuer(issuer)
-        spellings = (configured.name, configured.issuer)
+        spellings = stores.spellings(issuer)
         rows = await stores.directory.lift("jti", issuers=spellings, value=jti, author=stores.author)
-        return Revocation("jti", configured.name, jti, 0.0), rows
+        return Revocation("jti", spellings[0], jti, 0.0), rows
 
     _lift(config, work, json=json)
 
@@ -75,10 +74,9 @@ def issuer(
     from gateway.backends.revocations import Revocation
 
     async def work(stores: Stores) -> "tuple[Revocation, int]":
-        configured = stores.issuer(name)
-        spellings = (configured.name, configured.issuer)
+        spellings = stores.spellings(name)
         rows = await stores.directory.lift("issuer", issuers=spellings, author=stores.author)
-        return Revocation("issuer", configured.name, "", 0.0), rows
+        return Revocation("issuer", spellings[0], "", 0.0), rows
 
     _lift(config, work, json=json)
 

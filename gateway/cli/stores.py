@@ -49,6 +49,13 @@ class Stores:
             output.fail(f"no issuer `{text}` is configured", f"configured are: {names}")
         return found
 
+    def spellings(self, text: str) -> tuple[str, str]:
+        """Return name and `iss` of an issuer, given by either; of one not configured, the text twice."""
+        for each in self.settings.issuers:
+            if text in {each.name, each.issuer}:
+                return each.name, each.issuer
+        return text, text
+
     async def user(self, text: str) -> "UserRecord":
         """Find a user by id, `ISSUER_NAME:SUBJECT` or e-mail address; exits when there is not exactly one."""
         from gateway.backends.directory import UserNotFound

@@ -53,6 +53,20 @@ async def test_what_another_program_put_into_redis_is_lifted_too(api: Api) -> No
     assert lifted.status == 204
 
 
+@session
+async def test_a_revocation_of_an_issuer_that_is_no_longer_configured_is_lifted(api: Api) -> None:
+    query = {"kind": "jti", "issuer": "retired", "value": uuid.uuid4().hex}
+    assert (await api.call("DELETE", "/revocations", query=query)).status == 404
+    await api.house.sql(
+        "INSERT INTO revocations (kind, issuer, value) VALUES ('jti', 'retired', $1)", query["value"]
+    )
+    await api.house.set_key(f"revoked:jti:retired:{query['value']}", "1")
+    assert (await api.call("DELETE", "/revocations", query=query)).status == 204
+    assert (await api.call("DELETE", "/revocations", query=query)).status == 404
+    query = {"kind": "issuer", "issuer": "retired"}
+    assert (await api.call("DELETE", "/revocations", query=query)).status == 404
+
+
 async def test_without_redis_it_is_not_said_that_nothing_was_revoked(tmp_path: Path, dsn: str) -> None:
     """Redis may hold a revocation of which Postgres has no row."""
     admin = {"listen": "127.0.0.1:0", "token": TOKEN}

@@ -47,6 +47,16 @@ def test_an_issuer(gateway: GatewayCommand, redis: Client) -> None:
     assert gateway("revocations", "lift", "issuer", "other").exit_code == 1
 
 
+def test_what_an_issuer_that_is_no_longer_configured_left(gateway: GatewayCommand, redis: Client) -> None:
+    gateway.json("revoke", "jti", "main", "t-1")
+    gateway.json("revoke", "issuer", "main")
+    gateway.config.write_text(gateway.config.read_text().replace("name: main", "name: other"))
+    assert gateway("revocations", "lift", "jti", "main", "t-1").stdout == "lifted\n"
+    assert gateway("revocations", "lift", "issuer", "main").stdout == "lifted\n"
+    assert redis.keys("gateway:revoked:*") == []
+    assert gateway.json("revocations", "list")["revocations"] == []
+
+
 def test_what_only_another_program_revoked(gateway: GatewayCommand, redis: Client) -> None:
     redis.set("gateway:revoked:jti:main:t-1", "1")
     assert gateway("revocations", "lift", "jti", "main", "t-1").exit_code == 0
