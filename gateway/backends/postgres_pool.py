@@ -3,7 +3,8 @@
 Everything is bounded: opening a connection and waiting for one by `connect_timeout`, a statement by
 `statement_timeout`. Three calls without an answer, one after the other, open the circuit breaker:
 from then on calls fail at once, but for one probe every 250 ms. All connections are then given up,
-too, for they may lead nowhere or to a server that is not the primary any more.
+too, for they may lead nowhere or to a server that is not the primary any more. A call that gets no
+connection because others have them all is none of the three.
 """
 
 import asyncio
@@ -63,10 +64,22 @@ class Pool:
             raise StoreUnavailable(Tier.POSTGRES, f"{self._silence} (a moment ago; not asked again yet)")
         pool = await self._opened()
         with self._observed(pool):
-            async with pool.acquire(timeout=self._connect_timeout) as connection:
+            connection = await self._acquired(pool)
+            try:
                 yield connection
+            finally:
+                await pool.release(connection)
             self.availability.answered()
             self._breaker.answered()
+
+    async def _acquired(self, pool: "asyncpg.Pool[asyncpg.Record]") -> Connection:
+        try:
+            return await pool.acquire(timeout=self._connect_timeout)
+        except TimeoutError:
+            if pool.get_size() < self._size or pool.get_idle_size() > 0:
+                raise  # one was being opened: the server is silent
+        busy = f"{self.address}: all connections are in use: `postgres.pool_max` is {self._size}"
+        raise StoreUnavailable(Tier.POSTGRES, busy)
 
     async def warm(self, connections: int) -> None:
         """Open connections ahead of the requests that need them. Raises `StoreUnavailable`."""
@@ -88,13 +101,15 @@ class Pool:
 
     @contextmanager
     def _observed(self, pool: "asyncpg.Pool[asyncpg.Record]") -> Iterator[None]:
-        """Translate errors, and note them."""
+        """Translate errors, and note them; that others have all connections says nothing of the server."""
         try:
             with translated(self.address):
                 yield
         except StoreUnavailable as error:
-            self.availability.failed(error.detail)
             cause = error.__cause__
+            if cause is None:
+                raise
+            self.availability.failed(error.detail)
             if not is_silence(cause):
                 self._breaker.answered()
             elif pool is self._pool:  # of one that was given up nothing else was to be expected

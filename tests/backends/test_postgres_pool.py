@@ -72,7 +72,7 @@ class TestFailures:
     async def test_a_busy_pool_is_given_up(self, dsn: str) -> None:
         postgres = Postgres(dsn, pool_max=1, connect_timeout=0.2)
         async with postgres.connection():
-            with pytest.raises(StoreUnavailable, match="no answer in time"):
+            with pytest.raises(StoreUnavailable, match=r"in use: `postgres\.pool_max` is 1"):
                 await postgres.ping()
         await postgres.ping()
         await postgres.close()
@@ -183,6 +183,21 @@ class TestBreaker:
         for _ in range(2 * FAILURES):
             with pytest.raises(StoreUnavailable, match=r"cannot hold$"):
                 await postgres.find_user(Identity(ISS, "a\ud800b"))
+
+    async def test_a_busy_pool_does_not_open_it(self, dsn: str) -> None:
+        """Nor does it say that Postgres is down: it answers those who have a connection."""
+        postgres = Postgres(dsn, pool_max=2, connect_timeout=0.1)
+        async with postgres.connection() as one, postgres.connection() as other:
+            own = {await each.fetchval("SELECT pg_backend_pid()") for each in (one, other)}
+            refused = await asyncio.gather(
+                *(postgres.ping() for _ in range(3 * FAILURES)), return_exceptions=True
+            )
+            assert {type(error) for error in refused} == {StoreUnavailable}
+            assert postgres.availability.up is not False
+        async with postgres.connection() as connection:
+            assert await connection.fetchval("SELECT pg_backend_pid()") in own
+        assert postgres.availability.up
+        await postgres.close()
 
     async def test_its_opening_gives_up_all_connections_but_lets_work_end(self, dsn: str) -> None:
         postgres = Postgres(dsn, pool_min=3, statement_timeout=0.1)
