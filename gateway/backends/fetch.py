@@ -1,8 +1,8 @@
 """Fetching a JSON document from an issuer, without trusting the way there or what comes back.
 
 Every rule about where a connection may go and what may come over it is in this file: http and
-https only, no redirects, no proxies, no cookies, no link-local addresses, no compression, a size
-and a time limit.
+https only, no redirects, no proxies, no cookies, no addresses of clouds' metadata services, no
+compression, a size and a time limit.
 """
 
 import ipaddress
@@ -27,6 +27,10 @@ MAX_BYTES: Final = 512 * 1024
 
 _MAX_AGE: Final = re.compile(r'(?:^|,)\s*max-age\s*=\s*"?(\d+)"?\s*(?=,|$)', re.ASCII | re.IGNORECASE)
 _REVALIDATE: Final = re.compile(r"(?:^|,)\s*no-(?:cache|store)\s*(?=,|$)", re.ASCII | re.IGNORECASE)
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+"""What stands for an IPv4 address where a network translates (RFC 6052 §2.1)."""
+_METADATA: Final = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200")))
+"""Metadata services that are not at link-local addresses: those of Amazon, by IPv6, and of Alibaba."""
 
 
 class FetchError(Exception):
@@ -147,12 +151,12 @@ def max_age(cache_control: str) -> float | None:
 def forbidden_address(address: str) -> str | None:
     """Say why no issuer can be at an IP address, or None when one can.
 
-    Link-local addresses hold the metadata services of clouds, which answer anyone who asks from
+    Link-local addresses hold the metadata services of most clouds, which answer anyone who asks from
     inside. Private and loopback addresses are where many an issuer is at home.
     """
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
+    ip = _reached(address)
+    if ip in _METADATA:
+        return "metadata"
     if ip.is_link_local:
         return "link-local"
     if ip.is_multicast:
@@ -160,6 +164,16 @@ def forbidden_address(address: str) -> str | None:
     if ip.is_unspecified:
         return "unspecified"
     return None
+
+
+def _reached(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return an address, or the IPv4 address that it is another form of."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
+    return ip.ipv4_mapped or ip.sixtofour or ip
 
 
 def _guarded_socket(address_info: aiohttp.AddrInfoType) -> socket.socket:

@@ -195,9 +195,17 @@ async def test_no_proxy_and_no_cookie(
         ("0.0.0.0", "unspecified"),  # noqa: S104 -- refused, not bound
         ("::", "unspecified"),
         ("::ffff:0.0.0.0", "unspecified"),
+        ("64:ff9b::169.254.169.254", "link-local"),  # by a NAT64, RFC 6052
+        ("2002:a9fe:a9fe::1", "link-local"),  # 6to4, RFC 3056
+        ("fd00:ec2::254", "metadata"),
+        ("100.100.100.200", "metadata"),
+        ("::ffff:100.100.100.200", "metadata"),
         ("127.0.0.1", None),
         ("::1", None),
         ("10.1.2.3", None),
+        ("64:ff9b::10.1.2.3", None),
+        ("fd00:ec2::253", None),
+        ("100.100.100.201", None),
         ("192.0.2.1", None),
         ("169.253.255.255", None),
         ("2001:db8::1", None),
