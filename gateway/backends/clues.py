@@ -32,11 +32,12 @@ WHERE (expires_at IS NULL OR expires_at > now()) AND (
 _SPELLING: Final = "lower(regexp_replace({}, '^.*[|]|[^[:alnum:]]', '', 'g'))"
 
 _ALIKE: Final = f"""
-SELECT issuer, subject, user_id::text AS user_id FROM identities
-WHERE {_SPELLING.format("subject")} = ANY (
+SELECT i.issuer, i.subject, i.user_id::text AS user_id
+FROM identities i JOIN users u ON u.id = i.user_id
+WHERE {_SPELLING.format("i.subject")} = ANY (
     SELECT {_SPELLING.format("guess")} FROM unnest($1::text[]) AS guess
 )
-ORDER BY subject = $2 DESC, issuer = $3 DESC, created_at LIMIT {_LIMIT}
+ORDER BY i.subject = $2 DESC, i.issuer = $3 DESC, u.status = 'active' DESC, i.created_at LIMIT {_LIMIT}
 """  # noqa: S608 -- constant expressions; values travel as parameters
 
 
@@ -71,7 +72,10 @@ class Clues:
             return [Revocation(**dict(row)) for row in rows]
 
     async def alike(self, identity: Identity) -> list[Alike]:
-        """Return identities, of any issuer, whose subjects are equal or perhaps spelt differently."""
+        """Return identities, of any issuer, whose subjects are equal or perhaps spelt differently.
+
+        Those of equal subjects come first, then those of the same issuer, then those of active users.
+        """
         subject = identity.subject
         guesses = [subject, *(spelling for spelling, _ in spellings(subject))]
         async with self._postgres.connection() as connection:

@@ -67,6 +67,13 @@ class TestUnknown:
         explanation = await denied(world, token(subject), "user_not_found", cause)
         assert owner in str(explanation.fix)
 
+    async def test_a_spelling_whose_first_owner_was_deleted(self, world: World) -> None:
+        await world.add("ANN")
+        await world.sql("UPDATE users SET status = 'deleted'")
+        owner = await world.add("ann")
+        explanation = await denied(world, token("Ann"), "user_not_found", "subject_case_differs")
+        assert owner in str(explanation.fix)
+
     async def test_the_same_subject_under_another_issuer(self, world: World) -> None:
         owner = await world.add("ann", iss=SECOND_ISSUER)
         await world.add("ANN")
