@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+import structlog
 from aiohttp import web
 
 from gateway.admin import reports
@@ -20,6 +21,8 @@ TICK: Final = 1.0
 MAX_STREAMS: Final = 32
 """Streams at a time, of one worker."""
 _EVENT_STREAM: Final = "text/event-stream"
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Denials:
@@ -89,9 +92,11 @@ class Denials:
             with self._ring.heard_by(news.set):
                 await self._follow(request, response, params, known, news)
         except (ConnectionError, TimeoutError):
-            # The client is gone, or takes nothing.
-            if request.transport is not None:
-                request.transport.abort()
+            _break_off(request)  # the client is gone, or takes nothing
+        except Exception:
+            # The head has been sent: behind it there is no place for a refusal.
+            log.exception("internal_error", request_id=request[REQUEST_ID])
+            _break_off(request)
         finally:
             self._streams.discard(news)
         return response
@@ -121,6 +126,11 @@ class Denials:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(TICK, HEARTBEAT)):
                     await news.wait()
+
+
+def _break_off(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
 async def _write(response: web.StreamResponse, data: bytes) -> None:

@@ -123,6 +123,21 @@ async def take(lines: AsyncIterable[bytes], prefix: bytes, number: int) -> Async
 
 
 @session
+async def test_a_defect_breaks_a_stream_off(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal would stand in the midst of the body, whose head has been sent."""
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr("gateway.admin.denials.Denials._gather", broken)
+    async with asyncio.timeout(10), stream(api) as events:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await anext(events)
+    (event,) = api.house.events("internal_error")
+    assert "ZeroDivisionError" in str(event["exception"])
+
+
+@session
 async def test_a_silent_stream_says_that_it_lives(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.admin.denials.HEARTBEAT", 0.1)
     headers = {"Authorization": f"Bearer {TOKEN}", "Accept": "text/event-stream"}
