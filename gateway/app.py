@@ -223,7 +223,12 @@ def _listen(settings: Settings, stack: AsyncExitStack) -> Listeners:
 async def _serve_admin(
     listeners: Sequence[socket.socket], application: web.Application, stack: AsyncExitStack
 ) -> web.AppRunner:
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=ADMIN_EXIT_SECONDS)
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        auto_decompress=False,  # which would unpack a body before anybody has asked for the token
+        shutdown_timeout=ADMIN_EXIT_SECONDS,
+    )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     for listener in listeners:

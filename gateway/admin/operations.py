@@ -134,6 +134,8 @@ def _params(request: web.Request, model: type[P]) -> P:
 async def _body(request: web.Request, model: type[B]) -> B:
     if request.content_type != "application/json":
         raise Refused(415, "unsupported_media_type", "The body must be application/json")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Refused(415, "unsupported_media_type", "The body must not be compressed")
     data = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):

@@ -1,6 +1,7 @@
 """The way into the admin API, and the form of whatever it refuses."""
 
 import asyncio
+import gzip
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,18 @@ async def test_a_body_that_cannot_be_read(
 ) -> None:
     answer = await api.call("POST", "/users", data=data, headers={"Content-Type": content_type})
     assert (answer.status, answer.code) == (status, code)
+
+
+@session
+@pytest.mark.parametrize("coding", ["gzip", "identity, gzip", "br"])
+async def test_a_compressed_body_is_not_unpacked(api: Api, coding: str) -> None:
+    """A few bytes of whoever reaches the port would become many, before anybody asks for the token."""
+    headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+    answer = await api.call("POST", "/users", data=gzip.compress(b" " * 50_000_000), headers=headers)
+    assert (answer.status, answer.code) == (415, "unsupported_media_type")
+    assert "compressed" in answer.problem["detail"]
+    unpacked = {**headers, "Content-Encoding": "identity"}
+    assert (await api.call("POST", "/users", data=b"{}", headers=unpacked)).status == 422
 
 
 @session
