@@ -12,7 +12,8 @@ from gateway.admin.effects import Effects
 from gateway.admin.operations import Answer, Operation, author_of, json, reads, takes
 from gateway.admin.problems import FieldError, invalid, not_found
 from gateway.admin.users import issuer_called
-from gateway.backends.directory import UserDirectory, UserNotFound, place
+from gateway.backends.directory import UserDirectory, UserNotFound
+from gateway.backends.revocation_rows import RevocationRows, place
 from gateway.backends.revocations import Revocation
 from gateway.core.claims import MAX_DATE
 from gateway.core.model import Issuer, StoreUnavailable
@@ -21,7 +22,10 @@ from gateway.core.model import Issuer, StoreUnavailable
 class Revocations:
     """`issuers` are the configured ones, by name."""
 
-    def __init__(self, directory: UserDirectory, effects: Effects, issuers: Mapping[str, Issuer]) -> None:
+    def __init__(
+        self, rows: RevocationRows, directory: UserDirectory, effects: Effects, issuers: Mapping[str, Issuer]
+    ) -> None:
+        self._rows = rows
         self._directory = directory
         self._effects = effects
         self._issuers = issuers
@@ -44,7 +48,7 @@ class Revocations:
         if params.after is not None:
             instant, _dot, digest = params.after.partition(".")
             after = int(instant), digest
-        found = await self._directory.revocations(expired=params.expired, after=after, limit=params.limit + 1)
+        found = await self._rows.latest(expired=params.expired, after=after, limit=params.limit + 1)
         page = found[: params.limit]
         cursor = None
         if len(found) > len(page):
@@ -61,7 +65,7 @@ class Revocations:
         if wanted.kind == "user":
             await self._require_user(wanted.value)
         author = author_of(request)
-        row = await self._directory.revoke(
+        row = await self._rows.revoke(
             wanted.kind,
             issuer=wanted.issuer,
             value=wanted.value,
@@ -79,7 +83,7 @@ class Revocations:
         pairs = (pair for pair in self._iss.items() if wanted.issuer in pair)
         name, iss = next(pairs, (wanted.issuer, wanted.issuer))
         wanted = replace(wanted, issuer=name)
-        lifted = await self._directory.lift(
+        lifted = await self._rows.lift(
             wanted.kind, issuers=[name, iss], value=wanted.value, author=author_of(request)
         )
         try:

@@ -21,6 +21,7 @@ from gateway.backends.jwks import KeyRing
 from gateway.backends.local import LocalTier
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
+from gateway.backends.revocation_rows import RevocationRows
 from gateway.core.model import Issuer
 from gateway.explain import Explainer
 from gateway.telemetry.denials import DenialRing
@@ -49,13 +50,14 @@ class Parts:
 def admin_api(parts: Parts, token: str | None) -> web.Application:
     """Return the application below `/v1`; without a token it is off."""
     iss = {name: issuer.issuer for name, issuer in parts.issuers.items()}
-    directory, audit = UserDirectory(parts.postgres), AuditLog(parts.postgres)
+    directory, rows = UserDirectory(parts.postgres), RevocationRows(parts.postgres)
+    audit = AuditLog(parts.postgres)
     effects = Effects(parts.local, parts.redis, {value: name for name, value in iss.items()})
     figures = Figures(parts.metrics, parts.admin, parts.crew)
     denials = Denials(parts.ring, parts.crew)
     operations = [
         *Users(directory, effects, iss).operations(),
-        *Revocations(directory, effects, parts.issuers).operations(),
+        *Revocations(rows, directory, effects, parts.issuers).operations(),
         *Issuers(parts.issuers, parts.keys, audit, parts.crew).operations(),
         *Caches(figures, audit, effects, parts.trusted).operations(),
         *denials.operations(),

@@ -35,7 +35,7 @@ def jti(
 
     async def work(stores: Stores) -> "tuple[Revocation, int]":
         spellings = stores.spellings(issuer)
-        rows = await stores.directory.lift("jti", issuers=spellings, value=jti, author=stores.author)
+        rows = await stores.revocations.lift("jti", issuers=spellings, value=jti, author=stores.author)
         return Revocation("jti", spellings[0], jti, 0.0), rows
 
     _lift(config, work, json=json)
@@ -57,7 +57,7 @@ def user(
             user_id = str(UUID(user))  # its row may be gone
         if user_id is None:
             user_id = (await stores.user(user)).user.id
-        rows = await stores.directory.lift("user", value=user_id, author=stores.author)
+        rows = await stores.revocations.lift("user", value=user_id, author=stores.author)
         return Revocation("user", "", user_id, 0.0), rows
 
     _lift(config, work, json=json)
@@ -75,7 +75,7 @@ def issuer(
 
     async def work(stores: Stores) -> "tuple[Revocation, int]":
         spellings = stores.spellings(name)
-        rows = await stores.directory.lift("issuer", issuers=spellings, author=stores.author)
+        rows = await stores.revocations.lift("issuer", issuers=spellings, author=stores.author)
         return Revocation("issuer", spellings[0], "", 0.0), rows
 
     _lift(config, work, json=json)

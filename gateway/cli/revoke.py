@@ -113,7 +113,7 @@ def user(
 
     async def work(stores: Stores) -> "Revocation":
         record = await stores.user(user)
-        return await stores.directory.revoke(
+        return await stores.revocations.revoke(
             "user",
             value=record.user.id,
             expires_at=ends,
@@ -138,7 +138,7 @@ def issuer(
     ends = _instant(until)
 
     async def work(stores: Stores) -> "Revocation":
-        return await stores.directory.revoke(
+        return await stores.revocations.revoke(
             "issuer",
             issuer=stores.issuer(name).name,
             expires_at=ends,
@@ -159,7 +159,7 @@ def list_(
     json: Json = False,
 ) -> None:
     """List revocations, the latest first."""
-    rows = with_stores(config, lambda stores: stores.directory.revocations(expired=expired, limit=limit))
+    rows = with_stores(config, lambda stores: stores.revocations.latest(expired=expired, limit=limit))
     if json:
         output.emit_json({"revocations": [_document(row) for row in rows]})
         return
@@ -169,7 +169,7 @@ def list_(
 @revocations_app.command()
 def prune(*, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
     """Delete the rows of revocations that have ended."""
-    pruned = with_stores(config, lambda stores: stores.directory.prune_revocations(author=stores.author))
+    pruned = with_stores(config, lambda stores: stores.revocations.prune(author=stores.author))
     if json:
         output.emit_json({"pruned": pruned})
         return
@@ -179,7 +179,7 @@ def prune(*, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
 async def _revoke_jti(
     stores: Stores, issuer: str, jti: str, expires_at: float | None, reason: str | None
 ) -> "Revocation":
-    return await stores.directory.revoke(
+    return await stores.revocations.revoke(
         "jti",
         issuer=issuer,
         value=jti,

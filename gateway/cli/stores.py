@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs 
     from gateway.backends.directory import UserDirectory, UserRecord
     from gateway.backends.postgres import Postgres
     from gateway.backends.redis import Redis
+    from gateway.backends.revocation_rows import RevocationRows
     from gateway.settings import Settings
     from gateway.settings.model import Issuer
 
@@ -38,6 +39,7 @@ class Stores:
     postgres: "Postgres"
     redis: "Redis"
     directory: "UserDirectory"
+    revocations: "RevocationRows"
     author: "Author"
     """On whose behalf the command writes, for the audit."""
 
@@ -99,6 +101,7 @@ async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[
     from gateway.backends.directory import UserDirectory
     from gateway.backends.postgres import Postgres
     from gateway.backends.redis import Redis
+    from gateway.backends.revocation_rows import RevocationRows
 
     postgres = Postgres(
         settings.postgres.dsn.get_secret_value(),
@@ -115,7 +118,8 @@ async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[
     )
     author = Author(f"cli:{operator()}", uuid4().hex)
     try:
-        return await work(Stores(settings, postgres, redis, UserDirectory(postgres), author))
+        directory, revocations = UserDirectory(postgres), RevocationRows(postgres)
+        return await work(Stores(settings, postgres, redis, directory, revocations, author))
     finally:
         await postgres.close()
         with suppress(StoreUnavailable):

@@ -13,6 +13,7 @@ import pytest
 from gateway.backends.audit import AuditLog, Author
 from gateway.backends.directory import IdentityMissing, UserDirectory, UserNotFound
 from gateway.backends.postgres import Postgres
+from gateway.backends.revocation_rows import RevocationRows
 from gateway.core.model import Identity, StoreUnavailable, UserStatus
 
 BY = Author("api@192.0.2.1", "the-id")
@@ -46,9 +47,9 @@ async def test_what_fails_is_not_in_the_audit_and_what_cannot_be_audited_fails(
     with pytest.raises(StoreUnavailable):
         await directory.change(uuid.UUID(user.user.id), {"status": UserStatus.LOCKED}, author=BY)
     with pytest.raises(StoreUnavailable):
-        await directory.revoke("user", value=user.user.id, author=BY)
+        await RevocationRows(postgres).revoke("user", value=user.user.id, author=BY)
     assert (await directory.get(uuid.UUID(user.user.id))).user.status is UserStatus.ACTIVE
-    assert await directory.revocations() == []
+    assert await RevocationRows(postgres).latest() == []
 
 
 async def test_without_an_author_nothing_is_recorded(postgres: Postgres) -> None:
@@ -173,8 +174,8 @@ async def test_the_documented_grants_are_enough_and_no_more(dsn: str) -> None:
         other = uuid.UUID((await directory.add(Identity(ANN.issuer, "eve"), author=BY)).user.id)
         await directory.move(bob, source=user_id, target=other, author=BY)
         await directory.unlink(other, bob, author=BY)
-        await directory.revoke("user", value=str(user_id), author=BY)
-        await directory.lift("user", value=str(user_id), author=BY)
+        await RevocationRows(postgres).revoke("user", value=str(user_id), author=BY)
+        await RevocationRows(postgres).lift("user", value=str(user_id), author=BY)
         assert await audit.flush(BY) > 0
         await audit.record(BY, "issuer.refresh", "issuer:main")
         assert len(await audit.page()) == 13

@@ -15,6 +15,7 @@ from gateway.backends.local import LocalTier
 from gateway.backends.mirror import RevocationMirror, under_configured_names
 from gateway.backends.postgres import Found, Postgres
 from gateway.backends.redis import Redis
+from gateway.backends.revocation_rows import RevocationRows
 from gateway.backends.revocations import Revocation, Revocations
 from gateway.backends.shared import Epoch, SharedAnswer
 from gateway.core.model import Claims, Identity, Resolution, StoreUnavailable, Tier, User, UserStatus
@@ -50,6 +51,7 @@ class World:
     postgres_cable: Cable
     redis_cable: Cable
     directory: UserDirectory
+    revocations: RevocationRows
     client: "Client"
     epoch: str
     now: float = 1_000_000.0
@@ -115,6 +117,7 @@ async def world(dsn: str, redis_url: str) -> AsyncIterator[World]:
                 postgres_cable,
                 redis_cable,
                 UserDirectory(operator),
+                RevocationRows(operator),
                 client,
                 epoch.name,
             )
@@ -288,7 +291,7 @@ class TestRevocations:
     async def test_losing_all_of_redis_loses_no_revocation(self, world: World) -> None:
         await world.add()
         tiers = world.tiers()
-        await world.directory.revoke("jti", issuer="main", value="token-1")
+        await world.revocations.revoke("jti", issuer="main", value="token-1")
         await world.client.flushdb()
         resolution = await tiers.resolve(claims())
         assert (resolution.revoked, resolution.revocation_tier) == ("jti", Tier.POSTGRES)
@@ -321,7 +324,7 @@ class TestRevocations:
         await tiers.resolve(claims())
         await world.redis_cable.pull()
         assert (await tiers.resolve(claims())).revoked is None
-        await world.directory.revoke("jti", issuer="main", value="token-1")
+        await world.revocations.revoke("jti", issuer="main", value="token-1")
         await world.redis_cable.plug()
         assert (await tiers.resolve(claims())).revoked == "jti"
         await eventually(world.trusted)
@@ -333,7 +336,7 @@ class TestRevocations:
         tiers, careless = world.tiers(), world.tiers(unchecked_allowed=True)
         assert (await tiers.resolve(claims())).revoked is None
         await world.redis_cable.pull()
-        await world.directory.revoke("jti", issuer="main", value="token-1")
+        await world.revocations.revoke("jti", issuer="main", value="token-1")
         assert (await tiers.resolve(claims())).revoked == "jti"
         await world.postgres_cable.pull()
         await world.redis_cable.plug()
@@ -359,7 +362,7 @@ class TestRevocations:
 
         monkeypatch.setattr(world.redis, "read", read_and_fill)
         world.mirror.doubt()
-        await world.directory.revoke("jti", issuer="main", value="token-1")
+        await world.revocations.revoke("jti", issuer="main", value="token-1")
         assert (await tiers.resolve(claims())).revoked == "jti"
 
 
@@ -370,9 +373,9 @@ class TestStoresDown:
         await world.redis_cable.pull()
         assert await tiers.resolve(claims()) == Resolution(ann, Tier.POSTGRES, None, Tier.POSTGRES)
         assert (await tiers.resolve(claims("ghost"))).user is None
-        await world.directory.revoke("user", value=ann.id)
+        await world.revocations.revoke("user", value=ann.id)
         assert (await tiers.resolve(claims())).revoked == "user"
-        await world.directory.revoke("issuer", issuer="main")
+        await world.revocations.revoke("issuer", issuer="main")
         assert (await tiers.resolve(claims("ghost"))).revoked == "issuer"
 
     async def test_postgres_down_a_known_user_is_served_until_stale(self, world: World) -> None:
@@ -488,7 +491,7 @@ class TestEpochs:
         await tiers.resolve(claims())
         await world.client.delete("gateway:epoch")
         assert await tiers.resolve(claims()) == Resolution(ann, Tier.POSTGRES, None, Tier.POSTGRES)
-        await world.directory.revoke("jti", issuer="main", value="token-1")
+        await world.revocations.revoke("jti", issuer="main", value="token-1")
         assert (await tiers.resolve(claims())).revoked == "jti"
 
     async def test_a_revocation_in_redis_alone_counts_without_an_epoch(self, world: World) -> None:
@@ -673,7 +676,7 @@ class TestMirror:
         await world.add()
         tiers = world.tiers()
         world.mirror.start(interval=0.05)
-        await world.directory.revoke("jti", issuer=ISS, value="token-1")
+        await world.revocations.revoke("jti", issuer=ISS, value="token-1")
 
         async def honoured() -> bool:
             return (await tiers.resolve(claims())).revoked == "jti"
@@ -690,7 +693,7 @@ class TestMirror:
             return not world.mirror.trusted
 
         await eventually(doubted)
-        await world.directory.revoke("jti", issuer="main", value="token-1")
+        await world.revocations.revoke("jti", issuer="main", value="token-1")
         await world.redis_cable.plug()
         await eventually(world.trusted)
         assert await world.client.exists("gateway:revoked:jti:main:token-1")
@@ -717,13 +720,13 @@ class TestMirror:
     async def test_what_is_lifted_while_the_list_is_filled_is_not_brought_back(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        await world.directory.revoke("jti", issuer="main", value="token-1")
+        await world.revocations.revoke("jti", issuer="main", value="token-1")
         await world.mirror.load()
         rows = world.postgres.counting_revocations
 
         async def rows_then_lift() -> list[Revocation]:
             found = await rows()
-            await world.directory.lift("jti", issuers=["main"], value="token-1")
+            await world.revocations.lift("jti", issuers=["main"], value="token-1")
             assert await world.redis.revoked.lift([Revocation("jti", "main", "token-1", 0.0)]) == 1
             return found
 

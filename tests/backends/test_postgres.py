@@ -8,7 +8,8 @@ import pytest
 from gateway.backends.directory import IdentityTaken, StatusRefused, UserDirectory, UserNotFound
 from gateway.backends.migrate import migrate, migrations
 from gateway.backends.postgres import Postgres
-from gateway.backends.revocations import Revocation, Revocations
+from gateway.backends.revocation_rows import RevocationRows
+from gateway.backends.revocations import Revocations
 from gateway.core.model import Claims, Identity, StoreUnavailable, User, UserStatus
 from tests.backends.examples import ISS, claims
 
@@ -142,10 +143,8 @@ class TestHotPath:
         assert {row.value for row in await postgres.counting_revocations()} > {"token-1", "token-2"}
         assert record.user.id not in {row.value for row in await postgres.counting_revocations()}
 
-    async def test_a_jti_revoked_under_the_iss_counts(
-        self, postgres: Postgres, directory: UserDirectory
-    ) -> None:
-        await directory.revoke("jti", issuer=ISS, value="token-1")
+    async def test_a_jti_revoked_under_the_iss_counts(self, postgres: Postgres) -> None:
+        await RevocationRows(postgres).revoke("jti", issuer=ISS, value="token-1")
         assert (await postgres.find_user_and_revocations(claims()))[1].token is True
 
     async def test_the_hot_path_needs_select_alone(self, postgres: Postgres, dsn: str) -> None:
@@ -266,22 +265,3 @@ class TestDirectory:
         assert (restored.user.status, restored.deleted_at) == (UserStatus.ACTIVE, None)
         with pytest.raises(UserNotFound):
             await directory.restore(uuid4())
-
-    async def test_a_revocation_only_grows(self, directory: UserDirectory) -> None:
-        first = await directory.revoke(
-            "jti", issuer="main", value="x", expires_at=4e9, reason="lost", revoked_by="ann"
-        )
-        assert first == Revocation("jti", "main", "x", first.revoked_at, 4e9, "lost", "ann")
-        shorter = await directory.revoke("jti", issuer="main", value="x", expires_at=3e9)
-        assert (shorter.expires_at, shorter.reason) == (4e9, "lost")
-        assert shorter.revoked_at >= first.revoked_at
-        assert (await directory.revoke("jti", issuer="main", value="x")).expires_at is None
-        assert (await directory.revoke("jti", issuer="main", value="x", expires_at=3e9)).expires_at is None
-
-    async def test_expired_revocations_are_listed_apart_and_pruned(self, directory: UserDirectory) -> None:
-        await directory.revoke("jti", issuer="main", value="old", expires_at=1.0)
-        await directory.revoke("issuer", issuer="main")
-        assert [row.kind for row in await directory.revocations()] == ["issuer"]
-        assert len(await directory.revocations(expired=True)) == 2
-        assert await directory.prune_revocations() == 1
-        assert len(await directory.revocations(expired=True)) == 1
