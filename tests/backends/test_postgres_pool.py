@@ -166,7 +166,8 @@ class TestBreaker:
             postgres = Postgres(cable.url, statement_timeout=0.2, connect_timeout=0.5)
             await postgres.ping()
             cable.freeze()
-            assert max(await asyncio.gather(*(seconds(postgres) for _ in range(1000)))) < 1.5
+            # One after the other, on ten connections, they would take 45 s; alone on a machine, one.
+            assert max(await asyncio.gather(*(seconds(postgres) for _ in range(1000)))) < 5
             assert await seconds(postgres) < 0.6
             cable.thaw()
             # Those that waited for the connections that were given up are no news of the new ones.
