@@ -5,13 +5,12 @@ from collections.abc import Callable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.core.model import Claims, User, UserStatus
+from gateway.core.model import Claims
 from gateway.core.reasons import CATALOGUE, USER_NOT_FOUND, Denial
 from gateway.telemetry.metrics import Metrics, is_lookup_failure
 from tests.telemetry.scrape import value
 
 CLAIMS = Claims("https://idp.example.com/", "main", "member", (), None, None, None, None, (), (), {})
-MEMBER = User("id", UserStatus.ACTIVE)
 
 
 def test_changes_are_counted_by_who_told_of_them() -> None:
