@@ -6,12 +6,16 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.core.model import StoreUnavailable, Tier
+
+_WHAT_WAS_SENT: Final = ", with args beginning with"
+"""Begins the end of Redis' answer to an unknown command, which may have had a password or a subject in it."""
 
 
 @contextmanager
@@ -24,9 +28,13 @@ def translated(address: str) -> Iterator[None]:
     except RedisConnectionError as error:
         raise StoreUnavailable(Tier.REDIS, f"{address}: {_words(error)}") from error
     except RedisError as error:
-        raise StoreUnavailable(Tier.REDIS, f"{address}: refuses the command: {error}") from error
+        raise StoreUnavailable(Tier.REDIS, f"{address}: refuses the command: {_answer(error)}") from error
     except (OSError, ValueError, TypeError) as error:
         raise StoreUnavailable(Tier.REDIS, f"{address}: cannot be asked") from error
+
+
+def _answer(error: RedisError) -> str:
+    return str(error).partition(_WHAT_WAS_SENT)[0]
 
 
 def _words(error: RedisConnectionError) -> str:

@@ -135,6 +135,17 @@ async def test_a_socket(tmp_path: Path, program: Path) -> None:
         await works(f"unix://{tmp_path}/s")
 
 
+async def test_a_command_that_is_unknown_is_not_shown(tmp_path: Path, program: Path) -> None:
+    """As AUTH is to a proxy, or HELLO to Redis 5: the answer repeats what was sent."""
+    port = unused_port()
+    async with running(program, tmp_path, port, "--save", "", "--rename-command", "AUTH", ""):
+        redis = Redis(f"redis://ann:hunter2@127.0.0.1:{port}")
+        with pytest.raises(StoreUnavailable) as caught:
+            await redis.ping()
+        assert caught.value.detail == f"127.0.0.1:{port}: refuses the command: unknown command `AUTH`"
+        await redis.close()
+
+
 async def test_tls(tmp_path: Path, redis_url: str) -> None:
     """The server is behind a program that takes TLS off."""
     file = certificate(tmp_path)
