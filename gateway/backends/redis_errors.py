@@ -23,30 +23,33 @@ def translated(address: str) -> Iterator[None]:
     """Raise `StoreUnavailable` for whatever goes wrong between here and Redis."""
     try:
         yield
-    except (TimeoutError, RedisTimeoutError) as error:
-        raise StoreUnavailable(Tier.REDIS, f"{address}: no answer in time") from error
-    except RedisConnectionError as error:
-        raise StoreUnavailable(Tier.REDIS, f"{address}: {_words(error)}") from error
-    except RedisError as error:
-        raise StoreUnavailable(Tier.REDIS, f"{address}: refuses the command: {_answer(error)}") from error
-    except (OSError, ValueError, TypeError) as error:
-        raise StoreUnavailable(Tier.REDIS, f"{address}: cannot be asked") from error
+    except (RedisError, OSError, ValueError, TypeError) as error:
+        raise StoreUnavailable(Tier.REDIS, f"{address}: {in_words(error)}") from error
 
 
-def _answer(error: RedisError) -> str:
-    return str(error).partition(_WHAT_WAS_SENT)[0]
-
-
-def _words(error: RedisConnectionError) -> str:
-    cause = error.__cause__ or error.__context__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {cause.verify_message}"
-    if isinstance(cause, ssl.SSLError):
-        return f"TLS cannot be established: {cause.reason or 'the other side speaks none'}"
+def in_words(error: Exception) -> str:
+    """Say what is wrong with a server; not which, and nothing that it was sent."""
+    if isinstance(error, (TimeoutError, RedisTimeoutError)):
+        return "no answer in time"
+    cause: BaseException | None = error
+    if isinstance(error, RedisConnectionError):
+        cause = error.__cause__ or error.__context__
     if isinstance(cause, OSError):
-        # An event loop's own text names the address again; with several addresses, it has no number.
-        number = cause.errno or next(iter(map(int, re.findall(r"\[Errno (\d+)\]", str(cause)))), None)
-        if number is not None and not isinstance(cause, socket.gaierror):
-            return os.strerror(number)
-        return cause.strerror or "cannot connect"
-    return str(error) or "the connection was lost"
+        return _of_the_network(cause)
+    if isinstance(error, RedisConnectionError):
+        return str(error) or "the connection was lost"
+    if isinstance(error, RedisError):
+        return f"refuses the command: {str(error).partition(_WHAT_WAS_SENT)[0]}"
+    return "cannot be asked"
+
+
+def _of_the_network(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS cannot be established: {error.reason or 'the other side speaks none'}"
+    # An event loop's own text names the address again; with several addresses, it has no number.
+    number = error.errno or next(iter(map(int, re.findall(r"\[Errno (\d+)\]", str(error)))), None)
+    if number is not None and not isinstance(error, socket.gaierror):
+        return os.strerror(number)
+    return error.strerror or "cannot connect"

@@ -15,6 +15,8 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, ReadOnlyError, RedisError
 
+from gateway.backends.redis_errors import in_words
+
 _REDIS_PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 
@@ -162,6 +164,8 @@ class _Locator:
         self._question = question
 
     async def __call__(self, timeout: float | None) -> Address:  # noqa: ASYNC109 -- of each seed, not of all
+        """Return where the primary is. Raises redis-py's `ConnectionError` with what each seed said."""
+        reasons = []
         for seed in tuple(self._seeds):
             connection = self._class(
                 host=seed[0],
@@ -171,13 +175,13 @@ class _Locator:
                 protocol=2,
                 **self._settings,
             )
-            found = None
+            found, reason = None, "was never told"
             try:
                 await connection.connect()  # type: ignore[no-untyped-call] # has no annotations
                 await connection.send_command(*self._question.command)
                 found = self._question.read(await connection.read_response(), seed)
-            except (RedisError, OSError, ValueError):
-                continue
+            except (RedisError, OSError, ValueError) as error:
+                reason = in_words(error)
             finally:
                 # Also when the wait has been given up: the next one begins with another.
                 if found is None:
@@ -186,7 +190,8 @@ class _Locator:
                 await connection.disconnect(nowait=True)
             if found is not None:
                 return found
-        raise RedisConnectionError("nobody knows where the primary is")
+            reasons.append(f"{seed[0]}:{seed[1]}: {reason}")
+        raise RedisConnectionError(f"nobody knows where the primary is ({'; '.join(reasons)})")
 
 
 async def _as_primary(connection: AbstractConnection) -> None:
@@ -207,7 +212,11 @@ class _Located(Connection):
 
     async def _connect(self) -> None:
         self.host, self.port = await self._locate(self.socket_connect_timeout)
-        await super()._connect()  # type: ignore[no-untyped-call] # has no annotations
+        try:
+            await super()._connect()  # type: ignore[no-untyped-call] # has no annotations
+        except OSError as error:
+            # Messages begin with the hosts in the URL, and this is another.
+            raise RedisConnectionError(f"{self.host}:{self.port}: {in_words(error)}") from error
 
     async def read_response(self, *args: Any, **settings: Any) -> Any:  # noqa: ANN401 -- redis-py's signature
         try:

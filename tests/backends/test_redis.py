@@ -5,12 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis as Client
-from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
 from gateway.backends.documents import CachedUser
 from gateway.backends.redis import LEASE, TOMBSTONE_TIME, Redis
-from gateway.backends.redis_errors import _words
 from gateway.backends.revocations import Revocations
 from gateway.backends.shared import Epoch
 from gateway.core.model import StoreUnavailable, Tier, User, UserStatus
@@ -303,23 +301,6 @@ class TestBlacklist:
 
 
 class TestFailures:
-    @pytest.mark.parametrize(
-        ("cause", "words"),
-        [
-            (OSError(111, "Connect call failed ('127.0.0.1', 1)"), "Connection refused"),
-            (
-                OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 111] x"),
-                "Connection refused",
-            ),
-            (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
-            (OSError(), "cannot connect"),
-        ],
-    )
-    def test_every_event_loop_has_the_same_words(self, cause: OSError, words: str) -> None:
-        error = RedisConnectionError("Error 111 connecting to 127.0.0.1:1.")
-        error.__cause__ = cause
-        assert _words(error) == words
-
     async def test_refused_connection(self) -> None:
         redis = Redis("redis://ann:hunter2@127.0.0.1:1/0")
         with pytest.raises(StoreUnavailable) as caught:

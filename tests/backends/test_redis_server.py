@@ -2,10 +2,10 @@
 
 import asyncio
 import socket
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis as Client
@@ -22,6 +22,7 @@ from gateway.demo.embedded import EmbeddedRedis
 from tests.backends.examples import claims, eventually
 from tests.backends.test_fetch import certificate
 from tests.backends.test_tracking import Notes, say
+from tests.backends.tls_front import tls_front
 from tests.harness import unused_port
 
 TAGGED = "{gateway}:"
@@ -147,33 +148,16 @@ async def test_a_command_that_is_unknown_is_not_shown(tmp_path: Path, program: P
 
 
 async def test_tls(tmp_path: Path, redis_url: str) -> None:
-    """The server is behind a program that takes TLS off."""
     file = certificate(tmp_path)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(file)
-    host, _, port = redis_url.removeprefix("redis://").partition("/")[0].partition(":")
-
-    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        try:
-            while data := await source.read(65536):
-                target.write(data)
-        except OSError:
-            pass
-        finally:
-            target.transport.abort()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls) as server:
-        url = f"rediss://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    port = urlsplit(redis_url).port
+    assert port is not None
+    async with tls_front(file, port) as front:
+        url = f"rediss://127.0.0.1:{front}/0"
         await works(f"{url}?ssl_ca_certs={file}")
         stranger = Redis(url)
         with pytest.raises(StoreUnavailable, match="certificate is not trusted"):
             await stranger.ping()
         await stranger.close()
-        await asyncio.sleep(0.05)  # for the last connections to be noticed as closed
 
 
 @asynccontextmanager
@@ -280,8 +264,9 @@ class TestSentinel:
     async def test_an_unknown_service(self, tmp_path: Path, program: Path) -> None:
         async with sentinels(program, tmp_path) as (url, _, _):
             redis = Redis(url.replace("/main/", "/other/"))
-            with pytest.raises(StoreUnavailable, match="nobody knows where the primary is"):
+            with pytest.raises(StoreUnavailable, match="nobody knows where the primary is") as caught:
                 await redis.ping()
+            assert caught.value.detail.endswith(": was never told)")
             await redis.close()
 
 
