@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, ReadOnlyError, RedisError
 
 from gateway.backends.redis_errors import in_words
+from gateway.backends.redis_tls import RedisTLS, TLSConnection
 
 _REDIS_PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
@@ -64,6 +65,10 @@ def hash_tag(prefix: str) -> str:
 def _one_server(url: str) -> RedisServer:
     settings: dict[str, Any] = dict(parse_url(url))  # redis-py's own, of many types
     connection_class = settings.pop("connection_class", Connection)
+    if connection_class is SSLConnection:
+        parameters = {name: settings.pop(name) for name in tuple(settings) if name.startswith("ssl_")}
+        settings["tls"] = RedisTLS(parameters)
+        connection_class = TLSConnection
     return RedisServer(_address_of(url), connection_class, settings)
 
 
@@ -95,8 +100,8 @@ def _located_server(url: str, scheme: str, kind: str, prefix: str) -> RedisServe
         raise ValueError
     settings = _one_server(_plain(parts, scheme, f"{login}{at}localhost", database)).settings
     del settings["host"]
-    seed_class = SSLConnection if scheme == "rediss" else Connection
-    seed_settings = {name: value for name, value in settings.items() if name.startswith("ssl_")}
+    seed_class = TLSConnection if scheme == "rediss" else Connection
+    seed_settings = {name: settings[name] for name in ("tls",) if name in settings}
     if kind == "sentinel":
         for name in ("username", "password"):
             value = settings.pop(f"sentinel_{name}", None)
@@ -226,5 +231,5 @@ class _Located(Connection):
             raise RedisConnectionError("another server has taken over") from error
 
 
-class _LocatedTLS(_Located, SSLConnection):
+class _LocatedTLS(_Located, TLSConnection):
     """The same with TLS."""
