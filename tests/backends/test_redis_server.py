@@ -34,20 +34,49 @@ def program() -> Iterator[Path]:
         yield server._program
 
 
+@pytest.fixture(params=["plain", "tls"])
+def tls(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    """The certificate of all servers, or None for servers without TLS."""
+    return certificate(tmp_path) if request.param == "tls" else None
+
+
 @asynccontextmanager
-async def running(program: Path, folder: Path, port: int, *options: str) -> AsyncIterator[Client]:
-    """Run a Redis with these options; yields a client of it."""
-    process = await asyncio.create_subprocess_exec(
-        program, *options, "--port", str(port), "--dir", folder, stdout=asyncio.subprocess.DEVNULL
-    )
-    try:
-        async with Client(host="127.0.0.1", port=port) as client:
-            await eventually(lambda: answers(client))
-            yield client
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+async def running(
+    program: Path, folder: Path, port: int, *options: str, tls: Path | None = None
+) -> AsyncIterator[Client]:
+    """Run a Redis with these options, behind a program that takes TLS off if `tls`; yields a client of it."""
+    async with AsyncExitStack() as stack:
+        own = port
+        if tls is not None:
+            own = unused_node_port()
+            await stack.enter_async_context(tls_front(tls, own, port))
+            options += (
+                "--replica-announce-port", str(port),
+                "--cluster-announce-port", str(port), "--cluster-announce-bus-port", str(bus_of(own)),
+            )  # fmt: skip
+        process = await asyncio.create_subprocess_exec(
+            program, *options, "--port", str(own), "--dir", folder, stdout=asyncio.subprocess.DEVNULL
+        )
+        try:
+            async with Client(host="127.0.0.1", port=port) as client:
+                await eventually(lambda: answers(client))
+                yield client
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+def unused_node_port() -> int:
+    """Find a port whose bus has one, too."""
+    while bus_of(port := unused_port()) > 65535:
+        pass
+    return port
+
+
+def bus_of(port: int) -> int:
+    """Where nodes of a cluster talk to each other."""
+    return port + 10000
 
 
 async def answers(client: Client) -> bool:
@@ -161,12 +190,14 @@ async def test_tls(tmp_path: Path, redis_url: str) -> None:
 
 
 @asynccontextmanager
-async def sentinels(program: Path, folder: Path) -> AsyncIterator[tuple[str, Client, Client]]:
+async def sentinels(
+    program: Path, folder: Path, tls: Path | None = None
+) -> AsyncIterator[tuple[str, Client, Client]]:
     """Run a primary, a replica and a Sentinel; yields a URL and clients of the first two."""
     async with AsyncExitStack() as stack:
 
         async def start(port: int, *options: str) -> Client:
-            return await stack.enter_async_context(running(program, folder, port, *options))
+            return await stack.enter_async_context(running(program, folder, port, *options, tls=tls))
 
         ports = [unused_port() for _ in range(3)]
         primary = await start(ports[0], "--save", "")
@@ -187,7 +218,13 @@ async def sentinels(program: Path, folder: Path) -> AsyncIterator[tuple[str, Cli
 
         await eventually(settled)
         # The first is a Sentinel that is not there.
-        yield f"redis+sentinel://127.0.0.1:1,127.0.0.1:{ports[2]}/main/0", primary, replica
+        hosts = f"127.0.0.1:1,127.0.0.1:{ports[2]}"
+        yield located(f"redis+sentinel://{hosts}/main/0", tls), primary, replica
+
+
+def located(url: str, tls: Path | None) -> str:
+    """Make a URL that asks for TLS, if all servers have it."""
+    return url if tls is None else f"{url.replace('redis+', 'rediss+')}?ssl_ca_certs={tls}"
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -197,8 +234,10 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 class TestSentinel:
-    async def test_everything_goes_to_the_primary(self, tmp_path: Path, program: Path) -> None:
-        async with sentinels(program, tmp_path) as (url, primary, _):
+    async def test_everything_goes_to_the_primary(
+        self, tmp_path: Path, program: Path, tls: Path | None
+    ) -> None:
+        async with sentinels(program, tmp_path, tls) as (url, primary, _):
             await works(url)
             assert await primary.exists("gateway:tombstone:main:ann")
             locate = server_at(url, "gateway:").settings["locate"]
@@ -232,8 +271,8 @@ class TestSentinel:
             with pytest.raises(RedisConnectionError, match="the primary is being replaced"):
                 await connection.connect()  # type: ignore[no-untyped-call] # has no annotations
 
-    async def test_a_fail_over(self, tmp_path: Path, program: Path) -> None:
-        async with sentinels(program, tmp_path) as (url, primary, replica):
+    async def test_a_fail_over(self, tmp_path: Path, program: Path, tls: Path | None) -> None:
+        async with sentinels(program, tmp_path, tls) as (url, primary, replica):
             redis, notes = Redis(url), Notes()
             stream = RedisStream(url, ["gateway:revoked:"], notes)
             stream.start()
@@ -253,6 +292,7 @@ class TestSentinel:
             await until(back)
             assert (await replica.role())[0] == b"master"
             assert await redis.keep_epoch(epoch.name, "h3") is False
+            await eventually(lambda: answers_reads(redis))
             assert not (await redis.read(claims(), None)).complete
             await notes.until(3)
             await replica.set("gateway:revoked:user:x", "1")
@@ -271,23 +311,23 @@ class TestSentinel:
 
 
 @asynccontextmanager
-async def cluster(program: Path, folder: Path) -> AsyncIterator[list[Client]]:
+async def cluster(program: Path, folder: Path, tls: Path | None = None) -> AsyncIterator[list[Client]]:
     """Run three nodes that share the slots; yields a client of each."""
     async with AsyncExitStack() as stack:
         nodes = []
         for number in range(3):
-            while (port := unused_port()) > 55535:  # the nodes talk to each other 10,000 above
-                pass
             home = folder / str(number)
             home.mkdir()
             options = ("--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-            nodes.append(await stack.enter_async_context(running(program, home, port, *options)))
+            start = running(program, home, unused_node_port(), *options, tls=tls)
+            nodes.append(await stack.enter_async_context(start))
         for number, node in enumerate(nodes):
             slots = range(16384 * number // 3, 16384 * (number + 1) // 3)
             await say(node, "CLUSTER", "ADDSLOTS", *slots)
             await say(node, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for node in nodes[1:]:
-            await say(nodes[0], "CLUSTER", "MEET", "127.0.0.1", port_of(node))
+            bus = bus_of((await node.info("server"))["tcp_port"])
+            await say(nodes[0], "CLUSTER", "MEET", "127.0.0.1", port_of(node), bus)
 
         async def formed() -> bool:
             states = [await say(node, "CLUSTER", "INFO") for node in nodes]
@@ -304,13 +344,14 @@ def port_of(node: Client) -> int:
 
 
 class TestCluster:
-    async def test_keys_move_to_another_node(self, tmp_path: Path, program: Path) -> None:
-        async with cluster(program, tmp_path) as nodes:
+    async def test_keys_move_to_another_node(self, tmp_path: Path, program: Path, tls: Path | None) -> None:
+        async with cluster(program, tmp_path, tls) as nodes:
             slot = key_slot(TAGGED.encode())
             owner = 3 * slot // 16384
             source, target = nodes[owner], nodes[owner - 1]
             # The node that is asked first is not the one that has the keys.
-            url = f"redis+cluster://127.0.0.1:{port_of(target)},127.0.0.1:{port_of(source)}"
+            hosts = f"127.0.0.1:{port_of(target)},127.0.0.1:{port_of(source)}"
+            url = located(f"redis+cluster://{hosts}", tls)
             await works(url, TAGGED)
             assert await source.exists(f"{TAGGED}tombstone:main:ann")
 
