@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis as Client
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -58,7 +60,8 @@ async def running(
             program, *options, "--port", str(own), "--dir", folder, stdout=asyncio.subprocess.DEVNULL
         )
         try:
-            async with Client(host="127.0.0.1", port=port) as client:
+            # One that waits before it connects again would hide what happens after a shutdown.
+            async with Client(host="127.0.0.1", port=port, retry=Retry(NoBackoff(), 1)) as client:
                 await eventually(lambda: answers(client))
                 yield client
         finally:
@@ -205,6 +208,12 @@ async def sentinels(
             ports[1], "--save", "", "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0",
             "--replicaof", "127.0.0.1", str(ports[0]),
         )  # fmt: skip
+
+        async def linked() -> bool:
+            return bool((await replica.info("replication"))["master_link_status"] == "up")
+
+        # A Sentinel that does not find the replica at once looks for it again after ten seconds.
+        await eventually(linked)
         configuration = folder / "sentinel.conf"
         configuration.write_text(
             f"sentinel monitor main 127.0.0.1 {ports[0]} 1\n"
@@ -213,8 +222,7 @@ async def sentinels(
         sentinel = await start(ports[2], str(configuration), "--sentinel")
 
         async def settled() -> bool:
-            replicas = await say(sentinel, "SENTINEL", "replicas", "main")
-            return len(replicas) == 1 and (await replica.info("replication"))["master_link_status"] == "up"
+            return len(await say(sentinel, "SENTINEL", "replicas", "main")) == 1
 
         await eventually(settled)
         # The first is a Sentinel that is not there.
@@ -289,6 +297,7 @@ class TestSentinel:
                     return False
                 return True
 
+            assert not await back()
             await until(back)
             assert (await replica.role())[0] == b"master"
             assert await redis.keep_epoch(epoch.name, "h3") is False
