@@ -52,4 +52,6 @@ def _of_the_network(error: OSError) -> str:
     number = error.errno or next(iter(map(int, re.findall(r"\[Errno (\d+)\]", str(error)))), None)
     if number is not None and not isinstance(error, socket.gaierror):
         return os.strerror(number)
+    if isinstance(error, ConnectionResetError):
+        return "the connection was lost"
     return error.strerror or "cannot connect"

@@ -43,6 +43,7 @@ async def why(url: str) -> str:
             "Connection refused",
         ),
         (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (ConnectionResetError("Connection lost"), "the connection was lost"),
         (OSError(), "cannot connect"),
     ],
 )
