@@ -87,17 +87,27 @@ class RevocationMirror:
         """Write or lift rows that have changed; their `issuer` is the configured name.
 
         At most one change of each row; any number of workers may apply the same. Raises
-        `StoreUnavailable`; Redis is not trusted then until the blacklist has been filled.
+        `StoreUnavailable`; if it was Redis that could not be told, that is not trusted until the
+        blacklist has been filled.
         """
-        standing = await self._standing([change.revocation for change in changes if change.lifted])
-        made = [
-            replace(change, revocation=standing[change.revocation.target], lifted=False)
-            if change.revocation.target in standing
-            else change
-            for change in changes
-        ]
         try:
-            await self._revoked.apply(made)
+            standing = await self._standing([change.revocation for change in changes if change.lifted])
+        except StoreUnavailable:
+            # What may be lifted nobody can tell; what is revoked does not wait for that.
+            await self._write([change for change in changes if not change.lifted])
+            raise
+        await self._write(
+            [
+                replace(change, revocation=standing[change.revocation.target], lifted=False)
+                if change.revocation.target in standing
+                else change
+                for change in changes
+            ]
+        )
+
+    async def _write(self, changes: Sequence[Revoked]) -> None:
+        try:
+            await self._revoked.apply(changes)
         except StoreUnavailable:
             self.doubt()
             raise

@@ -80,6 +80,16 @@ class TestApply:
         await asyncio.gather(*(world.mirror.apply([changed(TOKEN, lifted=True)]) for _ in range(10)))
         assert not (await world.redis.read(claims(), "u")).revocations.token
 
+    async def test_what_is_set_waits_for_no_postgres_that_is_to_tell_what_may_be_lifted(
+        self, world: World, connection: Connection
+    ) -> None:
+        await world.mirror.apply([changed(USER)])
+        await connection.execute("ALTER TABLE revocations RENAME TO hidden")
+        with pytest.raises(StoreUnavailable):
+            await world.mirror.apply([changed(USER, lifted=True), changed(TOKEN)])
+        revocations = (await world.redis.read(claims(), "u")).revocations
+        assert (revocations.token, revocations.user_at) == (True, 2_000.0)
+
     async def test_one_that_has_expired_on_the_way_is_not_set(self, world: World) -> None:
         await world.mirror.apply([changed(Revocation("jti", "main", "token-1", 5.0, time.time() - 1))])
         assert await world.client.keys("gateway:revoked:*") == []
