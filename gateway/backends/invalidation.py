@@ -283,10 +283,13 @@ class Invalidation:
         """Do in Redis what has been heard of so far; what fails stays to be done."""
         pending, self._pending = self._pending, _Pending()
         try:
-            if pending.identities:
-                await self._shared.bury(list(pending.identities), pending.version)
-            if pending.revoked:
-                await self._blacklist.apply(list(pending.revoked.values()))
+            try:
+                if pending.identities:
+                    await self._shared.bury(list(pending.identities), pending.version)
+            finally:
+                # The blacklist is doubted where it cannot be told, whatever else could not.
+                if pending.revoked:
+                    await self._blacklist.apply(list(pending.revoked.values()))
             if pending.everything is not None:
                 if pending.everything > 0:
                     await self._shared.end_epoch(pending.everything)

@@ -332,6 +332,19 @@ class TestChanges:
         await settled()
         assert shared.revoked == {}
 
+    async def test_a_revocation_is_carried_though_redis_buries_nobody(
+        self, worker: Worker, shared: FakeSharedTier
+    ) -> None:
+        async def refuse(*_: object) -> None:
+            raise StoreUnavailable(Tier.REDIS, "MISCONF")
+
+        await worker.trust()
+        shared.bury = refuse  # type: ignore[method-assign, assignment]  # a Redis that writes nothing
+        worker.invalidation.changed(Changed(((ISS, "ann"),), (), 6))
+        worker.invalidation.changed(Revoked(Revocation("jti", "main", "t", 5.0), lifted=False, version=7))
+        await settled()
+        assert shared.revoked == {"jti:main:t": 5.0}
+
     async def test_of_several_changes_to_one_revocation_the_last_counts(
         self, worker: Worker, shared: FakeSharedTier
     ) -> None:
