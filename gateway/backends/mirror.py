@@ -76,10 +76,11 @@ class RevocationMirror:
 
         Raises `StoreUnavailable`.
         """
-        doubts = self._doubts
-        filling = await self._revoked.begin_filling()
-        rows = under_configured_names(await self._postgres.counting_revocations(), self._issuers)
-        await self._revoked.fill(strongest(rows), filling)
+        doubts, filled = self._doubts, False
+        while not filled:
+            filling = await self._revoked.begin_filling()
+            rows = under_configured_names(await self._postgres.counting_revocations(), self._issuers)
+            filled = await self._revoked.fill(strongest(rows), filling)
         # Doubts that came up meanwhile stay; another load may have settled more.
         self._settled = max(self._settled, doubts)
 

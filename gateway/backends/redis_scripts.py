@@ -38,30 +38,40 @@ end
 
 -- Five seconds are no difference: clocks of several gateways set these times.
 local function is_as_recorded(record, value, ends)
-    if record.value ~= value then return false end
+    if not value or record.value ~= value then return false end
     if record.ends == -1 or ends == -1 then return record.ends == ends end
     return math.abs(record.ends - ends) <= 5000
 end
 """
 
-# KEYS: records, number of the last filling, then the key of each row.
+LIFTED_SINCE: Final = -1
+"""A row that the filling read has been lifted."""
+EMPTIED_SINCE: Final = -2
+"""Redis has been emptied, or is as it was before."""
+OVERTAKEN: Final = -3
+"""A filling that began later is complete, and may have taken off rows that this one read."""
+
+# KEYS: records, number of the last filling that began, of the last that is complete, then each row's key.
 # ARGV: number of one's own filling or an empty text, milliseconds for which who was lifted is on record;
 # then of each row the instant or `-` for one that was lifted, milliseconds to live or -1, order or 0.
 # A change that a later one has overtaken is not made. A revocation only grows: the later instant and the
 # later expiry win, whoever wrote them, and a value that is no time revokes everything, and stays. But a
 # filling knows better of what is the row's alone, and has not been touched since it began. Returns how many
-# keys were deleted; -1 where a filling is to be given up, for what it read has been lifted since.
+# keys were deleted, or why a filling is to be given up: LIFTED_SINCE, EMPTIED_SINCE or OVERTAKEN.
 CHANGE: Final = f"""
 {_RECORDS}
 local own = tonumber(ARGV[1])
-local filling = math.max(own or 0, tonumber(redis.call('GET', KEYS[2]) or 0))
+local filling = tonumber(redis.call('GET', KEYS[2]) or 0)
+local complete = tonumber(redis.call('GET', KEYS[3]) or 0)
+if own and own > filling then return {EMPTIED_SINCE} end
+if own and own < complete and complete <= filling then return {OVERTAKEN} end
 local deleted = 0
-for i = 3, #KEYS do
+for i = 4, #KEYS do
     local key = KEYS[i]
-    local at, ttl, order = ARGV[3 * i - 6], tonumber(ARGV[3 * i - 5]), tonumber(ARGV[3 * i - 4])
+    local at, ttl, order = ARGV[3 * i - 9], tonumber(ARGV[3 * i - 8]), tonumber(ARGV[3 * i - 7])
     local record = read(redis.call('HGET', KEYS[1], key))
     local touched = own and record.filling >= own
-    if touched and record.value == '-' then return -1 end
+    if touched and record.value == '-' then return {LIFTED_SINCE} end
     if order == 0 or order > record.order then
         local ends = ttl == -1 and -1 or now + ttl
         if at == '-' then
@@ -119,10 +129,12 @@ return 1
 """
 
 # Emptied while it was being filled, the blacklist is not complete: its first key is gone too.
+# KEYS: marker, the filling's own key, number of the last filling that is complete. ARGV: one's own number.
 COMPLETE: Final = f"""
 {_RUN}
 if redis.call('DEL', KEYS[2]) == 0 then return 0 end
 redis.call('SET', KEYS[1], run)
+if tonumber(ARGV[1]) > tonumber(redis.call('GET', KEYS[3]) or 0) then redis.call('SET', KEYS[3], ARGV[1]) end
 return 1
 """
 

@@ -39,6 +39,7 @@ class RevokedKeys:
         self._prefix = prefix
         self._records = f"{prefix}revocations:records"
         self._fillings = f"{prefix}revocations:fillings"
+        self._filled = f"{prefix}revocations:filled"
 
     def token_key(self, issuer_name: str, jti: str) -> str:
         return f"{self._prefix}revoked:jti:{issuer_name}:{jti}"
@@ -89,23 +90,25 @@ class RevokedKeys:
             )
         return Filling(loading, int(number))
 
-    async def fill(self, revocations: Sequence[Revocation], filling: Filling) -> None:
+    async def fill(self, revocations: Sequence[Revocation], filling: Filling) -> bool:
         """Have the blacklist hold all revocations there are, and mark it as complete.
 
-        What is on it because of a row that is gone is taken off. What others put there stays.
+        What is on it because of a row that is gone is taken off. What others put there stays. False when a
+        filling that began later is complete already: rows of this one may be gone, and are to be read again.
         """
-        if await self._change((self._set(row) for row in revocations), filling) < 0:
+        done = await self._change((self._set(row) for row in revocations), filling)
+        if done == redis_scripts.OVERTAKEN:
+            return False
+        if done == redis_scripts.LIFTED_SINCE:
             raise StoreUnavailable(
                 Tier.REDIS, f"{self._address}: a revocation was lifted while they were loaded"
             )
-        if not (await self._sweep(filling) and await self._complete(filling)):
+        if done < 0 or not (await self._sweep(filling) and await self._complete(filling)):
             raise StoreUnavailable(Tier.REDIS, f"{self._address}: was emptied while revocations were loaded")
+        return True
 
     async def _change(self, entries: Iterable[tuple[str, str, int, int]], filling: Filling | None) -> int:
-        """Make changes, each a key, its value, milliseconds to live and order; returns how many were lifted.
-
-        Returns -1 where something has been lifted since the filling began.
-        """
+        """Make changes, each a key, its value, milliseconds to live and order; returns what CHANGE does."""
         wanted = [entry for entry in entries if entry[2] != 0]
         deleted = 0
         for start in range(0, len(wanted), _BATCH):
@@ -113,16 +116,17 @@ class RevokedKeys:
             with translated(self._address):
                 done = await self._redis.eval(
                     redis_scripts.CHANGE,
-                    2 + len(batch),
+                    3 + len(batch),
                     self._records,
                     self._fillings,
+                    self._filled,
                     *(key for key, *_ in batch),
                     "" if filling is None else str(filling.number),
                     _milliseconds(_LIFTED_TIME),
                     *(str(argument) for _, *arguments in batch for argument in arguments),
                 )
             if done < 0:
-                return -1
+                return int(done)
             deleted += int(done)
         return deleted
 
@@ -151,7 +155,9 @@ class RevokedKeys:
 
     async def _complete(self, filling: Filling) -> bool:
         with translated(self._address):
-            done = await self._redis.eval(redis_scripts.COMPLETE, 2, self.marker, filling.loading)
+            done = await self._redis.eval(
+                redis_scripts.COMPLETE, 3, self.marker, filling.loading, self._filled, str(filling.number)
+            )
         return bool(done == 1)
 
     def _set(self, revocation: Revocation, order: int = 0) -> tuple[str, str, int, int]:

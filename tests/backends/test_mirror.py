@@ -25,6 +25,7 @@ REVOKE = "INSERT INTO revocations (kind, issuer, value) VALUES ('jti', 'main', '
 @dataclass
 class World:
     mirror: RevocationMirror
+    postgres: Postgres
     redis: Redis
     cable: Cable
     client: "Client"
@@ -44,7 +45,7 @@ async def world(dsn: str, redis_url: str) -> AsyncIterator[World]:
     async with Cable(redis_url) as cable, Client.from_url(redis_url) as client:
         redis = Redis(cable.url, timeout=2.0)
         mirror = RevocationMirror(postgres, redis, ISSUERS)
-        yield World(mirror, redis, cable, client)
+        yield World(mirror, postgres, redis, cable, client)
         await mirror.close()
         await redis.close()
     await postgres.close()
@@ -125,6 +126,28 @@ class TestRowsThatChangeUnheard:
         await world.mirror.load()
         assert not (await world.redis.read(claims(), None)).revocations.token
 
+    @pytest.mark.parametrize("inserted", [False, True])
+    async def test_a_load_that_another_overtook_reads_them_again(
+        self, world: World, connection: Connection, monkeypatch: pytest.MonkeyPatch, inserted: bool
+    ) -> None:
+        read = world.postgres.counting_revocations
+        if not inserted:
+            await connection.execute(REVOKE)
+
+        async def slow() -> list[Revocation]:
+            monkeypatch.undo()
+            early = await read()
+            if not inserted:
+                await connection.execute("DELETE FROM revocations")
+            await world.mirror.load()
+            if inserted:
+                await connection.execute(REVOKE)
+            return await read() if inserted else early
+
+        monkeypatch.setattr(world.postgres, "counting_revocations", slow)
+        await world.mirror.load()
+        assert (await world.redis.read(claims(), None)).revocations.token is inserted
+
     async def test_so_does_what_was_truncated(self, world: World, connection: Connection) -> None:
         await connection.execute(
             "INSERT INTO revocations (kind, issuer, value) SELECT 'jti', 'main', 'token-' || n"
@@ -160,8 +183,8 @@ class TestSpellings:
         await world.mirror.load()
         written = (await world.client.info("commandstats"))["cmdstat_set"]["calls"]
         await world.mirror.load()
-        # The marker, and the key of the filling itself.
-        assert (await world.client.info("commandstats"))["cmdstat_set"]["calls"] == written + 2
+        # The marker, the key of the filling itself, and its number.
+        assert (await world.client.info("commandstats"))["cmdstat_set"]["calls"] == written + 3
         assert await world.client.ttl("gateway:revoked:jti:main:token-1") == -1
 
     async def test_while_one_row_is_left_nothing_is_lifted(

@@ -160,6 +160,27 @@ async def test_emptied_while_it_was_filled_it_keeps_what_others_fill_again(
     assert await client.exists(TOKEN_KEY)
 
 
+async def test_emptied_while_it_was_filled_it_gets_nothing_that_nobody_takes_off(
+    redis: Redis, client: "Client"
+) -> None:
+    for _ in range(3):
+        await fill(redis)
+    late = await redis.revoked.begin_filling()
+    await client.flushdb()
+    with pytest.raises(StoreUnavailable, match="emptied"):
+        await redis.revoked.fill([TOKEN], late)
+    await fill(redis)
+    assert not await client.exists(TOKEN_KEY)
+
+
+async def test_a_count_of_fillings_that_was_lost_begins_anew(redis: Redis, client: "Client") -> None:
+    for _ in range(3):
+        await fill(redis)
+    await client.delete("gateway:revocations:fillings")
+    assert await redis.revoked.fill([TOKEN], await redis.revoked.begin_filling())
+    assert await client.exists(TOKEN_KEY)
+
+
 class TestRowsThatAreGone:
     """Nobody heard of their deletion."""
 
@@ -183,6 +204,12 @@ class TestRowsThatAreGone:
         await fill(redis, *rows[:1])
         assert await client.keys("gateway:revoked:*") == [b"gateway:revoked:jti:main:token-0"]
         assert await client.hlen(RECORDS) == 1
+
+    async def test_nor_is_a_record_kept_that_cannot_be_read(self, redis: Redis, client: "Client") -> None:
+        await client.hset(RECORDS, TOKEN_KEY, "odd")
+        await fill(redis)
+        assert not await client.exists(RECORDS)
+        assert (await redis.read(claims(), None)).complete
 
     async def test_what_another_program_set_stays(self, redis: Redis, client: "Client") -> None:
         await client.set(TOKEN_KEY, "theirs", ex=600)
@@ -278,6 +305,16 @@ class TestWhoIsLate:
         await redis.revoked.apply([Revoked(TOKEN, lifted=True, version=8, order=5)])
         await fill(redis)
         await redis.revoked.apply([revocation])
+        assert not await client.exists(TOKEN_KEY)
+
+    async def test_a_filling_brings_nothing_back_that_a_later_one_took_off(
+        self, redis: Redis, client: "Client"
+    ) -> None:
+        await fill(redis, TOKEN)
+        late = await redis.revoked.begin_filling()
+        # Its row is read for the late one, and deleted unheard.
+        await fill(redis)
+        assert not await redis.revoked.fill([TOKEN], late)
         assert not await client.exists(TOKEN_KEY)
 
     async def test_a_filling_keeps_the_order(self, redis: Redis, client: "Client") -> None:
