@@ -1,6 +1,8 @@
 -- Changes of one revocation get an order: who is late with one must not undo what came after it. The ids of
 -- transactions do not tell, for one that began earlier may change a row later. Whoever changes a row has
 -- waited for the commit of who changed it before, and only then, after the statement, takes a number.
+-- Numbers are no lower than the microseconds since 1970: in a backup, or on a standby that took over without the
+-- last of them, the sequence has gone back, and what changes there would count as overtaken.
 
 SET LOCAL lock_timeout = '5s';
 
@@ -14,7 +16,11 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     messages jsonb[];
     place bigint := nextval('gateway_revocation_order');
+    moment bigint := extract(epoch FROM clock_timestamp()) * 1000000;
 BEGIN
+    IF place < moment THEN
+        place := setval('gateway_revocation_order', moment);
+    END IF;
     -- A statement has only those of the two tables that its kind has.
     IF TG_OP = 'DELETE' THEN
         messages := ARRAY(

@@ -256,6 +256,22 @@ class TestRevocations:
         assert told[0].version > told[1].version
         assert 0 < told[0].order < told[1].order < told[2].order
 
+    @pytest.mark.parametrize(
+        "number",
+        [
+            # As on a standby that took over without the last numbers, or in a backup.
+            pytest.param("1", id="the sequence went back"),
+            pytest.param("extract(epoch FROM now() + interval '1 hour') * 1000000", id="the clock did"),
+        ],
+    )
+    async def test_the_order_of_changes_goes_on_where(self, rig: Rig, number: str) -> None:
+        insert = "INSERT INTO revocations (kind, issuer, value) VALUES ('jti', 'main', 'a')"
+        setval = f"SELECT setval('gateway_revocation_order', ({number})::bigint)"
+        events = await rig.told(insert, "DELETE FROM revocations", setval, insert, "DELETE FROM revocations")
+        orders = [event.order for event in events if isinstance(event, Revoked)]
+        assert len(orders) == 4
+        assert orders == sorted(set(orders))
+
     async def test_to_let_one_expire_is_to_lift_it(self, rig: Rig) -> None:
         await rig.db.execute("INSERT INTO revocations (kind, issuer, value) VALUES ('jti', 'main', 'a')")
         assert values(await rig.told("UPDATE revocations SET expires_at = now()")) == [("a", True)]
