@@ -5,6 +5,7 @@ transaction mode, let PgBouncer track prepared statements (`max_prepared_stateme
 role its `search_path` and `statement_timeout`, which PgBouncer must be told to ignore at start-up.
 """
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ SELECT
 _COUNTING_REVOCATIONS: Final = """
 SELECT kind, issuer, value,
     extract(epoch FROM revoked_at)::float8 AS revoked_at,
-    extract(epoch FROM expires_at)::float8 AS expires_at
+    extract(epoch FROM nullif(expires_at, 'infinity') - now())::float8 AS expires_in
 FROM revocations WHERE (expires_at IS NULL OR expires_at > now())
 """
 _COUNTING_AMONG: Final = f"""
@@ -146,15 +147,26 @@ class Postgres:
     async def counting_revocations(self, among: Sequence[Revocation] | None = None) -> list[Revocation]:
         """Return every revocation that has not expired, without reason and author.
 
-        Or those that are there of some, given by kind, issuer as it is spelt in the row, and value.
+        Or those that are there of some, given by kind, issuer as it is spelt in the row, and value. They
+        expire by our clock when they do by that of Postgres.
         """
         async with self.connection() as connection:
+            asked_at = time.time()
             if among is None:
                 rows = await connection.fetch(_COUNTING_REVOCATIONS)
             else:
                 targets = zip(*(row.target for row in among), strict=True)
                 rows = await connection.fetch(_COUNTING_AMONG, *map(list, targets))
-        return [Revocation(**dict(row)) for row in rows]
+        return [
+            Revocation(
+                row["kind"],
+                row["issuer"],
+                row["value"],
+                row["revoked_at"],
+                None if row["expires_in"] is None else asked_at + row["expires_in"],
+            )
+            for row in rows
+        ]
 
     async def prune(self) -> int:
         """Delete the revocations that expired more than an hour ago; returns how many there were."""

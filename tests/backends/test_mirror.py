@@ -166,6 +166,19 @@ class TestRowsThatChangeUnheard:
         assert 50 <= await world.client.ttl("gateway:revoked:jti:main:token-1") <= 60
 
 
+@pytest.mark.parametrize("ahead", [60, -60])
+async def test_rows_count_for_as_long_as_postgres_says_whatever_our_clock(
+    world: World, connection: Connection, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    await connection.execute(REVOKE)
+    await connection.execute("UPDATE revocations SET expires_at = now() + interval '30 s'")
+    await world.mirror.load()
+    ours = time.time
+    monkeypatch.setattr(time, "time", lambda: ours() + ahead)
+    await world.mirror.load()
+    assert 25 <= await world.client.ttl("gateway:revoked:jti:main:token-1") <= 30
+
+
 class TestSpellings:
     """A row's issuer is a configured name, or its `iss`; both revoke the same."""
 
