@@ -195,8 +195,8 @@ class Redis:
             value = await self._redis.eval(
                 redis_scripts.BEGIN_EPOCH,
                 3,
-                self._epoch,
                 self.revoked.marker,
+                self._epoch,
                 self._ended,
                 uuid4().hex,
                 heartbeat,
@@ -219,8 +219,8 @@ class Redis:
             kept = await self._redis.eval(
                 redis_scripts.KEEP_EPOCH,
                 2,
-                self._epoch,
                 self.revoked.marker,
+                self._epoch,
                 name,
                 heartbeat,
                 str(round(LEASE * 1000)),
@@ -248,11 +248,15 @@ class Redis:
     # Life and keys -----------------------------------------------------------------------------------
 
     async def ping(self) -> None:
-        """Find out whether Redis answers, and have a connection for the next to read."""
+        """Find out whether Redis answers, and have a connection for the next to read.
+
+        A server that has restarted, or taken over from another, has no complete blacklist after this.
+        """
         try:
             await self._reader.connect()
             with translated(self.address):
-                await self._redis.ping()
+                # While Postgres is down nobody keeps an epoch, and so finds that out.
+                await self._redis.eval(redis_scripts.CHECK_MARKER, 1, self.revoked.marker)
         except StoreUnavailable as error:
             self.availability.failed(error.detail)
             raise

@@ -167,37 +167,39 @@ for i = 1, #KEYS, 2 do
 end
 """
 
-# An epoch is `<name> <run of the server> <heartbeat>`. It ends with the run that it began in, and the
-# blacklist that was filled in another run is not complete.
-
-# KEYS: epoch, marker of the blacklist, ended. ARGV: name, heartbeat, lease, version, milliseconds.
-BEGIN_EPOCH: Final = f"""
+# KEYS: marker of the blacklist. One that was filled in another run of the server is not complete.
+CHECK_MARKER: Final = f"""
 {_RUN}
-local held = redis.call('GET', KEYS[1])
+local marker = redis.call('GET', KEYS[1])
+if marker and marker ~= run then redis.call('DEL', KEYS[1]) end
+"""
+
+# An epoch is `<name> <run of the server> <heartbeat>`. It ends with the run that it began in.
+
+# KEYS: marker of the blacklist, epoch, ended. ARGV: name, heartbeat, lease, version, milliseconds.
+BEGIN_EPOCH: Final = f"""
+{CHECK_MARKER}
+local held = redis.call('GET', KEYS[2])
 if held and string.match(held, '^%S+ (%S+) %S+$') == run then return held end
-local marker = redis.call('GET', KEYS[2])
-if marker and marker ~= run then redis.call('DEL', KEYS[2]) end
 local epoch = ARGV[1] .. ' ' .. run .. ' ' .. ARGV[2]
-redis.call('SET', KEYS[1], epoch, 'PX', ARGV[3])
+redis.call('SET', KEYS[2], epoch, 'PX', ARGV[3])
 local ended = tonumber(redis.call('GET', KEYS[3]) or 0)
 if tonumber(ARGV[4]) > ended then redis.call('SET', KEYS[3], ARGV[4], 'PX', ARGV[5]) end
 return epoch
 """
 
-# KEYS: epoch, marker of the blacklist. ARGV: name, heartbeat, lease.
+# KEYS: marker of the blacklist, epoch. ARGV: name, heartbeat, lease.
 KEEP_EPOCH: Final = f"""
-{_RUN}
-local marker = redis.call('GET', KEYS[2])
-if marker and marker ~= run then redis.call('DEL', KEYS[2]) end
-local held = redis.call('GET', KEYS[1])
+{CHECK_MARKER}
+local held = redis.call('GET', KEYS[2])
 if not held then return 0 end
 local name, began_in = string.match(held, '^(%S+) (%S+) %S+$')
 if name ~= ARGV[1] then return 0 end
 if began_in ~= run then
-    redis.call('DEL', KEYS[1])
+    redis.call('DEL', KEYS[2])
     return 0
 end
-redis.call('SET', KEYS[1], name .. ' ' .. run .. ' ' .. ARGV[2], 'PX', ARGV[3])
+redis.call('SET', KEYS[2], name .. ' ' .. run .. ' ' .. ARGV[2], 'PX', ARGV[3])
 return 1
 """
 

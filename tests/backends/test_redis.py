@@ -235,10 +235,18 @@ class TestEpochs:
         shared = await redis.read(claims(), None)
         assert (shared.epoch, shared.complete) == (None, False)
 
+    async def test_nor_has_it_one_where_no_epoch_is_kept_for_postgres_is_down(
+        self, redis: Redis, client: "Client"
+    ) -> None:
+        await client.set("gateway:revocations:loaded", b"0" * 40)
+        await redis.ping()
+        assert not (await redis.read(claims(), None)).complete
+
     async def test_the_blacklist_of_a_server_that_runs_on_stays_complete(self, redis: Redis) -> None:
         await redis.revoked.fill([], await redis.revoked.begin_filling())
         epoch = await redis.begin_epoch("h1")
         await redis.keep_epoch(epoch.name, "h2")
+        await redis.ping()
         assert (await redis.read(claims(), None)).complete
 
     async def test_nor_is_it_found_again_by_who_begins_one(self, redis: Redis, client: "Client") -> None:
