@@ -150,18 +150,13 @@ def test_line_ends_forge_no_line(stream: io.StringIO) -> None:
     assert len(lines(stream)) == 1
 
 
-def test_the_level_is_honoured() -> None:
-    stream = io.StringIO()
+def test_the_level_is_honoured(stream: io.StringIO) -> None:
     configure("error", stream)
-    try:
-        dependency_down("postgres", "refused")
-        assert stream.getvalue() == ""
-        configure("warning", stream)
-        dependency_down("postgres", "refused")
-        assert lines(stream)[0]["dependency"] == "postgres"
-    finally:
-        structlog.reset_defaults()
-        logging.getLogger().handlers.clear()
+    dependency_down("postgres", "refused")
+    assert stream.getvalue() == ""
+    configure("warning", stream)
+    dependency_down("postgres", "refused")
+    assert lines(stream)[0]["dependency"] == "postgres"
 
 
 @pytest.mark.parametrize("failing", ["write", "flush"])
@@ -179,15 +174,9 @@ def test_a_line_that_cannot_be_written_is_lost(
     assert lines(stream)[-1]["event"] == "dependency_up"
 
 
-def test_a_line_and_its_end_are_one_write() -> None:
+def test_a_line_and_its_end_are_one_write(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     writes: list[str] = []
-
-    class Stream(io.StringIO):
-        def write(self, text: str) -> int:
-            writes.append(text)
-            return len(text)
-
-    configure("info", Stream())
+    monkeypatch.setattr(stream, "write", writes.append)
     structlog.get_logger().info("something")
     (line,) = writes
     assert line.endswith("}\n")
