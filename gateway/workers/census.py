@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from gateway.admin.health import CHECK_SECONDS
 from gateway.telemetry.series import Counter, Snapshot, add_up
 from gateway.workers.messages import Message, pack
 from gateway.workers.process import Process
 
-GATHER_SECONDS: Final = 1.0
-"""How long a worker may take to answer; then the numbers that it told last count."""
+GATHER_SECONDS: Final = CHECK_SECONDS + 0.5
+"""How long a worker may take to answer, after it has waited for a dependency that does not; then the numbers
+that it told last count."""
 
 
 @dataclass(eq=False, slots=True)

@@ -4,19 +4,19 @@ import asyncio
 import gc
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 import uvloop
 
-from gateway.admin.health import Crew, Finding, ParserMissing, Readiness
+from gateway.admin.health import Admin, Crew, Finding, ParserMissing, Readiness
 from gateway.app import Listeners, Running
-from gateway.backends.jwks import KeyRing
 from gateway.sockets import Endpoint
 from gateway.telemetry.denials import DenialRecord, Wanted
 from gateway.telemetry.series import Snapshot
+from gateway.workers.census import GATHER_SECONDS
 from gateway.workers.messages import (
     Message,
     decode,
@@ -33,7 +33,7 @@ READY_SECONDS: Final = 30.0
 """How long a successor may take until its dependencies let it serve."""
 COUNT_SECONDS: Final = 1.0
 """How often a worker tells its numbers unasked: what it counts in between is lost when it crashes."""
-ANSWER_SECONDS: Final = 2.0
+ANSWER_SECONDS: Final = GATHER_SECONDS + 0.5
 """How long the supervisor may take to answer."""
 READY_TICK_SECONDS: Final = 0.1
 MAX_LINE: Final = 64 * 1024 * 1024
@@ -123,7 +123,7 @@ class Link:
         self._writer = writer
         self._questions: dict[int, asyncio.Future[object]] = {}
         self._number = 0
-        self._refreshes: set[asyncio.Task[None]] = set()
+        self._errands: set[asyncio.Task[None]] = set()
         self.drain = asyncio.Event()
         """Set once the worker is to end."""
         self.last = False
@@ -136,6 +136,15 @@ class Link:
 
     async def listen(self, running: Running) -> None:
         """Do as the supervisor says; without a supervisor, end."""
+        try:
+            await self._obey(running)
+        finally:
+            errands = tuple(self._errands)
+            for errand in errands:
+                errand.cancel()
+            await asyncio.gather(*errands, return_exceptions=True)
+
+    async def _obey(self, running: Running) -> None:
         while line := await self._reader.readline():
             message = decode(line)
             match message.kind:
@@ -147,16 +156,12 @@ class Link:
                 case "counted":
                     self.tell(Message("answer", pack(running.metrics.snapshot()), message.number))
                 case "readiness":
-                    state = await running.admin.readiness()
-                    findings = {
-                        name: [found.status, found.detail] for name, found in state.dependencies.items()
-                    }
-                    self.tell(Message("answer", [state.status, findings], message.number))
+                    self._start(self._tell_readiness(running.admin, message.number))
                 case "denials":
                     kept = running.denials.latest(unpack_wanted(message.body))
                     self.tell(Message("answer", pack_denials(kept), message.number))
                 case "refresh":
-                    self._start_refresh(running.keys, message.body)
+                    self._start(running.keys.reload(message.body))
                     self.tell(Message("answer", None, message.number))
                 case "answer":
                     question = self._questions.get(message.number)
@@ -200,10 +205,16 @@ class Link:
     async def refresh_keys(self, issuer: str) -> None:
         await self._ask("refresh", issuer)
 
-    def _start_refresh(self, keys: KeyRing, issuer: str) -> None:
-        task = asyncio.create_task(keys.reload(issuer))
-        self._refreshes.add(task)
-        task.add_done_callback(self._refreshes.discard)
+    async def _tell_readiness(self, admin: Admin, number: int) -> None:
+        state = await admin.readiness()
+        findings = {name: [found.status, found.detail] for name, found in state.dependencies.items()}
+        self.tell(Message("answer", [state.status, findings], number))
+
+    def _start(self, errand: Coroutine[None, None, None]) -> None:
+        """Do what takes a while, and hear meanwhile what else the supervisor says."""
+        task = asyncio.create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
 
     async def _ask(self, kind: str, body: object) -> object:
         """Return the answer, or None when there is none in time."""

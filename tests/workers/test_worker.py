@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.admin.health import Crew
+from gateway.admin.health import Admin, Crew, Readiness
 from gateway.app import Listeners, Running, serve
 from gateway.settings import Settings
 from gateway.workers import worker
-from gateway.workers.messages import decode
-from gateway.workers.worker import NotReady, Plan, until_ready
+from gateway.workers.messages import Message, decode, encode
+from gateway.workers.worker import Link, NotReady, Plan, until_ready
 from tests.harness import configuration, write_jwks
 from tests.tokens import rsa_key
 
@@ -53,3 +53,33 @@ async def test_a_worker_says_why_it_cannot_start(error: Exception) -> None:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
         writer.close()
         await writer.wait_closed()
+
+
+async def test_while_dependencies_are_checked_the_supervisor_is_heard(
+    tmp_path: Path, dsn: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up = asyncio.Event()
+
+    async def silent(_: Admin) -> Readiness:
+        never: asyncio.Future[Readiness] = asyncio.get_running_loop().create_future()
+        try:
+            return await never
+        finally:
+            given_up.set()
+
+    settings = configuration(tmp_path, "http://127.0.0.1:9", dsn, redis_url, "gateway:")
+    monkeypatch.setattr(Admin, "readiness", silent)
+    ours, theirs = socket.socketpair()
+    _, writer = await asyncio.open_connection(sock=ours)
+    link = Link(*await asyncio.open_connection(sock=theirs))
+    async with serve(Settings.model_validate(settings)) as running:
+        listening = asyncio.create_task(link.listen(running))
+        writer.write(encode(Message("readiness", None, 1)) + encode(Message("drain", True)))
+        async with asyncio.timeout(5):
+            await link.drain.wait()
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        assert given_up.is_set()
+    await link.close()
+    writer.close()
+    await writer.wait_closed()
