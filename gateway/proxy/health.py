@@ -4,16 +4,24 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 
+import structlog
+
 from gateway.core.reasons import Denial
 from gateway.proxy.endpoint import Endpoint
 from gateway.proxy.response_parser import ResponseParser
 from gateway.proxy.rules import HealthCheck
 
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
 
 async def keep_checking(rules: HealthCheck, endpoints: Callable[[], Iterable[Endpoint]]) -> None:
     """Check all endpoints, whichever there are at the time, every `interval`, for ever."""
     while True:
-        await asyncio.gather(*(check(rules, endpoint) for endpoint in endpoints()))
+        try:
+            await asyncio.gather(*(check(rules, endpoint) for endpoint in endpoints()))
+        except Exception:
+            # Nobody awaits this, and what is ejected would stay so.
+            log.exception("endpoints_not_checked")
         # Workers that started together should not ask together.
         await asyncio.sleep(rules.interval * random.uniform(0.9, 1.1))  # noqa: S311 -- no secret
 

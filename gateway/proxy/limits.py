@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from typing import Final, Protocol
 
+import structlog
+
 from gateway.core.model import Header
 from gateway.core.reasons import (
     BODY_TOO_LARGE,
@@ -41,6 +43,8 @@ REASONS: Final[Mapping[Limit, Reason]] = {
 
 _SHORTEST_LOOK: Final = 0.02
 _LONGEST_LOOK: Final = 1.0
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,13 @@ class Lookout:
         elapsed = min(now - self._looked_at, 2 * self._every)
         self._looked_at = now
         for watched in tuple(self._watched):
-            if not watched.look(elapsed):
+            try:
+                waits = watched.look(elapsed)
+            except Exception:
+                # The others' turn must come all the same, and the next look.
+                log.exception("limits_not_looked_at")
+                continue
+            if not waits:
                 self._watched.discard(watched)
         self._timer = self._loop.call_later(self._every, self._look) if self._watched else None
 

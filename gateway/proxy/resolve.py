@@ -5,6 +5,8 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
+import structlog
+
 from gateway.proxy.dial import Origin
 from gateway.telemetry import logs
 
@@ -13,6 +15,8 @@ Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 
 RETRY_SECONDS: Final = 1.0
 """The wait after a failed look-up, unless the configured one is shorter."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 async def system_resolve(host: str, port: int) -> tuple[str, ...]:
@@ -51,8 +55,14 @@ class Names:
     async def keep_fresh(self) -> None:
         """Look all names up every `ttl` seconds, for ever."""
         while True:
-            await self.refresh()
-            await asyncio.sleep(min(self._ttl, RETRY_SECONDS) if self._failing else self._ttl)
+            succeeded = False
+            try:
+                await self.refresh()
+                succeeded = not self._failing
+            except Exception:
+                # Nobody awaits this, and the addresses would stay what they are.
+                log.exception("names_not_looked_up", upstream=self._upstream)
+            await asyncio.sleep(self._ttl if succeeded else min(self._ttl, RETRY_SECONDS))
 
     async def refresh(self) -> None:
         """Look all names up once; whoever asks meanwhile waits for the same answer."""

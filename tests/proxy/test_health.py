@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
+from gateway.proxy import health
+from gateway.proxy.endpoint import Endpoint
 from gateway.proxy.rules import HealthCheck, UpstreamRules
 from gateway.proxy.upstream import Upstream
 from tests.proxy.services import ManyUpstreams, exchange, settled
@@ -91,6 +94,26 @@ async def test_when_all_are_unhealthy_requests_are_sent_all_the_same(many: ManyU
         assert (await exchange(service)).body == b"ok"
     finally:
         service.close()
+
+
+async def test_a_defect_in_a_check_ends_no_others(
+    many: ManyUpstreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, odd = health.check, ["first", "second"]
+
+    async def odd_at_first(rules: HealthCheck, endpoint: Endpoint) -> None:
+        if odd:
+            raise ZeroDivisionError(odd.pop())
+        await check(rules, endpoint)
+
+    monkeypatch.setattr(health, "check", odd_at_first)
+    with capture_logs() as logs:
+        service = checked(many)
+        try:
+            await settled(lambda: all(server.requests for server in many.servers))
+        finally:
+            service.close()
+    assert [entry["event"] for entry in logs] == ["endpoints_not_checked"]
 
 
 async def test_checks_end_with_the_upstream(many: ManyUpstreams) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from gateway.app import serve
 from gateway.core.model import JSON
-from gateway.proxy.limits import Clients, LimitExceeded, Limits, Pace, network_of
+from gateway.proxy.limits import Clients, LimitExceeded, Limits, Lookout, Pace, network_of
 from gateway.settings import Settings
 from gateway.telemetry import logs
 from tests.harness import House, configuration, unused_port
@@ -584,3 +585,25 @@ def test_a_pace_of_half_the_rate_lasts_twice_the_grace() -> None:
 def test_a_rate_of_zero_asks_for_nothing() -> None:
     pace = Pace()
     assert not any(pace.too_slow(0, 60.0, rate=0, grace=1.0) for _ in range(10))
+
+
+async def test_a_defect_in_one_look_ends_no_others() -> None:
+    class Odd:
+        def look(self, _: float) -> bool:
+            raise ZeroDivisionError("odd")
+
+    class Patient:
+        looks = 0
+
+        def look(self, _: float) -> bool:
+            self.looks += 1
+            return self.looks < 3
+
+    patient = Patient()
+    lookout = Lookout(asyncio.get_running_loop(), 0.01)
+    with capture_logs() as entries:
+        lookout.watch(Odd())
+        lookout.watch(patient)
+        await asyncio.sleep(0.2)
+    assert patient.looks == 3
+    assert {entry["event"] for entry in entries} == {"limits_not_looked_at"}
