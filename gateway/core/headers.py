@@ -303,12 +303,13 @@ def read_response(headers: Sequence[Header]) -> ResponseFields:
     Those for one connection only (RFC 9110 §7.6.1) go no further, nor does `X-Request-Id`, which is the
     gateway's to tell.
     """
+    fates = _RESPONSE_FATES
     lines: list[bytes] = []
     lengths: list[bytes] = []
     codings: list[bytes] = []
     nominated: frozenset[bytes] = frozenset()
     for name, value in headers:
-        fate = _response_fate(name)
+        fate = fates.get(name) or _decide_on_response(name)
         if fate is _Fate.KEPT:
             lines += (name, b": ", value, b"\r\n")
         elif fate is _Fate.LENGTH:
@@ -323,16 +324,25 @@ def read_response(headers: Sequence[Header]) -> ResponseFields:
     return ResponseFields(b"".join(lines), lengths, codings)
 
 
-@lru_cache(maxsize=1024)
-def _response_fate(name: bytes) -> _Fate:
+_RESPONSE_FATES: Final[dict[bytes, _Fate]] = {}
+
+
+def _decide_on_response(name: bytes) -> _Fate:
+    """Decide by a field's name alone; what was decided is remembered, for names recur."""
     lower, folded = name.lower(), fold(name)
     if lower == b"content-length":
-        return _Fate.LENGTH
-    if lower == b"transfer-encoding":
-        return _Fate.CODING
-    if lower == b"connection":
-        return _Fate.CONNECTION
-    return _Fate.DROPPED if folded in HOP_BY_HOP or folded == b"x-request-id" else _Fate.KEPT
+        fate = _Fate.LENGTH
+    elif lower == b"transfer-encoding":
+        fate = _Fate.CODING
+    elif lower == b"connection":
+        fate = _Fate.CONNECTION
+    elif folded in HOP_BY_HOP or folded == b"x-request-id":
+        fate = _Fate.DROPPED
+    else:
+        fate = _Fate.KEPT
+    if len(name) <= _MAX_REMEMBERED and len(_RESPONSE_FATES) < _MAX_REMEMBERED_NAMES:
+        _RESPONSE_FATES[name] = fate
+    return fate
 
 
 def _nominated(connection: bytes) -> frozenset[bytes]:

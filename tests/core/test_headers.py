@@ -339,6 +339,20 @@ def test_what_connection_names_takes_no_memory_afterwards() -> None:
     assert held < 1_000_000
 
 
+def test_names_of_response_fields_take_no_memory_afterwards() -> None:
+    """However long they are, and however many."""
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            read_response([(b"x%d" % number, b"v")])
+        for number in range(100):
+            read_response([(b"x%d-%b" % (number, b"y" * 60_000), b"v")])
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_000_000
+
+
 def test_everything_else_goes_on_in_its_order_and_spelling() -> None:
     mine = [
         (b"accept", b"*/*"),
