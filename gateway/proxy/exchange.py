@@ -151,6 +151,9 @@ class Exchange:
         if incoming.length or incoming.chunked:
             self._sending = True
             self._send_body(connection)
+            if incoming.expects_continue and not incoming.received:
+                # It is the upstream's turn, as after a request that is whole.
+                connection.allow(upstream.response_timeout)
         else:
             connection.allow(upstream.response_timeout)
 
@@ -219,6 +222,8 @@ class Exchange:
             if head.status == 100 and self._sending:
                 # From here on the client is slow that sends nothing.
                 self._incoming.expects_continue = False
+                if self._connection is not None:
+                    self._connection.sent()
             if modern:
                 self._client.write(interim_head(head))
             return body

@@ -39,6 +39,7 @@ async def house(tmp_path: Path, dsn: str, redis_url: str) -> AsyncIterator[Neigh
             "small": {"urls": [tcp.url], "max_connections": 1, "max_pending": 1, "connect_timeout": "200ms"},
             "once": {"urls": [tcp.url], "retry_budget": 0},
             "quiet": {"urls": [tcp.url], "idle_timeout": "200ms"},
+            "prompt": {"urls": [tcp.url], "response_timeout": "200ms"},
         }
         settings["upstreams"] = upstreams
         settings["routes"] = [
@@ -197,10 +198,11 @@ async def test_requests_beyond_the_limits_are_refused(house: Neighbours) -> None
 
 
 @pytest.mark.parametrize(
-    ("expects", "status", "code"), [(False, 408, "request_timeout"), (True, 504, "upstream_timeout")]
+    ("upstream", "expects", "status", "code"),
+    [("quiet", False, 408, "request_timeout"), ("prompt", True, 504, "upstream_timeout")],
 )
 async def test_whoever_is_silent_in_the_middle_of_a_request_is_blamed_for_it(
-    house: Neighbours, status: int, code: str, *, expects: bool
+    house: Neighbours, upstream: str, status: int, code: str, *, expects: bool
 ) -> None:
     """Who waits for a 100 is not: that is the upstream's to send."""
 
@@ -209,8 +211,26 @@ async def test_whoever_is_silent_in_the_middle_of_a_request_is_blamed_for_it(
 
     house.upstream.behave(listen)
     fields = [b"Content-Length: 9", *([b"Expect: 100-continue"] if expects else [])]
-    response = await house.exchange(request_bytes("POST", "/quiet/x", *fields) + (b"" if expects else b"abc"))
+    request = request_bytes("POST", f"/{upstream}/x", *fields)
+    response = await house.exchange(request + (b"" if expects else b"abc"))
     assert (response.status, response.code) == (status, code)
+
+
+async def test_an_upstream_that_has_sent_its_100_waits_for_the_client(house: Neighbours) -> None:
+    async def invite(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert await exchange.wire.exactly(3) == b"abc"
+        await exchange.send(OK)
+
+    house.upstream.behave(invite)
+    async with house.connect() as client:
+        await client.send(request_bytes("POST", "/prompt/x", b"Content-Length: 3", b"Expect: 100-continue"))
+        assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        await asyncio.sleep(0.4)
+        await client.send(b"abc")
+        response = await client.response()
+        assert response is not None
+        assert response.status == 200
 
 
 async def test_a_stream_that_falls_silent_is_broken_off(house: Neighbours) -> None:
