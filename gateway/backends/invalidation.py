@@ -232,6 +232,9 @@ class Invalidation:
         """Give up all that is in Redis: what changed is too much to be named."""
         self._gaps += 1
         self._blacklist.doubt()
+        if version > 0:
+            # Ids are in no order of commits: what waits, and is told in no other way, may have a higher one.
+            version = max(version, self._pending.version)
         self._pending = _Pending(everything=max(version, self._pending.everything or 0))
 
     # Trust -------------------------------------------------------------------------------------------

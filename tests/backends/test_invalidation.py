@@ -378,6 +378,16 @@ class TestChanges:
         await settled()
         assert shared.current.name == "epoch-2"
 
+    async def test_what_was_to_be_buried_is_no_older_than_the_end_of_the_epoch(
+        self, worker: Worker, shared: FakeSharedTier
+    ) -> None:
+        """Or a replica that lags behind the later transaction fills the next epoch with what it changed."""
+        await worker.trust()
+        worker.invalidation.changed(Changed(((ISS, "ann"),), (), 9))
+        worker.invalidation.changed(Everything(7))
+        await settled()
+        assert shared.ended == 9
+
     async def test_a_change_that_nobody_could_read_lets_the_epoch_lapse(
         self, worker: Worker, shared: FakeSharedTier
     ) -> None:
