@@ -163,8 +163,9 @@ class PostgresStream:
             try:
                 self._hear(channel, str(payload))
             except Exception:
-                # A change that was not taken in is a change missed.
+                # A change that was not taken in is a change missed; no heartbeat behind it proves anything.
                 log.exception("change_not_applied")
+                self._hear_no_more()
                 connection.terminate()
 
         connection.add_termination_listener(on_end)
@@ -179,8 +180,7 @@ class PostgresStream:
                         await gone.wait()
             return f"{self.address}: the connection was lost"
         finally:
-            # What is on its way from this connection to `_hear` finds nobody there.
-            self._listening, self._heartbeat = False, None
+            self._hear_no_more()
             connection.terminate()
 
     async def _prove(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
@@ -204,6 +204,10 @@ class PostgresStream:
                 f"{self.address}: no heartbeat came back within {self._patience:g} s; behind PgBouncer in"
                 " transaction mode, set `postgres.listen_dsn`",
             ) from error
+
+    def _hear_no_more(self) -> None:
+        """Let what is on its way from this connection to `_hear` find nobody there."""
+        self._listening, self._heartbeat = False, None
 
     def _hear(self, channel: str, payload: str) -> None:
         own = channel == _HEARTBEATS and payload == self._heartbeat

@@ -232,3 +232,14 @@ class TestStream:
             await rig.ear.has("listening", "lost", "listening")
         assert [line["event"] for line in logs] == ["change_not_applied"]
         assert not caplog.records
+
+    async def test_nor_does_what_came_with_it_prove_anything(self, rig: Rig) -> None:
+        def defective(_: Change) -> None:
+            raise ZeroDivisionError
+
+        rig.ear.on_change = defective
+        mark = "0" * 32
+        with capture_logs():
+            await rig.db.execute(f"BEGIN; TRUNCATE revocations; NOTIFY gateway_heartbeats, '{mark}'; COMMIT")
+            await rig.ear.has("listening", "lost", "listening")
+        assert (mark, False) not in rig.ear.heartbeats
