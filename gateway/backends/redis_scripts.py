@@ -103,8 +103,10 @@ return deleted
 """
 
 # KEYS: number of the last filling, the filling's own key. ARGV: milliseconds for which it may go on.
-BEGIN_FILLING: Final = """
-redis.call('SET', KEYS[2], '1', 'PX', ARGV[1])
+# The key holds the run of the server in which it began.
+BEGIN_FILLING: Final = f"""
+{_RUN}
+redis.call('SET', KEYS[2], run, 'PX', ARGV[1])
 return redis.call('INCR', KEYS[1])
 """
 
@@ -128,11 +130,13 @@ end
 return 1
 """
 
-# Emptied while it was being filled, the blacklist is not complete: its first key is gone too.
+# Emptied while it was being filled, the blacklist is not complete: its first key is gone too. Nor is it on a
+# server that took over meanwhile, and may lack what had been filled.
 # KEYS: marker, the filling's own key, number of the last filling that is complete. ARGV: one's own number.
 COMPLETE: Final = f"""
 {_RUN}
-if redis.call('DEL', KEYS[2]) == 0 then return 0 end
+if redis.call('GET', KEYS[2]) ~= run then return 0 end
+redis.call('DEL', KEYS[2])
 redis.call('SET', KEYS[1], run)
 if tonumber(ARGV[1]) > tonumber(redis.call('GET', KEYS[3]) or 0) then redis.call('SET', KEYS[3], ARGV[1]) end
 return 1

@@ -104,7 +104,9 @@ class RevokedKeys:
                 Tier.REDIS, f"{self._address}: a revocation was lifted while they were loaded"
             )
         if done < 0 or not (await self._sweep(filling) and await self._complete(filling)):
-            raise StoreUnavailable(Tier.REDIS, f"{self._address}: was emptied while revocations were loaded")
+            raise StoreUnavailable(
+                Tier.REDIS, f"{self._address}: was emptied or replaced while revocations were loaded"
+            )
         return True
 
     async def _change(self, entries: Iterable[tuple[str, str, int, int]], filling: Filling | None) -> int:

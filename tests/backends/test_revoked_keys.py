@@ -147,6 +147,17 @@ async def test_emptied_while_it_was_filled_it_is_not_complete(redis: Redis, clie
     assert (await redis.read(claims(), None)).complete is False
 
 
+async def test_taken_over_by_another_server_while_it_was_filled_it_is_not_complete(
+    redis: Redis, client: "Client"
+) -> None:
+    """What had been filled until then may be lost."""
+    filling = await redis.revoked.begin_filling()
+    await client.set(filling.loading, b"0" * 40)
+    with pytest.raises(StoreUnavailable, match="replaced"):
+        await redis.revoked.fill([TOKEN], filling)
+    assert (await redis.read(claims(), None)).complete is False
+
+
 async def test_emptied_while_it_was_filled_it_keeps_what_others_fill_again(
     redis: Redis, client: "Client"
 ) -> None:
