@@ -223,7 +223,9 @@ class Invalidation:
                     self._local.forget_users([revocation.value])
                 case "issuer":
                     self._local.forget_issuers([revocation.issuer])
-            placed = replace(change, revocation=revocation)
+            # Rows with the two spellings of one issuer are not changed one after the other.
+            order = change.order if revocation.issuer == change.revocation.issuer else 0
+            placed = replace(change, revocation=revocation, order=order)
             # The last change is to come last also among those that wait already.
             self._pending.revoked.pop(revocation.target, None)
             self._pending.revoked[revocation.target] = placed

@@ -1,7 +1,7 @@
 """What is done with changes that are heard of, and when memory is trusted."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from itertools import count
 
 import pytest
@@ -344,6 +344,23 @@ class TestChanges:
         worker.invalidation.changed(Revoked(Revocation("jti", "main", "t", 5.0), lifted=False, version=7))
         await settled()
         assert shared.revoked == {"jti:main:t": 5.0}
+
+    async def test_rows_with_the_two_spellings_of_an_issuer_are_in_no_order(
+        self, worker: Worker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who inserts one waits for nobody who deletes the other, and may take the lower number."""
+        orders: dict[str, int] = {}
+
+        async def note(changes: Sequence[Revoked]) -> None:
+            orders.update({change.revocation.value: change.order for change in changes})
+
+        monkeypatch.setattr(worker.blacklist, "apply", note)
+        await worker.trust()
+        for number, issuer in enumerate(["main", ISS], start=5):
+            row = Revocation("jti", issuer, f"of {issuer}", 5.0)
+            worker.invalidation.changed(Revoked(row, lifted=False, version=1, order=number))
+        await settled()
+        assert orders == {"of main": 5, f"of {ISS}": 0}
 
     async def test_of_several_changes_to_one_revocation_the_last_counts(
         self, worker: Worker, shared: FakeSharedTier
