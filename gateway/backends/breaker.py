@@ -1,5 +1,6 @@
 """A circuit breaker: a store that does not answer is not waited for by every request."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -20,6 +21,7 @@ class Breaker:
         self._clock = clock
         self._failures = 0
         self._probe_at = 0.0
+        self._answered_at = -math.inf
 
     @property
     def open(self) -> bool:
@@ -35,12 +37,22 @@ class Breaker:
         self._probe_at = now + PROBE_INTERVAL
         return True
 
+    def now(self) -> float:
+        """Return the time, for a call that begins."""
+        return self._clock()
+
     def answered(self) -> None:
         """Take note of an answer, even of one that is an error."""
         self._failures = 0
+        self._answered_at = self._clock()
 
-    def failed(self) -> bool:
-        """Take note that no answer came; returns whether this opened the breaker."""
+    def failed(self, began: float) -> bool:
+        """Take note that no answer came to a call that began then; returns whether this opened the breaker.
+
+        Of one that began before the last answer it is no news: the store has come back since.
+        """
+        if began < self._answered_at:
+            return False
         self._failures += 1
         if self._failures != FAILURES:
             return False

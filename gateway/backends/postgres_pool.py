@@ -102,6 +102,7 @@ class Pool:
     @contextmanager
     def _observed(self, pool: "asyncpg.Pool[asyncpg.Record]") -> Iterator[None]:
         """Translate errors, and note them; that others have all connections says nothing of the server."""
+        began = self._breaker.now()
         try:
             with translated(self.address):
                 yield
@@ -114,7 +115,7 @@ class Pool:
                 self._breaker.answered()
             elif pool is self._pool:  # of one that was given up nothing else was to be expected
                 self._silence = error.detail
-                if self._breaker.failed():
+                if self._breaker.failed(began):
                     self._give_up()
             if isinstance(cause, asyncpg.ReadOnlySQLTransactionError) and pool is self._pool:
                 self._give_up()

@@ -10,14 +10,15 @@ class Clock:
 
 def opened(clock: Clock) -> Breaker:
     breaker = Breaker(clock)
-    assert [breaker.failed() for _ in range(FAILURES)] == [False, False, True]
+    assert [breaker.failed(clock()) for _ in range(FAILURES)] == [False, False, True]
     return breaker
 
 
 def test_failures_one_after_the_other_open_it() -> None:
-    breaker = Breaker(Clock())
+    clock = Clock()
+    breaker = Breaker(clock)
     for _ in range(5):
-        assert [breaker.failed(), breaker.failed()] == [False, False]
+        assert [breaker.failed(clock()), breaker.failed(clock())] == [False, False]
         assert breaker.admits()
         breaker.answered()
     assert not breaker.open
@@ -47,8 +48,18 @@ def test_a_probe_that_fails_leaves_it_open_and_one_that_succeeds_closes_it() -> 
     breaker = opened(clock)
     clock.now += PROBE_INTERVAL
     assert breaker.admits()
-    assert breaker.failed() is False
+    assert breaker.failed(clock()) is False
     assert not breaker.admits()
     breaker.answered()
     assert all(breaker.admits() for _ in range(10))
-    assert [breaker.failed() for _ in range(FAILURES)] == [False, False, True]
+    assert [breaker.failed(clock()) for _ in range(FAILURES)] == [False, False, True]
+
+
+def test_calls_that_began_before_the_last_answer_are_no_news() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    began = clock.now
+    clock.now += 1
+    breaker.answered()
+    assert [breaker.failed(began) for _ in range(2 * FAILURES)] == [False] * 2 * FAILURES
+    assert not breaker.open
