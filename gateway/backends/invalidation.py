@@ -15,7 +15,7 @@ that others touch.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Protocol
 
 import structlog
 
@@ -24,14 +24,13 @@ from gateway.backends.local import LocalTier
 from gateway.backends.mirror import under_configured_names
 from gateway.backends.revocations import Revoked
 from gateway.backends.shared import Epoch
+from gateway.backends.touched_keys import Observer, TouchedKeys
 from gateway.core.model import StoreUnavailable
 
 _REMEMBERED: Final = 4096
 """Heartbeats that are known again: many times what all workers send within the lease of an epoch."""
 _PENDING: Final = 10_000
 """Changes that may wait for Redis; beyond that, everything is given up there."""
-
-Source: TypeAlias = Literal["postgres", "redis"]
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -69,12 +68,6 @@ class Blacklist(Protocol):
 
     def doubt(self) -> None:
         """Have Postgres asked until all revocations have been copied."""
-
-
-class Observer(Protocol):
-    """Counts changes."""
-
-    def invalidated(self, source: Source) -> None: ...
 
 
 @dataclass(slots=True)
@@ -346,59 +339,3 @@ class Invalidation:
             log.exception("revocations_not_loaded")
         finally:
             self._loading = None
-
-
-class TouchedKeys:
-    """Implements `tracking.KeysListener`: what others write to Redis is dropped here."""
-
-    def __init__(
-        self,
-        owner: Invalidation,
-        local: LocalTier,
-        issuers: Mapping[str, str],
-        prefix: str,
-        observer: Observer,
-    ) -> None:
-        self.up = False
-        """Whether Redis tells of every key that is touched."""
-        self.prefixes = (f"{prefix}tombstone:", f"{prefix}revoked:")
-        self._owner = owner
-        self._local = local
-        self._issuers = issuers
-        self._prefix = prefix
-        self._observer = observer
-
-    def tracking(self) -> None:
-        self.up = True
-        self._owner.judge()
-
-    def lost(self, detail: str) -> None:
-        log.warning("invalidation_stream_down", stream="redis", error=detail)
-        self.up = False
-        self._owner.judge()
-
-    def touched(self, keys: Sequence[str] | None) -> None:
-        self._observer.invalidated("redis")
-        if keys is None:
-            self._local.flush()
-        else:
-            for key in keys:
-                self._drop(*key.removeprefix(self._prefix).partition(":")[::2])
-        self._owner.tell()
-
-    def _drop(self, kind: str, rest: str) -> None:
-        """Drop what `<kind>:<rest>` is about; the name of an issuer has no colon, a subject may."""
-        if kind == "tombstone":
-            name, _, subject = rest.partition(":")
-            if name in self._issuers:
-                self._local.forget_identities([(self._issuers[name], subject)])
-            return
-        of, _, what = rest.partition(":")
-        match of:
-            case "jti":
-                name, _, jti = what.partition(":")
-                self._local.forget_tokens([(name, jti)])
-            case "user":
-                self._local.forget_users([what])
-            case "issuer":
-                self._local.forget_issuers([what])

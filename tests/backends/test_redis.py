@@ -1,7 +1,6 @@
 import asyncio
 import math
 import socket
-from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis as Client
@@ -18,20 +17,6 @@ from tests.backends.examples import claims
 ANN = User(id="0e5f2a31-7d0c-4d6e-9c2b-1f3a5b7c9d01", status=UserStatus.ACTIVE)
 ANN_KEY = "gateway:user:main:ann"
 TOMBSTONE = "gateway:tombstone:main:ann"
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    redis = Redis(redis_url, timeout=2.0)
-    yield redis
-    await redis.close()
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator["Client"]:
-    """Another program, with plain commands."""
-    async with Client.from_url(redis_url) as client:
-        yield client
 
 
 class TestUsers:

@@ -1,7 +1,6 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis as Client
@@ -17,20 +16,6 @@ TOKEN_KEY = "gateway:revoked:jti:main:token-1"
 ISSUER = Revocation("issuer", "main", "", 20.0)
 ISSUER_KEY = "gateway:revoked:issuer:main"
 RECORDS = "gateway:revocations:records"
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    redis = Redis(redis_url, timeout=2.0)
-    yield redis
-    await redis.close()
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator["Client"]:
-    """Another program, with plain commands."""
-    async with Client.from_url(redis_url) as client:
-        yield client
 
 
 async def fill(redis: Redis, *rows: Revocation) -> None:

@@ -152,7 +152,7 @@ async def test_a_bad_configuration_changes_nothing_and_says_why(
 
 def test_a_defect_in_taking_up_a_configuration_ends_nothing() -> None:
     def serve(_: Listeners, __: Crew) -> AbstractAsyncContextManager[Running]:
-        raise NotImplementedError
+        raise AssertionError("no worker is to be started")
 
     def reread() -> Plan:
         raise RuntimeError
