@@ -51,7 +51,7 @@ def measure(stage: Stage, console: Console) -> Report:
     # Beside each other, as workers of one machine are.
     with gateway.start(cores=stage.cores.all) as process:
         process.until(lambda: gateway.ready)
-        # asyncio's own loop rounds a pause of a millisecond up to two.
+        # The client is to take little of the cores that it shares with the workers.
         return uvloop.run(_measure(stage, gateway, process, console))
 
 

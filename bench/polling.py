@@ -13,8 +13,6 @@ _HEAD: Final = re.compile(
     rb"HTTP/1\.1 (\d{3}) [^\r]*\r\n(?:[^\r]+\r\n)*?content-length: (\d+)\r\n(?:[^\r]+\r\n)*\r\n",
     re.IGNORECASE,
 )
-PAUSE: Final = 0.001
-"""Seconds from an answer to the next request: without it the machine would be busy with the asking alone."""
 REST: Final = 0.01
 """Seconds from an answer that is news: a worker that has heard leaves the core to the others."""
 _PATIENCE: Final = 10.0
@@ -22,7 +20,7 @@ _MOST_CONNECTIONS: Final = 500
 
 
 class Poll(asyncio.Protocol):
-    """A kept connection on which the next request goes out soon after the last one is answered."""
+    """A kept connection on which the next request goes out as soon as the last one is answered."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
@@ -93,7 +91,10 @@ class Poll(asyncio.Protocol):
             return
         self._received = b""
         self._rested = self._becomes(int(head[1]), monotonic())
-        asyncio.get_running_loop().call_later(REST if self._rested else PAUSE, self.ask)
+        if self._rested:
+            asyncio.get_running_loop().call_later(REST, self.ask)
+        else:
+            self.ask()
 
     def connection_lost(self, _: Exception | None) -> None:
         self._transport = None
