@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import lru_cache
 from sys import intern
 from types import MappingProxyType
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
@@ -185,8 +185,9 @@ class Route:
     """Whether what lasts, a tunnel or a response, ends when a new request of its caller would be refused."""
 
 
-class Credential(NamedTuple):
-    """A raw bearer token, and what it is remembered by."""
+@dataclass(slots=True)
+class Credential:
+    """A raw bearer token, and what it is remembered by. Nobody changes it."""
 
     raw: bytes
     digest: bytes

@@ -3,7 +3,8 @@
 What a head says depends on its bytes alone, and a token is the one thing in most that differs from caller
 to caller. So each is kept twice: to the last byte, and without its bearer token. One that comes with
 another token is the same head, if that token is remembered as verified: then its text is known to be a
-token's, and can end no field.
+token's, and can end no field. To the last byte it is read and kept only when that token comes again soon:
+of more tokens than there is room for, none would stay until it comes again.
 """
 
 import hashlib
@@ -16,8 +17,8 @@ from gateway.proxy.incoming import Incoming
 
 LONGEST: Final = 4 * 1024
 """Bytes of a head that is kept."""
-READ_EVERY: Final = 64
-"""Of so many heads that come with another token, one is read."""
+WATCH_EVERY: Final = 64
+"""Of so many heads that come with another token, one is watched for: it is read when it comes again soon."""
 # As most clients write it, and as most that speak HTTP/2 do.
 _BEGINNINGS: Final = (b"\r\nAuthorization: Bearer ", b"\r\nauthorization: Bearer ")
 
@@ -35,6 +36,8 @@ class KnownHeads:
         self._whole: LRU[bytes, Incoming] = LRU(capacity)
         self._without_token: LRU[bytes, Incoming] = LRU(capacity)
         self._recalled = 0
+        self._watched: dict[bytes, None] = {}
+        self._most_watched = max(1, capacity // WATCH_EVERY)
 
     def recall(self, data: bytes) -> Incoming | None:
         """Return the request that these bytes are, and nothing but it, if its head is known."""
@@ -54,9 +57,20 @@ class KnownHeads:
         digest = hashlib.sha256(raw).digest()
         if digest not in self._remembered:
             return None
+        if digest in self._watched:
+            # It is read, and kept whole.
+            del self._watched[digest]
+            return None
         self._recalled += 1
-        # Once in a while it is read nevertheless, and kept whole: which is sooner for those that come often.
-        return incoming.bringing(Credential(raw, digest)) if self._recalled % READ_EVERY else None
+        if not self._recalled % WATCH_EVERY:
+            self._watch(digest)
+        return incoming.bringing(Credential(raw, digest))
+
+    def _watch(self, digest: bytes) -> None:
+        """Watch for a token, for as long as a whole head would be kept in which it came now."""
+        self._watched[digest] = None
+        if len(self._watched) > self._most_watched:
+            del self._watched[next(iter(self._watched))]
 
     def keep(self, data: bytes, incoming: Incoming) -> None:
         """Know a head again, which is all there is in these bytes."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.core.model import Credential
 from gateway.proxy.incoming import Incoming
-from gateway.proxy.known_heads import LONGEST, READ_EVERY, KnownHeads
+from gateway.proxy.known_heads import LONGEST, WATCH_EVERY, KnownHeads
 from gateway.proxy.limits import Limits
 from gateway.proxy.request_parser import RequestParser
 
@@ -126,11 +126,32 @@ def test_another_token_does_not_exceed_a_limit() -> None:
     assert known.recall(head(BOB)) is None
 
 
-def test_once_in_a_while_a_head_is_read_and_kept_whole(known: KnownHeads) -> None:
+def test_a_head_whose_token_comes_again_soon_is_read_and_kept_whole(known: KnownHeads) -> None:
     first = read(head(ANN), known)
-    others = [read(head(BOB), known) for _ in range(READ_EVERY)]
-    assert [other.recurring is first.recurring for other in others] == [True] * (READ_EVERY - 1) + [False]
+    others = [read(head(BOB), known) for _ in range(WATCH_EVERY + 1)]
+    assert [other.recurring is first.recurring for other in others] == [True] * WATCH_EVERY + [False]
     assert known.recall(head(BOB)) is others[-1]
+
+
+def test_none_is_read_again_of_more_tokens_than_are_kept() -> None:
+    """What would be forgotten before it comes again is not worth reading."""
+    capacity = 2 * WATCH_EVERY
+    tokens = [b"eyJh.%d.0" % number for number in range(4 * capacity)]
+    known = KnownHeads(frozenset(Credential.of(token).digest for token in tokens), capacity)
+    first = read(head(ANN), known)
+    for token in 3 * tokens:
+        assert read(head(token), known).recurring is first.recurring
+    assert len(known) == 1
+
+
+def test_all_of_a_few_tokens_are_kept_whole_in_the_end() -> None:
+    """The fewer are left, the longer it takes: of those alone every so many is watched for."""
+    tokens = [b"eyJh.%d.0" % number for number in range(WATCH_EVERY)]
+    known = KnownHeads(frozenset(Credential.of(token).digest for token in tokens), 2 * WATCH_EVERY)
+    read(head(ANN), known)
+    for token in 10 * WATCH_EVERY * tokens:
+        read(head(token), known)
+    assert len(known) == 1 + len(tokens)
 
 
 PARTS = [
