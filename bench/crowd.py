@@ -1,4 +1,4 @@
-"""A gateway with more users than it remembers, and as many active tokens as it does."""
+"""Gateways with as many active tokens as they remember: of a million users, and of ten."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +36,12 @@ def crowd(stage: Stage, console: Console) -> Population:
     return stage.population("crowd", users=CROWD, signer=Signer.ed25519(), holders=holders)
 
 
+def few_with_many_tokens(stage: Stage) -> Population:
+    """Return ten users, with as many tokens as the crowd has."""
+    holders = [number % FEW for number in range(ACTIVE)]
+    return stage.population("many_tokens", users=FEW, signer=Signer.ed25519(), holders=holders)
+
+
 @contextmanager
 def started(
     stage: Stage, people: Population, *, title: str, prefix: str | None = None, new_heads: bool = False
@@ -61,8 +67,8 @@ def fill(
         rest.write_text("\n".join(people.tokens[max(0, known - _LOST) :]))
         contender.run(rest, connections=connections, seconds=_FILL_SECONDS)
         entries = contender.gateway.entries
-        held = min(entries["tokens"], entries["users"], entries["verdicts"])
-        if held <= known:
+        held = min(entries["tokens"], entries["verdicts"])
+        if held <= known or entries["users"] < min(held, people.users):
             raise Refused(f"of {len(people.tokens):,} tokens no more than {held:,} are remembered")
         known = held
         console.print(f"  {known:,} tokens known", style="dim")
