@@ -3,8 +3,8 @@
 What a head says depends on its bytes alone, and a token is the one thing in most that differs from caller
 to caller. So each is kept twice: to the last byte, and without its bearer token. One that comes with
 another token is the same head, if that token is remembered as verified: then its text is known to be a
-token's, and can end no field. To the last byte it is read and kept only when that token comes again soon:
-of more tokens than there is room for, none would stay until it comes again.
+token's, and can end no field. That one is read, and kept to the last byte as well, only when its token comes
+again soon: of more tokens than there is room for, none would stay until it comes again.
 """
 
 import hashlib

@@ -83,13 +83,6 @@ async def stream(redis_url: str, notes: Notes) -> AsyncIterator[RedisStream]:
     await stream.close()
 
 
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator["Client"]:
-    """Another program, with plain commands."""
-    async with Client.from_url(redis_url) as client:
-        yield client
-
-
 class TestPushes:
     @pytest.mark.usefixtures("stream")
     async def test_a_key_that_any_program_sets_or_deletes_is_told(
