@@ -17,7 +17,7 @@ from rich.console import Console
 
 from bench.gateways import PREFIX, Gateway, share
 from bench.polling import Poll, poll_each
-from bench.processes import HOST, Process, Refused
+from bench.processes import HOST, Process, Refused, moved
 from bench.report import Report, Target
 from bench.stage import Stage
 from bench.tokens import ISSUER, ISSUER_NAME, subject
@@ -48,8 +48,9 @@ class _Kind:
 def measure(stage: Stage, console: Console) -> Report:
     """Suspend a user and revoke a token, hundreds of times. Raises Refused."""
     gateway = Gateway(stage, upstream=stage.upstream, workers=WORKERS)
-    # Beside each other, as workers of one machine are.
-    with gateway.start(cores=stage.cores.all) as process:
+    # Beside each other, as workers of one machine are. A store that is kept to one core of a machine as
+    # busy as this one is left waiting there for up to a second, while others are served.
+    with moved(stage.cores.all), gateway.start(cores=stage.cores.all) as process:
         process.until(lambda: gateway.ready)
         # The client is to take little of the cores that it shares with the workers.
         return uvloop.run(_measure(stage, gateway, process, console))

@@ -6,7 +6,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -86,14 +87,7 @@ class Process:
     @property
     def family(self) -> frozenset[int]:
         """The process ids of the program and of everything it has started and that still runs."""
-        parents: dict[int, int] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and (fields := _stat(int(entry.name))):
-                parents[int(entry.name)] = int(fields[1])
-        family = {self.pid}
-        while found := {pid for pid, parent in parents.items() if parent in family} - family:
-            family |= found
-        return frozenset(family)
+        return family(self.pid)
 
     @property
     def children(self) -> frozenset[int]:
@@ -140,6 +134,36 @@ class Process:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+
+def family(pid: int) -> frozenset[int]:
+    """Return the process ids of a process and of everything that it has started and that still runs."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            parents[int(entry.name)] = int(fields[1])
+    found = frozenset({pid})
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+@contextmanager
+def moved(cores: frozenset[int]) -> Iterator[None]:
+    """Let this process, and all that it has started, run on these cores; at the end where it ran before."""
+    before = os.sched_getaffinity(0)
+    _move(cores)
+    try:
+        yield
+    finally:
+        _move(before)
+
+
+def _move(cores: Iterable[int]) -> None:
+    for pid in family(os.getpid()):
+        # Those of a store's processes that serve one connection come and go.
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(pid, cores)
 
 
 def python(module: str, *arguments: str | Path) -> tuple[str | Path, ...]:
