@@ -177,46 +177,48 @@ class Pipeline:
         resolution: Resolution | None = None,
     ) -> Admission:
         kept = None if request.recurring is None else request.recurring.kept
-        told = None
-        if isinstance(kept, _Kept) and kept.peer == request.peer and kept.scheme == request.scheme:
-            if (
-                kept.admission is not None
-                and kept.token is token
-                and kept.resolution is resolution
-                # Where nobody asks for a token, the caller's own may be forwarded all the same.
-                and (token is not None or kept.credential == request.credential)
-            ):
-                return kept.admission
-            told = kept.told
-        headers, claims, user, tier, stale = self._headers, None, None, None, False
-        if told is None:
-            told = headers.forwarded(request, reading.fields, reading.route.strip_prefix)
-        lines = told
+        if not isinstance(kept, _Kept):
+            return self._admitted(request, reading, self._told(request, reading), token, resolution)
+        if kept.peer != request.peer or kept.scheme != request.scheme:
+            kept.peer, kept.scheme, kept.told = request.peer, request.scheme, self._told(request, reading)
+        elif (
+            kept.admission is not None
+            and kept.token is token
+            and kept.resolution is resolution
+            # Where nobody asks for a token, the caller's own may be forwarded all the same.
+            and (token is not None or kept.credential == request.credential)
+        ):
+            return kept.admission
+        admission = self._admitted(request, reading, kept.told, token, resolution)
+        kept.token, kept.resolution, kept.credential = token, resolution, request.credential
+        kept.admission = admission
+        return admission
+
+    def _told(self, request: Request, reading: "_Reading") -> bytes:
+        """Return what upstreams are told of such a request, whoever sends it."""
+        return self._headers.forwarded(request, reading.fields, reading.route.strip_prefix)
+
+    def _admitted(
+        self,
+        request: Request,
+        reading: "_Reading",
+        lines: bytes,
+        token: VerifiedToken | None,
+        resolution: Resolution | None,
+    ) -> Admission:
+        headers, fields, claims, user, tier, stale = self._headers, reading.fields, None, None, None, False
         if headers.forwards_credentials:
-            lines += headers.credentials(request, reading.fields)
+            lines += headers.credentials(request, fields)
         if token is not None and resolution is not None:
             claims, user, tier, stale = token.claims, resolution.user, resolution.tier, resolution.stale
             lines += self._identity(token, resolution)
         if stale:
             lines += STALE
-        hosts = reading.fields.hosts
-        admission = Admission(
-            reading.route,
-            request.method,
-            reading.target,
-            hosts[0] if hosts else b"",
-            lines,
-            claims,
-            user,
-            tier,
-            stale,
+        host = fields.hosts[0] if fields.hosts else b""
+        return Admission(
+            reading.route, request.method, reading.target, host, lines, claims, user, tier, stale,
             reading.upgrade,
-        )
-        if isinstance(kept, _Kept):
-            kept.peer, kept.scheme, kept.told = request.peer, request.scheme, told
-            kept.token, kept.resolution, kept.admission = token, resolution, admission
-            kept.credential = request.credential
-        return admission
+        )  # fmt: skip
 
     def _identity(self, token: VerifiedToken, resolution: Resolution) -> bytes:
         """Return the fields that tell who a token's user is, rendered once while memory says the same."""

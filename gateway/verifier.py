@@ -59,7 +59,7 @@ class TokenVerifier:
     @property
     def remembered(self) -> Container[bytes]:
         """The SHA-256 of each token that has been verified, and is remembered whatever became of it since."""
-        return self._remembered
+        return self._remembered.keys()
 
     def recall(self, credential: Credential) -> VerifiedToken | None:
         """Return a token that was verified before and is still good; None: `verify` it."""

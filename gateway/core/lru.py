@@ -1,7 +1,7 @@
 """A bounded map that forgets what was used least recently."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, KeysView
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -32,6 +32,10 @@ class LRU(Generic[K, V]):
         """Read an entry, which becomes no more recent by it."""
         return self._entries.get(key)
 
+    def keys(self) -> KeysView[K]:
+        """Return a view of all keys, which shows at any time what is there."""
+        return self._entries.keys()
+
     def newest(self) -> Iterator[tuple[K, V]]:
         """Return all entries, the most recent first."""
         return reversed(self._entries.items())
@@ -58,9 +62,6 @@ class LRU(Generic[K, V]):
         entries = self._entries
         while entries and condemned(entries[next(iter(entries))]):
             entries.popitem(last=False)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._entries
 
     def clear(self) -> None:
         self._entries.clear()

@@ -7,8 +7,8 @@ token's, and can end no field. That one is read, and kept to the last byte as we
 again soon: of more tokens than there is room for, none would stay until it comes again.
 """
 
-import hashlib
 from collections.abc import Container
+from hashlib import sha256
 from typing import Final
 
 from gateway.core.lru import LRU
@@ -46,15 +46,14 @@ class KnownHeads:
         incoming = self._whole.get(data)
         if incoming is not None:
             return incoming
-        start, end = _token(data)
-        if start >= end:
+        without, token = _apart(data)
+        if not token:
             return None
-        incoming = self._without_token.get(data[:start] + data[end:])
+        incoming = self._without_token.get(without)
         # Of a head with a token that was refused nobody has made anything that another could have.
         if incoming is None or incoming.recurring is None or incoming.recurring.kept is None:
             return None
-        raw = data[start:end]
-        digest = hashlib.sha256(raw).digest()
+        digest = sha256(token).digest()
         if digest not in self._remembered:
             return None
         if digest in self._watched:
@@ -64,7 +63,7 @@ class KnownHeads:
         self._recalled += 1
         if not self._recalled % WATCH_EVERY:
             self._watch(digest)
-        return incoming.bringing(Credential(raw, digest))
+        return incoming.bringing(Credential(token, digest))
 
     def _watch(self, digest: bytes) -> None:
         """Watch for a token, for as long as a whole head would be kept in which it came now."""
@@ -77,18 +76,18 @@ class KnownHeads:
         if len(data) > self._longest:
             return
         self._whole.put(data, incoming)
-        start, end = _token(data)
-        if start < end:
-            self._without_token.put(data[:start] + data[end:], incoming)
+        without, token = _apart(data)
+        if token:
+            self._without_token.put(without, incoming)
 
     def __len__(self) -> int:
         return len(self._whole)
 
 
-def _token(data: bytes) -> tuple[int, int]:
-    """Return where the first bearer token begins and ends; twice the same when there is none."""
-    for beginning in _BEGINNINGS:
-        start = data.find(beginning) + len(beginning)
-        if start >= len(beginning):
-            return start, data.find(b"\r", start)
-    return 0, 0
+def _apart(data: bytes) -> tuple[bytes, bytes]:
+    """Return a head without its first bearer token, and that token; empty when there is none."""
+    before, beginning, rest = data.partition(_BEGINNINGS[0])
+    if not beginning:
+        before, beginning, rest = data.partition(_BEGINNINGS[1])
+    token, _, after = rest.partition(b"\r")
+    return before + beginning + after, token
