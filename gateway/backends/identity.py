@@ -27,6 +27,8 @@ _SKEW: Final = 5.0
 """Seconds by which the clock of the machine that stored an entry may be ahead of ours."""
 _PATIENCE: Final = 5.0
 """Seconds that a request waits for a query, and that one may take; Postgres's timeouts are shorter."""
+_SHARED: Final = 0.1
+"""Seconds within which requests share a query while no change is heard of."""
 _FRESH_MISS: Final = 1.0
 """Seconds for which it is believed that a token that was just issued has no user."""
 
@@ -92,7 +94,7 @@ class _Fetched:
     """None when Redis refused it: something changed since, or Redis cannot tell."""
 
 
-_FlightKey: TypeAlias = tuple[IdentityKey, str | None, bool, Ticket]
+_FlightKey: TypeAlias = tuple[IdentityKey, str | None, bool, Ticket, int]
 
 
 class IdentityTiers:
@@ -267,7 +269,9 @@ class IdentityTiers:
     def _flight_key(self, claims: Claims, jti: str | None) -> _FlightKey:
         """Tell apart what may not share a query: who asks after a change is not told of before it."""
         identity = (claims.issuer, claims.subject)
-        return identity, jti, self._is_fresh(claims), self._local.last_change(claims)
+        # While changes may go unheard, time alone tells.
+        moment = 0 if self._local.trusted else int(self._clock() / _SHARED)
+        return identity, jti, self._is_fresh(claims), self._local.last_change(claims), moment
 
     async def _fetch_user(self, claims: Claims, epoch: str) -> _Fetched:
         ticket, asked_at = self._local.ticket(), self._clock()

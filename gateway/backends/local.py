@@ -73,6 +73,8 @@ class LocalTier:
         self._changes = 0
         self._flushed = 0
         self._told_apart = 0
+        self._user_changed = 0
+        """The last change of any user."""
 
     @property
     def is_open(self) -> bool:
@@ -160,9 +162,10 @@ class LocalTier:
 
     def last_change(self, claims: Claims) -> Ticket:
         """Return the ticket before which nothing that was read of this token and its user counts."""
-        known = self._users.get((claims.issuer, claims.subject))
-        keys = self.concerns(claims, None if known is None else known.answer.user)
-        return max(self._told_apart, self._flushed, *(self._dropped.peek(key) or 0 for key in keys))
+        # Which user that is may be what is being asked.
+        keys = self.concerns(claims, None)
+        latest = max(self._dropped.peek(key) or 0 for key in keys)
+        return max(self._told_apart, self._flushed, self._user_changed, latest)
 
     def changed_since(self, ticket: Ticket) -> Set[Changeable] | None:
         """Return all whose changes were heard of since a ticket was taken; None: it may be anybody."""
@@ -236,6 +239,7 @@ class LocalTier:
         """Drop users by their id, whatever identities lead to them."""
         for user_id in ids:
             self._drop(user_id)
+            self._user_changed = self._changes
             for key in _all(self._identities.get(user_id)):
                 self._pop(key)
 

@@ -73,6 +73,27 @@ class World:
             clock=lambda: self.now,
         )
 
+    def hold_answers(self, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+        """Return what tells that Postgres has answered, and what lets its answers arrive."""
+        answered, landing = asyncio.Event(), asyncio.Event()
+        user, both = self.postgres.find_user, self.postgres.find_user_and_revocations
+
+        async def find_user(identity: Identity, *, primary: bool = False) -> Found:
+            found = await user(identity, primary=primary)
+            answered.set()
+            await landing.wait()
+            return found
+
+        async def find_user_and_revocations(token: Claims) -> tuple[Found, Revocations]:
+            found = await both(token)
+            answered.set()
+            await landing.wait()
+            return found
+
+        monkeypatch.setattr(self.postgres, "find_user", find_user)
+        monkeypatch.setattr(self.postgres, "find_user_and_revocations", find_user_and_revocations)
+        return answered, landing
+
     async def store(self, user: User, stored_at: float, *, ttl: float = 60) -> None:
         """Have Redis remember a user, as of the current epoch."""
         cached = CachedUser(user, stored_at, self.epoch)
@@ -163,6 +184,48 @@ class TestTiers:
         resolutions = await asyncio.gather(*(tiers.resolve(claims()) for _ in range(1000)))
         assert {resolution.user and resolution.user.id for resolution in resolutions} == {ann.id}
         assert world.postgres.queries < 100
+
+    @pytest.mark.parametrize("redis_is_up", [True, False])
+    async def test_who_asks_after_a_change_of_the_user_is_not_told_of_before_it(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, redis_is_up: bool
+    ) -> None:
+        ann = await world.add()
+        answered, landing = world.hold_answers(monkeypatch)
+        local = world.local()
+        local.open()
+        tiers = world.tiers(local=local)
+        if not redis_is_up:
+            await world.redis_cable.pull()
+        early = asyncio.create_task(tiers.resolve(claims()))
+        await answered.wait()
+        await world.directory.delete(UUID(ann.id))
+        local.forget_users([ann.id])
+        late = asyncio.create_task(tiers.resolve(claims()))
+        await asyncio.sleep(0.05)
+        landing.set()
+        assert (await early).user == ann
+        user = (await late).user
+        assert user is not None
+        assert user.status is UserStatus.DELETED
+
+    async def test_who_hears_of_no_change_shares_no_answer_that_was_asked_for_long_ago(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ann = await world.add()
+        answered, landing = world.hold_answers(monkeypatch)
+        tiers = world.tiers()
+        early = [asyncio.create_task(tiers.resolve(claims())) for _ in range(10)]
+        await answered.wait()
+        assert world.postgres.queries == 1
+        await world.directory.delete(UUID(ann.id))
+        world.now += 0.2
+        late = asyncio.create_task(tiers.resolve(claims()))
+        await asyncio.sleep(0.05)
+        landing.set()
+        assert [resolution.user for resolution in await asyncio.gather(*early)] == [ann] * 10
+        user = (await late).user
+        assert user is not None
+        assert user.status is UserStatus.DELETED
 
     async def test_an_answer_that_came_while_redis_was_asked_is_used(
         self, world: World, monkeypatch: pytest.MonkeyPatch

@@ -310,6 +310,8 @@ class TestChanges:
             lambda: memory.tier.forget_tokens([("main", "token-1")]),
             lambda: memory.tier.forget_issuers(["main"]),
             lambda: memory.tier.forget_identities([(ISS, "ann")]),
+            # Whose id that is nobody knows any more.
+            lambda: memory.tier.forget_users([ANN.id]),
         ]
         for change in changes:
             change()
