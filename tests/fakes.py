@@ -140,6 +140,10 @@ class FakeSharedTier:
                 self.tombstones[name, subject] = version
             self.touch(f"tombstone:{name}:{subject}")
 
+    async def buried(self, claims: Claims) -> bool:
+        self._answers()
+        return (claims.issuer_name, claims.subject) in self.tombstones
+
     async def epoch(self) -> Epoch | None:
         self._answers()
         return self.current

@@ -56,6 +56,9 @@ class SharedTier(Protocol):
     async def user_revoked_at(self, user_id: str) -> float | None:
         """Return the instant until which a user's tokens are revoked."""
 
+    async def buried(self, claims: Claims) -> bool:
+        """Tell whether a token's user has changed in the last five minutes, as far as anybody has heard."""
+
     async def store_user(self, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int) -> bool:
         """Store a document unless it may be outdated; tells whether it was stored."""
 
@@ -222,7 +225,7 @@ class IdentityTiers:
                 self._flight_key(claims, None), lambda: self._fetch_user(claims, shared.epoch or "")
             )
         except (StoreUnavailable, TimeoutError) as error:
-            return _Answer(self._last_known(claims, cached, Tier.REDIS, error))
+            return _Answer(await self._last_known(claims, shared, Tier.REDIS, error))
         resolution = Resolution(fetched.user, Tier.POSTGRES, None, Tier.REDIS)
         if fetched.ticket is None:
             return _Answer(resolution)
@@ -240,19 +243,22 @@ class IdentityTiers:
                 self._flight_key(claims, claims.jti), lambda: self._fetch_both(claims, shared)
             )
         except (StoreUnavailable, TimeoutError) as error:
-            cached = None if shared is None else shared.cached
             if vouched:
-                return self._last_known(claims, cached, Tier.REDIS, error)
+                return await self._last_known(claims, shared, Tier.REDIS, error)
             if self._unchecked_allowed:
-                return self._last_known(claims, cached, None, error)
+                return await self._last_known(claims, shared, None, error)
             raise Denial(REVOCATION_UNAVAILABLE, str(error)) from error
         return Resolution(fetched.user, Tier.POSTGRES, revocations.against(claims.issued_at), Tier.POSTGRES)
 
-    def _last_known(
-        self, claims: Claims, cached: CachedUser | None, revocation_tier: Tier | None, error: Exception
+    async def _last_known(
+        self, claims: Claims, shared: SharedAnswer | None, revocation_tier: Tier | None, error: Exception
     ) -> Resolution:
         """Answer from Redis, of whatever epoch, or from memory, because Postgres cannot."""
+        cached = None if shared is None else shared.cached
         known = self._local.last_known(claims)
+        if cached is None and shared is not None and shared.epoch is not None:
+            # Somebody hears of every change, and may have removed the document for one that we missed.
+            known = known if self._local.up_to_date(claims) or not await self._buried(claims) else None
         if known is not None and (cached is None or known[1] > cached.stored_at):
             user, stored_at, tier = *known, Tier.LOCAL
         elif cached is not None:
@@ -263,6 +269,13 @@ class IdentityTiers:
         if user is None or not -_SKEW <= self._clock() - stored_at < self._keep:
             raise Denial(USER_STORE_UNAVAILABLE, str(error)) from error
         return Resolution(user, tier, None, revocation_tier, stale=True)
+
+    async def _buried(self, claims: Claims) -> bool:
+        try:
+            return await self._redis.buried(claims)
+        except StoreUnavailable:
+            self._blacklist.doubt()
+            return True
 
     # Postgres ----------------------------------------------------------------------------------------
 

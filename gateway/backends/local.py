@@ -145,6 +145,12 @@ class LocalTier:
         entry = self._users.get(key) or self._absent.get(key)
         return None if entry is None else (entry.answer.user, entry.stored_at)
 
+    def up_to_date(self, claims: Claims) -> bool:
+        """Tell whether a change of what is last known would have been heard of."""
+        key = (claims.issuer, claims.subject)
+        entry = self._users.get(key) or self._absent.get(key)
+        return self.trusted and entry is not None and entry.ticket >= self._flushed
+
     # Filling -----------------------------------------------------------------------------------------
 
     def ticket(self) -> Ticket:

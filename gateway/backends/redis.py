@@ -157,6 +157,11 @@ class Redis:
         versions = await self._reads.get([self._ended, tombstone])
         return any(version_of(version) >= horizon for version in versions)
 
+    async def buried(self, claims: Claims) -> bool:
+        """Tell whether a token's user has changed in `TOMBSTONE_TIME`, as far as anybody has heard."""
+        (version,) = await self._reads.get([self._tombstone_key(claims.issuer_name, claims.subject)])
+        return version is not None
+
     async def bury(self, identities: Sequence[tuple[str, str]], version: int) -> None:
         """Drop cached users, each given as (issuer name, subject), and refuse what was read before.
 

@@ -106,6 +106,9 @@ class _ReadOnly:
     async def user_revoked_at(self, user_id: str) -> float | None:
         return await self._redis.user_revoked_at(user_id)
 
+    async def buried(self, claims: Claims) -> bool:
+        return await self._redis.buried(claims)
+
     async def store_user(self, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int) -> bool:  # noqa: ARG002 -- the Protocol's signature
         # Its answer alone counts: what Redis refuses for a change is asked for once more, of the primary.
         return cached.epoch != "" and not await self._redis.refuses(claims, horizon)

@@ -227,6 +227,34 @@ class TestTiers:
         assert user is not None
         assert user.status is UserStatus.DELETED
 
+    @pytest.mark.parametrize("came_back", [False, True])
+    async def test_a_change_that_others_heard_of_ends_what_a_deaf_memory_knows(
+        self, world: World, came_back: bool
+    ) -> None:
+        await world.add()
+        local = world.local()
+        tiers = world.tiers(local=local)
+        await tiers.resolve(claims())
+        assert local.last_known(claims()) is not None
+        await world.redis.bury([("main", "ann")], 2**53)
+        if came_back:
+            local.open()
+        await world.postgres_cable.pull()
+        assert await denied(tiers, claims()) is USER_STORE_UNAVAILABLE
+
+    async def test_a_memory_that_heard_of_every_change_stands_in_for_a_document_that_was_evicted(
+        self, world: World
+    ) -> None:
+        ann = await world.add()
+        local = world.local()
+        local.open()
+        tiers = world.tiers(local=local)
+        await tiers.resolve(claims())
+        await world.client.delete("gateway:user:main:ann")
+        await world.postgres_cable.pull()
+        expected = Resolution(ann, Tier.LOCAL, None, Tier.REDIS, stale=True)
+        assert await tiers.resolve(claims()) == expected
+
     async def test_an_answer_that_came_while_redis_was_asked_is_used(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -113,6 +113,10 @@ class SlowShared:
         answer: float | None = await self._slowly(lambda: self._shared.user_revoked_at(user_id))
         return answer
 
+    async def buried(self, claims: Claims) -> bool:
+        answer: bool = await self._slowly(lambda: self._shared.buried(claims))
+        return answer
+
     async def store_user(self, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int) -> bool:
         stored: bool = await self._slowly(
             lambda: self._shared.store_user(claims, cached, ttl, horizon=horizon)
