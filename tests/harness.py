@@ -198,8 +198,9 @@ def configuration(
             issuer("strict", STRICT_ISSUER, second, max_lifetime="10m", require=["exp", "sub", "tenant_id"]),
             issuer("keyless", KEYLESS_ISSUER, folder / "missing.json"),
         ],
-        "postgres": {"dsn": dsn, "pool_min": 1},
-        "redis": {"url": redis_url, "prefix": prefix},
+        # A busy machine is no outage.
+        "postgres": {"dsn": dsn, "pool_min": 1, "statement_timeout": "10s"},
+        "redis": {"url": redis_url, "prefix": prefix, "timeout": "2s"},
         "cache": {},
         "revocation": {},
         "errors": {"detail": "full"},

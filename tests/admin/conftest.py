@@ -25,8 +25,7 @@ async def api_house(
     redis_url = os.environ.get("GATEWAY_TEST_REDIS_URL") or request.getfixturevalue("_redis").url
     folder = tmp_path_factory.mktemp("api")
     admin = {"listen": "127.0.0.1:0", "token": TOKEN}
-    patient = {"statement_timeout": "20s"}  # a busy machine is no outage
-    async with open_house(folder, _databases.dsn(name), redis_url, admin=admin, postgres=patient) as house:
+    async with open_house(folder, _databases.dsn(name), redis_url, admin=admin) as house:
         yield house
     await _databases.drop(name)
 

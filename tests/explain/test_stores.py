@@ -155,6 +155,7 @@ class TestPostgres:
         async with Cable(world.dsn) as cable:
             cable.freeze()
             world.config["postgres"]["dsn"] = cable.url
+            world.patience = 0.5
             began = time.monotonic()
             explanation = await world.explain(token("ann"))
             assert explanation.cause == "store_unreachable"

@@ -65,6 +65,8 @@ class World:
         self.local: LocalTier | None = None
         self.watched = True
         """False when others change what is in the stores, too."""
+        self.patience = 10.0
+        """Seconds for Postgres: a busy machine is no outage."""
 
     # The gateway ---------------------------------------------------------------------------------
 
@@ -77,7 +79,8 @@ class World:
                 stores.dsn.get_secret_value(),
                 replica_dsn=None if replica is None else replica.get_secret_value(),
                 schema=stores.schema_name,
-                connect_timeout=0.5,
+                connect_timeout=self.patience,
+                statement_timeout=self.patience,
             )
             stack.push_async_callback(postgres.close)
             redis = Redis(settings.redis.url.get_secret_value(), prefix=self.prefix, timeout=2.0)

@@ -199,8 +199,9 @@ async def starting(
         "server": {"listen": "127.0.0.1:0", "workers": 2},
         "admin": {"listen": "127.0.0.1:0"},
         "issuers": [issuer],
-        "postgres": {"dsn": dsn, "pool_min": 1},
-        "redis": {"url": redis_url},
+        # A busy machine is no outage.
+        "postgres": {"dsn": dsn, "pool_min": 1, "statement_timeout": "10s"},
+        "redis": {"url": redis_url, "timeout": "2s"},
         "upstreams": {"raw": {"urls": [upstream.url]}},
         "routes": [route("public", "/public/**")],
     }
