@@ -134,13 +134,17 @@ class Pipeline:
         return answer
 
     def _reading(self, request: Request) -> "_Reading":
-        """Read a head, or remember what it says: nothing of that depends on anything but its bytes."""
+        """Read a head, or remember what it says, which its bytes and the scheme it came with decide."""
         recurring = request.recurring
-        if recurring is not None and isinstance(recurring.kept, _Kept):
-            return recurring.kept.reading
+        if recurring is None:
+            return self._read(request)
+        kept = recurring.kept
+        if isinstance(kept, _Kept) and kept.scheme == request.scheme:
+            return kept.reading
         reading = self._read(request)
-        if recurring is not None:
-            recurring.kept = _Kept(reading)
+        # Of several that nobody asked for, each is forwarded as it came.
+        if len(reading.fields.authorizations) <= 1:
+            recurring.kept = _Kept(reading, request.scheme)
         return reading
 
     def _read(self, request: Request) -> "_Reading":
@@ -179,8 +183,8 @@ class Pipeline:
         kept = None if request.recurring is None else request.recurring.kept
         if not isinstance(kept, _Kept):
             return self._admitted(request, reading, self._told(request, reading), token, resolution)
-        if kept.peer != request.peer or kept.scheme != request.scheme:
-            kept.peer, kept.scheme, kept.told = request.peer, request.scheme, self._told(request, reading)
+        if kept.peer != request.peer:
+            kept.peer, kept.told = request.peer, self._told(request, reading)
         elif (
             kept.admission is not None
             and kept.token is token
@@ -248,9 +252,9 @@ class _Kept:
     """What is known of a head that may come again."""
 
     reading: _Reading
+    scheme: str
     peer: str | None = None
     """Where the last one came from."""
-    scheme: str = ""
     told: bytes = b""
     """What upstreams are told of such a request from there, whoever sends it."""
     token: VerifiedToken | None = None

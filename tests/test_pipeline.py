@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import pytest
 
@@ -612,6 +613,31 @@ async def test_a_token_that_nobody_asked_for_is_forwarded_for_its_own_caller_alo
     for asking in (first, first, other, other, another, first):
         raw = b"of-the-first" if asking.credential is None else asking.credential.raw
         assert dict(sent(await pipeline.admit(asking)))[b"Authorization"] == b"Bearer " + raw
+
+
+async def test_of_several_authorizations_that_nobody_asked_for_no_other_token_takes_the_place(
+    world: World,
+) -> None:
+    first = recurring("/public", b"one", headers=((b"authorization", b"Basic two"),))
+    await world.pipeline.admit(first)
+    # A head that has been settled stands in for those with other tokens.
+    assert first.recurring is not None
+    assert first.recurring.kept is None
+
+
+@pytest.mark.parametrize("schemes", [("http", "https", "http"), ("https", "http", "https")])
+async def test_a_head_that_recurs_is_of_its_origin_by_the_scheme_it_comes_with(
+    world: World, schemes: tuple[Literal["http", "https"], ...]
+) -> None:
+    headers = ((b"Cookie", b"session=" + token()), (b"Origin", b"http://a.example"))
+    asking = recurring("/browser/x", headers=headers)
+    for scheme in schemes:
+        asking = replace(asking, method="POST", scheme=scheme)
+        if scheme == "http":
+            await world.pipeline.admit(asking)
+        else:
+            with pytest.raises(Denial, match="origin_not_allowed"):
+                await world.pipeline.admit(asking)
 
 
 async def test_who_is_asked_for_no_token_is_settled_once(world: World) -> None:

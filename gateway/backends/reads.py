@@ -56,6 +56,8 @@ class BatchedReads:
         if self._courier is not None:
             self._courier.cancel()
             await asyncio.gather(self._courier, return_exceptions=True)
+        # One that is cancelled before it has begun ends nothing.
+        self._end([])
 
     async def _carry(self) -> None:
         batch: list[tuple[Sequence[str], asyncio.Future[list[bytes | None]]]] = []
@@ -79,9 +81,14 @@ class BatchedReads:
                     if not answer.done():
                         answer.set_result([values[key] for key in keys])
         finally:
-            self._courier = None
-            for _, answer in batch + self._waiting:
-                answer.cancel()
+            self._end(batch)
+
+    def _end(self, batch: list[tuple[Sequence[str], asyncio.Future[list[bytes | None]]]]) -> None:
+        """Let nobody wait any longer."""
+        self._courier = None
+        waiting, self._waiting = batch + self._waiting, []
+        for _, answer in waiting:
+            _refuse(answer, StoreUnavailable(Tier.REDIS, f"{self._address}: closed"))
 
     def _failure(self, error: Exception) -> StoreUnavailable:
         if isinstance(error, StoreUnavailable):

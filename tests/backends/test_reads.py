@@ -132,15 +132,27 @@ async def test_who_leaves_does_not_take_the_answer_of_others_along() -> None:
     assert await staying == [b"staying"]
 
 
-async def test_closing_lets_nobody_wait_for_ever() -> None:
+@pytest.mark.parametrize("seconds", [0, 0.01])
+async def test_closing_lets_nobody_wait_for_ever(seconds: float) -> None:
     store = Store()
     store.open.clear()
     reads = BatchedReads(store.fetch, 10.0, "here")
     waiting = asyncio.create_task(reads.get(["key"]))
-    await asyncio.sleep(0.01)
+    # At first the command has not even been sent.
+    await asyncio.sleep(seconds)
     await reads.close()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(StoreUnavailable, match="here: closed"):
         await waiting
+
+
+async def test_whatever_ends_a_call_leaves_nobody_waiting() -> None:
+    async def fetch(_: list[str]) -> list[bytes | None]:
+        raise asyncio.CancelledError
+
+    reads = BatchedReads(fetch, 1.0, "here")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="here: closed"):
+            await reads.get(["key"])
 
 
 async def test_a_defect_fails_those_who_wait_as_a_store_that_is_down_and_is_logged_once() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.core.model import Credential
 from gateway.proxy.incoming import Incoming
-from gateway.proxy.known_heads import LONGEST, WATCH_EVERY, KnownHeads
+from gateway.proxy.known_heads import LONGEST, MOST_FIELDS, WATCH_EVERY, KnownHeads
 from gateway.proxy.limits import Limits
 from gateway.proxy.request_parser import RequestParser
 
@@ -79,7 +79,14 @@ def test_no_token_is_not_the_token_of_another(known: KnownHeads) -> None:
     assert first.headers[1][1] == b"Bearer " + ANN
 
 
-def test_the_token_of_a_head_that_was_refused_is_not_replaced(known: KnownHeads) -> None:
+def test_a_head_of_many_fields_is_not_kept(known: KnownHeads) -> None:
+    for number, kept in ((MOST_FIELDS - 2, True), (MOST_FIELDS - 1, False)):
+        data = head(ANN, fields=b"".join(b"X-%d: y\r\n" % each for each in range(number)))
+        read(data, known)
+        assert (known.recall(data) is not None) is kept
+
+
+def test_the_token_of_a_head_of_which_nothing_was_made_is_not_replaced(known: KnownHeads) -> None:
     parser = RequestParser(Limits(), known)
     parser.feed(head(EVE))
     assert known.recall(head(ANN)) is None
