@@ -132,13 +132,15 @@ async def _repeat(kind: _Kind, polls: Sequence[Poll]) -> tuple[list[float], list
 
 async def _once(change: _Change, polls: Sequence[Poll], new: int) -> float:
     before = [len(poll.turns) for poll in polls]
+    began = monotonic()
     await change()
     committed = monotonic()
     took = 1000 * (max([await poll.becomes(new) for poll in polls]) - committed)
     await asyncio.sleep(random.uniform(*_PAUSE))  # noqa: S311 -- chooses the moment of the next
     for poll, turns in zip(polls, before, strict=True):
-        if len(poll.turns) != turns + 1:
-            told = [f"{status} at {1000 * (at - committed):.1f} ms" for status, at in poll.turns[turns:]]
+        # One whose last answer was news before the change has taken the change before back.
+        if len(poll.turns) != turns + 1 or poll.turns[-1][1] < began:
+            told = [f"{status} at {1000 * (at - committed):.1f} ms" for status, at in poll.turns[turns - 1 :]]
             raise Refused(f"a worker changed its mind after a change: {', '.join(told)}")
     return took
 

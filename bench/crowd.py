@@ -21,8 +21,6 @@ LOCAL_TTL: Final = "5m"
 """`cache.local_ttl`: coming to know all tokens takes longer than its default."""
 _FILL_SECONDS: Final = 5
 _MOST_FILLS: Final = 12
-_LOST: Final = 100
-"""More tokens than are under way when a load is cut off."""
 
 
 def few(stage: Stage) -> Population:
@@ -62,14 +60,16 @@ def fill(
 
     Raises Refused when they are not.
     """
-    goal = len(people.tokens) - _LOST
+    # More than are under way when a load is cut off.
+    lost = 100 + 2 * connections
+    goal = len(people.tokens) - lost
     rest = folder / "rest.tokens"
     known = sent = 0
     for _ in range(_MOST_FILLS):
         if contender.gateway is None:
             break
         # All of them when those before are not known any more: a heartbeat came late, and all was forgotten.
-        rest.write_text("\n".join(people.tokens[max(0, sent - _LOST) :]))
+        rest.write_text("\n".join(people.tokens[max(0, sent - lost) :]))
         contender.run(rest, connections=connections, seconds=_FILL_SECONDS)
         entries = contender.gateway.entries
         before, known = known, min(entries["tokens"], entries["verdicts"])

@@ -152,18 +152,29 @@ def family(pid: int) -> frozenset[int]:
 def moved(cores: frozenset[int]) -> Iterator[None]:
     """Let this process, and all that it has started, run on these cores; at the end where it ran before."""
     before = os.sched_getaffinity(0)
-    _move(cores)
     try:
+        _move(cores)
         yield
     finally:
         _move(before)
 
 
 def _move(cores: Iterable[int]) -> None:
-    for pid in family(os.getpid()):
-        # Those of a store's processes that serve one connection come and go.
-        with suppress(ProcessLookupError):
-            os.sched_setaffinity(pid, cores)
+    """Move every thread, and those begun meanwhile by one that had not been moved."""
+    done: set[int] = set()
+    while threads := {thread for pid in family(os.getpid()) for thread in _threads(pid)} - done:
+        for thread in threads:
+            # A store's processes that serve one connection come and go.
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(thread, cores)
+        done |= threads
+
+
+def _threads(pid: int) -> list[int]:
+    try:
+        return [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def python(module: str, *arguments: str | Path) -> tuple[str | Path, ...]:

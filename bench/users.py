@@ -1,5 +1,6 @@
 """What many users cost: a million of them with 50,000 active tokens beside ten, and their memory."""
 
+import random
 from contextlib import ExitStack
 from typing import Final
 
@@ -37,7 +38,7 @@ def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connec
         fill(running[-2], people[_FEW_MANY_TOKENS], stage.folder, console, connections=connections)
         memory, note = _memory(running[-1], people[_CROWD], stage, console, connections=connections)
         for number in range(rounds):
-            for contender in running:
+            for contender in random.sample(running, len(running)):
                 console.print(f"  round {number + 1}/{rounds}: {contender.title}", style="dim")
                 tokens = people[contender.title].tokens_file
                 run = contender.warm_run(tokens, connections=connections, seconds=seconds)
