@@ -183,14 +183,15 @@ class TestIdentities:
             async with other.transaction(isolation=isolation):
                 await other.fetchval("SELECT count(*) FROM users")  # takes the snapshot, if there is one
                 started.set()
-                await asyncio.sleep(0.05)
+                await changed.wait()
                 await other.execute(two)
 
-        started = asyncio.Event()
+        started, changed = asyncio.Event(), asyncio.Event()
         async with rig.db.transaction():
             running = asyncio.create_task(second())
             await started.wait()
             await rig.db.execute(one)
+            changed.set()
             await asyncio.sleep(0.2)
             assert not running.done()
         try:

@@ -122,7 +122,7 @@ class World:
 @pytest.fixture
 async def world(dsn: str, redis_url: str) -> AsyncIterator[World]:
     async with Cable(dsn) as postgres_cable, Cable(redis_url) as redis_cable:
-        operator = Postgres(dsn)
+        operator = Postgres(dsn, statement_timeout=10)
         postgres = CountingPostgres(postgres_cable.url)
         redis = Redis(redis_cable.url, timeout=2.0)
         mirror = RevocationMirror(postgres, redis, ISSUERS)

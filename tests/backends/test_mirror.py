@@ -41,7 +41,7 @@ async def connection(dsn: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def world(dsn: str, redis_url: str) -> AsyncIterator[World]:
-    postgres = Postgres(dsn)
+    postgres = Postgres(dsn, statement_timeout=10)
     async with Cable(redis_url) as cable, Client.from_url(redis_url) as client:
         redis = Redis(cable.url, timeout=2.0)
         mirror = RevocationMirror(postgres, redis, ISSUERS)

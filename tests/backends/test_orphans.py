@@ -31,7 +31,7 @@ OTHER = "https://other.example.com/"
 
 @pytest.fixture
 async def postgres(dsn: str) -> AsyncIterator[Postgres]:
-    store = Postgres(dsn, pool_max=1)
+    store = Postgres(dsn, pool_max=1, statement_timeout=10)
     yield store
     await store.close()
 
@@ -184,7 +184,7 @@ async def test_needs_no_right_but_to_read(dsn: str) -> None:
             f" GRANT SELECT ON users, identities TO {reader}"
         )
         await connection.execute(f'ALTER DATABASE "{database}" SET role TO {reader}')
-        postgres = Postgres(dsn)
+        postgres = Postgres(dsn, statement_timeout=10)
         async with postgres.connection() as lent:
             assert await lent.fetchval("SELECT current_user") == reader
 

@@ -18,7 +18,7 @@ ANN = Identity(ISS, "ann")
 
 @pytest.fixture
 async def postgres(dsn: str) -> AsyncIterator[Postgres]:
-    postgres = Postgres(dsn)
+    postgres = Postgres(dsn, statement_timeout=10)
     yield postgres
     await postgres.close()
 

@@ -20,7 +20,7 @@ ANN = Identity(ISS, "ann")
 
 @pytest.fixture
 async def postgres(dsn: str) -> AsyncIterator[Postgres]:
-    postgres = Postgres(dsn)
+    postgres = Postgres(dsn, statement_timeout=10)
     yield postgres
     await postgres.close()
 
@@ -104,7 +104,7 @@ class TestFailures:
     async def test_a_network_that_swallows_everything_is_given_up(self, dsn: str) -> None:
         async with Cable(dsn) as cable:
             postgres = Postgres(cable.url, statement_timeout=0.2, connect_timeout=0.5)
-            await postgres.ping()
+            await recovered(postgres)
             cable.freeze()
             for _ in range(3):
                 started = asyncio.get_running_loop().time()
@@ -157,7 +157,7 @@ class TestBreaker:
     async def test_a_silent_server_costs_milliseconds(self, dsn: str) -> None:
         async with Cable(dsn) as cable:
             postgres = Postgres(cable.url, statement_timeout=0.2, connect_timeout=0.3)
-            await postgres.ping()
+            await recovered(postgres)
             cable.freeze()
             first = [await seconds(postgres) for _ in range(FAILURES)]
             assert min(first) > 0.15
@@ -173,7 +173,7 @@ class TestBreaker:
     async def test_a_thousand_requests_are_not_held_for_long(self, dsn: str) -> None:
         async with Cable(dsn) as cable:
             postgres = Postgres(cable.url, statement_timeout=0.2, connect_timeout=0.5)
-            await postgres.ping()
+            await recovered(postgres)
             cable.freeze()
             # One after the other, on ten connections, they would take 45 s; alone on a machine, one.
             assert max(await asyncio.gather(*(seconds(postgres) for _ in range(1000)))) < 5
@@ -274,7 +274,7 @@ class TestServer:
         self, dsn: str, postgres_server: EmbeddedPostgres
     ) -> None:
         postgres = Postgres(dsn, statement_timeout=0.2, connect_timeout=0.3)
-        await postgres.ping()
+        await recovered(postgres)
         with frozen(postgres_server):
             for _ in range(FAILURES):
                 assert await seconds(postgres) < 1

@@ -9,7 +9,7 @@ from gateway.backends.revocations import Revocation
 
 @pytest.fixture
 async def rows(dsn: str) -> AsyncIterator[RevocationRows]:
-    postgres = Postgres(dsn)
+    postgres = Postgres(dsn, statement_timeout=10)
     yield RevocationRows(postgres)
     await postgres.close()
 

@@ -66,7 +66,7 @@ class World:
         self.watched = True
         """False when others change what is in the stores, too."""
         self.patience = 10.0
-        """Seconds for Postgres: a busy machine is no outage."""
+        """Seconds for the stores and keys: a busy machine is no outage."""
 
     # The gateway ---------------------------------------------------------------------------------
 
@@ -83,9 +83,9 @@ class World:
                 statement_timeout=self.patience,
             )
             stack.push_async_callback(postgres.close)
-            redis = Redis(settings.redis.url.get_secret_value(), prefix=self.prefix, timeout=2.0)
+            redis = Redis(settings.redis.url.get_secret_value(), prefix=self.prefix, timeout=self.patience)
             stack.push_async_callback(redis.close)
-            fetcher = await stack.enter_async_context(Fetcher(timeout=2.0))
+            fetcher = await stack.enter_async_context(Fetcher(timeout=self.patience))
             keys = KeyRing(
                 {issuer.name: translation.key_source(issuer) for issuer in settings.issuers},
                 fetcher=fetcher,
