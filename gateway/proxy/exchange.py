@@ -100,9 +100,9 @@ class Exchange:
         return task
 
     def _settled(self, task: asyncio.Task[Admission]) -> None:
-        if self._over or task.cancelled():
+        if self._over or (task.cancelled() and self._client.transport is None):
             return
-        error = task.exception()
+        error = RuntimeError("it was given up") if task.cancelled() else task.exception()
         if isinstance(error, Exception):
             self._refuse(error)
         else:

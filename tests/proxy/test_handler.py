@@ -1,5 +1,6 @@
 """Every reason of the catalogue, from a request on the wire to response, metrics and log."""
 
+import asyncio
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -297,6 +298,21 @@ async def test_a_defect_is_answered_counted_and_logged(house: House, monkeypatch
     )
     assert after == before + 1
     assert house.upstream.wires == []
+
+
+@session
+async def test_who_waits_for_what_is_given_up_is_answered(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def given_up(self: Pipeline, request: object) -> None:
+        await asyncio.sleep(0)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Pipeline, "admit", given_up)
+    async with asyncio.timeout(20):
+        response = await house.request("/private/x", token=token())
+    assert_told(response, "internal_error")
+    assert response.status == 503
 
 
 async def test_stores_that_are_down_are_nobodys_fault(
