@@ -65,13 +65,14 @@ def fill(
     goal = len(people.tokens) - lost
     rest = folder / "rest.tokens"
     known = sent = 0
+    gateway = contender.gateway
+    if gateway is None:
+        raise Refused(f"{contender.title} does not tell what it remembers")
     for _ in range(_MOST_FILLS):
-        if contender.gateway is None:
-            break
         # All of them when those before are not known any more: a heartbeat came late, and all was forgotten.
         rest.write_text("\n".join(people.tokens[max(0, sent - lost) :]))
         contender.run(rest, connections=connections, seconds=_FILL_SECONDS)
-        entries = contender.gateway.entries
+        entries = gateway.entries
         before, known = known, min(entries["tokens"], entries["verdicts"])
         sent = known if known > before else 0
         console.print(f"  {known:,} tokens known", style="dim")

@@ -256,9 +256,8 @@ class IdentityTiers:
         """Answer from Redis, of whatever epoch, or from memory, because Postgres cannot."""
         cached = None if shared is None else shared.cached
         known = self._local.last_known(claims)
-        if cached is None and shared is not None and shared.epoch is not None:
-            # Somebody hears of every change, and may have removed the document for one that we missed.
-            known = known if self._local.up_to_date(claims) or not await self._buried(claims) else None
+        if known is not None and await self._missed(claims, shared):
+            known = None
         if known is not None and (cached is None or known[1] > cached.stored_at):
             user, stored_at, tier = *known, Tier.LOCAL
         elif cached is not None:
@@ -270,7 +269,13 @@ class IdentityTiers:
             raise Denial(USER_STORE_UNAVAILABLE, str(error)) from error
         return Resolution(user, tier, None, revocation_tier, stale=True)
 
-    async def _buried(self, claims: Claims) -> bool:
+    async def _missed(self, claims: Claims, shared: SharedAnswer | None) -> bool:
+        """Tell whether the user has changed since, as others heard and this memory did not."""
+        if shared is None or shared.epoch is None or shared.cached is not None:
+            # Nobody hears of changes, or none has removed the document.
+            return False
+        if self._local.up_to_date(claims):
+            return False
         try:
             return await self._redis.buried(claims)
         except StoreUnavailable:

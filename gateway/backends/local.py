@@ -141,15 +141,16 @@ class LocalTier:
 
     def last_known(self, claims: Claims) -> tuple[User | None, float] | None:
         """Return the user, or None for a miss, and when Postgres said so; it may have changed since."""
-        key = (claims.issuer, claims.subject)
-        entry = self._users.get(key) or self._absent.get(key)
+        entry = self._held((claims.issuer, claims.subject))
         return None if entry is None else (entry.answer.user, entry.stored_at)
 
     def up_to_date(self, claims: Claims) -> bool:
         """Tell whether a change of what is last known would have been heard of."""
-        key = (claims.issuer, claims.subject)
-        entry = self._users.get(key) or self._absent.get(key)
+        entry = self._held((claims.issuer, claims.subject))
         return self.trusted and entry is not None and entry.ticket >= self._flushed
+
+    def _held(self, key: IdentityKey) -> _Entry | None:
+        return self._users.get(key) or self._absent.get(key)
 
     # Filling -----------------------------------------------------------------------------------------
 
@@ -184,7 +185,7 @@ class LocalTier:
         if self._void(ticket, claims, user):
             return
         key = (claims.issuer, claims.subject)
-        held = self._users.get(key) or self._absent.get(key)
+        held = self._held(key)
         if held is None or held.stored_at <= stored_at:
             self._put(_Entry(key, _answer(user), None, stored_at, ticket, -math.inf))
 

@@ -18,6 +18,7 @@ MAX_BATCH: Final = 500
 """Requests that one command serves at most."""
 
 Fetch: TypeAlias = Callable[[list[str]], Awaitable[list[bytes | None]]]
+_Waiting: TypeAlias = tuple[Sequence[str], "asyncio.Future[list[bytes | None]]"]
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -37,7 +38,7 @@ class BatchedReads:
         self._timeout = timeout
         self._availability = availability or Availability()
         self._defect_logged = False
-        self._waiting: list[tuple[Sequence[str], asyncio.Future[list[bytes | None]]]] = []
+        self._waiting: list[_Waiting] = []
         self._courier: asyncio.Task[None] | None = None
 
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
@@ -60,7 +61,7 @@ class BatchedReads:
         self._end([])
 
     async def _carry(self) -> None:
-        batch: list[tuple[Sequence[str], asyncio.Future[list[bytes | None]]]] = []
+        batch: list[_Waiting] = []
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
@@ -83,7 +84,7 @@ class BatchedReads:
         finally:
             self._end(batch)
 
-    def _end(self, batch: list[tuple[Sequence[str], asyncio.Future[list[bytes | None]]]]) -> None:
+    def _end(self, batch: list[_Waiting]) -> None:
         """Let nobody wait any longer."""
         self._courier = None
         waiting, self._waiting = batch + self._waiting, []

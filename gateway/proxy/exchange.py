@@ -102,6 +102,7 @@ class Exchange:
     def _settled(self, task: asyncio.Task[Admission]) -> None:
         if self._over or (task.cancelled() and self._client.transport is None):
             return
+        # While the client is there, it was not cut off: what it waited for was given up.
         error = RuntimeError("it was given up") if task.cancelled() else task.exception()
         if isinstance(error, Exception):
             self._refuse(error)
