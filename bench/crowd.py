@@ -43,14 +43,14 @@ def few_with_many_tokens(stage: Stage) -> Population:
 
 @contextmanager
 def started(
-    stage: Stage, people: Population, *, title: str, prefix: str | None = None, new_heads: bool = False
+    stage: Stage, people: Population, *, title: str, prefix: str | None = None
 ) -> Iterator[Contender]:
     """Run a gateway with these users, and what is in Redis under a prefix. Raises Refused."""
     prefix = prefix or f"{people.schema}:"
     gateway = Gateway(stage, upstream=stage.upstream, people=people, prefix=prefix, local_ttl=LOCAL_TTL)
     with gateway.start() as process:
         process.until(lambda: gateway.ready)
-        yield Contender(title, gateway.port, process, gateway, new_heads)
+        yield Contender(title, gateway.port, process, gateway)
 
 
 def fill(

@@ -16,7 +16,6 @@ LEAST: Final = 0.9
 """The share of the speed with few users that is to be reached with many."""
 LIMIT_BYTES: Final = 2048
 _FEW: Final = f"{FEW} users"
-_FEW_NEW_HEADS: Final = f"{FEW} users, every head its own"
 _FEW_MANY_TOKENS: Final = f"{FEW} users, {ACTIVE:,} tokens"
 _CROWD: Final = f"{CROWD:,} users, {ACTIVE:,} tokens"
 
@@ -25,16 +24,12 @@ def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connec
     """Let gateways come to know 50,000 tokens; load them in turn with ones that know ten. Raises Refused."""
     people = {
         _FEW: few(stage),
-        _FEW_NEW_HEADS: few(stage),
         _FEW_MANY_TOKENS: few_with_many_tokens(stage),
         _CROWD: crowd(stage, console),
     }
     runs: dict[str, list[Run]] = {title: [] for title in people}
     with ExitStack() as stack:
-        running = [
-            stack.enter_context(started(stage, who, title=title, new_heads=title == _FEW_NEW_HEADS))
-            for title, who in people.items()
-        ]
+        running = [stack.enter_context(started(stage, who, title=title)) for title, who in people.items()]
         fill(running[-2], people[_FEW_MANY_TOKENS], stage.folder, console, connections=connections)
         memory, note = _memory(running[-1], people[_CROWD], stage, console, connections=connections)
         for number in range(rounds):
@@ -44,7 +39,6 @@ def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connec
                 run = contender.warm_run(tokens, connections=connections, seconds=seconds)
                 runs[contender.title].append(run)
     ratio = 1 / cpu_ratio(runs[_CROWD], runs[_FEW])
-    alike = 1 / cpu_ratio(runs[_CROWD], runs[_FEW_NEW_HEADS])
     as_many = 1 / cpu_ratio(runs[_CROWD], runs[_FEW_MANY_TOKENS])
     wanted = f"requests per CPU time with {CROWD:,} users ≥ {LEAST} × with {FEW}"
     return Report(
@@ -52,9 +46,7 @@ def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connec
         rows=[{"users": title, **columns(own)} for title, own in runs.items()],
         targets=[Target(wanted, f"{ratio:.2f} ×", met=ratio >= LEAST), memory],
         notes=[
-            f"with {ACTIVE:,} tokens a head is known but for its token when it comes again, with {FEW} to "
-            f"the last byte; compared with {FEW} whose heads are read it is {alike:.2f} ×, with {FEW} who "
-            f"have as many tokens {as_many:.2f} ×",
+            f"compared with {FEW} users who have as many tokens it is {as_many:.2f} ×",
             note,
             f"`cache.local_ttl` is {LOCAL_TTL}, so that what is known stays so throughout; tokens are signed "
             "with Ed25519, which is verified when they are first seen",

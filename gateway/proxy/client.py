@@ -10,6 +10,7 @@ import struct
 from contextlib import suppress
 from typing import Final, Literal, Protocol, cast
 
+from gateway.core.model import Credential
 from gateway.core.reasons import Denial
 from gateway.proxy.incoming import Incoming
 from gateway.proxy.known_heads import KnownHeads
@@ -57,7 +58,9 @@ class House(Protocol):
 
     def leave(self, connection: "ClientConnection") -> None: ...
 
-    def exchange(self, connection: "ClientConnection", incoming: Incoming) -> Exchange: ...
+    def exchange(
+        self, connection: "ClientConnection", incoming: Incoming, credential: Credential | None
+    ) -> Exchange: ...
 
     def refuse(self, connection: "ClientConnection", denial: Denial) -> None:
         """Answer what never became a request."""
@@ -149,6 +152,9 @@ class ClientConnection(asyncio.Protocol):
         if self._leaving:
             self._linger(data)
             return
+        if self._exchange is None and not self.writing_paused and (known := parser.recall(data)) is not None:
+            self._begin(*known)
+            return
         incoming = self._incoming
         arriving = incoming is not None and not incoming.complete
         parser.feed(data)
@@ -175,15 +181,19 @@ class ClientConnection(asyncio.Protocol):
                 self._house.refuse(self, incoming.error)
                 self._leave()
                 break
-            self._served += 1
-            if self._served == self._house.limits.keepalive_requests:
-                self._house.count("keepalive_requests")
-            if not incoming.complete:
-                self._body_pace.rest()
-            self._incoming = incoming
-            self._exchange = exchange = self._house.exchange(self, incoming)
-            exchange.begin()
+            self._begin(incoming, None)
         self._starting = False
+
+    def _begin(self, incoming: Incoming, credential: Credential | None) -> None:
+        """Begin a request; `credential` is its bearer token, where that is another one than in its head."""
+        self._served += 1
+        if self._served == self._house.limits.keepalive_requests:
+            self._house.count("keepalive_requests")
+        if not incoming.complete:
+            self._body_pace.rest()
+        self._incoming = incoming
+        self._exchange = exchange = self._house.exchange(self, incoming, credential)
+        exchange.begin()
 
     def finished(self, *, keep_alive: bool) -> None:
         """Hear from an exchange that it is over; `keep_alive` tells whether another may follow."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from time import perf_counter
 from typing import Final, TypeVar
 
-from gateway.core.model import Admission, Request
+from gateway.core.model import Admission, Credential, Request
 from gateway.core.reasons import REQUEST_TIMEOUT, UPSTREAM_PROTOCOL_ERROR, UPSTREAM_TIMEOUT, Denial
 from gateway.proxy.client import ClientConnection
 from gateway.proxy.connection import UpstreamConnection
@@ -42,7 +42,13 @@ class Exchange:
         "_upstream", "_writable", "request",
     )  # fmt: skip
 
-    def __init__(self, handler: ProxyHandler, client: ClientConnection, incoming: Incoming) -> None:
+    def __init__(
+        self,
+        handler: ProxyHandler,
+        client: ClientConnection,
+        incoming: Incoming,
+        credential: Credential | None,
+    ) -> None:
         self._handler = handler
         self._client = client
         self._incoming = incoming
@@ -71,7 +77,7 @@ class Exchange:
             or f"{random.getrandbits(128):032x}",
             incoming.upgrade and incoming.modern,
             incoming.recurring,
-            incoming.credential,
+            credential,
         )
 
     # Admit ---------------------------------------------------------------------------------------

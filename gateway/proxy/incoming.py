@@ -1,6 +1,6 @@
 """A request that is arriving, as far as it has been read."""
 
-from gateway.core.model import Credential, Header, Recurring
+from gateway.core.model import Header, Recurring
 from gateway.core.reasons import Denial
 
 
@@ -11,7 +11,6 @@ class Incoming:
         "body",
         "chunked",
         "complete",
-        "credential",
         "error",
         "expects_continue",
         "headers",
@@ -43,8 +42,6 @@ class Incoming:
         """True until the client has got the 100 that it asked for (RFC 9110 §10.1.1)."""
         self.recurring: Recurring | None = None
         """Given when it may come again, as the same object: whole, without a body, and never changed."""
-        self.credential: Credential | None = None
-        """The bearer token, where it is another one than in `headers`."""
         self.body: list[bytes] = []
         self.received = 0
         """Octets of the body that have arrived."""
@@ -66,16 +63,3 @@ class Incoming:
         """Take what has arrived of the body since the last time."""
         body, self.body = self.body, []
         return body
-
-    def bringing(self, credential: Credential) -> "Incoming":
-        """Return the request that has the same head but for its bearer token, if this one recurs."""
-        other = Incoming()
-        other.method = self.method
-        other.target = self.target
-        other.headers = self.headers
-        other.modern = self.modern
-        other.length = self.length
-        other.keep_alive = other.complete = True
-        other.recurring = self.recurring
-        other.credential = credential
-        return other

@@ -12,7 +12,7 @@ import httptools
 from gateway.core.model import Header, Recurring
 from gateway.core.reasons import REQUEST_MALFORMED, Denial
 from gateway.proxy.incoming import Incoming
-from gateway.proxy.known_heads import KnownHeads
+from gateway.proxy.known_heads import Known, KnownHeads
 from gateway.proxy.limits import LimitExceeded, Limits
 
 # Fields that say how a message is framed or how its connection goes on; told apart by their length first.
@@ -76,6 +76,15 @@ class RequestParser:
         self.ahead = b""
         """What came behind requests in `arrived`, and is read once they have been taken, by `read_on`."""
 
+    def recall(self, data: bytes) -> Known | None:
+        """Return the request that these bytes are, if they are one whose head is known; None: `feed` them.
+
+        llhttp would say of them what it said before: between two messages it has no memory.
+        """
+        if self._known is None or self.pending or self.arrived or self.current or self.broken:
+            return None
+        return self._known.recall(data) if self.rest is None else None
+
     def feed(self, data: bytes) -> None:
         """Take bytes as they arrive. Whatever is wrong with them is the `error` of a request."""
         if self.broken:
@@ -83,11 +92,7 @@ class RequestParser:
         if self.rest is not None:
             self.rest += data
             return
-        first = self._known is not None and not (self.pending or self.arrived or self.current)
-        if first and self._known is not None and (known := self._known.recall(data)) is not None:
-            # llhttp would say of these bytes what it said before: between two messages it has no memory.
-            self.arrived.append(known)
-            return
+        first = not (self.pending or self.arrived or self.current)
         if self.ahead:
             self.ahead += data
             return

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from gateway.core.model import Request
+from gateway.core.model import Credential, Request
 from gateway.core.reasons import Denial
 from gateway.pipeline import RECURRING_HEADS
 from gateway.proxy.client import ClientConnection
@@ -39,7 +39,9 @@ class Front:
         self.known_heads = KnownHeads(
             handler.pipeline.remembered, RECURRING_HEADS, min(limits.head_size, limits.field_size)
         )
-        self.exchange: Callable[[ClientConnection, Incoming], Exchange] = partial(Exchange, handler)
+        self.exchange: Callable[[ClientConnection, Incoming, Credential | None], Exchange] = partial(
+            Exchange, handler
+        )
         self.draining = False
         """True once each connection closes after the response that comes next."""
         handler.metrics.client_connections.read((), lambda: self._clients.total)

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from gateway.core.model import Credential
 from gateway.core.reasons import Denial
 from gateway.proxy import client as room
 from gateway.proxy.client import ClientConnection
@@ -254,7 +255,12 @@ class Hall:
 
     def leave(self, connection: ClientConnection) -> None: ...
 
-    def exchange(self, connection: ClientConnection, incoming: Incoming) -> Answering:
+    def exchange(
+        self,
+        connection: ClientConnection,
+        incoming: Incoming,
+        credential: Credential | None,  # noqa: ARG002
+    ) -> Answering:
         return Answering(connection, keep_alive=connection.stays(incoming))
 
     def refuse(self, connection: ClientConnection, denial: Denial) -> None:  # noqa: ARG002

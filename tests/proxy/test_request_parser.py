@@ -204,10 +204,24 @@ def known(*pieces: bytes) -> tuple[KnownHeads, RequestParser]:
 
 
 def test_a_head_that_comes_again_is_the_same() -> None:
+    heads, first = known(GET)
+    assert RequestParser(SMALL, heads).recall(GET) == (first.arrived[0], None)
+
+
+@pytest.mark.parametrize("before", [b"PROP", b"\r\n", GET, CHUNKED, CHUNKED + b"3\r\nabc", UPGRADE, b"\0"])
+def test_nothing_is_recalled_in_the_middle_of_something(before: bytes) -> None:
     heads, _ = known(GET)
     parser = RequestParser(SMALL, heads)
-    assert read(parser, [GET]) == requests(GET)
-    assert parser.arrived[0] is heads.recall(GET)
+    parser.feed(before)
+    assert parser.recall(GET) is None
+
+
+def test_nothing_is_recalled_of_what_may_be_another_protocol() -> None:
+    heads, parser = known(UPGRADE)
+    parser.arrived.clear()
+    RequestParser(SMALL, heads).feed(GET)
+    assert heads.recall(GET) is not None
+    assert parser.recall(GET) is None
 
 
 @pytest.mark.parametrize(
@@ -255,6 +269,9 @@ def taken(parser: RequestParser, pieces: list[bytes]) -> list[Read]:
     """Take each request as soon as it is whole, as a connection does."""
     found: list[Read] = []
     for piece in pieces:
+        if (recalled := parser.recall(piece)) is not None:
+            found.append(seen(recalled[0]))
+            continue
         parser.feed(piece)
         if all(incoming.complete or incoming.error for incoming in parser.arrived):
             found += read(parser, [])
