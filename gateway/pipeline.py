@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gateway.core import bearer, credentials, policy, upgrades
+from gateway.core.admission import Admission, Forwarding
 from gateway.core.headers import STALE, Fields, HeaderPolicy
 from gateway.core.model import (
-    Admission,
     Auth,
     Claims,
     Credential,
@@ -139,12 +139,12 @@ class Pipeline:
         if recurring is None:
             return self._read(request)
         kept = recurring.kept
-        if isinstance(kept, _Kept) and kept.scheme == request.scheme:
-            return kept.reading
+        if isinstance(kept, _Reading) and kept.scheme == request.scheme:
+            return kept
         reading = self._read(request)
         # Of several that nobody asked for, each is forwarded as it came.
         if len(reading.fields.authorizations) <= 1:
-            recurring.kept = _Kept(reading, request.scheme)
+            recurring.kept = reading
         return reading
 
     def _read(self, request: Request) -> "_Reading":
@@ -164,7 +164,9 @@ class Pipeline:
                 denial.route = route
                 raise
         upgrade = upgrades.requested(request, route.upgrades) if request.may_upgrade else None
-        return _Reading(route, target.without(route.strip_prefix), fields, credential, upgrade)
+        return _Reading(
+            route, target.without(route.strip_prefix), fields, credential, upgrade, request.scheme
+        )
 
     async def _resolve(self, claims: Claims) -> Resolution:
         try:
@@ -180,58 +182,33 @@ class Pipeline:
         token: VerifiedToken | None = None,
         resolution: Resolution | None = None,
     ) -> Admission:
-        kept = None if request.recurring is None else request.recurring.kept
-        if not isinstance(kept, _Kept):
-            return self._admitted(request, reading, self._told(request, reading), token, resolution)
-        if kept.peer != request.peer:
-            kept.peer, kept.told = request.peer, self._told(request, reading)
-        elif (
-            kept.admission is not None
-            and kept.token is token
-            and kept.resolution is resolution
-            # Where nobody asks for a token, the caller's own may be forwarded all the same.
-            and (token is not None or kept.credential == request.credential)
-        ):
-            return kept.admission
-        admission = self._admitted(request, reading, kept.told, token, resolution)
-        kept.token, kept.resolution, kept.credential = token, resolution, request.credential
-        kept.admission = admission
-        return admission
-
-    def _told(self, request: Request, reading: "_Reading") -> bytes:
-        """Return what upstreams are told of such a request, whoever sends it."""
-        return self._headers.forwarded(request, reading.fields, reading.route.strip_prefix)
-
-    def _admitted(
-        self,
-        request: Request,
-        reading: "_Reading",
-        lines: bytes,
-        token: VerifiedToken | None,
-        resolution: Resolution | None,
-    ) -> Admission:
-        headers, fields, claims, user, tier, stale = self._headers, reading.fields, None, None, None, False
-        if headers.forwards_credentials:
-            lines += headers.credentials(request, fields)
+        fields, stale = b"", False
         if token is not None and resolution is not None:
-            claims, user, tier, stale = token.claims, resolution.user, resolution.tier, resolution.stale
-            lines += self._identity(token, resolution)
+            lease = token.lease
+            if lease is None or lease.answer is not resolution:
+                fields, stale = self._headers.identity(token.claims, resolution.user), resolution.stale
+            else:
+                # Rendered once while memory says the same.
+                fields = token.identity = token.identity or self._headers.identity(
+                    token.claims, resolution.user
+                )
         if stale:
-            lines += STALE
-        host = fields.hosts[0] if fields.hosts else b""
-        return Admission(
-            reading.route, request.method, reading.target, host, lines, claims, user, tier, stale,
-            reading.upgrade,
-        )  # fmt: skip
+            fields += STALE
+        if self._headers.forwards_credentials:
+            fields += self._headers.credentials(request, reading.fields)
+        return Admission(self._forwarding(request, reading), fields, token, resolution, stale)
 
-    def _identity(self, token: VerifiedToken, resolution: Resolution) -> bytes:
-        """Return the fields that tell who a token's user is, rendered once while memory says the same."""
-        lease = token.lease
-        if lease is None or lease.answer is not resolution:
-            return self._headers.identity(token.claims, resolution.user)
-        if not token.identity:
-            token.identity = self._headers.identity(token.claims, resolution.user)
-        return token.identity
+    def _forwarding(self, request: Request, reading: "_Reading") -> Forwarding:
+        """Return how a request with this head and from there is forwarded, whoever sends it."""
+        if reading.forwarding is not None and reading.peer == request.peer:
+            return reading.forwarding
+        route, fields = reading.route, reading.fields
+        line = f"{request.method} {reading.target} HTTP/1.1".encode("ascii")
+        host = fields.hosts[0] if fields.hosts else b""
+        told = self._headers.forwarded(request, fields, route.strip_prefix)
+        reading.forwarding = Forwarding(route, request.method, line, host, told, reading.upgrade)
+        reading.peer = request.peer
+        return reading.forwarding
 
 
 @dataclass(slots=True)
@@ -245,24 +222,12 @@ class _Reading:
     credential: Credential | None
     """None: nobody asks for one, or it may be missing and is."""
     upgrade: bytes | None
-
-
-@dataclass(slots=True)
-class _Kept:
-    """What is known of a head that may come again."""
-
-    reading: _Reading
     scheme: str
-    peer: str | None = None
-    """Where the last one came from."""
-    told: bytes = b""
-    """What upstreams are told of such a request from there, whoever sends it."""
-    token: VerifiedToken | None = None
-    resolution: Resolution | None = None
-    credential: Credential | None = None
-    """What came beside the head."""
-    admission: Admission | None = None
-    """What it was admitted to last: with that token, of whom that was said."""
+    """What the request came with; it decides which pages are of the same origin."""
+    peer: str = ""
+    """Where the last one came from that was forwarded."""
+    forwarding: Forwarding | None = None
+    """How that was."""
 
 
 def _check(route: Route, claims: Claims, resolution: Resolution) -> None:

@@ -6,10 +6,10 @@ from typing import Literal
 
 import pytest
 
+from gateway.core.admission import Admission
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.model import (
     JSON,
-    Admission,
     Auth,
     Claims,
     Credential,
@@ -109,7 +109,8 @@ def request(
 
 def sent(admission: Admission) -> list[Header]:
     """Return the fields that the upstream is sent, beside Host."""
-    lines = (line.partition(b": ") for line in admission.fields.removesuffix(b"\r\n").split(b"\r\n"))
+    fields = admission.forwarding.fields + admission.fields
+    lines = (line.partition(b": ") for line in fields.removesuffix(b"\r\n").split(b"\r\n"))
     return [(name, value) for name, _, value in lines]
 
 
@@ -279,7 +280,7 @@ async def test_a_revoked_token_is_called_revoked_whoever_its_user_is(world: Worl
 
 
 async def test_the_routes_tenant_must_be_the_users(world: World) -> None:
-    assert (await world.pipeline.admit(request("/acme", token("tenant")))).route.name == "acme"
+    assert (await world.pipeline.admit(request("/acme", token("tenant")))).forwarding.route.name == "acme"
     with pytest.raises(Denial, match="tenant_mismatch"):
         await world.pipeline.admit(request("/acme", token()))
 
@@ -328,11 +329,13 @@ async def test_an_admission_holds_what_forwarding_needs(world: World) -> None:
         request("/%61dmin/x?y=%2e%2e", raw, method="PUT", headers=(forged,))
     )
 
-    assert (admission.route.name, admission.method, admission.target) == ("admin", "PUT", "/admin/x?y=%2e%2e")
+    forwarding = admission.forwarding
+    assert (forwarding.route.name, forwarding.method) == ("admin", "PUT")
+    assert forwarding.line == b"PUT /admin/x?y=%2e%2e HTTP/1.1"
     assert admission.user is world.directory.users[Identity(ISSUER, "admin")]
     assert admission.claims is not None
     assert admission.claims.subject == "admin"
-    assert (admission.tier, admission.stale) == (Tier.POSTGRES, False)
+    assert not admission.stale
     names = [name for name, _ in sent(admission)]
     assert dict(sent(admission))[b"X-User-Id"] == b"id-admin"
     assert b"X_User_Id" not in names
@@ -358,8 +361,9 @@ async def test_a_public_route_looks_at_no_credentials_but_strips_what_is_forged(
     forged: Header = (b"X-User.Id", b"root")
     admission = await world.pipeline.admit(request("/public/x?y", *credentials, headers=(forged,)))
 
-    assert (admission.route.name, admission.target) == ("public", "/public/x?y")
-    assert (admission.user, admission.claims, admission.tier) == (None, None, None)
+    assert admission.forwarding.route.name == "public"
+    assert admission.forwarding.line == b"GET /public/x?y HTTP/1.1"
+    assert (admission.user, admission.claims) == (None, None)
     assert {name for name, _ in sent(admission)} == {
         b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Host",
     }  # fmt: skip
@@ -418,7 +422,7 @@ async def test_a_token_from_elsewhere_is_as_good_and_goes_no_further(
         request(f"/{route}/x{query.format(raw.decode())}", headers=((name, value),))
     )
 
-    assert admission.target == f"/{route}/x{rest}"
+    assert admission.forwarding.line == f"GET /{route}/x{rest} HTTP/1.1".encode()
     assert dict(sent(admission))[b"X-User-Id"] == b"id-member"
     assert not any(raw in value for _, value in sent(admission))
 
@@ -430,7 +434,7 @@ async def test_a_token_from_elsewhere_is_forwarded_in_authorization_if_at_all() 
     pipeline = Pipeline(ROUTES, verifier, world.directory, forwarding)
     admission = await pipeline.admit(request(f"/browser?access_token={raw.decode()}"))
 
-    assert admission.target == "/browser"
+    assert admission.forwarding.line == b"GET /browser HTTP/1.1"
     assert [value for name, value in sent(admission) if name == b"Authorization"] == [b"Bearer " + raw]
 
 
@@ -441,14 +445,14 @@ async def test_a_token_elsewhere_counts_only_where_the_route_says_so(world: Worl
 
 async def test_a_guest_without_credentials_is_nobody(world: World) -> None:
     admission = await world.pipeline.admit(request("/guest?a", headers=((b"Cookie", b"a=1"),)))
-    assert (admission.user, admission.target) == (None, "/guest?a")
+    assert (admission.user, admission.forwarding.line) == (None, b"GET /guest?a HTTP/1.1")
 
 
 @pytest.mark.parametrize("origin", [b"https://a.example", b"https://page.example"])
 async def test_a_cookie_opens_a_websocket_for_its_own_pages(world: World, origin: bytes) -> None:
     cookie = (b"Cookie", b"session=" + token())
     asking = replace(request("/browser", headers=(cookie, *WEBSOCKET, (b"Origin", origin))), may_upgrade=True)
-    assert (await world.pipeline.admit(asking)).upgrade == b"websocket"
+    assert (await world.pipeline.admit(asking)).forwarding.upgrade == b"websocket"
 
 
 async def test_a_cookie_opens_no_websocket_for_another_site(world: World) -> None:
@@ -457,14 +461,14 @@ async def test_a_cookie_opens_no_websocket_for_another_site(world: World) -> Non
     with pytest.raises(Denial, match="origin_not_allowed"):
         await world.pipeline.admit(asking)
     # Read like any image: what another site cannot see, it may fetch.
-    assert (await world.pipeline.admit(request("/browser", headers=fields))).upgrade is None
+    assert (await world.pipeline.admit(request("/browser", headers=fields))).forwarding.upgrade is None
 
 
 async def test_an_upgrade_is_admitted_with_and_without_a_user(world: World) -> None:
     for path, tokens in (("/public", ()), ("/echo", (token(),))):
         asking = replace(request(path, *tokens, headers=WEBSOCKET), may_upgrade=True)
         admission = await world.pipeline.admit(asking)
-        assert admission.upgrade == b"websocket"
+        assert admission.forwarding.upgrade == b"websocket"
         # Both fields are for one hop: who forwards writes them anew.
         assert not {b"Connection", b"Upgrade"} & {name for name, _ in sent(admission)}
 
@@ -490,7 +494,7 @@ async def test_a_head_that_recurs_is_read_once_and_its_user_asked_each_time(worl
     before = await world.pipeline.admit(first)
     again = await world.pipeline.admit(replace(first, id="r-2", peer="198.51.100.1"))
     assert dict(sent(again))[b"X-Forwarded-For"] == b"198.51.100.1"
-    assert (before.target, before.route) == (again.target, again.route)
+    assert before.forwarding.line == again.forwarding.line
     assert len(world.directory.asked) == 2
     identity = Identity(ISSUER, "admin")
     world.directory.users[identity] = replace(world.directory.users[identity], status=UserStatus.SUSPENDED)
@@ -503,12 +507,12 @@ async def test_what_memory_says_of_a_token_counts_while_it_stands(world: World) 
     identity, asking = remember(world, "admin"), recurring("/admin", token("admin"))
     await world.pipeline.admit(asking)
     settled = await world.pipeline.admit(asking)
-    assert await world.pipeline.admit(replace(asking, id="r-2")) is settled
+    assert await world.pipeline.admit(replace(asking, id="r-2")) == settled
     world.directory.remembered[identity] = Resolution(
         replace(world.directory.users[identity], status=UserStatus.SUSPENDED), Tier.LOCAL, None, Tier.LOCAL
     )
     # The directory has not said that its answer stands no longer.
-    assert await world.pipeline.admit(asking) is settled
+    assert await world.pipeline.admit(asking) == settled
     world.directory.leases.clear()
     for _ in range(2):
         with pytest.raises(Denial) as caught:
@@ -643,7 +647,7 @@ async def test_a_head_that_recurs_is_of_its_origin_by_the_scheme_it_comes_with(
 async def test_who_is_asked_for_no_token_is_settled_once(world: World) -> None:
     asking = recurring("/public")
     settled = await world.pipeline.admit(asking)
-    assert await world.pipeline.admit(asking) is settled
+    assert await world.pipeline.admit(asking) == settled
 
 
 async def test_a_head_that_recurs_is_refused_each_time(world: World) -> None:
@@ -673,17 +677,17 @@ async def test_who_was_admitted_is_settled_again_by_the_same_rules(world: World)
     admission = await world.pipeline.admit(request("/admin", token("admin")))
     claims, identity = admission.claims, Identity(ISSUER, "admin")
     assert claims is not None
-    assert (await world.pipeline.recheck(admission.route, claims)).user == admission.user
+    assert (await world.pipeline.recheck(admission.forwarding.route, claims)).user == admission.user
     asked = len(world.directory.asked)
     world.directory.remembered[identity] = Resolution(admission.user, Tier.LOCAL, None, Tier.LOCAL)
-    assert (await world.pipeline.recheck(admission.route, claims)).tier is Tier.LOCAL
+    assert (await world.pipeline.recheck(admission.forwarding.route, claims)).tier is Tier.LOCAL
     assert len(world.directory.asked) == asked
     world.directory.remembered.clear()
     world.directory.users[identity] = replace(world.directory.users[identity], roles=())
     with pytest.raises(Denial) as caught:
-        await world.pipeline.recheck(admission.route, claims)
+        await world.pipeline.recheck(admission.forwarding.route, claims)
     assert (caught.value.reason.code, caught.value.issuer) == ("role_missing", "main")
     world.directory.failure = Denial(USER_STORE_UNAVAILABLE)
     with pytest.raises(Denial) as caught:
-        await world.pipeline.recheck(admission.route, claims)
+        await world.pipeline.recheck(admission.forwarding.route, claims)
     assert caught.value.reason is USER_STORE_UNAVAILABLE

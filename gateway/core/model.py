@@ -265,29 +265,6 @@ class Lease:
     """No change that was heard of up to here concerns it."""
 
 
-@dataclass(slots=True)
-class Admission:
-    """The positive outcome: everything needed to forward, and to account for it. Nobody changes it."""
-
-    route: Route
-    method: str
-    target: str
-    """The request-target to forward: the path that was matched, less the route's prefix, and the query."""
-    host: bytes
-    """The client's Host, as it was."""
-    fields: bytes
-    """The upstream request's other fields, each with its line end.
-
-    Without framing (RFC 9112 §6), and without what is told of this one request: its id.
-    """
-    claims: Claims | None
-    user: User | None
-    tier: Tier | None
-    stale: bool
-    upgrade: bytes | None = None
-    """The protocol that the upstream is asked to switch to; its 101 is then the way to a tunnel."""
-
-
 class StoreUnavailable(Exception):
     """A store could not be asked: refused, timed out, failing over, not migrated.
 

@@ -141,7 +141,7 @@ async def judge(
         admission = await pipeline.admit(replace(request, headers=(*request.headers, authorization)))
     except Denial as denial:
         return Verdict(denial.route, denial, tiers.resolution)
-    return Verdict(admission.route, None, tiers.resolution)
+    return Verdict(admission.forwarding.route, None, tiers.resolution)
 
 
 def request_for(method: str, url: str) -> Request:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Coroutine
 from time import perf_counter
 from typing import Final, TypeVar
 
-from gateway.core.model import Admission, Credential, Request
+from gateway.core.admission import Admission
+from gateway.core.model import Credential, Request
 from gateway.core.reasons import REQUEST_TIMEOUT, UPSTREAM_PROTOCOL_ERROR, UPSTREAM_TIMEOUT, Denial
 from gateway.proxy.client import ClientConnection
 from gateway.proxy.connection import UpstreamConnection
@@ -122,11 +123,12 @@ class Exchange:
             self._admission, handler = admission, self._handler
             if admission.stale:
                 handler.metrics.admitted_by_stale(admission)
-            length, most = self._incoming.length, admission.route.max_body
+            route, length = admission.forwarding.route, self._incoming.length
+            most = route.max_body
             if length is not None and length > most:
                 raise LimitExceeded("body_size", f"{length} bytes")
             self._left = most
-            self._upstream = upstream = handler.upstreams[admission.route.upstream]
+            self._upstream = upstream = handler.upstreams[route.upstream]
             self._forwarded_at = perf_counter()
             connection = upstream.take()
             if connection is None:
@@ -144,15 +146,15 @@ class Exchange:
 
     def _send(self, admission: Admission, upstream: Upstream, connection: UpstreamConnection) -> None:
         self._connection, incoming = connection, self._incoming
-        bodiless = admission.method == "HEAD"
+        bodiless = admission.forwarding.method == "HEAD"
         parser, connection.spare = connection.spare, None
         if not incoming.modern:
             parser = DecodingResponseParser(bodiless=bodiless)
         elif parser is None:
             known = self._handler.known_heads
-            parser = ResponseParser(bodiless=bodiless, upgrade=admission.upgrade, known=known)
+            parser = ResponseParser(bodiless=bodiless, upgrade=admission.forwarding.upgrade, known=known)
         else:
-            parser.expect(bodiless=bodiless, upgrade=admission.upgrade)
+            parser.expect(bodiless=bodiless, upgrade=admission.forwarding.upgrade)
         head = request_head(admission, incoming, connection.owner.host, self.request.id)
         connection.begin(head, parser, self)
         if incoming.length or incoming.chunked:
@@ -322,14 +324,14 @@ class Exchange:
             return
         early = client.surrender()
         connection.resume_reading()
-        tunnel = Tunnel(outside, inside, idle_timeout=admission.route.tunnel_timeout)
+        tunnel = Tunnel(outside, inside, idle_timeout=admission.forwarding.route.tunnel_timeout)
 
         def dismiss(denial: Denial) -> None:
             if not tunnel.dismiss(self._handler.responder.code(denial)):
                 client.break_off()
 
         self._last(dismiss)
-        if self._lasting is not None and (admission.upgrade or b"").lower() == b"websocket":
+        if self._lasting is not None and (admission.forwarding.upgrade or b"").lower() == b"websocket":
             tunnel.follow_frames()
         self._handler.metrics.tunnel_opened(upstream.name)
         ended_by = EndedBy.SHUTDOWN
@@ -350,7 +352,7 @@ class Exchange:
         upstream, admission = self._upstream, self._admission
         if self._over or upstream is None or admission is None:
             return
-        metrics, route, now = self._handler.metrics, admission.route.name, perf_counter()
+        metrics, route, now = self._handler.metrics, admission.forwarding.route.name, perf_counter()
         if broken is not None:
             self._keep_alive = False
             self._handler.log.broken(self.request, broken, route, upstream.name)
@@ -380,7 +382,7 @@ class Exchange:
             self._end(denial)
             return
         if self._admission is not None:
-            denial.route, claims = self._admission.route, self._admission.claims
+            denial.route, claims = self._admission.forwarding.route, self._admission.claims
             if claims is not None:
                 denial.issuer, denial.subject = claims.issuer_name, claims.subject
         route = UNMATCHED if denial.route is None else denial.route.name
@@ -399,7 +401,7 @@ class Exchange:
         if self._connection is not None:
             self._connection.abort()
         self._give_back()
-        route = UNMATCHED if self._admission is None else self._admission.route.name
+        route = UNMATCHED if self._admission is None else self._admission.forwarding.route.name
         self._account(route, CLIENT_CLOSED_REQUEST, perf_counter())
         if self._task is not None:
             self._task.cancel()

@@ -4,9 +4,10 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.core.admission import Admission
 from gateway.core.headers import HeaderPolicy
 from gateway.core.lru import LRU
-from gateway.core.model import Admission, Request
+from gateway.core.model import Request
 from gateway.core.reasons import INTERNAL_ERROR, Denial
 from gateway.pipeline import RECURRING_HEADS
 from gateway.proxy.limits import LimitExceeded

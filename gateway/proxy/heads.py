@@ -1,7 +1,7 @@
 """The heads that the gateway writes, to upstreams and to clients, as bytes (RFC 9112 §3 and §4)."""
 
+from gateway.core.admission import Admission
 from gateway.core.credentials import subprotocol_answer
-from gateway.core.model import Admission
 from gateway.proxy.incoming import Incoming
 from gateway.proxy.response_parser import ResponseHead
 
@@ -11,17 +11,17 @@ def request_head(admission: Admission, incoming: Incoming, host: bytes | None, r
 
     `host` takes the place of the client's Host.
     """
-    framing = b""
+    forwarding, framing = admission.forwarding, b""
     if incoming.length is not None:
         framing = b"Content-Length: %d\r\n" % incoming.length
     elif incoming.chunked:
         framing = b"Transfer-Encoding: chunked\r\n"
-    if admission.upgrade is not None:
+    if forwarding.upgrade is not None:
         # Whoever asks for it sends no body, and may say so.
-        framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % admission.upgrade
-    line = f"{admission.method} {admission.target} HTTP/1.1\r\nHost: ".encode("ascii")
-    return b"%b%b\r\n%bX-Request-Id: %b\r\n%b\r\n" % (
-        line, host or admission.host, admission.fields, request_id.encode("ascii"), framing
+        framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % forwarding.upgrade
+    return b"%b\r\nHost: %b\r\n%b%bX-Request-Id: %b\r\n%b\r\n" % (
+        forwarding.line, host or forwarding.host, forwarding.fields, admission.fields,
+        request_id.encode("ascii"), framing,
     )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def switch_head(head: ResponseHead, request_id: str, incoming: Incoming, admissi
     lines = [b"X-Request-Id: " + request_id.encode("ascii"), b"Connection: Upgrade"]
     lines += [b"Upgrade: " + value for name, value in head.headers if name.lower() == b"upgrade"]
     if not any(name.lower() == b"sec-websocket-protocol" for name, _ in head.headers):
-        accepted = subprotocol_answer(incoming.headers, admission.route.credentials)
+        accepted = subprotocol_answer(incoming.headers, admission.forwarding.route.credentials)
         if accepted is not None:
             lines.append(b"Sec-WebSocket-Protocol: " + accepted)
     ours = b"\r\n".join([*lines, b"", b""])

@@ -17,7 +17,8 @@ from typing import Final, Protocol, TypeAlias
 
 import structlog
 
-from gateway.core.model import Admission, Claims, Request, Resolution, Route, User
+from gateway.core.admission import Admission
+from gateway.core.model import Claims, Request, Resolution, Route, User
 from gateway.core.reasons import TOKEN_EXPIRED, Denial, Group
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
@@ -143,7 +144,7 @@ class LiveConnections:
         `began` is when the request did, on the clock of `perf_counter`: a change that came since
         may have come too late for its admission. None: nobody can lose what this is, or nobody minds.
         """
-        claims, route = admission.claims, admission.route
+        claims, route = admission.claims, admission.forwarding.route
         if claims is None or not route.close_on_revocation:
             return None
         concerns = self._memory.concerns(claims, admission.user)

@@ -10,7 +10,8 @@ from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from gateway.core.model import Admission, Claims, Resolution
+from gateway.core.admission import Admission
+from gateway.core.model import Claims, Resolution
 from gateway.core.reasons import (
     REVOCATION_UNAVAILABLE,
     USER_STORE_UNAVAILABLE,
