@@ -20,7 +20,7 @@ ACTIVE: Final = 50_000
 LOCAL_TTL: Final = "5m"
 """`cache.local_ttl`: coming to know all tokens takes longer than its default."""
 _FILL_SECONDS: Final = 5
-_MOST_FILLS: Final = 12
+_MOST_FILLS: Final = 40
 
 
 def few(stage: Stage) -> Population:

@@ -97,6 +97,7 @@ class Pipeline:
                 await _wait()
                 resolution = await self._resolve(token.claims)
                 _check(route, token.claims, resolution)
+                resolution = self._learnt(token, route, resolution)
             elif token.route is not route:
                 _check(route, token.claims, resolution)
                 # It need not be looked at again while memory says the same.
@@ -132,6 +133,14 @@ class Pipeline:
         if answer is not None:
             token.lease = self._directory.lease(token.claims)
         return answer
+
+    def _learnt(self, token: VerifiedToken, route: Route, resolution: Resolution) -> Resolution:
+        """Let what the stores said count from here on, if memory says the same; returns what to go by."""
+        lease = self._directory.lease(token.claims)
+        if lease is None or lease.answer.user is not resolution.user:
+            return resolution
+        token.lease, token.route, token.identity = lease, route, b""
+        return lease.answer
 
     def _reading(self, request: Request) -> "_Reading":
         """Read a head, or remember what it says, which its bytes and the scheme it came with decide."""
@@ -196,19 +205,20 @@ class Pipeline:
             fields += STALE
         if self._headers.forwards_credentials:
             fields += self._headers.credentials(request, reading.fields)
-        return Admission(self._forwarding(request, reading), fields, token, resolution, stale)
+        forwarding = reading.forwarding
+        if forwarding is None or reading.peer != request.peer:
+            forwarding = self._forwarding(request, reading)
+        return Admission(forwarding, fields, token, resolution, stale)
 
     def _forwarding(self, request: Request, reading: "_Reading") -> Forwarding:
-        """Return how a request with this head and from there is forwarded, whoever sends it."""
-        if reading.forwarding is not None and reading.peer == request.peer:
-            return reading.forwarding
+        """Settle how a request with this head and from there is forwarded, whoever sends it."""
         route, fields = reading.route, reading.fields
         line = f"{request.method} {reading.target} HTTP/1.1".encode("ascii")
         host = fields.hosts[0] if fields.hosts else b""
         told = self._headers.forwarded(request, fields, route.strip_prefix)
-        reading.forwarding = Forwarding(route, request.method, line, host, told, reading.upgrade)
-        reading.peer = request.peer
-        return reading.forwarding
+        forwarding = Forwarding(route, request.method, line, host, told, reading.upgrade)
+        reading.forwarding, reading.peer = forwarding, request.peer
+        return forwarding
 
 
 @dataclass(slots=True)

@@ -62,6 +62,8 @@ class FakeDirectory:
         self.failure: Denial | None = None
         """Raised in place of every answer."""
         self.remembered: dict[Identity, Resolution] = {}
+        self.on_resolve: Callable[[Claims], object] = lambda _: None
+        """Called with whom it is asked about, before it answers."""
         self.leases: list[Lease] = []
         """Those that were given and still stand."""
 
@@ -80,6 +82,7 @@ class FakeDirectory:
 
     async def resolve(self, claims: Claims) -> Resolution:
         self.asked.append(claims)
+        self.on_resolve(claims)
         if self.failure is not None:
             raise self.failure
         user = self.users.get(claims.identity)

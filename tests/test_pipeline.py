@@ -520,6 +520,39 @@ async def test_what_memory_says_of_a_token_counts_while_it_stands(world: World) 
         assert caught.value.reason.code == "user_suspended"
 
 
+async def test_what_the_stores_said_counts_from_then_on_while_it_stands(world: World) -> None:
+    """What was learnt for one request is not looked up, nor rendered, for the next."""
+    world.directory.on_resolve = lambda _: remember(world, "admin")
+    asking = recurring("/admin", token("admin"))
+    first = await world.pipeline.admit(asking)
+    world.directory.remembered.clear()
+    again = await world.pipeline.admit(asking)
+    assert again.fields is first.fields
+    assert len(world.directory.asked) == 1
+    world.directory.leases.clear()
+    await world.pipeline.admit(asking)
+    assert len(world.directory.asked) == 2
+
+
+async def test_what_the_stores_said_does_not_count_when_memory_says_something_else(world: World) -> None:
+    """A change may have come before the answer did."""
+    suspended = replace(world.directory.users[Identity(ISSUER, "admin")], status=UserStatus.SUSPENDED)
+    answer = Resolution(suspended, Tier.LOCAL, None, Tier.LOCAL)
+    world.directory.on_resolve = lambda claims: world.directory.remembered.update({claims.identity: answer})
+    asking = recurring("/admin", token("admin"))
+    await world.pipeline.admit(asking)
+    with pytest.raises(Denial, match="user_suspended"):
+        await world.pipeline.admit(asking)
+
+
+async def test_who_was_refused_by_the_stores_is_refused_again(world: World) -> None:
+    world.directory.on_resolve = lambda _: remember(world, "member")
+    asking = recurring("/admin", token())
+    for _ in range(2):
+        with pytest.raises(Denial, match="role_missing"):
+            await world.pipeline.admit(asking)
+
+
 async def test_another_state_of_the_user_is_told_upstream(world: World) -> None:
     identity, asking = remember(world, "member"), recurring("/echo", token())
     await world.pipeline.admit(asking)

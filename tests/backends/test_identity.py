@@ -633,8 +633,12 @@ class TestMemory:
             local.open()
             tiers = world.tiers(local=local)
             assert tiers.recall(claims()) is None
-            await tiers.resolve(claims())
+            told = await tiers.resolve(claims())
             assert tiers.recall(claims()) == Resolution(ann, Tier.LOCAL, None, Tier.LOCAL)
+            lease = tiers.lease(claims())
+            assert lease is not None
+            # Whoever asked may go by it from then on, without asking again.
+            assert lease.answer.user is told.user
         assert world.postgres.queries == 1
 
     async def test_what_redis_refused_is_not_recalled(self, world: World) -> None:
