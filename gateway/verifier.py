@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from gateway.core import claims as claim_rules
 from gateway.core import tokens
 from gateway.core.lru import LRU
-from gateway.core.model import JSON, Credential, Issuer
+from gateway.core.model import JSON, Credential, Issuer, shared_instant
 from gateway.core.reasons import (
     ALGORITHM_NOT_ALLOWED,
     ISSUER_UNTRUSTED,
@@ -88,7 +88,8 @@ class TokenVerifier:
         claims = claim_rules.verify(token.payload, issuer, self._clock())
         read = {name: value for name, value in token.payload.items() if name in self._claims_read}
         claims = replace(claims, payload=read or _NOTHING)
-        verified = VerifiedToken(claims, key, math.inf if claims.good_until is None else claims.good_until)
+        until = math.inf if claims.good_until is None else shared_instant(claims.good_until)
+        verified = VerifiedToken(claims, key, until)
         self._remembered.put(credential.digest, verified)
         return verified
 

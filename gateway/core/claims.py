@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from gateway.core.model import JSON, Claims, Issuer, shared
+from gateway.core.model import JSON, Claims, Issuer, shared, shared_instant
 from gateway.core.reasons import (
     AUDIENCE_MISMATCH,
     CLAIM_MALFORMED,
@@ -141,7 +141,7 @@ def _date(payload: Mapping[str, JSON], name: str, issuer: Issuer) -> float | Non
         raise _denial(CLAIM_MALFORMED, issuer, f"`{name}` is not a number")
     if not 0 <= value <= MAX_DATE:
         raise _denial(CLAIM_MALFORMED, issuer, f"`{name}` is not a date between 1970 and 9999")
-    return float(value)
+    return shared_instant(float(value))
 
 
 def _subject(payload: Mapping[str, JSON], issuer: Issuer) -> str:

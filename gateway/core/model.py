@@ -54,6 +54,12 @@ def shared(words: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(intern, words))
 
 
+@lru_cache(maxsize=8192)
+def shared_instant(seconds: float) -> float:
+    """Return the same object for the same instant: many tokens are issued, and expire, in the same second."""
+    return seconds
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """The pair that names a user to an issuer (RFC 7519 §4.1.2); never `sub` alone."""
