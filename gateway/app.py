@@ -117,7 +117,7 @@ async def serve(
         iss = {name: issuer.issuer for name, issuer in issuers.items()}
         mirror = RevocationMirror(postgres, redis, iss)
         stack.push_async_callback(mirror.close)
-        local = _local(settings.cache)
+        local = _local(settings.cache, metrics)
         tiers = _tiers(settings, local, postgres, redis, mirror)
         stack.push_async_callback(tiers.close)
         invalidation = Invalidation(
@@ -145,6 +145,7 @@ async def serve(
             clock=time.time,
             max_remembered=settings.cache.max_tokens,
             claims_read=headers.claims_read,
+            recalled=metrics.recalled_tokens,
         )
         body_size = settings.server.limits.body_size
         routes = RouteTable(translation.route(route, body_size) for route in settings.routes)
@@ -284,9 +285,13 @@ def _redis(redis: model.Redis) -> Redis:
     )
 
 
-def _local(cache: model.Cache) -> LocalTier:
+def _local(cache: model.Cache, metrics: Metrics) -> LocalTier:
     return LocalTier(
-        ttl=cache.local_ttl, max_users=cache.max_users, max_tokens=cache.max_tokens, clock=time.monotonic
+        ttl=cache.local_ttl,
+        max_users=cache.max_users,
+        max_tokens=cache.max_tokens,
+        clock=time.monotonic,
+        stood=metrics.recalled_users,
     )
 
 

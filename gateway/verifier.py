@@ -4,6 +4,7 @@ Keys are chosen by the configured issuer alone; nothing that a token says leads 
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -48,8 +49,13 @@ class TokenVerifier:
         clock: Callable[[], float],
         max_remembered: int,
         claims_read: frozenset[str] = frozenset(),
+        recalled: defaultdict[str, int] | None = None,
     ) -> None:
-        """`claims_read` names what is kept of payloads, of which most is read by nobody and takes memory."""
+        """`claims_read` names what is kept of payloads, of which most is read by nobody and takes memory.
+
+        In `recalled` it counts by issuer how many tokens it remembered.
+        """
+        self._recalled = defaultdict(int) if recalled is None else recalled
         self._claims_read = claims_read
         self._issuers: Mapping[str, Issuer] = {issuer.issuer: issuer for issuer in issuers}
         self._keys = keys
@@ -67,7 +73,9 @@ class TokenVerifier:
         if token is None:
             return None
         # Keys that became too old to trust take with them what they verified.
-        if self._clock() < token.until and self._keys.current(token.claims.issuer_name) is not None:
+        issuer_name = token.claims.issuer_name
+        if self._clock() < token.until and self._keys.current(issuer_name) is not None:
+            self._recalled[issuer_name] += 1
             return token
         self._remembered.pop(credential.digest)
         return None

@@ -11,6 +11,7 @@ no store can be asked. A change that is heard of drops that too.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from itertools import takewhile
@@ -55,7 +56,17 @@ class LocalTier:
     that every change is heard of. `clock` gives seconds, from any beginning.
     """
 
-    def __init__(self, *, ttl: float, max_users: int, max_tokens: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        ttl: float,
+        max_users: int,
+        max_tokens: int,
+        clock: Callable[[], float],
+        stood: defaultdict[str, int] | None = None,
+    ) -> None:
+        """In `stood` it counts by issuer how many answers still stood when they were asked for again."""
+        self._stood = defaultdict(int) if stood is None else stood
         self._ttl = ttl
         self._clock = clock
         self._open = False
@@ -127,6 +138,7 @@ class LocalTier:
             if lease.ticket < self._flushed or self._void(lease.ticket, lease.claims, lease.answer.user):
                 return False
             lease.ticket = self._changes
+        self._stood[lease.claims.issuer_name] += 1
         return True
 
     def _until(self, entry: _Entry, claims: Claims) -> float:

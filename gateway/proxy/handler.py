@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.core.admission import Admission
+from gateway.core.fifo import FIFO
 from gateway.core.headers import HeaderPolicy
-from gateway.core.lru import LRU
 from gateway.core.model import Request
 from gateway.core.reasons import INTERNAL_ERROR, Denial
 from gateway.pipeline import RECURRING_HEADS
@@ -41,7 +41,7 @@ class ProxyHandler:
     metrics: Metrics
     log: RequestLog
     live: LiveConnections
-    known_heads: LRU[bytes, ResponseHead] = field(default_factory=lambda: LRU(RECURRING_HEADS))
+    known_heads: FIFO[bytes, ResponseHead] = field(default_factory=lambda: FIFO(RECURRING_HEADS))
 
     def deny(self, request: Request, denial: Denial, route: str, *, keep_alive: bool) -> tuple[int, bytes]:
         """Count and log a denial; returns its status and the whole response."""

@@ -9,7 +9,7 @@ from collections.abc import Container
 from hashlib import sha256
 from typing import Final, TypeAlias
 
-from gateway.core.lru import LRU
+from gateway.core.fifo import FIFO
 from gateway.core.model import Credential
 from gateway.proxy.incoming import Incoming
 
@@ -25,7 +25,7 @@ Known: TypeAlias = tuple[Incoming, Credential | None]
 
 
 class KnownHeads:
-    """At most `capacity` heads, of which the least recently used are forgotten first."""
+    """At most `capacity` heads, of which those are forgotten first that came first."""
 
     def __init__(self, remembered: Container[bytes], capacity: int, longest: int = LONGEST) -> None:
         """`remembered`: the SHA-256 of the tokens that have been verified.
@@ -34,7 +34,7 @@ class KnownHeads:
         """
         self._remembered = remembered
         self._longest = min(longest, LONGEST)
-        self._heads: LRU[bytes, Incoming] = LRU(capacity)
+        self._heads: FIFO[bytes, Incoming] = FIFO(capacity)
 
     def recall(self, data: bytes) -> Known | None:
         """Return the request that these bytes are, and nothing but it, if its head is known."""

@@ -9,8 +9,8 @@ from typing import Final
 
 import httptools
 
+from gateway.core.fifo import FIFO
 from gateway.core.headers import read_response
-from gateway.core.lru import LRU
 from gateway.core.model import Header
 from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, Denial
 from gateway.core.upgrades import offered
@@ -48,7 +48,7 @@ class ResponseParser:
         *,
         bodiless: bool,
         upgrade: bytes | None = None,
-        known: LRU[bytes, ResponseHead] | None = None,
+        known: FIFO[bytes, ResponseHead] | None = None,
     ) -> None:
         """`bodiless`: no body follows, whatever the head says, because the request was HEAD.
 

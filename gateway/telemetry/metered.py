@@ -39,17 +39,12 @@ class MeteredVerifier:
     def __init__(self, verifier: Verifier, metrics: Metrics) -> None:
         self._verifier = verifier
         self._metrics = metrics
-        self._recalled = metrics.recalled_tokens
+        # It counts what it remembers: that is asked at nearly every request, where a call more would be felt.
+        self.recall = verifier.recall
 
     @property
     def remembered(self) -> Container[bytes]:
         return self._verifier.remembered
-
-    def recall(self, credential: Credential) -> VerifiedToken | None:
-        token = self._verifier.recall(credential)
-        if token is not None:
-            self._recalled[token.claims.issuer_name] += 1
-        return token
 
     async def verify(self, credential: Credential) -> VerifiedToken:
         try:
@@ -67,8 +62,8 @@ class MeteredDirectory:
     def __init__(self, directory: Directory, metrics: Metrics) -> None:
         self._directory = directory
         self._metrics = metrics
-        self._stands = directory.stands
-        self._recalled = metrics.recalled_users
+        # Counted there, too.
+        self.stands = directory.stands
 
     def recall(self, claims: Claims) -> Resolution | None:
         resolution = self._directory.recall(claims)
@@ -78,13 +73,6 @@ class MeteredDirectory:
 
     def lease(self, claims: Claims) -> Lease | None:
         return self._directory.lease(claims)
-
-    def stands(self, lease: Lease) -> bool:
-        stands = self._stands(lease)
-        if stands:
-            # It is given for a user who is there.
-            self._recalled[lease.claims.issuer_name] += 1
-        return stands
 
     async def resolve(self, claims: Claims) -> Resolution:
         started = perf_counter()

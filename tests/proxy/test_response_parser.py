@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.lru import LRU
+from gateway.core.fifo import FIFO
 from gateway.core.reasons import Denial
 from gateway.proxy.response_parser import (
     MAX_HEAD_BYTES,
@@ -360,7 +360,7 @@ def test_a_length_without_a_body_is_not_passed_on(status: bytes) -> None:
 
 
 def test_a_head_that_came_before_is_known_again_with_its_whole_body() -> None:
-    known: LRU[bytes, ResponseHead] = LRU(10)
+    known: FIFO[bytes, ResponseHead] = FIFO(10)
     first = ResponseParser(bodiless=False, known=known)
     feed(first, [HELLO])
     again = ResponseParser(bodiless=False, known=known)
@@ -384,7 +384,7 @@ def test_a_head_that_came_before_is_known_again_with_its_whole_body() -> None:
     ids=["chunked", "close", "interim", "excess", "to the end", "HEAD"],
 )
 def test_other_heads_are_read_each_time(data: bytes, bodiless: bool) -> None:
-    known: LRU[bytes, ResponseHead] = LRU(10)
+    known: FIFO[bytes, ResponseHead] = FIFO(10)
     feed(ResponseParser(bodiless=bodiless, known=known), [data])
     assert len(known) == 0
 
@@ -392,7 +392,7 @@ def test_other_heads_are_read_each_time(data: bytes, bodiless: bool) -> None:
 @pytest.mark.parametrize("pieces", [[HELLO[:-1], HELLO[-1:]], [HELLO + b"x"], [HELLO[:9], HELLO[9:]]])
 def test_a_known_head_changes_nothing_about_what_comes_with_it(pieces: list[bytes]) -> None:
     """Part of a body, too much of one, or part of a head."""
-    known: LRU[bytes, ResponseHead] = LRU(10)
+    known: FIFO[bytes, ResponseHead] = FIFO(10)
     feed(ResponseParser(bodiless=False, known=known), [HELLO])
     with_memory, without = ResponseParser(bodiless=False, known=known), ResponseParser(bodiless=False)
     assert feed(with_memory, pieces) == feed(without, pieces)
@@ -400,7 +400,7 @@ def test_a_known_head_changes_nothing_about_what_comes_with_it(pieces: list[byte
 
 
 def test_a_known_head_does_not_answer_a_head_request() -> None:
-    known: LRU[bytes, ResponseHead] = LRU(10)
+    known: FIFO[bytes, ResponseHead] = FIFO(10)
     feed(ResponseParser(bodiless=False, known=known), [EMPTY])
     parser = ResponseParser(bodiless=True, known=known)
     heads, _ = feed(parser, [OK + b"Content-Length: 5\r\n\r\n"])
@@ -408,7 +408,7 @@ def test_a_known_head_does_not_answer_a_head_request() -> None:
 
 
 def test_a_parser_that_knew_a_head_reads_the_next_response() -> None:
-    known: LRU[bytes, ResponseHead] = LRU(10)
+    known: FIFO[bytes, ResponseHead] = FIFO(10)
     feed(ResponseParser(bodiless=False, known=known), [HELLO])
     parser = ResponseParser(bodiless=False, known=known)
     for _ in range(2):
@@ -419,7 +419,7 @@ def test_a_parser_that_knew_a_head_reads_the_next_response() -> None:
 
 
 def test_a_long_head_is_not_kept() -> None:
-    known: LRU[bytes, ResponseHead] = LRU(10)
+    known: FIFO[bytes, ResponseHead] = FIFO(10)
     long = b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 5000 + b"\r\nContent-Length: 0\r\n\r\n"
     feed(ResponseParser(bodiless=False, known=known), [long])
     assert len(known) == 0

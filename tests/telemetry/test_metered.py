@@ -2,7 +2,9 @@
 
 import pytest
 
-from gateway.core.model import Claims, Credential, Lease, Resolution, Tier, User, UserStatus
+from gateway.backends.local import LocalTier
+from gateway.backends.revocations import Revocations
+from gateway.core.model import Claims, Credential, Issuer, Lease, Resolution, Tier, User, UserStatus
 from gateway.core.reasons import (
     CREDENTIALS_MISSING,
     ISSUER_UNTRUSTED,
@@ -11,12 +13,14 @@ from gateway.core.reasons import (
     USER_STORE_UNAVAILABLE,
     Denial,
 )
-from gateway.core.tokens import key_from_jwk
+from gateway.core.tokens import KeySet, key_from_jwk
 from gateway.core.verified import VerifiedToken
 from gateway.telemetry.metered import MeteredDirectory, MeteredVerifier
 from gateway.telemetry.metrics import Metrics, issuer_label
+from gateway.verifier import TokenVerifier
+from tests.fakes import FakeKeys
 from tests.telemetry.scrape import value
-from tests.tokens import ed25519_key
+from tests.tokens import ed25519_key, sign
 
 CLAIMS = Claims("https://idp.example.com/", "main", "member", (), None, None, None, None, (), (), {})
 MEMBER = User("id", UserStatus.ACTIVE)
@@ -70,7 +74,24 @@ async def test_a_verification_is_counted_by_where_its_answer_came_from() -> None
     assert MeteredVerifier(Verifier(), metrics).recall(CREDENTIAL) is None
     assert MeteredVerifier(Verifier(remembered=True), metrics).recall(CREDENTIAL) is TOKEN
     assert value(metrics, "token_verifications_total", issuer="main", tier="signature", result="valid") == 1
-    assert value(metrics, "token_verifications_total", issuer="main", tier="local", result="valid") == 1
+
+
+async def test_a_token_that_was_known_is_counted_as_one_from_memory() -> None:
+    metrics, key = Metrics(), ed25519_key()
+    keys = FakeKeys(main=KeySet([key_from_jwk(key.jwk())]))
+    issuer = Issuer("main", CLAIMS.issuer, frozenset({"api"}), frozenset({"EdDSA"}))
+    known = TokenVerifier(
+        [issuer], keys, clock=lambda: 0.0, max_remembered=9, recalled=metrics.recalled_tokens
+    )
+    verifier = MeteredVerifier(known, metrics)
+    credential = Credential.of(sign({"iss": CLAIMS.issuer, "sub": "member", "aud": "api", "exp": 60}, key))
+    assert verifier.recall(credential) is None
+    token = await verifier.verify(credential)
+    for number in (1, 2):
+        assert verifier.recall(credential) is token
+        assert (
+            value(metrics, "token_verifications_total", issuer="main", tier="local", result="valid") == number
+        )
 
 
 @pytest.mark.parametrize(
@@ -113,15 +134,25 @@ def test_an_answer_from_memory_is_counted_and_not_timed(user: User | None, resul
 
 def test_an_answer_that_stands_is_counted_as_one_from_memory() -> None:
     metrics = Metrics()
-    resolution = Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL)
-    directory = MeteredDirectory(Directory(resolution, remembered=True), metrics)
-    assert directory.lease(CLAIMS) is LEASE
+    local = LocalTier(ttl=9, max_users=9, max_tokens=9, clock=lambda: 0.0, stood=metrics.recalled_users)
+    local.open()
+    local.fill(local.ticket(), CLAIMS, MEMBER, 0.0, Revocations(), 9.0)
+    lease = local.lease(CLAIMS)
+    assert lease is not None
     for number in (1, 2):
-        assert directory.stands(LEASE)
+        assert local.stands(lease)
         assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") == number
         assert value(metrics, "revocation_checks_total", tier="local", result="clear") == number
-    assert not MeteredDirectory(Directory(resolution), metrics).stands(LEASE)
+    local.forget_users([MEMBER.id])
+    assert not local.stands(lease)
     assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") == 2
+
+
+def test_what_tells_whether_an_answer_stands_is_passed_on() -> None:
+    resolution = Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL)
+    directory = MeteredDirectory(Directory(resolution, remembered=True), Metrics())
+    assert directory.lease(CLAIMS) is LEASE
+    assert directory.stands(LEASE)
 
 
 def test_what_memory_does_not_know_is_not_counted() -> None:
