@@ -332,7 +332,7 @@ async def test_stores_that_are_down_are_nobodys_fault(
         redis_server.stop()
         async with asyncio.timeout(5):
             # Memory answers until it is noticed that nobody tells of changes any more.
-            while (response := await house.request("/private/x", token=token())).status == 200:
+            while (response := await house.request("/private/x", token=token())).status == 200:  # noqa: ASYNC110 -- nothing tells
                 await asyncio.sleep(0.01)
         assert_told(response, "revocation_unavailable")
         for code in ("user_store_unavailable", "revocation_unavailable"):
