@@ -36,7 +36,7 @@ def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connec
             f"the targets are about the first row; of each load at least {100 * least:.1f} % of the users "
             "were found in the gateway's memory",
             f"{GATEWAY_NEW_HEADS}: the same, with a query that differs in every request; the gateway "
-            "remembers 2,048 heads and what they say, and in the first row each comes again with its token",
+            "remembers 2,048 heads and what they say, and in the first row all are alike but for their token",
             "÷: CPU per request divided by the peer's (Envoy with its cache) in the same round, then the "
             "median",
             *map(str, missing),

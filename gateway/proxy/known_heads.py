@@ -46,7 +46,7 @@ class KnownHeads:
             return None
         if token is None:
             return incoming, None
-        # Of one that was refused for what else it says there is nothing that another could have.
+        # No token is not the token of another, and of a head that was refused there is nothing to have.
         if not token or incoming.recurring is None or incoming.recurring.kept is None:
             return None
         digest = sha256(token).digest()
