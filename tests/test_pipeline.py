@@ -1,11 +1,14 @@
 """A request's way from the wire to its admission: one row for each reason to stop it."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pytest
 
+from gateway.backends.local import LocalTier
+from gateway.backends.revocations import Revocations
 from gateway.core.admission import Admission
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.model import (
@@ -17,6 +20,7 @@ from gateway.core.model import (
     Header,
     Identity,
     Issuer,
+    Lease,
     Recurring,
     Request,
     Requirement,
@@ -701,6 +705,116 @@ async def test_equal_headers_are_not_the_same_head(world: World) -> None:
     with pytest.raises(Denial) as caught:
         await world.pipeline.admit(other)
     assert caught.value.reason.code == "credentials_missing"
+
+
+# A change while requests wait -------------------------------------------------------------------------
+
+
+class SlowDirectory:
+    """The real local tier in front of a store whose answers a test lets through one by one."""
+
+    def __init__(self, user: User) -> None:
+        self.user = user
+        """As the store has it."""
+        self.local = LocalTier(ttl=60.0, max_users=9, max_tokens=9, clock=lambda: 0.0)
+        self.local.open()
+        self.waiting: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+
+    def recall(self, claims: Claims) -> Resolution | None:
+        return self.local.recall(claims)
+
+    def lease(self, claims: Claims) -> Lease | None:
+        return self.local.lease(claims)
+
+    def stands(self, lease: Lease) -> bool:
+        return self.local.stands(lease)
+
+    async def resolve(self, claims: Claims) -> Resolution:
+        answer = asyncio.Event()
+        self.waiting.put_nowait(answer)
+        await answer.wait()
+        self.learn(claims)
+        return Resolution(self.user, Tier.POSTGRES, None, Tier.REDIS)
+
+    def learn(self, claims: Claims) -> None:
+        """Let memory know the user as the store has it."""
+        known = Revocations(token=False, user_at=None, issuer_at=None)
+        self.local.fill(self.local.ticket(), claims, self.user, 0.0, known, 60.0)
+
+    def change(self, user: User) -> None:
+        """Change the user; memory hears of it at once."""
+        self.user = user
+        self.local.forget_users([user.id])
+
+
+def slow_pipeline(directory: SlowDirectory) -> Pipeline:
+    """Return a pipeline that tells upstreams everything of a user."""
+    keys = FakeKeys(main=KeySet([key_from_jwk(ec_key().jwk())]))
+    verifier = TokenVerifier([MAIN], keys, clock=lambda: NOW, max_remembered=9)
+    sources = {"X-Roles": "user.roles", "X-Tenant": "user.tenant", "X-Email": "user.email"}
+    return Pipeline(ROUTES, verifier, directory, HeaderPolicy(HeaderRules(sources)))
+
+
+BEFORE = User(
+    "id-member", UserStatus.ACTIVE, tenant="acme", email="old@a.example", roles=("reader", "writer")
+)
+CHANGED = {
+    "roles": replace(BEFORE, roles=("reader",)),
+    "tenant": replace(BEFORE, tenant="globex"),
+    "email": replace(BEFORE, email="new@a.example"),
+    "all": replace(BEFORE, roles=(), tenant=None, email=None),
+}
+
+
+def told(admission: Admission) -> dict[bytes, bytes]:
+    """Return the fields that tell the upstream of the user."""
+    return {name: value for name, value in sent(admission) if not name.startswith(b"X-Forwarded-")}
+
+
+def described(user: User) -> dict[bytes, bytes]:
+    """Return the fields that a user is told by, as they must be."""
+    fields = {b"X-Roles": ",".join(user.roles), b"X-Tenant": user.tenant, b"X-Email": user.email}
+    return {name: value.encode() for name, value in fields.items() if value}
+
+
+@pytest.mark.parametrize("changed", CHANGED.values(), ids=CHANGED)
+async def test_who_waited_while_the_user_changed_is_forwarded_as_the_user_is_now(changed: User) -> None:
+    """Another request with the same token was forwarded in between, as the user was before."""
+    directory = SlowDirectory(BEFORE)
+    pipeline, asking = slow_pipeline(directory), recurring("/echo", token())
+    # The token is verified and remembered, so that the requests that follow share what is kept with it.
+    earlier = asyncio.create_task(pipeline.admit(asking))
+    (await directory.waiting.get()).set()
+    await earlier
+    directory.change(BEFORE)
+    first, second = (asyncio.create_task(pipeline.admit(asking)) for _ in range(2))
+    let_first, let_second = await directory.waiting.get(), await directory.waiting.get()
+    let_first.set()
+    assert told(await first) == described(BEFORE)
+
+    directory.change(changed)
+    let_second.set()
+    assert told(await second) == described(changed) != described(BEFORE)
+    # The next one is not looked up, and says the same.
+    assert told(await pipeline.admit(asking)) == described(changed)
+
+
+@pytest.mark.parametrize("changed", CHANGED.values(), ids=CHANGED)
+async def test_a_change_that_memory_learns_of_otherwise_is_forwarded(changed: User) -> None:
+    """Another token's request has brought the user's new state."""
+    directory = SlowDirectory(BEFORE)
+    pipeline, asking = slow_pipeline(directory), recurring("/echo", token())
+    first = asyncio.create_task(pipeline.admit(asking))
+    (await directory.waiting.get()).set()
+    admission = await first
+    assert admission.claims is not None
+    assert told(admission) == described(BEFORE)
+
+    directory.change(changed)
+    directory.learn(admission.claims)
+    for _ in range(2):
+        assert told(await pipeline.admit(asking)) == described(changed) != described(BEFORE)
+    assert directory.waiting.empty()
 
 
 # Once more ------------------------------------------------------------------------------------------
