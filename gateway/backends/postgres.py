@@ -184,8 +184,17 @@ class Postgres:
             return int(await connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text"))
 
     async def ping(self) -> None:
-        """Find out whether the hot path could be served: connected, migrated, permitted."""
+        """Find out whether requests could be served, by running each of their statements on the primary."""
         async with self.connection() as connection:
+            await connection.fetchrow(_FIND_USER, "", "")
+            await connection.fetchrow(_FIND_USER_AND_REVOCATIONS, "", "", "", None)
+            await connection.fetch(_COUNTING_AMONG, [], [], [])
+
+    async def ping_replica(self) -> None:
+        """Find out whether the replica could serve requests, by running their statement there."""
+        if self._replica is None:
+            return
+        async with self._replica.lend() as connection:
             await connection.fetchrow(_FIND_USER, "", "")
 
     async def warm(self) -> None:

@@ -29,8 +29,20 @@ def settings_or_exit(config: Path) -> "Settings":
         _refuse(error.problems)
 
 
-def check(*, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
-    """Validate the configuration: every mistake with its line, and what is probably not meant."""
+def check(
+    *,
+    config: ConfigFile = DEFAULT_CONFIG,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Try every dependency, too: stores, issuers' keys, upstreams."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Validate the configuration: every mistake with its line, and what is probably not meant.
+
+    With --live, exits with 3 when a dependency cannot be reached, and with 1 when one does not do what a
+    gateway needs.
+    """
     from gateway.settings import ConfigurationError
     from gateway.settings.advice import advice
     from gateway.settings.loading import load_with_source
@@ -43,13 +55,25 @@ def check(*, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
             raise typer.Exit(output.USAGE) from None
         _refuse(error.problems)
     warnings = advice(settings, source)
+    answer: dict[str, object] = {"valid": True, "problems": [], "warnings": [*map(asdict, warnings)]}
+    if not json:
+        _summarise(settings)
+        for warning in warnings:
+            output.warn(str(warning))
+        output.out.print(f"{config} is valid.", style="green", markup=False, soft_wrap=True)
+    code = _try_dependencies(settings, answer, json=json) if live else output.OK
     if json:
-        output.emit_json({"valid": True, "problems": [], "warnings": [*map(asdict, warnings)]})
-        return
-    _summarise(settings)
-    for warning in warnings:
-        output.warn(str(warning))
-    output.out.print(f"{config} is valid.", style="green", markup=False, soft_wrap=True)
+        output.emit_json(answer)
+    raise typer.Exit(code)
+
+
+def _try_dependencies(settings: "Settings", answer: dict[str, object], *, json: bool) -> int:
+    """Try every dependency, add what was found to `answer`, and return the exit code."""
+    from gateway.cli import live
+
+    found = live.try_all(settings) if json else live.try_all(settings, live.show)
+    answer["live"] = [each.document() for each in found]
+    return live.exit_code(found)
 
 
 def schema(

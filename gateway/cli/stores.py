@@ -161,6 +161,15 @@ def refuse(error: StoreUnavailable) -> NoReturn:
     )
 
 
+def advice_for_postgres(error: StoreUnavailable, setting: str) -> tuple[str | None, bool]:
+    """Return what to do, and whether Postgres could not be reached at all; `setting` names its DSN."""
+    cause = error.__cause__
+    advice = _advice(cause)
+    if isinstance(cause, OSError):
+        return advice or f"start it (`docker compose up -d postgres`) or correct {setting}", True
+    return advice, False
+
+
 def _advice(cause: BaseException | None) -> str | None:
     """Say what to change when it does not help to start Postgres."""
     from ssl import SSLError

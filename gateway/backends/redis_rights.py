@@ -1,0 +1,99 @@
+"""What a Redis is and what it lets its user do: for `gateway check --live`, never for a request."""
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+import orjson
+from redis.exceptions import ResponseError
+
+from gateway.backends.redis_errors import in_words, translated
+from gateway.backends.redis_server import server_at
+
+# Scripts run under the rights of their caller (Redis: ACL). The key is gone at the end.
+_TRY: Final = """
+local tries = {
+    {'SET', KEYS[1], '1', 'PX', '1000'}, {'GET', KEYS[1]}, {'MGET', KEYS[1]}, {'INCR', KEYS[1]},
+    {'EXISTS', KEYS[1]}, {'PTTL', KEYS[1]}, {'PEXPIRE', KEYS[1], '1000'}, {'TYPE', KEYS[1]}, {'DEL', KEYS[1]},
+    {'HSET', KEYS[1], 'field', '1'}, {'HGET', KEYS[1], 'field'}, {'HSCAN', KEYS[1], '0'},
+    {'HDEL', KEYS[1], 'field'}, {'TIME'}, {'INFO', 'server'}
+}
+local refused = {}
+for _, try in ipairs(tries) do
+    local answer = redis.pcall(unpack(try))
+    if type(answer) == 'table' and answer.err then
+        refused[#refused + 1] = {try[1], answer.err}
+    end
+end
+return cjson.encode(refused)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was found."""
+
+    address: str
+    version: str
+    policy: str
+    """Its `maxmemory-policy`; `unknown` where INFO is not allowed."""
+    limited: bool
+    """Whether it has a `maxmemory` at all."""
+    refused: dict[str, str]
+    """The commands that a gateway needs and this user may not use, or that fail; with Redis's own words."""
+
+    @property
+    def major(self) -> int:
+        """The first number of the version; of one that is not known, a large one."""
+        number = self.version.partition(".")[0]
+        return int(number) if number.isdecimal() else 1000
+
+    @property
+    def evicts(self) -> bool:
+        """Whether keys may go before their time."""
+        return self.limited and self.policy not in {"noeviction", "unknown"}
+
+
+async def inspect(url: str, prefix: str, *, connect_timeout: float) -> Inspection:
+    """Try each command that a gateway uses, on a key of its own that is gone afterwards.
+
+    Raises `StoreUnavailable` when Redis cannot be reached. `connect_timeout` is the seconds for connecting,
+    and for each answer.
+    """
+    server = server_at(url, prefix)
+    connection = server.connection(
+        protocol=3, socket_timeout=connect_timeout, socket_connect_timeout=connect_timeout
+    )
+    refused: dict[str, str] = {}
+
+    async def ask(name: str, *words: str) -> object:
+        try:
+            await connection.send_command(*words, check_health=False)
+            return await connection.read_response()
+        except ResponseError as error:
+            refused[name] = in_words(error)
+            return None
+
+    try:
+        with translated(server.address):
+            await connection.connect()  # type: ignore[no-untyped-call] # has no annotations
+            info = _sections(await ask("INFO", "INFO"))
+            answer = await ask("EVAL", "EVAL", _TRY, "1", f"{prefix}check:{uuid4().hex}")
+            if isinstance(answer, bytes):
+                refused |= dict(orjson.loads(answer) or ())
+            await ask("CLIENT TRACKING", "CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", f"{prefix}check:")
+    finally:
+        await connection.disconnect(nowait=True)
+    return Inspection(
+        server.address,
+        info.get("redis_version", "of unknown version"),
+        info.get("maxmemory_policy", "unknown"),
+        info.get("maxmemory", "0") != "0",
+        refused,
+    )
+
+
+def _sections(info: object) -> dict[str, str]:
+    """Read what INFO answers."""
+    text = info.decode(errors="replace") if isinstance(info, bytes) else ""
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

@@ -1,0 +1,215 @@
+"""`gateway check --live`, against real stores and against none."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from typer.testing import CliRunner, Result
+
+from gateway.cli import live, output
+from gateway.cli.live_check import Check, Live
+from gateway.cli.main import app
+from gateway.demo.embedded import EmbeddedRedis
+from gateway.settings import Settings, load
+from tests import tokens
+from tests.cli.gateway_command import ISS
+from tests.harness import unused_port, write_jwks
+
+
+def written(folder: Path, dsn: str, redis_url: str, upstream: str, *, keys: str | None = None) -> Path:
+    jwks = write_jwks(folder / "jwks.json", tokens.rsa_key("main"))
+    config = folder / "gateway.yaml"
+    config.write_text(
+        f"""
+issuers:
+  - {{name: main, issuer: "{ISS}", audiences: [api], keys: {keys or f"{{jwks_file: {jwks}}}"}}}
+postgres: {{dsn: "{dsn}"}}
+redis: {{url: "{redis_url}"}}
+upstreams:
+  echo: {{urls: ["{upstream}"]}}
+routes:
+  - {{name: all, match: {{path: /**}}, upstream: echo}}
+"""
+    )
+    return config
+
+
+def check(config: Path, *options: str) -> Result:
+    return CliRunner().invoke(app, ["check", "--live", "--config", str(config), *options])
+
+
+def outcomes(result: Result) -> dict[str, str]:
+    return {entry["name"]: entry["outcome"] for entry in json.loads(result.stdout)["live"]}
+
+
+def entry(result: Result, name: str) -> dict[str, str]:
+    (found,) = [each for each in json.loads(result.stdout)["live"] if each["name"] == name]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.fixture
+def nowhere() -> int:
+    return unused_port()
+
+
+@pytest.fixture
+def serving() -> Iterator[str]:
+    """The URL of a server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_all_is_well(dsn: str, redis_url: str, tmp_path: Path, serving: str) -> None:
+    result = check(written(tmp_path, dsn, redis_url, serving), "--json")
+
+    assert result.exit_code == output.OK, result.output
+    assert outcomes(result) == {
+        "postgres": "pass",
+        "redis": "pass",
+        "issuer:main": "pass",
+        "upstream:echo": "pass",
+    }
+    assert set(entry(result, "postgres")) == {"name", "outcome", "found", "fix"}
+
+
+def test_people_get_a_line_for_each(dsn: str, redis_url: str, tmp_path: Path, serving: str) -> None:
+    result = check(written(tmp_path, dsn, redis_url, serving))
+
+    assert result.exit_code == output.OK
+    lines = [line for line in result.stdout.splitlines() if line.startswith("ok ")]
+    assert {line.split()[1] for line in lines} == {"postgres:", "redis:", "issuer:main:", "upstream:echo:"}
+    assert "password" not in result.output
+
+
+def test_stores_that_are_not_there(tmp_path: Path, nowhere: int, serving: str) -> None:
+    config = written(
+        tmp_path,
+        f"postgresql://gateway:geheim@127.0.0.1:{nowhere}/gateway",
+        f"redis://:geheim@127.0.0.1:{nowhere}/0",
+        serving,
+    )
+    result = check(config, "--json")
+
+    assert result.exit_code == output.UNREACHABLE
+    assert (outcomes(result)["postgres"], outcomes(result)["redis"]) == ("fail", "fail")
+    assert "start it" in entry(result, "postgres")["fix"]
+    assert str(nowhere) in entry(result, "redis")["found"]
+    assert "geheim" not in result.output
+
+
+def test_an_upstream_that_is_not_there_is_a_warning(
+    dsn: str, redis_url: str, tmp_path: Path, nowhere: int
+) -> None:
+    result = check(written(tmp_path, dsn, redis_url, f"http://127.0.0.1:{nowhere}"), "--json")
+
+    assert result.exit_code == output.OK
+    assert outcomes(result)["upstream:echo"] == "warn"
+
+
+def test_an_issuer_that_is_not_there(
+    dsn: str, redis_url: str, tmp_path: Path, nowhere: int, serving: str
+) -> None:
+    keys = f"{{jwks_uri: 'http://127.0.0.1:{nowhere}/jwks'}}"
+    result = check(written(tmp_path, dsn, redis_url, serving, keys=keys), "--json")
+
+    assert result.exit_code == output.UNREACHABLE
+    assert outcomes(result)["issuer:main"] == "fail"
+
+
+def test_a_file_of_keys_that_is_not_there(dsn: str, redis_url: str, tmp_path: Path, serving: str) -> None:
+    keys = f"{{jwks_file: '{tmp_path}/absent.json'}}"
+    result = check(written(tmp_path, dsn, redis_url, serving, keys=keys), "--json")
+
+    assert result.exit_code == output.DENIED
+    assert "absent.json" in entry(result, "issuer:main")["found"]
+
+
+def test_tables_that_are_missing(empty_dsn: str, redis_url: str, tmp_path: Path, serving: str) -> None:
+    result = check(written(tmp_path, empty_dsn, redis_url, serving), "--json")
+
+    assert result.exit_code == output.DENIED
+    assert outcomes(result)["postgres"] == "fail"
+    assert "gateway migrate" in json.dumps(entry(result, "postgres"))
+
+
+def test_a_right_that_is_missing_in_redis(dsn: str, redis_url: str, tmp_path: Path, serving: str) -> None:
+    with Redis.from_url(redis_url) as client:
+        client.execute_command(
+            "ACL", "SETUSER", "ann", "on", ">pw", "~gateway:*", "+@all", "-hscan", "-client"
+        )
+    config = written(tmp_path, dsn, redis_url.replace("redis://", "redis://ann:pw@"), serving)
+    result = check(config, "--json")
+
+    assert result.exit_code == output.DENIED
+    assert "HSCAN" in entry(result, "redis")["found"]
+    assert "CLIENT TRACKING" in entry(result, "redis")["found"]
+    with Redis.from_url(redis_url) as client:
+        client.acl_deluser("ann")
+        assert client.keys("*") == []
+
+
+def test_a_redis_that_evicts(
+    dsn: str, redis_url: str, tmp_path: Path, serving: str, redis_server: EmbeddedRedis
+) -> None:
+    with Redis.from_url(redis_url) as client:
+        client.config_set("maxmemory", "512mb")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            result = check(written(tmp_path, dsn, redis_url, serving), "--json")
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", "0")
+
+    assert result.exit_code == output.OK
+    assert entry(result, "redis")["outcome"] == "warn"
+    assert "noeviction" in entry(result, "redis")["fix"]
+
+
+def test_a_configuration_with_mistakes_tries_nothing(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    config.write_text("issuers: 1\n")
+    result = check(config, "--json")
+
+    assert result.exit_code == output.USAGE
+    assert "live" not in json.loads(result.stdout)
+
+
+def settings_of(tmp_path: Path) -> Settings:
+    return load(written(tmp_path, "postgresql://h/d", "redis://h", "http://127.0.0.1:9"))
+
+
+def test_a_check_that_hangs_or_breaks_takes_no_other_along(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def hangs() -> Live:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def breaks() -> Live:
+        raise ZeroDivisionError("odd")
+
+    async def works() -> Live:
+        return Live("works", "pass", "well")
+
+    def plan(_: Settings) -> Iterable[Check]:
+        return [Check("hangs", hangs), Check("breaks", breaks), Check("works", works)]
+
+    monkeypatch.setattr(live, "PLANS", (plan,))
+    monkeypatch.setattr(live, "SECONDS", 0.05)
+    told: list[Live] = []
+    found = live.try_all(settings_of(tmp_path), told.append)
+
+    assert [(each.name, each.outcome) for each in found] == [
+        ("hangs", "fail"),
+        ("breaks", "fail"),
+        ("works", "pass"),
+    ]
+    assert {each.name for each in told} == {"hangs", "breaks", "works"}
+    assert told[-1].name == "hangs"
+    assert live.exit_code(found) == output.UNREACHABLE
+    assert live.exit_code(found[1:]) == output.DENIED
