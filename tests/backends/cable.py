@@ -1,16 +1,29 @@
 """A cable between a test and a real server, which can be pulled out and put back."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 from urllib.parse import urlsplit
+
+Way: TypeAlias = Callable[[bytes], Awaitable[bytes]]
+"""What came → what goes on. One for each direction of a connection."""
+
+
+async def _as_it_is(data: bytes) -> bytes:
+    return data
 
 
 class Cable:
-    """Forwards bytes to the server in `url`; `self.url` is the same server, reached through here."""
+    """Forwards bytes to the server in `url`; `self.url` is the same server, reached through here.
 
-    def __init__(self, url: str, port: int = 0) -> None:
+    It listens on `host`, an IPv4 address of this machine.
+    """
+
+    def __init__(self, url: str, port: int = 0, *, host: str = "127.0.0.1") -> None:
         parts = urlsplit(url)
+        self._host = host
         self._target = (parts.hostname or "127.0.0.1", parts.port)
         self._url = parts
         self._server: asyncio.Server | None = None
@@ -33,10 +46,10 @@ class Cable:
     @property
     def url(self) -> str:
         login = self._url.netloc.rpartition("@")[0]
-        return self._url._replace(netloc=f"{login}@127.0.0.1:{self._port}".lstrip("@")).geturl()
+        return self._url._replace(netloc=f"{login}@{self._host}:{self._port}".lstrip("@")).geturl()
 
     async def plug(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._serve, self._host, self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def pull(self) -> None:
@@ -60,6 +73,17 @@ class Cable:
     def thaw(self) -> None:
         self._flowing.set()
 
+    @contextmanager
+    def _copying(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        far_reader: asyncio.StreamReader,
+        far_writer: asyncio.StreamWriter,
+    ) -> Iterator[tuple[Coroutine[None, None, None], Coroutine[None, None, None]]]:
+        """Give what copies the bytes of one connection: to the server, and from it."""
+        yield self._copy(reader, far_writer), self._copy(far_reader, writer)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -68,16 +92,14 @@ class Cable:
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._target)
             try:
-                ways = [
-                    asyncio.create_task(self._copy(reader, far_writer)),
-                    asyncio.create_task(self._copy(far_reader, writer)),
-                ]
-                try:
-                    await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for way in ways:
-                        way.cancel()
-                    await asyncio.gather(*ways, return_exceptions=True)
+                with self._copying(reader, writer, far_reader, far_writer) as copying:
+                    ways = list(map(asyncio.create_task, copying))
+                    try:
+                        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        for way in ways:
+                            way.cancel()
+                        await asyncio.gather(*ways, return_exceptions=True)
             finally:
                 far_writer.transport.abort()
         except (asyncio.CancelledError, OSError):
@@ -86,9 +108,12 @@ class Cable:
             writer.transport.abort()
 
     async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        await self._pass_on(source, target, _as_it_is)
+
+    async def _pass_on(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, way: Way) -> None:
         while data := await source.read(65536):
             await self._flowing.wait()
             if self.delay:
                 await asyncio.sleep(self.delay)
-            target.write(data)
+            target.write(await way(data))
             await target.drain()

@@ -53,7 +53,7 @@ class Faults:
     """When which store could not be reached."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
-        self._all = sorted(faults, key=lambda fault: fault.begin)
+        self._all = sorted((fault for fault in faults if not fault.harmless), key=lambda fault: fault.begin)
         self._begins = [fault.begin for fault in self._all]
         self._last_end = list(accumulate((fault.end for fault in self._all), max))
 
@@ -65,7 +65,9 @@ class Faults:
 
     def lost_keys_or_contact(self, begin: float, end: float) -> bool:
         """Tell whether the gateway may have had to do without Redis."""
-        return any(fault.target == "redis" for fault in self.near(begin, end))
+        return any(
+            fault.outage and fault.target in {"redis", "both stores"} for fault in self.near(begin, end)
+        )
 
     def killed(self, answer: Answer) -> bool:
         """Tell whether a worker was killed during a request; when it was replaced, that is over."""
@@ -82,7 +84,7 @@ class Faults:
             return change.done + HEALTHY
         since = change.done
         for fault in self._all:
-            reachable = not fault.outage or fault.target not in {change.store, "worker"}
+            reachable = not fault.outage or fault.target not in {change.store, "both stores", "worker"}
             if not reachable and fault.begin <= since + FAULTY and since <= fault.end:
                 since = fault.end
         return since + FAULTY

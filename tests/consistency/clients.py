@@ -17,7 +17,9 @@ _PAUSE: Final = 0.012
 """Mean seconds between two requests of a client: the stores and the gateway shall not starve."""
 
 
-async def hammer(url: str, people: Sequence[Person], history: History, chance: random.Random) -> None:
+async def hammer(
+    url: str, people: Sequence[Person], history: History, chance: random.Random, *, count: int = CLIENTS
+) -> None:
     """Ask until cancelled, and record every answer."""
     requests = [
         (jti, request_bytes("GET", "/", token=signed(person, jti)))
@@ -25,7 +27,7 @@ async def hammer(url: str, people: Sequence[Person], history: History, chance: r
         for jti in person.jtis
     ]
     async with asyncio.TaskGroup() as clients:
-        for _ in range(CLIENTS):
+        for _ in range(count):
             order = random.Random(chance.random())  # noqa: S311 -- a schedule to be replayed, no secret
             clients.create_task(_one(url, requests, history, order))
 

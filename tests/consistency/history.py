@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 Store: TypeAlias = Literal["postgres", "redis"]
+Target: TypeAlias = Literal["postgres", "redis", "both stores", "worker", "neighbour"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,14 @@ class Fault:
     """Something that was done to the gateway's world."""
 
     kind: str
-    target: Literal["postgres", "redis", "worker"]
+    target: Target
     begin: float
     end: float
     """When all was as before: connected, running, answering."""
     outage: bool = True
     """True when the gateway could not reach the store meanwhile, or lost its connections."""
+    harmless: bool = False
+    """True when the gateway must answer as if nothing had been done."""
 
 
 @dataclass(slots=True)

@@ -4,16 +4,16 @@ import asyncio
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from tests.consistency.checker import HEALTHY, Faults, Violation
 from tests.consistency.clients import hammer
-from tests.consistency.faults import STORES, inject
+from tests.consistency.faults import KINDS, STORES, Kind, inject
 from tests.consistency.history import Answer, Fault, History
 from tests.consistency.measure import delays, percentile
 from tests.consistency.world import World
-from tests.consistency.writers import KeyFact, SqlFact, write_keys, write_sql
+from tests.consistency.writers import KeyFact, SqlFact, ended, write_keys, write_sql
 
 _SQL_WRITERS: Final = 2
 _LAST_LOOK: Final = 2 * HEALTHY
@@ -23,9 +23,14 @@ _SHOWN: Final = 4
 
 
 async def play(
-    world: World, sql: Sequence[SqlFact], keys: Sequence[KeyFact], seconds: float, *, faults: bool = True
+    world: World,
+    sql: Sequence[SqlFact],
+    keys: Sequence[KeyFact],
+    seconds: float,
+    *,
+    kinds: Sequence[Kind] = KINDS,
 ) -> None:
-    """Add to the world's history. What is done when follows from its seed."""
+    """Add to the world's history. What is done when follows from its seed; `kinds` are the faults."""
     history = world.history
 
     def chance(part: str) -> random.Random:
@@ -41,22 +46,13 @@ async def play(
         ]
         if keys:
             writers.append(group.create_task(write_keys(world, keys, chance("keys"))))
-        if faults:
-            await inject(world, keys, seconds, chance("faults"))
+        if kinds:
+            await inject(world, keys, seconds, chance("faults"), kinds)
         else:
             await asyncio.sleep(seconds)
         await ended(writers)
         await asyncio.sleep(_LAST_LOOK)
         await ended([clients])
-
-
-async def ended(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended: an error on the way out, as of a ROLLBACK, displaces the first."""
-    waiting = set(tasks)
-    while waiting:
-        for task in waiting:
-            task.cancel()
-        _, waiting = await asyncio.wait(waiting, timeout=1)
 
 
 def report(history: History, violations: Sequence[Violation]) -> str:

@@ -33,9 +33,9 @@ def change(code: str | None, sent: float, done: float | None, *, store: Store = 
     return Change("the fact", store, frozenset({T}), code, sent, done)
 
 
-def fault(kind: str, begin: float, end: float, *, outage: bool = True) -> Fault:
+def fault(kind: str, begin: float, end: float, *, outage: bool = True, harmless: bool = False) -> Fault:
     target: Store = "redis" if "redis" in kind else "postgres"
-    return Fault(kind, target, begin, end, outage)
+    return Fault(kind, target, begin, end, outage, harmless)
 
 
 SUSPENDED: Final = change(CODE, 9.9, 10.0)
@@ -139,6 +139,31 @@ def test_a_revocation_in_redis_alone_needs_redis() -> None:
     assert found([allowed(22), denied(22, "token_revoked")], [revoked], faults) == []
     assert found([allowed(19)], [revoked], faults) == ["stale"]
     assert found([allowed(25.0 + FAULTY + 0.1)], [revoked], faults) == ["stale"]
+
+
+def test_a_stream_that_falls_silent_is_noticed_and_no_outage() -> None:
+    faults = [fault("deaf", 9.0, 60.0, outage=False)]
+    assert found([allowed(10.0 + FAULTY - 0.1)], [SUSPENDED], faults) == []
+    assert found([allowed(10.0 + FAULTY + 0.1)], [SUSPENDED], faults) == ["stale"]
+    revoked = change("token_revoked", 9.9, 10.0, store="redis")
+    faults = [fault("deaf redis", 9.0, 60.0, outage=False)]
+    assert found([allowed(10.0 + FAULTY - 0.1)], [revoked], faults) == []
+    assert found([allowed(10.0 + FAULTY + 0.1)], [revoked], faults) == ["stale"]
+
+
+@pytest.mark.parametrize("store", ["postgres", "redis"])
+def test_without_both_stores_nothing_new_is_known(store: Store) -> None:
+    change_of = change("token_revoked", 9.9, 10.0, store=store)
+    apart = [Fault("cut off", "both stores", 5.0, 30.0)]
+    assert found([allowed(30.0 + FAULTY - 0.1)], [change_of], apart) == []
+    assert found([allowed(30.0 + FAULTY + 0.1)], [change_of], apart) == ["stale"]
+
+
+def test_what_is_harmless_changes_no_bound() -> None:
+    harmless = [fault("bulk changes", 5.0, 30.0, outage=False, harmless=True)]
+    assert found([allowed(10.0 + HEALTHY + 0.1)], [SUSPENDED], harmless) == ["stale"]
+    unavailable = [Answer(6, 6.1, T, 503, "user_store_unavailable")]
+    assert found(unavailable, (), harmless) == ["unavailable"]
 
 
 def test_a_revocation_in_postgres_outlives_redis() -> None:

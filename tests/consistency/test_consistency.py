@@ -1,6 +1,7 @@
 """A whole gateway, proven from the outside: `checker.py` says what is proven.
 
 CONSISTENCY_SEED replays a run's schedule; CONSISTENCY_SECONDS makes it longer, as `make soak` does.
+CONSISTENCY_FAULTS chooses among the faults.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +17,19 @@ import pytest
 
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests.consistency.checker import Violation, check
-from tests.consistency.run import ended, play, report
+from tests.consistency.faults import KINDS
+from tests.consistency.hosts import Host, NoHosts, new_host
+from tests.consistency.run import play, report
 from tests.consistency.world import open_world
-from tests.consistency.writers import cast
+from tests.consistency.writers import cast, ended
 
 SECONDS: Final = float(os.environ.get("CONSISTENCY_SECONDS", "25"))
+_CHOSEN: Final = [
+    kind
+    for kind in KINDS
+    if any(part in str(kind) for part in os.environ.get("CONSISTENCY_FAULTS", "").split(","))
+]
+"""By parts of `<name> (<target>)`, with commas between them; every kind by default."""
 _ROUND_SECONDS: Final = 1.5
 _ROUNDS: Final = 10
 _KINDS: Final[Mapping[str, set[str]]] = {
@@ -48,18 +57,34 @@ def _seed() -> str:
     return os.environ.get("CONSISTENCY_SEED") or secrets.token_hex(4)
 
 
-@pytest.mark.timeout(SECONDS * 2 + 90)
+@pytest.fixture
+def host() -> Iterator[Host | None]:
+    """A host for the gateway; None where the machine allows none, and it runs beside its stores."""
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(new_host())
+        except NoHosts as reason:
+            sys.stdout.write(f"no faults between hosts: {reason}\n")
+            yield None
+
+
+@pytest.mark.timeout(SECONDS * 2 + 150)
 async def test_nothing_is_decided_by_what_no_longer_holds_whatever_fails(
-    servers: tuple[EmbeddedPostgres, EmbeddedRedis], tmp_path: Path
+    servers: tuple[EmbeddedPostgres, EmbeddedRedis], tmp_path: Path, host: Host | None
 ) -> None:
     people, sql, keys = cast()
-    async with open_world(tmp_path, *servers, people, seed=_seed()) as world:
-        await play(world, sql, keys, SECONDS)
+    async with open_world(tmp_path, *servers, people, seed=_seed(), host=host) as world:
+        await play(world, sql, keys, SECONDS, kinds=_CHOSEN)
     violations = check(world.history)
     sys.stdout.write(report(world.history, violations))
+    for number, neighbour in enumerate(world.neighbours):
+        own = check(neighbour)
+        sys.stdout.write(f"neighbour {number}: {report(neighbour, own)}")
+        violations += own
     if violations:
-        world.history.save(tmp_path / "history.json")
-        sys.stdout.write(f"history: {tmp_path / 'history.json'}; gateway: {world.program.stderr}\n")
+        for number, history in enumerate([world.history, *world.neighbours]):
+            history.save(tmp_path / f"history-{number}.json")
+        sys.stdout.write(f"histories and the gateway's log: {tmp_path}\n")
     assert not violations
     # A run in which nothing happened would prove nothing.
     assert len(world.history.answers) > 20 * SECONDS
@@ -88,10 +113,11 @@ async def test_a_gateway_that_breaks_a_rule_is_found_out(
 ) -> None:
     people, sql, keys = cast(12, _KINDS[rule])
     violations: list[Violation] = []
-    async with open_world(tmp_path, *servers, people, seed=_seed(), broken=rule) as world:
+    module, env = "tests.consistency.broken", {"BREAK_RULE": rule}
+    async with open_world(tmp_path, *servers, people, seed=_seed(), module=module, env=env) as world:
         # Which reader is the slower one is a matter of luck: of several rounds, one finds it.
         for _ in range(_ROUNDS):
-            await play(world, sql, keys, _ROUND_SECONDS, faults=False)
+            await play(world, sql, keys, _ROUND_SECONDS, kinds=())
             violations = check(world.history)
             if violations:
                 break

@@ -3,9 +3,10 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,12 +20,20 @@ from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis, _free_port
 from tests import tokens
 from tests.backends.cable import Cable
 from tests.consistency.history import History
+from tests.consistency.hosts import Host, Peer
+from tests.consistency.wires import PostgresTap, RedisTap, Wire
 from tests.sockets import Exchange, RawUpstream
-from tests.workers.program import Program, running
+from tests.workers.program import PATIENCE, Program, running
 
 ISSUER_NAME: Final = "main"
 PREFIX: Final = "gateway:"
-_ROOT: Final = Path(__file__).parents[2]
+ERRORS: Final[Mapping[str, JSON]] = {"detail": "full"}
+ROUTES: Final[list[JSON]] = [{"name": "all", "match": {"path": "/**"}, "upstream": "raw"}]
+ENVIRONMENT: Final = {
+    "PYTHONPATH": str(Path(__file__).parents[2]),
+    # The link is in this process, and busy; a Redis that is slow is taken for one that is away.
+    "GATEWAY_REDIS__TIMEOUT": "1s",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +60,18 @@ class World:
 
     postgres: EmbeddedPostgres
     redis: EmbeddedRedis
-    postgres_link: Cable
-    redis_link: Cable
+    postgres_link: Wire
+    redis_link: Wire
+    upstream: RawUpstream
+    folder: Path
     dsn: str
     program: Program
     people: Sequence[Person]
     history: History
+    host: Host | None
+    """Where the gateway runs; None: where the stores do."""
+    neighbours: list[History] = field(default_factory=list)
+    """What befell other gateways on the same Redis."""
     redis_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while keys are written or lost, so that it is known which came first."""
 
@@ -69,56 +84,91 @@ async def open_world(
     people: Sequence[Person],
     *,
     seed: str,
-    broken: str | None = None,
+    host: Host | None = None,
+    module: str = "gateway",
+    env: Mapping[str, str] | None = None,
+    script: Callable[[RawUpstream, Exchange], Awaitable[None]] | None = None,
+    **changes: Mapping[str, JSON] | list[JSON],
 ) -> AsyncIterator[World]:
-    """Run a gateway on a new database and an empty Redis. `broken` names a rule that it shall break."""
-    dsn = await _new_database(postgres.dsn)
+    """Run a gateway on a new database and an empty Redis; `module` is what Python runs for it.
+
+    `script` is what the upstream answers, by default the user that the gateway told of.
+    """
+    dsn = await new_database(postgres.dsn)
     await migrate(dsn)
-    await _settle(dsn, people)
+    await settle(dsn, people)
     async with Redis.from_url(redis.url) as client:
         await client.flushall()
     history = History(seed, {jti: str(person.id) for person in people for jti in person.jtis})
-    # The ports of the stores' kind, which nobody is given while nobody listens on them.
-    links = Cable(dsn, _free_port()), Cable(redis.url, _free_port())
-    async with RawUpstream() as upstream, links[0] as postgres_link, links[1] as redis_link:
-        upstream.behave(_tell_who)
-        routes: list[JSON] = [{"name": "all", "match": {"path": "/**"}, "upstream": "raw"}]
-        async with running(
-            folder,
-            upstream,
-            postgres_link.url,
-            redis_link.url,
-            module="gateway" if broken is None else "tests.consistency.broken",
-            env={
-                "PYTHONPATH": str(_ROOT),
-                # The link is in this process, and busy; a Redis that is slow is taken for one that is away.
-                "GATEWAY_REDIS__TIMEOUT": "1s",
-                **({} if broken is None else {"BREAK_RULE": broken}),
-            },
-            errors={"detail": "full"},
-            routes=routes,
-        ) as program:
-            upstream.requests.clear()
-            yield World(postgres, redis, postgres_link, redis_link, dsn, program, people, history)
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(RawUpstream())
+        upstream.behave(partial(script or _tell_who, upstream))
+        # The ports of the stores' kind, which nobody is given while nobody listens on them.
+        postgres_link = Wire(dsn, _free_port(), PostgresTap, host=_address(host, "postgres"))
+        redis_link = Wire(redis.url, _free_port(), RedisTap, host=_address(host, "redis"))
+        for link in (postgres_link, redis_link):
+            await stack.enter_async_context(link)
+        upstream_url, listen = upstream.url, "127.0.0.1:0"
+        if host is not None:
+            relay = Cable(upstream.url, host=host.address_of("clients"))
+            upstream_url, listen = (await stack.enter_async_context(relay)).url, f"{host.address}:0"
+        program = await stack.enter_async_context(
+            running(
+                folder,
+                upstream,
+                postgres_link.url,
+                redis_link.url,
+                module=module,
+                within=() if host is None else host.within,
+                env={**ENVIRONMENT, **(env or {})},
+                patience=PATIENCE,
+                server={"listen": listen},
+                admin={"listen": listen},
+                upstreams={"raw": {"urls": [upstream_url]}},
+                errors=ERRORS,
+                routes=ROUTES,
+                **changes,
+            )
+        )
+        yield World(
+            postgres, redis, postgres_link, redis_link, upstream, folder, dsn, program, people, history, host
+        )
 
 
-async def _tell_who(exchange: Exchange) -> None:
+def _address(host: Host | None, peer: Peer) -> str:
+    return "127.0.0.1" if host is None else host.address_of(peer)
+
+
+async def _tell_who(upstream: RawUpstream, exchange: Exchange) -> None:
     """Answer with the user that the gateway told of."""
+    # An hour of requests is more than is to be kept.
+    upstream.requests.clear()
     (user,) = exchange.request.values(b"x-user-id")
     await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(user), user))
 
 
-async def _new_database(maintenance: str) -> str:
+async def new_database(maintenance: str) -> str:
+    """Make an empty database on a server; returns how to reach it."""
     name = f"consistency_{uuid.uuid4().hex}"
-    connection = await asyncpg.connect(maintenance)
-    try:
-        await connection.execute(f'CREATE DATABASE "{name}"')
-    finally:
-        await connection.close()
+    await _execute(maintenance, f'CREATE DATABASE "{name}"')
     return urlsplit(maintenance)._replace(path=f"/{name}").geturl()
 
 
-async def _settle(dsn: str, people: Sequence[Person]) -> None:
+async def drop_database(maintenance: str, dsn: str) -> None:
+    name = urlsplit(dsn).path.removeprefix("/")
+    await _execute(maintenance, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def settle(dsn: str, people: Sequence[Person]) -> None:
+    """Have all people be users, active and with nothing against them."""
     connection = await asyncpg.connect(dsn)
     try:
         await connection.executemany("INSERT INTO users (id) VALUES ($1)", [(each.id,) for each in people])

@@ -28,6 +28,8 @@ _STATUSES: Final[Mapping[str | None, str]] = {
     "user_pending": "pending",
     "user_deleted": "deleted",
 }
+CLIENT_NAME: Final = "consistency"
+"""What connections of the test itself are called in Redis."""
 _PAUSE: Final = 0.3
 """Mean seconds between two turns of one writer."""
 _TURNS: Final = (1, 1, 2, 3)
@@ -160,13 +162,27 @@ _SQL_FACTS: Final[Mapping[str, Callable[[Person], Iterator[SqlFact]]]] = {
 _KEY_FACTS: Final[Mapping[str, Callable[[Person], KeyFact]]] = {"key": _token_key, "user-key": _user_key}
 
 
+def facts_about(person: Person, kind: str) -> Iterator[SqlFact]:
+    """Return what can be said against a person in Postgres, of one kind."""
+    return _SQL_FACTS[kind](person)
+
+
 def _chosen(facts: Mapping[str, T], kinds: Collection[str]) -> Iterator[tuple[str, T]]:
     return ((kind, fact) for kind, fact in facts.items() if not kinds or kind in kinds)
 
 
-async def write_sql(dsn: str, facts: Sequence[SqlFact], history: History, chance: random.Random) -> None:
-    """Change facts until cancelled; one writer for each fact, so that its changes have an order."""
-    standing: dict[str, str | None] = {}
+async def write_sql(
+    dsn: str,
+    facts: Sequence[SqlFact],
+    history: History,
+    chance: random.Random,
+    standing: dict[str, str | None] | None = None,
+) -> None:
+    """Change facts until cancelled; one writer for each fact, so that its changes have an order.
+
+    `standing` is what has been written before: fact → code.
+    """
+    standing = {} if standing is None else standing
     while True:
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             # What was confirmed outlives a crash of the server, as an operator's own would.
@@ -175,7 +191,7 @@ async def write_sql(dsn: str, facts: Sequence[SqlFact], history: History, chance
                 while True:
                     fact = chance.choice(facts)
                     for _ in range(chance.choice(_TURNS)):
-                        await _change(connection, fact, standing, history, chance)
+                        await change(connection, fact, standing, history, chance)
                         await asyncio.sleep(chance.uniform(0, chance.choice(_BREATHS)))
                     await asyncio.sleep(chance.expovariate(1 / _PAUSE))
             finally:
@@ -183,13 +199,14 @@ async def write_sql(dsn: str, facts: Sequence[SqlFact], history: History, chance
         await asyncio.sleep(0.1)
 
 
-async def _change(
+async def change(
     connection: Connection,
     fact: SqlFact,
     standing: dict[str, str | None],
     history: History,
     chance: random.Random,
 ) -> None:
+    """Have a fact stand against its tokens, or stand no longer; now and then by a slow transaction."""
     code = chance.choice(fact.codes) if standing.get(fact.name) is None else None
     statement, values = fact.statement(code)
 
@@ -218,7 +235,9 @@ async def recorded(history: History, change: Change, write: Callable[[], Awaitab
 
 async def write_keys(world: World, facts: Sequence[KeyFact], chance: random.Random) -> None:
     """Set and delete keys until cancelled."""
-    async with Redis.from_url(world.redis.url, retry=Retry(NoBackoff(), 0)) as client:
+    async with Redis.from_url(
+        world.redis.url, client_name=CLIENT_NAME, retry=Retry(NoBackoff(), 0)
+    ) as client:
         standing: set[str] = set()
         while True:
             fact = chance.choice(facts)
@@ -248,3 +267,12 @@ def keys_lost(history: History, facts: Sequence[KeyFact], sent: float) -> None:
     """Record that Redis has none of the keys any more."""
     now = time.monotonic()
     history.changes += [Change(fact.name, "redis", fact.jtis, None, sent, now) for fact in facts]
+
+
+async def ended(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: an error on the way out, as of a ROLLBACK, displaces the first."""
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=1)

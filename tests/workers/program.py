@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,9 +58,9 @@ async def connected(url: str) -> AsyncIterator[Client]:
         await client.close()
 
 
-async def eventually(holds: Callable[[], Awaitable[T]]) -> T:
-    """Return what an async callable returns, once it is true."""
-    async with asyncio.timeout(PATIENCE):
+async def eventually(holds: Callable[[], Awaitable[T]], patience: float = PATIENCE) -> T:
+    """Return what an async callable returns, once it is true; `patience` is seconds."""
+    async with asyncio.timeout(patience):
         while True:
             if result := await holds():
                 return result
@@ -184,10 +184,14 @@ async def starting(
     redis_url: str,
     *,
     module: str = "gateway",
+    within: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     **changes: Mapping[str, JSON] | list[JSON],
 ) -> AsyncIterator[Program]:
-    """Start `gateway run` with two workers; it may not serve yet. `module` is what Python runs for it."""
+    """Start `gateway run` with two workers; it may not serve yet.
+
+    `module` is what Python runs for it, and `within` a command that becomes Python, such as `nice`.
+    """
     jwks = write_jwks(folder / "jwks.json", tokens.rsa_key("main"))
     issuer: JSON = {
         "name": "main",
@@ -213,7 +217,7 @@ async def starting(
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     with stderr.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, "run", "--config", str(config),
+            *within, sys.executable, "-m", module, "run", "--config", str(config),
             stdin=asyncio.subprocess.DEVNULL, stderr=file,
             env={**clean, **(env or {})}, start_new_session=True,
         )  # fmt: skip
@@ -235,11 +239,15 @@ async def running(
     redis_url: str,
     *,
     module: str = "gateway",
+    within: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
+    patience: float = PATIENCE,
     **changes: Mapping[str, JSON] | list[JSON],
 ) -> AsyncIterator[Program]:
     """Run `gateway run` until it serves, and further."""
-    async with starting(folder, upstream, dsn, redis_url, module=module, env=env, **changes) as program:
+    async with starting(
+        folder, upstream, dsn, redis_url, module=module, within=within, env=env, **changes
+    ) as program:
 
         async def announced() -> bool:
             assert program.process.returncode is None, program.stderr.read_text()
@@ -247,5 +255,5 @@ async def running(
                 program.url, program.admin_url = event["listen"], event["admin"]
             return bool(program.url)
 
-        await eventually(announced)
+        await eventually(announced, patience)
         yield program
