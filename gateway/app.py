@@ -24,6 +24,7 @@ from gateway.backends.invalidation import Invalidation
 from gateway.backends.jwks import KeyRing
 from gateway.backends.local import LocalTier
 from gateway.backends.mirror import RevocationMirror
+from gateway.backends.ownership import SystemOfRecord, place_of
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
 from gateway.backends.tracking import RedisStream
@@ -109,10 +110,10 @@ async def serve(
     async with AsyncExitStack() as stack:
         # First, for it may be a mistake, and waiting for dependencies would only delay saying so.
         certificate = _certificate(settings.server.tls, stack)
-        postgres = _postgres(settings.postgres)
-        stack.push_async_callback(postgres.close)
-        redis = _redis(settings.redis)
+        redis = _redis(settings)
         stack.push_async_callback(redis.close)
+        postgres = _postgres(settings.postgres, redis.ownership.heard)
+        stack.push_async_callback(postgres.close)
         issuers = {entry.name: translation.issuer(entry) for entry in settings.issuers}
         iss = {name: issuer.issuer for name, issuer in issuers.items()}
         mirror = RevocationMirror(postgres, redis, iss)
@@ -161,13 +162,16 @@ async def serve(
         metrics.invalidation_stream_up.read(("redis",), lambda: touches.up)
         for name, availability in (("postgres", postgres.availability), ("redis", redis.availability)):
             metrics.dependency_up.read((name,), partial(_up, availability))
+        metrics.redis_foreign.read((), lambda: float(redis.ownership.foreign))
 
+        # Whose Redis it is to be is known before that is asked for the first time.
+        await _warm(postgres)
         mirror.start()
         invalidation.start()
         changes.start()
         touches.start()
         upstreams.start()
-        await asyncio.gather(keys.start(), _warm(postgres))
+        await keys.start()
 
         alone = listeners is None
         if listeners is None:
@@ -261,7 +265,7 @@ def _availability(dependency: str) -> Availability:
     return Availability(tell)
 
 
-def _postgres(postgres: model.Postgres) -> Postgres:
+def _postgres(postgres: model.Postgres, heard: Callable[[SystemOfRecord], None]) -> Postgres:
     return Postgres(
         postgres.dsn.get_secret_value(),
         replica_dsn=None if postgres.replica_dsn is None else postgres.replica_dsn.get_secret_value(),
@@ -272,16 +276,19 @@ def _postgres(postgres: model.Postgres) -> Postgres:
         statement_timeout=postgres.statement_timeout,
         availability=_availability("postgres"),
         replica_availability=_availability("postgres_replica"),
+        heard=heard,
     )
 
 
-def _redis(redis: model.Redis) -> Redis:
+def _redis(settings: Settings) -> Redis:
+    redis, postgres = settings.redis, settings.postgres
     return Redis(
         redis.url.get_secret_value(),
         prefix=redis.prefix,
         timeout=redis.timeout,
         connect_timeout=redis.connect_timeout,
         availability=_availability("redis"),
+        place=place_of(postgres.dsn.get_secret_value(), postgres.schema_name),
     )
 
 
@@ -348,6 +355,7 @@ async def _keys(
 async def _warm(postgres: Postgres) -> None:
     """Open connections early; whether there is a database is `/readyz`'s to tell."""
     with suppress(StoreUnavailable):
+        await postgres.identify()
         await postgres.warm()
 
 

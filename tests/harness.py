@@ -251,10 +251,11 @@ async def open_house(
     redis_url: str,
     *,
     seeded: bool = True,
+    prefix: str | None = None,
     **changes: Mapping[str, JSON],
 ) -> AsyncIterator[House]:
     """Run a gateway in this event loop; `changes` are merged into sections of its configuration."""
-    prefix = f"gateway-{uuid.uuid4().hex}:"
+    prefix = prefix or f"gateway-{uuid.uuid4().hex}:"
     if seeded:
         await seed(dsn)
     async with AsyncExitStack() as stack:

@@ -59,10 +59,12 @@ class AuditLog:
             rows = await connection.fetch(_PAGE, after, limit)
             return [AuditRow(**{**dict(row), "detail": orjson.loads(row["detail"])}) for row in rows]
 
-    async def record(self, author: Author, action: str, target: str) -> None:
+    async def record(
+        self, author: Author, action: str, target: str, detail: Mapping[str, JSON] | None = None
+    ) -> None:
         """Record what is about to be done elsewhere."""
         async with self._postgres.connection() as connection:
-            await record(connection, author, action, target, {})
+            await record(connection, author, action, target, detail or {})
 
     async def flush(self, author: Author) -> int:
         """Have every gateway void what it remembers; returns the version of that, as in `changes`."""

@@ -26,18 +26,24 @@ class Availability:
         self.up: bool | None = None
         """None until the store has been asked."""
         self.ever_up = False
+        self._told_lasting = False
 
     def answered(self) -> None:
         """Take note of an answer."""
         if self.up or (self.up is False and self._clock() - self._failed_at < HOLD):
             return
         was, self.up, self.ever_up = self.up, True, True
+        self._told_lasting = False
         if was is False:
             self._observer(None)
 
-    def failed(self, detail: str) -> None:
-        """Take note that no answer came, and why."""
+    def failed(self, detail: str, *, lasting: bool = False) -> None:
+        """Take note that no answer came, and why.
+
+        `lasting`: it does not pass by itself, and is told also where something else was told of before.
+        """
         self._failed_at = self._clock()
         was, self.up = self.up, False
-        if was is not False:
+        if was is not False or (lasting and not self._told_lasting):
             self._observer(detail)
+        self._told_lasting = self._told_lasting or lasting

@@ -30,8 +30,8 @@ class CachedUser:
     """
 
 
-def encode(cached: CachedUser, iss: str) -> bytes:
-    """Write a document for tokens of this `iss`."""
+def encode(cached: CachedUser, iss: str, owner: str = "") -> bytes:
+    """Write a document for tokens of this `iss`; `owner` is the id of the owner of Redis (`ownership`)."""
     user = cached.user
     return orjson.dumps(
         {
@@ -39,16 +39,17 @@ def encode(cached: CachedUser, iss: str) -> bytes:
             "iss": iss,
             "stored_at": cached.stored_at,
             "epoch": cached.epoch,
+            "owner": owner,
             "user": None if user is None else _fields_of(user),
         }
     )
 
 
-def decode(document: bytes, iss: str) -> CachedUser | None:
-    """Read a document; None when it is of another format or for another issuer's tokens."""
+def decode(document: bytes, iss: str, owner: str = "") -> CachedUser | None:
+    """Read a document; None when it is of another format, another owner, or for another issuer's tokens."""
     try:
         fields = orjson.loads(document)
-        if fields["version"] != _FORMAT or fields["iss"] != iss:
+        if fields["version"] != _FORMAT or fields["iss"] != iss or fields.get("owner", "") != owner:
             return None
         user = fields["user"]
         return CachedUser(

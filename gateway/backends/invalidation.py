@@ -22,6 +22,7 @@ import structlog
 from gateway.backends.changes import Changed, Everything
 from gateway.backends.local import LocalTier
 from gateway.backends.mirror import under_configured_names
+from gateway.backends.ownership import ForeignRedis
 from gateway.backends.revocations import Revoked
 from gateway.backends.shared import Epoch
 from gateway.backends.touched_keys import Observer, TouchedKeys
@@ -269,6 +270,9 @@ class Invalidation:
                 await self._carry()
                 await self._guard(beat)
                 continue
+            except ForeignRedis:
+                # What it tells of keys is of another's, too.
+                self._leave()
             except StoreUnavailable as error:
                 log.debug("redis_not_told_of_changes", error=str(error))
             except Exception:
@@ -332,6 +336,8 @@ class Invalidation:
             await self._blacklist.load()
             self._mended = gaps
             self._wake.set()
+        except ForeignRedis:
+            pass  # told of once, as a dependency that is down
         except StoreUnavailable as error:
             # The next heartbeat is the next attempt.
             log.warning("revocations_not_loaded", error=str(error))

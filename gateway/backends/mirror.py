@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from gateway.backends.ownership import ForeignRedis
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
 from gateway.backends.revocations import Revocation, Revoked, strongest
@@ -140,6 +141,8 @@ class RevocationMirror:
     async def _try(self) -> None:
         try:
             await self.load()
+        except ForeignRedis:
+            pass  # told of once, as a dependency that is down
         except StoreUnavailable as error:
             log.warning("revocations_not_loaded", error=str(error))
         except Exception:
@@ -151,12 +154,13 @@ class RevocationMirror:
     def start(self, interval: float = INTERVAL, watch: float = _WATCH, pruning: float = PRUNING) -> None:
         """Fill the blacklist, and again every `interval` seconds, until `close`.
 
-        Every `watch` seconds Redis is asked whether it is there; about every `pruning` seconds expired
-        rows are removed.
+        Every `watch` seconds Redis is asked whether it is there, and Postgres which database it is; about
+        every `pruning` seconds expired rows are removed.
         """
         self._running = [
             asyncio.create_task(self._run(interval)),
             asyncio.create_task(self._watch(watch)),
+            asyncio.create_task(self._identify(watch)),
             asyncio.create_task(self._prune(pruning)),
         ]
 
@@ -180,6 +184,17 @@ class RevocationMirror:
                 continue
             if not self.trusted:
                 self.request()
+
+    async def _identify(self, interval: float) -> None:
+        """Ask now and then which database Postgres is: behind a pooler, it may become another unseen."""
+        while not self._closed:
+            await asyncio.sleep(interval)
+            try:
+                self._redis.ownership.heard(await self._postgres.identify())
+            except StoreUnavailable:
+                continue  # requests and `/readyz` tell of that
+            except Exception:
+                log.exception("database_not_identified")
 
     async def _prune(self, interval: float) -> None:
         while not self._closed:

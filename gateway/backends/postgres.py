@@ -6,7 +6,7 @@ role its `search_path` and `statement_timeout`, which PgBouncer must be told to 
 """
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +16,7 @@ import orjson
 
 from gateway.backends.availability import Availability
 from gateway.backends.migrate import migrate
+from gateway.backends.ownership import SystemOfRecord
 from gateway.backends.postgres_pool import Connection, Pool
 from gateway.backends.revocations import Revocation, Revocations
 from gateway.core.model import NO_ATTRIBUTES, Claims, Identity, StoreUnavailable, User, UserStatus, shared
@@ -65,6 +66,15 @@ AND (kind, issuer, value) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::t
 """  # noqa: S608 -- a constant query; values travel as parameters
 
 
+# What the role may not call fails before the query begins, so that is asked first.
+_IDENTIFIABLE: Final = """
+SELECT oid::bigint, datname::text AS database,
+    coalesce(has_function_privilege(to_regprocedure('pg_control_system()'), 'EXECUTE'), false) AS has_system,
+    coalesce(has_function_privilege(to_regprocedure('gateway_database_copy()'), 'EXECUTE'), false) AS has_copy
+FROM pg_database WHERE datname = current_database()
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What Postgres knows of one identity, and as of when."""
@@ -94,7 +104,12 @@ class Postgres:
         statement_timeout: float = 1.0,
         availability: Availability | None = None,
         replica_availability: Availability | None = None,
+        heard: Callable[[SystemOfRecord], None] | None = None,
     ) -> None:
+        """`heard` is told which system of record the primary is, whenever a connection to it is opened."""
+        self._heard = heard
+        self._schema = schema
+
         def pool(dsn: str, availability: Availability | None, *, primary: bool) -> Pool:
             return Pool(
                 dsn,
@@ -104,6 +119,7 @@ class Postgres:
                 connect_timeout=connect_timeout,
                 statement_timeout=statement_timeout,
                 availability=availability or Availability(),
+                opened=self._introduce if primary and heard is not None else None,
             )
 
         self._primary = pool(dsn, availability, primary=True)
@@ -182,6 +198,31 @@ class Postgres:
         """Return a number that every transaction that has ended is below, as the primary counts them."""
         async with self.connection() as connection:
             return int(await connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text"))
+
+    async def identify(self) -> SystemOfRecord:
+        """Find out which system of record the primary is, and tell `heard`."""
+        async with self.connection() as connection:
+            return await self._identify(connection)
+
+    async def _introduce(self, connection: Connection) -> None:
+        await self._identify(connection)
+
+    async def _identify(self, connection: Connection) -> SystemOfRecord:
+        row = await connection.fetchrow(_IDENTIFIABLE)
+        if row is None:
+            raise ValueError("a query that always has one row had none")
+        system = copy = None
+        if row["has_system"]:
+            system = await connection.fetchval("SELECT system_identifier::text FROM pg_control_system()")
+        if row["has_copy"]:
+            with suppress(
+                asyncpg.PostgresError
+            ):  # a table that was dropped must not keep all else from Postgres
+                copy = await connection.fetchval("SELECT gateway_database_copy()::text")
+        record = SystemOfRecord(row["oid"], row["database"], self._schema, system, copy)
+        if self._heard is not None:
+            self._heard(record)
+        return record
 
     async def ping(self) -> None:
         """Find out whether requests could be served, by running each of their statements on the primary."""

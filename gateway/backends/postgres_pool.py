@@ -8,7 +8,7 @@ connection because others have them all is none of the three.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, TypeAlias
 
@@ -43,7 +43,9 @@ class Pool:
         statement_timeout: float,
         availability: Availability,
         breaker: Breaker | None = None,
+        opened: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> None:
+        """Open nothing yet. `opened` is called with each new connection before that is lent."""
         self.address = address_of(dsn)
         """Hosts and ports, for messages."""
         self.availability = availability
@@ -53,6 +55,7 @@ class Pool:
         self._connect_timeout = connect_timeout
         self._statement_timeout = statement_timeout
         self._breaker = breaker or Breaker()
+        self._on_open = opened
         self._silence = "no answer"
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
@@ -130,6 +133,7 @@ class Pool:
                 connect=self._connector,
                 command_timeout=self._statement_timeout + _GRACE,
                 reset=_leave_as_it_is,
+                init=self._on_open,  # type: ignore[arg-type] # a connection of the pool, before it is wrapped
                 server_settings={
                     "application_name": "gateway",
                     "search_path": quoted(self._schema),

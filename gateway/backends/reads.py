@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import structlog
 
 from gateway.backends.availability import Availability
+from gateway.backends.ownership import ForeignRedis
 from gateway.core.model import StoreUnavailable, Tier
 
 MAX_BATCH: Final = 500
@@ -71,7 +72,7 @@ class BatchedReads:
                     values = dict(zip(wanted, await self._call(wanted), strict=True))
                 except Exception as error:  # noqa: BLE001 -- whatever it is, those who wait get an answer
                     failure = self._failure(error)
-                    self._availability.failed(failure.detail)
+                    self._availability.failed(failure.detail, lasting=isinstance(failure, ForeignRedis))
                     batch, self._waiting = batch + self._waiting, []
                     for _, answer in batch:
                         _refuse(answer, failure)
@@ -152,6 +153,6 @@ class _Patience:
 def _refuse(answer: "asyncio.Future[list[bytes | None]]", error: StoreUnavailable) -> None:
     """Fail a request; each gets an exception of its own, or their tracebacks would grow together."""
     if not answer.done():
-        refusal = StoreUnavailable(error.store, error.detail)
+        refusal = type(error)(error.store, error.detail)
         refusal.__cause__ = error.__cause__
         answer.set_exception(refusal)

@@ -12,6 +12,7 @@ their list of issuers, and Redis must not evict keys (`maxmemory-policy noevicti
 """
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 from uuid import uuid4
@@ -24,6 +25,7 @@ from redis.backoff import NoBackoff
 from gateway.backends import redis_scripts
 from gateway.backends.availability import Availability
 from gateway.backends.documents import CachedUser, decode, encode
+from gateway.backends.ownership import ForeignRedis, Ownership
 from gateway.backends.reads import BatchedReads
 from gateway.backends.redis_errors import translated
 from gateway.backends.redis_reader import RedisReader
@@ -46,8 +48,10 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class Redis:
     """A bounded pool of connections that opens when first needed and recovers by itself.
 
-    `url` is any that `redis_server` reads. `timeout` and `connect_timeout` are seconds. Every method
-    raises `StoreUnavailable` when Redis does not answer. Raises ValueError when the URL cannot be read.
+    `url` is any that `redis_server` reads. `timeout` and `connect_timeout` are seconds. `place` is where
+    Postgres is (`ownership.place_of`); without it whatever is there counts, whoever wrote it. Every method
+    raises `StoreUnavailable` when Redis does not answer, `ForeignRedis` when it belongs to another database.
+    Raises ValueError when the URL cannot be read.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Redis:
         timeout: float = 0.25,
         connect_timeout: float = 1.0,
         availability: Availability | None = None,
+        place: str | None = None,
     ) -> None:
         server = server_at(url, prefix)
         self.address = server.address
@@ -84,10 +89,19 @@ class Redis:
             },
         )
         self._redis: aioredis.Redis = aioredis.Redis(connection_pool=pool)
-        self.revoked = RevokedKeys(self._redis, self.address, prefix)
+        self.ownership = Ownership(self._redis, self.address, prefix, place)
+        """Whose data Redis holds."""
+        self.revoked = RevokedKeys(self._redis, self.ownership, self.address, prefix)
         """The blacklist, to be written."""
         self._reader = RedisReader(server, connect_timeout=connect_timeout)
-        self._reads = BatchedReads(self._reader.read, timeout, self.address, self.availability)
+        self._reads = BatchedReads(self._read_own, timeout, self.address, self.availability)
+
+    async def _read_own(self, keys: list[str]) -> list[bytes | None]:
+        """Return the keys' values, unless they are another's."""
+        owner, *values = await self._reader.read([self.ownership.key, *keys])
+        while not self.ownership.owns(owner) and not await self.ownership.settle(owner):
+            owner, *values = await self._reader.read([self.ownership.key, *keys])
+        return values
 
     async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:
         """Read user, revocations, marker and epoch in one round trip.
@@ -110,7 +124,7 @@ class Redis:
         user_at = rest.pop(0) if user_id is not None else None
         current = epoch_from(epoch)
         return SharedAnswer(
-            cached=None if document is None else decode(document, claims.issuer),
+            cached=None if document is None else decode(document, claims.issuer, self.ownership.id),
             revocations=Revocations(
                 token=bool(rest) and rest[0] is not None,
                 user_at=self._instant(user_at),
@@ -136,20 +150,22 @@ class Redis:
         same, to serve when Postgres is down.
         """
         name, subject = claims.issuer_name, claims.subject
-        with translated(self.address):
-            stored = await self._redis.eval(
-                redis_scripts.FILL,
-                4,
+        stored = await self.ownership.run(
+            redis_scripts.FILL,
+            (
                 self._epoch,
                 self._ended,
                 self._tombstone_key(name, subject),
                 self._user_key(name, subject),
+            ),
+            (
                 cached.epoch,
                 str(horizon),
-                encode(cached, claims.issuer),
+                encode(cached, claims.issuer, self.ownership.id),
                 str(max(1, round(ttl * 1000))),
-            )
-        return stored == 1 and cached.epoch != ""
+            ),
+        )
+        return bool(stored == 1 and cached.epoch != "")
 
     async def refuses(self, claims: Claims, horizon: int) -> bool:
         """Tell whether `store_user` would refuse, for a change, what was read as of `horizon`."""
@@ -171,17 +187,32 @@ class Redis:
             keys = []
             for name, subject in identities[start : start + _BATCH]:
                 keys += [self._tombstone_key(name, subject), self._user_key(name, subject)]
-            with translated(self.address):
-                await self._redis.eval(
-                    redis_scripts.BURY, len(keys), *keys, str(version), str(round(TOMBSTONE_TIME * 1000))
-                )
+            await self.ownership.run(
+                redis_scripts.BURY, keys, (str(version), str(round(TOMBSTONE_TIME * 1000)))
+            )
 
     async def forget_users(self, identities: Iterable[tuple[str, str]]) -> None:
         """Drop cached users, each given as (issuer name, subject)."""
         keys = [self._user_key(name, subject) for name, subject in identities]
-        if keys:
-            with translated(self.address):
-                await self._redis.delete(*keys)
+        for start in range(0, len(keys), _BATCH):
+            await self.ownership.run(redis_scripts.FORGET, keys[start : start + _BATCH], ())
+
+    async def forget_all_users(self) -> int:
+        """Delete all cached users, and what is known of changes of them; returns how many keys there were."""
+        forgotten = 0
+        for kind in ("user", "tombstone"):
+            pattern = re.sub(r"([*?\[\]\\])", r"\\\1", f"{self._prefix}{kind}:") + "*"
+            cursor = 0
+            while True:
+                with translated(self.address):
+                    cursor, keys = await self._redis.scan(cursor, match=pattern, count=_BATCH)
+                for start in range(0, len(keys), _BATCH):
+                    forgotten += await self.ownership.run(
+                        redis_scripts.FORGET, keys[start : start + _BATCH], ()
+                    )
+                if cursor == 0:
+                    break
+        return forgotten
 
     # The epoch ---------------------------------------------------------------------------------------
 
@@ -196,19 +227,17 @@ class Redis:
         With replicas that may lag, `version` is that of the last transaction before it; what
         is read of an earlier state is not stored.
         """
-        with translated(self.address):
-            value = await self._redis.eval(
-                redis_scripts.BEGIN_EPOCH,
-                3,
-                self.revoked.marker,
-                self._epoch,
-                self._ended,
+        value = await self.ownership.run(
+            redis_scripts.BEGIN_EPOCH,
+            (self.revoked.marker, self._epoch, self._ended),
+            (
                 uuid4().hex,
                 heartbeat,
                 str(round(LEASE * 1000)),
                 str(version),
                 str(round(TOMBSTONE_TIME * 1000)),
-            )
+            ),
+        )
         epoch = epoch_from(value)
         if epoch is None:
             raise StoreUnavailable(Tier.REDIS, f"{self.address}: {self._epoch} holds what is no epoch")
@@ -220,16 +249,11 @@ class Redis:
         A server that has restarted, or taken over from another, may have lost what was written last:
         its epoch ends, and its blacklist is to be filled again.
         """
-        with translated(self.address):
-            kept = await self._redis.eval(
-                redis_scripts.KEEP_EPOCH,
-                2,
-                self.revoked.marker,
-                self._epoch,
-                name,
-                heartbeat,
-                str(round(LEASE * 1000)),
-            )
+        kept = await self.ownership.run(
+            redis_scripts.KEEP_EPOCH,
+            (self.revoked.marker, self._epoch),
+            (name, heartbeat, str(round(LEASE * 1000))),
+        )
         return bool(kept == 1)
 
     async def end_epoch(self, version: int) -> None:
@@ -238,17 +262,11 @@ class Redis:
         The next epoch begins at once, with the same heartbeat. Of several workers that end an epoch for
         the same version, the first does.
         """
-        with translated(self.address):
-            await self._redis.eval(
-                redis_scripts.END_EPOCH,
-                2,
-                self._epoch,
-                self._ended,
-                str(version),
-                str(round(TOMBSTONE_TIME * 1000)),
-                uuid4().hex,
-                str(round(LEASE * 1000)),
-            )
+        await self.ownership.run(
+            redis_scripts.END_EPOCH,
+            (self._epoch, self._ended),
+            (str(version), str(round(TOMBSTONE_TIME * 1000)), uuid4().hex, str(round(LEASE * 1000))),
+        )
 
     # Life and keys -----------------------------------------------------------------------------------
 
@@ -259,11 +277,10 @@ class Redis:
         """
         try:
             await self._reader.connect()
-            with translated(self.address):
-                # While Postgres is down nobody keeps an epoch, and so finds that out.
-                await self._redis.eval(redis_scripts.CHECK_MARKER, 1, self.revoked.marker)
+            # While Postgres is down nobody keeps an epoch, and so finds that out.
+            await self.ownership.run(redis_scripts.CHECK_MARKER, (self.revoked.marker,), ())
         except StoreUnavailable as error:
-            self.availability.failed(error.detail)
+            self.availability.failed(error.detail, lasting=isinstance(error, ForeignRedis))
             raise
         self.availability.answered()
 

@@ -13,6 +13,39 @@ local info = redis.pcall('INFO', 'server')
 local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or '-'
 """
 
+NOT_OURS: Final = "NOTOURS"
+"""The code of the error when what Redis holds belongs to another system of record (`ownership`)."""
+
+# KEYS: owner, then those of the script. ARGV: the owner that it must be, or an empty text where none is
+# compared; then those of the script. Its own begin at 1 again.
+OWNED: Final = f"""
+local owned = redis.pcall('GET', KEYS[1])
+if ARGV[1] ~= '' and owned ~= ARGV[1] then return redis.error_reply('{NOT_OURS} the owner is another') end
+table.remove(KEYS, 1)
+table.remove(ARGV, 1)
+"""
+
+# KEYS: owner. What is no text is no owner.
+READ_OWNER: Final = """
+local held = redis.pcall('GET', KEYS[1])
+if type(held) == 'table' then return '?' end
+return held
+"""
+
+# KEYS: owner, epoch, ended, marker of the blacklist. ARGV: the value that was found, empty for none; the new
+# value, and its id. A new owner begins with nothing: cached users count under the id of theirs and an epoch,
+# and a blacklist without its marker is filled. The owner who has merely become better known keeps all.
+SET_OWNER: Final = """
+local held = redis.pcall('GET', KEYS[1])
+if type(held) == 'table' then held = '?' end
+if (held or '') ~= ARGV[1] then return held or '' end
+if held == '?' or not held or not string.find(held, '"id":"' .. ARGV[3] .. '"', 1, true) then
+    redis.call('DEL', unpack(KEYS))
+end
+redis.call('SET', KEYS[1], ARGV[2])
+return ARGV[2]
+"""
+
 # What is on the blacklist because of a row in Postgres is on record, in a hash by the names of the keys:
 # `<filling> <order> <ends> <value>`. `filling` is the number of the last filling that had begun when the row
 # was last known to be there, `order` that of the change that was last heard of (0: none), `ends` when the key
@@ -59,7 +92,7 @@ OVERTAKEN: Final = -3
 # filling knows better of what is the row's alone, and has not been touched since it began. Returns how many
 # keys were deleted, or why a filling is to be given up: LIFTED_SINCE, EMPTIED_SINCE or OVERTAKEN.
 CHANGE: Final = f"""
-{_RECORDS}
+{OWNED}{_RECORDS}
 local own = tonumber(ARGV[1])
 local filling = tonumber(redis.call('GET', KEYS[2]) or 0)
 local complete = tonumber(redis.call('GET', KEYS[3]) or 0)
@@ -105,7 +138,7 @@ return deleted
 # KEYS: number of the last filling, the filling's own key. ARGV: milliseconds for which it may go on.
 # The key holds the run of the server in which it began.
 BEGIN_FILLING: Final = f"""
-{_RUN}
+{OWNED}{_RUN}
 redis.call('SET', KEYS[2], run, 'PX', ARGV[1])
 return redis.call('INCR', KEYS[1])
 """
@@ -113,7 +146,7 @@ return redis.call('INCR', KEYS[1])
 # KEYS: records, the filling's own key, then keys whose records no filling has touched since that began.
 # ARGV: these records. Their rows are gone. A key that is not as recorded is another program's too, and stays.
 SWEEP: Final = f"""
-{_RECORDS}
+{OWNED}{_RECORDS}
 if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
 for i = 3, #KEYS do
     local key = KEYS[i]
@@ -134,7 +167,7 @@ return 1
 # server that took over meanwhile, and may lack what had been filled.
 # KEYS: marker, the filling's own key, number of the last filling that is complete. ARGV: one's own number.
 COMPLETE: Final = f"""
-{_RUN}
+{OWNED}{_RUN}
 if redis.call('GET', KEYS[2]) ~= run then return 0 end
 redis.call('DEL', KEYS[2])
 redis.call('SET', KEYS[1], run)
@@ -143,7 +176,8 @@ return 1
 """
 
 # KEYS: epoch, ended, tombstone, user. ARGV: the reader's epoch, its horizon, document, milliseconds.
-FILL: Final = """
+FILL: Final = f"""
+{OWNED}
 local epoch = redis.call('GET', KEYS[1])
 if (epoch and string.match(epoch, '^%S+') or '') ~= ARGV[1] then return 0 end
 for i = 2, 3 do
@@ -157,7 +191,8 @@ return 1
 # KEYS: tombstone and user of each identity. ARGV: version, milliseconds.
 # A later transaction may be heard of first, and its tombstone must then outlive the earlier one's: while
 # that ran, no horizon was above it, so whatever is cached has seen both.
-BURY: Final = """
+BURY: Final = f"""
+{OWNED}
 local version = tonumber(ARGV[1])
 for i = 1, #KEYS, 2 do
     local held = redis.pcall('GET', KEYS[i])
@@ -173,10 +208,13 @@ end
 
 # KEYS: marker of the blacklist. One that was filled in another run of the server is not complete.
 CHECK_MARKER: Final = f"""
-{_RUN}
+{OWNED}{_RUN}
 local marker = redis.call('GET', KEYS[1])
 if marker and marker ~= run then redis.call('DEL', KEYS[1]) end
 """
+
+# KEYS: those to be deleted.
+FORGET: Final = f"{OWNED}return redis.call('DEL', unpack(KEYS))"
 
 # An epoch is `<name> <run of the server> <heartbeat>`. It ends with the run that it began in.
 
@@ -209,7 +247,8 @@ return 1
 
 # KEYS: epoch, ended. ARGV: version, milliseconds, name of the next epoch, lease.
 # `ended` is a tombstone of everybody, and what is said of those holds for it.
-END_EPOCH: Final = """
+END_EPOCH: Final = f"""
+{OWNED}
 local ended = tonumber(redis.call('GET', KEYS[2]) or -1)
 local version = tonumber(ARGV[1])
 if ended >= version then

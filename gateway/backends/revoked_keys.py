@@ -15,6 +15,7 @@ from uuid import uuid4
 import redis.asyncio as aioredis
 
 from gateway.backends import redis_scripts
+from gateway.backends.ownership import Ownership
 from gateway.backends.redis_errors import translated
 from gateway.backends.revocations import Revocation, Revoked
 from gateway.backends.shared import Filling
@@ -31,10 +32,11 @@ _LIFTED: Final = "-"
 class RevokedKeys:
     """Writes the keys below `<prefix>revoked:`. Every method raises `StoreUnavailable`."""
 
-    def __init__(self, client: aioredis.Redis, address: str, prefix: str) -> None:
+    def __init__(self, client: aioredis.Redis, ownership: Ownership, address: str, prefix: str) -> None:
         self.marker = f"{prefix}revocations:loaded"
         """The key that is there while the blacklist is complete."""
         self._redis = client
+        self._ownership = ownership
         self._address = address
         self._prefix = prefix
         self._records = f"{prefix}revocations:records"
@@ -84,10 +86,9 @@ class RevokedKeys:
     async def begin_filling(self) -> Filling:
         """Begin to fill the blacklist; the revocations are to be read after this."""
         loading = f"{self._prefix}revocations:loading:{uuid4()}"
-        with translated(self._address):
-            number = await self._redis.eval(
-                redis_scripts.BEGIN_FILLING, 2, self._fillings, loading, _milliseconds(_FILLING_TIME)
-            )
+        number = await self._ownership.run(
+            redis_scripts.BEGIN_FILLING, (self._fillings, loading), (_milliseconds(_FILLING_TIME),)
+        )
         return Filling(loading, int(number))
 
     async def fill(self, revocations: Sequence[Revocation], filling: Filling) -> bool:
@@ -115,18 +116,15 @@ class RevokedKeys:
         deleted = 0
         for start in range(0, len(wanted), _BATCH):
             batch = wanted[start : start + _BATCH]
-            with translated(self._address):
-                done = await self._redis.eval(
-                    redis_scripts.CHANGE,
-                    3 + len(batch),
-                    self._records,
-                    self._fillings,
-                    self._filled,
-                    *(key for key, *_ in batch),
+            done = await self._ownership.run(
+                redis_scripts.CHANGE,
+                (self._records, self._fillings, self._filled, *(key for key, *_ in batch)),
+                (
                     "" if filling is None else str(filling.number),
                     _milliseconds(_LIFTED_TIME),
                     *(str(argument) for _, *arguments in batch for argument in arguments),
-                )
+                ),
+            )
             if done < 0:
                 return int(done)
             deleted += int(done)
@@ -141,25 +139,20 @@ class RevokedKeys:
             records = cast("dict[bytes, bytes]", found)  # nothing is decoded
             gone = {key: record for key, record in records.items() if _filling_of(record) < filling.number}
             if gone:
-                with translated(self._address):
-                    swept = await self._redis.eval(
-                        redis_scripts.SWEEP,
-                        2 + len(gone),
-                        self._records,
-                        filling.loading,
-                        *gone,
-                        *gone.values(),
-                    )
+                swept = await self._ownership.run(
+                    redis_scripts.SWEEP,
+                    (self._records, filling.loading, *gone),
+                    tuple(gone.values()),
+                )
                 if swept != 1:
                     return False
             if cursor == 0:
                 return True
 
     async def _complete(self, filling: Filling) -> bool:
-        with translated(self._address):
-            done = await self._redis.eval(
-                redis_scripts.COMPLETE, 3, self.marker, filling.loading, self._filled, str(filling.number)
-            )
+        done = await self._ownership.run(
+            redis_scripts.COMPLETE, (self.marker, filling.loading, self._filled), (str(filling.number),)
+        )
         return bool(done == 1)
 
     def _set(self, revocation: Revocation, order: int = 0) -> tuple[str, str, int, int]:

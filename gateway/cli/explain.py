@@ -100,6 +100,7 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
     from gateway import translation
     from gateway.backends.fetch import Fetcher
     from gateway.backends.jwks import KeyRing
+    from gateway.backends.ownership import place_of
     from gateway.backends.postgres import Postgres
     from gateway.backends.redis import Redis
     from gateway.explain import Explainer
@@ -108,6 +109,13 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
     # What goes wrong is in the explanation; stdout is for that alone.
     logs.configure("error")
     replica = settings.postgres.replica_dsn
+    redis = Redis(
+        settings.redis.url.get_secret_value(),
+        prefix=settings.redis.prefix,
+        timeout=_REDIS_TIMEOUT,
+        connect_timeout=settings.redis.connect_timeout,
+        place=place_of(settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name),
+    )
     postgres = Postgres(
         settings.postgres.dsn.get_secret_value(),
         replica_dsn=None if replica is None else replica.get_secret_value(),
@@ -115,13 +123,11 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
         pool_max=3,
         connect_timeout=settings.postgres.connect_timeout,
         statement_timeout=settings.postgres.statement_timeout,
+        heard=redis.ownership.heard,
     )
-    redis = Redis(
-        settings.redis.url.get_secret_value(),
-        prefix=settings.redis.prefix,
-        timeout=_REDIS_TIMEOUT,
-        connect_timeout=settings.redis.connect_timeout,
-    )
+    with suppress(StoreUnavailable):
+        # Whose Redis it is to be is known before that is asked.
+        await postgres.identify()
     async with Fetcher(timeout=settings.jwks.timeout) as fetcher:
         keys = KeyRing(
             {issuer.name: translation.key_source(issuer) for issuer in settings.issuers},

@@ -83,6 +83,7 @@ def issuer(
 
 def _lift(config: Path, work: "Callable[[Stores], Awaitable[tuple[Revocation, int]]]", *, json: bool) -> None:
     """Delete from Postgres, whence Redis would be filled again, then from Redis."""
+    from gateway.backends.ownership import ForeignRedis
 
     async def lift(stores: Stores) -> "tuple[Revocation, int, StoreUnavailable | None]":
         revocation, rows = await work(stores)
@@ -95,7 +96,9 @@ def _lift(config: Path, work: "Callable[[Stores], Awaitable[tuple[Revocation, in
     if missed is not None:
         output.fail(
             f"{'lifted' if lifted else 'not recorded'} in Postgres, but {missed}",
-            "what Redis holds is refused until then: repeat the command when it is back",
+            "gateways of this database do not use that Redis; `gateway redis claim` hands it over"
+            if isinstance(missed, ForeignRedis)
+            else "what Redis holds is refused until then: repeat the command when it is back",
             output.UNREACHABLE,
         )
     if not lifted:

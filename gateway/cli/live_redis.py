@@ -1,9 +1,12 @@
-"""Checks of Redis: reachable, new enough, with the rights that a gateway needs, and without eviction."""
+"""Checks of Redis: reachable, new enough, with the rights that a gateway needs, no eviction, and our own."""
 
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from gateway.backends.ownership import place_of
+from gateway.backends.postgres import Postgres
+from gateway.backends.redis import Redis
 from gateway.backends.redis_rights import Inspection, inspect
 from gateway.cli.live_check import Check, Live
 from gateway.core.model import StoreUnavailable
@@ -17,8 +20,9 @@ _NEEDS: Final = "docs/operations.md lists what it needs"
 
 
 def checks(settings: "Settings") -> Iterable[Check]:
-    """Return the check of Redis."""
+    """Return the check of Redis, and one of whose data it holds."""
     yield Check("redis", partial(_redis, settings))
+    yield Check("redis_owner", partial(_owner, settings))
 
 
 async def _redis(settings: "Settings") -> Live:
@@ -31,6 +35,45 @@ async def _redis(settings: "Settings") -> Live:
         fix = "start it (`docker compose up -d redis`) or correct redis.url"
         return Live("redis", "fail", error.detail, fix, unreachable=True)
     return _judged(found)
+
+
+async def _owner(settings: "Settings") -> Live:
+    """Tell whether what is below the prefix belongs to the database of `postgres.dsn`; claims nothing."""
+    dsn, schema = settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name
+    redis = Redis(
+        settings.redis.url.get_secret_value(),
+        prefix=settings.redis.prefix,
+        connect_timeout=settings.redis.connect_timeout,
+        place=place_of(dsn, schema),
+    )
+    postgres = Postgres(
+        dsn, schema=schema, connect_timeout=settings.postgres.connect_timeout, heard=redis.ownership.heard
+    )
+    try:
+        record = await postgres.identify()
+        other = await redis.ownership.other()
+        own = await redis.ownership.is_own()
+    except StoreUnavailable as error:
+        # That a store is away is what its own check says.
+        return Live("redis_owner", "warn", f"not known: {error.detail}")
+    finally:
+        await postgres.close()
+        await redis.close()
+    if other is not None:
+        return Live(
+            "redis_owner",
+            "fail",
+            f"{redis.address}: belongs to another database: {other}; this is {record}",
+            "set a `redis.prefix` or `redis.url` of its own, or hand it over: gateway redis claim",
+        )
+    if record.system is None and record.copy is None:
+        return Live(
+            "redis_owner",
+            "fail",
+            f"nothing tells {record} from a copy of it, so gateways do not use Redis",
+            "gateway migrate; or GRANT EXECUTE ON FUNCTION pg_control_system() to the role of postgres.dsn",
+        )
+    return Live("redis_owner", "pass", f"{redis.address}: {'belongs to' if own else 'is free for'} {record}")
 
 
 def _judged(found: Inspection) -> Live:

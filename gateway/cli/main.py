@@ -12,6 +12,7 @@ from gateway.cli.lift import lift_app
 from gateway.cli.migrate import migrate
 from gateway.cli.orphans import orphans
 from gateway.cli.reasons import reasons
+from gateway.cli.redis import redis_app
 from gateway.cli.revoke import revocations_app, revoke_app
 from gateway.cli.run import run
 from gateway.cli.users import users_app
@@ -55,3 +56,4 @@ app.command()(orphans)
 app.add_typer(revoke_app, name="revoke")
 revocations_app.add_typer(lift_app, name="lift")
 app.add_typer(revocations_app, name="revocations")
+app.add_typer(redis_app, name="redis")

@@ -192,6 +192,7 @@ async def _revoke_jti(
 
 def _revoke(config: Path, work: "Callable[[Stores], Awaitable[Revocation]]", *, json: bool) -> None:
     """Write to Postgres, where it lasts, then to Redis, where it is seen at once."""
+    from gateway.backends.ownership import ForeignRedis
 
     async def write(stores: Stores) -> "tuple[Revocation, StoreUnavailable | None]":
         revocation = await work(stores)
@@ -209,7 +210,11 @@ def _revoke(config: Path, work: "Callable[[Stores], Awaitable[Revocation]]", *, 
     if missed is not None:
         output.fail(
             f"recorded in Postgres, but {missed}",
-            "gateways that reach Redis honour it within 30 s, others at once; repeat the command to be sure",
+            "gateways of this database do not use that Redis, and honour it at once;"
+            " `gateway redis claim` hands it over"
+            if isinstance(missed, ForeignRedis)
+            else "gateways that reach Redis honour it within 30 s, others at once;"
+            " repeat the command to be sure",
             output.UNREACHABLE,
         )
 

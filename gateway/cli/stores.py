@@ -99,22 +99,25 @@ def with_stores(config: Path, work: Callable[[Stores], Awaitable[T]]) -> T:
 async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[T]]) -> T:
     from gateway.backends.audit import Author
     from gateway.backends.directory import UserDirectory
+    from gateway.backends.ownership import place_of
     from gateway.backends.postgres import Postgres
     from gateway.backends.redis import Redis
     from gateway.backends.revocation_rows import RevocationRows
 
+    redis = Redis(
+        settings.redis.url.get_secret_value(),
+        prefix=settings.redis.prefix,
+        timeout=_REDIS_TIMEOUT,
+        connect_timeout=settings.redis.connect_timeout,
+        place=place_of(settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name),
+    )
     postgres = Postgres(
         settings.postgres.dsn.get_secret_value(),
         schema=settings.postgres.schema_name,
         pool_max=1,
         connect_timeout=settings.postgres.connect_timeout,
         statement_timeout=_STATEMENT_TIMEOUT,
-    )
-    redis = Redis(
-        settings.redis.url.get_secret_value(),
-        prefix=settings.redis.prefix,
-        timeout=_REDIS_TIMEOUT,
-        connect_timeout=settings.redis.connect_timeout,
+        heard=redis.ownership.heard,
     )
     author = Author(f"cli:{operator()}", uuid4().hex)
     try:

@@ -1,6 +1,7 @@
 """The steps from tier to tier: revocations, and who each of them takes the user for."""
 
 from gateway.backends.clues import Clues, trouble_of
+from gateway.backends.ownership import ForeignRedis
 from gateway.backends.postgres import Found, Postgres
 from gateway.backends.revocations import Revocation, hits
 from gateway.core.model import Claims, Resolution, StoreUnavailable, Tier, User
@@ -130,6 +131,17 @@ def _redis(walk: Walk, claims: Claims, evidence: Evidence) -> None:
     expected, shared = "what Postgres says, or no entry", evidence.shared
     if isinstance(shared, StoreUnavailable):
         walk.step("identity.redis", "warn", expected, "no answer", shared.detail)
+        if isinstance(shared, ForeignRedis):
+            walk.blame(
+                None,
+                Cause.STORE_UNREACHABLE,
+                f"Redis is not used, so Postgres answers everything: {shared.detail}",
+                Fix(
+                    "Set a `redis.url` or `redis.prefix` of its own; or hand Redis over to its database.",
+                    command=walk.commands.gateway("redis", "claim"),
+                ),
+            )
+            return
         walk.blame(
             None,
             Cause.STORE_UNREACHABLE,

@@ -175,6 +175,11 @@ class Metrics:
             ["dependency"],
             together="min",
         )
+        self.redis_foreign = Gauge(
+            "gateway_redis_foreign",
+            "1 while what Redis holds belongs to another database, and is neither read nor written.",
+            together="max",
+        )
         self.in_flight = Gauge("gateway_in_flight_requests", "Requests being handled.")
         self.client_connections = Gauge("gateway_client_connections", "Open connections from clients.")
         self.limits_exceeded = Counter(

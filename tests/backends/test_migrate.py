@@ -16,8 +16,9 @@ ALL = [
     "0004_identity_spellings",
     "0005_audit_of_commands",
     "0006_order_of_revocations",
+    "0008_database_copy",
 ]
-NEXT = len(ALL) + 1
+NEXT = int(ALL[-1][:4]) + 1
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
@@ -45,7 +46,7 @@ async def test_schema_is_created_and_quoted(empty_dsn: str, connection: Connecti
     assert await migrate(empty_dsn, schema) == ALL
     assert await migrate(empty_dsn, schema) == []
     found = await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = $1", schema)
-    assert found == 5
+    assert found == 6
     assert await connection.fetchval("SELECT to_regclass('public.users')") is None
 
 

@@ -71,6 +71,7 @@ def test_all_is_well(dsn: str, redis_url: str, tmp_path: Path, serving: str) -> 
     assert outcomes(result) == {
         "postgres": "pass",
         "redis": "pass",
+        "redis_owner": "pass",
         "issuer:main": "pass",
         "upstream:echo": "pass",
     }
@@ -82,7 +83,13 @@ def test_people_get_a_line_for_each(dsn: str, redis_url: str, tmp_path: Path, se
 
     assert result.exit_code == output.OK
     lines = [line for line in result.stdout.splitlines() if line.startswith("ok ")]
-    assert {line.split()[1] for line in lines} == {"postgres:", "redis:", "issuer:main:", "upstream:echo:"}
+    assert {line.split()[1] for line in lines} == {
+        "postgres:",
+        "redis:",
+        "redis_owner:",
+        "issuer:main:",
+        "upstream:echo:",
+    }
     assert "password" not in result.output
 
 
