@@ -34,8 +34,12 @@ class Keys(Protocol):
     def current(self, issuer_name: str) -> KeySet | None:
         """Return the keys to trust at this moment; None when there are none that may be trusted."""
 
-    async def refresh(self, issuer_name: str) -> None:
-        """Fetch the issuer's keys once more, if that is allowed again; returns when it is done."""
+    async def refresh(self, issuer_name: str, kid: str | None, algorithm: str) -> bool:
+        """Look for a key that is not in the set.
+
+        Returns whether the set, as it is then, is what the issuer says: a key that is not in it does not
+        exist. False: the issuer cannot be heard, so the key may exist.
+        """
 
 
 class TokenVerifier:
@@ -88,10 +92,11 @@ class TokenVerifier:
             raise Denial(ISSUER_UNTRUSTED)
         if token.algorithm not in issuer.algorithms:
             raise Denial(ALGORITHM_NOT_ALLOWED, "not among the issuer's `algorithms`", issuer=issuer.name)
-        key = await self._key(issuer, token)
-        if token.algorithm not in key.algorithms:
+        candidates = await self._candidates(issuer, token)
+        if token.algorithm not in candidates[0].algorithms:
             raise Denial(ALGORITHM_NOT_ALLOWED, "it does not fit the key", issuer=issuer.name)
-        if not key.verify(token):
+        key = next((key for key in candidates if key.verify(token)), None)
+        if key is None:
             raise Denial(SIGNATURE_INVALID, issuer=issuer.name)
         claims = claim_rules.verify(token.payload, issuer, self._clock())
         read = {name: value for name, value in token.payload.items() if name in self._claims_read}
@@ -101,19 +106,20 @@ class TokenVerifier:
         self._remembered.put(credential.digest, verified)
         return verified
 
-    async def _key(self, issuer: Issuer, token: UnverifiedToken) -> VerificationKey:
-        """Select the one key by issuer and `kid`; an unknown `kid` may mean that keys were rotated."""
+    async def _candidates(self, issuer: Issuer, token: UnverifiedToken) -> tuple[VerificationKey, ...]:
+        """Select the keys by issuer and `kid`; an unknown `kid` may mean that keys were rotated."""
         keys = self._keys.current(issuer.name)
-        key = keys.select(token.kid, token.algorithm) if keys is not None else None
-        if key is None:
-            await self._keys.refresh(issuer.name)
-            keys = self._keys.current(issuer.name)
-            if keys is None:
-                raise Denial(KEYS_UNAVAILABLE, issuer=issuer.name)
-            key = keys.select(token.kid, token.algorithm)
-        if key is None:
-            raise Denial(KEY_UNKNOWN, issuer=issuer.name)
-        return key
+        found = () if keys is None else keys.candidates(token.kid, token.algorithm)
+        if found:
+            return found
+        heard = await self._keys.refresh(issuer.name, token.kid, token.algorithm)
+        keys = self._keys.current(issuer.name)
+        found = () if keys is None else keys.candidates(token.kid, token.algorithm)
+        if found:
+            return found
+        if keys is None or not heard:
+            raise Denial(KEYS_UNAVAILABLE, issuer=issuer.name)
+        raise Denial(KEY_UNKNOWN, issuer=issuer.name)
 
     def forget_withdrawn(self, issuer_name: str, keys: KeySet | None) -> int:
         """Drop every remembered token of an issuer whose key is no longer in its set."""

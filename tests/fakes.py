@@ -42,13 +42,16 @@ class FakeKeys:
         self.refreshed: list[str] = []
         """Names of the issuers whose keys were asked for once more, in order."""
         self.on_refresh: Callable[[], None] = lambda: None
+        self.heard = True
+        """Whether the issuer answers when it is asked once more."""
 
     def current(self, issuer_name: str) -> KeySet | None:
         return self.sets.get(issuer_name)
 
-    async def refresh(self, issuer_name: str) -> None:
+    async def refresh(self, issuer_name: str, kid: str | None, algorithm: str) -> bool:  # noqa: ARG002 -- the Protocol's
         self.refreshed.append(issuer_name)
         self.on_refresh()
+        return self.heard
 
 
 class FakeDirectory:

@@ -204,11 +204,44 @@ async def test_a_short_rsa_key_and_one_for_encryption_verify_nothing(
     verifier: TokenVerifier, keys: FakeKeys
 ) -> None:
     short = rsa_key("short", 1024)
-    keys.sets["main"], rejected = keyset_from_jwks({"keys": [short.jwk(), rsa_key().jwk(use="enc")]})
+    read = keyset_from_jwks({"keys": [short.jwk(), rsa_key().jwk(use="enc")]})
+    keys.sets["main"] = read.keys
 
-    assert len(rejected) == 2
+    assert len(read.skipped) == 2
     assert await refused(verifier, sign(payload(), short)) == "key_unknown"
     assert await refused(verifier, sign(payload(), rsa_key())) == "key_unknown"
+
+
+# Keys that share a name ---------------------------------------------------------------------------
+
+
+async def test_two_keys_of_one_name_and_type_are_both_tried(verifier: TokenVerifier, keys: FakeKeys) -> None:
+    old, new, other = (rsa_key(name) for name in ("old", "new", "other"))
+    keys.sets["main"] = KeySet(key_from_jwk(key.jwk(kid="same")) for key in (old, new))
+    by_old, by_new = (sign(payload(), key, kid="same") for key in (old, new))
+
+    for token in (by_old, by_new):
+        assert (await verified(verifier, token))[1] is False
+        assert (await verified(verifier, token))[1] is True
+    with pytest.raises(Denial, match="signature_invalid"):
+        await verified(verifier, sign(payload(), other, kid="same"))
+    assert keys.refreshed == []
+
+
+async def test_the_key_that_verified_a_token_is_the_one_whose_withdrawal_forgets_it(
+    verifier: TokenVerifier, keys: FakeKeys
+) -> None:
+    old, new = rsa_key("old"), rsa_key("new")
+    keys.sets["main"] = KeySet(key_from_jwk(key.jwk(kid="same")) for key in (old, new))
+    by_old, by_new = (sign(payload(), key, kid="same") for key in (old, new))
+    await verified(verifier, by_old)
+    await verified(verifier, by_new)
+
+    keys.sets["main"] = KeySet([key_from_jwk(old.jwk(kid="same"))])
+    assert verifier.forget_withdrawn("main", keys.sets["main"]) == 1
+    assert (await verified(verifier, by_old))[1] is True
+    with pytest.raises(Denial, match="signature_invalid"):
+        await verified(verifier, by_new)
 
 
 # Headers that point elsewhere -------------------------------------------------------------------
@@ -353,6 +386,19 @@ async def test_an_unknown_kid_is_looked_for_once_more(verifier: TokenVerifier, k
 
     assert (await verified(verifier, sign(payload(), rsa_key("new"))))[0].subject == "member"
     assert keys.refreshed == ["main"]
+
+
+async def test_an_unknown_kid_is_no_fault_of_the_token_while_the_issuer_is_not_heard(
+    verifier: TokenVerifier, keys: FakeKeys
+) -> None:
+    keys.heard = False
+    assert await refused(verifier, sign(payload(), rsa_key("new"))) == "keys_unavailable"
+    # Without a name, several keys fit, or none.
+    keys.sets["main"] = key_set(rsa_key(), rsa_key("b"))
+    assert await refused(verifier, sign(payload(), rsa_key(), kid=None)) == "keys_unavailable"
+    # A key that is known needs no issuer.
+    assert await refused(verifier, sign(payload(), ec_key(), kid="rsa")) == "algorithm_not_allowed"
+    assert (await verified(verifier, sign(payload(), rsa_key())))[1] is False
 
 
 async def test_an_issuer_without_keys_is_our_fault_not_the_tokens(

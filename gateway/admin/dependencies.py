@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from gateway.admin.health import Dependency, Finding
-from gateway.backends.jwks import KeyRing
+from gateway.backends.jwks import KeyRing, KeyStatus
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
 from gateway.core.model import StoreUnavailable
@@ -16,8 +16,7 @@ def dependencies(
     """Return them by name; `issuers` are the configured names."""
 
     async def issuer(name: str) -> Finding:
-        status = keys.status()[name]
-        return Finding("up" if status.ready else "down", status.last_error)
+        return issuer_finding(keys.status()[name])
 
     return {
         # Once it is known to be set up, users and revocations in Redis carry on through an outage.
@@ -30,6 +29,19 @@ def dependencies(
         "redis": Dependency(partial(_ping, redis.ping), essential=False),
         **{f"issuer:{name}": Dependency(partial(issuer, name), essential=True) for name in issuers},
     }
+
+
+def issuer_finding(status: KeyStatus) -> Finding:
+    """Say how an issuer's keys are: tokens of those that it has published since are refused for a time."""
+    if not status.ready:
+        return Finding("down", status.last_error)
+    if status.last_error is not None:
+        return Finding("degraded", f"{status.last_error}; the {status.keys} keys loaded before stay in use")
+    if status.left_out:
+        return Finding(
+            "degraded", f"{status.left_out} published keys are left out: the first {status.keys} are kept"
+        )
+    return Finding("up")
 
 
 async def _ping(ping: Callable[[], Awaitable[None]]) -> Finding:

@@ -21,7 +21,7 @@ CHECK_SECONDS: Final = 1.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-Status: TypeAlias = Literal["up", "down"]
+Status: TypeAlias = Literal["up", "degraded", "down"]
 
 
 class ParserMissing(RuntimeError):
@@ -43,7 +43,7 @@ class Finding:
 
     status: Status
     detail: str | None = None
-    """Why it is down, in words for operators."""
+    """Why it is down, or what it serves no longer (`degraded`), in words for operators."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +96,14 @@ async def readiness(dependencies: Mapping[str, Dependency]) -> Readiness:
             strict=True,
         )
     )
-    up = {name for name, finding in findings.items() if finding.status == "up"}
+    up = {name for name, finding in findings.items() if finding.status != "down"}
     kinds_up = {_kind(name) for name in up}
     down = findings.keys() - up
     missing = (name for name in down if dependencies[name].essential and _kind(name) not in kinds_up)
     if any(dependencies[name].stand_in() not in up for name in missing):
         return Readiness("not_ready", findings)
-    return Readiness("degraded" if down else "ready", findings)
+    impaired = any(finding.status != "up" for finding in findings.values())
+    return Readiness("degraded" if impaired else "ready", findings)
 
 
 async def _ask(dependency: Dependency) -> Finding:

@@ -156,7 +156,7 @@ class Explanation(Model):
 
 
 class Dependency(Model):
-    status: Literal["up", "down"]
+    status: Literal["up", "degraded", "down"]
     detail: str | None
 
 

@@ -5,6 +5,7 @@ https only, no redirects, no proxies, no cookies, no addresses of clouds' metada
 compression, a size and a time limit.
 """
 
+import asyncio
 import ipaddress
 import os
 import re
@@ -15,10 +16,10 @@ from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
-import orjson
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
+from gateway.core import json_text
 from gateway.core.model import JSON
 
 TIMEOUT: Final = 5.0
@@ -115,10 +116,7 @@ class Fetcher:
                 body = await _read(shown, response)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise FetchError(f"{shown}: {self._reason(error)}") from error
-        try:
-            content: JSON = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise FetchError(f"{shown}: the answer is not JSON: {error}") from error
+        content = await parsed(shown, body)
         return Document(shown, content, max_age(",".join(response.headers.getall("Cache-Control", []))))
 
     def _reason(self, error: Exception) -> str:
@@ -138,6 +136,14 @@ class Fetcher:
                 return "the connection ended before the answer did"
             case _:
                 return f"no valid HTTP answer ({type(error).__name__})"
+
+
+async def parsed(shown: str, body: bytes) -> JSON:
+    """Read JSON as `json_text.read` does, beside the event loop. Raises `FetchError`, which says `shown`."""
+    try:
+        return await asyncio.to_thread(json_text.read, body)
+    except ValueError as error:
+        raise FetchError(f"{shown}: not JSON that can be used: {error}") from error
 
 
 def max_age(cache_control: str) -> float | None:

@@ -1,8 +1,14 @@
 """The keys of every configured issuer: fetched early, refreshed in the background, never borrowed.
 
 Each issuer has its own state, its own task and its own back-off, so that one's trouble stays its
-own. A request never fetches, except to ask for a key that the set does not have, and that at most
-once in `REFRESH_INTERVAL` and issuer, however many requests ask. Operators are not held to that.
+own. A request never fetches, except to ask for a key that the set does not have:
+
+- While the issuer answers, an allowance bounds these fetches, however many keys are invented. A key that
+  a fetch did not find is remembered for a while, and causes none.
+- While it does not, such a request is told so at once: its key may exist. A new attempt begins each second
+  at most, so that it is noticed within a second or two that the issuer is back.
+
+Operators are not held to that.
 """
 
 import asyncio
@@ -10,18 +16,25 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 import structlog
 
 from gateway.backends.fetch import Fetcher, FetchError
+from gateway.backends.key_demand import AbsentKeys, Allowance
 from gateway.backends.keysources import KeySource, Loaded
 from gateway.core.lru import LRU
 from gateway.core.tokens import KeySet
 
-REFRESH_INTERVAL: Final = 30.0
-"""Seconds between two fetches that unknown keys may cause, per issuer."""
+RETRY_INTERVAL: Final = 1.0
+"""Seconds between two attempts that unknown keys may cause while the issuer does not answer."""
+PATIENCE: Final = 1.0
+"""Seconds that a request waits for an issuer that has answered so far."""
+BRIEF: Final = 0.25
+"""Seconds that a request waits for one that has not."""
+MAX_ATTEMPTS: Final = 6
+"""Fetches of one issuer that may be under way, because the earlier ones hang."""
 START_TIMEOUT: Final = 3.0
 """Seconds that a start waits for issuers; the slower ones arrive in the background."""
 MAX_STALE: Final = 86_400.0
@@ -56,6 +69,8 @@ class KeyStatus:
     """Why the latest attempt failed; None when it did not."""
     skipped: tuple[str, ...]
     """Why published keys are not used, one sentence each."""
+    left_out: int
+    """Published keys that were not looked at, because there are enough before them."""
     withdrawn: Mapping[str, float]
     """The `kid` of keys that were seen to leave lately, and how many seconds ago."""
 
@@ -96,14 +111,11 @@ class KeyRing:
         attempts = {issuer: issuer.load() for issuer in self._issuers.values()}
         self._tasks = [asyncio.create_task(self._maintain(*pair)) for pair in attempts.items()]
         if attempts:
-            await asyncio.wait(attempts.values(), timeout=timeout)
+            await asyncio.wait([attempt.task for attempt in attempts.values()], timeout=timeout)
 
     async def close(self) -> None:
         """Stop the background work; the keys there are remain."""
-        tasks = [
-            *self._tasks,
-            *(issuer.loading for issuer in self._issuers.values() if issuer.loading is not None),
-        ]
+        tasks = [*self._tasks, *(each.task for issuer in self._issuers.values() for each in issuer.attempts)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -112,22 +124,21 @@ class KeyRing:
         """Return the keys to trust now; None when there never were any or they are too old."""
         return self._issuers[issuer_name].current()
 
-    async def refresh(self, issuer_name: str) -> None:
+    async def refresh(self, issuer_name: str, kid: str | None, algorithm: str) -> bool:
         """Look for a key that is not in the set: start or join a fetch, if one is allowed now.
 
-        Waits at most as long as one fetch may take. A caller that is cancelled leaves the fetch to
-        the others.
+        Returns whether the set, as it is then, is what the issuer says: a key that is not in it does not
+        exist. False: the issuer cannot be heard. Waits for `PATIENCE` at most. A caller that is cancelled
+        leaves the fetch to the others.
         """
-        attempt = self._issuers[issuer_name].demand()
-        if attempt is not None:
-            await asyncio.wait((attempt,), timeout=self._fetcher.timeout)
+        return await self._issuers[issuer_name].find(kid, algorithm)
 
     async def reload(self, issuer_name: str) -> None:
         """Load an issuer's keys because an operator asks, however recently they were loaded.
 
         Joins a fetch that is under way, and waits until it has ended; `status` tells how.
         """
-        await asyncio.wait((self._issuers[issuer_name].load(),))
+        await asyncio.wait((self._issuers[issuer_name].load().task,))
 
     async def look(self, issuer_name: str) -> Loaded:
         """Return the keys that an issuer has at its place at this moment, without taking note of them.
@@ -140,11 +151,23 @@ class KeyRing:
         """Tell how things stand, by issuer name."""
         return {name: issuer.status() for name, issuer in self._issuers.items()}
 
-    async def _maintain(self, issuer: "_IssuerKeys", attempt: asyncio.Task[None]) -> None:
+    async def _maintain(self, issuer: "_IssuerKeys", attempt: "_Attempt") -> None:
         while True:
-            await asyncio.wait((attempt,))
+            await asyncio.wait((attempt.task,))
             await self._sleep(issuer.delay)
             attempt = issuer.load()
+
+
+@dataclass(eq=False, slots=True)
+class _Attempt:
+    """One fetch of an issuer's keys."""
+
+    number: int
+    began: float
+    allowed: bool
+    """Whether the allowance was charged for it."""
+    failed: bool = False
+    task: asyncio.Task[None] = field(init=False)
 
 
 class _IssuerKeys:
@@ -161,7 +184,8 @@ class _IssuerKeys:
         clock: Callable[[], float],
     ) -> None:
         self.source: Final = source
-        self.loading: asyncio.Task[None] | None = None
+        self.attempts: set[_Attempt] = set()
+        """Those that are under way."""
         self.delay = FIRST_RETRY
         """Seconds from the end of the latest attempt to the next one."""
         self._name = name
@@ -173,10 +197,16 @@ class _IssuerKeys:
         self._keys: KeySet | None = None
         self._loaded_at: float | None = None
         self._good_until = math.inf
-        self._demanded_at: float | None = None
+        self._latest: _Attempt | None = None
+        self._answered = 0
+        """The number of the latest attempt that succeeded."""
+        self._retry_at = -math.inf
+        self._allowance = Allowance()
+        self._absent = AbsentKeys()
         self._failures = 0
         self._last_error: str | None = None
         self._skipped: tuple[str, ...] = ()
+        self._left_out = 0
         self._withdrawn: LRU[str, float] = LRU(_WITHDRAWN)
 
     def current(self) -> KeySet | None:
@@ -191,59 +221,117 @@ class _IssuerKeys:
             age=self._age(),
             last_error=self._last_error,
             skipped=self._skipped,
+            left_out=self._left_out,
             withdrawn={kid: self._clock() - left_at for kid, left_at in self._withdrawn.newest()},
         )
 
-    def load(self) -> asyncio.Task[None]:
-        """Start an attempt, or join the one that is under way."""
-        if self.loading is None or self.loading.done():
-            self.loading = asyncio.create_task(self._load(), name=f"keys of {self._name}")
-        return self.loading
+    def load(self) -> _Attempt:
+        """Start an attempt, or join the latest one that is under way."""
+        latest = self._latest
+        return latest if latest is not None and not latest.task.done() else self._begin()
 
-    def demand(self) -> asyncio.Task[None] | None:
-        """Like `load`, out of turn: None when the latest such attempt is too recent."""
-        if self.loading is not None and not self.loading.done():
-            return self.loading
+    async def find(self, kid: str | None, algorithm: str) -> bool:
+        """See `KeyRing.refresh`."""
+        asked_at = self._clock()
+        troubled = self._troubled(asked_at)
+        # What was not there may have come since; while the issuer answers, that is soon found out.
+        if not troubled and self._absent.has(kid, algorithm, asked_at):
+            return True
+        attempt = self._demand(asked_at, troubled=troubled)
+        if attempt is None:
+            return not troubled
+        waited = asked_at - attempt.began
+        await asyncio.wait((attempt.task,), timeout=(BRIEF if troubled else PATIENCE) - waited)
+        # One that ended after a later one had succeeded did no harm.
+        if not attempt.task.done() or (attempt.failed and self._failures):
+            return False
+        keys = self.current()
+        if attempt.began >= asked_at and keys is not None and not keys.candidates(kid, algorithm):
+            self._absent.add(kid, algorithm, self._clock())
+        return True
+
+    def _troubled(self, now: float) -> bool:
+        """Tell whether the issuer does not answer, as far as is known."""
+        latest = self._latest
+        hangs = latest is not None and not latest.task.done() and now - latest.began >= PATIENCE
+        return hangs or self._failures > 0
+
+    def _demand(self, now: float, *, troubled: bool) -> _Attempt | None:
+        """Return an attempt that is worth waiting for; None when there is none, and none may begin."""
+        latest = self._latest
+        if latest is not None and not latest.task.done():
+            if now - latest.began < (BRIEF if troubled else PATIENCE):
+                return latest
+            if len(self.attempts) >= MAX_ATTEMPTS:
+                return None
+        if not troubled:
+            return self._begin(allowed=True) if self._allowance.take(now) else None
+        return self._begin() if now >= self._retry_at else None
+
+    def _begin(self, *, allowed: bool = False) -> _Attempt:
         now = self._clock()
-        if self._demanded_at is not None and now - self._demanded_at < REFRESH_INTERVAL:
-            return None
-        self._demanded_at = now
-        return self.load()
+        number = 1 if self._latest is None else self._latest.number + 1
+        attempt = self._latest = _Attempt(number, now, allowed)
+        attempt.task = asyncio.create_task(self._load(attempt), name=f"keys of {self._name}")
+        attempt.task.add_done_callback(lambda _: self.attempts.discard(attempt))
+        self.attempts.add(attempt)
+        # Never less, and not at the same time in all gateways.
+        self._retry_at = now + RETRY_INTERVAL * random.uniform(1, 1 + 2 * JITTER)  # noqa: S311 -- spreads load, guards nothing
+        return attempt
 
-    async def _load(self) -> None:
+    async def _load(self, attempt: _Attempt) -> None:
         try:
             loaded = await self.source.load(self._fetcher)
         except FetchError as error:
-            self._failed(str(error))
+            self._failed(attempt, str(error))
         except Exception as error:
             # A defect of ours. The event loop reports it; the schedule must not end with it.
-            self._failed(f"unexpected {type(error).__name__}")
+            self._failed(attempt, f"unexpected {type(error).__name__}")
             raise
         else:
-            self._succeeded(loaded)
+            self._succeeded(attempt, loaded)
 
-    def _succeeded(self, loaded: Loaded) -> None:
+    def _succeeded(self, attempt: _Attempt, loaded: Loaded) -> None:
+        self._observer.jwks_refreshed(self._name, "success")
+        if attempt.number < self._answered:
+            # The issuer has said something later in the meantime.
+            return
+        self._answered = attempt.number
         self.delay = min(loaded.fresh_for * _spread(), self._max_stale / 2)
         self._failures = 0
         self._last_error = None
         self._skipped = loaded.skipped
+        if loaded.left_out and loaded.left_out != self._left_out:
+            log.warning(
+                "issuer_keys_left_out",
+                issuer=self._name,
+                kept=len(loaded.keys.keys),
+                left_out=loaded.left_out,
+            )
+        self._left_out = loaded.left_out
         self._loaded_at = self._clock()
         self._good_until = self._loaded_at + self._max_stale
-        self._observer.jwks_refreshed(self._name, "success")
         self._replace(loaded.keys)
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, attempt: _Attempt, why: str) -> None:
+        self._observer.jwks_refreshed(self._name, "failure")
+        attempt.failed = True
+        if attempt.allowed:
+            self._allowance.give_back()
+        if attempt.number < self._answered:
+            return
+        told, self._last_error = self._last_error, why
         self._failures += 1
-        self._last_error = why
         self.delay = retry_delay(self._failures) * _spread()
         age = self._age()
-        self._observer.jwks_refreshed(self._name, "failure")
-        log.warning(
-            "issuer_keys_refresh_failed",
-            issuer=self._name,
-            error=why,
-            keys_age=None if age is None else round(age),
-        )
+        if why != told:
+            # Attempts that requests cause come each second; one outage is one line.
+            log.warning(
+                "issuer_keys_refresh_failed",
+                issuer=self._name,
+                error=why,
+                keys_age=None if age is None else round(age),
+            )
         if self._clock() > self._good_until:
             self._replace(None)
 
@@ -254,6 +342,7 @@ class _IssuerKeys:
         self._keys = keys
         if not changed:
             return
+        self._absent.clear()
         for key in before.values():
             if key.kid is not None:
                 self._withdrawn.put(key.kid, self._clock())

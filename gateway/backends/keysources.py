@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-import orjson
-
-from gateway.backends.fetch import MAX_BYTES, Document, Fetcher, FetchError, NotFound
+from gateway.backends.fetch import MAX_BYTES, Document, Fetcher, FetchError, NotFound, parsed
+from gateway.core import json_text
 from gateway.core.model import JSON
 from gateway.core.tokens import KeyRejected, KeySet, key_from_pem, key_from_secret, keyset_from_jwks
 
@@ -28,13 +27,15 @@ class Loaded:
     """Seconds after which to look again."""
     skipped: tuple[str, ...] = ()
     """Why keys of the source are not used, one sentence each."""
+    left_out: int = 0
+    """Keys of the source that were not looked at, because there are enough before them."""
 
 
 class KeySource(Protocol):
     """A place that has the keys of one issuer."""
 
     async def load(self, fetcher: Fetcher) -> Loaded:
-        """Return the keys; raises `FetchError` when they cannot be had, or none of them can be used."""
+        """Return the keys, one at least; raises `FetchError` when they cannot be had, or none can be used."""
         ...
 
 
@@ -49,6 +50,9 @@ class Discovery:
         location, metadata = document.url, document.content
         if not isinstance(metadata, dict):
             raise FetchError(f"{location}: the metadata is not a JSON object")
+        twice = metadata.names & {"issuer", "jwks_uri"} if isinstance(metadata, json_text.Repeated) else ()
+        if twice:
+            raise FetchError(f"{location}: the metadata names `{min(twice)}` more than once")
         named, jwks_uri = metadata.get("issuer"), metadata.get("jwks_uri")
         # RFC 8414 §3.3: identical, or one issuer's metadata could speak for another.
         if named != self.issuer:
@@ -81,7 +85,7 @@ class JwksUri:
 
     async def load(self, fetcher: Fetcher) -> Loaded:
         document = await fetcher.get(self.url)
-        return _from_jwks(document.url, document.content, freshness(document))
+        return await _from_jwks(document.url, document.content, freshness(document))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +96,8 @@ class JwksFile:
 
     async def load(self, fetcher: Fetcher) -> Loaded:  # noqa: ARG002 -- the Protocol's signature
         content = await _read(self.path)
-        try:
-            document: JSON = orjson.loads(content)
-        except orjson.JSONDecodeError as error:
-            raise FetchError(f"{self.path}: not JSON: {error}") from error
-        return _from_jwks(str(self.path), document, FILE_FRESHNESS)
+        document = await parsed(str(self.path), content)
+        return await _from_jwks(str(self.path), document, FILE_FRESHNESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +162,18 @@ def freshness(document: Document) -> float:
     return min(max(document.max_age, MIN_FRESHNESS), MAX_FRESHNESS)
 
 
-def _from_jwks(location: str, document: JSON, fresh_for: float) -> Loaded:
+async def _from_jwks(location: str, document: JSON, fresh_for: float) -> Loaded:
     try:
-        keys, skipped = keyset_from_jwks(document)
-    except (KeyRejected, RecursionError) as error:
+        # Building a hundred keys takes tens of milliseconds, which the other issuers' requests have not.
+        read = await asyncio.to_thread(keyset_from_jwks, document)
+    except KeyRejected as error:
         raise FetchError(f"{location}: {error}") from error
-    # An empty list is an issuer that withdrew its keys; a list of unusable ones is a mistake somewhere.
-    if skipped and not keys.keys:
-        raise FetchError(f"{location}: none of its keys can be used: {'; '.join(skipped[:3])}")
-    return Loaded(keys, fresh_for, skipped)
+    if read.keys.keys:
+        return Loaded(read.keys, fresh_for, read.skipped, read.left_out)
+    # An issuer that has no key signs nothing: this is a mistake or an accident at its place.
+    if not read.skipped:
+        raise FetchError(f"{location}: its list `keys` is empty")
+    raise FetchError(f"{location}: none of its keys can be used: {'; '.join(read.skipped[:3])}")
 
 
 async def _read(path: Path) -> bytes:
@@ -188,4 +192,4 @@ def _read_limited(path: Path) -> bytes:
 
 
 def _excerpt(value: JSON) -> str:
-    return repr(value[:200]) if isinstance(value, str) else "not a string"
+    return ascii(value[:200]) if isinstance(value, str) else "not a string"

@@ -44,8 +44,6 @@ async def _keys(name: str, issuer: "Issuer", timeout: float) -> Live:  # noqa: A
             )
     count = len(loaded.keys.keys)
     found = f"{count} usable {'key' if count == 1 else 'keys'}"
-    if not count:
-        return Live(name, "fail", found, "publish a key at the issuer; until then none of its tokens passes")
     if loaded.skipped:
         skipped = "; ".join(loaded.skipped[:3])
         return Live(
@@ -53,6 +51,13 @@ async def _keys(name: str, issuer: "Issuer", timeout: float) -> Live:  # noqa: A
             "warn",
             f"{found}, {len(loaded.skipped)} not usable: {skipped}",
             "tokens of those are refused",
+        )
+    if loaded.left_out:
+        return Live(
+            name,
+            "warn",
+            f"{found} and {loaded.left_out} left out: they are too many",
+            "have the issuer publish no more keys than it signs with; the first ones are kept",
         )
     return Live(name, "pass", found)
 

@@ -105,7 +105,7 @@ function meter(share) {
 
 function states(sample) {
   const items = sample.dependencies.map(({ name, status, detail }) =>
-    h("li", {}, h("span", {}, name), state(status, status === "up" ? "good" : "bad"), detail ? hint(detail) : null));
+    h("li", {}, h("span", {}, name), state(status, { up: "good", degraded: "fair" }[status] ?? "bad"), detail ? hint(detail) : null));
   return [h("h2", {}, "Dependencies"), h("ul", { class: "states" }, items)];
 }
 

@@ -262,7 +262,7 @@ ROLE_MISSING = _reason(
 KEYS_UNAVAILABLE = _ours(
     "keys_unavailable",
     "The issuer's keys are not available at the moment",
-    "No key set of this issuer could be fetched: see `/readyz` and `jwks_refreshes_total`.",
+    "The issuer cannot be asked for its keys, or for a new one: see `/readyz` and `jwks_refreshes_total`.",
 )
 USER_STORE_UNAVAILABLE = _ours(
     "user_store_unavailable",

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -21,6 +22,7 @@ from jose import jwk as jose_jwk
 from jose.backends.base import Key
 from jose.exceptions import JOSEError
 
+from gateway.core import json_text
 from gateway.core.model import JSON
 from gateway.core.reasons import (
     ALGORITHM_NOT_ALLOWED,
@@ -56,6 +58,13 @@ _SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 _RSA_BITS: Final = range(2048, 8192 + 1)
 # Media types, whose `application/` may be left out (RFC 7515 §4.1.9).
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
+
+MAX_KEYS: Final = 100
+"""Keys of one set that are kept. Issuers have two or three, or one for each of some tenants."""
+MAX_ENTRIES: Final = 1000
+"""Entries of one set that are looked at."""
+MAX_SAME_KID: Final = 8
+"""Keys of one name: a forged token makes the gateway try each of them."""
 _PEM_OR_JWK: Final = re.compile(rb'----[- ]BEGIN |"kty"\s*:')
 
 
@@ -126,19 +135,20 @@ class KeySet:
                 self._by_kid.setdefault(key.kid, []).append(key)
         self._nameless = tuple(key for key in self.keys if key.kid is None)
 
-    def select(self, kid: str | None, algorithm: str) -> VerificationKey | None:
-        """Return the key that `kid` names, or the only one that fits.
+    def candidates(self, kid: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
+        """Return the keys that may have made a signature: one of them must verify it. Empty: none may.
 
-        Without `kid` every key is a candidate, with an unmatched one those that have no name
-        themselves; two candidates are as good as none. A key named by `kid` is returned even if
-        it does not fit the algorithm: the caller tells the two cases apart.
+        All keys that `kid` names and that fit the algorithm are candidates; keys may share a name (RFC 7517
+        §4.5). Where none of that name fits, they are returned as they are: the caller tells an unknown
+        key from one that does not fit. Without `kid`, which OpenID Connect Core 1.0 §10.1 allows an
+        issuer with one key alone, the only key that fits is the candidate, and two are as good as none.
+        An unmatched `kid` may mean a key without a name, under the same rule.
         """
         if kid is not None and (named := self._by_kid.get(kid)) is not None:
-            # Keys of different types may share a name (RFC 7517 §4.5).
-            return next((key for key in named if algorithm in key.algorithms), named[0])
-        candidates = self.keys if kid is None else self._nameless
-        fitting = [key for key in candidates if algorithm in key.algorithms]
-        return fitting[0] if len(fitting) == 1 else None
+            return tuple(key for key in named if algorithm in key.algorithms) or tuple(named)
+        among = self.keys if kid is None else self._nameless
+        fitting = tuple(key for key in among if algorithm in key.algorithms)
+        return fitting if len(fitting) == 1 else ()
 
 
 def key_from_jwk(jwk: JSON) -> VerificationKey:
@@ -148,6 +158,9 @@ def key_from_jwk(jwk: JSON) -> VerificationKey:
     """
     if not isinstance(jwk, dict):
         raise KeyRejected("a key must be a JSON object")
+    odd = json_text.oddity(jwk)
+    if odd is not None:
+        raise KeyRejected(f"it holds {odd}")
     if "d" in jwk:
         raise KeyRejected("it is a private key: whoever can read it can sign tokens")
     kid, use, operations, algorithm = (jwk.get(name) for name in ("kid", "use", "key_ops", "alg"))
@@ -205,22 +218,46 @@ def key_from_secret(secret: bytes) -> VerificationKey:
     return VerificationKey(None, algorithms, _thumbprint(secret, None, algorithms), verifiers)
 
 
-def keyset_from_jwks(document: JSON) -> tuple[KeySet, tuple[str, ...]]:
-    """Read a JWK Set (RFC 7517 §5): the usable keys, and a sentence for each that is not.
+@dataclass(frozen=True, slots=True)
+class ReadKeys:
+    """What became of a JWK Set."""
 
-    Raises `KeyRejected` when the document is no JWK Set at all.
+    keys: KeySet
+    skipped: tuple[str, ...] = ()
+    """Why entries are not used, one sentence each."""
+    left_out: int = 0
+    """Entries that were not looked at, because there are enough before them."""
+
+
+def keyset_from_jwks(document: JSON) -> ReadKeys:
+    """Read a JWK Set (RFC 7517 §5) that `json_text.read` has read.
+
+    The first `MAX_KEYS` usable keys among the first `MAX_ENTRIES` entries are kept. An entry that cannot
+    be used costs itself alone. Raises `KeyRejected` when the document is no JWK Set at all.
     """
     keys = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list):
         raise KeyRejected("this is no JWK Set: it has no list `keys`")
-    usable: list[VerificationKey] = []
+    if isinstance(document, json_text.Repeated) and "keys" in document.names:
+        raise KeyRejected("this is no JWK Set: it has more than one list `keys`")
+    usable: dict[str, VerificationKey] = {}
+    sharing: Counter[str | None] = Counter()
     rejected: list[str] = []
-    for index, jwk in enumerate(keys):
+    looked_at = 0
+    for jwk in keys[:MAX_ENTRIES]:
+        if len(usable) == MAX_KEYS:
+            break
+        looked_at += 1
         try:
-            usable.append(key_from_jwk(jwk))
+            key = key_from_jwk(jwk)
+            sharing[key.kid] += 1
+            if key.kid is not None and sharing[key.kid] > MAX_SAME_KID:
+                raise KeyRejected(f"{MAX_SAME_KID} keys before it have the same `kid`")
         except KeyRejected as error:
-            rejected.append(f"keys[{index}]: {error}")
-    return KeySet(usable), tuple(rejected)
+            rejected.append(f"keys[{looked_at - 1}]: {error}")
+        else:
+            usable[key.thumbprint] = key
+    return ReadKeys(KeySet(usable.values()), tuple(rejected), len(keys) - looked_at)
 
 
 def _public_key_from_jwk(jwk: dict[str, JSON]) -> PublicKey:
@@ -343,10 +380,13 @@ def _json_object(segment: bytes, what: str) -> dict[str, JSON]:
     if octets is None:
         raise Denial(TOKEN_MALFORMED, f"the {what} is not base64url")
     try:
+        json_text.check_depth(octets)
         value: JSON = json.loads(
             octets.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_no_constant
         )
-    except (ValueError, RecursionError) as error:
+    except json_text.TooDeep as error:
+        raise Denial(TOKEN_MALFORMED, f"the {what}: {error}") from error
+    except ValueError as error:
         raise Denial(TOKEN_MALFORMED, f"the {what} is not strict JSON") from error
     if not isinstance(value, dict):
         raise Denial(TOKEN_MALFORMED, f"the {what} is not a JSON object")

@@ -25,14 +25,18 @@ class ColdKeys:
         fetched = self._fetched.get(issuer_name)
         return fetched.keys if isinstance(fetched, Loaded) else self._keys.current(issuer_name)
 
-    async def refresh(self, issuer_name: str) -> None:
-        """Look for keys that are not in the set, once."""
-        if issuer_name in self._fetched:
-            return
-        try:
-            self._fetched[issuer_name] = await self._keys.look(issuer_name)
-        except FetchError as error:
-            self._fetched[issuer_name] = error
+    async def refresh(self, issuer_name: str, kid: str | None = None, algorithm: str = "") -> bool:  # noqa: ARG002 -- the Protocol's: which key it is makes no difference here
+        """Look for keys that are not in the set, once; returns whether the issuer could be heard."""
+        if issuer_name not in self._fetched:
+            try:
+                self._fetched[issuer_name] = await self._keys.look(issuer_name)
+            except FetchError as error:
+                self._fetched[issuer_name] = error
+        return self.heard(issuer_name)
+
+    def heard(self, issuer_name: str) -> bool:
+        """Tell whether what is missing in the set does not exist: the issuer was not asked in vain."""
+        return not isinstance(self._fetched.get(issuer_name), FetchError)
 
     def is_ahead(self, issuer_name: str) -> bool:
         """Tell whether keys were fetched in place of others that the process has."""
@@ -55,5 +59,11 @@ class ColdKeys:
             case Loaded():
                 keys = len(fetched.keys.keys)
                 return replace(
-                    status, ready=True, keys=keys, age=0.0, last_error=None, skipped=fetched.skipped
+                    status,
+                    ready=True,
+                    keys=keys,
+                    age=0.0,
+                    last_error=None,
+                    skipped=fetched.skipped,
+                    left_out=fetched.left_out,
                 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from gateway.core import bearer, tokens
+from gateway.core import bearer, json_text, tokens
 from gateway.core import claims as claim_rules
 from gateway.core.model import JSON, Issuer
 from gateway.core.reasons import (
@@ -52,8 +52,8 @@ async def read(walk: Walk, keys: ColdKeys, raw: bytes) -> Read | None:
     if issuer is None:
         walk.skip_rest("there is no issuer to check this against")
         return None
-    key = await _key(walk, keys, token, issuer)
-    _signature(walk, keys, token, issuer, key)
+    candidates = await _keys(walk, keys, token, issuer)
+    _signature(walk, keys, token, issuer, candidates)
     return Read(token, issuer)
 
 
@@ -141,8 +141,9 @@ def _header_of(raw: bytes) -> str:
     """Show what a header says, of a token that may be any."""
     octets = tokens.decode_segment(raw.partition(b".")[0])
     try:
+        json_text.check_depth(octets or b"")
         header: JSON = json.loads(octets or b"")
-    except (ValueError, RecursionError):
+    except ValueError:
         return "not JSON"
     if not isinstance(header, dict):
         return "not a JSON object"
@@ -206,8 +207,10 @@ def _issuer(walk: Walk, token: UnverifiedToken) -> Issuer | None:
 # Key and signature ---------------------------------------------------------------------------------
 
 
-async def _key(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer) -> VerificationKey | None:
-    """Choose the key as the pipeline does, which has just looked for it."""
+async def _keys(
+    walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer
+) -> tuple[VerificationKey, ...]:
+    """Choose the candidates as the pipeline does, which has just looked for them."""
     name = issuer.name
     if keys.current(name) is None:
         await keys.refresh(name)
@@ -219,6 +222,8 @@ async def _key(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issue
     facts.append("no error since" if status.last_error is None else f"last error: {status.last_error}")
     if status.skipped:
         facts.append("; ".join(status.skipped[:3]))
+    if status.left_out:
+        facts.append(f"{status.left_out} more published keys are left out: they are too many")
     if keys.is_ahead(name):
         facts.append("fetched for this explanation, as for a request: what was loaded before did not do")
     detail = ", ".join(facts)
@@ -230,12 +235,13 @@ async def _key(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issue
             f"The keys of issuer {name} cannot be had: {status.last_error or 'they are not loaded yet'}",
             Fix(f"Make the issuer's keys available, or correct `{walk.field(issuer, 'keys')}`."),
         )
-        return None
-    key = keyset.select(token.kid, token.algorithm)
-    if key is None:
+        return ()
+    candidates = keyset.candidates(token.kid, token.algorithm)
+    if not candidates:
         walk.step("key", "fail", expected, _key_names(keyset), detail)
         _blame_key(walk, keys, token, issuer)
-        return None
+        return ()
+    key = candidates[0]
     if token.algorithm not in key.algorithms and token.algorithm in issuer.algorithms:
         walk.step("key", "fail", f"{expected}, for {token.algorithm}", _key_names(keyset), detail)
         walk.blame(
@@ -245,9 +251,10 @@ async def _key(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issue
             f" {', '.join(sorted(key.algorithms))}",
             Fix("The issuer signed with another key than it names, or the token is not from there."),
         )
-        return None
-    walk.step("key", "pass", expected, f"key {shown(key.kid)}", detail)
-    return key
+        return ()
+    found = f"key {shown(key.kid)}" if len(candidates) == 1 else f"{len(candidates)} keys {shown(key.kid)}"
+    walk.step("key", "pass", expected, found, detail)
+    return candidates
 
 
 def _blame_key(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer) -> None:
@@ -258,6 +265,16 @@ def _blame_key(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issue
         held = keys.current(other.name)
         if other.name != issuer.name and held is not None and any(key.kid == token.kid for key in held.keys):
             summary += f"; issuer {other.name} has one of that name"
+    if not keys.heard(issuer.name):
+        # What it may have published since is not known.
+        error = keys.status()[issuer.name].last_error
+        walk.blame(
+            Denial(KEYS_UNAVAILABLE),
+            Cause.KEYS_UNAVAILABLE,
+            f"{summary}, and the issuer cannot be asked whether it has one by now: {error}",
+            Fix(f"Make the issuer's keys available, or correct `{walk.field(issuer, 'keys')}`."),
+        )
+        return
     rotation = _rotation(walk, keys, token, issuer)
     if rotation is not None:
         walk.blame(
@@ -299,13 +316,18 @@ def _rotation(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer
 
 
 def _signature(
-    walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer, key: VerificationKey | None
+    walk: Walk,
+    keys: ColdKeys,
+    token: UnverifiedToken,
+    issuer: Issuer,
+    candidates: tuple[VerificationKey, ...],
 ) -> None:
-    if key is None or token.algorithm not in key.algorithms:
+    if not candidates or token.algorithm not in candidates[0].algorithms:
         walk.step("signature", "skipped", detail="there is no key to verify it with; nothing below is proven")
         return
+    key = candidates[0]
     expected = f"a signature of key {shown(key.kid)} with {token.algorithm}"
-    if key.verify(token):
+    if any(candidate.verify(token) for candidate in candidates):
         walk.step("signature", "pass", expected, "it is good")
         return
     maker = _maker(walk, keys, token)

@@ -10,7 +10,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
+from gateway.admin.dependencies import issuer_finding
 from gateway.admin.health import Admin, Dependency, Finding, readiness
+from gateway.backends.jwks import KeyStatus
 from gateway.core.model import JSON
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
 from gateway.telemetry.metrics import Metrics
@@ -312,3 +314,33 @@ async def test_every_answer_has_a_request_id_of_its_own() -> None:
     async with TestClient(TestServer(Admin(Metrics(), {}).application())) as client:
         answers = [await client.get(path) for path in ("/healthz", "/readyz", "/metrics")]
     assert len({answer.headers["X-Request-Id"] for answer in answers}) == 3
+
+
+@pytest.mark.parametrize(
+    ("ready", "error", "left_out", "status", "detail"),
+    [
+        (True, None, 0, "up", None),
+        (True, "the URL answered 503", 0, "degraded", "answered 503; the 3 keys loaded before stay in use"),
+        (True, None, 7, "degraded", "7 published keys are left out: the first 3 are kept"),
+        (False, "its list `keys` is empty", 0, "down", "its list `keys` is empty"),
+    ],
+)
+def test_an_issuer_is_degraded_while_it_has_keys_and_not_all_is_well(
+    ready: bool,
+    error: str | None,
+    left_out: int,
+    status: str,
+    detail: str | None,
+) -> None:
+    found = issuer_finding(KeyStatus(ready, 3, 1.0, error, (), left_out, {}))
+    assert found.status == status
+    assert (found.detail or "").endswith(detail or "")
+    assert (found.detail is None) is (detail is None)
+
+
+async def test_what_is_degraded_is_no_reason_to_take_no_requests() -> None:
+    async def degraded() -> Finding:
+        return Finding("degraded", "why")
+
+    state = await readiness({"issuer:main": Dependency(degraded, essential=True)})
+    assert (state.status, state.serves) == ("degraded", True)

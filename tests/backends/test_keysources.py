@@ -123,14 +123,53 @@ async def test_unusable_keys_are_skipped_and_named(fetcher: Fetcher, issuer: Iss
     assert [sentence.partition(":")[0] for sentence in loaded.skipped] == ["keys[0]"]
 
 
-async def test_a_set_without_a_usable_key_is_refused_but_an_empty_one_is_not(
-    fetcher: Fetcher, issuer: IssuerServer
-) -> None:
+async def test_a_set_without_a_usable_key_is_refused(fetcher: Fetcher, issuer: IssuerServer) -> None:
     source = JwksUri(f"{issuer.url}/jwks")
-    assert await kids(source, fetcher) == []
+    with pytest.raises(FetchError, match=r"/jwks: its list `keys` is empty"):
+        await source.load(fetcher)
     issuer.publish({"kty": "oct", "k": "c2VjcmV0"}, 5)
     with pytest.raises(FetchError, match=r"/jwks: none of its keys can be used: keys\[0\]: .*; keys\[1\]: "):
         await source.load(fetcher)
+    issuer.answers["/jwks"] = Answer(b'{"keys": [' + b"null," * 40_000 + b"null]}")
+    with pytest.raises(FetchError, match="none of its keys can be used") as caught:
+        await source.load(fetcher)
+    assert len(str(caught.value)) < 500
+
+
+async def test_too_many_keys_are_not_all_kept(fetcher: Fetcher, issuer: IssuerServer) -> None:
+    jwks: list[JSON] = [{"kty": "OKP", "crv": "Ed25519", "x": f"{n:043d}"} for n in range(6000)]
+    issuer.publish(*jwks)
+    issuer.answers["/jwks"].body = issuer.answers["/jwks"].body.replace(b" ", b"")
+    loaded = await JwksUri(f"{issuer.url}/jwks").load(fetcher)
+    assert len(loaded.keys.keys) == 100
+    assert loaded.left_out + len(loaded.skipped) == 5900
+
+
+@pytest.mark.parametrize(
+    "odd", ["1e999", "9" * 5000, "NaN", r'"\ud800"', '"\udcff"', '{"a":1,"a":1}', "[" * 1000 + "]" * 1000]
+)
+async def test_an_odd_value_in_the_metadata_or_beside_the_keys_does_no_harm(
+    fetcher: Fetcher, issuer: IssuerServer, odd: str
+) -> None:
+    issuer.describe(**{"x-odd": "ODD"})
+    issuer.publish(public_jwk("a"))
+    for answer, begin in ((issuer.answers[OIDC], b'"ODD"'), (issuer.answers["/jwks"], b'"keys":')):
+        value = odd.encode("utf-8", "surrogateescape")
+        answer.body = answer.body.replace(
+            begin, value if begin == b'"ODD"' else b'"x-odd":' + value + b',"keys":'
+        )
+        assert value in answer.body
+    assert await kids(Discovery(issuer.url), fetcher) == ["a"]
+
+
+@pytest.mark.parametrize("name", ["issuer", "jwks_uri"])
+async def test_metadata_that_says_a_thing_twice_is_refused(
+    fetcher: Fetcher, issuer: IssuerServer, name: str
+) -> None:
+    body = issuer.answers[OIDC].body
+    issuer.answers[OIDC] = Answer(b'{"' + name.encode() + b'": "https://evil.example",' + body[1:])
+    with pytest.raises(FetchError, match=f"names `{name}` more than once"):
+        await Discovery(issuer.url).load(fetcher)
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b'{"keys": {}}', b'{"keys": null}'])
@@ -148,7 +187,7 @@ async def test_a_hostile_key_raises_nothing_unexpected(
     assert isinstance(jwk, dict)
     body = orjson.dumps({"keys": [{**jwk, member: "DEEP"}]})
     issuer.answers["/jwks"] = Answer(body.replace(b'"DEEP"', b"[" * 1000 + b"]" * 1000))
-    with pytest.raises(FetchError):
+    with pytest.raises(FetchError, match="64 levels"):
         await JwksUri(f"{issuer.url}/jwks").load(fetcher)
 
 
@@ -188,6 +227,20 @@ async def test_a_pem_file(fetcher: Fetcher, tmp_path: Path) -> None:
     )
     with pytest.raises(FetchError, match=r"key\.pem: .*private"):
         await PemFile(file).load(fetcher)
+
+
+@pytest.mark.parametrize("source", [JwksFile, PemFile, SecretFile])
+@pytest.mark.parametrize("content", [b"", b"\n", b'{"keys": []}'])
+async def test_a_file_that_was_emptied(
+    fetcher: Fetcher,
+    tmp_path: Path,
+    source: type[JwksFile] | type[PemFile] | type[SecretFile],
+    content: bytes,
+) -> None:
+    file = tmp_path / "emptied"
+    file.write_bytes(content)
+    with pytest.raises(FetchError, match="emptied: "):
+        await source(file).load(fetcher)
 
 
 @pytest.mark.parametrize("source", [JwksFile, PemFile, SecretFile])

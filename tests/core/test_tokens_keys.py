@@ -10,10 +10,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, x25519
 from cryptography.x509.oid import NameOID
 
+from gateway.core import json_text
 from gateway.core.model import JSON
 from gateway.core.tokens import (
     EC_ALGORITHMS,
     HMAC_ALGORITHMS,
+    MAX_ENTRIES,
+    MAX_KEYS,
+    MAX_SAME_KID,
     RSA_ALGORITHMS,
     KeyRejected,
     KeySet,
@@ -140,7 +144,7 @@ def rejected(jwk: JSON) -> str:
         (rsa_key().jwk(n=""), "its `n`"),
         (rsa_key().jwk(n="not base64url!"), "its `n`"),
         (rsa_key().jwk(n=base64url(b"\xff" * 256).decode() + "=="), "its `n`"),
-        (rsa_key().jwk(n="\ud800"), "its `n`|not those of a key"),
+        (rsa_key().jwk(n="\ud800"), "no Unicode"),
         (ec_key().jwk(crv="P-384"), "not those of a key"),
         (ec_key().jwk(x="AQ"), "not those of a key"),
         (ec_key().jwk(x="AA", y="AA"), "not those of a key"),
@@ -228,11 +232,81 @@ def test_equal_keys_are_the_same_key_and_a_change_makes_another() -> None:
 
 
 def test_the_usable_keys_of_a_set_are_used_and_the_others_explained() -> None:
-    keys, rejected = keyset_from_jwks({"keys": [rsa_key().jwk(), {"kty": "oct"}, ec_key().jwk(), None]})
+    read = keyset_from_jwks({"keys": [rsa_key().jwk(), {"kty": "oct"}, ec_key().jwk(), None]})
 
-    assert [key.kid for key in keys.keys] == ["rsa", "ec"]
-    assert [sentence.partition(":")[0] for sentence in rejected] == ["keys[1]", "keys[3]"]
-    assert keyset_from_jwks({"keys": []})[0].keys == ()
+    assert [key.kid for key in read.keys.keys] == ["rsa", "ec"]
+    assert [sentence.partition(":")[0] for sentence in read.skipped] == ["keys[1]", "keys[3]"]
+    assert read.left_out == 0
+    assert keyset_from_jwks({"keys": []}).keys.keys == ()
+
+
+def test_the_first_keys_of_too_many_are_kept() -> None:
+    jwk = ed25519_key().jwk()
+    read = keyset_from_jwks({"keys": [{**jwk, "kid": f"{n}"} for n in range(MAX_KEYS + 50)]})
+    assert [key.kid for key in read.keys.keys] == [f"{n}" for n in range(MAX_KEYS)]
+    assert (read.skipped, read.left_out) == ((), 50)
+
+
+def test_entries_that_are_no_keys_do_not_take_the_place_of_keys_and_are_not_all_looked_at() -> None:
+    jwk = ed25519_key().jwk()
+    read = keyset_from_jwks({"keys": [*[None] * 500, jwk, *[None] * 99_500, {**jwk, "kid": "late"}]})
+    assert [key.kid for key in read.keys.keys] == [jwk["kid"]]
+    assert len(read.skipped) == MAX_ENTRIES - 1
+    assert read.left_out == 100_002 - MAX_ENTRIES
+
+
+def test_the_same_key_twice_is_one_key() -> None:
+    jwk = {name: value for name, value in ec_key().jwk().items() if name != "kid"}
+    keys = keyset_from_jwks({"keys": [jwk, jwk]}).keys
+    assert len(keys.candidates(None, "ES256")) == 1
+
+
+def test_keys_that_share_a_name_are_bounded() -> None:
+    jwks: list[JSON] = [ec_key(f"{n}").jwk(kid="same") for n in range(MAX_SAME_KID + 2)]
+    read = keyset_from_jwks({"keys": jwks})
+    assert len(read.keys.candidates("same", "ES256")) == MAX_SAME_KID
+    assert len(read.skipped) == 2
+    assert "the same `kid`" in read.skipped[0]
+
+
+@pytest.mark.parametrize(
+    ("odd", "why"),
+    [
+        ('"x-n": 1e999', "a number"),
+        ('"x-n": -1e999', "a number"),
+        ('"x-n": ' + "9" * 5000, "a number"),
+        ('"x-n": NaN', "a NaN"),
+        ('"x-n": ' + "[" * 1000 + "]" * 1000, "64 levels"),
+        ('"x-n": -Infinity', "a number"),
+        ('"x-n": [[{"a": 1e999}]]', "a number"),
+        (r'"x-t": "\ud800"', "no Unicode"),
+        (r'"\udfff": 1', "no Unicode"),
+        ('"x-n": "\udcff"', "no Unicode"),
+        ('"kid": "a", "kid": "b"', "occurs twice"),
+        ('"x-n": {"a": 1, "a": 1}', "occurs twice"),
+    ],
+)
+def test_one_odd_value_costs_its_own_key_alone(odd: str, why: str) -> None:
+    good, other = json.dumps(rsa_key().jwk()), json.dumps(ec_key().jwk())
+    bad = other.removesuffix("}") + ", " + odd + "}"
+    text = f'{{"keys": [{good}, {bad}, {other}]}}'.encode("utf-8", "surrogateescape")
+    read = keyset_from_jwks(json_text.read(text))
+    assert [key.kid for key in read.keys.keys] == ["rsa", "ec"]
+    (sentence,) = read.skipped
+    assert sentence.startswith("keys[1]: ")
+    assert why in sentence
+    sentence.encode()
+
+
+def test_odd_values_beside_the_list_of_keys_do_no_harm() -> None:
+    good = json.dumps(rsa_key().jwk())
+    text = f'{{"x": 1e999, "y": NaN, "z": "\\ud800", "y": {"9" * 5000}, "keys": [{good}]}}'.encode()
+    assert len(keyset_from_jwks(json_text.read(text)).keys.keys) == 1
+
+
+def test_two_lists_of_keys_are_none() -> None:
+    with pytest.raises(KeyRejected, match="more than one list"):
+        keyset_from_jwks(json_text.read(b'{"keys": [], "keys": []}'))
 
 
 @pytest.mark.parametrize("document", [None, [], {}, {"keys": None}, {"keys": {}}, "keys", rsa_key().jwk()])
@@ -246,19 +320,19 @@ def test_a_key_is_selected_by_kid_or_by_being_the_only_one() -> None:
     nameless = key_from_pem(rsa_key("3").pem())
     several, single = KeySet([one, two, curve]), KeySet([one, curve])
 
-    assert several.select("2", "RS256") is two
-    assert several.select("3", "RS256") is None
-    assert several.select("", "RS256") is None
+    assert several.candidates("2", "RS256") == (two,)
+    assert several.candidates("3", "RS256") == ()
+    assert several.candidates("", "RS256") == ()
     # Without kid: the only one that fits, and none where two would.
-    assert single.select(None, "PS256") is one
-    assert several.select(None, "ES256") is curve
-    assert several.select(None, "RS256") is None
-    assert several.select(None, "EdDSA") is None
+    assert single.candidates(None, "PS256") == (one,)
+    assert several.candidates(None, "ES256") == (curve,)
+    assert several.candidates(None, "RS256") == ()
+    assert several.candidates(None, "EdDSA") == ()
     # A key without a name answers to any, one with a name to its own alone.
-    assert KeySet([nameless]).select("any", "RS256") is nameless
-    assert KeySet([nameless, one]).select("1", "RS256") is one
-    assert KeySet([nameless, one]).select(None, "RS256") is None
-    assert KeySet([]).select(None, "RS256") is None
+    assert KeySet([nameless]).candidates("any", "RS256") == (nameless,)
+    assert KeySet([nameless, one]).candidates("1", "RS256") == (one,)
+    assert KeySet([nameless, one]).candidates(None, "RS256") == ()
+    assert KeySet([]).candidates(None, "RS256") == ()
 
 
 def test_an_ec_key_is_bound_to_its_curve() -> None:
@@ -269,5 +343,15 @@ def test_an_ec_key_is_bound_to_its_curve() -> None:
 def test_of_two_keys_with_one_kid_the_one_that_fits_is_taken() -> None:
     rsa, ec = key_from_jwk(rsa_key("one").jwk(kid="same")), key_from_jwk(ec_key("two").jwk(kid="same"))
     keys = KeySet([rsa, ec])
-    assert keys.select("same", "ES256") == ec
-    assert keys.select("same", "RS256") == rsa
+    assert keys.candidates("same", "ES256") == (ec,)
+    assert keys.candidates("same", "RS256") == (rsa,)
+
+
+def test_two_keys_with_one_kid_and_type_are_both_candidates() -> None:
+    """RFC 7517 §4.5 asks for distinct names; where they are not, the signature tells."""
+    one, two, curve = (key_from_jwk(k.jwk(kid="same")) for k in (rsa_key("1"), rsa_key("2"), ec_key()))
+    keys = KeySet([one, curve, two])
+    assert keys.candidates("same", "RS256") == (one, two)
+    assert keys.candidates("same", "ES256") == (curve,)
+    # None fits: the caller says so, and looks for no other.
+    assert keys.candidates("same", "EdDSA") == (one, curve, two)

@@ -170,6 +170,20 @@ class TestKeys:
         assert "this process had it, and saw it leave 0 s ago" in explanation.summary
         assert "probably" not in explanation.summary
 
+    async def test_a_key_that_may_be_new_while_its_issuer_cannot_be_asked(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        new = signed(tokens.rsa_key("new"))
+        async with world.parts() as parts:
+            await parts.keys.start()
+            (tmp_path / "main.json").unlink()
+            setup = translation.setup(parts.settings)
+            explanation = await Explainer(setup, parts.keys, parts.postgres, parts.redis).explain(new)
+        assert (explanation.reason, explanation.cause) == ("keys_unavailable", "keys_unavailable")
+        assert 'has no key "new"' in explanation.summary
+        assert "cannot be asked" in explanation.summary
+        assert "No such file" in explanation.summary
+
     async def test_a_key_that_this_process_has_yet_to_fetch(self, world: World, tmp_path: Path) -> None:
         new = signed(tokens.rsa_key("new"))
         async with world.parts() as parts:

@@ -1,0 +1,69 @@
+"""What requests with unknown keys may ask of an issuer, whose names anybody can invent."""
+
+import hashlib
+import math
+from typing import Final
+
+from gateway.core.lru import LRU
+
+BURST: Final = 4
+REFILL: Final = 5.0
+GAP: Final = 2.0
+"""Unknown keys may cause so many fetches per issuer, so many seconds apart, and one more each `REFILL`."""
+MAX_ABSENT: Final = 1000
+"""Keys of one issuer that are remembered as not there."""
+FIRST_ABSENCE: Final = 5.0
+LAST_ABSENCE: Final = 60.0
+"""Seconds for which a key counts as not there: at first, and when it was not found several times."""
+
+
+class Allowance:
+    """A token bucket: fetches that unknown keys may cause while their issuer answers."""
+
+    def __init__(self) -> None:
+        self._left = float(BURST)
+        self._at = self._taken_at = -math.inf
+
+    def take(self, now: float) -> bool:
+        """Take one, if there is one and the one before is not too recent."""
+        self._left = min(self._left + (now - self._at) / REFILL, float(BURST))
+        self._at = now
+        if self._left < 1.0 or now - self._taken_at < GAP:
+            return False
+        self._left -= 1.0
+        self._taken_at = now
+        return True
+
+    def give_back(self) -> None:
+        """Take back the latest: it brought nothing."""
+        self._left = min(self._left + 1.0, float(BURST))
+        self._taken_at = -math.inf
+
+
+class AbsentKeys:
+    """Keys that an issuer did not have when it was asked for them: bounded, and for a time."""
+
+    def __init__(self) -> None:
+        self._until: LRU[bytes, tuple[float, float]] = LRU(MAX_ABSENT)
+        """Digest of `kid` and algorithm → until when that counts, and for how many seconds it did."""
+
+    def has(self, kid: str | None, algorithm: str, now: float) -> bool:
+        """Tell whether a key was not there, and that still counts."""
+        held = self._until.get(_digest(kid, algorithm))
+        return held is not None and now < held[0]
+
+    def add(self, kid: str | None, algorithm: str, now: float) -> None:
+        """Take note that a key was not there."""
+        held = self._until.peek(digest := _digest(kid, algorithm))
+        seconds = FIRST_ABSENCE if held is None else min(held[1] * 2, LAST_ABSENCE)
+        self._until.put(digest, (now + seconds, seconds))
+
+    def clear(self) -> None:
+        """Forget all: another set may have any of them."""
+        self._until.clear()
+
+
+def _digest(kid: str | None, algorithm: str) -> bytes:
+    # Whoever invents names chooses their length.
+    name = f"{algorithm} {'' if kid is None else '.' + kid}"
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
