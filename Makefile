@@ -7,15 +7,16 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --constraint constraints.txt
 WORKERS ?= auto
 SOAK_SECONDS ?= 300
+SOAK_TOKENS ?= 100000
 comma := ,
 # The tests start hundreds of interpreters, which shall not all compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint format bench clean
+.PHONY: help run test soak soak-memory lint format bench clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/run.stamp ## Start everything on loopback: Postgres, Redis, an issuer, an upstream, the gateway (flags: ARGS="--port 0")
 	@exec $(BIN)/gateway demo --data-dir .gateway $(ARGS)
@@ -26,6 +27,9 @@ test: $(VENV)/dev.stamp ## Run every test against real Postgres and Redis, with 
 
 soak: $(VENV)/dev.stamp ## Let everything fail for minutes, under load, and hold every answer against the rules (SOAK_SECONDS=300)
 	CONSISTENCY_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -s tests/consistency -k whatever_fails $(ARGS)
+
+soak-memory: $(VENV)/dev.stamp ## Ask for hours with tokens that nobody knows, and see that memory stops growing (SOAK_SECONDS=3600 SOAK_TOKENS=100000)
+	MEMORY_SECONDS=$(SOAK_SECONDS) MEMORY_UNKNOWN=$(SOAK_TOKENS) $(BIN)/python -m pytest -s tests/consistency -k stops_growing $(ARGS)
 
 lint: $(VENV)/dev.stamp ## Check style, types and the walls between the rooms
 	$(BIN)/ruff check .

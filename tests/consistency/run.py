@@ -12,12 +12,14 @@ from tests.consistency.clients import hammer
 from tests.consistency.faults import KINDS, STORES, Kind, inject
 from tests.consistency.history import Answer, Fault, History
 from tests.consistency.measure import delays, percentile
+from tests.consistency.memory import Memory, watch
 from tests.consistency.world import World
 from tests.consistency.writers import KeyFact, SqlFact, ended, write_keys, write_sql
 
 _SQL_WRITERS: Final = 2
 _LAST_LOOK: Final = 2 * HEALTHY
 """Seconds for which clients go on when writers have ended: what is wrong for good shows then."""
+_MINUTE: Final = 60.0
 _SHOWN: Final = 4
 """Changes shown for a violation."""
 
@@ -44,6 +46,8 @@ async def play(
             for number in range(_SQL_WRITERS)
             if (own := sql[number::_SQL_WRITERS])
         ]
+        # `make soak` tells how much memory it takes; `memory.py` judges that, without faults.
+        watching = [group.create_task(watch(world, Memory(), every=_MINUTE))] if seconds >= _MINUTE else []
         if keys:
             writers.append(group.create_task(write_keys(world, keys, chance("keys"))))
         if kinds:
@@ -52,7 +56,7 @@ async def play(
             await asyncio.sleep(seconds)
         await ended(writers)
         await asyncio.sleep(_LAST_LOOK)
-        await ended([clients])
+        await ended([clients, *watching])
 
 
 def report(history: History, violations: Sequence[Violation]) -> str:

@@ -87,6 +87,7 @@ async def open_world(
     host: Host | None = None,
     module: str = "gateway",
     env: Mapping[str, str] | None = None,
+    patience: float = PATIENCE,
     script: Callable[[RawUpstream, Exchange], Awaitable[None]] | None = None,
     **changes: Mapping[str, JSON] | list[JSON],
 ) -> AsyncIterator[World]:
@@ -121,7 +122,7 @@ async def open_world(
                 module=module,
                 within=() if host is None else host.within,
                 env={**ENVIRONMENT, **(env or {})},
-                patience=PATIENCE,
+                patience=patience,
                 server={"listen": listen},
                 admin={"listen": listen},
                 upstreams={"raw": {"urls": [upstream_url]}},

@@ -1,0 +1,53 @@
+"""`python -m tests.consistency.traced run --config FILE`: `gateway run`, and what its memory is made of.
+
+Each process writes, every minute, what has grown since the first minute into a file of its own in the folder
+MEMORY_TRACE: the lines of code that allocated most of what is held, by Python's tracemalloc.
+"""
+
+import linecache
+import os
+import threading
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Final
+
+from gateway.__main__ import main
+
+_FRAMES: Final = 8
+_LINES: Final = 30
+_NOT_OURS: Final = [
+    tracemalloc.Filter(inclusive=False, filename_pattern=name, all_frames=True)
+    for name in (tracemalloc.__file__, linecache.__file__, __file__)
+]
+"""What this itself takes."""
+
+
+def _tell() -> None:
+    path = Path(os.environ["MEMORY_TRACE"], f"{os.getpid()}.txt")
+    first: tracemalloc.Snapshot | None = None
+    while True:
+        time.sleep(60)
+        now = tracemalloc.take_snapshot().filter_traces(_NOT_OURS)
+        if first is None:
+            first = now
+            continue
+        grown = now.compare_to(first, "traceback")
+        with path.open("a") as file:
+            file.write(
+                f"--- {time.strftime('%H:%M:%S')}, held in all: {tracemalloc.get_traced_memory()[0]}\n"
+            )
+            for entry in grown[:_LINES]:
+                trace = "\n    ".join(entry.traceback.format()[-8:])
+                file.write(f"{entry.size_diff:+} B in {entry.count_diff:+} pieces:\n    {trace}\n")
+
+
+def _begin() -> None:
+    # What was there before makes no difference, and imports take their time when they are traced.
+    tracemalloc.start(_FRAMES)
+    threading.Thread(target=_tell, daemon=True).start()
+
+
+if __name__ == "__main__":
+    os.register_at_fork(after_in_child=_begin)
+    main()
