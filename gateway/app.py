@@ -13,7 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway import sockets, translation
-from gateway.admin.dependencies import dependencies
+from gateway.admin.dependencies import Stream, dependencies
 from gateway.admin.health import Admin, Crew
 from gateway.admin.wiring import Parts, admin_api
 from gateway.backends.availability import Availability
@@ -131,7 +131,7 @@ async def serve(
             latest=postgres.latest_transaction if postgres.has_replica else None,
         )
         stack.push_async_callback(invalidation.close)
-        changes, touches = _streams(settings, invalidation)
+        changes, touches = _streams(settings, invalidation, redis)
         stack.push_async_callback(changes.close)
         stack.push_async_callback(touches.close)
 
@@ -158,8 +158,9 @@ async def serve(
         )
         stack.callback(upstreams.close)
         _watch(settings, metrics, verifier, local, keys, upstreams)
-        metrics.invalidation_stream_up.read(("postgres",), lambda: changes.up)
-        metrics.invalidation_stream_up.read(("redis",), lambda: touches.up)
+        streams: dict[str, Stream] = {"postgres": changes, "redis": touches}
+        for name, stream in streams.items():
+            metrics.invalidation_stream_up.read((name,), partial(_hears, stream))
         for name, availability in (("postgres", postgres.availability), ("redis", redis.availability)):
             metrics.dependency_up.read((name,), partial(_up, availability))
         metrics.redis_foreign.read((), lambda: float(redis.ownership.foreign))
@@ -176,7 +177,7 @@ async def serve(
         alone = listeners is None
         if listeners is None:
             listeners = _listen(settings, stack)
-        admin = Admin(metrics, dependencies(issuers, postgres, redis, keys), crew)
+        admin = Admin(metrics, dependencies(issuers, postgres, redis, keys, streams), crew)
         ring = DenialRing()
         explainer = Explainer(translation.setup(settings), keys, postgres, redis, local=local)
         parts = Parts(
@@ -319,18 +320,22 @@ def _tiers(
     )
 
 
-def _streams(settings: Settings, invalidation: Invalidation) -> tuple[PostgresStream, RedisStream]:
+def _streams(
+    settings: Settings, invalidation: Invalidation, redis_store: Redis
+) -> tuple[PostgresStream, RedisStream]:
     postgres, redis = settings.postgres, settings.redis
     changes = PostgresStream(
         (postgres.listen_dsn or postgres.dsn).get_secret_value(),
         postgres.schema_name,
         invalidation,
+        beats_dsn=postgres.dsn.get_secret_value(),
         connect_timeout=postgres.connect_timeout,
     )
     touches = RedisStream(
         redis.url.get_secret_value(),
         invalidation.keys.prefixes,
         invalidation.keys,
+        redis_store.beat,
         connect_timeout=redis.connect_timeout,
     )
     return changes, touches
@@ -384,6 +389,10 @@ def _watch(
 
 def _up(availability: Availability) -> float:
     return math.nan if availability.up is None else float(availability.up)
+
+
+def _hears(stream: Stream) -> float:
+    return float(stream.up)
 
 
 def _age(keys: KeyRing, issuer: str) -> float:

@@ -1,7 +1,8 @@
 """What `/readyz` asks of the gateway's dependencies."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
+from typing import Protocol
 
 from gateway.admin.health import Dependency, Finding
 from gateway.backends.jwks import KeyRing, KeyStatus
@@ -10,10 +11,22 @@ from gateway.backends.redis import Redis
 from gateway.core.model import StoreUnavailable
 
 
+class Stream(Protocol):
+    """A connection that hears of changes."""
+
+    @property
+    def up(self) -> bool:
+        """Whether everything is heard."""
+
+    @property
+    def detail(self) -> str | None:
+        """Why not."""
+
+
 def dependencies(
-    issuers: Iterable[str], postgres: Postgres, redis: Redis, keys: KeyRing
+    issuers: Iterable[str], postgres: Postgres, redis: Redis, keys: KeyRing, streams: Mapping[str, Stream]
 ) -> dict[str, Dependency]:
-    """Return them by name; `issuers` are the configured names."""
+    """Return them by name; `issuers` are the configured names, `streams` go by the store that each is of."""
 
     async def issuer(name: str) -> Finding:
         return issuer_finding(keys.status()[name])
@@ -27,6 +40,11 @@ def dependencies(
         ),
         # Without Redis, Postgres answers everything: slower, and no reason to take no requests.
         "redis": Dependency(partial(_ping, redis.ping), essential=False),
+        # Without one, memory is not trusted, and the stores are asked instead.
+        **{
+            f"stream:{name}": Dependency(partial(_heard, stream), essential=False)
+            for name, stream in streams.items()
+        },
         **{f"issuer:{name}": Dependency(partial(issuer, name), essential=True) for name in issuers},
     }
 
@@ -50,3 +68,9 @@ async def _ping(ping: Callable[[], Awaitable[None]]) -> Finding:
     except StoreUnavailable as error:
         return Finding("down", error.detail)
     return Finding("up")
+
+
+async def _heard(stream: Stream) -> Finding:
+    if stream.up:
+        return Finding("up")
+    return Finding("down", stream.detail or "no heartbeat came back in time")

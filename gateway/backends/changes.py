@@ -1,39 +1,30 @@
 """Changes of users, identities and revocations, as Postgres tells them the moment they are committed.
 
 Triggers (gateway/migrations/0002_changes.sql) send them; every worker hears all of them, and all
-workers in one order. A heartbeat that comes back the same way proves that nothing was missed.
+workers in one order. A heartbeat that another session sends (gateway/backends/heartbeats.py), and that
+comes back the same way, proves that nothing was missed.
 """
 
 import asyncio
 import random
 import re
 import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
-import asyncpg
 import orjson
 import structlog
 
+from gateway.backends.heartbeats import CHANNEL, Heartbeats, Place, opened, place_of
 from gateway.backends.postgres_errors import translated
 from gateway.backends.postgres_servers import Connector, address_of
 from gateway.backends.revocations import Revocation, Revoked
 from gateway.core.model import JSON, StoreUnavailable, Tier
 
 _CHANGES: Final = "gateway_changes"
-_HEARTBEATS: Final = "gateway_heartbeats"
 _HEARTBEAT: Final = re.compile(r"[0-9a-f]{32}")
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
-
-# Sends nothing when a trigger is missing or disabled: then there is nothing to be heard.
-_BEAT: Final = """
-SELECT pg_notify($1, $2)
-FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = $3 AND t.tgname LIKE 'gateway\\_changes\\_%' AND t.tgenabled IN ('O', 'A')
-HAVING count(*) = 11
-"""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -79,9 +70,11 @@ class ChangeListener(Protocol):
 class PostgresStream:
     """Listens on a connection of its own until `close`, and connects again whenever that breaks.
 
-    A heartbeat goes out `beat` seconds after the last one came back, which each must do within
-    `patience` seconds: so a link that swallows everything, a PgBouncer that delivers nothing and
-    triggers that are disabled are noticed within the sum of the two. `dsn` must lead to the primary.
+    A heartbeat is sent through `beats_dsn`, by default `dsn`, on a connection of its own, as a change
+    would be. The next goes out `beat` seconds after the last one arrived, which each must do within
+    `patience` seconds. So whatever swallows changes on their way is noticed within the sum of the
+    two: a link, a PgBouncer that pools transactions, a `dsn` that leads to another database, triggers
+    that are disabled. Both must lead to the primary.
     """
 
     def __init__(
@@ -90,13 +83,17 @@ class PostgresStream:
         schema: str,
         listener: ChangeListener,
         *,
+        beats_dsn: str | None = None,
         connect_timeout: float,
         beat: float = 0.5,
         patience: float = 1.5,
     ) -> None:
         self.address = address_of(dsn)
         """Hosts and ports, for messages."""
+        self.detail: str | None = "no heartbeat has come back yet"
+        """Why not everything is heard; None while it is."""
         self._connector = Connector(dsn, primary=True, timeout=connect_timeout)
+        self._heartbeats = Heartbeats(beats_dsn or dsn, schema, connect_timeout=connect_timeout)
         self._schema = schema
         self._listener = listener
         self._connect_timeout = connect_timeout
@@ -130,6 +127,7 @@ class PostgresStream:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        self._heartbeats.close()
 
     async def _run(self) -> None:
         while True:
@@ -141,23 +139,24 @@ class PostgresStream:
                 # Nobody awaits this task, and to end without a word would be to miss changes unnoticed.
                 log.exception("changes_not_heard")
                 detail = f"unexpected {type(error).__name__}"
-            if not self._lost:
-                self._lost = True
-                self._listener.lost(detail)
+            self._lose(detail)
             await asyncio.sleep(self._pause * random.uniform(0.5, 1))  # noqa: S311 -- spreads load
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     async def _session(self) -> str:
         """Listen until the connection breaks; returns why it did, or raises `StoreUnavailable`."""
         with translated(self.address):
-            connection = await self._connector(
-                command_timeout=self._connect_timeout, server_settings={"application_name": "gateway changes"}
-            )
-        gone = asyncio.Event()
+            connection = await opened(self._connector, self._connect_timeout, "gateway changes")
+        gone = asyncio.get_running_loop().create_future()
+        broken = f"{self.address}: the connection was lost"
 
         def on_end(_: object) -> None:
-            gone.set()
-            self._returned.set()
+            if not gone.done():
+                gone.set_result(None)
+            if self._listening:
+                # At once: the heartbeat that is under way may hang elsewhere.
+                self._hear_no_more()
+                self._lose(broken)
 
         def on_notification(_: object, __: int, channel: str, payload: object) -> None:
             try:
@@ -169,57 +168,91 @@ class PostgresStream:
                 connection.terminate()
 
         connection.add_termination_listener(on_end)
+        beating: asyncio.Task[None] | None = None
         try:
+            place = await place_of(connection, self.address)
+            await self._heartbeats.connect()
             with translated(self.address):
-                await connection.add_listener(_HEARTBEATS, on_notification)
-                await connection.add_listener(_CHANGES, on_notification)
-            while not gone.is_set():
-                await self._prove(connection)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._beat):
-                        await gone.wait()
-            return f"{self.address}: the connection was lost"
+                # In a transaction, so that a pooler carries each to one server.
+                async with connection.transaction():
+                    await connection.add_listener(CHANNEL, on_notification)
+                    await connection.add_listener(_CHANGES, on_notification)
+            beating = asyncio.create_task(self._keep_proving(place))
+            await asyncio.wait((gone, beating), return_when=asyncio.FIRST_COMPLETED)
+            if not gone.done():
+                await beating
+            return broken
         finally:
             self._hear_no_more()
+            if beating is not None:
+                beating.cancel()
+                await asyncio.gather(beating, return_exceptions=True)
             connection.terminate()
 
-    async def _prove(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    async def _keep_proving(self, place: Place) -> None:
+        """Send heartbeats until one does not come back. Raises `StoreUnavailable` then."""
+        while True:
+            await self._prove(place)
+            await asyncio.sleep(self._beat)
+
+    async def _prove(self, place: Place) -> None:
         """Send a heartbeat and see it come back. Raises `StoreUnavailable` when it does not."""
         self._heartbeat = secrets.token_hex(16)
         self._returned.clear()
+        sent = False
         try:
             async with asyncio.timeout(self._patience):
-                with translated(self.address):
-                    sent = await connection.fetchrow(_BEAT, _HEARTBEATS, self._heartbeat, self._schema)
-                if sent is None:
-                    raise StoreUnavailable(
-                        Tier.POSTGRES,
-                        f"{self.address}: triggers that tell of changes are missing or disabled:"
-                        " run `gateway migrate`, or enable them",
-                    )
+                await self._heartbeats.send(self._heartbeat)
+                sent = True
                 await self._returned.wait()
         except TimeoutError as error:
-            raise StoreUnavailable(
-                Tier.POSTGRES,
-                f"{self.address}: no heartbeat came back within {self._patience:g} s; behind PgBouncer in"
-                " transaction mode, set `postgres.listen_dsn`",
-            ) from error
+            if not sent:
+                # It may have been given up in the middle of a transaction.
+                self._heartbeats.close()
+                detail = f"{self._heartbeats.address}: no heartbeat could be sent within {self._patience:g} s"
+                raise StoreUnavailable(Tier.POSTGRES, detail) from error
+            raise StoreUnavailable(Tier.POSTGRES, self._why_deaf(place)) from error
+
+    def _why_deaf(self, place: Place) -> str:
+        """Say what keeps heartbeats from arriving, as far as can be told from where both sessions are."""
+        there = self._heartbeats.place
+        if there is None or place == there:
+            return (
+                f"{self.address}: no heartbeat came back within {self._patience:g} s: what stands between"
+                " delivers no notifications, as a pooler in transaction mode (PgBouncer, Supavisor);"
+                " set `postgres.listen_dsn` to an address past it"
+            )
+        where = f"database {place.database}"
+        if place.server != there.server:
+            where += " of another server"
+        return (
+            f"{self.address}: no heartbeat came back within {self._patience:g} s: `postgres.listen_dsn` leads"
+            f" to {where}, `postgres.dsn` ({self._heartbeats.address}) to database {there.database};"
+            " let both lead to the same"
+        )
+
+    def _lose(self, detail: str) -> None:
+        self.detail = detail
+        if not self._lost:
+            self._lost = True
+            self._listener.lost(detail)
 
     def _hear_no_more(self) -> None:
         """Let what is on its way from this connection to `_hear` find nobody there."""
         self._listening, self._heartbeat = False, None
 
     def _hear(self, channel: str, payload: str) -> None:
-        own = channel == _HEARTBEATS and payload == self._heartbeat
+        own = channel == CHANNEL and payload == self._heartbeat
         if own:
             self._proven_at = asyncio.get_running_loop().time()
             self._returned.set()
             if not self._listening:
                 self._listening, self._lost, self._pause = True, False, _FIRST_PAUSE
+                self.detail = None
                 self._listener.listening()
         if not self._listening:
             return
-        if channel == _HEARTBEATS:
+        if channel == CHANNEL:
             if _HEARTBEAT.fullmatch(payload):
                 self._listener.heard(payload, own)
             return

@@ -39,6 +39,8 @@ LEASE: Final = 3.0
 """Seconds after which an epoch that nobody keeps alive has lapsed."""
 TOMBSTONE_TIME: Final = 300.0
 """Seconds for which nothing older than a change can be stored; far more than any reader takes."""
+_BEAT_TIME: Final = 10.0
+"""Seconds for which a heartbeat's key stays; longer than anybody waits for word of it."""
 _MAX_CONNECTIONS: Final = 64
 _BATCH: Final = 500
 
@@ -267,6 +269,12 @@ class Redis:
             (self._epoch, self._ended),
             (str(version), str(round(TOMBSTONE_TIME * 1000)), uuid4().hex, str(round(LEASE * 1000))),
         )
+
+    # The stream --------------------------------------------------------------------------------------
+
+    async def beat(self, key: str) -> None:
+        """Write a key that a tracking connection is to be told of, as any other program would."""
+        await self.ownership.run(redis_scripts.BEAT, (key,), (str(round(_BEAT_TIME * 1000)),))
 
     # Life and keys -----------------------------------------------------------------------------------
 

@@ -216,6 +216,12 @@ if marker and marker ~= run then redis.call('DEL', KEYS[1]) end
 # KEYS: those to be deleted.
 FORGET: Final = f"{OWNED}return redis.call('DEL', unpack(KEYS))"
 
+# KEYS: the heartbeat of a tracking connection. ARGV: milliseconds. Deleted first, for a full Redis.
+BEAT: Final = f"""
+{OWNED}redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
+"""
+
 # An epoch is `<name> <run of the server> <heartbeat>`. It ends with the run that it began in.
 
 # KEYS: marker of the blacklist, epoch, ended. ARGV: name, heartbeat, lease, version, milliseconds.

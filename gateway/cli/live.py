@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from rich.text import Text
 
-from gateway.cli import live_network, live_postgres, live_redis, output
+from gateway.cli import live_network, live_postgres, live_redis, live_stream, output
 from gateway.cli.live_check import Check, Live
 from gateway.core.model import StoreUnavailable
 
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 Plan: TypeAlias = Callable[["Settings"], Iterable[Check]]
 
-PLANS: Final[tuple[Plan, ...]] = (live_postgres.checks, live_redis.checks, live_network.checks)
+PLANS: Final[tuple[Plan, ...]] = (
+    live_postgres.checks,
+    live_stream.checks,
+    live_redis.checks,
+    live_network.checks,
+)
 
 SECONDS: Final = 10.0
 """How long one check may take."""

@@ -85,6 +85,7 @@ async def state(api: Api) -> dict[str, object]:
         rows = await house.sql(f"SELECT t::text AS row FROM {table} t ORDER BY 1")  # noqa: S608 -- constant names
         found[table] = [row["row"] for row in rows]
     async with Redis.from_url(house.redis_url) as client:
-        keys = [key async for key in client.scan_iter(f"{house.prefix}*")]
+        # Heartbeats come and go.
+        keys = [key async for key in client.scan_iter(f"{house.prefix}*") if b"tombstone::" not in key]
         found.update({str(key): await client.get(key) for key in keys if not key.endswith(b":epoch")})
     return found

@@ -17,6 +17,7 @@ from gateway.core.model import JSON
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
 from gateway.telemetry.metrics import Metrics
 from tests import tokens
+from tests.backends.examples import eventually
 from tests.harness import House, open_house, token, unused_port, write_jwks
 from tests.sockets import Response
 
@@ -56,15 +57,23 @@ async def test_healthz_says_alive(house: House) -> None:
     assert (response.status, parsed(response)) == (200, {"status": "alive"})
 
 
+async def both_streams_up(house: House) -> bool:
+    _, _, states = await ready(house)
+    return states["stream:postgres"] == states["stream:redis"] == "up"
+
+
 @session
 async def test_readyz_names_each_dependency(house: House) -> None:
     """One issuer without keys leaves the gateway degraded, for the others' tokens pass."""
+    await eventually(lambda: both_streams_up(house))
     assert await ready(house) == (
         200,
         "degraded",
         {
             "postgres": "up",
             "redis": "up",
+            "stream:postgres": "up",
+            "stream:redis": "up",
             "issuer:main": "up",
             "issuer:second": "up",
             "issuer:strict": "up",

@@ -33,6 +33,8 @@ class Cable:
         self._flowing.set()
         self.delay = 0.0
         """Seconds by which whatever goes either way is late."""
+        self.swallows: Callable[[bytes], bool] = lambda _: False
+        """Tells of a piece of what the server says whether it vanishes; all else goes through."""
 
     async def __aenter__(self) -> Self:
         await self.plug()
@@ -73,6 +75,10 @@ class Cable:
     def thaw(self) -> None:
         self._flowing.set()
 
+    def deafen(self) -> None:
+        """Swallow whatever the server says from here on; what the client says goes through."""
+        self.swallows = lambda _: True
+
     @contextmanager
     def _copying(
         self,
@@ -82,7 +88,7 @@ class Cable:
         far_writer: asyncio.StreamWriter,
     ) -> Iterator[tuple[Coroutine[None, None, None], Coroutine[None, None, None]]]:
         """Give what copies the bytes of one connection: to the server, and from it."""
-        yield self._copy(reader, far_writer), self._copy(far_reader, writer)
+        yield self._copy(reader, far_writer), self._copy(far_reader, writer, back=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -107,8 +113,13 @@ class Cable:
         finally:
             writer.transport.abort()
 
-    async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        await self._pass_on(source, target, _as_it_is)
+    async def _copy(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, back: bool = False
+    ) -> None:
+        await self._pass_on(source, target, self._unless_swallowed if back else _as_it_is)
+
+    async def _unless_swallowed(self, data: bytes) -> bytes:
+        return b"" if self.swallows(data) else data
 
     async def _pass_on(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, way: Way) -> None:
         while data := await source.read(65536):

@@ -30,11 +30,13 @@ async def rig(dsn: str) -> AsyncIterator[Rig]:
 class Deaf(Cable):
     """Lets everything through but notifications, as PgBouncer in transaction mode does."""
 
-    async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _copy(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, back: bool = False
+    ) -> None:
         kind = await source.readexactly(1)
         if kind == b"\0":  # what the client says begins with a length
             target.write(kind)
-            await super()._copy(source, target)
+            await super()._copy(source, target, back=back)
             return
         with suppress(asyncio.IncompleteReadError):
             while True:
@@ -142,24 +144,26 @@ class TestStream:
     async def test_a_frozen_link_is_noticed_by_its_heartbeat(self, dsn: str) -> None:
         async with Cable(dsn) as cable:
             ear = Ear()
-            stream = PostgresStream(cable.url, "public", ear, connect_timeout=0.3, beat=0.05, patience=0.2)
+            stream = PostgresStream(
+                cable.url, "public", ear, beats_dsn=dsn, connect_timeout=1, beat=0.05, patience=0.5
+            )
             stream.start()
             await ear.has("listening")
             cable.freeze()
             started = asyncio.get_running_loop().time()
             await ear.has("listening", "lost")
-            assert asyncio.get_running_loop().time() - started < 1
-            assert "no heartbeat came back within 0.2 s" in ear.details[0]
+            assert asyncio.get_running_loop().time() - started < 1.5
+            assert "no heartbeat came back within 0.5 s" in ear.details[0]
             cable.thaw()
             await ear.has("listening", "lost", "listening")
             await stream.close()
 
     async def test_a_process_that_slept_does_not_trust_what_it_knew(self, dsn: str) -> None:
         ear = Ear()
-        stream = PostgresStream(dsn, "public", ear, connect_timeout=2, beat=0.05, patience=0.1)
+        stream = PostgresStream(dsn, "public", ear, connect_timeout=2, beat=0.05, patience=0.5)
         stream.start()
         await ear.has("listening")
-        time.sleep(0.3)  # noqa: ASYNC251 -- as SIGSTOP does
+        time.sleep(0.6)  # noqa: ASYNC251 -- as SIGSTOP does
         assert not stream.up
         await stream.close()
 
@@ -178,7 +182,7 @@ class TestStream:
     async def test_a_proxy_that_delivers_no_notifications_is_never_trusted(self, dsn: str) -> None:
         async with Deaf(f"{dsn}?sslmode=disable") as proxy:
             ear = Ear()
-            stream = PostgresStream(proxy.url, "public", ear, connect_timeout=1, beat=0.05, patience=0.2)
+            stream = PostgresStream(proxy.url, "public", ear, connect_timeout=1, beat=0.05, patience=0.5)
             stream.start()
             await ear.has("lost")
             assert "postgres.listen_dsn" in ear.details[0]

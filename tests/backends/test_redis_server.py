@@ -142,7 +142,7 @@ class TestUrls:
 async def works(url: str, prefix: str = "gateway:") -> None:
     """See that everything that is done in Redis can be done by this URL."""
     redis, notes = Redis(url, prefix=prefix, timeout=2.0), Notes()
-    stream = RedisStream(url, (f"{prefix}tombstone:", f"{prefix}revoked:"), notes)
+    stream = RedisStream(url, (f"{prefix}tombstone:", f"{prefix}revoked:"), notes, redis.beat)
     stream.start()
     await notes.until(1)
     await redis.ping()
@@ -258,7 +258,7 @@ class TestSentinel:
             with socket.create_server(("127.0.0.1", 0)) as silent:
                 url = url.replace("127.0.0.1:1,", f"127.0.0.1:{silent.getsockname()[1]},")
                 redis, notes = Redis(url, timeout=0.2), Notes()
-                stream = RedisStream(url, ["gateway:revoked:"], notes, connect_timeout=0.5)
+                stream = RedisStream(url, ["gateway:revoked:"], notes, redis.beat, connect_timeout=0.5)
                 stream.start()
                 # A request waits no longer than ever, and the next one is served.
                 with pytest.raises(StoreUnavailable):
@@ -282,7 +282,7 @@ class TestSentinel:
     async def test_a_fail_over(self, tmp_path: Path, program: Path, tls: Path | None) -> None:
         async with sentinels(program, tmp_path, tls) as (url, primary, replica):
             redis, notes = Redis(url), Notes()
-            stream = RedisStream(url, ["gateway:revoked:"], notes)
+            stream = RedisStream(url, ["gateway:revoked:"], notes, redis.beat)
             stream.start()
             await notes.until(1)
             epoch = await redis.begin_epoch("h1")
@@ -365,7 +365,9 @@ class TestCluster:
             assert await source.exists(f"{TAGGED}tombstone:main:ann")
 
             redis, notes = Redis(url, prefix=TAGGED), Notes()
-            stream = RedisStream(url, [f"{TAGGED}revoked:"], notes)
+            # Of its own, for each connection learns of the move by itself.
+            writer = Redis(url, prefix=TAGGED)
+            stream = RedisStream(url, [f"{TAGGED}revoked:"], notes, writer.beat)
             stream.start()
             await notes.until(1)
             await redis.begin_epoch("h1")
@@ -384,6 +386,7 @@ class TestCluster:
             await target.set(f"{TAGGED}revoked:user:x", "1")
             assert (await notes.until(4))[2:] == ["tracking", f"{TAGGED}revoked:user:x"]
             await stream.close()
+            await writer.close()
             await redis.close()
 
 

@@ -59,13 +59,25 @@ async def say(client: "Client", *words: object) -> Any:  # noqa: ANN401 -- whate
     return await client.execute_command(*words)  # type: ignore[no-untyped-call] # has no annotations
 
 
+class Stream(RedisStream):
+    """One whose heartbeats another client writes, which is closed with it."""
+
+    def __init__(self, url: str, notes: Notes, *, writes_to: str | None = None, **settings: float) -> None:
+        self._writer = Redis(writes_to or url, timeout=0.5)
+        super().__init__(url, PREFIXES, notes, self._writer.beat, **settings)
+
+    async def close(self) -> None:
+        await super().close()
+        await self._writer.close()
+
+
 def is_up(stream: RedisStream) -> bool:
     """Ask anew; mypy would take the last answer for the next."""
     return stream.up
 
 
-def follow(url: str, notes: Notes, **settings: float) -> RedisStream:
-    stream = RedisStream(url, PREFIXES, notes, **{"beat": BEAT, "patience": PATIENCE, **settings})
+def follow(url: str, notes: Notes, *, writes_to: str | None = None, **settings: float) -> RedisStream:
+    stream = Stream(url, notes, writes_to=writes_to, **{"beat": BEAT, "patience": PATIENCE, **settings})
     stream.start()
     return stream
 
@@ -158,7 +170,7 @@ class TestPushes:
 class TestFaults:
     async def test_a_stream_is_up_only_while_it_follows(self, redis_url: str, notes: Notes) -> None:
         async with Cable(redis_url) as cable:
-            stream = RedisStream(cable.url, PREFIXES, notes, beat=BEAT, patience=PATIENCE)
+            stream = Stream(cable.url, notes, beat=BEAT, patience=PATIENCE)
             assert not is_up(stream)
             stream.start()
             await notes.until(1)
@@ -196,7 +208,7 @@ class TestFaults:
 
     async def test_within_two_seconds_unless_told_otherwise(self, redis_url: str, notes: Notes) -> None:
         async with Cable(redis_url) as cable:
-            stream = RedisStream(cable.url, PREFIXES, notes)
+            stream = Stream(cable.url, notes)
             stream.start()
             await notes.until(1)
             cable.freeze()
@@ -251,7 +263,7 @@ class TestFaults:
         self, redis_url: str, notes: Notes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """In the event loop of production, which looks at timers before it looks at sockets."""
-        busy = iter([True])
+        busy = iter([False, True])  # once it follows
 
         async def follow_busily() -> None:
             stream = follow(redis_url, notes)
@@ -299,7 +311,101 @@ class TestFaults:
 
     def test_an_unreadable_url_is_not_repeated(self, notes: Notes) -> None:
         with pytest.raises(ValueError, match=r"^the Redis URL cannot be read$"):
-            RedisStream("redis://ann:hunt/er2@db.example.com", PREFIXES, notes)
+            Stream("redis://ann:hunt/er2@db.example.com", notes)
+
+
+class Pushless(Cable):
+    """Lets everything through but pushes."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.swallows = lambda data: data.startswith(b">2\r\n$10\r\ninvalidate")
+
+
+class TestHeartbeats:
+    """What another connection writes must be told of here: nothing else proves anything."""
+
+    async def test_a_proxy_that_swallows_pushes_alone(self, redis_url: str, notes: Notes) -> None:
+        async with Pushless(redis_url) as proxy:
+            with capture_logs() as logs:
+                stream = follow(proxy.url, notes, writes_to=redis_url)
+                await asyncio.sleep(3 * PATIENCE)
+                await stream.close()
+        assert not is_up(stream)
+        assert notes.heard == []
+        assert [entry["event"] for entry in logs] == ["redis_does_not_track"]
+        assert "what stands between swallows pushes" in logs[0]["error"]
+        assert stream.detail == logs[0]["error"]
+
+    async def test_a_link_on_which_the_server_is_not_heard_any_more(
+        self, redis_url: str, notes: Notes
+    ) -> None:
+        async with Cable(redis_url) as cable:
+            stream = follow(cable.url, notes, writes_to=redis_url)
+            await notes.until(1)
+            cable.deafen()
+            await notes.until(2)
+            assert "no answer in time" in str(notes.heard[1])
+            cable.swallows = lambda _: False
+            await notes.until(3)
+            await stream.close()
+
+    async def test_a_stream_from_another_server(self, redis_url: str, notes: Notes) -> None:
+        with EmbeddedRedis() as other:
+            stream = follow(other.url, notes, writes_to=redis_url)
+            await asyncio.sleep(3 * PATIENCE)
+            assert not is_up(stream)
+            assert "is not there: `redis.url` leads to several servers" in str(stream.detail)
+            await stream.close()
+        assert notes.heard == []
+
+    async def test_writes_that_fail_prove_nothing(self, redis_url: str, notes: Notes) -> None:
+        async with Cable(redis_url) as cable:
+            stream = follow(redis_url, notes, writes_to=cable.url)
+            await notes.until(1)
+            await cable.pull()
+            await notes.until(2)
+            assert str(notes.heard[1]).startswith("lost: 127.0.0.1:")
+            await cable.plug()
+            await notes.until(3)
+            await stream.close()
+
+    async def test_those_of_others_are_neither_proof_nor_news(self, redis_url: str, notes: Notes) -> None:
+        touches = []
+        notes.on_touch = lambda: touches.append(1)
+        neighbours = [follow(redis_url, Notes()) for _ in range(3)]
+        with EmbeddedRedis() as other:
+            deaf = follow(redis_url, notes, writes_to=other.url)
+            await asyncio.sleep(3 * PATIENCE)
+            assert not is_up(deaf)
+            assert [is_up(stream) for stream in neighbours] == [True] * 3
+            for stream in [deaf, *neighbours]:
+                await stream.close()
+        assert (notes.heard, touches) == ([], [])
+
+    async def test_a_redis_that_is_full_tells_of_them(self, redis_url: str, client: "Client") -> None:
+        notes = Notes()
+        await say(client, "CONFIG", "SET", "maxmemory", "1")
+        try:
+            stream = follow(redis_url, notes)
+            await notes.until(1)
+            await asyncio.sleep(2 * PATIENCE)
+            assert is_up(stream)
+            await stream.close()
+        finally:
+            await say(client, "CONFIG", "SET", "maxmemory", "0")
+        assert notes.heard == ["tracking"]
+
+    @pytest.mark.usefixtures("stream")
+    async def test_they_outlive_a_redis_that_is_emptied(self, notes: Notes, client: "Client") -> None:
+        await say(client, "FLUSHALL")
+        await asyncio.sleep(2 * PATIENCE)
+        assert notes.heard == ["tracking", None]
+
+    @pytest.mark.usefixtures("stream")
+    async def test_their_keys_expire(self, client: "Client") -> None:
+        (key,) = await client.keys("gateway:tombstone::*")
+        assert 0 < await client.pttl(key) <= 10_000
 
 
 async def test_a_password_and_a_database(redis_url: str, client: "Client", notes: Notes) -> None:

@@ -16,6 +16,7 @@ from gateway.cli.main import app
 from gateway.demo.embedded import EmbeddedRedis
 from gateway.settings import Settings, load
 from tests import tokens
+from tests.backends.pgbouncer import pgbouncer
 from tests.cli.gateway_command import ISS
 from tests.harness import unused_port, write_jwks
 
@@ -70,6 +71,7 @@ def test_all_is_well(dsn: str, redis_url: str, tmp_path: Path, serving: str) -> 
     assert result.exit_code == output.OK, result.output
     assert outcomes(result) == {
         "postgres": "pass",
+        "stream:postgres": "pass",
         "redis": "pass",
         "redis_owner": "pass",
         "issuer:main": "pass",
@@ -85,6 +87,7 @@ def test_people_get_a_line_for_each(dsn: str, redis_url: str, tmp_path: Path, se
     lines = [line for line in result.stdout.splitlines() if line.startswith("ok ")]
     assert {line.split()[1] for line in lines} == {
         "postgres:",
+        "stream:postgres:",
         "redis:",
         "redis_owner:",
         "issuer:main:",
@@ -142,6 +145,47 @@ def test_tables_that_are_missing(empty_dsn: str, redis_url: str, tmp_path: Path,
     assert result.exit_code == output.DENIED
     assert outcomes(result)["postgres"] == "fail"
     assert "gateway migrate" in json.dumps(entry(result, "postgres"))
+
+
+def test_a_pooler_that_delivers_no_notifications(
+    dsn: str, redis_url: str, tmp_path: Path, serving: str
+) -> None:
+    with pgbouncer(dsn) as pooler:
+        config = written(tmp_path, pooler.dsn, redis_url, serving)
+        result = check(config, "--json")
+        assert result.exit_code == output.DENIED
+        assert entry(result, "stream:postgres")["outcome"] == "fail"
+        assert entry(result, "stream:postgres")["fix"] == "set `postgres.listen_dsn` to an address past it"
+
+        text = config.read_text().replace("postgres: {", f'postgres: {{listen_dsn: "{dsn}", ')
+        config.write_text(text)
+        result = check(config, "--json")
+        assert entry(result, "stream:postgres")["outcome"] == "pass", result.output
+
+
+def test_a_listen_dsn_that_leads_to_another_database(
+    dsn: str, empty_dsn: str, redis_url: str, tmp_path: Path, serving: str
+) -> None:
+    config = written(tmp_path, dsn, redis_url, serving)
+    config.write_text(config.read_text().replace("postgres: {", f'postgres: {{listen_dsn: "{empty_dsn}", '))
+    result = check(config, "--json")
+
+    assert result.exit_code == output.DENIED
+    assert "`postgres.listen_dsn` leads to database" in entry(result, "stream:postgres")["found"]
+    assert "password" not in result.output
+
+
+def test_a_listen_dsn_that_leads_nowhere(
+    dsn: str, redis_url: str, tmp_path: Path, serving: str, nowhere: int
+) -> None:
+    config = written(tmp_path, dsn, redis_url, serving)
+    gone = f"postgresql://127.0.0.1:{nowhere}/gateway"
+    config.write_text(config.read_text().replace("postgres: {", f'postgres: {{listen_dsn: "{gone}", '))
+    result = check(config, "--json")
+
+    assert result.exit_code == output.UNREACHABLE
+    assert (outcomes(result)["postgres"], outcomes(result)["stream:postgres"]) == ("pass", "fail")
+    assert "postgres.listen_dsn" in entry(result, "stream:postgres")["fix"]
 
 
 def test_a_right_that_is_missing_in_redis(dsn: str, redis_url: str, tmp_path: Path, serving: str) -> None:

@@ -22,7 +22,13 @@ class Tap(Cable):
         super().__init__(url)
         self.heard = bytearray()
 
-    async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _copy(
+        self,
+        source: asyncio.StreamReader,
+        target: asyncio.StreamWriter,
+        *,
+        back: bool = False,  # noqa: ARG002 -- both ways are kept
+    ) -> None:
         while data := await source.read(65536):
             self.heard += data
             target.write(data)
