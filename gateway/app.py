@@ -119,8 +119,6 @@ async def serve(
         mirror = RevocationMirror(postgres, redis, iss)
         stack.push_async_callback(mirror.close)
         local = _local(settings.cache, metrics)
-        tiers = _tiers(settings, local, postgres, redis, mirror)
-        stack.push_async_callback(tiers.close)
         invalidation = Invalidation(
             local,
             redis,
@@ -134,6 +132,12 @@ async def serve(
         changes, touches = _streams(settings, invalidation, redis)
         stack.push_async_callback(changes.close)
         stack.push_async_callback(touches.close)
+        tiers = _tiers(
+            settings, local, postgres, redis, mirror,
+            # A process that slept has yet to look at what came in meanwhile.
+            believes=lambda epoch: invalidation.believes(epoch) and changes.up,
+        )  # fmt: skip
+        stack.push_async_callback(tiers.close)
 
         def forget_withdrawn(issuer: str, keys: KeySet) -> None:
             verifier.forget_withdrawn(issuer, keys)
@@ -304,7 +308,13 @@ def _local(cache: model.Cache, metrics: Metrics) -> LocalTier:
 
 
 def _tiers(
-    settings: Settings, local: LocalTier, postgres: Postgres, redis: Redis, mirror: RevocationMirror
+    settings: Settings,
+    local: LocalTier,
+    postgres: Postgres,
+    redis: Redis,
+    mirror: RevocationMirror,
+    *,
+    believes: Callable[[str], bool],
 ) -> IdentityTiers:
     cache = settings.cache
     return IdentityTiers(
@@ -312,6 +322,7 @@ def _tiers(
         redis,
         postgres,
         mirror,
+        believes=believes,
         user_ttl=cache.user_ttl,
         negative_ttl=cache.negative_ttl,
         stale_if_error=cache.stale_if_error,

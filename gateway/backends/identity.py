@@ -106,8 +106,10 @@ class IdentityTiers:
     A user from Redis is served for `user_ttl`, and for `stale_if_error` longer while Postgres is
     down; that there is no such user is believed for `negative_ttl`, or for a second when the token was
     issued within `creation_grace`. With `unchecked_allowed` (`revocation.on_unavailable: allow`) known
-    users pass when no store can check revocations. `clock` gives Unix seconds. The stores, the local
-    tier and the blacklist remain their owner's to open and close.
+    users pass when no store can check revocations. `believes` tells of an epoch whether this process has
+    heard of every change in it: while it has not, Redis may be as deaf as it is itself, and Postgres is
+    asked for users and revocations both. `clock` gives Unix seconds. The stores, the local tier and the
+    blacklist remain their owner's to open and close.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class IdentityTiers:
         postgres: SystemOfRecord,
         blacklist: Blacklist,
         *,
+        believes: Callable[[str], bool],
         user_ttl: float = 300.0,
         negative_ttl: float = 5.0,
         stale_if_error: float = 300.0,
@@ -130,6 +133,7 @@ class IdentityTiers:
         self._redis = redis
         self._postgres = postgres
         self._blacklist = blacklist
+        self._believes = believes
         self._user_ttl = user_ttl
         self._negative_ttl = negative_ttl
         self._keep = user_ttl + stale_if_error
@@ -178,7 +182,8 @@ class IdentityTiers:
         vouched = shared.complete and trusted and self._blacklist.trusted
         if not vouched:
             self._blacklist.request()
-        if vouched and shared.epoch is not None:
+        # Asked last: what was read from Redis counts only if no change has gone unheard since.
+        if vouched and shared.epoch is not None and self._believes(shared.epoch):
             answer = await self._find(claims, shared, ticket, known)
         else:
             answer = _Answer(await self._ask_postgres_alone(claims, shared, vouched=vouched))
@@ -234,7 +239,7 @@ class IdentityTiers:
     async def _ask_postgres_alone(
         self, claims: Claims, shared: SharedAnswer | None, *, vouched: bool
     ) -> Resolution:
-        """Ask Postgres for user and revocations both: what Redis has, if it is up, may not be all.
+        """Ask Postgres for user and revocations both: what Redis has, if it is up, may be old, or not all.
 
         `vouched`: nothing better is known of the revocations than Redis's word, should Postgres be down.
         """

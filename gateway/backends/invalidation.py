@@ -145,6 +145,10 @@ class Invalidation:
         """Whether memory answers."""
         return self._local.is_open
 
+    def believes(self, epoch: str) -> bool:
+        """Tell whether every change in an epoch is heard of here, and so whether its documents count."""
+        return epoch == self._epoch
+
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have `callback` called after anything was dropped; returns what ends that.
 
@@ -172,6 +176,9 @@ class Invalidation:
     def listening(self) -> None:
         self._heard = {}
         self._gaps += 1
+        # What came unheard until here may have changed anything; what comes from here on will be heard.
+        self._local.flush()
+        self.tell()
 
     def lost(self, detail: str) -> None:
         log.warning("invalidation_stream_down", stream="postgres", error=detail)

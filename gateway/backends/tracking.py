@@ -178,7 +178,12 @@ class RedisStream:
             await asyncio.gather(writing, return_exceptions=True)
 
     async def _write_beat(self, connection: AbstractConnection) -> None:
-        await self._write(self._awaited)
+        try:
+            await self._write(self._awaited)
+        except StoreUnavailable as error:
+            # Why is told of Redis itself.
+            detail = f"{self.address}: no heartbeat can be written: see what is said of Redis"
+            raise StoreUnavailable(Tier.REDIS, detail) from error
         with translated(self.address):
             # Proves nothing, but tells what is wrong; a node that has handed over its slot says so.
             await connection.send_command("EXISTS", self._awaited, check_health=False)

@@ -81,6 +81,8 @@ async def cold_tiers(
         _ReadOnly(redis),
         postgres,
         _Assumed(),
+        # Those that run hear of changes; what they would say is wanted.
+        believes=lambda _: True,
         user_ttl=setup.user_ttl,
         negative_ttl=setup.negative_ttl,
         stale_if_error=setup.stale_if_error,

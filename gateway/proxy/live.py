@@ -261,7 +261,7 @@ class LiveConnections:
         lasting.asking = False
         lasting.ask_at = perf_counter() + self._patience(answered=answered)
         # What changed while it was asked about has been looked at without it.
-        if answered and self._memory.trusted and _touches(self._memory.changed_since(ticket), lasting):
+        if answered and _touches(self._memory.changed_since(ticket), lasting):
             self._ask(lasting)
 
     def _end(self, lasting: Lasting, denial: Denial) -> None:

@@ -56,6 +56,10 @@ class World:
     epoch: str
     now: float = 1_000_000.0
 
+    def __post_init__(self) -> None:
+        self.joined: str | None = self.epoch
+        """The epoch of which this process has heard every change."""
+
     def local(self) -> LocalTier:
         """Make a memory that answers nothing, for nobody tells it of changes."""
         return LocalTier(ttl=30, max_users=100, max_tokens=100, clock=lambda: self.now)
@@ -66,6 +70,7 @@ class World:
             self.redis,
             self.postgres,
             self.mirror,
+            believes=lambda epoch: epoch == self.joined,
             user_ttl=300,
             negative_ttl=5,
             stale_if_error=60,
@@ -596,8 +601,33 @@ class TestEpochs:
         tiers = world.tiers()
         await tiers.resolve(claims())
         await world.redis.end_epoch(1)
+        epoch = await world.redis.epoch()
+        assert epoch is not None
+        world.joined = epoch.name
         assert (await tiers.resolve(claims())).tier is Tier.POSTGRES
         assert await tiers.resolve(claims()) == Resolution(ann, Tier.REDIS, None, Tier.REDIS)
+
+    async def test_who_hears_of_no_changes_believes_no_document(self, world: World) -> None:
+        """Nor the blacklist's silence: those who fill Redis may be as deaf."""
+        ann = await world.add()
+        tiers = world.tiers()
+        await tiers.resolve(claims())
+        world.joined = None
+        assert await tiers.resolve(claims()) == Resolution(ann, Tier.POSTGRES, None, Tier.POSTGRES)
+        await world.revocations.revoke("jti", issuer="main", value="token-1")
+        assert (await tiers.resolve(claims())).revoked == "jti"
+        await world.directory.change(UUID(ann.id), {"status": UserStatus.SUSPENDED})
+        known = (await tiers.resolve(claims(jti=None))).user
+        assert known is not None
+        assert known.status is UserStatus.SUSPENDED
+
+    async def test_nor_while_postgres_is_down_but_marked_stale(self, world: World) -> None:
+        ann = await world.add()
+        await world.tiers().resolve(claims())
+        world.joined = None
+        await world.postgres_cable.pull()
+        tiers = world.tiers()
+        assert await tiers.resolve(claims()) == Resolution(ann, Tier.REDIS, None, Tier.REDIS, stale=True)
 
     @pytest.mark.parametrize("left", ["another", "none"])
     async def test_postgres_down_a_user_of_another_epoch_serves_marked_stale(
@@ -731,7 +761,9 @@ class TestReplica:
         shared.current = Epoch("epoch", "beat")
         shared.tombstones["main", "ann"] = 50
         local = LocalTier(ttl=30, max_users=10, max_tokens=10, clock=lambda: 1_000_000.0)
-        return IdentityTiers(local, shared, System(), FakeBlacklist(shared), clock=lambda: 1_005.0), asked
+        return IdentityTiers(
+            local, shared, System(), FakeBlacklist(shared), believes=lambda _: True, clock=lambda: 1_005.0
+        ), asked
 
     ANN = User("ann-id", UserStatus.ACTIVE)
 

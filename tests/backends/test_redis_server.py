@@ -281,8 +281,8 @@ class TestSentinel:
 
     async def test_a_fail_over(self, tmp_path: Path, program: Path, tls: Path | None) -> None:
         async with sentinels(program, tmp_path, tls) as (url, primary, replica):
-            redis, notes = Redis(url), Notes()
-            stream = RedisStream(url, ["gateway:revoked:"], notes, redis.beat)
+            redis, writer, notes = Redis(url), Redis(url), Notes()
+            stream = RedisStream(url, ["gateway:revoked:"], notes, writer.beat)
             stream.start()
             await notes.until(1)
             epoch = await redis.begin_epoch("h1")
@@ -308,6 +308,7 @@ class TestSentinel:
             await notes.until(4)
             assert notes.heard[2:] == ["tracking", "gateway:revoked:user:x"]
             await stream.close()
+            await writer.close()
             await redis.close()
 
     async def test_an_unknown_service(self, tmp_path: Path, program: Path) -> None:

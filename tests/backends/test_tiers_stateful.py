@@ -165,6 +165,7 @@ class Worker:
             SlowShared(shared, asking),
             system,
             self.blacklist,
+            believes=self.invalidation.believes,
             user_ttl=1e6,
             negative_ttl=1e6,
             clock=lambda: 2_000.0,

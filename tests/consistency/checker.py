@@ -33,7 +33,7 @@ from tests.consistency.history import Answer, Change, Fault, History
 HEALTHY: Final = 1.0
 """Seconds. Far beyond the milliseconds that are usual, for a machine that has more to do."""
 FAULTY: Final = 6.0
-"""Seconds: 2 until a fault is noticed, 3 until a lease has run out, and one for the machine."""
+"""Seconds: 2 until a fault is noticed, and the rest for what comes back after it, and for the machine."""
 
 Rule: TypeAlias = Literal["stale", "refused", "fault_became_denial", "unavailable", "broken", "impostor"]
 

@@ -115,7 +115,11 @@ async def test_a_deaf_stream_from_redis_is_answered_all_the_same(
 ) -> None:
     notes = Notes()
     async with Wire(redis_server.url, 0, RedisTap) as wire, Redis.from_url(redis_server.url) as client:
-        stream = RedisStream(wire.url, (PREFIX,), notes)
+
+        async def write(key: str) -> None:
+            await client.set(key, 1, px=10_000)
+
+        stream = RedisStream(wire.url, (PREFIX,), notes, write)
         stream.start()
         try:
             await notes.until(1)

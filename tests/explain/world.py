@@ -101,7 +101,7 @@ class World:
             local = self.local or LocalTier(ttl=30, max_users=9, max_tokens=9, clock=time.monotonic)
             tiers = IdentityTiers(
                 local, parts.redis, parts.postgres, FakeBlacklist(FakeSharedTier()),
-                user_ttl=cache.user_ttl, negative_ttl=cache.negative_ttl,
+                believes=lambda _: True, user_ttl=cache.user_ttl, negative_ttl=cache.negative_ttl,
             )  # fmt: skip
             setup = translation.setup(parts.settings)
             pipeline = Pipeline(
