@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.admin.problems import REQUEST_ID, FieldError, Refused, invalid
 from gateway.backends.audit import Author
+from gateway.core import json_text
 
 MAX_BODY: Final = 64 * 1024
 BODY_SECONDS: Final = 10.0
@@ -150,7 +151,10 @@ async def _body(request: web.Request, model: type[B]) -> B:
             400, "request_malformed", "The body ended early, or is not framed as it says"
         ) from error
     try:
+        json_text.check_depth(bytes(data))
         return model.model_validate_json(data)
+    except json_text.TooDeep as error:
+        raise Refused(400, "request_malformed", f"The body is not JSON that is read: {error}") from error
     except ValidationError as error:
         errors = _errors(error)
         if error.errors(include_input=False)[0]["type"] == "json_invalid":

@@ -19,6 +19,7 @@ from gateway.backends.heartbeats import CHANNEL, Heartbeats, Place, opened, plac
 from gateway.backends.postgres_errors import translated
 from gateway.backends.postgres_servers import Connector, address_of
 from gateway.backends.revocations import Revocation, Revoked
+from gateway.core import json_text
 from gateway.core.model import JSON, StoreUnavailable, Tier
 
 _CHANGES: Final = "gateway_changes"
@@ -272,6 +273,7 @@ def change_in(payload: str, schema: str) -> Change | None:
 
     Raises ValueError when it cannot be read.
     """
+    json_text.check_depth(payload.encode())
     match orjson.loads(payload):
         case {"schema": str(other), **_rest} if other != schema:
             return None

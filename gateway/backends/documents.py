@@ -9,8 +9,11 @@ from typing import Final
 
 import orjson
 
+from gateway.core import json_text
 from gateway.core.model import JSON, NO_ATTRIBUTES, User, UserStatus, shared
 
+_LEVELS: Final = json_text.MAX_DEPTH + 2
+"""A user's attributes are two levels down."""
 _FORMAT: Final = 2
 """The version of the document; another one is no entry."""
 
@@ -48,6 +51,7 @@ def encode(cached: CachedUser, iss: str, owner: str = "") -> bytes:
 def decode(document: bytes, iss: str, owner: str = "") -> CachedUser | None:
     """Read a document; None when it is of another format, another owner, or for another issuer's tokens."""
     try:
+        json_text.check_depth(document, _LEVELS)
         fields = orjson.loads(document)
         if fields["version"] != _FORMAT or fields["iss"] != iss or fields.get("owner", "") != owner:
             return None

@@ -6,22 +6,35 @@ role its `search_path` and `statement_timeout`, which PgBouncer must be told to 
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
 import orjson
+import structlog
 
 from gateway.backends.availability import Availability
 from gateway.backends.migrate import migrate
 from gateway.backends.ownership import SystemOfRecord
 from gateway.backends.postgres_pool import Connection, Pool
 from gateway.backends.revocations import Revocation, Revocations
-from gateway.core.model import NO_ATTRIBUTES, Claims, Identity, StoreUnavailable, User, UserStatus, shared
+from gateway.core import json_text
+from gateway.core.model import (
+    JSON,
+    NO_ATTRIBUTES,
+    Claims,
+    Identity,
+    StoreUnavailable,
+    User,
+    UserStatus,
+    shared,
+)
 
 __all__ = ["USER_COLUMNS", "Connection", "Found", "Postgres", "migrate", "user_from_row"]
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 USER_COLUMNS: Final = """
 u.id::text AS id, u.status, u.tenant, u.email, u.display_name, u.roles, u.attributes,
@@ -275,6 +288,37 @@ def user_from_row(row: asyncpg.Record) -> User:
         email=row["email"],
         display_name=row["display_name"],
         roles=shared(tuple(row["roles"])),
-        attributes=orjson.loads(row["attributes"]) or NO_ATTRIBUTES,
+        attributes=_attributes(row["attributes"], row["id"]) or NO_ATTRIBUTES,
         tokens_valid_after=row["tokens_valid_after"],
     )
+
+
+def _attributes(text: str, user_id: str) -> Mapping[str, JSON]:
+    """Read a user's attributes, without those that can be neither read nor written down as JSON.
+
+    The column takes what JSON in its usual form has no room for: numbers of any length, any depth.
+    """
+    octets = text.encode()
+    try:
+        json_text.check_depth(octets)
+        attributes: dict[str, JSON] = orjson.loads(octets)
+    except ValueError:
+        log.warning("user_attributes_left_out", user=user_id)
+    else:
+        return attributes
+    try:
+        read = json_text.read(octets)
+    except ValueError:
+        return NO_ATTRIBUTES
+    if not isinstance(read, dict):
+        return NO_ATTRIBUTES
+    return {name: value for name, value in read.items() if json_text.oddity(value) is None and _fits(value)}
+
+
+def _fits(value: JSON) -> bool:
+    """Tell whether a value can be written into Redis."""
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return False
+    return True

@@ -8,6 +8,8 @@ from typing import BinaryIO, Final
 
 import orjson
 
+from gateway.core import json_text
+
 _MAX_LINE: Final = 1024 * 1024
 """Bytes; a file without line ends must not be read into memory whole."""
 _USUAL_COLUMNS: Final = ("sub", "subject", "user_id", "userid", "user id", "uid", "id", "object id")
@@ -93,8 +95,9 @@ def _from_json(lines: Lines, first: str, rest: Iterator[str], column: str) -> It
 
 def _member(line: str, number: int, column: str) -> str:
     try:
+        json_text.check_depth(line.encode())
         value = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
+    except ValueError as error:
         raise BadExport(number, "it is not JSON", "write one JSON object in each line") from error
     if isinstance(value, dict):
         if column not in value:

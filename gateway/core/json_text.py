@@ -32,27 +32,27 @@ MAX_VALUES: Final = 50_000
 
 
 class TooDeep(ValueError):
-    """A JSON text is nested deeper than `MAX_DEPTH` levels."""
+    """A JSON text is nested deeper than it may be."""
 
-    def __init__(self) -> None:
-        super().__init__(f"it is nested deeper than {MAX_DEPTH} levels")
+    def __init__(self, levels: int) -> None:
+        super().__init__(f"it is nested deeper than {levels} levels")
 
 
-def check_depth(text: bytes) -> None:
-    """Raise `TooDeep` when a JSON text is nested too deep; brackets in strings do not count.
+def check_depth(text: bytes, levels: int = MAX_DEPTH) -> None:
+    """Raise `TooDeep` when a JSON text is nested deeper than `levels`; brackets in strings do not count.
 
     Takes time in the length of the text, whatever it holds, and next to none for a text with few
     brackets. Whether the text is JSON is the parser's to tell.
     """
-    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+    if text.count(b"[") + text.count(b"{") <= levels:
         return
     # One byte for each bracket, which is 1 for one that opens and, signed, -1 for one that closes.
     steps = memoryview(_STRING.sub(b"", text).translate(_STEPS, _NO_BRACKETS)).cast("b")
     depth = 0
     for start in range(0, len(steps), _SLICE):
         depths = tuple(accumulate(steps[start : start + _SLICE], initial=depth))
-        if max(depths) > MAX_DEPTH:
-            raise TooDeep
+        if max(depths) > levels:
+            raise TooDeep(levels)
         depth = depths[-1]
 
 

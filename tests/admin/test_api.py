@@ -163,6 +163,7 @@ async def test_what_is_refused_is_not_repeated(api: Api) -> None:
         (b"\xff", "application/json", 400, "request_malformed"),
         (b'"\\ud800"', "application/json", 400, "request_malformed"),
         (b"[" * 5000, "application/json", 400, "request_malformed"),
+        (b'{"x":' + b"[" * 64 + b"]" * 64 + b"}", "application/json", 400, "request_malformed"),
         (b"[]", "application/json", 422, "validation_failed"),
         (b"null", "application/json", 422, "validation_failed"),
         (b"{}", "text/plain", 415, "unsupported_media_type"),

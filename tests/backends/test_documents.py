@@ -24,6 +24,13 @@ def test_what_is_written_is_read(user: User | None) -> None:
     assert decode(encode(cached, ISS), ISS) == cached
 
 
+def test_a_document_that_is_too_deep_is_no_entry() -> None:
+    document = encode(CachedUser(ANN, 5.0, "e1"), ISS)
+    for levels, read in ((61, True), (62, False), (500, False), (100_000, False)):
+        deep = document.replace(b'{"x":2.5}', b'{"x":' + b"[" * levels + b"]" * levels + b"}")
+        assert (decode(deep, ISS) is not None) is read
+
+
 @pytest.mark.parametrize("document", [b"", b"{", b"[]", b"null", b"7", b'{"version": 2}', b"\xff"])
 def test_what_cannot_be_read_is_no_entry(document: bytes) -> None:
     assert decode(document, ISS) is None

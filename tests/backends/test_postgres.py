@@ -3,9 +3,12 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
+import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.backends.directory import IdentityTaken, StatusRefused, UserDirectory, UserNotFound
+from gateway.backends.documents import CachedUser, decode, encode
 from gateway.backends.migrate import migrate, migrations
 from gateway.backends.postgres import Postgres
 from gateway.backends.revocation_rows import RevocationRows
@@ -66,6 +69,48 @@ class TestHotPath:
             attributes={"plan": [1, None]},
             tokens_valid_after=1234.5,
         )
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            "1e999",
+            "1e400",
+            "9" * 5000,
+            "[" * 65 + "]" * 65,
+            "[" * 1000 + "]" * 1000,
+            '{"a":' * 1000 + "1" + "}" * 1000,
+        ],
+        ids=["exponent", "barely", "digits", "list-65", "list-1000", "object-1000"],
+    )  # fmt: skip
+    async def test_an_attribute_beyond_all_bounds_is_left_out(self, postgres: Postgres, odd: str) -> None:
+        """The column takes it; neither JSON in its usual form nor Redis does."""
+        await execute(
+            postgres,
+            "WITH u AS (INSERT INTO users (status, attributes) VALUES ('active', $1::jsonb) RETURNING id)"
+            " INSERT INTO identities (issuer, subject, user_id) SELECT $2, 'ann', id FROM u",
+            f'{{"odd": {odd}, "plan": {{"name": "pro"}}}}',
+            ISS,
+        )
+        with capture_logs() as logs:
+            user = (await postgres.find_user(ANN)).user
+        assert user is not None
+        assert user.attributes == {"plan": {"name": "pro"}}
+        assert [line["event"] for line in logs] == ["user_attributes_left_out"]
+        assert decode(encode(CachedUser(user, 1.0, "e"), ISS), ISS) == CachedUser(user, 1.0, "e")
+
+    async def test_attributes_of_the_greatest_depth_are_kept_everywhere(self, postgres: Postgres) -> None:
+        deep = '{"a":' * 63 + "[1]" + "}" * 63
+        await execute(
+            postgres,
+            "WITH u AS (INSERT INTO users (status, attributes) VALUES ('active', $1::jsonb) RETURNING id)"
+            " INSERT INTO identities (issuer, subject, user_id) SELECT $2, 'ann', id FROM u",
+            deep,
+            ISS,
+        )
+        user = (await postgres.find_user(ANN)).user
+        assert user is not None
+        assert user.attributes == orjson.loads(deep)
+        assert decode(encode(CachedUser(user, 1.0, "e"), ISS), ISS) == CachedUser(user, 1.0, "e")
 
     async def test_an_identity_is_issuer_and_subject_exactly(
         self, postgres: Postgres, directory: UserDirectory

@@ -162,6 +162,22 @@ def test_what_is_not_a_strict_json_object_is_malformed(spoilt: bytes) -> None:
     assert refused(sign_raw(b'{"alg":"HS256"}', spoilt, secret(), "HS256")) == "token_malformed"
 
 
+@pytest.mark.parametrize("levels", [65, 66, 200, 900, 1000, 5000])
+@pytest.mark.parametrize("opened", [b"[", b'{"a":'])
+def test_what_is_nested_deeper_than_64_levels_is_malformed(levels: int, opened: bytes) -> None:
+    """By a rule of our own: the parser's bound is another one in each version of Python."""
+    closed = b"]" if opened == b"[" else b"}"
+    inner = opened * (levels - 1) + b"1" + closed * (levels - 1)
+    deep = b'{"alg":"HS256","a":' + inner + b"}"
+    assert refused(sign_raw(deep, b"{}", secret(), "HS256")) == "token_malformed"
+    assert refused(sign_raw(b'{"alg":"HS256"}', deep, secret(), "HS256")) == "token_malformed"
+
+
+def test_64_levels_are_read() -> None:
+    deep = b'{"alg":"HS256","a":' + b"[" * 63 + b"]" * 63 + b"}"
+    assert parse(sign_raw(deep, deep, secret(), "HS256")).algorithm == "HS256"
+
+
 def test_a_bomb_is_never_inflated() -> None:
     """`zip` means something in a JWE alone (RFC 7516 §4.1.3): here the payload must be JSON as it is."""
     bomb = zlib.compress(b'{"a":"' + b"a" * 10_000_000 + b'"}', 9)

@@ -177,6 +177,11 @@ FORGERIES: dict[str, tuple[Callable[[], bytes], str]] = {
     "no-object": (lambda: payload("[1]"), "token_malformed"),
     "not-utf-8": (lambda: jws(b'{"alg":"RS256","kid":"main"}', b'{"sub":"\xff"}'), "token_malformed"),
     "nested-deeply": (lambda: payload('{%s,"x":' + "[" * 5000 + "]" * 5000 + "}"), "token_malformed"),
+    "nested-65-levels": (lambda: payload('{%s,"x":' + "[" * 64 + "]" * 64 + "}"), "token_malformed"),
+    "nested-in-the-header": (
+        lambda: jws(b'{"alg":"RS256","kid":"main","x":' + b"[" * 1000 + b"]" * 1000 + b"}"),
+        "token_malformed",
+    ),
     "compressed": (
         lambda: jws(b'{"alg":"RS256","kid":"main","zip":"DEF"}', zlib.compress(b"a" * 1_000_000)),
         "token_malformed",
