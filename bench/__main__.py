@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import body, changes, cold, idle, reload, start, throughput, users
+from bench import body, bulk_changes, changes, cold, idle, reload, start, throughput, users
 from bench.processes import Cores, Refused
 from bench.programs import machine, versions
 from bench.report import Report, Target, show, write
@@ -28,6 +28,7 @@ class Measurement(StrEnum):
     START = "start"
     RELOAD = "reload"
     CHANGES = "changes"
+    BULK = "bulk"
     USERS = "users"
     COLD = "cold"
 
@@ -62,6 +63,7 @@ def bench(
         Measurement.START: partial(start.measure, console=console, rounds=rounds),
         Measurement.RELOAD: partial(reload.measure, console=console),
         Measurement.CHANGES: partial(changes.measure, console=console),
+        Measurement.BULK: partial(bulk_changes.measure, console=console),
         Measurement.USERS: partial(
             users.measure, console=console, rounds=rounds, seconds=seconds, connections=connections
         ),

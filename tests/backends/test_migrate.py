@@ -16,6 +16,7 @@ ALL = [
     "0004_identity_spellings",
     "0005_audit_of_commands",
     "0006_order_of_revocations",
+    "0007_bulk_changes",
     "0008_database_copy",
 ]
 NEXT = int(ALL[-1][:4]) + 1
