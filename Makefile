@@ -1,7 +1,8 @@
 # Everything from nothing: Python 3.11 or later and make. `make` alone tells what there is.
 
 PYTHON ?= python3
-VENV   := .venv
+# Several may stand side by side: make test PYTHON=python3.13 VENV=.venv-3.13
+VENV   ?= .venv
 BIN    := $(VENV)/bin
 # Wheels alone: no compiler is needed, and none is used by accident.
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --constraint constraints.txt
@@ -45,7 +46,7 @@ bench: $(VENV)/bench.stamp ## Measure beside nginx, HAProxy and Envoy, those tha
 	@$(BIN)/python -m bench $(ARGS)
 
 clean: ## Remove everything that these commands have made
-	rm -rf $(VENV) .gateway .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) .venv .venv-* .gateway .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	find gateway tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

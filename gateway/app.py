@@ -293,6 +293,7 @@ def _redis(settings: Settings) -> Redis:
         timeout=redis.timeout,
         connect_timeout=redis.connect_timeout,
         availability=_availability("redis"),
+        tls_strict=redis.tls.strict,
         place=place_of(postgres.dsn.get_secret_value(), postgres.schema_name),
     )
 
@@ -348,6 +349,7 @@ def _streams(
         invalidation.keys,
         redis_store.beat,
         connect_timeout=redis.connect_timeout,
+        tls_strict=redis.tls.strict,
     )
     return changes, touches
 
@@ -355,7 +357,7 @@ def _streams(
 async def _keys(
     settings: Settings, metrics: Metrics, on_change: Callable[[str, KeySet], None], stack: AsyncExitStack
 ) -> KeyRing:
-    fetcher = Fetcher(timeout=settings.jwks.timeout)
+    fetcher = Fetcher(timeout=settings.jwks.timeout, strict=settings.jwks.tls.strict)
     stack.push_async_callback(fetcher.close)
     keys = KeyRing(
         {issuer.name: translation.key_source(issuer) for issuer in settings.issuers},

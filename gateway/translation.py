@@ -80,7 +80,7 @@ def upstream(name: str, upstream: model.Upstream) -> UpstreamRules:
         ejection=Ejection(ejection.failures, ejection.base_time, ejection.max_time),
         dns_ttl=upstream.dns_ttl,
         host=upstream.host,
-        tls=TlsRules(tls.verify, tls.ca, tls.certificate, tls.key, tls.server_name),
+        tls=TlsRules(tls.verify, tls.ca, tls.certificate, tls.key, tls.server_name, tls.strict),
         health_check=None
         if check is None
         else HealthCheck(

@@ -21,6 +21,7 @@ from yarl import URL
 
 from gateway.core import json_text
 from gateway.core.model import JSON
+from gateway.core.strictness import distrust, set_strictness
 
 TIMEOUT: Final = 5.0
 """Seconds for one document, from name resolution to the last byte."""
@@ -57,6 +58,7 @@ class Fetcher:
     """An HTTP client for issuers' documents; used for many of them at once, and closed by its owner.
 
     `timeout` is in seconds, `tls` replaces the system's trust store, `resolver` its name service.
+    With `strict` certificates must follow RFC 5280 to the letter (`jwks.tls.strict`).
     Must be created inside a running event loop.
     """
 
@@ -65,16 +67,19 @@ class Fetcher:
         *,
         timeout: float = TIMEOUT,
         tls: ssl.SSLContext | None = None,
+        strict: bool = False,
         resolver: AbstractResolver | None = None,
     ) -> None:
         self.timeout = timeout
+        tls = ssl.create_default_context() if tls is None else tls
+        set_strictness(tls, strict=strict)
         self._session = aiohttp.ClientSession(
             # Fetches are minutes apart: a kept connection or address would be a dead one.
             connector=aiohttp.TCPConnector(
                 limit=0,
                 force_close=True,
                 use_dns_cache=False,
-                ssl=True if tls is None else tls,
+                ssl=tls,
                 resolver=resolver,
                 socket_factory=_guarded_socket,
             ),
@@ -124,7 +129,10 @@ class Fetcher:
             case TimeoutError():
                 return f"no complete answer within {self.timeout:g} s"
             case aiohttp.ClientConnectorCertificateError():
-                return f"its TLS certificate is not accepted: {error.certificate_error}"
+                cause = error.certificate_error
+                if isinstance(cause, ssl.SSLCertVerificationError):
+                    return distrust(cause, "jwks.tls.strict")
+                return f"its certificate is not trusted: {cause}"
             case aiohttp.ClientConnectorDNSError():
                 return "its host name cannot be resolved"
             case aiohttp.ClientSSLError():

@@ -65,8 +65,9 @@ class Redis:
         connect_timeout: float = 1.0,
         availability: Availability | None = None,
         place: str | None = None,
+        tls_strict: bool = False,
     ) -> None:
-        server = server_at(url, prefix)
+        server = server_at(url, prefix, strict=tls_strict)
         self.address = server.address
         """Host and port, for messages."""
         self._prefix = prefix

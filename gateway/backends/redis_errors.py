@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.core.model import StoreUnavailable, Tier
+from gateway.core.strictness import distrust
 
 _WHAT_WAS_SENT: Final = ", with args beginning with"
 """Begins the end of Redis' answer to an unknown command, which may have had a password or a subject in it."""
@@ -45,7 +46,7 @@ def in_words(error: Exception) -> str:
 
 def _of_the_network(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
+        return distrust(error, "redis.tls.strict")
     if isinstance(error, ssl.SSLError):
         return f"TLS cannot be established: {error.reason or 'the other side speaks none'}"
     # An event loop's own text names the address again; with several addresses, it has no number.

@@ -54,13 +54,13 @@ class Inspection:
         return self.limited and self.policy not in {"noeviction", "unknown"}
 
 
-async def inspect(url: str, prefix: str, *, connect_timeout: float) -> Inspection:
+async def inspect(url: str, prefix: str, *, connect_timeout: float, tls_strict: bool = False) -> Inspection:
     """Try each command that a gateway uses, on a key of its own that is gone afterwards.
 
     Raises `StoreUnavailable` when Redis cannot be reached. `connect_timeout` is the seconds for connecting,
     and for each answer.
     """
-    server = server_at(url, prefix)
+    server = server_at(url, prefix, strict=tls_strict)
     connection = server.connection(
         protocol=3, socket_timeout=connect_timeout, socket_connect_timeout=connect_timeout
     )

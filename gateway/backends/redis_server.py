@@ -39,13 +39,17 @@ class RedisServer:
         return self.connection_class(**{**self.settings, **settings})
 
 
-def server_at(url: str, prefix: str) -> RedisServer:
+def server_at(url: str, prefix: str, *, strict: bool = False) -> RedisServer:
     """Read a URL; `prefix` begins every key. Raises ValueError, without the URL, when it cannot be read."""
     scheme, _, kind = url.partition("://")[0].partition("+")
     try:
         if kind not in ("", "sentinel", "cluster"):
             raise ValueError
-        server = _one_server(url) if not kind else _located_server(url, scheme, kind, prefix)
+        server = (
+            _located_server(url, scheme, kind, prefix, strict=strict)
+            if kind
+            else _one_server(url, strict=strict)
+        )
         # A parameter that is none shows only when a connection is made.
         server.connection()
     except (TypeError, ValueError, RedisError):
@@ -62,12 +66,12 @@ def hash_tag(prefix: str) -> str:
     return tag if end else ""
 
 
-def _one_server(url: str) -> RedisServer:
+def _one_server(url: str, *, strict: bool) -> RedisServer:
     settings: dict[str, Any] = dict(parse_url(url))  # redis-py's own, of many types
     connection_class = settings.pop("connection_class", Connection)
     if connection_class is SSLConnection:
         parameters = {name: settings.pop(name) for name in tuple(settings) if name.startswith("ssl_")}
-        settings["tls"] = RedisTLS(parameters)
+        settings["tls"] = RedisTLS(parameters, strict=strict)
         connection_class = TLSConnection
     return RedisServer(_address_of(url), connection_class, settings)
 
@@ -86,7 +90,7 @@ def _address_of(url: str) -> str:
     return f"{host or 'localhost'}:{port or _REDIS_PORT}"
 
 
-def _located_server(url: str, scheme: str, kind: str, prefix: str) -> RedisServer:
+def _located_server(url: str, scheme: str, kind: str, prefix: str, *, strict: bool) -> RedisServer:
     if scheme not in ("redis", "rediss"):
         raise ValueError
     parts = urlsplit(url)
@@ -98,7 +102,7 @@ def _located_server(url: str, scheme: str, kind: str, prefix: str) -> RedisServe
     service, _, database = unquote(parts.path).strip("/").partition("/")
     if (kind == "sentinel") != bool(service) or (database and not database.isdecimal()):
         raise ValueError
-    settings = _one_server(_plain(parts, scheme, f"{login}{at}localhost", database)).settings
+    settings = _one_server(_plain(parts, scheme, f"{login}{at}localhost", database), strict=strict).settings
     del settings["host"]
     seed_class = TLSConnection if scheme == "rediss" else Connection
     seed_settings = {name: settings[name] for name in ("tls",) if name in settings}

@@ -11,6 +11,8 @@ from typing import Any, Final, TypeAlias
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from gateway.core.strictness import set_strictness
+
 _FILES: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
 _State: TypeAlias = tuple[tuple[int, int, int], ...]
@@ -22,9 +24,11 @@ class RedisTLS:
     Raises redis-py's `RedisError` or TypeError when a parameter cannot be read.
     """
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
+    def __init__(self, parameters: dict[str, Any], *, strict: bool) -> None:
+        """With `strict` certificates must follow RFC 5280 to the letter (`redis.tls.strict`)."""
         SSLConnection(**parameters)
         self._parameters = parameters
+        self._strict = strict
         self._files = [Path(parameters[name]) for name in _FILES if parameters.get(name)]
         self._seen: _State | None = None
         self._context: ssl.SSLContext | None = None
@@ -35,6 +39,7 @@ class RedisTLS:
             seen = tuple(_fingerprint(file) for file in self._files)
             if self._context is None or seen != self._seen:
                 self._context = SSLConnection(**self._parameters).ssl_context.get()
+                set_strictness(self._context, strict=self._strict)
                 self._seen = seen
         except OSError as error:
             names = error.filename or " or ".join(map(str, self._files))

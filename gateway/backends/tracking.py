@@ -61,10 +61,11 @@ class RedisStream:
         write: Callable[[str], Awaitable[None]],
         *,
         connect_timeout: float = 1.0,
+        tls_strict: bool = False,
         beat: float = 0.5,
         patience: float = 1.5,
     ) -> None:
-        self._server = server_at(url, prefixes[0])
+        self._server = server_at(url, prefixes[0], strict=tls_strict)
         self.address = self._server.address
         """Host and port, for messages."""
         self.detail: str | None = "no heartbeat has come back yet"

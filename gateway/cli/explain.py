@@ -115,6 +115,7 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
         timeout=_REDIS_TIMEOUT,
         connect_timeout=settings.redis.connect_timeout,
         place=place_of(settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name),
+        tls_strict=settings.redis.tls.strict,
     )
     postgres = Postgres(
         settings.postgres.dsn.get_secret_value(),
@@ -128,7 +129,7 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
     with suppress(StoreUnavailable):
         # Whose Redis it is to be is known before that is asked.
         await postgres.identify()
-    async with Fetcher(timeout=settings.jwks.timeout) as fetcher:
+    async with Fetcher(timeout=settings.jwks.timeout, strict=settings.jwks.tls.strict) as fetcher:
         keys = KeyRing(
             {issuer.name: translation.key_source(issuer) for issuer in settings.issuers},
             fetcher=fetcher,

@@ -15,22 +15,22 @@ from gateway.proxy.dial import read_origin
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
-    from gateway.settings.model import Issuer
+    from gateway.settings.model import Issuer, Jwks
 
 
 def checks(settings: "Settings") -> Iterable[Check]:
     """Return a check of each issuer's keys and of each URL of each upstream."""
     for issuer in settings.issuers:
         name = f"issuer:{issuer.name}"
-        yield Check(name, partial(_keys, name, issuer, settings.jwks.timeout))
+        yield Check(name, partial(_keys, name, issuer, settings.jwks))
     for upstream, rules in settings.upstreams.items():
         for number, url in enumerate(rules.urls):
             name = f"upstream:{upstream}" if len(rules.urls) == 1 else f"upstream:{upstream}[{number}]"
             yield Check(name, partial(_endpoint, name, url, rules.connect_timeout))
 
 
-async def _keys(name: str, issuer: "Issuer", timeout: float) -> Live:  # noqa: ASYNC109 -- of one fetch, not of all
-    async with Fetcher(timeout=timeout) as fetcher:
+async def _keys(name: str, issuer: "Issuer", jwks: "Jwks") -> Live:
+    async with Fetcher(timeout=jwks.timeout, strict=jwks.tls.strict) as fetcher:
         try:
             loaded = await translation.key_source(issuer).load(fetcher)
         except FetchError as error:

@@ -29,7 +29,10 @@ async def _redis(settings: "Settings") -> Live:
     redis = settings.redis
     try:
         found = await inspect(
-            redis.url.get_secret_value(), redis.prefix, connect_timeout=redis.connect_timeout
+            redis.url.get_secret_value(),
+            redis.prefix,
+            connect_timeout=redis.connect_timeout,
+            tls_strict=redis.tls.strict,
         )
     except StoreUnavailable as error:
         fix = "start it (`docker compose up -d redis`) or correct redis.url"
@@ -45,6 +48,7 @@ async def _owner(settings: "Settings") -> Live:
         prefix=settings.redis.prefix,
         connect_timeout=settings.redis.connect_timeout,
         place=place_of(dsn, schema),
+        tls_strict=settings.redis.tls.strict,
     )
     postgres = Postgres(
         dsn, schema=schema, connect_timeout=settings.postgres.connect_timeout, heard=redis.ownership.heard

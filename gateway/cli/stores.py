@@ -110,6 +110,7 @@ async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[
         timeout=_REDIS_TIMEOUT,
         connect_timeout=settings.redis.connect_timeout,
         place=place_of(settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name),
+        tls_strict=settings.redis.tls.strict,
     )
     postgres = Postgres(
         settings.postgres.dsn.get_secret_value(),

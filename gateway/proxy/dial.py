@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.core.reasons import UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, Denial
+from gateway.core.strictness import distrust, set_strictness
 from gateway.proxy.certificate import unusable
 from gateway.proxy.connection import Owner, UpstreamConnection
 from gateway.proxy.rules import TlsRules, UpstreamRules
@@ -56,6 +57,7 @@ def read_origin(url: str) -> Origin:
 def tls_context(rules: TlsRules) -> ssl.SSLContext:
     """Make the TLS of a client (RFC 9110 §4.3.4). Raises OSError when a file cannot be used."""
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=rules.ca)
+    set_strictness(context, strict=rules.strict)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if not rules.verify:
@@ -110,11 +112,12 @@ class Dialer:
         except TimeoutError as error:
             raise Denial(UPSTREAM_TIMEOUT, f"connecting to {self._name} took too long") from error
         except OSError as error:
-            raise Denial(UPSTREAM_UNREACHABLE, f"connecting to {self._name} failed: {_why(error)}") from error
+            raise Denial(
+                UPSTREAM_UNREACHABLE, f"connecting to {self._name} failed: {self._why(error)}"
+            ) from error
         return opened
 
-
-def _why(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    return error.strerror or str(error) or type(error).__name__
+    def _why(self, error: OSError) -> str:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return distrust(error, f"upstreams.{self._name}.tls.strict")
+        return error.strerror or str(error) or type(error).__name__

@@ -18,6 +18,8 @@ class TlsRules:
     """PEM file of its private key; None when it is in the same file."""
     server_name: str | None = None
     """The name to ask for (SNI, RFC 6066 §3) and to find in its certificate; None: that of the URL."""
+    strict: bool = False
+    """Whether certificates must follow RFC 5280 to the letter."""
 
 
 @dataclass(frozen=True, slots=True)

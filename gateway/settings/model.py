@@ -176,6 +176,13 @@ class Issuer(Section):
     """Where tenant, scopes and roles are in its tokens."""
 
 
+class ClientTls(Section):
+    """How the certificate of a server is checked, beside what its URL says."""
+
+    strict: bool = False
+    """Whether certificates must follow RFC 5280 to the letter, as with an Authority Key Identifier."""
+
+
 class Jwks(Section):
     """How issuers' keys are fetched and kept."""
 
@@ -183,6 +190,8 @@ class Jwks(Section):
     """The longest that one fetch may take, from connecting to the last byte."""
     max_stale: Timeout = duration("24h")
     """How long the last good keys serve when an issuer cannot be reached; then its tokens get 503."""
+    tls: ClientTls = Field(default_factory=ClientTls)
+    """For issuers at `https` URLs."""
 
 
 class Postgres(Section):
@@ -224,6 +233,8 @@ class Redis(Section):
     """The longest wait for a new connection."""
     timeout: Timeout = duration("250ms")
     """The longest that one command may take; then Postgres is asked."""
+    tls: ClientTls = Field(default_factory=ClientTls)
+    """For `rediss` URLs."""
 
 
 class Cache(Section):

@@ -23,6 +23,8 @@ class UpstreamTls(Section):
     """PEM file of its private key; `null` when it is in the same file."""
     server_name: Host | None = None
     """The name to ask for (SNI) and to find in its certificate; `null`: the host of the URL."""
+    strict: bool = False
+    """Whether certificates must follow RFC 5280 to the letter, as with an Authority Key Identifier."""
 
 
 class HealthCheck(Section):

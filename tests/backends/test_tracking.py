@@ -62,7 +62,7 @@ async def say(client: "Client", *words: object) -> Any:  # noqa: ANN401 -- whate
 class Stream(RedisStream):
     """One whose heartbeats another client writes, which is closed with it."""
 
-    def __init__(self, url: str, notes: Notes, *, writes_to: str | None = None, **settings: float) -> None:
+    def __init__(self, url: str, notes: Notes, *, writes_to: str | None = None, **settings: Any) -> None:  # noqa: ANN401 -- those of the stream
         self._writer = Redis(writes_to or url, timeout=0.5)
         super().__init__(url, PREFIXES, notes, self._writer.beat, **settings)
 

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway.core.reasons import Denial
+from gateway.core.strictness import set_strictness
 from gateway.proxy.rules import TlsRules, UpstreamRules
 from gateway.proxy.upstream import Upstream
 from tests.proxy.services import TlsUpstream, acquire, exchange
@@ -98,6 +99,8 @@ def serving(authority: Authority, name: str = "localhost", *, mutual: bool = Fal
     if mutual:
         context.load_verify_locations(authority.folder / "authority.pem")
         context.verify_mode = ssl.CERT_REQUIRED
+        # What this server asks of the gateway is not what is tried here.
+        set_strictness(context, strict=False)
     return TlsUpstream(context)
 
 
@@ -119,6 +122,17 @@ async def test_a_certificate_of_ones_own_authority_is_trusted(authority: Authori
         assert (first.body, second.body, len(server.wires)) == (b"ok", b"ok", 1)
         assert server.names == ["localhost"]
         service.close()
+
+
+async def test_an_authority_that_follows_no_letter_is_trusted_unless_strictness_is_asked_for(
+    authority: Authority,
+) -> None:
+    """It has no Authority Key Identifier. Python 3.13 asks for one by default, and the gateway does not."""
+    async with serving(authority) as server:
+        await exchange(upstream(server, trusting(authority)))
+        with pytest.raises(Denial, match="Missing Authority Key Identifier") as caught:
+            await exchange(upstream(server, replace(trusting(authority), strict=True)))
+    assert "`upstreams.orders.tls.strict` asks for this" in str(caught.value)
 
 
 async def test_an_address_is_found_in_the_certificate(authority: Authority) -> None:

@@ -1,0 +1,51 @@
+"""Certificates are checked alike on every Python."""
+
+import ssl
+
+import pytest
+
+from gateway.backends.redis_server import server_at
+from gateway.core.strictness import distrust, set_strictness
+from gateway.proxy.dial import tls_context
+from gateway.proxy.rules import TlsRules
+
+STRICT = ssl.VerifyFlags.VERIFY_X509_STRICT
+
+
+def breach(code: int, message: str) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code, error.verify_message = code, message
+    return error
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_strictness_is_what_is_asked_for_and_not_what_python_takes(strict: bool) -> None:
+    for before in (STRICT, ssl.VerifyFlags.VERIFY_DEFAULT):
+        context = ssl.create_default_context()
+        context.verify_flags = before
+        set_strictness(context, strict=strict)
+        assert bool(context.verify_flags & STRICT) is strict
+        assert context.verify_flags & ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("url", ["rediss://a", "rediss+sentinel://a/m", "rediss+cluster://a"])
+def test_redis_is_checked_as_it_is_set(url: str, strict: bool) -> None:
+    context = server_at(url, "{gateway}:", strict=strict).settings["tls"].context()
+    assert bool(context.verify_flags & STRICT) is strict
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_upstreams_are_checked_as_they_are_set(strict: bool) -> None:
+    assert bool(tls_context(TlsRules(strict=strict)).verify_flags & STRICT) is strict
+
+
+def test_a_refusal_for_strictness_names_its_setting() -> None:
+    strict = distrust(breach(85, "Missing Authority Key Identifier"), "redis.tls.strict")
+    assert strict.endswith("Missing Authority Key Identifier (`redis.tls.strict` asks for this)")
+    for code, message in (
+        (20, "unable to get local issuer certificate"),
+        (62, "hostname mismatch"),
+        (10, "expired"),
+    ):
+        assert "strict" not in distrust(breach(code, message), "redis.tls.strict")
