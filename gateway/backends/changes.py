@@ -104,6 +104,8 @@ class PostgresStream:
         self._listening = False
         self._lost = False
         self._heartbeat: str | None = None
+        self._mark: int | None = None
+        """Of the triggers, with the latest heartbeat."""
         self._returned = asyncio.Event()
         self._proven_at = 0.0
         self._pause = _FIRST_PAUSE
@@ -203,8 +205,9 @@ class PostgresStream:
         sent = False
         try:
             async with asyncio.timeout(self._patience):
-                await self._heartbeats.send(self._heartbeat)
+                mark = await self._heartbeats.send(self._heartbeat)
                 sent = True
+                self._compare(mark)
                 await self._returned.wait()
         except TimeoutError as error:
             if not sent:
@@ -238,9 +241,16 @@ class PostgresStream:
             self._lost = True
             self._listener.lost(detail)
 
+    def _compare(self, mark: int | None) -> None:
+        """Hear of changes that no trigger told of, since the triggers were away meanwhile."""
+        before, self._mark = self._mark, mark
+        if self._listening and before is not None and mark != before:
+            log.warning("triggers_changed", address=self.address)
+            self._listener.changed(Everything(-1 - secrets.randbelow(2**53)))
+
     def _hear_no_more(self) -> None:
         """Let what is on its way from this connection to `_hear` find nobody there."""
-        self._listening, self._heartbeat = False, None
+        self._listening, self._heartbeat, self._mark = False, None, None
 
     def _hear(self, channel: str, payload: str) -> None:
         own = channel == CHANNEL and payload == self._heartbeat

@@ -11,17 +11,10 @@ import asyncpg
 
 from gateway.backends.postgres_errors import translated
 from gateway.backends.postgres_servers import Connector, address_of
+from gateway.backends.watched_tables import BEAT, unwatched
 from gateway.core.model import StoreUnavailable, Tier
 
 CHANNEL: Final = "gateway_heartbeats"
-
-# Sends nothing when a trigger is missing or disabled: then there is nothing to be heard.
-_BEAT: Final = """
-SELECT pg_notify($1, $2)
-FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = $3 AND t.tgname LIKE 'gateway\\_changes\\_%' AND t.tgenabled IN ('O', 'A')
-HAVING count(*) = 11
-"""
 
 # Two servers may be copies of one another; they have not started in the same microsecond.
 _PLACE: Final = "SELECT pg_postmaster_start_time()::text AS server, current_database()::text AS database"
@@ -65,31 +58,32 @@ class Heartbeats:
         self.place = await place_of(self._session, self.address)
         return self._session
 
-    async def send(self, heartbeat: str) -> None:
-        """Commit a heartbeat. Raises `StoreUnavailable`, also when changes would not be told of."""
+    async def send(self, heartbeat: str) -> int | None:
+        """Commit a heartbeat; returns the mark of the triggers, another number after they were changed.
+
+        Raises `StoreUnavailable`, also when changes would not be told of.
+        """
         if self._session is not None:
             try:
-                await self._send(self._session, heartbeat)
+                return await self._send(self._session, heartbeat)
             except StoreUnavailable:
                 # One that was closed while it was idle is replaced: to say the same twice does no harm.
                 was_closed = self._session.is_closed()
                 self.close()
                 if not was_closed:
                     raise
-            else:
-                return
-        await self._send(await self._opened(), heartbeat)
+        return await self._send(await self._opened(), heartbeat)
 
-    async def _send(self, session: Session, heartbeat: str) -> None:
+    async def _send(self, session: Session, heartbeat: str) -> int | None:
         with translated(self.address):
             async with session.transaction():
-                sent = await session.fetchrow(_BEAT, CHANNEL, heartbeat, self._schema)
-        if sent is None:
-            raise StoreUnavailable(
-                Tier.POSTGRES,
-                f"{self.address}: triggers that tell of changes are missing or disabled:"
-                " run `gateway migrate`, or enable them",
-            )
+                row = await session.fetchrow(BEAT, CHANNEL, heartbeat, self._schema)
+        if row is None:
+            raise ValueError("a query that always has one row had none")
+        if row["unwatched"] is not None:
+            raise StoreUnavailable(Tier.POSTGRES, f"{self.address}: {unwatched(row['unwatched'])}")
+        mark: int | None = row["mark"]
+        return mark
 
     def close(self) -> None:
         """Close the connection; the next heartbeat opens another."""

@@ -196,7 +196,7 @@ class TestStream:
         stream = PostgresStream(empty_dsn, "public", ear, connect_timeout=1, beat=0.02)
         stream.start()
         await ear.has("lost")
-        assert "missing or disabled: run `gateway migrate`" in ear.details[0]
+        assert "missing or disabled on" in ear.details[0]
         await migrate(empty_dsn)
         await ear.has("lost", "listening")
         db = await asyncpg.connect(empty_dsn)
