@@ -1,8 +1,7 @@
 """The data plane's way with one request: admit → forward → account for it.
 
 What can be settled at once is settled where the request arrives, without a task; what has to wait goes on
-as one. Request bodies are framed anew, because chunk extensions and trailers end here; response bodies
-pass as they stood on the wire, unless the client's HTTP version cannot read them.
+as one. Response bodies pass as they stood on the wire, unless the client's HTTP version cannot read them.
 """
 
 import asyncio
@@ -23,6 +22,7 @@ from gateway.proxy.limits import LimitExceeded
 from gateway.proxy.live import Lasting
 from gateway.proxy.response_parser import DecodingResponseParser, ResponseHead, ResponseParser
 from gateway.proxy.upgrade import EndedBy, Tunnel
+from gateway.proxy.upload import Upload
 from gateway.proxy.upstream import Upstream
 from gateway.telemetry.metrics import UNMATCHED
 
@@ -39,8 +39,8 @@ class Exchange:
 
     __slots__ = (
         "_admission", "_begun", "_client", "_connection", "_forwarded_at", "_handler", "_incoming",
-        "_keep_alive", "_lasting", "_left", "_over", "_sending", "_started", "_status", "_task",
-        "_upstream", "_writable", "request",
+        "_keep_alive", "_lasting", "_over", "_started", "_status", "_task", "_upload", "_upstream",
+        "_writable", "request",
     )  # fmt: skip
 
     def __init__(
@@ -57,15 +57,14 @@ class Exchange:
         self._admission: Admission | None = None
         self._upstream: Upstream | None = None
         self._connection: UpstreamConnection | None = None
+        self._upload: Upload | None = None
         self._task: asyncio.Task[Admission] | asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._lasting: Lasting | None = None
         self._forwarded_at = 0.0
-        self._left = 0
         self._status = CLIENT_CLOSED_REQUEST
         self._keep_alive = False
         self._begun = False
-        self._sending = False
         self._over = False
         headers, peer = incoming.headers, client.peer
         self.request = Request(
@@ -127,7 +126,6 @@ class Exchange:
             most = route.max_body
             if length is not None and length > most:
                 raise LimitExceeded("body_size", f"{length} bytes")
-            self._left = most
             self._upstream = upstream = handler.upstreams[route.upstream]
             self._forwarded_at = perf_counter()
             connection = upstream.take()
@@ -158,51 +156,30 @@ class Exchange:
         head = request_head(admission, incoming, connection.owner.host, self.request.id)
         connection.begin(head, parser, self)
         if incoming.length or incoming.chunked:
-            self._sending = True
-            self._send_body(connection)
+            route, timeout = admission.forwarding.route, upstream.response_timeout
+            self._upload = Upload(self._client, incoming, connection, most=route.max_body, timeout=timeout)
+            self._send_body(self._upload)
             if incoming.expects_continue and not incoming.received:
                 # It is the upstream's turn, as after a request that is whole.
-                connection.allow(upstream.response_timeout)
+                connection.allow(timeout)
         else:
             connection.allow(upstream.response_timeout)
 
     def body_arrived(self) -> None:
         """Hear that more of the request's body has come, its end, or its error."""
-        connection = self._connection
-        if self._sending and connection is not None:
-            self._send_body(connection)
-        elif connection is None:
+        if self._upload is not None:
+            self._send_body(self._upload)
+        elif self._connection is None:
             # Nobody can take it yet.
             self._client.stop_reading()
 
-    def _send_body(self, connection: UpstreamConnection) -> None:
-        incoming = self._incoming
-        if pieces := incoming.take():
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            self._left -= len(data)
-            if self._left < 0:
-                connection.fail(LimitExceeded("body_size", "more bytes came"))
-                return
-            connection.write(b"%x\r\n%b\r\n" % (len(data), data) if incoming.chunked else data)
-        connection.sent()
-        if incoming.error is not None:
-            connection.fail(incoming.error)
-        elif incoming.complete:
-            self._sending = False
-            self._client.go_on_reading()  # or nobody sees that it leaves
-            if incoming.chunked:
-                connection.write(b"0\r\n\r\n")
-            if self._upstream is not None:
-                # The upstream's time counts from the end of the request.
-                connection.allow(self._upstream.response_timeout)
-        elif connection.writing_paused:
-            self._client.stop_reading()
-        else:
-            self._client.go_on_reading()
+    def _send_body(self, upload: Upload) -> None:
+        if upload.go_on():
+            self._upload = None
 
     def writable(self) -> None:
         """Hear that the upstream takes more of the request."""
-        if self._sending:
+        if self._upload is not None:
             self._client.go_on_reading()
         self._wake()
 
@@ -228,11 +205,8 @@ class Exchange:
         """Return what the client gets of a head, with the body that has come behind it."""
         modern = self._incoming.modern
         if head.status < 200 and head.interim:
-            if head.status == 100 and self._sending:
-                # From here on the client is slow that sends nothing.
-                self._incoming.expects_continue = False
-                if self._connection is not None:
-                    self._connection.sent()
+            if head.status == 100 and self._upload is not None:
+                self._upload.continued()
             if modern:
                 self._client.write(interim_head(head))
             return body
@@ -285,16 +259,10 @@ class Exchange:
         ):
             self._give_back()
             self._go(self._open(admission, upstream, fresh=True))
-        elif denial.reason is UPSTREAM_TIMEOUT and self._awaits_body:
+        elif denial.reason is UPSTREAM_TIMEOUT and self._upload is not None and self._upload.awaits_client:
             self._refuse(Denial(REQUEST_TIMEOUT, "the rest of its body did not come"))
         else:
             self._refuse(denial)
-
-    @property
-    def _awaits_body(self) -> bool:
-        """True while the client is silent whose turn it is, and not the upstream."""
-        taken = self._connection is not None and not self._connection.writing_paused
-        return self._sending and taken and not self._incoming.awaits_continue
 
     # Switch protocols ----------------------------------------------------------------------------
 
@@ -416,9 +384,9 @@ class Exchange:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self._sending:
+        if self._upload is not None:
             # The upstream has answered without reading on, or will never get the rest.
-            self._sending = False
+            self._upload = None
             connection.abort()
         connection.owner.release(connection)
 
