@@ -7,7 +7,6 @@ further than one piece, and answered in its turn.
 import asyncio
 import socket
 import struct
-from contextlib import suppress
 from typing import Final, Literal, Protocol, cast
 
 from gateway.core.model import Credential
@@ -15,11 +14,10 @@ from gateway.core.reasons import Denial
 from gateway.proxy.incoming import Incoming
 from gateway.proxy.known_heads import KnownHeads
 from gateway.proxy.limits import LimitExceeded, Limits, Lookout, Pace
+from gateway.proxy.lingering import Lingering
 from gateway.proxy.request_parser import RequestParser
 from gateway.telemetry.metrics import Limit
 
-# How long the rest of a body that nobody wants is read, so that the client gets its answer.
-LINGERING_SECONDS: Final = 5.0
 # Of what may belong to another protocol, so much is kept until it is known whether it does.
 _MOST_EARLY: Final = 64 * 1024
 # Closing discards what was not sent, and sends RST (`struct linger` of POSIX sockets).
@@ -76,8 +74,8 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_body_pace", "_exchange", "_head_age", "_held", "_house", "_idle_timer", "_incoming", "_leaving",
-        "_loop", "_parser", "_paused", "_relieved", "_response_pace", "_served", "_starting", "_stopped",
-        "_transport", "_unsent", "idle_since", "peer", "scheme", "writing_paused",
+        "_lingering", "_loop", "_parser", "_paused", "_relieved", "_response_pace", "_served", "_starting",
+        "_stopped", "_transport", "_unsent", "idle_since", "peer", "scheme", "writing_paused",
     )  # fmt: skip
 
     def __init__(self, house: House, loop: asyncio.AbstractEventLoop) -> None:
@@ -89,6 +87,7 @@ class ClientConnection(asyncio.Protocol):
         self._incoming: Incoming | None = None
         self._starting = False
         self._leaving = False
+        self._lingering: Lingering | None = None
         self._held = self._stopped = self._paused = False
         self._served = 0
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -123,6 +122,8 @@ class ClientConnection(asyncio.Protocol):
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
+        if self._lingering is not None:
+            self._lingering.cancel()
         self._house.leave(self)
         self._house.lookout.forget(self)
         exchange, self._exchange = self._exchange, None
@@ -150,7 +151,8 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         parser = self._parser
         if self._leaving:
-            self._linger(data)
+            if self._lingering is not None:
+                self._lingering.received(data)
             return
         if self._exchange is None and not self.writing_paused and (known := parser.recall(data)) is not None:
             self._begin(*known)
@@ -264,11 +266,7 @@ class ClientConnection(asyncio.Protocol):
     # Ends ----------------------------------------------------------------------------------------
 
     def _leave(self) -> None:
-        """Close the connection once everything is sent.
-
-        Where something may still come, or was not read, closing at once would reset the connection and
-        take the response with it (RFC 9112 §9.6): so it is read for a while, and dropped.
-        """
+        """Close the connection once everything is sent, after a while where something may still come."""
         self._leaving = True
         transport, parser = self._transport, self._parser
         if transport is None or transport.is_closing():
@@ -278,25 +276,11 @@ class ClientConnection(asyncio.Protocol):
             self._read_or_not()
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
-            self._idle_timer = self._loop.call_later(LINGERING_SECONDS, self._end_lingering)
-            if transport.can_write_eof():
-                # Reading tells when it was reset a moment ago.
-                with suppress(OSError):
-                    transport.write_eof()
+                self._idle_timer = None
+            if self._lingering is None:
+                self._lingering = Lingering(self._loop, transport, parser)
         else:
             transport.close()
-
-    def _linger(self, data: bytes) -> None:
-        """Drop what comes, up to the end of the body that is arriving."""
-        if self._parser.swallow(data) and self._transport is not None:
-            self._transport.close()
-
-    def _end_lingering(self) -> None:
-        """Close the connection, unless its client is still busy with the response."""
-        if self._transport is not None and self._transport.get_write_buffer_size():
-            self._idle_timer = self._loop.call_later(LINGERING_SECONDS, self._end_lingering)
-        else:
-            self.abort()
 
     def close_when_idle(self, before: float) -> None:
         """Close the connection if it has waited for a request since before that time of the event loop."""

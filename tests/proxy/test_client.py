@@ -8,7 +8,7 @@ import pytest
 
 from gateway.core.model import Credential
 from gateway.core.reasons import Denial
-from gateway.proxy import client as room
+from gateway.proxy import lingering
 from gateway.proxy.client import ClientConnection
 from gateway.proxy.incoming import Incoming
 from gateway.proxy.known_heads import KnownHeads
@@ -291,7 +291,7 @@ async def test_the_last_response_must_be_taken_too() -> None:
 async def test_a_client_that_takes_its_response_is_not_hurried_by_its_body(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(room, "LINGERING_SECONDS", 0.01)
+    monkeypatch.setattr(lingering, "SILENCE_SECONDS", 0.01)
     hall = Hall()
     hall.client.data_received(POST)
     await asyncio.sleep(0.05)
