@@ -7,16 +7,26 @@ what the server has read in one go, and `WRITE_HIGH_WATER`, by the same rule the
 """
 
 import asyncio
+import select
+from functools import partial
 from typing import Final, Protocol, cast
 
 from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, UPSTREAM_TIMEOUT, Denial
+from gateway.proxy.remainder import Guard, Remainder
 from gateway.proxy.response_parser import ResponseParser
 
 READ_BYTES: Final = 64 * 1024
 """The most that is read at once."""
 WRITE_HIGH_WATER: Final = 4 * 1024
 """Reading from the client stops above this many bytes that the upstream has not taken."""
+MOST_UNREAD: Final = 64 * 1024
+"""So much of a body that it refuses an upstream may be expected to read, to keep the connection.
 
+It is gunicorn's bound.
+"""
+
+# Linux tells of a FIN by it; of a reset poll() always tells.
+_CLOSED: Final = getattr(select, "POLLRDHUP", 0)
 # Every connection reads into the same bytes: an event loop fills them and hands them over in one step.
 _ARRIVALS: Final = memoryview(bytearray(READ_BYTES))
 
@@ -55,6 +65,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._loop = loop
         self._idle_timeout = idle_timeout
         self._transport: asyncio.Transport | None = None
+        # The TCP transport below TLS; without TLS, the same as `_transport`.
+        self._wire: asyncio.Transport | None = None
+        self._tls: asyncio.BufferedProtocol | None = None
+        self._remainder: Remainder | None = None
         self._parser: ResponseParser | None = None
         self._receiver: Receiver | None = None
         self._reading_paused = False
@@ -64,6 +78,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.owner = owner
         self.writing_paused = False
         """True while the upstream has not taken enough of what was written."""
+        self.deaf = False
+        """True once the upstream takes nothing more of the request, though its answer may still be read."""
+        self._written = 0
         self.failure: Denial | None = None
         """Why the exchange failed, if it did."""
         self.answered = False
@@ -83,7 +100,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Write a request head; `parser` reads what comes back, and `receiver` gets it."""
         self._parser = parser
         self._receiver = receiver
-        self.answered = False
+        self.answered, self._written = False, 0
         if self._transport is not None and self.failure is None:
             self._transport.write(head)
         else:
@@ -91,8 +108,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._loop.call_soon(self._ended, None)
 
     def write(self, data: bytes) -> None:
-        """Send a part of the request; when it can no longer be sent, `failed` tells why."""
-        if self._transport is not None and self.failure is None:
+        """Send a part of the request's body; when it can no longer be sent, `failed` tells why.
+
+        Not at once: first comes what the upstream has answered.
+        """
+        self._written += len(data)
+        if self._transport is not None and self.failure is None and not self.deaf:
             self._transport.write(data)
 
     def sent(self) -> None:
@@ -111,7 +132,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def pause_reading(self) -> None:
         """Read nothing until `resume_reading`: the client has not taken what was read."""
-        if self._transport is not None and not self._reading_paused and not self._transport.is_closing():
+        if self._remainder is not None:
+            self._reading_paused = True
+            self._remainder.pause()
+        elif self._transport is not None and not self._reading_paused and not self._transport.is_closing():
             self._reading_paused = True
             self._transport.pause_reading()
 
@@ -122,14 +146,25 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._parser is not None and not self._parser.complete:
             # Whoever stopped it was the client; the upstream's silence counts from here.
             self._expect_by(self._loop.time() + self._idle_timeout)
-        if self._transport is not None and not self._transport.is_closing():
+        remainder = self._remainder
+        if self._transport is not None and (remainder is not None or not self._transport.is_closing()):
             self._transport.resume_reading()
+        if remainder is not None:
+            remainder.resume()
 
     @property
     def transport(self) -> asyncio.Transport | None:
         """The open transport, for a tunnel to take over after a 101; None once it is closing."""
         transport = self._transport
         return None if transport is None or transport.is_closing() else transport
+
+    def is_closed_there(self) -> bool:
+        """Tell whether the upstream has closed or reset it, of which the event loop may not know yet."""
+        if self._wire is None:
+            return True
+        poll = select.poll()
+        poll.register(self._wire.get_extra_info("socket").fileno(), _CLOSED)
+        return bool(poll.poll(0))
 
     def end(self) -> bool:
         """End the exchange; tells whether the connection can serve another one."""
@@ -140,6 +175,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.resume_reading()
         transport = self._transport
         whole = parser is not None and parser.complete and parser.reusable and self.failure is None
+        if whole and parser is not None and self._written:
+            whole = not self._may_be_unread(parser)
         if parser is None or not whole or transport is None or transport.is_closing():
             self.abort()
             return False
@@ -159,26 +196,47 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close at once: the upstream must not take the half of a message for a whole one."""
-        if self._transport is not None:
+        remainder, self._remainder = self._remainder, None
+        if remainder is not None:
+            remainder.close()
+            self._loop.call_soon(self._read_to_end, None)
+        elif self._transport is not None:
             self._transport.abort()
+
+    def _may_be_unread(self, parser: ResponseParser) -> bool:
+        """Tell whether the upstream may have answered without reading the request's body to its end.
+
+        It will read the rest, or close the connection (RFC 9112 §9.3) and lose the request that came next.
+        """
+        unsent = self._wire is not None and self._wire.get_write_buffer_size() > 0
+        return unsent or (parser.refused and self._written > MOST_UNREAD)
 
     # What the transport tells --------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, for uvloop's transports are none by inheritance.
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = self._wire = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        if self.answered:
+            # It spoke before it was asked, within the handshake of TLS.
+            self.abort()
+
+    def secured(self, transport: asyncio.Transport, wire: asyncio.Transport) -> None:
+        """Take a transport of TLS, and the one below it, whose protocol is TLS."""
+        self.connection_made(transport)
+        self._wire = wire
+        self._tls = cast("asyncio.BufferedProtocol", wire.get_protocol())
+        wire.set_protocol(Guard(self._tls, self._wire_lost))
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 -- asyncio's signature
         return _ARRIVALS
 
     def buffer_updated(self, nbytes: int) -> None:
-        parser = self._parser
+        self.answered, parser = True, self._parser
         if parser is None:
             # Nobody asked: whatever this is, it answers no request of ours.
             self.abort()
             return
-        self.answered = True
         try:
             body = parser.feed(bytes(_ARRIVALS[:nbytes]))
         except Denial as denial:
@@ -196,8 +254,56 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._ended(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._ended(exc)
-        self._transport = None
+        if self._tls is None:
+            self._wire_lost(exc)
+        else:
+            # What there was to read has been read, as `_wire_lost` came first.
+            self._lost(exc)
+
+    def _wire_lost(self, error: Exception | None) -> None:
+        """Read what has come, where a request could not be sent to its end; then tell of the loss."""
+        if isinstance(error, OSError) and self._wire is not None and self._awaits_answer:
+            self.deaf = True
+            try:
+                self._remainder = Remainder(
+                    self._loop,
+                    self._wire.get_extra_info("socket").fileno(),
+                    self if self._tls is None else self._tls,
+                    partial(self._read_to_end, error),
+                    paused=self._reading_paused,
+                )
+            except OSError:
+                self._read_to_end(error)
+            else:
+                self.resume_writing()
+        else:
+            self._read_to_end(error)
+
+    @property
+    def _awaits_answer(self) -> bool:
+        """True while an answer may have come that has not been read.
+
+        On a kept connection it is none to a request of which not even the head could be sent.
+        """
+        parser = self._parser
+        if parser is None or parser.complete or self.failure is not None:
+            return False
+        return self.answered or bool(self._written) or not self.reused
+
+    def _read_to_end(self, error: Exception | None, orderly: bool = False) -> None:  # noqa: FBT001, FBT002 -- by `Remainder`
+        self._remainder = None
+        if self._tls is not None:
+            # It tells us in its turn.
+            self._tls.connection_lost(error)
+        elif orderly and self.answered and isinstance(error, BrokenPipeError):
+            # The upstream had closed in order before it reset the connection: an end may be a body's.
+            self._lost(None)
+        else:
+            self._lost(error)
+
+    def _lost(self, error: Exception | None) -> None:
+        self._ended(error)
+        self._transport = self._wire = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

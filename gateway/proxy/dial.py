@@ -99,14 +99,8 @@ class Dialer:
             async with asyncio.timeout(self._connect_timeout):
                 if origin.port is None:
                     _, opened = await loop.create_unix_connection(connection, address)
-                elif origin.tls:
-                    _, opened = await loop.create_connection(
-                        connection,
-                        address,
-                        origin.port,
-                        ssl=self._tls,
-                        server_hostname=self._server_name or origin.host,
-                    )
+                elif origin.tls and self._tls is not None:
+                    opened = await self._dial_tls(self._tls, origin, address, origin.port, connection())
                 else:
                     _, opened = await loop.create_connection(connection, address, origin.port)
         except TimeoutError as error:
@@ -116,6 +110,23 @@ class Dialer:
                 UPSTREAM_UNREACHABLE, f"connecting to {self._name} failed: {self._why(error)}"
             ) from error
         return opened
+
+    async def _dial_tls(
+        self,
+        tls: ssl.SSLContext,
+        origin: Origin,
+        address: str,
+        port: int,
+        connection: UpstreamConnection,
+    ) -> UpstreamConnection:
+        """Open a connection in two steps, so that it knows the transport below its TLS. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        wire, _ = await loop.create_connection(asyncio.Protocol, address, port)
+        name = self._server_name or origin.host
+        transport = await loop.start_tls(wire, connection, tls, server_hostname=name)
+        if transport is not None and not transport.is_closing():
+            connection.secured(transport, wire)
+        return connection
 
     def _why(self, error: OSError) -> str:
         if isinstance(error, ssl.SSLCertVerificationError):

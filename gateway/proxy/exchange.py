@@ -128,13 +128,18 @@ class Exchange:
                 raise LimitExceeded("body_size", f"{length} bytes")
             self._upstream = upstream = handler.upstreams[route.upstream]
             self._forwarded_at = perf_counter()
-            connection = upstream.take()
+            connection = upstream.take(once=self._once)
             if connection is None:
                 self._go(self._open(admission, upstream))
             else:
                 self._send(admission, upstream, connection)
         except Exception as error:  # noqa: BLE001 -- as in `begin`
             self._refuse(error)
+
+    @property
+    def _once(self) -> bool:
+        """True when it cannot be sent a second time, should its connection turn out to be closed."""
+        return self._incoming.has_body or self.request.method not in _IDEMPOTENT
 
     async def _open(self, admission: Admission, upstream: Upstream, *, fresh: bool = False) -> None:
         try:
@@ -253,8 +258,7 @@ class Exchange:
             and connection.reused
             and not connection.answered
             and denial.reason is UPSTREAM_PROTOCOL_ERROR
-            and not self._incoming.has_body
-            and self.request.method in _IDEMPOTENT
+            and not self._once
             and upstream.may_retry("connection_closed")
         ):
             self._give_back()

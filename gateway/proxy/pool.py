@@ -42,12 +42,16 @@ class Pool:
         """True when a request would have to wait."""
         return self.active >= self._rules.max_connections
 
-    def take(self, now: float) -> UpstreamConnection | None:
-        """Take the idle connection that was used last; None when there is none. `now`: the loop's clock."""
+    def take(self, now: float, *, once: bool = False) -> UpstreamConnection | None:
+        """Take the idle connection that was used last; None when there is none. `now`: the loop's clock.
+
+        `once`: what it is for cannot be sent a second time, so one that has just been closed would not do.
+        """
         oldest = now - self._rules.keep_alive
         while self._idle:
             connection, _ = self._idle.popitem()
-            if connection.idle_since >= oldest and connection.transport is not None:
+            good = connection.idle_since >= oldest and connection.transport is not None
+            if good and not (once and connection.is_closed_there()):
                 self.active += 1
                 return connection
             connection.abort()

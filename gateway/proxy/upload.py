@@ -33,7 +33,13 @@ class Upload:
     def go_on(self) -> bool:
         """Send what has arrived of the body, or hear of its error; True: that was the last of it."""
         incoming, connection = self._incoming, self._connection
-        if pieces := incoming.take():
+        pieces = incoming.take()
+        if connection.deaf:
+            # The upstream has answered, or broken off, without reading on. The rest is dropped: a client may
+            # send all of it before it looks for its answer.
+            self._client.go_on_reading()
+            return incoming.complete
+        if pieces:
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             self._left -= len(data)
             if self._left < 0:

@@ -72,14 +72,18 @@ class Upstream:
 
     # One request ---------------------------------------------------------------------------------
 
-    def take(self) -> UpstreamConnection | None:
-        """Count a request, and take an idle connection for it; None when one has to be opened or awaited."""
+    def take(self, *, once: bool = False) -> UpstreamConnection | None:
+        """Count a request, and take an idle connection for it; None when one has to be opened or awaited.
+
+        `once`: the request cannot be sent a second time.
+        """
         now = self._loop.time()
         self._budget.requested(now)
         choices = self._choices
         if not choices:
             return None
-        return (choices[0] if len(choices) == 1 else self._choose(now, ())).pool.take(now)
+        endpoint = choices[0] if len(choices) == 1 else self._choose(now, ())
+        return endpoint.pool.take(now, once=once)
 
     async def open(self, *, fresh: bool = False) -> UpstreamConnection:
         """Open a connection, or wait for one; `fresh` asks for one that was never used.

@@ -1,0 +1,311 @@
+"""What an upstream has answered counts, though it took no more of the request (RFC 9112 §9.5)."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import pytest
+import uvloop
+
+from gateway.core.reasons import Denial
+from gateway.proxy import remainder
+from gateway.proxy.connection import UpstreamConnection
+from gateway.proxy.response_parser import ResponseParser
+from gateway.proxy.rules import Ejection, TlsRules, UpstreamRules
+from gateway.proxy.upstream import Upstream
+from tests.proxy.services import REQUEST, Receiver, UnixUpstream, acquire, exchange, settled
+from tests.proxy.test_upstream_tls import Authority, serving
+from tests.sockets import OK, Exchange, RawUpstream
+
+TOTAL: Final = 10_000_000
+BLOCK: Final = bytes(64 * 1024)
+POST: Final = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % TOTAL
+REFUSED: Final = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nwho"
+# What a receive buffer takes at once, so that the reset does not throw it away at the sender.
+LARGE: Final = bytes(range(256)) * 192
+
+Transport: TypeAlias = str
+TRANSPORTS: Final = ("tcp", "unix", "tls")
+LOOPS: Final = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@dataclass
+class Scene:
+    """An upstream that has answered, and closed, while nothing was read of its answer."""
+
+    service: Upstream
+    server: RawUpstream
+    kind: Transport
+    closed: asyncio.Event
+
+    async def connection(self) -> UpstreamConnection:
+        return await acquire(self.service, fresh=True)
+
+    def answer(self, *pieces: bytes, orderly: bool = False) -> None:
+        """Answer without reading the body, then reset the connection; `orderly`: close it before that."""
+
+        async def script(exchange: Exchange) -> None:
+            for piece in pieces:
+                await exchange.send(piece)
+            if orderly:
+                if self.kind == "tls":
+                    exchange.wire.writer.close()
+                    await asyncio.sleep(0.01)
+                else:
+                    exchange.wire.writer.write_eof()
+            exchange.wire.reset()
+            # The event loop closes a socket in its next turn.
+            await asyncio.sleep(0.01)
+            self.closed.set()
+
+        self.closed.clear()
+        self.server.behave(script)
+
+    async def send_deafly(
+        self, connection: UpstreamConnection, *, head: bytes = POST, bodiless: bool = False
+    ) -> Receiver:
+        """Send a head, read nothing until the upstream has closed, and go on with the body."""
+        receiver = Receiver()
+        connection.begin(head, ResponseParser(bodiless=bodiless), receiver)
+        connection.pause_reading()
+        connection.write(BLOCK[:1])
+        await self.closed.wait()
+        connection.write(BLOCK)
+        # The writing fails before anything is read.
+        await settled(lambda: connection.deaf)
+        connection.resume_reading()
+        return receiver
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+Scenario = Callable[[Scene, pytest.MonkeyPatch], Coroutine[None, None, None]]
+
+
+async def a_whole_answer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.answer(REFUSED)
+    connection = await scene.connection()
+    receiver = await scene.send_deafly(connection)
+    assert await receiver.whole() == b"who"
+    assert receiver.heads[0].status == 401
+    connection.owner.release(connection)
+    assert connection.failure is None
+    assert (scene.service.idle, scene.service.active, scene.service.ejected) == (0, 0, 0)
+
+
+async def an_answer_in_chunks(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.answer(
+        b"HTTP/1.1 413 Too Large\r\nTransfer-", b"Encoding: chunked\r\n\r\n3\r\nbi", b"g\r\n0\r\n\r\n"
+    )
+    connection = await scene.connection()
+    receiver = await scene.send_deafly(connection)
+    assert await receiver.whole() == b"3\r\nbig\r\n0\r\n\r\n"
+    connection.owner.release(connection)
+
+
+async def an_answer_behind_interim_ones(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.answer(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n", REFUSED)
+    connection = await scene.connection()
+    receiver = await scene.send_deafly(connection)
+    assert await receiver.whole() == b"who"
+    assert [head.status for head in receiver.heads] == [103, 100, 401]
+    connection.owner.release(connection)
+
+
+async def an_answer_without_a_body(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.answer(b"HTTP/1.1 204 No Content\r\n\r\n")
+    connection = await scene.connection()
+    assert await (await scene.send_deafly(connection)).whole() == b""
+    connection.owner.release(connection)
+    scene.answer(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\n")
+    connection = await scene.connection()
+    assert await (await scene.send_deafly(connection, bodiless=True)).whole() == b""
+    connection.owner.release(connection)
+
+
+async def a_large_answer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing more is read while the client takes nothing, and nothing is lost."""
+    monkeypatch.setattr(remainder, "PIECE_BYTES", 4096)
+    scene.answer(b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n" % len(LARGE), LARGE)
+    connection = await scene.connection()
+    receiver = await scene.send_deafly(connection)
+    while len(receiver.body) < len(LARGE):
+        before = len(receiver.body)
+        await receiver.more_than(before)
+        connection.pause_reading()
+        before = len(receiver.body)
+        await asyncio.sleep(0.002)
+        assert len(receiver.body) == before
+        connection.resume_reading()
+    assert receiver.body == LARGE
+    connection.owner.release(connection)
+    assert connection.failure is None
+
+
+async def an_end_after_an_orderly_close(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The upstream had said that this is the end of the body before it reset the connection."""
+    scene.answer(b"HTTP/1.1 401 No\r\n\r\nall of it", orderly=True)
+    connection = await scene.connection()
+    receiver = await scene.send_deafly(connection)
+    assert await receiver.whole() == b"all of it"
+    connection.owner.release(connection)
+
+
+async def an_end_by_a_reset(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a reset ends a body, the kernel of the upstream may have thrown the rest of it away."""
+    if scene.kind == "unix":
+        # Its end is orderly unless something was not read, which here was.
+        return
+    scene.answer(b"HTTP/1.1 401 No\r\n\r\nhalf of it")
+    connection = await scene.connection()
+    receiver = await scene.send_deafly(connection)
+    with pytest.raises(Denial, match="upstream_protocol_error: it broke the connection"):
+        await receiver.whole()
+    assert receiver.body == b"half of it"
+    connection.owner.release(connection)
+    assert scene.service.ejected == 1
+
+
+async def half_an_answer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    for half in (
+        b"HTTP/1.1 401 Unau",
+        REFUSED[:-1],
+        REFUSED.replace(b"Content-Length: 3", b"Transfer-Encoding: chunked"),
+    ):
+        for orderly in (False, True):
+            scene.answer(half, orderly=orderly)
+            connection = await scene.connection()
+            receiver = await scene.send_deafly(connection)
+            with pytest.raises(Denial, match="upstream_protocol_error"):
+                await receiver.whole()
+            connection.owner.release(connection)
+            assert scene.service._choices[0].standing.failures, (half, orderly)
+            scene.service._choices[0].standing.succeeded()
+
+
+async def no_answer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.answer()
+    connection = await scene.connection()
+    receiver = await scene.send_deafly(connection)
+    with pytest.raises(Denial, match=r"upstream_protocol_error: it broke the connection: .*(reset|Broken)"):
+        await receiver.whole()
+    connection.owner.release(connection)
+    assert scene.service.ejected == 1
+
+
+async def a_client_that_leaves(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read no further is closed, with its descriptor."""
+    before = descriptors()
+    monkeypatch.setattr(remainder, "PIECE_BYTES", 4096)
+    scene.answer(b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n" % len(LARGE), LARGE)
+    connection = await scene.connection()
+    receiver = await scene.send_deafly(connection)
+    await receiver.more_than(0)
+    connection.pause_reading()
+    connection.abort()
+    connection.owner.release(connection)
+    assert scene.service.active == 0
+    size = len(receiver.body)
+    await settled(lambda: connection._wire is None)
+    assert len(receiver.body) == size
+    await scene.server.settle()
+    await settled(lambda: descriptors() <= before)
+
+
+async def a_kept_connection(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer counts there as well, once some of the body has been written."""
+    scene.server.answer(OK)
+    first = await exchange(scene.service)
+    scene.answer(REFUSED)
+    connection = await acquire(scene.service)
+    assert connection is first.connection
+    receiver = await scene.send_deafly(connection)
+    assert await receiver.whole() == b"who"
+    connection.owner.release(connection)
+    assert scene.service.idle == 0
+
+
+SCENARIOS: Final[tuple[Scenario, ...]] = (
+    a_whole_answer,
+    an_answer_in_chunks,
+    an_answer_behind_interim_ones,
+    an_answer_without_a_body,
+    a_large_answer,
+    an_end_after_an_orderly_close,
+    an_end_by_a_reset,
+    half_an_answer,
+    no_answer,
+    a_client_that_leaves,
+    a_kept_connection,
+)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    authority = Authority.create(tmp_path_factory.mktemp("tls"), "authority")
+    authority.issue("localhost")
+    return authority
+
+
+@asynccontextmanager
+async def staged(kind: Transport, folder: Path, authority: Authority) -> AsyncIterator[Scene]:
+    tls = TlsRules(ca=authority.folder / "authority.pem")
+    server: RawUpstream
+    if kind == "tls":
+        server = serving(authority)
+    else:
+        server = UnixUpstream(folder / "orders.sock") if kind == "unix" else RawUpstream()
+    async with server:
+        rules = UpstreamRules("orders", (server.url,), ejection=Ejection(1, base_time=60.0), tls=tls)
+        service = Upstream(rules)
+        yield Scene(service, server, kind, asyncio.Event())
+        service.close()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+@pytest.mark.parametrize("kind", TRANSPORTS)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_was_answered_before_a_failed_write_counts(
+    tmp_path: Path,
+    authority: Authority,
+    monkeypatch: pytest.MonkeyPatch,
+    loop: str,
+    kind: Transport,
+    scenario: Scenario,
+) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(30), staged(kind, tmp_path, authority) as scene:
+            await scenario(scene, monkeypatch)
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(run())
+
+
+@pytest.mark.parametrize("kind", TRANSPORTS)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_can_be_sent_once_only_is_not_sent_where_the_upstream_has_closed(
+    tmp_path: Path, authority: Authority, loop: str, kind: Transport
+) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(30), staged(kind, tmp_path, authority) as scene:
+            kept = (await exchange(scene.service)).connection
+            assert scene.service.take(once=True) is kept
+            kept.begin(REQUEST, ResponseParser(bodiless=False), receiver := Receiver())
+            await receiver.whole()
+            kept.owner.release(kept)
+            # The event loop has no turn in which to hear of it.
+            descriptor = scene.server.wires[0].writer.get_extra_info("socket").fileno()
+            with socket.socket(fileno=os.dup(descriptor)) as raw:
+                raw.shutdown(socket.SHUT_WR)
+            assert scene.service.take(once=True) is None
+            assert (scene.service.idle, scene.service.active) == (0, 0)
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(run())
