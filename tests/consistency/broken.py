@@ -6,17 +6,23 @@ BREAK_RULE names the rule, for the checker to find. Everything else is the gatew
 import asyncio
 import os
 import random
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 from unittest.mock import patch
 
+from redis.asyncio.connection import AbstractConnection
+
 from gateway.__main__ import main
+from gateway.backends.changes import PostgresStream
 from gateway.backends.documents import CachedUser
+from gateway.backends.heartbeats import CHANNEL, Place
 from gateway.backends.local import LocalTier
 from gateway.backends.redis import Redis
 from gateway.backends.revocations import Revocations
 from gateway.backends.shared import SharedAnswer
+from gateway.backends.tracking import RedisStream
 from gateway.core.model import Claims
 
 _SLOWEST: Final = 0.4
@@ -67,11 +73,39 @@ def _without_tombstones() -> None:
     patch.multiple(Redis, store_user=store_late, bury=drop).start()
 
 
+def _without_proof() -> None:
+    """Believe that changes are heard, because heartbeats are sent."""
+
+    async def believe(self: PostgresStream, _: Place) -> None:
+        self._heartbeat = secrets.token_hex(16)
+        await self._heartbeats.send(self._heartbeat)
+        self._hear(CHANNEL, self._heartbeat)
+
+    patch.object(PostgresStream, "_prove", believe).start()
+
+
+def _without_pushes() -> None:
+    """Believe that Redis tells of touched keys, because it is there."""
+
+    async def believe(self: RedisStream, connection: AbstractConnection, _: "asyncio.Task[None]") -> None:
+        await self._write_beat(connection)
+
+    patch.object(RedisStream, "_prove", believe).start()
+
+
+def _without_owner() -> None:
+    """Take whatever Redis holds for one's own."""
+    patch("gateway.app.place_of", lambda *_: None).start()
+
+
 RULES: Final[Mapping[str, Callable[[], None]]] = {
     "revocations count": _without_revocations,
     "memory forgets": _without_forgetting,
     "Redis forgets": _without_burial,
     "slow readers are refused": _without_tombstones,
+    "heartbeats come the way of changes": _without_proof,
+    "pushes are proven": _without_pushes,
+    "Redis belongs to one database": _without_owner,
 }
 
 if __name__ == "__main__":

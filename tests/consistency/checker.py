@@ -5,13 +5,13 @@ In plain words:
 1. A request may be decided by any state that held at some time between `bound` before it began and
    its end; by no older one (a stale answer), and by none that never was (a healthy user refused).
 2. The bound is `HEALTHY` when all is well, and `FAULTY` from the beginning of a fault until
-   `FAULTY` after its end.
+   `FAULTY` after its end. For connections that are cut, and may be made again at once, it is `CUT`.
 3. A change in a store that the gateway cannot reach counts from the moment at which it can again.
    So users may be remembered from before, while Postgres is down.
 4. A revocation that is in Redis alone counts while Redis can be reached: without Redis, Postgres
    answers. A Redis that lost its keys has lost those revocations; never those of Postgres.
 5. A change whose outcome is unknown may hold or not, until the next one of the same fact.
-6. 503 is an answer during a fault and until `FAULTY` after its end, and at no other time.
+6. 503 is an answer during a fault and until that bound after its end, and at no other time.
 7. Nothing else is an answer at any time: no 401 or 403 for a reason that no state gives, no 502,
    no 504, no broken connection. Only a worker that is killed may break connections.
 8. Who is let through is let through as themselves.
@@ -34,6 +34,8 @@ HEALTHY: Final = 1.0
 """Seconds. Far beyond the milliseconds that are usual, for a machine that has more to do."""
 FAULTY: Final = 6.0
 """Seconds: 2 until a fault is noticed, and the rest for what comes back after it, and for the machine."""
+CUT: Final = 2.0
+"""Seconds after connections were cut, which is noticed at once: below one, and one for the machine."""
 
 Rule: TypeAlias = Literal["stale", "refused", "fault_became_denial", "unavailable", "broken", "impostor"]
 
@@ -49,19 +51,24 @@ class Violation:
     why: str
 
 
+def recovery(fault: Fault) -> float:
+    """Return the seconds after the end of a fault until all is well again."""
+    return CUT if fault.kind == "cut" else FAULTY
+
+
 class Faults:
     """When which store could not be reached."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self._all = sorted((fault for fault in faults if not fault.harmless), key=lambda fault: fault.begin)
         self._begins = [fault.begin for fault in self._all]
-        self._last_end = list(accumulate((fault.end for fault in self._all), max))
+        self._last_end = list(accumulate((fault.end + recovery(fault) for fault in self._all), max))
 
     def near(self, begin: float, end: float) -> list[Fault]:
         """Return the faults whose time, recovery included, touches this one."""
-        first = bisect_left(self._last_end, begin - FAULTY)
+        first = bisect_left(self._last_end, begin)
         last = bisect_right(self._begins, end)
-        return [fault for fault in self._all[first:last] if begin <= fault.end + FAULTY]
+        return [fault for fault in self._all[first:last] if begin <= fault.end + recovery(fault)]
 
     def lost_keys_or_contact(self, begin: float, end: float) -> bool:
         """Tell whether the gateway may have had to do without Redis."""
@@ -80,14 +87,17 @@ class Faults:
         """Return when the state before the change may no longer decide; infinity when that is unknown."""
         if change.done is None:
             return float("inf")
-        if not self.near(change.sent, change.done + HEALTHY):
+        near = self.near(change.sent, change.done + HEALTHY)
+        if not near:
             return change.done + HEALTHY
-        since = change.done
+        since, bound = change.done, max(map(recovery, near))
         for fault in self._all:
-            reachable = not fault.outage or fault.target not in {change.store, "both stores", "worker"}
-            if not reachable and fault.begin <= since + FAULTY and since <= fault.end:
-                since = fault.end
-        return since + FAULTY
+            if fault.begin <= since + bound and since <= fault.end + recovery(fault):
+                bound = max(bound, recovery(fault))
+                reachable = not fault.outage or fault.target not in {change.store, "both stores", "worker"}
+                if not reachable:
+                    since = max(since, fault.end)
+        return since + bound
 
 
 class Fact:

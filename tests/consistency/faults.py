@@ -3,13 +3,13 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
-from tests.consistency import bulk, links, servers
+from tests.consistency import bulk, links, neighbour, servers
 from tests.consistency.checker import FAULTY
 from tests.consistency.history import Fault, Store, Target
 from tests.consistency.hosts import Direction
@@ -69,12 +69,10 @@ KINDS: Final = (
     *(Kind("freeze", target, partial(links.freeze, target)) for target in STORES),
     *(Kind("delay", target, partial(links.delay, target), outage=False) for target in STORES),
     *(
-        Kind(how, "postgres", partial(links.deaf, how, "postgres"), outage=False, longest=_LONGER)
-        for how in ("deaf", "one worker deaf")
-    ),
-    *(
-        Kind("mute", target, partial(links.deaf, "mute", target), outage=False, longest=_LONGER)
+        Kind(how, target, partial(links.deaf, how, target), outage=False, longest=_LONGER)
         for target in STORES
+        for how in links.DEAF
+        if (how, target) != ("deaf to other sessions", "redis")
     ),
     *(
         Kind(name, target, partial(links.cut_off, (target,), directions), between_hosts=True)
@@ -109,6 +107,16 @@ KINDS: Final = (
         outage=False,
         momentary=True,
         harmless=True,
+    ),
+    Kind(
+        "another database on this Redis",
+        "neighbour",
+        neighbour.run,
+        outage=False,
+        harmless=True,
+        alone=True,
+        unhurried=True,
+        longest=_LONGER,
     ),
 )
 
@@ -159,10 +167,17 @@ def _go_together(one: Kind, other: Kind) -> bool:
 
 async def fail(world: World, keys: Sequence[KeyFact], kind: Kind, seconds: float) -> None:
     """Do one thing for so many seconds, and record it."""
+    async with failing(world, keys, kind, seconds):
+        await asyncio.sleep(0 if kind.momentary else seconds)
+
+
+@asynccontextmanager
+async def failing(world: World, keys: Sequence[KeyFact], kind: Kind, seconds: float) -> AsyncIterator[None]:
+    """Do one thing as long as the context lasts, which is to be so many seconds, and record it."""
     begin = time.monotonic()
     try:
         async with kind.act(world, keys, seconds):
-            await asyncio.sleep(0 if kind.momentary else seconds)
+            yield
     finally:
         world.history.faults.append(
             Fault(kind.name, kind.target, begin, time.monotonic(), kind.outage, kind.harmless)

@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from tests.consistency.checker import FAULTY, HEALTHY, Faults, Rule, check
+from tests.consistency.checker import CUT, FAULTY, HEALTHY, Faults, Rule, check
 from tests.consistency.history import Answer, Change, Fault, History, Store
 from tests.consistency.measure import delays, percentile
 
@@ -122,6 +122,18 @@ def test_a_change_that_cannot_be_seen_counts_from_when_it_can() -> None:
     assert found([allowed(30.0 + FAULTY + 0.1)], [SUSPENDED], faults) == ["stale"]
 
 
+def test_connections_that_are_cut_are_noticed_at_once() -> None:
+    faults = [fault("cut", 9.5, 9.5)]
+    assert found([allowed(10.0 + CUT - 0.1)], [SUSPENDED], faults) == []
+    assert found([allowed(10.0 + CUT + 0.1)], [SUSPENDED], faults) == ["stale"]
+    answers = [Answer(time, time + 0.1, T, 503, "user_store_unavailable") for time in (9.6, 9.6 + CUT)]
+    assert found(answers, (), faults) == ["unavailable"]
+    # Unless there is more than that.
+    faults += [fault("mute redis", 10.5, 12.0, outage=False)]
+    assert found([allowed(10.0 + FAULTY - 0.1)], [SUSPENDED], faults) == []
+    assert found([allowed(10.0 + FAULTY + 0.1)], [SUSPENDED], faults) == ["stale"]
+
+
 def test_an_outage_that_comes_before_a_change_could_be_seen_delays_it_again() -> None:
     faults = [fault("cut", 5.0, 10.5), fault("unplug", 12.0, 30.0)]
     assert found([allowed(30.0 + FAULTY - 0.1)], [SUSPENDED], faults) == []
@@ -205,7 +217,7 @@ def test_delays_are_measured_where_no_fault_is_near() -> None:
     measured = delays(history, Faults([]), "postgres")
     assert measured["first refusal"] == [pytest.approx(0.04)]
     assert measured["last request answered by the old state"] == [pytest.approx(0.04), 0.0]
-    near = [fault("cut", 15.0, 15.1)]
+    near = [fault("unplug", 15.0, 15.1)]
     assert delays(history, Faults(near), "postgres")["first refusal"] == [pytest.approx(0.04)]
     assert len(delays(history, Faults(near), "postgres")["last request answered by the old state"]) == 1
     assert delays(history, Faults([]), "redis")["first refusal"] == []

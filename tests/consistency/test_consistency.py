@@ -9,18 +9,19 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
-from tests.consistency.checker import Violation, check
-from tests.consistency.faults import KINDS
+from tests.consistency.checker import FAULTY, Violation, check
+from tests.consistency.faults import KINDS, failing
 from tests.consistency.hosts import Host, NoHosts, new_host
 from tests.consistency.run import play, report
-from tests.consistency.world import open_world
+from tests.consistency.world import World, open_world
 from tests.consistency.writers import cast, ended
 
 SECONDS: Final = float(os.environ.get("CONSISTENCY_SECONDS", "25"))
@@ -30,15 +31,32 @@ _CHOSEN: Final = [
     if any(part in str(kind) for part in os.environ.get("CONSISTENCY_FAULTS", "").split(","))
 ]
 """By parts of `<name> (<target>)`, with commas between them; every kind by default."""
-_ROUND_SECONDS: Final = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """What shows that a rule is broken."""
+
+    people: set[str]
+    """Kinds of people."""
+    fault: str | None = None
+    """What is done during each round."""
+    seconds: float = 1.5
+    """How long a round takes."""
+
+
 _ROUNDS: Final = 10
-_KINDS: Final[Mapping[str, set[str]]] = {
-    "revocations count": {"row", "key"},
-    "memory forgets": {"status"},
-    "Redis forgets": {"status"},
-    "slow readers are refused": {"status"},
+_BREACHES: Final = {"stale", "refused", "fault_became_denial", "impostor"}
+_BROKEN: Final[Mapping[str, Broken]] = {
+    "revocations count": Broken({"row", "key"}),
+    "memory forgets": Broken({"status"}),
+    "Redis forgets": Broken({"status"}),
+    "slow readers are refused": Broken({"status"}),
+    "heartbeats come the way of changes": Broken({"status"}, "deaf (postgres)", FAULTY + 3.0),
+    "pushes are proven": Broken({"key"}, "deaf (redis)", FAULTY + 3.0),
+    "Redis belongs to one database": Broken({"status"}, "another database on this Redis (neighbour)"),
 }
-"""Rules that can be broken, and the kinds of people who show it."""
+"""Rules that can be broken."""
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes by Linux's /proc"),
@@ -68,6 +86,16 @@ def host() -> Iterator[Host | None]:
             yield None
 
 
+def _found(world: World) -> list[Violation]:
+    """Check what befell the gateway and its neighbours, and report it."""
+    violations: list[Violation] = []
+    for name, history in [("", world.history), *(("neighbour: ", other) for other in world.neighbours)]:
+        own = check(history)
+        sys.stdout.write(name + report(history, own))
+        violations += own
+    return violations
+
+
 @pytest.mark.timeout(SECONDS * 2 + 150)
 async def test_nothing_is_decided_by_what_no_longer_holds_whatever_fails(
     servers: tuple[EmbeddedPostgres, EmbeddedRedis], tmp_path: Path, host: Host | None
@@ -75,12 +103,7 @@ async def test_nothing_is_decided_by_what_no_longer_holds_whatever_fails(
     people, sql, keys = cast()
     async with open_world(tmp_path, *servers, people, seed=_seed(), host=host) as world:
         await play(world, sql, keys, SECONDS, kinds=_CHOSEN)
-    violations = check(world.history)
-    sys.stdout.write(report(world.history, violations))
-    for number, neighbour in enumerate(world.neighbours):
-        own = check(neighbour)
-        sys.stdout.write(f"neighbour {number}: {report(neighbour, own)}")
-        violations += own
+    violations = _found(world)
     if violations:
         for number, history in enumerate([world.history, *world.neighbours]):
             history.save(tmp_path / f"history-{number}.json")
@@ -107,20 +130,25 @@ async def test_writers_end_even_when_an_error_takes_the_place_of_their_cancellat
     assert writer.done()
 
 
-@pytest.mark.parametrize("rule", _KINDS)
+@pytest.mark.parametrize("rule", _BROKEN)
 async def test_a_gateway_that_breaks_a_rule_is_found_out(
     rule: str, servers: tuple[EmbeddedPostgres, EmbeddedRedis], tmp_path: Path
 ) -> None:
-    people, sql, keys = cast(12, _KINDS[rule])
+    broken = _BROKEN[rule]
+    people, sql, keys = cast(12, broken.people)
+    kind = next((kind for kind in KINDS if str(kind) == broken.fault), None)
+    assert (kind is None) == (broken.fault is None)
     violations: list[Violation] = []
     module, env = "tests.consistency.broken", {"BREAK_RULE": rule}
     async with open_world(tmp_path, *servers, people, seed=_seed(), module=module, env=env) as world:
         # Which reader is the slower one is a matter of luck: of several rounds, one finds it.
         for _ in range(_ROUNDS):
-            await play(world, sql, keys, _ROUND_SECONDS, kinds=())
-            violations = check(world.history)
+            async with AsyncExitStack() as stack:
+                if kind is not None:
+                    await stack.enter_async_context(failing(world, keys, kind, broken.seconds))
+                await play(world, sql, keys, broken.seconds, kinds=())
+            violations = _found(world)
             if violations:
                 break
-    sys.stdout.write(report(world.history, violations))
     assert violations
-    assert {violation.rule for violation in violations} <= {"stale", "refused"}
+    assert {violation.rule for violation in violations} <= _BREACHES

@@ -27,8 +27,6 @@ from tests.consistency.writers import ended
 SECONDS: Final = float(os.environ.get("MEMORY_SECONDS", "0"))
 _UNKNOWN: Final = int(os.environ.get("MEMORY_UNKNOWN", "100000"))
 _USERS: Final = 300
-_PATIENCE: Final = 120.0
-"""Seconds until it must serve: tracemalloc takes its time."""
 _MIB: Final = 1024 * 1024
 
 GROWING: Final = [50 * _MIB + 20_000 * second for second in range(600)]
@@ -104,7 +102,6 @@ async def test_memory_stops_growing_under_load_of_every_kind(
         async with open_world(
             tmp_path, *servers, people, seed=seed, script=answer,
             module="tests.consistency.traced" if trace else "gateway", env={"MEMORY_TRACE": trace},
-            patience=_PATIENCE,
             issuers=[
                 {
                     "name": ISSUER_NAME,

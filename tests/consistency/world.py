@@ -23,10 +23,12 @@ from tests.consistency.history import History
 from tests.consistency.hosts import Host, Peer
 from tests.consistency.wires import PostgresTap, RedisTap, Wire
 from tests.sockets import Exchange, RawUpstream
-from tests.workers.program import PATIENCE, Program, running
+from tests.workers.program import Program, running
 
 ISSUER_NAME: Final = "main"
 PREFIX: Final = "gateway:"
+STARTING: Final = 60.0
+"""Seconds until a gateway must serve: the machine has more to do."""
 ERRORS: Final[Mapping[str, JSON]] = {"detail": "full"}
 ROUTES: Final[list[JSON]] = [{"name": "all", "match": {"path": "/**"}, "upstream": "raw"}]
 ENVIRONMENT: Final = {
@@ -70,6 +72,9 @@ class World:
     history: History
     host: Host | None
     """Where the gateway runs; None: where the stores do."""
+    module: str
+    """What Python runs for the gateway."""
+    env: Mapping[str, str]
     neighbours: list[History] = field(default_factory=list)
     """What befell other gateways on the same Redis."""
     redis_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -87,7 +92,7 @@ async def open_world(
     host: Host | None = None,
     module: str = "gateway",
     env: Mapping[str, str] | None = None,
-    patience: float = PATIENCE,
+    patience: float = STARTING,
     script: Callable[[RawUpstream, Exchange], Awaitable[None]] | None = None,
     **changes: Mapping[str, JSON] | list[JSON],
 ) -> AsyncIterator[World]:
@@ -109,6 +114,7 @@ async def open_world(
         redis_link = Wire(redis.url, _free_port(), RedisTap, host=_address(host, "redis"))
         for link in (postgres_link, redis_link):
             await stack.enter_async_context(link)
+        environment = {**ENVIRONMENT, **(env or {})}
         upstream_url, listen = upstream.url, "127.0.0.1:0"
         if host is not None:
             relay = Cable(upstream.url, host=host.address_of("clients"))
@@ -121,7 +127,7 @@ async def open_world(
                 redis_link.url,
                 module=module,
                 within=() if host is None else host.within,
-                env={**ENVIRONMENT, **(env or {})},
+                env=environment,
                 patience=patience,
                 server={"listen": listen},
                 admin={"listen": listen},
@@ -132,8 +138,9 @@ async def open_world(
             )
         )
         yield World(
-            postgres, redis, postgres_link, redis_link, upstream, folder, dsn, program, people, history, host
-        )
+            postgres, redis, postgres_link, redis_link, upstream, folder, dsn, program, people, history,
+            host, module, environment,
+        )  # fmt: skip
 
 
 def _address(host: Host | None, peer: Peer) -> str:
