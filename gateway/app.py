@@ -282,6 +282,7 @@ def _postgres(postgres: model.Postgres, heard: Callable[[SystemOfRecord], None])
         availability=_availability("postgres"),
         replica_availability=_availability("postgres_replica"),
         heard=heard,
+        tls_strict=postgres.tls.strict,
     )
 
 
@@ -342,6 +343,7 @@ def _streams(
         invalidation,
         beats_dsn=postgres.dsn.get_secret_value(),
         connect_timeout=postgres.connect_timeout,
+        tls_strict=postgres.tls.strict,
     )
     touches = RedisStream(
         redis.url.get_secret_value(),

@@ -86,6 +86,7 @@ class PostgresStream:
         *,
         beats_dsn: str | None = None,
         connect_timeout: float,
+        tls_strict: bool = False,
         beat: float = 0.5,
         patience: float = 1.5,
     ) -> None:
@@ -93,8 +94,10 @@ class PostgresStream:
         """Hosts and ports, for messages."""
         self.detail: str | None = "no heartbeat has come back yet"
         """Why not everything is heard; None while it is."""
-        self._connector = Connector(dsn, primary=True, timeout=connect_timeout)
-        self._heartbeats = Heartbeats(beats_dsn or dsn, schema, connect_timeout=connect_timeout)
+        self._connector = Connector(dsn, primary=True, timeout=connect_timeout, tls_strict=tls_strict)
+        self._heartbeats = Heartbeats(
+            beats_dsn or dsn, schema, connect_timeout=connect_timeout, tls_strict=tls_strict
+        )
         self._schema = schema
         self._listener = listener
         self._connect_timeout = connect_timeout

@@ -37,10 +37,10 @@ class Heartbeats:
     It is none of the pool that requests use, so that a busy pool is no deaf stream.
     """
 
-    def __init__(self, dsn: str, schema: str, *, connect_timeout: float) -> None:
+    def __init__(self, dsn: str, schema: str, *, connect_timeout: float, tls_strict: bool = False) -> None:
         self.address = address_of(dsn)
         """Hosts and ports, for messages."""
-        self._connector = Connector(dsn, primary=True, timeout=connect_timeout)
+        self._connector = Connector(dsn, primary=True, timeout=connect_timeout, tls_strict=tls_strict)
         self._schema = schema
         self._connect_timeout = connect_timeout
         self._session: Session | None = None

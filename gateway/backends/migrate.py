@@ -58,7 +58,13 @@ def migrations() -> tuple[Migration, ...]:
     return tuple(sorted(found, key=lambda migration: migration.version))
 
 
-async def migrate(dsn: str, schema: str = "public", *, known: Sequence[Migration] | None = None) -> list[str]:
+async def migrate(
+    dsn: str,
+    schema: str = "public",
+    *,
+    known: Sequence[Migration] | None = None,
+    tls_strict: bool = False,
+) -> list[str]:
     """Bring the tables up to date; returns the migrations that were applied, as `0001_name`.
 
     Raises `MigrationError` when the database is ahead of this version, holds another migration
@@ -68,7 +74,7 @@ async def migrate(dsn: str, schema: str = "public", *, known: Sequence[Migration
     steps = migrations() if known is None else known
     applied: list[str] = []
     with translated(address_of(dsn)):
-        connection = await Connector(dsn, primary=True, timeout=_CONNECT_TIMEOUT)()
+        connection = await Connector(dsn, primary=True, timeout=_CONNECT_TIMEOUT, tls_strict=tls_strict)()
         try:
             while (step := await _step(connection, schema, steps)) is not None:
                 applied.append(f"{step.version:04}_{step.name}")

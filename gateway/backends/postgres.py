@@ -117,6 +117,7 @@ class Postgres:
         statement_timeout: float = 1.0,
         availability: Availability | None = None,
         replica_availability: Availability | None = None,
+        tls_strict: bool = False,
         heard: Callable[[SystemOfRecord], None] | None = None,
     ) -> None:
         """`heard` is told which system of record the primary is, whenever a connection to it is opened."""
@@ -132,6 +133,7 @@ class Postgres:
                 connect_timeout=connect_timeout,
                 statement_timeout=statement_timeout,
                 availability=availability or Availability(),
+                tls_strict=tls_strict,
                 opened=self._introduce if primary and heard is not None else None,
             )
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import asyncpg
 
 from gateway.core.model import StoreUnavailable, Tier
+from gateway.core.strictness import distrust
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def _words(error: Exception) -> str:
         case ConnectionRefusedError():
             return "connection refused"
         case ssl.SSLCertVerificationError():
-            return f"its certificate is not trusted: {error.verify_message}"
+            return distrust(error, "postgres.tls.strict")
         case ConnectionError() if "rejected SSL upgrade" in str(error):
             return "it does not speak TLS, which `sslmode` asks for"
         case OSError():

@@ -42,6 +42,7 @@ class Pool:
         connect_timeout: float,
         statement_timeout: float,
         availability: Availability,
+        tls_strict: bool = False,
         breaker: Breaker | None = None,
         opened: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> None:
@@ -49,7 +50,7 @@ class Pool:
         self.address = address_of(dsn)
         """Hosts and ports, for messages."""
         self.availability = availability
-        self._connector = Connector(dsn, primary=primary, timeout=connect_timeout)
+        self._connector = Connector(dsn, primary=primary, timeout=connect_timeout, tls_strict=tls_strict)
         self._schema = schema
         self._size = size
         self._connect_timeout = connect_timeout

@@ -4,11 +4,14 @@ The driver tries the hosts of a DSN in turn too, but within one time limit for a
 swallows everything, as one does whose power is cut, would keep it from the second for ever.
 """
 
+import asyncio
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
+
+from gateway.backends.postgres_tls import strict_context
 
 _DEFAULT_PORT: Final = 5432
 
@@ -17,13 +20,15 @@ class Connector:
     """Opens connections to a server of `dsn`, within `timeout` seconds.
 
     The hosts are tried one after the other, the one that served last first. With `primary` only a
-    primary will do, unless the DSN has a `target_session_attrs` of its own.
+    primary will do, unless the DSN has a `target_session_attrs` of its own. `tls_strict`: certificates
+    must follow RFC 5280 to the letter, where the DSN has them verified.
     """
 
-    def __init__(self, dsn: str, *, primary: bool, timeout: float) -> None:
+    def __init__(self, dsn: str, *, primary: bool, timeout: float, tls_strict: bool = False) -> None:
         self._dsn = dsn
         self._timeout = timeout
         self._primary = primary
+        self._tls_strict = tls_strict
         self._latest: tuple[str, int] | None = None
 
     async def __call__(
@@ -37,6 +42,8 @@ class Connector:
             wanted = _session_attributes(self._dsn, SessionAttribute.primary if self._primary else None)
         except ValueError:
             raise asyncpg.ClientConfigurationError("a DSN that cannot be read") from None
+        if self._tls_strict and (context := await asyncio.to_thread(strict_context, self._dsn)) is not None:
+            options["ssl"] = context
         connection: asyncpg.Connection[asyncpg.Record]
         if len(servers) < 2:
             connection = await asyncpg.connect(

@@ -125,6 +125,7 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
         connect_timeout=settings.postgres.connect_timeout,
         statement_timeout=settings.postgres.statement_timeout,
         heard=redis.ownership.heard,
+        tls_strict=settings.postgres.tls.strict,
     )
     with suppress(StoreUnavailable):
         # Whose Redis it is to be is known before that is asked.

@@ -57,6 +57,7 @@ def _opened(settings: "Settings") -> Postgres:
         pool_max=1,
         connect_timeout=postgres.connect_timeout,
         statement_timeout=postgres.statement_timeout,
+        tls_strict=postgres.tls.strict,
     )
 
 

@@ -51,7 +51,11 @@ async def _owner(settings: "Settings") -> Live:
         tls_strict=settings.redis.tls.strict,
     )
     postgres = Postgres(
-        dsn, schema=schema, connect_timeout=settings.postgres.connect_timeout, heard=redis.ownership.heard
+        dsn,
+        schema=schema,
+        connect_timeout=settings.postgres.connect_timeout,
+        heard=redis.ownership.heard,
+        tls_strict=settings.postgres.tls.strict,
     )
     try:
         record = await postgres.identify()

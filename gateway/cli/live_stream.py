@@ -29,7 +29,7 @@ async def _stream(settings: "Settings") -> Live:
     setting = "postgres.dsn" if postgres.listen_dsn is None else "postgres.listen_dsn"
     dsn = (postgres.listen_dsn or postgres.dsn).get_secret_value()
     try:
-        await _try_connection(dsn, postgres.connect_timeout)
+        await _try_connection(dsn, postgres.connect_timeout, tls_strict=postgres.tls.strict)
     except StoreUnavailable as error:
         fix, unreachable = advice_for_postgres(error, setting)
         return Live(_NAME, "fail", error.detail, fix, unreachable)
@@ -40,6 +40,7 @@ async def _stream(settings: "Settings") -> Live:
         first,
         beats_dsn=postgres.dsn.get_secret_value(),
         connect_timeout=postgres.connect_timeout,
+        tls_strict=postgres.tls.strict,
     )
     stream.start()
     try:
@@ -56,10 +57,12 @@ async def _stream(settings: "Settings") -> Live:
     return Live(_NAME, "fail", found or detail, fix if found else None)
 
 
-async def _try_connection(dsn: str, connect_timeout: float) -> None:
+async def _try_connection(dsn: str, connect_timeout: float, *, tls_strict: bool) -> None:
     with translated(address_of(dsn)):
         session = await opened(
-            Connector(dsn, primary=True, timeout=connect_timeout), connect_timeout, "gateway check"
+            Connector(dsn, primary=True, timeout=connect_timeout, tls_strict=tls_strict),
+            connect_timeout,
+            "gateway check",
         )
         session.terminate()
 

@@ -16,7 +16,7 @@ def migrate(*, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
 
     dsn, schema = settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name
     try:
-        applied = asyncio.run(migrations.migrate(dsn, schema))
+        applied = asyncio.run(migrations.migrate(dsn, schema, tls_strict=settings.postgres.tls.strict))
     except StoreUnavailable as error:
         refuse(error)
     except migrations.MigrationError as error:

@@ -119,6 +119,7 @@ async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[
         connect_timeout=settings.postgres.connect_timeout,
         statement_timeout=_STATEMENT_TIMEOUT,
         heard=redis.ownership.heard,
+        tls_strict=settings.postgres.tls.strict,
     )
     author = Author(f"cli:{operator()}", uuid4().hex)
     try:

@@ -213,6 +213,8 @@ class Postgres(Section):
     """The longest wait for a connection, be it a new one or a free one of the pool."""
     statement_timeout: Timeout = duration("1s")
     """The longest that one query may take."""
+    tls: ClientTls = Field(default_factory=ClientTls)
+    """For a DSN whose `sslmode` has the server's certificate verified."""
 
 
 class Users(Section):
