@@ -4,7 +4,7 @@ import asyncio
 import math
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from aiohttp import web
 
 from gateway import sockets, translation
 from gateway.admin.dependencies import Stream, dependencies
-from gateway.admin.health import Admin, Crew
+from gateway.admin.health import Admin, Crew, Dependency
 from gateway.admin.wiring import Parts, admin_api
 from gateway.backends.availability import Availability
 from gateway.backends.changes import PostgresStream
@@ -181,7 +181,7 @@ async def serve(
         alone = listeners is None
         if listeners is None:
             listeners = _listen(settings, stack)
-        admin = Admin(metrics, dependencies(issuers, postgres, redis, keys, streams), crew)
+        admin = Admin(metrics, _dependencies(settings, postgres, redis, keys, streams), crew)
         ring = DenialRing()
         explainer = Explainer(translation.setup(settings), keys, postgres, redis, local=local)
         parts = Parts(
@@ -370,6 +370,16 @@ async def _keys(
     )
     stack.push_async_callback(keys.close)
     return keys
+
+
+def _dependencies(
+    settings: Settings, postgres: Postgres, redis: Redis, keys: KeyRing, streams: Mapping[str, Stream]
+) -> dict[str, Dependency]:
+    cache = settings.cache
+    names = [issuer.name for issuer in settings.issuers]
+    return dependencies(
+        names, postgres, redis, keys, streams, stands_in_for=cache.user_ttl + cache.stale_if_error
+    )
 
 
 async def _warm(postgres: Postgres) -> None:

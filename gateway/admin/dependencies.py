@@ -24,9 +24,22 @@ class Stream(Protocol):
 
 
 def dependencies(
-    issuers: Iterable[str], postgres: Postgres, redis: Redis, keys: KeyRing, streams: Mapping[str, Stream]
+    issuers: Iterable[str],
+    postgres: Postgres,
+    redis: Redis,
+    keys: KeyRing,
+    streams: Mapping[str, Stream],
+    *,
+    stands_in_for: float,
 ) -> dict[str, Dependency]:
-    """Return them by name; `issuers` are the configured names, `streams` go by the store that each is of."""
+    """Return them by name; `issuers` are the configured names, `streams` go by the store that each is of.
+
+    Redis stands in for Postgres for `stands_in_for` seconds: no user in it counts for longer.
+    """
+
+    def stand_in() -> str | None:
+        availability = postgres.availability
+        return "redis" if availability.ever_served and availability.down_for < stands_in_for else None
 
     async def issuer(name: str) -> Finding:
         return issuer_finding(keys.status()[name])
@@ -36,7 +49,13 @@ def dependencies(
         "postgres": Dependency(
             partial(_ping, postgres.ping),
             essential=True,
-            stand_in=lambda: "redis" if postgres.availability.ever_up else None,
+            stand_in=stand_in,
+        ),
+        # The primary answers in its place.
+        **(
+            {"postgres_replica": Dependency(partial(_ping, postgres.ping_replica), essential=False)}
+            if postgres.has_replica
+            else {}
         ),
         # Without Redis, Postgres answers everything: slower, and no reason to take no requests.
         "redis": Dependency(partial(_ping, redis.ping), essential=False),

@@ -134,6 +134,7 @@ class Admin:
         self._metrics = metrics
         self._dependencies = dependencies
         self._crew = crew
+        self._asking: asyncio.Task[Readiness] | None = None
         self.draining = False
         """True once the gateway has been told to stop: not ready, whatever its dependencies say."""
 
@@ -165,9 +166,16 @@ class Admin:
         return state
 
     async def readiness(self) -> Readiness:
-        """Tell how ready this process is."""
-        state = await readiness(self._dependencies)
+        """Tell how ready this process is. Those who ask at the same time share what the dependencies say."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(readiness(self._dependencies))
+            self._asking.add_done_callback(self._asked)
+        # One who leaves takes the answer from nobody.
+        state = await asyncio.shield(self._asking)
         return Readiness("draining", state.dependencies) if self.draining else state
+
+    def _asked(self, _: "asyncio.Task[Readiness]") -> None:
+        self._asking = None
 
     async def _metrics_page(self, _: web.Request) -> web.Response:
         own = self._metrics.snapshot()

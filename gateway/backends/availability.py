@@ -23,27 +23,45 @@ class Availability:
         self._observer = observer
         self._clock = clock
         self._failed_at = 0.0
+        self._unproven = False
+        self._down_since = 0.0
         self.up: bool | None = None
         """None until the store has been asked."""
-        self.ever_up = False
+        self.ever_served = False
+        """Whether a request has ever been answered from it, or could have been."""
         self._told_lasting = False
 
     def answered(self) -> None:
         """Take note of an answer."""
-        if self.up or (self.up is False and self._clock() - self._failed_at < HOLD):
+        if self.up or (self.up is False and (self._unproven or self._clock() - self._failed_at < HOLD)):
             return
-        was, self.up, self.ever_up = self.up, True, True
+        was, self.up = self.up, True
         self._told_lasting = False
         if was is False:
             self._observer(None)
 
-    def failed(self, detail: str, *, lasting: bool = False) -> None:
+    def proven(self) -> None:
+        """Take note that everything that requests ask was answered."""
+        self._unproven = False
+        self.ever_served = True
+        self.answered()
+
+    def failed(self, detail: str, *, lasting: bool = False, until_proven: bool = False) -> None:
         """Take note that no answer came, and why.
 
         `lasting`: it does not pass by itself, and is told also where something else was told of before.
+        `until_proven`: other answers do not end it; only a proof does.
         """
         self._failed_at = self._clock()
+        self._unproven = self._unproven or until_proven
         was, self.up = self.up, False
+        if was is not False:
+            self._down_since = self._failed_at
         if was is not False or (lasting and not self._told_lasting):
             self._observer(detail)
         self._told_lasting = self._told_lasting or lasting
+
+    @property
+    def down_for(self) -> float:
+        """The seconds for which it has been down; 0 while it is not."""
+        return self._clock() - self._down_since if self.up is False else 0.0

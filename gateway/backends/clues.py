@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias
 import asyncpg
 
 from gateway.backends.postgres import Postgres
+from gateway.backends.postgres_errors import is_lasting
 from gateway.backends.revocations import Revocation
 from gateway.core.likeness import spellings
 from gateway.core.model import Claims, Identity, StoreUnavailable
@@ -96,9 +97,11 @@ def trouble_of(error: BaseException) -> Trouble:
     cause = error.__cause__
     if isinstance(cause, StoreUnavailable):
         return trouble_of(cause)
-    if isinstance(
-        cause, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError | asyncpg.UndefinedFunctionError
-    ):
-        return "not_migrated"
     # Wrong credentials are of another class: with those nobody gets as far as the tables.
-    return "permission_denied" if isinstance(cause, asyncpg.InsufficientPrivilegeError) else "unreachable"
+    if isinstance(cause, asyncpg.InsufficientPrivilegeError):
+        return "permission_denied"
+    # A table, column, function or operator is missing, or a row is of a kind that the tables do not allow.
+    unlike = is_lasting(cause) or (
+        isinstance(cause, ValueError) and not isinstance(cause, asyncpg.InterfaceError)
+    )
+    return "not_migrated" if unlike else "unreachable"

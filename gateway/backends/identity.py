@@ -20,7 +20,16 @@ from gateway.backends.local import IdentityKey, LocalTier, Ticket
 from gateway.backends.postgres import Found
 from gateway.backends.revocations import Revocations, hits
 from gateway.backends.shared import SharedAnswer
-from gateway.core.model import Claims, Identity, Lease, Resolution, StoreUnavailable, Tier, User
+from gateway.core.model import (
+    Claims,
+    Identity,
+    Lease,
+    RecordUnusable,
+    Resolution,
+    StoreUnavailable,
+    Tier,
+    User,
+)
 from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE, Denial
 
 _SKEW: Final = 5.0
@@ -229,6 +238,9 @@ class IdentityTiers:
             fetched = await self._user_flights.do(
                 self._flight_key(claims, None), lambda: self._fetch_user(claims, shared.epoch or "")
             )
+        except RecordUnusable as error:
+            # Postgres has answered: what was known before it is not what is there now.
+            raise Denial(USER_STORE_UNAVAILABLE, str(error)) from error
         except (StoreUnavailable, TimeoutError) as error:
             return _Answer(await self._last_known(claims, shared, Tier.REDIS, error))
         resolution = Resolution(fetched.user, Tier.POSTGRES, None, Tier.REDIS)
@@ -247,6 +259,8 @@ class IdentityTiers:
             fetched, revocations = await self._both_flights.do(
                 self._flight_key(claims, claims.jti), lambda: self._fetch_both(claims, shared)
             )
+        except RecordUnusable as error:
+            raise Denial(USER_STORE_UNAVAILABLE, str(error)) from error
         except (StoreUnavailable, TimeoutError) as error:
             if vouched:
                 return await self._last_known(claims, shared, Tier.REDIS, error)

@@ -191,6 +191,9 @@ class RevocationMirror:
             await asyncio.sleep(interval)
             try:
                 self._redis.ownership.heard(await self._postgres.identify())
+                if self._postgres.availability.up is False:
+                    # It answers: does it answer requests, though none and no probe has asked?
+                    await self._postgres.ping()
             except StoreUnavailable:
                 continue  # requests and `/readyz` tell of that
             except Exception:

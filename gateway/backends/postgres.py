@@ -6,7 +6,7 @@ role its `search_path` and `statement_timeout`, which PgBouncer must be told to 
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +18,8 @@ import structlog
 from gateway.backends.availability import Availability
 from gateway.backends.migrate import migrate
 from gateway.backends.ownership import SystemOfRecord
+from gateway.backends.postgres_errors import is_lasting
+from gateway.backends.postgres_needs import Shortcoming, shortcomings
 from gateway.backends.postgres_pool import Connection, Pool
 from gateway.backends.revocations import Revocation, Revocations
 from gateway.core import json_text
@@ -26,7 +28,9 @@ from gateway.core.model import (
     NO_ATTRIBUTES,
     Claims,
     Identity,
+    RecordUnusable,
     StoreUnavailable,
+    Tier,
     User,
     UserStatus,
     shared,
@@ -41,9 +45,15 @@ u.id::text AS id, u.status, u.tenant, u.email, u.display_name, u.roles, u.attrib
 extract(epoch FROM u.tokens_valid_after)::float8 AS tokens_valid_after
 """
 
+# Where `row_security = off` does not reach, since a pooler drops it, filtered rows would look like no rows.
+_FILTERED: Final = """
+CASE WHEN row_security_active('users'::regclass) THEN 'users'
+    WHEN row_security_active('identities'::regclass) THEN 'identities' END AS filtered
+"""
+
 # One row always, so that the absence of a user has its horizon too: that of the statement's snapshot.
 _FOUND: Final = f"""
-pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon, found.*
+pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon, {_FILTERED}, found.*
 FROM (VALUES (true)) AS always LEFT JOIN (
     SELECT {USER_COLUMNS}
     FROM identities i JOIN users u ON u.id = i.user_id
@@ -59,6 +69,7 @@ WITH counting AS (
     FROM revocations WHERE expires_at IS NULL OR expires_at > now()
 )
 SELECT
+    row_security_active('revocations'::regclass) AS revocations_filtered,
     EXISTS (SELECT FROM counting WHERE kind = 'jti' AND issuer IN ($3, $1) AND value = $4) AS token_revoked,
     (SELECT max(revoked_at) FROM counting WHERE kind = 'user' AND issuer = '' AND value = found.id)
         AS user_revoked_at,
@@ -73,6 +84,7 @@ SELECT kind, issuer, value,
     extract(epoch FROM nullif(expires_at, 'infinity') - now())::float8 AS expires_in
 FROM revocations WHERE (expires_at IS NULL OR expires_at > now())
 """
+_REVOCATIONS_FILTERED: Final = "SELECT row_security_active('revocations'::regclass)"
 _COUNTING_AMONG: Final = f"""
 {_COUNTING_REVOCATIONS}
 AND (kind, issuer, value) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))
@@ -86,6 +98,10 @@ SELECT oid::bigint, datname::text AS database,
     coalesce(has_function_privilege(to_regprocedure('gateway_database_copy()'), 'EXECUTE'), false) AS has_copy
 FROM pg_database WHERE datname = current_database()
 """
+
+_STATUSES: Final = frozenset(UserStatus)
+_NOBODY: Final = Identity("", "")
+"""Whom no row can be about: an `iss` is not empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,21 +175,19 @@ class Postgres:
         """
         if self._replica is not None and not primary:
             with suppress(StoreUnavailable):
-                async with self._replica.lend() as connection:
+                async with self._replica.lend(serving=True) as connection:
                     return await _find(connection, identity)
-        async with self.connection() as connection:
-            return await _find(connection, identity)
+        async with self._primary.lend(serving=True) as connection:
+            found = await _find(connection, identity)
+        self.availability.ever_served = True
+        return found
 
     async def find_user_and_revocations(self, claims: Claims) -> tuple[Found, Revocations]:
         """Return the user behind a token and what is known against it, both by one query."""
-        async with self.connection() as connection:
-            row = await connection.fetchrow(
-                _FIND_USER_AND_REVOCATIONS, claims.issuer, claims.subject, claims.issuer_name, claims.jti
-            )
-            if row is None:
-                raise ValueError("a query that always has one row had none")
-            revocations = Revocations(row["token_revoked"], row["user_revoked_at"], row["issuer_revoked_at"])
-            return _found(row), revocations
+        async with self._primary.lend(serving=True) as connection:
+            found = await _find_both(connection, claims.identity, claims.issuer_name, claims.jti)
+        self.availability.ever_served = True
+        return found
 
     async def counting_revocations(self, among: Sequence[Revocation] | None = None) -> list[Revocation]:
         """Return every revocation that has not expired, without reason and author.
@@ -181,8 +195,10 @@ class Postgres:
         Or those that are there of some, given by kind, issuer as it is spelt in the row, and value. They
         expire by our clock when they do by that of Postgres.
         """
-        async with self.connection() as connection:
+        async with self._primary.lend(serving=True) as connection:
             asked_at = time.time()
+            if await connection.fetchval(_REVOCATIONS_FILTERED):
+                raise _hidden("revocations")
             if among is None:
                 rows = await connection.fetch(_COUNTING_REVOCATIONS)
             else:
@@ -240,18 +256,51 @@ class Postgres:
         return record
 
     async def ping(self) -> None:
-        """Find out whether requests could be served, by running each of their statements on the primary."""
-        async with self.connection() as connection:
-            await connection.fetchrow(_FIND_USER, "", "")
-            await connection.fetchrow(_FIND_USER_AND_REVOCATIONS, "", "", "", None)
+        """Find out whether requests could be served, by running each of their statements on the primary.
+
+        What the catalogs know of the cause of a refusal is in the text of the error.
+        """
+
+        async def run(connection: Connection) -> None:
+            await _find(connection, _NOBODY)
+            await _find_both(connection, _NOBODY, "", None)
             await connection.fetch(_COUNTING_AMONG, [], [], [])
+
+        await self._try_statements(self._primary, run)
+        self._primary.availability.proven()
 
     async def ping_replica(self) -> None:
         """Find out whether the replica could serve requests, by running their statement there."""
-        if self._replica is None:
-            return
-        async with self._replica.lend() as connection:
-            await connection.fetchrow(_FIND_USER, "", "")
+
+        async def run(connection: Connection) -> None:
+            await _find(connection, _NOBODY)
+
+        if self._replica is not None:
+            await self._try_statements(self._replica, run)
+            self._replica.availability.proven()
+
+    async def _try_statements(self, pool: Pool, run: Callable[[Connection], Awaitable[None]]) -> None:
+        async with pool.lend(serving=True) as connection:
+            try:
+                await run(connection)
+            except asyncpg.PostgresError as error:
+                if not is_lasting(error):
+                    raise
+                found = await shortcomings(connection, self._schema)
+                if not found:
+                    raise
+                said = f"{pool.address}: {error.args[0]}: {_listed(found)}"
+                raise StoreUnavailable(Tier.POSTGRES, said) from error
+            found = [each for each in await shortcomings(connection, self._schema) if each.breaks]
+            if found:
+                raise StoreUnavailable(
+                    Tier.POSTGRES, f"{pool.address}: {_listed(found)}"
+                ) from asyncpg.DatatypeMismatchError("the columns are not of the types that are needed")
+
+    async def shortcomings(self) -> list[Shortcoming]:
+        """Return what is not on the primary as requests need it, by its catalogs."""
+        async with self.connection() as connection:
+            return await shortcomings(connection, self._schema)
 
     async def warm(self) -> None:
         """Open the first connections ahead of the requests that need them."""
@@ -277,20 +326,67 @@ async def _find(connection: Connection, identity: Identity) -> Found:
     return _found(row)
 
 
+async def _find_both(
+    connection: Connection, identity: Identity, issuer_name: str, jti: str | None
+) -> tuple[Found, Revocations]:
+    row = await connection.fetchrow(
+        _FIND_USER_AND_REVOCATIONS, identity.issuer, identity.subject, issuer_name, jti
+    )
+    if row is None:
+        raise ValueError("a query that always has one row had none")
+    if row["revocations_filtered"]:
+        raise _hidden("revocations")
+    revocations = Revocations(row["token_revoked"], row["user_revoked_at"], row["issuer_revoked_at"])
+    return _found(row), revocations
+
+
 def _found(row: asyncpg.Record) -> Found:
-    return Found(None if row["id"] is None else user_from_row(row), row["horizon"])
+    if row["filtered"] is not None:
+        raise _hidden(row["filtered"])
+    try:
+        return Found(None if row["id"] is None else user_from_row(row), row["horizon"])
+    except ValueError as error:
+        raise RecordUnusable(Tier.POSTGRES, f"the row of user {row['id']} cannot be read: {error}") from error
+
+
+def _hidden(table: str) -> asyncpg.InsufficientPrivilegeError:
+    """Make the error that Postgres raises itself with `row_security = off`."""
+    return asyncpg.InsufficientPrivilegeError(
+        f'query would be affected by row-level security policy for table "{table}"'
+    )
+
+
+def _listed(found: Sequence[Shortcoming]) -> str:
+    return "; ".join(f"{each.found}: {each.fix}" for each in found[:3])
 
 
 def user_from_row(row: asyncpg.Record) -> User:
-    """Read `USER_COLUMNS`. Raises ValueError on a row that the migrations do not allow."""
+    """Read `USER_COLUMNS`. Raises ValueError, without values, on a row that the migrations do not allow."""
+    text = row["attributes"]
+    attributes = _attributes(text, row["id"]) if isinstance(text, str) else None
+    roles = row["roles"]
+    unusable = [
+        name
+        for name, usable in (
+            ("status", row["status"] in _STATUSES),
+            ("tenant", isinstance(row["tenant"], str | None)),
+            ("email", isinstance(row["email"], str | None)),
+            ("display_name", isinstance(row["display_name"], str | None)),
+            ("roles", isinstance(roles, list) and all(isinstance(role, str) for role in roles)),
+            ("attributes", isinstance(attributes, dict)),
+        )
+        if not usable
+    ]
+    if unusable:
+        raise ValueError(f"not as the migrations allow: {', '.join(unusable)}")
     return User(
         id=row["id"],
         status=UserStatus(row["status"]),
         tenant=row["tenant"],
         email=row["email"],
         display_name=row["display_name"],
-        roles=shared(tuple(row["roles"])),
-        attributes=_attributes(row["attributes"], row["id"]) or NO_ATTRIBUTES,
+        roles=shared(tuple(roles)),
+        attributes=attributes or NO_ATTRIBUTES,
         tokens_valid_after=row["tokens_valid_after"],
     )
 

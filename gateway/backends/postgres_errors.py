@@ -1,5 +1,6 @@
 """What asyncpg and the network raise → `StoreUnavailable` in plain words, without secrets."""
 
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +17,16 @@ def translated(address: str) -> Iterator[None]:
     try:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-        raise StoreUnavailable(Tier.POSTGRES, f"{address}: {_words(error)}") from error
+        advice = advice_for(error)
+        told = said(error) if advice is None else f"{said(error)}: {advice}"
+        raise StoreUnavailable(Tier.POSTGRES, f"{address}: {told}") from error
     except (ValueError, KeyError, TypeError) as error:
         # Values that the driver cannot send, rows that should not exist.
         raise StoreUnavailable(Tier.POSTGRES, f"{address}: the query or its answer is not usable") from error
 
 
-def _words(error: Exception) -> str:
+def said(error: BaseException) -> str:
+    """Say what went wrong, in Postgres's own words where it has some, and without what to do."""
     match error:
         case asyncpg.PostgresError():
             return _refusal(error)
@@ -39,6 +43,8 @@ def _words(error: Exception) -> str:
             return distrust(error, "postgres.tls.strict")
         case ConnectionError() if "rejected SSL upgrade" in str(error):
             return "it does not speak TLS, which `sslmode` asks for"
+        case socket.gaierror():
+            return f"its host name cannot be resolved ({error.strerror})"
         case OSError():
             return error.strerror or "cannot connect"
         case _:
@@ -47,22 +53,54 @@ def _words(error: Exception) -> str:
 
 def _refusal(error: asyncpg.PostgresError) -> str:
     match error:
-        case asyncpg.UndefinedTableError() | asyncpg.UndefinedColumnError():
-            return "tables are missing: run `gateway migrate`"
-        case asyncpg.UndefinedFunctionError():
-            return "a function is missing: run `gateway migrate`"
-        case asyncpg.InsufficientPrivilegeError():
-            return f"{error.args[0]}: grant it to the role in the DSN"
-        case asyncpg.ReadOnlySQLTransactionError():
-            return f"{error.args[0]}: is it the primary?"
         case asyncpg.QueryCanceledError():
             return "the query took longer than `statement_timeout`"
         case asyncpg.DataError():
             # Its text repeats the value.
             return "a value is of a kind that Postgres cannot hold"
+    # The message alone: detail and hint may repeat values of a row.
+    return str(error.args[0])
+
+
+def advice_for(error: BaseException | None) -> str | None:
+    """Say what to do about an error, where its kind (SQLSTATE) tells; None where it does not."""
+    match error:
+        case asyncpg.UndefinedTableError() | asyncpg.InvalidSchemaNameError():
+            return "run `gateway migrate`, or correct `postgres.schema`; `gateway check --live` tells which"
+        case asyncpg.UndefinedColumnError() | asyncpg.DatatypeMismatchError() | asyncpg.CannotCoerceError():
+            return "the tables are not as `gateway migrate` makes them; `gateway check --live` tells how"
+        case asyncpg.UndefinedFunctionError():
+            # An operator that is missing is one for columns of other types.
+            return (
+                "run `gateway migrate`; where that changes nothing, `gateway check --live` tells what differs"
+            )
+        case asyncpg.InsufficientPrivilegeError():
+            return "grant it to the role in the DSN"
+        case asyncpg.ReadOnlySQLTransactionError():
+            return "is it the primary?"
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            return "correct user and password in the DSN, or let the server admit them"
+        case asyncpg.InvalidCatalogNameError():
+            return "create the database, or correct its name in the DSN"
+        case asyncpg.TooManyConnectionsError():
+            return "lower `postgres.pool_max` or `server.workers`, or raise the server's `max_connections`"
         case _:
-            # The message alone: detail and hint may repeat values of a row.
-            return str(error.args[0])
+            return None
+
+
+def is_lasting(error: BaseException | None) -> bool:
+    """Tell whether a server answered that it will not do this, for anyone's sake, until an operator acts.
+
+    Class 42 (syntax or access rule) and 3F (invalid schema name) of PostgreSQL's error codes, appendix A.
+    """
+    return isinstance(error, asyncpg.SyntaxOrAccessError | asyncpg.InvalidSchemaNameError)
+
+
+def is_of_one_value(error: BaseException | None) -> bool:
+    """Tell whether an error is about the values of one query, and says nothing of any other."""
+    return isinstance(error, asyncpg.DataError | ValueError | KeyError | TypeError) and not isinstance(
+        error, asyncpg.InterfaceError
+    )
 
 
 def is_silence(error: BaseException | None) -> bool:

@@ -16,7 +16,7 @@ import asyncpg
 
 from gateway.backends.availability import Availability
 from gateway.backends.breaker import Breaker
-from gateway.backends.postgres_errors import is_silence, quoted, translated
+from gateway.backends.postgres_errors import is_lasting, is_of_one_value, is_silence, quoted, translated
 from gateway.backends.postgres_servers import Connector, address_of
 from gateway.core.model import StoreUnavailable, Tier
 
@@ -51,6 +51,7 @@ class Pool:
         """Hosts and ports, for messages."""
         self.availability = availability
         self._connector = Connector(dsn, primary=primary, timeout=connect_timeout, tls_strict=tls_strict)
+        self._primary = primary
         self._schema = schema
         self._size = size
         self._connect_timeout = connect_timeout
@@ -62,12 +63,15 @@ class Pool:
         self._retiring: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def lend(self) -> AsyncIterator[Connection]:
-        """Lend a connection; whatever goes wrong with it is raised as `StoreUnavailable`."""
+    async def lend(self, *, serving: bool = False) -> AsyncIterator[Connection]:
+        """Lend a connection; whatever goes wrong with it is raised as `StoreUnavailable`.
+
+        `serving`: it is for a statement of requests. A Postgres that refuses that one is as good as down.
+        """
         if not self._breaker.admits():
             raise StoreUnavailable(Tier.POSTGRES, f"{self._silence} (a moment ago; not asked again yet)")
         pool = await self._opened()
-        with self._observed(pool):
+        with self._observed(pool, serving=serving):
             connection = await self._acquired(pool)
             try:
                 yield connection
@@ -104,7 +108,7 @@ class Pool:
         await asyncio.gather(*self._retiring)
 
     @contextmanager
-    def _observed(self, pool: "asyncpg.Pool[asyncpg.Record]") -> Iterator[None]:
+    def _observed(self, pool: "asyncpg.Pool[asyncpg.Record]", *, serving: bool = False) -> Iterator[None]:
         """Translate errors, and note them; that others have all connections says nothing of the server."""
         began = self._breaker.now()
         try:
@@ -114,7 +118,15 @@ class Pool:
             cause = error.__cause__
             if cause is None:
                 raise
-            self.availability.failed(error.detail)
+            if is_of_one_value(cause):
+                self._breaker.answered()
+                raise
+            lasting = is_lasting(cause)
+            if serving or not lasting:
+                # Of the statements of requests another may be answered, and this one is still refused.
+                self.availability.failed(
+                    error.detail, lasting=lasting, until_proven=lasting and self._primary
+                )
             if not is_silence(cause):
                 self._breaker.answered()
             elif pool is self._pool:  # of one that was given up nothing else was to be expected

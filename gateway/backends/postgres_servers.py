@@ -30,6 +30,7 @@ class Connector:
         self._primary = primary
         self._tls_strict = tls_strict
         self._latest: tuple[str, int] | None = None
+        self._takes_row_security = True
 
     async def __call__(
         self,
@@ -44,12 +45,8 @@ class Connector:
             raise asyncpg.ClientConfigurationError("a DSN that cannot be read") from None
         if self._tls_strict and (context := await asyncio.to_thread(strict_context, self._dsn)) is not None:
             options["ssl"] = context
-        connection: asyncpg.Connection[asyncpg.Record]
         if len(servers) < 2:
-            connection = await asyncpg.connect(
-                self._dsn, timeout=self._timeout, target_session_attrs=wanted, **options
-            )
-            return connection
+            return await self._connect(timeout=self._timeout, target_session_attrs=wanted, **options)
         servers.sort(key=lambda server: server != self._latest)
         rounds = [wanted]
         if wanted is SessionAttribute.prefer_standby:
@@ -58,8 +55,8 @@ class Connector:
         for attributes in rounds:
             for server in servers:
                 try:
-                    connection = await asyncpg.connect(
-                        self._dsn, host=server[0], port=server[1], target_session_attrs=attributes,
+                    connection = await self._connect(
+                        host=server[0], port=server[1], target_session_attrs=attributes,
                         timeout=self._timeout / len(servers) / len(rounds), **options,
                     )  # fmt: skip
                 except (asyncpg.PostgresError, asyncpg.InternalClientError, OSError) as error:
@@ -68,6 +65,31 @@ class Connector:
                     self._latest = server
                     return connection
         raise failure or asyncpg.InternalClientError("a DSN without servers")
+
+    async def _connect(
+        self,
+        *,
+        server_settings: dict[str, str] | None = None,
+        **options: Any,  # noqa: ANN401 -- those of `asyncpg.connect`
+    ) -> "asyncpg.Connection[asyncpg.Record]":
+        """Connect to a server, where rows that a policy would hide are an error from then on.
+
+        A PgBouncer that was not told to ignore `row_security` refuses it as a start-up parameter, with a
+        protocol violation. It is not asked again then: the statements of requests see to that themselves.
+        """
+        settings = server_settings or {}
+        connection: asyncpg.Connection[asyncpg.Record]
+        if self._takes_row_security:
+            try:
+                connection = await asyncpg.connect(
+                    self._dsn, server_settings={**settings, "row_security": "off"}, **options
+                )
+            except asyncpg.ProtocolViolationError:
+                self._takes_row_security = False
+            else:
+                return connection
+        connection = await asyncpg.connect(self._dsn, server_settings=settings, **options)
+        return connection
 
 
 def address_of(dsn: str) -> str:

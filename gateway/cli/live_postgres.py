@@ -26,11 +26,15 @@ async def _primary(settings: "Settings") -> Live:
     try:
         await postgres.ping()
         found = await _described(postgres)
+        flaws = await postgres.shortcomings()
     except StoreUnavailable as error:
-        fix, unreachable = advice_for_postgres(error, "postgres.dsn")
-        return Live("postgres", "fail", error.detail, fix, unreachable)
+        return Live("postgres", "fail", error.detail, *advice_for_postgres(error, "postgres.dsn"))
     finally:
         await postgres.close()
+    if flaws:
+        # Requests are served all the same.
+        told = "; ".join(flaw.found for flaw in flaws)
+        return Live("postgres", "warn", f"{found}; {told}", "; ".join(flaw.fix for flaw in flaws))
     return Live("postgres", "pass", found)
 
 

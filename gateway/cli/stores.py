@@ -147,13 +147,18 @@ def refuse(error: StoreUnavailable) -> NoReturn:
         output.unreachable(
             "Redis", address, why, "start it (`docker compose up -d redis`) or correct redis.url"
         )
-    from asyncpg import ClientConfigurationError, DataError
+    from asyncpg import ClientConfigurationError, DataError, PostgresError
+
+    from gateway.backends.postgres_errors import advice_for, said
 
     cause = error.__cause__
     if isinstance(cause, ClientConfigurationError):
         output.fail(f"postgres.dsn: {why}", "correct postgres.dsn", output.USAGE)
     if isinstance(cause, DataError):
         output.fail("Postgres cannot hold a value of this command", "write it as UTF-8 text", output.USAGE)
+    if isinstance(cause, PostgresError):
+        why, advice = said(cause), _advice(cause) or advice_for(cause)
+        output.fail(f"Postgres at {address} does not do what is asked: {why}", advice, output.UNREACHABLE)
     if not isinstance(cause, OSError):
         output.fail(
             f"Postgres at {address} does not do what is asked: {why}", _advice(cause), output.UNREACHABLE
@@ -167,12 +172,17 @@ def refuse(error: StoreUnavailable) -> NoReturn:
 
 
 def advice_for_postgres(error: StoreUnavailable, setting: str) -> tuple[str | None, bool]:
-    """Return what to do, and whether Postgres could not be reached at all; `setting` names its DSN."""
+    """Return what to do, where the error does not say so itself, and whether nothing answered at all.
+
+    `setting` names the DSN.
+    """
+    from gateway.backends.postgres_errors import advice_for, is_silence
+
     cause = error.__cause__
-    advice = _advice(cause)
-    if isinstance(cause, OSError):
-        return advice or f"start it (`docker compose up -d postgres`) or correct {setting}", True
-    return advice, False
+    if not is_silence(cause):
+        return None, False
+    advice = _advice(cause) or advice_for(cause)
+    return advice or f"start it (`docker compose up -d postgres`) or correct {setting}", True
 
 
 def _advice(cause: BaseException | None) -> str | None:

@@ -281,3 +281,7 @@ class StoreUnavailable(Exception):
         super().__init__(f"{store} is unavailable: {detail}")
         self.store = store
         self.detail = detail
+
+
+class RecordUnusable(StoreUnavailable):
+    """A store answered with a record that cannot be read: nothing older may stand in for what it says now."""

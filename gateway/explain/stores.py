@@ -3,6 +3,7 @@
 from gateway.backends.clues import Clues, trouble_of
 from gateway.backends.ownership import ForeignRedis
 from gateway.backends.postgres import Found, Postgres
+from gateway.backends.postgres_needs import Shortcoming
 from gateway.backends.revocations import Revocation, hits
 from gateway.core.model import Claims, Resolution, StoreUnavailable, Tier, User
 from gateway.core.reasons import TOKEN_REVOKED, TOKENS_REVOKED_BEFORE, Denial
@@ -11,11 +12,22 @@ from gateway.explain.evidence import Evidence
 from gateway.explain.walk import Walk
 from gateway.explain.wording import ago, moment, shown, span
 
-_TABLES = ("users", "identities", "revocations")
 _CAUSES = {
     "jti": Cause.TOKEN_REVOKED,
     "user": Cause.USER_TOKENS_REVOKED,
     "issuer": Cause.ISSUER_TOKENS_REVOKED,
+}
+
+
+_TROUBLES = {
+    "not_migrated": (
+        Cause.STORE_NOT_MIGRATED,
+        "The tables are not as `gateway migrate` makes them, or this user's row is not.",
+    ),
+    "permission_denied": (
+        Cause.STORE_PERMISSION_DENIED,
+        "As the owner of the tables, let the gateway's role read them.",
+    ),
 }
 
 
@@ -230,27 +242,40 @@ async def _blame_postgres(
 ) -> None:
     refusal = evidence.resolution if isinstance(evidence.resolution, Denial) else None
     summary = f"Postgres cannot be used: {error.detail}"
-    match trouble_of(error):
-        case "not_migrated":
-            fix = Fix("Create the tables.", command=walk.commands.gateway("migrate"))
-            walk.blame(refusal, Cause.STORE_NOT_MIGRATED, summary, fix)
-        case "permission_denied":
-            fix = await _grant(walk, postgres)
-            walk.blame(refusal, Cause.STORE_PERMISSION_DENIED, summary, fix)
-        case "unreachable":
-            fix = Fix("Start Postgres, or correct `postgres.dsn`.", command="docker compose up -d postgres")
-            walk.blame(refusal, Cause.STORE_UNREACHABLE, summary, fix)
+    trouble = trouble_of(error)
+    if trouble == "unreachable":
+        fix = Fix("Start Postgres, or correct `postgres.dsn`.", command="docker compose up -d postgres")
+        walk.blame(refusal, Cause.STORE_UNREACHABLE, summary, fix)
+        return
+    found, database = await _catalogs(postgres)
+    if found:
+        # Tables in a schema that the role may not use look as if they were not there.
+        trouble = found[0].trouble
+    cause, advice = _TROUBLES[trouble]
+    walk.blame(refusal, cause, summary, _fix_of_tables(walk, found, database, advice))
 
 
-async def _grant(walk: Walk, postgres: Postgres) -> Fix:
-    advice = "As the owner of the tables, let the gateway's role read them."
+async def _catalogs(postgres: Postgres) -> tuple[list[Shortcoming], str]:
+    """Return what the catalogs say of the tables, and the database's name; nothing when it is silent."""
     try:
-        login = await Clues(postgres).login()
+        return await postgres.shortcomings(), (await Clues(postgres).login()).database
     except StoreUnavailable:
+        return [], ""
+
+
+def _fix_of_tables(walk: Walk, found: list[Shortcoming], database: str, advice: str) -> Fix:
+    if not found:
         return Fix(advice)
-    role = '"' + login.role.replace('"', '""') + '"'
-    tables = ", ".join(map(walk.commands.table, _TABLES))
-    return Fix(advice, command=walk.commands.owner_sql(login.database, f"GRANT SELECT ON {tables} TO {role}"))
+    text = ". ".join(f"{_sentence(each.found)}: {each.fix}" for each in found)
+    grants = [each.sql for each in found if each.sql is not None]
+    if len(grants) == len(found):
+        return Fix(f"{advice} {text}", command=walk.commands.owner_sql(database, "; ".join(grants)))
+    migrates = all(each.migrate for each in found)
+    return Fix(text, command=walk.commands.gateway("migrate") if migrates else None)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _truth(evidence: Evidence) -> User | None:

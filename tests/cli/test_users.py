@@ -310,7 +310,7 @@ def test_tables_missing(tmp_path: Path, empty_dsn: str) -> None:
     gateway = gateway_command(tmp_path, empty_dsn, "redis://127.0.0.1:1")
     result = gateway("users", "list")
     assert result.exit_code == 3
-    assert "tables are missing: run `gateway migrate`" in text(result.stderr)
+    assert 'relation "users" does not exist → run `gateway migrate`' in text(result.stderr)
     assert gateway.json("migrate") == {
         "applied": [f"{each.version:04}_{each.name}" for each in migrations()],
     }

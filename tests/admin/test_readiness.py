@@ -1,0 +1,283 @@
+"""Ready means able: what `/readyz`, requests, `explain` and `gateway check --live` say of a broken Postgres.
+
+The owner of the tables makes the faults while a gateway runs, whose connections were opened before. The
+gateway has a role of its own, as docs/operations.md advises.
+"""
+
+import asyncio
+import json
+import re
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from gateway.cli import live
+from gateway.cli.live_check import Live
+from gateway.core.model import JSON
+from gateway.settings import Settings
+from tests.admin.client import TOKEN
+from tests.harness import House, configuration, open_house, seed, token
+from tests.sockets import request_bytes
+from tests.workers.program import eventually
+
+
+@dataclass(frozen=True)
+class Role:
+    """A role that may read the three tables, and how it logs in."""
+
+    name: str
+    dsn: str
+    owner: str
+
+    async def sql(self, statement: str) -> None:
+        """Execute SQL as the owner; `{role}` is the role's name."""
+        connection = await asyncpg.connect(self.owner)
+        try:
+            await connection.execute(statement.replace("{role}", self.name))
+        finally:
+            await connection.close()
+
+
+@pytest.fixture
+async def role(dsn: str) -> AsyncIterator[Role]:
+    name = f"runtime_{uuid.uuid4().hex}"
+    parts = urlsplit(dsn)
+    address = parts.netloc.rpartition("@")[2]
+    role = Role(name, parts._replace(netloc=f"{name}:p@{address}").geturl(), dsn)
+    await role.sql(
+        "CREATE ROLE {role} LOGIN PASSWORD 'p'; GRANT SELECT ON users, identities, revocations TO {role}"
+    )
+    await seed(dsn)
+    yield role
+    await role.sql("DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def readyz(house: House) -> tuple[int, str, dict[str, dict[str, str | None]]]:
+    response = await house.admin("/readyz")
+    document = json.loads(response.content)
+    return response.status, document["status"], document["dependencies"]
+
+
+async def until(house: House, holds: Callable[[dict[str, dict[str, str | None]]], bool]) -> None:
+    async def found() -> bool:
+        return holds((await readyz(house))[2])
+
+    await eventually(found)
+
+
+async def explained(house: House, subject: str) -> dict[str, JSON]:
+    body = json.dumps({"token": token(subject).decode()}).encode()
+    async with house.connect(admin=True) as client:
+        await client.send(
+            request_bytes(
+                "POST",
+                "/v1/explain",
+                b"Authorization: Bearer " + TOKEN.encode(),
+                b"Content-Type: application/json",
+                body=body,
+            )
+        )
+        response = await client.response()
+    assert response is not None
+    document = json.loads(response.content)
+    assert isinstance(document, dict), response
+    return document
+
+
+async def live_postgres(folder: Path, house: House) -> Live:
+    settings = configuration(folder, house.upstream.url, house.dsn, house.redis_url, house.prefix)
+    found = await asyncio.to_thread(live.try_all, Settings.model_validate(settings))
+    return next(each for each in found if each.name == "postgres")
+
+
+FAULTS = {
+    "a table that was dropped": (
+        "DROP TABLE revocations CASCADE",
+        "store_not_migrated",
+        r"revocations.*(dropped|backup)",
+    ),
+    "no right to read a table": (
+        "REVOKE SELECT ON revocations FROM {role}",
+        "store_permission_denied",
+        r"permission denied for table revocations.*GRANT SELECT ON .*revocations",
+    ),
+    "no right to read a column": (
+        "REVOKE SELECT ON users FROM {role};"
+        "GRANT SELECT (id, status, tenant, email, display_name, attributes, tokens_valid_after) ON users"
+        " TO {role}",
+        "store_permission_denied",
+        r"permission denied for table users.*columns roles",
+    ),
+    "no right to use the schema": (
+        "REVOKE USAGE ON SCHEMA public FROM PUBLIC",
+        "store_permission_denied",
+        r"GRANT USAGE ON SCHEMA \"public\"",
+    ),
+    "a column that was renamed": (
+        "ALTER TABLE users RENAME COLUMN tenant TO organisation",
+        "store_not_migrated",
+        r"tenant.* does not exist.*users has no column tenant",
+    ),
+    "a column of another type": (
+        "ALTER TABLE users ALTER COLUMN tenant TYPE integer USING length(tenant)",
+        "store_not_migrated",
+        r"users\.tenant is integer, and must be text",
+    ),
+    "roles that are one text": (
+        "ALTER TABLE users DROP CONSTRAINT users_roles_present;"
+        "ALTER TABLE users ALTER COLUMN roles DROP DEFAULT;"
+        "ALTER TABLE users ALTER COLUMN roles TYPE text USING array_to_string(roles, ',')",
+        "store_not_migrated",
+        r"users\.roles is text, and must be text\[\]",
+    ),
+    "an id of another type": (
+        "ALTER TABLE identities DROP CONSTRAINT identities_user_id_fkey;"
+        "ALTER TABLE identities ALTER COLUMN user_id TYPE integer USING 1",
+        "store_not_migrated",
+        r"uuid = integer",
+    ),
+    "values of another type": (
+        "ALTER TABLE revocations ALTER COLUMN revoked_at DROP DEFAULT;"
+        "ALTER TABLE revocations ALTER COLUMN revoked_at TYPE text",
+        "store_not_migrated",
+        r"revocations\.revoked_at is text, and must be timestamp with time zone",
+    ),
+    "row-level security on users": (
+        "ALTER TABLE users ENABLE ROW LEVEL SECURITY",
+        "store_permission_denied",
+        r"row-level security.*users",
+    ),
+    "row-level security on identities": (
+        "ALTER TABLE identities ENABLE ROW LEVEL SECURITY;"
+        "CREATE POLICY few ON identities USING (subject = 'nobody')",
+        "store_permission_denied",
+        r"row-level security.*identities",
+    ),
+    "row-level security on revocations": (
+        "ALTER TABLE revocations ENABLE ROW LEVEL SECURITY",
+        "store_permission_denied",
+        r"row-level security.*revocations",
+    ),
+}
+
+
+@pytest.mark.parametrize(("statement", "cause", "words"), FAULTS.values(), ids=FAULTS)
+async def test_what_the_statements_of_requests_cannot_do(
+    tmp_path: Path, role: Role, redis_url: str, statement: str, cause: str, words: str
+) -> None:
+    async with open_house(tmp_path, role.dsn, redis_url, seeded=False, admin={"token": TOKEN}) as house:
+        await until(house, lambda found: found["postgres"]["status"] == "up")
+        await role.sql(statement)
+
+        _, word, found = await readyz(house)
+        assert (word != "ready", found["postgres"]["status"]) == (True, "down")
+        detail = found["postgres"]["detail"] or ""
+        assert re.search(words, detail), detail
+        # The epoch in Redis lapses for some of the faults, after 3 s; none of the answers may be a refusal.
+        for subject in ("acme", "ghost"):
+            response = await house.request("/private/x", token=token(subject))
+            # While Redis vouches for the revocations, only users are asked of Postgres.
+            admitted = "revocations" in statement and (response.status, subject) == (200, "acme")
+            # A column that cannot be read says nothing of who is not there.
+            asked = "revocations" in statement or "ALTER TABLE users ALTER" in statement
+            unknown = asked and (response.status, subject) == (401, "ghost")
+            assert admitted or unknown or response.status == 503, (subject, response)
+        explanation = await explained(house, "globex")
+        assert explanation["cause"] == cause, explanation
+
+        tried = await live_postgres(tmp_path, house)
+        assert tried.outcome == "fail"
+        assert not tried.unreachable
+        assert re.search(words, f"{tried.found} {tried.fix}"), tried
+
+
+async def test_a_view_in_place_of_a_table_will_do(tmp_path: Path, role: Role, redis_url: str) -> None:
+    await role.sql(
+        "ALTER TABLE users RENAME TO people; CREATE VIEW users AS SELECT * FROM people;"
+        "GRANT SELECT ON users TO {role}"
+    )
+    async with open_house(tmp_path, role.dsn, redis_url, seeded=False) as house:
+        await until(house, lambda found: found["postgres"]["status"] == "up")
+        assert (await house.request("/private/x", token=token("acme"))).status == 200
+        assert (await live_postgres(tmp_path, house)).outcome == "pass"
+
+
+async def test_what_was_mended_is_ready_by_itself(tmp_path: Path, role: Role, redis_url: str) -> None:
+    async with open_house(tmp_path, role.dsn, redis_url, seeded=False) as house:
+        await role.sql("REVOKE SELECT ON revocations FROM {role}")
+        await until(house, lambda found: found["postgres"]["status"] == "down")
+        # Other statements are still answered, and end nothing.
+        for subject in ("acme", "globex", "admin"):
+            await house.request("/private/x", token=token(subject))
+            await asyncio.sleep(0.5)
+        await readyz(house)
+        await role.sql("GRANT SELECT ON revocations TO {role}")
+        await eventually(lambda: asyncio.sleep(0, bool(house.events("dependency_up"))))
+        assert (await readyz(house))[2]["postgres"]["status"] == "up"
+    assert [event["dependency"] for event in house.events("dependency_down")] == ["postgres"]
+
+
+BAD_ROWS = {
+    "a status that is none": (
+        "ALTER TABLE users DROP CONSTRAINT users_status_known;UPDATE users SET status = 'banned' WHERE {acme}"
+    ),
+    "attributes that are no object": (
+        "ALTER TABLE users DROP CONSTRAINT users_attributes_object;"
+        "UPDATE users SET attributes = '[]' WHERE {acme}"
+    ),
+    "a role that is null": (
+        "ALTER TABLE users DROP CONSTRAINT users_roles_present;"
+        "UPDATE users SET roles = ARRAY[NULL] WHERE {acme}"
+    ),
+}
+
+
+@pytest.mark.parametrize("statement", BAD_ROWS.values(), ids=BAD_ROWS)
+async def test_a_bad_row_is_refused_alone_and_nothing_older_stands_in_for_it(
+    tmp_path: Path, role: Role, redis_url: str, statement: str
+) -> None:
+    async with open_house(tmp_path, role.dsn, redis_url, seeded=False, admin={"token": TOKEN}) as house:
+        assert (await house.request("/private/x", token=token("acme"))).status == 200
+        await role.sql(statement.replace("{acme}", "tenant = 'acme'"))
+
+        async def refused() -> bool:
+            return (await house.request("/private/x", token=token("acme"))).status != 200
+
+        await eventually(refused)
+        for _ in range(5):
+            response = await house.request("/private/x", token=token("acme"))
+            assert (response.status, response.code) == (503, "user_store_unavailable")
+        assert (await house.request("/private/x", token=token("globex"))).status == 200
+        assert (await readyz(house))[2]["postgres"]["status"] == "up"
+        assert (await explained(house, "acme"))["cause"] == "store_not_migrated"
+    assert house.events("dependency_down") == []
+
+
+async def test_a_role_that_could_never_read_is_not_ready(tmp_path: Path, role: Role, redis_url: str) -> None:
+    await role.sql("REVOKE SELECT ON revocations FROM {role}")
+    async with open_house(tmp_path, role.dsn, redis_url, seeded=False) as house:
+        status, word, _ = await readyz(house)
+        assert (status, word) == (503, "not_ready")
+
+
+async def test_redis_stands_in_for_no_longer_than_what_it_holds_counts(
+    tmp_path: Path, role: Role, redis_url: str
+) -> None:
+    lives = {"user_ttl": "1s", "stale_if_error": "1s"}
+    async with open_house(tmp_path, role.dsn, redis_url, seeded=False, cache=lives) as house:
+        assert (await house.request("/private/x", token=token("acme"))).status == 200
+        await role.sql("DROP TABLE identities CASCADE")
+        status, word, _ = await readyz(house)
+        assert (status, word) == (200, "degraded")
+
+        async def not_ready() -> bool:
+            return (await readyz(house))[:2] == (503, "not_ready")
+
+        await eventually(not_ready)
+        response = await house.request("/private/x", token=token("acme"))
+        assert response.status == 503
