@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway import sockets, translation
+from gateway.admin import listener
 from gateway.admin.dependencies import Stream, dependencies
 from gateway.admin.health import Admin, Crew, Dependency
 from gateway.admin.wiring import Parts, admin_api
@@ -50,7 +51,6 @@ from gateway.verifier import TokenVerifier
 
 EXIT_SECONDS: Final = 10.0
 """How long requests in flight may take when a gateway ends that was not drained before."""
-ADMIN_EXIT_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,16 +233,8 @@ def _listen(settings: Settings, stack: AsyncExitStack) -> Listeners:
 async def _serve_admin(
     listeners: Sequence[socket.socket], application: web.Application, stack: AsyncExitStack
 ) -> web.AppRunner:
-    runner = web.AppRunner(
-        application,
-        access_log=None,
-        auto_decompress=False,  # which would unpack a body before anybody has asked for the token
-        shutdown_timeout=ADMIN_EXIT_SECONDS,
-    )
-    await runner.setup()
+    runner = await listener.listen(application, listeners, sockets.BACKLOG)
     stack.push_async_callback(runner.cleanup)
-    for listener in listeners:
-        await web.SockSite(runner, listener, backlog=sockets.BACKLOG).start()
     return runner
 
 
