@@ -91,6 +91,9 @@ async def explained(house: House, subject: str) -> dict[str, JSON]:
 
 async def live_postgres(folder: Path, house: House) -> Live:
     settings = configuration(folder, house.upstream.url, house.dsn, house.redis_url, house.prefix)
+    postgres = settings["postgres"]
+    assert isinstance(postgres, dict)
+    postgres["connect_timeout"] = "8s"  # a busy machine is no outage
     found = await asyncio.to_thread(live.try_all, Settings.model_validate(settings))
     return next(each for each in found if each.name == "postgres")
 
