@@ -252,7 +252,8 @@ class Invalidation:
             self.tell()
         elif not trusted and self._local.is_open:
             self._local.close()
-            log.warning("local_tier_not_trusted")
+            if not self._closed:  # a normal stop is no warning
+                log.warning("local_tier_not_trusted")
             self.tell()
 
     def _leave(self) -> None:
@@ -346,8 +347,8 @@ class Invalidation:
         except ForeignRedis:
             pass  # told of once, as a dependency that is down
         except StoreUnavailable as error:
-            # The next heartbeat is the next attempt.
-            log.warning("revocations_not_loaded", error=str(error))
+            # The blacklist logs its outages; the next heartbeat is the next attempt.
+            log.debug("revocations_not_loaded", error=str(error))
         except Exception:
             log.exception("revocations_not_loaded")
         finally:

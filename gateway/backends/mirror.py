@@ -59,6 +59,7 @@ class RevocationMirror:
         self._settled = 0
         """So many of the doubts, from the first on, came before a filling began."""
         self._attempted_at: float | None = None
+        self._load_failed = False
         self._loading: asyncio.Task[None] | None = None
         self._closed = False
         self._running: list[asyncio.Task[None]] = []
@@ -75,8 +76,22 @@ class RevocationMirror:
     async def load(self) -> None:
         """Have Redis hold every revocation that counts in Postgres, and no other of its rows.
 
-        Raises `StoreUnavailable`.
+        An outage is one line of the log when it begins and one when it ends. Raises `StoreUnavailable`.
         """
+        try:
+            await self._load()
+        except ForeignRedis:
+            raise  # told of once, as a dependency that is down
+        except StoreUnavailable as error:
+            if not self._load_failed:
+                self._load_failed = True
+                log.warning("revocations_not_loaded", error=str(error))
+            raise
+        if self._load_failed:
+            self._load_failed = False
+            log.info("revocations_loaded")
+
+    async def _load(self) -> None:
         doubts, filled = self._doubts, False
         while not filled:
             filling = await self._revoked.begin_filling()
@@ -141,10 +156,8 @@ class RevocationMirror:
     async def _try(self) -> None:
         try:
             await self.load()
-        except ForeignRedis:
-            pass  # told of once, as a dependency that is down
-        except StoreUnavailable as error:
-            log.warning("revocations_not_loaded", error=str(error))
+        except StoreUnavailable:
+            pass  # logged when the outage began
         except Exception:
             # Nobody awaits this; the next attempt may do better.
             log.exception("revocations_not_loaded")

@@ -284,3 +284,18 @@ async def test_redis_stands_in_for_no_longer_than_what_it_holds_counts(
         await eventually(not_ready)
         response = await house.request("/private/x", token=token("acme"))
         assert response.status == 503
+
+
+async def test_a_normal_stop_warns_of_nothing(tmp_path: Path, dsn: str, redis_url: str) -> None:
+    async with open_house(tmp_path, dsn, redis_url) as house:
+
+        async def remembered() -> bool:
+            await house.request("/private/x", token=token("acme", jti="kept"))
+            return any(
+                name == "gateway_user_lookups_total" and ("tier", "local") in labels and value > 0
+                for (name, labels), value in (await house.metrics()).items()
+            )
+
+        await eventually(remembered)
+        before = len(house.log.getvalue())
+    assert '"level":"warning"' not in house.log.getvalue()[before:]

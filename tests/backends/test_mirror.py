@@ -55,6 +55,21 @@ def changed(revocation: Revocation, *, lifted: bool = False) -> Revoked:
     return Revoked(revocation, lifted=lifted, version=1)
 
 
+async def test_one_outage_is_a_line_when_it_begins_and_one_when_it_ends(
+    world: World, connection: Connection
+) -> None:
+    await connection.execute("ALTER TABLE revocations RENAME TO hidden")
+    with capture_logs() as logs:
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                await world.mirror.load()
+        await connection.execute("ALTER TABLE hidden RENAME TO revocations")
+        await world.mirror.load()
+        await world.mirror.load()
+    events = [entry["event"] for entry in logs if "load" in entry["event"]]
+    assert events == ["revocations_not_loaded", "revocations_loaded"]
+
+
 async def test_loads_that_overlap_settle_a_doubt_once(world: World) -> None:
     world.mirror.doubt()
     await asyncio.gather(world.mirror.load(), world.mirror.load())
