@@ -271,6 +271,7 @@ def _postgres(postgres: model.Postgres, heard: Callable[[SystemOfRecord], None])
         pool_max=postgres.pool_max,
         connect_timeout=postgres.connect_timeout,
         statement_timeout=postgres.statement_timeout,
+        prepared_statements=postgres.prepared_statements,
         availability=_availability("postgres"),
         replica_availability=_availability("postgres_replica"),
         heard=heard,

@@ -74,7 +74,9 @@ async def migrate(
     steps = migrations() if known is None else known
     applied: list[str] = []
     with translated(address_of(dsn)):
-        connection = await Connector(dsn, primary=True, timeout=_CONNECT_TIMEOUT, tls_strict=tls_strict)()
+        connector = Connector(dsn, primary=True, timeout=_CONNECT_TIMEOUT, tls_strict=tls_strict)
+        # Each step is a transaction, and behind a pooler each may have another session.
+        connection = await connector(statement_cache_size=0)
         try:
             while (step := await _step(connection, schema, steps)) is not None:
                 applied.append(f"{step.version:04}_{step.name}")

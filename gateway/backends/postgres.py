@@ -1,8 +1,7 @@
 """Postgres, the system of record: the hot path's two statements, and what else a running gateway asks.
 
-The hot path reads `users`, `identities` and `revocations` and writes nothing. Behind PgBouncer in
-transaction mode, let PgBouncer track prepared statements (`max_prepared_statements`) and give the
-role its `search_path` and `statement_timeout`, which PgBouncer must be told to ignore at start-up.
+The hot path reads `users`, `identities` and `revocations` and writes nothing.
+How they are sent behind a pooler is in `postgres_statements`.
 """
 
 import time
@@ -21,6 +20,7 @@ from gateway.backends.ownership import SystemOfRecord
 from gateway.backends.postgres_errors import is_lasting
 from gateway.backends.postgres_needs import Shortcoming, shortcomings
 from gateway.backends.postgres_pool import Connection, Pool
+from gateway.backends.postgres_statements import PreparedStatements
 from gateway.backends.revocations import Revocation, Revocations
 from gateway.core import json_text
 from gateway.core.model import (
@@ -131,6 +131,7 @@ class Postgres:
         pool_max: int = 10,
         connect_timeout: float = 2.0,
         statement_timeout: float = 1.0,
+        prepared_statements: PreparedStatements = "auto",
         availability: Availability | None = None,
         replica_availability: Availability | None = None,
         tls_strict: bool = False,
@@ -148,6 +149,7 @@ class Postgres:
                 size=pool_max,
                 connect_timeout=connect_timeout,
                 statement_timeout=statement_timeout,
+                prepared_statements=prepared_statements,
                 availability=availability or Availability(),
                 tls_strict=tls_strict,
                 opened=self._introduce if primary and heard is not None else None,
@@ -175,17 +177,16 @@ class Postgres:
         """
         if self._replica is not None and not primary:
             with suppress(StoreUnavailable):
-                async with self._replica.lend(serving=True) as connection:
-                    return await _find(connection, identity)
-        async with self._primary.lend(serving=True) as connection:
-            found = await _find(connection, identity)
+                return await self._replica.ask(lambda connection: _find(connection, identity))
+        found = await self._primary.ask(lambda connection: _find(connection, identity))
         self.availability.ever_served = True
         return found
 
     async def find_user_and_revocations(self, claims: Claims) -> tuple[Found, Revocations]:
         """Return the user behind a token and what is known against it, both by one query."""
-        async with self._primary.lend(serving=True) as connection:
-            found = await _find_both(connection, claims.identity, claims.issuer_name, claims.jti)
+        found = await self._primary.ask(
+            lambda connection: _find_both(connection, claims.identity, claims.issuer_name, claims.jti)
+        )
         self.availability.ever_served = True
         return found
 

@@ -55,6 +55,18 @@ def _refusal(error: asyncpg.PostgresError) -> str:
     match error:
         case asyncpg.QueryCanceledError():
             return "the query took longer than `statement_timeout`"
+        case asyncpg.InvalidSQLStatementNameError() | asyncpg.DuplicatePreparedStatementError():
+            return (
+                f"{error.args[0]}: a pooler does not keep prepared statements; set"
+                " `postgres.prepared_statements: auto` or `unnamed`"
+            )
+        case asyncpg.ProtocolViolationError() if "unsupported startup parameter" in str(error.args[0]):
+            # PgBouncer's words for what it cannot keep; the error code is that of any violation.
+            return (
+                f"{error.args[0]}: set ignore_startup_parameters = search_path, statement_timeout,"
+                " row_security in PgBouncer and give them to the role, or set"
+                " `postgres.prepared_statements: unnamed`"
+            )
         case asyncpg.DataError():
             # Its text repeats the value.
             return "a value is of a kind that Postgres cannot hold"

@@ -10,7 +10,7 @@ connection because others have them all is none of the three.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncpg
 
@@ -18,9 +18,12 @@ from gateway.backends.availability import Availability
 from gateway.backends.breaker import Breaker
 from gateway.backends.postgres_errors import is_lasting, is_of_one_value, is_silence, quoted, translated
 from gateway.backends.postgres_servers import Connector, address_of
+from gateway.backends.postgres_statements import PreparedStatements, Statements
 from gateway.core.model import StoreUnavailable, Tier
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+T = TypeVar("T")
 
 _GRACE: Final = 0.25
 """Seconds beyond the server's own statement timeout until the client stops waiting."""
@@ -43,6 +46,7 @@ class Pool:
         statement_timeout: float,
         availability: Availability,
         tls_strict: bool = False,
+        prepared_statements: PreparedStatements = "auto",
         breaker: Breaker | None = None,
         opened: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> None:
@@ -52,7 +56,11 @@ class Pool:
         self.availability = availability
         self._connector = Connector(dsn, primary=primary, timeout=connect_timeout, tls_strict=tls_strict)
         self._primary = primary
-        self._schema = schema
+        kept = {
+            "search_path": quoted(schema),
+            "statement_timeout": str(max(1, round(statement_timeout * 1000))),
+        }
+        self._statements = Statements(prepared_statements, self._connector, kept, statement_timeout + _GRACE)
         self._size = size
         self._connect_timeout = connect_timeout
         self._statement_timeout = statement_timeout
@@ -70,15 +78,33 @@ class Pool:
         """
         if not self._breaker.admits():
             raise StoreUnavailable(Tier.POSTGRES, f"{self._silence} (a moment ago; not asked again yet)")
+        if self._statements.named is None:
+            with self._observed(None):
+                await self._statements.find_out()
         pool = await self._opened()
         with self._observed(pool, serving=serving):
             connection = await self._acquired(pool)
             try:
-                yield connection
+                if self._statements.named:
+                    yield connection
+                else:
+                    async with self._statements.scope(connection):
+                        yield connection
             finally:
                 await pool.release(connection)
             self.availability.answered()
             self._breaker.answered()
+
+    async def ask(self, question: Callable[[Connection], Awaitable[T]]) -> T:
+        """Ask something that may be asked twice, as it is when a pooler has lost a statement's name."""
+        try:
+            async with self.lend(serving=True) as connection:
+                return await question(connection)
+        except StoreUnavailable as error:
+            if not self._statements.betrayed(error.__cause__):
+                raise
+        async with self.lend(serving=True) as connection:
+            return await question(connection)
 
     async def _acquired(self, pool: "asyncpg.Pool[asyncpg.Record]") -> Connection:
         try:
@@ -91,6 +117,9 @@ class Pool:
 
     async def warm(self, connections: int) -> None:
         """Open connections ahead of the requests that need them. Raises `StoreUnavailable`."""
+        if self._statements.named is None:
+            with self._observed(None):
+                await self._statements.find_out()
         pool = await self._opened()
         with self._observed(pool):
             waiting = (pool.acquire(timeout=self._connect_timeout) for _ in range(connections))
@@ -108,7 +137,9 @@ class Pool:
         await asyncio.gather(*self._retiring)
 
     @contextmanager
-    def _observed(self, pool: "asyncpg.Pool[asyncpg.Record]", *, serving: bool = False) -> Iterator[None]:
+    def _observed(
+        self, pool: "asyncpg.Pool[asyncpg.Record] | None", *, serving: bool = False
+    ) -> Iterator[None]:
         """Translate errors, and note them; that others have all connections says nothing of the server."""
         began = self._breaker.now()
         try:
@@ -133,27 +164,34 @@ class Pool:
                 self._silence = error.detail
                 if self._breaker.failed(began):
                     self._give_up()
-            if isinstance(cause, asyncpg.ReadOnlySQLTransactionError) and pool is self._pool:
+            refused = isinstance(cause, asyncpg.ReadOnlySQLTransactionError)
+            if (refused or self._statements.betrayed(cause)) and pool is self._pool:
                 self._give_up()
             raise
 
     async def _opened(self) -> "asyncpg.Pool[asyncpg.Record]":
         if self._pool is None:
             # Without a minimum a pool opens without connecting, and so while the server is down.
-            self._pool = await asyncpg.create_pool(
-                min_size=0,
-                max_size=self._size,
-                connect=self._connector,
-                command_timeout=self._statement_timeout + _GRACE,
-                reset=_leave_as_it_is,
-                init=self._on_open,  # type: ignore[arg-type] # a connection of the pool, before it is wrapped
-                server_settings={
-                    "application_name": "gateway",
-                    "search_path": quoted(self._schema),
-                    "statement_timeout": str(max(1, round(self._statement_timeout * 1000))),
-                },
-            )
+            options: dict[str, Any] = {  # Any: the driver's own, of many types
+                "min_size": 0,
+                "max_size": self._size,
+                "connect": self._connector,
+                "command_timeout": self._statement_timeout + _GRACE,
+                "reset": _leave_as_it_is,
+                "init": self._introduced,
+                **self._statements.options(),
+            }
+            self._pool = await asyncpg.create_pool(**options)
         return self._pool
+
+    async def _introduced(self, connection: Connection) -> None:
+        if self._on_open is None:
+            return
+        if self._statements.named:
+            await self._on_open(connection)
+            return
+        async with self._statements.scope(connection):
+            await self._on_open(connection)
 
     def _give_up(self) -> None:
         """Let the next call open connections anew; those in use may be used to their end."""

@@ -124,6 +124,7 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
         pool_max=3,
         connect_timeout=settings.postgres.connect_timeout,
         statement_timeout=settings.postgres.statement_timeout,
+        prepared_statements=settings.postgres.prepared_statements,
         heard=redis.ownership.heard,
         tls_strict=settings.postgres.tls.strict,
     )

@@ -62,6 +62,7 @@ def _opened(settings: "Settings") -> Postgres:
         connect_timeout=postgres.connect_timeout,
         statement_timeout=postgres.statement_timeout,
         tls_strict=postgres.tls.strict,
+        prepared_statements=postgres.prepared_statements,
     )
 
 

@@ -118,6 +118,7 @@ async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[
         pool_max=1,
         connect_timeout=settings.postgres.connect_timeout,
         statement_timeout=_STATEMENT_TIMEOUT,
+        prepared_statements=settings.postgres.prepared_statements,
         heard=redis.ownership.heard,
         tls_strict=settings.postgres.tls.strict,
     )

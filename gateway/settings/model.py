@@ -215,6 +215,8 @@ class Postgres(Section):
     """The longest that one query may take."""
     tls: ClientTls = Field(default_factory=ClientTls)
     """For a DSN whose `sslmode` has the server's certificate verified."""
+    prepared_statements: Literal["auto", "named", "unnamed"] = "auto"
+    """`named`: kept by a session. `unnamed`: in a transaction each, for poolers. `auto` finds out which."""
 
 
 class Users(Section):
