@@ -4,7 +4,6 @@ Each process writes, every minute, what has grown since the first minute into a 
 MEMORY_TRACE: the lines of code that allocated most of what is held, by Python's tracemalloc.
 """
 
-import linecache
 import os
 import threading
 import time
@@ -16,11 +15,6 @@ from gateway.__main__ import main
 
 _FRAMES: Final = 8
 _LINES: Final = 30
-_NOT_OURS: Final = [
-    tracemalloc.Filter(inclusive=False, filename_pattern=name, all_frames=True)
-    for name in (tracemalloc.__file__, linecache.__file__, __file__)
-]
-"""What this itself takes."""
 
 
 def _tell() -> None:
@@ -28,11 +22,16 @@ def _tell() -> None:
     first: tracemalloc.Snapshot | None = None
     while True:
         time.sleep(60)
-        now = tracemalloc.take_snapshot().filter_traces(_NOT_OURS)
+        now = tracemalloc.take_snapshot()
         if first is None:
             first = now
             continue
-        grown = now.compare_to(first, "traceback")
+        grown = [
+            entry
+            for entry in now.compare_to(first, "traceback")
+            # What this itself takes tells nothing.
+            if all(frame.filename not in {__file__, tracemalloc.__file__} for frame in entry.traceback)
+        ]
         with path.open("a") as file:
             file.write(
                 f"--- {time.strftime('%H:%M:%S')}, held in all: {tracemalloc.get_traced_memory()[0]}\n"
