@@ -28,6 +28,7 @@ from gateway.backends.mirror import RevocationMirror
 from gateway.backends.ownership import SystemOfRecord, place_of
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
+from gateway.backends.refusals import Refusals
 from gateway.backends.tracking import RedisStream
 from gateway.core.model import StoreUnavailable
 from gateway.core.reasons import CATALOGUE
@@ -119,6 +120,8 @@ async def serve(
         mirror = RevocationMirror(postgres, redis, iss)
         stack.push_async_callback(mirror.close)
         local = _local(settings.cache, metrics)
+        refusals = Refusals(redis.revoked, postgres, iss, metrics)
+        stack.push_async_callback(refusals.close)
         invalidation = Invalidation(
             local,
             redis,
@@ -127,13 +130,14 @@ async def serve(
             prefix=settings.redis.prefix,
             observer=metrics,
             latest=postgres.latest_transaction if postgres.has_replica else None,
+            refusals=refusals,
         )
         stack.push_async_callback(invalidation.close)
         changes, touches = _streams(settings, invalidation, redis)
         stack.push_async_callback(changes.close)
         stack.push_async_callback(touches.close)
         tiers = _tiers(
-            settings, local, postgres, redis, mirror,
+            settings, local, postgres, redis, mirror, refusals,
             # A process that slept has yet to look at what came in meanwhile.
             believes=lambda epoch: invalidation.believes(epoch) and changes.up,
         )  # fmt: skip
@@ -172,6 +176,7 @@ async def serve(
         # Whose Redis it is to be is known before that is asked for the first time.
         await _warm(postgres)
         mirror.start()
+        refusals.start()
         invalidation.start()
         changes.start()
         touches.start()
@@ -308,6 +313,7 @@ def _tiers(
     postgres: Postgres,
     redis: Redis,
     mirror: RevocationMirror,
+    refusals: Refusals,
     *,
     believes: Callable[[str], bool],
 ) -> IdentityTiers:
@@ -323,6 +329,7 @@ def _tiers(
         stale_if_error=cache.stale_if_error,
         creation_grace=settings.users.creation_grace,
         unchecked_allowed=settings.revocation.on_unavailable == "allow",
+        refusals=refusals,
     )
 
 

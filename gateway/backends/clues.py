@@ -21,7 +21,12 @@ _LIMIT: Final = 200
 _REVOCATIONS: Final = """
 SELECT kind, issuer, value, extract(epoch FROM revoked_at)::float8 AS revoked_at,
     extract(epoch FROM expires_at)::float8 AS expires_at, reason, revoked_by
-FROM revocations
+FROM (
+    SELECT kind, issuer, value, revoked_at, expires_at, reason, revoked_by FROM revocations
+    UNION ALL
+    SELECT kind, issuer, value, revoked_at, expires_at, reason, revoked_by
+    FROM gateway_learnt_revocations(NULL, NULL, NULL)
+) AS each
 WHERE (expires_at IS NULL OR expires_at > now()) AND (
     (kind = 'jti' AND issuer = ANY($1) AND value = $2)
     OR (kind = 'user' AND issuer = '' AND value = $3)

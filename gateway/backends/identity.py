@@ -26,6 +26,7 @@ from gateway.core.model import (
     Lease,
     RecordUnusable,
     Resolution,
+    RevocationKind,
     StoreUnavailable,
     Tier,
     User,
@@ -70,6 +71,16 @@ class SharedTier(Protocol):
 
     async def store_user(self, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int) -> bool:
         """Store a document unless it may be outdated; tells whether it was stored."""
+
+
+class Refused(Protocol):
+    """What is remembered of revocations that Redis alone knows."""
+
+    def told(self, claims: Claims, user: User | None, kind: RevocationKind | None) -> None:
+        """Take note of what Redis, which can be relied on, said of a token: the kind that hits it."""
+
+    def against(self, claims: Claims, user: User | None) -> RevocationKind | None:
+        """Return the kind of a revocation that is remembered and hits a token."""
 
 
 class Blacklist(Protocol):
@@ -134,6 +145,7 @@ class IdentityTiers:
         stale_if_error: float = 300.0,
         creation_grace: float = 10.0,
         unchecked_allowed: bool = False,
+        refusals: Refused | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._local = local
@@ -148,6 +160,7 @@ class IdentityTiers:
         self._keep = user_ttl + stale_if_error
         self._creation_grace = creation_grace
         self._unchecked_allowed = unchecked_allowed
+        self._refusals = refusals
         self._clock = clock
         self._user_flights: SingleFlight[_FlightKey, _Fetched] = SingleFlight(_PATIENCE, _PATIENCE)
         self._both_flights: SingleFlight[_FlightKey, tuple[_Fetched, Revocations]] = SingleFlight(
@@ -173,6 +186,19 @@ class IdentityTiers:
         A token that is revoked whoever its user is has none looked up. Raises `Denial`, with
         `user_store_unavailable` or `revocation_unavailable`, when no store can answer.
         """
+        resolution = await self._resolve(claims)
+        refusals = self._refusals
+        if refusals is None:
+            return resolution
+        if resolution.revocation_tier is Tier.REDIS:
+            refusals.told(claims, resolution.user, resolution.revoked)
+        if resolution.revoked is not None:
+            return resolution
+        # Redis may know what Postgres does not, and cannot be asked, or has lost it.
+        kind = refusals.against(claims, resolution.user)
+        return resolution if kind is None else replace(resolution, revoked=kind)
+
+    async def _resolve(self, claims: Claims) -> Resolution:
         ticket = self._local.ticket()
         known = self._local.last_known(claims)
         guess = known[0].id if known is not None and known[0] is not None else None
@@ -343,7 +369,8 @@ class IdentityTiers:
 
     def _remember(self, answer: _Answer, claims: Claims, revocations: Revocations) -> None:
         user, stored_at, ticket = answer.resolution.user, answer.stored_at, answer.ticket
-        if ticket is not None:
+        refused = self._refusals is not None and self._refusals.against(claims, user) is not None
+        if ticket is not None and not refused:
             lifetime = self._lifetime(claims, CachedUser(user, stored_at, ""))
             self._local.fill(ticket, claims, user, stored_at, revocations, lifetime)
 

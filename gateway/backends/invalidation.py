@@ -23,7 +23,7 @@ from gateway.backends.changes import Changed, Everything
 from gateway.backends.local import LocalTier
 from gateway.backends.mirror import under_configured_names
 from gateway.backends.ownership import ForeignRedis
-from gateway.backends.revocations import Revoked
+from gateway.backends.revocations import Revoked, Target
 from gateway.backends.shared import Epoch
 from gateway.backends.touched_keys import Observer, TouchedKeys
 from gateway.core.model import StoreUnavailable
@@ -71,6 +71,16 @@ class Blacklist(Protocol):
         """Have Postgres asked until all revocations have been copied."""
 
 
+class Refused(Protocol):
+    """What is remembered of revocations that Redis alone knows."""
+
+    def touched(self, target: Target) -> None:
+        """Take note of a key that was set, deleted or has expired."""
+
+    def lifted(self, target: Target) -> None:
+        """Take note that a revocation was lifted in Postgres."""
+
+
 @dataclass(slots=True)
 class _Pending:
     """What Redis is still to be told; of several changes to one thing the last."""
@@ -109,9 +119,13 @@ class Invalidation:
         observer: Observer,
         latest: Callable[[], Awaitable[int]] | None = None,
         retry: float = 0.2,
+        refusals: Refused | None = None,
     ) -> None:
         self._latest = latest
-        self.keys = TouchedKeys(self, local, issuers, prefix, observer)
+        self._refusals = refusals
+        self.keys = TouchedKeys(
+            self, local, issuers, prefix, observer, *(() if refusals is None else (refusals.touched,))
+        )
         self._local = local
         self._shared = shared
         self._blacklist = blacklist
@@ -224,6 +238,8 @@ class Invalidation:
                     self._local.forget_users([revocation.value])
                 case "issuer":
                     self._local.forget_issuers([revocation.issuer])
+            if change.lifted and self._refusals is not None:
+                self._refusals.lifted(revocation.target)
             # Rows with the two spellings of one issuer are not changed one after the other.
             order = change.order if revocation.issuer == change.revocation.issuer else 0
             placed = replace(change, revocation=revocation, order=order)

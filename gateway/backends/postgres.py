@@ -21,7 +21,7 @@ from gateway.backends.postgres_errors import is_lasting
 from gateway.backends.postgres_needs import Shortcoming, shortcomings
 from gateway.backends.postgres_pool import Connection, Pool
 from gateway.backends.postgres_statements import PreparedStatements
-from gateway.backends.revocations import Revocation, Revocations
+from gateway.backends.revocations import Learnt, Revocation, Revocations, Target
 from gateway.core import json_text
 from gateway.core.model import (
     JSON,
@@ -63,32 +63,54 @@ FROM (VALUES (true)) AS always LEFT JOIN (
 
 _FIND_USER: Final = f"SELECT {_FOUND}"
 
+# Each look-up is by the primary key: what is used three times would be read whole first, and stored.
 _FIND_USER_AND_REVOCATIONS: Final = f"""
-WITH counting AS (
+WITH counting AS NOT MATERIALIZED (
     SELECT kind, issuer, value, extract(epoch FROM revoked_at)::float8 AS revoked_at
     FROM revocations WHERE expires_at IS NULL OR expires_at > now()
 )
 SELECT
     row_security_active('revocations'::regclass) AS revocations_filtered,
-    EXISTS (SELECT FROM counting WHERE kind = 'jti' AND issuer IN ($3, $1) AND value = $4) AS token_revoked,
-    (SELECT max(revoked_at) FROM counting WHERE kind = 'user' AND issuer = '' AND value = found.id)
-        AS user_revoked_at,
-    (SELECT max(revoked_at) FROM counting WHERE kind = 'issuer' AND issuer IN ($3, $1) AND value = '')
-        AS issuer_revoked_at,
+    EXISTS (SELECT FROM counting WHERE kind = 'jti' AND issuer IN ($3, $1) AND value = $4)
+        OR learnt.of_token AS token_revoked,
+    greatest(
+        (SELECT max(revoked_at) FROM counting WHERE kind = 'user' AND issuer = '' AND value = found.id),
+        learnt.of_user
+    ) AS user_revoked_at,
+    greatest(
+        (SELECT max(revoked_at) FROM counting WHERE kind = 'issuer' AND issuer IN ($3, $1) AND value = ''),
+        learnt.of_issuer
+    ) AS issuer_revoked_at,
     {_FOUND}
+LEFT JOIN LATERAL (
+    SELECT coalesce(bool_or(kind = 'jti'), false) AS of_token,
+        extract(epoch FROM max(revoked_at) FILTER (WHERE kind = 'user'))::float8 AS of_user,
+        extract(epoch FROM max(revoked_at) FILTER (WHERE kind = 'issuer'))::float8 AS of_issuer
+    FROM gateway_learnt_revocations(
+        ARRAY['jti', 'jti', 'user', 'issuer', 'issuer'],
+        ARRAY[$3, $1, '', $3, $1],
+        ARRAY[$4, $4, found.id, '', '']
+    ) WHERE expires_at IS NULL OR expires_at > now()
+) AS learnt ON true
 """  # noqa: S608 -- a constant list of columns; values travel as parameters
 
-_COUNTING_REVOCATIONS: Final = """
+_COUNTING: Final = """
 SELECT kind, issuer, value,
     extract(epoch FROM revoked_at)::float8 AS revoked_at,
     extract(epoch FROM nullif(expires_at, 'infinity') - now())::float8 AS expires_in
-FROM revocations WHERE (expires_at IS NULL OR expires_at > now())
 """
-_REVOCATIONS_FILTERED: Final = "SELECT row_security_active('revocations'::regclass)"
+_COUNTING_REVOCATIONS: Final = f"""
+{_COUNTING} FROM revocations WHERE expires_at IS NULL OR expires_at > now()
+UNION ALL
+{_COUNTING} FROM gateway_learnt_revocations(NULL, NULL, NULL) WHERE expires_at IS NULL OR expires_at > now()
+"""
 _COUNTING_AMONG: Final = f"""
-{_COUNTING_REVOCATIONS}
+{_COUNTING} FROM revocations WHERE (expires_at IS NULL OR expires_at > now())
 AND (kind, issuer, value) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))
+UNION ALL
+{_COUNTING} FROM gateway_learnt_revocations($1, $2, $3) WHERE expires_at IS NULL OR expires_at > now()
 """  # noqa: S608 -- a constant query; values travel as parameters
+_REVOCATIONS_FILTERED: Final = "SELECT row_security_active('revocations'::regclass)"
 
 
 # What the role may not call fails before the query begins, so that is asked first.
@@ -215,6 +237,34 @@ class Postgres:
             )
             for row in rows
         ]
+
+    async def learn(self, revocations: Sequence[Learnt]) -> int | None:
+        """Write down what Redis alone revokes, as learnt; returns how many rows were written.
+
+        None: there are as many as may be. What is there is only ever extended.
+        """
+        now = time.time()
+        kinds, issuers, values = zip(*(each.target for each in revocations), strict=True)
+        async with self.connection() as connection:
+            written: int | None = await connection.fetchval(
+                "SELECT gateway_learn_revocations($1, $2, $3, $4, $5)",
+                kinds,
+                issuers,
+                values,
+                [each.until for each in revocations],
+                [None if each.expires_at is None else each.expires_at - now for each in revocations],
+            )
+            return written
+
+    async def unlearn(self, targets: Sequence[Target]) -> int:
+        """Delete what was learnt, and no row of an operator; returns how many rows that were."""
+        kinds, issuers, values = zip(*targets, strict=True)
+        async with self.connection() as connection:
+            return int(
+                await connection.fetchval(
+                    "SELECT gateway_unlearn_revocations($1, $2, $3)", kinds, issuers, values
+                )
+            )
 
     async def prune(self) -> int:
         """Delete the revocations that expired more than an hour ago; returns how many there were."""

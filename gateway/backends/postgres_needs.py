@@ -35,8 +35,17 @@ NEEDED: Final[dict[str, _Columns]] = {
 }  # fmt: skip
 """The columns that requests read, and the types that the migrations give them."""
 
+_FUNCTION: Final = "gateway_learnt_revocations(text[], text[], text[])"
+"""With which requests read the revocations that gateways have learnt from Redis."""
+
 _SCHEMA: Final = """
-SELECT current_user::text AS role, current_database()::text AS database,
+SELECT (SELECT p.oid FROM pg_proc p WHERE p.proname = 'gateway_learnt_revocations' AND p.pronamespace = n.oid)
+        AS function,
+    coalesce((
+        SELECT has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc p
+        WHERE p.proname = 'gateway_learnt_revocations' AND p.pronamespace = n.oid
+    ), false) AS function_usable,
+    current_user::text AS role, current_database()::text AS database,
     current_setting('search_path') AS path,
     n.oid IS NOT NULL AS found, coalesce(has_schema_privilege(n.oid, 'USAGE'), false) AS usable,
     coalesce(n.nspname = ANY (current_schemas(false)), false) AS searched,
@@ -106,7 +115,8 @@ async def shortcomings(connection: "Connection", schema: str) -> list[Shortcomin
         )
     ]
     unreadable = _of_rights([row for row in rows if row["found"] and not row["readable"]], schema, place)
-    return unlike if unreadable is None else [*unlike, unreadable]
+    function = _of_the_function(schema, place)
+    return [*unlike, *(each for each in (unreadable, function) if each is not None)]
 
 
 def _of_the_schema(place: asyncpg.Record, schema: str) -> Shortcoming | None:
@@ -189,6 +199,25 @@ def _of_rights(unreadable: list[asyncpg.Record], schema: str, place: asyncpg.Rec
         f"as the owner of the tables: {grant}",
         grant,
     )
+
+
+def _of_the_function(schema: str, place: asyncpg.Record) -> Shortcoming | None:
+    if place["function"] is None:
+        return Shortcoming(
+            "not_migrated",
+            f"schema {schema} has no function {_FUNCTION}",
+            "run `gateway migrate`: the tables are of an older version",
+            migrate=True,
+        )
+    if not place["function_usable"]:
+        grant = f"GRANT EXECUTE ON FUNCTION {quoted(schema)}.{_FUNCTION} TO {quoted(place['role'])}"
+        return Shortcoming(
+            "permission_denied",
+            f"role {place['role']} may not call {_FUNCTION}",
+            f"as the owner of the tables: {grant}",
+            grant,
+        )
+    return None
 
 
 def _missing_table(table: str, schema: str, place: asyncpg.Record) -> Shortcoming:

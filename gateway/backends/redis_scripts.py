@@ -69,9 +69,15 @@ local function held_by(key)
     return value, left == -1 and -1 or now + left
 end
 
+-- How a value stands in a record, which has room for one word, and where `-` is taken.
+local function word(value)
+    if value ~= '-' and string.match(value, '^%S+$') then return value end
+    return 'sha1:' .. redis.sha1hex(value)
+end
+
 -- Five seconds are no difference: clocks of several gateways set these times.
 local function is_as_recorded(record, value, ends)
-    if not value or record.value ~= value then return false end
+    if not value or record.value ~= word(value) then return false end
     if record.ends == -1 or ends == -1 then return record.ends == ends end
     return math.abs(record.ends - ends) <= 5000
 end
@@ -126,13 +132,74 @@ for i = 4, #KEYS do
                 if wanted_ends == -1 then redis.call('SET', key, wanted)
                 else redis.call('SET', key, wanted, 'PX', wanted_ends - now) end
             end
-            if ours then at, ends = wanted, wanted_ends end
+            if ours then at, ends = word(wanted), wanted_ends end
         end
         order = math.max(order, record.order)
         redis.call('HSET', KEYS[1], key, string.format('%.0f %.0f %.0f %s', filling, order, ends, at))
     end
 end
 return deleted
+"""
+
+# Whether Redis has been emptied since, or has thrown keys away by itself: then a key that is gone was not
+# deleted. An era ends with the run of the server, and with FLUSHALL. KEYS[3] holds it, ARGV[1] names another.
+_ERA: Final = f"""
+{_RUN}
+local stats = redis.pcall('INFO', 'stats')
+local evicted = type(stats) == 'string' and string.match(stats, 'evicted_keys:(%d+)') or '-'
+local era = redis.call('GET', KEYS[3])
+if not era or string.sub(era, 1, #run + 1) ~= run .. ' ' then
+    era = run .. ' ' .. ARGV[1]
+    redis.call('SET', KEYS[3], era)
+end
+local complete = redis.call('GET', KEYS[2]) == run and run ~= '-' and evicted == '0'
+"""
+
+# KEYS: records, marker, era, then keys of the blacklist that are to be looked at. ARGV: name of a new era.
+# Returns the era, and of each key: its value, the milliseconds that it has to live (-1: for ever) and if it
+# is on record; `deleted` when it was on record and somebody has deleted it, which is put on record then; or
+# `absent`; or `lost`, where it may also have been evicted.
+EXAMINE: Final = f"""
+{OWNED}{_RECORDS}{_ERA}
+local found = {{era}}
+for i = 4, #KEYS do
+    local held, ends = held_by(KEYS[i])
+    local record = read(redis.call('HGET', KEYS[1], KEYS[i]))
+    if held then
+        local left = ends == -1 and -1 or ends - now
+        found[#found + 1] = {{held, left, is_as_recorded(record, held, ends) and 1 or 0}}
+    elseif complete and record.value and record.value ~= '-'
+        and (record.ends == -1 or record.ends > now)
+    then
+        local lifted = string.format('%.0f %.0f %.0f -', record.filling, record.order, now + 300000)
+        redis.call('HSET', KEYS[1], KEYS[i], lifted)
+        found[#found + 1] = 'deleted'
+    else
+        found[#found + 1] = complete and 'absent' or 'lost'
+    end
+end
+return found
+"""
+
+# KEYS: records, marker, era, number of the last filling that began, then keys that have a row in Postgres by
+# now. ARGV: name of a new era, the era in which they were looked at, then the value that each had. Returns of
+# each: 1 it is on record, 0 it has another value since, -1 it has been deleted, -2 Redis has been emptied.
+RECORD: Final = f"""
+{OWNED}{_RECORDS}{_ERA}
+local filling = tonumber(redis.call('GET', KEYS[4]) or 0)
+local done = {{}}
+for i = 5, #KEYS do
+    local held, ends = held_by(KEYS[i])
+    if held == ARGV[i - 2] then
+        local record = read(redis.call('HGET', KEYS[1], KEYS[i]))
+        local entry = string.format('%.0f %.0f %.0f %s', filling, record.order, ends, word(held))
+        redis.call('HSET', KEYS[1], KEYS[i], entry)
+        done[#done + 1] = 1
+    elseif held then done[#done + 1] = 0
+    elseif complete and era == ARGV[2] then done[#done + 1] = -1
+    else done[#done + 1] = -2 end
+end
+return done
 """
 
 # KEYS: number of the last filling, the filling's own key. ARGV: milliseconds for which it may go on.

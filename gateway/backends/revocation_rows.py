@@ -39,7 +39,12 @@ RETURNING {_COLUMNS}
 # Rows of one instant are told apart by a digest, for a `jti` may be long.
 _DIGEST: Final = "encode(sha256(convert_to(kind || ' ' || issuer || ' ' || value, 'UTF8')), 'hex')"
 _LATEST: Final = f"""
-SELECT {_COLUMNS}, {_DIGEST} AS digest FROM revocations
+SELECT {_COLUMNS}, {_DIGEST} AS digest FROM (
+    SELECT kind, issuer, value, revoked_at, expires_at, reason, revoked_by FROM revocations
+    UNION ALL
+    SELECT kind, issuer, value, revoked_at, expires_at, reason, revoked_by
+    FROM gateway_learnt_revocations(NULL, NULL, NULL)
+) AS revocations
 WHERE ($1 OR expires_at IS NULL OR expires_at > now()) AND ($2::bigint IS NULL OR (
     revocations.revoked_at <= 'epoch'::timestamptz + $2 * interval '1 us'
     AND (revocations.revoked_at, {_DIGEST}) < ('epoch'::timestamptz + $2 * interval '1 us', $3)
@@ -106,9 +111,13 @@ class RevocationRows:
                 "DELETE FROM revocations WHERE kind = $1 AND issuer = ANY($2) AND value = $3 RETURNING kind",
                 kind, list(issuers), value,
             )  # fmt: skip
-            detail: dict[str, JSON] = {"issuer": issuers[0], "value": value, "rows": len(rows)}
+            learnt: int = await connection.fetchval(
+                "SELECT gateway_lift_learnt_revocation($1, $2, $3)", kind, list(issuers), value
+            )
+            lifted = len(rows) + learnt
+            detail: dict[str, JSON] = {"issuer": issuers[0], "value": value, "rows": lifted}
             await audit.record(connection, author, "revocation.lift", f"revocation:{kind}", detail)
-            return len(rows)
+            return lifted
 
     async def latest(
         self, *, expired: bool = False, after: tuple[int, str] | None = None, limit: int = 100

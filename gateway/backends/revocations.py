@@ -2,8 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from gateway.core.model import RevocationKind
+
+Target: TypeAlias = tuple[RevocationKind, str, str]
+"""What is revoked: kind, issuer and value, as in `Revocation`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,18 @@ class Revoked:
     """The id of the transaction; ids are in no order of commits."""
     order: int = 0
     """Of two changes of one row the later has the higher; 0: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """A revocation that Redis alone knew, to be written down."""
+
+    target: Target
+    """Kind, configured name of the issuer, and value."""
+    until: float | None
+    """Tokens issued at or before this Unix time are revoked; None for a `jti`."""
+    expires_at: float | None
+    """Unix seconds; None: it counts for ever."""
 
 
 def strongest(revocations: Iterable[Revocation]) -> list[Revocation]:

@@ -9,6 +9,8 @@ its row is gone, because nobody listened when it was deleted.
 import math
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final, cast
 from uuid import uuid4
 
@@ -17,7 +19,7 @@ import redis.asyncio as aioredis
 from gateway.backends import redis_scripts
 from gateway.backends.ownership import Ownership
 from gateway.backends.redis_errors import translated
-from gateway.backends.revocations import Revocation, Revoked
+from gateway.backends.revocations import Revocation, Revoked, Target
 from gateway.backends.shared import Filling
 from gateway.core.model import StoreUnavailable, Tier
 
@@ -27,6 +29,34 @@ _FILLING_TIME: Final = 300.0
 _LIFTED_TIME: Final = 300.0
 """Seconds for which it is on record what was lifted; far more than a worker is late."""
 _LIFTED: Final = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a key holds."""
+
+    value: bytes | None
+    """None: it is not there."""
+    expires_in: float | None = None
+    """Seconds; None: never."""
+    recorded: bool = False
+    """Whether it is as on record: its row is in Postgres."""
+    deleted: bool = False
+    """It was on record, and somebody has deleted it: no fault of Redis's has."""
+    lost: bool = False
+    """It is not there, and Redis itself may have thrown it away."""
+
+
+class Recorded(IntEnum):
+    """What became of a key that was to be put on record."""
+
+    DONE = 1
+    CHANGED = 0
+    """It has another value since."""
+    DELETED = -1
+    """Somebody has deleted it since."""
+    EMPTIED = -2
+    """Redis has been emptied, restarted or replaced since, or has evicted keys."""
 
 
 class RevokedKeys:
@@ -42,6 +72,7 @@ class RevokedKeys:
         self._records = f"{prefix}revocations:records"
         self._fillings = f"{prefix}revocations:fillings"
         self._filled = f"{prefix}revocations:filled"
+        self._era = f"{prefix}revocations:era"
 
     def token_key(self, issuer_name: str, jti: str) -> str:
         return f"{self._prefix}revoked:jti:{issuer_name}:{jti}"
@@ -82,6 +113,38 @@ class RevokedKeys:
             ),
             filling=None,
         )
+
+    async def examine(self, targets: Sequence[Target]) -> tuple[bytes, list[Examined]]:
+        """Return what keys hold, and the era: until that ends, a key that is gone was deleted or has expired.
+
+        That a key on record is gone is told once, to the first who looks.
+        """
+        era, *found = await self._ownership.run(
+            redis_scripts.EXAMINE,
+            (self._records, self.marker, self._era, *map(self._key_of, targets)),
+            (uuid4().hex,),
+        )
+        return era, [
+            Examined(each[0], None if each[1] == -1 else each[1] / 1000, recorded=each[2] == 1)
+            if isinstance(each, list)
+            else Examined(None, deleted=each == b"deleted", lost=each == b"lost")
+            for each in found
+        ]
+
+    async def record(self, examined: Sequence[tuple[Target, Examined]], era: bytes) -> list[Recorded]:
+        """Put keys on record that have a row by now, if they are as they were when they were examined."""
+        done = await self._ownership.run(
+            redis_scripts.RECORD,
+            (
+                self._records,
+                self.marker,
+                self._era,
+                self._fillings,
+                *(self._key_of(target) for target, _ in examined),
+            ),
+            (uuid4().hex, era, *(found.value or b"" for _, found in examined)),
+        )
+        return [Recorded(each) for each in done]
 
     async def begin_filling(self) -> Filling:
         """Begin to fill the blacklist; the revocations are to be read after this."""
@@ -163,13 +226,17 @@ class RevokedKeys:
         return self._key(revocation), _LIFTED, -1, order
 
     def _key(self, revocation: Revocation) -> str:
-        match revocation.kind:
+        return self._key_of(revocation.target)
+
+    def _key_of(self, target: Target) -> str:
+        kind, issuer, value = target
+        match kind:
             case "jti":
-                return self.token_key(revocation.issuer, revocation.value)
+                return self.token_key(issuer, value)
             case "user":
-                return self.user_key(revocation.value)
+                return self.user_key(value)
             case "issuer":
-                return self.issuer_key(revocation.issuer)
+                return self.issuer_key(issuer)
 
 
 def _ttl_ms(revocation: Revocation, now: float) -> int:

@@ -1,11 +1,12 @@
 """What is done when Redis tells that somebody has touched a key: memory drops what the key is about."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import structlog
 
 from gateway.backends.local import LocalTier
+from gateway.backends.revocations import Target
 
 Source: TypeAlias = Literal["postgres", "redis"]
 
@@ -38,7 +39,10 @@ class TouchedKeys:
         issuers: Mapping[str, str],
         prefix: str,
         observer: Observer,
+        revoked: Callable[[Target], None] = lambda _: None,
     ) -> None:
+        """`revoked` is told of each key of a revocation."""
+        self._revoked = revoked
         self.up = False
         """Whether Redis tells of every key that is touched."""
         self.prefixes = (f"{prefix}tombstone:", f"{prefix}revoked:")
@@ -78,7 +82,10 @@ class TouchedKeys:
             case "jti":
                 name, _, jti = what.partition(":")
                 self._local.forget_tokens([(name, jti)])
+                self._revoked(("jti", name, jti))
             case "user":
                 self._local.forget_users([what])
+                self._revoked(("user", "", what))
             case "issuer":
                 self._local.forget_issuers([what])
+                self._revoked(("issuer", what, ""))

@@ -44,6 +44,9 @@ Limit: TypeAlias = Literal[
 ]
 """What a client can exceed, by the names of the settings."""
 
+Learning: TypeAlias = Literal["learnt", "lifted", "dropped", "refused", "failed"]
+"""What becomes of a revocation that Redis alone knew."""
+
 _STATUSES: Final = tuple(map(str, range(1000)))
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -180,6 +183,11 @@ class Metrics:
             "1 while what Redis holds belongs to another database, and is neither read nor written.",
             together="max",
         )
+        self.revocations_learnt = Counter(
+            "gateway_revocations_learnt",
+            "Revocations found in Redis alone, by what became of them in Postgres.",
+            ["result"],
+        )
         self.in_flight = Gauge("gateway_in_flight_requests", "Requests being handled.")
         self.client_connections = Gauge("gateway_client_connections", "Open connections from clients.")
         self.limits_exceeded = Counter(
@@ -273,6 +281,10 @@ class Metrics:
             self.revocation_checks.inc(("none", "unavailable"))
         else:
             self.lookups.inc((issuer, denial.tier or "none", "unavailable"))
+
+    def learnt(self, result: Learning, count: int) -> None:
+        if count:
+            self.revocations_learnt.inc((result,), by=count)
 
     def invalidated(self, source: Literal["postgres", "redis"]) -> None:
         self.invalidations.inc((source,))

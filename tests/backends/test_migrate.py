@@ -18,6 +18,7 @@ ALL = [
     "0006_order_of_revocations",
     "0007_bulk_changes",
     "0008_database_copy",
+    "0009_learnt_revocations",
 ]
 NEXT = int(ALL[-1][:4]) + 1
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -47,7 +48,7 @@ async def test_schema_is_created_and_quoted(empty_dsn: str, connection: Connecti
     assert await migrate(empty_dsn, schema) == ALL
     assert await migrate(empty_dsn, schema) == []
     found = await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = $1", schema)
-    assert found == 6
+    assert found == 7
     assert await connection.fetchval("SELECT to_regclass('public.users')") is None
 
 

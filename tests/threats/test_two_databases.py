@@ -296,7 +296,7 @@ async def command(config: Path, *words: str) -> Result:
 
 
 async def test_redis_is_handed_over_by_a_command(tmp_path: Path, pair: Pair) -> None:
-    await pair.a.set_key("revoked:jti:main:of-another-program", "1")
+    await pair.a.set_key("revoked:jti:elsewhere:of-another-program", "1")
     await pair.a.sql("INSERT INTO revocations (kind, issuer, value) VALUES ('jti', 'main', 'of-a')")
     async with Redis.from_url(pair.a.redis_url) as client:
 
@@ -313,7 +313,7 @@ async def test_redis_is_handed_over_by_a_command(tmp_path: Path, pair: Pair) -> 
         assert json.loads(done.stdout)["claimed"] is True
         assert json.loads(done.stdout)["from"]["schema"] == "public"
         assert not await client.exists("shared:revoked:jti:main:of-a")
-        assert await client.exists("shared:revoked:jti:main:of-another-program")
+        assert await client.exists("shared:revoked:jti:elsewhere:of-another-program")
     audited = await pair.b.sql("SELECT action, target FROM audit")
     assert [tuple(row) for row in audited] == [("redis.claim", "redis")]
     await until(lambda: metric_is(pair.a, "gateway_redis_foreign", 1.0))
