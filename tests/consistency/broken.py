@@ -20,6 +20,7 @@ from gateway.backends.documents import CachedUser
 from gateway.backends.heartbeats import CHANNEL, Place
 from gateway.backends.local import LocalTier
 from gateway.backends.redis import Redis
+from gateway.backends.refusals import Refusals
 from gateway.backends.revocations import Revocations
 from gateway.backends.shared import SharedAnswer
 from gateway.backends.tracking import RedisStream
@@ -98,6 +99,15 @@ def _without_owner() -> None:
     patch("gateway.app.place_of", lambda *_: None).start()
 
 
+def _without_memory() -> None:
+    """Forget what Redis alone knew."""
+
+    def ignore(*_: object) -> None:
+        return
+
+    patch.multiple(Refusals, touched=ignore, told=ignore, against=ignore).start()
+
+
 RULES: Final[Mapping[str, Callable[[], None]]] = {
     "revocations count": _without_revocations,
     "memory forgets": _without_forgetting,
@@ -106,6 +116,7 @@ RULES: Final[Mapping[str, Callable[[], None]]] = {
     "heartbeats come the way of changes": _without_proof,
     "pushes are proven": _without_pushes,
     "Redis belongs to one database": _without_owner,
+    "refusals are remembered": _without_memory,
 }
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ In plain words:
    `FAULTY` after its end. For connections that are cut, and may be made again at once, it is `CUT`.
 3. A change in a store that the gateway cannot reach counts from the moment at which it can again.
    So users may be remembered from before, while Postgres is down.
-4. A revocation that is in Redis alone counts while Redis can be reached: without Redis, Postgres
-   answers. A Redis that lost its keys has lost those revocations; never those of Postgres.
+4. A revocation that is in Redis alone counts while Redis can be reached. Once `LEARNT` has passed without
+   a fault it is learnt: from then on it counts whatever becomes of Redis, until it is deleted. A Redis that
+   lost its keys has lost those that were not learnt; never those of Postgres. A deletion during a fault may
+   have been heard of or not, so its outcome is unknown.
 5. A change whose outcome is unknown may hold or not, until the next one of the same fact.
 6. 503 is an answer during a fault and until that bound after its end, and at no other time.
 7. Nothing else is an answer at any time: no 401 or 403 for a reason that no state gives, no 502,
@@ -23,7 +25,7 @@ with 200 or 503.
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Final, Literal, TypeAlias
@@ -36,6 +38,8 @@ FAULTY: Final = 6.0
 """Seconds: 2 until a fault is noticed, and the rest for what comes back after it, and for the machine."""
 CUT: Final = 2.0
 """Seconds after connections were cut, which is noticed at once: below one, and one for the machine."""
+LEARNT: Final = 2.0
+"""Seconds until what another program has set in Redis is in Postgres: below one, and one for the machine."""
 
 Rule: TypeAlias = Literal["stale", "refused", "fault_became_denial", "unavailable", "broken", "impostor"]
 
@@ -105,6 +109,12 @@ class Fact:
 
     def __init__(self, changes: Sequence[Change], faults: Faults) -> None:
         self.changes = sorted(changes, key=lambda change: change.sent)
+        self._learnt = [float("inf")]
+        """From when on a state counts whatever becomes of Redis; of Postgres's, that is no question."""
+        if self.redis_alone:
+            self._learn(faults)
+        else:
+            self._learnt *= len(self.changes) + 1
         self._faults = faults
         self._codes = [None, *(change.code for change in self.changes)]
         self._sent = [float("-inf"), *(change.sent for change in self.changes)]
@@ -113,6 +123,25 @@ class Fact:
         self._over = list(self.deadlines)
         for index in range(len(self._over) - 2, -1, -1):
             self._over[index] = min(self._over[index], self._over[index + 1])
+
+    def _learn(self, faults: Faults) -> None:
+        """Find out from when on each state counts without Redis, and which changes are none, or unknown."""
+        known: list[Change] = []
+        for index, change in enumerate(self.changes):
+            if change.lost and self._learnt[-1] <= change.sent:
+                continue
+            learnt = float("inf")
+            if change.code is None:
+                unheard = change.lost or faults.near(change.sent, (change.done or change.sent) + HEALTHY)
+                known.append(replace(change, done=None) if unheard else change)
+            else:
+                known.append(change)
+                later = self.changes[index + 1].sent if index + 1 < len(self.changes) else float("inf")
+                if change.done is not None and change.done + LEARNT <= later:
+                    clean = not faults.near(change.sent, change.done + LEARNT)
+                    learnt = change.done + LEARNT if clean else float("inf")
+            self._learnt.append(learnt)
+        self.changes = known
 
     @cached_property
     def redis_alone(self) -> bool:
@@ -123,7 +152,8 @@ class Fact:
         first = bisect_left(self._over, answer.begin) - 1
         last = bisect_right(self._sent, answer.end)
         codes = set(self._codes[first:last])
-        if self.redis_alone and self._faults.lost_keys_or_contact(answer.begin, answer.end):
+        learnt = max(self._learnt[first:last]) <= answer.begin
+        if self.redis_alone and not learnt and self._faults.lost_keys_or_contact(answer.begin, answer.end):
             codes.add(None)
         return codes
 

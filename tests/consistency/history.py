@@ -46,6 +46,8 @@ class Change:
     """Before the change was sent."""
     done: float | None
     """After its commit had been confirmed; None when it never was: it may hold, or not."""
+    lost: bool = False
+    """True when nobody wanted it: Redis has lost the key."""
 
 
 @dataclass(frozen=True, slots=True)

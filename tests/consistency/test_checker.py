@@ -1,11 +1,12 @@
 """Histories made by hand: what the checker must find, and what it must let pass."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import pytest
 
-from tests.consistency.checker import CUT, FAULTY, HEALTHY, Faults, Rule, check
+from tests.consistency.checker import CUT, FAULTY, HEALTHY, LEARNT, Faults, Rule, check
 from tests.consistency.history import Answer, Change, Fault, History, Store
 from tests.consistency.measure import delays, percentile
 
@@ -145,12 +146,41 @@ def test_a_slow_store_is_no_store_that_is_away() -> None:
     assert found([allowed(10.0 + FAULTY + 0.1)], [SUSPENDED], faults) == ["stale"]
 
 
-def test_a_revocation_in_redis_alone_needs_redis() -> None:
-    revoked = change("token_revoked", 9.9, 10.0, store="redis")
+REVOKED: Final = change("token_revoked", 9.9, 10.0, store="redis")
+
+
+def test_a_revocation_in_redis_alone_needs_redis_until_it_is_learnt() -> None:
+    faults = [fault("unplug redis", 10.0 + LEARNT - 0.1, 20.0)]
+    assert found([allowed(15), denied(15, "token_revoked")], [REVOKED], faults) == []
+    assert found([allowed(20.0 + FAULTY + 0.1)], [REVOKED], faults) == ["stale"]
+    assert found([allowed(10.0 + HEALTHY + 0.1)], [REVOKED]) == ["stale"]
+
+
+def test_a_revocation_that_was_learnt_counts_whatever_becomes_of_redis() -> None:
     faults = [fault("unplug redis", 20.0, 25.0)]
-    assert found([allowed(22), denied(22, "token_revoked")], [revoked], faults) == []
-    assert found([allowed(19)], [revoked], faults) == ["stale"]
-    assert found([allowed(25.0 + FAULTY + 0.1)], [revoked], faults) == ["stale"]
+    assert found([allowed(22), denied(22, "token_revoked")], [REVOKED], faults) == ["stale"]
+    lost = replace(change(None, 20.0, 20.1, store="redis"), lost=True)
+    assert found([allowed(22), allowed(60), denied(60, "token_revoked")], [REVOKED, lost], faults) == [
+        "stale",
+        "stale",
+    ]
+
+
+def test_a_revocation_that_was_lost_unlearnt_may_count_or_not() -> None:
+    faults = [fault("flush redis", 11.0, 11.1)]
+    lost = replace(change(None, 11.0, 11.1, store="redis"), lost=True)
+    assert found([allowed(22), denied(22, "token_revoked")], [REVOKED, lost], faults) == []
+    again = change("token_revoked", 29.9, 30.0, store="redis")
+    assert found([allowed(32)], [REVOKED, lost, again], faults) == ["stale"]
+
+
+def test_what_is_deleted_counts_no_longer_unless_that_may_have_gone_unheard() -> None:
+    deleted = change(None, 19.9, 20.0, store="redis")
+    assert found([denied(22, "token_revoked")], [REVOKED, deleted]) == ["refused"]
+    faults = [fault("unplug redis", 19.0, 20.5)]
+    assert found([denied(60, "token_revoked"), allowed(60)], [REVOKED, deleted], faults) == []
+    again = change("token_revoked", 69.9, 70.0, store="redis")
+    assert found([allowed(72)], [REVOKED, deleted, again], faults) == ["stale"]
 
 
 def test_a_stream_that_falls_silent_is_noticed_and_no_outage() -> None:

@@ -17,7 +17,7 @@ from typing import Final
 import pytest
 
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
-from tests.consistency.checker import FAULTY, Violation, check
+from tests.consistency.checker import FAULTY, LEARNT, Violation, check
 from tests.consistency.faults import KINDS, failing
 from tests.consistency.hosts import Host, NoHosts, new_host
 from tests.consistency.run import play, report
@@ -43,6 +43,8 @@ class Broken:
     """What is done during each round."""
     seconds: float = 1.5
     """How long a round takes."""
+    before: float = 0.0
+    """How long nothing is done before it."""
 
 
 _ROUNDS: Final = 10
@@ -55,6 +57,7 @@ _BROKEN: Final[Mapping[str, Broken]] = {
     "heartbeats come the way of changes": Broken({"status"}, "deaf (postgres)", FAULTY + 3.0),
     "pushes are proven": Broken({"key"}, "deaf (redis)", FAULTY + 3.0),
     "Redis belongs to one database": Broken({"status"}, "another database on this Redis (neighbour)"),
+    "refusals are remembered": Broken({"key"}, "unplug (redis)", before=2 * LEARNT),
 }
 """Rules that can be broken."""
 
@@ -143,6 +146,8 @@ async def test_a_gateway_that_breaks_a_rule_is_found_out(
     async with open_world(tmp_path, *servers, people, seed=_seed(), module=module, env=env) as world:
         # Which reader is the slower one is a matter of luck: of several rounds, one finds it.
         for _ in range(_ROUNDS):
+            if broken.before:
+                await play(world, sql, keys, broken.before, kinds=())
             async with AsyncExitStack() as stack:
                 if kind is not None:
                     await stack.enter_async_context(failing(world, keys, kind, broken.seconds))

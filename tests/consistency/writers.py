@@ -266,7 +266,7 @@ async def _set_or_delete(client: Redis, fact: KeyFact, standing: set[str], histo
 def keys_lost(history: History, facts: Sequence[KeyFact], sent: float) -> None:
     """Record that Redis has none of the keys any more."""
     now = time.monotonic()
-    history.changes += [Change(fact.name, "redis", fact.jtis, None, sent, now) for fact in facts]
+    history.changes += [Change(fact.name, "redis", fact.jtis, None, sent, now, lost=True) for fact in facts]
 
 
 async def ended(tasks: Collection[asyncio.Task[None]]) -> None:
