@@ -290,6 +290,7 @@ async def answer(upstream: RawUpstream, exchange: Exchange) -> None:
     upstream.requests.clear()
     upstream.wires.clear()
     for wire in [wire for wire, task in upstream._serving.items() if task.done()]:
+        wire.writer.close()
         del upstream._serving[wire]
     match exchange.request.target:
         case b"/stream":
