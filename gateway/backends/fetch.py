@@ -19,6 +19,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
+from gateway.backends.lookups import SystemLookups
 from gateway.core import json_text
 from gateway.core.model import JSON
 from gateway.core.strictness import distrust, set_strictness
@@ -26,6 +27,8 @@ from gateway.core.strictness import distrust, set_strictness
 TIMEOUT: Final = 5.0
 """Seconds for one document, from name resolution to the last byte."""
 MAX_BYTES: Final = 512 * 1024
+_LOOK_UP: Final = 0.9
+"""What part of that the look-up of the host may take: its failure is told apart from that of the server."""
 
 _MAX_AGE: Final = re.compile(r'(?:^|,)\s*max-age\s*=\s*"?(\d+)"?\s*(?=,|$)', re.ASCII | re.IGNORECASE)
 _REVALIDATE: Final = re.compile(r"(?:^|,)\s*no-(?:cache|store)\s*(?=,|$)", re.ASCII | re.IGNORECASE)
@@ -71,6 +74,7 @@ class Fetcher:
         resolver: AbstractResolver | None = None,
     ) -> None:
         self.timeout = timeout
+        self._patience = timeout * _LOOK_UP
         tls = ssl.create_default_context() if tls is None else tls
         set_strictness(tls, strict=strict)
         self._session = aiohttp.ClientSession(
@@ -80,7 +84,7 @@ class Fetcher:
                 force_close=True,
                 use_dns_cache=False,
                 ssl=tls,
-                resolver=resolver,
+                resolver=SystemLookups(self._patience) if resolver is None else resolver,
                 socket_factory=_guarded_socket,
             ),
             timeout=aiohttp.ClientTimeout(total=timeout),
@@ -133,6 +137,8 @@ class Fetcher:
                 if isinstance(cause, ssl.SSLCertVerificationError):
                     return distrust(cause, "jwks.tls.strict")
                 return f"its certificate is not trusted: {cause}"
+            case aiohttp.ClientConnectorDNSError(os_error=TimeoutError()):
+                return f"its host name cannot be resolved: no answer within {self._patience:g} s"
             case aiohttp.ClientConnectorDNSError():
                 return "its host name cannot be resolved"
             case aiohttp.ClientSSLError():
