@@ -5,8 +5,10 @@ A *system of record* is a schema of one database of one server. The key `<prefix
 - `system`: the server's system identifier (`pg_control_system()`), where the role may read it;
 - `copy`: an id that `gateway migrate` has the database make up (`gateway_database_copy()`), where it has;
 - `oid`, `database`, `schema`: the database's number and name, and the schema of the tables;
-- `places`: digests of the addresses under which gateways have reached it;
-- `id`: made up when Redis was claimed. Every cached user carries it.
+- `id`: made up when Redis was claimed. Every cached user carries it. It comes first, never changes, and is
+  all that reads and scripts compare: the rest may become better known without disturbing other gateways.
+
+`<prefix>owner:places` holds digests of the addresses under which gateways have reached it.
 
 Two are the same when oid and schema are, and the system identifier; the copy decides where one of the two
 lacks that. A gateway that has not heard from Postgres yet goes by the address that it is configured with.
@@ -18,6 +20,7 @@ is read or written at any moment, also when Redis is emptied, restored, or repla
 import hashlib
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -32,8 +35,8 @@ from gateway.backends.postgres_servers import servers_of
 from gateway.backends.redis_errors import translated
 from gateway.core.model import StoreUnavailable, Tier
 
-_PLACES: Final = 8
-"""Addresses that are remembered, the latest ones."""
+_PLACES: Final = 1000
+"""Addresses that are remembered, the latest ones: an address on `localhost` is one for each host."""
 _ATTEMPTS: Final = 3
 """Changes of the owner that one command goes along with."""
 _LOOPBACK: Final = ("localhost", "127.", "::1")
@@ -77,36 +80,39 @@ class Owner:
 
     id: str
     record: SystemOfRecord
-    places: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
-        fields = {"id": self.id, "oid": self.record.oid, "database": self.record.database,
-                  "schema": self.record.schema, "system": self.record.system, "copy": self.record.copy,
-                  "places": self.places}  # fmt: skip
+        record = self.record
+        fields = {"id": self.id, "oid": record.oid, "database": record.database,
+                  "schema": record.schema, "system": record.system, "copy": record.copy}  # fmt: skip
         return orjson.dumps(fields)
 
-    def knowing(self, record: SystemOfRecord, place: str) -> "Owner":
+    @property
+    def mark(self) -> bytes:
+        """What the key's value begins with for as long as this owns Redis."""
+        return b'{"id":%b' % orjson.dumps(self.id)
+
+    def knowing(self, record: SystemOfRecord) -> "Owner":
         """Return the owner with what is newly known of it."""
         known = replace(
             record, system=record.system or self.record.system, copy=record.copy or self.record.copy
         )
-        others = [each for each in self.places if each != place]
-        places = self.places if place in self.places else (*others[1 - _PLACES :], place)
-        return replace(self, record=known, places=places)
+        return replace(self, record=known)
 
 
 def owner_from(value: bytes) -> Owner | None:
     """Read the key's value; None when it names no owner."""
     try:
         fields = orjson.loads(value)
-        texts = [fields["database"], fields["schema"], fields["id"], *fields["places"]]
+        texts = [fields["database"], fields["schema"], fields["id"]]
         optional = [fields["system"], fields["copy"]]
         if not isinstance(fields["oid"], int) or not all(isinstance(text, str) for text in texts):
             return None
         if not all(text is None or isinstance(text, str) for text in optional):
             return None
         record = SystemOfRecord(fields["oid"], fields["database"], fields["schema"], *optional)
-        return Owner(fields["id"], record, tuple(fields["places"]))
+        owner = Owner(fields["id"], record)
+        return owner if value.startswith(owner.mark) else None
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -141,10 +147,11 @@ class Ownership:
         self._epoch = f"{prefix}epoch"
         self._ended = f"{prefix}epoch:ended"
         self._marker = f"{prefix}revocations:loaded"
+        self._places = f"{self.key}:places"
         self._place = place
         self._record: SystemOfRecord | None = None
-        self._value = b"" if place is None else _UNKNOWN
-        """What the key holds, when that is one's own; empty: nothing is compared."""
+        self._mark = b"" if place is None else _UNKNOWN
+        """What the key's value begins with, when it is one's own; empty: nothing is compared."""
         self.id = ""
         """What cached users carry."""
         self.foreign = False
@@ -159,11 +166,11 @@ class Ownership:
         """Take note of which system of record Postgres is: another one after a fail-over, perhaps."""
         if record != self._record and self._place is not None:
             self._record = record
-            self._value, self.id = _UNKNOWN, ""
+            self._mark, self.id = _UNKNOWN, ""
 
     def owns(self, value: bytes | None) -> bool:
         """Tell at a glance whether what was read along with this value of the key counts."""
-        return value == self._value or not self._value
+        return not self._mark or (value is not None and value.startswith(self._mark))
 
     async def run(self, script: str, keys: Sequence[str | bytes], arguments: Sequence[str | bytes]) -> Any:  # noqa: ANN401 -- whatever the script returns
         """Run a script, which begins with `redis_scripts.OWNED`. Raises `StoreUnavailable`."""
@@ -171,7 +178,7 @@ class Ownership:
             try:
                 with translated(self._address):
                     return await self._redis.eval(
-                        script, 1 + len(keys), self.key, *keys, self._value, *arguments
+                        script, 1 + len(keys), self.key, *keys, self._mark, *arguments
                     )
             except StoreUnavailable as error:
                 cause = error.__cause__
@@ -198,29 +205,45 @@ class Ownership:
                         f"not used, for nothing tells {self._record} from a copy of it:"
                         " run `gateway migrate`, or GRANT EXECUTE ON FUNCTION pg_control_system()"
                     )
-                held = await self._exchange(None, Owner(uuid4().hex, self._record, (self._place or "",)))
+                held = await self._exchange(None, Owner(uuid4().hex, self._record))
                 continue
             owner = owner_from(held)
-            if owner is None or not self._is_own(owner):
+            if owner is None or not await self._is_own(owner):
                 raise self._belongs_to(owner)
             if self._record is not None:
-                known = owner.knowing(self._record, self._place or "")
-                if known != owner:
-                    try:
-                        held = await self._exchange(held, known)
-                    except StoreUnavailable:
-                        known = owner  # a server that can only be read from serves all the same
-                    if known != owner:
-                        continue
-            self._value, self.id = held, owner.id
+                # A server that can only be read from serves all the same.
+                with suppress(StoreUnavailable):
+                    held = await self._describe(owner, held)
+                if not held.startswith(owner.mark):
+                    continue
+            self._mark, self.id = owner.mark, owner.id
             self.foreign = False
             return counts
         raise self._refusal("its owner changes all the time")
 
+    async def _describe(self, owner: Owner, held: bytes) -> bytes:
+        """Write down what is newly known of the owner, and the address; returns what the key holds then."""
+        known = owner if self._record is None else owner.knowing(self._record)
+        if known != owner:
+            # Another may have been quicker: the owner is the same then.
+            held = await self._exchange(held, known)
+        if held.startswith(owner.mark) and self._place is not None:
+            with translated(self._address):
+                await self._redis.eval(
+                    redis_scripts.REMEMBER_PLACE, 2, self.key, self._places,
+                    owner.mark, owner.id, self._place, str(_PLACES),
+                )  # fmt: skip
+        return held
+
     async def is_own(self) -> bool:
         """Tell whether Redis has been claimed for one's own system of record."""
         owner = owner_from(await self._held() or b"")
-        return owner is not None and self._is_own(owner)
+        return owner is not None and await self._is_own(owner)
+
+    async def mark(self) -> bytes:
+        """Return what the key's value begins with when it is one's own; else an empty text."""
+        owner = owner_from(await self._held() or b"")
+        return owner.mark if owner is not None and await self._is_own(owner) else b""
 
     async def other(self) -> SystemOfRecord | None:
         """Return the other system of record that Redis belongs to; None when it is one's own, or nobody's."""
@@ -230,7 +253,7 @@ class Ownership:
         owner = owner_from(held)
         if owner is None:
             return SystemOfRecord(0, "unknown", "unknown")
-        return None if self._is_own(owner) else owner.record
+        return None if await self._is_own(owner) else owner.record
 
     async def claim(self) -> None:
         """Take Redis over, whoever it belongs to.
@@ -242,7 +265,7 @@ class Ownership:
             raise self._refusal("Postgres does not say which database is to own it: run `gateway migrate`")
         for _ in range(_ATTEMPTS):
             held = await self._held()
-            own = Owner(uuid4().hex, self._record, (self._place or "",))
+            own = Owner(uuid4().hex, self._record)
             if await self._exchange(held, own) == own.encode():
                 await self.settle(own.encode())
                 return
@@ -253,16 +276,19 @@ class Ownership:
             held: bytes | None = await self._redis.eval(redis_scripts.READ_OWNER, 1, self.key)
         return held
 
-    def _is_own(self, owner: Owner) -> bool:
-        if self._record is None:
-            return self._place in owner.places
-        return owner.record.is_same(self._record)
+    async def _is_own(self, owner: Owner) -> bool:
+        if self._record is not None:
+            return owner.record.is_same(self._record)
+        with translated(self._address):
+            places: bytes | None = await self._redis.eval(redis_scripts.READ_OWNER, 1, self._places)
+        whose, *known = (places or b"").decode(errors="replace").split(" ")
+        return whose == owner.id and self._place in known
 
     async def _exchange(self, held: bytes | None, owner: Owner) -> bytes:
         """Name an owner in the place of the value that was found; returns what the key holds after that."""
         with translated(self._address):
             value = await self._redis.eval(
-                redis_scripts.SET_OWNER, 4, self.key, self._epoch, self._ended, self._marker,
+                redis_scripts.SET_OWNER, 5, self.key, self._places, self._epoch, self._ended, self._marker,
                 held or b"", owner.encode(), owner.id,
             )  # fmt: skip
         return bytes(value)
@@ -271,7 +297,7 @@ class Ownership:
         whose = "no owner that can be read" if owner is None else str(owner.record)
         mine = "Postgres has not answered yet" if self._record is None else f"this is {self._record}"
         detail = f"{self._address}: belongs to another database: {whose}; {mine}"
-        self._value, self.id = _UNKNOWN, ""
+        self._mark, self.id = _UNKNOWN, ""
         self.foreign = True
         return ForeignRedis(Tier.REDIS, detail)
 

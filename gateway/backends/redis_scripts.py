@@ -16,25 +16,27 @@ local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or '-'
 NOT_OURS: Final = "NOTOURS"
 """The code of the error when what Redis holds belongs to another system of record (`ownership`)."""
 
-# KEYS: owner, then those of the script. ARGV: the owner that it must be, or an empty text where none is
+# KEYS: owner, then those of the script. ARGV: what the owner must begin with, or an empty text where none is
 # compared; then those of the script. Its own begin at 1 again.
 OWNED: Final = f"""
 local owned = redis.pcall('GET', KEYS[1])
-if ARGV[1] ~= '' and owned ~= ARGV[1] then return redis.error_reply('{NOT_OURS} the owner is another') end
+if ARGV[1] ~= '' and (type(owned) ~= 'string' or string.sub(owned, 1, #ARGV[1]) ~= ARGV[1]) then
+    return redis.error_reply('{NOT_OURS} the owner is another')
+end
 table.remove(KEYS, 1)
 table.remove(ARGV, 1)
 """
 
-# KEYS: owner. What is no text is no owner.
+# KEYS: owner, or its places. What is no text is neither.
 READ_OWNER: Final = """
 local held = redis.pcall('GET', KEYS[1])
 if type(held) == 'table' then return '?' end
 return held
 """
 
-# KEYS: owner, epoch, ended, marker of the blacklist. ARGV: the value that was found, empty for none; the new
-# value, and its id. A new owner begins with nothing: cached users count under the id of theirs and an epoch,
-# and a blacklist without its marker is filled. The owner who has merely become better known keeps all.
+# KEYS: owner, its places, epoch, ended, marker of the blacklist. ARGV: the value that was found, empty for
+# none; the new value, and its id. A new owner begins with nothing: cached users count under the id of theirs
+# and an epoch, and a blacklist without its marker is filled. The owner who is merely better known keeps all.
 SET_OWNER: Final = """
 local held = redis.pcall('GET', KEYS[1])
 if type(held) == 'table' then held = '?' end
@@ -44,6 +46,22 @@ if held == '?' or not held or not string.find(held, '"id":"' .. ARGV[3] .. '"', 
 end
 redis.call('SET', KEYS[1], ARGV[2])
 return ARGV[2]
+"""
+
+# KEYS: owner, its places. ARGV: as in OWNED; the owner's id, the address, how many are kept. The id and the
+# addresses stand in one line with spaces between, the latest last.
+REMEMBER_PLACE: Final = f"""
+{OWNED}
+local held = redis.pcall('GET', KEYS[1])
+local places = {{}}
+if type(held) == 'string' and string.sub(held, 1, #ARGV[1] + 1) == ARGV[1] .. ' ' then
+    for place in string.gmatch(string.sub(held, #ARGV[1] + 2), '%S+') do
+        if place ~= ARGV[2] then places[#places + 1] = place end
+    end
+end
+places[#places + 1] = ARGV[2]
+local first = math.max(1, #places - tonumber(ARGV[3]) + 1)
+redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. table.concat(places, ' ', first))
 """
 
 # What is on the blacklist because of a row in Postgres is on record, in a hash by the names of the keys:
