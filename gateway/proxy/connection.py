@@ -7,7 +7,10 @@ what the server has read in one go, and `WRITE_HIGH_WATER`, by the same rule the
 """
 
 import asyncio
+import fcntl
 import select
+import sys
+import termios
 from functools import partial
 from typing import Final, Protocol, cast
 
@@ -20,10 +23,12 @@ READ_BYTES: Final = 64 * 1024
 WRITE_HIGH_WATER: Final = 4 * 1024
 """Reading from the client stops above this many bytes that the upstream has not taken."""
 MOST_UNREAD: Final = 64 * 1024
-"""So much of a body that it refuses an upstream may be expected to read, to keep the connection.
+"""So much of a body that its application did not read an upstream may be expected to read in its place.
 
 It is gunicorn's bound.
 """
+QUICK_SECONDS: Final = 1.0
+"""An answer that comes so soon after a longer body tells nothing of whether that was read."""
 
 # Linux tells of a FIN by it; of a reset poll() always tells.
 _CLOSED: Final = getattr(select, "POLLRDHUP", 0)
@@ -81,6 +86,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.deaf = False
         """True once the upstream takes nothing more of the request, though its answer may still be read."""
         self._written = 0
+        self._written_at = 0.0
+        # Whether the answer may have come before the body was read, once that has been looked at.
+        self._looked_at = False
+        self._early = False
         self.failure: Denial | None = None
         """Why the exchange failed, if it did."""
         self.answered = False
@@ -100,7 +109,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Write a request head; `parser` reads what comes back, and `receiver` gets it."""
         self._parser = parser
         self._receiver = receiver
-        self.answered, self._written = False, 0
+        self.answered, self._written, self._looked_at, self._early = False, 0, False, False
         if self._transport is not None and self.failure is None:
             self._transport.write(head)
         else:
@@ -113,6 +122,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         Not at once: first comes what the upstream has answered.
         """
         self._written += len(data)
+        self._written_at = self._loop.time()
+        if self._parser is not None and self._parser.begun:
+            self._early = True
         if self._transport is not None and self.failure is None and not self.deaf:
             self._transport.write(data)
 
@@ -174,9 +186,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._reading_paused:
             self.resume_reading()
         transport = self._transport
-        whole = parser is not None and parser.complete and parser.reusable and self.failure is None
-        if whole and parser is not None and self._written:
-            whole = not self._may_be_unread(parser)
+        whole = parser is not None and parser.complete and parser.reusable
+        whole = whole and self.failure is None and not self._early
         if parser is None or not whole or transport is None or transport.is_closing():
             self.abort()
             return False
@@ -203,13 +214,30 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         elif self._transport is not None:
             self._transport.abort()
 
-    def _may_be_unread(self, parser: ResponseParser) -> bool:
-        """Tell whether the upstream may have answered without reading the request's body to its end.
+    def _final_head_came(self) -> None:
+        """Note whether the upstream may have answered without reading the request's body to its end.
 
         It will read the rest, or close the connection (RFC 9112 §9.3) and lose the request that came next.
+        What its kernel has not acknowledged it has not read; of what its kernel holds nothing can be known.
         """
-        unsent = self._wire is not None and self._wire.get_write_buffer_size() > 0
-        return unsent or (parser.refused and self._written > MOST_UNREAD)
+        self._looked_at = True
+        quick = self._loop.time() - self._written_at < QUICK_SECONDS
+        self._early |= self.deaf or self._unsent > 0 or (quick and self._written > MOST_UNREAD)
+
+    @property
+    def _unsent(self) -> int:
+        """Bytes that have been written and have not arrived at the upstream's kernel (tcp(7), SIOCOUTQ)."""
+        if self._wire is None:
+            return 0
+        queued = self._wire.get_write_buffer_size()
+        if queued == 0:
+            try:
+                answer = fcntl.ioctl(self._wire.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            except OSError:
+                # Not on every system, and not of a socket that is closed.
+                return 0
+            queued = int.from_bytes(answer, sys.byteorder)
+        return queued
 
     # What the transport tells --------------------------------------------------------------------
 
@@ -242,6 +270,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         except Denial as denial:
             self.fail(denial)
             return
+        if self._written and parser.begun and not self._looked_at:
+            self._final_head_came()
         if parser.complete:
             self._deadline = None
         elif parser.begun:

@@ -92,11 +92,6 @@ class ResponseParser:
         self._finished_heads: list[ResponseHead] = []
         self._interim = 0
 
-    @property
-    def refused(self) -> bool:
-        """True once the final head has arrived, with a 4xx or 5xx."""
-        return self._head is not None and self._head.status >= 400
-
     def feed(self, data: bytes) -> bytes:
         """Take bytes as they arrive; returns those that are body, framing included.
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.proxy import lingering
+from gateway.proxy import connection, lingering
 from gateway.proxy.connection import MOST_UNREAD
 from tests.harness import House
 from tests.sockets import OK, Exchange, RawClient, Script, request_bytes
@@ -13,6 +13,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 REFUSED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nwho"
 CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok"
+MOVED = b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 2\r\n\r\ngo"
 BLOCK = bytes(64 * 1024)
 
 
@@ -196,26 +197,85 @@ async def test_an_upgrade_with_a_body_is_refused_early(house: House) -> None:
         assert response.status == 403
 
 
+@pytest.mark.parametrize("answer", [REFUSED, MOVED, CREATED], ids=["refused", "redirected", "accepted"])
 @pytest.mark.parametrize(("size", "wires"), [(MOST_UNREAD, 1), (MOST_UNREAD + 1, 2)])
 async def test_a_connection_whose_upstream_may_not_have_read_is_not_kept(
-    house: House, size: int, wires: int
+    house: House, size: int, wires: int, answer: bytes
 ) -> None:
-    async def refuse(exchange: Exchange) -> None:
-        await exchange.read_body()
-        await exchange.send(REFUSED)
+    """What it has read cannot be seen from here, and no status tells it."""
 
-    house.upstream.behave(refuse)
+    async def respond(exchange: Exchange) -> None:
+        await exchange.read_body()
+        await exchange.send(answer)
+
+    house.upstream.behave(respond)
     for _ in range(2):
         response = await house.request("/public/x", method="POST", body=bytes(size))
-        assert response.status == 401
+        assert b"HTTP/1.1 %d" % response.status == answer[:12]
     assert len(house.upstream.wires) == wires
 
 
-async def test_a_connection_is_kept_behind_a_large_body_that_was_accepted(house: House) -> None:
+@pytest.mark.parametrize("before", [b"", b"bo"], ids=["before it", "within it"])
+@pytest.mark.parametrize("answer", [REFUSED, MOVED, CREATED], ids=["refused", "redirected", "accepted"])
+async def test_a_connection_is_not_kept_where_the_answer_began_before_the_end_of_the_body(
+    house: House, answer: bytes, before: bytes
+) -> None:
+    """However small the body is, and though all of it has been sent when the answer ends."""
+    begun = asyncio.Event()
+
+    async def respond(exchange: Exchange) -> None:
+        await exchange.send(answer[:-1])
+        begun.set()
+        await exchange.read_body()
+        await exchange.send(answer[-1:])
+
+    house.upstream.behave(respond)
+    for wires in (1, 2):
+        begun.clear()
+        async with house.connect() as client:
+            await client.send(request_bytes("POST", "/public/x", b"Content-Length: 4") + before)
+            await begun.wait()
+            await client.until(b"\r\n\r\n")
+            await client.send(b"body".removeprefix(before))
+            await client.until(answer[-1:])
+        assert len(house.upstream.wires) == wires
+
+
+async def test_a_connection_is_kept_behind_a_large_body_that_took_its_time(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "QUICK_SECONDS", 0.01)
+
+    async def respond(exchange: Exchange) -> None:
+        await exchange.read_body()
+        await asyncio.sleep(0.1)
+        await exchange.send(CREATED)
+
+    house.upstream.behave(respond)
     for _ in range(2):
         response = await house.request("/public/x", method="POST", body=bytes(1_000_000))
-        assert response.status == 200
+        assert response.status == 201
     assert len(house.upstream.wires) == 1
+
+
+async def test_a_connection_is_not_kept_where_the_kernel_still_holds_the_body(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway has written all of it, long ago; the upstream cannot have read what did not arrive."""
+    monkeypatch.setattr(connection, "QUICK_SECONDS", 0.0)
+    monkeypatch.setattr(connection, "MOST_UNREAD", 2**30)
+
+    async def respond(exchange: Exchange) -> None:
+        # The reader's buffer and both kernels' take the whole body, and the upstream's not all of it.
+        await asyncio.sleep(0.2)
+        await exchange.send(MOVED)
+        await exchange.read_body()
+
+    house.upstream.behave(respond)
+    for wires in (1, 2):
+        response = await house.request("/public/x", method="POST", body=bytes(1_500_000))
+        assert response.status == 302
+        assert len(house.upstream.wires) == wires
 
 
 async def test_an_answer_counts_as_a_success_of_the_endpoint(house: House) -> None:
