@@ -165,7 +165,7 @@ async def test_an_owner_that_becomes_better_known_disturbs_no_reader(redis_url: 
     await second.epoch()
     async with Client.from_url(redis_url) as client:
         held = await client.get("gateway:owner")
-    assert held is not None
+    assert isinstance(held, bytes)
     assert owner_from(held) == Owner(
         first.ownership.id, SystemOfRecord(16384, "renamed", "public", "7001", "copy-a")
     )
@@ -194,10 +194,10 @@ async def test_places_are_bounded_and_the_latest_stay(
 ) -> None:
     monkeypatch.setattr("gateway.backends.ownership._PLACES", 3)
     clients = await hosts(redis_url, 5)
-    for client in [*clients, clients[2]]:
-        client.ownership.heard(SystemOfRecord(1, "", ""))
-        client.ownership.heard(A)
-        await client.epoch()
+    for each in [*clients, clients[2]]:
+        each.ownership.heard(SystemOfRecord(1, "", ""))
+        each.ownership.heard(A)
+        await each.epoch()
     async with Client.from_url(redis_url) as client:
         places = await client.get("gateway:owner:places") or b""
     assert places.split()[1:] == [b"host-3", b"host-4", b"host-2"]
