@@ -34,7 +34,7 @@ PATIENCE: Final = 1.0
 BRIEF: Final = 0.25
 """Seconds that a request waits for one that has not."""
 MAX_ATTEMPTS: Final = 6
-"""Fetches of one issuer that may be under way, because the earlier ones hang."""
+"""Fetches of one issuer that may be under way, because the earlier ones hang; one is given up for another."""
 START_TIMEOUT: Final = 3.0
 """Seconds that a start waits for issuers; the slower ones arrive in the background."""
 MAX_STALE: Final = 86_400.0
@@ -262,14 +262,14 @@ class _IssuerKeys:
         if latest is not None and not latest.task.done():
             if now - latest.began < (BRIEF if troubled else PATIENCE):
                 return latest
-            if len(self.attempts) >= MAX_ATTEMPTS:
-                return None
         if not troubled:
             return self._begin(allowed=True) if self._allowance.take(now) else None
         return self._begin() if now >= self._retry_at else None
 
     def _begin(self, *, allowed: bool = False) -> _Attempt:
         now = self._clock()
+        if len(self.attempts) >= MAX_ATTEMPTS:
+            self._give_up_one()
         number = 1 if self._latest is None else self._latest.number + 1
         attempt = self._latest = _Attempt(number, now, allowed)
         attempt.task = asyncio.create_task(self._load(attempt), name=f"keys of {self._name}")
@@ -278,6 +278,16 @@ class _IssuerKeys:
         # Never less, and not at the same time in all gateways.
         self._retry_at = now + RETRY_INTERVAL * random.uniform(1, 1 + 2 * JITTER)  # noqa: S311 -- spreads load, guards nothing
         return attempt
+
+    def _give_up_one(self) -> None:
+        """Cancel an attempt, to make room for one that finds out whether the issuer is back.
+
+        The oldest goes on: an issuer that is slow would never be heard otherwise.
+        """
+        attempt = sorted(self.attempts, key=lambda attempt: attempt.number)[1]
+        self.attempts.discard(attempt)
+        attempt.task.cancel()
+        self._failed(attempt, "it does not answer, and later attempts have begun")
 
     async def _load(self, attempt: _Attempt) -> None:
         try:

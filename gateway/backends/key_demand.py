@@ -12,9 +12,8 @@ GAP: Final = 2.0
 """Unknown keys may cause so many fetches per issuer, so many seconds apart, and one more each `REFILL`."""
 MAX_ABSENT: Final = 1000
 """Keys of one issuer that are remembered as not there."""
-FIRST_ABSENCE: Final = 5.0
-LAST_ABSENCE: Final = 60.0
-"""Seconds for which a key counts as not there: at first, and when it was not found several times."""
+ABSENCE: Final = REFILL
+"""Seconds for which a key counts as not there. An issuer may sign with a key before it publishes it."""
 
 
 class Allowance:
@@ -44,19 +43,17 @@ class AbsentKeys:
     """Keys that an issuer did not have when it was asked for them: bounded, and for a time."""
 
     def __init__(self) -> None:
-        self._until: LRU[bytes, tuple[float, float]] = LRU(MAX_ABSENT)
-        """Digest of `kid` and algorithm → until when that counts, and for how many seconds it did."""
+        self._until: LRU[bytes, float] = LRU(MAX_ABSENT)
+        """Digest of `kid` and algorithm → until when that counts."""
 
     def has(self, kid: str | None, algorithm: str, now: float) -> bool:
         """Tell whether a key was not there, and that still counts."""
-        held = self._until.get(_digest(kid, algorithm))
-        return held is not None and now < held[0]
+        until = self._until.get(_digest(kid, algorithm))
+        return until is not None and now < until
 
     def add(self, kid: str | None, algorithm: str, now: float) -> None:
         """Take note that a key was not there."""
-        held = self._until.peek(digest := _digest(kid, algorithm))
-        seconds = FIRST_ABSENCE if held is None else min(held[1] * 2, LAST_ABSENCE)
-        self._until.put(digest, (now + seconds, seconds))
+        self._until.put(_digest(kid, algorithm), now + ABSENCE)
 
     def clear(self) -> None:
         """Forget all: another set may have any of them."""
