@@ -259,9 +259,9 @@ class _IssuerKeys:
     def _demand(self, now: float, *, troubled: bool) -> _Attempt | None:
         """Return an attempt that is worth waiting for; None when there is none, and none may begin."""
         latest = self._latest
-        if latest is not None and not latest.task.done():
-            if now - latest.began < (BRIEF if troubled else PATIENCE):
-                return latest
+        limit = BRIEF if troubled else PATIENCE
+        if latest is not None and not latest.task.done() and now - latest.began < limit:
+            return latest
         if not troubled:
             return self._begin(allowed=True) if self._allowance.take(now) else None
         return self._begin() if now >= self._retry_at else None
