@@ -331,18 +331,23 @@ class Postgres:
             self._replica.availability.proven()
 
     async def _try_statements(self, pool: Pool, run: Callable[[Connection], Awaitable[None]]) -> None:
-        async with pool.lend(serving=True) as connection:
+        async with pool.lend(serving=True, scoped=False) as connection:
             try:
-                await run(connection)
+                async with pool.scope(connection):
+                    await run(connection)
+                    found = [each for each in await shortcomings(connection, self._schema) if each.breaks]
             except asyncpg.PostgresError as error:
                 if not is_lasting(error):
                     raise
-                found = await shortcomings(connection, self._schema)
+                # The refusal has aborted its transaction, if any: the catalogs are asked in another.
+                found = []
+                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                    async with pool.scope(connection):
+                        found = await shortcomings(connection, self._schema)
                 if not found:
                     raise
                 said = f"{pool.address}: {error.args[0]}: {_listed(found)}"
                 raise StoreUnavailable(Tier.POSTGRES, said) from error
-            found = [each for each in await shortcomings(connection, self._schema) if each.breaks]
             if found:
                 raise StoreUnavailable(
                     Tier.POSTGRES, f"{pool.address}: {_listed(found)}"

@@ -71,10 +71,11 @@ class Pool:
         self._retiring: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def lend(self, *, serving: bool = False) -> AsyncIterator[Connection]:
+    async def lend(self, *, serving: bool = False, scoped: bool = True) -> AsyncIterator[Connection]:
         """Lend a connection; whatever goes wrong with it is raised as `StoreUnavailable`.
 
         `serving`: it is for a statement of requests. A Postgres that refuses that one is as good as down.
+        Without `scoped` the borrower sends statements within a `scope` of its own, or several.
         """
         if not self._breaker.admits():
             raise StoreUnavailable(Tier.POSTGRES, f"{self._silence} (a moment ago; not asked again yet)")
@@ -85,15 +86,24 @@ class Pool:
         with self._observed(pool, serving=serving):
             connection = await self._acquired(pool)
             try:
-                if self._statements.named:
+                if not scoped:
                     yield connection
                 else:
-                    async with self._statements.scope(connection):
+                    async with self.scope(connection):
                         yield connection
             finally:
                 await pool.release(connection)
             self.availability.answered()
             self._breaker.answered()
+
+    @asynccontextmanager
+    async def scope(self, connection: Connection) -> AsyncIterator[None]:
+        """Keep together what a connection is to send; after an error in it another scope can begin."""
+        if self._statements.named:
+            yield
+        else:
+            async with self._statements.scope(connection):
+                yield
 
     async def ask(self, question: Callable[[Connection], Awaitable[T]]) -> T:
         """Ask something that may be asked twice, as it is when a pooler has lost a statement's name."""
@@ -187,10 +197,7 @@ class Pool:
     async def _introduced(self, connection: Connection) -> None:
         if self._on_open is None:
             return
-        if self._statements.named:
-            await self._on_open(connection)
-            return
-        async with self._statements.scope(connection):
+        async with self.scope(connection):
             await self._on_open(connection)
 
     def _give_up(self) -> None:

@@ -16,11 +16,13 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from gateway.backends.availability import HOLD
 from gateway.cli import live
 from gateway.cli.live_check import Live
 from gateway.core.model import JSON
 from gateway.settings import Settings
 from tests.admin.client import TOKEN
+from tests.backends.pgbouncer import pgbouncer
 from tests.harness import House, configuration, open_house, seed, token
 from tests.sockets import request_bytes
 from tests.workers.program import eventually
@@ -89,11 +91,12 @@ async def explained(house: House, subject: str) -> dict[str, JSON]:
     return document
 
 
-async def live_postgres(folder: Path, house: House) -> Live:
-    settings = configuration(folder, house.upstream.url, house.dsn, house.redis_url, house.prefix)
+async def live_postgres(folder: Path, house: House, dsn: str | None = None, **changes: JSON) -> Live:
+    settings = configuration(folder, house.upstream.url, dsn or house.dsn, house.redis_url, house.prefix)
     postgres = settings["postgres"]
     assert isinstance(postgres, dict)
     postgres["connect_timeout"] = "8s"  # a busy machine is no outage
+    postgres.update(changes)
     found = await asyncio.to_thread(live.try_all, Settings.model_validate(settings))
     return next(each for each in found if each.name == "postgres")
 
@@ -169,11 +172,19 @@ FAULTS = {
 }
 
 
+@pytest.mark.parametrize("sent", ["named", "unnamed"])
 @pytest.mark.parametrize(("statement", "cause", "words"), FAULTS.values(), ids=FAULTS)
 async def test_what_the_statements_of_requests_cannot_do(
-    tmp_path: Path, role: Role, redis_url: str, statement: str, cause: str, words: str
+    tmp_path: Path, role: Role, redis_url: str, statement: str, cause: str, words: str, sent: str
 ) -> None:
-    async with open_house(tmp_path, role.dsn, redis_url, seeded=False, admin={"token": TOKEN}) as house:
+    async with open_house(
+        tmp_path,
+        role.dsn,
+        redis_url,
+        seeded=False,
+        admin={"token": TOKEN},
+        postgres={"prepared_statements": sent},
+    ) as house:
         await until(house, lambda found: found["postgres"]["status"] == "up")
         await role.sql(statement)
 
@@ -193,10 +204,35 @@ async def test_what_the_statements_of_requests_cannot_do(
         explanation = await explained(house, "globex")
         assert explanation["cause"] == cause, explanation
 
-        tried = await live_postgres(tmp_path, house)
+        tried = await live_postgres(tmp_path, house, prepared_statements=sent)
         assert tried.outcome == "fail"
         assert not tried.unreachable
         assert re.search(words, f"{tried.found} {tried.fix}"), tried
+
+
+@pytest.mark.parametrize("fault", ["no right to read a table", "a column that was renamed"])
+async def test_behind_a_pooler_a_refusal_is_one_outage_with_its_cause(
+    tmp_path: Path, role: Role, redis_url: str, fault: str
+) -> None:
+    statement, _, words = FAULTS[fault]
+    with pgbouncer(role.dsn) as pooler:
+        async with open_house(
+            tmp_path, pooler.dsn, redis_url, seeded=False, postgres={"listen_dsn": role.dsn}
+        ) as house:
+            await until(house, lambda found: found["postgres"]["status"] == "up")
+            await role.sql(statement)
+            for _ in range(5):
+                found = (await readyz(house))[2]["postgres"]
+                assert found["status"] == "down"
+                assert re.search(words, found["detail"] or ""), found
+                # Longer than a store must be quiet to count as up again.
+                await asyncio.sleep(HOLD / 3)
+            tried = await live_postgres(tmp_path, house)
+            assert (tried.outcome, tried.unreachable) == ("fail", False)
+            assert re.search(words, f"{tried.found} {tried.fix}"), tried
+        told = [event for event in house.events("dependency_down") if event["dependency"] == "postgres"]
+        assert len(told) == 1
+        assert house.events("dependency_up") == []
 
 
 async def test_a_view_in_place_of_a_table_will_do(tmp_path: Path, role: Role, redis_url: str) -> None:
