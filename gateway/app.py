@@ -186,7 +186,7 @@ async def serve(
         alone = listeners is None
         if listeners is None:
             listeners = _listen(settings, stack)
-        admin = Admin(metrics, _dependencies(settings, postgres, redis, keys, streams), crew)
+        admin = Admin(metrics, _dependencies(settings, postgres, redis, mirror, keys, streams), crew)
         ring = DenialRing()
         explainer = Explainer(translation.setup(settings), keys, postgres, redis, local=local)
         parts = Parts(
@@ -373,13 +373,21 @@ async def _keys(
 
 
 def _dependencies(
-    settings: Settings, postgres: Postgres, redis: Redis, keys: KeyRing, streams: Mapping[str, Stream]
+    settings: Settings,
+    postgres: Postgres,
+    redis: Redis,
+    mirror: RevocationMirror,
+    keys: KeyRing,
+    streams: Mapping[str, Stream],
 ) -> dict[str, Dependency]:
     cache = settings.cache
     names = [issuer.name for issuer in settings.issuers]
+    unchecked = settings.revocation.on_unavailable == "allow"
     return dependencies(
-        names, postgres, redis, keys, streams, stands_in_for=cache.user_ttl + cache.stale_if_error
-    )
+        names, postgres, redis, keys, streams,
+        vouched=lambda: unchecked or (redis.complete and mirror.trusted),
+        stands_in_for=cache.user_ttl + cache.stale_if_error,
+    )  # fmt: skip
 
 
 async def _warm(postgres: Postgres) -> None:

@@ -116,6 +116,12 @@ class House:
         finally:
             await connection.close()
 
+    async def filled(self) -> None:
+        """Wait until Redis holds every revocation, without which it does not stand in for Postgres."""
+        async with Redis.from_url(self.redis_url) as client, asyncio.timeout(30):
+            while not await client.exists(f"{self.prefix}revocations:loaded"):
+                await asyncio.sleep(0.02)
+
     async def set_key(self, key: str, value: str) -> None:
         """Set a key below the prefix as any other client of Redis would."""
         async with Redis.from_url(self.redis_url) as client:

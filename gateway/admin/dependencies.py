@@ -30,16 +30,19 @@ def dependencies(
     keys: KeyRing,
     streams: Mapping[str, Stream],
     *,
+    vouched: Callable[[], bool],
     stands_in_for: float,
 ) -> dict[str, Dependency]:
     """Return them by name; `issuers` are the configured names, `streams` go by the store that each is of.
 
-    Redis stands in for Postgres for `stands_in_for` seconds: no user in it counts for longer.
+    Redis stands in for Postgres while its word on revocations is enough, which `vouched` tells, and for
+    `stands_in_for` seconds: no user in it counts for longer.
     """
 
     def stand_in() -> str | None:
         availability = postgres.availability
-        return "redis" if availability.ever_served and availability.down_for < stands_in_for else None
+        known = availability.ever_served and availability.down_for < stands_in_for
+        return "redis" if known and vouched() else None
 
     async def issuer(name: str) -> Finding:
         return issuer_finding(keys.status()[name])

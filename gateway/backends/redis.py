@@ -75,6 +75,8 @@ class Redis:
         self._ended = f"{prefix}epoch:ended"
         self.availability = availability or Availability()
         """As reads and pings find it; what a write is refused for says little of them."""
+        self.complete = False
+        """Whether the blacklist was complete when `ping` looked last."""
         self._warned = False
         pool = aioredis.BlockingConnectionPool(
             connection_class=server.connection_class,
@@ -287,10 +289,12 @@ class Redis:
         try:
             await self._reader.connect()
             # While Postgres is down nobody keeps an epoch, and so finds that out.
-            await self.ownership.run(redis_scripts.CHECK_MARKER, (self.revoked.marker,), ())
+            marked = await self.ownership.run(redis_scripts.IS_COMPLETE, (self.revoked.marker,), ())
         except StoreUnavailable as error:
+            self.complete = False
             self.availability.failed(error.detail, lasting=isinstance(error, ForeignRedis))
             raise
+        self.complete = marked == 1
         self.availability.answered()
 
     async def close(self) -> None:

@@ -298,6 +298,12 @@ local marker = redis.call('GET', KEYS[1])
 if marker and marker ~= run then redis.call('DEL', KEYS[1]) end
 """
 
+# KEYS: marker of the blacklist. Returns 1 while the blacklist is complete.
+IS_COMPLETE: Final = f"""
+{CHECK_MARKER}
+return (marker and marker == run) and 1 or 0
+"""
+
 # KEYS: those to be deleted.
 FORGET: Final = f"{OWNED}return redis.call('DEL', unpack(KEYS))"
 

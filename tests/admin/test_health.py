@@ -154,6 +154,7 @@ async def test_redis_stands_in_for_postgres_once_that_has_answered(
 ) -> None:
     async with open_house(tmp_path, dsn, redis_url) as house:
         assert (await house.request("/private/x", token=token())).status == 200
+        await house.filled()
         postgres_server.stop()
         status, word, states = await ready(house)
         assert (status, word, states["postgres"], states["redis"]) == (200, "degraded", "down", "up")

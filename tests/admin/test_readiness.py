@@ -8,18 +8,20 @@ import asyncio
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis
 
 from gateway.backends.availability import HOLD
 from gateway.cli import live
 from gateway.cli.live_check import Live
 from gateway.core.model import JSON
+from gateway.demo.embedded import EmbeddedRedis
 from gateway.settings import Settings
 from tests.admin.client import TOKEN
 from tests.backends.pgbouncer import pgbouncer
@@ -310,6 +312,7 @@ async def test_redis_stands_in_for_no_longer_than_what_it_holds_counts(
     lives = {"user_ttl": "1s", "stale_if_error": "1s"}
     async with open_house(tmp_path, role.dsn, redis_url, seeded=False, cache=lives) as house:
         assert (await house.request("/private/x", token=token("acme"))).status == 200
+        await house.filled()
         await role.sql("DROP TABLE identities CASCADE")
         status, word, _ = await readyz(house)
         assert (status, word) == (200, "degraded")
@@ -320,6 +323,37 @@ async def test_redis_stands_in_for_no_longer_than_what_it_holds_counts(
         await eventually(not_ready)
         response = await house.request("/private/x", token=token("acme"))
         assert response.status == 503
+
+
+@pytest.fixture(scope="module")
+def own_redis() -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.mark.parametrize("lost_by", ["FLUSHALL", "restart"])
+async def test_redis_stands_in_only_while_it_knows_what_is_revoked(
+    tmp_path: Path, role: Role, own_redis: EmbeddedRedis, lost_by: str
+) -> None:
+    async with open_house(tmp_path, role.dsn, own_redis.url, seeded=False) as house:
+        await until(house, lambda found: found["postgres"]["status"] == found["redis"]["status"] == "up")
+        assert (await house.request("/private/x", token=token("acme"))).status == 200
+        await house.filled()
+        await role.sql("DROP TABLE identities CASCADE; DROP TABLE revocations CASCADE")
+        assert (await readyz(house))[:2] == (200, "degraded")
+        if lost_by == "restart":
+            await asyncio.to_thread(own_redis.stop)
+            await asyncio.to_thread(own_redis.start)
+        else:
+            async with Redis.from_url(house.redis_url) as client:
+                await client.flushall()
+
+        async def redis_up() -> bool:
+            return (await readyz(house))[2]["redis"]["status"] == "up"
+
+        await eventually(redis_up)
+        assert (await house.request("/private/x", token=token("acme"))).status == 503
+        assert (await readyz(house))[:2] == (503, "not_ready")
 
 
 async def test_a_normal_stop_warns_of_nothing(tmp_path: Path, dsn: str, redis_url: str) -> None:
