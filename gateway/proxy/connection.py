@@ -92,6 +92,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._early = False
         self.failure: Denial | None = None
         """Why the exchange failed, if it did."""
+        self.cut_short = False
+        """True where a reset has ended an answer, and may come of a request's body that was not read.
+
+        A kernel that resets the connection for that throws away what it has not yet sent of the answer.
+        """
         self.answered = False
         """True once any byte of the current response has arrived."""
         self.spare: ResponseParser | None = None
@@ -170,9 +175,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         transport = self._transport
         return None if transport is None or transport.is_closing() else transport
 
-    def is_closed_there(self) -> bool:
-        """Tell whether the upstream has closed or reset it, of which the event loop may not know yet."""
-        if self._wire is None:
+    def is_closed(self) -> bool:
+        """Tell whether either side has closed or reset it, of which the event loop may not know yet."""
+        if self._wire is None or self.transport is None:
             return True
         poll = select.poll()
         poll.register(self._wire.get_extra_info("socket").fileno(), _CLOSED)
@@ -359,6 +364,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 raise Denial(UPSTREAM_PROTOCOL_ERROR, f"it broke the connection: {exc}") from exc
             parser.eof()
         except Denial as denial:
+            self.cut_short = self.deaf and bool(self._written) and parser.begun
             self.fail(denial)
         else:
             if self._receiver is not None:

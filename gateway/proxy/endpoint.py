@@ -43,9 +43,11 @@ class Endpoint:
         if failure is None:
             if connection.answered and self.standing.failures and self.standing.succeeded():
                 logs.endpoint_restored(self._upstream, str(self))
-        elif failure.reason is UPSTREAM_PROTOCOL_ERROR and (connection.answered or not connection.reused):
+        elif failure.reason is UPSTREAM_PROTOCOL_ERROR:
             # One that was kept, and closed as it was used, says nothing about the endpoint.
-            self._failed(failure)
+            silent = connection.reused and not connection.answered
+            if not (silent or connection.cut_short):
+                self._failed(failure)
         self.pool.release(connection)
 
     def lost(self, connection: UpstreamConnection) -> None:

@@ -143,7 +143,7 @@ class Exchange:
 
     async def _open(self, admission: Admission, upstream: Upstream, *, fresh: bool = False) -> None:
         try:
-            self._send(admission, upstream, await upstream.open(fresh=fresh))
+            self._send(admission, upstream, await upstream.open(fresh=fresh, once=self._once))
         except Exception as error:  # noqa: BLE001 -- as in `begin`
             self._refuse(error)
 

@@ -51,25 +51,27 @@ class Pool:
         while self._idle:
             connection, _ = self._idle.popitem()
             good = connection.idle_since >= oldest and connection.transport is not None
-            if good and not (once and connection.is_closed_there()):
+            if good and not (once and connection.is_closed()):
                 self.active += 1
                 return connection
             connection.abort()
         return None
 
-    async def acquire(self, *, fresh: bool) -> UpstreamConnection:
+    async def acquire(self, *, fresh: bool, once: bool = False) -> UpstreamConnection:
         """Take an idle connection, open one, or wait for one; `fresh` asks for one that was never used.
+
+        `once` is as in `take`.
 
         Raises `Denial`: `overloaded`, or what opening one raises.
         """
         if not fresh:
-            connection = self.take(asyncio.get_running_loop().time())
+            connection = self.take(asyncio.get_running_loop().time(), once=once)
             if connection is not None:
                 return connection
         if self.full:
             handed = await self._wait()
             if handed is not None:
-                if not fresh:
+                if not (fresh or (once and handed.is_closed())):
                     return handed
                 handed.abort()
         else:

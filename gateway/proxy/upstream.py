@@ -85,8 +85,10 @@ class Upstream:
         endpoint = choices[0] if len(choices) == 1 else self._choose(now, ())
         return endpoint.pool.take(now, once=once)
 
-    async def open(self, *, fresh: bool = False) -> UpstreamConnection:
+    async def open(self, *, fresh: bool = False, once: bool = False) -> UpstreamConnection:
         """Open a connection, or wait for one; `fresh` asks for one that was never used.
+
+        `once` is as in `take`.
 
         A connection that cannot be opened is tried at other endpoints, as the budget for retries
         allows: nothing of the request has been sent. Raises `Denial`: `upstream_unreachable`,
@@ -94,7 +96,7 @@ class Upstream:
         """
         if not self._choices:
             await self._look_up()
-        return await self._open(self._choose(self._loop.time(), ()), fresh=fresh)
+        return await self._open(self._choose(self._loop.time(), ()), fresh=fresh, once=once)
 
     def may_retry(self, reason: RetryReason) -> bool:
         """Ask the budget for one retry, and count it."""
@@ -104,11 +106,11 @@ class Upstream:
             self._observer.upstream_retried(self.name, reason)
         return True
 
-    async def _open(self, endpoint: Endpoint, *, fresh: bool) -> UpstreamConnection:
+    async def _open(self, endpoint: Endpoint, *, fresh: bool, once: bool) -> UpstreamConnection:
         tried: list[Endpoint] = []
         while True:
             try:
-                return await endpoint.pool.acquire(fresh=fresh)
+                return await endpoint.pool.acquire(fresh=fresh, once=once)
             except Denial as denial:
                 tried.append(endpoint)
                 untried = [choice for choice in self._choices if choice not in tried]

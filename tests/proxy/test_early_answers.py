@@ -25,6 +25,7 @@ from tests.sockets import OK, Exchange, RawUpstream
 TOTAL: Final = 10_000_000
 BLOCK: Final = bytes(64 * 1024)
 POST: Final = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % TOTAL
+SMALL: Final = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
 REFUSED: Final = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nwho"
 # What a receive buffer takes at once, so that the reset does not throw it away at the sender.
 LARGE: Final = bytes(range(256)) * 192
@@ -65,6 +66,12 @@ class Scene:
 
         self.closed.clear()
         self.server.behave(script)
+
+    def hang_up(self) -> None:
+        """Close the newest connection, without a turn of the event loop in which to hear of it."""
+        descriptor = self.server.wires[-1].writer.get_extra_info("socket").fileno()
+        with socket.socket(fileno=os.dup(descriptor)) as raw:
+            raw.shutdown(socket.SHUT_WR)
 
     async def send_deafly(
         self, connection: UpstreamConnection, *, head: bytes = POST, bodiless: bool = False
@@ -170,14 +177,17 @@ async def an_end_by_a_reset(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> No
         await receiver.whole()
     assert receiver.body == b"half of it"
     connection.owner.release(connection)
-    assert scene.service.ejected == 1
+    assert scene.service.ejected == 0
 
 
 async def half_an_answer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    for half in (
-        b"HTTP/1.1 401 Unau",
-        REFUSED[:-1],
-        REFUSED.replace(b"Content-Length: 3", b"Transfer-Encoding: chunked"),
+    chunked = REFUSED.replace(b"Content-Length: 3", b"Transfer-Encoding: chunked")
+    # With a final head it has answered; that its kernel threw the rest away is no fault of it.
+    for half, failures in (
+        (b"HTTP/1.1 401 Unau", 1),
+        (REFUSED[:-1], 0),
+        (chunked.replace(b"who", b"9\r\nwho"), 0),
+        (chunked, 1),
     ):
         for orderly in (False, True):
             scene.answer(half, orderly=orderly)
@@ -186,8 +196,25 @@ async def half_an_answer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(Denial, match="upstream_protocol_error"):
                 await receiver.whole()
             connection.owner.release(connection)
-            assert scene.service._choices[0].standing.failures, (half, orderly)
+            assert scene.service._choices[0].standing.failures == failures, (half, orderly)
             scene.service._choices[0].standing.succeeded()
+
+
+async def a_reset_behind_a_body_that_was_sent(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer and the reset are read one after the other, and no write has failed."""
+    if scene.kind == "unix":
+        return
+    for post, failures in ((True, 0), (False, 1)):
+        scene.answer(b"HTTP/1.0 401 No\r\n\r\nhalf of it")
+        connection = await scene.connection()
+        connection.begin(SMALL if post else REQUEST, ResponseParser(bodiless=False), receiver := Receiver())
+        if post:
+            connection.write(b"body")
+        with pytest.raises(Denial, match="upstream_protocol_error"):
+            await receiver.whole()
+        connection.owner.release(connection)
+        assert scene.service._choices[0].standing.failures == failures
+        scene.service._choices[0].standing.succeeded()
 
 
 async def no_answer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,6 +268,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     an_end_after_an_orderly_close,
     an_end_by_a_reset,
     half_an_answer,
+    a_reset_behind_a_body_that_was_sent,
     no_answer,
     a_client_that_leaves,
     a_kept_connection,
@@ -255,7 +283,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @asynccontextmanager
-async def staged(kind: Transport, folder: Path, authority: Authority) -> AsyncIterator[Scene]:
+async def staged(
+    kind: Transport, folder: Path, authority: Authority, *, max_connections: int = 1024
+) -> AsyncIterator[Scene]:
     tls = TlsRules(ca=authority.folder / "authority.pem")
     server: RawUpstream
     if kind == "tls":
@@ -263,7 +293,13 @@ async def staged(kind: Transport, folder: Path, authority: Authority) -> AsyncIt
     else:
         server = UnixUpstream(folder / "orders.sock") if kind == "unix" else RawUpstream()
     async with server:
-        rules = UpstreamRules("orders", (server.url,), ejection=Ejection(1, base_time=60.0), tls=tls)
+        rules = UpstreamRules(
+            "orders",
+            (server.url,),
+            ejection=Ejection(1, base_time=60.0),
+            tls=tls,
+            max_connections=max_connections,
+        )
         service = Upstream(rules)
         yield Scene(service, server, kind, asyncio.Event())
         service.close()
@@ -290,7 +326,39 @@ def test_what_was_answered_before_a_failed_write_counts(
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
 @pytest.mark.parametrize("loop", LOOPS)
-def test_what_can_be_sent_once_only_is_not_sent_where_the_upstream_has_closed(
+def test_what_can_be_sent_once_only_waits_for_no_connection_that_the_upstream_has_closed(
+    tmp_path: Path, authority: Authority, loop: str, kind: Transport
+) -> None:
+    """One that is handed over to who waits, and one that became idle while an address was looked up."""
+
+    async def run() -> None:
+        async with asyncio.timeout(30), staged(kind, tmp_path, authority, max_connections=1) as scene:
+            for handed in (True, False):
+                kept = await acquire(scene.service)
+                kept.begin(REQUEST, ResponseParser(bodiless=False), receiver := Receiver())
+                await receiver.whole()
+                waiting = asyncio.create_task(scene.service.open(once=True))
+                if handed:
+                    await settled(lambda: scene.service.pending)
+                scene.hang_up()
+                kept.owner.release(kept)
+                assert (scene.service.idle, scene.service.active) == ((0, 1) if handed else (1, 0))
+                fresh = await waiting
+                assert fresh is not kept
+                fresh.begin(REQUEST, ResponseParser(bodiless=False), receiver := Receiver())
+                assert await receiver.whole() == b"ok"
+                fresh.owner.release(fresh)
+                assert (scene.service.idle, scene.service.active) == (1, 0)
+                assert scene.service.take() is fresh
+                fresh.owner.release(fresh)
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(run())
+
+
+@pytest.mark.parametrize("kind", TRANSPORTS)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_can_be_sent_once_only_is_is_not_sent_where_the_upstream_has_closed(
     tmp_path: Path, authority: Authority, loop: str, kind: Transport
 ) -> None:
     async def run() -> None:
@@ -300,10 +368,7 @@ def test_what_can_be_sent_once_only_is_not_sent_where_the_upstream_has_closed(
             kept.begin(REQUEST, ResponseParser(bodiless=False), receiver := Receiver())
             await receiver.whole()
             kept.owner.release(kept)
-            # The event loop has no turn in which to hear of it.
-            descriptor = scene.server.wires[0].writer.get_extra_info("socket").fileno()
-            with socket.socket(fileno=os.dup(descriptor)) as raw:
-                raw.shutdown(socket.SHUT_WR)
+            scene.hang_up()
             assert scene.service.take(once=True) is None
             assert (scene.service.idle, scene.service.active) == (0, 0)
 
