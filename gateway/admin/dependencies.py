@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Protocol
 
-from gateway.admin.health import Dependency, Finding
+from gateway.admin.health import Dependency, Finding, Probe
+from gateway.backends.availability import Availability
 from gateway.backends.jwks import KeyRing, KeyStatus
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
@@ -50,15 +51,22 @@ def dependencies(
     return {
         # Once it is known to be set up, users and revocations in Redis carry on through an outage.
         "postgres": Dependency(
-            partial(_ping, postgres.ping),
+            _probe(postgres.ping, postgres.availability),
             essential=True,
             stand_in=stand_in,
+            patient=True,
         ),
         # The primary answers in its place.
         **(
-            {"postgres_replica": Dependency(partial(_ping, postgres.ping_replica), essential=False)}
-            if postgres.has_replica
-            else {}
+            {}
+            if postgres.replica_availability is None
+            else {
+                "postgres_replica": Dependency(
+                    _probe(postgres.ping_replica, postgres.replica_availability),
+                    essential=False,
+                    patient=True,
+                )
+            }
         ),
         # Without Redis, Postgres answers everything: slower, and no reason to take no requests.
         "redis": Dependency(partial(_ping, redis.ping), essential=False),
@@ -82,6 +90,12 @@ def issuer_finding(status: KeyStatus) -> Finding:
             "degraded", f"{status.left_out} published keys are left out: the first {status.keys} are kept"
         )
     return Finding("up")
+
+
+def _probe(
+    ping: Callable[[], Awaitable[None]], availability: Availability
+) -> Callable[[], Awaitable[Finding]]:
+    return Probe(partial(_ping, ping), lambda: availability.silent_for).check
 
 
 async def _ping(ping: Callable[[], Awaitable[None]]) -> Finding:

@@ -55,6 +55,8 @@ class Dependency:
     """Whether the gateway is not ready without it; else it is merely degraded."""
     stand_in: Callable[[], str | None] = lambda: None
     """Names the dependency that is enough, as things are, while this one is down."""
+    patient: bool = False
+    """Whether its check ends by itself, and may take longer than `CHECK_SECONDS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,44 @@ class Readiness:
     def serves(self) -> bool:
         """Whether new requests are welcome."""
         return self.status in {"ready", "degraded"}
+
+
+class Probe:
+    """A check of several steps, which together may take longer than `CHECK_SECONDS`, and each may not.
+
+    It is not broken off: checks that come meanwhile share its answer. One that waits for `CHECK_SECONDS` is
+    told what the probe before found, or that it is down when no step was answered since (`silent_for`).
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[Finding]], silent_for: Callable[[], float]) -> None:
+        self._ask = ask
+        self._silent_for = silent_for
+        self._asking: asyncio.Task[Finding] | None = None
+        self._latest: Finding | None = None
+
+    async def check(self) -> Finding:
+        """Return what is found. Raises what asking raises."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._run())
+            self._asking.add_done_callback(self._asked)
+        asking = self._asking
+        while True:
+            await asyncio.wait({asking}, timeout=CHECK_SECONDS)
+            if asking.done():
+                return asking.result()
+            if self._silent_for() >= CHECK_SECONDS:
+                return _silent()
+            if self._latest is not None:
+                return self._latest
+
+    async def _run(self) -> Finding:
+        self._latest = finding = await self._ask()
+        return finding
+
+    def _asked(self, asking: "asyncio.Task[Finding]") -> None:
+        self._asking = None
+        if not asking.cancelled():
+            asking.exception()  # the checks that waited have it; there may be none
 
 
 class Crew(Protocol):
@@ -108,14 +148,18 @@ async def readiness(dependencies: Mapping[str, Dependency]) -> Readiness:
 
 async def _ask(dependency: Dependency) -> Finding:
     try:
-        async with asyncio.timeout(CHECK_SECONDS):
+        async with asyncio.timeout(None if dependency.patient else CHECK_SECONDS):
             return await dependency.check()
     except TimeoutError:
-        return Finding("down", f"no answer within {CHECK_SECONDS:g} s")
+        return _silent()
     except Exception as error:
         # It must not take the others along.
         log.exception("check_failed")
         return Finding("down", f"its check failed: {type(error).__name__}")
+
+
+def _silent() -> Finding:
+    return Finding("down", f"no answer within {CHECK_SECONDS:g} s")
 
 
 def _kind(name: str) -> str:

@@ -1,5 +1,6 @@
 """Whether a store answers, as those who ask it find out."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -25,11 +26,21 @@ class Availability:
         self._failed_at = 0.0
         self._unproven = False
         self._down_since = 0.0
+        self._heard_at = -math.inf
         self.up: bool | None = None
         """None until the store has been asked."""
         self.ever_served = False
         """Whether a request has ever been answered from it, or could have been."""
         self._told_lasting = False
+
+    def heard(self) -> None:
+        """Take note of a step of something longer; it may still fail."""
+        self._heard_at = self._clock()
+
+    @property
+    def silent_for(self) -> float:
+        """The seconds since the last step that was taken note of."""
+        return self._clock() - self._heard_at
 
     def answered(self) -> None:
         """Take note of an answer."""

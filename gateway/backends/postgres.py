@@ -185,6 +185,7 @@ class Postgres:
         self.address = self._primary.address
         """Hosts and ports of the primary, for messages."""
         self.availability = self._primary.availability
+        self.replica_availability = None if self._replica is None else self._replica.availability
 
     @property
     def has_replica(self) -> bool:
@@ -287,15 +288,18 @@ class Postgres:
             return await self._identify(connection)
 
     async def _introduce(self, connection: Connection) -> None:
-        await self._identify(connection)
+        await self._identify(connection, self.availability.heard)
 
-    async def _identify(self, connection: Connection) -> SystemOfRecord:
+    async def _identify(
+        self, connection: Connection, heard: Callable[[], None] = lambda: None
+    ) -> SystemOfRecord:
         row = await connection.fetchrow(_IDENTIFIABLE)
         if row is None:
             raise ValueError("a query that always has one row had none")
         system = copy = None
         if row["has_system"]:
             system = await connection.fetchval("SELECT system_identifier::text FROM pg_control_system()")
+            heard()
         if row["has_copy"]:
             with suppress(
                 asyncpg.PostgresError
@@ -311,10 +315,13 @@ class Postgres:
 
         What the catalogs know of the cause of a refusal is in the text of the error.
         """
+        heard = self._primary.availability.heard
 
         async def run(connection: Connection) -> None:
             await _find(connection, _NOBODY)
+            heard()
             await _find_both(connection, _NOBODY, "", None)
+            heard()
             await connection.fetch(_COUNTING_AMONG, [], [], [])
 
         await self._try_statements(self._primary, run)
@@ -334,7 +341,9 @@ class Postgres:
         async with pool.lend(serving=True, scoped=False) as connection:
             try:
                 async with pool.scope(connection):
+                    pool.availability.heard()
                     await run(connection)
+                    pool.availability.heard()
                     found = [each for each in await shortcomings(connection, self._schema) if each.breaks]
             except asyncpg.PostgresError as error:
                 if not is_lasting(error):

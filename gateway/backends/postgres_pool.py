@@ -195,10 +195,13 @@ class Pool:
         return self._pool
 
     async def _introduced(self, connection: Connection) -> None:
+        self.availability.heard()
         if self._on_open is None:
             return
         async with self.scope(connection):
+            self.availability.heard()
             await self._on_open(connection)
+        self.availability.heard()
 
     def _give_up(self) -> None:
         """Let the next call open connections anew; those in use may be used to their end."""

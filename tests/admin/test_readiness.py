@@ -24,6 +24,7 @@ from gateway.core.model import JSON
 from gateway.demo.embedded import EmbeddedRedis
 from gateway.settings import Settings
 from tests.admin.client import TOKEN
+from tests.backends.cable import Cable
 from tests.backends.pgbouncer import pgbouncer
 from tests.harness import House, configuration, open_house, seed, token
 from tests.sockets import request_bytes
@@ -323,6 +324,35 @@ async def test_redis_stands_in_for_no_longer_than_what_it_holds_counts(
         await eventually(not_ready)
         response = await house.request("/private/x", token=token("acme"))
         assert response.status == 503
+
+
+async def test_a_postgres_that_is_far_away_is_up_and_one_that_falls_silent_is_down(
+    tmp_path: Path, role: Role, redis_url: str
+) -> None:
+    sent: dict[str, JSON] = {
+        "prepared_statements": "unnamed",
+        "listen_dsn": role.dsn,
+        "connect_timeout": "8s",
+    }
+    async with (
+        Cable(role.dsn) as cable,
+        open_house(tmp_path, cable.url, redis_url, seeded=False, postgres=sent) as house,
+    ):
+        await house.filled()
+        # A round trip takes 0.12 s, a probe of all statements some 1.5 s.
+        cable.delay = 0.06
+        for _ in range(4):
+            found = (await readyz(house))[2]["postgres"]
+            assert found == {"status": "up", "detail": None}
+        assert (await house.request("/private/x", token=token("acme"))).status == 200
+        await cable.cut()
+        await until(house, lambda found: found["postgres"]["status"] == "up")
+        cable.freeze()
+        silent = {"status": "down", "detail": "no answer within 1 s"}
+        await until(house, lambda found: found["postgres"] == silent)
+        cable.thaw()
+        cable.delay = 0.0
+        await until(house, lambda found: found["postgres"]["status"] == "up")
 
 
 @pytest.fixture(scope="module")
