@@ -173,14 +173,17 @@ end
 local complete = redis.call('GET', KEYS[2]) == run and run ~= '-' and evicted == '0'
 """
 
-# KEYS: records, marker, era, then keys of the blacklist that are to be looked at. ARGV: name of a new era.
+# KEYS: records, marker, era, number of the last filling that began, then keys of the blacklist that are to be
+# looked at. ARGV: name of a new era. A filling that is under way, and has read the row of a key that was
+# deleted, is given up (CHANGE).
 # Returns the era, and of each key: its value, the milliseconds that it has to live (-1: for ever) and if it
 # is on record; `deleted` when it was on record and somebody has deleted it, which is put on record then; or
 # `absent`; or `lost`, where it may also have been evicted.
 EXAMINE: Final = f"""
 {OWNED}{_RECORDS}{_ERA}
+local filling = tonumber(redis.call('GET', KEYS[4]) or 0)
 local found = {{era}}
-for i = 4, #KEYS do
+for i = 5, #KEYS do
     local held, ends = held_by(KEYS[i])
     local record = read(redis.call('HGET', KEYS[1], KEYS[i]))
     if held then
@@ -189,7 +192,7 @@ for i = 4, #KEYS do
     elseif complete and record.value and record.value ~= '-'
         and (record.ends == -1 or record.ends > now)
     then
-        local lifted = string.format('%.0f %.0f %.0f -', record.filling, record.order, now + 300000)
+        local lifted = string.format('%.0f %.0f %.0f -', filling, record.order, now + 300000)
         redis.call('HSET', KEYS[1], KEYS[i], lifted)
         found[#found + 1] = 'deleted'
     else

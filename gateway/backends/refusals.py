@@ -5,13 +5,15 @@ Redis that one was touched, looks at it. It goes on refusing while Redis cannot 
 in Postgres as learnt (`migrations/0009_learnt_revocations.sql`), from where it is mirrored like any other.
 
 A key that is deleted while a gateway listens takes its learnt row along. One that is gone since Redis was
-emptied, restarted, failed over or has evicted keys does not: then Redis does not say that it was lifted.
+emptied, restarted, failed over or has evicted keys does not: then Redis does not say that it was lifted. One
+that was lost like that before it was looked at is written down with what the refused token says.
 """
 
 import asyncio
+import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -26,7 +28,7 @@ from gateway.backends.revocations import Learnt, Revocation, Target, hits
 from gateway.backends.revoked_keys import Examined, Recorded, RevokedKeys
 from gateway.core.claims import is_clean
 from gateway.core.lru import LRU
-from gateway.core.model import Claims, RevocationKind, StoreUnavailable, Tier, User
+from gateway.core.model import Claims, RevocationKind, StoreUnavailable, User
 
 _REMEMBERED: Final = 10_000
 """Revocations that a worker remembers, or is still to look at."""
@@ -34,7 +36,9 @@ _BATCH: Final = 500
 _PAUSE: Final = 0.25
 """Seconds between two batches: so many keys a second are looked at, and written down, at most."""
 _RETRY: Final = 2.0
-"""Seconds until Postgres is told again what it could not be."""
+"""Seconds until a store is asked again that did not answer."""
+_HANDOVER: Final = 10.0
+"""Seconds for which it is remembered what Postgres knows: a request that asked it before takes less."""
 _LONGEST: Final = 2000
 """Bytes of a `jti` that an index of Postgres can hold."""
 _LAST_INSTANT: Final = 253_402_300_799.0
@@ -72,8 +76,8 @@ class _Known:
     """When this ends; Unix seconds."""
     found: Examined | None = None
     """What Redis holds; None before that has been looked at."""
-    era: bytes | None = None
-    """That of Redis in which it was looked at."""
+    era: bytes = b""
+    """That of Redis in which it was looked at, or the last one that was known before that."""
 
     def learnt(self, target: Target) -> Learnt:
         until = None if target[0] == "jti" else self.until
@@ -105,19 +109,29 @@ class Refusals:
         self._clock = clock
         self._pause = pause
         self._known: LRU[Target, _Known] = LRU(_REMEMBERED)
+        """By `_named`: of what is too long for a row, only a digest is kept."""
         self._written: LRU[Target, bool] = LRU(_REMEMBERED)
         """What Postgres knows: of a token that is refused for it again there is nothing to be done."""
         self._unseen: dict[Target, None] = {}
         """What is to be looked at in Redis."""
         self._unwritten: dict[Target, None] = {}
         """What is known, and to be written down in Postgres."""
+        self._unrecorded: dict[Target, _Known] = {}
+        """What Postgres has taken, and is to be on record in Redis."""
         self._lifted: dict[Target, None] = {}
         """What was deleted in Redis, and is to be in Postgres."""
+        self._unsure: dict[Target, None] = {}
+        """What was deleted in both, and is to be looked at once more."""
+        self._era = b""
+        """That of Redis when it was looked at last."""
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
+        self._look_at = 0.0
+        """When Redis may be asked again; Unix seconds."""
         self._write_at = 0.0
         """When Postgres may be told again; Unix seconds."""
         self._warned = False
+        self._full = False
         self._closed = False
 
     def start(self) -> None:
@@ -139,21 +153,31 @@ class Refusals:
             if self._known.keys():
                 # What is remembered may have been lifted, or Redis has lost it.
                 for target in _targets(claims, user):
-                    if self._known.peek(target) is not None:
+                    if self._known.peek(_named(target)) is not None:
                         self.touched(target)
             return
         for target in _targets(claims, user):
-            if target[0] != kind or not self._learnable(target) or self._written.get(target) is not None:
+            if target[0] != kind or self._written.get(target) is not None:
                 continue
-            if self._known.get(target) is None:
+            known = self._known.get(_named(target))
+            if known is None or known.expires_at <= self._clock() or not hits(known.until, claims.issued_at):
                 # More than that it hits this token is not known before it is looked at.
-                self._known.put(target, _Known(claims.issued_at or 0.0))
+                self._remember(target, self._of_token(claims, kind, known))
                 self.touched(target)
+
+    def _of_token(self, claims: Claims, kind: RevocationKind, known: _Known | None) -> _Known:
+        """Return what a refused token tells of the revocation."""
+        if kind == "jti":
+            return _Known(
+                math.inf, math.inf if claims.good_until is None else claims.good_until, era=self._era
+            )
+        until = claims.issued_at or 0.0
+        return _Known(until if known is None else max(until, known.until), era=self._era)
 
     def touched(self, target: Target) -> None:
         """Take note that a key was set, deleted or has expired: it is to be looked at."""
         self._written.pop(target)
-        if not self._learnable(target):
+        if not self._learnable(target) and self._known.peek(_named(target)) is None:
             return
         if len(self._unseen) >= _REMEMBERED:
             self._observer.learnt("dropped", 1)
@@ -164,7 +188,7 @@ class Refusals:
     def lifted(self, target: Target) -> None:
         """Take note that a revocation was lifted in Postgres."""
         self._written.pop(target)
-        self._known.pop(target)
+        self._known.pop(_named(target))
         self._unwritten.pop(target, None)
 
     def against(self, claims: Claims, user: User | None) -> RevocationKind | None:
@@ -173,7 +197,7 @@ class Refusals:
             return None
         now = self._clock()
         for target in _targets(claims, user):
-            known = self._known.peek(target)
+            known = self._known.peek(_named(target))
             if known is not None and known.expires_at > now and hits(known.until, claims.issued_at):
                 return target[0]
         return None
@@ -205,48 +229,68 @@ class Refusals:
         while not self._closed:
             await self._something_to_do()
             try:
-                await self._look(self._some(self._unseen))
-                if self._clock() >= self._write_at:
-                    await self._unlearn()
-                    await self._learn()
-            except ForeignRedis:
-                self._unseen.clear()
-            except StoreUnavailable as error:
-                self._put_off(error)
+                await self._step()
             except Exception:
                 # Nobody awaits this; what is not written down stays to be done.
                 log.exception("revocations_not_learnt")
-                self._write_at = self._clock() + _RETRY
+                self._look_at = self._write_at = self._clock() + _RETRY
             await asyncio.sleep(self._pause)
+
+    async def _step(self) -> None:
+        """Do a batch of what is to be done in each store, unless that has just failed."""
+        await self._ask_redis(lambda: self._look(self._some(self._unseen)))
+        if self._clock() >= self._write_at:
+            try:
+                await self._unlearn()
+                await self._learn()
+            except StoreUnavailable as error:
+                self._put_off(error)
+        await self._ask_redis(lambda: self._look(self._some(self._unsure), again=True))
+        await self._ask_redis(self._record)
+
+    async def _ask_redis(self, work: Callable[[], Awaitable[None]]) -> None:
+        if self._clock() < self._look_at:
+            return
+        try:
+            await work()
+        except ForeignRedis:
+            self._abandon()
+        except StoreUnavailable as error:
+            log.debug("revocations_not_looked_at", error=error.detail)
+            self._look_at = self._clock() + _RETRY
 
     async def _something_to_do(self) -> None:
         self._wake.clear()
-        if not self._unseen:
-            pending = self._unwritten or self._lifted
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, self._write_at - self._clock()) if pending else None):
-                    await self._wake.wait()
+        due = []
+        if self._unseen or self._unsure or self._unrecorded:
+            due.append(self._look_at)
+        if self._unwritten or self._lifted:
+            due.append(self._write_at)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, min(due) - self._clock()) if due else None):
+                await self._wake.wait()
 
     @staticmethod
-    def _some(waiting: dict[Target, None]) -> list[Target]:
+    def _some(waiting: Mapping[Target, object]) -> list[Target]:
         return list(islice(waiting, _BATCH))
 
     async def _look(self, targets: Sequence[Target], *, again: bool = False) -> None:
         """Look at keys. `again`: what was on record may have no row by now."""
         if not targets:
             return
-        era, found = await self._revoked.examine(targets)
+        self._era, found = await self._revoked.examine(targets)
         for target, each in zip(targets, found, strict=True):
-            self._unseen.pop(target, None)
-            self._take(target, each, era, again=again)
+            (self._unsure if again else self._unseen).pop(target, None)
+            self._take(target, each, self._era, again=again)
 
     def _take(self, target: Target, found: Examined, era: bytes, *, again: bool) -> None:
         if found.value is None:
-            known = self._known.peek(target)
+            known = self._known.peek(_named(target))
             # Of a Redis that was emptied since, the silence says nothing.
-            own = known is not None and known.era in (None, era) and not found.lost
-            if found.deleted or own:
+            if found.deleted or (known is not None and known.era == era and not found.lost):
                 self.lifted(target)
+            elif known is not None and known.found is None:
+                self._write(target)
             if found.deleted:
                 self._lifted[target] = None
         elif found.recorded and not again:
@@ -254,15 +298,44 @@ class Refusals:
         else:
             until = math.inf if target[0] == "jti" else _instant(found.value)
             expires_at = math.inf if found.expires_in is None else self._clock() + found.expires_in
-            evicted = self._known.put(target, _Known(until, expires_at, found, era))
-            if evicted is not None:
-                self._observer.learnt("dropped", 1)
+            self._remember(target, _Known(until, expires_at, found, era))
+            self._write(target)
+
+    def _remember(self, target: Target, known: _Known) -> None:
+        evicted = self._known.put(_named(target), known)
+        if evicted is not None:
+            self._observer.learnt("dropped", 1)
+
+    def _write(self, target: Target) -> None:
+        """Have a revocation written down, if a row can hold it."""
+        if self._learnable(target):
             self._unwritten[target] = None
 
     def _settle(self, target: Target) -> None:
-        """Take note that Postgres knows a revocation, which needs no remembering then."""
-        self.lifted(target)
+        """Take note that Postgres knows a revocation, which needs no remembering soon."""
+        self._unwritten.pop(target, None)
         self._written.put(target, True)  # noqa: FBT003 -- the value of a set's entry
+        name = _named(target)
+        known = self._known.peek(name)
+        if known is not None:
+            # A request may have asked Postgres before the row was there.
+            asyncio.get_running_loop().call_later(_HANDOVER, self._forget, name, known)
+
+    def _forget(self, name: Target, known: _Known) -> None:
+        if self._known.peek(name) is known:
+            self._known.pop(name)
+
+    def _abandon(self) -> None:
+        """Leave alone a Redis that belongs to another now; what was seen there before is written down."""
+        for target in self._unseen:
+            known = self._known.peek(_named(target))
+            if known is not None and known.found is None:
+                self._write(target)
+        self._unseen.clear()
+        self._unsure.clear()
+        for target in self._unrecorded:
+            self._settle(target)
+        self._unrecorded.clear()
 
     async def _unlearn(self) -> None:
         """Delete in Postgres what was deleted in Redis, unless it has been set again."""
@@ -272,44 +345,68 @@ class Refusals:
         self._observer.learnt("lifted", await self._postgres.unlearn(targets))
         for target in targets:
             del self._lifted[target]
-        await self._look(targets, again=True)
+            self._unsure[target] = None
 
     async def _learn(self) -> None:
         """Write down in Postgres what Redis alone knows."""
         now = self._clock()
-        batch: list[tuple[Target, _Known, Examined]] = []
+        batch: dict[Target, _Known] = {}
         for target in self._some(self._unwritten):
-            known = self._known.peek(target)
-            if known is None or known.found is None or known.expires_at <= now:
+            known = self._known.peek(_named(target))
+            if known is None or known.expires_at <= now:
                 self.lifted(target)
             else:
-                batch.append((target, known, known.found))
+                batch[target] = known
         if not batch:
             return
-        written = await self._postgres.learn([known.learnt(target) for target, known, _ in batch])
+        written = await self._postgres.learn([known.learnt(target) for target, known in batch.items()])
         if written is None:
-            self._observer.learnt("refused", len(batch))
-            self._write_at = now + _LONG_RETRY
+            self._refused(len(batch))
             return
+        self._full = False
         self._observer.learnt("learnt", written)
-        for era in {known.era or b"" for _, known, _ in batch}:
-            same = [(target, found) for target, known, found in batch if known.era == era]
-            for (target, _), outcome in zip(same, await self._revoked.record(same, era), strict=True):
+        for target, known in batch.items():
+            # What was looked at again meanwhile may have to be written once more.
+            if self._known.peek(_named(target)) in (known, None):
+                self._unwritten.pop(target, None)
+                self._unrecorded[target] = known
+
+    async def _record(self) -> None:
+        """Put on record in Redis what Postgres has taken."""
+        batch = {target: self._unrecorded[target] for target in self._some(self._unrecorded)}
+        for era in {_looked_in(known) for known in batch.values()}:
+            same = {target: known for target, known in batch.items() if _looked_in(known) == era}
+            examined = [(target, known.found or Examined(None)) for target, known in same.items()]
+            outcomes = await self._revoked.record(examined, era)
+            for (target, known), outcome in zip(same.items(), outcomes, strict=True):
+                # One that was lifted meanwhile is not to be set again; its row, if it has one, is mirrored.
+                if outcome is Recorded.EMPTIED and self._known.peek(_named(target)) is not None:
+                    await self._revoked.revoke([_row(known.learnt(target))])
+                if self._unrecorded.get(target) is known:
+                    del self._unrecorded[target]
+                if outcome is Recorded.DELETED:
+                    self.lifted(target)
+                    self._lifted[target] = None
+                    continue
                 self._settle(target)
-                match outcome:
-                    case Recorded.CHANGED:
-                        self.touched(target)
-                    case Recorded.DELETED:
-                        self._lifted[target] = None
-                    case Recorded.EMPTIED:
-                        known = next(each for other, each, _ in batch if other == target)
-                        await self._revoked.revoke([_row(known.learnt(target))])
+                if outcome is Recorded.CHANGED:
+                    self.touched(target)
+
+    def _refused(self, count: int) -> None:
+        """Take note that Postgres takes no more."""
+        self._observer.learnt("refused", count)
+        self._write_at = self._clock() + _LONG_RETRY
+        if not self._full:
+            self._full = True
+            log.warning(
+                "revocations_not_learnt",
+                error="learnt_revocations holds as many rows as it takes",
+                effect="what other programs revoke in Redis from now on is lost with Redis",
+                fix="delete rows of learnt_revocations, or have the other programs revoke in Postgres",
+            )
 
     def _put_off(self, error: StoreUnavailable) -> None:
-        """Take note that a store did not do what it was to do; what is pending stays so."""
-        if error.store is not Tier.POSTGRES:
-            log.debug("revocations_not_looked_at", error=error.detail)
-            return
+        """Take note that Postgres did not do what it was to do; what is pending stays so."""
         self._observer.learnt("failed", len(self._unwritten))
         if not isinstance(error.__cause__, _FORBIDDEN):
             log.debug("revocations_not_learnt", error=error.detail)
@@ -333,6 +430,19 @@ def _targets(claims: Claims, user: User | None) -> Iterator[Target]:
     if user is not None:
         yield "user", "", user.id
     yield "issuer", claims.issuer_name, ""
+
+
+def _named(target: Target) -> Target:
+    """Return what stands for a target in memory, which is of bounded length."""
+    kind, issuer, value = target
+    if len(value) <= _LONGEST:
+        return target
+    return kind, issuer, "sha256:" + hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()
+
+
+def _looked_in(known: _Known) -> bytes:
+    """Return the era in which it was looked at; empty when it was gone by then."""
+    return b"" if known.found is None else known.era
 
 
 def _row(learnt: Learnt) -> Revocation:

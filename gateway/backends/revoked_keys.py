@@ -121,7 +121,7 @@ class RevokedKeys:
         """
         era, *found = await self._ownership.run(
             redis_scripts.EXAMINE,
-            (self._records, self.marker, self._era, *map(self._key_of, targets)),
+            (self._records, self.marker, self._era, self._fillings, *map(self._key_of, targets)),
             (uuid4().hex,),
         )
         return era, [

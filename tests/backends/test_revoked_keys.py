@@ -124,6 +124,22 @@ async def test_what_was_lifted_while_it_was_filled_is_not_put_back(redis: Redis)
     assert (shared.revocations.token, shared.complete) == (False, False)
 
 
+async def test_what_another_program_deletes_while_it_is_filled_is_not_put_back(
+    redis: Redis, client: "Client"
+) -> None:
+    rows = [Revocation("jti", "main", "token-1", 5.0)]
+    await redis.revoked.fill(rows, await redis.revoked.begin_filling())
+    filling = await redis.revoked.begin_filling()
+    await client.delete("gateway:revoked:jti:main:token-1")
+    _, (found,) = await redis.revoked.examine([rows[0].target])
+    assert found.deleted
+    with pytest.raises(StoreUnavailable, match="lifted"):
+        await redis.revoked.fill(rows, filling)
+    # The next one finds no row.
+    await redis.revoked.fill([], await redis.revoked.begin_filling())
+    assert not await client.exists("gateway:revoked:jti:main:token-1")
+
+
 async def test_emptied_while_it_was_filled_it_is_not_complete(redis: Redis, client: "Client") -> None:
     filling = await redis.revoked.begin_filling()
     await client.flushdb()
