@@ -213,16 +213,20 @@ class RevocationMirror:
                 log.exception("database_not_identified")
 
     async def _prune(self, interval: float) -> None:
+        failed = False
         while not self._closed:
             # Processes that started together do not all ask at once.
             await asyncio.sleep(interval * random.uniform(0.5, 1.5))  # noqa: S311 -- spreads load, guards nothing
             try:
                 pruned = await self._postgres.prune()
             except StoreUnavailable as error:
-                log.warning("revocations_not_pruned", error=str(error))
+                if not failed:
+                    log.warning("revocations_not_pruned", error=str(error))
+                failed = True
             except Exception:
                 log.exception("revocations_not_pruned")
             else:
+                failed = False
                 log.info("revocations_pruned", rows=pruned)
 
     async def close(self) -> None:
