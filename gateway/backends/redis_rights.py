@@ -10,8 +10,18 @@ from redis.exceptions import ResponseError
 from gateway.backends.redis_errors import in_words, translated
 from gateway.backends.redis_server import server_at
 
-# Scripts run under the rights of their caller (Redis: ACL). The key is gone at the end.
+_FOREIGN: Final = b"foreign"
+
+# Scripts run under the rights of their caller (Redis: ACL). KEYS: one that is gone at the end, the owner.
+# ARGV: what one's own owner begins with, or an empty text. Of another's Redis nothing is written.
 _TRY: Final = """
+local held = redis.pcall('GET', KEYS[2])
+if type(held) == 'table' and string.find(held.err, 'NOPERM', 1, true) then
+    return cjson.encode({{'GET', held.err}})
+end
+if held and (type(held) == 'table' or ARGV[1] == '' or string.sub(held, 1, #ARGV[1]) ~= ARGV[1]) then
+    return 'foreign'
+end
 local tries = {
     {'SET', KEYS[1], '1', 'PX', '1000'}, {'GET', KEYS[1]}, {'MGET', KEYS[1]}, {'INCR', KEYS[1]},
     {'EXISTS', KEYS[1]}, {'PTTL', KEYS[1]}, {'PEXPIRE', KEYS[1], '1000'}, {'TYPE', KEYS[1]}, {'DEL', KEYS[1]},
@@ -41,6 +51,8 @@ class Inspection:
     """Whether it has a `maxmemory` at all."""
     refused: dict[str, str]
     """The commands that a gateway needs and this user may not use, or that fail; with Redis's own words."""
+    foreign: bool = False
+    """Whether it is another's, as far as is known; then no command was tried that writes."""
 
     @property
     def major(self) -> int:
@@ -54,9 +66,13 @@ class Inspection:
         return self.limited and self.policy not in {"noeviction", "unknown"}
 
 
-async def inspect(url: str, prefix: str, *, connect_timeout: float, tls_strict: bool = False) -> Inspection:
+async def inspect(
+    url: str, prefix: str, *, connect_timeout: float, tls_strict: bool = False, mark: bytes = b""
+) -> Inspection:
     """Try each command that a gateway uses, on a key of its own that is gone afterwards.
 
+    `mark` is what the owner's key begins with where Redis is one's own (`ownership`); with an empty one,
+    only a Redis without an owner is written to.
     Raises `StoreUnavailable` when Redis cannot be reached. `connect_timeout` is the seconds for connecting,
     and for each answer.
     """
@@ -66,7 +82,9 @@ async def inspect(url: str, prefix: str, *, connect_timeout: float, tls_strict: 
     )
     refused: dict[str, str] = {}
 
-    async def ask(name: str, *words: str) -> object:
+    foreign = False
+
+    async def ask(name: str, *words: str | bytes) -> object:
         try:
             await connection.send_command(*words, check_health=False)
             return await connection.read_response()
@@ -78,8 +96,11 @@ async def inspect(url: str, prefix: str, *, connect_timeout: float, tls_strict: 
         with translated(server.address):
             await connection.connect()  # type: ignore[no-untyped-call] # has no annotations
             info = _sections(await ask("INFO", "INFO"))
-            answer = await ask("EVAL", "EVAL", _TRY, "1", f"{prefix}check:{uuid4().hex}")
-            if isinstance(answer, bytes):
+            answer = await ask(
+                "EVAL", "EVAL", _TRY, "2", f"{prefix}check:{uuid4().hex}", f"{prefix}owner", mark
+            )
+            foreign = answer == _FOREIGN
+            if not foreign and isinstance(answer, bytes):
                 refused |= dict(orjson.loads(answer) or ())
             await ask("CLIENT TRACKING", "CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", f"{prefix}check:")
     finally:
@@ -90,6 +111,7 @@ async def inspect(url: str, prefix: str, *, connect_timeout: float, tls_strict: 
         info.get("maxmemory_policy", "unknown"),
         info.get("maxmemory", "0") != "0",
         refused,
+        foreign,
     )
 
 

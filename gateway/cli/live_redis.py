@@ -1,6 +1,7 @@
 """Checks of Redis: reachable, new enough, with the rights that a gateway needs, no eviction, and our own."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +34,7 @@ async def _redis(settings: "Settings") -> Live:
             redis.prefix,
             connect_timeout=redis.connect_timeout,
             tls_strict=redis.tls.strict,
+            mark=await _mark(settings),
         )
     except StoreUnavailable as error:
         fix = "start it (`docker compose up -d redis`) or correct redis.url"
@@ -40,8 +42,20 @@ async def _redis(settings: "Settings") -> Live:
     return _judged(found)
 
 
-async def _owner(settings: "Settings") -> Live:
-    """Tell whether what is below the prefix belongs to the database of `postgres.dsn`; claims nothing."""
+async def _mark(settings: "Settings") -> bytes:
+    """Return what the owner's key begins with if Redis is one's own; an empty text when that is not known."""
+    async with _stores(settings) as (postgres, redis):
+        with suppress(StoreUnavailable):
+            await postgres.identify()
+        try:
+            return await redis.ownership.mark()
+        except StoreUnavailable:
+            return b""
+
+
+@asynccontextmanager
+async def _stores(settings: "Settings") -> AsyncIterator[tuple[Postgres, Redis]]:
+    """Open both, for as long as the context lasts; Redis hears which database Postgres is."""
     dsn, schema = settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name
     redis = Redis(
         settings.redis.url.get_secret_value(),
@@ -58,15 +72,22 @@ async def _owner(settings: "Settings") -> Live:
         tls_strict=settings.postgres.tls.strict,
     )
     try:
-        record = await postgres.identify()
-        other = await redis.ownership.other()
-        own = await redis.ownership.is_own()
-    except StoreUnavailable as error:
-        # That a store is away is what its own check says.
-        return Live("redis_owner", "warn", f"not known: {error.detail}")
+        yield postgres, redis
     finally:
         await postgres.close()
         await redis.close()
+
+
+async def _owner(settings: "Settings") -> Live:
+    """Tell whether what is below the prefix belongs to the database of `postgres.dsn`; claims nothing."""
+    async with _stores(settings) as (postgres, redis):
+        try:
+            record = await postgres.identify()
+            other = await redis.ownership.other()
+            own = await redis.ownership.is_own()
+        except StoreUnavailable as error:
+            # That a store is away is what its own check says.
+            return Live("redis_owner", "warn", f"not known: {error.detail}")
     if other is not None:
         return Live(
             "redis_owner",
@@ -92,6 +113,13 @@ def _judged(found: Inspection) -> Live:
         refused = "; ".join(f"{command}: {why}" for command, why in found.refused.items())
         return Live(
             "redis", "fail", f"{where} refuses {refused}", f"allow the user of redis.url that; {_NEEDS}"
+        )
+    if found.foreign:
+        return Live(
+            "redis",
+            "warn",
+            f"{where}: what it holds is another's, so no command was tried that writes",
+            "see redis_owner",
         )
     if found.evicts:
         return Live(

@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 from typer.testing import CliRunner, Result
 
+from gateway.backends.ownership import Owner, SystemOfRecord
 from gateway.cli import live, output
 from gateway.cli.live_check import Check, Live
 from gateway.cli.main import app
@@ -202,6 +203,29 @@ def test_a_right_that_is_missing_in_redis(dsn: str, redis_url: str, tmp_path: Pa
     with Redis.from_url(redis_url) as client:
         client.acl_deluser("ann")
         assert client.keys("*") == []
+
+
+@pytest.mark.parametrize("whose", ["own", "another's", "none"])
+def test_a_redis_of_another_database_is_not_written_to(
+    dsn: str, redis_url: str, tmp_path: Path, serving: str, whose: str
+) -> None:
+    config = written(tmp_path, dsn, redis_url, serving)
+    with Redis.from_url(redis_url) as client:
+        if whose == "own":
+            claimed = CliRunner().invoke(app, ["redis", "claim", "--yes", "--config", str(config)])
+            assert claimed.exit_code == 0, claimed.output
+        elif whose == "another's":
+            client.set("gateway:owner", Owner("id", SystemOfRecord(1, "b", "public", "7001")).encode())
+        before = sorted(client.keys("*"))
+        client.config_resetstat()
+        result = check(config, "--json")
+        tried = "cmdstat_hset" in client.info("commandstats")
+        assert sorted(client.keys("*")) == before
+
+    foreign = whose == "another's"
+    assert tried is not foreign
+    assert entry(result, "redis")["outcome"] == ("warn" if foreign else "pass")
+    assert entry(result, "redis_owner")["outcome"] == ("fail" if foreign else "pass")
 
 
 def test_a_redis_that_evicts(
