@@ -9,6 +9,7 @@ what the server has read in one go, and `WRITE_HIGH_WATER`, by the same rule the
 import asyncio
 import fcntl
 import select
+import ssl
 import sys
 import termios
 from functools import partial
@@ -73,6 +74,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         # The TCP transport below TLS; without TLS, the same as `_transport`.
         self._wire: asyncio.Transport | None = None
         self._tls: asyncio.BufferedProtocol | None = None
+        self._secured: ssl.SSLObject | None = None
         self._remainder: Remainder | None = None
         self._parser: ResponseParser | None = None
         self._receiver: Receiver | None = None
@@ -258,6 +260,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Take a transport of TLS, and the one below it, whose protocol is TLS."""
         self.connection_made(transport)
         self._wire = wire
+        self._secured = transport.get_extra_info("ssl_object")
         self._tls = cast("asyncio.BufferedProtocol", wire.get_protocol())
         wire.set_protocol(Guard(self._tls, self._wire_lost))
 
@@ -363,12 +366,30 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             if exc is not None:
                 raise Denial(UPSTREAM_PROTOCOL_ERROR, f"it broke the connection: {exc}") from exc
             parser.eof()
+            if not self._ended_in_order:
+                raise Denial(UPSTREAM_PROTOCOL_ERROR, "it ended TLS without a close_notify")
         except Denial as denial:
             self.cut_short = self.deaf and bool(self._written) and parser.begun
             self.fail(denial)
         else:
             if self._receiver is not None:
                 self._receiver.arrived(parser, b"")
+
+    @property
+    def _ended_in_order(self) -> bool:
+        """False where TLS did not say that this is the end, which then anybody can have made (RFC 9112 §9.8).
+
+        The event loops tell of an end with and without a close_notify alike, so TLS itself is asked.
+        """
+        if self._secured is None:
+            return True
+        try:
+            # Nothing but a close_notify is an end here.
+            return not self._secured.read(1)
+        except ssl.SSLZeroReturnError:
+            return True
+        except ssl.SSLError:
+            return False
 
     def _expect_by(self, deadline: float) -> None:
         """Set the deadline. The timer is started anew only for an earlier one: most never run out."""

@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import ipaddress
 import os
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,10 +19,11 @@ from cryptography.x509.oid import NameOID
 
 from gateway.core.reasons import Denial
 from gateway.core.strictness import set_strictness
+from gateway.proxy.response_parser import ResponseParser
 from gateway.proxy.rules import TlsRules, UpstreamRules
 from gateway.proxy.upstream import Upstream
-from tests.proxy.services import TlsUpstream, acquire, exchange
-from tests.sockets import RawUpstream
+from tests.proxy.services import REQUEST, Receiver, TlsUpstream, acquire, exchange
+from tests.sockets import Exchange, RawUpstream
 
 
 @dataclass(frozen=True)
@@ -232,3 +234,75 @@ def test_a_large_body_arrives_whole(
 async def test_a_file_that_cannot_be_read_stops_the_start(tmp_path: Path, field: str) -> None:
     with pytest.raises(OSError, match=r"^upstreams.orders.tls: .*/none.pem cannot be read: No such file"):
         Upstream(UpstreamRules("orders", ("https://a",), tls=TlsRules(**{field: tmp_path / "none.pem"})))  # type: ignore[arg-type]  # a path by its name
+
+
+# Ends ----------------------------------------------------------------------------------------------
+
+BODY = b"0123456789" * 20_000
+
+
+async def ends(server: RawUpstream, service: Upstream, head: bytes, body: bytes, how: str) -> Receiver:
+    """Answer once, end the connection, and read nothing of it before that when it is to be `late`."""
+    closed = asyncio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        writer = exchange.wire.writer
+        await exchange.send(head + body)
+        if "told" in how.split():
+            writer.close()
+            await writer.wait_closed()
+        else:
+            raw = writer.get_extra_info("socket")
+            # What was written is on its way; TLS hears nothing of it.
+            with socket.socket(fileno=os.dup(raw.fileno())) as wire:
+                wire.shutdown(socket.SHUT_WR)
+        closed.set()
+
+    server.behave(script)
+    connection = await acquire(service, fresh=True)
+    receiver = Receiver()
+    connection.begin(REQUEST, ResponseParser(bodiless=False), receiver)
+    if "late" in how.split():
+        connection.pause_reading()
+        await asyncio.sleep(0.05)
+        connection.resume_reading()
+    try:
+        await receiver.whole()
+    finally:
+        connection.owner.release(connection)
+    return receiver
+
+
+@pytest.mark.parametrize("how", ["told", "told late", "cut"])
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_body_that_ends_with_the_connection_is_whole_where_tls_says_so(
+    authority: Authority, how: str, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """RFC 9112 §9.8: without a close_notify it is incomplete. What is framed needs none."""
+
+    async def run() -> None:
+        async with asyncio.timeout(30), serving(authority) as server:
+            service = upstream(server, trusting(authority))
+            for size in (10, 20_000):
+                body = BODY[:size]
+                for head in (
+                    b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size,
+                    b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size,
+                ):
+                    assert (await ends(server, service, head, body, how)).body == body
+                chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (size, body)
+                head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+                assert (await ends(server, service, head, chunked, how)).body == chunked
+                assert service._choices[0].standing.failures == 0
+                head = b"HTTP/1.0 200 OK\r\n\r\n"
+                if "told" in how:
+                    assert (await ends(server, service, head, body, how)).body == body
+                else:
+                    with pytest.raises(Denial, match="close_notify"):
+                        await ends(server, service, head, body, how)
+                    assert service._choices[0].standing.failures == 1
+                    service._choices[0].standing.succeeded()
+            service.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
