@@ -46,7 +46,7 @@ bench: $(VENV)/bench.stamp ## Measure beside nginx, HAProxy and Envoy, those tha
 	@$(BIN)/python -m bench $(ARGS)
 
 clean: ## Remove everything that these commands have made
-	rm -rf $(VENV) .venv .venv-* .gateway .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	rm -rf .venv .venv-* .gateway .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	find gateway tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
