@@ -4,7 +4,7 @@ Each issuer has its own state, its own task and its own back-off, so that one's 
 own. A request never fetches, except to ask for a key that the set does not have:
 
 - While the issuer answers, an allowance bounds these fetches, however many keys are invented. A key that
-  a fetch did not find is remembered for a while, and causes none.
+  a fetch did not find is remembered for a while, and causes none. A few requests wait for their turn.
 - While it does not, such a request is told so at once: its key may exist. A new attempt begins each second
   at most, so that it is noticed within a second or two that the issuer is back.
 
@@ -22,7 +22,7 @@ from typing import Final, Literal, Protocol
 import structlog
 
 from gateway.backends.fetch import Fetcher, FetchError
-from gateway.backends.key_demand import AbsentKeys, Allowance
+from gateway.backends.key_demand import MAX_WAITING, AbsentKeys, Allowance
 from gateway.backends.keysources import KeySource, Loaded
 from gateway.core.lru import LRU
 from gateway.core.tokens import KeySet
@@ -73,6 +73,8 @@ class KeyStatus:
     """Published keys that were not looked at, because there are enough before them."""
     withdrawn: Mapping[str, float]
     """The `kid` of keys that were seen to leave lately, and how many seconds ago."""
+    left_out_kids: frozenset[str] = frozenset()
+    """The `kid` of keys that were left out: whether their tokens are good is not known."""
 
 
 class KeyRing:
@@ -81,7 +83,8 @@ class KeyRing:
     `on_change` is called with an issuer's name and its new set whenever that differs from the one
     before, with an empty set when the old one became too old to trust: what was verified with a
     key that left must be forgotten. `max_stale` is in seconds: keys are loaded again twice in that
-    time at least. `clock` gives monotonic seconds. The fetcher remains its owner's to close.
+    time at least. `clock` gives monotonic seconds; `sleep` is what the background does, `pause` what
+    requests do. The fetcher remains its owner's to close.
     """
 
     def __init__(
@@ -94,9 +97,10 @@ class KeyRing:
         max_stale: float = MAX_STALE,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._issuers = {
-            name: _IssuerKeys(name, source, fetcher, observer, on_change, max_stale, clock)
+            name: _IssuerKeys(name, source, fetcher, observer, on_change, max_stale, clock, pause)
             for name, source in sources.items()
         }
         self._fetcher = fetcher
@@ -128,7 +132,8 @@ class KeyRing:
         """Look for a key that is not in the set: start or join a fetch, if one is allowed now.
 
         Returns whether the set, as it is then, is what the issuer says: a key that is not in it does not
-        exist. False: the issuer cannot be heard. Waits for `PATIENCE` at most. A caller that is cancelled
+        exist. False: the issuer cannot be heard, or the key is one of those that were left out. Waits for
+        `PATIENCE` at most until a fetch is allowed, and as long for the issuer. A caller that is cancelled
         leaves the fetch to the others.
         """
         return await self._issuers[issuer_name].find(kid, algorithm)
@@ -154,7 +159,7 @@ class KeyRing:
     async def _maintain(self, issuer: "_IssuerKeys", attempt: "_Attempt") -> None:
         while True:
             await asyncio.wait((attempt.task,))
-            await self._sleep(issuer.delay)
+            await issuer.rest(self._sleep)
             attempt = issuer.load()
 
 
@@ -182,6 +187,7 @@ class _IssuerKeys:
         on_change: Callable[[str, KeySet], None] | None,
         max_stale: float,
         clock: Callable[[], float],
+        pause: Callable[[float], Awaitable[None]],
     ) -> None:
         self.source: Final = source
         self.attempts: set[_Attempt] = set()
@@ -194,12 +200,18 @@ class _IssuerKeys:
         self._on_change = on_change
         self._max_stale = max_stale
         self._clock = clock
+        self._pause = pause
+        self._resting: asyncio.Future[None] | None = None
+        self._waiting = 0
+        """Requests that wait for a fetch to be allowed."""
         self._keys: KeySet | None = None
         self._loaded_at: float | None = None
         self._good_until = math.inf
         self._latest: _Attempt | None = None
         self._answered = 0
         """The number of the latest attempt that succeeded."""
+        self._answered_from = -math.inf
+        """When that began: what was published before then is known."""
         self._retry_at = -math.inf
         self._allowance = Allowance()
         self._absent = AbsentKeys()
@@ -207,6 +219,7 @@ class _IssuerKeys:
         self._last_error: str | None = None
         self._skipped: tuple[str, ...] = ()
         self._left_out = 0
+        self._left_out_kids: frozenset[str] = frozenset()
         self._withdrawn: LRU[str, float] = LRU(_WITHDRAWN)
 
     def current(self) -> KeySet | None:
@@ -223,6 +236,7 @@ class _IssuerKeys:
             skipped=self._skipped,
             left_out=self._left_out,
             withdrawn={kid: self._clock() - left_at for kid, left_at in self._withdrawn.newest()},
+            left_out_kids=self._left_out_kids,
         )
 
     def load(self) -> _Attempt:
@@ -230,17 +244,42 @@ class _IssuerKeys:
         latest = self._latest
         return latest if latest is not None and not latest.task.done() else self._begin()
 
+    async def rest(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        """Sleep until the next attempt is due; the first failure in the meantime brings it nearer."""
+        while True:
+            resting = self._resting = asyncio.ensure_future(sleep(self.delay))
+            try:
+                await asyncio.wait((resting,))
+            finally:
+                resting.cancel()
+            if not resting.cancelled():
+                return
+
     async def find(self, kid: str | None, algorithm: str) -> bool:
         """See `KeyRing.refresh`."""
+        heard = await self._find(kid, algorithm)
+        # That a key was left out is a limit of ours, and not a fault of the token.
+        return heard and kid not in self._left_out_kids
+
+    async def _find(self, kid: str | None, algorithm: str) -> bool:
         asked_at = self._clock()
         troubled = self._troubled(asked_at)
         # What was not there may have come since; while the issuer answers, that is soon found out.
         if not troubled and self._absent.has(kid, algorithm, asked_at):
             return True
         attempt = self._demand(asked_at, troubled=troubled)
+        if attempt is None and not troubled:
+            wait = self._allowance.wait(asked_at)
+            if wait > PATIENCE or self._waiting >= MAX_WAITING:
+                # Names are invented in great numbers: each one as a request that waits would be worse.
+                return True
+            attempt = await self._next_turn(wait)
+            troubled = self._troubled(self._clock())
+            if attempt is None:
+                return not troubled and self._answered_from >= asked_at
         if attempt is None:
-            return not troubled
-        waited = asked_at - attempt.began
+            return False
+        waited = self._clock() - attempt.began
         await asyncio.wait((attempt.task,), timeout=(BRIEF if troubled else PATIENCE) - waited)
         # One that ended after a later one had succeeded did no harm.
         if not attempt.task.done() or (attempt.failed and self._failures):
@@ -249,6 +288,17 @@ class _IssuerKeys:
         if attempt.began >= asked_at and keys is not None and not keys.candidates(kid, algorithm):
             self._absent.add(kid, algorithm, self._clock())
         return True
+
+    async def _next_turn(self, seconds: float) -> _Attempt | None:
+        """Wait until a fetch is allowed again; return it, or the one that another request has begun."""
+        self._waiting += 1
+        try:
+            # uvloop's timers go by whole milliseconds, and may be early.
+            await self._pause(max(seconds, 0) + 0.005)
+        finally:
+            self._waiting -= 1
+        now = self._clock()
+        return self._demand(now, troubled=self._troubled(now))
 
     def _troubled(self, now: float) -> bool:
         """Tell whether the issuer does not answer, as far as is known."""
@@ -306,7 +356,7 @@ class _IssuerKeys:
         if attempt.number < self._answered:
             # The issuer has said something later in the meantime.
             return
-        self._answered = attempt.number
+        self._answered, self._answered_from = attempt.number, attempt.began
         self.delay = min(loaded.fresh_for * _spread(), self._max_stale / 2)
         self._failures = 0
         self._last_error = None
@@ -319,6 +369,7 @@ class _IssuerKeys:
                 left_out=loaded.left_out,
             )
         self._left_out = loaded.left_out
+        self._left_out_kids = loaded.left_out_kids
         self._loaded_at = self._clock()
         self._good_until = self._loaded_at + self._max_stale
         self._replace(loaded.keys)
@@ -333,6 +384,9 @@ class _IssuerKeys:
         told, self._last_error = self._last_error, why
         self._failures += 1
         self.delay = retry_delay(self._failures) * _spread()
+        if self._failures == 1 and self._resting is not None:
+            # It sleeps for as long as keys stay fresh.
+            self._resting.cancel()
         age = self._age()
         if why != told:
             # Attempts that requests cause come each second; one outage is one line.

@@ -8,8 +8,10 @@ from gateway.core.lru import LRU
 
 BURST: Final = 4
 REFILL: Final = 5.0
-GAP: Final = 2.0
+GAP: Final = 1.0
 """Unknown keys may cause so many fetches per issuer, so many seconds apart, and one more each `REFILL`."""
+MAX_WAITING: Final = 32
+"""Requests that may wait at once for the next of these fetches to be allowed, per issuer."""
 MAX_ABSENT: Final = 1000
 """Keys of one issuer that are remembered as not there."""
 ABSENCE: Final = REFILL
@@ -32,6 +34,11 @@ class Allowance:
         self._left -= 1.0
         self._taken_at = now
         return True
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until one may be taken; zero or less: now."""
+        left = min(self._left + (now - self._at) / REFILL, float(BURST))
+        return max((1.0 - left) * REFILL, self._taken_at + GAP - now)
 
     def give_back(self) -> None:
         """Take back the latest: it brought nothing."""

@@ -29,6 +29,8 @@ class Loaded:
     """Why keys of the source are not used, one sentence each."""
     left_out: int = 0
     """Keys of the source that were not looked at, because there are enough before them."""
+    left_out_kids: frozenset[str] = frozenset()
+    """The `kid` of these, as far as they are remembered."""
 
 
 class KeySource(Protocol):
@@ -169,7 +171,7 @@ async def _from_jwks(location: str, document: JSON, fresh_for: float) -> Loaded:
     except KeyRejected as error:
         raise FetchError(f"{location}: {error}") from error
     if read.keys.keys:
-        return Loaded(read.keys, fresh_for, read.skipped, read.left_out)
+        return Loaded(read.keys, fresh_for, read.skipped, read.left_out, read.left_out_kids)
     # An issuer that has no key signs nothing: this is a mistake or an accident at its place.
     if not read.skipped:
         raise FetchError(f"{location}: its list `keys` is empty")

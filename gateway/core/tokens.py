@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -227,6 +227,8 @@ class ReadKeys:
     """Why entries are not used, one sentence each."""
     left_out: int = 0
     """Entries that were not looked at, because there are enough before them."""
+    left_out_kids: frozenset[str] = frozenset()
+    """The `kid` of these, of the first `MAX_ENTRIES` of them."""
 
 
 def keyset_from_jwks(document: JSON) -> ReadKeys:
@@ -257,7 +259,19 @@ def keyset_from_jwks(document: JSON) -> ReadKeys:
             rejected.append(f"keys[{looked_at - 1}]: {error}")
         else:
             usable[key.thumbprint] = key
-    return ReadKeys(KeySet(usable.values()), tuple(rejected), len(keys) - looked_at)
+    return ReadKeys(
+        KeySet(usable.values()),
+        tuple(rejected),
+        len(keys) - looked_at,
+        frozenset(_kids(keys[looked_at : looked_at + MAX_ENTRIES])),
+    )
+
+
+def _kids(entries: Iterable[JSON]) -> Iterator[str]:
+    for entry in entries:
+        kid = entry.get("kid") if isinstance(entry, dict) else None
+        if isinstance(kid, str):
+            yield kid
 
 
 def _public_key_from_jwk(jwk: dict[str, JSON]) -> PublicKey:

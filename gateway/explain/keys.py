@@ -25,18 +25,22 @@ class ColdKeys:
         fetched = self._fetched.get(issuer_name)
         return fetched.keys if isinstance(fetched, Loaded) else self._keys.current(issuer_name)
 
-    async def refresh(self, issuer_name: str, kid: str | None = None, algorithm: str = "") -> bool:  # noqa: ARG002 -- the Protocol's: which key it is makes no difference here
-        """Look for keys that are not in the set, once; returns whether the issuer could be heard."""
+    async def refresh(self, issuer_name: str, kid: str | None = None, algorithm: str = "") -> bool:  # noqa: ARG002 -- the Protocol's: any key causes the same fetch
+        """Look for keys that are not in the set, once; returns whether one of that name does not exist."""
         if issuer_name not in self._fetched:
             try:
                 self._fetched[issuer_name] = await self._keys.look(issuer_name)
             except FetchError as error:
                 self._fetched[issuer_name] = error
-        return self.heard(issuer_name)
+        return self.heard(issuer_name) and not self.left_out(issuer_name, kid)
 
     def heard(self, issuer_name: str) -> bool:
         """Tell whether what is missing in the set does not exist: the issuer was not asked in vain."""
         return not isinstance(self._fetched.get(issuer_name), FetchError)
+
+    def left_out(self, issuer_name: str, kid: str | None) -> bool:
+        """Tell whether a key of that name is published, and was not looked at: there are too many."""
+        return kid in self.status()[issuer_name].left_out_kids
 
     def is_ahead(self, issuer_name: str) -> bool:
         """Tell whether keys were fetched in place of others that the process has."""
@@ -66,4 +70,5 @@ class ColdKeys:
                     last_error=None,
                     skipped=fetched.skipped,
                     left_out=fetched.left_out,
+                    left_out_kids=fetched.left_out_kids,
                 )

@@ -275,6 +275,14 @@ def _blame_key(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issue
             Fix(f"Make the issuer's keys available, or correct `{walk.field(issuer, 'keys')}`."),
         )
         return
+    if keys.left_out(issuer.name, token.kid):
+        walk.blame(
+            Denial(KEYS_UNAVAILABLE),
+            Cause.KEYS_UNAVAILABLE,
+            f"{summary}: the issuer publishes it, but too many keys before it",
+            Fix("Have the issuer publish fewer keys, those that it signs with first."),
+        )
+        return
     rotation = _rotation(walk, keys, token, issuer)
     if rotation is not None:
         walk.blame(

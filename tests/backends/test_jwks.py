@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from gateway.backends.fetch import Fetcher, FetchError
 from gateway.backends.jwks import MAX_ATTEMPTS, KeyRing, retry_delay
-from gateway.backends.key_demand import BURST, GAP, MAX_ABSENT, REFILL, AbsentKeys
+from gateway.backends.key_demand import BURST, GAP, MAX_ABSENT, MAX_WAITING, REFILL, AbsentKeys
 from gateway.backends.keysources import Discovery, JwksUri, KeySource, Loaded, Secret, SecretFile
 from gateway.core.tokens import KeySet, keyset_from_jwks
 from tests.backends.issuer import Answer, IssuerServer, public_jwk, serving
@@ -60,7 +60,19 @@ class Rig:
             max_stale=max_stale,
             clock=self.clock,
             sleep=self.sleep,
+            pause=self._pause,
         )
+        self.waiting = 0
+        """Requests that wait for their turn."""
+        self.turn = asyncio.Event()
+        self.turn.set()
+
+    async def _pause(self, seconds: float) -> None:
+        until = self.clock.now + seconds
+        self.waiting += 1
+        await self.turn.wait()
+        self.waiting -= 1
+        self.clock.now = max(self.clock.now, until)
 
     async def look_for(self, name: str, kid: str | None = None) -> bool:
         """Ask as a request with an unknown key does: each time for another one, unless it is named."""
@@ -279,10 +291,11 @@ async def test_fetches_for_unknown_kids_are_bounded_however_many_are_invented(
     rig: Rig, issuer: IssuerServer
 ) -> None:
     await rig.ring.start()
+    began = rig.clock.now
     for _ in range(600):
         rig.clock.now += 0.1
         assert await rig.look_for("main") is True
-    assert BURST <= issuer.requests["/jwks"] - 1 <= BURST + 60 / REFILL
+    assert BURST <= issuer.requests["/jwks"] - 1 <= BURST + (rig.clock.now - began) / REFILL
 
 
 async def test_a_rotation_in_the_midst_of_invented_kids_is_noticed_within_seconds(
@@ -299,6 +312,44 @@ async def test_a_rotation_in_the_midst_of_invented_kids_is_noticed_within_second
         await rig.look_for("main")
         await rig.look_for("main", "b")
     assert rig.clock.now - began <= REFILL + 0.2
+
+
+async def test_a_new_kid_right_after_an_invented_one_waits_for_its_turn(
+    rig: Rig, issuer: IssuerServer
+) -> None:
+    await rig.ring.start()
+    await rig.look_for("main")
+    issuer.publish(public_jwk("a"), public_jwk("b"))
+    began = rig.clock.now
+    assert await rig.look_for("main", "b") is True
+    assert rig.kids() == ["a", "b"]
+    assert rig.clock.now - began <= GAP + 0.1
+
+
+async def test_a_flood_of_invented_kids_is_no_flood_of_requests_that_wait(
+    rig: Rig, issuer: IssuerServer
+) -> None:
+    await rig.ring.start()
+    await rig.look_for("main")
+    rig.turn.clear()
+    requests = [asyncio.create_task(rig.look_for("main")) for _ in range(10 * MAX_WAITING)]
+    await until(lambda: sum(request.done() for request in requests) == 9 * MAX_WAITING)
+    assert rig.waiting == MAX_WAITING
+    requests[0].cancel()
+    await until(requests[0].done)
+    rig.turn.set()
+    assert all(await asyncio.gather(*requests[1:]))
+    # Those that waited share one fetch.
+    assert issuer.requests["/jwks"] == 3
+
+
+async def test_a_new_kid_whose_turn_meets_an_outage_is_not_called_unknown(
+    rig: Rig, issuer: IssuerServer
+) -> None:
+    await rig.ring.start()
+    await rig.look_for("main")
+    issuer.answers["/jwks"] = Answer(b"", 503)
+    assert await rig.look_for("main", "b") is False
 
 
 async def test_a_few_invented_kids_delay_nothing(rig: Rig, issuer: IssuerServer) -> None:
@@ -538,6 +589,32 @@ async def test_keys_that_are_left_out_are_told(rig: Rig, issuer: IssuerServer) -
     assert (line["kept"], line["left_out"], line["log_level"]) == (100, 10, "warning")
 
 
+async def test_a_key_that_was_left_out_is_not_called_unknown(rig: Rig, issuer: IssuerServer) -> None:
+    issuer.publish(*(public_jwk(f"{number}") for number in range(101)))
+    await rig.ring.start()
+    for _ in range(2):
+        assert await rig.look_for("main", "100") is False
+        assert await rig.look_for("main", "nowhere") is True
+        rig.clock.now += REFILL
+    issuer.publish(public_jwk("1"))
+    assert await rig.look_for("main", "100") is True
+    assert rig.kids() == ["1"]
+
+
+async def test_the_first_failure_brings_the_next_attempt_nearer(rig: Rig, issuer: IssuerServer) -> None:
+    await rig.ring.start()
+    assert (await rig.sleep.next())[0] > 200
+    good = issuer.answers["/jwks"]
+    issuer.answers["/jwks"] = Answer(b"", 503)
+    assert await rig.look_for("main") is False
+    delay, wake = await rig.sleep.next()
+    assert delay <= 1.1
+    issuer.answers["/jwks"] = good
+    wake()
+    assert (await rig.sleep.next())[0] > 200
+    assert rig.ring.status()["main"].last_error is None
+
+
 async def test_a_huge_set_delays_no_other_issuer(issuer: IssuerServer) -> None:
     """While it is fetched and read, the event loop turns."""
     async with serving() as huge:
@@ -691,7 +768,7 @@ async def test_a_refresh_joins_the_fetch_that_is_under_way() -> None:
         assert source.loads == 2
 
 
-async def test_the_background_joins_the_fetch_that_a_request_caused() -> None:
+async def test_the_background_joins_the_fetch_that_a_request_caused(monkeypatch: pytest.MonkeyPatch) -> None:
     source = GatedSource(KeySet(()))
     source.open.set()
     async with rigged({"main": source}) as rig:
@@ -699,9 +776,17 @@ async def test_the_background_joins_the_fetch_that_a_request_caused() -> None:
         _, wake = await rig.sleep.next()
         source.open.clear()
         refreshing = asyncio.create_task(rig.look_for("main"))
-        await asyncio.sleep(0.01)
+        await until(lambda: source.loads == 2)
+        joined = asyncio.Event()
+        load = rig.ring._issuers["main"].load
+
+        def told() -> object:
+            joined.set()
+            return load()
+
+        monkeypatch.setattr(rig.ring._issuers["main"], "load", told)
         wake()
-        await asyncio.sleep(0.01)
+        await asyncio.wait_for(joined.wait(), 5)
         source.open.set()
         await refreshing
         await rig.sleep.next()

@@ -245,6 +245,7 @@ def test_the_first_keys_of_too_many_are_kept() -> None:
     read = keyset_from_jwks({"keys": [{**jwk, "kid": f"{n}"} for n in range(MAX_KEYS + 50)]})
     assert [key.kid for key in read.keys.keys] == [f"{n}" for n in range(MAX_KEYS)]
     assert (read.skipped, read.left_out) == ((), 50)
+    assert read.left_out_kids == {f"{n}" for n in range(MAX_KEYS, MAX_KEYS + 50)}
 
 
 def test_entries_that_are_no_keys_do_not_take_the_place_of_keys_and_are_not_all_looked_at() -> None:
