@@ -20,7 +20,7 @@ _VERIFYING: Final = ("require", "verify-ca", "verify-full")
 def strict_context(dsn: str) -> ssl.SSLContext | None:
     """Return the context for a DSN; None when it has no certificate verified, and the driver's will do.
 
-    Raises OSError when a file cannot be used.
+    Raises OSError when a file, or a version of TLS, cannot be used.
     """
     query = {name: values[-1] for name, values in parse_qs(urlsplit(dsn).query).items()}
     mode = query.get("sslmode") or os.environ.get("PGSSLMODE")
@@ -52,4 +52,8 @@ def _file(query: Mapping[str, str], name: str, default: str) -> Path:
 
 
 def _version(query: Mapping[str, str], name: str, default: str) -> ssl.TLSVersion:
-    return ssl.TLSVersion[query.get(name, default).replace(".", "_")]
+    version = query.get(name, default)
+    try:
+        return ssl.TLSVersion[version.replace(".", "_")]
+    except KeyError as error:
+        raise OSError(f"{name} of the DSN is no version of TLS: {version!r}") from error

@@ -111,3 +111,10 @@ def test_a_strict_context_is_as_the_dsn_says(authority: Authority, tmp_path: Pat
 def test_a_file_that_is_not_there_is_an_error() -> None:
     with pytest.raises(FileNotFoundError):
         strict_context("postgresql://a@h/d?sslmode=verify-full&sslrootcert=/nowhere/ca.pem")
+
+
+@pytest.mark.parametrize("name", ["ssl_min_protocol_version", "ssl_max_protocol_version"])
+def test_a_version_of_tls_that_does_not_exist_is_told(authority: Authority, name: str) -> None:
+    root = authority.folder / "authority.pem"
+    with pytest.raises(OSError, match=f"{name} of the DSN is no version of TLS: 'x'"):
+        strict_context(f"postgresql://h/d?sslmode=verify-full&sslrootcert={root}&{name}=x")
