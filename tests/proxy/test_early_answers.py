@@ -358,7 +358,7 @@ def test_what_can_be_sent_once_only_waits_for_no_connection_that_the_upstream_ha
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
 @pytest.mark.parametrize("loop", LOOPS)
-def test_what_can_be_sent_once_only_is_is_not_sent_where_the_upstream_has_closed(
+def test_what_can_be_sent_once_only_is_not_sent_where_the_upstream_has_closed(
     tmp_path: Path, authority: Authority, loop: str, kind: Transport
 ) -> None:
     async def run() -> None:
