@@ -188,7 +188,9 @@ async def serve(
             listeners = _listen(settings, stack)
         admin = Admin(metrics, _dependencies(settings, postgres, redis, mirror, keys, streams), crew)
         ring = DenialRing()
-        explainer = Explainer(translation.setup(settings), keys, postgres, redis, local=local)
+        explainer = Explainer(
+            translation.setup(settings), keys, postgres, redis, local=local, refusals=refusals
+        )
         parts = Parts(
             admin, metrics, crew, issuers, postgres, redis, local, keys, ring, explainer,
             trusted=lambda: invalidation.trusted,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.backends.directory import UserDirectory, UserRecord
+from gateway.backends.identity import Refused
 from gateway.backends.local import LocalTier
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
@@ -30,8 +31,8 @@ class Explainer:
     """Explains what becomes of a token; changes nothing, and sends the token nowhere.
 
     Keys that it lacks are fetched, as they are for a request, and kept for the one explanation. `local`
-    is the memory of the worker that this runs in, if it runs in one. `clock` gives Unix seconds. What it
-    is given remains its owner's to open and close.
+    and `refusals` are what the worker that this runs in remembers, if it runs in one. `clock` gives Unix
+    seconds. What it is given remains its owner's to open and close.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Explainer:
         redis: Redis,
         *,
         local: LocalTier | None = None,
+        refusals: Refused | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._setup = setup
@@ -49,6 +51,7 @@ class Explainer:
         self._postgres = postgres
         self._redis = redis
         self._local = local
+        self._refusals = refusals
         self._clock = clock
 
     async def explain(
@@ -63,7 +66,7 @@ class Explainer:
         request = None if url is None else request_for(method or "GET", url)
         walk, keys = Walk(self._setup, self._clock()), ColdKeys(self._keys)
         async with cold_tiers(
-            self._setup, self._postgres, self._redis, self._local, lambda: walk.now
+            self._setup, self._postgres, self._redis, self._local, lambda: walk.now, self._refusals
         ) as tiers:
             verdict = await judge(raw, request, self._setup, keys, tiers, walk.now)
             await self._take(walk, keys, raw, request, verdict, tiers)

@@ -8,13 +8,13 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from gateway.backends.documents import CachedUser
-from gateway.backends.identity import IdentityTiers
+from gateway.backends.identity import IdentityTiers, Refused
 from gateway.backends.local import LocalTier
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
 from gateway.backends.shared import SharedAnswer
 from gateway.core.headers import HeaderPolicy, HeaderRules
-from gateway.core.model import Claims, Lease, Request, Resolution, Route
+from gateway.core.model import Claims, Lease, Request, Resolution, RevocationKind, Route, User
 from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain.keys import ColdKeys
@@ -73,9 +73,14 @@ class ColdTiers:
 
 @asynccontextmanager
 async def cold_tiers(
-    setup: Setup, postgres: Postgres, redis: Redis, local: LocalTier | None, clock: Callable[[], float]
+    setup: Setup,
+    postgres: Postgres,
+    redis: Redis,
+    local: LocalTier | None,
+    clock: Callable[[], float],
+    refusals: Refused | None = None,
 ) -> AsyncIterator[ColdTiers]:
-    """Put the tiers together."""
+    """Put the tiers together; `refusals` are those that the worker that this runs in remembers."""
     tiers = IdentityTiers(
         LocalTier(ttl=0.0, max_users=1, max_tokens=1, clock=time.monotonic),
         _ReadOnly(redis),
@@ -88,6 +93,7 @@ async def cold_tiers(
         stale_if_error=setup.stale_if_error,
         creation_grace=setup.creation_grace,
         unchecked_allowed=setup.unchecked_allowed,
+        refusals=None if refusals is None else _Remembered(refusals),
         clock=clock,
     )
     try:
@@ -114,6 +120,18 @@ class _ReadOnly:
     async def store_user(self, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int) -> bool:  # noqa: ARG002 -- the Protocol's signature
         # Its answer alone counts: what Redis refuses for a change is asked for once more, of the primary.
         return cached.epoch != "" and not await self._redis.refuses(claims, horizon)
+
+
+class _Remembered:
+    """The refusals that a worker remembers, which learn nothing from this."""
+
+    def __init__(self, refusals: Refused) -> None:
+        self._refusals = refusals
+
+    def told(self, claims: Claims, user: User | None, kind: RevocationKind | None) -> None: ...
+
+    def against(self, claims: Claims, user: User | None) -> RevocationKind | None:
+        return self._refusals.against(claims, user)
 
 
 class _Assumed:

@@ -6,9 +6,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from gateway import translation
 from gateway.backends.local import LocalTier
 from gateway.backends.revocations import Revocations
-from gateway.core.model import User, UserStatus
+from gateway.core.model import Claims, RevocationKind, User, UserStatus
+from gateway.explain.engine import Explainer
 from tests import tokens
 from tests.backends.cable import Cable
 from tests.backends.examples import claims
@@ -192,3 +194,23 @@ class TestPostgres:
         finally:
             await world.sql(f"DROP OWNED BY {quoted}")
             await world.sql(f"DROP ROLE {quoted}")
+
+
+class _Remembers:
+    """A worker's memory of a revocation that Redis has lost; it is not to be told anything."""
+
+    def told(self, claims: Claims, user: User | None, kind: RevocationKind | None) -> None:  # noqa: ARG002 -- the Protocol's
+        raise AssertionError("an explanation leaves no trace")
+
+    def against(self, claims: Claims, user: User | None) -> RevocationKind | None:
+        return "issuer" if claims.issuer_name == "main" and user is not None else None
+
+
+async def test_what_the_worker_remembers_of_redis_counts(world: World) -> None:
+    await world.add()
+    async with world.parts() as parts:
+        world.write()
+        setup = translation.setup(parts.settings)
+        explainer = Explainer(setup, parts.keys, parts.postgres, parts.redis, refusals=_Remembers())
+        explanation = await explainer.explain(token("ann"))
+    assert (explanation.decision, explanation.reason) == ("deny", "tokens_revoked_before")
