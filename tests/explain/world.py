@@ -7,7 +7,7 @@ import shlex
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from gateway.backends.identity import IdentityTiers
 from gateway.backends.jwks import KeyRing
 from gateway.backends.local import LocalTier
 from gateway.backends.mirror import RevocationMirror
+from gateway.backends.ownership import place_of
 from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
 from gateway.cli.main import app
@@ -75,16 +76,24 @@ class World:
         settings = Settings.model_validate(self.config)
         stores, replica = settings.postgres, settings.postgres.replica_dsn
         async with AsyncExitStack() as stack:
+            redis = Redis(
+                settings.redis.url.get_secret_value(),
+                prefix=self.prefix,
+                timeout=self.patience,
+                place=place_of(stores.dsn.get_secret_value(), stores.schema_name),
+            )
+            stack.push_async_callback(redis.close)
             postgres = Postgres(
                 stores.dsn.get_secret_value(),
                 replica_dsn=None if replica is None else replica.get_secret_value(),
                 schema=stores.schema_name,
                 connect_timeout=self.patience,
                 statement_timeout=self.patience,
+                heard=redis.ownership.heard,
             )
             stack.push_async_callback(postgres.close)
-            redis = Redis(settings.redis.url.get_secret_value(), prefix=self.prefix, timeout=self.patience)
-            stack.push_async_callback(redis.close)
+            with suppress(StoreUnavailable):
+                await postgres.identify()
             fetcher = await stack.enter_async_context(Fetcher(timeout=self.patience))
             keys = KeyRing(
                 {issuer.name: translation.key_source(issuer) for issuer in settings.issuers},
@@ -217,6 +226,8 @@ class World:
     async def remember(self, claims: Claims, user: User | None, epoch: str, *, age: float = 1.0) -> None:
         """Put into Redis what Postgres is said to have said."""
         async with self.parts() as parts:
+            # As any gateway does, it reads before it writes, and so knows whose this Redis is.
+            assert await parts.redis.epoch() is not None
             cached = CachedUser(user, time.time() - age, epoch)
             assert await parts.redis.store_user(claims, cached, 60.0, horizon=2**50)
 
