@@ -35,6 +35,7 @@ from gateway.core.reasons import CATALOGUE
 from gateway.core.routes import RouteTable
 from gateway.core.tokens import KeySet
 from gateway.explain import Explainer
+from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
 from gateway.proxy.certificate import Certificate
 from gateway.proxy.handler import ProxyHandler
@@ -144,28 +145,23 @@ async def serve(
         stack.push_async_callback(tiers.close)
 
         def forget_withdrawn(issuer: str, keys: KeySet) -> None:
-            verifier.forget_withdrawn(issuer, keys)
+            tokens.forget_withdrawn(issuer, keys)
 
         keys = await _keys(settings, metrics, forget_withdrawn, stack)
         headers = translation.headers(settings)
-        verifier = TokenVerifier(
-            issuers.values(),
-            keys,
-            clock=time.time,
-            max_remembered=settings.cache.max_tokens,
-            claims_read=headers.claims_read,
-            recalled=metrics.recalled_tokens,
+        verifier = MeteredVerifier(
+            TokenVerifier(issuers.values(), keys, clock=time.time, claims_read=headers.claims_read), metrics
         )
+        directory = MeteredDirectory(tiers, metrics)
         body_size = settings.server.limits.body_size
         routes = RouteTable(translation.route(route, body_size) for route in settings.routes)
-        pipeline = Pipeline(
-            routes, MeteredVerifier(verifier, metrics), MeteredDirectory(tiers, metrics), headers
-        )
+        tokens = Tokens(keys, time.time, settings.cache.max_tokens, metrics.recalled_tokens)
+        memo = Memo(Pipeline(routes, verifier, directory, headers), verifier, tokens, directory)
         upstreams = Upstreams(
             (translation.upstream(name, upstream) for name, upstream in settings.upstreams.items()), metrics
         )
         stack.callback(upstreams.close)
-        _watch(settings, metrics, verifier, local, keys, upstreams)
+        _watch(settings, metrics, tokens, local, keys, upstreams)
         streams: dict[str, Stream] = {"postgres": changes, "redis": touches}
         for name, stream in streams.items():
             metrics.invalidation_stream_up.read((name,), partial(_hears, stream))
@@ -199,10 +195,10 @@ async def serve(
         runner = await _serve_admin(listeners.admin, admin.application(admin_api(parts, token)), stack)
         responder = Responder(settings.errors.detail)
         log = logs.RequestLog(access=settings.log.access, subjects=settings.log.subjects, ring=ring)
-        live = LiveConnections(pipeline, local, metrics, log, clock=time.time)
+        live = LiveConnections(memo, local, metrics, log, clock=time.time)
         stack.push_async_callback(live.close)
         stack.callback(invalidation.subscribe(live.changed))
-        handler = ProxyHandler(pipeline, upstreams, headers, responder, metrics, log, live)
+        handler = ProxyHandler(memo, upstreams, headers, responder, metrics, log, live)
         limits = translation.limits(settings.server.limits)
         server = Front(handler, limits=limits, exempt=headers.trusts)
         front = await FrontListener.open(server, listeners.front, certificate)
@@ -405,14 +401,14 @@ async def _warm(postgres: Postgres) -> None:
 def _watch(
     settings: Settings,
     metrics: Metrics,
-    verifier: TokenVerifier,
+    tokens: Tokens,
     local: LocalTier,
     keys: KeyRing,
     upstreams: Upstreams,
 ) -> None:
     """Let the metrics read, at each scrape, what is nobody's event."""
     metrics.prepare([issuer.name for issuer in settings.issuers], CATALOGUE.values())
-    metrics.cache_entries.read(("tokens",), lambda: len(verifier))
+    metrics.cache_entries.read(("tokens",), lambda: len(tokens))
     metrics.cache_entries.read(("users",), lambda: local.users)
     metrics.cache_entries.read(("negative",), lambda: local.absent)
     metrics.cache_entries.read(("verdicts",), lambda: local.tokens)

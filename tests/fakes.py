@@ -35,7 +35,7 @@ class RecordingKeyObserver:
 
 
 class FakeKeys:
-    """`gateway.pipeline.Keys`: the key sets are what a test puts there."""
+    """`gateway.verifier.Keys`: the key sets are what a test puts there."""
 
     def __init__(self, **sets: KeySet | None) -> None:
         self.sets: dict[str, KeySet | None] = sets
@@ -55,7 +55,7 @@ class FakeKeys:
 
 
 class FakeDirectory:
-    """`gateway.pipeline.Directory`: knows the users that a test puts there."""
+    """`gateway.memo.Directory` and `gateway.pipeline.Directory`: knows the users that a test puts there."""
 
     def __init__(self, users: dict[Identity, User] | None = None) -> None:
         self.users: dict[Identity, User] = users or {}
@@ -82,6 +82,9 @@ class FakeDirectory:
 
     def recall(self, claims: Claims) -> Resolution | None:
         return self.remembered.get(claims.identity)
+
+    async def find(self, claims: Claims) -> Resolution:
+        return self.recall(claims) or await self.resolve(claims)
 
     async def resolve(self, claims: Claims) -> Resolution:
         self.asked.append(claims)

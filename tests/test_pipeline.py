@@ -1,34 +1,18 @@
 """A request's way from the wire to its admission: one row for each reason to stop it."""
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import pytest
 
-from gateway.backends.local import LocalTier
-from gateway.backends.revocations import Revocations
-from gateway.core.admission import Admission
-from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.model import (
-    JSON,
-    Auth,
     Claims,
-    Credential,
-    CredentialSources,
     Header,
     Identity,
-    Issuer,
-    Lease,
-    Recurring,
     Request,
-    Requirement,
     Resolution,
     RevocationKind,
-    Route,
     Tier,
-    User,
     UserStatus,
 )
 from gateway.core.reasons import (
@@ -37,85 +21,13 @@ from gateway.core.reasons import (
     USER_STORE_UNAVAILABLE,
     Denial,
 )
-from gateway.core.routes import RouteTable
-from gateway.core.tokens import KeySet, key_from_jwk
-from gateway.pipeline import Pipeline
-from gateway.verifier import TokenVerifier
-from tests.fakes import FakeDirectory, FakeKeys
-from tests.tokens import AUDIENCE, ISSUER, claims, ec_key, resigned, sign, unsigned, without
-
-NOW = 1_700_000_000
-MAIN = Issuer("main", ISSUER, frozenset({AUDIENCE}), frozenset({"ES256"}), max_lifetime=600.0)
-BROWSER = CredentialSources("session", "access_token", "bearer", frozenset({"https://page.example"}))
-ROUTES = RouteTable(
-    [
-        Route("public", "/public/**", "echo", auth=Auth.NONE),
-        Route("optional", "/optional/**", "echo", auth=Auth.OPTIONAL),
-        Route("admin", "/admin/**", "echo", require=Requirement(roles=frozenset({"admin"}))),
-        Route("orders", "/orders/**", "echo", require=Requirement(scopes=frozenset({"orders:read"}))),
-        Route("acme", "/acme/**", "echo", require=Requirement(tenant="acme")),
-        Route("read", "/read", "echo", methods=frozenset({"GET"})),
-        Route("echo", "/echo/**", "echo"),
-        Route("browser", "/browser/**", "echo", credentials=BROWSER),
-        Route("guest", "/guest/**", "echo", auth=Auth.OPTIONAL, credentials=BROWSER),
-    ]
-)
-
-
-def _users() -> dict[Identity, User]:
-    users = {
-        subject: User(f"id-{subject}", UserStatus.ACTIVE)
-        for subject in ("member", "admin", "tenant", "revoked")
-    }
-    users["admin"] = replace(users["admin"], roles=("admin",))
-    users["tenant"] = replace(users["tenant"], tenant="acme")
-    users["revoked"] = replace(users["revoked"], tokens_valid_after=float(NOW))
-    users |= {status.value: User(f"id-{status.value}", status) for status in UserStatus}
-    return {Identity(ISSUER, subject): user for subject, user in users.items()}
-
-
-@dataclass
-class World:
-    """A pipeline and what stands around it."""
-
-    keys: FakeKeys = field(default_factory=lambda: FakeKeys(main=KeySet([key_from_jwk(ec_key().jwk())])))
-    directory: FakeDirectory = field(default_factory=lambda: FakeDirectory(_users()))
-    now: float = NOW
-    pipeline: Pipeline = field(init=False)
-
-    def __post_init__(self) -> None:
-        verifier = TokenVerifier([MAIN], self.keys, clock=lambda: self.now, max_remembered=100)
-        headers = HeaderPolicy(HeaderRules({"X-User-Id": "user.id", "X-Auth-Subject": "claims.sub"}))
-        self.pipeline = Pipeline(ROUTES, verifier, self.directory, headers)
+from tests.pipelines import NOW, World, payload, request, sent, token
+from tests.tokens import ISSUER, ec_key, resigned, sign, unsigned, without
 
 
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-def payload(subject: str = "member", **changes: JSON) -> dict[str, JSON]:
-    return {**claims(subject, now=NOW), **changes}
-
-
-def token(subject: str = "member", **changes: JSON) -> bytes:
-    return sign(payload(subject, **changes), ec_key())
-
-
-def request(
-    target: str = "/echo", *tokens: bytes, method: str = "GET", headers: tuple[Header, ...] = ()
-) -> Request:
-    bearers = ((b"Authorization", b"Bearer " + raw) for raw in tokens)
-    return Request(
-        method, target, ((b"Host", b"a.example"), *headers, *bearers), "203.0.113.9", "https", "r-1"
-    )
-
-
-def sent(admission: Admission) -> list[Header]:
-    """Return the fields that the upstream is sent, beside Host."""
-    fields = admission.forwarding.fields + admission.fields
-    lines = (line.partition(b": ") for line in fields.removesuffix(b"\r\n").split(b"\r\n"))
-    return [(name, value) for name, _, value in lines]
 
 
 # Every reason -----------------------------------------------------------------------------------
@@ -432,11 +344,8 @@ async def test_a_token_from_elsewhere_is_as_good_and_goes_no_further(
 
 
 async def test_a_token_from_elsewhere_is_forwarded_in_authorization_if_at_all() -> None:
-    world, raw = World(), token()
-    verifier = TokenVerifier([MAIN], world.keys, clock=lambda: NOW, max_remembered=1)
-    forwarding = HeaderPolicy(HeaderRules({}, forward_authorization=True))
-    pipeline = Pipeline(ROUTES, verifier, world.directory, forwarding)
-    admission = await pipeline.admit(request(f"/browser?access_token={raw.decode()}"))
+    world, raw = World(forward_authorization=True), token()
+    admission = await world.pipeline.admit(request(f"/browser?access_token={raw.decode()}"))
 
     assert admission.forwarding.line == b"GET /browser HTTP/1.1"
     assert [value for name, value in sent(admission) if name == b"Authorization"] == [b"Bearer " + raw]
@@ -475,346 +384,6 @@ async def test_an_upgrade_is_admitted_with_and_without_a_user(world: World) -> N
         assert admission.forwarding.upgrade == b"websocket"
         # Both fields are for one hop: who forwards writes them anew.
         assert not {b"Connection", b"Upgrade"} & {name for name, _ in sent(admission)}
-
-
-# Heads that come again ------------------------------------------------------------------------------
-
-
-def recurring(target: str, *tokens: bytes, headers: tuple[Header, ...] = ()) -> Request:
-    return replace(request(target, *tokens, headers=headers), recurring=Recurring())
-
-
-def remember(world: World, subject: str) -> Identity:
-    """Let the directory answer from memory for a user whom it knows."""
-    identity = Identity(ISSUER, subject)
-    world.directory.remembered[identity] = Resolution(
-        world.directory.users[identity], Tier.LOCAL, None, Tier.LOCAL
-    )
-    return identity
-
-
-async def test_a_head_that_recurs_is_read_once_and_its_user_asked_each_time(world: World) -> None:
-    first = recurring("/admin", token("admin"))
-    before = await world.pipeline.admit(first)
-    again = await world.pipeline.admit(replace(first, id="r-2", peer="198.51.100.1"))
-    assert dict(sent(again))[b"X-Forwarded-For"] == b"198.51.100.1"
-    assert before.forwarding.line == again.forwarding.line
-    assert len(world.directory.asked) == 2
-    identity = Identity(ISSUER, "admin")
-    world.directory.users[identity] = replace(world.directory.users[identity], status=UserStatus.SUSPENDED)
-    with pytest.raises(Denial) as caught:
-        await world.pipeline.admit(first)
-    assert caught.value.reason.code == "user_suspended"
-
-
-async def test_what_memory_says_of_a_token_counts_while_it_stands(world: World) -> None:
-    identity, asking = remember(world, "admin"), recurring("/admin", token("admin"))
-    await world.pipeline.admit(asking)
-    settled = await world.pipeline.admit(asking)
-    assert await world.pipeline.admit(replace(asking, id="r-2")) == settled
-    world.directory.remembered[identity] = Resolution(
-        replace(world.directory.users[identity], status=UserStatus.SUSPENDED), Tier.LOCAL, None, Tier.LOCAL
-    )
-    # The directory has not said that its answer stands no longer.
-    assert await world.pipeline.admit(asking) == settled
-    world.directory.leases.clear()
-    for _ in range(2):
-        with pytest.raises(Denial) as caught:
-            await world.pipeline.admit(asking)
-        assert caught.value.reason.code == "user_suspended"
-
-
-async def test_what_the_stores_said_counts_from_then_on_while_it_stands(world: World) -> None:
-    """What was learnt for one request is not looked up, nor rendered, for the next."""
-    world.directory.on_resolve = lambda _: remember(world, "admin")
-    asking = recurring("/admin", token("admin"))
-    first = await world.pipeline.admit(asking)
-    world.directory.remembered.clear()
-    again = await world.pipeline.admit(asking)
-    assert again.fields is first.fields
-    assert len(world.directory.asked) == 1
-    world.directory.leases.clear()
-    await world.pipeline.admit(asking)
-    assert len(world.directory.asked) == 2
-
-
-async def test_what_the_stores_said_does_not_count_when_memory_says_something_else(world: World) -> None:
-    """A change may have come before the answer did."""
-    suspended = replace(world.directory.users[Identity(ISSUER, "admin")], status=UserStatus.SUSPENDED)
-    answer = Resolution(suspended, Tier.LOCAL, None, Tier.LOCAL)
-    world.directory.on_resolve = lambda claims: world.directory.remembered.update({claims.identity: answer})
-    asking = recurring("/admin", token("admin"))
-    await world.pipeline.admit(asking)
-    with pytest.raises(Denial, match="user_suspended"):
-        await world.pipeline.admit(asking)
-
-
-async def test_who_was_refused_by_the_stores_is_refused_again(world: World) -> None:
-    world.directory.on_resolve = lambda _: remember(world, "member")
-    asking = recurring("/admin", token())
-    for _ in range(2):
-        with pytest.raises(Denial, match="role_missing"):
-            await world.pipeline.admit(asking)
-
-
-async def test_another_state_of_the_user_is_told_upstream(world: World) -> None:
-    identity, asking = remember(world, "member"), recurring("/echo", token())
-    await world.pipeline.admit(asking)
-    world.directory.users[identity] = replace(world.directory.users[identity], id="another")
-    remember(world, "member")
-    world.directory.leases.clear()
-    assert dict(sent(await world.pipeline.admit(asking)))[b"X-User-Id"] == b"another"
-
-
-async def test_each_route_asks_for_itself_what_it_requires(world: World) -> None:
-    """Though memory says the same of the token."""
-    remember(world, "member")
-    raw = token()
-    for _ in range(2):
-        await world.pipeline.admit(request("/echo", raw))
-        with pytest.raises(Denial) as caught:
-            await world.pipeline.admit(request("/admin", raw))
-        assert caught.value.reason.code == "role_missing"
-
-
-async def test_a_store_is_asked_each_time(world: World) -> None:
-    asking = recurring("/echo", token())
-    for _ in range(2):
-        await world.pipeline.admit(asking)
-    assert len(world.directory.asked) == 2
-    world.directory.stale = True
-    assert dict(sent(await world.pipeline.admit(asking)))[b"X-Auth-Stale"] == b"true"
-    world.directory.stale = False
-    assert b"X-Auth-Stale" not in dict(sent(await world.pipeline.admit(asking)))
-
-
-async def test_another_peer_or_scheme_is_told_of(world: World) -> None:
-    remember(world, "member")
-    asking = recurring("/echo", token())
-    others = (replace(asking, peer="198.51.100.1"), asking, replace(asking, scheme="http"))
-    for other in (asking, asking, *others, *others):
-        told = dict(sent(await world.pipeline.admit(other)))
-        assert told[b"X-Forwarded-For"] == other.peer.encode()
-        assert told[b"X-Forwarded-Proto"] == other.scheme.encode()
-
-
-async def test_a_head_that_recurs_ends_with_its_token(world: World) -> None:
-    remember(world, "member")
-    asking = recurring("/echo", token())
-    for _ in range(3):
-        await world.pipeline.admit(asking)
-    world.now += 10_000
-    with pytest.raises(Denial) as caught:
-        await world.pipeline.admit(asking)
-    assert caught.value.reason.code == "token_expired"
-
-
-async def test_a_head_that_recurs_ends_with_its_keys(world: World) -> None:
-    remember(world, "member")
-    asking = recurring("/echo", token())
-    for _ in range(3):
-        await world.pipeline.admit(asking)
-    world.keys.sets.clear()
-    with pytest.raises(Denial) as caught:
-        await world.pipeline.admit(asking)
-    assert caught.value.reason.code == "keys_unavailable"
-
-
-async def test_a_head_that_recurs_with_another_token_is_whose_token_it_is(world: World) -> None:
-    for subject in ("admin", "member"):
-        remember(world, subject)
-    first = recurring("/echo", token("admin"))
-    await world.pipeline.admit(first)
-    for subject in ("member", "admin", "member"):
-        admission = await world.pipeline.admit(replace(first, credential=Credential.of(token(subject))))
-        assert dict(sent(admission))[b"X-User-Id"] == f"id-{subject}".encode()
-        assert admission.claims is not None
-        assert admission.claims.subject == subject
-
-
-async def test_another_token_is_forwarded_where_tokens_are(world: World) -> None:
-    verifier = TokenVerifier([MAIN], world.keys, clock=lambda: NOW, max_remembered=9)
-    policy = HeaderPolicy(HeaderRules({}, forward_authorization=True))
-    pipeline = Pipeline(ROUTES, verifier, world.directory, policy)
-    raw, another = token("admin"), token()
-    first = recurring("/echo", raw)
-    assert dict(sent(await pipeline.admit(first)))[b"Authorization"] == b"Bearer " + raw
-    other = replace(first, credential=Credential.of(another))
-    assert dict(sent(await pipeline.admit(other)))[b"Authorization"] == b"Bearer " + another
-
-
-async def test_a_token_that_nobody_asked_for_is_forwarded_for_its_own_caller_alone(world: World) -> None:
-    verifier = TokenVerifier([MAIN], world.keys, clock=lambda: NOW, max_remembered=9)
-    pipeline = Pipeline(
-        ROUTES, verifier, world.directory, HeaderPolicy(HeaderRules({}, forward_authorization=True))
-    )
-    first = recurring("/public", b"of-the-first")
-    other = replace(first, credential=Credential.of(token()))
-    another = replace(first, credential=Credential.of(token("admin")))
-    for asking in (first, first, other, other, another, first):
-        raw = b"of-the-first" if asking.credential is None else asking.credential.raw
-        assert dict(sent(await pipeline.admit(asking)))[b"Authorization"] == b"Bearer " + raw
-
-
-async def test_of_several_authorizations_that_nobody_asked_for_no_other_token_takes_the_place(
-    world: World,
-) -> None:
-    first = recurring("/public", b"one", headers=((b"authorization", b"Basic two"),))
-    await world.pipeline.admit(first)
-    # A head that has been settled stands in for those with other tokens.
-    assert first.recurring is not None
-    assert first.recurring.kept is None
-
-
-@pytest.mark.parametrize("schemes", [("http", "https", "http"), ("https", "http", "https")])
-async def test_a_head_that_recurs_is_of_its_origin_by_the_scheme_it_comes_with(
-    world: World, schemes: tuple[Literal["http", "https"], ...]
-) -> None:
-    headers = ((b"Cookie", b"session=" + token()), (b"Origin", b"http://a.example"))
-    asking = recurring("/browser/x", headers=headers)
-    for scheme in schemes:
-        asking = replace(asking, method="POST", scheme=scheme)
-        if scheme == "http":
-            await world.pipeline.admit(asking)
-        else:
-            with pytest.raises(Denial, match="origin_not_allowed"):
-                await world.pipeline.admit(asking)
-
-
-async def test_who_is_asked_for_no_token_is_settled_once(world: World) -> None:
-    asking = recurring("/public")
-    settled = await world.pipeline.admit(asking)
-    assert await world.pipeline.admit(asking) == settled
-
-
-async def test_a_head_that_recurs_is_refused_each_time(world: World) -> None:
-    for target, code in (("/nowhere", "route_not_found"), ("/echo", "credentials_missing")):
-        asking = recurring(target)
-        for _ in range(2):
-            with pytest.raises(Denial) as caught:
-                await world.pipeline.admit(asking)
-            assert caught.value.reason.code == code
-
-
-async def test_equal_headers_are_not_the_same_head(world: World) -> None:
-    """What is remembered is remembered of one object, whose request line is known."""
-    public = recurring("/public", headers=((b"X-A", b"1"),))
-    await world.pipeline.admit(public)
-    other = recurring("/echo", headers=((b"X-A", b"1"),))
-    assert other.headers == public.headers
-    with pytest.raises(Denial) as caught:
-        await world.pipeline.admit(other)
-    assert caught.value.reason.code == "credentials_missing"
-
-
-# A change while requests wait -------------------------------------------------------------------------
-
-
-class SlowDirectory:
-    """The real local tier in front of a store whose answers a test lets through one by one."""
-
-    def __init__(self, user: User) -> None:
-        self.user = user
-        """As the store has it."""
-        self.local = LocalTier(ttl=60.0, max_users=9, max_tokens=9, clock=lambda: 0.0)
-        self.local.open()
-        self.waiting: asyncio.Queue[asyncio.Event] = asyncio.Queue()
-
-    def recall(self, claims: Claims) -> Resolution | None:
-        return self.local.recall(claims)
-
-    def lease(self, claims: Claims) -> Lease | None:
-        return self.local.lease(claims)
-
-    def stands(self, lease: Lease) -> bool:
-        return self.local.stands(lease)
-
-    async def resolve(self, claims: Claims) -> Resolution:
-        answer = asyncio.Event()
-        self.waiting.put_nowait(answer)
-        await answer.wait()
-        self.learn(claims)
-        return Resolution(self.user, Tier.POSTGRES, None, Tier.REDIS)
-
-    def learn(self, claims: Claims) -> None:
-        """Let memory know the user as the store has it."""
-        known = Revocations(token=False, user_at=None, issuer_at=None)
-        self.local.fill(self.local.ticket(), claims, self.user, 0.0, known, 60.0)
-
-    def change(self, user: User) -> None:
-        """Change the user; memory hears of it at once."""
-        self.user = user
-        self.local.forget_users([user.id])
-
-
-def slow_pipeline(directory: SlowDirectory) -> Pipeline:
-    """Return a pipeline that tells upstreams everything of a user."""
-    keys = FakeKeys(main=KeySet([key_from_jwk(ec_key().jwk())]))
-    verifier = TokenVerifier([MAIN], keys, clock=lambda: NOW, max_remembered=9)
-    sources = {"X-Roles": "user.roles", "X-Tenant": "user.tenant", "X-Email": "user.email"}
-    return Pipeline(ROUTES, verifier, directory, HeaderPolicy(HeaderRules(sources)))
-
-
-BEFORE = User(
-    "id-member", UserStatus.ACTIVE, tenant="acme", email="old@a.example", roles=("reader", "writer")
-)
-CHANGED = {
-    "roles": replace(BEFORE, roles=("reader",)),
-    "tenant": replace(BEFORE, tenant="globex"),
-    "email": replace(BEFORE, email="new@a.example"),
-    "all": replace(BEFORE, roles=(), tenant=None, email=None),
-}
-
-
-def told(admission: Admission) -> dict[bytes, bytes]:
-    """Return the fields that tell the upstream of the user."""
-    return {name: value for name, value in sent(admission) if not name.startswith(b"X-Forwarded-")}
-
-
-def described(user: User) -> dict[bytes, bytes]:
-    """Return the fields that a user is told by, as they must be."""
-    fields = {b"X-Roles": ",".join(user.roles), b"X-Tenant": user.tenant, b"X-Email": user.email}
-    return {name: value.encode() for name, value in fields.items() if value}
-
-
-@pytest.mark.parametrize("changed", CHANGED.values(), ids=CHANGED)
-async def test_who_waited_while_the_user_changed_is_forwarded_as_the_user_is_now(changed: User) -> None:
-    """Another request with the same token was forwarded in between, as the user was before."""
-    directory = SlowDirectory(BEFORE)
-    pipeline, asking = slow_pipeline(directory), recurring("/echo", token())
-    # The token is verified and remembered, so that the requests that follow share what is kept with it.
-    earlier = asyncio.create_task(pipeline.admit(asking))
-    (await directory.waiting.get()).set()
-    await earlier
-    directory.change(BEFORE)
-    first, second = (asyncio.create_task(pipeline.admit(asking)) for _ in range(2))
-    let_first, let_second = await directory.waiting.get(), await directory.waiting.get()
-    let_first.set()
-    assert told(await first) == described(BEFORE)
-
-    directory.change(changed)
-    let_second.set()
-    assert told(await second) == described(changed) != described(BEFORE)
-    # The next one is not looked up, and says the same.
-    assert told(await pipeline.admit(asking)) == described(changed)
-
-
-@pytest.mark.parametrize("changed", CHANGED.values(), ids=CHANGED)
-async def test_a_change_that_memory_learns_of_otherwise_is_forwarded(changed: User) -> None:
-    """Another token's request has brought the user's new state."""
-    directory = SlowDirectory(BEFORE)
-    pipeline, asking = slow_pipeline(directory), recurring("/echo", token())
-    first = asyncio.create_task(pipeline.admit(asking))
-    (await directory.waiting.get()).set()
-    admission = await first
-    assert admission.claims is not None
-    assert told(admission) == described(BEFORE)
-
-    directory.change(changed)
-    directory.learn(admission.claims)
-    for _ in range(2):
-        assert told(await pipeline.admit(asking)) == described(changed) != described(BEFORE)
-    assert directory.waiting.empty()
 
 
 # Once more ------------------------------------------------------------------------------------------

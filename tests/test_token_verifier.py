@@ -61,7 +61,7 @@ def keys() -> FakeKeys:
 
 @pytest.fixture
 def verifier(keys: FakeKeys, clock: Clock) -> TokenVerifier:
-    return TokenVerifier([MAIN, SECOND], keys, clock=clock, max_remembered=4)
+    return TokenVerifier([MAIN, SECOND], keys, clock=clock)
 
 
 def key_set(*keys: SigningKey) -> KeySet:
@@ -72,20 +72,13 @@ def payload(**changes: JSON) -> dict[str, JSON]:
     return {**claims(now=NOW), **changes}
 
 
-async def verified(verifier: TokenVerifier, token: bytes) -> tuple[Claims, bool]:
-    """Do as the pipeline does; tells whether the token was remembered."""
-    credential = Credential.of(token)
-    remembered = verifier.recall(credential)
-    assert (credential.digest in verifier.remembered) is (remembered is not None)
-    if remembered is not None:
-        return remembered.claims, True
-    return (await verifier.verify(credential)).claims, False
+async def verified(verifier: TokenVerifier, token: bytes) -> Claims:
+    return (await verifier.verify(Credential.of(token))).claims
 
 
 async def refused(verifier: TokenVerifier, token: bytes) -> str:
     with pytest.raises(Denial) as caught:
         await verified(verifier, token)
-    assert len(verifier) == 0
     return caught.value.reason.code
 
 
@@ -112,8 +105,7 @@ async def test_a_good_signature_is_accepted_and_a_tampered_token_refused(
     assert await refused(verifier, b".".join([header, elevated, mac])) == "signature_invalid"
     assert await refused(verifier, resigned(token, b"")) == "signature_invalid"
     assert await refused(verifier, resigned(token, b"\0" * 64)) == "signature_invalid"
-    read, remembered = await verified(verifier, token)
-    assert (read.subject, remembered) == ("member", False)
+    assert (await verified(verifier, token)).subject == "member"
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
@@ -123,7 +115,7 @@ async def test_a_shared_secret_verifies_its_own_tokens_alone(
     keys.sets["main"] = KeySet([key_from_secret(secret())])
 
     assert await refused(verifier, sign(payload(), secret("guess"), algorithm)) == "signature_invalid"
-    assert (await verified(verifier, sign(payload(), secret(), algorithm)))[0].subject == "member"
+    assert (await verified(verifier, sign(payload(), secret(), algorithm))).subject == "member"
 
 
 # Algorithms and keys ----------------------------------------------------------------------------
@@ -151,7 +143,7 @@ async def test_a_public_key_as_hmac_secret_is_refused(
 
 async def test_an_algorithm_the_issuer_does_not_use_is_refused(keys: FakeKeys, clock: Clock) -> None:
     strict = Issuer("main", ISSUER, frozenset({AUDIENCE}), frozenset({"ES256"}))
-    verifier = TokenVerifier([strict], keys, clock=clock, max_remembered=4)
+    verifier = TokenVerifier([strict], keys, clock=clock)
 
     assert await refused(verifier, sign(payload(), rsa_key())) == "algorithm_not_allowed"
     assert keys.refreshed == []
@@ -221,27 +213,10 @@ async def test_two_keys_of_one_name_and_type_are_both_tried(verifier: TokenVerif
     by_old, by_new = (sign(payload(), key, kid="same") for key in (old, new))
 
     for token in (by_old, by_new):
-        assert (await verified(verifier, token))[1] is False
-        assert (await verified(verifier, token))[1] is True
+        assert (await verified(verifier, token)).subject == "member"
     with pytest.raises(Denial, match="signature_invalid"):
         await verified(verifier, sign(payload(), other, kid="same"))
     assert keys.refreshed == []
-
-
-async def test_the_key_that_verified_a_token_is_the_one_whose_withdrawal_forgets_it(
-    verifier: TokenVerifier, keys: FakeKeys
-) -> None:
-    old, new = rsa_key("old"), rsa_key("new")
-    keys.sets["main"] = KeySet(key_from_jwk(key.jwk(kid="same")) for key in (old, new))
-    by_old, by_new = (sign(payload(), key, kid="same") for key in (old, new))
-    await verified(verifier, by_old)
-    await verified(verifier, by_new)
-
-    keys.sets["main"] = KeySet([key_from_jwk(old.jwk(kid="same"))])
-    assert verifier.forget_withdrawn("main", keys.sets["main"]) == 1
-    assert (await verified(verifier, by_old))[1] is True
-    with pytest.raises(Denial, match="signature_invalid"):
-        await verified(verifier, by_new)
 
 
 # Headers that point elsewhere -------------------------------------------------------------------
@@ -261,7 +236,7 @@ async def test_jku_x5u_jwk_and_x5c_are_ignored(verifier: TokenVerifier, with_kid
 
     assert await refused(verifier, sign(payload(), attacker, None, **pointers)) == "signature_invalid"
     # The same members on a token of the right key change nothing.
-    assert (await verified(verifier, sign(payload(), rsa_key(), None, **pointers)))[0].subject == "member"
+    assert (await verified(verifier, sign(payload(), rsa_key(), None, **pointers))).subject == "member"
 
 
 @pytest.mark.parametrize(
@@ -280,7 +255,7 @@ async def test_a_kid_is_a_name_in_the_set_and_nothing_else(
 
 
 async def test_without_kid_the_only_key_that_fits_is_used(verifier: TokenVerifier, keys: FakeKeys) -> None:
-    assert (await verified(verifier, sign(payload(), rsa_key(), kid=None)))[0].subject == "member"
+    assert (await verified(verifier, sign(payload(), rsa_key(), kid=None))).subject == "member"
     assert keys.refreshed == []
 
 
@@ -367,7 +342,7 @@ async def test_exp_in_every_shape(verifier: TokenVerifier, exp: str, reason: str
     token = sign_raw(b'{"alg":"RS256","kid":"rsa"}', f'{rest},"exp":{exp}}}'.encode(), rsa_key(), "RS256")
 
     if reason is None:
-        assert (await verified(verifier, token))[0].expires_at == float(exp)
+        assert (await verified(verifier, token)).expires_at == float(exp)
     else:
         assert await refused(verifier, token) == reason
 
@@ -384,7 +359,7 @@ async def test_no_claim_is_looked_at_before_the_signature(verifier: TokenVerifie
 async def test_an_unknown_kid_is_looked_for_once_more(verifier: TokenVerifier, keys: FakeKeys) -> None:
     keys.on_refresh = lambda: keys.sets.update(main=key_set(rsa_key(), rsa_key("new")))
 
-    assert (await verified(verifier, sign(payload(), rsa_key("new"))))[0].subject == "member"
+    assert (await verified(verifier, sign(payload(), rsa_key("new")))).subject == "member"
     assert keys.refreshed == ["main"]
 
 
@@ -398,7 +373,7 @@ async def test_an_unknown_kid_is_no_fault_of_the_token_while_the_issuer_is_not_h
     assert await refused(verifier, sign(payload(), rsa_key(), kid=None)) == "keys_unavailable"
     # A key that is known needs no issuer.
     assert await refused(verifier, sign(payload(), ec_key(), kid="rsa")) == "algorithm_not_allowed"
-    assert (await verified(verifier, sign(payload(), rsa_key())))[1] is False
+    assert (await verified(verifier, sign(payload(), rsa_key()))).subject == "member"
 
 
 async def test_an_issuer_without_keys_is_our_fault_not_the_tokens(
@@ -412,104 +387,14 @@ async def test_an_issuer_without_keys_is_our_fault_not_the_tokens(
     await verified(verifier, sign(payload(iss=OTHER), rsa_key("second")))
 
 
-# Memory -----------------------------------------------------------------------------------------
-
-
-async def test_a_verified_token_is_remembered_until_its_leeway_ends(
-    verifier: TokenVerifier, clock: Clock
-) -> None:
-    token = sign(payload(), rsa_key())
-    first, _ = await verified(verifier, token)
-
-    clock.now = NOW + 300 + 29.9
-    assert await verified(verifier, token) == (first, True)
-    clock.now = NOW + 300 + 30
-    assert await refused(verifier, token) == "token_expired"
-
-
-async def test_one_changed_byte_misses(verifier: TokenVerifier) -> None:
-    token = sign(payload(), rsa_key())
-    await verified(verifier, token)
-
-    for index in range(0, len(token), 7):
-        changed = token[:index] + (b"A" if token[index : index + 1] != b"A" else b"B") + token[index + 1 :]
-        with pytest.raises(Denial):
-            await verified(verifier, changed)
-    assert len(verifier) == 1
-
-
-async def test_a_refused_token_is_not_remembered(verifier: TokenVerifier, clock: Clock) -> None:
-    early = sign(payload(nbf=NOW + 60), rsa_key())
-
-    assert await refused(verifier, early) == "token_not_yet_valid"
-    clock.now += 60
-    assert (await verified(verifier, early))[1] is False
-
-
-async def test_a_withdrawn_key_takes_its_tokens_along(verifier: TokenVerifier, keys: FakeKeys) -> None:
-    by_rsa, by_ec = sign(payload(), rsa_key()), sign(payload(), ec_key())
-    foreign = sign(payload(iss=OTHER), rsa_key("second"))
-    for token in (by_rsa, by_ec, foreign):
-        await verified(verifier, token)
-    keys.sets["main"] = key_set(ec_key())
-
-    assert verifier.forget_withdrawn("main", keys.sets["main"]) == 1
-    with pytest.raises(Denial, match="key_unknown"):
-        await verified(verifier, by_rsa)
-    assert (await verified(verifier, by_ec))[1] is True
-    assert (await verified(verifier, foreign))[1] is True
-
-
-async def test_another_key_under_the_same_kid_is_a_withdrawn_key(verifier: TokenVerifier) -> None:
-    await verified(verifier, sign(payload(), rsa_key()))
-
-    assert verifier.forget_withdrawn("main", key_set(rsa_key())) == 0
-    assert verifier.forget_withdrawn("main", KeySet([key_from_jwk(rsa_key("b").jwk(kid="rsa"))])) == 1
-
-
-async def test_an_issuer_without_keys_has_no_remembered_tokens(verifier: TokenVerifier) -> None:
-    await verified(verifier, sign(payload(), rsa_key()))
-    await verified(verifier, sign(payload(iss=OTHER), rsa_key("second")))
-
-    assert verifier.forget_withdrawn("main", None) == 1
-    assert len(verifier) == 1
-
-
-async def test_keys_too_old_to_be_trusted_are_not_trusted_from_memory(
-    verifier: TokenVerifier, keys: FakeKeys
-) -> None:
-    token = sign(payload(), rsa_key())
-    await verified(verifier, token)
-    keys.sets["main"] = None
-
-    with pytest.raises(Denial, match="keys_unavailable"):
-        await verified(verifier, token)
-
-
-async def test_a_token_without_exp_is_remembered_where_the_issuer_allows_it(
-    keys: FakeKeys, clock: Clock
-) -> None:
-    lax = Issuer("main", ISSUER, frozenset({AUDIENCE}), ALGORITHMS, require=frozenset())
-    verifier = TokenVerifier([lax], keys, clock=clock, max_remembered=4)
-    token = sign(without(payload(), "exp"), rsa_key())
-    await verified(verifier, token)
-
-    clock.now += 10**9
-    assert (await verified(verifier, token))[1] is True
-
-
-async def test_memory_is_bounded(verifier: TokenVerifier) -> None:
-    for number in range(9):
-        await verified(verifier, sign(payload(jti=f"j{number}"), ed25519_key()))
-
-    assert len(verifier) == 4
+# What is kept ------------------------------------------------------------------------------------
 
 
 async def test_of_a_payload_only_what_is_read_is_kept(clock: Clock) -> None:
     keys = FakeKeys(main=KeySet([key_from_jwk(rsa_key().jwk())]))
-    kept = TokenVerifier([MAIN], keys, clock=clock, max_remembered=9, claims_read=frozenset({"acr"}))
-    claims, _ = await verified(kept, sign(payload(acr="2", other="x"), rsa_key()))
-    assert dict(claims.payload) == {"acr": "2"}
-    nobody_reads = TokenVerifier([MAIN], keys, clock=clock, max_remembered=9)
-    claims, _ = await verified(nobody_reads, sign(payload(), rsa_key()))
-    assert dict(claims.payload) == {}
+    reads_one = TokenVerifier([MAIN], keys, clock=clock, claims_read=frozenset({"acr"}))
+    assert dict((await verified(reads_one, sign(payload(acr="2", other="x"), rsa_key()))).payload) == {
+        "acr": "2"
+    }
+    reads_none = TokenVerifier([MAIN], keys, clock=clock)
+    assert dict((await verified(reads_none, sign(payload(), rsa_key()))).payload) == {}

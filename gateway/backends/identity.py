@@ -180,6 +180,10 @@ class IdentityTiers:
         """Return what tells whether what is recalled at this moment is still right."""
         return self._local.lease(claims)
 
+    async def find(self, claims: Claims) -> Resolution:
+        """Answer from memory, or else from the stores. Raises `Denial` as `resolve` does."""
+        return self.recall(claims) or await self.resolve(claims)
+
     async def resolve(self, claims: Claims) -> Resolution:
         """Find the user behind a token and check its revocations, by asking the stores.
 

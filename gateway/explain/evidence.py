@@ -60,7 +60,7 @@ async def _resolved(claims: Claims, known: Resolution | None, tiers: ColdTiers) 
     if known is not None:
         return known
     try:
-        return tiers.recall(claims) or await tiers.resolve(claims)
+        return await tiers.find(claims)
     except Denial as denial:
         return denial
 

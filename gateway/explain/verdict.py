@@ -14,7 +14,7 @@ from gateway.backends.postgres import Postgres
 from gateway.backends.redis import Redis
 from gateway.backends.shared import SharedAnswer
 from gateway.core.headers import HeaderPolicy, HeaderRules
-from gateway.core.model import Claims, Lease, Request, Resolution, RevocationKind, Route, User
+from gateway.core.model import Claims, Request, Resolution, RevocationKind, Route, User
 from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain.keys import ColdKeys
@@ -53,21 +53,11 @@ class ColdTiers:
         self.resolution: Resolution | None = None
         """The latest answer."""
 
-    def recall(self, claims: Claims) -> Resolution | None:
-        """Answer from the memory of the worker that this runs in."""
+    async def find(self, claims: Claims) -> Resolution:
+        """Answer from the memory of the worker that this runs in, or from the stores. Raises `Denial`."""
         self.resolution = None if self._local is None else self._local.recall(claims)
-        return self.resolution
-
-    def lease(self, claims: Claims) -> Lease | None:  # noqa: ARG002 -- the Protocol's
-        """Promise nothing: each answer is wanted for itself."""
-        return None
-
-    def stands(self, lease: Lease) -> bool:  # noqa: ARG002 -- the Protocol's
-        return False
-
-    async def resolve(self, claims: Claims) -> Resolution:
-        """Ask the stores. Raises `Denial`."""
-        self.resolution = await self._tiers.resolve(claims)
+        if self.resolution is None:
+            self.resolution = await self._tiers.resolve(claims)
         return self.resolution
 
 
@@ -153,7 +143,7 @@ async def judge(
     authorization = (b"Authorization", b"Bearer " + raw)
     pipeline = Pipeline(
         RouteTable(routes),
-        TokenVerifier(setup.issuers, keys, clock=lambda: now, max_remembered=1),
+        TokenVerifier(setup.issuers, keys, clock=lambda: now),
         tiers,
         HeaderPolicy(HeaderRules({})),
     )

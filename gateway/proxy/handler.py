@@ -9,7 +9,7 @@ from gateway.core.fifo import FIFO
 from gateway.core.headers import HeaderPolicy
 from gateway.core.model import Request
 from gateway.core.reasons import INTERNAL_ERROR, Denial
-from gateway.pipeline import RECURRING_HEADS
+from gateway.memo import RECURRING_HEADS
 from gateway.proxy.limits import LimitExceeded
 from gateway.proxy.live import LiveConnections
 from gateway.proxy.response_parser import ResponseHead
@@ -20,7 +20,7 @@ from gateway.telemetry.metrics import Metrics
 
 
 class Admitter(Protocol):
-    """Settles a request: `gateway.pipeline.Pipeline`."""
+    """Settles a request: `gateway.memo.Memo`."""
 
     @property
     def remembered(self) -> Container[bytes]:

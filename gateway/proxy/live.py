@@ -66,7 +66,7 @@ class Memory(Protocol):
 
 
 class Rechecker(Protocol):
-    """Settles again who was admitted: `gateway.pipeline.Pipeline`."""
+    """Settles again who was admitted: `gateway.memo.Memo`."""
 
     async def recheck(self, route: Route, claims: Claims) -> Resolution:
         """Return who is behind a token. Raises `Denial` when a new request would be refused."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.core.model import Credential, Request
 from gateway.core.reasons import Denial
-from gateway.pipeline import RECURRING_HEADS
+from gateway.memo import RECURRING_HEADS
 from gateway.proxy.client import ClientConnection
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.handler import ProxyHandler

@@ -1,6 +1,5 @@
 """What the pipeline asks, counted and timed: the same answers, from the same parts."""
 
-from collections.abc import Container
 from time import perf_counter
 from typing import Protocol
 
@@ -25,11 +24,6 @@ class Directory(Protocol):
 class Verifier(Protocol):
     """What `MeteredVerifier` wraps."""
 
-    @property
-    def remembered(self) -> Container[bytes]: ...
-
-    def recall(self, credential: Credential) -> VerifiedToken | None: ...
-
     async def verify(self, credential: Credential) -> VerifiedToken: ...
 
 
@@ -39,12 +33,6 @@ class MeteredVerifier:
     def __init__(self, verifier: Verifier, metrics: Metrics) -> None:
         self._verifier = verifier
         self._metrics = metrics
-        # It counts what it remembers: that is asked at nearly every request, where a call more would be felt.
-        self.recall = verifier.recall
-
-    @property
-    def remembered(self) -> Container[bytes]:
-        return self._verifier.remembered
 
     async def verify(self, credential: Credential) -> VerifiedToken:
         try:
@@ -73,6 +61,9 @@ class MeteredDirectory:
 
     def lease(self, claims: Claims) -> Lease | None:
         return self._directory.lease(claims)
+
+    async def find(self, claims: Claims) -> Resolution:
+        return self.recall(claims) or await self.resolve(claims)
 
     async def resolve(self, claims: Claims) -> Resolution:
         started = perf_counter()

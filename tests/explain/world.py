@@ -115,7 +115,7 @@ class World:
             setup = translation.setup(parts.settings)
             pipeline = Pipeline(
                 RouteTable((ANY_ROUTE,) if url is None else setup.routes),
-                TokenVerifier(setup.issuers, parts.keys, clock=time.time, max_remembered=9),
+                TokenVerifier(setup.issuers, parts.keys, clock=time.time),
                 tiers,
                 translation.headers(parts.settings),
             )

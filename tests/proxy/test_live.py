@@ -10,11 +10,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.backends.local import LocalTier
-from gateway.core.admission import Admission, Forwarding
+from gateway.core.admission import Admission, Decision, Forwarding
+from gateway.core.headers import Fields
 from gateway.core.model import Auth, Claims, Request, Resolution, Route, Tier, User, UserStatus
 from gateway.core.reasons import TOKEN_EXPIRED, USER_STORE_UNAVAILABLE, USER_SUSPENDED, Denial
 from gateway.core.tokens import key_from_secret
-from gateway.core.verified import VerifiedToken
 from gateway.proxy import live
 from gateway.proxy.live import Lasting, LiveConnections
 from gateway.telemetry.logs import RequestLog
@@ -49,7 +49,7 @@ class Rechecker:
 
 
 def forwarding(route: Route) -> Forwarding:
-    return Forwarding(route, "GET", b"GET / HTTP/1.1", b"a", b"", None)
+    return Forwarding(route, "GET", b"GET / HTTP/1.1", b"a", b"", None, None, Fields(b"", [b"a"], [], []))
 
 
 def user_of(token: Claims) -> User:
@@ -69,7 +69,7 @@ class Room:
         self, token: Claims, *, began: float | None = None, stale: bool = False, route: Route = ROUTE
     ) -> Lasting | None:
         resolution = Resolution(user_of(token), Tier.LOCAL, None, Tier.LOCAL, stale)
-        admission = Admission(forwarding(route), b"", VerifiedToken(token, KEY), resolution, stale)
+        admission = Admission(forwarding(route), b"", token, Decision(route, resolution, b""))
 
         def close(denial: Denial) -> None:
             self.closed.append((token.subject, denial.reason.code))
@@ -271,6 +271,6 @@ async def test_what_is_over_expires_no_more(room: Room) -> None:
 
 async def test_who_is_nobody_or_left_alone_is_not_watched(room: Room) -> None:
     assert room.watch(claims(), route=replace(ROUTE, close_on_revocation=False)) is None
-    public = Admission(forwarding(replace(ROUTE, auth=Auth.NONE)), b"", None, None, stale=False)
+    public = Admission(forwarding(replace(ROUTE, auth=Auth.NONE)), b"")
     assert room.live.watch(REQUEST, public, perf_counter(), lambda _: None) is None
     assert len(room.live) == 0

@@ -15,6 +15,7 @@ from gateway.core.reasons import (
 )
 from gateway.core.tokens import KeySet, key_from_jwk
 from gateway.core.verified import VerifiedToken
+from gateway.memo import Tokens
 from gateway.telemetry.metered import MeteredDirectory, MeteredVerifier
 from gateway.telemetry.metrics import Metrics, issuer_label
 from gateway.verifier import TokenVerifier
@@ -30,14 +31,10 @@ CREDENTIAL = Credential.of(b"")
 
 
 class Verifier:
-    """`gateway.telemetry.metered.Verifier`: one outcome, remembered or not."""
+    """`gateway.telemetry.metered.Verifier`: one outcome."""
 
-    def __init__(self, outcome: Denial | None = None, *, remembered: bool = False) -> None:
+    def __init__(self, outcome: Denial | None = None) -> None:
         self.outcome = outcome
-        self.remembered = frozenset({CREDENTIAL.digest}) if remembered else frozenset()
-
-    def recall(self, credential: Credential) -> VerifiedToken | None:  # noqa: ARG002 -- the Protocol's
-        return TOKEN if self.remembered else None
 
     async def verify(self, credential: Credential) -> VerifiedToken:  # noqa: ARG002 -- the Protocol's
         if self.outcome is not None:
@@ -71,24 +68,19 @@ async def test_a_verification_is_counted_by_where_its_answer_came_from() -> None
     metrics = Metrics()
     assert await MeteredVerifier(Verifier(), metrics).verify(CREDENTIAL) is TOKEN
     assert value(metrics, "token_verifications_total", issuer="main", tier="signature", result="valid") == 1
-    assert MeteredVerifier(Verifier(), metrics).recall(CREDENTIAL) is None
-    assert MeteredVerifier(Verifier(remembered=True), metrics).recall(CREDENTIAL) is TOKEN
-    assert value(metrics, "token_verifications_total", issuer="main", tier="signature", result="valid") == 1
 
 
 async def test_a_token_that_was_known_is_counted_as_one_from_memory() -> None:
     metrics, key = Metrics(), ed25519_key()
     keys = FakeKeys(main=KeySet([key_from_jwk(key.jwk())]))
     issuer = Issuer("main", CLAIMS.issuer, frozenset({"api"}), frozenset({"EdDSA"}))
-    known = TokenVerifier(
-        [issuer], keys, clock=lambda: 0.0, max_remembered=9, recalled=metrics.recalled_tokens
-    )
-    verifier = MeteredVerifier(known, metrics)
+    verifier = MeteredVerifier(TokenVerifier([issuer], keys, clock=lambda: 0.0), metrics)
+    tokens = Tokens(keys, lambda: 0.0, 9, metrics.recalled_tokens)
     credential = Credential.of(sign({"iss": CLAIMS.issuer, "sub": "member", "aud": "api", "exp": 60}, key))
-    assert verifier.recall(credential) is None
-    token = await verifier.verify(credential)
+    assert tokens.recall(credential) is None
+    token = tokens.keep(credential, await verifier.verify(credential))
     for number in (1, 2):
-        assert verifier.recall(credential) is token
+        assert tokens.recall(credential) is token
         assert (
             value(metrics, "token_verifications_total", issuer="main", tier="local", result="valid") == number
         )
@@ -153,6 +145,15 @@ def test_what_tells_whether_an_answer_stands_is_passed_on() -> None:
     directory = MeteredDirectory(Directory(resolution, remembered=True), Metrics())
     assert directory.lease(CLAIMS) is LEASE
     assert directory.stands(LEASE)
+
+
+async def test_what_is_found_is_counted_where_it_was_found() -> None:
+    metrics, resolution = Metrics(), Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL)
+    assert await MeteredDirectory(Directory(resolution, remembered=True), metrics).find(CLAIMS) is resolution
+    assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") == 1
+    stored = Resolution(MEMBER, Tier.POSTGRES, None, Tier.REDIS)
+    assert await MeteredDirectory(Directory(stored), metrics).find(CLAIMS) is stored
+    assert value(metrics, "user_lookups_total", issuer="main", tier="postgres", result="found") == 1
 
 
 def test_what_memory_does_not_know_is_not_counted() -> None:

@@ -1,0 +1,471 @@
+"""The memo against the plain way: for any request, at any moment, the same verdict and the same bytes.
+
+Both stand over the same keys, the same rows and the same real local tier. Hypothesis says what comes next: a
+request, a step of one that waits for a store, a change, a moment that passes. Whatever the memo answers, the
+plain way must have given at some moment between the begin and the end of that request.
+
+That this finds what it is to find is shown, too: memos with a planted fault are run, and found out.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, TypeAlias, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from gateway import memo
+from gateway.backends.local import LocalTier
+from gateway.backends.revocations import Revocations
+from gateway.core.admission import Admission, Forwarding
+from gateway.core.headers import HeaderPolicy, HeaderRules
+from gateway.core.model import Claims, Credential, Lease, Request, Resolution, Route, Tier, User, UserStatus
+from gateway.core.reasons import Denial
+from gateway.core.tokens import KeySet, key_from_jwk
+from gateway.memo import Memo, Token, Tokens
+from gateway.pipeline import Pipeline
+from gateway.proxy import known_heads
+from gateway.proxy.incoming import Incoming
+from gateway.proxy.known_heads import Known, KnownHeads
+from gateway.proxy.limits import Limits
+from gateway.proxy.request_parser import RequestParser
+from gateway.verifier import TokenVerifier
+from tests.fakes import FakeKeys
+from tests.pipelines import MAIN, NOW, ROUTES, token
+from tests.tokens import ISSUER, ec_key, resigned
+
+T = TypeVar("T")
+
+SUBJECTS: Final = ("ann", "bob")
+LIFETIME: Final = 300.0
+"""Seconds for which the tokens are good, without leeway."""
+TOKENS: Final = {
+    **{subject: token(subject, jti=f"jti-{subject}") for subject in SUBJECTS},
+    "ann again": token("ann", jti="jti-again"),
+    "ghost": token("ghost", jti="jti-ghost"),
+    "forged": resigned(token("ann"), bytes(64)),
+    "opaque": b"opaque",
+    "empty": b"",
+}
+GOOD: Final = st.sampled_from(["ann", "ann", "bob", "ann again"])
+ANY: Final = st.sampled_from(sorted(TOKENS))
+PATHS: Final = st.sampled_from(
+    ["/echo", "/echo", "/admin", "/optional", "/public", "/acme", "/nowhere", "/browser"]
+)
+PEERS: Final = st.sampled_from(["203.0.113.9", "203.0.113.9", "198.51.100.1"])
+SCHEMES: Final = st.sampled_from(["https", "https", "http"])
+
+CHANGES: Final = st.sampled_from(["id", "roles", "tenant", "suspended", "gone"])
+
+Outcome: TypeAlias = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request as a client sends it."""
+
+    path: str = "/echo"
+    tokens: list[str] = field(default_factory=list)
+    """Names of the tokens in its Authorization fields."""
+    peer: str = "203.0.113.9"
+    scheme: Literal["http", "https"] = "https"
+    auth_scheme: bytes = b"Bearer "
+
+    def data(self) -> bytes:
+        fields = [b"Authorization: %b%b" % (self.auth_scheme, TOKENS[name]) for name in self.tokens]
+        return b"\r\n".join([b"GET %b HTTP/1.1" % self.path.encode(), b"Host: a.example", *fields, b"", b""])
+
+
+class Gates:
+    """Where calls wait for their turn."""
+
+    def __init__(self) -> None:
+        self.waiting: list[asyncio.Future[None]] = []
+
+    async def __call__(self) -> None:
+        gate = asyncio.get_running_loop().create_future()
+        self.waiting.append(gate)
+        await gate
+
+    def let_through(self, number: int) -> None:
+        self.waiting.pop(number % len(self.waiting)).set_result(None)
+
+
+@dataclass
+class System:
+    """The rows, as they are at this moment."""
+
+    users: dict[str, User] = field(
+        default_factory=lambda: {subject: User(f"{subject}-0", UserStatus.ACTIVE) for subject in SUBJECTS}
+    )
+    revoked: set[str] = field(default_factory=set)
+
+    def resolution(self, claims: Claims) -> Resolution:
+        user = self.users.get(claims.subject)
+        return Resolution(user, Tier.POSTGRES, "jti" if claims.jti in self.revoked else None, Tier.POSTGRES)
+
+
+class Tiers:
+    """`gateway.memo.Directory`: the local tier, and the rows behind gates."""
+
+    def __init__(self, local: LocalTier, system: System, gates: Gates) -> None:
+        self._local = local
+        self._system = system
+        self._gates = gates
+        self.stands = local.stands
+
+    def recall(self, claims: Claims) -> Resolution | None:
+        return self._local.recall(claims)
+
+    def lease(self, claims: Claims) -> Lease | None:
+        return self._local.lease(claims)
+
+    async def resolve(self, claims: Claims) -> Resolution:
+        ticket = self._local.ticket()
+        await self._gates()
+        resolution = self._system.resolution(claims)
+        await self._gates()
+        if resolution.revoked is None:
+            self._local.fill(ticket, claims, resolution.user, NOW, Revocations(), 60.0)
+        return resolution
+
+
+class AtOnce:
+    """`gateway.pipeline.Directory`: the same local tier, and the same rows without gates."""
+
+    def __init__(self, local: LocalTier, system: System) -> None:
+        self._local = local
+        self._system = system
+
+    async def find(self, claims: Claims) -> Resolution:
+        return self._local.recall(claims) or self._system.resolution(claims)
+
+
+@dataclass
+class Asked:
+    """A request on the memo's way, and what the plain way has said of it so far."""
+
+    task: "asyncio.Task[Outcome]"
+    request: Request
+    expected: list[Outcome]
+
+
+class Ways(RuleBasedStateMachine):
+    """One worker's memo, the plain way beside it, and whatever may happen to both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.gates, self.system, self.now = Gates(), System(), float(NOW)
+        self.key_sets = {
+            "old": KeySet([key_from_jwk(ec_key().jwk())]),
+            "new": KeySet([key_from_jwk(ec_key("new").jwk())]),
+        }
+        self.keys = FakeKeys(main=self.key_sets["old"])
+        self.local = LocalTier(ttl=60.0, max_users=9, max_tokens=9, clock=lambda: self.now)
+        verifier = TokenVerifier([MAIN], self.keys, clock=lambda: self.now)
+        identity = {"X-User-Id": "user.id", "X-User-Roles": "user.roles", "X-Auth-Subject": "claims.sub"}
+        headers = HeaderPolicy(HeaderRules(identity, forward_authorization=True))
+        self.tokens = Tokens(self.keys, lambda: self.now, 3, defaultdict(int))
+        self.plain = Pipeline(ROUTES, verifier, AtOnce(self.local, self.system), headers)
+        self.memo = Memo(self.plain, verifier, self.tokens, Tiers(self.local, self.system, self.gates))
+        self.heads = KnownHeads(self.memo.remembered, 5)
+        self.requests: list[Asked] = []
+        self.latest: Sent | None = None
+        self.states = 0
+
+    def teardown(self) -> None:
+        for asked in self.requests:
+            asked.task.cancel()
+        self._turn()
+        self.loop.close()
+
+    # Both ways -----------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        """Let everything go as far as it goes without a gate; judge what has come to its end."""
+
+        async def turn() -> None:
+            for _ in range(6):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(turn())
+        for asked in [asked for asked in self.requests if asked.task.done()]:
+            self.requests.remove(asked)
+            if not asked.task.cancelled():
+                outcome = asked.task.result()
+                assert outcome in asked.expected, (outcome, asked.expected)
+
+    def _changed(self) -> None:
+        """Take note of what the plain way says now of each request under way."""
+        for asked in self.requests:
+            asked.expected.append(self._plainly(asked.request))
+
+    def _plainly(self, request: Request) -> Outcome:
+        return _at_once(_outcome(self.plain.admit(request)))
+
+    # Requests ------------------------------------------------------------------------------------------
+
+    @rule(
+        sent=st.builds(
+            Sent, PATHS, st.lists(GOOD, min_size=1, max_size=1) | st.lists(ANY, max_size=2), PEERS, SCHEMES,
+            st.sampled_from([b"Bearer ", b"Bearer ", b"bearer "]),
+        ),
+        steps=st.sampled_from([2, 2, 0, 1]),
+    )  # fmt: skip
+    def request(self, sent: "Sent", steps: int) -> None:
+        """Send a request, and let it make some steps before others have their turn."""
+        self.latest, data = sent, sent.data()
+        plain = _request(_fed(RequestParser(Limits()), data), None, sent)
+        parser = RequestParser(Limits(), self.heads)
+        known: Known = parser.recall(data) or (_fed(parser, data), None)
+        task = self.loop.create_task(_outcome(self.memo.admit(_request(*known, sent))))
+        self.requests.append(Asked(task, plain, [self._plainly(plain)]))
+        self._turn()
+        for _ in range(steps):
+            if self.gates.waiting:
+                self.gates.let_through(-1)
+                self._turn()
+
+    @precondition(lambda self: self.latest)
+    @rule(
+        other=st.fixed_dictionaries(
+            {}, optional={"path": PATHS, "peer": PEERS, "tokens": st.lists(ANY, max_size=2)}
+        ),
+        steps=st.sampled_from([2, 2, 1]),
+    )
+    def request_again(self, other: dict[str, Any], steps: int) -> None:
+        """Send the latest request once more, as it was or nearly."""
+        if self.latest is not None:
+            self.request(replace(self.latest, **other), steps)
+
+    @precondition(lambda self: self.gates.waiting)
+    @rule(subject=st.sampled_from(SUBJECTS), what=CHANGES)
+    def overtake(self, subject: str, what: str) -> None:
+        """Change a user while requests wait; others hear of it first."""
+        self.change(subject, what, "user")
+        self.request(replace(self.latest or Sent(), tokens=[subject]), 2)
+        while self.gates.waiting:
+            self.go_on(0)
+        self.request(replace(self.latest or Sent(), tokens=[subject]), 2)
+
+    @precondition(lambda self: self.gates.waiting)
+    @rule(number=st.integers(0, 9))
+    def go_on(self, number: int) -> None:
+        self.gates.let_through(number)
+        self._turn()
+
+    # Changes, which are heard of at once ---------------------------------------------------------------
+
+    @rule(
+        subject=st.sampled_from(SUBJECTS),
+        what=CHANGES,
+        told=st.sampled_from(["identity", "user", "everything"]),
+    )
+    def change(self, subject: str, what: str, told: str) -> None:
+        self.states += 1
+        before = self.system.users.get(subject) or User(f"{subject}-{self.states}", UserStatus.ACTIVE)
+        match what:
+            case "id":
+                self.system.users[subject] = User(f"{subject}-{self.states}", UserStatus.ACTIVE)
+            case "roles":
+                roles = () if before.roles else ("admin", f"r{self.states}")
+                self.system.users[subject] = replace(before, roles=roles)
+            case "tenant":
+                self.system.users[subject] = replace(before, tenant=None if before.tenant else "acme")
+            case "suspended":
+                active = before.status is UserStatus.ACTIVE
+                status = UserStatus.SUSPENDED if active else UserStatus.ACTIVE
+                self.system.users[subject] = replace(before, status=status)
+            case "gone":
+                self.system.users.pop(subject, None)
+        if told == "everything":
+            self.local.forget_everything()
+        elif told == "user" and subject in self.system.users:
+            # As the triggers do: the identities that lead to the user, and its id.
+            self.local.forget_identities([(ISSUER, subject)])
+            self.local.forget_users([before.id])
+        else:
+            self.local.forget_identities([(ISSUER, subject)])
+        self._changed()
+
+    @rule(jti=st.sampled_from(["jti-ann", "jti-bob", "jti-again"]), lifted=st.booleans())
+    def revoke(self, jti: str, lifted: bool) -> None:
+        (self.system.revoked.discard if lifted else self.system.revoked.add)(jti)
+        self.local.forget_tokens([("main", jti)])
+        self._changed()
+
+    @rule(name=st.sampled_from(["old", "old", "old", "new", None]))
+    def rotate(self, name: str | None) -> None:
+        """Publish the keys, others in their place, or let them become too old to trust."""
+        self.keys.sets["main"] = None if name is None else self.key_sets[name]
+        self.tokens.forget_withdrawn("main", self.keys.sets["main"])
+        self._changed()
+
+    @rule(
+        seconds=st.sampled_from([1.0, 1.0, 1.0, 2.5, 61.0, LIFETIME + 40]),
+        heard=st.sampled_from([True, True, False]),
+    )
+    def wait(self, seconds: float, heard: bool) -> None:
+        """Let time pass, in which it was heard, or not, that nothing changed."""
+        self.now += seconds
+        if heard:
+            self.local.prove()
+        self._changed()
+
+    @initialize()
+    def begin(self) -> None:
+        self.begin_anew()
+
+    @rule()
+    def begin_anew(self) -> None:
+        """Go back to the time when all tokens were good, with every key in place and all changes heard of."""
+        self.now = float(NOW)
+        self.keys.sets["main"] = self.key_sets["old"]
+        self.local.open()
+        self._changed()
+
+    @rule(heard=st.booleans())
+    def listen(self, heard: bool) -> None:
+        """Hear of all changes from here on; for a moment, or until then, of none."""
+        self.local.close()
+        self._changed()
+        if heard:
+            self.local.open()
+            self._changed()
+
+
+def _fed(parser: RequestParser, data: bytes) -> Incoming:
+    parser.feed(data)
+    return parser.arrived.popleft()
+
+
+def _request(incoming: Incoming, credential: Credential | None, sent: Sent) -> Request:
+    return Request(
+        incoming.method, incoming.target, incoming.headers, sent.peer, sent.scheme, "r-1",
+        incoming.upgrade and incoming.modern, incoming.recurring, credential,
+    )  # fmt: skip
+
+
+async def _outcome(way: Coroutine[None, None, Admission]) -> Outcome:
+    """Return what a client or an upstream would notice, and what operators are told."""
+    try:
+        admission = await way
+    except Denial as denial:
+        route = None if denial.route is None else denial.route.name
+        return denial.reason.code, denial.issuer, denial.subject, route
+    forwarding, claims = admission.forwarding, admission.claims
+    return (
+        forwarding.route.name, forwarding.line, forwarding.host, forwarding.fields + admission.fields,
+        forwarding.upgrade, None if claims is None else claims.jti, admission.user, admission.stale,
+    )  # fmt: skip
+
+
+def _at_once(way: Coroutine[None, None, T]) -> T:
+    """Run what waits for nothing."""
+    try:
+        way.send(None)
+    except StopIteration as ended:
+        value: T = ended.value
+        return value
+    raise AssertionError("it waits")
+
+
+Ways.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestWays = Ways.TestCase
+
+
+# Planted faults ---------------------------------------------------------------------------------------
+
+
+def _decision_survives_a_change(patch: pytest.MonkeyPatch) -> None:
+    """Remember what the stores said under the lease of what memory says now."""
+
+    async def decide(self: Memo, token: Token, route: Route) -> object:
+        resolution = self._directory.recall(token.claims) or await self._directory.resolve(token.claims)
+        token.decision = self._pipeline.decide(route, token.claims, resolution)
+        token.lease = self._directory.lease(token.claims)
+        return token.decision
+
+    patch.setattr(Memo, "_decide", decide)
+
+
+def _lease_never_ends(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LocalTier, "stands", lambda _, __: True)
+
+
+def _routes_are_not_told_apart(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(memo, "check", lambda *_: None)
+
+
+def _withdrawn_keys_keep_their_tokens(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Tokens, "forget_withdrawn", lambda *_: 0)
+
+
+def _tokens_never_expire(patch: pytest.MonkeyPatch) -> None:
+    keep = Tokens.keep
+
+    def keep_forever(self: Tokens, *arguments: object) -> Token:
+        token = keep(self, *arguments)  # type: ignore[arg-type]  # the same
+        token.until = float("inf")
+        return token
+
+    patch.setattr(Tokens, "keep", keep_forever)
+
+
+def _peers_are_not_told_apart(patch: pytest.MonkeyPatch) -> None:
+    def read(self: Memo, request: Request) -> Forwarding:
+        recurring = request.recurring
+        if recurring is None:
+            return self._pipeline.read(request)
+        if not isinstance(recurring.kept, Forwarding):
+            recurring.kept = self._pipeline.read(request)
+        assert isinstance(recurring.kept, Forwarding)
+        return recurring.kept
+
+    patch.setattr(Memo, "_read", read)
+
+
+def _no_token_is_taken_for_any(patch: pytest.MonkeyPatch) -> None:
+    """Keep heads with an empty token, which look like those of callers who have one."""
+
+    def keep(self: KnownHeads, data: bytes, incoming: Incoming) -> None:
+        self._heads.put(known_heads._apart(data)[0], incoming)
+
+    patch.setattr(KnownHeads, "keep", keep)
+
+
+FAULTS: Final[list[Callable[[pytest.MonkeyPatch], None]]] = [
+    _decision_survives_a_change,
+    _lease_never_ends,
+    _routes_are_not_told_apart,
+    _withdrawn_keys_keep_their_tokens,
+    _tokens_never_expire,
+    _peers_are_not_told_apart,
+    _no_token_is_taken_for_any,
+]
+
+
+@pytest.mark.parametrize("plant", FAULTS, ids=[plant.__name__.strip("_") for plant in FAULTS])
+def test_a_planted_fault_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(
+            Ways,
+            settings=settings(
+                max_examples=500, stateful_step_count=30, deadline=None, database=None, derandomize=True,
+                phases=[Phase.generate], report_multiple_bugs=False, suppress_health_check=list(HealthCheck),
+            ),
+        )  # fmt: skip
