@@ -39,14 +39,17 @@ async def answers(house: House, sent: bytes) -> list[Response]:
 @session
 @pytest.mark.parametrize("sent", MALFORMED.values(), ids=MALFORMED)
 async def test_it_is_refused_in_our_form_and_without_noise(house: House, sent: bytes) -> None:
+    # Others have used the same gateway, and may have stopped its stores.
+    logged = len(house.log.getvalue())
     response = (await answers(house, sent))[-1]
     assert response.status == 400
     assert response.field(b"content-type") == b"application/problem+json"
     problem = json.loads(response.content)
     assert (problem["status"], problem["code"]) == (400, "request_malformed")
     assert problem["request_id"].encode() == response.field(b"x-request-id")
-    assert [line for line in house.log.getvalue().splitlines() if '"level":"info"' not in line] == []
-    assert "Traceback" not in house.log.getvalue()
+    said = house.log.getvalue()[logged:]
+    assert [line for line in said.splitlines() if '"level":"info"' not in line] == []
+    assert "Traceback" not in said
 
 
 LEAVES = {
@@ -63,6 +66,7 @@ LEAVES = {
 async def test_a_client_that_leaves_in_the_middle_makes_no_noise(
     house: House, sent: bytes, *, reset: bool
 ) -> None:
+    logged = len(house.log.getvalue())
     async with house.connect(admin=True) as client:
         await client.send(sent)
         await asyncio.sleep(0.05)  # so that it is read before the end comes
@@ -70,5 +74,5 @@ async def test_a_client_that_leaves_in_the_middle_makes_no_noise(
             raw = client.writer.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert (await house.admin("/healthz")).status == 200
-    lines = [line for line in house.log.getvalue().splitlines() if '"level":"info"' not in line]
-    assert lines == []
+    said = house.log.getvalue()[logged:]
+    assert [line for line in said.splitlines() if '"level":"info"' not in line] == []

@@ -80,7 +80,7 @@ class World:
                 settings.redis.url.get_secret_value(),
                 prefix=self.prefix,
                 timeout=self.patience,
-                place=place_of(stores.dsn.get_secret_value(), stores.schema_name),
+                place=place_of(self.dsn, stores.schema_name),  # as it is called while it is away, too
             )
             stack.push_async_callback(redis.close)
             postgres = Postgres(
@@ -133,6 +133,11 @@ class World:
         self, token: bytes, *, method: str | None = None, url: str | None = None
     ) -> Explanation:
         """Explain a request, and see that nothing has changed by it and that the token stays inside."""
+        if self.watched:
+            # A gateway that runs has made this Redis its own.
+            async with self.parts() as parts:
+                with suppress(StoreUnavailable):
+                    await parts.redis.epoch()
         before = await self.settled_state() if self.watched else None
         async with self.parts() as parts:
             self.write()
