@@ -214,7 +214,7 @@ class Admin:
         if self._asking is None:
             self._asking = asyncio.create_task(readiness(self._dependencies))
             self._asking.add_done_callback(self._asked)
-        # One who leaves takes the answer from nobody.
+        # A client that leaves does not take the answer from the others.
         state = await asyncio.shield(self._asking)
         return Readiness("draining", state.dependencies) if self.draining else state
 
