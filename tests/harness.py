@@ -90,6 +90,16 @@ class House:
             assert response is not None
             return response
 
+    async def ready(self) -> None:
+        """Wait until its stores answer and its streams are heard."""
+        parts = ("postgres", "redis", "stream:postgres", "stream:redis")
+        async with asyncio.timeout(30):
+            while True:
+                found = json.loads((await self.admin("/readyz")).content)["dependencies"]
+                if all(found[part]["status"] == "up" for part in parts):
+                    return
+                await asyncio.sleep(0.05)
+
     async def metrics(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         """Scrape: (name, sorted labels) → value."""
         text = (await self.admin("/metrics")).content.decode()
@@ -299,6 +309,8 @@ async def standing_house(
 @pytest_asyncio.fixture(loop_scope="session")
 async def house(standing_house: House) -> AsyncIterator[House]:
     """The standing gateway, with an upstream and a log that remember nothing of other tests."""
+    # Others may have stopped its stores, and while they ran, its event loop stood still.
+    await standing_house.ready()
     standing_house.log = io.StringIO()
     logs.configure("info", standing_house.log)
     yield standing_house

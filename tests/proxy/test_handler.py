@@ -12,7 +12,7 @@ import pytest
 from gateway.core.model import JSON
 from gateway.core.reasons import CATALOGUE, Group
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
-from gateway.pipeline import Pipeline
+from gateway.memo import Memo
 from gateway.telemetry.logs import hash_subject
 from tests import tokens
 from tests.harness import KEYLESS_ISSUER, STRICT_ISSUER, USERS, House, open_house, token
@@ -279,10 +279,10 @@ async def test_a_public_route_looks_at_no_token(house: House) -> None:
 
 @session
 async def test_a_defect_is_answered_counted_and_logged(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(self: Pipeline, request: object) -> None:
+    async def broken(self: Memo, request: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(Pipeline, "admit", broken)
+    monkeypatch.setattr(Memo, "admit", broken)
     before = await house.metric(
         "gateway_denials_total", route="unmatched", issuer="none", reason="internal_error"
     )
@@ -304,11 +304,11 @@ async def test_a_defect_is_answered_counted_and_logged(house: House, monkeypatch
 async def test_who_waits_for_what_is_given_up_is_answered(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def given_up(self: Pipeline, request: object) -> None:
+    async def given_up(self: Memo, request: object) -> None:
         await asyncio.sleep(0)
         raise asyncio.CancelledError
 
-    monkeypatch.setattr(Pipeline, "admit", given_up)
+    monkeypatch.setattr(Memo, "admit", given_up)
     async with asyncio.timeout(20):
         response = await house.request("/private/x", token=token())
     assert_told(response, "internal_error")
