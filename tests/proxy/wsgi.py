@@ -3,7 +3,12 @@
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
-_STATUS: Final = {"/public/401": "401 Unauthorized", "/public/413": "413 Content Too Large"}
+_STATUS: Final = {
+    "/public/200": "200 OK",
+    "/public/302": "302 Found",
+    "/public/401": "401 Unauthorized",
+    "/public/413": "413 Content Too Large",
+}
 BODY: Final = b"not like this"
 
 Environ: TypeAlias = dict[str, object]
