@@ -137,10 +137,13 @@ def place_of(dsn: str, schema: str) -> str:
 class Ownership:
     """Lets through what concerns one's own data, and claims a Redis that is nobody's.
 
-    `place` is that of the configured address (`place_of`); with None nothing is compared.
+    `place` is that of the configured address (`place_of`); with None nothing is compared. With `read_only`
+    nothing is claimed, nor written down of an owner: a Redis without one reads as it would after a claim.
     """
 
-    def __init__(self, client: aioredis.Redis, address: str, prefix: str, place: str | None) -> None:
+    def __init__(
+        self, client: aioredis.Redis, address: str, prefix: str, place: str | None, *, read_only: bool = False
+    ) -> None:
         self.key = f"{prefix}owner"
         self._redis = client
         self._address = address
@@ -149,6 +152,7 @@ class Ownership:
         self._marker = f"{prefix}revocations:loaded"
         self._places = f"{self.key}:places"
         self._place = place
+        self._read_only = read_only
         self._record: SystemOfRecord | None = None
         self._mark = b"" if place is None else _UNKNOWN
         """What the key's value begins with, when it is one's own; empty: nothing is compared."""
@@ -156,6 +160,8 @@ class Ownership:
         """What cached users carry."""
         self.foreign = False
         """Whether Redis belongs to another, as far as is known."""
+        self.unclaimed = False
+        """Whether Redis had no owner when it was last read: with `read_only` it is left at that."""
 
     @property
     def record(self) -> SystemOfRecord | None:
@@ -189,8 +195,12 @@ class Ownership:
             await self.settle(await self._held())
         raise AssertionError("unreachable")
 
+    def voided(self, key: str) -> bool:
+        """Tell whether a claim, of a Redis that has no owner, would delete this key."""
+        return self.unclaimed and key in {self._epoch, self._ended, self._marker}
+
     async def settle(self, held: bytes | None) -> bool:
-        """Find out whether Redis is one's own; claims it when it is nobody's.
+        """Find out whether Redis is one's own; claims it when it is nobody's, unless that is forbidden.
 
         `held` is what the key was found to hold. True: what was read along with that counts; False: it is
         to be read again. Raises `ForeignRedis`, or `StoreUnavailable` when it cannot be known.
@@ -205,19 +215,24 @@ class Ownership:
                         f"not used, for nothing tells {self._record} from a copy of it:"
                         " run `gateway migrate`, or GRANT EXECUTE ON FUNCTION pg_control_system()"
                     )
+                if self._read_only:
+                    # No cached user carries it, as none would carry that of a new owner.
+                    self._mark, self.id = _UNKNOWN, uuid4().hex
+                    self.foreign, self.unclaimed = False, True
+                    return True
                 held = await self._exchange(None, Owner(uuid4().hex, self._record))
                 continue
             owner = owner_from(held)
             if owner is None or not await self._is_own(owner):
                 raise self._belongs_to(owner)
-            if self._record is not None:
+            if self._record is not None and not self._read_only:
                 # A server that can only be read from serves all the same.
                 with suppress(StoreUnavailable):
                     held = await self._describe(owner, held)
                 if not held.startswith(owner.mark):
                     continue
             self._mark, self.id = owner.mark, owner.id
-            self.foreign = False
+            self.foreign = self.unclaimed = False
             return counts
         raise self._refusal("its owner changes all the time")
 
@@ -298,7 +313,7 @@ class Ownership:
         mine = "Postgres has not answered yet" if self._record is None else f"this is {self._record}"
         detail = f"{self._address}: belongs to another database: {whose}; {mine}"
         self._mark, self.id = _UNKNOWN, ""
-        self.foreign = True
+        self.foreign, self.unclaimed = True, False
         return ForeignRedis(Tier.REDIS, detail)
 
     def _refusal(self, why: str) -> StoreUnavailable:

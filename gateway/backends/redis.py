@@ -51,7 +51,8 @@ class Redis:
     """A bounded pool of connections that opens when first needed and recovers by itself.
 
     `url` is any that `redis_server` reads. `timeout` and `connect_timeout` are seconds. `place` is where
-    Postgres is (`ownership.place_of`); without it whatever is there counts, whoever wrote it. Every method
+    Postgres is (`ownership.place_of`); without it whatever is there counts, whoever wrote it. One that is
+    `read_only`, for a diagnosis, does not claim a Redis without an owner, and is only asked. Every method
     raises `StoreUnavailable` when Redis does not answer, `ForeignRedis` when it belongs to another database.
     Raises ValueError when the URL cannot be read.
     """
@@ -66,6 +67,7 @@ class Redis:
         availability: Availability | None = None,
         place: str | None = None,
         tls_strict: bool = False,
+        read_only: bool = False,
     ) -> None:
         server = server_at(url, prefix, strict=tls_strict)
         self.address = server.address
@@ -94,7 +96,7 @@ class Redis:
             },
         )
         self._redis: aioredis.Redis = aioredis.Redis(connection_pool=pool)
-        self.ownership = Ownership(self._redis, self.address, prefix, place)
+        self.ownership = Ownership(self._redis, self.address, prefix, place, read_only=read_only)
         """Whose data Redis holds."""
         self.revoked = RevokedKeys(self._redis, self.ownership, self.address, prefix)
         """The blacklist, to be written."""
@@ -106,6 +108,10 @@ class Redis:
         owner, *values = await self._reader.read([self.ownership.key, *keys])
         while not self.ownership.owns(owner) and not await self.ownership.settle(owner):
             owner, *values = await self._reader.read([self.ownership.key, *keys])
+        if owner is None and self.ownership.unclaimed:
+            return [
+                None if self.ownership.voided(key) else value for key, value in zip(keys, values, strict=True)
+            ]
         return values
 
     async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:

@@ -116,6 +116,8 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
         connect_timeout=settings.redis.connect_timeout,
         place=place_of(settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name),
         tls_strict=settings.redis.tls.strict,
+        # What is looked into stays as it is: only a gateway claims a Redis that has no owner.
+        read_only=True,
     )
     postgres = Postgres(
         settings.postgres.dsn.get_secret_value(),

@@ -63,6 +63,7 @@ async def _stores(settings: "Settings") -> AsyncIterator[tuple[Postgres, Redis]]
         connect_timeout=settings.redis.connect_timeout,
         place=place_of(dsn, schema),
         tls_strict=settings.redis.tls.strict,
+        read_only=True,
     )
     postgres = Postgres(
         dsn,

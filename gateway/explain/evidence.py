@@ -25,6 +25,8 @@ class Evidence:
     resolution: Resolution | Denial
     """What the tiers make of it all, as the pipeline is told."""
     shared: SharedAnswer | StoreUnavailable
+    unclaimed: bool
+    """Whether Redis has no owner yet (`gateway.backends.ownership`)."""
     found: Found | StoreUnavailable
     """What Postgres says when the gateway asks: the replica, where there is one."""
     record: UserRecord | StoreUnavailable | None
@@ -53,7 +55,7 @@ async def gather(
     revocations = (
         record if isinstance(record, StoreUnavailable) else await _answer(clues.revocations(claims, user_id))
     )
-    return Evidence(resolution, shared, found, record, revocations)
+    return Evidence(resolution, shared, redis.ownership.unclaimed, found, record, revocations)
 
 
 async def _resolved(claims: Claims, known: Resolution | None, tiers: ColdTiers) -> Resolution | Denial:

@@ -30,6 +30,11 @@ _TROUBLES = {
     ),
 }
 
+_UNCLAIMED = (
+    "Redis has no owner yet: the first gateway that uses it claims it, and then no cached user in it counts."
+    " If one runs, its `redis.url` or `redis.prefix` is another"
+)
+
 
 def described(user: User | None) -> str:
     """Write who somebody is, in a few words."""
@@ -162,6 +167,9 @@ def _redis(walk: Walk, claims: Claims, evidence: Evidence) -> None:
         )
         return
     cached = shared.cached
+    if evidence.unclaimed:
+        walk.step("identity.redis", "warn", expected, "no entry: Postgres is asked", _UNCLAIMED)
+        return
     if cached is None:
         walk.step("identity.redis", "pass", expected, "no entry: Postgres is asked")
         return

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from redis import Redis
 from typer.testing import CliRunner, Result
 
 from gateway.cli.main import app
@@ -47,3 +48,8 @@ routes:
 """
     )
     return GatewayCommand(config)
+
+
+def dump(client: Redis) -> list[tuple[object, bytes | None]]:
+    """Return what is in a Redis, by key."""
+    return [(key, client.dump(key)) for key in sorted(client.keys("*"), key=str)]

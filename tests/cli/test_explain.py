@@ -11,16 +11,22 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
 import pytest
 import structlog
+from redis import Redis
 from typer.testing import CliRunner, Result
 
 from gateway.__main__ import main
+from gateway.backends.documents import CachedUser, encode
+from gateway.backends.ownership import Owner, SystemOfRecord
+from gateway.backends.postgres import Postgres
 from gateway.cli.main import app
 from tests import harness, tokens
+from tests.cli.gateway_command import dump
 from tests.explain.secret import FAILING, assert_absent
 from tests.harness import token, unused_port
 
@@ -64,6 +70,8 @@ def text(output: str) -> str:
 
 
 def test_who_may_pass(gateway: Gateway) -> None:
+    claimed = CliRunner().invoke(app, ["redis", "claim", "--yes", "--config", str(gateway.config)])
+    assert claimed.exit_code == 0, claimed.output
     result = gateway("-", stdin=token().decode())
     assert result.exit_code == 0
     *steps, _, decision, summary = result.stdout.splitlines()
@@ -287,3 +295,50 @@ async def _rows(dsn: str) -> list[asyncpg.Record]:
         return await connection.fetch("SELECT u::text FROM users u ORDER BY 1")
     finally:
         await connection.close()
+
+
+class TestRedisWithoutAnOwner:
+    """What another version left there counts as little as it does for a gateway that claims it."""
+
+    @pytest.fixture
+    def left(self, redis_url: str) -> Iterator[Redis]:
+        with Redis.from_url(redis_url) as client:
+            client.set("gateway:epoch", "old run beat")
+            client.set("gateway:revocations:loaded", "1")
+            nobody = CachedUser(None, time.time(), "old")
+            client.set("gateway:user:main:member", encode(nobody, tokens.ISSUER))
+            yield client
+
+    def test_nothing_is_written_and_the_step_says_so(self, gateway: Gateway, left: Redis) -> None:
+        before = dump(left)
+        result = gateway("-", "--json", stdin=token().decode())
+        assert dump(left) == before
+        assert result.exit_code == 0, result.output
+        (step,) = [step for step in json.loads(result.stdout)["steps"] if step["name"] == "identity.redis"]
+        assert step["outcome"] == "warn"
+        assert step["found"] == "no entry: Postgres is asked"
+        assert step["detail"].startswith("Redis has no owner yet: the first gateway that uses it claims it")
+
+    def test_a_key_that_another_program_has_set_revokes(self, gateway: Gateway, left: Redis) -> None:
+        left.set("gateway:revoked:jti:main:that-one", "1")
+        result = gateway("-", "--json", stdin=token(jti="that-one").decode())
+        assert result.exit_code == 1
+        assert json.loads(result.stdout)["reason"] == "token_revoked"
+        assert not left.exists("gateway:owner")
+
+    def test_an_owner_whose_address_was_another_keeps_what_is_known_of_it(
+        self, gateway: Gateway, left: Redis, dsn: str
+    ) -> None:
+        record = asyncio.run(_record(dsn))
+        left.set("gateway:owner", Owner("id", replace(record, copy=None)).encode())
+        before = dump(left)
+        assert gateway("-", stdin=token().decode()).exit_code == 0
+        assert dump(left) == before
+
+
+async def _record(dsn: str) -> SystemOfRecord:
+    postgres = Postgres(dsn)
+    try:
+        return await postgres.identify()
+    finally:
+        await postgres.close()
