@@ -19,6 +19,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from gateway.backends import outages
 from gateway.backends.changes import Changed, Everything
 from gateway.backends.local import LocalTier
 from gateway.backends.mirror import under_configured_names
@@ -153,6 +154,8 @@ class Invalidation:
         self._worker: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._closed = False
+        self._outages = outages.of_stream("postgres")
+        self._told_trusted = False
 
     @property
     def trusted(self) -> bool:
@@ -195,7 +198,7 @@ class Invalidation:
         self.tell()
 
     def lost(self, detail: str) -> None:
-        log.warning("invalidation_stream_down", stream="postgres", error=detail)
+        self._outages.failed(detail)
         self._heard = None
         self._beat = None
         self._leave()
@@ -207,6 +210,7 @@ class Invalidation:
         if len(self._heard) > _REMEMBERED:
             del self._heard[next(iter(self._heard))]
         if own:
+            self._outages.proven()
             self._beat = heartbeat
             self._local.prove()
             self._wake.set()
@@ -263,13 +267,14 @@ class Invalidation:
         trusted = self._epoch is not None and self.keys.up
         if trusted and not self._local.is_open:
             self._local.open()
-            log.info("local_tier_trusted")
+            # Once: what closes it later, a stream or Redis that is away, tells of its own coming and going.
+            if not self._told_trusted:
+                self._told_trusted = True
+                log.info("local_tier_trusted")
             # What came unheard until here may have changed anything.
             self.tell()
         elif not trusted and self._local.is_open:
             self._local.close()
-            if not self._closed:  # a normal stop is no warning
-                log.warning("local_tier_not_trusted")
             self.tell()
 
     def _leave(self) -> None:

@@ -3,14 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 
-import structlog
-
+from gateway.backends import outages
 from gateway.backends.local import LocalTier
 from gateway.backends.revocations import Target
 
 Source: TypeAlias = Literal["postgres", "redis"]
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Observer(Protocol):
@@ -50,14 +47,18 @@ class TouchedKeys:
         self._local = local
         self._issuers = issuers
         self._prefix = prefix
+        self._outages = outages.of_stream("redis")
         self._observer = observer
 
     def tracking(self) -> None:
         self.up = True
         self._owner.judge()
 
+    def proven(self) -> None:
+        self._outages.proven()
+
     def lost(self, detail: str) -> None:
-        log.warning("invalidation_stream_down", stream="redis", error=detail)
+        self._outages.failed(detail)
         self.up = False
         self._owner.judge()
 

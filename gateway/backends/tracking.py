@@ -40,8 +40,14 @@ class KeysListener(Protocol):
     def touched(self, keys: Sequence[str] | None) -> None:
         """Take note of keys that were written, deleted or have expired; None: Redis was emptied."""
 
+    def proven(self) -> None:
+        """Take note of a heartbeat: every key that was touched before has been told."""
+
     def lost(self, detail: str) -> None:
-        """Take note that keys may be touched untold, until `tracking` is called again."""
+        """Take note that keys may be touched untold, until `tracking` is called again.
+
+        Told once, and also when tracking could not begin.
+        """
 
 
 class RedisStream:
@@ -80,7 +86,7 @@ class RedisStream:
         self._patience = patience
         self._proven_at = -math.inf
         self._tracking = False
-        self._reported = False
+        self._lost = False
         self._awaited = ""
         """The key of this connection's heartbeats."""
         self._told: asyncio.Future[None] | None = None
@@ -155,9 +161,10 @@ class RedisStream:
                 await self._prove(connection, reading)
                 self._proven_at = asked_at
                 if not self._tracking:
-                    self._tracking, self._reported, self.detail = True, False, None
+                    self._tracking, self._lost, self.detail = True, False, None
                     self._pause = _FIRST_PAUSE
                     self._listener.tracking()
+                self._listener.proven()
                 await asyncio.wait((reading,), timeout=asked_at + self._beat - time.monotonic())
                 if reading.done():
                     reading.result()
@@ -245,12 +252,10 @@ class RedisStream:
     def _lose(self, detail: str) -> None:
         self._proven_at = -math.inf
         self.detail = detail
-        if self._tracking:
-            self._tracking = False
+        self._tracking = False
+        if not self._lost:
+            self._lost = True
             self._listener.lost(detail)
-        elif not self._reported:
-            log.warning("redis_does_not_track", error=detail)
-        self._reported = True
 
 
 async def _as_it_is(push: list[object]) -> list[object]:
