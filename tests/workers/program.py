@@ -72,6 +72,8 @@ class Load:
     """Clients that send one request after the other on kept connections, and count what goes wrong."""
 
     url: str
+    target: str = "/public/x"
+    fields: tuple[bytes, ...] = ()
     answered: int = 0
     failed: list[str] = field(default_factory=list)
 
@@ -90,7 +92,7 @@ class Load:
 
     async def _ask_until_told_to_close(self, client: Client) -> None:
         while True:
-            response = await client.get()
+            response = await client.get(self.target, *self.fields)
             if response.status != 200 or not response.complete:
                 self.failed.append(str(response))
             self.answered += 1
@@ -135,6 +137,12 @@ class Program:
         lines = [line for line in self.stderr.read_text().splitlines() if line.startswith("{")]
         return [event for event in map(json.loads, lines) if event["event"] == name]
 
+    def warnings(self) -> list[dict[str, Any]]:  # JSON of the log
+        """Return the log's events above the level info; what is no event counts as one without a name."""
+        lines = self.stderr.read_text().splitlines()
+        events = [json.loads(line) if line.startswith("{") else {"text": line} for line in lines]
+        return [event for event in events if event.get("level") not in {"debug", "info"}]
+
     async def event(self, name: str, count: int = 1) -> dict[str, Any]:  # JSON of the log
         """Wait for the log's event of that name, the `count`-th, and return it."""
 
@@ -172,8 +180,8 @@ class Program:
             return await self.process.wait()
 
 
-def route(name: str, path: str) -> JSON:
-    return {"name": name, "match": {"path": path}, "upstream": "raw", "auth": "none"}
+def route(name: str, path: str, auth: str = "none") -> JSON:
+    return {"name": name, "match": {"path": path}, "upstream": "raw", "auth": auth}
 
 
 @asynccontextmanager
