@@ -9,15 +9,15 @@ what the server has read in one go, and `WRITE_HIGH_WATER`, by the same rule the
 import asyncio
 import fcntl
 import select
-import ssl
 import sys
 import termios
 from functools import partial
 from typing import Final, Protocol, cast
 
 from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, UPSTREAM_TIMEOUT, Denial
-from gateway.proxy.remainder import Guard, Remainder
+from gateway.proxy.remainder import Remainder
 from gateway.proxy.response_parser import ResponseParser
+from gateway.proxy.tls_end import TlsEnd
 
 READ_BYTES: Final = 64 * 1024
 """The most that is read at once."""
@@ -73,8 +73,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         # The TCP transport below TLS; without TLS, the same as `_transport`.
         self._wire: asyncio.Transport | None = None
-        self._tls: asyncio.BufferedProtocol | None = None
-        self._secured: ssl.SSLObject | None = None
+        self._tls: TlsEnd | None = None
         self._remainder: Remainder | None = None
         self._parser: ResponseParser | None = None
         self._receiver: Receiver | None = None
@@ -151,12 +150,19 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def pause_reading(self) -> None:
         """Read nothing until `resume_reading`: the client has not taken what was read."""
-        if self._remainder is not None:
-            self._reading_paused = True
-            self._remainder.pause()
-        elif self._transport is not None and not self._reading_paused and not self._transport.is_closing():
-            self._reading_paused = True
-            self._transport.pause_reading()
+        transport, remainder = self._transport, self._remainder
+        if self._reading_paused or transport is None:
+            return
+        closing = transport.is_closing()
+        if closing and remainder is None and self._tls is None:
+            return
+        self._reading_paused = True
+        if remainder is not None:
+            remainder.pause()
+        if self._tls is not None:
+            self._tls.pause()
+        if not closing:
+            transport.pause_reading()
 
     def resume_reading(self) -> None:
         if not self._reading_paused:
@@ -170,6 +176,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
         if remainder is not None:
             remainder.resume()
+        if self._tls is not None:
+            self._tls.resume()
 
     @property
     def transport(self) -> asyncio.Transport | None:
@@ -215,8 +223,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Close at once: the upstream must not take the half of a message for a whole one."""
         remainder, self._remainder = self._remainder, None
+        lost = remainder is not None
         if remainder is not None:
             remainder.close()
+        if self._tls is not None:
+            lost |= self._tls.holds_loss
+            self._tls.close()
+        if lost:
             self._loop.call_soon(self._read_to_end, None)
         elif self._transport is not None:
             self._transport.abort()
@@ -260,9 +273,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Take a transport of TLS, and the one below it, whose protocol is TLS."""
         self.connection_made(transport)
         self._wire = wire
-        self._secured = transport.get_extra_info("ssl_object")
-        self._tls = cast("asyncio.BufferedProtocol", wire.get_protocol())
-        wire.set_protocol(Guard(self._tls, self._wire_lost))
+        secured = transport.get_extra_info("ssl_object")
+        self._tls = TlsEnd(self._loop, self, secured, wire, self._wire_lost)
+        wire.set_protocol(self._tls)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 -- asyncio's signature
         return _ARRIVALS
@@ -298,6 +311,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             # What there was to read has been read, as `_wire_lost` came first.
             self._lost(exc)
 
+    @property
+    def receiving(self) -> bool:
+        """True while more of a response is awaited."""
+        parser = self._parser
+        return parser is not None and not parser.complete and self.failure is None
+
     def _wire_lost(self, error: Exception | None) -> None:
         """Read what has come, where a request could not be sent to its end; then tell of the loss."""
         if isinstance(error, OSError) and self._wire is not None and self._awaits_answer:
@@ -306,7 +325,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 self._remainder = Remainder(
                     self._loop,
                     self._wire.get_extra_info("socket").fileno(),
-                    self if self._tls is None else self._tls,
+                    self if self._tls is None else self._tls.tls,
                     partial(self._read_to_end, error),
                     paused=self._reading_paused,
                 )
@@ -323,16 +342,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
         On a kept connection it is none to a request of which not even the head could be sent.
         """
-        parser = self._parser
-        if parser is None or parser.complete or self.failure is not None:
-            return False
-        return self.answered or bool(self._written) or not self.reused
+        return self.receiving and (self.answered or bool(self._written) or not self.reused)
 
     def _read_to_end(self, error: Exception | None, orderly: bool = False) -> None:  # noqa: FBT001, FBT002 -- by `Remainder`
         self._remainder = None
         if self._tls is not None:
             # It tells us in its turn.
-            self._tls.connection_lost(error)
+            self._tls.lose(error)
         elif orderly and self.answered and isinstance(error, BrokenPipeError):
             # The upstream had closed in order before it reset the connection: an end may be a body's.
             self._lost(None)
@@ -366,7 +382,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             if exc is not None:
                 raise Denial(UPSTREAM_PROTOCOL_ERROR, f"it broke the connection: {exc}") from exc
             parser.eof()
-            if not self._ended_in_order:
+            if self._tls is not None and not self._tls.orderly:
                 raise Denial(UPSTREAM_PROTOCOL_ERROR, "it ended TLS without a close_notify")
         except Denial as denial:
             self.cut_short = self.deaf and bool(self._written) and parser.begun
@@ -374,22 +390,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         else:
             if self._receiver is not None:
                 self._receiver.arrived(parser, b"")
-
-    @property
-    def _ended_in_order(self) -> bool:
-        """False where TLS did not say that this is the end, which then anybody can have made (RFC 9112 §9.8).
-
-        The event loops tell of an end with and without a close_notify alike, so TLS itself is asked.
-        """
-        if self._secured is None:
-            return True
-        try:
-            # Nothing but a close_notify is an end here.
-            return not self._secured.read(1)
-        except ssl.SSLZeroReturnError:
-            return True
-        except ssl.SSLError:
-            return False
 
     def _expect_by(self, deadline: float) -> None:
         """Set the deadline. The timer is started anew only for an earlier one: most never run out."""

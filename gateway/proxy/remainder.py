@@ -78,17 +78,3 @@ class Remainder:
             return
         self.close()
         self._ended(number == 0)
-
-
-class Guard(asyncio.BufferedProtocol):
-    """Stands between a TCP transport and its TLS, and lets TLS hear of a failed write only in the end."""
-
-    def __init__(self, tls: asyncio.BufferedProtocol, lost: Callable[[Exception | None], None]) -> None:
-        """`lost` hears of the end of the connection in place of `tls`, and tells `tls` when it is time."""
-        self.connection_lost = lost  # type: ignore[method-assign,assignment]  # the name of the argument
-        # Bound here, so that reading costs no call more than without it.
-        self.get_buffer = tls.get_buffer  # type: ignore[method-assign]
-        self.buffer_updated = tls.buffer_updated  # type: ignore[method-assign]
-        self.eof_received = tls.eof_received  # type: ignore[method-assign]
-        self.pause_writing = tls.pause_writing  # type: ignore[method-assign]
-        self.resume_writing = tls.resume_writing  # type: ignore[method-assign]

@@ -37,7 +37,8 @@ class Receiver:
         self.batches: list[int] = []
         """The sizes of the pieces in which the body arrived."""
         self.times_writable = 0
-        self._complete = False
+        self.complete = False
+        """True once all of the response has arrived."""
         self._denial: Denial | None = None
         self._change = asyncio.Event()
 
@@ -46,7 +47,7 @@ class Receiver:
         parser.heads.clear()
         self.body += body
         self.batches.append(len(body))
-        self._complete = parser.complete
+        self.complete = parser.complete
         self._change.set()
 
     def failed(self, denial: Denial) -> None:
@@ -65,15 +66,19 @@ class Receiver:
             self._change.clear()
             await self._change.wait()
 
+    async def more(self) -> None:
+        """Wait until more of the body has arrived, or the end of it."""
+        await self.more_than(len(self.body))
+
     async def more_than(self, size: int) -> None:
-        await self.until(lambda: len(self.body) > size)
+        await self.until(lambda: self.complete or len(self.body) > size)
 
     async def head(self) -> ResponseHead:
         await self.until(lambda: self.heads)
         return self.heads[0]
 
     async def whole(self) -> bytes:
-        await self.until(lambda: self._complete)
+        await self.until(lambda: self.complete)
         return self.body
 
 
