@@ -1,5 +1,9 @@
-"""What a Redis is and what it lets its user do: for `gateway check --live`, never for a request."""
+"""What a Redis is and what it lets its user do: for `gateway check --live`, never for a request.
 
+Keys are written below `<prefix>check:` alone, which no gateway reads, and not to another's Redis.
+"""
+
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
@@ -9,12 +13,13 @@ from redis.exceptions import ResponseError
 
 from gateway.backends.redis_errors import in_words, translated
 from gateway.backends.redis_server import server_at
+from gateway.core.model import StoreUnavailable, Tier
 
 _FOREIGN: Final = b"foreign"
 
 # Scripts run under the rights of their caller (Redis: ACL). KEYS: one that is gone at the end, the owner.
 # ARGV: what one's own owner begins with, or an empty text. Of another's Redis nothing is written.
-_TRY: Final = """
+_OURS: Final = """
 local held = redis.pcall('GET', KEYS[2])
 if type(held) == 'table' and string.find(held.err, 'NOPERM', 1, true) then
     return cjson.encode({{'GET', held.err}})
@@ -22,6 +27,10 @@ end
 if held and (type(held) == 'table' or ARGV[1] == '' or string.sub(held, 1, #ARGV[1]) ~= ARGV[1]) then
     return 'foreign'
 end
+"""
+_TRY: Final = (
+    _OURS
+    + """
 local tries = {
     {'SET', KEYS[1], '1', 'PX', '1000'}, {'GET', KEYS[1]}, {'MGET', KEYS[1]}, {'INCR', KEYS[1]},
     {'EXISTS', KEYS[1]}, {'PTTL', KEYS[1]}, {'PEXPIRE', KEYS[1], '1000'}, {'TYPE', KEYS[1]}, {'DEL', KEYS[1]},
@@ -37,6 +46,10 @@ for _, try in ipairs(tries) do
 end
 return cjson.encode(refused)
 """
+)
+# ARGV: as above; the milliseconds for which the key stays, when nobody deletes it.
+_TOUCH: Final = _OURS + "return redis.call('SET', KEYS[1], '1', 'PX', ARGV[2])"
+_STAYS_MS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +126,50 @@ async def inspect(
         refused,
         foreign,
     )
+
+
+class Touches:
+    """Touches keys on a connection of its own, as another program would, for a stream to tell of them.
+
+    The arguments are those of `inspect`. Raises ValueError when the URL cannot be read.
+    """
+
+    def __init__(
+        self, url: str, prefix: str, *, connect_timeout: float, tls_strict: bool = False, mark: bytes = b""
+    ) -> None:
+        self.prefix = f"{prefix}check:"
+        """Of the keys."""
+        self._server = server_at(url, prefix, strict=tls_strict)
+        self._connection = self._server.connection(
+            socket_timeout=connect_timeout, socket_connect_timeout=connect_timeout
+        )
+        self._owner = f"{prefix}owner"
+        self._mark = mark
+        self._touched: set[str] = set()
+
+    async def touch(self, key: str) -> None:
+        """Write a key. Raises `StoreUnavailable`, also when Redis is another's by now."""
+        self._touched.add(key)
+        done = await self._ask("EVAL", _TOUCH, "2", key, self._owner, self._mark, str(_STAYS_MS))
+        if done != b"OK":
+            raise StoreUnavailable(
+                Tier.REDIS, f"{self._server.address}: it is another's, or its owner secret"
+            )
+
+    async def close(self) -> None:
+        """Delete the keys, and close the connection."""
+        try:
+            if self._touched:
+                with suppress(StoreUnavailable):
+                    await self._ask("DEL", *self._touched)
+        finally:
+            await self._connection.disconnect(nowait=True)
+
+    async def _ask(self, *words: str | bytes) -> object:
+        with translated(self._server.address):
+            await self._connection.connect()  # type: ignore[no-untyped-call] # has no annotations
+            await self._connection.send_command(*words, check_health=False)
+            return await self._connection.read_response()
 
 
 def _sections(info: object) -> dict[str, str]:

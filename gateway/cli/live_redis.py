@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _OLDEST: Final = 6
 """The first major version with `CLIENT TRACKING`."""
+START: Final = "start it (`docker compose up -d redis`) or correct redis.url"
+"""What to do about a Redis that does not answer."""
 _NEEDS: Final = "docs/operations.md lists what it needs"
 
 
@@ -37,14 +39,13 @@ async def _redis(settings: "Settings") -> Live:
             mark=await _mark(settings),
         )
     except StoreUnavailable as error:
-        fix = "start it (`docker compose up -d redis`) or correct redis.url"
-        return Live("redis", "fail", error.detail, fix, unreachable=True)
+        return Live("redis", "fail", error.detail, START, unreachable=True)
     return _judged(found)
 
 
 async def _mark(settings: "Settings") -> bytes:
     """Return what the owner's key begins with if Redis is one's own; an empty text when that is not known."""
-    async with _stores(settings) as (postgres, redis):
+    async with stores(settings) as (postgres, redis):
         with suppress(StoreUnavailable):
             await postgres.identify()
         try:
@@ -54,7 +55,7 @@ async def _mark(settings: "Settings") -> bytes:
 
 
 @asynccontextmanager
-async def _stores(settings: "Settings") -> AsyncIterator[tuple[Postgres, Redis]]:
+async def stores(settings: "Settings") -> AsyncIterator[tuple[Postgres, Redis]]:
     """Open both, for as long as the context lasts; Redis hears which database Postgres is."""
     dsn, schema = settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name
     redis = Redis(
@@ -81,7 +82,7 @@ async def _stores(settings: "Settings") -> AsyncIterator[tuple[Postgres, Redis]]
 
 async def _owner(settings: "Settings") -> Live:
     """Tell whether what is below the prefix belongs to the database of `postgres.dsn`; claims nothing."""
-    async with _stores(settings) as (postgres, redis):
+    async with stores(settings) as (postgres, redis):
         try:
             record = await postgres.identify()
             other = await redis.ownership.other()

@@ -1,14 +1,21 @@
-"""Check of the stream of changes: a heartbeat goes through `dsn` and is heard through `listen_dsn`."""
+"""Checks of the streams of changes: each must hear a heartbeat that comes the way that a change comes.
+
+Postgres's goes through `dsn` and is heard through `listen_dsn`; Redis's is written over another connection.
+"""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.backends.changes import Change, PostgresStream
 from gateway.backends.heartbeats import opened
 from gateway.backends.postgres_errors import translated
 from gateway.backends.postgres_servers import Connector, address_of
+from gateway.backends.redis_rights import Touches
+from gateway.backends.tracking import RedisStream
+from gateway.cli import live_redis
 from gateway.cli.live_check import Check, Live
 from gateway.cli.stores import advice_for_postgres
 from gateway.core.model import StoreUnavailable
@@ -16,12 +23,14 @@ from gateway.core.model import StoreUnavailable
 if TYPE_CHECKING:
     from gateway.settings import Settings
 
-_NAME = "stream:postgres"
+_NAME: Final = "stream:postgres"
+_REDIS: Final = "stream:redis"
 
 
 def checks(settings: "Settings") -> Iterable[Check]:
-    """Return the check of the stream from Postgres."""
+    """Return the checks of the streams from Postgres and from Redis."""
     yield Check(_NAME, partial(_stream, settings))
+    yield Check(_REDIS, partial(_touches, settings))
 
 
 async def _stream(settings: "Settings") -> Live:
@@ -67,8 +76,40 @@ async def _try_connection(dsn: str, connect_timeout: float, *, tls_strict: bool)
         session.terminate()
 
 
+async def _touches(settings: "Settings") -> Live:
+    redis = settings.redis
+    url = redis.url.get_secret_value()
+    try:
+        async with live_redis.stores(settings) as (postgres, asked):
+            with suppress(StoreUnavailable):
+                await postgres.identify()
+            mark, other = await asked.ownership.mark(), await asked.ownership.other()
+    except StoreUnavailable as error:
+        return Live(_REDIS, "fail", error.detail, live_redis.START, unreachable=True)
+    if other is not None:
+        found = f"{asked.address}: what it holds is another's, so no key was written to be told of"
+        return Live(_REDIS, "warn", found, "see redis_owner")
+    timeout, strict = redis.connect_timeout, redis.tls.strict
+    touches = Touches(url, redis.prefix, connect_timeout=timeout, tls_strict=strict, mark=mark)
+    first = _First()
+    stream = RedisStream(
+        url, (touches.prefix,), first, touches.touch, connect_timeout=timeout, tls_strict=strict
+    )
+    stream.start()
+    try:
+        detail = await first.detail
+    finally:
+        await stream.close()
+        await touches.close()
+    if detail is None:
+        found = f"{stream.address}: a key that another connection wrote was told of (CLIENT TRACKING)"
+        return Live(_REDIS, "pass", found)
+    found, _, fix = detail.rpartition("; ")
+    return Live(_REDIS, "fail", found or detail, fix if found else None)
+
+
 class _First:
-    """Implements `ChangeListener`: keeps what a stream tells first."""
+    """Implements `ChangeListener` and `KeysListener`: keeps what a stream tells first."""
 
     def __init__(self) -> None:
         self.detail: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
@@ -76,6 +117,15 @@ class _First:
 
     def listening(self) -> None:
         self._keep(None)
+
+    def tracking(self) -> None:
+        self._keep(None)
+
+    def touched(self, keys: Sequence[str] | None) -> None:
+        pass
+
+    def proven(self) -> None:
+        pass
 
     def lost(self, detail: str) -> None:
         self._keep(detail)

@@ -128,3 +128,11 @@ class Cable:
                 await asyncio.sleep(self.delay)
             target.write(await way(data))
             await target.drain()
+
+
+class Pushless(Cable):
+    """Lets everything through but Redis's pushes (RESP3)."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.swallows = lambda data: data.startswith(b">2\r\n$10\r\ninvalidate")

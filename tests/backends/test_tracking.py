@@ -16,7 +16,7 @@ from gateway.backends.redis import Redis
 from gateway.backends.revocations import Revocation
 from gateway.backends.tracking import RedisStream
 from gateway.demo.embedded import EmbeddedRedis
-from tests.backends.cable import Cable
+from tests.backends.cable import Cable, Pushless
 from tests.backends.examples import claims
 
 PREFIXES = ("gateway:tombstone:", "gateway:revoked:")
@@ -321,14 +321,6 @@ class TestFaults:
     def test_an_unreadable_url_is_not_repeated(self, notes: Notes) -> None:
         with pytest.raises(ValueError, match=r"^the Redis URL cannot be read$"):
             Stream("redis://ann:hunt/er2@db.example.com", notes)
-
-
-class Pushless(Cable):
-    """Lets everything through but pushes."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.swallows = lambda data: data.startswith(b">2\r\n$10\r\ninvalidate")
 
 
 class TestHeartbeats:

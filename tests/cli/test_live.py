@@ -17,6 +17,7 @@ from gateway.cli.main import app
 from gateway.demo.embedded import EmbeddedRedis
 from gateway.settings import Settings, load
 from tests import tokens
+from tests.backends.cable import Pushless
 from tests.backends.pgbouncer import pgbouncer
 from tests.cli.gateway_command import ISS
 from tests.harness import unused_port, write_jwks
@@ -75,6 +76,7 @@ def test_all_is_well(dsn: str, redis_url: str, tmp_path: Path, serving: str) -> 
         "stream:postgres": "pass",
         "redis": "pass",
         "redis_owner": "pass",
+        "stream:redis": "pass",
         "issuer:main": "pass",
         "upstream:echo": "pass",
     }
@@ -91,6 +93,7 @@ def test_people_get_a_line_for_each(dsn: str, redis_url: str, tmp_path: Path, se
         "stream:postgres:",
         "redis:",
         "redis_owner:",
+        "stream:redis:",
         "issuer:main:",
         "upstream:echo:",
     }
@@ -108,6 +111,8 @@ def test_stores_that_are_not_there(tmp_path: Path, nowhere: int, serving: str) -
 
     assert result.exit_code == output.UNREACHABLE
     assert (outcomes(result)["postgres"], outcomes(result)["redis"]) == ("fail", "fail")
+    assert outcomes(result)["stream:redis"] == "fail"
+    assert "start it" in entry(result, "stream:redis")["fix"]
     assert "start it" in entry(result, "postgres")["fix"]
     assert str(nowhere) in entry(result, "redis")["found"]
     assert "geheim" not in result.output
@@ -162,6 +167,19 @@ def test_a_pooler_that_delivers_no_notifications(
         config.write_text(text)
         result = check(config, "--json")
         assert entry(result, "stream:postgres")["outcome"] == "pass", result.output
+
+
+async def test_a_proxy_that_swallows_pushes(dsn: str, redis_url: str, tmp_path: Path, serving: str) -> None:
+    async with Pushless(redis_url) as proxy:
+        config = written(tmp_path, dsn, proxy.url, serving)
+        result = await asyncio.to_thread(check, config, "--json")
+    assert result.exit_code == output.DENIED
+    found = outcomes(result)
+    assert (found["redis"], found["stream:redis"]) == ("pass", "fail")
+    assert "what stands between swallows pushes" in entry(result, "stream:redis")["found"]
+    assert entry(result, "stream:redis")["fix"] == "let `redis.url` lead past it"
+    with Redis.from_url(redis_url) as client:
+        assert client.keys("*") == []
 
 
 def test_a_listen_dsn_that_leads_to_another_database(
@@ -225,6 +243,7 @@ def test_a_redis_of_another_database_is_not_written_to(
     foreign = whose == "another's"
     assert tried is not foreign
     assert entry(result, "redis")["outcome"] == ("warn" if foreign else "pass")
+    assert entry(result, "stream:redis")["outcome"] == ("warn" if foreign else "pass")
     assert entry(result, "redis_owner")["outcome"] == ("fail" if foreign else "pass")
 
 
