@@ -12,7 +12,7 @@ from tests.harness import token
 
 session = pytest.mark.asyncio(loop_scope="session")
 
-_BY_ITSELF = ("jwks_", "process_", "python_", "age_seconds", "up_seconds")
+_BY_ITSELF = ("jwks_", "process_", "python_", "age_seconds", "up_seconds", "upstream_connections")
 """In names of metrics that change with nobody asking."""
 
 

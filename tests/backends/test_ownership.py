@@ -128,7 +128,7 @@ async def test_the_same_database_is_known_by_either_of_its_signs(redis_url: str)
 
 async def hosts(redis_url: str, count: int, *, heard: bool = True) -> list[Redis]:
     """Return clients of one database on as many hosts, each with an address of its own."""
-    clients = [Redis(redis_url, timeout=5.0, place=f"host-{number}") for number in range(count)]
+    clients = [Redis(redis_url, timeout=20.0, place=f"host-{number}") for number in range(count)]
     if heard:
         for client in clients:
             client.ownership.heard(A)

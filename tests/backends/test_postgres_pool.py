@@ -178,8 +178,8 @@ class TestBreaker:
             await recovered(postgres)
             cable.freeze()
             # One after the other, on ten connections, they would take 45 s; alone on a machine, one.
-            assert max(await asyncio.gather(*(seconds(postgres) for _ in range(1000)))) < 5
-            assert await seconds(postgres) < 0.6
+            assert max(await asyncio.gather(*(seconds(postgres) for _ in range(1000)))) < 15
+            assert await seconds(postgres) < 5
             cable.thaw()
             # Those that waited for the connections that were given up are no news of the new ones.
             await recovered(postgres)
