@@ -185,8 +185,9 @@ async def serve(
         admin = Admin(metrics, _dependencies(settings, postgres, redis, mirror, keys, streams), crew)
         ring = DenialRing()
         explainer = Explainer(
-            translation.setup(settings), keys, postgres, redis, local=local, refusals=refusals
-        )
+            translation.setup(settings), keys, postgres, redis, local=local, refusals=refusals,
+            deaf=partial(_deaf, streams),
+        )  # fmt: skip
         parts = Parts(
             admin, metrics, crew, issuers, postgres, redis, local, keys, ring, explainer,
             trusted=lambda: invalidation.trusted,
@@ -424,6 +425,14 @@ def _up(availability: Availability) -> float:
 
 def _hears(stream: Stream) -> float:
     return float(stream.up)
+
+
+def _deaf(streams: Mapping[str, Stream]) -> dict[str, str]:
+    return {
+        name: stream.detail or "no heartbeat came back in time"
+        for name, stream in streams.items()
+        if not stream.up
+    }
 
 
 def _age(keys: KeyRing, issuer: str) -> float:

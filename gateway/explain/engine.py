@@ -7,7 +7,7 @@ wrong are findings, and the one that accounts for the decision is the root cause
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from gateway.backends.directory import UserDirectory, UserRecord
@@ -31,8 +31,9 @@ class Explainer:
     """Explains what becomes of a token; changes nothing, and sends the token nowhere.
 
     Keys that it lacks are fetched, as they are for a request, and kept for the one explanation. `local`
-    and `refusals` are what the worker that this runs in remembers, if it runs in one. `clock` gives Unix
-    seconds. What it is given remains its owner's to open and close.
+    and `refusals` are what the worker that this runs in remembers, if it runs in one, and `deaf` tells
+    which streams it hears no changes on, by the store, and why. `clock` gives Unix seconds. What it is
+    given remains its owner's to open and close.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Explainer:
         *,
         local: LocalTier | None = None,
         refusals: Refused | None = None,
+        deaf: Callable[[], Mapping[str, str]] = dict,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._setup = setup
@@ -52,6 +54,7 @@ class Explainer:
         self._redis = redis
         self._local = local
         self._refusals = refusals
+        self._deaf = deaf
         self._clock = clock
 
     async def explain(
@@ -64,12 +67,18 @@ class Explainer:
         """
         raw = presented(token)
         request = None if url is None else request_for(method or "GET", url)
-        walk, keys = Walk(self._setup, self._clock()), ColdKeys(self._keys)
+        walk, keys, deaf = Walk(self._setup, self._clock()), ColdKeys(self._keys), self._deaf()
         async with cold_tiers(
-            self._setup, self._postgres, self._redis, self._local, lambda: walk.now, self._refusals
+            self._setup,
+            self._postgres,
+            self._redis,
+            self._local,
+            lambda: walk.now,
+            self._refusals,
+            hears="postgres" not in deaf,
         ) as tiers:
             verdict = await judge(raw, request, self._setup, keys, tiers, walk.now)
-            await self._take(walk, keys, raw, request, verdict, tiers)
+            await self._take(walk, keys, raw, request, verdict, tiers, deaf)
         return _explanation(walk, verdict)
 
     async def _take(
@@ -80,19 +89,27 @@ class Explainer:
         request: Request | None,
         verdict: Verdict,
         tiers: ColdTiers,
+        deaf: Mapping[str, str],
     ) -> None:
         taken = ANY_ROUTE if request is None else route.check(walk, request) or ANY_ROUTE
         read = await token.read(walk, keys, raw)
         claims = None if read is None else contents.check(walk, read)
         if claims is not None:
-            await self._ask_stores(walk, claims, taken, verdict, tiers)
+            await self._ask_stores(walk, claims, taken, verdict, tiers, deaf)
 
     async def _ask_stores(
-        self, walk: Walk, claims: Claims, taken: Route, verdict: Verdict, tiers: ColdTiers
+        self,
+        walk: Walk,
+        claims: Claims,
+        taken: Route,
+        verdict: Verdict,
+        tiers: ColdTiers,
+        deaf: Mapping[str, str],
     ) -> None:
         said = await evidence.gather(claims, verdict.resolution, tiers, self._postgres, self._redis)
         stores.revocation(walk, claims, said)
-        await stores.tiers(walk, claims, said, self._postgres, remembers=self._local is not None)
+        stores.local(walk, said, deaf if self._local is not None else None)
+        await stores.tiers(walk, claims, said, self._postgres)
         if isinstance(said.record, StoreUnavailable):
             walk.skip_rest("Postgres does not say who the user is")
         elif (record := said.record or await self._of_configured_spelling(walk, claims)) is None:

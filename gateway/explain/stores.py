@@ -1,5 +1,7 @@
 """The steps from tier to tier: revocations, and who each of them takes the user for."""
 
+from collections.abc import Mapping
+
 from gateway.backends.clues import Clues, trouble_of
 from gateway.backends.ownership import ForeignRedis
 from gateway.backends.postgres import Found, Postgres
@@ -34,6 +36,10 @@ _UNCLAIMED = (
     "Redis has no owner yet: the first gateway that uses it claims it, and then no cached user in it counts."
     " If one runs, its `redis.url` or `redis.prefix` is another"
 )
+_UNHEARD = {
+    "postgres": "changes in Postgres are not heard: every request asks Postgres",
+    "redis": "keys that others set in Redis are not heard of: every request asks Redis",
+}
 
 
 def described(user: User | None) -> str:
@@ -118,23 +124,29 @@ def _blame_revocation(
 # Tiers ---------------------------------------------------------------------------------------------
 
 
-async def tiers(
-    walk: Walk, claims: Claims, evidence: Evidence, postgres: Postgres, *, remembers: bool
-) -> None:
-    """Compare what each tier says. `remembers`: the memory of this process is a worker's."""
-    _local(walk, evidence, remembers=remembers)
+async def tiers(walk: Walk, claims: Claims, evidence: Evidence, postgres: Postgres) -> None:
+    """Compare what each store says."""
     _redis(walk, claims, evidence)
     await _postgres(walk, evidence, postgres)
 
 
-def _local(walk: Walk, evidence: Evidence, *, remembers: bool) -> None:
+def local(walk: Walk, evidence: Evidence, deaf: Mapping[str, str] | None) -> None:
+    """Tell what the memory of this worker says; `deaf` are the streams on which it hears nothing, and why.
+
+    None: this process is no worker.
+    """
     expected = "what Postgres says, or nothing"
     resolution = evidence.resolution
-    if not remembers:
-        detail = "this process serves no requests; `POST /v1/explain` looks into the memory of a worker"
+    if deaf is None:
+        detail = (
+            "this process serves no requests; `POST /v1/explain` looks into the memory of a worker, and tells"
+            " whether that hears of changes"
+        )
         walk.step("identity.local", "skipped", detail=detail)
     elif isinstance(resolution, Denial) or resolution.tier is not Tier.LOCAL:
-        walk.step("identity.local", "pass", expected, "nothing that counts")
+        unheard = "; ".join(f"{_UNHEARD[stream]} ({why})" for stream, why in deaf.items()) or None
+        outcome: Outcome = "warn" if unheard else "pass"
+        walk.step("identity.local", outcome, expected, "nothing that counts", unheard)
     elif _differs(evidence):
         walk.step("identity.local", "fail", expected, described(resolution.user))
         setup = walk.setup
@@ -187,7 +199,8 @@ def _redis(walk: Walk, claims: Claims, evidence: Evidence) -> None:
         key = f"{walk.setup.prefix}user:{claims.issuer_name}:{claims.subject}"
         _blame_stale(walk, evidence, "Redis", remaining, walk.commands.redis("DEL", key))
     else:
-        detail = f"Postgres says: {described(truth)}; the entry is not served, for it is of another epoch"
+        why = "it is of another epoch, or changes are not heard"
+        detail = f"Postgres says: {described(truth)}; the entry is not served: {why}"
         walk.step("identity.redis", "warn", expected, found, detail)
 
 

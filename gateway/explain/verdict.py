@@ -69,15 +69,19 @@ async def cold_tiers(
     local: LocalTier | None,
     clock: Callable[[], float],
     refusals: Refused | None = None,
+    *,
+    hears: bool = True,
 ) -> AsyncIterator[ColdTiers]:
-    """Put the tiers together; `refusals` are those that the worker that this runs in remembers."""
+    """Put the tiers together; `refusals` are those that the worker that this runs in remembers.
+
+    `hears` tells whether it hears of changes in Postgres: one that does not believes no user in Redis.
+    """
     tiers = IdentityTiers(
         LocalTier(ttl=0.0, max_users=1, max_tokens=1, clock=time.monotonic),
         _ReadOnly(redis),
         postgres,
         _Assumed(),
-        # Those that run hear of changes; what they would say is wanted.
-        believes=lambda _: True,
+        believes=lambda _: hears,
         user_ttl=setup.user_ttl,
         negative_ttl=setup.negative_ttl,
         stale_if_error=setup.stale_if_error,

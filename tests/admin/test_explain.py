@@ -1,14 +1,17 @@
 """`POST /v1/explain`: what it leaves behind, which is nothing."""
 
 import uuid
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
 from tests import tokens
-from tests.admin.client import Api
+from tests.admin.client import TOKEN, Api
+from tests.backends.cable import Cable
+from tests.backends.examples import eventually
 from tests.explain.secret import FAILING, assert_absent
-from tests.harness import token
+from tests.harness import open_house, token
 
 session = pytest.mark.asyncio(loop_scope="session")
 
@@ -66,6 +69,36 @@ async def test_nothing_is_changed(api: Api) -> None:
     assert [
         (name, before.get(name), value) for name, value in after.items() if before.get(name) != value
     ] == []
+
+
+async def test_a_worker_that_hears_nothing_says_so(tmp_path: Path, dsn: str, redis_url: str) -> None:
+    async with (
+        Cable(dsn) as cable,
+        open_house(
+            tmp_path, dsn, redis_url, postgres={"listen_dsn": cable.url}, admin={"token": TOKEN}
+        ) as house,
+        Api.of(house) as api,
+    ):
+
+        async def memory() -> tuple[str, str]:
+            answer = await api.call("POST", "/explain", {"token": token().decode()})
+            (step,) = [step for step in answer.json["steps"] if step["name"] == "identity.local"]
+            return step["outcome"], str(step["detail"])
+
+        await house.ready()
+        assert (await memory())[0] == "pass"
+        await cable.pull()
+
+        async def deaf() -> bool:
+            return (await memory())[0] == "warn"
+
+        await eventually(deaf)
+        assert (await memory())[1].startswith(
+            "changes in Postgres are not heard: every request asks Postgres"
+        )
+        await cable.plug()
+        await house.ready()
+        assert (await memory())[0] == "pass"
 
 
 async def state(api: Api) -> dict[str, object]:

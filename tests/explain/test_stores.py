@@ -95,6 +95,35 @@ class TestMemoryOfAWorker:
         assert (explanation.decision, explanation.cause) == ("allow", None)
         assert outcomes(explanation)["identity.local"] == "pass"
 
+    @pytest.mark.parametrize(
+        ("stream", "words"),
+        [
+            ("postgres", "changes in Postgres are not heard: every request asks Postgres"),
+            ("redis", "keys that others set in Redis are not heard of: every request asks Redis"),
+        ],
+    )
+    async def test_one_that_hears_of_no_changes_is_not_asked(
+        self, world: World, stream: str, words: str
+    ) -> None:
+        await world.add()
+        world.local = LocalTier(ttl=30, max_users=9, max_tokens=9, clock=time.monotonic)
+        world.deaf = {stream: "h:1: no heartbeat came back"}
+        explanation = await world.explain(token("ann"))
+        assert (explanation.decision, explanation.cause) == ("allow", None)
+        (step,) = [step for step in explanation.steps if step.name == "identity.local"]
+        assert (step.outcome, step.found) == ("warn", "nothing that counts")
+        assert step.detail == f"{words} (h:1: no heartbeat came back)"
+
+    async def test_one_that_is_deaf_to_postgres_does_not_believe_redis(self, world: World) -> None:
+        ann = await world.add()
+        await world.remember(claims(), user(ann, UserStatus.LOCKED), await world.guard())
+        world.local = LocalTier(ttl=30, max_users=9, max_tokens=9, clock=time.monotonic)
+        assert (await world.explain(token("ann"))).reason == "user_locked"
+        world.deaf = {"postgres": "cut"}
+        explanation = await world.explain(token("ann"))
+        assert (explanation.decision, explanation.cause) == ("allow", None)
+        assert outcomes(explanation)["identity.redis"] == "warn"
+
     def remembering(self, who: User | None) -> LocalTier:
         local = LocalTier(ttl=30, max_users=9, max_tokens=9, clock=time.monotonic)
         local.open()

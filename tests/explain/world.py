@@ -64,6 +64,8 @@ class World:
         )
         self.file = folder / "gateway.yaml"
         self.local: LocalTier | None = None
+        self.deaf: dict[str, str] = {}
+        """The streams on which the worker hears nothing, and why."""
         self.watched = True
         """False when others change what is in the stores, too."""
         self.patience = 10.0
@@ -142,7 +144,9 @@ class World:
         async with self.parts() as parts:
             self.write()
             setup = replace(translation.setup(parts.settings), config=str(self.file))
-            explainer = Explainer(setup, parts.keys, parts.postgres, parts.redis, local=self.local)
+            explainer = Explainer(
+                setup, parts.keys, parts.postgres, parts.redis, local=self.local, deaf=lambda: self.deaf
+            )
             explanation = await explainer.explain(token, method=method, url=url)
         after = await self.state() if self.watched else None
         assert after == before
