@@ -7,6 +7,7 @@ from typing import Final
 import orjson
 
 from gateway.backends.postgres import Connection, Postgres
+from gateway.core import json_text
 from gateway.core.model import JSON
 
 _PAGE: Final = """
@@ -47,6 +48,17 @@ async def record(
         )  # fmt: skip
 
 
+def _detail(text: str) -> dict[str, JSON]:
+    """Read what is told of a change. SQL may put odd values there: they cost their own row alone."""
+    octets = text.encode()
+    try:
+        json_text.check_depth(octets)
+        detail: dict[str, JSON] = orjson.loads(octets)
+    except ValueError as error:
+        return {"unreadable": str(error)}
+    return detail
+
+
 class AuditLog:
     """Reads the audit, and records what changes no table. Every method may raise `StoreUnavailable`."""
 
@@ -57,7 +69,7 @@ class AuditLog:
         """Return a page, the latest first; `after` is the id of the last one of the page before."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(_PAGE, after, limit)
-            return [AuditRow(**{**dict(row), "detail": orjson.loads(row["detail"])}) for row in rows]
+            return [AuditRow(**{**dict(row), "detail": _detail(row["detail"])}) for row in rows]
 
     async def record(
         self, author: Author, action: str, target: str, detail: Mapping[str, JSON] | None = None

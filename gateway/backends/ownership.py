@@ -33,6 +33,7 @@ from redis.exceptions import ResponseError
 from gateway.backends import redis_scripts
 from gateway.backends.postgres_servers import servers_of
 from gateway.backends.redis_errors import translated
+from gateway.core import json_text
 from gateway.core.model import StoreUnavailable, Tier
 
 _PLACES: Final = 1000
@@ -103,6 +104,7 @@ class Owner:
 def owner_from(value: bytes) -> Owner | None:
     """Read the key's value; None when it names no owner."""
     try:
+        json_text.check_depth(value)
         fields = orjson.loads(value)
         texts = [fields["database"], fields["schema"], fields["id"]]
         optional = [fields["system"], fields["copy"]]

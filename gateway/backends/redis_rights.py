@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 
 from gateway.backends.redis_errors import in_words, translated
 from gateway.backends.redis_server import server_at
+from gateway.core import json_text
 from gateway.core.model import StoreUnavailable, Tier
 
 _FOREIGN: Final = b"foreign"
@@ -114,6 +115,7 @@ async def inspect(
             )
             foreign = answer == _FOREIGN
             if not foreign and isinstance(answer, bytes):
+                json_text.check_depth(answer)
                 refused |= dict(orjson.loads(answer) or ())
             await ask("CLIENT TRACKING", "CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", f"{prefix}check:")
     finally:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import orjson
 
 from gateway.cli import output
+from gateway.core import json_text
 from gateway.core.model import JSON
 from gateway.core.reasons import USER_NOT_FOUND
 
@@ -45,8 +46,8 @@ class DenialLog:
 
         start = line.find(b"{")
         try:
-            event = orjson.loads(line[start:]) if start >= 0 else None
-        except orjson.JSONDecodeError:
+            event = _read(line[start:]) if start >= 0 else None
+        except ValueError:
             return None
         if not isinstance(event, dict) or "event" not in event:
             return None
@@ -99,7 +100,7 @@ async def _page(session: "aiohttp.ClientSession", admin: "Admin", query: dict[st
     try:
         async with session.get(f"{_url(admin)}/v1/denials", params=query, allow_redirects=False) as response:
             status = response.status
-            document = orjson.loads(await response.read()) if status == 200 else None
+            document = _read(await response.read()) if status == 200 else None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         why = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         output.unreachable(
@@ -114,6 +115,13 @@ async def _page(session: "aiohttp.ClientSession", admin: "Admin", query: dict[st
     if not isinstance(document, dict):
         output.fail(f"the admin API at {admin.listen} answers {status}", code=output.UNREACHABLE)
     return document
+
+
+def _read(text: bytes) -> JSON:
+    """Read JSON. Raises ValueError when it is none, or is nested too deep."""
+    json_text.check_depth(text)
+    value: JSON = orjson.loads(text)
+    return value
 
 
 def _url(admin: "Admin") -> str:

@@ -140,6 +140,22 @@ async def test_the_overview_says_what_the_metrics_say(api: Api) -> None:
 
 
 @session
+@pytest.mark.parametrize("detail", ['{"a": ' + "[" * 65 + "]" * 65 + "}", '{"a": 1e999}'])
+async def test_a_row_of_the_audit_that_cannot_be_read_takes_no_other_along(api: Api, detail: str) -> None:
+    subject = f"audited-{uuid.uuid4().hex}"
+    await api.new_user(subject)
+    await api.house.sql(
+        "INSERT INTO audit (actor, action, target, request_id, detail) VALUES ('sql', 'odd', $1, 'r', $2)",
+        subject,
+        detail,
+    )
+    odd, *others = (await api.get("/audit", limit=3)).json["items"]
+    assert odd["target"] == subject
+    assert list(odd["detail"]) == ["unreadable"]
+    assert others
+
+
+@session
 async def test_the_audit_tells_who_did_what(api: Api) -> None:
     subject = f"audited-{uuid.uuid4().hex}"
     created = await api.new_user(subject, email="private@example.com")

@@ -42,6 +42,11 @@ def test_an_owner_reads_as_it_was_written() -> None:
     assert owner_from(owner.encode()) == owner
 
 
+def test_an_owner_that_is_nested_too_deep_cannot_be_read() -> None:
+    held = Owner("id", A).encode().removesuffix(b"}") + b', "more": ' + b"[" * 65 + b"]" * 65 + b"}"
+    assert owner_from(held) is None
+
+
 def test_an_address_is_told_without_user_and_password() -> None:
     dsn = "postgresql://{}@db.example.com:6432/app?sslmode=require"
     assert place_of(dsn.format("ann:one"), "public") == place_of(dsn.format("bob:two"), "public")

@@ -423,6 +423,15 @@ def test_a_file_that_is_no_log_of_the_gateway(elsewhere: GatewayCommand) -> None
     assert "stdin has no line of the gateway's log" in result.stderr
 
 
+def test_a_line_that_is_nested_too_deep_is_no_line_of_the_log(elsewhere: GatewayCommand) -> None:
+    deep = json.loads(log_line("ann")) | {"more": None}
+    line = json.dumps(deep).replace("null", "[" * 65 + "]" * 65)
+    result = elsewhere("orphans", "--denials", "-", stdin=line)
+
+    assert result.exit_code == 2
+    assert "stdin has no line of the gateway's log" in result.stderr
+
+
 class _Api(BaseHTTPRequestHandler):
     """Two pages of denials, for the right token."""
 
