@@ -1,14 +1,18 @@
 """Streams that seem well and hear nothing: a heartbeat must come the way that a change comes."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import asyncpg
 import orjson
+import pytest
 
 from gateway.backends.changes import PostgresStream
 from gateway.backends.migrate import migrate
+from gateway.demo.embedded import EmbeddedPostgres
 from tests.backends.cable import Cable
 from tests.backends.ear import Ear
 from tests.backends.examples import eventually
@@ -74,6 +78,18 @@ class TestPgBouncer:
 
 
 class TestAnotherPlace:
+    @pytest.fixture
+    async def other_server(self, dsn: str) -> AsyncIterator[str]:
+        """A migrated database of the name that `dsn` has, on a server of its own."""
+        name = urlsplit(dsn).path.removeprefix("/")
+        with EmbeddedPostgres() as server:
+            connection = await asyncpg.connect(server.dsn)
+            await connection.execute(f'CREATE DATABASE "{name}"')
+            await connection.close()
+            there = urlsplit(server.dsn)._replace(path=f"/{name}").geturl()
+            await migrate(there)
+            yield there
+
     async def test_a_stream_from_another_database_is_down_and_says_so(self, dsn: str, empty_dsn: str) -> None:
         await migrate(empty_dsn)
         ear = Ear()
@@ -86,6 +102,28 @@ class TestAnotherPlace:
         assert f"`postgres.listen_dsn` leads to database {empty_dsn.rpartition('/')[2]}, " in ear.details[0]
         assert stream.detail == ear.details[0]
         await stream.close()
+
+    async def test_a_stream_from_another_server_is_down_and_nothing_is_stale(
+        self, tmp_path: Path, dsn: str, redis_url: str, other_server: str
+    ) -> None:
+        """A database of the same name with the same tables, into which nobody writes."""
+        async with open_house(tmp_path, dsn, redis_url, postgres={"listen_dsn": other_server}) as house:
+
+            async def told() -> bool:
+                return bool(house.events("invalidation_stream_down"))
+
+            assert (await house.request("/private/x", token=token())).status == 200
+            await eventually(told)
+            (line,) = house.events("invalidation_stream_down")
+            name = dsn.rpartition("/")[2]
+            where = f"`postgres.listen_dsn` leads to database {name} of another server, `postgres.dsn` ("
+            assert where in str(line["error"])
+            status, stream, detail = await dependency(house, "stream:postgres")
+            assert (status, stream, detail) == ("degraded", "down", line["error"])
+            assert (await house.request("/private/x", token=token())).status == 200
+            await house.sql(SUSPEND)
+            refused = await house.request("/private/x", token=token())
+            assert (refused.status, orjson.loads(refused.content)["code"]) == (401, "user_suspended")
 
     async def test_heartbeats_of_others_that_arrive_prove_nothing(self, dsn: str, empty_dsn: str) -> None:
         await migrate(empty_dsn)
