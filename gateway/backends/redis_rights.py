@@ -48,7 +48,7 @@ end
 return cjson.encode(refused)
 """
 )
-# ARGV: as above; the milliseconds for which the key stays, when nobody deletes it.
+# ARGV: as above; the milliseconds for which the key stays, unless it is deleted before.
 _TOUCH: Final = _OURS + "return redis.call('SET', KEYS[1], '1', 'PX', ARGV[2])"
 _STAYS_MS: Final = 10_000
 

@@ -106,7 +106,7 @@ class TestAnotherPlace:
     async def test_a_stream_from_another_server_is_down_and_nothing_is_stale(
         self, tmp_path: Path, dsn: str, redis_url: str, other_server: str
     ) -> None:
-        """A database of the same name with the same tables, into which nobody writes."""
+        """A database of the same name with the same tables, in which nothing changes."""
         async with open_house(tmp_path, dsn, redis_url, postgres={"listen_dsn": other_server}) as house:
 
             async def told() -> bool:

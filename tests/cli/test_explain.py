@@ -305,8 +305,8 @@ class TestRedisWithoutAnOwner:
         with Redis.from_url(redis_url) as client:
             client.set("gateway:epoch", "old run beat")
             client.set("gateway:revocations:loaded", "1")
-            nobody = CachedUser(None, time.time(), "old")
-            client.set("gateway:user:main:member", encode(nobody, tokens.ISSUER))
+            absent = CachedUser(None, time.time(), "old")
+            client.set("gateway:user:main:member", encode(absent, tokens.ISSUER))
             yield client
 
     def test_nothing_is_written_and_the_step_says_so(self, gateway: Gateway, left: Redis) -> None:
