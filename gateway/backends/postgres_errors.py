@@ -89,7 +89,7 @@ def advice_for(error: BaseException | None) -> str | None:
         case asyncpg.InsufficientPrivilegeError():
             return "grant it to the role in the DSN"
         case asyncpg.ReadOnlySQLTransactionError():
-            return "is it the primary?"
+            return "is it the primary? is `default_transaction_read_only` off?"
         case asyncpg.InvalidAuthorizationSpecificationError():
             return "correct user and password in the DSN, or let the server admit them"
         case asyncpg.InvalidCatalogNameError():

@@ -163,7 +163,9 @@ class Pool:
                 self._breaker.answered()
                 raise
             lasting = is_lasting(cause)
-            if serving or not lasting:
+            # It answers what requests ask, as they only read; the next connection may lead to the primary.
+            unwritten = isinstance(cause, asyncpg.ReadOnlySQLTransactionError)
+            if serving or not (lasting or unwritten):
                 # Of the statements of requests another may be answered, and this one is still refused.
                 self.availability.failed(
                     error.detail, lasting=lasting, until_proven=lasting and self._primary
@@ -174,8 +176,7 @@ class Pool:
                 self._silence = error.detail
                 if self._breaker.failed(began):
                     self._give_up()
-            refused = isinstance(cause, asyncpg.ReadOnlySQLTransactionError)
-            if (refused or self._statements.betrayed(cause)) and pool is self._pool:
+            if (unwritten or self._statements.betrayed(cause)) and pool is self._pool:
                 self._give_up()
             raise
 

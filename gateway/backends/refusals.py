@@ -44,8 +44,9 @@ _LONGEST: Final = 2000
 _LAST_INSTANT: Final = 253_402_300_799.0
 """The end of the year 9999, as a Unix time: a value that is no time revokes everything."""
 _FORBIDDEN: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedFunctionError)
+_UNWRITABLE: Final = asyncpg.ReadOnlySQLTransactionError
 _LONG_RETRY: Final = 30.0
-"""Seconds until it is tried again where a right was missing, or Postgres takes no more."""
+"""Seconds until it is tried again where Postgres does not let us write, or takes no more."""
 
 Result: TypeAlias = Literal["learnt", "lifted", "dropped", "refused", "failed"]
 
@@ -408,18 +409,20 @@ class Refusals:
     def _put_off(self, error: StoreUnavailable) -> None:
         """Take note that Postgres did not do what it was to do; what is pending stays so."""
         self._observer.learnt("failed", len(self._unwritten))
-        if not isinstance(error.__cause__, _FORBIDDEN):
+        if not isinstance(error.__cause__, (*_FORBIDDEN, _UNWRITABLE)):
             log.debug("revocations_not_learnt", error=error.detail)
             self._write_at = self._clock() + _RETRY
             return
         self._write_at = self._clock() + _LONG_RETRY
         if not self._warned:
             self._warned = True
+            rights = "run `gateway migrate`, and grant the functions that docs/operations.md lists"
+            writes = "let `postgres.dsn` lead to a server, and a role, that may write"
             log.warning(
                 "revocations_not_learnt",
                 error=error.detail,
                 effect="what other programs revoke in Redis is lost with Redis",
-                fix="run `gateway migrate`, and grant the functions that docs/operations.md lists",
+                fix=writes if isinstance(error.__cause__, _UNWRITABLE) else rights,
             )
 
 

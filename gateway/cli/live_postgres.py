@@ -27,6 +27,7 @@ async def _primary(settings: "Settings") -> Live:
         await postgres.ping()
         found = await _described(postgres)
         flaws = await postgres.shortcomings()
+        writes = await _takes_writes(postgres)
     except StoreUnavailable as error:
         return Live("postgres", "fail", error.detail, *advice_for_postgres(error, "postgres.dsn"))
     finally:
@@ -35,6 +36,14 @@ async def _primary(settings: "Settings") -> Live:
         # Requests are served all the same.
         told = "; ".join(flaw.found for flaw in flaws)
         return Live("postgres", "warn", f"{found}; {told}", "; ".join(flaw.fix for flaw in flaws))
+    if not writes:
+        unwritten = "it takes no writes: neither the admin API's nor revocations that Redis alone knows"
+        return Live(
+            "postgres",
+            "warn",
+            f"{found}; {unwritten}",
+            "let `postgres.dsn` lead to the primary, with `default_transaction_read_only` off",
+        )
     return Live("postgres", "pass", found)
 
 
@@ -64,6 +73,13 @@ def _opened(settings: "Settings") -> Postgres:
         tls_strict=postgres.tls.strict,
         prepared_statements=postgres.prepared_statements,
     )
+
+
+async def _takes_writes(postgres: Postgres) -> bool:
+    """Tell whether a transaction may write there: requests only read, and do not notice."""
+    async with postgres.connection() as connection:
+        setting: str = await connection.fetchval("SELECT current_setting('transaction_read_only')")
+    return setting == "off"
 
 
 async def _described(postgres: Postgres) -> str:
