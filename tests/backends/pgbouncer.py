@@ -50,6 +50,11 @@ class PgBouncer(_Server):
     def dsn(self) -> str:
         return f"postgresql://client@{_HOST}:{self.port}/{self._name}"
 
+    @property
+    def version(self) -> tuple[int, ...]:
+        said = subprocess.run([self._program, "--version"], check=True, capture_output=True, text=True)  # noqa: S603 -- a program of ours
+        return tuple(map(int, said.stdout.split()[1].split(".")))
+
     def _launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         target = self._target
         login = f"user='{_quoted(target.username)}' password='{_quoted(target.password)}'"
