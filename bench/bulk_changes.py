@@ -15,7 +15,7 @@ from rich.console import Console
 from bench.processes import moved
 from bench.report import Report, Target
 from bench.stage import Stage
-from gateway.backends.migrate import migrate
+from gateway.stores.postgres.migrate import migrate
 
 ROWS: Final = 200_000
 _TIMEOUT: Final = 600.0

@@ -9,7 +9,7 @@ from typing import Final
 import asyncpg
 
 from bench.tokens import ISSUER, Signer
-from gateway.backends.migrate import migrate
+from gateway.stores.postgres.migrate import migrate
 
 _INSERT: Final = """
 WITH made AS (

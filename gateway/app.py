@@ -14,37 +14,37 @@ from aiohttp import web
 
 from gateway import sockets, translation
 from gateway.admin import listener
-from gateway.admin.dependencies import Stream, dependencies
+from gateway.admin.api.wiring import Parts, admin_api
 from gateway.admin.health import Admin, Crew, Dependency
-from gateway.admin.wiring import Parts, admin_api
-from gateway.backends.availability import Availability
-from gateway.backends.changes import PostgresStream
-from gateway.backends.fetch import Fetcher
-from gateway.backends.identity import IdentityTiers
-from gateway.backends.invalidation import Invalidation
-from gateway.backends.jwks import KeyRing
-from gateway.backends.local import LocalTier
-from gateway.backends.mirror import RevocationMirror
-from gateway.backends.ownership import SystemOfRecord, place_of
-from gateway.backends.postgres import Postgres
-from gateway.backends.redis import Redis
-from gateway.backends.refusals import Refusals
-from gateway.backends.tracking import RedisStream
+from gateway.admin.readiness import Stream, dependencies
 from gateway.core.model import StoreUnavailable
 from gateway.core.reasons import CATALOGUE
 from gateway.core.routes import RouteTable
 from gateway.core.tokens import KeySet
 from gateway.explain import Explainer
+from gateway.identity.blacklist_sync import RevocationMirror
+from gateway.identity.invalidation import Invalidation
+from gateway.identity.learnt_revocations import Refusals
+from gateway.identity.local_cache import LocalTier
+from gateway.identity.resolver import IdentityTiers
+from gateway.issuer_keys.fetch import Fetcher
+from gateway.issuer_keys.keyring import KeyRing
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
 from gateway.proxy.certificate import Certificate
-from gateway.proxy.handler import ProxyHandler
+from gateway.proxy.context import ProxyHandler
+from gateway.proxy.errors import Responder
 from gateway.proxy.listener import FrontListener
-from gateway.proxy.live import LiveConnections
-from gateway.proxy.responses import Responder
+from gateway.proxy.reauthorization import LiveConnections
 from gateway.proxy.server import Front
-from gateway.proxy.upstream import Upstreams
+from gateway.proxy.upstream.balancer import Upstreams
 from gateway.settings import Settings, model
+from gateway.stores.availability import Availability
+from gateway.stores.postgres.change_stream.listener import PostgresStream
+from gateway.stores.postgres.queries import Postgres
+from gateway.stores.redis.change_stream import RedisStream
+from gateway.stores.redis.ownership import SystemOfRecord, place_of
+from gateway.stores.redis.shared_tier import Redis
 from gateway.telemetry import logs
 from gateway.telemetry.denials import DenialRing
 from gateway.telemetry.metered import MeteredDirectory, MeteredVerifier

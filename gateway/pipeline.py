@@ -1,13 +1,13 @@
 """The plain way of a request, readable top to bottom: `admit` it, or raise a `Denial`.
 
 Nothing is remembered here: `gateway.memo` wraps this way, and gives the same verdicts and the same bytes.
-What the way needs from the world it declares here as Protocols; the backends implement them. It reads no
+What the way needs from the world it declares here as Protocols; the rooms below implement them. It reads no
 clock and opens no socket of its own.
 """
 
 from typing import Protocol
 
-from gateway.core import bearer, credentials, policy, upgrades
+from gateway.core import policy
 from gateway.core.admission import Admission, Decision, Forwarding
 from gateway.core.headers import STALE, HeaderPolicy
 from gateway.core.model import Auth, Claims, Credential, Request, Resolution, Route
@@ -18,6 +18,7 @@ from gateway.core.reasons import (
     USER_NOT_FOUND,
     Denial,
 )
+from gateway.core.requests import bearer, credentials, upgrades
 from gateway.core.routes import RouteTable, read_target
 from gateway.core.verified import VerifiedToken
 

@@ -1,6 +1,9 @@
 """Settings → the values that the rooms understand, which know nothing of settings."""
 
-from gateway.backends.keysources import (
+from gateway.core.headers import HeaderPolicy, HeaderRules
+from gateway.core.model import ClaimPaths, CredentialSources, Issuer, Requirement, Route
+from gateway.explain import Setup
+from gateway.issuer_keys.sources import (
     Discovery,
     JwksFile,
     JwksUri,
@@ -9,11 +12,8 @@ from gateway.backends.keysources import (
     Secret,
     SecretFile,
 )
-from gateway.core.headers import HeaderPolicy, HeaderRules
-from gateway.core.model import ClaimPaths, CredentialSources, Issuer, Requirement, Route
-from gateway.explain import Setup
-from gateway.proxy.limits import Limits
-from gateway.proxy.rules import Ejection, HealthCheck, TlsRules, UpstreamRules
+from gateway.proxy.downstream.limits import Limits
+from gateway.proxy.upstream.options import Ejection, HealthCheck, TlsRules, UpstreamRules
 from gateway.settings import Settings, model
 
 

@@ -18,8 +18,9 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from gateway.backends.migrate import migrate
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
+from gateway.stores.postgres.migrate import migrate
+from gateway.stores.redis.shared_tier import Redis as SharedTier
 
 _POSTGRES_VARIABLE = "GATEWAY_TEST_POSTGRES_DSN"
 _REDIS_VARIABLE = "GATEWAY_TEST_REDIS_URL"
@@ -155,3 +156,17 @@ async def redis_url(request: pytest.FixtureRequest, worker_id: str) -> str:
     async with Redis.from_url(url) as client:
         await client.flushdb()
     return url
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[SharedTier]:
+    redis = SharedTier(redis_url, timeout=2.0)
+    yield redis
+    await redis.close()
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[Redis]:
+    """Another program, with plain commands."""
+    async with Redis.from_url(redis_url) as client:
+        yield client

@@ -5,9 +5,6 @@ from itertools import count
 from typing import Literal
 
 from gateway.admin.health import Readiness
-from gateway.backends.documents import CachedUser
-from gateway.backends.revocations import Revocation, Revocations, Revoked
-from gateway.backends.shared import Epoch, SharedAnswer
 from gateway.core.model import (
     Claims,
     Identity,
@@ -19,7 +16,10 @@ from gateway.core.model import (
     User,
 )
 from gateway.core.reasons import Denial
+from gateway.core.revocations import Revocation, Revocations, Revoked
 from gateway.core.tokens import KeySet
+from gateway.stores.redis.answers import Epoch, SharedAnswer
+from gateway.stores.redis.user_documents import CachedUser
 from gateway.telemetry.denials import DenialRecord, DenialRing, Wanted
 from gateway.telemetry.series import Snapshot, add_up
 
@@ -118,7 +118,7 @@ class FakeCrew:
 
 
 class FakeSharedTier:
-    """The `SharedTier` of `gateway.backends.invalidation` and of `.identity`: a Redis of dictionaries.
+    """The `SharedTier` of `gateway.identity.invalidation` and of `.identity`: a Redis of dictionaries.
 
     Whoever writes to it as another program would calls `touch` with the key.
     """
@@ -225,7 +225,7 @@ class FakeSharedTier:
 
 
 class FakeBlacklist:
-    """The `Blacklist` of `gateway.backends.invalidation` and of `.identity`: writes to a shared tier."""
+    """The `Blacklist` of `gateway.identity.invalidation` and of `.identity`: writes to a shared tier."""
 
     def __init__(self, shared: FakeSharedTier) -> None:
         self._shared = shared
@@ -269,7 +269,7 @@ def _revocation_key(revocation: Revocation) -> str:
 
 
 class RecordingInvalidations:
-    """`gateway.backends.invalidation.Observer`: remembers who told of changes."""
+    """`gateway.identity.invalidation.Observer`: remembers who told of changes."""
 
     def __init__(self) -> None:
         self.sources: list[str] = []

@@ -8,8 +8,6 @@ from typing import Literal
 
 import pytest
 
-from gateway.backends.local import LocalTier
-from gateway.backends.revocations import Revocations
 from gateway.core.admission import Admission
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.model import (
@@ -27,7 +25,9 @@ from gateway.core.model import (
     UserStatus,
 )
 from gateway.core.reasons import Denial
+from gateway.core.revocations import Revocations
 from gateway.core.tokens import ALGORITHMS, KeySet, key_from_jwk
+from gateway.identity.local_cache import LocalTier
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
 from gateway.verifier import TokenVerifier

@@ -26,21 +26,21 @@ from hypothesis.stateful import (
 )
 
 from gateway import memo
-from gateway.backends.local import LocalTier
-from gateway.backends.revocations import Revocations
 from gateway.core.admission import Admission, Forwarding
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.model import Claims, Credential, Lease, Request, Resolution, Route, Tier, User, UserStatus
 from gateway.core.reasons import Denial
+from gateway.core.revocations import Revocations
 from gateway.core.tokens import KeySet, key_from_jwk
 from gateway.core.verified import VerifiedToken
+from gateway.identity.local_cache import LocalTier
 from gateway.memo import Memo, Token, Tokens
 from gateway.pipeline import Pipeline
-from gateway.proxy import known_heads
-from gateway.proxy.incoming import Incoming
-from gateway.proxy.known_heads import Known, KnownHeads
-from gateway.proxy.limits import Limits
-from gateway.proxy.request_parser import RequestParser
+from gateway.proxy.downstream import head_cache
+from gateway.proxy.downstream.head_cache import Known, KnownHeads
+from gateway.proxy.downstream.incoming import Incoming
+from gateway.proxy.downstream.limits import Limits
+from gateway.proxy.downstream.parser import RequestParser
 from gateway.verifier import TokenVerifier
 from tests.fakes import FakeKeys
 from tests.pipelines import MAIN, NOW, ROUTES, token
@@ -479,7 +479,7 @@ def _any_text_is_taken_for_a_token(patch: pytest.MonkeyPatch) -> None:
     recall = KnownHeads.recall
 
     def careless(self: KnownHeads, data: bytes) -> Known | None:
-        head, token = known_heads._apart(data)
+        head, token = head_cache._apart(data)
         incoming = self._heads.get(head)
         if token and incoming is not None and incoming.recurring is not None and incoming.recurring.kept:
             return incoming, Credential.of(token)

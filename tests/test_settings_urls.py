@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from asyncpg import connect_utils
 
-from gateway.backends.redis import Redis
 from gateway.settings import ConfigurationError, load
+from gateway.stores.redis.shared_tier import Redis
 
 TEXT = """\
 issuers: [{name: main, issuer: https://idp.example.com/, audiences: [a]}]

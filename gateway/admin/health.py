@@ -10,8 +10,9 @@ import orjson
 import structlog
 from aiohttp import http_parser, web
 
-from gateway.admin import console, problems
-from gateway.admin.problems import REQUEST_ID, Refused
+from gateway.admin import console
+from gateway.admin.api import problems
+from gateway.admin.api.problems import REQUEST_ID, Refused
 from gateway.telemetry import metrics as telemetry
 from gateway.telemetry.denials import DenialRecord, Wanted
 from gateway.telemetry.series import Snapshot, expose

@@ -13,8 +13,8 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway.admin import problems
-from gateway.admin.problems import Refused
+from gateway.admin.api import problems
+from gateway.admin.api.problems import Refused
 
 EXIT_SECONDS: Final = 2.0
 """How long requests may take when the admin port closes."""

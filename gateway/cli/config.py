@@ -69,7 +69,7 @@ def check(
 
 def _try_dependencies(settings: "Settings", answer: dict[str, object], *, json: bool) -> int:
     """Try every dependency, add what was found to `answer`, and return the exit code."""
-    from gateway.cli import live
+    from gateway.cli.check import live
 
     found = live.try_all(settings) if json else live.try_all(settings, live.show)
     answer["live"] = [each.document() for each in found]

@@ -103,8 +103,8 @@ def demo(
     json: Json = False,
 ) -> None:
     """Run everything on loopback: Postgres, Redis, an issuer, an upstream and the gateway."""
-    from gateway.backends.migrate import MigrationError
     from gateway.demo.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
+    from gateway.stores.postgres.migrate import MigrationError
 
     _require_free(port, "--port")
     _require_free(admin_port, "--admin-port")
@@ -152,13 +152,13 @@ async def _demo(
     stop = _stop_event()
 
     from gateway.app import serve
-    from gateway.backends.migrate import migrate
     from gateway.demo import upstream
     from gateway.demo.configuration import configuration, write
     from gateway.demo.issuer import DemoIssuer
     from gateway.demo.listening import bind, listening
     from gateway.demo.seed import seed
     from gateway.settings import load
+    from gateway.stores.postgres.migrate import migrate
 
     issuer_socket, issuer_url = bind(_LOOPBACK, issuer_port)
     upstream_socket, upstream_url = bind(_LOOPBACK, 0)

@@ -98,12 +98,12 @@ async def _explain(
 async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Explainer]":
     """Build the engine from the same parts as a worker, of which none is shared with one."""
     from gateway import translation
-    from gateway.backends.fetch import Fetcher
-    from gateway.backends.jwks import KeyRing
-    from gateway.backends.ownership import place_of
-    from gateway.backends.postgres import Postgres
-    from gateway.backends.redis import Redis
     from gateway.explain import Explainer
+    from gateway.issuer_keys.fetch import Fetcher
+    from gateway.issuer_keys.keyring import KeyRing
+    from gateway.stores.postgres.queries import Postgres
+    from gateway.stores.redis.ownership import place_of
+    from gateway.stores.redis.shared_tier import Redis
     from gateway.telemetry import logs
 
     # What goes wrong is in the explanation; stdout is for that alone.

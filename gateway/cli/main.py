@@ -8,12 +8,12 @@ from gateway import __version__
 from gateway.cli.config import check, schema
 from gateway.cli.demo import register as register_demo
 from gateway.cli.explain import explain
-from gateway.cli.lift import lift_app
 from gateway.cli.migrate import migrate
-from gateway.cli.orphans import orphans
+from gateway.cli.orphans.command import orphans
 from gateway.cli.reasons import reasons
 from gateway.cli.redis import redis_app
-from gateway.cli.revoke import revocations_app, revoke_app
+from gateway.cli.revocations.lift import lift_app
+from gateway.cli.revocations.revoke import revocations_app, revoke_app
 from gateway.cli.run import run
 from gateway.cli.users import users_app
 

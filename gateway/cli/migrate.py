@@ -12,7 +12,7 @@ def migrate(*, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
     """Create or upgrade the tables in Postgres. Several at once do no harm: one works, the others wait."""
     settings = settings_or_exit(config)
 
-    from gateway.backends import migrate as migrations
+    from gateway.stores.postgres import migrate as migrations
 
     dsn, schema = settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name
     try:

@@ -12,7 +12,7 @@ from gateway.cli.stores import Stores, with_stores
 from gateway.core.model import JSON
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
-    from gateway.backends.ownership import SystemOfRecord
+    from gateway.stores.redis.ownership import SystemOfRecord
 
 redis_app: Final = typer.Typer(no_args_is_help=True, help="What Redis holds, and whose it is.")
 
@@ -55,8 +55,8 @@ async def _owner(stores: Stores) -> "SystemOfRecord | None":
 
 async def _claim(stores: Stores) -> tuple[bool, int]:
     """Take Redis over; tells whether it was another's, or nobody's, and how many cached users went."""
-    from gateway.backends.audit import AuditLog
-    from gateway.backends.mirror import RevocationMirror
+    from gateway.identity.blacklist_sync import RevocationMirror
+    from gateway.stores.postgres.directory.audit import AuditLog
 
     record = await stores.postgres.identify()
     ownership = stores.redis.ownership

@@ -16,13 +16,13 @@ from gateway.cli.config import settings_or_exit
 from gateway.core.model import Identity, StoreUnavailable, Tier
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
-    from gateway.backends.audit import Author
-    from gateway.backends.directory import UserDirectory, UserRecord
-    from gateway.backends.postgres import Postgres
-    from gateway.backends.redis import Redis
-    from gateway.backends.revocation_rows import RevocationRows
     from gateway.settings import Settings
     from gateway.settings.model import Issuer
+    from gateway.stores.postgres.directory.audit import Author
+    from gateway.stores.postgres.directory.revocation_rows import RevocationRows
+    from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
+    from gateway.stores.postgres.queries import Postgres
+    from gateway.stores.redis.shared_tier import Redis
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class Stores:
 
     async def user(self, text: str) -> "UserRecord":
         """Find a user by id, `ISSUER_NAME:SUBJECT` or e-mail address; exits when there is not exactly one."""
-        from gateway.backends.directory import UserNotFound
+        from gateway.stores.postgres.directory.users import UserNotFound
 
         with suppress(ValueError):
             user_id = UUID(text)
@@ -97,12 +97,12 @@ def with_stores(config: Path, work: Callable[[Stores], Awaitable[T]]) -> T:
 
 
 async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[T]]) -> T:
-    from gateway.backends.audit import Author
-    from gateway.backends.directory import UserDirectory
-    from gateway.backends.ownership import place_of
-    from gateway.backends.postgres import Postgres
-    from gateway.backends.redis import Redis
-    from gateway.backends.revocation_rows import RevocationRows
+    from gateway.stores.postgres.directory.audit import Author
+    from gateway.stores.postgres.directory.revocation_rows import RevocationRows
+    from gateway.stores.postgres.directory.users import UserDirectory
+    from gateway.stores.postgres.queries import Postgres
+    from gateway.stores.redis.ownership import place_of
+    from gateway.stores.redis.shared_tier import Redis
 
     redis = Redis(
         settings.redis.url.get_secret_value(),
@@ -150,7 +150,7 @@ def refuse(error: StoreUnavailable) -> NoReturn:
         )
     from asyncpg import ClientConfigurationError, DataError, PostgresError
 
-    from gateway.backends.postgres_errors import advice_for, said
+    from gateway.stores.postgres.errors import advice_for, said
 
     cause = error.__cause__
     if isinstance(cause, ClientConfigurationError):
@@ -177,7 +177,7 @@ def advice_for_postgres(error: StoreUnavailable, setting: str) -> tuple[str | No
 
     `setting` names the DSN.
     """
-    from gateway.backends.postgres_errors import advice_for, is_silence
+    from gateway.stores.postgres.errors import advice_for, is_silence
 
     cause = error.__cause__
     if not is_silence(cause):

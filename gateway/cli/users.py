@@ -15,7 +15,7 @@ from gateway.core.claims import MAX_SUBJECT_CHARACTERS, is_clean
 from gateway.core.model import JSON, Identity, StoreUnavailable, UserStatus
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
-    from gateway.backends.directory import UserFields, UserRecord
+    from gateway.stores.postgres.directory.users import UserFields, UserRecord
 
 users_app: Final = typer.Typer(
     no_args_is_help=True,
@@ -259,7 +259,12 @@ def _set_status(config: Path, user: str, status: UserStatus, *, json: bool) -> N
 
 def _write(config: Path, work: "Callable[[Stores], Awaitable[UserRecord]]", *, json: bool) -> None:
     """Change a user in Postgres, then drop it from Redis, so that the change is seen at once."""
-    from gateway.backends.directory import IdentityMissing, IdentityTaken, StatusRefused, UserChanged
+    from gateway.stores.postgres.directory.users import (
+        IdentityMissing,
+        IdentityTaken,
+        StatusRefused,
+        UserChanged,
+    )
 
     async def change(stores: Stores) -> "tuple[UserRecord, StoreUnavailable | None, float]":
         record = await work(stores)

@@ -10,19 +10,21 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from gateway.backends.directory import UserDirectory, UserRecord
-from gateway.backends.identity import Refused
-from gateway.backends.local import LocalTier
-from gateway.backends.postgres import Postgres
-from gateway.backends.redis import Redis
 from gateway.core.model import Auth, Claims, Identity, Request, Route, StoreUnavailable
-from gateway.explain import contents, evidence, people, route, stores, token, unknown
+from gateway.explain import evidence
 from gateway.explain.answer import Cause, Explanation, Fix
 from gateway.explain.keys import ColdKeys
 from gateway.explain.setup import Keys, Setup
+from gateway.explain.steps import claims as claim_steps
+from gateway.explain.steps import route, stores, token, unknown_subject, user
+from gateway.explain.trail import Walk
 from gateway.explain.verdict import ANY_ROUTE, ColdTiers, Verdict, cold_tiers, judge, request_for
-from gateway.explain.walk import Walk
 from gateway.explain.wording import sql_literal
+from gateway.identity.local_cache import LocalTier
+from gateway.identity.resolver import Refused
+from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
+from gateway.stores.postgres.queries import Postgres
+from gateway.stores.redis.shared_tier import Redis
 
 _BEARER: Final = re.compile(rb"\bbearer[ \t]+([A-Za-z0-9._~+/\-]+=*)", re.IGNORECASE)
 
@@ -93,7 +95,7 @@ class Explainer:
     ) -> None:
         taken = ANY_ROUTE if request is None else route.check(walk, request) or ANY_ROUTE
         read = await token.read(walk, keys, raw)
-        claims = None if read is None else contents.check(walk, read)
+        claims = None if read is None else claim_steps.check(walk, read)
         if claims is not None:
             await self._ask_stores(walk, claims, taken, verdict, tiers, deaf)
 
@@ -113,7 +115,7 @@ class Explainer:
         if isinstance(said.record, StoreUnavailable):
             walk.skip_rest("Postgres does not say who the user is")
         elif (record := said.record or await self._of_configured_spelling(walk, claims)) is None:
-            await unknown.check(walk, claims, self._postgres)
+            await unknown_subject.check(walk, claims, self._postgres)
         else:
             await _ask_directory(walk, claims, record, taken, UserDirectory(self._postgres))
 
@@ -138,7 +140,7 @@ async def _ask_directory(
     walk: Walk, claims: Claims, record: UserRecord, taken: Route, directory: UserDirectory
 ) -> None:
     try:
-        await people.check(walk, claims, record, taken, directory)
+        await user.check(walk, claims, record, taken, directory)
     except StoreUnavailable as error:
         # It answered a moment ago.
         walk.blame(None, Cause.STORE_UNREACHABLE, f"Postgres cannot be used: {error.detail}")

@@ -5,15 +5,15 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from gateway.backends.clues import Clues
-from gateway.backends.directory import UserDirectory, UserRecord
-from gateway.backends.postgres import Found, Postgres
-from gateway.backends.redis import Redis
-from gateway.backends.revocations import Revocation
-from gateway.backends.shared import SharedAnswer
 from gateway.core.model import Claims, Resolution, StoreUnavailable, User
 from gateway.core.reasons import Denial
+from gateway.core.revocations import Revocation
 from gateway.explain.verdict import ColdTiers
+from gateway.stores.postgres.directory.diagnostics import Clues
+from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
+from gateway.stores.postgres.queries import Found, Postgres
+from gateway.stores.redis.answers import SharedAnswer
+from gateway.stores.redis.shared_tier import Redis
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class Evidence:
     """What the tiers make of it all, as the pipeline is told."""
     shared: SharedAnswer | StoreUnavailable
     unclaimed: bool
-    """Whether Redis has no owner yet (`gateway.backends.ownership`)."""
+    """Whether Redis has no owner yet (`gateway.stores.redis.ownership`)."""
     found: Found | StoreUnavailable
     """What Postgres says when the gateway asks: the replica, where there is one."""
     record: UserRecord | StoreUnavailable | None

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gateway.backends.fetch import FetchError
-from gateway.backends.jwks import KeyStatus
-from gateway.backends.keysources import Loaded
 from gateway.core.tokens import KeySet
 from gateway.explain.setup import Keys
+from gateway.issuer_keys.fetch import FetchError
+from gateway.issuer_keys.keyring import KeyStatus
+from gateway.issuer_keys.sources import Loaded
 
 
 class ColdKeys:

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.backends.jwks import KeyStatus
-from gateway.backends.keysources import Loaded
 from gateway.core.model import Issuer, Route
 from gateway.core.tokens import KeySet
+from gateway.issuer_keys.keyring import KeyStatus
+from gateway.issuer_keys.sources import Loaded
 
 
 @dataclass(frozen=True, slots=True)

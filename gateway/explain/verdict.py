@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from gateway.backends.documents import CachedUser
-from gateway.backends.identity import IdentityTiers, Refused
-from gateway.backends.local import LocalTier
-from gateway.backends.postgres import Postgres
-from gateway.backends.redis import Redis
-from gateway.backends.shared import SharedAnswer
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.model import Claims, Request, Resolution, RevocationKind, Route, User
 from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain.keys import ColdKeys
 from gateway.explain.setup import Setup
+from gateway.identity.local_cache import LocalTier
+from gateway.identity.resolver import IdentityTiers, Refused
 from gateway.pipeline import Pipeline
+from gateway.stores.postgres.queries import Postgres
+from gateway.stores.redis.answers import SharedAnswer
+from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.user_documents import CachedUser
 from gateway.verifier import TokenVerifier
 
 ANY_ROUTE: Final = Route(name="", path="/**", upstream="")

@@ -13,17 +13,17 @@ from typing import Final, TypeVar
 from gateway.core.admission import Admission
 from gateway.core.model import Credential, Request
 from gateway.core.reasons import REQUEST_TIMEOUT, UPSTREAM_PROTOCOL_ERROR, UPSTREAM_TIMEOUT, Denial
-from gateway.proxy.client import ClientConnection
-from gateway.proxy.connection import UpstreamConnection
-from gateway.proxy.handler import ProxyHandler
+from gateway.proxy.context import ProxyHandler
+from gateway.proxy.downstream.connection import ClientConnection
+from gateway.proxy.downstream.incoming import Incoming
+from gateway.proxy.downstream.limits import LimitExceeded
 from gateway.proxy.heads import interim_head, request_head, response_head, switch_head
-from gateway.proxy.incoming import Incoming
-from gateway.proxy.limits import LimitExceeded
-from gateway.proxy.live import Lasting
-from gateway.proxy.response_parser import DecodingResponseParser, ResponseHead, ResponseParser
-from gateway.proxy.upgrade import EndedBy, Tunnel
-from gateway.proxy.upload import Upload
-from gateway.proxy.upstream import Upstream
+from gateway.proxy.reauthorization import Lasting
+from gateway.proxy.request_body import Upload
+from gateway.proxy.tunnel import EndedBy, Tunnel
+from gateway.proxy.upstream.balancer import Upstream
+from gateway.proxy.upstream.connection import UpstreamConnection
+from gateway.proxy.upstream.parser import DecodingResponseParser, ResponseHead, ResponseParser
 from gateway.telemetry.metrics import UNMATCHED
 
 T = TypeVar("T", Admission, None)

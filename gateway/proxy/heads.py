@@ -1,9 +1,9 @@
 """The heads that the gateway writes, to upstreams and to clients, as bytes (RFC 9112 §3 and §4)."""
 
 from gateway.core.admission import Admission
-from gateway.core.credentials import subprotocol_answer
-from gateway.proxy.incoming import Incoming
-from gateway.proxy.response_parser import ResponseHead
+from gateway.core.requests.credentials import subprotocol_answer
+from gateway.proxy.downstream.incoming import Incoming
+from gateway.proxy.upstream.parser import ResponseHead
 
 
 def request_head(admission: Admission, incoming: Incoming, host: bytes | None, request_id: str) -> bytes:

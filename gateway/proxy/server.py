@@ -9,12 +9,12 @@ from typing import Final
 from gateway.core.model import Credential, Request
 from gateway.core.reasons import Denial
 from gateway.memo import RECURRING_HEADS
-from gateway.proxy.client import ClientConnection
+from gateway.proxy.context import ProxyHandler
+from gateway.proxy.downstream.connection import ClientConnection
+from gateway.proxy.downstream.head_cache import KnownHeads
+from gateway.proxy.downstream.incoming import Incoming
+from gateway.proxy.downstream.limits import Clients, LimitExceeded, Limits, Lookout
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.handler import ProxyHandler
-from gateway.proxy.incoming import Incoming
-from gateway.proxy.known_heads import KnownHeads
-from gateway.proxy.limits import Clients, LimitExceeded, Limits, Lookout
 from gateway.telemetry.metrics import UNMATCHED, Limit
 
 # A client that got a response a moment ago may be sending its next request just now: a connection is

@@ -13,8 +13,8 @@ from pydantic_core import PydanticCustomError
 
 from gateway.core.headers import HOP_BY_HOP, fold
 from gateway.core.reasons import Denial
+from gateway.core.requests.upgrades import carries_requests
 from gateway.core.routes import normal_path
-from gateway.core.upgrades import carries_requests
 
 MISTAKE: Final = "setting"
 """The type of the errors that carry our own words."""

@@ -205,7 +205,7 @@ async def test_a_body_that_ends_early_or_is_framed_wrongly_is_no_defect(api: Api
 
 @session
 async def test_a_body_that_does_not_come_is_not_waited_for(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.admin.operations.BODY_SECONDS", 0.05)
+    monkeypatch.setattr("gateway.admin.api.operations.BODY_SECONDS", 0.05)
     fields = (f"Authorization: Bearer {TOKEN}".encode(), b"Content-Type: application/json")
     refused = await exchange(api.house, request_bytes("POST", "/v1/users", *fields, b"Content-Length: 5"))
     assert (refused.status, refused.code) == (408, "request_timeout")
@@ -216,7 +216,7 @@ async def test_a_defect_is_told_by_its_id_and_logged(api: Api, monkeypatch: pyte
     async def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("odd")
 
-    monkeypatch.setattr("gateway.backends.directory.UserDirectory.search", broken)
+    monkeypatch.setattr("gateway.stores.postgres.directory.users.UserDirectory.search", broken)
     answer = await api.get("/users")
     assert (answer.status, answer.code) == (503, "internal_error")
     assert "odd" not in answer.content.decode()

@@ -129,7 +129,7 @@ async def test_a_defect_breaks_a_stream_off(api: Api, monkeypatch: pytest.Monkey
     async def broken(*_: object) -> None:
         raise ZeroDivisionError("odd")
 
-    monkeypatch.setattr("gateway.admin.denials.Denials._gather", broken)
+    monkeypatch.setattr("gateway.admin.endpoints.denials.Denials._gather", broken)
     async with asyncio.timeout(10), stream(api) as events:
         with pytest.raises(aiohttp.ClientPayloadError):
             await anext(events)
@@ -139,7 +139,7 @@ async def test_a_defect_breaks_a_stream_off(api: Api, monkeypatch: pytest.Monkey
 
 @session
 async def test_a_silent_stream_says_that_it_lives(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.admin.denials.HEARTBEAT", 0.1)
+    monkeypatch.setattr("gateway.admin.endpoints.denials.HEARTBEAT", 0.1)
     headers = {"Authorization": f"Bearer {TOKEN}", "Accept": "text/event-stream"}
     async with asyncio.timeout(10), api.session.get("/v1/denials", headers=headers) as response:
         beats = [line async for line in take(response.content, b":", 4)]
@@ -150,8 +150,8 @@ async def test_a_silent_stream_says_that_it_lives(api: Api, monkeypatch: pytest.
 async def test_streams_are_bounded_and_those_that_are_left_make_room(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.admin.denials.MAX_STREAMS", 1)
-    monkeypatch.setattr("gateway.admin.denials.HEARTBEAT", 0.1)
+    monkeypatch.setattr("gateway.admin.endpoints.denials.MAX_STREAMS", 1)
+    monkeypatch.setattr("gateway.admin.endpoints.denials.HEARTBEAT", 0.1)
 
     headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {TOKEN}"}
 

@@ -8,10 +8,10 @@ from redis.asyncio import Redis
 
 from tests import tokens
 from tests.admin.client import TOKEN, Api
-from tests.backends.cable import Cable
-from tests.backends.examples import eventually
 from tests.explain.secret import FAILING, assert_absent
 from tests.harness import open_house, token
+from tests.stores.cable import Cable
+from tests.stores.examples import eventually
 
 session = pytest.mark.asyncio(loop_scope="session")
 

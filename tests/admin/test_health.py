@@ -10,16 +10,16 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from gateway.admin.dependencies import issuer_finding
 from gateway.admin.health import Admin, Dependency, Finding, readiness
-from gateway.backends.jwks import KeyStatus
+from gateway.admin.readiness import issuer_finding
 from gateway.core.model import JSON
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
+from gateway.issuer_keys.keyring import KeyStatus
 from gateway.telemetry.metrics import Metrics
 from tests import tokens
-from tests.backends.examples import eventually
 from tests.harness import House, open_house, token, unused_port, write_jwks
 from tests.sockets import Response
+from tests.stores.examples import eventually
 
 session = pytest.mark.asyncio(loop_scope="session")
 

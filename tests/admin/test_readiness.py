@@ -17,17 +17,17 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from gateway.backends.availability import HOLD
-from gateway.cli import live
-from gateway.cli.live_check import Live
+from gateway.cli.check import live
+from gateway.cli.check.result import Live
 from gateway.core.model import JSON
 from gateway.demo.embedded import EmbeddedRedis
 from gateway.settings import Settings
+from gateway.stores.availability import HOLD
 from tests.admin.client import TOKEN
-from tests.backends.cable import Cable
-from tests.backends.pgbouncer import pgbouncer
 from tests.harness import House, configuration, open_house, seed, token
 from tests.sockets import request_bytes
+from tests.stores.cable import Cable
+from tests.stores.postgres.pgbouncer import pgbouncer
 from tests.workers.program import eventually
 
 

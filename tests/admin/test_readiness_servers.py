@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from gateway.backends.availability import HOLD
+from gateway.stores.availability import HOLD
 from tests.admin.client import TOKEN, Api
 from tests.admin.test_readiness import Role, explained, live_postgres, readyz, role, until
 from tests.harness import House, open_house, token

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.admin.issuers import Issuers
-from gateway.backends.audit import AuditLog
-from gateway.backends.fetch import Fetcher
-from gateway.backends.jwks import KeyRing
-from gateway.backends.keysources import Secret
-from gateway.backends.postgres import Postgres
+from gateway.admin.endpoints.issuers import Issuers
 from gateway.core.model import Issuer
+from gateway.issuer_keys.fetch import Fetcher
+from gateway.issuer_keys.keyring import KeyRing
+from gateway.issuer_keys.sources import Secret
+from gateway.stores.postgres.directory.audit import AuditLog
+from gateway.stores.postgres.queries import Postgres
 from tests import tokens
 from tests.admin.client import TOKEN, Api
 from tests.fakes import RecordingKeyObserver

@@ -21,10 +21,10 @@ from redis import Redis
 from typer.testing import CliRunner, Result
 
 from gateway.__main__ import main
-from gateway.backends.documents import CachedUser, encode
-from gateway.backends.ownership import Owner, SystemOfRecord
-from gateway.backends.postgres import Postgres
 from gateway.cli.main import app
+from gateway.stores.postgres.queries import Postgres
+from gateway.stores.redis.ownership import Owner, SystemOfRecord
+from gateway.stores.redis.user_documents import CachedUser, encode
 from tests import harness, tokens
 from tests.cli.gateway_command import dump
 from tests.explain.secret import FAILING, assert_absent

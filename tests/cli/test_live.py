@@ -10,17 +10,18 @@ import pytest
 from redis import Redis
 from typer.testing import CliRunner, Result
 
-from gateway.backends.ownership import Owner, SystemOfRecord
-from gateway.cli import live, output
-from gateway.cli.live_check import Check, Live
+from gateway.cli import output
+from gateway.cli.check import live
+from gateway.cli.check.result import Check, Live
 from gateway.cli.main import app
 from gateway.demo.embedded import EmbeddedRedis
 from gateway.settings import Settings, load
+from gateway.stores.redis.ownership import Owner, SystemOfRecord
 from tests import tokens
-from tests.backends.cable import Pushless
-from tests.backends.pgbouncer import pgbouncer
 from tests.cli.gateway_command import ISS
 from tests.harness import unused_port, write_jwks
+from tests.stores.cable import Pushless
+from tests.stores.postgres.pgbouncer import pgbouncer
 
 
 def written(folder: Path, dsn: str, redis_url: str, upstream: str, *, keys: str | None = None) -> Path:

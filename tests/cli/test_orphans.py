@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from typer.testing import Result
 
-from gateway.cli.findings import link_command, shown
+from gateway.cli.orphans.report import link_command, shown
 from gateway.telemetry.logs import hash_subject
 from tests.cli.gateway_command import ISS, GatewayCommand, gateway_command
 

@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 from redis import Redis as Client
 
-from gateway.backends.migrate import migrations
-from gateway.backends.records import UserRecord
 from gateway.cli.stores import Stores
+from gateway.stores.postgres.directory.user_rows import UserRecord
+from gateway.stores.postgres.migrate import migrations
 from tests.cli.gateway_command import ISS, GatewayCommand, gateway_command
 
 

@@ -15,16 +15,16 @@ from unittest.mock import patch
 from redis.asyncio.connection import AbstractConnection
 
 from gateway.__main__ import main
-from gateway.backends.changes import PostgresStream
-from gateway.backends.documents import CachedUser
-from gateway.backends.heartbeats import CHANNEL, Place
-from gateway.backends.local import LocalTier
-from gateway.backends.redis import Redis
-from gateway.backends.refusals import Refusals
-from gateway.backends.revocations import Revocations
-from gateway.backends.shared import SharedAnswer
-from gateway.backends.tracking import RedisStream
 from gateway.core.model import Claims
+from gateway.core.revocations import Revocations
+from gateway.identity.learnt_revocations import Refusals
+from gateway.identity.local_cache import LocalTier
+from gateway.stores.postgres.change_stream.heartbeats import CHANNEL, Place
+from gateway.stores.postgres.change_stream.listener import PostgresStream
+from gateway.stores.redis.answers import SharedAnswer
+from gateway.stores.redis.change_stream import RedisStream
+from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.user_documents import CachedUser
 
 _SLOWEST: Final = 0.4
 """Seconds."""

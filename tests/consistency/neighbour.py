@@ -13,7 +13,7 @@ from typing import Final
 
 import asyncpg
 
-from gateway.backends.migrate import migrate
+from gateway.stores.postgres.migrate import migrate
 from tests.consistency.clients import hammer
 from tests.consistency.history import History
 from tests.consistency.world import (

@@ -18,11 +18,11 @@ import pytest
 
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests import tokens
-from tests.backends.issuer import serving
 from tests.consistency.memory import Memory, told, watch
 from tests.consistency.mixed_load import Load, answer, cached, summary
 from tests.consistency.world import ISSUER_NAME, Person, open_world
 from tests.consistency.writers import ended
+from tests.issuer_keys.issuer import serving
 
 SECONDS: Final = float(os.environ.get("MEMORY_SECONDS", "0"))
 _UNKNOWN: Final = int(os.environ.get("MEMORY_UNKNOWN", "100000"))

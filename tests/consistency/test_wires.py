@@ -9,12 +9,12 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from gateway.backends.tracking import RedisStream
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
-from tests.backends.examples import eventually
-from tests.backends.test_tracking import Notes
+from gateway.stores.redis.change_stream import RedisStream
 from tests.consistency.links import DEAF
 from tests.consistency.wires import PostgresTap, RedisTap, Wire, _value_end
+from tests.stores.examples import eventually
+from tests.stores.redis.test_change_stream import Notes
 
 PREFIX = "wires:"
 

@@ -14,15 +14,15 @@ from urllib.parse import urlsplit
 import asyncpg
 from redis.asyncio import Redis
 
-from gateway.backends.migrate import migrate
 from gateway.core.model import JSON
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis, _free_port
+from gateway.stores.postgres.migrate import migrate
 from tests import tokens
-from tests.backends.cable import Cable
 from tests.consistency.history import History
 from tests.consistency.hosts import Host, Peer
 from tests.consistency.wires import PostgresTap, RedisTap, Wire
 from tests.sockets import Exchange, RawUpstream
+from tests.stores.cable import Cable
 from tests.workers.program import Program, running
 
 ISSUER_NAME: Final = "main"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.core import bearer
 from gateway.core.reasons import CATALOGUE, Denial
+from gateway.core.requests import bearer
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.bearer import MAX_TOKEN_BYTES
-from gateway.core.credentials import Place, Presented, check_origin, find, subprotocol_answer
 from gateway.core.model import CredentialSources, Header, Request
 from gateway.core.reasons import (
     CREDENTIALS_MALFORMED,
@@ -18,6 +16,8 @@ from gateway.core.reasons import (
     Denial,
     Reason,
 )
+from gateway.core.requests.bearer import MAX_TOKEN_BYTES
+from gateway.core.requests.credentials import Place, Presented, check_origin, find, subprotocol_answer
 
 TOKEN = b"eyJhbGciOi.eyJzdWIiOi-_.c2lnbmF0dXJl"
 BEARER = (b"Authorization", b"Bearer " + TOKEN)

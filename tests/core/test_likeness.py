@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.core.likeness import Difference, difference, normal_form, spellings
+from gateway.core.spelling import Difference, difference, normal_form, spellings
 
 UUID = "550e8400-e29b-41d4-a716-446655440000"
 

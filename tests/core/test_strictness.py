@@ -4,10 +4,10 @@ import ssl
 
 import pytest
 
-from gateway.backends.redis_server import server_at
-from gateway.core.strictness import distrust, set_strictness
-from gateway.proxy.dial import tls_context
-from gateway.proxy.rules import TlsRules
+from gateway.core.tls import distrust, set_strictness
+from gateway.proxy.upstream.dial import tls_context
+from gateway.proxy.upstream.options import TlsRules
+from gateway.stores.redis.topology import server_at
 
 STRICT = ssl.VerifyFlags.VERIFY_X509_STRICT
 

@@ -1,7 +1,7 @@
 import pytest
 
 from gateway.core.model import Header, Request
-from gateway.core.upgrades import offered, requested
+from gateway.core.requests.upgrades import offered, requested
 
 WEBSOCKET = frozenset({"websocket"})
 ANY = frozenset({"*"})

@@ -22,9 +22,9 @@ import pytest
 from aiohttp import ClientResponse, ClientSession
 from redis.asyncio import Redis
 
-from gateway.backends.migrate import Migration, migrate, migrations
 from gateway.core.model import JSON
 from gateway.demo.embedded import EmbeddedPostgres
+from gateway.stores.postgres.migrate import Migration, migrate, migrations
 
 _GATEWAY = [sys.executable, "-m", "gateway"]
 _PLACES = {"gateway", "admin", "admin_token", "issuer", "upstream", "postgres", "redis"}

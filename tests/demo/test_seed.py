@@ -1,8 +1,8 @@
 import asyncpg
 import pytest
 
-from gateway.backends.migrate import migrate
 from gateway.demo.seed import SEEDS, TENANT, seed
+from gateway.stores.postgres.migrate import migrate
 
 _ISSUER = "http://127.0.0.1:9000"
 

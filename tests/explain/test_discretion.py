@@ -9,10 +9,10 @@ import pytest
 
 from gateway.telemetry import logs
 from tests import tokens
-from tests.backends.cable import Cable
-from tests.backends.issuer import IssuerServer, serving
 from tests.explain.secret import FAILING, assert_absent
 from tests.explain.world import World
+from tests.issuer_keys.issuer import IssuerServer, serving
+from tests.stores.cable import Cable
 
 
 class Tap(Cable):

@@ -19,9 +19,9 @@ from gateway.cli.main import app
 from gateway.core.model import JSON, User, UserStatus
 from gateway.explain import Fix
 from tests import tokens
-from tests.backends.examples import claims
 from tests.explain.world import World
 from tests.harness import SECOND_ISSUER, token, unused_port, write_jwks
+from tests.stores.examples import claims
 
 NOW = int(time.time())
 UUID_TEXT = "0e5f2a31-7d0c-4d6e-9c2b-1f3a5b7c9d01"

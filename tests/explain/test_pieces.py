@@ -5,13 +5,13 @@ import subprocess
 
 import pytest
 
-from gateway.backends import clues
-from gateway.backends.clues import Clues, trouble_of
-from gateway.backends.postgres import Postgres
 from gateway.core.model import Identity, Issuer, StoreUnavailable, Tier
 from gateway.explain.answer import Cause
 from gateway.explain.issuers import nearest
 from gateway.explain.wording import Commands, ago, moment, shown, span, sql_literal, yaml_line
+from gateway.stores.postgres.directory import diagnostics
+from gateway.stores.postgres.directory.diagnostics import Clues, trouble_of
+from gateway.stores.postgres.queries import Postgres
 from tests.explain.world import World
 
 
@@ -124,7 +124,7 @@ async def test_spellings_are_found_by_an_index(world: World) -> None:
         found = await Clues(postgres).alike(Identity("i", "777"))
         assert [each.identity.subject for each in found] == ["auth0|777"]
         async with postgres.connection() as connection:
-            plan = await connection.fetch(f"EXPLAIN {clues._ALIKE}", ["777"], "777", "i")
+            plan = await connection.fetch(f"EXPLAIN {diagnostics._ALIKE}", ["777"], "777", "i")
     finally:
         await postgres.close()
     assert "identities_spelling" in str(plan)

@@ -7,16 +7,16 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway import translation
-from gateway.backends.local import LocalTier
-from gateway.backends.revocations import Revocations
 from gateway.core.model import Claims, RevocationKind, User, UserStatus
+from gateway.core.revocations import Revocations
 from gateway.explain.engine import Explainer
+from gateway.identity.local_cache import LocalTier
 from tests import tokens
-from tests.backends.cable import Cable
-from tests.backends.examples import claims
 from tests.explain.scene import denied, failed, outcomes
 from tests.explain.world import World
 from tests.harness import token, unused_port
+from tests.stores.cable import Cable
+from tests.stores.examples import claims
 
 OLD = {"iat": int(time.time()) - 100}
 

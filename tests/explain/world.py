@@ -18,23 +18,23 @@ from redis.asyncio import Redis as Client
 from typer.testing import CliRunner
 
 from gateway import translation
-from gateway.backends.documents import CachedUser
-from gateway.backends.fetch import Fetcher
-from gateway.backends.identity import IdentityTiers
-from gateway.backends.jwks import KeyRing
-from gateway.backends.local import LocalTier
-from gateway.backends.mirror import RevocationMirror
-from gateway.backends.ownership import place_of
-from gateway.backends.postgres import Postgres
-from gateway.backends.redis import Redis
 from gateway.cli.main import app
 from gateway.core.model import JSON, Claims, StoreUnavailable, User
 from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain import Explainer, Explanation, Fix
 from gateway.explain.verdict import ANY_ROUTE, request_for
+from gateway.identity.blacklist_sync import RevocationMirror
+from gateway.identity.local_cache import LocalTier
+from gateway.identity.resolver import IdentityTiers
+from gateway.issuer_keys.fetch import Fetcher
+from gateway.issuer_keys.keyring import KeyRing
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
+from gateway.stores.postgres.queries import Postgres
+from gateway.stores.redis.ownership import place_of
+from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.user_documents import CachedUser
 from gateway.verifier import TokenVerifier
 from tests import harness, tokens
 from tests.fakes import FakeBlacklist, FakeSharedTier, RecordingKeyObserver

@@ -10,16 +10,16 @@ from types import TracebackType
 from typing import Self
 
 from gateway.core.reasons import Denial
-from gateway.proxy.connection import UpstreamConnection
-from gateway.proxy.response_parser import ResponseHead, ResponseParser
-from gateway.proxy.upstream import RetryReason, Upstream
+from gateway.proxy.upstream.balancer import RetryReason, Upstream
+from gateway.proxy.upstream.connection import UpstreamConnection
+from gateway.proxy.upstream.parser import ResponseHead, ResponseParser
 from tests.sockets import PATIENCE, RawUpstream
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class RecordingObserver:
-    """`gateway.proxy.upstream.Observer`."""
+    """`gateway.proxy.upstream.balancer.Observer`."""
 
     def __init__(self) -> None:
         self.retries: list[tuple[str, RetryReason]] = []
@@ -29,7 +29,7 @@ class RecordingObserver:
 
 
 class Receiver:
-    """`gateway.proxy.connection.Receiver`: collects a response, for who waits for it."""
+    """`gateway.proxy.upstream.connection.Receiver`: collects a response, for who waits for it."""
 
     def __init__(self) -> None:
         self.heads: list[ResponseHead] = []

@@ -13,13 +13,13 @@ import pytest
 import uvloop
 
 from gateway.core.reasons import Denial
-from gateway.proxy import remainder
-from gateway.proxy.connection import UpstreamConnection
-from gateway.proxy.response_parser import ResponseParser
-from gateway.proxy.rules import Ejection, TlsRules, UpstreamRules
-from gateway.proxy.upstream import Upstream
+from gateway.proxy.upstream import unread
+from gateway.proxy.upstream.balancer import Upstream
+from gateway.proxy.upstream.connection import UpstreamConnection
+from gateway.proxy.upstream.options import Ejection, TlsRules, UpstreamRules
+from gateway.proxy.upstream.parser import ResponseParser
 from tests.proxy.services import REQUEST, Receiver, UnixUpstream, acquire, exchange, settled
-from tests.proxy.test_upstream_tls import Authority, serving
+from tests.proxy.upstream.test_tls import Authority, serving
 from tests.sockets import OK, Exchange, RawUpstream
 
 TOTAL: Final = 10_000_000
@@ -139,7 +139,7 @@ async def an_answer_without_a_body(scene: Scene, monkeypatch: pytest.MonkeyPatch
 
 async def a_large_answer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing more is read while the client takes nothing, and nothing is lost."""
-    monkeypatch.setattr(remainder, "PIECE_BYTES", 4096)
+    monkeypatch.setattr(unread, "PIECE_BYTES", 4096)
     scene.answer(b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n" % len(LARGE), LARGE)
     connection = await scene.connection()
     receiver = await scene.send_deafly(connection)
@@ -230,7 +230,7 @@ async def no_answer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
 async def a_client_that_leaves(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read no further is closed, with its descriptor."""
     before = descriptors()
-    monkeypatch.setattr(remainder, "PIECE_BYTES", 4096)
+    monkeypatch.setattr(unread, "PIECE_BYTES", 4096)
     scene.answer(b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n" % len(LARGE), LARGE)
     connection = await scene.connection()
     receiver = await scene.send_deafly(connection)

@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from gateway.proxy import connection, lingering
-from gateway.proxy.connection import MOST_UNREAD
+from gateway.proxy.downstream import lingering_close
+from gateway.proxy.upstream import connection
+from gateway.proxy.upstream.connection import MOST_UNREAD
 from tests.harness import House
 from tests.sockets import OK, Exchange, RawClient, Script, request_bytes
 
@@ -129,8 +130,8 @@ async def test_the_next_request_of_a_pipeline_is_answered(house: House) -> None:
 async def test_a_client_that_goes_on_sending_gets_the_answer_and_is_cut_off(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lingering, "SILENCE_SECONDS", 0.05)
-    monkeypatch.setattr(lingering, "MOST_SECONDS", 0.3)
+    monkeypatch.setattr(lingering_close, "SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(lingering_close, "MOST_SECONDS", 0.3)
     house.upstream.behave(resetting(REFUSED))
     async with house.connect() as client:
         await client.send(request_bytes("POST", "/public/x", b"Transfer-Encoding: chunked"))
@@ -152,7 +153,7 @@ async def test_a_client_that_sends_slowly_gets_the_answer_behind_its_body(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What counts is that it sends: one that reads only behind its body would find a reset."""
-    monkeypatch.setattr(lingering, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(lingering_close, "SILENCE_SECONDS", 0.5)
     house.upstream.behave(resetting(REFUSED))
     async with house.connect() as client:
         await client.send(request_bytes("POST", "/public/x", b"Content-Length: 16"))

@@ -15,8 +15,8 @@ import pytest
 from gateway.core.model import JSON
 from tests.harness import House, open_house
 from tests.proxy.test_early_answers_relayed import resetting
-from tests.proxy.test_upstream_tls import Authority
-from tests.proxy.test_upstream_tls_ends import LOOPS, PATTERN, blocking_server
+from tests.proxy.upstream.test_tls import Authority
+from tests.proxy.upstream.test_tls_ends import LOOPS, PATTERN, blocking_server
 from tests.sockets import PATIENCE
 from tests.test_app import self_signed
 

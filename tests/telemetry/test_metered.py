@@ -2,8 +2,6 @@
 
 import pytest
 
-from gateway.backends.local import LocalTier
-from gateway.backends.revocations import Revocations
 from gateway.core.model import Claims, Credential, Issuer, Lease, Resolution, Tier, User, UserStatus
 from gateway.core.reasons import (
     CREDENTIALS_MISSING,
@@ -13,8 +11,10 @@ from gateway.core.reasons import (
     USER_STORE_UNAVAILABLE,
     Denial,
 )
+from gateway.core.revocations import Revocations
 from gateway.core.tokens import KeySet, key_from_jwk
 from gateway.core.verified import VerifiedToken
+from gateway.identity.local_cache import LocalTier
 from gateway.memo import Tokens
 from gateway.telemetry.metered import MeteredDirectory, MeteredVerifier
 from gateway.telemetry.metrics import Metrics, issuer_label

@@ -15,11 +15,11 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.backends.postgres import Postgres
-from gateway.backends.refusals import Refusals
-from gateway.backends.revocation_rows import RevocationRows
-from gateway.backends.revocations import Learnt, Target
+from gateway.core.revocations import Learnt, Target
 from gateway.demo.embedded import EmbeddedRedis
+from gateway.identity.learnt_revocations import Refusals
+from gateway.stores.postgres.directory.revocation_rows import RevocationRows
+from gateway.stores.postgres.queries import Postgres
 from gateway.telemetry.metrics import Metrics
 from tests.harness import House, open_house, token
 from tests.sockets import Response

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from gateway.backends.identity import IdentityTiers
-from gateway.backends.postgres import Postgres
-from gateway.backends.redis import Redis
 from gateway.core.lru import LRU
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
-from gateway.proxy.upstream import Upstream
+from gateway.identity.resolver import IdentityTiers
+from gateway.proxy.upstream.balancer import Upstream
+from gateway.stores.postgres.queries import Postgres
+from gateway.stores.redis.shared_tier import Redis
 from gateway.verifier import TokenVerifier
 from tests import tokens
 from tests.harness import KEYLESS_ISSUER, SECOND_ISSUER, House, open_house, token

@@ -13,12 +13,12 @@ import pytest
 from redis.asyncio import Redis
 from typer.testing import CliRunner, Result
 
-from gateway.backends.ownership import Owner, SystemOfRecord
 from gateway.cli.main import app
+from gateway.stores.redis.ownership import Owner, SystemOfRecord
 from tests import tokens
-from tests.backends.cable import Cable
 from tests.conftest import _Databases
 from tests.harness import House, open_house, token
+from tests.stores.cable import Cable
 
 PREFIX = "shared:"
 FOREIGN = "belongs to another database"

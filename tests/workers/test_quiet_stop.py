@@ -9,9 +9,9 @@ from typing import Final
 
 import pytest
 
-from tests.backends.cable import Cable
 from tests.harness import seed, token
 from tests.sockets import RawUpstream
+from tests.stores.cable import Cable
 from tests.workers.program import Load, Program, eventually, route, running
 
 WORKERS: Final = 2

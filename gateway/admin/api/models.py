@@ -1,0 +1,281 @@
+"""What the admin API takes and gives of users and revocations.
+
+These models, and those of `reports`, check requests, write answers, and are the OpenAPI document.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Final, Literal, TypeAlias
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from gateway.core.claims import MAX_SUBJECT_CHARACTERS
+from gateway.core.model import RevocationKind
+from gateway.core.revocations import Revocation as RevocationRow
+from gateway.stores.postgres.directory.user_rows import UserRecord
+
+# As `core.claims.is_clean`, in words that JSON Schema, Rust and Python read alike.
+CLEAN: Final = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]+$"
+_EMAIL: Final = (
+    r"^[^@\s\u0000-\u001f\u007f-\u009f\u2028\u2029]+@[^@\s\u0000-\u001f\u007f-\u009f\u2028\u2029]+$"
+)
+_FIRST: Final = datetime(1, 1, 1, tzinfo=UTC)
+_LAST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+Text: TypeAlias = Annotated[str, Field(pattern=CLEAN, max_length=255)]
+Subject: TypeAlias = Annotated[
+    str,
+    Field(
+        pattern=CLEAN, max_length=MAX_SUBJECT_CHARACTERS, description="The `sub`, exactly as tokens carry it."
+    ),
+]
+Email: TypeAlias = Annotated[str, Field(pattern=_EMAIL, max_length=320)]
+Roles: TypeAlias = Annotated[list[Text], Field(max_length=100)]
+IssuerName: TypeAlias = Annotated[
+    str,
+    Field(pattern=CLEAN, max_length=2000, description="The configured name of an issuer, or its `iss`."),
+]
+Limit: TypeAlias = Annotated[int, Field(ge=1, le=500)]
+
+
+class Status(StrEnum):
+    """Only `active` may pass. A user is deleted and restored by requests of their own."""
+
+    ACTIVE = "active"
+    PENDING = "pending"
+    SUSPENDED = "suspended"
+    LOCKED = "locked"
+
+
+class Model(BaseModel):
+    """What is not declared is refused, and nothing is taken for what it is not."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class Params(BaseModel):
+    """Parameters come as text, and are read leniently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class NoParams(Params):
+    """An operation without parameters."""
+
+
+# Users ---------------------------------------------------------------------------------------------
+
+
+class UserParams(Params):
+    id: UUID
+
+
+class UserSearch(Params):
+    status: Literal["active", "pending", "suspended", "locked", "deleted"] | None = None
+    tenant: Text | None = None
+    q: Text | None = None
+    """A subject, an id, or how an e-mail address or display name begins."""
+    limit: Limit = 50
+    after: Annotated[
+        str | None, Field(pattern=r"^[0-9]{1,16}\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+    ] = None
+    """`next` of the page before."""
+
+
+class IdentityParams(Params):
+    id: UUID
+    issuer: IssuerName
+    subject: Subject
+
+
+class NewIdentity(Model):
+    """A way in: tokens of this issuer with this subject are the user's."""
+
+    issuer: IssuerName
+    subject: Subject
+
+
+class NewUser(NewIdentity):
+    """A user with its first identity."""
+
+    status: Status = Status.ACTIVE
+    tenant: Text | None = None
+    email: Email | None = None
+    display_name: Text | None = None
+    roles: Roles = []
+
+
+class UserChange(Model):
+    """What is to change; what is left out stays, `null` takes away (RFC 7396)."""
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: _without_defaults(schema))
+
+    status: Status = Status.ACTIVE
+    tenant: Text | None = None
+    email: Email | None = None
+    display_name: Text | None = None
+    roles: Roles = []
+    tokens_valid_after: AwareDatetime | None = None
+    """Tokens issued at or before this instant are refused."""
+
+
+def _without_defaults(schema: JsonDict) -> None:
+    """Do not promise for a change what is true of a new user."""
+    properties = schema["properties"]
+    if isinstance(properties, dict):
+        for field in properties.values():
+            if isinstance(field, dict):
+                field.pop("default", None)
+
+
+class Identity(Model):
+    """A pair that leads to a user."""
+
+    issuer: str
+    """The `iss` of the tokens."""
+    issuer_name: str | None
+    """The configured name; null when no issuer with this `iss` is configured."""
+    subject: str
+
+
+class User(Model):
+    """A user and all that leads to it."""
+
+    id: str
+    status: Literal["active", "pending", "suspended", "locked", "deleted"]
+    tenant: str | None
+    email: str | None
+    display_name: str | None
+    roles: list[str]
+    tokens_valid_after: datetime | None
+    """Tokens issued at or before this instant are refused."""
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None
+    identities: list[Identity]
+
+    @classmethod
+    def of(cls, record: UserRecord, names: Mapping[str, str]) -> "User":
+        """`names` maps `iss` to the configured name."""
+        user = record.user
+        return cls(
+            id=user.id,
+            status=user.status.value,
+            tenant=user.tenant,
+            email=user.email,
+            display_name=user.display_name,
+            roles=list(user.roles),
+            tokens_valid_after=moment(user.tokens_valid_after),
+            created_at=instant(record.created_at),
+            updated_at=instant(record.updated_at),
+            deleted_at=moment(record.deleted_at),
+            identities=[
+                Identity(issuer=each.issuer, issuer_name=names.get(each.issuer), subject=each.subject)
+                for each in record.identities
+            ],
+        )
+
+
+class UserPage(Model):
+    items: list[User]
+    next: str | None
+    """What to give as `after`; null: there are no more."""
+
+
+# Revocations ---------------------------------------------------------------------------------------
+
+
+class RevocationSearch(Params):
+    expired: bool = False
+    """Those that have ended, too."""
+    limit: Limit = 50
+    after: Annotated[str | None, Field(pattern=r"^[0-9]{1,16}\.[0-9a-f]{64}$")] = None
+    """`next` of the page before."""
+
+
+class RevocationParams(Params):
+    kind: RevocationKind
+    issuer: IssuerName | None = None
+    """For `jti` and `issuer`."""
+    value: Annotated[str | None, Field(pattern=CLEAN, max_length=500)] = None
+    """The `jti`, or the id of the user."""
+
+
+class NewRevocation(Model):
+    """Refuses a token (`jti`), or all that a user or an issuer has been given so far."""
+
+    kind: RevocationKind
+    issuer: IssuerName | None = None
+    """For `jti` and `issuer`."""
+    value: Annotated[str | None, Field(pattern=CLEAN, max_length=500)] = None
+    """The `jti`, or the id of the user."""
+    until: AwareDatetime | None = None
+    """When it ends; null: for a `jti` when the issuer's `max_lifetime`, if any, is over, else never."""
+    reason: Annotated[str | None, Field(pattern=CLEAN, max_length=1000)] = None
+
+
+class Revocation(Model):
+    """A row of the blacklist."""
+
+    kind: RevocationKind
+    issuer: str | None
+    """The configured name of the issuer, or its `iss`."""
+    value: str | None
+    revoked_at: datetime
+    expires_at: datetime | None
+    """null: it counts for ever."""
+    reason: str | None
+    revoked_by: str | None
+
+    @classmethod
+    def of(cls, row: RevocationRow) -> "Revocation":
+        return cls(
+            kind=row.kind,
+            issuer=row.issuer or None,
+            value=row.value or None,
+            revoked_at=instant(row.revoked_at),
+            expires_at=moment(row.expires_at),
+            reason=row.reason,
+            revoked_by=row.revoked_by,
+        )
+
+
+class RevocationPage(Model):
+    items: list[Revocation]
+    next: str | None
+
+
+# Refusals ----------------------------------------------------------------------------------------
+
+
+class FieldProblem(Model):
+    field: str
+    message: str
+
+
+class Problem(Model):
+    """A refusal (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    request_id: str
+    errors: Sequence[FieldProblem] = ()
+    """What is wrong with which field."""
+
+
+def instant(seconds: float) -> datetime:
+    """Return a Unix time; one that no date can be becomes the first or the last that can."""
+    if seconds >= _LAST.timestamp():
+        return _LAST
+    return max(_FIRST, datetime.fromtimestamp(seconds, UTC)) if seconds > _FIRST.timestamp() else _FIRST
+
+
+def moment(seconds: float | None) -> datetime | None:
+    """Like `instant`, for what may not have happened."""
+    return None if seconds is None else instant(seconds)

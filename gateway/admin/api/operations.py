@@ -1,0 +1,175 @@
+"""One operation of the admin API: how a request is read into its models before its handler runs.
+
+An operation is declared once; the router, the checks and the OpenAPI document all follow from that.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias, TypeVar
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from pydantic import BaseModel, ValidationError
+
+from gateway.admin.api.problems import REQUEST_ID, FieldError, Refused, invalid
+from gateway.core import json_text
+from gateway.stores.postgres.directory.audit import Author
+
+MAX_BODY: Final = 64 * 1024
+BODY_SECONDS: Final = 10.0
+
+P = TypeVar("P", bound=BaseModel)
+B = TypeVar("B", bound=BaseModel)
+
+Run: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+IfMatch: TypeAlias = Literal["required", "optional"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an operation gives when it succeeds."""
+
+    status: int = 200
+    model: type[BaseModel] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Name → meaning."""
+    streams: type[BaseModel] | None = None
+    """What each event holds, for clients that accept `text/event-stream`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A method at a path, and all that is to be known of it."""
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    answer: Answer
+    params: type[BaseModel]
+    """Those named in the path, and those of the query."""
+    body: type[BaseModel] | None
+    run: Run
+    refusals: tuple[int, ...] = ()
+    """Statuses that it may be refused with, beyond those of every operation."""
+    if_match: IfMatch | None = None
+
+
+def reads(
+    method: str,
+    path: str,
+    handler: Callable[[web.Request, P], Awaitable[web.StreamResponse]],
+    params: type[P],
+    summary: str,
+    answer: Answer,
+    *,
+    refusals: tuple[int, ...] = (),
+    if_match: IfMatch | None = None,
+) -> Operation:
+    """Declare an operation without a body."""
+
+    async def run(request: web.Request) -> web.StreamResponse:
+        return await handler(request, _params(request, params))
+
+    name = _name(handler)
+    return Operation(method, path, name, summary, answer, params, None, run, refusals, if_match)
+
+
+def takes(
+    method: str,
+    path: str,
+    handler: Callable[[web.Request, P, B], Awaitable[web.StreamResponse]],
+    params: type[P],
+    body: type[B],
+    summary: str,
+    answer: Answer,
+    *,
+    refusals: tuple[int, ...] = (),
+    if_match: IfMatch | None = None,
+) -> Operation:
+    """Declare an operation with a JSON body."""
+
+    async def run(request: web.Request) -> web.StreamResponse:
+        return await handler(request, _params(request, params), await _body(request, body))
+
+    name = _name(handler)
+    return Operation(
+        method, path, name, summary, answer, params, body, run, (400, 408, 413, 415, *refusals), if_match
+    )
+
+
+def json(model: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Answer with a model."""
+    body = model.model_dump_json().encode()
+    return web.Response(body=body, status=status, content_type="application/json", headers=headers)
+
+
+def author_of(request: web.Request) -> Author:
+    """Return who stands in the audit: all know the one token, so what is known of them is where they are."""
+    return Author(f"api@{request.remote or 'unix'}", request[REQUEST_ID])
+
+
+def _name(handler: Callable[..., Any]) -> str:  # Any: of a handler nothing but its name is used
+    return handler.__name__
+
+
+def _params(request: web.Request, model: type[P]) -> P:
+    in_path = dict(request.match_info)
+    known = model.model_fields.keys() - in_path.keys()
+    errors = []
+    for name in dict.fromkeys(request.query):
+        if name not in known:
+            errors.append(FieldError(name, "There is no such parameter"))
+        elif len(request.query.getall(name)) > 1:
+            errors.append(FieldError(name, "Give it once"))
+    if errors:
+        raise invalid(*errors)
+    try:
+        return model.model_validate_strings({**request.query, **in_path})
+    except ValidationError as error:
+        raise invalid(*_errors(error)) from error
+
+
+async def _body(request: web.Request, model: type[B]) -> B:
+    if request.content_type != "application/json":
+        raise Refused(415, "unsupported_media_type", "The body must be application/json")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Refused(415, "unsupported_media_type", "The body must not be compressed")
+    data = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.content.iter_any():
+                data += piece
+                if len(data) > MAX_BODY:
+                    raise Refused(413, "body_too_large", f"A body may have up to {MAX_BODY} bytes")
+    except TimeoutError as error:
+        raise Refused(408, "request_timeout", f"The body must come within {BODY_SECONDS:g} s") from error
+    except (HttpProcessingError, web.RequestPayloadError, ConnectionError) as error:
+        raise Refused(
+            400, "request_malformed", "The body ended early, or is not framed as it says"
+        ) from error
+    try:
+        json_text.check_depth(bytes(data))
+        return model.model_validate_json(data)
+    except json_text.TooDeep as error:
+        raise Refused(400, "request_malformed", f"The body is not JSON that is read: {error}") from error
+    except ValidationError as error:
+        errors = _errors(error)
+        if error.errors(include_input=False)[0]["type"] == "json_invalid":
+            raise Refused(400, "request_malformed", errors[0].message) from error
+        raise invalid(*errors) from error
+
+
+def _errors(error: ValidationError) -> list[FieldError]:
+    """Tell what is wrong where, without the values: one of them may be a token."""
+    return [
+        FieldError(_path(each["loc"]), re.sub("^Value error, ", "", each["msg"]))
+        for each in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+
+
+def _path(steps: tuple[int | str, ...]) -> str:
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+    return path.removeprefix(".")

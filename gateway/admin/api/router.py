@@ -1,0 +1,132 @@
+"""The admin API, below `/v1`: one way in, and one way out for whatever goes wrong.
+
+Every request comes with the token, but for the one that asks for the description of the API. Whatever is
+refused is told as a problem; a defect of ours is a 503 with the request's id, under which the log holds
+its traceback.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
+
+import orjson
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from gateway.admin.api import openapi, problems
+from gateway.admin.api.authentication import Tries
+from gateway.admin.api.operations import Operation
+from gateway.admin.api.problems import REQUEST_ID, Refused
+from gateway.core.model import StoreUnavailable, UserStatus
+from gateway.stores.postgres.directory.users import (
+    IdentityMissing,
+    IdentityTaken,
+    StatusRefused,
+    UserChanged,
+    UserNotFound,
+)
+
+PREFIX: Final = "/v1"
+_DESCRIPTION: Final = "/openapi.json"
+_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_RETRY_SECONDS: Final = 5
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def api(operations: Sequence[Operation], token: str | None) -> web.Application:
+    """Return what answers below `/v1`; without a token it tells how to turn it on."""
+    application = web.Application()
+    if token is None:
+        application.middlewares.append(_off)
+        return application
+    application.middlewares.append(_guarded(Tries(token)))
+    description = orjson.dumps(openapi.document(operations))
+
+    async def describe(_: web.Request) -> web.Response:
+        return web.Response(body=description, content_type="application/json")
+
+    application.router.add_get(_DESCRIPTION, describe)
+    for operation in operations:
+        application.router.add_route(operation.method, operation.path, operation.run)
+        if operation.method == "GET":
+            application.router.add_route("HEAD", operation.path, operation.run)
+    return application
+
+
+@web.middleware
+async def _off(request: web.Request, handler: Handler) -> web.StreamResponse:  # noqa: ARG001 -- the signature of middlewares
+    refused = problems.not_found(
+        "The admin API is off: set admin.token in the configuration, or GATEWAY_ADMIN__TOKEN, to 16 "
+        "characters or more"
+    )
+    return _out(problems.response(refused, request[REQUEST_ID]))
+
+
+def _guarded(tries: Tries) -> Middleware:
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            if request.path != f"{PREFIX}{_DESCRIPTION}":
+                await tries.admit(request.remote or "", request.headers.getall("Authorization", []))
+            return _out(await handler(request))
+        except Exception as error:  # noqa: BLE001 -- the one exit: a client never gets a traceback
+            return _out(_refusal(request, error))
+
+    return guard
+
+
+def _out(response: web.StreamResponse) -> web.StreamResponse:
+    if not response.prepared:
+        response.headers.update(_HEADERS)
+    return response
+
+
+def _refusal(request: web.Request, error: Exception) -> web.Response:
+    if request.method == "OPTIONS" and isinstance(error, web.HTTPMethodNotAllowed):
+        return web.Response(
+            status=204, headers={"Allow": ", ".join(sorted({*error.allowed_methods, "OPTIONS"}))}
+        )
+    return problems.response(_told(request, error), request[REQUEST_ID])
+
+
+def _told(request: web.Request, error: Exception) -> Refused:
+    """Translate whatever went wrong, and log what is our own fault."""
+    match error:
+        case Refused():
+            return error
+        case UserNotFound() | IdentityMissing():
+            return problems.not_found(_sentence(error))
+        case IdentityTaken():
+            return Refused(409, "identity_taken", _sentence(error))
+        case StatusRefused(status=UserStatus.DELETED):
+            return Refused(409, "user_deleted", "A deleted user can only be restored")
+        case StatusRefused():
+            return Refused(409, "user_not_deleted", "Only a deleted user can be restored")
+        case UserChanged():
+            return Refused(412, "precondition_failed", _sentence(error))
+        case StoreUnavailable():
+            return Refused(503, "store_unavailable", str(error), headers=_retry())
+        case web.HTTPNotFound():
+            return problems.not_found(f"{PREFIX}{_DESCRIPTION} tells what there is")
+        case web.HTTPMethodNotAllowed():
+            methods = ", ".join(sorted(error.allowed_methods))
+            return Refused(405, "method_not_allowed", f"Served here: {methods}", headers={"Allow": methods})
+        case web.HTTPException():
+            return Refused(400, "request_malformed", error.reason)
+        case _:
+            log.error("internal_error", request_id=request[REQUEST_ID], exc_info=error)
+            return Refused(
+                503, "internal_error", "The log holds a traceback under this request id", headers=_retry()
+            )
+
+
+def _retry() -> dict[str, str]:
+    return {"Retry-After": str(_RETRY_SECONDS)}
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,71 @@
+"""The admin API put together from what the gateway is made of."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from gateway.admin.api.router import api
+from gateway.admin.api.write_through import Effects
+from gateway.admin.endpoints.audit import Trail
+from gateway.admin.endpoints.denials import Denials
+from gateway.admin.endpoints.explain import Diagnosis
+from gateway.admin.endpoints.issuers import Caches, Issuers
+from gateway.admin.endpoints.overview import Figures
+from gateway.admin.endpoints.revocations import Revocations
+from gateway.admin.endpoints.users import Users
+from gateway.admin.health import Admin, Crew
+from gateway.core.model import Issuer
+from gateway.explain import Explainer
+from gateway.identity.local_cache import LocalTier
+from gateway.issuer_keys.keyring import KeyRing
+from gateway.stores.postgres.directory.audit import AuditLog
+from gateway.stores.postgres.directory.revocation_rows import RevocationRows
+from gateway.stores.postgres.directory.users import UserDirectory
+from gateway.stores.postgres.queries import Postgres
+from gateway.stores.redis.shared_tier import Redis
+from gateway.telemetry.denials import DenialRing
+from gateway.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the API reads and changes; everything remains its owner's to open and close."""
+
+    admin: Admin
+    metrics: Metrics
+    crew: Crew | None
+    issuers: Mapping[str, Issuer]
+    """By configured name."""
+    postgres: Postgres
+    redis: Redis
+    local: LocalTier
+    keys: KeyRing
+    ring: DenialRing
+    explainer: Explainer
+    trusted: Callable[[], bool]
+    """Whether memory answers."""
+
+
+def admin_api(parts: Parts, token: str | None) -> web.Application:
+    """Return the application below `/v1`; without a token it is off."""
+    iss = {name: issuer.issuer for name, issuer in parts.issuers.items()}
+    directory, rows = UserDirectory(parts.postgres), RevocationRows(parts.postgres)
+    audit = AuditLog(parts.postgres)
+    effects = Effects(parts.local, parts.redis, {value: name for name, value in iss.items()})
+    figures = Figures(parts.metrics, parts.admin, parts.crew)
+    denials = Denials(parts.ring, parts.crew)
+    operations = [
+        *Users(directory, effects, iss).operations(),
+        *Revocations(rows, directory, effects, parts.issuers).operations(),
+        *Issuers(parts.issuers, parts.keys, audit, parts.crew).operations(),
+        *Caches(figures, audit, effects, parts.trusted).operations(),
+        *denials.operations(),
+        *Diagnosis(parts.explainer).operations(),
+        *figures.operations(),
+        *Trail(audit).operations(),
+    ]
+    application = api(operations, token)
+    # Connections are not waited for until their streams have ended.
+    application.on_shutdown.append(denials.close)
+    return application

@@ -1,0 +1,69 @@
+"""What a change must have done by the time it is answered.
+
+The triggers in Postgres tell every gateway of every change; these are the same steps, taken at once, so
+that whoever was answered finds the change in effect: in Redis, and through it in every worker.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from gateway.core.model import Identity, StoreUnavailable
+from gateway.core.revocations import Revocation
+from gateway.identity.local_cache import LocalTier
+from gateway.stores.postgres.directory.user_rows import UserRecord
+from gateway.stores.redis.shared_tier import Redis
+
+
+class Effects:
+    """Drops what the caches hold. While Redis does not answer, the word from Postgres must do.
+
+    `names` maps each `iss` to the configured name.
+    """
+
+    def __init__(self, local: LocalTier, redis: Redis, names: Mapping[str, str]) -> None:
+        self._local = local
+        self._redis = redis
+        self._names = names
+
+    async def user(self, record: UserRecord, *gone: Identity) -> None:
+        """Drop a user that was written, under all its identities and those that it had."""
+        identities = [*record.identities, *gone]
+        cached = [
+            (self._names[each.issuer], each.subject) for each in identities if each.issuer in self._names
+        ]
+        if cached and record.version is not None:
+            with suppress(StoreUnavailable):
+                await self._redis.bury(cached, record.version)
+        self._local.forget_identities((each.issuer, each.subject) for each in identities)
+        self._local.forget_users([record.user.id])
+
+    async def revoked(self, revocation: Revocation) -> None:
+        """Put a revocation on the blacklist; its `issuer` is the configured name."""
+        with suppress(StoreUnavailable):
+            await self._redis.revoked.revoke([revocation])
+        self._forget(revocation)
+
+    async def lifted(self, revocation: Revocation) -> int:
+        """Take a revocation off the blacklist; returns how many were on it.
+
+        Raises `StoreUnavailable`: only Redis knows what other programs put there.
+        """
+        try:
+            return await self._redis.revoked.lift([revocation])
+        finally:
+            self._forget(revocation)
+
+    async def flushed(self, version: int) -> None:
+        """Forget everything that was remembered before `version`."""
+        with suppress(StoreUnavailable):
+            await self._redis.end_epoch(version)
+        self._local.forget_everything()
+
+    def _forget(self, revocation: Revocation) -> None:
+        match revocation.kind:
+            case "jti":
+                self._local.forget_tokens([(revocation.issuer, revocation.value)])
+            case "user":
+                self._local.forget_users([revocation.value])
+            case "issuer":
+                self._local.forget_issuers([revocation.issuer])

@@ -1,0 +1,138 @@
+"""`/v1/denials`: the latest refused requests of all workers, as a list and as they happen."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from gateway.admin.api import reports
+from gateway.admin.api.operations import Answer, Operation, json, reads
+from gateway.admin.api.problems import REQUEST_ID, Refused
+from gateway.admin.health import Crew
+from gateway.telemetry.denials import SIZE, DenialRecord, DenialRing, Wanted, ring_of
+
+HEARTBEAT: Final = 15.0
+"""Seconds of silence after which a stream says that it lives."""
+TICK: Final = 1.0
+"""How often the other workers are asked for news, and whether the client is still there."""
+MAX_STREAMS: Final = 32
+"""Streams at a time, of one worker."""
+_EVENT_STREAM: Final = "text/event-stream"
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Denials:
+    """Reads the rings of this worker and, through the crew, of the others."""
+
+    def __init__(self, ring: DenialRing, crew: Crew | None) -> None:
+        self._ring = ring
+        self._crew = crew
+        self._streams: set[asyncio.Event] = set()
+        self._closing = False
+
+    def operations(self) -> list[Operation]:
+        return [
+            reads("GET", "/denials", self.list_denials, reports.DenialSearch,
+                  "The latest denials, newest first; with Accept: text/event-stream, new ones as they come",
+                  Answer(model=reports.DenialPage, streams=reports.Denial)),
+        ]  # fmt: skip
+
+    async def close(self, _: web.Application) -> None:
+        """End all streams, and let no new one begin."""
+        self._closing = True
+        for news in self._streams:
+            news.set()
+
+    async def list_denials(self, request: web.Request, params: reports.DenialSearch) -> web.StreamResponse:
+        if request.method == "GET" and _EVENT_STREAM in request.headers.get("Accept", ""):
+            return await self._stream(request, params)
+        found = await self._gather(
+            Wanted(params.limit + 1, params.reason, params.issuer, params.route, older_than=params.after)
+        )
+        page = found[: params.limit]
+        return json(
+            reports.DenialPage(
+                items=[reports.Denial.of(each) for each in page],
+                next=page[-1].id if len(found) > len(page) else None,
+            )
+        )
+
+    async def _gather(self, wanted: Wanted) -> list[DenialRecord]:
+        found = self._ring.latest(wanted)
+        if self._crew is not None:
+            others: Sequence[DenialRecord] = await self._crew.denials(wanted)
+            found = sorted([*found, *others], key=lambda each: each.id, reverse=True)
+        return found[: wanted.limit]
+
+    async def _stream(self, request: web.Request, params: reports.DenialSearch) -> web.StreamResponse:
+        if len(self._streams) >= MAX_STREAMS or self._closing:
+            raise Refused(
+                429,
+                "too_many_streams",
+                f"{len(self._streams)} are open already",
+                headers={"Retry-After": str(round(HEARTBEAT))},
+            )
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": _EVENT_STREAM,
+                "Cache-Control": "no-store",
+                "X-Accel-Buffering": "no",
+                "X-Request-Id": request[REQUEST_ID],
+            }
+        )
+        known = {"": request.headers.get("Last-Event-ID") or self._ring.present}
+        news = asyncio.Event()
+        self._streams.add(news)
+        try:
+            await response.prepare(request)
+            with self._ring.heard_by(news.set):
+                await self._follow(request, response, params, known, news)
+        except (ConnectionError, TimeoutError):
+            _break_off(request)  # the client is gone, or takes nothing
+        except Exception:
+            # The head has been sent: behind it there is no place for a refusal.
+            log.exception("internal_error", request_id=request[REQUEST_ID])
+            _break_off(request)
+        finally:
+            self._streams.discard(news)
+        return response
+
+    async def _follow(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        params: reports.DenialSearch,
+        known: dict[str, str],
+        news: asyncio.Event,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        await _write(response, b": the denials from here on\n\n")
+        spoke_at = loop.time()
+        while request.transport is not None and not self._closing:
+            news.clear()
+            wanted = Wanted(SIZE, params.reason, params.issuer, params.route, newer_than=known)
+            for denial in reversed(await self._gather(wanted)):
+                data = reports.Denial.of(denial).model_dump_json()
+                await _write(response, f"id: {denial.id}\nevent: denial\ndata: {data}\n\n".encode())
+                known[ring_of(denial.id)] = denial.id
+                spoke_at = loop.time()
+            if loop.time() - spoke_at >= HEARTBEAT:
+                await _write(response, b":\n\n")
+                spoke_at = loop.time()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(TICK, HEARTBEAT)):
+                    await news.wait()
+
+
+def _break_off(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(HEARTBEAT):
+        await response.write(data)

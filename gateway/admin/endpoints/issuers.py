@@ -1,0 +1,112 @@
+"""`/v1/issuers` and `/v1/caches`: what the gateway knows, and how it is made to look again."""
+
+from collections.abc import Callable, Mapping
+
+from aiohttp import web
+
+from gateway.admin.api import models, reports
+from gateway.admin.api.operations import Answer, Operation, author_of, json, reads
+from gateway.admin.api.problems import Refused, not_found
+from gateway.admin.api.write_through import Effects
+from gateway.admin.endpoints.overview import Figures
+from gateway.admin.health import Crew
+from gateway.core.model import Issuer
+from gateway.core.tokens import HMAC_ALGORITHMS, VerificationKey
+from gateway.issuer_keys.keyring import KeyRing
+from gateway.stores.postgres.directory.audit import AuditLog
+
+
+class Issuers:
+    """The configured issuers, by name, and their keys."""
+
+    def __init__(
+        self, issuers: Mapping[str, Issuer], keys: KeyRing, audit: AuditLog, crew: Crew | None
+    ) -> None:
+        self._issuers = issuers
+        self._keys = keys
+        self._audit = audit
+        self._crew = crew
+
+    def operations(self) -> list[Operation]:
+        return [
+            reads("GET", "/issuers", self.list_issuers, models.NoParams,
+                  "List the configured issuers and their keys", Answer(model=reports.Issuers)),
+            reads("POST", "/issuers/{name}/refresh", self.refresh_issuer, reports.IssuerParams,
+                  "Load an issuer's keys anew, in every worker", Answer(model=reports.Issuer),
+                  refusals=(404,)),
+        ]  # fmt: skip
+
+    async def list_issuers(self, _: web.Request, __: models.NoParams) -> web.Response:
+        return json(reports.Issuers([self._issuer(issuer) for issuer in self._issuers.values()]))
+
+    async def refresh_issuer(self, request: web.Request, params: reports.IssuerParams) -> web.Response:
+        issuer = self._issuers.get(params.name)
+        if issuer is None:
+            raise not_found(f"No such issuer is configured; there are: {', '.join(self._issuers)}")
+        await self._audit.record(author_of(request), "issuer.refresh", f"issuer:{issuer.name}")
+        if self._crew is not None:
+            await self._crew.refresh_keys(issuer.name)
+        await self._keys.reload(issuer.name)
+        status = self._keys.status()[issuer.name]
+        if status.last_error is not None:
+            left = "those loaded before stay in use" if status.ready else "there are none to go on with"
+            raise Refused(503, "keys_not_loaded", f"{status.last_error}; {left}")
+        return json(self._issuer(issuer))
+
+    def _issuer(self, issuer: Issuer) -> reports.Issuer:
+        status, keys = self._keys.status()[issuer.name], self._keys.current(issuer.name)
+        return reports.Issuer(
+            name=issuer.name,
+            issuer=issuer.issuer,
+            audiences=sorted(issuer.audiences),
+            algorithms=sorted(issuer.algorithms),
+            ready=status.ready,
+            keys=[] if keys is None else [_key(key) for key in keys.keys],
+            age_seconds=status.age,
+            last_error=status.last_error,
+        )
+
+
+def _key(key: VerificationKey) -> reports.Key:
+    # A hash of a secret lets guesses at it be checked.
+    secret = bool(key.algorithms & HMAC_ALGORITHMS)
+    return reports.Key(
+        kid=key.kid, algorithms=sorted(key.algorithms), thumbprint=None if secret else key.thumbprint
+    )
+
+
+class Caches:
+    """What is remembered; `trusted` tells whether it is answered from."""
+
+    def __init__(
+        self, figures: Figures, audit: AuditLog, effects: Effects, trusted: Callable[[], bool]
+    ) -> None:
+        self._figures = figures
+        self._audit = audit
+        self._effects = effects
+        self._trusted = trusted
+
+    def operations(self) -> list[Operation]:
+        return [
+            reads("GET", "/caches", self.count_entries, models.NoParams, "Count the entries of the caches",
+                  Answer(model=reports.Caches)),
+            reads("POST", "/cache/flush", self.flush_caches, models.NoParams,
+                  "Have every gateway forget the users, misses and verdicts that it knows, in Redis too",
+                  Answer(204)),
+        ]  # fmt: skip
+
+    async def count_entries(self, _: web.Request, __: models.NoParams) -> web.Response:
+        entries = (await self._figures.numbers()).caches
+        return json(
+            reports.Caches(
+                tokens=entries["tokens"],
+                users=entries["users"],
+                negative=entries["negative"],
+                verdicts=entries["verdicts"],
+                trusted=self._trusted(),
+            )
+        )
+
+    async def flush_caches(self, request: web.Request, _: models.NoParams) -> web.Response:
+        await self._effects.flushed(await self._audit.flush(author_of(request)))
+        return web.Response(status=204)

@@ -1,0 +1,94 @@
+"""`/v1/overview`, and the numbers behind it: the metrics that an operator looks at first, as JSON."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+
+from aiohttp import web
+
+from gateway.admin.api import models, reports
+from gateway.admin.api.operations import Answer, Operation, json, reads
+from gateway.admin.health import Admin, Crew
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.series import Snapshot
+
+
+class Figures:
+    """Reads the metrics of all workers together."""
+
+    def __init__(self, metrics: Metrics, admin: Admin, crew: Crew | None) -> None:
+        self._metrics = metrics
+        self._admin = admin
+        self._crew = crew
+
+    def operations(self) -> list[Operation]:
+        return [
+            reads("GET", "/overview", self.show_overview, models.NoParams,
+                  "Readiness and the most important metrics at once", Answer(model=reports.Overview)),
+        ]  # fmt: skip
+
+    async def show_overview(self, _: web.Request, __: models.NoParams) -> web.Response:
+        state = await self._admin.readiest()
+        found = state.dependencies.items()
+        return json(
+            reports.Overview(
+                at=models.instant(time.time()),
+                readiness=reports.Readiness(
+                    status=state.status,
+                    dependencies={
+                        name: reports.Dependency(status=each.status, detail=each.detail)
+                        for name, each in found
+                    },
+                ),
+                metrics=await self.numbers(),
+            )
+        )
+
+    async def numbers(self) -> reports.Numbers:
+        own = self._metrics.snapshot()
+        snapshots = own if self._crew is None else await self._crew.totals(own)
+        by_name = {snapshot.name: snapshot for snapshot in snapshots}
+        return reports.Numbers(
+            requests=_whole(_sum(by_name["gateway_requests"], "status"), shorten=True),
+            denials=_whole(_sum(by_name["gateway_denials"], "reason")),
+            lookups=_whole(_sum(by_name["gateway_user_lookups"], "tier")),
+            latency=_latency(by_name["gateway_request_duration_seconds"]),
+            in_flight=round(_total(by_name["gateway_in_flight_requests"])),
+            workers=round(_total(by_name["gateway_workers"])),
+            caches=_whole(_sum(by_name["gateway_cache_entries"], "cache")),
+            dependency_up=_up(by_name["gateway_dependency_up"]),
+            streams=_up(by_name["gateway_invalidation_stream_up"]),
+        )
+
+
+def _sum(snapshot: Snapshot, label: str) -> Iterable[tuple[str, float]]:
+    place = snapshot.labels.index(label)
+    return ((labels[place], values[0]) for labels, values in snapshot.points)
+
+
+def _whole(counts: Iterable[tuple[str, float]], *, shorten: bool = False) -> dict[str, int]:
+    """Add up what has one label; a status counts as its class."""
+    sums: defaultdict[str, float] = defaultdict(float)
+    for label, value in counts:
+        sums[f"{label[0]}xx" if shorten else label] += value
+    return {label: round(value) for label, value in sums.items()}
+
+
+def _total(snapshot: Snapshot) -> float:
+    return sum(values[0] for _, values in snapshot.points)
+
+
+def _latency(snapshot: Snapshot) -> reports.Latency:
+    # One number for each bucket, and the sum.
+    columns = [sum(numbers) for numbers in zip(*(values for _, values in snapshot.points), strict=True)]
+    columns = columns or [0.0] * (len(snapshot.bounds) + 2)
+    return reports.Latency(
+        bounds=list(snapshot.bounds), counts=[round(count) for count in columns[:-1]], sum=columns[-1]
+    )
+
+
+def _up(snapshot: Snapshot) -> dict[str, bool | None]:
+    # NaN, which alone differs from itself: nobody has asked yet.
+    return {
+        labels[0]: None if values[0] != values[0] else values[0] == 1 for labels, values in snapshot.points
+    }

@@ -1,0 +1,143 @@
+"""`/v1/revocations`: tokens that were good and must not pass any more."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from uuid import UUID
+
+from aiohttp import web
+
+from gateway.admin.api import models
+from gateway.admin.api.operations import Answer, Operation, author_of, json, reads, takes
+from gateway.admin.api.problems import FieldError, invalid, not_found
+from gateway.admin.api.write_through import Effects
+from gateway.admin.endpoints.users import issuer_called
+from gateway.core.claims import MAX_DATE
+from gateway.core.model import Issuer, StoreUnavailable
+from gateway.core.revocations import Revocation
+from gateway.stores.postgres.directory.revocation_rows import RevocationRows, place
+from gateway.stores.postgres.directory.users import UserDirectory, UserNotFound
+
+
+class Revocations:
+    """`issuers` are the configured ones, by name."""
+
+    def __init__(
+        self, rows: RevocationRows, directory: UserDirectory, effects: Effects, issuers: Mapping[str, Issuer]
+    ) -> None:
+        self._rows = rows
+        self._directory = directory
+        self._effects = effects
+        self._issuers = issuers
+        self._iss = {name: issuer.issuer for name, issuer in issuers.items()}
+
+    def operations(self) -> list[Operation]:
+        return [
+            reads("GET", "/revocations", self.list_revocations, models.RevocationSearch,
+                  "List revocations, the latest first", Answer(model=models.RevocationPage)),
+            takes("POST", "/revocations", self.revoke, models.NoParams, models.NewRevocation,
+                  "Refuse a token, or all that a user or an issuer has been given so far",
+                  Answer(201, models.Revocation)),
+            reads("DELETE", "/revocations", self.lift, models.RevocationParams,
+                  "Lift a revocation: what it refused passes again, if nothing else refuses it",
+                  Answer(204), refusals=(404,)),
+        ]  # fmt: skip
+
+    async def list_revocations(self, _: web.Request, params: models.RevocationSearch) -> web.Response:
+        after = None
+        if params.after is not None:
+            instant, _dot, digest = params.after.partition(".")
+            after = int(instant), digest
+        found = await self._rows.latest(expired=params.expired, after=after, limit=params.limit + 1)
+        page = found[: params.limit]
+        cursor = None
+        if len(found) > len(page):
+            instant_, digest = place(page[-1])
+            cursor = f"{instant_}.{digest}"
+        return json(models.RevocationPage(items=[models.Revocation.of(row) for row in page], next=cursor))
+
+    async def revoke(
+        self, request: web.Request, _: models.NoParams, new: models.NewRevocation
+    ) -> web.Response:
+        wanted = self._named(new)
+        if new.issuer is not None:
+            wanted = replace(wanted, issuer=issuer_called(new.issuer, self._iss)[0])
+        if wanted.kind == "user":
+            await self._require_user(wanted.value)
+        author = author_of(request)
+        row = await self._rows.revoke(
+            wanted.kind,
+            issuer=wanted.issuer,
+            value=wanted.value,
+            expires_at=self._end(new, wanted),
+            reason=new.reason,
+            revoked_by=author.actor,
+            author=author,
+        )
+        await self._effects.revoked(row)
+        return json(models.Revocation.of(row), status=201)
+
+    async def lift(self, request: web.Request, params: models.RevocationParams) -> web.Response:
+        wanted = self._named(params)
+        # One of an issuer that is not configured any more can be lifted, too.
+        pairs = (pair for pair in self._iss.items() if wanted.issuer in pair)
+        name, iss = next(pairs, (wanted.issuer, wanted.issuer))
+        wanted = replace(wanted, issuer=name)
+        lifted = await self._rows.lift(
+            wanted.kind, issuers=[name, iss], value=wanted.value, author=author_of(request)
+        )
+        try:
+            lifted += await self._effects.lifted(wanted)
+        except StoreUnavailable:
+            if not lifted:
+                raise
+        if not lifted:
+            raise not_found("There is no such revocation")
+        return web.Response(status=204)
+
+    @staticmethod
+    def _named(given: models.NewRevocation | models.RevocationParams) -> Revocation:
+        """Return what a request names, in the shape that rows of its kind have; the issuer as it was given.
+
+        Raises `Refused`.
+        """
+        needs_issuer, needs_value = given.kind != "user", given.kind != "issuer"
+        if (given.issuer is not None) is not needs_issuer:
+            raise invalid(FieldError("issuer", _presence(given.kind, needed=needs_issuer)))
+        if (given.value is not None) is not needs_value:
+            raise invalid(FieldError("value", _presence(given.kind, needed=needs_value)))
+        value = given.value or ""
+        return Revocation(
+            given.kind, given.issuer or "", _user_id(value) if given.kind == "user" else value, 0.0
+        )
+
+    async def _require_user(self, user_id: str) -> None:
+        try:
+            await self._directory.get(UUID(user_id))
+        except UserNotFound as error:
+            raise invalid(FieldError("value", "There is no user with this id")) from error
+
+    def _end(self, new: models.NewRevocation, wanted: Revocation) -> float | None:
+        """Return when a revocation ends: that of a token when none of its issuer can be as old."""
+        now = time.time()
+        if new.until is not None:
+            end = new.until.timestamp()
+            if not now < end <= MAX_DATE:
+                raise invalid(FieldError("until", "This must be in the future, and before the year 10000"))
+            return end
+        if wanted.kind == "jti":
+            issuer = self._issuers[wanted.issuer]
+            if issuer.max_lifetime is not None:
+                return now + issuer.max_lifetime + 2 * issuer.leeway
+        return None
+
+
+def _presence(kind: str, *, needed: bool) -> str:
+    return f"A revocation of kind `{kind}` {'needs' if needed else 'has none of'} this"
+
+
+def _user_id(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError as error:
+        raise invalid(FieldError("value", "This must be the id of a user")) from error

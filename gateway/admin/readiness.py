@@ -1,0 +1,112 @@
+"""What `/readyz` asks of the gateway's dependencies."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import Protocol
+
+from gateway.admin.health import Dependency, Finding, Probe
+from gateway.core.model import StoreUnavailable
+from gateway.issuer_keys.keyring import KeyRing, KeyStatus
+from gateway.stores.availability import Availability
+from gateway.stores.postgres.queries import Postgres
+from gateway.stores.redis.shared_tier import Redis
+
+
+class Stream(Protocol):
+    """A connection that hears of changes."""
+
+    @property
+    def up(self) -> bool:
+        """Whether everything is heard."""
+
+    @property
+    def detail(self) -> str | None:
+        """Why not."""
+
+
+def dependencies(
+    issuers: Iterable[str],
+    postgres: Postgres,
+    redis: Redis,
+    keys: KeyRing,
+    streams: Mapping[str, Stream],
+    *,
+    vouched: Callable[[], bool],
+    stands_in_for: float,
+) -> dict[str, Dependency]:
+    """Return them by name; `issuers` are the configured names, `streams` go by the store that each is of.
+
+    Redis stands in for Postgres while its word on revocations is enough, which `vouched` tells, and for
+    `stands_in_for` seconds: no user in it counts for longer.
+    """
+
+    def stand_in() -> str | None:
+        availability = postgres.availability
+        known = availability.ever_served and availability.down_for < stands_in_for
+        return "redis" if known and vouched() else None
+
+    async def issuer(name: str) -> Finding:
+        return issuer_finding(keys.status()[name])
+
+    return {
+        # Once it is known to be set up, users and revocations in Redis carry on through an outage.
+        "postgres": Dependency(
+            _probe(postgres.ping, postgres.availability),
+            essential=True,
+            stand_in=stand_in,
+            patient=True,
+        ),
+        # The primary answers in its place.
+        **(
+            {}
+            if postgres.replica_availability is None
+            else {
+                "postgres_replica": Dependency(
+                    _probe(postgres.ping_replica, postgres.replica_availability),
+                    essential=False,
+                    patient=True,
+                )
+            }
+        ),
+        # Without Redis, Postgres answers everything: slower, and no reason to take no requests.
+        "redis": Dependency(partial(_ping, redis.ping), essential=False),
+        # Without one, memory is not trusted, and the stores are asked instead.
+        **{
+            f"stream:{name}": Dependency(partial(_heard, stream), essential=False)
+            for name, stream in streams.items()
+        },
+        **{f"issuer:{name}": Dependency(partial(issuer, name), essential=True) for name in issuers},
+    }
+
+
+def issuer_finding(status: KeyStatus) -> Finding:
+    """Say how an issuer's keys are: tokens of those that it has published since are refused for a time."""
+    if not status.ready:
+        return Finding("down", status.last_error)
+    if status.last_error is not None:
+        return Finding("degraded", f"{status.last_error}; the {status.keys} keys loaded before stay in use")
+    if status.left_out:
+        return Finding(
+            "degraded", f"{status.left_out} published keys are left out: the first {status.keys} are kept"
+        )
+    return Finding("up")
+
+
+def _probe(
+    ping: Callable[[], Awaitable[None]], availability: Availability
+) -> Callable[[], Awaitable[Finding]]:
+    return Probe(partial(_ping, ping), lambda: availability.silent_for).check
+
+
+async def _ping(ping: Callable[[], Awaitable[None]]) -> Finding:
+    try:
+        await ping()
+    except StoreUnavailable as error:
+        return Finding("down", error.detail)
+    return Finding("up")
+
+
+async def _heard(stream: Stream) -> Finding:
+    if stream.up:
+        return Finding("up")
+    return Finding("down", stream.detail or "no heartbeat came back in time")

@@ -1,0 +1,86 @@
+"""`gateway check --live`: tries every dependency that the configuration names, all at once.
+
+A check tries one thing and says it in one line, a `Live`. `PLANS` lists the functions that make the checks
+for some settings. To add checks, write such a function in a module beside this one and put it into `PLANS`:
+
+    def checks(settings: Settings) -> Iterable[Check]:
+        yield Check("postgres_stream", partial(_heard, settings))
+
+A check opens what it needs, closes it again, and changes nothing that a gateway reads. It may raise
+`StoreUnavailable`: then the dependency counts as unreachable, and so it does after `SECONDS`.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from rich.text import Text
+
+from gateway.cli import output
+from gateway.cli.check import network, postgres, redis, stream
+from gateway.cli.check.result import Check, Live
+from gateway.core.model import StoreUnavailable
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
+
+Plan: TypeAlias = Callable[["Settings"], Iterable[Check]]
+
+PLANS: Final[tuple[Plan, ...]] = (
+    postgres.checks,
+    stream.checks,
+    redis.checks,
+    network.checks,
+)
+
+SECONDS: Final = 10.0
+"""How long one check may take."""
+
+_STYLES: Final = {"pass": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("fail", "bold red")}
+
+
+def try_all(settings: "Settings", tell: Callable[[Live], None] = lambda _: None) -> list[Live]:
+    """Run every check at once, and return what they found, in the order of `PLANS`.
+
+    `tell` gets each result as it comes.
+    """
+    checks = [check for plan in PLANS for check in plan(settings)]
+    return asyncio.run(_try_all(checks, tell))
+
+
+async def _try_all(checks: Iterable[Check], tell: Callable[[Live], None]) -> list[Live]:
+    async def one(check: Check) -> Live:
+        live = await _tried(check)
+        tell(live)
+        return live
+
+    return list(await asyncio.gather(*map(one, checks)))
+
+
+async def _tried(check: Check) -> Live:
+    try:
+        async with asyncio.timeout(SECONDS):
+            return await check.run()
+    except StoreUnavailable as error:
+        return Live(check.name, "fail", error.detail, unreachable=True)
+    except TimeoutError:
+        return Live(check.name, "fail", f"no answer within {SECONDS:g} s", unreachable=True)
+    except Exception as error:  # noqa: BLE001 -- a defect of one check must not hide what the others found
+        return Live(check.name, "fail", f"the check itself failed: {type(error).__name__}: {error}")
+
+
+def exit_code(found: Iterable[Live]) -> int:
+    """Return `UNREACHABLE` when a dependency could not be asked, `DENIED` when a check failed, else `OK`."""
+    failed = [live for live in found if live.outcome == "fail"]
+    if any(live.unreachable for live in failed):
+        return output.UNREACHABLE
+    return output.DENIED if failed else output.OK
+
+
+def show(live: Live) -> None:
+    """Write one result for people: how it went, what was tried, what was found, and what to do."""
+    label, style = _STYLES[live.outcome]
+    text = Text.assemble((f"{label:<5}", style), f"{live.name}: {output.plain(live.found)}")
+    if live.fix:
+        text.append(" → ", style="dim").append(output.plain(live.fix))
+    output.out.print(text, soft_wrap=True)

@@ -1,0 +1,92 @@
+"""Checks of Postgres: whether the statements of requests run, on the primary and on the replica."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gateway.cli.check.result import Check, Live
+from gateway.cli.stores import advice_for_postgres
+from gateway.core.model import StoreUnavailable
+from gateway.stores.postgres.directory.diagnostics import Clues
+from gateway.stores.postgres.queries import Postgres
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
+
+
+def checks(settings: "Settings") -> Iterable[Check]:
+    """Return a check of the primary, and one of the replica if there is one."""
+    yield Check("postgres", partial(_primary, settings))
+    if settings.postgres.replica_dsn is not None:
+        yield Check("postgres_replica", partial(_replica, settings))
+
+
+async def _primary(settings: "Settings") -> Live:
+    postgres = _opened(settings)
+    try:
+        await postgres.ping()
+        found = await _described(postgres)
+        flaws = await postgres.shortcomings()
+        writes = await _takes_writes(postgres)
+    except StoreUnavailable as error:
+        return Live("postgres", "fail", error.detail, *advice_for_postgres(error, "postgres.dsn"))
+    finally:
+        await postgres.close()
+    if flaws:
+        # Requests are served all the same.
+        told = "; ".join(flaw.found for flaw in flaws)
+        return Live("postgres", "warn", f"{found}; {told}", "; ".join(flaw.fix for flaw in flaws))
+    if not writes:
+        unwritten = "it takes no writes: neither the admin API's nor revocations that Redis alone knows"
+        return Live(
+            "postgres",
+            "warn",
+            f"{found}; {unwritten}",
+            "let `postgres.dsn` lead to the primary, with `default_transaction_read_only` off",
+        )
+    return Live("postgres", "pass", found)
+
+
+async def _replica(settings: "Settings") -> Live:
+    postgres = _opened(settings)
+    try:
+        await postgres.ping_replica()
+    except StoreUnavailable as error:
+        fix, _ = advice_for_postgres(error, "postgres.replica_dsn")
+        # The primary answers in its place.
+        return Live("postgres_replica", "warn", f"{error.detail}; the primary is asked instead", fix)
+    finally:
+        await postgres.close()
+    return Live("postgres_replica", "pass", "the statement that finds users runs")
+
+
+def _opened(settings: "Settings") -> Postgres:
+    """Return Postgres as `gateway run` opens it, with one connection."""
+    postgres = settings.postgres
+    return Postgres(
+        postgres.dsn.get_secret_value(),
+        replica_dsn=None if postgres.replica_dsn is None else postgres.replica_dsn.get_secret_value(),
+        schema=postgres.schema_name,
+        pool_max=1,
+        connect_timeout=postgres.connect_timeout,
+        statement_timeout=postgres.statement_timeout,
+        tls_strict=postgres.tls.strict,
+        prepared_statements=postgres.prepared_statements,
+    )
+
+
+async def _takes_writes(postgres: Postgres) -> bool:
+    """Tell whether a transaction may write there: requests only read, and do not notice."""
+    async with postgres.connection() as connection:
+        setting: str = await connection.fetchval("SELECT current_setting('transaction_read_only')")
+    return setting == "off"
+
+
+async def _described(postgres: Postgres) -> str:
+    async with postgres.connection() as connection:
+        version = await connection.fetchval("SELECT current_setting('server_version')")
+    login = await Clues(postgres).login()
+    return (
+        f"{postgres.address}: the statements of requests run; PostgreSQL {version},"
+        f" database {login.database}, role {login.role}"
+    )

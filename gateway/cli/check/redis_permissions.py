@@ -1,0 +1,180 @@
+"""What a Redis is and what it lets its user do: for `gateway check --live`, never for a request.
+
+Keys are written below `<prefix>check:` alone, which no gateway reads, and not to another's Redis.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+import orjson
+from redis.exceptions import ResponseError
+
+from gateway.core import json_text
+from gateway.core.model import StoreUnavailable, Tier
+from gateway.stores.redis.errors import in_words, translated
+from gateway.stores.redis.topology import server_at
+
+_FOREIGN: Final = b"foreign"
+
+# Scripts run under the rights of their caller (Redis: ACL). KEYS: one that is gone at the end, the owner.
+# ARGV: what one's own owner begins with, or an empty text. Of another's Redis nothing is written.
+_OURS: Final = """
+local held = redis.pcall('GET', KEYS[2])
+if type(held) == 'table' and string.find(held.err, 'NOPERM', 1, true) then
+    return cjson.encode({{'GET', held.err}})
+end
+if held and (type(held) == 'table' or ARGV[1] == '' or string.sub(held, 1, #ARGV[1]) ~= ARGV[1]) then
+    return 'foreign'
+end
+"""
+_TRY: Final = (
+    _OURS
+    + """
+local tries = {
+    {'SET', KEYS[1], '1', 'PX', '1000'}, {'GET', KEYS[1]}, {'MGET', KEYS[1]}, {'INCR', KEYS[1]},
+    {'EXISTS', KEYS[1]}, {'PTTL', KEYS[1]}, {'PEXPIRE', KEYS[1], '1000'}, {'TYPE', KEYS[1]}, {'DEL', KEYS[1]},
+    {'HSET', KEYS[1], 'field', '1'}, {'HGET', KEYS[1], 'field'}, {'HSCAN', KEYS[1], '0'},
+    {'HDEL', KEYS[1], 'field'}, {'TIME'}, {'INFO', 'server'}
+}
+local refused = {}
+for _, try in ipairs(tries) do
+    local answer = redis.pcall(unpack(try))
+    if type(answer) == 'table' and answer.err then
+        refused[#refused + 1] = {try[1], answer.err}
+    end
+end
+return cjson.encode(refused)
+"""
+)
+# ARGV: as above; the milliseconds for which the key stays, unless it is deleted before.
+_TOUCH: Final = _OURS + "return redis.call('SET', KEYS[1], '1', 'PX', ARGV[2])"
+_STAYS_MS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was found."""
+
+    address: str
+    version: str
+    policy: str
+    """Its `maxmemory-policy`; `unknown` where INFO is not allowed."""
+    limited: bool
+    """Whether it has a `maxmemory` at all."""
+    refused: dict[str, str]
+    """The commands that a gateway needs and this user may not use, or that fail; with Redis's own words."""
+    foreign: bool = False
+    """Whether it is another's, as far as is known; then no command was tried that writes."""
+
+    @property
+    def major(self) -> int:
+        """The first number of the version; of one that is not known, a large one."""
+        number = self.version.partition(".")[0]
+        return int(number) if number.isdecimal() else 1000
+
+    @property
+    def evicts(self) -> bool:
+        """Whether keys may go before their time."""
+        return self.limited and self.policy not in {"noeviction", "unknown"}
+
+
+async def inspect(
+    url: str, prefix: str, *, connect_timeout: float, tls_strict: bool = False, mark: bytes = b""
+) -> Inspection:
+    """Try each command that a gateway uses, on a key of its own that is gone afterwards.
+
+    `mark` is what the owner's key begins with where Redis is one's own (`ownership`); with an empty one,
+    only a Redis without an owner is written to.
+    Raises `StoreUnavailable` when Redis cannot be reached. `connect_timeout` is the seconds for connecting,
+    and for each answer.
+    """
+    server = server_at(url, prefix, strict=tls_strict)
+    connection = server.connection(
+        protocol=3, socket_timeout=connect_timeout, socket_connect_timeout=connect_timeout
+    )
+    refused: dict[str, str] = {}
+
+    foreign = False
+
+    async def ask(name: str, *words: str | bytes) -> object:
+        try:
+            await connection.send_command(*words, check_health=False)
+            return await connection.read_response()
+        except ResponseError as error:
+            refused[name] = in_words(error)
+            return None
+
+    try:
+        with translated(server.address):
+            await connection.connect()  # type: ignore[no-untyped-call] # has no annotations
+            info = _sections(await ask("INFO", "INFO"))
+            answer = await ask(
+                "EVAL", "EVAL", _TRY, "2", f"{prefix}check:{uuid4().hex}", f"{prefix}owner", mark
+            )
+            foreign = answer == _FOREIGN
+            if not foreign and isinstance(answer, bytes):
+                json_text.check_depth(answer)
+                refused |= dict(orjson.loads(answer) or ())
+            await ask("CLIENT TRACKING", "CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", f"{prefix}check:")
+    finally:
+        await connection.disconnect(nowait=True)
+    return Inspection(
+        server.address,
+        info.get("redis_version", "of unknown version"),
+        info.get("maxmemory_policy", "unknown"),
+        info.get("maxmemory", "0") != "0",
+        refused,
+        foreign,
+    )
+
+
+class Touches:
+    """Touches keys on a connection of its own, as another program would, for a stream to tell of them.
+
+    The arguments are those of `inspect`. Raises ValueError when the URL cannot be read.
+    """
+
+    def __init__(
+        self, url: str, prefix: str, *, connect_timeout: float, tls_strict: bool = False, mark: bytes = b""
+    ) -> None:
+        self.prefix = f"{prefix}check:"
+        """Of the keys."""
+        self._server = server_at(url, prefix, strict=tls_strict)
+        self._connection = self._server.connection(
+            socket_timeout=connect_timeout, socket_connect_timeout=connect_timeout
+        )
+        self._owner = f"{prefix}owner"
+        self._mark = mark
+        self._touched: set[str] = set()
+
+    async def touch(self, key: str) -> None:
+        """Write a key. Raises `StoreUnavailable`, also when Redis is another's by now."""
+        self._touched.add(key)
+        done = await self._ask("EVAL", _TOUCH, "2", key, self._owner, self._mark, str(_STAYS_MS))
+        if done != b"OK":
+            raise StoreUnavailable(
+                Tier.REDIS, f"{self._server.address}: it is another's, or its owner secret"
+            )
+
+    async def close(self) -> None:
+        """Delete the keys, and close the connection."""
+        try:
+            if self._touched:
+                with suppress(StoreUnavailable):
+                    await self._ask("DEL", *self._touched)
+        finally:
+            await self._connection.disconnect(nowait=True)
+
+    async def _ask(self, *words: str | bytes) -> object:
+        with translated(self._server.address):
+            await self._connection.connect()  # type: ignore[no-untyped-call] # has no annotations
+            await self._connection.send_command(*words, check_health=False)
+            return await self._connection.read_response()
+
+
+def _sections(info: object) -> dict[str, str]:
+    """Read what INFO answers."""
+    text = info.decode(errors="replace") if isinstance(info, bytes) else ""
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

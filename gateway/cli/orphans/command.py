@@ -1,0 +1,254 @@
+"""`gateway orphans`: subjects without a user, identities without a subject, and what is spelt differently."""
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
+
+import orjson
+import typer
+
+from gateway.cli import output
+from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
+from gateway.cli.orphans.denied_requests import DenialLog, denials_of_api
+from gateway.cli.orphans.exports import BadExport, Format, Lines, subjects
+from gateway.cli.orphans.report import DeniedFindings, ExportFindings
+from gateway.cli.stores import Stores, with_stores
+from gateway.core.model import JSON
+
+if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
+    import sqlite3
+
+    from rich.progress import Progress
+
+    from gateway.reconcile.denied_subjects import DeniedSubjects
+    from gateway.reconcile.orphans import Comparison
+
+_BATCH: Final = 5_000
+
+
+def orphans(
+    *,
+    issuer: Annotated[
+        str | None,
+        typer.Option(help="The configured name of the issuer, or its `iss`. Needed with --export."),
+    ] = None,
+    export: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The provider's subjects, as CSV or JSON lines; `-` for stdin."),
+    ] = None,
+    denials: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A log of the gateway, to go by what was denied; `-` for stdin."),
+    ] = None,
+    from_api: Annotated[
+        bool, typer.Option("--from-api", help="Go by the denials that a running gateway keeps.")
+    ] = False,
+    style: Annotated[Format, typer.Option("--format", help="How the export is written.")] = Format.AUTO,
+    column: Annotated[str, typer.Option(help="The export's column or member with the subject.")] = "sub",
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Find subjects without a user, identities without a subject, and what differs only in spelling.
+
+    Nothing is changed. Exits with 1 when there are some.
+    """
+    if [export is not None, denials is not None, from_api].count(True) != 1:
+        output.fail(
+            "say what to compare the users with",
+            "one of --export FILE, --denials FILE, --from-api",
+            output.USAGE,
+        )
+    if export is not None and issuer is None:
+        output.fail("say whose subjects the export has", "--issuer NAME", output.USAGE)
+    with _room() as database:
+        if export is not None and issuer is not None:
+            found = _compare(database, config, issuer, export, style, column, json=json)
+        else:
+            found = _recognise(database, config, issuer, denials, json=json)
+    raise typer.Exit(output.DENIED if found else output.OK)
+
+
+@contextmanager
+def _room() -> "Iterator[sqlite3.Connection]":
+    """Lend a temporary database; exits when there is no room for it."""
+    from gateway.reconcile.orphans import ScratchFailed, scratch
+
+    try:
+        with scratch() as database:
+            yield database
+    except ScratchFailed as error:
+        output.fail(
+            f"the temporary database cannot be used: {error}",
+            "point SQLITE_TMPDIR at a folder with more room",
+            output.UNREACHABLE,
+        )
+
+
+def _compare(
+    database: "sqlite3.Connection",
+    config: Path,
+    issuer: str,
+    export: str,
+    style: Format,
+    column: str,
+    *,
+    json: bool,
+) -> bool:
+    from gateway.reconcile.orphans import Comparison
+
+    comparison = Comparison(database)
+    with _progress() as progress:
+
+        async def work(stores: Stores) -> str:
+            configured = stores.issuer(issuer)
+            with _opened(export) as file:
+                await _read_export(comparison, file, export, style, column, progress)
+            await _read_identities(comparison, stores, configured.issuer, progress)
+            return configured.name
+
+        try:
+            name = with_stores(config, work)
+        except BadExport as error:
+            output.fail(f"{_shown(export)}, {error}", error.advice, output.USAGE)
+        progress.add_task("Comparing", total=None)
+        comparison.compare()
+    findings = ExportFindings(name, config)
+    counts: Counter[str] = Counter()
+    for finding in comparison.findings():
+        counts[finding.kind] += 1
+        _write(findings.document(finding) if json else findings.text(finding))
+    summary = findings.summary(counts, comparison.subjects, comparison.identities)
+    _write(summary if json else findings.closing(summary))
+    return any(counts[kind] for kind in findings.ORPHANS)
+
+
+async def _read_export(
+    comparison: "Comparison", file: BinaryIO, name: str, style: Format, column: str, progress: "Progress"
+) -> None:
+    lines = Lines(file)
+    rows = subjects(lines, style=style, column=column, name=name)
+    task = progress.add_task("Reading the export (bytes)", total=_size(file))
+    while batch := list(islice(rows, _BATCH)):
+        comparison.add_subjects(batch)
+        progress.update(task, completed=lines.bytes_read)
+        await asyncio.sleep(0)  # where an interrupt is heard
+
+
+async def _read_identities(comparison: "Comparison", stores: Stores, iss: str, progress: "Progress") -> None:
+    from gateway.reconcile.orphans import known_identities
+
+    task = progress.add_task("Reading the identities", total=None)
+    async for batch in known_identities(stores.postgres, iss):
+        comparison.add_identities(batch)
+        progress.update(task, advance=len(batch))
+
+
+def _recognise(
+    database: "sqlite3.Connection", config: Path, issuer: str | None, log: str | None, *, json: bool
+) -> bool:
+    from gateway.reconcile.denied_subjects import DeniedSubjects
+
+    denied = DeniedSubjects(database)
+    with _progress() as progress:
+
+        async def work(stores: Stores) -> dict[str, str]:
+            name = None if issuer is None else stores.issuer(issuer).name
+            if log is None:
+                async for refusals in denials_of_api(stores.settings.admin, name):
+                    denied.add(refusals)
+            else:
+                with _opened(log) as file:
+                    await _read_log(denied, file, log, name, progress)
+            await _read_all_identities(denied, stores, progress)
+            return {each.name: each.issuer for each in stores.settings.issuers}
+
+        issuers = with_stores(config, work)
+    findings = DeniedFindings(issuers, config)
+    counts: Counter[str] = Counter()
+    for subject in denied.subjects(issuers.items()):
+        counts[findings.cause(subject)] += 1
+        _write(findings.document(subject) if json else findings.text(subject))
+    summary = findings.summary(counts, denied.denials)
+    _write(summary if json else findings.closing(summary))
+    return any(counts[cause] for cause in counts if cause != findings.SETTLED)
+
+
+async def _read_log(
+    denied: "DeniedSubjects", file: BinaryIO, name: str, issuer: str | None, progress: "Progress"
+) -> None:
+    log = DenialLog(file)
+    lines = iter(log)
+    task = progress.add_task("Reading the log (bytes)", total=_size(file))
+    while batch := list(islice(lines, _BATCH)):
+        denied.add(refusal for refusal in batch if refusal is not None and issuer in {None, refusal.issuer})
+        progress.update(task, completed=log.bytes_read)
+        await asyncio.sleep(0)  # where an interrupt is heard
+    if log.bytes_read and not log.events:
+        output.fail(
+            f"{_shown(name)} has no line of the gateway's log",
+            "give what the gateway wrote to stderr: JSON, one event in each line",
+            output.USAGE,
+        )
+
+
+async def _read_all_identities(denied: "DeniedSubjects", stores: Stores, progress: "Progress") -> None:
+    from gateway.reconcile.orphans import known_identities
+
+    task = progress.add_task("Reading the identities", total=None)
+    async for batch in known_identities(stores.postgres):
+        denied.recognise(batch)
+        progress.update(task, advance=len(batch))
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[BinaryIO]:
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = Path(name).open("rb")  # noqa: SIM115 -- closed below; what fails later is not about the name
+    except OSError as error:
+        output.fail(f"{name} cannot be read: {error.strerror}", "correct the path", output.USAGE)
+    with file:
+        yield file
+
+
+def _shown(name: str) -> str:
+    return "stdin" if name == "-" else name
+
+
+def _size(file: BinaryIO) -> int | None:
+    """Return how many bytes there are to read; None for what has no size, such as a pipe."""
+    try:
+        return os.fstat(file.fileno()).st_size or None
+    except OSError:
+        return None
+
+
+@contextmanager
+def _progress() -> "Iterator[Progress]":
+    """Show how far we are, on a terminal alone; gone before results are written."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}"),
+        TimeElapsedColumn(),
+        console=output.err,
+        transient=True,
+        disable=not output.err.is_terminal,
+    ) as progress:
+        yield progress
+
+
+def _write(line: "str | dict[str, JSON]") -> None:
+    """Write a document as JSON, or text as it is. Not by rich: there may be a million lines."""
+    text = line if isinstance(line, str) else orjson.dumps(line).decode()
+    sys.stdout.write(text + "\n")

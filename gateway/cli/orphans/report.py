@@ -1,0 +1,199 @@
+"""What `gateway orphans` says of what it finds: one JSON document or one passage of text for each."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from gateway.cli.config import DEFAULT_CONFIG
+from gateway.core.claims import MAX_SUBJECT_CHARACTERS, is_clean
+from gateway.core.model import JSON
+from gateway.core.spelling import Difference
+
+if TYPE_CHECKING:  # SQLite and the drivers take a while to import; `gateway --help` needs none of them
+    from gateway.reconcile.denied_subjects import DeniedSubject
+    from gateway.reconcile.orphans import Finding
+
+_DIFFERS_IN: Final[dict[Difference, str]] = {
+    "case": "letter case",
+    "spacing": "white space or invisible characters",
+    "encoding": "percent-encoding or composed letters",
+    "prefix": "a provider's prefix",
+    "uuid": "the spelling of a UUID",
+}
+
+_CAUSES: Final[dict[Difference, str]] = {
+    "case": "subject_case_differs",
+    "spacing": "subject_spacing_or_encoding",
+    "encoding": "subject_spacing_or_encoding",
+    "prefix": "subject_prefix_differs",
+    "uuid": "subject_uuid_spelling",
+}
+
+
+class ExportFindings:
+    """Findings of a comparison with an export. `issuer` is the configured name."""
+
+    ORPHANS: Final = ("spelt_differently", "repeated", "without_user", "without_subject")
+    _HEADINGS: Final = {
+        "spelt_differently": "Differ only in spelling; if both are the same person, the command links them:",
+        "repeated": "More than once in the export:",
+        "without_user": "Subjects without a user:",
+        "without_subject": "Users whose identity is not in the export:",
+        "not_active": "Users who are not active, and are refused whatever the export says:",
+    }
+
+    def __init__(self, issuer: str, config: Path) -> None:
+        self._issuer = issuer
+        self._config = config
+        self._heading: str | None = None
+
+    def document(self, finding: "Finding") -> dict[str, JSON]:
+        # Not by `asdict`, which copies deeply: there may be a million.
+        document: dict[str, JSON] = {"kind": finding.kind}
+        document.update((name, getattr(finding, name)) for name in finding.__slots__)
+        if "difference" in document:
+            document["command"] = self._command(finding)
+        return document
+
+    def text(self, finding: "Finding") -> str:
+        """Describe a finding; the first of its kind under a heading."""
+        from gateway.reconcile.orphans import NotActive, Repeated, SpeltDifferently, WithoutUser
+
+        match finding:
+            case SpeltDifferently():
+                text = (
+                    f"line {finding.line}: {shown(finding.subject)}, and {shown(finding.identity)} of user"
+                    f" {finding.user} ({finding.status}): {_DIFFERS_IN[finding.difference]}\n"
+                    f"      {self._command(finding) or NO_COMMAND}"
+                )
+            case Repeated():
+                text = f"line {finding.line}: {shown(finding.subject)}, {finding.times} times"
+            case WithoutUser():
+                text = f"line {finding.line}: {shown(finding.subject)}"
+            case NotActive():
+                where = "" if finding.exported else ", not in the export"
+                text = f"{shown(finding.subject)}: user {finding.user} is {finding.status}{where}"
+            case _:
+                text = f"{shown(finding.subject)}: user {finding.user}"
+        heading = self._HEADINGS[finding.kind]
+        if heading == self._heading:
+            return f"  {text}"
+        before, self._heading = self._heading, heading
+        return f"{'' if before is None else chr(10)}{heading}\n  {text}"
+
+    def summary(self, counts: Mapping[str, int], subjects: int, identities: int) -> dict[str, JSON]:
+        return {
+            "kind": "summary",
+            "issuer": self._issuer,
+            "subjects": subjects,
+            "identities": identities,
+            **{kind: counts.get(kind, 0) for kind in self._HEADINGS},
+        }
+
+    def closing(self, summary: Mapping[str, JSON]) -> str:
+        """Sum up for people."""
+        return (
+            f"{'' if self._heading is None else chr(10)}"
+            "{subjects} subjects in the export, {identities} identities of {issuer}: {without_user} without a"
+            " user, {without_subject} without a subject, {spelt_differently} spelt differently,"
+            " {repeated} more than once; {not_active} users not active."
+        ).format_map(summary)
+
+    def _command(self, finding: "Finding") -> str | None:
+        from gateway.reconcile.orphans import SpeltDifferently
+
+        if not isinstance(finding, SpeltDifferently):
+            return None
+        return link_command(finding.user, self._issuer, finding.subject, self._config)
+
+
+class DeniedFindings:
+    """Findings about denials. `issuers` are configured names, each with its `iss`."""
+
+    SETTLED: Final = "has_a_user_now"
+
+    def __init__(self, issuers: Mapping[str, str], config: Path) -> None:
+        self._issuers = issuers
+        self._names = {iss: name for name, iss in issuers.items()}
+        self._config = config
+
+    def cause(self, denied: "DeniedSubject") -> str:
+        """Name why there was no user: as `gateway explain` does, or `SETTLED`."""
+        nearest = denied.nearest
+        if nearest is None:
+            return "user_unknown"
+        if nearest.issuer != self._issuers.get(denied.issuer):
+            return "subject_under_other_issuer"
+        return self.SETTLED if nearest.difference is None else _CAUSES[nearest.difference]
+
+    def document(self, denied: "DeniedSubject") -> dict[str, JSON]:
+        return {
+            "kind": "denied",
+            "cause": self.cause(denied),
+            **asdict(denied),
+            "command": self._command(denied),
+        }
+
+    def text(self, denied: "DeniedSubject") -> str:
+        """Describe a subject and what can be done for it."""
+        name = f"hash {denied.subject_hash}" if denied.subject is None else shown(denied.subject)
+        times = "once" if denied.denials == 1 else f"{denied.denials} times"
+        text = f"{denied.issuer}: {name} denied {times}, last {shown(denied.last)}: "
+        nearest = denied.nearest
+        if nearest is None:
+            return text + "no identity has it, in any spelling that could be guessed"
+        user = f"user {nearest.user} ({nearest.status})"
+        if self.cause(denied) == self.SETTLED:
+            return text + f"it leads to {user} by now"
+        differs = "" if nearest.difference is None else f", and differs in {_DIFFERS_IN[nearest.difference]}"
+        issuer = self._names.get(nearest.issuer, nearest.issuer)
+        advice = self._command(denied) or NO_COMMAND
+        return f"{text}{shown(nearest.subject)} of {issuer} is {user}{differs}\n    {advice}"
+
+    def summary(self, counts: Mapping[str, int], denials: int) -> dict[str, JSON]:
+        return {
+            "kind": "summary",
+            "denials": denials,
+            "subjects": sum(counts.values()),
+            "causes": dict(sorted(counts.items())),
+        }
+
+    def closing(self, summary: Mapping[str, JSON]) -> str:
+        """Sum up for people."""
+        causes = summary["causes"]
+        listed = ", ".join(f"{cause} {n}" for cause, n in causes.items()) if isinstance(causes, dict) else ""
+        return "{denials} denials for want of a user, of {subjects} subjects".format_map(summary) + (
+            f": {listed}." if listed else "."
+        )
+
+    def _command(self, denied: "DeniedSubject") -> str | None:
+        nearest, cause = denied.nearest, self.cause(denied)
+        if nearest is None or denied.subject is None or cause == self.SETTLED:
+            return None
+        return link_command(nearest.user, denied.issuer, denied.subject, self._config)
+
+
+NO_COMMAND: Final = "No token may carry this subject: correct it at the provider"
+
+
+def link_command(user: str, issuer: str, subject: str, config: Path) -> str | None:
+    """Return the command that lets a subject lead to a user; None for a subject that no token may have."""
+    if not is_clean(subject) or len(subject) > MAX_SUBJECT_CHARACTERS:
+        return None
+    where = "" if config == DEFAULT_CONFIG else f" --config {shlex.quote(str(config))}"
+    return f"gateway users link {user} --issuer {shlex.quote(issuer)} --subject={_quoted(subject)}{where}"
+
+
+def _quoted(text: str) -> str:
+    """Quote for a shell; what cannot be seen is written as an escape (`$'…'` of bash, zsh and ksh)."""
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = text.replace("\\", r"\\").replace("'", r"\'")
+    return "$'" + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + "'"
+
+
+def shown(text: str) -> str:
+    """Quote for people; what a terminal would obey, or not show, is written as an escape."""
+    return f"`{''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)}`"

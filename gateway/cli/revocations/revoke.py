@@ -1,0 +1,283 @@
+"""`gateway revoke` and `gateway revocations`: tokens that were good and must not pass any more."""
+
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+
+import typer
+
+from gateway.cli import output
+from gateway.cli.arguments import AnyUser, IssuerName, Jti, OfIssuer, rfc3339, utf8
+from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
+from gateway.cli.stores import Stores, operator, table, when, with_stores
+from gateway.core.claims import MAX_DATE, is_clean
+from gateway.core.model import JSON, StoreUnavailable
+
+if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
+    from gateway.core.revocations import Revocation
+
+revoke_app: Final = typer.Typer(
+    no_args_is_help=True, help="Refuse a token, or all tokens that a user or an issuer has been given so far."
+)
+revocations_app: Final = typer.Typer(no_args_is_help=True, help="The revocations there are.")
+
+Until: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME", help="When the revocation ends: a duration such as 24h, or an RFC 3339 time."
+    ),
+]
+Reason: TypeAlias = Annotated[str | None, typer.Option(help="Why, for those who ask later.", callback=utf8)]
+
+
+@revoke_app.command()
+def token(
+    token: Annotated[
+        str, typer.Argument(metavar="TOKEN", help="The raw token; `-` reads it from stdin, unseen by `ps`.")
+    ],
+    *,
+    until: Until = None,
+    reason: Reason = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Refuse one token, until it expires. Its signature is not checked: it may be revoked unverified."""
+    # Octets: what is no UTF-8 is no token either, and no reason to fail otherwise than for any other.
+    from_stdin = token == "-"  # noqa: S105 -- a sign, not a secret
+    payload = _payload(
+        typer.get_binary_stream("stdin").read() if from_stdin else token.encode("utf-8", "surrogateescape")
+    )
+    iss, jti, exp = payload.get("iss"), payload.get("jti"), payload.get("exp")
+    if not isinstance(iss, str):
+        output.fail("the token names no issuer, so the gateway refuses it anyway")
+    if not isinstance(jti, str) or not jti:
+        output.fail(
+            "the token has no `jti` to be told by", "revoke all of the user's: gateway revoke user ID"
+        )
+    if not is_clean(jti) or (isinstance(exp, int | float) and not 0 <= exp <= MAX_DATE):
+        output.fail(
+            "the token's `jti` or `exp` is none that a token may have, so the gateway refuses it anyway"
+        )
+    ends = _instant(until)
+
+    async def work(stores: Stores) -> "Revocation":
+        configured = stores.issuer(iss)
+        expires_at = ends
+        if until is None and isinstance(exp, int | float) and not isinstance(exp, bool):
+            expires_at = float(exp) + 2 * configured.leeway
+        return await _revoke_jti(stores, configured.name, jti, expires_at, reason)
+
+    _revoke(config, work, json=json)
+
+
+@revoke_app.command()
+def jti(
+    issuer: OfIssuer,
+    jti: Jti,
+    *,
+    until: Until = None,
+    reason: Reason = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Refuse one token by its `jti`: for the issuer's `max_lifetime`; when it has none, for ever."""
+    ends = _instant(until)
+    if not is_clean(jti):
+        output.fail(
+            "a `jti` has at least one character, and no control character; no token could have this one",
+            code=output.USAGE,
+        )
+
+    async def work(stores: Stores) -> "Revocation":
+        configured = stores.issuer(issuer)
+        expires_at = ends
+        if until is None and configured.max_lifetime is not None:
+            expires_at = time.time() + configured.max_lifetime + 2 * configured.leeway
+        return await _revoke_jti(stores, configured.name, jti, expires_at, reason)
+
+    _revoke(config, work, json=json)
+
+
+@revoke_app.command()
+def user(
+    user: AnyUser,
+    *,
+    until: Until = None,
+    reason: Reason = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Refuse all tokens that a user has been given so far, for ever unless --until says otherwise."""
+    ends = _instant(until)
+
+    async def work(stores: Stores) -> "Revocation":
+        record = await stores.user(user)
+        return await stores.revocations.revoke(
+            "user",
+            value=record.user.id,
+            expires_at=ends,
+            reason=reason,
+            revoked_by=operator(),
+            author=stores.author,
+        )
+
+    _revoke(config, work, json=json)
+
+
+@revoke_app.command()
+def issuer(
+    name: IssuerName,
+    *,
+    until: Until = None,
+    reason: Reason = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """Refuse all tokens that an issuer has given out so far, for ever unless --until says otherwise."""
+    ends = _instant(until)
+
+    async def work(stores: Stores) -> "Revocation":
+        return await stores.revocations.revoke(
+            "issuer",
+            issuer=stores.issuer(name).name,
+            expires_at=ends,
+            reason=reason,
+            revoked_by=operator(),
+            author=stores.author,
+        )
+
+    _revoke(config, work, json=json)
+
+
+@revocations_app.command("list")
+def list_(
+    *,
+    expired: Annotated[bool, typer.Option("--expired", help="Those that have ended, too.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 100,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> None:
+    """List revocations, the latest first."""
+    rows = with_stores(config, lambda stores: stores.revocations.latest(expired=expired, limit=limit))
+    if json:
+        output.emit_json({"revocations": [_document(row) for row in rows]})
+        return
+    _table(*rows)
+
+
+@revocations_app.command()
+def prune(*, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
+    """Delete the rows of revocations that have ended."""
+    pruned = with_stores(config, lambda stores: stores.revocations.prune(author=stores.author))
+    if json:
+        output.emit_json({"pruned": pruned})
+        return
+    output.out.print(f"{pruned} deleted")
+
+
+async def _revoke_jti(
+    stores: Stores, issuer: str, jti: str, expires_at: float | None, reason: str | None
+) -> "Revocation":
+    return await stores.revocations.revoke(
+        "jti",
+        issuer=issuer,
+        value=jti,
+        expires_at=expires_at,
+        reason=reason,
+        revoked_by=operator(),
+        author=stores.author,
+    )
+
+
+def _revoke(config: Path, work: "Callable[[Stores], Awaitable[Revocation]]", *, json: bool) -> None:
+    """Write to Postgres, where it lasts, then to Redis, where it is seen at once."""
+    from gateway.stores.redis.ownership import ForeignRedis
+
+    async def write(stores: Stores) -> "tuple[Revocation, StoreUnavailable | None]":
+        revocation = await work(stores)
+        try:
+            await stores.redis.revoked.revoke([revocation])
+        except StoreUnavailable as error:
+            return revocation, error
+        return revocation, None
+
+    revocation, missed = with_stores(config, write)
+    if json:
+        output.emit_json(_document(revocation))
+    else:
+        _table(revocation)
+    if missed is not None:
+        output.fail(
+            f"recorded in Postgres, but {missed}",
+            "gateways of this database do not use that Redis, and honour it at once;"
+            " `gateway redis claim` hands it over"
+            if isinstance(missed, ForeignRedis)
+            else "gateways that reach Redis honour it within 30 s, others at once;"
+            " repeat the command to be sure",
+            output.UNREACHABLE,
+        )
+
+
+def _payload(raw: bytes) -> dict[str, JSON]:
+    from gateway.core.reasons import Denial
+    from gateway.core.tokens import parse
+
+    try:
+        return dict(parse(raw.strip().removeprefix(b"Bearer ")).payload)
+    except Denial as denial:
+        output.fail(f"this is no token that the gateway would accept: {denial.reason.title}")
+
+
+def _instant(until: str | None) -> float | None:
+    """Read --until: a duration from here on, or an RFC 3339 time with its offset; in the future."""
+    if until is None:
+        return None
+    from pydantic_core import PydanticCustomError
+
+    from gateway.settings.values import parse_duration
+
+    try:
+        instant = time.time() + parse_duration(until)
+    except PydanticCustomError:
+        moment = rfc3339(until)
+        if moment is None:
+            output.fail(
+                "--until is neither a duration nor a time", "30m, 24h, 2030-01-31T12:00:00Z", output.USAGE
+            )
+        instant = moment.timestamp()
+    if instant > MAX_DATE:
+        output.fail("--until is later than the year 9999", "leave it out to revoke for ever", output.USAGE)
+    if instant <= time.time():
+        output.fail("--until has passed, so nothing would be revoked", code=output.USAGE)
+    return instant
+
+
+def _table(*rows: "Revocation") -> None:
+    table(
+        ("kind", "issuer", "value", "revoked at", "until", "reason", "by"),
+        (
+            (
+                row.kind,
+                row.issuer,
+                row.value,
+                when(row.revoked_at),
+                when(row.expires_at) or "for ever",
+                row.reason,
+                row.revoked_by,
+            )
+            for row in rows
+        ),
+    )
+
+
+def _document(row: "Revocation") -> dict[str, JSON]:
+    return {
+        "kind": row.kind,
+        "issuer": row.issuer,
+        "value": row.value,
+        "revoked_at": when(row.revoked_at),
+        "expires_at": when(row.expires_at),
+        "reason": row.reason,
+        "revoked_by": row.revoked_by,
+    }

@@ -1,0 +1,252 @@
+"""The steps of a token's claims: times, audience, and everything else that they must be."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from gateway.core import claims as claim_rules
+from gateway.core.model import JSON, Claims, Issuer
+from gateway.core.reasons import (
+    AUDIENCE_MISMATCH,
+    CLAIM_MISSING,
+    SUBJECT_MALFORMED,
+    SUBJECT_MISSING,
+    TOKEN_EXPIRED,
+    TOKEN_ISSUED_IN_FUTURE,
+    TOKEN_LIFETIME_TOO_LONG,
+    TOKEN_NOT_YET_VALID,
+    Denial,
+)
+from gateway.explain.answer import Cause, Fix
+from gateway.explain.steps.token import API_KEY_FIX, Read, is_api_key, seconds
+from gateway.explain.trail import Walk
+from gateway.explain.wording import ago, listed, moment, shown, span, yaml_line
+
+_TIMES: Final = (TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, TOKEN_ISSUED_IN_FUTURE, TOKEN_LIFETIME_TOO_LONG)
+_SKEW_AHEAD: Final = 300.0
+"""Seconds that a token may be dated ahead for its issuer's clock to be the likelier culprit."""
+_SKEW_BEHIND: Final = 30.0
+"""Seconds beyond the leeway; what expired longer ago has just expired."""
+_NOBODY: Final = "?"
+"""A subject to go on with where there is none."""
+# OpenID Connect Core 1.0 §2 and §3.1.3.6, and what some providers call their tokens.
+_OF_ID_TOKENS: Final = ("nonce", "at_hash", "c_hash", "s_hash")
+_KINDS_OF_ID_TOKENS: Final = (("token_use", "id"), ("typ", "ID"))
+
+
+def check(walk: Walk, read: Read) -> Claims | None:
+    """Take the steps; returns the claims as far as they are good for asking who the user is."""
+    payload, issuer = read.token.payload, read.issuer
+    denials, claims = _every_denial(payload, issuer, walk.now)
+    _times(walk, payload, issuer, denials)
+    _audience(walk, payload, issuer, denials)
+    _rest(walk, payload, issuer, denials, claims)
+    if claims is None:
+        walk.skip_rest("the claims cannot be read")
+        return None
+    if payload.get("sub") is None:
+        walk.skip_rest("the token names no subject")
+        return None
+    return claims
+
+
+def is_id_token(payload: Mapping[str, JSON]) -> bool:
+    """Tell whether a token was made for a client to read, not to be sent to services."""
+    return any(name in payload for name in _OF_ID_TOKENS) or any(
+        payload.get(name) == kind for name, kind in _KINDS_OF_ID_TOKENS
+    )
+
+
+ID_TOKEN_FIX: Final = Fix(
+    "Send the access token: an ID token tells the client who signed in, and is meant for nobody else"
+    " (OpenID Connect Core 1.0 §2)."
+)
+
+
+def _every_denial(
+    payload: Mapping[str, JSON], issuer: Issuer, now: float
+) -> tuple[list[Denial], Claims | None]:
+    """Check the claims as the pipeline does, going on past each denial as if it had been mended."""
+    denials: list[Denial] = []
+    while True:
+        try:
+            return denials, claim_rules.verify(payload, issuer, now)
+        except Denial as denial:
+            denials.append(denial)
+            mended = _mended(denial, payload, issuer)
+            if mended is None:
+                return denials, None
+            payload, issuer = mended
+
+
+def _mended(
+    denial: Denial, payload: Mapping[str, JSON], issuer: Issuer
+) -> tuple[Mapping[str, JSON], Issuer] | None:
+    reason, sub = denial.reason, payload.get("sub")
+    if reason is SUBJECT_MISSING:
+        return {**payload, "sub": _NOBODY}, issuer
+    if reason is CLAIM_MISSING:
+        return payload, replace(issuer, require=frozenset())
+    if reason in (TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, TOKEN_ISSUED_IN_FUTURE):
+        return payload, replace(issuer, leeway=math.inf)
+    if reason is TOKEN_LIFETIME_TOO_LONG:
+        return payload, replace(issuer, max_lifetime=None)
+    if reason is AUDIENCE_MISMATCH:
+        return {**payload, "aud": [*sorted(issuer.audiences)]}, issuer
+    if reason is SUBJECT_MALFORMED and isinstance(sub, int | float) and not isinstance(sub, bool):
+        return {**payload, "sub": str(sub)}, issuer
+    if reason is SUBJECT_MALFORMED and isinstance(sub, str) and (stripped := sub.strip()) not in ("", sub):
+        return {**payload, "sub": stripped}, issuer
+    return None
+
+
+# Times ---------------------------------------------------------------------------------------------
+
+
+def _times(walk: Walk, payload: Mapping[str, JSON], issuer: Issuer, denials: list[Denial]) -> None:
+    now = walk.now
+    expected = f"`exp` after, `nbf` and `iat` before {moment(now)}, give or take {span(issuer.leeway)}"
+    if issuer.max_lifetime is not None:
+        expected += f"; a life of at most {span(issuer.max_lifetime)}"
+    dates = {name: value for name in ("iat", "nbf", "exp") if (value := seconds(payload, name)) is not None}
+    found = ", ".join(f"{name} {moment(value)} ({ago(value, now)})" for name, value in dates.items())
+    wrong = [denial for denial in denials if denial.reason in _TIMES]
+    walk.step(
+        "times",
+        "fail" if wrong else "pass",
+        expected,
+        found or "no dates",
+        wrong[0].detail if wrong else None,
+    )
+    for denial in wrong:
+        if denial.reason is TOKEN_LIFETIME_TOO_LONG:
+            _blame_lifetime(walk, issuer, denial, dates)
+        else:
+            _blame_time(walk, issuer, denial, dates)
+
+
+def _blame_time(walk: Walk, issuer: Issuer, denial: Denial, dates: Mapping[str, float]) -> None:
+    name, cause = {
+        TOKEN_EXPIRED.code: ("exp", Cause.TOKEN_EXPIRED),
+        TOKEN_NOT_YET_VALID.code: ("nbf", Cause.TOKEN_NOT_YET_VALID),
+        TOKEN_ISSUED_IN_FUTURE.code: ("iat", Cause.TOKEN_ISSUED_IN_FUTURE),
+    }[denial.reason.code]
+    off = abs(walk.now - dates[name])
+    expired = denial.reason is TOKEN_EXPIRED
+    summary = f"{denial.reason.title}: {denial.detail}"
+    if off - issuer.leeway < _SKEW_BEHIND if expired else off <= _SKEW_AHEAD:
+        # Room for the time until the line is in force, and whole half minutes for people.
+        leeway = 30 * math.ceil((off + 30) / 30)
+        fix = Fix(
+            "Synchronise the clocks of issuer and gateway (NTP); until then, allow for the difference.",
+            config=f"{walk.field(issuer, 'leeway')}: {leeway}s",
+        )
+        walk.blame(denial, Cause.CLOCK_SKEW, f"{summary}, little enough to be a clock that is off", fix)
+    elif expired:
+        walk.blame(denial, cause, summary, Fix("Have the client refresh its token, or sign in again."))
+    else:
+        fix = Fix(
+            f"Use the token from {moment(dates[name])} on; correct the issuer's clock if that is wrong."
+        )
+        walk.blame(denial, cause, summary, fix)
+
+
+def _blame_lifetime(walk: Walk, issuer: Issuer, denial: Denial, dates: Mapping[str, float]) -> None:
+    config = None
+    if "exp" in dates and "iat" in dates:
+        config = f"{walk.field(issuer, 'max_lifetime')}: {math.ceil(dates['exp'] - dates['iat'])}s"
+    walk.blame(
+        denial,
+        Cause.TOKEN_LIFETIME_TOO_LONG,
+        f"{denial.reason.title}: {denial.detail}",
+        Fix("Have the issuer give out tokens with a shorter life, or accept longer ones.", config=config),
+    )
+
+
+# Audience and the rest -----------------------------------------------------------------------------
+
+
+def _audience(walk: Walk, payload: Mapping[str, JSON], issuer: Issuer, denials: list[Denial]) -> None:
+    expected = f"`aud` with one of {listed(sorted(issuer.audiences))}"
+    aud = payload.get("aud")
+    denial = next((denial for denial in denials if denial.reason is AUDIENCE_MISMATCH), None)
+    if denial is None:
+        walk.step("audience", "pass", expected, shown(aud))
+        return
+    walk.step("audience", "fail", expected, shown(aud))
+    if is_id_token(payload):
+        summary = f"This is an ID token, made for the client {shown(aud)}, not an access token"
+        walk.blame(denial, Cause.ID_TOKEN_USED, summary, ID_TOKEN_FIX)
+        return
+    values = [aud] if isinstance(aud, str) else aud if isinstance(aud, list) else []
+    audiences: list[JSON] = [*sorted(issuer.audiences), *values[:1]]
+    walk.blame(
+        denial,
+        Cause.AUDIENCE_MISMATCH,
+        f"The token is meant for {shown(aud)}, and issuer {issuer.name}'s audiences are"
+        f" {listed(sorted(issuer.audiences))}",
+        Fix(
+            "Have the client ask the issuer for a token for this audience; or, if tokens for the other one"
+            " are meant for these services too, accept it.",
+            config=yaml_line(walk.field(issuer, "audiences"), audiences) if values else None,
+        ),
+    )
+
+
+def _rest(
+    walk: Walk, payload: Mapping[str, JSON], issuer: Issuer, denials: list[Denial], claims: Claims | None
+) -> None:
+    wrong = [denial for denial in denials if denial.reason not in (*_TIMES, AUDIENCE_MISMATCH)]
+    expected = f"{', '.join(f'`{name}`' for name in sorted(issuer.require | {'sub'}))}, each of its type"
+    found = f"sub {shown(payload.get('sub'))}"
+    if claims is not None:
+        tenant, jti = claims.tenant, claims.jti
+        found += f", tenant {shown(tenant)}, scopes {listed(claims.scopes)}, jti {shown(jti)}"
+    detail = "; ".join(denial.detail or denial.reason.title for denial in wrong) or None
+    walk.step("claims", "fail" if wrong else "pass", expected, found, detail)
+    for denial in wrong:
+        _blame_claim(walk, payload, issuer, denial)
+
+
+def _blame_claim(walk: Walk, payload: Mapping[str, JSON], issuer: Issuer, denial: Denial) -> None:
+    sub, summary = payload.get("sub"), f"{denial.reason.title}: {denial.detail}"
+    if denial.reason is SUBJECT_MISSING:
+        cause, fix = (
+            Cause.SUBJECT_MISSING,
+            Fix("Have the issuer put a `sub` into the tokens; a machine's client needs one as well."),
+        )
+        if is_api_key(payload):
+            cause, fix = Cause.API_KEY_USED, API_KEY_FIX
+    elif denial.reason is SUBJECT_MALFORMED:
+        cause, fix = _malformed_subject(sub)
+    elif denial.reason is CLAIM_MISSING and is_id_token(payload):
+        cause, fix = Cause.ID_TOKEN_USED, ID_TOKEN_FIX
+    elif denial.reason is CLAIM_MISSING:
+        there: list[JSON] = [name for name in sorted(issuer.require) if payload.get(name) is not None]
+        config = yaml_line(walk.field(issuer, "require"), there)
+        cause, fix = Cause.CLAIM_MISSING, Fix("Have the issuer add it, or do not ask for it.", config=config)
+    else:
+        cause, fix = (
+            Cause.TOKEN_MALFORMED,
+            Fix(
+                "Have the issuer write the claim as RFC 7519 §4.1 has it, or correct where the gateway looks"
+                f" for it: `{walk.field(issuer, 'claims')}`."
+            ),
+        )
+    walk.blame(denial, cause, summary, fix)
+
+
+def _malformed_subject(sub: JSON) -> tuple[Cause, Fix]:
+    if isinstance(sub, str) and not sub:
+        return Cause.SUBJECT_MISSING, Fix("Have the issuer put a `sub` into the tokens.")
+    if isinstance(sub, str):
+        cause = Cause.TOKEN_MALFORMED if sub.strip() == sub else Cause.SUBJECT_SPACING_OR_ENCODING
+        return cause, Fix(
+            "Have the issuer write a `sub` of at most 255 characters, without control characters such as line"
+            " ends: it comes from a field that was not trimmed."
+        )
+    return Cause.SUBJECT_NOT_A_STRING, Fix(
+        f"Have the issuer write `sub` as a string, {shown(str(sub))} with quotes (RFC 7519 §4.1.2):"
+        " a number can be read in two ways, and is nobody's name here."
+    )

@@ -1,0 +1,308 @@
+"""The steps from tier to tier: revocations, and who each of them takes the user for."""
+
+from collections.abc import Mapping
+
+from gateway.core.model import Claims, Resolution, StoreUnavailable, Tier, User
+from gateway.core.reasons import TOKEN_REVOKED, TOKENS_REVOKED_BEFORE, Denial
+from gateway.core.revocations import Revocation, hits
+from gateway.explain.answer import Cause, Fix, Outcome
+from gateway.explain.evidence import Evidence
+from gateway.explain.trail import Walk
+from gateway.explain.wording import ago, moment, shown, span
+from gateway.stores.postgres.directory.diagnostics import Clues, trouble_of
+from gateway.stores.postgres.queries import Found, Postgres
+from gateway.stores.postgres.requirements import Shortcoming
+from gateway.stores.redis.ownership import ForeignRedis
+
+_CAUSES = {
+    "jti": Cause.TOKEN_REVOKED,
+    "user": Cause.USER_TOKENS_REVOKED,
+    "issuer": Cause.ISSUER_TOKENS_REVOKED,
+}
+
+
+_TROUBLES = {
+    "not_migrated": (
+        Cause.STORE_NOT_MIGRATED,
+        "The tables are not as `gateway migrate` makes them, or this user's row is not.",
+    ),
+    "permission_denied": (
+        Cause.STORE_PERMISSION_DENIED,
+        "As the owner of the tables, let the gateway's role read them.",
+    ),
+}
+
+_UNCLAIMED = (
+    "Redis has no owner yet: the first gateway that uses it claims it, and then no cached user in it counts."
+    " If one runs, its `redis.url` or `redis.prefix` is another"
+)
+_UNHEARD = {
+    "postgres": "changes in Postgres are not heard: every request asks Postgres",
+    "redis": "keys that others set in Redis are not heard of: every request asks Redis",
+}
+
+
+def described(user: User | None) -> str:
+    """Write who somebody is, in a few words."""
+    if user is None:
+        return "no user"
+    tenant = "" if user.tenant is None else f", tenant {shown(user.tenant)}"
+    return f"user {user.id}, {user.status}{tenant}"
+
+
+# Revocations ---------------------------------------------------------------------------------------
+
+
+def revocation(walk: Walk, claims: Claims, evidence: Evidence) -> None:
+    """Tell which revocations hit the token: since when, why, by whom, until when."""
+    issued = "at no known time" if claims.issued_at is None else moment(claims.issued_at)
+    expected = (
+        f"none of the jti {shown(claims.jti)}, nor of user or issuer since the token was issued, {issued}"
+    )
+    resolution, rows = evidence.resolution, evidence.revocations
+    if isinstance(rows, StoreUnavailable):
+        rows = []
+    hitting = [row for row in rows if row.kind == "jti" or hits(row.revoked_at, claims.issued_at)]
+    revoked = resolution.revoked if isinstance(resolution, Resolution) else None
+    for row in hitting:
+        by_redis = revoked is None and isinstance(resolution, Resolution)
+        _blame_revocation(walk, claims, row.kind, _told(row, walk.now), evidence, unheard=by_redis)
+    if revoked is not None and all(row.kind != revoked for row in hitting):
+        told = "by a key in Redis that another program has set: Postgres has no such row"
+        _blame_revocation(walk, claims, revoked, told, evidence, unheard=False)
+    if isinstance(resolution, Denial) and not hitting:
+        walk.step("revocation", "skipped", expected, detail=resolution.reason.title)
+        return
+    if revoked is None and not hitting:
+        walk.step("revocation", "pass", expected, "none")
+        return
+    kinds = ", ".join(dict.fromkeys([*(row.kind for row in hitting), *([revoked] if revoked else [])]))
+    detail = "; ".join(_told(row, walk.now) for row in hitting) or "Redis alone says so"
+    walk.step("revocation", "warn" if revoked is None else "fail", expected, f"revoked: {kinds}", detail)
+
+
+def _told(row: Revocation, now: float) -> str:
+    until = "for ever" if row.expires_at is None else f"until {moment(row.expires_at)}"
+    reason = "no reason given" if row.reason is None else f"reason: {shown(row.reason)}"
+    by = "" if row.revoked_by is None else f" by {shown(row.revoked_by)}"
+    return f"{moment(row.revoked_at)} ({ago(row.revoked_at, now)}){by}, {reason}, {until}"
+
+
+def _blame_revocation(
+    walk: Walk, claims: Claims, kind: str, told: str, evidence: Evidence, *, unheard: bool
+) -> None:
+    if unheard:
+        walk.blame(
+            None,
+            Cause.CACHE_STALE,
+            f"Postgres has a revocation of the {'token' if kind == 'jti' else kind} that Redis does not know"
+            f" yet: {told}",
+            Fix("Wait: the blacklist is filled from Postgres every 30 s while a gateway runs."),
+        )
+        return
+    name = claims.issuer_name
+    owner = evidence.served or _truth(evidence)
+    if kind == "jti":
+        command = walk.commands.gateway("revocations", "lift", "jti", operands=[name, claims.jti or ""])
+    elif kind == "issuer":
+        command = walk.commands.gateway("revocations", "lift", "issuer", operands=[name])
+    else:
+        command = None if owner is None else walk.commands.gateway("revocations", "lift", "user", owner.id)
+    whose = {
+        "jti": "This token was",
+        "user": "All tokens of the user were",
+        "issuer": f"All tokens of issuer {name} were",
+    }
+    walk.blame(
+        Denial(TOKEN_REVOKED if kind == "jti" else TOKENS_REVOKED_BEFORE),
+        _CAUSES[kind],
+        f"{whose[kind]} revoked: {told}",
+        Fix("Have the user sign in again; or, if it was revoked by mistake, lift that.", command=command),
+    )
+
+
+# Tiers ---------------------------------------------------------------------------------------------
+
+
+async def tiers(walk: Walk, claims: Claims, evidence: Evidence, postgres: Postgres) -> None:
+    """Compare what each store says."""
+    _redis(walk, claims, evidence)
+    await _postgres(walk, evidence, postgres)
+
+
+def local(walk: Walk, evidence: Evidence, deaf: Mapping[str, str] | None) -> None:
+    """Tell what the memory of this worker says; `deaf` are the streams on which it hears nothing, and why.
+
+    None: this process is no worker.
+    """
+    expected = "what Postgres says, or nothing"
+    resolution = evidence.resolution
+    if deaf is None:
+        detail = (
+            "this process serves no requests; `POST /v1/explain` looks into the memory of a worker, and tells"
+            " whether that hears of changes"
+        )
+        walk.step("identity.local", "skipped", detail=detail)
+    elif isinstance(resolution, Denial) or resolution.tier is not Tier.LOCAL:
+        unheard = "; ".join(f"{_UNHEARD[stream]} ({why})" for stream, why in deaf.items()) or None
+        outcome: Outcome = "warn" if unheard else "pass"
+        walk.step("identity.local", outcome, expected, "nothing that counts", unheard)
+    elif _differs(evidence):
+        walk.step("identity.local", "fail", expected, described(resolution.user))
+        setup = walk.setup
+        longest = setup.local_ttl if resolution.user else min(setup.local_ttl, setup.negative_ttl)
+        _blame_stale(walk, evidence, "the memory of this worker", longest, None)
+    else:
+        walk.step("identity.local", "pass", expected, described(resolution.user))
+
+
+def _redis(walk: Walk, claims: Claims, evidence: Evidence) -> None:
+    expected, shared = "what Postgres says, or no entry", evidence.shared
+    if isinstance(shared, StoreUnavailable):
+        walk.step("identity.redis", "warn", expected, "no answer", shared.detail)
+        if isinstance(shared, ForeignRedis):
+            walk.blame(
+                None,
+                Cause.STORE_UNREACHABLE,
+                f"Redis is not used, so Postgres answers everything: {shared.detail}",
+                Fix(
+                    "Set a `redis.url` or `redis.prefix` of its own; or hand Redis over to its database.",
+                    command=walk.commands.gateway("redis", "claim"),
+                ),
+            )
+            return
+        walk.blame(
+            None,
+            Cause.STORE_UNREACHABLE,
+            f"Redis cannot be used, so Postgres answers everything: {shared.detail}",
+            Fix("Start Redis, or correct `redis.url`.", command="docker compose up -d redis"),
+        )
+        return
+    cached = shared.cached
+    if evidence.unclaimed:
+        walk.step("identity.redis", "warn", expected, "no entry: Postgres is asked", _UNCLAIMED)
+        return
+    if cached is None:
+        walk.step("identity.redis", "pass", expected, "no entry: Postgres is asked")
+        return
+    found = f"{described(cached.user)}, as of {moment(cached.stored_at)} ({ago(cached.stored_at, walk.now)})"
+    truth = _truth(evidence)
+    if isinstance(evidence.record, StoreUnavailable):
+        walk.step("identity.redis", "pass", "what was last known", found)
+    elif cached.user == truth:
+        walk.step("identity.redis", "pass", expected, found)
+    elif isinstance(evidence.resolution, Resolution) and evidence.resolution.tier is Tier.REDIS:
+        ttl = walk.setup.negative_ttl if cached.user is None else walk.setup.user_ttl
+        remaining = max(0.0, cached.stored_at + ttl - walk.now)
+        detail = f"Postgres says: {described(truth)}; the entry is served for another {span(remaining)}"
+        walk.step("identity.redis", "fail", expected, found, detail)
+        key = f"{walk.setup.prefix}user:{claims.issuer_name}:{claims.subject}"
+        _blame_stale(walk, evidence, "Redis", remaining, walk.commands.redis("DEL", key))
+    else:
+        why = "it is of another epoch, or changes are not heard"
+        detail = f"Postgres says: {described(truth)}; the entry is not served: {why}"
+        walk.step("identity.redis", "warn", expected, found, detail)
+
+
+def _blame_stale(walk: Walk, evidence: Evidence, where: str, seconds: float, command: str | None) -> None:
+    truth = _truth(evidence)
+    fix = Fix(
+        "Drop the entry, or flush the caches of all workers with `POST /v1/cache/flush`. If it comes back,"
+        " changes in Postgres go unheard: see `gateway_invalidation_stream_up`.",
+        command=command,
+    )
+    if evidence.served is None:
+        summary = (
+            f"A user was added, and {where} still remembers that there was none, for another {span(seconds)}"
+        )
+        walk.blame(None, Cause.NEGATIVE_CACHE_ENTRY, summary, fix)
+        return
+    summary = (
+        f"{where[0].upper()}{where[1:]} says: {described(evidence.served)}; Postgres: {described(truth)}."
+        f" The old answer may stay for another {span(seconds)}"
+    )
+    walk.blame(None, Cause.CACHE_STALE, summary, fix)
+
+
+async def _postgres(walk: Walk, evidence: Evidence, postgres: Postgres) -> None:
+    expected = "an active user"
+    record, found = evidence.record, evidence.found
+    if isinstance(record, StoreUnavailable):
+        walk.step("identity.postgres", "fail", expected, "no answer", record.detail)
+        walk.step("identity.primary", "skipped", detail="it does not answer")
+        await _blame_postgres(walk, evidence, postgres, record)
+        return
+    if isinstance(evidence.revocations, StoreUnavailable):
+        await _blame_postgres(walk, evidence, postgres, evidence.revocations)
+    if not postgres.has_replica or not isinstance(found, Found):
+        outcome: Outcome = "fail" if record is None else "pass"
+        walk.step("identity.postgres", outcome, expected, described(_truth(evidence)))
+        walk.step(
+            "identity.primary", "skipped", detail="there is no replica: the primary has just been asked"
+        )
+        return
+    truth = _truth(evidence)
+    lags = found.user != truth
+    outcome = "fail" if lags or truth is None else "pass"
+    walk.step("identity.postgres", outcome, expected, described(found.user), "the replica")
+    walk.step("identity.primary", "fail" if truth is None else "pass", expected, described(truth))
+    if lags:
+        walk.blame(
+            None,
+            Cause.REPLICA_LAG,
+            f"The replica says: {described(found.user)}; the primary says: {described(truth)}",
+            Fix(
+                "Find out why the replica lags (pg_stat_replication); until then, ask the primary alone.",
+                config="postgres.replica_dsn: null",
+            ),
+        )
+
+
+async def _blame_postgres(
+    walk: Walk, evidence: Evidence, postgres: Postgres, error: StoreUnavailable
+) -> None:
+    refusal = evidence.resolution if isinstance(evidence.resolution, Denial) else None
+    summary = f"Postgres cannot be used: {error.detail}"
+    trouble = trouble_of(error)
+    if trouble == "unreachable":
+        fix = Fix("Start Postgres, or correct `postgres.dsn`.", command="docker compose up -d postgres")
+        walk.blame(refusal, Cause.STORE_UNREACHABLE, summary, fix)
+        return
+    found, database = await _catalogs(postgres)
+    if found:
+        # Tables in a schema that the role may not use look as if they were not there.
+        trouble = found[0].trouble
+    cause, advice = _TROUBLES[trouble]
+    walk.blame(refusal, cause, summary, _fix_of_tables(walk, found, database, advice))
+
+
+async def _catalogs(postgres: Postgres) -> tuple[list[Shortcoming], str]:
+    """Return what the catalogs say of the tables, and the database's name; nothing when it is silent."""
+    try:
+        return await postgres.shortcomings(), (await Clues(postgres).login()).database
+    except StoreUnavailable:
+        return [], ""
+
+
+def _fix_of_tables(walk: Walk, found: list[Shortcoming], database: str, advice: str) -> Fix:
+    if not found:
+        return Fix(advice)
+    text = ". ".join(f"{_sentence(each.found)}: {each.fix}" for each in found)
+    grants = [each.sql for each in found if each.sql is not None]
+    if len(grants) == len(found):
+        return Fix(f"{advice} {text}", command=walk.commands.owner_sql(database, "; ".join(grants)))
+    migrates = all(each.migrate for each in found)
+    return Fix(text, command=walk.commands.gateway("migrate") if migrates else None)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _truth(evidence: Evidence) -> User | None:
+    record = evidence.record
+    return None if record is None or isinstance(record, StoreUnavailable) else record.user
+
+
+def _differs(evidence: Evidence) -> bool:
+    return not isinstance(evidence.record, StoreUnavailable) and evidence.served != _truth(evidence)

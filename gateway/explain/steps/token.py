@@ -1,0 +1,368 @@
+"""The steps from the raw token to its issuer's key: shape, header, issuer, key, signature."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from gateway.core import claims as claim_rules
+from gateway.core import json_text, tokens
+from gateway.core.model import JSON, Issuer
+from gateway.core.reasons import (
+    ALGORITHM_NOT_ALLOWED,
+    CRITICAL_HEADER_UNSUPPORTED,
+    ISSUER_UNTRUSTED,
+    KEY_UNKNOWN,
+    KEYS_UNAVAILABLE,
+    SIGNATURE_INVALID,
+    TOKEN_TYPE_INVALID,
+    Denial,
+)
+from gateway.core.requests import bearer
+from gateway.core.tokens import HMAC_ALGORITHMS, KeySet, UnverifiedToken, VerificationKey
+from gateway.explain import issuers
+from gateway.explain.answer import Cause, Fix
+from gateway.explain.keys import ColdKeys
+from gateway.explain.trail import Walk
+from gateway.explain.wording import listed, shown, span, yaml_line
+
+_OF_THE_HEADER: Final = (ALGORITHM_NOT_ALLOWED, TOKEN_TYPE_INVALID, CRITICAL_HEADER_UNSUPPORTED)
+_API_KEY_ROLES: Final = ("anon", "service_role")
+_ROTATION: Final = 3600.0
+"""Seconds of age from which on a token with an unknown key is taken for one whose key has left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A token whose issuer is known, perhaps by a guess."""
+
+    token: UnverifiedToken
+    issuer: Issuer
+    """With the token's own `iss`, also where the configuration has another spelling."""
+
+
+async def read(walk: Walk, keys: ColdKeys, raw: bytes) -> Read | None:
+    """Take the steps; None when the token cannot be read or nobody answers for it."""
+    token = _parse(walk, raw)
+    if token is None:
+        walk.skip_rest("the token cannot be read that far")
+        return None
+    issuer = _issuer(walk, token)
+    _header(walk, token, raw, issuer)
+    if issuer is None:
+        walk.skip_rest("there is no issuer to check this against")
+        return None
+    candidates = await _keys(walk, keys, token, issuer)
+    _signature(walk, keys, token, issuer, candidates)
+    return Read(token, issuer)
+
+
+def is_api_key(payload: Mapping[str, JSON]) -> bool:
+    """Tell whether a token looks like the API key of a backend service, which stands for no user."""
+    return payload.get("sub") is None and payload.get("role") in _API_KEY_ROLES
+
+
+def seconds(payload: Mapping[str, JSON], name: str) -> float | None:
+    """Return a date as it stands in a token, however far away it is; None for what is no number."""
+    value = payload.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+API_KEY_FIX: Final = Fix("Send the access token that the user got by signing in, not the project's API key.")
+
+
+# Shape and header ----------------------------------------------------------------------------------
+
+
+def _parse(walk: Walk, raw: bytes) -> UnverifiedToken | None:
+    expected = "three segments of base64url with dots between them, and JSON inside (RFC 7515 §3.1)"
+    found = f"{raw.count(b'.') + 1} segments, {len(raw)} bytes"
+    try:
+        bearer.parse([b"Bearer " + raw])
+        token = tokens.parse(raw)
+    except Denial as denial:
+        if denial.reason in _OF_THE_HEADER:
+            walk.step("shape", "pass", expected, found)
+            walk.step("header", "fail", denial.reason.hint, _header_of(raw), denial.detail)
+        else:
+            walk.step("shape", "fail", expected, found, denial.detail or denial.reason.hint)
+        cause = (
+            Cause.ALGORITHM_NOT_ALLOWED if denial.reason is ALGORITHM_NOT_ALLOWED else Cause.TOKEN_MALFORMED
+        )
+        summary = denial.reason.title
+        if denial.detail:
+            summary += f": {denial.detail}"
+        walk.blame(denial, cause, summary, Fix(_shape_advice(raw, denial)))
+        return None
+    walk.step("shape", "pass", expected, found)
+    return token
+
+
+def _shape_advice(raw: bytes, denial: Denial) -> str:
+    if denial.reason in _OF_THE_HEADER:
+        return denial.reason.hint
+    segments = raw.count(b".") + 1
+    if segments == 5:
+        return "This is an encrypted token (JWE): have the issuer sign access tokens without encrypting them."
+    if segments == 1:
+        return "This is an opaque token or an API key: have the issuer give out JWT access tokens."
+    return "Copy the token whole, from its `eyJ` on: nothing cut off, added or broken into lines."
+
+
+def _header(walk: Walk, token: UnverifiedToken, raw: bytes, issuer: Issuer | None) -> None:
+    if issuer is None:
+        walk.step("header", "pass", "a signature algorithm, `typ` JWT or at+jwt, no `crit`", _header_of(raw))
+        return
+    expected = f"`alg` one of {', '.join(sorted(issuer.algorithms))}; `typ` JWT or at+jwt; no `crit`"
+    if token.algorithm in issuer.algorithms:
+        walk.step("header", "pass", expected, _header_of(raw))
+        return
+    walk.step("header", "fail", expected, _header_of(raw))
+    config = None
+    advice = "An algorithm with a shared secret needs an issuer whose `keys` are that secret."
+    if (token.algorithm in HMAC_ALGORITHMS) == issuer.algorithms.issubset(HMAC_ALGORITHMS):
+        advice = "If the issuer really signs with it, accept it."
+        algorithms: list[JSON] = [*sorted(issuer.algorithms), token.algorithm]
+        config = yaml_line(walk.field(issuer, "algorithms"), algorithms)
+    walk.blame(
+        Denial(ALGORITHM_NOT_ALLOWED),
+        Cause.ALGORITHM_NOT_ALLOWED,
+        f"The token is signed with {token.algorithm}, which issuer {issuer.name} is not configured for",
+        Fix(advice, config=config),
+    )
+
+
+def _header_of(raw: bytes) -> str:
+    """Show what a header says, of a token that may be any."""
+    octets = tokens.decode_segment(raw.partition(b".")[0])
+    try:
+        json_text.check_depth(octets or b"")
+        header: JSON = json.loads(octets or b"")
+    except ValueError:
+        return "not JSON"
+    if not isinstance(header, dict):
+        return "not a JSON object"
+    names = ("alg", "typ", "kid", "crit", "enc")
+    return ", ".join(f"{name} {shown(header[name])}" for name in names if name in header)
+
+
+# Issuer --------------------------------------------------------------------------------------------
+
+
+def _issuer(walk: Walk, token: UnverifiedToken) -> Issuer | None:
+    expected = f"`iss` one of {listed(issuer.issuer for issuer in walk.setup.issuers)}"
+    try:
+        iss = claim_rules.issuer_of(token.payload)
+    except Denial as denial:
+        found = shown(token.payload.get("iss"))
+        walk.step("issuer", "fail", expected, found, denial.reason.hint)
+        cause, fix = Cause.CLAIM_MISSING, Fix("Have the issuer put its `iss` into its tokens.")
+        if is_api_key(token.payload):
+            cause, fix = Cause.API_KEY_USED, API_KEY_FIX
+        walk.blame(denial, cause, denial.reason.title, fix)
+        return None
+    exact = next((issuer for issuer in walk.setup.issuers if issuer.issuer == iss), None)
+    if exact is not None:
+        walk.step("issuer", "pass", expected, shown(iss), f"issuer {exact.name}")
+        return exact
+    untrusted = Denial(ISSUER_UNTRUSTED)
+    if is_api_key(token.payload):
+        walk.step("issuer", "fail", expected, shown(iss))
+        walk.blame(untrusted, Cause.API_KEY_USED, "This is an API key, not a user's token", API_KEY_FIX)
+        return None
+    near = issuers.nearest(iss, walk.setup.issuers)
+    if near is None:
+        walk.step("issuer", "fail", expected, shown(iss), "none of the configured ones is close to it")
+        fix = Fix(
+            "Get the token from a configured issuer. If this one is yours, and to be trusted, add it to"
+            " `issuers` with its audiences and keys."
+        )
+        summary = f"The token's issuer {shown(iss)} is not configured, nor is one like it"
+        walk.blame(untrusted, Cause.ISSUER_UNKNOWN, summary, fix)
+        return None
+    detail = f"issuer {near.issuer.name} differs from it by {near.difference}"
+    walk.step("issuer", "fail", expected, shown(iss), detail)
+    summary = (
+        f"The token's issuer is {shown(iss)}; configured is {shown(near.issuer.issuer)}:"
+        f" they differ in {near.difference}, and must be equal to the last character"
+    )
+    if not near.same:
+        fix = Fix(
+            "Have the client sign in where this gateway's users do: this token is another environment's."
+        )
+        walk.blame(untrusted, Cause.ISSUER_ALMOST_CONFIGURED, summary, fix)
+        return None
+    fix = Fix(
+        "Write the `iss` as the tokens have it.", config=yaml_line(walk.field(near.issuer, "issuer"), iss)
+    )
+    walk.blame(untrusted, Cause.ISSUER_ALMOST_CONFIGURED, summary, fix)
+    return replace(near.issuer, issuer=iss)
+
+
+# Key and signature ---------------------------------------------------------------------------------
+
+
+async def _keys(
+    walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer
+) -> tuple[VerificationKey, ...]:
+    """Choose the candidates as the pipeline does, which has just looked for them."""
+    name = issuer.name
+    if keys.current(name) is None:
+        await keys.refresh(name)
+    keyset, status = keys.current(name), keys.status()[name]
+    expected = "the one key that fits" if token.kid is None else f"the key {shown(token.kid)}"
+    facts = ["1 key" if status.keys == 1 else f"{status.keys} keys"]
+    if status.age is not None:
+        facts.append(f"loaded {span(status.age)} ago")
+    facts.append("no error since" if status.last_error is None else f"last error: {status.last_error}")
+    if status.skipped:
+        facts.append("; ".join(status.skipped[:3]))
+    if status.left_out:
+        facts.append(f"{status.left_out} more published keys are left out: they are too many")
+    if keys.is_ahead(name):
+        facts.append("fetched for this explanation, as for a request: what was loaded before did not do")
+    detail = ", ".join(facts)
+    if keyset is None:
+        walk.step("key", "fail", expected, "no keys", detail)
+        walk.blame(
+            Denial(KEYS_UNAVAILABLE),
+            Cause.KEYS_UNAVAILABLE,
+            f"The keys of issuer {name} cannot be had: {status.last_error or 'they are not loaded yet'}",
+            Fix(f"Make the issuer's keys available, or correct `{walk.field(issuer, 'keys')}`."),
+        )
+        return ()
+    candidates = keyset.candidates(token.kid, token.algorithm)
+    if not candidates:
+        walk.step("key", "fail", expected, _key_names(keyset), detail)
+        _blame_key(walk, keys, token, issuer)
+        return ()
+    key = candidates[0]
+    if token.algorithm not in key.algorithms and token.algorithm in issuer.algorithms:
+        walk.step("key", "fail", f"{expected}, for {token.algorithm}", _key_names(keyset), detail)
+        walk.blame(
+            Denial(ALGORITHM_NOT_ALLOWED),
+            Cause.ALGORITHM_NOT_ALLOWED,
+            f"The token says {token.algorithm}, and its key {shown(key.kid)} is for"
+            f" {', '.join(sorted(key.algorithms))}",
+            Fix("The issuer signed with another key than it names, or the token is not from there."),
+        )
+        return ()
+    found = f"key {shown(key.kid)}" if len(candidates) == 1 else f"{len(candidates)} keys {shown(key.kid)}"
+    walk.step("key", "pass", expected, found, detail)
+    return candidates
+
+
+def _blame_key(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer) -> None:
+    summary = f"The key set of issuer {issuer.name} has no key {shown(token.kid)}"
+    if token.kid is None:
+        summary = f"The token names no key, and not exactly one of issuer {issuer.name} fits it"
+    for other in walk.setup.issuers:
+        held = keys.current(other.name)
+        if other.name != issuer.name and held is not None and any(key.kid == token.kid for key in held.keys):
+            summary += f"; issuer {other.name} has one of that name"
+    if not keys.heard(issuer.name):
+        # What it may have published since is not known.
+        error = keys.status()[issuer.name].last_error
+        walk.blame(
+            Denial(KEYS_UNAVAILABLE),
+            Cause.KEYS_UNAVAILABLE,
+            f"{summary}, and the issuer cannot be asked whether it has one by now: {error}",
+            Fix(f"Make the issuer's keys available, or correct `{walk.field(issuer, 'keys')}`."),
+        )
+        return
+    if keys.left_out(issuer.name, token.kid):
+        walk.blame(
+            Denial(KEYS_UNAVAILABLE),
+            Cause.KEYS_UNAVAILABLE,
+            f"{summary}: the issuer publishes it, but too many keys before it",
+            Fix("Have the issuer publish fewer keys, those that it signs with first."),
+        )
+        return
+    rotation = _rotation(walk, keys, token, issuer)
+    if rotation is not None:
+        walk.blame(
+            Denial(KEY_UNKNOWN),
+            Cause.KEY_ROTATED_OUT,
+            f"{summary}. {rotation}",
+            Fix(
+                "Have the client get a new token; old keys must stay published as long as their tokens live."
+                " If a new one is refused as well, the key was never there: the token is another issuer's, or"
+                " the issuer does not publish what it signs with."
+            ),
+        )
+        return
+    walk.blame(
+        Denial(KEY_UNKNOWN),
+        Cause.KEY_UNKNOWN,
+        summary,
+        Fix(
+            "The issuer must publish the key under that `kid` where the gateway looks for it"
+            f" (`{walk.field(issuer, 'keys')}`); if it does, the token is another issuer's."
+        ),
+    )
+
+
+def _rotation(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer) -> str | None:
+    """Tell what speaks for the key having been there once, and whether that is known; None: nothing does."""
+    if token.kid is None:
+        return None
+    left = keys.status()[issuer.name].withdrawn.get(token.kid)
+    if left is not None:
+        return f"It was rotated out: this process had it, and saw it leave {span(left)} ago"
+    issued_at = seconds(token.payload, "iat")
+    if issued_at is None or walk.now - issued_at <= _ROTATION:
+        return None
+    return (
+        "It was probably rotated out; that is inferred from the token's age alone: its `iat`, unproven, is"
+        f" {span(walk.now - issued_at)} old"
+    )
+
+
+def _signature(
+    walk: Walk,
+    keys: ColdKeys,
+    token: UnverifiedToken,
+    issuer: Issuer,
+    candidates: tuple[VerificationKey, ...],
+) -> None:
+    if not candidates or token.algorithm not in candidates[0].algorithms:
+        walk.step("signature", "skipped", detail="there is no key to verify it with; nothing below is proven")
+        return
+    key = candidates[0]
+    expected = f"a signature of key {shown(key.kid)} with {token.algorithm}"
+    if any(candidate.verify(token) for candidate in candidates):
+        walk.step("signature", "pass", expected, "it is good")
+        return
+    maker = _maker(walk, keys, token)
+    detail = "nothing below is proven" if maker is None else f"{maker} made it; nothing below is proven"
+    walk.step("signature", "fail", expected, "another signature", detail)
+    summary = f"The key {shown(key.kid)} of issuer {issuer.name} did not make the token's signature"
+    advice = (
+        "The token was altered, cut short in copying, or signed with another key of the same name. Get a new"
+        " one from the issuer; if that fails too, the key that it publishes is not the one it signs with."
+    )
+    if maker is not None:
+        summary += f"; {maker} did"
+    walk.blame(Denial(SIGNATURE_INVALID), Cause.SIGNATURE_INVALID, summary, Fix(advice))
+
+
+def _maker(walk: Walk, keys: ColdKeys, token: UnverifiedToken) -> str | None:
+    """Look for the key that did make a signature, among all there are."""
+    for issuer in walk.setup.issuers:
+        held = keys.current(issuer.name)
+        for key in () if held is None else held.keys:
+            if token.algorithm in key.algorithms and key.verify(token):
+                return f"key {shown(key.kid)} of issuer {issuer.name}"
+    return None
+
+
+def _key_names(keyset: KeySet) -> str:
+    return (
+        ", ".join(f"{shown(key.kid)} ({', '.join(sorted(key.algorithms))})" for key in keyset.keys) or "none"
+    )

@@ -1,0 +1,292 @@
+"""The steps about the user: there at all, active, of the right tenant, allowed on the route."""
+
+from dataclasses import replace
+from typing import Final
+
+from gateway.core import policy
+from gateway.core.model import JSON, Claims, Requirement, Route, User, UserStatus
+from gateway.core.reasons import (
+    ROLE_MISSING,
+    SCOPE_INSUFFICIENT,
+    TENANT_MISMATCH,
+    TOKENS_REVOKED_BEFORE,
+    Denial,
+)
+from gateway.explain.answer import Cause, Fix, Outcome
+from gateway.explain.steps.claims import ID_TOKEN_FIX, is_id_token
+from gateway.explain.trail import Walk
+from gateway.explain.wording import ago, listed, moment, shown, span, yaml_line
+from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
+
+_STATUS_CAUSES: Final = {
+    UserStatus.DELETED: Cause.USER_DELETED,
+    UserStatus.SUSPENDED: Cause.USER_SUSPENDED,
+    UserStatus.LOCKED: Cause.USER_LOCKED,
+    UserStatus.PENDING: Cause.USER_PENDING,
+}
+
+
+async def check(
+    walk: Walk, claims: Claims, record: UserRecord, route: Route, directory: UserDirectory
+) -> None:
+    """Take the steps for a user that is there; `route` is what the request asks for."""
+    refusals = _every_refusal(route, record.user, claims)
+    await _user(walk, claims, record, refusals, directory)
+    await _tenant(walk, claims, record, route, refusals, directory)
+    _policy(walk, claims, record, route, refusals)
+
+
+def _every_refusal(route: Route, user: User, claims: Claims) -> list[Denial]:
+    """Ask the policy as the pipeline does, going on past each denial as if it had been mended."""
+    refusals: list[Denial] = []
+    while True:
+        try:
+            policy.authorize(route, user, claims)
+        except Denial as denial:
+            refusals.append(denial)
+            require = route.require
+            if user.status is not UserStatus.ACTIVE:
+                user = replace(user, status=UserStatus.ACTIVE)
+            elif denial.reason is TOKENS_REVOKED_BEFORE:
+                user = replace(user, tokens_valid_after=None)
+            elif _tenants_differ(denial, user, claims):
+                claims = replace(claims, tenant=None)
+            elif denial.reason is TENANT_MISMATCH:
+                route = replace(route, require=replace(require, tenant=None))
+            elif denial.reason is SCOPE_INSUFFICIENT:
+                route = replace(route, require=Requirement(roles=require.roles))
+            else:
+                return refusals
+        else:
+            return refusals
+
+
+def _tenants_differ(denial: Denial, user: User, claims: Claims) -> bool:
+    return denial.reason is TENANT_MISMATCH and claims.tenant is not None and claims.tenant != user.tenant
+
+
+# The user's state ----------------------------------------------------------------------------------
+
+
+async def _user(
+    walk: Walk, claims: Claims, record: UserRecord, refusals: list[Denial], directory: UserDirectory
+) -> None:
+    user, now = record.user, walk.now
+    since = record.deleted_at or record.updated_at
+    found = f"{user.status}, last changed {moment(record.updated_at)}, created {moment(record.created_at)}"
+    if record.deleted_at is not None:
+        found = f"{user.status} since {moment(record.deleted_at)} ({ago(record.deleted_at, now)})"
+    if user.tokens_valid_after is not None:
+        found += f", tokens valid after {moment(user.tokens_valid_after)}"
+    expected = "active, and the token issued after `tokens_valid_after` and after the user was created"
+    status = next((denial for denial in refusals if user.status is not UserStatus.ACTIVE), None)
+    revoked = next((denial for denial in refusals if denial.reason is TOKENS_REVOKED_BEFORE), None)
+    recreated = _is_recreated(walk, claims, record)
+    outcome: Outcome = "fail" if status or revoked else "warn" if recreated else "pass"
+    walk.step("user", outcome, expected, found, f"user {user.id}")
+    if status is not None:
+        await _blame_status(walk, claims, record, status, since, directory)
+    if revoked is not None:
+        _blame_revoked(walk, record, revoked, recreated=recreated)
+    elif recreated:
+        walk.blame(None, Cause.ACCOUNT_RECREATED, _recreation(claims, record), _NEW_TOKEN)
+
+
+_NEW_TOKEN: Final = Fix(
+    "Have the user sign in again, and revoke what was issued before: if the account was deleted and made"
+    " anew, old tokens act for the new one. `tokens_valid_after` set at creation prevents that."
+)
+
+
+def _is_recreated(walk: Walk, claims: Claims, record: UserRecord) -> bool:
+    """Tell whether the user is younger than the token, by more than provisioning and clocks account for."""
+    if claims.issued_at is None:
+        return False
+    leeway = next(each.leeway for each in walk.setup.issuers if each.name == claims.issuer_name)
+    return record.created_at - claims.issued_at > max(walk.setup.creation_grace, leeway)
+
+
+def _recreation(claims: Claims, record: UserRecord) -> str:
+    age = span(record.created_at - (claims.issued_at or 0.0))
+    return (
+        f"User {record.user.id} was created {moment(record.created_at)}, {age} after the token was issued:"
+        " the account has probably been deleted and made anew"
+    )
+
+
+async def _blame_status(
+    walk: Walk, claims: Claims, record: UserRecord, denial: Denial, since: float, directory: UserDirectory
+) -> None:
+    user = record.user
+    if user.status is UserStatus.DELETED:
+        heir = await _heir(claims, user, directory)
+        if heir is not None:
+            _blame_heir(walk, claims, record, heir, denial)
+            return
+        command, advice = "restore", "If the user is to come back, restore it."
+    else:
+        command, advice = "activate", "Activate the user, once what led to this is settled."
+    walk.blame(
+        denial,
+        _STATUS_CAUSES[user.status],
+        f"User {user.id} is {user.status}, since {moment(since)} ({ago(since, walk.now)})",
+        Fix(advice, command=walk.commands.gateway("users", command, user.id)),
+    )
+
+
+async def _heir(claims: Claims, deleted: User, directory: UserDirectory) -> UserRecord | None:
+    """Find the account that was made in place of a deleted one: same address, younger than the token."""
+    if deleted.email is None:
+        return None
+    for record in await directory.with_email(deleted.email):
+        younger = claims.issued_at is None or record.created_at > claims.issued_at
+        if record.user.id != deleted.id and record.user.status is UserStatus.ACTIVE and younger:
+            return record
+    return None
+
+
+def _blame_heir(walk: Walk, claims: Claims, deleted: UserRecord, heir: UserRecord, denial: Denial) -> None:
+    since = deleted.deleted_at or deleted.updated_at
+    command = _moved(walk, claims, deleted.user, heir.user)
+    walk.blame(
+        denial,
+        Cause.ACCOUNT_RECREATED,
+        f"The identity leads to a user that was deleted {moment(since)}; {shown(deleted.user.email)} has"
+        f" another account, {heir.user.id}, created {moment(heir.created_at)}",
+        Fix("If it is the same person, let the identity lead there.", command=command),
+    )
+
+
+def _moved(walk: Walk, claims: Claims, owner: User, other: User) -> str | None:
+    """Write the command that lets the token's identity lead from one user to another."""
+    identity = f"--issuer={claims.issuer_name}", f"--subject={claims.subject}"
+    return walk.commands.gateway("users", "link", other.id, *identity, f"--from={owner.id}")
+
+
+def _blame_revoked(walk: Walk, record: UserRecord, denial: Denial, *, recreated: bool) -> None:
+    user, after = record.user, record.user.tokens_valid_after
+    summary = (
+        f"Tokens of user {user.id} count only if issued after {moment(after or 0.0)} (`tokens_valid_after`)"
+    )
+    if recreated:
+        summary += f"; the user was created {moment(record.created_at)}, later than the token"
+    walk.blame(
+        denial,
+        Cause.ACCOUNT_RECREATED if recreated else Cause.USER_TOKENS_REVOKED,
+        summary,
+        Fix(
+            "Have the user sign in again; or, if older tokens are to count after all, take the instant back.",
+            command=walk.commands.gateway("users", "change", user.id, "--clear=tokens-valid-after"),
+        ),
+    )
+
+
+# Tenant --------------------------------------------------------------------------------------------
+
+
+async def _tenant(
+    walk: Walk,
+    claims: Claims,
+    record: UserRecord,
+    route: Route,
+    refusals: list[Denial],
+    directory: UserDirectory,
+) -> None:
+    user, wanted = record.user, route.require.tenant
+    expected = "the user's tenant in the token, if it names one"
+    if wanted is not None:
+        expected += f"; on this route {shown(wanted)}"
+    found = f"token {shown(claims.tenant)}, user {shown(user.tenant)}"
+    wrong = [denial for denial in refusals if denial.reason is TENANT_MISMATCH]
+    walk.step("tenant", "fail" if wrong else "pass", expected, found)
+    for denial in wrong:
+        if not _tenants_differ(denial, user, claims) or denial is not wrong[0]:
+            walk.blame(
+                denial,
+                Cause.TENANT_MISMATCH,
+                f"The route requires the tenant {shown(wanted)}; user {user.id} is of {shown(user.tenant)}",
+                Fix("Have somebody of that tenant ask, or use a route of the user's own tenant."),
+            )
+        else:
+            await _blame_tenant(walk, claims, user, denial, directory)
+
+
+async def _blame_tenant(
+    walk: Walk, claims: Claims, user: User, denial: Denial, directory: UserDirectory
+) -> None:
+    tenant = claims.tenant or ""
+    move = walk.commands.gateway("users", "change", user.id, f"--tenant={tenant}")
+    if user.tenant is None:
+        summary = f"The token is for the tenant {shown(tenant)}, and user {user.id} has none"
+        fix = Fix("Give the user its tenant.", command=move)
+        walk.blame(denial, Cause.TENANT_MISMATCH, summary, fix)
+        return
+    summary = (
+        f"The token is for the tenant {shown(tenant)}, and its identity is linked to user {user.id}"
+        f" of the tenant {shown(user.tenant)}"
+    )
+    same = [] if user.email is None else await directory.with_email(user.email)
+    right = [each.user for each in same if each.user.tenant == tenant]
+    if len(right) == 1:
+        advice = f"Link the identity to user {right[0].id}, who has the same e-mail address in that tenant."
+        fix = Fix(advice, command=_moved(walk, claims, user, right[0]))
+    else:
+        advice = (
+            "Find out which tenant is right. If the token's is, move the user there, or link another user."
+        )
+        fix = Fix(advice, command=move)
+    walk.blame(denial, Cause.IDENTITY_LINKED_TO_OTHER_TENANT, summary, fix)
+
+
+# The route's requirement ---------------------------------------------------------------------------
+
+
+def _policy(walk: Walk, claims: Claims, record: UserRecord, route: Route, refusals: list[Denial]) -> None:
+    if not route.name:
+        walk.step("policy", "skipped", detail="give a method and URL to have scopes and roles checked")
+        return
+    require, user = route.require, record.user
+    expected = f"scopes {listed(sorted(require.scopes))}; one of the roles {listed(sorted(require.roles))}"
+    found = f"scopes {listed(claims.scopes)}; roles {listed(user.roles)}"
+    wrong = [denial for denial in refusals if denial.reason in (SCOPE_INSUFFICIENT, ROLE_MISSING)]
+    walk.step("policy", "fail" if wrong else "pass", expected, found)
+    for denial in wrong:
+        if denial.reason is ROLE_MISSING:
+            _blame_roles(walk, route, user, denial)
+        else:
+            _blame_scopes(walk, claims, route, denial)
+
+
+def _blame_roles(walk: Walk, route: Route, user: User, denial: Denial) -> None:
+    roles = sorted(route.require.roles)
+    walk.blame(
+        denial,
+        Cause.ROLE_MISSING,
+        f"Route {route.name} is for the roles {listed(roles)}, and user {user.id} has {listed(user.roles)}",
+        Fix(
+            "If the user is to have it, give the role.",
+            command=walk.commands.gateway("users", "change", user.id, f"--add-role={roles[0]}"),
+        ),
+    )
+
+
+def _blame_scopes(walk: Walk, claims: Claims, route: Route, denial: Denial) -> None:
+    missing = route.require.scopes.difference(claims.scopes)
+    summary = (
+        f"Route {route.name} also needs scopes {listed(sorted(missing))}; there are {listed(claims.scopes)}"
+    )
+    if is_id_token(claims.payload):
+        walk.blame(denial, Cause.ID_TOKEN_USED, f"{summary}: it is an ID token", ID_TOKEN_FIX)
+        return
+    place = next(i for i, each in enumerate(walk.setup.routes) if each.name == route.name)
+    kept: list[JSON] = [*sorted(route.require.scopes - missing)]
+    walk.blame(
+        denial,
+        Cause.SCOPE_INSUFFICIENT,
+        summary,
+        Fix(
+            "Have the client ask the issuer for these scopes; or, if the route should not need them, leave"
+            " them out.",
+            config=yaml_line(f"routes[{place}].require.scopes", kept),
+        ),
+    )

@@ -1,0 +1,462 @@
+"""Revocations that another program has set in Redis alone are remembered, and written down in Postgres.
+
+What Redis alone knows is lost with Redis. So a worker that refuses a token for such a key, or is told by
+Redis that one was touched, looks at it. It goes on refusing while Redis cannot be asked, and writes it down
+in Postgres as learnt (`migrations/0009_learnt_revocations.sql`), from where it is mirrored like any other.
+
+A key that is deleted while a gateway listens takes its learnt row along. One that is gone since Redis was
+emptied, restarted, failed over or has evicted keys does not: then Redis does not say that it was lifted. One
+that was lost like that before it was looked at is written down with what the refused token says.
+"""
+
+import asyncio
+import hashlib
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, Literal, Protocol, TypeAlias
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from gateway.core.claims import is_clean
+from gateway.core.lru import LRU
+from gateway.core.model import Claims, RevocationKind, StoreUnavailable, User
+from gateway.core.revocations import Learnt, Revocation, Target, hits
+from gateway.stores.redis.blacklist import Examined, Recorded, RevokedKeys
+from gateway.stores.redis.ownership import ForeignRedis
+
+_REMEMBERED: Final = 10_000
+"""Revocations that a worker remembers, or is still to look at."""
+_BATCH: Final = 500
+_PAUSE: Final = 0.25
+"""Seconds between two batches: so many keys a second are looked at, and written down, at most."""
+_RETRY: Final = 2.0
+"""Seconds until a store is asked again that did not answer."""
+_HANDOVER: Final = 10.0
+"""Seconds for which it is remembered what Postgres knows: a request that asked it before takes less."""
+_LONGEST: Final = 2000
+"""Bytes of a `jti` that an index of Postgres can hold."""
+_LAST_INSTANT: Final = 253_402_300_799.0
+"""The end of the year 9999, as a Unix time: a value that is no time revokes everything."""
+_FORBIDDEN: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedFunctionError)
+_UNWRITABLE: Final = asyncpg.ReadOnlySQLTransactionError
+_LONG_RETRY: Final = 30.0
+"""Seconds until it is tried again where Postgres does not let us write, or takes no more."""
+
+Result: TypeAlias = Literal["learnt", "lifted", "dropped", "refused", "failed"]
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class SystemOfRecord(Protocol):
+    """Postgres. Every method raises `StoreUnavailable`."""
+
+    async def learn(self, revocations: Sequence[Learnt]) -> int | None:
+        """Write revocations down; returns how many were new, None when no more are taken."""
+
+    async def unlearn(self, targets: Sequence[Target]) -> int:
+        """Delete what was learnt; returns how many rows that were."""
+
+
+class Observer(Protocol):
+    """Counts what becomes of revocations that Redis alone knew."""
+
+    def learnt(self, result: Result, count: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    until: float
+    """Tokens issued at or before this Unix time are revoked; infinite for a `jti`."""
+    expires_at: float = math.inf
+    """When this ends; Unix seconds."""
+    found: Examined | None = None
+    """What Redis holds; None before that has been looked at."""
+    era: bytes = b""
+    """That of Redis in which it was looked at, or the last one that was known before that."""
+
+    def learnt(self, target: Target) -> Learnt:
+        until = None if target[0] == "jti" else self.until
+        expires_at = None if math.isinf(self.expires_at) else self.expires_at
+        return Learnt(target, until, expires_at)
+
+
+class Refusals:
+    """Remembers what Redis alone revokes, until Postgres knows it too.
+
+    `issuers` are the configured ones, by name: revocations of others concern nobody here. `clock` gives Unix
+    seconds, `pause` is in seconds.
+    """
+
+    def __init__(
+        self,
+        revoked: RevokedKeys,
+        postgres: SystemOfRecord,
+        issuers: Mapping[str, str],
+        observer: Observer,
+        *,
+        clock: Callable[[], float] = time.time,
+        pause: float = _PAUSE,
+    ) -> None:
+        self._revoked = revoked
+        self._postgres = postgres
+        self._issuers = issuers
+        self._observer = observer
+        self._clock = clock
+        self._pause = pause
+        self._known: LRU[Target, _Known] = LRU(_REMEMBERED)
+        """By `_named`: of what is too long for a row, only a digest is kept."""
+        self._written: LRU[Target, bool] = LRU(_REMEMBERED)
+        """What Postgres knows: of a token that is refused for it again there is nothing to be done."""
+        self._unseen: dict[Target, None] = {}
+        """What is to be looked at in Redis."""
+        self._unwritten: dict[Target, None] = {}
+        """What is known, and to be written down in Postgres."""
+        self._unrecorded: dict[Target, _Known] = {}
+        """What Postgres has taken, and is to be on record in Redis."""
+        self._lifted: dict[Target, None] = {}
+        """What was deleted in Redis, and is to be in Postgres."""
+        self._unsure: dict[Target, None] = {}
+        """What was deleted in both, and is to be looked at once more."""
+        self._era = b""
+        """That of Redis when it was looked at last."""
+        self._wake = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+        self._look_at = 0.0
+        """When Redis may be asked again; Unix seconds."""
+        self._write_at = 0.0
+        """When Postgres may be told again; Unix seconds."""
+        self._warned = False
+        self._full = False
+        self._closed = False
+
+    def start(self) -> None:
+        """Begin to work in the background, until `close`."""
+        self._worker = asyncio.create_task(self._work())
+
+    async def close(self) -> None:
+        """Stop; what is not written down by then goes with this process."""
+        self._closed = True
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+
+    # What is heard -----------------------------------------------------------------------------------
+
+    def told(self, claims: Claims, user: User | None, kind: RevocationKind | None) -> None:
+        """Take note of what Redis, which can be relied on, said of a token: the kind that hits it."""
+        if kind is None:
+            if self._known.keys():
+                # What is remembered may have been lifted, or Redis has lost it.
+                for target in _targets(claims, user):
+                    if self._known.peek(_named(target)) is not None:
+                        self.touched(target)
+            return
+        for target in _targets(claims, user):
+            if target[0] != kind or self._written.get(target) is not None:
+                continue
+            known = self._known.get(_named(target))
+            if known is None or known.expires_at <= self._clock() or not hits(known.until, claims.issued_at):
+                # More than that it hits this token is not known before it is looked at.
+                self._remember(target, self._of_token(claims, kind, known))
+                self.touched(target)
+
+    def _of_token(self, claims: Claims, kind: RevocationKind, known: _Known | None) -> _Known:
+        """Return what a refused token tells of the revocation."""
+        if kind == "jti":
+            return _Known(
+                math.inf, math.inf if claims.good_until is None else claims.good_until, era=self._era
+            )
+        until = claims.issued_at or 0.0
+        return _Known(until if known is None else max(until, known.until), era=self._era)
+
+    def touched(self, target: Target) -> None:
+        """Take note that a key was set, deleted or has expired: it is to be looked at."""
+        self._written.pop(target)
+        if not self._learnable(target) and self._known.peek(_named(target)) is None:
+            return
+        if len(self._unseen) >= _REMEMBERED:
+            self._observer.learnt("dropped", 1)
+            return
+        self._unseen[target] = None
+        self._wake.set()
+
+    def lifted(self, target: Target) -> None:
+        """Take note that a revocation was lifted in Postgres."""
+        self._written.pop(target)
+        self._known.pop(_named(target))
+        self._unwritten.pop(target, None)
+
+    def against(self, claims: Claims, user: User | None) -> RevocationKind | None:
+        """Return the kind of a revocation that is remembered and hits a token."""
+        if not self._known.keys():
+            return None
+        now = self._clock()
+        for target in _targets(claims, user):
+            known = self._known.peek(_named(target))
+            if known is not None and known.expires_at > now and hits(known.until, claims.issued_at):
+                return target[0]
+        return None
+
+    @property
+    def waiting(self) -> int:
+        """How many keys are still to be looked at."""
+        return len(self._unseen)
+
+    def _learnable(self, target: Target) -> bool:
+        """Tell whether a revocation can concern a token here, and a row can hold it."""
+        kind, issuer, value = target
+        match kind:
+            case "jti":
+                fits = 0 < len(value.encode(errors="replace")) <= _LONGEST
+                return issuer in self._issuers and fits and is_clean(value) and "\ufffd" not in value
+            case "user":
+                try:
+                    return str(UUID(value)) == value
+                except ValueError:
+                    return False
+            case "issuer":
+                return issuer in self._issuers
+
+    # What is done ------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        # A cancellation may be lost in a client that is being timed out at that moment.
+        while not self._closed:
+            await self._something_to_do()
+            try:
+                await self._step()
+            except Exception:
+                # Nobody awaits this; what is not written down stays to be done.
+                log.exception("revocations_not_learnt")
+                self._look_at = self._write_at = self._clock() + _RETRY
+            await asyncio.sleep(self._pause)
+
+    async def _step(self) -> None:
+        """Do a batch of what is to be done in each store, unless that has just failed."""
+        await self._ask_redis(lambda: self._look(self._some(self._unseen)))
+        if self._clock() >= self._write_at:
+            try:
+                await self._unlearn()
+                await self._learn()
+            except StoreUnavailable as error:
+                self._put_off(error)
+        await self._ask_redis(lambda: self._look(self._some(self._unsure), again=True))
+        await self._ask_redis(self._record)
+
+    async def _ask_redis(self, work: Callable[[], Awaitable[None]]) -> None:
+        if self._clock() < self._look_at:
+            return
+        try:
+            await work()
+        except ForeignRedis:
+            self._abandon()
+        except StoreUnavailable as error:
+            log.debug("revocations_not_looked_at", error=error.detail)
+            self._look_at = self._clock() + _RETRY
+
+    async def _something_to_do(self) -> None:
+        self._wake.clear()
+        due = []
+        if self._unseen or self._unsure or self._unrecorded:
+            due.append(self._look_at)
+        if self._unwritten or self._lifted:
+            due.append(self._write_at)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, min(due) - self._clock()) if due else None):
+                await self._wake.wait()
+
+    @staticmethod
+    def _some(waiting: Mapping[Target, object]) -> list[Target]:
+        return list(islice(waiting, _BATCH))
+
+    async def _look(self, targets: Sequence[Target], *, again: bool = False) -> None:
+        """Look at keys. `again`: what was on record may have no row by now."""
+        if not targets:
+            return
+        self._era, found = await self._revoked.examine(targets)
+        for target, each in zip(targets, found, strict=True):
+            (self._unsure if again else self._unseen).pop(target, None)
+            self._take(target, each, self._era, again=again)
+
+    def _take(self, target: Target, found: Examined, era: bytes, *, again: bool) -> None:
+        if found.value is None:
+            known = self._known.peek(_named(target))
+            # Of a Redis that was emptied since, the silence says nothing.
+            if found.deleted or (known is not None and known.era == era and not found.lost):
+                self.lifted(target)
+            elif known is not None and known.found is None:
+                self._write(target)
+            if found.deleted:
+                self._lifted[target] = None
+        elif found.recorded and not again:
+            self._settle(target)
+        else:
+            until = math.inf if target[0] == "jti" else _instant(found.value)
+            expires_at = math.inf if found.expires_in is None else self._clock() + found.expires_in
+            self._remember(target, _Known(until, expires_at, found, era))
+            self._write(target)
+
+    def _remember(self, target: Target, known: _Known) -> None:
+        evicted = self._known.put(_named(target), known)
+        if evicted is not None:
+            self._observer.learnt("dropped", 1)
+
+    def _write(self, target: Target) -> None:
+        """Have a revocation written down, if a row can hold it."""
+        if self._learnable(target):
+            self._unwritten[target] = None
+
+    def _settle(self, target: Target) -> None:
+        """Take note that Postgres knows a revocation, which needs no remembering soon."""
+        self._unwritten.pop(target, None)
+        self._written.put(target, True)  # noqa: FBT003 -- the value of a set's entry
+        name = _named(target)
+        known = self._known.peek(name)
+        if known is not None:
+            # A request may have asked Postgres before the row was there.
+            asyncio.get_running_loop().call_later(_HANDOVER, self._forget, name, known)
+
+    def _forget(self, name: Target, known: _Known) -> None:
+        if self._known.peek(name) is known:
+            self._known.pop(name)
+
+    def _abandon(self) -> None:
+        """Leave alone a Redis that belongs to another now; what was seen there before is written down."""
+        for target in self._unseen:
+            known = self._known.peek(_named(target))
+            if known is not None and known.found is None:
+                self._write(target)
+        self._unseen.clear()
+        self._unsure.clear()
+        for target in self._unrecorded:
+            self._settle(target)
+        self._unrecorded.clear()
+
+    async def _unlearn(self) -> None:
+        """Delete in Postgres what was deleted in Redis, unless it has been set again."""
+        targets = self._some(self._lifted)
+        if not targets:
+            return
+        self._observer.learnt("lifted", await self._postgres.unlearn(targets))
+        for target in targets:
+            del self._lifted[target]
+            self._unsure[target] = None
+
+    async def _learn(self) -> None:
+        """Write down in Postgres what Redis alone knows."""
+        now = self._clock()
+        batch: dict[Target, _Known] = {}
+        for target in self._some(self._unwritten):
+            known = self._known.peek(_named(target))
+            if known is None or known.expires_at <= now:
+                self.lifted(target)
+            else:
+                batch[target] = known
+        if not batch:
+            return
+        written = await self._postgres.learn([known.learnt(target) for target, known in batch.items()])
+        if written is None:
+            self._refused(len(batch))
+            return
+        self._full = False
+        self._observer.learnt("learnt", written)
+        for target, known in batch.items():
+            # What was looked at again meanwhile may have to be written once more.
+            if self._known.peek(_named(target)) in (known, None):
+                self._unwritten.pop(target, None)
+                self._unrecorded[target] = known
+
+    async def _record(self) -> None:
+        """Put on record in Redis what Postgres has taken."""
+        batch = {target: self._unrecorded[target] for target in self._some(self._unrecorded)}
+        for era in {_looked_in(known) for known in batch.values()}:
+            same = {target: known for target, known in batch.items() if _looked_in(known) == era}
+            examined = [(target, known.found or Examined(None)) for target, known in same.items()]
+            outcomes = await self._revoked.record(examined, era)
+            for (target, known), outcome in zip(same.items(), outcomes, strict=True):
+                # One that was lifted meanwhile is not to be set again; its row, if it has one, is mirrored.
+                if outcome is Recorded.EMPTIED and self._known.peek(_named(target)) is not None:
+                    await self._revoked.revoke([_row(known.learnt(target))])
+                if self._unrecorded.get(target) is known:
+                    del self._unrecorded[target]
+                if outcome is Recorded.DELETED:
+                    self.lifted(target)
+                    self._lifted[target] = None
+                    continue
+                self._settle(target)
+                if outcome is Recorded.CHANGED:
+                    self.touched(target)
+
+    def _refused(self, count: int) -> None:
+        """Take note that Postgres takes no more."""
+        self._observer.learnt("refused", count)
+        self._write_at = self._clock() + _LONG_RETRY
+        if not self._full:
+            self._full = True
+            log.warning(
+                "revocations_not_learnt",
+                error="learnt_revocations holds as many rows as it takes",
+                effect="what other programs revoke in Redis from now on is lost with Redis",
+                fix="delete rows of learnt_revocations, or have the other programs revoke in Postgres",
+            )
+
+    def _put_off(self, error: StoreUnavailable) -> None:
+        """Take note that Postgres did not do what it was to do; what is pending stays so."""
+        self._observer.learnt("failed", len(self._unwritten))
+        if not isinstance(error.__cause__, (*_FORBIDDEN, _UNWRITABLE)):
+            log.debug("revocations_not_learnt", error=error.detail)
+            self._write_at = self._clock() + _RETRY
+            return
+        self._write_at = self._clock() + _LONG_RETRY
+        if not self._warned:
+            self._warned = True
+            rights = "run `gateway migrate`, and grant the functions that docs/operations.md lists"
+            writes = "let `postgres.dsn` lead to a server, and a role, that may write"
+            log.warning(
+                "revocations_not_learnt",
+                error=error.detail,
+                effect="what other programs revoke in Redis is lost with Redis",
+                fix=writes if isinstance(error.__cause__, _UNWRITABLE) else rights,
+            )
+
+
+def _targets(claims: Claims, user: User | None) -> Iterator[Target]:
+    """Return all whose revocation hits a token."""
+    if claims.jti is not None:
+        yield "jti", claims.issuer_name, claims.jti
+    if user is not None:
+        yield "user", "", user.id
+    yield "issuer", claims.issuer_name, ""
+
+
+def _named(target: Target) -> Target:
+    """Return what stands for a target in memory, which is of bounded length."""
+    kind, issuer, value = target
+    if len(value) <= _LONGEST:
+        return target
+    return kind, issuer, "sha256:" + hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()
+
+
+def _looked_in(known: _Known) -> bytes:
+    """Return the era in which it was looked at; empty when it was gone by then."""
+    return b"" if known.found is None else known.era
+
+
+def _row(learnt: Learnt) -> Revocation:
+    kind, issuer, value = learnt.target
+    return Revocation(kind, issuer, value, learnt.until or 0.0, learnt.expires_at)
+
+
+def _instant(value: bytes) -> float:
+    """Read a Unix time; what is no time revokes everything."""
+    try:
+        instant = float(value)
+    except ValueError:
+        return _LAST_INSTANT
+    return _LAST_INSTANT if math.isnan(instant) else min(max(0.0, instant), _LAST_INSTANT)

@@ -1,0 +1,340 @@
+"""The local tier: answers from the memory of this process, at the price of three look-ups.
+
+What is remembered is answered only while the tier is open: while its owner hears of every change.
+Every change that is heard of drops what it touches, and voids the tickets of reads that began
+before it, so that a slow reader cannot put back what has just been dropped. Whoever the tier does
+not answer for, or would refuse for a revocation, is the stores' to decide. So memory follows the
+tokens in use; revoked ones take none.
+
+Users outlive their time here, as what was last known of them: that is served, marked stale, when
+no store can be asked. A change that is heard of drops that too.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Final, TypeAlias
+
+from gateway.core.lru import LRU
+from gateway.core.model import Claims, Lease, Resolution, Tier, User
+from gateway.core.revocations import Revocations, hits
+
+LEASE: Final = 2.0
+"""Seconds for which a proof counts: a process that was halted knows nothing of what it slept through."""
+_DROPS: Final = 10_000
+"""Changes that are told apart; a ticket older than that many is void."""
+
+Ticket: TypeAlias = int
+"""The place of a read's beginning among the changes that were heard of."""
+IdentityKey: TypeAlias = tuple[str, str]
+"""`iss` and `sub`."""
+TokenKey: TypeAlias = tuple[str, str]
+"""The issuer's name and the `jti`."""
+Changeable: TypeAlias = str | tuple[str, str]
+"""What a change is of: an identity, a token, a user's id or an issuer's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    key: IdentityKey
+    answer: Resolution
+    user_at: float | None
+    """The user's tokens issued at or before this instant are revoked. Unix seconds."""
+    stored_at: float
+    """When Postgres said so; Unix seconds."""
+    ticket: Ticket
+    until: float
+    """By the tier's clock; only ever answered before."""
+
+
+class LocalTier:
+    """Bounded memory of users, misses, tokens that are not revoked, and revocations of issuers.
+
+    An entry is answered for `ttl` seconds at most, and none more than `LEASE` after it was last proven
+    that every change is heard of. `clock` gives seconds, from any beginning.
+    """
+
+    def __init__(
+        self,
+        *,
+        ttl: float,
+        max_users: int,
+        max_tokens: int,
+        clock: Callable[[], float],
+        stood: defaultdict[str, int] | None = None,
+    ) -> None:
+        """In `stood` it counts by issuer how many answers still stood when they were asked for again."""
+        self._stood = defaultdict(int) if stood is None else stood
+        self._ttl = ttl
+        self._clock = clock
+        self._open = False
+        self._proven_until = -math.inf
+        self._users: LRU[IdentityKey, _Entry] = LRU(max_users)
+        self._absent: LRU[IdentityKey, _Entry] = LRU(max_users)
+        self._identities: dict[str, IdentityKey | list[IdentityKey]] = {}
+        """User id → the key in `_users` that leads to that user, or all that do: a list takes more room."""
+        self._tokens: LRU[TokenKey, float] = LRU(max_tokens)
+        """Until when a token counts as not revoked."""
+        self._issuers: dict[str, tuple[float, float | None]] = {}
+        """Issuer name → until when it is known, from which instant on its tokens count."""
+        # Keys of different kinds may be equal: that voids a ticket too many, and no harm is done.
+        self._dropped: LRU[Changeable, int] = LRU(_DROPS)
+        self._changes = 0
+        self._flushed = 0
+        self._told_apart = 0
+        self._user_changed = 0
+        """The last change of any user."""
+
+    @property
+    def is_open(self) -> bool:
+        return self._open
+
+    @property
+    def trusted(self) -> bool:
+        """Whether every change so far has been heard of."""
+        return self._clock() < self._proven_until
+
+    @property
+    def users(self) -> int:
+        return len(self._users)
+
+    @property
+    def absent(self) -> int:
+        return len(self._absent)
+
+    @property
+    def tokens(self) -> int:
+        return len(self._tokens)
+
+    # Answers -----------------------------------------------------------------------------------------
+
+    def recall(self, claims: Claims) -> Resolution | None:
+        """Answer for a token from memory; None when a store is to be asked."""
+        now = self._clock()
+        if now >= self._proven_until:
+            return None
+        key = (claims.issuer, claims.subject)
+        entry = self._users.get(key) or self._absent.get(key)
+        if entry is None or entry.ticket < self._flushed or now >= self._until(entry, claims):
+            return None
+        return entry.answer
+
+    def lease(self, claims: Claims) -> Lease | None:
+        """Return what tells whether the answer that `recall` gives at this moment is still right."""
+        answer = self.recall(claims)
+        entry = None if answer is None else self._users.get((claims.issuer, claims.subject))
+        if entry is None:
+            return None
+        return Lease(claims, entry.answer, self._until(entry, claims), self._changes)
+
+    def stands(self, lease: Lease) -> bool:
+        """Tell whether `recall` would still give the answer that it gave at the time of the lease."""
+        now = self._clock()
+        if now >= self._proven_until or now >= lease.until:
+            return False
+        if lease.ticket != self._changes:
+            if lease.ticket < self._flushed or self._void(lease.ticket, lease.claims, lease.answer.user):
+                return False
+            lease.ticket = self._changes
+        self._stood[lease.claims.issuer_name] += 1
+        return True
+
+    def _until(self, entry: _Entry, claims: Claims) -> float:
+        """Return until when an entry answers for a token, with what is known of its revocations."""
+        issuer = self._issuers.get(claims.issuer_name)
+        if issuer is None or hits(entry.user_at, claims.issued_at) or hits(issuer[1], claims.issued_at):
+            return -math.inf
+        until = min(entry.until, issuer[0])
+        if claims.jti is None:
+            return until
+        return min(until, self._tokens.get((claims.issuer_name, claims.jti)) or -math.inf)
+
+    def last_known(self, claims: Claims) -> tuple[User | None, float] | None:
+        """Return the user, or None for a miss, and when Postgres said so; it may have changed since."""
+        entry = self._held((claims.issuer, claims.subject))
+        return None if entry is None else (entry.answer.user, entry.stored_at)
+
+    def up_to_date(self, claims: Claims) -> bool:
+        """Tell whether a change of what is last known would have been heard of."""
+        entry = self._held((claims.issuer, claims.subject))
+        return self.trusted and entry is not None and entry.ticket >= self._flushed
+
+    def _held(self, key: IdentityKey) -> _Entry | None:
+        return self._users.get(key) or self._absent.get(key)
+
+    # Filling -----------------------------------------------------------------------------------------
+
+    def ticket(self) -> Ticket:
+        """Return what a read needs to fill the tier, to be taken before any store is asked."""
+        return self._changes
+
+    def concerns(self, claims: Claims, user: User | None) -> list[Changeable]:
+        """Return all whose changes concern a token and its user."""
+        keys: list[Changeable] = [(claims.issuer, claims.subject), claims.issuer_name]
+        if user is not None:
+            keys.append(user.id)
+        if claims.jti is not None:
+            keys.append((claims.issuer_name, claims.jti))
+        return keys
+
+    def last_change(self, claims: Claims) -> Ticket:
+        """Return the ticket before which nothing that was read of this token and its user counts."""
+        # Which user that is may be what is being asked.
+        keys = self.concerns(claims, None)
+        latest = max(self._dropped.peek(key) or 0 for key in keys)
+        return max(self._told_apart, self._flushed, self._user_changed, latest)
+
+    def changed_since(self, ticket: Ticket) -> Set[Changeable] | None:
+        """Return all whose changes were heard of since a ticket was taken; None: it may be anybody."""
+        if ticket < self._flushed or ticket < self._told_apart:
+            return None
+        return {key for key, _ in takewhile(lambda entry: entry[1] > ticket, self._dropped.newest())}
+
+    def learn(self, ticket: Ticket, claims: Claims, user: User | None, stored_at: float) -> None:
+        """Take note of what Postgres said at `stored_at`, as last known and no more."""
+        if self._void(ticket, claims, user):
+            return
+        key = (claims.issuer, claims.subject)
+        held = self._held(key)
+        if held is None or held.stored_at <= stored_at:
+            self._put(_Entry(key, _answer(user), None, stored_at, ticket, -math.inf))
+
+    def fill(
+        self,
+        ticket: Ticket,
+        claims: Claims,
+        user: User | None,
+        stored_at: float,
+        revocations: Revocations,
+        lifetime: float,
+    ) -> None:
+        """Remember a token's user, or that there is none, and what is known against the token.
+
+        `lifetime` is how many seconds the user may be answered for. A void ticket fills nothing.
+        """
+        if not self._open or ticket < self._flushed or self._void(ticket, claims, user):
+            return
+        now = self._clock()
+        key, name, jti = (claims.issuer, claims.subject), claims.issuer_name, claims.jti
+        longest = now + self._ttl
+        until = longest if lifetime >= self._ttl else now + lifetime
+        self._put(_Entry(key, _answer(user), revocations.user_at, stored_at, ticket, until))
+        self._issuers[name] = (longest, revocations.issuer_at)
+        if jti is not None and not revocations.token:
+            self._tokens.shed(lambda until: now >= until)
+            self._tokens.put((name, jti), longest)
+
+    def _void(self, ticket: Ticket, claims: Claims, user: User | None) -> bool:
+        """Tell whether anything of a token and its user was dropped since the ticket was taken."""
+        return ticket < self._told_apart or any(
+            ticket < (self._dropped.peek(key) or 0) for key in self.concerns(claims, user)
+        )
+
+    def _put(self, entry: _Entry) -> None:
+        self._pop(entry.key)
+        user = entry.answer.user
+        if user is None:
+            self._absent.put(entry.key, entry)
+            return
+        known = self._identities.get(user.id)
+        if known is None:
+            self._identities[user.id] = entry.key
+        else:
+            self._identities[user.id] = [*_all(known), entry.key]
+        evicted = self._users.put(entry.key, entry)
+        if evicted is not None:
+            self._unindex(evicted)
+
+    # Changes -----------------------------------------------------------------------------------------
+
+    def forget_identities(self, identities: Iterable[IdentityKey]) -> None:
+        for key in identities:
+            self._drop(key)
+            self._pop(key)
+
+    def forget_users(self, ids: Iterable[str]) -> None:
+        """Drop users by their id, whatever identities lead to them."""
+        for user_id in ids:
+            self._drop(user_id)
+            self._user_changed = self._changes
+            for key in _all(self._identities.get(user_id)):
+                self._pop(key)
+
+    def forget_tokens(self, tokens: Iterable[TokenKey]) -> None:
+        for key in tokens:
+            self._drop(key)
+            self._tokens.pop(key)
+
+    def forget_issuers(self, names: Iterable[str]) -> None:
+        """Drop what is known of revocations of whole issuers."""
+        for name in names:
+            self._drop(name)
+            self._issuers.pop(name, None)
+
+    def flush(self) -> None:
+        """Answer nothing of what is remembered, and void all tickets. Last known users stay so."""
+        self._changes += 1
+        self._flushed = self._changes
+        self._absent.clear()
+        self._tokens.clear()
+        self._issuers.clear()
+
+    def forget_everything(self) -> None:
+        """Flush, and forget what was last known too."""
+        self.flush()
+        self._told_apart = self._changes
+        self._users.clear()
+        self._identities.clear()
+        self._dropped.clear()
+
+    def open(self) -> None:
+        """Begin to answer, with an empty memory: from here on every change is heard of."""
+        self.flush()
+        self._open = True
+        self.prove()
+
+    def prove(self) -> None:
+        """Take note of a proof that every change so far has been heard of."""
+        if self._open:
+            self._proven_until = self._clock() + LEASE
+
+    def close(self) -> None:
+        """Answer nothing any more: changes may go unheard."""
+        self._open = False
+        self._proven_until = -math.inf
+        self.flush()
+
+    def _drop(self, key: Changeable) -> None:
+        self._changes += 1
+        evicted = self._dropped.put(key, self._changes)
+        if evicted is not None:
+            self._told_apart = max(self._told_apart, evicted)
+
+    def _pop(self, key: IdentityKey) -> None:
+        self._absent.pop(key)
+        entry = self._users.pop(key)
+        if entry is not None:
+            self._unindex(entry)
+
+    def _unindex(self, entry: _Entry) -> None:
+        user = entry.answer.user
+        if user is None:
+            return
+        left = [key for key in _all(self._identities.get(user.id)) if key != entry.key]
+        if left:
+            self._identities[user.id] = left if len(left) > 1 else left[0]
+        else:
+            self._identities.pop(user.id, None)
+
+
+def _all(known: IdentityKey | list[IdentityKey] | None) -> list[IdentityKey]:
+    """Return the keys that lead to a user."""
+    if known is None:
+        return []
+    return known if isinstance(known, list) else [known]
+
+
+def _answer(user: User | None) -> Resolution:
+    return Resolution(user, Tier.LOCAL, None, Tier.LOCAL)

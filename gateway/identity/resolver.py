@@ -1,0 +1,392 @@
+"""The tiers put together: who is behind a token, and whether it has been revoked.
+
+Memory is asked first (`recall`), and answers while every change is heard of. Then Redis, once, for
+user, revocations, the blacklist's marker and the epoch; its document of the user counts in the epoch
+in which it was stored, and its silence about revocations while there is an epoch at all, for then
+somebody carries there what changes in Postgres. What Redis does not know of the user Postgres is
+asked, by one query however many requests wait for it; whatever Redis cannot vouch for, Postgres is
+asked for both. While Postgres does not answer, what was last known serves, marked stale. A store that
+does not answer is never taken for a user who does not exist.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, TypeAlias
+
+from gateway.core.model import (
+    Claims,
+    Identity,
+    Lease,
+    RecordUnusable,
+    Resolution,
+    RevocationKind,
+    StoreUnavailable,
+    Tier,
+    User,
+)
+from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE, Denial
+from gateway.core.revocations import Revocations, hits
+from gateway.identity.local_cache import IdentityKey, LocalTier, Ticket
+from gateway.identity.single_flight import SingleFlight
+from gateway.stores.postgres.queries import Found
+from gateway.stores.redis.answers import SharedAnswer
+from gateway.stores.redis.user_documents import CachedUser
+
+_SKEW: Final = 5.0
+"""Seconds by which the clock of the machine that stored an entry may be ahead of ours."""
+_PATIENCE: Final = 5.0
+"""Seconds that a request waits for a query, and that one may take; Postgres's timeouts are shorter."""
+_SHARED: Final = 0.1
+"""Seconds within which requests share a query while no change is heard of."""
+_FRESH_MISS: Final = 1.0
+"""Seconds for which it is believed that a token that was just issued has no user."""
+
+
+class SystemOfRecord(Protocol):
+    """Postgres. Every method raises `StoreUnavailable`."""
+
+    @property
+    def has_replica(self) -> bool:
+        """Whether a replica, which may lag behind, is asked for users."""
+
+    async def find_user(self, identity: Identity, *, primary: bool = False) -> Found:
+        """Find a user."""
+
+    async def find_user_and_revocations(self, claims: Claims) -> tuple[Found, Revocations]:
+        """Ask the primary for a user and what is known against the token."""
+
+
+class SharedTier(Protocol):
+    """Redis. Every method raises `StoreUnavailable`."""
+
+    async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:
+        """Read everything about a token, whose user is perhaps `user_id`."""
+
+    async def user_revoked_at(self, user_id: str) -> float | None:
+        """Return the instant until which a user's tokens are revoked."""
+
+    async def buried(self, claims: Claims) -> bool:
+        """Tell whether a token's user has changed in the last five minutes, as far as anybody has heard."""
+
+    async def store_user(self, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int) -> bool:
+        """Store a document unless it may be outdated; tells whether it was stored."""
+
+
+class Refused(Protocol):
+    """What is remembered of revocations that Redis alone knows."""
+
+    def told(self, claims: Claims, user: User | None, kind: RevocationKind | None) -> None:
+        """Take note of what Redis, which can be relied on, said of a token: the kind that hits it."""
+
+    def against(self, claims: Claims, user: User | None) -> RevocationKind | None:
+        """Return the kind of a revocation that is remembered and hits a token."""
+
+
+class Blacklist(Protocol):
+    """Whether what Redis says of revocations is all there is to say."""
+
+    @property
+    def trusted(self) -> bool:
+        """False: Redis was away, and may have missed something."""
+
+    def doubt(self) -> None:
+        """Take note that Redis did not answer."""
+
+    def request(self) -> None:
+        """Have it filled."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a store, or memory in its place, said."""
+
+    resolution: Resolution
+    stored_at: float = 0.0
+    ticket: Ticket | None = None
+    """What fills the local tier; None when the answer is not to be remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """What Postgres said at `asked_at`."""
+
+    user: User | None
+    asked_at: float
+    ticket: Ticket | None
+    """None when Redis refused it: something changed since, or Redis cannot tell."""
+
+
+_FlightKey: TypeAlias = tuple[IdentityKey, str | None, bool, Ticket, int]
+
+
+class IdentityTiers:
+    """Implements the pipeline's `Directory`. Durations are seconds.
+
+    A user from Redis is served for `user_ttl`, and for `stale_if_error` longer while Postgres is
+    down; that there is no such user is believed for `negative_ttl`, or for a second when the token was
+    issued within `creation_grace`. With `unchecked_allowed` (`revocation.on_unavailable: allow`) known
+    users pass when no store can check revocations. `believes` tells of an epoch whether this process has
+    heard of every change in it: while it has not, Redis may be as deaf as it is itself, and Postgres is
+    asked for users and revocations both. `clock` gives Unix seconds. The stores, the local tier and the
+    blacklist remain their owner's to open and close.
+    """
+
+    def __init__(
+        self,
+        local: LocalTier,
+        redis: SharedTier,
+        postgres: SystemOfRecord,
+        blacklist: Blacklist,
+        *,
+        believes: Callable[[str], bool],
+        user_ttl: float = 300.0,
+        negative_ttl: float = 5.0,
+        stale_if_error: float = 300.0,
+        creation_grace: float = 10.0,
+        unchecked_allowed: bool = False,
+        refusals: Refused | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._local = local
+        # One call less for each request.
+        self.stands = local.stands
+        self._redis = redis
+        self._postgres = postgres
+        self._blacklist = blacklist
+        self._believes = believes
+        self._user_ttl = user_ttl
+        self._negative_ttl = negative_ttl
+        self._keep = user_ttl + stale_if_error
+        self._creation_grace = creation_grace
+        self._unchecked_allowed = unchecked_allowed
+        self._refusals = refusals
+        self._clock = clock
+        self._user_flights: SingleFlight[_FlightKey, _Fetched] = SingleFlight(_PATIENCE, _PATIENCE)
+        self._both_flights: SingleFlight[_FlightKey, tuple[_Fetched, Revocations]] = SingleFlight(
+            _PATIENCE, _PATIENCE
+        )
+
+    async def close(self) -> None:
+        """Give up the queries that are still running."""
+        await self._user_flights.close()
+        await self._both_flights.close()
+
+    def recall(self, claims: Claims) -> Resolution | None:
+        """Answer from memory; None when `resolve` is to be asked."""
+        return self._local.recall(claims)
+
+    def lease(self, claims: Claims) -> Lease | None:
+        """Return what tells whether what is recalled at this moment is still right."""
+        return self._local.lease(claims)
+
+    async def find(self, claims: Claims) -> Resolution:
+        """Answer from memory, or else from the stores. Raises `Denial` as `resolve` does."""
+        return self.recall(claims) or await self.resolve(claims)
+
+    async def resolve(self, claims: Claims) -> Resolution:
+        """Find the user behind a token and check its revocations, by asking the stores.
+
+        A token that is revoked whoever its user is has none looked up. Raises `Denial`, with
+        `user_store_unavailable` or `revocation_unavailable`, when no store can answer.
+        """
+        resolution = await self._resolve(claims)
+        refusals = self._refusals
+        if refusals is None:
+            return resolution
+        if resolution.revocation_tier is Tier.REDIS:
+            refusals.told(claims, resolution.user, resolution.revoked)
+        if resolution.revoked is not None:
+            return resolution
+        # Redis may know what Postgres does not, and cannot be asked, or has lost it.
+        kind = refusals.against(claims, resolution.user)
+        return resolution if kind is None else replace(resolution, revoked=kind)
+
+    async def _resolve(self, claims: Claims) -> Resolution:
+        ticket = self._local.ticket()
+        known = self._local.last_known(claims)
+        guess = known[0].id if known is not None and known[0] is not None else None
+        # A filling that ends while Redis is being read came too late for what was read.
+        trusted = self._blacklist.trusted
+        try:
+            shared = await self._redis.read(claims, guess)
+        except StoreUnavailable:
+            self._blacklist.doubt()
+            return await self._ask_postgres_alone(claims, None, vouched=False)
+
+        revoked = shared.revocations.against_anyone(claims.issued_at)
+        if revoked is not None:
+            user = None if shared.cached is None else shared.cached.user
+            return Resolution(user, Tier.REDIS, revoked, Tier.REDIS)
+        vouched = shared.complete and trusted and self._blacklist.trusted
+        if not vouched:
+            self._blacklist.request()
+        # Asked last: what was read from Redis counts only if no change has gone unheard since.
+        if vouched and shared.epoch is not None and self._believes(shared.epoch):
+            answer = await self._find(claims, shared, ticket, known)
+        else:
+            answer = _Answer(await self._ask_postgres_alone(claims, shared, vouched=vouched))
+
+        resolution = answer.resolution
+        if resolution.revoked is not None:
+            return resolution
+        user_at: float | None = None
+        if resolution.user is not None:
+            try:
+                user_at = (
+                    shared.revocations.user_at
+                    if resolution.user.id == guess
+                    else await self._redis.user_revoked_at(resolution.user.id)
+                )
+            except StoreUnavailable:
+                self._blacklist.doubt()
+                return await self._ask_postgres_alone(claims, None, vouched=False)
+        if hits(user_at, claims.issued_at):
+            return replace(resolution, revoked="user", revocation_tier=Tier.REDIS)
+        if answer.ticket is not None:
+            self._remember(answer, claims, replace(shared.revocations, user_at=user_at))
+        return resolution
+
+    async def _find(
+        self,
+        claims: Claims,
+        shared: SharedAnswer,
+        ticket: Ticket,
+        known: tuple[User | None, float] | None,
+    ) -> _Answer:
+        """Find the user while Redis is guarded; `known` is what was known before it was asked."""
+        cached = shared.cached
+        if cached is not None and cached.epoch == shared.epoch and self._lifetime(claims, cached) > 0:
+            # One object for one state of a user lets others know it again at a glance.
+            user = known[0] if known is not None and known[0] == cached.user else cached.user
+            return _Answer(Resolution(user, Tier.REDIS, None, Tier.REDIS), cached.stored_at, ticket)
+        learnt = self._local.last_known(claims)
+        if learnt is not None and (known is None or learnt[1] > known[1]):
+            # Another request brought the answer while this one was asking Redis.
+            return _Answer(Resolution(learnt[0], Tier.LOCAL, None, Tier.REDIS))
+        try:
+            fetched = await self._user_flights.do(
+                self._flight_key(claims, None), lambda: self._fetch_user(claims, shared.epoch or "")
+            )
+        except RecordUnusable as error:
+            # Postgres has answered: what was known before it is not what is there now.
+            raise Denial(USER_STORE_UNAVAILABLE, str(error)) from error
+        except (StoreUnavailable, TimeoutError) as error:
+            return _Answer(await self._last_known(claims, shared, Tier.REDIS, error))
+        resolution = Resolution(fetched.user, Tier.POSTGRES, None, Tier.REDIS)
+        if fetched.ticket is None:
+            return _Answer(resolution)
+        return _Answer(resolution, fetched.asked_at, min(ticket, fetched.ticket))
+
+    async def _ask_postgres_alone(
+        self, claims: Claims, shared: SharedAnswer | None, *, vouched: bool
+    ) -> Resolution:
+        """Ask Postgres for user and revocations both: what Redis has, if it is up, may be old, or not all.
+
+        `vouched`: nothing better is known of the revocations than Redis's word, should Postgres be down.
+        """
+        try:
+            fetched, revocations = await self._both_flights.do(
+                self._flight_key(claims, claims.jti), lambda: self._fetch_both(claims, shared)
+            )
+        except RecordUnusable as error:
+            raise Denial(USER_STORE_UNAVAILABLE, str(error)) from error
+        except (StoreUnavailable, TimeoutError) as error:
+            if vouched:
+                return await self._last_known(claims, shared, Tier.REDIS, error)
+            if self._unchecked_allowed:
+                return await self._last_known(claims, shared, None, error)
+            raise Denial(REVOCATION_UNAVAILABLE, str(error)) from error
+        return Resolution(fetched.user, Tier.POSTGRES, revocations.against(claims.issued_at), Tier.POSTGRES)
+
+    async def _last_known(
+        self, claims: Claims, shared: SharedAnswer | None, revocation_tier: Tier | None, error: Exception
+    ) -> Resolution:
+        """Answer from Redis, of whatever epoch, or from memory, because Postgres cannot."""
+        cached = None if shared is None else shared.cached
+        known = self._local.last_known(claims)
+        if known is not None and await self._missed(claims, shared):
+            known = None
+        if known is not None and (cached is None or known[1] > cached.stored_at):
+            user, stored_at, tier = *known, Tier.LOCAL
+        elif cached is not None:
+            user, stored_at, tier = cached.user, cached.stored_at, Tier.REDIS
+        else:
+            raise Denial(USER_STORE_UNAVAILABLE, str(error)) from error
+        # Who was not there may be there by this time, and only Postgres could tell.
+        if user is None or not -_SKEW <= self._clock() - stored_at < self._keep:
+            raise Denial(USER_STORE_UNAVAILABLE, str(error)) from error
+        return Resolution(user, tier, None, revocation_tier, stale=True)
+
+    async def _missed(self, claims: Claims, shared: SharedAnswer | None) -> bool:
+        """Tell whether the user has changed since, as others heard and this memory did not."""
+        if shared is None or shared.epoch is None or shared.cached is not None:
+            # Nobody hears of changes, or none has removed the document.
+            return False
+        if self._local.up_to_date(claims):
+            return False
+        try:
+            return await self._redis.buried(claims)
+        except StoreUnavailable:
+            self._blacklist.doubt()
+            return True
+
+    # Postgres ----------------------------------------------------------------------------------------
+
+    def _flight_key(self, claims: Claims, jti: str | None) -> _FlightKey:
+        """Tell apart what may not share a query: who asks after a change is not told of before it."""
+        identity = (claims.issuer, claims.subject)
+        # While changes may go unheard, time alone tells.
+        moment = 0 if self._local.trusted else int(self._clock() / _SHARED)
+        return identity, jti, self._is_fresh(claims), self._local.last_change(claims), moment
+
+    async def _fetch_user(self, claims: Claims, epoch: str) -> _Fetched:
+        ticket, asked_at = self._local.ticket(), self._clock()
+        found = await self._postgres.find_user(claims.identity)
+        stored = await self._store(claims, found, asked_at, epoch)
+        if self._postgres.has_replica and (not stored or (found.user is None and self._is_fresh(claims))):
+            # A replica may not have heard yet of what was written a moment ago.
+            ticket, asked_at = self._local.ticket(), self._clock()
+            found = await self._postgres.find_user(claims.identity, primary=True)
+            stored = await self._store(claims, found, asked_at, epoch)
+        self._local.learn(ticket, claims, found.user, asked_at)
+        return _Fetched(found.user, asked_at, ticket if stored else None)
+
+    async def _fetch_both(self, claims: Claims, shared: SharedAnswer | None) -> tuple[_Fetched, Revocations]:
+        ticket, asked_at = self._local.ticket(), self._clock()
+        found, revocations = await self._postgres.find_user_and_revocations(claims)
+        if shared is not None:
+            await self._store(claims, found, asked_at, shared.epoch or "")
+        self._local.learn(ticket, claims, found.user, asked_at)
+        return _Fetched(found.user, asked_at, None), revocations
+
+    async def _store(self, claims: Claims, found: Found, asked_at: float, epoch: str) -> bool:
+        cached = CachedUser(found.user, asked_at, epoch)
+        ttl = self._miss_ttl(claims) if found.user is None else self._keep
+        try:
+            return await self._redis.store_user(claims, cached, ttl, horizon=found.horizon)
+        except StoreUnavailable:
+            # Postgres has answered; that Redis cannot be told is for the next request to find out.
+            return False
+
+    # Times -------------------------------------------------------------------------------------------
+
+    def _remember(self, answer: _Answer, claims: Claims, revocations: Revocations) -> None:
+        user, stored_at, ticket = answer.resolution.user, answer.stored_at, answer.ticket
+        refused = self._refusals is not None and self._refusals.against(claims, user) is not None
+        if ticket is not None and not refused:
+            lifetime = self._lifetime(claims, CachedUser(user, stored_at, ""))
+            self._local.fill(ticket, claims, user, stored_at, revocations, lifetime)
+
+    def _lifetime(self, claims: Claims, cached: CachedUser) -> float:
+        """Return the seconds for which an answer still counts; not positive when it does not."""
+        age = self._clock() - cached.stored_at
+        if age < -_SKEW:
+            return 0.0
+        return (self._miss_ttl(claims) if cached.user is None else self._user_ttl) - age
+
+    def _miss_ttl(self, claims: Claims) -> float:
+        return min(_FRESH_MISS, self._negative_ttl) if self._is_fresh(claims) else self._negative_ttl
+
+    def _is_fresh(self, claims: Claims) -> bool:
+        return claims.issued_at is not None and self._clock() - claims.issued_at < self._creation_grace

@@ -1,0 +1,229 @@
+"""Fetching a JSON document from an issuer, without trusting the way there or what comes back.
+
+Every rule about where a connection may go and what may come over it is in this file: http and
+https only, no redirects, no proxies, no cookies, no addresses of clouds' metadata services, no
+compression, a size and a time limit.
+"""
+
+import asyncio
+import ipaddress
+import os
+import re
+import socket
+import ssl
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from gateway.core import json_text
+from gateway.core.model import JSON
+from gateway.core.tls import distrust, set_strictness
+from gateway.issuer_keys.dns import SystemLookups
+
+TIMEOUT: Final = 5.0
+"""Seconds for one document, from name resolution to the last byte."""
+MAX_BYTES: Final = 512 * 1024
+_LOOK_UP: Final = 0.9
+"""What part of that the look-up of the host may take: its failure is told apart from that of the server."""
+
+_MAX_AGE: Final = re.compile(r'(?:^|,)\s*max-age\s*=\s*"?(\d+)"?\s*(?=,|$)', re.ASCII | re.IGNORECASE)
+_REVALIDATE: Final = re.compile(r"(?:^|,)\s*no-(?:cache|store)\s*(?=,|$)", re.ASCII | re.IGNORECASE)
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+"""What stands for an IPv4 address where a network translates (RFC 6052 §2.1)."""
+_METADATA: Final = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200")))
+"""Metadata services that are not at link-local addresses: those of Amazon, by IPv6, and of Alibaba."""
+
+
+class FetchError(Exception):
+    """What an issuer publishes could not be had or used; the text says which URL or file, and why."""
+
+
+class NotFound(FetchError):
+    """The server is there and says that the document is not: it may be elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A JSON document as a server gave it."""
+
+    url: str
+    """Where it came from, without a password; for messages."""
+    content: JSON
+    max_age: float | None
+    """Seconds for which the server calls it fresh (RFC 9111 §5.2.2); None when it does not say."""
+
+
+class Fetcher:
+    """An HTTP client for issuers' documents; used for many of them at once, and closed by its owner.
+
+    `timeout` is in seconds, `tls` replaces the system's trust store, `resolver` its name service.
+    With `strict` certificates must follow RFC 5280 to the letter (`jwks.tls.strict`).
+    Must be created inside a running event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float = TIMEOUT,
+        tls: ssl.SSLContext | None = None,
+        strict: bool = False,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        self.timeout = timeout
+        self._patience = timeout * _LOOK_UP
+        tls = ssl.create_default_context() if tls is None else tls
+        set_strictness(tls, strict=strict)
+        self._session = aiohttp.ClientSession(
+            # Fetches are minutes apart: a kept connection or address would be a dead one.
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                force_close=True,
+                use_dns_cache=False,
+                ssl=tls,
+                resolver=SystemLookups(self._patience) if resolver is None else resolver,
+                socket_factory=_guarded_socket,
+            ),
+            timeout=aiohttp.ClientTimeout(total=timeout),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "gateway"},
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def get(self, url: str) -> Document:
+        """Fetch and parse the document at `url`.
+
+        Raises `NotFound` for a 404, `FetchError` for everything else that is not a 200 with JSON
+        within the limits.
+        """
+        try:
+            target = URL(url)
+        except ValueError as error:
+            raise FetchError("a URL of the issuer cannot be parsed") from error
+        # A password in a URL is the operator's secret; messages end up in logs.
+        shown = str(target.with_user(None)) if target.host else "a URL without a host"
+        if target.scheme not in ("http", "https") or not target.host:
+            raise FetchError(f"{shown}: only http and https URLs with a host are fetched")
+        try:
+            async with self._session.get(target, allow_redirects=False) as response:
+                _check_head(shown, response)
+                body = await _read(shown, response)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise FetchError(f"{shown}: {self._reason(error)}") from error
+        content = await parsed(shown, body)
+        return Document(shown, content, max_age(",".join(response.headers.getall("Cache-Control", []))))
+
+    def _reason(self, error: Exception) -> str:
+        match error:
+            case TimeoutError():
+                return f"no complete answer within {self.timeout:g} s"
+            case aiohttp.ClientConnectorCertificateError():
+                cause = error.certificate_error
+                if isinstance(cause, ssl.SSLCertVerificationError):
+                    return distrust(cause, "jwks.tls.strict")
+                return f"its certificate is not trusted: {cause}"
+            case aiohttp.ClientConnectorDNSError(os_error=TimeoutError()):
+                return f"its host name cannot be resolved: no answer within {self._patience:g} s"
+            case aiohttp.ClientConnectorDNSError():
+                return "its host name cannot be resolved"
+            case aiohttp.ClientSSLError():
+                return f"TLS cannot be established: {error.os_error}"
+            case aiohttp.ClientConnectorError():
+                cause = error.os_error
+                return f"cannot connect: {os.strerror(cause.errno) if cause.errno else cause}"
+            case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | aiohttp.ClientOSError():
+                return "the connection ended before the answer did"
+            case _:
+                return f"no valid HTTP answer ({type(error).__name__})"
+
+
+async def parsed(shown: str, body: bytes) -> JSON:
+    """Read JSON as `json_text.read` does, beside the event loop. Raises `FetchError`, which says `shown`."""
+    try:
+        return await asyncio.to_thread(json_text.read, body)
+    except ValueError as error:
+        raise FetchError(f"{shown}: not JSON that can be used: {error}") from error
+
+
+def max_age(cache_control: str) -> float | None:
+    """Return the seconds of freshness in a Cache-Control field; None when it gives none (RFC 9111 §5.2.2)."""
+    if _REVALIDATE.search(cache_control):
+        return 0.0
+    stated = _MAX_AGE.search(cache_control)
+    return None if stated is None else float(stated[1])
+
+
+def forbidden_address(address: str) -> str | None:
+    """Say why no issuer can be at an IP address, or None when one can.
+
+    Link-local addresses hold the metadata services of most clouds, which answer anyone who asks from
+    inside. Private and loopback addresses are where many an issuer is at home.
+    """
+    ip = _reached(address)
+    if ip in _METADATA:
+        return "metadata"
+    if ip.is_link_local:
+        return "link-local"
+    if ip.is_multicast:
+        return "multicast"
+    if ip.is_unspecified:
+        return "unspecified"
+    return None
+
+
+def _reached(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return an address, or the IPv4 address that it is another form of."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
+    return ip.ipv4_mapped or ip.sixtofour or ip
+
+
+def _guarded_socket(address_info: aiohttp.AddrInfoType) -> socket.socket:
+    """Open a socket for the very address that is about to be connected to.
+
+    Every connection passes here, to a literal address or a resolved one; a name that resolves
+    differently the second time gains nothing.
+    """
+    family, kind, protocol, _, address = address_info
+    why = forbidden_address(str(address[0]))
+    if why is not None:
+        raise PermissionError(f"the {why} address {address[0]} is refused")
+    return socket.socket(family, kind, protocol)
+
+
+def _check_head(shown: str, response: aiohttp.ClientResponse) -> None:
+    if response.status == 404:
+        raise NotFound(f"{shown}: answered 404")
+    if 300 <= response.status < 400:
+        raise FetchError(f"{shown}: answered {response.status}; redirects are not followed")
+    if response.status != 200:
+        raise FetchError(f"{shown}: answered {response.status}")
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise FetchError(f"{shown}: the answer is compressed although that was not accepted")
+
+
+async def _read(shown: str, response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise FetchError(f"{shown}: the answer is larger than {MAX_BYTES // 1024} KiB")
+    return bytes(body)

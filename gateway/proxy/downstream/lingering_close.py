@@ -1,0 +1,54 @@
+"""The end of a client's connection on which something may still come (RFC 9112 §9.6).
+
+Closing at once would reset the connection, and take the response with it. So it is read for a while, and what
+comes is dropped.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+from gateway.proxy.downstream.parser import RequestParser
+
+SILENCE_SECONDS: Final = 5.0
+"""The connection ends when nothing has come for so long."""
+MOST_SECONDS: Final = 30.0
+"""The connection ends then, whatever comes."""
+
+
+class Lingering:
+    """Reads the rest of what a client sends, so that it gets its answer."""
+
+    __slots__ = ("_heard", "_loop", "_parser", "_timer", "_transport", "_until")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, parser: RequestParser
+    ) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._parser = parser
+        self._heard = False
+        self._until = loop.time() + MOST_SECONDS
+        self._timer = loop.call_later(SILENCE_SECONDS, self._look)
+        if transport.can_write_eof():
+            # Reading tells when it was reset a moment ago.
+            with suppress(OSError):
+                transport.write_eof()
+
+    def received(self, data: bytes) -> None:
+        """Drop what has come, up to the end of the body that is arriving."""
+        self._heard = True
+        if self._parser.swallow(data):
+            self._transport.close()
+
+    def cancel(self) -> None:
+        """Hear that the connection has ended."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        """Close the connection, unless its client still sends, or is busy with the response."""
+        heard, self._heard = self._heard and self._loop.time() < self._until, False
+        if heard or self._transport.get_write_buffer_size():
+            self._timer = self._loop.call_later(SILENCE_SECONDS, self._look)
+        else:
+            self._transport.abort()

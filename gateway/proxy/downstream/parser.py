@@ -1,0 +1,288 @@
+"""Bytes from a client → its requests, without any I/O.
+
+llhttp reads every byte and is the only judge of framing (RFC 9112 §6). Sizes are measured here, as
+they grow: nothing is held of a head beyond its limits.
+"""
+
+from collections import deque
+from typing import Final
+
+import httptools
+
+from gateway.core.model import Header, Recurring
+from gateway.core.reasons import REQUEST_MALFORMED, Denial
+from gateway.proxy.downstream.head_cache import Known, KnownHeads
+from gateway.proxy.downstream.incoming import Incoming
+from gateway.proxy.downstream.limits import LimitExceeded, Limits
+
+# Fields that say how a message is framed or how its connection goes on; told apart by their length first.
+_SPECIAL_LENGTHS: Final = frozenset(map(len, (b"Content-Length", b"Transfer-Encoding", b"Expect")))
+# Bytes that are read at once where heads may be: a request takes many times the memory of its bytes, and of
+# small ones a piece has thousands.
+_AT_ONCE: Final = 32 * 1024
+# So many pieces of a body are joined, for small chunks weigh less than what they are kept in.
+_MOST_PIECES: Final = 1024
+
+
+class RequestParser:
+    """The requests of one connection, in their order."""
+
+    __slots__ = (
+        "_body_skipped",
+        "_headers",
+        "_in_head",
+        "_known",
+        "_limits",
+        "_llhttp",
+        "_others",
+        "_progress",
+        "_target",
+        "ahead",
+        "arrived",
+        "broken",
+        "current",
+        "pending",
+        "rest",
+    )
+
+    def __init__(self, limits: Limits, known: KnownHeads | None = None) -> None:
+        """`known`: heads that have been read before, on all connections with these limits."""
+        self._limits = limits
+        self._known = known
+        self._llhttp = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._headers: list[Header] = []
+        self.current: Incoming | None = None
+        """The request whose body is arriving."""
+        self._progress = False
+        self._body_skipped = False
+        self._in_head = False
+        # The most of `pending` that may have come before, in one piece with the start of a head.
+        self._others = 0
+        self.pending = 0
+        """Bytes since the last complete head or bit of content: of a head, of trailers, of chunks' sizes.
+
+        More than that, while a head arrives whose start came in one piece with something else.
+        """
+        self.arrived: deque[Incoming] = deque()
+        """Requests whose head has arrived, and that nobody has taken yet.
+
+        One that could not be read has an `error`, and is the last.
+        """
+        self.broken = False
+        """True once something could not be read; what comes after it means nothing."""
+        self.rest: bytearray | None = None
+        """What came behind a request for another protocol, until `resume`."""
+        self.ahead = b""
+        """What came behind requests in `arrived`, and is read once they have been taken, by `read_on`."""
+
+    def recall(self, data: bytes) -> Known | None:
+        """Return the request that these bytes are, if they are one whose head is known; None: `feed` them.
+
+        llhttp would say of them what it said before: between two messages it has no memory.
+        """
+        if self._known is None or self.pending or self.arrived or self.current or self.broken:
+            return None
+        return self._known.recall(data) if self.rest is None else None
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes as they arrive. Whatever is wrong with them is the `error` of a request."""
+        if self.broken:
+            return
+        if self.rest is not None:
+            self.rest += data
+            return
+        first = not (self.pending or self.arrived or self.current)
+        if self.ahead:
+            self.ahead += data
+            return
+        if len(data) > _AT_ONCE and len(data) > self._body_to_come:
+            self._feed_in_turn(data)
+            return
+        self._progress = False
+        self.pending += len(data)
+        try:
+            self._read(data)
+        except httptools.HttpParserError as error:
+            self.fail(_denial(error))
+            return
+        if first and len(self.arrived) == 1 and not self._in_head:
+            self._remember(data, self.arrived[0])
+        if self._progress:
+            self.pending = self._others = len(data) if self._in_head else 0
+        elif self.pending - self._others > self._limits.head_size:
+            self.fail(LimitExceeded("head_size"))
+        elif len(self._headers) > self._limits.header_count:
+            self.fail(LimitExceeded("header_count"))
+
+    def _feed_in_turn(self, data: bytes) -> None:
+        """Read no further than to where something has arrived."""
+        start = 0
+        while start < len(data):
+            if self.arrived:
+                self.ahead = data[start:]
+                return
+            end = start + max(_AT_ONCE, self._body_to_come)
+            self.feed(data[start:end])
+            start = end
+
+    @property
+    def _body_to_come(self) -> int:
+        """Bytes in which there is no head, for they are known to be the body's."""
+        incoming = self.current
+        return 0 if incoming is None or incoming.length is None else incoming.length - incoming.received
+
+    def read_on(self) -> None:
+        """Read what came ahead, once all that had arrived before it has been taken."""
+        ahead, self.ahead = self.ahead, b""
+        self.feed(ahead)
+
+    def _remember(self, data: bytes, incoming: Incoming) -> None:
+        """Know a head again that was all there was, and that nothing can follow but another head."""
+        whole = incoming.complete and not (incoming.has_body or incoming.upgrade)
+        if whole and incoming.keep_alive and incoming.headers and self._known is not None:
+            incoming.recurring = Recurring()
+            self._known.keep(data, incoming)
+
+    def fail(self, denial: Denial) -> None:
+        """Read no more; the request that is arriving gets the denial, or one that never came."""
+        self.broken = True
+        self.pending = 0
+        self.ahead = b""
+        self._target, self._headers = b"", []
+        incoming, self.current = self.current, None
+        if incoming is None:
+            incoming = Incoming()
+            self.arrived.append(incoming)
+        incoming.error = denial
+
+    def swallow(self, data: bytes) -> bool:
+        """Take bytes of a body that nobody wants, and drop them; True: it has come to its end."""
+        incoming = self.current
+        if incoming is None:
+            return False
+        # It is of others that nobody wants either.
+        self.ahead = b""
+        self.feed(data)
+        incoming.body.clear()
+        return incoming.complete
+
+    def resume(self) -> None:
+        """Read on as HTTP behind a request whose other protocol nobody switched to."""
+        rest, self.rest = self.rest, None
+        if rest:
+            self.feed(bytes(rest))
+
+    def _read(self, data: bytes | memoryview) -> None:
+        while True:
+            try:
+                self._llhttp.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = memoryview(data)[upgrade.args[0] :]
+            else:
+                return
+            if not self._body_skipped:
+                self.rest = bytearray(data)
+                return
+            self._expect_body()
+
+    def _expect_body(self) -> None:
+        """Get ready for the body of a request that asks for another protocol, which llhttp leaves to that.
+
+        It is the request's: a server may ignore Upgrade (RFC 9110 §7.8), and this one does.
+        """
+        self._body_skipped = False
+        incoming = self.current
+        if incoming is not None:
+            chunked, length = b"Transfer-Encoding: chunked", b"Content-Length: %d" % (incoming.length or 0)
+            self._llhttp = httptools.HttpRequestParser(self)
+            self._llhttp.feed_data(
+                b"POST / HTTP/1.1\r\n%b\r\n\r\n" % (chunked if incoming.chunked else length)
+            )
+
+    # What llhttp calls: their names are httptools' ------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+
+    def on_url(self, part: bytes) -> None:
+        if self.current is None:
+            self._target += part
+            if self.pending > self._limits.target_length < len(self._target):
+                raise LimitExceeded("target_length")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Trailers arrive here too, and go no further.
+        if self.current is None:
+            self._headers.append((name, value))
+            if self.pending > self._limits.field_size < max(len(name), len(value)):
+                raise LimitExceeded("field_size")
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self.current is not None:
+            return
+        llhttp, headers = self._llhttp, self._headers
+        incoming = Incoming()
+        incoming.method = llhttp.get_method().decode("ascii")
+        incoming.target = self._target.decode("latin-1")
+        incoming.headers = tuple(headers)
+        incoming.keep_alive = llhttp.should_keep_alive()
+        if self.pending > self._limits.head_size or len(headers) > self._limits.header_count:
+            self._limits.check_head(incoming.method, incoming.target, headers)
+        version = llhttp.get_http_version()
+        incoming.modern = version == "1.1"
+        if not incoming.modern and version != "1.0":
+            raise Denial(REQUEST_MALFORMED, "it is neither HTTP/1.1 nor HTTP/1.0")
+        for name, value in headers:
+            if len(name) in _SPECIAL_LENGTHS:
+                _note(incoming, name.lower(), value)
+        if llhttp.should_upgrade():
+            incoming.upgrade = not incoming.has_body
+            self._body_skipped = incoming.has_body
+        self._target, self._headers = b"", []
+        self._progress = True
+        self.current = incoming
+        self.arrived.append(incoming)
+
+    def on_body(self, content: bytes) -> None:
+        incoming = self.current
+        if incoming is not None:
+            self._progress = True
+            incoming.body.append(content)
+            incoming.received += len(content)
+            if len(incoming.body) > _MOST_PIECES:
+                incoming.body = [b"".join(incoming.body)]
+
+    def on_message_complete(self) -> None:
+        incoming = self.current
+        if incoming is not None and not self._body_skipped:
+            self._progress = True
+            incoming.complete = True
+            self.current = None
+
+
+def _note(incoming: Incoming, name: bytes, value: bytes) -> None:
+    """Note how a message is framed. llhttp has judged it already, and accepted one length at most."""
+    if name == b"content-length":
+        incoming.length = int(value)
+    elif name == b"transfer-encoding":
+        if not incoming.modern:
+            # Whoever sent it and whoever passed it on may have read it differently (RFC 9112 §6.1).
+            raise Denial(REQUEST_MALFORMED, "HTTP/1.0 has no transfer codings")
+        if value.strip(b" \t").lower() != b"chunked":
+            # Nothing here undoes other codings (RFC 9112 §6.1).
+            raise Denial(REQUEST_MALFORMED, "the body has a transfer coding beside chunked")
+        incoming.chunked = True
+    elif name == b"expect":
+        incoming.expects_continue = True
+
+
+def _denial(error: httptools.HttpParserError) -> Denial:
+    """Translate what llhttp says, which quotes nothing that the client sent."""
+    denial = error.__context__
+    if isinstance(denial, Denial):
+        return denial
+    denial = Denial(REQUEST_MALFORMED, str(error))
+    denial.__cause__ = error
+    return denial

@@ -1,0 +1,85 @@
+"""One address of an upstream: its connections, and how it has behaved."""
+
+import asyncio
+
+from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, Denial
+from gateway.proxy.upstream.connection import UpstreamConnection
+from gateway.proxy.upstream.dial import Dialer, Origin
+from gateway.proxy.upstream.options import UpstreamRules
+from gateway.proxy.upstream.outlier_detection import Standing
+from gateway.proxy.upstream.pool import Pool
+from gateway.telemetry import logs
+
+
+class Endpoint:
+    """Where requests can be sent."""
+
+    def __init__(self, rules: UpstreamRules, origin: Origin, address: str, dialer: Dialer) -> None:
+        self.origin = origin
+        self.address = address
+        self.host = _host(rules, origin)
+        self.pool = Pool(rules, self._connect)
+        self.standing = Standing(rules.ejection, rules.health_check)
+        self._upstream = rules.name
+        self._dialer = dialer
+
+    def __str__(self) -> str:
+        if self.origin.port is None:
+            return self.address
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}:{self.origin.port}"
+
+    def available(self, now: float) -> bool:
+        """Tell whether a request should be sent here."""
+        return self.standing.may_serve(now, self.pool.outstanding)
+
+    async def dial(self) -> UpstreamConnection:
+        """Open a connection beside the pool's. Raises `Denial`."""
+        return await self._dialer.dial(self.origin, self.address, self)
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """Take a connection back after its exchange, and learn from what became of it."""
+        failure = connection.failure
+        if failure is None:
+            if connection.answered and self.standing.failures and self.standing.succeeded():
+                logs.endpoint_restored(self._upstream, str(self))
+        elif failure.reason is UPSTREAM_PROTOCOL_ERROR:
+            # One that was kept, and closed as it was used, says nothing about the endpoint.
+            silent = connection.reused and not connection.answered
+            if not (silent or connection.cut_short):
+                self._failed(failure)
+        self.pool.release(connection)
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        self.pool.lost(connection)
+
+    def checked(self, *, healthy: bool, detail: str | None) -> None:
+        """Take the result of a health check."""
+        if self.standing.checked(asyncio.get_running_loop().time(), healthy=healthy):
+            if healthy:
+                logs.endpoint_restored(self._upstream, str(self))
+            else:
+                logs.endpoint_ejected(self._upstream, str(self), detail, None)
+
+    def close(self) -> None:
+        """Serve no more; exchanges that are running end in peace."""
+        self.pool.close()
+
+    async def _connect(self) -> UpstreamConnection:
+        try:
+            return await self.dial()
+        except Denial as denial:
+            self._failed(denial)
+            raise
+
+    def _failed(self, denial: Denial) -> None:
+        seconds = self.standing.failed(asyncio.get_running_loop().time())
+        if seconds is not None:
+            logs.endpoint_ejected(self._upstream, str(self), denial.detail, seconds)
+
+
+def _host(rules: UpstreamRules, origin: Origin) -> bytes | None:
+    """Return the Host to send in place of the client's; None to keep that."""
+    if rules.host == "preserve":
+        return None
+    return origin.authority if rules.host == "upstream" else rules.host.encode("ascii")

@@ -1,0 +1,67 @@
+"""Whether an endpoint should get requests: what became of the last ones, and of health checks."""
+
+from gateway.proxy.upstream.options import Ejection, HealthCheck
+
+
+class Standing:
+    """An endpoint's record. Instants are seconds of any one clock.
+
+    After `failures` failures in a row it is ejected, each time for twice as long as the time before.
+    When an ejection has run out it is on trial: it gets one request at a time until one succeeds.
+    """
+
+    def __init__(self, ejection: Ejection, health_check: HealthCheck | None) -> None:
+        self._ejection = ejection
+        self._health_check = health_check
+        self.failures = 0
+        """In a row, up to now."""
+        self._ejections = 0
+        self._until = 0.0
+        self._unhealthy = False
+        self._contrary_checks = 0
+        self.failed_at = 0.0
+        """The last failure; of endpoints that are all ejected, the one that failed longest ago is used."""
+
+    def may_serve(self, now: float, outstanding: int) -> bool:
+        """Tell whether a request should come here, besides the `outstanding` ones."""
+        if self._unhealthy:
+            return False
+        return not self._ejections or (now >= self._until and not outstanding)
+
+    def ejected(self, now: float) -> bool:
+        """Tell whether it gets no requests at all at the moment."""
+        return self._unhealthy or (self._ejections > 0 and now < self._until)
+
+    def succeeded(self) -> bool:
+        """Count an answer; tells whether it ended a trial."""
+        self.failures = 0
+        ended, self._ejections = self._ejections > 0, 0
+        return ended
+
+    def failed(self, now: float) -> float | None:
+        """Count a failure; returns for how many seconds it is ejected, if it is for this one."""
+        self.failures += 1
+        self.failed_at = now
+        rules = self._ejection
+        if not rules.failures or self.failures < rules.failures or (self._ejections and now < self._until):
+            return None
+        # Past some 60 doublings a float would lose the base anyway.
+        seconds = min(rules.base_time * 2.0 ** min(self._ejections, 60), rules.max_time)
+        self._ejections += 1
+        self._until = now + seconds
+        return seconds
+
+    def checked(self, now: float, *, healthy: bool) -> bool:
+        """Count a health check; tells whether the endpoint has become healthy or unhealthy by it."""
+        rules = self._health_check
+        if not healthy:
+            self.failed_at = now
+        if rules is None or healthy is not self._unhealthy:
+            self._contrary_checks = 0
+            return False
+        self._contrary_checks += 1
+        if self._contrary_checks < (rules.healthy_after if healthy else rules.unhealthy_after):
+            return False
+        self._contrary_checks = 0
+        self._unhealthy = not healthy
+        return True

@@ -1,0 +1,133 @@
+"""Subjects that were refused as unknown, of which logs keep a hash, looked for among the identities."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.core.model import UserStatus
+from gateway.core.spelling import Difference, spellings
+from gateway.reconcile.orphans import KnownIdentity
+from gateway.telemetry.logs import hash_subject
+
+_TABLES: Final = """
+CREATE TABLE denied (
+    hash TEXT NOT NULL, issuer TEXT NOT NULL, subject TEXT,
+    denials INTEGER NOT NULL, first TEXT NOT NULL, last TEXT NOT NULL,
+    PRIMARY KEY (hash, issuer)
+) WITHOUT ROWID;
+CREATE TABLE alike (
+    hash TEXT NOT NULL, issuer TEXT NOT NULL, subject TEXT NOT NULL, spelling TEXT NOT NULL,
+    differs TEXT, user TEXT NOT NULL, status TEXT NOT NULL
+);
+CREATE INDEX alike_hash ON alike (hash);
+"""
+
+# RFC 3339 in UTC and in one form: the order of the texts is that of the times.
+_COUNT: Final = """
+INSERT INTO denied (hash, issuer, subject, denials, first, last) VALUES (?1, ?2, ?3, 1, ?4, ?4)
+ON CONFLICT (hash, issuer) DO UPDATE SET
+    denials = denials + 1, first = min(first, excluded.first), last = max(last, excluded.last),
+    subject = coalesce(subject, excluded.subject)
+"""
+
+_RECOGNISE: Final = """
+INSERT INTO alike (hash, issuer, subject, spelling, differs, user, status)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM denied WHERE hash = ?1)
+"""
+
+_DENIED: Final = """
+SELECT hash, issuer, subject, denials, first, last FROM denied ORDER BY denials DESC, issuer, hash
+"""
+
+# The nearest first: the very identity, another spelling, another issuer. `iss` is NULL for an issuer
+# that is not configured.
+_NEAREST: Final = """
+SELECT issuer, subject, spelling, differs, user, status FROM alike WHERE hash = ?1
+ORDER BY issuer IS NOT ?2, differs IS NOT NULL, status <> 'active', issuer, subject LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One denial for want of a user."""
+
+    issuer: str
+    """The configured name."""
+    subject_hash: str
+    """As `hash_subject` writes it."""
+    at: str
+    """RFC 3339, in UTC."""
+    subject: str | None = None
+    """None where logs keep the hash alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The identity that comes closest to a subject that was refused."""
+
+    issuer: str
+    """Its `iss`."""
+    subject: str
+    user: str
+    status: UserStatus
+    difference: Difference | None
+    """None: not in spelling."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeniedSubject:
+    """A subject that was refused as unknown, and what is known about it."""
+
+    issuer: str
+    """The configured name."""
+    subject_hash: str
+    subject: str | None
+    """None: nobody with this hash is known."""
+    denials: int
+    first: str
+    """RFC 3339, as is `last`."""
+    last: str
+    nearest: Nearest | None
+
+
+class DeniedSubjects:
+    """Denials, counted by subject: first add them, then the identities, then read.
+
+    Every method may raise `ScratchFailed`.
+    """
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self.denials = 0
+        database.executescript(_TABLES)
+
+    def add(self, refusals: Iterable[Refusal]) -> None:
+        rows = ((each.subject_hash, each.issuer, each.subject, each.at) for each in refusals)
+        self._database.execute("BEGIN")
+        self.denials += self._database.executemany(_COUNT, rows).rowcount
+        self._database.execute("COMMIT")
+
+    def recognise(self, identities: Iterable[KnownIdentity]) -> None:
+        """Compare identities, in each of their likely spellings, with the hashes that were added."""
+        self._database.execute("BEGIN")
+        self._database.executemany(_RECOGNISE, _hashes(identities))
+        self._database.execute("COMMIT")
+
+    def subjects(self, issuers: Iterable[tuple[str, str]]) -> Iterator[DeniedSubject]:
+        """Yield the subjects, the most refused first. `issuers` are configured names, each with its `iss`."""
+        named = dict(issuers)
+        for hashed, issuer, subject, denials, first, last in self._database.execute(_DENIED):
+            nearest = None
+            row = self._database.execute(_NEAREST, (hashed, named.get(issuer))).fetchone()
+            if row is not None:
+                iss, known, subject, differs, user, status = row
+                nearest = Nearest(iss, known, user, UserStatus(status), differs)
+            yield DeniedSubject(issuer, hashed, subject, denials, first, last, nearest)
+
+
+def _hashes(identities: Iterable[KnownIdentity]) -> Iterator[tuple[str | None, ...]]:
+    for issuer, subject, user, status in identities:
+        yield hash_subject(subject), issuer, subject, subject, None, user, status
+        for spelling, differs in spellings(subject):
+            yield hash_subject(spelling), issuer, subject, spelling, differs, user, status

@@ -1,0 +1,245 @@
+"""Subjects of an identity provider and identities of the table, compared.
+
+The comparison happens in a temporary SQLite database on this machine, in bounded memory: it needs no
+right to write in Postgres, which is read once, by one query. SQLite deletes the database by itself.
+"""
+
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar, Final, NamedTuple, TypeAlias
+
+from gateway.core.model import UserStatus
+from gateway.core.spelling import Difference, difference, normal_form
+from gateway.stores.postgres.queries import Postgres
+
+_BATCH: Final = 5_000
+_READ_TIMEOUT: Final = 600.0
+"""Seconds for one batch; the first waits until users and identities have been joined."""
+_CACHE_KIB: Final = 16 * 1024
+
+# Both sides, as they were read.
+_TABLES: Final = """
+CREATE TABLE exported (subject TEXT NOT NULL, line INTEGER NOT NULL);
+CREATE TABLE known (subject TEXT NOT NULL, user TEXT NOT NULL, status TEXT NOT NULL);
+"""
+
+# Each statement reads its indexes from one end to the other: at random, the cache would be too small.
+# No more than 100 identities are tried for a subject, lest a table full of likeness take for ever.
+_COMPARE: Final = (
+    "CREATE INDEX exported_subject ON exported (subject, line)",
+    "CREATE INDEX known_subject ON known (subject, status)",
+    """
+    CREATE TABLE lone_subjects AS
+    SELECT subject, min(line) AS line, normal_form(subject) AS normal FROM exported
+    WHERE NOT EXISTS (SELECT 1 FROM known WHERE known.subject = exported.subject)
+    GROUP BY subject ORDER BY normal, line
+    """,
+    """
+    CREATE TABLE lone_identities AS
+    SELECT subject, user, status, normal_form(subject) AS normal FROM known
+    WHERE NOT EXISTS (SELECT 1 FROM exported WHERE exported.subject = known.subject)
+    GROUP BY subject ORDER BY normal, subject
+    """,
+    "CREATE INDEX lone_identities_normal ON lone_identities (normal)",
+    """
+    CREATE TABLE pairs AS
+    SELECT s.rowid AS one, i.rowid AS other, difference(s.subject, i.subject) AS differs
+    FROM lone_subjects s JOIN lone_identities i
+    ON i.rowid IN (SELECT rowid FROM lone_identities WHERE normal = s.normal LIMIT 100)
+    WHERE differs IS NOT NULL
+    """,
+    "CREATE INDEX pairs_one ON pairs (one)",
+    "CREATE INDEX pairs_other ON pairs (other)",
+)
+
+_SPELT_DIFFERENTLY: Final = """
+SELECT s.subject, s.line, i.subject, i.user, i.status, differs
+FROM pairs JOIN lone_subjects s ON s.rowid = one JOIN lone_identities i ON i.rowid = other
+ORDER BY one, other
+"""
+
+_REPEATED: Final = """
+SELECT subject, min(line), count(*) FROM exported GROUP BY subject HAVING count(*) > 1
+"""
+
+_WITHOUT_USER: Final = """
+SELECT subject, line FROM lone_subjects WHERE rowid NOT IN (SELECT one FROM pairs) ORDER BY rowid
+"""
+
+_WITHOUT_SUBJECT: Final = """
+SELECT subject, user FROM lone_identities
+WHERE status = 'active' AND rowid NOT IN (SELECT other FROM pairs) ORDER BY rowid
+"""
+
+_NOT_ACTIVE: Final = """
+SELECT subject, user, status, EXISTS (SELECT 1 FROM exported WHERE exported.subject = known.subject)
+FROM known
+WHERE status <> 'active'
+    AND subject NOT IN (SELECT i.subject FROM pairs JOIN lone_identities i ON i.rowid = other)
+ORDER BY known.rowid
+"""
+
+
+class KnownIdentity(NamedTuple):
+    """A row of `identities` with its user; a tuple, since there may be millions."""
+
+    issuer: str
+    """The `iss`."""
+    subject: str
+    user: str
+    """The user's id."""
+    status: str
+    """A `UserStatus`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeltDifferently:
+    """A subject without a user, and an identity without a subject, that differ only in spelling."""
+
+    kind: ClassVar = "spelt_differently"
+    subject: str
+    line: int
+    """Where the export has the subject first, counted from 1."""
+    identity: str
+    """The subject as the table has it."""
+    user: str
+    status: UserStatus
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A subject that the export has more than once."""
+
+    kind: ClassVar = "repeated"
+    subject: str
+    line: int
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutUser:
+    """A subject that no identity of the issuer has, in any spelling."""
+
+    kind: ClassVar = "without_user"
+    subject: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutSubject:
+    """An active user's identity that the export has in no spelling."""
+
+    kind: ClassVar = "without_subject"
+    subject: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotActive:
+    """A user whose tokens are refused whatever the export says."""
+
+    kind: ClassVar = "not_active"
+    subject: str
+    user: str
+    status: UserStatus
+    exported: bool
+    """Whether the export has the subject."""
+
+
+Finding: TypeAlias = SpeltDifferently | Repeated | WithoutUser | WithoutSubject | NotActive
+
+
+class ScratchFailed(Exception):
+    """The temporary database cannot be written, as when the disk is full."""
+
+
+@contextmanager
+def scratch() -> Iterator[sqlite3.Connection]:
+    """Open a database that is gone afterwards; it takes to the disk what does not fit into its cache.
+
+    Raises `ScratchFailed` for whatever SQLite cannot do meanwhile.
+    """
+    try:
+        # The empty name asks for a private temporary file, which SQLite creates when it needs one.
+        connection = sqlite3.connect("", isolation_level=None)
+    except sqlite3.Error as error:
+        raise ScratchFailed(str(error)) from error
+    try:
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA temp_store = FILE")
+        yield connection
+    except sqlite3.Error as error:
+        raise ScratchFailed(str(error)) from error
+    finally:
+        connection.close()
+
+
+async def known_identities(
+    postgres: Postgres, issuer: str | None = None
+) -> AsyncIterator[list[KnownIdentity]]:
+    """Read the identities of an issuer (its `iss`), or all there are, in batches, as of one instant.
+
+    Raises `StoreUnavailable`.
+    """
+    async with postgres.connection() as connection, connection.transaction(readonly=True):
+        await connection.execute(f"SET LOCAL statement_timeout = {round(_READ_TIMEOUT * 1000)}")
+        cursor = await connection.cursor(
+            "SELECT i.issuer, i.subject, u.id::text, u.status"
+            " FROM identities i JOIN users u ON u.id = i.user_id WHERE $1::text IS NULL OR i.issuer = $1",
+            issuer,
+        )
+        while batch := await cursor.fetch(_BATCH, timeout=_READ_TIMEOUT):
+            yield [KnownIdentity(*row) for row in batch]
+
+
+class Comparison:
+    """Two lists, told apart: first add both sides, then read what was found. May raise `ScratchFailed`."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self.subjects = 0
+        """Rows of the export."""
+        self.identities = 0
+        database.executescript(_TABLES)
+        database.create_function("normal_form", 1, normal_form, deterministic=True)
+        database.create_function("difference", 2, difference, deterministic=True)
+
+    def add_subjects(self, rows: Iterable[tuple[int, str]]) -> None:
+        """Add subjects of the export, each after the number of its line."""
+        added = self._add("INSERT INTO exported (line, subject) VALUES (?, ?)", rows)
+        self.subjects += added
+
+    def add_identities(self, rows: Iterable[KnownIdentity]) -> None:
+        """Add identities of the one issuer that the export is of."""
+        added = self._add(
+            "INSERT INTO known (subject, user, status) VALUES (?, ?, ?)", (row[1:] for row in rows)
+        )
+        self.identities += added
+
+    def _add(self, statement: str, rows: Iterable[tuple[object, ...]]) -> int:
+        self._database.execute("BEGIN")
+        added = self._database.executemany(statement, rows).rowcount
+        self._database.execute("COMMIT")
+        return added
+
+    def compare(self) -> None:
+        """Find what is on one side only, and what differs in spelling."""
+        for statement in _COMPARE:
+            self._database.execute(statement)
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what was found, one kind after the other, in the order of `Finding`."""
+        for subject, line, identity, user, status, differs in self._database.execute(_SPELT_DIFFERENTLY):
+            yield SpeltDifferently(subject, line, identity, user, UserStatus(status), differs)
+        for row in self._database.execute(_REPEATED):
+            yield Repeated(*row)
+        for row in self._database.execute(_WITHOUT_USER):
+            yield WithoutUser(*row)
+        for row in self._database.execute(_WITHOUT_SUBJECT):
+            yield WithoutSubject(*row)
+        for subject, user, status, exported in self._database.execute(_NOT_ACTIVE):
+            yield NotActive(subject, user, UserStatus(status), bool(exported))

@@ -1,0 +1,109 @@
+"""Heartbeats for the stream of changes, sent as a change is: by a session of its own, in a transaction.
+
+What a listening connection tells itself proves nothing. Behind a pooler, or when it leads to another
+database, it may hear its own words and miss every change.
+"""
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import asyncpg
+
+from gateway.core.model import StoreUnavailable, Tier
+from gateway.stores.postgres.change_stream.triggers import BEAT, unwatched
+from gateway.stores.postgres.errors import translated
+from gateway.stores.postgres.hosts import Connector, address_of
+
+CHANNEL: Final = "gateway_heartbeats"
+
+# Two servers may be copies of one another; they have not started in the same microsecond.
+_PLACE: Final = "SELECT pg_postmaster_start_time()::text AS server, current_database()::text AS database"
+
+Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a session is."""
+
+    server: str
+    """When the server started, which tells it from every other."""
+    database: str
+
+
+class Heartbeats:
+    """Sends heartbeats through `dsn`, on a connection of its own that is opened again when it breaks.
+
+    It is none of the pool that requests use, so that a busy pool is no deaf stream.
+    """
+
+    def __init__(self, dsn: str, schema: str, *, connect_timeout: float, tls_strict: bool = False) -> None:
+        self.address = address_of(dsn)
+        """Hosts and ports, for messages."""
+        self._connector = Connector(dsn, primary=True, timeout=connect_timeout, tls_strict=tls_strict)
+        self._schema = schema
+        self._connect_timeout = connect_timeout
+        self._session: Session | None = None
+        self.place: Place | None = None
+        """Where the latest session is."""
+
+    async def connect(self) -> None:
+        """Open the connection ahead of the first heartbeat. Raises `StoreUnavailable`."""
+        if self._session is None or self._session.is_closed():
+            await self._opened()
+
+    async def _opened(self) -> Session:
+        with translated(self.address):
+            self._session = await opened(self._connector, self._connect_timeout, "gateway heartbeats")
+        self.place = await place_of(self._session, self.address)
+        return self._session
+
+    async def send(self, heartbeat: str) -> int | None:
+        """Commit a heartbeat; returns the mark of the triggers, another number after they were changed.
+
+        Raises `StoreUnavailable`, also when changes would not be told of.
+        """
+        if self._session is not None:
+            try:
+                return await self._send(self._session, heartbeat)
+            except StoreUnavailable:
+                # One that was closed while it was idle is replaced: to say the same twice does no harm.
+                was_closed = self._session.is_closed()
+                self.close()
+                if not was_closed:
+                    raise
+        return await self._send(await self._opened(), heartbeat)
+
+    async def _send(self, session: Session, heartbeat: str) -> int | None:
+        with translated(self.address):
+            async with session.transaction():
+                row = await session.fetchrow(BEAT, CHANNEL, heartbeat, self._schema)
+        if row is None:
+            raise ValueError("a query that always has one row had none")
+        if row["unwatched"] is not None:
+            raise StoreUnavailable(Tier.POSTGRES, f"{self.address}: {unwatched(row['unwatched'])}")
+        mark: int | None = row["mark"]
+        return mark
+
+    def close(self) -> None:
+        """Close the connection; the next heartbeat opens another."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.terminate()
+
+
+async def opened(connector: Connector, command_timeout: float, name: str) -> Session:
+    """Connect, with nothing that a pooler could mix up between two transactions."""
+    return await connector(
+        command_timeout=command_timeout, statement_cache_size=0, server_settings={"application_name": name}
+    )
+
+
+async def place_of(session: Session, address: str) -> Place:
+    """Ask where a session is. Raises `StoreUnavailable`."""
+    with translated(address):
+        async with session.transaction():
+            row = await session.fetchrow(_PLACE)
+    if row is None:
+        raise ValueError("a query that always has one row had none")
+    return Place(row["server"], row["database"])

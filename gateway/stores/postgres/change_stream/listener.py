@@ -1,0 +1,343 @@
+"""Changes of users, identities and revocations, as Postgres tells them the moment they are committed.
+
+Triggers (gateway/migrations/0002_changes.sql) send them; every worker hears all of them, and all
+workers in one order. A heartbeat that another session sends (`heartbeats`), and that comes back
+the same way, proves that nothing was missed.
+"""
+
+import asyncio
+import random
+import re
+import secrets
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
+
+import orjson
+import structlog
+
+from gateway.core import json_text
+from gateway.core.model import JSON, StoreUnavailable, Tier
+from gateway.core.revocations import Revocation, Revoked
+from gateway.stores.postgres.change_stream.heartbeats import CHANNEL, Heartbeats, Place, opened, place_of
+from gateway.stores.postgres.errors import translated
+from gateway.stores.postgres.hosts import Connector, address_of
+
+_CHANGES: Final = "gateway_changes"
+_HEARTBEAT: Final = re.compile(r"[0-9a-f]{32}")
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 2.0
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Identities and users that are not what they were."""
+
+    identities: tuple[tuple[str, str], ...]
+    """As `iss` and `sub`."""
+    users: tuple[str, ...]
+    """Their ids."""
+    version: int
+    """The id of the transaction that changed them; ids are in no order of commits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """More changed than can be listed, revocations perhaps among it: what is remembered is void."""
+
+    version: int
+    """Negative and random when nothing better is known."""
+
+
+Change: TypeAlias = Changed | Revoked | Everything
+
+
+class ChangeListener(Protocol):
+    """Whom a stream tells what it hears, in the order of arrival, each call at once and to its end."""
+
+    def listening(self) -> None:
+        """From here on everything is heard."""
+
+    def changed(self, change: Change) -> None: ...
+
+    def heard(self, heartbeat: str, own: bool) -> None:  # noqa: FBT001 -- a fact about the heartbeat
+        """Take note of a heartbeat, of this stream or of another; all changes before it have been told."""
+
+    def lost(self, detail: str) -> None:
+        """From here on changes are missed. Told once, and also when listening could not begin."""
+
+
+class PostgresStream:
+    """Listens on a connection of its own until `close`, and connects again whenever that breaks.
+
+    A heartbeat is sent through `beats_dsn`, by default `dsn`, on a connection of its own, as a change
+    would be. The next goes out `beat` seconds after the last one arrived, which each must do within
+    `patience` seconds. So whatever swallows changes on their way is noticed within the sum of the
+    two: a link, a PgBouncer that pools transactions, a `dsn` that leads to another database, triggers
+    that are disabled. Both must lead to the primary.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        schema: str,
+        listener: ChangeListener,
+        *,
+        beats_dsn: str | None = None,
+        connect_timeout: float,
+        tls_strict: bool = False,
+        beat: float = 0.5,
+        patience: float = 1.5,
+    ) -> None:
+        self.address = address_of(dsn)
+        """Hosts and ports, for messages."""
+        self.detail: str | None = "no heartbeat has come back yet"
+        """Why not everything is heard; None while it is."""
+        self._connector = Connector(dsn, primary=True, timeout=connect_timeout, tls_strict=tls_strict)
+        self._heartbeats = Heartbeats(
+            beats_dsn or dsn, schema, connect_timeout=connect_timeout, tls_strict=tls_strict
+        )
+        self._schema = schema
+        self._listener = listener
+        self._connect_timeout = connect_timeout
+        self._beat = beat
+        self._patience = patience
+        self._task: asyncio.Task[None] | None = None
+        self._listening = False
+        self._lost = False
+        self._heartbeat: str | None = None
+        self._mark: int | None = None
+        """Of the triggers, with the latest heartbeat."""
+        self._returned = asyncio.Event()
+        self._proven_at = 0.0
+        self._pause = _FIRST_PAUSE
+        self._unreadable = False
+
+    @property
+    def up(self) -> bool:
+        """Whether everything is heard, as far as the latest heartbeat proves.
+
+        False also in a process that slept, until it has looked at what came in meanwhile.
+        """
+        age = asyncio.get_running_loop().time() - self._proven_at
+        return self._listening and age <= self._beat + self._patience
+
+    def start(self) -> None:
+        """Begin to listen, in the background."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop listening; tells the listener nothing."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._heartbeats.close()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                detail = await self._session()
+            except StoreUnavailable as error:
+                detail = error.detail
+            except Exception as error:
+                # Nobody awaits this task, and to end without a word would be to miss changes unnoticed.
+                log.exception("changes_not_heard")
+                detail = f"unexpected {type(error).__name__}"
+            self._lose(detail)
+            await asyncio.sleep(self._pause * random.uniform(0.5, 1))  # noqa: S311 -- spreads load
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    async def _session(self) -> str:
+        """Listen until the connection breaks; returns why it did, or raises `StoreUnavailable`."""
+        with translated(self.address):
+            connection = await opened(self._connector, self._connect_timeout, "gateway changes")
+        gone = asyncio.get_running_loop().create_future()
+        broken = f"{self.address}: the connection was lost"
+
+        def on_end(_: object) -> None:
+            if not gone.done():
+                gone.set_result(None)
+            if self._listening:
+                # At once: the heartbeat that is under way may hang elsewhere.
+                self._hear_no_more()
+                self._lose(broken)
+
+        def on_notification(_: object, __: int, channel: str, payload: object) -> None:
+            try:
+                self._hear(channel, str(payload))
+            except Exception:
+                # A change that was not taken in is a change missed; no heartbeat behind it proves anything.
+                log.exception("change_not_applied")
+                self._hear_no_more()
+                connection.terminate()
+
+        connection.add_termination_listener(on_end)
+        beating: asyncio.Task[None] | None = None
+        try:
+            place = await place_of(connection, self.address)
+            await self._heartbeats.connect()
+            with translated(self.address):
+                # In a transaction, so that a pooler carries each to one server.
+                async with connection.transaction():
+                    await connection.add_listener(CHANNEL, on_notification)
+                    await connection.add_listener(_CHANGES, on_notification)
+            beating = asyncio.create_task(self._keep_proving(place))
+            await asyncio.wait((gone, beating), return_when=asyncio.FIRST_COMPLETED)
+            if not gone.done():
+                await beating
+            return broken
+        finally:
+            self._hear_no_more()
+            if beating is not None:
+                beating.cancel()
+                await asyncio.gather(beating, return_exceptions=True)
+            connection.terminate()
+
+    async def _keep_proving(self, place: Place) -> None:
+        """Send heartbeats until one does not come back. Raises `StoreUnavailable` then."""
+        while True:
+            await self._prove(place)
+            await asyncio.sleep(self._beat)
+
+    async def _prove(self, place: Place) -> None:
+        """Send a heartbeat and see it come back. Raises `StoreUnavailable` when it does not."""
+        self._heartbeat = secrets.token_hex(16)
+        self._returned.clear()
+        sent = False
+        try:
+            async with asyncio.timeout(self._patience):
+                mark = await self._heartbeats.send(self._heartbeat)
+                sent = True
+                self._compare(mark)
+                await self._returned.wait()
+        except TimeoutError as error:
+            if not sent:
+                # It may have been given up in the middle of a transaction.
+                self._heartbeats.close()
+                detail = f"{self._heartbeats.address}: no heartbeat could be sent within {self._patience:g} s"
+                raise StoreUnavailable(Tier.POSTGRES, detail) from error
+            raise StoreUnavailable(Tier.POSTGRES, self._why_deaf(place)) from error
+
+    def _why_deaf(self, place: Place) -> str:
+        """Say what keeps heartbeats from arriving, as far as can be told from where both sessions are."""
+        there = self._heartbeats.place
+        if there is None or place == there:
+            return (
+                f"{self.address}: no heartbeat came back within {self._patience:g} s: what stands between"
+                " delivers no notifications, as a pooler in transaction mode (PgBouncer, Supavisor);"
+                " set `postgres.listen_dsn` to an address past it"
+            )
+        where = f"database {place.database}"
+        if place.server != there.server:
+            where += " of another server"
+        return (
+            f"{self.address}: no heartbeat came back within {self._patience:g} s: `postgres.listen_dsn` leads"
+            f" to {where}, `postgres.dsn` ({self._heartbeats.address}) to database {there.database};"
+            " let both lead to the same"
+        )
+
+    def _lose(self, detail: str) -> None:
+        self.detail = detail
+        if not self._lost:
+            self._lost = True
+            self._listener.lost(detail)
+
+    def _compare(self, mark: int | None) -> None:
+        """Hear of changes that no trigger told of, since the triggers were away meanwhile."""
+        before, self._mark = self._mark, mark
+        if self._listening and before is not None and mark != before:
+            log.warning("triggers_changed", address=self.address)
+            self._listener.changed(Everything(-1 - secrets.randbelow(2**53)))
+
+    def _hear_no_more(self) -> None:
+        """Let what is on its way from this connection to `_hear` find nobody there."""
+        self._listening, self._heartbeat, self._mark = False, None, None
+
+    def _hear(self, channel: str, payload: str) -> None:
+        own = channel == CHANNEL and payload == self._heartbeat
+        if own:
+            self._proven_at = asyncio.get_running_loop().time()
+            self._returned.set()
+            if not self._listening:
+                self._listening, self._lost, self._pause = True, False, _FIRST_PAUSE
+                self.detail = None
+                self._listener.listening()
+        if not self._listening:
+            return
+        if channel == CHANNEL:
+            if _HEARTBEAT.fullmatch(payload):
+                self._listener.heard(payload, own)
+            return
+        try:
+            change = change_in(payload, self._schema)
+        except ValueError:
+            if not self._unreadable:
+                self._unreadable = True
+                log.warning("change_unreadable", channel=_CHANGES, bytes=len(payload.encode()))
+            change = Everything(-1 - secrets.randbelow(2**53))
+        if change is not None:
+            self._listener.changed(change)
+
+
+def change_in(payload: str, schema: str) -> Change | None:
+    """Read what a trigger sent; None when it is of the tables of another schema.
+
+    Raises ValueError when it cannot be read.
+    """
+    json_text.check_depth(payload.encode())
+    match orjson.loads(payload):
+        case {"schema": str(other), **_rest} if other != schema:
+            return None
+        case {
+            "schema": str(), "kind": "identities", "version": int(version),
+            "identities": list(identities), "users": list(users),
+        }:  # fmt: skip
+            return Changed(tuple(map(_pair, identities)), tuple(map(_text, users)), _version(version))
+        case {
+            "schema": str(), "kind": "revocation", "version": int(version),
+            "change": "set" | "lifted" as change,
+            "revocation": {
+                "kind": "jti" | "user" | "issuer" as kind, "issuer": str(issuer), "value": str(value),
+                "revoked_at": int() | float() as revoked_at,
+                "expires_at": int() | float() | None as expires_at,
+            },
+            **rest,
+        }:  # fmt: skip
+            expiry = None if expires_at is None else float(expires_at)
+            revocation = Revocation(kind, issuer, value, float(revoked_at), expiry)
+            return Revoked(revocation, change == "lifted", _version(version), _order(rest.get("order")))
+        case {"schema": str(), "kind": "all", "version": int(version)}:
+            return Everything(_version(version))
+        case _:
+            raise ValueError("a payload of another form")
+
+
+def _pair(value: JSON) -> tuple[str, str]:
+    match value:
+        case [str(issuer), str(subject)]:
+            return issuer, subject
+        case _:
+            raise ValueError("an identity is a list of two texts")
+
+
+def _text(value: JSON) -> str:
+    if not isinstance(value, str):
+        raise ValueError("an id is a text")  # noqa: TRY004 -- unreadable, whatever it is
+    return value
+
+
+def _order(value: object) -> int:
+    """Read a number that the triggers of the first migrations do not send."""
+    if value is None:
+        return 0
+    if not isinstance(value, int):
+        raise ValueError("not a number")  # noqa: TRY004 -- unreadable, whatever it is
+    return _version(value)
+
+
+def _version(value: int) -> int:
+    if not 0 < value <= 2**53:
+        raise ValueError("not a number that counts changes, or one that Redis would round")
+    return value

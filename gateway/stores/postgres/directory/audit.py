@@ -1,0 +1,85 @@
+"""The audit: who changed what, written in the very transaction of the change."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from gateway.core import json_text
+from gateway.core.model import JSON
+from gateway.stores.postgres.queries import Connection, Postgres
+
+_PAGE: Final = """
+SELECT id, extract(epoch FROM at)::float8 AS at, actor, action, target, request_id, detail
+FROM audit WHERE $1::bigint IS NULL OR id < $1 ORDER BY id DESC LIMIT $2
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """On whose behalf something is changed, and by which request, or run of a command."""
+
+    actor: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """What somebody did; `at` is in Unix seconds."""
+
+    id: int
+    at: float
+    actor: str
+    action: str
+    target: str
+    request_id: str
+    detail: dict[str, JSON]
+
+
+async def record(
+    connection: Connection, author: Author | None, action: str, target: str, detail: Mapping[str, JSON]
+) -> None:
+    """Record what is being done in the transaction of `connection`; without an author nothing is."""
+    if author is not None:
+        await connection.execute(
+            "INSERT INTO audit (actor, action, target, request_id, detail) VALUES ($1, $2, $3, $4, $5)",
+            author.actor, action, target, author.request_id, orjson.dumps(detail).decode(),
+        )  # fmt: skip
+
+
+def _detail(text: str) -> dict[str, JSON]:
+    """Read what is told of a change. SQL may put odd values there: they cost their own row alone."""
+    octets = text.encode()
+    try:
+        json_text.check_depth(octets)
+        detail: dict[str, JSON] = orjson.loads(octets)
+    except ValueError as error:
+        return {"unreadable": str(error)}
+    return detail
+
+
+class AuditLog:
+    """Reads the audit, and records what changes no table. Every method may raise `StoreUnavailable`."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def page(self, *, after: int | None = None, limit: int = 50) -> list[AuditRow]:
+        """Return a page, the latest first; `after` is the id of the last one of the page before."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(_PAGE, after, limit)
+            return [AuditRow(**{**dict(row), "detail": _detail(row["detail"])}) for row in rows]
+
+    async def record(
+        self, author: Author, action: str, target: str, detail: Mapping[str, JSON] | None = None
+    ) -> None:
+        """Record what is about to be done elsewhere."""
+        async with self._postgres.connection() as connection:
+            await record(connection, author, action, target, detail or {})
+
+    async def flush(self, author: Author) -> int:
+        """Have every gateway void what it remembers; returns the version of that, as in `changes`."""
+        async with self._postgres.connection() as connection, connection.transaction():
+            await record(connection, author, "caches.flush", "caches", {})
+            return int(await connection.fetchval("SELECT gateway_flush()"))

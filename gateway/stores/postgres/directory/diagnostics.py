@@ -1,0 +1,112 @@
+"""Questions to Postgres that only a diagnosis asks. They read, and nothing else.
+
+Each is answered from an index, and has a limit.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import asyncpg
+
+from gateway.core.model import Claims, Identity, StoreUnavailable
+from gateway.core.revocations import Revocation
+from gateway.core.spelling import spellings
+from gateway.stores.postgres.errors import is_lasting
+from gateway.stores.postgres.queries import Postgres
+
+Trouble: TypeAlias = Literal["unreachable", "not_migrated", "permission_denied"]
+
+_LIMIT: Final = 200
+
+_REVOCATIONS: Final = """
+SELECT kind, issuer, value, extract(epoch FROM revoked_at)::float8 AS revoked_at,
+    extract(epoch FROM expires_at)::float8 AS expires_at, reason, revoked_by
+FROM (
+    SELECT kind, issuer, value, revoked_at, expires_at, reason, revoked_by FROM revocations
+    UNION ALL
+    SELECT kind, issuer, value, revoked_at, expires_at, reason, revoked_by
+    FROM gateway_learnt_revocations(NULL, NULL, NULL)
+) AS each
+WHERE (expires_at IS NULL OR expires_at > now()) AND (
+    (kind = 'jti' AND issuer = ANY($1) AND value = $2)
+    OR (kind = 'user' AND issuer = '' AND value = $3)
+    OR (kind = 'issuer' AND issuer = ANY($1) AND value = '')
+)
+"""
+
+# What the index `identities_spelling` holds; without that index it is right, and slow.
+_SPELLING: Final = "lower(regexp_replace({}, '^.*[|]|[^[:alnum:]]', '', 'g'))"
+
+_ALIKE: Final = f"""
+SELECT i.issuer, i.subject, i.user_id::text AS user_id
+FROM identities i JOIN users u ON u.id = i.user_id
+WHERE {_SPELLING.format("i.subject")} = ANY (
+    SELECT {_SPELLING.format("guess")} FROM unnest($1::text[]) AS guess
+)
+ORDER BY i.subject = $2 DESC, i.issuer = $3 DESC, u.status = 'active' DESC, i.created_at LIMIT {_LIMIT}
+"""  # noqa: S608 -- constant expressions; values travel as parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """An identity whose subject may be another spelling of one that has no user."""
+
+    identity: Identity
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who the gateway is to Postgres."""
+
+    role: str
+    database: str
+
+
+class Clues:
+    """Asks the primary. Every method may raise `StoreUnavailable`."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def revocations(self, claims: Claims, user_id: str | None) -> list[Revocation]:
+        """Return the revocations of a token, its user and its issuer, whether or not they hit it."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                _REVOCATIONS, [claims.issuer_name, claims.issuer], claims.jti, user_id
+            )
+            return [Revocation(**dict(row)) for row in rows]
+
+    async def alike(self, identity: Identity) -> list[Alike]:
+        """Return identities, of any issuer, whose subjects are equal or perhaps spelt differently.
+
+        Those of equal subjects come first, then those of the same issuer, then those of active users.
+        """
+        subject = identity.subject
+        guesses = [subject, *(spelling for spelling, _ in spellings(subject))]
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(_ALIKE, guesses, subject, identity.issuer)
+            return [Alike(Identity(row["issuer"], row["subject"]), row["user_id"]) for row in rows]
+
+    async def login(self) -> Login:
+        """Return role and database of the connection."""
+        async with self._postgres.connection() as connection:
+            row = await connection.fetchrow("SELECT current_user::text, current_database()::text")
+            if row is None:
+                raise ValueError("a query that always has one row had none")
+            return Login(*row)
+
+
+def trouble_of(error: BaseException) -> Trouble:
+    """Tell why a store could not be used, from the error behind `StoreUnavailable`, if there is one."""
+    cause = error.__cause__
+    if isinstance(cause, StoreUnavailable):
+        return trouble_of(cause)
+    # Wrong credentials are of another class: with those nobody gets as far as the tables.
+    if isinstance(cause, asyncpg.InsufficientPrivilegeError):
+        return "permission_denied"
+    # A table, column, function or operator is missing, or a row is of a kind that the tables do not allow.
+    unlike = is_lasting(cause) or (
+        isinstance(cause, ValueError) and not isinstance(cause, asyncpg.InterfaceError)
+    )
+    return "not_migrated" if unlike else "unreachable"

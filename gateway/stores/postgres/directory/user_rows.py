@@ -1,0 +1,162 @@
+"""A user with all that leads to it, as a row: how it is read, found, and held while it is changed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias, TypedDict
+from uuid import UUID
+
+import asyncpg
+
+from gateway.core.model import JSON, Identity, User, UserStatus
+from gateway.stores.postgres.queries import USER_COLUMNS, Connection, user_from_row
+
+SELECT: Final = f"""
+SELECT {USER_COLUMNS},
+    extract(epoch FROM u.created_at)::float8 AS created_at,
+    extract(epoch FROM u.updated_at)::float8 AS updated_at,
+    extract(epoch FROM u.deleted_at)::float8 AS deleted_at,
+    pg_current_xact_id_if_assigned()::text::bigint AS version,
+    ARRAY(SELECT ARRAY[i.issuer, i.subject] FROM identities i WHERE i.user_id = u.id
+        ORDER BY i.created_at, i.issuer, i.subject) AS identities
+FROM users u
+"""  # noqa: S608 -- a constant list of columns; values travel as parameters
+
+
+@dataclass(frozen=True, slots=True)
+class UserRecord:
+    """A user with what leads to it; times in Unix seconds."""
+
+    user: User
+    identities: tuple[Identity, ...]
+    created_at: float
+    updated_at: float
+    deleted_at: float | None
+    version: int | None = field(default=None, compare=False)
+    """The transaction that wrote it, when this is what was written."""
+
+
+class UserFields(TypedDict, total=False):
+    """What of a user can be changed; what is not there stays as it is."""
+
+    status: UserStatus
+    tenant: str | None
+    email: str | None
+    display_name: str | None
+    roles: tuple[str, ...]
+    tokens_valid_after: float | None
+    """In Unix seconds."""
+
+
+Expectation: TypeAlias = Callable[[UserRecord], bool]
+"""Whether a user is as whoever changes it has last seen it."""
+_PERSONAL: Final = frozenset({"email", "display_name"})
+"""The audit tells that these were changed, not from what to what."""
+
+
+class UserNotFound(LookupError):
+    """There is no user with this id."""
+
+    def __init__(self, user_id: UUID) -> None:
+        super().__init__(f"there is no user with the id {user_id}")
+        self.user_id = user_id
+
+
+class IdentityTaken(Exception):
+    """An identity leads to a user already, and can lead to one only."""
+
+    def __init__(self, identity: Identity, user_id: str) -> None:
+        super().__init__(f"this identity belongs to user {user_id} already")
+        self.identity = identity
+        self.user_id = user_id
+
+
+class IdentityMissing(LookupError):
+    """An identity does not lead to the user that it was to be taken from."""
+
+    def __init__(self) -> None:
+        super().__init__("no such identity leads to this user")
+
+
+class UserChanged(Exception):
+    """The user is not what was expected: somebody else changed it."""
+
+    def __init__(self) -> None:
+        super().__init__("the user has changed since it was read")
+
+
+class StatusRefused(Exception):
+    """A deleted user can only be restored, and only a deleted one."""
+
+    def __init__(self, status: UserStatus) -> None:
+        super().__init__(f"the user is {status}")
+        self.status = status
+
+
+async def link(connection: Connection, user_id: UUID, identity: Identity) -> None:
+    """Let an identity lead to a user. Raises `IdentityTaken`."""
+    linked = await connection.fetchval(
+        "INSERT INTO identities (issuer, subject, user_id) VALUES ($1, $2, $3)"
+        " ON CONFLICT (issuer, subject) DO NOTHING RETURNING true",
+        identity.issuer, identity.subject, user_id,
+    )  # fmt: skip
+    if linked is None:
+        owner = await connection.fetchval(
+            "SELECT user_id FROM identities WHERE issuer = $1 AND subject = $2",
+            identity.issuer, identity.subject,
+        )  # fmt: skip
+        raise IdentityTaken(identity, str(owner))
+
+
+async def unlink(connection: Connection, user_id: UUID, identity: Identity) -> None:
+    """Take an identity from a user. Raises `IdentityMissing`."""
+    gone = await connection.fetchval(
+        "DELETE FROM identities WHERE issuer = $1 AND subject = $2 AND user_id = $3 RETURNING true",
+        identity.issuer, identity.subject, user_id,
+    )  # fmt: skip
+    if gone is None:
+        raise IdentityMissing
+
+
+async def lock(connection: Connection, user_id: UUID, expected: Expectation | None) -> UserRecord:
+    """Return a user that nobody else changes before this transaction ends.
+
+    Raises `UserNotFound`, or `UserChanged` when the user is not as `expected`.
+    """
+    await connection.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", user_id)
+    found = await get(connection, user_id)
+    if expected is not None and not expected(found):
+        raise UserChanged
+    return found
+
+
+async def get(connection: Connection, user_id: UUID) -> UserRecord:
+    """Return a user by its id. Raises `UserNotFound`."""
+    row = await connection.fetchrow(f"{SELECT} WHERE u.id = $1", user_id)
+    if row is None:
+        raise UserNotFound(user_id)
+    return from_row(row)
+
+
+def from_row(row: asyncpg.Record) -> UserRecord:
+    return UserRecord(
+        user=user_from_row(row),
+        identities=tuple(Identity(issuer, subject) for issuer, subject in row["identities"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        deleted_at=row["deleted_at"],
+        version=row["version"],
+    )
+
+
+def difference(before: User, after: User, fields: UserFields) -> dict[str, JSON]:
+    """Tell what became what, for the audit."""
+    different: dict[str, JSON] = {}
+    for name in fields:
+        old, new = getattr(before, name), getattr(after, name)
+        if old != new:
+            different[name] = None if name in _PERSONAL else [_plain(old), _plain(new)]
+    return {"changed": different}
+
+
+def _plain(value: UserStatus | tuple[str, ...] | str | float | None) -> JSON:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,310 @@
+"""The user directory as operators see it: users and their identities, with writes.
+
+Away from the hot path, whose database role needs none of these rights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+from uuid import UUID
+
+from gateway.core.model import JSON, Identity, UserStatus
+from gateway.stores.postgres.directory import audit, user_rows
+from gateway.stores.postgres.directory.audit import Author
+from gateway.stores.postgres.directory.user_rows import (
+    Expectation,
+    IdentityMissing,
+    IdentityTaken,
+    StatusRefused,
+    UserChanged,
+    UserFields,
+    UserNotFound,
+    UserRecord,
+)
+from gateway.stores.postgres.queries import Connection, Postgres
+
+__all__ = [
+    "IdentityMissing",
+    "IdentityTaken",
+    "StatusRefused",
+    "UserChanged",
+    "UserDirectory",
+    "UserFields",
+    "UserNotFound",
+    "UserRecord",
+    "microseconds",
+]
+
+_LAST: Final = 9_999_999_999.0
+"""The last second that a cursor can tell from later ones, in the year 2286."""
+
+_LIST: Final = f"""
+{user_rows.SELECT}
+WHERE ($1::text IS NULL OR u.status = $1) AND ($2::text IS NULL OR u.tenant = $2)
+    AND ($3::uuid IS NULL OR (u.created_at, u.id) > (SELECT created_at, id FROM users WHERE id = $3))
+ORDER BY u.created_at, u.id LIMIT $4
+"""  # noqa: S608 -- a constant query; values travel as parameters
+
+_AFTER: Final = """
+($1::text IS NULL OR u.status = $1) AND ($2::text IS NULL OR u.tenant = $2)
+AND ($3::bigint IS NULL OR (u.created_at, u.id) > ('epoch'::timestamptz + $3 * interval '1 us', $4::uuid))
+ORDER BY u.created_at, u.id LIMIT $5
+"""
+
+_BROWSE: Final = f"{user_rows.SELECT} WHERE {_AFTER}"
+
+_BEGINS: Final = r"LIKE regexp_replace(lower(left($6, 128)), '([\\%_])', '\\\1', 'g') || '%'"
+# Each arm has an index of its own, which one condition of four would not use.
+_SEARCH: Final = f"""
+WITH found AS (
+    SELECT id FROM users WHERE lower(left(email, 128)) {_BEGINS}
+    UNION SELECT id FROM users WHERE lower(left(display_name, 128)) {_BEGINS}
+    UNION SELECT user_id FROM identities WHERE subject = $6
+    UNION SELECT id FROM users WHERE id = $7
+)
+{user_rows.SELECT} JOIN found ON found.id = u.id WHERE {_AFTER}
+"""  # noqa: S608 -- a constant query; values travel as parameters
+
+_WITH_EMAIL: Final = f"""
+{user_rows.SELECT} WHERE lower(u.email) = lower($1)
+ORDER BY u.status = 'active' DESC, u.created_at, u.id LIMIT 100
+"""
+
+# An instant that is not changed is not written: Postgres knows some that no number is.
+_CHANGE: Final = """
+UPDATE users SET status = $2, tenant = $3, email = $4, display_name = $5, roles = $6,
+    tokens_valid_after = CASE WHEN $7 THEN to_timestamp($8::float8) ELSE tokens_valid_after END
+WHERE id = $1
+"""
+
+
+class UserDirectory:
+    """Reads and changes users. Every method may raise `StoreUnavailable`.
+
+    What is done on behalf of an author is recorded in the audit, in the same transaction.
+    """
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def add(
+        self,
+        identity: Identity,
+        *,
+        status: UserStatus = UserStatus.ACTIVE,
+        tenant: str | None = None,
+        email: str | None = None,
+        display_name: str | None = None,
+        roles: Sequence[str] = (),
+        author: Author | None = None,
+    ) -> UserRecord:
+        """Create a user with its first identity. Raises `IdentityTaken`."""
+        async with self._postgres.connection() as connection, connection.transaction():
+            user_id = await connection.fetchval(
+                "INSERT INTO users (status, tenant, email, display_name, roles)"
+                " VALUES ($1, $2, $3, $4, $5) RETURNING id",
+                status.value, tenant, email, display_name, list(roles),
+            )  # fmt: skip
+            await user_rows.link(connection, user_id, identity)
+            detail: dict[str, JSON] = {
+                **_named(identity), "status": status.value, "tenant": tenant, "roles": list(roles),
+            }  # fmt: skip
+            await audit.record(connection, author, "user.create", f"user:{user_id}", detail)
+            return await user_rows.get(connection, user_id)
+
+    async def link(
+        self,
+        user_id: UUID,
+        identity: Identity,
+        *,
+        expected: Expectation | None = None,
+        author: Author | None = None,
+    ) -> UserRecord:
+        """Let another identity lead to a user.
+
+        Raises `UserNotFound`, `IdentityTaken`, or `UserChanged` when the user is not as `expected`.
+        """
+        async with self._postgres.connection() as connection, connection.transaction():
+            await user_rows.lock(connection, user_id, expected)
+            await _link(connection, user_id, identity, author)
+            return await user_rows.get(connection, user_id)
+
+    async def unlink(
+        self,
+        user_id: UUID,
+        identity: Identity,
+        *,
+        expected: Expectation | None = None,
+        author: Author | None = None,
+    ) -> UserRecord:
+        """Take an identity from a user, who may be left with none.
+
+        Raises `UserNotFound`, `IdentityMissing`, or `UserChanged` when the user is not as `expected`.
+        """
+        async with self._postgres.connection() as connection, connection.transaction():
+            await user_rows.lock(connection, user_id, expected)
+            await _unlink(connection, user_id, identity, author)
+            return await user_rows.get(connection, user_id)
+
+    async def move(
+        self, identity: Identity, *, source: UUID, target: UUID, author: Author | None = None
+    ) -> UserRecord:
+        """Let an identity of one user lead to another, who is returned.
+
+        Raises `UserNotFound`, or `IdentityMissing` when it does not lead to `source`.
+        """
+        async with self._postgres.connection() as connection, connection.transaction():
+            # In one order, lest two that exchange theirs wait for each other.
+            for user_id in sorted((source, target)):
+                await user_rows.lock(connection, user_id, None)
+            await _unlink(connection, source, identity, author)
+            await _link(connection, target, identity, author)
+            return await user_rows.get(connection, target)
+
+    async def get(self, user_id: UUID) -> UserRecord:
+        """Return a user by its id. Raises `UserNotFound`."""
+        async with self._postgres.connection() as connection:
+            return await user_rows.get(connection, user_id)
+
+    async def find(self, identity: Identity) -> UserRecord | None:
+        """Return the user behind an identity."""
+        async with self._postgres.connection() as connection:
+            row = await connection.fetchrow(
+                f"{user_rows.SELECT} JOIN identities own ON own.user_id = u.id"
+                " WHERE own.issuer = $1 AND own.subject = $2",
+                identity.issuer, identity.subject,
+            )  # fmt: skip
+            return None if row is None else user_rows.from_row(row)
+
+    async def with_email(self, email: str) -> list[UserRecord]:
+        """Return up to 100 users with an e-mail address, in any case of letters; nothing makes it unique.
+
+        Active ones come first, then the older ones.
+        """
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(_WITH_EMAIL, email)
+            return [user_rows.from_row(row) for row in rows]
+
+    async def page(
+        self,
+        *,
+        status: UserStatus | None = None,
+        tenant: str | None = None,
+        after: UUID | None = None,
+        limit: int = 50,
+    ) -> list[UserRecord]:
+        """Return a page of users, oldest first; `after` is the id of the last one of the page before."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(_LIST, status and status.value, tenant, after, limit)
+            return [user_rows.from_row(row) for row in rows]
+
+    async def search(
+        self,
+        *,
+        text: str | None = None,
+        status: UserStatus | None = None,
+        tenant: str | None = None,
+        after: tuple[int, UUID] | None = None,
+        limit: int = 50,
+    ) -> list[UserRecord]:
+        """Return a page of users, oldest first.
+
+        `text` is a subject, an id, or how an e-mail address or a display name begins, in any case of
+        letters. `after` is when the last user of the page before was created, in microseconds since 1970,
+        and its id.
+        """
+        created, last = after or (None, None)
+        values: list[object] = [status and status.value, tenant, created, last, limit]
+        async with self._postgres.connection() as connection:
+            if text is None:
+                rows = await connection.fetch(_BROWSE, *values)
+            else:
+                rows = await connection.fetch(_SEARCH, *values, text, _uuid(text))
+            return [user_rows.from_row(row) for row in rows]
+
+    async def change(
+        self,
+        user_id: UUID,
+        fields: UserFields,
+        *,
+        expected: Expectation | None = None,
+        author: Author | None = None,
+    ) -> UserRecord:
+        """Change a user.
+
+        Raises `UserNotFound`, `StatusRefused` for the status of a deleted one, or `UserChanged` when the
+        user is not as `expected`.
+        """
+        async with self._postgres.connection() as connection, connection.transaction():
+            before = (await user_rows.lock(connection, user_id, expected)).user
+            if "status" in fields and before.status is UserStatus.DELETED:
+                raise StatusRefused(before.status)
+            after = replace(before, **fields)
+            await connection.execute(
+                _CHANGE,
+                user_id, after.status.value, after.tenant, after.email, after.display_name, list(after.roles),
+                "tokens_valid_after" in fields, after.tokens_valid_after,
+            )  # fmt: skip
+            detail = user_rows.difference(before, after, fields)
+            await audit.record(connection, author, "user.change", f"user:{user_id}", detail)
+            return await user_rows.get(connection, user_id)
+
+    async def delete(
+        self, user_id: UUID, *, expected: Expectation | None = None, author: Author | None = None
+    ) -> UserRecord:
+        """Delete a user softly. Raises as `change` does."""
+        return await self._change_status(
+            user_id, UserStatus.DELETED, deleted=False, expected=expected, author=author
+        )
+
+    async def restore(
+        self, user_id: UUID, *, expected: Expectation | None = None, author: Author | None = None
+    ) -> UserRecord:
+        """Make a deleted user active. Raises as `change` does, and `StatusRefused` when it is not deleted."""
+        return await self._change_status(
+            user_id, UserStatus.ACTIVE, deleted=True, expected=expected, author=author
+        )
+
+    async def _change_status(
+        self,
+        user_id: UUID,
+        status: UserStatus,
+        *,
+        deleted: bool,
+        expected: Expectation | None = None,
+        author: Author | None = None,
+    ) -> UserRecord:
+        async with self._postgres.connection() as connection, connection.transaction():
+            before = (await user_rows.lock(connection, user_id, expected)).user.status
+            if (before is UserStatus.DELETED) is not deleted:
+                raise StatusRefused(before)
+            await connection.execute("UPDATE users SET status = $2 WHERE id = $1", user_id, status.value)
+            action = "user.restore" if deleted else "user.delete"
+            await audit.record(connection, author, action, f"user:{user_id}", {"status": before.value})
+            return await user_rows.get(connection, user_id)
+
+
+async def _link(connection: Connection, user_id: UUID, identity: Identity, author: Author | None) -> None:
+    await user_rows.link(connection, user_id, identity)
+    await audit.record(connection, author, "identity.link", f"user:{user_id}", _named(identity))
+
+
+async def _unlink(connection: Connection, user_id: UUID, identity: Identity, author: Author | None) -> None:
+    await user_rows.unlink(connection, user_id, identity)
+    await audit.record(connection, author, "identity.unlink", f"user:{user_id}", _named(identity))
+
+
+def _named(identity: Identity) -> dict[str, JSON]:
+    return {"issuer": identity.issuer, "subject": identity.subject}
+
+
+def microseconds(instant: float) -> int:
+    """Return an instant of a row as a cursor has it; Postgres knows some that no number is."""
+    return round(min(max(instant, 0.0), _LAST) * 1_000_000)
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,250 @@
+"""What the gateway's role needs of the tables, and what of it is missing: for readiness and diagnosis.
+
+Postgres says what one statement failed for, and not always why: a schema that the role may not use looks like
+one without tables. The catalogs tell the rest. Requests never ask any of this.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import asyncpg
+
+from gateway.stores.postgres.errors import quoted
+
+if TYPE_CHECKING:
+    from gateway.stores.postgres.pool import Connection
+
+_TEXT: Final = "text"
+_TEXTS: Final = "text[]"
+_UUID: Final = "uuid"
+_JSON: Final = "jsonb"
+_INSTANT: Final = "timestamp with time zone"
+
+_Columns: TypeAlias = dict[str, str]
+
+NEEDED: Final[dict[str, _Columns]] = {
+    "users": {
+        "id": _UUID, "status": _TEXT, "tenant": _TEXT, "email": _TEXT, "display_name": _TEXT, "roles": _TEXTS,
+        "attributes": _JSON, "tokens_valid_after": _INSTANT,
+    },
+    "identities": {"issuer": _TEXT, "subject": _TEXT, "user_id": _UUID},
+    "revocations": {
+        "kind": _TEXT, "issuer": _TEXT, "value": _TEXT, "revoked_at": _INSTANT, "expires_at": _INSTANT,
+    },
+}  # fmt: skip
+"""The columns that requests read, and the types that the migrations give them."""
+
+_FUNCTION: Final = "gateway_learnt_revocations(text[], text[], text[])"
+"""With which requests read the revocations that gateways have learnt from Redis."""
+
+_SCHEMA: Final = """
+SELECT (SELECT p.oid FROM pg_proc p WHERE p.proname = 'gateway_learnt_revocations' AND p.pronamespace = n.oid)
+        AS function,
+    coalesce((
+        SELECT has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc p
+        WHERE p.proname = 'gateway_learnt_revocations' AND p.pronamespace = n.oid
+    ), false) AS function_usable,
+    current_user::text AS role, current_database()::text AS database,
+    current_setting('search_path') AS path,
+    n.oid IS NOT NULL AS found, coalesce(has_schema_privilege(n.oid, 'USAGE'), false) AS usable,
+    coalesce(n.nspname = ANY (current_schemas(false)), false) AS searched,
+    EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = 'gateway_migrations')
+        AS migrated,
+    ARRAY(
+        SELECT o.nspname::text FROM pg_class c JOIN pg_namespace o ON o.oid = c.relnamespace
+        WHERE c.relname = 'identities' AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND o.nspname <> $1
+            AND EXISTS (SELECT FROM pg_class u WHERE u.relnamespace = o.oid AND u.relname = 'users')
+    ) AS others
+FROM (VALUES (true)) AS always LEFT JOIN pg_namespace n ON n.nspname = $1
+"""
+
+# Of a domain, the type below it counts. A type's category says how it behaves (pg_type.typcategory).
+_COLUMNS: Final = """
+SELECT wanted.relation, wanted.name, c.oid IS NOT NULL AS relation_found, a.attnum IS NOT NULL AS found,
+    coalesce(has_column_privilege(c.oid, a.attnum, 'SELECT'), false) AS readable,
+    coalesce(row_security_active(c.oid), false) AS filtered,
+    format_type(a.atttypid, a.atttypmod) AS type, format_type(base.oid, NULL) AS base,
+    base.typcategory::text AS category, item.typcategory::text AS item_category
+FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS wanted (relation, name, place)
+LEFT JOIN pg_class c ON c.relname = wanted.relation AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
+LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = wanted.name AND NOT a.attisdropped
+LEFT JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_type base ON base.oid = coalesce(nullif(t.typbasetype, 0), t.oid)
+LEFT JOIN pg_type item ON item.oid = base.typelem AND base.typcategory = 'A'
+ORDER BY wanted.place
+"""
+
+Trouble: TypeAlias = Literal["not_migrated", "permission_denied"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shortcoming:
+    """Something that is not as requests need it."""
+
+    trouble: Trouble
+    found: str
+    fix: str
+    sql: str | None = None
+    """What the owner of the tables can run to end it; None where that takes more."""
+    migrate: bool = False
+    """Whether `gateway migrate` ends it."""
+    breaks: bool = True
+    """Whether requests cannot be served for it."""
+
+
+async def shortcomings(connection: "Connection", schema: str) -> list[Shortcoming]:
+    """Return everything that is missing, the most fundamental first; nothing when all is there.
+
+    Asks the catalogs, which any role may read. Raises what the driver raises.
+    """
+    place = await connection.fetchrow(_SCHEMA, schema)
+    if place is None:
+        raise ValueError("a query that always has one row had none")
+    if found := _of_the_schema(place, schema):
+        return [found]
+    wanted = [(relation, name) for relation, columns in NEEDED.items() for name in columns]
+    relations, names = map(list, zip(*wanted, strict=True))
+    rows = await connection.fetch(_COLUMNS, schema, relations, names)
+    unlike = [
+        shortcoming
+        for relation in NEEDED
+        for shortcoming in _of_a_table(
+            [row for row in rows if row["relation"] == relation], relation, schema, place
+        )
+    ]
+    unreadable = _of_rights([row for row in rows if row["found"] and not row["readable"]], schema, place)
+    function = _of_the_function(schema, place)
+    return [*unlike, *(each for each in (unreadable, function) if each is not None)]
+
+
+def _of_the_schema(place: asyncpg.Record, schema: str) -> Shortcoming | None:
+    role, others = place["role"], ", ".join(place["others"])
+    if not place["found"]:
+        elsewhere = f"set `postgres.schema` to {others}, where tables of these names are"
+        return Shortcoming(
+            "not_migrated",
+            f"database {place['database']} has no schema {schema}",
+            f"run `gateway migrate`, or {elsewhere if others else 'correct the database in `postgres.dsn`'}",
+            migrate=True,
+        )
+    if not place["usable"]:
+        grant = f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(role)}"
+        return Shortcoming(
+            "permission_denied",
+            f"role {role} may not use schema {schema}",
+            f"as its owner: {grant}",
+            grant,
+        )
+    if not place["searched"]:
+        alter = f"ALTER ROLE {quoted(role)} SET search_path = {quoted(schema)}"
+        return Shortcoming(
+            "not_migrated",
+            f"the search_path of the connection is {place['path']}, without schema {schema}: a pooler has"
+            " ignored what the gateway asked for",
+            f"give it to the role: {alter}",
+        )
+    return None
+
+
+def _of_a_table(
+    rows: list[asyncpg.Record], table: str, schema: str, place: asyncpg.Record
+) -> Iterator[Shortcoming]:
+    if not rows[0]["relation_found"]:
+        yield _missing_table(table, schema, place)
+        return
+    name = f"{quoted(schema)}.{quoted(table)}"
+    for row in rows:
+        if not row["found"]:
+            yield Shortcoming(
+                "not_migrated",
+                f"{table} has no column {row['name']}",
+                f"add it, or give it back its name: it is {NEEDED[table][row['name']]}",
+            )
+        elif not _fits(row):
+            wanted = NEEDED[table][row["name"]]
+            yield Shortcoming(
+                "not_migrated",
+                f"{table}.{row['name']} is {row['type']}, and must be {wanted}",
+                f"ALTER TABLE {name} ALTER COLUMN {row['name']} TYPE {wanted}, with a USING that fits",
+                # Ids of another type are compared all the same, where both are; an instant without its zone
+                # is read, and may be hours off.
+                breaks=wanted not in {_UUID, _INSTANT},
+            )
+    if rows[0]["filtered"]:
+        yield Shortcoming(
+            "permission_denied",
+            f"row-level security hides rows of {table} from role {place['role']}",
+            f"as a superuser: ALTER ROLE {quoted(place['role'])} BYPASSRLS",
+        )
+
+
+def _of_rights(unreadable: list[asyncpg.Record], schema: str, place: asyncpg.Record) -> Shortcoming | None:
+    """Say which tables the role may not read, or which columns of them, and grant all of it at once."""
+    if not unreadable:
+        return None
+    columns: dict[str, list[str]] = {}
+    for row in unreadable:
+        columns.setdefault(row["relation"], []).append(row["name"])
+    tables = ", ".join(f"{quoted(schema)}.{quoted(table)}" for table in columns)
+    named = (
+        table if len(names) == len(NEEDED[table]) else f"{table} (columns {', '.join(names)})"
+        for table, names in columns.items()
+    )
+    grant = f"GRANT SELECT ON {tables} TO {quoted(place['role'])}"
+    return Shortcoming(
+        "permission_denied",
+        f"role {place['role']} lacks SELECT on {', '.join(named)}",
+        f"as the owner of the tables: {grant}",
+        grant,
+    )
+
+
+def _of_the_function(schema: str, place: asyncpg.Record) -> Shortcoming | None:
+    if place["function"] is None:
+        return Shortcoming(
+            "not_migrated",
+            f"schema {schema} has no function {_FUNCTION}",
+            "run `gateway migrate`: the tables are of an older version",
+            migrate=True,
+        )
+    if not place["function_usable"]:
+        grant = f"GRANT EXECUTE ON FUNCTION {quoted(schema)}.{_FUNCTION} TO {quoted(place['role'])}"
+        return Shortcoming(
+            "permission_denied",
+            f"role {place['role']} may not call {_FUNCTION}",
+            f"as the owner of the tables: {grant}",
+            grant,
+        )
+    return None
+
+
+def _missing_table(table: str, schema: str, place: asyncpg.Record) -> Shortcoming:
+    others = ", ".join(place["others"])
+    if place["migrated"]:
+        # The ledger says that it was created, so that it is not created again.
+        fix = "it was dropped, or renamed: restore it from a backup; `gateway migrate` creates nothing twice"
+    elif others:
+        fix = f"run `gateway migrate`, or set `postgres.schema` to {others}, where tables of these names are"
+    else:
+        fix = "run `gateway migrate`"
+    return Shortcoming(
+        "not_migrated",
+        f"schema {schema} has no table {table}",
+        fix,
+        migrate=not place["migrated"],
+    )
+
+
+def _fits(row: asyncpg.Record) -> bool:
+    """Tell whether a column can be read and compared as its own type is."""
+    wanted = NEEDED[row["relation"]][row["name"]]
+    base, category, item = str(row["base"]), str(row["category"]), str(row["item_category"])
+    if wanted == _TEXT:
+        return category == "S" or (category == "E" and row["relation"] == "users")
+    if wanted == _TEXTS:
+        return item in {"S", "E"}
+    if wanted == _JSON:
+        return base in {"json", "jsonb"} or category == "S"
+    return base == wanted

@@ -1,0 +1,255 @@
+"""The blacklist in Redis: keys that other programs may set too, and the record of those that mirror Postgres.
+
+Postgres says what is revoked in two ways. It tells of each *change*, with an order: of two changes of one
+row the later has the higher, and a worker that is late does not undo what another has done since. And every
+now and then all rows are read, a *filling*: it sets what is missing, and takes back what is on record though
+its row is gone, because nobody listened when it was deleted.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, cast
+from uuid import uuid4
+
+import redis.asyncio as aioredis
+
+from gateway.core.model import StoreUnavailable, Tier
+from gateway.core.revocations import Revocation, Revoked, Target
+from gateway.stores.redis import scripts
+from gateway.stores.redis.answers import Filling
+from gateway.stores.redis.errors import translated
+from gateway.stores.redis.ownership import Ownership
+
+_BATCH: Final = 500
+_FILLING_TIME: Final = 300.0
+"""Seconds that a filling may take, all batches together."""
+_LIFTED_TIME: Final = 300.0
+"""Seconds for which it is on record what was lifted; far more than a worker is late."""
+_LIFTED: Final = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a key holds."""
+
+    value: bytes | None
+    """None: it is not there."""
+    expires_in: float | None = None
+    """Seconds; None: never."""
+    recorded: bool = False
+    """Whether it is as on record: its row is in Postgres."""
+    deleted: bool = False
+    """It was on record, and somebody has deleted it: no fault of Redis's has."""
+    lost: bool = False
+    """It is not there, and Redis itself may have thrown it away."""
+
+
+class Recorded(IntEnum):
+    """What became of a key that was to be put on record."""
+
+    DONE = 1
+    CHANGED = 0
+    """It has another value since."""
+    DELETED = -1
+    """Somebody has deleted it since."""
+    EMPTIED = -2
+    """Redis has been emptied, restarted or replaced since, or has evicted keys."""
+
+
+class RevokedKeys:
+    """Writes the keys below `<prefix>revoked:`. Every method raises `StoreUnavailable`."""
+
+    def __init__(self, client: aioredis.Redis, ownership: Ownership, address: str, prefix: str) -> None:
+        self.marker = f"{prefix}revocations:loaded"
+        """The key that is there while the blacklist is complete."""
+        self._redis = client
+        self._ownership = ownership
+        self._address = address
+        self._prefix = prefix
+        self._records = f"{prefix}revocations:records"
+        self._fillings = f"{prefix}revocations:fillings"
+        self._filled = f"{prefix}revocations:filled"
+        self._era = f"{prefix}revocations:era"
+
+    def token_key(self, issuer_name: str, jti: str) -> str:
+        return f"{self._prefix}revoked:jti:{issuer_name}:{jti}"
+
+    def user_key(self, user_id: str) -> str:
+        return f"{self._prefix}revoked:user:{user_id}"
+
+    def issuer_key(self, issuer_name: str) -> str:
+        return f"{self._prefix}revoked:issuer:{issuer_name}"
+
+    async def revoke(self, revocations: Sequence[Revocation]) -> None:
+        """Put revocations on the blacklist; their `issuer` is the configured name.
+
+        What is there already is only ever extended.
+        """
+        await self._change((self._set(row) for row in revocations), filling=None)
+
+    async def lift(self, revocations: Sequence[Revocation]) -> int:
+        """Take revocations off the blacklist, whoever put them there; returns how many were on it.
+
+        A filling that is under way, and may have read them before, fails.
+        """
+        return await self._change((self._lifting(row) for row in revocations), filling=None)
+
+    async def apply(self, changes: Sequence[Revoked]) -> None:
+        """Write and lift what has changed in Postgres, at most one change of each row.
+
+        A change that another of the same row has overtaken is none any more.
+        """
+        # A full Redis lets only those set something who have deleted before.
+        lifted_first = sorted(changes, key=lambda change: not change.lifted)
+        await self._change(
+            (
+                self._lifting(change.revocation, change.order)
+                if change.lifted
+                else self._set(change.revocation, change.order)
+                for change in lifted_first
+            ),
+            filling=None,
+        )
+
+    async def examine(self, targets: Sequence[Target]) -> tuple[bytes, list[Examined]]:
+        """Return what keys hold, and the era: until that ends, a key that is gone was deleted or has expired.
+
+        That a key on record is gone is told once, to the first who looks.
+        """
+        era, *found = await self._ownership.run(
+            scripts.EXAMINE,
+            (self._records, self.marker, self._era, self._fillings, *map(self._key_of, targets)),
+            (uuid4().hex,),
+        )
+        return era, [
+            Examined(each[0], None if each[1] == -1 else each[1] / 1000, recorded=each[2] == 1)
+            if isinstance(each, list)
+            else Examined(None, deleted=each == b"deleted", lost=each == b"lost")
+            for each in found
+        ]
+
+    async def record(self, examined: Sequence[tuple[Target, Examined]], era: bytes) -> list[Recorded]:
+        """Put keys on record that have a row by now, if they are as they were when they were examined."""
+        done = await self._ownership.run(
+            scripts.RECORD,
+            (
+                self._records,
+                self.marker,
+                self._era,
+                self._fillings,
+                *(self._key_of(target) for target, _ in examined),
+            ),
+            (uuid4().hex, era, *(found.value or b"" for _, found in examined)),
+        )
+        return [Recorded(each) for each in done]
+
+    async def begin_filling(self) -> Filling:
+        """Begin to fill the blacklist; the revocations are to be read after this."""
+        loading = f"{self._prefix}revocations:loading:{uuid4()}"
+        number = await self._ownership.run(
+            scripts.BEGIN_FILLING, (self._fillings, loading), (_milliseconds(_FILLING_TIME),)
+        )
+        return Filling(loading, int(number))
+
+    async def fill(self, revocations: Sequence[Revocation], filling: Filling) -> bool:
+        """Have the blacklist hold all revocations there are, and mark it as complete.
+
+        What is on it because of a row that is gone is taken off. What others put there stays. False when a
+        filling that began later is complete already: rows of this one may be gone, and are to be read again.
+        """
+        done = await self._change((self._set(row) for row in revocations), filling)
+        if done == scripts.OVERTAKEN:
+            return False
+        if done == scripts.LIFTED_SINCE:
+            raise StoreUnavailable(
+                Tier.REDIS, f"{self._address}: a revocation was lifted while they were loaded"
+            )
+        if done < 0 or not (await self._sweep(filling) and await self._complete(filling)):
+            raise StoreUnavailable(
+                Tier.REDIS, f"{self._address}: was emptied or replaced while revocations were loaded"
+            )
+        return True
+
+    async def _change(self, entries: Iterable[tuple[str, str, int, int]], filling: Filling | None) -> int:
+        """Make changes, each a key, its value, milliseconds to live and order; returns what CHANGE does."""
+        wanted = [entry for entry in entries if entry[2] != 0]
+        deleted = 0
+        for start in range(0, len(wanted), _BATCH):
+            batch = wanted[start : start + _BATCH]
+            done = await self._ownership.run(
+                scripts.CHANGE,
+                (self._records, self._fillings, self._filled, *(key for key, *_ in batch)),
+                (
+                    "" if filling is None else str(filling.number),
+                    _milliseconds(_LIFTED_TIME),
+                    *(str(argument) for _, *arguments in batch for argument in arguments),
+                ),
+            )
+            if done < 0:
+                return int(done)
+            deleted += int(done)
+        return deleted
+
+    async def _sweep(self, filling: Filling) -> bool:
+        """Take off what no filling since this one began has found; False when Redis was emptied."""
+        cursor = 0
+        while True:
+            with translated(self._address):
+                cursor, found = await self._redis.hscan(self._records, cursor, count=_BATCH)
+            records = cast("dict[bytes, bytes]", found)  # nothing is decoded
+            gone = {key: record for key, record in records.items() if _filling_of(record) < filling.number}
+            if gone:
+                swept = await self._ownership.run(
+                    scripts.SWEEP,
+                    (self._records, filling.loading, *gone),
+                    tuple(gone.values()),
+                )
+                if swept != 1:
+                    return False
+            if cursor == 0:
+                return True
+
+    async def _complete(self, filling: Filling) -> bool:
+        done = await self._ownership.run(
+            scripts.COMPLETE, (self.marker, filling.loading, self._filled), (str(filling.number),)
+        )
+        return bool(done == 1)
+
+    def _set(self, revocation: Revocation, order: int = 0) -> tuple[str, str, int, int]:
+        ttl = _ttl_ms(revocation, time.time())
+        return self._key(revocation), repr(revocation.revoked_at), ttl, order
+
+    def _lifting(self, revocation: Revocation, order: int = 0) -> tuple[str, str, int, int]:
+        return self._key(revocation), _LIFTED, -1, order
+
+    def _key(self, revocation: Revocation) -> str:
+        return self._key_of(revocation.target)
+
+    def _key_of(self, target: Target) -> str:
+        kind, issuer, value = target
+        match kind:
+            case "jti":
+                return self.token_key(issuer, value)
+            case "user":
+                return self.user_key(value)
+            case "issuer":
+                return self.issuer_key(issuer)
+
+
+def _ttl_ms(revocation: Revocation, now: float) -> int:
+    """Return the milliseconds for which a revocation still counts, -1 for ever, 0 not any more."""
+    if revocation.expires_at is None or math.isinf(revocation.expires_at):
+        return -1
+    return max(0, math.ceil((revocation.expires_at - now) * 1000))
+
+
+def _filling_of(record: bytes) -> int:
+    number, _, _ = record.partition(b" ")
+    return int(number) if number.isdigit() else -1
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(seconds * 1000))

@@ -1,0 +1,58 @@
+"""What redis-py and the network raise → `StoreUnavailable` in plain words, without secrets."""
+
+import os
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from gateway.core.model import StoreUnavailable, Tier
+from gateway.core.tls import distrust
+
+_WHAT_WAS_SENT: Final = ", with args beginning with"
+"""Begins the end of Redis' answer to an unknown command, which may have had a password or a subject in it."""
+
+
+@contextmanager
+def translated(address: str) -> Iterator[None]:
+    """Raise `StoreUnavailable` for whatever goes wrong between here and Redis."""
+    try:
+        yield
+    except (RedisError, OSError, ValueError, TypeError) as error:
+        raise StoreUnavailable(Tier.REDIS, f"{address}: {in_words(error)}") from error
+
+
+def in_words(error: Exception) -> str:
+    """Say what is wrong with a server; not which, and nothing that it was sent."""
+    if isinstance(error, (TimeoutError, RedisTimeoutError)):
+        return "no answer in time"
+    cause: BaseException | None = error
+    if isinstance(error, RedisConnectionError):
+        cause = error.__cause__ or error.__context__
+    if isinstance(cause, OSError):
+        return _of_the_network(cause)
+    if isinstance(error, RedisConnectionError):
+        return str(error) or "the connection was lost"
+    if isinstance(error, RedisError):
+        return f"refuses the command: {str(error).partition(_WHAT_WAS_SENT)[0]}"
+    return "cannot be asked"
+
+
+def _of_the_network(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return distrust(error, "redis.tls.strict")
+    if isinstance(error, ssl.SSLError):
+        return f"TLS cannot be established: {error.reason or 'the other side speaks none'}"
+    # An event loop's own text names the address again; with several addresses, it has no number.
+    number = error.errno or next(iter(map(int, re.findall(r"\[Errno (\d+)\]", str(error)))), None)
+    if number is not None and not isinstance(error, socket.gaierror):
+        return os.strerror(number)
+    if isinstance(error, ConnectionResetError):
+        return "the connection was lost"
+    return error.strerror or "cannot connect"

@@ -1,0 +1,224 @@
+"""What a worker remembers of revocations that Redis alone knows: a real Redis, and a list for Postgres."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+import pytest
+import structlog
+from redis.asyncio import Redis as Client
+
+from gateway.core.model import Claims, StoreUnavailable, Tier, User, UserStatus
+from gateway.core.revocations import Learnt, Target
+from gateway.identity.learnt_revocations import Refusals
+from gateway.stores.redis.blacklist import Examined, Recorded, RevokedKeys
+from gateway.stores.redis.ownership import ForeignRedis
+from gateway.stores.redis.shared_tier import Redis
+from gateway.telemetry.metrics import Metrics
+from tests.issuer_keys.test_keyring import until
+
+USER = User("0d6b9f0e-58cf-4e0e-9ad5-3a7f1a0d6f00", UserStatus.ACTIVE)
+JTI: Target = ("jti", "main", "one")
+RECORDS = "gateway:revocations:records"
+
+
+def claims(jti: str | None = "one", issued_at: float = 1000.0, expires_at: float | None = None) -> Claims:
+    return Claims("https://idp/", "main", "ann", (), expires_at, issued_at, jti, None, (), (), {})
+
+
+class Rows:
+    """A Postgres that takes what it is told."""
+
+    def __init__(self) -> None:
+        self.learnt: list[Learnt] = []
+        self.unlearnt: list[Target] = []
+        self.full = False
+
+    async def learn(self, revocations: Sequence[Learnt]) -> int | None:
+        self.learnt += revocations
+        return None if self.full else len(revocations)
+
+    async def unlearn(self, targets: Sequence[Target]) -> int:
+        self.unlearnt += targets
+        return len(targets)
+
+
+@pytest.fixture
+def rows() -> Rows:
+    return Rows()
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    redis = Redis(redis_url, timeout=5.0)
+    await redis.revoked.fill([], await redis.revoked.begin_filling())
+    yield redis
+    await redis.close()
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator["Client"]:
+    async with Client.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def refusals(redis: Redis, rows: Rows) -> AsyncIterator[Refusals]:
+    refusals = started(redis.revoked, rows)
+    yield refusals
+    await refusals.close()
+
+
+async def eventually(condition: Callable[[], Awaitable[object]]) -> None:
+    for _ in range(500):
+        if await condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came to that")
+
+
+def started(revoked: RevokedKeys, rows: Rows) -> Refusals:
+    """Return what is to be started by the test, when it has done what comes before the first look."""
+    return Refusals(revoked, rows, {"main": "https://idp/"}, Metrics(), pause=0.01)
+
+
+@pytest.mark.parametrize("first", ["nothing", "era"])
+@pytest.mark.parametrize("kind", ["jti", "user", "issuer"])
+async def test_what_was_lost_before_it_was_looked_at_is_written_down(
+    refusals: Refusals, rows: Rows, redis: Redis, client: "Client", kind: str, first: str
+) -> None:
+    if first == "era":
+        await refusals._look([("jti", "main", "other")])
+    expires_at = time.time() + 500
+    match kind:
+        case "jti":
+            refusals.told(claims(expires_at=expires_at), USER, "jti")
+            wanted = Learnt(JTI, None, expires_at)
+        case "user":
+            refusals.told(claims(issued_at=5.0), USER, "user")
+            refusals.told(claims(issued_at=7.0), USER, "user")
+            refusals.told(claims(issued_at=6.0), USER, "user")
+            wanted = Learnt(("user", "", USER.id), 7.0, None)
+        case _:
+            refusals.told(claims(), USER, "issuer")
+            wanted = Learnt(("issuer", "main", ""), 1000.0, None)
+    await client.flushall()
+    refusals.start()
+    await until(lambda: rows.learnt == [wanted])
+    assert refusals.against(claims(issued_at=1.0), USER) == kind
+    # It is in Redis again, for the others.
+    key = f"gateway:revoked:{kind}:" + {"jti": "main:one", "user": USER.id, "issuer": "main"}[kind]
+    await eventually(lambda: client.exists(key))
+
+
+async def test_what_was_deleted_in_the_era_that_is_known_is_not_written_down(
+    refusals: Refusals, rows: Rows
+) -> None:
+    await refusals._look([("jti", "main", "other")])
+    refusals.start()
+    refusals.told(claims(), USER, "jti")
+    await until(lambda: refusals.waiting == 0)
+    assert refusals.against(claims(), USER) is None
+    assert rows.learnt == []
+
+
+async def test_what_no_row_can_hold_is_remembered_all_the_same(
+    refusals: Refusals, rows: Rows, client: "Client"
+) -> None:
+    long = claims("x" * 3000)
+    await client.set(f"gateway:revoked:jti:main:{long.jti}", "1")
+    refusals.told(long, USER, "jti")
+    assert refusals.against(long, USER) == "jti"
+    assert refusals.against(claims("x" * 3001), USER) is None
+    refusals.start()
+    await until(lambda: refusals.waiting == 0)
+    assert refusals.against(long, USER) == "jti"
+    # Lost with Redis, it stays.
+    await client.flushall()
+    refusals.told(long, USER, None)
+    await until(lambda: refusals.waiting == 0)
+    assert refusals.against(long, USER) == "jti"
+    assert rows.learnt == []
+    assert all(len(value) < 2001 for _, _, value in refusals._known.keys())  # noqa: SIM118 -- no dict
+
+
+async def test_a_deletion_lifts_what_no_row_can_hold(
+    refusals: Refusals, redis: Redis, client: "Client"
+) -> None:
+    long = claims("x" * 3000)
+    await client.set(f"gateway:revoked:jti:main:{long.jti}", "1")
+    refusals.told(long, USER, "jti")
+    refusals.start()
+    await until(lambda: refusals.waiting == 0)
+    await client.delete(f"gateway:revoked:jti:main:{long.jti}")
+    refusals.told(long, USER, None)
+    await until(lambda: refusals.against(long, USER) is None)
+
+
+async def test_what_postgres_knows_is_remembered_for_a_moment(
+    refusals: Refusals, rows: Rows, client: "Client", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request may have asked Postgres before the row was there, and is yet to ask this."""
+    monkeypatch.setattr("gateway.identity.learnt_revocations._HANDOVER", 0.5)
+    await client.set("gateway:revoked:jti:main:one", "1")
+    refusals.told(claims(), USER, "jti")
+    refusals.start()
+    await eventually(lambda: client.hexists(RECORDS, "gateway:revoked:jti:main:one"))
+    assert refusals.against(claims(), USER) == "jti"
+    await until(lambda: refusals.against(claims(), USER) is None)
+
+
+class Deaf(RevokedKeys):
+    """A Redis that answers once, and then has an error for what is to be put on record."""
+
+    error: StoreUnavailable | None = None
+    asked = 0
+
+    async def record(self, examined: Sequence[tuple[Target, Examined]], era: bytes) -> list[Recorded]:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        return await super().record(examined, era)
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable, ForeignRedis])
+async def test_postgres_is_told_once_while_redis_fails(
+    redis: Redis,
+    client: "Client",
+    rows: Rows,
+    error: type[StoreUnavailable],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.identity.learnt_revocations._RETRY", 0.2)
+    deaf = Deaf(client, redis.ownership, redis.address, "gateway:")
+    deaf.error = error(Tier.REDIS, "away")
+    refusals = started(deaf, rows)
+    await client.set("gateway:revoked:jti:main:one", "1")
+    refusals.touched(JTI)
+    refusals.start()
+    if error is ForeignRedis:
+        await until(lambda: deaf.asked == 1)
+    else:
+        await until(lambda: deaf.asked == 3)
+        deaf.error = None
+        await eventually(lambda: client.hexists(RECORDS, "gateway:revoked:jti:main:one"))
+    await asyncio.sleep(0.3)
+    assert len(rows.learnt) == 1
+    assert refusals.against(claims(), USER) == "jti"
+    await refusals.close()
+
+
+async def test_that_postgres_takes_no_more_is_said_once(
+    refusals: Refusals, rows: Rows, client: "Client", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.identity.learnt_revocations._LONG_RETRY", 0.01)
+    rows.full = True
+    await client.set("gateway:revoked:jti:main:one", "1")
+    with structlog.testing.capture_logs() as events:
+        refusals.touched(JTI)
+        refusals.start()
+        await until(lambda: len(rows.learnt) > 3)
+    assert [(event["event"], event["log_level"]) for event in events] == [
+        ("revocations_not_learnt", "warning")
+    ]
+    assert refusals.against(claims(), USER) == "jti"

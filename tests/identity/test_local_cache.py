@@ -1,0 +1,391 @@
+"""The local tier: what it answers, what it forgets, and who may fill it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from gateway.core.model import Claims, Lease, Resolution, Tier, User, UserStatus
+from gateway.core.revocations import Revocations
+from gateway.identity.local_cache import LEASE, LocalTier, Ticket
+from tests.stores.examples import ISS, claims
+
+ANN = User("ann-id", UserStatus.ACTIVE)
+NOTHING_REVOKED = Revocations()
+BOB = User("bob-id", UserStatus.ACTIVE)
+
+
+class Memory:
+    """A tier that is open, at a time of the test's choosing."""
+
+    def __init__(self, max_users: int = 100, max_tokens: int = 100) -> None:
+        self.now = 1_000.0
+        self.tier = LocalTier(ttl=30, max_users=max_users, max_tokens=max_tokens, clock=lambda: self.now)
+        self.tier.open()
+
+    def after(self, seconds: float) -> None:
+        """Let time pass, during which every change was heard of."""
+        self.now += seconds
+        self.tier.prove()
+
+    def fill(
+        self,
+        token: Claims | None = None,
+        user: User | None = ANN,
+        *,
+        ticket: Ticket | None = None,
+        revocations: Revocations = NOTHING_REVOKED,
+        stored_at: float = 0.0,
+        lifetime: float = 30.0,
+    ) -> None:
+        self.tier.fill(
+            self.tier.ticket() if ticket is None else ticket,
+            token or claims(),
+            user,
+            stored_at,
+            revocations,
+            lifetime,
+        )
+
+    def lease(self, token: Claims | None = None) -> Lease:
+        lease = self.tier.lease(token or claims())
+        assert lease is not None
+        return lease
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory()
+
+
+class TestAnswers:
+    def test_what_was_filled_is_answered_with_the_very_same_object(self, memory: Memory) -> None:
+        assert memory.tier.recall(claims()) is None
+        memory.fill()
+        answer = memory.tier.recall(claims())
+        assert answer == Resolution(ANN, Tier.LOCAL, None, Tier.LOCAL)
+        assert memory.tier.recall(claims()) is answer
+
+    def test_a_miss_is_answered_too(self, memory: Memory) -> None:
+        memory.fill(user=None, lifetime=5)
+        assert memory.tier.recall(claims()) == Resolution(None, Tier.LOCAL, None, Tier.LOCAL)
+        memory.after(5)
+        assert memory.tier.recall(claims()) is None
+
+    def test_another_token_of_a_known_user_is_not_known(self, memory: Memory) -> None:
+        memory.fill()
+        assert memory.tier.recall(claims(jti="token-2")) is None
+
+    def test_a_token_without_jti_needs_no_verdict_of_its_own(self, memory: Memory) -> None:
+        memory.fill()
+        assert memory.tier.recall(claims(jti=None)) is not None
+        assert memory.tier.tokens == 1
+
+    @pytest.mark.parametrize(("lifetime", "until"), [(10, 10), (30, 30), (100, 30)])
+    def test_an_answer_expires(self, memory: Memory, lifetime: float, until: float) -> None:
+        memory.fill(lifetime=lifetime)
+        memory.after(until - 0.1)
+        assert memory.tier.recall(claims()) is not None
+        memory.after(0.1)
+        assert memory.tier.recall(claims()) is None
+
+    def test_a_verdict_expires_on_its_own(self, memory: Memory) -> None:
+        memory.fill()
+        memory.after(20)
+        memory.fill(claims(jti="token-2"))
+        memory.after(10)
+        assert memory.tier.recall(claims(jti="token-2")) is not None
+        assert memory.tier.recall(claims()) is None
+
+    @pytest.mark.parametrize("revocations", [Revocations(user_at=1000.0), Revocations(issuer_at=1000.0)])
+    @pytest.mark.parametrize(("issued_at", "known"), [(1000.0, False), (1000.5, True), (None, False)])
+    def test_who_is_refused_is_for_the_stores_to_say(
+        self, memory: Memory, revocations: Revocations, issued_at: float | None, known: bool
+    ) -> None:
+        memory.fill(revocations=revocations)
+        assert (memory.tier.recall(claims(issued_at=issued_at)) is not None) is known
+
+    def test_a_revoked_token_takes_no_memory(self, memory: Memory) -> None:
+        memory.fill(revocations=Revocations(token=True))
+        assert memory.tier.recall(claims()) is None
+        assert memory.tier.tokens == 0
+
+    def test_subjects_of_two_issuers_are_two_identities(self, memory: Memory) -> None:
+        memory.fill()
+        assert memory.tier.recall(claims(issuer_name="other", iss="https://other.example.com/")) is None
+
+
+class TestTrust:
+    def test_a_closed_tier_answers_nothing_and_takes_nothing(self, memory: Memory) -> None:
+        memory.fill()
+        memory.tier.close()
+        assert memory.tier.recall(claims()) is None
+        memory.fill()
+        memory.tier.open()
+        assert memory.tier.recall(claims()) is None
+
+    @pytest.mark.parametrize("break_off", ["flush", "close", "forget_everything"])
+    def test_a_read_that_began_before_a_break_fills_nothing(self, memory: Memory, break_off: str) -> None:
+        ticket = memory.tier.ticket()
+        getattr(memory.tier, break_off)()
+        memory.tier.open()
+        memory.fill(ticket=ticket)
+        assert memory.tier.recall(claims()) is None
+
+    def test_a_read_that_began_while_closed_fills_nothing(self) -> None:
+        memory = Memory()
+        memory.tier.close()
+        ticket = memory.tier.ticket()
+        memory.tier.open()
+        memory.fill(ticket=ticket)
+        assert memory.tier.recall(claims()) is None
+
+    def test_a_process_that_was_halted_does_not_answer_until_it_has_looked(self, memory: Memory) -> None:
+        memory.fill()
+        trusted = [memory.tier.trusted]
+        memory.now += LEASE
+        trusted.append(memory.tier.trusted)
+        assert memory.tier.recall(claims()) is None
+        memory.tier.prove()
+        trusted.append(memory.tier.trusted)
+        assert trusted == [True, False, True]
+        assert memory.tier.recall(claims()) is not None
+
+    def test_a_proof_does_not_open_a_closed_tier(self, memory: Memory) -> None:
+        memory.fill()
+        memory.tier.close()
+        memory.tier.prove()
+        assert memory.tier.recall(claims()) is None
+
+    def test_a_flush_leaves_what_was_last_known(self, memory: Memory) -> None:
+        memory.fill(stored_at=7.0)
+        memory.tier.flush()
+        assert memory.tier.recall(claims()) is None
+        assert memory.tier.last_known(claims()) == (ANN, 7.0)
+        memory.tier.forget_everything()
+        assert memory.tier.last_known(claims()) is None
+
+
+class TestLeases:
+    def test_it_names_the_user_and_counts_as_long_as_memory_does(self, memory: Memory) -> None:
+        memory.fill(lifetime=20)
+        lease = memory.lease()
+        assert lease.answer is memory.tier.recall(claims())
+        memory.after(19)
+        assert memory.tier.stands(lease)
+        memory.after(2)
+        assert not memory.tier.stands(lease)
+
+    def test_it_does_not_outlive_what_is_known_of_the_token(self, memory: Memory) -> None:
+        memory.fill(claims(jti="token-2"))
+        memory.after(20)
+        memory.fill(claims(jti="token-1"))
+        lease = memory.lease(claims(jti="token-2"))
+        memory.after(11)
+        assert memory.tier.recall(claims(jti="token-1")) is not None
+        assert not memory.tier.stands(lease)
+
+    def test_what_is_not_answered_has_none(self, memory: Memory) -> None:
+        assert memory.tier.lease(claims()) is None
+        memory.fill()
+        assert memory.tier.lease(claims(jti="token-2")) is None
+        memory.fill(claims("nobody"), None)
+        assert memory.tier.lease(claims("nobody")) is None
+        memory.tier.close()
+        assert memory.tier.lease(claims()) is None
+
+    def test_it_stands_only_while_every_change_is_heard_of(self, memory: Memory) -> None:
+        memory.fill()
+        lease = memory.lease()
+        memory.now += LEASE
+        assert not memory.tier.stands(lease)
+        memory.tier.prove()
+        assert memory.tier.stands(lease)
+
+    @pytest.mark.parametrize("end", ["flush", "forget_everything", "close"])
+    def test_it_ends_with_the_memory(self, memory: Memory, end: str) -> None:
+        memory.fill()
+        lease = memory.lease()
+        getattr(memory.tier, end)()
+        memory.tier.open()
+        memory.fill()
+        assert memory.tier.recall(claims()) is not None
+        assert not memory.tier.stands(lease)
+
+    def test_more_changes_than_are_told_apart_end_it(self, memory: Memory) -> None:
+        memory.fill()
+        lease = memory.lease()
+        memory.tier.forget_users([ANN.id])
+        memory.tier.forget_tokens(("main", str(number)) for number in range(10_000))
+        assert not memory.tier.stands(lease)
+
+
+CHANGES = pytest.mark.parametrize(
+    ("change", "what", "forgotten"),
+    [
+        ("forget_identities", (ISS, "ann"), True),
+        ("forget_identities", (ISS, "bob"), False),
+        ("forget_users", ANN.id, True),
+        ("forget_users", BOB.id, False),
+        ("forget_tokens", ("main", "token-1"), True),
+        ("forget_tokens", ("main", "token-2"), False),
+        ("forget_tokens", ("other", "token-1"), False),
+        ("forget_issuers", "main", True),
+        ("forget_issuers", "other", False),
+    ],
+)
+
+
+class TestChanges:
+    @CHANGES
+    @pytest.mark.parametrize("began_before", [True, False])
+    def test_a_change_drops_what_it_touches_and_voids_the_reads_of_it(
+        self, memory: Memory, change: str, what: object, forgotten: bool, began_before: bool
+    ) -> None:
+        memory.fill()
+        ticket = memory.tier.ticket()
+        getattr(memory.tier, change)([what])
+        assert (memory.tier.recall(claims()) is None) is forgotten
+        if not began_before:
+            ticket = memory.tier.ticket()
+        memory.fill(ticket=ticket)
+        assert (memory.tier.recall(claims()) is None) is (forgotten and began_before)
+
+    @CHANGES
+    @pytest.mark.parametrize("user", [ANN, BOB])
+    def test_a_lease_ends_where_memory_does(
+        self, memory: Memory, change: str, what: object, forgotten: bool, user: User
+    ) -> None:
+        """Whoever memory leads to by that time: what the lease was given for counts."""
+        memory.fill()
+        lease = memory.lease()
+        for _ in range(2):
+            memory.tier.forget_users(["another"])
+            assert memory.tier.stands(lease)
+        memory.fill(user=user)
+        getattr(memory.tier, change)([what])
+        assert memory.tier.stands(lease) is not forgotten
+        memory.fill()
+        assert memory.tier.stands(lease) is not forgotten
+
+    def test_a_user_is_dropped_under_every_identity(self, memory: Memory) -> None:
+        for subject in ("ann", "ann-too"):
+            memory.fill(claims(subject))
+        memory.fill(claims("bob"), BOB)
+        memory.tier.forget_users([ANN.id])
+        assert [memory.tier.recall(claims(subject)) is None for subject in ("ann", "ann-too", "bob")] == [
+            True,
+            True,
+            False,
+        ]
+        assert memory.tier.last_known(claims("ann-too")) is None
+
+    def test_an_identity_that_leads_to_another_user_follows_that_user(self, memory: Memory) -> None:
+        memory.fill()
+        memory.fill(user=BOB)
+        memory.tier.forget_users([ANN.id])
+        assert memory.tier.recall(claims()) is not None
+        memory.tier.forget_users([BOB.id])
+        assert memory.tier.recall(claims()) is None
+
+    def test_a_miss_is_dropped_by_the_identity(self, memory: Memory) -> None:
+        memory.fill(user=None)
+        memory.tier.forget_identities([(ISS, "ann")])
+        assert memory.tier.recall(claims()) is None
+
+    def test_more_changes_than_are_told_apart_void_a_ticket(self, memory: Memory) -> None:
+        ticket = memory.tier.ticket()
+        memory.tier.forget_identities([(ISS, "ann")])
+        memory.tier.forget_tokens(("main", str(number)) for number in range(10_000))
+        memory.fill(ticket=ticket)
+        assert memory.tier.recall(claims()) is None
+        memory.fill()
+        assert memory.tier.recall(claims()) is not None
+
+    def test_the_last_change_of_a_token_and_its_user_is_known(self, memory: Memory) -> None:
+        memory.fill()
+        before = memory.tier.last_change(claims())
+        memory.tier.forget_identities([(ISS, "bob")])
+        assert memory.tier.last_change(claims()) == before
+        changes: list[Callable[[], None]] = [
+            lambda: memory.tier.forget_tokens([("main", "token-1")]),
+            lambda: memory.tier.forget_issuers(["main"]),
+            lambda: memory.tier.forget_identities([(ISS, "ann")]),
+            # Whose id that is nobody knows any more.
+            lambda: memory.tier.forget_users([ANN.id]),
+        ]
+        for change in changes:
+            change()
+            assert memory.tier.last_change(claims()) == memory.tier.ticket() > before
+
+    def test_who_was_concerned_since_a_ticket_is_named(self, memory: Memory) -> None:
+        tier = memory.tier
+        tier.forget_users(["early"])
+        ticket = tier.ticket()
+        assert tier.changed_since(ticket) == set()
+        tier.forget_identities([(ISS, "ann")])
+        tier.forget_tokens([("main", "token-1")])
+        # That somebody asks about a change makes it no later one.
+        tier.last_change(claims())
+        tier.forget_issuers(["other"])
+        changes = tier.changed_since(ticket)
+        assert changes == {(ISS, "ann"), ("main", "token-1"), "other"}
+        assert set(tier.concerns(claims(), ANN)) == {(ISS, "ann"), ("main", "token-1"), "main", ANN.id}
+        assert tier.changed_since(tier.ticket()) == set()
+
+    @pytest.mark.parametrize("why", ["flush", "forget_everything", "open", "close", "many"])
+    def test_it_may_have_been_anybody(self, memory: Memory, why: str) -> None:
+        ticket = memory.tier.ticket()
+        if why == "many":
+            memory.tier.forget_users(str(number) for number in range(10_001))
+        else:
+            getattr(memory.tier, why)()
+        assert memory.tier.changed_since(ticket) is None
+        assert memory.tier.changed_since(memory.tier.ticket()) == set()
+
+
+class TestLastKnown:
+    def test_what_was_learnt_is_not_answered(self, memory: Memory) -> None:
+        memory.tier.learn(memory.tier.ticket(), claims(), ANN, 7.0)
+        assert memory.tier.recall(claims()) is None
+        assert memory.tier.last_known(claims()) == (ANN, 7.0)
+
+    def test_the_latest_is_known(self, memory: Memory) -> None:
+        changed = User(ANN.id, UserStatus.LOCKED)
+        for user, stored_at in ((ANN, 7.0), (changed, 9.0), (ANN, 8.0)):
+            memory.tier.learn(memory.tier.ticket(), claims(), user, stored_at)
+        assert memory.tier.last_known(claims()) == (changed, 9.0)
+        memory.tier.learn(memory.tier.ticket(), claims(), None, 10.0)
+        assert memory.tier.last_known(claims()) == (None, 10.0)
+        assert (memory.tier.users, memory.tier.absent) == (0, 1)
+
+    def test_it_is_learnt_while_closed_but_not_against_a_change(self, memory: Memory) -> None:
+        memory.tier.close()
+        ticket = memory.tier.ticket()
+        memory.tier.forget_users([ANN.id])
+        memory.tier.learn(ticket, claims(), ANN, 7.0)
+        assert memory.tier.last_known(claims()) is None
+        memory.tier.learn(memory.tier.ticket(), claims(), ANN, 8.0)
+        assert memory.tier.last_known(claims()) == (ANN, 8.0)
+
+
+class TestBounds:
+    def test_memory_is_bounded(self) -> None:
+        memory = Memory(max_users=3, max_tokens=4)
+        for number in range(20):
+            memory.fill(claims(f"user-{number}", jti=f"a-{number}"), User(str(number), UserStatus.ACTIVE))
+            memory.fill(claims(f"ghost-{number}", jti=f"b-{number}"), None)
+        assert (memory.tier.users, memory.tier.absent, memory.tier.tokens) == (3, 3, 4)
+        assert len(memory.tier._identities) == 3
+
+    def test_the_same_user_under_many_identities_leaves_nothing_behind(self) -> None:
+        memory = Memory(max_users=2)
+        for number in range(20):
+            memory.fill(claims(f"ann-{number}"))
+        assert memory.tier._identities == {ANN.id: [(ISS, "ann-18"), (ISS, "ann-19")]}
+
+    def test_tokens_that_are_used_no_more_are_given_up(self, memory: Memory) -> None:
+        for number in range(50):
+            memory.fill(claims(jti=f"old-{number}"))
+        memory.after(31)
+        memory.fill(claims(jti="new"))
+        assert memory.tier.tokens == 1

@@ -1,0 +1,276 @@
+"""Who is asked about, when, and how many at a time: what lasts, without any connection."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from time import perf_counter
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.core.admission import Admission, Decision, Forwarding
+from gateway.core.headers import Fields
+from gateway.core.model import Auth, Claims, Request, Resolution, Route, Tier, User, UserStatus
+from gateway.core.reasons import TOKEN_EXPIRED, USER_STORE_UNAVAILABLE, USER_SUSPENDED, Denial
+from gateway.core.tokens import key_from_secret
+from gateway.identity.local_cache import LocalTier
+from gateway.proxy import reauthorization
+from gateway.proxy.reauthorization import Lasting, LiveConnections
+from gateway.telemetry.logs import RequestLog
+from gateway.telemetry.metrics import Metrics
+from tests.stores.examples import claims
+
+ROUTE = Route("r", "/**", "u")
+REQUEST = Request("GET", "/", (), "192.0.2.1", "http", "id")
+KEY = key_from_secret(b"s" * 32)
+
+
+class Rechecker:
+    """`gateway.proxy.reauthorization.Rechecker`: answers as it is told, and counts."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.denials: dict[str, Denial] = {}
+        self.stale = False
+        self.gate: asyncio.Event | None = None
+        self.at_once = self.most_at_once = 0
+
+    async def recheck(self, route: Route, claims: Claims) -> Resolution:  # noqa: ARG002 -- the Protocol's
+        self.asked.append(claims.subject)
+        self.at_once += 1
+        self.most_at_once = max(self.at_once, self.most_at_once)
+        if self.gate is not None:
+            await self.gate.wait()
+        self.at_once -= 1
+        if claims.subject in self.denials:
+            raise self.denials[claims.subject]
+        return Resolution(user_of(claims), Tier.LOCAL, None, Tier.LOCAL, self.stale)
+
+
+def forwarding(route: Route) -> Forwarding:
+    return Forwarding(route, "GET", b"GET / HTTP/1.1", b"a", b"", None, None, Fields(b"", [b"a"], [], []))
+
+
+def user_of(token: Claims) -> User:
+    return User(f"{token.subject}-id", UserStatus.ACTIVE)
+
+
+class Room:
+    def __init__(self) -> None:
+        self.pipeline = Rechecker()
+        self.memory = LocalTier(ttl=30, max_users=10, max_tokens=10, clock=lambda: 0.0)
+        self.memory.open()
+        self.metrics = Metrics()
+        self.live = LiveConnections(self.pipeline, self.memory, self.metrics, RequestLog(), clock=time.time)
+        self.closed: list[tuple[str, str]] = []
+
+    def watch(
+        self, token: Claims, *, began: float | None = None, stale: bool = False, route: Route = ROUTE
+    ) -> Lasting | None:
+        resolution = Resolution(user_of(token), Tier.LOCAL, None, Tier.LOCAL, stale)
+        admission = Admission(forwarding(route), b"", token, Decision(route, resolution, b""))
+
+        def close(denial: Denial) -> None:
+            self.closed.append((token.subject, denial.reason.code))
+
+        return self.live.watch(REQUEST, admission, perf_counter() if began is None else began, close)
+
+    def suspend(self, subject: str) -> None:
+        """Change a user, and tell of it."""
+        self.pipeline.denials[subject] = Denial(USER_SUSPENDED)
+        self.touch(subject)
+
+    def touch(self, subject: str) -> None:
+        self.memory.forget_users([f"{subject}-id"])
+        self.live.changed()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():  # noqa: ASYNC110 -- what is waited for sets no event
+                await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def room() -> Room:
+    return Room()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("_LOOK_EVERY", 0.02), ("_ASK_AGAIN", 0.04), ("_ASK_BLINDLY", 0.08)):
+        monkeypatch.setattr(reauthorization, name, seconds)
+
+
+async def test_who_may_not_go_on_is_ended_and_nobody_else_asked_about(room: Room) -> None:
+    for number in range(2000):
+        room.watch(claims(f"user-{number}", jti=f"token-{number}"))
+    room.suspend("user-1234")
+    await room.until(lambda: room.closed)
+    assert room.closed == [("user-1234", "user_suspended")]
+    assert room.pipeline.asked == ["user-1234"]
+    assert len(room.live) == 1999
+    await room.live.close()
+    assert len(room.live) == 0
+
+
+async def test_nobody_is_asked_about_while_nothing_changes(room: Room) -> None:
+    room.watch(claims())
+    room.touch("bob")
+    await asyncio.sleep(0.15)
+    assert room.pipeline.asked == []
+    await room.live.close()
+
+
+async def test_what_changed_before_anything_lasted_concerns_nobody(room: Room) -> None:
+    room.memory.flush()
+    room.touch("ann")
+    room.watch(claims("ann"))
+    room.touch("bob")
+    await asyncio.sleep(0.05)
+    assert room.pipeline.asked == []
+    await room.live.close()
+
+
+async def test_many_changes_of_others_make_no_ticket_void(room: Room) -> None:
+    """The tier tells only so many changes apart; what is older than those counts as changed."""
+    room.watch(claims())
+    for round_ in range(3):
+        for number in range(6000):
+            room.memory.forget_users([f"{round_}-{number}"])
+        room.live.changed()
+        # It looks, and rests for a while that follows from how long looking took.
+        await room.until(lambda: room.live._looking is None)
+    assert room.pipeline.asked == []
+    await room.live.close()
+
+
+async def test_everybody_is_asked_about_when_all_is_forgotten_but_not_at_once(room: Room) -> None:
+    lasting = [room.watch(claims(f"user-{number}", jti=None)) for number in range(500)]
+    room.pipeline.gate = asyncio.Event()
+    room.memory.flush()
+    for _ in range(10):
+        room.live.changed()
+        await asyncio.sleep(0)
+    await room.until(lambda: room.pipeline.most_at_once == reauthorization._AT_ONCE)
+    # Who is over in the meantime is not asked about.
+    for over in lasting[100:]:
+        assert over is not None
+        room.live.forget(over)
+    room.pipeline.gate.set()
+    await room.until(lambda: len(room.pipeline.asked) == 100)
+    await asyncio.sleep(0.05)
+    assert sorted(room.pipeline.asked) == sorted(f"user-{number}" for number in range(100))
+    assert room.pipeline.most_at_once == reauthorization._AT_ONCE
+    await room.live.close()
+
+
+async def test_a_change_during_a_question_is_asked_about_again(room: Room) -> None:
+    room.watch(claims("ann"))
+    room.pipeline.gate = asyncio.Event()
+    room.touch("ann")
+    await room.until(lambda: room.pipeline.asked)
+    room.touch("ann")
+    room.pipeline.gate.set()
+    await room.until(lambda: len(room.pipeline.asked) == 2)
+    await asyncio.sleep(0.05)
+    assert len(room.pipeline.asked) == 2
+    await room.live.close()
+
+
+async def test_a_change_since_the_request_began_is_asked_about(room: Room) -> None:
+    """It may have come too late for the request's admission, and too early for who lasts."""
+    began = perf_counter()
+    room.suspend("ann")
+    room.watch(claims("ann"), began=began)
+    await room.until(lambda: room.closed)
+    room.watch(claims("bob"))
+    await asyncio.sleep(0.05)
+    assert room.pipeline.asked == ["ann"]
+    await room.live.close()
+
+
+async def test_a_store_that_does_not_answer_ends_nothing_and_is_asked_until_it_does(room: Room) -> None:
+    room.watch(claims("ann"))
+    room.pipeline.denials["ann"] = Denial(USER_STORE_UNAVAILABLE)
+    room.touch("ann")
+    await room.until(lambda: len(room.pipeline.asked) >= 3)
+    assert room.closed == []
+    room.pipeline.denials["ann"] = Denial(USER_SUSPENDED)
+    await room.until(lambda: room.closed)
+    assert room.closed == [("ann", "user_suspended")]
+    assert len(room.live) == 0
+
+
+async def test_a_defect_ends_nothing(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    room.watch(claims("ann"))
+
+    async def fail(route: Route, claims: Claims) -> Resolution:
+        room.pipeline.asked.append(claims.subject)
+        raise RuntimeError
+
+    with monkeypatch.context() as broken, capture_logs() as logs:
+        broken.setattr(room.pipeline, "recheck", fail)
+        room.touch("ann")
+        await room.until(lambda: len(room.pipeline.asked) >= 2)
+    assert logs[0]["event"] == "live_connection_not_checked"
+    room.suspend("ann")
+    await room.until(lambda: room.closed)
+
+
+@pytest.mark.parametrize("at", ["admission", "question"])
+async def test_a_stale_answer_is_asked_about_until_it_is_fresh(room: Room, at: str) -> None:
+    room.watch(claims("ann"), stale=at == "admission")
+    room.pipeline.stale = True
+    if at == "question":
+        room.touch("ann")
+    await room.until(lambda: len(room.pipeline.asked) >= 3)
+    room.pipeline.stale = False
+    asked = len(room.pipeline.asked)
+    await asyncio.sleep(0.2)
+    assert len(room.pipeline.asked) <= asked + 1
+    await room.live.close()
+
+
+async def test_while_changes_may_go_unheard_all_are_asked_about_again_and_again(room: Room) -> None:
+    room.watch(claims("ann"))
+    room.memory.close()
+    room.live.changed()
+    await room.until(lambda: len(room.pipeline.asked) >= 3)
+    room.memory.open()
+    room.live.changed()
+    asked = len(room.pipeline.asked)
+    await asyncio.sleep(0.2)
+    assert asked < len(room.pipeline.asked) <= asked + 2
+    await room.live.close()
+
+
+@pytest.mark.parametrize("look_every", [0.02, 30.0])
+async def test_an_expiry_waits_for_no_look(
+    room: Room, look_every: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reauthorization, "_LOOK_EVERY", look_every)
+    expires_at = time.time() + 0.1
+    room.watch(replace(claims("ann"), expires_at=expires_at - 30, leeway=30.0))
+    room.watch(replace(claims("bob"), expires_at=expires_at, leeway=30.0))
+    await room.until(lambda: room.closed)
+    assert 0 <= time.time() - expires_at < 2
+    assert room.closed == [("ann", TOKEN_EXPIRED.code)]
+    assert room.pipeline.asked == []
+    await room.live.close()
+
+
+async def test_what_is_over_expires_no_more(room: Room) -> None:
+    lasting = room.watch(replace(claims(), expires_at=time.time() + 0.03))
+    assert lasting is not None
+    room.live.forget(lasting)
+    room.live.forget(lasting)
+    await asyncio.sleep(0.06)
+    assert room.closed == []
+
+
+async def test_who_is_nobody_or_left_alone_is_not_watched(room: Room) -> None:
+    assert room.watch(claims(), route=replace(ROUTE, close_on_revocation=False)) is None
+    public = Admission(forwarding(replace(ROUTE, auth=Auth.NONE)), b"")
+    assert room.live.watch(REQUEST, public, perf_counter(), lambda _: None) is None
+    assert len(room.live) == 0
