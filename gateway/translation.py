@@ -1,7 +1,15 @@
-"""Settings → the values that the rooms understand, which know nothing of settings."""
+"""Settings → the values that the rooms understand, which know nothing of settings.
+
+A setting of an issuer, a route or an upstream becomes the field of a value that has its name; nothing is
+copied by hand in between. A setting that would arrive nowhere is an error.
+"""
+
+from collections.abc import Collection
+from dataclasses import is_dataclass
+from typing import TypeVar, get_args, get_origin, get_type_hints
 
 from gateway.core.headers import HeaderPolicy, HeaderRules
-from gateway.core.model import ClaimPaths, CredentialSources, Issuer, Requirement, Route
+from gateway.core.model import CredentialSources, Issuer, Route
 from gateway.explain import Setup
 from gateway.issuer_keys.sources import (
     Discovery,
@@ -13,40 +21,57 @@ from gateway.issuer_keys.sources import (
     SecretFile,
 )
 from gateway.proxy.downstream.limits import Limits
-from gateway.proxy.upstream.options import Ejection, HealthCheck, TlsRules, UpstreamRules
+from gateway.proxy.upstream.options import UpstreamRules
 from gateway.settings import Settings, model
+from gateway.settings.section import Section
+
+T = TypeVar("T")
+
+
+def derived(section: Section, value: type[T], *, elsewhere: Collection[str] = (), **given: object) -> T:
+    """Make a frozen dataclass of a section of the settings, field by field of the same name.
+
+    Sections within it become what the dataclass declares, tuples become sets where it declares a set.
+    `given` are fields that are not simply taken over, `elsewhere` settings that go another way. Raises
+    TypeError for a setting that would be ignored, and for a field that is given no value.
+    """
+    hints = get_type_hints(value)
+    for name in type(section).model_fields:
+        if name in given or name in elsewhere:
+            continue
+        if name not in hints:
+            raise TypeError(
+                f"the setting `{name}` of {type(section).__name__} has no place in {value.__name__}"
+            )
+        given[name] = _as_declared(getattr(section, name), hints[name])
+    return value(**given)
+
+
+def _as_declared(setting: object, hint: object) -> object:
+    if isinstance(setting, Section):
+        (declared,) = (
+            each for each in (hint, *get_args(hint)) if isinstance(each, type) and is_dataclass(each)
+        )
+        return derived(setting, declared)
+    return frozenset(setting) if isinstance(setting, tuple) and get_origin(hint) is frozenset else setting
 
 
 def issuer(issuer: model.Issuer) -> Issuer:
-    return Issuer(
-        name=issuer.name,
-        issuer=issuer.issuer,
-        audiences=frozenset(issuer.audiences),
-        algorithms=frozenset(issuer.algorithms),
-        leeway=issuer.leeway,
-        require=frozenset(issuer.require),
-        max_lifetime=issuer.max_lifetime,
-        claims=ClaimPaths(issuer.claims.tenant, issuer.claims.scopes, issuer.claims.roles),
-    )
+    return derived(issuer, Issuer, elsewhere={"keys"})
 
 
 def route(route: model.Route, body_size: int) -> Route:
-    return Route(
-        name=route.name,
+    return derived(
+        route,
+        Route,
+        elsewhere={"match", "upgrade", "allowed_origins"},
         path=route.match.path,
-        upstream=route.upstream,
         methods=frozenset(route.match.methods),
         hosts=frozenset(route.match.hosts),
-        auth=route.auth,
-        require=Requirement(
-            frozenset(route.require.scopes), frozenset(route.require.roles), route.require.tenant
-        ),
         credentials=_credentials(route),
         upgrades=frozenset(route.upgrade),
-        tunnel_timeout=route.tunnel_timeout,
         strip_prefix=route.strip_prefix or "",
         max_body=body_size if route.max_body is None else route.max_body,
-        close_on_revocation=route.close_on_revocation,
     )
 
 
@@ -54,39 +79,15 @@ def _credentials(route: model.Route) -> CredentialSources | None:
     places = route.credentials
     if places.cookie is places.query is places.subprotocol is None:
         return None
-    return CredentialSources(
-        places.cookie, places.query, places.subprotocol, frozenset(route.allowed_origins)
-    )
+    return derived(places, CredentialSources, allowed_origins=frozenset(route.allowed_origins))
 
 
 def limits(limits: model.Limits) -> Limits:
-    # Alike by name; the size of a body is the routes'.
-    return Limits(**limits.model_dump(exclude={"body_size"}))
+    return derived(limits, Limits, elsewhere={"body_size"})  # which is the routes'
 
 
 def upstream(name: str, upstream: model.Upstream) -> UpstreamRules:
-    ejection, tls, check = upstream.ejection, upstream.tls, upstream.health_check
-    return UpstreamRules(
-        name=name,
-        urls=upstream.urls,
-        connect_timeout=upstream.connect_timeout,
-        response_timeout=upstream.response_timeout,
-        idle_timeout=upstream.idle_timeout,
-        keep_alive=upstream.keep_alive,
-        max_age=upstream.max_age,
-        max_connections=upstream.max_connections,
-        max_pending=upstream.max_pending,
-        retry_budget=upstream.retry_budget,
-        ejection=Ejection(ejection.failures, ejection.base_time, ejection.max_time),
-        dns_ttl=upstream.dns_ttl,
-        host=upstream.host,
-        tls=TlsRules(tls.verify, tls.ca, tls.certificate, tls.key, tls.server_name, tls.strict),
-        health_check=None
-        if check is None
-        else HealthCheck(
-            check.path, check.interval, check.timeout, check.healthy_after, check.unhealthy_after
-        ),
-    )
+    return derived(upstream, UpstreamRules, name=name)
 
 
 def headers(settings: Settings) -> HeaderPolicy:

@@ -1,0 +1,166 @@
+"""Every setting of an issuer, a route, an upstream or a client's limits arrives where it is used."""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pytest
+
+from gateway import translation
+from gateway.core.model import Issuer
+from gateway.settings import model
+from gateway.settings.section import Section
+
+ISSUER: Final = {"name": "main", "issuer": "https://idp.example.com/", "audiences": ["api"]}
+ROUTE: Final = {"name": "orders", "match": {"path": "/api/**"}, "upstream": "orders"}
+UPSTREAM: Final = {"urls": ["http://127.0.0.1:9000"]}
+_CHECK: Final = {"path": "/healthz"}
+_COOKIE: Final = {"cookie": "session"}
+
+CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
+    model.Issuer: {
+        "name": {"name": "other"},
+        "issuer": {"issuer": "https://other.example.com/"},
+        "audiences": {"audiences": ["other"]},
+        "keys": {"keys": {"jwks_uri": "https://idp.example.com/keys"}},
+        "algorithms": {"algorithms": ["RS256"]},
+        "leeway": {"leeway": "7s"},
+        "require": {"require": ["jti"]},
+        "max_lifetime": {"max_lifetime": "1h"},
+        "claims.tenant": {"claims": {"tenant": "tid"}},
+        "claims.scopes": {"claims": {"scopes": "scp"}},
+        "claims.roles": {"claims": {"roles": "groups"}},
+    },
+    model.Route: {
+        "name": {"name": "other"},
+        "match.path": {"match": {"path": "/other/**"}},
+        "match.methods": {"match": {"path": "/api/**", "methods": ["GET"]}},
+        "match.hosts": {"match": {"path": "/api/**", "hosts": ["a.example"]}},
+        "upstream": {"upstream": "other"},
+        "strip_prefix": {"strip_prefix": "/api"},
+        "auth": {"auth": "optional"},
+        "require.scopes": {"require": {"scopes": ["orders:read"]}},
+        "require.roles": {"require": {"roles": ["admin"]}},
+        "require.tenant": {"require": {"tenant": "acme"}},
+        "credentials.cookie": {"credentials": _COOKIE},
+        "credentials.query": {"credentials": {"query": "access_token"}},
+        "credentials.subprotocol": {"credentials": {"subprotocol": "bearer"}},
+        "allowed_origins": {"credentials": _COOKIE, "allowed_origins": ["https://app.example.com"]},
+        "upgrade": {"upgrade": []},
+        "tunnel_timeout": {"tunnel_timeout": "7s"},
+        "close_on_revocation": {"close_on_revocation": False},
+        "max_body": {"max_body": "7KiB"},
+    },
+    model.Upstream: {
+        "urls": {"urls": ["http://127.0.0.1:9001"]},
+        "connect_timeout": {"connect_timeout": "7s"},
+        "response_timeout": {"response_timeout": "7s"},
+        "idle_timeout": {"idle_timeout": "7s"},
+        "keep_alive": {"keep_alive": "7s"},
+        "max_age": {"max_age": "7s"},
+        "max_connections": {"max_connections": 7},
+        "max_pending": {"max_pending": 7},
+        "retry_budget": {"retry_budget": 0.7},
+        "ejection.failures": {"ejection": {"failures": 7}},
+        "ejection.base_time": {"ejection": {"base_time": "7s"}},
+        "ejection.max_time": {"ejection": {"max_time": "7s"}},
+        "health_check": {"health_check": _CHECK},
+        "health_check.path": {"health_check": {"path": "/other"}},
+        "health_check.interval": {"health_check": {**_CHECK, "interval": "7s"}},
+        "health_check.timeout": {"health_check": {**_CHECK, "timeout": "7s"}},
+        "health_check.healthy_after": {"health_check": {**_CHECK, "healthy_after": 7}},
+        "health_check.unhealthy_after": {"health_check": {**_CHECK, "unhealthy_after": 7}},
+        "dns_ttl": {"dns_ttl": "7s"},
+        "host": {"host": "upstream"},
+        "tls.verify": {"tls": {"verify": False}},
+        "tls.ca": {"tls": {"ca": "ca.pem"}},
+        "tls.certificate": {"tls": {"certificate": "own.pem"}},
+        "tls.key": {"tls": {"key": "own.key"}},
+        "tls.server_name": {"tls": {"server_name": "a.example"}},
+        "tls.strict": {"tls": {"strict": True}},
+    },
+    model.Limits: {
+        "head_size": {"head_size": "7KiB"},
+        "header_count": {"header_count": 7},
+        "field_size": {"field_size": "7KiB"},
+        "target_length": {"target_length": "7KiB"},
+        "header_timeout": {"header_timeout": "7s"},
+        "keepalive_timeout": {"keepalive_timeout": "7s"},
+        "keepalive_requests": {"keepalive_requests": 7},
+        "body_size": {"body_size": "7KiB"},
+        "body_min_rate": {"body_min_rate": "7B"},
+        "response_min_rate": {"response_min_rate": "7B"},
+        "rate_grace": {"rate_grace": "7s"},
+        "connections_per_client": {"connections_per_client": 7},
+        "max_connections": {"max_connections": 7},
+    },
+}
+"""For each setting, what to write so that something must come out differently."""
+
+
+def arrived(kind: type[Section], written: dict[str, Any]) -> tuple[object, ...]:
+    """Return all that becomes of what is written."""
+    if kind is model.Issuer:
+        issuer = model.Issuer.model_validate({**ISSUER, **written})
+        return translation.issuer(issuer), translation.key_source(issuer)
+    if kind is model.Upstream:
+        upstream = model.Upstream.model_validate({**UPSTREAM, **written})
+        return (translation.upstream("orders", upstream),)
+    limits = model.Limits.model_validate(written if kind is model.Limits else {})
+    route = model.Route.model_validate({**ROUTE, **(written if kind is model.Route else {})})
+    return translation.limits(limits), translation.route(route, limits.body_size)
+
+
+def settings_of(kind: type[Section], before: str = "") -> set[str]:
+    """Return the dotted names of all settings of a section, and of the sections within it."""
+    found: set[str] = set()
+    for name, setting in kind.model_fields.items():
+        within = next(
+            (each for each in (setting.annotation, *getattr(setting.annotation, "__args__", ()))
+             if isinstance(each, type) and issubclass(each, Section)), None
+        )  # fmt: skip
+        found |= {before + name} if within is None else settings_of(within, f"{before}{name}.")
+    return found
+
+
+@pytest.mark.parametrize("kind", CHANGES, ids=lambda kind: kind.__name__)
+def test_every_setting_is_tried(kind: type[Section]) -> None:
+    tried = {name.partition(".")[0] if name.startswith("keys") else name for name in CHANGES[kind]}
+    there = {"keys" if name.startswith("keys.") else name for name in settings_of(kind)}
+    assert there <= tried, f"write down a change of {there - tried}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, changes in CHANGES.items() for name in changes]
+)
+def test_a_setting_arrives(kind: type[Section], name: str) -> None:
+    beside = {"allowed_origins": {"credentials": _COOKIE}, "health_check": {"health_check": _CHECK}}
+    without = beside.get(name.partition(".")[0], {}) if name != "health_check" else {}
+    assert arrived(kind, CHANGES[kind][name]) != arrived(kind, without)
+
+
+def test_a_setting_that_would_be_ignored_is_an_error() -> None:
+    class Newer(model.Issuer):
+        subject: str = "sub"
+
+    with pytest.raises(TypeError, match="the setting `subject` of Newer has no place in Issuer"):
+        translation.issuer(Newer.model_validate(ISSUER))
+
+
+def test_a_setting_within_a_section_that_would_be_ignored_is_an_error() -> None:
+    class Claims(model.Claims):
+        groups: str = "groups"
+
+    class Newer(model.Issuer):
+        claims: Claims = Claims()
+
+    with pytest.raises(TypeError, match="the setting `groups` of Claims has no place in ClaimPaths"):
+        translation.issuer(Newer.model_validate(ISSUER))
+
+
+def test_a_field_without_a_setting_is_an_error() -> None:
+    @dataclass(frozen=True)
+    class More(Issuer):
+        tenants: frozenset[str] = field(kw_only=True)
+
+    with pytest.raises(TypeError, match="tenants"):
+        translation.derived(model.Issuer.model_validate(ISSUER), More, elsewhere={"keys"})
