@@ -41,10 +41,11 @@ from gateway.proxy.upstream.balancer import Upstreams
 from gateway.settings import Settings, model
 from gateway.stores.availability import Availability
 from gateway.stores.postgres.change_stream.listener import PostgresStream
+from gateway.stores.postgres.hosts import place_of
 from gateway.stores.postgres.queries import Postgres
 from gateway.stores.redis.change_stream import RedisStream
-from gateway.stores.redis.ownership import SystemOfRecord, place_of
 from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.system_of_record import SystemOfRecord
 from gateway.telemetry import logs
 from gateway.telemetry.denials import DenialRing
 from gateway.telemetry.metered import MeteredDirectory, MeteredVerifier
@@ -128,7 +129,7 @@ async def serve(
             redis,
             mirror,
             iss,
-            prefix=settings.redis.prefix,
+            keys=redis.keys,
             observer=metrics,
             latest=postgres.latest_transaction if postgres.has_replica else None,
             refusals=refusals,
@@ -346,8 +347,8 @@ def _streams(
     )
     touches = RedisStream(
         redis.url.get_secret_value(),
-        invalidation.keys.prefixes,
-        invalidation.keys,
+        redis_store.keys.tracked,
+        invalidation.touched_keys,
         redis_store.beat,
         connect_timeout=redis.connect_timeout,
         tls_strict=redis.tls.strict,

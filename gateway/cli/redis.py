@@ -12,7 +12,7 @@ from gateway.cli.stores import Stores, with_stores
 from gateway.core.model import JSON
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
-    from gateway.stores.redis.ownership import SystemOfRecord
+    from gateway.stores.system_of_record import SystemOfRecord
 
 redis_app: Final = typer.Typer(no_args_is_help=True, help="What Redis holds, and whose it is.")
 

@@ -100,8 +100,8 @@ async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[
     from gateway.stores.postgres.directory.audit import Author
     from gateway.stores.postgres.directory.revocation_rows import RevocationRows
     from gateway.stores.postgres.directory.users import UserDirectory
+    from gateway.stores.postgres.hosts import place_of
     from gateway.stores.postgres.queries import Postgres
-    from gateway.stores.redis.ownership import place_of
     from gateway.stores.redis.shared_tier import Redis
 
     redis = Redis(

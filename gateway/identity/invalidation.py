@@ -27,6 +27,7 @@ from gateway.identity.local_cache import LocalTier
 from gateway.identity.touched_keys import Observer, TouchedKeys
 from gateway.stores.postgres.change_stream.listener import Changed, Everything
 from gateway.stores.redis.answers import Epoch
+from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.ownership import ForeignRedis
 
 _REMEMBERED: Final = 4096
@@ -101,10 +102,10 @@ class _Pending:
 
 
 class Invalidation:
-    """Implements `changes.ChangeListener`; `keys` implements `tracking.KeysListener`.
+    """Implements `changes.ChangeListener`; `touched_keys` implements `change_stream.KeysListener`.
 
     `issuers` maps the configured names to their `iss`; changes of any other `iss` concern nobody.
-    `prefix` is that of the keys in Redis, `retry` the seconds until it is told again what it could not be.
+    `keys` are those in Redis, `retry` the seconds until it is told again what it could not be.
     `latest` asks for the latest transaction, where users are read from a replica: one that lags behind the
     beginning of an epoch must not fill it. It may raise `StoreUnavailable`.
     """
@@ -116,7 +117,7 @@ class Invalidation:
         blacklist: Blacklist,
         issuers: Mapping[str, str],
         *,
-        prefix: str,
+        keys: Keys,
         observer: Observer,
         latest: Callable[[], Awaitable[int]] | None = None,
         retry: float = 0.2,
@@ -124,8 +125,8 @@ class Invalidation:
     ) -> None:
         self._latest = latest
         self._refusals = refusals
-        self.keys = TouchedKeys(
-            self, local, issuers, prefix, observer, *(() if refusals is None else (refusals.touched,))
+        self.touched_keys = TouchedKeys(
+            self, local, issuers, keys, observer, *(() if refusals is None else (refusals.touched,))
         )
         self._local = local
         self._shared = shared
@@ -264,7 +265,7 @@ class Invalidation:
 
     def judge(self) -> None:
         """Open or close the local tier, as what it rests on is there or not."""
-        trusted = self._epoch is not None and self.keys.up
+        trusted = self._epoch is not None and self.touched_keys.up
         if trusted and not self._local.is_open:
             self._local.open()
             # Once: what closes it later, a stream or Redis that is away, tells of its own coming and going.

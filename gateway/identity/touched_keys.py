@@ -6,6 +6,7 @@ from typing import Literal, Protocol, TypeAlias
 from gateway.core.revocations import Target
 from gateway.identity import outages
 from gateway.identity.local_cache import LocalTier
+from gateway.stores.redis.keys import Keys
 
 Source: TypeAlias = Literal["postgres", "redis"]
 
@@ -34,7 +35,7 @@ class TouchedKeys:
         owner: Owner,
         local: LocalTier,
         issuers: Mapping[str, str],
-        prefix: str,
+        keys: Keys,
         observer: Observer,
         revoked: Callable[[Target], None] = lambda _: None,
     ) -> None:
@@ -42,11 +43,10 @@ class TouchedKeys:
         self._revoked = revoked
         self.up = False
         """Whether Redis tells of every key that is touched."""
-        self.prefixes = (f"{prefix}tombstone:", f"{prefix}revoked:")
         self._owner = owner
         self._local = local
         self._issuers = issuers
-        self._prefix = prefix
+        self._keys = keys
         self._outages = outages.of_stream("redis")
         self._observer = observer
 
@@ -68,25 +68,20 @@ class TouchedKeys:
             self._local.flush()
         else:
             for key in keys:
-                self._drop(*key.removeprefix(self._prefix).partition(":")[::2])
+                self._drop(key)
         self._owner.tell()
 
-    def _drop(self, kind: str, rest: str) -> None:
-        """Drop what `<kind>:<rest>` is about; the name of an issuer has no colon, a subject may."""
-        if kind == "tombstone":
-            name, _, subject = rest.partition(":")
-            if name in self._issuers:
-                self._local.forget_identities([(self._issuers[name], subject)])
-            return
-        of, _, what = rest.partition(":")
-        match of:
-            case "jti":
-                name, _, jti = what.partition(":")
+    def _drop(self, key: str) -> None:
+        match self._keys.read(key):
+            case ("tombstone", name, subject):
+                if name in self._issuers:
+                    self._local.forget_identities([(self._issuers[name], subject)])
+            case ("jti", name, jti):
                 self._local.forget_tokens([(name, jti)])
                 self._revoked(("jti", name, jti))
-            case "user":
-                self._local.forget_users([what])
-                self._revoked(("user", "", what))
-            case "issuer":
-                self._local.forget_issuers([what])
-                self._revoked(("issuer", what, ""))
+            case ("user", _, user_id):
+                self._local.forget_users([user_id])
+                self._revoked(("user", "", user_id))
+            case ("issuer", name, _):
+                self._local.forget_issuers([name])
+                self._revoked(("issuer", name, ""))

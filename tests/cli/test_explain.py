@@ -23,8 +23,9 @@ from typer.testing import CliRunner, Result
 from gateway.__main__ import main
 from gateway.cli.main import app
 from gateway.stores.postgres.queries import Postgres
-from gateway.stores.redis.ownership import Owner, SystemOfRecord
+from gateway.stores.redis.ownership import Owner
 from gateway.stores.redis.user_documents import CachedUser, encode
+from gateway.stores.system_of_record import SystemOfRecord
 from tests import harness, tokens
 from tests.cli.gateway_command import dump
 from tests.explain.secret import FAILING, assert_absent

@@ -16,7 +16,8 @@ from gateway.cli.check.result import Check, Live
 from gateway.cli.main import app
 from gateway.demo.embedded import EmbeddedRedis
 from gateway.settings import Settings, load
-from gateway.stores.redis.ownership import Owner, SystemOfRecord
+from gateway.stores.redis.ownership import Owner
+from gateway.stores.system_of_record import SystemOfRecord
 from tests import tokens
 from tests.cli.gateway_command import ISS
 from tests.harness import unused_port, write_jwks

@@ -13,6 +13,7 @@ from gateway.identity.invalidation import Invalidation
 from gateway.identity.local_cache import LocalTier
 from gateway.stores.postgres.change_stream.listener import Changed, Everything
 from gateway.stores.redis.answers import Epoch
+from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.user_documents import CachedUser
 from tests.fakes import FakeBlacklist, FakeSharedTier, RecordingInvalidations
 from tests.stores.examples import ISS, claims, eventually
@@ -31,7 +32,7 @@ class Worker:
         self.local = LocalTier(ttl=30, max_users=100, max_tokens=100, clock=lambda: 0.0)
         self.observer = RecordingInvalidations()
         self.invalidation = Invalidation(
-            self.local, shared, self.blacklist, ISSUERS, prefix="gateway:", observer=self.observer
+            self.local, shared, self.blacklist, ISSUERS, keys=Keys("gateway:"), observer=self.observer
         )
         self.told = 0
         self._beats = count(1)
@@ -51,7 +52,7 @@ class Worker:
 
     async def trust(self) -> None:
         self.invalidation.listening()
-        self.invalidation.keys.tracking()
+        self.invalidation.touched_keys.tracking()
         await self.beat()
         assert self.invalidation.trusted
 
@@ -95,7 +96,7 @@ class TestTrust:
         self, worker: Worker, shared: FakeSharedTier
     ) -> None:
         worker.invalidation.listening()
-        worker.invalidation.keys.tracking()
+        worker.invalidation.touched_keys.tracking()
         assert not worker.trusted()
         heartbeat = await worker.beat()
         assert worker.trusted()
@@ -105,11 +106,11 @@ class TestTrust:
         worker.invalidation.listening()
         await worker.beat()
         assert not worker.trusted()
-        worker.invalidation.keys.tracking()
+        worker.invalidation.touched_keys.tracking()
         assert worker.trusted()
 
     async def test_not_without_listening(self, worker: Worker) -> None:
-        worker.invalidation.keys.tracking()
+        worker.invalidation.touched_keys.tracking()
         await worker.beat()
         assert not worker.trusted()
 
@@ -119,7 +120,7 @@ class TestTrust:
         worker.fill()
         worker.invalidation.subscribe(worker.tell)
         with capture_logs() as logs:
-            (worker.invalidation if stream == "postgres" else worker.invalidation.keys).lost("cut")
+            (worker.invalidation if stream == "postgres" else worker.invalidation.touched_keys).lost("cut")
         assert not worker.trusted()
         assert not worker.knows()
         assert worker.told == 1
@@ -130,9 +131,9 @@ class TestTrust:
     async def test_a_stream_that_is_back_brings_it_back_empty(self, worker: Worker) -> None:
         await worker.trust()
         worker.fill()
-        worker.invalidation.keys.lost("cut")
+        worker.invalidation.touched_keys.lost("cut")
         worker.invalidation.subscribe(worker.tell)
-        worker.invalidation.keys.tracking()
+        worker.invalidation.touched_keys.tracking()
         assert worker.trusted()
         assert not worker.knows()
         assert worker.told == 1
@@ -173,7 +174,7 @@ class TestEpoch:
     ) -> None:
         await worker.trust()
         other.invalidation.listening()
-        other.invalidation.keys.tracking()
+        other.invalidation.touched_keys.tracking()
         await other.beat()
         assert not other.trusted()
         other.invalidation.heard(await worker.beat(), own=False)
@@ -252,7 +253,7 @@ class TestEpoch:
 
     async def test_redis_that_was_away_is_asked_again(self, worker: Worker, shared: FakeSharedTier) -> None:
         worker.invalidation.listening()
-        worker.invalidation.keys.tracking()
+        worker.invalidation.touched_keys.tracking()
         shared.down = True
         await worker.beat()
         shared.down = False
@@ -491,7 +492,7 @@ class TestKeys:
     ) -> None:
         await worker.trust()
         worker.fill()
-        worker.invalidation.keys.touched([f"gateway:{key}"])
+        worker.invalidation.touched_keys.touched([f"gateway:{key}"])
         assert worker.knows() is not dropped
         assert worker.observer.sources == ["redis"]
 
@@ -501,21 +502,15 @@ class TestKeys:
         for key in ("tombstone:main:urn:user:7", "revoked:jti:main:a:b"):
             worker.local.fill(worker.local.ticket(), token, ANN, 0.0, Revocations(), 30)
             assert worker.local.recall(token) is not None
-            worker.invalidation.keys.touched([f"gateway:{key}"])
+            worker.invalidation.touched_keys.touched([f"gateway:{key}"])
             assert worker.local.recall(token) is None
 
     async def test_redis_that_was_emptied_drops_everything(self, worker: Worker) -> None:
         await worker.trust()
         worker.fill()
-        worker.invalidation.keys.touched(None)
+        worker.invalidation.touched_keys.touched(None)
         assert not worker.knows()
         assert worker.trusted()
-
-    def test_the_prefixes_are_those_of_what_counts(self) -> None:
-        assert Worker(FakeSharedTier()).invalidation.keys.prefixes == (
-            "gateway:tombstone:",
-            "gateway:revoked:",
-        )
 
 
 class TestSubscribers:
@@ -524,7 +519,7 @@ class TestSubscribers:
         leave = worker.invalidation.subscribe(worker.tell)
         worker.invalidation.changed(Changed((), (ANN.id,), 7))
         assert worker.told == 1
-        worker.invalidation.keys.touched(["gateway:revoked:jti:main:token-1"])
+        worker.invalidation.touched_keys.touched(["gateway:revoked:jti:main:token-1"])
         assert worker.told == 2
         leave()
         worker.invalidation.changed(Changed((), (ANN.id,), 8))
@@ -566,7 +561,7 @@ async def test_an_epoch_begins_above_all_that_a_lagging_replica_may_say(shared: 
         shared,
         worker.blacklist,
         ISSUERS,
-        prefix="gateway:",
+        keys=Keys("gateway:"),
         observer=worker.observer,
         latest=latest,
     )

@@ -190,7 +190,7 @@ async def test_postgres_is_told_once_while_redis_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gateway.identity.learnt_revocations._RETRY", 0.2)
-    deaf = Deaf(client, redis.ownership, redis.address, "gateway:")
+    deaf = Deaf(client, redis.ownership, redis.address, redis.keys)
     deaf.error = error(Tier.REDIS, "away")
     refusals = started(deaf, rows)
     await client.set("gateway:revoked:jti:main:one", "1")

@@ -24,6 +24,7 @@ from gateway.identity.resolver import IdentityTiers
 from gateway.stores.postgres.change_stream.listener import Changed, Everything
 from gateway.stores.postgres.queries import Found
 from gateway.stores.redis.answers import Epoch, SharedAnswer
+from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.user_documents import CachedUser
 from tests.fakes import FakeBlacklist, FakeSharedTier, RecordingInvalidations
 from tests.stores.examples import ISS, ISSUERS, claims
@@ -156,7 +157,7 @@ class Worker:
             SlowShared(shared, self.carrying),
             self.blacklist,
             ISSUERS,
-            prefix="",
+            keys=Keys(""),
             observer=RecordingInvalidations(),
             retry=0.0,
         )
@@ -182,7 +183,7 @@ class Worker:
     def receive_push(self) -> None:
         if self.pushes:
             key = self.pushes.pop(0)
-            self.invalidation.keys.touched(None if key is None else [key])
+            self.invalidation.touched_keys.touched(None if key is None else [key])
 
 
 @dataclass
@@ -406,11 +407,11 @@ class Tiers(RuleBasedStateMachine):
     def _track(self, worker: Worker) -> None:
         if worker.pushes is None:
             worker.pushes = []
-            self._do(worker.invalidation.keys.tracking)
+            self._do(worker.invalidation.touched_keys.tracking)
 
     def _stop_tracking(self, worker: Worker) -> None:
         worker.pushes = None
-        self._do(lambda: worker.invalidation.keys.lost("cut"))
+        self._do(lambda: worker.invalidation.touched_keys.lost("cut"))
 
     # Outages -----------------------------------------------------------------------------------------
 

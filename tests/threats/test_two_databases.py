@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 from typer.testing import CliRunner, Result
 
 from gateway.cli.main import app
-from gateway.stores.redis.ownership import Owner, SystemOfRecord
+from gateway.stores.redis.ownership import Owner
+from gateway.stores.system_of_record import SystemOfRecord
 from tests import tokens
 from tests.conftest import _Databases
 from tests.harness import House, open_house, token

@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 from gateway.core import json_text
 from gateway.core.model import StoreUnavailable, Tier
 from gateway.stores.redis.errors import in_words, translated
+from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.topology import server_at
 
 _FOREIGN: Final = b"foreign"
@@ -90,6 +91,7 @@ async def inspect(
     Raises `StoreUnavailable` when Redis cannot be reached. `connect_timeout` is the seconds for connecting,
     and for each answer.
     """
+    keys = Keys(prefix)
     server = server_at(url, prefix, strict=tls_strict)
     connection = server.connection(
         protocol=3, socket_timeout=connect_timeout, socket_connect_timeout=connect_timeout
@@ -110,14 +112,12 @@ async def inspect(
         with translated(server.address):
             await connection.connect()  # type: ignore[no-untyped-call] # has no annotations
             info = _sections(await ask("INFO", "INFO"))
-            answer = await ask(
-                "EVAL", "EVAL", _TRY, "2", f"{prefix}check:{uuid4().hex}", f"{prefix}owner", mark
-            )
+            answer = await ask("EVAL", "EVAL", _TRY, "2", keys.check(uuid4().hex), keys.owner, mark)
             foreign = answer == _FOREIGN
             if not foreign and isinstance(answer, bytes):
                 json_text.check_depth(answer)
                 refused |= dict(orjson.loads(answer) or ())
-            await ask("CLIENT TRACKING", "CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", f"{prefix}check:")
+            await ask("CLIENT TRACKING", "CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", *keys.checks.prefixes)
     finally:
         await connection.disconnect(nowait=True)
     return Inspection(
@@ -139,13 +139,13 @@ class Touches:
     def __init__(
         self, url: str, prefix: str, *, connect_timeout: float, tls_strict: bool = False, mark: bytes = b""
     ) -> None:
-        self.prefix = f"{prefix}check:"
-        """Of the keys."""
+        self.tracked = Keys(prefix).checks
+        """The keys that may be touched."""
         self._server = server_at(url, prefix, strict=tls_strict)
         self._connection = self._server.connection(
             socket_timeout=connect_timeout, socket_connect_timeout=connect_timeout
         )
-        self._owner = f"{prefix}owner"
+        self._owner = Keys(prefix).owner
         self._mark = mark
         self._touched: set[str] = set()
 

@@ -93,7 +93,7 @@ async def _touches(settings: "Settings") -> Live:
     touches = Touches(url, redis.prefix, connect_timeout=timeout, tls_strict=strict, mark=mark)
     first = _First()
     stream = RedisStream(
-        url, (touches.prefix,), first, touches.touch, connect_timeout=timeout, tls_strict=strict
+        url, touches.tracked, first, touches.touch, connect_timeout=timeout, tls_strict=strict
     )
     stream.start()
     try:

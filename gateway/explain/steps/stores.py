@@ -12,6 +12,7 @@ from gateway.explain.wording import ago, moment, shown, span
 from gateway.stores.postgres.directory.diagnostics import Clues, trouble_of
 from gateway.stores.postgres.queries import Found, Postgres
 from gateway.stores.postgres.requirements import Shortcoming
+from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.ownership import ForeignRedis
 
 _CAUSES = {
@@ -196,7 +197,7 @@ def _redis(walk: Walk, claims: Claims, evidence: Evidence) -> None:
         remaining = max(0.0, cached.stored_at + ttl - walk.now)
         detail = f"Postgres says: {described(truth)}; the entry is served for another {span(remaining)}"
         walk.step("identity.redis", "fail", expected, found, detail)
-        key = f"{walk.setup.prefix}user:{claims.issuer_name}:{claims.subject}"
+        key = Keys(walk.setup.prefix).user(claims.issuer_name, claims.subject)
         _blame_stale(walk, evidence, "Redis", remaining, walk.commands.redis("DEL", key))
     else:
         why = "it is of another epoch, or changes are not heard"

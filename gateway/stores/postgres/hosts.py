@@ -5,15 +5,19 @@ swallows everything, as one does whose power is cut, would keep it from the seco
 """
 
 import asyncio
+import hashlib
+import socket
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
+import orjson
 from asyncpg.connect_utils import SessionAttribute
 
 from gateway.stores.postgres.tls import strict_context
 
 _DEFAULT_PORT: Final = 5432
+_LOOPBACK: Final = ("localhost", "127.", "::1")
 
 
 class Connector:
@@ -135,3 +139,20 @@ def _server(text: str, port: str) -> tuple[str, int]:
 def _session_attributes(dsn: str, default: SessionAttribute | None) -> SessionAttribute | None:
     named = parse_qs(urlsplit(dsn).query).get("target_session_attrs")
     return default if named is None else SessionAttribute(named[-1])
+
+
+def place_of(dsn: str, schema: str) -> str:
+    """Return a digest of where a DSN leads: hosts, ports, database and schema, no user and no password.
+
+    What leads to this machine names the machine too: `localhost` is another place on each.
+    """
+    parts = urlsplit(dsn)
+    query = parse_qs(parts.query)
+    database = unquote(parts.path.removeprefix("/")) or query.get("dbname", query.get("database", [""]))[-1]
+    try:
+        servers = sorted((host.lower(), port) for host, port in servers_of(dsn))
+    except ValueError:
+        servers = []
+    at_home = not servers or any(host.startswith(("/", *_LOOPBACK)) for host, _ in servers)
+    machine = socket.gethostname() if at_home else ""
+    return hashlib.sha256(orjson.dumps([servers, database, schema, machine])).hexdigest()[:32]

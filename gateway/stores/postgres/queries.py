@@ -34,7 +34,7 @@ from gateway.stores.postgres.migrate import migrate
 from gateway.stores.postgres.pool import Connection, Pool
 from gateway.stores.postgres.requirements import Shortcoming, shortcomings
 from gateway.stores.postgres.statements import PreparedStatements
-from gateway.stores.redis.ownership import SystemOfRecord
+from gateway.stores.system_of_record import SystemOfRecord
 
 __all__ = ["USER_COLUMNS", "Connection", "Found", "Postgres", "migrate", "user_from_row"]
 

@@ -21,6 +21,7 @@ from gateway.core.revocations import Revocation, Revoked, Target
 from gateway.stores.redis import scripts
 from gateway.stores.redis.answers import Filling
 from gateway.stores.redis.errors import translated
+from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.ownership import Ownership
 
 _BATCH: Final = 500
@@ -62,26 +63,11 @@ class Recorded(IntEnum):
 class RevokedKeys:
     """Writes the keys below `<prefix>revoked:`. Every method raises `StoreUnavailable`."""
 
-    def __init__(self, client: aioredis.Redis, ownership: Ownership, address: str, prefix: str) -> None:
-        self.marker = f"{prefix}revocations:loaded"
-        """The key that is there while the blacklist is complete."""
+    def __init__(self, client: aioredis.Redis, ownership: Ownership, address: str, keys: Keys) -> None:
         self._redis = client
         self._ownership = ownership
         self._address = address
-        self._prefix = prefix
-        self._records = f"{prefix}revocations:records"
-        self._fillings = f"{prefix}revocations:fillings"
-        self._filled = f"{prefix}revocations:filled"
-        self._era = f"{prefix}revocations:era"
-
-    def token_key(self, issuer_name: str, jti: str) -> str:
-        return f"{self._prefix}revoked:jti:{issuer_name}:{jti}"
-
-    def user_key(self, user_id: str) -> str:
-        return f"{self._prefix}revoked:user:{user_id}"
-
-    def issuer_key(self, issuer_name: str) -> str:
-        return f"{self._prefix}revoked:issuer:{issuer_name}"
+        self._keys = keys
 
     async def revoke(self, revocations: Sequence[Revocation]) -> None:
         """Put revocations on the blacklist; their `issuer` is the configured name.
@@ -119,9 +105,10 @@ class RevokedKeys:
 
         That a key on record is gone is told once, to the first who looks.
         """
+        keys = self._keys
         era, *found = await self._ownership.run(
             scripts.EXAMINE,
-            (self._records, self.marker, self._era, self._fillings, *map(self._key_of, targets)),
+            (keys.records, keys.complete, keys.era, keys.fillings, *map(keys.revoked, targets)),
             (uuid4().hex,),
         )
         return era, [
@@ -136,11 +123,11 @@ class RevokedKeys:
         done = await self._ownership.run(
             scripts.RECORD,
             (
-                self._records,
-                self.marker,
-                self._era,
-                self._fillings,
-                *(self._key_of(target) for target, _ in examined),
+                self._keys.records,
+                self._keys.complete,
+                self._keys.era,
+                self._keys.fillings,
+                *(self._keys.revoked(target) for target, _ in examined),
             ),
             (uuid4().hex, era, *(found.value or b"" for _, found in examined)),
         )
@@ -148,9 +135,9 @@ class RevokedKeys:
 
     async def begin_filling(self) -> Filling:
         """Begin to fill the blacklist; the revocations are to be read after this."""
-        loading = f"{self._prefix}revocations:loading:{uuid4()}"
+        loading = self._keys.loading(str(uuid4()))
         number = await self._ownership.run(
-            scripts.BEGIN_FILLING, (self._fillings, loading), (_milliseconds(_FILLING_TIME),)
+            scripts.BEGIN_FILLING, (self._keys.fillings, loading), (_milliseconds(_FILLING_TIME),)
         )
         return Filling(loading, int(number))
 
@@ -181,7 +168,7 @@ class RevokedKeys:
             batch = wanted[start : start + _BATCH]
             done = await self._ownership.run(
                 scripts.CHANGE,
-                (self._records, self._fillings, self._filled, *(key for key, *_ in batch)),
+                (self._keys.records, self._keys.fillings, self._keys.filled, *(key for key, *_ in batch)),
                 (
                     "" if filling is None else str(filling.number),
                     _milliseconds(_LIFTED_TIME),
@@ -198,13 +185,13 @@ class RevokedKeys:
         cursor = 0
         while True:
             with translated(self._address):
-                cursor, found = await self._redis.hscan(self._records, cursor, count=_BATCH)
+                cursor, found = await self._redis.hscan(self._keys.records, cursor, count=_BATCH)
             records = cast("dict[bytes, bytes]", found)  # nothing is decoded
             gone = {key: record for key, record in records.items() if _filling_of(record) < filling.number}
             if gone:
                 swept = await self._ownership.run(
                     scripts.SWEEP,
-                    (self._records, filling.loading, *gone),
+                    (self._keys.records, filling.loading, *gone),
                     tuple(gone.values()),
                 )
                 if swept != 1:
@@ -214,29 +201,18 @@ class RevokedKeys:
 
     async def _complete(self, filling: Filling) -> bool:
         done = await self._ownership.run(
-            scripts.COMPLETE, (self.marker, filling.loading, self._filled), (str(filling.number),)
+            scripts.COMPLETE,
+            (self._keys.complete, filling.loading, self._keys.filled),
+            (str(filling.number),),
         )
         return bool(done == 1)
 
     def _set(self, revocation: Revocation, order: int = 0) -> tuple[str, str, int, int]:
         ttl = _ttl_ms(revocation, time.time())
-        return self._key(revocation), repr(revocation.revoked_at), ttl, order
+        return self._keys.revoked(revocation.target), repr(revocation.revoked_at), ttl, order
 
     def _lifting(self, revocation: Revocation, order: int = 0) -> tuple[str, str, int, int]:
-        return self._key(revocation), _LIFTED, -1, order
-
-    def _key(self, revocation: Revocation) -> str:
-        return self._key_of(revocation.target)
-
-    def _key_of(self, target: Target) -> str:
-        kind, issuer, value = target
-        match kind:
-            case "jti":
-                return self.token_key(issuer, value)
-            case "user":
-                return self.user_key(value)
-            case "issuer":
-                return self.issuer_key(issuer)
+        return self._keys.revoked(revocation.target), _LIFTED, -1, order
 
 
 def _ttl_ms(revocation: Revocation, now: float) -> int:

@@ -20,6 +20,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from gateway.core.model import StoreUnavailable, Tier
 from gateway.stores.redis.errors import translated
+from gateway.stores.redis.keys import Tracked
 from gateway.stores.redis.topology import server_at
 
 _FIRST_PAUSE: Final = 0.1
@@ -51,7 +52,7 @@ class KeysListener(Protocol):
 
 
 class RedisStream:
-    """Follows the keys below `prefixes`, on a connection of its own that recovers by itself.
+    """Follows the tracked keys, on a connection of its own that recovers by itself.
 
     A heartbeat is written by `write`, over another connection, every `beat` seconds: a key below the first
     prefix. When Redis tells of none until `beat` + `patience` seconds after the last one that it told of
@@ -62,7 +63,7 @@ class RedisStream:
     def __init__(
         self,
         url: str,
-        prefixes: Sequence[str],
+        tracked: Tracked,
         listener: KeysListener,
         write: Callable[[str], Awaitable[None]],
         *,
@@ -71,14 +72,12 @@ class RedisStream:
         beat: float = 0.5,
         patience: float = 1.5,
     ) -> None:
-        self._server = server_at(url, prefixes[0], strict=tls_strict)
+        self._server = server_at(url, tracked.prefixes[0], strict=tls_strict)
         self.address = self._server.address
         """Host and port, for messages."""
         self.detail: str | None = "no heartbeat has come back yet"
         """Why not every touched key is told; None while it is."""
-        self._prefixes = tuple(prefixes)
-        # Of an issuer without a name, which there is none, so that no other key is meant.
-        self._beats = f"{prefixes[0]}:"
+        self._tracked = tracked
         self._listener = listener
         self._write = write
         self._connect_timeout = connect_timeout
@@ -139,7 +138,7 @@ class RedisStream:
             self._pause = min(2 * self._pause, _LAST_PAUSE)
 
     async def _open(self, connection: AbstractConnection) -> None:
-        options = [word for prefix in self._prefixes for word in ("PREFIX", prefix)]
+        options = [word for prefix in self._tracked.prefixes for word in ("PREFIX", prefix)]
         with translated(self.address):
             async with asyncio.timeout(self._connect_timeout):
                 await connection.connect()  # type: ignore[no-untyped-call] # has no annotations
@@ -153,7 +152,7 @@ class RedisStream:
     async def _follow(self, connection: AbstractConnection) -> None:
         """Read pushes and send heartbeats until that fails."""
         # A name that no earlier connection had: Redis tells also of a key that expires.
-        self._awaited = f"{self._beats}{secrets.token_hex(8)}"
+        self._awaited = self._tracked.heartbeat(secrets.token_hex(8))
         reading = asyncio.create_task(self._read(connection))
         try:
             while True:
@@ -244,7 +243,7 @@ class RedisStream:
             if self._awaited in keys and self._told is not None and not self._told.done():
                 self._told.set_result(None)
             # Heartbeats of others, too, are about nobody.
-            keys = [key for key in keys if not key.startswith(self._beats)]
+            keys = [key for key in keys if not self._tracked.is_heartbeat(key)]
             if not keys:
                 return
         self._listener.touched(keys)

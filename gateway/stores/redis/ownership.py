@@ -17,13 +17,10 @@ Every read brings the owner along, and every script compares it in the same step
 is read or written at any moment, also when Redis is emptied, restored, or replaced by another server.
 """
 
-import hashlib
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from urllib.parse import parse_qs, unquote, urlsplit
 from uuid import uuid4
 
 import orjson
@@ -32,47 +29,21 @@ from redis.exceptions import ResponseError
 
 from gateway.core import json_text
 from gateway.core.model import StoreUnavailable, Tier
-from gateway.stores.postgres.hosts import servers_of
 from gateway.stores.redis import scripts
 from gateway.stores.redis.errors import translated
+from gateway.stores.redis.keys import Keys
+from gateway.stores.system_of_record import SystemOfRecord
 
 _PLACES: Final = 1000
 """Addresses that are remembered, the latest ones: an address on `localhost` is one for each host."""
 _ATTEMPTS: Final = 3
 """Changes of the owner that one command goes along with."""
-_LOOPBACK: Final = ("localhost", "127.", "::1")
 _UNKNOWN: Final = b"?"
 """Stands for an owner that is none: no key ever holds it."""
 
 
 class ForeignRedis(StoreUnavailable):
     """What Redis holds belongs to another system of record: it is neither read nor written."""
-
-
-@dataclass(frozen=True, slots=True)
-class SystemOfRecord:
-    """Which server, database and schema somebody is connected to."""
-
-    oid: int
-    """The database's number: one that was dropped and created again has another."""
-    database: str
-    schema: str
-    system: str | None = None
-    """The server's system identifier. A promoted replica has its primary's; a restored dump has not."""
-    copy: str | None = None
-    """Made up by the database itself; dumps do not carry it, replicas do."""
-
-    def __str__(self) -> str:
-        server = "" if self.system is None else f" of server {self.system}"
-        return f"database {self.database!r}, schema {self.schema!r}{server}"
-
-    def is_same(self, other: "SystemOfRecord") -> bool:
-        """Tell whether both are one. When nothing proves it they are not."""
-        if (self.oid, self.schema) != (other.oid, other.schema):
-            return False
-        if self.system is not None and other.system is not None:
-            return self.system == other.system
-        return self.copy is not None and self.copy == other.copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,23 +90,6 @@ def owner_from(value: bytes) -> Owner | None:
         return None
 
 
-def place_of(dsn: str, schema: str) -> str:
-    """Return a digest of where a DSN leads: hosts, ports, database and schema, no user and no password.
-
-    What leads to this machine names the machine too: `localhost` is another place on each.
-    """
-    parts = urlsplit(dsn)
-    query = parse_qs(parts.query)
-    database = unquote(parts.path.removeprefix("/")) or query.get("dbname", query.get("database", [""]))[-1]
-    try:
-        servers = sorted((host.lower(), port) for host, port in servers_of(dsn))
-    except ValueError:
-        servers = []
-    at_home = not servers or any(host.startswith(("/", *_LOOPBACK)) for host, _ in servers)
-    machine = socket.gethostname() if at_home else ""
-    return hashlib.sha256(orjson.dumps([servers, database, schema, machine])).hexdigest()[:32]
-
-
 class Ownership:
     """Lets through what concerns one's own data, and claims a Redis that is nobody's.
 
@@ -144,15 +98,12 @@ class Ownership:
     """
 
     def __init__(
-        self, client: aioredis.Redis, address: str, prefix: str, place: str | None, *, read_only: bool = False
+        self, client: aioredis.Redis, address: str, keys: Keys, place: str | None, *, read_only: bool = False
     ) -> None:
-        self.key = f"{prefix}owner"
+        self.key = keys.owner
+        self._keys = keys
         self._redis = client
         self._address = address
-        self._epoch = f"{prefix}epoch"
-        self._ended = f"{prefix}epoch:ended"
-        self._marker = f"{prefix}revocations:loaded"
-        self._places = f"{self.key}:places"
         self._place = place
         self._read_only = read_only
         self._record: SystemOfRecord | None = None
@@ -199,7 +150,7 @@ class Ownership:
 
     def voided(self, key: str) -> bool:
         """Tell whether a claim, of a Redis that has no owner, would delete this key."""
-        return self.unclaimed and key in {self._epoch, self._ended, self._marker}
+        return self.unclaimed and key in {self._keys.epoch, self._keys.ended_epoch, self._keys.complete}
 
     async def settle(self, held: bytes | None) -> bool:
         """Find out whether Redis is one's own; claims it when it is nobody's, unless that is forbidden.
@@ -247,7 +198,7 @@ class Ownership:
         if held.startswith(owner.mark) and self._place is not None:
             with translated(self._address):
                 await self._redis.eval(
-                    scripts.REMEMBER_PLACE, 2, self.key, self._places,
+                    scripts.REMEMBER_PLACE, 2, self.key, self._keys.places,
                     owner.mark, owner.id, self._place, str(_PLACES),
                 )  # fmt: skip
         return held
@@ -297,15 +248,16 @@ class Ownership:
         if self._record is not None:
             return owner.record.is_same(self._record)
         with translated(self._address):
-            places: bytes | None = await self._redis.eval(scripts.READ_OWNER, 1, self._places)
+            places: bytes | None = await self._redis.eval(scripts.READ_OWNER, 1, self._keys.places)
         whose, *known = (places or b"").decode(errors="replace").split(" ")
         return whose == owner.id and self._place in known
 
     async def _exchange(self, held: bytes | None, owner: Owner) -> bytes:
         """Name an owner in the place of the value that was found; returns what the key holds after that."""
+        keys = self._keys
         with translated(self._address):
             value = await self._redis.eval(
-                scripts.SET_OWNER, 5, self.key, self._places, self._epoch, self._ended, self._marker,
+                scripts.SET_OWNER, 5, keys.owner, keys.places, keys.epoch, keys.ended_epoch, keys.complete,
                 held or b"", owner.encode(), owner.id,
             )  # fmt: skip
         return bytes(value)

@@ -12,7 +12,6 @@ their list of issuers, and Redis must not evict keys (`maxmemory-policy noevicti
 """
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 from uuid import uuid4
@@ -30,6 +29,7 @@ from gateway.stores.redis.answers import Epoch, SharedAnswer, epoch_from, versio
 from gateway.stores.redis.batching import BatchedReads
 from gateway.stores.redis.blacklist import RevokedKeys
 from gateway.stores.redis.errors import translated
+from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.ownership import ForeignRedis, Ownership
 from gateway.stores.redis.reader import RedisReader
 from gateway.stores.redis.topology import server_at
@@ -51,7 +51,7 @@ class Redis:
     """A bounded pool of connections that opens when first needed and recovers by itself.
 
     `url` is any that `redis_server` reads. `timeout` and `connect_timeout` are seconds. `place` is where
-    Postgres is (`ownership.place_of`); without it whatever is there counts, whoever wrote it. One that is
+    Postgres is (`hosts.place_of`); without it whatever is there counts, whoever wrote it. One that is
     `read_only`, for a diagnosis, does not claim a Redis without an owner, and is only asked. Every method
     raises `StoreUnavailable` when Redis does not answer, `ForeignRedis` when it belongs to another database.
     Raises ValueError when the URL cannot be read.
@@ -72,9 +72,7 @@ class Redis:
         server = server_at(url, prefix, strict=tls_strict)
         self.address = server.address
         """Host and port, for messages."""
-        self._prefix = prefix
-        self._epoch = f"{prefix}epoch"
-        self._ended = f"{prefix}epoch:ended"
+        self.keys = Keys(prefix)
         self.availability = availability or Availability()
         """As reads and pings find it; what a write is refused for says little of them."""
         self.complete = False
@@ -96,9 +94,9 @@ class Redis:
             },
         )
         self._redis: aioredis.Redis = aioredis.Redis(connection_pool=pool)
-        self.ownership = Ownership(self._redis, self.address, prefix, place, read_only=read_only)
+        self.ownership = Ownership(self._redis, self.address, self.keys, place, read_only=read_only)
         """Whose data Redis holds."""
-        self.revoked = RevokedKeys(self._redis, self.ownership, self.address, prefix)
+        self.revoked = RevokedKeys(self._redis, self.ownership, self.address, self.keys)
         """The blacklist, to be written."""
         self._reader = RedisReader(server, connect_timeout=connect_timeout)
         self._reads = BatchedReads(self._read_own, timeout, self.address, self.availability)
@@ -122,15 +120,15 @@ class Redis:
         """
         name = claims.issuer_name
         keys = [
-            self.revoked.marker,
-            self._epoch,
-            self._user_key(name, claims.subject),
-            self.revoked.issuer_key(name),
+            self.keys.complete,
+            self.keys.epoch,
+            self.keys.user(name, claims.subject),
+            self.keys.revoked_issuer(name),
         ]
         if user_id is not None:
-            keys.append(self.revoked.user_key(user_id))
+            keys.append(self.keys.revoked_user(user_id))
         if claims.jti is not None:
-            keys.append(self.revoked.token_key(name, claims.jti))
+            keys.append(self.keys.revoked_token(name, claims.jti))
         marker, epoch, document, issuer_at, *rest = await self._reads.get(keys)
         user_at = rest.pop(0) if user_id is not None else None
         current = epoch_from(epoch)
@@ -147,7 +145,7 @@ class Redis:
 
     async def user_revoked_at(self, user_id: str) -> float | None:
         """Return the instant until which a user's tokens are revoked, if they are."""
-        (value,) = await self._reads.get([self.revoked.user_key(user_id)])
+        (value,) = await self._reads.get([self.keys.revoked_user(user_id)])
         return self._instant(value)
 
     # Cached users ------------------------------------------------------------------------------------
@@ -164,10 +162,10 @@ class Redis:
         stored = await self.ownership.run(
             scripts.FILL,
             (
-                self._epoch,
-                self._ended,
-                self._tombstone_key(name, subject),
-                self._user_key(name, subject),
+                self.keys.epoch,
+                self.keys.ended_epoch,
+                self.keys.tombstone(name, subject),
+                self.keys.user(name, subject),
             ),
             (
                 cached.epoch,
@@ -180,13 +178,13 @@ class Redis:
 
     async def refuses(self, claims: Claims, horizon: int) -> bool:
         """Tell whether `store_user` would refuse, for a change, what was read as of `horizon`."""
-        tombstone = self._tombstone_key(claims.issuer_name, claims.subject)
-        versions = await self._reads.get([self._ended, tombstone])
+        tombstone = self.keys.tombstone(claims.issuer_name, claims.subject)
+        versions = await self._reads.get([self.keys.ended_epoch, tombstone])
         return any(version_of(version) >= horizon for version in versions)
 
     async def buried(self, claims: Claims) -> bool:
         """Tell whether a token's user has changed in `TOMBSTONE_TIME`, as far as anybody has heard."""
-        (version,) = await self._reads.get([self._tombstone_key(claims.issuer_name, claims.subject)])
+        (version,) = await self._reads.get([self.keys.tombstone(claims.issuer_name, claims.subject)])
         return version is not None
 
     async def bury(self, identities: Sequence[tuple[str, str]], version: int) -> None:
@@ -197,20 +195,19 @@ class Redis:
         for start in range(0, len(identities), _BATCH):
             keys = []
             for name, subject in identities[start : start + _BATCH]:
-                keys += [self._tombstone_key(name, subject), self._user_key(name, subject)]
+                keys += [self.keys.tombstone(name, subject), self.keys.user(name, subject)]
             await self.ownership.run(scripts.BURY, keys, (str(version), str(round(TOMBSTONE_TIME * 1000))))
 
     async def forget_users(self, identities: Iterable[tuple[str, str]]) -> None:
         """Drop cached users, each given as (issuer name, subject)."""
-        keys = [self._user_key(name, subject) for name, subject in identities]
+        keys = [self.keys.user(name, subject) for name, subject in identities]
         for start in range(0, len(keys), _BATCH):
             await self.ownership.run(scripts.FORGET, keys[start : start + _BATCH], ())
 
     async def forget_all_users(self) -> int:
         """Delete all cached users, and what is known of changes of them; returns how many keys there were."""
         forgotten = 0
-        for kind in ("user", "tombstone"):
-            pattern = re.sub(r"([*?\[\]\\])", r"\\\1", f"{self._prefix}{kind}:") + "*"
+        for pattern in self.keys.patterns_of_users():
             cursor = 0
             while True:
                 with translated(self.address):
@@ -225,7 +222,7 @@ class Redis:
 
     async def epoch(self) -> Epoch | None:
         """Return the epoch in force, if there is one."""
-        (value,) = await self._reads.get([self._epoch])
+        (value,) = await self._reads.get([self.keys.epoch])
         return epoch_from(value)
 
     async def begin_epoch(self, heartbeat: str, version: int = 0) -> Epoch:
@@ -236,7 +233,7 @@ class Redis:
         """
         value = await self.ownership.run(
             scripts.BEGIN_EPOCH,
-            (self.revoked.marker, self._epoch, self._ended),
+            (self.keys.complete, self.keys.epoch, self.keys.ended_epoch),
             (
                 uuid4().hex,
                 heartbeat,
@@ -247,7 +244,7 @@ class Redis:
         )
         epoch = epoch_from(value)
         if epoch is None:
-            raise StoreUnavailable(Tier.REDIS, f"{self.address}: {self._epoch} holds what is no epoch")
+            raise StoreUnavailable(Tier.REDIS, f"{self.address}: {self.keys.epoch} holds what is no epoch")
         return epoch
 
     async def keep_epoch(self, name: str, heartbeat: str) -> bool:
@@ -258,7 +255,7 @@ class Redis:
         """
         kept = await self.ownership.run(
             scripts.KEEP_EPOCH,
-            (self.revoked.marker, self._epoch),
+            (self.keys.complete, self.keys.epoch),
             (name, heartbeat, str(round(LEASE * 1000))),
         )
         return bool(kept == 1)
@@ -271,7 +268,7 @@ class Redis:
         """
         await self.ownership.run(
             scripts.END_EPOCH,
-            (self._epoch, self._ended),
+            (self.keys.epoch, self.keys.ended_epoch),
             (str(version), str(round(TOMBSTONE_TIME * 1000)), uuid4().hex, str(round(LEASE * 1000))),
         )
 
@@ -291,7 +288,7 @@ class Redis:
         try:
             await self._reader.connect()
             # While Postgres is down nobody keeps an epoch, and so finds that out.
-            marked = await self.ownership.run(scripts.IS_COMPLETE, (self.revoked.marker,), ())
+            marked = await self.ownership.run(scripts.IS_COMPLETE, (self.keys.complete,), ())
         except StoreUnavailable as error:
             self.complete = False
             self.availability.failed(error.detail, lasting=isinstance(error, ForeignRedis))
@@ -305,13 +302,6 @@ class Redis:
         await self._reader.close()
         with translated(self.address):
             await self._redis.aclose(close_connection_pool=True)
-
-    def _user_key(self, issuer_name: str, subject: str) -> str:
-        # Unambiguous, whatever is in the subject: the name of an issuer has no colon.
-        return f"{self._prefix}user:{issuer_name}:{subject}"
-
-    def _tombstone_key(self, issuer_name: str, subject: str) -> str:
-        return f"{self._prefix}tombstone:{issuer_name}:{subject}"
 
     def _instant(self, value: bytes | None) -> float | None:
         """Read a revocation's Unix time; what is no time revokes everything."""

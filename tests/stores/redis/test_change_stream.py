@@ -14,12 +14,13 @@ from structlog.testing import capture_logs
 from gateway.core.revocations import Revocation
 from gateway.demo.embedded import EmbeddedRedis
 from gateway.stores.redis.change_stream import RedisStream
+from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.shared_tier import Redis
 from gateway.stores.redis.user_documents import CachedUser
 from tests.stores.cable import Cable, Pushless
 from tests.stores.examples import claims
 
-PREFIXES = ("gateway:tombstone:", "gateway:revoked:")
+TRACKED = Keys("gateway:").tracked
 # What tests wait for is short, so that they are.
 BEAT, PATIENCE = 0.05, 0.4
 
@@ -68,7 +69,7 @@ class Stream(RedisStream):
 
     def __init__(self, url: str, notes: Notes, *, writes_to: str | None = None, **settings: Any) -> None:  # noqa: ANN401 -- those of the stream
         self._writer = Redis(writes_to or url, timeout=0.5)
-        super().__init__(url, PREFIXES, notes, self._writer.beat, **settings)
+        super().__init__(url, TRACKED, notes, self._writer.beat, **settings)
 
     async def close(self) -> None:
         await super().close()

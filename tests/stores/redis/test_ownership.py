@@ -10,9 +10,11 @@ import pytest
 from redis.asyncio import Redis as Client
 
 from gateway.core.model import StoreUnavailable
+from gateway.stores.postgres.hosts import place_of
 from gateway.stores.postgres.queries import Postgres
-from gateway.stores.redis.ownership import ForeignRedis, Owner, SystemOfRecord, owner_from, place_of
+from gateway.stores.redis.ownership import ForeignRedis, Owner, owner_from
 from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.system_of_record import SystemOfRecord
 
 A = SystemOfRecord(16384, "app", "public", "7001", "copy-a")
 

@@ -18,6 +18,7 @@ from gateway.core.model import StoreUnavailable
 from gateway.core.revocations import Revocation
 from gateway.demo.embedded import EmbeddedRedis
 from gateway.stores.redis.change_stream import RedisStream
+from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.shared_tier import Redis
 from gateway.stores.redis.topology import hash_tag, server_at
 from gateway.stores.redis.user_documents import CachedUser
@@ -142,7 +143,7 @@ class TestUrls:
 async def works(url: str, prefix: str = "gateway:") -> None:
     """See that everything that is done in Redis can be done by this URL."""
     redis, notes = Redis(url, prefix=prefix, timeout=2.0), Notes()
-    stream = RedisStream(url, (f"{prefix}tombstone:", f"{prefix}revoked:"), notes, redis.beat)
+    stream = RedisStream(url, Keys(prefix).tracked, notes, redis.beat)
     stream.start()
     await notes.until(1)
     await redis.ping()
@@ -258,7 +259,7 @@ class TestSentinel:
             with socket.create_server(("127.0.0.1", 0)) as silent:
                 url = url.replace("127.0.0.1:1,", f"127.0.0.1:{silent.getsockname()[1]},")
                 redis, notes = Redis(url, timeout=0.2), Notes()
-                stream = RedisStream(url, ["gateway:revoked:"], notes, redis.beat, connect_timeout=0.5)
+                stream = RedisStream(url, Keys("gateway:").tracked, notes, redis.beat, connect_timeout=0.5)
                 stream.start()
                 # A request waits no longer than ever, and the next one is served.
                 with pytest.raises(StoreUnavailable):
@@ -282,7 +283,7 @@ class TestSentinel:
     async def test_a_fail_over(self, tmp_path: Path, program: Path, tls: Path | None) -> None:
         async with sentinels(program, tmp_path, tls) as (url, primary, replica):
             redis, writer, notes = Redis(url), Redis(url), Notes()
-            stream = RedisStream(url, ["gateway:revoked:"], notes, writer.beat)
+            stream = RedisStream(url, Keys("gateway:").tracked, notes, writer.beat)
             stream.start()
             await notes.until(1)
             epoch = await redis.begin_epoch("h1")
@@ -368,7 +369,7 @@ class TestCluster:
             redis, notes = Redis(url, prefix=TAGGED), Notes()
             # Of its own, for each connection learns of the move by itself.
             writer = Redis(url, prefix=TAGGED)
-            stream = RedisStream(url, [f"{TAGGED}revoked:"], notes, writer.beat)
+            stream = RedisStream(url, Keys(TAGGED).tracked, notes, writer.beat)
             stream.start()
             await notes.until(1)
             await redis.begin_epoch("h1")

@@ -1,0 +1,128 @@
+"""Every key in Redis: the only place that builds or parses one.
+
+| key, behind the configured prefix | holds |
+|---|---|
+| `owner` | whose Redis it is (`ownership`) |
+| `owner:places` | digests of the addresses under which gateways have reached it |
+| `epoch` | the epoch in force: its name, the run of the server, the latest heartbeat |
+| `epoch:ended` | the version at which the latest epoch was ended |
+| `user:<issuer name>:<sub>` | a cached user, as JSON (`user_documents`) |
+| `tombstone:<issuer name>:<sub>` | the version of the latest change of that user |
+| `tombstone::<id>` | a heartbeat: no issuer is without a name, so no user is meant |
+| `revoked:jti:<issuer name>:<jti>` | any value: that token is revoked |
+| `revoked:user:<user id>`, `revoked:issuer:<issuer name>` | a Unix time: tokens issued by then are revoked |
+| `revocations:loaded` | the marker of a complete blacklist |
+| `revocations:records`, `:fillings`, `:filled`, `:era`, `:loading:<id>` | what is known of it (`blacklist`) |
+| `check:<id>` | what `gateway check --live` tries its rights on; no gateway reads it |
+
+The name of an issuer has no colon; a subject, a `jti` and the id of a user may have. So each key can be read
+in one way only.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from gateway.core.revocations import Target
+
+Touched: TypeAlias = tuple[Literal["tombstone"], str, str] | Target
+"""What a key is about: a change of a user, by issuer name and subject; or a revocation."""
+
+_GLOB: Final = re.compile(r"([*?\[\]\\])")
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """Keys whose changes Redis tells of, heartbeats among them."""
+
+    prefixes: tuple[str, ...]
+    """What they begin with."""
+    heartbeats: str
+    """What the heartbeats among them begin with."""
+
+    def heartbeat(self, name: str) -> str:
+        return self.heartbeats + name
+
+    def is_heartbeat(self, key: str) -> bool:
+        return key.startswith(self.heartbeats)
+
+
+class Keys:
+    """The keys behind one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.owner = f"{prefix}owner"
+        self.places = f"{prefix}owner:places"
+        self.epoch = f"{prefix}epoch"
+        self.ended_epoch = f"{prefix}epoch:ended"
+        self.complete = f"{prefix}revocations:loaded"
+        self.records = f"{prefix}revocations:records"
+        self.fillings = f"{prefix}revocations:fillings"
+        self.filled = f"{prefix}revocations:filled"
+        self.era = f"{prefix}revocations:era"
+        self._user = f"{prefix}user:"
+        self._tombstone = f"{prefix}tombstone:"
+        self._revoked = f"{prefix}revoked:"
+        self._revoked_token = f"{prefix}revoked:jti:"
+        self._revoked_user = f"{prefix}revoked:user:"
+        self._revoked_issuer = f"{prefix}revoked:issuer:"
+        self._check = f"{prefix}check:"
+        self.tracked = Tracked((self._tombstone, self._revoked), f"{self._tombstone}:")
+        """What memory must hear of."""
+        self.checks = Tracked((self._check,), f"{self._check}:")
+        """What `gateway check --live` listens to."""
+
+    def user(self, issuer_name: str, subject: str) -> str:
+        return f"{self._user}{issuer_name}:{subject}"
+
+    def tombstone(self, issuer_name: str, subject: str) -> str:
+        return f"{self._tombstone}{issuer_name}:{subject}"
+
+    def revoked_token(self, issuer_name: str, jti: str) -> str:
+        return f"{self._revoked_token}{issuer_name}:{jti}"
+
+    def revoked_user(self, user_id: str) -> str:
+        return self._revoked_user + user_id
+
+    def revoked_issuer(self, issuer_name: str) -> str:
+        return self._revoked_issuer + issuer_name
+
+    def revoked(self, target: Target) -> str:
+        """Return the key of what is revoked; its issuer is the configured name."""
+        kind, issuer_name, value = target
+        match kind:
+            case "jti":
+                return self.revoked_token(issuer_name, value)
+            case "user":
+                return self.revoked_user(value)
+            case "issuer":
+                return self.revoked_issuer(issuer_name)
+
+    def loading(self, name: str) -> str:
+        return f"{self.prefix}revocations:loading:{name}"
+
+    def check(self, name: str) -> str:
+        return self._check + name
+
+    def patterns_of_users(self) -> tuple[str, str]:
+        """Return the patterns (as of SCAN) of all cached users and of all tombstones."""
+        return self._pattern(self._user), self._pattern(self._tombstone)
+
+    def read(self, key: str) -> Touched | None:
+        """Return what a tracked key is about; None: nothing that is known."""
+        if key.startswith(self._tombstone):
+            issuer_name, _, subject = key.removeprefix(self._tombstone).partition(":")
+            return "tombstone", issuer_name, subject
+        if key.startswith(self._revoked_token):
+            issuer_name, _, jti = key.removeprefix(self._revoked_token).partition(":")
+            return "jti", issuer_name, jti
+        if key.startswith(self._revoked_user):
+            return "user", "", key.removeprefix(self._revoked_user)
+        if key.startswith(self._revoked_issuer):
+            return "issuer", key.removeprefix(self._revoked_issuer), ""
+        return None
+
+    @staticmethod
+    def _pattern(prefix: str) -> str:
+        return _GLOB.sub(r"\\\1", prefix) + "*"
