@@ -18,7 +18,7 @@ from gateway.core.model import StoreUnavailable
 from gateway.core.revocations import Revocation
 from gateway.demo.embedded import EmbeddedRedis
 from gateway.stores.redis.change_stream import RedisStream
-from gateway.stores.redis.keys import Keys
+from gateway.stores.redis.keys import Keys, Tracked
 from gateway.stores.redis.shared_tier import Redis
 from gateway.stores.redis.topology import hash_tag, server_at
 from gateway.stores.redis.user_documents import CachedUser
@@ -29,6 +29,11 @@ from tests.stores.redis.test_change_stream import Notes, say
 from tests.stores.tls_front import tls_front
 
 TAGGED = "{gateway}:"
+
+
+def revoked(prefix: str) -> Tracked:
+    """Revocations alone, and heartbeats."""
+    return Tracked((f"{prefix}revoked:",), f"{prefix}revoked::")
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +264,7 @@ class TestSentinel:
             with socket.create_server(("127.0.0.1", 0)) as silent:
                 url = url.replace("127.0.0.1:1,", f"127.0.0.1:{silent.getsockname()[1]},")
                 redis, notes = Redis(url, timeout=0.2), Notes()
-                stream = RedisStream(url, Keys("gateway:").tracked, notes, redis.beat, connect_timeout=0.5)
+                stream = RedisStream(url, revoked("gateway:"), notes, redis.beat, connect_timeout=0.5)
                 stream.start()
                 # A request waits no longer than ever, and the next one is served.
                 with pytest.raises(StoreUnavailable):
@@ -283,7 +288,7 @@ class TestSentinel:
     async def test_a_fail_over(self, tmp_path: Path, program: Path, tls: Path | None) -> None:
         async with sentinels(program, tmp_path, tls) as (url, primary, replica):
             redis, writer, notes = Redis(url), Redis(url), Notes()
-            stream = RedisStream(url, Keys("gateway:").tracked, notes, writer.beat)
+            stream = RedisStream(url, revoked("gateway:"), notes, writer.beat)
             stream.start()
             await notes.until(1)
             epoch = await redis.begin_epoch("h1")
@@ -369,7 +374,7 @@ class TestCluster:
             redis, notes = Redis(url, prefix=TAGGED), Notes()
             # Of its own, for each connection learns of the move by itself.
             writer = Redis(url, prefix=TAGGED)
-            stream = RedisStream(url, Keys(TAGGED).tracked, notes, writer.beat)
+            stream = RedisStream(url, revoked(TAGGED), notes, writer.beat)
             stream.start()
             await notes.until(1)
             await redis.begin_epoch("h1")
