@@ -84,6 +84,25 @@ class Learnt:
     """Tokens issued at or before this Unix time are revoked; None for a `jti`."""
     expires_at: float | None
     """Unix seconds; None: it counts for ever."""
+    iss: str | None = None
+    """How a row of an operator may name the issuer, too."""
+    seen: bool = True
+    """False: it was lost before it was looked at, and the expiry is guessed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """What became of revocations that were to be written down."""
+
+    written: int
+    """Rows that are new, or were extended."""
+    said: tuple[bool, ...]
+    """Of each, whether a row of an operator says it: then it was not written down."""
+
+
+def counts(expires_at: float | None, now: float) -> bool:
+    """Tell whether a revocation still counts; Unix seconds. In SQL that is `gateway_counts`."""
+    return expires_at is None or expires_at > now
 
 
 def strongest(revocations: Iterable[Revocation]) -> list[Revocation]:

@@ -26,7 +26,7 @@ import structlog
 from gateway.core.claims import is_clean
 from gateway.core.lru import LRU
 from gateway.core.model import Claims, RevocationKind, StoreUnavailable, User
-from gateway.core.revocations import Learnt, Revocation, Target, hits
+from gateway.core.revocations import Learning, Learnt, Revocation, Target, counts, hits
 from gateway.stores.redis.blacklist import Examined, Recorded, RevokedKeys
 from gateway.stores.redis.ownership import ForeignRedis
 
@@ -56,8 +56,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class SystemOfRecord(Protocol):
     """Postgres. Every method raises `StoreUnavailable`."""
 
-    async def learn(self, revocations: Sequence[Learnt]) -> int | None:
-        """Write revocations down; returns how many were new, None when no more are taken."""
+    async def learn(self, revocations: Sequence[Learnt]) -> Learning | None:
+        """Write revocations down that no row of an operator says; None when no more are taken."""
 
     async def unlearn(self, targets: Sequence[Target]) -> int:
         """Delete what was learnt; returns how many rows that were."""
@@ -80,10 +80,15 @@ class _Known:
     era: bytes = b""
     """That of Redis in which it was looked at, or the last one that was known before that."""
 
-    def learnt(self, target: Target) -> Learnt:
+    def hits(self, claims: Claims, now: float) -> bool:
+        """Tell whether this hits a token of its target."""
+        return counts(self.expires_at, now) and hits(self.until, claims.issued_at)
+
+    def learnt(self, target: Target, iss: str | None) -> Learnt:
+        """Return what is to be written down; `iss` is the other name of the target's issuer."""
         until = None if target[0] == "jti" else self.until
         expires_at = None if math.isinf(self.expires_at) else self.expires_at
-        return Learnt(target, until, expires_at)
+        return Learnt(target, until, expires_at, iss, seen=self.found is not None)
 
 
 class Refusals:
@@ -161,7 +166,7 @@ class Refusals:
             if target[0] != kind or self._written.get(target) is not None:
                 continue
             known = self._known.get(_named(target))
-            if known is None or known.expires_at <= self._clock() or not hits(known.until, claims.issued_at):
+            if known is None or not known.hits(claims, self._clock()):
                 # More than that it hits this token is not known before it is looked at.
                 self._remember(target, self._of_token(claims, kind, known))
                 self.touched(target)
@@ -199,7 +204,7 @@ class Refusals:
         now = self._clock()
         for target in _targets(claims, user):
             known = self._known.peek(_named(target))
-            if known is not None and known.expires_at > now and hits(known.until, claims.issued_at):
+            if known is not None and known.hits(claims, now):
                 return target[0]
         return None
 
@@ -354,22 +359,29 @@ class Refusals:
         batch: dict[Target, _Known] = {}
         for target in self._some(self._unwritten):
             known = self._known.peek(_named(target))
-            if known is None or known.expires_at <= now:
+            if known is None or not counts(known.expires_at, now):
                 self.lifted(target)
             else:
                 batch[target] = known
         if not batch:
             return
-        written = await self._postgres.learn([known.learnt(target) for target, known in batch.items()])
-        if written is None:
+        learning = await self._postgres.learn(
+            [self._learnt(target, known) for target, known in batch.items()]
+        )
+        if learning is None:
             self._refused(len(batch))
             return
         self._full = False
-        self._observer.learnt("learnt", written)
-        for target, known in batch.items():
+        self._observer.learnt("learnt", learning.written)
+        for (target, known), said in zip(batch.items(), learning.said, strict=True):
             # What was looked at again meanwhile may have to be written once more.
-            if self._known.peek(_named(target)) in (known, None):
-                self._unwritten.pop(target, None)
+            if self._known.peek(_named(target)) not in (known, None):
+                continue
+            self._unwritten.pop(target, None)
+            if said:
+                # That row is mirrored, and lifted, as any other.
+                self._settle(target)
+            else:
                 self._unrecorded[target] = known
 
     async def _record(self) -> None:
@@ -382,7 +394,7 @@ class Refusals:
             for (target, known), outcome in zip(same.items(), outcomes, strict=True):
                 # One that was lifted meanwhile is not to be set again; its row, if it has one, is mirrored.
                 if outcome is Recorded.EMPTIED and self._known.peek(_named(target)) is not None:
-                    await self._revoked.revoke([_row(known.learnt(target))])
+                    await self._revoked.revoke([_row(self._learnt(target, known))])
                 if self._unrecorded.get(target) is known:
                     del self._unrecorded[target]
                 if outcome is Recorded.DELETED:
@@ -392,6 +404,9 @@ class Refusals:
                 self._settle(target)
                 if outcome is Recorded.CHANGED:
                     self.touched(target)
+
+    def _learnt(self, target: Target, known: _Known) -> Learnt:
+        return known.learnt(target, self._issuers.get(target[1]))
 
     def _refused(self, count: int) -> None:
         """Take note that Postgres takes no more."""

@@ -9,6 +9,14 @@ SET LOCAL lock_timeout = '5s';
 
 SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
 
+-- Whether a revocation still counts. The only rule for that in SQL; its counterpart in the gateway is `counts`.
+CREATE FUNCTION gateway_counts(expires_at timestamptz) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT expires_at IS NULL OR expires_at > now()
+$$;
+
+-- It tells nothing, and is asked with the rights of each role.
+GRANT EXECUTE ON FUNCTION gateway_counts(timestamptz) TO PUBLIC;
+
 -- What this transaction has told is in a setting: "<id of the transaction> <notices>". A savepoint that is rolled
 -- back gives the value back together with the notices. A value of another transaction counts for nothing. Each
 -- schema has a setting of its own. Called by functions that have the path of 0002.
@@ -209,12 +217,12 @@ BEGIN
     IF TG_OP = 'DELETE' THEN
         messages := ARRAY(
             SELECT gateway_revocation('lifted', kind, issuer, value, revoked_at, expires_at)
-            FROM before WHERE expires_at IS NULL OR expires_at > now() LIMIT 501
+            FROM before WHERE gateway_counts(expires_at) LIMIT 501
         );
     ELSIF TG_OP = 'INSERT' THEN
         messages := ARRAY(
             SELECT gateway_revocation('set', kind, issuer, value, revoked_at, expires_at)
-            FROM after WHERE expires_at IS NULL OR expires_at > now() LIMIT 501
+            FROM after WHERE gateway_counts(expires_at) LIMIT 501
         );
     ELSE
         messages := ARRAY(
@@ -224,10 +232,10 @@ BEGIN
                     CASE WHEN counts.there THEN counts.expires_at ELSE counted.expires_at END AS expires_at
                 FROM (
                     SELECT kind, issuer, value, revoked_at, expires_at, true AS there FROM after
-                    WHERE expires_at IS NULL OR expires_at > now()
+                    WHERE gateway_counts(expires_at)
                 ) AS counts FULL JOIN (
                     SELECT kind, issuer, value, revoked_at, expires_at, true AS there FROM before
-                    WHERE expires_at IS NULL OR expires_at > now()
+                    WHERE gateway_counts(expires_at)
                 ) AS counted USING (kind, issuer, value)
                 WHERE (counts.there, counts.revoked_at, counts.expires_at)
                     IS DISTINCT FROM (counted.there, counted.revoked_at, counted.expires_at)

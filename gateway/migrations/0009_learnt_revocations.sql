@@ -70,24 +70,41 @@ END
 $$;
 
 -- For the gateway's role, which may not write. What is there is only ever extended. A flood of keys is bounded:
--- there are at most 100,000 rows and one batch more. Returns the rows that were written; null: no more are taken.
--- `expires_in` is in seconds, null for ever; `revoked_until` is a Unix time, null for a `jti`.
+-- there are at most 100,000 rows and one batch more. Returns how many rows were written, and of each revocation
+-- whether a row of `revocations` says it; null: no more are taken.
+-- `expires_in` is in seconds, null for ever; `revoked_until` is a Unix time, null for a `jti`. `iss` is the other
+-- spelling of an issuer. What a row of `revocations` says is not learnt: it goes when that row is lifted.
+-- What was lost before it was `seen` has an expiry that is guessed, and a row says enough that counts.
 CREATE FUNCTION gateway_learn_revocations(
-    kinds text[], issuers text[], subjects text[], revoked_until float8[], expires_in float8[]
-) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
-DECLARE
-    written bigint;
+    kinds text[], issuers text[], subjects text[], revoked_until float8[], expires_in float8[],
+    iss text[], seen boolean[], OUT written bigint, OUT said boolean[]
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     IF (SELECT count(*) FROM (SELECT FROM learnt_revocations LIMIT 100000) AS few) >= 100000 THEN
-        RETURN NULL;
+        RETURN;
     END IF;
+    said := ARRAY(
+        SELECT EXISTS (
+            SELECT FROM revocations AS row
+            WHERE row.kind = each.kind AND row.issuer IN (each.issuer, each.iss) AND row.value = each.subject
+                AND gateway_counts(row.expires_at)
+                -- Instants in Redis have fewer digits.
+                AND (each.kind = 'jti' OR row.revoked_at >= to_timestamp(each.revoked_until) - interval '1 ms')
+                AND (NOT each.seen OR row.expires_at IS NULL
+                    OR row.expires_at >= now() + (each.expires_in - 5) * interval '1 s')
+        )
+        FROM unnest(kinds, issuers, subjects, revoked_until, expires_in, iss, seen) WITH ORDINALITY
+            AS each (kind, issuer, subject, revoked_until, expires_in, iss, seen, number)
+        ORDER BY each.number
+    );
     INSERT INTO learnt_revocations AS held (kind, issuer, value, revoked_at, expires_at, reason, revoked_by)
     SELECT DISTINCT ON (each.kind, each.issuer, each.subject)
         each.kind, each.issuer, each.subject,
         coalesce(to_timestamp(each.revoked_until), now()), now() + each.expires_in * interval '1 s',
         'learnt from Redis, where another program set it', 'redis'
-    FROM unnest(kinds, issuers, subjects, revoked_until, expires_in)
-        AS each (kind, issuer, subject, revoked_until, expires_in)
+    FROM unnest(kinds, issuers, subjects, revoked_until, expires_in, said)
+        AS each (kind, issuer, subject, revoked_until, expires_in, said)
+    WHERE NOT each.said
     -- In one order, or two gateways that learn the same would wait for each other.
     ORDER BY each.kind, each.issuer, each.subject
     ON CONFLICT (kind, issuer, value) DO UPDATE SET
@@ -100,7 +117,6 @@ BEGIN
         OR (held.expires_at IS NOT NULL AND excluded.expires_at IS NULL)
         OR excluded.expires_at > held.expires_at + interval '5 s';
     GET DIAGNOSTICS written = ROW_COUNT;
-    RETURN written;
 END
 $$;
 
@@ -141,6 +157,6 @@ LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 $$;
 
 REVOKE ALL ON FUNCTION
-    gateway_learn_revocations(text[], text[], text[], float8[], float8[]),
+    gateway_learn_revocations(text[], text[], text[], float8[], float8[], text[], boolean[]),
     gateway_unlearn_revocations(text[], text[], text[])
 FROM PUBLIC;

@@ -7,7 +7,8 @@ In plain words:
 2. The bound is `HEALTHY` when all is well, and `FAULTY` from the beginning of a fault until
    `FAULTY` after its end. For connections that are cut, and may be made again at once, it is `CUT`.
 3. A change in a store that the gateway cannot reach counts from the moment at which it can again.
-   So users may be remembered from before, while Postgres is down.
+   So users may be remembered from before, while Postgres is down. A row that is lifted while Redis is down is
+   refused until Redis, which is back with the key, has been told.
 4. A revocation that is in Redis alone counts while Redis can be reached. Once `LEARNT` has passed without
    a fault it is learnt: from then on it counts whatever becomes of Redis, until it is deleted. A Redis that
    lost its keys has lost those that were not learnt; never those of Postgres. A deletion during a fault may
@@ -98,7 +99,8 @@ class Faults:
         for fault in self._all:
             if fault.begin <= since + bound and since <= fault.end + recovery(fault):
                 bound = max(bound, recovery(fault))
-                reachable = not fault.outage or fault.target not in {change.store, "both stores", "worker"}
+                stores = {change.store, "both stores", "worker", *(["redis"] if change.told_to_redis else [])}
+                reachable = not fault.outage or fault.target not in stores
                 if not reachable:
                     since = max(since, fault.end)
         return since + bound

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 Store: TypeAlias = Literal["postgres", "redis"]
 Target: TypeAlias = Literal["postgres", "redis", "both stores", "worker", "neighbour"]
@@ -25,6 +25,10 @@ class Answer:
     """The reason of a denial; of a broken connection, what broke it."""
     user: str | None = None
     """As whom the request reached the upstream."""
+
+
+ROW: Final = "revocations row of "
+"""How the facts begin that are rows of `revocations`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,11 @@ class Change:
     """After its commit had been confirmed; None when it never was: it may hold, or not."""
     lost: bool = False
     """True when nobody wanted it: Redis has lost the key."""
+
+    @property
+    def told_to_redis(self) -> bool:
+        """True for a row that is lifted: until Redis can be told, its blacklist holds the key."""
+        return self.store == "postgres" and self.code is None and self.fact.startswith(ROW)
 
 
 @dataclass(frozen=True, slots=True)

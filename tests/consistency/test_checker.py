@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from tests.consistency.checker import CUT, FAULTY, HEALTHY, LEARNT, Faults, Rule, check
-from tests.consistency.history import Answer, Change, Fault, History, Store
+from tests.consistency.history import ROW, Answer, Change, Fault, History, Store
 from tests.consistency.measure import delays, percentile
 
 T: Final = "token"
@@ -54,6 +54,20 @@ def test_a_denial_without_a_reason_is_found(status: int) -> None:
 def test_the_old_state_may_decide_until_the_bound_and_no_longer() -> None:
     assert found([allowed(10.0 + HEALTHY - 0.01)], [SUSPENDED]) == []
     assert found([allowed(10.0 + HEALTHY + 0.01)], [SUSPENDED]) == ["stale"]
+
+
+def test_a_row_that_is_lifted_counts_from_when_redis_can_be_told() -> None:
+    row = [replace(change("token_revoked", 1.0, 1.1), fact=f"{ROW}{T}")]
+    row.append(replace(change(None, 10.0, 10.1), fact=f"{ROW}{T}"))
+    away = [fault("redis away", 9.0, 30.0)]
+    late = 30.0 + FAULTY
+    assert found([denied(late - 0.01, "token_revoked")], row, away) == []
+    assert found([denied(late + 0.01, "token_revoked")], row, away) == ["refused"]
+    # Another store's outage is no excuse, and users are not mirrored.
+    away = [fault("postgres slow", 9.0, 30.0, outage=False)]
+    assert found([denied(29.0, "token_revoked")], row, away) == ["fault_became_denial"]
+    user = [change(CODE, 1.0, 1.1), change(None, 10.0, 10.1)]
+    assert found([denied(29.0)], user, [fault("redis away", 9.0, 30.0)]) == ["fault_became_denial"]
 
 
 def test_what_counts_is_the_begin_of_the_request() -> None:

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from tests import tokens
-from tests.consistency.history import Change, History, Store
+from tests.consistency.history import ROW, Change, History, Store
 from tests.consistency.world import ISSUER_NAME, PREFIX, Person, World
 
 T = TypeVar("T")
@@ -130,13 +130,11 @@ def _row(kind: str, issuer: str, value: str) -> Callable[[str | None], tuple[str
 def _token_rows(person: Person) -> Iterator[SqlFact]:
     # A row names the issuer either way.
     for jti, issuer in zip(person.jtis, (ISSUER_NAME, tokens.ISSUER), strict=True):
-        yield SqlFact(
-            f"revocations row of {jti}", frozenset({jti}), ("token_revoked",), _row("jti", issuer, jti)
-        )
+        yield SqlFact(f"{ROW}{jti}", frozenset({jti}), ("token_revoked",), _row("jti", issuer, jti))
 
 
 def _user_row(person: Person) -> Iterator[SqlFact]:
-    name = f"revocations row of the user {person.subject}"
+    name = f"{ROW}the user {person.subject}"
     yield SqlFact(name, frozenset(person.jtis), ("tokens_revoked_before",), _row("user", "", str(person.id)))
 
 

@@ -9,7 +9,7 @@ import structlog
 from redis.asyncio import Redis as Client
 
 from gateway.core.model import Claims, StoreUnavailable, Tier, User, UserStatus
-from gateway.core.revocations import Learnt, Target
+from gateway.core.revocations import Learning, Learnt, Target
 from gateway.identity.learnt_revocations import Refusals
 from gateway.stores.redis.blacklist import Examined, Recorded, RevokedKeys
 from gateway.stores.redis.ownership import ForeignRedis
@@ -34,9 +34,9 @@ class Rows:
         self.unlearnt: list[Target] = []
         self.full = False
 
-    async def learn(self, revocations: Sequence[Learnt]) -> int | None:
+    async def learn(self, revocations: Sequence[Learnt]) -> Learning | None:
         self.learnt += revocations
-        return None if self.full else len(revocations)
+        return None if self.full else Learning(len(revocations), (False,) * len(revocations))
 
     async def unlearn(self, targets: Sequence[Target]) -> int:
         self.unlearnt += targets
@@ -93,15 +93,15 @@ async def test_what_was_lost_before_it_was_looked_at_is_written_down(
     match kind:
         case "jti":
             refusals.told(claims(expires_at=expires_at), USER, "jti")
-            wanted = Learnt(JTI, None, expires_at)
+            wanted = Learnt(JTI, None, expires_at, "https://idp/", seen=False)
         case "user":
             refusals.told(claims(issued_at=5.0), USER, "user")
             refusals.told(claims(issued_at=7.0), USER, "user")
             refusals.told(claims(issued_at=6.0), USER, "user")
-            wanted = Learnt(("user", "", USER.id), 7.0, None)
+            wanted = Learnt(("user", "", USER.id), 7.0, None, seen=False)
         case _:
             refusals.told(claims(), USER, "issuer")
-            wanted = Learnt(("issuer", "main", ""), 1000.0, None)
+            wanted = Learnt(("issuer", "main", ""), 1000.0, None, "https://idp/", seen=False)
     await client.flushall()
     refusals.start()
     await until(lambda: rows.learnt == [wanted])

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -15,11 +15,12 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.core.revocations import Learnt, Target
+from gateway.core.revocations import Learning, Learnt, Target
 from gateway.demo.embedded import EmbeddedRedis
 from gateway.identity.learnt_revocations import Refusals
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
 from gateway.stores.postgres.queries import Postgres
+from gateway.stores.redis.blacklist import RevokedKeys
 from gateway.telemetry.metrics import Metrics
 from tests.harness import House, open_house, token
 from tests.sockets import Response
@@ -405,6 +406,67 @@ async def test_what_was_learnt_is_read_with_the_right_to_read_revocations(dsn: s
         await postgres.close()
 
 
+@pytest.mark.parametrize("issuer", ["main", "https://idp/"])
+async def test_what_a_row_revokes_is_not_learnt(dsn: str, issuer: str) -> None:
+    """Else it would stay revoked when the row is lifted, for Redis lost its key before that was looked at."""
+    postgres = Postgres(dsn)
+    rows = RevocationRows(postgres)
+    now = time.time()
+    try:
+        await rows.revoke("jti", issuer=issuer, value="x", expires_at=now + 600)
+        user = str(uuid.uuid4())
+        await rows.revoke("user", value=user)
+        of_user: Target = ("user", "", user)
+        of_token: Target = ("jti", "main", "x")
+        for learnt, written in (
+            (Learnt(of_token, None, now + 600, "https://idp/"), 0),
+            (Learnt(of_token, None, now + 900, "https://idp/", seen=False), 0),
+            (Learnt(of_user, now - 60, None), 0),
+            # These say more than the row.
+            (Learnt(of_token, None, now + 900, "https://idp/"), 1),
+            (Learnt(of_user, now + 60, None), 1),
+        ):
+            assert await postgres.learn([learnt]) == Learning(written, (not written,)), learnt
+    finally:
+        await postgres.close()
+
+
+async def test_a_row_that_is_lifted_stays_lifted_though_redis_was_emptied(
+    house: House, server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key that mirrors a row may be lost before it is looked at."""
+    emptied, written = asyncio.Event(), asyncio.Event()
+    examine, learn = RevokedKeys.examine, Postgres.learn
+
+    async def examine_late(self: RevokedKeys, targets: Sequence[Target]) -> Any:  # noqa: ANN401 -- as it returns
+        await emptied.wait()
+        return await examine(self, targets)
+
+    async def learn_and_tell(self: Postgres, revocations: Sequence[Learnt]) -> Learning | None:
+        learning = await learn(self, revocations)
+        written.set()
+        return learning
+
+    monkeypatch.setattr(RevokedKeys, "examine", examine_late)
+    monkeypatch.setattr(Postgres, "learn", learn_and_tell)
+    raw = token("member", jti=JTI)
+    await house.sql("INSERT INTO revocations (kind, issuer, value) VALUES ('jti', 'main', $1)", JTI)
+    await refused(house, raw)
+    async with Redis.from_url(server.url) as client:
+        await client.flushall()
+    emptied.set()
+    async with asyncio.timeout(10):
+        await written.wait()
+    assert (await ask(house, raw)).status == 401
+    await house.sql("DELETE FROM revocations")
+
+    async def passes() -> bool:
+        return (await ask(house, raw)).status == 200
+
+    await until(passes)
+    assert not await is_learnt(house)
+
+
 async def test_a_flood_is_bounded(dsn: str) -> None:
     postgres = Postgres(dsn)
     connection = await asyncpg.connect(dsn)
@@ -413,9 +475,12 @@ async def test_a_flood_is_bounded(dsn: str) -> None:
             "INSERT INTO learnt_revocations (kind, issuer, value)"
             " SELECT 'jti', 'main', 'x' || n FROM generate_series(1, 100000) AS n"
         )
-        assert await postgres.learn([Learnt(("jti", "main", "one-more"), None, None)]) is None
+        one_more = [Learnt(("jti", "main", "one-more"), None, None)]
+        assert await postgres.learn(one_more) is None
         await connection.execute("DELETE FROM learnt_revocations WHERE value = 'x1'")
-        assert await postgres.learn([Learnt(("jti", "main", "one-more"), None, None)]) == 1
+        assert await postgres.learn([Learnt(("jti", "main", "one-more"), None, None)]) == Learning(
+            1, (False,)
+        )
     finally:
         await postgres.close()
         await connection.close()

@@ -27,7 +27,7 @@ from gateway.core.model import (
     UserStatus,
     shared,
 )
-from gateway.core.revocations import Learnt, Revocation, Revocations, Target
+from gateway.core.revocations import Learning, Learnt, Revocation, Revocations, Target
 from gateway.stores.availability import Availability
 from gateway.stores.postgres.errors import is_lasting
 from gateway.stores.postgres.migrate import migrate
@@ -67,7 +67,7 @@ _FIND_USER: Final = f"SELECT {_FOUND}"
 _FIND_USER_AND_REVOCATIONS: Final = f"""
 WITH counting AS NOT MATERIALIZED (
     SELECT kind, issuer, value, extract(epoch FROM revoked_at)::float8 AS revoked_at
-    FROM revocations WHERE expires_at IS NULL OR expires_at > now()
+    FROM revocations WHERE gateway_counts(expires_at)
 )
 SELECT
     row_security_active('revocations'::regclass) AS revocations_filtered,
@@ -90,7 +90,7 @@ LEFT JOIN LATERAL (
         ARRAY['jti', 'jti', 'user', 'issuer', 'issuer'],
         ARRAY[$3, $1, '', $3, $1],
         ARRAY[$4, $4, found.id, '', '']
-    ) WHERE expires_at IS NULL OR expires_at > now()
+    ) WHERE gateway_counts(expires_at)
 ) AS learnt ON true
 """  # noqa: S608 -- a constant list of columns; values travel as parameters
 
@@ -100,15 +100,15 @@ SELECT kind, issuer, value,
     extract(epoch FROM nullif(expires_at, 'infinity') - now())::float8 AS expires_in
 """
 _COUNTING_REVOCATIONS: Final = f"""
-{_COUNTING} FROM revocations WHERE expires_at IS NULL OR expires_at > now()
+{_COUNTING} FROM revocations WHERE gateway_counts(expires_at)
 UNION ALL
-{_COUNTING} FROM gateway_learnt_revocations(NULL, NULL, NULL) WHERE expires_at IS NULL OR expires_at > now()
+{_COUNTING} FROM gateway_learnt_revocations(NULL, NULL, NULL) WHERE gateway_counts(expires_at)
 """
 _COUNTING_AMONG: Final = f"""
-{_COUNTING} FROM revocations WHERE (expires_at IS NULL OR expires_at > now())
+{_COUNTING} FROM revocations WHERE gateway_counts(expires_at)
 AND (kind, issuer, value) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))
 UNION ALL
-{_COUNTING} FROM gateway_learnt_revocations($1, $2, $3) WHERE expires_at IS NULL OR expires_at > now()
+{_COUNTING} FROM gateway_learnt_revocations($1, $2, $3) WHERE gateway_counts(expires_at)
 """  # noqa: S608 -- a constant query; values travel as parameters
 _REVOCATIONS_FILTERED: Final = "SELECT row_security_active('revocations'::regclass)"
 
@@ -239,23 +239,28 @@ class Postgres:
             for row in rows
         ]
 
-    async def learn(self, revocations: Sequence[Learnt]) -> int | None:
-        """Write down what Redis alone revokes, as learnt; returns how many rows were written.
+    async def learn(self, revocations: Sequence[Learnt]) -> Learning | None:
+        """Write down what Redis alone revokes, as learnt; None: there are as many rows as may be.
 
-        None: there are as many as may be. What is there is only ever extended.
+        What is there is only ever extended. What a row of an operator says is not learnt: lifting that row
+        is to lift it.
         """
         now = time.time()
         kinds, issuers, values = zip(*(each.target for each in revocations), strict=True)
         async with self.connection() as connection:
-            written: int | None = await connection.fetchval(
-                "SELECT gateway_learn_revocations($1, $2, $3, $4, $5)",
+            row = await connection.fetchrow(
+                "SELECT written, said FROM gateway_learn_revocations($1, $2, $3, $4, $5, $6, $7)",
                 kinds,
                 issuers,
                 values,
                 [each.until for each in revocations],
                 [None if each.expires_at is None else each.expires_at - now for each in revocations],
+                [each.iss for each in revocations],
+                [each.seen for each in revocations],
             )
-            return written
+        if row is None or row["written"] is None:
+            return None
+        return Learning(row["written"], tuple(row["said"]))
 
     async def unlearn(self, targets: Sequence[Target]) -> int:
         """Delete what was learnt, and no row of an operator; returns how many rows that were."""

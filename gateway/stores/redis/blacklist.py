@@ -17,7 +17,7 @@ from uuid import uuid4
 import redis.asyncio as aioredis
 
 from gateway.core.model import StoreUnavailable, Tier
-from gateway.core.revocations import Revocation, Revoked, Target
+from gateway.core.revocations import Revocation, Revoked, Target, counts
 from gateway.stores.redis import scripts
 from gateway.stores.redis.answers import Filling
 from gateway.stores.redis.errors import translated
@@ -219,7 +219,9 @@ def _ttl_ms(revocation: Revocation, now: float) -> int:
     """Return the milliseconds for which a revocation still counts, -1 for ever, 0 not any more."""
     if revocation.expires_at is None or math.isinf(revocation.expires_at):
         return -1
-    return max(0, math.ceil((revocation.expires_at - now) * 1000))
+    if not counts(revocation.expires_at, now):
+        return 0
+    return math.ceil((revocation.expires_at - now) * 1000)
 
 
 def _filling_of(record: bytes) -> int:

@@ -27,7 +27,7 @@ FROM (
     SELECT kind, issuer, value, revoked_at, expires_at, reason, revoked_by
     FROM gateway_learnt_revocations(NULL, NULL, NULL)
 ) AS each
-WHERE (expires_at IS NULL OR expires_at > now()) AND (
+WHERE gateway_counts(expires_at) AND (
     (kind = 'jti' AND issuer = ANY($1) AND value = $2)
     OR (kind = 'user' AND issuer = '' AND value = $3)
     OR (kind = 'issuer' AND issuer = ANY($1) AND value = '')

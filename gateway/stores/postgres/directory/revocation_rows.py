@@ -45,7 +45,7 @@ SELECT {_COLUMNS}, {_DIGEST} AS digest FROM (
     SELECT kind, issuer, value, revoked_at, expires_at, reason, revoked_by
     FROM gateway_learnt_revocations(NULL, NULL, NULL)
 ) AS revocations
-WHERE ($1 OR expires_at IS NULL OR expires_at > now()) AND ($2::bigint IS NULL OR (
+WHERE ($1 OR gateway_counts(expires_at)) AND ($2::bigint IS NULL OR (
     revocations.revoked_at <= 'epoch'::timestamptz + $2 * interval '1 us'
     AND (revocations.revoked_at, {_DIGEST}) < ('epoch'::timestamptz + $2 * interval '1 us', $3)
 ))
@@ -54,7 +54,7 @@ ORDER BY revocations.revoked_at DESC, digest DESC LIMIT $4
 
 _PRUNE: Final = """
 DELETE FROM revocations WHERE (kind, issuer, value) IN (
-    SELECT kind, issuer, value FROM revocations WHERE expires_at <= now() LIMIT $1
+    SELECT kind, issuer, value FROM revocations WHERE NOT gateway_counts(expires_at) LIMIT $1
 ) RETURNING kind
 """
 
