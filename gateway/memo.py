@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gateway.core.admission import Admission, Decision, Forwarding
+from gateway.core.fifo import FIFO
 from gateway.core.lru import LRU
 from gateway.core.model import Claims, Credential, Lease, Request, Resolution, Route, shared_instant
 from gateway.core.reasons import Denial
@@ -135,6 +136,9 @@ class Memo:
         self._directory = directory
         # One call less for each request.
         self._stands = directory.stands
+        self._heads: FIFO[object, _Read] = FIFO(RECURRING_HEADS)
+        self.heads: Container[object] = self._heads.keys()
+        """Heads of which it is remembered what they say, whatever the bearer token: `Request.recurring`."""
         self.remembered = tokens.digests
         """The SHA-256 of each token that has been verified, and is remembered whatever became of it since."""
         self.recheck = pipeline.recheck
@@ -174,14 +178,14 @@ class Memo:
         recurring = request.recurring
         if recurring is None:
             return self._pipeline.read(request)
-        kept = recurring.kept
-        if isinstance(kept, _Read) and kept.peer == request.peer and kept.scheme == request.scheme:
-            return kept.forwarding
+        read = self._heads.get(recurring)
+        if read is not None and read.peer == request.peer and read.scheme == request.scheme:
+            return read.forwarding
         forwarding = self._pipeline.read(request)
         # A head that was read stands for those with other tokens; with several Authorization fields on a
         # route that asks for none, each is forwarded as it came.
         if len(forwarding.client_fields.authorizations) <= 1:
-            recurring.kept = _Read(request.scheme, request.peer, forwarding)
+            self._heads.put(recurring, _Read(request.scheme, request.peer, forwarding))
         return forwarding
 
     # Decisions ---------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from gateway.memo import Memo, Token, Tokens
 from gateway.pipeline import Pipeline
 from gateway.proxy.downstream import head_cache
 from gateway.proxy.downstream.head_cache import Known, KnownHeads
-from gateway.proxy.downstream.incoming import Incoming
+from gateway.proxy.downstream.incoming import AnyRequest, Incoming
 from gateway.proxy.downstream.limits import Limits
 from gateway.proxy.downstream.parser import RequestParser
 from gateway.verifier import TokenVerifier
@@ -200,7 +200,7 @@ class Ways(RuleBasedStateMachine):
         self.verifications = Verifications(verifier)
         self.plain = Pipeline(ROUTES, self.verifications, AtOnce(self.local, self.system), headers)
         self.memo = Memo(self.plain, verifier, self.tokens, Tiers(self.local, self.system, self.gates))
-        self.heads = KnownHeads(self.memo.remembered, 5)
+        self.heads = KnownHeads(self.memo.remembered, self.memo.heads, 5)
         self.requests: list[Asked] = []
         self.latest: Sent | None = None
         self.states = 0
@@ -253,8 +253,9 @@ class Ways(RuleBasedStateMachine):
         self.latest, data = sent, sent.data()
         plain = _request(_fed(RequestParser(Limits()), data), None, sent)
         parser = RequestParser(Limits(), self.heads)
-        known: Known = parser.recall(data) or (_fed(parser, data), None)
-        task = self.loop.create_task(_outcome(self.memo.admit(_request(*known, sent))))
+        arrived: AnyRequest
+        arrived, credential = parser.recall(data) or (_fed(parser, data), None)
+        task = self.loop.create_task(_outcome(self.memo.admit(_request(arrived, credential, sent))))
         self.requests.append(Asked(task, plain))
         self._expect(self.requests[-1])
         self._turn()
@@ -388,7 +389,7 @@ def _fed(parser: RequestParser, data: bytes) -> Incoming:
     return parser.arrived.popleft()
 
 
-def _request(incoming: Incoming, credential: Credential | None, sent: Sent) -> Request:
+def _request(incoming: AnyRequest, credential: Credential | None, sent: Sent) -> Request:
     return Request(
         incoming.method, incoming.target, incoming.headers, sent.peer, sent.scheme, "r-1",
         incoming.upgrade and incoming.modern, incoming.recurring, credential,
@@ -466,10 +467,9 @@ def _peers_are_not_told_apart(patch: pytest.MonkeyPatch) -> None:
         recurring = request.recurring
         if recurring is None:
             return self._pipeline.read(request)
-        if not isinstance(recurring.kept, Forwarding):
-            recurring.kept = self._pipeline.read(request)
-        assert isinstance(recurring.kept, Forwarding)
-        return recurring.kept
+        if recurring not in self._heads:
+            self._heads.put(recurring, memo._Read("", "", self._pipeline.read(request)))
+        return self._heads[recurring].forwarding
 
     patch.setattr(Memo, "_read", read)
 
@@ -480,9 +480,9 @@ def _any_text_is_taken_for_a_token(patch: pytest.MonkeyPatch) -> None:
 
     def careless(self: KnownHeads, data: bytes) -> Known | None:
         head, token = head_cache._apart(data)
-        incoming = self._heads.get(head)
-        if token and incoming is not None and incoming.recurring is not None and incoming.recurring.kept:
-            return incoming, Credential.of(token)
+        request = self._heads.get(head)
+        if token and request is not None and request in self._admitted:
+            return request, Credential.of(token)
         return recall(self, data)
 
     patch.setattr(KnownHeads, "recall", careless)

@@ -204,18 +204,6 @@ class Credential:
         return cls(raw, hashlib.sha256(raw).digest())
 
 
-class Recurring:
-    """The place to keep what was found out about a head that may come again, with this or another token.
-
-    It lasts for as long as the head is remembered.
-    """
-
-    __slots__ = ("kept",)
-
-    def __init__(self) -> None:
-        self.kept: object = None
-
-
 @dataclass(slots=True)
 class Request:
     """The head of a client's request as it stood on the wire (RFC 9112 §3).
@@ -234,8 +222,8 @@ class Request:
     """The request id: in the answer, in the log, and upstream."""
     may_upgrade: bool = False
     """True for HTTP/1.1 without a body, whose connection may be switched (RFC 9110 §7.8)."""
-    recurring: Recurring | None = None
-    """Where what is found out about the head may be kept, when it may come again."""
+    recurring: object | None = None
+    """The same object each time that this head comes, whatever its token; None for one that is new."""
     credential: Credential | None = None
     """The bearer token, where it is another one than in `headers`: the rest of the head came before."""
 

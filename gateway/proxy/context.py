@@ -26,6 +26,10 @@ class Admitter(Protocol):
     def remembered(self) -> Container[bytes]:
         """The SHA-256 of each token that has been verified, and is remembered whatever became of it since."""
 
+    @property
+    def heads(self) -> Container[object]:
+        """The `Request.recurring` of those of which it is remembered what they say, whatever the token."""
+
     async def admit(self, request: Request) -> Admission:
         """Return the admission, or raise `Denial`. Before it waits for anything, it sleeps for no time."""
 

@@ -15,7 +15,7 @@ from gateway.core.model import Credential, Request
 from gateway.core.reasons import REQUEST_TIMEOUT, UPSTREAM_PROTOCOL_ERROR, UPSTREAM_TIMEOUT, Denial
 from gateway.proxy.context import ProxyHandler
 from gateway.proxy.downstream.connection import ClientConnection
-from gateway.proxy.downstream.incoming import Incoming
+from gateway.proxy.downstream.incoming import AnyRequest, Incoming
 from gateway.proxy.downstream.limits import LimitExceeded
 from gateway.proxy.heads import interim_head, request_head, response_head, switch_head
 from gateway.proxy.reauthorization import Lasting
@@ -47,7 +47,7 @@ class Exchange:
         self,
         handler: ProxyHandler,
         client: ClientConnection,
-        incoming: Incoming,
+        incoming: AnyRequest,
         credential: Credential | None,
     ) -> None:
         self._handler = handler
@@ -160,7 +160,7 @@ class Exchange:
             parser.expect(bodiless=bodiless, upgrade=admission.forwarding.upgrade)
         head = request_head(admission, incoming, connection.owner.host, self.request.id)
         connection.begin(head, parser, self)
-        if incoming.length or incoming.chunked:
+        if isinstance(incoming, Incoming) and (incoming.length or incoming.chunked):
             route, timeout = admission.forwarding.route, upstream.response_timeout
             self._upload = Upload(self._client, incoming, connection, most=route.max_body, timeout=timeout)
             self._send_body(self._upload)

@@ -2,11 +2,11 @@
 
 from gateway.core.admission import Admission
 from gateway.core.requests.credentials import subprotocol_answer
-from gateway.proxy.downstream.incoming import Incoming
+from gateway.proxy.downstream.incoming import AnyRequest
 from gateway.proxy.upstream.parser import ResponseHead
 
 
-def request_head(admission: Admission, incoming: Incoming, host: bytes | None, request_id: str) -> bytes:
+def request_head(admission: Admission, incoming: AnyRequest, host: bytes | None, request_id: str) -> bytes:
     """Return the request line and fields, with the framing of the body to come.
 
     `host` takes the place of the client's Host.
@@ -44,7 +44,7 @@ def interim_head(head: ResponseHead) -> bytes:
     return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, head.fields)
 
 
-def switch_head(head: ResponseHead, request_id: str, incoming: Incoming, admission: Admission) -> bytes:
+def switch_head(head: ResponseHead, request_id: str, incoming: AnyRequest, admission: Admission) -> bytes:
     """Return a 101 for a client (RFC 9110 §7.8)."""
     lines = [b"X-Request-Id: " + request_id.encode("ascii"), b"Connection: Upgrade"]
     lines += [b"Upgrade: " + value for name, value in head.headers if name.lower() == b"upgrade"]

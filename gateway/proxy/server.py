@@ -12,7 +12,7 @@ from gateway.memo import RECURRING_HEADS
 from gateway.proxy.context import ProxyHandler
 from gateway.proxy.downstream.connection import ClientConnection
 from gateway.proxy.downstream.head_cache import KnownHeads
-from gateway.proxy.downstream.incoming import Incoming
+from gateway.proxy.downstream.incoming import AnyRequest
 from gateway.proxy.downstream.limits import Clients, LimitExceeded, Limits, Lookout
 from gateway.proxy.exchange import Exchange
 from gateway.telemetry.metrics import UNMATCHED, Limit
@@ -37,9 +37,12 @@ class Front:
         self.limits = limits
         self.lookout = Lookout(self._loop, limits.look_every)
         self.known_heads = KnownHeads(
-            handler.pipeline.remembered, RECURRING_HEADS, min(limits.head_size, limits.field_size)
+            handler.pipeline.remembered,
+            handler.pipeline.heads,
+            RECURRING_HEADS,
+            min(limits.head_size, limits.field_size),
         )
-        self.exchange: Callable[[ClientConnection, Incoming, Credential | None], Exchange] = partial(
+        self.exchange: Callable[[ClientConnection, AnyRequest, Credential | None], Exchange] = partial(
             Exchange, handler
         )
         self.draining = False

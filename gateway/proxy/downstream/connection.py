@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol, cast
 from gateway.core.model import Credential
 from gateway.core.reasons import Denial
 from gateway.proxy.downstream.head_cache import KnownHeads
-from gateway.proxy.downstream.incoming import Incoming
+from gateway.proxy.downstream.incoming import AnyRequest, Incoming
 from gateway.proxy.downstream.limits import LimitExceeded, Limits, Lookout, Pace
 from gateway.proxy.downstream.lingering_close import Lingering
 from gateway.proxy.downstream.parser import RequestParser
@@ -57,7 +57,7 @@ class House(Protocol):
     def leave(self, connection: "ClientConnection") -> None: ...
 
     def exchange(
-        self, connection: "ClientConnection", incoming: Incoming, credential: Credential | None
+        self, connection: "ClientConnection", incoming: AnyRequest, credential: Credential | None
     ) -> Exchange: ...
 
     def refuse(self, connection: "ClientConnection", denial: Denial) -> None:
@@ -84,7 +84,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = RequestParser(house.limits, house.known_heads)
         self._exchange: Exchange | None = None
-        self._incoming: Incoming | None = None
+        self._incoming: AnyRequest | None = None
         self._starting = False
         self._leaving = False
         self._lingering: Lingering | None = None
@@ -186,7 +186,7 @@ class ClientConnection(asyncio.Protocol):
             self._begin(incoming, None)
         self._starting = False
 
-    def _begin(self, incoming: Incoming, credential: Credential | None) -> None:
+    def _begin(self, incoming: AnyRequest, credential: Credential | None) -> None:
         """Begin a request; `credential` is its bearer token, where that is another one than in its head."""
         self._served += 1
         if self._served == self._house.limits.keepalive_requests:
@@ -219,7 +219,7 @@ class ClientConnection(asyncio.Protocol):
         if self._idle_timer is None:
             self._wait_until(self.idle_since + self._house.limits.keepalive_timeout)
 
-    def stays(self, incoming: Incoming) -> bool:
+    def stays(self, incoming: AnyRequest) -> bool:
         """Tell whether the connection may serve another request behind this one."""
         if not (incoming.keep_alive and incoming.complete):
             return False
@@ -361,7 +361,7 @@ class ClientConnection(asyncio.Protocol):
     def _look_at_body(self, elapsed: float) -> None:
         incoming, limits = self._incoming, self._house.limits
         # Only the client's own slowness counts, not that of the upstream, nor of its 100.
-        if incoming is None or self._paused or incoming.awaits_continue:
+        if not isinstance(incoming, Incoming) or self._paused or incoming.awaits_continue:
             return
         if self._body_pace.too_slow(incoming.received, elapsed, limits.body_min_rate, limits.rate_grace):
             self._parser.fail(LimitExceeded("body_min_rate", f"{incoming.received} bytes so far"))

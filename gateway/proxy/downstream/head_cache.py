@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from gateway.core.fifo import FIFO
 from gateway.core.model import Credential
-from gateway.proxy.downstream.incoming import Incoming
+from gateway.proxy.downstream.incoming import RecurringRequest
 
 LONGEST: Final = 4 * 1024
 """Bytes of a head that is kept."""
@@ -20,46 +20,55 @@ MOST_FIELDS: Final = 32
 # As most clients write it, and as most that speak HTTP/2 do.
 _BEGINNINGS: Final = (b"\r\nAuthorization: Bearer ", b"\r\nauthorization: Bearer ")
 
-Known: TypeAlias = tuple[Incoming, Credential | None]
-"""A request as it was read before, never to be changed, and the bearer token that it brings this time."""
+Known: TypeAlias = tuple[RecurringRequest, Credential | None]
+"""A request as it was read before, and the bearer token that it brings this time."""
 
 
 class KnownHeads:
     """At most `capacity` heads, of which those are forgotten first that came first."""
 
-    def __init__(self, remembered: Container[bytes], capacity: int, longest: int = LONGEST) -> None:
-        """`remembered`: the SHA-256 of the tokens that have been verified.
+    def __init__(
+        self,
+        verified: Container[bytes],
+        admitted: Container[object],
+        capacity: int,
+        longest: int = LONGEST,
+    ) -> None:
+        """Know nothing yet.
 
-        `longest`: how long a head may be that is within the limits whatever is in it.
+        `verified`: the SHA-256 of the tokens that have been verified. `admitted`: requests with one
+        Authorization field at most, of which it is remembered what they say. `longest`: how long a head may
+        be that is within the limits whatever is in it.
         """
-        self._remembered = remembered
+        self._verified = verified
+        self._admitted = admitted
         self._longest = min(longest, LONGEST)
-        self._heads: FIFO[bytes, Incoming] = FIFO(capacity)
+        self._heads: FIFO[bytes, RecurringRequest] = FIFO(capacity)
 
     def recall(self, data: bytes) -> Known | None:
         """Return the request that these bytes are, and nothing but it, if its head is known."""
         if len(data) > self._longest:
             return None
         head, token = _apart(data)
-        incoming = self._heads.get(head)
-        if incoming is None:
+        request = self._heads.get(head)
+        if request is None:
             return None
         if token is None:
-            return incoming, None
+            return request, None
         # No token is not the token of another, and of a head that was refused there is nothing to have.
-        if not token or incoming.recurring is None or incoming.recurring.kept is None:
+        if not token or request not in self._admitted:
             return None
         digest = sha256(token).digest()
-        return (incoming, Credential(token, digest)) if digest in self._remembered else None
+        return (request, Credential(token, digest)) if digest in self._verified else None
 
-    def keep(self, data: bytes, incoming: Incoming) -> None:
-        """Know a head again, which is all there is in these bytes."""
-        if len(data) > self._longest or len(incoming.headers) > MOST_FIELDS:
+    def keep(self, data: bytes, request: RecurringRequest) -> None:
+        """Know a request again, whose head is all there is in these bytes."""
+        if len(data) > self._longest or len(request.headers) > MOST_FIELDS:
             return
         head, token = _apart(data)
         # One with an empty token looks like those that lost theirs.
         if token != b"":
-            self._heads.put(head, incoming)
+            self._heads.put(head, request)
 
     def __len__(self) -> int:
         return len(self._heads)

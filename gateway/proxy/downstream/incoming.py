@@ -1,7 +1,35 @@
-"""A request that is arriving, as far as it has been read."""
+"""Requests as they arrive: one whose body may still be coming, and one that is whole and may come again."""
 
-from gateway.core.model import Header, Recurring
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+from gateway.core.model import Header
 from gateway.core.reasons import Denial
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecurringRequest:
+    """A request without a body, as it was read once: all requests of the same bytes share it."""
+
+    method: str
+    target: str
+    headers: tuple[Header, ...]
+    modern: bool
+    """True for HTTP/1.1, whose clients understand chunks and interim responses."""
+
+    keep_alive: ClassVar[bool] = True
+    length: ClassVar[int | None] = None
+    chunked: ClassVar[bool] = False
+    upgrade: ClassVar[bool] = False
+    has_body: ClassVar[bool] = False
+    complete: ClassVar[bool] = True
+    body: ClassVar[tuple[bytes, ...]] = ()
+    error: ClassVar[Denial | None] = None
+
+    @property
+    def recurring(self) -> "RecurringRequest":
+        """What stands for it each time it comes."""
+        return self
 
 
 class Incoming:
@@ -40,8 +68,8 @@ class Incoming:
         """True when the client asks for another protocol; what follows may belong to it."""
         self.expects_continue = False
         """True until the client has got the 100 that it asked for (RFC 9110 §10.1.1)."""
-        self.recurring: Recurring | None = None
-        """Given when it may come again, as the same object: whole, without a body, and never changed."""
+        self.recurring: RecurringRequest | None = None
+        """As it is shared when it comes again; None when it may not."""
         self.body: list[bytes] = []
         self.received = 0
         """Octets of the body that have arrived."""
@@ -63,3 +91,6 @@ class Incoming:
         """Take what has arrived of the body since the last time."""
         body, self.body = self.body, []
         return body
+
+
+AnyRequest: TypeAlias = Incoming | RecurringRequest

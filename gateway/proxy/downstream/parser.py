@@ -9,10 +9,10 @@ from typing import Final
 
 import httptools
 
-from gateway.core.model import Header, Recurring
+from gateway.core.model import Header
 from gateway.core.reasons import REQUEST_MALFORMED, Denial
 from gateway.proxy.downstream.head_cache import Known, KnownHeads
-from gateway.proxy.downstream.incoming import Incoming
+from gateway.proxy.downstream.incoming import Incoming, RecurringRequest
 from gateway.proxy.downstream.limits import LimitExceeded, Limits
 
 # Fields that say how a message is framed or how its connection goes on; told apart by their length first.
@@ -139,10 +139,13 @@ class RequestParser:
 
     def _remember(self, data: bytes, incoming: Incoming) -> None:
         """Know a head again that was all there was, and that nothing can follow but another head."""
-        whole = incoming.complete and not (incoming.has_body or incoming.upgrade)
-        if whole and incoming.keep_alive and incoming.headers and self._known is not None:
-            incoming.recurring = Recurring()
-            self._known.keep(data, incoming)
+        if self._known is None or not (incoming.complete and incoming.keep_alive and incoming.headers):
+            return
+        if not (incoming.has_body or incoming.upgrade or incoming.expects_continue):
+            incoming.recurring = RecurringRequest(
+                incoming.method, incoming.target, incoming.headers, incoming.modern
+            )
+            self._known.keep(data, incoming.recurring)
 
     def fail(self, denial: Denial) -> None:
         """Read no more; the request that is arriving gets the denial, or one that never came."""

@@ -11,7 +11,7 @@ from gateway.core.reasons import Denial
 from gateway.proxy.downstream import lingering_close
 from gateway.proxy.downstream.connection import ClientConnection
 from gateway.proxy.downstream.head_cache import KnownHeads
-from gateway.proxy.downstream.incoming import Incoming
+from gateway.proxy.downstream.incoming import AnyRequest
 from gateway.proxy.downstream.limits import Limits, Lookout
 from gateway.telemetry.metrics import Limit
 from tests.harness import House
@@ -242,7 +242,7 @@ class Hall:
         loop = asyncio.get_running_loop()
         self.limits = Limits(header_timeout=0.1, rate_grace=0.1, response_min_rate=1000)
         self.lookout = Lookout(loop, self.limits.look_every)
-        self.known_heads = KnownHeads(frozenset(), 10)
+        self.known_heads = KnownHeads(frozenset(), frozenset(), 10)
         self.draining = False
         self.refused: list[Denial] = []
         self.exceeded: list[Limit] = []
@@ -258,7 +258,7 @@ class Hall:
     def exchange(
         self,
         connection: ClientConnection,
-        incoming: Incoming,
+        incoming: AnyRequest,
         credential: Credential | None,  # noqa: ARG002
     ) -> Answering:
         return Answering(connection, keep_alive=connection.stays(incoming))

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from gateway.core.model import Credential
 from gateway.proxy.downstream.head_cache import LONGEST, MOST_FIELDS, KnownHeads
-from gateway.proxy.downstream.incoming import Incoming
+from gateway.proxy.downstream.incoming import RecurringRequest
 from gateway.proxy.downstream.limits import Limits
 from gateway.proxy.downstream.parser import RequestParser
 
 ANN, BOB, EVE = b"eyJh.ann.0", b"eyJh.bob-is-longer.1=", b"eyJh.eve.2"
 VERIFIED = frozenset(Credential.of(token).digest for token in (ANN, BOB))
 AUTHORIZATION = b"Authorization: Bearer "
+ADMITTED: set[object] = set()
 
 
 def head(*tokens: bytes, fields: bytes = b"", name: bytes = AUTHORIZATION) -> bytes:
@@ -22,19 +23,19 @@ def head(*tokens: bytes, fields: bytes = b"", name: bytes = AUTHORIZATION) -> by
     return b"GET /x?y HTTP/1.1\r\nHost: a\r\n" + lines + fields + b"\r\n"
 
 
-def read(data: bytes, known: KnownHeads) -> Incoming:
+def read(data: bytes, known: KnownHeads) -> RecurringRequest | None:
     """Read one head, and make something of it as the pipeline does of one that is not refused."""
     parser = RequestParser(Limits(), known)
     parser.feed(data)
     (incoming,) = parser.arrived
     if incoming.recurring is not None:
-        incoming.recurring.kept = "what it says"
-    return incoming
+        ADMITTED.add(incoming.recurring)
+    return incoming.recurring
 
 
 @pytest.fixture
 def known() -> KnownHeads:
-    return KnownHeads(VERIFIED, 10)
+    return KnownHeads(VERIFIED, ADMITTED, 10)
 
 
 @pytest.mark.parametrize("name", [AUTHORIZATION, AUTHORIZATION.lower().replace(b"bearer", b"Bearer")])
@@ -65,7 +66,7 @@ def test_no_token_is_not_the_token_of_another(known: KnownHeads) -> None:
     read(head(b""), known)
     assert known.recall(head(b"")) is None
     assert known.recall(head(ANN)) == (anns, Credential.of(ANN))
-    credulous = KnownHeads({Credential.of(b"").digest}, 10)
+    credulous = KnownHeads({Credential.of(b"").digest}, ADMITTED, 10)
     read(head(ANN), credulous)
     assert credulous.recall(head(b"")) is None
 
@@ -117,7 +118,7 @@ def test_a_long_head_is_not_kept(known: KnownHeads) -> None:
 
 
 def test_another_token_does_not_exceed_a_limit() -> None:
-    known = KnownHeads(VERIFIED, 10, longest=len(head(ANN)))
+    known = KnownHeads(VERIFIED, ADMITTED, 10, longest=len(head(ANN)))
     read(head(ANN), known)
     assert len(known) == 1
     assert len(BOB) > len(ANN)
@@ -133,7 +134,7 @@ PARTS = [
 @given(st.lists(st.sampled_from(PARTS), max_size=12), st.binary(max_size=3), st.integers(0, 100))
 def test_whatever_is_recalled_reads_the_same(parts: list[bytes], octets: bytes, at: int) -> None:
     """llhttp would say of the bytes what is remembered, but for the token, which comes beside it."""
-    known = KnownHeads(VERIFIED, 100)
+    known = KnownHeads(VERIFIED, ADMITTED, 100)
     for before, fields in product((ANN, BOB), (b"", b"X: 1\r\n", b"Authorization: Basic x\r\n")):
         read(head(before, fields=fields), known)
     joined = b"".join(parts)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.core.model import Header
 from gateway.proxy.downstream.head_cache import KnownHeads
-from gateway.proxy.downstream.incoming import Incoming
+from gateway.proxy.downstream.incoming import AnyRequest, Incoming
 from gateway.proxy.downstream.limits import LimitExceeded, Limits
 from gateway.proxy.downstream.parser import RequestParser
 
@@ -34,12 +34,12 @@ class Read:
     error: str | None
 
 
-def seen(incoming: Incoming) -> Read:
+def seen(incoming: AnyRequest) -> Read:
     return Read(
         incoming.method,
         incoming.target,
         incoming.headers,
-        b"".join(incoming.take()),
+        b"".join(incoming.take() if isinstance(incoming, Incoming) else incoming.body),
         incoming.complete,
         incoming.upgrade,
         incoming.keep_alive,
@@ -196,7 +196,7 @@ def test_the_framing_of_a_body() -> None:
 
 def known(*pieces: bytes) -> tuple[KnownHeads, RequestParser]:
     """Return the heads that are known once these pieces have come on one connection."""
-    heads = KnownHeads(frozenset(), 100)
+    heads = KnownHeads(frozenset(), frozenset(), 100)
     parser = RequestParser(SMALL, heads)
     for piece in pieces:
         parser.feed(piece)
@@ -205,7 +205,7 @@ def known(*pieces: bytes) -> tuple[KnownHeads, RequestParser]:
 
 def test_a_head_that_comes_again_is_the_same() -> None:
     heads, first = known(GET)
-    assert RequestParser(SMALL, heads).recall(GET) == (first.arrived[0], None)
+    assert RequestParser(SMALL, heads).recall(GET) == (first.arrived[0].recurring, None)
 
 
 @pytest.mark.parametrize("before", [b"PROP", b"\r\n", GET, CHUNKED, CHUNKED + b"3\r\nabc", UPGRADE, b"\0"])
@@ -258,7 +258,7 @@ def test_what_comes_behind_a_request_that_waits_is_no_head(piece: bytes) -> None
 
 @given(st.lists(STREAMS, min_size=1, max_size=3), st.data())
 def test_knowing_heads_makes_no_difference(streams: list[bytes], data: st.DataObject) -> None:
-    heads = KnownHeads(frozenset(), 100)
+    heads = KnownHeads(frozenset(), frozenset(), 100)
     for stream in [*streams, *streams]:
         cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=6)) | {0, len(stream)})
         pieces = [stream[start:end] for start, end in pairwise(cuts)]
