@@ -32,11 +32,11 @@ from gateway.issuer_keys.keyring import KeyRing
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
 from gateway.proxy.certificate import Certificate
-from gateway.proxy.context import ProxyHandler
+from gateway.proxy.context import ExchangeContext
 from gateway.proxy.errors import Responder
-from gateway.proxy.listener import FrontListener
-from gateway.proxy.reauthorization import LiveConnections
-from gateway.proxy.server import Front
+from gateway.proxy.listener import ProxyListener
+from gateway.proxy.reauthorization import Reauthorization
+from gateway.proxy.server import ProxyServer
 from gateway.proxy.upstream.balancer import Upstreams
 from gateway.settings import Settings, model
 from gateway.stores.availability import Availability
@@ -74,7 +74,7 @@ class Running:
     admin: Admin
     denials: DenialRing
     keys: KeyRing
-    _front: FrontListener
+    _front: ProxyListener
     _admin_runner: web.AppRunner
 
     def retire(self) -> None:
@@ -197,13 +197,13 @@ async def serve(
         runner = await _serve_admin(listeners.admin, admin.application(admin_api(parts, token)), stack)
         responder = Responder(settings.errors.detail)
         log = logs.RequestLog(access=settings.log.access, subjects=settings.log.subjects, ring=ring)
-        live = LiveConnections(memo, local, metrics, log, clock=time.time)
-        stack.push_async_callback(live.close)
-        stack.callback(invalidation.subscribe(live.changed))
-        handler = ProxyHandler(memo, upstreams, headers, responder, metrics, log, live)
+        reauthorization = Reauthorization(memo, local, metrics, log, clock=time.time)
+        stack.push_async_callback(reauthorization.close)
+        stack.callback(invalidation.subscribe(reauthorization.changed))
+        context = ExchangeContext(memo, upstreams, headers, responder, metrics, log, reauthorization)
         limits = translation.limits(settings.server.limits)
-        server = Front(handler, limits=limits, exempt=headers.trusts)
-        front = await FrontListener.open(server, listeners.front, certificate)
+        server = ProxyServer(context, limits=limits, exempt=headers.trusts)
+        front = await ProxyListener.open(server, listeners.front, certificate)
         stack.push_async_callback(server.drain, EXIT_SECONDS, grace=0.0)
         stack.push_async_callback(front.close)
         if alone:

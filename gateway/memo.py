@@ -141,7 +141,7 @@ class Memo:
         """Heads of which it is remembered what they say, whatever the bearer token: `Request.recurring`."""
         self.remembered = tokens.digests
         """The SHA-256 of each token that has been verified, and is remembered whatever became of it since."""
-        self.recheck = pipeline.recheck
+        self.reauthorize = pipeline.reauthorize
         """Settles once more that a token's user may use a route; the tiers have their own memory."""
 
     async def admit(self, request: Request) -> Admission:

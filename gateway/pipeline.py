@@ -65,7 +65,7 @@ class Pipeline:
             raise
         return self.admission(request, forwarding, claims, decision)
 
-    async def recheck(self, route: Route, claims: Claims) -> Resolution:
+    async def reauthorize(self, route: Route, claims: Claims) -> Resolution:
         """Settle once more that a token's user may use a route, as for a new request.
 
         The token itself is not looked at. Raises `Denial`.

@@ -37,7 +37,7 @@ from gateway.identity.local_cache import LocalTier
 from gateway.memo import Memo, Token, Tokens
 from gateway.pipeline import Pipeline
 from gateway.proxy.downstream import head_cache
-from gateway.proxy.downstream.head_cache import Known, KnownHeads
+from gateway.proxy.downstream.head_cache import HeadCache, Known
 from gateway.proxy.downstream.incoming import AnyRequest, Incoming
 from gateway.proxy.downstream.limits import Limits
 from gateway.proxy.downstream.parser import RequestParser
@@ -200,7 +200,7 @@ class Ways(RuleBasedStateMachine):
         self.verifications = Verifications(verifier)
         self.plain = Pipeline(ROUTES, self.verifications, AtOnce(self.local, self.system), headers)
         self.memo = Memo(self.plain, verifier, self.tokens, Tiers(self.local, self.system, self.gates))
-        self.heads = KnownHeads(self.memo.remembered, self.memo.heads, 5)
+        self.heads = HeadCache(self.memo.remembered, self.memo.heads, 5)
         self.requests: list[Asked] = []
         self.latest: Sent | None = None
         self.states = 0
@@ -476,16 +476,16 @@ def _peers_are_not_told_apart(patch: pytest.MonkeyPatch) -> None:
 
 def _any_text_is_taken_for_a_token(patch: pytest.MonkeyPatch) -> None:
     """Know a head again whatever stands where a token stood."""
-    recall = KnownHeads.recall
+    recall = HeadCache.recall
 
-    def careless(self: KnownHeads, data: bytes) -> Known | None:
+    def careless(self: HeadCache, data: bytes) -> Known | None:
         head, token = head_cache._apart(data)
         request = self._heads.get(head)
         if token and request is not None and request in self._admitted:
             return request, Credential.of(token)
         return recall(self, data)
 
-    patch.setattr(KnownHeads, "recall", careless)
+    patch.setattr(HeadCache, "recall", careless)
 
 
 FAULTS: Final[list[Callable[[pytest.MonkeyPatch], None]]] = [

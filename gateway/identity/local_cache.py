@@ -32,7 +32,7 @@ IdentityKey: TypeAlias = tuple[str, str]
 """`iss` and `sub`."""
 TokenKey: TypeAlias = tuple[str, str]
 """The issuer's name and the `jti`."""
-Changeable: TypeAlias = str | tuple[str, str]
+ChangeKey: TypeAlias = str | tuple[str, str]
 """What a change is of: an identity, a token, a user's id or an issuer's name."""
 
 
@@ -80,7 +80,7 @@ class LocalTier:
         self._issuers: dict[str, tuple[float, float | None]] = {}
         """Issuer name → until when it is known, from which instant on its tokens count."""
         # Keys of different kinds may be equal: that voids a ticket too many, and no harm is done.
-        self._dropped: LRU[Changeable, int] = LRU(_DROPS)
+        self._dropped: LRU[ChangeKey, int] = LRU(_DROPS)
         self._changes = 0
         self._flushed = 0
         self._told_apart = 0
@@ -170,9 +170,9 @@ class LocalTier:
         """Return what a read needs to fill the tier, to be taken before any store is asked."""
         return self._changes
 
-    def concerns(self, claims: Claims, user: User | None) -> list[Changeable]:
+    def concerns(self, claims: Claims, user: User | None) -> list[ChangeKey]:
         """Return all whose changes concern a token and its user."""
-        keys: list[Changeable] = [(claims.issuer, claims.subject), claims.issuer_name]
+        keys: list[ChangeKey] = [(claims.issuer, claims.subject), claims.issuer_name]
         if user is not None:
             keys.append(user.id)
         if claims.jti is not None:
@@ -186,7 +186,7 @@ class LocalTier:
         latest = max(self._dropped.peek(key) or 0 for key in keys)
         return max(self._told_apart, self._flushed, self._user_changed, latest)
 
-    def changed_since(self, ticket: Ticket) -> Set[Changeable] | None:
+    def changed_since(self, ticket: Ticket) -> Set[ChangeKey] | None:
         """Return all whose changes were heard of since a ticket was taken; None: it may be anybody."""
         if ticket < self._flushed or ticket < self._told_apart:
             return None
@@ -306,7 +306,7 @@ class LocalTier:
         self._proven_until = -math.inf
         self.flush()
 
-    def _drop(self, key: Changeable) -> None:
+    def _drop(self, key: ChangeKey) -> None:
         self._changes += 1
         evicted = self._dropped.put(key, self._changes)
         if evicted is not None:

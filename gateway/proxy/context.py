@@ -12,7 +12,7 @@ from gateway.core.reasons import INTERNAL_ERROR, Denial
 from gateway.memo import RECURRING_HEADS
 from gateway.proxy.downstream.limits import LimitExceeded
 from gateway.proxy.errors import Responder
-from gateway.proxy.reauthorization import LiveConnections
+from gateway.proxy.reauthorization import Reauthorization
 from gateway.proxy.upstream.balancer import Upstreams
 from gateway.proxy.upstream.parser import ResponseHead
 from gateway.telemetry.logs import RequestLog
@@ -35,7 +35,7 @@ class Admitter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ProxyHandler:
+class ExchangeContext:
     """What every exchange needs."""
 
     pipeline: Admitter
@@ -44,8 +44,8 @@ class ProxyHandler:
     responder: Responder
     metrics: Metrics
     log: RequestLog
-    live: LiveConnections
-    known_heads: FIFO[bytes, ResponseHead] = field(default_factory=lambda: FIFO(RECURRING_HEADS))
+    reauthorization: Reauthorization
+    response_heads: FIFO[bytes, ResponseHead] = field(default_factory=lambda: FIFO(RECURRING_HEADS))
 
     def deny(self, request: Request, denial: Denial, route: str, *, keep_alive: bool) -> tuple[int, bytes]:
         """Count and log a denial; returns its status and the whole response."""

@@ -13,13 +13,13 @@ from typing import Final, TypeVar
 from gateway.core.admission import Admission
 from gateway.core.model import Credential, Request
 from gateway.core.reasons import REQUEST_TIMEOUT, UPSTREAM_PROTOCOL_ERROR, UPSTREAM_TIMEOUT, Denial
-from gateway.proxy.context import ProxyHandler
+from gateway.proxy.context import ExchangeContext
 from gateway.proxy.downstream.connection import ClientConnection
 from gateway.proxy.downstream.incoming import AnyRequest, Incoming
 from gateway.proxy.downstream.limits import LimitExceeded
 from gateway.proxy.heads import interim_head, request_head, response_head, switch_head
-from gateway.proxy.reauthorization import Lasting
-from gateway.proxy.request_body import Upload
+from gateway.proxy.reauthorization import LongLivedExchange
+from gateway.proxy.request_body import RequestBody
 from gateway.proxy.tunnel import EndedBy, Tunnel
 from gateway.proxy.upstream.balancer import Upstream
 from gateway.proxy.upstream.connection import UpstreamConnection
@@ -38,29 +38,29 @@ class Exchange:
     """One request, from its head to the last byte of its response."""
 
     __slots__ = (
-        "_admission", "_begun", "_client", "_connection", "_forwarded_at", "_handler", "_incoming",
-        "_keep_alive", "_lasting", "_over", "_started", "_status", "_task", "_upload", "_upstream",
-        "_writable", "request",
+        "_admission", "_begun", "_body", "_client", "_connection", "_context", "_forwarded_at", "_incoming",
+        "_keep_alive", "_long_lived", "_over", "_started", "_status", "_task", "_upstream", "_writable",
+        "request",
     )  # fmt: skip
 
     def __init__(
         self,
-        handler: ProxyHandler,
+        context: ExchangeContext,
         client: ClientConnection,
         incoming: AnyRequest,
         credential: Credential | None,
     ) -> None:
-        self._handler = handler
+        self._context = context
         self._client = client
         self._incoming = incoming
         self._started = perf_counter()
         self._admission: Admission | None = None
         self._upstream: Upstream | None = None
         self._connection: UpstreamConnection | None = None
-        self._upload: Upload | None = None
+        self._body: RequestBody | None = None
         self._task: asyncio.Task[Admission] | asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
-        self._lasting: Lasting | None = None
+        self._long_lived: LongLivedExchange | None = None
         self._forwarded_at = 0.0
         self._status = CLIENT_CLOSED_REQUEST
         self._keep_alive = False
@@ -73,7 +73,7 @@ class Exchange:
             headers,
             peer,
             client.scheme,
-            (handler.headers.trusts_proxies and handler.headers.request_id(headers, peer))
+            (context.headers.trusts_proxies and context.headers.request_id(headers, peer))
             or f"{random.getrandbits(128):032x}",
             incoming.upgrade and incoming.modern,
             incoming.recurring,
@@ -84,7 +84,7 @@ class Exchange:
 
     def begin(self) -> None:
         """Go as far as nothing has to be waited for, and on from there as a task."""
-        way = self._handler.pipeline.admit(self.request)
+        way = self._context.pipeline.admit(self.request)
         admission: Admission
         try:
             way.send(None)
@@ -119,14 +119,14 @@ class Exchange:
 
     def _forward(self, admission: Admission) -> None:
         try:
-            self._admission, handler = admission, self._handler
+            self._admission, context = admission, self._context
             if admission.stale:
-                handler.metrics.admitted_by_stale(admission)
+                context.metrics.admitted_by_stale(admission)
             route, length = admission.forwarding.route, self._incoming.length
             most = route.max_body
             if length is not None and length > most:
                 raise LimitExceeded("body_size", f"{length} bytes")
-            self._upstream = upstream = handler.upstreams[route.upstream]
+            self._upstream = upstream = context.upstreams[route.upstream]
             self._forwarded_at = perf_counter()
             connection = upstream.take(once=self._once)
             if connection is None:
@@ -154,7 +154,7 @@ class Exchange:
         if not incoming.modern:
             parser = DecodingResponseParser(bodiless=bodiless)
         elif parser is None:
-            known = self._handler.known_heads
+            known = self._context.response_heads
             parser = ResponseParser(bodiless=bodiless, upgrade=admission.forwarding.upgrade, known=known)
         else:
             parser.expect(bodiless=bodiless, upgrade=admission.forwarding.upgrade)
@@ -162,8 +162,8 @@ class Exchange:
         connection.begin(head, parser, self)
         if isinstance(incoming, Incoming) and (incoming.length or incoming.chunked):
             route, timeout = admission.forwarding.route, upstream.response_timeout
-            self._upload = Upload(self._client, incoming, connection, most=route.max_body, timeout=timeout)
-            self._send_body(self._upload)
+            self._body = RequestBody(self._client, incoming, connection, most=route.max_body, timeout=timeout)
+            self._send_body(self._body)
             if incoming.expects_continue and not incoming.received:
                 # It is the upstream's turn, as after a request that is whole.
                 connection.allow(timeout)
@@ -172,19 +172,19 @@ class Exchange:
 
     def body_arrived(self) -> None:
         """Hear that more of the request's body has come, its end, or its error."""
-        if self._upload is not None:
-            self._send_body(self._upload)
+        if self._body is not None:
+            self._send_body(self._body)
         elif self._connection is None:
-            # Nobody can take it yet.
+            # There is no upstream connection to take it yet.
             self._client.stop_reading()
 
-    def _send_body(self, upload: Upload) -> None:
-        if upload.go_on():
-            self._upload = None
+    def _send_body(self, body: RequestBody) -> None:
+        if body.go_on():
+            self._body = None
 
     def writable(self) -> None:
         """Hear that the upstream takes more of the request."""
-        if self._upload is not None:
+        if self._body is not None:
             self._client.go_on_reading()
         self._wake()
 
@@ -210,8 +210,8 @@ class Exchange:
         """Return what the client gets of a head, with the body that has come behind it."""
         modern = self._incoming.modern
         if head.status < 200 and head.interim:
-            if head.status == 100 and self._upload is not None:
-                self._upload.continued()
+            if head.status == 100 and self._body is not None:
+                self._body.continued()
             if modern:
                 self._client.write(interim_head(head))
             return body
@@ -230,7 +230,9 @@ class Exchange:
     def _last(self, close: Callable[[Denial], None]) -> None:
         """Go on only for as long as the caller would be admitted again."""
         if self._admission is not None:
-            self._lasting = self._handler.live.watch(self.request, self._admission, self._started, close)
+            self._long_lived = self._context.reauthorization.watch(
+                self.request, self._admission, self._started, close
+            )
 
     def pause(self) -> None:
         """Hear that the client takes no more of the response for now."""
@@ -263,7 +265,7 @@ class Exchange:
         ):
             self._give_back()
             self._go(self._open(admission, upstream, fresh=True))
-        elif denial.reason is UPSTREAM_TIMEOUT and self._upload is not None and self._upload.awaits_client:
+        elif denial.reason is UPSTREAM_TIMEOUT and self._body is not None and self._body.awaits_client:
             self._refuse(Denial(REQUEST_TIMEOUT, "the rest of its body did not come"))
         else:
             self._refuse(denial)
@@ -299,18 +301,18 @@ class Exchange:
         tunnel = Tunnel(outside, inside, idle_timeout=admission.forwarding.route.tunnel_timeout)
 
         def dismiss(denial: Denial) -> None:
-            if not tunnel.dismiss(self._handler.responder.code(denial)):
+            if not tunnel.dismiss(self._context.responder.code(denial)):
                 client.break_off()
 
         self._last(dismiss)
-        if self._lasting is not None and (admission.forwarding.upgrade or b"").lower() == b"websocket":
+        if self._long_lived is not None and (admission.forwarding.upgrade or b"").lower() == b"websocket":
             tunnel.follow_frames()
-        self._handler.metrics.tunnel_opened(upstream.name)
+        self._context.metrics.tunnel_opened(upstream.name)
         ended_by = EndedBy.SHUTDOWN
         try:
             ended_by = await tunnel.run(body, early, head=answer)
         finally:
-            self._handler.metrics.tunnel_ended(upstream.name, ended_by)
+            self._context.metrics.tunnel_ended(upstream.name, ended_by)
             self._end()
 
     def _wake(self) -> None:
@@ -324,10 +326,10 @@ class Exchange:
         upstream, admission = self._upstream, self._admission
         if self._over or upstream is None or admission is None:
             return
-        metrics, route, now = self._handler.metrics, admission.forwarding.route.name, perf_counter()
+        metrics, route, now = self._context.metrics, admission.forwarding.route.name, perf_counter()
         if broken is not None:
             self._keep_alive = False
-            self._handler.log.broken(self.request, broken, route, upstream.name)
+            self._context.log.broken(self.request, broken, route, upstream.name)
             self._client.break_off()
         # A client that exceeds a limit in the middle is no fault of the upstream.
         if isinstance(broken, LimitExceeded):
@@ -339,15 +341,15 @@ class Exchange:
         self._client.finished(keep_alive=self._keep_alive)
 
     def _break_off(self, _: Denial) -> None:
-        """End a response in the middle, as it may not go on, so that nobody takes it for whole."""
+        """End a response in the middle, as it may not go on, and let its client see that it is not whole."""
         self._keep_alive = False
         self._client.break_off()
         self._end()
 
     def _refuse(self, error: Exception) -> None:
         """Answer, count and log a denial; a defect of ours is one too."""
-        handler, client, request = self._handler, self._client, self.request
-        denial = error if isinstance(error, Denial) else handler.defect(request, error)
+        context, client, request = self._context, self._client, self.request
+        denial = error if isinstance(error, Denial) else context.defect(request, error)
         if self._over:
             return
         if self._begun:
@@ -360,7 +362,7 @@ class Exchange:
         route = UNMATCHED if denial.route is None else denial.route.name
         # What follows a CONNECT belongs to no request.
         keep_alive = client.stays(self._incoming) and request.method != "CONNECT"
-        status, response = handler.deny(request, denial, route, keep_alive=keep_alive)
+        status, response = context.deny(request, denial, route, keep_alive=keep_alive)
         client.write(response)
         self._give_back()
         self._account(route, status, perf_counter())
@@ -388,19 +390,19 @@ class Exchange:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self._upload is not None:
+        if self._body is not None:
             # The upstream has answered without reading on, or will never get the rest.
-            self._upload = None
+            self._body = None
             connection.abort()
         connection.owner.release(connection)
 
     def _account(self, route: str, status: int, now: float) -> None:
         self._over = True
-        handler, request, seconds = self._handler, self.request, now - self._started
+        context, request, seconds = self._context, self.request, now - self._started
         if self._writable is not None:
             self._wake()
-        if self._lasting is not None:
-            handler.live.forget(self._lasting)
-        handler.metrics.finished(route, request.method, status, seconds)
-        if handler.log.access:
-            handler.log.finished(request, route, status, seconds)
+        if self._long_lived is not None:
+            context.reauthorization.forget(self._long_lived)
+        context.metrics.finished(route, request.method, status, seconds)
+        if context.log.access:
+            context.log.finished(request, route, status, seconds)

@@ -7,7 +7,7 @@ from typing import Final, Self
 
 from gateway import sockets
 from gateway.proxy.certificate import Certificate
-from gateway.proxy.server import Front
+from gateway.proxy.server import ProxyServer
 
 CONNECT_SECONDS: Final = 0.1
 """How long a TCP handshake under way may take when a socket closes for good."""
@@ -15,11 +15,11 @@ HANDSHAKE_SECONDS: Final = 1.0
 """How long a TLS handshake under way may take then."""
 
 
-class FrontListener:
+class ProxyListener:
     """The front on its sockets, and on the connections that wait in their queues when it closes."""
 
     def __init__(
-        self, server: Front, listeners: Sequence[socket.socket], certificate: Certificate | None
+        self, server: ProxyServer, listeners: Sequence[socket.socket], certificate: Certificate | None
     ) -> None:
         self.server = server
         self._tls = None if certificate is None else certificate.context
@@ -30,7 +30,7 @@ class FrontListener:
 
     @classmethod
     async def open(
-        cls, server: Front, listeners: Sequence[socket.socket], certificate: Certificate | None
+        cls, server: ProxyServer, listeners: Sequence[socket.socket], certificate: Certificate | None
     ) -> Self:
         """Start to accept connections."""
         front = cls(server, listeners, certificate)

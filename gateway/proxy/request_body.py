@@ -9,7 +9,7 @@ from gateway.proxy.downstream.limits import LimitExceeded
 from gateway.proxy.upstream.connection import UpstreamConnection
 
 
-class Upload:
+class RequestBody:
     """The body of one request, until all of it has been written."""
 
     __slots__ = ("_client", "_connection", "_incoming", "_left", "_timeout")

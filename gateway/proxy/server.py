@@ -9,11 +9,11 @@ from typing import Final
 from gateway.core.model import Credential, Request
 from gateway.core.reasons import Denial
 from gateway.memo import RECURRING_HEADS
-from gateway.proxy.context import ProxyHandler
+from gateway.proxy.context import ExchangeContext
 from gateway.proxy.downstream.connection import ClientConnection
-from gateway.proxy.downstream.head_cache import KnownHeads
+from gateway.proxy.downstream.head_cache import HeadCache
 from gateway.proxy.downstream.incoming import AnyRequest
-from gateway.proxy.downstream.limits import Clients, LimitExceeded, Limits, Lookout
+from gateway.proxy.downstream.limits import ConnectionLimiter, DeadlineMonitor, LimitExceeded, Limits
 from gateway.proxy.exchange import Exchange
 from gateway.telemetry.metrics import UNMATCHED, Limit
 
@@ -25,30 +25,30 @@ _DRAIN_TICK_SECONDS: Final = 0.05
 _CUT_OFF_SECONDS: Final = 0.2
 
 
-class Front:
+class ProxyServer:
     """Accepts connections, knows them all, and ends them."""
 
-    def __init__(self, handler: ProxyHandler, *, limits: Limits, exempt: Callable[[str], bool]) -> None:
+    def __init__(self, context: ExchangeContext, *, limits: Limits, exempt: Callable[[str], bool]) -> None:
         """`exempt` tells which addresses may have any number of connections."""
-        self._handler = handler
+        self._context = context
         self._loop = asyncio.get_running_loop()
         self._connections: dict[ClientConnection, str] = {}
-        self._clients = Clients(limits, exempt)
+        self._limiter = ConnectionLimiter(limits, exempt)
         self.limits = limits
-        self.lookout = Lookout(self._loop, limits.look_every)
-        self.known_heads = KnownHeads(
-            handler.pipeline.remembered,
-            handler.pipeline.heads,
+        self.deadlines = DeadlineMonitor(self._loop, limits.look_every)
+        self.head_cache = HeadCache(
+            context.pipeline.remembered,
+            context.pipeline.heads,
             RECURRING_HEADS,
             min(limits.head_size, limits.field_size),
         )
         self.exchange: Callable[[ClientConnection, AnyRequest, Credential | None], Exchange] = partial(
-            Exchange, handler
+            Exchange, context
         )
         self.draining = False
         """True once each connection closes after the response that comes next."""
-        handler.metrics.client_connections.read((), lambda: self._clients.total)
-        handler.metrics.in_flight.read((), lambda: sum(connection.busy for connection in self._connections))
+        context.metrics.client_connections.read((), lambda: self._limiter.total)
+        context.metrics.in_flight.read((), lambda: sum(connection.busy for connection in self._connections))
 
     def __call__(self) -> ClientConnection:
         return ClientConnection(self, self._loop)
@@ -58,7 +58,7 @@ class Front:
     def enter(self, connection: ClientConnection, transport: asyncio.Transport) -> bool:
         """Take a connection in; one that is one too many is answered without reading from it."""
         try:
-            self._connections[connection] = self._clients.enter(connection.peer)
+            self._connections[connection] = self._limiter.enter(connection.peer)
         except LimitExceeded as exceeded:
             self.refuse(connection, exceeded)
             transport.close()
@@ -68,22 +68,22 @@ class Front:
     def leave(self, connection: ClientConnection) -> None:
         client = self._connections.pop(connection, None)
         if client is not None:
-            self._clients.leave(client)
+            self._limiter.leave(client)
 
     def refuse(self, connection: ClientConnection, denial: Denial) -> None:
         """Answer, count and log a denial of what never became a request."""
         request = Request("UNKNOWN", "", (), connection.peer, connection.scheme, uuid.uuid4().hex)
-        status, response = self._handler.deny(request, denial, UNMATCHED, keep_alive=False)
+        status, response = self._context.deny(request, denial, UNMATCHED, keep_alive=False)
         connection.write(response)
-        self._handler.metrics.finished(UNMATCHED, request.method, status, 0.0)
+        self._context.metrics.finished(UNMATCHED, request.method, status, 0.0)
 
     def count(self, limit: Limit) -> None:
-        self._handler.metrics.limit_exceeded(limit)
+        self._context.metrics.limit_exceeded(limit)
 
     def cut_off(self, connection: ClientConnection, limit: Limit) -> None:
         """Break a connection whose client does not take its response."""
         self.count(limit)
-        self._handler.log.limit_exceeded(limit, connection.peer)
+        self._context.log.limit_exceeded(limit, connection.peer)
         connection.break_off()
 
     # The end -------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import secrets
 from enum import StrEnum
 from typing import Final
 
-from gateway.proxy.websocket import Frames, close_frame
+from gateway.proxy.websocket import FrameTracker, close_frame
 
 # Reading from one side stops above this many bytes that the other has not taken.
 _HIGH_WATER: Final = 64 * 1024
@@ -51,8 +51,8 @@ class Tunnel:
 
     def follow_frames(self) -> None:
         """Take what passes for frames of WebSocket, so that `dismiss` can find the end of one."""
-        self._client.frames = Frames()
-        self._upstream.frames = Frames()
+        self._client.frames = FrameTracker()
+        self._upstream.frames = FrameTracker()
 
     def dismiss(self, reason: str) -> bool:
         """Tell both sides with close frames that it is over, which is soon; False: break it off.
@@ -131,7 +131,7 @@ class _End(asyncio.BufferedProtocol):
         self._parting = False
         self.transport = transport
         self.lost = False
-        self.frames: Frames | None = None
+        self.frames: FrameTracker | None = None
         """What was sent to this side, if it is to be followed."""
 
     def begin(self, head: bytes = b"") -> None:

@@ -10,7 +10,7 @@ _FINAL_CLOSE: Final = 0x80 | _CLOSE
 _MASKED: Final = 0x80
 
 
-class Frames:
+class FrameTracker:
     """One direction of a WebSocket: of all that passes, only the lengths in the frames' heads are read."""
 
     __slots__ = ("_head", "_left", "closed")

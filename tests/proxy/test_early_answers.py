@@ -196,8 +196,8 @@ async def half_an_answer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(Denial, match="upstream_protocol_error"):
                 await receiver.whole()
             connection.owner.release(connection)
-            assert scene.service._choices[0].standing.failures == failures, (half, orderly)
-            scene.service._choices[0].standing.succeeded()
+            assert scene.service._choices[0].outlier_detection.failures == failures, (half, orderly)
+            scene.service._choices[0].outlier_detection.succeeded()
 
 
 async def a_reset_behind_a_body_that_was_sent(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,8 +213,8 @@ async def a_reset_behind_a_body_that_was_sent(scene: Scene, monkeypatch: pytest.
         with pytest.raises(Denial, match="upstream_protocol_error"):
             await receiver.whole()
         connection.owner.release(connection)
-        assert scene.service._choices[0].standing.failures == failures
-        scene.service._choices[0].standing.succeeded()
+        assert scene.service._choices[0].outlier_detection.failures == failures
+        scene.service._choices[0].outlier_detection.succeeded()
 
 
 async def no_answer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

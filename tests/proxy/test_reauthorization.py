@@ -16,7 +16,7 @@ from gateway.core.reasons import TOKEN_EXPIRED, USER_STORE_UNAVAILABLE, USER_SUS
 from gateway.core.tokens import key_from_secret
 from gateway.identity.local_cache import LocalTier
 from gateway.proxy import reauthorization
-from gateway.proxy.reauthorization import Lasting, LiveConnections
+from gateway.proxy.reauthorization import LongLivedExchange, Reauthorization
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
 from tests.stores.examples import claims
@@ -26,8 +26,8 @@ REQUEST = Request("GET", "/", (), "192.0.2.1", "http", "id")
 KEY = key_from_secret(b"s" * 32)
 
 
-class Rechecker:
-    """`gateway.proxy.reauthorization.Rechecker`: answers as it is told, and counts."""
+class Reauthorizer:
+    """`gateway.proxy.reauthorization.Reauthorizer`: answers as it is told, and counts."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -36,7 +36,7 @@ class Rechecker:
         self.gate: asyncio.Event | None = None
         self.at_once = self.most_at_once = 0
 
-    async def recheck(self, route: Route, claims: Claims) -> Resolution:  # noqa: ARG002 -- the Protocol's
+    async def reauthorize(self, route: Route, claims: Claims) -> Resolution:  # noqa: ARG002 -- the Protocol's
         self.asked.append(claims.subject)
         self.at_once += 1
         self.most_at_once = max(self.at_once, self.most_at_once)
@@ -58,23 +58,27 @@ def user_of(token: Claims) -> User:
 
 class Room:
     def __init__(self) -> None:
-        self.pipeline = Rechecker()
+        self.pipeline = Reauthorizer()
         self.memory = LocalTier(ttl=30, max_users=10, max_tokens=10, clock=lambda: 0.0)
         self.memory.open()
         self.metrics = Metrics()
-        self.live = LiveConnections(self.pipeline, self.memory, self.metrics, RequestLog(), clock=time.time)
+        self.reauthorization = Reauthorization(
+            self.pipeline, self.memory, self.metrics, RequestLog(), clock=time.time
+        )
         self.closed: list[tuple[str, str]] = []
 
     def watch(
         self, token: Claims, *, began: float | None = None, stale: bool = False, route: Route = ROUTE
-    ) -> Lasting | None:
+    ) -> LongLivedExchange | None:
         resolution = Resolution(user_of(token), Tier.LOCAL, None, Tier.LOCAL, stale)
         admission = Admission(forwarding(route), b"", token, Decision(route, resolution, b""))
 
         def close(denial: Denial) -> None:
             self.closed.append((token.subject, denial.reason.code))
 
-        return self.live.watch(REQUEST, admission, perf_counter() if began is None else began, close)
+        return self.reauthorization.watch(
+            REQUEST, admission, perf_counter() if began is None else began, close
+        )
 
     def suspend(self, subject: str) -> None:
         """Change a user, and tell of it."""
@@ -83,7 +87,7 @@ class Room:
 
     def touch(self, subject: str) -> None:
         self.memory.forget_users([f"{subject}-id"])
-        self.live.changed()
+        self.reauthorization.changed()
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(5):
@@ -98,7 +102,7 @@ async def room() -> Room:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("_LOOK_EVERY", 0.02), ("_ASK_AGAIN", 0.04), ("_ASK_BLINDLY", 0.08)):
+    for name, seconds in (("_CHECK_INTERVAL", 0.02), ("_RETRY_INTERVAL", 0.04), ("_UNHEARD_INTERVAL", 0.08)):
         monkeypatch.setattr(reauthorization, name, seconds)
 
 
@@ -109,9 +113,9 @@ async def test_who_may_not_go_on_is_ended_and_nobody_else_asked_about(room: Room
     await room.until(lambda: room.closed)
     assert room.closed == [("user-1234", "user_suspended")]
     assert room.pipeline.asked == ["user-1234"]
-    assert len(room.live) == 1999
-    await room.live.close()
-    assert len(room.live) == 0
+    assert len(room.reauthorization) == 1999
+    await room.reauthorization.close()
+    assert len(room.reauthorization) == 0
 
 
 async def test_nobody_is_asked_about_while_nothing_changes(room: Room) -> None:
@@ -119,7 +123,7 @@ async def test_nobody_is_asked_about_while_nothing_changes(room: Room) -> None:
     room.touch("bob")
     await asyncio.sleep(0.15)
     assert room.pipeline.asked == []
-    await room.live.close()
+    await room.reauthorization.close()
 
 
 async def test_what_changed_before_anything_lasted_concerns_nobody(room: Room) -> None:
@@ -129,7 +133,7 @@ async def test_what_changed_before_anything_lasted_concerns_nobody(room: Room) -
     room.touch("bob")
     await asyncio.sleep(0.05)
     assert room.pipeline.asked == []
-    await room.live.close()
+    await room.reauthorization.close()
 
 
 async def test_many_changes_of_others_make_no_ticket_void(room: Room) -> None:
@@ -138,31 +142,31 @@ async def test_many_changes_of_others_make_no_ticket_void(room: Room) -> None:
     for round_ in range(3):
         for number in range(6000):
             room.memory.forget_users([f"{round_}-{number}"])
-        room.live.changed()
+        room.reauthorization.changed()
         # It looks, and rests for a while that follows from how long looking took.
-        await room.until(lambda: room.live._looking is None)
+        await room.until(lambda: room.reauthorization._checking is None)
     assert room.pipeline.asked == []
-    await room.live.close()
+    await room.reauthorization.close()
 
 
 async def test_everybody_is_asked_about_when_all_is_forgotten_but_not_at_once(room: Room) -> None:
-    lasting = [room.watch(claims(f"user-{number}", jti=None)) for number in range(500)]
+    exchange = [room.watch(claims(f"user-{number}", jti=None)) for number in range(500)]
     room.pipeline.gate = asyncio.Event()
     room.memory.flush()
     for _ in range(10):
-        room.live.changed()
+        room.reauthorization.changed()
         await asyncio.sleep(0)
-    await room.until(lambda: room.pipeline.most_at_once == reauthorization._AT_ONCE)
+    await room.until(lambda: room.pipeline.most_at_once == reauthorization._CONCURRENCY)
     # Who is over in the meantime is not asked about.
-    for over in lasting[100:]:
+    for over in exchange[100:]:
         assert over is not None
-        room.live.forget(over)
+        room.reauthorization.forget(over)
     room.pipeline.gate.set()
     await room.until(lambda: len(room.pipeline.asked) == 100)
     await asyncio.sleep(0.05)
     assert sorted(room.pipeline.asked) == sorted(f"user-{number}" for number in range(100))
-    assert room.pipeline.most_at_once == reauthorization._AT_ONCE
-    await room.live.close()
+    assert room.pipeline.most_at_once == reauthorization._CONCURRENCY
+    await room.reauthorization.close()
 
 
 async def test_a_change_during_a_question_is_asked_about_again(room: Room) -> None:
@@ -175,7 +179,7 @@ async def test_a_change_during_a_question_is_asked_about_again(room: Room) -> No
     await room.until(lambda: len(room.pipeline.asked) == 2)
     await asyncio.sleep(0.05)
     assert len(room.pipeline.asked) == 2
-    await room.live.close()
+    await room.reauthorization.close()
 
 
 async def test_a_change_since_the_request_began_is_asked_about(room: Room) -> None:
@@ -187,7 +191,7 @@ async def test_a_change_since_the_request_began_is_asked_about(room: Room) -> No
     room.watch(claims("bob"))
     await asyncio.sleep(0.05)
     assert room.pipeline.asked == ["ann"]
-    await room.live.close()
+    await room.reauthorization.close()
 
 
 async def test_a_store_that_does_not_answer_ends_nothing_and_is_asked_until_it_does(room: Room) -> None:
@@ -199,7 +203,7 @@ async def test_a_store_that_does_not_answer_ends_nothing_and_is_asked_until_it_d
     room.pipeline.denials["ann"] = Denial(USER_SUSPENDED)
     await room.until(lambda: room.closed)
     assert room.closed == [("ann", "user_suspended")]
-    assert len(room.live) == 0
+    assert len(room.reauthorization) == 0
 
 
 async def test_a_defect_ends_nothing(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +214,7 @@ async def test_a_defect_ends_nothing(room: Room, monkeypatch: pytest.MonkeyPatch
         raise RuntimeError
 
     with monkeypatch.context() as broken, capture_logs() as logs:
-        broken.setattr(room.pipeline, "recheck", fail)
+        broken.setattr(room.pipeline, "reauthorize", fail)
         room.touch("ann")
         await room.until(lambda: len(room.pipeline.asked) >= 2)
     assert logs[0]["event"] == "live_connection_not_checked"
@@ -229,27 +233,27 @@ async def test_a_stale_answer_is_asked_about_until_it_is_fresh(room: Room, at: s
     asked = len(room.pipeline.asked)
     await asyncio.sleep(0.2)
     assert len(room.pipeline.asked) <= asked + 1
-    await room.live.close()
+    await room.reauthorization.close()
 
 
 async def test_while_changes_may_go_unheard_all_are_asked_about_again_and_again(room: Room) -> None:
     room.watch(claims("ann"))
     room.memory.close()
-    room.live.changed()
+    room.reauthorization.changed()
     await room.until(lambda: len(room.pipeline.asked) >= 3)
     room.memory.open()
-    room.live.changed()
+    room.reauthorization.changed()
     asked = len(room.pipeline.asked)
     await asyncio.sleep(0.2)
     assert asked < len(room.pipeline.asked) <= asked + 2
-    await room.live.close()
+    await room.reauthorization.close()
 
 
-@pytest.mark.parametrize("look_every", [0.02, 30.0])
+@pytest.mark.parametrize("check_interval", [0.02, 30.0])
 async def test_an_expiry_waits_for_no_look(
-    room: Room, look_every: float, monkeypatch: pytest.MonkeyPatch
+    room: Room, check_interval: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reauthorization, "_LOOK_EVERY", look_every)
+    monkeypatch.setattr(reauthorization, "_CHECK_INTERVAL", check_interval)
     expires_at = time.time() + 0.1
     room.watch(replace(claims("ann"), expires_at=expires_at - 30, leeway=30.0))
     room.watch(replace(claims("bob"), expires_at=expires_at, leeway=30.0))
@@ -257,14 +261,14 @@ async def test_an_expiry_waits_for_no_look(
     assert 0 <= time.time() - expires_at < 2
     assert room.closed == [("ann", TOKEN_EXPIRED.code)]
     assert room.pipeline.asked == []
-    await room.live.close()
+    await room.reauthorization.close()
 
 
 async def test_what_is_over_expires_no_more(room: Room) -> None:
-    lasting = room.watch(replace(claims(), expires_at=time.time() + 0.03))
-    assert lasting is not None
-    room.live.forget(lasting)
-    room.live.forget(lasting)
+    exchange = room.watch(replace(claims(), expires_at=time.time() + 0.03))
+    assert exchange is not None
+    room.reauthorization.forget(exchange)
+    room.reauthorization.forget(exchange)
     await asyncio.sleep(0.06)
     assert room.closed == []
 
@@ -272,5 +276,5 @@ async def test_what_is_over_expires_no_more(room: Room) -> None:
 async def test_who_is_nobody_or_left_alone_is_not_watched(room: Room) -> None:
     assert room.watch(claims(), route=replace(ROUTE, close_on_revocation=False)) is None
     public = Admission(forwarding(replace(ROUTE, auth=Auth.NONE)), b"")
-    assert room.live.watch(REQUEST, public, perf_counter(), lambda _: None) is None
-    assert len(room.live) == 0
+    assert room.reauthorization.watch(REQUEST, public, perf_counter(), lambda _: None) is None
+    assert len(room.reauthorization) == 0

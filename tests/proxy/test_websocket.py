@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from websockets.streams import StreamReader
 
-from gateway.proxy.websocket import Frames, close_frame
+from gateway.proxy.websocket import FrameTracker, close_frame
 
 FRAMES = st.lists(
     st.builds(
@@ -36,7 +36,7 @@ def test_it_is_between_two_frames_exactly_where_one_has_ended(
     for frame in frames:
         wire += serialized(frame, mask=mask)
         ends.add(len(wire))
-    followed, at = Frames(), 0
+    followed, at = FrameTracker(), 0
     # Some cuts near the ends, where heads are torn apart; then the rest in one piece.
     for size in [*pieces, len(wire)]:
         followed.feed(wire[at : at + size])
@@ -49,7 +49,7 @@ def test_it_is_between_two_frames_exactly_where_one_has_ended(
 @pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
 def test_every_byte_of_a_frame_may_come_alone(size: int, mask: bool) -> None:
     wire = Frame(Opcode.BINARY, bytes(size)).serialize(mask=mask)
-    followed = Frames()
+    followed = FrameTracker()
     for at in range(min(20, len(wire) - 1)):
         followed.feed(wire[at : at + 1])
         assert not followed.between
@@ -58,7 +58,7 @@ def test_every_byte_of_a_frame_may_come_alone(size: int, mask: bool) -> None:
 
 
 def test_nothing_may_follow_a_close_frame() -> None:
-    followed = Frames()
+    followed = FrameTracker()
     followed.feed(Frame(Opcode.TEXT, b"\x88").serialize(mask=False))
     assert not followed.closed
     followed.feed(Frame(Opcode.CLOSE, Close(1000, "").serialize()).serialize(mask=False))

@@ -11,10 +11,10 @@ from typing import Final, Literal, Protocol, cast
 
 from gateway.core.model import Credential
 from gateway.core.reasons import Denial
-from gateway.proxy.downstream.head_cache import KnownHeads
+from gateway.proxy.downstream.head_cache import HeadCache
 from gateway.proxy.downstream.incoming import AnyRequest, Incoming
-from gateway.proxy.downstream.limits import LimitExceeded, Limits, Lookout, Pace
-from gateway.proxy.downstream.lingering_close import Lingering
+from gateway.proxy.downstream.limits import DeadlineMonitor, LimitExceeded, Limits, TransferRate
+from gateway.proxy.downstream.lingering_close import LingeringClose
 from gateway.proxy.downstream.parser import RequestParser
 from gateway.telemetry.metrics import Limit
 
@@ -43,13 +43,13 @@ class Exchange(Protocol):
         """End at once, because the gateway does."""
 
 
-class House(Protocol):
-    """What all connections share: `gateway.proxy.server.Front`."""
+class Server(Protocol):
+    """What all connections share: `gateway.proxy.server.ProxyServer`."""
 
     limits: Limits
-    lookout: Lookout
+    deadlines: DeadlineMonitor
     draining: bool
-    known_heads: KnownHeads
+    head_cache: HeadCache
 
     def enter(self, connection: "ClientConnection", transport: asyncio.Transport) -> bool:
         """Take a connection in; False: it has been turned away."""
@@ -73,27 +73,28 @@ class ClientConnection(asyncio.Protocol):
     """A connection, from its first byte to its last."""
 
     __slots__ = (
-        "_body_pace", "_exchange", "_head_age", "_held", "_house", "_idle_timer", "_incoming", "_leaving",
-        "_lingering", "_loop", "_parser", "_paused", "_relieved", "_response_pace", "_served", "_starting",
-        "_stopped", "_transport", "_unsent", "idle_since", "peer", "scheme", "writing_paused",
+        "_body_rate", "_exchange", "_head_age", "_held", "_idle_timer", "_incoming", "_leaving",
+        "_lingering", "_loop", "_parser", "_paused", "_relieved", "_response_rate", "_served", "_server",
+        "_starting", "_stopped", "_transport", "_unsent", "idle_since", "peer", "scheme",
+        "writing_paused",
     )  # fmt: skip
 
-    def __init__(self, house: House, loop: asyncio.AbstractEventLoop) -> None:
-        self._house = house
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        self._server = server
         self._loop = loop
         self._transport: asyncio.Transport | None = None
-        self._parser = RequestParser(house.limits, house.known_heads)
+        self._parser = RequestParser(server.limits, server.head_cache)
         self._exchange: Exchange | None = None
         self._incoming: AnyRequest | None = None
         self._starting = False
         self._leaving = False
-        self._lingering: Lingering | None = None
+        self._lingering: LingeringClose | None = None
         self._held = self._stopped = self._paused = False
         self._served = 0
         self._idle_timer: asyncio.TimerHandle | None = None
         self._head_age: float | None = None
-        self._body_pace = Pace()
-        self._response_pace = Pace()
+        self._body_rate = TransferRate()
+        self._response_rate = TransferRate()
         self._unsent = 0
         self._relieved = False
         self.peer = ""
@@ -112,8 +113,8 @@ class ClientConnection(asyncio.Protocol):
         peername = opened.get_extra_info("peername")
         self.peer = peername[0] if isinstance(peername, tuple) else ""
         self.scheme = "http" if opened.get_extra_info("sslcontext") is None else "https"
-        if self._house.enter(self, opened):
-            self._house.lookout.watch(self)
+        if self._server.enter(self, opened):
+            self._server.deadlines.watch(self)
         else:
             self._leaving = True
 
@@ -124,8 +125,8 @@ class ClientConnection(asyncio.Protocol):
             self._idle_timer = None
         if self._lingering is not None:
             self._lingering.cancel()
-        self._house.leave(self)
-        self._house.lookout.forget(self)
+        self._server.leave(self)
+        self._server.deadlines.forget(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_left()
@@ -167,7 +168,7 @@ class ClientConnection(asyncio.Protocol):
         if parser.arrived or parser.rest is not None:
             self._hold()
         if parser.pending or parser.current is not None:
-            self._house.lookout.watch(self)
+            self._server.deadlines.watch(self)
 
     def _start(self) -> None:
         """Begin the next request, and the ones behind it as far as they end at once."""
@@ -180,7 +181,7 @@ class ClientConnection(asyncio.Protocol):
             if not arrived and self._parser.ahead:
                 self._parser.read_on()
             if not incoming.method and incoming.error is not None:
-                self._house.refuse(self, incoming.error)
+                self._server.refuse(self, incoming.error)
                 self._leave()
                 break
             self._begin(incoming, None)
@@ -189,12 +190,12 @@ class ClientConnection(asyncio.Protocol):
     def _begin(self, incoming: AnyRequest, credential: Credential | None) -> None:
         """Begin a request; `credential` is its bearer token, where that is another one than in its head."""
         self._served += 1
-        if self._served == self._house.limits.keepalive_requests:
-            self._house.count("keepalive_requests")
+        if self._served == self._server.limits.keepalive_requests:
+            self._server.count("keepalive_requests")
         if not incoming.complete:
-            self._body_pace.rest()
+            self._body_rate.rest()
         self._incoming = incoming
-        self._exchange = exchange = self._house.exchange(self, incoming, credential)
+        self._exchange = exchange = self._server.exchange(self, incoming, credential)
         exchange.begin()
 
     def finished(self, *, keep_alive: bool) -> None:
@@ -204,7 +205,7 @@ class ClientConnection(asyncio.Protocol):
         transport = self._transport
         if transport is not None and transport.get_write_buffer_size():
             # Some of the response has not been sent.
-            self._house.lookout.watch(self)
+            self._server.deadlines.watch(self)
         if not keep_alive or transport is None:
             self._leave()
             return
@@ -217,13 +218,13 @@ class ClientConnection(asyncio.Protocol):
         if self._held or self._paused:
             self._hold()
         if self._idle_timer is None:
-            self._wait_until(self.idle_since + self._house.limits.keepalive_timeout)
+            self._wait_until(self.idle_since + self._server.limits.keepalive_timeout)
 
     def stays(self, incoming: AnyRequest) -> bool:
         """Tell whether the connection may serve another request behind this one."""
         if not (incoming.keep_alive and incoming.complete):
             return False
-        return not self._house.draining and self._served < self._house.limits.keepalive_requests
+        return not self._server.draining and self._served < self._server.limits.keepalive_requests
 
     def write(self, data: bytes) -> None:
         """Send a part of a response; nobody misses it when the client has gone."""
@@ -278,7 +279,7 @@ class ClientConnection(asyncio.Protocol):
                 self._idle_timer.cancel()
                 self._idle_timer = None
             if self._lingering is None:
-                self._lingering = Lingering(self._loop, transport, parser)
+                self._lingering = LingeringClose(self._loop, transport, parser)
         else:
             transport.close()
 
@@ -321,7 +322,7 @@ class ClientConnection(asyncio.Protocol):
         self._idle_timer = None
         if not self._is_idle:
             return
-        until = self.idle_since + self._house.limits.keepalive_timeout
+        until = self.idle_since + self._server.limits.keepalive_timeout
         if self._loop.time() < until:
             self._wait_until(until)
         else:
@@ -348,39 +349,39 @@ class ClientConnection(asyncio.Protocol):
 
     def _look_at_head(self, elapsed: float) -> None:
         self._head_age = 0.0 if self._head_age is None else self._head_age + elapsed
-        if self._head_age <= self._house.limits.header_timeout:
+        if self._head_age <= self._server.limits.header_timeout:
             return
         if self._parser.pending:
             self._parser.fail(LimitExceeded("header_timeout"))
             self._start()
         else:
             # Browsers open connections ahead, and would take an answer for one to their next request.
-            self._house.count("header_timeout")
+            self._server.count("header_timeout")
             self._leave()
 
     def _look_at_body(self, elapsed: float) -> None:
-        incoming, limits = self._incoming, self._house.limits
+        incoming, limits = self._incoming, self._server.limits
         # Only the client's own slowness counts, not that of the upstream, nor of its 100.
         if not isinstance(incoming, Incoming) or self._paused or incoming.awaits_continue:
             return
-        if self._body_pace.too_slow(incoming.received, elapsed, limits.body_min_rate, limits.rate_grace):
+        if self._body_rate.too_slow(incoming.received, elapsed, limits.body_min_rate, limits.rate_grace):
             self._parser.fail(LimitExceeded("body_min_rate", f"{incoming.received} bytes so far"))
             if self._exchange is not None:
                 self._exchange.body_arrived()
 
     def _look_at_response(self, unsent: int, elapsed: float) -> None:
-        limits = self._house.limits
+        limits = self._server.limits
         grown, self._unsent = unsent > self._unsent, unsent
         relieved, self._relieved = self._relieved, False
         # While more may be written, what is sent shows only when writing is paused.
         if not unsent or grown or relieved or (self._exchange is not None and not self.writing_paused):
-            self._response_pace.rest()
-        if self._response_pace.too_slow(-unsent, elapsed, limits.response_min_rate, limits.rate_grace):
-            self._house.cut_off(self, "response_min_rate")
+            self._response_rate.rest()
+        if self._response_rate.too_slow(-unsent, elapsed, limits.response_min_rate, limits.rate_grace):
+            self._server.cut_off(self, "response_min_rate")
 
     def pause_writing(self) -> None:
         self.writing_paused = True
-        self._house.lookout.watch(self)
+        self._server.deadlines.watch(self)
         if self._exchange is not None:
             self._exchange.pause()
 

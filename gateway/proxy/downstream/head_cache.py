@@ -24,7 +24,7 @@ Known: TypeAlias = tuple[RecurringRequest, Credential | None]
 """A request as it was read before, and the bearer token that it brings this time."""
 
 
-class KnownHeads:
+class HeadCache:
     """At most `capacity` heads, of which those are forgotten first that came first."""
 
     def __init__(

@@ -98,7 +98,7 @@ class LimitExceeded(Denial):
         self.limit = limit
 
 
-class Pace:
+class TransferRate:
     """How far a transfer is from falling too far behind the rate that is asked of it."""
 
     __slots__ = ("_at_rest", "_patience", "_seen")
@@ -132,7 +132,7 @@ class Watched(Protocol):
         """See whether it waits too long, `elapsed` seconds after the last look; False: it waits no more."""
 
 
-class Lookout:
+class DeadlineMonitor:
     """Looks from time to time at what may become too slow; there is no timer while nothing may."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, every: float) -> None:
@@ -169,7 +169,7 @@ class Lookout:
         self._timer = self._loop.call_later(self._every, self._look) if self._watched else None
 
 
-class Clients:
+class ConnectionLimiter:
     """The open connections of every client, by address."""
 
     def __init__(self, limits: Limits, exempt: Callable[[str], bool]) -> None:

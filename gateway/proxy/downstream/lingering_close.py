@@ -16,7 +16,7 @@ MOST_SECONDS: Final = 30.0
 """The connection ends then, whatever comes."""
 
 
-class Lingering:
+class LingeringClose:
     """Reads the rest of what a client sends, so that it gets its answer."""
 
     __slots__ = ("_heard", "_loop", "_parser", "_timer", "_transport", "_until")

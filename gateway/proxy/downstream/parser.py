@@ -11,7 +11,7 @@ import httptools
 
 from gateway.core.model import Header
 from gateway.core.reasons import REQUEST_MALFORMED, Denial
-from gateway.proxy.downstream.head_cache import Known, KnownHeads
+from gateway.proxy.downstream.head_cache import HeadCache, Known
 from gateway.proxy.downstream.incoming import Incoming, RecurringRequest
 from gateway.proxy.downstream.limits import LimitExceeded, Limits
 
@@ -45,7 +45,7 @@ class RequestParser:
         "rest",
     )
 
-    def __init__(self, limits: Limits, known: KnownHeads | None = None) -> None:
+    def __init__(self, limits: Limits, known: HeadCache | None = None) -> None:
         """`known`: heads that have been read before, on all connections with these limits."""
         self._limits = limits
         self._known = known

@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 from gateway.core.reasons import OVERLOADED, UPSTREAM_UNREACHABLE, Denial
 from gateway.proxy.upstream.connection import UpstreamConnection
 from gateway.proxy.upstream.dial import Dialer, Origin, read_origin
-from gateway.proxy.upstream.dns import Names, Resolve, system_resolve
+from gateway.proxy.upstream.dns import OriginResolver, Resolve, system_resolve
 from gateway.proxy.upstream.endpoint import Endpoint
 from gateway.proxy.upstream.health_check import keep_checking
 from gateway.proxy.upstream.options import UpstreamRules
@@ -45,7 +45,7 @@ class Upstream:
         self._dialer = Dialer(rules)
         self._budget = RetryBudget(rules.retry_budget)
         origins = [read_origin(url) for url in rules.urls]
-        self._names = Names(rules.name, origins, resolve, rules.dns_ttl, self._follow_names)
+        self._names = OriginResolver(rules.name, origins, resolve, rules.dns_ttl, self._follow_names)
         self._endpoints: dict[tuple[Origin, str], Endpoint] = {}
         self._choices: tuple[Endpoint, ...] = ()
         self._retired: list[Endpoint] = []
@@ -138,7 +138,7 @@ class Upstream:
         if available:
             return min(available, key=lambda endpoint: endpoint.pool.outstanding)
         # Better a doubtful endpoint than none.
-        return min(untried, key=lambda endpoint: endpoint.standing.failed_at)
+        return min(untried, key=lambda endpoint: endpoint.outlier_detection.failed_at)
 
     # Endpoints -----------------------------------------------------------------------------------
 
@@ -189,7 +189,7 @@ class Upstream:
     def ejected(self) -> int:
         """Endpoints that get no requests at the moment, as long as there are others."""
         now = self._loop.time()
-        return sum(endpoint.standing.ejected(now) for endpoint in self._choices)
+        return sum(endpoint.outlier_detection.ejected(now) for endpoint in self._choices)
 
     @property
     def healthy(self) -> int:

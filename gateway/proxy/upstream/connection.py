@@ -17,7 +17,7 @@ from typing import Final, Protocol, cast
 from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, UPSTREAM_TIMEOUT, Denial
 from gateway.proxy.upstream.parser import ResponseParser
 from gateway.proxy.upstream.tls_end import TlsEnd
-from gateway.proxy.upstream.unread import Remainder
+from gateway.proxy.upstream.unread import UnreadBytes
 
 READ_BYTES: Final = 64 * 1024
 """The most that is read at once."""
@@ -74,7 +74,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         # The TCP transport below TLS; without TLS, the same as `_transport`.
         self._wire: asyncio.Transport | None = None
         self._tls: TlsEnd | None = None
-        self._remainder: Remainder | None = None
+        self._remainder: UnreadBytes | None = None
         self._parser: ResponseParser | None = None
         self._receiver: Receiver | None = None
         self._reading_paused = False
@@ -322,7 +322,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if isinstance(error, OSError) and self._wire is not None and self._awaits_answer:
             self.deaf = True
             try:
-                self._remainder = Remainder(
+                self._remainder = UnreadBytes(
                     self._loop,
                     self._wire.get_extra_info("socket").fileno(),
                     self if self._tls is None else self._tls.tls,
@@ -344,7 +344,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """
         return self.receiving and (self.answered or bool(self._written) or not self.reused)
 
-    def _read_to_end(self, error: Exception | None, orderly: bool = False) -> None:  # noqa: FBT001, FBT002 -- by `Remainder`
+    def _read_to_end(self, error: Exception | None, orderly: bool = False) -> None:  # noqa: FBT001, FBT002 -- by `UnreadBytes`
         self._remainder = None
         if self._tls is not None:
             # It tells us in its turn.

@@ -25,7 +25,7 @@ async def system_resolve(host: str, port: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-class Names:
+class OriginResolver:
     """The addresses of an upstream's origins. A name keeps its last ones when a look-up fails."""
 
     def __init__(

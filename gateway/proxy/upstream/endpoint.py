@@ -6,7 +6,7 @@ from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, Denial
 from gateway.proxy.upstream.connection import UpstreamConnection
 from gateway.proxy.upstream.dial import Dialer, Origin
 from gateway.proxy.upstream.options import UpstreamRules
-from gateway.proxy.upstream.outlier_detection import Standing
+from gateway.proxy.upstream.outlier_detection import OutlierDetection
 from gateway.proxy.upstream.pool import Pool
 from gateway.telemetry import logs
 
@@ -19,7 +19,7 @@ class Endpoint:
         self.address = address
         self.host = _host(rules, origin)
         self.pool = Pool(rules, self._connect)
-        self.standing = Standing(rules.ejection, rules.health_check)
+        self.outlier_detection = OutlierDetection(rules.ejection, rules.health_check)
         self._upstream = rules.name
         self._dialer = dialer
 
@@ -31,7 +31,7 @@ class Endpoint:
 
     def available(self, now: float) -> bool:
         """Tell whether a request should be sent here."""
-        return self.standing.may_serve(now, self.pool.outstanding)
+        return self.outlier_detection.may_serve(now, self.pool.outstanding)
 
     async def dial(self) -> UpstreamConnection:
         """Open a connection beside the pool's. Raises `Denial`."""
@@ -41,7 +41,7 @@ class Endpoint:
         """Take a connection back after its exchange, and learn from what became of it."""
         failure = connection.failure
         if failure is None:
-            if connection.answered and self.standing.failures and self.standing.succeeded():
+            if connection.answered and self.outlier_detection.failures and self.outlier_detection.succeeded():
                 logs.endpoint_restored(self._upstream, str(self))
         elif failure.reason is UPSTREAM_PROTOCOL_ERROR:
             # One that was kept, and closed as it was used, says nothing about the endpoint.
@@ -55,7 +55,7 @@ class Endpoint:
 
     def checked(self, *, healthy: bool, detail: str | None) -> None:
         """Take the result of a health check."""
-        if self.standing.checked(asyncio.get_running_loop().time(), healthy=healthy):
+        if self.outlier_detection.checked(asyncio.get_running_loop().time(), healthy=healthy):
             if healthy:
                 logs.endpoint_restored(self._upstream, str(self))
             else:
@@ -73,7 +73,7 @@ class Endpoint:
             raise
 
     def _failed(self, denial: Denial) -> None:
-        seconds = self.standing.failed(asyncio.get_running_loop().time())
+        seconds = self.outlier_detection.failed(asyncio.get_running_loop().time())
         if seconds is not None:
             logs.endpoint_ejected(self._upstream, str(self), denial.detail, seconds)
 

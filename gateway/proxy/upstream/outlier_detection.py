@@ -3,7 +3,7 @@
 from gateway.proxy.upstream.options import Ejection, HealthCheck
 
 
-class Standing:
+class OutlierDetection:
     """An endpoint's record. Instants are seconds of any one clock.
 
     After `failures` failures in a row it is ejected, each time for twice as long as the time before.

@@ -15,7 +15,7 @@ PIECE_BYTES: Final = 64 * 1024
 """The most that is read in one turn of the event loop."""
 
 
-class Remainder:
+class UnreadBytes:
     """Reads a socket to its end, piece by piece. Nothing more can arrive on it, so no read waits."""
 
     def __init__(

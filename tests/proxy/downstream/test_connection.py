@@ -10,9 +10,9 @@ from gateway.core.model import Credential
 from gateway.core.reasons import Denial
 from gateway.proxy.downstream import lingering_close
 from gateway.proxy.downstream.connection import ClientConnection
-from gateway.proxy.downstream.head_cache import KnownHeads
+from gateway.proxy.downstream.head_cache import HeadCache
 from gateway.proxy.downstream.incoming import AnyRequest
-from gateway.proxy.downstream.limits import Limits, Lookout
+from gateway.proxy.downstream.limits import DeadlineMonitor, Limits
 from gateway.telemetry.metrics import Limit
 from tests.harness import House
 from tests.sockets import OK, Exchange, RawClient, Received, request_bytes
@@ -241,8 +241,8 @@ class Hall:
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.limits = Limits(header_timeout=0.1, rate_grace=0.1, response_min_rate=1000)
-        self.lookout = Lookout(loop, self.limits.look_every)
-        self.known_heads = KnownHeads(frozenset(), frozenset(), 10)
+        self.deadlines = DeadlineMonitor(loop, self.limits.look_every)
+        self.head_cache = HeadCache(frozenset(), frozenset(), 10)
         self.draining = False
         self.refused: list[Denial] = []
         self.exceeded: list[Limit] = []

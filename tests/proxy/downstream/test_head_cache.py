@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.model import Credential
-from gateway.proxy.downstream.head_cache import LONGEST, MOST_FIELDS, KnownHeads
+from gateway.proxy.downstream.head_cache import LONGEST, MOST_FIELDS, HeadCache
 from gateway.proxy.downstream.incoming import RecurringRequest
 from gateway.proxy.downstream.limits import Limits
 from gateway.proxy.downstream.parser import RequestParser
@@ -23,7 +23,7 @@ def head(*tokens: bytes, fields: bytes = b"", name: bytes = AUTHORIZATION) -> by
     return b"GET /x?y HTTP/1.1\r\nHost: a\r\n" + lines + fields + b"\r\n"
 
 
-def read(data: bytes, known: KnownHeads) -> RecurringRequest | None:
+def read(data: bytes, known: HeadCache) -> RecurringRequest | None:
     """Read one head, and make something of it as the pipeline does of one that is not refused."""
     parser = RequestParser(Limits(), known)
     parser.feed(data)
@@ -34,51 +34,51 @@ def read(data: bytes, known: KnownHeads) -> RecurringRequest | None:
 
 
 @pytest.fixture
-def known() -> KnownHeads:
-    return KnownHeads(VERIFIED, ADMITTED, 10)
+def known() -> HeadCache:
+    return HeadCache(VERIFIED, ADMITTED, 10)
 
 
 @pytest.mark.parametrize("name", [AUTHORIZATION, AUTHORIZATION.lower().replace(b"bearer", b"Bearer")])
-def test_a_head_with_another_token_is_the_same_but_for_that(known: KnownHeads, name: bytes) -> None:
+def test_a_head_with_another_token_is_the_same_but_for_that(known: HeadCache, name: bytes) -> None:
     first = read(head(ANN, name=name), known)
     for token in (ANN, BOB):
         assert known.recall(head(token, name=name)) == (first, Credential.of(token))
     assert len(known) == 1
 
 
-def test_a_head_without_a_token_is_the_same(known: KnownHeads) -> None:
+def test_a_head_without_a_token_is_the_same(known: HeadCache) -> None:
     first = read(head(), known)
     assert known.recall(head()) == (first, None)
     assert known.recall(head(ANN)) is None
 
 
-def test_a_token_that_was_not_verified_is_read(known: KnownHeads) -> None:
+def test_a_token_that_was_not_verified_is_read(known: HeadCache) -> None:
     """Only of one that was is it known that it is a token, and ends no field."""
     read(head(ANN), known)
     for raw in (EVE, b"x\nX-Evil: 1", b"x\n\nGET /admin HTTP/1.1", b"x\0", b"\xff", b" ", b"a b"):
         assert known.recall(head(raw)) is None
 
 
-def test_no_token_is_not_the_token_of_another(known: KnownHeads) -> None:
+def test_no_token_is_not_the_token_of_another(known: HeadCache) -> None:
     """Without its token, a head looks like one whose token is empty."""
     anns = read(head(ANN), known)
     assert known.recall(head(b"")) is None
     read(head(b""), known)
     assert known.recall(head(b"")) is None
     assert known.recall(head(ANN)) == (anns, Credential.of(ANN))
-    credulous = KnownHeads({Credential.of(b"").digest}, ADMITTED, 10)
+    credulous = HeadCache({Credential.of(b"").digest}, ADMITTED, 10)
     read(head(ANN), credulous)
     assert credulous.recall(head(b"")) is None
 
 
-def test_a_head_of_many_fields_is_not_kept(known: KnownHeads) -> None:
+def test_a_head_of_many_fields_is_not_kept(known: HeadCache) -> None:
     for number, kept in ((MOST_FIELDS - 2, True), (MOST_FIELDS - 1, False)):
         data = head(ANN, fields=b"".join(b"X-%d: y\r\n" % each for each in range(number)))
         read(data, known)
         assert (known.recall(data) is not None) is kept
 
 
-def test_the_token_of_a_head_of_which_nothing_was_made_is_not_replaced(known: KnownHeads) -> None:
+def test_the_token_of_a_head_of_which_nothing_was_made_is_not_replaced(known: HeadCache) -> None:
     parser = RequestParser(Limits(), known)
     parser.feed(head(EVE))
     assert known.recall(head(ANN)) is None
@@ -99,18 +99,18 @@ def test_the_token_of_a_head_of_which_nothing_was_made_is_not_replaced(known: Kn
         b"\r\n" + head(ANN),
     ],
 )
-def test_another_head_is_another(known: KnownHeads, other: bytes) -> None:
+def test_another_head_is_another(known: HeadCache, other: bytes) -> None:
     read(head(BOB), known)
     assert known.recall(other) is None
 
 
-def test_a_second_token_is_a_part_of_the_head(known: KnownHeads) -> None:
+def test_a_second_token_is_a_part_of_the_head(known: HeadCache) -> None:
     read(head(ANN, BOB), known)
     assert known.recall(head(BOB, ANN)) is None
     assert known.recall(head(ANN)) is None
 
 
-def test_a_long_head_is_not_kept(known: KnownHeads) -> None:
+def test_a_long_head_is_not_kept(known: HeadCache) -> None:
     long = head(ANN, fields=b"X: " + b"y" * LONGEST + b"\r\n")
     read(long, known)
     assert len(known) == 0
@@ -118,7 +118,7 @@ def test_a_long_head_is_not_kept(known: KnownHeads) -> None:
 
 
 def test_another_token_does_not_exceed_a_limit() -> None:
-    known = KnownHeads(VERIFIED, ADMITTED, 10, longest=len(head(ANN)))
+    known = HeadCache(VERIFIED, ADMITTED, 10, longest=len(head(ANN)))
     read(head(ANN), known)
     assert len(known) == 1
     assert len(BOB) > len(ANN)
@@ -134,7 +134,7 @@ PARTS = [
 @given(st.lists(st.sampled_from(PARTS), max_size=12), st.binary(max_size=3), st.integers(0, 100))
 def test_whatever_is_recalled_reads_the_same(parts: list[bytes], octets: bytes, at: int) -> None:
     """llhttp would say of the bytes what is remembered, but for the token, which comes beside it."""
-    known = KnownHeads(VERIFIED, ADMITTED, 100)
+    known = HeadCache(VERIFIED, ADMITTED, 100)
     for before, fields in product((ANN, BOB), (b"", b"X: 1\r\n", b"Authorization: Basic x\r\n")):
         read(head(before, fields=fields), known)
     joined = b"".join(parts)

@@ -11,7 +11,14 @@ from structlog.testing import capture_logs
 
 from gateway.app import serve
 from gateway.core.model import JSON
-from gateway.proxy.downstream.limits import Clients, LimitExceeded, Limits, Lookout, Pace, network_of
+from gateway.proxy.downstream.limits import (
+    ConnectionLimiter,
+    DeadlineMonitor,
+    LimitExceeded,
+    Limits,
+    TransferRate,
+    network_of,
+)
 from gateway.settings import Settings
 from gateway.telemetry import logs
 from tests.harness import House, configuration, unused_port
@@ -559,7 +566,7 @@ def test_a_client_is_an_address_or_a_network(peer: str, client: str) -> None:
 
 
 def test_unix_sockets_have_no_clients_to_tell_apart() -> None:
-    clients = Clients(Limits(connections_per_client=1), exempt=lambda _: False)
+    clients = ConnectionLimiter(Limits(connections_per_client=1), exempt=lambda _: False)
     clients.enter("")
     clients.enter("")
     clients.enter("192.0.2.7")
@@ -569,22 +576,22 @@ def test_unix_sockets_have_no_clients_to_tell_apart() -> None:
 
 
 def test_speed_saves_up_no_more_than_the_grace() -> None:
-    pace = Pace()
-    assert not pace.too_slow(0, 1.0, rate=100, grace=5.0)
-    assert not pace.too_slow(1_000_000, 1.0, rate=100, grace=5.0)
-    stalled = [pace.too_slow(1_000_000, 1.0, rate=100, grace=5.0) for _ in range(6)]
+    rate = TransferRate()
+    assert not rate.too_slow(0, 1.0, rate=100, grace=5.0)
+    assert not rate.too_slow(1_000_000, 1.0, rate=100, grace=5.0)
+    stalled = [rate.too_slow(1_000_000, 1.0, rate=100, grace=5.0) for _ in range(6)]
     assert stalled == [False] * 5 + [True]
 
 
 def test_a_pace_of_half_the_rate_lasts_twice_the_grace() -> None:
-    pace = Pace()
-    seconds = next(second for second in range(100) if pace.too_slow(second * 50, 1.0, rate=100, grace=5.0))
+    rate = TransferRate()
+    seconds = next(second for second in range(100) if rate.too_slow(second * 50, 1.0, rate=100, grace=5.0))
     assert seconds == 11
 
 
 def test_a_rate_of_zero_asks_for_nothing() -> None:
-    pace = Pace()
-    assert not any(pace.too_slow(0, 60.0, rate=0, grace=1.0) for _ in range(10))
+    rate = TransferRate()
+    assert not any(rate.too_slow(0, 60.0, rate=0, grace=1.0) for _ in range(10))
 
 
 async def test_a_defect_in_one_look_ends_no_others() -> None:
@@ -600,10 +607,10 @@ async def test_a_defect_in_one_look_ends_no_others() -> None:
             return self.looks < 3
 
     patient = Patient()
-    lookout = Lookout(asyncio.get_running_loop(), 0.01)
+    deadlines = DeadlineMonitor(asyncio.get_running_loop(), 0.01)
     with capture_logs() as entries:
-        lookout.watch(Odd())
-        lookout.watch(patient)
+        deadlines.watch(Odd())
+        deadlines.watch(patient)
         await asyncio.sleep(0.2)
     assert patient.looks == 3
     assert {entry["event"] for entry in entries} == {"limits_not_looked_at"}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.model import Header
-from gateway.proxy.downstream.head_cache import KnownHeads
+from gateway.proxy.downstream.head_cache import HeadCache
 from gateway.proxy.downstream.incoming import AnyRequest, Incoming
 from gateway.proxy.downstream.limits import LimitExceeded, Limits
 from gateway.proxy.downstream.parser import RequestParser
@@ -194,9 +194,9 @@ def test_the_framing_of_a_body() -> None:
 # Heads that come again -----------------------------------------------------------------------------
 
 
-def known(*pieces: bytes) -> tuple[KnownHeads, RequestParser]:
+def known(*pieces: bytes) -> tuple[HeadCache, RequestParser]:
     """Return the heads that are known once these pieces have come on one connection."""
-    heads = KnownHeads(frozenset(), frozenset(), 100)
+    heads = HeadCache(frozenset(), frozenset(), 100)
     parser = RequestParser(SMALL, heads)
     for piece in pieces:
         parser.feed(piece)
@@ -258,7 +258,7 @@ def test_what_comes_behind_a_request_that_waits_is_no_head(piece: bytes) -> None
 
 @given(st.lists(STREAMS, min_size=1, max_size=3), st.data())
 def test_knowing_heads_makes_no_difference(streams: list[bytes], data: st.DataObject) -> None:
-    heads = KnownHeads(frozenset(), frozenset(), 100)
+    heads = HeadCache(frozenset(), frozenset(), 100)
     for stream in [*streams, *streams]:
         cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=6)) | {0, len(stream)})
         pieces = [stream[start:end] for start, end in pairwise(cuts)]

@@ -239,7 +239,7 @@ async def test_a_500_ejects_nobody(server: RawUpstream) -> None:
     server.answer(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")
     service = upstream(server.url, server.url.replace("127.0.0.1", "127.0.0.2"), ejection=Ejection(1))
     await asyncio.gather(*(exchange(service) for _ in range(4)), return_exceptions=True)
-    assert not service._choices[0].standing.ejected(asyncio.get_running_loop().time())
+    assert not service._choices[0].outlier_detection.ejected(asyncio.get_running_loop().time())
     service.close()
 
 

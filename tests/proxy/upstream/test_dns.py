@@ -5,7 +5,7 @@ import asyncio
 from structlog.testing import capture_logs
 
 from gateway.proxy.upstream.dial import read_origin
-from gateway.proxy.upstream.dns import Names
+from gateway.proxy.upstream.dns import OriginResolver
 
 
 async def test_a_defect_in_a_look_up_ends_no_later_ones() -> None:
@@ -17,7 +17,7 @@ async def test_a_defect_in_a_look_up_ends_no_later_ones() -> None:
             raise odd.pop()
         return ["192.0.2.1"]
 
-    names = Names("orders", [read_origin("http://orders.test:80")], odd_at_first, 0.01, changed.set)
+    names = OriginResolver("orders", [read_origin("http://orders.test:80")], odd_at_first, 0.01, changed.set)
     with capture_logs() as logs:
         keeping = asyncio.create_task(names.keep_fresh())
         async with asyncio.timeout(5):

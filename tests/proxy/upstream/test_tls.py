@@ -293,15 +293,15 @@ def test_a_body_that_ends_with_the_connection_is_whole_where_tls_says_so(
                 chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (size, body)
                 head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
                 assert (await ends(server, service, head, chunked, how)).body == chunked
-                assert service._choices[0].standing.failures == 0
+                assert service._choices[0].outlier_detection.failures == 0
                 head = b"HTTP/1.0 200 OK\r\n\r\n"
                 if "told" in how:
                     assert (await ends(server, service, head, body, how)).body == body
                 else:
                     with pytest.raises(Denial, match="close_notify"):
                         await ends(server, service, head, body, how)
-                    assert service._choices[0].standing.failures == 1
-                    service._choices[0].standing.succeeded()
+                    assert service._choices[0].outlier_detection.failures == 1
+                    service._choices[0].outlier_detection.succeeded()
             service.close()
 
     with asyncio.Runner(loop_factory=loop) as runner:
