@@ -15,7 +15,7 @@ from aiohttp import web
 from gateway import sockets, translation
 from gateway.admin import listener
 from gateway.admin.api.wiring import Parts, admin_api
-from gateway.admin.health import Admin, Crew, Dependency
+from gateway.admin.health import Admin, Dependency, Workers
 from gateway.admin.readiness import Stream, dependencies
 from gateway.core.model import StoreUnavailable
 from gateway.core.reasons import CATALOGUE
@@ -99,7 +99,7 @@ class Running:
 
 @asynccontextmanager
 async def serve(
-    settings: Settings, listeners: Listeners | None = None, crew: Crew | None = None
+    settings: Settings, listeners: Listeners | None = None, workers: Workers | None = None
 ) -> AsyncIterator[Running]:
     """Run a gateway for as long as the context lasts, on sockets of its own or on given ones.
 
@@ -183,14 +183,14 @@ async def serve(
         alone = listeners is None
         if listeners is None:
             listeners = _listen(settings, stack)
-        admin = Admin(metrics, _dependencies(settings, postgres, redis, mirror, keys, streams), crew)
+        admin = Admin(metrics, _dependencies(settings, postgres, redis, mirror, keys, streams), workers)
         ring = DenialRing()
         explainer = Explainer(
             translation.setup(settings), keys, postgres, redis, local=local, refusals=refusals,
             deaf=partial(_deaf, streams),
         )  # fmt: skip
         parts = Parts(
-            admin, metrics, crew, issuers, postgres, redis, local, keys, ring, explainer,
+            admin, metrics, workers, issuers, postgres, redis, local, keys, ring, explainer,
             trusted=lambda: invalidation.trusted,
         )  # fmt: skip
         token = None if settings.admin.token is None else settings.admin.token.get_secret_value()

@@ -95,8 +95,8 @@ class FakeDirectory:
         return Resolution(user, Tier.POSTGRES, self.revoked, Tier.REDIS, self.stale)
 
 
-class FakeCrew:
-    """`gateway.admin.health.Crew`: other workers that say what a test puts there."""
+class FakeWorkers:
+    """`gateway.admin.health.Workers`: other workers that say what a test puts there."""
 
     def __init__(self) -> None:
         self.others: list[Sequence[Snapshot]] = []

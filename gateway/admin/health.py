@@ -12,7 +12,7 @@ from aiohttp import http_parser, web
 
 from gateway.admin import console
 from gateway.admin.api import problems
-from gateway.admin.api.problems import REQUEST_ID, Refused
+from gateway.admin.api.problems import REQUEST_ID, RequestRefused
 from gateway.telemetry import metrics as telemetry
 from gateway.telemetry.denials import DenialRecord, Wanted
 from gateway.telemetry.series import Snapshot, expose
@@ -112,7 +112,7 @@ class Probe:
             asking.exception()  # the checks that waited have it; there may be none
 
 
-class Crew(Protocol):
+class Workers(Protocol):
     """The other processes of this gateway, when there are any."""
 
     async def totals(self, own: Sequence[Snapshot]) -> Sequence[Snapshot]:
@@ -174,11 +174,11 @@ class Admin:
         self,
         metrics: telemetry.Metrics,
         dependencies: Mapping[str, Dependency],
-        crew: Crew | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self._metrics = metrics
         self._dependencies = dependencies
-        self._crew = crew
+        self._workers = workers
         self._asking: asyncio.Task[Readiness] | None = None
         self.draining = False
         """True once the gateway has been told to stop: not ready, whatever its dependencies say."""
@@ -206,8 +206,8 @@ class Admin:
     async def readiest(self) -> Readiness:
         """Tell how ready the gateway is: as its readiest worker."""
         state = await self.readiness()
-        if state.status == "not_ready" and self._crew is not None:
-            return next((other for other in await self._crew.readiness() if other.serves), state)
+        if state.status == "not_ready" and self._workers is not None:
+            return next((other for other in await self._workers.readiness() if other.serves), state)
         return state
 
     async def readiness(self) -> Readiness:
@@ -224,7 +224,7 @@ class Admin:
 
     async def _metrics_page(self, _: web.Request) -> web.Response:
         own = self._metrics.snapshot()
-        page = expose(own if self._crew is None else await self._crew.totals(own))
+        page = expose(own if self._workers is None else await self._workers.totals(own))
         return web.Response(body=page, headers={"Content-Type": telemetry.CONTENT_TYPE})
 
 
@@ -241,11 +241,13 @@ async def _in_our_form(
         detail = "The admin port serves /healthz, /readyz, /metrics and /console, with GET, and /v1"
         allow = refusal.headers.get("Allow")
         headers = None if allow is None else {"Allow": allow}
-        response = problems.response(Refused(refusal.status, code, detail, headers=headers), request_id)
+        response = problems.response(
+            RequestRefused(refusal.status, code, detail, headers=headers), request_id
+        )
     except Exception:
         log.exception("internal_error", request_id=request_id)
         detail = "The log holds a traceback under this request id"
-        response = problems.response(Refused(503, "internal_error", detail), request_id)
+        response = problems.response(RequestRefused(503, "internal_error", detail), request_id)
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
     return response

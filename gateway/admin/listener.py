@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.admin.api import problems
-from gateway.admin.api.problems import Refused
+from gateway.admin.api.problems import RequestRefused
 
 EXIT_SECONDS: Final = 2.0
 """How long requests may take when the admin port closes."""
@@ -40,7 +40,7 @@ class _Connection(web.RequestHandler):
             raise ConnectionError("a response has begun, and no other can follow it")
         request_id = uuid4().hex
         detail = "What was sent is no HTTP request: nothing behind it is read"
-        response = problems.response(Refused(400, "request_malformed", detail), request_id)
+        response = problems.response(RequestRefused(400, "request_malformed", detail), request_id)
         response.headers["X-Request-Id"] = request_id
         response.force_close()
         return response

@@ -17,7 +17,7 @@ from gateway.explain.keys import ColdKeys
 from gateway.explain.setup import Keys, Setup
 from gateway.explain.steps import claims as claim_steps
 from gateway.explain.steps import route, stores, token, unknown_subject, user
-from gateway.explain.trail import Walk
+from gateway.explain.trail import Trail
 from gateway.explain.verdict import ANY_ROUTE, ColdTiers, Verdict, cold_tiers, judge, request_for
 from gateway.explain.wording import sql_literal
 from gateway.identity.local_cache import LocalTier
@@ -69,23 +69,23 @@ class Explainer:
         """
         raw = presented(token)
         request = None if url is None else request_for(method or "GET", url)
-        walk, keys, deaf = Walk(self._setup, self._clock()), ColdKeys(self._keys), self._deaf()
+        trail, keys, deaf = Trail(self._setup, self._clock()), ColdKeys(self._keys), self._deaf()
         async with cold_tiers(
             self._setup,
             self._postgres,
             self._redis,
             self._local,
-            lambda: walk.now,
+            lambda: trail.now,
             self._refusals,
             hears="postgres" not in deaf,
         ) as tiers:
-            verdict = await judge(raw, request, self._setup, keys, tiers, walk.now)
-            await self._take(walk, keys, raw, request, verdict, tiers, deaf)
-        return _explanation(walk, verdict)
+            verdict = await judge(raw, request, self._setup, keys, tiers, trail.now)
+            await self._take(trail, keys, raw, request, verdict, tiers, deaf)
+        return _explanation(trail, verdict)
 
     async def _take(
         self,
-        walk: Walk,
+        trail: Trail,
         keys: ColdKeys,
         raw: bytes,
         request: Request | None,
@@ -93,15 +93,15 @@ class Explainer:
         tiers: ColdTiers,
         deaf: Mapping[str, str],
     ) -> None:
-        taken = ANY_ROUTE if request is None else route.check(walk, request) or ANY_ROUTE
-        read = await token.read(walk, keys, raw)
-        claims = None if read is None else claim_steps.check(walk, read)
+        taken = ANY_ROUTE if request is None else route.check(trail, request) or ANY_ROUTE
+        read = await token.read(trail, keys, raw)
+        claims = None if read is None else claim_steps.check(trail, read)
         if claims is not None:
-            await self._ask_stores(walk, claims, taken, verdict, tiers, deaf)
+            await self._ask_stores(trail, claims, taken, verdict, tiers, deaf)
 
     async def _ask_stores(
         self,
-        walk: Walk,
+        trail: Trail,
         claims: Claims,
         taken: Route,
         verdict: Verdict,
@@ -109,17 +109,17 @@ class Explainer:
         deaf: Mapping[str, str],
     ) -> None:
         said = await evidence.gather(claims, verdict.resolution, tiers, self._postgres, self._redis)
-        stores.revocation(walk, claims, said)
-        stores.local(walk, said, deaf if self._local is not None else None)
-        await stores.tiers(walk, claims, said, self._postgres)
+        stores.revocation(trail, claims, said)
+        stores.local(trail, said, deaf if self._local is not None else None)
+        await stores.tiers(trail, claims, said, self._postgres)
         if isinstance(said.record, StoreUnavailable):
-            walk.skip_rest("Postgres does not say who the user is")
-        elif (record := said.record or await self._of_configured_spelling(walk, claims)) is None:
-            await unknown_subject.check(walk, claims, self._postgres)
+            trail.skip_rest("Postgres does not say who the user is")
+        elif (record := said.record or await self._of_configured_spelling(trail, claims)) is None:
+            await unknown_subject.check(trail, claims, self._postgres)
         else:
-            await _ask_directory(walk, claims, record, taken, UserDirectory(self._postgres))
+            await _ask_directory(trail, claims, record, taken, UserDirectory(self._postgres))
 
-    async def _of_configured_spelling(self, walk: Walk, claims: Claims) -> UserRecord | None:
+    async def _of_configured_spelling(self, trail: Trail, claims: Claims) -> UserRecord | None:
         """Find the user whose identity has the `iss` as the configuration spells it, and not as the token."""
         configured = next(each.issuer for each in self._setup.issuers if each.name == claims.issuer_name)
         if configured == claims.issuer:
@@ -130,21 +130,21 @@ class Explainer:
             return None
         if record is not None:
             change = f"issuer = {sql_literal(claims.issuer)}"
-            command = walk.commands.update("identities", change, issuer=configured)
+            command = trail.commands.update("identities", change, issuer=configured)
             advice = "The identities have the other spelling as well: change it there, too."
-            walk.amend(Cause.ISSUER_ALMOST_CONFIGURED, advice, command)
+            trail.amend(Cause.ISSUER_ALMOST_CONFIGURED, advice, command)
         return record
 
 
 async def _ask_directory(
-    walk: Walk, claims: Claims, record: UserRecord, taken: Route, directory: UserDirectory
+    trail: Trail, claims: Claims, record: UserRecord, taken: Route, directory: UserDirectory
 ) -> None:
     try:
-        await user.check(walk, claims, record, taken, directory)
+        await user.check(trail, claims, record, taken, directory)
     except StoreUnavailable as error:
         # It answered a moment ago.
-        walk.blame(None, Cause.STORE_UNREACHABLE, f"Postgres cannot be used: {error.detail}")
-        walk.skip_rest(error.detail)
+        trail.blame(None, Cause.STORE_UNREACHABLE, f"Postgres cannot be used: {error.detail}")
+        trail.skip_rest(error.detail)
 
 
 def presented(text: str | bytes) -> bytes:
@@ -155,22 +155,22 @@ def presented(text: str | bytes) -> bytes:
     return octets.strip(b"\"'") if found is None else found[1]
 
 
-def _explanation(walk: Walk, verdict: Verdict) -> Explanation:
+def _explanation(trail: Trail, verdict: Verdict) -> Explanation:
     denial = verdict.denial
     public = verdict.route is not None and verdict.route.auth is Auth.NONE
-    root = None if public else walk.root(denial)
+    root = None if public else trail.root(denial)
     cause = None if root is None or root.cause is None else root.cause.value
     fix = None if root is None else root.fix
     if denial is None:
         summary = "The route asks for no token." if public else "The token is good, and its user may pass."
         if root is not None:
             summary = f"The request passes, but something is amiss. {root.summary}."
-        return Explanation("allow", None, cause, summary, fix, walk.steps())
+        return Explanation("allow", None, cause, summary, fix, trail.steps())
     reason = denial.reason
     if root is None:
         detail = denial.detail or reason.title
-        return Explanation("deny", reason.code, cause, f"{detail}.", Fix(reason.hint), walk.steps())
+        return Explanation("deny", reason.code, cause, f"{detail}.", Fix(reason.hint), trail.steps())
     summary = f"{root.summary}."
     if root.reason not in (None, reason):
         summary = f"{reason.title}, and a new one would not pass either. {summary}"
-    return Explanation("deny", reason.code, cause, summary, fix, walk.steps())
+    return Explanation("deny", reason.code, cause, summary, fix, trail.steps())

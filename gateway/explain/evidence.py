@@ -9,7 +9,7 @@ from gateway.core.model import Claims, Resolution, StoreUnavailable, User
 from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocation
 from gateway.explain.verdict import ColdTiers
-from gateway.stores.postgres.directory.diagnostics import Clues
+from gateway.stores.postgres.directory.diagnostics import Diagnostics
 from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
 from gateway.stores.postgres.queries import Found, Postgres
 from gateway.stores.redis.answers import SharedAnswer
@@ -43,7 +43,7 @@ async def gather(
     claims: Claims, known: Resolution | None, tiers: ColdTiers, postgres: Postgres, redis: Redis
 ) -> Evidence:
     """Ask everybody; `known` is what the tiers have said already."""
-    directory, clues = UserDirectory(postgres), Clues(postgres)
+    directory, diagnostics = UserDirectory(postgres), Diagnostics(postgres)
     resolution, shared, found, record = await asyncio.gather(
         _resolved(claims, known, tiers),
         _answer(redis.read(claims, None)),
@@ -53,7 +53,9 @@ async def gather(
     user_id = record.user.id if isinstance(record, UserRecord) else None
     # Of a database that is silent enough has been asked.
     revocations = (
-        record if isinstance(record, StoreUnavailable) else await _answer(clues.revocations(claims, user_id))
+        record
+        if isinstance(record, StoreUnavailable)
+        else await _answer(diagnostics.revocations(claims, user_id))
     )
     return Evidence(resolution, shared, redis.ownership.unclaimed, found, record, revocations)
 

@@ -18,7 +18,7 @@ _MISLEADING: Final = (Cause.REPLICA_LAG, Cause.CACHE_STALE, Cause.NEGATIVE_CACHE
 """By which the pipeline is told something else than the truth; what a replica says, caches repeat."""
 
 
-class Walk:
+class Trail:
     """Collects steps and findings."""
 
     def __init__(self, setup: Setup, now: float) -> None:

@@ -13,11 +13,11 @@ from typing import Final
 import structlog
 
 from gateway import sockets
-from gateway.workers.census import Census
 from gateway.workers.generation import Generation, Slot
 from gateway.workers.messages import Message
 from gateway.workers.notify import Notifier
 from gateway.workers.process import Process, fork
+from gateway.workers.scatter_gather import ScatterGather
 from gateway.workers.worker import Plan, work
 
 FIRST_DELAY_SECONDS: Final = 0.1
@@ -73,7 +73,7 @@ class Supervisor:
         """A reload was asked for while another was under way."""
         self._stopping = False
         self._drain_at: float | None = None
-        self._census = Census(lambda: self._processes)
+        self._scatter_gather = ScatterGather(lambda: self._processes)
 
     def run(self) -> None:
         """Serve until told to stop.
@@ -119,7 +119,7 @@ class Supervisor:
 
     def _patience(self) -> float | None:
         """Return the seconds until something is due; None when nothing is."""
-        times = list(self._census.deadlines)
+        times = list(self._scatter_gather.deadlines)
         times += [process.kill_at for process in self._processes if process.kill_at is not None]
         if self._drain_at is not None:
             times.append(self._drain_at)
@@ -128,7 +128,7 @@ class Supervisor:
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _do_what_is_due(self, now: float) -> None:
-        self._census.give_up_waiting(now)
+        self._scatter_gather.expire(now)
         for process in self._processes:
             if process.kill_at is not None and process.kill_at <= now:
                 log.warning("worker_killed", pid=process.pid, detail="it did not end in time")
@@ -149,7 +149,7 @@ class Supervisor:
             slot.start_at = now + LONGEST_DELAY_SECONDS
             log.warning("worker_not_started", detail=str(error), restart_seconds=LONGEST_DELAY_SECONDS)
         else:
-            self._census.restarts.inc()
+            self._scatter_gather.restarts.inc()
 
     # Signals -------------------------------------------------------------------------------------
 
@@ -229,9 +229,9 @@ class Supervisor:
                 case "counted":
                     process.remember(message.body)
                 case "totals" | "readiness" | "denials" | "refresh":
-                    self._census.ask(process, message)
+                    self._scatter_gather.ask(process, message)
                 case "answer":
-                    self._census.answer(process, message)
+                    self._scatter_gather.answer(process, message)
 
     def _check_ready(self) -> None:
         """See whether all of a generation serve, so that the one before can go."""
@@ -258,7 +258,7 @@ class Supervisor:
                 self._selector.unregister(process.channel)
             process.channel.close()
             self._processes.remove(process)
-            self._census.close_book_on(process)
+            self._scatter_gather.process_ended(process)
             self._bury(process, process.failure or how)
 
     def _bury(self, process: Process, why: str) -> None:

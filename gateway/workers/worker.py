@@ -11,12 +11,11 @@ from typing import Final
 
 import uvloop
 
-from gateway.admin.health import Admin, Crew, Finding, ParserMissing, Readiness
+from gateway.admin.health import Admin, Finding, ParserMissing, Readiness, Workers
 from gateway.app import Listeners, Running
 from gateway.sockets import Endpoint
 from gateway.telemetry.denials import DenialRecord, Wanted
 from gateway.telemetry.series import Snapshot
-from gateway.workers.census import GATHER_SECONDS
 from gateway.workers.messages import (
     Message,
     decode,
@@ -28,6 +27,7 @@ from gateway.workers.messages import (
     unpack_denials,
     unpack_wanted,
 )
+from gateway.workers.scatter_gather import GATHER_SECONDS
 
 READY_SECONDS: Final = 30.0
 """How long a successor may take until its dependencies let it serve."""
@@ -50,7 +50,7 @@ class Plan:
     """Seconds between being told to stop and to stop accepting."""
     drain_timeout: float
     """Seconds that what is in flight may take after that."""
-    serve: Callable[[Listeners, Crew], AbstractAsyncContextManager[Running]]
+    serve: Callable[[Listeners, Workers], AbstractAsyncContextManager[Running]]
     """Runs the gateway on given sockets; called in each worker."""
 
 
@@ -72,7 +72,7 @@ def work(plan: Plan, listeners: Listeners, channel: socket.socket, *, successor:
 
 
 async def _work(plan: Plan, listeners: Listeners, channel: socket.socket, *, successor: bool) -> None:
-    link = Link(*await asyncio.open_connection(sock=channel, limit=MAX_LINE))
+    link = SupervisorLink(*await asyncio.open_connection(sock=channel, limit=MAX_LINE))
     # Sent to this process alone, it asks for another in its place: the supervisor starts one.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, link.drain.set)
     try:
@@ -115,7 +115,7 @@ async def until_ready(running: Running) -> None:
         await asyncio.sleep(READY_TICK_SECONDS)
 
 
-class Link:
+class SupervisorLink:
     """A worker's end of the conversation; what it asks, it asks all the gateway's processes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -183,7 +183,7 @@ class Link:
         with suppress(OSError):
             await self._writer.wait_closed()
 
-    # The crew ------------------------------------------------------------------------------------
+    # Workers -----------------------------------------------------------------------------------------
 
     async def totals(self, own: Sequence[Snapshot]) -> Sequence[Snapshot]:
         answer = await self._ask("totals", pack(own))

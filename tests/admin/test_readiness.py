@@ -18,7 +18,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.cli.check import live
-from gateway.cli.check.result import Live
+from gateway.cli.check.result import CheckResult
 from gateway.core.model import JSON
 from gateway.demo.embedded import EmbeddedRedis
 from gateway.settings import Settings
@@ -94,7 +94,7 @@ async def explained(house: House, subject: str) -> dict[str, JSON]:
     return document
 
 
-async def live_postgres(folder: Path, house: House, dsn: str | None = None, **changes: JSON) -> Live:
+async def live_postgres(folder: Path, house: House, dsn: str | None = None, **changes: JSON) -> CheckResult:
     settings = configuration(folder, house.upstream.url, dsn or house.dsn, house.redis_url, house.prefix)
     postgres = settings["postgres"]
     assert isinstance(postgres, dict)

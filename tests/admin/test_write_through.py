@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.admin.api.write_through import Effects
+from gateway.admin.api.write_through import WriteThrough
 from gateway.core.model import Claims, Identity, StoreUnavailable, User, UserStatus
 from gateway.core.revocations import Revocation, Revocations
 from gateway.identity.local_cache import LocalTier
@@ -30,7 +30,7 @@ class World:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self.local = LocalTier(ttl=60, max_users=9, max_tokens=9, clock=time.monotonic)
-        self.effects = Effects(self.local, redis, {ISS: "main"})
+        self.write_through = WriteThrough(self.local, redis, {ISS: "main"})
 
     async def learn(self) -> None:
         epoch = await self.redis.begin_epoch("beat")
@@ -63,7 +63,7 @@ def record(*subjects: str) -> UserRecord:
 
 
 async def test_a_user_is_dropped_under_what_leads_to_it_and_what_did(world: World) -> None:
-    await world.effects.user(record("ann", "of-nobody"), Identity(ISS, "alias"))
+    await world.write_through.user(record("ann", "of-nobody"), Identity(ISS, "alias"))
     assert await world.known("ann") == await world.known("alias") == (False, False)
     # What was read before the change cannot be put back.
     epoch = await world.redis.epoch()
@@ -73,7 +73,7 @@ async def test_a_user_is_dropped_under_what_leads_to_it_and_what_did(world: Worl
 
 
 async def test_a_flush_drops_everything(world: World) -> None:
-    await world.effects.flushed(VERSION)
+    await world.write_through.flushed(VERSION)
     assert await world.known("ann") == await world.known("alias") == (False, False)
 
 
@@ -88,21 +88,21 @@ async def test_a_flush_drops_everything(world: World) -> None:
 async def test_a_revocation_is_on_the_blacklist_and_memory_does_not_answer(
     world: World, revocation: Revocation
 ) -> None:
-    await world.effects.revoked(revocation)
+    await world.write_through.revoked(revocation)
     assert world.local.recall(claims("ann")) is None
     found = (await world.redis.read(claims("ann"), ANN.id)).revocations
     assert found.against(1.0) == revocation.kind
-    assert await world.effects.lifted(revocation) == 1
+    assert await world.write_through.lifted(revocation) == 1
     assert (await world.redis.read(claims("ann"), ANN.id)).revocations.against(1.0) is None
-    assert await world.effects.lifted(revocation) == 0
+    assert await world.write_through.lifted(revocation) == 0
 
 
 async def test_without_redis_memory_is_dropped_all_the_same(world: World) -> None:
     nowhere = Redis("redis://127.0.0.1:1/0")
-    effects = Effects(world.local, nowhere, {ISS: "main"})
-    await effects.user(record("ann", "alias"))
-    await effects.revoked(Revocation("jti", "main", "one", 5.0))
-    await effects.flushed(VERSION)
+    write_through = WriteThrough(world.local, nowhere, {ISS: "main"})
+    await write_through.user(record("ann", "alias"))
+    await write_through.revoked(Revocation("jti", "main", "one", 5.0))
+    await write_through.flushed(VERSION)
     assert world.local.recall(claims("ann")) is None
     await nowhere.close()
 
@@ -112,6 +112,6 @@ async def test_without_redis_nobody_knows_what_was_on_the_blacklist_and_memory_i
 ) -> None:
     nowhere = Redis("redis://127.0.0.1:1/0")
     with pytest.raises(StoreUnavailable):
-        await Effects(world.local, nowhere, {ISS: "main"}).lifted(Revocation("jti", "main", "one", 5.0))
+        await WriteThrough(world.local, nowhere, {ISS: "main"}).lifted(Revocation("jti", "main", "one", 5.0))
     assert world.local.recall(claims("ann")) is None
     await nowhere.close()

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from gateway.cli import output
 from gateway.cli.check import live
-from gateway.cli.check.result import Check, Live
+from gateway.cli.check.result import Check, CheckResult
 from gateway.cli.main import app
 from gateway.demo.embedded import EmbeddedRedis
 from gateway.settings import Settings, load
@@ -282,22 +282,22 @@ def settings_of(tmp_path: Path) -> Settings:
 def test_a_check_that_hangs_or_breaks_takes_no_other_along(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    async def hangs() -> Live:
+    async def hangs() -> CheckResult:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def breaks() -> Live:
+    async def breaks() -> CheckResult:
         raise ZeroDivisionError("odd")
 
-    async def works() -> Live:
-        return Live("works", "pass", "well")
+    async def works() -> CheckResult:
+        return CheckResult("works", "pass", "well")
 
     def plan(_: Settings) -> Iterable[Check]:
         return [Check("hangs", hangs), Check("breaks", breaks), Check("works", works)]
 
     monkeypatch.setattr(live, "PLANS", (plan,))
     monkeypatch.setattr(live, "SECONDS", 0.05)
-    told: list[Live] = []
+    told: list[CheckResult] = []
     found = live.try_all(settings_of(tmp_path), told.append)
 
     assert [(each.name, each.outcome) for each in found] == [

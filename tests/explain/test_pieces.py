@@ -10,7 +10,7 @@ from gateway.explain.answer import Cause
 from gateway.explain.issuers import nearest
 from gateway.explain.wording import Commands, ago, moment, shown, span, sql_literal, yaml_line
 from gateway.stores.postgres.directory import diagnostics
-from gateway.stores.postgres.directory.diagnostics import Clues, trouble_of
+from gateway.stores.postgres.directory.diagnostics import Diagnostics, failure_kind
 from gateway.stores.postgres.queries import Postgres
 from tests.explain.world import World
 
@@ -110,7 +110,7 @@ def test_every_cause_is_described(request: pytest.FixtureRequest) -> None:
 
 
 def test_trouble_is_looked_for_behind_the_error() -> None:
-    assert trouble_of(StoreUnavailable(Tier.POSTGRES, "down")) == "unreachable"
+    assert failure_kind(StoreUnavailable(Tier.POSTGRES, "down")) == "unreachable"
 
 
 async def test_spellings_are_found_by_an_index(world: World) -> None:
@@ -121,10 +121,10 @@ async def test_spellings_are_found_by_an_index(world: World) -> None:
     await world.sql("ANALYZE identities")
     postgres = Postgres(world.dsn)
     try:
-        found = await Clues(postgres).alike(Identity("i", "777"))
+        found = await Diagnostics(postgres).similar_identities(Identity("i", "777"))
         assert [each.identity.subject for each in found] == ["auth0|777"]
         async with postgres.connection() as connection:
-            plan = await connection.fetch(f"EXPLAIN {diagnostics._ALIKE}", ["777"], "777", "i")
+            plan = await connection.fetch(f"EXPLAIN {diagnostics._SIMILAR}", ["777"], "777", "i")
     finally:
         await postgres.close()
     assert "identities_spelling" in str(plan)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.admin.health import Crew
+from gateway.admin.health import Workers
 from gateway.app import Listeners, Running
 from gateway.core.model import JSON
 from gateway.workers.supervisor import Supervisor
@@ -151,7 +151,7 @@ async def test_a_bad_configuration_changes_nothing_and_says_why(
 
 
 def test_a_defect_in_taking_up_a_configuration_ends_nothing() -> None:
-    def serve(_: Listeners, __: Crew) -> AbstractAsyncContextManager[Running]:
+    def serve(_: Listeners, __: Workers) -> AbstractAsyncContextManager[Running]:
         raise AssertionError("no worker is to be started")
 
     def reread() -> Plan:

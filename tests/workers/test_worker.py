@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.admin.health import Admin, Crew, Readiness
+from gateway.admin.health import Admin, Readiness, Workers
 from gateway.app import Listeners, Running, serve
 from gateway.settings import Settings
 from gateway.workers import worker
 from gateway.workers.messages import Message, decode, encode
-from gateway.workers.worker import Link, NotReady, Plan, until_ready
+from gateway.workers.worker import NotReady, Plan, SupervisorLink, until_ready
 from tests.harness import configuration, write_jwks
 from tests.tokens import rsa_key
 
@@ -38,7 +38,7 @@ async def test_a_successor_waits_for_its_dependencies_and_gives_up(
 @pytest.mark.parametrize("error", [OSError("a port"), ValueError("a URL")])
 async def test_a_worker_says_why_it_cannot_start(error: Exception) -> None:
     @asynccontextmanager
-    async def refusing(_: Listeners, __: Crew) -> AsyncIterator[Running]:
+    async def refusing(_: Listeners, __: Workers) -> AsyncIterator[Running]:
         raise error
         yield  # type: ignore[unreachable]  # makes it a generator
 
@@ -71,7 +71,7 @@ async def test_while_dependencies_are_checked_the_supervisor_is_heard(
     monkeypatch.setattr(Admin, "readiness", silent)
     ours, theirs = socket.socketpair()
     _, writer = await asyncio.open_connection(sock=ours)
-    link = Link(*await asyncio.open_connection(sock=theirs))
+    link = SupervisorLink(*await asyncio.open_connection(sock=theirs))
     async with serve(Settings.model_validate(settings)) as running:
         listening = asyncio.create_task(link.listen(running))
         writer.write(encode(Message("readiness", None, 1)) + encode(Message("drain", True)))

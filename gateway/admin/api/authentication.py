@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from gateway.admin.api.problems import Refused
+from gateway.admin.api.problems import RequestRefused
 from gateway.core.lru import LRU
 
 FREE: Final = 5
@@ -43,7 +43,7 @@ class _Peer:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Tries:
+class Throttle:
     """Admits requests with the right token. `clock` gives monotonic seconds."""
 
     def __init__(
@@ -59,12 +59,12 @@ class Tries:
         self._peers: LRU[str, _Peer] = LRU(ADDRESSES)
 
     async def admit(self, address: str, authorization: Sequence[str]) -> None:
-        """Return when the token is right. Raises `Refused` when it is not, or there is none.
+        """Return when the token is right. Raises `RequestRefused` when it is not, or there is none.
 
         `authorization` are the values of that field.
         """
         if not authorization:
-            raise Refused(
+            raise RequestRefused(
                 401,
                 "credentials_missing",
                 "Send the admin.token of the configuration: Authorization: Bearer …",
@@ -79,7 +79,7 @@ class Tries:
             self._look(key, authorization)
             return
         if peer.waiting >= WAITING:
-            raise Refused(
+            raise RequestRefused(
                 429,
                 "too_many_attempts",
                 f"{peer.failures} attempts from this address failed, and others are waiting",
@@ -107,7 +107,7 @@ class Tries:
         peer.last = self._clock()
         self._peers.put(key, peer)
         log.warning("admin_token_refused", client=key, failures=peer.failures)
-        raise Refused(
+        raise RequestRefused(
             401,
             "invalid_token",
             "This is not the admin.token of the configuration",

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ValidationError
 
-from gateway.admin.api.problems import REQUEST_ID, FieldError, Refused, invalid
+from gateway.admin.api.problems import REQUEST_ID, FieldError, RequestRefused, invalid
 from gateway.core import json_text
 from gateway.stores.postgres.directory.audit import Author
 
@@ -134,31 +134,35 @@ def _params(request: web.Request, model: type[P]) -> P:
 
 async def _body(request: web.Request, model: type[B]) -> B:
     if request.content_type != "application/json":
-        raise Refused(415, "unsupported_media_type", "The body must be application/json")
+        raise RequestRefused(415, "unsupported_media_type", "The body must be application/json")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Refused(415, "unsupported_media_type", "The body must not be compressed")
+        raise RequestRefused(415, "unsupported_media_type", "The body must not be compressed")
     data = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for piece in request.content.iter_any():
                 data += piece
                 if len(data) > MAX_BODY:
-                    raise Refused(413, "body_too_large", f"A body may have up to {MAX_BODY} bytes")
+                    raise RequestRefused(413, "body_too_large", f"A body may have up to {MAX_BODY} bytes")
     except TimeoutError as error:
-        raise Refused(408, "request_timeout", f"The body must come within {BODY_SECONDS:g} s") from error
+        raise RequestRefused(
+            408, "request_timeout", f"The body must come within {BODY_SECONDS:g} s"
+        ) from error
     except (HttpProcessingError, web.RequestPayloadError, ConnectionError) as error:
-        raise Refused(
+        raise RequestRefused(
             400, "request_malformed", "The body ended early, or is not framed as it says"
         ) from error
     try:
         json_text.check_depth(bytes(data))
         return model.model_validate_json(data)
     except json_text.TooDeep as error:
-        raise Refused(400, "request_malformed", f"The body is not JSON that is read: {error}") from error
+        raise RequestRefused(
+            400, "request_malformed", f"The body is not JSON that is read: {error}"
+        ) from error
     except ValidationError as error:
         errors = _errors(error)
         if error.errors(include_input=False)[0]["type"] == "json_invalid":
-            raise Refused(400, "request_malformed", errors[0].message) from error
+            raise RequestRefused(400, "request_malformed", errors[0].message) from error
         raise invalid(*errors) from error
 
 

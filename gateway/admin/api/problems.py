@@ -45,7 +45,7 @@ class FieldError:
     message: str
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that is answered with a problem."""
 
     def __init__(
@@ -65,19 +65,19 @@ class Refused(Exception):
         self.headers = dict(headers or {})
 
 
-def not_found(detail: str) -> Refused:
-    return Refused(404, "not_found", detail)
+def not_found(detail: str) -> RequestRefused:
+    return RequestRefused(404, "not_found", detail)
 
 
-def invalid(*errors: FieldError) -> Refused:
+def invalid(*errors: FieldError) -> RequestRefused:
     """Refuse what the caller can correct, field by field."""
     detail = "; ".join(
         f"{error.field}: {error.message}" if error.field else error.message for error in errors
     )
-    return Refused(422, "validation_failed", detail, errors=errors)
+    return RequestRefused(422, "validation_failed", detail, errors=errors)
 
 
-def response(refused: Refused, request_id: str) -> web.Response:
+def response(refused: RequestRefused, request_id: str) -> web.Response:
     """Return a refusal as it is sent."""
     problem: dict[str, JSON] = {
         "type": f"urn:gateway:problem:{refused.code}",

@@ -14,9 +14,9 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from gateway.admin.api import openapi, problems
-from gateway.admin.api.authentication import Tries
+from gateway.admin.api.authentication import Throttle
 from gateway.admin.api.operations import Operation
-from gateway.admin.api.problems import REQUEST_ID, Refused
+from gateway.admin.api.problems import REQUEST_ID, RequestRefused
 from gateway.core.model import StoreUnavailable, UserStatus
 from gateway.stores.postgres.directory.users import (
     IdentityMissing,
@@ -42,7 +42,7 @@ def api(operations: Sequence[Operation], token: str | None) -> web.Application:
     if token is None:
         application.middlewares.append(_off)
         return application
-    application.middlewares.append(_guarded(Tries(token)))
+    application.middlewares.append(_guarded(Throttle(token)))
     description = orjson.dumps(openapi.document(operations))
 
     async def describe(_: web.Request) -> web.Response:
@@ -65,12 +65,12 @@ async def _off(request: web.Request, handler: Handler) -> web.StreamResponse:  #
     return _out(problems.response(refused, request[REQUEST_ID]))
 
 
-def _guarded(tries: Tries) -> Middleware:
+def _guarded(throttle: Throttle) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             if request.path != f"{PREFIX}{_DESCRIPTION}":
-                await tries.admit(request.remote or "", request.headers.getall("Authorization", []))
+                await throttle.admit(request.remote or "", request.headers.getall("Authorization", []))
             return _out(await handler(request))
         except Exception as error:  # noqa: BLE001 -- the one exit: a client never gets a traceback
             return _out(_refusal(request, error))
@@ -92,33 +92,35 @@ def _refusal(request: web.Request, error: Exception) -> web.Response:
     return problems.response(_told(request, error), request[REQUEST_ID])
 
 
-def _told(request: web.Request, error: Exception) -> Refused:
+def _told(request: web.Request, error: Exception) -> RequestRefused:
     """Translate whatever went wrong, and log what is our own fault."""
     match error:
-        case Refused():
+        case RequestRefused():
             return error
         case UserNotFound() | IdentityMissing():
             return problems.not_found(_sentence(error))
         case IdentityTaken():
-            return Refused(409, "identity_taken", _sentence(error))
+            return RequestRefused(409, "identity_taken", _sentence(error))
         case StatusRefused(status=UserStatus.DELETED):
-            return Refused(409, "user_deleted", "A deleted user can only be restored")
+            return RequestRefused(409, "user_deleted", "A deleted user can only be restored")
         case StatusRefused():
-            return Refused(409, "user_not_deleted", "Only a deleted user can be restored")
+            return RequestRefused(409, "user_not_deleted", "Only a deleted user can be restored")
         case UserChanged():
-            return Refused(412, "precondition_failed", _sentence(error))
+            return RequestRefused(412, "precondition_failed", _sentence(error))
         case StoreUnavailable():
-            return Refused(503, "store_unavailable", str(error), headers=_retry())
+            return RequestRefused(503, "store_unavailable", str(error), headers=_retry())
         case web.HTTPNotFound():
             return problems.not_found(f"{PREFIX}{_DESCRIPTION} tells what there is")
         case web.HTTPMethodNotAllowed():
             methods = ", ".join(sorted(error.allowed_methods))
-            return Refused(405, "method_not_allowed", f"Served here: {methods}", headers={"Allow": methods})
+            return RequestRefused(
+                405, "method_not_allowed", f"Served here: {methods}", headers={"Allow": methods}
+            )
         case web.HTTPException():
-            return Refused(400, "request_malformed", error.reason)
+            return RequestRefused(400, "request_malformed", error.reason)
         case _:
             log.error("internal_error", request_id=request[REQUEST_ID], exc_info=error)
-            return Refused(
+            return RequestRefused(
                 503, "internal_error", "The log holds a traceback under this request id", headers=_retry()
             )
 

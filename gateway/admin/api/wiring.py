@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from gateway.admin.api.router import api
-from gateway.admin.api.write_through import Effects
-from gateway.admin.endpoints.audit import Trail
+from gateway.admin.api.write_through import WriteThrough
+from gateway.admin.endpoints.audit import Audit
 from gateway.admin.endpoints.denials import Denials
-from gateway.admin.endpoints.explain import Diagnosis
+from gateway.admin.endpoints.explain import Explain
 from gateway.admin.endpoints.issuers import Caches, Issuers
-from gateway.admin.endpoints.overview import Figures
+from gateway.admin.endpoints.overview import Overview
 from gateway.admin.endpoints.revocations import Revocations
 from gateway.admin.endpoints.users import Users
-from gateway.admin.health import Admin, Crew
+from gateway.admin.health import Admin, Workers
 from gateway.core.model import Issuer
 from gateway.explain import Explainer
 from gateway.identity.local_cache import LocalTier
@@ -34,7 +34,7 @@ class Parts:
 
     admin: Admin
     metrics: Metrics
-    crew: Crew | None
+    workers: Workers | None
     issuers: Mapping[str, Issuer]
     """By configured name."""
     postgres: Postgres
@@ -52,18 +52,18 @@ def admin_api(parts: Parts, token: str | None) -> web.Application:
     iss = {name: issuer.issuer for name, issuer in parts.issuers.items()}
     directory, rows = UserDirectory(parts.postgres), RevocationRows(parts.postgres)
     audit = AuditLog(parts.postgres)
-    effects = Effects(parts.local, parts.redis, {value: name for name, value in iss.items()})
-    figures = Figures(parts.metrics, parts.admin, parts.crew)
-    denials = Denials(parts.ring, parts.crew)
+    write_through = WriteThrough(parts.local, parts.redis, {value: name for name, value in iss.items()})
+    overview = Overview(parts.metrics, parts.admin, parts.workers)
+    denials = Denials(parts.ring, parts.workers)
     operations = [
-        *Users(directory, effects, iss).operations(),
-        *Revocations(rows, directory, effects, parts.issuers).operations(),
-        *Issuers(parts.issuers, parts.keys, audit, parts.crew).operations(),
-        *Caches(figures, audit, effects, parts.trusted).operations(),
+        *Users(directory, write_through, iss).operations(),
+        *Revocations(rows, directory, write_through, parts.issuers).operations(),
+        *Issuers(parts.issuers, parts.keys, audit, parts.workers).operations(),
+        *Caches(overview, audit, write_through, parts.trusted).operations(),
         *denials.operations(),
-        *Diagnosis(parts.explainer).operations(),
-        *figures.operations(),
-        *Trail(audit).operations(),
+        *Explain(parts.explainer).operations(),
+        *overview.operations(),
+        *Audit(audit).operations(),
     ]
     application = api(operations, token)
     # Connections are not waited for until their streams have ended.

@@ -14,7 +14,7 @@ from gateway.stores.postgres.directory.user_rows import UserRecord
 from gateway.stores.redis.shared_tier import Redis
 
 
-class Effects:
+class WriteThrough:
     """Drops what the caches hold. While Redis does not answer, the word from Postgres must do.
 
     `names` maps each `iss` to the configured name.

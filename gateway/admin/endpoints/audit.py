@@ -7,7 +7,7 @@ from gateway.admin.api.operations import Answer, Operation, json, reads
 from gateway.stores.postgres.directory.audit import AuditLog
 
 
-class Trail:
+class Audit:
     """Reads the audit."""
 
     def __init__(self, audit: AuditLog) -> None:

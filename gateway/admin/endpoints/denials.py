@@ -10,8 +10,8 @@ from aiohttp import web
 
 from gateway.admin.api import reports
 from gateway.admin.api.operations import Answer, Operation, json, reads
-from gateway.admin.api.problems import REQUEST_ID, Refused
-from gateway.admin.health import Crew
+from gateway.admin.api.problems import REQUEST_ID, RequestRefused
+from gateway.admin.health import Workers
 from gateway.telemetry.denials import SIZE, DenialRecord, DenialRing, Wanted, ring_of
 
 HEARTBEAT: Final = 15.0
@@ -26,11 +26,11 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Denials:
-    """Reads the rings of this worker and, through the crew, of the others."""
+    """Reads the rings of this worker and, through `Workers`, of the others."""
 
-    def __init__(self, ring: DenialRing, crew: Crew | None) -> None:
+    def __init__(self, ring: DenialRing, workers: Workers | None) -> None:
         self._ring = ring
-        self._crew = crew
+        self._workers = workers
         self._streams: set[asyncio.Event] = set()
         self._closing = False
 
@@ -63,14 +63,14 @@ class Denials:
 
     async def _gather(self, wanted: Wanted) -> list[DenialRecord]:
         found = self._ring.latest(wanted)
-        if self._crew is not None:
-            others: Sequence[DenialRecord] = await self._crew.denials(wanted)
+        if self._workers is not None:
+            others: Sequence[DenialRecord] = await self._workers.denials(wanted)
             found = sorted([*found, *others], key=lambda each: each.id, reverse=True)
         return found[: wanted.limit]
 
     async def _stream(self, request: web.Request, params: reports.DenialSearch) -> web.StreamResponse:
         if len(self._streams) >= MAX_STREAMS or self._closing:
-            raise Refused(
+            raise RequestRefused(
                 429,
                 "too_many_streams",
                 f"{len(self._streams)} are open already",

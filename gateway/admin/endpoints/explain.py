@@ -7,7 +7,7 @@ from gateway.admin.api.operations import Answer, Operation, json, takes
 from gateway.explain import Explainer
 
 
-class Diagnosis:
+class Explain:
     """Asks the engine that the command line asks, too."""
 
     def __init__(self, explainer: Explainer) -> None:

@@ -6,10 +6,10 @@ from aiohttp import web
 
 from gateway.admin.api import models, reports
 from gateway.admin.api.operations import Answer, Operation, author_of, json, reads
-from gateway.admin.api.problems import Refused, not_found
-from gateway.admin.api.write_through import Effects
-from gateway.admin.endpoints.overview import Figures
-from gateway.admin.health import Crew
+from gateway.admin.api.problems import RequestRefused, not_found
+from gateway.admin.api.write_through import WriteThrough
+from gateway.admin.endpoints.overview import Overview
+from gateway.admin.health import Workers
 from gateway.core.model import Issuer
 from gateway.core.tokens import HMAC_ALGORITHMS, VerificationKey
 from gateway.issuer_keys.keyring import KeyRing
@@ -20,12 +20,12 @@ class Issuers:
     """The configured issuers, by name, and their keys."""
 
     def __init__(
-        self, issuers: Mapping[str, Issuer], keys: KeyRing, audit: AuditLog, crew: Crew | None
+        self, issuers: Mapping[str, Issuer], keys: KeyRing, audit: AuditLog, workers: Workers | None
     ) -> None:
         self._issuers = issuers
         self._keys = keys
         self._audit = audit
-        self._crew = crew
+        self._workers = workers
 
     def operations(self) -> list[Operation]:
         return [
@@ -44,13 +44,13 @@ class Issuers:
         if issuer is None:
             raise not_found(f"No such issuer is configured; there are: {', '.join(self._issuers)}")
         await self._audit.record(author_of(request), "issuer.refresh", f"issuer:{issuer.name}")
-        if self._crew is not None:
-            await self._crew.refresh_keys(issuer.name)
+        if self._workers is not None:
+            await self._workers.refresh_keys(issuer.name)
         await self._keys.reload(issuer.name)
         status = self._keys.status()[issuer.name]
         if status.last_error is not None:
             left = "those loaded before stay in use" if status.ready else "there are none to go on with"
-            raise Refused(503, "keys_not_loaded", f"{status.last_error}; {left}")
+            raise RequestRefused(503, "keys_not_loaded", f"{status.last_error}; {left}")
         return json(self._issuer(issuer))
 
     def _issuer(self, issuer: Issuer) -> reports.Issuer:
@@ -79,11 +79,11 @@ class Caches:
     """What is remembered; `trusted` tells whether it is answered from."""
 
     def __init__(
-        self, figures: Figures, audit: AuditLog, effects: Effects, trusted: Callable[[], bool]
+        self, overview: Overview, audit: AuditLog, write_through: WriteThrough, trusted: Callable[[], bool]
     ) -> None:
-        self._figures = figures
+        self._overview = overview
         self._audit = audit
-        self._effects = effects
+        self._write_through = write_through
         self._trusted = trusted
 
     def operations(self) -> list[Operation]:
@@ -96,7 +96,7 @@ class Caches:
         ]  # fmt: skip
 
     async def count_entries(self, _: web.Request, __: models.NoParams) -> web.Response:
-        entries = (await self._figures.numbers()).caches
+        entries = (await self._overview.numbers()).caches
         return json(
             reports.Caches(
                 tokens=entries["tokens"],
@@ -108,5 +108,5 @@ class Caches:
         )
 
     async def flush_caches(self, request: web.Request, _: models.NoParams) -> web.Response:
-        await self._effects.flushed(await self._audit.flush(author_of(request)))
+        await self._write_through.flushed(await self._audit.flush(author_of(request)))
         return web.Response(status=204)

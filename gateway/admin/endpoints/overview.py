@@ -8,18 +8,18 @@ from aiohttp import web
 
 from gateway.admin.api import models, reports
 from gateway.admin.api.operations import Answer, Operation, json, reads
-from gateway.admin.health import Admin, Crew
+from gateway.admin.health import Admin, Workers
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.series import Snapshot
 
 
-class Figures:
+class Overview:
     """Reads the metrics of all workers together."""
 
-    def __init__(self, metrics: Metrics, admin: Admin, crew: Crew | None) -> None:
+    def __init__(self, metrics: Metrics, admin: Admin, workers: Workers | None) -> None:
         self._metrics = metrics
         self._admin = admin
-        self._crew = crew
+        self._workers = workers
 
     def operations(self) -> list[Operation]:
         return [
@@ -46,7 +46,7 @@ class Figures:
 
     async def numbers(self) -> reports.Numbers:
         own = self._metrics.snapshot()
-        snapshots = own if self._crew is None else await self._crew.totals(own)
+        snapshots = own if self._workers is None else await self._workers.totals(own)
         by_name = {snapshot.name: snapshot for snapshot in snapshots}
         return reports.Numbers(
             requests=_whole(_sum(by_name["gateway_requests"], "status"), shorten=True),

@@ -10,7 +10,7 @@ from aiohttp import web
 from gateway.admin.api import models
 from gateway.admin.api.operations import Answer, Operation, author_of, json, reads, takes
 from gateway.admin.api.problems import FieldError, invalid, not_found
-from gateway.admin.api.write_through import Effects
+from gateway.admin.api.write_through import WriteThrough
 from gateway.admin.endpoints.users import issuer_called
 from gateway.core.claims import MAX_DATE
 from gateway.core.model import Issuer, StoreUnavailable
@@ -23,11 +23,15 @@ class Revocations:
     """`issuers` are the configured ones, by name."""
 
     def __init__(
-        self, rows: RevocationRows, directory: UserDirectory, effects: Effects, issuers: Mapping[str, Issuer]
+        self,
+        rows: RevocationRows,
+        directory: UserDirectory,
+        write_through: WriteThrough,
+        issuers: Mapping[str, Issuer],
     ) -> None:
         self._rows = rows
         self._directory = directory
-        self._effects = effects
+        self._write_through = write_through
         self._issuers = issuers
         self._iss = {name: issuer.issuer for name, issuer in issuers.items()}
 
@@ -74,7 +78,7 @@ class Revocations:
             revoked_by=author.actor,
             author=author,
         )
-        await self._effects.revoked(row)
+        await self._write_through.revoked(row)
         return json(models.Revocation.of(row), status=201)
 
     async def lift(self, request: web.Request, params: models.RevocationParams) -> web.Response:
@@ -87,7 +91,7 @@ class Revocations:
             wanted.kind, issuers=[name, iss], value=wanted.value, author=author_of(request)
         )
         try:
-            lifted += await self._effects.lifted(wanted)
+            lifted += await self._write_through.lifted(wanted)
         except StoreUnavailable:
             if not lifted:
                 raise
@@ -99,7 +103,7 @@ class Revocations:
     def _named(given: models.NewRevocation | models.RevocationParams) -> Revocation:
         """Return what a request names, in the shape that rows of its kind have; the issuer as it was given.
 
-        Raises `Refused`.
+        Raises `RequestRefused`.
         """
         needs_issuer, needs_value = given.kind != "user", given.kind != "issuer"
         if (given.issuer is not None) is not needs_issuer:

@@ -8,8 +8,8 @@ from aiohttp import web
 
 from gateway.admin.api import models
 from gateway.admin.api.operations import Answer, Operation, author_of, json, reads, takes
-from gateway.admin.api.problems import FieldError, Refused, invalid
-from gateway.admin.api.write_through import Effects
+from gateway.admin.api.problems import FieldError, RequestRefused, invalid
+from gateway.admin.api.write_through import WriteThrough
 from gateway.core.model import Identity, UserStatus
 from gateway.stores.postgres.directory.users import UserDirectory, UserFields, UserRecord, microseconds
 
@@ -20,9 +20,11 @@ _USER = Answer(model=models.User, headers=_TAG)
 class Users:
     """`issuers` maps configured names to their `iss`."""
 
-    def __init__(self, directory: UserDirectory, effects: Effects, issuers: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: UserDirectory, write_through: WriteThrough, issuers: Mapping[str, str]
+    ) -> None:
         self._directory = directory
-        self._effects = effects
+        self._write_through = write_through
         self._issuers = issuers
         self._names = {iss: name for name, iss in issuers.items()}
 
@@ -79,7 +81,7 @@ class Users:
             roles=new.roles,
             author=author_of(request),
         )
-        await self._effects.user(record)
+        await self._write_through.user(record)
         return self._answer(record, status=201, headers={"Location": f"/v1/users/{record.user.id}"})
 
     async def show_user(self, _: web.Request, params: models.UserParams) -> web.Response:
@@ -106,21 +108,21 @@ class Users:
         record = await self._directory.change(
             params.id, fields, expected=self._expected(request, required=True), author=author_of(request)
         )
-        await self._effects.user(record)
+        await self._write_through.user(record)
         return self._answer(record)
 
     async def delete_user(self, request: web.Request, params: models.UserParams) -> web.Response:
         record = await self._directory.delete(
             params.id, expected=self._expected(request, required=True), author=author_of(request)
         )
-        await self._effects.user(record)
+        await self._write_through.user(record)
         return self._answer(record)
 
     async def restore_user(self, request: web.Request, params: models.UserParams) -> web.Response:
         record = await self._directory.restore(
             params.id, expected=self._expected(request), author=author_of(request)
         )
-        await self._effects.user(record)
+        await self._write_through.user(record)
         return self._answer(record)
 
     async def link_identity(
@@ -129,7 +131,7 @@ class Users:
         record = await self._directory.link(
             params.id, self._identity(new), expected=self._expected(request), author=author_of(request)
         )
-        await self._effects.user(record)
+        await self._write_through.user(record)
         return self._answer(record, status=201)
 
     async def unlink_identity(self, request: web.Request, params: models.IdentityParams) -> web.Response:
@@ -138,7 +140,7 @@ class Users:
         record = await self._directory.unlink(
             params.id, identity, expected=self._expected(request), author=author_of(request)
         )
-        await self._effects.user(record, identity)
+        await self._write_through.user(record, identity)
         return self._answer(record)
 
     def _identity(self, new: models.NewIdentity) -> Identity:
@@ -159,7 +161,7 @@ class Users:
 
 
 def issuer_called(text: str, issuers: Mapping[str, str]) -> tuple[str, str]:
-    """Return the name and the `iss` of an issuer, given by either. Raises `Refused`."""
+    """Return the name and the `iss` of an issuer, given by either. Raises `RequestRefused`."""
     for name, iss in issuers.items():
         if text in {name, iss}:
             return name, iss
@@ -177,11 +179,11 @@ def _expected(
 ) -> Callable[[UserRecord], bool] | None:
     """Return what tells whether a user is as If-Match has it; None when the request does not ask.
 
-    Raises `Refused` (RFC 6585 §3) when it must.
+    Raises `RequestRefused` (RFC 6585 §3) when it must.
     """
     if "If-Match" not in request.headers:
         if required:
-            raise Refused(
+            raise RequestRefused(
                 428, "precondition_required", "Send the ETag of the user as you have seen it in If-Match"
             )
         return None

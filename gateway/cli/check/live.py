@@ -1,7 +1,8 @@
 """`gateway check --live`: tries every dependency that the configuration names, all at once.
 
-A check tries one thing and says it in one line, a `Live`. `PLANS` lists the functions that make the checks
-for some settings. To add checks, write such a function in a module beside this one and put it into `PLANS`:
+A check tries one thing and says it in one line, a `CheckResult`. `PLANS` lists the functions that make the
+checks for some settings. To add checks, write such a function in a module beside this one and put it into
+`PLANS`:
 
     def checks(settings: Settings) -> Iterable[Check]:
         yield Check("postgres_stream", partial(_heard, settings))
@@ -18,7 +19,7 @@ from rich.text import Text
 
 from gateway.cli import output
 from gateway.cli.check import network, postgres, redis, stream
-from gateway.cli.check.result import Check, Live
+from gateway.cli.check.result import Check, CheckResult
 from gateway.core.model import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ SECONDS: Final = 10.0
 _STYLES: Final = {"pass": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("fail", "bold red")}
 
 
-def try_all(settings: "Settings", tell: Callable[[Live], None] = lambda _: None) -> list[Live]:
+def try_all(settings: "Settings", tell: Callable[[CheckResult], None] = lambda _: None) -> list[CheckResult]:
     """Run every check at once, and return what they found, in the order of `PLANS`.
 
     `tell` gets each result as it comes.
@@ -48,39 +49,39 @@ def try_all(settings: "Settings", tell: Callable[[Live], None] = lambda _: None)
     return asyncio.run(_try_all(checks, tell))
 
 
-async def _try_all(checks: Iterable[Check], tell: Callable[[Live], None]) -> list[Live]:
-    async def one(check: Check) -> Live:
-        live = await _tried(check)
-        tell(live)
-        return live
+async def _try_all(checks: Iterable[Check], tell: Callable[[CheckResult], None]) -> list[CheckResult]:
+    async def one(check: Check) -> CheckResult:
+        result = await _tried(check)
+        tell(result)
+        return result
 
     return list(await asyncio.gather(*map(one, checks)))
 
 
-async def _tried(check: Check) -> Live:
+async def _tried(check: Check) -> CheckResult:
     try:
         async with asyncio.timeout(SECONDS):
             return await check.run()
     except StoreUnavailable as error:
-        return Live(check.name, "fail", error.detail, unreachable=True)
+        return CheckResult(check.name, "fail", error.detail, unreachable=True)
     except TimeoutError:
-        return Live(check.name, "fail", f"no answer within {SECONDS:g} s", unreachable=True)
+        return CheckResult(check.name, "fail", f"no answer within {SECONDS:g} s", unreachable=True)
     except Exception as error:  # noqa: BLE001 -- a defect of one check must not hide what the others found
-        return Live(check.name, "fail", f"the check itself failed: {type(error).__name__}: {error}")
+        return CheckResult(check.name, "fail", f"the check itself failed: {type(error).__name__}: {error}")
 
 
-def exit_code(found: Iterable[Live]) -> int:
+def exit_code(found: Iterable[CheckResult]) -> int:
     """Return `UNREACHABLE` when a dependency could not be asked, `DENIED` when a check failed, else `OK`."""
-    failed = [live for live in found if live.outcome == "fail"]
-    if any(live.unreachable for live in failed):
+    failed = [result for result in found if result.outcome == "fail"]
+    if any(result.unreachable for result in failed):
         return output.UNREACHABLE
     return output.DENIED if failed else output.OK
 
 
-def show(live: Live) -> None:
+def show(result: CheckResult) -> None:
     """Write one result for people: how it went, what was tried, what was found, and what to do."""
-    label, style = _STYLES[live.outcome]
-    text = Text.assemble((f"{label:<5}", style), f"{live.name}: {output.plain(live.found)}")
-    if live.fix:
-        text.append(" → ", style="dim").append(output.plain(live.fix))
+    label, style = _STYLES[result.outcome]
+    text = Text.assemble((f"{label:<5}", style), f"{result.name}: {output.plain(result.found)}")
+    if result.fix:
+        text.append(" → ", style="dim").append(output.plain(result.fix))
     output.out.print(text, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import ClientError
 
 from gateway import translation
-from gateway.cli.check.result import Check, Live
+from gateway.cli.check.result import Check, CheckResult
 from gateway.issuer_keys.fetch import Fetcher, FetchError
 from gateway.proxy.upstream.dial import read_origin
 
@@ -29,12 +29,12 @@ def checks(settings: "Settings") -> Iterable[Check]:
             yield Check(name, partial(_endpoint, name, url, rules.connect_timeout))
 
 
-async def _keys(name: str, issuer: "Issuer", jwks: "Jwks") -> Live:
+async def _keys(name: str, issuer: "Issuer", jwks: "Jwks") -> CheckResult:
     async with Fetcher(timeout=jwks.timeout, strict=jwks.tls.strict) as fetcher:
         try:
             loaded = await translation.key_source(issuer).load(fetcher)
         except FetchError as error:
-            return Live(
+            return CheckResult(
                 name,
                 "fail",
                 str(error),
@@ -46,23 +46,23 @@ async def _keys(name: str, issuer: "Issuer", jwks: "Jwks") -> Live:
     found = f"{count} usable {'key' if count == 1 else 'keys'}"
     if loaded.skipped:
         skipped = "; ".join(loaded.skipped[:3])
-        return Live(
+        return CheckResult(
             name,
             "warn",
             f"{found}, {len(loaded.skipped)} not usable: {skipped}",
             "tokens of those are refused",
         )
     if loaded.left_out:
-        return Live(
+        return CheckResult(
             name,
             "warn",
             f"{found} and {loaded.left_out} left out: they are too many",
             "have the issuer publish no more keys than it signs with; the first ones are kept",
         )
-    return Live(name, "pass", found)
+    return CheckResult(name, "pass", found)
 
 
-async def _endpoint(name: str, url: str, timeout: float) -> Live:  # noqa: ASYNC109 -- for each address, not for all
+async def _endpoint(name: str, url: str, timeout: float) -> CheckResult:  # noqa: ASYNC109 -- for each address, not for all
     origin = read_origin(url)
     if origin.port is None:
         failure = await _connected(asyncio.open_unix_connection(origin.host), timeout)
@@ -71,7 +71,7 @@ async def _endpoint(name: str, url: str, timeout: float) -> Live:  # noqa: ASYNC
         try:
             found = await asyncio.get_running_loop().getaddrinfo(origin.host, origin.port, type=1)
         except OSError as error:
-            return Live(
+            return CheckResult(
                 name, "warn", f"{url}: {error.strerror or error}", f"correct the host in the URL of {name}"
             )
         addresses = list(dict.fromkeys(str(address[4][0]) for address in found))
@@ -82,8 +82,10 @@ async def _endpoint(name: str, url: str, timeout: float) -> Live:  # noqa: ASYNC
             f"{address}: {why}" for address, why in zip(addresses, tried, strict=True) if why is not None
         ]
     if failures:
-        return Live(name, "warn", f"{url}: {'; '.join(failures)}", "start it, or correct its URL")
-    return Live(name, "pass", f"{url}: {len(addresses)} of {len(addresses)} addresses accept connections")
+        return CheckResult(name, "warn", f"{url}: {'; '.join(failures)}", "start it, or correct its URL")
+    return CheckResult(
+        name, "pass", f"{url}: {len(addresses)} of {len(addresses)} addresses accept connections"
+    )
 
 
 async def _connected(

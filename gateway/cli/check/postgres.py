@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway.cli.check.result import Check, Live
+from gateway.cli.check.result import Check, CheckResult
 from gateway.cli.stores import advice_for_postgres
 from gateway.core.model import StoreUnavailable
-from gateway.stores.postgres.directory.diagnostics import Clues
+from gateway.stores.postgres.directory.diagnostics import Diagnostics
 from gateway.stores.postgres.queries import Postgres
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def checks(settings: "Settings") -> Iterable[Check]:
         yield Check("postgres_replica", partial(_replica, settings))
 
 
-async def _primary(settings: "Settings") -> Live:
+async def _primary(settings: "Settings") -> CheckResult:
     postgres = _opened(settings)
     try:
         await postgres.ping()
@@ -29,35 +29,35 @@ async def _primary(settings: "Settings") -> Live:
         flaws = await postgres.shortcomings()
         writes = await _takes_writes(postgres)
     except StoreUnavailable as error:
-        return Live("postgres", "fail", error.detail, *advice_for_postgres(error, "postgres.dsn"))
+        return CheckResult("postgres", "fail", error.detail, *advice_for_postgres(error, "postgres.dsn"))
     finally:
         await postgres.close()
     if flaws:
         # Requests are served all the same.
         told = "; ".join(flaw.found for flaw in flaws)
-        return Live("postgres", "warn", f"{found}; {told}", "; ".join(flaw.fix for flaw in flaws))
+        return CheckResult("postgres", "warn", f"{found}; {told}", "; ".join(flaw.fix for flaw in flaws))
     if not writes:
         unwritten = "it takes no writes: neither the admin API's nor revocations that Redis alone knows"
-        return Live(
+        return CheckResult(
             "postgres",
             "warn",
             f"{found}; {unwritten}",
             "let `postgres.dsn` lead to the primary, with `default_transaction_read_only` off",
         )
-    return Live("postgres", "pass", found)
+    return CheckResult("postgres", "pass", found)
 
 
-async def _replica(settings: "Settings") -> Live:
+async def _replica(settings: "Settings") -> CheckResult:
     postgres = _opened(settings)
     try:
         await postgres.ping_replica()
     except StoreUnavailable as error:
         fix, _ = advice_for_postgres(error, "postgres.replica_dsn")
         # The primary answers in its place.
-        return Live("postgres_replica", "warn", f"{error.detail}; the primary is asked instead", fix)
+        return CheckResult("postgres_replica", "warn", f"{error.detail}; the primary is asked instead", fix)
     finally:
         await postgres.close()
-    return Live("postgres_replica", "pass", "the statement that finds users runs")
+    return CheckResult("postgres_replica", "pass", "the statement that finds users runs")
 
 
 def _opened(settings: "Settings") -> Postgres:
@@ -85,7 +85,7 @@ async def _takes_writes(postgres: Postgres) -> bool:
 async def _described(postgres: Postgres) -> str:
     async with postgres.connection() as connection:
         version = await connection.fetchval("SELECT current_setting('server_version')")
-    login = await Clues(postgres).login()
+    login = await Diagnostics(postgres).login()
     return (
         f"{postgres.address}: the statements of requests run; PostgreSQL {version},"
         f" database {login.database}, role {login.role}"

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from gateway.cli.check.redis_permissions import Inspection, inspect
-from gateway.cli.check.result import Check, Live
+from gateway.cli.check.result import Check, CheckResult
 from gateway.core.model import StoreUnavailable
 from gateway.stores.postgres.hosts import place_of
 from gateway.stores.postgres.queries import Postgres
@@ -28,7 +28,7 @@ def checks(settings: "Settings") -> Iterable[Check]:
     yield Check("redis_owner", partial(_owner, settings))
 
 
-async def _redis(settings: "Settings") -> Live:
+async def _redis(settings: "Settings") -> CheckResult:
     redis = settings.redis
     try:
         found = await inspect(
@@ -39,7 +39,7 @@ async def _redis(settings: "Settings") -> Live:
             mark=await _mark(settings),
         )
     except StoreUnavailable as error:
-        return Live("redis", "fail", error.detail, START, unreachable=True)
+        return CheckResult("redis", "fail", error.detail, START, unreachable=True)
     return _judged(found)
 
 
@@ -80,7 +80,7 @@ async def stores(settings: "Settings") -> AsyncIterator[tuple[Postgres, Redis]]:
         await redis.close()
 
 
-async def _owner(settings: "Settings") -> Live:
+async def _owner(settings: "Settings") -> CheckResult:
     """Tell whether what is below the prefix belongs to the database of `postgres.dsn`; claims nothing."""
     async with stores(settings) as (postgres, redis):
         try:
@@ -89,48 +89,50 @@ async def _owner(settings: "Settings") -> Live:
             own = await redis.ownership.is_own()
         except StoreUnavailable as error:
             # That a store is away is what its own check says.
-            return Live("redis_owner", "warn", f"not known: {error.detail}")
+            return CheckResult("redis_owner", "warn", f"not known: {error.detail}")
     if other is not None:
-        return Live(
+        return CheckResult(
             "redis_owner",
             "fail",
             f"{redis.address}: belongs to another database: {other}; this is {record}",
             "set a `redis.prefix` or `redis.url` of its own, or hand it over: gateway redis claim",
         )
     if record.system is None and record.copy is None:
-        return Live(
+        return CheckResult(
             "redis_owner",
             "fail",
             f"nothing tells {record} from a copy of it, so gateways do not use Redis",
             "gateway migrate; or GRANT EXECUTE ON FUNCTION pg_control_system() to the role of postgres.dsn",
         )
-    return Live("redis_owner", "pass", f"{redis.address}: {'belongs to' if own else 'is free for'} {record}")
+    return CheckResult(
+        "redis_owner", "pass", f"{redis.address}: {'belongs to' if own else 'is free for'} {record}"
+    )
 
 
-def _judged(found: Inspection) -> Live:
+def _judged(found: Inspection) -> CheckResult:
     where = f"{found.address}: Redis {found.version}"
     if found.major < _OLDEST:
-        return Live("redis", "fail", f"{where} has no CLIENT TRACKING", "use Redis 6 or later")
+        return CheckResult("redis", "fail", f"{where} has no CLIENT TRACKING", "use Redis 6 or later")
     if found.refused:
         refused = "; ".join(f"{command}: {why}" for command, why in found.refused.items())
-        return Live(
+        return CheckResult(
             "redis", "fail", f"{where} refuses {refused}", f"allow the user of redis.url that; {_NEEDS}"
         )
     if found.foreign:
-        return Live(
+        return CheckResult(
             "redis",
             "warn",
             f"{where}: what it holds is another's, so no command was tried that writes",
             "see redis_owner",
         )
     if found.evicts:
-        return Live(
+        return CheckResult(
             "redis",
             "warn",
             f"{where}, maxmemory-policy {found.policy}: a revocation that is evicted does not count until the"
             " blacklist is filled again",
             "CONFIG SET maxmemory-policy noeviction",
         )
-    return Live(
+    return CheckResult(
         "redis", "pass", f"{where}, maxmemory-policy {found.policy}: all commands that are needed are allowed"
     )

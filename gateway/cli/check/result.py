@@ -6,7 +6,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class CheckResult:
     """What one check found."""
 
     name: str
@@ -29,4 +29,4 @@ class Check:
     """One thing to try, under the name that results have."""
 
     name: str
-    run: Callable[[], Awaitable[Live]]
+    run: Callable[[], Awaitable[CheckResult]]

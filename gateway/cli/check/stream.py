@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.cli.check import redis as redis_checks
 from gateway.cli.check.redis_permissions import Touches
-from gateway.cli.check.result import Check, Live
+from gateway.cli.check.result import Check, CheckResult
 from gateway.cli.stores import advice_for_postgres
 from gateway.core.model import StoreUnavailable
 from gateway.stores.postgres.change_stream.heartbeats import opened
@@ -33,7 +33,7 @@ def checks(settings: "Settings") -> Iterable[Check]:
     yield Check(_REDIS, partial(_touches, settings))
 
 
-async def _stream(settings: "Settings") -> Live:
+async def _stream(settings: "Settings") -> CheckResult:
     postgres = settings.postgres
     setting = "postgres.dsn" if postgres.listen_dsn is None else "postgres.listen_dsn"
     dsn = (postgres.listen_dsn or postgres.dsn).get_secret_value()
@@ -41,7 +41,7 @@ async def _stream(settings: "Settings") -> Live:
         await _try_connection(dsn, postgres.connect_timeout, tls_strict=postgres.tls.strict)
     except StoreUnavailable as error:
         fix, unreachable = advice_for_postgres(error, setting)
-        return Live(_NAME, "fail", error.detail, fix, unreachable)
+        return CheckResult(_NAME, "fail", error.detail, fix, unreachable)
     first = _First()
     stream = PostgresStream(
         dsn,
@@ -60,10 +60,10 @@ async def _stream(settings: "Settings") -> Live:
         sent = (
             f"a heartbeat that was sent through postgres.dsn ({address_of(postgres.dsn.get_secret_value())})"
         )
-        return Live(_NAME, "pass", f"{stream.address}: {sent} was heard through {setting}")
+        return CheckResult(_NAME, "pass", f"{stream.address}: {sent} was heard through {setting}")
     # Its end says what to do.
     found, _, fix = detail.rpartition("; ")
-    return Live(_NAME, "fail", found or detail, fix if found else None)
+    return CheckResult(_NAME, "fail", found or detail, fix if found else None)
 
 
 async def _try_connection(dsn: str, connect_timeout: float, *, tls_strict: bool) -> None:
@@ -76,7 +76,7 @@ async def _try_connection(dsn: str, connect_timeout: float, *, tls_strict: bool)
         session.terminate()
 
 
-async def _touches(settings: "Settings") -> Live:
+async def _touches(settings: "Settings") -> CheckResult:
     redis = settings.redis
     url = redis.url.get_secret_value()
     try:
@@ -85,10 +85,10 @@ async def _touches(settings: "Settings") -> Live:
                 await postgres.identify()
             mark, other = await asked.ownership.mark(), await asked.ownership.other()
     except StoreUnavailable as error:
-        return Live(_REDIS, "fail", error.detail, redis_checks.START, unreachable=True)
+        return CheckResult(_REDIS, "fail", error.detail, redis_checks.START, unreachable=True)
     if other is not None:
         found = f"{asked.address}: what it holds is another's, so no key was written to be told of"
-        return Live(_REDIS, "warn", found, "see redis_owner")
+        return CheckResult(_REDIS, "warn", found, "see redis_owner")
     timeout, strict = redis.connect_timeout, redis.tls.strict
     touches = Touches(url, redis.prefix, connect_timeout=timeout, tls_strict=strict, mark=mark)
     first = _First()
@@ -103,9 +103,9 @@ async def _touches(settings: "Settings") -> Live:
         await touches.close()
     if detail is None:
         found = f"{stream.address}: a key that another connection wrote was told of (CLIENT TRACKING)"
-        return Live(_REDIS, "pass", found)
+        return CheckResult(_REDIS, "pass", found)
     found, _, fix = detail.rpartition("; ")
-    return Live(_REDIS, "fail", found or detail, fix if found else None)
+    return CheckResult(_REDIS, "fail", found or detail, fix if found else None)
 
 
 class _First:

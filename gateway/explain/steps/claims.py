@@ -20,7 +20,7 @@ from gateway.core.reasons import (
 )
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.steps.token import API_KEY_FIX, Read, is_api_key, seconds
-from gateway.explain.trail import Walk
+from gateway.explain.trail import Trail
 from gateway.explain.wording import ago, listed, moment, shown, span, yaml_line
 
 _TIMES: Final = (TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, TOKEN_ISSUED_IN_FUTURE, TOKEN_LIFETIME_TOO_LONG)
@@ -35,18 +35,18 @@ _OF_ID_TOKENS: Final = ("nonce", "at_hash", "c_hash", "s_hash")
 _KINDS_OF_ID_TOKENS: Final = (("token_use", "id"), ("typ", "ID"))
 
 
-def check(walk: Walk, read: Read) -> Claims | None:
+def check(trail: Trail, read: Read) -> Claims | None:
     """Take the steps; returns the claims as far as they are good for asking who the user is."""
     payload, issuer = read.token.payload, read.issuer
-    denials, claims = _every_denial(payload, issuer, walk.now)
-    _times(walk, payload, issuer, denials)
-    _audience(walk, payload, issuer, denials)
-    _rest(walk, payload, issuer, denials, claims)
+    denials, claims = _every_denial(payload, issuer, trail.now)
+    _times(trail, payload, issuer, denials)
+    _audience(trail, payload, issuer, denials)
+    _rest(trail, payload, issuer, denials, claims)
     if claims is None:
-        walk.skip_rest("the claims cannot be read")
+        trail.skip_rest("the claims cannot be read")
         return None
     if payload.get("sub") is None:
-        walk.skip_rest("the token names no subject")
+        trail.skip_rest("the token names no subject")
         return None
     return claims
 
@@ -104,15 +104,15 @@ def _mended(
 # Times ---------------------------------------------------------------------------------------------
 
 
-def _times(walk: Walk, payload: Mapping[str, JSON], issuer: Issuer, denials: list[Denial]) -> None:
-    now = walk.now
+def _times(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denials: list[Denial]) -> None:
+    now = trail.now
     expected = f"`exp` after, `nbf` and `iat` before {moment(now)}, give or take {span(issuer.leeway)}"
     if issuer.max_lifetime is not None:
         expected += f"; a life of at most {span(issuer.max_lifetime)}"
     dates = {name: value for name in ("iat", "nbf", "exp") if (value := seconds(payload, name)) is not None}
     found = ", ".join(f"{name} {moment(value)} ({ago(value, now)})" for name, value in dates.items())
     wrong = [denial for denial in denials if denial.reason in _TIMES]
-    walk.step(
+    trail.step(
         "times",
         "fail" if wrong else "pass",
         expected,
@@ -121,18 +121,18 @@ def _times(walk: Walk, payload: Mapping[str, JSON], issuer: Issuer, denials: lis
     )
     for denial in wrong:
         if denial.reason is TOKEN_LIFETIME_TOO_LONG:
-            _blame_lifetime(walk, issuer, denial, dates)
+            _blame_lifetime(trail, issuer, denial, dates)
         else:
-            _blame_time(walk, issuer, denial, dates)
+            _blame_time(trail, issuer, denial, dates)
 
 
-def _blame_time(walk: Walk, issuer: Issuer, denial: Denial, dates: Mapping[str, float]) -> None:
+def _blame_time(trail: Trail, issuer: Issuer, denial: Denial, dates: Mapping[str, float]) -> None:
     name, cause = {
         TOKEN_EXPIRED.code: ("exp", Cause.TOKEN_EXPIRED),
         TOKEN_NOT_YET_VALID.code: ("nbf", Cause.TOKEN_NOT_YET_VALID),
         TOKEN_ISSUED_IN_FUTURE.code: ("iat", Cause.TOKEN_ISSUED_IN_FUTURE),
     }[denial.reason.code]
-    off = abs(walk.now - dates[name])
+    off = abs(trail.now - dates[name])
     expired = denial.reason is TOKEN_EXPIRED
     summary = f"{denial.reason.title}: {denial.detail}"
     if off - issuer.leeway < _SKEW_BEHIND if expired else off <= _SKEW_AHEAD:
@@ -140,23 +140,23 @@ def _blame_time(walk: Walk, issuer: Issuer, denial: Denial, dates: Mapping[str, 
         leeway = 30 * math.ceil((off + 30) / 30)
         fix = Fix(
             "Synchronise the clocks of issuer and gateway (NTP); until then, allow for the difference.",
-            config=f"{walk.field(issuer, 'leeway')}: {leeway}s",
+            config=f"{trail.field(issuer, 'leeway')}: {leeway}s",
         )
-        walk.blame(denial, Cause.CLOCK_SKEW, f"{summary}, little enough to be a clock that is off", fix)
+        trail.blame(denial, Cause.CLOCK_SKEW, f"{summary}, little enough to be a clock that is off", fix)
     elif expired:
-        walk.blame(denial, cause, summary, Fix("Have the client refresh its token, or sign in again."))
+        trail.blame(denial, cause, summary, Fix("Have the client refresh its token, or sign in again."))
     else:
         fix = Fix(
             f"Use the token from {moment(dates[name])} on; correct the issuer's clock if that is wrong."
         )
-        walk.blame(denial, cause, summary, fix)
+        trail.blame(denial, cause, summary, fix)
 
 
-def _blame_lifetime(walk: Walk, issuer: Issuer, denial: Denial, dates: Mapping[str, float]) -> None:
+def _blame_lifetime(trail: Trail, issuer: Issuer, denial: Denial, dates: Mapping[str, float]) -> None:
     config = None
     if "exp" in dates and "iat" in dates:
-        config = f"{walk.field(issuer, 'max_lifetime')}: {math.ceil(dates['exp'] - dates['iat'])}s"
-    walk.blame(
+        config = f"{trail.field(issuer, 'max_lifetime')}: {math.ceil(dates['exp'] - dates['iat'])}s"
+    trail.blame(
         denial,
         Cause.TOKEN_LIFETIME_TOO_LONG,
         f"{denial.reason.title}: {denial.detail}",
@@ -167,21 +167,21 @@ def _blame_lifetime(walk: Walk, issuer: Issuer, denial: Denial, dates: Mapping[s
 # Audience and the rest -----------------------------------------------------------------------------
 
 
-def _audience(walk: Walk, payload: Mapping[str, JSON], issuer: Issuer, denials: list[Denial]) -> None:
+def _audience(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denials: list[Denial]) -> None:
     expected = f"`aud` with one of {listed(sorted(issuer.audiences))}"
     aud = payload.get("aud")
     denial = next((denial for denial in denials if denial.reason is AUDIENCE_MISMATCH), None)
     if denial is None:
-        walk.step("audience", "pass", expected, shown(aud))
+        trail.step("audience", "pass", expected, shown(aud))
         return
-    walk.step("audience", "fail", expected, shown(aud))
+    trail.step("audience", "fail", expected, shown(aud))
     if is_id_token(payload):
         summary = f"This is an ID token, made for the client {shown(aud)}, not an access token"
-        walk.blame(denial, Cause.ID_TOKEN_USED, summary, ID_TOKEN_FIX)
+        trail.blame(denial, Cause.ID_TOKEN_USED, summary, ID_TOKEN_FIX)
         return
     values = [aud] if isinstance(aud, str) else aud if isinstance(aud, list) else []
     audiences: list[JSON] = [*sorted(issuer.audiences), *values[:1]]
-    walk.blame(
+    trail.blame(
         denial,
         Cause.AUDIENCE_MISMATCH,
         f"The token is meant for {shown(aud)}, and issuer {issuer.name}'s audiences are"
@@ -189,13 +189,13 @@ def _audience(walk: Walk, payload: Mapping[str, JSON], issuer: Issuer, denials: 
         Fix(
             "Have the client ask the issuer for a token for this audience; or, if tokens for the other one"
             " are meant for these services too, accept it.",
-            config=yaml_line(walk.field(issuer, "audiences"), audiences) if values else None,
+            config=yaml_line(trail.field(issuer, "audiences"), audiences) if values else None,
         ),
     )
 
 
 def _rest(
-    walk: Walk, payload: Mapping[str, JSON], issuer: Issuer, denials: list[Denial], claims: Claims | None
+    trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denials: list[Denial], claims: Claims | None
 ) -> None:
     wrong = [denial for denial in denials if denial.reason not in (*_TIMES, AUDIENCE_MISMATCH)]
     expected = f"{', '.join(f'`{name}`' for name in sorted(issuer.require | {'sub'}))}, each of its type"
@@ -204,12 +204,12 @@ def _rest(
         tenant, jti = claims.tenant, claims.jti
         found += f", tenant {shown(tenant)}, scopes {listed(claims.scopes)}, jti {shown(jti)}"
     detail = "; ".join(denial.detail or denial.reason.title for denial in wrong) or None
-    walk.step("claims", "fail" if wrong else "pass", expected, found, detail)
+    trail.step("claims", "fail" if wrong else "pass", expected, found, detail)
     for denial in wrong:
-        _blame_claim(walk, payload, issuer, denial)
+        _blame_claim(trail, payload, issuer, denial)
 
 
-def _blame_claim(walk: Walk, payload: Mapping[str, JSON], issuer: Issuer, denial: Denial) -> None:
+def _blame_claim(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denial: Denial) -> None:
     sub, summary = payload.get("sub"), f"{denial.reason.title}: {denial.detail}"
     if denial.reason is SUBJECT_MISSING:
         cause, fix = (
@@ -224,17 +224,17 @@ def _blame_claim(walk: Walk, payload: Mapping[str, JSON], issuer: Issuer, denial
         cause, fix = Cause.ID_TOKEN_USED, ID_TOKEN_FIX
     elif denial.reason is CLAIM_MISSING:
         there: list[JSON] = [name for name in sorted(issuer.require) if payload.get(name) is not None]
-        config = yaml_line(walk.field(issuer, "require"), there)
+        config = yaml_line(trail.field(issuer, "require"), there)
         cause, fix = Cause.CLAIM_MISSING, Fix("Have the issuer add it, or do not ask for it.", config=config)
     else:
         cause, fix = (
             Cause.TOKEN_MALFORMED,
             Fix(
                 "Have the issuer write the claim as RFC 7519 §4.1 has it, or correct where the gateway looks"
-                f" for it: `{walk.field(issuer, 'claims')}`."
+                f" for it: `{trail.field(issuer, 'claims')}`."
             ),
         )
-    walk.blame(denial, cause, summary, fix)
+    trail.blame(denial, cause, summary, fix)
 
 
 def _malformed_subject(sub: JSON) -> tuple[Cause, Fix]:

@@ -9,11 +9,11 @@ from gateway.core.model import JSON, Auth, Request, Route
 from gateway.core.reasons import METHOD_NOT_ALLOWED, REQUEST_MALFORMED, ROUTE_NOT_FOUND, Denial
 from gateway.core.routes import RouteTable, Target, read_target
 from gateway.explain.answer import Cause, Fix
-from gateway.explain.trail import Walk
+from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown, yaml_line
 
 
-def check(walk: Walk, request: Request) -> Route | None:
+def check(trail: Trail, request: Request) -> Route | None:
     """Take the step; None when there is no route."""
     expected = "a route for method, host and path"
     # Without the query, in which a token may be.
@@ -21,21 +21,21 @@ def check(walk: Walk, request: Request) -> Route | None:
     found = f"{request.method} {shown(asked)}"
     try:
         target = read_target(request.target, [value for name, value in request.headers if name == b"Host"])
-        route = RouteTable(walk.setup.routes).match(request.method, target.host, target.path)
+        route = RouteTable(trail.setup.routes).match(request.method, target.host, target.path)
     except Denial as denial:
         if denial.reason is REQUEST_MALFORMED:
             why = _unreadable(request.target) or denial.detail or denial.reason.title
-            walk.step("route", "fail", expected, found, why)
+            trail.step("route", "fail", expected, found, why)
             summary = f"The `url` {shown(asked)} cannot be a request's: {why}"
-            walk.blame(denial, Cause.REQUEST_MALFORMED, summary, _AS_SENT)
+            trail.blame(denial, Cause.REQUEST_MALFORMED, summary, _AS_SENT)
             return None
-        walk.step("route", "fail", expected, found, denial.detail or denial.reason.hint)
-        _blame(walk, request, read_target(request.target, [request.headers[0][1]]), denial)
+        trail.step("route", "fail", expected, found, denial.detail or denial.reason.hint)
+        _blame(trail, request, read_target(request.target, [request.headers[0][1]]), denial)
         return None
     detail = None
     if route.auth is Auth.NONE:
         detail = "it asks for no token: what is wrong below keeps nobody out"
-    walk.step("route", "pass", expected, f"{found}: route {route.name}", detail)
+    trail.step("route", "pass", expected, f"{found}: route {route.name}", detail)
     return route
 
 
@@ -60,67 +60,67 @@ def _unreadable(target: str) -> str | None:
     return "it is neither a path, which begins with `/`, nor a whole http or https URL"
 
 
-def _blame(walk: Walk, request: Request, target: Target, denial: Denial) -> None:
+def _blame(trail: Trail, request: Request, target: Target, denial: Denial) -> None:
     if denial.reason is METHOD_NOT_ALLOWED:
-        _blame_method(walk, request, denial)
+        _blame_method(trail, request, denial)
     elif denial.reason is ROUTE_NOT_FOUND:
-        _blame_path(walk, request, target, denial)
+        _blame_path(trail, request, target, denial)
 
 
-def _blame_method(walk: Walk, request: Request, denial: Denial) -> None:
+def _blame_method(trail: Trail, request: Request, denial: Denial) -> None:
     route = denial.route
     if route is None:
-        walk.blame(denial, Cause.METHOD_NOT_ALLOWED, denial.detail or denial.reason.title, None)
+        trail.blame(denial, Cause.METHOD_NOT_ALLOWED, denial.detail or denial.reason.title, None)
         return
     methods: list[JSON] = [*sorted(route.methods), request.method]
-    walk.blame(
+    trail.blame(
         denial,
         Cause.METHOD_NOT_ALLOWED,
         f"Route {route.name} matches, and is not for {shown(request.method)}; served there:"
         f" {', '.join(sorted(denial.allow))}",
         Fix(
             "Use a method that is served, or serve this one.",
-            config=yaml_line(f"routes[{_place(walk, route)}].match.methods", methods),
+            config=yaml_line(f"routes[{_place(trail, route)}].match.methods", methods),
         ),
     )
 
 
-def _blame_path(walk: Walk, request: Request, target: Target, denial: Denial) -> None:
-    for route in walk.setup.routes:
+def _blame_path(trail: Trail, request: Request, target: Target, denial: Denial) -> None:
+    for route in trail.setup.routes:
         anywhere = replace(route, hosts=frozenset())
         try:
             RouteTable([anywhere]).match(request.method, target.host, target.path)
         except Denial:
             continue
         hosts: list[JSON] = [*sorted(route.hosts), target.host]
-        walk.blame(
+        trail.blame(
             denial,
             Cause.ROUTE_NOT_FOUND,
             f"Route {route.name} has this path, and is for the hosts {listed(sorted(route.hosts))} only,"
             f" not for {shown(target.host)}",
             Fix(
                 "Give the whole URL, with the host that clients use; or serve this host too.",
-                config=yaml_line(f"routes[{_place(walk, route)}].match.hosts", hosts),
+                config=yaml_line(f"routes[{_place(trail, route)}].match.hosts", hosts),
             ),
         )
         return
     segment = target.path.split("/")[1]
     path = f"/{segment}/**" if segment else "/"
-    names = {route.name for route in walk.setup.routes}
+    names = {route.name for route in trail.setup.routes}
     name = re.sub(r"[^a-z0-9]+", "-", segment.lower()).strip("-") or "root"
     while name in names:
         name += "-2"
-    entry: JSON = {"name": name, "match": {"path": path}, "upstream": walk.setup.routes[0].upstream}
-    walk.blame(
+    entry: JSON = {"name": name, "match": {"path": path}, "upstream": trail.setup.routes[0].upstream}
+    trail.blame(
         denial,
         Cause.ROUTE_NOT_FOUND,
         f"No route matches {shown(target.path)}",
         Fix(
             "Correct the path; or add a route for it, to the upstream that serves it.",
-            config=yaml_line(f"routes[{len(walk.setup.routes)}]", entry),
+            config=yaml_line(f"routes[{len(trail.setup.routes)}]", entry),
         ),
     )
 
 
-def _place(walk: Walk, route: Route) -> int:
-    return next(i for i, each in enumerate(walk.setup.routes) if each.name == route.name)
+def _place(trail: Trail, route: Route) -> int:
+    return next(i for i, each in enumerate(trail.setup.routes) if each.name == route.name)

@@ -7,9 +7,9 @@ from gateway.core.reasons import TOKEN_REVOKED, TOKENS_REVOKED_BEFORE, Denial
 from gateway.core.revocations import Revocation, hits
 from gateway.explain.answer import Cause, Fix, Outcome
 from gateway.explain.evidence import Evidence
-from gateway.explain.trail import Walk
+from gateway.explain.trail import Trail
 from gateway.explain.wording import ago, moment, shown, span
-from gateway.stores.postgres.directory.diagnostics import Clues, trouble_of
+from gateway.stores.postgres.directory.diagnostics import Diagnostics, failure_kind
 from gateway.stores.postgres.queries import Found, Postgres
 from gateway.stores.postgres.requirements import Shortcoming
 from gateway.stores.redis.keys import Keys
@@ -54,7 +54,7 @@ def described(user: User | None) -> str:
 # Revocations ---------------------------------------------------------------------------------------
 
 
-def revocation(walk: Walk, claims: Claims, evidence: Evidence) -> None:
+def revocation(trail: Trail, claims: Claims, evidence: Evidence) -> None:
     """Tell which revocations hit the token: since when, why, by whom, until when."""
     issued = "at no known time" if claims.issued_at is None else moment(claims.issued_at)
     expected = (
@@ -67,19 +67,19 @@ def revocation(walk: Walk, claims: Claims, evidence: Evidence) -> None:
     revoked = resolution.revoked if isinstance(resolution, Resolution) else None
     for row in hitting:
         by_redis = revoked is None and isinstance(resolution, Resolution)
-        _blame_revocation(walk, claims, row.kind, _told(row, walk.now), evidence, unheard=by_redis)
+        _blame_revocation(trail, claims, row.kind, _told(row, trail.now), evidence, unheard=by_redis)
     if revoked is not None and all(row.kind != revoked for row in hitting):
         told = "by a key in Redis that another program has set: Postgres has no such row"
-        _blame_revocation(walk, claims, revoked, told, evidence, unheard=False)
+        _blame_revocation(trail, claims, revoked, told, evidence, unheard=False)
     if isinstance(resolution, Denial) and not hitting:
-        walk.step("revocation", "skipped", expected, detail=resolution.reason.title)
+        trail.step("revocation", "skipped", expected, detail=resolution.reason.title)
         return
     if revoked is None and not hitting:
-        walk.step("revocation", "pass", expected, "none")
+        trail.step("revocation", "pass", expected, "none")
         return
     kinds = ", ".join(dict.fromkeys([*(row.kind for row in hitting), *([revoked] if revoked else [])]))
-    detail = "; ".join(_told(row, walk.now) for row in hitting) or "Redis alone says so"
-    walk.step("revocation", "warn" if revoked is None else "fail", expected, f"revoked: {kinds}", detail)
+    detail = "; ".join(_told(row, trail.now) for row in hitting) or "Redis alone says so"
+    trail.step("revocation", "warn" if revoked is None else "fail", expected, f"revoked: {kinds}", detail)
 
 
 def _told(row: Revocation, now: float) -> str:
@@ -90,10 +90,10 @@ def _told(row: Revocation, now: float) -> str:
 
 
 def _blame_revocation(
-    walk: Walk, claims: Claims, kind: str, told: str, evidence: Evidence, *, unheard: bool
+    trail: Trail, claims: Claims, kind: str, told: str, evidence: Evidence, *, unheard: bool
 ) -> None:
     if unheard:
-        walk.blame(
+        trail.blame(
             None,
             Cause.CACHE_STALE,
             f"Postgres has a revocation of the {'token' if kind == 'jti' else kind} that Redis does not know"
@@ -104,17 +104,17 @@ def _blame_revocation(
     name = claims.issuer_name
     owner = evidence.served or _truth(evidence)
     if kind == "jti":
-        command = walk.commands.gateway("revocations", "lift", "jti", operands=[name, claims.jti or ""])
+        command = trail.commands.gateway("revocations", "lift", "jti", operands=[name, claims.jti or ""])
     elif kind == "issuer":
-        command = walk.commands.gateway("revocations", "lift", "issuer", operands=[name])
+        command = trail.commands.gateway("revocations", "lift", "issuer", operands=[name])
     else:
-        command = None if owner is None else walk.commands.gateway("revocations", "lift", "user", owner.id)
+        command = None if owner is None else trail.commands.gateway("revocations", "lift", "user", owner.id)
     whose = {
         "jti": "This token was",
         "user": "All tokens of the user were",
         "issuer": f"All tokens of issuer {name} were",
     }
-    walk.blame(
+    trail.blame(
         Denial(TOKEN_REVOKED if kind == "jti" else TOKENS_REVOKED_BEFORE),
         _CAUSES[kind],
         f"{whose[kind]} revoked: {told}",
@@ -125,13 +125,13 @@ def _blame_revocation(
 # Tiers ---------------------------------------------------------------------------------------------
 
 
-async def tiers(walk: Walk, claims: Claims, evidence: Evidence, postgres: Postgres) -> None:
+async def tiers(trail: Trail, claims: Claims, evidence: Evidence, postgres: Postgres) -> None:
     """Compare what each store says."""
-    _redis(walk, claims, evidence)
-    await _postgres(walk, evidence, postgres)
+    _redis(trail, claims, evidence)
+    await _postgres(trail, evidence, postgres)
 
 
-def local(walk: Walk, evidence: Evidence, deaf: Mapping[str, str] | None) -> None:
+def local(trail: Trail, evidence: Evidence, deaf: Mapping[str, str] | None) -> None:
     """Tell what the memory of this worker says; `deaf` are the streams on which it hears nothing, and why.
 
     None: this process is no worker.
@@ -143,36 +143,36 @@ def local(walk: Walk, evidence: Evidence, deaf: Mapping[str, str] | None) -> Non
             "this process serves no requests; `POST /v1/explain` looks into the memory of a worker, and tells"
             " whether that hears of changes"
         )
-        walk.step("identity.local", "skipped", detail=detail)
+        trail.step("identity.local", "skipped", detail=detail)
     elif isinstance(resolution, Denial) or resolution.tier is not Tier.LOCAL:
         unheard = "; ".join(f"{_UNHEARD[stream]} ({why})" for stream, why in deaf.items()) or None
         outcome: Outcome = "warn" if unheard else "pass"
-        walk.step("identity.local", outcome, expected, "nothing that counts", unheard)
+        trail.step("identity.local", outcome, expected, "nothing that counts", unheard)
     elif _differs(evidence):
-        walk.step("identity.local", "fail", expected, described(resolution.user))
-        setup = walk.setup
+        trail.step("identity.local", "fail", expected, described(resolution.user))
+        setup = trail.setup
         longest = setup.local_ttl if resolution.user else min(setup.local_ttl, setup.negative_ttl)
-        _blame_stale(walk, evidence, "the memory of this worker", longest, None)
+        _blame_stale(trail, evidence, "the memory of this worker", longest, None)
     else:
-        walk.step("identity.local", "pass", expected, described(resolution.user))
+        trail.step("identity.local", "pass", expected, described(resolution.user))
 
 
-def _redis(walk: Walk, claims: Claims, evidence: Evidence) -> None:
+def _redis(trail: Trail, claims: Claims, evidence: Evidence) -> None:
     expected, shared = "what Postgres says, or no entry", evidence.shared
     if isinstance(shared, StoreUnavailable):
-        walk.step("identity.redis", "warn", expected, "no answer", shared.detail)
+        trail.step("identity.redis", "warn", expected, "no answer", shared.detail)
         if isinstance(shared, ForeignRedis):
-            walk.blame(
+            trail.blame(
                 None,
                 Cause.STORE_UNREACHABLE,
                 f"Redis is not used, so Postgres answers everything: {shared.detail}",
                 Fix(
                     "Set a `redis.url` or `redis.prefix` of its own; or hand Redis over to its database.",
-                    command=walk.commands.gateway("redis", "claim"),
+                    command=trail.commands.gateway("redis", "claim"),
                 ),
             )
             return
-        walk.blame(
+        trail.blame(
             None,
             Cause.STORE_UNREACHABLE,
             f"Redis cannot be used, so Postgres answers everything: {shared.detail}",
@@ -181,31 +181,31 @@ def _redis(walk: Walk, claims: Claims, evidence: Evidence) -> None:
         return
     cached = shared.cached
     if evidence.unclaimed:
-        walk.step("identity.redis", "warn", expected, "no entry: Postgres is asked", _UNCLAIMED)
+        trail.step("identity.redis", "warn", expected, "no entry: Postgres is asked", _UNCLAIMED)
         return
     if cached is None:
-        walk.step("identity.redis", "pass", expected, "no entry: Postgres is asked")
+        trail.step("identity.redis", "pass", expected, "no entry: Postgres is asked")
         return
-    found = f"{described(cached.user)}, as of {moment(cached.stored_at)} ({ago(cached.stored_at, walk.now)})"
+    found = f"{described(cached.user)}, as of {moment(cached.stored_at)} ({ago(cached.stored_at, trail.now)})"
     truth = _truth(evidence)
     if isinstance(evidence.record, StoreUnavailable):
-        walk.step("identity.redis", "pass", "what was last known", found)
+        trail.step("identity.redis", "pass", "what was last known", found)
     elif cached.user == truth:
-        walk.step("identity.redis", "pass", expected, found)
+        trail.step("identity.redis", "pass", expected, found)
     elif isinstance(evidence.resolution, Resolution) and evidence.resolution.tier is Tier.REDIS:
-        ttl = walk.setup.negative_ttl if cached.user is None else walk.setup.user_ttl
-        remaining = max(0.0, cached.stored_at + ttl - walk.now)
+        ttl = trail.setup.negative_ttl if cached.user is None else trail.setup.user_ttl
+        remaining = max(0.0, cached.stored_at + ttl - trail.now)
         detail = f"Postgres says: {described(truth)}; the entry is served for another {span(remaining)}"
-        walk.step("identity.redis", "fail", expected, found, detail)
-        key = Keys(walk.setup.prefix).user(claims.issuer_name, claims.subject)
-        _blame_stale(walk, evidence, "Redis", remaining, walk.commands.redis("DEL", key))
+        trail.step("identity.redis", "fail", expected, found, detail)
+        key = Keys(trail.setup.prefix).user(claims.issuer_name, claims.subject)
+        _blame_stale(trail, evidence, "Redis", remaining, trail.commands.redis("DEL", key))
     else:
         why = "it is of another epoch, or changes are not heard"
         detail = f"Postgres says: {described(truth)}; the entry is not served: {why}"
-        walk.step("identity.redis", "warn", expected, found, detail)
+        trail.step("identity.redis", "warn", expected, found, detail)
 
 
-def _blame_stale(walk: Walk, evidence: Evidence, where: str, seconds: float, command: str | None) -> None:
+def _blame_stale(trail: Trail, evidence: Evidence, where: str, seconds: float, command: str | None) -> None:
     truth = _truth(evidence)
     fix = Fix(
         "Drop the entry, or flush the caches of all workers with `POST /v1/cache/flush`. If it comes back,"
@@ -216,39 +216,39 @@ def _blame_stale(walk: Walk, evidence: Evidence, where: str, seconds: float, com
         summary = (
             f"A user was added, and {where} still remembers that there was none, for another {span(seconds)}"
         )
-        walk.blame(None, Cause.NEGATIVE_CACHE_ENTRY, summary, fix)
+        trail.blame(None, Cause.NEGATIVE_CACHE_ENTRY, summary, fix)
         return
     summary = (
         f"{where[0].upper()}{where[1:]} says: {described(evidence.served)}; Postgres: {described(truth)}."
         f" The old answer may stay for another {span(seconds)}"
     )
-    walk.blame(None, Cause.CACHE_STALE, summary, fix)
+    trail.blame(None, Cause.CACHE_STALE, summary, fix)
 
 
-async def _postgres(walk: Walk, evidence: Evidence, postgres: Postgres) -> None:
+async def _postgres(trail: Trail, evidence: Evidence, postgres: Postgres) -> None:
     expected = "an active user"
     record, found = evidence.record, evidence.found
     if isinstance(record, StoreUnavailable):
-        walk.step("identity.postgres", "fail", expected, "no answer", record.detail)
-        walk.step("identity.primary", "skipped", detail="it does not answer")
-        await _blame_postgres(walk, evidence, postgres, record)
+        trail.step("identity.postgres", "fail", expected, "no answer", record.detail)
+        trail.step("identity.primary", "skipped", detail="it does not answer")
+        await _blame_postgres(trail, evidence, postgres, record)
         return
     if isinstance(evidence.revocations, StoreUnavailable):
-        await _blame_postgres(walk, evidence, postgres, evidence.revocations)
+        await _blame_postgres(trail, evidence, postgres, evidence.revocations)
     if not postgres.has_replica or not isinstance(found, Found):
         outcome: Outcome = "fail" if record is None else "pass"
-        walk.step("identity.postgres", outcome, expected, described(_truth(evidence)))
-        walk.step(
+        trail.step("identity.postgres", outcome, expected, described(_truth(evidence)))
+        trail.step(
             "identity.primary", "skipped", detail="there is no replica: the primary has just been asked"
         )
         return
     truth = _truth(evidence)
     lags = found.user != truth
     outcome = "fail" if lags or truth is None else "pass"
-    walk.step("identity.postgres", outcome, expected, described(found.user), "the replica")
-    walk.step("identity.primary", "fail" if truth is None else "pass", expected, described(truth))
+    trail.step("identity.postgres", outcome, expected, described(found.user), "the replica")
+    trail.step("identity.primary", "fail" if truth is None else "pass", expected, described(truth))
     if lags:
-        walk.blame(
+        trail.blame(
             None,
             Cause.REPLICA_LAG,
             f"The replica says: {described(found.user)}; the primary says: {described(truth)}",
@@ -260,40 +260,40 @@ async def _postgres(walk: Walk, evidence: Evidence, postgres: Postgres) -> None:
 
 
 async def _blame_postgres(
-    walk: Walk, evidence: Evidence, postgres: Postgres, error: StoreUnavailable
+    trail: Trail, evidence: Evidence, postgres: Postgres, error: StoreUnavailable
 ) -> None:
     refusal = evidence.resolution if isinstance(evidence.resolution, Denial) else None
     summary = f"Postgres cannot be used: {error.detail}"
-    trouble = trouble_of(error)
+    trouble = failure_kind(error)
     if trouble == "unreachable":
         fix = Fix("Start Postgres, or correct `postgres.dsn`.", command="docker compose up -d postgres")
-        walk.blame(refusal, Cause.STORE_UNREACHABLE, summary, fix)
+        trail.blame(refusal, Cause.STORE_UNREACHABLE, summary, fix)
         return
     found, database = await _catalogs(postgres)
     if found:
         # Tables in a schema that the role may not use look as if they were not there.
         trouble = found[0].trouble
     cause, advice = _TROUBLES[trouble]
-    walk.blame(refusal, cause, summary, _fix_of_tables(walk, found, database, advice))
+    trail.blame(refusal, cause, summary, _fix_of_tables(trail, found, database, advice))
 
 
 async def _catalogs(postgres: Postgres) -> tuple[list[Shortcoming], str]:
     """Return what the catalogs say of the tables, and the database's name; nothing when it is silent."""
     try:
-        return await postgres.shortcomings(), (await Clues(postgres).login()).database
+        return await postgres.shortcomings(), (await Diagnostics(postgres).login()).database
     except StoreUnavailable:
         return [], ""
 
 
-def _fix_of_tables(walk: Walk, found: list[Shortcoming], database: str, advice: str) -> Fix:
+def _fix_of_tables(trail: Trail, found: list[Shortcoming], database: str, advice: str) -> Fix:
     if not found:
         return Fix(advice)
     text = ". ".join(f"{_sentence(each.found)}: {each.fix}" for each in found)
     grants = [each.sql for each in found if each.sql is not None]
     if len(grants) == len(found):
-        return Fix(f"{advice} {text}", command=walk.commands.owner_sql(database, "; ".join(grants)))
+        return Fix(f"{advice} {text}", command=trail.commands.owner_sql(database, "; ".join(grants)))
     migrates = all(each.migrate for each in found)
-    return Fix(text, command=walk.commands.gateway("migrate") if migrates else None)
+    return Fix(text, command=trail.commands.gateway("migrate") if migrates else None)
 
 
 def _sentence(text: str) -> str:

@@ -24,7 +24,7 @@ from gateway.core.tokens import HMAC_ALGORITHMS, KeySet, UnverifiedToken, Verifi
 from gateway.explain import issuers
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.keys import ColdKeys
-from gateway.explain.trail import Walk
+from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown, span, yaml_line
 
 _OF_THE_HEADER: Final = (ALGORITHM_NOT_ALLOWED, TOKEN_TYPE_INVALID, CRITICAL_HEADER_UNSUPPORTED)
@@ -42,19 +42,19 @@ class Read:
     """With the token's own `iss`, also where the configuration has another spelling."""
 
 
-async def read(walk: Walk, keys: ColdKeys, raw: bytes) -> Read | None:
+async def read(trail: Trail, keys: ColdKeys, raw: bytes) -> Read | None:
     """Take the steps; None when the token cannot be read or nobody answers for it."""
-    token = _parse(walk, raw)
+    token = _parse(trail, raw)
     if token is None:
-        walk.skip_rest("the token cannot be read that far")
+        trail.skip_rest("the token cannot be read that far")
         return None
-    issuer = _issuer(walk, token)
-    _header(walk, token, raw, issuer)
+    issuer = _issuer(trail, token)
+    _header(trail, token, raw, issuer)
     if issuer is None:
-        walk.skip_rest("there is no issuer to check this against")
+        trail.skip_rest("there is no issuer to check this against")
         return None
-    candidates = await _keys(walk, keys, token, issuer)
-    _signature(walk, keys, token, issuer, candidates)
+    candidates = await _keys(trail, keys, token, issuer)
+    _signature(trail, keys, token, issuer, candidates)
     return Read(token, issuer)
 
 
@@ -80,7 +80,7 @@ API_KEY_FIX: Final = Fix("Send the access token that the user got by signing in,
 # Shape and header ----------------------------------------------------------------------------------
 
 
-def _parse(walk: Walk, raw: bytes) -> UnverifiedToken | None:
+def _parse(trail: Trail, raw: bytes) -> UnverifiedToken | None:
     expected = "three segments of base64url with dots between them, and JSON inside (RFC 7515 §3.1)"
     found = f"{raw.count(b'.') + 1} segments, {len(raw)} bytes"
     try:
@@ -88,19 +88,19 @@ def _parse(walk: Walk, raw: bytes) -> UnverifiedToken | None:
         token = tokens.parse(raw)
     except Denial as denial:
         if denial.reason in _OF_THE_HEADER:
-            walk.step("shape", "pass", expected, found)
-            walk.step("header", "fail", denial.reason.hint, _header_of(raw), denial.detail)
+            trail.step("shape", "pass", expected, found)
+            trail.step("header", "fail", denial.reason.hint, _header_of(raw), denial.detail)
         else:
-            walk.step("shape", "fail", expected, found, denial.detail or denial.reason.hint)
+            trail.step("shape", "fail", expected, found, denial.detail or denial.reason.hint)
         cause = (
             Cause.ALGORITHM_NOT_ALLOWED if denial.reason is ALGORITHM_NOT_ALLOWED else Cause.TOKEN_MALFORMED
         )
         summary = denial.reason.title
         if denial.detail:
             summary += f": {denial.detail}"
-        walk.blame(denial, cause, summary, Fix(_shape_advice(raw, denial)))
+        trail.blame(denial, cause, summary, Fix(_shape_advice(raw, denial)))
         return None
-    walk.step("shape", "pass", expected, found)
+    trail.step("shape", "pass", expected, found)
     return token
 
 
@@ -115,22 +115,22 @@ def _shape_advice(raw: bytes, denial: Denial) -> str:
     return "Copy the token whole, from its `eyJ` on: nothing cut off, added or broken into lines."
 
 
-def _header(walk: Walk, token: UnverifiedToken, raw: bytes, issuer: Issuer | None) -> None:
+def _header(trail: Trail, token: UnverifiedToken, raw: bytes, issuer: Issuer | None) -> None:
     if issuer is None:
-        walk.step("header", "pass", "a signature algorithm, `typ` JWT or at+jwt, no `crit`", _header_of(raw))
+        trail.step("header", "pass", "a signature algorithm, `typ` JWT or at+jwt, no `crit`", _header_of(raw))
         return
     expected = f"`alg` one of {', '.join(sorted(issuer.algorithms))}; `typ` JWT or at+jwt; no `crit`"
     if token.algorithm in issuer.algorithms:
-        walk.step("header", "pass", expected, _header_of(raw))
+        trail.step("header", "pass", expected, _header_of(raw))
         return
-    walk.step("header", "fail", expected, _header_of(raw))
+    trail.step("header", "fail", expected, _header_of(raw))
     config = None
     advice = "An algorithm with a shared secret needs an issuer whose `keys` are that secret."
     if (token.algorithm in HMAC_ALGORITHMS) == issuer.algorithms.issubset(HMAC_ALGORITHMS):
         advice = "If the issuer really signs with it, accept it."
         algorithms: list[JSON] = [*sorted(issuer.algorithms), token.algorithm]
-        config = yaml_line(walk.field(issuer, "algorithms"), algorithms)
-    walk.blame(
+        config = yaml_line(trail.field(issuer, "algorithms"), algorithms)
+    trail.blame(
         Denial(ALGORITHM_NOT_ALLOWED),
         Cause.ALGORITHM_NOT_ALLOWED,
         f"The token is signed with {token.algorithm}, which issuer {issuer.name} is not configured for",
@@ -155,39 +155,39 @@ def _header_of(raw: bytes) -> str:
 # Issuer --------------------------------------------------------------------------------------------
 
 
-def _issuer(walk: Walk, token: UnverifiedToken) -> Issuer | None:
-    expected = f"`iss` one of {listed(issuer.issuer for issuer in walk.setup.issuers)}"
+def _issuer(trail: Trail, token: UnverifiedToken) -> Issuer | None:
+    expected = f"`iss` one of {listed(issuer.issuer for issuer in trail.setup.issuers)}"
     try:
         iss = claim_rules.issuer_of(token.payload)
     except Denial as denial:
         found = shown(token.payload.get("iss"))
-        walk.step("issuer", "fail", expected, found, denial.reason.hint)
+        trail.step("issuer", "fail", expected, found, denial.reason.hint)
         cause, fix = Cause.CLAIM_MISSING, Fix("Have the issuer put its `iss` into its tokens.")
         if is_api_key(token.payload):
             cause, fix = Cause.API_KEY_USED, API_KEY_FIX
-        walk.blame(denial, cause, denial.reason.title, fix)
+        trail.blame(denial, cause, denial.reason.title, fix)
         return None
-    exact = next((issuer for issuer in walk.setup.issuers if issuer.issuer == iss), None)
+    exact = next((issuer for issuer in trail.setup.issuers if issuer.issuer == iss), None)
     if exact is not None:
-        walk.step("issuer", "pass", expected, shown(iss), f"issuer {exact.name}")
+        trail.step("issuer", "pass", expected, shown(iss), f"issuer {exact.name}")
         return exact
     untrusted = Denial(ISSUER_UNTRUSTED)
     if is_api_key(token.payload):
-        walk.step("issuer", "fail", expected, shown(iss))
-        walk.blame(untrusted, Cause.API_KEY_USED, "This is an API key, not a user's token", API_KEY_FIX)
+        trail.step("issuer", "fail", expected, shown(iss))
+        trail.blame(untrusted, Cause.API_KEY_USED, "This is an API key, not a user's token", API_KEY_FIX)
         return None
-    near = issuers.nearest(iss, walk.setup.issuers)
+    near = issuers.nearest(iss, trail.setup.issuers)
     if near is None:
-        walk.step("issuer", "fail", expected, shown(iss), "none of the configured ones is close to it")
+        trail.step("issuer", "fail", expected, shown(iss), "none of the configured ones is close to it")
         fix = Fix(
             "Get the token from a configured issuer. If this one is yours, and to be trusted, add it to"
             " `issuers` with its audiences and keys."
         )
         summary = f"The token's issuer {shown(iss)} is not configured, nor is one like it"
-        walk.blame(untrusted, Cause.ISSUER_UNKNOWN, summary, fix)
+        trail.blame(untrusted, Cause.ISSUER_UNKNOWN, summary, fix)
         return None
     detail = f"issuer {near.issuer.name} differs from it by {near.difference}"
-    walk.step("issuer", "fail", expected, shown(iss), detail)
+    trail.step("issuer", "fail", expected, shown(iss), detail)
     summary = (
         f"The token's issuer is {shown(iss)}; configured is {shown(near.issuer.issuer)}:"
         f" they differ in {near.difference}, and must be equal to the last character"
@@ -196,12 +196,12 @@ def _issuer(walk: Walk, token: UnverifiedToken) -> Issuer | None:
         fix = Fix(
             "Have the client sign in where this gateway's users do: this token is another environment's."
         )
-        walk.blame(untrusted, Cause.ISSUER_ALMOST_CONFIGURED, summary, fix)
+        trail.blame(untrusted, Cause.ISSUER_ALMOST_CONFIGURED, summary, fix)
         return None
     fix = Fix(
-        "Write the `iss` as the tokens have it.", config=yaml_line(walk.field(near.issuer, "issuer"), iss)
+        "Write the `iss` as the tokens have it.", config=yaml_line(trail.field(near.issuer, "issuer"), iss)
     )
-    walk.blame(untrusted, Cause.ISSUER_ALMOST_CONFIGURED, summary, fix)
+    trail.blame(untrusted, Cause.ISSUER_ALMOST_CONFIGURED, summary, fix)
     return replace(near.issuer, issuer=iss)
 
 
@@ -209,7 +209,7 @@ def _issuer(walk: Walk, token: UnverifiedToken) -> Issuer | None:
 
 
 async def _keys(
-    walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer
+    trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer
 ) -> tuple[VerificationKey, ...]:
     """Choose the candidates as the pipeline does, which has just looked for them."""
     name = issuer.name
@@ -229,23 +229,23 @@ async def _keys(
         facts.append("fetched for this explanation, as for a request: what was loaded before did not do")
     detail = ", ".join(facts)
     if keyset is None:
-        walk.step("key", "fail", expected, "no keys", detail)
-        walk.blame(
+        trail.step("key", "fail", expected, "no keys", detail)
+        trail.blame(
             Denial(KEYS_UNAVAILABLE),
             Cause.KEYS_UNAVAILABLE,
             f"The keys of issuer {name} cannot be had: {status.last_error or 'they are not loaded yet'}",
-            Fix(f"Make the issuer's keys available, or correct `{walk.field(issuer, 'keys')}`."),
+            Fix(f"Make the issuer's keys available, or correct `{trail.field(issuer, 'keys')}`."),
         )
         return ()
     candidates = keyset.candidates(token.kid, token.algorithm)
     if not candidates:
-        walk.step("key", "fail", expected, _key_names(keyset), detail)
-        _blame_key(walk, keys, token, issuer)
+        trail.step("key", "fail", expected, _key_names(keyset), detail)
+        _blame_key(trail, keys, token, issuer)
         return ()
     key = candidates[0]
     if token.algorithm not in key.algorithms and token.algorithm in issuer.algorithms:
-        walk.step("key", "fail", f"{expected}, for {token.algorithm}", _key_names(keyset), detail)
-        walk.blame(
+        trail.step("key", "fail", f"{expected}, for {token.algorithm}", _key_names(keyset), detail)
+        trail.blame(
             Denial(ALGORITHM_NOT_ALLOWED),
             Cause.ALGORITHM_NOT_ALLOWED,
             f"The token says {token.algorithm}, and its key {shown(key.kid)} is for"
@@ -254,39 +254,39 @@ async def _keys(
         )
         return ()
     found = f"key {shown(key.kid)}" if len(candidates) == 1 else f"{len(candidates)} keys {shown(key.kid)}"
-    walk.step("key", "pass", expected, found, detail)
+    trail.step("key", "pass", expected, found, detail)
     return candidates
 
 
-def _blame_key(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer) -> None:
+def _blame_key(trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer) -> None:
     summary = f"The key set of issuer {issuer.name} has no key {shown(token.kid)}"
     if token.kid is None:
         summary = f"The token names no key, and not exactly one of issuer {issuer.name} fits it"
-    for other in walk.setup.issuers:
+    for other in trail.setup.issuers:
         held = keys.current(other.name)
         if other.name != issuer.name and held is not None and any(key.kid == token.kid for key in held.keys):
             summary += f"; issuer {other.name} has one of that name"
     if not keys.heard(issuer.name):
         # What it may have published since is not known.
         error = keys.status()[issuer.name].last_error
-        walk.blame(
+        trail.blame(
             Denial(KEYS_UNAVAILABLE),
             Cause.KEYS_UNAVAILABLE,
             f"{summary}, and the issuer cannot be asked whether it has one by now: {error}",
-            Fix(f"Make the issuer's keys available, or correct `{walk.field(issuer, 'keys')}`."),
+            Fix(f"Make the issuer's keys available, or correct `{trail.field(issuer, 'keys')}`."),
         )
         return
     if keys.left_out(issuer.name, token.kid):
-        walk.blame(
+        trail.blame(
             Denial(KEYS_UNAVAILABLE),
             Cause.KEYS_UNAVAILABLE,
             f"{summary}: the issuer publishes it, but too many keys before it",
             Fix("Have the issuer publish fewer keys, those that it signs with first."),
         )
         return
-    rotation = _rotation(walk, keys, token, issuer)
+    rotation = _rotation(trail, keys, token, issuer)
     if rotation is not None:
-        walk.blame(
+        trail.blame(
             Denial(KEY_UNKNOWN),
             Cause.KEY_ROTATED_OUT,
             f"{summary}. {rotation}",
@@ -297,18 +297,18 @@ def _blame_key(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issue
             ),
         )
         return
-    walk.blame(
+    trail.blame(
         Denial(KEY_UNKNOWN),
         Cause.KEY_UNKNOWN,
         summary,
         Fix(
             "The issuer must publish the key under that `kid` where the gateway looks for it"
-            f" (`{walk.field(issuer, 'keys')}`); if it does, the token is another issuer's."
+            f" (`{trail.field(issuer, 'keys')}`); if it does, the token is another issuer's."
         ),
     )
 
 
-def _rotation(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer) -> str | None:
+def _rotation(trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer) -> str | None:
     """Tell what speaks for the key having been there once, and whether that is known; None: nothing does."""
     if token.kid is None:
         return None
@@ -316,32 +316,34 @@ def _rotation(walk: Walk, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer
     if left is not None:
         return f"It was rotated out: this process had it, and saw it leave {span(left)} ago"
     issued_at = seconds(token.payload, "iat")
-    if issued_at is None or walk.now - issued_at <= _ROTATION:
+    if issued_at is None or trail.now - issued_at <= _ROTATION:
         return None
     return (
         "It was probably rotated out; that is inferred from the token's age alone: its `iat`, unproven, is"
-        f" {span(walk.now - issued_at)} old"
+        f" {span(trail.now - issued_at)} old"
     )
 
 
 def _signature(
-    walk: Walk,
+    trail: Trail,
     keys: ColdKeys,
     token: UnverifiedToken,
     issuer: Issuer,
     candidates: tuple[VerificationKey, ...],
 ) -> None:
     if not candidates or token.algorithm not in candidates[0].algorithms:
-        walk.step("signature", "skipped", detail="there is no key to verify it with; nothing below is proven")
+        trail.step(
+            "signature", "skipped", detail="there is no key to verify it with; nothing below is proven"
+        )
         return
     key = candidates[0]
     expected = f"a signature of key {shown(key.kid)} with {token.algorithm}"
     if any(candidate.verify(token) for candidate in candidates):
-        walk.step("signature", "pass", expected, "it is good")
+        trail.step("signature", "pass", expected, "it is good")
         return
-    maker = _maker(walk, keys, token)
+    maker = _maker(trail, keys, token)
     detail = "nothing below is proven" if maker is None else f"{maker} made it; nothing below is proven"
-    walk.step("signature", "fail", expected, "another signature", detail)
+    trail.step("signature", "fail", expected, "another signature", detail)
     summary = f"The key {shown(key.kid)} of issuer {issuer.name} did not make the token's signature"
     advice = (
         "The token was altered, cut short in copying, or signed with another key of the same name. Get a new"
@@ -349,12 +351,12 @@ def _signature(
     )
     if maker is not None:
         summary += f"; {maker} did"
-    walk.blame(Denial(SIGNATURE_INVALID), Cause.SIGNATURE_INVALID, summary, Fix(advice))
+    trail.blame(Denial(SIGNATURE_INVALID), Cause.SIGNATURE_INVALID, summary, Fix(advice))
 
 
-def _maker(walk: Walk, keys: ColdKeys, token: UnverifiedToken) -> str | None:
+def _maker(trail: Trail, keys: ColdKeys, token: UnverifiedToken) -> str | None:
     """Look for the key that did make a signature, among all there are."""
-    for issuer in walk.setup.issuers:
+    for issuer in trail.setup.issuers:
         held = keys.current(issuer.name)
         for key in () if held is None else held.keys:
             if token.algorithm in key.algorithms and key.verify(token):

@@ -8,9 +8,9 @@ from gateway.core.model import Claims, StoreUnavailable
 from gateway.core.reasons import USER_NOT_FOUND, Denial
 from gateway.core.spelling import difference
 from gateway.explain.answer import Cause, Fix
-from gateway.explain.trail import Walk
+from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, moment, shown
-from gateway.stores.postgres.directory.diagnostics import Alike, Clues
+from gateway.stores.postgres.directory.diagnostics import Diagnostics, SimilarIdentity
 from gateway.stores.postgres.directory.users import UserDirectory, UserNotFound, UserRecord
 from gateway.stores.postgres.queries import Postgres
 
@@ -41,53 +41,55 @@ class Lookalike:
     """Ids of more users for whom the same holds."""
 
 
-async def check(walk: Walk, claims: Claims, postgres: Postgres) -> None:
+async def check(trail: Trail, claims: Claims, postgres: Postgres) -> None:
     """Find the cause, and take the remaining steps as not to be taken."""
     directory, expected = UserDirectory(postgres), "a user"
     denial = Denial(USER_NOT_FOUND)
     identity = f"subject {shown(claims.subject)} of issuer {claims.issuer_name}"
     try:
-        found = await _lookalike(claims, directory, Clues(postgres))
+        found = await _lookalike(claims, directory, Diagnostics(postgres))
     except StoreUnavailable as error:
-        walk.step(
+        trail.step(
             "user", "fail", expected, "none", f"similar subjects could not be looked for: {error.detail}"
         )
         found = None
     else:
-        walk.step("user", "fail", expected, "none", "nobody similar" if found is None else found.summary)
-    walk.skip_rest("there is no user")
+        trail.step("user", "fail", expected, "none", "nobody similar" if found is None else found.summary)
+    trail.skip_rest("there is no user")
     if found is None:
-        fix = Fix("Add the user, if there should be one.", command=_add(walk, claims))
-        walk.blame(denial, Cause.USER_UNKNOWN, f"The {identity} has no user, nor has one like it", fix)
+        fix = Fix("Add the user, if there should be one.", command=_add(trail, claims))
+        trail.blame(denial, Cause.USER_UNKNOWN, f"The {identity} has no user, nor has one like it", fix)
         return
     subject = f"--subject={claims.subject}"
-    command = walk.commands.gateway("users", "link", found.user_id, f"--issuer={claims.issuer_name}", subject)
+    command = trail.commands.gateway(
+        "users", "link", found.user_id, f"--issuer={claims.issuer_name}", subject
+    )
     advice = f"{_SAME_PERSON}."
     if found.others:
         advice = f"{_SAME_PERSON}; it may also be {listed(found.others)}."
-    walk.blame(
+    trail.blame(
         denial, found.cause, f"The {identity} has no user; {found.summary}", Fix(advice, command=command)
     )
 
 
-def _add(walk: Walk, claims: Claims) -> str | None:
+def _add(trail: Trail, claims: Claims) -> str | None:
     tenant = [] if claims.tenant is None else [f"--tenant={claims.tenant}"]
-    return walk.commands.gateway(
+    return trail.commands.gateway(
         "users", "add", f"--issuer={claims.issuer_name}", f"--subject={claims.subject}", *tenant
     )
 
 
-async def _lookalike(claims: Claims, directory: UserDirectory, clues: Clues) -> Lookalike | None:
-    alike = await clues.alike(claims.identity)
+async def _lookalike(claims: Claims, directory: UserDirectory, diagnostics: Diagnostics) -> Lookalike | None:
+    similar = await diagnostics.similar_identities(claims.identity)
     return (
-        _of_another_issuer(claims, alike)
-        or _spelt_otherwise(claims, alike)
+        _of_another_issuer(claims, similar)
+        or _spelt_otherwise(claims, similar)
         or await _named_otherwise(claims, directory)
     )
 
 
-def _of_another_issuer(claims: Claims, alike: list[Alike]) -> Lookalike | None:
-    same = [each for each in alike if each.identity.subject == claims.subject]
+def _of_another_issuer(claims: Claims, similar: list[SimilarIdentity]) -> Lookalike | None:
+    same = [each for each in similar if each.identity.subject == claims.subject]
     if not same:
         return None
     issuers = listed(each.identity.issuer for each in same)
@@ -95,11 +97,11 @@ def _of_another_issuer(claims: Claims, alike: list[Alike]) -> Lookalike | None:
     return _lookalike_of(Cause.SUBJECT_UNDER_OTHER_ISSUER, same, summary)
 
 
-def _spelt_otherwise(claims: Claims, alike: list[Alike]) -> Lookalike | None:
+def _spelt_otherwise(claims: Claims, similar: list[SimilarIdentity]) -> Lookalike | None:
     """Prefer the same issuer, then the smallest difference."""
     for among in (
-        [each for each in alike if each.identity.issuer == claims.issuer],
-        [each for each in alike if each.identity.issuer != claims.issuer],
+        [each for each in similar if each.identity.issuer == claims.issuer],
+        [each for each in similar if each.identity.issuer != claims.issuer],
     ):
         for kind, cause in _DIFFERENCES.items():
             spelt = [each for each in among if difference(claims.subject, each.identity.subject) == kind]
@@ -112,8 +114,8 @@ def _spelt_otherwise(claims: Claims, alike: list[Alike]) -> Lookalike | None:
     return None
 
 
-def _lookalike_of(cause: Cause, alike: list[Alike], summary: str) -> Lookalike:
-    first, *others = dict.fromkeys(each.user_id for each in alike)
+def _lookalike_of(cause: Cause, similar: list[SimilarIdentity], summary: str) -> Lookalike:
+    first, *others = dict.fromkeys(each.user_id for each in similar)
     return Lookalike(cause, first, summary, tuple(others))
 
 

@@ -14,7 +14,7 @@ from gateway.core.reasons import (
 )
 from gateway.explain.answer import Cause, Fix, Outcome
 from gateway.explain.steps.claims import ID_TOKEN_FIX, is_id_token
-from gateway.explain.trail import Walk
+from gateway.explain.trail import Trail
 from gateway.explain.wording import ago, listed, moment, shown, span, yaml_line
 from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
 
@@ -27,13 +27,13 @@ _STATUS_CAUSES: Final = {
 
 
 async def check(
-    walk: Walk, claims: Claims, record: UserRecord, route: Route, directory: UserDirectory
+    trail: Trail, claims: Claims, record: UserRecord, route: Route, directory: UserDirectory
 ) -> None:
     """Take the steps for a user that is there; `route` is what the request asks for."""
     refusals = _every_refusal(route, record.user, claims)
-    await _user(walk, claims, record, refusals, directory)
-    await _tenant(walk, claims, record, route, refusals, directory)
-    _policy(walk, claims, record, route, refusals)
+    await _user(trail, claims, record, refusals, directory)
+    await _tenant(trail, claims, record, route, refusals, directory)
+    _policy(trail, claims, record, route, refusals)
 
 
 def _every_refusal(route: Route, user: User, claims: Claims) -> list[Denial]:
@@ -69,9 +69,9 @@ def _tenants_differ(denial: Denial, user: User, claims: Claims) -> bool:
 
 
 async def _user(
-    walk: Walk, claims: Claims, record: UserRecord, refusals: list[Denial], directory: UserDirectory
+    trail: Trail, claims: Claims, record: UserRecord, refusals: list[Denial], directory: UserDirectory
 ) -> None:
-    user, now = record.user, walk.now
+    user, now = record.user, trail.now
     since = record.deleted_at or record.updated_at
     found = f"{user.status}, last changed {moment(record.updated_at)}, created {moment(record.created_at)}"
     if record.deleted_at is not None:
@@ -81,15 +81,15 @@ async def _user(
     expected = "active, and the token issued after `tokens_valid_after` and after the user was created"
     status = next((denial for denial in refusals if user.status is not UserStatus.ACTIVE), None)
     revoked = next((denial for denial in refusals if denial.reason is TOKENS_REVOKED_BEFORE), None)
-    recreated = _is_recreated(walk, claims, record)
+    recreated = _is_recreated(trail, claims, record)
     outcome: Outcome = "fail" if status or revoked else "warn" if recreated else "pass"
-    walk.step("user", outcome, expected, found, f"user {user.id}")
+    trail.step("user", outcome, expected, found, f"user {user.id}")
     if status is not None:
-        await _blame_status(walk, claims, record, status, since, directory)
+        await _blame_status(trail, claims, record, status, since, directory)
     if revoked is not None:
-        _blame_revoked(walk, record, revoked, recreated=recreated)
+        _blame_revoked(trail, record, revoked, recreated=recreated)
     elif recreated:
-        walk.blame(None, Cause.ACCOUNT_RECREATED, _recreation(claims, record), _NEW_TOKEN)
+        trail.blame(None, Cause.ACCOUNT_RECREATED, _recreation(claims, record), _NEW_TOKEN)
 
 
 _NEW_TOKEN: Final = Fix(
@@ -98,12 +98,12 @@ _NEW_TOKEN: Final = Fix(
 )
 
 
-def _is_recreated(walk: Walk, claims: Claims, record: UserRecord) -> bool:
+def _is_recreated(trail: Trail, claims: Claims, record: UserRecord) -> bool:
     """Tell whether the user is younger than the token, by more than provisioning and clocks account for."""
     if claims.issued_at is None:
         return False
-    leeway = next(each.leeway for each in walk.setup.issuers if each.name == claims.issuer_name)
-    return record.created_at - claims.issued_at > max(walk.setup.creation_grace, leeway)
+    leeway = next(each.leeway for each in trail.setup.issuers if each.name == claims.issuer_name)
+    return record.created_at - claims.issued_at > max(trail.setup.creation_grace, leeway)
 
 
 def _recreation(claims: Claims, record: UserRecord) -> str:
@@ -115,22 +115,22 @@ def _recreation(claims: Claims, record: UserRecord) -> str:
 
 
 async def _blame_status(
-    walk: Walk, claims: Claims, record: UserRecord, denial: Denial, since: float, directory: UserDirectory
+    trail: Trail, claims: Claims, record: UserRecord, denial: Denial, since: float, directory: UserDirectory
 ) -> None:
     user = record.user
     if user.status is UserStatus.DELETED:
         heir = await _heir(claims, user, directory)
         if heir is not None:
-            _blame_heir(walk, claims, record, heir, denial)
+            _blame_heir(trail, claims, record, heir, denial)
             return
         command, advice = "restore", "If the user is to come back, restore it."
     else:
         command, advice = "activate", "Activate the user, once what led to this is settled."
-    walk.blame(
+    trail.blame(
         denial,
         _STATUS_CAUSES[user.status],
-        f"User {user.id} is {user.status}, since {moment(since)} ({ago(since, walk.now)})",
-        Fix(advice, command=walk.commands.gateway("users", command, user.id)),
+        f"User {user.id} is {user.status}, since {moment(since)} ({ago(since, trail.now)})",
+        Fix(advice, command=trail.commands.gateway("users", command, user.id)),
     )
 
 
@@ -145,10 +145,10 @@ async def _heir(claims: Claims, deleted: User, directory: UserDirectory) -> User
     return None
 
 
-def _blame_heir(walk: Walk, claims: Claims, deleted: UserRecord, heir: UserRecord, denial: Denial) -> None:
+def _blame_heir(trail: Trail, claims: Claims, deleted: UserRecord, heir: UserRecord, denial: Denial) -> None:
     since = deleted.deleted_at or deleted.updated_at
-    command = _moved(walk, claims, deleted.user, heir.user)
-    walk.blame(
+    command = _moved(trail, claims, deleted.user, heir.user)
+    trail.blame(
         denial,
         Cause.ACCOUNT_RECREATED,
         f"The identity leads to a user that was deleted {moment(since)}; {shown(deleted.user.email)} has"
@@ -157,26 +157,26 @@ def _blame_heir(walk: Walk, claims: Claims, deleted: UserRecord, heir: UserRecor
     )
 
 
-def _moved(walk: Walk, claims: Claims, owner: User, other: User) -> str | None:
+def _moved(trail: Trail, claims: Claims, owner: User, other: User) -> str | None:
     """Write the command that lets the token's identity lead from one user to another."""
     identity = f"--issuer={claims.issuer_name}", f"--subject={claims.subject}"
-    return walk.commands.gateway("users", "link", other.id, *identity, f"--from={owner.id}")
+    return trail.commands.gateway("users", "link", other.id, *identity, f"--from={owner.id}")
 
 
-def _blame_revoked(walk: Walk, record: UserRecord, denial: Denial, *, recreated: bool) -> None:
+def _blame_revoked(trail: Trail, record: UserRecord, denial: Denial, *, recreated: bool) -> None:
     user, after = record.user, record.user.tokens_valid_after
     summary = (
         f"Tokens of user {user.id} count only if issued after {moment(after or 0.0)} (`tokens_valid_after`)"
     )
     if recreated:
         summary += f"; the user was created {moment(record.created_at)}, later than the token"
-    walk.blame(
+    trail.blame(
         denial,
         Cause.ACCOUNT_RECREATED if recreated else Cause.USER_TOKENS_REVOKED,
         summary,
         Fix(
             "Have the user sign in again; or, if older tokens are to count after all, take the instant back.",
-            command=walk.commands.gateway("users", "change", user.id, "--clear=tokens-valid-after"),
+            command=trail.commands.gateway("users", "change", user.id, "--clear=tokens-valid-after"),
         ),
     )
 
@@ -185,7 +185,7 @@ def _blame_revoked(walk: Walk, record: UserRecord, denial: Denial, *, recreated:
 
 
 async def _tenant(
-    walk: Walk,
+    trail: Trail,
     claims: Claims,
     record: UserRecord,
     route: Route,
@@ -198,28 +198,28 @@ async def _tenant(
         expected += f"; on this route {shown(wanted)}"
     found = f"token {shown(claims.tenant)}, user {shown(user.tenant)}"
     wrong = [denial for denial in refusals if denial.reason is TENANT_MISMATCH]
-    walk.step("tenant", "fail" if wrong else "pass", expected, found)
+    trail.step("tenant", "fail" if wrong else "pass", expected, found)
     for denial in wrong:
         if not _tenants_differ(denial, user, claims) or denial is not wrong[0]:
-            walk.blame(
+            trail.blame(
                 denial,
                 Cause.TENANT_MISMATCH,
                 f"The route requires the tenant {shown(wanted)}; user {user.id} is of {shown(user.tenant)}",
                 Fix("Have somebody of that tenant ask, or use a route of the user's own tenant."),
             )
         else:
-            await _blame_tenant(walk, claims, user, denial, directory)
+            await _blame_tenant(trail, claims, user, denial, directory)
 
 
 async def _blame_tenant(
-    walk: Walk, claims: Claims, user: User, denial: Denial, directory: UserDirectory
+    trail: Trail, claims: Claims, user: User, denial: Denial, directory: UserDirectory
 ) -> None:
     tenant = claims.tenant or ""
-    move = walk.commands.gateway("users", "change", user.id, f"--tenant={tenant}")
+    move = trail.commands.gateway("users", "change", user.id, f"--tenant={tenant}")
     if user.tenant is None:
         summary = f"The token is for the tenant {shown(tenant)}, and user {user.id} has none"
         fix = Fix("Give the user its tenant.", command=move)
-        walk.blame(denial, Cause.TENANT_MISMATCH, summary, fix)
+        trail.blame(denial, Cause.TENANT_MISMATCH, summary, fix)
         return
     summary = (
         f"The token is for the tenant {shown(tenant)}, and its identity is linked to user {user.id}"
@@ -229,58 +229,58 @@ async def _blame_tenant(
     right = [each.user for each in same if each.user.tenant == tenant]
     if len(right) == 1:
         advice = f"Link the identity to user {right[0].id}, who has the same e-mail address in that tenant."
-        fix = Fix(advice, command=_moved(walk, claims, user, right[0]))
+        fix = Fix(advice, command=_moved(trail, claims, user, right[0]))
     else:
         advice = (
             "Find out which tenant is right. If the token's is, move the user there, or link another user."
         )
         fix = Fix(advice, command=move)
-    walk.blame(denial, Cause.IDENTITY_LINKED_TO_OTHER_TENANT, summary, fix)
+    trail.blame(denial, Cause.IDENTITY_LINKED_TO_OTHER_TENANT, summary, fix)
 
 
 # The route's requirement ---------------------------------------------------------------------------
 
 
-def _policy(walk: Walk, claims: Claims, record: UserRecord, route: Route, refusals: list[Denial]) -> None:
+def _policy(trail: Trail, claims: Claims, record: UserRecord, route: Route, refusals: list[Denial]) -> None:
     if not route.name:
-        walk.step("policy", "skipped", detail="give a method and URL to have scopes and roles checked")
+        trail.step("policy", "skipped", detail="give a method and URL to have scopes and roles checked")
         return
     require, user = route.require, record.user
     expected = f"scopes {listed(sorted(require.scopes))}; one of the roles {listed(sorted(require.roles))}"
     found = f"scopes {listed(claims.scopes)}; roles {listed(user.roles)}"
     wrong = [denial for denial in refusals if denial.reason in (SCOPE_INSUFFICIENT, ROLE_MISSING)]
-    walk.step("policy", "fail" if wrong else "pass", expected, found)
+    trail.step("policy", "fail" if wrong else "pass", expected, found)
     for denial in wrong:
         if denial.reason is ROLE_MISSING:
-            _blame_roles(walk, route, user, denial)
+            _blame_roles(trail, route, user, denial)
         else:
-            _blame_scopes(walk, claims, route, denial)
+            _blame_scopes(trail, claims, route, denial)
 
 
-def _blame_roles(walk: Walk, route: Route, user: User, denial: Denial) -> None:
+def _blame_roles(trail: Trail, route: Route, user: User, denial: Denial) -> None:
     roles = sorted(route.require.roles)
-    walk.blame(
+    trail.blame(
         denial,
         Cause.ROLE_MISSING,
         f"Route {route.name} is for the roles {listed(roles)}, and user {user.id} has {listed(user.roles)}",
         Fix(
             "If the user is to have it, give the role.",
-            command=walk.commands.gateway("users", "change", user.id, f"--add-role={roles[0]}"),
+            command=trail.commands.gateway("users", "change", user.id, f"--add-role={roles[0]}"),
         ),
     )
 
 
-def _blame_scopes(walk: Walk, claims: Claims, route: Route, denial: Denial) -> None:
+def _blame_scopes(trail: Trail, claims: Claims, route: Route, denial: Denial) -> None:
     missing = route.require.scopes.difference(claims.scopes)
     summary = (
         f"Route {route.name} also needs scopes {listed(sorted(missing))}; there are {listed(claims.scopes)}"
     )
     if is_id_token(claims.payload):
-        walk.blame(denial, Cause.ID_TOKEN_USED, f"{summary}: it is an ID token", ID_TOKEN_FIX)
+        trail.blame(denial, Cause.ID_TOKEN_USED, f"{summary}: it is an ID token", ID_TOKEN_FIX)
         return
-    place = next(i for i, each in enumerate(walk.setup.routes) if each.name == route.name)
+    place = next(i for i, each in enumerate(trail.setup.routes) if each.name == route.name)
     kept: list[JSON] = [*sorted(route.require.scopes - missing)]
-    walk.blame(
+    trail.blame(
         denial,
         Cause.SCOPE_INSUFFICIENT,
         summary,

@@ -76,14 +76,14 @@ LEFT JOIN pg_type item ON item.oid = base.typelem AND base.typcategory = 'A'
 ORDER BY wanted.place
 """
 
-Trouble: TypeAlias = Literal["not_migrated", "permission_denied"]
+FailureKind: TypeAlias = Literal["not_migrated", "permission_denied"]
 
 
 @dataclass(frozen=True, slots=True)
 class Shortcoming:
     """Something that is not as requests need it."""
 
-    trouble: Trouble
+    trouble: FailureKind
     found: str
     fix: str
     sql: str | None = None

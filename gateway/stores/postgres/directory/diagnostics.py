@@ -14,7 +14,7 @@ from gateway.core.spelling import spellings
 from gateway.stores.postgres.errors import is_lasting
 from gateway.stores.postgres.queries import Postgres
 
-Trouble: TypeAlias = Literal["unreachable", "not_migrated", "permission_denied"]
+FailureKind: TypeAlias = Literal["unreachable", "not_migrated", "permission_denied"]
 
 _LIMIT: Final = 200
 
@@ -37,7 +37,7 @@ WHERE gateway_counts(expires_at) AND (
 # What the index `identities_spelling` holds; without that index it is right, and slow.
 _SPELLING: Final = "lower(regexp_replace({}, '^.*[|]|[^[:alnum:]]', '', 'g'))"
 
-_ALIKE: Final = f"""
+_SIMILAR: Final = f"""
 SELECT i.issuer, i.subject, i.user_id::text AS user_id
 FROM identities i JOIN users u ON u.id = i.user_id
 WHERE {_SPELLING.format("i.subject")} = ANY (
@@ -48,7 +48,7 @@ ORDER BY i.subject = $2 DESC, i.issuer = $3 DESC, u.status = 'active' DESC, i.cr
 
 
 @dataclass(frozen=True, slots=True)
-class Alike:
+class SimilarIdentity:
     """An identity whose subject may be another spelling of one that has no user."""
 
     identity: Identity
@@ -63,7 +63,7 @@ class Login:
     database: str
 
 
-class Clues:
+class Diagnostics:
     """Asks the primary. Every method may raise `StoreUnavailable`."""
 
     def __init__(self, postgres: Postgres) -> None:
@@ -77,7 +77,7 @@ class Clues:
             )
             return [Revocation(**dict(row)) for row in rows]
 
-    async def alike(self, identity: Identity) -> list[Alike]:
+    async def similar_identities(self, identity: Identity) -> list[SimilarIdentity]:
         """Return identities, of any issuer, whose subjects are equal or perhaps spelt differently.
 
         Those of equal subjects come first, then those of the same issuer, then those of active users.
@@ -85,8 +85,8 @@ class Clues:
         subject = identity.subject
         guesses = [subject, *(spelling for spelling, _ in spellings(subject))]
         async with self._postgres.connection() as connection:
-            rows = await connection.fetch(_ALIKE, guesses, subject, identity.issuer)
-            return [Alike(Identity(row["issuer"], row["subject"]), row["user_id"]) for row in rows]
+            rows = await connection.fetch(_SIMILAR, guesses, subject, identity.issuer)
+            return [SimilarIdentity(Identity(row["issuer"], row["subject"]), row["user_id"]) for row in rows]
 
     async def login(self) -> Login:
         """Return role and database of the connection."""
@@ -97,11 +97,11 @@ class Clues:
             return Login(*row)
 
 
-def trouble_of(error: BaseException) -> Trouble:
+def failure_kind(error: BaseException) -> FailureKind:
     """Tell why a store could not be used, from the error behind `StoreUnavailable`, if there is one."""
     cause = error.__cause__
     if isinstance(cause, StoreUnavailable):
-        return trouble_of(cause)
+        return failure_kind(cause)
     # Wrong credentials are of another class: with those nobody gets as far as the tables.
     if isinstance(cause, asyncpg.InsufficientPrivilegeError):
         return "permission_denied"

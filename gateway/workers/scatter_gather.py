@@ -27,7 +27,7 @@ class _Question:
     answers: list[object] = field(default_factory=list)
 
 
-class Census:
+class ScatterGather:
     """Gathers answers for the processes that there are, and keeps what ended ones had counted."""
 
     def __init__(self, processes: Callable[[], Sequence[Process]]) -> None:
@@ -69,7 +69,7 @@ class Census:
         question.waiting.discard(process)
         self._finish_if_complete(message.number)
 
-    def close_book_on(self, process: Process) -> None:
+    def process_ended(self, process: Process) -> None:
         """Keep the numbers of a process that has ended, and expect no answer from it."""
         counted = [snapshot for snapshot in process.counted if snapshot.kind != "gauge"]
         self._ended = add_up([self._ended, counted])
@@ -82,7 +82,7 @@ class Census:
         for question in self._questions.values():
             yield question.deadline
 
-    def give_up_waiting(self, now: float) -> None:
+    def expire(self, now: float) -> None:
         """Answer the questions that have waited long enough with what there is."""
         for number, question in list(self._questions.items()):
             if question.deadline <= now:

@@ -5,7 +5,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 
 from gateway.admin.health import Admin, Dependency, Finding, Readiness
 from gateway.telemetry.metrics import Metrics
-from tests.fakes import FakeCrew
+from tests.fakes import FakeWorkers
 
 
 def dependency(finding: Finding) -> Dependency:
@@ -19,17 +19,17 @@ UP, DOWN = Finding("up"), Finding("down", "refused")
 
 
 async def test_the_gateway_is_as_ready_as_its_readiest_worker(aiohttp_client: AiohttpClient) -> None:
-    crew = FakeCrew()
-    admin = Admin(Metrics(), {"postgres": dependency(DOWN)}, crew)
+    workers = FakeWorkers()
+    admin = Admin(Metrics(), {"postgres": dependency(DOWN)}, workers)
     client = await aiohttp_client(admin.application())
 
     assert (await client.get("/readyz")).status == 503
 
-    crew.ready = [Readiness("not_ready", {"postgres": DOWN})]
+    workers.ready = [Readiness("not_ready", {"postgres": DOWN})]
     answer = await client.get("/readyz")
     assert (answer.status, (await answer.json())["dependencies"]["postgres"]["detail"]) == (503, "refused")
 
-    crew.ready.append(Readiness("degraded", {"postgres": UP}))
+    workers.ready.append(Readiness("degraded", {"postgres": UP}))
     answer = await client.get("/readyz")
     assert (answer.status, await answer.json()) == (
         200,
@@ -40,9 +40,9 @@ async def test_the_gateway_is_as_ready_as_its_readiest_worker(aiohttp_client: Ai
 async def test_a_gateway_that_drains_is_not_ready_whatever_the_others_say(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    crew = FakeCrew()
-    crew.ready = [Readiness("ready", {})]
-    admin = Admin(Metrics(), {"postgres": dependency(UP)}, crew)
+    workers = FakeWorkers()
+    workers.ready = [Readiness("ready", {})]
+    admin = Admin(Metrics(), {"postgres": dependency(UP)}, workers)
     client = await aiohttp_client(admin.application())
     assert (await client.get("/readyz")).status == 200
 
@@ -58,9 +58,9 @@ async def test_metrics_are_those_of_all_workers(aiohttp_client: AiohttpClient) -
     mine.finished("orders", "GET", 200, 0.1)
     other.finished("orders", "GET", 200, 0.1)
     other.finished("orders", "GET", 200, 0.1)
-    crew = FakeCrew()
-    crew.others = [other.snapshot()]
-    client = await aiohttp_client(Admin(mine, {}, crew).application())
+    workers = FakeWorkers()
+    workers.others = [other.snapshot()]
+    client = await aiohttp_client(Admin(mine, {}, workers).application())
 
     page = await (await client.get("/metrics")).text()
 
