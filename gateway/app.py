@@ -22,11 +22,11 @@ from gateway.core.reasons import CATALOGUE
 from gateway.core.routes import RouteTable
 from gateway.core.tokens import KeySet
 from gateway.explain import Explainer
-from gateway.identity.blacklist_sync import RevocationMirror
+from gateway.identity.blacklist_sync import BlacklistSync
 from gateway.identity.invalidation import Invalidation
 from gateway.identity.learnt_revocations import Refusals
 from gateway.identity.local_cache import LocalTier
-from gateway.identity.resolver import IdentityTiers
+from gateway.identity.resolver import IdentityResolver
 from gateway.issuer_keys.fetch import Fetcher
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.memo import Memo, Tokens
@@ -119,15 +119,15 @@ async def serve(
         stack.push_async_callback(postgres.close)
         issuers = {entry.name: translation.issuer(entry) for entry in settings.issuers}
         iss = {name: issuer.issuer for name, issuer in issuers.items()}
-        mirror = RevocationMirror(postgres, redis, iss)
-        stack.push_async_callback(mirror.close)
+        blacklist_sync = BlacklistSync(postgres, redis, iss)
+        stack.push_async_callback(blacklist_sync.close)
         local = _local(settings.cache, metrics)
         refusals = Refusals(redis.revoked, postgres, iss, metrics)
         stack.push_async_callback(refusals.close)
         invalidation = Invalidation(
             local,
             redis,
-            mirror,
+            blacklist_sync,
             iss,
             keys=redis.keys,
             observer=metrics,
@@ -138,12 +138,12 @@ async def serve(
         changes, touches = _streams(settings, invalidation, redis)
         stack.push_async_callback(changes.close)
         stack.push_async_callback(touches.close)
-        tiers = _tiers(
-            settings, local, postgres, redis, mirror, refusals,
+        resolver = _resolver(
+            settings, local, postgres, redis, blacklist_sync, refusals,
             # A process that slept has yet to look at what came in meanwhile.
             believes=lambda epoch: invalidation.believes(epoch) and changes.up,
         )  # fmt: skip
-        stack.push_async_callback(tiers.close)
+        stack.push_async_callback(resolver.close)
 
         def forget_withdrawn(issuer: str, keys: KeySet) -> None:
             tokens.forget_withdrawn(issuer, keys)
@@ -153,7 +153,7 @@ async def serve(
         verifier = MeteredVerifier(
             TokenVerifier(issuers.values(), keys, clock=time.time, claims_read=headers.claims_read), metrics
         )
-        directory = MeteredDirectory(tiers, metrics)
+        directory = MeteredDirectory(resolver, metrics)
         body_size = settings.server.limits.body_size
         routes = RouteTable(translation.route(route, body_size) for route in settings.routes)
         tokens = Tokens(keys, time.time, settings.cache.max_tokens, metrics.recalled_tokens)
@@ -172,7 +172,7 @@ async def serve(
 
         # Whose Redis it is to be is known before that is asked for the first time.
         await _warm(postgres)
-        mirror.start()
+        blacklist_sync.start()
         refusals.start()
         invalidation.start()
         changes.start()
@@ -183,7 +183,8 @@ async def serve(
         alone = listeners is None
         if listeners is None:
             listeners = _listen(settings, stack)
-        admin = Admin(metrics, _dependencies(settings, postgres, redis, mirror, keys, streams), workers)
+        dependencies = _dependencies(settings, postgres, redis, blacklist_sync, keys, streams)
+        admin = Admin(metrics, dependencies, workers)
         ring = DenialRing()
         explainer = Explainer(
             translation.setup(settings), keys, postgres, redis, local=local, refusals=refusals,
@@ -303,26 +304,26 @@ def _local(cache: model.Cache, metrics: Metrics) -> LocalTier:
         max_users=cache.max_users,
         max_tokens=cache.max_tokens,
         clock=time.monotonic,
-        stood=metrics.recalled_users,
+        reused=metrics.recalled_users,
     )
 
 
-def _tiers(
+def _resolver(
     settings: Settings,
     local: LocalTier,
     postgres: Postgres,
     redis: Redis,
-    mirror: RevocationMirror,
+    blacklist_sync: BlacklistSync,
     refusals: Refusals,
     *,
     believes: Callable[[str], bool],
-) -> IdentityTiers:
+) -> IdentityResolver:
     cache = settings.cache
-    return IdentityTiers(
+    return IdentityResolver(
         local,
         redis,
         postgres,
-        mirror,
+        blacklist_sync,
         believes=believes,
         user_ttl=cache.user_ttl,
         negative_ttl=cache.negative_ttl,
@@ -376,7 +377,7 @@ def _dependencies(
     settings: Settings,
     postgres: Postgres,
     redis: Redis,
-    mirror: RevocationMirror,
+    blacklist_sync: BlacklistSync,
     keys: KeyRing,
     streams: Mapping[str, Stream],
 ) -> dict[str, Dependency]:
@@ -385,7 +386,7 @@ def _dependencies(
     unchecked = settings.revocation.on_unavailable == "allow"
     return dependencies(
         names, postgres, redis, keys, streams,
-        vouched=lambda: unchecked or (redis.complete and mirror.trusted),
+        vouched=lambda: unchecked or (redis.complete and blacklist_sync.trusted),
         stands_in_for=cache.user_ttl + cache.stale_if_error,
     )  # fmt: skip
 

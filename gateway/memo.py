@@ -1,13 +1,13 @@
 """Everything that is remembered about requests, tokens and decisions, wrapped around the plain way.
 
-What is remembered is frozen, and depends on its key and on nothing else but what its lease watches:
+What is remembered is frozen, and depends on its key and on nothing else but what its validity watches:
 
 - A **head** (`Forwarding`) depends on its bytes but for the bearer token, on the scheme and on the peer:
   `Pipeline.read` is a function of the request alone.
 - A **token** (claims and key) depends on its bytes, on its issuer's keys, which `forget_withdrawn` watches,
   and on the time, which `recall` watches.
 - A **decision** depends on (route, claims, resolution): `Pipeline.decide` is given no more, and neither are
-  `policy.authorize(route, user, claims)` and `HeaderPolicy.identity(claims, user)`. The lease watches the
+  `policy.authorize(route, user, claims)` and `HeaderPolicy.identity(claims, user)`. The validity watches the
   resolution: it ends with any change of the user, the identity, the token or the issuer that is heard of.
 
 What rests on more than that (the time, an address, a field of the request) must not be decided there, or must
@@ -24,7 +24,7 @@ from typing import Final, Protocol
 from gateway.core.admission import Admission, Decision, Forwarding
 from gateway.core.fifo import FIFO
 from gateway.core.lru import LRU
-from gateway.core.model import Claims, Credential, Lease, Request, Resolution, Route, shared_instant
+from gateway.core.model import Claims, Credential, Request, Resolution, Route, Validity, shared_instant
 from gateway.core.reasons import Denial
 from gateway.core.tokens import KeySet, VerificationKey
 from gateway.core.verified import VerifiedToken
@@ -47,11 +47,11 @@ class Directory(Protocol):
     def recall(self, claims: Claims) -> Resolution | None:
         """Answer from this process's memory, if that is right at this moment; None: `resolve` them."""
 
-    def lease(self, claims: Claims) -> Lease | None:
-        """Return what tells whether an answer that was recalled just now is still right."""
+    def validity(self, claims: Claims) -> Validity | None:
+        """Return how long an answer that was recalled just now is valid."""
 
-    def stands(self, lease: Lease) -> bool:
-        """Tell whether an answer is still right."""
+    def is_valid(self, validity: Validity) -> bool:
+        """Tell whether an answer is still valid."""
 
     async def resolve(self, claims: Claims) -> Resolution:
         """Ask the stores. Raises `Denial` when none that may be trusted can answer."""
@@ -59,14 +59,14 @@ class Directory(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Token:
-    """A verified token, and the last decision on it for as long as the lease stands."""
+    """A verified token, and the last decision on it, which counts while the validity does."""
 
     claims: Claims
     key: VerificationKey
     until: float
     """When it expires, in Unix seconds, leeway included."""
     decision: Decision | None = None
-    lease: Lease | None = None
+    validity: Validity | None = None
     """What memory said when the decision was made."""
 
 
@@ -135,14 +135,14 @@ class Memo:
         self._tokens = tokens
         self._directory = directory
         # One call less for each request.
-        self._stands = directory.stands
+        self._is_valid = directory.is_valid
         self._heads: FIFO[object, _Read] = FIFO(RECURRING_HEADS)
         self.heads: Container[object] = self._heads.keys()
         """Heads of which it is remembered what they say, whatever the bearer token: `Request.recurring`."""
         self.remembered = tokens.digests
         """The SHA-256 of each token that has been verified, and is remembered whatever became of it since."""
         self.reauthorize = pipeline.reauthorize
-        """Settles once more that a token's user may use a route; the tiers have their own memory."""
+        """Authorizes a token for a route again; the identity tiers have their own memory."""
 
     async def admit(self, request: Request) -> Admission:
         """Settle a request as `Pipeline.admit` does. Raises `Denial`.
@@ -159,8 +159,8 @@ class Memo:
             if token is None:
                 await _wait()
                 token = self._tokens.keep(credential, await self._verifier.verify(credential))
-            claims, decision, lease = token.claims, token.decision, token.lease
-            if decision is None or lease is None or not self._stands(lease):
+            claims, decision, validity = token.claims, token.decision, token.validity
+            if decision is None or validity is None or not self._is_valid(validity):
                 decision = await self._decide(token, route)
             elif decision.route is not route:
                 check(route, claims, decision.resolution)
@@ -198,10 +198,10 @@ class Memo:
             await _wait()
             resolution = await self._directory.resolve(claims)
         decision = self._pipeline.decide(route, claims, resolution)
-        # Nothing is waited for from the answer to here: a change that came before it has ended the lease.
-        lease = self._directory.lease(claims)
-        if lease is not None and lease.answer.user is resolution.user:
-            token.decision, token.lease = decision, lease
+        # Nothing is awaited between the answer and here: a change before the answer has ended the validity.
+        validity = self._directory.validity(claims)
+        if validity is not None and validity.answer.user is resolution.user:
+            token.decision, token.validity = decision, validity
         return decision
 
 

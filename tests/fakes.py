@@ -8,12 +8,12 @@ from gateway.admin.health import Readiness
 from gateway.core.model import (
     Claims,
     Identity,
-    Lease,
     Resolution,
     RevocationKind,
     StoreUnavailable,
     Tier,
     User,
+    Validity,
 )
 from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocation, Revocations, Revoked
@@ -67,18 +67,18 @@ class FakeDirectory:
         self.remembered: dict[Identity, Resolution] = {}
         self.on_resolve: Callable[[Claims], object] = lambda _: None
         """Called with whom it is asked about, before it answers."""
-        self.leases: list[Lease] = []
+        self.validities: list[Validity] = []
         """Those that were given and still stand."""
 
-    def lease(self, claims: Claims) -> Lease | None:
+    def validity(self, claims: Claims) -> Validity | None:
         remembered = self.remembered.get(claims.identity)
         if remembered is None:
             return None
-        self.leases.append(Lease(claims, remembered, 0.0, 0))
-        return self.leases[-1]
+        self.validities.append(Validity(claims, remembered, 0.0, 0))
+        return self.validities[-1]
 
-    def stands(self, lease: Lease) -> bool:
-        return any(lease is each for each in self.leases)
+    def is_valid(self, validity: Validity) -> bool:
+        return any(validity is each for each in self.validities)
 
     def recall(self, claims: Claims) -> Resolution | None:
         return self.remembered.get(claims.identity)
@@ -179,7 +179,7 @@ class FakeSharedTier:
                 self.current = Epoch(f"epoch-{next(self._names)}", self.current.heartbeat)
 
     def lapse(self) -> None:
-        """Let the epoch's lease pass."""
+        """Let the epoch's lifetime pass."""
         self.current = None
 
     # Requests ------------------------------------------------------------------------------------

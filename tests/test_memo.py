@@ -16,12 +16,12 @@ from gateway.core.model import (
     Header,
     Identity,
     Issuer,
-    Lease,
     Request,
     Resolution,
     Tier,
     User,
     UserStatus,
+    Validity,
 )
 from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocations
@@ -82,7 +82,7 @@ async def test_what_memory_says_of_a_token_counts_while_it_stands(world: World) 
     )
     # The directory has not said that its answer stands no longer.
     assert await world.memo.admit(asking) == settled
-    world.directory.leases.clear()
+    world.directory.validities.clear()
     for _ in range(2):
         with pytest.raises(Denial) as caught:
             await world.memo.admit(asking)
@@ -98,7 +98,7 @@ async def test_what_the_stores_said_counts_from_then_on_while_it_stands(world: W
     again = await world.memo.admit(asking)
     assert again.fields is first.fields
     assert len(world.directory.asked) == 1
-    world.directory.leases.clear()
+    world.directory.validities.clear()
     await world.memo.admit(asking)
     assert len(world.directory.asked) == 2
 
@@ -127,7 +127,7 @@ async def test_another_state_of_the_user_is_told_upstream(world: World) -> None:
     await world.memo.admit(asking)
     world.directory.users[identity] = replace(world.directory.users[identity], id="another")
     remember(world, "member")
-    world.directory.leases.clear()
+    world.directory.validities.clear()
     assert dict(sent(await world.memo.admit(asking)))[b"X-User-Id"] == b"another"
 
 
@@ -282,11 +282,11 @@ class SlowDirectory:
     def recall(self, claims: Claims) -> Resolution | None:
         return self.local.recall(claims)
 
-    def lease(self, claims: Claims) -> Lease | None:
-        return self.local.lease(claims)
+    def validity(self, claims: Claims) -> Validity | None:
+        return self.local.validity(claims)
 
-    def stands(self, lease: Lease) -> bool:
-        return self.local.stands(lease)
+    def is_valid(self, validity: Validity) -> bool:
+        return self.local.is_valid(validity)
 
     async def find(self, claims: Claims) -> Resolution:
         return self.recall(claims) or await self.resolve(claims)

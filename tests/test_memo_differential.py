@@ -28,7 +28,17 @@ from hypothesis.stateful import (
 from gateway import memo
 from gateway.core.admission import Admission, Forwarding
 from gateway.core.headers import HeaderPolicy, HeaderRules
-from gateway.core.model import Claims, Credential, Lease, Request, Resolution, Route, Tier, User, UserStatus
+from gateway.core.model import (
+    Claims,
+    Credential,
+    Request,
+    Resolution,
+    Route,
+    Tier,
+    User,
+    UserStatus,
+    Validity,
+)
 from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocations
 from gateway.core.tokens import KeySet, key_from_jwk
@@ -125,13 +135,13 @@ class Tiers:
         self._local = local
         self._system = system
         self._gates = gates
-        self.stands = local.stands
+        self.is_valid = local.is_valid
 
     def recall(self, claims: Claims) -> Resolution | None:
         return self._local.recall(claims)
 
-    def lease(self, claims: Claims) -> Lease | None:
-        return self._local.lease(claims)
+    def validity(self, claims: Claims) -> Validity | None:
+        return self._local.validity(claims)
 
     async def resolve(self, claims: Claims) -> Resolution:
         ticket = self._local.ticket()
@@ -428,19 +438,19 @@ TestWays = Ways.TestCase
 
 
 def _decision_survives_a_change(patch: pytest.MonkeyPatch) -> None:
-    """Remember what the stores said under the lease of what memory says now."""
+    """Remember what the stores said with the validity of what memory says now."""
 
     async def decide(self: Memo, token: Token, route: Route) -> object:
         resolution = self._directory.recall(token.claims) or await self._directory.resolve(token.claims)
         token.decision = self._pipeline.decide(route, token.claims, resolution)
-        token.lease = self._directory.lease(token.claims)
+        token.validity = self._directory.validity(token.claims)
         return token.decision
 
     patch.setattr(Memo, "_decide", decide)
 
 
 def _lease_never_ends(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(LocalTier, "stands", lambda _, __: True)
+    patch.setattr(LocalTier, "is_valid", lambda _, __: True)
 
 
 def _routes_are_not_told_apart(patch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ async def _owner(stores: Stores) -> "SystemOfRecord | None":
 
 async def _claim(stores: Stores) -> tuple[bool, int]:
     """Take Redis over; tells whether it was another's, or nobody's, and how many cached users went."""
-    from gateway.identity.blacklist_sync import RevocationMirror
+    from gateway.identity.blacklist_sync import BlacklistSync
     from gateway.stores.postgres.directory.audit import AuditLog
 
     record = await stores.postgres.identify()
@@ -73,5 +73,5 @@ async def _claim(stores: Stores) -> tuple[bool, int]:
     deleted = await stores.redis.forget_all_users()
     # A filling takes off what is there because of rows that this database does not have.
     issuers = {issuer.name: issuer.issuer for issuer in stores.settings.issuers}
-    await RevocationMirror(stores.postgres, stores.redis, issuers).load()
+    await BlacklistSync(stores.postgres, stores.redis, issuers).load()
     return True, deleted

@@ -39,7 +39,7 @@ class UserStatus(StrEnum):
 class Auth(StrEnum):
     """What a route asks of a request's credentials.
 
-    `optional` lets a request without credentials through as nobody; credentials that are
+    `optional` lets a request without credentials through, without a user; credentials that are
     present must still be good. `none` does not look at them.
     """
 
@@ -127,7 +127,7 @@ class Claims:
     scopes: tuple[str, ...]
     roles: tuple[str, ...]
     payload: Mapping[str, JSON]
-    """Claims as the token carried them: all, or those that somebody reads."""
+    """Claims as the token carried them: all, or those that the configuration uses."""
     leeway: float = 0.0
     """How far the issuer's clock and ours may differ."""
 
@@ -188,12 +188,12 @@ class Route:
     max_body: int = 1024**3
     """The most bytes that a request's body may have."""
     close_on_revocation: bool = True
-    """Whether what lasts, a tunnel or a response, ends when a new request of its caller would be refused."""
+    """Whether a tunnel or a long response ends when a new request of its caller would be refused."""
 
 
 @dataclass(slots=True)
 class Credential:
-    """A raw bearer token, and what it is remembered by. Nobody changes it."""
+    """A raw bearer token, and the digest that it is remembered by. It is never changed."""
 
     raw: bytes
     digest: bytes
@@ -208,7 +208,7 @@ class Credential:
 class Request:
     """The head of a client's request as it stood on the wire (RFC 9112 §3).
 
-    Nobody changes it; freezing what is made once for each request would cost more than all else of it.
+    It is never changed; freezing an object that each request makes would cost more than all else of it.
     """
 
     method: str
@@ -248,13 +248,13 @@ class Resolution:
 
 
 @dataclass(slots=True)
-class Lease:
-    """How long an answer from memory counts: until its time is over, or a change concerns it."""
+class Validity:
+    """How long an answer from memory is valid: until its time is over, or a change concerns it."""
 
     claims: Claims
     answer: Resolution
     until: float
-    """By the clock of whoever gave it."""
+    """By the clock of the local tier."""
     ticket: int
     """No change that was heard of up to here concerns it."""
 

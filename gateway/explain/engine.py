@@ -18,7 +18,7 @@ from gateway.explain.setup import Keys, Setup
 from gateway.explain.steps import claims as claim_steps
 from gateway.explain.steps import route, stores, token, unknown_subject, user
 from gateway.explain.trail import Trail
-from gateway.explain.verdict import ANY_ROUTE, ColdTiers, Verdict, cold_tiers, judge, request_for
+from gateway.explain.verdict import ANY_ROUTE, ColdResolver, Verdict, cold_tiers, judge, request_for
 from gateway.explain.wording import sql_literal
 from gateway.identity.local_cache import LocalTier
 from gateway.identity.resolver import Refused
@@ -78,9 +78,9 @@ class Explainer:
             lambda: trail.now,
             self._refusals,
             hears="postgres" not in deaf,
-        ) as tiers:
-            verdict = await judge(raw, request, self._setup, keys, tiers, trail.now)
-            await self._take(trail, keys, raw, request, verdict, tiers, deaf)
+        ) as resolver:
+            verdict = await judge(raw, request, self._setup, keys, resolver, trail.now)
+            await self._take(trail, keys, raw, request, verdict, resolver, deaf)
         return _explanation(trail, verdict)
 
     async def _take(
@@ -90,14 +90,14 @@ class Explainer:
         raw: bytes,
         request: Request | None,
         verdict: Verdict,
-        tiers: ColdTiers,
+        resolver: ColdResolver,
         deaf: Mapping[str, str],
     ) -> None:
         taken = ANY_ROUTE if request is None else route.check(trail, request) or ANY_ROUTE
         read = await token.read(trail, keys, raw)
         claims = None if read is None else claim_steps.check(trail, read)
         if claims is not None:
-            await self._ask_stores(trail, claims, taken, verdict, tiers, deaf)
+            await self._ask_stores(trail, claims, taken, verdict, resolver, deaf)
 
     async def _ask_stores(
         self,
@@ -105,10 +105,10 @@ class Explainer:
         claims: Claims,
         taken: Route,
         verdict: Verdict,
-        tiers: ColdTiers,
+        resolver: ColdResolver,
         deaf: Mapping[str, str],
     ) -> None:
-        said = await evidence.gather(claims, verdict.resolution, tiers, self._postgres, self._redis)
+        said = await evidence.gather(claims, verdict.resolution, resolver, self._postgres, self._redis)
         stores.revocation(trail, claims, said)
         stores.local(trail, said, deaf if self._local is not None else None)
         await stores.tiers(trail, claims, said, self._postgres)

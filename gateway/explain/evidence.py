@@ -8,7 +8,7 @@ from typing import TypeVar
 from gateway.core.model import Claims, Resolution, StoreUnavailable, User
 from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocation
-from gateway.explain.verdict import ColdTiers
+from gateway.explain.verdict import ColdResolver
 from gateway.stores.postgres.directory.diagnostics import Diagnostics
 from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
 from gateway.stores.postgres.queries import Found, Postgres
@@ -40,12 +40,12 @@ class Evidence:
 
 
 async def gather(
-    claims: Claims, known: Resolution | None, tiers: ColdTiers, postgres: Postgres, redis: Redis
+    claims: Claims, known: Resolution | None, resolver: ColdResolver, postgres: Postgres, redis: Redis
 ) -> Evidence:
     """Ask everybody; `known` is what the tiers have said already."""
     directory, diagnostics = UserDirectory(postgres), Diagnostics(postgres)
     resolution, shared, found, record = await asyncio.gather(
-        _resolved(claims, known, tiers),
+        _resolved(claims, known, resolver),
         _answer(redis.read(claims, None)),
         _answer(postgres.find_user(claims.identity)),
         _answer(directory.find(claims.identity)),
@@ -60,11 +60,11 @@ async def gather(
     return Evidence(resolution, shared, redis.ownership.unclaimed, found, record, revocations)
 
 
-async def _resolved(claims: Claims, known: Resolution | None, tiers: ColdTiers) -> Resolution | Denial:
+async def _resolved(claims: Claims, known: Resolution | None, resolver: ColdResolver) -> Resolution | Denial:
     if known is not None:
         return known
     try:
-        return await tiers.find(claims)
+        return await resolver.find(claims)
     except Denial as denial:
         return denial
 

@@ -14,7 +14,7 @@ from gateway.core.routes import RouteTable
 from gateway.explain.keys import ColdKeys
 from gateway.explain.setup import Setup
 from gateway.identity.local_cache import LocalTier
-from gateway.identity.resolver import IdentityTiers, Refused
+from gateway.identity.resolver import IdentityResolver, Refused
 from gateway.pipeline import Pipeline
 from gateway.stores.postgres.queries import Postgres
 from gateway.stores.redis.answers import SharedAnswer
@@ -44,11 +44,11 @@ class Verdict:
     """What the tiers said of the user; None when they were not asked."""
 
 
-class ColdTiers:
+class ColdResolver:
     """The identity tiers as a worker without memories uses them; nothing is stored. A `Directory`."""
 
-    def __init__(self, tiers: IdentityTiers, local: LocalTier | None) -> None:
-        self._tiers = tiers
+    def __init__(self, resolver: IdentityResolver, local: LocalTier | None) -> None:
+        self._resolver = resolver
         self._local = local
         self.resolution: Resolution | None = None
         """The latest answer."""
@@ -57,7 +57,7 @@ class ColdTiers:
         """Answer from the memory of the worker that this runs in, or from the stores. Raises `Denial`."""
         self.resolution = None if self._local is None else self._local.recall(claims)
         if self.resolution is None:
-            self.resolution = await self._tiers.resolve(claims)
+            self.resolution = await self._resolver.resolve(claims)
         return self.resolution
 
 
@@ -71,12 +71,12 @@ async def cold_tiers(
     refusals: Refused | None = None,
     *,
     hears: bool = True,
-) -> AsyncIterator[ColdTiers]:
+) -> AsyncIterator[ColdResolver]:
     """Put the tiers together; `refusals` are those that the worker that this runs in remembers.
 
     `hears` tells whether it hears of changes in Postgres: one that does not believes no user in Redis.
     """
-    tiers = IdentityTiers(
+    resolver = IdentityResolver(
         LocalTier(ttl=0.0, max_users=1, max_tokens=1, clock=time.monotonic),
         _ReadOnly(redis),
         postgres,
@@ -91,9 +91,9 @@ async def cold_tiers(
         clock=clock,
     )
     try:
-        yield ColdTiers(tiers, local)
+        yield ColdResolver(resolver, local)
     finally:
-        await tiers.close()
+        await resolver.close()
 
 
 class _ReadOnly:
@@ -139,7 +139,7 @@ class _Assumed:
 
 
 async def judge(
-    raw: bytes, request: Request | None, setup: Setup, keys: ColdKeys, tiers: ColdTiers, now: float
+    raw: bytes, request: Request | None, setup: Setup, keys: ColdKeys, resolver: ColdResolver, now: float
 ) -> Verdict:
     """Run the pipeline, on a request with the token or, without one, on a route that asks for a user only."""
     routes = (ANY_ROUTE,) if request is None else setup.routes
@@ -148,14 +148,14 @@ async def judge(
     pipeline = Pipeline(
         RouteTable(routes),
         TokenVerifier(setup.issuers, keys, clock=lambda: now),
-        tiers,
+        resolver,
         HeaderPolicy(HeaderRules({})),
     )
     try:
         admission = await pipeline.admit(replace(request, headers=(*request.headers, authorization)))
     except Denial as denial:
-        return Verdict(denial.route, denial, tiers.resolution)
-    return Verdict(admission.forwarding.route, None, tiers.resolution)
+        return Verdict(denial.route, denial, resolver.resolution)
+    return Verdict(admission.forwarding.route, None, resolver.resolution)
 
 
 def request_for(method: str, url: str) -> Request:

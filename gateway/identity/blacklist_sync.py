@@ -36,7 +36,7 @@ def under_configured_names(revocations: Iterable[Revocation], issuers: Mapping[s
     return placed
 
 
-class RevocationMirror:
+class BlacklistSync:
     """Fills the blacklist at the start, every `INTERVAL`, and whenever it cannot be relied on.
 
     Single rows that change are written to it at once. Rows that have expired are removed from Postgres.
@@ -108,15 +108,17 @@ class RevocationMirror:
         blacklist has been filled.
         """
         try:
-            standing = await self._standing([change.revocation for change in changes if change.lifted])
+            still_revoked = await self._still_revoked(
+                [change.revocation for change in changes if change.lifted]
+            )
         except StoreUnavailable:
-            # What may be lifted nobody can tell; what is revoked does not wait for that.
+            # Only Postgres could tell what may be lifted; new revocations do not wait for that.
             await self._write([change for change in changes if not change.lifted])
             raise
         await self._write(
             [
-                replace(change, revocation=standing[change.revocation.target], lifted=False)
-                if change.revocation.target in standing
+                replace(change, revocation=still_revoked[change.revocation.target], lifted=False)
+                if change.revocation.target in still_revoked
                 else change
                 for change in changes
             ]
@@ -129,10 +131,10 @@ class RevocationMirror:
             self.doubt()
             raise
 
-    async def _standing(
+    async def _still_revoked(
         self, lifted: Sequence[Revocation]
     ) -> dict[tuple[RevocationKind, str, str], Revocation]:
-        """Return what is revoked all the same, by a row with the other spelling of its issuer."""
+        """Return the lifted rows that another row, with the other spelling of its issuer, still revokes."""
         if not lifted:
             return {}
         spelt = [
@@ -159,7 +161,7 @@ class RevocationMirror:
         except StoreUnavailable:
             pass  # logged when the outage began
         except Exception:
-            # Nobody awaits this; the next attempt may do better.
+            # No caller awaits this task; the next attempt may do better.
             log.exception("revocations_not_loaded")
         finally:
             self._loading = None

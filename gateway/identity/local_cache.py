@@ -1,12 +1,12 @@
 """The local tier: answers from the memory of this process, at the price of three look-ups.
 
-What is remembered is answered only while the tier is open: while its owner hears of every change.
-Every change that is heard of drops what it touches, and voids the tickets of reads that began
-before it, so that a slow reader cannot put back what has just been dropped. Whoever the tier does
-not answer for, or would refuse for a revocation, is the stores' to decide. So memory follows the
+Entries are answered only while the tier is open: while its owner hears of every change. Every change
+that is heard of drops the entries that it touches, and voids the tickets of reads that began before it,
+so that a slow reader cannot put back an entry that has just been dropped. The stores decide on every
+token that the tier does not answer for, and on every one that a revocation hits. So memory follows the
 tokens in use; revoked ones take none.
 
-Users outlive their time here, as what was last known of them: that is served, marked stale, when
+Users stay here after their time, as what was last known of them. That is served, marked stale, when
 no store can be asked. A change that is heard of drops that too.
 """
 
@@ -18,13 +18,13 @@ from itertools import takewhile
 from typing import Final, TypeAlias
 
 from gateway.core.lru import LRU
-from gateway.core.model import Claims, Lease, Resolution, Tier, User
+from gateway.core.model import Claims, Resolution, Tier, User, Validity
 from gateway.core.revocations import Revocations, hits
 
-LEASE: Final = 2.0
-"""Seconds for which a proof counts: a process that was halted knows nothing of what it slept through."""
-_DROPS: Final = 10_000
-"""Changes that are told apart; a ticket older than that many is void."""
+PROOF_LIFETIME: Final = 2.0
+"""Seconds for which a proof counts: a process that was halted missed the changes of that time."""
+_MAX_TRACKED_CHANGES: Final = 10_000
+"""Changes that are remembered one by one; a ticket older than all of them is void."""
 
 Ticket: TypeAlias = int
 """The place of a read's beginning among the changes that were heard of."""
@@ -33,7 +33,7 @@ IdentityKey: TypeAlias = tuple[str, str]
 TokenKey: TypeAlias = tuple[str, str]
 """The issuer's name and the `jti`."""
 ChangeKey: TypeAlias = str | tuple[str, str]
-"""What a change is of: an identity, a token, a user's id or an issuer's name."""
+"""What changed: an identity, a token, a user's id or an issuer's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class _Entry:
 class LocalTier:
     """Bounded memory of users, misses, tokens that are not revoked, and revocations of issuers.
 
-    An entry is answered for `ttl` seconds at most, and none more than `LEASE` after it was last proven
+    An entry is answered for `ttl` seconds at most, and none more than `PROOF_LIFETIME` after the last proof
     that every change is heard of. `clock` gives seconds, from any beginning.
     """
 
@@ -63,10 +63,10 @@ class LocalTier:
         max_users: int,
         max_tokens: int,
         clock: Callable[[], float],
-        stood: defaultdict[str, int] | None = None,
+        reused: defaultdict[str, int] | None = None,
     ) -> None:
-        """In `stood` it counts by issuer how many answers still stood when they were asked for again."""
-        self._stood = defaultdict(int) if stood is None else stood
+        """`reused` counts, by issuer, the answers that were still valid when they were asked for again."""
+        self._reused = defaultdict(int) if reused is None else reused
         self._ttl = ttl
         self._clock = clock
         self._open = False
@@ -80,10 +80,10 @@ class LocalTier:
         self._issuers: dict[str, tuple[float, float | None]] = {}
         """Issuer name → until when it is known, from which instant on its tokens count."""
         # Keys of different kinds may be equal: that voids a ticket too many, and no harm is done.
-        self._dropped: LRU[ChangeKey, int] = LRU(_DROPS)
+        self._dropped: LRU[ChangeKey, int] = LRU(_MAX_TRACKED_CHANGES)
         self._changes = 0
         self._flushed = 0
-        self._told_apart = 0
+        self._tracked_from = 0
         self._user_changed = 0
         """The last change of any user."""
 
@@ -121,24 +121,26 @@ class LocalTier:
             return None
         return entry.answer
 
-    def lease(self, claims: Claims) -> Lease | None:
-        """Return what tells whether the answer that `recall` gives at this moment is still right."""
+    def validity(self, claims: Claims) -> Validity | None:
+        """Return how long the answer that `recall` gives at this moment is valid; None when there is none."""
         answer = self.recall(claims)
         entry = None if answer is None else self._users.get((claims.issuer, claims.subject))
         if entry is None:
             return None
-        return Lease(claims, entry.answer, self._until(entry, claims), self._changes)
+        return Validity(claims, entry.answer, self._until(entry, claims), self._changes)
 
-    def stands(self, lease: Lease) -> bool:
-        """Tell whether `recall` would still give the answer that it gave at the time of the lease."""
+    def is_valid(self, validity: Validity) -> bool:
+        """Tell whether `recall` would still give the answer that a validity was returned for."""
         now = self._clock()
-        if now >= self._proven_until or now >= lease.until:
+        if now >= self._proven_until or now >= validity.until:
             return False
-        if lease.ticket != self._changes:
-            if lease.ticket < self._flushed or self._void(lease.ticket, lease.claims, lease.answer.user):
+        if validity.ticket != self._changes:
+            if validity.ticket < self._flushed or self._void(
+                validity.ticket, validity.claims, validity.answer.user
+            ):
                 return False
-            lease.ticket = self._changes
-        self._stood[lease.claims.issuer_name] += 1
+            validity.ticket = self._changes
+        self._reused[validity.claims.issuer_name] += 1
         return True
 
     def _until(self, entry: _Entry, claims: Claims) -> float:
@@ -171,7 +173,7 @@ class LocalTier:
         return self._changes
 
     def concerns(self, claims: Claims, user: User | None) -> list[ChangeKey]:
-        """Return all whose changes concern a token and its user."""
+        """Return the keys whose changes concern a token and its user."""
         keys: list[ChangeKey] = [(claims.issuer, claims.subject), claims.issuer_name]
         if user is not None:
             keys.append(user.id)
@@ -181,19 +183,19 @@ class LocalTier:
 
     def last_change(self, claims: Claims) -> Ticket:
         """Return the ticket before which nothing that was read of this token and its user counts."""
-        # Which user that is may be what is being asked.
+        # The user may not be known yet.
         keys = self.concerns(claims, None)
         latest = max(self._dropped.peek(key) or 0 for key in keys)
-        return max(self._told_apart, self._flushed, self._user_changed, latest)
+        return max(self._tracked_from, self._flushed, self._user_changed, latest)
 
     def changed_since(self, ticket: Ticket) -> Set[ChangeKey] | None:
-        """Return all whose changes were heard of since a ticket was taken; None: it may be anybody."""
-        if ticket < self._flushed or ticket < self._told_apart:
+        """Return the keys that changed since a ticket was taken; None: any may have."""
+        if ticket < self._flushed or ticket < self._tracked_from:
             return None
         return {key for key, _ in takewhile(lambda entry: entry[1] > ticket, self._dropped.newest())}
 
     def learn(self, ticket: Ticket, claims: Claims, user: User | None, stored_at: float) -> None:
-        """Take note of what Postgres said at `stored_at`, as last known and no more."""
+        """Remember what Postgres said at `stored_at`, as last known and no more."""
         if self._void(ticket, claims, user):
             return
         key = (claims.issuer, claims.subject)
@@ -228,7 +230,7 @@ class LocalTier:
 
     def _void(self, ticket: Ticket, claims: Claims, user: User | None) -> bool:
         """Tell whether anything of a token and its user was dropped since the ticket was taken."""
-        return ticket < self._told_apart or any(
+        return ticket < self._tracked_from or any(
             ticket < (self._dropped.peek(key) or 0) for key in self.concerns(claims, user)
         )
 
@@ -284,7 +286,7 @@ class LocalTier:
     def forget_everything(self) -> None:
         """Flush, and forget what was last known too."""
         self.flush()
-        self._told_apart = self._changes
+        self._tracked_from = self._changes
         self._users.clear()
         self._identities.clear()
         self._dropped.clear()
@@ -298,7 +300,7 @@ class LocalTier:
     def prove(self) -> None:
         """Take note of a proof that every change so far has been heard of."""
         if self._open:
-            self._proven_until = self._clock() + LEASE
+            self._proven_until = self._clock() + PROOF_LIFETIME
 
     def close(self) -> None:
         """Answer nothing any more: changes may go unheard."""
@@ -310,7 +312,7 @@ class LocalTier:
         self._changes += 1
         evicted = self._dropped.put(key, self._changes)
         if evicted is not None:
-            self._told_apart = max(self._told_apart, evicted)
+            self._tracked_from = max(self._tracked_from, evicted)
 
     def _pop(self, key: IdentityKey) -> None:
         self._absent.pop(key)

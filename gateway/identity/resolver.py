@@ -1,12 +1,12 @@
-"""The tiers put together: who is behind a token, and whether it has been revoked.
+"""The identity tiers together: which user is behind a token, and whether the token is revoked.
 
-Memory is asked first (`recall`), and answers while every change is heard of. Then Redis, once, for
-user, revocations, the blacklist's marker and the epoch; its document of the user counts in the epoch
-in which it was stored, and its silence about revocations while there is an epoch at all, for then
-somebody carries there what changes in Postgres. What Redis does not know of the user Postgres is
-asked, by one query however many requests wait for it; whatever Redis cannot vouch for, Postgres is
-asked for both. While Postgres does not answer, what was last known serves, marked stale. A store that
-does not answer is never taken for a user who does not exist.
+Memory is asked first (`recall`), and answers while every change is heard of. Redis is asked next, once,
+for user, revocations, the blacklist's marker and the epoch. Its document of the user counts in the epoch
+in which it was stored. Its silence about revocations counts while there is an epoch at all, for then some
+worker carries the changes from Postgres to Redis. When Redis does not know the user, Postgres is asked,
+by one query however many requests wait for it. When Redis cannot vouch for the revocations, Postgres is
+asked for user and revocations both. While Postgres does not answer, what was last known serves, marked
+stale. A store that does not answer is never taken for a user who does not exist.
 """
 
 import time
@@ -17,13 +17,13 @@ from typing import Final, Protocol, TypeAlias
 from gateway.core.model import (
     Claims,
     Identity,
-    Lease,
     RecordUnusable,
     Resolution,
     RevocationKind,
     StoreUnavailable,
     Tier,
     User,
+    Validity,
 )
 from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE, Denial
 from gateway.core.revocations import Revocations, hits
@@ -67,7 +67,7 @@ class SharedTier(Protocol):
         """Return the instant until which a user's tokens are revoked."""
 
     async def buried(self, claims: Claims) -> bool:
-        """Tell whether a token's user has changed in the last five minutes, as far as anybody has heard."""
+        """Tell whether any gateway has heard of a change of a token's user in the last five minutes."""
 
     async def store_user(self, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int) -> bool:
         """Store a document unless it may be outdated; tells whether it was stored."""
@@ -117,10 +117,10 @@ class _Fetched:
     """None when Redis refused it: something changed since, or Redis cannot tell."""
 
 
-_FlightKey: TypeAlias = tuple[IdentityKey, str | None, bool, Ticket, int]
+_QueryKey: TypeAlias = tuple[IdentityKey, str | None, bool, Ticket, int]
 
 
-class IdentityTiers:
+class IdentityResolver:
     """Implements the pipeline's `Directory`. Durations are seconds.
 
     A user from Redis is served for `user_ttl`, and for `stale_if_error` longer while Postgres is
@@ -150,7 +150,7 @@ class IdentityTiers:
     ) -> None:
         self._local = local
         # One call less for each request.
-        self.stands = local.stands
+        self.is_valid = local.is_valid
         self._redis = redis
         self._postgres = postgres
         self._blacklist = blacklist
@@ -162,23 +162,23 @@ class IdentityTiers:
         self._unchecked_allowed = unchecked_allowed
         self._refusals = refusals
         self._clock = clock
-        self._user_flights: SingleFlight[_FlightKey, _Fetched] = SingleFlight(_PATIENCE, _PATIENCE)
-        self._both_flights: SingleFlight[_FlightKey, tuple[_Fetched, Revocations]] = SingleFlight(
+        self._user_queries: SingleFlight[_QueryKey, _Fetched] = SingleFlight(_PATIENCE, _PATIENCE)
+        self._combined_queries: SingleFlight[_QueryKey, tuple[_Fetched, Revocations]] = SingleFlight(
             _PATIENCE, _PATIENCE
         )
 
     async def close(self) -> None:
         """Give up the queries that are still running."""
-        await self._user_flights.close()
-        await self._both_flights.close()
+        await self._user_queries.close()
+        await self._combined_queries.close()
 
     def recall(self, claims: Claims) -> Resolution | None:
         """Answer from memory; None when `resolve` is to be asked."""
         return self._local.recall(claims)
 
-    def lease(self, claims: Claims) -> Lease | None:
-        """Return what tells whether what is recalled at this moment is still right."""
-        return self._local.lease(claims)
+    def validity(self, claims: Claims) -> Validity | None:
+        """Return how long the answer that is recalled at this moment is valid."""
+        return self._local.validity(claims)
 
     async def find(self, claims: Claims) -> Resolution:
         """Answer from memory, or else from the stores. Raises `Denial` as `resolve` does."""
@@ -187,7 +187,7 @@ class IdentityTiers:
     async def resolve(self, claims: Claims) -> Resolution:
         """Find the user behind a token and check its revocations, by asking the stores.
 
-        A token that is revoked whoever its user is has none looked up. Raises `Denial`, with
+        When the token or its issuer is revoked, no user is looked up. Raises `Denial`, with
         `user_store_unavailable` or `revocation_unavailable`, when no store can answer.
         """
         resolution = await self._resolve(claims)
@@ -265,8 +265,8 @@ class IdentityTiers:
             # Another request brought the answer while this one was asking Redis.
             return _Answer(Resolution(learnt[0], Tier.LOCAL, None, Tier.REDIS))
         try:
-            fetched = await self._user_flights.do(
-                self._flight_key(claims, None), lambda: self._fetch_user(claims, shared.epoch or "")
+            fetched = await self._user_queries.do(
+                self._query_key(claims, None), lambda: self._fetch_user(claims, shared.epoch or "")
             )
         except RecordUnusable as error:
             # Postgres has answered: what was known before it is not what is there now.
@@ -286,8 +286,8 @@ class IdentityTiers:
         `vouched`: nothing better is known of the revocations than Redis's word, should Postgres be down.
         """
         try:
-            fetched, revocations = await self._both_flights.do(
-                self._flight_key(claims, claims.jti), lambda: self._fetch_both(claims, shared)
+            fetched, revocations = await self._combined_queries.do(
+                self._query_key(claims, claims.jti), lambda: self._fetch_both(claims, shared)
             )
         except RecordUnusable as error:
             raise Denial(USER_STORE_UNAVAILABLE, str(error)) from error
@@ -321,7 +321,7 @@ class IdentityTiers:
     async def _missed(self, claims: Claims, shared: SharedAnswer | None) -> bool:
         """Tell whether the user has changed since, as others heard and this memory did not."""
         if shared is None or shared.epoch is None or shared.cached is not None:
-            # Nobody hears of changes, or none has removed the document.
+            # No gateway hears of changes, or none has removed the document.
             return False
         if self._local.up_to_date(claims):
             return False
@@ -333,8 +333,8 @@ class IdentityTiers:
 
     # Postgres ----------------------------------------------------------------------------------------
 
-    def _flight_key(self, claims: Claims, jti: str | None) -> _FlightKey:
-        """Tell apart what may not share a query: who asks after a change is not told of before it."""
+    def _query_key(self, claims: Claims, jti: str | None) -> _QueryKey:
+        """Return what requests must agree in to share a query: one after a change shares none from before."""
         identity = (claims.issuer, claims.subject)
         # While changes may go unheard, time alone tells.
         moment = 0 if self._local.trusted else int(self._clock() / _SHARED)

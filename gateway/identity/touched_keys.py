@@ -1,4 +1,4 @@
-"""What is done when Redis tells that somebody has touched a key: memory drops what the key is about."""
+"""What follows when Redis tells of a touched key: memory drops the entries that the key is about."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
@@ -28,7 +28,7 @@ class Owner(Protocol):
 
 
 class TouchedKeys:
-    """Implements `tracking.KeysListener`: what others write to Redis is dropped here."""
+    """Implements `change_stream.KeysListener`: what others write to Redis is dropped here."""
 
     def __init__(
         self,

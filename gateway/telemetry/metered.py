@@ -3,7 +3,7 @@
 from time import perf_counter
 from typing import Protocol
 
-from gateway.core.model import Claims, Credential, Lease, Resolution
+from gateway.core.model import Claims, Credential, Resolution, Validity
 from gateway.core.reasons import Denial
 from gateway.core.verified import VerifiedToken
 from gateway.telemetry.metrics import Metrics
@@ -14,9 +14,9 @@ class Directory(Protocol):
 
     def recall(self, claims: Claims) -> Resolution | None: ...
 
-    def lease(self, claims: Claims) -> Lease | None: ...
+    def validity(self, claims: Claims) -> Validity | None: ...
 
-    def stands(self, lease: Lease) -> bool: ...
+    def is_valid(self, validity: Validity) -> bool: ...
 
     async def resolve(self, claims: Claims) -> Resolution: ...
 
@@ -51,7 +51,7 @@ class MeteredDirectory:
         self._directory = directory
         self._metrics = metrics
         # Counted there, too.
-        self.stands = directory.stands
+        self.is_valid = directory.is_valid
 
     def recall(self, claims: Claims) -> Resolution | None:
         resolution = self._directory.recall(claims)
@@ -59,8 +59,8 @@ class MeteredDirectory:
             self._metrics.user_recalled(claims.issuer_name, resolution)
         return resolution
 
-    def lease(self, claims: Claims) -> Lease | None:
-        return self._directory.lease(claims)
+    def validity(self, claims: Claims) -> Validity | None:
+        return self._directory.validity(claims)
 
     async def find(self, claims: Claims) -> Resolution:
         return self.recall(claims) or await self.resolve(claims)

@@ -24,9 +24,9 @@ from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain import Explainer, Explanation, Fix
 from gateway.explain.verdict import ANY_ROUTE, request_for
-from gateway.identity.blacklist_sync import RevocationMirror
+from gateway.identity.blacklist_sync import BlacklistSync
 from gateway.identity.local_cache import LocalTier
-from gateway.identity.resolver import IdentityTiers
+from gateway.identity.resolver import IdentityResolver
 from gateway.issuer_keys.fetch import Fetcher
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.pipeline import Pipeline
@@ -110,7 +110,7 @@ class World:
         async with self.parts() as parts:
             cache = parts.settings.cache
             local = self.local or LocalTier(ttl=30, max_users=9, max_tokens=9, clock=time.monotonic)
-            tiers = IdentityTiers(
+            tiers = IdentityResolver(
                 local, parts.redis, parts.postgres, FakeBlacklist(FakeSharedTier()),
                 believes=lambda _: True, user_ttl=cache.user_ttl, negative_ttl=cache.negative_ttl,
             )  # fmt: skip
@@ -224,9 +224,9 @@ class World:
         """Have Redis answer for itself, as while a gateway runs; returns the name of the epoch."""
         async with self.parts() as parts:
             issuers = {issuer.name: issuer.issuer for issuer in parts.settings.issuers}
-            mirror = RevocationMirror(parts.postgres, parts.redis, issuers)
-            await mirror.load()
-            await mirror.close()
+            sync = BlacklistSync(parts.postgres, parts.redis, issuers)
+            await sync.load()
+            await sync.close()
             epoch = await parts.redis.begin_epoch("heartbeat")
         async with Client.from_url(self.redis_url) as client:
             await client.expire(f"{self.prefix}epoch", 60)  # nobody keeps it alive, and machines may be slow

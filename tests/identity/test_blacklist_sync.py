@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from gateway.core.model import StoreUnavailable
 from gateway.core.revocations import Revocation, Revoked
-from gateway.identity.blacklist_sync import RevocationMirror
+from gateway.identity.blacklist_sync import BlacklistSync
 from gateway.stores.postgres.queries import Postgres
 from gateway.stores.redis.shared_tier import Redis
 from tests.stores.cable import Cable
@@ -24,7 +24,7 @@ REVOKE = "INSERT INTO revocations (kind, issuer, value) VALUES ('jti', 'main', '
 
 @dataclass
 class World:
-    mirror: RevocationMirror
+    sync: BlacklistSync
     postgres: Postgres
     redis: Redis
     cable: Cable
@@ -44,9 +44,9 @@ async def world(dsn: str, redis_url: str) -> AsyncIterator[World]:
     postgres = Postgres(dsn, statement_timeout=10)
     async with Cable(redis_url) as cable, Client.from_url(redis_url) as client:
         redis = Redis(cable.url, timeout=2.0)
-        mirror = RevocationMirror(postgres, redis, ISSUERS)
-        yield World(mirror, postgres, redis, cable, client)
-        await mirror.close()
+        sync = BlacklistSync(postgres, redis, ISSUERS)
+        yield World(sync, postgres, redis, cable, client)
+        await sync.close()
         await redis.close()
     await postgres.close()
 
@@ -62,58 +62,58 @@ async def test_one_outage_is_a_line_when_it_begins_and_one_when_it_ends(
     with capture_logs() as logs:
         for _ in range(3):
             with pytest.raises(StoreUnavailable):
-                await world.mirror.load()
+                await world.sync.load()
         await connection.execute("ALTER TABLE hidden RENAME TO revocations")
-        await world.mirror.load()
-        await world.mirror.load()
+        await world.sync.load()
+        await world.sync.load()
     events = [entry["event"] for entry in logs if "load" in entry["event"]]
     assert events == ["revocations_not_loaded", "revocations_loaded"]
 
 
 async def test_loads_that_overlap_settle_a_doubt_once(world: World) -> None:
-    world.mirror.doubt()
-    await asyncio.gather(world.mirror.load(), world.mirror.load())
-    assert world.mirror.trusted
-    world.mirror.doubt()
-    assert [world.mirror.trusted] == [False]
+    world.sync.doubt()
+    await asyncio.gather(world.sync.load(), world.sync.load())
+    assert world.sync.trusted
+    world.sync.doubt()
+    assert [world.sync.trusted] == [False]
 
 
 class TestApply:
     async def test_what_is_set_is_on_the_blacklist_and_what_is_lifted_is_not(self, world: World) -> None:
-        await world.mirror.apply([changed(TOKEN), changed(USER)])
+        await world.sync.apply([changed(TOKEN), changed(USER)])
         revocations = (await world.redis.read(claims(), "u")).revocations
         assert (revocations.token, revocations.user_at) == (True, 2_000.0)
-        await world.mirror.apply([changed(TOKEN, lifted=True), changed(USER)])
+        await world.sync.apply([changed(TOKEN, lifted=True), changed(USER)])
         revocations = (await world.redis.read(claims(), "u")).revocations
         assert (revocations.token, revocations.user_at) == (False, 2_000.0)
 
     async def test_workers_that_do_the_same_write_once(self, world: World) -> None:
-        await asyncio.gather(*(world.mirror.apply([changed(TOKEN)]) for _ in range(10)))
+        await asyncio.gather(*(world.sync.apply([changed(TOKEN)]) for _ in range(10)))
         stats = await world.client.info("commandstats")
-        await asyncio.gather(*(world.mirror.apply([changed(TOKEN)]) for _ in range(10)))
+        await asyncio.gather(*(world.sync.apply([changed(TOKEN)]) for _ in range(10)))
         again = await world.client.info("commandstats")
         assert again["cmdstat_set"]["calls"] == stats["cmdstat_set"]["calls"]
-        await asyncio.gather(*(world.mirror.apply([changed(TOKEN, lifted=True)]) for _ in range(10)))
+        await asyncio.gather(*(world.sync.apply([changed(TOKEN, lifted=True)]) for _ in range(10)))
         assert not (await world.redis.read(claims(), "u")).revocations.token
 
     async def test_what_is_set_waits_for_no_postgres_that_is_to_tell_what_may_be_lifted(
         self, world: World, connection: Connection
     ) -> None:
-        await world.mirror.apply([changed(USER)])
+        await world.sync.apply([changed(USER)])
         await connection.execute("ALTER TABLE revocations RENAME TO hidden")
         with pytest.raises(StoreUnavailable):
-            await world.mirror.apply([changed(USER, lifted=True), changed(TOKEN)])
+            await world.sync.apply([changed(USER, lifted=True), changed(TOKEN)])
         revocations = (await world.redis.read(claims(), "u")).revocations
         assert (revocations.token, revocations.user_at) == (True, 2_000.0)
 
     async def test_one_that_has_expired_on_the_way_is_not_set(self, world: World) -> None:
-        await world.mirror.apply([changed(Revocation("jti", "main", "token-1", 5.0, time.time() - 1))])
+        await world.sync.apply([changed(Revocation("jti", "main", "token-1", 5.0, time.time() - 1))])
         assert await world.client.keys("gateway:revoked:*") == []
 
     async def test_nothing_is_asked_for_nothing(self, world: World) -> None:
         await world.cable.pull()
-        await world.mirror.apply([])
-        assert world.mirror.trusted
+        await world.sync.apply([])
+        assert world.sync.trusted
 
     @pytest.mark.parametrize("lifted", [False, True])
     async def test_a_redis_that_is_away_is_not_trusted_until_it_has_been_filled(
@@ -121,11 +121,11 @@ class TestApply:
     ) -> None:
         await world.cable.pull()
         with pytest.raises(StoreUnavailable):
-            await world.mirror.apply([changed(TOKEN, lifted=lifted)])
-        assert world.mirror.trusted is False
+            await world.sync.apply([changed(TOKEN, lifted=lifted)])
+        assert world.sync.trusted is False
         await world.cable.plug()
-        await world.mirror.load()
-        assert [world.mirror.trusted] == [True]
+        await world.sync.load()
+        assert [world.sync.trusted] == [True]
 
 
 class TestRowsThatChangeUnheard:
@@ -135,10 +135,10 @@ class TestRowsThatChangeUnheard:
         self, world: World, connection: Connection
     ) -> None:
         await connection.execute(REVOKE)
-        await world.mirror.load()
+        await world.sync.load()
         assert (await world.redis.read(claims(), None)).revocations.token
         await connection.execute("DELETE FROM revocations")
-        await world.mirror.load()
+        await world.sync.load()
         assert not (await world.redis.read(claims(), None)).revocations.token
 
     @pytest.mark.parametrize("inserted", [False, True])
@@ -154,13 +154,13 @@ class TestRowsThatChangeUnheard:
             early = await read()
             if not inserted:
                 await connection.execute("DELETE FROM revocations")
-            await world.mirror.load()
+            await world.sync.load()
             if inserted:
                 await connection.execute(REVOKE)
             return await read() if inserted else early
 
         monkeypatch.setattr(world.postgres, "counting_revocations", slow)
-        await world.mirror.load()
+        await world.sync.load()
         assert (await world.redis.read(claims(), None)).revocations.token is inserted
 
     async def test_so_does_what_was_truncated(self, world: World, connection: Connection) -> None:
@@ -168,16 +168,16 @@ class TestRowsThatChangeUnheard:
             "INSERT INTO revocations (kind, issuer, value) SELECT 'jti', 'main', 'token-' || n"
             " FROM generate_series(1, 600) AS n"
         )
-        await world.mirror.load()
+        await world.sync.load()
         await connection.execute("TRUNCATE revocations")
-        await world.mirror.load()
+        await world.sync.load()
         assert await world.client.keys("gateway:revoked:*") == []
 
     async def test_what_was_shortened_ends_sooner(self, world: World, connection: Connection) -> None:
         await connection.execute(REVOKE)
-        await world.mirror.load()
+        await world.sync.load()
         await connection.execute("UPDATE revocations SET expires_at = now() + interval '1 minute'")
-        await world.mirror.load()
+        await world.sync.load()
         assert 50 <= await world.client.ttl("gateway:revoked:jti:main:token-1") <= 60
 
 
@@ -187,10 +187,10 @@ async def test_rows_count_for_as_long_as_postgres_says_whatever_our_clock(
 ) -> None:
     await connection.execute(REVOKE)
     await connection.execute("UPDATE revocations SET expires_at = now() + interval '30 s'")
-    await world.mirror.load()
+    await world.sync.load()
     ours = time.time
     monkeypatch.setattr(time, "time", lambda: ours() + ahead)
-    await world.mirror.load()
+    await world.sync.load()
     assert 25 <= await world.client.ttl("gateway:revoked:jti:main:token-1") <= 30
 
 
@@ -208,9 +208,9 @@ class TestSpellings:
         self, world: World, connection: Connection
     ) -> None:
         await self.both(connection)
-        await world.mirror.load()
+        await world.sync.load()
         written = (await world.client.info("commandstats"))["cmdstat_set"]["calls"]
-        await world.mirror.load()
+        await world.sync.load()
         # The marker, the key of the filling itself, and its number.
         assert (await world.client.info("commandstats"))["cmdstat_set"]["calls"] == written + 3
         assert await world.client.ttl("gateway:revoked:jti:main:token-1") == -1
@@ -219,12 +219,12 @@ class TestSpellings:
         self, world: World, connection: Connection
     ) -> None:
         await self.both(connection)
-        await world.mirror.load()
+        await world.sync.load()
         await connection.execute("DELETE FROM revocations WHERE issuer = 'main'")
-        await world.mirror.apply([changed(TOKEN, lifted=True)])
+        await world.sync.apply([changed(TOKEN, lifted=True)])
         assert (await world.redis.read(claims(), None)).revocations.token
         await connection.execute("DELETE FROM revocations")
-        await world.mirror.apply([changed(TOKEN, lifted=True)])
+        await world.sync.apply([changed(TOKEN, lifted=True)])
         assert not (await world.redis.read(claims(), None)).revocations.token
 
 
@@ -237,7 +237,7 @@ class TestPruning:
             " ('jti', 'main', 'young', now(), now() + interval '1 day')"
         )
         await world.client.set("gateway:revoked:jti:main:old", "another program's")
-        world.mirror.start(pruning=0.05)
+        world.sync.start(pruning=0.05)
 
         async def pruned() -> bool:
             return bool(await connection.fetchval("SELECT count(*) = 1 FROM revocations"))
@@ -262,7 +262,7 @@ class TestPruning:
         connection = await asyncpg.connect(dsn)
         await connection.execute("ALTER TABLE revocations RENAME TO hidden")
         with capture_logs() as logs:
-            world.mirror.start(pruning=0.05)
+            world.sync.start(pruning=0.05)
             await eventually(lambda: asyncio.sleep(0, asked >= 4))
             await connection.execute("ALTER TABLE hidden RENAME TO revocations")
 

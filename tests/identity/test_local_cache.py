@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.core.model import Claims, Lease, Resolution, Tier, User, UserStatus
+from gateway.core.model import Claims, Resolution, Tier, User, UserStatus, Validity
 from gateway.core.revocations import Revocations
-from gateway.identity.local_cache import LEASE, LocalTier, Ticket
+from gateway.identity.local_cache import PROOF_LIFETIME, LocalTier, Ticket
 from tests.stores.examples import ISS, claims
 
 ANN = User("ann-id", UserStatus.ACTIVE)
@@ -46,10 +46,10 @@ class Memory:
             lifetime,
         )
 
-    def lease(self, token: Claims | None = None) -> Lease:
-        lease = self.tier.lease(token or claims())
-        assert lease is not None
-        return lease
+    def validity(self, token: Claims | None = None) -> Validity:
+        validity = self.tier.validity(token or claims())
+        assert validity is not None
+        return validity
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ class TestTrust:
     def test_a_process_that_was_halted_does_not_answer_until_it_has_looked(self, memory: Memory) -> None:
         memory.fill()
         trusted = [memory.tier.trusted]
-        memory.now += LEASE
+        memory.now += PROOF_LIFETIME
         trusted.append(memory.tier.trusted)
         assert memory.tier.recall(claims()) is None
         memory.tier.prove()
@@ -168,55 +168,55 @@ class TestTrust:
 class TestLeases:
     def test_it_names_the_user_and_counts_as_long_as_memory_does(self, memory: Memory) -> None:
         memory.fill(lifetime=20)
-        lease = memory.lease()
-        assert lease.answer is memory.tier.recall(claims())
+        validity = memory.validity()
+        assert validity.answer is memory.tier.recall(claims())
         memory.after(19)
-        assert memory.tier.stands(lease)
+        assert memory.tier.is_valid(validity)
         memory.after(2)
-        assert not memory.tier.stands(lease)
+        assert not memory.tier.is_valid(validity)
 
     def test_it_does_not_outlive_what_is_known_of_the_token(self, memory: Memory) -> None:
         memory.fill(claims(jti="token-2"))
         memory.after(20)
         memory.fill(claims(jti="token-1"))
-        lease = memory.lease(claims(jti="token-2"))
+        validity = memory.validity(claims(jti="token-2"))
         memory.after(11)
         assert memory.tier.recall(claims(jti="token-1")) is not None
-        assert not memory.tier.stands(lease)
+        assert not memory.tier.is_valid(validity)
 
     def test_what_is_not_answered_has_none(self, memory: Memory) -> None:
-        assert memory.tier.lease(claims()) is None
+        assert memory.tier.validity(claims()) is None
         memory.fill()
-        assert memory.tier.lease(claims(jti="token-2")) is None
+        assert memory.tier.validity(claims(jti="token-2")) is None
         memory.fill(claims("nobody"), None)
-        assert memory.tier.lease(claims("nobody")) is None
+        assert memory.tier.validity(claims("nobody")) is None
         memory.tier.close()
-        assert memory.tier.lease(claims()) is None
+        assert memory.tier.validity(claims()) is None
 
     def test_it_stands_only_while_every_change_is_heard_of(self, memory: Memory) -> None:
         memory.fill()
-        lease = memory.lease()
-        memory.now += LEASE
-        assert not memory.tier.stands(lease)
+        validity = memory.validity()
+        memory.now += PROOF_LIFETIME
+        assert not memory.tier.is_valid(validity)
         memory.tier.prove()
-        assert memory.tier.stands(lease)
+        assert memory.tier.is_valid(validity)
 
     @pytest.mark.parametrize("end", ["flush", "forget_everything", "close"])
     def test_it_ends_with_the_memory(self, memory: Memory, end: str) -> None:
         memory.fill()
-        lease = memory.lease()
+        validity = memory.validity()
         getattr(memory.tier, end)()
         memory.tier.open()
         memory.fill()
         assert memory.tier.recall(claims()) is not None
-        assert not memory.tier.stands(lease)
+        assert not memory.tier.is_valid(validity)
 
     def test_more_changes_than_are_told_apart_end_it(self, memory: Memory) -> None:
         memory.fill()
-        lease = memory.lease()
+        validity = memory.validity()
         memory.tier.forget_users([ANN.id])
         memory.tier.forget_tokens(("main", str(number)) for number in range(10_000))
-        assert not memory.tier.stands(lease)
+        assert not memory.tier.is_valid(validity)
 
 
 CHANGES = pytest.mark.parametrize(
@@ -255,17 +255,17 @@ class TestChanges:
     def test_a_lease_ends_where_memory_does(
         self, memory: Memory, change: str, what: object, forgotten: bool, user: User
     ) -> None:
-        """Whoever memory leads to by that time: what the lease was given for counts."""
+        """The validity holds for the user that memory leads to by that time, too."""
         memory.fill()
-        lease = memory.lease()
+        validity = memory.validity()
         for _ in range(2):
             memory.tier.forget_users(["another"])
-            assert memory.tier.stands(lease)
+            assert memory.tier.is_valid(validity)
         memory.fill(user=user)
         getattr(memory.tier, change)([what])
-        assert memory.tier.stands(lease) is not forgotten
+        assert memory.tier.is_valid(validity) is not forgotten
         memory.fill()
-        assert memory.tier.stands(lease) is not forgotten
+        assert memory.tier.is_valid(validity) is not forgotten
 
     def test_a_user_is_dropped_under_every_identity(self, memory: Memory) -> None:
         for subject in ("ann", "ann-too"):

@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 from gateway.core.model import Claims, Identity, Resolution, StoreUnavailable, Tier, User, UserStatus
 from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE, Denial, Reason
 from gateway.core.revocations import Revocation, Revocations
-from gateway.identity.blacklist_sync import RevocationMirror, under_configured_names
+from gateway.identity.blacklist_sync import BlacklistSync, under_configured_names
 from gateway.identity.local_cache import LocalTier
-from gateway.identity.resolver import IdentityTiers
+from gateway.identity.resolver import IdentityResolver
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
 from gateway.stores.postgres.directory.users import UserDirectory
 from gateway.stores.postgres.queries import Found, Postgres
@@ -47,7 +47,7 @@ class World:
 
     postgres: CountingPostgres
     redis: Redis
-    mirror: RevocationMirror
+    sync: BlacklistSync
     postgres_cable: Cable
     redis_cable: Cable
     directory: UserDirectory
@@ -64,12 +64,12 @@ class World:
         """Make a memory that answers nothing, for nobody tells it of changes."""
         return LocalTier(ttl=30, max_users=100, max_tokens=100, clock=lambda: self.now)
 
-    def tiers(self, *, unchecked_allowed: bool = False, local: LocalTier | None = None) -> IdentityTiers:
-        return IdentityTiers(
+    def tiers(self, *, unchecked_allowed: bool = False, local: LocalTier | None = None) -> IdentityResolver:
+        return IdentityResolver(
             local or self.local(),
             self.redis,
             self.postgres,
-            self.mirror,
+            self.sync,
             believes=lambda epoch: epoch == self.joined,
             user_ttl=300,
             negative_ttl=5,
@@ -121,7 +121,7 @@ class World:
         return bool(await self.client.exists("gateway:revocations:loaded"))
 
     async def trusted(self) -> bool:
-        return self.mirror.trusted
+        return self.sync.trusted
 
 
 @pytest.fixture
@@ -130,8 +130,8 @@ async def world(dsn: str, redis_url: str) -> AsyncIterator[World]:
         operator = Postgres(dsn, statement_timeout=10)
         postgres = CountingPostgres(postgres_cable.url)
         redis = Redis(redis_cable.url, timeout=2.0)
-        mirror = RevocationMirror(postgres, redis, ISSUERS)
-        await mirror.load()
+        sync = BlacklistSync(postgres, redis, ISSUERS)
+        await sync.load()
         epoch = await redis.begin_epoch("beat")
         async with Client.from_url(redis_url) as client:
             # Nobody here keeps it, and nobody lets it lapse.
@@ -139,7 +139,7 @@ async def world(dsn: str, redis_url: str) -> AsyncIterator[World]:
             yield World(
                 postgres,
                 redis,
-                mirror,
+                sync,
                 postgres_cable,
                 redis_cable,
                 UserDirectory(operator),
@@ -147,14 +147,14 @@ async def world(dsn: str, redis_url: str) -> AsyncIterator[World]:
                 client,
                 epoch.name,
             )
-        await mirror.close()
+        await sync.close()
         with suppress(StoreUnavailable):
             await redis.close()
         await postgres.close()
         await operator.close()
 
 
-async def denied(tiers: IdentityTiers, token: Claims) -> Reason:
+async def denied(tiers: IdentityResolver, token: Claims) -> Reason:
     with pytest.raises(Denial) as caught:
         await tiers.resolve(token)
     return caught.value.reason
@@ -453,11 +453,11 @@ class TestRevocations:
 
         async def read_and_fill(token: Claims, user_id: str | None) -> SharedAnswer:
             answer = await read(token, user_id)
-            await world.mirror.load()
+            await world.sync.load()
             return answer
 
         monkeypatch.setattr(world.redis, "read", read_and_fill)
-        world.mirror.doubt()
+        world.sync.doubt()
         await world.revocations.revoke("jti", issuer="main", value="token-1")
         assert (await tiers.resolve(claims())).revoked == "jti"
 
@@ -519,7 +519,7 @@ class TestStoresDown:
         await world.redis_cable.pull()
         await tiers.resolve(claims())
         await world.redis_cable.plug()
-        await world.mirror.load()
+        await world.sync.load()
         await world.postgres_cable.pull()
         resolution = await tiers.resolve(claims())
         assert resolution.user is not None
@@ -665,10 +665,10 @@ class TestMemory:
             assert tiers.recall(claims()) is None
             told = await tiers.resolve(claims())
             assert tiers.recall(claims()) == Resolution(ann, Tier.LOCAL, None, Tier.LOCAL)
-            lease = tiers.lease(claims())
-            assert lease is not None
+            validity = tiers.validity(claims())
+            assert validity is not None
             # Whoever asked may go by it from then on, without asking again.
-            assert lease.answer.user is told.user
+            assert validity.answer.user is told.user
         assert world.postgres.queries == 1
 
     async def test_what_redis_refused_is_not_recalled(self, world: World) -> None:
@@ -743,7 +743,7 @@ class TestReplica:
 
     def tiers(
         self, primary: User | None, replica: User | None, horizon: int
-    ) -> tuple[IdentityTiers, list[bool]]:
+    ) -> tuple[IdentityResolver, list[bool]]:
         asked: list[bool] = []
 
         class System:
@@ -761,7 +761,7 @@ class TestReplica:
         shared.current = Epoch("epoch", "beat")
         shared.tombstones["main", "ann"] = 50
         local = LocalTier(ttl=30, max_users=10, max_tokens=10, clock=lambda: 1_000_000.0)
-        return IdentityTiers(
+        return IdentityResolver(
             local, shared, System(), FakeBlacklist(shared), believes=lambda _: True, clock=lambda: 1_005.0
         ), asked
 
@@ -802,7 +802,7 @@ class TestMirror:
     async def test_a_row_that_was_written_to_postgres_alone_arrives(self, world: World) -> None:
         await world.add()
         tiers = world.tiers()
-        world.mirror.start(interval=0.05)
+        world.sync.start(interval=0.05)
         await world.revocations.revoke("jti", issuer=ISS, value="token-1")
 
         async def honoured() -> bool:
@@ -812,12 +812,12 @@ class TestMirror:
         assert await world.client.exists("gateway:revoked:jti:main:token-1")
 
     async def test_redis_that_goes_away_unnoticed_by_requests_is_doubted(self, world: World) -> None:
-        world.mirror.start(interval=60, watch=0.02)
+        world.sync.start(interval=60, watch=0.02)
         await eventually(world.trusted)
         await world.redis_cable.pull()
 
         async def doubted() -> bool:
-            return not world.mirror.trusted
+            return not world.sync.trusted
 
         await eventually(doubted)
         await world.revocations.revoke("jti", issuer="main", value="token-1")
@@ -833,8 +833,8 @@ class TestMirror:
 
         with monkeypatch.context() as patch, capture_logs() as logs:
             patch.setattr(world.redis.revoked, "fill", broken)
-            world.mirror.doubt()
-            world.mirror.start(interval=0.02)
+            world.sync.doubt()
+            world.sync.start(interval=0.02)
 
             async def logged() -> bool:
                 return bool(logs)
@@ -848,7 +848,7 @@ class TestMirror:
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await world.revocations.revoke("jti", issuer="main", value="token-1")
-        await world.mirror.load()
+        await world.sync.load()
         rows = world.postgres.counting_revocations
 
         async def rows_then_lift() -> list[Revocation]:
@@ -860,9 +860,9 @@ class TestMirror:
         with monkeypatch.context() as patch:
             patch.setattr(world.postgres, "counting_revocations", rows_then_lift)
             with pytest.raises(StoreUnavailable, match="lifted"):
-                await world.mirror.load()
+                await world.sync.load()
         assert not await world.client.exists("gateway:revoked:jti:main:token-1")
-        await world.mirror.load()
+        await world.sync.load()
         assert not await world.client.exists("gateway:revoked:jti:main:token-1")
 
 
@@ -880,8 +880,8 @@ async def test_the_mirror_closes_even_when_a_cancellation_is_lost(
             raise StoreUnavailable(Tier.REDIS, "no answer in time") from None
 
     monkeypatch.setattr(world.redis, "ping", deaf_ping)
-    mirror = RevocationMirror(world.postgres, world.redis, {})
-    mirror.start(interval=60.0, watch=0.01)
+    sync = BlacklistSync(world.postgres, world.redis, {})
+    sync.start(interval=60.0, watch=0.01)
     await asked.wait()
     async with asyncio.timeout(2):
-        await mirror.close()
+        await sync.close()

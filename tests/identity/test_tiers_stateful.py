@@ -15,12 +15,21 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.core.model import Claims, Identity, Lease, Resolution, StoreUnavailable, Tier, User, UserStatus
+from gateway.core.model import (
+    Claims,
+    Identity,
+    Resolution,
+    StoreUnavailable,
+    Tier,
+    User,
+    UserStatus,
+    Validity,
+)
 from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocation, Revocations, Revoked
 from gateway.identity.invalidation import Invalidation
 from gateway.identity.local_cache import LocalTier
-from gateway.identity.resolver import IdentityTiers
+from gateway.identity.resolver import IdentityResolver
 from gateway.stores.postgres.change_stream.listener import Changed, Everything
 from gateway.stores.postgres.queries import Found
 from gateway.stores.redis.answers import Epoch, SharedAnswer
@@ -161,7 +170,7 @@ class Worker:
             observer=RecordingInvalidations(),
             retry=0.0,
         )
-        self.tiers = IdentityTiers(
+        self.tiers = IdentityResolver(
             self.local,
             SlowShared(shared, asking),
             system,
@@ -210,7 +219,7 @@ class Tiers(RuleBasedStateMachine):
         self.shared.touch = self._push
         self.workers = [Worker(name, self.system, self.shared, self.asking) for name in "ab"]
         self.requests: list[Asked] = []
-        self.leases: dict[tuple[int, str], Lease] = {}
+        self.validities: dict[tuple[int, str], Validity] = {}
         self.carried = 0
         """The index of the state that every worker must know of."""
         self.revoked: set[str] = set()
@@ -271,9 +280,9 @@ class Tiers(RuleBasedStateMachine):
 
     @invariant()
     def what_stands_is_right(self) -> None:
-        for (worker, jti), lease in self.leases.items():
-            if self.workers[worker].tiers.stands(lease):
-                self._check_answer(lease.answer, self.carried, revoked=jti in self.revoked)
+        for (worker, jti), validity in self.validities.items():
+            if self.workers[worker].tiers.is_valid(validity):
+                self._check_answer(validity.answer, self.carried, revoked=jti in self.revoked)
 
     # Requests ----------------------------------------------------------------------------------------
 
@@ -286,10 +295,10 @@ class Tiers(RuleBasedStateMachine):
         recalled = tiers.recall(token)
         if recalled is not None:
             self._check_answer(recalled, since, revoked=revoked)
-            lease = tiers.lease(token)
-            assert (lease is None) is (recalled.user is None)
-            if lease is not None:
-                self.leases[worker, jti] = lease
+            validity = tiers.validity(token)
+            assert (validity is None) is (recalled.user is None)
+            if validity is not None:
+                self.validities[worker, jti] = validity
             return
         task = self.loop.create_task(tiers.resolve(token))
         outage = self.system.down or self.shared.down
@@ -301,7 +310,7 @@ class Tiers(RuleBasedStateMachine):
 
     @rule(worker=WORKERS, jti=st.sampled_from(TOKENS))
     def request_to_its_end(self, worker: int, jti: str) -> None:
-        """Make a request, and another that gets a lease if the answer was remembered."""
+        """Make a request, and another that gets a validity if the answer was remembered."""
         for _ in range(2):
             self.request(worker, jti, 7)
 

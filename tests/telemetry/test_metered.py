@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.core.model import Claims, Credential, Issuer, Lease, Resolution, Tier, User, UserStatus
+from gateway.core.model import Claims, Credential, Issuer, Resolution, Tier, User, UserStatus, Validity
 from gateway.core.reasons import (
     CREDENTIALS_MISSING,
     ISSUER_UNTRUSTED,
@@ -25,7 +25,7 @@ from tests.tokens import ed25519_key, sign
 
 CLAIMS = Claims("https://idp.example.com/", "main", "member", (), None, None, None, None, (), (), {})
 MEMBER = User("id", UserStatus.ACTIVE)
-LEASE = Lease(CLAIMS, Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL), 0.0, 0)
+VALIDITY = Validity(CLAIMS, Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL), 0.0, 0)
 TOKEN = VerifiedToken(CLAIMS, key_from_jwk(ed25519_key().jwk()))
 CREDENTIAL = Credential.of(b"")
 
@@ -52,11 +52,11 @@ class Directory:
     def recall(self, claims: Claims) -> Resolution | None:  # noqa: ARG002 -- the Protocol's
         return self.outcome if self.remembered and isinstance(self.outcome, Resolution) else None
 
-    def lease(self, claims: Claims) -> Lease | None:  # noqa: ARG002 -- the Protocol's
-        return LEASE if self.remembered else None
+    def validity(self, claims: Claims) -> Validity | None:  # noqa: ARG002 -- the Protocol's
+        return VALIDITY if self.remembered else None
 
-    def stands(self, lease: Lease) -> bool:
-        return self.remembered and lease is LEASE
+    def is_valid(self, validity: Validity) -> bool:
+        return self.remembered and validity is VALIDITY
 
     async def resolve(self, claims: Claims) -> Resolution:  # noqa: ARG002 -- the Protocol's
         if isinstance(self.outcome, Denial):
@@ -126,25 +126,25 @@ def test_an_answer_from_memory_is_counted_and_not_timed(user: User | None, resul
 
 def test_an_answer_that_stands_is_counted_as_one_from_memory() -> None:
     metrics = Metrics()
-    local = LocalTier(ttl=9, max_users=9, max_tokens=9, clock=lambda: 0.0, stood=metrics.recalled_users)
+    local = LocalTier(ttl=9, max_users=9, max_tokens=9, clock=lambda: 0.0, reused=metrics.recalled_users)
     local.open()
     local.fill(local.ticket(), CLAIMS, MEMBER, 0.0, Revocations(), 9.0)
-    lease = local.lease(CLAIMS)
-    assert lease is not None
+    validity = local.validity(CLAIMS)
+    assert validity is not None
     for number in (1, 2):
-        assert local.stands(lease)
+        assert local.is_valid(validity)
         assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") == number
         assert value(metrics, "revocation_checks_total", tier="local", result="clear") == number
     local.forget_users([MEMBER.id])
-    assert not local.stands(lease)
+    assert not local.is_valid(validity)
     assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") == 2
 
 
 def test_what_tells_whether_an_answer_stands_is_passed_on() -> None:
     resolution = Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL)
     directory = MeteredDirectory(Directory(resolution, remembered=True), Metrics())
-    assert directory.lease(CLAIMS) is LEASE
-    assert directory.stands(LEASE)
+    assert directory.validity(CLAIMS) is VALIDITY
+    assert directory.is_valid(VALIDITY)
 
 
 async def test_what_is_found_is_counted_where_it_was_found() -> None:

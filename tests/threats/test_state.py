@@ -11,7 +11,7 @@ import pytest
 
 from gateway.core.lru import LRU
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
-from gateway.identity.resolver import IdentityTiers
+from gateway.identity.resolver import IdentityResolver
 from gateway.proxy.upstream.balancer import Upstream
 from gateway.stores.postgres.queries import Postgres
 from gateway.stores.redis.shared_tier import Redis
@@ -65,8 +65,8 @@ DEFECTS: list[tuple[type, str]] = [
     # What looks for a token that was verified before: that is bound to its place when a gateway starts.
     (LRU, "get"),
     (TokenVerifier, "verify"),
-    (IdentityTiers, "recall"),
-    (IdentityTiers, "resolve"),
+    (IdentityResolver, "recall"),
+    (IdentityResolver, "resolve"),
     (Redis, "read"),
     (Postgres, "find_user"),
     (Upstream, "take"),

@@ -11,7 +11,7 @@ PROBE_INTERVAL: Final = 0.25
 """Seconds between the calls that an open breaker lets through."""
 
 
-class Breaker:
+class CircuitBreaker:
     """Lets all calls through, or, once the store was silent `FAILURES` times running, single ones.
 
     The first answer closes it again. `clock` gives seconds and never goes back.

@@ -16,7 +16,7 @@ import asyncpg
 
 from gateway.core.model import StoreUnavailable, Tier
 from gateway.stores.availability import Availability
-from gateway.stores.postgres.circuit_breaker import Breaker
+from gateway.stores.postgres.circuit_breaker import CircuitBreaker
 from gateway.stores.postgres.errors import is_lasting, is_of_one_value, is_silence, quoted, translated
 from gateway.stores.postgres.hosts import Connector, address_of
 from gateway.stores.postgres.statements import PreparedStatements, Statements
@@ -47,7 +47,7 @@ class Pool:
         availability: Availability,
         tls_strict: bool = False,
         prepared_statements: PreparedStatements = "auto",
-        breaker: Breaker | None = None,
+        breaker: CircuitBreaker | None = None,
         opened: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> None:
         """Open nothing yet. `opened` is called with each new connection before that is lent."""
@@ -64,7 +64,7 @@ class Pool:
         self._size = size
         self._connect_timeout = connect_timeout
         self._statement_timeout = statement_timeout
-        self._breaker = breaker or Breaker()
+        self._breaker = breaker or CircuitBreaker()
         self._on_open = opened
         self._silence = "no answer"
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None

@@ -318,7 +318,7 @@ redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
 
 # An epoch is `<name> <run of the server> <heartbeat>`. It ends with the run that it began in.
 
-# KEYS: marker of the blacklist, epoch, ended. ARGV: name, heartbeat, lease, version, milliseconds.
+# KEYS: marker of the blacklist, epoch, ended. ARGV: name, heartbeat, lifetime, version, milliseconds.
 BEGIN_EPOCH: Final = f"""
 {CHECK_MARKER}
 local held = redis.call('GET', KEYS[2])
@@ -330,7 +330,7 @@ if tonumber(ARGV[4]) > ended then redis.call('SET', KEYS[3], ARGV[4], 'PX', ARGV
 return epoch
 """
 
-# KEYS: marker of the blacklist, epoch. ARGV: name, heartbeat, lease.
+# KEYS: marker of the blacklist, epoch. ARGV: name, heartbeat, lifetime.
 KEEP_EPOCH: Final = f"""
 {CHECK_MARKER}
 local held = redis.call('GET', KEYS[2])
@@ -345,7 +345,7 @@ redis.call('SET', KEYS[2], name .. ' ' .. run .. ' ' .. ARGV[2], 'PX', ARGV[3])
 return 1
 """
 
-# KEYS: epoch, ended. ARGV: version, milliseconds, name of the next epoch, lease.
+# KEYS: epoch, ended. ARGV: version, milliseconds, name of the next epoch, lifetime.
 # `ended` is a tombstone of everybody, and what is said of those holds for it.
 END_EPOCH: Final = f"""
 {OWNED}

@@ -35,7 +35,7 @@ from gateway.stores.redis.reader import RedisReader
 from gateway.stores.redis.topology import server_at
 from gateway.stores.redis.user_documents import CachedUser, decode, encode
 
-LEASE: Final = 3.0
+EPOCH_LIFETIME: Final = 3.0
 """Seconds after which an epoch that nobody keeps alive has lapsed."""
 TOMBSTONE_TIME: Final = 300.0
 """Seconds for which nothing older than a change can be stored; far more than any reader takes."""
@@ -237,7 +237,7 @@ class Redis:
             (
                 uuid4().hex,
                 heartbeat,
-                str(round(LEASE * 1000)),
+                str(round(EPOCH_LIFETIME * 1000)),
                 str(version),
                 str(round(TOMBSTONE_TIME * 1000)),
             ),
@@ -248,7 +248,7 @@ class Redis:
         return epoch
 
     async def keep_epoch(self, name: str, heartbeat: str) -> bool:
-        """Keep an epoch alive for another `LEASE`; False when it is not the one in force.
+        """Keep an epoch alive for another `EPOCH_LIFETIME`; False when it is not the one in force.
 
         A server that has restarted, or taken over from another, may have lost what was written last:
         its epoch ends, and its blacklist is to be filled again.
@@ -256,7 +256,7 @@ class Redis:
         kept = await self.ownership.run(
             scripts.KEEP_EPOCH,
             (self.keys.complete, self.keys.epoch),
-            (name, heartbeat, str(round(LEASE * 1000))),
+            (name, heartbeat, str(round(EPOCH_LIFETIME * 1000))),
         )
         return bool(kept == 1)
 
@@ -269,7 +269,7 @@ class Redis:
         await self.ownership.run(
             scripts.END_EPOCH,
             (self.keys.epoch, self.keys.ended_epoch),
-            (str(version), str(round(TOMBSTONE_TIME * 1000)), uuid4().hex, str(round(LEASE * 1000))),
+            (str(version), str(round(TOMBSTONE_TIME * 1000)), uuid4().hex, str(round(EPOCH_LIFETIME * 1000))),
         )
 
     # The stream --------------------------------------------------------------------------------------

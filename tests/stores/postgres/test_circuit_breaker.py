@@ -1,4 +1,4 @@
-from gateway.stores.postgres.circuit_breaker import FAILURES, PROBE_INTERVAL, Breaker
+from gateway.stores.postgres.circuit_breaker import FAILURES, PROBE_INTERVAL, CircuitBreaker
 
 
 class Clock:
@@ -8,15 +8,15 @@ class Clock:
         return self.now
 
 
-def opened(clock: Clock) -> Breaker:
-    breaker = Breaker(clock)
+def opened(clock: Clock) -> CircuitBreaker:
+    breaker = CircuitBreaker(clock)
     assert [breaker.failed(clock()) for _ in range(FAILURES)] == [False, False, True]
     return breaker
 
 
 def test_failures_one_after_the_other_open_it() -> None:
     clock = Clock()
-    breaker = Breaker(clock)
+    breaker = CircuitBreaker(clock)
     for _ in range(5):
         assert [breaker.failed(clock()), breaker.failed(clock())] == [False, False]
         assert breaker.admits()

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from gateway.core.model import StoreUnavailable, Tier, User, UserStatus
 from gateway.core.revocations import Revocations
 from gateway.stores.redis.answers import Epoch
-from gateway.stores.redis.shared_tier import LEASE, TOMBSTONE_TIME, Redis
+from gateway.stores.redis.shared_tier import EPOCH_LIFETIME, TOMBSTONE_TIME, Redis
 from gateway.stores.redis.user_documents import CachedUser
 from tests.stores.cable import Cable
 from tests.stores.examples import claims
@@ -129,7 +129,7 @@ class TestEpochs:
         epochs = await asyncio.gather(*(redis.begin_epoch(f"h{n}") for n in range(20)))
         assert len(set(epochs)) == 1
         assert await redis.epoch() == epochs[0]
-        assert 0 < await client.pttl("gateway:epoch") <= LEASE * 1000
+        assert 0 < await client.pttl("gateway:epoch") <= EPOCH_LIFETIME * 1000
 
     async def test_keeping_it_alive(self, redis: Redis, client: "Client") -> None:
         epoch = await redis.begin_epoch("h1")
