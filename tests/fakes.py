@@ -20,7 +20,7 @@ from gateway.core.revocations import Revocation, Revocations, Revoked
 from gateway.core.tokens import KeySet
 from gateway.stores.redis.answers import Epoch, SharedAnswer
 from gateway.stores.redis.user_documents import CachedUser
-from gateway.telemetry.denials import DenialRecord, DenialRing, Wanted
+from gateway.telemetry.denials import DenialFilter, DenialRecord, DenialRing
 from gateway.telemetry.series import Snapshot, add_up
 
 
@@ -110,7 +110,7 @@ class FakeWorkers:
     async def readiness(self) -> Sequence[Readiness]:
         return self.ready
 
-    async def denials(self, wanted: Wanted) -> Sequence[DenialRecord]:
+    async def denials(self, wanted: DenialFilter) -> Sequence[DenialRecord]:
         return [denial for ring in self.rings for denial in ring.latest(wanted)]
 
     async def refresh_keys(self, issuer: str) -> None:

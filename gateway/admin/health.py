@@ -14,7 +14,7 @@ from gateway.admin import console
 from gateway.admin.api import problems
 from gateway.admin.api.problems import REQUEST_ID, RequestRefused
 from gateway.telemetry import metrics as telemetry
-from gateway.telemetry.denials import DenialRecord, Wanted
+from gateway.telemetry.denials import DenialFilter, DenialRecord
 from gateway.telemetry.series import Snapshot, expose
 
 CHECK_SECONDS: Final = 1.0
@@ -121,7 +121,7 @@ class Workers(Protocol):
     async def readiness(self) -> Sequence[Readiness]:
         """Return what the others that serve would say at `/readyz`."""
 
-    async def denials(self, wanted: Wanted) -> Sequence[DenialRecord]:
+    async def denials(self, wanted: DenialFilter) -> Sequence[DenialRecord]:
         """Return what the others have of the wanted denials, in no order."""
 
     async def refresh_keys(self, issuer: str) -> None:

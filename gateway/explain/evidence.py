@@ -11,7 +11,7 @@ from gateway.core.revocations import Revocation
 from gateway.explain.verdict import ColdResolver
 from gateway.stores.postgres.directory.diagnostics import Diagnostics
 from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
-from gateway.stores.postgres.queries import Found, Postgres
+from gateway.stores.postgres.queries import FoundUser, Postgres
 from gateway.stores.redis.answers import SharedAnswer
 from gateway.stores.redis.shared_tier import Redis
 
@@ -27,7 +27,7 @@ class Evidence:
     shared: SharedAnswer | StoreUnavailable
     unclaimed: bool
     """Whether Redis has no owner yet (`gateway.stores.redis.ownership`)."""
-    found: Found | StoreUnavailable
+    found: FoundUser | StoreUnavailable
     """What Postgres says when the gateway asks: the replica, where there is one."""
     record: UserRecord | StoreUnavailable | None
     """What the primary says: the truth."""

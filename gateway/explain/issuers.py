@@ -18,7 +18,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
+class NearIssuer:
     """A configured issuer that is nearly the one in the token."""
 
     place: int
@@ -30,10 +30,10 @@ class Near:
     """True when it is the same issuer, spelt differently; False for another environment's."""
 
 
-def nearest(iss: str, issuers: Sequence[Issuer]) -> Near | None:
+def nearest(iss: str, issuers: Sequence[Issuer]) -> NearIssuer | None:
     """Return the configured issuer that differs from `iss` the least, if any is close."""
     found = [
-        Near(place, issuer, *judged)
+        NearIssuer(place, issuer, *judged)
         for place, issuer in enumerate(issuers)
         if (judged := _difference(iss, issuer.issuer)) is not None
     ]

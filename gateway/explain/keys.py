@@ -7,7 +7,7 @@ from gateway.core.tokens import KeySet
 from gateway.explain.setup import Keys
 from gateway.issuer_keys.fetch import FetchError
 from gateway.issuer_keys.keyring import KeyStatus
-from gateway.issuer_keys.sources import Loaded
+from gateway.issuer_keys.sources import LoadedKeys
 
 
 class ColdKeys:
@@ -18,12 +18,12 @@ class ColdKeys:
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._fetched: dict[str, Loaded | FetchError] = {}
+        self._fetched: dict[str, LoadedKeys | FetchError] = {}
 
     def current(self, issuer_name: str) -> KeySet | None:
         """Return the keys to trust at this moment; None when there are none that may be trusted."""
         fetched = self._fetched.get(issuer_name)
-        return fetched.keys if isinstance(fetched, Loaded) else self._keys.current(issuer_name)
+        return fetched.keys if isinstance(fetched, LoadedKeys) else self._keys.current(issuer_name)
 
     async def refresh(self, issuer_name: str, kid: str | None = None, algorithm: str = "") -> bool:  # noqa: ARG002 -- the Protocol's: any key causes the same fetch
         """Look for keys that are not in the set, once; returns whether one of that name does not exist."""
@@ -45,7 +45,8 @@ class ColdKeys:
     def is_ahead(self, issuer_name: str) -> bool:
         """Tell whether keys were fetched in place of others that the process has."""
         return (
-            isinstance(self._fetched.get(issuer_name), Loaded) and self._keys.current(issuer_name) is not None
+            isinstance(self._fetched.get(issuer_name), LoadedKeys)
+            and self._keys.current(issuer_name) is not None
         )
 
     def status(self) -> Mapping[str, KeyStatus]:
@@ -54,13 +55,13 @@ class ColdKeys:
             name: self._told(status, self._fetched.get(name)) for name, status in self._keys.status().items()
         }
 
-    def _told(self, status: KeyStatus, fetched: Loaded | FetchError | None) -> KeyStatus:
+    def _told(self, status: KeyStatus, fetched: LoadedKeys | FetchError | None) -> KeyStatus:
         match fetched:
             case None:
                 return status
             case FetchError():
                 return replace(status, last_error=str(fetched))
-            case Loaded():
+            case LoadedKeys():
                 keys = len(fetched.keys.keys)
                 return replace(
                     status,

@@ -7,7 +7,7 @@ from typing import Protocol
 from gateway.core.model import Issuer, Route
 from gateway.core.tokens import KeySet
 from gateway.issuer_keys.keyring import KeyStatus
-from gateway.issuer_keys.sources import Loaded
+from gateway.issuer_keys.sources import LoadedKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Keys(Protocol):
     def current(self, issuer_name: str) -> KeySet | None:
         """Return the keys to trust at this moment; None when there are none that may be trusted."""
 
-    async def look(self, issuer_name: str) -> Loaded:
+    async def look(self, issuer_name: str) -> LoadedKeys:
         """Fetch the issuer's keys without taking note of them. Raises `FetchError`."""
 
     def status(self) -> Mapping[str, KeyStatus]:

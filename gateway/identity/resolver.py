@@ -29,7 +29,7 @@ from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE,
 from gateway.core.revocations import Revocations, hits
 from gateway.identity.local_cache import IdentityKey, LocalTier, Ticket
 from gateway.identity.single_flight import SingleFlight
-from gateway.stores.postgres.queries import Found
+from gateway.stores.postgres.queries import FoundUser
 from gateway.stores.redis.answers import SharedAnswer
 from gateway.stores.redis.user_documents import CachedUser
 
@@ -50,10 +50,10 @@ class SystemOfRecord(Protocol):
     def has_replica(self) -> bool:
         """Whether a replica, which may lag behind, is asked for users."""
 
-    async def find_user(self, identity: Identity, *, primary: bool = False) -> Found:
+    async def find_user(self, identity: Identity, *, primary: bool = False) -> FoundUser:
         """Find a user."""
 
-    async def find_user_and_revocations(self, claims: Claims) -> tuple[Found, Revocations]:
+    async def find_user_and_revocations(self, claims: Claims) -> tuple[FoundUser, Revocations]:
         """Ask the primary for a user and what is known against the token."""
 
 
@@ -360,7 +360,7 @@ class IdentityResolver:
         self._local.learn(ticket, claims, found.user, asked_at)
         return _Fetched(found.user, asked_at, None), revocations
 
-    async def _store(self, claims: Claims, found: Found, asked_at: float, epoch: str) -> bool:
+    async def _store(self, claims: Claims, found: FoundUser, asked_at: float, epoch: str) -> bool:
         cached = CachedUser(found.user, asked_at, epoch)
         ttl = self._miss_ttl(claims) if found.user is None else self._keep
         try:

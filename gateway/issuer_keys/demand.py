@@ -1,4 +1,4 @@
-"""What requests with unknown keys may ask of an issuer, whose names anybody can invent."""
+"""How many fetches requests with unknown keys may cause; any client can invent such keys."""
 
 import hashlib
 import math
@@ -6,30 +6,30 @@ from typing import Final
 
 from gateway.core.lru import LRU
 
-BURST: Final = 4
-REFILL: Final = 5.0
-GAP: Final = 1.0
-"""Unknown keys may cause so many fetches per issuer, so many seconds apart, and one more each `REFILL`."""
+FETCH_BURST: Final = 4
+REFILL_SECONDS: Final = 5.0
+MIN_INTERVAL: Final = 1.0
+"""Unknown keys may cause so many fetches per issuer, so many seconds apart, and one more each refill."""
 MAX_WAITING: Final = 32
 """Requests that may wait at once for the next of these fetches to be allowed, per issuer."""
 MAX_ABSENT: Final = 1000
 """Keys of one issuer that are remembered as not there."""
-ABSENCE: Final = REFILL
+ABSENT_SECONDS: Final = REFILL_SECONDS
 """Seconds for which a key counts as not there. An issuer may sign with a key before it publishes it."""
 
 
-class Allowance:
+class FetchAllowance:
     """A token bucket: fetches that unknown keys may cause while their issuer answers."""
 
     def __init__(self) -> None:
-        self._left = float(BURST)
+        self._left = float(FETCH_BURST)
         self._at = self._taken_at = -math.inf
 
     def take(self, now: float) -> bool:
         """Take one, if there is one and the one before is not too recent."""
-        self._left = min(self._left + (now - self._at) / REFILL, float(BURST))
+        self._left = min(self._left + (now - self._at) / REFILL_SECONDS, float(FETCH_BURST))
         self._at = now
-        if self._left < 1.0 or now - self._taken_at < GAP:
+        if self._left < 1.0 or now - self._taken_at < MIN_INTERVAL:
             return False
         self._left -= 1.0
         self._taken_at = now
@@ -37,12 +37,12 @@ class Allowance:
 
     def wait(self, now: float) -> float:
         """Return the seconds until one may be taken; zero or less: now."""
-        left = min(self._left + (now - self._at) / REFILL, float(BURST))
-        return max((1.0 - left) * REFILL, self._taken_at + GAP - now)
+        left = min(self._left + (now - self._at) / REFILL_SECONDS, float(FETCH_BURST))
+        return max((1.0 - left) * REFILL_SECONDS, self._taken_at + MIN_INTERVAL - now)
 
     def give_back(self) -> None:
         """Take back the latest: it brought nothing."""
-        self._left = min(self._left + 1.0, float(BURST))
+        self._left = min(self._left + 1.0, float(FETCH_BURST))
         self._taken_at = -math.inf
 
 
@@ -60,7 +60,7 @@ class AbsentKeys:
 
     def add(self, kid: str | None, algorithm: str, now: float) -> None:
         """Take note that a key was not there."""
-        self._until.put(_digest(kid, algorithm), now + ABSENCE)
+        self._until.put(_digest(kid, algorithm), now + ABSENT_SECONDS)
 
     def clear(self) -> None:
         """Forget all: another set may have any of them."""
@@ -68,6 +68,6 @@ class AbsentKeys:
 
 
 def _digest(kid: str | None, algorithm: str) -> bytes:
-    # Whoever invents names chooses their length.
+    # A client that invents names chooses their length.
     name = f"{algorithm} {'' if kid is None else '.' + kid}"
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()

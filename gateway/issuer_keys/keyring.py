@@ -23,15 +23,15 @@ import structlog
 
 from gateway.core.lru import LRU
 from gateway.core.tokens import KeySet
-from gateway.issuer_keys.demand import MAX_WAITING, AbsentKeys, Allowance
+from gateway.issuer_keys.demand import MAX_WAITING, AbsentKeys, FetchAllowance
 from gateway.issuer_keys.fetch import Fetcher, FetchError
-from gateway.issuer_keys.sources import KeySource, Loaded
+from gateway.issuer_keys.sources import KeySource, LoadedKeys
 
 RETRY_INTERVAL: Final = 1.0
 """Seconds between two attempts that unknown keys may cause while the issuer does not answer."""
 PATIENCE: Final = 1.0
 """Seconds that a request waits for an issuer that has answered so far."""
-BRIEF: Final = 0.25
+FAILING_PATIENCE: Final = 0.25
 """Seconds that a request waits for one that has not."""
 MAX_ATTEMPTS: Final = 6
 """Fetches of one issuer that may be under way, because the earlier ones hang; one is given up for another."""
@@ -145,7 +145,7 @@ class KeyRing:
         """
         await asyncio.wait((self._issuers[issuer_name].load().task,))
 
-    async def look(self, issuer_name: str) -> Loaded:
+    async def look(self, issuer_name: str) -> LoadedKeys:
         """Return the keys that an issuer has at its place at this moment, without taking note of them.
 
         Raises `FetchError`.
@@ -213,7 +213,7 @@ class _IssuerKeys:
         self._answered_from = -math.inf
         """When that began: what was published before then is known."""
         self._retry_at = -math.inf
-        self._allowance = Allowance()
+        self._allowance = FetchAllowance()
         self._absent = AbsentKeys()
         self._failures = 0
         self._last_error: str | None = None
@@ -263,24 +263,24 @@ class _IssuerKeys:
 
     async def _find(self, kid: str | None, algorithm: str) -> bool:
         asked_at = self._clock()
-        troubled = self._troubled(asked_at)
+        failing = self._is_failing(asked_at)
         # What was not there may have come since; while the issuer answers, that is soon found out.
-        if not troubled and self._absent.has(kid, algorithm, asked_at):
+        if not failing and self._absent.has(kid, algorithm, asked_at):
             return True
-        attempt = self._demand(asked_at, troubled=troubled)
-        if attempt is None and not troubled:
+        attempt = self._demand(asked_at, failing=failing)
+        if attempt is None and not failing:
             wait = self._allowance.wait(asked_at)
             if wait > PATIENCE or self._waiting >= MAX_WAITING:
                 # Names are invented in great numbers: each one as a request that waits would be worse.
                 return True
             attempt = await self._next_turn(wait)
-            troubled = self._troubled(self._clock())
+            failing = self._is_failing(self._clock())
             if attempt is None:
-                return not troubled and self._answered_from >= asked_at
+                return not failing and self._answered_from >= asked_at
         if attempt is None:
             return False
         waited = self._clock() - attempt.began
-        await asyncio.wait((attempt.task,), timeout=(BRIEF if troubled else PATIENCE) - waited)
+        await asyncio.wait((attempt.task,), timeout=(FAILING_PATIENCE if failing else PATIENCE) - waited)
         # One that ended after a later one had succeeded did no harm.
         if not attempt.task.done() or (attempt.failed and self._failures):
             return False
@@ -298,21 +298,21 @@ class _IssuerKeys:
         finally:
             self._waiting -= 1
         now = self._clock()
-        return self._demand(now, troubled=self._troubled(now))
+        return self._demand(now, failing=self._is_failing(now))
 
-    def _troubled(self, now: float) -> bool:
+    def _is_failing(self, now: float) -> bool:
         """Tell whether the issuer does not answer, as far as is known."""
         latest = self._latest
         hangs = latest is not None and not latest.task.done() and now - latest.began >= PATIENCE
         return hangs or self._failures > 0
 
-    def _demand(self, now: float, *, troubled: bool) -> _Attempt | None:
+    def _demand(self, now: float, *, failing: bool) -> _Attempt | None:
         """Return an attempt that is worth waiting for; None when there is none, and none may begin."""
         latest = self._latest
-        limit = BRIEF if troubled else PATIENCE
+        limit = FAILING_PATIENCE if failing else PATIENCE
         if latest is not None and not latest.task.done() and now - latest.began < limit:
             return latest
-        if not troubled:
+        if not failing:
             return self._begin(allowed=True) if self._allowance.take(now) else None
         return self._begin() if now >= self._retry_at else None
 
@@ -351,7 +351,7 @@ class _IssuerKeys:
         else:
             self._succeeded(attempt, loaded)
 
-    def _succeeded(self, attempt: _Attempt, loaded: Loaded) -> None:
+    def _succeeded(self, attempt: _Attempt, loaded: LoadedKeys) -> None:
         self._observer.jwks_refreshed(self._name, "success")
         if attempt.number < self._answered:
             # The issuer has said something later in the meantime.

@@ -19,7 +19,7 @@ FILE_FRESHNESS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedKeys:
     """The keys of an issuer as its source has them at this moment."""
 
     keys: KeySet
@@ -36,7 +36,7 @@ class Loaded:
 class KeySource(Protocol):
     """A place that has the keys of one issuer."""
 
-    async def load(self, fetcher: Fetcher) -> Loaded:
+    async def load(self, fetcher: Fetcher) -> LoadedKeys:
         """Return the keys, one at least; raises `FetchError` when they cannot be had, or none can be used."""
         ...
 
@@ -47,7 +47,7 @@ class Discovery:
 
     issuer: str
 
-    async def load(self, fetcher: Fetcher) -> Loaded:
+    async def load(self, fetcher: Fetcher) -> LoadedKeys:
         document = await self._metadata(fetcher)
         location, metadata = document.url, document.content
         if not isinstance(metadata, dict):
@@ -85,7 +85,7 @@ class JwksUri:
 
     url: str
 
-    async def load(self, fetcher: Fetcher) -> Loaded:
+    async def load(self, fetcher: Fetcher) -> LoadedKeys:
         document = await fetcher.get(self.url)
         return await _from_jwks(document.url, document.content, freshness(document))
 
@@ -96,7 +96,7 @@ class JwksFile:
 
     path: Path
 
-    async def load(self, fetcher: Fetcher) -> Loaded:  # noqa: ARG002 -- the Protocol's signature
+    async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the Protocol's signature
         content = await _read(self.path)
         document = await parsed(str(self.path), content)
         return await _from_jwks(str(self.path), document, FILE_FRESHNESS)
@@ -108,10 +108,10 @@ class PemFile:
 
     path: Path
 
-    async def load(self, fetcher: Fetcher) -> Loaded:  # noqa: ARG002 -- the Protocol's signature
+    async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the Protocol's signature
         content = await _read(self.path)
         try:
-            return Loaded(KeySet([key_from_pem(content)]), FILE_FRESHNESS)
+            return LoadedKeys(KeySet([key_from_pem(content)]), FILE_FRESHNESS)
         except KeyRejected as error:
             raise FetchError(f"{self.path}: {error}") from error
 
@@ -122,13 +122,13 @@ class SecretFile:
 
     path: Path
 
-    async def load(self, fetcher: Fetcher) -> Loaded:  # noqa: ARG002 -- the Protocol's signature
+    async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the Protocol's signature
         content = await _read(self.path)
         try:
             key = key_from_secret(content.removesuffix(b"\n").removesuffix(b"\r"))
         except KeyRejected as error:
             raise FetchError(f"{self.path}: {error}") from error
-        return Loaded(KeySet([key]), FILE_FRESHNESS)
+        return LoadedKeys(KeySet([key]), FILE_FRESHNESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +137,9 @@ class Secret:
 
     value: bytes = field(repr=False)
 
-    async def load(self, fetcher: Fetcher) -> Loaded:  # noqa: ARG002 -- the Protocol's signature
+    async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the Protocol's signature
         try:
-            return Loaded(KeySet([key_from_secret(self.value)]), MAX_FRESHNESS)
+            return LoadedKeys(KeySet([key_from_secret(self.value)]), MAX_FRESHNESS)
         except KeyRejected as error:
             raise FetchError(f"the configured secret: {error}") from error
 
@@ -164,14 +164,14 @@ def freshness(document: Document) -> float:
     return min(max(document.max_age, MIN_FRESHNESS), MAX_FRESHNESS)
 
 
-async def _from_jwks(location: str, document: JSON, fresh_for: float) -> Loaded:
+async def _from_jwks(location: str, document: JSON, fresh_for: float) -> LoadedKeys:
     try:
         # Building a hundred keys takes tens of milliseconds, which the other issuers' requests have not.
         read = await asyncio.to_thread(keyset_from_jwks, document)
     except KeyRejected as error:
         raise FetchError(f"{location}: {error}") from error
     if read.keys.keys:
-        return Loaded(read.keys, fresh_for, read.skipped, read.left_out, read.left_out_kids)
+        return LoadedKeys(read.keys, fresh_for, read.skipped, read.left_out, read.left_out_kids)
     # An issuer that has no key signs nothing: this is a mistake or an accident at its place.
     if not read.skipped:
         raise FetchError(f"{location}: its list `keys` is empty")

@@ -38,7 +38,7 @@ class DenialRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DenialFilter:
     """Which denials somebody asks for; None asks for all."""
 
     limit: int
@@ -109,7 +109,7 @@ class DenialRing:
         for listener in self._listeners:
             listener()
 
-    def latest(self, wanted: Wanted) -> list[DenialRecord]:
+    def latest(self, wanted: DenialFilter) -> list[DenialRecord]:
         """Return those that are wanted, the newest first."""
         bound = wanted.newer_than.get(self.name, wanted.newer_than.get("", ""))
         return list(islice(filter(wanted.admits, self._newer(bound)), wanted.limit))

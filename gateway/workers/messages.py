@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from gateway.telemetry.denials import DenialRecord, Wanted
+from gateway.telemetry.denials import DenialFilter, DenialRecord
 from gateway.telemetry.series import Snapshot
 
 
@@ -61,12 +61,12 @@ def unpack(rows: Sequence[Sequence[Any]]) -> list[Snapshot]:
     ]
 
 
-def pack_wanted(wanted: Wanted) -> list[object]:
+def pack_filter(wanted: DenialFilter) -> list[object]:
     return [*astuple(wanted)]
 
 
-def unpack_wanted(row: Sequence[Any]) -> Wanted:
-    return Wanted(*row)
+def unpack_filter(row: Sequence[Any]) -> DenialFilter:
+    return DenialFilter(*row)
 
 
 def pack_denials(denials: Iterable[DenialRecord]) -> list[list[object]]:

@@ -14,7 +14,7 @@ import uvloop
 from gateway.admin.health import Admin, Finding, ParserMissing, Readiness, Workers
 from gateway.app import Listeners, Running
 from gateway.sockets import Endpoint
-from gateway.telemetry.denials import DenialRecord, Wanted
+from gateway.telemetry.denials import DenialFilter, DenialRecord
 from gateway.telemetry.series import Snapshot
 from gateway.workers.messages import (
     Message,
@@ -22,10 +22,10 @@ from gateway.workers.messages import (
     encode,
     pack,
     pack_denials,
-    pack_wanted,
+    pack_filter,
     unpack,
     unpack_denials,
-    unpack_wanted,
+    unpack_filter,
 )
 from gateway.workers.scatter_gather import GATHER_SECONDS
 
@@ -158,7 +158,7 @@ class SupervisorLink:
                 case "readiness":
                     self._start(self._tell_readiness(running.admin, message.number))
                 case "denials":
-                    kept = running.denials.latest(unpack_wanted(message.body))
+                    kept = running.denials.latest(unpack_filter(message.body))
                     self.tell(Message("answer", pack_denials(kept), message.number))
                 case "refresh":
                     self._start(running.keys.reload(message.body))
@@ -198,8 +198,8 @@ class SupervisorLink:
             for status, findings in answer
         ]
 
-    async def denials(self, wanted: Wanted) -> Sequence[DenialRecord]:
-        answer = await self._ask("denials", pack_wanted(wanted))
+    async def denials(self, wanted: DenialFilter) -> Sequence[DenialRecord]:
+        answer = await self._ask("denials", pack_filter(wanted))
         return unpack_denials(answer) if isinstance(answer, list) else []
 
     async def refresh_keys(self, issuer: str) -> None:

@@ -16,7 +16,7 @@ from gateway.identity.local_cache import LocalTier
 from gateway.identity.resolver import IdentityResolver
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
 from gateway.stores.postgres.directory.users import UserDirectory
-from gateway.stores.postgres.queries import Found, Postgres
+from gateway.stores.postgres.queries import FoundUser, Postgres
 from gateway.stores.redis.answers import Epoch, SharedAnswer
 from gateway.stores.redis.shared_tier import Redis
 from gateway.stores.redis.user_documents import CachedUser
@@ -32,11 +32,11 @@ class CountingPostgres(Postgres):
 
     queries = 0
 
-    async def find_user(self, identity: Identity, *, primary: bool = False) -> Found:
+    async def find_user(self, identity: Identity, *, primary: bool = False) -> FoundUser:
         self.queries += 1
         return await super().find_user(identity, primary=primary)
 
-    async def find_user_and_revocations(self, claims: Claims) -> tuple[Found, Revocations]:
+    async def find_user_and_revocations(self, claims: Claims) -> tuple[FoundUser, Revocations]:
         self.queries += 1
         return await super().find_user_and_revocations(claims)
 
@@ -83,13 +83,13 @@ class World:
         answered, landing = asyncio.Event(), asyncio.Event()
         user, both = self.postgres.find_user, self.postgres.find_user_and_revocations
 
-        async def find_user(identity: Identity, *, primary: bool = False) -> Found:
+        async def find_user(identity: Identity, *, primary: bool = False) -> FoundUser:
             found = await user(identity, primary=primary)
             answered.set()
             await landing.wait()
             return found
 
-        async def find_user_and_revocations(token: Claims) -> tuple[Found, Revocations]:
+        async def find_user_and_revocations(token: Claims) -> tuple[FoundUser, Revocations]:
             found = await both(token)
             answered.set()
             await landing.wait()
@@ -749,11 +749,11 @@ class TestReplica:
         class System:
             has_replica = True
 
-            async def find_user(self, identity: Identity, *, primary: bool = False) -> Found:  # noqa: ARG002 -- the Protocol's
+            async def find_user(self, identity: Identity, *, primary: bool = False) -> FoundUser:  # noqa: ARG002 -- the Protocol's
                 asked.append(primary)
-                return Found(users[primary], 100 if primary else horizon)
+                return FoundUser(users[primary], 100 if primary else horizon)
 
-            async def find_user_and_revocations(self, claims: Claims) -> tuple[Found, Revocations]:  # noqa: ARG002 -- the Protocol's
+            async def find_user_and_revocations(self, claims: Claims) -> tuple[FoundUser, Revocations]:  # noqa: ARG002 -- the Protocol's
                 raise AssertionError("not for this test")
 
         users = {True: primary, False: replica}

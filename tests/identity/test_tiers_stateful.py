@@ -31,7 +31,7 @@ from gateway.identity.invalidation import Invalidation
 from gateway.identity.local_cache import LocalTier
 from gateway.identity.resolver import IdentityResolver
 from gateway.stores.postgres.change_stream.listener import Changed, Everything
-from gateway.stores.postgres.queries import Found
+from gateway.stores.postgres.queries import FoundUser
 from gateway.stores.redis.answers import Epoch, SharedAnswer
 from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.user_documents import CachedUser
@@ -79,19 +79,19 @@ class SlowSystem:
         state = self.states[-1]
         return None if state is None else User("ann-id", UserStatus.ACTIVE, display_name=str(state))
 
-    async def find_user(self, identity: Identity, *, primary: bool = False) -> Found:  # noqa: ARG002 -- the Protocol's
+    async def find_user(self, identity: Identity, *, primary: bool = False) -> FoundUser:  # noqa: ARG002 -- the Protocol's
         await self._gates()
         if self.down:
             raise StoreUnavailable(Tier.POSTGRES, "pulled")
-        found = Found(self.user(), self.transaction + 1)
+        found = FoundUser(self.user(), self.transaction + 1)
         await self._gates()
         return found
 
-    async def find_user_and_revocations(self, claims: Claims) -> tuple[Found, Revocations]:
+    async def find_user_and_revocations(self, claims: Claims) -> tuple[FoundUser, Revocations]:
         await self._gates()
         if self.down:
             raise StoreUnavailable(Tier.POSTGRES, "pulled")
-        found = Found(self.user(), self.transaction + 1)
+        found = FoundUser(self.user(), self.transaction + 1)
         revoked = Revocations(token=claims.jti in self.revocations)
         await self._gates()
         return found, revoked

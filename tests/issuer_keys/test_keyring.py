@@ -10,10 +10,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.core.tokens import KeySet, keyset_from_jwks
-from gateway.issuer_keys.demand import BURST, GAP, MAX_ABSENT, MAX_WAITING, REFILL, AbsentKeys
+from gateway.issuer_keys.demand import (
+    FETCH_BURST,
+    MAX_ABSENT,
+    MAX_WAITING,
+    MIN_INTERVAL,
+    REFILL_SECONDS,
+    AbsentKeys,
+)
 from gateway.issuer_keys.fetch import Fetcher, FetchError
 from gateway.issuer_keys.keyring import MAX_ATTEMPTS, KeyRing, retry_delay
-from gateway.issuer_keys.sources import Discovery, JwksUri, KeySource, Loaded, Secret, SecretFile
+from gateway.issuer_keys.sources import Discovery, JwksUri, KeySource, LoadedKeys, Secret, SecretFile
 from tests.fakes import RecordingKeyObserver
 from tests.issuer_keys.issuer import Answer, IssuerServer, public_jwk, serving
 
@@ -295,7 +302,9 @@ async def test_fetches_for_unknown_kids_are_bounded_however_many_are_invented(
     for _ in range(600):
         rig.clock.now += 0.1
         assert await rig.look_for("main") is True
-    assert BURST <= issuer.requests["/jwks"] - 1 <= BURST + (rig.clock.now - began) / REFILL
+    assert (
+        FETCH_BURST <= issuer.requests["/jwks"] - 1 <= FETCH_BURST + (rig.clock.now - began) / REFILL_SECONDS
+    )
 
 
 async def test_a_rotation_in_the_midst_of_invented_kids_is_noticed_within_seconds(
@@ -311,7 +320,7 @@ async def test_a_rotation_in_the_midst_of_invented_kids_is_noticed_within_second
         rig.clock.now += 0.1
         await rig.look_for("main")
         await rig.look_for("main", "b")
-    assert rig.clock.now - began <= REFILL + 0.2
+    assert rig.clock.now - began <= REFILL_SECONDS + 0.2
 
 
 async def test_a_new_kid_right_after_an_invented_one_waits_for_its_turn(
@@ -323,7 +332,7 @@ async def test_a_new_kid_right_after_an_invented_one_waits_for_its_turn(
     began = rig.clock.now
     assert await rig.look_for("main", "b") is True
     assert rig.kids() == ["a", "b"]
-    assert rig.clock.now - began <= GAP + 0.1
+    assert rig.clock.now - began <= MIN_INTERVAL + 0.1
 
 
 async def test_a_flood_of_invented_kids_is_no_flood_of_requests_that_wait(
@@ -356,7 +365,7 @@ async def test_a_few_invented_kids_delay_nothing(rig: Rig, issuer: IssuerServer)
     await rig.ring.start()
     await rig.look_for("main")
     issuer.publish(public_jwk("b"))
-    rig.clock.now += GAP
+    rig.clock.now += MIN_INTERVAL
     assert await rig.look_for("main", "b") is True
     assert rig.kids() == ["b"]
 
@@ -383,13 +392,13 @@ async def test_a_kid_that_was_often_too_early_is_known_within_seconds(rig: Rig, 
     while "early" not in (rig.kids() or ()):
         await rig.look_for("main", "early")
         rig.clock.now += 0.5
-    assert rig.clock.now - published <= REFILL + 0.5
+    assert rig.clock.now - published <= REFILL_SECONDS + 0.5
 
 
 async def test_the_same_kid_is_another_key_for_another_algorithm(rig: Rig, issuer: IssuerServer) -> None:
     await rig.ring.start()
     for algorithm in ("ES256", "RS256"):
-        rig.clock.now += GAP
+        rig.clock.now += MIN_INTERVAL
         await rig.ring.refresh("main", None, algorithm)
         await rig.ring.refresh("main", "", algorithm)
     # The one key there is fits the first without a name; the others are looked for.
@@ -407,7 +416,7 @@ async def test_a_kid_that_was_not_there_is_looked_at_anew_when_the_set_changes(
     before = issuer.requests["/jwks"]
     issuer.publish(public_jwk("a"), public_jwk("b"))
     await rig.ring.reload("main")
-    rig.clock.now += GAP
+    rig.clock.now += MIN_INTERVAL
     issuer.publish(public_jwk("a"), public_jwk("b"), public_jwk("late"))
     await rig.look_for("main", "late")
     assert issuer.requests["/jwks"] == before + 2
@@ -533,12 +542,12 @@ async def test_an_issuer_that_is_slow_is_heard_however_many_attempts_begin() -> 
 
 async def test_a_late_answer_does_not_replace_a_later_one() -> None:
     gates = [asyncio.Event() for _ in range(3)]
-    answers: list[Loaded | FetchError] = []
+    answers: list[LoadedKeys | FetchError] = []
 
     class Scripted:
         calls = 0
 
-        async def load(self, fetcher: Fetcher) -> Loaded:  # noqa: ARG002 -- the Protocol's signature
+        async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the Protocol's signature
             number = self.calls
             self.calls += 1
             await gates[number].wait()
@@ -549,7 +558,7 @@ async def test_a_late_answer_does_not_replace_a_later_one() -> None:
 
     async with rigged({"main": Scripted()}) as rig:
         old, new = (keyset_from_jwks({"keys": [public_jwk(kid)]}).keys for kid in ("old", "new"))
-        answers += Loaded(old, 300), Loaded(new, 300), FetchError("late")
+        answers += LoadedKeys(old, 300), LoadedKeys(new, 300), FetchError("late")
         await rig.ring.start(timeout=0)
         for _ in range(2):
             rig.clock.now += 2
@@ -595,7 +604,7 @@ async def test_a_key_that_was_left_out_is_not_called_unknown(rig: Rig, issuer: I
     for _ in range(2):
         assert await rig.look_for("main", "100") is False
         assert await rig.look_for("main", "nowhere") is True
-        rig.clock.now += REFILL
+        rig.clock.now += REFILL_SECONDS
     issuer.publish(public_jwk("1"))
     assert await rig.look_for("main", "100") is True
     assert rig.kids() == ["1"]
@@ -713,7 +722,7 @@ class GatedSource:
         self.first = asyncio.Event()
         self.answers_from_now_on = False
 
-    async def load(self, fetcher: Fetcher) -> Loaded:  # noqa: ARG002 -- the Protocol's signature
+    async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the Protocol's signature
         self.loads += 1
         self.under_way += 1
         try:
@@ -727,7 +736,7 @@ class GatedSource:
                         wait.cancel()
         finally:
             self.under_way -= 1
-        return Loaded(self.keys, 300)
+        return LoadedKeys(self.keys, 300)
 
 
 async def test_a_cancelled_waiter_leaves_the_fetch_to_the_others() -> None:
@@ -851,7 +860,7 @@ async def test_a_changed_file_is_seen(tmp_path: Path) -> None:
 
 async def test_a_defect_does_not_end_the_schedule(caplog: pytest.LogCaptureFixture) -> None:
     class Defective:
-        async def load(self, fetcher: Fetcher) -> Loaded:  # noqa: ARG002 -- the Protocol's signature
+        async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the Protocol's signature
             raise ZeroDivisionError
 
     async with rigged({"main": Defective()}) as rig:

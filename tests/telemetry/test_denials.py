@@ -2,10 +2,10 @@
 
 from gateway.core.model import Request
 from gateway.core.reasons import ISSUER_UNTRUSTED, USER_SUSPENDED, Denial
-from gateway.telemetry.denials import MAX_DETAIL, MAX_PATH, DenialRing, Wanted, ring_of
+from gateway.telemetry.denials import MAX_DETAIL, MAX_PATH, DenialFilter, DenialRing, ring_of
 from gateway.telemetry.logs import RequestLog, SubjectStyle, hash_subject
 
-ALL = Wanted(limit=1000)
+ALL = DenialFilter(limit=1000)
 
 
 class Clock:
@@ -55,7 +55,7 @@ def test_what_came_before_is_not_newer_than_the_present() -> None:
     one, other = DenialRing(clock=clock), DenialRing(clock=clock)
     add(one)
     add(other)
-    wanted = Wanted(limit=10, newer_than={"": one.present})
+    wanted = DenialFilter(limit=10, newer_than={"": one.present})
     assert one.latest(wanted) == other.latest(wanted) == []
     clock.now += 0.000002
     add(one)
@@ -68,18 +68,22 @@ def test_each_ring_goes_on_where_it_was_read_last() -> None:
     for ring in (one, other, one):
         add(ring)
     known = {"": "", one.name: one.latest(ALL)[0].id}
-    assert one.latest(Wanted(limit=10, newer_than=known)) == []
-    assert len(other.latest(Wanted(limit=10, newer_than=known))) == 1
+    assert one.latest(DenialFilter(limit=10, newer_than=known)) == []
+    assert len(other.latest(DenialFilter(limit=10, newer_than=known))) == 1
 
 
 def test_filters_and_pages() -> None:
     ring = DenialRing()
     for number in range(6):
         add(ring, "odd" if number % 2 else "even")
-    odd = ring.latest(Wanted(limit=2, reason="odd"))
+    odd = ring.latest(DenialFilter(limit=2, reason="odd"))
     assert [each.reason for each in odd] == ["odd", "odd"]
-    assert len(ring.latest(Wanted(limit=9, reason="odd", older_than=odd[-1].id))) == 1
-    assert ring.latest(Wanted(limit=9, route="other")) == ring.latest(Wanted(limit=9, issuer="other")) == []
+    assert len(ring.latest(DenialFilter(limit=9, reason="odd", older_than=odd[-1].id))) == 1
+    assert (
+        ring.latest(DenialFilter(limit=9, route="other"))
+        == ring.latest(DenialFilter(limit=9, issuer="other"))
+        == []
+    )
 
 
 def test_what_a_client_chooses_is_bounded() -> None:

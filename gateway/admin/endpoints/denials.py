@@ -12,7 +12,7 @@ from gateway.admin.api import reports
 from gateway.admin.api.operations import Answer, Operation, json, reads
 from gateway.admin.api.problems import REQUEST_ID, RequestRefused
 from gateway.admin.health import Workers
-from gateway.telemetry.denials import SIZE, DenialRecord, DenialRing, Wanted, ring_of
+from gateway.telemetry.denials import SIZE, DenialFilter, DenialRecord, DenialRing, ring_of
 
 HEARTBEAT: Final = 15.0
 """Seconds of silence after which a stream says that it lives."""
@@ -51,7 +51,9 @@ class Denials:
         if request.method == "GET" and _EVENT_STREAM in request.headers.get("Accept", ""):
             return await self._stream(request, params)
         found = await self._gather(
-            Wanted(params.limit + 1, params.reason, params.issuer, params.route, older_than=params.after)
+            DenialFilter(
+                params.limit + 1, params.reason, params.issuer, params.route, older_than=params.after
+            )
         )
         page = found[: params.limit]
         return json(
@@ -61,7 +63,7 @@ class Denials:
             )
         )
 
-    async def _gather(self, wanted: Wanted) -> list[DenialRecord]:
+    async def _gather(self, wanted: DenialFilter) -> list[DenialRecord]:
         found = self._ring.latest(wanted)
         if self._workers is not None:
             others: Sequence[DenialRecord] = await self._workers.denials(wanted)
@@ -114,7 +116,7 @@ class Denials:
         spoke_at = loop.time()
         while request.transport is not None and not self._closing:
             news.clear()
-            wanted = Wanted(SIZE, params.reason, params.issuer, params.route, newer_than=known)
+            wanted = DenialFilter(SIZE, params.reason, params.issuer, params.route, newer_than=known)
             for denial in reversed(await self._gather(wanted)):
                 data = reports.Denial.of(denial).model_dump_json()
                 await _write(response, f"id: {denial.id}\nevent: denial\ndata: {data}\n\n".encode())

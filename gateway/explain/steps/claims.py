@@ -28,7 +28,7 @@ _SKEW_AHEAD: Final = 300.0
 """Seconds that a token may be dated ahead for its issuer's clock to be the likelier culprit."""
 _SKEW_BEHIND: Final = 30.0
 """Seconds beyond the leeway; what expired longer ago has just expired."""
-_NOBODY: Final = "?"
+_NO_SUBJECT: Final = "?"
 """A subject to go on with where there is none."""
 # OpenID Connect Core 1.0 §2 and §3.1.3.6, and what some providers call their tokens.
 _OF_ID_TOKENS: Final = ("nonce", "at_hash", "c_hash", "s_hash")
@@ -85,7 +85,7 @@ def _mended(
 ) -> tuple[Mapping[str, JSON], Issuer] | None:
     reason, sub = denial.reason, payload.get("sub")
     if reason is SUBJECT_MISSING:
-        return {**payload, "sub": _NOBODY}, issuer
+        return {**payload, "sub": _NO_SUBJECT}, issuer
     if reason is CLAIM_MISSING:
         return payload, replace(issuer, require=frozenset())
     if reason in (TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, TOKEN_ISSUED_IN_FUTURE):

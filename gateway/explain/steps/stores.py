@@ -10,7 +10,7 @@ from gateway.explain.evidence import Evidence
 from gateway.explain.trail import Trail
 from gateway.explain.wording import ago, moment, shown, span
 from gateway.stores.postgres.directory.diagnostics import Diagnostics, failure_kind
-from gateway.stores.postgres.queries import Found, Postgres
+from gateway.stores.postgres.queries import FoundUser, Postgres
 from gateway.stores.postgres.requirements import Shortcoming
 from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.ownership import ForeignRedis
@@ -235,7 +235,7 @@ async def _postgres(trail: Trail, evidence: Evidence, postgres: Postgres) -> Non
         return
     if isinstance(evidence.revocations, StoreUnavailable):
         await _blame_postgres(trail, evidence, postgres, evidence.revocations)
-    if not postgres.has_replica or not isinstance(found, Found):
+    if not postgres.has_replica or not isinstance(found, FoundUser):
         outcome: Outcome = "fail" if record is None else "pass"
         trail.step("identity.postgres", outcome, expected, described(_truth(evidence)))
         trail.step(

@@ -36,7 +36,7 @@ from gateway.stores.postgres.requirements import Shortcoming, shortcomings
 from gateway.stores.postgres.statements import PreparedStatements
 from gateway.stores.system_of_record import SystemOfRecord
 
-__all__ = ["USER_COLUMNS", "Connection", "Found", "Postgres", "migrate", "user_from_row"]
+__all__ = ["USER_COLUMNS", "Connection", "FoundUser", "Postgres", "migrate", "user_from_row"]
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -122,12 +122,12 @@ FROM pg_database WHERE datname = current_database()
 """
 
 _STATUSES: Final = frozenset(UserStatus)
-_NOBODY: Final = Identity("", "")
+_NO_IDENTITY: Final = Identity("", "")
 """Whom no row can be about: an `iss` is not empty."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundUser:
     """What Postgres knows of one identity, and as of when."""
 
     user: User | None
@@ -192,7 +192,7 @@ class Postgres:
         """Whether an answer of `find_user` may be one that lags behind."""
         return self._replica is not None
 
-    async def find_user(self, identity: Identity, *, primary: bool = False) -> Found:
+    async def find_user(self, identity: Identity, *, primary: bool = False) -> FoundUser:
         """Return the user behind an identity.
 
         The replica is asked, if there is one, unless `primary`; the primary when the replica fails.
@@ -205,7 +205,7 @@ class Postgres:
         self.availability.ever_served = True
         return found
 
-    async def find_user_and_revocations(self, claims: Claims) -> tuple[Found, Revocations]:
+    async def find_user_and_revocations(self, claims: Claims) -> tuple[FoundUser, Revocations]:
         """Return the user behind a token and what is known against it, both by one query."""
         found = await self._primary.ask(
             lambda connection: _find_both(connection, claims.identity, claims.issuer_name, claims.jti)
@@ -323,9 +323,9 @@ class Postgres:
         heard = self._primary.availability.heard
 
         async def run(connection: Connection) -> None:
-            await _find(connection, _NOBODY)
+            await _find(connection, _NO_IDENTITY)
             heard()
-            await _find_both(connection, _NOBODY, "", None)
+            await _find_both(connection, _NO_IDENTITY, "", None)
             heard()
             await connection.fetch(_COUNTING_AMONG, [], [], [])
 
@@ -336,7 +336,7 @@ class Postgres:
         """Find out whether the replica could serve requests, by running their statement there."""
 
         async def run(connection: Connection) -> None:
-            await _find(connection, _NOBODY)
+            await _find(connection, _NO_IDENTITY)
 
         if self._replica is not None:
             await self._try_statements(self._replica, run)
@@ -389,7 +389,7 @@ class Postgres:
             yield connection
 
 
-async def _find(connection: Connection, identity: Identity) -> Found:
+async def _find(connection: Connection, identity: Identity) -> FoundUser:
     row = await connection.fetchrow(_FIND_USER, identity.issuer, identity.subject)
     if row is None:
         raise ValueError("a query that always has one row had none")
@@ -398,7 +398,7 @@ async def _find(connection: Connection, identity: Identity) -> Found:
 
 async def _find_both(
     connection: Connection, identity: Identity, issuer_name: str, jti: str | None
-) -> tuple[Found, Revocations]:
+) -> tuple[FoundUser, Revocations]:
     row = await connection.fetchrow(
         _FIND_USER_AND_REVOCATIONS, identity.issuer, identity.subject, issuer_name, jti
     )
@@ -410,11 +410,11 @@ async def _find_both(
     return _found(row), revocations
 
 
-def _found(row: asyncpg.Record) -> Found:
+def _found(row: asyncpg.Record) -> FoundUser:
     if row["filtered"] is not None:
         raise _hidden(row["filtered"])
     try:
-        return Found(None if row["id"] is None else user_from_row(row), row["horizon"])
+        return FoundUser(None if row["id"] is None else user_from_row(row), row["horizon"])
     except ValueError as error:
         raise RecordUnusable(Tier.POSTGRES, f"the row of user {row['id']} cannot be read: {error}") from error
 
