@@ -10,7 +10,7 @@ import structlog
 
 CHECK_SECONDS: Final = 10.0
 """How often the files are looked at."""
-# OpenSSL asks the terminal for a password of an encrypted key unless one is given; nobody sits there.
+# OpenSSL asks the terminal for a password of an encrypted key unless one is given; a server has no terminal.
 _NO_PASSWORD: Final = ""
 
 _State: TypeAlias = tuple[tuple[int, int, int] | None, ...]

@@ -1,4 +1,4 @@
-"""What every exchange of the data plane needs, in one place: whom to ask, where to forward, how to deny."""
+"""What every exchange of the data plane needs, in one place: the pipeline, the upstreams, how to deny."""
 
 from collections.abc import Container
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class Admitter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ExchangeContext:
-    """What every exchange needs."""
+    """What every exchange shares."""
 
     pipeline: Admitter
     upstreams: Upstreams

@@ -17,7 +17,7 @@ def request_head(admission: Admission, incoming: AnyRequest, host: bytes | None,
     elif incoming.chunked:
         framing = b"Transfer-Encoding: chunked\r\n"
     if forwarding.upgrade is not None:
-        # Whoever asks for it sends no body, and may say so.
+        # A request for an upgrade has no body, and may say so.
         framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % forwarding.upgrade
     return b"%b\r\nHost: %b\r\n%b%bX-Request-Id: %b\r\n%b\r\n" % (
         forwarding.line, host or forwarding.host, forwarding.fields, admission.fields,

@@ -1,4 +1,4 @@
-"""Where the front accepts connections, and how it stops without losing one."""
+"""Where the data plane accepts connections, and how it stops without losing one."""
 
 import asyncio
 import socket

@@ -50,7 +50,7 @@ class RequestBody:
         if incoming.error is not None:
             connection.fail(incoming.error)
         elif incoming.complete:
-            self._client.go_on_reading()  # or nobody sees that it leaves
+            self._client.go_on_reading()  # or it would not be seen when the client leaves
             if incoming.chunked:
                 connection.write(b"0\r\n\r\n")
             # The upstream's time counts from the end of the request.

@@ -1,4 +1,4 @@
-"""The front: every connection of every client, and what is answered before it becomes a request."""
+"""The server of the data plane: all connections of clients, and answers to what never becomes a request."""
 
 import asyncio
 import uuid

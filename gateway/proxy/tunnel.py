@@ -1,7 +1,7 @@
 """A switched connection: bytes, both ways, until either side ends (RFC 9110 §7.8).
 
-Whoever held the two transports before gives them up for as long as the tunnel lasts: their protocols
-are replaced by two ends that know nothing of HTTP, and hear of it when their connection is lost.
+The protocols that held the two transports give them up for the time of the tunnel: they are replaced by two
+ends that know nothing of HTTP, and hear of it when their connection is lost.
 """
 
 import asyncio
@@ -142,7 +142,7 @@ class _End(asyncio.BufferedProtocol):
             self.transport.write(head)
 
     def give_back(self) -> None:
-        """Let whoever held the transport hear of its end; cut it off if it has not come yet."""
+        """Let the protocol that held the transport hear of its end; cut it off if it has not come yet."""
         if self.lost:
             # Not at once: it may cancel the very task that waits for the tunnel, which is about to end.
             asyncio.get_running_loop().call_soon(self._keeper.connection_lost, self._error)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SystemOfRecord:
-    """Which server, database and schema somebody is connected to."""
+    """The server, database and schema that a connection leads to."""
 
     oid: int
     """The database's number: one that was dropped and created again has another."""

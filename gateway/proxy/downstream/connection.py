@@ -227,7 +227,7 @@ class ClientConnection(asyncio.Protocol):
         return not self._server.draining and self._served < self._server.limits.keepalive_requests
 
     def write(self, data: bytes) -> None:
-        """Send a part of a response; nobody misses it when the client has gone."""
+        """Send a part of a response; it is dropped when the client has gone."""
         if self._transport is not None:
             self._transport.write(data)
 
@@ -243,7 +243,7 @@ class ClientConnection(asyncio.Protocol):
         self._read_or_not()
 
     def _hold(self) -> None:
-        """Read nothing more while there is something that nobody has looked at."""
+        """Read nothing more while requests have arrived that no exchange has begun."""
         rest = self._parser.rest
         self._held = bool(self._parser.arrived) or (rest is not None and len(rest) > _MOST_EARLY)
         self._read_or_not()

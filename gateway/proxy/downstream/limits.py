@@ -1,9 +1,9 @@
 """What one client may take of the gateway: sizes, times, rates and connections.
 
-Whoever exceeds a limit gets a `LimitExceeded`: a denial that knows its limit, so that it is counted by
-limit too. What takes too long is found by a look, about once a second, at those connections that wait for
-something from their client: requests pay for no timers, and idle connections for nothing. A limit of time
-is exact to two such looks, and never early.
+A client that exceeds a limit gets a `LimitExceeded`: a denial that knows its limit, so that it is counted by
+limit too. About once a second, `DeadlineMonitor` looks at those connections that wait for something from
+their client, and finds those that take too long: requests pay for no timers, and idle connections for
+nothing. A limit of time is exact to two such looks, and never early.
 """
 
 import asyncio
@@ -154,7 +154,7 @@ class DeadlineMonitor:
 
     def _look(self) -> None:
         now = self._loop.time()
-        # When the loop itself was held up, nobody was slow but us.
+        # When the event loop was held up, this process was slow, and not the client.
         elapsed = min(now - self._looked_at, 2 * self._every)
         self._looked_at = now
         for watched in tuple(self._watched):

@@ -65,7 +65,7 @@ class RequestParser:
         More than that, while a head arrives whose start came in one piece with something else.
         """
         self.arrived: deque[Incoming] = deque()
-        """Requests whose head has arrived, and that nobody has taken yet.
+        """Requests whose head has arrived, and that the connection has not taken yet.
 
         One that could not be read has an `error`, and is the last.
         """
@@ -160,18 +160,18 @@ class RequestParser:
         incoming.error = denial
 
     def swallow(self, data: bytes) -> bool:
-        """Take bytes of a body that nobody wants, and drop them; True: it has come to its end."""
+        """Take bytes of a body that is not needed, and drop them; True: it has come to its end."""
         incoming = self.current
         if incoming is None:
             return False
-        # It is of others that nobody wants either.
+        # These bytes are of later requests, which are not answered either.
         self.ahead = b""
         self.feed(data)
         incoming.body.clear()
         return incoming.complete
 
     def resume(self) -> None:
-        """Read on as HTTP behind a request whose other protocol nobody switched to."""
+        """Read on as HTTP behind a request whose upgrade the upstream did not accept."""
         rest, self.rest = self.rest, None
         if rest:
             self.feed(bytes(rest))
@@ -271,7 +271,7 @@ def _note(incoming: Incoming, name: bytes, value: bytes) -> None:
         incoming.length = int(value)
     elif name == b"transfer-encoding":
         if not incoming.modern:
-            # Whoever sent it and whoever passed it on may have read it differently (RFC 9112 §6.1).
+            # The client and a proxy in between may have read it differently (RFC 9112 §6.1).
             raise Denial(REQUEST_MALFORMED, "HTTP/1.0 has no transfer codings")
         if value.strip(b" \t").lower() != b"chunked":
             # Nothing here undoes other codings (RFC 9112 §6.1).

@@ -1,7 +1,7 @@
-"""The services behind the gateway: which endpoint gets a request, and who tries again.
+"""The services behind the gateway: which endpoint gets a request, and which request is retried.
 
-This is the seam of forwarding: whoever forwards gets a connection with `take` or, when that has none,
-`open`; runs one exchange on it; and has its `owner` `release` it.
+This is the seam of forwarding: an exchange gets a connection with `take` or, when that has none, `open`;
+runs on it; and has its `owner` `release` it.
 """
 
 import asyncio
@@ -153,7 +153,7 @@ class Upstream:
             raise Denial(UPSTREAM_UNREACHABLE, f"looking up {self.name} found no address")
 
     def _follow_names(self) -> None:
-        """Make endpoints of the addresses there are; those that stay keep connections and standing."""
+        """Make endpoints of the addresses there are; those that stay keep their connections and failures."""
         before = self._endpoints
         self._endpoints = {
             key: before.get(key) or Endpoint(self._rules, *key, self._dialer)

@@ -1,6 +1,6 @@
 """One kept connection to an upstream: one exchange at a time, with back-pressure both ways.
 
-What arrives is handed on where it arrives, to whoever receives the exchange. So what is buffered for one
+What arrives is handed on where it arrives, to the receiver of the exchange. So what is buffered for one
 exchange stays below 256 KiB, both sides together. Of a response: what was read in one go, and the client's
 write buffer, since nothing more is read from the upstream before the client has taken that. Of a request:
 what the server has read in one go, and `WRITE_HIGH_WATER`, by the same rule the other way round.
@@ -169,7 +169,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             return
         self._reading_paused = False
         if self._parser is not None and not self._parser.complete:
-            # Whoever stopped it was the client; the upstream's silence counts from here.
+            # The client had stopped it; the upstream's silence counts from here.
             self._expect_by(self._loop.time() + self._idle_timeout)
         remainder = self._remainder
         if self._transport is not None and (remainder is not None or not self._transport.is_closing()):
@@ -283,7 +283,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.answered, parser = True, self._parser
         if parser is None:
-            # Nobody asked: whatever this is, it answers no request of ours.
+            # There is no exchange: whatever this is, it answers no request of ours.
             self.abort()
             return
         try:

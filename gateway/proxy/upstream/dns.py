@@ -60,12 +60,12 @@ class OriginResolver:
                 await self.refresh()
                 succeeded = not self._failing
             except Exception:
-                # Nobody awaits this, and the addresses would stay what they are.
+                # No caller awaits this task, and the addresses would stay what they are.
                 log.exception("names_not_looked_up", upstream=self._upstream)
             await asyncio.sleep(self._ttl if succeeded else min(self._ttl, RETRY_SECONDS))
 
     async def refresh(self) -> None:
-        """Look all names up once; whoever asks meanwhile waits for the same answer."""
+        """Look all names up once; callers that ask meanwhile wait for the same answer."""
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._look_up_all())
         # One caller's cancellation is not the others'.

@@ -20,7 +20,7 @@ async def keep_checking(rules: HealthCheck, endpoints: Callable[[], Iterable[End
         try:
             await asyncio.gather(*(check(rules, endpoint) for endpoint in endpoints()))
         except Exception:
-            # Nobody awaits this, and what is ejected would stay so.
+            # No caller awaits this task, and ejected endpoints would stay ejected.
             log.exception("endpoints_not_checked")
         # Workers that started together should not ask together.
         await asyncio.sleep(rules.interval * random.uniform(0.9, 1.1))  # noqa: S311 -- no secret

@@ -1,10 +1,10 @@
-"""Whether an endpoint should get requests: what became of the last ones, and of health checks."""
+"""Outlier detection: which endpoints get requests, after their last requests and health checks."""
 
 from gateway.proxy.upstream.options import Ejection, HealthCheck
 
 
 class OutlierDetection:
-    """An endpoint's record. Instants are seconds of any one clock.
+    """The failures, ejections and health of one endpoint. Instants are seconds of any one clock.
 
     After `failures` failures in a row it is ejected, each time for twice as long as the time before.
     When an ejection has run out it is on trial: it gets one request at a time until one succeeds.

@@ -23,7 +23,7 @@ _LONGEST_RECURRING: Final = 4 * 1024
 
 @dataclass(slots=True)
 class ResponseHead:
-    """A response up to its body (RFC 9112 §4). Nobody changes it."""
+    """A response up to its body (RFC 9112 §4). It is never changed."""
 
     status: int
     reason: bytes

@@ -128,7 +128,7 @@ class Pool:
                 return await place
         except (TimeoutError, asyncio.CancelledError) as error:
             if place.done() and not place.cancelled():
-                # It was given away in the very moment in which nobody wanted it any more.
+                # It was handed to this caller in the very moment in which the caller gave up.
                 self._hand_on(place.result())
             elif place in self._waiting:
                 self._waiting.remove(place)

@@ -87,7 +87,7 @@ class TlsEnd(asyncio.BufferedProtocol):
 
     @property
     def orderly(self) -> bool:
-        """False where TLS did not say that this is the end, which then anybody can have made (RFC 9112 §9.8).
+        """False where TLS did not say that this is the end: an attacker may have made it (RFC 9112 §9.8).
 
         The event loops tell of an end with and without a close_notify alike, so TLS itself is asked.
         """

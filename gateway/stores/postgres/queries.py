@@ -1,7 +1,7 @@
 """Postgres, the system of record: the hot path's two statements, and what else a running gateway asks.
 
 The hot path reads `users`, `identities` and `revocations` and writes nothing.
-How they are sent behind a pooler is in `postgres_statements`.
+How they are sent behind a pooler is in `statements`.
 """
 
 import time

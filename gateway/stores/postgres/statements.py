@@ -59,7 +59,7 @@ class Statements:
     def _found(self, finding: "asyncio.Task[None]") -> None:
         self._finding = None
         if not finding.cancelled():
-            finding.exception()  # whoever waited has it; there may be none
+            finding.exception()  # the callers that waited have it; there may be none
 
     async def _find_out(self) -> None:
         options = _options(self._kept, named=False)

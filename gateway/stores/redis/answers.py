@@ -1,4 +1,4 @@
-"""What the shared tier says, as values: they know no driver, nor does who asks for them."""
+"""The answers of the shared tier, as values: they know no driver, and neither do their readers."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Epoch:
 
     name: str
     heartbeat: str
-    """The one that last kept it alive: whoever has received it knows of every change since."""
+    """The one that last kept it alive: a worker that received it has heard of every change since."""
 
 
 @dataclass(frozen=True, slots=True)

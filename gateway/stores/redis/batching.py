@@ -86,7 +86,7 @@ class BatchedReads:
             self._end(batch)
 
     def _end(self, batch: list[_Waiting]) -> None:
-        """Let nobody wait any longer."""
+        """End the wait of every caller."""
         self._courier = None
         waiting, self._waiting = batch + self._waiting, []
         for _, answer in waiting:

@@ -3,7 +3,7 @@
 Postgres says what is revoked in two ways. It tells of each *change*, with an order: of two changes of one
 row the later has the higher, and a worker that is late does not undo what another has done since. And every
 now and then all rows are read, a *filling*: it sets what is missing, and takes back what is on record though
-its row is gone, because nobody listened when it was deleted.
+its row is gone, because no worker listened when it was deleted.
 """
 
 import math
@@ -43,7 +43,7 @@ class Examined:
     recorded: bool = False
     """Whether it is as on record: its row is in Postgres."""
     deleted: bool = False
-    """It was on record, and somebody has deleted it: no fault of Redis's has."""
+    """It was on record, and a client has deleted it: no fault of Redis has."""
     lost: bool = False
     """It is not there, and Redis itself may have thrown it away."""
 
@@ -55,7 +55,7 @@ class Recorded(IntEnum):
     CHANGED = 0
     """It has another value since."""
     DELETED = -1
-    """Somebody has deleted it since."""
+    """A client has deleted it since."""
     EMPTIED = -2
     """Redis has been emptied, restarted or replaced since, or has evicted keys."""
 
@@ -77,7 +77,7 @@ class RevokedKeys:
         await self._change((self._set(row) for row in revocations), filling=None)
 
     async def lift(self, revocations: Sequence[Revocation]) -> int:
-        """Take revocations off the blacklist, whoever put them there; returns how many were on it.
+        """Take revocations off the blacklist, other programs' too; returns how many were on it.
 
         A filling that is under way, and may have read them before, fails.
         """

@@ -1,7 +1,7 @@
-"""The stream from Redis: which keys somebody has touched, the moment it happens.
+"""The stream from Redis: which keys were touched, the moment it happens.
 
 Server-assisted client-side caching in broadcasting mode (`CLIENT TRACKING ON BCAST`, Redis 6): Redis pushes
-the names of all keys below some prefixes that were set, deleted or expired, whoever did it. Pushes come in
+the names of all keys below some prefixes that any client set or deleted, or that expired. Pushes come in
 one order. So a heartbeat, a key that another connection writes, proves with its push that nothing is
 missing before it. A reply on the tracking connection itself would prove nothing of pushes, nor of where
 other programs write.
@@ -242,7 +242,7 @@ class RedisStream:
         if keys is not None:
             if self._awaited in keys and self._told is not None and not self._told.done():
                 self._told.set_result(None)
-            # Heartbeats of others, too, are about nobody.
+            # Heartbeats of other gateways, too, are about no user.
             keys = [key for key in keys if not self._tracked.is_heartbeat(key)]
             if not keys:
                 return

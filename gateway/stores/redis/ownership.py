@@ -91,7 +91,7 @@ def owner_from(value: bytes) -> Owner | None:
 
 
 class Ownership:
-    """Lets through what concerns one's own data, and claims a Redis that is nobody's.
+    """Lets through what concerns one's own data, and claims a Redis without an owner.
 
     `place` is that of the configured address (`place_of`); with None nothing is compared. With `read_only`
     nothing is claimed, nor written down of an owner: a Redis without one reads as it would after a claim.
@@ -153,7 +153,7 @@ class Ownership:
         return self.unclaimed and key in {self._keys.epoch, self._keys.ended_epoch, self._keys.complete}
 
     async def settle(self, held: bytes | None) -> bool:
-        """Find out whether Redis is one's own; claims it when it is nobody's, unless that is forbidden.
+        """Find out whether Redis is one's own; claims it when it has no owner, unless that is forbidden.
 
         `held` is what the key was found to hold. True: what was read along with that counts; False: it is
         to be read again. Raises `ForeignRedis`, or `StoreUnavailable` when it cannot be known.
@@ -214,7 +214,7 @@ class Ownership:
         return owner.mark if owner is not None and await self._is_own(owner) else b""
 
     async def other(self) -> SystemOfRecord | None:
-        """Return the other system of record that Redis belongs to; None when it is one's own, or nobody's."""
+        """Return the other system of record that Redis belongs to; None when it is one's own, or free."""
         held = await self._held()
         if held is None:
             return None
@@ -224,7 +224,7 @@ class Ownership:
         return None if await self._is_own(owner) else owner.record
 
     async def claim(self) -> None:
-        """Take Redis over, whoever it belongs to.
+        """Take Redis over from any owner.
 
         Cached users, the epoch and the completeness of revocations are void from this moment on. Raises
         `StoreUnavailable`, also while Postgres has not been heard from.

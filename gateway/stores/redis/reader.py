@@ -20,7 +20,7 @@ from gateway.stores.redis.topology import RedisServer
 class RedisReader:
     """Reads keys, one command at a time. A connection that breaks is replaced by the next command.
 
-    Whoever gives up waiting for a reply cancels `read`. `connect_timeout` is in seconds.
+    A caller that gives up waiting for a reply cancels `read`. `connect_timeout` is in seconds.
     """
 
     def __init__(self, server: RedisServer, *, connect_timeout: float) -> None:
@@ -39,7 +39,7 @@ class RedisReader:
                 try:
                     return await self._ask(self._connection, command)
                 except RedisConnectionError:
-                    # It was closed while nobody looked, and to read once more does no harm.
+                    # It was closed while it was idle, and to read once more does no harm.
                     pass
             return await self._ask(await self._connected(), command)
 

@@ -112,7 +112,7 @@ OVERTAKEN: Final = -3
 # ARGV: number of one's own filling or an empty text, milliseconds for which who was lifted is on record;
 # then of each row the instant or `-` for one that was lifted, milliseconds to live or -1, order or 0.
 # A change that a later one has overtaken is not made. A revocation only grows: the later instant and the
-# later expiry win, whoever wrote them, and a value that is no time revokes everything, and stays. But a
+# later expiry win, from any writer, and a value that is no time revokes everything, and stays. But a
 # filling knows better of what is the row's alone, and has not been touched since it began. Returns how many
 # keys were deleted, or why a filling is to be given up: LIFTED_SINCE, EMPTIED_SINCE or OVERTAKEN.
 CHANGE: Final = f"""
@@ -177,7 +177,7 @@ local complete = redis.call('GET', KEYS[2]) == run and run ~= '-' and evicted ==
 # looked at. ARGV: name of a new era. A filling that is under way, and has read the row of a key that was
 # deleted, is given up (CHANGE).
 # Returns the era, and of each key: its value, the milliseconds that it has to live (-1: for ever) and if it
-# is on record; `deleted` when it was on record and somebody has deleted it, which is put on record then; or
+# is on record; `deleted` when it was on record and a client has deleted it, which is put on record then; or
 # `absent`; or `lost`, where it may also have been evicted.
 EXAMINE: Final = f"""
 {OWNED}{_RECORDS}{_ERA}
@@ -346,7 +346,7 @@ return 1
 """
 
 # KEYS: epoch, ended. ARGV: version, milliseconds, name of the next epoch, lifetime.
-# `ended` is a tombstone of everybody, and what is said of those holds for it.
+# `ended` is a tombstone of all users, and the rules of tombstones hold for it.
 END_EPOCH: Final = f"""
 {OWNED}
 local ended = tonumber(redis.call('GET', KEYS[2]) or -1)

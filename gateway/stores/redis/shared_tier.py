@@ -5,8 +5,8 @@ keep alive while they hear of every change in Postgres. When none does, the epoc
 document with it, without a search for them. A change leaves a *tombstone* with its version, under which
 nothing can be stored that was read before it.
 
-The blacklist counts whoever wrote it: any value revokes a `jti`, a Unix time revokes what was issued
-until then, and a value that is no time revokes everything. It mirrors Postgres and is complete only
+Every key of the blacklist counts, a gateway's and another program's: any value revokes a `jti`, a Unix time
+revokes what was issued until then, and a value that is no time revokes everything. It is complete only
 while its marker is there, which no Redis has that came back empty. Gateways that share a prefix share
 their list of issuers, and Redis must not evict keys (`maxmemory-policy noeviction`).
 """
@@ -36,11 +36,11 @@ from gateway.stores.redis.topology import server_at
 from gateway.stores.redis.user_documents import CachedUser, decode, encode
 
 EPOCH_LIFETIME: Final = 3.0
-"""Seconds after which an epoch that nobody keeps alive has lapsed."""
+"""Seconds after which an epoch lapses that no worker keeps alive."""
 TOMBSTONE_TIME: Final = 300.0
 """Seconds for which nothing older than a change can be stored; far more than any reader takes."""
 _BEAT_TIME: Final = 10.0
-"""Seconds for which a heartbeat's key stays; longer than anybody waits for word of it."""
+"""Seconds for which a heartbeat's key stays; longer than any stream waits for word of it."""
 _MAX_CONNECTIONS: Final = 64
 _BATCH: Final = 500
 
@@ -50,8 +50,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class Redis:
     """A bounded pool of connections that opens when first needed and recovers by itself.
 
-    `url` is any that `redis_server` reads. `timeout` and `connect_timeout` are seconds. `place` is where
-    Postgres is (`hosts.place_of`); without it whatever is there counts, whoever wrote it. One that is
+    `url` is any that `topology` reads. `timeout` and `connect_timeout` are seconds. `place` is where
+    Postgres is (`hosts.place_of`); without it everything there counts, of every owner. One that is
     `read_only`, for a diagnosis, does not claim a Redis without an owner, and is only asked. Every method
     raises `StoreUnavailable` when Redis does not answer, `ForeignRedis` when it belongs to another database.
     Raises ValueError when the URL cannot be read.
@@ -85,7 +85,7 @@ class Redis:
                 "max_connections": _MAX_CONNECTIONS,
                 # Waiting for a connection means that this process is busy, not that Redis is down.
                 "timeout": 4 * timeout,
-                # A request waits for `timeout` only (see BatchedReads); this bounds what nobody waits for.
+                # A request waits for `timeout` only (see BatchedReads); this bounds calls of the background.
                 "socket_timeout": 4 * timeout,
                 "socket_connect_timeout": connect_timeout,
                 # A connection that was closed is replaced when it is taken; for the rest there is Postgres.
@@ -183,7 +183,7 @@ class Redis:
         return any(version_of(version) >= horizon for version in versions)
 
     async def buried(self, claims: Claims) -> bool:
-        """Tell whether a token's user has changed in `TOMBSTONE_TIME`, as far as anybody has heard."""
+        """Tell whether any gateway has heard of a change of a token's user in `TOMBSTONE_TIME`."""
         (version,) = await self._reads.get([self.keys.tombstone(claims.issuer_name, claims.subject)])
         return version is not None
 
@@ -287,7 +287,7 @@ class Redis:
         """
         try:
             await self._reader.connect()
-            # While Postgres is down nobody keeps an epoch, and so finds that out.
+            # While Postgres is down no worker keeps an epoch, which would find that out.
             marked = await self.ownership.run(scripts.IS_COMPLETE, (self.keys.complete,), ())
         except StoreUnavailable as error:
             self.complete = False

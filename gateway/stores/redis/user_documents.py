@@ -1,7 +1,7 @@
 """Cached users as the JSON documents that they are in Redis.
 
-A document says when Postgres was asked, in which epoch, for which `iss`, and who the user is, or null
-for nobody. One that cannot be read, or that is another issuer's, is no entry.
+A document says when Postgres was asked, in which epoch, for which `iss`, and who the user is; null says
+that there is no user. One that cannot be read, or that is another issuer's, is no entry.
 """
 
 from dataclasses import dataclass

@@ -142,7 +142,7 @@ class PostgresStream:
             except StoreUnavailable as error:
                 detail = error.detail
             except Exception as error:
-                # Nobody awaits this task, and to end without a word would be to miss changes unnoticed.
+                # No caller awaits this task; to end without a word would be to miss changes unnoticed.
                 log.exception("changes_not_heard")
                 detail = f"unexpected {type(error).__name__}"
             self._lose(detail)
@@ -252,7 +252,7 @@ class PostgresStream:
             self._listener.changed(Everything(-1 - secrets.randbelow(2**53)))
 
     def _hear_no_more(self) -> None:
-        """Let what is on its way from this connection to `_hear` find nobody there."""
+        """Drop what is still on its way from this connection to `_hear`."""
         self._listening, self._heartbeat, self._mark = False, None, None
 
     def _hear(self, channel: str, payload: str) -> None:

@@ -26,7 +26,7 @@ class Author:
 
 @dataclass(frozen=True, slots=True)
 class AuditRow:
-    """What somebody did; `at` is in Unix seconds."""
+    """One change that an operator made; `at` is in Unix seconds."""
 
     id: int
     at: float

@@ -57,7 +57,7 @@ class SimilarIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who the gateway is to Postgres."""
+    """The role and database that the gateway is connected with."""
 
     role: str
     database: str
@@ -102,7 +102,7 @@ def failure_kind(error: BaseException) -> FailureKind:
     cause = error.__cause__
     if isinstance(cause, StoreUnavailable):
         return failure_kind(cause)
-    # Wrong credentials are of another class: with those nobody gets as far as the tables.
+    # Wrong credentials are of another class: they fail before any table is read.
     if isinstance(cause, asyncpg.InsufficientPrivilegeError):
         return "permission_denied"
     # A table, column, function or operator is missing, or a row is of a kind that the tables do not allow.

@@ -1,4 +1,4 @@
-"""Revocations as operators see them, with writes: the rows in Postgres, of which Redis has a mirror.
+"""Revocations as operators see them, with writes: the rows in Postgres, which the blacklist in Redis copies.
 
 Away from the hot path, whose database role needs none of these rights.
 """

@@ -48,7 +48,7 @@ class UserFields(TypedDict, total=False):
 
 
 Expectation: TypeAlias = Callable[[UserRecord], bool]
-"""Whether a user is as whoever changes it has last seen it."""
+"""Tells whether a user is as its editor last saw it."""
 _PERSONAL: Final = frozenset({"email", "display_name"})
 """The audit tells that these were changed, not from what to what."""
 
@@ -78,7 +78,7 @@ class IdentityMissing(LookupError):
 
 
 class UserChanged(Exception):
-    """The user is not what was expected: somebody else changed it."""
+    """The user is not as expected: another writer changed it."""
 
     def __init__(self) -> None:
         super().__init__("the user has changed since it was read")
@@ -118,7 +118,7 @@ async def unlink(connection: Connection, user_id: UUID, identity: Identity) -> N
 
 
 async def lock(connection: Connection, user_id: UUID, expected: Expectation | None) -> UserRecord:
-    """Return a user that nobody else changes before this transaction ends.
+    """Return a user, locked: no other transaction changes it before this one ends.
 
     Raises `UserNotFound`, or `UserChanged` when the user is not as `expected`.
     """
