@@ -24,8 +24,8 @@ from gateway.core.tokens import KeySet
 from gateway.explain import Explainer
 from gateway.identity.blacklist_sync import BlacklistSync
 from gateway.identity.invalidation import Invalidation
-from gateway.identity.learnt_revocations import Refusals
-from gateway.identity.local_cache import LocalTier
+from gateway.identity.learnt_revocations import LearntRevocations
+from gateway.identity.local_cache import LocalCache
 from gateway.identity.resolver import IdentityResolver
 from gateway.issuer_keys.fetch import Fetcher
 from gateway.issuer_keys.keyring import KeyRing
@@ -44,7 +44,7 @@ from gateway.stores.postgres.change_stream.listener import PostgresStream
 from gateway.stores.postgres.hosts import place_of
 from gateway.stores.postgres.queries import Postgres
 from gateway.stores.redis.change_stream import RedisStream
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.system_of_record import SystemOfRecord
 from gateway.telemetry import logs
 from gateway.telemetry.denials import DenialRing
@@ -122,8 +122,8 @@ async def serve(
         blacklist_sync = BlacklistSync(postgres, redis, iss)
         stack.push_async_callback(blacklist_sync.close)
         local = _local(settings.cache, metrics)
-        refusals = Refusals(redis.revoked, postgres, iss, metrics)
-        stack.push_async_callback(refusals.close)
+        learnt_revocations = LearntRevocations(redis.revoked, postgres, iss, metrics)
+        stack.push_async_callback(learnt_revocations.close)
         invalidation = Invalidation(
             local,
             redis,
@@ -132,14 +132,14 @@ async def serve(
             keys=redis.keys,
             observer=metrics,
             latest=postgres.latest_transaction if postgres.has_replica else None,
-            refusals=refusals,
+            learnt_revocations=learnt_revocations,
         )
         stack.push_async_callback(invalidation.close)
         changes, touches = _streams(settings, invalidation, redis)
         stack.push_async_callback(changes.close)
         stack.push_async_callback(touches.close)
         resolver = _resolver(
-            settings, local, postgres, redis, blacklist_sync, refusals,
+            settings, local, postgres, redis, blacklist_sync, learnt_revocations,
             # A process that slept has yet to look at what came in meanwhile.
             believes=lambda epoch: invalidation.believes(epoch) and changes.up,
         )  # fmt: skip
@@ -173,7 +173,7 @@ async def serve(
         # Whose Redis it is to be is known before that is asked for the first time.
         await _warm(postgres)
         blacklist_sync.start()
-        refusals.start()
+        learnt_revocations.start()
         invalidation.start()
         changes.start()
         touches.start()
@@ -187,8 +187,8 @@ async def serve(
         admin = Admin(metrics, dependencies, workers)
         ring = DenialRing()
         explainer = Explainer(
-            translation.setup(settings), keys, postgres, redis, local=local, refusals=refusals,
-            deaf=partial(_deaf, streams),
+            translation.setup(settings), keys, postgres, redis, local=local,
+            learnt_revocations=learnt_revocations, deaf=partial(_deaf, streams),
         )  # fmt: skip
         parts = Parts(
             admin, metrics, workers, issuers, postgres, redis, local, keys, ring, explainer,
@@ -285,9 +285,9 @@ def _postgres(postgres: model.Postgres, heard: Callable[[SystemOfRecord], None])
     )
 
 
-def _redis(settings: Settings) -> Redis:
+def _redis(settings: Settings) -> RedisTier:
     redis, postgres = settings.redis, settings.postgres
-    return Redis(
+    return RedisTier(
         redis.url.get_secret_value(),
         prefix=redis.prefix,
         timeout=redis.timeout,
@@ -298,8 +298,8 @@ def _redis(settings: Settings) -> Redis:
     )
 
 
-def _local(cache: model.Cache, metrics: Metrics) -> LocalTier:
-    return LocalTier(
+def _local(cache: model.Cache, metrics: Metrics) -> LocalCache:
+    return LocalCache(
         ttl=cache.local_ttl,
         max_users=cache.max_users,
         max_tokens=cache.max_tokens,
@@ -310,11 +310,11 @@ def _local(cache: model.Cache, metrics: Metrics) -> LocalTier:
 
 def _resolver(
     settings: Settings,
-    local: LocalTier,
+    local: LocalCache,
     postgres: Postgres,
-    redis: Redis,
+    redis: RedisTier,
     blacklist_sync: BlacklistSync,
-    refusals: Refusals,
+    learnt_revocations: LearntRevocations,
     *,
     believes: Callable[[str], bool],
 ) -> IdentityResolver:
@@ -330,12 +330,12 @@ def _resolver(
         stale_if_error=cache.stale_if_error,
         creation_grace=settings.users.creation_grace,
         unchecked_allowed=settings.revocation.on_unavailable == "allow",
-        refusals=refusals,
+        learnt_revocations=learnt_revocations,
     )
 
 
 def _streams(
-    settings: Settings, invalidation: Invalidation, redis_store: Redis
+    settings: Settings, invalidation: Invalidation, redis_store: RedisTier
 ) -> tuple[PostgresStream, RedisStream]:
     postgres, redis = settings.postgres, settings.redis
     changes = PostgresStream(
@@ -376,7 +376,7 @@ async def _keys(
 def _dependencies(
     settings: Settings,
     postgres: Postgres,
-    redis: Redis,
+    redis: RedisTier,
     blacklist_sync: BlacklistSync,
     keys: KeyRing,
     streams: Mapping[str, Stream],
@@ -405,7 +405,7 @@ def _watch(
     settings: Settings,
     metrics: Metrics,
     tokens: Tokens,
-    local: LocalTier,
+    local: LocalCache,
     keys: KeyRing,
     upstreams: Upstreams,
 ) -> None:

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
 from gateway.stores.postgres.migrate import migrate
-from gateway.stores.redis.shared_tier import Redis as SharedTier
+from gateway.stores.redis.shared_tier import RedisTier as SharedTier
 
 _POSTGRES_VARIABLE = "GATEWAY_TEST_POSTGRES_DSN"
 _REDIS_VARIABLE = "GATEWAY_TEST_REDIS_URL"

@@ -26,7 +26,7 @@ from gateway.core.model import (
 from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocations
 from gateway.core.tokens import ALGORITHMS, KeySet, key_from_jwk
-from gateway.identity.local_cache import LocalTier
+from gateway.identity.local_cache import LocalCache
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
 from gateway.verifier import TokenVerifier
@@ -275,7 +275,7 @@ class SlowDirectory:
     def __init__(self, user: User) -> None:
         self.user = user
         """As the store has it."""
-        self.local = LocalTier(ttl=60.0, max_users=9, max_tokens=9, clock=lambda: 0.0)
+        self.local = LocalCache(ttl=60.0, max_users=9, max_tokens=9, clock=lambda: 0.0)
         self.local.open()
         self.waiting: asyncio.Queue[asyncio.Event] = asyncio.Queue()
 

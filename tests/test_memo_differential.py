@@ -43,7 +43,7 @@ from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocations
 from gateway.core.tokens import KeySet, key_from_jwk
 from gateway.core.verified import VerifiedToken
-from gateway.identity.local_cache import LocalTier
+from gateway.identity.local_cache import LocalCache
 from gateway.memo import Memo, Token, Tokens
 from gateway.pipeline import Pipeline
 from gateway.proxy.downstream import head_cache
@@ -131,7 +131,7 @@ class System:
 class Tiers:
     """`gateway.memo.Directory`: the local tier, and the rows behind gates."""
 
-    def __init__(self, local: LocalTier, system: System, gates: Gates) -> None:
+    def __init__(self, local: LocalCache, system: System, gates: Gates) -> None:
         self._local = local
         self._system = system
         self._gates = gates
@@ -156,7 +156,7 @@ class Tiers:
 class AtOnce:
     """`gateway.pipeline.Directory`: the same local tier, and the same rows without gates."""
 
-    def __init__(self, local: LocalTier, system: System) -> None:
+    def __init__(self, local: LocalCache, system: System) -> None:
         self._local = local
         self._system = system
 
@@ -202,7 +202,7 @@ class Ways(RuleBasedStateMachine):
             "new": KeySet([key_from_jwk(ec_key("new").jwk())]),
         }
         self.keys = FakeKeys(main=self.key_sets["old"])
-        self.local = LocalTier(ttl=60.0, max_users=9, max_tokens=9, clock=lambda: self.now)
+        self.local = LocalCache(ttl=60.0, max_users=9, max_tokens=9, clock=lambda: self.now)
         verifier = TokenVerifier([MAIN], self.keys, clock=lambda: self.now)
         identity = {"X-User-Id": "user.id", "X-User-Roles": "user.roles", "X-Auth-Subject": "claims.sub"}
         headers = HeaderPolicy(HeaderRules(identity, forward_authorization=True))
@@ -450,7 +450,7 @@ def _decision_survives_a_change(patch: pytest.MonkeyPatch) -> None:
 
 
 def _lease_never_ends(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(LocalTier, "is_valid", lambda _, __: True)
+    patch.setattr(LocalCache, "is_valid", lambda _, __: True)
 
 
 def _routes_are_not_told_apart(patch: pytest.MonkeyPatch) -> None:

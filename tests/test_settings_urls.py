@@ -7,7 +7,7 @@ import pytest
 from asyncpg import connect_utils
 
 from gateway.settings import ConfigurationError, load
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 
 TEXT = """\
 issuers: [{name: main, issuer: https://idp.example.com/, audiences: [a]}]
@@ -91,7 +91,7 @@ def test_redis_urls_that_cannot_be_used(tmp_path: Path, url: str, message: str) 
 )
 async def test_redis_urls_that_can_be_used(tmp_path: Path, url: str) -> None:
     settings = load(write(tmp_path, redis=url), {"GATEWAY_REDIS__PREFIX": "{gateway}:"})
-    await Redis(settings.redis.url.get_secret_value(), prefix=settings.redis.prefix).close()
+    await RedisTier(settings.redis.url.get_secret_value(), prefix=settings.redis.prefix).close()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_cluster_needs_a_prefix_that_keeps_keys_together(tmp_path: Path) -> No
 
 def test_a_redis_url_with_an_unknown_parameter_is_refused_before_the_first_request() -> None:
     with pytest.raises(ValueError, match="the Redis URL cannot be read"):
-        Redis("redis://h/0?foo=bar")
+        RedisTier("redis://h/0?foo=bar")
 
 
 @pytest.mark.parametrize(

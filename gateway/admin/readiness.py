@@ -9,7 +9,7 @@ from gateway.core.model import StoreUnavailable
 from gateway.issuer_keys.keyring import KeyRing, KeyStatus
 from gateway.stores.availability import Availability
 from gateway.stores.postgres.queries import Postgres
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 
 
 class Stream(Protocol):
@@ -27,7 +27,7 @@ class Stream(Protocol):
 def dependencies(
     issuers: Iterable[str],
     postgres: Postgres,
-    redis: Redis,
+    redis: RedisTier,
     keys: KeyRing,
     streams: Mapping[str, Stream],
     *,

@@ -103,13 +103,13 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
     from gateway.issuer_keys.keyring import KeyRing
     from gateway.stores.postgres.hosts import place_of
     from gateway.stores.postgres.queries import Postgres
-    from gateway.stores.redis.shared_tier import Redis
+    from gateway.stores.redis.shared_tier import RedisTier
     from gateway.telemetry import logs
 
     # What goes wrong is in the explanation; stdout is for that alone.
     logs.configure("error")
     replica = settings.postgres.replica_dsn
-    redis = Redis(
+    redis = RedisTier(
         settings.redis.url.get_secret_value(),
         prefix=settings.redis.prefix,
         timeout=_REDIS_TIMEOUT,

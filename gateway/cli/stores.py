@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs 
     from gateway.stores.postgres.directory.revocation_rows import RevocationRows
     from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
     from gateway.stores.postgres.queries import Postgres
-    from gateway.stores.redis.shared_tier import Redis
+    from gateway.stores.redis.shared_tier import RedisTier
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class Stores:
 
     settings: "Settings"
     postgres: "Postgres"
-    redis: "Redis"
+    redis: "RedisTier"
     directory: "UserDirectory"
     revocations: "RevocationRows"
     author: "Author"
@@ -102,9 +102,9 @@ async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[
     from gateway.stores.postgres.directory.users import UserDirectory
     from gateway.stores.postgres.hosts import place_of
     from gateway.stores.postgres.queries import Postgres
-    from gateway.stores.redis.shared_tier import Redis
+    from gateway.stores.redis.shared_tier import RedisTier
 
-    redis = Redis(
+    redis = RedisTier(
         settings.redis.url.get_secret_value(),
         prefix=settings.redis.prefix,
         timeout=_REDIS_TIMEOUT,

@@ -20,11 +20,11 @@ from gateway.explain.steps import route, stores, token, unknown_subject, user
 from gateway.explain.trail import Trail
 from gateway.explain.verdict import ANY_ROUTE, ColdResolver, Verdict, cold_tiers, judge, request_for
 from gateway.explain.wording import sql_literal
-from gateway.identity.local_cache import LocalTier
-from gateway.identity.resolver import Refused
+from gateway.identity.local_cache import LocalCache
+from gateway.identity.resolver import LearntRevocations
 from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
 from gateway.stores.postgres.queries import Postgres
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 
 _BEARER: Final = re.compile(rb"\bbearer[ \t]+([A-Za-z0-9._~+/\-]+=*)", re.IGNORECASE)
 
@@ -33,8 +33,8 @@ class Explainer:
     """Explains what becomes of a token; changes nothing, and sends the token nowhere.
 
     Keys that it lacks are fetched, as they are for a request, and kept for the one explanation. `local`
-    and `refusals` are what the worker that this runs in remembers, if it runs in one, and `deaf` tells
-    which streams it hears no changes on, by the store, and why. `clock` gives Unix seconds. What it is
+    and `learnt_revocations` are what the worker that this runs in remembers, if it runs in one, and `deaf`
+    tells which streams it hears no changes on, by the store, and why. `clock` gives Unix seconds. What it is
     given remains its owner's to open and close.
     """
 
@@ -43,10 +43,10 @@ class Explainer:
         setup: Setup,
         keys: Keys,
         postgres: Postgres,
-        redis: Redis,
+        redis: RedisTier,
         *,
-        local: LocalTier | None = None,
-        refusals: Refused | None = None,
+        local: LocalCache | None = None,
+        learnt_revocations: LearntRevocations | None = None,
         deaf: Callable[[], Mapping[str, str]] = dict,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -55,7 +55,7 @@ class Explainer:
         self._postgres = postgres
         self._redis = redis
         self._local = local
-        self._refusals = refusals
+        self._learnt_revocations = learnt_revocations
         self._deaf = deaf
         self._clock = clock
 
@@ -76,7 +76,7 @@ class Explainer:
             self._redis,
             self._local,
             lambda: trail.now,
-            self._refusals,
+            self._learnt_revocations,
             hears="postgres" not in deaf,
         ) as resolver:
             verdict = await judge(raw, request, self._setup, keys, resolver, trail.now)

@@ -13,7 +13,7 @@ from gateway.stores.postgres.directory.diagnostics import Diagnostics
 from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
 from gateway.stores.postgres.queries import FoundUser, Postgres
 from gateway.stores.redis.answers import SharedAnswer
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Evidence:
 
 
 async def gather(
-    claims: Claims, known: Resolution | None, resolver: ColdResolver, postgres: Postgres, redis: Redis
+    claims: Claims, known: Resolution | None, resolver: ColdResolver, postgres: Postgres, redis: RedisTier
 ) -> Evidence:
     """Ask everybody; `known` is what the tiers have said already."""
     directory, diagnostics = UserDirectory(postgres), Diagnostics(postgres)

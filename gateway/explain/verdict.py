@@ -13,12 +13,12 @@ from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain.keys import ColdKeys
 from gateway.explain.setup import Setup
-from gateway.identity.local_cache import LocalTier
-from gateway.identity.resolver import IdentityResolver, Refused
+from gateway.identity.local_cache import LocalCache
+from gateway.identity.resolver import IdentityResolver, LearntRevocations
 from gateway.pipeline import Pipeline
 from gateway.stores.postgres.queries import Postgres
 from gateway.stores.redis.answers import SharedAnswer
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.redis.user_documents import CachedUser
 from gateway.verifier import TokenVerifier
 
@@ -47,7 +47,7 @@ class Verdict:
 class ColdResolver:
     """The identity tiers as a worker without memories uses them; nothing is stored. A `Directory`."""
 
-    def __init__(self, resolver: IdentityResolver, local: LocalTier | None) -> None:
+    def __init__(self, resolver: IdentityResolver, local: LocalCache | None) -> None:
         self._resolver = resolver
         self._local = local
         self.resolution: Resolution | None = None
@@ -65,19 +65,19 @@ class ColdResolver:
 async def cold_tiers(
     setup: Setup,
     postgres: Postgres,
-    redis: Redis,
-    local: LocalTier | None,
+    redis: RedisTier,
+    local: LocalCache | None,
     clock: Callable[[], float],
-    refusals: Refused | None = None,
+    learnt_revocations: LearntRevocations | None = None,
     *,
     hears: bool = True,
 ) -> AsyncIterator[ColdResolver]:
-    """Put the tiers together; `refusals` are those that the worker that this runs in remembers.
+    """Put the tiers together; `learnt_revocations` are those that the worker that this runs in remembers.
 
     `hears` tells whether it hears of changes in Postgres: one that does not believes no user in Redis.
     """
     resolver = IdentityResolver(
-        LocalTier(ttl=0.0, max_users=1, max_tokens=1, clock=time.monotonic),
+        LocalCache(ttl=0.0, max_users=1, max_tokens=1, clock=time.monotonic),
         _ReadOnly(redis),
         postgres,
         _Assumed(),
@@ -87,7 +87,7 @@ async def cold_tiers(
         stale_if_error=setup.stale_if_error,
         creation_grace=setup.creation_grace,
         unchecked_allowed=setup.unchecked_allowed,
-        refusals=None if refusals is None else _Remembered(refusals),
+        learnt_revocations=None if learnt_revocations is None else _Remembered(learnt_revocations),
         clock=clock,
     )
     try:
@@ -99,7 +99,7 @@ async def cold_tiers(
 class _ReadOnly:
     """Redis, as the tiers see it, to which nothing is written."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: RedisTier) -> None:
         self._redis = redis
 
     async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:
@@ -119,13 +119,13 @@ class _ReadOnly:
 class _Remembered:
     """The refusals that a worker remembers, which learn nothing from this."""
 
-    def __init__(self, refusals: Refused) -> None:
-        self._refusals = refusals
+    def __init__(self, learnt_revocations: LearntRevocations) -> None:
+        self._learnt_revocations = learnt_revocations
 
     def told(self, claims: Claims, user: User | None, kind: RevocationKind | None) -> None: ...
 
     def against(self, claims: Claims, user: User | None) -> RevocationKind | None:
-        return self._refusals.against(claims, user)
+        return self._learnt_revocations.against(claims, user)
 
 
 class _Assumed:

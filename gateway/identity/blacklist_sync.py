@@ -13,7 +13,7 @@ from gateway.core.model import RevocationKind, StoreUnavailable
 from gateway.core.revocations import Revocation, Revoked, strongest
 from gateway.stores.postgres.queries import Postgres
 from gateway.stores.redis.ownership import ForeignRedis
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 
 INTERVAL: Final = 30.0
 """Seconds after which a row that was written to Postgres alone is on the blacklist too."""
@@ -45,7 +45,7 @@ class BlacklistSync:
     def __init__(
         self,
         postgres: Postgres,
-        redis: Redis,
+        redis: RedisTier,
         issuers: Mapping[str, str],
         *,
         clock: Callable[[], float] = time.monotonic,

@@ -23,7 +23,7 @@ from gateway.core.model import StoreUnavailable
 from gateway.core.revocations import Revoked, Target
 from gateway.identity import outages
 from gateway.identity.blacklist_sync import under_configured_names
-from gateway.identity.local_cache import LocalTier
+from gateway.identity.local_cache import LocalCache
 from gateway.identity.touched_keys import Observer, TouchedKeys
 from gateway.stores.postgres.change_stream.listener import Changed, Everything
 from gateway.stores.redis.answers import Epoch
@@ -31,7 +31,7 @@ from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.ownership import ForeignRedis
 
 _REMEMBERED: Final = 4096
-"""Heartbeats that are known again: many times what all workers send within the lease of an epoch."""
+"""Heartbeats that are known again: many times what all workers send within the lifetime of an epoch."""
 _PENDING: Final = 10_000
 """Changes that may wait for Redis; beyond that, everything is given up there."""
 
@@ -73,7 +73,7 @@ class Blacklist(Protocol):
         """Have Postgres asked until all revocations have been copied."""
 
 
-class Refused(Protocol):
+class LearntRevocations(Protocol):
     """What is remembered of revocations that Redis alone knows."""
 
     def touched(self, target: Target) -> None:
@@ -102,7 +102,7 @@ class _Pending:
 
 
 class Invalidation:
-    """Implements `changes.ChangeListener`; `touched_keys` implements `change_stream.KeysListener`.
+    """Implements `listener.ChangeListener`; `touched_keys` implements `change_stream.KeysListener`.
 
     `issuers` maps the configured names to their `iss`; changes of any other `iss` concern nobody.
     `keys` are those in Redis, `retry` the seconds until it is told again what it could not be.
@@ -112,7 +112,7 @@ class Invalidation:
 
     def __init__(
         self,
-        local: LocalTier,
+        local: LocalCache,
         shared: SharedTier,
         blacklist: Blacklist,
         issuers: Mapping[str, str],
@@ -121,12 +121,17 @@ class Invalidation:
         observer: Observer,
         latest: Callable[[], Awaitable[int]] | None = None,
         retry: float = 0.2,
-        refusals: Refused | None = None,
+        learnt_revocations: LearntRevocations | None = None,
     ) -> None:
         self._latest = latest
-        self._refusals = refusals
+        self._learnt = learnt_revocations
         self.touched_keys = TouchedKeys(
-            self, local, issuers, keys, observer, *(() if refusals is None else (refusals.touched,))
+            self,
+            local,
+            issuers,
+            keys,
+            observer,
+            *(() if learnt_revocations is None else (learnt_revocations.touched,)),
         )
         self._local = local
         self._shared = shared
@@ -243,8 +248,8 @@ class Invalidation:
                     self._local.forget_users([revocation.value])
                 case "issuer":
                     self._local.forget_issuers([revocation.issuer])
-            if change.lifted and self._refusals is not None:
-                self._refusals.lifted(revocation.target)
+            if change.lifted and self._learnt is not None:
+                self._learnt.lifted(revocation.target)
             # Rows with the two spellings of one issuer are not changed one after the other.
             order = change.order if revocation.issuer == change.revocation.issuer else 0
             placed = replace(change, revocation=revocation, order=order)

@@ -27,7 +27,7 @@ from gateway.core.claims import is_clean
 from gateway.core.lru import LRU
 from gateway.core.model import Claims, RevocationKind, StoreUnavailable, User
 from gateway.core.revocations import Learning, Learnt, Revocation, Target, counts, hits
-from gateway.stores.redis.blacklist import Examined, Recorded, RevokedKeys
+from gateway.stores.redis.blacklist import KeyState, RecordOutcome, RedisBlacklist
 from gateway.stores.redis.ownership import ForeignRedis
 
 _REMEMBERED: Final = 10_000
@@ -75,7 +75,7 @@ class _Known:
     """Tokens issued at or before this Unix time are revoked; infinite for a `jti`."""
     expires_at: float = math.inf
     """When this ends; Unix seconds."""
-    found: Examined | None = None
+    found: KeyState | None = None
     """What Redis holds; None before that has been looked at."""
     era: bytes = b""
     """That of Redis in which it was looked at, or the last one that was known before that."""
@@ -91,7 +91,7 @@ class _Known:
         return Learnt(target, until, expires_at, iss, seen=self.found is not None)
 
 
-class Refusals:
+class LearntRevocations:
     """Remembers what Redis alone revokes, until Postgres knows it too.
 
     `issuers` are the configured ones, by name: revocations of others concern nobody here. `clock` gives Unix
@@ -100,7 +100,7 @@ class Refusals:
 
     def __init__(
         self,
-        revoked: RevokedKeys,
+        revoked: RedisBlacklist,
         postgres: SystemOfRecord,
         issuers: Mapping[str, str],
         observer: Observer,
@@ -289,7 +289,7 @@ class Refusals:
             (self._unsure if again else self._unseen).pop(target, None)
             self._take(target, each, self._era, again=again)
 
-    def _take(self, target: Target, found: Examined, era: bytes, *, again: bool) -> None:
+    def _take(self, target: Target, found: KeyState, era: bytes, *, again: bool) -> None:
         if found.value is None:
             known = self._known.peek(_named(target))
             # Of a Redis that was emptied since, the silence says nothing.
@@ -389,20 +389,20 @@ class Refusals:
         batch = {target: self._unrecorded[target] for target in self._some(self._unrecorded)}
         for era in {_looked_in(known) for known in batch.values()}:
             same = {target: known for target, known in batch.items() if _looked_in(known) == era}
-            examined = [(target, known.found or Examined(None)) for target, known in same.items()]
+            examined = [(target, known.found or KeyState(None)) for target, known in same.items()]
             outcomes = await self._revoked.record(examined, era)
             for (target, known), outcome in zip(same.items(), outcomes, strict=True):
                 # One that was lifted meanwhile is not to be set again; its row, if it has one, is mirrored.
-                if outcome is Recorded.EMPTIED and self._known.peek(_named(target)) is not None:
+                if outcome is RecordOutcome.EMPTIED and self._known.peek(_named(target)) is not None:
                     await self._revoked.revoke([_row(self._learnt(target, known))])
                 if self._unrecorded.get(target) is known:
                     del self._unrecorded[target]
-                if outcome is Recorded.DELETED:
+                if outcome is RecordOutcome.DELETED:
                     self.lifted(target)
                     self._lifted[target] = None
                     continue
                 self._settle(target)
-                if outcome is Recorded.CHANGED:
+                if outcome is RecordOutcome.CHANGED:
                     self.touched(target)
 
     def _learnt(self, target: Target, known: _Known) -> Learnt:

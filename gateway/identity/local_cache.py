@@ -49,7 +49,7 @@ class _Entry:
     """By the tier's clock; only ever answered before."""
 
 
-class LocalTier:
+class LocalCache:
     """Bounded memory of users, misses, tokens that are not revoked, and revocations of issuers.
 
     An entry is answered for `ttl` seconds at most, and none more than `PROOF_LIFETIME` after the last proof

@@ -27,7 +27,7 @@ from gateway.core.model import (
 )
 from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE, Denial
 from gateway.core.revocations import Revocations, hits
-from gateway.identity.local_cache import IdentityKey, LocalTier, Ticket
+from gateway.identity.local_cache import IdentityKey, LocalCache, Ticket
 from gateway.identity.single_flight import SingleFlight
 from gateway.stores.postgres.queries import FoundUser
 from gateway.stores.redis.answers import SharedAnswer
@@ -73,7 +73,7 @@ class SharedTier(Protocol):
         """Store a document unless it may be outdated; tells whether it was stored."""
 
 
-class Refused(Protocol):
+class LearntRevocations(Protocol):
     """What is remembered of revocations that Redis alone knows."""
 
     def told(self, claims: Claims, user: User | None, kind: RevocationKind | None) -> None:
@@ -134,7 +134,7 @@ class IdentityResolver:
 
     def __init__(
         self,
-        local: LocalTier,
+        local: LocalCache,
         redis: SharedTier,
         postgres: SystemOfRecord,
         blacklist: Blacklist,
@@ -145,7 +145,7 @@ class IdentityResolver:
         stale_if_error: float = 300.0,
         creation_grace: float = 10.0,
         unchecked_allowed: bool = False,
-        refusals: Refused | None = None,
+        learnt_revocations: LearntRevocations | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._local = local
@@ -160,7 +160,7 @@ class IdentityResolver:
         self._keep = user_ttl + stale_if_error
         self._creation_grace = creation_grace
         self._unchecked_allowed = unchecked_allowed
-        self._refusals = refusals
+        self._learnt = learnt_revocations
         self._clock = clock
         self._user_queries: SingleFlight[_QueryKey, _Fetched] = SingleFlight(_PATIENCE, _PATIENCE)
         self._combined_queries: SingleFlight[_QueryKey, tuple[_Fetched, Revocations]] = SingleFlight(
@@ -191,15 +191,15 @@ class IdentityResolver:
         `user_store_unavailable` or `revocation_unavailable`, when no store can answer.
         """
         resolution = await self._resolve(claims)
-        refusals = self._refusals
-        if refusals is None:
+        learnt = self._learnt
+        if learnt is None:
             return resolution
         if resolution.revocation_tier is Tier.REDIS:
-            refusals.told(claims, resolution.user, resolution.revoked)
+            learnt.told(claims, resolution.user, resolution.revoked)
         if resolution.revoked is not None:
             return resolution
         # Redis may know what Postgres does not, and cannot be asked, or has lost it.
-        kind = refusals.against(claims, resolution.user)
+        kind = learnt.against(claims, resolution.user)
         return resolution if kind is None else replace(resolution, revoked=kind)
 
     async def _resolve(self, claims: Claims) -> Resolution:
@@ -260,10 +260,10 @@ class IdentityResolver:
             # One object for one state of a user lets others know it again at a glance.
             user = known[0] if known is not None and known[0] == cached.user else cached.user
             return _Answer(Resolution(user, Tier.REDIS, None, Tier.REDIS), cached.stored_at, ticket)
-        learnt = self._local.last_known(claims)
-        if learnt is not None and (known is None or learnt[1] > known[1]):
+        newer = self._local.last_known(claims)
+        if newer is not None and (known is None or newer[1] > known[1]):
             # Another request brought the answer while this one was asking Redis.
-            return _Answer(Resolution(learnt[0], Tier.LOCAL, None, Tier.REDIS))
+            return _Answer(Resolution(newer[0], Tier.LOCAL, None, Tier.REDIS))
         try:
             fetched = await self._user_queries.do(
                 self._query_key(claims, None), lambda: self._fetch_user(claims, shared.epoch or "")
@@ -373,7 +373,7 @@ class IdentityResolver:
 
     def _remember(self, answer: _Answer, claims: Claims, revocations: Revocations) -> None:
         user, stored_at, ticket = answer.resolution.user, answer.stored_at, answer.ticket
-        refused = self._refusals is not None and self._refusals.against(claims, user) is not None
+        refused = self._learnt is not None and self._learnt.against(claims, user) is not None
         if ticket is not None and not refused:
             lifetime = self._lifetime(claims, CachedUser(user, stored_at, ""))
             self._local.fill(ticket, claims, user, stored_at, revocations, lifetime)

@@ -5,7 +5,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from gateway.core.revocations import Target
 from gateway.identity import outages
-from gateway.identity.local_cache import LocalTier
+from gateway.identity.local_cache import LocalCache
 from gateway.stores.redis.keys import Keys
 
 Source: TypeAlias = Literal["postgres", "redis"]
@@ -17,7 +17,7 @@ class Observer(Protocol):
     def invalidated(self, source: Source) -> None: ...
 
 
-class Owner(Protocol):
+class Invalidator(Protocol):
     """Who decides whether memory may be trusted."""
 
     def judge(self) -> None:
@@ -32,8 +32,8 @@ class TouchedKeys:
 
     def __init__(
         self,
-        owner: Owner,
-        local: LocalTier,
+        owner: Invalidator,
+        local: LocalCache,
         issuers: Mapping[str, str],
         keys: Keys,
         observer: Observer,

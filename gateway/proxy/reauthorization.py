@@ -50,7 +50,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Memory(Protocol):
-    """What this process has heard of changes: `gateway.identity.local_cache.LocalTier`."""
+    """What this process has heard of changes: `gateway.identity.local_cache.LocalCache`."""
 
     @property
     def trusted(self) -> bool:

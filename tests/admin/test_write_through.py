@@ -10,9 +10,9 @@ import pytest
 from gateway.admin.api.write_through import WriteThrough
 from gateway.core.model import Claims, Identity, StoreUnavailable, User, UserStatus
 from gateway.core.revocations import Revocation, Revocations
-from gateway.identity.local_cache import LocalTier
+from gateway.identity.local_cache import LocalCache
 from gateway.stores.postgres.directory.user_rows import UserRecord
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.redis.user_documents import CachedUser
 
 ISS = "https://idp.example.com/"
@@ -27,9 +27,9 @@ def claims(subject: str, jti: str = "one") -> Claims:
 class World:
     """A worker's memory and a Redis that both know Ann, under two subjects, and her tokens."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: RedisTier) -> None:
         self.redis = redis
-        self.local = LocalTier(ttl=60, max_users=9, max_tokens=9, clock=time.monotonic)
+        self.local = LocalCache(ttl=60, max_users=9, max_tokens=9, clock=time.monotonic)
         self.write_through = WriteThrough(self.local, redis, {ISS: "main"})
 
     async def learn(self) -> None:
@@ -50,7 +50,7 @@ class World:
 
 @pytest.fixture
 async def world(redis_url: str) -> AsyncIterator[World]:
-    redis = Redis(redis_url, timeout=5)
+    redis = RedisTier(redis_url, timeout=5)
     world = World(redis)
     await world.learn()
     assert await world.known("ann") == await world.known("alias") == (True, True)
@@ -98,7 +98,7 @@ async def test_a_revocation_is_on_the_blacklist_and_memory_does_not_answer(
 
 
 async def test_without_redis_memory_is_dropped_all_the_same(world: World) -> None:
-    nowhere = Redis("redis://127.0.0.1:1/0")
+    nowhere = RedisTier("redis://127.0.0.1:1/0")
     write_through = WriteThrough(world.local, nowhere, {ISS: "main"})
     await write_through.user(record("ann", "alias"))
     await write_through.revoked(Revocation("jti", "main", "one", 5.0))
@@ -110,7 +110,7 @@ async def test_without_redis_memory_is_dropped_all_the_same(world: World) -> Non
 async def test_without_redis_nobody_knows_what_was_on_the_blacklist_and_memory_is_dropped(
     world: World,
 ) -> None:
-    nowhere = Redis("redis://127.0.0.1:1/0")
+    nowhere = RedisTier("redis://127.0.0.1:1/0")
     with pytest.raises(StoreUnavailable):
         await WriteThrough(world.local, nowhere, {ISS: "main"}).lifted(Revocation("jti", "main", "one", 5.0))
     assert world.local.recall(claims("ann")) is None

@@ -17,13 +17,13 @@ from redis.asyncio.connection import AbstractConnection
 from gateway.__main__ import main
 from gateway.core.model import Claims
 from gateway.core.revocations import Revocations
-from gateway.identity.learnt_revocations import Refusals
-from gateway.identity.local_cache import LocalTier
+from gateway.identity.learnt_revocations import LearntRevocations
+from gateway.identity.local_cache import LocalCache
 from gateway.stores.postgres.change_stream.heartbeats import CHANNEL, Place
 from gateway.stores.postgres.change_stream.listener import PostgresStream
 from gateway.stores.redis.answers import SharedAnswer
 from gateway.stores.redis.change_stream import RedisStream
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.redis.user_documents import CachedUser
 
 _SLOWEST: Final = 0.4
@@ -32,46 +32,46 @@ _SLOWEST: Final = 0.4
 
 def _without_revocations() -> None:
     """Take no notice of what the blacklist says."""
-    read = Redis.read
+    read = RedisTier.read
 
-    async def deaf(self: Redis, claims: Claims, user_id: str | None) -> SharedAnswer:
+    async def deaf(self: RedisTier, claims: Claims, user_id: str | None) -> SharedAnswer:
         return replace(await read(self, claims, user_id), revocations=Revocations())
 
-    patch.object(Redis, "read", deaf).start()
+    patch.object(RedisTier, "read", deaf).start()
 
 
 def _without_forgetting() -> None:
     """Keep users in memory, whatever is heard of them."""
 
-    def keep(_: LocalTier, __: Iterable[object]) -> None:
+    def keep(_: LocalCache, __: Iterable[object]) -> None:
         return
 
-    patch.multiple(LocalTier, forget_identities=keep, forget_users=keep).start()
+    patch.multiple(LocalCache, forget_identities=keep, forget_users=keep).start()
 
 
 def _without_burial() -> None:
     """Leave the documents in Redis as they are."""
 
-    async def leave(_: Redis, __: Sequence[tuple[str, str]], ___: int) -> None:
+    async def leave(_: RedisTier, __: Sequence[tuple[str, str]], ___: int) -> None:
         return
 
-    patch.object(Redis, "bury", leave).start()
+    patch.object(RedisTier, "bury", leave).start()
 
 
 def _without_tombstones() -> None:
     """Drop documents from Redis, and let readers put them back. That these are slow breaks no rule."""
-    store_user = Redis.store_user
+    store_user = RedisTier.store_user
 
     async def store_late(
-        self: Redis, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int
+        self: RedisTier, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int
     ) -> bool:
         await asyncio.sleep(random.uniform(0, _SLOWEST))  # noqa: S311 -- no secret
         return await store_user(self, claims, cached, ttl, horizon=horizon)
 
-    async def drop(self: Redis, identities: Sequence[tuple[str, str]], _: int) -> None:
+    async def drop(self: RedisTier, identities: Sequence[tuple[str, str]], _: int) -> None:
         await self.forget_users(identities)
 
-    patch.multiple(Redis, store_user=store_late, bury=drop).start()
+    patch.multiple(RedisTier, store_user=store_late, bury=drop).start()
 
 
 def _without_proof() -> None:
@@ -105,7 +105,7 @@ def _without_memory() -> None:
     def ignore(*_: object) -> None:
         return
 
-    patch.multiple(Refusals, touched=ignore, told=ignore, against=ignore).start()
+    patch.multiple(LearntRevocations, touched=ignore, told=ignore, against=ignore).start()
 
 
 RULES: Final[Mapping[str, Callable[[], None]]] = {

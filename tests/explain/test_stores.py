@@ -10,7 +10,7 @@ from gateway import translation
 from gateway.core.model import Claims, RevocationKind, User, UserStatus
 from gateway.core.revocations import Revocations
 from gateway.explain.engine import Explainer
-from gateway.identity.local_cache import LocalTier
+from gateway.identity.local_cache import LocalCache
 from tests import tokens
 from tests.explain.scene import denied, failed, outcomes
 from tests.explain.world import World
@@ -106,7 +106,7 @@ class TestMemoryOfAWorker:
         self, world: World, stream: str, words: str
     ) -> None:
         await world.add()
-        world.local = LocalTier(ttl=30, max_users=9, max_tokens=9, clock=time.monotonic)
+        world.local = LocalCache(ttl=30, max_users=9, max_tokens=9, clock=time.monotonic)
         world.deaf = {stream: "h:1: no heartbeat came back"}
         explanation = await world.explain(token("ann"))
         assert (explanation.decision, explanation.cause) == ("allow", None)
@@ -117,15 +117,15 @@ class TestMemoryOfAWorker:
     async def test_one_that_is_deaf_to_postgres_does_not_believe_redis(self, world: World) -> None:
         ann = await world.add()
         await world.remember(claims(), user(ann, UserStatus.LOCKED), await world.guard())
-        world.local = LocalTier(ttl=30, max_users=9, max_tokens=9, clock=time.monotonic)
+        world.local = LocalCache(ttl=30, max_users=9, max_tokens=9, clock=time.monotonic)
         assert (await world.explain(token("ann"))).reason == "user_locked"
         world.deaf = {"postgres": "cut"}
         explanation = await world.explain(token("ann"))
         assert (explanation.decision, explanation.cause) == ("allow", None)
         assert outcomes(explanation)["identity.redis"] == "warn"
 
-    def remembering(self, who: User | None) -> LocalTier:
-        local = LocalTier(ttl=30, max_users=9, max_tokens=9, clock=time.monotonic)
+    def remembering(self, who: User | None) -> LocalCache:
+        local = LocalCache(ttl=30, max_users=9, max_tokens=9, clock=time.monotonic)
         local.open()
         local.fill(local.ticket(), claims(), who, time.time(), Revocations(), 30)
         return local
@@ -240,6 +240,6 @@ async def test_what_the_worker_remembers_of_redis_counts(world: World) -> None:
     async with world.parts() as parts:
         world.write()
         setup = translation.setup(parts.settings)
-        explainer = Explainer(setup, parts.keys, parts.postgres, parts.redis, refusals=_Remembers())
+        explainer = Explainer(setup, parts.keys, parts.postgres, parts.redis, learnt_revocations=_Remembers())
         explanation = await explainer.explain(token("ann"))
     assert (explanation.decision, explanation.reason) == ("deny", "tokens_revoked_before")

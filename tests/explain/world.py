@@ -25,7 +25,7 @@ from gateway.core.routes import RouteTable
 from gateway.explain import Explainer, Explanation, Fix
 from gateway.explain.verdict import ANY_ROUTE, request_for
 from gateway.identity.blacklist_sync import BlacklistSync
-from gateway.identity.local_cache import LocalTier
+from gateway.identity.local_cache import LocalCache
 from gateway.identity.resolver import IdentityResolver
 from gateway.issuer_keys.fetch import Fetcher
 from gateway.issuer_keys.keyring import KeyRing
@@ -33,7 +33,7 @@ from gateway.pipeline import Pipeline
 from gateway.settings import Settings
 from gateway.stores.postgres.hosts import place_of
 from gateway.stores.postgres.queries import Postgres
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.redis.user_documents import CachedUser
 from gateway.verifier import TokenVerifier
 from tests import harness, tokens
@@ -48,7 +48,7 @@ class Parts:
 
     settings: Settings
     postgres: Postgres
-    redis: Redis
+    redis: RedisTier
     keys: KeyRing
 
 
@@ -63,7 +63,7 @@ class World:
             folder, "http://127.0.0.1:9", dsn, redis_url, self.prefix
         )
         self.file = folder / "gateway.yaml"
-        self.local: LocalTier | None = None
+        self.local: LocalCache | None = None
         self.deaf: dict[str, str] = {}
         """The streams on which the worker hears nothing, and why."""
         self.watched = True
@@ -78,7 +78,7 @@ class World:
         settings = Settings.model_validate(self.config)
         stores, replica = settings.postgres, settings.postgres.replica_dsn
         async with AsyncExitStack() as stack:
-            redis = Redis(
+            redis = RedisTier(
                 settings.redis.url.get_secret_value(),
                 prefix=self.prefix,
                 timeout=self.patience,
@@ -109,7 +109,7 @@ class World:
         """Return the code of the reason that the pipeline gives; None when it admits."""
         async with self.parts() as parts:
             cache = parts.settings.cache
-            local = self.local or LocalTier(ttl=30, max_users=9, max_tokens=9, clock=time.monotonic)
+            local = self.local or LocalCache(ttl=30, max_users=9, max_tokens=9, clock=time.monotonic)
             tiers = IdentityResolver(
                 local, parts.redis, parts.postgres, FakeBlacklist(FakeSharedTier()),
                 believes=lambda _: True, user_ttl=cache.user_ttl, negative_ttl=cache.negative_ttl,

@@ -12,7 +12,7 @@ from gateway.core.model import StoreUnavailable
 from gateway.core.revocations import Revocation, Revoked
 from gateway.identity.blacklist_sync import BlacklistSync
 from gateway.stores.postgres.queries import Postgres
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from tests.stores.cable import Cable
 from tests.stores.ear import Connection
 from tests.stores.examples import ISS, ISSUERS, claims, eventually
@@ -26,7 +26,7 @@ REVOKE = "INSERT INTO revocations (kind, issuer, value) VALUES ('jti', 'main', '
 class World:
     sync: BlacklistSync
     postgres: Postgres
-    redis: Redis
+    redis: RedisTier
     cable: Cable
     client: "Client"
 
@@ -43,7 +43,7 @@ async def connection(dsn: str) -> AsyncIterator[Connection]:
 async def world(dsn: str, redis_url: str) -> AsyncIterator[World]:
     postgres = Postgres(dsn, statement_timeout=10)
     async with Cable(redis_url) as cable, Client.from_url(redis_url) as client:
-        redis = Redis(cable.url, timeout=2.0)
+        redis = RedisTier(cable.url, timeout=2.0)
         sync = BlacklistSync(postgres, redis, ISSUERS)
         yield World(sync, postgres, redis, cable, client)
         await sync.close()

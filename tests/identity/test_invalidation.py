@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from gateway.core.model import StoreUnavailable, Tier, User, UserStatus
 from gateway.core.revocations import Revocation, Revocations, Revoked
 from gateway.identity.invalidation import Invalidation
-from gateway.identity.local_cache import LocalTier
+from gateway.identity.local_cache import LocalCache
 from gateway.stores.postgres.change_stream.listener import Changed, Everything
 from gateway.stores.redis.answers import Epoch
 from gateway.stores.redis.keys import Keys
@@ -29,7 +29,7 @@ class Worker:
     def __init__(self, shared: FakeSharedTier) -> None:
         self.shared = shared
         self.blacklist = FakeBlacklist(shared)
-        self.local = LocalTier(ttl=30, max_users=100, max_tokens=100, clock=lambda: 0.0)
+        self.local = LocalCache(ttl=30, max_users=100, max_tokens=100, clock=lambda: 0.0)
         self.observer = RecordingInvalidations()
         self.invalidation = Invalidation(
             self.local, shared, self.blacklist, ISSUERS, keys=Keys("gateway:"), observer=self.observer

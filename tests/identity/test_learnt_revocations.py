@@ -10,10 +10,10 @@ from redis.asyncio import Redis as Client
 
 from gateway.core.model import Claims, StoreUnavailable, Tier, User, UserStatus
 from gateway.core.revocations import Learning, Learnt, Target
-from gateway.identity.learnt_revocations import Refusals
-from gateway.stores.redis.blacklist import Examined, Recorded, RevokedKeys
+from gateway.identity.learnt_revocations import LearntRevocations
+from gateway.stores.redis.blacklist import KeyState, RecordOutcome, RedisBlacklist
 from gateway.stores.redis.ownership import ForeignRedis
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from gateway.telemetry.metrics import Metrics
 from tests.issuer_keys.test_keyring import until
 
@@ -49,8 +49,8 @@ def rows() -> Rows:
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    redis = Redis(redis_url, timeout=5.0)
+async def redis(redis_url: str) -> AsyncIterator[RedisTier]:
+    redis = RedisTier(redis_url, timeout=5.0)
     await redis.revoked.fill([], await redis.revoked.begin_filling())
     yield redis
     await redis.close()
@@ -63,10 +63,10 @@ async def client(redis_url: str) -> AsyncIterator["Client"]:
 
 
 @pytest.fixture
-async def refusals(redis: Redis, rows: Rows) -> AsyncIterator[Refusals]:
-    refusals = started(redis.revoked, rows)
-    yield refusals
-    await refusals.close()
+async def learnt_revocations(redis: RedisTier, rows: Rows) -> AsyncIterator[LearntRevocations]:
+    learnt_revocations = started(redis.revoked, rows)
+    yield learnt_revocations
+    await learnt_revocations.close()
 
 
 async def eventually(condition: Callable[[], Awaitable[object]]) -> None:
@@ -77,104 +77,109 @@ async def eventually(condition: Callable[[], Awaitable[object]]) -> None:
     raise AssertionError("it never came to that")
 
 
-def started(revoked: RevokedKeys, rows: Rows) -> Refusals:
+def started(revoked: RedisBlacklist, rows: Rows) -> LearntRevocations:
     """Return what is to be started by the test, when it has done what comes before the first look."""
-    return Refusals(revoked, rows, {"main": "https://idp/"}, Metrics(), pause=0.01)
+    return LearntRevocations(revoked, rows, {"main": "https://idp/"}, Metrics(), pause=0.01)
 
 
 @pytest.mark.parametrize("first", ["nothing", "era"])
 @pytest.mark.parametrize("kind", ["jti", "user", "issuer"])
 async def test_what_was_lost_before_it_was_looked_at_is_written_down(
-    refusals: Refusals, rows: Rows, redis: Redis, client: "Client", kind: str, first: str
+    learnt_revocations: LearntRevocations,
+    rows: Rows,
+    redis: RedisTier,
+    client: "Client",
+    kind: str,
+    first: str,
 ) -> None:
     if first == "era":
-        await refusals._look([("jti", "main", "other")])
+        await learnt_revocations._look([("jti", "main", "other")])
     expires_at = time.time() + 500
     match kind:
         case "jti":
-            refusals.told(claims(expires_at=expires_at), USER, "jti")
+            learnt_revocations.told(claims(expires_at=expires_at), USER, "jti")
             wanted = Learnt(JTI, None, expires_at, "https://idp/", seen=False)
         case "user":
-            refusals.told(claims(issued_at=5.0), USER, "user")
-            refusals.told(claims(issued_at=7.0), USER, "user")
-            refusals.told(claims(issued_at=6.0), USER, "user")
+            learnt_revocations.told(claims(issued_at=5.0), USER, "user")
+            learnt_revocations.told(claims(issued_at=7.0), USER, "user")
+            learnt_revocations.told(claims(issued_at=6.0), USER, "user")
             wanted = Learnt(("user", "", USER.id), 7.0, None, seen=False)
         case _:
-            refusals.told(claims(), USER, "issuer")
+            learnt_revocations.told(claims(), USER, "issuer")
             wanted = Learnt(("issuer", "main", ""), 1000.0, None, "https://idp/", seen=False)
     await client.flushall()
-    refusals.start()
+    learnt_revocations.start()
     await until(lambda: rows.learnt == [wanted])
-    assert refusals.against(claims(issued_at=1.0), USER) == kind
+    assert learnt_revocations.against(claims(issued_at=1.0), USER) == kind
     # It is in Redis again, for the others.
     key = f"gateway:revoked:{kind}:" + {"jti": "main:one", "user": USER.id, "issuer": "main"}[kind]
     await eventually(lambda: client.exists(key))
 
 
 async def test_what_was_deleted_in_the_era_that_is_known_is_not_written_down(
-    refusals: Refusals, rows: Rows
+    learnt_revocations: LearntRevocations, rows: Rows
 ) -> None:
-    await refusals._look([("jti", "main", "other")])
-    refusals.start()
-    refusals.told(claims(), USER, "jti")
-    await until(lambda: refusals.waiting == 0)
-    assert refusals.against(claims(), USER) is None
+    await learnt_revocations._look([("jti", "main", "other")])
+    learnt_revocations.start()
+    learnt_revocations.told(claims(), USER, "jti")
+    await until(lambda: learnt_revocations.waiting == 0)
+    assert learnt_revocations.against(claims(), USER) is None
     assert rows.learnt == []
 
 
 async def test_what_no_row_can_hold_is_remembered_all_the_same(
-    refusals: Refusals, rows: Rows, client: "Client"
+    learnt_revocations: LearntRevocations, rows: Rows, client: "Client"
 ) -> None:
     long = claims("x" * 3000)
     await client.set(f"gateway:revoked:jti:main:{long.jti}", "1")
-    refusals.told(long, USER, "jti")
-    assert refusals.against(long, USER) == "jti"
-    assert refusals.against(claims("x" * 3001), USER) is None
-    refusals.start()
-    await until(lambda: refusals.waiting == 0)
-    assert refusals.against(long, USER) == "jti"
+    learnt_revocations.told(long, USER, "jti")
+    assert learnt_revocations.against(long, USER) == "jti"
+    assert learnt_revocations.against(claims("x" * 3001), USER) is None
+    learnt_revocations.start()
+    await until(lambda: learnt_revocations.waiting == 0)
+    assert learnt_revocations.against(long, USER) == "jti"
     # Lost with Redis, it stays.
     await client.flushall()
-    refusals.told(long, USER, None)
-    await until(lambda: refusals.waiting == 0)
-    assert refusals.against(long, USER) == "jti"
+    learnt_revocations.told(long, USER, None)
+    await until(lambda: learnt_revocations.waiting == 0)
+    assert learnt_revocations.against(long, USER) == "jti"
     assert rows.learnt == []
-    assert all(len(value) < 2001 for _, _, value in refusals._known.keys())  # noqa: SIM118 -- no dict
+    assert all(len(value) < 2001 for _, _, value in learnt_revocations._known.keys())  # noqa: SIM118 -- no dict
 
 
 async def test_a_deletion_lifts_what_no_row_can_hold(
-    refusals: Refusals, redis: Redis, client: "Client"
+    learnt_revocations: LearntRevocations, redis: RedisTier, client: "Client"
 ) -> None:
     long = claims("x" * 3000)
     await client.set(f"gateway:revoked:jti:main:{long.jti}", "1")
-    refusals.told(long, USER, "jti")
-    refusals.start()
-    await until(lambda: refusals.waiting == 0)
+    learnt_revocations.told(long, USER, "jti")
+    learnt_revocations.start()
+    await until(lambda: learnt_revocations.waiting == 0)
     await client.delete(f"gateway:revoked:jti:main:{long.jti}")
-    refusals.told(long, USER, None)
-    await until(lambda: refusals.against(long, USER) is None)
+    learnt_revocations.told(long, USER, None)
+    await until(lambda: learnt_revocations.against(long, USER) is None)
 
 
 async def test_what_postgres_knows_is_remembered_for_a_moment(
-    refusals: Refusals, rows: Rows, client: "Client", monkeypatch: pytest.MonkeyPatch
+    learnt_revocations: LearntRevocations, rows: Rows, client: "Client", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request may have asked Postgres before the row was there, and is yet to ask this."""
     monkeypatch.setattr("gateway.identity.learnt_revocations._HANDOVER", 0.5)
     await client.set("gateway:revoked:jti:main:one", "1")
-    refusals.told(claims(), USER, "jti")
-    refusals.start()
+    learnt_revocations.told(claims(), USER, "jti")
+    learnt_revocations.start()
     await eventually(lambda: client.hexists(RECORDS, "gateway:revoked:jti:main:one"))
-    assert refusals.against(claims(), USER) == "jti"
-    await until(lambda: refusals.against(claims(), USER) is None)
+    assert learnt_revocations.against(claims(), USER) == "jti"
+    await until(lambda: learnt_revocations.against(claims(), USER) is None)
 
 
-class Deaf(RevokedKeys):
+class Deaf(RedisBlacklist):
     """A Redis that answers once, and then has an error for what is to be put on record."""
 
     error: StoreUnavailable | None = None
     asked = 0
 
-    async def record(self, examined: Sequence[tuple[Target, Examined]], era: bytes) -> list[Recorded]:
+    async def record(self, examined: Sequence[tuple[Target, KeyState]], era: bytes) -> list[RecordOutcome]:
         self.asked += 1
         if self.error is not None:
             raise self.error
@@ -183,7 +188,7 @@ class Deaf(RevokedKeys):
 
 @pytest.mark.parametrize("error", [StoreUnavailable, ForeignRedis])
 async def test_postgres_is_told_once_while_redis_fails(
-    redis: Redis,
+    redis: RedisTier,
     client: "Client",
     rows: Rows,
     error: type[StoreUnavailable],
@@ -192,10 +197,10 @@ async def test_postgres_is_told_once_while_redis_fails(
     monkeypatch.setattr("gateway.identity.learnt_revocations._RETRY", 0.2)
     deaf = Deaf(client, redis.ownership, redis.address, redis.keys)
     deaf.error = error(Tier.REDIS, "away")
-    refusals = started(deaf, rows)
+    learnt_revocations = started(deaf, rows)
     await client.set("gateway:revoked:jti:main:one", "1")
-    refusals.touched(JTI)
-    refusals.start()
+    learnt_revocations.touched(JTI)
+    learnt_revocations.start()
     if error is ForeignRedis:
         await until(lambda: deaf.asked == 1)
     else:
@@ -204,21 +209,21 @@ async def test_postgres_is_told_once_while_redis_fails(
         await eventually(lambda: client.hexists(RECORDS, "gateway:revoked:jti:main:one"))
     await asyncio.sleep(0.3)
     assert len(rows.learnt) == 1
-    assert refusals.against(claims(), USER) == "jti"
-    await refusals.close()
+    assert learnt_revocations.against(claims(), USER) == "jti"
+    await learnt_revocations.close()
 
 
 async def test_that_postgres_takes_no_more_is_said_once(
-    refusals: Refusals, rows: Rows, client: "Client", monkeypatch: pytest.MonkeyPatch
+    learnt_revocations: LearntRevocations, rows: Rows, client: "Client", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.identity.learnt_revocations._LONG_RETRY", 0.01)
     rows.full = True
     await client.set("gateway:revoked:jti:main:one", "1")
     with structlog.testing.capture_logs() as events:
-        refusals.touched(JTI)
-        refusals.start()
+        learnt_revocations.touched(JTI)
+        learnt_revocations.start()
         await until(lambda: len(rows.learnt) > 3)
     assert [(event["event"], event["log_level"]) for event in events] == [
         ("revocations_not_learnt", "warning")
     ]
-    assert refusals.against(claims(), USER) == "jti"
+    assert learnt_revocations.against(claims(), USER) == "jti"

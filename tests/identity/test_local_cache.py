@@ -6,7 +6,7 @@ import pytest
 
 from gateway.core.model import Claims, Resolution, Tier, User, UserStatus, Validity
 from gateway.core.revocations import Revocations
-from gateway.identity.local_cache import PROOF_LIFETIME, LocalTier, Ticket
+from gateway.identity.local_cache import PROOF_LIFETIME, LocalCache, Ticket
 from tests.stores.examples import ISS, claims
 
 ANN = User("ann-id", UserStatus.ACTIVE)
@@ -19,7 +19,7 @@ class Memory:
 
     def __init__(self, max_users: int = 100, max_tokens: int = 100) -> None:
         self.now = 1_000.0
-        self.tier = LocalTier(ttl=30, max_users=max_users, max_tokens=max_tokens, clock=lambda: self.now)
+        self.tier = LocalCache(ttl=30, max_users=max_users, max_tokens=max_tokens, clock=lambda: self.now)
         self.tier.open()
 
     def after(self, seconds: float) -> None:

@@ -12,13 +12,13 @@ from gateway.core.model import Claims, Identity, Resolution, StoreUnavailable, T
 from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE, Denial, Reason
 from gateway.core.revocations import Revocation, Revocations
 from gateway.identity.blacklist_sync import BlacklistSync, under_configured_names
-from gateway.identity.local_cache import LocalTier
+from gateway.identity.local_cache import LocalCache
 from gateway.identity.resolver import IdentityResolver
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
 from gateway.stores.postgres.directory.users import UserDirectory
 from gateway.stores.postgres.queries import FoundUser, Postgres
 from gateway.stores.redis.answers import Epoch, SharedAnswer
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.redis.user_documents import CachedUser
 from tests.fakes import FakeBlacklist, FakeSharedTier
 from tests.stores.cable import Cable
@@ -46,7 +46,7 @@ class World:
     """Both stores behind cables, the tiers on top, and an operator at the stores themselves."""
 
     postgres: CountingPostgres
-    redis: Redis
+    redis: RedisTier
     sync: BlacklistSync
     postgres_cable: Cable
     redis_cable: Cable
@@ -60,11 +60,11 @@ class World:
         self.joined: str | None = self.epoch
         """The epoch of which this process has heard every change."""
 
-    def local(self) -> LocalTier:
+    def local(self) -> LocalCache:
         """Make a memory that answers nothing, for nobody tells it of changes."""
-        return LocalTier(ttl=30, max_users=100, max_tokens=100, clock=lambda: self.now)
+        return LocalCache(ttl=30, max_users=100, max_tokens=100, clock=lambda: self.now)
 
-    def tiers(self, *, unchecked_allowed: bool = False, local: LocalTier | None = None) -> IdentityResolver:
+    def tiers(self, *, unchecked_allowed: bool = False, local: LocalCache | None = None) -> IdentityResolver:
         return IdentityResolver(
             local or self.local(),
             self.redis,
@@ -129,7 +129,7 @@ async def world(dsn: str, redis_url: str) -> AsyncIterator[World]:
     async with Cable(dsn) as postgres_cable, Cable(redis_url) as redis_cable:
         operator = Postgres(dsn, statement_timeout=10)
         postgres = CountingPostgres(postgres_cable.url)
-        redis = Redis(redis_cable.url, timeout=2.0)
+        redis = RedisTier(redis_cable.url, timeout=2.0)
         sync = BlacklistSync(postgres, redis, ISSUERS)
         await sync.load()
         epoch = await redis.begin_epoch("beat")
@@ -760,7 +760,7 @@ class TestReplica:
         shared = FakeSharedTier()
         shared.current = Epoch("epoch", "beat")
         shared.tombstones["main", "ann"] = 50
-        local = LocalTier(ttl=30, max_users=10, max_tokens=10, clock=lambda: 1_000_000.0)
+        local = LocalCache(ttl=30, max_users=10, max_tokens=10, clock=lambda: 1_000_000.0)
         return IdentityResolver(
             local, shared, System(), FakeBlacklist(shared), believes=lambda _: True, clock=lambda: 1_005.0
         ), asked

@@ -28,7 +28,7 @@ from gateway.core.model import (
 from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocation, Revocations, Revoked
 from gateway.identity.invalidation import Invalidation
-from gateway.identity.local_cache import LocalTier
+from gateway.identity.local_cache import LocalCache
 from gateway.identity.resolver import IdentityResolver
 from gateway.stores.postgres.change_stream.listener import Changed, Everything
 from gateway.stores.postgres.queries import FoundUser
@@ -160,7 +160,7 @@ class Worker:
         self.carrying = Gates()
         self.blacklist = FakeBlacklist(shared)
         self.blacklist.rows = system.rows
-        self.local = LocalTier(ttl=1e6, max_users=100, max_tokens=100, clock=lambda: 0.0)
+        self.local = LocalCache(ttl=1e6, max_users=100, max_tokens=100, clock=lambda: 0.0)
         self.invalidation = Invalidation(
             self.local,
             SlowShared(shared, self.carrying),

@@ -14,7 +14,7 @@ from gateway.core.headers import Fields
 from gateway.core.model import Auth, Claims, Request, Resolution, Route, Tier, User, UserStatus
 from gateway.core.reasons import TOKEN_EXPIRED, USER_STORE_UNAVAILABLE, USER_SUSPENDED, Denial
 from gateway.core.tokens import key_from_secret
-from gateway.identity.local_cache import LocalTier
+from gateway.identity.local_cache import LocalCache
 from gateway.proxy import reauthorization
 from gateway.proxy.reauthorization import LongLivedExchange, Reauthorization
 from gateway.telemetry.logs import RequestLog
@@ -59,7 +59,7 @@ def user_of(token: Claims) -> User:
 class Room:
     def __init__(self) -> None:
         self.pipeline = Reauthorizer()
-        self.memory = LocalTier(ttl=30, max_users=10, max_tokens=10, clock=lambda: 0.0)
+        self.memory = LocalCache(ttl=30, max_users=10, max_tokens=10, clock=lambda: 0.0)
         self.memory.open()
         self.metrics = Metrics()
         self.reauthorization = Reauthorization(

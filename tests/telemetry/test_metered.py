@@ -14,7 +14,7 @@ from gateway.core.reasons import (
 from gateway.core.revocations import Revocations
 from gateway.core.tokens import KeySet, key_from_jwk
 from gateway.core.verified import VerifiedToken
-from gateway.identity.local_cache import LocalTier
+from gateway.identity.local_cache import LocalCache
 from gateway.memo import Tokens
 from gateway.telemetry.metered import MeteredDirectory, MeteredVerifier
 from gateway.telemetry.metrics import Metrics, issuer_label
@@ -126,7 +126,7 @@ def test_an_answer_from_memory_is_counted_and_not_timed(user: User | None, resul
 
 def test_an_answer_that_stands_is_counted_as_one_from_memory() -> None:
     metrics = Metrics()
-    local = LocalTier(ttl=9, max_users=9, max_tokens=9, clock=lambda: 0.0, reused=metrics.recalled_users)
+    local = LocalCache(ttl=9, max_users=9, max_tokens=9, clock=lambda: 0.0, reused=metrics.recalled_users)
     local.open()
     local.fill(local.ticket(), CLAIMS, MEMBER, 0.0, Revocations(), 9.0)
     validity = local.validity(CLAIMS)

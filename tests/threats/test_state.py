@@ -14,7 +14,7 @@ from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
 from gateway.identity.resolver import IdentityResolver
 from gateway.proxy.upstream.balancer import Upstream
 from gateway.stores.postgres.queries import Postgres
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from gateway.verifier import TokenVerifier
 from tests import tokens
 from tests.harness import KEYLESS_ISSUER, SECOND_ISSUER, House, open_house, token
@@ -67,7 +67,7 @@ DEFECTS: list[tuple[type, str]] = [
     (TokenVerifier, "verify"),
     (IdentityResolver, "recall"),
     (IdentityResolver, "resolve"),
-    (Redis, "read"),
+    (RedisTier, "read"),
     (Postgres, "find_user"),
     (Upstream, "take"),
 ]

@@ -17,13 +17,13 @@ from gateway.admin.endpoints.users import Users
 from gateway.admin.health import Admin, Workers
 from gateway.core.model import Issuer
 from gateway.explain import Explainer
-from gateway.identity.local_cache import LocalTier
+from gateway.identity.local_cache import LocalCache
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.stores.postgres.directory.audit import AuditLog
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
 from gateway.stores.postgres.directory.users import UserDirectory
 from gateway.stores.postgres.queries import Postgres
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from gateway.telemetry.denials import DenialRing
 from gateway.telemetry.metrics import Metrics
 
@@ -38,8 +38,8 @@ class Parts:
     issuers: Mapping[str, Issuer]
     """By configured name."""
     postgres: Postgres
-    redis: Redis
-    local: LocalTier
+    redis: RedisTier
+    local: LocalCache
     keys: KeyRing
     ring: DenialRing
     explainer: Explainer

@@ -9,9 +9,9 @@ from contextlib import suppress
 
 from gateway.core.model import Identity, StoreUnavailable
 from gateway.core.revocations import Revocation
-from gateway.identity.local_cache import LocalTier
+from gateway.identity.local_cache import LocalCache
 from gateway.stores.postgres.directory.user_rows import UserRecord
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 
 
 class WriteThrough:
@@ -20,7 +20,7 @@ class WriteThrough:
     `names` maps each `iss` to the configured name.
     """
 
-    def __init__(self, local: LocalTier, redis: Redis, names: Mapping[str, str]) -> None:
+    def __init__(self, local: LocalCache, redis: RedisTier, names: Mapping[str, str]) -> None:
         self._local = local
         self._redis = redis
         self._names = names

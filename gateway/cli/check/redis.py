@@ -10,7 +10,7 @@ from gateway.cli.check.result import Check, CheckResult
 from gateway.core.model import StoreUnavailable
 from gateway.stores.postgres.hosts import place_of
 from gateway.stores.postgres.queries import Postgres
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -55,10 +55,10 @@ async def _mark(settings: "Settings") -> bytes:
 
 
 @asynccontextmanager
-async def stores(settings: "Settings") -> AsyncIterator[tuple[Postgres, Redis]]:
+async def stores(settings: "Settings") -> AsyncIterator[tuple[Postgres, RedisTier]]:
     """Open both, for as long as the context lasts; Redis hears which database Postgres is."""
     dsn, schema = settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name
-    redis = Redis(
+    redis = RedisTier(
         settings.redis.url.get_secret_value(),
         prefix=settings.redis.prefix,
         connect_timeout=settings.redis.connect_timeout,

@@ -33,7 +33,7 @@ _LIFTED: Final = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class KeyState:
     """What a key holds."""
 
     value: bytes | None
@@ -48,7 +48,7 @@ class Examined:
     """It is not there, and Redis itself may have thrown it away."""
 
 
-class Recorded(IntEnum):
+class RecordOutcome(IntEnum):
     """What became of a key that was to be put on record."""
 
     DONE = 1
@@ -60,7 +60,7 @@ class Recorded(IntEnum):
     """Redis has been emptied, restarted or replaced since, or has evicted keys."""
 
 
-class RevokedKeys:
+class RedisBlacklist:
     """Writes the keys below `<prefix>revoked:`. Every method raises `StoreUnavailable`."""
 
     def __init__(self, client: aioredis.Redis, ownership: Ownership, address: str, keys: Keys) -> None:
@@ -100,7 +100,7 @@ class RevokedKeys:
             filling=None,
         )
 
-    async def examine(self, targets: Sequence[Target]) -> tuple[bytes, list[Examined]]:
+    async def examine(self, targets: Sequence[Target]) -> tuple[bytes, list[KeyState]]:
         """Return what keys hold, and the era: until that ends, a key that is gone was deleted or has expired.
 
         That a key on record is gone is told once, to the first who looks.
@@ -112,13 +112,13 @@ class RevokedKeys:
             (uuid4().hex,),
         )
         return era, [
-            Examined(each[0], None if each[1] == -1 else each[1] / 1000, recorded=each[2] == 1)
+            KeyState(each[0], None if each[1] == -1 else each[1] / 1000, recorded=each[2] == 1)
             if isinstance(each, list)
-            else Examined(None, deleted=each == b"deleted", lost=each == b"lost")
+            else KeyState(None, deleted=each == b"deleted", lost=each == b"lost")
             for each in found
         ]
 
-    async def record(self, examined: Sequence[tuple[Target, Examined]], era: bytes) -> list[Recorded]:
+    async def record(self, examined: Sequence[tuple[Target, KeyState]], era: bytes) -> list[RecordOutcome]:
         """Put keys on record that have a row by now, if they are as they were when they were examined."""
         done = await self._ownership.run(
             scripts.RECORD,
@@ -131,7 +131,7 @@ class RevokedKeys:
             ),
             (uuid4().hex, era, *(found.value or b"" for _, found in examined)),
         )
-        return [Recorded(each) for each in done]
+        return [RecordOutcome(each) for each in done]
 
     async def begin_filling(self) -> Filling:
         """Begin to fill the blacklist; the revocations are to be read after this."""

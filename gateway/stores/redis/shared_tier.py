@@ -27,7 +27,7 @@ from gateway.stores.availability import Availability
 from gateway.stores.redis import scripts
 from gateway.stores.redis.answers import Epoch, SharedAnswer, epoch_from, version_of
 from gateway.stores.redis.batching import BatchedReads
-from gateway.stores.redis.blacklist import RevokedKeys
+from gateway.stores.redis.blacklist import RedisBlacklist
 from gateway.stores.redis.errors import translated
 from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.ownership import ForeignRedis, Ownership
@@ -47,7 +47,7 @@ _BATCH: Final = 500
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-class Redis:
+class RedisTier:
     """A bounded pool of connections that opens when first needed and recovers by itself.
 
     `url` is any that `topology` reads. `timeout` and `connect_timeout` are seconds. `place` is where
@@ -96,7 +96,7 @@ class Redis:
         self._redis: aioredis.Redis = aioredis.Redis(connection_pool=pool)
         self.ownership = Ownership(self._redis, self.address, self.keys, place, read_only=read_only)
         """Whose data Redis holds."""
-        self.revoked = RevokedKeys(self._redis, self.ownership, self.address, self.keys)
+        self.revoked = RedisBlacklist(self._redis, self.ownership, self.address, self.keys)
         """The blacklist, to be written."""
         self._reader = RedisReader(server, connect_timeout=connect_timeout)
         self._reads = BatchedReads(self._read_own, timeout, self.address, self.availability)

@@ -7,7 +7,7 @@ from redis.asyncio import Redis as Client
 
 from gateway.core.model import StoreUnavailable, User, UserStatus
 from gateway.core.revocations import Revocation, Revoked
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from tests.stores.examples import claims
 
 ANN = User(id="0e5f2a31-7d0c-4d6e-9c2b-1f3a5b7c9d01", status=UserStatus.ACTIVE)
@@ -18,11 +18,11 @@ ISSUER_KEY = "gateway:revoked:issuer:main"
 RECORDS = "gateway:revocations:records"
 
 
-async def fill(redis: Redis, *rows: Revocation) -> None:
+async def fill(redis: RedisTier, *rows: Revocation) -> None:
     await redis.revoked.fill(rows, await redis.revoked.begin_filling())
 
 
-async def test_keys_and_times_to_live(redis: Redis, client: "Client") -> None:
+async def test_keys_and_times_to_live(redis: RedisTier, client: "Client") -> None:
     soon = time.time() + 100
     await redis.revoked.revoke(
         [
@@ -58,7 +58,7 @@ async def test_keys_and_times_to_live(redis: Redis, client: "Client") -> None:
     ],
 )
 async def test_what_another_program_set_is_only_extended(
-    redis: Redis,
+    redis: RedisTier,
     client: "Client",
     held: str,
     held_ttl: int | None,
@@ -76,7 +76,7 @@ async def test_what_another_program_set_is_only_extended(
     assert left == -1 if ttl is None else ttl - 2 <= left <= ttl
 
 
-async def test_what_is_the_same_is_not_written_again(redis: Redis, client: "Client") -> None:
+async def test_what_is_the_same_is_not_written_again(redis: RedisTier, client: "Client") -> None:
     rows = [Revocation("jti", "main", "t", 5.0), Revocation("user", "", "u", 5.0, time.time() + 60)]
     await redis.revoked.revoke(rows)
     before = (await client.info("commandstats"))["cmdstat_set"]["calls"]
@@ -84,7 +84,7 @@ async def test_what_is_the_same_is_not_written_again(redis: Redis, client: "Clie
     assert (await client.info("commandstats"))["cmdstat_set"]["calls"] == before
 
 
-async def test_a_key_of_another_type_is_none_and_makes_room(redis: Redis, client: "Client") -> None:
+async def test_a_key_of_another_type_is_none_and_makes_room(redis: RedisTier, client: "Client") -> None:
     await client.hset("gateway:revoked:jti:main:token-1", "why", "lost")
     assert (await redis.read(claims(), None)).revocations.token is False
     await redis.revoked.revoke([Revocation("jti", "main", "token-1", 5.0)])
@@ -92,7 +92,7 @@ async def test_a_key_of_another_type_is_none_and_makes_room(redis: Redis, client
 
 
 async def test_what_is_lifted_is_off_the_list_and_can_be_revoked_again(
-    redis: Redis, client: "Client"
+    redis: RedisTier, client: "Client"
 ) -> None:
     rows = [Revocation("jti", "main", "token-1", 5.0), Revocation("issuer", "main", "", 6.0)]
     await redis.revoked.revoke(rows)
@@ -103,7 +103,7 @@ async def test_what_is_lifted_is_off_the_list_and_can_be_revoked_again(
     assert (await redis.read(claims(), None)).revocations.token is True
 
 
-async def test_a_mirrored_blacklist_is_complete(redis: Redis, client: "Client") -> None:
+async def test_a_mirrored_blacklist_is_complete(redis: RedisTier, client: "Client") -> None:
     rows = [Revocation("jti", "main", f"token-{n}", 5.0) for n in range(1201)]
     await redis.revoked.fill(rows, await redis.revoked.begin_filling())
     shared = await redis.read(claims(jti="token-1200"), None)
@@ -114,7 +114,7 @@ async def test_a_mirrored_blacklist_is_complete(redis: Redis, client: "Client") 
     assert (await redis.read(claims(), None)).complete is False
 
 
-async def test_what_was_lifted_while_it_was_filled_is_not_put_back(redis: Redis) -> None:
+async def test_what_was_lifted_while_it_was_filled_is_not_put_back(redis: RedisTier) -> None:
     filling = await redis.revoked.begin_filling()
     rows = [Revocation("jti", "main", "token-1", 5.0)]
     await redis.revoked.lift(rows)
@@ -125,7 +125,7 @@ async def test_what_was_lifted_while_it_was_filled_is_not_put_back(redis: Redis)
 
 
 async def test_what_another_program_deletes_while_it_is_filled_is_not_put_back(
-    redis: Redis, client: "Client"
+    redis: RedisTier, client: "Client"
 ) -> None:
     rows = [Revocation("jti", "main", "token-1", 5.0)]
     await redis.revoked.fill(rows, await redis.revoked.begin_filling())
@@ -140,7 +140,7 @@ async def test_what_another_program_deletes_while_it_is_filled_is_not_put_back(
     assert not await client.exists("gateway:revoked:jti:main:token-1")
 
 
-async def test_emptied_while_it_was_filled_it_is_not_complete(redis: Redis, client: "Client") -> None:
+async def test_emptied_while_it_was_filled_it_is_not_complete(redis: RedisTier, client: "Client") -> None:
     filling = await redis.revoked.begin_filling()
     await client.flushdb()
     with pytest.raises(StoreUnavailable, match="emptied"):
@@ -149,7 +149,7 @@ async def test_emptied_while_it_was_filled_it_is_not_complete(redis: Redis, clie
 
 
 async def test_taken_over_by_another_server_while_it_was_filled_it_is_not_complete(
-    redis: Redis, client: "Client"
+    redis: RedisTier, client: "Client"
 ) -> None:
     """What had been filled until then may be lost."""
     filling = await redis.revoked.begin_filling()
@@ -160,7 +160,7 @@ async def test_taken_over_by_another_server_while_it_was_filled_it_is_not_comple
 
 
 async def test_emptied_while_it_was_filled_it_keeps_what_others_fill_again(
-    redis: Redis, client: "Client"
+    redis: RedisTier, client: "Client"
 ) -> None:
     for _ in range(3):
         await fill(redis)
@@ -173,7 +173,7 @@ async def test_emptied_while_it_was_filled_it_keeps_what_others_fill_again(
 
 
 async def test_emptied_while_it_was_filled_it_gets_nothing_that_nobody_takes_off(
-    redis: Redis, client: "Client"
+    redis: RedisTier, client: "Client"
 ) -> None:
     for _ in range(3):
         await fill(redis)
@@ -185,7 +185,7 @@ async def test_emptied_while_it_was_filled_it_gets_nothing_that_nobody_takes_off
     assert not await client.exists(TOKEN_KEY)
 
 
-async def test_a_count_of_fillings_that_was_lost_begins_anew(redis: Redis, client: "Client") -> None:
+async def test_a_count_of_fillings_that_was_lost_begins_anew(redis: RedisTier, client: "Client") -> None:
     for _ in range(3):
         await fill(redis)
     await client.delete("gateway:revocations:fillings")
@@ -199,7 +199,7 @@ class TestRowsThatAreGone:
     @pytest.mark.parametrize("row", [TOKEN, ISSUER, Revocation("user", "", ANN.id, 7.0, time.time() + 600)])
     @pytest.mark.parametrize("heard", [False, True])
     async def test_the_next_filling_takes_them_off(
-        self, redis: Redis, client: "Client", row: Revocation, heard: bool
+        self, redis: RedisTier, client: "Client", row: Revocation, heard: bool
     ) -> None:
         if heard:
             await redis.revoked.apply([Revoked(row, lifted=False, version=1, order=1)])
@@ -210,26 +210,26 @@ class TestRowsThatAreGone:
         assert await client.keys("gateway:revoked:*") == []
         assert not await client.exists(RECORDS)
 
-    async def test_however_many(self, redis: Redis, client: "Client") -> None:
+    async def test_however_many(self, redis: RedisTier, client: "Client") -> None:
         rows = [Revocation("jti", "main", f"token-{n}", 5.0) for n in range(1201)]
         await fill(redis, *rows)
         await fill(redis, *rows[:1])
         assert await client.keys("gateway:revoked:*") == [b"gateway:revoked:jti:main:token-0"]
         assert await client.hlen(RECORDS) == 1
 
-    async def test_nor_is_a_record_kept_that_cannot_be_read(self, redis: Redis, client: "Client") -> None:
+    async def test_nor_is_a_record_kept_that_cannot_be_read(self, redis: RedisTier, client: "Client") -> None:
         await client.hset(RECORDS, TOKEN_KEY, "odd")
         await fill(redis)
         assert not await client.exists(RECORDS)
         assert (await redis.read(claims(), None)).complete
 
-    async def test_what_another_program_set_stays(self, redis: Redis, client: "Client") -> None:
+    async def test_what_another_program_set_stays(self, redis: RedisTier, client: "Client") -> None:
         await client.set(TOKEN_KEY, "theirs", ex=600)
         await fill(redis)
         assert await client.get(TOKEN_KEY) == b"theirs"
 
     async def test_what_another_program_set_later_in_their_place_stays(
-        self, redis: Redis, client: "Client"
+        self, redis: RedisTier, client: "Client"
     ) -> None:
         await fill(redis, TOKEN)
         await client.set(TOKEN_KEY, "theirs", ex=600)
@@ -238,7 +238,7 @@ class TestRowsThatAreGone:
         assert not await client.exists(RECORDS)
 
     async def test_what_another_program_extended_outlives_its_row(
-        self, redis: Redis, client: "Client"
+        self, redis: RedisTier, client: "Client"
     ) -> None:
         await client.set(ISSUER_KEY, "10", ex=600)
         await fill(redis, Revocation("issuer", "main", "", 20.0, time.time() + 0.2))
@@ -248,7 +248,7 @@ class TestRowsThatAreGone:
         assert await client.ttl(ISSUER_KEY) > 500
 
     async def test_what_one_filling_finds_another_that_read_before_leaves(
-        self, redis: Redis, client: "Client"
+        self, redis: RedisTier, client: "Client"
     ) -> None:
         await fill(redis, TOKEN)
         early, late = [await redis.revoked.begin_filling() for _ in range(2)]
@@ -257,14 +257,16 @@ class TestRowsThatAreGone:
         await redis.revoked.fill([], late)
         assert await client.exists(TOKEN_KEY)
 
-    async def test_what_is_heard_of_while_it_is_filled_stays(self, redis: Redis, client: "Client") -> None:
+    async def test_what_is_heard_of_while_it_is_filled_stays(
+        self, redis: RedisTier, client: "Client"
+    ) -> None:
         await fill(redis, TOKEN)
         filling = await redis.revoked.begin_filling()
         await redis.revoked.apply([Revoked(TOKEN, lifted=False, version=1, order=1)])
         await redis.revoked.fill([], filling)
         assert await client.exists(TOKEN_KEY)
 
-    async def test_rows_that_were_weakened_unheard(self, redis: Redis, client: "Client") -> None:
+    async def test_rows_that_were_weakened_unheard(self, redis: RedisTier, client: "Client") -> None:
         await fill(redis, ISSUER)
         await fill(redis, Revocation("issuer", "main", "", 10.0, time.time() + 600))
         assert await client.get(ISSUER_KEY) == b"10.0"
@@ -272,7 +274,7 @@ class TestRowsThatAreGone:
         await fill(redis)
         assert not await client.exists(ISSUER_KEY)
 
-    async def test_rows_that_were_weakened_and_heard_of(self, redis: Redis, client: "Client") -> None:
+    async def test_rows_that_were_weakened_and_heard_of(self, redis: RedisTier, client: "Client") -> None:
         weaker = Revocation("issuer", "main", "", 10.0)
         await redis.revoked.apply([Revoked(ISSUER, lifted=False, version=1, order=1)])
         await redis.revoked.apply([Revoked(weaker, lifted=False, version=2, order=2)])
@@ -282,7 +284,7 @@ class TestRowsThatAreGone:
         assert await client.get(ISSUER_KEY) == b"10.0"
 
     async def test_a_lifting_is_remembered_for_a_while_only(
-        self, redis: Redis, client: "Client", monkeypatch: pytest.MonkeyPatch
+        self, redis: RedisTier, client: "Client", monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("gateway.stores.redis.blacklist._LIFTED_TIME", 0.05)
         await redis.revoked.apply([Revoked(TOKEN, lifted=True, version=1, order=1)])
@@ -295,7 +297,7 @@ class TestRowsThatAreGone:
 class TestWhoIsLate:
     """Every worker makes every change, and some are slow."""
 
-    async def test_a_lifting_undoes_no_later_revocation(self, redis: Redis, client: "Client") -> None:
+    async def test_a_lifting_undoes_no_later_revocation(self, redis: RedisTier, client: "Client") -> None:
         lifting = Revoked(TOKEN, lifted=True, version=9, order=4)
         await redis.revoked.apply([lifting])
         await redis.revoked.apply([Revoked(TOKEN, lifted=False, version=8, order=5)])
@@ -303,7 +305,7 @@ class TestWhoIsLate:
         assert await client.exists(TOKEN_KEY)
 
     async def test_a_revocation_comes_not_back_once_it_was_lifted(
-        self, redis: Redis, client: "Client"
+        self, redis: RedisTier, client: "Client"
     ) -> None:
         revocation = Revoked(TOKEN, lifted=False, version=9, order=4)
         await redis.revoked.apply([revocation])
@@ -311,7 +313,7 @@ class TestWhoIsLate:
         await redis.revoked.apply([revocation])
         assert not await client.exists(TOKEN_KEY)
 
-    async def test_nor_after_fillings(self, redis: Redis, client: "Client") -> None:
+    async def test_nor_after_fillings(self, redis: RedisTier, client: "Client") -> None:
         revocation = Revoked(TOKEN, lifted=False, version=9, order=4)
         await redis.revoked.apply([revocation])
         await redis.revoked.apply([Revoked(TOKEN, lifted=True, version=8, order=5)])
@@ -320,7 +322,7 @@ class TestWhoIsLate:
         assert not await client.exists(TOKEN_KEY)
 
     async def test_a_filling_brings_nothing_back_that_a_later_one_took_off(
-        self, redis: Redis, client: "Client"
+        self, redis: RedisTier, client: "Client"
     ) -> None:
         await fill(redis, TOKEN)
         late = await redis.revoked.begin_filling()
@@ -329,14 +331,14 @@ class TestWhoIsLate:
         assert not await redis.revoked.fill([TOKEN], late)
         assert not await client.exists(TOKEN_KEY)
 
-    async def test_a_filling_keeps_the_order(self, redis: Redis, client: "Client") -> None:
+    async def test_a_filling_keeps_the_order(self, redis: RedisTier, client: "Client") -> None:
         lifting = Revoked(TOKEN, lifted=True, version=9, order=4)
         await redis.revoked.apply([Revoked(TOKEN, lifted=False, version=8, order=5)])
         await fill(redis, TOKEN)
         await redis.revoked.apply([lifting])
         assert await client.exists(TOKEN_KEY)
 
-    async def test_a_full_redis_lifts_and_then_revokes(self, redis: Redis, client: "Client") -> None:
+    async def test_a_full_redis_lifts_and_then_revokes(self, redis: RedisTier, client: "Client") -> None:
         await redis.revoked.revoke([TOKEN])
         await client.config_set("maxmemory", 1)
         try:

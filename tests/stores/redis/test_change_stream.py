@@ -15,7 +15,7 @@ from gateway.core.revocations import Revocation
 from gateway.demo.embedded import EmbeddedRedis
 from gateway.stores.redis.change_stream import RedisStream
 from gateway.stores.redis.keys import Keys
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.redis.user_documents import CachedUser
 from tests.stores.cable import Cable, Pushless
 from tests.stores.examples import claims
@@ -68,7 +68,7 @@ class Stream(RedisStream):
     """One whose heartbeats another client writes, which is closed with it."""
 
     def __init__(self, url: str, notes: Notes, *, writes_to: str | None = None, **settings: Any) -> None:  # noqa: ANN401 -- those of the stream
-        self._writer = Redis(writes_to or url, timeout=0.5)
+        self._writer = RedisTier(writes_to or url, timeout=0.5)
         super().__init__(url, TRACKED, notes, self._writer.beat, **settings)
 
     async def close(self) -> None:
@@ -119,7 +119,7 @@ class TestPushes:
 
     @pytest.mark.usefixtures("stream")
     async def test_fills_and_epochs_are_not(self, notes: Notes, redis_url: str, client: "Client") -> None:
-        redis = Redis(redis_url, timeout=2.0)
+        redis = RedisTier(redis_url, timeout=2.0)
         epoch = await redis.begin_epoch("h1")
         await redis.keep_epoch(epoch.name, "h2")
         assert await redis.store_user(claims(), CachedUser(None, 1.0, epoch.name), 60, horizon=9)

@@ -9,7 +9,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.core.model import StoreUnavailable
 from gateway.stores.redis.errors import in_words, translated
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.redis.topology import server_at
 from tests.issuer_keys.test_fetch import certificate
 from tests.stores.tls_front import tls_front
@@ -27,7 +27,7 @@ def port(redis_url: str) -> int:
 
 async def why(url: str) -> str:
     """Return why this URL cannot be used."""
-    redis = Redis(url, prefix="{gateway}:")
+    redis = RedisTier(url, prefix="{gateway}:")
     with pytest.raises(StoreUnavailable) as caught:
         await redis.ping()
     await redis.close()

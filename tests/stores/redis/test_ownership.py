@@ -13,7 +13,7 @@ from gateway.core.model import StoreUnavailable
 from gateway.stores.postgres.hosts import place_of
 from gateway.stores.postgres.queries import Postgres
 from gateway.stores.redis.ownership import ForeignRedis, Owner, owner_from
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.system_of_record import SystemOfRecord
 
 A = SystemOfRecord(16384, "app", "public", "7001", "copy-a")
@@ -67,22 +67,22 @@ def test_an_address_of_this_machine_counts_on_it_alone(monkeypatch: pytest.Monke
 
 
 @pytest.fixture
-async def pair(redis_url: str) -> AsyncIterator[tuple[Redis, Redis]]:
+async def pair(redis_url: str) -> AsyncIterator[tuple[RedisTier, RedisTier]]:
     """Clients of two databases, of which neither has been heard."""
-    both = Redis(redis_url, timeout=2.0, place="a"), Redis(redis_url, timeout=2.0, place="b")
+    both = RedisTier(redis_url, timeout=2.0, place="a"), RedisTier(redis_url, timeout=2.0, place="b")
     yield both
     for redis in both:
         await redis.close()
 
 
-async def test_nothing_is_used_before_the_database_is_known(pair: tuple[Redis, Redis]) -> None:
+async def test_nothing_is_used_before_the_database_is_known(pair: tuple[RedisTier, RedisTier]) -> None:
     with pytest.raises(StoreUnavailable, match="before Postgres has answered"):
         await pair[0].epoch()
     with pytest.raises(StoreUnavailable, match="before Postgres has answered"):
         await pair[0].begin_epoch("beat")
 
 
-async def test_one_of_many_that_claim_at_once_wins(redis_url: str, pair: tuple[Redis, Redis]) -> None:
+async def test_one_of_many_that_claim_at_once_wins(redis_url: str, pair: tuple[RedisTier, RedisTier]) -> None:
     pair[0].ownership.heard(A)
     pair[1].ownership.heard(SystemOfRecord(16385, "b", "public", "7001"))
     async with Client.from_url(redis_url) as client:
@@ -95,7 +95,7 @@ async def test_one_of_many_that_claim_at_once_wins(redis_url: str, pair: tuple[R
 
 
 async def test_a_write_that_was_under_way_when_the_owner_changed_is_refused(
-    redis_url: str, pair: tuple[Redis, Redis]
+    redis_url: str, pair: tuple[RedisTier, RedisTier]
 ) -> None:
     a, b = pair
     a.ownership.heard(A)
@@ -112,7 +112,9 @@ async def test_a_write_that_was_under_way_when_the_owner_changed_is_refused(
         assert sorted(await client.keys("gateway:*")) == [b"gateway:owner", b"gateway:owner:places"]
 
 
-async def test_after_a_fail_over_to_another_server_redis_is_not_used(pair: tuple[Redis, Redis]) -> None:
+async def test_after_a_fail_over_to_another_server_redis_is_not_used(
+    pair: tuple[RedisTier, RedisTier],
+) -> None:
     a = pair[0]
     a.ownership.heard(A)
     await a.begin_epoch("beat")
@@ -127,22 +129,22 @@ async def test_the_same_database_is_known_by_either_of_its_signs(redis_url: str)
     """Roles differ in what they may ask."""
     signs = [("7001", "copy-a"), (None, "copy-a"), ("7001", None), ("7001", "copy-a")]
     for system, copy in signs:
-        redis = Redis(redis_url, timeout=2.0, place=f"{system}{copy}")
+        redis = RedisTier(redis_url, timeout=2.0, place=f"{system}{copy}")
         redis.ownership.heard(SystemOfRecord(16384, "app", "public", system, copy))
         await redis.begin_epoch("beat")
         await redis.close()
 
 
-async def hosts(redis_url: str, count: int, *, heard: bool = True) -> list[Redis]:
+async def hosts(redis_url: str, count: int, *, heard: bool = True) -> list[RedisTier]:
     """Return clients of one database on as many hosts, each with an address of its own."""
-    clients = [Redis(redis_url, timeout=20.0, place=f"host-{number}") for number in range(count)]
+    clients = [RedisTier(redis_url, timeout=20.0, place=f"host-{number}") for number in range(count)]
     if heard:
         for client in clients:
             client.ownership.heard(A)
     return clients
 
 
-async def close(clients: list[Redis]) -> None:
+async def close(clients: list[RedisTier]) -> None:
     for client in clients:
         await client.close()
 
@@ -190,7 +192,7 @@ async def test_without_postgres_the_address_of_each_host_is_known(redis_url: str
     for client in started_again:
         assert await client.epoch() is not None
     await close(started_again)
-    other = Redis(redis_url, timeout=2.0, place="elsewhere")
+    other = RedisTier(redis_url, timeout=2.0, place="elsewhere")
     with pytest.raises(ForeignRedis):
         await other.epoch()
     await other.close()
@@ -211,12 +213,14 @@ async def test_places_are_bounded_and_the_latest_stay(
     await close(clients)
 
 
-async def test_places_of_another_owner_are_not_one_s_own(redis_url: str, pair: tuple[Redis, Redis]) -> None:
+async def test_places_of_another_owner_are_not_one_s_own(
+    redis_url: str, pair: tuple[RedisTier, RedisTier]
+) -> None:
     pair[0].ownership.heard(A)
     await pair[0].epoch()
     async with Client.from_url(redis_url) as client:
         await client.set("gateway:owner", Owner("another", A).encode())
-    restarted = Redis(redis_url, timeout=2.0, place="a")
+    restarted = RedisTier(redis_url, timeout=2.0, place="a")
     with pytest.raises(ForeignRedis):
         await restarted.epoch()
     await restarted.close()

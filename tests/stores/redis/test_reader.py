@@ -6,7 +6,7 @@ from redis.asyncio import Redis as Client
 
 from gateway.core.model import StoreUnavailable
 from gateway.stores.redis.reader import RedisReader
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.redis.topology import server_at
 from tests.stores.cable import Cable
 from tests.stores.examples import claims, eventually
@@ -107,7 +107,7 @@ async def test_who_connect_together_keep_one_connection(reader: RedisReader, cli
 async def test_readers_who_cannot_wait_find_a_connection_once_somebody_has_waited(
     client: "Client", cable: Cable
 ) -> None:
-    redis = Redis(cable.url, timeout=0.4, connect_timeout=5.0)
+    redis = RedisTier(cable.url, timeout=0.4, connect_timeout=5.0)
     # Far away: each of the round trips that it takes to connect is quick enough, all together are not.
     cable.delay = 0.18
     with pytest.raises(StoreUnavailable, match="no answer in time"):

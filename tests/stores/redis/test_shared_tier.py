@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from gateway.core.model import StoreUnavailable, Tier, User, UserStatus
 from gateway.core.revocations import Revocations
 from gateway.stores.redis.answers import Epoch
-from gateway.stores.redis.shared_tier import EPOCH_LIFETIME, TOMBSTONE_TIME, Redis
+from gateway.stores.redis.shared_tier import EPOCH_LIFETIME, TOMBSTONE_TIME, RedisTier
 from gateway.stores.redis.user_documents import CachedUser
 from tests.stores.cable import Cable
 from tests.stores.examples import claims
@@ -21,14 +21,14 @@ TOMBSTONE = "gateway:tombstone:main:ann"
 
 class TestUsers:
     @pytest.mark.parametrize("user", [ANN, None])
-    async def test_a_user_comes_back_as_it_went(self, redis: Redis, user: User | None) -> None:
+    async def test_a_user_comes_back_as_it_went(self, redis: RedisTier, user: User | None) -> None:
         epoch = await redis.begin_epoch("h1")
         cached = CachedUser(user, 99.5, epoch.name)
         assert await redis.store_user(claims(), cached, 60, horizon=10) is True
         shared = await redis.read(claims(), None)
         assert (shared.cached, shared.epoch) == (cached, epoch.name)
 
-    async def test_key_and_time_to_live(self, redis: Redis, client: "Client") -> None:
+    async def test_key_and_time_to_live(self, redis: RedisTier, client: "Client") -> None:
         await redis.store_user(claims("a:b"), CachedUser(ANN, 0, ""), 60, horizon=1)
         assert 59 <= await client.ttl("gateway:user:main:a:b") <= 60
         await redis.forget_users([("main", "a:b")])
@@ -37,12 +37,12 @@ class TestUsers:
 
     @pytest.mark.parametrize("document", [b"", b"{", b"null", b'{"version":1}'])
     async def test_what_cannot_be_read_is_no_entry(
-        self, redis: Redis, client: "Client", document: bytes
+        self, redis: RedisTier, client: "Client", document: bytes
     ) -> None:
         await client.set(ANN_KEY, document)
         assert (await redis.read(claims(), None)).cached is None
 
-    async def test_an_entry_of_another_iss_under_the_same_name_is_no_entry(self, redis: Redis) -> None:
+    async def test_an_entry_of_another_iss_under_the_same_name_is_no_entry(self, redis: RedisTier) -> None:
         elsewhere = claims(iss="https://elsewhere.example.com/")
         await redis.store_user(elsewhere, CachedUser(ANN, 5.0, ""), 60, horizon=1)
         assert (await redis.read(elsewhere, None)).cached is not None
@@ -50,7 +50,7 @@ class TestUsers:
 
     @pytest.mark.parametrize(("horizon", "stored"), [(99, False), (100, False), (101, True)])
     async def test_a_slow_reader_cannot_put_an_old_row_back(
-        self, redis: Redis, client: "Client", horizon: int, stored: bool
+        self, redis: RedisTier, client: "Client", horizon: int, stored: bool
     ) -> None:
         epoch = (await redis.begin_epoch("h1")).name
         old, new = CachedUser(ANN, 1.0, epoch), CachedUser(None, 2.0, epoch)
@@ -64,7 +64,7 @@ class TestUsers:
         assert TOMBSTONE_TIME - 2 <= await client.ttl(TOMBSTONE) <= TOMBSTONE_TIME
 
     async def test_a_tombstone_is_only_raised_and_lives_as_long_as_the_latest_news(
-        self, redis: Redis, client: "Client"
+        self, redis: RedisTier, client: "Client"
     ) -> None:
         await redis.bury([("main", "ann")], 2**53 - 1)
         assert await client.get(TOMBSTONE) == b"9007199254740991"
@@ -76,7 +76,7 @@ class TestUsers:
         assert await client.get(TOMBSTONE) == b"9007199254740992"
 
     async def test_who_buries_later_for_the_same_change_leaves_what_was_stored_since(
-        self, redis: Redis
+        self, redis: RedisTier
     ) -> None:
         epoch = (await redis.begin_epoch("h1")).name
         await redis.bury([("main", "ann")], 100)
@@ -84,14 +84,14 @@ class TestUsers:
         await redis.bury([("main", "ann")], 100)
         assert (await redis.read(claims(), None)).cached == CachedUser(ANN, 1.0, epoch)
 
-    async def test_many_are_buried_at_once(self, redis: Redis, client: "Client") -> None:
+    async def test_many_are_buried_at_once(self, redis: RedisTier, client: "Client") -> None:
         identities = [("main", f"user-{n}") for n in range(1001)]
         await redis.bury(identities, 7)
         assert await client.dbsize() == 1001
         await redis.bury([], 8)
 
     async def test_what_is_no_version_lets_nothing_pass_and_makes_room(
-        self, redis: Redis, client: "Client"
+        self, redis: RedisTier, client: "Client"
     ) -> None:
         epoch = (await redis.begin_epoch("h1")).name
         await client.set(TOMBSTONE, "odd")
@@ -103,7 +103,9 @@ class TestUsers:
         await redis.bury([("main", "ann")], 5)
         assert await redis.store_user(claims(), CachedUser(ANN, 1.0, epoch), 60, horizon=9)
 
-    async def test_a_full_redis_still_buries_and_ends_epochs(self, redis: Redis, client: "Client") -> None:
+    async def test_a_full_redis_still_buries_and_ends_epochs(
+        self, redis: RedisTier, client: "Client"
+    ) -> None:
         epoch = await redis.begin_epoch("h1")
         await redis.store_user(claims(), CachedUser(ANN, 1.0, epoch.name), 60, horizon=9)
         await client.config_set("maxmemory", 1)
@@ -119,19 +121,21 @@ class TestUsers:
 
 
 class TestEpochs:
-    async def test_there_is_none_until_somebody_begins_one(self, redis: Redis) -> None:
+    async def test_there_is_none_until_somebody_begins_one(self, redis: RedisTier) -> None:
         assert await redis.epoch() is None
         assert (await redis.read(claims(), None)).epoch is None
         assert await redis.keep_epoch("any", "h1") is False
         assert await redis.epoch() is None
 
-    async def test_the_first_begins_it_and_the_others_find_it(self, redis: Redis, client: "Client") -> None:
+    async def test_the_first_begins_it_and_the_others_find_it(
+        self, redis: RedisTier, client: "Client"
+    ) -> None:
         epochs = await asyncio.gather(*(redis.begin_epoch(f"h{n}") for n in range(20)))
         assert len(set(epochs)) == 1
         assert await redis.epoch() == epochs[0]
         assert 0 < await client.pttl("gateway:epoch") <= EPOCH_LIFETIME * 1000
 
-    async def test_keeping_it_alive(self, redis: Redis, client: "Client") -> None:
+    async def test_keeping_it_alive(self, redis: RedisTier, client: "Client") -> None:
         epoch = await redis.begin_epoch("h1")
         await client.pexpire("gateway:epoch", 500)
         assert await redis.keep_epoch(epoch.name, "h2") is True
@@ -140,7 +144,9 @@ class TestEpochs:
         assert await redis.keep_epoch("another", "h3") is False
         assert await redis.epoch() == Epoch(epoch.name, "h2")
 
-    async def test_what_was_read_in_another_epoch_is_not_stored(self, redis: Redis, client: "Client") -> None:
+    async def test_what_was_read_in_another_epoch_is_not_stored(
+        self, redis: RedisTier, client: "Client"
+    ) -> None:
         first = (await redis.begin_epoch("h1")).name
         await client.delete("gateway:epoch")
         second = (await redis.begin_epoch("h1")).name
@@ -150,7 +156,7 @@ class TestEpochs:
         assert (await redis.read(claims(), None)).cached is None
 
     async def test_without_an_epoch_a_user_is_kept_for_bad_times_and_is_no_fresh_answer(
-        self, redis: Redis
+        self, redis: RedisTier
     ) -> None:
         cached = CachedUser(ANN, 1.0, "")
         assert await redis.store_user(claims(), cached, 60, horizon=9) is False
@@ -158,7 +164,7 @@ class TestEpochs:
         assert (shared.cached, shared.epoch) == (cached, None)
 
     async def test_its_end_voids_what_was_stored_and_what_is_still_being_read(
-        self, redis: Redis, client: "Client"
+        self, redis: RedisTier, client: "Client"
     ) -> None:
         first = await redis.begin_epoch("h1")
         await redis.end_epoch(100)
@@ -173,7 +179,7 @@ class TestEpochs:
         assert await redis.store_user(claims(), CachedUser(ANN, 1.0, second.name), 60, horizon=101)
 
     async def test_of_many_who_end_it_for_the_same_change_one_does(
-        self, redis: Redis, client: "Client"
+        self, redis: RedisTier, client: "Client"
     ) -> None:
         await redis.begin_epoch("h1")
         await redis.end_epoch(100)
@@ -188,14 +194,14 @@ class TestEpochs:
         await redis.end_epoch(101)
         assert await redis.epoch() != second
 
-    async def test_ended_while_there_is_none_it_still_refuses_what_is_old(self, redis: Redis) -> None:
+    async def test_ended_while_there_is_none_it_still_refuses_what_is_old(self, redis: RedisTier) -> None:
         await redis.end_epoch(100)
         assert await redis.epoch() is None
         epoch = (await redis.begin_epoch("h1")).name
         assert not await redis.store_user(claims(), CachedUser(ANN, 1.0, epoch), 60, horizon=100)
 
     async def test_a_replica_that_lags_behind_its_beginning_fills_nothing(
-        self, redis: Redis, client: "Client"
+        self, redis: RedisTier, client: "Client"
     ) -> None:
         epoch = (await redis.begin_epoch("h1", version=100)).name
         assert not await redis.store_user(claims(), CachedUser(ANN, 1.0, epoch), 60, horizon=100)
@@ -205,7 +211,7 @@ class TestEpochs:
         assert await client.get("gateway:epoch:ended") == b"100"
 
     async def test_a_server_that_has_restarted_with_its_data_ends_it_and_has_no_complete_blacklist(
-        self, redis: Redis, client: "Client"
+        self, redis: RedisTier, client: "Client"
     ) -> None:
         epoch = await redis.begin_epoch("h1")
         await redis.revoked.fill([], await redis.revoked.begin_filling())
@@ -221,20 +227,20 @@ class TestEpochs:
         assert (shared.epoch, shared.complete) == (None, False)
 
     async def test_nor_has_it_one_where_no_epoch_is_kept_for_postgres_is_down(
-        self, redis: Redis, client: "Client"
+        self, redis: RedisTier, client: "Client"
     ) -> None:
         await client.set("gateway:revocations:loaded", b"0" * 40)
         await redis.ping()
         assert not (await redis.read(claims(), None)).complete
 
-    async def test_the_blacklist_of_a_server_that_runs_on_stays_complete(self, redis: Redis) -> None:
+    async def test_the_blacklist_of_a_server_that_runs_on_stays_complete(self, redis: RedisTier) -> None:
         await redis.revoked.fill([], await redis.revoked.begin_filling())
         epoch = await redis.begin_epoch("h1")
         await redis.keep_epoch(epoch.name, "h2")
         await redis.ping()
         assert (await redis.read(claims(), None)).complete
 
-    async def test_nor_is_it_found_again_by_who_begins_one(self, redis: Redis, client: "Client") -> None:
+    async def test_nor_is_it_found_again_by_who_begins_one(self, redis: RedisTier, client: "Client") -> None:
         await client.set("gateway:epoch", b"old 0000 h0", px=3000)
         await client.set("gateway:revocations:loaded", b"0000")
         epoch = await redis.begin_epoch("h1")
@@ -242,18 +248,18 @@ class TestEpochs:
         assert epoch.heartbeat == "h1"
         assert not (await redis.read(claims(), None)).complete
 
-    async def test_what_is_no_epoch_is_none(self, redis: Redis, client: "Client") -> None:
+    async def test_what_is_no_epoch_is_none(self, redis: RedisTier, client: "Client") -> None:
         await client.set("gateway:epoch", b"\xff odd")
         assert await redis.epoch() is None
         assert (await redis.begin_epoch("h1")).heartbeat == "h1"
 
 
 class TestBlacklist:
-    async def test_nothing_is_revoked_and_nothing_vouches_for_it(self, redis: Redis) -> None:
+    async def test_nothing_is_revoked_and_nothing_vouches_for_it(self, redis: RedisTier) -> None:
         shared = await redis.read(claims(), ANN.id)
         assert (shared.revocations, shared.complete) == (Revocations(), False)
 
-    async def test_one_round_trip(self, redis: Redis, client: "Client") -> None:
+    async def test_one_round_trip(self, redis: RedisTier, client: "Client") -> None:
         await redis.read(claims(), ANN.id)
         before = (await client.info("commandstats")).get("cmdstat_mget", {"calls": 0})["calls"]
         total = (await client.info("stats"))["total_commands_processed"]
@@ -263,7 +269,7 @@ class TestBlacklist:
         assert (await client.info("stats"))["total_commands_processed"] == total + 3
 
     @pytest.mark.parametrize("value", ["", "1", "anything"])
-    async def test_any_value_revokes_a_jti(self, redis: Redis, client: "Client", value: str) -> None:
+    async def test_any_value_revokes_a_jti(self, redis: RedisTier, client: "Client", value: str) -> None:
         await client.set("gateway:revoked:jti:main:token-1", value)
         assert (await redis.read(claims(), None)).revocations.token is True
         assert (await redis.read(claims(), ANN.id)).revocations.token is True
@@ -276,7 +282,7 @@ class TestBlacklist:
         + [(text, math.inf) for text in ("", "yes", "nan", "2024-01-01T00:00:00Z", "\xff")],
     )
     async def test_instants_of_users_and_issuers(
-        self, redis: Redis, client: "Client", value: str, instant: float
+        self, redis: RedisTier, client: "Client", value: str, instant: float
     ) -> None:
         await client.set("gateway:revoked:issuer:main", value)
         await client.set(f"gateway:revoked:user:{ANN.id}", value)
@@ -285,7 +291,7 @@ class TestBlacklist:
         assert await redis.user_revoked_at(ANN.id) == instant
         assert await redis.user_revoked_at("other") is None
 
-    async def test_warns_once_of_what_is_no_time(self, redis: Redis, client: "Client") -> None:
+    async def test_warns_once_of_what_is_no_time(self, redis: RedisTier, client: "Client") -> None:
         await client.set("gateway:revoked:issuer:main", "yes")
         with capture_logs() as logs:
             await redis.read(claims(), None)
@@ -295,7 +301,7 @@ class TestBlacklist:
 
 class TestFailures:
     async def test_refused_connection(self) -> None:
-        redis = Redis("redis://ann:hunter2@127.0.0.1:1/0")
+        redis = RedisTier("redis://ann:hunter2@127.0.0.1:1/0")
         with pytest.raises(StoreUnavailable) as caught:
             await redis.ping()
         assert caught.value.store is Tier.REDIS
@@ -305,13 +311,13 @@ class TestFailures:
 
     async def test_a_server_that_says_nothing_is_given_up(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
-            redis = Redis(f"redis://127.0.0.1:{silent.getsockname()[1]}", timeout=0.1)
+            redis = RedisTier(f"redis://127.0.0.1:{silent.getsockname()[1]}", timeout=0.1)
             async with asyncio.timeout(1):
                 with pytest.raises(StoreUnavailable, match="no answer in time"):
                     await redis.read(claims(), None)
             await redis.close()
 
-    async def test_refused_commands(self, redis: Redis, client: "Client") -> None:
+    async def test_refused_commands(self, redis: RedisTier, client: "Client") -> None:
         await client.config_set("maxmemory", 1)
         try:
             with pytest.raises(StoreUnavailable, match="refuses the command"):
@@ -321,7 +327,7 @@ class TestFailures:
 
     async def test_kept_connections_that_were_cut_are_replaced_unnoticed(self, redis_url: str) -> None:
         async with Cable(redis_url) as cable:
-            redis = Redis(cable.url, timeout=2.0)
+            redis = RedisTier(cable.url, timeout=2.0)
             await redis.ping()
             await cable.pull()
             with pytest.raises(StoreUnavailable):
@@ -333,12 +339,12 @@ class TestFailures:
             await redis.ping()
             await redis.close()
 
-    async def test_many_requests_share_few_connections(self, redis: Redis, client: "Client") -> None:
+    async def test_many_requests_share_few_connections(self, redis: RedisTier, client: "Client") -> None:
         await asyncio.gather(*(redis.read(claims(), None) for _ in range(1000)))
         assert len(await client.client_list()) <= 66
 
     def test_an_unreadable_url_is_not_repeated(self) -> None:
         with pytest.raises(ValueError, match=r"^the Redis URL cannot be read$") as caught:
-            Redis("redis://ann:hunt/er2@db.example.com")
+            RedisTier("redis://ann:hunt/er2@db.example.com")
         assert caught.value.__cause__ is None
         assert "er2" not in str(caught.value)

@@ -6,7 +6,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.core.model import StoreUnavailable
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.redis.tls import TLSConnection
 from gateway.stores.redis.topology import server_at
 from tests.issuer_keys.test_fetch import certificate
@@ -51,7 +51,7 @@ async def test_files_that_change_count_for_the_next_connection(tmp_path: Path, r
 @pytest.mark.parametrize("url", ["rediss://127.0.0.1:1", "rediss+cluster://127.0.0.1:1"])
 async def test_files_that_cannot_be_used(tmp_path: Path, url: str) -> None:
     file = tmp_path / "ca.pem"
-    redis = Redis(f"{url}?ssl_ca_certs={file}", prefix="{gateway}:")
+    redis = RedisTier(f"{url}?ssl_ca_certs={file}", prefix="{gateway}:")
     with pytest.raises(StoreUnavailable, match=f"{file} cannot be used for TLS: No such file or directory"):
         await redis.ping()
     file.write_text("no certificate")

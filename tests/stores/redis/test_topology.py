@@ -19,7 +19,7 @@ from gateway.core.revocations import Revocation
 from gateway.demo.embedded import EmbeddedRedis
 from gateway.stores.redis.change_stream import RedisStream
 from gateway.stores.redis.keys import Keys, Tracked
-from gateway.stores.redis.shared_tier import Redis
+from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.redis.topology import hash_tag, server_at
 from gateway.stores.redis.user_documents import CachedUser
 from tests.harness import unused_port
@@ -147,7 +147,7 @@ class TestUrls:
 
 async def works(url: str, prefix: str = "gateway:") -> None:
     """See that everything that is done in Redis can be done by this URL."""
-    redis, notes = Redis(url, prefix=prefix, timeout=2.0), Notes()
+    redis, notes = RedisTier(url, prefix=prefix, timeout=2.0), Notes()
     stream = RedisStream(url, Keys(prefix).tracked, notes, redis.beat)
     stream.start()
     await notes.until(1)
@@ -178,7 +178,7 @@ async def test_a_command_that_is_unknown_is_not_shown(tmp_path: Path, program: P
     """As AUTH is to a proxy, or HELLO to Redis 5: the answer repeats what was sent."""
     port = unused_port()
     async with running(program, tmp_path, port, "--save", "", "--rename-command", "AUTH", ""):
-        redis = Redis(f"redis://ann:hunter2@127.0.0.1:{port}")
+        redis = RedisTier(f"redis://ann:hunter2@127.0.0.1:{port}")
         with pytest.raises(StoreUnavailable) as caught:
             await redis.ping()
         assert caught.value.detail == f"127.0.0.1:{port}: refuses the command: unknown command `AUTH`"
@@ -192,7 +192,7 @@ async def test_tls(tmp_path: Path, redis_url: str) -> None:
     async with tls_front(file, port) as front:
         url = f"rediss://127.0.0.1:{front}/0"
         await works(f"{url}?ssl_ca_certs={file}")
-        stranger = Redis(url)
+        stranger = RedisTier(url)
         with pytest.raises(StoreUnavailable, match="certificate is not trusted"):
             await stranger.ping()
         await stranger.close()
@@ -263,7 +263,7 @@ class TestSentinel:
         async with sentinels(program, tmp_path) as (url, _, _):
             with socket.create_server(("127.0.0.1", 0)) as silent:
                 url = url.replace("127.0.0.1:1,", f"127.0.0.1:{silent.getsockname()[1]},")
-                redis, notes = Redis(url, timeout=0.2), Notes()
+                redis, notes = RedisTier(url, timeout=0.2), Notes()
                 stream = RedisStream(url, revoked("gateway:"), notes, redis.beat, connect_timeout=0.5)
                 stream.start()
                 # A request waits no longer than ever, and the next one is served.
@@ -287,7 +287,7 @@ class TestSentinel:
 
     async def test_a_fail_over(self, tmp_path: Path, program: Path, tls: Path | None) -> None:
         async with sentinels(program, tmp_path, tls) as (url, primary, replica):
-            redis, writer, notes = Redis(url), Redis(url), Notes()
+            redis, writer, notes = RedisTier(url), RedisTier(url), Notes()
             stream = RedisStream(url, revoked("gateway:"), notes, writer.beat)
             stream.start()
             await notes.until(1)
@@ -319,7 +319,7 @@ class TestSentinel:
 
     async def test_an_unknown_service(self, tmp_path: Path, program: Path) -> None:
         async with sentinels(program, tmp_path) as (url, _, _):
-            redis = Redis(url.replace("/main/", "/other/"))
+            redis = RedisTier(url.replace("/main/", "/other/"))
             with pytest.raises(StoreUnavailable, match="nobody knows where the primary is") as caught:
                 await redis.ping()
             assert caught.value.detail.endswith(": was never told)")
@@ -371,9 +371,9 @@ class TestCluster:
             await works(url, TAGGED)
             assert await source.exists(f"{TAGGED}tombstone:main:ann")
 
-            redis, notes = Redis(url, prefix=TAGGED), Notes()
+            redis, notes = RedisTier(url, prefix=TAGGED), Notes()
             # Of its own, for each connection learns of the move by itself.
-            writer = Redis(url, prefix=TAGGED)
+            writer = RedisTier(url, prefix=TAGGED)
             stream = RedisStream(url, revoked(TAGGED), notes, writer.beat)
             stream.start()
             await notes.until(1)
@@ -398,7 +398,7 @@ class TestCluster:
             await redis.close()
 
 
-async def answers_reads(redis: Redis) -> bool:
+async def answers_reads(redis: RedisTier) -> bool:
     try:
         await redis.read(claims(), None)
     except StoreUnavailable:

@@ -17,10 +17,10 @@ from redis.exceptions import RedisError
 
 from gateway.core.revocations import Learning, Learnt, Target
 from gateway.demo.embedded import EmbeddedRedis
-from gateway.identity.learnt_revocations import Refusals
+from gateway.identity.learnt_revocations import LearntRevocations
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
 from gateway.stores.postgres.queries import Postgres
-from gateway.stores.redis.blacklist import RevokedKeys
+from gateway.stores.redis.blacklist import RedisBlacklist
 from gateway.telemetry.metrics import Metrics
 from tests.harness import House, open_house, token
 from tests.sockets import Response
@@ -436,9 +436,9 @@ async def test_a_row_that_is_lifted_stays_lifted_though_redis_was_emptied(
 ) -> None:
     """The key that mirrors a row may be lost before it is looked at."""
     emptied, written = asyncio.Event(), asyncio.Event()
-    examine, learn = RevokedKeys.examine, Postgres.learn
+    examine, learn = RedisBlacklist.examine, Postgres.learn
 
-    async def examine_late(self: RevokedKeys, targets: Sequence[Target]) -> Any:  # noqa: ANN401 -- as it returns
+    async def examine_late(self: RedisBlacklist, targets: Sequence[Target]) -> Any:  # noqa: ANN401 -- as it returns
         await emptied.wait()
         return await examine(self, targets)
 
@@ -447,7 +447,7 @@ async def test_a_row_that_is_lifted_stays_lifted_though_redis_was_emptied(
         written.set()
         return learning
 
-    monkeypatch.setattr(RevokedKeys, "examine", examine_late)
+    monkeypatch.setattr(RedisBlacklist, "examine", examine_late)
     monkeypatch.setattr(Postgres, "learn", learn_and_tell)
     raw = token("member", jti=JTI)
     await house.sql("INSERT INTO revocations (kind, issuer, value) VALUES ('jti', 'main', $1)", JTI)
@@ -486,8 +486,8 @@ async def test_a_flood_is_bounded(dsn: str) -> None:
         await connection.close()
 
 
-def refusals(postgres: Postgres | None = None) -> Refusals:
-    return Refusals(cast("Any", None), cast("Any", postgres), {"main": "https://idp/"}, Metrics())
+def learnt_revocations(postgres: Postgres | None = None) -> LearntRevocations:
+    return LearntRevocations(cast("Any", None), cast("Any", postgres), {"main": "https://idp/"}, Metrics())
 
 
 @pytest.mark.parametrize(
@@ -507,13 +507,13 @@ def refusals(postgres: Postgres | None = None) -> Refusals:
     ],
 )
 def test_what_no_row_can_hold_is_not_learnt(target: Target, fits: bool) -> None:
-    learner = refusals()
+    learner = learnt_revocations()
     learner.touched(target)
     assert bool(learner.waiting) is fits
 
 
 def test_what_waits_is_bounded() -> None:
-    learner = refusals()
+    learner = learnt_revocations()
     for number in range(10_100):
         learner.touched(("jti", "main", str(number)))
     assert learner.waiting == 10_000
