@@ -409,7 +409,7 @@ def _watch(
     keys: KeyRing,
     upstreams: Upstreams,
 ) -> None:
-    """Let the metrics read, at each scrape, what is nobody's event."""
+    """Let the metrics read, at each scrape, the values that no event reports."""
     metrics.prepare([issuer.name for issuer in settings.issuers], CATALOGUE.values())
     metrics.cache_entries.read(("tokens",), lambda: len(tokens))
     metrics.cache_entries.read(("users",), lambda: local.users)

@@ -99,9 +99,9 @@ def refuse(listener: socket.socket) -> None:
     """Let no new connection begin; handshakes under way may still finish, and their connections are queued.
 
     A connection that arrives after the queue was emptied and before the socket is closed would be reset
-    with its request, so whoever closes a socket for good does this first, waits for a moment, and then
-    takes the queue. It is for all processes that share the socket. A Unix socket needs none of it: once
-    its file is gone, nobody finds it.
+    with its request, so a process that closes a socket for good does this first, waits for a moment, and
+    then takes the queue. It is for all processes that share the socket. A Unix socket needs none of it: once
+    its file is gone, no client finds it.
     """
     if listener.family == socket.AF_UNIX:
         return
@@ -171,7 +171,7 @@ def _bind_path(path: Path) -> socket.socket:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove a Unix socket that a process left behind; one that somebody listens on stays."""
+    """Remove a Unix socket that a process left behind; one that a process listens on stays."""
     if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

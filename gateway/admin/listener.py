@@ -72,7 +72,7 @@ class _Site(web.BaseSite):
             server,
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type] # its own default for none
-            auto_decompress=False,  # which would unpack a body before anybody has asked for the token
+            auto_decompress=False,  # which would unpack a body before the token is checked
         )
 
 

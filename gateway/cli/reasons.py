@@ -1,4 +1,4 @@
-"""`gateway reasons`: the catalogue of denials, for whoever reads a log line or an alert."""
+"""`gateway reasons`: the catalogue of denials, for readers of a log line or an alert."""
 
 from difflib import get_close_matches
 from typing import Annotated

@@ -54,7 +54,7 @@ async def _owner(stores: Stores) -> "SystemOfRecord | None":
 
 
 async def _claim(stores: Stores) -> tuple[bool, int]:
-    """Take Redis over; tells whether it was another's, or nobody's, and how many cached users went."""
+    """Take Redis over; tells whether it was another's, or free, and how many cached users went."""
     from gateway.identity.blacklist_sync import BlacklistSync
     from gateway.stores.postgres.directory.audit import AuditLog
 

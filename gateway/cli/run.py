@@ -28,7 +28,7 @@ def run(*, config: ConfigFile = DEFAULT_CONFIG) -> None:
     from gateway.telemetry import logs
     from gateway.workers.supervisor import StartFailed, Supervisor
 
-    # The workers share what is there now with the supervisor, as long as nobody touches it.
+    # The workers share what is there now with the supervisor, as long as no process touches it.
     gc.freeze()
     gc.enable()
     logs.configure(settings.log.level)
@@ -72,7 +72,7 @@ def _cores() -> int:
 
 
 def _announce(url: str, admin_url: str) -> None:
-    # An event like all others: whoever reads stderr finds JSON lines there.
+    # An event like all others: stderr has JSON lines alone.
     import structlog
 
     structlog.get_logger().info("listening", listen=url, admin=admin_url)

@@ -201,7 +201,7 @@ def change(
             return await stores.directory.change(user_id, fields, author=stores.author)
         kept = [role for role in before if role not in removed]
         changes: UserFields = {**fields, "roles": tuple(dict.fromkeys([*kept, *added]))}
-        # Roles that somebody else gives or takes meanwhile must not be lost.
+        # Roles that another operator gives or takes meanwhile must not be lost.
         return await stores.directory.change(
             user_id, changes, expected=lambda found: found.user.roles == before, author=stores.author
         )

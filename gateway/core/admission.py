@@ -8,7 +8,7 @@ from gateway.core.model import Claims, Credential, Resolution, Route, User
 
 @dataclass(frozen=True, slots=True)
 class Forwarding:
-    """What the head of a request says: where it goes, and what its upstream is told, whoever the user is."""
+    """What the head of a request says: where it goes, and what its upstream is told of any user's request."""
 
     route: Route
     method: str

@@ -30,7 +30,7 @@ class Revocations:
         return "issuer" if hits(self.issuer_at, issued_at) else None
 
     def against_anyone(self, issued_at: float | None) -> RevocationKind | None:
-        """Return the kind that hits a token whoever its user is."""
+        """Return the kind that hits a token of any user."""
         if self.token:
             return "jti"
         return "issuer" if hits(self.issuer_at, issued_at) else None

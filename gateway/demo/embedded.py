@@ -44,7 +44,7 @@ class _Account(NamedTuple):
 
 
 def _account() -> _Account | None:
-    """`nobody` when this process is root, else None: whoever this process is."""
+    """Return the account `nobody` when this process is root, else None: the account of this process."""
     if os.geteuid() != 0:
         return None
     nobody = pwd.getpwnam("nobody")
@@ -93,7 +93,7 @@ def _package(name: str) -> Path:
 
 
 def _free_port() -> int:
-    """Find a loopback port that nobody listens on.
+    """Find a loopback port that no process listens on.
 
     Taken from below the range from which systems number outgoing connections, so that none of
     those takes it while the server is down between `stop` and `start`.

@@ -1,6 +1,6 @@
 """A token issuer that signs whatever it is asked for: discovery, a key set, and `/token/<name>`.
 
-For demonstrations and tests only: whoever reaches it gets a token for any subject.
+For demonstrations and tests only: any client that reaches it gets a token for any subject.
 """
 
 import base64

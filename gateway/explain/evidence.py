@@ -42,7 +42,7 @@ class Evidence:
 async def gather(
     claims: Claims, known: Resolution | None, resolver: ColdResolver, postgres: Postgres, redis: RedisTier
 ) -> Evidence:
-    """Ask everybody; `known` is what the tiers have said already."""
+    """Ask every store; `known` is what the tiers have said already."""
     directory, diagnostics = UserDirectory(postgres), Diagnostics(postgres)
     resolution, shared, found, record = await asyncio.gather(
         _resolved(claims, known, resolver),

@@ -1,4 +1,4 @@
-"""What has been seen on the way so far."""
+"""The trail of an explanation: its steps and findings so far."""
 
 from dataclasses import replace
 from typing import Final
@@ -37,25 +37,25 @@ class Trail:
         found: str | None = None,
         detail: str | None = None,
     ) -> None:
-        """Take note of what was looked at."""
+        """Record a step."""
         self._steps[name] = Step(name, outcome, expected, found, detail)
 
     def skip_rest(self, why: str) -> None:
-        """Say of every step that has not been taken why it was not."""
+        """Record every step that was not taken as skipped, and why."""
         for name in _ORDER:
             if name not in self._steps and name != "route":
                 self._steps[name] = Step(name, "skipped", detail=why)
 
     def steps(self) -> tuple[Step, ...]:
-        """Return the steps in the order of the way."""
+        """Return the steps in the order of the pipeline."""
         return tuple(self._steps[name] for name in _ORDER if name in self._steps)
 
     def blame(self, denial: Denial | None, cause: Cause | None, summary: str, fix: Fix | None = None) -> None:
-        """Take note of something wrong; `denial` is None for what lets the request pass, so far."""
+        """Record a finding; `denial` is None for one that lets the request pass, so far."""
         self.findings.append(Finding(cause, summary, fix, None if denial is None else denial.reason))
 
     def amend(self, cause: Cause, advice: str, command: str | None) -> None:
-        """Add to the fix of what has been found what it takes besides."""
+        """Add advice and a command to the fix of the findings with a cause."""
         self.findings = [
             replace(found, fix=Fix(f"{found.fix.text} {advice}", command, found.fix.config))
             if found.cause is cause and found.fix is not None

@@ -1,6 +1,6 @@
 """How values are shown to people, and written into commands and configuration lines to paste.
 
-Much of it comes from tokens that nobody has verified: whatever could be obeyed, by a terminal, a shell,
+Much of it comes from tokens that are not verified: whatever could be obeyed, by a terminal, a shell,
 SQL or YAML, is quoted, and where it cannot be, there is no command.
 """
 
@@ -88,7 +88,7 @@ class Commands:
         return None if command is None else f'psql "${{GATEWAY_POSTGRES__DSN:?}}" -c {command}'
 
     def owner_sql(self, database: str, statement: str) -> str | None:
-        """Write a command that executes SQL as whoever calls it, who should own the tables."""
+        """Write a command that executes SQL as its caller, who should own the tables."""
         return _command("psql", "-d", database, "-c", statement)
 
     def redis(self, *words: str) -> str | None:

@@ -3,7 +3,7 @@
 Postgres tells of changes in one order, the same to all who listen. Each worker drops what it holds,
 then sees to it that Redis drops it too. Redis's documents count only under the current epoch, which
 workers keep alive: a worker does so with a heartbeat that it has received back from Postgres, and only
-when everything that it heard before is done in Redis. When nobody did for a while the epoch
+when everything that it heard before is done in Redis. When no worker did for a while the epoch
 lapses, and every document with it. A worker that begins to listen joins an epoch only when it has
 received the heartbeat that last kept it: what came earlier is done in Redis, what came later it
 has heard of itself.
@@ -45,7 +45,7 @@ class SharedTier(Protocol):
         """Drop documents, by issuer name and subject, and refuse what was read before `version`."""
 
     async def epoch(self) -> Epoch | None:
-        """Return the current epoch, if anybody keeps one."""
+        """Return the current epoch, if a worker keeps one."""
 
     async def begin_epoch(self, heartbeat: str, version: int = 0) -> Epoch:
         """Begin an epoch unless there is one; returns the current one.
@@ -104,7 +104,7 @@ class _Pending:
 class Invalidation:
     """Implements `listener.ChangeListener`; `touched_keys` implements `change_stream.KeysListener`.
 
-    `issuers` maps the configured names to their `iss`; changes of any other `iss` concern nobody.
+    `issuers` maps the configured names to their `iss`; changes of any other `iss` concern no user here.
     `keys` are those in Redis, `retry` the seconds until it is told again what it could not be.
     `latest` asks for the latest transaction, where users are read from a replica: one that lags behind the
     beginning of an epoch must not fill it. It may raise `StoreUnavailable`.
@@ -186,7 +186,7 @@ class Invalidation:
         self._worker = asyncio.create_task(self._work())
 
     async def close(self) -> None:
-        """Trust memory no longer, and stop; an epoch that nobody else keeps lapses."""
+        """Trust memory no longer, and stop; an epoch that no other worker keeps lapses."""
         self._closed = True
         self._leave()
         tasks = [task for task in (self._worker, self._loading) if task is not None]
@@ -311,7 +311,7 @@ class Invalidation:
             except StoreUnavailable as error:
                 log.debug("redis_not_told_of_changes", error=str(error))
             except Exception:
-                # Nobody awaits this; the epoch lapses if it goes on.
+                # No caller awaits this task; the epoch lapses if it goes on.
                 log.exception("redis_not_told_of_changes")
             await asyncio.sleep(self._retry)
             self._wake.set()

@@ -94,7 +94,7 @@ class _Known:
 class LearntRevocations:
     """Remembers what Redis alone revokes, until Postgres knows it too.
 
-    `issuers` are the configured ones, by name: revocations of others concern nobody here. `clock` gives Unix
+    `issuers` are the configured ones, by name: those of others concern no token here. `clock` gives Unix
     seconds, `pause` is in seconds.
     """
 
@@ -237,7 +237,7 @@ class LearntRevocations:
             try:
                 await self._step()
             except Exception:
-                # Nobody awaits this; what is not written down stays to be done.
+                # No caller awaits this task; what is not written down stays to be done.
                 log.exception("revocations_not_learnt")
                 self._look_at = self._write_at = self._clock() + _RETRY
             await asyncio.sleep(self._pause)

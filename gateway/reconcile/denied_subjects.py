@@ -83,7 +83,7 @@ class DeniedSubject:
     """The configured name."""
     subject_hash: str
     subject: str | None
-    """None: nobody with this hash is known."""
+    """None: no user with this hash is known."""
     denials: int
     first: str
     """RFC 3339, as is `last`."""

@@ -16,7 +16,7 @@ from gateway.settings.rules import Location, nearest
 from gateway.settings.shape import how_to_write, keys_at
 from gateway.settings.values import MISTAKE
 
-# What pydantic's errors are in the words of somebody who writes YAML: what is wrong, what to do.
+# What pydantic's errors are in the words of an author of YAML: what is wrong, what to do.
 _WORDS: Final[dict[str, tuple[str, str | None]]] = {
     "string_type": ("must be text", "put it in quotes"),
     "string_too_short": ("must not be empty", None),

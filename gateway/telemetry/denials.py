@@ -1,4 +1,4 @@
-"""The latest denials, for whoever asks why a request was refused: bounded, and redacted as the log is."""
+"""The latest denials, for operators who ask why a request was refused: bounded, and redacted as the logs."""
 
 import secrets
 import time
@@ -39,7 +39,7 @@ class DenialRecord:
 
 @dataclass(frozen=True, slots=True)
 class DenialFilter:
-    """Which denials somebody asks for; None asks for all."""
+    """Which denials a reader asks for; None asks for all."""
 
     limit: int
     reason: str | None = None

@@ -7,7 +7,7 @@ back after some milliseconds. It serves nothing itself.
 Sockets. Each worker has a *slot* with listening sockets of its own, bound with SO_REUSEPORT, so that the
 kernel spreads the connections evenly. They belong to the supervisor, and a slot's worker inherits
 them: connections that wait in the queue of a worker that dies, or is replaced, are accepted by its
-successor. Only when nobody takes a socket over does the last worker empty its queue and close it. The
+successor. Only when no successor takes a socket over does the last worker empty its queue and close it. The
 admin port is one socket for all workers.
 
 Configuration. On SIGHUP a second *generation* of workers starts beside the first, on the same sockets;

@@ -9,7 +9,7 @@
 | `denials` wanted, `refresh` issuer: likewise | `denials` wanted, `refresh` issuer: likewise |
 | `answer` | `answer` |
 
-`drain` is true when nobody takes over the worker's sockets. A question has a number, which its answer
+`drain` is true when no successor takes over the worker's sockets. A question has a number, which its answer
 repeats.
 """
 

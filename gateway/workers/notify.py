@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 
 class Notifier:
-    """Sends the state of the service to systemd; silent when nobody asked for it."""
+    """Sends the state of the service to systemd; silent when systemd did not ask for it."""
 
     def __init__(self, env: Mapping[str, str] = os.environ) -> None:
         name = env.get("NOTIFY_SOCKET", "")

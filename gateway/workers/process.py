@@ -66,7 +66,7 @@ class Process:
         except BlockingIOError:
             return
         except OSError:
-            # It has ended: nobody reads this any more.
+            # It has ended, and reads no more.
             self._outgoing.clear()
 
     def receive(self) -> list[Message]:

@@ -1,4 +1,4 @@
-"""Questions that one worker asks and all of them answer, of the gateway: its metrics, readiness, denials."""
+"""Scatter-gather: one worker asks, all workers answer: for a gateway's metrics, readiness and denials."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ that it told last count."""
 
 @dataclass(eq=False, slots=True)
 class _Question:
-    """What a worker asked, and who has not answered yet."""
+    """A question of one worker, and the workers that have not answered yet."""
 
     kind: str
     asker: Process

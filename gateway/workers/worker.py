@@ -127,10 +127,10 @@ class SupervisorLink:
         self.drain = asyncio.Event()
         """Set once the worker is to end."""
         self.last = False
-        """Whether nobody takes over its sockets then."""
+        """Whether no successor takes over its sockets then."""
 
     def tell(self, message: Message) -> None:
-        """Send a message; without a supervisor nobody is told."""
+        """Send a message; without a supervisor it is dropped."""
         if not self._writer.is_closing():
             self._writer.write(encode(message))
 
@@ -168,7 +168,7 @@ class SupervisorLink:
                     if question is not None and not question.done():
                         question.set_result(message.body)
         if not self.drain.is_set():
-            # The supervisor is gone, and nobody will follow.
+            # The supervisor is gone, and no successor will follow.
             self.last = True
             self.drain.set()
 

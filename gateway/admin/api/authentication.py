@@ -1,8 +1,8 @@
-"""The bearer token of the admin API, and how long whoever gets it wrong has to wait.
+"""The bearer token of the admin API, and a throttle against guessing it.
 
-A few wrong tokens are answered at once, for people mistype. After that the tries of one address are
-looked at one by one, each after a pause that grows, right or wrong: so that neither many connections
-nor hanging up early makes guessing faster. Few may wait; the others are told to come back.
+A few wrong tokens are answered at once, for people mistype. After that the attempts of one address are
+checked one by one, each after a pause that grows, right or wrong: so that neither many connections nor
+hanging up early makes guessing faster. Few attempts may wait; the others are answered with 429.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 5.0
 """Seconds; each failure doubles the pause."""
 WAITING: Final = 4
-"""Tries of one address that may wait."""
+"""Attempts of one address that may wait."""
 ADDRESSES: Final = 10_000
 """How many are remembered."""
 _CHALLENGE: Final = 'Bearer realm="gateway admin"'

@@ -1,7 +1,7 @@
-"""What a change must have done by the time it is answered.
+"""Write-through: a change by the admin API is in Redis, and so in every worker, before it is answered.
 
-The triggers in Postgres tell every gateway of every change; these are the same steps, taken at once, so
-that whoever was answered finds the change in effect: in Redis, and through it in every worker.
+The triggers in Postgres tell every gateway of every change. These are the same steps, taken at once, so that
+the caller finds the change in effect when it has the answer.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from gateway.stores.redis.shared_tier import RedisTier
 
 
 class WriteThrough:
-    """Drops what the caches hold. While Redis does not answer, the word from Postgres must do.
+    """Drops changed entries from the caches. While Redis does not answer, the triggers of Postgres must do.
 
     `names` maps each `iss` to the configured name.
     """

@@ -88,7 +88,7 @@ def _latency(snapshot: Snapshot) -> reports.Latency:
 
 
 def _up(snapshot: Snapshot) -> dict[str, bool | None]:
-    # NaN, which alone differs from itself: nobody has asked yet.
+    # NaN, which alone differs from itself: the dependency has not been checked yet.
     return {
         labels[0]: None if values[0] != values[0] else values[0] == 1 for labels, values in snapshot.points
     }

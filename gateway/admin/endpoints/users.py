@@ -1,4 +1,4 @@
-"""`/v1/users`: the user directory, where nobody changes what they have not seen (RFC 9110 §13.1.1)."""
+"""`/v1/users`: the user directory; a change must name the state that it is based on (RFC 9110 §13.1.1)."""
 
 import hashlib
 from collections.abc import Callable, Mapping

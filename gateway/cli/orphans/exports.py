@@ -152,7 +152,7 @@ def _header(first: str, column: str) -> tuple[list[str], str]:
 
 
 def _not_csv(line: int, error: csv.Error) -> BadExport:
-    what = str(error).partition(" - ")[0]  # the rest advises whoever calls Python's open()
+    what = str(error).partition(" - ")[0]  # the rest advises callers of Python's open()
     return BadExport(
         line, f"it is not CSV: {what}", "end each line with LF or CR LF; a quote within quotes is doubled"
     )

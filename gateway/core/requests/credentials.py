@@ -2,7 +2,7 @@
 
 Browsers cannot set Authorization on a WebSocket or an EventSource; so a route may take the token
 from a cookie, the query or a WebSocket subprotocol. Wherever it was, it is moved to Authorization:
-whoever comes after finds one credential in one place, and `core.headers` decides whether it goes on.
+the later steps find one credential in one place, and `core.headers` decides whether it goes on.
 """
 
 import re
@@ -87,7 +87,7 @@ def find(request: Request, query: str, sources: CredentialSources) -> Presented:
 def check_origin(presented: Presented, allowed: frozenset[str], *, upgrade: bool) -> None:
     """Refuse what another site may have made a browser send (cross-site WebSocket hijacking, CSRF).
 
-    A browser adds a cookie whoever asks. So a request that carries its token in one, and is an upgrade
+    A browser adds a cookie for any page. So a request that carries its token in one, and is an upgrade
     or of a method that is not safe, must come from the host it goes to, or from an `allowed` origin.
     A request without Origin (RFC 6454 §7) is refused: browsers send it with each of these. Raises
     `Denial` `origin_not_allowed`.

@@ -7,7 +7,7 @@ from typing import Final
 from gateway.core.model import Header, Request
 
 _PROTOCOL: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:/[!#$%&'*+\-.^_`|~0-9A-Za-z]+)?")
-# A tunnel of one of these carries further requests, which nobody would admit (RFC 2817, RFC 7540 §3.2).
+# A tunnel of one of these carries further requests, which no pipeline would admit (RFC 2817, RFC 7540 §3.2).
 _CARRIES_REQUESTS: Final = re.compile(r"h[0-9]+c?|(?:https?|tls)(?:/.*)?")
 
 

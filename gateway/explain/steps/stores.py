@@ -44,7 +44,7 @@ _UNHEARD = {
 
 
 def described(user: User | None) -> str:
-    """Write who somebody is, in a few words."""
+    """Describe a user in a few words."""
     if user is None:
         return "no user"
     tenant = "" if user.tenant is None else f", tenant {shown(user.tenant)}"

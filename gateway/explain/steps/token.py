@@ -43,7 +43,7 @@ class Read:
 
 
 async def read(trail: Trail, keys: ColdKeys, raw: bytes) -> Read | None:
-    """Take the steps; None when the token cannot be read or nobody answers for it."""
+    """Take the steps; None when the token cannot be read or its issuer is not configured."""
     token = _parse(trail, raw)
     if token is None:
         trail.skip_rest("the token cannot be read that far")
