@@ -216,7 +216,7 @@ async def test_a_token_on_a_public_route_is_forwarded_for_its_own_caller_alone()
         assert dict(sent(await world.memo.admit(asking)))[b"Authorization"] == b"Bearer " + raw
 
 
-async def test_of_several_authorizations_that_nobody_asked_for_no_other_token_takes_the_place(
+async def test_of_several_authorizations_on_a_public_route_no_other_token_takes_the_place(
     world: World,
 ) -> None:
     first = recurring("/public", b"one", headers=((b"authorization", b"Basic two"),))

@@ -150,7 +150,7 @@ async def test_every_reason(world: World, code: str) -> None:
 
 
 @pytest.mark.parametrize("code", [code for code, row in ROWS.items() if row.subject is None])
-async def test_nobody_is_looked_up_for_a_token_that_is_not_good(world: World, code: str) -> None:
+async def test_no_user_is_looked_up_for_a_token_that_is_not_good(world: World, code: str) -> None:
     ROWS[code].arrange(world)
     with pytest.raises(Denial):
         await world.pipeline.admit(ROWS[code].request)
@@ -189,7 +189,7 @@ async def test_a_revocation_of_all_tokens_is_told_from_one_of_a_token(
 
 
 @pytest.mark.parametrize("subject", ["ghost", "suspended"])
-async def test_a_revoked_token_is_called_revoked_whoever_its_user_is(world: World, subject: str) -> None:
+async def test_a_revoked_token_is_called_revoked_for_every_user(world: World, subject: str) -> None:
     world.directory.revoked = "jti"
     with pytest.raises(Denial, match="token_revoked"):
         await world.pipeline.admit(request("/echo", token(subject)))
@@ -201,7 +201,7 @@ async def test_the_routes_tenant_must_be_the_users(world: World) -> None:
         await world.pipeline.admit(request("/acme", token()))
 
 
-async def test_a_method_nobody_serves_is_told_which_are(world: World) -> None:
+async def test_a_method_that_no_route_serves_is_told_which_are(world: World) -> None:
     with pytest.raises(Denial) as caught:
         await world.pipeline.admit(request("/read", method="POST"))
     assert caught.value.allow == {"GET"}
@@ -226,7 +226,7 @@ async def test_a_remembered_token_is_asked_about_every_time(world: World) -> Non
         await world.pipeline.admit(request("/echo", raw))
 
 
-async def test_an_odd_error_lets_nobody_through(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_odd_error_lets_no_request_through(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(claims: Claims) -> Resolution:
         raise ZeroDivisionError
 
@@ -286,7 +286,7 @@ async def test_a_public_route_looks_at_no_credentials_but_strips_what_is_forged(
     assert world.directory.asked == []
 
 
-async def test_an_optional_route_takes_nobody_and_a_good_user(world: World) -> None:
+async def test_an_optional_route_takes_requests_without_a_user_and_with_a_good_one(world: World) -> None:
     nobody = await world.pipeline.admit(request("/optional", headers=((b"X-User-Id", b"root"),)))
     somebody = await world.pipeline.admit(request("/optional", token()))
 
@@ -356,7 +356,7 @@ async def test_a_token_elsewhere_counts_only_where_the_route_says_so(world: Worl
         await world.pipeline.admit(request("/echo", headers=((b"Cookie", b"session=" + token()),)))
 
 
-async def test_a_guest_without_credentials_is_nobody(world: World) -> None:
+async def test_a_guest_without_credentials_has_no_user(world: World) -> None:
     admission = await world.pipeline.admit(request("/guest?a", headers=((b"Cookie", b"a=1"),)))
     assert (admission.user, admission.forwarding.line) == (None, b"GET /guest?a HTTP/1.1")
 

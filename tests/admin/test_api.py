@@ -35,7 +35,7 @@ async def test_without_a_token_the_api_is_off_and_says_how_to_turn_it_on(house: 
         ({"Authorization": "Bearer t\udcffken"}, "invalid_token"),
     ],
 )
-async def test_nobody_comes_in_without_the_token(api: Api, sent: dict[str, str], code: str) -> None:
+async def test_a_request_without_the_token_is_refused(api: Api, sent: dict[str, str], code: str) -> None:
     raw = [f"{name}: {value}".encode("utf-8", "surrogateescape") for name, value in sent.items()]
     refused = await exchange(api.house, request_bytes("GET", "/v1/users", *raw, b"Connection: close"))
     assert (refused.status, refused.code) == (401, code)

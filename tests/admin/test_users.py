@@ -101,7 +101,7 @@ async def test_since_when_a_users_tokens_count(api: Api) -> None:
 
 
 @session
-async def test_nobody_changes_a_state_that_they_have_not_seen(api: Api) -> None:
+async def test_a_change_of_a_state_that_was_not_seen_is_refused(api: Api) -> None:
     user = await api.new_user(fresh())
     path = f"/users/{user.json['id']}"
 

@@ -107,7 +107,7 @@ async def test_without_redis_memory_is_dropped_all_the_same(world: World) -> Non
     await nowhere.close()
 
 
-async def test_without_redis_nobody_knows_what_was_on_the_blacklist_and_memory_is_dropped(
+async def test_without_redis_the_blacklist_is_not_known_and_memory_is_dropped(
     world: World,
 ) -> None:
     nowhere = RedisTier("redis://127.0.0.1:1/0")

@@ -136,7 +136,7 @@ def test_a_change_that_means_nothing(gateway: GatewayCommand, words: tuple[str, 
     assert why in text(result.stderr)
 
 
-def test_a_role_that_somebody_else_gives_meanwhile_is_not_lost(
+def test_a_role_that_another_operator_gives_meanwhile_is_not_lost(
     gateway: GatewayCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(gateway, "ann", "--role", "r1")

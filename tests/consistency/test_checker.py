@@ -42,7 +42,7 @@ def fault(kind: str, begin: float, end: float, *, outage: bool = True, harmless:
 SUSPENDED: Final = change(CODE, 9.9, 10.0)
 
 
-def test_a_user_nobody_changed_is_let_through() -> None:
+def test_an_unchanged_user_is_let_through() -> None:
     assert found([allowed(1), allowed(2)]) == []
 
 
@@ -250,7 +250,7 @@ def test_a_worker_that_is_killed_breaks_connections() -> None:
     assert found(broken, (), [killed]) == ["broken"]
 
 
-def test_who_is_let_through_as_somebody_else_is_found() -> None:
+def test_a_user_let_through_as_another_is_found() -> None:
     assert found([Answer(1, 1.1, T, 200, user="somebody else")]) == ["impostor"]
 
 

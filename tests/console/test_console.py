@@ -297,7 +297,7 @@ async def test_suspending_and_activating_a_user(operator: Operator) -> None:
     await answered(house, 200, bearer)
 
 
-async def test_a_change_that_somebody_else_made_first_is_shown_instead(operator: Operator) -> None:
+async def test_a_change_that_another_operator_made_first_is_shown_instead(operator: Operator) -> None:
     page, house = operator.page, operator.house
     subject = await user(house, name="Grace of the test")
     await operator.open_user(subject)

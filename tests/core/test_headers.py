@@ -86,7 +86,7 @@ def test_what_the_gateway_vouches_for_is_added() -> None:
     assert b"X-Auth-Stale" not in fields
 
 
-def test_nobody_marks_an_answer_as_stale_but_us() -> None:
+def test_only_the_gateway_marks_an_answer_as_stale() -> None:
     assert seen(admit((b"X-Auth-Stale", b"false")), "X-Auth-Stale") == []
 
 
@@ -165,7 +165,7 @@ def test_a_header_carries_what_its_path_names(path: str, value: bytes | None) ->
     assert dict(admit(policy=policy)).get(b"X-Who") == value
 
 
-def test_nobody_has_no_attributes() -> None:
+def test_a_request_without_a_user_has_no_attributes() -> None:
     policy = HeaderPolicy(HeaderRules({"X-A": "user.attributes.team", "X-B": "user.id", "X-C": "claims.sub"}))
     fields = dict(admit(policy=policy, user=None))
 

@@ -236,7 +236,7 @@ def test_hosts_choose() -> None:
     assert caught.value.reason.code == "route_not_found"
 
 
-def test_methods_choose_and_a_method_nobody_serves_is_told_which_are() -> None:
+def test_methods_choose_and_a_method_that_is_not_served_is_told_which_are() -> None:
     table = RouteTable(
         [
             route("read", "/a", methods="GET HEAD"),

@@ -32,7 +32,7 @@ async def test_each_subject_says_what_its_user_is(dsn: str) -> None:
     ]
 
 
-async def test_seeding_again_changes_nobody_and_links_a_new_issuer(dsn: str) -> None:
+async def test_seeding_again_changes_no_user_and_links_a_new_issuer(dsn: str) -> None:
     await seed(dsn, _ISSUER)
     await _rows(dsn, "UPDATE users SET status = 'suspended' WHERE email = 'member@example.com'")
     await seed(dsn, _ISSUER)

@@ -100,7 +100,7 @@ async def test_2_a_user_who_is_not_active(world: World, status: str) -> None:
     await mended(world, token("ann"), f"user_{status}")
 
 
-async def test_3_nobody_anywhere(world: World) -> None:
+async def test_3_no_user_anywhere(world: World) -> None:
     await mended(world, token("ann"), "user_unknown")
 
 

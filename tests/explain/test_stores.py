@@ -45,7 +45,7 @@ class TestRedis:
         await world.apply(explanation.fix)
         assert await world.decide(bad) == "user_suspended"
 
-    async def test_nobody_remembered_who_is_there(self, world: World) -> None:
+    async def test_a_remembered_miss_of_a_user_who_exists(self, world: World) -> None:
         await world.add()
         await world.remember(claims(), None, await world.guard())
         await denied(world, token("ann", **OLD), "user_not_found", "negative_cache_entry")
@@ -79,7 +79,7 @@ class TestMemoryOfAWorker:
         )
         assert failed(explanation) == ["identity.local"]
 
-    async def test_nobody_remembered_who_is_there(self, world: World) -> None:
+    async def test_a_remembered_miss_of_a_user_who_exists(self, world: World) -> None:
         await world.add()
         world.local = self.remembering(None)
         bad = token("ann", jti="token-1")

@@ -91,7 +91,7 @@ class TestAlgorithm:
 
 
 class TestIssuer:
-    async def test_one_that_nobody_knows(self, world: World) -> None:
+    async def test_an_unknown_one(self, world: World) -> None:
         bad = signed(tokens.rsa_key("main"), iss="https://elsewhere.example.org/")
         await denied(world, bad, "issuer_untrusted", "issuer_unknown", fixed=False)
 
@@ -129,7 +129,7 @@ class TestIssuer:
 
 
 class TestKeys:
-    async def test_a_key_that_nobody_published(self, world: World) -> None:
+    async def test_a_key_that_was_never_published(self, world: World) -> None:
         explanation = await denied(
             world, signed(tokens.rsa_key("other")), "key_unknown", "key_unknown", fixed=False
         )

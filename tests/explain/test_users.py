@@ -40,7 +40,7 @@ class TestStatus:
 
 
 class TestUnknown:
-    async def test_nobody_anywhere(self, world: World) -> None:
+    async def test_no_user_anywhere(self, world: World) -> None:
         await world.add("somebody else")
         await denied(world, token("ann", tenant_id="acme"), "user_not_found", "user_unknown")
 
@@ -183,7 +183,7 @@ class TestRecreated:
 
 
 class TestAtOnce:
-    async def test_an_expired_token_of_nobody(self, world: World) -> None:
+    async def test_an_expired_token_without_a_user(self, world: World) -> None:
         past = int(time.time()) - 3600
         bad = token(str(uuid4()), iat=past - 300, exp=past)
         explanation = await denied(world, bad, "token_expired", "user_unknown", fixed=False)

@@ -285,7 +285,7 @@ class TestChanges:
         worker.invalidation.changed(Changed((), (ANN.id,), 7))
         assert not worker.knows()
 
-    async def test_an_issuer_that_is_not_configured_concerns_nobody(
+    async def test_an_issuer_that_is_not_configured_concerns_no_user(
         self, worker: Worker, shared: FakeSharedTier
     ) -> None:
         await worker.trust()
@@ -333,7 +333,7 @@ class TestChanges:
         await settled()
         assert shared.revoked == {}
 
-    async def test_a_revocation_is_carried_though_redis_buries_nobody(
+    async def test_a_revocation_is_carried_though_redis_buries_no_user(
         self, worker: Worker, shared: FakeSharedTier
     ) -> None:
         async def refuse(*_: object) -> None:
@@ -406,7 +406,7 @@ class TestChanges:
         await settled()
         assert shared.ended == 9
 
-    async def test_a_change_that_nobody_could_read_lets_the_epoch_lapse(
+    async def test_an_unreadable_change_lets_the_epoch_lapse(
         self, worker: Worker, shared: FakeSharedTier
     ) -> None:
         await worker.trust()

@@ -252,7 +252,7 @@ class TestChanges:
 
     @CHANGES
     @pytest.mark.parametrize("user", [ANN, BOB])
-    def test_a_lease_ends_where_memory_does(
+    def test_a_validity_ends_where_memory_does(
         self, memory: Memory, change: str, what: object, forgotten: bool, user: User
     ) -> None:
         """The validity holds for the user that memory leads to by that time, too."""
@@ -333,7 +333,7 @@ class TestChanges:
         assert tier.changed_since(tier.ticket()) == set()
 
     @pytest.mark.parametrize("why", ["flush", "forget_everything", "open", "close", "many"])
-    def test_it_may_have_been_anybody(self, memory: Memory, why: str) -> None:
+    def test_any_key_may_have_changed(self, memory: Memory, why: str) -> None:
         ticket = memory.tier.ticket()
         if why == "many":
             memory.tier.forget_users(str(number) for number in range(10_001))

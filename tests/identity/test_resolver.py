@@ -405,7 +405,7 @@ class TestRevocations:
         await world.client.delete("gateway:revocations:loaded")
         assert (await world.tiers().resolve(claims(jti=None))).revoked == "user"
 
-    async def test_without_the_marker_and_postgres_nobody_vouches(self, world: World) -> None:
+    async def test_without_the_marker_and_postgres_no_store_vouches(self, world: World) -> None:
         ann = await world.add()
         await world.store(ann, world.now)
         await world.client.delete("gateway:revocations:loaded")
@@ -646,7 +646,7 @@ class TestEpochs:
         assert (await tiers.resolve(claims())).revoked == "jti"
         assert await denied(tiers, claims("ghost", jti=None)) is USER_STORE_UNAVAILABLE
 
-    async def test_a_miss_is_served_while_somebody_guards_it_and_no_longer(self, world: World) -> None:
+    async def test_a_miss_is_served_while_a_worker_guards_it_and_no_longer(self, world: World) -> None:
         tiers = world.tiers()
         await tiers.resolve(claims())
         await world.postgres_cable.pull()
@@ -866,7 +866,7 @@ class TestMirror:
         assert not await world.client.exists("gateway:revoked:jti:main:token-1")
 
 
-async def test_the_mirror_closes_even_when_a_cancellation_is_lost(
+async def test_the_sync_closes_even_when_a_cancellation_is_lost(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = asyncio.Event()

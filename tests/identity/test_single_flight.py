@@ -20,9 +20,9 @@ class Question:
 
 
 async def test_all_who_ask_at_the_same_time_share_one_call() -> None:
-    flights, question = SingleFlight[str, int](1.0, 1.0), Question()
-    asking = [asyncio.create_task(flights.do("a", question)) for _ in range(1000)]
-    other = asyncio.create_task(flights.do("b", question))
+    single_flight, question = SingleFlight[str, int](1.0, 1.0), Question()
+    asking = [asyncio.create_task(single_flight.do("a", question)) for _ in range(1000)]
+    other = asyncio.create_task(single_flight.do("b", question))
     await asyncio.sleep(0)
     question.answer.set_result(7)
     assert await asyncio.gather(*asking) == [7] * 1000
@@ -30,15 +30,15 @@ async def test_all_who_ask_at_the_same_time_share_one_call() -> None:
 
 
 async def test_nothing_is_remembered() -> None:
-    flights, question = SingleFlight[str, int](1.0, 1.0), Question()
+    single_flight, question = SingleFlight[str, int](1.0, 1.0), Question()
     question.answer.set_result(7)
-    assert [await flights.do("a", question), await flights.do("a", question)] == [7, 7]
+    assert [await single_flight.do("a", question), await single_flight.do("a", question)] == [7, 7]
     assert question.asked == 2
 
 
-async def test_a_failure_is_everybodys_and_is_not_tried_again() -> None:
-    flights, question = SingleFlight[str, int](1.0, 1.0), Question()
-    asking = [asyncio.create_task(flights.do("a", question)) for _ in range(100)]
+async def test_a_failure_reaches_every_caller_and_is_not_retried() -> None:
+    single_flight, question = SingleFlight[str, int](1.0, 1.0), Question()
+    asking = [asyncio.create_task(single_flight.do("a", question)) for _ in range(100)]
     await asyncio.sleep(0)
     question.answer.set_exception(ConnectionError("gone"))
     failures = await asyncio.gather(*asking, return_exceptions=True)
@@ -47,10 +47,10 @@ async def test_a_failure_is_everybodys_and_is_not_tried_again() -> None:
 
 
 async def test_each_waits_for_a_time_of_its_own() -> None:
-    flights, question = SingleFlight[str, int](0.2, 10.0), Question()
-    first = asyncio.create_task(flights.do("a", question))
+    single_flight, question = SingleFlight[str, int](0.2, 10.0), Question()
+    first = asyncio.create_task(single_flight.do("a", question))
     await asyncio.sleep(0.15)
-    second = asyncio.create_task(flights.do("a", question))
+    second = asyncio.create_task(single_flight.do("a", question))
     with pytest.raises(TimeoutError, match="no answer within"):
         await first
     assert not second.done()
@@ -59,16 +59,16 @@ async def test_each_waits_for_a_time_of_its_own() -> None:
 
 
 async def test_a_call_that_takes_too_long_is_given_up_and_the_next_is_another() -> None:
-    flights, question = SingleFlight[str, int](10.0, 0.05), Question()
+    single_flight, question = SingleFlight[str, int](10.0, 0.05), Question()
     with pytest.raises(TimeoutError):
-        await flights.do("a", question)
+        await single_flight.do("a", question)
     question.answer.set_result(7)
-    assert (await flights.do("a", question), question.asked) == (7, 2)
+    assert (await single_flight.do("a", question), question.asked) == (7, 2)
 
 
 async def test_who_goes_away_does_not_take_the_call_along() -> None:
-    flights, question = SingleFlight[str, int](1.0, 1.0), Question()
-    impatient, patient = (asyncio.create_task(flights.do("a", question)) for _ in range(2))
+    single_flight, question = SingleFlight[str, int](1.0, 1.0), Question()
+    impatient, patient = (asyncio.create_task(single_flight.do("a", question)) for _ in range(2))
     await asyncio.sleep(0)
     impatient.cancel()
     await asyncio.sleep(0)
@@ -77,9 +77,9 @@ async def test_who_goes_away_does_not_take_the_call_along() -> None:
 
 
 async def test_closing_gives_up_what_is_running() -> None:
-    flights, question = SingleFlight[str, int](10.0, 10.0), Question()
-    asking = asyncio.create_task(flights.do("a", question))
+    single_flight, question = SingleFlight[str, int](10.0, 10.0), Question()
+    asking = asyncio.create_task(single_flight.do("a", question))
     await asyncio.sleep(0)
-    await flights.close()
+    await single_flight.close()
     with pytest.raises(asyncio.CancelledError):
         await asking

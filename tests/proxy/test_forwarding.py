@@ -201,7 +201,7 @@ async def test_requests_beyond_the_limits_are_refused(house: Neighbours) -> None
     ("upstream", "expects", "status", "code"),
     [("quiet", False, 408, "request_timeout"), ("prompt", True, 504, "upstream_timeout")],
 )
-async def test_whoever_is_silent_in_the_middle_of_a_request_is_blamed_for_it(
+async def test_the_side_that_is_silent_in_the_middle_of_a_request_is_blamed(
     house: Neighbours, upstream: str, status: int, code: str, *, expects: bool
 ) -> None:
     """Who waits for a 100 is not: that is the upstream's to send."""
@@ -240,7 +240,7 @@ async def test_a_stream_that_falls_silent_is_broken_off(house: Neighbours) -> No
     assert await house.metric("gateway_broken_responses_total", upstream="quiet") == 1
 
 
-async def test_answers_that_nobody_reads_do_not_pile_up(house: Neighbours) -> None:
+async def test_answers_that_are_not_read_do_not_pile_up(house: Neighbours) -> None:
     """A client that pipelines requests and reads nothing is served no further than its buffers go."""
     size, number = 8 * 1024, 3000
     house.upstream.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)

@@ -264,7 +264,7 @@ async def test_a_log_that_cannot_be_written_is_no_outage(
 @pytest.mark.parametrize(
     ("subject", "status"), [("member", 200), ("suspended", 401), ("ghost", 401), (None, 200)]
 )
-async def test_optional_lets_nobody_through_but_no_bad_token(
+async def test_optional_lets_a_missing_token_through_but_no_bad_one(
     house: House, subject: str | None, status: int
 ) -> None:
     response = await house.request("/optional/x", token=None if subject is None else token(subject))
@@ -315,7 +315,7 @@ async def test_who_waits_for_what_is_given_up_is_answered(
     assert response.status == 503
 
 
-async def test_stores_that_are_down_are_nobodys_fault(
+async def test_stores_that_are_down_are_no_fault_of_a_caller(
     tmp_path: Path,
     dsn: str,
     redis_url: str,

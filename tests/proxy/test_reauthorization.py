@@ -106,7 +106,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reauthorization, name, seconds)
 
 
-async def test_who_may_not_go_on_is_ended_and_nobody_else_asked_about(room: Room) -> None:
+async def test_a_change_ends_its_users_exchange_and_checks_no_other(room: Room) -> None:
     for number in range(2000):
         room.watch(claims(f"user-{number}", jti=f"token-{number}"))
     room.suspend("user-1234")
@@ -118,7 +118,7 @@ async def test_who_may_not_go_on_is_ended_and_nobody_else_asked_about(room: Room
     assert len(room.reauthorization) == 0
 
 
-async def test_nobody_is_asked_about_while_nothing_changes(room: Room) -> None:
+async def test_no_exchange_is_checked_while_nothing_changes(room: Room) -> None:
     room.watch(claims())
     room.touch("bob")
     await asyncio.sleep(0.15)
@@ -126,7 +126,7 @@ async def test_nobody_is_asked_about_while_nothing_changes(room: Room) -> None:
     await room.reauthorization.close()
 
 
-async def test_what_changed_before_anything_lasted_concerns_nobody(room: Room) -> None:
+async def test_a_change_before_an_exchange_began_does_not_concern_it(room: Room) -> None:
     room.memory.flush()
     room.touch("ann")
     room.watch(claims("ann"))
@@ -149,7 +149,7 @@ async def test_many_changes_of_others_make_no_ticket_void(room: Room) -> None:
     await room.reauthorization.close()
 
 
-async def test_everybody_is_asked_about_when_all_is_forgotten_but_not_at_once(room: Room) -> None:
+async def test_every_exchange_is_checked_when_all_is_forgotten_but_not_at_once(room: Room) -> None:
     exchange = [room.watch(claims(f"user-{number}", jti=None)) for number in range(500)]
     room.pipeline.gate = asyncio.Event()
     room.memory.flush()
@@ -273,7 +273,7 @@ async def test_what_is_over_expires_no_more(room: Room) -> None:
     assert room.closed == []
 
 
-async def test_who_is_nobody_or_left_alone_is_not_watched(room: Room) -> None:
+async def test_an_exchange_without_a_caller_or_with_checks_turned_off_is_not_watched(room: Room) -> None:
     assert room.watch(claims(), route=replace(ROUTE, close_on_revocation=False)) is None
     public = Admission(forwarding(replace(ROUTE, auth=Auth.NONE)), b"")
     assert room.reauthorization.watch(REQUEST, public, perf_counter(), lambda _: None) is None

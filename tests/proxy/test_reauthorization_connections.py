@@ -225,7 +225,7 @@ async def test_a_download_is_never_short_and_well_formed(
 
 @session
 @pytest.mark.parametrize("kind", ["events", "websocket"])
-async def test_an_expired_token_ends_what_lasts(house: House, kind: str) -> None:
+async def test_an_expired_token_ends_a_long_lived_exchange(house: House, kind: str) -> None:
     who = await caller(house)
     expires_at = who.expire(1.0)
     opened = streaming(house, who.token) if kind == "events" else tunnelling(house, who.token)
@@ -297,7 +297,7 @@ async def test_a_change_before_the_head_of_the_response_is_not_missed(house: Hou
 
 @session
 @pytest.mark.parametrize("target", ["/public/x", "/optional/x"])
-async def test_what_nobody_in_particular_asked_for_is_not_watched(house: House, target: str) -> None:
+async def test_an_exchange_without_a_caller_is_not_watched(house: House, target: str) -> None:
     house.upstream.behave(answering(EVENTS, b"6\r\n:hello\r\n"))
     async with house.connect() as client:
         await client.send(request_bytes("GET", target))
@@ -307,7 +307,7 @@ async def test_what_nobody_in_particular_asked_for_is_not_watched(house: House, 
 
 @session
 @pytest.mark.parametrize("kind", ["events", "websocket"])
-async def test_a_route_may_let_what_lasts_go_on(house: House, kind: str) -> None:
+async def test_a_route_may_let_long_lived_exchanges_go_on(house: House, kind: str) -> None:
     who = await caller(house)
     expires_at = who.expire(1.0)
     how = streaming if kind == "events" else tunnelling
@@ -490,7 +490,7 @@ async def test_another_protocol_is_broken_off(house: House) -> None:
 
 
 @pytest.mark.parametrize("how", ["pulled", "frozen"])
-async def test_what_lasts_outlives_the_stores_and_is_checked_when_they_are_back(
+async def test_long_lived_exchanges_outlive_the_stores_and_are_checked_when_they_are_back(
     tmp_path: Path, dsn: str, redis_url: str, how: str
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -521,7 +521,7 @@ async def test_what_lasts_outlives_the_stores_and_is_checked_when_they_are_back(
 
 
 @pytest.mark.parametrize("store", ["postgres", "redis"])
-async def test_while_one_stream_of_changes_is_down_what_lasts_is_checked_every_few_seconds(
+async def test_while_one_stream_of_changes_is_down_exchanges_are_checked_every_few_seconds(
     tmp_path: Path, dsn: str, redis_url: str, store: str
 ) -> None:
     async with AsyncExitStack() as stack:

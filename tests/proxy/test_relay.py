@@ -492,7 +492,7 @@ async def test_forward_authorization_sends_the_token_on(tmp_path: Path, dsn: str
         assert received.values(b"authorization") == [b"Bearer " + raw]
 
 
-async def test_forward_authorization_sends_each_callers_own_where_nobody_asks_for_it(
+async def test_forward_authorization_sends_each_callers_own_on_a_public_route(
     tmp_path: Path, dsn: str, redis_url: str
 ) -> None:
     ours, theirs = token("member"), token("admin")

@@ -197,7 +197,7 @@ async def test_bytes_right_behind_the_heads_are_not_lost(house: House, size: int
 
 
 @session
-async def test_early_data_that_nobody_bounds_is_refused(house: House) -> None:
+async def test_early_data_beyond_the_bound_is_refused(house: House) -> None:
     """More than a head may have, from a client that waits for nothing."""
     asked = asyncio.Event()
 
@@ -397,7 +397,7 @@ async def test_a_refused_handshake_gets_a_problem(house: House) -> None:
     ],
     ids=["to-another-protocol", "not-for-this-hop", "to-nothing"],
 )
-async def test_a_switch_to_what_nobody_asked_for_is_a_502(house: House, answer: bytes) -> None:
+async def test_a_switch_to_a_protocol_that_was_not_asked_for_is_a_502(house: House, answer: bytes) -> None:
     house.upstream.answer(answer)
     response = await house.exchange(handshake("/public/ws"))
     assert (response.status, response.code) == (502, "upstream_protocol_error")

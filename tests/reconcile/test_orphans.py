@@ -91,7 +91,7 @@ def test_each_kind_of_finding() -> None:
     ]
 
 
-def test_a_subject_in_its_own_spelling_is_nobody_elses() -> None:
+def test_a_subject_in_its_own_spelling_is_no_other_users() -> None:
     assert compare(["ann", "Ann"], [known("ann")]) == [WithoutUser("Ann", 3)]
 
 

@@ -65,7 +65,7 @@ async def test_every_identity_header_is_stripped_on_every_route(
         assert b"forged" not in received.head
 
 
-async def test_a_request_of_nobody_carries_no_identity(house: House) -> None:
+async def test_a_request_without_a_user_carries_no_identity(house: House) -> None:
     forged = [name + b": forged" for name in IDENTITY]
     received = await house.forwarded("/optional/x", *forged)
     assert not set(as_cgi_sees_it(received)) & {fold(name) for name in IDENTITY}

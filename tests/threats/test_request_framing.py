@@ -123,7 +123,7 @@ async def test_a_chunked_body_that_can_be_read_two_ways_never_becomes_whole(
     assert b"smuggled" not in received
 
 
-async def test_a_coding_that_nobody_undoes_is_refused(house: House) -> None:
+async def test_a_coding_that_is_not_undone_is_refused(house: House) -> None:
     response = await house.exchange(post(b"Transfer-Encoding: gzip, chunked", rest=CHUNKS))
     assert (response.status, response.code) == (400, "request_malformed")
     assert house.upstream.wires == []

@@ -179,7 +179,7 @@ async def test_a_body_where_none_belongs_is_not_passed_on(house: House) -> None:
     assert b"poison" not in client.raw
 
 
-async def test_bytes_that_nobody_asked_for_end_the_connection(house: House) -> None:
+async def test_unasked_bytes_end_the_connection(house: House) -> None:
     await house.request("/public/x")
     (wire,) = house.upstream.wires
     wire.writer.write(POISON)

@@ -105,7 +105,7 @@ async def readyz(house: House) -> dict[str, dict[str, str | None]]:
     return answer["dependencies"]
 
 
-async def test_a_user_of_one_database_is_nobody_at_the_other(pair: Pair) -> None:
+async def test_a_user_of_one_database_does_not_exist_at_the_other(pair: Pair) -> None:
     await add_user(pair.a, "only-a")
     await served_by_redis(pair.a, "only-a")
     refused = await pair.b.request("/private/x", token=token("only-a"))

@@ -14,6 +14,6 @@ def test_an_abstract_address_is_reached() -> None:
         assert manager.recv(4096).startswith(b"STOPPING=1\n")
 
 
-def test_nobody_needs_to_listen(tmp_path: Path) -> None:
+def test_systemd_need_not_listen(tmp_path: Path) -> None:
     Notifier({}).ready("serving")
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("serving")

@@ -50,7 +50,7 @@ def reading(client: RawClient, *, on: bool) -> None:
 
 
 @session
-async def test_a_body_behind_responses_that_nobody_takes_is_read_once_they_are_taken(house: House) -> None:
+async def test_a_body_behind_responses_that_wait_is_read_once_they_are_taken(house: House) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.read_body()
         await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BLOCK), BLOCK))
@@ -301,7 +301,7 @@ async def test_a_client_that_takes_its_response_is_not_hurried_by_its_body(
     assert hall.transport.ended == ["eof", "abort"]
 
 
-async def test_a_head_that_nobody_reads_on_is_not_slow() -> None:
+async def test_a_head_whose_reading_is_paused_is_not_slow() -> None:
     hall = Hall()
     hall.client.pause_writing()
     hall.client.data_received(GET + GET[:-5])

@@ -291,7 +291,7 @@ async def test_an_idle_connection_is_closed_without_a_word(tight: House) -> None
 
 
 @session
-async def test_waiting_for_an_upstream_is_nobodys_slowness(tight: House) -> None:
+async def test_waiting_for_an_upstream_is_not_the_clients_slowness(tight: House) -> None:
     async def answer_late(exchange: Exchange) -> None:
         await asyncio.sleep(0.7)
         await exchange.send(OK)

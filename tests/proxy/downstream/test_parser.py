@@ -327,7 +327,7 @@ def test_a_body_is_read_whatever_comes_ahead_of_its_end() -> None:
     ]  # fmt: skip
 
 
-def test_nothing_that_came_ahead_is_read_behind_what_nobody_wants() -> None:
+def test_nothing_that_came_ahead_is_read_behind_a_swallowed_body() -> None:
     parser = RequestParser(Limits())
     body = bytes(40_000)
     parser.feed(post(body) + GET)
@@ -340,7 +340,7 @@ def test_nothing_that_came_ahead_is_read_behind_what_nobody_wants() -> None:
     assert not parser.ahead
 
 
-def test_what_nobody_wants_is_swallowed_up_to_its_end() -> None:
+def test_an_unwanted_body_is_swallowed_up_to_its_end() -> None:
     parser = RequestParser(SMALL)
     parser.feed(post(b"abcdef")[:-5])
     (incoming,) = parser.arrived
@@ -452,7 +452,7 @@ def test_an_error_in_a_body_is_its_requests() -> None:
     assert parser.broken
 
 
-def test_somebody_else_may_find_an_error() -> None:
+def test_the_connection_may_find_an_error() -> None:
     parser = RequestParser(SMALL)
     parser.feed(GET + b"GET /x HT")
     parser.fail(LimitExceeded("header_timeout"))

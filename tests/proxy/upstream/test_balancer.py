@@ -235,7 +235,7 @@ async def test_an_endpoint_whose_responses_are_broken_is_ejected(server: RawUpst
         service.close()
 
 
-async def test_a_500_ejects_nobody(server: RawUpstream) -> None:
+async def test_a_500_ejects_no_endpoint(server: RawUpstream) -> None:
     server.answer(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")
     service = upstream(server.url, server.url.replace("127.0.0.1", "127.0.0.2"), ejection=Ejection(1))
     await asyncio.gather(*(exchange(service) for _ in range(4)), return_exceptions=True)
@@ -243,7 +243,7 @@ async def test_a_500_ejects_nobody(server: RawUpstream) -> None:
     service.close()
 
 
-async def test_a_kept_connection_that_closes_as_it_is_used_ejects_nobody(server: RawUpstream) -> None:
+async def test_a_kept_connection_that_closes_as_it_is_used_ejects_no_endpoint(server: RawUpstream) -> None:
     service = upstream(server.url, ejection=Ejection(1))
     for _ in range(3):
         server.answer(OK)

@@ -107,7 +107,7 @@ async def test_a_connection_that_ends_while_idle_is_forgotten(server: RawUpstrea
     assert (await exchange(service)).body == b"ok"
 
 
-async def test_bytes_nobody_asked_for_end_an_idle_connection(server: RawUpstream) -> None:
+async def test_unasked_bytes_end_an_idle_connection(server: RawUpstream) -> None:
     service = upstream(server, keep_alive=60.0)
     await exchange(service)
     server.wires[0].writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")

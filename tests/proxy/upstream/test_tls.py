@@ -171,7 +171,7 @@ async def test_the_name_to_ask_for_can_be_given(authority: Authority) -> None:
         service.close()
 
 
-async def test_without_verification_anybody_is_trusted(authority: Authority) -> None:
+async def test_without_verification_any_server_is_trusted(authority: Authority) -> None:
     async with serving(authority, "orders.internal") as server:
         service = upstream(server, TlsRules(verify=False))
         assert (await exchange(service)).body == b"ok"

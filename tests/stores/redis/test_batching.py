@@ -133,7 +133,7 @@ async def test_who_leaves_does_not_take_the_answer_of_others_along() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 0.01])
-async def test_closing_lets_nobody_wait_for_ever(seconds: float) -> None:
+async def test_closing_lets_no_caller_wait_for_ever(seconds: float) -> None:
     store = Store()
     store.open.clear()
     reads = BatchedReads(store.fetch, 10.0, "here")
@@ -145,7 +145,7 @@ async def test_closing_lets_nobody_wait_for_ever(seconds: float) -> None:
         await waiting
 
 
-async def test_whatever_ends_a_call_leaves_nobody_waiting() -> None:
+async def test_every_end_of_a_call_ends_the_wait_of_its_callers() -> None:
     async def fetch(_: list[str]) -> list[bytes | None]:
         raise asyncio.CancelledError
 

@@ -172,7 +172,7 @@ async def test_emptied_while_it_was_filled_it_keeps_what_others_fill_again(
     assert await client.exists(TOKEN_KEY)
 
 
-async def test_emptied_while_it_was_filled_it_gets_nothing_that_nobody_takes_off(
+async def test_emptied_while_it_was_filled_it_gets_no_key_that_would_stay(
     redis: RedisTier, client: "Client"
 ) -> None:
     for _ in range(3):

@@ -55,7 +55,7 @@ async def test_a_connection_that_was_cut_is_replaced_unnoticed(
     assert await connections(client) == 1
 
 
-async def test_while_nobody_is_there_each_read_says_so(
+async def test_while_no_server_is_there_each_read_says_so(
     reader: RedisReader, client: "Client", cable: Cable
 ) -> None:
     await reader.read(["a"])
@@ -67,7 +67,7 @@ async def test_while_nobody_is_there_each_read_says_so(
     assert await reader.read(["b"]) == [b"2"]
 
 
-async def test_the_reply_to_who_gave_up_is_nobody_elses(
+async def test_a_reply_to_a_caller_that_gave_up_reaches_no_other(
     reader: RedisReader, client: "Client", cable: Cable
 ) -> None:
     await reader.read(["a"])
@@ -104,7 +104,7 @@ async def test_who_connect_together_keep_one_connection(reader: RedisReader, cli
     await eventually(one)
 
 
-async def test_readers_who_cannot_wait_find_a_connection_once_somebody_has_waited(
+async def test_readers_that_cannot_wait_find_a_connection_once_another_has_waited(
     client: "Client", cable: Cable
 ) -> None:
     redis = RedisTier(cable.url, timeout=0.4, connect_timeout=5.0)

@@ -121,7 +121,7 @@ class TestUsers:
 
 
 class TestEpochs:
-    async def test_there_is_none_until_somebody_begins_one(self, redis: RedisTier) -> None:
+    async def test_there_is_none_until_a_worker_begins_one(self, redis: RedisTier) -> None:
         assert await redis.epoch() is None
         assert (await redis.read(claims(), None)).epoch is None
         assert await redis.keep_epoch("any", "h1") is False

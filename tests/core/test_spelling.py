@@ -65,7 +65,7 @@ def test_what_they_differ_in(a: str, b: str, expected: Difference) -> None:
         (UUID, UUID[:-1] + "1"),
     ],
 )
-def test_those_that_are_equal_or_somebody_else_differ_in_nothing(a: str, b: str) -> None:
+def test_equal_subjects_and_other_users_differ_in_nothing(a: str, b: str) -> None:
     assert difference(a, b) is None
     assert difference(b, a) is None
 
