@@ -18,7 +18,7 @@ from gateway.stores.postgres.queries import Postgres
 
 BY = Author("api@192.0.2.1", "the-id")
 ANN = Identity("https://idp.example.com/", "ann")
-OPERATIONS = Path(__file__).parent.parent.parent / "docs" / "operations.md"
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
 
 @pytest.fixture
