@@ -122,7 +122,7 @@ class _Remembered:
     def __init__(self, learnt_revocations: LearntRevocations) -> None:
         self._learnt_revocations = learnt_revocations
 
-    def told(self, claims: Claims, user: User | None, kind: RevocationKind | None) -> None: ...
+    def told(self, claims: Claims, user: User | None, kind: RevocationKind | None, era: bytes) -> None: ...
 
     def against(self, claims: Claims, user: User | None) -> RevocationKind | None:
         return self._learnt_revocations.against(claims, user)

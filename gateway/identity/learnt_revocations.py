@@ -78,7 +78,7 @@ class _Known:
     found: KeyState | None = None
     """What Redis holds; None before that has been looked at."""
     era: bytes = b""
-    """That of Redis in which it was looked at, or the last one that was known before that."""
+    """That of Redis in which it was looked at, or in which Redis said it; empty: not known."""
 
     def hits(self, claims: Claims, now: float) -> bool:
         """Tell whether this hits a token of its target."""
@@ -128,8 +128,6 @@ class LearntRevocations:
         """What was deleted in Redis, and is to be in Postgres."""
         self._unsure: dict[Target, None] = {}
         """What was deleted in both, and is to be looked at once more."""
-        self._era = b""
-        """That of Redis when it was looked at last."""
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._look_at = 0.0
@@ -153,8 +151,11 @@ class LearntRevocations:
 
     # What is heard -----------------------------------------------------------------------------------
 
-    def told(self, claims: Claims, user: User | None, kind: RevocationKind | None) -> None:
-        """Take note of what Redis, which can be relied on, said of a token: the kind that hits it."""
+    def told(self, claims: Claims, user: User | None, kind: RevocationKind | None, era: bytes) -> None:
+        """Take note of what Redis, which can be relied on, said of a token: the kind that hits it.
+
+        `era` is that of Redis when it said so; empty when that is not known.
+        """
         if kind is None:
             if self._known.keys():
                 # What is remembered may have been lifted, or Redis has lost it.
@@ -168,17 +169,16 @@ class LearntRevocations:
             known = self._known.get(_named(target))
             if known is None or not known.hits(claims, self._clock()):
                 # More than that it hits this token is not known before it is looked at.
-                self._remember(target, self._of_token(claims, kind, known))
+                self._remember(target, self._of_token(claims, kind, known, era))
                 self.touched(target)
 
-    def _of_token(self, claims: Claims, kind: RevocationKind, known: _Known | None) -> _Known:
+    @staticmethod
+    def _of_token(claims: Claims, kind: RevocationKind, known: _Known | None, era: bytes) -> _Known:
         """Return what a refused token tells of the revocation."""
         if kind == "jti":
-            return _Known(
-                math.inf, math.inf if claims.good_until is None else claims.good_until, era=self._era
-            )
+            return _Known(math.inf, math.inf if claims.good_until is None else claims.good_until, era=era)
         until = claims.issued_at or 0.0
-        return _Known(until if known is None else max(until, known.until), era=self._era)
+        return _Known(until if known is None else max(until, known.until), era=era)
 
     def touched(self, target: Target) -> None:
         """Take note that a key was set, deleted or has expired: it is to be looked at."""
@@ -284,10 +284,10 @@ class LearntRevocations:
         """Look at keys. `again`: what was on record may have no row by now."""
         if not targets:
             return
-        self._era, found = await self._revoked.examine(targets)
+        era, found = await self._revoked.examine(targets)
         for target, each in zip(targets, found, strict=True):
             (self._unsure if again else self._unseen).pop(target, None)
-            self._take(target, each, self._era, again=again)
+            self._take(target, each, era, again=again)
 
     def _take(self, target: Target, found: KeyState, era: bytes, *, again: bool) -> None:
         if found.value is None:

@@ -76,8 +76,8 @@ class SharedTier(Protocol):
 class LearntRevocations(Protocol):
     """What is remembered of revocations that Redis alone knows."""
 
-    def told(self, claims: Claims, user: User | None, kind: RevocationKind | None) -> None:
-        """Take note of what Redis, which can be relied on, said of a token: the kind that hits it."""
+    def told(self, claims: Claims, user: User | None, kind: RevocationKind | None, era: bytes) -> None:
+        """Take note of what Redis, which can be relied on, said of a token, and in which era."""
 
     def against(self, claims: Claims, user: User | None) -> RevocationKind | None:
         """Return the kind of a revocation that is remembered and hits a token."""
@@ -95,6 +95,22 @@ class Blacklist(Protocol):
 
     def request(self) -> None:
         """Have it filled."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What held before Redis was asked."""
+
+    ticket: Ticket
+    known: tuple[User | None, float] | None
+    """What Postgres last said of the token's user, and when."""
+    trusted: bool
+    """Whether the blacklist was."""
+
+    @property
+    def user_id(self) -> str | None:
+        """Who is probably behind the token."""
+        return self.known[0].id if self.known is not None and self.known[0] is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,40 +206,39 @@ class IdentityResolver:
         When the token or its issuer is revoked, no user is looked up. Raises `Denial`, with
         `user_store_unavailable` or `revocation_unavailable`, when no store can answer.
         """
-        resolution = await self._resolve(claims)
+        # A filling that ends while Redis is being read came too late for what was read.
+        before = _Before(self._local.ticket(), self._local.last_known(claims), self._blacklist.trusted)
+        shared: SharedAnswer | None = None
+        try:
+            shared = await self._redis.read(claims, before.user_id)
+        except StoreUnavailable:
+            self._blacklist.doubt()
+            resolution = await self._ask_postgres_alone(claims, None, vouched=False)
+        else:
+            resolution = await self._resolve(claims, before, shared)
         learnt = self._learnt
         if learnt is None:
             return resolution
-        if resolution.revocation_tier is Tier.REDIS:
-            learnt.told(claims, resolution.user, resolution.revoked)
+        if shared is not None and resolution.revocation_tier is Tier.REDIS:
+            learnt.told(claims, resolution.user, resolution.revoked, shared.era)
         if resolution.revoked is not None:
             return resolution
         # Redis may know what Postgres does not, and cannot be asked, or has lost it.
         kind = learnt.against(claims, resolution.user)
         return resolution if kind is None else replace(resolution, revoked=kind)
 
-    async def _resolve(self, claims: Claims) -> Resolution:
-        ticket = self._local.ticket()
-        known = self._local.last_known(claims)
-        guess = known[0].id if known is not None and known[0] is not None else None
-        # A filling that ends while Redis is being read came too late for what was read.
-        trusted = self._blacklist.trusted
-        try:
-            shared = await self._redis.read(claims, guess)
-        except StoreUnavailable:
-            self._blacklist.doubt()
-            return await self._ask_postgres_alone(claims, None, vouched=False)
-
+    async def _resolve(self, claims: Claims, before: _Before, shared: SharedAnswer) -> Resolution:
+        """Go by what Redis said, as far as that counts."""
         revoked = shared.revocations.against_anyone(claims.issued_at)
         if revoked is not None:
             user = None if shared.cached is None else shared.cached.user
             return Resolution(user, Tier.REDIS, revoked, Tier.REDIS)
-        vouched = shared.complete and trusted and self._blacklist.trusted
+        vouched = shared.complete and before.trusted and self._blacklist.trusted
         if not vouched:
             self._blacklist.request()
         # Asked last: what was read from Redis counts only if no change has gone unheard since.
         if vouched and shared.epoch is not None and self._believes(shared.epoch):
-            answer = await self._find(claims, shared, ticket, known)
+            answer = await self._find(claims, shared, before)
         else:
             answer = _Answer(await self._ask_postgres_alone(claims, shared, vouched=vouched))
 
@@ -235,7 +250,7 @@ class IdentityResolver:
             try:
                 user_at = (
                     shared.revocations.user_at
-                    if resolution.user.id == guess
+                    if resolution.user.id == before.user_id
                     else await self._redis.user_revoked_at(resolution.user.id)
                 )
             except StoreUnavailable:
@@ -247,15 +262,9 @@ class IdentityResolver:
             self._remember(answer, claims, replace(shared.revocations, user_at=user_at))
         return resolution
 
-    async def _find(
-        self,
-        claims: Claims,
-        shared: SharedAnswer,
-        ticket: Ticket,
-        known: tuple[User | None, float] | None,
-    ) -> _Answer:
-        """Find the user while Redis is guarded; `known` is what was known before it was asked."""
-        cached = shared.cached
+    async def _find(self, claims: Claims, shared: SharedAnswer, before: _Before) -> _Answer:
+        """Find the user while Redis is guarded."""
+        ticket, known, cached = before.ticket, before.known, shared.cached
         if cached is not None and cached.epoch == shared.epoch and self._lifetime(claims, cached) > 0:
             # One object for one state of a user lets others know it again at a glance.
             user = known[0] if known is not None and known[0] == cached.user else cached.user

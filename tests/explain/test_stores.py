@@ -228,7 +228,7 @@ class TestPostgres:
 class _Remembers:
     """A worker's memory of a revocation that Redis has lost; it is not to be told anything."""
 
-    def told(self, claims: Claims, user: User | None, kind: RevocationKind | None) -> None:  # noqa: ARG002 -- the Protocol's
+    def told(self, claims: Claims, user: User | None, kind: RevocationKind | None, era: bytes) -> None:  # noqa: ARG002 -- the Protocol's
         raise AssertionError("an explanation leaves no trace")
 
     def against(self, claims: Claims, user: User | None) -> RevocationKind | None:

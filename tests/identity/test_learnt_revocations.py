@@ -92,20 +92,19 @@ async def test_what_was_lost_before_it_was_looked_at_is_written_down(
     kind: str,
     first: str,
 ) -> None:
-    if first == "era":
-        await learnt_revocations._look([("jti", "main", "other")])
+    era = b"" if first == "nothing" else (await redis.read(claims(), None)).era
     expires_at = time.time() + 500
     match kind:
         case "jti":
-            learnt_revocations.told(claims(expires_at=expires_at), USER, "jti")
+            learnt_revocations.told(claims(expires_at=expires_at), USER, "jti", era)
             wanted = Learnt(JTI, None, expires_at, "https://idp/", seen=False)
         case "user":
-            learnt_revocations.told(claims(issued_at=5.0), USER, "user")
-            learnt_revocations.told(claims(issued_at=7.0), USER, "user")
-            learnt_revocations.told(claims(issued_at=6.0), USER, "user")
+            learnt_revocations.told(claims(issued_at=5.0), USER, "user", era)
+            learnt_revocations.told(claims(issued_at=7.0), USER, "user", era)
+            learnt_revocations.told(claims(issued_at=6.0), USER, "user", era)
             wanted = Learnt(("user", "", USER.id), 7.0, None, seen=False)
         case _:
-            learnt_revocations.told(claims(), USER, "issuer")
+            learnt_revocations.told(claims(), USER, "issuer", era)
             wanted = Learnt(("issuer", "main", ""), 1000.0, None, "https://idp/", seen=False)
     await client.flushall()
     learnt_revocations.start()
@@ -117,11 +116,47 @@ async def test_what_was_lost_before_it_was_looked_at_is_written_down(
 
 
 async def test_what_was_deleted_in_the_era_that_is_known_is_not_written_down(
-    learnt_revocations: LearntRevocations, rows: Rows
+    learnt_revocations: LearntRevocations, rows: Rows, redis: RedisTier
 ) -> None:
-    await learnt_revocations._look([("jti", "main", "other")])
+    era, _ = await redis.revoked.examine([("jti", "main", "other")])
     learnt_revocations.start()
-    learnt_revocations.told(claims(), USER, "jti")
+    learnt_revocations.told(claims(), USER, "jti", era)
+    await until(lambda: learnt_revocations.waiting == 0)
+    assert learnt_revocations.against(claims(), USER) is None
+    assert rows.learnt == []
+
+
+@pytest.mark.parametrize("complete", [True, False], ids=["complete", "incomplete"])
+async def test_what_is_deleted_before_the_first_look_is_not_written_down(
+    learnt_revocations: LearntRevocations, rows: Rows, redis: RedisTier, client: "Client", complete: bool
+) -> None:
+    """The era in which Redis said it came with what it said; the worker has never looked before."""
+    await client.set("gateway:revoked:jti:main:one", "1")
+    answer = await redis.read(claims(), None)
+    assert answer.revocations.token
+    assert answer.era
+    learnt_revocations.told(claims(), USER, "jti", answer.era)
+    assert learnt_revocations.against(claims(), USER) == "jti"
+    await client.delete("gateway:revoked:jti:main:one")
+    if not complete:
+        await client.delete("gateway:revocations:loaded")
+    learnt_revocations.start()
+    await until(lambda: learnt_revocations.waiting == 0)
+    assert learnt_revocations.against(claims(), USER) is None
+    assert rows.learnt == []
+
+
+async def test_what_was_deleted_after_redis_began_anew_is_not_written_down(
+    learnt_revocations: LearntRevocations, rows: Rows, redis: RedisTier, client: "Client"
+) -> None:
+    """What the worker knows of the era before that says nothing."""
+    await learnt_revocations._look([("jti", "main", "other")])
+    await client.flushall()
+    await redis.revoked.begin_filling()
+    await client.set("gateway:revoked:jti:main:one", "1")
+    learnt_revocations.told(claims(), USER, "jti", (await redis.read(claims(), None)).era)
+    await client.delete("gateway:revoked:jti:main:one")
+    learnt_revocations.start()
     await until(lambda: learnt_revocations.waiting == 0)
     assert learnt_revocations.against(claims(), USER) is None
     assert rows.learnt == []
@@ -132,7 +167,7 @@ async def test_what_no_row_can_hold_is_remembered_all_the_same(
 ) -> None:
     long = claims("x" * 3000)
     await client.set(f"gateway:revoked:jti:main:{long.jti}", "1")
-    learnt_revocations.told(long, USER, "jti")
+    learnt_revocations.told(long, USER, "jti", b"")
     assert learnt_revocations.against(long, USER) == "jti"
     assert learnt_revocations.against(claims("x" * 3001), USER) is None
     learnt_revocations.start()
@@ -140,7 +175,7 @@ async def test_what_no_row_can_hold_is_remembered_all_the_same(
     assert learnt_revocations.against(long, USER) == "jti"
     # Lost with Redis, it stays.
     await client.flushall()
-    learnt_revocations.told(long, USER, None)
+    learnt_revocations.told(long, USER, None, b"")
     await until(lambda: learnt_revocations.waiting == 0)
     assert learnt_revocations.against(long, USER) == "jti"
     assert rows.learnt == []
@@ -152,11 +187,11 @@ async def test_a_deletion_lifts_what_no_row_can_hold(
 ) -> None:
     long = claims("x" * 3000)
     await client.set(f"gateway:revoked:jti:main:{long.jti}", "1")
-    learnt_revocations.told(long, USER, "jti")
+    learnt_revocations.told(long, USER, "jti", b"")
     learnt_revocations.start()
     await until(lambda: learnt_revocations.waiting == 0)
     await client.delete(f"gateway:revoked:jti:main:{long.jti}")
-    learnt_revocations.told(long, USER, None)
+    learnt_revocations.told(long, USER, None, b"")
     await until(lambda: learnt_revocations.against(long, USER) is None)
 
 
@@ -166,7 +201,7 @@ async def test_what_postgres_knows_is_remembered_for_a_moment(
     """A request may have asked Postgres before the row was there, and is yet to ask this."""
     monkeypatch.setattr("gateway.identity.learnt_revocations._HANDOVER", 0.5)
     await client.set("gateway:revoked:jti:main:one", "1")
-    learnt_revocations.told(claims(), USER, "jti")
+    learnt_revocations.told(claims(), USER, "jti", b"")
     learnt_revocations.start()
     await eventually(lambda: client.hexists(RECORDS, "gateway:revoked:jti:main:one"))
     assert learnt_revocations.against(claims(), USER) == "jti"

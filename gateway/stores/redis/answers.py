@@ -27,6 +27,8 @@ class SharedAnswer:
     """False: the blacklist has not been filled from Postgres, and its silence proves nothing."""
     epoch: str | None
     """The name of the epoch in force; None when there is none."""
+    era: bytes = b""
+    """That of Redis: until it ends, a key that is gone was deleted or has expired. Empty: it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

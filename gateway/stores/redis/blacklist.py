@@ -137,7 +137,9 @@ class RedisBlacklist:
         """Begin to fill the blacklist; the revocations are to be read after this."""
         loading = self._keys.loading(str(uuid4()))
         number = await self._ownership.run(
-            scripts.BEGIN_FILLING, (self._keys.fillings, loading), (_milliseconds(_FILLING_TIME),)
+            scripts.BEGIN_FILLING,
+            (self._keys.fillings, loading, self._keys.era),
+            (_milliseconds(_FILLING_TIME), uuid4().hex),
         )
         return Filling(loading, int(number))
 

@@ -159,18 +159,25 @@ end
 return deleted
 """
 
+# Reads the era, or begins one. It ends with the run of the server, and with FLUSHALL.
+_ERA: Final = """
+local function era_in(key, name)
+    local era = redis.call('GET', key)
+    if era and string.sub(era, 1, #run + 1) == run .. ' ' then return era end
+    redis.call('SET', key, run .. ' ' .. name)
+    return run .. ' ' .. name
+end
+"""
+
 # Whether Redis has been emptied since, or has thrown keys away by itself: then a key that is gone was not
-# deleted. An era ends with the run of the server, and with FLUSHALL. KEYS[3] holds it, ARGV[1] names another.
-_ERA: Final = f"""
-{_RUN}
+# deleted. KEYS[3] holds the era, ARGV[1] names another.
+_INTACT: Final = f"""
+{_RUN}{_ERA}
 local stats = redis.pcall('INFO', 'stats')
 local evicted = type(stats) == 'string' and string.match(stats, 'evicted_keys:(%d+)') or '-'
-local era = redis.call('GET', KEYS[3])
-if not era or string.sub(era, 1, #run + 1) ~= run .. ' ' then
-    era = run .. ' ' .. ARGV[1]
-    redis.call('SET', KEYS[3], era)
-end
-local complete = redis.call('GET', KEYS[2]) == run and run ~= '-' and evicted == '0'
+local intact = run ~= '-' and evicted == '0'
+local era = era_in(KEYS[3], ARGV[1])
+local complete = intact and redis.call('GET', KEYS[2]) == run
 """
 
 # KEYS: records, marker, era, number of the last filling that began, then keys of the blacklist that are to be
@@ -180,7 +187,7 @@ local complete = redis.call('GET', KEYS[2]) == run and run ~= '-' and evicted ==
 # is on record; `deleted` when it was on record and a client has deleted it, which is put on record then; or
 # `absent`; or `lost`, where it may also have been evicted.
 EXAMINE: Final = f"""
-{OWNED}{_RECORDS}{_ERA}
+{OWNED}{_RECORDS}{_INTACT}
 local filling = tonumber(redis.call('GET', KEYS[4]) or 0)
 local found = {{era}}
 for i = 5, #KEYS do
@@ -196,7 +203,7 @@ for i = 5, #KEYS do
         redis.call('HSET', KEYS[1], KEYS[i], lifted)
         found[#found + 1] = 'deleted'
     else
-        found[#found + 1] = complete and 'absent' or 'lost'
+        found[#found + 1] = intact and 'absent' or 'lost'
     end
 end
 return found
@@ -206,7 +213,7 @@ return found
 # now. ARGV: name of a new era, the era in which they were looked at, then the value that each had. Returns of
 # each: 1 it is on record, 0 it has another value since, -1 it has been deleted, -2 Redis has been emptied.
 RECORD: Final = f"""
-{OWNED}{_RECORDS}{_ERA}
+{OWNED}{_RECORDS}{_INTACT}
 local filling = tonumber(redis.call('GET', KEYS[4]) or 0)
 local done = {{}}
 for i = 5, #KEYS do
@@ -217,16 +224,17 @@ for i = 5, #KEYS do
         redis.call('HSET', KEYS[1], KEYS[i], entry)
         done[#done + 1] = 1
     elseif held then done[#done + 1] = 0
-    elseif complete and era == ARGV[2] then done[#done + 1] = -1
+    elseif intact and era == ARGV[2] then done[#done + 1] = -1
     else done[#done + 1] = -2 end
 end
 return done
 """
 
-# KEYS: number of the last filling, the filling's own key. ARGV: milliseconds for which it may go on.
-# The key holds the run of the server in which it began.
+# KEYS: number of the last filling, the filling's own key, era. ARGV: milliseconds for which it may go on, and
+# the name of a new era. The filling's key holds the run of the server in which it began.
 BEGIN_FILLING: Final = f"""
-{OWNED}{_RUN}
+{OWNED}{_RUN}{_ERA}
+era_in(KEYS[3], ARGV[2])
 redis.call('SET', KEYS[2], run, 'PX', ARGV[1])
 return redis.call('INCR', KEYS[1])
 """

@@ -113,7 +113,7 @@ class RedisTier:
         return values
 
     async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:
-        """Read user, revocations, marker and epoch in one round trip.
+        """Read user, revocations, marker, epoch and era in one round trip.
 
         `user_id` is a guess of who is behind the token, or None; with a wrong one, ask
         `user_revoked_at` for the right one.
@@ -122,6 +122,7 @@ class RedisTier:
         keys = [
             self.keys.complete,
             self.keys.epoch,
+            self.keys.era,
             self.keys.user(name, claims.subject),
             self.keys.revoked_issuer(name),
         ]
@@ -129,7 +130,7 @@ class RedisTier:
             keys.append(self.keys.revoked_user(user_id))
         if claims.jti is not None:
             keys.append(self.keys.revoked_token(name, claims.jti))
-        marker, epoch, document, issuer_at, *rest = await self._reads.get(keys)
+        marker, epoch, era, document, issuer_at, *rest = await self._reads.get(keys)
         user_at = rest.pop(0) if user_id is not None else None
         current = epoch_from(epoch)
         return SharedAnswer(
@@ -141,6 +142,7 @@ class RedisTier:
             ),
             complete=marker is not None,
             epoch=None if current is None else current.name,
+            era=era or b"",
         )
 
     async def user_revoked_at(self, user_id: str) -> float | None:
