@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
 from gateway.stores.redis.change_stream import RedisStream
-from gateway.stores.redis.keys import Keys
+from gateway.stores.redis.keys import Tracked
 from tests.consistency.links import DEAF
 from tests.consistency.wires import PostgresTap, RedisTap, Wire, _value_end
 from tests.stores.examples import eventually
@@ -120,7 +120,7 @@ async def test_a_deaf_stream_from_redis_is_answered_all_the_same(
         async def write(key: str) -> None:
             await client.set(key, 1, px=10_000)
 
-        stream = RedisStream(wire.url, Keys(PREFIX).tracked, notes, write)
+        stream = RedisStream(wire.url, Tracked((PREFIX,), f"{PREFIX}:"), notes, write)
         stream.start()
         try:
             await notes.until(1)
