@@ -6,6 +6,7 @@ in that Redis, database 0 (or the one in the URL) and the following one per para
 """
 
 import asyncio
+import logging
 import os
 import sys
 import uuid
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+import structlog
 from redis.asyncio import Redis
 
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
@@ -39,6 +41,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if _CORE not in item.path.parents:
                 item.add_marker("no_cover")
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """Leave the logs to the next test as this one found them: commands and gateways set the level of all."""
+    events, root = structlog.get_config(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.configure(**events)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

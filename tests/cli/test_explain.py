@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import os
 import pty
 import re
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-import structlog
 from redis import Redis
 from typer.testing import CliRunner, Result
 
@@ -53,17 +51,6 @@ class Gateway:
 async def gateway(tmp_path: Path, dsn: str, redis_url: str) -> Gateway:
     await harness.seed(dsn)
     return Gateway(tmp_path, dsn, redis_url)
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """Take back what a command does to its process, which is the tests' here."""
-    events, root = structlog.get_config(), logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    structlog.configure(**events)
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def text(output: str) -> str:

@@ -4,15 +4,12 @@ done as it says, makes the request pass.
 
 import asyncio
 import json
-import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import structlog
 from typer.testing import CliRunner
 
 from gateway.cli.main import app
@@ -25,17 +22,6 @@ from tests.stores.examples import claims
 
 NOW = int(time.time())
 UUID_TEXT = "0e5f2a31-7d0c-4d6e-9c2b-1f3a5b7c9d01"
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """Take back what a command does to its process, which is the tests' here."""
-    events, root = structlog.get_config(), logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    structlog.configure(**events)
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 async def explained(world: World, raw: bytes, url: str | None) -> tuple[int, dict[str, Any]]:

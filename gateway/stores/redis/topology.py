@@ -6,12 +6,13 @@ cluster: all keys share one slot, by a hash tag in their prefix (such as `{gatew
 read and changed in one step; each connection asks the nodes who has the slot. `rediss+…` is both with TLS.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 from redis.crc import key_slot
+from redis.driver_info import DriverInfo
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, ReadOnlyError, RedisError
 
@@ -20,6 +21,8 @@ from gateway.stores.redis.tls import RedisTLS, TLSConnection
 
 _REDIS_PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
+_DRIVER: Final = DriverInfo()
+"""What connections call themselves; each would find out the driver's version anew, from a file."""
 
 Address: TypeAlias = tuple[str, int]
 
@@ -50,6 +53,7 @@ def server_at(url: str, prefix: str, *, strict: bool = False) -> RedisServer:
             if kind
             else _one_server(url, strict=strict)
         )
+        server = replace(server, settings={**server.settings, "driver_info": _DRIVER})
         # A parameter that is none shows only when a connection is made.
         server.connection()
     except (TypeError, ValueError, RedisError):
