@@ -9,6 +9,8 @@ import asyncio
 import logging
 import os
 import sys
+import time
+import unittest.mock
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -26,7 +28,8 @@ from gateway.stores.redis.shared_tier import RedisTier as SharedTier
 
 _POSTGRES_VARIABLE = "GATEWAY_TEST_POSTGRES_DSN"
 _REDIS_VARIABLE = "GATEWAY_TEST_REDIS_URL"
-_CORE = Path(__file__).with_name("core")
+_TESTS = Path(__file__).parent
+_CORE = _TESTS / "core"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -41,6 +44,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if _CORE not in item.path.parents:
                 item.add_marker("no_cover")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Keep the clock from modules of tests: a token made on import may have expired when its test runs."""
+    read = time.time
+
+    def watched() -> float:
+        if _TESTS in Path(sys._getframe(1).f_code.co_filename).parents:
+            raise AssertionError("read the clock in the test, not while its module is imported")
+        return read()
+
+    with unittest.mock.patch.object(time, "time", watched):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -159,7 +159,7 @@ def test_a_url_that_no_request_has(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("name", FAILING)
 def test_a_token_is_nowhere_in_what_is_written(gateway: Gateway, name: str) -> None:
-    raw = FAILING[name]
+    raw = FAILING[name]()
     for words in (("-",), ("-", "--json"), ("-", "--url", f"/orders/1?t={raw.decode('latin-1')}")):
         result = gateway(*words, stdin=raw)
         assert result.exit_code in {0, 1}

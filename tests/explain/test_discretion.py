@@ -46,7 +46,7 @@ async def issuer() -> AsyncIterator[IssuerServer]:
 async def test_it_is_neither_shown_nor_logged_nor_sent(world: World, issuer: IssuerServer, name: str) -> None:
     await world.add("ann", email="ann@example.com")
     await world.guard()
-    raw, log = FAILING[name], io.StringIO()
+    raw, log = FAILING[name](), io.StringIO()
     logs.configure("debug", log)
     world.config["issuers"][0]["keys"] = {"jwks_uri": f"{issuer.url}/jwks"}
     async with Tap(world.dsn) as postgres, Tap(world.redis_url) as redis:

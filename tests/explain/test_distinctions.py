@@ -20,7 +20,11 @@ from tests.explain.world import World
 from tests.harness import SECOND_ISSUER, token, unused_port, write_jwks
 from tests.stores.examples import claims
 
-NOW = int(time.time())
+
+def now() -> int:
+    return int(time.time())
+
+
 UUID_TEXT = "0e5f2a31-7d0c-4d6e-9c2b-1f3a5b7c9d01"
 
 
@@ -177,15 +181,14 @@ async def test_14_another_audience(world: World) -> None:
 )
 async def test_15_a_token_out_of_its_time(world: World, dates: dict[str, int], cause: str, says: str) -> None:
     await world.add()
-    wrong: dict[str, JSON] = {name: NOW + offset for name, offset in dates.items()}
+    wrong: dict[str, JSON] = {name: now() + offset for name, offset in dates.items()}
     await replaced(world, token("ann", **wrong), cause, token("ann"), says)
 
 
 @pytest.mark.parametrize("dates", [{"iat": -400, "exp": -40}, {"nbf": 120}, {"iat": 250, "exp": 600}])
 async def test_15_a_clock_that_is_off(world: World, dates: dict[str, int]) -> None:
     await add_long_ago(world)
-    now = int(time.time())
-    wrong: dict[str, JSON] = {name: now + offset for name, offset in dates.items()}
+    wrong: dict[str, JSON] = {name: now() + offset for name, offset in dates.items()}
     await mended(world, token("ann", **wrong), "clock_skew")
 
 
@@ -202,7 +205,7 @@ async def test_16_a_key_that_is_not_published(world: World, tmp_path: Path) -> N
 
 async def test_16_a_key_that_has_probably_left(world: World) -> None:
     await world.add()
-    old = tokens.sign(tokens.claims("ann", iat=NOW - 7200), tokens.rsa_key("old"))
+    old = tokens.sign(tokens.claims("ann", iat=now() - 7200), tokens.rsa_key("old"))
     await replaced(world, old, "key_rotated_out", token("ann"), "get a new token")
 
 
@@ -250,7 +253,7 @@ async def test_20_a_cached_answer_that_is_old(world: World) -> None:
 async def test_21_a_remembered_miss(world: World) -> None:
     await add_long_ago(world)
     await world.remember(claims(), None, await world.guard())
-    await mended(world, token("ann", iat=NOW - 100), "negative_cache_entry")
+    await mended(world, token("ann", iat=now() - 100), "negative_cache_entry")
 
 
 async def test_22_a_replica_that_lags(world: World, replica: str) -> None:
@@ -258,7 +261,7 @@ async def test_22_a_replica_that_lags(world: World, replica: str) -> None:
     world.config["postgres"]["replica_dsn"] = replica
     world.config["cache"]["negative_ttl"] = "100ms"
     await world.guard()
-    raw = token("ann", iat=NOW - 100)
+    raw = token("ann", iat=now() - 100)
     document = await refused(world, raw, "replica_lag")
     assert {"identity.postgres": "fail", "identity.primary": "pass"}.items() <= {
         step["name"]: step["outcome"] for step in document["steps"]
@@ -306,7 +309,7 @@ async def test_24_an_identity_of_another_tenant(world: World) -> None:
 
 async def test_25_an_account_made_anew(world: World) -> None:
     await world.add("new", email="ann@example.com")
-    raw = token("ann", iat=NOW - 600, email="ann@example.com")
+    raw = token("ann", iat=now() - 600, email="ann@example.com")
     document = await refused(world, raw, "account_recreated")
     await world.apply(Fix(**document["fix"]))
     assert await world.decide(raw) is None

@@ -18,7 +18,9 @@ from tests.harness import token, unused_port
 from tests.stores.cable import Cable
 from tests.stores.examples import claims
 
-OLD = {"iat": int(time.time()) - 100}
+
+def old() -> bytes:
+    return token("ann", iat=int(time.time()) - 100)
 
 
 def user(user_id: str, status: UserStatus = UserStatus.ACTIVE) -> User:
@@ -48,7 +50,7 @@ class TestRedis:
     async def test_a_remembered_miss_of_a_user_who_exists(self, world: World) -> None:
         await world.add()
         await world.remember(claims(), None, await world.guard())
-        await denied(world, token("ann", **OLD), "user_not_found", "negative_cache_entry")
+        await denied(world, old(), "user_not_found", "negative_cache_entry")
 
     async def test_an_entry_of_another_epoch_is_not_served(self, world: World) -> None:
         ann = await world.add()
@@ -138,7 +140,7 @@ class TestReplica:
         world.config["cache"]["negative_ttl"] = "100ms"
         world.watched = False  # for an entry that is gone so soon
         await world.guard()
-        bad = token("ann", **OLD)
+        bad = old()
         explanation = await denied(world, bad, "user_not_found", "replica_lag", fixed=False)
         assert "identity.postgres" in failed(explanation)
         assert outcomes(explanation)["identity.primary"] == "pass"
@@ -150,7 +152,7 @@ class TestReplica:
         await world.add()
         world.config["postgres"]["replica_dsn"] = replica
         await world.remember(claims(), None, await world.guard())
-        explanation = await world.explain(token("ann", **OLD))
+        explanation = await world.explain(old())
         assert (explanation.reason, explanation.cause) == ("user_not_found", "replica_lag")
         assert failed(explanation) == ["identity.redis", "identity.postgres"]
 
@@ -160,9 +162,9 @@ class TestReplica:
         await world.guard()
         async with world.parts() as parts:
             await parts.redis.bury([("main", "ann")], 2**50)
-        explanation = await world.explain(token("ann", **OLD))
+        explanation = await world.explain(old())
         assert (explanation.decision, explanation.cause) == ("allow", "replica_lag")
-        assert await world.decide(token("ann", **OLD)) is None
+        assert await world.decide(old()) is None
 
 
 class TestPostgres:
