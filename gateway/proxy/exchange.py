@@ -2,13 +2,29 @@
 
 What can be settled at once is settled where the request arrives, without a task; what has to wait goes on
 as one. Response bodies pass as they stood on the wire, unless the client's HTTP version cannot read them.
+
+=========== =============================== =========== ====================================================
+State       Event                           Next        What follows
+=========== =============================== =========== ====================================================
+admitting   admitted                        forwarding  the request goes to a connection of its upstream
+admitting   a denial                        over        the denial is answered
+forwarding  the kept connection was closed  forwarding  the request goes out once more, if it is idempotent
+forwarding  an interim response (1xx)       forwarding  it is passed on
+forwarding  the head of the response        responding  it is passed on, and what follows it
+forwarding  101 (Switching Protocols)       responding  both connections become a tunnel
+forwarding  a failure                       over        502, 503 or 504 is answered
+responding  the end of the response         over        the client's connection may serve another request
+responding  a failure, or the caller may    over        the client's connection is reset
+            not go on
+any         the client has left             over        499 is counted, the upstream's connection is cut
+=========== =============================== =========== ====================================================
 """
 
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from time import perf_counter
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from gateway.core.admission import Admission
 from gateway.core.model import Credential, Request
@@ -27,6 +43,7 @@ from gateway.proxy.upstream.parser import DecodingResponseParser, ResponseHead, 
 from gateway.telemetry.metrics import UNMATCHED
 
 T = TypeVar("T", Admission, None)
+State: TypeAlias = Literal["admitting", "forwarding", "responding", "over"]
 
 CLIENT_CLOSED_REQUEST: Final = 499
 """Counted, never sent: the client left before its response was whole (nginx's number for it)."""
@@ -38,8 +55,8 @@ class Exchange:
     """One request, from its head to the last byte of its response."""
 
     __slots__ = (
-        "_admission", "_begun", "_body", "_client", "_connection", "_context", "_forwarded_at", "_incoming",
-        "_keep_alive", "_long_lived", "_over", "_started", "_status", "_task", "_upstream", "_writable",
+        "_admission", "_body", "_client", "_connection", "_context", "_forwarded_at", "_incoming",
+        "_keep_alive", "_long_lived", "_started", "_state", "_status", "_task", "_upstream", "_writable",
         "request",
     )  # fmt: skip
 
@@ -54,6 +71,7 @@ class Exchange:
         self._client = client
         self._incoming = incoming
         self._started = perf_counter()
+        self._state: State = "admitting"
         self._admission: Admission | None = None
         self._upstream: Upstream | None = None
         self._connection: UpstreamConnection | None = None
@@ -64,8 +82,6 @@ class Exchange:
         self._forwarded_at = 0.0
         self._status = CLIENT_CLOSED_REQUEST
         self._keep_alive = False
-        self._begun = False
-        self._over = False
         headers, peer = incoming.headers, client.peer
         self.request = Request(
             incoming.method or "UNKNOWN",
@@ -106,7 +122,7 @@ class Exchange:
         return task
 
     def _settled(self, task: asyncio.Task[Admission]) -> None:
-        if self._over or (task.cancelled() and self._client.transport is None):
+        if self._state == "over" or (task.cancelled() and self._client.transport is None):
             return
         # While the client is there, it was not cut off: what it waited for was given up.
         error = RuntimeError("it was given up") if task.cancelled() else task.exception()
@@ -119,7 +135,7 @@ class Exchange:
 
     def _forward(self, admission: Admission) -> None:
         try:
-            self._admission, context = admission, self._context
+            self._state, self._admission, context = "forwarding", admission, self._context
             if admission.stale:
                 context.metrics.admitted_by_stale(admission)
             route, length = admission.forwarding.route, self._incoming.length
@@ -193,7 +209,7 @@ class Exchange:
     def arrived(self, parser: ResponseParser, body: bytes) -> None:
         """Pass on what has arrived of the response."""
         try:
-            if not self._begun:
+            if self._state == "forwarding":
                 for head in parser.heads:
                     body = self._pass_on(head, body)
                 parser.heads.clear()
@@ -201,7 +217,7 @@ class Exchange:
                     self._last(self._break_off)
             if body:
                 self._client.write(body)
-            if parser.complete and self._begun:
+            if parser.complete and self._state == "responding":
                 self._end()
         except Exception as error:  # noqa: BLE001 -- whatever it is, the exchange must end
             self._refuse(error)
@@ -221,8 +237,7 @@ class Exchange:
                 self._connection.pause_reading()
             self._go(self._switch(head, body))
             return b""
-        self._begun = True
-        self._status = head.status
+        self._state, self._status = "responding", head.status
         framed = head.length is not None or (head.chunked and modern)
         self._keep_alive = framed and self._client.stays(self._incoming)
         return response_head(head, self.request.id, modern=modern, keep_alive=self._keep_alive) + body
@@ -251,7 +266,7 @@ class Exchange:
         a fresh one, if it has no body and is idempotent (RFC 9112 §9.3.1), and the budget allows it.
         """
         upstream, connection, admission = self._upstream, self._connection, self._admission
-        if self._begun:
+        if self._state == "responding":
             self._end(denial)
         elif (
             upstream is not None
@@ -284,12 +299,12 @@ class Exchange:
         admission = self._admission
         if connection is None or upstream is None or admission is None:
             return
-        while (client.writing_paused or connection.writing_paused) and not self._over:
+        while (client.writing_paused or connection.writing_paused) and self._state != "over":
             self._writable = asyncio.get_running_loop().create_future()
             await self._writable
-        if self._over:
+        if self._state == "over":
             return
-        self._begun, self._status = True, head.status
+        self._state, self._status = "responding", head.status
         answer = switch_head(head, self.request.id, self._incoming, admission)
         outside, inside = client.transport, connection.transport
         if outside is None or inside is None:
@@ -324,7 +339,7 @@ class Exchange:
     def _end(self, broken: Denial | None = None) -> None:
         """Account for a response that is whole, or that has broken off."""
         upstream, admission = self._upstream, self._admission
-        if self._over or upstream is None or admission is None:
+        if self._state == "over" or upstream is None or admission is None:
             return
         metrics, route, now = self._context.metrics, admission.forwarding.route.name, perf_counter()
         if broken is not None:
@@ -350,9 +365,9 @@ class Exchange:
         """Answer, count and log a denial; a defect of ours is one too."""
         context, client, request = self._context, self._client, self.request
         denial = error if isinstance(error, Denial) else context.defect(request, error)
-        if self._over:
+        if self._state == "over":
             return
-        if self._begun:
+        if self._state == "responding":
             self._end(denial)
             return
         if self._admission is not None:
@@ -370,7 +385,7 @@ class Exchange:
 
     def client_left(self) -> None:
         """Hear that the client has gone: its upstream is told at once."""
-        if self._over:
+        if self._state == "over":
             return
         if self._connection is not None:
             self._connection.abort()
@@ -397,7 +412,7 @@ class Exchange:
         connection.owner.release(connection)
 
     def _account(self, route: str, status: int, now: float) -> None:
-        self._over = True
+        self._state = "over"
         context, request, seconds = self._context, self.request, now - self._started
         if self._writable is not None:
             self._wake()

@@ -2,12 +2,34 @@
 
 Each request is an `Exchange`; the next begins when it is over. What a client sends ahead is read no
 further than one piece, and answered in its turn.
+
+=========== =============================== =========== ====================================================
+State       Event                           Next        What follows
+=========== =============================== =========== ====================================================
+waiting     a request has arrived           busy        its exchange begins
+waiting     what arrived cannot be read     leaving     the error is answered
+waiting     no head came in time            leaving
+waiting     idle for too long, or draining  leaving
+busy        the exchange is over, and may   waiting     the next request that has arrived begins
+            be followed
+busy        the exchange is over, and may   leaving
+            not
+busy        the client ends its direction   closed      the connection is reset
+busy        another protocol takes over     tunnel      what has come already goes there
+tunnel      the exchange is over            leaving
+leaving     everything is sent, and what    closed
+            may still come has come
+any         the connection is lost, or cut  closed      the exchange hears of it
+=========== =============================== =========== ====================================================
+
+Reading pauses in `waiting` and `busy` while the upstream takes no more of the body, or while requests have
+arrived that no exchange has begun.
 """
 
 import asyncio
 import socket
 import struct
-from typing import Final, Literal, Protocol, cast
+from typing import Final, Literal, Protocol, TypeAlias, cast
 
 from gateway.core.model import Credential
 from gateway.core.reasons import Denial
@@ -22,6 +44,8 @@ from gateway.telemetry.metrics import Limit
 _MOST_EARLY: Final = 64 * 1024
 # Closing discards what was not sent, and sends RST (`struct linger` of POSIX sockets).
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
+
+State: TypeAlias = Literal["waiting", "busy", "tunnel", "leaving", "closed"]
 
 
 class Exchange(Protocol):
@@ -73,10 +97,9 @@ class ClientConnection(asyncio.Protocol):
     """A connection, from its first byte to its last."""
 
     __slots__ = (
-        "_body_rate", "_exchange", "_head_age", "_held", "_idle_timer", "_incoming", "_leaving",
-        "_lingering", "_loop", "_parser", "_paused", "_relieved", "_response_rate", "_served", "_server",
-        "_starting", "_stopped", "_transport", "_unsent", "idle_since", "peer", "scheme",
-        "writing_paused",
+        "_body_rate", "_exchange", "_head_age", "_idle_timer", "_incoming", "_lingering", "_loop", "_parser",
+        "_reading_paused", "_relieved", "_response_rate", "_served", "_server", "_starting", "_state",
+        "_transport", "_unsent", "_upstream_full", "idle_since", "peer", "scheme", "writing_paused",
     )  # fmt: skip
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
@@ -84,12 +107,16 @@ class ClientConnection(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._parser = RequestParser(server.limits, server.head_cache)
+        self._state: State = "waiting"
         self._exchange: Exchange | None = None
+        """The request that is being handled, in `busy` and `tunnel`."""
         self._incoming: AnyRequest | None = None
         self._starting = False
-        self._leaving = False
+        """True while `_start` begins requests: one that is over at once must not call it again."""
         self._lingering: LingeringClose | None = None
-        self._held = self._stopped = self._paused = False
+        self._upstream_full = False
+        """True while the upstream takes no more of the body."""
+        self._reading_paused = False
         self._served = 0
         self._idle_timer: asyncio.TimerHandle | None = None
         self._head_age: float | None = None
@@ -116,10 +143,10 @@ class ClientConnection(asyncio.Protocol):
         if self._server.enter(self, opened):
             self._server.deadlines.watch(self)
         else:
-            self._leaving = True
+            self._state = "leaving"
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
-        self._transport = None
+        self._state, self._transport = "closed", None
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
@@ -151,12 +178,13 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser
-        if self._leaving:
+        if self._state == "waiting":
+            if not self.writing_paused and (known := parser.recall(data)) is not None:
+                self._begin(*known)
+                return
+        elif self._state == "leaving":
             if self._lingering is not None:
                 self._lingering.received(data)
-            return
-        if self._exchange is None and not self.writing_paused and (known := parser.recall(data)) is not None:
-            self._begin(*known)
             return
         incoming = self._incoming
         arriving = incoming is not None and not incoming.complete
@@ -166,7 +194,7 @@ class ClientConnection(asyncio.Protocol):
         elif arriving:
             self._exchange.body_arrived()
         if parser.arrived or parser.rest is not None:
-            self._hold()
+            self._read_or_not()
         if parser.pending or parser.current is not None:
             self._server.deadlines.watch(self)
 
@@ -176,7 +204,7 @@ class ClientConnection(asyncio.Protocol):
         if self._starting or not arrived:
             return
         self._starting = True
-        while arrived and self._exchange is None and not (self._leaving or self.writing_paused):
+        while arrived and self._state == "waiting" and not self.writing_paused:
             incoming = arrived.popleft()
             if not arrived and self._parser.ahead:
                 self._parser.read_on()
@@ -194,14 +222,14 @@ class ClientConnection(asyncio.Protocol):
             self._server.count("keepalive_requests")
         if not incoming.complete:
             self._body_rate.rest()
-        self._incoming = incoming
+        self._state, self._incoming = "busy", incoming
         self._exchange = exchange = self._server.exchange(self, incoming, credential)
         exchange.begin()
 
     def finished(self, *, keep_alive: bool) -> None:
         """Hear from an exchange that it is over; `keep_alive` tells whether another may follow."""
         self._exchange = self._incoming = None
-        self._stopped = False
+        self._upstream_full = False
         transport = self._transport
         if transport is not None and transport.get_write_buffer_size():
             # Some of the response has not been sent.
@@ -209,14 +237,15 @@ class ClientConnection(asyncio.Protocol):
         if not keep_alive or transport is None:
             self._leave()
             return
+        self._state = "waiting"
         parser = self._parser
         if parser.rest is not None and not parser.arrived:
             parser.resume()
         self.idle_since = self._loop.time()
         if parser.arrived:
             self._start()
-        if self._held or self._paused:
-            self._hold()
+        if self._reading_paused:
+            self._read_or_not()
         if self._idle_timer is None:
             self._wait_until(self.idle_since + self._server.limits.keepalive_timeout)
 
@@ -235,45 +264,45 @@ class ClientConnection(asyncio.Protocol):
 
     def stop_reading(self) -> None:
         """Read nothing more of the body until the upstream has taken what was read."""
-        self._stopped = True
+        self._upstream_full = True
         self._read_or_not()
 
     def go_on_reading(self) -> None:
-        self._stopped = False
-        self._read_or_not()
-
-    def _hold(self) -> None:
-        """Read nothing more while requests have arrived that no exchange has begun."""
-        rest = self._parser.rest
-        self._held = bool(self._parser.arrived) or (rest is not None and len(rest) > _MOST_EARLY)
+        self._upstream_full = False
         self._read_or_not()
 
     def _read_or_not(self) -> None:
-        paused = self._held or self._stopped
-        if paused != self._paused and self._transport is not None and not self._transport.is_closing():
-            self._paused = paused
-            if paused:
+        pause = self._state in {"waiting", "busy"} and (self._upstream_full or self._much_has_arrived)
+        if pause != self._reading_paused and self._transport is not None and not self._transport.is_closing():
+            self._reading_paused = pause
+            if pause:
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()
 
+    @property
+    def _much_has_arrived(self) -> bool:
+        """True when requests have arrived that no exchange has begun, or much that may not be HTTP."""
+        rest = self._parser.rest
+        return bool(self._parser.arrived) or (rest is not None and len(rest) > _MOST_EARLY)
+
     def surrender(self) -> bytes:
         """Give the connection up to another protocol; returns what of it has come already."""
-        early = bytes(self._parser.rest or b"")
-        self._held = self._stopped = False
+        self._state = "tunnel"
         self._read_or_not()
-        return early
+        return bytes(self._parser.rest or b"")
 
     # Ends ----------------------------------------------------------------------------------------
 
     def _leave(self) -> None:
         """Close the connection once everything is sent, after a while where something may still come."""
-        self._leaving = True
+        if self._state == "closed":
+            return
+        self._state = "leaving"
         transport, parser = self._transport, self._parser
         if transport is None or transport.is_closing():
             return
         if parser.current is not None or parser.broken or parser.arrived or parser.rest:
-            self._held = self._stopped = False
             self._read_or_not()
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
@@ -312,7 +341,7 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def _is_idle(self) -> bool:
-        return self._exchange is None and not self._parser.pending and not self._leaving
+        return self._state == "waiting" and not self._parser.pending
 
     def _wait_until(self, when: float) -> None:
         self._idle_timer = self._loop.call_at(when, self._check_idle)
@@ -336,7 +365,7 @@ class ClientConnection(asyncio.Protocol):
         if transport is None:
             return False
         in_head = bool(parser.pending) or not self._served
-        if in_head and self._exchange is None and not (self._leaving or self._paused):
+        if in_head and self._state == "waiting" and not self._reading_paused:
             self._look_at_head(elapsed)
         else:
             self._head_age = None
@@ -362,7 +391,7 @@ class ClientConnection(asyncio.Protocol):
     def _look_at_body(self, elapsed: float) -> None:
         incoming, limits = self._incoming, self._server.limits
         # Only the client's own slowness counts, not that of the upstream, nor of its 100.
-        if not isinstance(incoming, Incoming) or self._paused or incoming.awaits_continue:
+        if not isinstance(incoming, Incoming) or self._reading_paused or incoming.awaits_continue:
             return
         if self._body_rate.too_slow(incoming.received, elapsed, limits.body_min_rate, limits.rate_grace):
             self._parser.fail(LimitExceeded("body_min_rate", f"{incoming.received} bytes so far"))
@@ -392,5 +421,5 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.resume()
         else:
             self._start()
-            if self._held:
-                self._hold()
+            if self._reading_paused:
+                self._read_or_not()

@@ -2,10 +2,26 @@
 
 llhttp reads every byte and is the only judge of framing (RFC 9112 §6). Sizes are measured here, as
 they grow: nothing is held of a head beyond its limits.
+
+=============== =============================== =============== ============================================
+State           Event                           Next            What follows
+=============== =============================== =============== ============================================
+between         a message begins                head
+head            its head ends                   body            the request has arrived, its body may come
+body            the message ends                between         the request is complete
+head            its head ends; it asks for      body skipped    llhttp leaves the body to that protocol
+                another protocol and has a body
+body skipped    llhttp stops reading            body            another llhttp reads the body
+between         llhttp stops reading: the last  other protocol  all that comes is kept in `rest`
+                asked for another protocol
+other protocol  `resume`                        between         `rest` is read as HTTP
+any             a byte is wrong, or a limit is  broken          the request that is arriving gets the error;
+                exceeded; `fail`                                nothing more is read
+=============== =============================== =============== ============================================
 """
 
 from collections import deque
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import httptools
 
@@ -24,22 +40,23 @@ _AT_ONCE: Final = 32 * 1024
 _MOST_PIECES: Final = 1024
 
 
+State: TypeAlias = Literal["between", "head", "body", "body skipped", "other protocol", "broken"]
+
+
 class RequestParser:
     """The requests of one connection, in their order."""
 
     __slots__ = (
-        "_body_skipped",
         "_headers",
-        "_in_head",
         "_known",
         "_limits",
         "_llhttp",
         "_others",
         "_progress",
+        "_state",
         "_target",
         "ahead",
         "arrived",
-        "broken",
         "current",
         "pending",
         "rest",
@@ -50,13 +67,12 @@ class RequestParser:
         self._limits = limits
         self._known = known
         self._llhttp = httptools.HttpRequestParser(self)
+        self._state: State = "between"
         self._target = b""
         self._headers: list[Header] = []
         self.current: Incoming | None = None
         """The request whose body is arriving."""
         self._progress = False
-        self._body_skipped = False
-        self._in_head = False
         # The most of `pending` that may have come before, in one piece with the start of a head.
         self._others = 0
         self.pending = 0
@@ -69,30 +85,33 @@ class RequestParser:
 
         One that could not be read has an `error`, and is the last.
         """
-        self.broken = False
-        """True once something could not be read; what comes after it means nothing."""
         self.rest: bytearray | None = None
         """What came behind a request for another protocol, until `resume`."""
         self.ahead = b""
         """What came behind requests in `arrived`, and is read once they have been taken, by `read_on`."""
+
+    @property
+    def broken(self) -> bool:
+        """True once something could not be read; what comes after it means nothing."""
+        return self._state == "broken"
 
     def recall(self, data: bytes) -> Known | None:
         """Return the request that these bytes are, if they are one whose head is known; None: `feed` them.
 
         llhttp would say of them what it said before: between two messages it has no memory.
         """
-        if self._known is None or self.pending or self.arrived or self.current or self.broken:
+        if self._known is None or self._state != "between" or self.pending or self.arrived:
             return None
-        return self._known.recall(data) if self.rest is None else None
+        return self._known.recall(data)
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they arrive. Whatever is wrong with them is the `error` of a request."""
-        if self.broken:
+        if self._state == "broken":
             return
         if self.rest is not None:
             self.rest += data
             return
-        first = not (self.pending or self.arrived or self.current)
+        first = self._state == "between" and not (self.pending or self.arrived)
         if self.ahead:
             self.ahead += data
             return
@@ -106,10 +125,10 @@ class RequestParser:
         except httptools.HttpParserError as error:
             self.fail(_denial(error))
             return
-        if first and len(self.arrived) == 1 and not self._in_head:
+        if first and len(self.arrived) == 1 and self._state != "head":
             self._remember(data, self.arrived[0])
         if self._progress:
-            self.pending = self._others = len(data) if self._in_head else 0
+            self.pending = self._others = len(data) if self._state == "head" else 0
         elif self.pending - self._others > self._limits.head_size:
             self.fail(LimitExceeded("head_size"))
         elif len(self._headers) > self._limits.header_count:
@@ -149,7 +168,7 @@ class RequestParser:
 
     def fail(self, denial: Denial) -> None:
         """Read no more; the request that is arriving gets the denial, or one that never came."""
-        self.broken = True
+        self._state = "broken"
         self.pending = 0
         self.ahead = b""
         self._target, self._headers = b"", []
@@ -173,6 +192,8 @@ class RequestParser:
     def resume(self) -> None:
         """Read on as HTTP behind a request whose upgrade the upstream did not accept."""
         rest, self.rest = self.rest, None
+        if self._state == "other protocol":
+            self._state = "between"
         if rest:
             self.feed(bytes(rest))
 
@@ -184,8 +205,8 @@ class RequestParser:
                 data = memoryview(data)[upgrade.args[0] :]
             else:
                 return
-            if not self._body_skipped:
-                self.rest = bytearray(data)
+            if self._state != "body skipped":
+                self._state, self.rest = "other protocol", bytearray(data)
                 return
             self._expect_body()
 
@@ -194,7 +215,6 @@ class RequestParser:
 
         It is the request's: a server may ignore Upgrade (RFC 9110 §7.8), and this one does.
         """
-        self._body_skipped = False
         incoming = self.current
         if incoming is not None:
             chunked, length = b"Transfer-Encoding: chunked", b"Content-Length: %d" % (incoming.length or 0)
@@ -206,7 +226,7 @@ class RequestParser:
     # What llhttp calls: their names are httptools' ------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._in_head = True
+        self._state = "head"
 
     def on_url(self, part: bytes) -> None:
         if self.current is None:
@@ -222,7 +242,7 @@ class RequestParser:
                 raise LimitExceeded("field_size")
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._state = "body"
         if self.current is not None:
             return
         llhttp, headers = self._llhttp, self._headers
@@ -242,7 +262,8 @@ class RequestParser:
                 _note(incoming, name.lower(), value)
         if llhttp.should_upgrade():
             incoming.upgrade = not incoming.has_body
-            self._body_skipped = incoming.has_body
+            if incoming.has_body:
+                self._state = "body skipped"
         self._target, self._headers = b"", []
         self._progress = True
         self.current = incoming
@@ -259,10 +280,10 @@ class RequestParser:
 
     def on_message_complete(self) -> None:
         incoming = self.current
-        if incoming is not None and not self._body_skipped:
+        if incoming is not None and self._state == "body":
             self._progress = True
             incoming.complete = True
-            self.current = None
+            self._state, self.current = "between", None
 
 
 def _note(incoming: Incoming, name: bytes, value: bytes) -> None:
