@@ -11,7 +11,8 @@ import structlog
 
 from gateway.core.model import RevocationKind, StoreUnavailable
 from gateway.core.revocations import Revocation, Revoked, strongest
-from gateway.stores.postgres.queries import Postgres
+from gateway.identity.gaps import Gaps
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.redis.ownership import ForeignRedis
 from gateway.stores.redis.shared_tier import RedisTier
 
@@ -55,9 +56,8 @@ class BlacklistSync:
         self._revoked = redis.revoked
         self._issuers = issuers
         self._clock = clock
-        self._doubts = 0
-        self._settled = 0
-        """So many of the doubts, from the first on, came before a filling began."""
+        self._gaps = Gaps()
+        """When Redis did not answer, and may have missed revocations."""
         self._attempted_at: float | None = None
         self._load_failed = False
         self._loading: asyncio.Task[None] | None = None
@@ -67,11 +67,11 @@ class BlacklistSync:
     @property
     def trusted(self) -> bool:
         """False: Redis was away, and may have missed what was revoked meanwhile."""
-        return self._settled >= self._doubts
+        return not self._gaps.open
 
     def doubt(self) -> None:
         """Take note that Redis did not answer."""
-        self._doubts += 1
+        self._gaps.notice()
 
     async def load(self) -> None:
         """Have Redis hold every revocation that counts in Postgres, and no other of its rows.
@@ -92,13 +92,12 @@ class BlacklistSync:
             log.info("revocations_loaded")
 
     async def _load(self) -> None:
-        doubts, filled = self._doubts, False
+        gaps, filled = self._gaps.before_copy(), False
         while not filled:
             filling = await self._revoked.begin_filling()
             rows = under_configured_names(await self._postgres.counting_revocations(), self._issuers)
             filled = await self._revoked.fill(strongest(rows), filling)
-        # Doubts that came up meanwhile stay; another load may have settled more.
-        self._settled = max(self._settled, doubts)
+        self._gaps.close(gaps)
 
     async def apply(self, changes: Sequence[Revoked]) -> None:
         """Write or lift rows that have changed; their `issuer` is the configured name.

@@ -10,6 +10,24 @@ has heard of itself.
 
 The local tier is open while Postgres is listened to, an epoch is joined, and Redis tells of the keys
 that others touch.
+
+========= ================================== ========= =====================================================
+State     Event                              Next      What follows
+========= ================================== ========= =====================================================
+deaf      Postgres is listened to            listening memory is dropped; the blacklist may have a gap
+listening our heartbeat came back, and       listening the blacklist is copied from Postgres
+          the blacklist may have a gap
+listening our heartbeat came back, and no    joined    an epoch begins
+          worker keeps an epoch
+listening our heartbeat came back, and the   joined    memory may answer
+          epoch's last heartbeat was heard
+joined    our heartbeat came back            joined    the epoch is kept alive
+joined    the epoch is another's, or void;   listening memory answers no longer
+          Redis is another database's
+any       the connection to Postgres is lost deaf      memory answers no longer
+========= ================================== ========= =====================================================
+
+Before each of these steps Redis is told of every change that was heard of.
 """
 
 import asyncio
@@ -23,6 +41,7 @@ from gateway.core.model import StoreUnavailable
 from gateway.core.revocations import Revoked, Target
 from gateway.identity import outages
 from gateway.identity.blacklist_sync import under_configured_names
+from gateway.identity.gaps import Gaps
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.touched_keys import Observer, TouchedKeys
 from gateway.stores.postgres.change_stream.listener import Changed, Everything
@@ -101,6 +120,30 @@ class _Pending:
             self.everything = max(other.everything, self.everything or 0)
 
 
+@dataclass(slots=True)
+class _Listening:
+    """Postgres is listened to, without a break."""
+
+    heartbeats: dict[str, None] = field(default_factory=dict)
+    """Those that were heard since, the latest last."""
+    own: str | None = None
+    """The last of them that is our own."""
+
+    def heard(self, heartbeat: str) -> None:
+        self.heartbeats[heartbeat] = None
+        if len(self.heartbeats) > _REMEMBERED:
+            del self.heartbeats[next(iter(self.heartbeats))]
+
+
+@dataclass(slots=True)
+class _Joined:
+    """An epoch has been joined: every change in it is heard of here."""
+
+    epoch: str
+    kept: str
+    """Our heartbeat that has kept it last."""
+
+
 class Invalidation:
     """Implements `listener.ChangeListener`; `touched_keys` implements `change_stream.KeysListener`.
 
@@ -143,18 +186,12 @@ class Invalidation:
         self._observer = observer
         self._retry = retry
         self._subscribers: list[Callable[[], None]] = []
-        self._heard: dict[str, None] | None = None
-        """The heartbeats since listening began, the latest last; None while it is not in force."""
-        self._beat: str | None = None
-        """The last of them that is our own."""
-        self._kept: str | None = None
-        self._epoch: str | None = None
-        """The epoch that has been joined."""
+        self._listening: _Listening | None = None
+        self._joined: _Joined | None = None
         self._condemned: str | None = None
         """An epoch that must lapse: it had a change that could not be read."""
-        self._gaps = 0
-        """How often revocations may have gone unheard, which only a filling of the blacklist mends."""
-        self._mended = 0
+        self._gaps = Gaps()
+        """When revocations may have gone unheard, which only a filling of the blacklist mends."""
         self._pending = _Pending()
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -170,7 +207,7 @@ class Invalidation:
 
     def believes(self, epoch: str) -> bool:
         """Tell whether every change in an epoch is heard of here, and so whether its documents count."""
-        return epoch == self._epoch
+        return self._joined is not None and epoch == self._joined.epoch
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have `callback` called after anything was dropped; returns what ends that.
@@ -197,27 +234,24 @@ class Invalidation:
     # What Postgres tells -----------------------------------------------------------------------------
 
     def listening(self) -> None:
-        self._heard = {}
-        self._gaps += 1
+        self._listening = _Listening()
+        self._gaps.notice()
         # What came unheard until here may have changed anything; what comes from here on will be heard.
         self._local.flush()
         self.tell()
 
     def lost(self, detail: str) -> None:
         self._outages.failed(detail)
-        self._heard = None
-        self._beat = None
+        self._listening = None
         self._leave()
 
     def heard(self, heartbeat: str, own: bool) -> None:  # noqa: FBT001 -- the Protocol's
-        if self._heard is None:
+        if self._listening is None:
             return
-        self._heard[heartbeat] = None
-        if len(self._heard) > _REMEMBERED:
-            del self._heard[next(iter(self._heard))]
+        self._listening.heard(heartbeat)
         if own:
             self._outages.proven()
-            self._beat = heartbeat
+            self._listening.own = heartbeat
             self._local.prove()
             self._wake.set()
 
@@ -259,7 +293,7 @@ class Invalidation:
 
     def _everything(self, version: int) -> None:
         """Give up all that is in Redis: what changed is too much to be named."""
-        self._gaps += 1
+        self._gaps.notice()
         self._blacklist.doubt()
         if version > 0:
             # Ids are in no order of commits: what waits, and is told in no other way, may have a higher one.
@@ -270,7 +304,7 @@ class Invalidation:
 
     def judge(self) -> None:
         """Open or close the local tier, as what it rests on is there or not."""
-        trusted = self._epoch is not None and self.touched_keys.up
+        trusted = self._joined is not None and self.touched_keys.up
         if trusted and not self._local.is_open:
             self._local.open()
             # Once: what closes it later, a stream or Redis that is away, tells of its own coming and going.
@@ -284,8 +318,7 @@ class Invalidation:
             self.tell()
 
     def _leave(self) -> None:
-        self._epoch = None
-        self._kept = None
+        self._joined = None
         self.judge()
 
     def tell(self) -> None:
@@ -300,7 +333,7 @@ class Invalidation:
             await self._wake.wait()
             self._wake.clear()
             # What was heard before this heartbeat is pending, or done.
-            beat = self._beat
+            beat = None if self._listening is None else self._listening.own
             try:
                 await self._carry()
                 await self._guard(beat)
@@ -343,16 +376,18 @@ class Invalidation:
 
     async def _guard(self, beat: str | None) -> None:
         """Keep the epoch alive, or join one, or begin one, on the strength of a heartbeat that came back."""
-        heard = self._heard
-        if heard is None or beat not in heard or beat == self._kept:
+        listening, joined = self._listening, self._joined
+        if listening is None or beat is None or beat not in listening.heartbeats:
             return
-        if self._mended < self._gaps:
+        if joined is not None and beat == joined.kept:
+            return
+        if self._gaps.open:
             if self._loading is None:
                 self._loading = asyncio.create_task(self._load())
             return
-        if self._epoch is not None:
-            if await self._shared.keep_epoch(self._epoch, beat):
-                self._kept = beat
+        if joined is not None:
+            if await self._shared.keep_epoch(joined.epoch, beat):
+                joined.kept = beat
                 return
             self._leave()
         epoch = await self._shared.epoch()
@@ -361,15 +396,15 @@ class Invalidation:
             epoch = await self._shared.begin_epoch(beat, version)
         if epoch.name == self._condemned:
             return
-        if self._heard is heard and epoch.heartbeat in heard:
-            self._epoch, self._kept = epoch.name, beat
+        if self._listening is listening and epoch.heartbeat in listening.heartbeats:
+            self._joined = _Joined(epoch.name, beat)
             self.judge()
 
     async def _load(self) -> None:
-        gaps = self._gaps
+        gaps = self._gaps.before_copy()
         try:
             await self._blacklist.load()
-            self._mended = gaps
+            self._gaps.close(gaps)
             self._wake.set()
         except ForeignRedis:
             pass  # told of once, as a dependency that is down

@@ -31,7 +31,7 @@ from gateway.identity.invalidation import Invalidation
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.resolver import IdentityResolver
 from gateway.stores.postgres.change_stream.listener import Changed, Everything
-from gateway.stores.postgres.queries import FoundUser
+from gateway.stores.postgres.look_ups import FoundUser
 from gateway.stores.redis.answers import Epoch, SharedAnswer
 from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.user_documents import CachedUser
@@ -472,7 +472,7 @@ class Tiers(RuleBasedStateMachine):
             for worker in self.workers:
                 self._beat(worker)
             self._deliver()
-            joined = [worker for worker in self.workers if worker.invalidation._epoch is not None]
+            joined = [worker for worker in self.workers if worker.invalidation._joined is not None]
             if not joined:
                 # Nobody keeps it.
                 self.shared.lapse()
