@@ -6,9 +6,10 @@ from typing import Protocol
 
 from gateway.admin.health import Dependency, Finding, Probe
 from gateway.core.model import StoreUnavailable
-from gateway.issuer_keys.keyring import KeyRing, KeyStatus
+from gateway.issuer_keys.issuer import KeyStatus
+from gateway.issuer_keys.keyring import KeyRing
 from gateway.stores.availability import Availability
-from gateway.stores.postgres.queries import Postgres
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.redis.shared_tier import RedisTier
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from gateway.core.tokens import KeySet
 from gateway.explain.setup import Keys
 from gateway.issuer_keys.fetch import FetchError
-from gateway.issuer_keys.keyring import KeyStatus
+from gateway.issuer_keys.issuer import KeyStatus
 from gateway.issuer_keys.sources import LoadedKeys
 
 

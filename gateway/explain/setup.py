@@ -6,7 +6,7 @@ from typing import Protocol
 
 from gateway.core.model import Issuer, Route
 from gateway.core.tokens import KeySet
-from gateway.issuer_keys.keyring import KeyStatus
+from gateway.issuer_keys.issuer import KeyStatus
 from gateway.issuer_keys.sources import LoadedKeys
 
 

@@ -14,7 +14,7 @@ from gateway.admin.health import Admin, Dependency, Finding, readiness
 from gateway.admin.readiness import issuer_finding
 from gateway.core.model import JSON
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
-from gateway.issuer_keys.keyring import KeyStatus
+from gateway.issuer_keys.issuer import KeyStatus
 from gateway.telemetry.metrics import Metrics
 from tests import tokens
 from tests.harness import House, open_house, token, unused_port, write_jwks

@@ -1,15 +1,19 @@
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from time import monotonic
+from types import ModuleType
 
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.core import json_text
 from gateway.core.tokens import KeySet, keyset_from_jwks
+from gateway.issuer_keys import sources
 from gateway.issuer_keys.demand import (
     FETCH_BURST,
     MAX_ABSENT,
@@ -19,7 +23,8 @@ from gateway.issuer_keys.demand import (
     AbsentKeys,
 )
 from gateway.issuer_keys.fetch import Fetcher, FetchError
-from gateway.issuer_keys.keyring import MAX_ATTEMPTS, KeyRing, retry_delay
+from gateway.issuer_keys.issuer import MAX_ATTEMPTS, retry_delay
+from gateway.issuer_keys.keyring import KeyRing
 from gateway.issuer_keys.sources import Discovery, JwksUri, KeySource, LoadedKeys, Secret, SecretFile
 from tests.fakes import RecordingKeyObserver
 from tests.issuer_keys.issuer import Answer, IssuerServer, public_jwk, serving
@@ -624,8 +629,21 @@ async def test_the_first_failure_brings_the_next_attempt_nearer(rig: Rig, issuer
     assert rig.ring.status()["main"].last_error is None
 
 
-async def test_a_huge_set_delays_no_other_issuer(issuer: IssuerServer) -> None:
-    """While it is fetched and read, the event loop turns."""
+@pytest.mark.parametrize("step", [(json_text, "read"), (sources, "keyset_from_jwks")], ids=["read", "build"])
+async def test_a_huge_set_delays_no_other_issuer(
+    issuer: IssuerServer, monkeypatch: pytest.MonkeyPatch, step: tuple[ModuleType, str]
+) -> None:
+    """While it is read, and its keys are built, the event loop loads the keys of another."""
+    module, name = step
+    begun, other_loaded, delayed = threading.Event(), threading.Event(), []
+    real = getattr(module, name)
+
+    def watched(given: object) -> object:
+        if len(str(given)) > 100_000:
+            begun.set()
+            delayed.append(not other_loaded.wait(5))
+        return real(given)
+
     async with serving() as huge:
         huge.publish(*(public_jwk(f"{number}") for number in range(120)), *[None] * 40_000)
         async with rigged(
@@ -633,13 +651,13 @@ async def test_a_huge_set_delays_no_other_issuer(issuer: IssuerServer) -> None:
         ) as rig:
             await rig.ring.start()
             assert len(rig.kids("huge") or ()) == 100
+            monkeypatch.setattr(module, name, watched)
             loading = asyncio.create_task(rig.ring.reload("huge"))
-            turns = 0
-            while not loading.done():
-                await asyncio.sleep(0)
-                turns += 1
-    # Built on the event loop, a hundred keys are a turn or two.
-    assert turns > 50
+            await asyncio.wait_for(asyncio.to_thread(begun.wait), 10)
+            await rig.ring.reload("main")
+            other_loaded.set()
+            await loading
+    assert delayed == [False]
 
 
 async def test_an_operator_gets_a_fetch_however_recent_the_last_one_is(
