@@ -10,12 +10,10 @@ that was lost like that before it was looked at is written down with what the re
 """
 
 import asyncio
-import hashlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Literal, Protocol, TypeAlias
 from uuid import UUID
@@ -26,12 +24,18 @@ import structlog
 from gateway.core.claims import is_clean
 from gateway.core.lru import LRU
 from gateway.core.model import Claims, RevocationKind, StoreUnavailable, User
-from gateway.core.revocations import Learning, Learnt, Revocation, Target, counts, hits
+from gateway.core.revocations import Learning, Learnt, Revocation, Target, counts
+from gateway.identity.remembered_revocations import (
+    LONGEST,
+    MOST,
+    Known,
+    RememberedRevocations,
+    instant,
+    targets_of,
+)
 from gateway.stores.redis.blacklist import KeyState, RecordOutcome, RedisBlacklist
 from gateway.stores.redis.ownership import ForeignRedis
 
-_REMEMBERED: Final = 10_000
-"""Revocations that a worker remembers, or is still to look at."""
 _BATCH: Final = 500
 _PAUSE: Final = 0.25
 """Seconds between two batches: so many keys a second are looked at, and written down, at most."""
@@ -39,10 +43,6 @@ _RETRY: Final = 2.0
 """Seconds until a store is asked again that did not answer."""
 _HANDOVER: Final = 10.0
 """Seconds for which it is remembered what Postgres knows: a request that asked it before takes less."""
-_LONGEST: Final = 2000
-"""Bytes of a `jti` that an index of Postgres can hold."""
-_LAST_INSTANT: Final = 253_402_300_799.0
-"""The end of the year 9999, as a Unix time: a value that is no time revokes everything."""
 _FORBIDDEN: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedFunctionError)
 _UNWRITABLE: Final = asyncpg.ReadOnlySQLTransactionError
 _LONG_RETRY: Final = 30.0
@@ -69,28 +69,6 @@ class Observer(Protocol):
     def learnt(self, result: Result, count: int) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    until: float
-    """Tokens issued at or before this Unix time are revoked; infinite for a `jti`."""
-    expires_at: float = math.inf
-    """When this ends; Unix seconds."""
-    found: KeyState | None = None
-    """What Redis holds; None before that has been looked at."""
-    era: bytes = b""
-    """That of Redis in which it was looked at, or in which Redis said it; empty: not known."""
-
-    def hits(self, claims: Claims, now: float) -> bool:
-        """Tell whether this hits a token of its target."""
-        return counts(self.expires_at, now) and hits(self.until, claims.issued_at)
-
-    def learnt(self, target: Target, iss: str | None) -> Learnt:
-        """Return what is to be written down; `iss` is the other name of the target's issuer."""
-        until = None if target[0] == "jti" else self.until
-        expires_at = None if math.isinf(self.expires_at) else self.expires_at
-        return Learnt(target, until, expires_at, iss, seen=self.found is not None)
-
-
 class LearntRevocations:
     """Remembers what Redis alone revokes, until Postgres knows it too.
 
@@ -114,15 +92,14 @@ class LearntRevocations:
         self._observer = observer
         self._clock = clock
         self._pause = pause
-        self._known: LRU[Target, _Known] = LRU(_REMEMBERED)
-        """By `_named`: of what is too long for a row, only a digest is kept."""
-        self._written: LRU[Target, bool] = LRU(_REMEMBERED)
+        self._known = RememberedRevocations(clock)
+        self._written: LRU[Target, bool] = LRU(MOST)
         """What Postgres knows: of a token that is refused for it again there is nothing to be done."""
         self._unseen: dict[Target, None] = {}
         """What is to be looked at in Redis."""
         self._unwritten: dict[Target, None] = {}
         """What is known, and to be written down in Postgres."""
-        self._unrecorded: dict[Target, _Known] = {}
+        self._unrecorded: dict[Target, Known] = {}
         """What Postgres has taken, and is to be on record in Redis."""
         self._lifted: dict[Target, None] = {}
         """What was deleted in Redis, and is to be in Postgres."""
@@ -157,35 +134,35 @@ class LearntRevocations:
         `era` is that of Redis when it said so; empty when that is not known.
         """
         if kind is None:
-            if self._known.keys():
+            if self._known:
                 # What is remembered may have been lifted, or Redis has lost it.
-                for target in _targets(claims, user):
-                    if self._known.peek(_named(target)) is not None:
+                for target in targets_of(claims, user):
+                    if self._known.peek(target) is not None:
                         self.touched(target)
             return
-        for target in _targets(claims, user):
+        for target in targets_of(claims, user):
             if target[0] != kind or self._written.get(target) is not None:
                 continue
-            known = self._known.get(_named(target))
+            known = self._known.get(target)
             if known is None or not known.hits(claims, self._clock()):
                 # More than that it hits this token is not known before it is looked at.
                 self._remember(target, self._of_token(claims, kind, known, era))
                 self.touched(target)
 
     @staticmethod
-    def _of_token(claims: Claims, kind: RevocationKind, known: _Known | None, era: bytes) -> _Known:
+    def _of_token(claims: Claims, kind: RevocationKind, known: Known | None, era: bytes) -> Known:
         """Return what a refused token tells of the revocation."""
         if kind == "jti":
-            return _Known(math.inf, math.inf if claims.good_until is None else claims.good_until, era=era)
+            return Known(math.inf, math.inf if claims.good_until is None else claims.good_until, era=era)
         until = claims.issued_at or 0.0
-        return _Known(until if known is None else max(until, known.until), era=era)
+        return Known(until if known is None else max(until, known.until), era=era)
 
     def touched(self, target: Target) -> None:
         """Take note that a key was set, deleted or has expired: it is to be looked at."""
         self._written.pop(target)
-        if not self._learnable(target) and self._known.peek(_named(target)) is None:
+        if not self._learnable(target) and self._known.peek(target) is None:
             return
-        if len(self._unseen) >= _REMEMBERED:
+        if len(self._unseen) >= MOST:
             self._observer.learnt("dropped", 1)
             return
         self._unseen[target] = None
@@ -194,19 +171,12 @@ class LearntRevocations:
     def lifted(self, target: Target) -> None:
         """Take note that a revocation was lifted in Postgres."""
         self._written.pop(target)
-        self._known.pop(_named(target))
+        self._known.pop(target)
         self._unwritten.pop(target, None)
 
     def against(self, claims: Claims, user: User | None) -> RevocationKind | None:
         """Return the kind of a revocation that is remembered and hits a token."""
-        if not self._known.keys():
-            return None
-        now = self._clock()
-        for target in _targets(claims, user):
-            known = self._known.peek(_named(target))
-            if known is not None and known.hits(claims, now):
-                return target[0]
-        return None
+        return self._known.against(claims, user)
 
     @property
     def waiting(self) -> int:
@@ -218,7 +188,7 @@ class LearntRevocations:
         kind, issuer, value = target
         match kind:
             case "jti":
-                fits = 0 < len(value.encode(errors="replace")) <= _LONGEST
+                fits = 0 < len(value.encode(errors="replace")) <= LONGEST
                 return issuer in self._issuers and fits and is_clean(value) and "\ufffd" not in value
             case "user":
                 try:
@@ -291,7 +261,7 @@ class LearntRevocations:
 
     def _take(self, target: Target, found: KeyState, era: bytes, *, again: bool) -> None:
         if found.value is None:
-            known = self._known.peek(_named(target))
+            known = self._known.peek(target)
             # Of a Redis that was emptied since, the silence says nothing.
             if found.deleted or (known is not None and known.era == era and not found.lost):
                 self.lifted(target)
@@ -302,14 +272,13 @@ class LearntRevocations:
         elif found.recorded and not again:
             self._settle(target)
         else:
-            until = math.inf if target[0] == "jti" else _instant(found.value)
+            until = math.inf if target[0] == "jti" else instant(found.value)
             expires_at = math.inf if found.expires_in is None else self._clock() + found.expires_in
-            self._remember(target, _Known(until, expires_at, found, era))
+            self._remember(target, Known(until, expires_at, found, era))
             self._write(target)
 
-    def _remember(self, target: Target, known: _Known) -> None:
-        evicted = self._known.put(_named(target), known)
-        if evicted is not None:
+    def _remember(self, target: Target, known: Known) -> None:
+        if self._known.put(target, known):
             self._observer.learnt("dropped", 1)
 
     def _write(self, target: Target) -> None:
@@ -321,20 +290,19 @@ class LearntRevocations:
         """Take note that Postgres knows a revocation, which needs no remembering soon."""
         self._unwritten.pop(target, None)
         self._written.put(target, True)  # noqa: FBT003 -- the value of a set's entry
-        name = _named(target)
-        known = self._known.peek(name)
+        known = self._known.peek(target)
         if known is not None:
             # A request may have asked Postgres before the row was there.
-            asyncio.get_running_loop().call_later(_HANDOVER, self._forget, name, known)
+            asyncio.get_running_loop().call_later(_HANDOVER, self._forget, target, known)
 
-    def _forget(self, name: Target, known: _Known) -> None:
-        if self._known.peek(name) is known:
-            self._known.pop(name)
+    def _forget(self, target: Target, known: Known) -> None:
+        if self._known.peek(target) is known:
+            self._known.pop(target)
 
     def _abandon(self) -> None:
         """Leave alone a Redis that belongs to another now; what was seen there before is written down."""
         for target in self._unseen:
-            known = self._known.peek(_named(target))
+            known = self._known.peek(target)
             if known is not None and known.found is None:
                 self._write(target)
         self._unseen.clear()
@@ -356,9 +324,9 @@ class LearntRevocations:
     async def _learn(self) -> None:
         """Write down in Postgres what Redis alone knows."""
         now = self._clock()
-        batch: dict[Target, _Known] = {}
+        batch: dict[Target, Known] = {}
         for target in self._some(self._unwritten):
-            known = self._known.peek(_named(target))
+            known = self._known.peek(target)
             if known is None or not counts(known.expires_at, now):
                 self.lifted(target)
             else:
@@ -375,7 +343,7 @@ class LearntRevocations:
         self._observer.learnt("learnt", learning.written)
         for (target, known), said in zip(batch.items(), learning.said, strict=True):
             # What was looked at again meanwhile may have to be written once more.
-            if self._known.peek(_named(target)) not in (known, None):
+            if self._known.peek(target) not in (known, None):
                 continue
             self._unwritten.pop(target, None)
             if said:
@@ -387,13 +355,13 @@ class LearntRevocations:
     async def _record(self) -> None:
         """Put on record in Redis what Postgres has taken."""
         batch = {target: self._unrecorded[target] for target in self._some(self._unrecorded)}
-        for era in {_looked_in(known) for known in batch.values()}:
-            same = {target: known for target, known in batch.items() if _looked_in(known) == era}
+        for era in {known.looked_in for known in batch.values()}:
+            same = {target: known for target, known in batch.items() if known.looked_in == era}
             examined = [(target, known.found or KeyState(None)) for target, known in same.items()]
             outcomes = await self._revoked.record(examined, era)
             for (target, known), outcome in zip(same.items(), outcomes, strict=True):
                 # One that was lifted meanwhile is not to be set again; its row, if it has one, is mirrored.
-                if outcome is RecordOutcome.EMPTIED and self._known.peek(_named(target)) is not None:
+                if outcome is RecordOutcome.EMPTIED and self._known.peek(target) is not None:
                     await self._revoked.revoke([_row(self._learnt(target, known))])
                 if self._unrecorded.get(target) is known:
                     del self._unrecorded[target]
@@ -405,7 +373,7 @@ class LearntRevocations:
                 if outcome is RecordOutcome.CHANGED:
                     self.touched(target)
 
-    def _learnt(self, target: Target, known: _Known) -> Learnt:
+    def _learnt(self, target: Target, known: Known) -> Learnt:
         return known.learnt(target, self._issuers.get(target[1]))
 
     def _refused(self, count: int) -> None:
@@ -441,37 +409,6 @@ class LearntRevocations:
             )
 
 
-def _targets(claims: Claims, user: User | None) -> Iterator[Target]:
-    """Return all whose revocation hits a token."""
-    if claims.jti is not None:
-        yield "jti", claims.issuer_name, claims.jti
-    if user is not None:
-        yield "user", "", user.id
-    yield "issuer", claims.issuer_name, ""
-
-
-def _named(target: Target) -> Target:
-    """Return what stands for a target in memory, which is of bounded length."""
-    kind, issuer, value = target
-    if len(value) <= _LONGEST:
-        return target
-    return kind, issuer, "sha256:" + hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()
-
-
-def _looked_in(known: _Known) -> bytes:
-    """Return the era in which it was looked at; empty when it was gone by then."""
-    return b"" if known.found is None else known.era
-
-
 def _row(learnt: Learnt) -> Revocation:
     kind, issuer, value = learnt.target
     return Revocation(kind, issuer, value, learnt.until or 0.0, learnt.expires_at)
-
-
-def _instant(value: bytes) -> float:
-    """Read a Unix time; what is no time revokes everything."""
-    try:
-        instant = float(value)
-    except ValueError:
-        return _LAST_INSTANT
-    return _LAST_INSTANT if math.isnan(instant) else min(max(0.0, instant), _LAST_INSTANT)

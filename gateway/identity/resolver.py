@@ -29,7 +29,7 @@ from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE,
 from gateway.core.revocations import Revocations, hits
 from gateway.identity.local_cache import IdentityKey, LocalCache, Ticket
 from gateway.identity.single_flight import SingleFlight
-from gateway.stores.postgres.queries import FoundUser
+from gateway.stores.postgres.look_ups import FoundUser
 from gateway.stores.redis.answers import SharedAnswer
 from gateway.stores.redis.user_documents import CachedUser
 

@@ -179,7 +179,7 @@ async def test_what_no_row_can_hold_is_remembered_all_the_same(
     await until(lambda: learnt_revocations.waiting == 0)
     assert learnt_revocations.against(long, USER) == "jti"
     assert rows.learnt == []
-    assert all(len(value) < 2001 for _, _, value in learnt_revocations._known.keys())  # noqa: SIM118 -- no dict
+    assert all(len(value) < 2001 for _, _, value in learnt_revocations._known._known.keys())  # noqa: SIM118 -- no dict
 
 
 async def test_a_deletion_lifts_what_no_row_can_hold(

@@ -1,0 +1,109 @@
+"""The revocations that a worker has refused tokens for, remembered by what they hit."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.core.lru import LRU
+from gateway.core.model import Claims, RevocationKind, User
+from gateway.core.revocations import Learnt, Target, counts, hits
+from gateway.stores.redis.blacklist import KeyState
+
+MOST: Final = 10_000
+"""Revocations that a worker remembers."""
+LONGEST: Final = 2000
+"""Bytes of a `jti` that an index of Postgres can hold; of a longer value only a digest is remembered."""
+_LAST_INSTANT: Final = 253_402_300_799.0
+"""The end of the year 9999, as a Unix time: a value that is no time revokes everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    until: float
+    """Tokens issued at or before this Unix time are revoked; infinite for a `jti`."""
+    expires_at: float = math.inf
+    """When this ends; Unix seconds."""
+    found: KeyState | None = None
+    """What Redis holds; None before that has been looked at."""
+    era: bytes = b""
+    """That of Redis in which it was looked at, or in which Redis said it; empty: not known."""
+
+    def hits(self, claims: Claims, now: float) -> bool:
+        """Tell whether this hits a token of its target."""
+        return counts(self.expires_at, now) and hits(self.until, claims.issued_at)
+
+    def learnt(self, target: Target, iss: str | None) -> Learnt:
+        """Return what is to be written down; `iss` is the other name of the target's issuer."""
+        until = None if target[0] == "jti" else self.until
+        expires_at = None if math.isinf(self.expires_at) else self.expires_at
+        return Learnt(target, until, expires_at, iss, seen=self.found is not None)
+
+    @property
+    def looked_in(self) -> bytes:
+        """The era in which it was looked at; empty when it was gone by then."""
+        return b"" if self.found is None else self.era
+
+
+class RememberedRevocations:
+    """At most `MOST` revocations; those that hit a token last stay. `clock` gives Unix seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._known: LRU[Target, Known] = LRU(MOST)
+
+    def __bool__(self) -> bool:
+        return bool(self._known.keys())
+
+    def get(self, target: Target) -> Known | None:
+        """Return what is known of a target, as one that is in use."""
+        return self._known.get(_bounded(target))
+
+    def peek(self, target: Target) -> Known | None:
+        """Return what is known of a target."""
+        return self._known.peek(_bounded(target))
+
+    def put(self, target: Target, known: Known) -> bool:
+        """Remember what is known of a target; True: another has been forgotten for it."""
+        return self._known.put(_bounded(target), known) is not None
+
+    def pop(self, target: Target) -> None:
+        self._known.pop(_bounded(target))
+
+    def against(self, claims: Claims, user: User | None) -> RevocationKind | None:
+        """Return the kind of a revocation that is remembered and hits a token."""
+        if not self._known.keys():
+            return None
+        now = self._clock()
+        for target in targets_of(claims, user):
+            known = self.peek(target)
+            if known is not None and known.hits(claims, now):
+                return target[0]
+        return None
+
+
+def targets_of(claims: Claims, user: User | None) -> Iterator[Target]:
+    """Return all whose revocation hits a token."""
+    if claims.jti is not None:
+        yield "jti", claims.issuer_name, claims.jti
+    if user is not None:
+        yield "user", "", user.id
+    yield "issuer", claims.issuer_name, ""
+
+
+def _bounded(target: Target) -> Target:
+    """Return what stands for a target in memory, which is of bounded length."""
+    kind, issuer, value = target
+    if len(value) <= LONGEST:
+        return target
+    return kind, issuer, "sha256:" + hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()
+
+
+def instant(value: bytes) -> float:
+    """Read a Unix time; what is no time revokes everything."""
+    try:
+        instant = float(value)
+    except ValueError:
+        return _LAST_INSTANT
+    return _LAST_INSTANT if math.isnan(instant) else min(max(0.0, instant), _LAST_INSTANT)
