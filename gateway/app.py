@@ -41,8 +41,8 @@ from gateway.proxy.upstream.balancer import Upstreams
 from gateway.settings import Settings, model
 from gateway.stores.availability import Availability
 from gateway.stores.postgres.change_stream.listener import PostgresStream
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.hosts import place_of
-from gateway.stores.postgres.queries import Postgres
 from gateway.stores.redis.change_stream import RedisStream
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.system_of_record import SystemOfRecord

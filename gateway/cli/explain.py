@@ -101,8 +101,8 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
     from gateway.explain import Explainer
     from gateway.issuer_keys.fetch import Fetcher
     from gateway.issuer_keys.keyring import KeyRing
+    from gateway.stores.postgres.database import Postgres
     from gateway.stores.postgres.hosts import place_of
-    from gateway.stores.postgres.queries import Postgres
     from gateway.stores.redis.shared_tier import RedisTier
     from gateway.telemetry import logs
 

@@ -18,10 +18,10 @@ from gateway.core.model import Identity, StoreUnavailable, Tier
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
     from gateway.settings import Settings
     from gateway.settings.model import Issuer
+    from gateway.stores.postgres.database import Postgres
     from gateway.stores.postgres.directory.audit import Author
     from gateway.stores.postgres.directory.revocation_rows import RevocationRows
     from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
-    from gateway.stores.postgres.queries import Postgres
     from gateway.stores.redis.shared_tier import RedisTier
 
 T = TypeVar("T")
@@ -97,11 +97,11 @@ def with_stores(config: Path, work: Callable[[Stores], Awaitable[T]]) -> T:
 
 
 async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[T]]) -> T:
+    from gateway.stores.postgres.database import Postgres
     from gateway.stores.postgres.directory.audit import Author
     from gateway.stores.postgres.directory.revocation_rows import RevocationRows
     from gateway.stores.postgres.directory.users import UserDirectory
     from gateway.stores.postgres.hosts import place_of
-    from gateway.stores.postgres.queries import Postgres
     from gateway.stores.redis.shared_tier import RedisTier
 
     redis = RedisTier(

@@ -15,7 +15,7 @@ from gateway.core.claims import MAX_SUBJECT_CHARACTERS, is_clean
 from gateway.core.model import JSON, Identity, StoreUnavailable, UserStatus
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
-    from gateway.stores.postgres.directory.users import UserFields, UserRecord
+    from gateway.stores.postgres.directory.users import UserChanges, UserRecord
 
 users_app: Final = typer.Typer(
     no_args_is_help=True,
@@ -181,29 +181,29 @@ def change(
     for each in cleared:
         if given[each] is not None:
             output.fail(f"--{each} and --clear {each} exclude each other", "give one of them", output.USAGE)
-    fields: UserFields = {}
+    changes: UserChanges = {}
     if email is not None or Clearable.EMAIL in cleared:
-        fields["email"] = email
+        changes["email"] = email
     if name is not None or Clearable.NAME in cleared:
-        fields["display_name"] = name
+        changes["display_name"] = name
     if tenant is not None or Clearable.TENANT in cleared:
-        fields["tenant"] = tenant
+        changes["tenant"] = tenant
     if tokens_valid_after is not None or Clearable.TOKENS_VALID_AFTER in cleared:
-        fields["tokens_valid_after"] = _instant(tokens_valid_after)
+        changes["tokens_valid_after"] = _instant(tokens_valid_after)
     added, removed = add_role or [], remove_role or []
-    if not fields and not added and not removed:
+    if not changes and not added and not removed:
         output.fail("say what to change", "gateway users change --help", output.USAGE)
 
     async def work(stores: Stores) -> "UserRecord":
         record = await stores.user(user)
         user_id, before = UUID(record.user.id), record.user.roles
         if not added and not removed:
-            return await stores.directory.change(user_id, fields, author=stores.author)
+            return await stores.directory.change(user_id, changes, author=stores.author)
         kept = [role for role in before if role not in removed]
-        changes: UserFields = {**fields, "roles": tuple(dict.fromkeys([*kept, *added]))}
+        with_roles: UserChanges = {**changes, "roles": tuple(dict.fromkeys([*kept, *added]))}
         # Roles that another operator gives or takes meanwhile must not be lost.
         return await stores.directory.change(
-            user_id, changes, expected=lambda found: found.user.roles == before, author=stores.author
+            user_id, with_roles, expected=lambda found: found.user.roles == before, author=stores.author
         )
 
     _write(config, work, json=json)

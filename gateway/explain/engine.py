@@ -22,8 +22,8 @@ from gateway.explain.verdict import ANY_ROUTE, ColdResolver, Verdict, cold_tiers
 from gateway.explain.wording import sql_literal
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.resolver import LearntRevocations
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
-from gateway.stores.postgres.queries import Postgres
 from gateway.stores.redis.shared_tier import RedisTier
 
 _BEARER: Final = re.compile(rb"\bbearer[ \t]+([A-Za-z0-9._~+/\-]+=*)", re.IGNORECASE)

@@ -9,9 +9,10 @@ from gateway.core.model import Claims, Resolution, StoreUnavailable, User
 from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocation
 from gateway.explain.verdict import ColdResolver
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.diagnostics import Diagnostics
 from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
-from gateway.stores.postgres.queries import FoundUser, Postgres
+from gateway.stores.postgres.look_ups import FoundUser
 from gateway.stores.redis.answers import SharedAnswer
 from gateway.stores.redis.shared_tier import RedisTier
 

@@ -16,7 +16,7 @@ from gateway.explain.setup import Setup
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.resolver import IdentityResolver, LearntRevocations
 from gateway.pipeline import Pipeline
-from gateway.stores.postgres.queries import Postgres
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.redis.answers import SharedAnswer
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.redis.user_documents import CachedUser

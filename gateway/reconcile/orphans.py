@@ -12,7 +12,7 @@ from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from gateway.core.model import UserStatus
 from gateway.core.spelling import Difference, difference, normal_form
-from gateway.stores.postgres.queries import Postgres
+from gateway.stores.postgres.database import Postgres
 
 _BATCH: Final = 5_000
 _READ_TIMEOUT: Final = 600.0

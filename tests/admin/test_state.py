@@ -10,8 +10,8 @@ from gateway.core.model import Issuer
 from gateway.issuer_keys.fetch import Fetcher
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.issuer_keys.sources import Secret
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.audit import AuditLog
-from gateway.stores.postgres.queries import Postgres
 from tests import tokens
 from tests.admin.client import TOKEN, Api
 from tests.fakes import RecordingKeyObserver

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from gateway.__main__ import main
 from gateway.cli.main import app
-from gateway.stores.postgres.queries import Postgres
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.redis.ownership import Owner
 from gateway.stores.redis.user_documents import CachedUser, encode
 from gateway.stores.system_of_record import SystemOfRecord

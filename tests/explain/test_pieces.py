@@ -9,9 +9,9 @@ from gateway.core.model import Identity, Issuer, StoreUnavailable, Tier
 from gateway.explain.answer import Cause
 from gateway.explain.issuers import nearest
 from gateway.explain.wording import Commands, ago, moment, shown, span, sql_literal, yaml_line
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory import diagnostics
 from gateway.stores.postgres.directory.diagnostics import Diagnostics, failure_kind
-from gateway.stores.postgres.queries import Postgres
 from tests.explain.world import World
 
 

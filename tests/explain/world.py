@@ -31,8 +31,8 @@ from gateway.issuer_keys.fetch import Fetcher
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.hosts import place_of
-from gateway.stores.postgres.queries import Postgres
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.redis.user_documents import CachedUser
 from gateway.verifier import TokenVerifier

@@ -14,9 +14,10 @@ from gateway.core.revocations import Revocation, Revocations
 from gateway.identity.blacklist_sync import BlacklistSync, under_configured_names
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.resolver import IdentityResolver
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
 from gateway.stores.postgres.directory.users import UserDirectory
-from gateway.stores.postgres.queries import FoundUser, Postgres
+from gateway.stores.postgres.look_ups import FoundUser
 from gateway.stores.redis.answers import Epoch, SharedAnswer
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.redis.user_documents import CachedUser

@@ -22,7 +22,7 @@ from gateway.reconcile.orphans import (
     known_identities,
     scratch,
 )
-from gateway.stores.postgres.queries import Postgres
+from gateway.stores.postgres.database import Postgres
 from gateway.telemetry.logs import hash_subject
 
 ISS = "https://idp.example.com/"

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.model import StoreUnavailable
 from gateway.demo.embedded import EmbeddedPostgres
-from gateway.stores.postgres.queries import Postgres
+from gateway.stores.postgres.database import Postgres
 from tests.stores.examples import eventually
 
 

@@ -18,8 +18,8 @@ from redis.exceptions import RedisError
 from gateway.core.revocations import Learning, Learnt, Target
 from gateway.demo.embedded import EmbeddedRedis
 from gateway.identity.learnt_revocations import LearntRevocations
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
-from gateway.stores.postgres.queries import Postgres
 from gateway.stores.redis.blacklist import RedisBlacklist
 from gateway.telemetry.metrics import Metrics
 from tests.harness import House, open_house, token

@@ -13,7 +13,7 @@ from gateway.core.lru import LRU
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
 from gateway.identity.resolver import IdentityResolver
 from gateway.proxy.upstream.balancer import Upstream
-from gateway.stores.postgres.queries import Postgres
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.verifier import TokenVerifier
 from tests import tokens

@@ -19,10 +19,10 @@ from gateway.core.model import Issuer
 from gateway.explain import Explainer
 from gateway.identity.local_cache import LocalCache
 from gateway.issuer_keys.keyring import KeyRing
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.audit import AuditLog
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
 from gateway.stores.postgres.directory.users import UserDirectory
-from gateway.stores.postgres.queries import Postgres
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.telemetry.denials import DenialRing
 from gateway.telemetry.metrics import Metrics

@@ -11,7 +11,7 @@ from gateway.admin.api.operations import Answer, Operation, author_of, json, rea
 from gateway.admin.api.problems import FieldError, RequestRefused, invalid
 from gateway.admin.api.write_through import WriteThrough
 from gateway.core.model import Identity, UserStatus
-from gateway.stores.postgres.directory.users import UserDirectory, UserFields, UserRecord, microseconds
+from gateway.stores.postgres.directory.users import UserChanges, UserDirectory, UserRecord, microseconds
 
 _TAG = {"ETag": "Names this state of the user: send it in If-Match."}
 _USER = Answer(model=models.User, headers=_TAG)
@@ -90,23 +90,23 @@ class Users:
     async def change_user(
         self, request: web.Request, params: models.UserParams, change: models.UserChange
     ) -> web.Response:
-        fields: UserFields = {}
+        changes: UserChanges = {}
         given = change.model_fields_set
         if "status" in given:
-            fields["status"] = UserStatus(change.status)
+            changes["status"] = UserStatus(change.status)
         if "tenant" in given:
-            fields["tenant"] = change.tenant
+            changes["tenant"] = change.tenant
         if "email" in given:
-            fields["email"] = change.email
+            changes["email"] = change.email
         if "display_name" in given:
-            fields["display_name"] = change.display_name
+            changes["display_name"] = change.display_name
         if "roles" in given:
-            fields["roles"] = tuple(change.roles)
+            changes["roles"] = tuple(change.roles)
         if "tokens_valid_after" in given:
             after = change.tokens_valid_after
-            fields["tokens_valid_after"] = None if after is None else after.timestamp()
+            changes["tokens_valid_after"] = None if after is None else after.timestamp()
         record = await self._directory.change(
-            params.id, fields, expected=self._expected(request, required=True), author=author_of(request)
+            params.id, changes, expected=self._expected(request, required=True), author=author_of(request)
         )
         await self._write_through.user(record)
         return self._answer(record)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from gateway.cli.check.result import Check, CheckResult
 from gateway.cli.stores import advice_for_postgres
 from gateway.core.model import StoreUnavailable
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.diagnostics import Diagnostics
-from gateway.stores.postgres.queries import Postgres
 
 if TYPE_CHECKING:
     from gateway.settings import Settings

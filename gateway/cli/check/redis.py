@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from gateway.cli.check.redis_permissions import Inspection, inspect
 from gateway.cli.check.result import Check, CheckResult
 from gateway.core.model import StoreUnavailable
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.hosts import place_of
-from gateway.stores.postgres.queries import Postgres
 from gateway.stores.redis.shared_tier import RedisTier
 
 if TYPE_CHECKING:

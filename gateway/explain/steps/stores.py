@@ -9,8 +9,9 @@ from gateway.explain.answer import Cause, Fix, Outcome
 from gateway.explain.evidence import Evidence
 from gateway.explain.trail import Trail
 from gateway.explain.wording import ago, moment, shown, span
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.diagnostics import Diagnostics, failure_kind
-from gateway.stores.postgres.queries import FoundUser, Postgres
+from gateway.stores.postgres.look_ups import FoundUser
 from gateway.stores.postgres.requirements import Shortcoming
 from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.ownership import ForeignRedis

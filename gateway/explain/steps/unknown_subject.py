@@ -10,9 +10,9 @@ from gateway.core.spelling import difference
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, moment, shown
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.diagnostics import Diagnostics, SimilarIdentity
 from gateway.stores.postgres.directory.users import UserDirectory, UserNotFound, UserRecord
-from gateway.stores.postgres.queries import Postgres
 
 _DIFFERENCES: Final = {
     "case": Cause.SUBJECT_CASE_DIFFERS,

@@ -55,9 +55,9 @@ class Owner:
 
     def encode(self) -> bytes:
         record = self.record
-        fields = {"id": self.id, "oid": record.oid, "database": record.database,
+        members = {"id": self.id, "oid": record.oid, "database": record.database,
                   "schema": record.schema, "system": record.system, "copy": record.copy}  # fmt: skip
-        return orjson.dumps(fields)
+        return orjson.dumps(members)
 
     @property
     def mark(self) -> bytes:
@@ -76,15 +76,15 @@ def owner_from(value: bytes) -> Owner | None:
     """Read the key's value; None when it names no owner."""
     try:
         json_text.check_depth(value)
-        fields = orjson.loads(value)
-        texts = [fields["database"], fields["schema"], fields["id"]]
-        optional = [fields["system"], fields["copy"]]
-        if not isinstance(fields["oid"], int) or not all(isinstance(text, str) for text in texts):
+        members = orjson.loads(value)
+        texts = [members["database"], members["schema"], members["id"]]
+        optional = [members["system"], members["copy"]]
+        if not isinstance(members["oid"], int) or not all(isinstance(text, str) for text in texts):
             return None
         if not all(text is None or isinstance(text, str) for text in optional):
             return None
-        record = SystemOfRecord(fields["oid"], fields["database"], fields["schema"], *optional)
-        owner = Owner(fields["id"], record)
+        record = SystemOfRecord(members["oid"], members["database"], members["schema"], *optional)
+        owner = Owner(members["id"], record)
         return owner if value.startswith(owner.mark) else None
     except (ValueError, KeyError, TypeError):
         return None

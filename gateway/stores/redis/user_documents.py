@@ -52,12 +52,12 @@ def decode(document: bytes, iss: str, owner: str = "") -> CachedUser | None:
     """Read a document; None when it is of another format, another owner, or for another issuer's tokens."""
     try:
         json_text.check_depth(document, _LEVELS)
-        fields = orjson.loads(document)
-        if fields["version"] != _FORMAT or fields["iss"] != iss or fields.get("owner", "") != owner:
+        members = orjson.loads(document)
+        if members["version"] != _FORMAT or members["iss"] != iss or members.get("owner", "") != owner:
             return None
-        user = fields["user"]
+        user = members["user"]
         return CachedUser(
-            None if user is None else _user_from(user), float(fields["stored_at"]), _text(fields["epoch"])
+            None if user is None else _user_from(user), float(members["stored_at"]), _text(members["epoch"])
         )
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
@@ -77,16 +77,16 @@ def _fields_of(user: User) -> dict[str, JSON]:
     }
 
 
-def _user_from(fields: dict[str, JSON]) -> User:
-    roles, attributes, after = fields["roles"], fields["attributes"], fields["tokens_valid_after"]
+def _user_from(members: dict[str, JSON]) -> User:
+    roles, attributes, after = members["roles"], members["attributes"], members["tokens_valid_after"]
     if not isinstance(roles, list) or not isinstance(attributes, dict):
         raise TypeError("not a list of roles, or no attributes")
     return User(
-        id=_text(fields["id"]),
-        status=UserStatus(_text(fields["status"])),
-        tenant=_text_or_none(fields["tenant"]),
-        email=_text_or_none(fields["email"]),
-        display_name=_text_or_none(fields["display_name"]),
+        id=_text(members["id"]),
+        status=UserStatus(_text(members["status"])),
+        tenant=_text_or_none(members["tenant"]),
+        email=_text_or_none(members["email"]),
+        display_name=_text_or_none(members["display_name"]),
         roles=shared(tuple(map(_text, roles))),
         attributes=attributes or NO_ATTRIBUTES,
         tokens_valid_after=None if after is None else float(_text(after)),

@@ -10,9 +10,9 @@ import pytest
 from gateway.core.model import Identity, StoreUnavailable
 from gateway.demo.embedded import EmbeddedPostgres
 from gateway.stores.postgres.change_stream.listener import Change, Everything, PostgresStream
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.hosts import Connector, address_of, servers_of
 from gateway.stores.postgres.migrate import migrate
-from gateway.stores.postgres.queries import Postgres
 from tests.stores.ear import Ear
 from tests.stores.examples import ISS, eventually
 from tests.stores.outages import frozen, recovered

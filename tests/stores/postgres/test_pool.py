@@ -10,7 +10,7 @@ import pytest
 from gateway.core.model import Identity, StoreUnavailable, Tier
 from gateway.demo.embedded import EmbeddedPostgres
 from gateway.stores.postgres.circuit_breaker import FAILURES
-from gateway.stores.postgres.queries import Postgres
+from gateway.stores.postgres.database import Postgres
 from tests.stores.cable import Cable
 from tests.stores.examples import ISS, eventually
 from tests.stores.outages import answers, frozen, recovered

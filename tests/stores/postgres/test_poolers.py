@@ -10,10 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.core.model import Identity, StoreUnavailable
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
 from gateway.stores.postgres.directory.users import UserDirectory
 from gateway.stores.postgres.migrate import migrate
-from gateway.stores.postgres.queries import Postgres
 from tests.stores.examples import ISS, claims
 from tests.stores.postgres.pgbouncer import IGNORED, pgbouncer
 

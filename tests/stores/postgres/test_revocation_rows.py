@@ -3,8 +3,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.core.revocations import Revocation
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
-from gateway.stores.postgres.queries import Postgres
 
 
 @pytest.fixture

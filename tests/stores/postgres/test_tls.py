@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway.core.model import StoreUnavailable
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.hosts import servers_of
-from gateway.stores.postgres.queries import Postgres
 from gateway.stores.postgres.tls import strict_context
 from tests.proxy.upstream.test_tls import Authority
 from tests.stores.tls_front import port_of

@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 
 from gateway.core.model import Identity, StoreUnavailable, UserStatus
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.audit import AuditLog, Author
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
 from gateway.stores.postgres.directory.users import IdentityMissing, UserDirectory, UserNotFound
-from gateway.stores.postgres.queries import Postgres
 
 BY = Author("api@192.0.2.1", "the-id")
 ANN = Identity("https://idp.example.com/", "ann")

@@ -10,8 +10,8 @@ import pytest
 from redis.asyncio import Redis as Client
 
 from gateway.core.model import StoreUnavailable
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.hosts import place_of
-from gateway.stores.postgres.queries import Postgres
 from gateway.stores.redis.ownership import ForeignRedis, Owner, owner_from
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.system_of_record import SystemOfRecord

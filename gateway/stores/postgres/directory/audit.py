@@ -8,7 +8,8 @@ import orjson
 
 from gateway.core import json_text
 from gateway.core.model import JSON
-from gateway.stores.postgres.queries import Connection, Postgres
+from gateway.stores.postgres.database import Postgres
+from gateway.stores.postgres.pool import Connection
 
 _PAGE: Final = """
 SELECT id, extract(epoch FROM at)::float8 AS at, actor, action, target, request_id, detail

@@ -11,8 +11,8 @@ import asyncpg
 from gateway.core.model import Claims, Identity, StoreUnavailable
 from gateway.core.revocations import Revocation
 from gateway.core.spelling import spellings
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.errors import is_lasting
-from gateway.stores.postgres.queries import Postgres
 
 FailureKind: TypeAlias = Literal["unreachable", "not_migrated", "permission_denied"]
 

@@ -9,10 +9,10 @@ from typing import Final
 
 from gateway.core.model import JSON, RevocationKind
 from gateway.core.revocations import Revocation
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory import audit
 from gateway.stores.postgres.directory.audit import Author
 from gateway.stores.postgres.directory.users import microseconds
-from gateway.stores.postgres.queries import Postgres
 
 _BATCH: Final = 5000
 """Rows that one statement deletes, which is bounded in time."""

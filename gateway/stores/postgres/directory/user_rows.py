@@ -8,7 +8,8 @@ from uuid import UUID
 import asyncpg
 
 from gateway.core.model import JSON, Identity, User, UserStatus
-from gateway.stores.postgres.queries import USER_COLUMNS, Connection, user_from_row
+from gateway.stores.postgres.look_ups import USER_COLUMNS, user_from_row
+from gateway.stores.postgres.pool import Connection
 
 SELECT: Final = f"""
 SELECT {USER_COLUMNS},
@@ -35,7 +36,7 @@ class UserRecord:
     """The transaction that wrote it, when this is what was written."""
 
 
-class UserFields(TypedDict, total=False):
+class UserChanges(TypedDict, total=False):
     """What of a user can be changed; what is not there stays as it is."""
 
     status: UserStatus
@@ -148,10 +149,10 @@ def from_row(row: asyncpg.Record) -> UserRecord:
     )
 
 
-def difference(before: User, after: User, fields: UserFields) -> dict[str, JSON]:
+def difference(before: User, after: User, changes: UserChanges) -> dict[str, JSON]:
     """Tell what became what, for the audit."""
     different: dict[str, JSON] = {}
-    for name in fields:
+    for name in changes:
         old, new = getattr(before, name), getattr(after, name)
         if old != new:
             different[name] = None if name in _PERSONAL else [_plain(old), _plain(new)]

@@ -9,6 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from gateway.core.model import JSON, Identity, UserStatus
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory import audit, user_rows
 from gateway.stores.postgres.directory.audit import Author
 from gateway.stores.postgres.directory.user_rows import (
@@ -17,19 +18,19 @@ from gateway.stores.postgres.directory.user_rows import (
     IdentityTaken,
     StatusRefused,
     UserChanged,
-    UserFields,
+    UserChanges,
     UserNotFound,
     UserRecord,
 )
-from gateway.stores.postgres.queries import Connection, Postgres
+from gateway.stores.postgres.pool import Connection
 
 __all__ = [
     "IdentityMissing",
     "IdentityTaken",
     "StatusRefused",
     "UserChanged",
+    "UserChanges",
     "UserDirectory",
-    "UserFields",
     "UserNotFound",
     "UserRecord",
     "microseconds",
@@ -225,7 +226,7 @@ class UserDirectory:
     async def change(
         self,
         user_id: UUID,
-        fields: UserFields,
+        changes: UserChanges,
         *,
         expected: Expectation | None = None,
         author: Author | None = None,
@@ -237,15 +238,15 @@ class UserDirectory:
         """
         async with self._postgres.connection() as connection, connection.transaction():
             before = (await user_rows.lock(connection, user_id, expected)).user
-            if "status" in fields and before.status is UserStatus.DELETED:
+            if "status" in changes and before.status is UserStatus.DELETED:
                 raise StatusRefused(before.status)
-            after = replace(before, **fields)
+            after = replace(before, **changes)
             await connection.execute(
                 _CHANGE,
                 user_id, after.status.value, after.tenant, after.email, after.display_name, list(after.roles),
-                "tokens_valid_after" in fields, after.tokens_valid_after,
+                "tokens_valid_after" in changes, after.tokens_valid_after,
             )  # fmt: skip
-            detail = user_rows.difference(before, after, fields)
+            detail = user_rows.difference(before, after, changes)
             await audit.record(connection, author, "user.change", f"user:{user_id}", detail)
             return await user_rows.get(connection, user_id)
 

@@ -9,10 +9,10 @@ from structlog.testing import capture_logs
 
 from gateway.core.model import Claims, Identity, StoreUnavailable, User, UserStatus
 from gateway.core.revocations import Revocations
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
 from gateway.stores.postgres.directory.users import IdentityTaken, StatusRefused, UserDirectory, UserNotFound
 from gateway.stores.postgres.migrate import migrate, migrations
-from gateway.stores.postgres.queries import Postgres
 from gateway.stores.redis.user_documents import CachedUser, decode, encode
 from tests.stores.examples import ISS, claims
 

@@ -1,98 +1,30 @@
-"""Postgres, the system of record: the hot path's two statements, and what else a running gateway asks.
+"""Postgres, the system of record: all that a running gateway asks it.
 
-The hot path reads `users`, `identities` and `revocations` and writes nothing.
-How they are sent behind a pooler is in `statements`.
+The look-ups of requests are in `look_ups`, how statements are sent behind a pooler in `statements`.
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
-import orjson
-import structlog
 
-from gateway.core import json_text
 from gateway.core.model import (
-    JSON,
-    NO_ATTRIBUTES,
     Claims,
     Identity,
-    RecordUnusable,
     StoreUnavailable,
     Tier,
-    User,
-    UserStatus,
-    shared,
 )
 from gateway.core.revocations import Learning, Learnt, Revocation, Revocations, Target
 from gateway.stores.availability import Availability
+from gateway.stores.postgres import look_ups
 from gateway.stores.postgres.errors import is_lasting
-from gateway.stores.postgres.migrate import migrate
+from gateway.stores.postgres.look_ups import FoundUser
 from gateway.stores.postgres.pool import Connection, Pool
 from gateway.stores.postgres.requirements import Shortcoming, shortcomings
 from gateway.stores.postgres.statements import PreparedStatements
 from gateway.stores.system_of_record import SystemOfRecord
-
-__all__ = ["USER_COLUMNS", "Connection", "FoundUser", "Postgres", "migrate", "user_from_row"]
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-USER_COLUMNS: Final = """
-u.id::text AS id, u.status, u.tenant, u.email, u.display_name, u.roles, u.attributes,
-extract(epoch FROM u.tokens_valid_after)::float8 AS tokens_valid_after
-"""
-
-# Where `row_security = off` does not reach, since a pooler drops it, filtered rows would look like no rows.
-_FILTERED: Final = """
-CASE WHEN row_security_active('users'::regclass) THEN 'users'
-    WHEN row_security_active('identities'::regclass) THEN 'identities' END AS filtered
-"""
-
-# One row always, so that the absence of a user has its horizon too: that of the statement's snapshot.
-_FOUND: Final = f"""
-pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon, {_FILTERED}, found.*
-FROM (VALUES (true)) AS always LEFT JOIN (
-    SELECT {USER_COLUMNS}
-    FROM identities i JOIN users u ON u.id = i.user_id
-    WHERE i.issuer = $1 AND i.subject = $2
-) AS found ON true
-"""  # noqa: S608 -- a constant list of columns; values travel as parameters
-
-_FIND_USER: Final = f"SELECT {_FOUND}"
-
-# Each look-up is by the primary key: what is used three times would be read whole first, and stored.
-_FIND_USER_AND_REVOCATIONS: Final = f"""
-WITH counting AS NOT MATERIALIZED (
-    SELECT kind, issuer, value, extract(epoch FROM revoked_at)::float8 AS revoked_at
-    FROM revocations WHERE gateway_counts(expires_at)
-)
-SELECT
-    row_security_active('revocations'::regclass) AS revocations_filtered,
-    EXISTS (SELECT FROM counting WHERE kind = 'jti' AND issuer IN ($3, $1) AND value = $4)
-        OR learnt.of_token AS token_revoked,
-    greatest(
-        (SELECT max(revoked_at) FROM counting WHERE kind = 'user' AND issuer = '' AND value = found.id),
-        learnt.of_user
-    ) AS user_revoked_at,
-    greatest(
-        (SELECT max(revoked_at) FROM counting WHERE kind = 'issuer' AND issuer IN ($3, $1) AND value = ''),
-        learnt.of_issuer
-    ) AS issuer_revoked_at,
-    {_FOUND}
-LEFT JOIN LATERAL (
-    SELECT coalesce(bool_or(kind = 'jti'), false) AS of_token,
-        extract(epoch FROM max(revoked_at) FILTER (WHERE kind = 'user'))::float8 AS of_user,
-        extract(epoch FROM max(revoked_at) FILTER (WHERE kind = 'issuer'))::float8 AS of_issuer
-    FROM gateway_learnt_revocations(
-        ARRAY['jti', 'jti', 'user', 'issuer', 'issuer'],
-        ARRAY[$3, $1, '', $3, $1],
-        ARRAY[$4, $4, found.id, '', '']
-    ) WHERE gateway_counts(expires_at)
-) AS learnt ON true
-"""  # noqa: S608 -- a constant list of columns; values travel as parameters
 
 _COUNTING: Final = """
 SELECT kind, issuer, value,
@@ -121,19 +53,8 @@ SELECT oid::bigint, datname::text AS database,
 FROM pg_database WHERE datname = current_database()
 """
 
-_STATUSES: Final = frozenset(UserStatus)
 _NO_IDENTITY: Final = Identity("", "")
 """Whom no row can be about: an `iss` is not empty."""
-
-
-@dataclass(frozen=True, slots=True)
-class FoundUser:
-    """What Postgres knows of one identity, and as of when."""
-
-    user: User | None
-    """None: no user is behind it."""
-    horizon: int
-    """The changes of every transaction with a lower id are in `user` (`pg_snapshot_xmin`)."""
 
 
 class Postgres:
@@ -200,15 +121,17 @@ class Postgres:
         """
         if self._replica is not None and not primary:
             with suppress(StoreUnavailable):
-                return await self._replica.ask(lambda connection: _find(connection, identity))
-        found = await self._primary.ask(lambda connection: _find(connection, identity))
+                return await self._replica.ask(lambda connection: look_ups.find(connection, identity))
+        found = await self._primary.ask(lambda connection: look_ups.find(connection, identity))
         self.availability.ever_served = True
         return found
 
     async def find_user_and_revocations(self, claims: Claims) -> tuple[FoundUser, Revocations]:
         """Return the user behind a token and what is known against it, both by one query."""
         found = await self._primary.ask(
-            lambda connection: _find_both(connection, claims.identity, claims.issuer_name, claims.jti)
+            lambda connection: look_ups.find_with_revocations(
+                connection, claims.identity, claims.issuer_name, claims.jti
+            )
         )
         self.availability.ever_served = True
         return found
@@ -222,7 +145,7 @@ class Postgres:
         async with self._primary.lend(serving=True) as connection:
             asked_at = time.time()
             if await connection.fetchval(_REVOCATIONS_FILTERED):
-                raise _hidden("revocations")
+                raise look_ups.hidden("revocations")
             if among is None:
                 rows = await connection.fetch(_COUNTING_REVOCATIONS)
             else:
@@ -323,9 +246,9 @@ class Postgres:
         heard = self._primary.availability.heard
 
         async def run(connection: Connection) -> None:
-            await _find(connection, _NO_IDENTITY)
+            await look_ups.find(connection, _NO_IDENTITY)
             heard()
-            await _find_both(connection, _NO_IDENTITY, "", None)
+            await look_ups.find_with_revocations(connection, _NO_IDENTITY, "", None)
             heard()
             await connection.fetch(_COUNTING_AMONG, [], [], [])
 
@@ -336,7 +259,7 @@ class Postgres:
         """Find out whether the replica could serve requests, by running their statement there."""
 
         async def run(connection: Connection) -> None:
-            await _find(connection, _NO_IDENTITY)
+            await look_ups.find(connection, _NO_IDENTITY)
 
         if self._replica is not None:
             await self._try_statements(self._replica, run)
@@ -389,104 +312,5 @@ class Postgres:
             yield connection
 
 
-async def _find(connection: Connection, identity: Identity) -> FoundUser:
-    row = await connection.fetchrow(_FIND_USER, identity.issuer, identity.subject)
-    if row is None:
-        raise ValueError("a query that always has one row had none")
-    return _found(row)
-
-
-async def _find_both(
-    connection: Connection, identity: Identity, issuer_name: str, jti: str | None
-) -> tuple[FoundUser, Revocations]:
-    row = await connection.fetchrow(
-        _FIND_USER_AND_REVOCATIONS, identity.issuer, identity.subject, issuer_name, jti
-    )
-    if row is None:
-        raise ValueError("a query that always has one row had none")
-    if row["revocations_filtered"]:
-        raise _hidden("revocations")
-    revocations = Revocations(row["token_revoked"], row["user_revoked_at"], row["issuer_revoked_at"])
-    return _found(row), revocations
-
-
-def _found(row: asyncpg.Record) -> FoundUser:
-    if row["filtered"] is not None:
-        raise _hidden(row["filtered"])
-    try:
-        return FoundUser(None if row["id"] is None else user_from_row(row), row["horizon"])
-    except ValueError as error:
-        raise RecordUnusable(Tier.POSTGRES, f"the row of user {row['id']} cannot be read: {error}") from error
-
-
-def _hidden(table: str) -> asyncpg.InsufficientPrivilegeError:
-    """Make the error that Postgres raises itself with `row_security = off`."""
-    return asyncpg.InsufficientPrivilegeError(
-        f'query would be affected by row-level security policy for table "{table}"'
-    )
-
-
 def _listed(found: Sequence[Shortcoming]) -> str:
     return "; ".join(f"{each.found}: {each.fix}" for each in found[:3])
-
-
-def user_from_row(row: asyncpg.Record) -> User:
-    """Read `USER_COLUMNS`. Raises ValueError, without values, on a row that the migrations do not allow."""
-    text = row["attributes"]
-    attributes = _attributes(text, row["id"]) if isinstance(text, str) else None
-    roles = row["roles"]
-    unusable = [
-        name
-        for name, usable in (
-            ("status", row["status"] in _STATUSES),
-            ("tenant", isinstance(row["tenant"], str | None)),
-            ("email", isinstance(row["email"], str | None)),
-            ("display_name", isinstance(row["display_name"], str | None)),
-            ("roles", isinstance(roles, list) and all(isinstance(role, str) for role in roles)),
-            ("attributes", isinstance(attributes, dict)),
-        )
-        if not usable
-    ]
-    if unusable:
-        raise ValueError(f"not as the migrations allow: {', '.join(unusable)}")
-    return User(
-        id=row["id"],
-        status=UserStatus(row["status"]),
-        tenant=row["tenant"],
-        email=row["email"],
-        display_name=row["display_name"],
-        roles=shared(tuple(roles)),
-        attributes=attributes or NO_ATTRIBUTES,
-        tokens_valid_after=row["tokens_valid_after"],
-    )
-
-
-def _attributes(text: str, user_id: str) -> Mapping[str, JSON]:
-    """Read a user's attributes, without those that can be neither read nor written down as JSON.
-
-    The column takes what JSON in its usual form has no room for: numbers of any length, any depth.
-    """
-    octets = text.encode()
-    try:
-        json_text.check_depth(octets)
-        attributes: dict[str, JSON] = orjson.loads(octets)
-    except ValueError:
-        log.warning("user_attributes_left_out", user=user_id)
-    else:
-        return attributes
-    try:
-        read = json_text.read(octets)
-    except ValueError:
-        return NO_ATTRIBUTES
-    if not isinstance(read, dict):
-        return NO_ATTRIBUTES
-    return {name: value for name, value in read.items() if json_text.oddity(value) is None and _fits(value)}
-
-
-def _fits(value: JSON) -> bool:
-    """Tell whether a value can be written into Redis."""
-    try:
-        orjson.dumps(value)
-    except TypeError:
-        return False
-    return True
