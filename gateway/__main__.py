@@ -8,10 +8,10 @@ from gateway.cli.output import BUG
 
 
 def main() -> None:
-    """Run the command line; a fault of ours ends with a plain traceback and a code of its own."""
+    """Run the command line. A bug prints a plain traceback and exits with `BUG`."""
     try:
         app(prog_name="gateway")
-    except Exception:  # noqa: BLE001 -- the outermost place: 1 would say that the answer is no
+    except Exception:  # noqa: BLE001 -- the outermost place; Python's own exit code, 1, means that the answer is no
         traceback.print_exc()
         sys.exit(BUG)
 

@@ -57,7 +57,7 @@ def dependencies(
             stand_in=stand_in,
             patient=True,
         ),
-        # The primary answers in its place.
+        # The primary answers instead.
         **(
             {}
             if postgres.replica_availability is None

@@ -1,4 +1,4 @@
-"""What arguments and options mean and may hold: what is wrong with one is told before anything is changed."""
+"""The arguments and options that commands share. A bad value is refused before a command changes anything."""
 
 import re
 from datetime import datetime
@@ -21,14 +21,14 @@ AnyUser: TypeAlias = Annotated[
 
 
 def utf8(value: str | None) -> str | None:
-    """Refuse what no store can hold: bytes that are no UTF-8 come as halves of surrogate pairs."""
+    """Refuse text that no store can hold: Python turns bytes that are not UTF-8 into lone surrogates."""
     if value is not None and not value.isascii() and re.search("[\ud800-\udfff]", value):
         raise typer.BadParameter("this is not UTF-8 text")
     return value
 
 
 def clean(value: str | None) -> str | None:
-    """Refuse what no claim could equal."""
+    """Refuse text that no claim can equal."""
     if value is not None and not is_clean(value):
         raise typer.BadParameter("write at least one character, and no control characters")
     return value
@@ -44,21 +44,21 @@ def rfc3339(text: str) -> datetime | None:
 
 
 def method(value: str | None) -> str | None:
-    """Refuse what is no method (RFC 9110 §9.1)."""
+    """Refuse text that is not a method (RFC 9110 §9.1)."""
     if value is not None and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value):
         raise typer.BadParameter("a method is one word such as GET")
     return value
 
 
 def each_clean(values: list[str] | None) -> list[str] | None:
-    """Refuse a list with an entry that no claim could equal."""
+    """Refuse a list with an entry that no claim can equal."""
     for value in values or ():
         clean(value)
     return values
 
 
 def email(value: str | None) -> str | None:
-    """Refuse what is no address: a user is found by text with an @ in it."""
+    """Refuse text that is not an e-mail address: commands take text with an @ for one."""
     if value is not None and (not is_clean(value) or not re.fullmatch(r"[^@\s]+@[^@\s]+", value)):
-        raise typer.BadParameter("this is no e-mail address: write ann@example.com")
+        raise typer.BadParameter("this is not an e-mail address: write ann@example.com")
     return value

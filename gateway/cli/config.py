@@ -1,4 +1,4 @@
-"""`gateway check` and `gateway schema`; and how every command gets its settings."""
+"""`gateway check` and `gateway schema`; and how each command loads its settings."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +20,7 @@ Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON to std
 
 
 def settings_or_exit(config: Path) -> "Settings":
-    """Load the settings; with mistakes in them, print every one and exit with `USAGE`."""
+    """Load the settings. If they have mistakes, print each one and exit with `USAGE`."""
     from gateway.settings import ConfigurationError, load
 
     try:
@@ -34,14 +34,14 @@ def check(
     config: ConfigFile = DEFAULT_CONFIG,
     live: Annotated[
         bool,
-        typer.Option("--live", help="Try every dependency, too: stores, issuers' keys, upstreams."),
+        typer.Option("--live", help="Also try each dependency: stores, issuers' keys, upstreams."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Validate the configuration: every mistake with its line, and what is probably not meant.
+    """Validate the configuration: report each mistake with its line, and warn of probable mistakes.
 
-    With --live, exits with 3 when a dependency cannot be reached, and with 1 when one does not do what a
-    gateway needs.
+    With --live, the exit code is 3 when a dependency cannot be reached, and 1 when a dependency fails a
+    check.
     """
     from gateway.settings import ConfigurationError
     from gateway.settings.advice import advice
@@ -68,7 +68,7 @@ def check(
 
 
 def _try_dependencies(settings: "Settings", answer: dict[str, object], *, json: bool) -> int:
-    """Try every dependency, add what was found to `answer`, and return the exit code."""
+    """Try each dependency, add the results to `answer`, and return the exit code."""
     from gateway.cli.check import live
 
     found = live.try_all(settings) if json else live.try_all(settings, live.show)
@@ -92,7 +92,7 @@ def schema(
 
 def _refuse(problems: "tuple[Problem, ...]") -> NoReturn:
     for problem in problems:
-        # As compilers do, so that editors find the place.
+        # The format of compilers, so that editors jump to the line.
         output.err.print(str(problem), markup=False, soft_wrap=True)
     raise typer.Exit(output.USAGE)
 

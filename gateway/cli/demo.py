@@ -1,4 +1,4 @@
-"""`gateway demo`: everything at once on loopback; and its parts, for docker compose."""
+"""`gateway demo`: a gateway and all that it needs, on loopback; and the parts for docker compose."""
 
 import asyncio
 import secrets
@@ -36,37 +36,39 @@ The gateway is running on loopback. Ctrl-C stops everything{forgets}.
 
 Paste into another terminal:
 
-  # A user passes, and the upstream is told who it is.
+  # A user is admitted, and the upstream receives the user's identity.
   curl -si -H "Authorization: Bearer $(curl -s {issuer}/token/member)" {gateway}/echo/hello
   curl -si -H "Authorization: Bearer $(curl -s {issuer}/token/admin)" {gateway}/admin/reports
   curl -si -H "Authorization: Bearer $(curl -s '{issuer}/token/member?scope=orders:read')" {gateway}/orders/1
 
-  # Good signatures, and nobody behind them who may pass; the reason is in the log and the metrics.
+  # Good signatures, but a suspended user and a subject without a user. The log and the metrics have the
+  # reason.
   curl -si -H "Authorization: Bearer $(curl -s {issuer}/token/suspended)" {gateway}/echo/hello
   curl -si -H "Authorization: Bearer $(curl -s {issuer}/token/ghost)" {gateway}/echo/hello
   curl -s {admin}/metrics | grep gateway_denials_total
 
-  # Why a token is refused, and what to do about it: nobody has the subject Member, and somebody has member.
+  # Why a token is refused, and the fix: the subject Member has no user, but member has one.
   curl -s {issuer}/token/Member | {command} explain - --config {config}
 
   # A bad signature, and a token that expired a minute ago.
   curl -si -H "Authorization: Bearer $(curl -s '{issuer}/token/member?signed_by=stranger')" {gateway}/echo/
   curl -si -H "Authorization: Bearer $(curl -s '{issuer}/token/member?expires_in=-60')" {gateway}/echo/hello
 
-  # A token that is revoked.
+  # A revoked token.
   TOKEN=$(curl -s {issuer}/token/member)
   curl -si -H "Authorization: Bearer $TOKEN" {gateway}/echo/hello
   echo "$TOKEN" | {command} revoke token - --config {config}
   curl -si -H "Authorization: Bearer $TOKEN" {gateway}/echo/hello
 
-  # A user that is suspended, and active again.
+  # A user who is suspended, then activated.
   {command} users suspend demo:member --config {config}
   {command} users activate demo:member --config {config}
 
-  # Needs no token; what a client claims about itself does not arrive.
+  # This route needs no token. The gateway removes identity headers that a client sends.
   curl -si -H "X_User_Id: somebody-else" {gateway}/public/hello
 
-  # Events without end, with the token where a page in a browser can put it. A WebSocket is at /ws.
+  # An endless event stream. The token is in the query, where a page in a browser can put it. /ws has a
+  # WebSocket.
   curl -sN "{gateway}/events?access_token=$(curl -s {issuer}/token/member)"
 """
 
@@ -98,7 +100,10 @@ def demo(
     ] = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option(file_okay=False, help="Where data is kept; without it, it goes when the demo ends."),
+        typer.Option(
+            file_okay=False,
+            help="Where the demo keeps its data. By default it deletes the data when it ends.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -109,7 +114,7 @@ def demo(
     _require_free(port, "--port")
     _require_free(admin_port, "--admin-port")
     _require_free(issuer_port or 0, "--issuer-port")
-    # While the stores start there is no event loop to take the signal.
+    # While the stores start, there is no event loop that could handle the signal.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with (
@@ -131,7 +136,7 @@ def demo(
     except EmbeddedError as error:
         output.fail(str(error), code=output.UNREACHABLE)
     except MigrationError as error:
-        output.fail(str(error), "or take another folder with --data-dir")
+        output.fail(str(error), "or choose another folder with --data-dir")
     except OSError as error:
         output.fail(f"the demo cannot run: {error}", code=output.USAGE)
     except KeyboardInterrupt:
@@ -179,14 +184,14 @@ async def _demo(
         write(config, content)
 
     write_configuration(f"{_LOOPBACK}:{port}", f"{_LOOPBACK}:{admin_port}")
-    # The caller's GATEWAY_* variables are about another gateway.
+    # The caller's GATEWAY_* variables configure another gateway.
     settings = load(config, env={})
     async with (
         listening(DemoIssuer(issuer_url).application(), issuer_socket),
         listening(upstream.application(), upstream_socket),
         serve(settings) as running,
     ):
-        # The ports that 0 stands for, so that the file describes the gateway that runs.
+        # Replace port 0 with the ports that were bound, so that the file describes the running gateway.
         write_configuration(running.url.removeprefix("http://"), running.admin_url.removeprefix("http://"))
         places = {
             "gateway": running.url,
@@ -200,7 +205,7 @@ async def _demo(
         if json:
             output.emit_json(places)
         else:
-            goes = " and forgets it" if forgets else ""
+            goes = " and deletes its data" if forgets else ""
             typer.echo(_BANNER.format(**places, config=config, command=_command(), forgets=goes))
         sys.stdout.flush()
         await stop.wait()
@@ -208,11 +213,13 @@ async def _demo(
 
 def demo_issuer(
     *,
-    url: Annotated[str, typer.Option(help="The `iss` of its tokens, where the gateway reaches it.")],
+    url: Annotated[
+        str, typer.Option(help="The `iss` of its tokens, and the URL at which the gateway reaches it.")
+    ],
     host: _Host = _LOOPBACK,
     port: _Port = 9000,
 ) -> None:
-    """Run the demo's issuer alone: tokens for anybody, never to be exposed."""
+    """Run only the demo's issuer. It signs tokens for any client: never expose it."""
     from gateway.demo.issuer import DemoIssuer
 
     application = DemoIssuer(url.rstrip("/")).application()
@@ -228,7 +235,7 @@ def demo_issuer(
 
 
 def demo_upstream(*, host: _Host = _LOOPBACK, port: _Port = 9100) -> None:
-    """Run the demo's echo upstream alone."""
+    """Run only the demo's echo upstream."""
 
     async def serve() -> None:
         from gateway.demo import upstream
@@ -242,7 +249,7 @@ def demo_upstream(*, host: _Host = _LOOPBACK, port: _Port = 9100) -> None:
 
 
 def demo_seed(*, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Add the demo's users under the issuer named `demo`; those that are there stay as they are."""
+    """Add the demo's users under the issuer named `demo`. Existing users stay unchanged."""
     import asyncpg
 
     from gateway.demo.seed import seed
@@ -250,7 +257,7 @@ def demo_seed(*, config: ConfigFile = DEFAULT_CONFIG) -> None:
     settings = settings_or_exit(config)
     issuer = next((issuer.issuer for issuer in settings.issuers if issuer.name == "demo"), None)
     if issuer is None:
-        output.fail("no issuer is named demo", "the seeds are users of the demo's issuer", output.USAGE)
+        output.fail("no issuer is named demo", "the demo's users belong to it", output.USAGE)
     dsn = settings.postgres.dsn.get_secret_value()
     try:
         asyncio.run(seed(dsn, issuer, schema=settings.postgres.schema_name))
@@ -261,7 +268,7 @@ def demo_seed(*, config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 def _issuer_port(wanted: int | None, gateway_port: int) -> int:
-    """Return the issuer's port: the usual one where it is free, unless free ones are asked for anyway."""
+    """Return `wanted`; without it the usual port, or 0 if that is taken or the gateway's port is 0."""
     if wanted is not None:
         return wanted
     return _ISSUER_PORT if gateway_port and _why_taken(_ISSUER_PORT) is None else 0
@@ -319,7 +326,7 @@ def _run_or_fail(main: Coroutine[object, object, None], host: str, port: int) ->
 
 
 def _command() -> str:
-    """Tell how the reader's shell finds this program."""
+    """Return how the reader's shell runs this program."""
     beside = Path(sys.executable).with_name("gateway")
     if shutil.which("gateway"):
         return "gateway"

@@ -1,4 +1,4 @@
-"""`gateway explain`: why a token is refused, or is not."""
+"""`gateway explain`: why a token is refused or admitted."""
 
 import asyncio
 import getpass
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs 
 
 _STDIN: Final = "-"
 _LONGEST_LINE: Final = 4095
-"""Bytes of a line that a terminal hands over; what is longer is cut off (termios(3))."""
+"""Bytes of a line that a terminal passes on; it cuts longer lines off (termios(3))."""
 _REDIS_TIMEOUT: Final = 1.0
 _MARGIN: Final = 28
 """Columns for the outcome and the name of a step."""
@@ -35,8 +35,8 @@ def explain(
         str | None,
         typer.Argument(
             metavar="[TOKEN]",
-            help="The token, or a header or curl command with it; `-` reads it from stdin. Left out, it is"
-            " asked for, and not shown.",
+            help="The token, or a header or curl command with it; `-` reads it from stdin. Without it, the"
+            " command asks for the token and does not show it.",
             show_default=False,
         ),
     ] = None,
@@ -44,18 +44,22 @@ def explain(
     method: Annotated[
         str | None,
         typer.Option(
-            "--method", "-X", metavar="METHOD", help="The request's method; GET.", callback=arguments.method
+            "--method",
+            "-X",
+            metavar="METHOD",
+            help="The request's method; GET by default.",
+            callback=arguments.method,
         ),
     ] = None,
     url: Annotated[
-        str | None, typer.Option(metavar="URL", help="The request's URL, or its path: what may it?")
+        str | None, typer.Option(metavar="URL", help="The request's URL or path: may this token call it?")
     ] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Explain what becomes of a token: the decision, the root cause, the fix, and every step."""
+    """Explain how the gateway decides on a token: the decision, the root cause, the fix, and each step."""
     if method is not None and url is None:
-        output.fail("--method needs --url", "which route is asked for depends on both", output.USAGE)
+        output.fail("--method needs --url", "both select the route", output.USAGE)
     text = _token(token)
     settings = settings_or_exit(config)
     explanation = asyncio.run(_explain(settings, config, text, method, url))
@@ -70,11 +74,11 @@ def _token(argument: str | None) -> str | bytes:
     if argument is not None and argument != _STDIN:
         output.warn(
             "the token is an argument, which every user of this machine can see in the list of processes",
-            "`gateway explain -` reads it from stdin; without argument it is asked for",
+            "`gateway explain -` reads it from stdin; `gateway explain` asks for it",
         )
         return argument
     if argument is None and sys.stdin.isatty():
-        typed = getpass.getpass("Token (it is not shown): ")
+        typed = getpass.getpass("Token (not shown): ")
         if len(typed) >= _LONGEST_LINE:
             output.fail(
                 "the terminal cut the token off", "put it into a file: gateway explain - < FILE", output.USAGE
@@ -96,7 +100,7 @@ async def _explain(
 
 @asynccontextmanager
 async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Explainer]":
-    """Build the engine from the same parts as a worker, of which none is shared with one."""
+    """Build the engine from the same parts as a worker. It shares none of them with a worker."""
     from gateway import translation
     from gateway.explain import Explainer
     from gateway.issuer_keys.fetch import Fetcher
@@ -106,7 +110,7 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
     from gateway.stores.redis.shared_tier import RedisTier
     from gateway.telemetry import logs
 
-    # What goes wrong is in the explanation; stdout is for that alone.
+    # The explanation reports what goes wrong; nothing else may write to stdout.
     logs.configure("error")
     replica = settings.postgres.replica_dsn
     redis = RedisTier(
@@ -116,7 +120,7 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
         connect_timeout=settings.redis.connect_timeout,
         place=place_of(settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name),
         tls_strict=settings.redis.tls.strict,
-        # What is looked into stays as it is: only a gateway claims a Redis that has no owner.
+        # The command changes nothing: only a gateway claims a Redis without an owner.
         read_only=True,
     )
     postgres = Postgres(
@@ -131,7 +135,7 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
         tls_strict=settings.postgres.tls.strict,
     )
     with suppress(StoreUnavailable):
-        # Whose Redis it is to be is known before that is asked.
+        # Postgres must be identified before the owner of Redis can be compared with it.
         await postgres.identify()
     async with Fetcher(timeout=settings.jwks.timeout, strict=settings.jwks.tls.strict) as fetcher:
         keys = KeyRing(
@@ -151,7 +155,7 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
 
 
 class _Unobserved:
-    """A `KeyObserver`: a command has no metrics."""
+    """A `KeyObserver` that does nothing: a command has no metrics."""
 
     def jwks_refreshed(self, issuer: str, result: Literal["success", "failure"]) -> None: ...
 
@@ -164,7 +168,7 @@ def _exit_code(explanation: "Explanation") -> int:
 
 
 def _show(explanation: "Explanation") -> None:
-    """Write the steps, then what they come to, and last what to do: it stays in sight."""
+    """Write the steps, then the decision, and the fix last, so that it stays visible."""
     from rich.text import Text
 
     for step in explanation.steps:
@@ -182,14 +186,14 @@ def _show(explanation: "Explanation") -> None:
     if fix is None:
         return
     output.out.print(Text.assemble(("\nFix: ", "bold"), output.plain(fix.text)))
-    # As they are, in one line each, to be pasted; they have no characters that a terminal would obey.
+    # Unchanged and in one line each, for pasting; they have no control characters.
     for line in (fix.command, fix.config):
         if line is not None:
             output.out.print(Text(f"    {line}", "bold cyan"), soft_wrap=True)
 
 
 def _show_step(step: "Step") -> None:
-    """Write a step in a line; one that did not pass with what was expected, too."""
+    """Write a step in one line; add what was expected if the step did not pass."""
     from rich.text import Text
 
     found, detail = step.found, step.detail

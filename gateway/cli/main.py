@@ -1,4 +1,4 @@
-"""The `gateway` command: one sub-command for each thing an operator does."""
+"""The `gateway` command: one sub-command for each task of an operator."""
 
 from typing import Annotated
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 the answer is no, 2 usage or configuration, 3 a dependency is unreachable.",
+    epilog="Exit codes: 0 success, 1 the answer is no, 2 usage or configuration, 3 dependency unreachable.",
 )
 
 

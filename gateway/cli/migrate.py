@@ -9,7 +9,7 @@ from gateway.core.model import StoreUnavailable
 
 
 def migrate(*, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
-    """Create or upgrade the tables in Postgres. Several at once do no harm: one works, the others wait."""
+    """Create or upgrade the tables in Postgres. Safe to run concurrently: one run works, the others wait."""
     settings = settings_or_exit(config)
 
     from gateway.stores.postgres import migrate as migrations

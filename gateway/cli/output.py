@@ -1,4 +1,4 @@
-"""The manners that all commands share: where they write, what they say when they fail, how they exit."""
+"""Output and exit codes, as all commands use them."""
 
 import json
 import sys
@@ -16,23 +16,23 @@ USAGE: Final = 2
 UNREACHABLE: Final = 3
 """A dependency does not answer."""
 BUG: Final = 70
-"""A fault of ours (sysexits.h: EX_SOFTWARE)."""
+"""A bug in the gateway (sysexits.h: EX_SOFTWARE)."""
 
-# Colour on a terminal only, and none with NO_COLOR; rich sees to both.
-# Into a pipe or a file, lines are as long as they are: nothing there wraps them.
+# rich writes colours only to a terminal, and none with NO_COLOR.
+# Lines that go into a pipe or a file are not wrapped.
 _UNWRAPPED: Final = 10_000
 out: Final = Console(highlight=False, width=None if sys.stdout.isatty() else _UNWRAPPED)
 err: Final = Console(highlight=False, stderr=True, width=None if sys.stderr.isatty() else _UNWRAPPED)
 
 
 def fail(message: str, hint: str | None = None, code: int = DENIED) -> NoReturn:
-    """Say on stderr what is wrong and what to do about it, and exit with `code`."""
+    """Write to stderr what is wrong and how to fix it, and exit with `code`."""
     _complain("error", message, hint, style="bold red")
     raise typer.Exit(code)
 
 
 def warn(message: str, hint: str | None = None) -> None:
-    """Say on stderr what is probably not meant."""
+    """Write a warning to stderr."""
     _complain("warning", message, hint, style="yellow")
 
 
@@ -45,7 +45,7 @@ def _complain(label: str, message: str, hint: str | None, *, style: str) -> None
 
 
 def unreachable(what: str, address: str, why: str, hint: str | None = None) -> NoReturn:
-    """Say that a dependency does not answer, and exit with `UNREACHABLE`.
+    """Report that a dependency does not answer, and exit with `UNREACHABLE`.
 
     `address` is host and port, without credentials; `hint` names the command that starts it.
     """
@@ -53,7 +53,7 @@ def unreachable(what: str, address: str, why: str, hint: str | None = None) -> N
 
 
 def plain(text: str) -> str:
-    """Replace what a terminal would obey instead of showing it."""
+    """Replace control characters, which a terminal would obey."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

@@ -11,23 +11,21 @@ from gateway.cli.config import Json
 from gateway.core.reasons import CATALOGUE, Group, Reason
 
 _TITLES = {
-    Group.TOKEN: "Token: the credentials are not good",
-    Group.USER: "User: the token is good, the user behind it may not pass",
-    Group.POLICY: "Policy: the user is good, and may not do this",
-    Group.OURS: "Ours: a dependency or the gateway fails, never the client",
+    Group.TOKEN: "Token: the credentials are not valid",
+    Group.USER: "User: the token is valid, but its user is refused",
+    Group.POLICY: "Policy: the user is valid, but is not allowed to do this",
+    Group.OURS: "Gateway: a dependency or the gateway itself fails; the client is not at fault",
     Group.PROXY: "Proxy: the request or its upstream",
 }
 
 
 def reasons(
     *,
-    code: Annotated[str | None, typer.Argument(help="Show this one alone.", show_default=False)] = None,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", hidden=True, help="Write the page docs/reasons.md.")
-    ] = False,
+    code: Annotated[str | None, typer.Argument(help="Show only this reason.", show_default=False)] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", hidden=True, help="Write docs/reasons.md.")] = False,
     json: Json = False,
 ) -> None:
-    """Show why requests are denied: each reason, what the client gets, and what to do about it."""
+    """List the reasons why requests are denied: what the client gets, and what to do."""
     chosen = list(CATALOGUE.values()) if code is None else [_find(code)]
     if markdown:
         typer.echo(page(), nl=False)
@@ -45,11 +43,11 @@ def page() -> str:
     lines = [
         "# Why requests are denied",
         "",
-        "Every denial has one of these reasons: in the log, in `gateway_denials_total{reason}` and, as",
-        "`code`, in the client's problem+json. Reasons that would tell a client who exists reach it as",
-        "`invalid_token` with status 401, unless `errors.detail` is `full`.",
+        "Every denial has one of these reasons. It is in the log, in `gateway_denials_total{reason}` and,",
+        "as `code`, in the client's problem+json. Reasons that would reveal which users exist reach the",
+        "client as `invalid_token` with status 401, unless `errors.detail` is `full`.",
         "",
-        "This page is made from the catalogue by `gateway reasons --markdown`.",
+        "`gateway reasons --markdown` generates this page from the catalogue.",
     ]
     for group, title in _TITLES.items():
         lines += [

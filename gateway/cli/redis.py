@@ -1,4 +1,4 @@
-"""`gateway redis`: whose data Redis holds, and the handing over of it."""
+"""`gateway redis`: which database the data in Redis belongs to, and how to change that."""
 
 import sys
 from dataclasses import asdict
@@ -14,21 +14,23 @@ from gateway.core.model import JSON
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
     from gateway.stores.system_of_record import SystemOfRecord
 
-redis_app: Final = typer.Typer(no_args_is_help=True, help="What Redis holds, and whose it is.")
+redis_app: Final = typer.Typer(
+    no_args_is_help=True, help="The data in Redis, and the database that it belongs to."
+)
 
 
 @redis_app.command()
 def claim(
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Hand Redis over to the configured database, with all that is below the prefix.
+    """Claim Redis, with all keys below the prefix, for the configured database.
 
-    What another database left there is deleted: cached users, and revocations that are rows of its own.
-    Revocations that other programs have set stay. From this moment on, gateways of the other database use
-    that Redis no more, and ask their Postgres for everything.
+    Data of another database is deleted: cached users, and revocations that are rows of that database.
+    Revocations that other programs have set stay. From then on, gateways of the other database no longer use
+    this Redis, and ask their Postgres for everything.
     """
     before = with_stores(config, _owner)
     if before is not None and not yes:
@@ -42,19 +44,19 @@ def claim(
             document["from"] = asdict(before)
         output.emit_json(document)
     elif claimed:
-        output.out.print("Redis belongs to this database from now on.", style="green")
+        output.out.print("Redis now belongs to this database.", style="green")
     else:
-        output.out.print("Redis belongs to this database already.")
+        output.out.print("Redis already belongs to this database.")
 
 
 async def _owner(stores: Stores) -> "SystemOfRecord | None":
-    """Return the other system of record that Redis belongs to, if it does."""
+    """Return the other system of record if Redis belongs to one."""
     await stores.postgres.identify()
     return await stores.redis.ownership.other()
 
 
 async def _claim(stores: Stores) -> tuple[bool, int]:
-    """Take Redis over; tells whether it was another's, or free, and how many cached users went."""
+    """Claim Redis. Return whether it was another's or free, and how many cached users were deleted."""
     from gateway.identity.blacklist_sync import BlacklistSync
     from gateway.stores.postgres.directory.audit import AuditLog
 
@@ -71,7 +73,7 @@ async def _claim(stores: Stores) -> tuple[bool, int]:
     await AuditLog(stores.postgres).record(stores.author, "redis.claim", "redis", detail)
     await ownership.claim()
     deleted = await stores.redis.forget_all_users()
-    # A filling takes off what is there because of rows that this database does not have.
+    # A fill removes the blacklist entries whose rows this database does not have.
     issuers = {issuer.name: issuer.issuer for issuer in stores.settings.issuers}
     await BlacklistSync(stores.postgres, stores.redis, issuers).load()
     return True, deleted

@@ -1,4 +1,4 @@
-"""`gateway run`: the gateway itself, until it is told to stop."""
+"""`gateway run`: runs the gateway until it is told to stop."""
 
 import gc
 import os
@@ -15,12 +15,12 @@ if TYPE_CHECKING:  # imported when the command runs: other commands need none of
 
 
 def run(*, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Run the gateway. It starts without its dependencies, too, and says at `/readyz` what is missing.
+    """Run the gateway. It also starts without its dependencies, and reports at `/readyz` what is missing.
 
-    SIGTERM and SIGINT end it once what is in flight is done, a second one at once; SIGHUP reads the
-    configuration again.
+    SIGTERM and SIGINT stop it after the requests in flight have finished; a second signal stops it at once.
+    SIGHUP reloads the configuration.
     """
-    # Imports create much and leave no garbage: collecting costs a fifth of the time to start.
+    # Imports create many objects and leave no garbage. Collecting it would take a fifth of the start-up time.
     gc.disable()
     settings = settings_or_exit(config)
 
@@ -28,7 +28,7 @@ def run(*, config: ConfigFile = DEFAULT_CONFIG) -> None:
     from gateway.telemetry import logs
     from gateway.workers.supervisor import StartFailed, Supervisor
 
-    # The workers share what is there now with the supervisor, as long as no process touches it.
+    # Workers share the supervisor's present objects as long as no process writes to their memory.
     gc.freeze()
     gc.enable()
     logs.configure(settings.log.level)
@@ -67,12 +67,12 @@ def _reread(config: Path) -> "Plan":
 
 
 def _cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _announce(url: str, admin_url: str) -> None:
-    # An event like all others: stderr has JSON lines alone.
+    # A log event like all others: stderr carries only JSON lines.
     import structlog
 
     structlog.get_logger().info("listening", listen=url, admin=admin_url)

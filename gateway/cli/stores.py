@@ -1,4 +1,4 @@
-"""How commands reach Postgres and Redis, and what they say when they do not."""
+"""How commands open Postgres and Redis, and what they report when a store does not answer."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ _REDIS_TIMEOUT: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What a command works with."""
+    """The stores and settings of a command."""
 
     settings: "Settings"
     postgres: "Postgres"
@@ -41,25 +41,25 @@ class Stores:
     directory: "UserDirectory"
     revocations: "RevocationRows"
     author: "Author"
-    """On whose behalf the command writes, for the audit."""
+    """The author of the command's changes, for the audit log."""
 
     def issuer(self, text: str) -> "Issuer":
-        """Return a configured issuer, given by its name or its `iss`; exits when there is none."""
+        """Return the configured issuer with this name or `iss`; exit when there is none."""
         found = next((each for each in self.settings.issuers if text in {each.name, each.issuer}), None)
         if found is None:
             names = ", ".join(each.name for each in self.settings.issuers)
-            output.fail(f"no issuer `{text}` is configured", f"configured are: {names}")
+            output.fail(f"no issuer `{text}` is configured", f"configured issuers: {names}")
         return found
 
     def spellings(self, text: str) -> tuple[str, str]:
-        """Return name and `iss` of an issuer, given by either; of one not configured, the text twice."""
+        """Return the name and `iss` of an issuer, given by either; the text twice if it is not configured."""
         for each in self.settings.issuers:
             if text in {each.name, each.issuer}:
                 return each.name, each.issuer
         return text, text
 
     async def user(self, text: str) -> "UserRecord":
-        """Find a user by id, `ISSUER_NAME:SUBJECT` or e-mail address; exits when there is not exactly one."""
+        """Find a user by id, `ISSUER_NAME:SUBJECT` or e-mail address; exit unless there is exactly one."""
         from gateway.stores.postgres.directory.users import UserNotFound
 
         with suppress(ValueError):
@@ -67,7 +67,7 @@ class Stores:
             try:
                 return await self.directory.get(user_id)
             except UserNotFound as error:
-                output.fail(str(error), "`gateway users list` shows the users there are")
+                output.fail(str(error), "`gateway users list` lists the users")
         name, colon, subject = text.partition(":")
         for issuer in self.settings.issuers:
             if colon and issuer.name == name:
@@ -79,16 +79,16 @@ class Stores:
         if not records:
             output.fail(
                 f"there is no user `{text}`",
-                "give an id, an e-mail address, or ISSUER_NAME:SUBJECT; `gateway users list` shows the ids",
+                "give an id, an e-mail address, or ISSUER_NAME:SUBJECT; `gateway users list` lists the ids",
             )
         if len(records) > 1:
             ids = ", ".join(record.user.id for record in records)
-            output.fail(f"several users have the address {text}", f"give one of their ids: {ids}")
+            output.fail(f"several users have the e-mail address {text}", f"give one of their ids: {ids}")
         return records[0]
 
 
 def with_stores(config: Path, work: Callable[[Stores], Awaitable[T]]) -> T:
-    """Run `work` with the stores of the configuration; exits with `UNREACHABLE` when one is not there."""
+    """Run `work` with the configured stores; exit with `UNREACHABLE` when a store does not answer."""
     settings = settings_or_exit(config)
     try:
         return asyncio.run(_with_stores(settings, work))
@@ -133,16 +133,16 @@ async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[
 
 
 def operator() -> str:
-    """Return the user of the operating system; not by the environment, which says what it is told to."""
+    """Return the operating system's user by uid. Environment variables such as USER can be forged."""
     uid = os.geteuid()
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return f"uid {uid}"  # a container's user may have no name
+        return f"uid {uid}"  # in a container, the user may have no name
 
 
 def refuse(error: StoreUnavailable) -> NoReturn:
-    """Say which store does not answer, where, why, and what to do; exits with `UNREACHABLE`."""
+    """Report which store does not answer, where, why, and what to do; exit with `UNREACHABLE`."""
     address, _, why = error.detail.partition(": ")
     if error.store is Tier.REDIS:
         output.unreachable(
@@ -159,10 +159,10 @@ def refuse(error: StoreUnavailable) -> NoReturn:
         output.fail("Postgres cannot hold a value of this command", "write it as UTF-8 text", output.USAGE)
     if isinstance(cause, PostgresError):
         why, advice = said(cause), _advice(cause) or advice_for(cause)
-        output.fail(f"Postgres at {address} does not do what is asked: {why}", advice, output.UNREACHABLE)
+        output.fail(f"Postgres at {address} did not run the command: {why}", advice, output.UNREACHABLE)
     if not isinstance(cause, OSError):
         output.fail(
-            f"Postgres at {address} does not do what is asked: {why}", _advice(cause), output.UNREACHABLE
+            f"Postgres at {address} did not run the command: {why}", _advice(cause), output.UNREACHABLE
         )
     output.unreachable(
         "Postgres",
@@ -173,7 +173,7 @@ def refuse(error: StoreUnavailable) -> NoReturn:
 
 
 def advice_for_postgres(error: StoreUnavailable, setting: str) -> tuple[str | None, bool]:
-    """Return what to do, where the error does not say so itself, and whether nothing answered at all.
+    """Return what to do, if the error does not say it, and whether Postgres did not answer at all.
 
     `setting` names the DSN.
     """
@@ -187,20 +187,20 @@ def advice_for_postgres(error: StoreUnavailable, setting: str) -> tuple[str | No
 
 
 def _advice(cause: BaseException | None) -> str | None:
-    """Say what to change when it does not help to start Postgres."""
+    """Return what to change when starting Postgres does not help."""
     from ssl import SSLError
 
     from asyncpg import InvalidAuthorizationSpecificationError, InvalidCatalogNameError
 
     if isinstance(cause, InvalidAuthorizationSpecificationError):
         return (
-            "correct user and password in postgres.dsn (GATEWAY_POSTGRES__DSN), or let the server admit them"
+            "correct user and password in postgres.dsn (GATEWAY_POSTGRES__DSN), or let the server accept them"
         )
     if isinstance(cause, InvalidCatalogNameError):
-        return "create the database, as with createdb, or correct its name in postgres.dsn"
+        return "create the database, for example with createdb, or correct its name in postgres.dsn"
     if isinstance(cause, FileNotFoundError):
         return "start it, or correct the paths (socket, sslrootcert, sslcert) in postgres.dsn"
-    # The driver has no type of its own for a server without TLS.
+    # The driver has no exception type for a server without TLS.
     if isinstance(cause, SSLError) or "SSL upgrade" in str(cause):
         return "correct sslmode or sslrootcert in postgres.dsn, or turn on `ssl` in the server"
     return None
@@ -213,11 +213,11 @@ def when(seconds: float | None) -> str | None:
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):
-        return str(seconds)  # Postgres knows `infinity` and years that Python does not
+        return str(seconds)  # Postgres has `infinity`, and years that Python has not
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str | None]]) -> None:
-    """Write a table for people. What a terminal would obey instead of showing is replaced."""
+    """Write a table for people, without the control characters that a terminal would obey."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -29,13 +29,18 @@ IssuerOption: TypeAlias = Annotated[
     str, typer.Option("--issuer", help="The configured name of the issuer, or its `iss`.")
 ]
 SubjectOption: TypeAlias = Annotated[
-    str, typer.Option("--subject", help="The `sub` of the tokens, exactly as they carry it.")
+    str, typer.Option("--subject", help="The `sub` exactly as in the tokens.")
 ]
 EmailOption: TypeAlias = Annotated[
-    str | None, typer.Option("--email", help="For people to find the user by.", callback=arguments.email)
+    str | None,
+    typer.Option(
+        "--email",
+        help="The user's e-mail address, by which operators find the user.",
+        callback=arguments.email,
+    ),
 ]
 NameOption: TypeAlias = Annotated[
-    str | None, typer.Option("--name", help="The name to show.", callback=arguments.utf8)
+    str | None, typer.Option("--name", help="The display name.", callback=arguments.utf8)
 ]
 TenantOption: TypeAlias = Annotated[
     str | None,
@@ -44,7 +49,7 @@ TenantOption: TypeAlias = Annotated[
 
 
 class Clearable(StrEnum):
-    """What a user may be without, as the option is called that gives it."""
+    """The optional properties of a user. Each value is the name of the option that sets it."""
 
     EMAIL = "email"
     NAME = "name"
@@ -63,11 +68,13 @@ def add(
     role: Annotated[
         list[str] | None, typer.Option(help="A role; may be repeated.", callback=arguments.each_clean)
     ] = None,
-    status: Annotated[UserStatus, typer.Option(help="Only `active` may pass.")] = UserStatus.ACTIVE,
+    status: Annotated[
+        UserStatus, typer.Option(help="Only an `active` user is admitted.")
+    ] = UserStatus.ACTIVE,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Add a user and the identity that leads to it."""
+    """Add a user and its first identity."""
 
     async def work(stores: Stores) -> "UserRecord":
         return await stores.directory.add(
@@ -92,10 +99,10 @@ def show(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Json 
 @users_app.command("list")
 def list_(
     *,
-    status: Annotated[UserStatus | None, typer.Option(help="Only these.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 50,
-    after: Annotated[UUID | None, typer.Option(metavar="ID", help="Go on after this user.")] = None,
+    status: Annotated[UserStatus | None, typer.Option(help="Only users with this status.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only users of this tenant.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The largest number of users.")] = 50,
+    after: Annotated[UUID | None, typer.Option(metavar="ID", help="Start after this user.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
@@ -134,12 +141,13 @@ def link(
     issuer: IssuerOption,
     subject: SubjectOption,
     source: Annotated[
-        str | None, typer.Option("--from", metavar="USER", help="Who has it so far, and is to lose it.")
+        str | None,
+        typer.Option("--from", metavar="USER", help="The user who has the identity now; the identity moves."),
     ] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Let another identity lead to a user: one that nobody has, or that of the user after --from."""
+    """Add an identity to a user. With --from, move the identity from another user."""
 
     async def work(stores: Stores) -> "UserRecord":
         record = await stores.user(user)
@@ -162,25 +170,27 @@ def change(
     tenant: TenantOption = None,
     add_role: Annotated[
         list[str] | None,
-        typer.Option(help="A role to give; may be repeated.", callback=arguments.each_clean),
+        typer.Option(help="A role to add; may be repeated.", callback=arguments.each_clean),
     ] = None,
-    remove_role: Annotated[
-        list[str] | None, typer.Option(help="A role to take away; may be repeated.")
-    ] = None,
+    remove_role: Annotated[list[str] | None, typer.Option(help="A role to remove; may be repeated.")] = None,
     tokens_valid_after: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Tokens issued at or before this are refused: RFC 3339."),
+        typer.Option(metavar="TIME", help="Refuse tokens issued at or before this RFC 3339 time."),
     ] = None,
-    clear: Annotated[list[Clearable] | None, typer.Option(help="What to take away; may be repeated.")] = None,
+    clear: Annotated[
+        list[Clearable] | None, typer.Option(help="A property to remove; may be repeated.")
+    ] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Change what is named of a user; all else stays as it is."""
+    """Change the given properties of a user."""
     cleared = set(clear or ())
     given = dict(zip(Clearable, (email, name, tenant, tokens_valid_after), strict=True))
     for each in cleared:
         if given[each] is not None:
-            output.fail(f"--{each} and --clear {each} exclude each other", "give one of them", output.USAGE)
+            output.fail(
+                f"--{each} and --clear {each} exclude each other", "give only one of them", output.USAGE
+            )
     changes: UserChanges = {}
     if email is not None or Clearable.EMAIL in cleared:
         changes["email"] = email
@@ -192,7 +202,7 @@ def change(
         changes["tokens_valid_after"] = _instant(tokens_valid_after)
     added, removed = add_role or [], remove_role or []
     if not changes and not added and not removed:
-        output.fail("say what to change", "gateway users change --help", output.USAGE)
+        output.fail("there is nothing to change", "gateway users change --help", output.USAGE)
 
     async def work(stores: Stores) -> "UserRecord":
         record = await stores.user(user)
@@ -201,7 +211,7 @@ def change(
             return await stores.directory.change(user_id, changes, author=stores.author)
         kept = [role for role in before if role not in removed]
         with_roles: UserChanges = {**changes, "roles": tuple(dict.fromkeys([*kept, *added]))}
-        # Roles that another operator gives or takes meanwhile must not be lost.
+        # Do not overwrite a change of roles that another operator makes meanwhile.
         return await stores.directory.change(
             user_id, with_roles, expected=lambda found: found.user.roles == before, author=stores.author
         )
@@ -211,25 +221,25 @@ def change(
 
 @users_app.command()
 def suspend(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
-    """Refuse a user until it is activated again."""
+    """Suspend a user: the gateway refuses it until it is activated."""
     _set_status(config, user, UserStatus.SUSPENDED, json=json)
 
 
 @users_app.command()
 def activate(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
-    """Let a pending, suspended or locked user pass."""
+    """Activate a pending, suspended or locked user."""
     _set_status(config, user, UserStatus.ACTIVE, json=json)
 
 
 @users_app.command()
 def lock(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
-    """Lock a user, as after too many wrong passwords."""
+    """Lock a user, for example after too many wrong passwords."""
     _set_status(config, user, UserStatus.LOCKED, json=json)
 
 
 @users_app.command()
 def delete(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
-    """Delete a user softly: it is refused as deleted, keeps its identities, and can be restored."""
+    """Mark a user as deleted. It is refused, keeps its identities, and can be restored."""
 
     async def work(stores: Stores) -> "UserRecord":
         record = await stores.user(user)
@@ -240,7 +250,7 @@ def delete(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Jso
 
 @users_app.command()
 def restore(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
-    """Make a deleted user active again."""
+    """Restore a deleted user: it is active again."""
 
     async def work(stores: Stores) -> "UserRecord":
         record = await stores.user(user)
@@ -258,7 +268,7 @@ def _set_status(config: Path, user: str, status: UserStatus, *, json: bool) -> N
 
 
 def _write(config: Path, work: "Callable[[Stores], Awaitable[UserRecord]]", *, json: bool) -> None:
-    """Change a user in Postgres, then drop it from Redis, so that the change is seen at once."""
+    """Change a user in Postgres, then delete it from Redis, so that the change counts at once."""
     from gateway.stores.postgres.directory.users import (
         IdentityMissing,
         IdentityTaken,
@@ -281,21 +291,21 @@ def _write(config: Path, work: "Callable[[Stores], Awaitable[UserRecord]]", *, j
     except IdentityTaken as error:
         output.fail(str(error), f"gateway users show {error.user_id}")
     except IdentityMissing as error:
-        output.fail(str(error), "give the user that it leads to as --from")
+        output.fail(str(error), "give the user who has the identity as --from")
     except UserChanged as error:
         output.fail(str(error), "repeat the command")
     except StatusRefused as error:
         advice = (
             "gateway users restore"
             if error.status is UserStatus.DELETED
-            else "only a deleted one is restored"
+            else "only a deleted user can be restored"
         )
         output.fail(str(error), advice)
     _show(record, json=json)
     if missed is not None:
         output.fail(
             f"saved in Postgres, but {missed}",
-            f"gateways that do reach Redis may serve the user as it was for up to {seconds:g} s",
+            f"gateways that reach Redis may use the old user for up to {seconds:g} s",
             output.UNREACHABLE,
         )
 
@@ -305,7 +315,9 @@ def _instant(text: str | None) -> float | None:
         return None
     moment = arguments.rfc3339(text)
     if moment is None:
-        output.fail("--tokens-valid-after is no time", "2030-01-31T12:00:00Z", output.USAGE)
+        output.fail(
+            "--tokens-valid-after is not an RFC 3339 time", "for example 2030-01-31T12:00:00Z", output.USAGE
+        )
     return moment.timestamp()
 
 

@@ -1,4 +1,4 @@
-"""The demo's configuration, as the file that any other gateway would have."""
+"""The demo's configuration: a file like that of any gateway."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ def configuration(
     postgres: str,
     redis: str,
 ) -> dict[str, JSON]:
-    """Compose the settings of the demo's gateway; `listen` are host:port, the others URLs."""
+    """Return the settings of the demo's gateway. The `listen` arguments are host:port, the others URLs."""
 
     def route(name: str, path: str, **rest: JSON) -> JSON:
         return {"name": name, "match": {"path": path}, "upstream": "echo", **rest}
@@ -32,7 +32,7 @@ def configuration(
         ],
         "postgres": {"dsn": postgres},
         "redis": {"url": redis},
-        # Short, so that an UPDATE of a user shows while one looks on.
+        # Short, so that an UPDATE of a user shows soon.
         "cache": {"local_ttl": "2s", "user_ttl": "2s", "negative_ttl": "1s"},
         "upstreams": {"echo": {"urls": [upstream]}},
         "routes": [
@@ -40,7 +40,7 @@ def configuration(
             route("admin", "/admin/**", require={"roles": ["admin"]}),
             route("orders", "/orders/**", require={"scopes": ["orders:read"]}),
             route("public", "/public/**", auth="none"),
-            # A page in a browser cannot set Authorization on either of these.
+            # A page in a browser cannot set Authorization on these two.
             route("ws", "/ws", credentials={"query": "access_token", "subprotocol": "bearer"}),
             route("events", "/events", credentials={"query": "access_token"}),
         ],
@@ -48,7 +48,7 @@ def configuration(
 
 
 def write(path: Path, content: dict[str, JSON]) -> None:
-    """Write a configuration for its owner's eyes alone: it holds passwords."""
+    """Write a configuration that only its owner can read: it contains passwords."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

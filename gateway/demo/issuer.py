@@ -1,6 +1,6 @@
-"""A token issuer that signs whatever it is asked for: discovery, a key set, and `/token/<name>`.
+"""A token issuer that signs any token: discovery, a key set, and `/token/<name>`.
 
-For demonstrations and tests only: any client that reaches it gets a token for any subject.
+Only for demonstrations and tests: any client that reaches it gets a token for any subject.
 """
 
 import base64
@@ -18,7 +18,7 @@ from gateway.core.model import JSON
 
 AUDIENCE: Final = "demo"
 LIFETIME: Final = 3600
-"""Seconds a token lives unless asked otherwise."""
+"""The default lifetime of a token, in seconds."""
 
 
 def _base64url(data: bytes) -> str:
@@ -35,11 +35,11 @@ def _new_key() -> rsa.RSAPrivateKey:
 
 
 class DemoIssuer:
-    """An issuer with one RS256 key, made at the start."""
+    """An issuer with one RS256 key, generated at the start."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        """Its `iss`, and where its documents are; no trailing slash."""
+        """Its `iss`, and the base URL of its documents; no trailing slash."""
         self._key = _new_key()
         self._stranger = _new_key()
         numbers = self._key.public_key().public_numbers()
@@ -60,9 +60,9 @@ class DemoIssuer:
     ) -> str:
         """Issue an access token (RFC 9068) for any subject.
 
-        `expires_in` is in seconds; zero or less gives a token that had its full life before.
-        `signed_by_stranger` signs with a key that is not in the key set, under the name of the
-        one that is: a forgery.
+        `expires_in` is in seconds. With zero or less, the token has expired after its full lifetime.
+        `signed_by_stranger` forges the signature: it signs with a key that is not in the key set, and names
+        the key that is.
         """
         now = int(time.time())
         expires_at = now + expires_in
@@ -91,7 +91,7 @@ class DemoIssuer:
         return application
 
     async def _metadata(self, _: web.Request) -> web.Response:
-        # The fields that OpenID Connect Discovery 1.0 §3 requires and that mean something here.
+        # The fields that OpenID Connect Discovery 1.0 §3 requires, without those that have no meaning here.
         document: dict[str, JSON] = {
             "issuer": self.url,
             "jwks_uri": f"{self.url}/jwks.json",

@@ -1,4 +1,4 @@
-"""Where the demo's servers listen."""
+"""The listening sockets of the demo's servers."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-# What a gateway in front may send on: a token of 16 KiB, should it forward one, and a long target.
+# A gateway may forward a token of 16 KiB and a long target.
 _MAX_LINE = 64 * 1024
 
 
 def bind(host: str, port: int) -> tuple[socket.socket, str]:
-    """Bind a listening socket and tell its URL; port 0 takes a free one.
+    """Bind a listening socket; return it and its URL. Port 0 picks a free one.
 
     Raises OSError when the port is taken.
     """
@@ -25,10 +25,10 @@ async def listening(application: web.Application, listener: socket.socket) -> As
     runner = web.AppRunner(
         application,
         access_log=None,
-        auto_decompress=False,  # a request's body is what was sent
+        auto_decompress=False,  # the echo shows the body as it was sent
         max_line_size=_MAX_LINE,
         max_field_size=_MAX_LINE,
-        shutdown_timeout=0.1,  # seconds; an event stream would go on for ever
+        shutdown_timeout=0.1,  # seconds; an event stream never ends by itself
     )
     await runner.setup()
     try:

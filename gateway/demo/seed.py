@@ -1,4 +1,4 @@
-"""The demo's users: each under a subject that says what it is."""
+"""The demo's users. The subject says which status or role a user has."""
 
 import uuid
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ TENANT: Final = "demo"
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """A user to be there, and the `sub` of its tokens."""
+    """A user to add, and the `sub` of its tokens."""
 
     subject: str
     status: UserStatus
@@ -46,10 +46,10 @@ ON CONFLICT (issuer, subject) DO NOTHING
 
 
 async def seed(dsn: str, issuer: str, *, schema: str = "public") -> None:
-    """Add the users that are not there yet, and an identity of each under this `iss`.
+    """Add the missing users, and an identity of each under this `iss`.
 
-    Users that are there stay as they are. Raises asyncpg.PostgresError or OSError when the
-    database refuses or is not there.
+    Existing users stay unchanged. Raises asyncpg.PostgresError when the database refuses, and OSError when it
+    does not answer.
     """
     quoted = '"' + schema.replace('"', '""') + '"'
     connection = await asyncpg.connect(dsn, server_settings={"search_path": quoted})

@@ -1,6 +1,6 @@
-"""An upstream that answers with the request it received, so that one sees what a gateway did to it.
+"""An upstream that answers with the request it received. It shows what the gateway changed.
 
-Besides: a WebSocket echo at `/ws`, and server-sent events without end at `/events`.
+It also has a WebSocket echo at `/ws`, and endless server-sent events at `/events`.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ def application() -> web.Application:
 
 
 async def _echo(request: web.Request) -> web.Response:
-    """Tell method, target and fields as they arrived; of the body, its length and SHA-256."""
+    """Return method, target and fields as received, and the length and SHA-256 of the body."""
     path, _, query = request.raw_path.partition("?")
     headers: dict[str, str] = {}
     for raw_name, raw_value in request.raw_headers:
@@ -51,7 +51,7 @@ async def _echo(request: web.Request) -> web.Response:
 
 
 async def _websocket(request: web.Request) -> web.StreamResponse:
-    """Send every message back; what is no WebSocket handshake is echoed like any request."""
+    """Send each message back. A request that is not a WebSocket handshake is echoed like any other."""
     socket = web.WebSocketResponse()
     if not socket.can_prepare(request):
         return await _echo(request)
@@ -65,7 +65,7 @@ async def _websocket(request: web.Request) -> web.StreamResponse:
 
 
 async def _events(request: web.Request) -> web.StreamResponse:
-    """Count, a few times a second, until the client leaves (HTML Standard §9.2)."""
+    """Send a numbered event a few times a second until the client leaves (HTML Standard §9.2)."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     await response.prepare(request)
     for number in itertools.count(1):

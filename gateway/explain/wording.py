@@ -33,7 +33,7 @@ def moment(seconds: float) -> str:
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):
-        return str(seconds)  # Postgres knows `infinity` and years that Python does not
+        return str(seconds)  # Postgres has `infinity`, and years that Python has not
 
 
 def span(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""A configuration's workers and the sockets they serve on, some of them handed on by the ones before."""
+"""The workers of one configuration and their sockets, some taken over from the previous generation."""
 
 import socket
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from gateway.workers.worker import Plan
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """A place for one worker, which finds its sockets there and leaves them to the next."""
+    """A place for one worker. Its sockets stay for the next worker."""
 
     listeners: Listeners
     process: Process | None = None
     failures: int = 0
-    """How many workers in a row ended here soon after their start."""
+    """How many workers in a row ended soon after their start."""
     start_at: float | None = None
     """When the next worker starts."""
 
@@ -35,7 +35,7 @@ class Generation:
 
     @classmethod
     def bind(cls, plan: Plan, before: "Generation | None" = None) -> Self:
-        """Bind what a plan asks for, and keep what the generation before has of it. Raises OSError."""
+        """Bind the sockets of a plan; reuse those of the previous generation. Raises OSError."""
         bound: list[socket.socket] = []
         try:
             front = cls._fronts(plan, before, bound)
@@ -82,9 +82,9 @@ class Generation:
         return next((slot for slot in self.slots if slot.process is process), None)
 
     def release(self, keeper: "Generation | None" = None) -> None:
-        """Give up the sockets, but for those that another generation has too; a second time does nothing."""
+        """Close the sockets, except those that `keeper` shares. A second call does nothing."""
         if self.released:
-            # The paths may be another gateway's by now.
+            # The paths may belong to another gateway now.
             return
         self.released = True
         kept = set() if keeper is None else set(keeper.sockets)

@@ -1,16 +1,16 @@
-"""What the supervisor and its workers say to each other: one JSON array a line, over a pair of sockets.
+"""The messages between the supervisor and its workers: one JSON array per line, over a socket pair.
 
 | from a worker | to a worker |
 |---|---|
-| `ready` [url, admin url]: it serves | `retire`: say at `/readyz` that no more requests are welcome |
-| `failed` text: it cannot start | `drain` last: stop accepting, finish what is in flight, end |
-| `counted` snapshots: its metrics, unasked | |
+| `ready` [url, admin url]: it serves | `retire`: report at `/readyz` that it takes no more requests |
+| `failed` text: it cannot start | `drain` last: stop accepting, finish the requests in flight, end |
+| `counted` snapshots: its metrics, periodically | |
 | `totals` snapshots, `readiness`: questions to all | `counted`, `readiness`: questions to this one |
-| `denials` wanted, `refresh` issuer: likewise | `denials` wanted, `refresh` issuer: likewise |
+| `denials` wanted, `refresh` issuer: the same | `denials` wanted, `refresh` issuer: the same |
 | `answer` | `answer` |
 
-`drain` is true when no successor takes over the worker's sockets. A question has a number, which its answer
-repeats.
+`last` is true when no successor takes over the worker's sockets. A question has a number, and its answer has
+the same number.
 """
 
 import json
@@ -27,12 +27,12 @@ class Message:
     """One line."""
 
     kind: str
-    body: Any = None  # JSON whose shape the kind tells
+    body: Any = None  # JSON; its shape depends on the kind
     number: int = 0
 
 
 def encode(message: Message) -> bytes:
-    """Return a message as a line; NaN, which gauges may be, stays what it is."""
+    """Return a message as a line. A NaN, which gauges may have, stays NaN."""
     return json.dumps([message.kind, message.body, message.number], separators=(",", ":")).encode() + b"\n"
 
 
@@ -41,12 +41,12 @@ def decode(line: bytes) -> Message:
 
 
 def pack(snapshots: Iterable[Snapshot]) -> list[list[object]]:
-    """Return snapshots as JSON can carry them."""
+    """Return snapshots as JSON values."""
     return [[s.name, s.kind, s.help, s.labels, s.points, s.together, s.bounds] for s in snapshots]
 
 
 def unpack(rows: Sequence[Sequence[Any]]) -> list[Snapshot]:
-    """Return the snapshots that `pack` made this of."""
+    """Return the snapshots that `pack` was given."""
     return [
         Snapshot(
             name,
@@ -74,5 +74,5 @@ def pack_denials(denials: Iterable[DenialRecord]) -> list[list[object]]:
 
 
 def unpack_denials(answers: Iterable[Iterable[Sequence[Any]]]) -> list[DenialRecord]:
-    """Return what several workers answered, all together."""
+    """Return the answers of several workers in one list."""
     return [DenialRecord(*row) for rows in answers for row in rows]

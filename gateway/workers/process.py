@@ -1,4 +1,4 @@
-"""The supervisor's end of one worker process: its life, and the conversation with it."""
+"""The supervisor's view of one worker process: its life cycle, and the messages from and to it."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from gateway.telemetry.series import Snapshot
 from gateway.workers.messages import Message, decode, encode, unpack
 
 CRASHED: Final = 70
-"""The exit code of a worker that failed by a fault of ours (sysexits.h: EX_SOFTWARE)."""
+"""The exit code of a worker that a bug ended (sysexits.h: EX_SOFTWARE)."""
 _READ: Final = 256 * 1024
 
 
@@ -28,15 +28,15 @@ class Process:
     started: float = field(default_factory=time.monotonic)
     ready: bool = False
     deaf: bool = False
-    """True once nothing more comes from it."""
+    """True once its channel has ended."""
     leaving: bool = False
-    """True once it was told to end."""
+    """True once it has been told to end."""
     kill_at: float | None = None
-    """When it is ended by force."""
+    """When it is killed."""
     failure: str | None = None
-    """Why it cannot start, in its own words."""
+    """Why it cannot start, as it reported."""
     urls: tuple[str, str] = ("", "")
-    """Where it is reached: the front and the admin port."""
+    """Its URLs: of the front and of the admin port."""
     _counted: Any = ()  # rows of `messages.pack`, unpacked when they are needed
     _incoming: bytearray = field(default_factory=bytearray)
     _outgoing: bytearray = field(default_factory=bytearray)
@@ -47,15 +47,15 @@ class Process:
 
     @property
     def counted(self) -> list[Snapshot]:
-        """The last metrics that it told."""
+        """The metrics that it reported last."""
         return unpack(self._counted)
 
     def remember(self, rows: object) -> None:
-        """Keep the metrics that it told."""
+        """Keep the metrics that it reported."""
         self._counted = rows
 
     def tell(self, message: Message) -> None:
-        """Send a message, at once if there is room, else with `flush`."""
+        """Send a message now if there is room; else `flush` sends it."""
         self._outgoing += encode(message)
         self.flush()
 
@@ -70,7 +70,7 @@ class Process:
             self._outgoing.clear()
 
     def receive(self) -> list[Message]:
-        """Return the messages that have arrived; at their end it is `deaf`."""
+        """Return the messages that have arrived. At the end of the channel, set `deaf`."""
         try:
             while data := self.channel.recv(_READ):
                 self._incoming += data
@@ -88,7 +88,7 @@ class Process:
             os.kill(self.pid, signal.SIGKILL)
 
     def exit_status(self) -> str | None:
-        """Wait for it without blocking; return how it ended, None while it runs."""
+        """Reap it without blocking; return how it ended, None while it runs."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         if pid == 0:
             return None
@@ -97,7 +97,7 @@ class Process:
 
 
 def fork(body: Callable[[socket.socket], None], forget: Callable[[], None]) -> Process:
-    """Start a process that calls `forget`, to close what it must not hold, and then `body` with its channel.
+    """Start a process that calls `forget`, to close what it must not keep, and then `body` with its channel.
 
     Raises OSError when the system has no room for another process.
     """
@@ -115,8 +115,8 @@ def fork(body: Callable[[socket.socket], None], forget: Callable[[], None]) -> P
         try:
             code = _child(body, theirs, [ours], forget)
         finally:
-            # Nothing of the supervisor's stack may run on in the child, whatever went wrong: no `finally`
-            # of others, which would end the workers, and no exit handler.
+            # Nothing of the supervisor's stack may run in the child, even after an error: no `finally` of
+            # a caller, which would end the workers, and no exit handler.
             os._exit(code)
     theirs.close()
     ours.setblocking(False)  # noqa: FBT003 -- the signature of sockets

@@ -1,4 +1,4 @@
-"""Scatter-gather: one worker asks, all workers answer: for a gateway's metrics, readiness and denials."""
+"""Scatter-gather: one worker asks and all workers answer, for metrics, readiness and denials."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +11,8 @@ from gateway.workers.messages import Message, pack
 from gateway.workers.process import Process
 
 GATHER_SECONDS: Final = CHECK_SECONDS + 0.5
-"""How long a worker may take to answer, after it has waited for a dependency that does not; then the numbers
-that it told last count."""
+"""How long a worker may take to answer. It may have to wait for a dependency that does not answer. After
+that, the metrics that it reported last count."""
 
 
 @dataclass(eq=False, slots=True)
@@ -28,7 +28,7 @@ class _Question:
 
 
 class ScatterGather:
-    """Gathers answers for the processes that there are, and keeps what ended ones had counted."""
+    """Gathers the answers of the running processes, and keeps the counts of ended ones."""
 
     def __init__(self, processes: Callable[[], Sequence[Process]]) -> None:
         self._processes = processes
@@ -41,7 +41,7 @@ class ScatterGather:
         self.restarts.inc(by=0)
 
     def ask(self, asker: Process, message: Message) -> None:
-        """Put a worker's question to all others that serve."""
+        """Pass a worker's question to all other serving workers."""
         if message.kind == "totals":
             asker.remember(message.body)
         others = {each for each in self._processes() if each is not asker and each.ready}
@@ -70,7 +70,7 @@ class ScatterGather:
         self._finish_if_complete(message.number)
 
     def process_ended(self, process: Process) -> None:
-        """Keep the numbers of a process that has ended, and expect no answer from it."""
+        """Keep the counts of a process that has ended, and expect no answer from it."""
         counted = [snapshot for snapshot in process.counted if snapshot.kind != "gauge"]
         self._ended = add_up([self._ended, counted])
         for number, question in list(self._questions.items()):
@@ -83,7 +83,7 @@ class ScatterGather:
             yield question.deadline
 
     def expire(self, now: float) -> None:
-        """Answer the questions that have waited long enough with what there is."""
+        """Answer the questions whose deadline has passed with the answers so far."""
         for number, question in list(self._questions.items()):
             if question.deadline <= now:
                 question.waiting.clear()

@@ -1,4 +1,4 @@
-"""The supervisor: starts workers, restarts those that crash, replaces them on SIGHUP, ends them in order."""
+"""The supervisor: starts workers, restarts crashed ones, replaces them on SIGHUP, and ends them."""
 
 import selectors
 import signal
@@ -23,15 +23,15 @@ from gateway.workers.worker import Plan, work
 FIRST_DELAY_SECONDS: Final = 0.1
 LONGEST_DELAY_SECONDS: Final = 5.0
 STABLE_SECONDS: Final = 10.0
-"""A worker that lived this long is restarted without delay again when it ends."""
+"""A worker that ends after living this long is restarted without delay."""
 FORCE_SECONDS: Final = 5.0
-"""How much longer than its drain a worker may take to end."""
+"""How long a worker may take to end after its drain."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class PlanRefused(Exception):
-    """A configuration that cannot be used; `problems` says why, a line each."""
+    """A configuration that cannot be used. `problems` says why, one per line."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
@@ -43,10 +43,10 @@ class StartFailed(Exception):
 
 
 class Supervisor:
-    """One gateway's processes.
+    """The processes of one gateway.
 
-    `reread` reads the configuration again, or raises `PlanRefused`; `announce` is told where the gateway
-    is reached once all its workers serve.
+    `reread` reads the configuration again, or raises `PlanRefused`. `announce` receives the gateway's URLs
+    once all its workers serve.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class Supervisor:
         for end in self._bell:
             end.settimeout(0)
         self._processes: list[Process] = []
-        self._current = Generation(plan, [], released=True)  # nothing bound yet
+        self._current = Generation(plan, [], released=True)  # no socket is bound yet
         self._next: Generation | None = None
         self._announced = False
         self._reload_again = False
-        """A reload was asked for while another was under way."""
+        """A reload was requested during another reload."""
         self._stopping = False
         self._drain_at: float | None = None
         self._scatter_gather = ScatterGather(lambda: self._processes)
@@ -111,14 +111,14 @@ class Supervisor:
             self._expect(process)
 
     def _expect(self, process: Process) -> None:
-        """Wake up when there is something to read, or room for what is unsent."""
+        """Wait until there is something to read, or room for unsent messages."""
         if not process.deaf:
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if process.unsent else 0)
             if self._selector.get_key(process.channel).events != events:
                 self._selector.modify(process.channel, events, process)
 
     def _patience(self) -> float | None:
-        """Return the seconds until something is due; None when nothing is."""
+        """Return the seconds until the next deadline; None if there is none."""
         times = list(self._scatter_gather.deadlines)
         times += [process.kill_at for process in self._processes if process.kill_at is not None]
         if self._drain_at is not None:
@@ -155,7 +155,7 @@ class Supervisor:
 
     @contextmanager
     def _listening_to_signals(self) -> Iterator[None]:
-        """Collect signals while the context lasts; each wakes the loop up."""
+        """Collect signals during the context; each wakes the loop."""
         bell, rope = self._bell
         self._selector.register(bell, selectors.EVENT_READ, None)
 
@@ -234,7 +234,7 @@ class Supervisor:
                     self._scatter_gather.answer(process, message)
 
     def _check_ready(self) -> None:
-        """See whether all of a generation serve, so that the one before can go."""
+        """If all workers of a generation serve, end the previous generation."""
         if self._next is not None and self._next.ready:
             before, self._current, self._next = self._current, self._next, None
             before.release(keeper=self._current)
@@ -252,7 +252,7 @@ class Supervisor:
             if how is None:
                 continue
             if not process.deaf:
-                # What it said last: its numbers, or why it could not start.
+                # Its last messages: its metrics, or why it could not start.
                 self._hear(process)
             if not process.deaf:
                 self._selector.unregister(process.channel)
@@ -262,7 +262,7 @@ class Supervisor:
             self._bury(process, process.failure or how)
 
     def _bury(self, process: Process, why: str) -> None:
-        """Do what the end of a worker asks for."""
+        """React to the end of a worker."""
         if process.leaving:
             log.info("worker_ended", pid=process.pid, how=why)
         elif self._next is not None and self._next.slot_of(process) is not None:
@@ -278,7 +278,7 @@ class Supervisor:
             log.error("worker_crashed", pid=process.pid, how=why, restart_seconds=delay)
 
     def _drain(self, generation: Generation, successor: Generation | None = None) -> None:
-        """Let a generation finish what is in flight, and end."""
+        """Let a generation finish its requests in flight, and end."""
         taken_over = set() if successor is None else set(successor.sockets)
         for slot in generation.slots:
             if slot.process is not None:
@@ -305,12 +305,12 @@ class Supervisor:
         except OSError as error:
             self._give_up_next(str(error))
         except Exception as error:
-            # A defect of ours ends no worker that serves.
+            # A bug here must not end serving workers.
             log.exception("reload_failed")
-            self._give_up_next(f"the gateway failed to take it up: {type(error).__name__}")
+            self._give_up_next(f"the gateway failed to apply it: {type(error).__name__}")
 
     def _give_up_next(self, why: str) -> None:
-        """End the workers that were to take over."""
+        """End the workers of the next generation."""
         generation, self._next = self._next, None
         if generation is not None:
             for process in generation.processes:
@@ -320,11 +320,11 @@ class Supervisor:
         self._keep_current([why])
 
     def _keep_current(self, problems: Sequence[str]) -> None:
-        log.error("reload_refused", problems=problems, detail="the configuration before stays in force")
+        log.error("reload_refused", problems=problems, detail="the previous configuration stays in force")
         self._say_ready()
 
     def _say_ready(self) -> None:
-        """Tell that start or reload is over, and begin the next reload if one was asked for meanwhile."""
+        """Report that the start or reload is over, and begin a reload that was requested meanwhile."""
         self._notifier.ready(f"listening on {self._urls[0]}, admin on {self._urls[1]}")
         if self._reload_again:
             self._reload_again = False
@@ -347,7 +347,7 @@ class Supervisor:
         self._drain_at = time.monotonic() + self._current.plan.shutdown_delay
 
     def _leave(self) -> None:
-        """Stop accepting, everywhere."""
-        # Each worker is the last to hold its sockets then, and empties their queues.
+        """Stop accepting in all workers."""
+        # Then only the workers hold their sockets, and they empty the queues.
         self._current.release()
         self._drain(self._current)

@@ -1,4 +1,4 @@
-"""A worker process: one event loop that serves until the supervisor, or its end, says otherwise."""
+"""A worker process: one event loop that serves until the supervisor ends it, or has ended itself."""
 
 import asyncio
 import gc
@@ -30,9 +30,9 @@ from gateway.workers.messages import (
 from gateway.workers.scatter_gather import GATHER_SECONDS
 
 READY_SECONDS: Final = 30.0
-"""How long a successor may take until its dependencies let it serve."""
+"""How long a successor may wait for its dependencies."""
 COUNT_SECONDS: Final = 1.0
-"""How often a worker tells its numbers unasked: what it counts in between is lost when it crashes."""
+"""How often a worker reports its metrics. A crash loses the counts since the last report."""
 ANSWER_SECONDS: Final = GATHER_SECONDS + 0.5
 """How long the supervisor may take to answer."""
 READY_TICK_SECONDS: Final = 0.1
@@ -41,30 +41,30 @@ MAX_LINE: Final = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a configuration asks of the processes."""
+    """The processes that a configuration describes."""
 
     workers: int
     listen: Endpoint
     admin: Endpoint
     shutdown_delay: float
-    """Seconds between being told to stop and to stop accepting."""
+    """Seconds between the signal to stop and the end of accepting."""
     drain_timeout: float
-    """Seconds that what is in flight may take after that."""
+    """Seconds that requests in flight may take after that."""
     serve: Callable[[Listeners, Workers], AbstractAsyncContextManager[Running]]
-    """Runs the gateway on given sockets; called in each worker."""
+    """Runs the gateway on the given sockets. Each worker calls it."""
 
 
 class NotReady(Exception):
-    """The dependencies of a worker did not let it serve in time."""
+    """A worker's dependencies did not become ready in time."""
 
 
 def work(plan: Plan, listeners: Listeners, channel: socket.socket, *, successor: bool) -> None:
-    """Serve until told to drain, or until the supervisor is gone.
+    """Serve until the supervisor sends `drain`, or has ended.
 
-    A `successor`, which is to replace a worker that serves, is ready only once its dependencies are;
-    any other serves at once, and tells at `/readyz` what is missing.
+    A `successor`, which replaces a serving worker, is ready only once its dependencies are. Any other worker
+    serves at once, and reports at `/readyz` what is missing.
     """
-    # Those sent to the whole process group are the supervisor's to act upon.
+    # The supervisor handles the signals that are sent to the whole process group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -73,7 +73,7 @@ def work(plan: Plan, listeners: Listeners, channel: socket.socket, *, successor:
 
 async def _work(plan: Plan, listeners: Listeners, channel: socket.socket, *, successor: bool) -> None:
     link = SupervisorLink(*await asyncio.open_connection(sock=channel, limit=MAX_LINE))
-    # Sent to this process alone, it asks for another in its place: the supervisor starts one.
+    # A signal to this process only means: replace this worker. The supervisor starts another.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, link.drain.set)
     try:
         async with plan.serve(listeners, link) as running:
@@ -94,10 +94,10 @@ async def _work(plan: Plan, listeners: Listeners, channel: socket.socket, *, suc
 
 
 def _spare_collections() -> None:
-    """Let the collector of cycles leave alone what stays, and seldom look at what comes.
+    """Exclude the present objects from garbage collection, and collect the new ones seldom.
 
-    Requests leave no cycles behind; by default they would be searched for some every few requests, and
-    everything that is remembered with them.
+    Requests leave no reference cycles. By default Python would search for cycles every few requests, also in
+    all remembered objects.
     """
     gc.collect()
     gc.freeze()
@@ -105,7 +105,7 @@ def _spare_collections() -> None:
 
 
 async def until_ready(running: Running) -> None:
-    """Wait until the dependencies let it serve. Raises `NotReady`."""
+    """Wait until the dependencies are ready. Raises `NotReady`."""
     deadline = asyncio.get_running_loop().time() + READY_SECONDS
     while not (state := await running.admin.readiness()).serves:
         if asyncio.get_running_loop().time() > deadline:
@@ -116,7 +116,7 @@ async def until_ready(running: Running) -> None:
 
 
 class SupervisorLink:
-    """A worker's end of the conversation; what it asks, it asks all the gateway's processes."""
+    """A worker's end of the channel. Its questions go to all processes of the gateway."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -125,17 +125,17 @@ class SupervisorLink:
         self._number = 0
         self._errands: set[asyncio.Task[None]] = set()
         self.drain = asyncio.Event()
-        """Set once the worker is to end."""
+        """Set once the worker must end."""
         self.last = False
-        """Whether no successor takes over its sockets then."""
+        """Whether no successor takes over its sockets."""
 
     def tell(self, message: Message) -> None:
-        """Send a message; without a supervisor it is dropped."""
+        """Send a message; drop it if the supervisor has ended."""
         if not self._writer.is_closing():
             self._writer.write(encode(message))
 
     async def listen(self, running: Running) -> None:
-        """Do as the supervisor says; without a supervisor, end."""
+        """Follow the supervisor's messages; end when the supervisor has ended."""
         try:
             await self._obey(running)
         finally:
@@ -168,12 +168,12 @@ class SupervisorLink:
                     if question is not None and not question.done():
                         question.set_result(message.body)
         if not self.drain.is_set():
-            # The supervisor is gone, and no successor will follow.
+            # The supervisor has ended, so there will be no successor.
             self.last = True
             self.drain.set()
 
     async def count(self, running: Running) -> None:
-        """Tell the numbers now and then, so that a crash loses few."""
+        """Report the metrics periodically, so that a crash loses few counts."""
         while True:
             await asyncio.sleep(COUNT_SECONDS)
             self.tell(Message("counted", pack(running.metrics.snapshot())))
@@ -211,13 +211,13 @@ class SupervisorLink:
         self.tell(Message("answer", [state.status, findings], number))
 
     def _start(self, errand: Coroutine[None, None, None]) -> None:
-        """Do what takes a while, and hear meanwhile what else the supervisor says."""
+        """Run slow work in a task, and receive the supervisor's next messages meanwhile."""
         task = asyncio.create_task(errand)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
 
     async def _ask(self, kind: str, body: object) -> object:
-        """Return the answer, or None when there is none in time."""
+        """Return the answer, or None if there is none in time."""
         self._number += 1
         number = self._number
         question: asyncio.Future[object] = asyncio.get_running_loop().create_future()

@@ -186,7 +186,7 @@ async def test_a_server_that_takes_no_writes_is_ready_and_says_what_is_not_writt
         assert (answer.status, answer.code) == (503, "store_unavailable")
         assert (await readyz(house))[2]["postgres"]["status"] == "up"
         tried = await live_postgres(tmp_path, house)
-        assert (tried.outcome, "takes no writes" in tried.found) == ("warn", True)
+        assert (tried.outcome, "it is read-only" in tried.found) == ("warn", True)
 
 
 async def test_where_the_server_gives_no_more_connections_nothing_is_refused_for_it(

@@ -213,7 +213,7 @@ def test_the_line_is_where_a_row_begins(gateway: GatewayCommand) -> None:
     [
         ("", (), "line 1: the export is empty"),
         ("user_id,email\nann,a\n", (), "line 1: the header has no column `sub` → --column user_id"),
-        ("secret-ann\nsecret-bob\n", (), "line 1: the header has no column `sub` → give the name"),
+        ("secret-ann\nsecret-bob\n", (), "line 1: the header has no column `sub` → name the column"),
         ("sub,sub\na,b\n", (), "line 1: it has the column `sub` more than once"),
         ("sub,email\nann,a\nsecret-bob\n", (), "line 3: it has 1 columns, the header 2"),
         ('sub\nann\n"secret-bob\n', (), "line 3: it is not CSV: unexpected end of data"),
@@ -226,8 +226,8 @@ def test_the_line_is_where_a_row_begins(gateway: GatewayCommand) -> None:
         ("sub\n" + "x" * 1_100_000 + "\n", (), "line 2: it is longer than 1 MiB"),
         ('{"sub": "ann"}\nsecret-bob\n', (), "line 2: it is not JSON"),
         ('{"sub": "ann"}\n{"id": "secret-bob"}\n', (), "line 2: it has no `sub` → --column id"),
-        ('{"sub": "ann"}\n{"sub": null}\n', (), "line 2: its subject is no text"),
-        ('{"sub": "ann"}\n{"sub": true}\n', (), "line 2: its subject is no text"),
+        ('{"sub": "ann"}\n{"sub": null}\n', (), "line 2: its subject is not a string"),
+        ('{"sub": "ann"}\n{"sub": true}\n', (), "line 2: its subject is not a string"),
         ('{"sub": "ann"}\n{"sub": "\\ud800"}\n', (), "line 2: it is not JSON"),
         ('[{"sub": "ann"}]\n', (), "line 1: this is one JSON array → write one object in each line: jq"),
         ("sub\nann\n", ("--format", "jsonl"), "line 1: it is not JSON"),
@@ -257,9 +257,9 @@ def test_what_is_not_utf8_is_told(elsewhere: GatewayCommand, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "say what to compare the users with"),
-        (("--export", "a", "--denials", "b"), "say what to compare the users with"),
-        (("--denials", "b", "--from-api"), "say what to compare the users with"),
+        ((), "there is nothing to compare the users with"),
+        (("--export", "a", "--denials", "b"), "there is nothing to compare the users with"),
+        (("--denials", "b", "--from-api"), "there is nothing to compare the users with"),
         (("--export", "-"), "--issuer NAME"),
         (("--issuer", "main", "--export", "/nowhere/at/all"), "/nowhere/at/all cannot be read"),
         (("--denials", "/"), "/ cannot be read: Is a directory"),
@@ -277,7 +277,7 @@ def test_an_unknown_issuer(elsewhere: GatewayCommand) -> None:
     result = elsewhere("orphans", "--issuer", "mian", "--export", "-", stdin="sub\n")
 
     assert result.exit_code == 1
-    assert "no issuer `mian` is configured → configured are: main" in result.stderr
+    assert "no issuer `mian` is configured → configured issuers: main" in result.stderr
 
 
 def test_postgres_is_not_there(elsewhere: GatewayCommand) -> None:
@@ -396,7 +396,7 @@ def test_a_subject_of_another_issuer(gateway: GatewayCommand, dsn: str) -> None:
     assert result.stdout == (
         f"main: `ann` denied once, last `2026-01-01T00:00:00Z`: `ann` of {OTHER} is user {user} (active)\n"
         f"    gateway users link {user} --issuer main --subject=ann --config {gateway.config}\n"
-        "1 denials for want of a user, of 1 subjects: subject_under_other_issuer 1.\n"
+        "1 denials without a user, of 1 subjects: subject_under_other_issuer 1.\n"
     )
 
 
@@ -413,14 +413,14 @@ def test_what_has_a_user_by_now_is_no_orphan(gateway: GatewayCommand) -> None:
     result = gateway("orphans", "--denials", "-", stdin=log_line(hash_subject("ann")))
 
     assert result.exit_code == 0
-    assert "by now" in result.stdout
+    assert "its identity now leads to" in result.stdout
 
 
 def test_a_file_that_is_no_log_of_the_gateway(elsewhere: GatewayCommand) -> None:
     result = elsewhere("orphans", "--denials", "-", stdin="sub\nann\n")
 
     assert result.exit_code == 2
-    assert "stdin has no line of the gateway's log" in result.stderr
+    assert "stdin has no log line of the gateway" in result.stderr
 
 
 def test_a_line_that_is_nested_too_deep_is_no_line_of_the_log(elsewhere: GatewayCommand) -> None:
@@ -429,7 +429,7 @@ def test_a_line_that_is_nested_too_deep_is_no_line_of_the_log(elsewhere: Gateway
     result = elsewhere("orphans", "--denials", "-", stdin=line)
 
     assert result.exit_code == 2
-    assert "stdin has no line of the gateway's log" in result.stderr
+    assert "stdin has no log line of the gateway" in result.stderr
 
 
 class _Api(BaseHTTPRequestHandler):

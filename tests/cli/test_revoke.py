@@ -63,7 +63,11 @@ def test_a_token_that_never_expires_is_revoked_for_ever(gateway: GatewayCommand,
 @pytest.mark.parametrize(
     ("raw", "why"),
     [
-        (token(), "no `jti` to be told by → revoke all of the user's: gateway revoke user ID"),
+        (
+            token(),
+            "no `jti`, so it cannot be revoked singly"
+            " → revoke all tokens of the user: gateway revoke user ID",
+        ),
         (token(jti=""), "no `jti`"),
         (
             token(jti="x", iss="https://other.example.com"),
@@ -72,9 +76,9 @@ def test_a_token_that_never_expires_is_revoked_for_ever(gateway: GatewayCommand,
         (token(jti="x", iss=None), "names no issuer"),
         (token(jti="a\nb"), "so the gateway refuses it anyway"),
         (token(jti="x", exp=10**400), "so the gateway refuses it anyway"),
-        ("not.a.token", "no token that the gateway would accept"),
-        ("", "no token that the gateway would accept"),
-        (b"\xff.\xfe.\xfd", "no token that the gateway would accept"),
+        ("not.a.token", "the gateway would not accept this token"),
+        ("", "the gateway would not accept this token"),
+        (b"\xff.\xfe.\xfd", "the gateway would not accept this token"),
     ],
 )
 def test_tokens_that_cannot_be_revoked(gateway: GatewayCommand, raw: str | bytes, why: str) -> None:
@@ -87,7 +91,7 @@ def test_tokens_that_cannot_be_revoked(gateway: GatewayCommand, raw: str | bytes
 def test_an_argument_that_is_no_text_is_no_token(gateway: GatewayCommand) -> None:
     result = gateway("revoke", "token", "\udcff")
     assert result.exit_code == 1
-    assert "no token that the gateway would accept" in text(result.stderr)
+    assert "the gateway would not accept this token" in text(result.stderr)
 
 
 def test_a_jti_by_hand(gateway: GatewayCommand, redis: Client) -> None:
@@ -136,7 +140,7 @@ def test_an_until_that_means_nothing(gateway: GatewayCommand, until: str) -> Non
 def test_a_jti_that_no_token_has(gateway: GatewayCommand, jti: str) -> None:
     result = gateway("revoke", "jti", "main", jti)
     assert result.exit_code == 2
-    assert "no token could have this one" in text(result.stderr)
+    assert "no token can have this `jti`" in text(result.stderr)
     assert gateway.json("revocations", "list")["revocations"] == []
 
 

@@ -83,7 +83,7 @@ def test_an_identity_is_moved_from_who_has_it(gateway: GatewayCommand, redis_url
     words = ("users", "link", bob, "--issuer", "main", "--subject", "ann", "--from")
     refused = gateway(*words, eve)
     assert refused.exit_code == 1
-    assert "no such identity leads to this user → give the user that it leads to" in text(refused.stderr)
+    assert "no such identity leads to this user → give the user who has the identity" in text(refused.stderr)
     with Client.from_url(redis_url) as redis:
         redis.set("gateway:user:main:ann", "as it was")
         moved = gateway.json(*words, "main:ann")
@@ -121,10 +121,10 @@ def test_what_is_named_is_changed_and_all_else_stays(gateway: GatewayCommand, re
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ((), "say what to change"),
+        ((), "there is nothing to change"),
         (("--tenant", "a", "--clear", "tenant"), "--tenant and --clear tenant exclude each other"),
-        (("--tokens-valid-after", "2030-01-31T12:00:00"), "--tokens-valid-after is no time"),
-        (("--tokens-valid-after", "tomorrow"), "--tokens-valid-after is no time"),
+        (("--tokens-valid-after", "2030-01-31T12:00:00"), "--tokens-valid-after is not an RFC 3339 time"),
+        (("--tokens-valid-after", "tomorrow"), "--tokens-valid-after is not an RFC 3339 time"),
         (("--clear", "status"), "--clear"),
         (("--add-role", ""), "--add-role"),
     ],
@@ -238,7 +238,7 @@ def test_a_subject_that_no_token_has(gateway: GatewayCommand, subject: str) -> N
 def test_an_issuer_that_is_not_configured(gateway: GatewayCommand) -> None:
     result = gateway("users", "add", "--issuer", "other", "--subject", "ann")
     assert result.exit_code == 1
-    assert "no issuer `other` is configured → configured are: main" in text(result.stderr)
+    assert "no issuer `other` is configured → configured issuers: main" in text(result.stderr)
 
 
 def test_what_a_terminal_would_obey_is_not_shown(gateway: GatewayCommand) -> None:
@@ -277,7 +277,7 @@ def test_postgres_down(tmp_path: Path) -> None:
         (
             {"netloc": "nobody:hunter2@{host}"},
             3,
-            ["does not do what is asked:", "→ correct user and password in postgres.dsn"],
+            ["did not run the command:", "→ correct user and password in postgres.dsn"],
         ),
         ({"path": "/missing"}, 3, ['database "missing" does not exist → create the database']),
         (

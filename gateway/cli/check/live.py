@@ -1,14 +1,14 @@
-"""`gateway check --live`: tries every dependency that the configuration names, all at once.
+"""`gateway check --live`: tries each dependency that the configuration names, all concurrently.
 
-A check tries one thing and says it in one line, a `CheckResult`. `PLANS` lists the functions that make the
-checks for some settings. To add checks, write such a function in a module beside this one and put it into
+A check tries one thing and reports it in one line, a `CheckResult`. `PLANS` lists the functions that return
+the checks for given settings. To add checks, write such a function in a module beside this one and add it to
 `PLANS`:
 
     def checks(settings: Settings) -> Iterable[Check]:
         yield Check("postgres_stream", partial(_heard, settings))
 
-A check opens what it needs, closes it again, and changes nothing that a gateway reads. It may raise
-`StoreUnavailable`: then the dependency counts as unreachable, and so it does after `SECONDS`.
+A check opens and closes its own connections, and changes nothing that a gateway reads. The dependency counts
+as unreachable when the check raises `StoreUnavailable`, or takes longer than `SECONDS`.
 """
 
 import asyncio
@@ -35,15 +35,15 @@ PLANS: Final[tuple[Plan, ...]] = (
 )
 
 SECONDS: Final = 10.0
-"""How long one check may take."""
+"""The time limit of one check."""
 
 _STYLES: Final = {"pass": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("fail", "bold red")}
 
 
 def try_all(settings: "Settings", tell: Callable[[CheckResult], None] = lambda _: None) -> list[CheckResult]:
-    """Run every check at once, and return what they found, in the order of `PLANS`.
+    """Run all checks concurrently, and return their results in the order of `PLANS`.
 
-    `tell` gets each result as it comes.
+    `tell` receives each result as soon as it is there.
     """
     checks = [check for plan in PLANS for check in plan(settings)]
     return asyncio.run(_try_all(checks, tell))
@@ -66,12 +66,12 @@ async def _tried(check: Check) -> CheckResult:
         return CheckResult(check.name, "fail", error.detail, unreachable=True)
     except TimeoutError:
         return CheckResult(check.name, "fail", f"no answer within {SECONDS:g} s", unreachable=True)
-    except Exception as error:  # noqa: BLE001 -- a defect of one check must not hide what the others found
+    except Exception as error:  # noqa: BLE001 -- a bug in one check must not hide the results of the others
         return CheckResult(check.name, "fail", f"the check itself failed: {type(error).__name__}: {error}")
 
 
 def exit_code(found: Iterable[CheckResult]) -> int:
-    """Return `UNREACHABLE` when a dependency could not be asked, `DENIED` when a check failed, else `OK`."""
+    """Return `UNREACHABLE` when a dependency is unreachable, `DENIED` when a check failed, else `OK`."""
     failed = [result for result in found if result.outcome == "fail"]
     if any(result.unreachable for result in failed):
         return output.UNREACHABLE
@@ -79,7 +79,7 @@ def exit_code(found: Iterable[CheckResult]) -> int:
 
 
 def show(result: CheckResult) -> None:
-    """Write one result for people: how it went, what was tried, what was found, and what to do."""
+    """Write one result for people: the outcome, the name, what was found, and what to do."""
     label, style = _STYLES[result.outcome]
     text = Text.assemble((f"{label:<5}", style), f"{result.name}: {output.plain(result.found)}")
     if result.fix:

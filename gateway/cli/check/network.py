@@ -1,4 +1,4 @@
-"""Checks of what is reached by a URL: each issuer's keys, and each endpoint of the upstreams."""
+"""Checks of the dependencies behind URLs: each issuer's keys, and each endpoint of the upstreams."""
 
 import asyncio
 import os
@@ -38,8 +38,8 @@ async def _keys(name: str, issuer: "Issuer", jwks: "Jwks") -> CheckResult:
                 name,
                 "fail",
                 str(error),
-                f"correct `issuer` or `keys` of issuer {issuer.name}, or have the issuer reachable from here",
-                # A file that cannot be read, or a document without keys, is not out of reach.
+                f"correct `issuer` or `keys` of issuer {issuer.name}, or make the issuer reachable from here",
+                # An unreadable file, or a document without keys, does not count as unreachable.
                 unreachable=isinstance(error.__cause__, ClientError | TimeoutError),
             )
     count = len(loaded.keys.keys)
@@ -49,20 +49,20 @@ async def _keys(name: str, issuer: "Issuer", jwks: "Jwks") -> CheckResult:
         return CheckResult(
             name,
             "warn",
-            f"{found}, {len(loaded.skipped)} not usable: {skipped}",
-            "tokens of those are refused",
+            f"{found}, {len(loaded.skipped)} unusable: {skipped}",
+            "tokens signed with unusable keys are refused",
         )
     if loaded.left_out:
         return CheckResult(
             name,
             "warn",
-            f"{found} and {loaded.left_out} left out: they are too many",
-            "have the issuer publish no more keys than it signs with; the first ones are kept",
+            f"{found}, and {loaded.left_out} more over the limit, which are ignored",
+            "let the issuer publish only the keys that it signs with; the gateway keeps the first ones",
         )
     return CheckResult(name, "pass", found)
 
 
-async def _endpoint(name: str, url: str, timeout: float) -> CheckResult:  # noqa: ASYNC109 -- for each address, not for all
+async def _endpoint(name: str, url: str, timeout: float) -> CheckResult:  # noqa: ASYNC109 -- for each address, not in total
     origin = read_origin(url)
     if origin.port is None:
         failure = await _connected(asyncio.open_unix_connection(origin.host), timeout)
@@ -82,7 +82,9 @@ async def _endpoint(name: str, url: str, timeout: float) -> CheckResult:  # noqa
             f"{address}: {why}" for address, why in zip(addresses, tried, strict=True) if why is not None
         ]
     if failures:
-        return CheckResult(name, "warn", f"{url}: {'; '.join(failures)}", "start it, or correct its URL")
+        return CheckResult(
+            name, "warn", f"{url}: {'; '.join(failures)}", "start the upstream, or correct its URL"
+        )
     return CheckResult(
         name, "pass", f"{url}: {len(addresses)} of {len(addresses)} addresses accept connections"
     )
@@ -91,7 +93,7 @@ async def _endpoint(name: str, url: str, timeout: float) -> CheckResult:  # noqa
 async def _connected(
     opening: Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]], seconds: float
 ) -> str | None:
-    """Open a connection and close it; returns why that failed, if it did."""
+    """Open a connection and close it; return why that failed, None if it did not."""
     try:
         async with asyncio.timeout(seconds):
             _, writer = await opening

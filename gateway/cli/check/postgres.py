@@ -1,4 +1,4 @@
-"""Checks of Postgres: whether the statements of requests run, on the primary and on the replica."""
+"""Checks of Postgres: whether the statements of requests run on the primary and on the replica."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def checks(settings: "Settings") -> Iterable[Check]:
-    """Return a check of the primary, and one of the replica if there is one."""
+    """Return a check of the primary, and a check of the replica if one is configured."""
     yield Check("postgres", partial(_primary, settings))
     if settings.postgres.replica_dsn is not None:
         yield Check("postgres_replica", partial(_replica, settings))
@@ -33,16 +33,16 @@ async def _primary(settings: "Settings") -> CheckResult:
     finally:
         await postgres.close()
     if flaws:
-        # Requests are served all the same.
+        # The gateway still serves requests.
         told = "; ".join(flaw.found for flaw in flaws)
         return CheckResult("postgres", "warn", f"{found}; {told}", "; ".join(flaw.fix for flaw in flaws))
     if not writes:
-        unwritten = "it takes no writes: neither the admin API's nor revocations that Redis alone knows"
+        unwritten = "it is read-only: neither the admin API nor the copy of revocations from Redis can write"
         return CheckResult(
             "postgres",
             "warn",
             f"{found}; {unwritten}",
-            "let `postgres.dsn` lead to the primary, with `default_transaction_read_only` off",
+            "point `postgres.dsn` at the primary, with `default_transaction_read_only` off",
         )
     return CheckResult("postgres", "pass", found)
 
@@ -53,8 +53,10 @@ async def _replica(settings: "Settings") -> CheckResult:
         await postgres.ping_replica()
     except StoreUnavailable as error:
         fix, _ = advice_for_postgres(error, "postgres.replica_dsn")
-        # The primary answers in its place.
-        return CheckResult("postgres_replica", "warn", f"{error.detail}; the primary is asked instead", fix)
+        # The primary answers instead.
+        return CheckResult(
+            "postgres_replica", "warn", f"{error.detail}; the gateway asks the primary instead", fix
+        )
     finally:
         await postgres.close()
     return CheckResult("postgres_replica", "pass", "the statement that finds users runs")
@@ -76,7 +78,7 @@ def _opened(settings: "Settings") -> Postgres:
 
 
 async def _takes_writes(postgres: Postgres) -> bool:
-    """Tell whether a transaction may write there: requests only read, and do not notice."""
+    """Return whether transactions may write. Requests only read, so they do not show it."""
     async with postgres.connection() as connection:
         setting: str = await connection.fetchval("SELECT current_setting('transaction_read_only')")
     return setting == "off"

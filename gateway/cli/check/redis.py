@@ -1,4 +1,4 @@
-"""Checks of Redis: reachable, new enough, with the rights that a gateway needs, no eviction, and our own."""
+"""Checks of Redis: whether it answers, its version, permissions, eviction policy, and owner."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 _OLDEST: Final = 6
 """The first major version with `CLIENT TRACKING`."""
 START: Final = "start it (`docker compose up -d redis`) or correct redis.url"
-"""What to do about a Redis that does not answer."""
-_NEEDS: Final = "docs/operations.md lists what it needs"
+"""The fix for a Redis that does not answer."""
+_NEEDS: Final = "docs/operations.md lists the permissions"
 
 
 def checks(settings: "Settings") -> Iterable[Check]:
-    """Return the check of Redis, and one of whose data it holds."""
+    """Return the check of Redis, and the check of its owner."""
     yield Check("redis", partial(_redis, settings))
     yield Check("redis_owner", partial(_owner, settings))
 
@@ -44,7 +44,7 @@ async def _redis(settings: "Settings") -> CheckResult:
 
 
 async def _mark(settings: "Settings") -> bytes:
-    """Return what the owner's key begins with if Redis is one's own; an empty text when that is not known."""
+    """Return how the owner's key begins if Redis belongs to this database; empty if that is not known."""
     async with stores(settings) as (postgres, redis):
         with suppress(StoreUnavailable):
             await postgres.identify()
@@ -56,7 +56,7 @@ async def _mark(settings: "Settings") -> bytes:
 
 @asynccontextmanager
 async def stores(settings: "Settings") -> AsyncIterator[tuple[Postgres, RedisTier]]:
-    """Open both, for as long as the context lasts; Redis hears which database Postgres is."""
+    """Open both stores for the context. Redis is told which database Postgres is."""
     dsn, schema = settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name
     redis = RedisTier(
         settings.redis.url.get_secret_value(),
@@ -81,28 +81,28 @@ async def stores(settings: "Settings") -> AsyncIterator[tuple[Postgres, RedisTie
 
 
 async def _owner(settings: "Settings") -> CheckResult:
-    """Tell whether what is below the prefix belongs to the database of `postgres.dsn`; claims nothing."""
+    """Report whether the keys below the prefix belong to the database of `postgres.dsn`. Claim nothing."""
     async with stores(settings) as (postgres, redis):
         try:
             record = await postgres.identify()
             other = await redis.ownership.other()
             own = await redis.ownership.is_own()
         except StoreUnavailable as error:
-            # That a store is away is what its own check says.
-            return CheckResult("redis_owner", "warn", f"not known: {error.detail}")
+            # The store's own check reports that it does not answer.
+            return CheckResult("redis_owner", "warn", f"the owner is not known: {error.detail}")
     if other is not None:
         return CheckResult(
             "redis_owner",
             "fail",
             f"{redis.address}: belongs to another database: {other}; this is {record}",
-            "set a `redis.prefix` or `redis.url` of its own, or hand it over: gateway redis claim",
+            "set another `redis.prefix` or `redis.url`, or claim this Redis: gateway redis claim",
         )
     if record.system is None and record.copy is None:
         return CheckResult(
             "redis_owner",
             "fail",
-            f"nothing tells {record} from a copy of it, so gateways do not use Redis",
-            "gateway migrate; or GRANT EXECUTE ON FUNCTION pg_control_system() to the role of postgres.dsn",
+            f"{record} cannot be told from a copy of it, so gateways do not use Redis",
+            "gateway migrate; or GRANT EXECUTE ON FUNCTION pg_control_system() TO the role of postgres.dsn",
         )
     return CheckResult(
         "redis_owner", "pass", f"{redis.address}: {'belongs to' if own else 'is free for'} {record}"
@@ -116,23 +116,26 @@ def _judged(found: Inspection) -> CheckResult:
     if found.refused:
         refused = "; ".join(f"{command}: {why}" for command, why in found.refused.items())
         return CheckResult(
-            "redis", "fail", f"{where} refuses {refused}", f"allow the user of redis.url that; {_NEEDS}"
+            "redis",
+            "fail",
+            f"{where} refuses {refused}",
+            f"allow these commands to the user of redis.url; {_NEEDS}",
         )
     if found.foreign:
         return CheckResult(
             "redis",
             "warn",
-            f"{where}: what it holds is another's, so no command was tried that writes",
+            f"{where}: it belongs to another database, so no command that writes was tried",
             "see redis_owner",
         )
     if found.evicts:
         return CheckResult(
             "redis",
             "warn",
-            f"{where}, maxmemory-policy {found.policy}: a revocation that is evicted does not count until the"
-            " blacklist is filled again",
+            f"{where}, maxmemory-policy {found.policy}: an evicted revocation does not count until the"
+            " blacklist is refilled",
             "CONFIG SET maxmemory-policy noeviction",
         )
     return CheckResult(
-        "redis", "pass", f"{where}, maxmemory-policy {found.policy}: all commands that are needed are allowed"
+        "redis", "pass", f"{where}, maxmemory-policy {found.policy}: all required commands are allowed"
     )

@@ -1,6 +1,6 @@
-"""What a Redis is and what it lets its user do: for `gateway check --live`, never for a request.
+"""The version, policy and permissions of a Redis: for `gateway check --live`, never for a request.
 
-Keys are written below `<prefix>check:` alone, which no gateway reads, and not to another's Redis.
+Keys are written only below `<prefix>check:`, which no gateway reads, and never to another database's Redis.
 """
 
 from contextlib import suppress
@@ -19,8 +19,8 @@ from gateway.stores.redis.topology import server_at
 
 _FOREIGN: Final = b"foreign"
 
-# Scripts run under the rights of their caller (Redis: ACL). KEYS: one that is gone at the end, the owner.
-# ARGV: what one's own owner begins with, or an empty text. Of another's Redis nothing is written.
+# Scripts run with the permissions of their caller (Redis ACL). KEYS: a temporary key, the owner's key.
+# ARGV: how this database's owner value begins, or an empty text. Nothing is written to another's Redis.
 _OURS: Final = """
 local held = redis.pcall('GET', KEYS[2])
 if type(held) == 'table' and string.find(held.err, 'NOPERM', 1, true) then
@@ -49,14 +49,14 @@ end
 return cjson.encode(refused)
 """
 )
-# ARGV: as above; the milliseconds for which the key stays, unless it is deleted before.
+# ARGV: as above; the milliseconds after which the key expires.
 _TOUCH: Final = _OURS + "return redis.call('SET', KEYS[1], '1', 'PX', ARGV[2])"
 _STAYS_MS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What was found."""
+    """The result of an inspection."""
 
     address: str
     version: str
@@ -65,31 +65,31 @@ class Inspection:
     limited: bool
     """Whether it has a `maxmemory` at all."""
     refused: dict[str, str]
-    """The commands that a gateway needs and this user may not use, or that fail; with Redis's own words."""
+    """The commands that a gateway needs and that fail for this user, each with Redis's error."""
     foreign: bool = False
-    """Whether it is another's, as far as is known; then no command was tried that writes."""
+    """Whether it belongs to another database, as far as is known. Then no command that writes was tried."""
 
     @property
     def major(self) -> int:
-        """The first number of the version; of one that is not known, a large one."""
+        """The major version; a large number if the version is not known."""
         number = self.version.partition(".")[0]
         return int(number) if number.isdecimal() else 1000
 
     @property
     def evicts(self) -> bool:
-        """Whether keys may go before their time."""
+        """Whether Redis may evict keys before they expire."""
         return self.limited and self.policy not in {"noeviction", "unknown"}
 
 
 async def inspect(
     url: str, prefix: str, *, connect_timeout: float, tls_strict: bool = False, mark: bytes = b""
 ) -> Inspection:
-    """Try each command that a gateway uses, on a key of its own that is gone afterwards.
+    """Try each command that a gateway uses, on a temporary key.
 
-    `mark` is what the owner's key begins with where Redis is one's own (`ownership`); with an empty one,
-    only a Redis without an owner is written to.
-    Raises `StoreUnavailable` when Redis cannot be reached. `connect_timeout` is the seconds for connecting,
-    and for each answer.
+    `mark` is how the value of the owner's key begins if Redis is this database's (`ownership`). With an empty
+    `mark`, only a Redis without an owner is written to.
+    Raises `StoreUnavailable` when Redis cannot be reached. `connect_timeout` limits connecting and
+    each answer, in seconds.
     """
     keys = Keys(prefix)
     server = server_at(url, prefix, strict=tls_strict)
@@ -131,7 +131,7 @@ async def inspect(
 
 
 class Touches:
-    """Touches keys on a connection of its own, as another program would, for a stream to tell of them.
+    """Writes keys over its own connection, as another program would, so that a stream reports them.
 
     The arguments are those of `inspect`. Raises ValueError when the URL cannot be read.
     """
@@ -140,7 +140,7 @@ class Touches:
         self, url: str, prefix: str, *, connect_timeout: float, tls_strict: bool = False, mark: bytes = b""
     ) -> None:
         self.tracked = Keys(prefix).checks
-        """The keys that may be touched."""
+        """The keys that it may write."""
         self._server = server_at(url, prefix, strict=tls_strict)
         self._connection = self._server.connection(
             socket_timeout=connect_timeout, socket_connect_timeout=connect_timeout
@@ -150,12 +150,13 @@ class Touches:
         self._touched: set[str] = set()
 
     async def touch(self, key: str) -> None:
-        """Write a key. Raises `StoreUnavailable`, also when Redis is another's by now."""
+        """Write a key. Raises `StoreUnavailable`, also when Redis now belongs to another database."""
         self._touched.add(key)
         done = await self._ask("EVAL", _TOUCH, "2", key, self._owner, self._mark, str(_STAYS_MS))
         if done != b"OK":
             raise StoreUnavailable(
-                Tier.REDIS, f"{self._server.address}: it is another's, or its owner secret"
+                Tier.REDIS,
+                f"{self._server.address}: it belongs to another database, or its owner cannot be read",
             )
 
     async def close(self) -> None:
@@ -175,6 +176,6 @@ class Touches:
 
 
 def _sections(info: object) -> dict[str, str]:
-    """Read what INFO answers."""
+    """Parse the answer of INFO."""
     text = info.decode(errors="replace") if isinstance(info, bytes) else ""
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

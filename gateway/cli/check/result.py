@@ -1,4 +1,4 @@
-"""What a check of `gateway check --live` is, and what it says."""
+"""A check of `gateway check --live`, and its result."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -7,26 +7,26 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check found."""
+    """The result of one check."""
 
     name: str
     outcome: Literal["pass", "warn", "fail"]
-    """`warn`: requests are answered, and yet an operator should know."""
+    """`warn`: the gateway serves requests, but an operator should know."""
     found: str
-    """What was found, where, in words; no secrets."""
+    """What was found, and where; without secrets."""
     fix: str | None = None
     """What to do about it."""
     unreachable: bool = False
-    """Whether the dependency did not answer at all: the command then exits with 3."""
+    """Whether the dependency did not answer at all. Then the command exits with 3."""
 
     def document(self) -> dict[str, str | None]:
-        """Return what `--json` says of it."""
+        """Return the result as in `--json`."""
         return {"name": self.name, "outcome": self.outcome, "found": self.found, "fix": self.fix}
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing to try, under the name that results have."""
+    """One thing to try. `name` is the name of its result."""
 
     name: str
     run: Callable[[], Awaitable[CheckResult]]

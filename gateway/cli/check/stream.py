@@ -1,6 +1,6 @@
-"""Checks of the streams of changes: each must hear a heartbeat that comes the way that a change comes.
+"""Checks of the change streams: each must receive a heartbeat that takes the same way as a change.
 
-Postgres's goes through `dsn` and is heard through `listen_dsn`; Redis's is written over another connection.
+Postgres: sent through `dsn`, received through `listen_dsn`. Redis: a key, written over another connection.
 """
 
 import asyncio
@@ -60,8 +60,8 @@ async def _stream(settings: "Settings") -> CheckResult:
         sent = (
             f"a heartbeat that was sent through postgres.dsn ({address_of(postgres.dsn.get_secret_value())})"
         )
-        return CheckResult(_NAME, "pass", f"{stream.address}: {sent} was heard through {setting}")
-    # Its end says what to do.
+        return CheckResult(_NAME, "pass", f"{stream.address}: {sent} was received through {setting}")
+    # The end of the text says what to do.
     found, _, fix = detail.rpartition("; ")
     return CheckResult(_NAME, "fail", found or detail, fix if found else None)
 
@@ -87,7 +87,7 @@ async def _touches(settings: "Settings") -> CheckResult:
     except StoreUnavailable as error:
         return CheckResult(_REDIS, "fail", error.detail, redis_checks.START, unreachable=True)
     if other is not None:
-        found = f"{asked.address}: what it holds is another's, so no key was written to be told of"
+        found = f"{asked.address}: it belongs to another database, so no key was written to test the stream"
         return CheckResult(_REDIS, "warn", found, "see redis_owner")
     timeout, strict = redis.connect_timeout, redis.tls.strict
     touches = Touches(url, redis.prefix, connect_timeout=timeout, tls_strict=strict, mark=mark)
@@ -102,18 +102,18 @@ async def _touches(settings: "Settings") -> CheckResult:
         await stream.close()
         await touches.close()
     if detail is None:
-        found = f"{stream.address}: a key that another connection wrote was told of (CLIENT TRACKING)"
+        found = f"{stream.address}: the stream reported a key that another connection wrote (CLIENT TRACKING)"
         return CheckResult(_REDIS, "pass", found)
     found, _, fix = detail.rpartition("; ")
     return CheckResult(_REDIS, "fail", found or detail, fix if found else None)
 
 
 class _First:
-    """Implements `ChangeListener` and `KeysListener`: keeps what a stream tells first."""
+    """Implements `ChangeListener` and `KeysListener`: keeps the first report of a stream."""
 
     def __init__(self) -> None:
         self.detail: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        """Why nothing is heard; None: everything is."""
+        """Why the stream receives nothing; None when it receives everything."""
 
     def listening(self) -> None:
         self._keep(None)

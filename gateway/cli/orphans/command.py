@@ -1,4 +1,4 @@
-"""`gateway orphans`: subjects without a user, identities without a subject, and what is spelt differently."""
+"""`gateway orphans`: subjects without a user, users without a subject, and differences in spelling."""
 
 import asyncio
 import os
@@ -44,28 +44,28 @@ def orphans(
     ] = None,
     denials: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="A log of the gateway, to go by what was denied; `-` for stdin."),
+        typer.Option(metavar="FILE", help="A log of the gateway, whose denials are read; `-` for stdin."),
     ] = None,
     from_api: Annotated[
-        bool, typer.Option("--from-api", help="Go by the denials that a running gateway keeps.")
+        bool, typer.Option("--from-api", help="Read the denials that a running gateway keeps.")
     ] = False,
-    style: Annotated[Format, typer.Option("--format", help="How the export is written.")] = Format.AUTO,
-    column: Annotated[str, typer.Option(help="The export's column or member with the subject.")] = "sub",
+    style: Annotated[Format, typer.Option("--format", help="The format of the export.")] = Format.AUTO,
+    column: Annotated[str, typer.Option(help="The column or JSON member with the subject.")] = "sub",
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Find subjects without a user, identities without a subject, and what differs only in spelling.
+    """Find subjects without a user, users without a subject, and subjects that differ only in spelling.
 
-    Nothing is changed. Exits with 1 when there are some.
+    The command changes nothing. The exit code is 1 when it finds any.
     """
     if [export is not None, denials is not None, from_api].count(True) != 1:
         output.fail(
-            "say what to compare the users with",
-            "one of --export FILE, --denials FILE, --from-api",
+            "there is nothing to compare the users with",
+            "give one of --export FILE, --denials FILE, --from-api",
             output.USAGE,
         )
     if export is not None and issuer is None:
-        output.fail("say whose subjects the export has", "--issuer NAME", output.USAGE)
+        output.fail("the issuer of the export's subjects is missing", "--issuer NAME", output.USAGE)
     with _room() as database:
         if export is not None and issuer is not None:
             found = _compare(database, config, issuer, export, style, column, json=json)
@@ -76,7 +76,7 @@ def orphans(
 
 @contextmanager
 def _room() -> "Iterator[sqlite3.Connection]":
-    """Lend a temporary database; exits when there is no room for it."""
+    """Open a temporary database for the context; exit when there is no room for it."""
     from gateway.reconcile.orphans import ScratchFailed, scratch
 
     try:
@@ -137,7 +137,7 @@ async def _read_export(
     while batch := list(islice(rows, _BATCH)):
         comparison.add_subjects(batch)
         progress.update(task, completed=lines.bytes_read)
-        await asyncio.sleep(0)  # where an interrupt is heard
+        await asyncio.sleep(0)  # lets an interrupt through
 
 
 async def _read_identities(comparison: "Comparison", stores: Stores, iss: str, progress: "Progress") -> None:
@@ -188,11 +188,11 @@ async def _read_log(
     while batch := list(islice(lines, _BATCH)):
         denied.add(refusal for refusal in batch if refusal is not None and issuer in {None, refusal.issuer})
         progress.update(task, completed=log.bytes_read)
-        await asyncio.sleep(0)  # where an interrupt is heard
+        await asyncio.sleep(0)  # lets an interrupt through
     if log.bytes_read and not log.events:
         output.fail(
-            f"{_shown(name)} has no line of the gateway's log",
-            "give what the gateway wrote to stderr: JSON, one event in each line",
+            f"{_shown(name)} has no log line of the gateway",
+            "give the gateway's stderr: JSON, one event in each line",
             output.USAGE,
         )
 
@@ -212,7 +212,7 @@ def _opened(name: str) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     try:
-        file = Path(name).open("rb")  # noqa: SIM115 -- closed below; what fails later is not about the name
+        file = Path(name).open("rb")  # noqa: SIM115 -- closed below; later errors are not about the name
     except OSError as error:
         output.fail(f"{name} cannot be read: {error.strerror}", "correct the path", output.USAGE)
     with file:
@@ -224,7 +224,7 @@ def _shown(name: str) -> str:
 
 
 def _size(file: BinaryIO) -> int | None:
-    """Return how many bytes there are to read; None for what has no size, such as a pipe."""
+    """Return the number of bytes to read; None when there is no size, as for a pipe."""
     try:
         return os.fstat(file.fileno()).st_size or None
     except OSError:
@@ -233,7 +233,7 @@ def _size(file: BinaryIO) -> int | None:
 
 @contextmanager
 def _progress() -> "Iterator[Progress]":
-    """Show how far we are, on a terminal alone; gone before results are written."""
+    """Show the progress, only on a terminal. It disappears before results are written."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     with Progress(
@@ -249,6 +249,6 @@ def _progress() -> "Iterator[Progress]":
 
 
 def _write(line: "str | dict[str, JSON]") -> None:
-    """Write a document as JSON, or text as it is. Not by rich: there may be a million lines."""
+    """Write a document as JSON, or text unchanged. Without rich: there may be a million lines."""
     text = line if isinstance(line, str) else orjson.dumps(line).decode()
     sys.stdout.write(text + "\n")

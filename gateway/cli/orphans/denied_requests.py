@@ -1,4 +1,4 @@
-"""Where `gateway orphans` finds requests that were denied for want of a user: logs, and the admin API."""
+"""Where `gateway orphans` finds requests that were denied without a user: logs, and the admin API."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -19,14 +19,14 @@ if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs 
     from gateway.settings.model import Admin
 
 _MAX_LINE: Final = 1024 * 1024
-"""Bytes; what is longer is no line of ours."""
+"""Bytes; the gateway writes no longer lines."""
 _HASH: Final = re.compile("[0-9a-f]{16}")
 _TIMEOUT: Final = 10.0
 """Seconds for one answer of the admin API."""
 
 
 class DenialLog:
-    """The gateway's log, as it is or with something before each line, as Docker and journald put there."""
+    """The gateway's log, with or without the prefixes that Docker and journald put before each line."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -63,7 +63,7 @@ class DenialLog:
 
 
 async def denials_of_api(admin: "Admin", issuer: str | None) -> "AsyncIterator[list[Refusal]]":
-    """Ask a running gateway for the denials that it keeps, newest first; exits when it does not tell."""
+    """Ask a running gateway for the denials that it keeps, newest first; exit when it does not answer."""
     import aiohttp
 
     if admin.token is None:
@@ -87,8 +87,8 @@ async def denials_of_api(admin: "Admin", issuer: str | None) -> "AsyncIterator[l
                 case {"items": list(items)}:
                     yield [refusal for item in items if (refusal := _refusal_of(item)) is not None]
                 case _:
-                    output.fail("the admin API's answer is of another version", code=output.UNREACHABLE)
-            # A cursor that does not move would have us ask for ever.
+                    output.fail("the answer of the admin API is of another version", code=output.UNREACHABLE)
+            # A cursor that does not move would cause an endless loop.
             if not page.get("next") or page["next"] == after:
                 return
             after = page["next"]
@@ -118,7 +118,7 @@ async def _page(session: "aiohttp.ClientSession", admin: "Admin", query: dict[st
 
 
 def _read(text: bytes) -> JSON:
-    """Read JSON. Raises ValueError when it is none, or is nested too deep."""
+    """Parse JSON. Raises ValueError when it is not JSON, or is nested too deep."""
     json_text.check_depth(text)
     value: JSON = orjson.loads(text)
     return value
@@ -129,7 +129,7 @@ def _url(admin: "Admin") -> str:
     if isinstance(endpoint, Path):
         return "http://localhost"
     host, port = endpoint
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- asked, not listened on
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- connects to it, does not listen on it
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

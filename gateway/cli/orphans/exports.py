@@ -11,12 +11,12 @@ import orjson
 from gateway.core import json_text
 
 _MAX_LINE: Final = 1024 * 1024
-"""Bytes; a file without line ends must not be read into memory whole."""
+"""Bytes; a file without line ends must not be read into memory as a whole."""
 _USUAL_COLUMNS: Final = ("sub", "subject", "user_id", "userid", "user id", "uid", "id", "object id")
 
 
 class Format(StrEnum):
-    """How an export is written."""
+    """The format of an export."""
 
     CSV = "csv"
     JSONL = "jsonl"
@@ -24,7 +24,7 @@ class Format(StrEnum):
 
 
 class BadExport(Exception):
-    """An export that cannot be read: the line, what is wrong with it, and what to do. Quotes no subject."""
+    """An export that cannot be read: the line, the mistake, and the fix. It quotes no subject."""
 
     def __init__(self, line: int, wrong: str, advice: str) -> None:
         super().__init__(f"line {line}: {wrong}")
@@ -37,7 +37,7 @@ class Lines:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.number = 0
-        """Of the line that was read last, counted from 1."""
+        """The number of the line that was read last, counted from 1."""
         self.bytes_read = 0
 
     def __iter__(self) -> Iterator[str]:
@@ -50,7 +50,7 @@ class Lines:
                 yield line.decode("utf-8-sig" if self.number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise BadExport(
-                    self.number, "it is not UTF-8 text", "convert the file, as with iconv -t UTF-8"
+                    self.number, "it is not UTF-8 text", "convert the file, for example with iconv -t UTF-8"
                 ) from error
 
 
@@ -104,9 +104,9 @@ def _member(line: str, number: int, column: str) -> str:
             raise BadExport(number, f"it has no `{column}`", _advice(column, value))
         value = value[column]
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)  # of providers that count their users; their tokens carry it as text
+        return str(value)  # some providers number their users; their tokens carry the number as text
     if not isinstance(value, str) or not value:
-        raise BadExport(number, "its subject is no text", "correct the line or take it out")
+        raise BadExport(number, "its subject is not a string", "correct the line or remove it")
     return value
 
 
@@ -128,15 +128,15 @@ def _from_csv(lines: Lines, first: str, rest: Iterator[str], column: str) -> Ite
             raise BadExport(
                 start,
                 f"it has {len(row)} columns, the header {len(header)}",
-                "quote what has a delimiter in it",
+                "quote values that contain the delimiter",
             )
         if not row[place]:
-            raise BadExport(start, "its subject is empty", "correct the line or take it out")
+            raise BadExport(start, "its subject is empty", "correct the line or remove it")
         yield start, row[place]
 
 
 def _header(first: str, column: str) -> tuple[list[str], str]:
-    """Return the columns and the delimiter: the one by which there is the wanted column."""
+    """Return the columns and the delimiter: the delimiter with which the wanted column is there."""
     try:
         split = {mark: next(csv.reader([first], delimiter=mark), []) for mark in (",", ";", "\t")}
     except csv.Error as error:
@@ -146,21 +146,21 @@ def _header(first: str, column: str) -> tuple[list[str], str]:
         if names.count(column) == 1:
             return names, delimiter
         if column in names:
-            raise BadExport(1, f"it has the column `{column}` more than once", "take out all but one")
+            raise BadExport(1, f"it has the column `{column}` more than once", "remove all but one")
     every = [name.strip() for header in split.values() for name in header]
     raise BadExport(1, f"the header has no column `{column}`", _advice(column, every))
 
 
 def _not_csv(line: int, error: csv.Error) -> BadExport:
-    what = str(error).partition(" - ")[0]  # the rest advises callers of Python's open()
+    what = str(error).partition(" - ")[0]  # the rest is advice for callers of Python's open()
     return BadExport(
-        line, f"it is not CSV: {what}", "end each line with LF or CR LF; a quote within quotes is doubled"
+        line, f"it is not CSV: {what}", "end each line with LF or CR LF; double a quote within quotes"
     )
 
 
 def _advice(column: str, names: Iterable[str]) -> str:
-    """Point out what probably holds the subject; not just any name, lest a missing header be quoted."""
+    """Suggest a usual column. Do not quote other names: without a header, they may be personal data."""
     usual = next((name for name in names if name.lower() in _USUAL_COLUMNS and name != column), None)
     if usual is not None:
         return f"--column {usual!r}" if " " in usual else f"--column {usual}"
-    return "give the name of what holds the subject: --column NAME"
+    return "name the column with the subject: --column NAME"

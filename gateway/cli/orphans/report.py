@@ -1,4 +1,4 @@
-"""What `gateway orphans` says of what it finds: one JSON document or one passage of text for each."""
+"""How `gateway orphans` reports findings: each is one JSON document or one paragraph of text."""
 
 import shlex
 from collections.abc import Mapping
@@ -33,15 +33,15 @@ _CAUSES: Final[dict[Difference, str]] = {
 
 
 class ExportFindings:
-    """Findings of a comparison with an export. `issuer` is the configured name."""
+    """Reports a comparison with an export. `issuer` is the configured name."""
 
     ORPHANS: Final = ("spelt_differently", "repeated", "without_user", "without_subject")
     _HEADINGS: Final = {
         "spelt_differently": "Differ only in spelling; if both are the same person, the command links them:",
-        "repeated": "More than once in the export:",
+        "repeated": "Subjects more than once in the export:",
         "without_user": "Subjects without a user:",
         "without_subject": "Users whose identity is not in the export:",
-        "not_active": "Users who are not active, and are refused whatever the export says:",
+        "not_active": "Users who are not active: they are refused, even if the export has them:",
     }
 
     def __init__(self, issuer: str, config: Path) -> None:
@@ -50,7 +50,7 @@ class ExportFindings:
         self._heading: str | None = None
 
     def document(self, finding: "Finding") -> dict[str, JSON]:
-        # Not by `asdict`, which copies deeply: there may be a million.
+        # `asdict` copies deeply, and there may be a million findings.
         document: dict[str, JSON] = {"kind": finding.kind}
         document.update((name, getattr(finding, name)) for name in finding.__slots__)
         if "difference" in document:
@@ -58,7 +58,7 @@ class ExportFindings:
         return document
 
     def text(self, finding: "Finding") -> str:
-        """Describe a finding; the first of its kind under a heading."""
+        """Describe a finding, below a heading if it is the first of its kind."""
         from gateway.reconcile.orphans import NotActive, Repeated, SpeltDifferently, WithoutUser
 
         match finding:
@@ -110,7 +110,7 @@ class ExportFindings:
 
 
 class DeniedFindings:
-    """Findings about denials. `issuers` are configured names, each with its `iss`."""
+    """Reports a comparison with denials. `issuers` are configured names, each with its `iss`."""
 
     SETTLED: Final = "has_a_user_now"
 
@@ -120,7 +120,7 @@ class DeniedFindings:
         self._config = config
 
     def cause(self, denied: "DeniedSubject") -> str:
-        """Name why there was no user: as `gateway explain` does, or `SETTLED`."""
+        """Return the cause for which there was no user: a cause of `gateway explain`, or `SETTLED`."""
         nearest = denied.nearest
         if nearest is None:
             return "user_unknown"
@@ -137,16 +137,16 @@ class DeniedFindings:
         }
 
     def text(self, denied: "DeniedSubject") -> str:
-        """Describe a subject and what can be done for it."""
+        """Describe a subject and the fix for it."""
         name = f"hash {denied.subject_hash}" if denied.subject is None else shown(denied.subject)
         times = "once" if denied.denials == 1 else f"{denied.denials} times"
         text = f"{denied.issuer}: {name} denied {times}, last {shown(denied.last)}: "
         nearest = denied.nearest
         if nearest is None:
-            return text + "no identity has it, in any spelling that could be guessed"
+            return text + "there is no identity with this subject or a similar spelling"
         user = f"user {nearest.user} ({nearest.status})"
         if self.cause(denied) == self.SETTLED:
-            return text + f"it leads to {user} by now"
+            return text + f"its identity now leads to {user}"
         differs = "" if nearest.difference is None else f", and differs in {_DIFFERS_IN[nearest.difference]}"
         issuer = self._names.get(nearest.issuer, nearest.issuer)
         advice = self._command(denied) or NO_COMMAND
@@ -164,7 +164,7 @@ class DeniedFindings:
         """Sum up for people."""
         causes = summary["causes"]
         listed = ", ".join(f"{cause} {n}" for cause, n in causes.items()) if isinstance(causes, dict) else ""
-        return "{denials} denials for want of a user, of {subjects} subjects".format_map(summary) + (
+        return "{denials} denials without a user, of {subjects} subjects".format_map(summary) + (
             f": {listed}." if listed else "."
         )
 
@@ -175,11 +175,11 @@ class DeniedFindings:
         return link_command(nearest.user, denied.issuer, denied.subject, self._config)
 
 
-NO_COMMAND: Final = "No token may carry this subject: correct it at the provider"
+NO_COMMAND: Final = "The gateway accepts no token with this subject: correct it at the provider"
 
 
 def link_command(user: str, issuer: str, subject: str, config: Path) -> str | None:
-    """Return the command that lets a subject lead to a user; None for a subject that no token may have."""
+    """Return the command that links a subject to a user; None for a subject that no token may have."""
     if not is_clean(subject) or len(subject) > MAX_SUBJECT_CHARACTERS:
         return None
     where = "" if config == DEFAULT_CONFIG else f" --config {shlex.quote(str(config))}"
@@ -187,7 +187,7 @@ def link_command(user: str, issuer: str, subject: str, config: Path) -> str | No
 
 
 def _quoted(text: str) -> str:
-    """Quote for a shell; what cannot be seen is written as an escape (`$'…'` of bash, zsh and ksh)."""
+    """Quote for a shell; write invisible characters as escapes (`$'…'` of bash, zsh and ksh)."""
     if text.isprintable():
         return shlex.quote(text)
     escaped = text.replace("\\", r"\\").replace("'", r"\'")
@@ -195,5 +195,5 @@ def _quoted(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Quote for people; what a terminal would obey, or not show, is written as an escape."""
+    """Quote for people; write control and invisible characters as escapes."""
     return f"`{''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)}`"

@@ -1,4 +1,4 @@
-"""`gateway revocations lift`: what was revoked by mistake passes again."""
+"""`gateway revocations lift`: ends a revocation that was made by mistake."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -18,7 +18,8 @@ if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs 
     from gateway.core.revocations import Revocation
 
 lift_app: Final = typer.Typer(
-    no_args_is_help=True, help="Lift a revocation: what it refused passes again, if nothing else refuses it."
+    no_args_is_help=True,
+    help="Lift a revocation: its tokens are admitted again, unless something else refuses them.",
 )
 
 
@@ -48,13 +49,13 @@ def user(
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Lift the revocation of a user's tokens; those revoked one by one stay so."""
+    """Lift the revocation of a user's tokens. Tokens that were revoked singly stay revoked."""
     from gateway.core.revocations import Revocation
 
     async def work(stores: Stores) -> "tuple[Revocation, int]":
         user_id = None
         with suppress(ValueError):
-            user_id = str(UUID(user))  # its row may be gone
+            user_id = str(UUID(user))  # the user's row may be gone
         if user_id is None:
             user_id = (await stores.user(user)).user.id
         rows = await stores.revocations.lift("user", value=user_id, author=stores.author)
@@ -70,7 +71,7 @@ def issuer(
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Lift the revocation of an issuer's tokens; those revoked one by one stay so."""
+    """Lift the revocation of an issuer's tokens. Tokens that were revoked singly stay revoked."""
     from gateway.core.revocations import Revocation
 
     async def work(stores: Stores) -> "tuple[Revocation, int]":
@@ -82,7 +83,7 @@ def issuer(
 
 
 def _lift(config: Path, work: "Callable[[Stores], Awaitable[tuple[Revocation, int]]]", *, json: bool) -> None:
-    """Delete from Postgres, whence Redis would be filled again, then from Redis."""
+    """Delete from Postgres first, from which Redis is filled, then from Redis."""
     from gateway.stores.redis.ownership import ForeignRedis
 
     async def lift(stores: Stores) -> "tuple[Revocation, int, StoreUnavailable | None]":
@@ -96,15 +97,15 @@ def _lift(config: Path, work: "Callable[[Stores], Awaitable[tuple[Revocation, in
     if missed is not None:
         output.fail(
             f"{'lifted' if lifted else 'not recorded'} in Postgres, but {missed}",
-            "gateways of this database do not use that Redis; `gateway redis claim` hands it over"
+            "gateways of this database do not use that Redis; `gateway redis claim` claims it"
             if isinstance(missed, ForeignRedis)
-            else "what Redis holds is refused until then: repeat the command when it is back",
+            else "revocations in Redis still count: repeat the command when Redis is back",
             output.UNREACHABLE,
         )
     if not lifted:
         output.fail(
             f"there is no such revocation of this {'token' if revocation.kind == 'jti' else revocation.kind}",
-            "`gateway revocations list` shows those there are",
+            "`gateway revocations list` lists the revocations",
         )
     if json:
         output.emit_json(

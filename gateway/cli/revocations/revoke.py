@@ -1,4 +1,4 @@
-"""`gateway revoke` and `gateway revocations`: tokens that were good and must not pass any more."""
+"""`gateway revoke` and `gateway revocations`: refuse valid tokens before they expire."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -18,9 +18,9 @@ if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs 
     from gateway.core.revocations import Revocation
 
 revoke_app: Final = typer.Typer(
-    no_args_is_help=True, help="Refuse a token, or all tokens that a user or an issuer has been given so far."
+    no_args_is_help=True, help="Revoke a token, or all tokens issued so far to a user or by an issuer."
 )
-revocations_app: Final = typer.Typer(no_args_is_help=True, help="The revocations there are.")
+revocations_app: Final = typer.Typer(no_args_is_help=True, help="List, lift and prune revocations.")
 
 Until: TypeAlias = Annotated[
     str | None,
@@ -28,13 +28,18 @@ Until: TypeAlias = Annotated[
         metavar="TIME", help="When the revocation ends: a duration such as 24h, or an RFC 3339 time."
     ),
 ]
-Reason: TypeAlias = Annotated[str | None, typer.Option(help="Why, for those who ask later.", callback=utf8)]
+Reason: TypeAlias = Annotated[
+    str | None, typer.Option(help="Why, for the audit log and the list of revocations.", callback=utf8)
+]
 
 
 @revoke_app.command()
 def token(
     token: Annotated[
-        str, typer.Argument(metavar="TOKEN", help="The raw token; `-` reads it from stdin, unseen by `ps`.")
+        str,
+        typer.Argument(
+            metavar="TOKEN", help="The raw token; `-` reads it from stdin, where `ps` cannot show it."
+        ),
     ],
     *,
     until: Until = None,
@@ -42,9 +47,9 @@ def token(
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Refuse one token, until it expires. Its signature is not checked: it may be revoked unverified."""
-    # Octets: what is no UTF-8 is no token either, and no reason to fail otherwise than for any other.
-    from_stdin = token == "-"  # noqa: S105 -- a sign, not a secret
+    """Revoke one token until it expires. The command does not check the signature."""
+    # Bytes: text that is not UTF-8 is not a token either, and must fail like any other bad token.
+    from_stdin = token == "-"  # noqa: S105 -- a marker, not a secret
     payload = _payload(
         typer.get_binary_stream("stdin").read() if from_stdin else token.encode("utf-8", "surrogateescape")
     )
@@ -53,12 +58,11 @@ def token(
         output.fail("the token names no issuer, so the gateway refuses it anyway")
     if not isinstance(jti, str) or not jti:
         output.fail(
-            "the token has no `jti` to be told by", "revoke all of the user's: gateway revoke user ID"
+            "the token has no `jti`, so it cannot be revoked singly",
+            "revoke all tokens of the user: gateway revoke user ID",
         )
     if not is_clean(jti) or (isinstance(exp, int | float) and not 0 <= exp <= MAX_DATE):
-        output.fail(
-            "the token's `jti` or `exp` is none that a token may have, so the gateway refuses it anyway"
-        )
+        output.fail("the token's `jti` or `exp` is not valid, so the gateway refuses it anyway")
     ends = _instant(until)
 
     async def work(stores: Stores) -> "Revocation":
@@ -81,11 +85,11 @@ def jti(
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Refuse one token by its `jti`: for the issuer's `max_lifetime`; when it has none, for ever."""
+    """Revoke one token by its `jti`, for the issuer's `max_lifetime`; without one, for ever."""
     ends = _instant(until)
     if not is_clean(jti):
         output.fail(
-            "a `jti` has at least one character, and no control character; no token could have this one",
+            "no token can have this `jti`: it needs at least one character, and no control characters",
             code=output.USAGE,
         )
 
@@ -108,7 +112,7 @@ def user(
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Refuse all tokens that a user has been given so far, for ever unless --until says otherwise."""
+    """Revoke all tokens issued to a user so far; for ever, or until --until."""
     ends = _instant(until)
 
     async def work(stores: Stores) -> "Revocation":
@@ -134,7 +138,7 @@ def issuer(
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Refuse all tokens that an issuer has given out so far, for ever unless --until says otherwise."""
+    """Revoke all tokens that an issuer has issued so far; for ever, or until --until."""
     ends = _instant(until)
 
     async def work(stores: Stores) -> "Revocation":
@@ -153,8 +157,10 @@ def issuer(
 @revocations_app.command("list")
 def list_(
     *,
-    expired: Annotated[bool, typer.Option("--expired", help="Those that have ended, too.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 100,
+    expired: Annotated[
+        bool, typer.Option("--expired", help="Also list revocations that have ended.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The largest number of revocations.")] = 100,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
@@ -191,7 +197,7 @@ async def _revoke_jti(
 
 
 def _revoke(config: Path, work: "Callable[[Stores], Awaitable[Revocation]]", *, json: bool) -> None:
-    """Write to Postgres, where it lasts, then to Redis, where it is seen at once."""
+    """Write to Postgres, the durable store, then to Redis, so that the revocation counts at once."""
     from gateway.stores.redis.ownership import ForeignRedis
 
     async def write(stores: Stores) -> "tuple[Revocation, StoreUnavailable | None]":
@@ -210,10 +216,10 @@ def _revoke(config: Path, work: "Callable[[Stores], Awaitable[Revocation]]", *, 
     if missed is not None:
         output.fail(
             f"recorded in Postgres, but {missed}",
-            "gateways of this database do not use that Redis, and honour it at once;"
-            " `gateway redis claim` hands it over"
+            "gateways of this database do not use that Redis, and apply the revocation at once;"
+            " `gateway redis claim` claims it"
             if isinstance(missed, ForeignRedis)
-            else "gateways that reach Redis honour it within 30 s, others at once;"
+            else "gateways that reach Redis apply the revocation within 30 s, others at once;"
             " repeat the command to be sure",
             output.UNREACHABLE,
         )
@@ -226,11 +232,11 @@ def _payload(raw: bytes) -> dict[str, JSON]:
     try:
         return dict(parse(raw.strip().removeprefix(b"Bearer ")).payload)
     except Denial as denial:
-        output.fail(f"this is no token that the gateway would accept: {denial.reason.title}")
+        output.fail(f"the gateway would not accept this token: {denial.reason.title}")
 
 
 def _instant(until: str | None) -> float | None:
-    """Read --until: a duration from here on, or an RFC 3339 time with its offset; in the future."""
+    """Read --until: a duration from now, or an RFC 3339 time with its offset; in the future."""
     if until is None:
         return None
     from pydantic_core import PydanticCustomError
@@ -243,13 +249,15 @@ def _instant(until: str | None) -> float | None:
         moment = rfc3339(until)
         if moment is None:
             output.fail(
-                "--until is neither a duration nor a time", "30m, 24h, 2030-01-31T12:00:00Z", output.USAGE
+                "--until is neither a duration nor a time",
+                "write 30m, 24h or 2030-01-31T12:00:00Z",
+                output.USAGE,
             )
         instant = moment.timestamp()
     if instant > MAX_DATE:
-        output.fail("--until is later than the year 9999", "leave it out to revoke for ever", output.USAGE)
+        output.fail("--until is later than the year 9999", "omit it to revoke for ever", output.USAGE)
     if instant <= time.time():
-        output.fail("--until has passed, so nothing would be revoked", code=output.USAGE)
+        output.fail("--until is in the past, so nothing would be revoked", code=output.USAGE)
     return instant
 
 
