@@ -7,7 +7,7 @@ COPY constraints.txt ./
 RUN pip install --constraint constraints.txt hatchling && python -m venv --without-pip /opt/gateway
 COPY pyproject.toml README.md ./
 COPY gateway ./gateway
-# The extra with the embedded servers stays out: production has servers of its own.
+# Without the extra for the embedded servers: production has its own servers.
 RUN pip wheel --no-build-isolation --constraint constraints.txt --wheel-dir dist . \
  && pip --python /opt/gateway install --no-index dist/*.whl
 

@@ -141,14 +141,18 @@ def test_every_setting_is_described() -> None:
         (
             "listen: 127.0.0.1:8080",
             "listne: 127.0.0.1:1",
-            "2: server.listne: is no setting → did you mean listen?",
+            "2: server.listne: is not a setting → did you mean listen?",
         ),
-        ("listen: 127.0.0.1:8080", "zzz: 1", "2: server.zzz: is no setting → known here: listen, workers"),
+        (
+            "listen: 127.0.0.1:8080",
+            "zzz: 1",
+            "2: server.zzz: is not a setting → known names: listen, workers",
+        ),
         ("server:", "server: 5\nadmin:", "1: server: must be a mapping"),
         (
             "server:",
             "admin: {listen: '127.0.0.1:8080'}\nserver:",
-            "1: admin.listen: is the address of server.listen too",
+            "1: admin.listen: is also the address of server.listen",
         ),
         ("server:", "admin: {token: 'sixteen and more'}\nserver:", "1: admin.token: must have at least 16"),
         (
@@ -158,7 +162,7 @@ def test_every_setting_is_described() -> None:
         ),
         ("keys: {discovery: true}", "keys: {discovery: false}", "7: issuers[0].keys: has no key source"),
         ("server:", "admin: {token: short}\nserver:", "1: admin.token: must have at least 16 characters"),
-        ("server:", "sever:", "1: sever: is no setting → did you mean server?"),
+        ("server:", "sever:", "1: sever: is not a setting → did you mean server?"),
         ("name: main", "name: Main Street", "4: issuers[0].name: must be a name of lower-case"),
         (
             "    audiences: [orders-api]\n",
@@ -229,7 +233,7 @@ def test_every_setting_is_described() -> None:
         (
             "keys: {discovery: true}",
             "max_lifetime: 0s",
-            "7: issuers[0].max_lifetime: must be longer than nothing",
+            "7: issuers[0].max_lifetime: must be longer than zero",
         ),
         (
             "keys: {discovery: true}",
@@ -269,19 +273,23 @@ def test_every_setting_is_described() -> None:
         (
             "server:",
             "headers: {identity: {X-A: user.name}}\nserver:",
-            "1: headers.identity.X-A: must name where",
+            "1: headers.identity.X-A: must be the source",
         ),
         (
             "server:",
             "headers: {identity: {X-A: user.attributes}}\nserver:",
-            "1: headers.identity.X-A: must name where",
+            "1: headers.identity.X-A: must be the source",
         ),
         (
             "server:",
             "headers: {identity: {X-A: claims.}}\nserver:",
-            "1: headers.identity.X-A: must name where",
+            "1: headers.identity.X-A: must be the source",
         ),
-        ("server:", "headers: {identity: {X-A: token}}\nserver:", "1: headers.identity.X-A: must name where"),
+        (
+            "server:",
+            "headers: {identity: {X-A: token}}\nserver:",
+            "1: headers.identity.X-A: must be the source",
+        ),
         (
             "server:",
             "headers: {identity: {X-A: user.id, x_a: user.id}}\nserver:",
@@ -318,10 +326,10 @@ def test_every_setting_is_described() -> None:
         (
             "upstream: orders",
             "upstream: orders\n    auth: none\n    require: {roles: [admin]}",
-            "21: routes[0].require: asks for a user where auth is none",
+            "21: routes[0].require: needs a user, but auth is none",
         ),
         ("/orders/**", "orders/**", "18: routes[0].match.path: must start with a slash → write /orders/**"),
-        ("/orders/**", "/**/orders", "18: routes[0].match.path: `**` may stand only at the end"),
+        ("/orders/**", "/**/orders", "18: routes[0].match.path: `**` is allowed only at the end"),
         ("/orders/**", "/orders*", "18: routes[0].match.path: `*` must be a whole segment"),
         (
             "/orders/**",
@@ -352,7 +360,7 @@ def test_every_setting_is_described() -> None:
         (
             "upstream: orders",
             "upstream: orders\n    auth: none\n    credentials: {cookie: session}",
-            "21: routes[0].credentials: are not looked at where auth is none",
+            "21: routes[0].credentials: are not checked where auth is none",
         ),
         (
             "upstream: orders",
@@ -362,7 +370,7 @@ def test_every_setting_is_described() -> None:
         (
             "upstream: orders",
             "upstream: orders\n    allowed_origins: ['https://a.example.com']",
-            "20: routes[0].allowed_origins: are asked for a cookie's sake",
+            "20: routes[0].allowed_origins: are only for cookies, and credentials.cookie is not set",
         ),
         (
             "upstream: orders",
@@ -372,7 +380,7 @@ def test_every_setting_is_described() -> None:
         (
             "upstream: orders",
             "upstream: orders\n    upgrade: [h2c]",
-            "20: routes[0].upgrade[0]: carries requests that nobody would check",
+            "20: routes[0].upgrade[0]: would carry requests that the gateway cannot check",
         ),
         (
             "upstream: orders",
@@ -481,7 +489,7 @@ def test_a_key_given_twice_is_told(file: Path) -> None:
 def test_keys_are_text(file: Path) -> None:
     found = problems(file, f"{BASE}8: x\n")
 
-    assert [(p.field, p.line, p.message) for p in found] == [("8", 20, "is not text, and keys are")]
+    assert [(p.field, p.line, p.message) for p in found] == [("8", 20, "is not text, but keys must be")]
 
 
 def test_anchors_and_merges_work(file: Path) -> None:
@@ -581,9 +589,9 @@ def test_variables_that_are_no_settings_are_left_alone(file: Path) -> None:
         ("GATEWAY_SEVER__LISTEN", "a:1", "sever.listen", "did you mean GATEWAY_SERVER?"),
         ("GATEWAY_POSTGRES__POOL_MIN", "11", "postgres.pool_min", "is more than pool_max (10)"),
         ("GATEWAY_SERVER__TRUSTED_PROXIES", "10.0.0.0/8", "server.trusted_proxies", "is not JSON"),
-        ("GATEWAY_ROUTES__0__AUTH", "none", "routes.0.auth", "give the list as JSON: GATEWAY_ROUTES"),
+        ("GATEWAY_ROUTES__0__AUTH", "none", "routes.0.auth", "give the whole list as JSON: GATEWAY_ROUTES"),
         ("GATEWAY_ROUTES", '[{"name": "a"}]', "routes[0].match", "is required"),
-        ("GATEWAY_REDIS", '{"port": 1}', "redis.port", "is no setting"),
+        ("GATEWAY_REDIS", '{"port": 1}', "redis.port", "is not a setting"),
     ],
 )
 def test_a_mistake_in_the_environment_names_the_variable(
@@ -766,11 +774,11 @@ def test_keys_over_plain_http_are_told(file: Path, keys: str, told: bool) -> Non
 def test_key_files_are_looked_at(file: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     text = BASE.replace("discovery: true", f"secret_file: {secret}")
-    assert "which is no file" in advised(file, text)["issuers[0].keys.secret_file"]
+    assert "which is not a file" in advised(file, text)["issuers[0].keys.secret_file"]
 
     secret.write_text(SECRET, encoding="utf-8")
     secret.chmod(0o644)
-    assert "can be read by everybody" in advised(file, text)["issuers[0].keys.secret_file"]
+    assert "can be read by all users of this machine" in advised(file, text)["issuers[0].keys.secret_file"]
 
     secret.chmod(0o600)
     assert advised(file, text) == {}

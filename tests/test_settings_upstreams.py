@@ -79,8 +79,11 @@ def test_hosts_of_every_kind(tmp_path: Path, host: str) -> None:
         ({"route": "strip_prefix: /api/*"}, "routes[0].strip_prefix: must be whole segments"),
         ({"route": "strip_prefix: api"}, "routes[0].strip_prefix: must be whole segments"),
         ({"route": "strip_prefix: /api/.."}, "routes[0].strip_prefix: no request can match"),
-        ({"route": "strip_prefix: /api/v"}, "routes[0].strip_prefix: /api/v is not where /api/v1/** begins"),
-        ({"route": "strip_prefix: /v1"}, "routes[0].strip_prefix: /v1 is not where /api/v1/** begins"),
+        (
+            {"route": "strip_prefix: /api/v"},
+            "routes[0].strip_prefix: /api/v is not the beginning of /api/v1/**",
+        ),
+        ({"route": "strip_prefix: /v1"}, "routes[0].strip_prefix: /v1 is not the beginning of /api/v1/**"),
     ],
 )
 def test_mistakes_are_told(tmp_path: Path, change: dict[str, str], message: str) -> None:
@@ -123,7 +126,7 @@ def test_the_files_of_the_listener_are_looked_at(tmp_path: Path) -> None:
 
     absent = tls("gateway.yaml", "none.pem")
     assert set(absent) == {"server.tls.key"}
-    assert f"names {tmp_path}/none.pem, which is no file" in absent["server.tls.key"]
+    assert f"names {tmp_path}/none.pem, which is not a file" in absent["server.tls.key"]
     no_pem = tls("gateway.yaml", "gateway.yaml")
     assert "server.tls: cannot be used" in no_pem["server.tls"]
     assert ":1: " in no_pem["server.tls"]

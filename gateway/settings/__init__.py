@@ -1,7 +1,7 @@
-"""Every setting: a YAML file, overridable from the environment, checked as a whole.
+"""The settings: a YAML file, with overrides from the environment, validated as a whole.
 
-`load` reads a configuration or raises `ConfigurationError` with every mistake in it, each with its
-line. The sections and their defaults are in `gateway.settings.model`.
+`load` returns the settings, or raises `ConfigurationError` with every mistake and its line. The sections and
+their defaults are in `gateway.settings.model`.
 """
 
 from gateway.settings.loading import ConfigurationError, Problem, load

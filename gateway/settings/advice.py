@@ -1,4 +1,4 @@
-"""What is valid, and still probably not meant."""
+"""Warnings about settings that are valid but probably mistakes."""
 
 import ssl
 import stat
@@ -14,7 +14,7 @@ from gateway.settings.rules import Location
 
 
 def advice(settings: Settings, source: Source) -> tuple[Problem, ...]:
-    """Return a warning for whatever in valid settings looks like an oversight."""
+    """Return a warning for each valid setting that looks like a mistake."""
     return (
         *_server(settings, source),
         *_issuers(settings, source),
@@ -31,18 +31,18 @@ def _server(settings: Settings, source: Source) -> Iterator[Problem]:
         yield _no_file(source, (*where, key), file)
     if tls.certificate is not None and tls.key is not None and not absent:
         try:
-            # An empty password: OpenSSL would ask the terminal for that of an encrypted key.
+            # With the empty password, OpenSSL does not ask the terminal for the password of an encrypted key.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password="")
         except OSError:
             yield source.problem(
                 where,
-                "cannot be used: not readable, no PEM, encrypted, or a key of another certificate",
-                "give a certificate and its own unencrypted key, both in PEM, readable for the gateway",
+                "cannot be used: it is not readable, not PEM, encrypted, or the key of another certificate",
+                "give a certificate and its unencrypted key, both in PEM and readable by the gateway",
             )
 
 
 def _no_file(source: Source, where: Location, file: Path) -> Problem:
-    return source.problem(where, f"names {file}, which is no file", "create it, or mend the path")
+    return source.problem(where, f"names {file}, which is not a file", "create the file, or correct the path")
 
 
 def _issuers(settings: Settings, source: Source) -> Iterator[Problem]:
@@ -51,14 +51,18 @@ def _issuers(settings: Settings, source: Source) -> Iterator[Problem]:
         url = issuer.issuer if issuer.keys.discovery else issuer.keys.jwks_uri
         if url is not None and url.startswith("http://") and not _is_loopback(url):
             yield source.problem(
-                where, "are fetched over plain http", "who is in between can forge any token: use https"
+                where,
+                "are fetched over plain http",
+                "use https: an attacker on the network could forge any token",
             )
         for name, file in _key_files(issuer):
             if not file.is_file():
                 yield _no_file(source, (*where, name), file)
         secret = issuer.keys.secret_file
         if secret is not None and secret.is_file() and secret.stat().st_mode & stat.S_IROTH:
-            yield source.problem((*where, "secret_file"), "can be read by everybody", f"chmod 600 {secret}")
+            yield source.problem(
+                (*where, "secret_file"), "can be read by all users of this machine", f"chmod 600 {secret}"
+            )
 
 
 def _key_files(issuer: Issuer) -> Iterator[tuple[str, Path]]:
@@ -85,8 +89,8 @@ def _upstreams(settings: Settings, source: Source) -> Iterator[Problem]:
         if not upstream.tls.verify:
             yield source.problem(
                 (*where, "tls", "verify"),
-                "is false: whoever is in between can read and change every request",
-                "give tls.ca, the authority of its certificate, or tls.server_name",
+                "is false: an attacker on the network can read and change every request",
+                "give tls.ca, the authority that signed its certificate, or tls.server_name",
             )
         for key, file in _tls_files(upstream):
             if not file.is_file():
@@ -111,11 +115,11 @@ def _routes(settings: Settings, source: Source) -> Iterator[Problem]:
                 f"move it above {cover.name}, or remove it",
             )
         if route.auth is Auth.NONE:
-            yield source.problem((*where, "auth"), f"is none: anybody may use {route.match.path}")
+            yield source.problem((*where, "auth"), f"is none: {route.match.path} is open to all clients")
 
 
 def covers(earlier: Match, later: Match) -> bool:
-    """Tell whether every request that matches `later` matches `earlier` too."""
+    """Return whether every request that matches `later` also matches `earlier`."""
     return (
         _includes(earlier.methods, later.methods)
         and _includes(earlier.hosts, later.hosts)
@@ -124,7 +128,7 @@ def covers(earlier: Match, later: Match) -> bool:
 
 
 def _includes(earlier: tuple[str, ...], later: tuple[str, ...]) -> bool:
-    """Tell whether one list of choices, empty for any, has all of another."""
+    """Return whether one list of choices contains all of another. An empty list means any."""
     return not earlier or (bool(later) and set(later) <= set(earlier))
 
 
@@ -132,7 +136,7 @@ def _path_covers(earlier: str, later: str) -> bool:
     above, below = (path.removesuffix("/**").split("/")[1:] for path in (earlier, later))
     if not earlier.endswith("/**") and (later.endswith("/**") or len(below) != len(above)):
         return False
-    # A `*` takes any segment but the empty one behind a final slash.
+    # `*` matches any segment except the empty one after a final slash.
     return len(below) >= len(above) and all(
         mine == theirs or (mine == "*" and theirs != "") for mine, theirs in zip(above, below, strict=False)
     )

@@ -1,4 +1,4 @@
-"""YAML with a memory: a document's values, and the line on which each of them stands."""
+"""YAML with line numbers: a document's values, and the line of each value."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from gateway.settings.rules import Location
 
 
 class Unreadable(Exception):
-    """Text that is not one YAML document; `line` counts from 1, None when it is not known."""
+    """Text that is not one YAML document. `line` counts from 1; None if it is not known."""
 
     def __init__(self, message: str, line: int | None) -> None:
         super().__init__(message)
@@ -18,15 +18,15 @@ class Unreadable(Exception):
 
 @dataclass(slots=True)
 class Document:
-    """The mapping at a document's root, and where everything in it stands."""
+    """The mapping at a document's root, and the line of each value."""
 
     data: dict[str, object] = field(default_factory=dict)
     lines: dict[Location, int] = field(default_factory=dict)
     faults: list[tuple[Location, str, str]] = field(default_factory=list)
-    """Keys that YAML lets pass and we do not: location, what is wrong, what to do."""
+    """Keys that YAML accepts and the gateway refuses: location, mistake, fix."""
 
     def line(self, where: Location) -> int | None:
-        """Return the line of a value, or of the nearest thing around it that the file has."""
+        """Return the line of a value, or of the nearest value around it that the file has."""
         for end in range(len(where), -1, -1):
             if where[:end] in self.lines:
                 return self.lines[where[:end]]
@@ -48,7 +48,7 @@ def parse(text: str) -> Document:
         line = text.count("\n", 0, error.position) + 1
         raise Unreadable(f"not YAML: {error.reason}", line) from error
     except (ValueError, RecursionError) as error:
-        raise Unreadable("not YAML: a value in it cannot be read", None) from error
+        raise Unreadable("not YAML: it contains a value that cannot be read", None) from error
 
 
 def _read(text: str) -> Document:
@@ -56,11 +56,11 @@ def _read(text: str) -> Document:
     root = loader.get_single_node()
     if root is None:
         return Document()
-    # A set is a mapping too, of which no mapping is made.
+    # A YAML set is a mapping node too, but no mapping is constructed from it.
     if not isinstance(root, yaml.MappingNode) or root.tag != "tag:yaml.org,2002:map":
         raise Unreadable("must be a mapping of sections", root.start_mark.line + 1)
     document = Document(lines={(): root.start_mark.line + 1})
-    # Before construction, which merges `<<` into the nodes and lets the last of equal keys win.
+    # Before construction, which merges `<<` into the nodes and keeps the last of equal keys.
     document.lines.update(_places(root, (), document.faults, frozenset()))
     document.data = loader.construct_document(root)
     return document
@@ -69,7 +69,7 @@ def _read(text: str) -> Document:
 def _places(
     node: yaml.Node, where: Location, faults: list[tuple[Location, str, str]], above: frozenset[int]
 ) -> Iterator[tuple[Location, int]]:
-    """Yield the line of everything below a node; an alias to a node above itself ends there."""
+    """Yield the line of each value below a node. An alias to a node above it is not followed."""
     above |= {id(node)}
     for key, child, line in _children(node, where, faults):
         yield (*where, key), line
@@ -91,7 +91,9 @@ def _children(
                 continue
             name = str(key.value)
             if key.tag != "tag:yaml.org,2002:str":
-                faults.append(((*where, name), "is not text, and keys are", f'write it in quotes: "{name}"'))
+                faults.append(
+                    ((*where, name), "is not text, but keys must be", f'put it in quotes: "{name}"')
+                )
             if name in seen:
                 advice = f"remove this one or the one on line {seen[name]}"
                 faults.append(((*where, name), "is given twice", advice))

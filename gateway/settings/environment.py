@@ -1,4 +1,4 @@
-"""The environment over the file: `GATEWAY_SECTION__KEY` overrides one value."""
+"""The environment overrides the file: `GATEWAY_SECTION__KEY` overrides one value."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -11,26 +11,26 @@ from gateway.settings.rules import Finding, Location, closest
 from gateway.settings.shape import resolved, schema, step
 
 _PREFIX: Final = "GATEWAY_"
-# Not settings: which file to read, and where the tests' servers are.
+# Not settings: the file to read, and the tests' servers.
 _OTHERS: Final = ("GATEWAY_CONFIG", "GATEWAY_TEST_")
 
 
 class _Variables(BaseSettings, Settings):
-    """The same fields, as pydantic-settings wants them in order to name and decode variables."""
+    """The same fields for pydantic-settings, which names and decodes the variables."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter="__", env_ignore_empty=False)
 
 
 class Overrides:
-    """What the environment sets.
+    """The values that the environment sets.
 
-    Mappings and lists are given as JSON; a mapping is merged into the file's, anything else takes
-    the place of what the file has. `null` is no value.
+    Mappings and lists are JSON. A mapping is merged into the file's mapping; any other value replaces the
+    file's. `null` means no value.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.faults: list[tuple[str, Finding]] = []
-        """Variables that cannot be used: the variable's name, and why."""
+        """Variables that cannot be used: the name, and why."""
         self._origins: dict[Location, str] = {}
         self._values: list[dict[str, object]] = []
         source = EnvSettingsSource(_Variables)
@@ -47,21 +47,21 @@ class Overrides:
             try:
                 self._values.append(source())
             except SettingsError:
-                # Without a cause: its text may hold the value, and the value a secret.
-                advice = f"write JSON, as {variable}='{_example(where)}'"
+                # Without a cause: its text may contain the value, which may be a secret.
+                advice = f"write JSON, for example {variable}='{_example(where)}'"
                 self.faults.append((variable, Finding(where, "is not JSON", advice)))
                 continue
             self._origins[where] = variable
 
     def over(self, data: Mapping[str, object]) -> dict[str, object]:
-        """Return the file's values with those of the environment laid over them."""
+        """Return the file's values, overridden by those of the environment."""
         merged = deepcopy(dict(data))
         for value in self._values:
             merged = _merged(merged, value)
         return merged
 
     def origin(self, where: Location) -> str | None:
-        """Return the variable from which a value came, the closest first; None when it is the file's."""
+        """Return the variable that set a value, the closest first; None if the file set it."""
         for end in range(len(where), 0, -1):
             if where[:end] in self._origins:
                 return self._origins[where[:end]]
@@ -74,10 +74,10 @@ def variable_of(where: Location) -> str:
 
 
 def _location(variable: str) -> tuple[str, ...] | None:
-    """Return what a variable overrides, or None when it is none of ours.
+    """Return the setting that a variable overrides; None if the variable is not the gateway's.
 
-    Platforms set variables of their own with our prefix (`GATEWAY_SERVICE_HOST`, `GATEWAY_PORT`),
-    so only a section's name or a double underscore makes one ours.
+    Platforms set their own variables with this prefix (`GATEWAY_SERVICE_HOST`, `GATEWAY_PORT`). So a variable
+    is the gateway's only if it has the name of a section or a double underscore.
     """
     if not variable.startswith(_PREFIX) or variable.startswith(_OTHERS):
         return None
@@ -92,7 +92,9 @@ def _fault(variable: str, where: tuple[str, ...]) -> Finding | None:
         if node.get("type") == "array":
             whole = variable_of(where[:depth])
             return Finding(
-                where, f"is inside a list, which {variable} cannot reach", f"give the list as JSON: {whole}"
+                where,
+                f"is inside a list, which {variable} cannot reach",
+                f"give the whole list as JSON: {whole}",
             )
         child = step(node, key)
         if child is None:
@@ -102,7 +104,7 @@ def _fault(variable: str, where: tuple[str, ...]) -> Finding | None:
                 if close
                 else "see docs/configuration.md"
             )
-            return Finding(where, "is no setting", hint)
+            return Finding(where, "is not a setting", hint)
         node = child
     return None
 

@@ -1,4 +1,4 @@
-"""From file and environment to settings, or to every mistake at once."""
+"""Loads file and environment into settings, or reports every mistake at once."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +16,7 @@ from gateway.settings.rules import Location, nearest
 from gateway.settings.shape import how_to_write, keys_at
 from gateway.settings.values import MISTAKE
 
-# What pydantic's errors are in the words of an author of YAML: what is wrong, what to do.
+# pydantic's errors for authors of YAML: the mistake, and the fix.
 _WORDS: Final[dict[str, tuple[str, str | None]]] = {
     "string_type": ("must be text", "put it in quotes"),
     "string_too_short": ("must not be empty", None),
@@ -26,25 +26,25 @@ _WORDS: Final[dict[str, tuple[str, str | None]]] = {
     "int_from_float": ("must be a whole number", None),
     "bool_type": ("must be true or false", None),
     "bool_parsing": ("must be true or false", None),
-    "tuple_type": ("must be a list", "write [first, second], or one `- entry` a line"),
-    "dict_type": ("must be a mapping", "write `key: value`, one a line, indented"),
-    "model_type": ("must be a mapping", "write `key: value`, one a line, indented"),
+    "tuple_type": ("must be a list", "write [first, second], or one `- entry` per line"),
+    "dict_type": ("must be a mapping", "write `key: value`, one per line, indented"),
+    "model_type": ("must be a mapping", "write `key: value`, one per line, indented"),
     "path_type": ("must be a path", "put it in quotes"),
-    "recursion_loop": ("contains itself", "remove the alias that points to what it stands in"),
+    "recursion_loop": ("contains itself", "remove the alias to the value that contains it"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in a configuration, or one thing in it that is probably not meant."""
+    """One mistake, or probable mistake, in a configuration."""
 
     message: str
     field: str
-    """Such as `routes[0].match.path`; empty when it is about the file."""
+    """For example `routes[0].match.path`; empty when the problem is the file itself."""
     file: str
     """The file, or the name of the environment variable that holds the value."""
     line: int | None = None
-    """From 1; None when the value is not in a file."""
+    """Counted from 1; None when the value is not in a file."""
     hint: str | None = None
     """What to do about it."""
 
@@ -55,7 +55,7 @@ class Problem:
 
 
 class ConfigurationError(Exception):
-    """A configuration that cannot be used; `problems` has every mistake in it, in the order of its lines."""
+    """A configuration that cannot be used. `problems` has every mistake, in the order of the lines."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -64,14 +64,14 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the values of a configuration came from."""
+    """The origin of each value of a configuration."""
 
     path: Path
     document: Document
     overrides: Overrides
 
     def problem(self, where: Location, message: str, hint: str | None = None) -> Problem:
-        """Make a problem of something wrong at a location."""
+        """Return the problem for a mistake at a location."""
         where = tuple(key for key in where if key != "[key]")
         variable = self.overrides.origin(where)
         if variable is not None:
@@ -88,7 +88,7 @@ def load(path: Path, env: Mapping[str, str] = os.environ) -> Settings:
 
 
 def load_with_source(path: Path, env: Mapping[str, str] = os.environ) -> tuple[Settings, Source]:
-    """Like `load`; also tell where each value came from."""
+    """Like `load`; also return the origin of each value."""
     try:
         document = parse(path.read_text(encoding="utf-8"))
     except Unreadable as error:
@@ -112,20 +112,20 @@ def load_with_source(path: Path, env: Mapping[str, str] = os.environ) -> tuple[S
 
 
 def written(where: Location) -> str:
-    """Write a location as people do: `routes[0].match.path`."""
+    """Return a location as text: `routes[0].match.path`."""
     text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in where)
     return text.removeprefix(".")
 
 
 def _own(errors: list[ErrorDetails]) -> Iterator[ErrorDetails]:
-    """Leave out what pydantic reports only as a consequence of another error."""
+    """Drop the errors that only follow from another error."""
     for error in errors:
         where = error["loc"]
-        # Entries that are wrong themselves do not count as entries.
+        # pydantic does not count invalid entries.
         hollow = error["type"] == "too_short" and any(
             len(other["loc"]) > len(where) and other["loc"][: len(where)] == where for other in errors
         )
-        # The document has reported keys that are no text, with the line.
+        # The document has already reported keys that are not text, with the line.
         no_text = error["type"] == "invalid_key" or (
             where[-1:] == ("[key]",) and error["type"] == "string_type"
         )
@@ -138,7 +138,7 @@ def _translated(source: Source, error: ErrorDetails) -> Problem:
     if kind == MISTAKE:
         return source.problem(where, context["message"], context["hint"])
     if kind == "extra_forbidden":
-        return source.problem(where, "is no setting", nearest(str(where[-1]), keys_at(where[:-1])))
+        return source.problem(where, "is not a setting", nearest(str(where[-1]), keys_at(where[:-1])))
     if kind == "missing":
         example = how_to_write(where)
         return source.problem(where, "is required", example and f"write {example}")

@@ -1,7 +1,7 @@
-"""Every setting, section by section, with its default and its meaning.
+"""The settings, section by section, with their defaults and texts.
 
-The texts below the fields are the documentation: `gateway schema` and docs/configuration.md are
-made from them. Durations are seconds and sizes are bytes once read.
+The texts below the fields are the documentation: `gateway schema` and docs/configuration.md are generated
+from them. After reading, durations are in seconds and sizes in bytes.
 """
 
 from pathlib import Path
@@ -49,7 +49,7 @@ Algorithm: TypeAlias = Literal[AsymmetricAlgorithm, "HS256", "HS384", "HS512"]
 
 
 class Tls(Section):
-    """A certificate for the gateway's own listener; read again when its files change."""
+    """The certificate of the gateway's listener. The gateway reads the files again when they change."""
 
     certificate: Path | None = None
     """PEM file: the certificate, then its chain."""
@@ -58,69 +58,72 @@ class Tls(Section):
 
 
 class Limits(Section):
-    """What one client may take of a worker. Sizes are of the request as it stands on the wire."""
+    """The limits of one client. Sizes are those of the request on the wire."""
 
     head_size: Size = size("64KiB")
-    """Request line and all header fields together; more gets 431. Trailers have as much."""
+    """The size of the request line and all header fields; more get 431. The same limit applies to
+    trailers."""
     header_count: PositiveInt = 100
-    """Header fields of one request; more get 431."""
+    """The number of header fields of a request; more get 431."""
     field_size: Size = size("32KiB")
-    """One header field; a longer one gets 431. A token has at most 16 KiB."""
+    """The size of one header field; a longer one gets 431. A token has at most 16 KiB."""
     target_length: Size = size("8KiB")
-    """Path and query; longer ones get 414."""
+    """The length of path and query; longer ones get 414."""
     header_timeout: Timeout = duration("10s")
-    """The longest that a request's head may take from its first byte; then 408."""
+    """The time limit for a request's head, from its first byte; then 408."""
     keepalive_timeout: Timeout = duration("75s")
-    """The longest that a connection may wait for its next request; then it is closed."""
+    """How long a connection may wait for its next request; then it is closed."""
     keepalive_requests: PositiveInt = 10_000
-    """Requests on one connection; the last one is answered with `Connection: close`."""
+    """The number of requests on one connection. The last response has `Connection: close`."""
     body_size: Size = size("1GiB")
-    """A request's body, unless the route has a `max_body`; a larger one gets 413."""
+    """The size of a request's body, unless the route has a `max_body`; a larger one gets 413."""
     body_min_rate: Size = size("240B")
-    """Bytes per second that a request's body must bring; slower ones get 408. `0B` asks for none."""
+    """The lowest rate of a request's body per second; a slower one gets 408. `0B`: no limit."""
     response_min_rate: Size = size("240B")
-    """Bytes per second that a client must take of what waits for it, or it is cut off. `0B` asks for none."""
+    """The lowest rate per second at which a client must read a response; a slower one is cut off. `0B`: no
+    limit."""
     rate_grace: Timeout = duration("10s")
-    """How far a body may fall behind these two rates."""
+    """How far, in time, a body may fall behind these two rates."""
     connections_per_client: PositiveInt | None = 1000
-    """Connections of one IPv4 address or IPv6 /64; more get 429. Not of trusted proxies; `null`: no limit."""
+    """Connections of one IPv4 address or IPv6 /64; more get 429. Trusted proxies are exempt; `null`: no
+    limit."""
     max_connections: PositiveInt = 20_000
-    """Connections of all clients; the next gets 503. Needs as many open files, and more for upstreams."""
+    """Connections of all clients; more get 503. Each needs an open file, and so does each to an upstream."""
 
 
 class Server(Section):
-    """The data plane: where clients connect."""
+    """The data plane, to which clients connect."""
 
     listen: Listen = address("0.0.0.0:8080")
-    """Address and port, 0 for a free one; or `unix:` and the path of a Unix socket."""
+    """Address and port, or `unix:` and a path. Port 0 picks a free one."""
     workers: Workers = "auto"
-    """Processes that serve: a number, or `auto` for one per core."""
+    """The number of worker processes, or `auto` for one per core."""
     shutdown_delay: Duration = duration("0s")
-    """When told to stop: how long to be not ready but to serve on, so that load balancers notice."""
+    """How long a stopping gateway still serves while it reports not ready, so that load balancers notice."""
     drain_timeout: Duration = duration("30s")
-    """When told to stop or to reload: how long requests in flight may take before they are cut off."""
+    """How long requests in flight may take when the gateway stops or reloads; then they are cut off."""
     trusted_proxies: tuple[Network, ...] = ()
-    """Networks of proxies in front, whose `X-Forwarded-*` are believed; from anyone else they are dropped."""
+    """Networks of proxies whose `X-Forwarded-*` headers are trusted. Those of other clients are removed."""
     limits: Limits = Field(default_factory=Limits)
-    """What one client may take."""
+    """The limits of one client."""
     tls: Tls = Field(default_factory=Tls)
-    """Both files, or neither: then the listener speaks plain HTTP."""
+    """Give both files, or neither; without them, the listener speaks plain HTTP."""
 
 
 class Admin(Section):
-    """The control plane, on a port of its own: health, metrics, the admin API and the console."""
+    """The control plane on its own port: health, metrics, the admin API and the console."""
 
     listen: Listen = address("127.0.0.1:9901")
     """Address and port, or `unix:` and a path; keep it off the public network."""
     token: AdminToken | None = None
-    """The bearer token of the admin API (docs/admin-api.md), off without one. 16 characters or more."""
+    """The bearer token of the admin API (docs/admin-api.md), at least 16 characters. `null`: no API."""
 
 
 class Keys(Section):
-    """Where an issuer's keys come from: exactly one of these."""
+    """The source of an issuer's keys. Give exactly one of these."""
 
     discovery: bool = False
-    """Ask the issuer: OpenID Connect discovery, then RFC 8414 metadata. The issuer must be a URL."""
+    """OpenID Connect discovery, then RFC 8414 metadata. The issuer must be a URL."""
     jwks_uri: KeyUrl | None = None
     """URL of a JWK set (RFC 7517)."""
     jwks_file: Path | None = None
@@ -128,20 +131,20 @@ class Keys(Section):
     pem_file: Path | None = None
     """PEM file with one public key or certificate."""
     secret: SecretStr | None = None
-    """Shared secret for HS*; at least as long as the hash: 32, 48 or 64 bytes (RFC 7518 §3.2)."""
+    """Shared secret for HS*, at least as long as the hash: 32, 48 or 64 bytes (RFC 7518 §3.2)."""
     secret_file: Path | None = None
-    """File with the shared secret; a newline at its end is not part of it."""
+    """File with the shared secret. A newline at its end is ignored."""
 
 
 class Claims(Section):
-    """Where this issuer keeps what the standards leave open: dotted paths into its tokens."""
+    """The claims that differ between issuers: dotted paths into the token."""
 
     tenant: ClaimPath = "tenant_id"
-    """The tenant; when token and user both have one, they must agree."""
+    """The tenant. If both token and user have one, they must be equal."""
     scopes: ClaimPath = "scope"
-    """The scopes: one string with spaces, or a list."""
+    """The scopes: a string with spaces, or a list."""
     roles: ClaimPath = "roles"
-    """The roles the token claims. Routes ask for the user's roles, not for these."""
+    """The token's roles. Routes check the user's roles, not these."""
 
 
 def _fitting_algorithms(data: dict[str, object]) -> tuple[Algorithm, ...]:
@@ -152,44 +155,44 @@ def _fitting_algorithms(data: dict[str, object]) -> tuple[Algorithm, ...]:
 
 
 class Issuer(Section):
-    """A trusted token issuer and what its tokens must look like."""
+    """A trusted issuer, and the requirements for its tokens."""
 
     name: Name = Field(examples=["main"])
-    """Unique; the metrics label, and part of the blacklist's keys: keep it stable."""
+    """A unique name. It is a metrics label and part of the blacklist's keys: do not change it."""
     issuer: Text = Field(examples=["https://idp.example.com/"])
-    """The exact `iss` of its tokens; a trailing slash counts."""
+    """The exact `iss` of its tokens. A trailing slash matters."""
     audiences: tuple[Text, ...] = Field(min_length=1, examples=[["orders-api"]])
-    """A token must be meant for one of these (`aud`)."""
+    """A token's `aud` must contain one of these."""
     keys: Keys = Field(default_factory=lambda: Keys(discovery=True))
-    """Where the keys come from; when left out, `{discovery: true}`."""
+    """The source of the keys. Default: `{discovery: true}`."""
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = Field(
         default_factory=_fitting_algorithms
     )
     """Accepted signature algorithms (RFC 7518 §3.1). Default: RS*, PS*, ES*, EdDSA; with a secret HS256."""
     leeway: Duration = duration("30s")
-    """How far the clocks of issuer and gateway may differ."""
+    """The allowed difference between the clocks of issuer and gateway."""
     require: tuple[Text, ...] = ("exp", "sub")
-    """Claims that must be there."""
+    """Claims that a token must have."""
     max_lifetime: Timeout | None = None
-    """Refuse tokens whose `exp` − `iat` is longer; `null` accepts any."""
+    """Refuse tokens whose `exp` − `iat` is longer. `null`: no limit."""
     claims: Claims = Field(default_factory=Claims)
-    """Where tenant, scopes and roles are in its tokens."""
+    """The claims with tenant, scopes and roles."""
 
 
 class ClientTls(Section):
-    """How the certificate of a server is checked, beside what its URL says."""
+    """How a server's certificate is checked, in addition to the settings in its URL."""
 
     strict: bool = False
-    """Whether certificates must follow RFC 5280 to the letter, as with an Authority Key Identifier."""
+    """Whether certificates must follow RFC 5280 strictly, for example have an Authority Key Identifier."""
 
 
 class Jwks(Section):
-    """How issuers' keys are fetched and kept."""
+    """How the gateway fetches and keeps issuers' keys."""
 
     timeout: Timeout = duration("5s")
-    """The longest that one fetch may take, from connecting to the last byte."""
+    """The time limit of one fetch, from connecting to the last byte."""
     max_stale: Timeout = duration("24h")
-    """How long the last good keys serve when an issuer cannot be reached; then its tokens get 503."""
+    """How long the last keys stay in use while the issuer is unreachable; then its tokens get 503."""
     tls: ClientTls = Field(default_factory=ClientTls)
     """For issuers at `https` URLs."""
 
@@ -198,32 +201,33 @@ class Postgres(Section):
     """The system of record: users, identities, revocations."""
 
     dsn: PostgresDsn = Field(examples=[POSTGRES_EXAMPLE])
-    """`postgresql://user@host:port/database`; of several hosts, `h1:p1,h2:p2`, the primary is used."""
+    """`postgresql://user@host:port/database`. Of several hosts, `h1:p1,h2:p2`, the gateway uses the
+    primary."""
     replica_dsn: PostgresDsn | None = None
-    """A read replica, asked for users first; the primary is asked when that fails or lags."""
+    """A read replica, which is asked for users first. The primary is asked if the replica fails or lags."""
     listen_dsn: PostgresDsn | None = None
-    """The primary, past a PgBouncer that pools transactions, to hear of changes; `null` takes `dsn`."""
+    """The primary without PgBouncer's transaction pooling, for the change stream. `null`: `dsn`."""
     schema_name: SchemaName = Field("public", alias="schema")
     """The schema of the tables."""
     pool_min: Annotated[int, Field(ge=0)] = 2
-    """Connections that each worker keeps open."""
+    """The connections that each worker keeps open."""
     pool_max: PositiveInt = 10
-    """Connections that each worker may open."""
+    """The largest number of connections of each worker."""
     connect_timeout: Timeout = duration("2s")
-    """The longest wait for a connection, be it a new one or a free one of the pool."""
+    """The time limit for getting a connection, new or from the pool."""
     statement_timeout: Timeout = duration("1s")
-    """The longest that one query may take."""
+    """The time limit of one query."""
     tls: ClientTls = Field(default_factory=ClientTls)
-    """For a DSN whose `sslmode` has the server's certificate verified."""
+    """For a DSN whose `sslmode` verifies the server's certificate."""
     prepared_statements: Literal["auto", "named", "unnamed"] = "auto"
-    """`named`: kept by a session. `unnamed`: in a transaction each, for poolers. `auto` finds out which."""
+    """`named`: kept per session. `unnamed`: one per transaction, for poolers. `auto`: found out."""
 
 
 class Users(Section):
-    """How users are looked up."""
+    """How the gateway looks up users."""
 
     creation_grace: Duration = duration("10s")
-    """How long after a token was issued its user may still be about to appear; a miss is then looked into."""
+    """If no user is found for a token issued less than this ago, the primary is asked, too."""
 
 
 class Redis(Section):
@@ -232,59 +236,60 @@ class Redis(Section):
     url: RedisUrl = Field(examples=[REDIS_EXAMPLE])
     """`redis://host:port/db`, `rediss://`, `unix://`, `redis+sentinel://hosts/service/db`, `redis+cluster://hosts`."""
     prefix: str = "gateway:"
-    """In front of every key, so that several gateways can share one Redis."""
+    """The prefix of every key, so that several gateways can share one Redis."""
     connect_timeout: Timeout = duration("1s")
-    """The longest wait for a new connection."""
+    """The time limit for connecting."""
     timeout: Timeout = duration("250ms")
-    """The longest that one command may take; then Postgres is asked."""
+    """The time limit of one command; then Postgres is asked."""
     tls: ClientTls = Field(default_factory=ClientTls)
     """For `rediss` URLs."""
 
 
 class Cache(Section):
-    """How long answers are remembered, and how many."""
+    """How long and how many answers the gateway remembers."""
 
     local_ttl: Duration = duration("30s")
-    """Users that this process has just asked Postgres for, when Redis does not have them yet."""
+    """How long a worker remembers users that it has read from Postgres and that Redis does not have yet."""
     user_ttl: Duration = duration("5m")
-    """Users in Redis; the longest until a changed user is seen when no invalidation arrives."""
+    """How long users stay in Redis. A change counts after this time at the latest, even without
+    invalidation."""
     negative_ttl: Duration = duration("5s")
-    """The answer that there is no such user."""
+    """How long the answer that there is no such user is remembered."""
     stale_if_error: Duration = duration("5m")
-    """How much longer a known user is served when Postgres is down."""
+    """How much longer a known user is served while Postgres is down."""
     max_users: PositiveInt = 50_000
-    """Users remembered per worker."""
+    """The number of users that each worker remembers."""
     max_tokens: PositiveInt = 50_000
-    """Verified tokens remembered per worker, by their SHA-256."""
+    """The number of verified tokens that each worker remembers, by their SHA-256."""
 
 
 class Revocation(Section):
-    """What happens when revocations cannot be checked."""
+    """How the gateway decides when it cannot check revocations."""
 
     on_unavailable: Literal["deny", "allow"] = "deny"
-    """With Redis and Postgres both down: `deny` answers 503, `allow` lets known users pass unchecked."""
+    """With Redis and Postgres both down: `deny` answers 503, `allow` admits known users without the check."""
 
 
 class Errors(Section):
-    """What clients are told."""
+    """What clients learn about a denial."""
 
     detail: Literal["generic", "full"] = "generic"
-    """`generic` hides who exists; `full` tells clients the exact reason: for test environments."""
+    """`generic` hides which users exist. `full` gives clients the exact reason: for test environments."""
 
 
 class Log(Section):
-    """What is logged: JSON, one event a line, to stderr."""
+    """The log: JSON, one event per line, on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least severe events to log."""
+    """The lowest level to log."""
     access: bool = False
-    """One line per request; denials are logged in any case."""
+    """Log one line per request. Denials are always logged."""
     subjects: Literal["hashed", "plain", "none"] = "hashed"
-    """How subjects appear: `hashed` finds a user again without naming them."""
+    """How subjects appear. `hashed`: the same subject has the same hash, and is not named."""
 
 
 class Headers(Section):
-    """What upstreams are told of the user."""
+    """The identity headers for upstreams."""
 
     identity: dict[HeaderName, IdentityValue] = Field(
         default_factory=lambda: {
@@ -296,9 +301,9 @@ class Headers(Section):
             "X-Auth-Scopes": "claims.scopes",
         }
     )
-    """Headers added upstream and their sources; clients cannot send them, in any spelling."""
+    """The headers for upstreams, and their sources. The gateway removes a client's own in any spelling."""
     forward_authorization: bool = False
-    """Send the token itself upstream as well."""
+    """Also send the token to the upstream."""
 
 
 class Settings(Section):
@@ -326,7 +331,7 @@ class Settings(Section):
     def _all_mistakes_at_once(
         cls, data: object, handler: ModelWrapValidatorHandler["Settings"]
     ) -> "Settings":
-        """Check what one field cannot know alone, even when single fields are wrong too."""
+        """Check the rules between fields, even when single fields are wrong, too."""
         errors = [
             InitErrorDetails(type=mistake(found.message, found.hint), loc=found.where, input=None)
             for found in findings(data)
@@ -338,12 +343,12 @@ class Settings(Section):
         else:
             if not errors:
                 return settings
-        # Without a cause: the errors of the fields are in the list, and pydantic would print them twice.
+        # Without a cause: the list contains the errors of the fields, and pydantic would print them twice.
         raise ValidationError.from_exception_data(cls.__name__, errors, hide_input=True) from None
 
 
 def _repeated(error: ErrorDetails) -> InitErrorDetails:
-    """Carry an error over into another ValidationError, without the value that caused it."""
+    """Copy an error into another ValidationError, without the value that caused it."""
     context = error.get("ctx", {})
     if error["type"] == MISTAKE:
         return InitErrorDetails(type=mistake(**context), loc=error["loc"], input=None)

@@ -1,4 +1,4 @@
-"""The reference of all settings as Markdown, made from the models."""
+"""The reference of all settings as Markdown, generated from the models."""
 
 import json
 from collections.abc import Iterator
@@ -10,18 +10,18 @@ _HEAD = """\
 # Configuration
 
 Gateway reads one YAML file: `--config FILE`, else `$GATEWAY_CONFIG`, else `config/gateway.yaml`.
-[`config/gateway.yaml`](../config/gateway.yaml) shows every setting in its place.
+[`config/gateway.yaml`](../config/gateway.yaml) is an example with every setting.
 
 - An unknown key is an error. `gateway check` reports every mistake at once, each with its line.
 - Durations are `500ms`, `30s`, `5m`, `24h`; sizes are `512B`, `64KiB`, `1MiB`. The unit is part of the value.
-- Every value can be overridden by an environment variable: `GATEWAY_`, then the sections and the key in
-  capitals, joined by two underscores. Lists and mappings are written as JSON; a mapping is merged into
-  that of the file, a list takes the place of the file's. `null` is no value. What is inside a list
-  (`issuers`, `routes`) is overridden with the whole list.
+- An environment variable can override each value: `GATEWAY_`, then the sections and the key in capitals,
+  joined by two underscores. Lists and mappings are JSON. A mapping is merged into the file's mapping; a list
+  replaces the file's list. `null` means no value. A value inside a list (`issuers`, `routes`) cannot be
+  overridden alone: override the whole list.
 - Paths of files are relative to the directory in which the gateway is started.
-- Secrets belong into the environment or into files that only the gateway can read.
+- Put secrets into the environment, or into files that only the gateway can read.
 
-This page is written by `gateway schema --markdown`.
+`gateway schema --markdown` generates this page.
 """
 
 
@@ -34,7 +34,7 @@ def markdown() -> str:
 
 
 def _section(where: tuple[str, ...], node: Schema) -> Iterator[str]:
-    """Yield a heading and a table, then the same for what is so nested that a table has no room for it."""
+    """Yield a heading and a table, then the same for each section too nested for the table."""
     entry, where = _entry(node, where)
     heading = ".".join(where).replace(".[]", "[]")
     yield f"\n## `{heading}`\n\n{entry.get('description', '')}\n"
@@ -59,7 +59,7 @@ def _section(where: tuple[str, ...], node: Schema) -> Iterator[str]:
 
 
 def _entry(node: Schema, where: tuple[str, ...]) -> tuple[Schema, tuple[str, ...]]:
-    """Return what a list or a mapping with free names holds, when that is a section."""
+    """Return the section that a list, or a mapping with free names, contains; None if it contains none."""
     if "items" in node:
         return resolved(node["items"]), (*where, "[]")
     free = values_of(node)
@@ -67,7 +67,7 @@ def _entry(node: Schema, where: tuple[str, ...]) -> tuple[Schema, tuple[str, ...
 
 
 def _kind(node: Schema) -> str:
-    """Say in a word what a value is; `x-kind` has the word where JSON Schema has none."""
+    """Return the type of a value in a word. `x-kind` has the word where JSON Schema has none."""
     if "x-kind" in node:
         return str(node["x-kind"])
     if "enum" in node:

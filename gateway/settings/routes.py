@@ -1,4 +1,4 @@
-"""The settings of the ways through the gateway."""
+"""The settings of the routes."""
 
 from pydantic import Field
 
@@ -22,10 +22,10 @@ from gateway.settings.values import (
 
 
 class Match(Section):
-    """Which requests a route is for."""
+    """The requests that a route matches."""
 
     path: PathPattern = Field(examples=["/orders/**"])
-    """`*` stands for one segment, `**` at the end for the rest, or for nothing."""
+    """`*` matches one segment; `**` at the end matches the rest, or nothing."""
     methods: tuple[Method, ...] = ()
     """HTTP methods; empty: any."""
     hosts: tuple[Host, ...] = ()
@@ -33,51 +33,52 @@ class Match(Section):
 
 
 class Require(Section):
-    """What a route asks for beyond a good token and an active user."""
+    """The requirements of a route beyond a valid token and an active user."""
 
     scopes: tuple[Scope, ...] = ()
-    """Scopes that must all be in the token."""
+    """The token must have all of these scopes."""
     roles: tuple[Text, ...] = ()
-    """Roles of which the user needs one."""
+    """The user must have one of these roles."""
     tenant: Text | None = None
-    """The only tenant that may pass."""
+    """The only tenant that is admitted."""
 
 
 class Credentials(Section):
-    """Where tokens may come from besides Authorization: browsers cannot set it on a WebSocket."""
+    """Other places for the token than Authorization, which browsers cannot set on a WebSocket."""
 
     cookie: CredentialName | None = None
-    """The name of a cookie. Other sites can make browsers send it: see `allowed_origins`."""
+    """The name of a cookie. Other sites can make a browser send it: see `allowed_origins`."""
     query: CredentialName | None = None
-    """The name of a query parameter, of GET requests. URLs end up in other people's logs."""
+    """The name of a query parameter of GET requests. Note that servers and proxies log URLs."""
     subprotocol: CredentialName | None = None
-    """What announces the token among WebSocket subprotocols, as in `bearer, <token>` or `bearer.<token>`."""
+    """The WebSocket subprotocol that precedes the token, as in `bearer, <token>` or `bearer.<token>`."""
 
 
 class Route(Section):
-    """A way through the gateway; the first route that matches a request wins."""
+    """A route. The first route that matches a request wins."""
 
     name: Name = Field(examples=["orders"])
-    """Unique; the metrics label."""
+    """A unique name; the metrics label."""
     match: Match
-    """Which requests it is for."""
+    """The requests that the route matches."""
     upstream: Text = Field(examples=["orders"])
     """The name of an upstream."""
     strip_prefix: PathPrefix | None = None
-    """How `match.path` begins; forwarded as `X-Forwarded-Prefix` instead of in the path."""
+    """The beginning of `match.path`. It is removed from the path and sent as `X-Forwarded-Prefix`."""
     auth: Auth = Auth.REQUIRED
-    """`required`: a good token. `optional`: none, or a good one. `none`: tokens are not looked at."""
+    """`required`: a valid token. `optional`: a valid token or none. `none`: tokens are not checked."""
     require: Require = Field(default_factory=Require)
-    """What the user must have."""
+    """The requirements for token and user."""
     credentials: Credentials = Field(default_factory=Credentials)
-    """Where tokens may come from besides Authorization; removed before a request is forwarded."""
+    """Other places for the token than Authorization. The token is removed before the request is forwarded."""
     allowed_origins: tuple[Origin, ...] = ()
-    """Other sites whose pages may use the cookie for WebSockets and for methods that change something."""
+    """Other sites whose pages may use the cookie for WebSockets and for methods other than GET, HEAD,
+    OPTIONS."""
     upgrade: tuple[UpgradeProtocol, ...] = ("websocket",)
-    """Protocols that a connection may be switched to; `*` any but HTTP itself, `[]` none."""
+    """The protocols that a client may upgrade to. `*`: any except HTTP itself; `[]`: none."""
     tunnel_timeout: Timeout = duration("1h")
-    """How long a WebSocket, or another switched connection, may be silent both ways."""
+    """How long a tunnel, such as a WebSocket, may be silent in both directions."""
     close_on_revocation: bool = True
-    """End streams, downloads and tunnels when the token expires or is revoked, or the user may not go on."""
+    """End streams, downloads and tunnels when the token expires or is revoked, or the user is refused."""
     max_body: Size | None = None
-    """The largest body of a request; a larger one gets 413. `null`: `server.limits.body_size`."""
+    """The largest request body; a larger one gets 413. `null`: `server.limits.body_size`."""

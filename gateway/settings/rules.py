@@ -1,7 +1,7 @@
-"""What no single field can know: names that must be unique or exist, settings that need each other.
+"""The rules between fields: names that must be unique or exist, settings that need each other.
 
-The rules read the configuration as it was written, before its fields are checked, so that they find
-their mistakes in a file that has others; whatever is of the wrong shape is left to the fields.
+The rules read the raw configuration before its fields are checked. So they also find mistakes in a file whose
+fields have mistakes. They ignore values of the wrong shape, which the fields report.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias, get_args
 from gateway.core.headers import fold
 
 Location: TypeAlias = tuple[str | int, ...]
-"""The way to a value: keys and positions from the root."""
+"""The path to a value: keys and positions from the root."""
 
 AsymmetricAlgorithm: TypeAlias = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
@@ -26,7 +26,7 @@ _SOURCES: Final = ("discovery", "jwks_uri", "jwks_file", "pem_file", "secret", "
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A mistake that lies in how settings go together."""
+    """A mistake in the combination of settings."""
 
     where: Location
     message: str
@@ -34,7 +34,7 @@ class Finding:
 
 
 def findings(data: object) -> Iterator[Finding]:
-    """Yield every mistake between the settings of a configuration as it was written."""
+    """Yield every mistake between the settings of a raw configuration."""
     yield from _server(data)
     yield from _issuers(data)
     yield from _postgres(data)
@@ -52,7 +52,7 @@ def _server(data: object) -> Iterator[Finding]:
         yield Finding(("server", "tls"), f"has no {absent}", "give both certificate and key, or neither")
     listen = admin.get("listen")
     if isinstance(listen, str) and listen == server.get("listen") and not listen.endswith(":0"):
-        yield Finding(("admin", "listen"), "is the address of server.listen too", "give it a port of its own")
+        yield Finding(("admin", "listen"), "is also the address of server.listen", "give it its own port")
 
 
 def _issuers(data: object) -> Iterator[Finding]:
@@ -112,7 +112,7 @@ def _secret(where: Location, secret: str, needed: int) -> Iterator[Finding]:
         yield Finding(
             where,
             f"must have at least {needed} bytes (RFC 7518 §3.2)",
-            "make one with: openssl rand -base64 64",
+            "create one with: openssl rand -base64 64",
         )
 
 
@@ -135,8 +135,8 @@ def _redis(data: object) -> Iterator[Finding]:
     if url.partition("://")[0].endswith("+cluster") and not re.match(r"[^{]*\{[^}]+\}", prefix):
         yield Finding(
             ("redis", "prefix"),
-            "has no hash tag, and a cluster would spread keys that are read together",
-            'write "{gateway}:", so that one node has them all',
+            "has no hash tag, so a cluster would spread keys that are read together",
+            'write "{gateway}:", so that one node has all keys',
         )
 
 
@@ -147,8 +147,8 @@ def _headers(data: object) -> Iterator[Finding]:
         if first != name:
             yield Finding(
                 ("headers", "identity", name),
-                f"is the same header as {first} to many servers",
-                "case and punctuation do not tell headers apart: rename or remove one",
+                f"is the same header as {first} for many servers",
+                "headers must differ in more than case and punctuation: rename or remove one",
             )
 
 
@@ -157,7 +157,9 @@ def _upstreams(data: object) -> Iterator[Finding]:
     for name in _texts(upstreams):
         tls = _mapping(_mapping(upstreams, name), "tls")
         if tls.get("key") is not None and tls.get("certificate") is None:
-            yield Finding(("upstreams", name, "tls", "key"), "has no certificate", "give tls.certificate too")
+            yield Finding(
+                ("upstreams", name, "tls", "key"), "has no certificate", "also give tls.certificate"
+            )
 
 
 def _credentials(index: int, route: Mapping[object, object]) -> Iterator[Finding]:
@@ -165,13 +167,13 @@ def _credentials(index: int, route: Mapping[object, object]) -> Iterator[Finding
     if places and route.get("auth") == "none":
         yield Finding(
             ("routes", index, "credentials"),
-            "are not looked at where auth is none",
+            "are not checked where auth is none",
             "write auth: required or optional, or remove credentials",
         )
     if route.get("allowed_origins") and "cookie" not in places:
         yield Finding(
             ("routes", index, "allowed_origins"),
-            "are asked for a cookie's sake, and there is none",
+            "are only for cookies, and credentials.cookie is not set",
             "give credentials.cookie, or remove allowed_origins",
         )
 
@@ -183,8 +185,8 @@ def _strip_prefix(index: int, route: Mapping[object, object]) -> Iterator[Findin
     if path != prefix and not path.startswith(f"{prefix}/"):
         yield Finding(
             ("routes", index, "strip_prefix"),
-            f"{prefix} is not where {path} begins",
-            "write the first segments of match.path, spelt alike",
+            f"{prefix} is not the beginning of {path}",
+            "write the first segments of match.path in the same spelling",
         )
 
 
@@ -206,21 +208,21 @@ def _routes(data: object) -> Iterator[Finding]:
         if route.get("auth") == "none" and asked:
             yield Finding(
                 ("routes", index, "require"),
-                "asks for a user where auth is none",
+                "needs a user, but auth is none",
                 "write auth: required, or remove require",
             )
 
 
 def nearest(name: str, known: list[str]) -> str | None:
-    """Say which known name was probably meant, or what there is to choose from."""
+    """Suggest the known name that was probably meant, or list the known names."""
     close = closest(name, known)
     if close is not None:
         return f"did you mean {close}?"
-    return f"known here: {', '.join(known)}" if known else None
+    return f"known names: {', '.join(known)}" if known else None
 
 
 def closest(name: str, known: list[str]) -> str | None:
-    """Return the known name that was probably meant, if any is like it."""
+    """Return the known name that was probably meant, if one is similar."""
     return next(iter(get_close_matches(name.lower(), known, n=1)), None)
 
 
@@ -233,18 +235,18 @@ def _repeated(
         if isinstance(value, str) and first.setdefault(value, index) != index:
             yield Finding(
                 (section, index, key),
-                f"{value!r} is the {key} of {section}[{first[value]}] too",
-                f"each of {section} needs a {key} of its own",
+                f"{value!r} is also the {key} of {section}[{first[value]}]",
+                f"each of {section} needs its own {key}",
             )
 
 
 def _number(value: object) -> int | None:
-    """Return a number, which the environment gives as text."""
+    """Return a number; the environment gives it as text."""
     return int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else None
 
 
 def _texts(values: object) -> list[str]:
-    """Return the text in a list, or among the keys of a mapping."""
+    """Return the strings in a list, or among the keys of a mapping."""
     return [value for value in values if isinstance(value, str)] if isinstance(values, Iterable) else []
 
 

@@ -1,4 +1,4 @@
-"""The shape of the configuration: which settings there are, read from its JSON Schema."""
+"""The structure of the configuration, read from its JSON Schema."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import yaml
 
 from gateway.settings.model import Settings
 
-# JSON Schema is open-ended: what a keyword holds depends on the keyword.
+# JSON Schema is open-ended: the type of a keyword's value depends on the keyword.
 Schema: TypeAlias = Mapping[str, Any]
 
 
@@ -24,7 +24,7 @@ def schema() -> Schema:
 
 
 def resolved(node: Schema) -> Schema:
-    """Follow a reference, and take the one alternative to null."""
+    """Follow a reference, and return the one alternative to null."""
     alternatives = [option for option in node.get("anyOf", ()) if option.get("type") != "null"]
     if len(alternatives) == 1:
         return {
@@ -38,7 +38,7 @@ def resolved(node: Schema) -> Schema:
 
 
 def step(node: Schema, key: str | int) -> Schema | None:
-    """Return what belongs under a key or at a position; None when nothing does."""
+    """Return the schema under a key or at a position; None if there is none."""
     node = resolved(node)
     if isinstance(key, int):
         child = node.get("items")
@@ -48,19 +48,19 @@ def step(node: Schema, key: str | int) -> Schema | None:
 
 
 def values_of(node: Schema) -> Schema | None:
-    """Return what a mapping with free names holds; None for one with known keys."""
+    """Return the schema of the values of a mapping with free names; None for one with known keys."""
     free = node.get("additionalProperties") or next(iter(node.get("patternProperties", {}).values()), None)
     return resolved(free) if isinstance(free, Mapping) else None
 
 
 def keys_at(where: tuple[str | int, ...]) -> list[str]:
-    """Return the settings that a section knows."""
+    """Return the settings of a section."""
     node = at(where)
     return list(node.get("properties", ())) if node else []
 
 
 def how_to_write(where: tuple[str | int, ...]) -> str | None:
-    """Return an example of a setting with its key, as one line of YAML; None when there is none."""
+    """Return an example of a setting with its key, as one line of YAML; None if there is none."""
     node = at(where)
     if node is None:
         return None
@@ -69,7 +69,7 @@ def how_to_write(where: tuple[str | int, ...]) -> str | None:
 
 
 def _example(node: Schema) -> object:
-    """Return a value that is good, with nothing in it that may be left out."""
+    """Return a valid value without its optional parts."""
     node = resolved(node)
     if "examples" in node:
         return node["examples"][0]
@@ -79,7 +79,7 @@ def _example(node: Schema) -> object:
 
 
 def at(where: tuple[str | int, ...]) -> Schema | None:
-    """Return the schema of what is at a location; None when nothing is."""
+    """Return the schema at a location; None if there is none."""
     node: Schema | None = schema()
     for key in where:
         node = step(node, key) if node else None

@@ -11,79 +11,81 @@ from gateway.settings.values import Host, PlainPath, Share, Timeout, UpstreamHos
 
 
 class UpstreamTls(Section):
-    """How an https upstream is recognised, and how the gateway shows who it is."""
+    """How the gateway verifies an https upstream, and identifies itself to it."""
 
     verify: bool = True
-    """Whether its certificate must be valid, and for its name; `false` trusts whoever answers."""
+    """Whether the certificate must be valid, and for the upstream's name. `false`: any server is trusted."""
     ca: Path | None = None
-    """PEM file of the only authorities to trust; `null`: those of the system."""
+    """PEM file with the only authorities to trust. `null`: those of the system."""
     certificate: Path | None = None
-    """PEM file of the gateway's own certificate, for an upstream that asks for one."""
+    """PEM file with the gateway's client certificate, for an upstream that asks for one."""
     key: Path | None = None
-    """PEM file of its private key; `null` when it is in the same file."""
+    """PEM file with its private key. `null`: the key is in the same file."""
     server_name: Host | None = None
-    """The name to ask for (SNI) and to find in its certificate; `null`: the host of the URL."""
+    """The name to send (SNI) and to verify in the certificate. `null`: the host of the URL."""
     strict: bool = False
-    """Whether certificates must follow RFC 5280 to the letter, as with an Authority Key Identifier."""
+    """Whether certificates must follow RFC 5280 strictly, for example have an Authority Key Identifier."""
 
 
 class HealthCheck(Section):
-    """Asking each endpoint now and then, whether or not there are requests for it; each worker asks."""
+    """Active health checks. Each worker checks each endpoint periodically, even without requests."""
 
     path: PlainPath = Field(examples=["/healthz"])
-    """Asked with GET; a 2xx in time is healthy."""
+    """The path of the GET request. A 2xx within `timeout` is healthy."""
     interval: Timeout = duration("10s")
     """The time between two checks."""
     timeout: Timeout = duration("2s")
-    """The longest that a check may take."""
+    """The time limit of a check."""
     healthy_after: PositiveInt = 2
-    """Good answers in a row until an endpoint gets requests again."""
+    """Successful checks in a row until an endpoint gets requests again."""
     unhealthy_after: PositiveInt = 3
-    """Bad or missing answers in a row until it gets none."""
+    """Failed checks in a row until an endpoint gets no more requests."""
 
 
 class Ejection(Section):
-    """When an endpoint that fails gets no more requests, unless all do.
+    """Outlier detection: a failing endpoint gets no requests for a while, unless all endpoints fail.
 
-    A failure is a connection that cannot be opened, or a response that breaks off or is no HTTP.
+    A failure is a connection that cannot be opened, or a response that breaks off or is not HTTP.
     """
 
     failures: Annotated[int, Field(ge=0)] = 3
-    """Failures in a row; 0 never ejects."""
+    """Failures in a row until the endpoint is ejected. 0: never."""
     base_time: Timeout = duration("1s")
-    """How long the first time; each time without a success between lasts twice as long."""
+    """The time of the first ejection. It doubles with each ejection, until a request succeeds."""
     max_time: Timeout = duration("1m")
-    """The longest time."""
+    """The longest time of an ejection."""
 
 
 class Upstream(Section):
     """A service behind the gateway. Counts are per worker."""
 
     urls: tuple[UpstreamUrl, ...] = Field(min_length=1, examples=[["http://127.0.0.1:9000"]])
-    """Its instances: `http://host:port`, `https://host:port`, `unix:/path`. Each address of a name is one."""
+    """Its instances: `http://host:port`, `https://host:port`, `unix:/path`. Each address of a name is an
+    endpoint."""
     connect_timeout: Timeout = duration("2s")
-    """The longest wait for a connection to open (then 504), or for one to be free (then 503)."""
+    """How long to wait until a connection opens (then 504), or is free (then 503)."""
     response_timeout: Timeout = duration("30s")
-    """The longest wait for the head of the response; then 504."""
+    """How long to wait for the head of the response; then 504."""
     idle_timeout: Timeout = duration("5m")
-    """The longest silence within a body; nothing else limits how long a response or a stream lasts."""
+    """The longest silence within a body. Responses and streams have no other time limit."""
     keep_alive: Timeout = duration("4s")
-    """How long an idle connection is kept; less than the upstream keeps it, which is often 5 s."""
+    """How long to keep an idle connection. Set it below the upstream's own value, which is often 5 s."""
     max_age: Timeout = duration("10m")
-    """How old a connection may become before it is replaced."""
+    """The age at which a connection is replaced."""
     max_connections: PositiveInt = 1024
-    """Open connections to each endpoint."""
+    """The largest number of connections to each endpoint."""
     max_pending: Annotated[int, Field(ge=0)] = 1024
-    """Requests that may wait for a connection to an endpoint; more get 503 `overloaded`."""
+    """The requests that may wait for a connection to an endpoint; more get 503 `overloaded`."""
     retry_budget: Share = 0.2
-    """Retries as a share of the requests of the last 10 s, but 3 a second at least; 0: none at all."""
+    """Retries as a share of the requests of the last 10 s, but at least 3 per second. 0: no retries."""
     ejection: Ejection = Field(default_factory=Ejection)
-    """When an endpoint that fails gets no more requests."""
+    """Outlier detection."""
     health_check: HealthCheck | None = None
-    """Active health checks; `null`: endpoints are judged by their requests alone."""
+    """Active health checks. `null`: none."""
     dns_ttl: Timeout = duration("30s")
-    """How often names are looked up again; a look-up that fails keeps the addresses known."""
+    """How often names are resolved again. If that fails, the known addresses stay."""
     host: UpstreamHost = "preserve"
-    """The Host it is sent: `preserve` the client's, `upstream` for that of the URL, or a host of your own."""
+    """The Host header for the upstream: `preserve` (the client's), `upstream` (the URL's), or a host of your
+    own."""
     tls: UpstreamTls = Field(default_factory=UpstreamTls)
     """For `https` URLs."""

@@ -1,6 +1,6 @@
-"""The URLs that a configuration holds, each read as its driver will read it.
+"""The URLs of a configuration, each parsed as its driver will parse it.
 
-What is wrong is told without the value: it may hold a password.
+Error messages do not contain the value: it may contain a password.
 """
 
 import re
@@ -15,13 +15,13 @@ from gateway.settings.values import UNIX_ADDRESS, mistake
 POSTGRES_EXAMPLE: Final = "postgresql://gateway@127.0.0.1:5432/gateway"
 REDIS_EXAMPLE: Final = "redis://127.0.0.1:6379/0"
 
-# What a parameter may be, where the driver refuses everything else.
+# The values that the driver accepts for a parameter.
 _POSTGRES_CHOICES: Final = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     "sslnegotiation": ("postgres", "direct"),
     "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
 }
-# The client takes more, by which a URL would undo what the gateway relies on.
+# The client accepts more parameters, with which a URL would override settings that the gateway needs.
 _REDIS_PARAMETERS: Final = ("db", "username", "password", "client_name", "health_check_interval")
 _REDIS_TLS_PARAMETERS: Final = (
     "ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile",
@@ -35,7 +35,7 @@ _ENCODE: Final = (
 
 
 def _split_url(value: str) -> SplitResult | None:
-    """Split an absolute http(s) URL without credentials and fragment; None when it is none."""
+    """Split an absolute http(s) URL without credentials and fragment; None if it is not one."""
     try:
         url = urlsplit(value)
         usable = url.scheme in ("http", "https") and url.hostname and url.port != 0
@@ -54,7 +54,7 @@ def _upstream_url(value: str) -> str:
     url = _split_url(value)
     if url is None or url.path not in ("", "/") or "?" in value:
         raise mistake(
-            "must be an http or https URL of host and port alone, or unix: and a path",
+            "must be an http or https URL with only host and port, or unix: and a path",
             "write http://orders:9000 or unix:/run/orders.sock; path and query come from the request",
         )
     return value.removesuffix("/")
@@ -69,7 +69,7 @@ def _key_url(value: str) -> str:
 
 
 def _dsn(value: SecretStr) -> SecretStr:
-    """Check a DSN as asyncpg reads it: it may name several hosts, or none, and sockets in the query."""
+    """Check a DSN as asyncpg parses it: it may have several hosts or none, and sockets in the query."""
     text = value.get_secret_value()
     url = _parts(text, ("postgresql", "postgres"), POSTGRES_EXAMPLE)
     user, _, hosts = url.netloc.rpartition("@")
@@ -88,7 +88,7 @@ def _dsn(value: SecretStr) -> SecretStr:
             raise mistake(f"has a {name} that does not exist", f"write one of {', '.join(choices)}")
     ports = ",".join(query.get("port", ())).split(",")
     if "port" in query and not all(map(_is_port, ports)):
-        raise mistake("has a port that is none", "write a number from 1 to 65535")
+        raise mistake("has an invalid port", "write a number from 1 to 65535")
     if not hosts and "host" in query:
         for host in query["host"][-1].split(","):
             if not host.startswith("/"):
@@ -109,17 +109,17 @@ def _redis_url(value: SecretStr) -> SecretStr:
         _check_hosts(hosts, "redis+sentinel://127.0.0.1:26379/mymaster")
         if not re.fullmatch(r"/[^/]+(/[0-9]*)?", path):
             raise mistake(
-                "has no service, or a database that is no number",
-                "write the name that the Sentinels know it by: redis+sentinel://127.0.0.1:26379/mymaster/0",
+                "has no service, or a database that is not a number",
+                "write the Sentinels' name of the service: redis+sentinel://127.0.0.1:26379/mymaster/0",
             )
     elif url.scheme.endswith("+cluster"):
         _check_hosts(hosts, "redis+cluster://127.0.0.1:6379")
         if path not in ("", "/"):
-            raise mistake("has a database, which a cluster does not", "end it after the hosts")
+            raise mistake("has a database, but a cluster has none", "end the URL after the hosts")
     else:
         _check_host(hosts, REDIS_EXAMPLE)
         if not re.fullmatch(r"/?|/[0-9]+", path):
-            raise mistake("has a database that is no number", f"write {REDIS_EXAMPLE}")
+            raise mistake("has a database that is not a number", f"write {REDIS_EXAMPLE}")
     _check_redis_query(url)
     return value
 
@@ -134,24 +134,26 @@ def _check_redis_query(url: SplitResult) -> None:
         known.remove("db")
     query = parse_qs(url.query, keep_blank_values=True)
     if not set(query) <= set(known):
-        raise mistake("has a parameter that is not supported", f"known here: {', '.join(known)}")
+        raise mistake("has a parameter that is not supported", f"supported: {', '.join(known)}")
     if any(not query[name][0].isdecimal() for name in ("db", "health_check_interval") if name in query):
-        raise mistake("has a parameter that is no number", "db and health_check_interval are whole numbers")
+        raise mistake(
+            "has a parameter that is not a number", "db and health_check_interval are whole numbers"
+        )
     if query.get("ssl_cert_reqs", ["none"])[0] not in _CERT_REQS:
         raise mistake("has an ssl_cert_reqs that does not exist", f"write one of {', '.join(_CERT_REQS)}")
 
 
 def _parts(text: str, schemes: tuple[str, ...], example: str) -> SplitResult:
-    """Split a URL that may hold a password, and see that all of the password is where it belongs."""
+    """Split a URL that may contain a password, and check that no part of the password is misplaced."""
     if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
         raise mistake(f"must be a URL that starts with {schemes[0]}://", f"write {example}")
     if re.search(r"[\s\x00-\x1f\x7f]", text):
-        raise mistake("must not have spaces or control characters", _ENCODE)
+        raise mistake("must not contain spaces or control characters", _ENCODE)
     try:
         url = urlsplit(text)
     except ValueError:
         raise mistake(
-            "has a bracket that belongs to no IPv6 address", f"write {example}, or {_ENCODE}"
+            "has a bracket that is not part of an IPv6 address", f"write {example}, or {_ENCODE}"
         ) from None
     if "#" in text or ("@" in text and "@" not in url.netloc):
         raise mistake("has a character that ends the host too early", _ENCODE)
@@ -166,17 +168,17 @@ def _check_hosts(hosts: str, example: str) -> None:
 
 
 def _check_host(host: str, example: str) -> None:
-    """Refuse what is no name or address, alone or with a port."""
+    """Refuse text that is not a host name or address, with or without a port."""
     match = re.fullmatch(r"(?:\[([^\[\]]*)\]|[^:\[\],\s]*)(?::([^:]*))?", host)
     if match is None:
-        raise mistake("has a host that is none", f"write {example}, an IPv6 address in brackets")
+        raise mistake("has an invalid host", f"write {example}; put an IPv6 address in brackets")
     if match[1] is not None:
         try:
             IPv6Address(match[1])
         except ValueError:
-            raise mistake("has a bracket that belongs to no IPv6 address", f"write {example}") from None
+            raise mistake("has a bracket that is not part of an IPv6 address", f"write {example}") from None
     if match[2] and not _is_port(match[2]):
-        raise mistake("has a port that is none", "write a number from 1 to 65535")
+        raise mistake("has an invalid port", "write a number from 1 to 65535")
 
 
 def _is_port(text: str) -> bool:

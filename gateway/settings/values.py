@@ -1,6 +1,6 @@
-"""The kinds of single values that a configuration holds, each checked as it is read.
+"""The types of single values in a configuration. Each is checked when it is read.
 
-A value of the wrong kind raises the error that `mistake` makes: what is wrong, and what to write.
+A wrong value raises the error of `mistake`: what is wrong, and what to write.
 """
 
 import re
@@ -17,7 +17,7 @@ from gateway.core.requests.upgrades import carries_requests
 from gateway.core.routes import normal_path
 
 MISTAKE: Final = "setting"
-"""The type of the errors that carry our own words."""
+"""The type of the errors with the gateway's own texts."""
 
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BYTES: Final = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -26,7 +26,7 @@ _SIZE: Final = re.compile(r"([0-9]+)(B|KiB|MiB|GiB)")
 _NAME: Final = re.compile(r"[a-z0-9_-]+")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):([0-9]{1,5})")
-# As long as the kernel's `sun_path` takes, its final NUL aside.
+# The size of the kernel's `sun_path` without its final NUL.
 UNIX_ADDRESS: Final = re.compile(r"unix:/[^\x00]{1,106}")
 _AUTHORITY: Final = re.compile(
     r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?"
@@ -34,7 +34,7 @@ _AUTHORITY: Final = re.compile(
 _HOST: Final = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
 _CLAIM_PATH: Final = re.compile(r"[^\s.]+(?:\.[^\s.]+)*")
 _USER_FIELDS: Final = ("id", "tenant", "email", "display_name", "roles", "status")
-# What the gateway itself, the connection or the message's framing decides, as `fold` spells it.
+# Headers of the gateway, the connection or the message's framing, as `fold` spells them.
 _NOT_IDENTITY: Final = HOP_BY_HOP | {
     b"authorization",
     b"content-length",
@@ -50,7 +50,7 @@ _NOT_IDENTITY: Final = HOP_BY_HOP | {
 
 
 def mistake(message: str, hint: str | None = None) -> PydanticCustomError:
-    """Make the error for a value that is wrong; `hint` says what to write instead."""
+    """Return the error for a wrong value. `hint` says what to write instead."""
     return PydanticCustomError(MISTAKE, "{message}", {"message": message, "hint": hint})
 
 
@@ -72,7 +72,7 @@ def parse_size(value: object) -> int:
 
 def _positive(seconds: float) -> float:
     if seconds <= 0:
-        raise mistake("must be longer than nothing", "write 500ms, 30s, 5m or 24h")
+        raise mistake("must be longer than zero", "write 500ms, 30s, 5m or 24h")
     return seconds
 
 
@@ -82,17 +82,17 @@ def address(default: str) -> "Address":
 
 
 def duration(default: str) -> float:
-    """Declare a field with a default duration, which the schema shows as it is written."""
+    """Declare a field with a default duration. The schema shows it as in the file."""
     return Field(parse_duration(default), json_schema_extra={"default": default})
 
 
 def size(default: str) -> int:
-    """Declare a field with a default size, which the schema shows as it is written."""
+    """Declare a field with a default size. The schema shows it as in the file."""
     return Field(parse_size(default), json_schema_extra={"default": default})
 
 
 class Address(str):
-    """Where to listen: `host:port`, an IPv6 host in brackets; port 0 picks a free one. Or `unix:/path`."""
+    """A listening address: `host:port`, an IPv6 host in brackets, port 0 for a free one; or `unix:/path`."""
 
     __slots__ = ()
 
@@ -137,7 +137,7 @@ def _network(value: object) -> IPv4Network | IPv6Network:
         return ip_network(value if isinstance(value, str) else "")
     except ValueError:
         raise mistake(
-            "must be a network in CIDR form, its host bits zero", "write 10.0.0.0/8 or 2001:db8::/32"
+            "must be a network in CIDR form, with host bits zero", "write 10.0.0.0/8 or 2001:db8::/32"
         ) from None
 
 
@@ -145,7 +145,7 @@ def _name(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise mistake(
             "must be a name of lower-case letters, digits, _ and -",
-            "it becomes a metrics label and part of keys: write orders or main-idp",
+            "it is a metrics label and part of keys: write orders or main-idp",
         )
     return value
 
@@ -174,25 +174,29 @@ def _path_pattern(value: str) -> str:
         raise mistake("must start with a slash", f"write /{value.lstrip('/')}")
     segments = value.split("/")[1:]
     if "**" in segments[:-1]:
-        raise mistake("`**` may stand only at the end", "write `*` for one segment in the middle")
+        raise mistake("`**` is allowed only at the end", "write `*` for one segment in the middle")
     if any("*" in segment and segment not in ("*", "**") for segment in segments):
         raise mistake("`*` must be a whole segment", "write /orders/* or /orders/**")
     if "?" in value:
-        raise mistake("must be a path without a query", "routes match the path alone: leave out `?`")
+        raise mistake(
+            "must be a path without a query", "routes match only the path: remove `?` and the query"
+        )
     try:
         return normal_path(value)
     except Denial as denial:
         raise mistake(
-            f"no request can match this: {denial.detail}", "write the path plainly, as in /orders/**"
+            f"no request can match this: {denial.detail}", "write a plain path, such as /orders/**"
         ) from denial
 
 
 def _header_name(value: str) -> str:
     if not _TOKEN.fullmatch(value):
-        raise mistake("must be a header name (RFC 9110 §5.1)", "write letters, digits and - as in X-User-Id")
+        raise mistake(
+            "must be a header name (RFC 9110 §5.1)", "write letters, digits and -, such as X-User-Id"
+        )
     folded = fold(value.encode())
     if folded in _NOT_IDENTITY or folded.startswith(b"x-forwarded-"):
-        raise mistake("belongs to the connection or to the gateway", "choose another name, as X-User-Id")
+        raise mistake("belongs to the connection or to the gateway", "choose another name, such as X-User-Id")
     return value
 
 
@@ -207,7 +211,7 @@ def _identity_value(value: str) -> str:
         return value
     fields = ", ".join(f"user.{name}" for name in _USER_FIELDS)
     raise mistake(
-        "must name where the value comes from", f"write {fields}, user.attributes.<path> or claims.<path>"
+        "must be the source of the value", f"write {fields}, user.attributes.<path> or claims.<path>"
     )
 
 
@@ -229,7 +233,7 @@ def _upstream_host(value: str) -> str:
 def _scope(value: str) -> str:
     if not value or re.search(r"\s", value):
         raise mistake(
-            "must be one scope, without spaces", "write one entry for each: [orders:read, orders:write]"
+            "must be one scope without spaces", "write one entry for each: [orders:read, orders:write]"
         )
     return value
 
@@ -237,14 +241,17 @@ def _scope(value: str) -> str:
 def _upgrade_protocol(value: str) -> str:
     protocol = value.lower()
     if not re.fullmatch(rf"{_TOKEN.pattern}(?:/{_TOKEN.pattern})?", protocol):
-        raise mistake("must be a protocol as Upgrade names it", "write websocket; `*` allows any")
+        raise mistake("must be a protocol name of the Upgrade header", "write websocket; `*` allows any")
     if carries_requests(protocol):
-        raise mistake("carries requests that nobody would check", "put an HTTP/2 proxy in front")
+        raise mistake(
+            "would carry requests that the gateway cannot check",
+            "put an HTTP/2 proxy in front of the gateway",
+        )
     return protocol
 
 
 def _credential_name(value: str) -> str:
-    # Characters that mean the same in a cookie's name, in a query and in a subprotocol.
+    # Characters with the same meaning in the name of a cookie, in a query and in a subprotocol.
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", value):
         raise mistake("must be a name of letters, digits, `.`, `_` and `-`", "write access_token, or bearer")
     return value
@@ -252,7 +259,7 @@ def _credential_name(value: str) -> str:
 
 def _origin(value: str) -> str:
     if not re.fullmatch(rf"https?://{_AUTHORITY.pattern}", value, re.IGNORECASE):
-        raise mistake("must be an origin: scheme, host and port alone", "write https://app.example.com")
+        raise mistake("must be an origin: only scheme, host and port", "write https://app.example.com")
     return value.lower()
 
 
@@ -264,18 +271,18 @@ def _plain_path(value: str) -> str:
 
 def _path_prefix(value: str) -> str:
     if not value.startswith("/") or value.endswith("/") or "*" in value or "?" in value:
-        raise mistake("must be whole segments of a path, spelt out", "write /api: no `*`, no final slash")
+        raise mistake("must be whole segments of a path", "write /api: no `*`, no final slash")
     try:
         return normal_path(value)
     except Denial as denial:
-        raise mistake(f"no request can match this: {denial.detail}", "write the path plainly") from denial
+        raise mistake(f"no request can match this: {denial.detail}", "write a plain path") from denial
 
 
 def _admin_token(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < 16 or not _TOKEN68.fullmatch(value.get_secret_value()):
         raise mistake(
-            "must have at least 16 characters, of those a bearer token may have (RFC 6750 §2.1)",
-            "make one with: openssl rand -hex 32",
+            "must have at least 16 characters, all allowed in a bearer token (RFC 6750 §2.1)",
+            "create one with: openssl rand -hex 32",
         )
     return value
 

@@ -123,7 +123,7 @@ async def test_a_bad_configuration_changes_nothing_and_says_why(
         program.signal(signal.SIGHUP)
         problems = (await program.event("reload_refused"))["problems"]
         assert len(problems) == 2
-        assert "server2: is no setting" in problems[0]
+        assert "server2: is not a setting" in problems[0]
         assert "cache.user_ttl: must be a duration" in problems[1]
 
         # Valid, and still nothing that a worker could serve with.

@@ -64,7 +64,7 @@ def tls_context(rules: TlsRules) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if rules.certificate is not None:
-        # An empty password: OpenSSL would ask the terminal for that of an encrypted key.
+        # With the empty password, OpenSSL does not ask the terminal for the password of an encrypted key.
         context.load_cert_chain(rules.certificate, rules.key, password="")
     return context
 

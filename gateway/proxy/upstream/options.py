@@ -6,14 +6,14 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class TlsRules:
-    """How an https upstream is recognised, and how the gateway shows who it is."""
+    """How the gateway verifies an https upstream, and identifies itself to it."""
 
     verify: bool = True
     """Whether its certificate must be valid, and for its name."""
     ca: Path | None = None
     """PEM file of the only authorities to trust; None trusts those of the system."""
     certificate: Path | None = None
-    """PEM file of the gateway's own certificate, for an upstream that asks for one."""
+    """PEM file with the gateway's client certificate, for an upstream that asks for one."""
     key: Path | None = None
     """PEM file of its private key; None when it is in the same file."""
     server_name: str | None = None
@@ -30,9 +30,9 @@ class HealthCheck:
     interval: float = 10.0
     timeout: float = 2.0
     healthy_after: int = 2
-    """Good answers in a row until an endpoint gets requests again."""
+    """Successful checks in a row until an endpoint gets requests again."""
     unhealthy_after: int = 3
-    """Bad or missing answers in a row until it gets none."""
+    """Failed checks in a row until an endpoint gets no more requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Ejection:
     """When an endpoint that fails gets no more requests, and for how long."""
 
     failures: int = 3
-    """Failures in a row; 0 never ejects."""
+    """Failures in a row until the endpoint is ejected. 0: never."""
     base_time: float = 1.0
     """The first ejection; each one that follows without a success between lasts twice as long."""
     max_time: float = 60.0
@@ -64,7 +64,7 @@ class UpstreamRules:
     max_age: float = 600.0
     """How old a connection may become, so that traffic follows changes behind one address."""
     max_connections: int = 1024
-    """Open connections to each endpoint."""
+    """The largest number of connections to each endpoint."""
     max_pending: int = 1024
     """Requests that wait for a connection to each endpoint."""
     retry_budget: float = 0.2

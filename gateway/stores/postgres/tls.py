@@ -37,7 +37,7 @@ def strict_context(dsn: str) -> ssl.SSLContext | None:
         context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
     certificate, key = _file(query, "sslcert", "postgresql.crt"), _file(query, "sslkey", "postgresql.key")
     if "sslcert" in query or certificate.exists():
-        # An empty password: OpenSSL would ask the terminal for that of an encrypted key.
+        # With the empty password, OpenSSL does not ask the terminal for the password of an encrypted key.
         own = key if key.exists() else None
         context.load_cert_chain(certificate, own, password=query.get("sslpassword", ""))
     context.minimum_version = _version(query, "ssl_min_protocol_version", "TLSv1.2")
