@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import body, bulk_changes, changes, cold, idle, reload, start, throughput, users
+from bench import body, bulk_changes, changes, cold, idle, reload, start, throughput, tls, traffic, users
 from bench.processes import Cores, Refused
 from bench.programs import machine, versions
 from bench.report import Report, Target, show, write
@@ -23,6 +23,8 @@ class Measurement(StrEnum):
     """What can be measured."""
 
     THROUGHPUT = "throughput"
+    TRAFFIC = "traffic"
+    TLS = "tls"
     BODY = "body"
     IDLE = "idle"
     START = "start"
@@ -39,7 +41,7 @@ def bench(
         list[Measurement] | None, typer.Argument(help="What to measure; everything by default.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each proxy is measured, in turn.")] = 3,
-    seconds: Annotated[int, typer.Option(min=1, help="Load in each round of `throughput`, `users`.")] = 5,
+    seconds: Annotated[int, typer.Option(min=1, help="Load in each round, but for `cold`.")] = 5,
     connections: Annotated[int, typer.Option(min=1, help="Connections of these and `cold`.")] = 32,
     json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write the results here, too.")] = None,
 ) -> None:
@@ -57,6 +59,12 @@ def bench(
     measures: dict[Measurement, Callable[[Stage], Report]] = {
         Measurement.THROUGHPUT: partial(
             throughput.measure, console=console, rounds=rounds, seconds=seconds, connections=connections
+        ),
+        Measurement.TRAFFIC: partial(
+            traffic.measure, console=console, rounds=rounds, seconds=seconds, connections=connections
+        ),
+        Measurement.TLS: partial(
+            tls.measure, console=console, rounds=rounds, seconds=seconds, connections=connections
         ),
         Measurement.BODY: partial(body.measure, console=console, rounds=rounds),
         Measurement.IDLE: partial(idle.measure, console=console),

@@ -10,8 +10,9 @@ from typing import Final, Literal, TypeAlias
 
 from rich.console import Console
 
-from bench.contenders import GATEWAY, NGINX, start_nginx
+from bench.contenders import GATEWAY, NGINX
 from bench.gateways import Gateway
+from bench.peers import start_nginx
 from bench.processes import HOST, Process, Refused, free_port, status
 from bench.programs import found
 from bench.report import Report, Target

@@ -6,9 +6,10 @@ from typing import Final
 
 from rich.console import Console
 
-from bench.contenders import ENVOY, Missing, serves, start_envoy
+from bench.contenders import ENVOY, Missing, serves
 from bench.crowd import fill, started
 from bench.gateways import share
+from bench.peers import start_envoy
 from bench.population import Population
 from bench.processes import Refused, free_port
 from bench.programs import path_of

@@ -8,6 +8,7 @@ from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.certificates import Certificate
 from bench.population import Population
 from bench.processes import HOST, Process, Refused, free_port, python, status
 from bench.sockets import listens
@@ -27,7 +28,8 @@ class Gateway:
     """A gateway of a stage; `start` may be called again once the process has ended.
 
     `people` are its users, those of the stage if nobody else. Gateways with the same `prefix` share
-    what is in Redis. `local_ttl` is the setting, its default when None.
+    what is in Redis. `local_ttl` is the setting, its default when None. With a `certificate` clients
+    speak TLS.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Gateway:
         people: Population | None = None,
         prefix: str = PREFIX,
         local_ttl: str | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         self.port = free_port()
         self.admin_port = free_port()
@@ -51,6 +54,9 @@ class Gateway:
                 "listen": f"{HOST}:{self.port}",
                 "workers": workers,
                 "limits": {"keepalive_requests": _REQUESTS_PER_CONNECTION},
+                "tls": {}
+                if certificate is None
+                else {"certificate": str(certificate.chain), "key": str(certificate.key)},
             },
             "admin": {"listen": f"{HOST}:{self.admin_port}"},
             "issuers": [

@@ -1,28 +1,65 @@
--- Sends the tokens of a file in turn, and ends with one line of JSON: requests, seconds,
--- latencies in milliseconds, and how many requests failed in which way. With a second argument each
--- request has a query that none had before, so that no head comes again.
+-- Sends the tokens of a file in turn, and ends with one line of JSON: requests, seconds, latencies in
+-- milliseconds, and how many requests failed in which way. The second argument is the workload: see load.py.
 
-local requests, turn, sent, start = {}, 0, 0, nil
+local BROWSER = table.concat({
+  "Connection: keep-alive",
+  'sec-ch-ua: "Chromium";v="142", "Google Chrome";v="142", "Not_A Brand";v="99"',
+  "sec-ch-ua-mobile: ?0",
+  'sec-ch-ua-platform: "Windows"',
+  "User-Agent: Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    .. "Chrome/142.0.0.0 Safari/537.36",
+  "Accept: application/json, text/plain, */*",
+  "Sec-Fetch-Site: same-origin",
+  "Sec-Fetch-Mode: cors",
+  "Referer: https://shop.example.com/orders",
+  "Accept-Encoding: gzip, deflate, br, zstd",
+}, "\r\n") .. "\r\n"
+
+local rests, turn, sent, workload, start, begun = {}, 0, 0, "repeat", "GET /orders/", 0
+
+local function json_body(size)
+  local start, finish = '{"note": "', '"}'
+  return start .. string.rep("x", size - #start - #finish) .. finish
+end
 
 function init(arguments)
-  for token in io.lines(arguments[1]) do
-    requests[#requests + 1] = wrk.format("GET", nil, {["Authorization"] = "Bearer " .. token})
+  workload = arguments[2]
+  local fields, body, number = "", "", 0
+  if workload == "post" or workload == "post-100k" then
+    start = "POST /bodies/"
+    body = json_body(workload == "post" and 1024 or 102400)
+    fields = "Content-Type: application/json\r\nContent-Length: " .. #body .. "\r\n"
+  elseif workload == "browser" then
+    fields = BROWSER
   end
-  if arguments[2] then
-    start = "GET /?" .. os.time() .. "-"
-    for number, request in ipairs(requests) do
-      requests[number] = request:sub(#"GET /" + 1)
+  begun = os.time()
+  for token in io.lines(arguments[1]) do
+    number = number + 1
+    local own = fields
+    if workload == "browser" then
+      own = own .. string.format("Cookie: theme=dark; session=%08x; _ga=GA1.1.%d.%d\r\n", number, number, begun)
+    end
+    rests[number] = " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port .. "\r\n" .. own
+      .. "Authorization: Bearer " .. token .. "\r\n"
+    if workload == "repeat" then
+      rests[number] = "GET /" .. rests[number] .. "\r\n"
+    elseif workload ~= "browser" then
+      rests[number] = rests[number] .. "\r\n" .. body
     end
   end
 end
 
 function request()
-  turn = turn % #requests + 1
-  if start then
-    sent = sent + 1
-    return start .. sent .. requests[turn]
+  turn = turn % #rests + 1
+  if workload == "repeat" then
+    return rests[turn]
   end
-  return requests[turn]
+  sent = sent + 1
+  local line = start .. begun .. "-" .. sent .. "?page=" .. sent
+  if workload == "browser" then
+    return string.format("%s%straceparent: 00-%016x%016x-%016x-01\r\n\r\n", line, rests[turn], begun, sent, sent)
+  end
+  return line .. rests[turn]
 end
 
 function done(summary, latency)

