@@ -41,7 +41,8 @@ _END_TO_END: Final = frozenset({b"host", b"content-type", b"content-length", b"a
 _FORWARDING: Final = frozenset(
     {b"forwarded", b"x-real-ip", b"x-original-url", b"x-original-uri", b"x-original-method", b"x-rewrite-url"}
 )
-_USER_FIELDS: Final = frozenset({"id", "status", "tenant", "email", "display_name", "roles"})
+USER_FIELDS: Final = ("id", "tenant", "email", "display_name", "roles", "status")
+"""The fields of a user that an identity header may carry."""
 _CLAIM_FIELDS: Final = {
     "iss": "issuer",
     "sub": "subject",
@@ -377,7 +378,7 @@ def _getter(path: str) -> _Getter:
     if root == "user" and rest.startswith("attributes."):
         below = rest.removeprefix("attributes.")
         return lambda user, _: None if user is None else at_path(user.attributes, below)
-    if root == "user" and rest in _USER_FIELDS:
+    if root == "user" and rest in USER_FIELDS:
         read = attrgetter(rest)
         return lambda user, _: None if user is None else read(user)
     if root == "claims" and rest in _CLAIM_FIELDS:

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from gateway.core.headers import HOP_BY_HOP, fold
+from gateway.core.headers import HOP_BY_HOP, USER_FIELDS, fold
 from gateway.core.reasons import Denial
 from gateway.core.requests.upgrades import carries_requests
 from gateway.core.routes import normal_path
@@ -33,7 +33,6 @@ _AUTHORITY: Final = re.compile(
 )
 _HOST: Final = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
 _CLAIM_PATH: Final = re.compile(r"[^\s.]+(?:\.[^\s.]+)*")
-_USER_FIELDS: Final = ("id", "tenant", "email", "display_name", "roles", "status")
 # Headers of the gateway, the connection or the message's framing, as `fold` spells them.
 _NOT_IDENTITY: Final = HOP_BY_HOP | {
     b"authorization",
@@ -205,11 +204,9 @@ def _identity_value(value: str) -> str:
     if source == "claims" and _CLAIM_PATH.fullmatch(path):
         return value
     attribute = path.removeprefix("attributes.")
-    if source == "user" and (
-        path in _USER_FIELDS or (attribute != path and _CLAIM_PATH.fullmatch(attribute))
-    ):
+    if source == "user" and (path in USER_FIELDS or (attribute != path and _CLAIM_PATH.fullmatch(attribute))):
         return value
-    fields = ", ".join(f"user.{name}" for name in _USER_FIELDS)
+    fields = ", ".join(f"user.{name}" for name in USER_FIELDS)
     raise mistake(
         "must be the source of the value", f"write {fields}, user.attributes.<path> or claims.<path>"
     )
