@@ -10,16 +10,20 @@
 | `answer` | `answer` |
 
 `last` is true when no successor takes over the worker's sockets. A question has a number, and its answer has
-the same number.
+the same number. The receiver logs a message of any other kind as an error.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from gateway.telemetry.denials import DenialFilter, DenialRecord
 from gateway.telemetry.series import Snapshot
+
+Question: TypeAlias = Literal["totals", "readiness", "denials", "refresh"]
+"""What a worker asks all others; the supervisor passes it on."""
+QUESTIONS: Final[frozenset[str]] = frozenset(get_args(Question))
 
 
 @dataclass(frozen=True, slots=True)

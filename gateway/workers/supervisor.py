@@ -14,7 +14,7 @@ import structlog
 
 from gateway import sockets
 from gateway.workers.generation import Generation, Slot
-from gateway.workers.messages import Message
+from gateway.workers.messages import QUESTIONS, Message
 from gateway.workers.notify import Notifier
 from gateway.workers.process import Process, fork
 from gateway.workers.scatter_gather import ScatterGather
@@ -228,10 +228,13 @@ class Supervisor:
                     process.failure = message.body
                 case "counted":
                     process.remember(message.body)
-                case "totals" | "readiness" | "denials" | "refresh":
+                case question if question in QUESTIONS:
                     self._scatter_gather.ask(process, message)
                 case "answer":
                     self._scatter_gather.answer(process, message)
+                case unknown:
+                    # A defect of ours, which must end no worker that serves.
+                    log.error("message_unknown", kind=unknown, pid=process.pid)
 
     def _check_ready(self) -> None:
         """If all workers of a generation serve, end the previous generation."""

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
 import uvloop
 
 from gateway.admin.health import Admin, Finding, ParserMissing, Readiness, Workers
@@ -18,6 +19,7 @@ from gateway.telemetry.denials import DenialFilter, DenialRecord
 from gateway.telemetry.series import Snapshot
 from gateway.workers.messages import (
     Message,
+    Question,
     decode,
     encode,
     pack,
@@ -37,6 +39,8 @@ ANSWER_SECONDS: Final = GATHER_SECONDS + 0.5
 """How long the supervisor may take to answer."""
 READY_TICK_SECONDS: Final = 0.1
 MAX_LINE: Final = 64 * 1024 * 1024
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,9 @@ class SupervisorLink:
                     question = self._questions.get(message.number)
                     if question is not None and not question.done():
                         question.set_result(message.body)
+                case unknown:
+                    # A defect of ours, which must end no worker that serves.
+                    log.error("message_unknown", kind=unknown)
         if not self.drain.is_set():
             # The supervisor has ended, so there will be no successor.
             self.last = True
@@ -216,7 +223,7 @@ class SupervisorLink:
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
 
-    async def _ask(self, kind: str, body: object) -> object:
+    async def _ask(self, kind: Question, body: object) -> object:
         """Return the answer, or None if there is none in time."""
         self._number += 1
         number = self._number

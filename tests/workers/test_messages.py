@@ -1,8 +1,18 @@
 import math
+import os
+import socket
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
 
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.series import Snapshot, expose
-from gateway.workers.messages import Message, decode, encode, pack, unpack
+from gateway.workers.messages import QUESTIONS, Message, decode, encode, pack, unpack
+from gateway.workers.process import Process
+from gateway.workers.supervisor import Supervisor
+from gateway.workers.worker import Plan
 
 
 def test_a_message_is_one_line_and_comes_back_as_it_was() -> None:
@@ -27,3 +37,29 @@ def test_snapshots_come_back_as_they_were() -> None:
     assert all(isinstance(snapshot, Snapshot) for snapshot in after)
     # Labels are keys when snapshots are added up.
     assert all(isinstance(labels, tuple) for snapshot in after for labels, _ in snapshot.points)
+
+
+def heard(message: Message) -> list[MutableMapping[str, Any]]:
+    """Have a supervisor hear a message of a worker; return what it logs."""
+    supervisor = Supervisor(
+        Plan(1, ("127.0.0.1", 0), ("127.0.0.1", 0), 0, 0, lambda *_: pytest.fail("nothing is started")),
+        lambda: pytest.fail("nothing is read"),
+        lambda *_: None,
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs, capture_logs() as events:
+        ours.setblocking(False)
+        theirs.sendall(encode(message))
+        supervisor._hear(Process(os.getpid(), ours))
+    supervisor._close_own()
+    return events
+
+
+def test_a_message_that_the_supervisor_does_not_know_is_an_error() -> None:
+    (event,) = heard(Message("invented", None, 1))
+    assert (event["event"], event["log_level"], event["kind"]) == ("message_unknown", "error", "invented")
+
+
+@pytest.mark.parametrize("kind", sorted(QUESTIONS))
+def test_the_supervisor_knows_every_question(kind: str) -> None:
+    assert heard(Message(kind, [], 1)) == []

@@ -6,12 +6,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.admin.health import Admin, Readiness, Workers
 from gateway.app import Listeners, Running, serve
 from gateway.settings import Settings
+from gateway.telemetry.denials import DenialFilter
 from gateway.workers import worker
-from gateway.workers.messages import Message, decode, encode
+from gateway.workers.messages import QUESTIONS, Message, decode, encode, pack_filter
 from gateway.workers.worker import NotReady, Plan, SupervisorLink, until_ready
 from tests.harness import configuration, write_jwks
 from tests.tokens import rsa_key
@@ -80,6 +82,35 @@ async def test_while_dependencies_are_checked_the_supervisor_is_heard(
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
         assert given_up.is_set()
+    await link.close()
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_worker_answers_every_question_and_calls_an_unknown_message_an_error(
+    tmp_path: Path, dsn: str, redis_url: str
+) -> None:
+    settings = configuration(tmp_path, "http://127.0.0.1:9", dsn, redis_url, "gateway:")
+    bodies: dict[str, object] = {"denials": pack_filter(DenialFilter(10)), "refresh": "main"}
+    asked = sorted(QUESTIONS - {"totals"} | {"counted"})  # the totals are added up of what all have counted
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    link = SupervisorLink(*await asyncio.open_connection(sock=theirs))
+    async with serve(Settings.model_validate(settings)) as running:
+        with capture_logs() as events:
+            listening = asyncio.create_task(link.listen(running))
+            writer.write(encode(Message("invented")))
+            for number, kind in enumerate(asked):
+                writer.write(encode(Message(kind, bodies.get(kind), number)))
+            async with asyncio.timeout(5):
+                answers = [decode(await reader.readline()) for _ in asked]
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+    assert sorted((answer.kind, answer.number) for answer in answers) == [
+        ("answer", number) for number in range(len(asked))
+    ]
+    unknown = [event for event in events if event["event"] == "message_unknown"]
+    assert [(event["log_level"], event["kind"]) for event in unknown] == [("error", "invented")]
     await link.close()
     writer.close()
     await writer.wait_closed()
