@@ -27,7 +27,6 @@ from gateway.identity.invalidation import Invalidation
 from gateway.identity.learnt_revocations import LearntRevocations
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.resolver import IdentityResolver
-from gateway.issuer_keys.fetch import Fetcher
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
@@ -112,7 +111,7 @@ async def serve(
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         # First, for it may be a mistake, and waiting for dependencies would only delay saying so.
-        certificate = _certificate(settings.server.tls, stack)
+        certificate = _certificate(settings.server, stack)
         redis = _redis(settings)
         stack.push_async_callback(redis.close)
         postgres = _postgres(settings.postgres, redis.ownership.heard)
@@ -244,10 +243,10 @@ async def _serve_admin(
     return runner
 
 
-def _certificate(tls: model.Tls, stack: AsyncExitStack) -> Certificate | None:
-    if tls.certificate is None or tls.key is None:
+def _certificate(server: model.Server, stack: AsyncExitStack) -> Certificate | None:
+    if server.tls.certificate is None or server.tls.key is None:
         return None
-    certificate = Certificate(tls.certificate, tls.key)
+    certificate = Certificate(server.tls.certificate, server.tls.key)
     watch = asyncio.create_task(certificate.watch())
     stack.callback(watch.cancel)
     return certificate
@@ -360,7 +359,7 @@ def _streams(
 async def _keys(
     settings: Settings, metrics: Metrics, on_change: Callable[[str, KeySet], None], stack: AsyncExitStack
 ) -> KeyRing:
-    fetcher = Fetcher(timeout=settings.jwks.timeout, strict=settings.jwks.tls.strict)
+    fetcher = translation.fetcher(settings.jwks)
     stack.push_async_callback(fetcher.close)
     keys = KeyRing(
         {issuer.name: translation.key_source(issuer) for issuer in settings.issuers},

@@ -11,6 +11,7 @@ from typing import TypeVar, get_args, get_origin, get_type_hints
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.model import CredentialSources, Issuer, Route
 from gateway.explain import Setup
+from gateway.issuer_keys.fetch import Fetcher
 from gateway.issuer_keys.sources import (
     Discovery,
     JwksFile,
@@ -113,6 +114,11 @@ def key_source(issuer: model.Issuer) -> KeySource:
     if keys.secret_file is not None:
         return SecretFile(keys.secret_file)
     return Discovery(issuer.issuer)
+
+
+def fetcher(jwks: model.Jwks) -> Fetcher:
+    """Make what fetches issuers' keys; inside a running event loop."""
+    return Fetcher(timeout=jwks.timeout, strict=jwks.tls.strict)
 
 
 def setup(settings: Settings, config: str | None = None) -> Setup:

@@ -1,5 +1,6 @@
 """Every setting of an issuer, a route, an upstream or a client's limits arrives where it is used."""
 
+import ssl
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -7,6 +8,7 @@ import pytest
 
 from gateway import translation
 from gateway.core.model import Issuer
+from gateway.issuer_keys import fetch
 from gateway.settings import model
 from gateway.settings.section import Section
 
@@ -144,6 +146,19 @@ def test_a_setting_that_would_be_ignored_is_an_error() -> None:
 
     with pytest.raises(TypeError, match="the setting `subject` of Newer has no place in Issuer"):
         translation.issuer(Newer.model_validate(ISSUER))
+
+
+async def test_how_keys_are_fetched_is_as_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    strict: list[bool] = []
+
+    def trust(is_strict: bool) -> ssl.SSLContext:
+        strict.append(is_strict)
+        return ssl.create_default_context()
+
+    monkeypatch.setattr(fetch, "_system_trust", trust)
+    jwks = model.Jwks.model_validate({"timeout": "7s", "tls": {"strict": True}})
+    async with translation.fetcher(jwks) as fetcher:
+        assert (fetcher.timeout, strict) == (7.0, [True])
 
 
 def test_a_setting_within_a_section_that_would_be_ignored_is_an_error() -> None:

@@ -103,7 +103,6 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
     """Build the engine from the same parts as a worker. It shares none of them with a worker."""
     from gateway import translation
     from gateway.explain import Explainer
-    from gateway.issuer_keys.fetch import Fetcher
     from gateway.issuer_keys.keyring import KeyRing
     from gateway.stores.postgres.database import Postgres
     from gateway.stores.postgres.hosts import place_of
@@ -137,7 +136,7 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
     with suppress(StoreUnavailable):
         # Postgres must be identified before the owner of Redis can be compared with it.
         await postgres.identify()
-    async with Fetcher(timeout=settings.jwks.timeout, strict=settings.jwks.tls.strict) as fetcher:
+    async with translation.fetcher(settings.jwks) as fetcher:
         keys = KeyRing(
             {issuer.name: translation.key_source(issuer) for issuer in settings.issuers},
             fetcher=fetcher,

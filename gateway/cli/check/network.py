@@ -10,7 +10,7 @@ from aiohttp import ClientError
 
 from gateway import translation
 from gateway.cli.check.result import Check, CheckResult
-from gateway.issuer_keys.fetch import Fetcher, FetchError
+from gateway.issuer_keys.fetch import FetchError
 from gateway.proxy.upstream.dial import read_origin
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def checks(settings: "Settings") -> Iterable[Check]:
 
 
 async def _keys(name: str, issuer: "Issuer", jwks: "Jwks") -> CheckResult:
-    async with Fetcher(timeout=jwks.timeout, strict=jwks.tls.strict) as fetcher:
+    async with translation.fetcher(jwks) as fetcher:
         try:
             loaded = await translation.key_source(issuer).load(fetcher)
         except FetchError as error:
