@@ -1,12 +1,13 @@
 """Settings → the values that the rooms understand, which know nothing of settings.
 
-A setting of an issuer, a route or an upstream becomes the field of a value that has its name; nothing is
-copied by hand in between. A setting that would arrive nowhere is an error.
+A setting of an issuer, a route, an upstream or the limits becomes the field of a value that has its name;
+nothing is copied by hand in between. A setting that would arrive nowhere is an error. The settings of most
+other sections are passed on by hand, in `gateway.app`.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import is_dataclass
-from typing import TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.model import CredentialSources, Issuer, Route
@@ -101,19 +102,26 @@ def headers(settings: Settings) -> HeaderPolicy:
     )
 
 
+_KEY_SOURCES: Final[Mapping[str, Callable[[model.Issuer, Any], KeySource]]] = {
+    "discovery": lambda issuer, _: Discovery(issuer.issuer),
+    "jwks_uri": lambda _, url: JwksUri(url),
+    "jwks_file": lambda _, path: JwksFile(path),
+    "pem_file": lambda _, path: PemFile(path),
+    "secret": lambda _, secret: Secret(secret.get_secret_value().encode()),
+    "secret_file": lambda _, path: SecretFile(path),
+}
+"""By the setting that asks for it."""
+
+
 def key_source(issuer: model.Issuer) -> KeySource:
+    """Make the one source that is given. Raises TypeError for a setting that would be ignored."""
     keys = issuer.keys
-    if keys.jwks_uri is not None:
-        return JwksUri(keys.jwks_uri)
-    if keys.jwks_file is not None:
-        return JwksFile(keys.jwks_file)
-    if keys.pem_file is not None:
-        return PemFile(keys.pem_file)
-    if keys.secret is not None:
-        return Secret(keys.secret.get_secret_value().encode())
-    if keys.secret_file is not None:
-        return SecretFile(keys.secret_file)
-    return Discovery(issuer.issuer)
+    settings = ((name, getattr(keys, name)) for name in type(keys).model_fields)
+    given = {name: value for name, value in settings if value is not None and value is not False}
+    for name in given.keys() - _KEY_SOURCES.keys():
+        raise TypeError(f"the setting `{name}` of {type(keys).__name__} makes no key source")
+    ((name, value),) = given.items()
+    return _KEY_SOURCES[name](issuer, value)
 
 
 def fetcher(jwks: model.Jwks) -> Fetcher:

@@ -1,4 +1,7 @@
-"""Every setting of an issuer, a route, an upstream or a client's limits arrives where it is used."""
+"""Every setting of an issuer, a route, an upstream or a client's limits arrives where it is used.
+
+The settings of all other sections are passed on by hand: tests/test_settings_used.py sees that each is read.
+"""
 
 import ssl
 from dataclasses import dataclass, field
@@ -23,7 +26,6 @@ CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
         "name": {"name": "other"},
         "issuer": {"issuer": "https://other.example.com/"},
         "audiences": {"audiences": ["other"]},
-        "keys": {"keys": {"jwks_uri": "https://idp.example.com/keys"}},
         "algorithms": {"algorithms": ["RS256"]},
         "leeway": {"leeway": "7s"},
         "require": {"require": ["jti"]},
@@ -31,6 +33,14 @@ CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
         "claims.tenant": {"claims": {"tenant": "tid"}},
         "claims.scopes": {"claims": {"scopes": "scp"}},
         "claims.roles": {"claims": {"roles": "groups"}},
+    },
+    model.Keys: {
+        "discovery": {"discovery": True},
+        "jwks_uri": {"jwks_uri": "https://idp.example.com/keys"},
+        "jwks_file": {"jwks_file": "keys.json"},
+        "pem_file": {"pem_file": "key.pem"},
+        "secret": {"secret": "s" * 32},
+        "secret_file": {"secret_file": "secret"},
     },
     model.Route: {
         "name": {"name": "other"},
@@ -102,8 +112,11 @@ CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
 def arrived(kind: type[Section], written: dict[str, Any]) -> tuple[object, ...]:
     """Return all that becomes of what is written."""
     if kind is model.Issuer:
-        issuer = model.Issuer.model_validate({**ISSUER, **written})
-        return translation.issuer(issuer), translation.key_source(issuer)
+        return (translation.issuer(model.Issuer.model_validate({**ISSUER, **written})),)
+    if kind is model.Keys:
+        # Exactly one source is given.
+        keys = written or {"secret_file": "another"}
+        return (translation.key_source(model.Issuer.model_validate({**ISSUER, "keys": keys})),)
     if kind is model.Upstream:
         upstream = model.Upstream.model_validate({**UPSTREAM, **written})
         return (translation.upstream("orders", upstream),)
@@ -126,8 +139,8 @@ def settings_of(kind: type[Section], before: str = "") -> set[str]:
 
 @pytest.mark.parametrize("kind", CHANGES, ids=lambda kind: kind.__name__)
 def test_every_setting_is_tried(kind: type[Section]) -> None:
-    tried = {name.partition(".")[0] if name.startswith("keys") else name for name in CHANGES[kind]}
-    there = {"keys" if name.startswith("keys.") else name for name in settings_of(kind)}
+    there = {name for name in settings_of(kind) if kind is not model.Issuer or not name.startswith("keys.")}
+    tried = CHANGES[kind].keys()
     assert there <= tried, f"write down a change of {there - tried}"
 
 
@@ -146,6 +159,17 @@ def test_a_setting_that_would_be_ignored_is_an_error() -> None:
 
     with pytest.raises(TypeError, match="the setting `subject` of Newer has no place in Issuer"):
         translation.issuer(Newer.model_validate(ISSUER))
+
+
+def test_a_key_setting_that_would_be_ignored_is_an_error() -> None:
+    class Keys(model.Keys):
+        token: str | None = None
+
+    class Newer(model.Issuer):
+        keys: Keys = Keys(jwks_uri="https://idp.example.com/keys", token="secret")
+
+    with pytest.raises(TypeError, match="the setting `token` of Keys makes no key source"):
+        translation.key_source(Newer.model_validate(ISSUER))
 
 
 async def test_how_keys_are_fetched_is_as_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
