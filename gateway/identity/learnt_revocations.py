@@ -12,7 +12,7 @@ that was lost like that before it was looked at is written down with what the re
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Final, Literal, Protocol, TypeAlias
@@ -105,8 +105,9 @@ class LearntRevocations:
         """What was deleted in Redis, and is to be in Postgres."""
         self._unsure: dict[Target, None] = {}
         """What was deleted in both, and is to be looked at once more."""
-        self._wake = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
+        self._to_ask_redis = asyncio.Event()
+        self._to_tell_postgres = asyncio.Event()
+        self._workers: list[asyncio.Task[None]] = []
         self._look_at = 0.0
         """When Redis may be asked again; Unix seconds."""
         self._write_at = 0.0
@@ -117,14 +118,17 @@ class LearntRevocations:
 
     def start(self) -> None:
         """Begin to work in the background, until `close`."""
-        self._worker = asyncio.create_task(self._work())
+        # Two, so that a slow Postgres delays no look: a lifted revocation is refused until it is looked at.
+        self._workers = [
+            asyncio.create_task(self._ask_redis()), asyncio.create_task(self._tell_postgres())
+        ]  # fmt: skip
 
     async def close(self) -> None:
         """Stop; what is not written down by then goes with this process."""
         self._closed = True
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
 
     # What is heard -----------------------------------------------------------------------------------
 
@@ -166,7 +170,7 @@ class LearntRevocations:
             self._observer.learnt("dropped", 1)
             return
         self._unseen[target] = None
-        self._wake.set()
+        self._to_ask_redis.set()
 
     def lifted(self, target: Target) -> None:
         """Take note that a revocation was lifted in Postgres."""
@@ -200,64 +204,72 @@ class LearntRevocations:
 
     # What is done ------------------------------------------------------------------------------------
 
-    async def _work(self) -> None:
+    async def _ask_redis(self) -> None:
+        """Look at keys, and put on record what Postgres has taken; a batch of each at a time."""
         # A cancellation may be lost in a client that is being timed out at that moment.
         while not self._closed:
-            await self._something_to_do()
-            try:
-                await self._step()
-            except Exception:
-                # No caller awaits this task; what is not written down stays to be done.
-                log.exception("revocations_not_learnt")
-                self._look_at = self._write_at = self._clock() + _RETRY
+            waiting = self._unseen or self._unsure or self._unrecorded
+            await self._something_to_do(self._to_ask_redis, self._look_at if waiting else None)
+            for work in (self._look, self._look_again, self._record):
+                if self._clock() < self._look_at:
+                    break
+                try:
+                    await work()
+                except ForeignRedis:
+                    self._abandon()
+                except StoreUnavailable as error:
+                    log.debug("revocations_not_looked_at", error=error.detail)
+                    self._look_at = self._clock() + _RETRY
+                except Exception:
+                    # No caller awaits this task; what is not looked at stays to be done.
+                    log.exception("revocations_not_learnt")
+                    self._look_at = self._clock() + _RETRY
             await asyncio.sleep(self._pause)
 
-    async def _step(self) -> None:
-        """Do a batch of what is to be done in each store, unless that has just failed."""
-        await self._ask_redis(lambda: self._look(self._some(self._unseen)))
-        if self._clock() >= self._write_at:
-            try:
-                await self._unlearn()
-                await self._learn()
-            except StoreUnavailable as error:
-                self._put_off(error)
-        await self._ask_redis(lambda: self._look(self._some(self._unsure), again=True))
-        await self._ask_redis(self._record)
+    async def _tell_postgres(self) -> None:
+        """Delete what was deleted in Redis, and write down what is known; a batch of each at a time."""
+        while not self._closed:
+            waiting = self._unwritten or self._lifted
+            await self._something_to_do(self._to_tell_postgres, self._write_at if waiting else None)
+            if self._clock() >= self._write_at:
+                try:
+                    await self._unlearn()
+                    await self._learn()
+                except StoreUnavailable as error:
+                    self._put_off(error)
+                except Exception:
+                    log.exception("revocations_not_learnt")
+                    self._write_at = self._clock() + _RETRY
+            await asyncio.sleep(self._pause)
 
-    async def _ask_redis(self, work: Callable[[], Awaitable[None]]) -> None:
-        if self._clock() < self._look_at:
-            return
-        try:
-            await work()
-        except ForeignRedis:
-            self._abandon()
-        except StoreUnavailable as error:
-            log.debug("revocations_not_looked_at", error=error.detail)
-            self._look_at = self._clock() + _RETRY
-
-    async def _something_to_do(self) -> None:
-        self._wake.clear()
-        due = []
-        if self._unseen or self._unsure or self._unrecorded:
-            due.append(self._look_at)
-        if self._unwritten or self._lifted:
-            due.append(self._write_at)
+    async def _something_to_do(self, told: asyncio.Event, due: float | None) -> None:
+        """Wait until `due`, in Unix seconds, or until it is told that there is more to do."""
+        told.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, min(due) - self._clock()) if due else None):
-                await self._wake.wait()
+            async with asyncio.timeout(None if due is None else max(0.0, due - self._clock())):
+                await told.wait()
 
     @staticmethod
     def _some(waiting: Mapping[Target, object]) -> list[Target]:
         return list(islice(waiting, _BATCH))
 
-    async def _look(self, targets: Sequence[Target], *, again: bool = False) -> None:
-        """Look at keys. `again`: what was on record may have no row by now."""
-        if not targets:
-            return
-        era, found = await self._revoked.examine(targets)
-        for target, each in zip(targets, found, strict=True):
-            (self._unsure if again else self._unseen).pop(target, None)
-            self._take(target, each, era, again=again)
+    async def _look(self) -> None:
+        """Look at keys that were touched."""
+        targets = self._some(self._unseen)
+        if targets:
+            era, found = await self._revoked.examine(targets)
+            for target, each in zip(targets, found, strict=True):
+                self._unseen.pop(target, None)
+                self._take(target, each, era, again=False)
+
+    async def _look_again(self) -> None:
+        """Look at keys that were deleted in both stores: what was on record may have no row by now."""
+        targets = self._some(self._unsure)
+        if targets:
+            era, found = await self._revoked.examine(targets)
+            for target, each in zip(targets, found, strict=True):
+                self._unsure.pop(target, None)
+                self._take(target, each, era, again=True)
 
     def _take(self, target: Target, found: KeyState, era: bytes, *, again: bool) -> None:
         if found.value is None:
@@ -268,7 +280,7 @@ class LearntRevocations:
             elif known is not None and known.found is None:
                 self._write(target)
             if found.deleted:
-                self._lifted[target] = None
+                self._lift(target)
         elif found.recorded and not again:
             self._settle(target)
         else:
@@ -285,6 +297,12 @@ class LearntRevocations:
         """Have a revocation written down, if a row can hold it."""
         if self._learnable(target):
             self._unwritten[target] = None
+            self._to_tell_postgres.set()
+
+    def _lift(self, target: Target) -> None:
+        """Have what was learnt deleted in Postgres."""
+        self._lifted[target] = None
+        self._to_tell_postgres.set()
 
     def _settle(self, target: Target) -> None:
         """Take note that Postgres knows a revocation, which needs no remembering soon."""
@@ -320,6 +338,7 @@ class LearntRevocations:
         for target in targets:
             del self._lifted[target]
             self._unsure[target] = None
+            self._to_ask_redis.set()
 
     async def _learn(self) -> None:
         """Write down in Postgres what Redis alone knows."""
@@ -351,6 +370,7 @@ class LearntRevocations:
                 self._settle(target)
             else:
                 self._unrecorded[target] = known
+                self._to_ask_redis.set()
 
     async def _record(self) -> None:
         """Put on record in Redis what Postgres has taken."""
@@ -367,7 +387,7 @@ class LearntRevocations:
                     del self._unrecorded[target]
                 if outcome is RecordOutcome.DELETED:
                     self.lifted(target)
-                    self._lifted[target] = None
+                    self._lift(target)
                     continue
                 self._settle(target)
                 if outcome is RecordOutcome.CHANGED:

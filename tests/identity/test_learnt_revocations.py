@@ -33,8 +33,13 @@ class Rows:
         self.learnt: list[Learnt] = []
         self.unlearnt: list[Target] = []
         self.full = False
+        self.hangs = asyncio.Event()
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def learn(self, revocations: Sequence[Learnt]) -> Learning | None:
+        self.hangs.set()
+        await self.answers.wait()
         self.learnt += revocations
         return None if self.full else Learning(len(revocations), (False,) * len(revocations))
 
@@ -150,7 +155,8 @@ async def test_what_was_deleted_after_redis_began_anew_is_not_written_down(
     learnt_revocations: LearntRevocations, rows: Rows, redis: RedisTier, client: "Client"
 ) -> None:
     """What the worker knows of the era before that says nothing."""
-    await learnt_revocations._look([("jti", "main", "other")])
+    learnt_revocations.touched(("jti", "main", "other"))
+    await learnt_revocations._look()
     await client.flushall()
     await redis.revoked.begin_filling()
     await client.set("gateway:revoked:jti:main:one", "1")
@@ -262,3 +268,19 @@ async def test_that_postgres_takes_no_more_is_said_once(
         ("revocations_not_learnt", "warning")
     ]
     assert learnt_revocations.against(claims(), USER) == "jti"
+
+
+async def test_what_is_deleted_is_looked_at_while_postgres_hangs(
+    learnt_revocations: LearntRevocations, rows: Rows, redis: RedisTier, client: "Client"
+) -> None:
+    rows.answers.clear()
+    await client.set("gateway:revoked:jti:main:one", "1")
+    learnt_revocations.told(claims(), USER, "jti", (await redis.read(claims(), None)).era)
+    learnt_revocations.start()
+    await rows.hangs.wait()
+    await client.delete("gateway:revoked:jti:main:one")
+    learnt_revocations.told(claims(), USER, None, b"")
+    await until(lambda: learnt_revocations.against(claims(), USER) is None)
+    rows.answers.set()
+    # What Postgres took all the same is deleted there.
+    await until(lambda: rows.unlearnt == [JTI])
