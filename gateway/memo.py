@@ -38,7 +38,7 @@ class Keys(Protocol):
     """The verification keys of all issuers."""
 
     def current(self, issuer_name: str) -> KeySet | None:
-        """Return the keys to trust at this moment; None when there are none that may be trusted."""
+        """Return the keys to trust now; None if there are none."""
 
 
 class Directory(Protocol):

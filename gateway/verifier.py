@@ -30,7 +30,7 @@ class Keys(Protocol):
     """The verification keys of all issuers."""
 
     def current(self, issuer_name: str) -> KeySet | None:
-        """Return the keys to trust at this moment; None when there are none that may be trusted."""
+        """Return the keys to trust now; None if there are none."""
 
     async def refresh(self, issuer_name: str, kid: str | None, algorithm: str) -> bool:
         """Look for a key that is not in the set.

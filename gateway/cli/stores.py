@@ -207,7 +207,7 @@ def _advice(cause: BaseException | None) -> str | None:
 
 
 def when(seconds: float | None) -> str | None:
-    """Write a Unix time as RFC 3339, in UTC."""
+    """Return a Unix time as RFC 3339 in UTC."""
     if seconds is None:
         return None
     try:

@@ -13,7 +13,7 @@ from gateway.core.model import Route, Tier
 
 
 class Group(StrEnum):
-    """Whose question a reason answers."""
+    """The area that a reason belongs to."""
 
     TOKEN = "token"  # noqa: S105 -- the name of a group, not a secret
     USER = "user"
@@ -24,15 +24,15 @@ class Group(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One way in which a request is refused."""
+    """A reason for which a request is refused."""
 
     code: str
     group: Group
     status: int
     title: str
-    """What the client is told."""
+    """The text for the client."""
     hint: str
-    """What the operator does about it."""
+    """The text for the operator: what to do."""
     challenge: str | None = None
     """The `error` of the Bearer challenge; empty for a challenge without one (RFC 6750 §3.1)."""
     concealed: bool = False
@@ -78,20 +78,20 @@ CREDENTIALS_MISSING = _reason(
     Group.TOKEN,
     401,
     "This resource needs a bearer token",
-    "No Authorization field, nor a token where the route's `credentials` would take one.",
+    "No Authorization field, and no token in the places of the route's `credentials`.",
     challenge="",
 )
 CREDENTIALS_MALFORMED = _token(
     "credentials_malformed",
     "The Authorization field is not a bearer credential",
-    "Expected the scheme Bearer and one token of the characters of RFC 6750 §2.1.",
+    "Expected: the scheme Bearer and one token with the characters of RFC 6750 §2.1.",
 )
 CREDENTIALS_MULTIPLE = _reason(
     "credentials_multiple",
     Group.TOKEN,
     400,
     "More than one credential was sent",
-    "Two can be read two ways: two fields, or a field beside a cookie; a proxy in front may add its own.",
+    "Two fields, or a field and a cookie, are ambiguous. A proxy in front may add its own.",
     challenge="invalid_request",
 )
 ORIGIN_NOT_ALLOWED = _reason(
@@ -104,17 +104,17 @@ ORIGIN_NOT_ALLOWED = _reason(
 TOKEN_MALFORMED = _token(
     "token_malformed",
     "The token is not a signed JWT",
-    "Not a compact JWS with JSON inside (RFC 7515 §3.1); opaque tokens and JWE are not supported.",
+    "Not a compact JWS with JSON (RFC 7515 §3.1). Opaque tokens and JWE are not supported.",
 )
 TOKEN_TOO_LARGE = _token(
     "token_too_large",
     "The token is too large",
-    "Tokens may have up to 16 KiB; look for group or permission lists that grew into it.",
+    "Tokens may have up to 16 KiB. Long lists of groups or permissions are a usual cause.",
 )
 TOKEN_TYPE_INVALID = _token(
     "token_type_invalid",
     "The token is of another type",
-    "`typ` must be absent, JWT or at+jwt (RFC 9068 §2.1); logout and DPoP tokens are no access tokens.",
+    "`typ` must be absent, JWT or at+jwt (RFC 9068 §2.1). Logout and DPoP tokens are not access tokens.",
 )
 ALGORITHM_NOT_ALLOWED = _token(
     "algorithm_not_allowed",
@@ -124,7 +124,7 @@ ALGORITHM_NOT_ALLOWED = _token(
 CRITICAL_HEADER_UNSUPPORTED = _token(
     "critical_header_unsupported",
     "The token needs an extension that is not supported",
-    "A `crit` header names what must be understood (RFC 7515 §4.1.11); none is supported.",
+    "The `crit` header names extensions (RFC 7515 §4.1.11). The gateway supports none.",
 )
 ISSUER_MISSING = _token(
     "issuer_missing",
@@ -134,22 +134,22 @@ ISSUER_MISSING = _token(
 ISSUER_UNTRUSTED = _token(
     "issuer_untrusted",
     "The token's issuer is not accepted",
-    "`iss` equals no configured `issuers[].issuer`; a trailing slash counts.",
+    "`iss` equals no configured `issuers[].issuer`. A trailing slash matters.",
 )
 KEY_UNKNOWN = _token(
     "key_unknown",
     "The token was signed with an unknown key",
-    "The issuer's key set holds no key for this `kid`: it was rotated out, or the token is from elsewhere.",
+    "The issuer's key set has no key with this `kid`: it was rotated out, or another issuer made the token.",
 )
 SIGNATURE_INVALID = _token(
     "signature_invalid",
     "The token's signature is not valid",
-    "The key that `kid` names did not make this signature; the token was altered or signed elsewhere.",
+    "The key of the `kid` did not make this signature: the token was altered, or signed with another key.",
 )
 TOKEN_EXPIRED = _token(
     "token_expired",
     "The token has expired",
-    "`exp` has passed; the client should refresh. If tokens expire early, compare the clocks.",
+    "`exp` has passed: the client should refresh the token. If tokens expire early, compare the clocks.",
 )
 TOKEN_NOT_YET_VALID = _token(
     "token_not_yet_valid",
@@ -194,7 +194,7 @@ SUBJECT_MALFORMED = _token(
 TOKEN_REVOKED = _token(
     "token_revoked",
     "The token has been revoked",
-    "Its `jti` is on the blacklist: `gateway revocations list` tells since when and why.",
+    "Its `jti` is on the blacklist: `gateway revocations list` shows since when and why.",
 )
 
 # User -------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ USER_PENDING = _user(
 TOKENS_REVOKED_BEFORE = _user(
     "tokens_revoked_before",
     "The token was issued before its issuer's or user's tokens were revoked",
-    "A user or issuer revocation, or `tokens_valid_after`, is later than `iat`: sign in again.",
+    "A revocation of user or issuer, or `tokens_valid_after`, is later than `iat`: sign in again.",
 )
 TENANT_MISMATCH = _reason(
     "tenant_mismatch",
@@ -262,7 +262,7 @@ ROLE_MISSING = _reason(
 KEYS_UNAVAILABLE = _ours(
     "keys_unavailable",
     "The issuer's keys are not available at the moment",
-    "The issuer cannot be asked for its keys, or for a new one: see `/readyz` and `jwks_refreshes_total`.",
+    "The issuer's keys cannot be fetched: see `/readyz` and `jwks_refreshes_total`.",
 )
 USER_STORE_UNAVAILABLE = _ours(
     "user_store_unavailable",
@@ -272,18 +272,18 @@ USER_STORE_UNAVAILABLE = _ours(
 REVOCATION_UNAVAILABLE = _ours(
     "revocation_unavailable",
     "Revocations cannot be checked at the moment",
-    "Neither Redis nor Postgres could answer; `revocation.on_unavailable` decides what happens then.",
+    "Neither Redis nor Postgres could answer. `revocation.on_unavailable` decides whether to deny.",
 )
 OVERLOADED = _ours(
     "overloaded",
     "The gateway is overloaded",
-    "Every connection is in use, and too many requests wait or waited too long: see `upstream_connections`.",
+    "All connections are in use, and too many requests wait or waited too long: see `upstream_connections`.",
 )
 
 INTERNAL_ERROR = _ours(
     "internal_error",
     "The gateway failed to handle this request",
-    "A defect of the gateway: the log holds a traceback under this request id. Please report it.",
+    "A bug in the gateway: the log has a traceback with this request id. Please report it.",
 )
 
 # Proxy ------------------------------------------------------------------------------------------
@@ -307,14 +307,14 @@ REQUEST_MALFORMED = _reason(
     Group.PROXY,
     400,
     "The request is malformed",
-    "Not HTTP as RFC 9112 has it, or a path that could be read two ways (dot segments, `%2f`, `;`, `//`).",
+    "Not HTTP as in RFC 9112, or an ambiguous path (dot segments, `%2f`, `;`, `//`).",
 )
 REQUEST_TOO_LARGE = _reason(
     "request_too_large",
     Group.PROXY,
     431,
     "The request's head is too large",
-    "See `field_size`, `header_count` and `head_size` of `server.limits`; it is mostly cookies that grow.",
+    "See `field_size`, `header_count` and `head_size` of `server.limits`. Cookies are the usual cause.",
 )
 TARGET_TOO_LONG = _reason(
     "target_too_long",
@@ -328,21 +328,21 @@ BODY_TOO_LARGE = _reason(
     Group.PROXY,
     413,
     "The request's body is too large",
-    "It exceeds the route's `max_body`, or `server.limits.body_size` where the route has none.",
+    "It exceeds the route's `max_body`, or `server.limits.body_size` if the route has none.",
 )
 REQUEST_TIMEOUT = _reason(
     "request_timeout",
     Group.PROXY,
     408,
     "The request did not arrive in time",
-    "See `server.limits`: the head has `header_timeout`, the body must bring `body_min_rate`.",
+    "See `server.limits`: `header_timeout` limits the head, `body_min_rate` the body.",
 )
 CONNECTIONS_EXCEEDED = _reason(
     "connections_exceeded",
     Group.PROXY,
     429,
     "There are too many connections from this address",
-    "`server.limits.connections_per_client`: list a proxy in front in `server.trusted_proxies`, or raise it.",
+    "See `server.limits.connections_per_client`. List a proxy in front in `server.trusted_proxies`.",
     retry_after=5,
 )
 UPSTREAM_UNREACHABLE = _reason(
@@ -350,7 +350,7 @@ UPSTREAM_UNREACHABLE = _reason(
     Group.PROXY,
     502,
     "The service behind the gateway cannot be reached",
-    "Connecting to the upstream failed: is it running, is its URL right?",
+    "The connection to the upstream failed: check that it runs, and its URL.",
 )
 UPSTREAM_TIMEOUT = _reason(
     "upstream_timeout",
@@ -369,10 +369,10 @@ UPSTREAM_PROTOCOL_ERROR = _reason(
 
 
 class Denial(Exception):
-    """A request refused, with exactly one reason.
+    """The refusal of a request, with exactly one reason.
 
-    `detail` is for operators (log, `explain`); a client sees it only with `errors.detail: full`.
-    It never holds a token, a secret or a raw subject.
+    `detail` is for operators (log, `explain`). A client sees it only with `errors.detail: full`. It never
+    contains a token, a secret or a raw subject.
     """
 
     def __init__(
@@ -390,7 +390,7 @@ class Denial(Exception):
         self.reason = reason
         self.detail = detail
         self.issuer = issuer
-        """The configured name of the issuer, once known; never a string out of a token."""
+        """The configured name of the issuer, once known; never a string from a token."""
         self.subject = subject
         """The subject of a verified token."""
         self.tier = tier

@@ -1,4 +1,4 @@
-"""The diagnosis of one token, step by step, from the very parts that the hot path uses."""
+"""The diagnosis of one token, step by step, with the same parts as the hot path."""
 
 from gateway.explain.answer import Cause, Explanation, Fix, Step
 from gateway.explain.engine import Explainer

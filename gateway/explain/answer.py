@@ -1,4 +1,4 @@
-"""What an explanation consists of: steps, findings, a cause and its fix."""
+"""The parts of an explanation: steps, findings, a cause and its fix."""
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -11,7 +11,7 @@ Outcome: TypeAlias = Literal["pass", "fail", "warn", "skipped"]
 
 
 class Cause(StrEnum):
-    """Why a request is, or may soon be, decided as it is; docs/explain.md describes each."""
+    """Why a request is, or may soon be, decided as it is. docs/explain.md describes each cause."""
 
     USER_UNKNOWN = "user_unknown"
     USER_DELETED = "user_deleted"
@@ -65,7 +65,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that was looked at."""
+    """One check and its result."""
 
     name: str
     outcome: Outcome
@@ -80,32 +80,32 @@ class Fix:
 
     text: str
     command: str | None = None
-    """For a shell; what comes from a token is quoted in it."""
+    """A shell command; values from a token are quoted."""
     config: str | None = None
     """A line for the configuration, with the path of its field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong."""
+    """A problem that was found."""
 
     cause: Cause | None
-    """None: the catalogue's reason says all there is to say."""
+    """None if the reason itself says everything."""
     summary: str
     fix: Fix | None = None
     reason: Reason | None = None
-    """What the pipeline denies for it; None for what lets the request pass, so far."""
+    """The pipeline's denial for it; None if the request is still admitted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What becomes of a request with this token, why, and what to do about it."""
+    """How the gateway decides on a request with this token, why, and what to do."""
 
     decision: Literal["allow", "deny"]
     reason: str | None
-    """The code of the reason that the pipeline gives (`gateway.core.reasons`); None when it allows."""
+    """The code of the pipeline's reason (`gateway.core.reasons`); None if it admits the request."""
     cause: str | None
-    """The code of a `Cause`. There may be one even though the request passes: something is amiss."""
+    """The code of a `Cause`. An admitted request may have one, too: then there is a problem to fix."""
     summary: str
     fix: Fix | None
     steps: tuple[Step, ...]

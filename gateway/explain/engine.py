@@ -1,8 +1,8 @@
 """The engine behind `gateway explain`, `POST /v1/explain` and the console's Explain page.
 
-The decision and its reason are the pipeline's own: it is run on the request. Then each of its parts is
-asked by itself, past the first that fails, for what was expected and what was found; what they find
-wrong are findings, and the one that accounts for the decision is the root cause.
+The decision and its reason are the pipeline's own: the engine runs it on the request. Then the engine asks
+each part of the pipeline by itself, also after the first that fails, for what was expected and what was
+found. The problems are findings, and the finding that accounts for the decision is the root cause.
 """
 
 import re
@@ -30,12 +30,12 @@ _BEARER: Final = re.compile(rb"\bbearer[ \t]+([A-Za-z0-9._~+/\-]+=*)", re.IGNORE
 
 
 class Explainer:
-    """Explains what becomes of a token; changes nothing, and sends the token nowhere.
+    """Explains how the gateway decides on a token. It changes nothing, and sends the token nowhere.
 
-    Keys that it lacks are fetched, as they are for a request, and kept for the one explanation. `local`
-    and `learnt_revocations` are what the worker that this runs in remembers, if it runs in one, and `deaf`
-    tells which streams it hears no changes on, by the store, and why. `clock` gives Unix seconds. What it is
-    given remains its owner's to open and close.
+    It fetches missing keys, as for a request, and keeps them only for the one explanation. If it runs in a
+    worker, `local` and `learnt_revocations` are that worker's memory, and `deaf` returns the stores whose
+    change stream it does not receive, and why. `clock` returns Unix seconds. The caller opens and closes what
+    it passes in.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class Explainer:
     ) -> Explanation:
         """Explain a token, alone or, with a URL or path, in a request of a method, by default GET.
 
-        The token may come with what surrounds it in a header or a curl command. Raises nothing for
-        what it finds: stores that are down and keys that cannot be had are findings too.
+        The token may be part of a header or a curl command. Problems are findings, not exceptions, also when
+        a store is down or keys are not available.
         """
         raw = presented(token)
         request = None if url is None else request_for(method or "GET", url)
@@ -113,14 +113,14 @@ class Explainer:
         stores.local(trail, said, deaf if self._local is not None else None)
         await stores.tiers(trail, claims, said, self._postgres)
         if isinstance(said.record, StoreUnavailable):
-            trail.skip_rest("Postgres does not say who the user is")
+            trail.skip_rest("Postgres did not return the user")
         elif (record := said.record or await self._of_configured_spelling(trail, claims)) is None:
             await unknown_subject.check(trail, claims, self._postgres)
         else:
             await _ask_directory(trail, claims, record, taken, UserDirectory(self._postgres))
 
     async def _of_configured_spelling(self, trail: Trail, claims: Claims) -> UserRecord | None:
-        """Find the user whose identity has the `iss` as the configuration spells it, and not as the token."""
+        """Find the user whose identity has the configured spelling of the `iss`, not the token's."""
         configured = next(each.issuer for each in self._setup.issuers if each.name == claims.issuer_name)
         if configured == claims.issuer:
             return None
@@ -131,7 +131,7 @@ class Explainer:
         if record is not None:
             change = f"issuer = {sql_literal(claims.issuer)}"
             command = trail.commands.update("identities", change, issuer=configured)
-            advice = "The identities have the other spelling as well: change it there, too."
+            advice = "The identities have the other spelling, too: also change it there."
             trail.amend(Cause.ISSUER_ALMOST_CONFIGURED, advice, command)
         return record
 
@@ -142,13 +142,13 @@ async def _ask_directory(
     try:
         await user.check(trail, claims, record, taken, directory)
     except StoreUnavailable as error:
-        # It answered a moment ago.
+        # Postgres answered just before.
         trail.blame(None, Cause.STORE_UNREACHABLE, f"Postgres cannot be used: {error.detail}")
         trail.skip_rest(error.detail)
 
 
 def presented(text: str | bytes) -> bytes:
-    """Return the token out of what was pasted: itself, a header, or a command with one in it."""
+    """Return the token from pasted text: the token itself, a header, or a command that contains it."""
     octets = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
     octets = octets.strip()
     found = _BEARER.search(octets)
@@ -162,9 +162,9 @@ def _explanation(trail: Trail, verdict: Verdict) -> Explanation:
     cause = None if root is None or root.cause is None else root.cause.value
     fix = None if root is None else root.fix
     if denial is None:
-        summary = "The route asks for no token." if public else "The token is good, and its user may pass."
+        summary = "The route needs no token." if public else "The token is valid, and its user is admitted."
         if root is not None:
-            summary = f"The request passes, but something is amiss. {root.summary}."
+            summary = f"The request is admitted, but there is a problem. {root.summary}."
         return Explanation("allow", None, cause, summary, fix, trail.steps())
     reason = denial.reason
     if root is None:
@@ -172,5 +172,5 @@ def _explanation(trail: Trail, verdict: Verdict) -> Explanation:
         return Explanation("deny", reason.code, cause, f"{detail}.", Fix(reason.hint), trail.steps())
     summary = f"{root.summary}."
     if root.reason not in (None, reason):
-        summary = f"{reason.title}, and a new one would not pass either. {summary}"
+        summary = f"{reason.title}, and a new one would be refused, too. {summary}"
     return Explanation("deny", reason.code, cause, summary, fix, trail.steps())

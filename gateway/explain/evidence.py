@@ -1,4 +1,4 @@
-"""What the stores say of a token's user, each asked for itself."""
+"""What each store answers about a token's user."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -21,29 +21,29 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The answers, or why there are none."""
+    """The answers, or the errors."""
 
     resolution: Resolution | Denial
-    """What the tiers make of it all, as the pipeline is told."""
+    """The combined answer of the tiers, as the pipeline receives it."""
     shared: SharedAnswer | StoreUnavailable
     unclaimed: bool
     """Whether Redis has no owner yet (`gateway.stores.redis.ownership`)."""
     found: FoundUser | StoreUnavailable
-    """What Postgres says when the gateway asks: the replica, where there is one."""
+    """The answer that requests get from Postgres: the replica's, if there is one."""
     record: UserRecord | StoreUnavailable | None
-    """What the primary says: the truth."""
+    """The primary's answer: the truth."""
     revocations: list[Revocation] | StoreUnavailable
 
     @property
     def served(self) -> User | None:
-        """Who the pipeline is told that the user is."""
+        """The user that the pipeline receives."""
         return self.resolution.user if isinstance(self.resolution, Resolution) else None
 
 
 async def gather(
     claims: Claims, known: Resolution | None, resolver: ColdResolver, postgres: Postgres, redis: RedisTier
 ) -> Evidence:
-    """Ask every store; `known` is what the tiers have said already."""
+    """Ask each store. `known` is the answer of the tiers."""
     directory, diagnostics = UserDirectory(postgres), Diagnostics(postgres)
     resolution, shared, found, record = await asyncio.gather(
         _resolved(claims, known, resolver),
@@ -52,7 +52,7 @@ async def gather(
         _answer(directory.find(claims.identity)),
     )
     user_id = record.user.id if isinstance(record, UserRecord) else None
-    # Of a database that is silent enough has been asked.
+    # Do not ask a database again that did not answer.
     revocations = (
         record
         if isinstance(record, StoreUnavailable)

@@ -1,4 +1,4 @@
-"""Which configured issuer an unknown `iss` was probably meant to be."""
+"""Finds the configured issuer that an unknown `iss` resembles."""
 
 import re
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class NearIssuer:
-    """A configured issuer that is nearly the one in the token."""
+    """A configured issuer that resembles the one in the token."""
 
     place: int
-    """In the configuration's list."""
+    """Its position in the configuration's list."""
     issuer: Issuer
     difference: str
     """What differs, in words."""
     same: bool
-    """True when it is the same issuer, spelt differently; False for another environment's."""
+    """True for another spelling of the same issuer; False for the issuer of another environment."""
 
 
 def nearest(iss: str, issuers: Sequence[Issuer]) -> NearIssuer | None:
-    """Return the configured issuer that differs from `iss` the least, if any is close."""
+    """Return the configured issuer that is most similar to `iss`; None if none is similar."""
     found = [
         NearIssuer(place, issuer, *judged)
         for place, issuer in enumerate(issuers)
@@ -56,7 +56,7 @@ def _timeless(words: Sequence[str]) -> list[str]:
 
 
 def _origin_folded(text: str) -> str:
-    """Fold the case of scheme and host, and drop a port that needs no mention (RFC 3986 §6.2.3)."""
+    """Fold the case of scheme and host, and drop the default port (RFC 3986 §6.2.3)."""
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -71,8 +71,8 @@ def _origin_folded(text: str) -> str:
 _FOLDS: Final = (
     ("white space around it", str.strip),
     ("a slash at its end", lambda text: text.rstrip("/")),
-    ("the case of the host, or a port that needs no mention", _origin_folded),
+    ("the case of the host, or the default port", _origin_folded),
     ("http instead of https", lambda text: re.sub(r"^https?://", "https://", text)),
     ("upper and lower case", str.lower),
 )
-"""From the least to the most; what is equal from one step on stays equal."""
+"""From the smallest difference to the largest. Texts that are equal after one step stay equal."""

@@ -1,4 +1,4 @@
-"""The issuers' keys as one explanation sees them."""
+"""The issuers' keys for one explanation."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,9 +11,9 @@ from gateway.issuer_keys.sources import LoadedKeys
 
 
 class ColdKeys:
-    """What a process has, and what a request would have it fetch; that is kept here alone.
+    """The keys of the process, and those that a request would fetch, which are kept only here.
 
-    Implements the pipeline's `Keys`. The cool-down of a worker is neither used up nor respected.
+    Implements the pipeline's `Keys`. It neither starts nor respects a worker's cool-down.
     """
 
     def __init__(self, keys: Keys) -> None:
@@ -21,12 +21,12 @@ class ColdKeys:
         self._fetched: dict[str, LoadedKeys | FetchError] = {}
 
     def current(self, issuer_name: str) -> KeySet | None:
-        """Return the keys to trust at this moment; None when there are none that may be trusted."""
+        """Return the keys to trust now; None if there are none."""
         fetched = self._fetched.get(issuer_name)
         return fetched.keys if isinstance(fetched, LoadedKeys) else self._keys.current(issuer_name)
 
-    async def refresh(self, issuer_name: str, kid: str | None = None, algorithm: str = "") -> bool:  # noqa: ARG002 -- the Protocol's: any key causes the same fetch
-        """Look for keys that are not in the set, once; returns whether one of that name does not exist."""
+    async def refresh(self, issuer_name: str, kid: str | None = None, algorithm: str = "") -> bool:  # noqa: ARG002 -- of the Protocol; each key causes the same fetch
+        """Fetch the key set once, if it lacks the key; return whether the key does not exist."""
         if issuer_name not in self._fetched:
             try:
                 self._fetched[issuer_name] = await self._keys.look(issuer_name)
@@ -35,22 +35,22 @@ class ColdKeys:
         return self.heard(issuer_name) and not self.left_out(issuer_name, kid)
 
     def heard(self, issuer_name: str) -> bool:
-        """Tell whether what is missing in the set does not exist: the issuer was not asked in vain."""
+        """Return whether the issuer answered. Then a key that the set lacks does not exist."""
         return not isinstance(self._fetched.get(issuer_name), FetchError)
 
     def left_out(self, issuer_name: str, kid: str | None) -> bool:
-        """Tell whether a key of that name is published, and was not looked at: there are too many."""
+        """Return whether the issuer publishes the key, but after more keys than the gateway keeps."""
         return kid in self.status()[issuer_name].left_out_kids
 
     def is_ahead(self, issuer_name: str) -> bool:
-        """Tell whether keys were fetched in place of others that the process has."""
+        """Return whether fetched keys replace the keys of the process."""
         return (
             isinstance(self._fetched.get(issuer_name), LoadedKeys)
             and self._keys.current(issuer_name) is not None
         )
 
     def status(self) -> Mapping[str, KeyStatus]:
-        """Tell how things stand, by issuer name."""
+        """Return the status of the keys by issuer name."""
         return {
             name: self._told(status, self._fetched.get(name)) for name, status in self._keys.status().items()
         }

@@ -1,4 +1,4 @@
-"""What an explanation needs to know of the gateway that it explains."""
+"""The configuration of the gateway that an explanation is about."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from gateway.issuer_keys.sources import LoadedKeys
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How the gateway is configured, as far as an explanation goes. Durations are seconds."""
+    """The settings that an explanation needs. Durations are seconds."""
 
     issuers: Sequence[Issuer]
-    """In the order of the configuration, as are the routes: fixes name their places in it."""
+    """In the order of the configuration, like the routes: fixes name their positions in it."""
     routes: Sequence[Route]
     local_ttl: float = 30.0
     user_ttl: float = 300.0
@@ -25,22 +25,22 @@ class Setup:
     unchecked_allowed: bool = False
     """`revocation.on_unavailable: allow`."""
     prefix: str = "gateway:"
-    """In front of every key in Redis."""
+    """The prefix of every key in Redis."""
     schema: str = "public"
-    """Of the tables."""
+    """The schema of the tables."""
     config: str | None = None
-    """The configuration file to name in commands; None names none."""
+    """The configuration file that commands name; None if they name none."""
 
 
 class Keys(Protocol):
-    """The issuers' keys, and how things stand with them; `KeyRing` is one."""
+    """The issuers' keys and their status. `KeyRing` implements it."""
 
     def current(self, issuer_name: str) -> KeySet | None:
-        """Return the keys to trust at this moment; None when there are none that may be trusted."""
+        """Return the keys to trust now; None if there are none."""
 
     async def look(self, issuer_name: str) -> LoadedKeys:
-        """Fetch the issuer's keys without taking note of them. Raises `FetchError`."""
+        """Fetch the issuer's keys without storing them. Raises `FetchError`."""
 
     def status(self) -> Mapping[str, KeyStatus]:
-        """Tell how things stand, by issuer name."""
+        """Return the status of the keys by issuer name."""
         ...

@@ -15,7 +15,8 @@ _ORDER: Final = (
 )  # fmt: skip
 
 _MISLEADING: Final = (Cause.REPLICA_LAG, Cause.CACHE_STALE, Cause.NEGATIVE_CACHE_ENTRY)
-"""By which the pipeline is told something else than the truth; what a replica says, caches repeat."""
+"""The causes for which the pipeline receives something else than the truth. Caches repeat a replica's
+answer."""
 
 
 class Trail:
@@ -24,7 +25,7 @@ class Trail:
     def __init__(self, setup: Setup, now: float) -> None:
         self.setup = setup
         self.now = now
-        """Unix seconds, the same for every step."""
+        """Unix seconds, the same for all steps."""
         self.commands = Commands(setup.config, setup.schema)
         self.findings: list[Finding] = []
         self._steps: dict[str, Step] = {}
@@ -41,7 +42,7 @@ class Trail:
         self._steps[name] = Step(name, outcome, expected, found, detail)
 
     def skip_rest(self, why: str) -> None:
-        """Record every step that was not taken as skipped, and why."""
+        """Record the remaining steps as skipped, and why."""
         for name in _ORDER:
             if name not in self._steps and name != "route":
                 self._steps[name] = Step(name, "skipped", detail=why)
@@ -51,11 +52,11 @@ class Trail:
         return tuple(self._steps[name] for name in _ORDER if name in self._steps)
 
     def blame(self, denial: Denial | None, cause: Cause | None, summary: str, fix: Fix | None = None) -> None:
-        """Record a finding; `denial` is None for one that lets the request pass, so far."""
+        """Record a finding. `denial` is None if the request is still admitted."""
         self.findings.append(Finding(cause, summary, fix, None if denial is None else denial.reason))
 
     def amend(self, cause: Cause, advice: str, command: str | None) -> None:
-        """Add advice and a command to the fix of the findings with a cause."""
+        """Add advice and a command to the fix of the findings with this cause."""
         self.findings = [
             replace(found, fix=Fix(f"{found.fix.text} {advice}", command, found.fix.config))
             if found.cause is cause and found.fix is not None
@@ -64,10 +65,10 @@ class Trail:
         ]
 
     def root(self, denial: Denial | None) -> Finding | None:
-        """Return the finding that accounts best for how the pipeline decided.
+        """Return the finding that best accounts for the pipeline's decision.
 
-        An expired token is what any token becomes while one looks into it: what would keep a fresh one
-        from passing is the better answer.
+        Any token expires during the investigation. So a finding that would also refuse a fresh token is the
+        better answer.
         """
         if denial is None:
             return next((finding for finding in self.findings if finding.reason is None), None)
@@ -78,11 +79,11 @@ class Trail:
         exact = next((finding for finding in self.findings if finding.reason is denial.reason), None)
         if exact is not None or denial.reason.group not in (Group.USER, Group.POLICY):
             return exact
-        # The truth gives no such reason: the pipeline was told something else.
+        # The truth does not give this reason, so the pipeline received something else.
         misleading = [finding for finding in self.findings if finding.cause in _MISLEADING]
         return min(misleading, key=lambda finding: _MISLEADING.index(finding.cause), default=None)
 
     def field(self, issuer: Issuer, name: str) -> str:
-        """Write the path of an issuer's field in the configuration."""
+        """Return the path of an issuer's field in the configuration."""
         place = next(i for i, each in enumerate(self.setup.issuers) if each.name == issuer.name)
         return f"issuers[{place}].{name}"

@@ -1,4 +1,4 @@
-"""What the gateway itself would say: its own pipeline, run on the request without leaving a trace."""
+"""The gateway's own decision: its pipeline, run on the request without side effects."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +23,7 @@ from gateway.stores.redis.user_documents import CachedUser
 from gateway.verifier import TokenVerifier
 
 ANY_ROUTE: Final = Route(name="", path="/**", upstream="")
-"""Asks for a user, and nothing of it: the route of a token without a request."""
+"""Needs a user, and has no further requirements: the route of a token without a request."""
 _NO_HOST: Final = "localhost"
 _SCHEMES: Final[dict[str, Literal["http", "https"]]] = {
     "http": "http",
@@ -35,17 +35,17 @@ _SCHEMES: Final[dict[str, Literal["http", "https"]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How the pipeline decided."""
+    """The pipeline's decision."""
 
     route: Route | None
     denial: Denial | None
-    """None: the request is admitted."""
+    """None if the request is admitted."""
     resolution: Resolution | None
-    """What the tiers said of the user; None when they were not asked."""
+    """The tiers' answer about the user; None if they were not asked."""
 
 
 class ColdResolver:
-    """The identity tiers as a worker without memories uses them; nothing is stored. A `Directory`."""
+    """The identity tiers as a worker with empty memory uses them. It stores nothing. A `Directory`."""
 
     def __init__(self, resolver: IdentityResolver, local: LocalCache | None) -> None:
         self._resolver = resolver
@@ -54,7 +54,7 @@ class ColdResolver:
         """The latest answer."""
 
     async def find(self, claims: Claims) -> Resolution:
-        """Answer from the memory of the worker that this runs in, or from the stores. Raises `Denial`."""
+        """Answer from the memory of this worker, or from the stores. Raises `Denial`."""
         self.resolution = None if self._local is None else self._local.recall(claims)
         if self.resolution is None:
             self.resolution = await self._resolver.resolve(claims)
@@ -72,9 +72,10 @@ async def cold_tiers(
     *,
     hears: bool = True,
 ) -> AsyncIterator[ColdResolver]:
-    """Put the tiers together; `learnt_revocations` are those that the worker that this runs in remembers.
+    """Combine the tiers. `learnt_revocations` are those that this worker remembers.
 
-    `hears` tells whether it hears of changes in Postgres: one that does not believes no user in Redis.
+    `hears` tells whether this worker receives the changes of Postgres. Without them, it trusts no user in
+    Redis.
     """
     resolver = IdentityResolver(
         LocalCache(ttl=0.0, max_users=1, max_tokens=1, clock=time.monotonic),
@@ -97,7 +98,7 @@ async def cold_tiers(
 
 
 class _ReadOnly:
-    """Redis, as the tiers see it, to which nothing is written."""
+    """Redis for the tiers, without writes."""
 
     def __init__(self, redis: RedisTier) -> None:
         self._redis = redis
@@ -111,13 +112,14 @@ class _ReadOnly:
     async def buried(self, claims: Claims) -> bool:
         return await self._redis.buried(claims)
 
-    async def store_user(self, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int) -> bool:  # noqa: ARG002 -- the Protocol's signature
-        # Its answer alone counts: what Redis refuses for a change is asked for once more, of the primary.
+    async def store_user(self, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int) -> bool:  # noqa: ARG002 -- the signature of the Protocol
+        # Only the answer counts. If Redis refuses to store a row because of a change, the primary is asked
+        # again.
         return cached.epoch != "" and not await self._redis.refuses(claims, horizon)
 
 
 class _Remembered:
-    """The refusals that a worker remembers, which learn nothing from this."""
+    """The refusals that a worker remembers. An explanation adds none."""
 
     def __init__(self, learnt_revocations: LearntRevocations) -> None:
         self._learnt_revocations = learnt_revocations
@@ -129,7 +131,7 @@ class _Remembered:
 
 
 class _Assumed:
-    """A blacklist that was never doubted, as that of a worker whose Redis has not been away."""
+    """A trusted blacklist, like that of a worker whose Redis was never away."""
 
     trusted = True
 
@@ -141,7 +143,7 @@ class _Assumed:
 async def judge(
     raw: bytes, request: Request | None, setup: Setup, keys: ColdKeys, resolver: ColdResolver, now: float
 ) -> Verdict:
-    """Run the pipeline, on a request with the token or, without one, on a route that asks for a user only."""
+    """Run the pipeline on a request with the token; without a request, on a route that only needs a user."""
     routes = (ANY_ROUTE,) if request is None else setup.routes
     request = request or request_for("GET", "/")
     authorization = (b"Authorization", b"Bearer " + raw)
@@ -159,9 +161,9 @@ async def judge(
 
 
 def request_for(method: str, url: str) -> Request:
-    """Compose the head of a request for a URL, or for a path on a host that no route names.
+    """Return the head of a request for a URL, or for a path on a host that no route names.
 
-    What is neither becomes a request-target that none can be.
+    Text that is neither becomes an invalid request-target.
     """
     target, host, scheme = url.partition("#")[0], _NO_HOST, _SCHEMES["http"]
     if not url.startswith("/"):

@@ -1,7 +1,7 @@
-"""How values are shown to people, and written into commands and configuration lines to paste.
+"""Formats values for people, and for commands and configuration lines to paste.
 
-Much of it comes from tokens that are not verified: whatever could be obeyed, by a terminal, a shell,
-SQL or YAML, is quoted, and where it cannot be, there is no command.
+Many values come from unverified tokens. So they are quoted for the terminal, the shell, SQL or YAML. If a
+value cannot be quoted, there is no command.
 """
 
 import json
@@ -17,19 +17,19 @@ _LONGEST: Final = 160
 
 
 def shown(value: "JSON | tuple[str, ...]") -> str:
-    """Write a value as JSON, shortened, with nothing in it that a terminal would obey."""
+    """Return a value as JSON, shortened and without control characters."""
     text = json.dumps(value, ensure_ascii=False, default=list)
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def listed(values: Iterable[str]) -> str:
-    """Write several values, each as `shown` does."""
+    """Return several values, each as by `shown`."""
     return ", ".join(map(shown, values)) or "none"
 
 
 def moment(seconds: float) -> str:
-    """Write a Unix time as RFC 3339, in UTC."""
+    """Return a Unix time as RFC 3339 in UTC."""
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):
@@ -37,7 +37,7 @@ def moment(seconds: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """Write a duration in the unit that fits it."""
+    """Return a duration in a fitting unit."""
     seconds = abs(seconds)
     for unit, length in (("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * length:
@@ -46,12 +46,12 @@ def span(seconds: float) -> str:
 
 
 def ago(instant: float, now: float) -> str:
-    """Write how far an instant is from now, and on which side."""
+    """Return how long ago, or from now, an instant is."""
     return f"{span(now - instant)} ago" if instant <= now else f"in {span(instant - now)}"
 
 
 def yaml_line(field: str, value: JSON) -> str | None:
-    """Write a line of the configuration; None when the value has characters that must not be pasted."""
+    """Return a line of the configuration; None if the value has characters that must not be pasted."""
     text = json.dumps(value, ensure_ascii=False)
     return f"{field}: {text}" if text.isprintable() else None
 
@@ -63,36 +63,36 @@ def sql_literal(text: str) -> str:
 
 
 class Commands:
-    """Commands to paste. Each is None when a word has characters that must not be pasted."""
+    """Commands to paste. Each is None if a word has characters that must not be pasted."""
 
     def __init__(self, config: str | None, schema: str) -> None:
         self._config = config
         self._schema = '"' + schema.replace('"', '""') + '"'
 
     def gateway(self, *words: str, operands: Iterable[str] = ()) -> str | None:
-        """Write a `gateway` command; operands are what may begin with a dash."""
+        """Return a `gateway` command. Operands may begin with a dash."""
         config = [] if self._config is None else ["--config", self._config]
         operands = list(operands)
         marker = ["--"] if any(word.startswith("-") for word in operands) else []
         return _command("gateway", *words, *config, *marker, *operands)
 
     def table(self, name: str) -> str:
-        """Write the name of a table for SQL."""
+        """Return the quoted name of a table for SQL."""
         return f"{self._schema}.{name}"
 
     def update(self, table: str, change: str, **where: str) -> str | None:
-        """Write a command that changes rows; `change` is SQL, the values of `where` are text."""
+        """Return a command that changes rows. `change` is SQL, the values of `where` are text."""
         conditions = " AND ".join(f"{column} = {sql_literal(text)}" for column, text in where.items())
         statement = f"UPDATE {self.table(table)} SET {change} WHERE {conditions}"  # noqa: S608 -- values are quoted, and nothing here executes it
         command = _command(statement)
         return None if command is None else f'psql "${{GATEWAY_POSTGRES__DSN:?}}" -c {command}'
 
     def owner_sql(self, database: str, statement: str) -> str | None:
-        """Write a command that executes SQL as its caller, who should own the tables."""
+        """Return a command that executes SQL as its caller, who should own the tables."""
         return _command("psql", "-d", database, "-c", statement)
 
     def redis(self, *words: str) -> str | None:
-        """Write a command to the gateway's Redis."""
+        """Return a command to the gateway's Redis."""
         command = _command(*words)
         return None if command is None else f'redis-cli -u "${{GATEWAY_REDIS__URL:?}}" {command}'
 

@@ -96,7 +96,7 @@ class JwksFile:
 
     path: Path
 
-    async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the Protocol's signature
+    async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the signature of the Protocol
         content = await _read(self.path)
         document = await parsed(str(self.path), content)
         return await _from_jwks(str(self.path), document, FILE_FRESHNESS)
@@ -108,7 +108,7 @@ class PemFile:
 
     path: Path
 
-    async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the Protocol's signature
+    async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the signature of the Protocol
         content = await _read(self.path)
         try:
             return LoadedKeys(KeySet([key_from_pem(content)]), FILE_FRESHNESS)
@@ -122,7 +122,7 @@ class SecretFile:
 
     path: Path
 
-    async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the Protocol's signature
+    async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the signature of the Protocol
         content = await _read(self.path)
         try:
             key = key_from_secret(content.removesuffix(b"\n").removesuffix(b"\r"))
@@ -137,7 +137,7 @@ class Secret:
 
     value: bytes = field(repr=False)
 
-    async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the Protocol's signature
+    async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the signature of the Protocol
         try:
             return LoadedKeys(KeySet([key_from_secret(self.value)]), MAX_FRESHNESS)
         except KeyRejected as error:

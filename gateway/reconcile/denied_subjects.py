@@ -1,4 +1,4 @@
-"""Subjects that were refused as unknown, of which logs keep a hash, looked for among the identities."""
+"""Finds the identities of subjects that were refused as unknown. Logs have only hashes of subjects."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ CREATE TABLE alike (
 CREATE INDEX alike_hash ON alike (hash);
 """
 
-# RFC 3339 in UTC and in one form: the order of the texts is that of the times.
+# RFC 3339 in UTC and in one format, so that texts sort like times.
 _COUNT: Final = """
 INSERT INTO denied (hash, issuer, subject, denials, first, last) VALUES (?1, ?2, ?3, 1, ?4, ?4)
 ON CONFLICT (hash, issuer) DO UPDATE SET
@@ -40,7 +40,7 @@ _DENIED: Final = """
 SELECT hash, issuer, subject, denials, first, last FROM denied ORDER BY denials DESC, issuer, hash
 """
 
-# The nearest first: the very identity, another spelling, another issuer. `iss` is NULL for an issuer
+# The nearest first: the same identity, another spelling, another issuer. `iss` is NULL for an issuer
 # that is not configured.
 _NEAREST: Final = """
 SELECT issuer, subject, spelling, differs, user, status FROM alike WHERE hash = ?1
@@ -50,21 +50,21 @@ ORDER BY issuer IS NOT ?2, differs IS NOT NULL, status <> 'active', issuer, subj
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One denial for want of a user."""
+    """One denial because there was no user."""
 
     issuer: str
     """The configured name."""
     subject_hash: str
-    """As `hash_subject` writes it."""
+    """The hash by `hash_subject`."""
     at: str
     """RFC 3339, in UTC."""
     subject: str | None = None
-    """None where logs keep the hash alone."""
+    """None if the log has only the hash."""
 
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """The identity that comes closest to a subject that was refused."""
+    """The identity that is most similar to a refused subject."""
 
     issuer: str
     """Its `iss`."""
@@ -72,18 +72,18 @@ class Nearest:
     user: str
     status: UserStatus
     difference: Difference | None
-    """None: not in spelling."""
+    """None if the spelling does not differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeniedSubject:
-    """A subject that was refused as unknown, and what is known about it."""
+    """A subject that was refused as unknown, with its denials."""
 
     issuer: str
     """The configured name."""
     subject_hash: str
     subject: str | None
-    """None: no user with this hash is known."""
+    """None if no identity is similar."""
     denials: int
     first: str
     """RFC 3339, as is `last`."""
@@ -92,9 +92,9 @@ class DeniedSubject:
 
 
 class DeniedSubjects:
-    """Denials, counted by subject: first add them, then the identities, then read.
+    """Counts denials by subject. First add the denials, then the identities, then read the result.
 
-    Every method may raise `ScratchFailed`.
+    Each method may raise `ScratchFailed`.
     """
 
     def __init__(self, database: sqlite3.Connection) -> None:
@@ -109,13 +109,13 @@ class DeniedSubjects:
         self._database.execute("COMMIT")
 
     def recognise(self, identities: Iterable[KnownIdentity]) -> None:
-        """Compare identities, in each of their likely spellings, with the hashes that were added."""
+        """Compare identities, in each likely spelling, with the hashes that were added."""
         self._database.execute("BEGIN")
         self._database.executemany(_RECOGNISE, _hashes(identities))
         self._database.execute("COMMIT")
 
     def subjects(self, issuers: Iterable[tuple[str, str]]) -> Iterator[DeniedSubject]:
-        """Yield the subjects, the most refused first. `issuers` are configured names, each with its `iss`."""
+        """Yield the subjects, the most denied first. `issuers` are configured names, each with its `iss`."""
         named = dict(issuers)
         for hashed, issuer, subject, denials, first, last in self._database.execute(_DENIED):
             nearest = None

@@ -1,7 +1,7 @@
-"""Subjects of an identity provider and identities of the table, compared.
+"""Compares the subjects of an identity provider with the identities in the table.
 
-The comparison happens in a temporary SQLite database on this machine, in bounded memory: it needs no
-right to write in Postgres, which is read once, by one query. SQLite deletes the database by itself.
+The comparison uses a temporary SQLite database on this machine, in bounded memory. It needs no write
+permission in Postgres, which it reads once, with one query. SQLite deletes the database by itself.
 """
 
 import sqlite3
@@ -16,17 +16,17 @@ from gateway.stores.postgres.database import Postgres
 
 _BATCH: Final = 5_000
 _READ_TIMEOUT: Final = 600.0
-"""Seconds for one batch; the first waits until users and identities have been joined."""
+"""Seconds for one batch. The first batch waits for the join of users and identities."""
 _CACHE_KIB: Final = 16 * 1024
 
-# Both sides, as they were read.
+# Both sides as they were read.
 _TABLES: Final = """
 CREATE TABLE exported (subject TEXT NOT NULL, line INTEGER NOT NULL);
 CREATE TABLE known (subject TEXT NOT NULL, user TEXT NOT NULL, status TEXT NOT NULL);
 """
 
-# Each statement reads its indexes from one end to the other: at random, the cache would be too small.
-# No more than 100 identities are tried for a subject, lest a table full of likeness take for ever.
+# Each statement reads its indexes sequentially: for random access, the cache would be too small.
+# At most 100 identities are compared with a subject, so that a table of similar subjects stays fast.
 _COMPARE: Final = (
     "CREATE INDEX exported_subject ON exported (subject, line)",
     "CREATE INDEX known_subject ON known (subject, status)",
@@ -83,7 +83,7 @@ ORDER BY known.rowid
 
 
 class KnownIdentity(NamedTuple):
-    """A row of `identities` with its user; a tuple, since there may be millions."""
+    """A row of `identities` with its user. A tuple, because there may be millions."""
 
     issuer: str
     """The `iss`."""
@@ -101,9 +101,9 @@ class SpeltDifferently:
     kind: ClassVar = "spelt_differently"
     subject: str
     line: int
-    """Where the export has the subject first, counted from 1."""
+    """The first line with the subject in the export, counted from 1."""
     identity: str
-    """The subject as the table has it."""
+    """The subject in the table."""
     user: str
     status: UserStatus
     difference: Difference
@@ -121,7 +121,7 @@ class Repeated:
 
 @dataclass(frozen=True, slots=True)
 class WithoutUser:
-    """A subject that no identity of the issuer has, in any spelling."""
+    """A subject without an identity of the issuer, in any spelling."""
 
     kind: ClassVar = "without_user"
     subject: str
@@ -130,7 +130,7 @@ class WithoutUser:
 
 @dataclass(frozen=True, slots=True)
 class WithoutSubject:
-    """An active user's identity that the export has in no spelling."""
+    """An active user's identity that is not in the export, in any spelling."""
 
     kind: ClassVar = "without_subject"
     subject: str
@@ -139,7 +139,7 @@ class WithoutSubject:
 
 @dataclass(frozen=True, slots=True)
 class NotActive:
-    """A user whose tokens are refused whatever the export says."""
+    """A user who is not active, so the gateway refuses its tokens."""
 
     kind: ClassVar = "not_active"
     subject: str
@@ -153,17 +153,17 @@ Finding: TypeAlias = SpeltDifferently | Repeated | WithoutUser | WithoutSubject 
 
 
 class ScratchFailed(Exception):
-    """The temporary database cannot be written, as when the disk is full."""
+    """The temporary database cannot be written, for example because the disk is full."""
 
 
 @contextmanager
 def scratch() -> Iterator[sqlite3.Connection]:
-    """Open a database that is gone afterwards; it takes to the disk what does not fit into its cache.
+    """Open a temporary database. Data that does not fit into its cache goes to the disk.
 
-    Raises `ScratchFailed` for whatever SQLite cannot do meanwhile.
+    Raises `ScratchFailed` when SQLite fails.
     """
     try:
-        # The empty name asks for a private temporary file, which SQLite creates when it needs one.
+        # With the empty name, SQLite creates a private temporary file when it needs one.
         connection = sqlite3.connect("", isolation_level=None)
     except sqlite3.Error as error:
         raise ScratchFailed(str(error)) from error
@@ -181,7 +181,7 @@ def scratch() -> Iterator[sqlite3.Connection]:
 async def known_identities(
     postgres: Postgres, issuer: str | None = None
 ) -> AsyncIterator[list[KnownIdentity]]:
-    """Read the identities of an issuer (its `iss`), or all there are, in batches, as of one instant.
+    """Read the identities of an issuer (its `iss`), or all identities, in batches of one snapshot.
 
     Raises `StoreUnavailable`.
     """
@@ -197,12 +197,12 @@ async def known_identities(
 
 
 class Comparison:
-    """Two lists, told apart: first add both sides, then read what was found. May raise `ScratchFailed`."""
+    """Compares two lists: first add both sides, then read the findings. May raise `ScratchFailed`."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
         self.subjects = 0
-        """Rows of the export."""
+        """The number of rows in the export."""
         self.identities = 0
         database.executescript(_TABLES)
         database.create_function("normal_form", 1, normal_form, deterministic=True)
@@ -214,7 +214,7 @@ class Comparison:
         self.subjects += added
 
     def add_identities(self, rows: Iterable[KnownIdentity]) -> None:
-        """Add identities of the one issuer that the export is of."""
+        """Add identities of the export's issuer."""
         added = self._add(
             "INSERT INTO known (subject, user, status) VALUES (?, ?, ?)", (row[1:] for row in rows)
         )
@@ -227,12 +227,12 @@ class Comparison:
         return added
 
     def compare(self) -> None:
-        """Find what is on one side only, and what differs in spelling."""
+        """Find the subjects on only one side, and those that differ in spelling."""
         for statement in _COMPARE:
             self._database.execute(statement)
 
     def findings(self) -> Iterator[Finding]:
-        """Yield what was found, one kind after the other, in the order of `Finding`."""
+        """Yield the findings, one kind after the other, in the order of `Finding`."""
         for subject, line, identity, user, status, differs in self._database.execute(_SPELT_DIFFERENTLY):
             yield SpeltDifferently(subject, line, identity, user, UserStatus(status), differs)
         for row in self._database.execute(_REPEATED):

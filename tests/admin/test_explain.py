@@ -94,7 +94,7 @@ async def test_a_worker_that_hears_nothing_says_so(tmp_path: Path, dsn: str, red
 
         await eventually(deaf)
         assert (await memory())[1].startswith(
-            "changes in Postgres are not heard: every request asks Postgres"
+            "this worker does not receive the changes of Postgres: every request asks Postgres"
         )
         await cable.plug()
         await house.ready()

@@ -63,13 +63,14 @@ def test_who_may_pass(gateway: Gateway) -> None:
     result = gateway("-", stdin=token().decode())
     assert result.exit_code == 0
     *steps, _, decision, summary = result.stdout.splitlines()
-    assert (decision, summary) == ("ALLOW", "The token is good, and its user may pass.")
+    assert (decision, summary) == ("ALLOW", "The token is valid, and its user is admitted.")
     assert len(steps) == 16  # one line each
     assert re.fullmatch(r"pass     shape              3 segments, \d+ bytes", steps[0])
     assert any(
-        re.match(r"pass     key +key .*; 3 keys, loaded 0 s ago, no error since$", step) for step in steps
+        re.match(r"pass     key +key .*; 3 keys, loaded 0 s ago, no error since then$", step)
+        for step in steps
     )
-    assert "skipped  policy             give a method and URL to have scopes and roles checked" in steps
+    assert "skipped  policy             give a method and a URL to check scopes and roles" in steps
     assert result.stderr == ""
 
 
@@ -81,9 +82,9 @@ def test_from_a_401_to_its_cause_and_back(gateway: Gateway) -> None:
     *steps, _, decision, summary, _, advice, line = result.stdout.splitlines()
     failed = steps.index(next(step for step in steps if step.startswith("fail     user")))
     assert "suspended, last changed" in steps[failed]
-    assert steps[failed + 1].strip().startswith("expected: active, and the token issued after")
+    assert steps[failed + 1].strip().startswith("expected: active, and a token issued after")
     assert decision == "DENY  user_suspended  cause: user_suspended"
-    assert "is suspended, since" in summary
+    assert "is suspended since" in summary
     assert advice.startswith("Fix: Activate the user")
     fix = line.split()
     assert fix[:3] == ["gateway", "users", "activate"]
@@ -151,8 +152,8 @@ def test_a_url_that_no_request_has(gateway: Gateway) -> None:
     *_, decision, summary, _, advice = result.stdout.splitlines()
     assert decision == "DENY  request_malformed  cause: request_malformed"
     assert summary == (
-        'The `url` "orders/1" cannot be a request\'s: it is neither a path, which begins with `/`,'
-        " nor a whole http or https URL."
+        'The `url` "orders/1" is not valid for a request: it is neither a path, which begins with `/`,'
+        " nor a complete http or https URL."
     )
     assert advice.startswith("Fix: Give `url` as")
 
@@ -305,7 +306,7 @@ class TestRedisWithoutAnOwner:
         (step,) = [step for step in json.loads(result.stdout)["steps"] if step["name"] == "identity.redis"]
         assert step["outcome"] == "warn"
         assert step["found"] == "no entry: Postgres is asked"
-        assert step["detail"].startswith("Redis has no owner yet: the first gateway that uses it claims it")
+        assert step["detail"].startswith("Redis has no owner yet. The first gateway that uses it claims it")
 
     def test_a_key_that_another_program_has_set_revokes(self, gateway: Gateway, left: Redis) -> None:
         left.set("gateway:revoked:jti:main:that-one", "1")

@@ -163,7 +163,7 @@ async def test_13_an_issuer_of_another_environment(world: World) -> None:
     staging = tokens.sign(
         tokens.claims("ann", iss="https://idp.staging.example.com/"), tokens.rsa_key("main")
     )
-    await replaced(world, staging, "issuer_almost_configured", token("ann"), "another environment's")
+    await replaced(world, staging, "issuer_almost_configured", token("ann"), "from another environment")
 
 
 async def test_14_another_audience(world: World) -> None:
@@ -175,7 +175,7 @@ async def test_14_another_audience(world: World) -> None:
     ("dates", "cause", "says"),
     [
         ({"iat": -7200, "exp": -3600}, "token_expired", "refresh"),
-        ({"nbf": 3600}, "token_not_yet_valid", "Use the token from"),
+        ({"nbf": 3600}, "token_not_yet_valid", "Use the token after"),
         ({"iat": 3600, "exp": 7200}, "token_issued_in_future", "the issuer's clock"),
     ],
 )
@@ -197,7 +197,7 @@ async def test_16_a_key_that_is_not_published(world: World, tmp_path: Path) -> N
     raw = tokens.sign(tokens.claims("ann"), tokens.rsa_key("other"))
     document = await refused(world, raw, "key_unknown")
     key = next(step for step in document["steps"] if step["name"] == "key")
-    assert key["detail"] == "3 keys, loaded 0 s ago, no error since"
+    assert key["detail"] == "3 keys, loaded 0 s ago, no error since then"
     assert "publish the key" in document["fix"]["text"]
     write_jwks(tmp_path / "main.json", tokens.rsa_key("main"), tokens.rsa_key("other"))
     await passes(world, raw)
@@ -246,7 +246,7 @@ async def test_20_a_cached_answer_that_is_old(world: World) -> None:
     suspended = User(id=await world.add(), status=UserStatus.SUSPENDED)
     await world.remember(claims(), suspended, await world.guard())
     summary = (await mended(world, token("ann"), "cache_stale"))["summary"]
-    assert "Redis says" in summary
+    assert "Redis has user" in summary
     assert "for another 5 min" in summary
 
 

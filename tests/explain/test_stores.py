@@ -33,7 +33,7 @@ class TestRedis:
         await world.remember(claims(), user(ann, UserStatus.SUSPENDED), await world.guard())
         explanation = await denied(world, token("ann"), "user_suspended", "cache_stale")
         assert failed(explanation) == ["identity.redis"]
-        assert "Redis says" in explanation.summary
+        assert "Redis has user" in explanation.summary
         assert "for another 5 min" in explanation.summary
 
     async def test_an_old_admission(self, world: World) -> None:
@@ -100,8 +100,8 @@ class TestMemoryOfAWorker:
     @pytest.mark.parametrize(
         ("stream", "words"),
         [
-            ("postgres", "changes in Postgres are not heard: every request asks Postgres"),
-            ("redis", "keys that others set in Redis are not heard of: every request asks Redis"),
+            ("postgres", "this worker does not receive the changes of Postgres: every request asks Postgres"),
+            ("redis", "this worker does not receive the changes of keys in Redis: every request asks Redis"),
         ],
     )
     async def test_one_that_hears_of_no_changes_is_not_asked(
@@ -113,7 +113,7 @@ class TestMemoryOfAWorker:
         explanation = await world.explain(token("ann"))
         assert (explanation.decision, explanation.cause) == ("allow", None)
         (step,) = [step for step in explanation.steps if step.name == "identity.local"]
-        assert (step.outcome, step.found) == ("warn", "nothing that counts")
+        assert (step.outcome, step.found) == ("warn", "no valid entry")
         assert step.detail == f"{words} (h:1: no heartbeat came back)"
 
     async def test_one_that_is_deaf_to_postgres_does_not_believe_redis(self, world: World) -> None:

@@ -32,8 +32,8 @@ class TestShape:
         [
             (b"sk_live_0123456789abcdef", "opaque token or an API key"),
             (b"a.b.c.d.e", "encrypted token"),
-            (b"eyJhbGciOi.eyJzdWIi", "Copy the token whole"),
-            (b"a.b.c", "Copy the token whole"),
+            (b"eyJhbGciOi.eyJzdWIi", "Copy the complete token"),
+            (b"a.b.c", "Copy the complete token"),
         ],
     )
     async def test_no_token(self, world: World, bad: bytes, advice: str) -> None:
@@ -134,7 +134,7 @@ class TestKeys:
             world, signed(tokens.rsa_key("other")), "key_unknown", "key_unknown", fixed=False
         )
         key = next(step for step in explanation.steps if step.name == "key")
-        assert "loaded 0 s ago, no error since" in str(key.detail)
+        assert "loaded 0 s ago, no error since then" in str(key.detail)
         assert '"main-ec"' in str(key.found)
         assert outcomes(explanation)["signature"] == "skipped"
         assert outcomes(explanation)["user"] == "pass"
@@ -152,10 +152,8 @@ class TestKeys:
         # What is known and what is inferred are told apart.
         assert 'The key set of issuer main has no key "old".' in explanation.summary
         assert "probably" in explanation.summary
-        assert (
-            "is inferred from the token's age alone: its `iat`, unproven, is 2 h old" in explanation.summary
-        )
-        assert "If a new one is refused as well, the key was never there" in str(explanation.fix)
+        assert "Only the token's age indicates that: its unverified `iat` is 2 h old" in explanation.summary
+        assert "If a new one is refused, too, the key was never there" in str(explanation.fix)
 
     async def test_a_key_that_was_seen_to_leave(self, world: World, tmp_path: Path) -> None:
         write_jwks(tmp_path / "main.json", tokens.rsa_key("old"))
@@ -167,7 +165,7 @@ class TestKeys:
             setup = translation.setup(parts.settings)
             explanation = await Explainer(setup, parts.keys, parts.postgres, parts.redis).explain(bad)
         assert (explanation.reason, explanation.cause) == ("key_unknown", "key_rotated_out")
-        assert "this process had it, and saw it leave 0 s ago" in explanation.summary
+        assert "this process had the key, and the issuer withdrew it 0 s ago" in explanation.summary
         assert "probably" not in explanation.summary
 
     async def test_a_key_that_may_be_new_while_its_issuer_cannot_be_asked(

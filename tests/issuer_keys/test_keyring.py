@@ -552,7 +552,7 @@ async def test_a_late_answer_does_not_replace_a_later_one() -> None:
     class Scripted:
         calls = 0
 
-        async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the Protocol's signature
+        async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the signature of the Protocol
             number = self.calls
             self.calls += 1
             await gates[number].wait()
@@ -740,7 +740,7 @@ class GatedSource:
         self.first = asyncio.Event()
         self.answers_from_now_on = False
 
-    async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the Protocol's signature
+    async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the signature of the Protocol
         self.loads += 1
         self.under_way += 1
         try:
@@ -878,7 +878,7 @@ async def test_a_changed_file_is_seen(tmp_path: Path) -> None:
 
 async def test_a_defect_does_not_end_the_schedule(caplog: pytest.LogCaptureFixture) -> None:
     class Defective:
-        async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the Protocol's signature
+        async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the signature of the Protocol
             raise ZeroDivisionError
 
     async with rigged({"main": Defective()}) as rig:

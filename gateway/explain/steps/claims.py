@@ -1,4 +1,4 @@
-"""The steps of a token's claims: times, audience, and everything else that they must be."""
+"""The steps of a token's claims: times, audience, and the other claims."""
 
 import math
 from collections.abc import Mapping
@@ -25,18 +25,18 @@ from gateway.explain.wording import ago, listed, moment, shown, span, yaml_line
 
 _TIMES: Final = (TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, TOKEN_ISSUED_IN_FUTURE, TOKEN_LIFETIME_TOO_LONG)
 _SKEW_AHEAD: Final = 300.0
-"""Seconds that a token may be dated ahead for its issuer's clock to be the likelier culprit."""
+"""Seconds. If a token is dated ahead by less, the issuer's clock is the likely cause."""
 _SKEW_BEHIND: Final = 30.0
-"""Seconds beyond the leeway; what expired longer ago has just expired."""
+"""Seconds beyond the leeway. If a token expired longer ago, a wrong clock is not the likely cause."""
 _NO_SUBJECT: Final = "?"
-"""A subject to go on with where there is none."""
-# OpenID Connect Core 1.0 §2 and §3.1.3.6, and what some providers call their tokens.
+"""A placeholder for a missing subject."""
+# OpenID Connect Core 1.0 §2 and §3.1.3.6, and the claims with which some providers mark their tokens.
 _OF_ID_TOKENS: Final = ("nonce", "at_hash", "c_hash", "s_hash")
 _KINDS_OF_ID_TOKENS: Final = (("token_use", "id"), ("typ", "ID"))
 
 
 def check(trail: Trail, read: Read) -> Claims | None:
-    """Take the steps; returns the claims as far as they are good for asking who the user is."""
+    """Take the steps; return the claims if they suffice to look up the user."""
     payload, issuer = read.token.payload, read.issuer
     denials, claims = _every_denial(payload, issuer, trail.now)
     _times(trail, payload, issuer, denials)
@@ -52,14 +52,14 @@ def check(trail: Trail, read: Read) -> Claims | None:
 
 
 def is_id_token(payload: Mapping[str, JSON]) -> bool:
-    """Tell whether a token was made for a client to read, not to be sent to services."""
+    """Return whether a token is an ID token, which is for the client and not for services."""
     return any(name in payload for name in _OF_ID_TOKENS) or any(
         payload.get(name) == kind for name, kind in _KINDS_OF_ID_TOKENS
     )
 
 
 ID_TOKEN_FIX: Final = Fix(
-    "Send the access token: an ID token tells the client who signed in, and is meant for nobody else"
+    "Send the access token: an ID token tells the client which user signed in, and is only for the client"
     " (OpenID Connect Core 1.0 §2)."
 )
 
@@ -67,7 +67,7 @@ ID_TOKEN_FIX: Final = Fix(
 def _every_denial(
     payload: Mapping[str, JSON], issuer: Issuer, now: float
 ) -> tuple[list[Denial], Claims | None]:
-    """Check the claims as the pipeline does, going on past each denial as if it had been mended."""
+    """Check the claims as the pipeline does; go on after each denial as if it were fixed."""
     denials: list[Denial] = []
     while True:
         try:
@@ -106,9 +106,9 @@ def _mended(
 
 def _times(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denials: list[Denial]) -> None:
     now = trail.now
-    expected = f"`exp` after, `nbf` and `iat` before {moment(now)}, give or take {span(issuer.leeway)}"
+    expected = f"`exp` after, `nbf` and `iat` before {moment(now)}, with a leeway of {span(issuer.leeway)}"
     if issuer.max_lifetime is not None:
-        expected += f"; a life of at most {span(issuer.max_lifetime)}"
+        expected += f"; a lifetime of at most {span(issuer.max_lifetime)}"
     dates = {name: value for name in ("iat", "nbf", "exp") if (value := seconds(payload, name)) is not None}
     found = ", ".join(f"{name} {moment(value)} ({ago(value, now)})" for name, value in dates.items())
     wrong = [denial for denial in denials if denial.reason in _TIMES]
@@ -136,19 +136,24 @@ def _blame_time(trail: Trail, issuer: Issuer, denial: Denial, dates: Mapping[str
     expired = denial.reason is TOKEN_EXPIRED
     summary = f"{denial.reason.title}: {denial.detail}"
     if off - issuer.leeway < _SKEW_BEHIND if expired else off <= _SKEW_AHEAD:
-        # Room for the time until the line is in force, and whole half minutes for people.
+        # Add the time until the setting is applied, and round up to half minutes.
         leeway = 30 * math.ceil((off + 30) / 30)
         fix = Fix(
-            "Synchronise the clocks of issuer and gateway (NTP); until then, allow for the difference.",
+            "Synchronise the clocks of issuer and gateway (NTP); until then, allow the difference.",
             config=f"{trail.field(issuer, 'leeway')}: {leeway}s",
         )
-        trail.blame(denial, Cause.CLOCK_SKEW, f"{summary}, little enough to be a clock that is off", fix)
-    elif expired:
-        trail.blame(denial, cause, summary, Fix("Have the client refresh its token, or sign in again."))
-    else:
-        fix = Fix(
-            f"Use the token from {moment(dates[name])} on; correct the issuer's clock if that is wrong."
+        trail.blame(
+            denial,
+            Cause.CLOCK_SKEW,
+            f"{summary}; the difference is so small that a wrong clock is the likely cause",
+            fix,
         )
+    elif expired:
+        trail.blame(
+            denial, cause, summary, Fix("Let the client refresh its token, or the user sign in again.")
+        )
+    else:
+        fix = Fix(f"Use the token after {moment(dates[name])}; correct the issuer's clock if it is wrong.")
         trail.blame(denial, cause, summary, fix)
 
 
@@ -160,7 +165,7 @@ def _blame_lifetime(trail: Trail, issuer: Issuer, denial: Denial, dates: Mapping
         denial,
         Cause.TOKEN_LIFETIME_TOO_LONG,
         f"{denial.reason.title}: {denial.detail}",
-        Fix("Have the issuer give out tokens with a shorter life, or accept longer ones.", config=config),
+        Fix("Let the issuer issue tokens with a shorter lifetime, or accept a longer one.", config=config),
     )
 
 
@@ -184,11 +189,11 @@ def _audience(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denials
     trail.blame(
         denial,
         Cause.AUDIENCE_MISMATCH,
-        f"The token is meant for {shown(aud)}, and issuer {issuer.name}'s audiences are"
+        f"The token is for the audience {shown(aud)}, but the audiences of issuer {issuer.name} are"
         f" {listed(sorted(issuer.audiences))}",
         Fix(
-            "Have the client ask the issuer for a token for this audience; or, if tokens for the other one"
-            " are meant for these services too, accept it.",
+            "Let the client request a token for a configured audience; or, if tokens for the other audience"
+            " are also for these services, accept it.",
             config=yaml_line(trail.field(issuer, "audiences"), audiences) if values else None,
         ),
     )
@@ -198,7 +203,9 @@ def _rest(
     trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denials: list[Denial], claims: Claims | None
 ) -> None:
     wrong = [denial for denial in denials if denial.reason not in (*_TIMES, AUDIENCE_MISMATCH)]
-    expected = f"{', '.join(f'`{name}`' for name in sorted(issuer.require | {'sub'}))}, each of its type"
+    expected = (
+        f"{', '.join(f'`{name}`' for name in sorted(issuer.require | {'sub'}))}, each of the right type"
+    )
     found = f"sub {shown(payload.get('sub'))}"
     if claims is not None:
         tenant, jti = claims.tenant, claims.jti
@@ -214,7 +221,7 @@ def _blame_claim(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, deni
     if denial.reason is SUBJECT_MISSING:
         cause, fix = (
             Cause.SUBJECT_MISSING,
-            Fix("Have the issuer put a `sub` into the tokens; a machine's client needs one as well."),
+            Fix("Let the issuer put a `sub` into the tokens, also into those of machine clients."),
         )
         if is_api_key(payload):
             cause, fix = Cause.API_KEY_USED, API_KEY_FIX
@@ -225,13 +232,16 @@ def _blame_claim(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, deni
     elif denial.reason is CLAIM_MISSING:
         there: list[JSON] = [name for name in sorted(issuer.require) if payload.get(name) is not None]
         config = yaml_line(trail.field(issuer, "require"), there)
-        cause, fix = Cause.CLAIM_MISSING, Fix("Have the issuer add it, or do not ask for it.", config=config)
+        cause, fix = (
+            Cause.CLAIM_MISSING,
+            Fix("Let the issuer add the claim, or do not require it.", config=config),
+        )
     else:
         cause, fix = (
             Cause.TOKEN_MALFORMED,
             Fix(
-                "Have the issuer write the claim as RFC 7519 §4.1 has it, or correct where the gateway looks"
-                f" for it: `{trail.field(issuer, 'claims')}`."
+                "Let the issuer write the claim as in RFC 7519 §4.1, or correct the path to it:"
+                f"  `{trail.field(issuer, 'claims')}`."
             ),
         )
     trail.blame(denial, cause, summary, fix)
@@ -239,14 +249,14 @@ def _blame_claim(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, deni
 
 def _malformed_subject(sub: JSON) -> tuple[Cause, Fix]:
     if isinstance(sub, str) and not sub:
-        return Cause.SUBJECT_MISSING, Fix("Have the issuer put a `sub` into the tokens.")
+        return Cause.SUBJECT_MISSING, Fix("Let the issuer put a `sub` into the tokens.")
     if isinstance(sub, str):
         cause = Cause.TOKEN_MALFORMED if sub.strip() == sub else Cause.SUBJECT_SPACING_OR_ENCODING
         return cause, Fix(
-            "Have the issuer write a `sub` of at most 255 characters, without control characters such as line"
-            " ends: it comes from a field that was not trimmed."
+            "Let the issuer write a `sub` of at most 255 characters, without control characters such as line"
+            " ends, which come from a field that was not trimmed."
         )
     return Cause.SUBJECT_NOT_A_STRING, Fix(
-        f"Have the issuer write `sub` as a string, {shown(str(sub))} with quotes (RFC 7519 §4.1.2):"
-        " a number can be read in two ways, and is nobody's name here."
+        f"Let the issuer write `sub` as a string, {shown(str(sub))} with quotes (RFC 7519 §4.1.2):"
+        " programs may read a number differently, so the gateway does not accept one."
     )

@@ -1,4 +1,4 @@
-"""The step about the request: which route it takes, and what to change when it takes none."""
+"""The step about the request: the route that it matches, and the fix when it matches none."""
 
 import re
 from dataclasses import replace
@@ -14,9 +14,9 @@ from gateway.explain.wording import listed, shown, yaml_line
 
 
 def check(trail: Trail, request: Request) -> Route | None:
-    """Take the step; None when there is no route."""
+    """Take the step; return None if there is no route."""
     expected = "a route for method, host and path"
-    # Without the query, in which a token may be.
+    # Without the query, which may contain a token.
     asked = request.target.partition("?")[0]
     found = f"{request.method} {shown(asked)}"
     try:
@@ -26,7 +26,7 @@ def check(trail: Trail, request: Request) -> Route | None:
         if denial.reason is REQUEST_MALFORMED:
             why = _unreadable(request.target) or denial.detail or denial.reason.title
             trail.step("route", "fail", expected, found, why)
-            summary = f"The `url` {shown(asked)} cannot be a request's: {why}"
+            summary = f"The `url` {shown(asked)} is not valid for a request: {why}"
             trail.blame(denial, Cause.REQUEST_MALFORMED, summary, _AS_SENT)
             return None
         trail.step("route", "fail", expected, found, denial.detail or denial.reason.hint)
@@ -34,30 +34,30 @@ def check(trail: Trail, request: Request) -> Route | None:
         return None
     detail = None
     if route.auth is Auth.NONE:
-        detail = "it asks for no token: what is wrong below keeps nobody out"
+        detail = "it needs no token: failures below refuse no request"
     trail.step("route", "pass", expected, f"{found}: route {route.name}", detail)
     return route
 
 
 _AS_SENT: Final = Fix(
-    "Give `url` as clients send it: a path from its `/` on, or a whole http or https URL. Where this is what"
-    " they send, have them send a path that can be read in one way only: without `..`, `//`, `;` or `%2f`,"
+    "Give `url` as clients send it: a path with its first `/`, or a complete http or https URL. If clients"
+    " send this, let them send an unambiguous path: without `..`, `//`, `;` or `%2f`,"
     " and percent-encoded (RFC 3986 §2.1)."
 )
 
 
 def _unreadable(target: str) -> str | None:
-    """Tell what keeps a target from being a path or a URL; None for what begins as a path does."""
+    """Return why a target is neither a path nor a URL; None if it begins like a path."""
     if target.startswith("/"):
         return None
     try:
         parts = urlsplit(target)
-        _ = parts.port  # which raises, too
+        _ = parts.port  # reading the port may raise, too
     except ValueError as error:
-        return f"it is no URL: {error}"
+        return f"it is not a URL: {error}"
     if parts.netloc and parts.scheme not in {"http", "https"}:
         return "its scheme is neither http nor https"
-    return "it is neither a path, which begins with `/`, nor a whole http or https URL"
+    return "it is neither a path, which begins with `/`, nor a complete http or https URL"
 
 
 def _blame(trail: Trail, request: Request, target: Target, denial: Denial) -> None:
@@ -76,10 +76,10 @@ def _blame_method(trail: Trail, request: Request, denial: Denial) -> None:
     trail.blame(
         denial,
         Cause.METHOD_NOT_ALLOWED,
-        f"Route {route.name} matches, and is not for {shown(request.method)}; served there:"
+        f"Route {route.name} matches the path, but not the method {shown(request.method)}; its methods are"
         f" {', '.join(sorted(denial.allow))}",
         Fix(
-            "Use a method that is served, or serve this one.",
+            "Use one of these methods, or add this one to the route.",
             config=yaml_line(f"routes[{_place(trail, route)}].match.methods", methods),
         ),
     )
@@ -96,10 +96,10 @@ def _blame_path(trail: Trail, request: Request, target: Target, denial: Denial) 
         trail.blame(
             denial,
             Cause.ROUTE_NOT_FOUND,
-            f"Route {route.name} has this path, and is for the hosts {listed(sorted(route.hosts))} only,"
+            f"Route {route.name} matches the path, but is only for the hosts {listed(sorted(route.hosts))},"
             f" not for {shown(target.host)}",
             Fix(
-                "Give the whole URL, with the host that clients use; or serve this host too.",
+                "Give the complete URL with the host that clients use, or add this host to the route.",
                 config=yaml_line(f"routes[{_place(trail, route)}].match.hosts", hosts),
             ),
         )
@@ -116,7 +116,7 @@ def _blame_path(trail: Trail, request: Request, target: Target, denial: Denial) 
         Cause.ROUTE_NOT_FOUND,
         f"No route matches {shown(target.path)}",
         Fix(
-            "Correct the path; or add a route for it, to the upstream that serves it.",
+            "Correct the path, or add a route to the upstream that serves it.",
             config=yaml_line(f"routes[{len(trail.setup.routes)}]", entry),
         ),
     )

@@ -1,4 +1,4 @@
-"""The steps from tier to tier: revocations, and who each of them takes the user for."""
+"""The steps about the stores: revocations, and each tier's answer about the user."""
 
 from collections.abc import Mapping
 
@@ -26,26 +26,26 @@ _CAUSES = {
 _TROUBLES = {
     "not_migrated": (
         Cause.STORE_NOT_MIGRATED,
-        "The tables are not as `gateway migrate` makes them, or this user's row is not.",
+        "The tables, or this user's row, are not as `gateway migrate` creates them.",
     ),
     "permission_denied": (
         Cause.STORE_PERMISSION_DENIED,
-        "As the owner of the tables, let the gateway's role read them.",
+        "As the owner of the tables, allow the gateway's role to read them.",
     ),
 }
 
 _UNCLAIMED = (
-    "Redis has no owner yet: the first gateway that uses it claims it, and then no cached user in it counts."
-    " If one runs, its `redis.url` or `redis.prefix` is another"
+    "Redis has no owner yet. The first gateway that uses it claims it, and then no cached user in it counts."
+    " If a gateway runs, its `redis.url` or `redis.prefix` is another one"
 )
 _UNHEARD = {
-    "postgres": "changes in Postgres are not heard: every request asks Postgres",
-    "redis": "keys that others set in Redis are not heard of: every request asks Redis",
+    "postgres": "this worker does not receive the changes of Postgres: every request asks Postgres",
+    "redis": "this worker does not receive the changes of keys in Redis: every request asks Redis",
 }
 
 
 def described(user: User | None) -> str:
-    """Describe a user in a few words."""
+    """Return a short description of a user."""
     if user is None:
         return "no user"
     tenant = "" if user.tenant is None else f", tenant {shown(user.tenant)}"
@@ -56,11 +56,9 @@ def described(user: User | None) -> str:
 
 
 def revocation(trail: Trail, claims: Claims, evidence: Evidence) -> None:
-    """Tell which revocations hit the token: since when, why, by whom, until when."""
-    issued = "at no known time" if claims.issued_at is None else moment(claims.issued_at)
-    expected = (
-        f"none of the jti {shown(claims.jti)}, nor of user or issuer since the token was issued, {issued}"
-    )
+    """Report the revocations that apply to the token: their time, reason, author and end."""
+    issued = "at an unknown time" if claims.issued_at is None else moment(claims.issued_at)
+    expected = f"none of the jti {shown(claims.jti)}, and none of user or issuer since its issue, {issued}"
     resolution, rows = evidence.resolution, evidence.revocations
     if isinstance(rows, StoreUnavailable):
         rows = []
@@ -70,7 +68,7 @@ def revocation(trail: Trail, claims: Claims, evidence: Evidence) -> None:
         by_redis = revoked is None and isinstance(resolution, Resolution)
         _blame_revocation(trail, claims, row.kind, _told(row, trail.now), evidence, unheard=by_redis)
     if revoked is not None and all(row.kind != revoked for row in hitting):
-        told = "by a key in Redis that another program has set: Postgres has no such row"
+        told = "another program has set a key in Redis, and Postgres has no such row"
         _blame_revocation(trail, claims, revoked, told, evidence, unheard=False)
     if isinstance(resolution, Denial) and not hitting:
         trail.step("revocation", "skipped", expected, detail=resolution.reason.title)
@@ -79,7 +77,7 @@ def revocation(trail: Trail, claims: Claims, evidence: Evidence) -> None:
         trail.step("revocation", "pass", expected, "none")
         return
     kinds = ", ".join(dict.fromkeys([*(row.kind for row in hitting), *([revoked] if revoked else [])]))
-    detail = "; ".join(_told(row, trail.now) for row in hitting) or "Redis alone says so"
+    detail = "; ".join(_told(row, trail.now) for row in hitting) or "only Redis has it"
     trail.step("revocation", "warn" if revoked is None else "fail", expected, f"revoked: {kinds}", detail)
 
 
@@ -97,9 +95,9 @@ def _blame_revocation(
         trail.blame(
             None,
             Cause.CACHE_STALE,
-            f"Postgres has a revocation of the {'token' if kind == 'jti' else kind} that Redis does not know"
+            f"Postgres has a revocation of the {'token' if kind == 'jti' else kind} that Redis does not have"
             f" yet: {told}",
-            Fix("Wait: the blacklist is filled from Postgres every 30 s while a gateway runs."),
+            Fix("Wait: gateways fill the blacklist from Postgres every 30 s."),
         )
         return
     name = claims.issuer_name
@@ -119,7 +117,7 @@ def _blame_revocation(
         Denial(TOKEN_REVOKED if kind == "jti" else TOKENS_REVOKED_BEFORE),
         _CAUSES[kind],
         f"{whose[kind]} revoked: {told}",
-        Fix("Have the user sign in again; or, if it was revoked by mistake, lift that.", command=command),
+        Fix("Let the user sign in again; or, if the revocation was a mistake, lift it.", command=command),
     )
 
 
@@ -127,28 +125,28 @@ def _blame_revocation(
 
 
 async def tiers(trail: Trail, claims: Claims, evidence: Evidence, postgres: Postgres) -> None:
-    """Compare what each store says."""
+    """Compare the answers of the stores."""
     _redis(trail, claims, evidence)
     await _postgres(trail, evidence, postgres)
 
 
 def local(trail: Trail, evidence: Evidence, deaf: Mapping[str, str] | None) -> None:
-    """Tell what the memory of this worker says; `deaf` are the streams on which it hears nothing, and why.
+    """Report the answer of this worker's memory. `deaf` has the streams that it does not receive, and why.
 
-    None: this process is no worker.
+    None: this process is not a worker.
     """
-    expected = "what Postgres says, or nothing"
+    expected = "the answer of Postgres, or no entry"
     resolution = evidence.resolution
     if deaf is None:
         detail = (
-            "this process serves no requests; `POST /v1/explain` looks into the memory of a worker, and tells"
-            " whether that hears of changes"
+            "this process serves no requests; `POST /v1/explain` reads the memory of a worker, and reports"
+            " whether the worker receives changes"
         )
         trail.step("identity.local", "skipped", detail=detail)
     elif isinstance(resolution, Denial) or resolution.tier is not Tier.LOCAL:
         unheard = "; ".join(f"{_UNHEARD[stream]} ({why})" for stream, why in deaf.items()) or None
         outcome: Outcome = "warn" if unheard else "pass"
-        trail.step("identity.local", outcome, expected, "nothing that counts", unheard)
+        trail.step("identity.local", outcome, expected, "no valid entry", unheard)
     elif _differs(evidence):
         trail.step("identity.local", "fail", expected, described(resolution.user))
         setup = trail.setup
@@ -159,7 +157,7 @@ def local(trail: Trail, evidence: Evidence, deaf: Mapping[str, str] | None) -> N
 
 
 def _redis(trail: Trail, claims: Claims, evidence: Evidence) -> None:
-    expected, shared = "what Postgres says, or no entry", evidence.shared
+    expected, shared = "the answer of Postgres, or no entry", evidence.shared
     if isinstance(shared, StoreUnavailable):
         trail.step("identity.redis", "warn", expected, "no answer", shared.detail)
         if isinstance(shared, ForeignRedis):
@@ -168,7 +166,7 @@ def _redis(trail: Trail, claims: Claims, evidence: Evidence) -> None:
                 Cause.STORE_UNREACHABLE,
                 f"Redis is not used, so Postgres answers everything: {shared.detail}",
                 Fix(
-                    "Set a `redis.url` or `redis.prefix` of its own; or hand Redis over to its database.",
+                    "Set another `redis.url` or `redis.prefix`, or claim this Redis for this database.",
                     command=trail.commands.gateway("redis", "claim"),
                 ),
             )
@@ -196,31 +194,29 @@ def _redis(trail: Trail, claims: Claims, evidence: Evidence) -> None:
     elif isinstance(evidence.resolution, Resolution) and evidence.resolution.tier is Tier.REDIS:
         ttl = trail.setup.negative_ttl if cached.user is None else trail.setup.user_ttl
         remaining = max(0.0, cached.stored_at + ttl - trail.now)
-        detail = f"Postgres says: {described(truth)}; the entry is served for another {span(remaining)}"
+        detail = f"Postgres has {described(truth)}; the entry is served for another {span(remaining)}"
         trail.step("identity.redis", "fail", expected, found, detail)
         key = Keys(trail.setup.prefix).user(claims.issuer_name, claims.subject)
         _blame_stale(trail, evidence, "Redis", remaining, trail.commands.redis("DEL", key))
     else:
-        why = "it is of another epoch, or changes are not heard"
-        detail = f"Postgres says: {described(truth)}; the entry is not served: {why}"
+        why = "it is of another epoch, or the worker does not receive changes"
+        detail = f"Postgres has {described(truth)}; the entry is not served: {why}"
         trail.step("identity.redis", "warn", expected, found, detail)
 
 
 def _blame_stale(trail: Trail, evidence: Evidence, where: str, seconds: float, command: str | None) -> None:
     truth = _truth(evidence)
     fix = Fix(
-        "Drop the entry, or flush the caches of all workers with `POST /v1/cache/flush`. If it comes back,"
-        " changes in Postgres go unheard: see `gateway_invalidation_stream_up`.",
+        "Delete the entry, or flush the caches of all workers with `POST /v1/cache/flush`. If it comes back,"
+        " workers do not receive the changes of Postgres: see `gateway_invalidation_stream_up`.",
         command=command,
     )
     if evidence.served is None:
-        summary = (
-            f"A user was added, and {where} still remembers that there was none, for another {span(seconds)}"
-        )
+        summary = f"A user was added, but {where} remembers that there was none, for another {span(seconds)}"
         trail.blame(None, Cause.NEGATIVE_CACHE_ENTRY, summary, fix)
         return
     summary = (
-        f"{where[0].upper()}{where[1:]} says: {described(evidence.served)}; Postgres: {described(truth)}."
+        f"{where[0].upper()}{where[1:]} has {described(evidence.served)}; Postgres has {described(truth)}."
         f" The old answer may stay for another {span(seconds)}"
     )
     trail.blame(None, Cause.CACHE_STALE, summary, fix)
@@ -240,7 +236,7 @@ async def _postgres(trail: Trail, evidence: Evidence, postgres: Postgres) -> Non
         outcome: Outcome = "fail" if record is None else "pass"
         trail.step("identity.postgres", outcome, expected, described(_truth(evidence)))
         trail.step(
-            "identity.primary", "skipped", detail="there is no replica: the primary has just been asked"
+            "identity.primary", "skipped", detail="there is no replica; the step before asked the primary"
         )
         return
     truth = _truth(evidence)
@@ -252,9 +248,9 @@ async def _postgres(trail: Trail, evidence: Evidence, postgres: Postgres) -> Non
         trail.blame(
             None,
             Cause.REPLICA_LAG,
-            f"The replica says: {described(found.user)}; the primary says: {described(truth)}",
+            f"The replica has {described(found.user)}, but the primary has {described(truth)}",
             Fix(
-                "Find out why the replica lags (pg_stat_replication); until then, ask the primary alone.",
+                "Find out why the replica lags (pg_stat_replication); until then, use only the primary.",
                 config="postgres.replica_dsn: null",
             ),
         )
@@ -272,14 +268,14 @@ async def _blame_postgres(
         return
     found, database = await _catalogs(postgres)
     if found:
-        # Tables in a schema that the role may not use look as if they were not there.
+        # Without USAGE on the schema, the role sees its tables as missing.
         trouble = found[0].trouble
     cause, advice = _TROUBLES[trouble]
     trail.blame(refusal, cause, summary, _fix_of_tables(trail, found, database, advice))
 
 
 async def _catalogs(postgres: Postgres) -> tuple[list[Shortcoming], str]:
-    """Return what the catalogs say of the tables, and the database's name; nothing when it is silent."""
+    """Return the catalogs' findings about the tables, and the database's name; none without an answer."""
     try:
         return await postgres.shortcomings(), (await Diagnostics(postgres).login()).database
     except StoreUnavailable:

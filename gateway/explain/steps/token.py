@@ -30,28 +30,28 @@ from gateway.explain.wording import listed, shown, span, yaml_line
 _OF_THE_HEADER: Final = (ALGORITHM_NOT_ALLOWED, TOKEN_TYPE_INVALID, CRITICAL_HEADER_UNSUPPORTED)
 _API_KEY_ROLES: Final = ("anon", "service_role")
 _ROTATION: Final = 3600.0
-"""Seconds of age from which on a token with an unknown key is taken for one whose key has left."""
+"""Seconds. If a token with an unknown key is older, its key was probably withdrawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A token whose issuer is known, perhaps by a guess."""
+    """A token whose issuer is known or guessed."""
 
     token: UnverifiedToken
     issuer: Issuer
-    """With the token's own `iss`, also where the configuration has another spelling."""
+    """With the token's own `iss`, even if the configuration has another spelling."""
 
 
 async def read(trail: Trail, keys: ColdKeys, raw: bytes) -> Read | None:
-    """Take the steps; None when the token cannot be read or its issuer is not configured."""
+    """Take the steps; return None if the token cannot be read or its issuer is not configured."""
     token = _parse(trail, raw)
     if token is None:
-        trail.skip_rest("the token cannot be read that far")
+        trail.skip_rest("the token could not be read")
         return None
     issuer = _issuer(trail, token)
     _header(trail, token, raw, issuer)
     if issuer is None:
-        trail.skip_rest("there is no issuer to check this against")
+        trail.skip_rest("the issuer is not known")
         return None
     candidates = await _keys(trail, keys, token, issuer)
     _signature(trail, keys, token, issuer, candidates)
@@ -59,12 +59,12 @@ async def read(trail: Trail, keys: ColdKeys, raw: bytes) -> Read | None:
 
 
 def is_api_key(payload: Mapping[str, JSON]) -> bool:
-    """Tell whether a token looks like the API key of a backend service, which stands for no user."""
+    """Return whether a token looks like the API key of a backend service, which has no user."""
     return payload.get("sub") is None and payload.get("role") in _API_KEY_ROLES
 
 
 def seconds(payload: Mapping[str, JSON], name: str) -> float | None:
-    """Return a date as it stands in a token, however far away it is; None for what is no number."""
+    """Return a date of a token without checking its range; None if it is not a number."""
     value = payload.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
@@ -74,14 +74,16 @@ def seconds(payload: Mapping[str, JSON], name: str) -> float | None:
         return math.inf if value > 0 else -math.inf
 
 
-API_KEY_FIX: Final = Fix("Send the access token that the user got by signing in, not the project's API key.")
+API_KEY_FIX: Final = Fix(
+    "Send the access token that the user received at sign-in, not the project's API key."
+)
 
 
 # Shape and header ----------------------------------------------------------------------------------
 
 
 def _parse(trail: Trail, raw: bytes) -> UnverifiedToken | None:
-    expected = "three segments of base64url with dots between them, and JSON inside (RFC 7515 §3.1)"
+    expected = "three segments of base64url with JSON, separated by dots (RFC 7515 §3.1)"
     found = f"{raw.count(b'.') + 1} segments, {len(raw)} bytes"
     try:
         bearer.parse([b"Bearer " + raw])
@@ -109,10 +111,10 @@ def _shape_advice(raw: bytes, denial: Denial) -> str:
         return denial.reason.hint
     segments = raw.count(b".") + 1
     if segments == 5:
-        return "This is an encrypted token (JWE): have the issuer sign access tokens without encrypting them."
+        return "This is an encrypted token (JWE): let the issuer sign access tokens without encrypting them."
     if segments == 1:
-        return "This is an opaque token or an API key: have the issuer give out JWT access tokens."
-    return "Copy the token whole, from its `eyJ` on: nothing cut off, added or broken into lines."
+        return "This is an opaque token or an API key: let the issuer issue JWT access tokens."
+    return "Copy the complete token, beginning with `eyJ`, without additions and line breaks."
 
 
 def _header(trail: Trail, token: UnverifiedToken, raw: bytes, issuer: Issuer | None) -> None:
@@ -125,21 +127,21 @@ def _header(trail: Trail, token: UnverifiedToken, raw: bytes, issuer: Issuer | N
         return
     trail.step("header", "fail", expected, _header_of(raw))
     config = None
-    advice = "An algorithm with a shared secret needs an issuer whose `keys` are that secret."
+    advice = "For an algorithm with a shared secret, the issuer's `keys` must be that secret."
     if (token.algorithm in HMAC_ALGORITHMS) == issuer.algorithms.issubset(HMAC_ALGORITHMS):
-        advice = "If the issuer really signs with it, accept it."
+        advice = "If the issuer signs with this algorithm, accept it."
         algorithms: list[JSON] = [*sorted(issuer.algorithms), token.algorithm]
         config = yaml_line(trail.field(issuer, "algorithms"), algorithms)
     trail.blame(
         Denial(ALGORITHM_NOT_ALLOWED),
         Cause.ALGORITHM_NOT_ALLOWED,
-        f"The token is signed with {token.algorithm}, which issuer {issuer.name} is not configured for",
+        f"The token is signed with {token.algorithm}, which is not in the algorithms of issuer {issuer.name}",
         Fix(advice, config=config),
     )
 
 
 def _header_of(raw: bytes) -> str:
-    """Show what a header says, of a token that may be any."""
+    """Return the header of any token as text."""
     octets = tokens.decode_segment(raw.partition(b".")[0])
     try:
         json_text.check_depth(octets or b"")
@@ -162,7 +164,7 @@ def _issuer(trail: Trail, token: UnverifiedToken) -> Issuer | None:
     except Denial as denial:
         found = shown(token.payload.get("iss"))
         trail.step("issuer", "fail", expected, found, denial.reason.hint)
-        cause, fix = Cause.CLAIM_MISSING, Fix("Have the issuer put its `iss` into its tokens.")
+        cause, fix = Cause.CLAIM_MISSING, Fix("Let the issuer put its `iss` into its tokens.")
         if is_api_key(token.payload):
             cause, fix = Cause.API_KEY_USED, API_KEY_FIX
         trail.blame(denial, cause, denial.reason.title, fix)
@@ -178,28 +180,27 @@ def _issuer(trail: Trail, token: UnverifiedToken) -> Issuer | None:
         return None
     near = issuers.nearest(iss, trail.setup.issuers)
     if near is None:
-        trail.step("issuer", "fail", expected, shown(iss), "none of the configured ones is close to it")
+        trail.step("issuer", "fail", expected, shown(iss), "no configured issuer is similar")
         fix = Fix(
-            "Get the token from a configured issuer. If this one is yours, and to be trusted, add it to"
+            "Get the token from a configured issuer. If this issuer is yours and trusted, add it to"
             " `issuers` with its audiences and keys."
         )
-        summary = f"The token's issuer {shown(iss)} is not configured, nor is one like it"
+        summary = f"The token's issuer {shown(iss)} is not configured, and no configured issuer is similar"
         trail.blame(untrusted, Cause.ISSUER_UNKNOWN, summary, fix)
         return None
     detail = f"issuer {near.issuer.name} differs from it by {near.difference}"
     trail.step("issuer", "fail", expected, shown(iss), detail)
     summary = (
-        f"The token's issuer is {shown(iss)}; configured is {shown(near.issuer.issuer)}:"
-        f" they differ in {near.difference}, and must be equal to the last character"
+        f"The token's issuer is {shown(iss)}, but the configured issuer is {shown(near.issuer.issuer)}:"
+        f" they differ in {near.difference}, and must be exactly equal"
     )
     if not near.same:
-        fix = Fix(
-            "Have the client sign in where this gateway's users do: this token is another environment's."
-        )
+        fix = Fix("Let the client sign in at this gateway's issuer: this token is from another environment.")
         trail.blame(untrusted, Cause.ISSUER_ALMOST_CONFIGURED, summary, fix)
         return None
     fix = Fix(
-        "Write the `iss` as the tokens have it.", config=yaml_line(trail.field(near.issuer, "issuer"), iss)
+        "Configure the `iss` exactly as in the tokens.",
+        config=yaml_line(trail.field(near.issuer, "issuer"), iss),
     )
     trail.blame(untrusted, Cause.ISSUER_ALMOST_CONFIGURED, summary, fix)
     return replace(near.issuer, issuer=iss)
@@ -211,7 +212,7 @@ def _issuer(trail: Trail, token: UnverifiedToken) -> Issuer | None:
 async def _keys(
     trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer
 ) -> tuple[VerificationKey, ...]:
-    """Choose the candidates as the pipeline does, which has just looked for them."""
+    """Choose the candidate keys as the pipeline does, which has just loaded them."""
     name = issuer.name
     if keys.current(name) is None:
         await keys.refresh(name)
@@ -220,20 +221,20 @@ async def _keys(
     facts = ["1 key" if status.keys == 1 else f"{status.keys} keys"]
     if status.age is not None:
         facts.append(f"loaded {span(status.age)} ago")
-    facts.append("no error since" if status.last_error is None else f"last error: {status.last_error}")
+    facts.append("no error since then" if status.last_error is None else f"last error: {status.last_error}")
     if status.skipped:
         facts.append("; ".join(status.skipped[:3]))
     if status.left_out:
-        facts.append(f"{status.left_out} more published keys are left out: they are too many")
+        facts.append(f"{status.left_out} more published keys are ignored: there are too many")
     if keys.is_ahead(name):
-        facts.append("fetched for this explanation, as for a request: what was loaded before did not do")
+        facts.append("fetched for this explanation, as for a request: the loaded keys did not suffice")
     detail = ", ".join(facts)
     if keyset is None:
         trail.step("key", "fail", expected, "no keys", detail)
         trail.blame(
             Denial(KEYS_UNAVAILABLE),
             Cause.KEYS_UNAVAILABLE,
-            f"The keys of issuer {name} cannot be had: {status.last_error or 'they are not loaded yet'}",
+            f"The keys of issuer {name} are not available: {status.last_error or 'they are not loaded yet'}",
             Fix(f"Make the issuer's keys available, or correct `{trail.field(issuer, 'keys')}`."),
         )
         return ()
@@ -248,9 +249,9 @@ async def _keys(
         trail.blame(
             Denial(ALGORITHM_NOT_ALLOWED),
             Cause.ALGORITHM_NOT_ALLOWED,
-            f"The token says {token.algorithm}, and its key {shown(key.kid)} is for"
+            f"The token names {token.algorithm}, but its key {shown(key.kid)} is for"
             f" {', '.join(sorted(key.algorithms))}",
-            Fix("The issuer signed with another key than it names, or the token is not from there."),
+            Fix("The issuer signed with another key than the token names, or another issuer made the token."),
         )
         return ()
     found = f"key {shown(key.kid)}" if len(candidates) == 1 else f"{len(candidates)} keys {shown(key.kid)}"
@@ -261,18 +262,18 @@ async def _keys(
 def _blame_key(trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer) -> None:
     summary = f"The key set of issuer {issuer.name} has no key {shown(token.kid)}"
     if token.kid is None:
-        summary = f"The token names no key, and not exactly one of issuer {issuer.name} fits it"
+        summary = f"The token names no key, and issuer {issuer.name} does not have exactly one that fits"
     for other in trail.setup.issuers:
         held = keys.current(other.name)
         if other.name != issuer.name and held is not None and any(key.kid == token.kid for key in held.keys):
-            summary += f"; issuer {other.name} has one of that name"
+            summary += f"; issuer {other.name} has a key with this name"
     if not keys.heard(issuer.name):
-        # What it may have published since is not known.
+        # It is not known which keys the issuer publishes now.
         error = keys.status()[issuer.name].last_error
         trail.blame(
             Denial(KEYS_UNAVAILABLE),
             Cause.KEYS_UNAVAILABLE,
-            f"{summary}, and the issuer cannot be asked whether it has one by now: {error}",
+            f"{summary}, and the issuer cannot be asked whether it has one now: {error}",
             Fix(f"Make the issuer's keys available, or correct `{trail.field(issuer, 'keys')}`."),
         )
         return
@@ -280,8 +281,8 @@ def _blame_key(trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Iss
         trail.blame(
             Denial(KEYS_UNAVAILABLE),
             Cause.KEYS_UNAVAILABLE,
-            f"{summary}: the issuer publishes it, but too many keys before it",
-            Fix("Have the issuer publish fewer keys, those that it signs with first."),
+            f"{summary}: the issuer publishes it, but after too many other keys",
+            Fix("Let the issuer publish fewer keys, and first those that it signs with."),
         )
         return
     rotation = _rotation(trail, keys, token, issuer)
@@ -291,9 +292,9 @@ def _blame_key(trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Iss
             Cause.KEY_ROTATED_OUT,
             f"{summary}. {rotation}",
             Fix(
-                "Have the client get a new token; old keys must stay published as long as their tokens live."
-                " If a new one is refused as well, the key was never there: the token is another issuer's, or"
-                " the issuer does not publish what it signs with."
+                "Let the client get a new token; an issuer must publish old keys until their tokens expire."
+                " If a new one is refused, too, the key was never there: the token is from another issuer, or"
+                " the issuer does not publish the key that it signs with."
             ),
         )
         return
@@ -302,24 +303,24 @@ def _blame_key(trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Iss
         Cause.KEY_UNKNOWN,
         summary,
         Fix(
-            "The issuer must publish the key under that `kid` where the gateway looks for it"
-            f" (`{trail.field(issuer, 'keys')}`); if it does, the token is another issuer's."
+            "The issuer must publish the key under this `kid` where the gateway looks for it"
+            f" (`{trail.field(issuer, 'keys')}`);if it does, the token is from another issuer."
         ),
     )
 
 
 def _rotation(trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer) -> str | None:
-    """Tell what speaks for the key having been there once, and whether that is known; None: nothing does."""
+    """Return the evidence that the key was withdrawn, known or inferred; None if there is none."""
     if token.kid is None:
         return None
     left = keys.status()[issuer.name].withdrawn.get(token.kid)
     if left is not None:
-        return f"It was rotated out: this process had it, and saw it leave {span(left)} ago"
+        return f"It was rotated out: this process had the key, and the issuer withdrew it {span(left)} ago"
     issued_at = seconds(token.payload, "iat")
     if issued_at is None or trail.now - issued_at <= _ROTATION:
         return None
     return (
-        "It was probably rotated out; that is inferred from the token's age alone: its `iat`, unproven, is"
+        "It was probably rotated out. Only the token's age indicates that: its unverified `iat` is"
         f" {span(trail.now - issued_at)} old"
     )
 
@@ -333,21 +334,27 @@ def _signature(
 ) -> None:
     if not candidates or token.algorithm not in candidates[0].algorithms:
         trail.step(
-            "signature", "skipped", detail="there is no key to verify it with; nothing below is proven"
+            "signature",
+            "skipped",
+            detail="there is no key to verify it with; the steps below are not verified",
         )
         return
     key = candidates[0]
     expected = f"a signature of key {shown(key.kid)} with {token.algorithm}"
     if any(candidate.verify(token) for candidate in candidates):
-        trail.step("signature", "pass", expected, "it is good")
+        trail.step("signature", "pass", expected, "it is valid")
         return
     maker = _maker(trail, keys, token)
-    detail = "nothing below is proven" if maker is None else f"{maker} made it; nothing below is proven"
+    detail = (
+        "the steps below are not verified"
+        if maker is None
+        else f"{maker} made it; the steps below are not verified"
+    )
     trail.step("signature", "fail", expected, "another signature", detail)
     summary = f"The key {shown(key.kid)} of issuer {issuer.name} did not make the token's signature"
     advice = (
-        "The token was altered, cut short in copying, or signed with another key of the same name. Get a new"
-        " one from the issuer; if that fails too, the key that it publishes is not the one it signs with."
+        "The token was altered, cut off in copying, or signed with another key of the same name. Get a new"
+        " one from the issuer; if that fails, too, the issuer does not sign with the key that it publishes."
     )
     if maker is not None:
         summary += f"; {maker} did"
@@ -355,7 +362,7 @@ def _signature(
 
 
 def _maker(trail: Trail, keys: ColdKeys, token: UnverifiedToken) -> str | None:
-    """Look for the key that did make a signature, among all there are."""
+    """Return the key that made a signature, among all configured issuers' keys."""
     for issuer in trail.setup.issuers:
         held = keys.current(issuer.name)
         for key in () if held is None else held.keys:

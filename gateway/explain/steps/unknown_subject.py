@@ -1,4 +1,4 @@
-"""Why a subject has no user: who is there under another issuer, spelling or name."""
+"""Why a subject has no user: similar users under another issuer, spelling or name."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -22,27 +22,27 @@ _DIFFERENCES: Final = {
     "prefix": Cause.SUBJECT_PREFIX_DIFFERS,
 }
 _WORDS: Final = {
-    Cause.SUBJECT_CASE_DIFFERS: "in upper and lower case",
-    Cause.SUBJECT_SPACING_OR_ENCODING: "in white space or percent-encoding",
-    Cause.SUBJECT_UUID_SPELLING: "in how the UUID is written",
-    Cause.SUBJECT_PREFIX_DIFFERS: "in the provider before the bar",
+    Cause.SUBJECT_CASE_DIFFERS: "only in upper and lower case",
+    Cause.SUBJECT_SPACING_OR_ENCODING: "only in white space or percent-encoding",
+    Cause.SUBJECT_UUID_SPELLING: "only in the spelling of the UUID",
+    Cause.SUBJECT_PREFIX_DIFFERS: "only in the provider before the bar",
 }
-_SAME_PERSON: Final = "If it is the same person, let the token's identity lead to that user"
+_SAME_PERSON: Final = "If it is the same person, link the token's identity to that user"
 
 
 @dataclass(frozen=True, slots=True)
 class Lookalike:
-    """A user that was probably meant."""
+    """A user that the token probably belongs to."""
 
     cause: Cause
     user_id: str
     summary: str
     others: tuple[str, ...] = ()
-    """Ids of more users for whom the same holds."""
+    """The ids of more users with the same similarity."""
 
 
 async def check(trail: Trail, claims: Claims, postgres: Postgres) -> None:
-    """Find the cause, and take the remaining steps as not to be taken."""
+    """Find the cause, and skip the remaining steps."""
     directory, expected = UserDirectory(postgres), "a user"
     denial = Denial(USER_NOT_FOUND)
     identity = f"subject {shown(claims.subject)} of issuer {claims.issuer_name}"
@@ -50,15 +50,17 @@ async def check(trail: Trail, claims: Claims, postgres: Postgres) -> None:
         found = await _lookalike(claims, directory, Diagnostics(postgres))
     except StoreUnavailable as error:
         trail.step(
-            "user", "fail", expected, "none", f"similar subjects could not be looked for: {error.detail}"
+            "user", "fail", expected, "none", f"similar subjects could not be searched: {error.detail}"
         )
         found = None
     else:
-        trail.step("user", "fail", expected, "none", "nobody similar" if found is None else found.summary)
+        trail.step("user", "fail", expected, "none", "no similar user" if found is None else found.summary)
     trail.skip_rest("there is no user")
     if found is None:
-        fix = Fix("Add the user, if there should be one.", command=_add(trail, claims))
-        trail.blame(denial, Cause.USER_UNKNOWN, f"The {identity} has no user, nor has one like it", fix)
+        fix = Fix("Add the user, if it should exist.", command=_add(trail, claims))
+        trail.blame(
+            denial, Cause.USER_UNKNOWN, f"The {identity} has no user, and no similar subject has one", fix
+        )
         return
     subject = f"--subject={claims.subject}"
     command = trail.commands.gateway(
@@ -93,7 +95,7 @@ def _of_another_issuer(claims: Claims, similar: list[SimilarIdentity]) -> Lookal
     if not same:
         return None
     issuers = listed(each.identity.issuer for each in same)
-    summary = f"the same subject has one under another issuer: {issuers}"
+    summary = f"the same subject has a user under another issuer: {issuers}"
     return _lookalike_of(Cause.SUBJECT_UNDER_OTHER_ISSUER, same, summary)
 
 
@@ -109,7 +111,7 @@ def _spelt_otherwise(claims: Claims, similar: list[SimilarIdentity]) -> Lookalik
                 subjects = listed(dict.fromkeys(each.identity.subject for each in spelt))
                 summary = f"{subjects} has one, and differs {_WORDS[cause]}"
                 if spelt[0].identity.issuer != claims.issuer:
-                    summary += f", and is of the issuer {shown(spelt[0].identity.issuer)}"
+                    summary += f", and belongs to the issuer {shown(spelt[0].identity.issuer)}"
                 return _lookalike_of(cause, spelt, summary)
     return None
 
@@ -123,7 +125,7 @@ async def _named_otherwise(claims: Claims, directory: UserDirectory) -> Lookalik
     subject = claims.subject
     if "@" in subject and (owners := await directory.with_email(subject)):
         first, *others = (record.user.id for record in owners)
-        summary = f"it is the e-mail address of user {first}, whose identity is another"
+        summary = f"it is the e-mail address of user {first}, who has another identity"
         return Lookalike(Cause.SUBJECT_IS_EMAIL, first, summary, tuple(others))
     record = await _with_id(directory, subject)
     if record is not None:
@@ -135,7 +137,7 @@ async def _named_otherwise(claims: Claims, directory: UserDirectory) -> Lookalik
         if claims.issued_at is not None and owner.created_at > claims.issued_at:
             summary = (
                 f"user {owner.user.id} has the token's e-mail address, and was created"
-                f" {moment(owner.created_at)}, after the token was issued: the account was probably made anew"
+                f" {moment(owner.created_at)}, after the token was issued: the account was probably recreated"
             )
             return Lookalike(Cause.ACCOUNT_RECREATED, owner.user.id, summary)
     return None

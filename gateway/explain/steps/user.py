@@ -1,4 +1,4 @@
-"""The steps about the user: there at all, active, of the right tenant, allowed on the route."""
+"""The steps about the user: whether it exists, its status, its tenant, and the route's requirements."""
 
 from dataclasses import replace
 from typing import Final
@@ -29,7 +29,7 @@ _STATUS_CAUSES: Final = {
 async def check(
     trail: Trail, claims: Claims, record: UserRecord, route: Route, directory: UserDirectory
 ) -> None:
-    """Take the steps for a user that is there; `route` is what the request asks for."""
+    """Take the steps for an existing user. `route` is the route of the request."""
     refusals = _every_refusal(route, record.user, claims)
     await _user(trail, claims, record, refusals, directory)
     await _tenant(trail, claims, record, route, refusals, directory)
@@ -37,7 +37,7 @@ async def check(
 
 
 def _every_refusal(route: Route, user: User, claims: Claims) -> list[Denial]:
-    """Ask the policy as the pipeline does, going on past each denial as if it had been mended."""
+    """Ask the policy as the pipeline does; go on after each denial as if it were fixed."""
     refusals: list[Denial] = []
     while True:
         try:
@@ -78,7 +78,7 @@ async def _user(
         found = f"{user.status} since {moment(record.deleted_at)} ({ago(record.deleted_at, now)})"
     if user.tokens_valid_after is not None:
         found += f", tokens valid after {moment(user.tokens_valid_after)}"
-    expected = "active, and the token issued after `tokens_valid_after` and after the user was created"
+    expected = "active, and a token issued after `tokens_valid_after` and after the user was created"
     status = next((denial for denial in refusals if user.status is not UserStatus.ACTIVE), None)
     revoked = next((denial for denial in refusals if denial.reason is TOKENS_REVOKED_BEFORE), None)
     recreated = _is_recreated(trail, claims, record)
@@ -93,13 +93,13 @@ async def _user(
 
 
 _NEW_TOKEN: Final = Fix(
-    "Have the user sign in again, and revoke what was issued before: if the account was deleted and made"
-    " anew, old tokens act for the new one. `tokens_valid_after` set at creation prevents that."
+    "Let the user sign in again, and revoke earlier tokens: if the account was deleted and"
+    " recreated, old tokens act for the new account. Setting `tokens_valid_after` at creation prevents that."
 )
 
 
 def _is_recreated(trail: Trail, claims: Claims, record: UserRecord) -> bool:
-    """Tell whether the user is younger than the token, by more than provisioning and clocks account for."""
+    """Return whether the user is younger than the token, by more than provisioning and clocks explain."""
     if claims.issued_at is None:
         return False
     leeway = next(each.leeway for each in trail.setup.issuers if each.name == claims.issuer_name)
@@ -110,7 +110,7 @@ def _recreation(claims: Claims, record: UserRecord) -> str:
     age = span(record.created_at - (claims.issued_at or 0.0))
     return (
         f"User {record.user.id} was created {moment(record.created_at)}, {age} after the token was issued:"
-        " the account has probably been deleted and made anew"
+        " the account was probably deleted and recreated"
     )
 
 
@@ -123,19 +123,19 @@ async def _blame_status(
         if heir is not None:
             _blame_heir(trail, claims, record, heir, denial)
             return
-        command, advice = "restore", "If the user is to come back, restore it."
+        command, advice = "restore", "Restore the user, if the deletion was a mistake."
     else:
-        command, advice = "activate", "Activate the user, once what led to this is settled."
+        command, advice = "activate", "Activate the user, once the reason for this status is settled."
     trail.blame(
         denial,
         _STATUS_CAUSES[user.status],
-        f"User {user.id} is {user.status}, since {moment(since)} ({ago(since, trail.now)})",
+        f"User {user.id} is {user.status} since {moment(since)} ({ago(since, trail.now)})",
         Fix(advice, command=trail.commands.gateway("users", command, user.id)),
     )
 
 
 async def _heir(claims: Claims, deleted: User, directory: UserDirectory) -> UserRecord | None:
-    """Find the account that was made in place of a deleted one: same address, younger than the token."""
+    """Find the account that replaced a deleted one: with the same address, younger than the token."""
     if deleted.email is None:
         return None
     for record in await directory.with_email(deleted.email):
@@ -153,12 +153,12 @@ def _blame_heir(trail: Trail, claims: Claims, deleted: UserRecord, heir: UserRec
         Cause.ACCOUNT_RECREATED,
         f"The identity leads to a user that was deleted {moment(since)}; {shown(deleted.user.email)} has"
         f" another account, {heir.user.id}, created {moment(heir.created_at)}",
-        Fix("If it is the same person, let the identity lead there.", command=command),
+        Fix("If it is the same person, move the identity to that account.", command=command),
     )
 
 
 def _moved(trail: Trail, claims: Claims, owner: User, other: User) -> str | None:
-    """Write the command that lets the token's identity lead from one user to another."""
+    """Return the command that moves the token's identity from one user to another."""
     identity = f"--issuer={claims.issuer_name}", f"--subject={claims.subject}"
     return trail.commands.gateway("users", "link", other.id, *identity, f"--from={owner.id}")
 
@@ -175,7 +175,7 @@ def _blame_revoked(trail: Trail, record: UserRecord, denial: Denial, *, recreate
         Cause.ACCOUNT_RECREATED if recreated else Cause.USER_TOKENS_REVOKED,
         summary,
         Fix(
-            "Have the user sign in again; or, if older tokens are to count after all, take the instant back.",
+            "Let the user sign in again; or, if older tokens should be valid, remove `tokens_valid_after`.",
             command=trail.commands.gateway("users", "change", user.id, "--clear=tokens-valid-after"),
         ),
     )
@@ -193,7 +193,7 @@ async def _tenant(
     directory: UserDirectory,
 ) -> None:
     user, wanted = record.user, route.require.tenant
-    expected = "the user's tenant in the token, if it names one"
+    expected = "the user's tenant, if the token names one"
     if wanted is not None:
         expected += f"; on this route {shown(wanted)}"
     found = f"token {shown(claims.tenant)}, user {shown(user.tenant)}"
@@ -204,8 +204,8 @@ async def _tenant(
             trail.blame(
                 denial,
                 Cause.TENANT_MISMATCH,
-                f"The route requires the tenant {shown(wanted)}; user {user.id} is of {shown(user.tenant)}",
-                Fix("Have somebody of that tenant ask, or use a route of the user's own tenant."),
+                f"The route requires the tenant {shown(wanted)}, but user {user.id} has {shown(user.tenant)}",
+                Fix("Use a user of that tenant, or a route for the user's own tenant."),
             )
         else:
             await _blame_tenant(trail, claims, user, denial, directory)
@@ -217,12 +217,12 @@ async def _blame_tenant(
     tenant = claims.tenant or ""
     move = trail.commands.gateway("users", "change", user.id, f"--tenant={tenant}")
     if user.tenant is None:
-        summary = f"The token is for the tenant {shown(tenant)}, and user {user.id} has none"
+        summary = f"The token is for the tenant {shown(tenant)}, but user {user.id} has none"
         fix = Fix("Give the user its tenant.", command=move)
         trail.blame(denial, Cause.TENANT_MISMATCH, summary, fix)
         return
     summary = (
-        f"The token is for the tenant {shown(tenant)}, and its identity is linked to user {user.id}"
+        f"The token is for the tenant {shown(tenant)}, but its identity is linked to user {user.id}"
         f" of the tenant {shown(user.tenant)}"
     )
     same = [] if user.email is None else await directory.with_email(user.email)
@@ -232,7 +232,7 @@ async def _blame_tenant(
         fix = Fix(advice, command=_moved(trail, claims, user, right[0]))
     else:
         advice = (
-            "Find out which tenant is right. If the token's is, move the user there, or link another user."
+            "Find out which tenant is right. If it is the token's, change the user's, or link another user."
         )
         fix = Fix(advice, command=move)
     trail.blame(denial, Cause.IDENTITY_LINKED_TO_OTHER_TENANT, summary, fix)
@@ -243,7 +243,7 @@ async def _blame_tenant(
 
 def _policy(trail: Trail, claims: Claims, record: UserRecord, route: Route, refusals: list[Denial]) -> None:
     if not route.name:
-        trail.step("policy", "skipped", detail="give a method and URL to have scopes and roles checked")
+        trail.step("policy", "skipped", detail="give a method and a URL to check scopes and roles")
         return
     require, user = route.require, record.user
     expected = f"scopes {listed(sorted(require.scopes))}; one of the roles {listed(sorted(require.roles))}"
@@ -262,9 +262,9 @@ def _blame_roles(trail: Trail, route: Route, user: User, denial: Denial) -> None
     trail.blame(
         denial,
         Cause.ROLE_MISSING,
-        f"Route {route.name} is for the roles {listed(roles)}, and user {user.id} has {listed(user.roles)}",
+        f"Route {route.name} requires a role of {listed(roles)}, but user {user.id} has {listed(user.roles)}",
         Fix(
-            "If the user is to have it, give the role.",
+            "If the user should have the role, add it.",
             command=trail.commands.gateway("users", "change", user.id, f"--add-role={roles[0]}"),
         ),
     )
@@ -272,9 +272,8 @@ def _blame_roles(trail: Trail, route: Route, user: User, denial: Denial) -> None
 
 def _blame_scopes(trail: Trail, claims: Claims, route: Route, denial: Denial) -> None:
     missing = route.require.scopes.difference(claims.scopes)
-    summary = (
-        f"Route {route.name} also needs scopes {listed(sorted(missing))}; there are {listed(claims.scopes)}"
-    )
+    scopes = listed(sorted(missing))
+    summary = f"Route {route.name} also requires the scopes {scopes}; the token has {listed(claims.scopes)}"
     if is_id_token(claims.payload):
         trail.blame(denial, Cause.ID_TOKEN_USED, f"{summary}: it is an ID token", ID_TOKEN_FIX)
         return
@@ -285,8 +284,8 @@ def _blame_scopes(trail: Trail, claims: Claims, route: Route, denial: Denial) ->
         Cause.SCOPE_INSUFFICIENT,
         summary,
         Fix(
-            "Have the client ask the issuer for these scopes; or, if the route should not need them, leave"
-            " them out.",
+            "Let the client request these scopes from the issuer; or, if the route should not require them,"
+            " remove them.",
             config=yaml_line(f"routes[{place}].require.scopes", kept),
         ),
     )
