@@ -1,4 +1,4 @@
-// The admin API: the token goes into each request's Authorization, what is refused becomes an ApiError.
+// The admin API: each request has the token in Authorization; each refusal becomes an ApiError.
 
 /** A request that was not answered with what was asked for; `message` is for people. */
 export class ApiError extends Error {
@@ -74,7 +74,7 @@ export class Api {
       });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new ApiError("The gateway does not answer", "Is it running, and can this browser reach its admin port?");
+      throw new ApiError("The gateway does not answer", "Check that it runs, and that this browser can reach its admin port.");
     }
     if (response.ok) return response;
     const problem = await problemOf(response);
@@ -88,7 +88,7 @@ async function problemOf(response) {
   try {
     problem = await response.json();
   } catch {
-    // Something between here and the gateway answered in a form of its own.
+    // A proxy between this browser and the gateway answered in its own format.
   }
   return new ApiError(problem.title ?? `The answer was ${response.status}`, problem.detail ?? "", {
     status: response.status,

@@ -1,4 +1,4 @@
-// A chart of the last minutes: inline SVG at the size that it has, and a legend in text that says the same.
+// A chart of the last minutes: inline SVG in its actual size, and a text legend with the same content.
 
 import { h } from "./dom.js";
 import { duration } from "./format.js";
@@ -18,7 +18,7 @@ function svg(tag, attributes, ...children) {
   return element;
 }
 
-/** `series` are {label, tone}, `stacked` puts them on each other, `format` writes a value. */
+/** `series` are {label, tone}, `stacked` stacks them, `format` formats a value. */
 export class Chart {
   #series;
   #stacked;

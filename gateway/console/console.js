@@ -1,4 +1,4 @@
-// The shell: signing in and out, and which page is shown.
+// The shell: sign-in, sign-out, and the selection of the page.
 
 import { Api } from "./api.js";
 import { announce, failure, field, form, h, input, state, submit } from "./dom.js";
@@ -99,7 +99,7 @@ async function route({ focus }) {
   }
   const heading = begin(page?.title ?? "No such page");
   if (focus) heading.focus();
-  if (!page) { main.append(h("p", {}, h("a", { href: "#/overview" }, "To the overview"))); return; }
+  if (!page) { main.append(h("p", {}, h("a", { href: "#/overview" }, "Go to the overview"))); return; }
   const { signal } = leave;
   const retitle = (text) => {
     heading.textContent = text;

@@ -1,4 +1,4 @@
-// The latest requests that were refused, and each further one as it happens.
+// The latest denied requests, and new ones as they happen.
 
 import { announce, button, code, failure, field, form, h, hint, input, prose, state, submit, table } from "./dom.js";
 import { time } from "./format.js";
@@ -19,12 +19,12 @@ export function show({ main, api, query, signal, remember }) {
   const { element, body, add } = table("Denials, the latest first", [
     { label: "Time", class: "when" }, "Reason", "Request", "Issuer and subject", "Client and id",
   ], []);
-  const empty = h("p", { class: "empty" }, "Nothing has been refused. New denials appear here by themselves.");
+  const empty = h("p", { class: "empty" }, "No request has been denied. New denials appear here automatically.");
   const fields = Object.entries(filters).map(([name, value]) =>
     field(name[0].toUpperCase() + name.slice(1), input(name, value, { list: name === "reason" ? "reasons" : null })));
-  const pause = button("Hold", () => {
+  const pause = button("Pause", () => {
     paused = !paused;
-    pause.textContent = paused ? "Show new ones" : "Hold";
+    pause.textContent = paused ? "Resume" : "Pause";
     if (!paused) waiting.splice(0).forEach(insert);
     told();
   });
@@ -66,7 +66,7 @@ export function show({ main, api, query, signal, remember }) {
     if (!known) reasons.append(h("option", { value: denial.reason }));
     if (paused) waiting.push(denial);
     else insert(denial);
-    // Held ones may be more than are ever shown.
+    // There may be more held denials than the page shows.
     if (waiting.length > SHOWN) waiting.shift();
     told();
   };

@@ -1,4 +1,4 @@
-// Elements. Text becomes a text node, always: nothing in this console is ever parsed as markup.
+// Elements. Text always becomes a text node: this console never parses text as markup.
 
 /** Make an element. Attributes named on… are listeners, true and false set or leave out an attribute. */
 export function h(tag, attributes = {}, ...children) {
@@ -40,7 +40,7 @@ export function prose(text) {
   return text.split(/`([^`]+)`/).map((part, index) => (index % 2 ? h("code", {}, part) : part));
 }
 
-/** A button; its kind is how it looks: "primary", "danger" or "quiet". */
+/** A button. Its kind is its style: "primary", "danger" or "quiet". */
 export function button(label, onclick, { kind = null, ...attributes } = {}) {
   return h("button", { type: "button", class: kind, onclick, ...attributes }, label);
 }
@@ -102,7 +102,7 @@ export function table(caption, labels, rows, { showCaption = false } = {}) {
   const named = ({ numeric, class: given }) => [numeric && "numeric", given].filter(Boolean).join(" ") || null;
   const cells = (row) => row.map((cell, index) => {
     const attributes = { "data-label": columns[index].label, class: named(columns[index]) };
-    // A sentence of several parts is one thing beside its label on a narrow screen.
+    // On a narrow screen, a sentence of several parts stays one block beside its label.
     const content = Array.isArray(cell) && cell.length > 1 ? h("span", {}, cell) : cell;
     return index === 0
       ? h("th", { scope: "row", role: "rowheader", ...attributes }, content)
@@ -122,7 +122,7 @@ export function table(caption, labels, rows, { showCaption = false } = {}) {
   } };
 }
 
-/** A state, as a word with a coloured dot: "good", "fair", "bad" or "plain". */
+/** A state: a word with a coloured dot. The tone is "good", "fair", "bad" or "plain". */
 export function state(word, tone) {
   return h("span", { class: `state ${tone}` }, word);
 }
@@ -136,7 +136,7 @@ export function facts(pairs, attributes = {}) {
 /** What went wrong, in words, where it went wrong. */
 export function failure(error) {
   const heading = h("strong", {}, error.title ?? "Something went wrong");
-  // The details of several fields are told one by one.
+  // Errors of several fields are listed one by one.
   const fields = (error.errors ?? []).filter(({ field: name }) => name);
   const items = fields.map(({ field: name, message }) => h("li", {}, h("code", {}, name), ` ${message}`));
   return h("div", { class: "notice bad", role: "alert", tabindex: "-1" },
@@ -168,7 +168,7 @@ export function copyButton(text, what) {
       copy.textContent = "Copied";
       announce(`The ${what} is in the clipboard`);
     } catch {
-      // Only pages from https and from this machine itself may write there.
+      // Only pages from https or from this machine may write to the clipboard.
       copy.textContent = "Select and copy it";
     }
   }, { kind: "quiet", "aria-label": `Copy the ${what}` });

@@ -1,4 +1,4 @@
-// Why a token is refused, and what to do about it.
+// Why a token is refused, and the fix.
 
 import {
   announce, copyButton, facts, failure, field, form, h, input, prose, select, state, submit, table,
@@ -16,8 +16,8 @@ export function show({ main, api, signal }) {
   const token = h("textarea", { name: "token", rows: 5, required: true, class: "mono", ...still });
   const url = input("url", null, { placeholder: "/orders/42" });
   main.append(
-    h("p", { class: "lead" }, "Paste a token. Every step that the gateway takes with it is taken here; nothing is " +
-      "changed, and the token is sent nowhere else."),
+    h("p", { class: "lead" }, "Paste a token. The gateway runs every step of its decision and shows the result. It changes nothing " +
+      "and sends the token nowhere else."),
     form({ class: "panel stack" }, async (values) => {
       answer.replaceChildren();
       try {
@@ -30,10 +30,10 @@ export function show({ main, api, signal }) {
       }
     },
     field("Token", token,
-      "With or without “Bearer” in front. A token is a key: take one of a test user where you can."),
+      "With or without “Bearer”. A token grants access: if possible, use one of a test user."),
     h("div", { class: "filters" },
       field("Method", select("method", METHODS, "GET")),
-      field("URL or path (optional)", url, "Then the route and what it requires are looked at too.", WIDE)),
+      field("URL or path (optional)", url, "With it, the route and its requirements are checked, too.", WIDE)),
     h("div", { class: "row" }, submit("Explain"))),
     answer,
   );
@@ -65,7 +65,7 @@ function pasteable(what, text) {
 }
 
 function walked(steps) {
-  const { element } = table("Every step, in order", [
+  const { element } = table("The steps in order", [
     "Step", { label: "Outcome", class: "outcome" }, { label: "Expected", class: "break" },
     { label: "Found", class: "break" }, { label: "Detail", class: "break" },
   ], steps.map(({ name, outcome, ...words }) => [

@@ -1,4 +1,4 @@
-// What the counters said in the last minutes, and the rates that follow from it.
+// The counters of the last minutes, and the rates from them.
 
 import { readings } from "./readings.js";
 

@@ -1,4 +1,4 @@
-// The trusted issuers and the keys that they sign with.
+// The trusted issuers and their keys.
 
 import { announce, busy, button, code, facts, failure, h, state, success, table } from "./dom.js";
 import { duration } from "./format.js";
@@ -24,7 +24,7 @@ export async function show({ main, api, signal }) {
         const fresh = panel(body);
         element.replaceWith(fresh);
         fresh.querySelector("button").focus();
-        fresh.querySelector(".outcome").append(success(`The keys of ${body.name} were loaded just now.`));
+        fresh.querySelector(".outcome").append(success(`The keys of ${body.name} have been reloaded.`));
       } catch (error) {
         if (!signal.aborted) outcome.replaceChildren(failure(error));
       }
@@ -50,9 +50,9 @@ export async function show({ main, api, signal }) {
 }
 
 function keys({ name, keys: known }) {
-  if (known.length === 0) return h("p", { class: "empty" }, "No key is known: no token of this issuer can be checked.");
+  if (known.length === 0) return h("p", { class: "empty" }, "There are no keys: the gateway cannot verify this issuer’s tokens.");
   const rows = known.map(({ kid, algorithms, thumbprint }) =>
-    [code(kid ?? "none"), algorithms.join(", "), thumbprint ? code(thumbprint) : "not told"]);
+    [code(kid ?? "none"), algorithms.join(", "), thumbprint ? code(thumbprint) : "not shown"]);
   const { element } = table(`Keys of ${name}`, ["Key id", "Algorithms", "Thumbprint"], rows, { showCaption: true });
   element.classList.add("compact");
   return element;

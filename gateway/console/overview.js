@@ -1,4 +1,4 @@
-// What the gateway does at this moment.
+// The current state of the gateway.
 
 import { announce, busy, button, confirm, failure, h, hint, state, success, table } from "./dom.js";
 import { Chart } from "./chart.js";
@@ -51,7 +51,7 @@ export function show({ main, api, history, signal }) {
     cacheEntries.replaceChildren(h("dl", { class: "facts" }, Object.entries(sample.caches).map(([name, entries]) =>
       h("div", {}, h("dt", {}, name), h("dd", {}, number(entries))))));
     const standing = sample.dependencies.filter(({ status }) => status !== "up").map(({ name }) => name).join(", ");
-    if (standing !== before) announce(standing ? `Down: ${standing}` : "Every dependency is up");
+    if (standing !== before) announce(standing ? `Down: ${standing}` : "All dependencies are up");
     before = standing;
   };
   history.addEventListener("change", draw, { signal });
@@ -77,7 +77,7 @@ function denialsByReason(totals, recent) {
     .sort(([one, a], [other, b]) => (recent[other] ?? 0) - (recent[one] ?? 0) || b - a).slice(0, 8);
   const heading = h("h2", {}, "Denials by reason");
   if (reasons.length === 0) {
-    return [heading, h("p", { class: "empty" }, "No request has been refused since the gateway started.")];
+    return [heading, h("p", { class: "empty" }, "No request has been denied since the gateway started.")];
   }
   const most = Math.max(...reasons.map(([, total]) => total));
   const { element } = table("Denials by reason", [
@@ -112,13 +112,13 @@ function states(sample) {
 function flushing(api, signal) {
   const outcome = h("div", {});
   const flush = button("Flush caches …", async () => {
-    const sure = await confirm("Flush every cache?",
-      "All workers forget the users and tokens that they know, and ask Postgres again. Nothing is lost; " +
-      "requests are slower for a moment.", "Flush");
+    const sure = await confirm("Flush all caches?",
+      "All workers forget the users and revocation verdicts that they remember, and ask the stores again. No data is lost; " +
+      "requests are slower for a short time.", "Flush");
     if (sure === null) return;
     try {
       await busy(flush, () => api.send("POST", "cache/flush", undefined, { signal }));
-      outcome.replaceChildren(success("The caches are empty."));
+      outcome.replaceChildren(success("The caches have been flushed."));
     } catch (error) {
       outcome.replaceChildren(failure(error));
     }

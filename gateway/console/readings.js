@@ -1,4 +1,4 @@
-// The answer of /v1/overview as the numbers that this console draws.
+// The answer of /v1/overview as the numbers for the charts.
 
 /** Counters by key, the latency's buckets, gauges, and every dependency with its state. */
 export function readings({ readiness, metrics }) {
@@ -7,9 +7,9 @@ export function readings({ readiness, metrics }) {
     dependencies: [
       ...Object.entries(readiness.dependencies).map(([name, { status, detail }]) => ({ name, status, detail })),
       ...Object.entries(metrics.streams).map(([name, up]) => ({
-        name: `changes told by ${name}`,
+        name: `change stream of ${name}`,
         status: up ? "up" : "down",
-        detail: up ? null : "Memory is not trusted until this stream stands: each request asks a store.",
+        detail: up ? null : "Memory is not trusted while this stream is down: each request asks a store.",
       })),
     ],
     requests: metrics.requests,

@@ -1,4 +1,4 @@
-// Tokens that are refused before their time: one, all of a user, all of an issuer.
+// Revocations: of one token, of a user’s tokens, of an issuer’s tokens.
 
 import {
   announce, button, code, confirm, failure, field, form, h, hint, input, notify, select, submit, success, table,
@@ -36,23 +36,23 @@ export function show({ main, api, query, signal, remember }) {
 
   const lift = async (key) => {
     const sure = await confirm("Lift this revocation?",
-      "The tokens that it stopped are accepted again, everywhere.", "Lift");
+      "All gateways admit its tokens again, unless something else refuses them.", "Lift");
     const which = new URLSearchParams(Object.entries(key).filter(([, given]) => given));
     if (sure === null) return;
-    await act(() => api.send("DELETE", `revocations?${which}`, undefined, { signal }), "The revocation is lifted.");
+    await act(() => api.send("DELETE", `revocations?${which}`, undefined, { signal }), "The revocation has been lifted.");
   };
 
   const row = ({ kind, issuer, value, revoked_at: at, expires_at: until, reason, revoked_by: by }) => [
     KINDS[kind] ?? kind,
     h("div", {}, kind === "user" ? h("a", { href: userPage(value) }, code(value)) : code(value ?? "every token"),
       issuer ? hint(issuer) : null),
-    time(at), time(until) ?? "for good", reason ?? "–", by ?? "–",
+    time(at), time(until) ?? "for ever", reason ?? "–", by ?? "–",
     button("Lift", () => lift({ kind, issuer, value }),
       { kind: "quiet", "aria-label": `Lift the revocation of ${value ?? issuer}` }),
   ];
 
   const listed = ({ items, next }) => {
-    if (items.length === 0) return [h("p", { class: "empty" }, "Nothing is revoked.")];
+    if (items.length === 0) return [h("p", { class: "empty" }, "There are no revocations.")];
     const { element, add } = table("Revocations", [
       "What", "Which", "Since", "Until", "Reason", "By", "Change",
     ], items.map(row));
@@ -72,7 +72,7 @@ export function show({ main, api, query, signal, remember }) {
 
   expired.addEventListener("change", () => act(() => {}, null));
   main.append(revoking(api, act, outcome, signal), outcome,
-    h("div", { class: "row" }, expired, h("label", { for: "expired" }, "Expired ones too")), list);
+    h("div", { class: "row" }, expired, h("label", { for: "expired" }, "Show expired revocations")), list);
   return act(() => {}, null);
 }
 
@@ -95,7 +95,7 @@ function revoking(api, act, outcome, signal) {
   );
   const element = form({ class: "stack" }, async (values) => {
     const send = () => api.send("POST", "revocations", revocation(values), { signal });
-    if (await act(send, "It is revoked, everywhere.")) {
+    if (await act(send, "The revocation counts in all gateways.")) {
       element.reset();
       fit();
     }

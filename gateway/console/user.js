@@ -1,4 +1,4 @@
-// One user: its state, its identities, and what can be done about both.
+// One user: its status, its identities, and the actions on both.
 
 import {
   button, code, confirm, facts, failure, field, form, h, hint, input, notify, state, submit, success, table,
@@ -32,8 +32,8 @@ export async function show({ main, api, parameters: [id], signal, retitle }) {
       if (error.status === 412) {
         await load();
         notify(outcome, failure({
-          title: "Somebody else changed this user meanwhile",
-          message: "Nothing was saved. Below is how the user is by now; do it again if it still makes sense.",
+          title: "Another operator has changed this user",
+          message: "Nothing was saved. The page now shows the user’s current state; repeat your change if it is still right.",
         }));
       }
     }
@@ -70,21 +70,21 @@ export async function show({ main, api, parameters: [id], signal, retitle }) {
 
 function actions(user, { api, path, tag, signal, act, change }) {
   const send = (method, where, done) => act(() => api.send(method, where, undefined, { tag, signal }), done);
-  const restore = button("Restore", () => send("POST", `${path}/restore`, "The user is restored."),
+  const restore = button("Restore", () => send("POST", `${path}/restore`, "The user has been restored."),
     { kind: "primary" });
   const revoke = button("Revoke tokens …", async () => {
-    const answer = await confirm("Revoke every token of this user?",
-      "Tokens issued until this moment are refused everywhere within milliseconds. The user can sign in again.",
+    const answer = await confirm("Revoke all tokens of this user?",
+      "All gateways refuse the tokens issued until now, within milliseconds. The user can sign in again.",
       "Revoke tokens", field("Reason (optional)", input("reason")));
     if (answer === null) return;
     const revocation = { kind: "user", value: user.id, ...(answer.reason ? { reason: answer.reason } : {}) };
     await act(() => api.send("POST", "revocations", revocation, { signal }),
-      "Every token that the user has is revoked.");
+      "All tokens of the user have been revoked.");
   }, { kind: "danger" });
   const remove = button("Delete …", async () => {
     const sure = await confirm("Delete this user?",
-      "The user may pass no more. The row stays and can be restored.", "Delete");
-    if (sure !== null) await send("DELETE", path, "The user is deleted.");
+      "The gateway refuses a deleted user. The row stays, and the user can be restored.", "Delete");
+    if (sure !== null) await send("DELETE", path, "The user has been deleted.");
   }, { kind: "danger" });
   if (user.status === "deleted") return h("div", { class: "row" }, restore, revoke);
   const changes = [["Activate", "active"], ["Suspend", "suspended"], ["Lock", "locked"]]
@@ -96,10 +96,10 @@ function actions(user, { api, path, tag, signal, act, change }) {
 
 function identities(user, { api, path, signal, act }) {
   const unlink = async (identity) => {
-    const sure = await confirm("Unlink this identity?", "Tokens with this subject find no user any more.", "Unlink");
+    const sure = await confirm("Unlink this identity?", "Tokens with this subject will have no user.", "Unlink");
     if (sure === null) return;
     const where = `${path}/identities?${new URLSearchParams(identity)}`;
-    await act(() => api.send("DELETE", where, undefined, { signal }), "The identity is unlinked.");
+    await act(() => api.send("DELETE", where, undefined, { signal }), "The identity has been unlinked.");
   };
   const rows = user.identities.map(({ issuer, issuer_name: name, subject }) => [
     code(subject), h("div", {}, name ?? "not configured", hint(issuer)),
@@ -107,9 +107,9 @@ function identities(user, { api, path, signal, act }) {
   ]);
   const { element } = table("Identities", ["Subject", "Issuer", "Change"], rows);
   return h("section", { class: "panel flush", "aria-label": "Identities" }, h("h2", {}, "Identities"),
-    rows.length ? element : h("p", { class: "empty" }, "No token leads to this user."),
+    rows.length ? element : h("p", { class: "empty" }, "This user has no identities."),
     form({ class: "filters" }, ({ issuer, subject }) =>
-      act(() => api.send("POST", `${path}/identities`, { issuer, subject }, { signal }), "The identity is linked."),
+      act(() => api.send("POST", `${path}/identities`, { issuer, subject }, { signal }), "The identity has been linked."),
     field("Issuer", input("issuer", null, { required: true }), "Its configured name, or its iss."),
     field("Subject", input("subject", null, { required: true })),
     submit("Link", null)));
@@ -119,11 +119,11 @@ function editing(user, change) {
   return h("details", { class: "panel" }, h("summary", {}, "Edit"),
     form({ class: "stack" }, ({ email, display_name: name, tenant, roles }) => change({
       email: email || null, display_name: name || null, tenant: tenant || null, roles: listed(roles),
-    }, "The user is saved."),
+    }, "The user has been saved."),
     h("div", { class: "fields" },
       field("E-mail", input("email", user.email, { type: "email" })),
       field("Name", input("display_name", user.display_name)),
       field("Tenant", input("tenant", user.tenant)),
-      field("Roles", input("roles", user.roles.join(", ")), "With commas between them.")),
+      field("Roles", input("roles", user.roles.join(", ")), "Separated by commas.")),
     h("div", { class: "row" }, submit("Save"))));
 }

@@ -51,7 +51,7 @@ function wanted(filters, after = null) {
 }
 
 function found({ items, next }, api, filters, signal) {
-  if (items.length === 0) return h("p", { class: "empty" }, "No user is like that.");
+  if (items.length === 0) return h("p", { class: "empty" }, "No user matches.");
   const { element, add } = table("Users", [
     "User", "Status", "Tenant", "Roles", { label: "Subjects", class: "mono break" }, "Changed",
   ], items.map(row));
@@ -97,11 +97,11 @@ function adding(api, signal) {
     },
     h("div", { class: "fields" },
       field("Issuer", issuer),
-      field("Subject", input("subject", null, { required: true }), "The sub of the user’s tokens, to the letter."),
+      field("Subject", input("subject", null, { required: true }), "The sub, exactly as in the user’s tokens."),
       field("E-mail", input("email", null, { type: "email" })),
       field("Name", input("display_name")),
       field("Tenant", input("tenant")),
-      field("Roles", input("roles"), "With commas between them.")),
+      field("Roles", input("roles"), "Separated by commas.")),
     outcome, h("div", { class: "row" }, submit("Add user"))));
   details.addEventListener("toggle", async () => {
     if (!details.open || issuer.options.length) return;

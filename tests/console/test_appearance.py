@@ -114,7 +114,7 @@ async def fill(operator: Operator, name: str) -> None:
         await page.get_by_label("jti", exact=True).fill(uuid.uuid4().hex)
         await page.get_by_label("Reason (optional)").fill("sent to a wrong address")
         await page.get_by_role("button", name="Revoke", exact=True).click()
-        await expect(page.get_by_text("It is revoked, everywhere.")).to_be_visible()
+        await expect(page.get_by_text("The revocation counts in all gateways.")).to_be_visible()
     elif name == "Issuers":
         await expect(page.get_by_role("region", name="main")).to_be_visible()
 
@@ -191,7 +191,7 @@ async def test_a_narrow_screen_shows_what_matters_first(standing_console: House,
         await operator.go("Explain")
         await operator.explain(token("Member").decode())
         passed = operator.row("signature").filter(has_text="pass")
-        await expect(passed.get_by_text("it is good")).to_be_visible()
+        await expect(passed.get_by_text("it is valid")).to_be_visible()
         await expect(passed.get_by_text("a signature of key")).to_be_hidden()
         failed = operator.row("identity.postgres")
         await expect(failed.get_by_text("an active user")).to_be_visible()

@@ -130,7 +130,7 @@ async def test_the_overview_is_live(operator: Operator) -> None:
 async def test_flushing_the_caches(operator: Operator) -> None:
     await operator.page.get_by_role("button", name="Flush caches").click()
     await operator.confirm("Flush")
-    await expect(operator.page.get_by_text("The caches are empty.")).to_be_visible()
+    await expect(operator.page.get_by_text("The caches have been flushed.")).to_be_visible()
 
 
 async def test_an_answer_that_does_not_come_is_told_and_asked_for_again(operator: Operator) -> None:
@@ -162,11 +162,11 @@ async def test_denials_arrive_by_themselves(operator: Operator) -> None:
         f"{path}/before" in row for row in rows
     ].index(True)
 
-    await page.get_by_role("button", name="Hold").click()
+    await page.get_by_role("button", name="Pause").click()
     await house.request(f"{path}/held", token=token("suspended"))
     await expect(page.get_by_text("1 held back")).to_be_visible()
     await expect(operator.row(f"{path}/held")).to_have_count(0)
-    await page.get_by_role("button", name="Show new ones").click()
+    await page.get_by_role("button", name="Resume").click()
     await expect(operator.row(f"{path}/held")).to_be_visible()
 
 
@@ -305,7 +305,7 @@ async def test_a_change_that_another_operator_made_first_is_shown_instead(operat
         "UPDATE users SET status = 'locked' FROM identities WHERE user_id = id AND subject = $1", subject
     )
     await page.get_by_role("button", name="Suspend").click()
-    await expect(page.get_by_role("alert")).to_contain_text("Somebody else changed this user meanwhile")
+    await expect(page.get_by_role("alert")).to_contain_text("Another operator has changed this user")
     await expect(page.get_by_text("locked", exact=True)).to_be_visible()
     await page.get_by_role("button", name="Activate").click()
     await expect(page.get_by_text("The user is active.")).to_be_visible()
@@ -329,7 +329,7 @@ async def test_adding_editing_linking_and_deleting(operator: Operator) -> None:
     await page.get_by_text("Edit", exact=True).click()
     await page.get_by_label("E-mail").fill("added@example.com")
     await page.get_by_role("button", name="Save").click()
-    await expect(page.get_by_text("The user is saved.")).to_be_visible()
+    await expect(page.get_by_text("The user has been saved.")).to_be_visible()
     await expect(page.get_by_text("added@example.com")).to_be_visible()
 
     await page.get_by_label("Issuer").fill("second")
@@ -345,10 +345,10 @@ async def test_adding_editing_linking_and_deleting(operator: Operator) -> None:
     await answered(house, 200, token(subject))
     await page.get_by_role("button", name="Delete").click()
     await operator.confirm("Delete")
-    await expect(page.get_by_text("The user is deleted.")).to_be_visible()
+    await expect(page.get_by_text("The user has been deleted.")).to_be_visible()
     await answered(house, 401, token(subject))
     await page.get_by_role("button", name="Restore").click()
-    await expect(page.get_by_text("The user is restored.")).to_be_visible()
+    await expect(page.get_by_text("The user has been restored.")).to_be_visible()
     await answered(house, 200, token(subject))
 
 
@@ -359,9 +359,9 @@ async def test_what_the_api_refuses_is_told_in_words(operator: Operator) -> None
     await page.get_by_label("Issuer").fill("main")
     await page.get_by_label("Subject").fill("member")
     await page.get_by_role("button", name="Link", exact=True).click()
-    await expect(page.get_by_role("alert")).to_contain_text("The identity leads to a user already")
+    await expect(page.get_by_role("alert")).to_contain_text("The identity already leads to a user")
     await page.evaluate("() => { location.hash = '#/users/00000000-0000-4000-8000-000000000000'; }")
-    await expect(page.get_by_role("alert")).to_contain_text("There is no such thing")
+    await expect(page.get_by_role("alert")).to_contain_text("Not found")
 
 
 async def test_an_address_that_is_none_leads_to_no_page(operator: Operator) -> None:
@@ -382,7 +382,7 @@ async def test_revoking_a_users_tokens(operator: Operator) -> None:
     await page.get_by_role("button", name="Revoke tokens").click()
     await page.get_by_label("Reason (optional)").fill("laptop lost")
     await operator.confirm("Revoke tokens")
-    await expect(page.get_by_text("Every token that the user has is revoked.")).to_be_visible()
+    await expect(page.get_by_text("All tokens of the user have been revoked.")).to_be_visible()
     await answered(house, 401, bearer)
     await operator.go("Revocations")
     await expect(operator.row("laptop lost")).to_contain_text("a user’s tokens")
@@ -415,7 +415,7 @@ async def test_issuers_and_a_refresh(operator: Operator) -> None:
     await expect(main.get_by_role("row").filter(has_text="RS256")).not_to_have_count(0)
     await expect(page.get_by_role("region", name="keyless")).to_contain_text("no keys")
     await page.get_by_role("button", name="Refresh the keys of main").click()
-    await expect(main.get_by_text("The keys of main were loaded")).to_be_visible()
+    await expect(main.get_by_text("The keys of main have been reloaded")).to_be_visible()
     await page.get_by_role("button", name="Refresh the keys of keyless").click()
     await expect(page.get_by_role("region", name="keyless").get_by_role("alert")).to_contain_text(
         "missing.json"
