@@ -1,7 +1,7 @@
-"""The web console: static files, each under its exact name, and headers that keep everything else out.
+"""The web console: static files, each under its exact name, and headers that block all other sources.
 
-The page holds no data and needs no token; what it shows comes from `/v1`, asked with the token
-that the operator types into it.
+The page contains no data and needs no token. Its data comes from `/v1`, with the token that the operator
+enters.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from aiohttp import web
 PATH: Final = "/console"
 
 HEADERS: Final = {
-    # Content Security Policy Level 3. Trusted Types make a script that would parse text as markup fail.
+    # Content Security Policy Level 3. With Trusted Types, scripts cannot parse text as markup.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
         "img-src 'self' data:; font-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -26,7 +26,7 @@ HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # Kept, but asked about each time: a page and a script of two versions never meet.
+    # Cached, but revalidated each time, so that page and scripts are always of one version.
     "Cache-Control": "no-cache",
 }
 
@@ -41,9 +41,9 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def routes() -> list[web.RouteDef]:
-    """Return one route for each file of the console; what is not listed here does not exist.
+    """Return one route for each file of the console. No other file is served.
 
-    The page is at `/console`, its files are below `/console/`. Files are read once, by this call.
+    The page is at `/console`, its files are below `/console/`. This call reads the files once.
     """
     files = {
         entry.name: entry.read_bytes()
@@ -75,5 +75,5 @@ def _file(name: str, body: bytes) -> _Handler:
 
 
 async def _to_the_page(_: web.Request) -> web.Response:
-    """Lead to the page, whose links are relative to where it is, behind another proxy too."""
+    """Redirect to the page. Links are relative, so that they also work behind another proxy."""
     return web.Response(status=308, headers={**HEADERS, "Location": f"..{PATH}"})

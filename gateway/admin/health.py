@@ -1,4 +1,4 @@
-"""The control plane: liveness, readiness with every dependency by its name, and the metrics."""
+"""The control plane: liveness, readiness with each dependency by name, and the metrics."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -44,41 +44,42 @@ class Finding:
 
     status: Status
     detail: str | None = None
-    """Why it is down, or what it serves no longer (`degraded`), in words for operators."""
+    """Why it is down or degraded, for operators."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
-    """Something that the gateway needs from outside."""
+    """A dependency of the gateway."""
 
     check: Callable[[], Awaitable[Finding]]
     essential: bool
-    """Whether the gateway is not ready without it; else it is merely degraded."""
+    """Whether the gateway is not ready without it. Otherwise it is only degraded."""
     stand_in: Callable[[], str | None] = lambda: None
-    """Names the dependency that is enough, as things are, while this one is down."""
+    """Returns the dependency that stands in for this one at the moment, if there is one."""
     patient: bool = False
-    """Whether its check ends by itself, and may take longer than `CHECK_SECONDS`."""
+    """Whether its check limits its own time, and may take longer than `CHECK_SECONDS`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What `/readyz` says. One essential dependency of each kind must be up, or a stand-in."""
+    """The answer of `/readyz`. One essential dependency of each kind, or its stand-in, must be up."""
 
     status: Literal["ready", "degraded", "not_ready", "draining"]
-    """`draining`: told to stop, and finishing what is in flight."""
+    """`draining`: the gateway stops, and finishes the requests in flight."""
     dependencies: Mapping[str, Finding]
 
     @property
     def serves(self) -> bool:
-        """Whether new requests are welcome."""
+        """Whether the gateway takes new requests."""
         return self.status in {"ready", "degraded"}
 
 
 class Probe:
-    """A check of several steps, which together may take longer than `CHECK_SECONDS`, and each may not.
+    """A check of several steps. Each step must end within `CHECK_SECONDS`; all together may take longer.
 
-    It is not broken off: checks that come meanwhile share its answer. One that waits for `CHECK_SECONDS` is
-    told what the probe before found, or that it is down when no step was answered since (`silent_for`).
+    It is not cancelled: checks that come meanwhile share its answer. A check that has waited for
+    `CHECK_SECONDS` gets the result of the previous probe, or `down` if no step was answered since then
+    (`silent_for`).
     """
 
     def __init__(self, ask: Callable[[], Awaitable[Finding]], silent_for: Callable[[], float]) -> None:
@@ -88,7 +89,7 @@ class Probe:
         self._latest: Finding | None = None
 
     async def check(self) -> Finding:
-        """Return what is found. Raises what asking raises."""
+        """Return the finding. Raises the exceptions of the steps."""
         if self._asking is None:
             self._asking = asyncio.create_task(self._run())
             self._asking.add_done_callback(self._asked)
@@ -109,27 +110,27 @@ class Probe:
     def _asked(self, asking: "asyncio.Task[Finding]") -> None:
         self._asking = None
         if not asking.cancelled():
-            asking.exception()  # the checks that waited have it; there may be none
+            asking.exception()  # the waiting checks receive it, if there are any
 
 
 class Workers(Protocol):
-    """The other processes of this gateway, when there are any."""
+    """The other processes of this gateway, if there are any."""
 
     async def totals(self, own: Sequence[Snapshot]) -> Sequence[Snapshot]:
-        """Return the metrics of all processes, this one's included, as those of one."""
+        """Return the combined metrics of all processes, including this one."""
 
     async def readiness(self) -> Sequence[Readiness]:
-        """Return what the others that serve would say at `/readyz`."""
+        """Return the readiness of the other serving processes."""
 
     async def denials(self, wanted: DenialFilter) -> Sequence[DenialRecord]:
-        """Return what the others have of the wanted denials, in no order."""
+        """Return the wanted denials of the other processes, unordered."""
 
     async def refresh_keys(self, issuer: str) -> None:
-        """Have the others load an issuer's keys anew; does not wait until they have."""
+        """Tell the others to reload an issuer's keys, without waiting for them."""
 
 
 async def readiness(dependencies: Mapping[str, Dependency]) -> Readiness:
-    """Ask every dependency at once. Those named alike up to a colon stand in for each other."""
+    """Ask all dependencies concurrently. Those with the same name before a colon stand in for each other."""
     findings = dict(
         zip(
             dependencies,
@@ -154,7 +155,7 @@ async def _ask(dependency: Dependency) -> Finding:
     except TimeoutError:
         return _silent()
     except Exception as error:
-        # It must not take the others along.
+        # A bug in one check must not affect the others.
         log.exception("check_failed")
         return Finding("down", f"its check failed: {type(error).__name__}")
 
@@ -168,7 +169,7 @@ def _kind(name: str) -> str:
 
 
 class Admin:
-    """The endpoints of the admin port that need no token, and the place of the others."""
+    """The endpoints of the admin port that need no token, and the mount of the API."""
 
     def __init__(
         self,
@@ -181,10 +182,10 @@ class Admin:
         self._workers = workers
         self._asking: asyncio.Task[Readiness] | None = None
         self.draining = False
-        """True once the gateway has been told to stop: not ready, whatever its dependencies say."""
+        """True once the gateway has been told to stop. Then it is not ready, even with all dependencies."""
 
     def application(self, api: web.Application | None = None) -> web.Application:
-        """Return what answers on the admin port, `api` below `/v1`. Raises `ParserMissing`."""
+        """Return the application of the admin port, with `api` below `/v1`. Raises `ParserMissing`."""
         require_c_parser()
         application = web.Application(middlewares=[_in_our_form])
         application.router.add_get("/healthz", self._healthz)
@@ -196,7 +197,7 @@ class Admin:
         return application
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        """Tell that the process serves; says nothing of its dependencies: a restart helps none of them."""
+        """Report that the process serves. It ignores dependencies, because a restart does not repair them."""
         return _json({"status": "alive"})
 
     async def _readyz(self, _: web.Request) -> web.Response:
@@ -204,18 +205,18 @@ class Admin:
         return _json(state, status=200 if state.serves else 503)
 
     async def readiest(self) -> Readiness:
-        """Tell how ready the gateway is: as its readiest worker."""
+        """Report the readiness of the gateway: that of its readiest worker."""
         state = await self.readiness()
         if state.status == "not_ready" and self._workers is not None:
             return next((other for other in await self._workers.readiness() if other.serves), state)
         return state
 
     async def readiness(self) -> Readiness:
-        """Tell how ready this process is. Those who ask at the same time share what the dependencies say."""
+        """Return the readiness of this process. Concurrent callers share one check of the dependencies."""
         if self._asking is None:
             self._asking = asyncio.create_task(readiness(self._dependencies))
             self._asking.add_done_callback(self._asked)
-        # A client that leaves does not take the answer from the others.
+        # A client that disconnects must not cancel the check for the others.
         state = await asyncio.shield(self._asking)
         return Readiness("draining", state.dependencies) if self.draining else state
 
@@ -232,7 +233,7 @@ class Admin:
 async def _in_our_form(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Give every response a request id, and what is refused the form of any refusal (RFC 9457)."""
+    """Give each response a request id, and each refusal the form of a problem (RFC 9457)."""
     request_id = request[REQUEST_ID] = uuid4().hex
     try:
         response = await handler(request)
@@ -246,7 +247,7 @@ async def _in_our_form(
         )
     except Exception:
         log.exception("internal_error", request_id=request_id)
-        detail = "The log holds a traceback under this request id"
+        detail = "The log has a traceback with this request id"
         response = problems.response(RequestRefused(503, "internal_error", detail), request_id)
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id

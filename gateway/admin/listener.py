@@ -1,6 +1,6 @@
-"""What listens on the admin port: aiohttp's server, whose answers to what is no HTTP are ours.
+"""The server of the admin port: aiohttp's, with the gateway's own answers to malformed requests.
 
-aiohttp logs a malformed request as an error of its own, with a traceback, and answers in plain text.
+aiohttp itself would log a malformed request as a server error with a traceback, and answer in plain text.
 """
 
 import asyncio
@@ -32,14 +32,14 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what cannot be read, as any other refusal, and close (RFC 9112 §2.2)."""
+        """Answer a malformed request with a problem, and close the connection (RFC 9112 §2.2)."""
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         log.debug("admin_request_malformed", client=request.remote, error=type(exc).__name__)
         if request.writer.output_size > 0:
-            raise ConnectionError("a response has begun, and no other can follow it")
+            raise ConnectionError("a response has already begun")
         request_id = uuid4().hex
-        detail = "What was sent is no HTTP request: nothing behind it is read"
+        detail = "This is not a valid HTTP request; the rest of the connection is not read"
         response = problems.response(RequestRefused(400, "request_malformed", detail), request_id)
         response.headers["X-Request-Id"] = request_id
         response.force_close()
@@ -47,7 +47,7 @@ class _Connection(web.RequestHandler):
 
 
 class _Site(web.BaseSite):
-    """A socket that is listened on already."""
+    """A socket that already listens."""
 
     def __init__(self, runner: web.AppRunner, listener: socket.socket, backlog: int) -> None:
         super().__init__(runner, backlog=backlog)
@@ -55,11 +55,11 @@ class _Site(web.BaseSite):
 
     @property
     def name(self) -> str:
-        """What aiohttp calls the site."""
+        """The name of the site for aiohttp."""
         return str(self._listener.getsockname())
 
     async def start(self) -> None:
-        """Begin to accept connections."""
+        """Start to accept connections."""
         await super().start()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._connection, sock=self._listener, backlog=self._backlog)
@@ -72,14 +72,14 @@ class _Site(web.BaseSite):
             server,
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type] # its own default for none
-            auto_decompress=False,  # which would unpack a body before the token is checked
+            auto_decompress=False,  # do not decompress a body before the token is checked
         )
 
 
 async def listen(
     application: web.Application, listeners: Sequence[socket.socket], backlog: int
 ) -> web.AppRunner:
-    """Serve an application on bound sockets; returns what ends it, by `cleanup`."""
+    """Serve an application on bound sockets. Call `cleanup` of the result to stop."""
     runner = web.AppRunner(application, shutdown_timeout=EXIT_SECONDS)
     await runner.setup()
     for listener in listeners:

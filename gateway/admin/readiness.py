@@ -1,4 +1,4 @@
-"""What `/readyz` asks of the gateway's dependencies."""
+"""The dependencies that `/readyz` checks."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
@@ -14,15 +14,15 @@ from gateway.stores.redis.shared_tier import RedisTier
 
 
 class Stream(Protocol):
-    """A connection that hears of changes."""
+    """A connection that receives changes."""
 
     @property
     def up(self) -> bool:
-        """Whether everything is heard."""
+        """Whether it receives every change."""
 
     @property
     def detail(self) -> str | None:
-        """Why not."""
+        """Why it does not."""
 
 
 def dependencies(
@@ -35,10 +35,10 @@ def dependencies(
     vouched: Callable[[], bool],
     stands_in_for: float,
 ) -> dict[str, Dependency]:
-    """Return them by name; `issuers` are the configured names, `streams` go by the store that each is of.
+    """Return them by name. `issuers` are the configured names; the keys of `streams` are the stores.
 
-    Redis stands in for Postgres while its word on revocations is enough, which `vouched` tells, and for
-    `stands_in_for` seconds: no user in it counts for longer.
+    Redis stands in for Postgres while its blacklist is trusted, which `vouched` tells, and for at most
+    `stands_in_for` seconds: no user in Redis counts for longer.
     """
 
     def stand_in() -> str | None:
@@ -50,7 +50,7 @@ def dependencies(
         return issuer_finding(keys.status()[name])
 
     return {
-        # Once it is known to be set up, users and revocations in Redis carry on through an outage.
+        # Once Postgres has answered, users and revocations in Redis suffice during an outage.
         "postgres": Dependency(
             _probe(postgres.ping, postgres.availability),
             essential=True,
@@ -69,9 +69,9 @@ def dependencies(
                 )
             }
         ),
-        # Without Redis, Postgres answers everything: slower, and no reason to take no requests.
+        # Without Redis, Postgres answers everything. That is slower, but the gateway still takes requests.
         "redis": Dependency(partial(_ping, redis.ping), essential=False),
-        # Without one, memory is not trusted, and the stores are asked instead.
+        # Without a stream, memory is not trusted, and the stores are asked instead.
         **{
             f"stream:{name}": Dependency(partial(_heard, stream), essential=False)
             for name, stream in streams.items()
@@ -81,14 +81,14 @@ def dependencies(
 
 
 def issuer_finding(status: KeyStatus) -> Finding:
-    """Say how an issuer's keys are: tokens of those that it has published since are refused for a time."""
+    """Report an issuer's keys. If the last fetch failed, tokens of newer keys are refused for a time."""
     if not status.ready:
         return Finding("down", status.last_error)
     if status.last_error is not None:
         return Finding("degraded", f"{status.last_error}; the {status.keys} keys loaded before stay in use")
     if status.left_out:
         return Finding(
-            "degraded", f"{status.left_out} published keys are left out: the first {status.keys} are kept"
+            "degraded", f"{status.left_out} published keys are ignored: only the first {status.keys} are kept"
         )
     return Finding("up")
 

@@ -1,4 +1,4 @@
-"""What the gateway answers itself: Denial → problem+json (RFC 9457) with its challenge (RFC 6750)."""
+"""The gateway's own responses: Denial → problem+json (RFC 9457) with its challenge (RFC 6750)."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -15,10 +15,10 @@ _CONCEALED_TITLE: Final = "The token is not valid"
 
 @dataclass(frozen=True, slots=True)
 class Responder:
-    """Renders denials as the operator wants them told."""
+    """Renders denials as `errors.detail` says."""
 
     detail: Literal["generic", "full"] = "generic"
-    """`generic` keeps identity reasons and details from the client."""
+    """`generic` hides identity reasons and details from the client."""
 
     def render(
         self, denial: Denial, request_id: str, *, head_only: bool, keep_alive: bool
@@ -47,14 +47,14 @@ class Responder:
         return status, head if head_only else head + body
 
     def code(self, denial: Denial) -> str:
-        """Return the name of a denial's reason, as far as the client may know it."""
+        """Return the code of a denial's reason as the client may see it."""
         return _INVALID_TOKEN if self._hides(denial.reason) else denial.reason.code
 
     def _hides(self, reason: Reason) -> bool:
         return reason.concealed and self.detail == "generic"
 
     def _status(self, reason: Reason) -> int:
-        # All concealed reasons look alike: a 403 among 401s would tell that the user exists.
+        # All concealed reasons look the same: a 403 among 401s would reveal that the user exists.
         return 401 if self._hides(reason) else reason.status
 
     def _problem(self, denial: Denial, request_id: str) -> dict[str, str | int]:
@@ -73,7 +73,7 @@ class Responder:
         }
 
     def _challenge(self, denial: Denial) -> str | None:
-        """Return the value of WWW-Authenticate (RFC 6750 §3), for the reasons that have one."""
+        """Return the value of WWW-Authenticate (RFC 6750 §3); None for reasons without one."""
         reason = denial.reason
         if reason.challenge is None:
             return None

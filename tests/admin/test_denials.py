@@ -195,7 +195,7 @@ async def test_the_denials_of_all_workers_are_told_by_each(
             await client.send(
                 b"GET /v1/denials HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n" + bearer + b"\r\n\r\n"
             )
-            await client.until(b"from here on")
+            await client.until(b"from now on")
             ids = {str((await program.get("/private/x")).problem["request_id"]) for _ in range(60)}
             for _ in range(6):
                 items = await listed()
@@ -213,7 +213,7 @@ async def test_the_denials_of_all_workers_are_told_by_each(
             await client.send(
                 b"GET /v1/denials HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n" + bearer + b"\r\n\r\n"
             )
-            await client.until(b"from here on")
+            await client.until(b"from now on")
             program.process.terminate()
             await client.to_end()
             assert await program.ended() == 0

@@ -332,7 +332,7 @@ async def test_every_answer_has_a_request_id_of_its_own() -> None:
     [
         (True, None, 0, "up", None),
         (True, "the URL answered 503", 0, "degraded", "answered 503; the 3 keys loaded before stay in use"),
-        (True, None, 7, "degraded", "7 published keys are left out: the first 3 are kept"),
+        (True, None, 7, "degraded", "7 published keys are ignored: only the first 3 are kept"),
         (False, "its list `keys` is empty", 0, "down", "its list `keys` is empty"),
     ],
 )

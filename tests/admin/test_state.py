@@ -82,7 +82,7 @@ async def test_keys_that_could_not_be_loaded_are_no_success(tmp_path: Path, dsn:
         assert "stay in use" in refused.problem["detail"]
         assert (await api.get("/issuers")).json[0]["ready"] is True
         refused = await api.call("POST", "/issuers/keyless/refresh")
-        assert "there are none to go on with" in refused.problem["detail"]
+        assert "there are no keys" in refused.problem["detail"]
 
 
 @session

@@ -1,8 +1,8 @@
 """The bearer token of the admin API, and a throttle against guessing it.
 
-A few wrong tokens are answered at once, for people mistype. After that the attempts of one address are
-checked one by one, each after a pause that grows, right or wrong: so that neither many connections nor
-hanging up early makes guessing faster. Few attempts may wait; the others are answered with 429.
+A few wrong tokens are answered at once, because people mistype. After that, the attempts of one address are
+checked one at a time, each after a growing pause, whether the token is right or wrong. So neither many
+connections nor early disconnects make guessing faster. A few attempts may wait; more are answered with 429.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from gateway.admin.api.problems import RequestRefused
 from gateway.core.lru import LRU
 
 FREE: Final = 5
-"""Failures within `WINDOW` that cost nothing."""
+"""Failures within `WINDOW` without a pause."""
 WINDOW: Final = 60.0
-"""Seconds without a failure after which all is forgotten."""
+"""Seconds without a failure after which an address is forgotten."""
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 5.0
 """Seconds; each failure doubles the pause."""
 WAITING: Final = 4
 """Attempts of one address that may wait."""
 ADDRESSES: Final = 10_000
-"""How many are remembered."""
+"""The number of addresses that are remembered."""
 _CHALLENGE: Final = 'Bearer realm="gateway admin"'
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -44,7 +44,7 @@ class _Peer:
 
 
 class Throttle:
-    """Admits requests with the right token. `clock` gives monotonic seconds."""
+    """Admits requests with the right token. `clock` returns monotonic seconds."""
 
     def __init__(
         self,
@@ -59,9 +59,9 @@ class Throttle:
         self._peers: LRU[str, _Peer] = LRU(ADDRESSES)
 
     async def admit(self, address: str, authorization: Sequence[str]) -> None:
-        """Return when the token is right. Raises `RequestRefused` when it is not, or there is none.
+        """Return if the token is right. Raises `RequestRefused` if it is wrong or missing.
 
-        `authorization` are the values of that field.
+        `authorization` has the values of the Authorization fields.
         """
         if not authorization:
             raise RequestRefused(
@@ -88,7 +88,7 @@ class Throttle:
         peer.waiting += 1
         try:
             async with peer.turn:
-                if peer.failures >= FREE:  # else the one before had the right token
+                if peer.failures >= FREE:  # otherwise the previous attempt had the right token
                     await self._sleep(min(FIRST_PAUSE * 2.0 ** min(peer.failures - FREE, 16), LONGEST_PAUSE))
                 self._look(key, authorization)
         finally:
@@ -116,12 +116,12 @@ class Throttle:
 
 
 def _digest(token: str) -> bytes:
-    # Of one length, so that comparing takes one time.
+    # Digests have equal length, so that the comparison takes constant time.
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
 def _network(address: str) -> str:
-    """Return whom a failure is counted against: an IPv4 address, or the /64 of an IPv6 one."""
+    """Return the address that a failure counts against: an IPv4 address, or the /64 of an IPv6 address."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,6 +1,6 @@
-"""What the admin API takes and gives of users and revocations.
+"""The requests and responses of the admin API about users and revocations.
 
-These models, and those of `reports`, check requests, write answers, and are the OpenAPI document.
+These models, and those of `reports`, validate requests, write responses, and define the OpenAPI document.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from gateway.core.model import RevocationKind
 from gateway.core.revocations import Revocation as RevocationRow
 from gateway.stores.postgres.directory.user_rows import UserRecord
 
-# As `core.claims.is_clean`, in words that JSON Schema, Rust and Python read alike.
+# Like `core.claims.is_clean`, in a syntax with one meaning in JSON Schema, Rust and Python.
 CLEAN: Final = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]+$"
 _EMAIL: Final = (
     r"^[^@\s\u0000-\u001f\u007f-\u009f\u2028\u2029]+@[^@\s\u0000-\u001f\u007f-\u009f\u2028\u2029]+$"
@@ -29,7 +29,7 @@ Text: TypeAlias = Annotated[str, Field(pattern=CLEAN, max_length=255)]
 Subject: TypeAlias = Annotated[
     str,
     Field(
-        pattern=CLEAN, max_length=MAX_SUBJECT_CHARACTERS, description="The `sub`, exactly as tokens carry it."
+        pattern=CLEAN, max_length=MAX_SUBJECT_CHARACTERS, description="The `sub`, exactly as in the tokens."
     ),
 ]
 Email: TypeAlias = Annotated[str, Field(pattern=_EMAIL, max_length=320)]
@@ -42,7 +42,7 @@ Limit: TypeAlias = Annotated[int, Field(ge=1, le=500)]
 
 
 class Status(StrEnum):
-    """Only `active` may pass. A user is deleted and restored by requests of their own."""
+    """Only an `active` user is admitted. Other requests delete and restore a user."""
 
     ACTIVE = "active"
     PENDING = "pending"
@@ -51,13 +51,13 @@ class Status(StrEnum):
 
 
 class Model(BaseModel):
-    """What is not declared is refused, and nothing is taken for what it is not."""
+    """Refuses undeclared fields, and converts no types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class Params(BaseModel):
-    """Parameters come as text, and are read leniently."""
+    """Parameters are text, and are converted to their types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -77,12 +77,12 @@ class UserSearch(Params):
     status: Literal["active", "pending", "suspended", "locked", "deleted"] | None = None
     tenant: Text | None = None
     q: Text | None = None
-    """A subject, an id, or how an e-mail address or display name begins."""
+    """A subject, an id, or the beginning of an e-mail address or display name."""
     limit: Limit = 50
     after: Annotated[
         str | None, Field(pattern=r"^[0-9]{1,16}\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
     ] = None
-    """`next` of the page before."""
+    """`next` of the previous page."""
 
 
 class IdentityParams(Params):
@@ -92,7 +92,7 @@ class IdentityParams(Params):
 
 
 class NewIdentity(Model):
-    """A way in: tokens of this issuer with this subject are the user's."""
+    """An identity: tokens of this issuer with this subject belong to the user."""
 
     issuer: IssuerName
     subject: Subject
@@ -109,7 +109,7 @@ class NewUser(NewIdentity):
 
 
 class UserChange(Model):
-    """What is to change; what is left out stays, `null` takes away (RFC 7396)."""
+    """The fields to change. Omitted fields stay, `null` removes a value (RFC 7396)."""
 
     model_config = ConfigDict(json_schema_extra=lambda schema: _without_defaults(schema))
 
@@ -119,11 +119,11 @@ class UserChange(Model):
     display_name: Text | None = None
     roles: Roles = []
     tokens_valid_after: AwareDatetime | None = None
-    """Tokens issued at or before this instant are refused."""
+    """Tokens issued at or before this time are refused."""
 
 
 def _without_defaults(schema: JsonDict) -> None:
-    """Do not promise for a change what is true of a new user."""
+    """Remove the defaults: they are for new users, not for changes."""
     properties = schema["properties"]
     if isinstance(properties, dict):
         for field in properties.values():
@@ -132,17 +132,17 @@ def _without_defaults(schema: JsonDict) -> None:
 
 
 class Identity(Model):
-    """A pair that leads to a user."""
+    """An issuer and subject that lead to a user."""
 
     issuer: str
     """The `iss` of the tokens."""
     issuer_name: str | None
-    """The configured name; null when no issuer with this `iss` is configured."""
+    """The configured name; null if no issuer with this `iss` is configured."""
     subject: str
 
 
 class User(Model):
-    """A user and all that leads to it."""
+    """A user and its identities."""
 
     id: str
     status: Literal["active", "pending", "suspended", "locked", "deleted"]
@@ -151,7 +151,7 @@ class User(Model):
     display_name: str | None
     roles: list[str]
     tokens_valid_after: datetime | None
-    """Tokens issued at or before this instant are refused."""
+    """Tokens issued at or before this time are refused."""
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None
@@ -182,7 +182,7 @@ class User(Model):
 class UserPage(Model):
     items: list[User]
     next: str | None
-    """What to give as `after`; null: there are no more."""
+    """The value of `after` for the next page; null: there is none."""
 
 
 # Revocations ---------------------------------------------------------------------------------------
@@ -190,10 +190,10 @@ class UserPage(Model):
 
 class RevocationSearch(Params):
     expired: bool = False
-    """Those that have ended, too."""
+    """Also list revocations that have ended."""
     limit: Limit = 50
     after: Annotated[str | None, Field(pattern=r"^[0-9]{1,16}\.[0-9a-f]{64}$")] = None
-    """`next` of the page before."""
+    """`next` of the previous page."""
 
 
 class RevocationParams(Params):
@@ -205,7 +205,7 @@ class RevocationParams(Params):
 
 
 class NewRevocation(Model):
-    """Refuses a token (`jti`), or all that a user or an issuer has been given so far."""
+    """Revokes a token (`jti`), or all tokens issued so far to a user or by an issuer."""
 
     kind: RevocationKind
     issuer: IssuerName | None = None
@@ -213,7 +213,7 @@ class NewRevocation(Model):
     value: Annotated[str | None, Field(pattern=CLEAN, max_length=500)] = None
     """The `jti`, or the id of the user."""
     until: AwareDatetime | None = None
-    """When it ends; null: for a `jti` when the issuer's `max_lifetime`, if any, is over, else never."""
+    """When it ends. null: a `jti` after the issuer's `max_lifetime`, if it has one; otherwise never."""
     reason: Annotated[str | None, Field(pattern=CLEAN, max_length=1000)] = None
 
 
@@ -226,7 +226,7 @@ class Revocation(Model):
     value: str | None
     revoked_at: datetime
     expires_at: datetime | None
-    """null: it counts for ever."""
+    """null: it never ends."""
     reason: str | None
     revoked_by: str | None
 
@@ -266,16 +266,16 @@ class Problem(Model):
     detail: str
     request_id: str
     errors: Sequence[FieldProblem] = ()
-    """What is wrong with which field."""
+    """The errors, field by field."""
 
 
 def instant(seconds: float) -> datetime:
-    """Return a Unix time; one that no date can be becomes the first or the last that can."""
+    """Return a Unix time as a date; a time outside the calendar becomes the first or the last date."""
     if seconds >= _LAST.timestamp():
         return _LAST
     return max(_FIRST, datetime.fromtimestamp(seconds, UTC)) if seconds > _FIRST.timestamp() else _FIRST
 
 
 def moment(seconds: float | None) -> datetime | None:
-    """Like `instant`, for what may not have happened."""
+    """Like `instant`; None stays None."""
     return None if seconds is None else instant(seconds)

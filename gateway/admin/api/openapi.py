@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of the admin API, from the operations and the models that check them."""
+"""The OpenAPI 3.1 document of the admin API, generated from the operations and their models."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,22 +22,22 @@ _Refs: TypeAlias = Mapping[
 _ALWAYS: Final = (401, 422, 429, 503)
 _REFUSALS: Final = {
     400: "The body cannot be read",
-    401: "There is no token, or a wrong one",
-    404: "There is no such thing",
+    401: "The token is missing or wrong",
+    404: "Not found",
     408: "The body did not arrive in time",
-    409: "The state of the user, or of the identity, does not allow it",
+    409: "The state of the user or of the identity does not allow this",
     412: "The user has changed since it was read",
     413: "The body is too large",
     415: "The body is not JSON",
-    422: "A parameter or a field holds something that cannot be",
+    422: "A parameter or a field is not valid",
     428: "If-Match is missing",
     429: "Too many attempts with a wrong token, or too many streams",
-    503: "A store or an issuer does not answer, or the gateway has a defect",
+    503: "A store or an issuer does not answer, or the gateway has a bug",
 }
 
 
 def document(operations: Sequence[Operation]) -> Object:
-    """Describe the operations; paths are relative to the server `/v1`."""
+    """Return the document of the operations. Paths are relative to the server `/v1`."""
     used: dict[_Used, None] = {(models.Problem, "serialization"): None}
     for operation in operations:
         used.update(dict.fromkeys(_models(operation)))
@@ -53,7 +53,7 @@ def document(operations: Sequence[Operation]) -> Object:
             "title": "Gateway admin API",
             "version": __version__,
             "description": "Users, revocations, issuers, caches, denials and the diagnosis of tokens. "
-            "Times are RFC 3339 in UTC; refusals are application/problem+json.",
+            "Times are RFC 3339 in UTC. Errors are application/problem+json.",
         },
         "servers": [{"url": "/v1"}],
         "security": [{"token": []}],
@@ -118,7 +118,7 @@ def _parameter(name: str, where: str, described: Object, *, required: bool) -> O
     schema = {
         key: value for key, value in described.items() if key not in {"title", "description", "default"}
     }
-    # A parameter that is left out is not null.
+    # An omitted parameter is not null.
     if isinstance(choices := schema.get("anyOf"), list):
         (schema,) = [each for each in choices if isinstance(each, dict) and each.get("type") != "null"]
     if described.get("default") is not None:
@@ -136,8 +136,8 @@ def _answer(operation: Operation, refs: _Refs) -> Object:
     if answer.model is not None:
         content["application/json"] = {"schema": refs[answer.model, "serialization"]}
     if answer.streams is not None:
-        # OpenAPI 3.1 has no words for what each event holds.
-        description = f"Server-sent events; the data of each is a {answer.streams.__name__}."
+        # OpenAPI 3.1 cannot describe the data of events.
+        description = f"Server-sent events. The data of each is a {answer.streams.__name__}."
         content["text/event-stream"] = {"schema": {"type": "string", "description": description}}
     if content:
         described["content"] = content

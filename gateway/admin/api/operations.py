@@ -1,6 +1,7 @@
-"""One operation of the admin API: how a request is read into its models before its handler runs.
+"""One operation of the admin API: its request is parsed into models before its handler runs.
 
-An operation is declared once; the router, the checks and the OpenAPI document all follow from that.
+An operation is declared once. The router, the validation and the OpenAPI document follow from the
+declaration.
 """
 
 import asyncio
@@ -29,19 +30,19 @@ IfMatch: TypeAlias = Literal["required", "optional"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an operation gives when it succeeds."""
+    """The response of a successful operation."""
 
     status: int = 200
     model: type[BaseModel] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     """Name → meaning."""
     streams: type[BaseModel] | None = None
-    """What each event holds, for clients that accept `text/event-stream`."""
+    """The data of each event, for clients that accept `text/event-stream`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A method at a path, and all that is to be known of it."""
+    """A method at a path, with its models and its responses."""
 
     method: str
     path: str
@@ -49,11 +50,11 @@ class Operation:
     summary: str
     answer: Answer
     params: type[BaseModel]
-    """Those named in the path, and those of the query."""
+    """The parameters in the path and in the query."""
     body: type[BaseModel] | None
     run: Run
     refusals: tuple[int, ...] = ()
-    """Statuses that it may be refused with, beyond those of every operation."""
+    """Its error statuses, in addition to those of all operations."""
     if_match: IfMatch | None = None
 
 
@@ -107,11 +108,11 @@ def json(model: BaseModel, *, status: int = 200, headers: Mapping[str, str] | No
 
 
 def author_of(request: web.Request) -> Author:
-    """Return who stands in the audit: all know the one token, so what is known of them is where they are."""
+    """Return the author for the audit log: the address, because all callers share one token."""
     return Author(f"api@{request.remote or 'unix'}", request[REQUEST_ID])
 
 
-def _name(handler: Callable[..., Any]) -> str:  # Any: of a handler nothing but its name is used
+def _name(handler: Callable[..., Any]) -> str:  # Any: only the name of a handler is used
     return handler.__name__
 
 
@@ -121,9 +122,9 @@ def _params(request: web.Request, model: type[P]) -> P:
     errors = []
     for name in dict.fromkeys(request.query):
         if name not in known:
-            errors.append(FieldError(name, "There is no such parameter"))
+            errors.append(FieldError(name, "This parameter does not exist"))
         elif len(request.query.getall(name)) > 1:
-            errors.append(FieldError(name, "Give it once"))
+            errors.append(FieldError(name, "Give this parameter only once"))
     if errors:
         raise invalid(*errors)
     try:
@@ -146,19 +147,17 @@ async def _body(request: web.Request, model: type[B]) -> B:
                     raise RequestRefused(413, "body_too_large", f"A body may have up to {MAX_BODY} bytes")
     except TimeoutError as error:
         raise RequestRefused(
-            408, "request_timeout", f"The body must come within {BODY_SECONDS:g} s"
+            408, "request_timeout", f"The body must arrive within {BODY_SECONDS:g} s"
         ) from error
     except (HttpProcessingError, web.RequestPayloadError, ConnectionError) as error:
         raise RequestRefused(
-            400, "request_malformed", "The body ended early, or is not framed as it says"
+            400, "request_malformed", "The body ended early, or its framing is wrong"
         ) from error
     try:
         json_text.check_depth(bytes(data))
         return model.model_validate_json(data)
     except json_text.TooDeep as error:
-        raise RequestRefused(
-            400, "request_malformed", f"The body is not JSON that is read: {error}"
-        ) from error
+        raise RequestRefused(400, "request_malformed", f"The body is not valid JSON: {error}") from error
     except ValidationError as error:
         errors = _errors(error)
         if error.errors(include_input=False)[0]["type"] == "json_invalid":
@@ -167,7 +166,7 @@ async def _body(request: web.Request, model: type[B]) -> B:
 
 
 def _errors(error: ValidationError) -> list[FieldError]:
-    """Tell what is wrong where, without the values: one of them may be a token."""
+    """Return the errors by field, without the values: a value may be a token."""
     return [
         FieldError(_path(each["loc"]), re.sub("^Value error, ", "", each["msg"]))
         for each in error.errors(include_url=False, include_context=False, include_input=False)

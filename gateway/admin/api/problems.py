@@ -1,4 +1,4 @@
-"""Refusals of the admin port, in the form that all of the gateway's have (RFC 9457)."""
+"""Refusals of the admin port, in the gateway's common form (RFC 9457)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ from aiohttp import web
 from gateway.core.model import JSON
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
-"""The id that every answer carries."""
+"""The id that each response has."""
 PROBLEM_JSON: Final = "application/problem+json"
 
 _TITLES: Final = {
-    "not_found": "There is no such thing",
+    "not_found": "Not found",
     "method_not_allowed": "This method is not served here",
     "request_malformed": "The request is malformed",
     "request_timeout": "The request did not arrive in time",
     "body_too_large": "The request's body is too large",
     "unsupported_media_type": "The request's body is of another type",
-    "validation_failed": "The request holds something that cannot be",
+    "validation_failed": "The request is not valid",
     "credentials_missing": "The admin API needs a bearer token",
     "invalid_token": "The token is not valid",
     "too_many_attempts": "There were too many attempts with a wrong token",
     "too_many_streams": "There are too many streams",
-    "precondition_required": "The request must say which state it is about",
+    "precondition_required": "The request must name the state that it changes",
     "precondition_failed": "The state has changed",
-    "identity_taken": "The identity leads to a user already",
+    "identity_taken": "The identity already leads to a user",
     "user_deleted": "The user is deleted",
     "user_not_deleted": "The user is not deleted",
     "keys_not_loaded": "The keys of the issuer could not be loaded",
@@ -38,10 +38,10 @@ _TITLES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """What is wrong with one field."""
+    """An error in one field."""
 
     field: str
-    """A parameter, or a path into the body such as `roles[0]`; empty: the whole."""
+    """A parameter, or a path into the body such as `roles[0]`; empty: the whole body."""
     message: str
 
 
@@ -70,7 +70,7 @@ def not_found(detail: str) -> RequestRefused:
 
 
 def invalid(*errors: FieldError) -> RequestRefused:
-    """Refuse what the caller can correct, field by field."""
+    """Refuse a request with errors that the caller can correct, field by field."""
     detail = "; ".join(
         f"{error.field}: {error.message}" if error.field else error.message for error in errors
     )
@@ -78,7 +78,7 @@ def invalid(*errors: FieldError) -> RequestRefused:
 
 
 def response(refused: RequestRefused, request_id: str) -> web.Response:
-    """Return a refusal as it is sent."""
+    """Return a refusal as a response."""
     problem: dict[str, JSON] = {
         "type": f"urn:gateway:problem:{refused.code}",
         "title": _TITLES[refused.code],

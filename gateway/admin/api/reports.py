@@ -1,4 +1,4 @@
-"""What the admin API tells of the gateway: issuers, caches, denials, diagnoses, figures, and its audit."""
+"""The responses of the admin API about issuers, caches, denials, explanations, metrics, and the audit log."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -20,41 +20,41 @@ class Key(Model):
     kid: str | None
     algorithms: list[str]
     thumbprint: str | None
-    """SHA-256; null for a shared secret, of which nothing is told."""
+    """SHA-256; null for a shared secret."""
 
 
 class Issuer(Model):
-    """A configured issuer, and how things stand with its keys."""
+    """A configured issuer, and the status of its keys."""
 
     name: str
     issuer: str
     audiences: list[str]
     algorithms: list[str]
     ready: bool
-    """Whether its tokens can be verified."""
+    """Whether the gateway can verify its tokens."""
     keys: list[Key]
     age_seconds: float | None
-    """Since the keys were last loaded; null: never."""
+    """The time since the keys were last loaded; null: never."""
     last_error: str | None
-    """Why the latest attempt failed."""
+    """Why the last attempt failed."""
 
 
 class Issuers(RootModel[list[Issuer]]):
-    """Every configured issuer."""
+    """The configured issuers."""
 
 
 class Caches(Model):
-    """Entries in memory, of all workers together."""
+    """Entries in memory, of all workers."""
 
     tokens: int
-    """Tokens whose signature was verified."""
+    """Tokens with a verified signature."""
     users: int
     negative: int
     """Identities without a user."""
     verdicts: int
     """Tokens known not to be revoked."""
     trusted: bool
-    """Whether memory answers: every change is heard of."""
+    """Whether memory is trusted: the worker receives every change."""
 
 
 # Denials ---------------------------------------------------------------------------------------------
@@ -68,11 +68,11 @@ class DenialSearch(Params):
     """The name of a route, or `unmatched`."""
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
     after: Annotated[str | None, Field(pattern=r"^[0-9a-f]{22}$")] = None
-    """`next` of the page before."""
+    """`next` of the previous page."""
 
 
 class Denial(Model):
-    """A refused request, without what identifies anybody."""
+    """A denied request, without personal data."""
 
     id: str
     at: datetime
@@ -117,12 +117,12 @@ class DenialPage(Model):
 
 
 class Question(Model):
-    """Asks why a token is, or would be, refused."""
+    """The token and the request to explain."""
 
     token: Annotated[str, Field(max_length=32_768, repr=False)]
     method: Annotated[str | None, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=32)] = None
     url: Annotated[str | None, Field(pattern=CLEAN, max_length=8192)] = None
-    """A path, or a whole URL, of the gateway: policy is checked for it too."""
+    """A path or a complete URL of the gateway. With it, the route and its requirements are checked, too."""
 
 
 class Fix(Model):
@@ -140,13 +140,13 @@ class Step(Model):
 
 
 class Explanation(Model):
-    """What is decided about a token, why, and what to do."""
+    """The decision on a token, its cause, and the fix."""
 
     decision: Literal["allow", "deny"]
     reason: str | None
-    """The code with which the request was or would be denied."""
+    """The code with which the request is denied."""
     cause: str | None
-    """Why that is so."""
+    """The root cause."""
     summary: str
     fix: Fix | None
     steps: list[Step]
@@ -166,20 +166,20 @@ class Readiness(Model):
 
 
 class Latency(Model):
-    """How long requests took, since the start."""
+    """The durations of requests since the start."""
 
     bounds: list[float]
     """Upper bounds of the buckets, in seconds."""
     counts: list[int]
-    """Requests in each bucket; the last is of those above all bounds."""
+    """Requests in each bucket. The last bucket is above all bounds."""
     sum: float
 
 
 class Numbers(Model):
-    """Of all workers together, since the start."""
+    """Counts of all workers since the start."""
 
     requests: dict[str, int]
-    """By class of status: `2xx`."""
+    """By class of status, such as `2xx`."""
     denials: dict[str, int]
     """By reason."""
     lookups: dict[str, int]
@@ -190,11 +190,11 @@ class Numbers(Model):
     caches: dict[str, int]
     dependency_up: dict[str, bool | None]
     streams: dict[str, bool | None]
-    """Whether changes are heard of, by who tells of them."""
+    """Whether the workers receive changes, by stream."""
 
 
 class Overview(Model):
-    """What an operator sees first."""
+    """The first page for an operator."""
 
     at: datetime
     readiness: Readiness
@@ -204,11 +204,11 @@ class Overview(Model):
 class AuditSearch(Params):
     limit: Limit = 50
     after: Annotated[str | None, Field(pattern=r"^[0-9]{1,18}$")] = None
-    """`next` of the page before."""
+    """`next` of the previous page."""
 
 
 class AuditEntry(Model):
-    """What somebody did."""
+    """An entry of the audit log."""
 
     id: str
     at: datetime

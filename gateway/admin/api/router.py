@@ -1,8 +1,7 @@
-"""The admin API, below `/v1`: one way in, and one way out for whatever goes wrong.
+"""The admin API below `/v1`: one entry for requests, and one exit for errors.
 
-Every request comes with the token, but for the one that asks for the description of the API. Whatever is
-refused is told as a problem; a defect of ours is a 503 with the request's id, under which the log holds
-its traceback.
+Each request needs the token, except the one for the OpenAPI document. Each refusal is a problem. A bug is a
+503 with the request's id, and the log has the traceback with the same id.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -37,7 +36,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def api(operations: Sequence[Operation], token: str | None) -> web.Application:
-    """Return what answers below `/v1`; without a token it tells how to turn it on."""
+    """Return the application below `/v1`. Without a token, it answers how to turn the API on."""
     application = web.Application()
     if token is None:
         application.middlewares.append(_off)
@@ -59,8 +58,8 @@ def api(operations: Sequence[Operation], token: str | None) -> web.Application:
 @web.middleware
 async def _off(request: web.Request, handler: Handler) -> web.StreamResponse:  # noqa: ARG001 -- the signature of middlewares
     refused = problems.not_found(
-        "The admin API is off: set admin.token in the configuration, or GATEWAY_ADMIN__TOKEN, to 16 "
-        "characters or more"
+        "The admin API is off: set admin.token in the configuration, or GATEWAY_ADMIN__TOKEN, to at least "
+        "16 characters"
     )
     return _out(problems.response(refused, request[REQUEST_ID]))
 
@@ -72,7 +71,7 @@ def _guarded(throttle: Throttle) -> Middleware:
             if request.path != f"{PREFIX}{_DESCRIPTION}":
                 await throttle.admit(request.remote or "", request.headers.getall("Authorization", []))
             return _out(await handler(request))
-        except Exception as error:  # noqa: BLE001 -- the one exit: a client never gets a traceback
+        except Exception as error:  # noqa: BLE001 -- the only exit: a client never gets a traceback
             return _out(_refusal(request, error))
 
     return guard
@@ -93,7 +92,7 @@ def _refusal(request: web.Request, error: Exception) -> web.Response:
 
 
 def _told(request: web.Request, error: Exception) -> RequestRefused:
-    """Translate whatever went wrong, and log what is our own fault."""
+    """Translate an error to a refusal, and log bugs."""
     match error:
         case RequestRefused():
             return error
@@ -110,18 +109,18 @@ def _told(request: web.Request, error: Exception) -> RequestRefused:
         case StoreUnavailable():
             return RequestRefused(503, "store_unavailable", str(error), headers=_retry())
         case web.HTTPNotFound():
-            return problems.not_found(f"{PREFIX}{_DESCRIPTION} tells what there is")
+            return problems.not_found(f"{PREFIX}{_DESCRIPTION} lists the operations")
         case web.HTTPMethodNotAllowed():
             methods = ", ".join(sorted(error.allowed_methods))
             return RequestRefused(
-                405, "method_not_allowed", f"Served here: {methods}", headers={"Allow": methods}
+                405, "method_not_allowed", f"The methods of this path: {methods}", headers={"Allow": methods}
             )
         case web.HTTPException():
             return RequestRefused(400, "request_malformed", error.reason)
         case _:
             log.error("internal_error", request_id=request[REQUEST_ID], exc_info=error)
             return RequestRefused(
-                503, "internal_error", "The log holds a traceback under this request id", headers=_retry()
+                503, "internal_error", "The log has a traceback with this request id", headers=_retry()
             )
 
 

@@ -1,4 +1,4 @@
-"""The admin API put together from what the gateway is made of."""
+"""Builds the admin API from the gateway's parts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from gateway.telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the API reads and changes; everything remains its owner's to open and close."""
+    """The parts that the API uses. Their owner opens and closes them."""
 
     admin: Admin
     metrics: Metrics
@@ -44,11 +44,11 @@ class Parts:
     ring: DenialRing
     explainer: Explainer
     trusted: Callable[[], bool]
-    """Whether memory answers."""
+    """Whether memory is trusted."""
 
 
 def admin_api(parts: Parts, token: str | None) -> web.Application:
-    """Return the application below `/v1`; without a token it is off."""
+    """Return the application below `/v1`. Without a token, the API is off."""
     iss = {name: issuer.issuer for name, issuer in parts.issuers.items()}
     directory, rows = UserDirectory(parts.postgres), RevocationRows(parts.postgres)
     audit = AuditLog(parts.postgres)
@@ -66,6 +66,6 @@ def admin_api(parts: Parts, token: str | None) -> web.Application:
         *Audit(audit).operations(),
     ]
     application = api(operations, token)
-    # Connections are not waited for until their streams have ended.
+    # End the streams first: aiohttp waits for open connections.
     application.on_shutdown.append(denials.close)
     return application

@@ -1,7 +1,7 @@
-"""Write-through: a change by the admin API is in Redis, and so in every worker, before it is answered.
+"""Write-through: a change by the admin API is in Redis, and so in each worker, before the response.
 
-The triggers in Postgres tell every gateway of every change. These are the same steps, taken at once, so that
-the caller finds the change in effect when it has the answer.
+The triggers in Postgres notify each gateway of each change. These are the same steps, taken at once, so that
+the change is in effect when the caller has the response.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from gateway.stores.redis.shared_tier import RedisTier
 
 
 class WriteThrough:
-    """Drops changed entries from the caches. While Redis does not answer, the triggers of Postgres must do.
+    """Deletes changed entries from the caches. While Redis does not answer, the triggers of Postgres do it.
 
     `names` maps each `iss` to the configured name.
     """
@@ -26,7 +26,7 @@ class WriteThrough:
         self._names = names
 
     async def user(self, record: UserRecord, *gone: Identity) -> None:
-        """Drop a user that was written, under all its identities and those that it had."""
+        """Delete a changed user under all its present and former identities."""
         identities = [*record.identities, *gone]
         cached = [
             (self._names[each.issuer], each.subject) for each in identities if each.issuer in self._names
@@ -38,15 +38,15 @@ class WriteThrough:
         self._local.forget_users([record.user.id])
 
     async def revoked(self, revocation: Revocation) -> None:
-        """Put a revocation on the blacklist; its `issuer` is the configured name."""
+        """Put a revocation on the blacklist. Its `issuer` is the configured name."""
         with suppress(StoreUnavailable):
             await self._redis.revoked.revoke([revocation])
         self._forget(revocation)
 
     async def lifted(self, revocation: Revocation) -> int:
-        """Take a revocation off the blacklist; returns how many were on it.
+        """Remove a revocation from the blacklist; return how many there were.
 
-        Raises `StoreUnavailable`: only Redis knows what other programs put there.
+        Raises `StoreUnavailable`: only Redis knows the entries of other programs.
         """
         try:
             return await self._redis.revoked.lift([revocation])
@@ -54,7 +54,7 @@ class WriteThrough:
             self._forget(revocation)
 
     async def flushed(self, version: int) -> None:
-        """Forget everything that was remembered before `version`."""
+        """Void everything that was remembered before `version`."""
         with suppress(StoreUnavailable):
             await self._redis.end_epoch(version)
         self._local.forget_everything()

@@ -1,4 +1,4 @@
-"""`/v1/audit`: who did what through this API, and by commands."""
+"""`/v1/audit`: the changes through this API and by commands, with their authors."""
 
 from aiohttp import web
 
@@ -8,14 +8,14 @@ from gateway.stores.postgres.directory.audit import AuditLog
 
 
 class Audit:
-    """Reads the audit."""
+    """Reads the audit log."""
 
     def __init__(self, audit: AuditLog) -> None:
         self._audit = audit
 
     def operations(self) -> list[Operation]:
         return [
-            reads("GET", "/audit", self.list_audit, reports.AuditSearch, "What was done, the latest first",
+            reads("GET", "/audit", self.list_audit, reports.AuditSearch, "List the audit log, latest first",
                   Answer(model=reports.AuditPage)),
         ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""`/v1/denials`: the latest refused requests of all workers, as a list and as they happen."""
+"""`/v1/denials`: the latest denied requests of all workers, as a list and as a stream."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ from gateway.admin.health import Workers
 from gateway.telemetry.denials import SIZE, DenialFilter, DenialRecord, DenialRing, ring_of
 
 HEARTBEAT: Final = 15.0
-"""Seconds of silence after which a stream says that it lives."""
+"""Seconds of silence after which a stream sends a comment."""
 TICK: Final = 1.0
-"""How often the other workers are asked for news, and whether the client is still there."""
+"""How often the other workers are asked for new denials, and the client is checked."""
 MAX_STREAMS: Final = 32
-"""Streams at a time, of one worker."""
+"""The largest number of open streams of one worker."""
 _EVENT_STREAM: Final = "text/event-stream"
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Denials:
-    """Reads the rings of this worker and, through `Workers`, of the others."""
+    """Reads the denials of this worker and, through `Workers`, of the others."""
 
     def __init__(self, ring: DenialRing, workers: Workers | None) -> None:
         self._ring = ring
@@ -37,12 +37,12 @@ class Denials:
     def operations(self) -> list[Operation]:
         return [
             reads("GET", "/denials", self.list_denials, reports.DenialSearch,
-                  "The latest denials, newest first; with Accept: text/event-stream, new ones as they come",
+                  "List the latest denials, newest first; with Accept: text/event-stream, stream new ones",
                   Answer(model=reports.DenialPage, streams=reports.Denial)),
         ]  # fmt: skip
 
     async def close(self, _: web.Application) -> None:
-        """End all streams, and let no new one begin."""
+        """End all streams, and refuse new ones."""
         self._closing = True
         for news in self._streams:
             news.set()
@@ -75,7 +75,7 @@ class Denials:
             raise RequestRefused(
                 429,
                 "too_many_streams",
-                f"{len(self._streams)} are open already",
+                f"{len(self._streams)} streams are open already",
                 headers={"Retry-After": str(round(HEARTBEAT))},
             )
         response = web.StreamResponse(
@@ -94,9 +94,9 @@ class Denials:
             with self._ring.heard_by(news.set):
                 await self._follow(request, response, params, known, news)
         except (ConnectionError, TimeoutError):
-            _break_off(request)  # the client is gone, or takes nothing
+            _break_off(request)  # the client has disconnected, or does not read
         except Exception:
-            # The head has been sent: behind it there is no place for a refusal.
+            # The head has been sent, so no refusal can follow.
             log.exception("internal_error", request_id=request[REQUEST_ID])
             _break_off(request)
         finally:
@@ -112,7 +112,7 @@ class Denials:
         news: asyncio.Event,
     ) -> None:
         loop = asyncio.get_running_loop()
-        await _write(response, b": the denials from here on\n\n")
+        await _write(response, b": denials from now on\n\n")
         spoke_at = loop.time()
         while request.transport is not None and not self._closing:
             news.clear()

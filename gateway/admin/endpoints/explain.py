@@ -8,7 +8,7 @@ from gateway.explain import Explainer
 
 
 class Explain:
-    """Asks the engine that the command line asks, too."""
+    """Asks the same engine as the command line."""
 
     def __init__(self, explainer: Explainer) -> None:
         self._explainer = explainer
@@ -16,7 +16,7 @@ class Explain:
     def operations(self) -> list[Operation]:
         return [
             takes("POST", "/explain", self.explain_token, models.NoParams, reports.Question,
-                  "Explain what becomes of a token, and why; changes nothing",
+                  "Explain the decision on a token; changes nothing",
                   Answer(model=reports.Explanation)),
         ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""`/v1/issuers` and `/v1/caches`: what the gateway knows, and how it is made to look again."""
+"""`/v1/issuers` and `/v1/caches`: the keys and the caches, and how to refresh them."""
 
 from collections.abc import Callable, Mapping
 
@@ -32,7 +32,7 @@ class Issuers:
             reads("GET", "/issuers", self.list_issuers, models.NoParams,
                   "List the configured issuers and their keys", Answer(model=reports.Issuers)),
             reads("POST", "/issuers/{name}/refresh", self.refresh_issuer, reports.IssuerParams,
-                  "Load an issuer's keys anew, in every worker", Answer(model=reports.Issuer),
+                  "Reload an issuer's keys in every worker", Answer(model=reports.Issuer),
                   refusals=(404,)),
         ]  # fmt: skip
 
@@ -42,14 +42,14 @@ class Issuers:
     async def refresh_issuer(self, request: web.Request, params: reports.IssuerParams) -> web.Response:
         issuer = self._issuers.get(params.name)
         if issuer is None:
-            raise not_found(f"No such issuer is configured; there are: {', '.join(self._issuers)}")
+            raise not_found(f"This issuer is not configured. Configured issuers: {', '.join(self._issuers)}")
         await self._audit.record(author_of(request), "issuer.refresh", f"issuer:{issuer.name}")
         if self._workers is not None:
             await self._workers.refresh_keys(issuer.name)
         await self._keys.reload(issuer.name)
         status = self._keys.status()[issuer.name]
         if status.last_error is not None:
-            left = "those loaded before stay in use" if status.ready else "there are none to go on with"
+            left = "the keys loaded before stay in use" if status.ready else "there are no keys"
             raise RequestRefused(503, "keys_not_loaded", f"{status.last_error}; {left}")
         return json(self._issuer(issuer))
 
@@ -68,7 +68,7 @@ class Issuers:
 
 
 def _key(key: VerificationKey) -> reports.Key:
-    # A hash of a secret lets guesses at it be checked.
+    # With the hash of a secret, guesses could be checked.
     secret = bool(key.algorithms & HMAC_ALGORITHMS)
     return reports.Key(
         kid=key.kid, algorithms=sorted(key.algorithms), thumbprint=None if secret else key.thumbprint
@@ -76,7 +76,7 @@ def _key(key: VerificationKey) -> reports.Key:
 
 
 class Caches:
-    """What is remembered; `trusted` tells whether it is answered from."""
+    """The caches. `trusted` tells whether the gateway answers from them."""
 
     def __init__(
         self, overview: Overview, audit: AuditLog, write_through: WriteThrough, trusted: Callable[[], bool]
@@ -91,7 +91,7 @@ class Caches:
             reads("GET", "/caches", self.count_entries, models.NoParams, "Count the entries of the caches",
                   Answer(model=reports.Caches)),
             reads("POST", "/cache/flush", self.flush_caches, models.NoParams,
-                  "Have every gateway forget the users, misses and verdicts that it knows, in Redis too",
+                  "Let every gateway forget users, negative entries and revocation verdicts, in Redis, too",
                   Answer(204)),
         ]  # fmt: skip
 

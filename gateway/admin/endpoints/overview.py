@@ -1,4 +1,4 @@
-"""`/v1/overview`, and the numbers behind it: the metrics that an operator looks at first, as JSON."""
+"""`/v1/overview`: the most important metrics as JSON."""
 
 import time
 from collections import defaultdict
@@ -14,7 +14,7 @@ from gateway.telemetry.series import Snapshot
 
 
 class Overview:
-    """Reads the metrics of all workers together."""
+    """Reads the combined metrics of all workers."""
 
     def __init__(self, metrics: Metrics, admin: Admin, workers: Workers | None) -> None:
         self._metrics = metrics
@@ -24,7 +24,7 @@ class Overview:
     def operations(self) -> list[Operation]:
         return [
             reads("GET", "/overview", self.show_overview, models.NoParams,
-                  "Readiness and the most important metrics at once", Answer(model=reports.Overview)),
+                  "Readiness and the most important metrics", Answer(model=reports.Overview)),
         ]  # fmt: skip
 
     async def show_overview(self, _: web.Request, __: models.NoParams) -> web.Response:
@@ -67,7 +67,7 @@ def _sum(snapshot: Snapshot, label: str) -> Iterable[tuple[str, float]]:
 
 
 def _whole(counts: Iterable[tuple[str, float]], *, shorten: bool = False) -> dict[str, int]:
-    """Add up what has one label; a status counts as its class."""
+    """Add up the values by one label. A status counts as its class."""
     sums: defaultdict[str, float] = defaultdict(float)
     for label, value in counts:
         sums[f"{label[0]}xx" if shorten else label] += value
@@ -79,7 +79,7 @@ def _total(snapshot: Snapshot) -> float:
 
 
 def _latency(snapshot: Snapshot) -> reports.Latency:
-    # One number for each bucket, and the sum.
+    # One count for each bucket, and the sum.
     columns = [sum(numbers) for numbers in zip(*(values for _, values in snapshot.points), strict=True)]
     columns = columns or [0.0] * (len(snapshot.bounds) + 2)
     return reports.Latency(
@@ -88,7 +88,7 @@ def _latency(snapshot: Snapshot) -> reports.Latency:
 
 
 def _up(snapshot: Snapshot) -> dict[str, bool | None]:
-    # NaN, which alone differs from itself: the dependency has not been checked yet.
+    # NaN, the only value that differs from itself: the dependency has not been checked yet.
     return {
         labels[0]: None if values[0] != values[0] else values[0] == 1 for labels, values in snapshot.points
     }

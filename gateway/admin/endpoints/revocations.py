@@ -1,4 +1,4 @@
-"""`/v1/revocations`: tokens that were good and must not pass any more."""
+"""`/v1/revocations`: valid tokens that are refused before they expire."""
 
 import time
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from gateway.stores.postgres.directory.users import UserDirectory, UserNotFound
 
 
 class Revocations:
-    """`issuers` are the configured ones, by name."""
+    """`issuers` are the configured issuers by name."""
 
     def __init__(
         self,
@@ -40,10 +40,10 @@ class Revocations:
             reads("GET", "/revocations", self.list_revocations, models.RevocationSearch,
                   "List revocations, the latest first", Answer(model=models.RevocationPage)),
             takes("POST", "/revocations", self.revoke, models.NoParams, models.NewRevocation,
-                  "Refuse a token, or all that a user or an issuer has been given so far",
+                  "Revoke a token, or all tokens issued so far to a user or by an issuer",
                   Answer(201, models.Revocation)),
             reads("DELETE", "/revocations", self.lift, models.RevocationParams,
-                  "Lift a revocation: what it refused passes again, if nothing else refuses it",
+                  "Lift a revocation: its tokens are admitted again, unless something else refuses them",
                   Answer(204), refusals=(404,)),
         ]  # fmt: skip
 
@@ -83,7 +83,7 @@ class Revocations:
 
     async def lift(self, request: web.Request, params: models.RevocationParams) -> web.Response:
         wanted = self._named(params)
-        # One of an issuer that is not configured any more can be lifted, too.
+        # The issuer need not be configured any more.
         pairs = (pair for pair in self._iss.items() if wanted.issuer in pair)
         name, iss = next(pairs, (wanted.issuer, wanted.issuer))
         wanted = replace(wanted, issuer=name)
@@ -96,12 +96,12 @@ class Revocations:
             if not lifted:
                 raise
         if not lifted:
-            raise not_found("There is no such revocation")
+            raise not_found("This revocation does not exist")
         return web.Response(status=204)
 
     @staticmethod
     def _named(given: models.NewRevocation | models.RevocationParams) -> Revocation:
-        """Return what a request names, in the shape that rows of its kind have; the issuer as it was given.
+        """Return the revocation that a request names, in the form of its row; the issuer as given.
 
         Raises `RequestRefused`.
         """
@@ -122,7 +122,7 @@ class Revocations:
             raise invalid(FieldError("value", "There is no user with this id")) from error
 
     def _end(self, new: models.NewRevocation, wanted: Revocation) -> float | None:
-        """Return when a revocation ends: that of a token when none of its issuer can be as old."""
+        """Return when a revocation ends: for a token, when every token of its age has expired."""
         now = time.time()
         if new.until is not None:
             end = new.until.timestamp()
@@ -137,7 +137,7 @@ class Revocations:
 
 
 def _presence(kind: str, *, needed: bool) -> str:
-    return f"A revocation of kind `{kind}` {'needs' if needed else 'has none of'} this"
+    return f"A revocation of kind `{kind}` {'needs' if needed else 'must not have'} this field"
 
 
 def _user_id(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`/v1/users`: the user directory; a change must name the state that it is based on (RFC 9110 §13.1.1)."""
+"""`/v1/users`: the user directory. A change must name the state that it is based on (RFC 9110 §13.1.1)."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from gateway.admin.api.write_through import WriteThrough
 from gateway.core.model import Identity, UserStatus
 from gateway.stores.postgres.directory.users import UserChanges, UserDirectory, UserRecord, microseconds
 
-_TAG = {"ETag": "Names this state of the user: send it in If-Match."}
+_TAG = {"ETag": "The state of the user: send it in If-Match."}
 _USER = Answer(model=models.User, headers=_TAG)
 
 
@@ -29,7 +29,7 @@ class Users:
         self._names = {iss: name for name, iss in issuers.items()}
 
     def operations(self) -> list[Operation]:
-        created = Answer(201, models.User, {**_TAG, "Location": "Where the user is."})
+        created = Answer(201, models.User, {**_TAG, "Location": "The path of the user."})
         return [
             reads("GET", "/users", self.search_users, models.UserSearch, "Search users, oldest first",
                   Answer(model=models.UserPage)),
@@ -40,15 +40,15 @@ class Users:
             takes("PATCH", "/users/{id}", self.change_user, models.UserParams, models.UserChange,
                   "Change a user", _USER, refusals=(404, 409, 412, 428), if_match="required"),
             reads("DELETE", "/users/{id}", self.delete_user, models.UserParams,
-                  "Delete a user softly: it is refused, and can be restored", _USER,
+                  "Mark a user as deleted: it is refused, and can be restored", _USER,
                   refusals=(404, 409, 412, 428), if_match="required"),
             reads("POST", "/users/{id}/restore", self.restore_user, models.UserParams,
-                  "Make a deleted user active", _USER, refusals=(404, 409, 412), if_match="optional"),
+                  "Restore a deleted user to active", _USER, refusals=(404, 409, 412), if_match="optional"),
             takes("POST", "/users/{id}/identities", self.link_identity, models.UserParams, models.NewIdentity,
-                  "Let another identity lead to a user", Answer(201, models.User, _TAG),
+                  "Link an identity to a user", Answer(201, models.User, _TAG),
                   refusals=(404, 409, 412), if_match="optional"),
             reads("DELETE", "/users/{id}/identities", self.unlink_identity, models.IdentityParams,
-                  "Take an identity from a user", _USER, refusals=(404, 412), if_match="optional"),
+                  "Unlink an identity from a user", _USER, refusals=(404, 412), if_match="optional"),
         ]  # fmt: skip
 
     async def search_users(self, _: web.Request, params: models.UserSearch) -> web.Response:
@@ -135,7 +135,7 @@ class Users:
         return self._answer(record, status=201)
 
     async def unlink_identity(self, request: web.Request, params: models.IdentityParams) -> web.Response:
-        # One of an issuer that is not configured any more can be taken away, too.
+        # The issuer need not be configured any more.
         identity = Identity(self._issuers.get(params.issuer, params.issuer), params.subject)
         record = await self._directory.unlink(
             params.id, identity, expected=self._expected(request), author=author_of(request)
@@ -165,11 +165,13 @@ def issuer_called(text: str, issuers: Mapping[str, str]) -> tuple[str, str]:
     for name, iss in issuers.items():
         if text in {name, iss}:
             return name, iss
-    raise invalid(FieldError("issuer", f"No such issuer is configured; there are: {', '.join(issuers)}"))
+    raise invalid(
+        FieldError("issuer", f"This issuer is not configured. Configured issuers: {', '.join(issuers)}")
+    )
 
 
 def _etag(record: UserRecord, names: Mapping[str, str]) -> str:
-    """Return the strong entity tag of a user as the API shows it."""
+    """Return the strong entity tag of a user in the API."""
     document = models.User.of(record, names).model_dump_json()
     return hashlib.sha256(document.encode()).hexdigest()[:32]
 
@@ -177,14 +179,14 @@ def _etag(record: UserRecord, names: Mapping[str, str]) -> str:
 def _expected(
     request: web.Request, names: Mapping[str, str], *, required: bool
 ) -> Callable[[UserRecord], bool] | None:
-    """Return what tells whether a user is as If-Match has it; None when the request does not ask.
+    """Return a check whether a user matches If-Match; None if the request has no If-Match.
 
-    Raises `RequestRefused` (RFC 6585 §3) when it must.
+    Raises `RequestRefused` (RFC 6585 §3) when If-Match is required.
     """
     if "If-Match" not in request.headers:
         if required:
             raise RequestRefused(
-                428, "precondition_required", "Send the ETag of the user as you have seen it in If-Match"
+                428, "precondition_required", "Send the ETag of the user as you read it in If-Match"
             )
         return None
     # Weak tags never match (RFC 9110 §8.8.3.2).

@@ -109,7 +109,7 @@ async def link(connection: Connection, user_id: UUID, identity: Identity) -> Non
 
 
 async def unlink(connection: Connection, user_id: UUID, identity: Identity) -> None:
-    """Take an identity from a user. Raises `IdentityMissing`."""
+    """Unlink an identity from a user. Raises `IdentityMissing`."""
     gone = await connection.fetchval(
         "DELETE FROM identities WHERE issuer = $1 AND subject = $2 AND user_id = $3 RETURNING true",
         identity.issuer, identity.subject, user_id,

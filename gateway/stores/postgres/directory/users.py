@@ -121,7 +121,7 @@ class UserDirectory:
         expected: Expectation | None = None,
         author: Author | None = None,
     ) -> UserRecord:
-        """Let another identity lead to a user.
+        """Link an identity to a user.
 
         Raises `UserNotFound`, `IdentityTaken`, or `UserChanged` when the user is not as `expected`.
         """
@@ -138,7 +138,7 @@ class UserDirectory:
         expected: Expectation | None = None,
         author: Author | None = None,
     ) -> UserRecord:
-        """Take an identity from a user, who may be left with none.
+        """Unlink an identity from a user, who may be left with none.
 
         Raises `UserNotFound`, `IdentityMissing`, or `UserChanged` when the user is not as `expected`.
         """
@@ -261,7 +261,7 @@ class UserDirectory:
     async def restore(
         self, user_id: UUID, *, expected: Expectation | None = None, author: Author | None = None
     ) -> UserRecord:
-        """Make a deleted user active. Raises as `change` does, and `StatusRefused` when it is not deleted."""
+        """Restore a deleted user to active. Raises like `change`; `StatusRefused` if it is not deleted."""
         return await self._change_status(
             user_id, UserStatus.ACTIVE, deleted=True, expected=expected, author=author
         )
