@@ -118,7 +118,7 @@ async def serve(
         stack.push_async_callback(postgres.close)
         issuers = {entry.name: translation.issuer(entry) for entry in settings.issuers}
         iss = {name: issuer.issuer for name, issuer in issuers.items()}
-        blacklist_sync = BlacklistSync(postgres, redis, iss)
+        blacklist_sync = BlacklistSync(postgres, redis, iss, hears=lambda: changes.up)
         stack.push_async_callback(blacklist_sync.close)
         local = _local(settings.cache, metrics)
         learnt_revocations = LearntRevocations(redis.revoked, postgres, iss, metrics)

@@ -1,6 +1,7 @@
 """The blacklist in Redis, filled from Postgres and kept complete."""
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,10 @@ INTERVAL: Final = 30.0
 """Seconds after which a row that was written to Postgres alone is on the blacklist too."""
 _RETRY: Final = 2.0
 """Seconds between two attempts that requests may cause."""
+_DEAF_INTERVAL: Final = 3.0
+"""Seconds between two fillings while no change is heard of: a row that was lifted is refused until then."""
+_DEAF_SHARE: Final = 0.05
+"""The share of the time that these fillings may take, however many rows there are."""
 _WATCH: Final = 1.0
 """Seconds after which Redis's absence is noticed though no request comes."""
 PRUNING: Final = 3600.0
@@ -49,8 +54,11 @@ class BlacklistSync:
         redis: RedisTier,
         issuers: Mapping[str, str],
         *,
+        hears: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`hears` tells whether changes in Postgres are heard of at this moment."""
+        self._hears = hears
         self._postgres = postgres
         self._redis = redis
         self._revoked = redis.revoked
@@ -59,6 +67,8 @@ class BlacklistSync:
         self._gaps = Gaps()
         """When Redis did not answer, and may have missed revocations."""
         self._attempted_at: float | None = None
+        self._filled_at = -math.inf
+        self._filling_took = 0.0
         self._load_failed = False
         self._loading: asyncio.Task[None] | None = None
         self._closed = False
@@ -92,12 +102,14 @@ class BlacklistSync:
             log.info("revocations_loaded")
 
     async def _load(self) -> None:
-        gaps, filled = self._gaps.before_copy(), False
+        gaps, filled, began_at = self._gaps.before_copy(), False, self._clock()
         while not filled:
             filling = await self._revoked.begin_filling()
             rows = under_configured_names(await self._postgres.counting_revocations(), self._issuers)
             filled = await self._revoked.fill(strongest(rows), filling)
         self._gaps.close(gaps)
+        self._filled_at = self._clock()
+        self._filling_took = self._filled_at - began_at
 
     async def apply(self, changes: Sequence[Revoked]) -> None:
         """Write or lift rows that have changed; their `issuer` is the configured name.
@@ -196,8 +208,14 @@ class BlacklistSync:
                 log.exception("redis_not_watched")
                 self.doubt()
                 continue
-            if not self.trusted:
+            if not self.trusted or self._is_deaf_for_long:
                 self.request()
+
+    @property
+    def _is_deaf_for_long(self) -> bool:
+        """True when no change has been heard of, and no copy made up for it, for too long."""
+        pause = max(_DEAF_INTERVAL, self._filling_took / _DEAF_SHARE)
+        return not self._hears() and self._clock() - self._filled_at >= pause
 
     async def _identify(self, interval: float) -> None:
         """Ask now and then which database Postgres is: behind a pooler, it may become another unseen."""

@@ -272,3 +272,31 @@ class TestPruning:
             await eventually(pruned)
         assert [entry["event"] for entry in logs].count("revocations_not_pruned") == 1
         await connection.close()
+
+
+@pytest.mark.parametrize("hears", [True, False])
+async def test_while_no_change_is_heard_of_the_blacklist_is_filled_often(
+    world: World, connection: Connection, hears: bool
+) -> None:
+    now = 100.0
+    sync = BlacklistSync(world.postgres, world.redis, ISSUERS, hears=lambda: hears, clock=lambda: now)
+    await connection.execute(REVOKE)
+    sync.start(interval=3600, watch=0.01)
+
+    async def is_there() -> bool:
+        return bool(await world.client.exists("gateway:revoked:jti:main:token-1"))
+
+    async def is_gone() -> bool:
+        return not await is_there()
+
+    await eventually(is_there)
+    await connection.execute("DELETE FROM revocations")
+    await asyncio.sleep(0.1)
+    assert await is_there()
+    now += 3.0
+    if hears:
+        await asyncio.sleep(0.1)
+        assert await is_there()
+    else:
+        await eventually(is_gone)
+    await sync.close()
