@@ -1,4 +1,4 @@
-"""Whether a store answers, as those who ask it find out."""
+"""Whether a store answers, according to its callers."""
 
 import math
 import time
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Final
 
 HOLD: Final = 1.0
-"""Seconds without a failure after which a store that was down is up again when it answers."""
+"""Seconds. A store that was down is up again when it answers and has not failed for this long."""
 
 
 class Availability:
-    """Tells `observer` of each change, once: why the store is down, or None when it is up again.
+    """Reports each change to `observer` once: why the store is down, or None when it is up again.
 
-    That a store answers the first time is no change. One that answers only now and then counts as
-    down, so that it does not fill the log. `clock` gives seconds.
+    The first answer of a store is not a change. A store that answers intermittently counts as down, so that
+    it does not fill the log. `clock` returns seconds.
     """
 
     def __init__(
@@ -30,20 +30,20 @@ class Availability:
         self.up: bool | None = None
         """None until the store has been asked."""
         self.ever_served = False
-        """Whether a request has ever been answered from it, or could have been."""
+        """Whether the store has ever answered a request, or proved that it could."""
         self._told_lasting = False
 
     def heard(self) -> None:
-        """Take note of a step of something longer; it may still fail."""
+        """Record a step of a longer operation, which may still fail."""
         self._heard_at = self._clock()
 
     @property
     def silent_for(self) -> float:
-        """The seconds since the last step that was taken note of."""
+        """The seconds since the last recorded step."""
         return self._clock() - self._heard_at
 
     def answered(self) -> None:
-        """Take note of an answer."""
+        """Record an answer."""
         if self.up or (self.up is False and (self._unproven or self._clock() - self._failed_at < HOLD)):
             return
         was, self.up = self.up, True
@@ -52,16 +52,16 @@ class Availability:
             self._observer(None)
 
     def proven(self) -> None:
-        """Take note that everything that requests ask was answered."""
+        """Record that all statements of requests were answered."""
         self._unproven = False
         self.ever_served = True
         self.answered()
 
     def failed(self, detail: str, *, lasting: bool = False, until_proven: bool = False) -> None:
-        """Take note that no answer came, and why.
+        """Record that no answer came, and why.
 
-        `lasting`: it does not pass by itself, and is told also where something else was told of before.
-        `until_proven`: other answers do not end it; only a proof does.
+        `lasting`: the failure does not end by itself, and is reported even if another one was reported
+        before. `until_proven`: other answers do not end the failure; only `prove` does.
         """
         self._failed_at = self._clock()
         self._unproven = self._unproven or until_proven

@@ -1,4 +1,4 @@
-"""Which database the tables are in: what Redis holds belongs to one, and to no other."""
+"""The database of the tables. The data in Redis belongs to exactly one."""
 
 from dataclasses import dataclass
 
@@ -8,20 +8,20 @@ class SystemOfRecord:
     """The server, database and schema that a connection leads to."""
 
     oid: int
-    """The database's number: one that was dropped and created again has another."""
+    """The database's number. A database that is dropped and created again gets another."""
     database: str
     schema: str
     system: str | None = None
-    """The server's system identifier. A promoted replica has its primary's; a restored dump has not."""
+    """The server's system identifier. A promoted replica has its primary's; a restored dump does not."""
     copy: str | None = None
-    """Made up by the database itself; dumps do not carry it, replicas do."""
+    """An id that the database generated. Replicas have the same, dumps do not contain it."""
 
     def __str__(self) -> str:
         server = "" if self.system is None else f" of server {self.system}"
         return f"database {self.database!r}, schema {self.schema!r}{server}"
 
     def is_same(self, other: "SystemOfRecord") -> bool:
-        """Tell whether both are one. When nothing proves it they are not."""
+        """Return whether both are proved to be the same."""
         if (self.oid, self.schema) != (other.oid, other.schema):
             return False
         if self.system is not None and other.system is not None:

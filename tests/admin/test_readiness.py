@@ -135,14 +135,14 @@ FAULTS = {
     "a column of another type": (
         "ALTER TABLE users ALTER COLUMN tenant TYPE integer USING length(tenant)",
         "store_not_migrated",
-        r"users\.tenant is integer, and must be text",
+        r"users\.tenant is integer, but must be text",
     ),
     "roles that are one text": (
         "ALTER TABLE users DROP CONSTRAINT users_roles_present;"
         "ALTER TABLE users ALTER COLUMN roles DROP DEFAULT;"
         "ALTER TABLE users ALTER COLUMN roles TYPE text USING array_to_string(roles, ',')",
         "store_not_migrated",
-        r"users\.roles is text, and must be text\[\]",
+        r"users\.roles is text, but must be text\[\]",
     ),
     "an id of another type": (
         "ALTER TABLE identities DROP CONSTRAINT identities_user_id_fkey;"
@@ -154,7 +154,7 @@ FAULTS = {
         "ALTER TABLE revocations ALTER COLUMN revoked_at DROP DEFAULT;"
         "ALTER TABLE revocations ALTER COLUMN revoked_at TYPE text",
         "store_not_migrated",
-        r"revocations\.revoked_at is text, and must be timestamp with time zone",
+        r"revocations\.revoked_at is text, but must be timestamp with time zone",
     ),
     "row-level security on users": (
         "ALTER TABLE users ENABLE ROW LEVEL SECURITY",

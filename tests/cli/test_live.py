@@ -163,7 +163,10 @@ def test_a_pooler_that_delivers_no_notifications(
         result = check(config, "--json")
         assert result.exit_code == output.DENIED
         assert entry(result, "stream:postgres")["outcome"] == "fail"
-        assert entry(result, "stream:postgres")["fix"] == "set `postgres.listen_dsn` to an address past it"
+        assert (
+            entry(result, "stream:postgres")["fix"]
+            == "set `postgres.listen_dsn` to an address that bypasses it"
+        )
 
         text = config.read_text().replace("postgres: {", f'postgres: {{listen_dsn: "{dsn}", ')
         config.write_text(text)
@@ -178,8 +181,8 @@ async def test_a_proxy_that_swallows_pushes(dsn: str, redis_url: str, tmp_path: 
     assert result.exit_code == output.DENIED
     found = outcomes(result)
     assert (found["redis"], found["stream:redis"]) == ("pass", "fail")
-    assert "what stands between swallows pushes" in entry(result, "stream:redis")["found"]
-    assert entry(result, "stream:redis")["fix"] == "let `redis.url` lead past it"
+    assert "a proxy swallows pushes" in entry(result, "stream:redis")["found"]
+    assert entry(result, "stream:redis")["fix"] == "point `redis.url` past it"
     with Redis.from_url(redis_url) as client:
         assert client.keys("*") == []
 

@@ -1,4 +1,4 @@
-"""A circuit breaker: a store that does not answer is not waited for by every request."""
+"""A circuit breaker: not every request waits for a store that does not answer."""
 
 import math
 import time
@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import Final
 
 FAILURES: Final = 3
-"""Calls without an answer, one after the other, that open it."""
+"""Consecutive calls without an answer that open it."""
 PROBE_INTERVAL: Final = 0.25
 """Seconds between the calls that an open breaker lets through."""
 
 
 class CircuitBreaker:
-    """Lets all calls through, or, once the store was silent `FAILURES` times running, single ones.
+    """Lets all calls through, until the store did not answer `FAILURES` calls in a row; then single calls.
 
-    The first answer closes it again. `clock` gives seconds and never goes back.
+    The first answer closes it. `clock` returns seconds and never goes back.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -28,7 +28,7 @@ class CircuitBreaker:
         return self._failures >= FAILURES
 
     def admits(self) -> bool:
-        """Tell whether a call may be made at this moment; of an open breaker's, the first asked for is."""
+        """Return whether a call may be made now. An open breaker allows the first call of each interval."""
         if not self.open:
             return True
         now = self._clock()
@@ -38,18 +38,18 @@ class CircuitBreaker:
         return True
 
     def now(self) -> float:
-        """Return the time, for a call that begins."""
+        """Return the time at which a call begins."""
         return self._clock()
 
     def answered(self) -> None:
-        """Take note of an answer, even of one that is an error."""
+        """Record an answer, even if it is an error."""
         self._failures = 0
         self._answered_at = self._clock()
 
     def failed(self, began: float) -> bool:
-        """Take note that no answer came to a call that began then; returns whether this opened the breaker.
+        """Record that a call which began then got no answer; return whether this opened the breaker.
 
-        Of one that began before the last answer it is no news: the store has come back since.
+        A call that began before the last answer does not count: the store has answered since.
         """
         if began < self._answered_at:
             return False

@@ -1,4 +1,4 @@
-"""What asyncpg and the network raise → `StoreUnavailable` in plain words, without secrets."""
+"""Translates errors of asyncpg and the network to `StoreUnavailable` in plain words, without secrets."""
 
 import socket
 import ssl
@@ -13,7 +13,7 @@ from gateway.core.tls import distrust
 
 @contextmanager
 def translated(address: str) -> Iterator[None]:
-    """Raise `StoreUnavailable` for whatever goes wrong between here and the database."""
+    """Raise `StoreUnavailable` for each error of the driver, the network or the database."""
     try:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
@@ -21,20 +21,20 @@ def translated(address: str) -> Iterator[None]:
         told = said(error) if advice is None else f"{said(error)}: {advice}"
         raise StoreUnavailable(Tier.POSTGRES, f"{address}: {told}") from error
     except (ValueError, KeyError, TypeError) as error:
-        # Values that the driver cannot send, rows that should not exist.
+        # Values that the driver cannot send, or rows that should not exist.
         raise StoreUnavailable(Tier.POSTGRES, f"{address}: the query or its answer is not usable") from error
 
 
 def said(error: BaseException) -> str:
-    """Say what went wrong, in Postgres's own words where it has some, and without what to do."""
+    """Return what went wrong, in Postgres's own words if possible, without advice."""
     match error:
         case asyncpg.PostgresError():
             return _refusal(error)
         case asyncpg.ClientConfigurationError():
-            # Its text may repeat part of the DSN, and so of the password.
-            return "the DSN cannot be used: wrong in itself, or a file that it names is missing"
+            # Its text may contain part of the DSN, and so of the password.
+            return "the DSN cannot be used: it has a mistake, or names a missing file"
         case asyncpg.TargetServerAttributeNotMatched():
-            return "no server is what `target_session_attrs` asks for; by default that is the primary"
+            return "no server matches `target_session_attrs`, by default the primary"
         case TimeoutError():
             return "no answer in time"
         case ConnectionRefusedError():
@@ -42,7 +42,7 @@ def said(error: BaseException) -> str:
         case ssl.SSLCertVerificationError():
             return distrust(error, "postgres.tls.strict")
         case ConnectionError() if "rejected SSL upgrade" in str(error):
-            return "it does not speak TLS, which `sslmode` asks for"
+            return "it does not speak TLS, which `sslmode` requires"
         case socket.gaierror():
             return f"its host name cannot be resolved ({error.strerror})"
         case OSError():
@@ -61,37 +61,35 @@ def _refusal(error: asyncpg.PostgresError) -> str:
                 " `postgres.prepared_statements: auto` or `unnamed`"
             )
         case asyncpg.ProtocolViolationError() if "unsupported startup parameter" in str(error.args[0]):
-            # PgBouncer's words for what it cannot keep; the error code is that of any violation.
+            # PgBouncer's text for a parameter that it does not keep. The error code is unspecific.
             return (
                 f"{error.args[0]}: set ignore_startup_parameters = search_path, statement_timeout,"
                 " row_security in PgBouncer and give them to the role, or set"
                 " `postgres.prepared_statements: unnamed`"
             )
         case asyncpg.DataError():
-            # Its text repeats the value.
-            return "a value is of a kind that Postgres cannot hold"
-    # The message alone: detail and hint may repeat values of a row.
+            # Its text contains the value.
+            return "Postgres cannot store a value"
+    # Only the message: detail and hint may contain values of a row.
     return str(error.args[0])
 
 
 def advice_for(error: BaseException | None) -> str | None:
-    """Say what to do about an error, where its kind (SQLSTATE) tells; None where it does not."""
+    """Return what to do about an error according to its SQLSTATE; None if that does not say."""
     match error:
         case asyncpg.UndefinedTableError() | asyncpg.InvalidSchemaNameError():
-            return "run `gateway migrate`, or correct `postgres.schema`; `gateway check --live` tells which"
+            return "run `gateway migrate`, or correct `postgres.schema`; `gateway check --live` says which"
         case asyncpg.UndefinedColumnError() | asyncpg.DatatypeMismatchError() | asyncpg.CannotCoerceError():
-            return "the tables are not as `gateway migrate` makes them; `gateway check --live` tells how"
+            return "the tables are not as `gateway migrate` creates them; see `gateway check --live`"
         case asyncpg.UndefinedFunctionError():
-            # An operator that is missing is one for columns of other types.
-            return (
-                "run `gateway migrate`; where that changes nothing, `gateway check --live` tells what differs"
-            )
+            # A missing operator means that columns have other types.
+            return "run `gateway migrate`; if that changes nothing, see `gateway check --live`"
         case asyncpg.InsufficientPrivilegeError():
             return "grant it to the role in the DSN"
         case asyncpg.ReadOnlySQLTransactionError():
-            return "is it the primary? is `default_transaction_read_only` off?"
+            return "check that it is the primary, and that `default_transaction_read_only` is off"
         case asyncpg.InvalidAuthorizationSpecificationError():
-            return "correct user and password in the DSN, or let the server admit them"
+            return "correct user and password in the DSN, or let the server accept them"
         case asyncpg.InvalidCatalogNameError():
             return "create the database, or correct its name in the DSN"
         case asyncpg.TooManyConnectionsError():
@@ -101,7 +99,7 @@ def advice_for(error: BaseException | None) -> str | None:
 
 
 def is_lasting(error: BaseException | None) -> bool:
-    """Tell whether a server answered that it will not do this, for anyone's sake, until an operator acts.
+    """Return whether a server refuses a statement until an operator acts.
 
     Class 42 (syntax or access rule) and 3F (invalid schema name) of PostgreSQL's error codes, appendix A.
     """
@@ -109,14 +107,14 @@ def is_lasting(error: BaseException | None) -> bool:
 
 
 def is_of_one_value(error: BaseException | None) -> bool:
-    """Tell whether an error is about the values of one query, and says nothing of any other."""
+    """Return whether an error is only about the values of one query."""
     return isinstance(error, asyncpg.DataError | ValueError | KeyError | TypeError) and not isinstance(
         error, asyncpg.InterfaceError
     )
 
 
 def is_silence(error: BaseException | None) -> bool:
-    """Tell whether an error means that no server answered, rather than that one refused something."""
+    """Return whether an error means that no server answered, and not that a server refused."""
     return isinstance(
         error,
         OSError

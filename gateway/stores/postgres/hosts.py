@@ -1,7 +1,7 @@
-"""Which servers a DSN names, and how to reach the right one though others are down or hang.
+"""The servers of a DSN, and how to reach the right one while others are down or hang.
 
-The driver tries the hosts of a DSN in turn too, but within one time limit for all: a first host that
-swallows everything, as one does whose power is cut, would keep it from the second for ever.
+The driver also tries the hosts of a DSN in turn, but with one time limit for all. If the first host swallows
+all packets, for example after a power cut, the driver never reaches the second.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ _LOOPBACK: Final = ("localhost", "127.", "::1")
 class Connector:
     """Opens connections to a server of `dsn`, within `timeout` seconds.
 
-    The hosts are tried one after the other, the one that served last first. With `primary` only a
-    primary will do, unless the DSN has a `target_session_attrs` of its own. `tls_strict`: certificates
-    must follow RFC 5280 to the letter, where the DSN has them verified.
+    The hosts are tried one after the other, beginning with the last one that served. With `primary`, only a
+    primary is accepted, unless the DSN has its own `target_session_attrs`. `tls_strict`: certificates must
+    follow RFC 5280 strictly, if the DSN verifies them.
     """
 
     def __init__(self, dsn: str, *, primary: bool, timeout: float, tls_strict: bool = False) -> None:
@@ -39,9 +39,9 @@ class Connector:
     async def __call__(
         self,
         *_: object,
-        **options: Any,  # noqa: ANN401 -- those of `asyncpg.connect`, as its pool hands them on
+        **options: Any,  # noqa: ANN401 -- those of `asyncpg.connect`, from its pool
     ) -> "asyncpg.Connection[asyncpg.Record]":
-        """Connect. Raises what the driver raises for the first host when none will do."""
+        """Connect. If no host is accepted, raises the driver's exception for the first one."""
         try:
             servers = servers_of(self._dsn)
             wanted = _session_attributes(self._dsn, SessionAttribute.primary if self._primary else None)
@@ -76,10 +76,11 @@ class Connector:
         server_settings: dict[str, str] | None = None,
         **options: Any,  # noqa: ANN401 -- those of `asyncpg.connect`
     ) -> "asyncpg.Connection[asyncpg.Record]":
-        """Connect to a server, where rows that a policy would hide are an error from then on.
+        """Connect to a server with `row_security = off`: rows that a policy would hide cause an error.
 
-        A PgBouncer that was not told to ignore `row_security` refuses it as a start-up parameter, with a
-        protocol violation. It is not asked again then: the statements of requests see to that themselves.
+        A PgBouncer that is not configured to ignore `row_security` refuses it as a start-up parameter, with a
+        protocol violation. Then it is left out: the statements of requests detect row-level security
+        themselves.
         """
         settings = server_settings or {}
         connection: asyncpg.Connection[asyncpg.Record]
@@ -97,7 +98,7 @@ class Connector:
 
 
 def address_of(dsn: str) -> str:
-    """Return the hosts and ports of a DSN, and nothing else of it: for messages."""
+    """Return only the hosts and ports of a DSN, for messages."""
     try:
         servers = servers_of(dsn) or [("localhost", _DEFAULT_PORT)]
     except ValueError:
@@ -106,9 +107,9 @@ def address_of(dsn: str) -> str:
 
 
 def servers_of(dsn: str) -> list[tuple[str, int]]:
-    """Return hosts and ports as the driver reads them, none when it is left to the environment.
+    """Return hosts and ports as the driver parses them; none if the environment defines them.
 
-    Raises ValueError when they cannot be told.
+    Raises ValueError when they cannot be determined.
     """
     parts = urlsplit(dsn)
     if "@" in dsn and "@" not in parts.netloc:
@@ -142,9 +143,10 @@ def _session_attributes(dsn: str, default: SessionAttribute | None) -> SessionAt
 
 
 def place_of(dsn: str, schema: str) -> str:
-    """Return a digest of where a DSN leads: hosts, ports, database and schema, no user and no password.
+    """Return a digest of a DSN's hosts, ports, database and schema, without user and password.
 
-    What leads to this machine names the machine too: `localhost` is another place on each.
+    An address of this machine includes the machine's name, because `localhost` is another place on each
+    machine.
     """
     parts = urlsplit(dsn)
     query = parse_qs(parts.query)

@@ -31,7 +31,7 @@ CREATE TABLE gateway_migrations (
 
 
 class MigrationError(Exception):
-    """The database is not in a state that these migrations can go on from; the text says why."""
+    """The database is not in a state that these migrations can continue from. The text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ async def migrate(
     known: Sequence[Migration] | None = None,
     tls_strict: bool = False,
 ) -> list[str]:
-    """Bring the tables up to date; returns the migrations that were applied, as `0001_name`.
+    """Bring the tables up to date; return the applied migrations, as `0001_name`.
 
     Raises `MigrationError` when the database is ahead of this version, holds another migration
     under one of its numbers or does not allow a change, and `StoreUnavailable` when it cannot be
@@ -75,7 +75,7 @@ async def migrate(
     applied: list[str] = []
     with translated(address_of(dsn)):
         connector = Connector(dsn, primary=True, timeout=_CONNECT_TIMEOUT, tls_strict=tls_strict)
-        # Each step is a transaction, and behind a pooler each may have another session.
+        # Each step is a transaction. Behind a pooler, each may have another session.
         connection = await connector(statement_cache_size=0)
         try:
             while (step := await _step(connection, schema, steps)) is not None:
@@ -92,7 +92,7 @@ async def migrate(
 async def _step(
     connection: "asyncpg.Connection[asyncpg.Record]", schema: str, known: Sequence[Migration]
 ) -> Migration | None:
-    """Apply the next migration, if there is one. The lock goes with the transaction."""
+    """Apply the next migration, if there is one. The transaction holds the lock."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         await connection.execute("SELECT set_config('search_path', $1, true)", quoted(schema))
@@ -113,13 +113,13 @@ async def _step(
 
 
 async def _create_schema_if_missing(connection: "asyncpg.Connection[asyncpg.Record]", schema: str) -> None:
-    # IF NOT EXISTS would need the right to create one even where there is nothing to create.
+    # IF NOT EXISTS would need the right to create a schema even if the schema exists.
     if await connection.fetchval("SELECT to_regnamespace($1)", quoted(schema)) is None:
         await connection.execute(f"CREATE SCHEMA {quoted(schema)}")
 
 
 async def _recorded(connection: "asyncpg.Connection[asyncpg.Record]") -> dict[int, tuple[str, str]]:
-    """Return name and checksum of each migration that was applied, by version."""
+    """Return name and checksum of each applied migration by version."""
     if await connection.fetchval("SELECT to_regclass('gateway_migrations')") is None:
         return {}
     rows = await connection.fetch("SELECT version, name, checksum FROM gateway_migrations")

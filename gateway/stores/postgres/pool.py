@@ -1,10 +1,10 @@
-"""A pool of connections to one Postgres, which costs a request little while that one is silent.
+"""A pool of connections to one Postgres. While Postgres is silent, it costs a request little time.
 
-Everything is bounded: opening a connection and waiting for one by `connect_timeout`, a statement by
-`statement_timeout`. Three calls without an answer, one after the other, open the circuit breaker:
-from then on calls fail at once, but for one probe every 250 ms. All connections are then given up,
-too, for they may lead nowhere or to a server that is not the primary any more. A call that gets no
-connection because others have them all is none of the three.
+Every wait is limited: opening a connection and waiting for one by `connect_timeout`, a statement by
+`statement_timeout`. Three consecutive calls without an answer open the circuit breaker: then calls fail at
+once, except one probe every 250 ms. All connections are then dropped, because they may lead nowhere, or to a
+server that is no longer the primary. A call that gets no connection because all are in use does not count as
+one of the three.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 T = TypeVar("T")
 
 _GRACE: Final = 0.25
-"""Seconds beyond the server's own statement timeout until the client stops waiting."""
+"""Seconds that the client waits longer than the server's own statement timeout."""
 
 
 class Pool:
-    """Lends connections; opens them when first needed, and recovers by itself.
+    """Lends connections. It opens them when first needed, and recovers by itself.
 
     Durations are seconds. Connections that are idle for five minutes are closed.
     """
@@ -50,7 +50,7 @@ class Pool:
         breaker: CircuitBreaker | None = None,
         opened: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> None:
-        """Open nothing yet. `opened` is called with each new connection before that is lent."""
+        """Open no connection yet. `opened` is called with each new connection before its first use."""
         self.address = address_of(dsn)
         """Hosts and ports, for messages."""
         self.availability = availability
@@ -72,13 +72,15 @@ class Pool:
 
     @asynccontextmanager
     async def lend(self, *, serving: bool = False, scoped: bool = True) -> AsyncIterator[Connection]:
-        """Lend a connection; whatever goes wrong with it is raised as `StoreUnavailable`.
+        """Lend a connection. Its errors are raised as `StoreUnavailable`.
 
-        `serving`: it is for a statement of requests. A Postgres that refuses that one is as good as down.
-        Without `scoped` the borrower sends statements within a `scope` of its own, or several.
+        `serving`: it is for a statement of requests. A Postgres that refuses such a statement counts as down.
+        Without `scoped`, the borrower sends its statements within one or more scopes of its own.
         """
         if not self._breaker.admits():
-            raise StoreUnavailable(Tier.POSTGRES, f"{self._silence} (a moment ago; not asked again yet)")
+            raise StoreUnavailable(
+                Tier.POSTGRES, f"{self._silence} (a moment ago; Postgres has not been asked again yet)"
+            )
         if self._statements.named is None:
             with self._observed(None):
                 await self._statements.find_out()
@@ -98,7 +100,7 @@ class Pool:
 
     @asynccontextmanager
     async def scope(self, connection: Connection) -> AsyncIterator[None]:
-        """Keep together what a connection is to send; after an error in it another scope can begin."""
+        """Keep the statements of a connection together. After an error, another scope can begin."""
         if self._statements.named:
             yield
         else:
@@ -106,7 +108,7 @@ class Pool:
                 yield
 
     async def ask(self, question: Callable[[Connection], Awaitable[T]]) -> T:
-        """Ask something that may be asked twice, as it is when a pooler has lost a statement's name."""
+        """Run a query that may be repeated: it is repeated when a pooler has lost a statement's name."""
         try:
             async with self.lend(serving=True) as connection:
                 return await question(connection)
@@ -121,7 +123,7 @@ class Pool:
             return await pool.acquire(timeout=self._connect_timeout)
         except TimeoutError:
             if pool.get_size() < self._size or pool.get_idle_size() > 0:
-                raise  # one was being opened: the server is silent
+                raise  # a connection was being opened, so the server is silent
         busy = f"{self.address}: all connections are in use: `postgres.pool_max` is {self._size}"
         raise StoreUnavailable(Tier.POSTGRES, busy)
 
@@ -150,7 +152,7 @@ class Pool:
     def _observed(
         self, pool: "asyncpg.Pool[asyncpg.Record] | None", *, serving: bool = False
     ) -> Iterator[None]:
-        """Translate errors, and note them; that others have all connections says nothing of the server."""
+        """Translate and record errors. A pool without a free connection says nothing about the server."""
         began = self._breaker.now()
         try:
             with translated(self.address):
@@ -163,16 +165,16 @@ class Pool:
                 self._breaker.answered()
                 raise
             lasting = is_lasting(cause)
-            # It answers what requests ask, as they only read; the next connection may lead to the primary.
+            # It answers requests, because they only read. The next connection may lead to the primary.
             unwritten = isinstance(cause, asyncpg.ReadOnlySQLTransactionError)
             if serving or not (lasting or unwritten):
-                # Of the statements of requests another may be answered, and this one is still refused.
+                # Other statements of requests may be answered while this one is still refused.
                 self.availability.failed(
                     error.detail, lasting=lasting, until_proven=lasting and self._primary
                 )
             if not is_silence(cause):
                 self._breaker.answered()
-            elif pool is self._pool:  # of one that was given up nothing else was to be expected
+            elif pool is self._pool:  # expected for a connection that was dropped
                 self._silence = error.detail
                 if self._breaker.failed(began):
                     self._give_up()
@@ -182,7 +184,7 @@ class Pool:
 
     async def _opened(self) -> "asyncpg.Pool[asyncpg.Record]":
         if self._pool is None:
-            # Without a minimum a pool opens without connecting, and so while the server is down.
+            # Without a minimum, a pool opens without connecting, even while the server is down.
             options: dict[str, Any] = {  # Any: the driver's own, of many types
                 "min_size": 0,
                 "max_size": self._size,
@@ -205,7 +207,7 @@ class Pool:
         self.availability.heard()
 
     def _give_up(self) -> None:
-        """Let the next call open connections anew; those in use may be used to their end."""
+        """Let the next call open new connections. Calls in flight may finish on the old ones."""
         pool, self._pool = self._pool, None
         if pool is not None:
             task = asyncio.create_task(self._retire(pool))
@@ -214,9 +216,9 @@ class Pool:
 
     async def _retire(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         with suppress(TimeoutError):
-            # A pool whose closing is given up terminates its connections.
+            # If closing the pool is cancelled, it terminates its connections.
             await asyncio.wait_for(pool.close(), self._statement_timeout + _GRACE)
 
 
 async def _leave_as_it_is(_: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Spare the round trip that resets a session: nothing here changes one."""
+    """Save the round trip that resets a session: the gateway never changes one."""

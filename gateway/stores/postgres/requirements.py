@@ -1,7 +1,7 @@
-"""What the gateway's role needs of the tables, and what of it is missing: for readiness and diagnosis.
+"""The gateway's requirements for the tables, and those that are not met: for readiness and diagnosis.
 
-Postgres says what one statement failed for, and not always why: a schema that the role may not use looks like
-one without tables. The catalogs tell the rest. Requests never ask any of this.
+Postgres reports why one statement failed, but not always the cause: without USAGE on a schema, its tables
+look missing. The catalogs have the cause. Requests never query them.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ NEEDED: Final[dict[str, _Columns]] = {
 """The columns that requests read, and the types that the migrations give them."""
 
 _FUNCTION: Final = "gateway_learnt_revocations(text[], text[], text[])"
-"""With which requests read the revocations that gateways have learnt from Redis."""
+"""The function with which requests read the revocations that gateways have learnt from Redis."""
 
 _SCHEMA: Final = """
 SELECT (SELECT p.oid FROM pg_proc p WHERE p.proname = 'gateway_learnt_revocations' AND p.pronamespace = n.oid)
@@ -59,7 +59,7 @@ SELECT (SELECT p.oid FROM pg_proc p WHERE p.proname = 'gateway_learnt_revocation
 FROM (VALUES (true)) AS always LEFT JOIN pg_namespace n ON n.nspname = $1
 """
 
-# Of a domain, the type below it counts. A type's category says how it behaves (pg_type.typcategory).
+# For a domain, its base type counts. A type's category says how it behaves (pg_type.typcategory).
 _COLUMNS: Final = """
 SELECT wanted.relation, wanted.name, c.oid IS NOT NULL AS relation_found, a.attnum IS NOT NULL AS found,
     coalesce(has_column_privilege(c.oid, a.attnum, 'SELECT'), false) AS readable,
@@ -81,23 +81,23 @@ FailureKind: TypeAlias = Literal["not_migrated", "permission_denied"]
 
 @dataclass(frozen=True, slots=True)
 class Shortcoming:
-    """Something that is not as requests need it."""
+    """A requirement that is not met."""
 
     trouble: FailureKind
     found: str
     fix: str
     sql: str | None = None
-    """What the owner of the tables can run to end it; None where that takes more."""
+    """The command with which the owner of the tables can fix it; None if that takes more."""
     migrate: bool = False
-    """Whether `gateway migrate` ends it."""
+    """Whether `gateway migrate` fixes it."""
     breaks: bool = True
-    """Whether requests cannot be served for it."""
+    """Whether requests cannot be served because of it."""
 
 
 async def shortcomings(connection: "Connection", schema: str) -> list[Shortcoming]:
-    """Return everything that is missing, the most fundamental first; nothing when all is there.
+    """Return the requirements that are not met, the most fundamental first.
 
-    Asks the catalogs, which any role may read. Raises what the driver raises.
+    Queries the catalogs, which any role may read. Raises the driver's exceptions.
     """
     place = await connection.fetchrow(_SCHEMA, schema)
     if place is None:
@@ -142,8 +142,8 @@ def _of_the_schema(place: asyncpg.Record, schema: str) -> Shortcoming | None:
         return Shortcoming(
             "not_migrated",
             f"the search_path of the connection is {place['path']}, without schema {schema}: a pooler has"
-            " ignored what the gateway asked for",
-            f"give it to the role: {alter}",
+            " ignored the gateway's setting",
+            f"set it for the role: {alter}",
         )
     return None
 
@@ -160,16 +160,16 @@ def _of_a_table(
             yield Shortcoming(
                 "not_migrated",
                 f"{table} has no column {row['name']}",
-                f"add it, or give it back its name: it is {NEEDED[table][row['name']]}",
+                f"add it, or rename it back; its type is {NEEDED[table][row['name']]}",
             )
         elif not _fits(row):
             wanted = NEEDED[table][row["name"]]
             yield Shortcoming(
                 "not_migrated",
-                f"{table}.{row['name']} is {row['type']}, and must be {wanted}",
-                f"ALTER TABLE {name} ALTER COLUMN {row['name']} TYPE {wanted}, with a USING that fits",
-                # Ids of another type are compared all the same, where both are; an instant without its zone
-                # is read, and may be hours off.
+                f"{table}.{row['name']} is {row['type']}, but must be {wanted}",
+                f"ALTER TABLE {name} ALTER COLUMN {row['name']} TYPE {wanted}, with a suitable USING",
+                # Ids of another type are compared correctly if both have it; a time without its zone
+                # is read, but may be wrong by hours.
                 breaks=wanted not in {_UUID, _INSTANT},
             )
     if rows[0]["filtered"]:
@@ -181,7 +181,7 @@ def _of_a_table(
 
 
 def _of_rights(unreadable: list[asyncpg.Record], schema: str, place: asyncpg.Record) -> Shortcoming | None:
-    """Say which tables the role may not read, or which columns of them, and grant all of it at once."""
+    """Return the tables or columns that the role may not read, and one GRANT for all of them."""
     if not unreadable:
         return None
     columns: dict[str, list[str]] = {}
@@ -223,8 +223,10 @@ def _of_the_function(schema: str, place: asyncpg.Record) -> Shortcoming | None:
 def _missing_table(table: str, schema: str, place: asyncpg.Record) -> Shortcoming:
     others = ", ".join(place["others"])
     if place["migrated"]:
-        # The ledger says that it was created, so that it is not created again.
-        fix = "it was dropped, or renamed: restore it from a backup; `gateway migrate` creates nothing twice"
+        # `gateway_migrations` has a record of its creation, so `gateway migrate` does not create it again.
+        fix = (
+            "it was dropped or renamed: restore it from a backup; `gateway migrate` does not create it again"
+        )
     elif others:
         fix = f"run `gateway migrate`, or set `postgres.schema` to {others}, where tables of these names are"
     else:
@@ -238,7 +240,7 @@ def _missing_table(table: str, schema: str, place: asyncpg.Record) -> Shortcomin
 
 
 def _fits(row: asyncpg.Record) -> bool:
-    """Tell whether a column can be read and compared as its own type is."""
+    """Return whether a column can be read and compared like the required type."""
     wanted = NEEDED[row["relation"]][row["name"]]
     base, category, item = str(row["base"]), str(row["category"]), str(row["item_category"])
     if wanted == _TEXT:

@@ -1,9 +1,9 @@
-"""How statements are sent: prepared under names that a session keeps, or each in a transaction of its own.
+"""How statements are sent: prepared under names that a session keeps, or each in its own transaction.
 
-Behind a pooler that hands out another session for each transaction (PgBouncer in transaction mode,
-Supavisor), a name that was prepared is known to the one session and not to the next. Names are worth
-a round trip and the planning of each statement. Without them, a transaction keeps together what belongs
-together, and sets for itself what a session would have kept: the search path and the time limit.
+Behind a pooler with another session for each transaction (PgBouncer in transaction mode, Supavisor), one
+session knows a prepared name and the next does not. Names save a round trip and the planning of each
+statement. Without them, a transaction keeps related commands together, and sets the search path and the time
+limit itself, which a session would keep.
 """
 
 import asyncio
@@ -27,18 +27,18 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Statements:
-    """What one pool of connections knows of how it may send statements.
+    """How one pool of connections may send statements.
 
-    `kept` are the settings of a session by name, as SQL writes their values. With `auto` the first connection
-    finds out: a pooler gives clients process ids that are not those of its sessions with Postgres, or
-    refuses what a session is to keep.
+    `kept` has the settings of a session by name, with their values in SQL. With `auto`, the first connection
+    detects a pooler: its process ids differ from those of its sessions with Postgres, or it refuses a
+    setting.
     """
 
     def __init__(
         self, setting: PreparedStatements, connector: Connector, kept: Mapping[str, str], timeout: float
     ) -> None:
         self.named: bool | None = None if setting == "auto" else setting == "named"
-        """None until it has been found out."""
+        """None until it has been detected."""
         self._auto = setting == "auto"
         self._connector = connector
         self._kept = kept
@@ -47,9 +47,9 @@ class Statements:
         self._finding: asyncio.Task[None] | None = None
 
     async def find_out(self) -> None:
-        """Decide, by a connection that is closed again. Raises what the driver raises.
+        """Decide with a temporary connection. Raises the driver's exceptions.
 
-        Those who ask at the same time share it, so that none waits for the failures of others.
+        Concurrent callers share one attempt, so that no caller waits for the failures of others.
         """
         if self._finding is None:
             self._finding = asyncio.create_task(self._find_out())
@@ -59,14 +59,14 @@ class Statements:
     def _found(self, finding: "asyncio.Task[None]") -> None:
         self._finding = None
         if not finding.cancelled():
-            finding.exception()  # the callers that waited have it; there may be none
+            finding.exception()  # the waiting callers receive it, if there are any
 
     async def _find_out(self) -> None:
         options = _options(self._kept, named=False)
         try:
             session = await self._connector(command_timeout=self._timeout, **options)
         except asyncpg.ProtocolViolationError as error:
-            # Either it is a pooler that refuses what it cannot keep, or the next attempt fails as well.
+            # Either a pooler refuses a setting, or the next attempt fails, too.
             self._change_over(str(error.args[0]))
             return
         try:
@@ -76,17 +76,17 @@ class Statements:
         if straight:
             self.named = True
         else:
-            self._change_over("a pooler stands between")
+            self._change_over("there is a pooler")
 
     def options(self) -> dict[str, Any]:  # Any: the driver's own, of many types
-        """Return the arguments of a connection that is to send statements in this way."""
+        """Return the arguments for a connection that sends statements in this way."""
         if self.named:
             return _options(self._kept, named=True)
         return _options({}, named=False)
 
     @asynccontextmanager
     async def scope(self, connection: Connection) -> AsyncIterator[None]:
-        """Keep together, on one session of Postgres, what is sent by an unnamed way."""
+        """Keep unnamed statements together on one session of Postgres."""
         async with connection.transaction():
             await connection.execute("; ".join(f"SET LOCAL {name} = {kept}" for name, kept in self._all()))
             yield
@@ -95,7 +95,7 @@ class Statements:
         return [*self._kept.items(), ("row_security", "off")]
 
     def betrayed(self, error: BaseException | None) -> bool:
-        """Tell whether a pooler lost a name, and change over then if that is left to us."""
+        """Return whether a pooler lost a name; if so, change to `unnamed` in the mode `auto`."""
         if not self._auto or not is_lost_name(error):
             return False
         if self.named:
@@ -104,22 +104,22 @@ class Statements:
 
     def _change_over(self, why: str) -> None:
         self.named = False
-        # A command, whose output may be JSON, has no log.
+        # Commands have no log, because their output may be JSON.
         if not self._told and structlog.is_configured():
             self._told = True
             names = ", ".join(name for name, _ in self._all())
             log.warning(
                 "prepared_statements_unnamed",
                 error=why,
-                effect="each statement runs in a transaction of its own, which costs three round trips",
-                advice="nothing; or, where PgBouncer keeps prepared statements (max_prepared_statements,"
+                effect="each statement runs in its own transaction, which costs three more round trips",
+                advice="none needed; or, if PgBouncer keeps prepared statements (max_prepared_statements,"
                 f" 1.21) or pools sessions: set ignore_startup_parameters = {names}"
-                " there, give these to the role, and set `postgres.prepared_statements: named`",
+                " there, set these for the role, and set `postgres.prepared_statements: named`",
             )
 
 
 def is_lost_name(error: BaseException | None) -> bool:
-    """Tell whether a session was asked for a statement that another one has prepared."""
+    """Return whether a session did not know a statement that another session has prepared."""
     return isinstance(error, asyncpg.InvalidSQLStatementNameError | asyncpg.DuplicatePreparedStatementError)
 
 

@@ -1,8 +1,8 @@
-"""TLS to Postgres where certificates must follow RFC 5280 to the letter (`postgres.tls.strict`).
+"""TLS to Postgres with certificates that must follow RFC 5280 strictly (`postgres.tls.strict`).
 
-The driver makes its own context of a DSN, never a strict one. For a DSN that has the server's certificate
-verified, this makes the same with the flag; see libpq's documentation of `sslmode` and its files (section
-34.19 of PostgreSQL's).
+The driver creates its own context from a DSN, never a strict one. For a DSN that verifies the server's
+certificate, this module creates the same context with the flag. See libpq's documentation of `sslmode` and
+its files (PostgreSQL, section 34.19).
 """
 
 import os
@@ -18,7 +18,7 @@ _VERIFYING: Final = ("require", "verify-ca", "verify-full")
 
 
 def strict_context(dsn: str) -> ssl.SSLContext | None:
-    """Return the context for a DSN; None when it has no certificate verified, and the driver's will do.
+    """Return the context for a DSN; None if it verifies no certificate, so the driver's context suffices.
 
     Raises OSError when a file, or a version of TLS, cannot be used.
     """
@@ -56,4 +56,4 @@ def _version(query: Mapping[str, str], name: str, default: str) -> ssl.TLSVersio
     try:
         return ssl.TLSVersion[version.replace(".", "_")]
     except KeyError as error:
-        raise OSError(f"{name} of the DSN is no version of TLS: {version!r}") from error
+        raise OSError(f"{name} of the DSN is not a version of TLS: {version!r}") from error

@@ -1,4 +1,4 @@
-"""The answers of the shared tier, as values: they know no driver, and neither do their readers."""
+"""The answers of the shared tier as values, independent of the driver."""
 
 import math
 from dataclasses import dataclass
@@ -9,40 +9,40 @@ from gateway.stores.redis.user_documents import CachedUser
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """A time during which no change in Postgres was missed."""
+    """A time in which no change in Postgres was missed."""
 
     name: str
     heartbeat: str
-    """The one that last kept it alive: a worker that received it has heard of every change since."""
+    """The heartbeat that last kept it alive. A worker that received it has missed no change since."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedAnswer:
-    """What Redis holds about one token."""
+    """The entries in Redis for one token."""
 
     cached: CachedUser | None
-    """A fresh answer only when its epoch is `epoch`."""
+    """It is a fresh answer only if its epoch is `epoch`."""
     revocations: Revocations
     complete: bool
-    """False: the blacklist has not been filled from Postgres, and its silence proves nothing."""
+    """False: the blacklist has not been filled from Postgres, so a missing entry proves nothing."""
     epoch: str | None
-    """The name of the epoch in force; None when there is none."""
+    """The name of the current epoch; None if there is none."""
     era: bytes = b""
-    """That of Redis: until it ends, a key that is gone was deleted or has expired. Empty: it is not known."""
+    """The era of Redis: while it lasts, missing keys were deleted or have expired. Empty: it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """A filling of the blacklist that has begun."""
+    """A fill of the blacklist that has begun."""
 
     loading: str
-    """A key that is there until it is complete, unless Redis has been emptied."""
+    """A key that exists until the fill is complete, unless Redis is emptied."""
     number: int
-    """Higher than that of every filling that began before."""
+    """Higher than the numbers of all earlier fills."""
 
 
 def version_of(value: bytes | None) -> float:
-    """Read a tombstone's version as the script does that stores users: what is no number is above all."""
+    """Parse a tombstone's version like the script that stores users: text without a number is above all."""
     if value is None:
         return -math.inf
     try:
@@ -52,6 +52,6 @@ def version_of(value: bytes | None) -> float:
 
 
 def epoch_from(value: bytes | None) -> Epoch | None:
-    """Read `<name> <run of the server> <heartbeat>`; None when it is not that."""
+    """Parse `<name> <run of the server> <heartbeat>`; None if the text is different."""
     parts = (value or b"").decode(errors="replace").split(" ")
     return Epoch(parts[0], parts[2]) if len(parts) == 3 else None

@@ -1,7 +1,7 @@
-"""Reads of many requests at a time, carried by one command.
+"""Batched reads: one command reads for many requests.
 
-A command to Redis costs more CPU than the look-up it does; requests that ask while one is under way
-share the next. So a busy gateway asks seldom and much, and an idle one asks at once.
+A command to Redis costs more CPU than its look-up. Requests that arrive while a command is in flight share
+the next one. So a busy gateway sends few large commands, and an idle one sends each at once.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from gateway.stores.availability import Availability
 from gateway.stores.redis.ownership import ForeignRedis
 
 MAX_BATCH: Final = 500
-"""Requests that one command serves at most."""
+"""The largest number of requests for one command."""
 
 Fetch: TypeAlias = Callable[[list[str]], Awaitable[list[bytes | None]]]
 _Waiting: TypeAlias = tuple[Sequence[str], "asyncio.Future[list[bytes | None]]"]
@@ -25,10 +25,10 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class BatchedReads:
-    """Reads keys by `fetch`, one call at a time. `timeout` is in seconds, for one call.
+    """Reads keys with `fetch`, one call at a time. `timeout` is in seconds, for one call.
 
-    When a call fails, every request that waits at this moment fails with it, so that none waits
-    for more than two calls of a store that is down. `availability` is told how each call went.
+    When a call fails, all waiting requests fail with it, so that no request waits for more than two calls of
+    a store that is down. `availability` receives the outcome of each call.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class BatchedReads:
         self._courier: asyncio.Task[None] | None = None
 
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the keys' values in their order, None for those that are not there.
+        """Return the keys' values in their order, None for missing keys.
 
         Raises `StoreUnavailable`.
         """
@@ -54,11 +54,11 @@ class BatchedReads:
         return await answer
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel the calls in flight."""
         if self._courier is not None:
             self._courier.cancel()
             await asyncio.gather(self._courier, return_exceptions=True)
-        # One that is cancelled before it has begun ends nothing.
+        # A task that is cancelled before it starts cannot end the waits of its callers.
         self._end([])
 
     async def _carry(self) -> None:
@@ -67,10 +67,10 @@ class BatchedReads:
             while self._waiting:
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
                 try:
-                    # Some keys are asked for by every request.
+                    # All requests ask for some of the keys.
                     wanted = list(dict.fromkeys(key for keys, _ in batch for key in keys))
                     values = dict(zip(wanted, await self._call(wanted), strict=True))
-                except Exception as error:  # noqa: BLE001 -- whatever it is, those who wait get an answer
+                except Exception as error:  # noqa: BLE001 -- the waiting callers must get an answer for every error
                     failure = self._failure(error)
                     self._availability.failed(failure.detail, lasting=isinstance(failure, ForeignRedis))
                     batch, self._waiting = batch + self._waiting, []
@@ -111,11 +111,11 @@ class BatchedReads:
 
 
 class _Patience:
-    """Gives up what a task waits for after `seconds` and a quarter more. Raises TimeoutError then.
+    """Cancels the wait of a task after `seconds` and a quarter more, and raises TimeoutError.
 
-    The quarter tells a store that is silent from an event loop that was too busy to look: there the answer
-    has come, and the timer was merely looked at first. `asyncio.timeout` knows no such quarter, and a task
-    that is waited for would cost as much again as the command. A cancellation that gets lost is repeated.
+    The quarter distinguishes a silent store from a busy event loop, in which the answer has arrived but the
+    timer is handled first. `asyncio.timeout` has no such quarter, and a separate task would double the cost
+    of the command. A lost cancellation is repeated.
     """
 
     __slots__ = ("_cancelled", "_loop", "_quarter", "_seconds", "_task", "_timer")
@@ -151,7 +151,7 @@ class _Patience:
 
 
 def _refuse(answer: "asyncio.Future[list[bytes | None]]", error: StoreUnavailable) -> None:
-    """Fail a request; each gets an exception of its own, or their tracebacks would grow together."""
+    """Fail a request. Each gets its own exception; a shared one would collect all tracebacks."""
     if not answer.done():
         refusal = type(error)(error.store, error.detail)
         refusal.__cause__ = error.__cause__

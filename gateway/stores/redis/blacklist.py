@@ -1,9 +1,9 @@
-"""The blacklist in Redis: keys that other programs may set too, and the record of those that mirror Postgres.
+"""The blacklist in Redis: keys, which other programs may set, too, and records of those that mirror Postgres.
 
-Postgres says what is revoked in two ways. It tells of each *change*, with an order: of two changes of one
-row the later has the higher, and a worker that is late does not undo what another has done since. And every
-now and then all rows are read, a *filling*: it sets what is missing, and takes back what is on record though
-its row is gone, because no worker listened when it was deleted.
+Revocations come from Postgres in two ways. Postgres reports each *change* with an order: of two changes of
+one row, the later has the higher order, so that a late worker does not undo a later change. And periodically,
+a *fill* reads all rows. It sets missing keys, and deletes recorded keys whose row is gone because no worker
+listened when it was deleted.
 """
 
 import math
@@ -26,42 +26,42 @@ from gateway.stores.redis.ownership import Ownership
 
 _BATCH: Final = 500
 _FILLING_TIME: Final = 300.0
-"""Seconds that a filling may take, all batches together."""
+"""Seconds that a fill may take, with all its batches."""
 _LIFTED_TIME: Final = 300.0
-"""Seconds for which it is on record what was lifted; far more than a worker is late."""
+"""Seconds for which a lifted revocation stays on record. No worker is as late as that."""
 _LIFTED: Final = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """What a key holds."""
+    """The state of a key."""
 
     value: bytes | None
-    """None: it is not there."""
+    """None if the key does not exist."""
     expires_in: float | None = None
-    """Seconds; None: never."""
+    """Seconds to live; None: for ever."""
     recorded: bool = False
-    """Whether it is as on record: its row is in Postgres."""
+    """Whether it equals its record: its row is in Postgres."""
     deleted: bool = False
-    """It was on record, and a client has deleted it: no fault of Redis has."""
+    """It was on record, and a client has deleted it; Redis has not lost it."""
     lost: bool = False
-    """It is not there, and Redis itself may have thrown it away."""
+    """It does not exist, and Redis may have lost or evicted it."""
 
 
 class RecordOutcome(IntEnum):
-    """What became of a key that was to be put on record."""
+    """The result of putting a key on record."""
 
     DONE = 1
     CHANGED = 0
-    """It has another value since."""
+    """It has got another value since then."""
     DELETED = -1
-    """A client has deleted it since."""
+    """A client has deleted it since then."""
     EMPTIED = -2
-    """Redis has been emptied, restarted or replaced since, or has evicted keys."""
+    """Redis has been emptied, restarted or replaced since then, or has evicted keys."""
 
 
 class RedisBlacklist:
-    """Writes the keys below `<prefix>revoked:`. Every method raises `StoreUnavailable`."""
+    """Writes the keys below `<prefix>revoked:`. Each method may raise `StoreUnavailable`."""
 
     def __init__(self, client: aioredis.Redis, ownership: Ownership, address: str, keys: Keys) -> None:
         self._redis = client
@@ -70,25 +70,25 @@ class RedisBlacklist:
         self._keys = keys
 
     async def revoke(self, revocations: Sequence[Revocation]) -> None:
-        """Put revocations on the blacklist; their `issuer` is the configured name.
+        """Put revocations on the blacklist. Their `issuer` is the configured name.
 
-        What is there already is only ever extended.
+        Existing entries are only extended.
         """
         await self._change((self._set(row) for row in revocations), filling=None)
 
     async def lift(self, revocations: Sequence[Revocation]) -> int:
-        """Take revocations off the blacklist, other programs' too; returns how many were on it.
+        """Remove revocations from the blacklist, also those of other programs; return how many there were.
 
-        A filling that is under way, and may have read them before, fails.
+        A fill in progress, which may have read them before, fails.
         """
         return await self._change((self._lifting(row) for row in revocations), filling=None)
 
     async def apply(self, changes: Sequence[Revoked]) -> None:
-        """Write and lift what has changed in Postgres, at most one change of each row.
+        """Apply changes of Postgres, at most one per row.
 
-        A change that another of the same row has overtaken is none any more.
+        A change is ignored if a later change of the same row has been applied.
         """
-        # A full Redis lets only those set something who have deleted before.
+        # A full Redis allows a script to set keys only after it has deleted some.
         lifted_first = sorted(changes, key=lambda change: not change.lifted)
         await self._change(
             (
@@ -101,9 +101,9 @@ class RedisBlacklist:
         )
 
     async def examine(self, targets: Sequence[Target]) -> tuple[bytes, list[KeyState]]:
-        """Return what keys hold, and the era: until that ends, a key that is gone was deleted or has expired.
+        """Return the states of keys, and the era: while it lasts, missing keys were deleted or have expired.
 
-        That a key on record is gone is told once, to the first who looks.
+        Only the first caller learns that a key on record is gone.
         """
         keys = self._keys
         era, *found = await self._ownership.run(
@@ -119,7 +119,7 @@ class RedisBlacklist:
         ]
 
     async def record(self, examined: Sequence[tuple[Target, KeyState]], era: bytes) -> list[RecordOutcome]:
-        """Put keys on record that have a row by now, if they are as they were when they were examined."""
+        """Put keys on record that now have a row, if they are unchanged since they were examined."""
         done = await self._ownership.run(
             scripts.RECORD,
             (
@@ -134,7 +134,7 @@ class RedisBlacklist:
         return [RecordOutcome(each) for each in done]
 
     async def begin_filling(self) -> Filling:
-        """Begin to fill the blacklist; the revocations are to be read after this."""
+        """Begin a fill of the blacklist. Read the revocations after this call."""
         loading = self._keys.loading(str(uuid4()))
         number = await self._ownership.run(
             scripts.BEGIN_FILLING,
@@ -144,10 +144,10 @@ class RedisBlacklist:
         return Filling(loading, int(number))
 
     async def fill(self, revocations: Sequence[Revocation], filling: Filling) -> bool:
-        """Have the blacklist hold all revocations there are, and mark it as complete.
+        """Put all revocations on the blacklist, and mark it as complete.
 
-        What is on it because of a row that is gone is taken off. What others put there stays. False when a
-        filling that began later is complete already: rows of this one may be gone, and are to be read again.
+        Entries of rows that are gone are removed. Entries of other programs stay. Return False if a fill that
+        began later is already complete: rows of this one may be gone, and must be read again.
         """
         done = await self._change((self._set(row) for row in revocations), filling)
         if done == scripts.OVERTAKEN:
@@ -158,12 +158,12 @@ class RedisBlacklist:
             )
         if done < 0 or not (await self._sweep(filling) and await self._complete(filling)):
             raise StoreUnavailable(
-                Tier.REDIS, f"{self._address}: was emptied or replaced while revocations were loaded"
+                Tier.REDIS, f"{self._address}: it was emptied or replaced while revocations were loaded"
             )
         return True
 
     async def _change(self, entries: Iterable[tuple[str, str, int, int]], filling: Filling | None) -> int:
-        """Make changes, each a key, its value, milliseconds to live and order; returns what CHANGE does."""
+        """Apply changes, each a key, its value, milliseconds to live and order; return CHANGE's result."""
         wanted = [entry for entry in entries if entry[2] != 0]
         deleted = 0
         for start in range(0, len(wanted), _BATCH):
@@ -183,12 +183,12 @@ class RedisBlacklist:
         return deleted
 
     async def _sweep(self, filling: Filling) -> bool:
-        """Take off what no filling since this one began has found; False when Redis was emptied."""
+        """Remove the entries that no fill since this one has found; return False if Redis was emptied."""
         cursor = 0
         while True:
             with translated(self._address):
                 cursor, found = await self._redis.hscan(self._keys.records, cursor, count=_BATCH)
-            records = cast("dict[bytes, bytes]", found)  # nothing is decoded
+            records = cast("dict[bytes, bytes]", found)  # no value is decoded
             gone = {key: record for key, record in records.items() if _filling_of(record) < filling.number}
             if gone:
                 swept = await self._ownership.run(
@@ -218,7 +218,7 @@ class RedisBlacklist:
 
 
 def _ttl_ms(revocation: Revocation, now: float) -> int:
-    """Return the milliseconds for which a revocation still counts, -1 for ever, 0 not any more."""
+    """Return the milliseconds for which a revocation still counts; -1: for ever, 0: it has expired."""
     if revocation.expires_at is None or math.isinf(revocation.expires_at):
         return -1
     if not counts(revocation.expires_at, now):

@@ -1,10 +1,10 @@
-"""The stream from Redis: which keys were touched, the moment it happens.
+"""The change stream from Redis: the keys that were changed, at once.
 
 Server-assisted client-side caching in broadcasting mode (`CLIENT TRACKING ON BCAST`, Redis 6): Redis pushes
-the names of all keys below some prefixes that any client set or deleted, or that expired. Pushes come in
-one order. So a heartbeat, a key that another connection writes, proves with its push that nothing is
-missing before it. A reply on the tracking connection itself would prove nothing of pushes, nor of where
-other programs write.
+the names of all keys below some prefixes that any client set or deleted, or that expired. Pushes arrive in
+order. So the push of a heartbeat, a key that another connection writes, proves that no earlier push is
+missing. A reply on the tracking connection would prove neither that pushes arrive, nor that other programs
+write to the same server.
 """
 
 import asyncio
@@ -25,38 +25,38 @@ from gateway.stores.redis.topology import server_at
 
 _FIRST_PAUSE: Final = 0.1
 _LAST_PAUSE: Final = 2.0
-"""Seconds before an attempt to connect again; each failure doubles them."""
+"""Seconds before a reconnect; each failure doubles them."""
 _LOOK_AGAIN: Final = 0.05
-"""Seconds that an event loop gets to find what has come already: it may have been too busy to look."""
+"""Seconds that a busy event loop gets to read the data that has already arrived."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class KeysListener(Protocol):
-    """Hears of touched keys. Calls come in the order of events, and are not to wait."""
+    """Receives touched keys. The calls are in the order of events, and must not block."""
 
     def tracking(self) -> None:
-        """Take note that from here on every touched key is told."""
+        """Note that from now on, every touched key is reported."""
 
     def touched(self, keys: Sequence[str] | None) -> None:
-        """Take note of keys that were written, deleted or have expired; None: Redis was emptied."""
+        """Record keys that were written, deleted or have expired; None: Redis was emptied."""
 
     def proven(self) -> None:
-        """Take note of a heartbeat: every key that was touched before has been told."""
+        """Record a heartbeat: every key that was touched before it has been reported."""
 
     def lost(self, detail: str) -> None:
-        """Take note that keys may be touched untold, until `tracking` is called again.
+        """Note that touched keys may be missed from now on, until `tracking` is called again.
 
-        Told once, and also when tracking could not begin.
+        Called once, also if tracking could not begin.
         """
 
 
 class RedisStream:
-    """Follows the tracked keys, on a connection of its own that recovers by itself.
+    """Follows the tracked keys on its own connection, which recovers by itself.
 
     A heartbeat is written by `write`, over another connection, every `beat` seconds: a key below the first
-    prefix. When Redis tells of none until `beat` + `patience` seconds after the last one that it told of
-    was written, the stream is lost. `connect_timeout` is in seconds too. `write` may raise
+    prefix. If Redis pushes no heartbeat within `beat` + `patience` seconds after the last one was
+    written, the stream counts as lost. `connect_timeout` is in seconds too. `write` may raise
     `StoreUnavailable`. Raises ValueError when the URL cannot be read.
     """
 
@@ -76,7 +76,7 @@ class RedisStream:
         self.address = self._server.address
         """Host and port, for messages."""
         self.detail: str | None = "no heartbeat has come back yet"
-        """Why not every touched key is told; None while it is."""
+        """Why touched keys may be missed; None while all are reported."""
         self._tracked = tracked
         self._listener = listener
         self._write = write
@@ -90,16 +90,16 @@ class RedisStream:
         """The key of this connection's heartbeats."""
         self._told: asyncio.Future[None] | None = None
         self._seen: bool | None = None
-        """Whether the tracking connection finds the latest heartbeat's key; None: it has not answered."""
+        """Whether the tracking connection can read the latest heartbeat's key; None: no answer yet."""
         self._pause = _FIRST_PAUSE
         self._running: asyncio.Task[None] | None = None
         self._closed = False
 
     @property
     def up(self) -> bool:
-        """True while it is certain that every key that was touched has been told.
+        """True while it is certain that every touched key has been reported.
 
-        It is not for a process that was halted and has not looked at its connection since.
+        False for a process that was stopped and has not read its connection since.
         """
         return time.monotonic() - self._proven_at < self._beat + self._patience
 
@@ -108,7 +108,7 @@ class RedisStream:
         self._running = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """End the stream; the listener is not told."""
+        """End the stream, without a call to the listener."""
         self._closed = True
         if self._running is not None:
             self._running.cancel()
@@ -116,9 +116,9 @@ class RedisStream:
         self._proven_at = -math.inf
 
     async def _run(self) -> None:
-        # A cancellation may be lost in a client that is being timed out at that moment.
+        # The client may lose a cancellation during its own timeout.
         while not self._closed:
-            # The waits are bounded here; between pushes there may be any time.
+            # This code limits the waits; the time between pushes is not limited.
             connection = self._server.connection(
                 protocol=3, socket_timeout=None, socket_connect_timeout=self._connect_timeout
             )
@@ -133,7 +133,7 @@ class RedisStream:
             finally:
                 self._proven_at = -math.inf
                 await connection.disconnect(nowait=True)
-            # Workers that lost the same server do not come back in step.
+            # Workers that lost the same server must not reconnect at the same time.
             await asyncio.sleep(self._pause * random.uniform(0.5, 1))  # noqa: S311 -- spreads load, guards nothing
             self._pause = min(2 * self._pause, _LAST_PAUSE)
 
@@ -142,7 +142,7 @@ class RedisStream:
         with translated(self.address):
             async with asyncio.timeout(self._connect_timeout):
                 await connection.connect()  # type: ignore[no-untyped-call] # has no annotations
-                # redis-py has no public way to hear of pushes.
+                # redis-py has no public API for pushes.
                 connection._parser.set_invalidation_push_handler(_as_it_is)  # type: ignore[attr-defined] # noqa: SLF001
                 await connection.send_command(
                     "CLIENT", "TRACKING", "ON", "BCAST", *options, check_health=False
@@ -151,7 +151,7 @@ class RedisStream:
 
     async def _follow(self, connection: AbstractConnection) -> None:
         """Read pushes and send heartbeats until that fails."""
-        # A name that no earlier connection had: Redis tells also of a key that expires.
+        # A new name for each connection, because Redis also reports keys that expire.
         self._awaited = self._tracked.heartbeat(secrets.token_hex(8))
         reading = asyncio.create_task(self._read(connection))
         try:
@@ -172,13 +172,13 @@ class RedisStream:
             await asyncio.gather(reading, return_exceptions=True)
 
     async def _prove(self, connection: AbstractConnection, reading: "asyncio.Task[None]") -> None:
-        """Have a heartbeat written elsewhere, and wait for its push. Raises `StoreUnavailable`."""
+        """Write a heartbeat over the other connection, and wait for its push. Raises `StoreUnavailable`."""
         self._seen = None
         told = self._told = asyncio.get_running_loop().create_future()
         writing = asyncio.create_task(self._write_beat(connection))
         try:
             await self._wait(reading, told, writing)
-            # Its reply comes with the push, or a little later.
+            # The reply arrives with the push, or shortly after it.
             await asyncio.wait((writing,), timeout=self._beat)
         finally:
             writing.cancel()
@@ -188,11 +188,11 @@ class RedisStream:
         try:
             await self._write(self._awaited)
         except StoreUnavailable as error:
-            # Why is told of Redis itself.
-            detail = f"{self.address}: no heartbeat can be written: see what is said of Redis"
+            # The status of Redis itself has the cause.
+            detail = f"{self.address}: no heartbeat can be written: see the status of Redis"
             raise StoreUnavailable(Tier.REDIS, detail) from error
         with translated(self.address):
-            # Proves nothing, but tells what is wrong; a node that has handed over its slot says so.
+            # This proves nothing, but may give the cause: a node that has lost its slot reports that.
             await connection.send_command("EXISTS", self._awaited, check_health=False)
 
     async def _wait(
@@ -220,12 +220,12 @@ class RedisStream:
             return "no answer in time"
         if self._seen:
             return (
-                "it answers, and tells of no key that is touched: what stands between swallows pushes"
-                " (RESP3); let `redis.url` lead past it"
+                "it answers, but reports no touched keys: a proxy swallows pushes"
+                " (RESP3); point `redis.url` past it"
             )
         return (
-            "a key that was written over another connection is not there: `redis.url` leads to several"
-            " servers, or to one that lags; let it lead to the primary alone"
+            "a key that was written over another connection is missing: `redis.url` leads to several"
+            " servers, or to one that lags; point it at the primary only"
         )
 
     async def _read(self, connection: AbstractConnection) -> None:
@@ -242,7 +242,7 @@ class RedisStream:
         if keys is not None:
             if self._awaited in keys and self._told is not None and not self._told.done():
                 self._told.set_result(None)
-            # Heartbeats of other gateways, too, are about no user.
+            # Heartbeats of other gateways are not about a user either.
             keys = [key for key in keys if not self._tracked.is_heartbeat(key)]
             if not keys:
                 return

@@ -1,4 +1,4 @@
-"""What redis-py and the network raise → `StoreUnavailable` in plain words, without secrets."""
+"""Translates errors of redis-py and the network to `StoreUnavailable` in plain words, without secrets."""
 
 import os
 import re
@@ -16,12 +16,12 @@ from gateway.core.model import StoreUnavailable, Tier
 from gateway.core.tls import distrust
 
 _WHAT_WAS_SENT: Final = ", with args beginning with"
-"""Begins the end of Redis' answer to an unknown command, which may have had a password or a subject in it."""
+"""From here on, Redis' answer to an unknown command repeats it, perhaps with a password or a subject."""
 
 
 @contextmanager
 def translated(address: str) -> Iterator[None]:
-    """Raise `StoreUnavailable` for whatever goes wrong between here and Redis."""
+    """Raise `StoreUnavailable` for each error of the driver, the network or Redis."""
     try:
         yield
     except (RedisError, OSError, ValueError, TypeError) as error:
@@ -29,7 +29,7 @@ def translated(address: str) -> Iterator[None]:
 
 
 def in_words(error: Exception) -> str:
-    """Say what is wrong with a server; not which, and nothing that it was sent."""
+    """Return what is wrong with a server, without its address and without the data sent to it."""
     if isinstance(error, (TimeoutError, RedisTimeoutError)):
         return "no answer in time"
     cause: BaseException | None = error
@@ -49,7 +49,7 @@ def _of_the_network(error: OSError) -> str:
         return distrust(error, "redis.tls.strict")
     if isinstance(error, ssl.SSLError):
         return f"TLS cannot be established: {error.reason or 'the other side speaks none'}"
-    # An event loop's own text names the address again; with several addresses, it has no number.
+    # The event loop's text repeats the address. With several addresses, the error has no number.
     number = error.errno or next(iter(map(int, re.findall(r"\[Errno (\d+)\]", str(error)))), None)
     if number is not None and not isinstance(error, socket.gaierror):
         return os.strerror(number)

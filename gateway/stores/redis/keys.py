@@ -1,22 +1,22 @@
-"""Every key in Redis: the only place that builds or parses one.
+"""All keys in Redis. No other module builds or parses a key.
 
-| key, behind the configured prefix | holds |
+| key, after the configured prefix | value |
 |---|---|
-| `owner` | whose Redis it is (`ownership`) |
+| `owner` | the owner of Redis (`ownership`) |
 | `owner:places` | digests of the addresses under which gateways have reached it |
-| `epoch` | the epoch in force: its name, the run of the server, the latest heartbeat |
+| `epoch` | the current epoch: its name, the run of the server, the latest heartbeat |
 | `epoch:ended` | the version at which the latest epoch was ended |
 | `user:<issuer name>:<sub>` | a cached user, as JSON (`user_documents`) |
 | `tombstone:<issuer name>:<sub>` | the version of the latest change of that user |
-| `tombstone::<id>` | a heartbeat: no issuer is without a name, so no user is meant |
+| `tombstone::<id>` | a heartbeat: the issuer name is empty, so it is not a user's key |
 | `revoked:jti:<issuer name>:<jti>` | any value: that token is revoked |
 | `revoked:user:<user id>`, `revoked:issuer:<issuer name>` | a Unix time: tokens issued by then are revoked |
 | `revocations:loaded` | the marker of a complete blacklist |
-| `revocations:records`, `:fillings`, `:filled`, `:era`, `:loading:<id>` | what is known of it (`blacklist`) |
-| `check:<id>` | what `gateway check --live` tries its rights on; no gateway reads it |
+| `revocations:records`, `:fillings`, `:filled`, `:era`, `:loading:<id>` | records of the blacklist |
+| `check:<id>` | a test key of `gateway check --live`; no gateway reads it |
 
-The name of an issuer has no colon; a subject, a `jti` and the id of a user may have. So each key can be read
-in one way only.
+The name of an issuer has no colon; a subject, a `jti` and the id of a user may have one. So each key is
+unambiguous.
 """
 
 import re
@@ -26,19 +26,19 @@ from typing import Final, Literal, TypeAlias
 from gateway.core.revocations import Target
 
 Touched: TypeAlias = tuple[Literal["tombstone"], str, str] | Target
-"""What a key is about: a change of a user, by issuer name and subject; or a revocation."""
+"""The meaning of a key: a change of a user, by issuer name and subject; or a revocation."""
 
 _GLOB: Final = re.compile(r"([*?\[\]\\])")
 
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """Keys whose changes Redis tells of, heartbeats among them."""
+    """Keys whose changes Redis reports, including heartbeats."""
 
     prefixes: tuple[str, ...]
-    """What they begin with."""
+    """Their prefixes."""
     heartbeats: str
-    """What the heartbeats among them begin with."""
+    """The prefix of the heartbeats."""
 
     def heartbeat(self, name: str) -> str:
         return self.heartbeats + name
@@ -48,7 +48,7 @@ class Tracked:
 
 
 class Keys:
-    """The keys behind one prefix."""
+    """The keys with one prefix."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -69,9 +69,9 @@ class Keys:
         self._revoked_issuer = f"{prefix}revoked:issuer:"
         self._check = f"{prefix}check:"
         self.tracked = Tracked((self._tombstone, self._revoked), f"{self._tombstone}:")
-        """What memory must hear of."""
+        """The keys whose changes memory must receive."""
         self.checks = Tracked((self._check,), f"{self._check}:")
-        """What `gateway check --live` listens to."""
+        """The keys that `gateway check --live` tracks."""
 
     def user(self, issuer_name: str, subject: str) -> str:
         return f"{self._user}{issuer_name}:{subject}"
@@ -89,7 +89,7 @@ class Keys:
         return self._revoked_issuer + issuer_name
 
     def revoked(self, target: Target) -> str:
-        """Return the key of what is revoked; its issuer is the configured name."""
+        """Return the key of a revocation. Its issuer is the configured name."""
         kind, issuer_name, value = target
         match kind:
             case "jti":
@@ -110,7 +110,7 @@ class Keys:
         return self._pattern(self._user), self._pattern(self._tombstone)
 
     def read(self, key: str) -> Touched | None:
-        """Return what a tracked key is about; None: nothing that is known."""
+        """Return the meaning of a tracked key; None if it has none."""
         if key.startswith(self._tombstone):
             issuer_name, _, subject = key.removeprefix(self._tombstone).partition(":")
             return "tombstone", issuer_name, subject

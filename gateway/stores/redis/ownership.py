@@ -1,20 +1,21 @@
-"""Whose Redis it is: what it holds below a prefix belongs to one system of record, and to no other.
+"""The owner of Redis: the data below a prefix belongs to exactly one system of record.
 
 A *system of record* is a schema of one database of one server. The key `<prefix>owner` names it, as JSON:
 
-- `system`: the server's system identifier (`pg_control_system()`), where the role may read it;
-- `copy`: an id that `gateway migrate` has the database make up (`gateway_database_copy()`), where it has;
+- `system`: the server's system identifier (`pg_control_system()`), if the role may read it;
+- `copy`: an id that the database generates in `gateway migrate` (`gateway_database_copy()`), if there is one;
 - `oid`, `database`, `schema`: the database's number and name, and the schema of the tables;
-- `id`: made up when Redis was claimed. Every cached user carries it. It comes first, never changes, and is
-  all that reads and scripts compare: the rest may become better known without disturbing other gateways.
+- `id`: generated when Redis is claimed. Every cached user has it. It comes first and never changes. Reads and
+  scripts compare only the id, so that details may be added without an effect on other gateways.
 
-`<prefix>owner:places` holds digests of the addresses under which gateways have reached it.
+`<prefix>owner:places` has digests of the addresses under which gateways have reached the owner.
 
-Two are the same when oid and schema are, and the system identifier; the copy decides where one of the two
-lacks that. A gateway that has not heard from Postgres yet goes by the address that it is configured with.
+Two systems of record are the same if oid, schema and system identifier are equal. If one of them has no
+system identifier, the copy decides. A gateway that has no answer from Postgres yet uses its configured
+address instead.
 
-Every read brings the owner along, and every script compares it in the same step. So nothing of another's
-is read or written at any moment, also when Redis is emptied, restored, or replaced by another server.
+Each read also fetches the owner, and each script compares it in the same step. So a gateway never reads or
+writes another owner's data, even while Redis is emptied, restored, or replaced by another server.
 """
 
 from collections.abc import Sequence
@@ -35,15 +36,15 @@ from gateway.stores.redis.keys import Keys
 from gateway.stores.system_of_record import SystemOfRecord
 
 _PLACES: Final = 1000
-"""Addresses that are remembered, the latest ones: an address on `localhost` is one for each host."""
+"""The number of addresses that are kept, the latest ones. `localhost` counts once for each host."""
 _ATTEMPTS: Final = 3
-"""Changes of the owner that one command goes along with."""
+"""How often a command is repeated because the owner changes."""
 _UNKNOWN: Final = b"?"
-"""Stands for an owner that is none: no key ever holds it."""
+"""Stands for an invalid owner. No key ever has this value."""
 
 
 class ForeignRedis(StoreUnavailable):
-    """What Redis holds belongs to another system of record: it is neither read nor written."""
+    """Redis belongs to another system of record: it is neither read nor written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,11 @@ class Owner:
 
     @property
     def mark(self) -> bytes:
-        """What the key's value begins with for as long as this owns Redis."""
+        """The beginning of the key's value while this owner owns Redis."""
         return b'{"id":%b' % orjson.dumps(self.id)
 
     def knowing(self, record: SystemOfRecord) -> "Owner":
-        """Return the owner with what is newly known of it."""
+        """Return the owner with newly known details."""
         known = replace(
             record, system=record.system or self.record.system, copy=record.copy or self.record.copy
         )
@@ -73,7 +74,7 @@ class Owner:
 
 
 def owner_from(value: bytes) -> Owner | None:
-    """Read the key's value; None when it names no owner."""
+    """Parse the key's value; None if it names no owner."""
     try:
         json_text.check_depth(value)
         members = orjson.loads(value)
@@ -91,10 +92,10 @@ def owner_from(value: bytes) -> Owner | None:
 
 
 class Ownership:
-    """Lets through what concerns one's own data, and claims a Redis without an owner.
+    """Allows access only to this database's data, and claims a Redis without an owner.
 
-    `place` is that of the configured address (`place_of`); with None nothing is compared. With `read_only`
-    nothing is claimed, nor written down of an owner: a Redis without one reads as it would after a claim.
+    `place` is that of the configured address (`place_of`); with None, owners are not compared. With
+    `read_only`, it claims and writes nothing: it reads a Redis without an owner as it would after a claim.
     """
 
     def __init__(
@@ -108,31 +109,31 @@ class Ownership:
         self._read_only = read_only
         self._record: SystemOfRecord | None = None
         self._mark = b"" if place is None else _UNKNOWN
-        """What the key's value begins with, when it is one's own; empty: nothing is compared."""
+        """The beginning of the key's value if Redis is this database's; empty: owners are not compared."""
         self.id = ""
-        """What cached users carry."""
+        """The owner's id, which cached users have."""
         self.foreign = False
-        """Whether Redis belongs to another, as far as is known."""
+        """Whether Redis belongs to another owner, as far as is known."""
         self.unclaimed = False
-        """Whether Redis had no owner when it was last read: with `read_only` it is left at that."""
+        """Whether Redis had no owner when it was last read. With `read_only`, it stays without one."""
 
     @property
     def record(self) -> SystemOfRecord | None:
-        """Where Postgres was heard from last; None before that."""
+        """The system of record that Postgres reported last; None before its first answer."""
         return self._record
 
     def heard(self, record: SystemOfRecord) -> None:
-        """Take note of which system of record Postgres is: another one after a fail-over, perhaps."""
+        """Record which system of record Postgres is. It may be another one after a fail-over."""
         if record != self._record and self._place is not None:
             self._record = record
             self._mark, self.id = _UNKNOWN, ""
 
     def owns(self, value: bytes | None) -> bool:
-        """Tell at a glance whether what was read along with this value of the key counts."""
+        """Return whether data that was read with this value of the key counts, without asking Redis."""
         return not self._mark or (value is not None and value.startswith(self._mark))
 
-    async def run(self, script: str, keys: Sequence[str | bytes], arguments: Sequence[str | bytes]) -> Any:  # noqa: ANN401 -- whatever the script returns
-        """Run a script, which begins with `scripts.OWNED`. Raises `StoreUnavailable`."""
+    async def run(self, script: str, keys: Sequence[str | bytes], arguments: Sequence[str | bytes]) -> Any:  # noqa: ANN401 -- the result of the script
+        """Run a script that begins with `scripts.OWNED`. Raises `StoreUnavailable`."""
         for attempt in range(_ATTEMPTS):
             try:
                 with translated(self._address):
@@ -149,27 +150,27 @@ class Ownership:
         raise AssertionError("unreachable")
 
     def voided(self, key: str) -> bool:
-        """Tell whether a claim, of a Redis that has no owner, would delete this key."""
+        """Return whether a claim of a Redis without an owner would delete this key."""
         return self.unclaimed and key in {self._keys.epoch, self._keys.ended_epoch, self._keys.complete}
 
     async def settle(self, held: bytes | None) -> bool:
-        """Find out whether Redis is one's own; claims it when it has no owner, unless that is forbidden.
+        """Find out whether Redis is this database's. Claim it if it has no owner, unless that is forbidden.
 
-        `held` is what the key was found to hold. True: what was read along with that counts; False: it is
-        to be read again. Raises `ForeignRedis`, or `StoreUnavailable` when it cannot be known.
+        `held` is the value of the key that was read. True: the data read with it counts. False: read it
+        again. Raises `ForeignRedis`, or `StoreUnavailable` when the owner cannot be determined.
         """
         counts = held is not None
         for _ in range(_ATTEMPTS):
             if held is None:
                 if self._record is None:
-                    raise self._refusal("not used before Postgres has answered: nothing says whose it is")
+                    raise self._refusal("not used before Postgres has answered: its owner is not known")
                 if self._record.system is None and self._record.copy is None:
                     raise self._refusal(
-                        f"not used, for nothing tells {self._record} from a copy of it:"
+                        f"not used, because {self._record} cannot be told from a copy of it:"
                         " run `gateway migrate`, or GRANT EXECUTE ON FUNCTION pg_control_system()"
                     )
                 if self._read_only:
-                    # No cached user carries it, as none would carry that of a new owner.
+                    # No cached user has it, just as no cached user has the id of a new owner.
                     self._mark, self.id = _UNKNOWN, uuid4().hex
                     self.foreign, self.unclaimed = False, True
                     return True
@@ -179,7 +180,7 @@ class Ownership:
             if owner is None or not await self._is_own(owner):
                 raise self._belongs_to(owner)
             if self._record is not None and not self._read_only:
-                # A server that can only be read from serves all the same.
+                # A read-only server still serves reads.
                 with suppress(StoreUnavailable):
                     held = await self._describe(owner, held)
                 if not held.startswith(owner.mark):
@@ -187,13 +188,13 @@ class Ownership:
             self._mark, self.id = owner.mark, owner.id
             self.foreign = self.unclaimed = False
             return counts
-        raise self._refusal("its owner changes all the time")
+        raise self._refusal("its owner keeps changing")
 
     async def _describe(self, owner: Owner, held: bytes) -> bytes:
-        """Write down what is newly known of the owner, and the address; returns what the key holds then."""
+        """Write new details of the owner, and the address; return the key's new value."""
         known = owner if self._record is None else owner.knowing(self._record)
         if known != owner:
-            # Another may have been quicker: the owner is the same then.
+            # Another gateway may have been faster. Then the owner is the same.
             held = await self._exchange(held, known)
         if held.startswith(owner.mark) and self._place is not None:
             with translated(self._address):
@@ -204,17 +205,17 @@ class Ownership:
         return held
 
     async def is_own(self) -> bool:
-        """Tell whether Redis has been claimed for one's own system of record."""
+        """Return whether Redis is claimed for this system of record."""
         owner = owner_from(await self._held() or b"")
         return owner is not None and await self._is_own(owner)
 
     async def mark(self) -> bytes:
-        """Return what the key's value begins with when it is one's own; else an empty text."""
+        """Return the beginning of the key's value if Redis is this database's; else an empty text."""
         owner = owner_from(await self._held() or b"")
         return owner.mark if owner is not None and await self._is_own(owner) else b""
 
     async def other(self) -> SystemOfRecord | None:
-        """Return the other system of record that Redis belongs to; None when it is one's own, or free."""
+        """Return the other system of record that owns Redis; None if it is this database's or free."""
         held = await self._held()
         if held is None:
             return None
@@ -224,20 +225,20 @@ class Ownership:
         return None if await self._is_own(owner) else owner.record
 
     async def claim(self) -> None:
-        """Take Redis over from any owner.
+        """Claim Redis from any owner.
 
-        Cached users, the epoch and the completeness of revocations are void from this moment on. Raises
-        `StoreUnavailable`, also while Postgres has not been heard from.
+        Cached users, the epoch and the completeness of the blacklist become void. Raises `StoreUnavailable`,
+        also before Postgres has answered.
         """
         if self._record is None or (self._record.system is None and self._record.copy is None):
-            raise self._refusal("Postgres does not say which database is to own it: run `gateway migrate`")
+            raise self._refusal("the database has no identity that Postgres reports: run `gateway migrate`")
         for _ in range(_ATTEMPTS):
             held = await self._held()
             own = Owner(uuid4().hex, self._record)
             if await self._exchange(held, own) == own.encode():
                 await self.settle(own.encode())
                 return
-        raise self._refusal("its owner changes all the time")
+        raise self._refusal("its owner keeps changing")
 
     async def _held(self) -> bytes | None:
         with translated(self._address):
@@ -253,7 +254,7 @@ class Ownership:
         return whose == owner.id and self._place in known
 
     async def _exchange(self, held: bytes | None, owner: Owner) -> bytes:
-        """Name an owner in the place of the value that was found; returns what the key holds after that."""
+        """Replace the value that was found by an owner; return the key's new value."""
         keys = self._keys
         with translated(self._address):
             value = await self._redis.eval(
@@ -263,7 +264,7 @@ class Ownership:
         return bytes(value)
 
     def _belongs_to(self, owner: Owner | None) -> ForeignRedis:
-        whose = "no owner that can be read" if owner is None else str(owner.record)
+        whose = "its owner cannot be read" if owner is None else str(owner.record)
         mine = "Postgres has not answered yet" if self._record is None else f"this is {self._record}"
         detail = f"{self._address}: belongs to another database: {whose}; {mine}"
         self._mark, self.id = _UNKNOWN, ""

@@ -1,7 +1,7 @@
-"""Reads from Redis over a connection of their own.
+"""Reads from Redis over a separate connection.
 
-redis-py's client takes a connection from a pool for each command, and times, counts and retries it: three
-times the CPU of sending a command and reading its reply, which is all that the hot path needs.
+redis-py's client takes a connection from a pool for each command, and times, counts and retries it. That
+costs three times the CPU of sending a command and reading its reply, which is all that the hot path needs.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from gateway.stores.redis.topology import RedisServer
 class RedisReader:
     """Reads keys, one command at a time. A connection that breaks is replaced by the next command.
 
-    A caller that gives up waiting for a reply cancels `read`. `connect_timeout` is in seconds.
+    A caller that stops waiting for a reply cancels `read`. `connect_timeout` is in seconds.
     """
 
     def __init__(self, server: RedisServer, *, connect_timeout: float) -> None:
@@ -29,7 +29,7 @@ class RedisReader:
         self._connection: AbstractConnection | None = None
 
     async def read(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the keys' values in their order, None for those that are not there.
+        """Return the keys' values in their order, None for missing keys.
 
         Raises `StoreUnavailable`.
         """
@@ -39,12 +39,12 @@ class RedisReader:
                 try:
                     return await self._ask(self._connection, command)
                 except RedisConnectionError:
-                    # It was closed while it was idle, and to read once more does no harm.
+                    # The connection was closed while idle. Reading again does no harm.
                     pass
             return await self._ask(await self._connected(), command)
 
     async def connect(self) -> None:
-        """See to it that there is a connection, for readers who could not wait for one that long.
+        """Open a connection in advance, for readers that cannot wait that long.
 
         Raises `StoreUnavailable`.
         """
@@ -59,11 +59,13 @@ class RedisReader:
     async def _ask(self, connection: AbstractConnection, command: bytes) -> list[bytes | None]:
         try:
             await connection.send_packed_command(command, check_health=False)
-            return cast("list[bytes | None]", await connection.read_response())  # bytes: nothing is decoded
+            return cast(
+                "list[bytes | None]", await connection.read_response()
+            )  # bytes: values are not decoded
         except ResponseError:
             raise
         except BaseException:
-            # Also when the wait is given up: the reply that is still to come would be taken for the next.
+            # Also when the wait is cancelled: otherwise its reply would be taken for the next one.
             self._connection = None
             await connection.disconnect(nowait=True)
             raise
@@ -74,14 +76,14 @@ class RedisReader:
             return connection
         connection = await self._connect()
         if self._connection is not None:
-            # Another was quicker.
+            # Another reader was faster.
             await connection.disconnect(nowait=True)
             return self._connection
         self._connection = connection
         return connection
 
     async def _connect(self) -> AbstractConnection:
-        # Who reads bounds the wait for a reply.
+        # The caller limits the wait for a reply.
         connection = self._server.connection(
             protocol=2, socket_timeout=None, socket_connect_timeout=self._connect_timeout
         )

@@ -1,23 +1,23 @@
-"""The changes in Redis that must be one step, in Lua: nothing happens between their lines.
+"""The atomic changes in Redis, as Lua scripts.
 
-Versions are Postgres's transaction ids; Lua's numbers hold them exactly up to 2^53. A script that must
-succeed in a full Redis deletes before it sets: Redis refuses memory to scripts that have written nothing.
+Versions are Postgres's transaction ids; Lua's numbers are exact up to 2^53. A script that must succeed in a
+full Redis deletes before it sets: Redis refuses memory to scripts that have not written yet.
 """
 
 from typing import Final
 
-# The id of this run of the server. One that restarted, or took over from another, has a new one; and
-# what the last run wrote at its end may be lost. Unknown where INFO is forbidden.
+# The id of this run of the server. A restart or a fail-over gives a new id, and the last writes of the
+# previous run may be lost. The id is unknown if INFO is forbidden.
 _RUN: Final = """
 local info = redis.pcall('INFO', 'server')
 local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or '-'
 """
 
 NOT_OURS: Final = "NOTOURS"
-"""The code of the error when what Redis holds belongs to another system of record (`ownership`)."""
+"""The code of the error if Redis belongs to another system of record (`ownership`)."""
 
-# KEYS: owner, then those of the script. ARGV: what the owner must begin with, or an empty text where none is
-# compared; then those of the script. Its own begin at 1 again.
+# KEYS: owner, then those of the script. ARGV: the beginning of the owner's value, or an empty text if owners
+# are not compared; then those of the script. The script's own begin at 1.
 OWNED: Final = f"""
 local owned = redis.pcall('GET', KEYS[1])
 if ARGV[1] ~= '' and (type(owned) ~= 'string' or string.sub(owned, 1, #ARGV[1]) ~= ARGV[1]) then
@@ -27,7 +27,7 @@ table.remove(KEYS, 1)
 table.remove(ARGV, 1)
 """
 
-# KEYS: owner, or its places. What is no text is neither.
+# KEYS: owner, or its places. A value that is not a string is neither.
 READ_OWNER: Final = """
 local held = redis.pcall('GET', KEYS[1])
 if type(held) == 'table' then return '?' end
@@ -35,8 +35,9 @@ return held
 """
 
 # KEYS: owner, its places, epoch, ended, marker of the blacklist. ARGV: the value that was found, empty for
-# none; the new value, and its id. A new owner begins with nothing: cached users count under the id of theirs
-# and an epoch, and a blacklist without its marker is filled. The owner who is merely better known keeps all.
+# none; the new value, and its id. For a new owner, all data is void: cached users count only with the id of
+# their owner and an epoch, and a blacklist without its marker is refilled. New details of the same owner keep
+# all data.
 SET_OWNER: Final = """
 local held = redis.pcall('GET', KEYS[1])
 if type(held) == 'table' then held = '?' end
@@ -48,8 +49,8 @@ redis.call('SET', KEYS[1], ARGV[2])
 return ARGV[2]
 """
 
-# KEYS: owner, its places. ARGV: as in OWNED; the owner's id, the address, how many are kept. The id and the
-# addresses stand in one line with spaces between, the latest last.
+# KEYS: owner, its places. ARGV: as in OWNED; the owner's id, the address, how many are kept. The value is the
+# id and the addresses, separated by spaces, the latest last.
 REMEMBER_PLACE: Final = f"""
 {OWNED}
 local held = redis.pcall('GET', KEYS[1])
@@ -64,11 +65,11 @@ local first = math.max(1, #places - tonumber(ARGV[3]) + 1)
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. table.concat(places, ' ', first))
 """
 
-# What is on the blacklist because of a row in Postgres is on record, in a hash by the names of the keys:
-# `<filling> <order> <ends> <value>`. `filling` is the number of the last filling that had begun when the row
-# was last known to be there, `order` that of the change that was last heard of (0: none), `ends` when the key
-# expires (milliseconds, -1: never). A row that has been lifted is on record for a while, with the value `-`,
-# so that who heard of it before, and is late, does not bring it back.
+# Blacklist entries of rows in Postgres are on record, in a hash by the names of the keys: `<filling> <order>
+# <ends> <value>`. `filling` is the number of the last fill that had begun when the row was last known to
+# exist, `order` that of the last change received (0: none), `ends` when the key expires (milliseconds, -1:
+# never). A lifted row stays on record for a while, with the value `-`, so that a late worker does not restore
+# it.
 _RECORDS: Final = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -102,19 +103,19 @@ end
 """
 
 LIFTED_SINCE: Final = -1
-"""A row that the filling read has been lifted."""
+"""A row that the fill has read was lifted."""
 EMPTIED_SINCE: Final = -2
-"""Redis has been emptied, or is as it was before."""
+"""Redis has been emptied, or restored to an earlier state."""
 OVERTAKEN: Final = -3
-"""A filling that began later is complete, and may have taken off rows that this one read."""
+"""A fill that began later is complete, and may have removed rows that this one has read."""
 
-# KEYS: records, number of the last filling that began, of the last that is complete, then each row's key.
-# ARGV: number of one's own filling or an empty text, milliseconds for which who was lifted is on record;
-# then of each row the instant or `-` for one that was lifted, milliseconds to live or -1, order or 0.
-# A change that a later one has overtaken is not made. A revocation only grows: the later instant and the
-# later expiry win, from any writer, and a value that is no time revokes everything, and stays. But a
-# filling knows better of what is the row's alone, and has not been touched since it began. Returns how many
-# keys were deleted, or why a filling is to be given up: LIFTED_SINCE, EMPTIED_SINCE or OVERTAKEN.
+# KEYS: records, number of the last fill that began, of the last complete one, then each row's key. ARGV:
+# number of the caller's fill or an empty text, milliseconds for which a lifted row stays on record; then for
+# each row the time, or `-` if it was lifted, milliseconds to live or -1, order or 0. A change is skipped if a
+# later one has been applied. A revocation is only extended: the later time and the later expiry win, from any
+# writer; a value that is not a time revokes everything, and stays. But a fill overwrites an entry that is
+# only the row's and has not been touched since the fill began. Returns how many keys were deleted, or why the
+# fill must be abandoned: LIFTED_SINCE, EMPTIED_SINCE or OVERTAKEN.
 CHANGE: Final = f"""
 {OWNED}{_RECORDS}
 local own = tonumber(ARGV[1])
@@ -159,7 +160,7 @@ end
 return deleted
 """
 
-# Reads the era, or begins one. It ends with the run of the server, and with FLUSHALL.
+# Reads the era, or begins one. An era ends with the run of the server, and with FLUSHALL.
 _ERA: Final = """
 local function era_in(key, name)
     local era = redis.call('GET', key)
@@ -169,8 +170,8 @@ local function era_in(key, name)
 end
 """
 
-# Whether Redis has been emptied since, or has thrown keys away by itself: then a key that is gone was not
-# deleted. KEYS[3] holds the era, ARGV[1] names another.
+# Whether Redis has lost no keys: it was not emptied since the blacklist was filled, and has evicted none.
+# Otherwise a missing key need not have been deleted. KEYS[3] has the era, ARGV[1] is the name of a new one.
 _INTACT: Final = f"""
 {_RUN}{_ERA}
 local stats = redis.pcall('INFO', 'stats')
@@ -180,12 +181,11 @@ local era = era_in(KEYS[3], ARGV[1])
 local complete = intact and redis.call('GET', KEYS[2]) == run
 """
 
-# KEYS: records, marker, era, number of the last filling that began, then keys of the blacklist that are to be
-# looked at. ARGV: name of a new era. A filling that is under way, and has read the row of a key that was
-# deleted, is given up (CHANGE).
-# Returns the era, and of each key: its value, the milliseconds that it has to live (-1: for ever) and if it
-# is on record; `deleted` when it was on record and a client has deleted it, which is put on record then; or
-# `absent`; or `lost`, where it may also have been evicted.
+# KEYS: records, marker, era, number of the last fill that began, then keys of the blacklist to examine. ARGV:
+# name of a new era. A fill in progress that has read the row of a deleted key is abandoned (CHANGE). Returns
+# the era, and for each key: its value, the milliseconds to live (-1: for ever) and whether it is on record;
+# or `deleted` if it was on record and a client has deleted it, which is then put on record; or `absent`; or
+# `lost`, if it may also have been evicted.
 EXAMINE: Final = f"""
 {OWNED}{_RECORDS}{_INTACT}
 local filling = tonumber(redis.call('GET', KEYS[4]) or 0)
@@ -209,9 +209,9 @@ end
 return found
 """
 
-# KEYS: records, marker, era, number of the last filling that began, then keys that have a row in Postgres by
-# now. ARGV: name of a new era, the era in which they were looked at, then the value that each had. Returns of
-# each: 1 it is on record, 0 it has another value since, -1 it has been deleted, -2 Redis has been emptied.
+# KEYS: records, marker, era, number of the last fill that began, then keys that now have a row in Postgres.
+# ARGV: name of a new era, the era in which they were examined, then the value that each had. Returns for
+# each: 1 it is on record, 0 it has another value now, -1 it was deleted, -2 Redis was emptied.
 RECORD: Final = f"""
 {OWNED}{_RECORDS}{_INTACT}
 local filling = tonumber(redis.call('GET', KEYS[4]) or 0)
@@ -230,8 +230,8 @@ end
 return done
 """
 
-# KEYS: number of the last filling, the filling's own key, era. ARGV: milliseconds for which it may go on, and
-# the name of a new era. The filling's key holds the run of the server in which it began.
+# KEYS: number of the last fill, the fill's own key, era. ARGV: milliseconds that the fill may take, and the
+# name of a new era. The value of the fill's key is the run of the server in which it began.
 BEGIN_FILLING: Final = f"""
 {OWNED}{_RUN}{_ERA}
 era_in(KEYS[3], ARGV[2])
@@ -239,8 +239,9 @@ redis.call('SET', KEYS[2], run, 'PX', ARGV[1])
 return redis.call('INCR', KEYS[1])
 """
 
-# KEYS: records, the filling's own key, then keys whose records no filling has touched since that began.
-# ARGV: these records. Their rows are gone. A key that is not as recorded is another program's too, and stays.
+# KEYS: records, the fill's own key, then keys whose records no fill has touched since this one began. ARGV:
+# these records. Their rows are gone. A key that differs from its record belongs to another program, too, and
+# stays.
 SWEEP: Final = f"""
 {OWNED}{_RECORDS}
 if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
@@ -259,9 +260,9 @@ end
 return 1
 """
 
-# Emptied while it was being filled, the blacklist is not complete: its first key is gone too. Nor is it on a
-# server that took over meanwhile, and may lack what had been filled.
-# KEYS: marker, the filling's own key, number of the last filling that is complete. ARGV: one's own number.
+# The blacklist is not complete if Redis was emptied during the fill: then the fill's key is gone, too. Nor is
+# it complete after a fail-over during the fill, because entries may be missing. KEYS: marker, the fill's own
+# key, number of the last complete fill. ARGV: the caller's number.
 COMPLETE: Final = f"""
 {OWNED}{_RUN}
 if redis.call('GET', KEYS[2]) ~= run then return 0 end
@@ -284,9 +285,9 @@ redis.call('SET', KEYS[4], ARGV[3], 'PX', ARGV[4])
 return 1
 """
 
-# KEYS: tombstone and user of each identity. ARGV: version, milliseconds.
-# A later transaction may be heard of first, and its tombstone must then outlive the earlier one's: while
-# that ran, no horizon was above it, so whatever is cached has seen both.
+# KEYS: tombstone and user of each identity. ARGV: version, milliseconds. A later transaction may be reported
+# first. Then its tombstone must outlive that of the earlier one: while the earlier one ran, no horizon was
+# above it, so every cached row has seen both.
 BURY: Final = f"""
 {OWNED}
 local version = tonumber(ARGV[1])
@@ -302,7 +303,7 @@ for i = 1, #KEYS, 2 do
 end
 """
 
-# KEYS: marker of the blacklist. One that was filled in another run of the server is not complete.
+# KEYS: marker of the blacklist. A blacklist that was filled in another run of the server is not complete.
 CHECK_MARKER: Final = f"""
 {OWNED}{_RUN}
 local marker = redis.call('GET', KEYS[1])
@@ -315,16 +316,16 @@ IS_COMPLETE: Final = f"""
 return (marker and marker == run) and 1 or 0
 """
 
-# KEYS: those to be deleted.
+# KEYS: the keys to delete.
 FORGET: Final = f"{OWNED}return redis.call('DEL', unpack(KEYS))"
 
-# KEYS: the heartbeat of a tracking connection. ARGV: milliseconds. Deleted first, for a full Redis.
+# KEYS: the heartbeat of a tracking connection. ARGV: milliseconds. It deletes first, for a full Redis.
 BEAT: Final = f"""
 {OWNED}redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
 """
 
-# An epoch is `<name> <run of the server> <heartbeat>`. It ends with the run that it began in.
+# An epoch is `<name> <run of the server> <heartbeat>`. It ends with the run in which it began.
 
 # KEYS: marker of the blacklist, epoch, ended. ARGV: name, heartbeat, lifetime, version, milliseconds.
 BEGIN_EPOCH: Final = f"""
@@ -354,7 +355,7 @@ return 1
 """
 
 # KEYS: epoch, ended. ARGV: version, milliseconds, name of the next epoch, lifetime.
-# `ended` is a tombstone of all users, and the rules of tombstones hold for it.
+# `ended` is a tombstone of all users, with the rules of tombstones.
 END_EPOCH: Final = f"""
 {OWNED}
 local ended = tonumber(redis.call('GET', KEYS[2]) or -1)

@@ -1,14 +1,14 @@
 """Redis, the shared tier: cached users and the blacklist, read in one round trip per request.
 
-Cached users count under the *epoch* in which Postgres was asked: a key with a short life that workers
-keep alive while they hear of every change in Postgres. When none does, the epoch lapses, and every
-document with it, without a search for them. A change leaves a *tombstone* with its version, under which
-nothing can be stored that was read before it.
+Cached users count in the *epoch* in which Postgres was asked: a key with a short life that workers keep alive
+while they receive every change of Postgres. When no worker does, the epoch lapses, and all documents with it,
+without a search for them. A change leaves a *tombstone* with its version, so that rows read before it cannot
+be stored.
 
 Every key of the blacklist counts, a gateway's and another program's: any value revokes a `jti`, a Unix time
-revokes what was issued until then, and a value that is no time revokes everything. It is complete only
-while its marker is there, which no Redis has that came back empty. Gateways that share a prefix share
-their list of issuers, and Redis must not evict keys (`maxmemory-policy noeviction`).
+revokes the tokens issued until then, and a value that is not a time revokes all tokens. The blacklist is
+complete only while its marker exists, which a Redis that came back empty does not have. Gateways that share a
+prefix must share their list of issuers, and Redis must not evict keys (`maxmemory-policy noeviction`).
 """
 
 import math
@@ -36,11 +36,11 @@ from gateway.stores.redis.topology import server_at
 from gateway.stores.redis.user_documents import CachedUser, decode, encode
 
 EPOCH_LIFETIME: Final = 3.0
-"""Seconds after which an epoch lapses that no worker keeps alive."""
+"""Seconds after which an epoch lapses if no worker keeps it alive."""
 TOMBSTONE_TIME: Final = 300.0
-"""Seconds for which nothing older than a change can be stored; far more than any reader takes."""
+"""Seconds for which rows older than a change cannot be stored. No reader takes as long as that."""
 _BEAT_TIME: Final = 10.0
-"""Seconds for which a heartbeat's key stays; longer than any stream waits for word of it."""
+"""Seconds for which a heartbeat's key stays. No stream waits as long as that for it."""
 _MAX_CONNECTIONS: Final = 64
 _BATCH: Final = 500
 
@@ -48,12 +48,12 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class RedisTier:
-    """A bounded pool of connections that opens when first needed and recovers by itself.
+    """Redis over a bounded pool of connections, which opens when first needed and recovers by itself.
 
-    `url` is any that `topology` reads. `timeout` and `connect_timeout` are seconds. `place` is where
-    Postgres is (`hosts.place_of`); without it everything there counts, of every owner. One that is
-    `read_only`, for a diagnosis, does not claim a Redis without an owner, and is only asked. Every method
-    raises `StoreUnavailable` when Redis does not answer, `ForeignRedis` when it belongs to another database.
+    `url` is any that `topology` reads. `timeout` and `connect_timeout` are seconds. `place` is the place of
+    Postgres (`hosts.place_of`); without it, the data of every owner counts. With `read_only`, for a
+    diagnosis, it does not claim a Redis without an owner, and only reads. Each method raises
+    `StoreUnavailable` when Redis does not answer, and `ForeignRedis` when Redis belongs to another database.
     Raises ValueError when the URL cannot be read.
     """
 
@@ -74,9 +74,9 @@ class RedisTier:
         """Host and port, for messages."""
         self.keys = Keys(prefix)
         self.availability = availability or Availability()
-        """As reads and pings find it; what a write is refused for says little of them."""
+        """According to reads and pings. A refused write says little about reads."""
         self.complete = False
-        """Whether the blacklist was complete when `ping` looked last."""
+        """Whether the blacklist was complete at the last `ping`."""
         self._warned = False
         pool = aioredis.BlockingConnectionPool(
             connection_class=server.connection_class,
@@ -85,24 +85,24 @@ class RedisTier:
                 "max_connections": _MAX_CONNECTIONS,
                 # Waiting for a connection means that this process is busy, not that Redis is down.
                 "timeout": 4 * timeout,
-                # A request waits for `timeout` only (see BatchedReads); this bounds calls of the background.
+                # A request only waits for `timeout` (see BatchedReads); this limits background calls.
                 "socket_timeout": 4 * timeout,
                 "socket_connect_timeout": connect_timeout,
-                # A connection that was closed is replaced when it is taken; for the rest there is Postgres.
+                # A closed connection is replaced when it is taken. For all other failures there is Postgres.
                 "retry": Retry(NoBackoff(), 0),
                 "protocol": 2,
             },
         )
         self._redis: aioredis.Redis = aioredis.Redis(connection_pool=pool)
         self.ownership = Ownership(self._redis, self.address, self.keys, place, read_only=read_only)
-        """Whose data Redis holds."""
+        """The owner of the data in Redis."""
         self.revoked = RedisBlacklist(self._redis, self.ownership, self.address, self.keys)
-        """The blacklist, to be written."""
+        """The blacklist, for writes."""
         self._reader = RedisReader(server, connect_timeout=connect_timeout)
         self._reads = BatchedReads(self._read_own, timeout, self.address, self.availability)
 
     async def _read_own(self, keys: list[str]) -> list[bytes | None]:
-        """Return the keys' values, unless they are another's."""
+        """Return the keys' values, unless they belong to another owner."""
         owner, *values = await self._reader.read([self.ownership.key, *keys])
         while not self.ownership.owns(owner) and not await self.ownership.settle(owner):
             owner, *values = await self._reader.read([self.ownership.key, *keys])
@@ -115,8 +115,8 @@ class RedisTier:
     async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:
         """Read user, revocations, marker, epoch and era in one round trip.
 
-        `user_id` is a guess of who is behind the token, or None; with a wrong one, ask
-        `user_revoked_at` for the right one.
+        `user_id` is a guess of the token's user, or None. If it is wrong, call `user_revoked_at` with the
+        right one.
         """
         name = claims.issuer_name
         keys = [
@@ -146,19 +146,19 @@ class RedisTier:
         )
 
     async def user_revoked_at(self, user_id: str) -> float | None:
-        """Return the instant until which a user's tokens are revoked, if they are."""
+        """Return the time until which a user's tokens are revoked; None if they are not."""
         (value,) = await self._reads.get([self.keys.revoked_user(user_id)])
         return self._instant(value)
 
     # Cached users ------------------------------------------------------------------------------------
 
     async def store_user(self, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int) -> bool:
-        """Remember for `ttl` seconds what Postgres said; tells whether that is a fresh answer.
+        """Store an answer of Postgres for `ttl` seconds; return whether it is fresh.
 
-        It is not when `cached.epoch` is not the one in force, or when the identity has changed in a
+        It is not fresh if `cached.epoch` is not the current one, or if the identity has changed in a
         transaction that may not have been visible: one of version `horizon`
-        (`pg_snapshot_xmin(pg_current_snapshot())`) or above. Without any epoch it is stored all the
-        same, to serve when Postgres is down.
+        (`pg_snapshot_xmin(pg_current_snapshot())`) or above. Without an epoch it is stored, too, to serve
+        when Postgres is down.
         """
         name, subject = claims.issuer_name, claims.subject
         stored = await self.ownership.run(
@@ -179,18 +179,18 @@ class RedisTier:
         return bool(stored == 1 and cached.epoch != "")
 
     async def refuses(self, claims: Claims, horizon: int) -> bool:
-        """Tell whether `store_user` would refuse, for a change, what was read as of `horizon`."""
+        """Return whether `store_user` would refuse a row of `horizon`, because of a change."""
         tombstone = self.keys.tombstone(claims.issuer_name, claims.subject)
         versions = await self._reads.get([self.keys.ended_epoch, tombstone])
         return any(version_of(version) >= horizon for version in versions)
 
     async def buried(self, claims: Claims) -> bool:
-        """Tell whether any gateway has heard of a change of a token's user in `TOMBSTONE_TIME`."""
+        """Return whether any gateway has received a change of a token's user within `TOMBSTONE_TIME`."""
         (version,) = await self._reads.get([self.keys.tombstone(claims.issuer_name, claims.subject)])
         return version is not None
 
     async def bury(self, identities: Sequence[tuple[str, str]], version: int) -> None:
-        """Drop cached users, each given as (issuer name, subject), and refuse what was read before.
+        """Delete cached users, each given as (issuer name, subject), and refuse rows that were read before.
 
         `version` is that of the last transaction that changed any of them.
         """
@@ -201,13 +201,13 @@ class RedisTier:
             await self.ownership.run(scripts.BURY, keys, (str(version), str(round(TOMBSTONE_TIME * 1000))))
 
     async def forget_users(self, identities: Iterable[tuple[str, str]]) -> None:
-        """Drop cached users, each given as (issuer name, subject)."""
+        """Delete cached users, each given as (issuer name, subject)."""
         keys = [self.keys.user(name, subject) for name, subject in identities]
         for start in range(0, len(keys), _BATCH):
             await self.ownership.run(scripts.FORGET, keys[start : start + _BATCH], ())
 
     async def forget_all_users(self) -> int:
-        """Delete all cached users, and what is known of changes of them; returns how many keys there were."""
+        """Delete all cached users and their tombstones; return how many keys there were."""
         forgotten = 0
         for pattern in self.keys.patterns_of_users():
             cursor = 0
@@ -223,15 +223,15 @@ class RedisTier:
     # The epoch ---------------------------------------------------------------------------------------
 
     async def epoch(self) -> Epoch | None:
-        """Return the epoch in force, if there is one."""
+        """Return the current epoch; None if there is none."""
         (value,) = await self._reads.get([self.keys.epoch])
         return epoch_from(value)
 
     async def begin_epoch(self, heartbeat: str, version: int = 0) -> Epoch:
-        """Begin an epoch, unless there is one; returns the one in force.
+        """Begin an epoch, unless there is one; return the current one.
 
-        With replicas that may lag, `version` is that of the last transaction before it; what
-        is read of an earlier state is not stored.
+        With replicas that may lag, `version` is that of the last transaction before it. Rows of an earlier
+        state are not stored.
         """
         value = await self.ownership.run(
             scripts.BEGIN_EPOCH,
@@ -246,14 +246,16 @@ class RedisTier:
         )
         epoch = epoch_from(value)
         if epoch is None:
-            raise StoreUnavailable(Tier.REDIS, f"{self.address}: {self.keys.epoch} holds what is no epoch")
+            raise StoreUnavailable(
+                Tier.REDIS, f"{self.address}: {self.keys.epoch} does not have an epoch as its value"
+            )
         return epoch
 
     async def keep_epoch(self, name: str, heartbeat: str) -> bool:
-        """Keep an epoch alive for another `EPOCH_LIFETIME`; False when it is not the one in force.
+        """Keep an epoch alive for another `EPOCH_LIFETIME`; return False if it is not the current one.
 
-        A server that has restarted, or taken over from another, may have lost what was written last:
-        its epoch ends, and its blacklist is to be filled again.
+        After a restart or a fail-over, the server may have lost the last writes: its epoch ends, and its
+        blacklist must be refilled.
         """
         kept = await self.ownership.run(
             scripts.KEEP_EPOCH,
@@ -263,10 +265,10 @@ class RedisTier:
         return bool(kept == 1)
 
     async def end_epoch(self, version: int) -> None:
-        """Void all cached users, and refuse what was read before `version`.
+        """Void all cached users, and refuse rows that were read before `version`.
 
-        The next epoch begins at once, with the same heartbeat. Of several workers that end an epoch for
-        the same version, the first does.
+        The next epoch begins at once, with the same heartbeat. If several workers end an epoch for the same
+        version, only the first call has an effect.
         """
         await self.ownership.run(
             scripts.END_EPOCH,
@@ -277,19 +279,19 @@ class RedisTier:
     # The stream --------------------------------------------------------------------------------------
 
     async def beat(self, key: str) -> None:
-        """Write a key that a tracking connection is to be told of, as any other program would."""
+        """Write a key for a tracking connection to report, as any other program would."""
         await self.ownership.run(scripts.BEAT, (key,), (str(round(_BEAT_TIME * 1000)),))
 
     # Life and keys -----------------------------------------------------------------------------------
 
     async def ping(self) -> None:
-        """Find out whether Redis answers, and have a connection for the next to read.
+        """Find out whether Redis answers, and open a connection for the next read.
 
-        A server that has restarted, or taken over from another, has no complete blacklist after this.
+        After a restart or a fail-over of the server, this marks the blacklist as incomplete.
         """
         try:
             await self._reader.connect()
-            # While Postgres is down no worker keeps an epoch, which would find that out.
+            # While Postgres is down, no worker keeps an epoch alive, which would detect this.
             marked = await self.ownership.run(scripts.IS_COMPLETE, (self.keys.complete,), ())
         except StoreUnavailable as error:
             self.complete = False
@@ -306,7 +308,7 @@ class RedisTier:
             await self._redis.aclose(close_connection_pool=True)
 
     def _instant(self, value: bytes | None) -> float | None:
-        """Read a revocation's Unix time; what is no time revokes everything."""
+        """Parse a revocation's Unix time. A value that is not a time revokes all tokens."""
         if value is None:
             return None
         try:

@@ -1,7 +1,7 @@
 """TLS to Redis: one context for all connections to a server.
 
-redis-py makes one for each connection. That reads every certificate that the system trusts, which takes
-tens of milliseconds in which the event loop does nothing else: just when Redis is away, and all connect.
+redis-py creates one for each connection. That reads every certificate that the system trusts, which blocks
+the event loop for tens of milliseconds, and does so when Redis comes back and all workers connect.
 """
 
 import ssl
@@ -19,13 +19,13 @@ _State: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
 class RedisTLS:
-    """The context that redis-py makes of `ssl_…` parameters; made anew when a file has changed.
+    """The context that redis-py creates from `ssl_…` parameters; it is renewed when a file has changed.
 
     Raises redis-py's `RedisError` or TypeError when a parameter cannot be read.
     """
 
     def __init__(self, parameters: dict[str, Any], *, strict: bool) -> None:
-        """With `strict` certificates must follow RFC 5280 to the letter (`redis.tls.strict`)."""
+        """With `strict`, certificates must follow RFC 5280 strictly (`redis.tls.strict`)."""
         SSLConnection(**parameters)
         self._parameters = parameters
         self._strict = strict

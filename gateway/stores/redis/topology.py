@@ -1,9 +1,9 @@
-"""Where Redis is: a server with an address, the primary that Sentinels know, or a node of a cluster.
+"""The place of Redis: a server with an address, the primary of Sentinels, or a node of a cluster.
 
 `redis://`, `rediss://` (TLS) and `unix://` name the server. `redis+sentinel://host,host/service/db` names
-Sentinels: each connection asks them for the primary. `redis+cluster://host,host` names nodes of a
-cluster: all keys share one slot, by a hash tag in their prefix (such as `{gateway}:`), so that they can be
-read and changed in one step; each connection asks the nodes who has the slot. `rediss+…` is both with TLS.
+Sentinels: each connection asks them for the primary. `redis+cluster://host,host` names nodes of a cluster:
+all keys share one slot, by a hash tag in their prefix (such as `{gateway}:`), so that they can be read and
+changed in one step; each connection asks the nodes which one has the slot. `rediss+…` is both with TLS.
 """
 
 from dataclasses import dataclass, replace
@@ -22,14 +22,14 @@ from gateway.stores.redis.tls import RedisTLS, TLSConnection
 _REDIS_PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 _DRIVER: Final = DriverInfo()
-"""What connections call themselves; each would find out the driver's version anew, from a file."""
+"""The client name and version of connections. Otherwise each would read the driver's version from a file."""
 
 Address: TypeAlias = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class RedisServer:
-    """What it takes to connect."""
+    """The parameters of a connection."""
 
     address: str
     """Host and port, for messages; of Sentinels and clusters those in the URL."""
@@ -38,12 +38,12 @@ class RedisServer:
     """Arguments of `connection_class`: redis-py's own, of many types."""
 
     def connection(self, **settings: object) -> AbstractConnection:
-        """Make a connection that is not open yet."""
+        """Return a connection that is not open yet."""
         return self.connection_class(**{**self.settings, **settings})
 
 
 def server_at(url: str, prefix: str, *, strict: bool = False) -> RedisServer:
-    """Read a URL; `prefix` begins every key. Raises ValueError, without the URL, when it cannot be read."""
+    """Parse a URL. `prefix` begins every key. Raises ValueError, which does not contain the URL."""
     scheme, _, kind = url.partition("://")[0].partition("+")
     try:
         if kind not in ("", "sentinel", "cluster"):
@@ -54,10 +54,10 @@ def server_at(url: str, prefix: str, *, strict: bool = False) -> RedisServer:
             else _one_server(url, strict=strict)
         )
         server = replace(server, settings={**server.settings, "driver_info": _DRIVER})
-        # A parameter that is none shows only when a connection is made.
+        # An invalid parameter is only detected when a connection is created.
         server.connection()
     except (TypeError, ValueError, RedisError):
-        # Without a cause, which would show the URL and the password in it.
+        # Without a cause, which would contain the URL and its password.
         raise ValueError("the Redis URL cannot be read") from None
     if kind == "cluster" and not hash_tag(prefix):
         raise ValueError("a cluster needs a prefix with a hash tag, such as {gateway}:")
@@ -65,7 +65,7 @@ def server_at(url: str, prefix: str, *, strict: bool = False) -> RedisServer:
 
 
 def hash_tag(prefix: str) -> str:
-    """Return what alone decides on the slot of keys with this prefix; empty when nothing does."""
+    """Return the hash tag that decides the slot of keys with this prefix; empty if there is none."""
     tag, end, _ = prefix.partition("{")[2].partition("}")
     return tag if end else ""
 
@@ -87,7 +87,7 @@ def _address_of(url: str) -> str:
     except ValueError:
         return "the configured URL"
     if "@" in url and "@" not in parts.netloc:
-        # An unescaped character in the password: what looks like the host may be part of it.
+        # With an unescaped character in the password, the apparent host may be part of the password.
         return "the configured URL"
     if parts.scheme == "unix":
         return parts.path
@@ -141,7 +141,7 @@ class _AskSentinel:
     def __init__(self, service: str) -> None:
         self.command = ("SENTINEL", "get-master-addr-by-name", service)
 
-    def read(self, reply: Any, asked: Address) -> Address | None:  # noqa: ANN401, ARG002 -- whatever the server says
+    def read(self, reply: Any, asked: Address) -> Address | None:  # noqa: ANN401, ARG002 -- the server's reply
         return None if reply is None else (reply[0].decode(), int(reply[1]))
 
 
@@ -153,7 +153,7 @@ class _AskCluster:
     def __init__(self, slot: int) -> None:
         self._slot = slot
 
-    def read(self, reply: Any, asked: Address) -> Address | None:  # noqa: ANN401 -- whatever the server says
+    def read(self, reply: Any, asked: Address) -> Address | None:  # noqa: ANN401 -- the server's reply
         for first, last, primary, *_ in reply:
             if first <= self._slot <= last:
                 # A node that does not know its own name leaves it out.
@@ -162,7 +162,7 @@ class _AskCluster:
 
 
 class _Locator:
-    """Asks seeds, one after the other, until one knows; who did not is the last to be asked again."""
+    """Asks seeds, one after the other, until one knows. The next time, it asks the failed seeds last."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class _Locator:
         self._question = question
 
     async def __call__(self, timeout: float | None) -> Address:  # noqa: ASYNC109 -- of each seed, not of all
-        """Return where the primary is. Raises redis-py's `ConnectionError` with what each seed said."""
+        """Return the primary's address. Raises redis-py's `ConnectionError` with each seed's answer."""
         reasons = []
         for seed in tuple(self._seeds):
             connection = self._class(
@@ -196,7 +196,7 @@ class _Locator:
             except (RedisError, OSError, ValueError) as error:
                 reason = in_words(error)
             finally:
-                # Also when the wait has been given up: the next one begins with another.
+                # Also when the wait has been cancelled: the next attempt begins with another seed.
                 if found is None:
                     self._seeds.remove(seed)
                     self._seeds.append(seed)
@@ -204,11 +204,11 @@ class _Locator:
             if found is not None:
                 return found
             reasons.append(f"{seed[0]}:{seed[1]}: {reason}")
-        raise RedisConnectionError(f"nobody knows where the primary is ({'; '.join(reasons)})")
+        raise RedisConnectionError(f"no server knows where the primary is ({'; '.join(reasons)})")
 
 
 async def _as_primary(connection: AbstractConnection) -> None:
-    """Open a session with a server, unless it is a primary no more, or not yet."""
+    """Open a session with a server, if it is the primary now."""
     await connection.on_connect()
     await connection.send_command("ROLE", check_health=False)
     role = await connection.read_response()
@@ -217,7 +217,7 @@ async def _as_primary(connection: AbstractConnection) -> None:
 
 
 class _Located(Connection):
-    """Finds out where its server is whenever it connects, and parts from one that has been replaced."""
+    """A connection that looks up its server at each connect, and leaves a server that has been replaced."""
 
     def __init__(self, *, locate: _Locator, **settings: Any) -> None:  # noqa: ANN401 -- redis-py's own, of many types
         self._locate = locate
@@ -228,7 +228,7 @@ class _Located(Connection):
         try:
             await super()._connect()  # type: ignore[no-untyped-call] # has no annotations
         except OSError as error:
-            # Messages begin with the hosts in the URL, and this is another.
+            # Messages begin with the hosts of the URL; this server is another one.
             raise RedisConnectionError(f"{self.host}:{self.port}: {in_words(error)}") from error
 
     async def read_response(self, *args: Any, **settings: Any) -> Any:  # noqa: ANN401 -- redis-py's signature

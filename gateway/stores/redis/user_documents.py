@@ -1,7 +1,7 @@
-"""Cached users as the JSON documents that they are in Redis.
+"""Cached users as JSON documents in Redis.
 
-A document says when Postgres was asked, in which epoch, for which `iss`, and who the user is; null says
-that there is no user. One that cannot be read, or that is another issuer's, is no entry.
+A document has the time when Postgres was asked, the epoch, the `iss`, and the user; null means that there is
+no user. An unreadable document, or one for another issuer, counts as missing.
 """
 
 from dataclasses import dataclass
@@ -13,28 +13,28 @@ from gateway.core import json_text
 from gateway.core.model import JSON, NO_ATTRIBUTES, User, UserStatus, shared
 
 _LEVELS: Final = json_text.MAX_DEPTH + 2
-"""A user's attributes are two levels down."""
+"""A user's attributes are on the third level."""
 _FORMAT: Final = 2
-"""The version of the document; another one is no entry."""
+"""The version of the document. A document of another version counts as missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedUser:
-    """What Postgres said of an identity, and when."""
+    """An answer of Postgres about an identity, and its time."""
 
     user: User | None
-    """None: there is no such user."""
+    """None if there is no user."""
     stored_at: float
-    """The instant, in Unix seconds, at which Postgres was asked."""
+    """The Unix time at which Postgres was asked."""
     epoch: str
-    """The epoch that was in force before Postgres was asked; empty when none was.
+    """The epoch before Postgres was asked; empty if there was none.
 
-    In another epoch this is no fresh answer: a change may have been missed.
+    In another epoch the answer is not fresh: a change may have been missed.
     """
 
 
 def encode(cached: CachedUser, iss: str, owner: str = "") -> bytes:
-    """Write a document for tokens of this `iss`; `owner` is the id of the owner of Redis (`ownership`)."""
+    """Return a document for tokens of this `iss`. `owner` is the id of the owner of Redis (`ownership`)."""
     user = cached.user
     return orjson.dumps(
         {
@@ -49,7 +49,7 @@ def encode(cached: CachedUser, iss: str, owner: str = "") -> bytes:
 
 
 def decode(document: bytes, iss: str, owner: str = "") -> CachedUser | None:
-    """Read a document; None when it is of another format, another owner, or for another issuer's tokens."""
+    """Parse a document; None if it has another format, another owner, or another `iss`."""
     try:
         json_text.check_depth(document, _LEVELS)
         members = orjson.loads(document)
@@ -72,7 +72,7 @@ def _fields_of(user: User) -> dict[str, JSON]:
         "display_name": user.display_name,
         "roles": list(user.roles),
         "attributes": dict(user.attributes),
-        # An infinite instant has no number in JSON.
+        # JSON has no number for an infinite time.
         "tokens_valid_after": None if user.tokens_valid_after is None else repr(user.tokens_valid_after),
     }
 
@@ -80,7 +80,7 @@ def _fields_of(user: User) -> dict[str, JSON]:
 def _user_from(members: dict[str, JSON]) -> User:
     roles, attributes, after = members["roles"], members["attributes"], members["tokens_valid_after"]
     if not isinstance(roles, list) or not isinstance(attributes, dict):
-        raise TypeError("not a list of roles, or no attributes")
+        raise TypeError("roles is not a list, or attributes is not a mapping")
     return User(
         id=_text(members["id"]),
         status=UserStatus(_text(members["status"])),

@@ -147,7 +147,7 @@ async def test_primary_and_standby(pair: Pair) -> None:
     assert not await in_recovery(Connector(alone, primary=False, timeout=2))
 
     only_standby = Postgres(pair.dsn(pair.standby))
-    with pytest.raises(StoreUnavailable, match="by default that is the primary"):
+    with pytest.raises(StoreUnavailable, match="by default the primary"):
         await only_standby.ping()
     await only_standby.close()
     assert await migrate(both) == []

@@ -72,7 +72,7 @@ class TestNobodyKnowsThePrimary:
         async with tls_front(certificate(tmp_path), port) as front:
             hosts = f"127.0.0.1:1,127.0.0.1:{front}"
             assert (await why("rediss" + url.format(hosts))).startswith(
-                f"{hosts}: nobody knows where the primary is (127.0.0.1:1: Connection refused;"
+                f"{hosts}: no server knows where the primary is (127.0.0.1:1: Connection refused;"
                 f" 127.0.0.1:{front}: its certificate is not trusted: self"
             )
 

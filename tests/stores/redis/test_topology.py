@@ -320,7 +320,7 @@ class TestSentinel:
     async def test_an_unknown_service(self, tmp_path: Path, program: Path) -> None:
         async with sentinels(program, tmp_path) as (url, _, _):
             redis = RedisTier(url.replace("/main/", "/other/"))
-            with pytest.raises(StoreUnavailable, match="nobody knows where the primary is") as caught:
+            with pytest.raises(StoreUnavailable, match="no server knows where the primary is") as caught:
                 await redis.ping()
             assert caught.value.detail.endswith(": was never told)")
             await redis.close()

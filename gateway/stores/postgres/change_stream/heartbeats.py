@@ -1,7 +1,7 @@
-"""Heartbeats for the stream of changes, sent as a change is: by a session of its own, in a transaction.
+"""Heartbeats for the change stream, sent like a change: by another session, in a transaction.
 
-What a listening connection tells itself proves nothing. Behind a pooler, or when it leads to another
-database, it may hear its own words and miss every change.
+A notification that the listening connection sends to itself proves nothing. Behind a pooler, or when it leads
+to another database, it may receive its own notifications and miss every change.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from gateway.stores.postgres.hosts import Connector, address_of
 
 CHANNEL: Final = "gateway_heartbeats"
 
-# Two servers may be copies of one another; they have not started in the same microsecond.
+# Two servers may be copies of one another, but they did not start in the same microsecond.
 _PLACE: Final = "SELECT pg_postmaster_start_time()::text AS server, current_database()::text AS database"
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -27,14 +27,14 @@ class Place:
     """Where a session is."""
 
     server: str
-    """When the server started, which tells it from every other."""
+    """When the server started. This distinguishes it from all others."""
     database: str
 
 
 class Heartbeats:
-    """Sends heartbeats through `dsn`, on a connection of its own that is opened again when it breaks.
+    """Sends heartbeats through `dsn` on its own connection, which it reopens when it breaks.
 
-    It is none of the pool that requests use, so that a busy pool is no deaf stream.
+    The connection is outside the pool of requests, so that a busy pool does not look like a silent stream.
     """
 
     def __init__(self, dsn: str, schema: str, *, connect_timeout: float, tls_strict: bool = False) -> None:
@@ -59,15 +59,15 @@ class Heartbeats:
         return self._session
 
     async def send(self, heartbeat: str) -> int | None:
-        """Commit a heartbeat; returns the mark of the triggers, another number after they were changed.
+        """Commit a heartbeat; return the mark of the triggers, which changes when the triggers are changed.
 
-        Raises `StoreUnavailable`, also when changes would not be told of.
+        Raises `StoreUnavailable`, also when a trigger is missing.
         """
         if self._session is not None:
             try:
                 return await self._send(self._session, heartbeat)
             except StoreUnavailable:
-                # One that was closed while it was idle is replaced: to say the same twice does no harm.
+                # Replace a connection that was closed while idle. Sending a heartbeat twice does no harm.
                 was_closed = self._session.is_closed()
                 self.close()
                 if not was_closed:
@@ -86,14 +86,14 @@ class Heartbeats:
         return mark
 
     def close(self) -> None:
-        """Close the connection; the next heartbeat opens another."""
+        """Close the connection. The next heartbeat opens another."""
         session, self._session = self._session, None
         if session is not None:
             session.terminate()
 
 
 async def opened(connector: Connector, command_timeout: float, name: str) -> Session:
-    """Connect, with nothing that a pooler could mix up between two transactions."""
+    """Connect without session state, which a pooler would not keep between two transactions."""
     return await connector(
         command_timeout=command_timeout, statement_cache_size=0, server_settings={"application_name": name}
     )

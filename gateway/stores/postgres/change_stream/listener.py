@@ -1,8 +1,7 @@
-"""Changes of users, identities and revocations, as Postgres tells them the moment they are committed.
+"""Changes of users, identities and revocations, which Postgres reports when they are committed.
 
-Triggers (gateway/migrations/0002_changes.sql) send them; every worker hears all of them, and all
-workers in one order. A heartbeat that another session sends (`heartbeats`), and that comes back
-the same way, proves that nothing was missed.
+Triggers (gateway/migrations/0002_changes.sql) send them. Each worker receives all of them, in the same order.
+A heartbeat from another session (`heartbeats`) arrives the same way, and proves that no change was missed.
 """
 
 import asyncio
@@ -32,50 +31,49 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Identities and users that are not what they were."""
+    """Identities and users that have changed."""
 
     identities: tuple[tuple[str, str], ...]
     """As `iss` and `sub`."""
     users: tuple[str, ...]
     """Their ids."""
     version: int
-    """The id of the transaction that changed them; ids are in no order of commits."""
+    """The id of the transaction that changed them. Ids do not follow the order of commits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Everything:
-    """More changed than can be listed, revocations perhaps among it: what is remembered is void."""
+    """Too many changes to list, perhaps of revocations too: everything remembered is void."""
 
     version: int
-    """Negative and random when nothing better is known."""
+    """Negative and random if no order is known."""
 
 
 Change: TypeAlias = Changed | Revoked | Everything
 
 
 class ChangeListener(Protocol):
-    """Whom a stream tells what it hears, in the order of arrival, each call at once and to its end."""
+    """Receives the events of a stream, in order of arrival, one call after the other."""
 
     def listening(self) -> None:
-        """From here on everything is heard."""
+        """Note that from now on, every change is received."""
 
     def changed(self, change: Change) -> None: ...
 
     def heard(self, heartbeat: str, own: bool) -> None:  # noqa: FBT001 -- a fact about the heartbeat
-        """Take note of a heartbeat, of this stream or of another; all changes before it have been told."""
+        """Record a heartbeat, of this stream or of another. All changes before it have been reported."""
 
     def lost(self, detail: str) -> None:
-        """From here on changes are missed. Told once, and also when listening could not begin."""
+        """Note that changes may be missed from now on. Called once, also if listening could not begin."""
 
 
 class PostgresStream:
-    """Listens on a connection of its own until `close`, and connects again whenever that breaks.
+    """Listens on its own connection until `close`, and reconnects when it breaks.
 
-    A heartbeat is sent through `beats_dsn`, by default `dsn`, on a connection of its own, as a change
-    would be. The next goes out `beat` seconds after the last one arrived, which each must do within
-    `patience` seconds. So whatever swallows changes on their way is noticed within the sum of the
-    two: a link, a PgBouncer that pools transactions, a `dsn` that leads to another database, triggers
-    that are disabled. Both must lead to the primary.
+    A heartbeat is sent like a change, through `beats_dsn` (by default `dsn`), on another connection. It must
+    arrive within `patience` seconds; the next one follows `beat` seconds later. So every cause of lost
+    changes is noticed within the sum of the two: a broken link, a PgBouncer that pools transactions, a `dsn`
+    that leads to another database, disabled triggers. Both DSNs must lead to the primary.
     """
 
     def __init__(
@@ -93,7 +91,7 @@ class PostgresStream:
         self.address = address_of(dsn)
         """Hosts and ports, for messages."""
         self.detail: str | None = "no heartbeat has come back yet"
-        """Why not everything is heard; None while it is."""
+        """Why changes may be missed; None while all are received."""
         self._connector = Connector(dsn, primary=True, timeout=connect_timeout, tls_strict=tls_strict)
         self._heartbeats = Heartbeats(
             beats_dsn or dsn, schema, connect_timeout=connect_timeout, tls_strict=tls_strict
@@ -108,7 +106,7 @@ class PostgresStream:
         self._lost = False
         self._heartbeat: str | None = None
         self._mark: int | None = None
-        """Of the triggers, with the latest heartbeat."""
+        """The mark of the triggers, from the latest heartbeat."""
         self._returned = asyncio.Event()
         self._proven_at = 0.0
         self._pause = _FIRST_PAUSE
@@ -116,19 +114,19 @@ class PostgresStream:
 
     @property
     def up(self) -> bool:
-        """Whether everything is heard, as far as the latest heartbeat proves.
+        """Whether every change is received, as proved by the latest heartbeat.
 
-        False also in a process that slept, until it has looked at what came in meanwhile.
+        Also False in a process that slept, until it has read the data that arrived meanwhile.
         """
         age = asyncio.get_running_loop().time() - self._proven_at
         return self._listening and age <= self._beat + self._patience
 
     def start(self) -> None:
-        """Begin to listen, in the background."""
+        """Start to listen in the background."""
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Stop listening; tells the listener nothing."""
+        """Stop listening, without a call to the listener."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -142,7 +140,7 @@ class PostgresStream:
             except StoreUnavailable as error:
                 detail = error.detail
             except Exception as error:
-                # No caller awaits this task; to end without a word would be to miss changes unnoticed.
+                # No caller awaits this task. If it ended silently, missed changes would go unnoticed.
                 log.exception("changes_not_heard")
                 detail = f"unexpected {type(error).__name__}"
             self._lose(detail)
@@ -150,7 +148,7 @@ class PostgresStream:
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     async def _session(self) -> str:
-        """Listen until the connection breaks; returns why it did, or raises `StoreUnavailable`."""
+        """Listen until the connection breaks; return why, or raise `StoreUnavailable`."""
         with translated(self.address):
             connection = await opened(self._connector, self._connect_timeout, "gateway changes")
         gone = asyncio.get_running_loop().create_future()
@@ -160,7 +158,7 @@ class PostgresStream:
             if not gone.done():
                 gone.set_result(None)
             if self._listening:
-                # At once: the heartbeat that is under way may hang elsewhere.
+                # Now: the heartbeat in flight may hang elsewhere.
                 self._hear_no_more()
                 self._lose(broken)
 
@@ -168,7 +166,7 @@ class PostgresStream:
             try:
                 self._hear(channel, str(payload))
             except Exception:
-                # A change that was not taken in is a change missed; no heartbeat behind it proves anything.
+                # A change that could not be handled is a missed change. Later heartbeats prove nothing.
                 log.exception("change_not_applied")
                 self._hear_no_more()
                 connection.terminate()
@@ -179,7 +177,7 @@ class PostgresStream:
             place = await place_of(connection, self.address)
             await self._heartbeats.connect()
             with translated(self.address):
-                # In a transaction, so that a pooler carries each to one server.
+                # In a transaction, so that a pooler sends each to one server.
                 async with connection.transaction():
                     await connection.add_listener(CHANNEL, on_notification)
                     await connection.add_listener(_CHANGES, on_notification)
@@ -196,13 +194,13 @@ class PostgresStream:
             connection.terminate()
 
     async def _keep_proving(self, place: Place) -> None:
-        """Send heartbeats until one does not come back. Raises `StoreUnavailable` then."""
+        """Send heartbeats until one does not arrive. Then raise `StoreUnavailable`."""
         while True:
             await self._prove(place)
             await asyncio.sleep(self._beat)
 
     async def _prove(self, place: Place) -> None:
-        """Send a heartbeat and see it come back. Raises `StoreUnavailable` when it does not."""
+        """Send a heartbeat and wait for it. Raises `StoreUnavailable` when it does not arrive."""
         self._heartbeat = secrets.token_hex(16)
         self._returned.clear()
         sent = False
@@ -214,20 +212,20 @@ class PostgresStream:
                 await self._returned.wait()
         except TimeoutError as error:
             if not sent:
-                # It may have been given up in the middle of a transaction.
+                # It may have been cancelled in the middle of a transaction.
                 self._heartbeats.close()
                 detail = f"{self._heartbeats.address}: no heartbeat could be sent within {self._patience:g} s"
                 raise StoreUnavailable(Tier.POSTGRES, detail) from error
             raise StoreUnavailable(Tier.POSTGRES, self._why_deaf(place)) from error
 
     def _why_deaf(self, place: Place) -> str:
-        """Say what keeps heartbeats from arriving, as far as can be told from where both sessions are."""
+        """Return the probable cause of missing heartbeats, from the places of both sessions."""
         there = self._heartbeats.place
         if there is None or place == there:
             return (
-                f"{self.address}: no heartbeat came back within {self._patience:g} s: what stands between"
-                " delivers no notifications, as a pooler in transaction mode (PgBouncer, Supavisor);"
-                " set `postgres.listen_dsn` to an address past it"
+                f"{self.address}: no heartbeat came back within {self._patience:g} s: a pooler or proxy"
+                " delivers no notifications, for example PgBouncer or Supavisor in transaction mode;"
+                " set `postgres.listen_dsn` to an address that bypasses it"
             )
         where = f"database {place.database}"
         if place.server != there.server:
@@ -235,7 +233,7 @@ class PostgresStream:
         return (
             f"{self.address}: no heartbeat came back within {self._patience:g} s: `postgres.listen_dsn` leads"
             f" to {where}, `postgres.dsn` ({self._heartbeats.address}) to database {there.database};"
-            " let both lead to the same"
+            " both must lead to the same one"
         )
 
     def _lose(self, detail: str) -> None:
@@ -245,14 +243,14 @@ class PostgresStream:
             self._listener.lost(detail)
 
     def _compare(self, mark: int | None) -> None:
-        """Hear of changes that no trigger told of, since the triggers were away meanwhile."""
+        """Report a flush for the changes that no trigger reported while the triggers were missing."""
         before, self._mark = self._mark, mark
         if self._listening and before is not None and mark != before:
             log.warning("triggers_changed", address=self.address)
             self._listener.changed(Everything(-1 - secrets.randbelow(2**53)))
 
     def _hear_no_more(self) -> None:
-        """Drop what is still on its way from this connection to `_hear`."""
+        """Drop the notifications that this connection has not yet passed to `_hear`."""
         self._listening, self._heartbeat, self._mark = False, None, None
 
     def _hear(self, channel: str, payload: str) -> None:
@@ -282,7 +280,7 @@ class PostgresStream:
 
 
 def change_in(payload: str, schema: str) -> Change | None:
-    """Read what a trigger sent; None when it is of the tables of another schema.
+    """Parse a trigger's payload; None if it is about the tables of another schema.
 
     Raises ValueError when it cannot be read.
     """
@@ -311,7 +309,7 @@ def change_in(payload: str, schema: str) -> Change | None:
         case {"schema": str(), "kind": "all", "version": int(version)}:
             return Everything(_version(version))
         case _:
-            raise ValueError("a payload of another form")
+            raise ValueError("the payload has another form")
 
 
 def _pair(value: JSON) -> tuple[str, str]:
@@ -329,7 +327,7 @@ def _text(value: JSON) -> str:
 
 
 def _order(value: object) -> int:
-    """Read a number that the triggers of the first migrations do not send."""
+    """Parse a number that the triggers of the first migrations do not send."""
     if value is None:
         return 0
     if not isinstance(value, int):
@@ -339,5 +337,5 @@ def _order(value: object) -> int:
 
 def _version(value: int) -> int:
     if not 0 < value <= 2**53:
-        raise ValueError("not a number that counts changes, or one that Redis would round")
+        raise ValueError("not a count of changes, or a number that Redis would round")
     return value

@@ -1,8 +1,8 @@
-"""Whether each table whose changes matter has the triggers that tell of them, and whether it always had.
+"""Whether each watched table has its triggers, and had them all the time.
 
 A statement fires the triggers of the table that it names, so each partition and each inheriting table
 needs its own. Triggers that were disabled and enabled again in one transaction, and partitions that were
-attached or detached, tell of nothing: the mark of all triggers is another one afterwards.
+attached or detached, send no notification. The mark of all triggers changes instead.
 """
 
 from typing import Final
@@ -35,8 +35,8 @@ FROM found
 
 
 def unwatched(table: str) -> str:
-    """Say what is wrong with a table, and what to do."""
+    """Return what is wrong with a table, and what to do."""
     return (
-        f"triggers that tell of changes are missing or disabled on {table}: run `gateway migrate`, or enable"
+        f"triggers that report changes are missing or disabled on {table}: run `gateway migrate`, or enable"
         " them; for partitions and inheriting tables, run SELECT gateway_watch_tables()"
     )

@@ -1,4 +1,4 @@
-"""The audit: who changed what, written in the very transaction of the change."""
+"""The audit log: each change with its author, written in the transaction of the change."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ FROM audit WHERE $1::bigint IS NULL OR id < $1 ORDER BY id DESC LIMIT $2
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """On whose behalf something is changed, and by which request, or run of a command."""
+    """The author of a change, and the request or command run."""
 
     actor: str
     request_id: str
@@ -27,7 +27,7 @@ class Author:
 
 @dataclass(frozen=True, slots=True)
 class AuditRow:
-    """One change that an operator made; `at` is in Unix seconds."""
+    """One change by an operator. `at` is in Unix seconds."""
 
     id: int
     at: float
@@ -41,7 +41,7 @@ class AuditRow:
 async def record(
     connection: Connection, author: Author | None, action: str, target: str, detail: Mapping[str, JSON]
 ) -> None:
-    """Record what is being done in the transaction of `connection`; without an author nothing is."""
+    """Record a change in the transaction of `connection`. Without an author, record nothing."""
     if author is not None:
         await connection.execute(
             "INSERT INTO audit (actor, action, target, request_id, detail) VALUES ($1, $2, $3, $4, $5)",
@@ -50,7 +50,7 @@ async def record(
 
 
 def _detail(text: str) -> dict[str, JSON]:
-    """Read what is told of a change. SQL may put odd values there: they cost their own row alone."""
+    """Parse the detail of a change. SQL may write odd values there: they affect only their own row."""
     octets = text.encode()
     try:
         json_text.check_depth(octets)
@@ -61,13 +61,13 @@ def _detail(text: str) -> dict[str, JSON]:
 
 
 class AuditLog:
-    """Reads the audit, and records what changes no table. Every method may raise `StoreUnavailable`."""
+    """Reads the audit log, and records actions that change no table. May raise `StoreUnavailable`."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
 
     async def page(self, *, after: int | None = None, limit: int = 50) -> list[AuditRow]:
-        """Return a page, the latest first; `after` is the id of the last one of the page before."""
+        """Return a page, the latest first. `after` is the id of the last entry of the previous page."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(_PAGE, after, limit)
             return [AuditRow(**{**dict(row), "detail": _detail(row["detail"])}) for row in rows]
@@ -75,12 +75,12 @@ class AuditLog:
     async def record(
         self, author: Author, action: str, target: str, detail: Mapping[str, JSON] | None = None
     ) -> None:
-        """Record what is about to be done elsewhere."""
+        """Record an action that is about to happen outside Postgres."""
         async with self._postgres.connection() as connection:
             await record(connection, author, action, target, detail or {})
 
     async def flush(self, author: Author) -> int:
-        """Have every gateway void what it remembers; returns the version of that, as in `changes`."""
+        """Tell every gateway to void what it remembers; return the version of this flush."""
         async with self._postgres.connection() as connection, connection.transaction():
             await record(connection, author, "caches.flush", "caches", {})
             return int(await connection.fetchval("SELECT gateway_flush()"))

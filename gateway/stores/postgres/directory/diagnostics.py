@@ -1,6 +1,6 @@
-"""Questions to Postgres that only a diagnosis asks. They read, and nothing else.
+"""Queries that only a diagnosis needs. They only read.
 
-Each is answered from an index, and has a limit.
+Each uses an index and has a limit.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ WHERE gateway_counts(expires_at) AND (
 )
 """
 
-# What the index `identities_spelling` holds; without that index it is right, and slow.
+# The expression of the index `identities_spelling`. Without the index, the query is correct but slow.
 _SPELLING: Final = "lower(regexp_replace({}, '^.*[|]|[^[:alnum:]]', '', 'g'))"
 
 _SIMILAR: Final = f"""
@@ -49,7 +49,7 @@ ORDER BY i.subject = $2 DESC, i.issuer = $3 DESC, u.status = 'active' DESC, i.cr
 
 @dataclass(frozen=True, slots=True)
 class SimilarIdentity:
-    """An identity whose subject may be another spelling of one that has no user."""
+    """An identity whose subject may be another spelling of a subject without a user."""
 
     identity: Identity
     user_id: str
@@ -57,7 +57,7 @@ class SimilarIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """The role and database that the gateway is connected with."""
+    """The role and database of the gateway's connection."""
 
     role: str
     database: str
@@ -70,7 +70,7 @@ class Diagnostics:
         self._postgres = postgres
 
     async def revocations(self, claims: Claims, user_id: str | None) -> list[Revocation]:
-        """Return the revocations of a token, its user and its issuer, whether or not they hit it."""
+        """Return the revocations of a token, its user and its issuer, even if they do not apply to it."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
                 _REVOCATIONS, [claims.issuer_name, claims.issuer], claims.jti, user_id
@@ -78,9 +78,9 @@ class Diagnostics:
             return [Revocation(**dict(row)) for row in rows]
 
     async def similar_identities(self, identity: Identity) -> list[SimilarIdentity]:
-        """Return identities, of any issuer, whose subjects are equal or perhaps spelt differently.
+        """Return identities of any issuer with equal or similar subjects.
 
-        Those of equal subjects come first, then those of the same issuer, then those of active users.
+        Equal subjects come first, then those of the same issuer, then those of active users.
         """
         subject = identity.subject
         guesses = [subject, *(spelling for spelling, _ in spellings(subject))]
@@ -98,14 +98,14 @@ class Diagnostics:
 
 
 def failure_kind(error: BaseException) -> FailureKind:
-    """Tell why a store could not be used, from the error behind `StoreUnavailable`, if there is one."""
+    """Return why a store could not be used, from the cause of `StoreUnavailable`, if it has one."""
     cause = error.__cause__
     if isinstance(cause, StoreUnavailable):
         return failure_kind(cause)
     # Wrong credentials are of another class: they fail before any table is read.
     if isinstance(cause, asyncpg.InsufficientPrivilegeError):
         return "permission_denied"
-    # A table, column, function or operator is missing, or a row is of a kind that the tables do not allow.
+    # A table, column, function or operator is missing, or the tables do not allow a row.
     unlike = is_lasting(cause) or (
         isinstance(cause, ValueError) and not isinstance(cause, asyncpg.InterfaceError)
     )

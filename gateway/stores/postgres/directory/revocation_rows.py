@@ -1,6 +1,6 @@
-"""Revocations as operators see them, with writes: the rows in Postgres, which the blacklist in Redis copies.
+"""Revocations for operators, with writes: the rows in Postgres, which the blacklist in Redis copies.
 
-Away from the hot path, whose database role needs none of these rights.
+This is not the hot path, whose database role needs none of these rights.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from gateway.stores.postgres.directory.audit import Author
 from gateway.stores.postgres.directory.users import microseconds
 
 _BATCH: Final = 5000
-"""Rows that one statement deletes, which is bounded in time."""
+"""Rows per DELETE statement, because the time of a statement is limited."""
 
 _FIELDS: Final = ("kind", "issuer", "value", "revoked_at", "expires_at", "reason", "revoked_by")
 _COLUMNS: Final = """
@@ -23,7 +23,7 @@ kind, issuer, value, extract(epoch FROM revoked_at)::float8 AS revoked_at,
 extract(epoch FROM expires_at)::float8 AS expires_at, reason, revoked_by
 """
 
-# A revocation only grows: the later instant and the later expiry win.
+# A revocation is only extended: the later time and the later expiry win.
 _REVOKE: Final = f"""
 INSERT INTO revocations AS held (kind, issuer, value, expires_at, reason, revoked_by)
 VALUES ($1, $2, $3, to_timestamp($4::float8), $5, $6)
@@ -36,7 +36,7 @@ ON CONFLICT (kind, issuer, value) DO UPDATE SET
 RETURNING {_COLUMNS}
 """  # noqa: S608 -- a constant list of columns; values travel as parameters
 
-# Rows of one instant are told apart by a digest, for a `jti` may be long.
+# A digest orders rows of the same time, because a `jti` may be long.
 _DIGEST: Final = "encode(sha256(convert_to(kind || ' ' || issuer || ' ' || value, 'UTF8')), 'hex')"
 _LATEST: Final = f"""
 SELECT {_COLUMNS}, {_DIGEST} AS digest FROM (
@@ -62,7 +62,7 @@ DELETE FROM revocations WHERE (kind, issuer, value) IN (
 class RevocationRows:
     """Reads and changes revocations. Every method may raise `StoreUnavailable`.
 
-    What is done on behalf of an author is recorded in the audit, in the same transaction.
+    A change with an author is recorded in the audit log, in the same transaction.
     """
 
     def __init__(self, postgres: Postgres) -> None:
@@ -79,7 +79,7 @@ class RevocationRows:
         revoked_by: str | None = None,
         author: Author | None = None,
     ) -> Revocation:
-        """Write a revocation as of this instant; one that is there already is only ever extended.
+        """Write a revocation as of now. An existing one is only extended.
 
         `issuer` and `value` are as in `Revocation`; `expires_at` is in Unix seconds.
         """
@@ -102,7 +102,7 @@ class RevocationRows:
         value: str = "",
         author: Author | None = None,
     ) -> int:
-        """Delete a revocation; returns how many rows it had.
+        """Delete a revocation; return how many rows it had.
 
         `issuers` are the spellings of its issuer: the configured name and the `iss`.
         """
@@ -122,9 +122,9 @@ class RevocationRows:
     async def latest(
         self, *, expired: bool = False, after: tuple[int, str] | None = None, limit: int = 100
     ) -> list[Revocation]:
-        """Return the latest revocations that count, with `expired` also those that do not any more.
+        """Return the latest revocations; with `expired`, also expired ones.
 
-        `after` is the `place` of the last one of the page before.
+        `after` is the `place` of the last one of the previous page.
         """
         instant, digest = after or (None, None)
         async with self._postgres.connection() as connection:
@@ -132,7 +132,7 @@ class RevocationRows:
             return [Revocation(**{name: row[name] for name in _FIELDS}) for row in rows]
 
     async def prune(self, *, author: Author | None = None) -> int:
-        """Delete the revocations that have expired; returns how many there were."""
+        """Delete expired revocations; return how many there were."""
         pruned = 0
         async with self._postgres.connection() as connection, connection.transaction():
             while rows := await connection.fetch(_PRUNE, _BATCH):
@@ -142,6 +142,6 @@ class RevocationRows:
 
 
 def place(revocation: Revocation) -> tuple[int, str]:
-    """Return where a revocation stands among others, for the page after it."""
+    """Return the position of a revocation in the order, for the next page."""
     key = f"{revocation.kind} {revocation.issuer} {revocation.value}"
     return microseconds(revocation.revoked_at), hashlib.sha256(key.encode()).hexdigest()

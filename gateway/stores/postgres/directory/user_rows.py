@@ -1,4 +1,4 @@
-"""A user with all that leads to it, as a row: how it is read, found, and held while it is changed."""
+"""A user with its identities as a row: how it is read, found, and locked for a change."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ FROM users u
 
 @dataclass(frozen=True, slots=True)
 class UserRecord:
-    """A user with what leads to it; times in Unix seconds."""
+    """A user with its identities. Times are in Unix seconds."""
 
     user: User
     identities: tuple[Identity, ...]
@@ -33,11 +33,11 @@ class UserRecord:
     updated_at: float
     deleted_at: float | None
     version: int | None = field(default=None, compare=False)
-    """The transaction that wrote it, when this is what was written."""
+    """The transaction that wrote it, if this record was just written."""
 
 
 class UserChanges(TypedDict, total=False):
-    """What of a user can be changed; what is not there stays as it is."""
+    """The changes of a user. Absent fields stay unchanged."""
 
     status: UserStatus
     tenant: str | None
@@ -49,9 +49,9 @@ class UserChanges(TypedDict, total=False):
 
 
 Expectation: TypeAlias = Callable[[UserRecord], bool]
-"""Tells whether a user is as its editor last saw it."""
+"""Returns whether a user is still as its editor saw it."""
 _PERSONAL: Final = frozenset({"email", "display_name"})
-"""The audit tells that these were changed, not from what to what."""
+"""The audit log records that these were changed, but not their values."""
 
 
 class UserNotFound(LookupError):
@@ -63,16 +63,16 @@ class UserNotFound(LookupError):
 
 
 class IdentityTaken(Exception):
-    """An identity leads to a user already, and can lead to one only."""
+    """An identity already leads to a user, and can lead to only one."""
 
     def __init__(self, identity: Identity, user_id: str) -> None:
-        super().__init__(f"this identity belongs to user {user_id} already")
+        super().__init__(f"this identity already belongs to user {user_id}")
         self.identity = identity
         self.user_id = user_id
 
 
 class IdentityMissing(LookupError):
-    """An identity does not lead to the user that it was to be taken from."""
+    """An identity does not lead to the user from whom it should be unlinked."""
 
     def __init__(self) -> None:
         super().__init__("no such identity leads to this user")
@@ -94,7 +94,7 @@ class StatusRefused(Exception):
 
 
 async def link(connection: Connection, user_id: UUID, identity: Identity) -> None:
-    """Let an identity lead to a user. Raises `IdentityTaken`."""
+    """Link an identity to a user. Raises `IdentityTaken`."""
     linked = await connection.fetchval(
         "INSERT INTO identities (issuer, subject, user_id) VALUES ($1, $2, $3)"
         " ON CONFLICT (issuer, subject) DO NOTHING RETURNING true",
@@ -119,7 +119,7 @@ async def unlink(connection: Connection, user_id: UUID, identity: Identity) -> N
 
 
 async def lock(connection: Connection, user_id: UUID, expected: Expectation | None) -> UserRecord:
-    """Return a user, locked: no other transaction changes it before this one ends.
+    """Return a user and lock it: no other transaction can change it before this one ends.
 
     Raises `UserNotFound`, or `UserChanged` when the user is not as `expected`.
     """
@@ -150,7 +150,7 @@ def from_row(row: asyncpg.Record) -> UserRecord:
 
 
 def difference(before: User, after: User, changes: UserChanges) -> dict[str, JSON]:
-    """Tell what became what, for the audit."""
+    """Return the old and new values for the audit log."""
     different: dict[str, JSON] = {}
     for name in changes:
         old, new = getattr(before, name), getattr(after, name)

@@ -1,6 +1,6 @@
-"""The user directory as operators see it: users and their identities, with writes.
+"""The user directory for operators: users and their identities, with writes.
 
-Away from the hot path, whose database role needs none of these rights.
+This is not the hot path, whose database role needs none of these rights.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _LAST: Final = 9_999_999_999.0
-"""The last second that a cursor can tell from later ones, in the year 2286."""
+"""The last second that a cursor can represent, in the year 2286."""
 
 _LIST: Final = f"""
 {user_rows.SELECT}
@@ -55,7 +55,7 @@ ORDER BY u.created_at, u.id LIMIT $5
 _BROWSE: Final = f"{user_rows.SELECT} WHERE {_AFTER}"
 
 _BEGINS: Final = r"LIKE regexp_replace(lower(left($6, 128)), '([\\%_])', '\\\1', 'g') || '%'"
-# Each arm has an index of its own, which one condition of four would not use.
+# Each arm uses its own index. One condition with four alternatives would use none.
 _SEARCH: Final = f"""
 WITH found AS (
     SELECT id FROM users WHERE lower(left(email, 128)) {_BEGINS}
@@ -71,7 +71,7 @@ _WITH_EMAIL: Final = f"""
 ORDER BY u.status = 'active' DESC, u.created_at, u.id LIMIT 100
 """
 
-# An instant that is not changed is not written: Postgres knows some that no number is.
+# An unchanged time is not written, because Postgres has times that are not numbers.
 _CHANGE: Final = """
 UPDATE users SET status = $2, tenant = $3, email = $4, display_name = $5, roles = $6,
     tokens_valid_after = CASE WHEN $7 THEN to_timestamp($8::float8) ELSE tokens_valid_after END
@@ -82,7 +82,7 @@ WHERE id = $1
 class UserDirectory:
     """Reads and changes users. Every method may raise `StoreUnavailable`.
 
-    What is done on behalf of an author is recorded in the audit, in the same transaction.
+    A change with an author is recorded in the audit log, in the same transaction.
     """
 
     def __init__(self, postgres: Postgres) -> None:
@@ -150,12 +150,12 @@ class UserDirectory:
     async def move(
         self, identity: Identity, *, source: UUID, target: UUID, author: Author | None = None
     ) -> UserRecord:
-        """Let an identity of one user lead to another, who is returned.
+        """Move an identity from one user to another; return the latter.
 
-        Raises `UserNotFound`, or `IdentityMissing` when it does not lead to `source`.
+        Raises `UserNotFound`, or `IdentityMissing` when the identity does not lead to `source`.
         """
         async with self._postgres.connection() as connection, connection.transaction():
-            # In one order, lest two that exchange theirs wait for each other.
+            # Lock in a fixed order, so that two concurrent moves cannot deadlock.
             for user_id in sorted((source, target)):
                 await user_rows.lock(connection, user_id, None)
             await _unlink(connection, source, identity, author)
@@ -178,9 +178,9 @@ class UserDirectory:
             return None if row is None else user_rows.from_row(row)
 
     async def with_email(self, email: str) -> list[UserRecord]:
-        """Return up to 100 users with an e-mail address, in any case of letters; nothing makes it unique.
+        """Return up to 100 users with an e-mail address, in any letter case. Addresses are not unique.
 
-        Active ones come first, then the older ones.
+        Active users come first, then older ones.
         """
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(_WITH_EMAIL, email)
@@ -194,7 +194,7 @@ class UserDirectory:
         after: UUID | None = None,
         limit: int = 50,
     ) -> list[UserRecord]:
-        """Return a page of users, oldest first; `after` is the id of the last one of the page before."""
+        """Return a page of users, oldest first. `after` is the id of the last user of the previous page."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(_LIST, status and status.value, tenant, after, limit)
             return [user_rows.from_row(row) for row in rows]
@@ -210,9 +210,9 @@ class UserDirectory:
     ) -> list[UserRecord]:
         """Return a page of users, oldest first.
 
-        `text` is a subject, an id, or how an e-mail address or a display name begins, in any case of
-        letters. `after` is when the last user of the page before was created, in microseconds since 1970,
-        and its id.
+        `text` is a subject, an id, or the beginning of an e-mail address or a display name, in any letter
+        case. `after` is when the last user of the previous page was created, in microseconds since 1970, and
+        its id.
         """
         created, last = after or (None, None)
         values: list[object] = [status and status.value, tenant, created, last, limit]
@@ -253,7 +253,7 @@ class UserDirectory:
     async def delete(
         self, user_id: UUID, *, expected: Expectation | None = None, author: Author | None = None
     ) -> UserRecord:
-        """Delete a user softly. Raises as `change` does."""
+        """Mark a user as deleted. Raises like `change`."""
         return await self._change_status(
             user_id, UserStatus.DELETED, deleted=False, expected=expected, author=author
         )
@@ -300,7 +300,7 @@ def _named(identity: Identity) -> dict[str, JSON]:
 
 
 def microseconds(instant: float) -> int:
-    """Return an instant of a row as a cursor has it; Postgres knows some that no number is."""
+    """Return a time of a row for a cursor. Postgres has times that are not numbers."""
     return round(min(max(instant, 0.0), _LAST) * 1_000_000)
 
 
