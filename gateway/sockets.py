@@ -1,7 +1,7 @@
-"""Listening sockets, bound apart from serving, so that processes can share them and hand them on.
+"""Listening sockets. They are bound separately from serving, so that processes can share and pass them on.
 
 Several sockets may be bound to one TCP address with SO_REUSEPORT; the kernel spreads new connections
-over those that listen, and each keeps a queue of its own.
+over those that listen, and each has its own queue.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 Endpoint: TypeAlias = tuple[str, int] | Path
-"""Where to listen: a host, which may have several addresses, with a port, or the path of a Unix socket."""
+"""A listening address: a host, which may have several addresses, and a port; or the path of a Unix socket."""
 
 _Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
@@ -24,7 +24,7 @@ BACKLOG: Final = 1024
 
 # Linux, asm-generic/socket.h; Python has no name for it.
 _SO_ATTACH_FILTER: Final = 26
-# A classic BPF program over the TCP header (linux/filter.h): drop what has the flag SYN, keep the rest.
+# A classic BPF program over the TCP header (linux/filter.h): drop packets with the flag SYN, keep the rest.
 _NO_SYN: Final = b"".join(
     struct.pack("HBBI", *instruction)
     for instruction in (
@@ -37,25 +37,25 @@ _NO_SYN: Final = b"".join(
 
 
 _ADVICE: Final = {
-    errno.EADDRINUSE: "stop what uses it, or choose another one",
+    errno.EADDRINUSE: "stop the program that uses it, or choose another one",
     errno.EADDRNOTAVAIL: "write an address of this machine, or 0.0.0.0 for all of them",
-    errno.EACCES: "choose a port above 1023 or a folder that may be written to, or grant the right to use it",
+    errno.EACCES: "choose a port above 1023 or a writable folder, or grant the right to use it",
     errno.ENOENT: "create the folder of the socket",
 }
 
 
 def bind(endpoint: Endpoint, setting: str = "the address") -> tuple[socket.socket, ...]:
-    """Bind a socket to each address of an endpoint; port 0 takes a free one. They do not listen yet.
+    """Bind a socket to each address of an endpoint; port 0 picks a free one. They do not listen yet.
 
     Raises OSError when an address is taken, even by a socket that would share it: two gateways on one
-    port would each get half of the requests. `setting` is what its text calls the address.
+    port would each get half of the requests. `setting` is the name of the address in the error's text.
     """
     try:
         return (_bind_path(endpoint),) if isinstance(endpoint, Path) else _bind_host(*endpoint)
     except socket.gaierror as error:
         place = f"{setting}: {endpoint[0]}" if isinstance(endpoint, tuple) else setting
         raise OSError(
-            f"{place} is no known host → write an address of this machine, or 0.0.0.0 for all of them"
+            f"{place} is not a known host → write an address of this machine, or 0.0.0.0 for all of them"
         ) from error
     except OSError as error:
         place = f"unix:{endpoint}" if isinstance(endpoint, Path) else f"{endpoint[0]}:{endpoint[1]}"
@@ -85,7 +85,7 @@ def _bind_host(host: str, port: int) -> tuple[socket.socket, ...]:
 
 
 def beside(bound: Iterable[socket.socket]) -> tuple[socket.socket, ...]:
-    """Bind more sockets to the same addresses; a Unix socket cannot be bound twice, and is shared.
+    """Bind more sockets to the same addresses. A Unix socket cannot be bound twice, and is shared.
 
     Raises OSError.
     """
@@ -96,27 +96,27 @@ def beside(bound: Iterable[socket.socket]) -> tuple[socket.socket, ...]:
 
 
 def refuse(listener: socket.socket) -> None:
-    """Let no new connection begin; handshakes under way may still finish, and their connections are queued.
+    """Refuse new connections. Handshakes in progress may still finish, and their connections are queued.
 
-    A connection that arrives after the queue was emptied and before the socket is closed would be reset
-    with its request, so a process that closes a socket for good does this first, waits for a moment, and
-    then takes the queue. It is for all processes that share the socket. A Unix socket needs none of it: once
+    A connection that arrives after the queue was emptied and before the socket is closed would be reset with
+    its request, so a process that closes a socket for good does this first, waits for a moment, and then
+    takes the queue. It affects all processes that share the socket. A Unix socket does not need this: once
     its file is gone, no client finds it.
     """
     if listener.family == socket.AF_UNIX:
         return
     instructions = ctypes.create_string_buffer(_NO_SYN)
     program = struct.pack("HP", len(_NO_SYN) // 8, ctypes.addressof(instructions))
-    # Where this does not exist, or is forbidden, the moment between the last two steps must be short enough.
+    # If this does not exist, or is forbidden, the time between the last two steps must be short enough.
     with suppress(OSError):
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def take_queue(listener: socket.socket) -> list[socket.socket]:
-    """Accept every connection that waits: when the last process closes the socket, the rest are reset."""
+    """Accept all waiting connections. When the last process closes the socket, the rest are reset."""
     waiting = []
     listener.settimeout(0)
-    # An OSError is the end of the queue, a connection that broke while it waited, or no more descriptors.
+    # An OSError means the end of the queue, a connection that broke while it waited, or no more descriptors.
     with suppress(OSError):
         while True:
             waiting.append(listener.accept()[0])
@@ -124,19 +124,19 @@ def take_queue(listener: socket.socket) -> list[socket.socket]:
 
 
 def close(sockets: Iterable[socket.socket]) -> None:
-    """Close this process's hold on sockets."""
+    """Close this process's descriptors of sockets."""
     for one in sockets:
         one.close()
 
 
 def remove(endpoint: Endpoint) -> None:
-    """Remove the file of a Unix socket; to be called before it is closed, when it is surely still ours."""
+    """Remove the file of a Unix socket. Call it before closing, while the file is this process's."""
     if isinstance(endpoint, Path):
         endpoint.unlink(missing_ok=True)
 
 
 def url(scheme: str, sockets: Sequence[socket.socket]) -> str:
-    """Return a URL that reaches the first socket; one that listens everywhere is reached on loopback."""
+    """Return a URL of the first socket. For one that listens on all addresses, it uses loopback."""
     if sockets[0].family == socket.AF_UNIX:
         return f"unix:{sockets[0].getsockname()}"
     host, port = sockets[0].getsockname()[:2]
@@ -171,7 +171,7 @@ def _bind_path(path: Path) -> socket.socket:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove a Unix socket that a process left behind; one that a process listens on stays."""
+    """Remove a Unix socket that a process left behind, unless a process listens on it."""
     if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

@@ -1,8 +1,7 @@
-"""Settings → the values that the rooms understand, which know nothing of settings.
+"""Settings → the values of the rooms, which do not know the settings.
 
-A setting of an issuer, a route, an upstream or the limits becomes the field of a value that has its name;
-nothing is copied by hand in between. A setting that would arrive nowhere is an error. The settings of most
-other sections are passed on by hand, in `gateway.app`.
+A setting of an issuer, a route, an upstream or the limits becomes the field of the same name, without code
+for each. A setting without a field is an error. `gateway.app` passes most other settings on explicitly.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -31,11 +30,11 @@ T = TypeVar("T")
 
 
 def derived(section: Section, value: type[T], *, elsewhere: Collection[str] = (), **given: object) -> T:
-    """Make a frozen dataclass of a section of the settings, field by field of the same name.
+    """Create a frozen dataclass from a section of the settings, field by field of the same name.
 
-    Sections within it become what the dataclass declares, tuples become sets where it declares a set.
-    `given` are fields that are not simply taken over, `elsewhere` settings that go another way. Raises
-    TypeError for a setting that would be ignored, and for a field that is given no value.
+    Sections within it become the declared types, and tuples become sets if a set is declared. `given` has the
+    fields that are not copied, `elsewhere` the settings that are used elsewhere. Raises TypeError for a
+    setting that would be ignored, and for a field without a value.
     """
     hints = get_type_hints(value)
     for name in type(section).model_fields:
@@ -85,7 +84,7 @@ def _credentials(route: model.Route) -> CredentialSources | None:
 
 
 def limits(limits: model.Limits) -> Limits:
-    return derived(limits, Limits, elsewhere={"body_size"})  # which is the routes'
+    return derived(limits, Limits, elsewhere={"body_size"})  # it belongs to the routes
 
 
 def upstream(name: str, upstream: model.Upstream) -> UpstreamRules:
@@ -110,11 +109,11 @@ _KEY_SOURCES: Final[Mapping[str, Callable[[model.Issuer, Any], KeySource]]] = {
     "secret": lambda _, secret: Secret(secret.get_secret_value().encode()),
     "secret_file": lambda _, path: SecretFile(path),
 }
-"""By the setting that asks for it."""
+"""By the name of the setting."""
 
 
 def key_source(issuer: model.Issuer) -> KeySource:
-    """Make the one source that is given. Raises TypeError for a setting that would be ignored."""
+    """Return the configured source. Raises TypeError for a setting that would be ignored."""
     keys = issuer.keys
     settings = ((name, getattr(keys, name)) for name in type(keys).model_fields)
     given = {name: value for name, value in settings if value is not None and value is not False}
@@ -125,12 +124,12 @@ def key_source(issuer: model.Issuer) -> KeySource:
 
 
 def fetcher(jwks: model.Jwks) -> Fetcher:
-    """Make what fetches issuers' keys; inside a running event loop."""
+    """Return the fetcher of issuers' keys. Call it inside a running event loop."""
     return Fetcher(timeout=jwks.timeout, strict=jwks.tls.strict)
 
 
 def setup(settings: Settings, config: str | None = None) -> Setup:
-    """Tell an `Explainer` what it explains; `config` is the file to name in commands."""
+    """Return the setup of an `Explainer`."""
     cache, body_size = settings.cache, settings.server.limits.body_size
     return Setup(
         issuers=[issuer(entry) for entry in settings.issuers],

@@ -82,7 +82,9 @@ def test_what_is_no_socket_is_not_removed(tmp_path: Path) -> None:
 
 
 def test_a_host_that_does_not_exist_is_named() -> None:
-    with pytest.raises(OSError, match=r"^admin.listen: gateway.invalid is no known host → write an address"):
+    with pytest.raises(
+        OSError, match=r"^admin.listen: gateway.invalid is not a known host → write an address"
+    ):
         sockets.bind(("gateway.invalid", 0), "admin.listen")
 
 

@@ -1,4 +1,4 @@
-"""The certificate of the gateway's own listener, read again when its files change."""
+"""The certificate of the gateway's listener, which is read again when its files change."""
 
 import asyncio
 import ssl
@@ -9,17 +9,17 @@ from typing import Final, TypeAlias
 import structlog
 
 CHECK_SECONDS: Final = 10.0
-"""How often the files are looked at."""
-# OpenSSL asks the terminal for a password of an encrypted key unless one is given; a server has no terminal.
+"""How often the files are checked."""
+# Without a given password, OpenSSL asks the terminal for that of an encrypted key. A server has no terminal.
 _NO_PASSWORD: Final = ""
 
 _State: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 
 
 class Certificate:
-    """A certificate and its key, in a TLS context that serves whatever was read last.
+    """A certificate and its key, in a TLS context with the files that were read last.
 
-    Raises OSError, which names the file, when one cannot be read or the two do not go together.
+    Raises OSError, which names the file, when a file cannot be read or the two do not match.
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:
@@ -28,13 +28,13 @@ class Certificate:
         self.context = self._load()
 
     async def watch(self, every: float = CHECK_SECONDS) -> None:
-        """Look at the files for ever, each `every` seconds."""
+        """Check the files every `every` seconds, for ever."""
         while True:
             await asyncio.sleep(every)
             self.refresh()
 
     def refresh(self) -> bool:
-        """Use the files from the next handshake on, if they changed and are good; tell whether they are.
+        """Use the files from the next handshake on, if they changed and are valid; return whether they are.
 
         Files that cannot be used are logged once, and the old certificate stays.
         """
@@ -43,7 +43,7 @@ class Certificate:
             return False
         self._seen = seen
         try:
-            # A context that fails halfway would be left with half a pair: try with another one first.
+            # A context that fails halfway would have half a pair, so try with another context first.
             self._load()
             self.context.load_cert_chain(*self._files, password=_NO_PASSWORD)
         except OSError as error:
@@ -63,12 +63,12 @@ class Certificate:
         return context
 
     def _state(self) -> _State:
-        """Return what changes when a file is written, or another is put or linked in its place."""
+        """Return a value that changes when a file is written, or replaced by another file or link."""
         return tuple(map(_fingerprint, self._files))
 
 
 def unusable(setting: str, files: Iterable[Path], error: OSError) -> OSError:
-    """Make the error that says which of a setting's PEM files cannot be used, why, and what to do."""
+    """Return the error that says which PEM file of a setting cannot be used, why, and what to do."""
     for file in files:
         try:
             file.open("rb").close()
@@ -78,7 +78,7 @@ def unusable(setting: str, files: Iterable[Path], error: OSError) -> OSError:
             )
     names = " and ".join(map(str, dict.fromkeys(files)))
     if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
-        return OSError(f"{setting}: {names} do not go together → give the key of this certificate")
+        return OSError(f"{setting}: {names} do not match → give the key of this certificate")
     return OSError(f"{setting}: {names} cannot be used → give PEM files, a private key without a password")
 
 

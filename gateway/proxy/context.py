@@ -1,4 +1,4 @@
-"""What every exchange of the data plane needs, in one place: the pipeline, the upstreams, how to deny."""
+"""The shared parts of all exchanges of the data plane: the pipeline, the upstreams, the denials."""
 
 from collections.abc import Container
 from dataclasses import dataclass, field
@@ -20,23 +20,23 @@ from gateway.telemetry.metrics import Metrics
 
 
 class Admitter(Protocol):
-    """Settles a request: `gateway.memo.Memo`."""
+    """Decides on requests: `gateway.memo.Memo`."""
 
     @property
     def remembered(self) -> Container[bytes]:
-        """The SHA-256 of each token that has been verified, and is remembered whatever became of it since."""
+        """The SHA-256 of each verified token in memory, even if it is no longer valid."""
 
     @property
     def heads(self) -> Container[object]:
-        """The `Request.recurring` of those of which it is remembered what they say, whatever the token."""
+        """The `Request.recurring` of the remembered heads, independent of the token."""
 
     async def admit(self, request: Request) -> Admission:
-        """Return the admission, or raise `Denial`. Before it waits for anything, it sleeps for no time."""
+        """Return the admission, or raise `Denial`. Before it first waits, it calls `asyncio.sleep(0)`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExchangeContext:
-    """What every exchange shares."""
+    """The parts that all exchanges share."""
 
     pipeline: Admitter
     upstreams: Upstreams
@@ -48,7 +48,7 @@ class ExchangeContext:
     response_heads: FIFO[bytes, ResponseHead] = field(default_factory=lambda: FIFO(RECURRING_HEADS))
 
     def deny(self, request: Request, denial: Denial, route: str, *, keep_alive: bool) -> tuple[int, bytes]:
-        """Count and log a denial; returns its status and the whole response."""
+        """Count and log a denial; return its status and the complete response."""
         if isinstance(denial, LimitExceeded):
             self.metrics.limit_exceeded(denial.limit)
         self.metrics.denied(denial, route)
@@ -59,7 +59,7 @@ class ExchangeContext:
         return status, response
 
     def defect(self, request: Request, error: Exception) -> Denial:
-        """Log a defect of ours; returns what its request is denied with."""
+        """Log a bug; return the denial for its request."""
         self.log.failed(request, error)
         denial = Denial(INTERNAL_ERROR)
         denial.__cause__ = error

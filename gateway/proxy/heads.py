@@ -9,7 +9,7 @@ from gateway.proxy.upstream.parser import ResponseHead
 def request_head(admission: Admission, incoming: AnyRequest, host: bytes | None, request_id: str) -> bytes:
     """Return the request line and fields, with the framing of the body to come.
 
-    `host` takes the place of the client's Host.
+    `host` replaces the client's Host.
     """
     forwarding, framing = admission.forwarding, b""
     if incoming.length is not None:
@@ -17,7 +17,7 @@ def request_head(admission: Admission, incoming: AnyRequest, host: bytes | None,
     elif incoming.chunked:
         framing = b"Transfer-Encoding: chunked\r\n"
     if forwarding.upgrade is not None:
-        # A request for an upgrade has no body, and may say so.
+        # A request for an upgrade has no body, and may have `Content-Length: 0`.
         framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % forwarding.upgrade
     return b"%b\r\nHost: %b\r\n%b%bX-Request-Id: %b\r\n%b\r\n" % (
         forwarding.line, host or forwarding.host, forwarding.fields, admission.fields,
@@ -26,7 +26,7 @@ def request_head(admission: Admission, incoming: AnyRequest, host: bytes | None,
 
 
 def response_head(head: ResponseHead, request_id: str, *, modern: bool, keep_alive: bool) -> bytes:
-    """Return the final head for a client; `modern` ones read chunks as the upstream wrote them."""
+    """Return the final head for a client. `modern` clients read chunks as the upstream wrote them."""
     ending = b""
     if head.chunked and modern:
         ending = b"Transfer-Encoding: chunked\r\n"

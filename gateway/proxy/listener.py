@@ -1,4 +1,4 @@
-"""Where the data plane accepts connections, and how it stops without losing one."""
+"""The listener of the data plane, which accepts connections and stops without losing one."""
 
 import asyncio
 import socket
@@ -10,13 +10,13 @@ from gateway.proxy.certificate import Certificate
 from gateway.proxy.server import ProxyServer
 
 CONNECT_SECONDS: Final = 0.1
-"""How long a TCP handshake under way may take when a socket closes for good."""
+"""How long a TCP handshake in progress may take when a socket closes for ever."""
 HANDSHAKE_SECONDS: Final = 1.0
-"""How long a TLS handshake under way may take then."""
+"""How long a TLS handshake in progress may take then."""
 
 
 class ProxyListener:
-    """The front on its sockets, and on the connections that wait in their queues when it closes."""
+    """The front on its sockets. On closing, it also serves the connections that wait in their queues."""
 
     def __init__(
         self, server: ProxyServer, listeners: Sequence[socket.socket], certificate: Certificate | None
@@ -24,7 +24,7 @@ class ProxyListener:
         self.server = server
         self._tls = None if certificate is None else certificate.context
         self._handshake_timeout = None if certificate is None else server.limits.header_timeout
-        # The event loop closes the sockets it is given; with these, their queues outlive that.
+        # The event loop closes its sockets. These duplicates keep the queues open.
         self._queues = [listener.dup() for listener in listeners]
         self._accepting: list[asyncio.Server] = []
 
@@ -47,18 +47,18 @@ class ProxyListener:
         return front
 
     async def refuse(self) -> None:
-        """Let no connection begin any more, and those that are beginning finish."""
+        """Refuse new connections, and let handshakes in progress finish."""
         for queue in self._queues:
             sockets.refuse(queue)
         await asyncio.sleep(CONNECT_SECONDS)
 
     async def finish_handshakes(self) -> None:
-        """Let TLS handshakes under way finish: until then, the server does not know the connection."""
+        """Let TLS handshakes in progress finish: before that, the server does not know the connection."""
         if self._tls is not None:
             await asyncio.sleep(HANDSHAKE_SECONDS)
 
     async def close(self) -> None:
-        """Stop to accept; connections that were made before are served."""
+        """Stop accepting. Connections that were made before are served."""
         for accepting in self._accepting:
             accepting.close()
         waiting = [connection for queue in self._queues for connection in sockets.take_queue(queue)]

@@ -1,9 +1,9 @@
 """Re-authorization: long responses and tunnels end when a new request of their caller would be refused.
 
 A request is authorized at its beginning. A response or tunnel that lives longer is authorized again, by the
-same rules. `Invalidation` calls `changed` for every change that it hears of. Then every exchange is compared
+same rules. `Invalidation` calls `changed` for every change that it receives. Then every exchange is compared
 with the changes, and those that a change concerns are authorized again, from memory first. So a change of one
-user costs the stores nothing for the others. While changes may go unheard, every exchange is authorized again
+user costs the stores nothing for the others. While changes may be missed, every exchange is authorized again
 every few seconds. A store that does not answer ends nothing: it is asked again until it does. A timer ends
 an exchange whose token expires.
 """
@@ -27,11 +27,11 @@ from gateway.telemetry.metrics import Metrics
 _CHECK_INTERVAL: Final = 1.0
 """Seconds between two checks for exchanges that are due or about to expire."""
 _RETRY_INTERVAL: Final = 1.0
-"""Seconds until the next attempt when no store answered, or only what was last known did."""
+"""Seconds until the next attempt if no store answered, or if the answer was stale."""
 _UNHEARD_INTERVAL: Final = 3.0
-"""Seconds between two authorizations of an exchange while changes may go unheard."""
+"""Seconds between two authorizations of an exchange while changes may be missed."""
 _REVIEW_INTERVAL: Final = 300.0
-"""Seconds between two authorizations while changes are heard, for changes that no trigger tells of."""
+"""Seconds between two authorizations while changes are received, for changes that no trigger reports."""
 _CONCURRENCY: Final = 32
 """Exchanges that are authorized at the same time."""
 _QUEUE_LIMIT: Final = 1000
@@ -39,25 +39,25 @@ _QUEUE_LIMIT: Final = 1000
 _BATCH: Final = 256
 """Exchanges that are compared with the changes in one turn of the event loop."""
 _REST_FACTOR: Final = 3.0
-"""After all exchanges were compared, rest for so many times as long: changes may come without end."""
+"""After a comparison of all exchanges, rest this many times as long, because changes may never end."""
 _LONGEST_REST: Final = 0.2
-"""Seconds; a process may be halted while it compares."""
+"""Seconds; a process may be stopped while it compares."""
 
 ChangeKey: TypeAlias = str | tuple[str, str]
-"""What a change is of: an identity, a token, a user's id or an issuer's name."""
+"""The subject of a change: an identity, a token, a user's id or an issuer's name."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Memory(Protocol):
-    """What this process has heard of changes: `gateway.identity.local_cache.LocalCache`."""
+    """The changes that this process has received: `gateway.identity.local_cache.LocalCache`."""
 
     @property
     def trusted(self) -> bool:
-        """Whether every change so far has been heard of."""
+        """Whether every change so far has been received."""
 
     def ticket(self) -> int:
-        """Return the place of this moment among the changes."""
+        """Return the current position in the sequence of changes."""
 
     def changed_since(self, ticket: int) -> Set[ChangeKey] | None:
         """Return the keys that changed since a ticket was taken; None: any may have."""
@@ -70,7 +70,7 @@ class Reauthorizer(Protocol):
     """Authorizes a token again: `gateway.memo.Memo`."""
 
     async def reauthorize(self, route: Route, claims: Claims) -> Resolution:
-        """Return who is behind a token. Raises `Denial` when a new request would be refused."""
+        """Return the user behind a token. Raises `Denial` when a new request would be refused."""
 
 
 @dataclass(eq=False, slots=True)
@@ -84,7 +84,7 @@ class LongLivedExchange:
     """The keys whose changes may end it."""
     close: Callable[[Denial], None]
     due_at: float
-    """When it is authorized again though nothing changed, on the clock of `perf_counter`."""
+    """When it is authorized again without a change, on the clock of `perf_counter`."""
     queued: bool = False
     timer: asyncio.TimerHandle | None = None
 
@@ -140,10 +140,10 @@ class Reauthorization:
     def watch(
         self, request: Request, admission: Admission, began: float, close: Callable[[Denial], None]
     ) -> LongLivedExchange | None:
-        """Have `close` called, later and once, when the caller of what was admitted loses access.
+        """Call `close`, later and once, when the caller of the admitted request loses access.
 
-        `began` is when the request did, on the clock of `perf_counter`: a change that came since
-        may have come too late for its admission. None: the route is public, or turns this off.
+        `began` is the begin of the request on the clock of `perf_counter`: a change since then may have come
+        too late for its admission. Returns None if the route is public, or turns this off.
         """
         claims, route = admission.claims, admission.forwarding.route
         if claims is None or not route.close_on_revocation:
@@ -171,7 +171,7 @@ class Reauthorization:
     # Changes and time --------------------------------------------------------------------------------
 
     def changed(self) -> None:
-        """Compare all exchanges with the changes: one came, or changes go unheard from now on, or no more."""
+        """Compare all exchanges with the changes: after a change, and when the stream breaks or recovers."""
         self._changed_at = perf_counter()
         if self._exchanges:
             self._check_again = True
@@ -253,7 +253,7 @@ class Reauthorization:
                 return
             answered = False
         except Exception:
-            # A defect of ours is not the caller's fault either.
+            # A bug is not the caller's fault either.
             log.exception("live_connection_not_checked", request_id=exchange.request.id)
             answered = False
         else:
@@ -261,7 +261,7 @@ class Reauthorization:
             answered = not resolution.stale and resolution.revocation_tier is not None
         exchange.queued = False
         exchange.due_at = perf_counter() + self._interval(answered=answered)
-        # Changes during the authorization have been compared with the other exchanges already.
+        # Changes during the authorization have already been compared with the other exchanges.
         if answered and _concerned(self._memory.changed_since(ticket), exchange):
             self._enqueue(exchange)
 

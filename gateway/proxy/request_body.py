@@ -1,6 +1,6 @@
 """A request's body on its way upstream, with back-pressure.
 
-It is framed anew, because chunk extensions and trailers end here.
+It gets a new framing, because chunk extensions and trailers are not forwarded.
 """
 
 from gateway.proxy.downstream.connection import ClientConnection
@@ -23,7 +23,7 @@ class RequestBody:
         most: int,
         timeout: float,
     ) -> None:
-        """`most`: bytes that the body may have. `timeout`: seconds from its end to the response's head."""
+        """`most`: the largest size of the body. `timeout`: seconds from its end to the response's head."""
         self._client = client
         self._incoming = incoming
         self._connection = connection
@@ -31,12 +31,12 @@ class RequestBody:
         self._timeout = timeout
 
     def go_on(self) -> bool:
-        """Send what has arrived of the body, or hear of its error; True: that was the last of it."""
+        """Send the part of the body that has arrived, or report its error; return True after its end."""
         incoming, connection = self._incoming, self._connection
         pieces = incoming.take()
         if connection.deaf:
-            # The upstream has answered, or broken off, without reading on. The rest is dropped: a client may
-            # send all of it before it looks for its answer.
+            # The upstream has answered, or broken off, and reads no more. Drop the rest: a client may send
+            # all of it before it reads the response.
             self._client.go_on_reading()
             return incoming.complete
         if pieces:
@@ -50,10 +50,10 @@ class RequestBody:
         if incoming.error is not None:
             connection.fail(incoming.error)
         elif incoming.complete:
-            self._client.go_on_reading()  # or it would not be seen when the client leaves
+            self._client.go_on_reading()  # otherwise a disconnect of the client would go unnoticed
             if incoming.chunked:
                 connection.write(b"0\r\n\r\n")
-            # The upstream's time counts from the end of the request.
+            # The time limit of the upstream begins at the end of the request.
             connection.allow(self._timeout)
             return True
         elif connection.writing_paused:
@@ -63,11 +63,11 @@ class RequestBody:
         return False
 
     def continued(self) -> None:
-        """Hear that the client has been told to go on: from here on it is slow if it sends nothing."""
+        """Note that the client got its 100: from now on, its silence counts as slow."""
         self._incoming.expects_continue = False
         self._connection.sent()
 
     @property
     def awaits_client(self) -> bool:
-        """True while the client is silent whose turn it is, and not the upstream."""
+        """True while it is the client's turn, not the upstream's, and the client is silent."""
         return not (self._connection.writing_paused or self._incoming.awaits_continue)

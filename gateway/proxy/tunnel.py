@@ -1,7 +1,7 @@
-"""A switched connection: bytes, both ways, until either side ends (RFC 9110 §7.8).
+"""A tunnel: bytes in both directions, until one side ends (RFC 9110 §7.8).
 
-The protocols that held the two transports give them up for the time of the tunnel: they are replaced by two
-ends that know nothing of HTTP, and hear of it when their connection is lost.
+During the tunnel, two ends without HTTP replace the protocols of the two transports. The protocols are
+notified when their connection is lost.
 """
 
 import asyncio
@@ -11,18 +11,18 @@ from typing import Final
 
 from gateway.proxy.websocket import FrameTracker, close_frame
 
-# Reading from one side stops above this many bytes that the other has not taken.
+# Reading from one side stops when the other side has more unread bytes than this.
 _HIGH_WATER: Final = 64 * 1024
-# Once one side has ended, how long the other may be silent before it is cut off, in seconds.
+# After the end of one side, seconds of silence until the other side is cut off.
 _WINDING_DOWN: Final = 60.0
-# How long a client and an upstream that have been told that it is over may take to close, in seconds.
+# Seconds that client and upstream may take to close after their close frames.
 _FAREWELL: Final = 2.0
-# All ends read into the same bytes: an event loop fills them and hands them over in one step.
+# All ends read into the same buffer: the event loop fills it and passes it on in one step.
 _ARRIVALS: Final = memoryview(bytearray(64 * 1024))
 
 
 class EndedBy(StrEnum):
-    """What ended a tunnel first."""
+    """The first cause of a tunnel's end."""
 
     CLIENT = "client"
     UPSTREAM = "upstream"
@@ -32,12 +32,12 @@ class EndedBy(StrEnum):
 
 
 class Tunnel:
-    """Two connections that have become one, with back-pressure and half-close both ways."""
+    """Two connections as one, with back-pressure and half-close in both directions."""
 
     def __init__(
         self, client: asyncio.Transport, upstream: asyncio.Transport, *, idle_timeout: float
     ) -> None:
-        """`idle_timeout`: how many seconds both sides may be silent. The transports must not be paused."""
+        """`idle_timeout`: seconds that both sides may be silent. The transports must not be paused."""
         self._loop = asyncio.get_running_loop()
         self._idle_timeout = idle_timeout
         self._ended_by: EndedBy | None = None
@@ -50,15 +50,15 @@ class Tunnel:
         """When either side last sent something, on the loop's clock."""
 
     def follow_frames(self) -> None:
-        """Take what passes for frames of WebSocket, so that `dismiss` can find the end of one."""
+        """Parse the data as WebSocket frames, so that `dismiss` can find the end of one."""
         self._client.frames = FrameTracker()
         self._upstream.frames = FrameTracker()
 
     def dismiss(self, reason: str) -> bool:
-        """Tell both sides with close frames that it is over, which is soon; False: break it off.
+        """End the tunnel with close frames to both sides. Return False if that is not possible: break it off.
 
-        A close frame can stand only between two frames (RFC 6455 §5.4), where there are frames at all. A
-        client that cannot get one must not take the end for one that its service wanted.
+        A close frame is only possible between two frames (RFC 6455 §5.4), and only in a WebSocket. A client
+        without a close frame must not take this end for an end by the service.
         """
         self._ended_by = self._ended_by or EndedBy.REVOCATION
         if not self._client.may_be_told:
@@ -73,9 +73,9 @@ class Tunnel:
         return True
 
     async def run(self, to_client: bytes, to_upstream: bytes, *, head: bytes = b"") -> EndedBy:
-        """Carry bytes until both connections are closed, those given first. When cancelled, cut both.
+        """Copy bytes until both connections are closed, the given bytes first. When cancelled, cut both.
 
-        `head` goes to the client before anything that belongs to the other protocol.
+        `head` goes to the client before any data of the new protocol.
         """
         try:
             self._client.begin(head)
@@ -92,7 +92,7 @@ class Tunnel:
         return self._ended_by or EndedBy.IDLE
 
     def ended(self, by: EndedBy) -> None:
-        """Hear that one side sends no more."""
+        """Note that one side sends no more."""
         if self._ended_by is None:
             self._ended_by = by
             self._watch()
@@ -118,7 +118,7 @@ class Tunnel:
 
 
 class _End(asyncio.BufferedProtocol):
-    """One side of a tunnel: what arrives here leaves at the other."""
+    """One side of a tunnel: data that arrives here leaves at the other side."""
 
     other: "_End"
 
@@ -132,19 +132,19 @@ class _End(asyncio.BufferedProtocol):
         self.transport = transport
         self.lost = False
         self.frames: FrameTracker | None = None
-        """What was sent to this side, if it is to be followed."""
+        """The frames that were sent to this side, if they are parsed."""
 
     def begin(self, head: bytes = b"") -> None:
-        """Take the transport over."""
+        """Take over the transport."""
         self.transport.set_protocol(self)
         self.transport.set_write_buffer_limits(high=_HIGH_WATER)
         if head and not self.transport.is_closing():
             self.transport.write(head)
 
     def give_back(self) -> None:
-        """Let the protocol that held the transport hear of its end; cut it off if it has not come yet."""
+        """Notify the transport's former protocol of its end; cut the connection if it is still open."""
         if self.lost:
-            # Not at once: it may cancel the very task that waits for the tunnel, which is about to end.
+            # Later: it may cancel the task that waits for the tunnel, which is about to end.
             asyncio.get_running_loop().call_soon(self._keeper.connection_lost, self._error)
         else:
             self.transport.set_protocol(self._keeper)
@@ -158,14 +158,14 @@ class _End(asyncio.BufferedProtocol):
 
     @property
     def may_be_told(self) -> bool:
-        """True while a frame of ours can follow what was sent to this side."""
+        """True while the gateway can send a frame to this side."""
         frames = self.frames
         if frames is None or frames.closed or not frames.between:
             return False
         return not (self.other._finished or self.transport.is_closing())  # noqa: SLF001 -- of the same class
 
     def part(self, last_word: bytes) -> None:
-        """Send no more than this, and wait for this side to close, whatever it says."""
+        """Send this and nothing more, and wait for this side to close; ignore its data."""
         if self.transport.is_closing():
             return
         self._parting = True
@@ -182,14 +182,14 @@ class _End(asyncio.BufferedProtocol):
         return self.other.frames is not None and self.other.frames.closed
 
     def finish(self) -> None:
-        """Tell this side that the other has finished sending; close it if it has finished as well."""
+        """Pass on that the other side has finished sending; close this side if it has finished, too."""
         if self._finished or not self.transport.can_write_eof():
             self.transport.close()
         elif not self.transport.is_closing():
             try:
                 self.transport.write_eof()
             except OSError:
-                # It was reset a moment ago.
+                # It was just reset.
                 self.transport.abort()
 
     # What the transport tells --------------------------------------------------------------------
@@ -203,13 +203,13 @@ class _End(asyncio.BufferedProtocol):
         if not self._parting:
             self.other.send(data)
         elif self.other.frames is not None and not self.transport.can_write_eof():
-            # TLS ends both directions at once, and with a reset if more arrives: not before the answer.
+            # TLS ends both directions at once, with a reset if more data arrives. So wait for the answer.
             self.other.frames.feed(data)
             if self._answered:
                 self.transport.close()
 
     def eof_received(self) -> bool:
-        """Pass the end of one direction on; the other stays open, which TLS does not offer."""
+        """Pass on the end of one direction. The other stays open, except with TLS."""
         self._finished = True
         self._tunnel.ended(self._side)
         if self._parting:

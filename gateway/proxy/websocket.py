@@ -1,9 +1,9 @@
-"""What a tunnel knows of WebSockets: where frames end, and how to say that it is over (RFC 6455 §5)."""
+"""WebSocket frames for tunnels: where frames end, and close frames (RFC 6455 §5)."""
 
 from typing import Final
 
 POLICY_VIOLATION: Final = 1008
-"""The status of a connection that is ended because it may not go on (RFC 6455 §7.4.1)."""
+"""The status of a connection that is ended by re-authorization (RFC 6455 §7.4.1)."""
 
 _CLOSE: Final = 0x8
 _FINAL_CLOSE: Final = 0x80 | _CLOSE
@@ -11,25 +11,25 @@ _MASKED: Final = 0x80
 
 
 class FrameTracker:
-    """One direction of a WebSocket: of all that passes, only the lengths in the frames' heads are read."""
+    """One direction of a WebSocket. Only the lengths in the heads of frames are read."""
 
     __slots__ = ("_head", "_left", "closed")
 
     def __init__(self) -> None:
         self._head = b""
-        """The beginning of a head whose rest has not come."""
+        """The beginning of an incomplete head."""
         self._left = 0
-        """Bytes of the current frame that have not come."""
+        """The missing bytes of the current frame."""
         self.closed = False
         """True once a close frame has begun: nothing may follow it."""
 
     @property
     def between(self) -> bool:
-        """True where a frame has ended and the next has not begun; a message may go on there."""
+        """True between two frames, even within a message."""
         return not self._left and not self._head
 
     def feed(self, data: bytes) -> None:
-        """Follow what passes."""
+        """Parse the data."""
         if self._head:
             data, self._head = self._head + data, b""
         at, end = self._left, len(data)
@@ -50,7 +50,7 @@ class FrameTracker:
 
 
 def close_frame(reason: str, mask: bytes | None = None) -> bytes:
-    """Return a close frame with `POLICY_VIOLATION`; what a client sends has a mask of four random bytes."""
+    """Return a close frame with `POLICY_VIOLATION`. A client's frame has a mask of four random bytes."""
     payload = POLICY_VIOLATION.to_bytes(2) + reason.encode("ascii")
     if mask is None:
         return bytes((_FINAL_CLOSE, len(payload))) + payload

@@ -1,4 +1,4 @@
-"""The latest denials, for operators who ask why a request was refused: bounded, and redacted as the logs."""
+"""The latest denials, for operators: bounded, and redacted like the logs."""
 
 import secrets
 import time
@@ -10,18 +10,18 @@ from itertools import islice
 from typing import Final
 
 SIZE: Final = 1000
-"""Denials that one process keeps."""
+"""The number of denials that one process keeps."""
 MAX_PATH: Final = 500
 MAX_DETAIL: Final = 1000
-"""Characters; a client chooses the path, and some of a detail."""
+"""Characters. The client chooses the path, and part of a detail."""
 
 
 @dataclass(frozen=True, slots=True)
 class DenialRecord:
-    """One refused request. No token, no query, and of the subject only what stands for it in logs."""
+    """One denied request, without token and query. The subject appears as in the logs."""
 
     id: str
-    """Later ones are greater, whichever process of a gateway they are of."""
+    """Later ids are greater, in all processes of a gateway."""
     at: float
     """Unix seconds."""
     reason: str
@@ -39,19 +39,19 @@ class DenialRecord:
 
 @dataclass(frozen=True, slots=True)
 class DenialFilter:
-    """Which denials a reader asks for; None asks for all."""
+    """The denials that a reader wants. None: any."""
 
     limit: int
     reason: str | None = None
     issuer: str | None = None
     route: str | None = None
     older_than: str | None = None
-    """The id of a denial; those before it."""
+    """The id of a denial: only earlier denials are wanted."""
     newer_than: Mapping[str, str] = field(default_factory=dict)
-    """By the name of a ring, the id of the last one that is known of it; the empty name: of any other."""
+    """The last known id by the name of a ring. The empty name stands for all other rings."""
 
     def admits(self, denial: DenialRecord) -> bool:
-        """Tell whether a denial is one of those, wherever it stands among the others."""
+        """Return whether a denial matches, apart from its position."""
         return (
             self.reason in {None, denial.reason}
             and self.issuer in {None, denial.issuer}
@@ -61,11 +61,11 @@ class DenialFilter:
 
 
 class DenialRing:
-    """The latest denials of one process. `clock` gives Unix seconds."""
+    """The latest denials of one process. `clock` returns Unix seconds."""
 
     def __init__(self, size: int = SIZE, clock: Callable[[], float] = time.time) -> None:
         self.name = secrets.token_hex(4)
-        """Tells the rings of several processes apart; the end of its denials' ids."""
+        """The name of this ring, which ends the ids of its denials. Each process has another."""
         self._denials: deque[DenialRecord] = deque(maxlen=size)
         self._clock = clock
         self._last = 0
@@ -86,7 +86,7 @@ class DenialRing:
         detail: str | None,
         tier: str | None,
     ) -> None:
-        """Keep a denial, instead of the oldest. `target` is the request's; its query is left out."""
+        """Keep a denial, in place of the oldest. `target` is the request's; its query is left out."""
         now = self._clock()
         self._last = max(self._last + 1, _microseconds(now))
         self._denials.append(
@@ -110,7 +110,7 @@ class DenialRing:
             listener()
 
     def latest(self, wanted: DenialFilter) -> list[DenialRecord]:
-        """Return those that are wanted, the newest first."""
+        """Return the wanted denials, newest first."""
         bound = wanted.newer_than.get(self.name, wanted.newer_than.get("", ""))
         return list(islice(filter(wanted.admits, self._newer(bound)), wanted.limit))
 
@@ -122,13 +122,13 @@ class DenialRing:
 
     @property
     def present(self) -> str:
-        """What every later id is greater than, and no earlier one."""
-        # Ids are hexadecimal, and so less than what has a letter beyond these in the ring's place.
+        """A value between all earlier ids and all later ids."""
+        # Ids are hexadecimal, so a letter beyond `f` in the place of the ring is greater.
         return f"{max(self._last, _microseconds(self._clock())):014x}g"
 
     @contextmanager
     def heard_by(self, listener: Callable[[], None]) -> Iterator[None]:
-        """Call `listener` after each denial, for as long as the context lasts."""
+        """Call `listener` after each denial, during the context."""
         self._listeners.append(listener)
         try:
             yield
@@ -137,7 +137,7 @@ class DenialRing:
 
 
 def ring_of(denial_id: str) -> str:
-    """Return the name of the ring that a denial is of."""
+    """Return the name of a denial's ring."""
     return denial_id[14:]
 
 

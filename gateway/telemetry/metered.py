@@ -1,4 +1,4 @@
-"""What the pipeline asks, counted and timed: the same answers, from the same parts."""
+"""The parts of the pipeline with counters and timers. Their answers stay the same."""
 
 from time import perf_counter
 from typing import Protocol
@@ -10,7 +10,7 @@ from gateway.telemetry.metrics import Metrics
 
 
 class Directory(Protocol):
-    """What `MeteredDirectory` wraps."""
+    """The interface that `MeteredDirectory` wraps."""
 
     def recall(self, claims: Claims) -> Resolution | None: ...
 
@@ -22,13 +22,13 @@ class Directory(Protocol):
 
 
 class Verifier(Protocol):
-    """What `MeteredVerifier` wraps."""
+    """The interface that `MeteredVerifier` wraps."""
 
     async def verify(self, credential: Credential) -> VerifiedToken: ...
 
 
 class MeteredVerifier:
-    """A verifier, counted."""
+    """A verifier with counters."""
 
     def __init__(self, verifier: Verifier, metrics: Metrics) -> None:
         self._verifier = verifier
@@ -45,12 +45,12 @@ class MeteredVerifier:
 
 
 class MeteredDirectory:
-    """A directory, timed and counted."""
+    """A directory with timers and counters."""
 
     def __init__(self, directory: Directory, metrics: Metrics) -> None:
         self._directory = directory
         self._metrics = metrics
-        # Counted there, too.
+        # The wrapped directory counts this, too.
         self.is_valid = directory.is_valid
 
     def recall(self, claims: Claims) -> Resolution | None:

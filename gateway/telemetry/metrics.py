@@ -1,7 +1,7 @@
 """The metrics of the gateway, by the conventions of Prometheus.
 
-Label values come from configuration and the catalogue of reasons, never from a token or a path, so
-the number of series is bounded whatever a client sends.
+Label values come from configuration and the catalogue of reasons, never from a token or a path. So clients
+cannot increase the number of series.
 """
 
 from collections import defaultdict
@@ -42,10 +42,10 @@ Limit: TypeAlias = Literal[
     "connections_per_client",
     "max_connections",
 ]
-"""What a client can exceed, by the names of the settings."""
+"""The limits that a client can exceed, by the names of the settings."""
 
 Learning: TypeAlias = Literal["learnt", "lifted", "dropped", "refused", "failed"]
-"""What becomes of a revocation that Redis alone knew."""
+"""The result of copying a revocation from Redis to Postgres."""
 
 _STATUSES: Final = tuple(map(str, range(1000)))
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -98,7 +98,7 @@ class Metrics:
         )
         self.lookup_failures = Counter(
             "gateway_user_lookup_failures",
-            "Requests whose user was not found, may not pass, or could not be looked up.",
+            "Requests whose user was not found, was refused, or could not be looked up.",
             ["issuer", "reason"],
         )
         self.lookup_duration = Histogram(
@@ -119,57 +119,55 @@ class Metrics:
         )
         self.jwks_age = Gauge(
             "gateway_jwks_age_seconds",
-            "Seconds since an issuer's keys were last loaded with success; NaN before the first time.",
+            "Seconds since an issuer's keys were last loaded successfully; NaN before the first time.",
             ["issuer"],
             together="max",
         )
-        self.invalidations = Counter(
-            "gateway_invalidations", "Changes heard of, by who told of them.", ["source"]
-        )
+        self.invalidations = Counter("gateway_invalidations", "Changes received, by source.", ["source"])
         self.invalidation_stream_up = Gauge(
             "gateway_invalidation_stream_up",
-            "1 while every change is heard of, 0 while some may be missed and memory is not trusted.",
+            "1 while every change is received, 0 while changes may be missed and memory is not trusted.",
             ["stream"],
             together="min",
         )
         self.cache_entries = Gauge("gateway_cache_entries", "Entries of a cache in memory.", ["cache"])
         self.upstream_connections = Gauge(
             "gateway_upstream_connections",
-            "Connections to an upstream; `pending` are requests that wait for one.",
+            "Connections to an upstream; `pending`: requests that wait for one.",
             ["upstream", "state"],
         )
         self.upstream_endpoints = Gauge(
             "gateway_upstream_endpoints",
-            "Endpoints of an upstream; the ejected ones get no requests while there are others.",
+            "Endpoints of an upstream; ejected endpoints get no requests while there are others.",
             ["upstream", "state"],
             together="max",
         )
         self.upstream_retries = Counter(
-            "gateway_upstream_retries", "Requests sent once more, and why.", ["upstream", "reason"]
+            "gateway_upstream_retries", "Retried requests, by reason.", ["upstream", "reason"]
         )
         self.broken_responses = Counter(
-            "gateway_broken_responses", "Responses that an upstream broke off in the middle.", ["upstream"]
+            "gateway_broken_responses", "Responses that an upstream broke off.", ["upstream"]
         )
         self.stale_answers = Counter(
             "gateway_stale_answers",
-            "Requests admitted with a user older than the cache's time, because a store was down.",
+            "Requests admitted with an expired cache entry, because a store was down.",
             ["issuer"],
         )
         self.tunnels = Gauge(
-            "gateway_tunnels", "WebSockets and other switched connections that are open.", ["upstream"]
+            "gateway_tunnels", "Open WebSockets and other upgraded connections.", ["upstream"]
         )
         self.tunnels_ended = Counter(
             "gateway_tunnels_ended",
-            "Switched connections that ended, by what ended them first.",
+            "Upgraded connections that ended, by the first cause.",
             ["upstream", "by"],
         )
         self.live_connections = Gauge(
             "gateway_live_connections",
-            "Responses and tunnels that last, and end when their caller may not go on.",
+            "Open responses and tunnels that are re-authorized.",
         )
         self.connections_closed = Counter(
             "gateway_connections_closed",
-            "Responses and tunnels that were ended because their caller may not go on, by reason.",
+            "Responses and tunnels that re-authorization ended, by reason.",
             ["route", "issuer", "reason"],
         )
         self.dependency_up = Gauge(
@@ -180,12 +178,12 @@ class Metrics:
         )
         self.redis_foreign = Gauge(
             "gateway_redis_foreign",
-            "1 while what Redis holds belongs to another database, and is neither read nor written.",
+            "1 while the data in Redis belongs to another database, and is neither read nor written.",
             together="max",
         )
         self.revocations_learnt = Counter(
             "gateway_revocations_learnt",
-            "Revocations found in Redis alone, by what became of them in Postgres.",
+            "Revocations that existed in Redis only, by the result of the copy to Postgres.",
             ["result"],
         )
         self.in_flight = Gauge("gateway_in_flight_requests", "Requests being handled.")
@@ -194,11 +192,11 @@ class Metrics:
             "gateway_limits_exceeded", "Requests and connections that exceeded a limit.", ["limit"]
         )
         self.workers = Gauge("gateway_workers", "Processes that accept connections.")
-        # By issuer: what happens at nearly every request is counted once, and spelt out at the scrape.
+        # By issuer: frequent events are counted in one number, which the scrape converts to series.
         self.recalled_tokens: defaultdict[str, int] = defaultdict(int)
-        """By issuer: tokens that were known to be good."""
+        """By issuer: tokens that were remembered as verified."""
         self.recalled_users: defaultdict[str, int] = defaultdict(int)
-        """By issuer: users who were known, and whose token was known not to be revoked."""
+        """By issuer: remembered users whose token was remembered as not revoked."""
 
     def snapshot(self) -> list[Snapshot]:
         """Return all metrics as plain data."""
@@ -206,7 +204,7 @@ class Metrics:
         return [m.snapshot() for m in vars(self).values() if isinstance(m, Counter | Gauge | Histogram)]
 
     def _spell_out(self) -> None:
-        """Carry what was counted in one number into the series that it stands for."""
+        """Convert these counts to their series."""
         for issuer, number in self.recalled_tokens.items():
             self.verifications.inc((issuer, "local", "valid"), number)
         for issuer, number in self.recalled_users.items():
@@ -222,7 +220,7 @@ class Metrics:
     # One request ---------------------------------------------------------------------------------
 
     def admitted_by_stale(self, admission: Admission) -> None:
-        """Count an admission of a user who was asked about too long ago, because the store is down."""
+        """Count an admission with an expired cache entry, because the store is down."""
         if admission.claims is not None:
             self.stale_answers.inc((admission.claims.issuer_name,))
 
@@ -234,12 +232,12 @@ class Metrics:
             self.lookup_failures.inc((issuer, reason.code))
 
     def connection_closed(self, denial: Denial, route: str) -> None:
-        """Count what had been admitted, and was ended by a denial that came later."""
+        """Count an admitted exchange that a later denial ended."""
         self.connections_closed.inc((route, issuer_label(denial), denial.reason.code))
 
     def finished(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count a request; `status` 499 means that the client left before its response was whole."""
-        # Not by `inc`: a call is what this costs.
+        """Count a request. `status` 499 means that the client left before its response was complete."""
+        # Without `inc`, to save a call.
         self.requests.values[route, method if method in _METHODS else "OTHER", _STATUSES[status]] += 1
         self.request_duration.observe((route,), seconds)
 
@@ -257,7 +255,7 @@ class Metrics:
         self.verifications.inc((issuer_label(denial), "signature", denial.reason.code))
 
     def user_recalled(self, issuer: str, resolution: Resolution) -> None:
-        """Count an answer from memory; how long that took is not worth the time to find out."""
+        """Count an answer from memory. Measuring its time would cost too much."""
         if resolution.user is not None and resolution.revoked is None:
             self.recalled_users[issuer] += 1
         else:
@@ -313,7 +311,7 @@ class Metrics:
         self.upstream_endpoints.read((pool.name, "ejected"), lambda: pool.ejected)
 
     def prepare(self, issuers: Iterable[str], reasons: Iterable[Reason]) -> None:
-        """Create the series that alerts look at, so that a first failure is a step from zero."""
+        """Create the series for alerts, so that a first failure is a step from zero."""
         failures = [reason.code for reason in reasons if is_lookup_failure(reason)]
         for issuer in issuers:
             for code in failures:
@@ -332,5 +330,5 @@ def issuer_label(denial: Denial) -> str:
 
 
 def is_lookup_failure(reason: Reason) -> bool:
-    """Tell whether a reason means that no user could be put behind a good token."""
+    """Return whether a reason means that the user of a valid token was not found or refused."""
     return reason.group is Group.USER or reason is USER_STORE_UNAVAILABLE

@@ -1,4 +1,4 @@
-"""Counters, gauges and histograms that cost next to nothing to count with.
+"""Counters, gauges and histograms with almost no cost per count.
 
 One event loop counts without locks; a scrape takes a snapshot, which is plain data, so that the
 snapshots of several processes can be added up and rendered as one (`expose`).
@@ -18,14 +18,14 @@ from prometheus_client.registry import Collector
 Labels: TypeAlias = tuple[str, ...]
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 Together: TypeAlias = Literal["sum", "max", "min"]
-"""How a gauge's values of several processes become one."""
+"""How the values of a gauge in several processes are combined."""
 
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the buckets of a duration, in seconds."""
 
 
 class Counter:
-    """Numbers that only grow, one for each set of label values."""
+    """Numbers that only increase, one for each set of label values."""
 
     __slots__ = ("help", "labels", "name", "values")
 
@@ -61,7 +61,7 @@ class Gauge:
         self.values[labels] += by
 
     def read(self, labels: Labels, source: Callable[[], float]) -> None:
-        """Ask `source` for the value at every scrape."""
+        """Read the value from `source` at each scrape."""
         self._sources[labels] = source
 
     def snapshot(self) -> "Snapshot":
@@ -71,7 +71,7 @@ class Gauge:
 
 
 class Histogram:
-    """How many observations fell below each bound, and their sum."""
+    """The number of observations below each bound, and their sum."""
 
     __slots__ = ("bounds", "help", "labels", "name", "values")
 
@@ -87,7 +87,7 @@ class Histogram:
     def observe(self, labels: Labels, value: float) -> None:
         counts = self.values.get(labels)
         if counts is None:
-            # One number for each bound, one for what lies above them all, and the sum.
+            # One count for each bound, one above all bounds, and the sum.
             counts = self.values[labels] = [0.0] * (len(self.bounds) + 2)
         counts[bisect_left(self.bounds, value)] += 1
         counts[-1] += value
@@ -136,7 +136,7 @@ def _combine(one: Snapshot, other: Snapshot) -> Snapshot:
 def _together(how: Together, one: float, other: float) -> float:
     if how == "sum":
         return one + other
-    # NaN, which alone differs from itself, means that a process has no value: the other's counts.
+    # NaN, the only value that differs from itself, means that a process has no value. The other's counts.
     known = [value for value in (one, other) if value == value]
     if not known:
         return one

@@ -35,9 +35,7 @@ class ScatterGather:
         self._questions: dict[int, _Question] = {}
         self._last = 0
         self._ended: list[Snapshot] = []
-        self.restarts = Counter(
-            "gateway_worker_restarts", "Workers started because another had ended unasked."
-        )
+        self.restarts = Counter("gateway_worker_restarts", "Workers started because another had crashed.")
         self.restarts.inc(by=0)
 
     def ask(self, asker: Process, message: Message) -> None:

@@ -112,7 +112,7 @@ def test_files_that_do_not_go_together_are_named(tmp_path: Path) -> None:
     key = (tmp_path / "key.pem").read_bytes()
     write(tmp_path, "new.test")
     (tmp_path / "key.pem").write_bytes(key)
-    with pytest.raises(OSError, match=r"^server.tls: .*/certificate.pem and .*/key.pem do not go together →"):
+    with pytest.raises(OSError, match=r"^server.tls: .*/certificate.pem and .*/key.pem do not match →"):
         Certificate(tmp_path / "certificate.pem", tmp_path / "key.pem")
     (tmp_path / "key.pem").write_text("half a file")
     with pytest.raises(OSError, match=r"^server.tls: .*/key.pem cannot be used → give PEM files"):

@@ -1,9 +1,9 @@
-"""What one client may take of the gateway: sizes, times, rates and connections.
+"""The limits of one client: sizes, times, rates and connections.
 
-A client that exceeds a limit gets a `LimitExceeded`: a denial that knows its limit, so that it is counted by
-limit too. About once a second, `DeadlineMonitor` looks at those connections that wait for something from
-their client, and finds those that take too long: requests pay for no timers, and idle connections for
-nothing. A limit of time is exact to two such looks, and never early.
+A client that exceeds a limit gets a `LimitExceeded`: a denial with its limit, so that it is also counted by
+limit. About once a second, `DeadlineMonitor` checks the connections that wait for their client, and finds
+those that take too long. So requests need no timers, and idle connections cost nothing. A time limit is exact
+to two such checks, and never early.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ REASONS: Final[Mapping[Limit, Reason]] = {
     "connections_per_client": CONNECTIONS_EXCEEDED,
     "max_connections": OVERLOADED,
 }
-"""What a client is told; of the limits that are not here it is told nothing."""
+"""The reasons for clients. Other limits have no answer."""
 
 _SHORTEST_LOOK: Final = 0.02
 _LONGEST_LOOK: Final = 1.0
@@ -65,19 +65,19 @@ class Limits:
     keepalive_requests: int = 10_000
     """Requests on one connection."""
     body_min_rate: int = 240
-    """Bytes per second that a request's body must bring; 0 asks for none."""
+    """The lowest rate of a request's body, in bytes per second; 0: no limit."""
     response_min_rate: int = 240
-    """Bytes per second that a client must take of a response; 0 asks for none."""
+    """The lowest rate at which a client must read a response, in bytes per second; 0: no limit."""
     rate_grace: float = 10.0
     """Seconds by which a transfer may fall behind its rate."""
     connections_per_client: int | None = 1000
-    """Open connections of one address, or of one IPv6 network of 64 bits; None: any number."""
+    """Open connections of one IPv4 address or IPv6 /64; None: no limit."""
     max_connections: int = 20_000
-    """Open connections of all clients together."""
+    """Open connections of all clients."""
 
     @property
     def look_every(self) -> float:
-        """Seconds from one look at all connections to the next."""
+        """Seconds between two checks of all connections."""
         return max(_SHORTEST_LOOK, min(_LONGEST_LOOK, self.header_timeout / 4, self.rate_grace / 4))
 
     def check_head(self, method: str, target: str, fields: Sequence[Header]) -> None:
@@ -91,7 +91,7 @@ class Limits:
 
 
 class LimitExceeded(Denial):
-    """A denial because a client took more than a limit allows."""
+    """A denial because a client exceeded a limit."""
 
     def __init__(self, limit: Limit, detail: str | None = None) -> None:
         super().__init__(REASONS[limit], f"{limit}: {detail}" if detail else limit)
@@ -99,7 +99,7 @@ class LimitExceeded(Denial):
 
 
 class TransferRate:
-    """How far a transfer is from falling too far behind the rate that is asked of it."""
+    """Measures how far a transfer is behind its lowest rate."""
 
     __slots__ = ("_at_rest", "_patience", "_seen")
 
@@ -109,13 +109,13 @@ class TransferRate:
         self._at_rest = True
 
     def rest(self) -> None:
-        """Forget a transfer that has ended: the next one starts with all its patience."""
+        """Forget a transfer that has ended. The next one starts with the full grace."""
         self._at_rest = True
 
     def too_slow(self, moved: int, elapsed: float, rate: int, grace: float) -> bool:
-        """Tell whether a transfer that has moved so many bytes in all is more than `grace` seconds late.
+        """Return whether a transfer with this total of bytes is more than `grace` seconds late.
 
-        `elapsed` are the seconds since the last look. Being fast saves up no more than `grace` seconds.
+        `elapsed` is the time since the last check. A fast transfer saves at most `grace` seconds for later.
         """
         if self._at_rest or not rate:
             self._at_rest, self._patience = False, grace
@@ -126,14 +126,14 @@ class TransferRate:
 
 
 class Watched(Protocol):
-    """What waits for something from its client."""
+    """A connection that waits for its client."""
 
     def look(self, elapsed: float) -> bool:
-        """See whether it waits too long, `elapsed` seconds after the last look; False: it waits no more."""
+        """Check its wait, `elapsed` seconds after the last check; return False if it no longer waits."""
 
 
 class DeadlineMonitor:
-    """Looks from time to time at what may become too slow; there is no timer while nothing may."""
+    """Periodically checks the connections that wait. Without such connections it has no timer."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, every: float) -> None:
         self._loop = loop
@@ -143,7 +143,7 @@ class DeadlineMonitor:
         self._looked_at = 0.0
 
     def watch(self, watched: Watched) -> None:
-        """Look at this, too, until it waits no more."""
+        """Check this connection, too, until it no longer waits."""
         self._watched.add(watched)
         if self._timer is None:
             self._looked_at = self._loop.time()
@@ -154,14 +154,14 @@ class DeadlineMonitor:
 
     def _look(self) -> None:
         now = self._loop.time()
-        # When the event loop was held up, this process was slow, and not the client.
+        # If the event loop was blocked, this process was slow, not the client.
         elapsed = min(now - self._looked_at, 2 * self._every)
         self._looked_at = now
         for watched in tuple(self._watched):
             try:
                 waits = watched.look(elapsed)
             except Exception:
-                # The others' turn must come all the same, and the next look.
+                # The other connections and the next check must not be skipped.
                 log.exception("limits_not_looked_at")
                 continue
             if not waits:
@@ -170,17 +170,17 @@ class DeadlineMonitor:
 
 
 class ConnectionLimiter:
-    """The open connections of every client, by address."""
+    """The open connections of all clients, by address."""
 
     def __init__(self, limits: Limits, exempt: Callable[[str], bool]) -> None:
-        """`exempt` tells which addresses stand for many clients: proxies in front."""
+        """`exempt` returns whether an address stands for many clients: a proxy in front."""
         self._limits = limits
         self._exempt = exempt
         self._connections: Counter[str] = Counter()
         self.total = 0
 
     def enter(self, peer: str) -> str:
-        """Count a connection; returns what to `leave` by. Raises `LimitExceeded`."""
+        """Count a connection; return the key for `leave`. Raises `LimitExceeded`."""
         client = network_of(peer)
         most = self._limits.connections_per_client
         if self.total >= self._limits.max_connections:
@@ -199,7 +199,7 @@ class ConnectionLimiter:
 
 
 def network_of(peer: str) -> str:
-    """Return what stands for a client: its IPv4 address, or its IPv6 network, which is one subscriber's."""
+    """Return the key of a client: its IPv4 address, or its IPv6 /64, which belongs to one subscriber."""
     if ":" not in peer:
         return peer
     address = IPv6Address(peer)

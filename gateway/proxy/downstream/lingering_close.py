@@ -1,7 +1,7 @@
-"""The end of a client's connection on which something may still come (RFC 9112 §9.6).
+"""Closes a client's connection on which data may still arrive (RFC 9112 §9.6).
 
-Closing at once would reset the connection, and take the response with it. So it is read for a while, and what
-comes is dropped.
+Closing at once would reset the connection, and the client would lose the response. So the gateway reads for a
+while, and drops the data.
 """
 
 import asyncio
@@ -11,13 +11,13 @@ from typing import Final
 from gateway.proxy.downstream.parser import RequestParser
 
 SILENCE_SECONDS: Final = 5.0
-"""The connection ends when nothing has come for so long."""
+"""The connection ends after this time without data."""
 MOST_SECONDS: Final = 30.0
-"""The connection ends then, whatever comes."""
+"""The connection ends after this time in any case."""
 
 
 class LingeringClose:
-    """Reads the rest of what a client sends, so that it gets its answer."""
+    """Reads the rest of a client's data, so that the client gets its response."""
 
     __slots__ = ("_heard", "_loop", "_parser", "_timer", "_transport", "_until")
 
@@ -31,18 +31,18 @@ class LingeringClose:
         self._until = loop.time() + MOST_SECONDS
         self._timer = loop.call_later(SILENCE_SECONDS, self._look)
         if transport.can_write_eof():
-            # Reading tells when it was reset a moment ago.
+            # If the connection was just reset, reading reports it.
             with suppress(OSError):
                 transport.write_eof()
 
     def received(self, data: bytes) -> None:
-        """Drop what has come, up to the end of the body that is arriving."""
+        """Drop the data that has arrived, up to the end of the body."""
         self._heard = True
         if self._parser.swallow(data):
             self._transport.close()
 
     def cancel(self) -> None:
-        """Hear that the connection has ended."""
+        """Note that the connection has ended."""
         self._timer.cancel()
 
     def _look(self) -> None:

@@ -1,7 +1,7 @@
-"""The services behind the gateway: which endpoint gets a request, and which request is retried.
+"""The upstreams: which endpoint gets a request, and which requests are retried.
 
-This is the seam of forwarding: an exchange gets a connection with `take` or, when that has none, `open`;
-runs on it; and has its `owner` `release` it.
+This is the interface for forwarding: an exchange gets a connection with `take` or, if there is none, `open`;
+runs on it; and returns it with `release` of its `owner`.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ RetryReason: TypeAlias = Literal["connect_failed", "connection_closed"]
 
 
 class Observer(Protocol):
-    """Who counts what happens here."""
+    """Counts the events here."""
 
     def upstream_retried(self, upstream: str, reason: RetryReason) -> None: ...
 
 
 class Upstream:
-    """One upstream: its endpoints, of which the less busy of two random ones gets a request."""
+    """One upstream with its endpoints. The less busy of two random endpoints gets a request."""
 
     def __init__(
         self, rules: UpstreamRules, observer: Observer | None = None, *, resolve: Resolve = system_resolve
@@ -53,7 +53,7 @@ class Upstream:
         self._follow_names()
 
     def start(self) -> None:
-        """Begin to look names up and to check health, in the background."""
+        """Start the look-ups of names and the health checks in the background."""
         if self._names:
             self._tasks.append(asyncio.create_task(self._names.keep_fresh()))
         if self._rules.health_check is not None:
@@ -62,7 +62,7 @@ class Upstream:
             )
 
     def close(self) -> None:
-        """Stop what runs in the background and close all idle connections."""
+        """Stop the background tasks and close all idle connections."""
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
@@ -73,9 +73,9 @@ class Upstream:
     # One request ---------------------------------------------------------------------------------
 
     def take(self, *, once: bool = False) -> UpstreamConnection | None:
-        """Count a request, and take an idle connection for it; None when one has to be opened or awaited.
+        """Count a request, and take an idle connection for it; return None if there is none.
 
-        `once`: the request cannot be sent a second time.
+        `once`: the request must not be sent a second time.
         """
         now = self._loop.time()
         self._budget.requested(now)
@@ -86,20 +86,20 @@ class Upstream:
         return endpoint.pool.take(now, once=once)
 
     async def open(self, *, fresh: bool = False, once: bool = False) -> UpstreamConnection:
-        """Open a connection, or wait for one; `fresh` asks for one that was never used.
+        """Open a connection, or wait for one. `fresh`: it must be new.
 
         `once` is as in `take`.
 
-        A connection that cannot be opened is tried at other endpoints, as the budget for retries
-        allows: nothing of the request has been sent. Raises `Denial`: `upstream_unreachable`,
-        `upstream_timeout`, or `overloaded` when every connection is in use.
+        If a connection cannot be opened, other endpoints are tried, within the retry budget: no part of the
+        request has been sent. Raises `Denial`: `upstream_unreachable`, `upstream_timeout`, or `overloaded`
+        when every connection is in use.
         """
         if not self._choices:
             await self._look_up()
         return await self._open(self._choose(self._loop.time(), ()), fresh=fresh, once=once)
 
     def may_retry(self, reason: RetryReason) -> bool:
-        """Ask the budget for one retry, and count it."""
+        """Take one retry from the budget, and count it."""
         if not self._budget.spend(self._loop.time()):
             return False
         if self._observer is not None:
@@ -137,7 +137,7 @@ class Upstream:
         available = [endpoint for endpoint in untried if endpoint.available(now)]
         if available:
             return min(available, key=lambda endpoint: endpoint.pool.outstanding)
-        # Better a doubtful endpoint than none.
+        # An ejected endpoint is better than none.
         return min(untried, key=lambda endpoint: endpoint.outlier_detection.failed_at)
 
     # Endpoints -----------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ class Upstream:
             raise Denial(UPSTREAM_UNREACHABLE, f"looking up {self.name} found no address")
 
     def _follow_names(self) -> None:
-        """Make endpoints of the addresses there are; those that stay keep their connections and failures."""
+        """Update the endpoints to the current addresses. Those that stay keep connections and failures."""
         before = self._endpoints
         self._endpoints = {
             key: before.get(key) or Endpoint(self._rules, *key, self._dialer)
@@ -187,7 +187,7 @@ class Upstream:
 
     @property
     def ejected(self) -> int:
-        """Endpoints that get no requests at the moment, as long as there are others."""
+        """Endpoints that get no requests now, while there are others."""
         now = self._loop.time()
         return sum(endpoint.outlier_detection.ejected(now) for endpoint in self._choices)
 
@@ -197,7 +197,7 @@ class Upstream:
 
 
 class Upstreams:
-    """Every upstream by its name."""
+    """The upstreams by name."""
 
     def __init__(
         self,
@@ -216,7 +216,7 @@ class Upstreams:
         return iter(self._upstreams.values())
 
     def start(self) -> None:
-        """Begin what runs in the background."""
+        """Start the background tasks."""
         for upstream in self._upstreams.values():
             upstream.start()
 

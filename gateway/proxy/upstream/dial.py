@@ -1,4 +1,4 @@
-"""Opening connections: TCP, TLS and Unix sockets. What fails here never reached an application."""
+"""Opens connections: TCP, TLS and Unix sockets. A request that fails here has not reached an application."""
 
 import asyncio
 import ssl
@@ -19,7 +19,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What one URL of an upstream stands for."""
+    """The parsed URL of an upstream."""
 
     host: str
     """A name, an IP address, or the path of a Unix socket."""
@@ -31,7 +31,7 @@ class Origin:
 
     @property
     def is_name(self) -> bool:
-        """True when the host must be looked up."""
+        """True if the host must be looked up."""
         if self.port is None:
             return False
         try:
@@ -42,7 +42,7 @@ class Origin:
 
 
 def read_origin(url: str) -> Origin:
-    """Read `http://host:port`, `https://host:port` or `unix:/path`."""
+    """Parse `http://host:port`, `https://host:port` or `unix:/path`."""
     if url.startswith(UNIX):
         return Origin(url.removeprefix(UNIX), None, tls=False, authority=b"localhost")
     parts = urlsplit(url)
@@ -55,7 +55,7 @@ def read_origin(url: str) -> Origin:
 
 
 def tls_context(rules: TlsRules) -> ssl.SSLContext:
-    """Make the TLS of a client (RFC 9110 §4.3.4). Raises OSError when a file cannot be used."""
+    """Return the TLS context of a client (RFC 9110 §4.3.4). Raises OSError when a file cannot be used."""
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=rules.ca)
     set_strictness(context, strict=rules.strict)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -119,7 +119,7 @@ class Dialer:
         port: int,
         connection: UpstreamConnection,
     ) -> UpstreamConnection:
-        """Open a connection in two steps, so that it knows the transport below its TLS. Raises OSError."""
+        """Open a connection in two steps, to know the transport below its TLS. Raises OSError."""
         loop = asyncio.get_running_loop()
         wire, _ = await loop.create_connection(asyncio.Protocol, address, port)
         name = self._server_name or origin.host

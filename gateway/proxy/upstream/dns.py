@@ -1,4 +1,4 @@
-"""Names → addresses, looked up again and again: what a name stands for changes while we run."""
+"""Names → addresses, looked up periodically, because they change while the gateway runs."""
 
 import asyncio
 import socket
@@ -20,13 +20,13 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 async def system_resolve(host: str, port: int) -> tuple[str, ...]:
-    """Ask the system, without blocking the event loop. Raises OSError."""
+    """Look a name up with the system's resolver, without blocking the event loop. Raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class OriginResolver:
-    """The addresses of an upstream's origins. A name keeps its last ones when a look-up fails."""
+    """The addresses of an upstream's origins. If a look-up fails, the name keeps its last addresses."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class OriginResolver:
         }
 
     def __bool__(self) -> bool:
-        """Tell whether there is any name to look up."""
+        """Return whether there is a name to look up."""
         return bool(self._names)
 
     async def keep_fresh(self) -> None:
@@ -60,15 +60,15 @@ class OriginResolver:
                 await self.refresh()
                 succeeded = not self._failing
             except Exception:
-                # No caller awaits this task, and the addresses would stay what they are.
+                # No caller awaits this task. If it ended, the addresses would never change again.
                 log.exception("names_not_looked_up", upstream=self._upstream)
             await asyncio.sleep(self._ttl if succeeded else min(self._ttl, RETRY_SECONDS))
 
     async def refresh(self) -> None:
-        """Look all names up once; callers that ask meanwhile wait for the same answer."""
+        """Look all names up once. Concurrent callers wait for the same answer."""
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._look_up_all())
-        # One caller's cancellation is not the others'.
+        # The cancellation of one caller must not affect the others.
         await asyncio.shield(self._running)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""One address of an upstream: its connections, and how it has behaved."""
+"""One address of an upstream: its connections, and its failures."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from gateway.telemetry import logs
 
 
 class Endpoint:
-    """Where requests can be sent."""
+    """A destination of requests."""
 
     def __init__(self, rules: UpstreamRules, origin: Origin, address: str, dialer: Dialer) -> None:
         self.origin = origin
@@ -30,21 +30,21 @@ class Endpoint:
         return f"{address}:{self.origin.port}"
 
     def available(self, now: float) -> bool:
-        """Tell whether a request should be sent here."""
+        """Return whether a request should be sent here."""
         return self.outlier_detection.may_serve(now, self.pool.outstanding)
 
     async def dial(self) -> UpstreamConnection:
-        """Open a connection beside the pool's. Raises `Denial`."""
+        """Open a connection outside the pool. Raises `Denial`."""
         return await self._dialer.dial(self.origin, self.address, self)
 
     def release(self, connection: UpstreamConnection) -> None:
-        """Take a connection back after its exchange, and learn from what became of it."""
+        """Take a connection back after its exchange, and count the result."""
         failure = connection.failure
         if failure is None:
             if connection.answered and self.outlier_detection.failures and self.outlier_detection.succeeded():
                 logs.endpoint_restored(self._upstream, str(self))
         elif failure.reason is UPSTREAM_PROTOCOL_ERROR:
-            # One that was kept, and closed as it was used, says nothing about the endpoint.
+            # A kept connection that closed when it was used says nothing about the endpoint.
             silent = connection.reused and not connection.answered
             if not (silent or connection.cut_short):
                 self._failed(failure)
@@ -62,7 +62,7 @@ class Endpoint:
                 logs.endpoint_ejected(self._upstream, str(self), detail, None)
 
     def close(self) -> None:
-        """Serve no more; exchanges that are running end in peace."""
+        """Take no more requests. Exchanges in progress may finish."""
         self.pool.close()
 
     async def _connect(self) -> UpstreamConnection:
@@ -79,7 +79,7 @@ class Endpoint:
 
 
 def _host(rules: UpstreamRules, origin: Origin) -> bytes | None:
-    """Return the Host to send in place of the client's; None to keep that."""
+    """Return the Host to send in place of the client's; None to keep the client's."""
     if rules.host == "preserve":
         return None
     return origin.authority if rules.host == "upstream" else rules.host.encode("ascii")

@@ -1,4 +1,4 @@
-"""Active health checks: each endpoint is asked now and then, whether or not requests go there."""
+"""Active health checks: each endpoint is checked periodically, even without requests."""
 
 import asyncio
 import random
@@ -15,19 +15,19 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 async def keep_checking(rules: HealthCheck, endpoints: Callable[[], Iterable[Endpoint]]) -> None:
-    """Check all endpoints, whichever there are at the time, every `interval`, for ever."""
+    """Check all current endpoints every `interval`, for ever."""
     while True:
         try:
             await asyncio.gather(*(check(rules, endpoint) for endpoint in endpoints()))
         except Exception:
-            # No caller awaits this task, and ejected endpoints would stay ejected.
+            # No caller awaits this task. If it ended, ejected endpoints would stay ejected.
             log.exception("endpoints_not_checked")
-        # Workers that started together should not ask together.
+        # Workers that started together should not check at the same time.
         await asyncio.sleep(rules.interval * random.uniform(0.9, 1.1))  # noqa: S311 -- no secret
 
 
 async def check(rules: HealthCheck, endpoint: Endpoint) -> None:
-    """Ask an endpoint once, on a connection of its own: only a 2xx in time is healthy."""
+    """Check an endpoint once, on a separate connection. Only a 2xx in time is healthy."""
     try:
         async with asyncio.timeout(rules.timeout):
             status = await _ask(rules.path, endpoint)

@@ -1,4 +1,4 @@
-"""What an operator chose for an upstream, as values: durations are seconds, files are read by `dial`."""
+"""The settings of an upstream as values. Durations are seconds; `dial` reads the files."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,22 +9,22 @@ class TlsRules:
     """How the gateway verifies an https upstream, and identifies itself to it."""
 
     verify: bool = True
-    """Whether its certificate must be valid, and for its name."""
+    """Whether the certificate must be valid, and for the upstream's name."""
     ca: Path | None = None
-    """PEM file of the only authorities to trust; None trusts those of the system."""
+    """PEM file with the only authorities to trust; None: those of the system."""
     certificate: Path | None = None
     """PEM file with the gateway's client certificate, for an upstream that asks for one."""
     key: Path | None = None
-    """PEM file of its private key; None when it is in the same file."""
+    """PEM file with its private key; None: the key is in the same file."""
     server_name: str | None = None
-    """The name to ask for (SNI, RFC 6066 §3) and to find in its certificate; None: that of the URL."""
+    """The name to send (SNI, RFC 6066 §3) and to verify in the certificate; None: the host of the URL."""
     strict: bool = False
-    """Whether certificates must follow RFC 5280 to the letter."""
+    """Whether certificates must follow RFC 5280 strictly."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """Asking each endpoint, whether or not there are requests for it."""
+    """Active health checks."""
 
     path: str
     interval: float = 10.0
@@ -37,42 +37,42 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class Ejection:
-    """When an endpoint that fails gets no more requests, and for how long."""
+    """Outlier detection: when and how long a failing endpoint is ejected."""
 
     failures: int = 3
     """Failures in a row until the endpoint is ejected. 0: never."""
     base_time: float = 1.0
-    """The first ejection; each one that follows without a success between lasts twice as long."""
+    """The time of the first ejection. It doubles with each ejection, until a request succeeds."""
     max_time: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRules:
-    """Where an upstream is, how it is spoken to, and how much it may take."""
+    """The addresses of an upstream, and its timeouts, limits and checks."""
 
     name: str
     urls: tuple[str, ...]
     """`http://host:port`, `https://host:port` or `unix:/path`."""
     connect_timeout: float = 2.0
-    """The longest wait for a connection: a name looked up, a connection opened, or one in use freed."""
+    """How long to wait for a connection: for a look-up, for opening one, or for a free one."""
     response_timeout: float = 30.0
     """From the end of the request to the head of its response."""
     idle_timeout: float = 300.0
     """The longest silence within a body, in either direction; a stream has no other limit."""
     keep_alive: float = 4.0
-    """How long an idle connection is kept; most servers close theirs after 5 s or more."""
+    """How long to keep an idle connection. Most servers close theirs after 5 s or more."""
     max_age: float = 600.0
-    """How old a connection may become, so that traffic follows changes behind one address."""
+    """The age at which a connection is replaced, so that traffic follows changes behind one address."""
     max_connections: int = 1024
     """The largest number of connections to each endpoint."""
     max_pending: int = 1024
     """Requests that wait for a connection to each endpoint."""
     retry_budget: float = 0.2
-    """Retries as a share of the requests of the last 10 s; 0 never retries."""
+    """Retries as a share of the requests of the last 10 s; 0: no retries."""
     ejection: Ejection = field(default_factory=Ejection)
     dns_ttl: float = 30.0
-    """How often names are looked up again."""
+    """How often names are resolved again."""
     host: str = "preserve"
-    """The Host sent: `preserve` the client's, the `upstream`'s own, or this one."""
+    """The Host header: `preserve` (the client's), `upstream` (the URL's), or this host."""
     tls: TlsRules = field(default_factory=TlsRules)
     health_check: HealthCheck | None = None

@@ -1,7 +1,7 @@
 """Bytes from an upstream → its response, without any I/O.
 
-llhttp reads every byte and is the only judge of framing (RFC 9112 §6). What it has accepted is
-handed on as it stood on the wire, so a body is never taken apart and rebuilt without need.
+llhttp reads every byte and alone decides on framing (RFC 9112 §6). Accepted bytes are passed on unchanged, so
+a body is not parsed and rebuilt without need.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from gateway.core.requests.upgrades import offered
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_INTERIM_RESPONSES: Final = 32
 _LONGEST_RECURRING: Final = 4 * 1024
-"""Bytes of a head that is remembered."""
+"""The largest size of a remembered head."""
 
 
 @dataclass(slots=True)
@@ -30,18 +30,18 @@ class ResponseHead:
     headers: tuple[Header, ...]
     chunked: bool = False
     length: int | None = 0
-    """Octets of the body; None when its end is told by chunks or by the connection's end."""
+    """The length of the body; None if chunks or the end of the connection end it."""
     fields: bytes = b""
-    """Those of the headers that go on to the client, each with its line end."""
+    """The headers for the client, each with its line end."""
 
     @property
     def interim(self) -> bool:
-        """True for 1xx: another head follows (RFC 9110 §15.2). Behind a 101 it is another protocol."""
+        """True for 1xx: another head follows (RFC 9110 §15.2). After a 101, another protocol follows."""
         return self.status < 200 and self.status != 101
 
 
 class ResponseParser:
-    """The response to one request. Every method may raise `Denial` `upstream_protocol_error`."""
+    """The response to one request. Each method may raise `Denial` `upstream_protocol_error`."""
 
     def __init__(
         self,
@@ -50,10 +50,10 @@ class ResponseParser:
         upgrade: bytes | None = None,
         known: FIFO[bytes, ResponseHead] | None = None,
     ) -> None:
-        """`bodiless`: no body follows, whatever the head says, because the request was HEAD.
+        """`bodiless`: no body follows, even if the head has a length, because the request was HEAD.
 
-        `upgrade`: the protocol that was asked for; a 101 that names any other is an error.
-        `known`: heads that have been read before, of responses that were whole with them.
+        `upgrade`: the requested protocol. A 101 with another protocol is an error.
+        `known`: heads of earlier responses that were complete.
         """
         self._known = known
         self._llhttp = httptools.HttpResponseParser(self)
@@ -62,27 +62,27 @@ class ResponseParser:
         self._prepare()
 
     def expect(self, *, bodiless: bool, upgrade: bytes | None = None) -> None:
-        """Begin with the response to the next request on the same connection, if `clean`."""
+        """Begin the response to the next request on the same connection, if `clean`."""
         self.heads: list[ResponseHead] = []
-        """Heads not taken yet: interim ones, then at most one final."""
+        """Heads that were not taken yet: interim ones, then at most one final head."""
         self.begun = False
         """True once the final head has arrived."""
         self.complete = False
-        """True once the response has arrived to its end."""
+        """True once the complete response has arrived."""
         self.reusable = False
-        """True when the connection may serve another request."""
+        """True if the connection may serve another request."""
         self.clean = False
-        """True when llhttp, too, is at the end of the response."""
+        """True if llhttp is at the end of the response, too."""
         self.switched = False
-        """True once a 101 has arrived: what follows belongs to the other protocol."""
+        """True once a 101 has arrived: the following data belongs to the new protocol."""
         self._first = True
         self._may_recur = not bodiless and upgrade is None and self._known is not None
         self._bodiless = bodiless
         self._upgrade = upgrade
 
     def _prepare(self) -> None:
-        """Get ready to read what no other response has said before."""
-        # Read by llhttp; and moved out of the bytes in front of the body.
+        """Prepare to parse a response with an unknown head."""
+        # Counts of heads: parsed by llhttp, and removed from the bytes before the body.
         self._final: ResponseHead | None = None
         self._head: ResponseHead | None = None
         self._remaining = 0
@@ -93,9 +93,9 @@ class ResponseParser:
         self._interim = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes as they arrive; returns those that are body, framing included.
+        """Parse bytes as they arrive; return those of the body, with its framing.
 
-        All that comes behind a 101 is returned.
+        All bytes after a 101 are returned.
         """
         if not self._first:
             return data if self.switched else self._read(data)
@@ -109,16 +109,16 @@ class ResponseParser:
         return body
 
     def _remember(self, head: bytes) -> None:
-        """Know a head again that came alone, with the whole of a body whose length it tells."""
+        """Recognise a known head with a complete body of the head's length."""
         if self._known is None or not (self.clean and self.reusable) or len(self.heads) != 1:
             return
         if self.heads[0].length is not None and len(head) <= _LONGEST_RECURRING:
             self._known.put(head, self.heads[0])
 
     def _recall(self, data: bytes) -> bytes | None:
-        """Take a whole response with a head that came before; None when it is to be read.
+        """Take a complete response with a known head; return None if it must be parsed.
 
-        llhttp would say of these bytes what it said before: between two messages it has no memory.
+        llhttp would give the same result as before, because it has no state between two messages.
         """
         end = data.find(b"\r\n\r\n") + 4
         head = None if self._known is None else self._known.get(data[:end])
@@ -133,7 +133,7 @@ class ResponseParser:
         try:
             self._llhttp.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # To what was asked for: anything else `_check_switch` has not let pass.
+            # To the requested protocol: `_check_switch` has refused all others.
             return self._take_heads(data)
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, Denial):
@@ -167,7 +167,7 @@ class ResponseParser:
         self.complete = True
 
     def _take_heads(self, data: bytes) -> bytes:
-        """Move finished heads out; returns what comes behind the final one."""
+        """Remove finished heads; return the bytes after the final head."""
         finished = self._finished_heads
         if self._raw or not finished:
             self._raw += data
@@ -178,7 +178,7 @@ class ResponseParser:
             data = bytes(self._raw)
             self._raw.clear()
         for head in finished:
-            # llhttp forgives empty lines before a head; then this would cut in the wrong place.
+            # llhttp accepts empty lines before a head, and then this would cut at the wrong place.
             if not data.startswith(b"HTTP/"):
                 raise _broken("its response begins with an empty line")
             end = data.index(b"\r\n\r\n") + 4
@@ -197,7 +197,7 @@ class ResponseParser:
             return b""
         return data
 
-    # What llhttp calls: their names are httptools' ------------------------------------------------
+    # Callbacks of llhttp, with httptools' names ----------------------------------------------------
 
     def on_message_begin(self) -> None:
         if self.complete:
@@ -207,7 +207,7 @@ class ResponseParser:
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # Trailers arrive here too; they pass with the body's bytes.
+        # Trailers arrive here, too. They are passed on with the body's bytes.
         if not self.complete and self._head is None:
             self._headers.append((name, value))
 
@@ -224,7 +224,7 @@ class ResponseParser:
             return
         self._final = head
         if head.length == 0 and not head.chunked:
-            # A head that has no body for us may announce one to llhttp (HEAD, 304).
+            # A head without a body (HEAD, 304) may have a length for llhttp.
             self.complete = True
             self.reusable = not self.switched and self._llhttp.should_keep_alive()
 
@@ -238,7 +238,7 @@ class ResponseParser:
 
     def _read_head(self, status: int) -> ResponseHead:
         if self._llhttp.get_http_version() not in {"1.0", "1.1"}:
-            raise _broken("it answered in a version of HTTP that was not asked for")
+            raise _broken("it answered in a version of HTTP that was not requested")
         if status < 100:
             raise _broken("its status is below 100")
         if status == 101:
@@ -257,15 +257,15 @@ class ResponseParser:
         return ResponseHead(status, self._reason, headers, chunked, length, kept)
 
     def _check_switch(self) -> None:
-        """Accept a 101 only to what was asked for (RFC 9110 §7.8)."""
+        """Accept a 101 only to the requested protocol (RFC 9110 §7.8)."""
         protocol = offered(self._headers)
         if self._upgrade is None or protocol is None or protocol.lower() != self._upgrade.lower():
-            raise _broken("it switched to a protocol that was not asked for")
+            raise _broken("it switched to a protocol that was not requested")
         self.switched = True
 
 
 class DecodingResponseParser(ResponseParser):
-    """Hands out the content of a chunked body without its framing, for an HTTP/1.0 client."""
+    """Removes the framing of a chunked body, for an HTTP/1.0 client."""
 
     def __init__(self, *, bodiless: bool) -> None:
         self._content: list[bytes] = []

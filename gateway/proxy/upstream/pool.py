@@ -1,4 +1,4 @@
-"""Connections to one endpoint: those in use, those kept for the next request, and who waits for one."""
+"""Connections to one endpoint: those in use, those kept for later, and the requests that wait."""
 
 import asyncio
 from collections import deque
@@ -10,7 +10,7 @@ from gateway.proxy.upstream.options import UpstreamRules
 
 
 class Pool:
-    """At most `max_connections` connections, and at most `max_pending` who wait, first come first served."""
+    """At most `max_connections` connections, and at most `max_pending` waiting requests, in order."""
 
     def __init__(self, rules: UpstreamRules, dial: Callable[[], Awaitable[UpstreamConnection]]) -> None:
         """`dial` opens a connection, and may raise `Denial`."""
@@ -34,18 +34,19 @@ class Pool:
 
     @property
     def outstanding(self) -> int:
-        """Requests that are here: in an exchange, or on their way into one."""
+        """Requests in an exchange, or about to begin one."""
         return self.active + len(self._waiting)
 
     @property
     def full(self) -> bool:
-        """True when a request would have to wait."""
+        """True if a request would have to wait."""
         return self.active >= self._rules.max_connections
 
     def take(self, now: float, *, once: bool = False) -> UpstreamConnection | None:
-        """Take the idle connection that was used last; None when there is none. `now`: the loop's clock.
+        """Take the idle connection that was used last; None if there is none. `now`: the loop's clock.
 
-        `once`: what it is for cannot be sent a second time, so one that has just been closed would not do.
+        `once`: the request must not be sent a second time, so a connection that was just closed is not
+        suitable.
         """
         oldest = now - self._rules.keep_alive
         while self._idle:
@@ -58,11 +59,11 @@ class Pool:
         return None
 
     async def acquire(self, *, fresh: bool, once: bool = False) -> UpstreamConnection:
-        """Take an idle connection, open one, or wait for one; `fresh` asks for one that was never used.
+        """Take an idle connection, open one, or wait for one. `fresh`: it must be new.
 
         `once` is as in `take`.
 
-        Raises `Denial`: `overloaded`, or what opening one raises.
+        Raises `Denial`: `overloaded`, or the denial of a connection that cannot be opened.
         """
         if not fresh:
             connection = self.take(asyncio.get_running_loop().time(), once=once)
@@ -84,7 +85,7 @@ class Pool:
             raise
 
     def release(self, connection: UpstreamConnection) -> None:
-        """Take a connection back after its exchange, whatever became of it."""
+        """Take a connection back after its exchange."""
         if not connection.end():
             self._hand_on(None)
         elif self._closed or connection.idle_since - connection.opened_at > self._rules.max_age:
@@ -98,7 +99,7 @@ class Pool:
         self._idle.pop(connection, None)
 
     def close(self) -> None:
-        """Keep no connection from here on; those in use are closed as they come back."""
+        """Keep no more connections. Those in use are closed when they come back."""
         self._closed = True
         for connection in self._idle:
             connection.abort()
@@ -110,7 +111,7 @@ class Pool:
     # ---------------------------------------------------------------------------------------------
 
     def _make_room(self) -> None:
-        """Close the idle connection that waited longest, if there is one too many."""
+        """Close the oldest idle connection, if there is one too many."""
         if self.active + len(self._idle) > self._rules.max_connections and self._idle:
             connection = next(iter(self._idle))
             del self._idle[connection]
@@ -128,7 +129,7 @@ class Pool:
                 return await place
         except (TimeoutError, asyncio.CancelledError) as error:
             if place.done() and not place.cancelled():
-                # It was handed to this caller in the very moment in which the caller gave up.
+                # The connection was given to this caller just when the caller was cancelled.
                 self._hand_on(place.result())
             elif place in self._waiting:
                 self._waiting.remove(place)
@@ -137,7 +138,7 @@ class Pool:
             raise Denial(OVERLOADED, f"no connection to {rules.name} became free in time") from error
 
     def _hand_on(self, connection: UpstreamConnection | None) -> None:
-        """Give a place in `active`, and the connection on it if there is one, to who waits longest."""
+        """Give a place in `active`, with its connection if any, to the request that waits longest."""
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():

@@ -1,4 +1,4 @@
-"""How many requests may be sent once more: a share of all, so that retries never multiply an outage."""
+"""The retry budget: a share of all requests, so that retries never multiply an outage."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Final
 
 WINDOW_SECONDS: Final = 10
 LEAST_PER_SECOND: Final = 3
-"""Retries allowed however few requests there are: a share of few is none."""
+"""Retries that are always allowed, because a share of a few requests is zero."""
 
 
 @dataclass(slots=True)
@@ -17,10 +17,10 @@ class _Second:
 
 
 class RetryBudget:
-    """Retries as a share of the requests in a sliding window. Instants are seconds of any one clock."""
+    """Retries as a share of the requests in a sliding window. Times are seconds of one clock."""
 
     def __init__(self, share: float) -> None:
-        """`share` 0 allows none at all."""
+        """`share` 0 allows no retries."""
         self._share = share
         self._latest = _Second(-1)
         self._seconds: deque[_Second] = deque()
@@ -33,7 +33,7 @@ class RetryBudget:
         latest.requests += 1
 
     def spend(self, now: float) -> bool:
-        """Count a retry, if there is one left; tells whether there was."""
+        """Count a retry, if there is one left; return whether there was."""
         current = self._current(now)
         if not self._share:
             return False

@@ -1,7 +1,7 @@
-"""The end of a connection that speaks TLS: what came before it is read first.
+"""The end of a TLS connection: the data before it is read first.
 
-An event loop's TLS holds up to 256 KiB of what its application does not take at once, also while reading goes
-on. It drops that when the connection below ends. So it hears of the end only when nothing is left to read.
+An event loop's TLS buffers up to 256 KiB that its application does not read at once. It drops that data when
+the connection below ends. So this class reports the end to TLS only after all data has been read.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from typing import Protocol, cast
 
 
 class Application(Protocol):
-    """Who speaks through TLS: `gateway.proxy.upstream.connection.UpstreamConnection`."""
+    """The application of TLS: `gateway.proxy.upstream.connection.UpstreamConnection`."""
 
     @property
     def receiving(self) -> bool:
-        """True while more of a response is awaited."""
+        """True while more of a response is expected."""
 
     def get_buffer(self, sizehint: int) -> memoryview: ...
 
@@ -36,7 +36,7 @@ class TlsEnd(asyncio.BufferedProtocol):
         wire: asyncio.Transport,
         lost: Callable[[Exception | None], None],
     ) -> None:
-        """`wire` is the transport below TLS. `lost` hears of its end in place of TLS, which `lose` tells."""
+        """`wire` is the transport below TLS. `lost` is called at its end, before `lose` informs TLS."""
         self._loop = loop
         self._application = application
         self._secured = secured
@@ -48,9 +48,9 @@ class TlsEnd(asyncio.BufferedProtocol):
         self.tls = tls = cast("asyncio.BufferedProtocol", wire.get_protocol())
         """The protocol of TLS."""
         self.holds_loss = False
-        """True while TLS is not told that the connection below is lost."""
+        """True while the loss of the connection below is hidden from TLS."""
         self.connection_lost = lost  # type: ignore[method-assign,assignment]  # the name of the argument
-        # Bound here, so that reading costs no call more than without it.
+        # Bound here, so that reading costs no additional call.
         self.get_buffer = tls.get_buffer  # type: ignore[method-assign]
         self.buffer_updated = tls.buffer_updated  # type: ignore[method-assign]
         self.pause_writing = tls.pause_writing  # type: ignore[method-assign]
@@ -63,7 +63,7 @@ class TlsEnd(asyncio.BufferedProtocol):
         return True
 
     def lose(self, error: Exception | None) -> None:
-        """Tell TLS, and by that its application, that the connection is lost; read first what is awaited."""
+        """Report the loss of the connection to TLS and its application, after reading expected data."""
         if self._application.receiving:
             self.holds_loss = True
             self._drain(partial(self._lose, error))
@@ -71,7 +71,7 @@ class TlsEnd(asyncio.BufferedProtocol):
             self._lose(error)
 
     def pause(self) -> None:
-        """Read nothing until `resume`."""
+        """Stop reading until `resume`."""
         self._paused = True
 
     def resume(self) -> None:
@@ -79,7 +79,7 @@ class TlsEnd(asyncio.BufferedProtocol):
         self._go_on()
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading for ever."""
         self._then, self.holds_loss = None, False
         if self._handle is not None:
             self._handle.cancel()
@@ -87,12 +87,12 @@ class TlsEnd(asyncio.BufferedProtocol):
 
     @property
     def orderly(self) -> bool:
-        """False where TLS did not say that this is the end: an attacker may have made it (RFC 9112 §9.8).
+        """False if TLS did not announce this end: an attacker may have caused it (RFC 9112 §9.8).
 
-        The event loops tell of an end with and without a close_notify alike, so TLS itself is asked.
+        The event loops report ends with and without a close_notify in the same way, so TLS itself is asked.
         """
         try:
-            # Nothing but a close_notify is an end here.
+            # Only a close_notify counts as an end.
             return not self._secured.read(1)
         except ssl.SSLZeroReturnError:
             return True
@@ -108,7 +108,7 @@ class TlsEnd(asyncio.BufferedProtocol):
             self._handle = self._loop.call_soon(self._read)
 
     def _read(self) -> None:
-        """Hand on one piece of what TLS holds, or the end when it holds nothing more."""
+        """Pass on one piece of the data in TLS, or the end after the last piece."""
         self._handle = None
         if self._paused:
             return
@@ -119,7 +119,7 @@ class TlsEnd(asyncio.BufferedProtocol):
         except ssl.SSLZeroReturnError:
             number = 0
         except ssl.SSLError:
-            # There is no more than a part of a record.
+            # Only a part of a record is left.
             number = -1
         if number > 0:
             self._application.buffer_updated(number)
@@ -127,7 +127,7 @@ class TlsEnd(asyncio.BufferedProtocol):
             return
         if number == 0:
             self._application.eof_received()
-        # Unless it was closed while its application heard of the end.
+        # Unless it was closed while the application handled the end.
         then, self._then = self._then, None
         if then is not None:
             then()

@@ -1,9 +1,9 @@
-"""What a socket still holds when writing to it has failed.
+"""The data in a socket's receive buffer after a failed write.
 
-A server that answers before it has read the request, and closes, makes its kernel reset the connection.
-Our next write fails then. An event loop gives the connection up with that, and reads nothing more. The
-answer is in our receive buffer all the same, because a reset leaves there what came before it (Linux,
-`tcp_reset`). A client should look for such an answer (RFC 9112 §9.5).
+If a server answers and closes before it has read the request, its kernel resets the connection. Then the
+gateway's next write fails, and the event loop drops the connection without reading more. The answer is still
+in the receive buffer, because a reset does not remove earlier data (Linux, `tcp_reset`). A client should look
+for such an answer (RFC 9112 §9.5).
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Final
 
 PIECE_BYTES: Final = 64 * 1024
-"""The most that is read in one turn of the event loop."""
+"""The largest number of bytes read in one turn of the event loop."""
 
 
 class UnreadBytes:
-    """Reads a socket to its end, piece by piece. Nothing more can arrive on it, so no read waits."""
+    """Reads a socket to its end, piece by piece. No more data can arrive, so no read waits."""
 
     def __init__(
         self,
@@ -27,10 +27,10 @@ class UnreadBytes:
         *,
         paused: bool,
     ) -> None:
-        """`protocol` gets the bytes of the socket `descriptor`, which may be closed from now on.
+        """`protocol` gets the bytes of the socket `descriptor`, which the caller may now close.
 
-        `ended` hears, once, whether the socket came to an end like an orderly one. Raises OSError when there
-        are no descriptors left.
+        `ended` is called once with whether the socket ended normally. Raises OSError when there are no
+        descriptors left.
         """
         self._loop = loop
         self._protocol = protocol
@@ -42,7 +42,7 @@ class UnreadBytes:
             self._go_on()
 
     def pause(self) -> None:
-        """Read nothing until `resume`."""
+        """Stop reading until `resume`."""
         self._paused = True
 
     def resume(self) -> None:
@@ -50,7 +50,7 @@ class UnreadBytes:
         self._go_on()
 
     def close(self) -> None:
-        """Read no more; `ended` is not told."""
+        """Stop reading for ever, without a call of `ended`."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
