@@ -1,7 +1,7 @@
-"""The claims of a verified token, each checked by our own rules (RFC 7519 §4.1).
+"""The claims of a verified token, each checked by the gateway's own rules (RFC 7519 §4.1).
 
-The signature has been verified when these functions run, so what a claim says is the issuer's
-word; whether it is acceptable is decided here, against a clock that the caller reads.
+The signature has been verified when these functions run, so the claims are the issuer's. These functions
+decide whether they are acceptable, with a time that the caller passes in.
 """
 
 import re
@@ -26,19 +26,19 @@ from gateway.core.reasons import (
 
 MAX_SUBJECT_CHARACTERS: Final = 255
 MAX_DATE: Final = 253_402_300_799
-"""The last second of the year 9999: no honest date is later, and not every store can hold one."""
+"""The last second of the year 9999. No valid date is later, and some stores cannot store later dates."""
 # C0 and C1 controls, the line and paragraph separators, and halves of surrogate pairs.
 _UNCLEAN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _API_KEY_ROLES: Final = frozenset({"anon", "service_role"})
 
 
 def is_clean(text: str) -> bool:
-    """Tell whether a claim may have this value: at least one character, and none that would be obeyed."""
+    """Return whether a claim may have this value: at least one character, and no control characters."""
     return bool(text) and not _UNCLEAN.search(text)
 
 
 def issuer_of(payload: Mapping[str, JSON]) -> str:
-    """Return the unverified `iss`, good for nothing but choosing whose keys to try.
+    """Return the unverified `iss`. It may only be used to select the keys to try.
 
     Raises `Denial` `issuer_missing`.
     """
@@ -49,10 +49,10 @@ def issuer_of(payload: Mapping[str, JSON]) -> str:
 
 
 def verify(payload: Mapping[str, JSON], issuer: Issuer, now: float) -> Claims:
-    """Check every claim of a token whose signature is good. `now` is in Unix seconds.
+    """Check every claim of a token with a valid signature. `now` is in Unix seconds.
 
     Raises `Denial` with a reason of the token group. Times are checked first, so that an expired
-    token is called expired whatever else may be wrong with it.
+    token is reported as expired, even if it has other mistakes.
     """
     _check_present(payload, issuer)
     expires_at = _date(payload, "exp", issuer)
@@ -131,7 +131,7 @@ def _check_times(
 
 
 def _date(payload: Mapping[str, JSON], name: str, issuer: Issuer) -> float | None:
-    """Read a NumericDate (RFC 7519 §2): a number, fractions allowed, in seconds."""
+    """Parse a NumericDate (RFC 7519 §2): a number of seconds, fractions allowed."""
     value = payload.get(name)
     if value is None:
         if name in payload:
@@ -165,7 +165,7 @@ def _audiences(payload: Mapping[str, JSON], issuer: Issuer) -> tuple[str, ...]:
     audiences = tuple(entry for entry in values if isinstance(entry, str))
     if len(audiences) != len(values):
         raise _denial(CLAIM_MALFORMED, issuer, "`aud` is neither a string nor a list of strings")
-    # Many tokens share these words, and so their memory.
+    # Many tokens share these strings, and so their memory.
     audiences = shared(audiences)
     if issuer.audiences.isdisjoint(audiences):
         raise _denial(AUDIENCE_MISMATCH, issuer, f"expected one of {sorted(issuer.audiences)}")
@@ -182,7 +182,7 @@ def _optional_string(payload: Mapping[str, JSON], path: str, issuer: Issuer) -> 
 
 
 def _tenant(payload: Mapping[str, JSON], issuer: Issuer) -> str | None:
-    """Read the tenant; a number is as good a name as a string, for issuers that count theirs."""
+    """Parse the tenant. A number is accepted, too, because some issuers number their tenants."""
     value = at_path(payload, issuer.claims.tenant)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -190,7 +190,7 @@ def _tenant(payload: Mapping[str, JSON], issuer: Issuer) -> str | None:
 
 
 def _words(payload: Mapping[str, JSON], path: str, issuer: Issuer) -> tuple[str, ...]:
-    """Read a set of names: a space-delimited string (RFC 8693 §4.2) or a list of strings."""
+    """Parse a set of names: a space-delimited string (RFC 8693 §4.2) or a list of strings."""
     value = at_path(payload, path)
     if value is None:
         return ()

@@ -1,4 +1,4 @@
-"""A bounded map that forgets what came first, and is read as fast as a dictionary."""
+"""A bounded map that drops its oldest entries, and is as fast to read as a dictionary."""
 
 from typing import TypeVar
 
@@ -7,7 +7,7 @@ V = TypeVar("V")
 
 
 class FIFO(dict[K, V]):
-    """At most `capacity` entries, for what is learnt again soon when it was forgotten too early."""
+    """At most `capacity` entries, for values that are cheap to find out again."""
 
     __slots__ = ("_capacity",)
 
@@ -18,7 +18,7 @@ class FIFO(dict[K, V]):
         self._capacity = capacity
 
     def put(self, key: K, value: V) -> None:
-        """Store a value; one with a key that is there is forgotten when the one before would have been."""
+        """Store a value. A new value of an existing key keeps the age of the old one."""
         self[key] = value
         if len(self) > self._capacity:
             del self[next(iter(self))]

@@ -1,7 +1,7 @@
-"""JSON from outside: how deep it may be, and how much of an odd document can still be used.
+"""JSON from outside: the limit of its depth, and how much of an odd document is usable.
 
-Parsers bound the depth by how much stack they have, which differs by parser, by version and by
-machine. The rule here is our own and comes before any parser: `MAX_DEPTH` levels.
+Parsers limit the depth by the size of their stack, which differs by parser, version and machine. This module
+has its own rule, which is checked before any parser: `MAX_DEPTH` levels.
 """
 
 import json
@@ -16,9 +16,10 @@ from gateway.core.model import JSON
 MAX_DEPTH: Final = 64
 """Levels of lists and objects in one text."""
 _LONGEST_INTEGER: Final = 300
-"""Digits. More than fit a double are no number for any use here, and Python refuses to read thousands."""
+"""Digits. No number here needs more than a double has, and Python refuses to parse thousands."""
 
-# The closing quote is optional: a text that ends within a string is read once, and not from each quote on.
+# The closing quote is optional, so that a text that ends within a string is scanned once, not from each
+# quote.
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _PIECE: Final = re.compile(_STRING.pattern + rb"|[\[{]|[\]}]", re.DOTALL)
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
@@ -28,11 +29,11 @@ _SLICE: Final = 64 * 1024
 
 
 MAX_VALUES: Final = 50_000
-"""Values in one document that `read` reads: a bound of the time that it takes."""
+"""The largest number of values in a document for `read`. It limits the time."""
 
 
 class TooDeep(ValueError):
-    """A JSON text is nested deeper than it may be."""
+    """A JSON text is nested too deep."""
 
     def __init__(self, levels: int) -> None:
         super().__init__(f"it is nested deeper than {levels} levels")
@@ -41,12 +42,12 @@ class TooDeep(ValueError):
 def check_depth(text: bytes, levels: int = MAX_DEPTH) -> None:
     """Raise `TooDeep` when a JSON text is nested deeper than `levels`; brackets in strings do not count.
 
-    Takes time in the length of the text, whatever it holds, and next to none for a text with few
-    brackets. Whether the text is JSON is the parser's to tell.
+    The time is linear in the length of the text, and almost zero for a text with few brackets. The parser
+    decides whether the text is JSON.
     """
     if text.count(b"[") + text.count(b"{") <= levels:
         return
-    # One byte for each bracket, which is 1 for one that opens and, signed, -1 for one that closes.
+    # One signed byte for each bracket: 1 for an opening one, -1 for a closing one.
     steps = memoryview(_STRING.sub(b"", text).translate(_STEPS, _NO_BRACKETS)).cast("b")
     depth = 0
     for start in range(0, len(steps), _SLICE):
@@ -57,19 +58,19 @@ def check_depth(text: bytes, levels: int = MAX_DEPTH) -> None:
 
 
 class Repeated(dict[str, JSON]):
-    """An object in which names occur twice; of each the last value is kept."""
+    """An object in which names occur twice. The last value of each is kept."""
 
     names: frozenset[str]
-    """Those that do."""
+    """The names that occur twice."""
 
 
 def read(octets: bytes) -> JSON:
-    """Read a document that another system published, and keep what is odd in it where it is.
+    """Parse a document of another system, and mark its odd values.
 
-    A number beyond a double becomes an infinity, what is nested too deep is not read and becomes a NaN, text
-    that is no Unicode keeps lone surrogates, an object with a name that occurs twice becomes a
-    `Repeated`: `oddity` finds them. So one odd value costs what it belongs to, and not the document.
-    Raises ValueError for what is no JSON at all, or has more than `MAX_VALUES` values.
+    A number beyond a double becomes an infinity, a value that is nested too deep becomes a NaN, text that is
+    not Unicode keeps lone surrogates, and an object with a name that occurs twice becomes a `Repeated`:
+    `oddity` finds them. So an odd value affects only the entry that contains it, not the document. Raises
+    ValueError for text that is not JSON, or has more than `MAX_VALUES` values.
     """
     if octets.count(b",") + octets.count(b"[") + octets.count(b"{") > MAX_VALUES:
         raise ValueError(f"it has more than {MAX_VALUES} values")
@@ -83,10 +84,10 @@ def read(octets: bytes) -> JSON:
 
 
 def oddity(value: JSON) -> str | None:
-    """Say what is odd in a value that was read by `read`; None: nothing is."""
+    """Return what is odd in a value from `read`; None if nothing is."""
     match value:
         case str():
-            return None if value.isascii() or _is_unicode(value) else "text that is no Unicode"
+            return None if value.isascii() or _is_unicode(value) else "text that is not Unicode"
         case float():
             if math.isnan(value):
                 return f"a NaN, or more than {MAX_DEPTH} levels"

@@ -1,4 +1,4 @@
-"""A bounded map that forgets what was used least recently."""
+"""A bounded map that drops the least recently used entries."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, KeysView
@@ -11,7 +11,7 @@ V = TypeVar("V")
 class LRU(Generic[K, V]):
     """At most `capacity` entries; reading one makes it the most recent.
 
-    It knows no time: who stores an entry stores its expiry with it.
+    It has no clock: callers store the expiry with the entry.
     """
 
     __slots__ = ("_capacity", "_entries")
@@ -29,11 +29,11 @@ class LRU(Generic[K, V]):
         return value
 
     def peek(self, key: K) -> V | None:
-        """Read an entry, which becomes no more recent by it."""
+        """Return an entry without making it more recent."""
         return self._entries.get(key)
 
     def keys(self) -> KeysView[K]:
-        """Return a view of all keys, which shows at any time what is there."""
+        """Return a live view of all keys."""
         return self._entries.keys()
 
     def newest(self) -> Iterator[tuple[K, V]]:
@@ -41,7 +41,7 @@ class LRU(Generic[K, V]):
         return reversed(self._entries.items())
 
     def put(self, key: K, value: V) -> V | None:
-        """Store a value; returns the one that had to make room for it, if any had to."""
+        """Store a value; return the one that was dropped for it, if any."""
         entries = self._entries
         entries[key] = value
         entries.move_to_end(key)
@@ -51,14 +51,14 @@ class LRU(Generic[K, V]):
         return self._entries.pop(key, None)
 
     def discard(self, condemned: Callable[[V], bool]) -> int:
-        """Drop every entry whose value is condemned; returns how many. Takes time in its size."""
+        """Drop every entry whose value is condemned; return how many. The time is linear in its size."""
         keys = [key for key, value in self._entries.items() if condemned(value)]
         for key in keys:
             del self._entries[key]
         return len(keys)
 
     def shed(self, condemned: Callable[[V], bool]) -> None:
-        """Drop what is condemned from the least recent on, up to the first that is not."""
+        """Drop condemned entries, beginning with the least recent, up to the first that is not condemned."""
         entries = self._entries
         while entries and condemned(entries[next(iter(entries))]):
             entries.popitem(last=False)

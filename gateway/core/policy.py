@@ -1,4 +1,4 @@
-"""May this user, with this token, use this route? The only owner of that question."""
+"""Authorization: whether a user, with a token, may use a route. The only owner of this rule."""
 
 from typing import Final
 
@@ -25,11 +25,11 @@ _STATUS_REASONS: Final[dict[UserStatus, Reason]] = {
 
 
 def authorize(route: Route, user: User, claims: Claims) -> None:
-    """Raise a `Denial` unless the user is active and everything the route requires is there.
+    """Raise a `Denial` unless the user is active and meets the requirements of the route.
 
-    Scopes must all be in the token (RFC 6750 §3.1); of the roles the user needs one. A tenant in
-    the token that is not the user's is refused also when the user has none: a token for one
-    tenant must never act in another, or in none.
+    The token must have all scopes (RFC 6750 §3.1), the user one of the roles. If the token's tenant is not
+    the user's, it is refused, also if the user has none: a token for one tenant must never act in another, or
+    without one.
     """
     if user.status is not UserStatus.ACTIVE:
         raise Denial(_STATUS_REASONS[user.status])
@@ -46,4 +46,4 @@ def authorize(route: Route, user: User, claims: Claims) -> None:
         missing = sorted(require.scopes.difference(claims.scopes))
         raise Denial(SCOPE_INSUFFICIENT, f"missing: {' '.join(missing)}")
     if require.roles and require.roles.isdisjoint(user.roles):
-        raise Denial(ROLE_MISSING, f"needed is one of: {', '.join(sorted(require.roles))}")
+        raise Denial(ROLE_MISSING, f"one of these is needed: {', '.join(sorted(require.roles))}")

@@ -1,4 +1,4 @@
-"""Revocations as values: what the stores say about one token, and the rows that say so."""
+"""Revocations as values: the stores' answers about one token, and the rows."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -7,22 +7,22 @@ from typing import TypeAlias
 from gateway.core.model import RevocationKind
 
 Target: TypeAlias = tuple[RevocationKind, str, str]
-"""What is revoked: kind, issuer and value, as in `Revocation`."""
+"""The key of a revocation: kind, issuer and value, as in `Revocation`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Revocations:
-    """What a store knows against one token; instants in Unix seconds."""
+    """The revocations of one token in a store. Times are in Unix seconds."""
 
     token: bool = False
     """Its `jti` is on the blacklist."""
     user_at: float | None = None
-    """Tokens of its user issued at or before this instant are revoked."""
+    """Tokens of its user issued at or before this time are revoked."""
     issuer_at: float | None = None
-    """Tokens of its issuer issued at or before this instant are revoked."""
+    """Tokens of its issuer issued at or before this time are revoked."""
 
     def against(self, issued_at: float | None) -> RevocationKind | None:
-        """Return the kind that hits a token of this `iat`; one without `iat` is hit by any instant."""
+        """Return the kind that applies to a token of this `iat`. Without `iat`, any time applies."""
         if self.token:
             return "jti"
         if hits(self.user_at, issued_at):
@@ -30,20 +30,20 @@ class Revocations:
         return "issuer" if hits(self.issuer_at, issued_at) else None
 
     def against_anyone(self, issued_at: float | None) -> RevocationKind | None:
-        """Return the kind that hits a token of any user."""
+        """Return the kind that applies to a token of any user."""
         if self.token:
             return "jti"
         return "issuer" if hits(self.issuer_at, issued_at) else None
 
 
 def hits(revoked_at: float | None, issued_at: float | None) -> bool:
-    """Tell whether a revocation of a user or an issuer hits a token of this `iat`."""
+    """Return whether a revocation of a user or an issuer applies to a token of this `iat`."""
     return revoked_at is not None and (issued_at is None or issued_at <= revoked_at)
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """A row of `revocations`; times in Unix seconds."""
+    """A row of `revocations`. Times are in Unix seconds."""
 
     kind: RevocationKind
     issuer: str
@@ -52,13 +52,13 @@ class Revocation:
     """The `jti`, or the id of the user; empty for kind `issuer`."""
     revoked_at: float
     expires_at: float | None = None
-    """None: it counts for ever."""
+    """None: it never ends."""
     reason: str | None = None
     revoked_by: str | None = None
 
     @property
     def target(self) -> tuple[RevocationKind, str, str]:
-        """What is revoked: kind, issuer and value."""
+        """The key: kind, issuer and value."""
         return self.kind, self.issuer, self.value
 
 
@@ -69,44 +69,44 @@ class Revoked:
     revocation: Revocation
     lifted: bool
     version: int
-    """The id of the transaction; ids are in no order of commits."""
+    """The id of the transaction. Ids do not follow the order of commits."""
     order: int = 0
-    """Of two changes of one row the later has the higher; 0: not known."""
+    """The later of two changes of one row has the higher order; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """A revocation that Redis alone knew, to be written down."""
+    """A revocation that exists in Redis only, to be copied to Postgres."""
 
     target: Target
     """Kind, configured name of the issuer, and value."""
     until: float | None
     """Tokens issued at or before this Unix time are revoked; None for a `jti`."""
     expires_at: float | None
-    """Unix seconds; None: it counts for ever."""
+    """Unix seconds; None: it never ends."""
     iss: str | None = None
-    """How a row of an operator may name the issuer, too."""
+    """The other name of the issuer, which rows of operators may have."""
     seen: bool = True
-    """False: it was lost before it was looked at, and the expiry is guessed."""
+    """False: the key was lost before it was examined, and the expiry is a guess."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """What became of revocations that were to be written down."""
+    """The result of copying revocations to Postgres."""
 
     written: int
-    """Rows that are new, or were extended."""
+    """The number of new or extended rows."""
     said: tuple[bool, ...]
-    """Of each, whether a row of an operator says it: then it was not written down."""
+    """For each, whether a row of an operator has it. Then it was not copied."""
 
 
 def counts(expires_at: float | None, now: float) -> bool:
-    """Tell whether a revocation still counts; Unix seconds. In SQL that is `gateway_counts`."""
+    """Return whether a revocation still counts, in Unix seconds. In SQL: `gateway_counts`."""
     return expires_at is None or expires_at > now
 
 
 def strongest(revocations: Iterable[Revocation]) -> list[Revocation]:
-    """Make one of all that revoke the same: the later instant and the later expiry win."""
+    """Merge revocations with the same key: the later time and the later expiry win."""
     found: dict[tuple[RevocationKind, str, str], Revocation] = {}
     for row in revocations:
         other = found.setdefault(row.target, row)

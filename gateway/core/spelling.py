@@ -1,6 +1,6 @@
-"""How two subjects differ when they differ only in spelling. This file owns what counts as spelling.
+"""The differences between two subjects in spelling. This file defines what counts as spelling.
 
-Likeness is a hint for people, never a reason to admit: `Anna` and `anna` may be two persons.
+Similarity is a hint for people, never a reason to admit: `Anna` and `anna` may be two persons.
 """
 
 import re
@@ -12,10 +12,10 @@ from urllib.parse import quote, unquote
 Difference: TypeAlias = Literal["case", "spacing", "encoding", "prefix", "uuid"]
 
 _INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
-"""What a copy from a document brings along, and no white space by Unicode."""
+"""Invisible characters that come with copied text. Unicode does not count them as white space."""
 
 _PROVIDERS: Final = ("auth0", "google-oauth2", "github", "windowslive", "apple")
-"""What identity brokers put in front of a bar, most of all."""
+"""The usual providers that identity brokers put before a bar."""
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _ESCAPE: Final = re.compile("%[0-9A-F]{2}")
 
@@ -26,10 +26,10 @@ _UUID: Final = re.compile(
 
 
 def normal_form(subject: str) -> str:
-    """Return what all spellings of a subject have in common.
+    """Return the normal form, which all spellings of a subject share.
 
     Subjects with a `difference` have equal normal forms. The reverse does not hold: `auth0|7` and
-    `github|7` share one as well, and are two persons.
+    `github|7` share one, too, but are two persons.
     """
     for _, step in _STEPS:
         subject = step(subject)
@@ -37,12 +37,12 @@ def normal_form(subject: str) -> str:
 
 
 def difference(a: str, b: str) -> Difference | None:
-    """Tell what two subjects differ in; None when they are equal, or differ in more than spelling.
+    """Return the difference of two subjects; None if they are equal, or differ in more than spelling.
 
     `spacing` is white space and invisible characters; `encoding` percent-encoding (RFC 3986 §2.1)
     and composed letters (Unicode NFC); `uuid` the case, dashes and braces of a UUID (RFC 9562 §4);
     `prefix` a provider before a bar, as in `auth0|7`, on one side only. Of several differences, the
-    last named here is told, with `case` before `prefix`.
+    last one in this list is returned, with `case` before `prefix`.
     """
     if a == b:
         return None
@@ -55,9 +55,9 @@ def difference(a: str, b: str) -> Difference | None:
 
 
 def spellings(subject: str) -> Iterator[tuple[str, Difference]]:
-    """Yield the other ways in which providers and programs commonly write a subject.
+    """Yield the other common spellings of a subject by providers and programs.
 
-    Not all there are: those that can be guessed, to find a subject of which only a hash is known.
+    These are not all spellings, but those that can be guessed, to find a subject whose hash is known.
     """
     for spelling in dict.fromkeys(_guesses(subject)):
         differs = difference(spelling, subject)
@@ -90,7 +90,7 @@ def _guesses(subject: str) -> Iterator[str]:
 
 
 def _capitalised(text: str) -> str:
-    """Write each word of a name, or of what stands before the @ of an address, with a capital letter."""
+    """Capitalise each word of a name, or of the part of an address before the @."""
     local, at, domain = text.lower().partition("@")
     return _WORD.sub(lambda word: word[0].capitalize(), local) + at + domain
 
@@ -105,7 +105,7 @@ def _compact(text: str) -> str:
 def _decoded(text: str) -> str:
     if text.isascii() and "%" not in text:
         return text
-    # Until nothing is left to decode: `%257C` passed through two programs that encode.
+    # Repeat until nothing is left to decode: `%257C` was encoded by two programs.
     while "%" in text:
         try:
             decoded = unquote(text, errors="strict")
@@ -133,4 +133,4 @@ _STEPS: Final[tuple[tuple[Difference, Callable[[str], str]], ...]] = (
     ("uuid", _uuid),
     ("case", _folded),
 )
-"""From the least that is changed to the most; what is equal from one step on stays equal."""
+"""From the smallest change to the largest. Texts that are equal after one step stay equal."""

@@ -1,20 +1,20 @@
-"""How strictly certificates of servers are checked: the same on every Python.
+"""The strictness of certificate checks: the same on every version of Python.
 
-`ssl.create_default_context` asks for RFC 5280 to the letter from Python 3.13 on, and not before. An upgrade
-of Python must not decide whether the authority of a company is still trusted: a setting does.
+`ssl.create_default_context` checks RFC 5280 strictly since Python 3.13, and not before. A setting, not an
+upgrade of Python, must decide whether a company's authority is trusted.
 """
 
 import ssl
 from typing import Final
 
 _BREACHES: Final = range(79, 94)
-"""X509_V_ERR_INVALID_CA's successors in OpenSSL 3: what only X509_V_FLAG_X509_STRICT finds."""
+"""X509_V_ERR_INVALID_CA's successors in OpenSSL 3: errors that only X509_V_FLAG_X509_STRICT finds."""
 
 
 def set_strictness(context: ssl.SSLContext, *, strict: bool) -> None:
-    """Ask for RFC 5280 to the letter (X509_V_FLAG_X509_STRICT), or do not.
+    """Turn strict RFC 5280 (X509_V_FLAG_X509_STRICT) on or off.
 
-    Either way a certificate of the trusted file is trusted though it is no root, as Python does since 3.13.
+    In both cases, a certificate in the trusted file is trusted even if it is not a root, as in Python 3.13.
     """
     flags = context.verify_flags | ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     if strict:
@@ -25,6 +25,6 @@ def set_strictness(context: ssl.SSLContext, *, strict: bool) -> None:
 
 
 def distrust(error: ssl.SSLCertVerificationError, setting: str) -> str:
-    """Say why a certificate is not trusted; names the setting that is as strict, when it is for that."""
+    """Return why a certificate is not trusted, with the strict setting if that is the cause."""
     why = f"its certificate is not trusted: {error.verify_message}"
-    return f"{why} (`{setting}` asks for this)" if error.verify_code in _BREACHES else why
+    return f"{why} (`{setting}` requires this)" if error.verify_code in _BREACHES else why

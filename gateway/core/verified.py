@@ -1,4 +1,4 @@
-"""What a verified token says, and which key verified it."""
+"""A verified token: its claims and its key."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from gateway.core.tokens import VerificationKey
 
 @dataclass(frozen=True, slots=True)
 class VerifiedToken:
-    """A token whose signature and claims were good."""
+    """A token with a valid signature and valid claims."""
 
     claims: Claims
     key: VerificationKey

@@ -1,4 +1,4 @@
-"""How many fetches requests with unknown keys may cause; any client can invent such keys."""
+"""Limits the fetches that requests with unknown keys cause, because any client can invent such keys."""
 
 import hashlib
 import math
@@ -9,24 +9,24 @@ from gateway.core.lru import LRU
 FETCH_BURST: Final = 4
 REFILL_SECONDS: Final = 5.0
 MIN_INTERVAL: Final = 1.0
-"""Unknown keys may cause so many fetches per issuer, so many seconds apart, and one more each refill."""
+"""Fetches per issuer for unknown keys: a burst, the seconds per further one, and between two."""
 MAX_WAITING: Final = 32
-"""Requests that may wait at once for the next of these fetches to be allowed, per issuer."""
+"""Requests per issuer that may wait for the next allowed fetch."""
 MAX_ABSENT: Final = 1000
-"""Keys of one issuer that are remembered as not there."""
+"""Keys of one issuer that are remembered as missing."""
 ABSENT_SECONDS: Final = REFILL_SECONDS
-"""Seconds for which a key counts as not there. An issuer may sign with a key before it publishes it."""
+"""Seconds for which a key counts as missing. An issuer may sign with a key before it publishes it."""
 
 
 class FetchAllowance:
-    """A token bucket: fetches that unknown keys may cause while their issuer answers."""
+    """A token bucket for the fetches that unknown keys cause while their issuer answers."""
 
     def __init__(self) -> None:
         self._left = float(FETCH_BURST)
         self._at = self._taken_at = -math.inf
 
     def take(self, now: float) -> bool:
-        """Take one, if there is one and the one before is not too recent."""
+        """Take a fetch, if there is one and the previous one is not too recent."""
         self._left = min(self._left + (now - self._at) / REFILL_SECONDS, float(FETCH_BURST))
         self._at = now
         if self._left < 1.0 or now - self._taken_at < MIN_INTERVAL:
@@ -36,38 +36,38 @@ class FetchAllowance:
         return True
 
     def wait(self, now: float) -> float:
-        """Return the seconds until one may be taken; zero or less: now."""
+        """Return the seconds until a fetch may be taken; zero or less: now."""
         left = min(self._left + (now - self._at) / REFILL_SECONDS, float(FETCH_BURST))
         return max((1.0 - left) * REFILL_SECONDS, self._taken_at + MIN_INTERVAL - now)
 
     def give_back(self) -> None:
-        """Take back the latest: it brought nothing."""
+        """Return the latest fetch to the bucket, because it had no result."""
         self._left = min(self._left + 1.0, float(FETCH_BURST))
         self._taken_at = -math.inf
 
 
 class AbsentKeys:
-    """Keys that an issuer did not have when it was asked for them: bounded, and for a time."""
+    """Keys that an issuer did not have: bounded, and for a limited time."""
 
     def __init__(self) -> None:
         self._until: LRU[bytes, float] = LRU(MAX_ABSENT)
-        """Digest of `kid` and algorithm → until when that counts."""
+        """Digest of `kid` and algorithm → the time until which the key counts as missing."""
 
     def has(self, kid: str | None, algorithm: str, now: float) -> bool:
-        """Tell whether a key was not there, and that still counts."""
+        """Return whether a key still counts as missing."""
         until = self._until.get(_digest(kid, algorithm))
         return until is not None and now < until
 
     def add(self, kid: str | None, algorithm: str, now: float) -> None:
-        """Take note that a key was not there."""
+        """Record that a key is missing."""
         self._until.put(_digest(kid, algorithm), now + ABSENT_SECONDS)
 
     def clear(self) -> None:
-        """Forget all: another set may have any of them."""
+        """Forget all, because a new set may have them."""
         self._until.clear()
 
 
 def _digest(kid: str | None, algorithm: str) -> bytes:
-    # A client that invents names chooses their length.
+    # Clients can invent names of any length.
     name = f"{algorithm} {'' if kid is None else '.' + kid}"
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()

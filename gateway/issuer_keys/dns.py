@@ -1,8 +1,8 @@
-"""Addresses of issuers' hosts: one look-up per host at a time, in a thread that holds up nothing else.
+"""Addresses of issuers' hosts: one look-up per host at a time, each in its own thread.
 
-A look-up of the system cannot be cancelled: its thread stays until the name service has answered, or the
-system's own time is over. The event loop has few threads for all look-ups of the process. So each look-up
-here has a thread of its own, and a host whose look-up hangs holds that one thread.
+A look-up of the system cannot be cancelled: its thread runs until the name service has answered, or the
+system's own time limit is over. The event loop has few threads for all look-ups of the process. So each
+look-up here has its own thread, and a host whose look-up hangs blocks only that thread.
 """
 
 import asyncio
@@ -28,16 +28,16 @@ class _Address:
 @dataclass(frozen=True, slots=True)
 class _LookUp:
     deadline: float
-    """The loop's time until which requests wait for it."""
+    """The loop's time until which callers wait for it."""
     outcome: asyncio.Future[tuple[_Address, ...] | Exception]
-    """Never raises: all callers may have left."""
+    """It never raises, because all callers may have left."""
 
 
 class SystemLookups(AbstractResolver):
     """The system's name service, for aiohttp's connector; used inside one event loop.
 
-    `patience` is the number of seconds that a look-up may take. One that takes longer goes on, and until it
-    has ended all others of its host fail at once.
+    `patience` is the number of seconds that a look-up may take. A longer one continues, and until it has
+    ended, all others for its host fail at once.
     """
 
     def __init__(self, patience: float) -> None:
@@ -47,13 +47,13 @@ class SystemLookups(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Return the addresses of a host: start a look-up, or join the one that is under way.
+        """Return the addresses of a host: start a look-up, or join the one in progress.
 
         Raises OSError; `TimeoutError`, with an `errno`, when the look-up takes too long.
         """
         loop = asyncio.get_running_loop()
         look_up = self._running.get((host, family)) or self._begin(loop, host, family)
-        # `wait` leaves the future alone when this caller is cancelled.
+        # `wait` does not cancel the future when this caller is cancelled.
         await asyncio.wait((look_up.outcome,), timeout=max(look_up.deadline - loop.time(), 0))
         if not look_up.outcome.done():
             raise TimeoutError(errno.ETIMEDOUT, "the name service does not answer")
@@ -73,7 +73,7 @@ class SystemLookups(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Leave those that are under way to the system: nothing can end them."""
+        """Leave look-ups in progress to the system: they cannot be cancelled."""
 
     def _begin(self, loop: asyncio.AbstractEventLoop, host: str, family: int) -> _LookUp:
         look_up = _LookUp(loop.time() + self._patience, loop.create_future())
@@ -84,25 +84,25 @@ class SystemLookups(AbstractResolver):
 
         def work() -> None:
             outcome = _asked(host, family)
-            with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop was closed in the meantime
                 loop.call_soon_threadsafe(ended, outcome)
 
-        # No pool: its threads would be waited for at the end of the process.
+        # No pool, because the process would wait for its threads at the end.
         thread = threading.Thread(target=work, name=f"look-up of {host}", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
-            raise OSError(errno.EAGAIN, "the system gives no thread for the look-up") from error
+            raise OSError(errno.EAGAIN, "the system cannot start a thread for the look-up") from error
         self._running[host, family] = look_up
         return look_up
 
 
 def _asked(host: str, family: int) -> tuple[_Address, ...] | Exception:
-    """Ask the system, for as long as it takes."""
+    """Look the host up with the system's resolver, without a time limit."""
     try:
         found = socket.getaddrinfo(
             host, None, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
         )
-    except Exception as error:  # noqa: BLE001 -- raised where it is waited for; lost here, the look-up would never end
+    except Exception as error:  # noqa: BLE001 -- the waiting callers raise it; if it were lost, the look-up would never end
         return error
     return tuple(_Address(family, protocol, str(address[0])) for family, _, protocol, _, address in found)

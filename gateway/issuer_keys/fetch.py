@@ -1,8 +1,8 @@
-"""Fetching a JSON document from an issuer, without trusting the way there or what comes back.
+"""Fetches a JSON document from an issuer, without trusting the network or the answer.
 
-Every rule about where a connection may go and what may come over it is in this file: http and
-https only, no redirects, no proxies, no cookies, no addresses of clouds' metadata services, no
-compression, a size and a time limit.
+This file has all rules about the destination and the content of such a connection: only http and https, no
+redirects, no proxies, no cookies, no addresses of clouds' metadata services, no compression, a size limit and
+a time limit.
 """
 
 import asyncio
@@ -29,48 +29,48 @@ TIMEOUT: Final = 5.0
 """Seconds for one document, from name resolution to the last byte."""
 MAX_BYTES: Final = 512 * 1024
 _LOOK_UP: Final = 0.9
-"""What part of that the look-up of the host may take: its failure is told apart from that of the server."""
+"""The part of that time for the look-up, so that its failure is distinguished from that of the server."""
 
 _MAX_AGE: Final = re.compile(r'(?:^|,)\s*max-age\s*=\s*"?(\d+)"?\s*(?=,|$)', re.ASCII | re.IGNORECASE)
 _REVALIDATE: Final = re.compile(r"(?:^|,)\s*no-(?:cache|store)\s*(?=,|$)", re.ASCII | re.IGNORECASE)
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-"""What stands for an IPv4 address where a network translates (RFC 6052 §2.1)."""
+"""The prefix for IPv4 addresses in networks that translate (RFC 6052 §2.1)."""
 _METADATA: Final = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200")))
-"""Metadata services that are not at link-local addresses: those of Amazon, by IPv6, and of Alibaba."""
+"""Metadata services without link-local addresses: Amazon's for IPv6, and Alibaba's."""
 
 
 class FetchError(Exception):
-    """What an issuer publishes could not be had or used; the text says which URL or file, and why."""
+    """A document of an issuer could not be fetched or used. The text has the URL or file, and the cause."""
 
 
 class NotFound(FetchError):
-    """The server is there and says that the document is not: it may be elsewhere."""
+    """The server answered that the document does not exist. It may be elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A JSON document as a server gave it."""
+    """A JSON document from a server."""
 
     url: str
-    """Where it came from, without a password; for messages."""
+    """Its URL without a password, for messages."""
     content: JSON
     max_age: float | None
-    """Seconds for which the server calls it fresh (RFC 9111 §5.2.2); None when it does not say."""
+    """Seconds of freshness by the server (RFC 9111 §5.2.2); None if it gives none."""
 
 
 @cache
 def _system_trust(strict: bool) -> ssl.SSLContext:  # noqa: FBT001 -- what it is remembered by
-    """Return this process's one context that trusts the system's authorities: to read them takes 50 ms."""
+    """Return the process's context with the system's authorities, which take 50 ms to read."""
     context = ssl.create_default_context()
     set_strictness(context, strict=strict)
     return context
 
 
 class Fetcher:
-    """An HTTP client for issuers' documents; used for many of them at once, and closed by its owner.
+    """An HTTP client for issuers' documents. It fetches many concurrently, and its owner closes it.
 
     `timeout` is in seconds, `tls` replaces the system's trust store, `resolver` its name service.
-    With `strict` certificates must follow RFC 5280 to the letter (`jwks.tls.strict`).
+    With `strict`, certificates must follow RFC 5280 strictly (`jwks.tls.strict`).
     Must be created inside a running event loop.
     """
 
@@ -89,7 +89,7 @@ class Fetcher:
         else:
             set_strictness(tls, strict=strict)
         self._session = aiohttp.ClientSession(
-            # Fetches are minutes apart: a kept connection or address would be a dead one.
+            # Fetches are minutes apart, so a kept connection or address would be useless.
             connector=aiohttp.TCPConnector(
                 limit=0,
                 force_close=True,
@@ -126,7 +126,7 @@ class Fetcher:
             target = URL(url)
         except ValueError as error:
             raise FetchError("a URL of the issuer cannot be parsed") from error
-        # A password in a URL is the operator's secret; messages end up in logs.
+        # A password in a URL is a secret, and messages are logged.
         shown = str(target.with_user(None)) if target.host else "a URL without a host"
         if target.scheme not in ("http", "https") or not target.host:
             raise FetchError(f"{shown}: only http and https URLs with a host are fetched")
@@ -158,21 +158,21 @@ class Fetcher:
                 cause = error.os_error
                 return f"cannot connect: {os.strerror(cause.errno) if cause.errno else cause}"
             case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | aiohttp.ClientOSError():
-                return "the connection ended before the answer did"
+                return "the connection ended before the end of the answer"
             case _:
                 return f"no valid HTTP answer ({type(error).__name__})"
 
 
 async def parsed(shown: str, body: bytes) -> JSON:
-    """Read JSON as `json_text.read` does, beside the event loop. Raises `FetchError`, which says `shown`."""
+    """Parse JSON with `json_text.read`, in a thread. Raises `FetchError` with `shown`."""
     try:
         return await asyncio.to_thread(json_text.read, body)
     except ValueError as error:
-        raise FetchError(f"{shown}: not JSON that can be used: {error}") from error
+        raise FetchError(f"{shown}: not usable JSON: {error}") from error
 
 
 def max_age(cache_control: str) -> float | None:
-    """Return the seconds of freshness in a Cache-Control field; None when it gives none (RFC 9111 §5.2.2)."""
+    """Return the seconds of freshness in a Cache-Control field; None if it has none (RFC 9111 §5.2.2)."""
     if _REVALIDATE.search(cache_control):
         return 0.0
     stated = _MAX_AGE.search(cache_control)
@@ -180,10 +180,10 @@ def max_age(cache_control: str) -> float | None:
 
 
 def forbidden_address(address: str) -> str | None:
-    """Say why no issuer can be at an IP address, or None when one can.
+    """Return why no issuer can have an IP address; None if an issuer can.
 
-    Link-local addresses hold the metadata services of most clouds, which answer anyone who asks from
-    inside. Private and loopback addresses are where many an issuer is at home.
+    Link-local addresses are those of most clouds' metadata services, which answer every request from inside.
+    Private and loopback addresses are allowed, because many issuers have them.
     """
     ip = _reached(address)
     if ip in _METADATA:
@@ -198,7 +198,7 @@ def forbidden_address(address: str) -> str | None:
 
 
 def _reached(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Return an address, or the IPv4 address that it is another form of."""
+    """Return an address, or the IPv4 address that it embeds."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv4Address):
         return ip
@@ -208,10 +208,10 @@ def _reached(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def _guarded_socket(address_info: aiohttp.AddrInfoType) -> socket.socket:
-    """Open a socket for the very address that is about to be connected to.
+    """Open a socket for the address of the connection.
 
-    Every connection passes here, to a literal address or a resolved one; a name that resolves
-    differently the second time gains nothing.
+    Every connection comes here, with a literal or a resolved address. So a name that resolves differently the
+    second time cannot bypass the check.
     """
     family, kind, protocol, _, address = address_info
     why = forbidden_address(str(address[0]))

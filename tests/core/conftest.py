@@ -1,4 +1,4 @@
-"""How Hypothesis works here: a busy machine is no reason to fail."""
+"""Settings of Hypothesis: a busy machine must not make tests fail."""
 
 from hypothesis import HealthCheck, settings
 

@@ -1,4 +1,4 @@
-"""How deep JSON from outside may be, and what becomes of odd values."""
+"""The limit of the depth of JSON from outside, and the handling of odd values."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The words of the house."""
+"""The values of `core.model`."""
 
 from dataclasses import FrozenInstanceError
 

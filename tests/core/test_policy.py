@@ -1,4 +1,4 @@
-"""May this user, with this token, use this route?"""
+"""Authorization of a user with a token on a route."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Certificates are checked alike on every Python."""
+"""Certificates are checked in the same way on every version of Python."""
 
 import ssl
 
@@ -42,7 +42,7 @@ def test_upstreams_are_checked_as_they_are_set(strict: bool) -> None:
 
 def test_a_refusal_for_strictness_names_its_setting() -> None:
     strict = distrust(breach(85, "Missing Authority Key Identifier"), "redis.tls.strict")
-    assert strict.endswith("Missing Authority Key Identifier (`redis.tls.strict` asks for this)")
+    assert strict.endswith("Missing Authority Key Identifier (`redis.tls.strict` requires this)")
     for code, message in (
         (20, "unable to get local issuer certificate"),
         (62, "hostname mismatch"),

@@ -1,4 +1,4 @@
-"""An issuer on loopback whose behaviour a test changes as it goes, and keys for it."""
+"""An issuer on loopback whose behaviour a test can change, and keys for it."""
 
 import asyncio
 import base64

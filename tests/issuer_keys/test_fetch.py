@@ -92,7 +92,7 @@ async def test_redirects_are_not_followed(fetcher: Fetcher, issuer: IssuerServer
 )
 async def test_what_is_not_json_is_refused(fetcher: Fetcher, issuer: IssuerServer, body: bytes) -> None:
     issuer.answers["/jwks"] = Answer(body)
-    with pytest.raises(FetchError, match=r"/jwks: not JSON"):
+    with pytest.raises(FetchError, match=r"/jwks: not usable JSON"):
         await fetcher.get(f"{issuer.url}/jwks")
 
 

@@ -204,7 +204,7 @@ async def test_a_jwks_file(fetcher: Fetcher, tmp_path: Path) -> None:
     file.write_bytes(orjson.dumps({"keys": [public_jwk("a")]}))
     assert await kids(JwksFile(file), fetcher) == ["a"]
     file.write_bytes(b"{")
-    with pytest.raises(FetchError, match=r"jwks\.json: not JSON"):
+    with pytest.raises(FetchError, match=r"jwks\.json: not usable JSON"):
         await JwksFile(file).load(fetcher)
     file.write_bytes(b" " * (512 * 1024 + 1))
     with pytest.raises(FetchError, match="larger than 512 KiB"):

@@ -13,7 +13,7 @@ from gateway.core.reasons import (
 
 MAX_TOKEN_BYTES = 16 * 1024
 
-# The characters of b64token but for its final `=` (RFC 6750 §2.1).
+# The characters of b64token without its final `=` (RFC 6750 §2.1).
 _TOKEN_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
 
 

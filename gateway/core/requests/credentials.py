@@ -1,8 +1,8 @@
-"""Where a route takes a token from, beside Authorization. The only owner of those rules.
+"""The places of a token other than Authorization. The only owner of these rules.
 
-Browsers cannot set Authorization on a WebSocket or an EventSource; so a route may take the token
-from a cookie, the query or a WebSocket subprotocol. Wherever it was, it is moved to Authorization:
-the later steps find one credential in one place, and `core.headers` decides whether it goes on.
+Browsers cannot set Authorization on a WebSocket or an EventSource. So a route may take the token from a
+cookie, the query or a WebSocket subprotocol. The token is then moved to Authorization: the later steps find
+one credential in one place, and `core.headers` decides whether it is forwarded.
 """
 
 import re
@@ -22,15 +22,16 @@ from gateway.core.reasons import (
 )
 from gateway.core.requests import bearer
 
-# A compact JWS (RFC 7515 §3.1), in characters that mean themselves in a cookie, a query and a subprotocol.
+# A compact JWS (RFC 7515 §3.1), in characters without a special meaning in a cookie, a query and a
+# subprotocol.
 _TOKEN: Final = re.compile(rb"[A-Za-z0-9\-._~]+")
-# RFC 9110 §9.2.1: these ask for nothing to be changed.
+# The safe methods (RFC 9110 §9.2.1).
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
 class Place(StrEnum):
-    """Where a token was."""
+    """The place of a token."""
 
     AUTHORIZATION = "authorization"
     COOKIE = "cookie"
@@ -50,10 +51,10 @@ class Presented:
 
 
 def find(request: Request, query: str, sources: CredentialSources) -> Presented:
-    """Return the one token of a request, from Authorization or where `sources` allow it to be.
+    """Return the one token of a request, from Authorization or from the places in `sources`.
 
-    What is not the token stays as it is, to the byte. `query` is the request's, with its `?`. Raises
-    `Denial`: `credentials_missing`, `credentials_multiple` (also when two places hold one each),
+    All other bytes stay unchanged. `query` is the request's, with its `?`. Raises
+    `Denial`: `credentials_missing`, `credentials_multiple` (also for one token in each of two places),
     `credentials_malformed` or `token_too_large`.
     """
     found: list[tuple[Place, bytes]] = []
@@ -77,20 +78,20 @@ def find(request: Request, query: str, sources: CredentialSources) -> Presented:
     if len(token) > bearer.MAX_TOKEN_BYTES:
         raise Denial(TOKEN_TOO_LARGE, f"{len(token)} bytes, at most {bearer.MAX_TOKEN_BYTES} are accepted")
     if _TOKEN.fullmatch(token) is None:
-        raise Denial(CREDENTIALS_MALFORMED, f"the {place} holds no token")
+        raise Denial(CREDENTIALS_MALFORMED, f"the {place} has no token")
     if place is Place.QUERY and request.method != "GET":
-        raise Denial(CREDENTIALS_MALFORMED, "a token in the query is taken with GET alone")
+        raise Denial(CREDENTIALS_MALFORMED, "a token in the query is only accepted with GET")
     moved = (*headers, (b"Authorization", b"Bearer " + token))
     return Presented(token, place, replace(request, headers=moved), query)
 
 
 def check_origin(presented: Presented, allowed: frozenset[str], *, upgrade: bool) -> None:
-    """Refuse what another site may have made a browser send (cross-site WebSocket hijacking, CSRF).
+    """Refuse requests that another site may have caused (cross-site WebSocket hijacking, CSRF).
 
-    A browser adds a cookie for any page. So a request that carries its token in one, and is an upgrade
-    or of a method that is not safe, must come from the host it goes to, or from an `allowed` origin.
-    A request without Origin (RFC 6454 §7) is refused: browsers send it with each of these. Raises
-    `Denial` `origin_not_allowed`.
+    A browser sends a cookie for any page. So a request with its token in a cookie, if it is an upgrade or has
+    an unsafe method, must come from a page of its own host, or of an `allowed` origin. A request without
+    Origin (RFC 6454 §7) is refused: browsers send it with each of these. Raises `Denial`
+    `origin_not_allowed`.
     """
     request = presented.request
     if presented.place is not Place.COOKIE or (not upgrade and request.method in _SAFE_METHODS):
@@ -104,10 +105,10 @@ def check_origin(presented: Presented, allowed: frozenset[str], *, upgrade: bool
 
 
 def subprotocol_answer(headers: Iterable[Header], sources: CredentialSources | None) -> bytes | None:
-    """Return the subprotocol to accept in the upstream's stead, when it chose none; None for none.
+    """Return the subprotocol to accept if the upstream chose none; None for none.
 
-    A browser gives a WebSocket up when it offered subprotocols and none was accepted. One that offered
-    `bearer` and a token, and nothing an upstream would know, is told `bearer`.
+    A browser closes a WebSocket if it offered subprotocols and none was accepted. If it offered `bearer` and
+    a token, and no subprotocol that the upstream accepts, the answer is `bearer`.
     """
     if sources is None or sources.subprotocol is None:
         return None
@@ -117,7 +118,7 @@ def subprotocol_answer(headers: Iterable[Header], sources: CredentialSources | N
 
 
 def _is_own(origin: str, request: Request) -> bool:
-    """Tell whether an origin is the host that the request names, and no less secure than the request."""
+    """Return whether an origin has the request's host, and is not less secure than the request."""
     scheme, _, authority = origin.partition("://")
     if scheme not in _DEFAULT_PORTS or (request.scheme == "https" and scheme != "https"):
         return False
@@ -131,7 +132,7 @@ def _values(headers: Iterable[Header], name: bytes) -> list[bytes]:
 
 
 def _without_cookie(headers: Iterable[Header], name: bytes) -> tuple[list[bytes], tuple[Header, ...]]:
-    """Take the cookies of a name out (RFC 6265 §4.2.1)."""
+    """Remove the cookies of a name (RFC 6265 §4.2.1)."""
     tokens: list[bytes] = []
     kept: list[Header] = []
     for field, value in headers:
@@ -150,7 +151,7 @@ def _without_cookie(headers: Iterable[Header], name: bytes) -> tuple[list[bytes]
 
 
 def _without_subprotocol(headers: Iterable[Header], name: bytes) -> tuple[list[bytes], tuple[Header, ...]]:
-    """Take `name, <token>` and `name.<token>` out of the subprotocols offered (RFC 6455 §11.3.4)."""
+    """Remove `name, <token>` and `name.<token>` from the offered subprotocols (RFC 6455 §11.3.4)."""
     tokens: list[bytes] = []
     kept: list[Header] = []
     announced = False
@@ -172,12 +173,12 @@ def _without_subprotocol(headers: Iterable[Header], name: bytes) -> tuple[list[b
                 others.append(offer)
         kept += _rejoined(field, value, others, b",")
     if announced:
-        raise Denial(CREDENTIALS_MALFORMED, "a subprotocol announces a token, and none follows")
+        raise Denial(CREDENTIALS_MALFORMED, "a subprotocol announces a token, but no token follows")
     return tokens, tuple(kept)
 
 
 def _rejoined(field: bytes, value: bytes, parts: list[bytes], separator: bytes) -> list[Header]:
-    """Return the field with what is left of its list: as it was, if all is; not at all, if nothing is."""
+    """Return the field with the rest of its list: unchanged if all is left, none if nothing is left."""
     if len(parts) == value.count(separator) + 1:
         return [(field, value)]
     rest = separator.join(parts).strip(b" \t")
@@ -185,7 +186,7 @@ def _rejoined(field: bytes, value: bytes, parts: list[bytes], separator: bytes) 
 
 
 def _without_parameter(query: str, name: str) -> tuple[list[bytes], str]:
-    """Take the parameters of a name out of a query, however their name is encoded."""
+    """Remove the parameters of a name from a query, in any encoding of the name."""
     tokens: list[bytes] = []
     others: list[str] = []
     for pair in query[1:].split("&"):

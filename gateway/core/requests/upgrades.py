@@ -1,4 +1,4 @@
-"""Which requests may switch their connection to another protocol (RFC 9110 §7.8)."""
+"""Upgrades: which requests may switch to another protocol (RFC 9110 §7.8)."""
 
 import re
 from collections.abc import Iterable
@@ -7,15 +7,15 @@ from typing import Final
 from gateway.core.model import Header, Request
 
 _PROTOCOL: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:/[!#$%&'*+\-.^_`|~0-9A-Za-z]+)?")
-# A tunnel of one of these carries further requests, which no pipeline would admit (RFC 2817, RFC 7540 §3.2).
+# A tunnel of one of these would carry unchecked requests (RFC 2817, RFC 7540 §3.2).
 _CARRIES_REQUESTS: Final = re.compile(r"h[0-9]+c?|(?:https?|tls)(?:/.*)?")
 
 
 def requested(request: Request, allowed: frozenset[str]) -> bytes | None:
-    """Return the protocol to switch to, as the client wrote it; `allowed` are in lower case, `*` is any.
+    """Return the protocol to switch to, as the client wrote it. `allowed` is in lower case; `*`: any.
 
-    None when none is asked for, or it is not allowed: then the request is forwarded as if it had not
-    asked. Never one that carries requests itself, as h2c does.
+    None if none is requested, or if it is not allowed: then the request is forwarded without the upgrade. A
+    protocol that carries requests itself, such as h2c, is never allowed.
     """
     if not (request.may_upgrade and allowed and request.method == "GET"):
         return None
@@ -29,12 +29,12 @@ def requested(request: Request, allowed: frozenset[str]) -> bytes | None:
 
 
 def carries_requests(protocol: str) -> bool:
-    """Tell whether a tunnel of this protocol, in lower case, would carry requests past the gateway."""
+    """Return whether a tunnel of this protocol, in lower case, would carry unchecked requests."""
     return _CARRIES_REQUESTS.fullmatch(protocol) is not None
 
 
 def offered(headers: Iterable[Header]) -> bytes | None:
-    """Return the one protocol that Upgrade names, if Connection says that Upgrade is for this hop."""
+    """Return the one protocol in Upgrade, if Connection names Upgrade."""
     protocols: list[bytes] = []
     connection = False
     for name, value in headers:

@@ -1,4 +1,4 @@
-"""Upstreams behind TLS: who is trusted, and what they are told."""
+"""Upstreams behind TLS: which certificates are trusted, and what is sent."""
 
 import asyncio
 import datetime
@@ -134,7 +134,7 @@ async def test_an_authority_that_follows_no_letter_is_trusted_unless_strictness_
         await exchange(upstream(server, trusting(authority)))
         with pytest.raises(Denial, match="Missing Authority Key Identifier") as caught:
             await exchange(upstream(server, replace(trusting(authority), strict=True)))
-    assert "`upstreams.orders.tls.strict` asks for this" in str(caught.value)
+    assert "`upstreams.orders.tls.strict` requires this" in str(caught.value)
 
 
 async def test_an_address_is_found_in_the_certificate(authority: Authority) -> None:

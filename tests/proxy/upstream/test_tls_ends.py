@@ -1,4 +1,4 @@
-"""Upstreams that close behind their answer, over TLS: all of it arrives, whatever TLS still holds."""
+"""Upstreams that close after their answer, over TLS: the complete answer arrives, even if TLS buffers it."""
 
 import asyncio
 import fcntl

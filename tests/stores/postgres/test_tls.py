@@ -1,4 +1,4 @@
-"""TLS to Postgres, by a program that takes it off in front of a real one."""
+"""TLS to Postgres, with a program in front of a real one that terminates it."""
 
 import asyncio
 import shutil
@@ -80,7 +80,7 @@ async def test_strictness_is_a_setting(authority: Authority, dsn: str, mode: str
             await lax.ping()
             with pytest.raises(StoreUnavailable, match="Missing Authority Key Identifier") as caught:
                 await strict.ping()
-            assert "`postgres.tls.strict` asks for this" in caught.value.detail
+            assert "`postgres.tls.strict` requires this" in caught.value.detail
         finally:
             await lax.close()
             await strict.close()
