@@ -1,7 +1,7 @@
 """Real Postgres and Redis for the tests.
 
 Each test process starts its own from the extra `gateway[embedded]`, unless GATEWAY_TEST_POSTGRES_DSN or
-GATEWAY_TEST_REDIS_URL names one that is there. The Postgres role must be allowed to create databases;
+GATEWAY_TEST_REDIS_URL names an existing one. The Postgres role must be allowed to create databases;
 in that Redis, database 0 (or the one in the URL) and the following one per parallel worker are emptied.
 """
 

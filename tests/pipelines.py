@@ -1,4 +1,4 @@
-"""A pipeline and its memo over stores that a test arranges, and requests to send down that way."""
+"""A pipeline and its memo with prepared stores, and requests for them."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace

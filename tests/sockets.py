@@ -1,4 +1,4 @@
-"""Raw sockets on both sides of a gateway: what goes in and what comes out, byte for byte.
+"""Raw sockets on both sides of a gateway: its input and output, byte for byte.
 
 `RawClient` sends exactly the bytes it is given; `RawUpstream` keeps exactly the bytes it gets.
 """

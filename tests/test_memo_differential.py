@@ -1,11 +1,11 @@
 """The memo against the plain way: for any request, at any moment, the same verdict and the same bytes.
 
-Both stand over the same keys, the same rows and the same real local tier. Hypothesis says what comes next: a
-request, a step of one that waits for a store, a change, a moment that passes. Whatever the memo answers, the
-plain way must have given between the begin and the end of that request: its token verified at one moment,
-and its user looked up at the same or at a later one.
+Both use the same keys, the same rows and the same real local tier. Hypothesis selects the next event: a
+request, a step of a request that waits for a store, a change, the passing of time. For each answer of the
+memo, the plain way must have given the same answer between the begin and the end of that request: with its
+token verified at one time, and its user looked up at the same or a later time.
 
-That this finds what it is to find is shown, too: memos with a planted fault are run, and found out.
+Another test proves that this finds faults: it runs memos with planted faults.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The configuration: what is accepted, and what every mistake is told."""
+"""The configuration: valid values, and the message of each mistake."""
 
 import json
 from ipaddress import ip_network

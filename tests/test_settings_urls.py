@@ -1,4 +1,4 @@
-"""The URLs of Postgres and Redis: what the drivers would choke on is a mistake in the configuration."""
+"""The URLs of Postgres and Redis: values that the drivers refuse are mistakes in the configuration."""
 
 import re
 from pathlib import Path

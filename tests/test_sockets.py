@@ -1,4 +1,4 @@
-"""Listening sockets that processes share and hand on."""
+"""Listening sockets that processes share and pass on."""
 
 import socket
 from pathlib import Path

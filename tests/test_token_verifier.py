@@ -1,4 +1,4 @@
-"""Raw token → verified claims: every known way to forge one, and the memory of those that were good."""
+"""Raw token → verified claims: every known way to forge one, and the memory of verified ones."""
 
 import json
 

@@ -1,7 +1,7 @@
-"""Keys and tokens made for the tests: good ones, and bad ones that no library would sign.
+"""Keys and tokens for the tests: valid ones, and invalid ones that no library would sign.
 
-Keys are generated at run time and cached per process, since RSA takes its time: `rsa_key("a")` is the
-same key wherever it is asked for.
+Keys are generated at run time and cached per process, because RSA is slow: `rsa_key("a")` always returns the
+same key.
 """
 
 import base64

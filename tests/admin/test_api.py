@@ -1,4 +1,4 @@
-"""The way into the admin API, and the form of whatever it refuses."""
+"""The entry to the admin API, and the form of its refusals."""
 
 import asyncio
 import gzip

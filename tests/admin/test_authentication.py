@@ -1,4 +1,4 @@
-"""Wrong tokens cost whoever sends them time, and nobody else."""
+"""Wrong tokens delay only the client that sends them."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""`/v1/denials`: what was refused, to whom it concerns, and nothing that identifies anybody."""
+"""`/v1/denials`: the denied requests, without personal data."""
 
 import asyncio
 import json

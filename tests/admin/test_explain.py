@@ -1,4 +1,4 @@
-"""`POST /v1/explain`: what it leaves behind, which is nothing."""
+"""`POST /v1/explain` leaves no traces."""
 
 import uuid
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The admin port: alive, ready, and what is down, by its name."""
+"""The admin port: health, readiness, and each dependency by name."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What is no HTTP, on the admin port: a 400 in our form, and no noise."""
+"""Malformed requests on the admin port get a 400 as a problem, without noise in the log."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The description of the API is valid, and the API is as described whatever it is sent."""
+"""The OpenAPI document is valid, and the API conforms to it for all requests."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""Ready means able: what `/readyz`, requests, `explain` and `gateway check --live` say of a broken Postgres.
+"""A broken Postgres: the answers of `/readyz`, requests, `explain` and `gateway check --live`.
 
-The owner of the tables makes the faults while a gateway runs, whose connections were opened before. The
-gateway has a role of its own, as docs/operations.md advises.
+The owner of the tables causes the faults while a gateway runs, whose connections were opened before. The
+gateway has its own role, as docs/operations.md advises.
 """
 
 import asyncio

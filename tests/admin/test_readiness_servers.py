@@ -1,7 +1,7 @@
-"""What is said of a Postgres that lets the gateway in no longer, or lets it write nothing.
+"""Reports about a Postgres that no longer accepts the gateway, or is read-only.
 
-As in `test_readiness`, the faults are made while the gateway runs; here they concern its role, its database
-or the server, and end the connections that it has.
+As in `test_readiness`, the faults happen while the gateway runs. Here they affect its role, its database or
+the server, and end its connections.
 """
 
 import asyncio

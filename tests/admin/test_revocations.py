@@ -1,4 +1,4 @@
-"""`/v1/revocations`: what is revoked through it is refused by the time it is answered."""
+"""`/v1/revocations`: a revocation is in effect when its response arrives."""
 
 import time
 import uuid

@@ -1,4 +1,4 @@
-"""`/v1/users`, and what a change through it does to requests."""
+"""`/v1/users`, and the effect of its changes on requests."""
 
 import uuid
 

@@ -1,4 +1,4 @@
-"""What a change has done by the time it is answered, with no word from Postgres."""
+"""The effect of a change when its response arrives, without notifications from Postgres."""
 
 import math
 import time

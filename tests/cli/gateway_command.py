@@ -1,4 +1,4 @@
-"""The `gateway` command as a test types it."""
+"""Runs the `gateway` command in tests."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a command changes stands in the audit, as what the admin API changes does."""
+"""Changes by commands are in the audit log, like those by the admin API."""
 
 import asyncio
 import json

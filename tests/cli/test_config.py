@@ -1,4 +1,4 @@
-"""`gateway check` and `gateway schema`, as an operator meets them."""
+"""`gateway check` and `gateway schema` for operators."""
 
 import json
 from pathlib import Path

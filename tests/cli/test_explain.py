@@ -1,4 +1,4 @@
-"""`gateway explain` as people and programs use it."""
+"""`gateway explain` for people and programs."""
 
 import asyncio
 import json

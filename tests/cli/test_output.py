@@ -1,4 +1,4 @@
-"""How commands fail: what they say, where, and with which code."""
+"""Failures of commands: the message, its stream, and the exit code."""
 
 import pytest
 import typer

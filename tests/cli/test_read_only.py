@@ -1,4 +1,4 @@
-"""Commands that only look: none of them claims a Redis that has no owner, or writes to it."""
+"""Commands that only read: none of them claims a Redis without an owner, or writes to it."""
 
 from pathlib import Path
 from typing import Final

@@ -1,6 +1,6 @@
-"""`python -m tests.consistency.broken run --config FILE`: `gateway run`, with a rule broken.
+"""`python -m tests.consistency.broken run --config FILE`: `gateway run` with a planted fault.
 
-BREAK_RULE names the rule, for the checker to find. Everything else is the gateway as it is.
+BREAK_RULE names the rule that it breaks, which the checker must find. Everything else is the normal gateway.
 """
 
 import asyncio

@@ -1,26 +1,25 @@
-"""The rules, and the proof from a history that they were kept.
+"""The rules, and the check of a history against them.
 
-In plain words:
+The rules:
 
-1. A request may be decided by any state that held at some time between `bound` before it began and
-   its end; by no older one (a stale answer), and by none that never was (a healthy user refused).
-2. The bound is `HEALTHY` when all is well, and `FAULTY` from the beginning of a fault until
+1. A request may be decided by any state that held at some time between `bound` before its begin and
+   its end; not by an older one (a stale answer), nor by one that never held (a healthy user refused).
+2. The bound is `HEALTHY` without faults, and `FAULTY` from the begin of a fault until
    `FAULTY` after its end. For connections that are cut, and may be made again at once, it is `CUT`.
-3. A change in a store that the gateway cannot reach counts from the moment at which it can again.
-   So users may be remembered from before, while Postgres is down. A row that is lifted while Redis is down is
-   refused until Redis, which is back with the key, has been told.
-4. A revocation that is in Redis alone counts while Redis can be reached. Once `LEARNT` has passed without
-   a fault it is learnt: from then on it counts whatever becomes of Redis, until it is deleted. A Redis that
-   lost its keys has lost those that were not learnt; never those of Postgres. A deletion during a fault may
-   have been heard of or not, so its outcome is unknown.
-5. A change whose outcome is unknown may hold or not, until the next one of the same fact.
+3. A change in a store that the gateway cannot reach counts from the time when it can reach it again.
+   So remembered users count while Postgres is down. A row that is lifted while Redis is down is
+   refused until the change is in Redis, which came back with the key.
+4. A revocation that exists in Redis only counts while Redis can be reached. After `LEARNT` without a fault
+   it is learnt: then it counts even if Redis loses it, until it is deleted. A Redis that lost its keys has
+   lost those that were not learnt, but never those of Postgres. A deletion during a fault may have been
+   received or not, so its outcome is unknown.
+5. A change with an unknown outcome may hold or not, until the next change of the same fact.
 6. 503 is an answer during a fault and until that bound after its end, and at no other time.
-7. Nothing else is an answer at any time: no 401 or 403 for a reason that no state gives, no 502,
+7. There is no other answer at any time: no 401 or 403 for a reason that no state gives, no 502,
    no 504, no broken connection. Only a worker that is killed may break connections.
-8. Who is let through is let through as themselves.
+8. An admitted request has the identity of its own user.
 
-It follows that a fault never becomes a 401 or 403: a user whose state has not changed is answered
-with 200 or 503.
+It follows that a fault never causes a 401 or 403: a user whose state has not changed gets 200 or 503.
 """
 
 from bisect import bisect_left, bisect_right

@@ -1,4 +1,4 @@
-"""Clients that ask all the time, on kept connections, with everybody's tokens in turn."""
+"""Clients that send requests without pause, on kept connections, with all users' tokens in turn."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""What is done to the gateway's world: chosen by chance, undone after a while, recorded."""
+"""The faults: chosen at random, undone after a while, and recorded."""
 
 import asyncio
 import random

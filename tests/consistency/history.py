@@ -1,4 +1,4 @@
-"""What happened, as values: every request, every change and every fault, on one monotonic clock."""
+"""The history as values: each request, change and fault, on one monotonic clock."""
 
 import json
 from collections.abc import Mapping

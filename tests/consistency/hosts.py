@@ -1,8 +1,8 @@
-"""The gateway on a host of its own, as far as the network goes, which can be cut off from the stores'.
+"""A separate network host for the gateway, which can be cut off from the hosts of the stores.
 
 A network namespace with three pairs of virtual interfaces: one towards the clients and the upstream, one
-towards Postgres, one towards Redis. A queue without room drops whatever would leave an interface, so each
-direction of each can be cut by itself. Nothing is told of it: packets vanish, as behind a broken switch.
+towards Postgres, one towards Redis. A queue without room drops all packets that leave an interface, so that
+each direction can be cut separately. Packets vanish without an error, as behind a broken switch.
 """
 
 import asyncio

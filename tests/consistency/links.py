@@ -1,4 +1,4 @@
-"""What befalls the links between the gateway and its stores."""
+"""Faults of the links between the gateway and its stores."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""How soon changes were seen, where no fault was near."""
+"""How soon changes counted, away from faults."""
 
 from bisect import bisect_left
 from collections import defaultdict

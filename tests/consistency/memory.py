@@ -1,4 +1,4 @@
-"""How much memory the processes of a run take, and whether that has stopped growing."""
+"""The memory of the processes of a run, and whether it still grows."""
 
 import asyncio
 import os

@@ -1,7 +1,7 @@
 """Everything that clients and operators do, at a bounded rate and never twice the same, for a long time.
 
-What a gateway remembers of each of these is what would grow: tokens that are unknown in every way, users that
-come and go, revocations that are lifted, connections that break, streams that are left in the middle.
+Memory would grow if the gateway remembered too much of these: unknown tokens of every kind, users that are
+added and deleted, revocations that are lifted, connections that break, streams that clients leave.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""A second gateway with a database of its own, on the same Redis, under the same prefix, for the same issuer.
+"""A second gateway with its own database, on the same Redis, with the same prefix, for the same issuer.
 
-Its users have the subjects, and so the tokens, of the first one's, and are others: other ids, other states,
-some of them not there. Each gateway must answer by its own database alone.
+Its users have the same subjects as those of the first, and so the same tokens, but other ids and other
+states, and some are missing. Each gateway must answer only by its own database.
 """
 
 import asyncio

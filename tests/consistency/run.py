@@ -1,4 +1,4 @@
-"""One run: clients, writers and faults together, for a while; and what it found, in words."""
+"""One run: clients, writers and faults together for a while, and a report of the findings."""
 
 import asyncio
 import random

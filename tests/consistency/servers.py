@@ -1,4 +1,4 @@
-"""What befalls the servers: Postgres, Redis, and the gateway's own workers."""
+"""Faults of the servers: Postgres, Redis, and the gateway's own workers."""
 
 import asyncio
 import os

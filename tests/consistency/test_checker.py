@@ -1,4 +1,4 @@
-"""Histories made by hand: what the checker must find, and what it must let pass."""
+"""Histories written by hand: violations that the checker must find, and histories that it must accept."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A whole gateway, proven from the outside: `checker.py` says what is proven.
+"""A complete gateway, tested from the outside: `checker.py` has the rules.
 
 CONSISTENCY_SEED replays a run's schedule; CONSISTENCY_SECONDS makes it longer, as `make soak` does.
 CONSISTENCY_FAULTS chooses among the faults.

@@ -1,4 +1,4 @@
-"""A host that is cut off, one way or both, and healed; and that nothing of it is left."""
+"""A host that is cut off in one or both directions and restored, without leftovers."""
 
 import asyncio
 import subprocess

@@ -1,7 +1,7 @@
-"""Memory that has stopped growing: how that is judged, and a run under load of every kind.
+"""Memory growth: the criterion, and a run under every kind of load.
 
 `make soak-memory` runs it for `MEMORY_SECONDS`; without these it is skipped. `MEMORY_TRACE` names a folder
-for what Python's tracemalloc tells of each worker, minute by minute; that makes the gateway slower.
+for the reports of Python's tracemalloc about each worker, minute by minute. That makes the gateway slower.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What the wires lose, and what they let through, with real servers and real clients."""
+"""The data that the wires lose, and the data that they pass on, with real servers and real clients."""
 
 import asyncio
 from collections.abc import AsyncIterator

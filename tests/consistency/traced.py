@@ -1,7 +1,7 @@
-"""`python -m tests.consistency.traced run --config FILE`: `gateway run`, and what its memory is made of.
+"""`python -m tests.consistency.traced run --config FILE`: `gateway run` with traces of its memory.
 
-Each process writes, every minute, what has grown since the first minute into a file of its own in the folder
-MEMORY_TRACE: the lines of code that allocated most of what is held, by Python's tracemalloc.
+Every minute, each process writes the growth since the first minute into its own file in the folder
+MEMORY_TRACE: the lines of code with the most allocated memory, by Python's tracemalloc.
 """
 
 import os

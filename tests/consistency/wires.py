@@ -1,4 +1,4 @@
-"""Cables that understand what they carry, and lose what tells of changes while all else goes through.
+"""Cables that parse their protocol, and lose the notifications of changes while all other data passes.
 
 The protocols are those of https://www.postgresql.org/docs/current/protocol-message-formats.html and
 https://redis.io/docs/latest/develop/reference/protocol-spec/ (RESP3). Connections are not encrypted.

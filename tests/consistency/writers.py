@@ -1,4 +1,4 @@
-"""Writers that change who may pass, as any program could: plain SQL, plain `SET` and `DEL`."""
+"""Writers that change which users are admitted, like any program: plain SQL, plain `SET` and `DEL`."""
 
 import asyncio
 import random

@@ -56,7 +56,7 @@ async def standing_console(
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def operator(standing_console: House, browser: Browser) -> AsyncIterator[Operator]:
-    """Somebody signed in, in front of a wide screen."""
+    """A signed-in user with a wide screen."""
     async with opened(browser, standing_console) as operator:
         await operator.sign_in()
         yield operator

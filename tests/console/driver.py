@@ -1,4 +1,4 @@
-"""Somebody at the console, as tests describe what they do."""
+"""A user of the console in tests."""
 
 from dataclasses import dataclass
 from pathlib import Path

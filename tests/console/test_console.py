@@ -35,7 +35,7 @@ async def user(house: House, *, subject: str | None = None, name: str | None = N
         "WITH u AS (INSERT INTO users (status, email, display_name) VALUES ('active', $1, $2) RETURNING id)"
         " INSERT INTO identities (issuer, subject, user_id)"
         " SELECT 'https://idp.example.com/', $3, id FROM u",
-        f"{uuid.uuid4().hex[:12]}@example.com", name or f"Somebody {subject}", subject,
+        f"{uuid.uuid4().hex[:12]}@example.com", name or f"User {subject}", subject,
     )  # fmt: skip
     return subject
 

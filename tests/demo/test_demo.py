@@ -1,4 +1,4 @@
-"""`gateway demo` as a new user meets it: a process, and what it answers over its sockets."""
+"""`gateway demo` for a new user: a process, and its answers over its sockets."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""A request that is refused, its cause, and that the fix ends it."""
+"""A refused request, its cause, and a check that the fix works."""
 
 from gateway.explain import Explanation
 from tests.explain.world import World

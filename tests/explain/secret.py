@@ -1,4 +1,4 @@
-"""Tokens of every kind that fails, and how to see that no part of one has got out."""
+"""Tokens of every kind that fails, and a check that no part of them leaks."""
 
 import time
 from collections.abc import Callable

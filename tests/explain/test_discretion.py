@@ -1,4 +1,4 @@
-"""A token is a key: an explanation shows it to nobody, sends it nowhere, and leaves no trace of it."""
+"""A token is a secret: an explanation neither shows it nor sends it anywhere, and leaves no trace."""
 
 import asyncio
 import io

@@ -1,5 +1,5 @@
-"""What an explanation must tell apart, by its number: `gateway explain --json` names the cause, and its fix,
-done as it says, makes the request pass.
+"""The numbered causes that an explanation must distinguish: `gateway explain --json` names the cause, and its
+fix makes the request succeed.
 """
 
 import asyncio

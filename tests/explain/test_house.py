@@ -1,4 +1,4 @@
-"""The engine beside a gateway that runs: both say the same."""
+"""The engine and a running gateway give the same answers."""
 
 import json
 import time

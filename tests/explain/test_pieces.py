@@ -1,4 +1,4 @@
-"""The small parts: how values are written, which issuer is near, what an index is for."""
+"""The small parts: formatting of values, similar issuers, the use of an index."""
 
 import shlex
 import subprocess

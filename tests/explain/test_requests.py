@@ -1,4 +1,4 @@
-"""What a request asks for beyond a good token: its route, scopes and roles; and where revocations come in."""
+"""The requirements beyond a valid token: route, scopes and roles; and revocations."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""What the stores say, and what they do not: stale answers, lag, outages."""
+"""The answers of the stores: stale answers, lag, outages."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""What is wrong with a token itself: shape, issuer, key, signature, times, audience, claims."""
+"""Mistakes of the token itself: shape, issuer, key, signature, times, audience, claims."""
 
 import json
 import time

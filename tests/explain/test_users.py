@@ -1,4 +1,4 @@
-"""Who is behind a token: the causes about users, subjects and tenants."""
+"""The user behind a token: the causes about users, subjects and tenants."""
 
 import time
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""What a worker does from the moment at which its stream of changes is cut: it asks Postgres."""
+"""A worker asks Postgres as soon as its change stream is cut."""
 
 import asyncio
 import time

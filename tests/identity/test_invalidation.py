@@ -1,4 +1,4 @@
-"""What is done with changes that are heard of, and when memory is trusted."""
+"""The handling of received changes, and when memory is trusted."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

@@ -1,4 +1,4 @@
-"""What a worker remembers of revocations that Redis alone knows: a real Redis, and a list for Postgres."""
+"""The memory of revocations that exist in Redis only: with a real Redis, and a list for Postgres."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""The local tier: what it answers, what it forgets, and who may fill it."""
+"""The local tier: its answers, what it drops, and which reads may fill it."""
 
 from collections.abc import Callable
 

@@ -1,6 +1,6 @@
-"""A known token of a known user costs no round trip, and yet a change is honoured at once.
+"""A known token of a known user costs no round trip, and still a change counts at once.
 
-The whole gateway, between raw sockets, on real Postgres and Redis.
+The complete gateway, between raw sockets, on real Postgres and Redis.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""One outage, one line, and one more when it is over, however often things come and go meanwhile."""
+"""An outage is one line at its begin and one at its end, even if the dependency answers intermittently."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""One question for all who ask it at the same time."""
+"""Single flight: one query for all concurrent callers."""
 
 import asyncio
 

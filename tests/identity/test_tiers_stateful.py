@@ -1,8 +1,8 @@
-"""The tiers of two workers against a model, whatever the order in which things happen.
+"""The tiers of two workers against a model, for every order of events.
 
-Stores, streams and requests take one step at a time, and hypothesis says whose turn it is. Once every
-change has been carried to its end, no request that begins afterwards may be answered by an older
-state, even while slow requests that began before still hold what they read then.
+Stores, streams and requests take one step at a time, and hypothesis selects the next. Once every change has
+been processed completely, no request that begins afterwards may be answered by an older state, even while
+earlier slow requests still have old rows.
 """
 
 import asyncio

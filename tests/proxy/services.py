@@ -1,4 +1,4 @@
-"""Upstreams of a test's own, and one request to them without a gateway in front."""
+"""Upstreams for tests, and a direct request to them without a gateway."""
 
 import asyncio
 import ssl

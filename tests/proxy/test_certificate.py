@@ -1,4 +1,4 @@
-"""The gateway's own certificate, swapped while it serves."""
+"""The gateway's certificate, replaced while it serves."""
 
 import asyncio
 import datetime

@@ -1,4 +1,4 @@
-"""What an upstream has answered counts, though it took no more of the request (RFC 9112 §9.5)."""
+"""An early answer of an upstream counts, even if it read no more of the request (RFC 9112 §9.5)."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""gunicorn, plain and with Django, answers without reading: as much arrives through us as through HAProxy."""
+"""gunicorn, plain and with Django, answers early: as much arrives through the gateway as through HAProxy."""
 
 import asyncio
 import os

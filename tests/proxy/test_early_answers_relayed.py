@@ -1,4 +1,4 @@
-"""Clients whose upstream answers without reading their bodies: what they get, and what is kept."""
+"""Clients of an upstream that answers without reading the body: their answers, and kept connections."""
 
 import asyncio
 

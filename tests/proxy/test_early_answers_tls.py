@@ -1,4 +1,4 @@
-"""Early answers where TLS is spoken: with the client, with the upstream, and with both."""
+"""Early answers over TLS: with the client, with the upstream, and with both."""
 
 import asyncio
 import socket

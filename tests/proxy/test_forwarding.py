@@ -1,4 +1,4 @@
-"""What the settings of upstreams and routes change, seen from both sockets."""
+"""The effect of the settings of upstreams and routes, seen from both sockets."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""Who is asked about, when, and how many at a time: what lasts, without any connection."""
+"""Which exchanges are re-authorized, when, and how many at a time; without connections."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Streams, downloads and tunnels end with what admitted them: real clients, Postgres and Redis."""
+"""Streams, downloads and tunnels end when their caller loses access: real clients, Postgres and Redis."""
 
 import asyncio
 import time

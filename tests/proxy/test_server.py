@@ -1,4 +1,4 @@
-"""The front door: how connections begin, how they end, and what is no request at all."""
+"""The server of the data plane: the begin and end of connections, and data that is not a request."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""WebSockets and other switched connections, between real clients, real servers and raw sockets."""
+"""WebSockets and other tunnels, between real clients, real servers and raw sockets."""
 
 import asyncio
 import os

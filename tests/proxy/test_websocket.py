@@ -1,4 +1,4 @@
-"""Where frames of a WebSocket end, and the frame that says that it is over."""
+"""The ends of WebSocket frames, and the close frame."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""A cable between a test and a real server, which can be pulled out and put back."""
+"""A cable between a test and a real server, which can be unplugged and plugged in again."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator

@@ -1,4 +1,4 @@
-"""A listener that keeps what a stream of changes tells, and a database to change."""
+"""A listener that records the events of a change stream, and a database to change."""
 
 import secrets
 from collections.abc import AsyncIterator, Callable

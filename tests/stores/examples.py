@@ -1,4 +1,4 @@
-"""What several tests of the stores start from."""
+"""The common values of several tests of the stores."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

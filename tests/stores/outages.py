@@ -1,4 +1,4 @@
-"""A Postgres that is frozen, and the wait until it is taken up again."""
+"""A frozen Postgres, and the wait until the gateway uses it again."""
 
 import os
 import signal

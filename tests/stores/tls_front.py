@@ -1,4 +1,4 @@
-"""A program that takes TLS off in front of a Redis that has none."""
+"""A program that terminates TLS in front of a Redis without TLS."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""Series as a scrape reads them."""
+"""The series of a scrape."""
 
 from prometheus_client.parser import text_string_to_metric_families
 

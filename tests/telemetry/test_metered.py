@@ -1,4 +1,4 @@
-"""What the pipeline asks is answered as it is, and counted."""
+"""The metered parts give the same answers, and count them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What each metric counts, and what it is never labelled with."""
+"""The meaning of each metric, and the values that are never labels."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""THREATS, identity headers: what names the user upstream comes from the gateway alone."""
+"""THREATS, identity headers: only the gateway sets the user's headers for an upstream."""
 
 import pytest
 

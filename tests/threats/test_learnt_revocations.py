@@ -1,4 +1,4 @@
-"""A token that another program has revoked in Redis alone stays refused, whatever becomes of Redis."""
+"""A token that another program has revoked in Redis only stays refused, even if Redis loses its keys."""
 
 import asyncio
 import os

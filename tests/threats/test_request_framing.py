@@ -1,4 +1,4 @@
-"""THREATS, message framing: where one request ends and the next begins must not be a matter of opinion."""
+"""THREATS, message framing: the boundary between two requests must be unambiguous."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""THREATS, message framing of responses: what an upstream sends amiss harms that one exchange alone."""
+"""THREATS, message framing of responses: a malformed response harms only its own exchange."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What a request carries stays out of the log, however the request is malformed."""
+"""The content of a request is never logged, even if the request is malformed."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""THREATS, state: what is remembered, what changes meanwhile, and what happens when nobody can be asked."""
+"""THREATS, state: memory, concurrent changes, and outages of all stores."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""One Redis, two systems of record: what Redis holds of one is neither read nor written by the other."""
+"""One Redis, two systems of record: a gateway of one neither reads nor writes the data of the other."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Ways around the checks that a change of protocol, or a token in an odd place, could open."""
+"""THREATS, upgrades: ways around the checks by another protocol, or by a token in another place."""
 
 import pytest
 

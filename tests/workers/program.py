@@ -1,4 +1,4 @@
-"""`gateway run` as a process of its own, and clients that keep it busy."""
+"""`gateway run` as a separate process, and clients that keep it busy."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A forked worker, which must never run on as its supervisor."""
+"""A forked worker, which must never continue as its supervisor."""
 
 import subprocess
 import sys

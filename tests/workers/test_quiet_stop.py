@@ -1,4 +1,4 @@
-"""A normal stop of `gateway run` is no reason for a warning, whatever goes on meanwhile."""
+"""A normal stop of `gateway run` logs no warning, at any time."""
 
 import signal
 from collections import Counter

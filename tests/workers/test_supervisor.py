@@ -1,4 +1,4 @@
-"""Real processes on real sockets: what a client, an operator and systemd see of them."""
+"""Real processes on real sockets, as seen by a client, an operator and systemd."""
 
 import asyncio
 import os

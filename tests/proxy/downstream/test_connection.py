@@ -1,4 +1,4 @@
-"""A client's connection: pipelines, back-pressure, and clients that leave, at every stage."""
+"""A client's connection: pipelining, back-pressure, and clients that disconnect at every stage."""
 
 import asyncio
 from collections.abc import Callable

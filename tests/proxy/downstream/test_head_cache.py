@@ -1,4 +1,4 @@
-"""Heads that are known again, with their own token or another."""
+"""Heads that are recognised, with the same token or another."""
 
 from itertools import product
 

@@ -1,4 +1,4 @@
-"""What a client gets that takes more than it may, on the wire; and that others are left in peace."""
+"""Clients that exceed a limit: their answers on the wire, without an effect on other clients."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Which endpoint gets a request, and what happens when it cannot be reached."""
+"""The choice of an endpoint, and endpoints that cannot be reached."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""One connection: silence, and how much is held of a body."""
+"""One connection: silence, and how much of a body is buffered."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine

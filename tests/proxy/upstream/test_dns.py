@@ -1,4 +1,4 @@
-"""Names that are looked up again and again."""
+"""Names that are looked up periodically."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What an upstream may answer, whole and byte by byte, and what is no answer."""
+"""Valid responses of an upstream, at once and byte by byte, and invalid ones."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace

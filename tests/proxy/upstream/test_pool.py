@@ -1,4 +1,4 @@
-"""Connections to one endpoint: how many, how long kept, and who waits."""
+"""Connections to one endpoint: their number, how long they are kept, and waiting requests."""
 
 import asyncio
 import time

@@ -1,6 +1,6 @@
 """A real PgBouncer in front of the tests' Postgres.
 
-It is Debian's package `pgbouncer`; where it is not installed, tests that need it skip.
+It is Debian's package `pgbouncer`. Without it, the tests that need it are skipped.
 """
 
 import shutil

@@ -1,4 +1,4 @@
-"""Bulk changes: what the triggers of migration 0007 cost, and how much of them is told."""
+"""Bulk changes: the cost of the triggers of migration 0007, and their notifications."""
 # ruff: noqa: S608 -- statements as people type them, with values of the tests' own
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Streams that seem well and hear nothing: a heartbeat must come the way that a change comes."""
+"""Streams that look healthy but receive nothing: a heartbeat must take the same way as a change."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What the triggers of migration 0002 tell, statement by statement."""
+"""The notifications of the triggers of migration 0002, statement by statement."""
 # ruff: noqa: S608 -- statements as people type them, with values of the tests' own
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Which tables lack the triggers that tell of changes, and what is noticed of triggers that were away."""
+"""The detection of missing triggers, and of triggers that were missing for a time."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""What whoever is woken at night reads about a Redis that cannot be used."""
+"""The messages for operators about a Redis that cannot be used."""
 
 import socket
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Keys are built and read in one place, and read as they were built."""
+"""Keys are built and parsed in one place, and parsing reverses building."""
 
 import ast
 from pathlib import Path

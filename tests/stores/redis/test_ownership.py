@@ -1,4 +1,4 @@
-"""Whose Redis it is: which databases are one, and who may claim."""
+"""The owner of Redis: which databases are the same, and which gateways may claim."""
 
 import asyncio
 from collections.abc import AsyncIterator
