@@ -42,7 +42,7 @@ async def test_issuers_and_their_keys(api: Api) -> None:
     assert "No such file" in keyless["last_error"]
 
 
-async def test_nothing_is_told_of_a_shared_secret() -> None:
+async def test_a_shared_secret_is_not_shown() -> None:
     """A hash would let guesses at it be checked."""
     sources = {"main": Secret(b"s" * 48)}
     fetcher = Fetcher()
@@ -78,7 +78,7 @@ async def test_keys_that_could_not_be_loaded_are_no_success(tmp_path: Path, dsn:
         (tmp_path / "main.json").write_text("not JSON")
         refused = await api.call("POST", "/issuers/main/refresh")
         assert (refused.status, refused.code) == (503, "keys_not_loaded")
-        assert "not JSON" in refused.problem["detail"]
+        assert "not usable JSON" in refused.problem["detail"]
         assert "stay in use" in refused.problem["detail"]
         assert (await api.get("/issuers")).json[0]["ready"] is True
         refused = await api.call("POST", "/issuers/keyless/refresh")
@@ -109,7 +109,7 @@ async def test_a_flush_forgets_what_memory_and_redis_hold(api: Api) -> None:
 
 
 @session
-async def test_the_overview_says_what_the_metrics_say(api: Api) -> None:
+async def test_the_overview_has_the_values_of_the_metrics(api: Api) -> None:
     await api.house.request("/private/x", token=token())
     await api.house.request("/private/x", token=token("suspended"))
     overview = (await api.get("/overview")).json
