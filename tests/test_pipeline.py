@@ -180,7 +180,7 @@ async def test_an_operator_reads_no_token_and_no_subject_in_a_denial(world: Worl
 
 
 @pytest.mark.parametrize("kind", ["user", "issuer"])
-async def test_a_revocation_of_all_tokens_is_told_from_one_of_a_token(
+async def test_a_revocation_of_all_tokens_differs_from_that_of_one_token(
     world: World, kind: RevocationKind
 ) -> None:
     world.directory.revoked = kind
@@ -201,7 +201,7 @@ async def test_the_routes_tenant_must_be_the_users(world: World) -> None:
         await world.pipeline.admit(request("/acme", token()))
 
 
-async def test_a_method_that_no_route_serves_is_told_which_are(world: World) -> None:
+async def test_a_method_that_no_route_serves_gets_the_allowed_methods(world: World) -> None:
     with pytest.raises(Denial) as caught:
         await world.pipeline.admit(request("/read", method="POST"))
     assert caught.value.allow == {"GET"}
@@ -286,7 +286,7 @@ async def test_a_public_route_looks_at_no_credentials_but_strips_what_is_forged(
     assert world.directory.asked == []
 
 
-async def test_an_optional_route_takes_requests_without_a_user_and_with_a_good_one(world: World) -> None:
+async def test_an_optional_route_admits_requests_without_a_token_and_with_a_valid_one(world: World) -> None:
     nobody = await world.pipeline.admit(request("/optional", headers=((b"X-User-Id", b"root"),)))
     somebody = await world.pipeline.admit(request("/optional", token()))
 

@@ -259,13 +259,13 @@ async def test_without_kid_the_only_key_that_fits_is_used(verifier: TokenVerifie
     assert keys.refreshed == []
 
 
-async def test_without_kid_several_keys_are_as_good_as_none(verifier: TokenVerifier, keys: FakeKeys) -> None:
+async def test_without_kid_several_keys_count_as_none(verifier: TokenVerifier, keys: FakeKeys) -> None:
     keys.sets["main"] = key_set(rsa_key(), rsa_key("b"))
 
     assert await refused(verifier, sign(payload(), rsa_key(), kid=None)) == "key_unknown"
 
 
-async def test_a_key_without_a_name_verifies_whatever_kid_says(
+async def test_a_key_without_a_name_verifies_tokens_with_any_kid(
     verifier: TokenVerifier, keys: FakeKeys
 ) -> None:
     keys.sets["main"] = KeySet([key_from_pem(rsa_key().pem())])
@@ -363,7 +363,7 @@ async def test_an_unknown_kid_is_looked_for_once_more(verifier: TokenVerifier, k
     assert keys.refreshed == ["main"]
 
 
-async def test_an_unknown_kid_is_no_fault_of_the_token_while_the_issuer_is_not_heard(
+async def test_an_unknown_kid_is_keys_unavailable_while_the_issuer_does_not_answer(
     verifier: TokenVerifier, keys: FakeKeys
 ) -> None:
     keys.heard = False
@@ -390,7 +390,7 @@ async def test_an_issuer_without_keys_is_our_fault_not_the_tokens(
 # What is kept ------------------------------------------------------------------------------------
 
 
-async def test_of_a_payload_only_what_is_read_is_kept(clock: Clock) -> None:
+async def test_only_the_claims_that_are_read_are_kept(clock: Clock) -> None:
     keys = FakeKeys(main=KeySet([key_from_jwk(rsa_key().jwk())]))
     reads_one = TokenVerifier([MAIN], keys, clock=clock, claims_read=frozenset({"acr"}))
     assert dict((await verified(reads_one, sign(payload(acr="2", other="x"), rsa_key()))).payload) == {

@@ -172,7 +172,7 @@ def test_a_key_setting_that_would_be_ignored_is_an_error() -> None:
         translation.key_source(Newer.model_validate(ISSUER))
 
 
-async def test_how_keys_are_fetched_is_as_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_keys_are_fetched_according_to_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     strict: list[bool] = []
 
     def trust(is_strict: bool) -> ssl.SSLContext:

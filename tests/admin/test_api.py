@@ -15,7 +15,7 @@ session = pytest.mark.asyncio(loop_scope="session")
 
 
 @session
-async def test_without_a_token_the_api_is_off_and_says_how_to_turn_it_on(house: House) -> None:
+async def test_without_a_token_the_api_is_off_and_explains_how_to_turn_it_on(house: House) -> None:
     async with Api.of(house) as api:
         for path in ("/users", "/openapi.json", "/nothing", ""):
             answer = await api.get(path)
@@ -46,7 +46,7 @@ async def test_a_request_without_the_token_is_refused(api: Api, sent: dict[str, 
 
 
 @session
-async def test_two_tokens_are_as_good_as_none(api: Api) -> None:
+async def test_two_tokens_count_as_none(api: Api) -> None:
     field = f"Authorization: Bearer {TOKEN}".encode()
     sent = request_bytes("GET", "/v1/users", field, field, b"Connection: close")
     assert (await exchange(api.house, sent)).status in {400, 401}
@@ -65,7 +65,7 @@ async def test_the_description_needs_no_token(api: Api) -> None:
 
 @session
 @pytest.mark.parametrize("path", ["/users", "/openapi.json", "/nothing"])
-async def test_no_answer_is_kept_by_caches_or_taken_for_something_else(api: Api, path: str) -> None:
+async def test_no_answer_is_cached_or_sniffed(api: Api, path: str) -> None:
     answer = await api.get(path)
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -212,7 +212,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(api: Api, monkeypatch
 
 
 @session
-async def test_a_defect_is_told_by_its_id_and_logged(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_is_reported_with_its_id_and_logged(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("odd")
 

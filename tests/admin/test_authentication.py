@@ -108,7 +108,7 @@ async def test_no_token_is_no_try(guard: Throttle, clock: Clock) -> None:
         ("", "not an address", True),
     ],
 )
-async def test_whom_a_failure_is_counted_against(
+async def test_the_address_that_a_failure_counts_against(
     guard: Throttle, clock: Clock, one: str, other: str, same: bool
 ) -> None:
     await fail(guard, FREE, one)

@@ -138,7 +138,7 @@ async def test_a_defect_breaks_a_stream_off(api: Api, monkeypatch: pytest.Monkey
 
 
 @session
-async def test_a_silent_stream_says_that_it_lives(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_stream_sends_comments(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.admin.endpoints.denials.HEARTBEAT", 0.1)
     headers = {"Authorization": f"Bearer {TOKEN}", "Accept": "text/event-stream"}
     async with asyncio.timeout(10), api.session.get("/v1/denials", headers=headers) as response:
@@ -176,7 +176,7 @@ async def upstream() -> AsyncIterator[RawUpstream]:
         yield server
 
 
-async def test_the_denials_of_all_workers_are_told_by_each(
+async def test_each_worker_lists_the_denials_of_all(
     tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
 ) -> None:
     private = {**route("private", "/private/**"), "auth": "required"}  # type: ignore[dict-item] # a route is an object

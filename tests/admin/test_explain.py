@@ -71,7 +71,7 @@ async def test_nothing_is_changed(api: Api) -> None:
     ] == []
 
 
-async def test_a_worker_that_hears_nothing_says_so(tmp_path: Path, dsn: str, redis_url: str) -> None:
+async def test_a_worker_without_changes_reports_it(tmp_path: Path, dsn: str, redis_url: str) -> None:
     async with (
         Cable(dsn) as cable,
         open_house(

@@ -52,7 +52,7 @@ async def until_ready(house: House) -> None:
 
 
 @session
-async def test_healthz_says_alive(house: House) -> None:
+async def test_healthz_reports_alive(house: House) -> None:
     response = await house.admin("/healthz")
     assert (response.status, parsed(response)) == (200, {"status": "alive"})
 
@@ -207,7 +207,7 @@ async def test_each_outage_is_a_line_when_it_begins_and_one_when_it_ends(
     assert all("127.0.0.1" in entry["detail"] for entry in changes if entry["event"] == "dependency_down")
 
 
-async def test_a_gateway_without_anything_starts_and_says_so(tmp_path: Path) -> None:
+async def test_a_gateway_without_dependencies_starts_and_reports_them(tmp_path: Path) -> None:
     nowhere = unused_port()
     async with open_house(
         tmp_path,
@@ -311,7 +311,7 @@ async def test_a_check_with_a_defect_is_down_and_logged() -> None:
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("POST", "/healthz", 405)])
-async def test_what_is_not_served_is_told_as_a_problem(method: str, path: str, status: int) -> None:
+async def test_a_path_that_is_not_served_gets_a_problem(method: str, path: str, status: int) -> None:
     async with TestClient(TestServer(Admin(Metrics(), {}).application())) as client:
         response = await client.request(method, path)
         assert response.status == status
@@ -336,7 +336,7 @@ async def test_every_answer_has_a_request_id_of_its_own() -> None:
         (False, "its list `keys` is empty", 0, "down", "its list `keys` is empty"),
     ],
 )
-def test_an_issuer_is_degraded_while_it_has_keys_and_not_all_is_well(
+def test_an_issuer_with_keys_and_an_error_is_degraded(
     ready: bool,
     error: str | None,
     left_out: int,

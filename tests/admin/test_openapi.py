@@ -138,7 +138,7 @@ def about(user_id: str, case: Case) -> Case:
 # The gateway takes random numbers in its own thread while Schemathesis draws.
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @session
-async def test_the_api_is_as_described_whatever_it_is_sent(api: Api) -> None:
+async def test_the_api_conforms_to_its_description_for_all_requests(api: Api) -> None:
     schema = await described(api)
     user_id = (await api.new_user("schemathesis")).json["id"]
     sent = await asyncio.to_thread(attack, schema, f"{api.house.admin_url}/v1", user_id)

@@ -148,7 +148,7 @@ async def test_a_server_that_lets_the_gateway_in_no_longer_is_one_outage(
         assert told(house, "dependency_down") == ["postgres"]
 
 
-async def test_a_server_that_takes_no_writes_is_ready_and_says_what_is_not_written(
+async def test_a_read_only_server_is_ready_and_reports_failed_writes(
     tmp_path: Path, role: Role, redis_url: str
 ) -> None:
     """Requests only read. So it is behind a fail-over that went wrong, or where a disk was full."""

@@ -67,7 +67,7 @@ async def test_a_revocation_of_an_issuer_that_is_no_longer_configured_is_lifted(
     assert (await api.call("DELETE", "/revocations", query=query)).status == 404
 
 
-async def test_without_redis_it_is_not_said_that_nothing_was_revoked(tmp_path: Path, dsn: str) -> None:
+async def test_without_redis_a_missing_revocation_is_not_a_404(tmp_path: Path, dsn: str) -> None:
     """Redis may hold a revocation of which Postgres has no row."""
     admin = {"listen": "127.0.0.1:0", "token": TOKEN}
     async with open_house(tmp_path, dsn, "redis://127.0.0.1:1/0", admin=admin) as house, Api.of(house) as api:

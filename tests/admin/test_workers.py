@@ -37,7 +37,7 @@ async def test_the_gateway_is_as_ready_as_its_readiest_worker(aiohttp_client: Ai
     )
 
 
-async def test_a_gateway_that_drains_is_not_ready_whatever_the_others_say(
+async def test_a_draining_gateway_is_not_ready_even_if_others_are(
     aiohttp_client: AiohttpClient,
 ) -> None:
     workers = FakeWorkers()

@@ -56,7 +56,7 @@ def test_the_old_state_may_decide_until_the_bound_and_no_longer() -> None:
     assert found([allowed(10.0 + HEALTHY + 0.01)], [SUSPENDED]) == ["stale"]
 
 
-def test_a_row_that_is_lifted_counts_from_when_redis_can_be_told() -> None:
+def test_a_lifted_row_counts_from_when_redis_can_be_reached() -> None:
     row = [replace(change("token_revoked", 1.0, 1.1), fact=f"{ROW}{T}")]
     row.append(replace(change(None, 10.0, 10.1), fact=f"{ROW}{T}"))
     away = [fault("redis away", 9.0, 30.0)]
@@ -155,7 +155,7 @@ def test_an_outage_that_comes_before_a_change_could_be_seen_delays_it_again() ->
     assert found([allowed(30.0 + FAULTY + 0.1)], [SUSPENDED], faults) == ["stale"]
 
 
-def test_a_slow_store_is_no_store_that_is_away() -> None:
+def test_a_slow_store_is_not_an_outage() -> None:
     faults = [fault("delay", 5.0, 30.0, outage=False)]
     assert found([allowed(10.0 + FAULTY + 0.1)], [SUSPENDED], faults) == ["stale"]
 
@@ -170,7 +170,7 @@ def test_a_revocation_in_redis_alone_needs_redis_until_it_is_learnt() -> None:
     assert found([allowed(10.0 + HEALTHY + 0.1)], [REVOKED]) == ["stale"]
 
 
-def test_a_revocation_that_was_learnt_counts_whatever_becomes_of_redis() -> None:
+def test_a_learnt_revocation_counts_even_if_redis_loses_it() -> None:
     faults = [fault("unplug redis", 20.0, 25.0)]
     assert found([allowed(22), denied(22, "token_revoked")], [REVOKED], faults) == ["stale"]
     lost = replace(change(None, 20.0, 20.1, store="redis"), lost=True)
@@ -188,7 +188,7 @@ def test_a_revocation_that_was_lost_unlearnt_may_count_or_not() -> None:
     assert found([allowed(32)], [REVOKED, lost, again], faults) == ["stale"]
 
 
-def test_what_is_deleted_counts_no_longer_unless_that_may_have_gone_unheard() -> None:
+def test_a_deleted_revocation_no_longer_counts_unless_the_deletion_may_have_been_missed() -> None:
     deleted = change(None, 19.9, 20.0, store="redis")
     assert found([denied(22, "token_revoked")], [REVOKED, deleted]) == ["refused"]
     faults = [fault("unplug redis", 19.0, 20.5)]

@@ -100,7 +100,7 @@ def _found(world: World) -> list[Violation]:
 
 
 @pytest.mark.timeout(SECONDS * 2 + 150)
-async def test_nothing_is_decided_by_what_no_longer_holds_whatever_fails(
+async def test_no_request_is_decided_by_an_old_state_under_any_fault(
     servers: tuple[EmbeddedPostgres, EmbeddedRedis], tmp_path: Path, host: Host | None
 ) -> None:
     people, sql, keys = cast()

@@ -73,7 +73,7 @@ def test_what_is_given_back_is_no_growth(chance: random.Random) -> None:
     assert series(chance, growing).still_growing()
 
 
-def test_a_process_that_is_gone_is_left_out() -> None:
+def test_an_ended_process_is_left_out() -> None:
     memory = Memory()
     me = os.getpid()
     memory.sample({"me": [me], "one": [me]})

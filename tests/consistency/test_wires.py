@@ -50,7 +50,7 @@ async def listening(postgres: EmbeddedPostgres) -> AsyncIterator[Listener]:
             await speaker.close()
 
 
-async def test_a_deaf_session_goes_on_answering(postgres_server: EmbeddedPostgres) -> None:
+async def test_a_deaf_session_still_answers(postgres_server: EmbeddedPostgres) -> None:
     async with listening(postgres_server) as listener:
         assert await listener.hears("before", listener.speaker)
         with DEAF["deaf"](listener.wire):
@@ -61,7 +61,9 @@ async def test_a_deaf_session_goes_on_answering(postgres_server: EmbeddedPostgre
         assert listener.heard == ["before", "after"]
 
 
-async def test_a_session_that_is_deaf_to_others_hears_itself(postgres_server: EmbeddedPostgres) -> None:
+async def test_a_session_that_is_deaf_to_others_receives_its_own_notifications(
+    postgres_server: EmbeddedPostgres,
+) -> None:
     async with listening(postgres_server) as listener:
         with DEAF["deaf to other sessions"](listener.wire):
             assert not await listener.hears("other", listener.speaker)
@@ -111,9 +113,7 @@ async def test_what_is_held_up_comes_in_the_end(postgres_server: EmbeddedPostgre
 
 
 @pytest.mark.parametrize("how", ["deaf", "one worker deaf"])
-async def test_a_deaf_stream_from_redis_is_answered_all_the_same(
-    how: str, redis_server: EmbeddedRedis
-) -> None:
+async def test_a_deaf_stream_from_redis_still_gets_answers(how: str, redis_server: EmbeddedRedis) -> None:
     notes = Notes()
     async with Wire(redis_server.url, 0, RedisTap) as wire, Redis.from_url(redis_server.url) as client:
 

@@ -81,7 +81,7 @@ class TestWording:
         assert yaml_line("a.b", "x\u2028") is None
         assert (sql_literal("O'Hara"), sql_literal("a\\'")) == ("'O''Hara'", " E'a\\\\'''")
 
-    def test_a_shell_gives_words_on_as_they_were(self) -> None:
+    def test_a_shell_passes_words_on_unchanged(self) -> None:
         words = ["$(id)", "'\"; `id`", "-x", "*"]
         command = Commands("my file.yaml", "public").gateway("revocations", "lift", "jti", operands=words)
         assert command is not None

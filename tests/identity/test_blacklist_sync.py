@@ -116,7 +116,7 @@ class TestApply:
         assert world.sync.trusted
 
     @pytest.mark.parametrize("lifted", [False, True])
-    async def test_a_redis_that_is_away_is_not_trusted_until_it_has_been_filled(
+    async def test_an_unreachable_redis_is_not_trusted_until_it_has_been_filled(
         self, world: World, lifted: bool
     ) -> None:
         await world.cable.pull()
@@ -182,7 +182,7 @@ class TestRowsThatChangeUnheard:
 
 
 @pytest.mark.parametrize("ahead", [60, -60])
-async def test_rows_count_for_as_long_as_postgres_says_whatever_our_clock(
+async def test_rows_expire_by_the_clock_of_postgres(
     world: World, connection: Connection, monkeypatch: pytest.MonkeyPatch, ahead: int
 ) -> None:
     await connection.execute(REVOKE)
@@ -247,7 +247,7 @@ class TestPruning:
         assert await world.client.exists("gateway:revoked:jti:main:old")
         await connection.close()
 
-    async def test_a_postgres_that_refuses_is_asked_again_and_told_of_once(
+    async def test_a_postgres_that_refuses_is_asked_again_and_reported_once(
         self, world: World, dsn: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked = 0

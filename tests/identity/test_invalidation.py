@@ -169,7 +169,7 @@ class TestEpoch:
         await settled()
         assert shared.current == before
 
-    async def test_who_has_heard_the_heartbeat_that_kept_it_joins(
+    async def test_a_worker_that_received_its_last_heartbeat_joins_it(
         self, worker: Worker, other: Worker, shared: FakeSharedTier
     ) -> None:
         await worker.trust()
@@ -251,7 +251,7 @@ class TestEpoch:
         assert shared.current == before
         assert not worker.trusted()
 
-    async def test_redis_that_was_away_is_asked_again(self, worker: Worker, shared: FakeSharedTier) -> None:
+    async def test_redis_is_asked_again_after_an_outage(self, worker: Worker, shared: FakeSharedTier) -> None:
         worker.invalidation.listening()
         worker.invalidation.touched_keys.tracking()
         shared.down = True
@@ -514,7 +514,7 @@ class TestKeys:
 
 
 class TestSubscribers:
-    async def test_they_are_told_after_each_change_until_they_leave(self, worker: Worker) -> None:
+    async def test_listeners_are_called_after_each_change_until_they_leave(self, worker: Worker) -> None:
         await worker.trust()
         leave = worker.invalidation.subscribe(worker.tell)
         worker.invalidation.changed(Changed((), (ANN.id,), 7))

@@ -228,7 +228,7 @@ class Deaf(RedisBlacklist):
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable, ForeignRedis])
-async def test_postgres_is_told_once_while_redis_fails(
+async def test_postgres_is_written_once_while_redis_fails(
     redis: RedisTier,
     client: "Client",
     rows: Rows,
@@ -254,7 +254,7 @@ async def test_postgres_is_told_once_while_redis_fails(
     await learnt_revocations.close()
 
 
-async def test_that_postgres_takes_no_more_is_said_once(
+async def test_a_full_table_is_reported_once(
     learnt_revocations: LearntRevocations, rows: Rows, client: "Client", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.identity.learnt_revocations._LONG_RETRY", 0.01)

@@ -98,7 +98,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize("revocations", [Revocations(user_at=1000.0), Revocations(issuer_at=1000.0)])
     @pytest.mark.parametrize(("issued_at", "known"), [(1000.0, False), (1000.5, True), (None, False)])
-    def test_who_is_refused_is_for_the_stores_to_say(
+    def test_only_the_stores_decide_on_a_refused_user(
         self, memory: Memory, revocations: Revocations, issued_at: float | None, known: bool
     ) -> None:
         memory.fill(revocations=revocations)
@@ -193,7 +193,7 @@ class TestLeases:
         memory.tier.close()
         assert memory.tier.validity(claims()) is None
 
-    def test_it_stands_only_while_every_change_is_heard_of(self, memory: Memory) -> None:
+    def test_it_counts_only_while_every_change_is_received(self, memory: Memory) -> None:
         memory.fill()
         validity = memory.validity()
         memory.now += PROOF_LIFETIME

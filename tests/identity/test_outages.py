@@ -17,7 +17,7 @@ STREAMS: Final = {"postgres", "redis"}
 
 
 class TestOutages:
-    def test_each_is_told_twice(self) -> None:
+    def test_each_outage_is_reported_at_its_begin_and_end(self) -> None:
         now, told = 0.0, list[object]()
         seen = Outages(told.append, told.append, lambda: now)
         seen.proven()

@@ -192,7 +192,7 @@ class TestTiers:
         assert world.postgres.queries < 100
 
     @pytest.mark.parametrize("redis_is_up", [True, False])
-    async def test_who_asks_after_a_change_of_the_user_is_not_told_of_before_it(
+    async def test_a_request_after_a_change_of_the_user_gets_no_earlier_answer(
         self, world: World, monkeypatch: pytest.MonkeyPatch, redis_is_up: bool
     ) -> None:
         ann = await world.add()
@@ -214,7 +214,7 @@ class TestTiers:
         assert user is not None
         assert user.status is UserStatus.DELETED
 
-    async def test_who_hears_of_no_change_shares_no_answer_that_was_asked_for_long_ago(
+    async def test_a_worker_without_changes_shares_no_old_query(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ann = await world.add()
@@ -234,7 +234,7 @@ class TestTiers:
         assert user.status is UserStatus.DELETED
 
     @pytest.mark.parametrize("came_back", [False, True])
-    async def test_a_change_that_others_heard_of_ends_what_a_deaf_memory_knows(
+    async def test_a_change_that_other_workers_received_voids_the_memory_of_a_deaf_worker(
         self, world: World, came_back: bool
     ) -> None:
         await world.add()
@@ -248,9 +248,7 @@ class TestTiers:
         await world.postgres_cable.pull()
         assert await denied(tiers, claims()) is USER_STORE_UNAVAILABLE
 
-    async def test_a_memory_that_heard_of_every_change_stands_in_for_a_document_that_was_evicted(
-        self, world: World
-    ) -> None:
+    async def test_a_complete_memory_replaces_an_evicted_document(self, world: World) -> None:
         ann = await world.add()
         local = world.local()
         local.open()
@@ -283,7 +281,7 @@ class TestTiers:
         assert await slow == Resolution(ann, Tier.LOCAL, None, Tier.REDIS)
         assert world.postgres.queries == 1
 
-    async def test_who_goes_away_does_not_end_the_query_for_others(self, world: World) -> None:
+    async def test_a_cancelled_caller_does_not_end_the_query_of_others(self, world: World) -> None:
         ann = await world.add()
         tiers = world.tiers()
         async with world.directory._postgres.connection() as connection, connection.transaction():
@@ -415,7 +413,7 @@ class TestRevocations:
         allowed = await world.tiers(unchecked_allowed=True).resolve(claims())
         assert allowed == Resolution(ann, Tier.REDIS, None, None, stale=True)
 
-    async def test_what_was_revoked_while_redis_was_away_counts_when_it_is_back(self, world: World) -> None:
+    async def test_a_revocation_during_an_outage_of_redis_counts_afterwards(self, world: World) -> None:
         await world.add()
         tiers = world.tiers()
         await tiers.resolve(claims())
@@ -428,7 +426,7 @@ class TestRevocations:
         resolution = await tiers.resolve(claims())
         assert (resolution.revoked, resolution.revocation_tier) == ("jti", Tier.REDIS)
 
-    async def test_what_was_revoked_while_redis_was_away_never_passes_on_its_word(self, world: World) -> None:
+    async def test_a_redis_that_missed_a_revocation_is_never_trusted(self, world: World) -> None:
         await world.add()
         tiers, careless = world.tiers(), world.tiers(unchecked_allowed=True)
         assert (await tiers.resolve(claims())).revoked is None
@@ -569,7 +567,7 @@ class TestStoresDown:
         world.now += 360
         assert await denied(tiers, claims()) is USER_STORE_UNAVAILABLE
 
-    async def test_both_back_all_is_well(self, world: World) -> None:
+    async def test_after_the_recovery_of_both_stores_requests_are_admitted(self, world: World) -> None:
         ann = await world.add()
         tiers = world.tiers()
         await world.postgres_cable.pull()
@@ -608,7 +606,7 @@ class TestEpochs:
         assert (await tiers.resolve(claims())).tier is Tier.POSTGRES
         assert await tiers.resolve(claims()) == Resolution(ann, Tier.REDIS, None, Tier.REDIS)
 
-    async def test_who_hears_of_no_changes_believes_no_document(self, world: World) -> None:
+    async def test_a_worker_without_changes_trusts_no_document(self, world: World) -> None:
         """Nor the blacklist's silence: those who fill Redis may be as deaf."""
         ann = await world.add()
         tiers = world.tiers()
@@ -657,7 +655,7 @@ class TestEpochs:
 
 
 class TestMemory:
-    async def test_what_redis_or_postgres_said_is_recalled(self, world: World) -> None:
+    async def test_an_answer_of_redis_or_postgres_is_recalled(self, world: World) -> None:
         ann = await world.add()
         for _ in range(2):
             local = world.local()
@@ -723,7 +721,7 @@ class TestMemory:
             local.prove()
             assert (tiers.recall(claims()) is not None) is known
 
-    async def test_a_change_that_is_heard_of_begins_another_query(self, world: World) -> None:
+    async def test_a_received_change_begins_another_query(self, world: World) -> None:
         ann = await world.add()
         local = world.local()
         local.open()
@@ -773,14 +771,14 @@ class TestReplica:
         assert (await tiers.resolve(claims())).user == self.ANN
         assert asked == [False]
 
-    async def test_when_it_may_not_have_heard_of_a_change_the_primary_is_asked(self) -> None:
+    async def test_the_primary_is_asked_if_the_replica_may_lack_a_change(self) -> None:
         locked = User("ann-id", UserStatus.LOCKED)
         tiers, asked = self.tiers(locked, self.ANN, horizon=50)
         assert (await tiers.resolve(claims())).user == locked
         assert asked == [False, True]
 
     @pytest.mark.parametrize(("issued_at", "found"), [(1_000.0, True), (990.0, False), (None, False)])
-    async def test_whom_it_does_not_know_yet_the_primary_is_asked_for(
+    async def test_the_primary_is_asked_for_a_new_user_that_the_replica_lacks(
         self, issued_at: float | None, found: bool
     ) -> None:
         tiers, asked = self.tiers(self.ANN, None, horizon=51)
@@ -812,7 +810,7 @@ class TestMirror:
         await eventually(honoured)
         assert await world.client.exists("gateway:revoked:jti:main:token-1")
 
-    async def test_redis_that_goes_away_unnoticed_by_requests_is_doubted(self, world: World) -> None:
+    async def test_an_outage_of_redis_between_requests_makes_it_untrusted(self, world: World) -> None:
         world.sync.start(interval=60, watch=0.02)
         await eventually(world.trusted)
         await world.redis_cable.pull()

@@ -66,7 +66,7 @@ async def test_a_call_that_takes_too_long_is_given_up_and_the_next_is_another() 
     assert (await single_flight.do("a", question), question.asked) == (7, 2)
 
 
-async def test_who_goes_away_does_not_take_the_call_along() -> None:
+async def test_a_cancelled_caller_does_not_cancel_the_call() -> None:
     single_flight, question = SingleFlight[str, int](1.0, 1.0), Question()
     impatient, patient = (asyncio.create_task(single_flight.do("a", question)) for _ in range(2))
     await asyncio.sleep(0)

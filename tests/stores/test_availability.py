@@ -8,7 +8,7 @@ class Clock:
         return self.now
 
 
-def test_each_change_is_told_once() -> None:
+def test_each_change_is_reported_once() -> None:
     told: list[str | None] = []
     clock = Clock()
     availability = Availability(told.append, clock)
@@ -24,7 +24,7 @@ def test_each_change_is_told_once() -> None:
     assert (told, availability.up) == (["refused", None], True)
 
 
-def test_down_from_the_start_is_told() -> None:
+def test_down_from_the_start_is_reported() -> None:
     told: list[str | None] = []
     availability = Availability(told.append)
     availability.failed("refused")

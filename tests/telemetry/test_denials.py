@@ -93,7 +93,7 @@ def test_what_a_client_chooses_is_bounded() -> None:
     assert (len(denial.path), len(denial.detail or "")) == (MAX_PATH, MAX_DETAIL)
 
 
-def test_listeners_hear_of_denials_for_as_long_as_they_listen() -> None:
+def test_listeners_receive_denials_while_they_listen() -> None:
     ring, heard = DenialRing(), []
     with ring.heard_by(lambda: heard.append(1)):
         add(ring)

@@ -13,7 +13,7 @@ from tests.telemetry.scrape import value
 CLAIMS = Claims("https://idp.example.com/", "main", "member", (), None, None, None, None, (), (), {})
 
 
-def test_changes_are_counted_by_who_told_of_them() -> None:
+def test_changes_are_counted_by_source() -> None:
     metrics = Metrics()
     metrics.prepare(["main"], [])
     metrics.invalidated("postgres")

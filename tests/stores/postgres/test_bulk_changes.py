@@ -142,7 +142,7 @@ class TestCost:
 
 
 class TestTransactions:
-    async def test_many_statements_are_told_as_five_hundred_notices_and_a_flush(self, rig: Rig) -> None:
+    async def test_many_statements_send_five_hundred_notices_and_a_flush(self, rig: Rig) -> None:
         await rig.user("ann")
         statements = [f"{REVOKE} VALUES ('jti', 'main', '{number}')" for number in range(MANY)]
         told = await rig.told("BEGIN", *statements, SUSPEND, "TRUNCATE identities", "COMMIT")
@@ -320,12 +320,12 @@ class TestLinks:
 
 
 class TestWhatIsTold:
-    async def test_what_is_equal_and_not_the_same_is_told(self, rig: Rig) -> None:
+    async def test_an_equal_but_different_value_is_reported(self, rig: Rig) -> None:
         await rig.user("ann")
         await rig.db.execute("""UPDATE users SET attributes = '{"level": 1}'""")
         assert len(await rig.told("""UPDATE users SET attributes = '{"level": 1.0}'""")) == 1
 
-    async def test_a_user_whose_id_changes_is_told_under_both(self, rig: Rig) -> None:
+    async def test_a_user_whose_id_changes_is_reported_under_both(self, rig: Rig) -> None:
         user = await rig.user()
         (told,) = await rig.told("UPDATE users SET id = gen_random_uuid()")
         assert isinstance(told, Changed)

@@ -125,7 +125,7 @@ class TestStream:
         assert [stream.up for stream in streams] == [False, False]
         assert one.events == ["listening"]
 
-    async def test_a_heartbeat_that_is_none_is_not_heard(self, rig: Rig) -> None:
+    async def test_an_invalid_heartbeat_is_ignored(self, rig: Rig) -> None:
         await rig.db.execute("NOTIFY gateway_heartbeats, 'x'")
         await rig.settle()
         assert "x" not in dict(rig.ear.heartbeats)

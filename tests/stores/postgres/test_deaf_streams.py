@@ -57,7 +57,7 @@ class TestPgBouncer:
                 refused = await house.request("/private/x", token=token())
                 assert (refused.status, orjson.loads(refused.content)["code"]) == (401, "user_suspended")
 
-    async def test_past_it_all_is_well(self, tmp_path: Path, dsn: str, redis_url: str) -> None:
+    async def test_a_connection_past_the_pooler_works(self, tmp_path: Path, dsn: str, redis_url: str) -> None:
         with pgbouncer(dsn) as pooler:
             settings = {"dsn": pooler.dsn, "listen_dsn": dsn}
             async with open_house(tmp_path, dsn, redis_url, postgres=settings) as house:
@@ -90,7 +90,9 @@ class TestAnotherPlace:
             await migrate(there)
             yield there
 
-    async def test_a_stream_from_another_database_is_down_and_says_so(self, dsn: str, empty_dsn: str) -> None:
+    async def test_a_stream_from_another_database_is_down_and_reports_why(
+        self, dsn: str, empty_dsn: str
+    ) -> None:
         await migrate(empty_dsn)
         ear = Ear()
         stream = PostgresStream(
@@ -144,7 +146,7 @@ class TestAnotherPlace:
 
 
 class TestOneWay:
-    async def test_a_link_on_which_only_the_client_is_heard(self, dsn: str) -> None:
+    async def test_a_link_that_loses_the_data_of_the_server(self, dsn: str) -> None:
         async with Cable(dsn) as cable:
             ear = Ear()
             stream = PostgresStream(
@@ -159,7 +161,7 @@ class TestOneWay:
             await ear.has("listening", "lost", "listening")
             await stream.close()
 
-    async def test_a_cut_is_told_at_once_though_heartbeats_cannot_be_sent(self, dsn: str) -> None:
+    async def test_a_cut_is_reported_at_once_even_if_heartbeats_cannot_be_sent(self, dsn: str) -> None:
         async with Cable(dsn) as sending, Cable(dsn) as listening:
             ear = Ear()
             stream = PostgresStream(

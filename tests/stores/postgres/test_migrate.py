@@ -85,7 +85,7 @@ async def test_does_not_let_writers_wait_behind_a_long_transaction(
     assert await migrate(empty_dsn) == ALL[1:]
 
 
-async def test_says_who_may_not_create_tables(empty_dsn: str, connection: Connection) -> None:
+async def test_reports_a_role_that_may_not_create_tables(empty_dsn: str, connection: Connection) -> None:
     await connection.execute("CREATE SCHEMA closed")
     role = f"limited_{id(connection)}"
     await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'; GRANT USAGE ON SCHEMA closed TO {role}")
@@ -139,7 +139,7 @@ class TestTables:
         await db.execute("UPDATE users SET status = 'pending', deleted_at = NULL WHERE id = $1", user)
         assert await db.fetchval(state, user) == "pending not deleted"
 
-    async def test_who_says_both_deletes(self, db: Connection) -> None:
+    async def test_setting_both_deletes(self, db: Connection) -> None:
         user = await db.fetchval("INSERT INTO users (status) VALUES ('suspended') RETURNING id")
         await db.execute("UPDATE users SET status = 'active', deleted_at = now() WHERE id = $1", user)
         assert await db.fetchval("SELECT status FROM users WHERE id = $1", user) == "deleted"

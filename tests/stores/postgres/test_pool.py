@@ -64,7 +64,7 @@ class TestFailures:
         assert caught.value.store is Tier.POSTGRES
         assert caught.value.detail == "127.0.0.1:1: connection refused"
 
-    async def test_a_server_that_says_nothing_is_given_up(self) -> None:
+    async def test_a_silent_server_is_a_timeout(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
             postgres = Postgres(f"postgresql://ann@127.0.0.1:{port}/gateway", connect_timeout=0.2)
@@ -134,11 +134,11 @@ class TestFailures:
             assert await connection.fetchval(mine) == 3
         await postgres.close()
 
-    async def test_warm_says_when_it_cannot(self) -> None:
+    async def test_warm_reports_a_failure(self) -> None:
         with pytest.raises(StoreUnavailable):
             await Postgres("postgresql://ann@127.0.0.1:1/gateway", pool_min=2).warm()
 
-    async def test_a_dsn_that_the_driver_refuses_is_told_from_a_bad_query(self) -> None:
+    async def test_a_dsn_that_the_driver_refuses_differs_from_a_bad_query(self) -> None:
         with pytest.raises(
             StoreUnavailable, match=r"^postgres is unavailable: h:5432: the DSN cannot be used"
         ):
@@ -233,7 +233,7 @@ class TestBreaker:
         await watcher.close()
         await postgres.close()
 
-    async def test_what_becomes_of_old_connections_says_nothing_of_the_new(self, dsn: str) -> None:
+    async def test_errors_of_old_connections_do_not_count_against_new_ones(self, dsn: str) -> None:
         postgres = Postgres(dsn, statement_timeout=0.1)
         closed = asyncio.Event()
 

@@ -86,7 +86,7 @@ async def test_a_start_up_parameter_that_is_refused_is_named_with_what_to_set(ds
                 await postgres.ping()
 
 
-async def test_nothing_stands_between_and_names_are_kept(dsn: str) -> None:
+async def test_without_a_pooler_names_are_kept(dsn: str) -> None:
     with capture_logs() as logs:
         async with opened(dsn, pool_max=1) as postgres:
             await postgres.find_user(Identity(ISS, "ann"))

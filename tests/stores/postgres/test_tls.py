@@ -114,7 +114,7 @@ def test_a_file_that_is_not_there_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("name", ["ssl_min_protocol_version", "ssl_max_protocol_version"])
-def test_a_version_of_tls_that_does_not_exist_is_told(authority: Authority, name: str) -> None:
+def test_a_version_of_tls_that_does_not_exist_is_refused(authority: Authority, name: str) -> None:
     root = authority.folder / "authority.pem"
     with pytest.raises(OSError, match=f"{name} of the DSN is not a version of TLS: 'x'"):
         strict_context(f"postgresql://h/d?sslmode=verify-full&sslrootcert={root}&{name}=x")

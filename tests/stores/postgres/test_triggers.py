@@ -78,17 +78,19 @@ class TestUsers:
             "deleted_at = now()",
         ],
     )
-    async def test_whatever_the_gateway_reads_is_told(self, rig: Rig, assignment: str) -> None:
+    async def test_changes_of_columns_that_the_gateway_reads_are_reported(
+        self, rig: Rig, assignment: str
+    ) -> None:
         ann = await rig.user("ann")
         assert parts(await rig.told(f"UPDATE users SET {assignment}")) == [({"ann"}, {str(ann)})]
         assert await rig.told("UPDATE users SET " + assignment.replace("now()", assignment.split()[0])) == []
 
-    async def test_what_it_does_not_read_is_not_told(self, rig: Rig) -> None:
+    async def test_changes_of_other_columns_are_not_reported(self, rig: Rig) -> None:
         await rig.user("ann")
         await rig.db.execute("ALTER TABLE users ADD COLUMN last_seen timestamptz")
         assert await rig.told("UPDATE users SET last_seen = now()", "UPDATE users SET status = status") == []
 
-    async def test_a_new_user_is_not_told(self, rig: Rig) -> None:
+    async def test_a_new_user_is_not_reported(self, rig: Rig) -> None:
         assert await rig.told("INSERT INTO users DEFAULT VALUES") == []
 
     async def test_an_upsert_tells(self, rig: Rig) -> None:
@@ -110,7 +112,7 @@ class TestUsers:
         (change,) = await rig.told("UPDATE users SET status = 'suspended'")
         assert isinstance(change, Everything)
 
-    async def test_five_hundred_rows_are_told_in_parts(self, rig: Rig) -> None:
+    async def test_five_hundred_rows_are_reported_in_parts(self, rig: Rig) -> None:
         await rig.db.execute("INSERT INTO users SELECT FROM generate_series(1, 500)")
         await rig.db.execute(
             "INSERT INTO identities SELECT $1, 'subject-' || row_number() OVER (), id FROM users", ISS
@@ -121,7 +123,7 @@ class TestUsers:
         assert len(set.union(*(users for _, users in told))) == 500
 
     @pytest.mark.parametrize("character", ["x", '"', "\x01", "ü", "\U0001f600"])
-    async def test_long_subjects_are_told_in_parts_or_as_everything(self, rig: Rig, character: str) -> None:
+    async def test_long_subjects_are_reported_in_parts_or_as_a_flush(self, rig: Rig, character: str) -> None:
         # As long as the index of the primary key takes them, and longer still when written in JSON.
         subjects = [f"{number}{character * 600}" for number in range(12)]
         await rig.user(*subjects)
@@ -139,7 +141,7 @@ class TestUsers:
 
 
 class TestIdentities:
-    async def test_new_and_deleted_ones_are_told(self, rig: Rig) -> None:
+    async def test_new_and_deleted_ones_are_reported(self, rig: Rig) -> None:
         ann = await rig.user()
         insert = f"INSERT INTO identities VALUES ('{ISS}', 'ann', '{ann}')"
         assert parts(await rig.told(insert)) == [({"ann"}, set())]
@@ -147,7 +149,7 @@ class TestIdentities:
         assert parts(await rig.told("DELETE FROM identities")) == [({"ann"}, set())]
         assert await rig.told("DELETE FROM identities") == []
 
-    async def test_a_moved_one_is_told_and_one_that_stays_is_not(self, rig: Rig) -> None:
+    async def test_a_moved_one_is_reported_and_one_that_stays_is_not(self, rig: Rig) -> None:
         await rig.user("ann", "ann2")
         bob = await rig.user("bob")
         assert parts(await rig.told(f"UPDATE identities SET user_id = '{bob}' WHERE subject = 'ann'")) == [
@@ -211,7 +213,7 @@ class TestIdentities:
 
 
 class TestRevocations:
-    async def test_a_new_one_is_told_whole(self, rig: Rig) -> None:
+    async def test_a_new_one_is_reported_completely(self, rig: Rig) -> None:
         (change,) = await rig.told(
             "INSERT INTO revocations (kind, issuer, value, revoked_at, expires_at, reason)"
             " VALUES ('jti', 'main', 'a', to_timestamp(1000.5), to_timestamp(4e9), 'hush')"
@@ -278,7 +280,7 @@ class TestRevocations:
         assert values(await rig.told("UPDATE revocations SET expires_at = now()")) == [("a", True)]
         assert values(await rig.told("UPDATE revocations SET expires_at = NULL")) == [("a", False)]
 
-    async def test_one_that_has_expired_is_not_told(self, rig: Rig) -> None:
+    async def test_one_that_has_expired_is_not_reported(self, rig: Rig) -> None:
         past = "now() - interval '2 hours'"
         assert (
             await rig.told(
@@ -305,11 +307,11 @@ class TestRevocations:
 
 
 class TestTransactions:
-    async def test_what_is_rolled_back_is_not_told(self, rig: Rig) -> None:
+    async def test_a_rolled_back_change_is_not_reported(self, rig: Rig) -> None:
         await rig.user("ann")
         assert await rig.told("BEGIN", "UPDATE users SET status = 'suspended'", "ROLLBACK") == []
 
-    async def test_told_in_the_order_of_commits(self, rig: Rig, dsn: str) -> None:
+    async def test_reported_in_the_order_of_commits(self, rig: Rig, dsn: str) -> None:
         ann, bob = await rig.user("ann"), await rig.user("bob")
         other = await asyncpg.connect(dsn)
         await rig.settle()
@@ -324,7 +326,7 @@ class TestTransactions:
         assert (first.users, second.users) == ((str(bob),), (str(ann),))
         assert first.version > second.version
 
-    async def test_any_client_whatever_its_search_path_and_rights(self, rig: Rig, dsn: str) -> None:
+    async def test_any_client_with_any_search_path_and_rights(self, rig: Rig, dsn: str) -> None:
         role = f"writer_{secrets.token_hex(8)}"
         ann = await rig.user("ann")
         await rig.db.execute(
@@ -352,7 +354,7 @@ class TestTransactions:
             await writer.close()
             await rig.db.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
-    async def test_each_schema_hears_of_its_own(self, rig: Rig, dsn: str) -> None:
+    async def test_each_schema_reports_only_its_own_changes(self, rig: Rig, dsn: str) -> None:
         schema = 'odd "name"; --'
         await migrate(dsn, schema)
         ear = Ear()

@@ -172,7 +172,7 @@ async def test_a_defect_fails_those_who_wait_as_a_store_that_is_down_and_is_logg
     ]
 
 
-async def test_each_outcome_is_told() -> None:
+async def test_each_outcome_is_reported() -> None:
     store, told = Store(), []
     availability = Availability(lambda detail: told.append(detail))
     reads = BatchedReads(store.fetch, 0.02, "here", availability)

@@ -258,16 +258,16 @@ class TestRowsThatAreGone:
         await redis.revoked.fill([], late)
         assert await client.exists(TOKEN_KEY)
 
-    async def test_what_is_heard_of_while_it_is_filled_stays(
-        self, redis: RedisTier, client: "Client"
-    ) -> None:
+    async def test_a_change_during_a_fill_stays(self, redis: RedisTier, client: "Client") -> None:
         await fill(redis, TOKEN)
         filling = await redis.revoked.begin_filling()
         await redis.revoked.apply([Revoked(TOKEN, lifted=False, version=1, order=1)])
         await redis.revoked.fill([], filling)
         assert await client.exists(TOKEN_KEY)
 
-    async def test_rows_that_were_weakened_unheard(self, redis: RedisTier, client: "Client") -> None:
+    async def test_rows_that_were_weakened_without_a_notification(
+        self, redis: RedisTier, client: "Client"
+    ) -> None:
         await fill(redis, ISSUER)
         await fill(redis, Revocation("issuer", "main", "", 10.0, time.time() + 600))
         assert await client.get(ISSUER_KEY) == b"10.0"
@@ -275,7 +275,9 @@ class TestRowsThatAreGone:
         await fill(redis)
         assert not await client.exists(ISSUER_KEY)
 
-    async def test_rows_that_were_weakened_and_heard_of(self, redis: RedisTier, client: "Client") -> None:
+    async def test_rows_that_were_weakened_with_a_notification(
+        self, redis: RedisTier, client: "Client"
+    ) -> None:
         weaker = Revocation("issuer", "main", "", 10.0)
         await redis.revoked.apply([Revoked(ISSUER, lifted=False, version=1, order=1)])
         await redis.revoked.apply([Revoked(weaker, lifted=False, version=2, order=2)])

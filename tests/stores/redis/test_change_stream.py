@@ -102,7 +102,7 @@ async def stream(redis_url: str, notes: Notes) -> AsyncIterator[RedisStream]:
 
 class TestPushes:
     @pytest.mark.usefixtures("stream")
-    async def test_a_key_that_any_program_sets_or_deletes_is_told(
+    async def test_a_key_that_any_program_sets_or_deletes_is_reported(
         self, notes: Notes, client: "Client"
     ) -> None:
         await client.set("gateway:revoked:jti:main:é", "1")
@@ -211,7 +211,7 @@ class TestFaults:
             assert notes.heard[2] == "tracking"
             await stream.close()
 
-    async def test_within_two_seconds_unless_told_otherwise(self, redis_url: str, notes: Notes) -> None:
+    async def test_within_two_seconds_by_default(self, redis_url: str, notes: Notes) -> None:
         async with Cable(redis_url) as cable:
             stream = Stream(cable.url, notes)
             stream.start()
@@ -288,14 +288,14 @@ class TestFaults:
         assert next(busy, None) is None
         assert notes.heard == ["tracking"]
 
-    async def test_one_that_never_could_is_told_once(self, notes: Notes) -> None:
+    async def test_a_stream_that_never_worked_is_reported_once(self, notes: Notes) -> None:
         stream = follow("redis://ann:hunter2@127.0.0.1:1/0", notes)
         await asyncio.sleep(0.4)
         await stream.close()
         assert notes.heard == ["lost: 127.0.0.1:1: Connection refused"]
 
     @pytest.mark.usefixtures("stream")
-    async def test_each_heartbeat_is_told(self, notes: Notes) -> None:
+    async def test_each_heartbeat_is_reported(self, notes: Notes) -> None:
         before = notes.proofs
         async with asyncio.timeout(5):
             while notes.proofs < before + 3:  # noqa: ASYNC110 -- the stream sets no asyncio.Event
@@ -336,9 +336,7 @@ class TestHeartbeats:
         assert notes.heard == [f"lost: {stream.detail}"]
         assert "a proxy swallows pushes" in str(stream.detail)
 
-    async def test_a_link_on_which_the_server_is_not_heard_any_more(
-        self, redis_url: str, notes: Notes
-    ) -> None:
+    async def test_a_link_that_loses_the_data_of_the_server(self, redis_url: str, notes: Notes) -> None:
         async with Cable(redis_url) as cable:
             stream = follow(cable.url, notes, writes_to=redis_url)
             await notes.until(1)

@@ -80,7 +80,7 @@ class TestNobodyKnowsThePrimary:
         detail = await why("redis" + url.format(f"127.0.0.1:{port}"))
         assert f"(127.0.0.1:{port}: refuses the command: " in detail
 
-    async def test_for_they_refuse_the_password(self, port: int, url: str) -> None:
+    async def test_because_they_refuse_the_password(self, port: int, url: str) -> None:
         parameters = "?sentinel_username=ann&sentinel_password=hunter2" if "sentinel" in url else ""
         detail = await why("redis" + url.format(f"ann:hunter2@127.0.0.1:{port}") + parameters)
         assert f"(127.0.0.1:{port}: invalid username-password pair" in detail

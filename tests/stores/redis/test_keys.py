@@ -42,7 +42,7 @@ def test_a_heartbeat_is_of_no_user() -> None:
     assert not KEYS.tracked.is_heartbeat(KEYS.tombstone("main", ":a1b2"))
 
 
-def test_what_memory_must_hear_of_is_tracked() -> None:
+def test_keys_that_memory_must_know_are_tracked() -> None:
     assert KEYS.tracked.prefixes == ("gateway:tombstone:", "gateway:revoked:")
 
 

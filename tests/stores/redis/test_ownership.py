@@ -49,7 +49,7 @@ def test_an_owner_that_is_nested_too_deep_cannot_be_read() -> None:
     assert owner_from(held) is None
 
 
-def test_an_address_is_told_without_user_and_password() -> None:
+def test_an_address_is_shown_without_user_and_password() -> None:
     dsn = "postgresql://{}@db.example.com:6432/app?sslmode=require"
     assert place_of(dsn.format("ann:one"), "public") == place_of(dsn.format("bob:two"), "public")
     assert place_of(dsn.format("ann"), "public") != place_of(dsn.format("ann"), "other")

@@ -55,9 +55,7 @@ async def test_a_connection_that_was_cut_is_replaced_unnoticed(
     assert await connections(client) == 1
 
 
-async def test_while_no_server_is_there_each_read_says_so(
-    reader: RedisReader, client: "Client", cable: Cable
-) -> None:
+async def test_without_a_server_each_read_fails(reader: RedisReader, client: "Client", cable: Cable) -> None:
     await reader.read(["a"])
     await cable.pull()
     for _ in range(2):

@@ -155,7 +155,7 @@ class TestEpochs:
         assert not await redis.store_user(claims(), CachedUser(ANN, 1.0, ""), 60, horizon=9)
         assert (await redis.read(claims(), None)).cached is None
 
-    async def test_without_an_epoch_a_user_is_kept_for_bad_times_and_is_no_fresh_answer(
+    async def test_without_an_epoch_a_user_is_stored_for_outages_but_is_not_fresh(
         self, redis: RedisTier
     ) -> None:
         cached = CachedUser(ANN, 1.0, "")
@@ -226,7 +226,7 @@ class TestEpochs:
         shared = await redis.read(claims(), None)
         assert (shared.epoch, shared.complete) == (None, False)
 
-    async def test_nor_has_it_one_where_no_epoch_is_kept_for_postgres_is_down(
+    async def test_nor_while_postgres_is_down_and_no_epoch_is_kept(
         self, redis: RedisTier, client: "Client"
     ) -> None:
         await client.set("gateway:revocations:loaded", b"0" * 40)
@@ -309,7 +309,7 @@ class TestFailures:
         assert "hunter2" not in str(caught.value)
         await redis.close()
 
-    async def test_a_server_that_says_nothing_is_given_up(self) -> None:
+    async def test_a_silent_server_is_a_timeout(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             redis = RedisTier(f"redis://127.0.0.1:{silent.getsockname()[1]}", timeout=0.1)
             async with asyncio.timeout(1):
