@@ -110,9 +110,9 @@ class Wire:
         self.writer.transport.abort()
 
     async def until_ended(self) -> None:
-        """Wait for the other end to close, while somebody else reads."""
+        """Wait for the other end to close, while another task reads."""
         async with asyncio.timeout(PATIENCE):
-            while not self.ended:  # noqa: ASYNC110 -- whoever reads knows of no waiter
+            while not self.ended:  # noqa: ASYNC110 -- the reading task does not know the waiting one
                 await asyncio.sleep(0.001)
 
     async def close(self) -> None:
@@ -131,7 +131,7 @@ def fields_of(head: bytes) -> list[Header]:
 
 
 def values(fields: Iterable[Header], name: bytes) -> list[bytes]:
-    """Return the values of a field, whatever its case."""
+    """Return the values of a field, in any letter case."""
     return [value for found, value in fields if found.lower() == name.lower()]
 
 

@@ -100,7 +100,7 @@ def self_signed(folder: Path) -> dict[str, str]:
 
 
 async def test_tls_in_front_and_behind(tmp_path: Path, dsn: str, redis_url: str) -> None:
-    """Clients speak TLS with the gateway; an upstream whose certificate nobody vouches for is refused."""
+    """Clients speak TLS with the gateway. An upstream with an untrusted certificate is refused."""
     files = self_signed(tmp_path)
     trust = ssl.create_default_context(cafile=files["certificate"])
     async with open_house(tmp_path, dsn, redis_url, server={"tls": dict(files)}) as house:

@@ -191,7 +191,7 @@ class Asked:
 
 
 class Ways(RuleBasedStateMachine):
-    """One worker's memo, the plain way beside it, and whatever may happen to both."""
+    """One worker's memo, the plain way beside it, and events for both."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -485,7 +485,7 @@ def _peers_are_not_told_apart(patch: pytest.MonkeyPatch) -> None:
 
 
 def _any_text_is_taken_for_a_token(patch: pytest.MonkeyPatch) -> None:
-    """Know a head again whatever stands where a token stood."""
+    """Recognise a head with any text in the place of the token."""
     recall = HeadCache.recall
 
     def careless(self: HeadCache, data: bytes) -> Known | None:

@@ -21,11 +21,11 @@ class Answer:
     content: bytes
 
     @property
-    def json(self) -> Any:  # noqa: ANN401 -- whatever the API says
+    def json(self) -> Any:  # noqa: ANN401 -- the answer of the API
         return json.loads(self.content)
 
     @property
-    def problem(self) -> Any:  # noqa: ANN401 -- whatever the API says
+    def problem(self) -> Any:  # noqa: ANN401 -- the answer of the API
         assert self.headers["content-type"] == "application/problem+json", self.headers
         problem = self.json
         assert problem["status"] == self.status

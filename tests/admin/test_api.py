@@ -181,7 +181,7 @@ async def test_a_body_that_cannot_be_read(
 @session
 @pytest.mark.parametrize("coding", ["gzip", "identity, gzip", "br"])
 async def test_a_compressed_body_is_not_unpacked(api: Api, coding: str) -> None:
-    """A few bytes of whoever reaches the port would become many, before anybody asks for the token."""
+    """Otherwise a few bytes from any client would be expanded to many before the token is checked."""
     headers = {"Content-Type": "application/json", "Content-Encoding": coding}
     answer = await api.call("POST", "/users", data=gzip.compress(b" " * 50_000_000), headers=headers)
     assert (answer.status, answer.code) == (415, "unsupported_media_type")

@@ -13,7 +13,7 @@ HERE, THERE = "192.0.2.1", "192.0.2.2"
 
 
 class Clock:
-    """Time that passes only when somebody sleeps."""
+    """A clock that advances only in `sleep`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -57,7 +57,7 @@ async def test_further_ones_cost_more_each_time_up_to_a_bound(guard: Throttle, c
 
 
 async def test_the_right_token_waits_too_and_then_all_is_forgotten(guard: Throttle, clock: Clock) -> None:
-    """Else whoever guesses need not wait for the answer."""
+    """Otherwise an attacker would not have to wait for the answer."""
     await fail(guard, FREE)
     await guard.admit(HERE, RIGHT)
     assert clock.slept == [0.25]

@@ -163,7 +163,7 @@ async def test_streams_are_bounded_and_those_that_are_left_make_room(
         return None
 
     for _ in range(2):
-        # Those of other tests end when it is noticed that nobody reads them.
+        # The streams of other tests end when the gateway notices that no client reads them.
         held = await eventually(open_one)
         assert held is not None
         assert await open_one() is None

@@ -16,7 +16,7 @@ from tests.stores.examples import eventually
 session = pytest.mark.asyncio(loop_scope="session")
 
 _BY_ITSELF = ("jwks_", "process_", "python_", "age_seconds", "up_seconds", "upstream_connections")
-"""In names of metrics that change with nobody asking."""
+"""Parts of the names of metrics that change without requests."""
 
 
 @session

@@ -234,7 +234,7 @@ def test_lines_that_are_too_long_for_a_terminal_go_on_beneath(gateway: Gateway) 
 
 
 def at_a_terminal(gateway: Gateway, typed: str) -> tuple[int, str]:
-    """Run the command where somebody sits, who types when asked; returns its code and what is to be seen."""
+    """Run the command on a terminal, and type at its prompt; return its code and its output."""
     controller, terminal = pty.openpty()
     # In a session of its own, whose terminal this becomes: a prompt asks there, wherever stdout leads.
     seated = (
@@ -251,7 +251,7 @@ def at_a_terminal(gateway: Gateway, typed: str) -> tuple[int, str]:
         shown += os.read(controller, 1000)
     for start in range(0, len(typed) + 1, 1000):
         os.write(controller, f"{typed}\n"[start : start + 1000].encode())
-    with suppress(OSError):  # how a terminal says that nobody writes to it any more
+    with suppress(OSError):  # how a terminal reports that no program writes to it any more
         while more := os.read(controller, 1000):
             shown += more
     os.close(controller)

@@ -40,7 +40,7 @@ def add(gateway: GatewayCommand, subject: str) -> str:
 def execute(dsn: str, statement: str, *arguments: object) -> None:
     async def run() -> None:
         connection = await asyncpg.connect(dsn)
-        # Nobody listens to the changes, and telling of each takes longer than making it.
+        # No listener receives the changes, and a notification takes longer than the change.
         await connection.execute("SET session_replication_role = replica")
         await connection.execute(statement, *arguments)
         await connection.close()

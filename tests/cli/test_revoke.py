@@ -28,7 +28,7 @@ def text(output: str) -> str:
 
 
 def token(**claims: object) -> str:
-    """A token whose signature nobody checks."""
+    """A token whose signature is not checked."""
     header = {"alg": "RS256", "kid": "k"}
     parts = [json.dumps(part).encode() for part in (header, {"iss": ISS, "sub": "ann", **claims})]
     parts.append(b"signature")

@@ -41,7 +41,7 @@ def _without_revocations() -> None:
 
 
 def _without_forgetting() -> None:
-    """Keep users in memory, whatever is heard of them."""
+    """Keep users in memory, and ignore received changes."""
 
     def keep(_: LocalCache, __: Iterable[object]) -> None:
         return
@@ -95,7 +95,7 @@ def _without_pushes() -> None:
 
 
 def _without_owner() -> None:
-    """Take whatever Redis holds for one's own."""
+    """Use the data in Redis without a check of the owner."""
     patch("gateway.app.place_of", lambda *_: None).start()
 
 

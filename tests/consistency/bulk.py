@@ -18,7 +18,7 @@ _STRANGERS: Final = 20_000
 _TENANT: Final = "strangers"
 """Tells those who are none of the run's people."""
 _LONGEST_SUSPENSION: Final = 1.5
-"""Seconds: as long as everybody is refused for one reason, nothing else shows."""
+"""Seconds. While all users are refused for one reason, other errors do not show."""
 _PATIENCE: Final = 60.0
 """Seconds that one statement may take."""
 

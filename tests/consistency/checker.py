@@ -106,12 +106,12 @@ class Faults:
 
 
 class Fact:
-    """The states of one fact, in order; the first is that nothing stands against anybody."""
+    """The states of one fact, in order. In the first, there is no revocation."""
 
     def __init__(self, changes: Sequence[Change], faults: Faults) -> None:
         self.changes = sorted(changes, key=lambda change: change.sent)
         self._learnt = [float("inf")]
-        """From when on a state counts whatever becomes of Redis; of Postgres's, that is no question."""
+        """The time from which a state counts even if Redis loses it. States in Postgres always do."""
         if self.redis_alone:
             self._learn(faults)
         else:

@@ -51,7 +51,7 @@ class Change:
     done: float | None
     """After its commit had been confirmed; None when it never was: it may hold, or not."""
     lost: bool = False
-    """True when nobody wanted it: Redis has lost the key."""
+    """True if it was not intended: Redis has lost the key."""
 
     @property
     def told_to_redis(self) -> bool:

@@ -77,7 +77,7 @@ def _family(server: EmbeddedPostgres | EmbeddedRedis) -> list[int]:
     return [pid, *map(int, children.split())]
 
 
-# Redis that is there, and serves nobody ---------------------------------------------------------------
+# Redis that runs, but serves no client ----------------------------------------------------------------
 
 
 @asynccontextmanager

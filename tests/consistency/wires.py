@@ -24,7 +24,7 @@ class Tap(ABC):
         self.loses: Callable[[bytes], bool] = lambda _: False
         """A message that tells of a change → whether it vanishes."""
         self.flowing = asyncio.Event()
-        """Cleared: whatever the server sends waits here."""
+        """While cleared, the data of the server waits here."""
         self.flowing.set()
         self._buffer = bytearray()
 

@@ -109,7 +109,7 @@ async def open_world(
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(RawUpstream())
         upstream.behave(partial(script or _tell_who, upstream))
-        # The ports of the stores' kind, which nobody is given while nobody listens on them.
+        # Ports like those of the stores, which the system assigns to no other program.
         postgres_link = Wire(dsn, _free_port(), PostgresTap, host=_address(host, "postgres"))
         redis_link = Wire(redis.url, _free_port(), RedisTap, host=_address(host, "redis"))
         for link in (postgres_link, redis_link):

@@ -286,7 +286,7 @@ def test_data_of_a_newer_version_is_told_from_a_fault_of_ours(tmp_path: Path) ->
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that `nobody` can enter: pytest's own lie in one for their owner alone."""
+    """A folder that `nobody` can enter: only their owner can enter pytest's own folders."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)

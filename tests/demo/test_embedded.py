@@ -113,7 +113,7 @@ def test_redis_on_the_path_serves_where_there_is_no_wheel(
     assert EmbeddedRedis()._program == tmp_path / "redis-server"
 
 
-# Postgres refuses root, so root has to become somebody else; nobody else can, or needs to.
+# Postgres refuses root, so root has to become another user. Other users cannot, and need not.
 @pytest.mark.skipif(not _IS_ROOT, reason="only root runs the servers as somebody else")
 class TestRoot:
     def test_servers_run_as_nobody(self) -> None:

@@ -229,7 +229,9 @@ class World:
             await sync.close()
             epoch = await parts.redis.begin_epoch("heartbeat")
         async with Client.from_url(self.redis_url) as client:
-            await client.expire(f"{self.prefix}epoch", 60)  # nobody keeps it alive, and machines may be slow
+            await client.expire(
+                f"{self.prefix}epoch", 60
+            )  # no worker keeps it alive, and machines may be slow
         return epoch.name
 
     async def remember(self, claims: Claims, user: User | None, epoch: str, *, age: float = 1.0) -> None:

@@ -129,7 +129,7 @@ class TestApply:
 
 
 class TestRowsThatChangeUnheard:
-    """Nobody listened when somebody wrote SQL."""
+    """No worker listened during a change in SQL."""
 
     async def test_what_was_deleted_passes_after_the_next_load(
         self, world: World, connection: Connection

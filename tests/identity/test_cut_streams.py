@@ -18,7 +18,7 @@ CUT: Final = (
 )
 MEMBER: Final = "(SELECT user_id FROM identities WHERE subject = 'member')"
 LATE: Final = 1.0
-"""Seconds after which nobody may be let through any more; what is usual is a tenth of that."""
+"""Seconds after which no request may be admitted any more; usual is a tenth of that."""
 
 
 async def at_rest(house: House) -> None:
@@ -34,7 +34,7 @@ async def at_rest(house: House) -> None:
 
 
 async def last_admitted(house: House, raw: bytes, since: float, refused: str) -> float:
-    """Ask until some time after the change; return how long after it somebody was last let through."""
+    """Ask until some time after the change; return how long after it a request was last admitted."""
     latest = 0.0
     while (now := time.monotonic() - since) < 4:
         response = await house.request("/private/x", token=raw)

@@ -349,7 +349,7 @@ class TestChanges:
     async def test_rows_with_the_two_spellings_of_an_issuer_are_in_no_order(
         self, worker: Worker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Who inserts one waits for nobody who deletes the other, and may take the lower number."""
+        """An insert of one does not wait for a delete of the other, and may get the lower number."""
         orders: dict[str, int] = {}
 
         async def note(changes: Sequence[Revoked]) -> None:
@@ -539,7 +539,7 @@ async def test_a_defect_is_logged_and_what_waits_is_tried_again(
             raise ZeroDivisionError("odd")
         await bury(identities, version)
 
-    shared.bury = broken  # type: ignore[method-assign, assignment]  # fails in a way that nobody foresaw
+    shared.bury = broken  # type: ignore[method-assign, assignment]  # fails in an unexpected way
     with capture_logs() as logs:
         worker.invalidation.changed(Changed(((ISS, "ann"),), (), 7))
 

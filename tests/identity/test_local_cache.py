@@ -310,7 +310,7 @@ class TestChanges:
             lambda: memory.tier.forget_tokens([("main", "token-1")]),
             lambda: memory.tier.forget_issuers(["main"]),
             lambda: memory.tier.forget_identities([(ISS, "ann")]),
-            # Whose id that is nobody knows any more.
+            # It is no longer known whose id that is.
             lambda: memory.tier.forget_users([ANN.id]),
         ]
         for change in changes:
@@ -324,7 +324,7 @@ class TestChanges:
         assert tier.changed_since(ticket) == set()
         tier.forget_identities([(ISS, "ann")])
         tier.forget_tokens([("main", "token-1")])
-        # That somebody asks about a change makes it no later one.
+        # A query about a change does not make the change later.
         tier.last_change(claims())
         tier.forget_issuers(["other"])
         changes = tier.changed_since(ticket)

@@ -69,7 +69,7 @@ class TestStreams:
                 await asyncio.sleep(0.05)
 
     def one_line_each(self, house: House, count: int) -> None:
-        """See that an outage was told of once, whatever tells of it."""
+        """Check that an outage was reported once, by any source."""
         found = warned(house)
         assert {what: lines for what, lines in found.items() if lines > count} == {}
         for stream in STREAMS:

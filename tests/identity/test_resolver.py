@@ -62,7 +62,7 @@ class World:
         """The epoch of which this process has heard every change."""
 
     def local(self) -> LocalCache:
-        """Make a memory that answers nothing, for nobody tells it of changes."""
+        """Return a memory that does not answer, because it receives no changes."""
         return LocalCache(ttl=30, max_users=100, max_tokens=100, clock=lambda: self.now)
 
     def tiers(self, *, unchecked_allowed: bool = False, local: LocalCache | None = None) -> IdentityResolver:
@@ -135,7 +135,7 @@ async def world(dsn: str, redis_url: str) -> AsyncIterator[World]:
         await sync.load()
         epoch = await redis.begin_epoch("beat")
         async with Client.from_url(redis_url) as client:
-            # Nobody here keeps it, and nobody lets it lapse.
+            # In this test, no worker keeps it alive, and it does not lapse.
             await client.persist("gateway:epoch")
             yield World(
                 postgres,
@@ -666,7 +666,7 @@ class TestMemory:
             assert tiers.recall(claims()) == Resolution(ann, Tier.LOCAL, None, Tier.LOCAL)
             validity = tiers.validity(claims())
             assert validity is not None
-            # Whoever asked may go by it from then on, without asking again.
+            # The caller may use it from then on, without asking again.
             assert validity.answer.user is told.user
         assert world.postgres.queries == 1
 

@@ -181,7 +181,7 @@ class Worker:
             clock=lambda: 2_000.0,
         )
         self.notifications: list[Callable[[], None]] | None = None
-        """Sent and not received yet; None while nobody listens."""
+        """Sent and not received yet; None while no worker listens."""
         self.pushes: list[str | None] | None = None
         self.beats = 0
 
@@ -208,7 +208,7 @@ class Asked:
 
 
 class Tiers(RuleBasedStateMachine):
-    """Two workers, their stores, and whatever may happen to them."""
+    """Two workers, their stores, and all events."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ class Tiers(RuleBasedStateMachine):
         self._do(*(worker.invalidation.start for worker in self.workers))
 
     def _do(self, *actions: Callable[[], object]) -> None:
-        """Do something inside the event loop, and all that follows from it without anybody's turn."""
+        """Run a call in the event loop, with everything that follows from it."""
 
         async def act() -> None:
             for action in actions:
@@ -474,7 +474,7 @@ class Tiers(RuleBasedStateMachine):
             self._deliver()
             joined = [worker for worker in self.workers if worker.invalidation._joined is not None]
             if not joined:
-                # Nobody keeps it.
+                # No worker keeps it alive.
                 self.shared.lapse()
         assert all(worker.invalidation.trusted for worker in self.workers)
         self.carried = len(self.system.states) - 1
@@ -494,7 +494,7 @@ class Tiers(RuleBasedStateMachine):
 
 
 def test_a_query_from_before_a_gap_is_not_shared_behind_it() -> None:
-    """Found by the machine: what nobody heard of may have changed what the query brings."""
+    """Found by hypothesis: a missed change may have changed the result of the query."""
     state = Tiers()
     state.begin()
     state.request(worker=0, jti="token-1", steps=3)

@@ -53,7 +53,7 @@ class IssuerServer:
 
 @asynccontextmanager
 async def serving(tls: ssl.SSLContext | None = None, port: int | None = None) -> AsyncIterator[IssuerServer]:
-    """Serve an issuer with metadata and an empty key set; it stops at once, whatever still hangs."""
+    """Serve an issuer with metadata and an empty key set. It stops at once, even with hanging requests."""
     issuer = IssuerServer()
     app = web.Application()
     app.router.add_get("/{path:.*}", issuer.answer)

@@ -168,7 +168,7 @@ async def test_a_client_that_sends_slowly_gets_the_answer_behind_its_body(
 
 
 async def test_a_limit_of_the_body_does_not_get_in_the_way_of_the_answer(house: House) -> None:
-    """A chunk that cannot be read, in the part of the body that nobody takes any more."""
+    """A chunk that cannot be parsed, in the part of the body that the upstream no longer reads."""
     house.upstream.behave(resetting(REFUSED, after=3))
     async with house.connect() as client:
         await client.send(request_bytes("POST", "/public/x", b"Transfer-Encoding: chunked"))

@@ -331,7 +331,7 @@ async def test_stores_that_are_down_are_no_fault_of_a_caller(
         assert_logged(house, "user_store_unavailable", row, request_id, unknown)
         redis_server.stop()
         async with asyncio.timeout(5):
-            # Memory answers until it is noticed that nobody tells of changes any more.
+            # Memory answers until the worker notices that it receives no changes.
             while (response := await house.request("/private/x", token=token())).status == 200:  # noqa: ASYNC110 -- nothing tells
                 await asyncio.sleep(0.01)
         assert_told(response, "revocation_unavailable")

@@ -535,7 +535,7 @@ async def test_while_one_stream_of_changes_is_down_exchanges_are_checked_every_f
         await (postgres if store == "postgres" else redis).pull()
         await asyncio.sleep(0.5)
         await suspend(who)
-        # Redis's own documents lapse with the epoch that nobody keeps.
+        # Documents in Redis lapse with the epoch, which no worker keeps alive.
         await ended(client, 8.0)
         assert client.broken
         await stays_open(staying)

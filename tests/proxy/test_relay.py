@@ -209,7 +209,7 @@ async def test_chunks_and_trailers_pass_as_they_stood(house: House) -> None:
 
 
 async def test_each_chunk_is_passed_on_at_once(house: House) -> None:
-    """Server-sent events: nobody waits for an end that may never come."""
+    """Server-sent events: the gateway does not wait for an end, which may never come."""
     went = asyncio.Event()
 
     async def answer(exchange: Exchange) -> None:
@@ -458,7 +458,7 @@ async def test_an_upstream_that_does_not_answer_is_given_up(house: House, start:
     response = await house.request("/slow/x")
     assert (response.status, response.code) == (504, "upstream_timeout")
     await house.upstream.wires[0].until_ended()
-    # A late answer must not be somebody else's.
+    # A late answer must not go to another client.
     house.upstream.answer(OK)
     assert (await house.request("/slow/y")).status == 200
 

@@ -183,7 +183,7 @@ async def test_a_tunnel_is_transparent_to_the_byte(house: House) -> None:
 @session
 @pytest.mark.parametrize("size", [10, 5_000, 60_000])
 async def test_bytes_right_behind_the_heads_are_not_lost(house: House, size: int) -> None:
-    """Neither behind the client's, before anybody has agreed to anything, nor behind the 101."""
+    """Neither after the client's head, before the upgrade is accepted, nor after the 101."""
     early, behind = os.urandom(size), os.urandom(size)
     house.upstream.behave(switching(echo, behind=behind))
     async with house.connect() as client:
@@ -404,7 +404,7 @@ async def test_a_switch_to_a_protocol_that_was_not_asked_for_is_a_502(house: Hou
 
 
 async def plain(house: House, request: bytes) -> Response:
-    """Send a request whose Upgrade must not go on; a 101 in answer to it is nobody's."""
+    """Send a request whose Upgrade must not be forwarded, so that a 101 is not an answer to it."""
     house.upstream.answer(SWITCHED + b"\r\n")
     refused = await house.exchange(request)
     assert refused.status == 502
@@ -511,7 +511,7 @@ async def test_what_follows_a_protocol_that_was_not_switched_to_is_http(
 async def test_the_body_of_a_request_for_another_protocol_is_its_body(
     house: House, framing: str, *, together: bool
 ) -> None:
-    """Some HTTP clients offer h2c with every first request, whatever it carries."""
+    """Some HTTP clients offer h2c with each first request, with or without a body."""
     smuggled = request_bytes("GET", "/public/smuggled")
     fields = [b"Connection: upgrade", b"Upgrade: h2c"]
     body = smuggled
@@ -724,7 +724,7 @@ def test_a_dismissal_on_every_event_loop(
         running = asyncio.create_task(tunnel.run(b"\x81\x01a", b"", head=b"head"))
         assert await client_reader.readexactly(7) == b"head\x81\x01a"
         if busy:
-            # Frames without end, which nobody reads.
+            # Endless frames that no client reads.
             client_writer.write((b"\x82\xfdmask" + bytes(125)) * (MEGABYTE // 20))
             await asyncio.sleep(0.1)
         assert tunnel.dismiss("token_expired")

@@ -39,7 +39,7 @@ async def postgres(dsn: str) -> AsyncIterator[Postgres]:
 async def fill(dsn: str, rows: int) -> None:
     """Add users with the subjects user-1 and so on."""
     connection = await asyncpg.connect(dsn)
-    # Nobody listens to the changes, and telling of each takes longer than making it.
+    # No listener receives the changes, and a notification takes longer than the change.
     await connection.execute("SET session_replication_role = replica")
     await connection.execute(
         "INSERT INTO users (id, status) SELECT md5('u' || n)::uuid, 'active' FROM generate_series(1, $1) n",

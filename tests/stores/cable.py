@@ -32,7 +32,7 @@ class Cable:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self.delay = 0.0
-        """Seconds by which whatever goes either way is late."""
+        """The delay of all data in both directions, in seconds."""
         self.swallows: Callable[[bytes], bool] = lambda _: False
         """Tells of a piece of what the server says whether it vanishes; all else goes through."""
 
@@ -76,7 +76,7 @@ class Cable:
         self._flowing.set()
 
     def deafen(self) -> None:
-        """Swallow whatever the server says from here on; what the client says goes through."""
+        """From now on, swallow the data of the server; pass on the data of the client."""
         self.swallows = lambda _: True
 
     @contextmanager
@@ -109,7 +109,7 @@ class Cable:
             finally:
                 far_writer.transport.abort()
         except (asyncio.CancelledError, OSError):
-            pass  # cut, or nobody there: asyncio's own callback would report it as an error
+            pass  # cut, or no server: asyncio's own callback would report it as an error
         finally:
             writer.transport.abort()
 

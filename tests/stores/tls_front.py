@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 _HANDSHAKE: Final = b"\x16"
-"""How whoever wants TLS begins (RFC 8446 §5.1); no command of Redis does."""
+"""The first bytes of TLS (RFC 8446 §5.1); no command of Redis begins with them."""
 
 
 @asynccontextmanager
@@ -28,7 +28,7 @@ async def tls_front(certificate: Path, target: int, port: int = 0) -> AsyncItera
         tasks.add(task)
         task.add_done_callback(tasks.discard)
         try:
-            # Whoever connects speaks first; what is in TLS comes a second time, without it.
+            # The client speaks first. The content of TLS arrives a second time, without TLS.
             first = await reader.read(65536)
             port = port_of(inner) if first.startswith(_HANDSHAKE) else target
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
@@ -56,7 +56,7 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
         while data := await source.read(65536):
             target.write(data)
     except OSError:
-        pass  # aborted by whoever is at that end
+        pass  # aborted by the peer
     finally:
         target.transport.abort()
 

@@ -169,7 +169,7 @@ async def test_a_hostile_subject_cannot_leave_its_field(
 
 
 async def test_a_hostile_row_cannot_leave_its_field(house: House) -> None:
-    """CR, LF and a comma in a role, and a tenant with a line end: written by whoever writes the table."""
+    """CR, LF and a comma in a role, and a tenant with a line end, from a writer of the table."""
     await house.sql(
         "WITH u AS (INSERT INTO users (status, tenant, roles) VALUES ('active', $1, $2) RETURNING id)"
         " INSERT INTO identities (issuer, subject, user_id) SELECT $3, 'hostile-row', id FROM u",

@@ -283,7 +283,8 @@ async def test_expect_100_continue_gets_no_100_when_denied(house: House) -> None
         assert response is not None
         assert response.status == 401
         assert response.interim == ()
-        # Nobody knows whether the client sends the body now: what comes next must not be a request.
+        # It is not known whether the client sends the body now, so the next bytes must not count as a
+        # request.
         assert response.field(b"connection") == b"close"
         await client.send(SMUGGLED)
         assert await client.closed()
@@ -291,7 +292,7 @@ async def test_expect_100_continue_gets_no_100_when_denied(house: House) -> None
 
 
 async def test_an_upgrade_does_not_open_a_tunnel_around_the_checks(house: House) -> None:
-    """What follows an Upgrade that nobody accepted is an ordinary request, or nothing at all."""
+    """Bytes after an Upgrade that was not accepted are an ordinary request, or nothing."""
     fields = (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13")
     async with house.connect() as client:
         await client.send(request_bytes("GET", "/untunnelled/x", *fields) + SMUGGLED)

@@ -144,7 +144,7 @@ EXCESS = {
 @pytest.mark.parametrize("split", [False, True], ids=["one-packet", "later"])
 @pytest.mark.parametrize("attack", EXCESS.values(), ids=EXCESS)
 async def test_excess_bytes_answer_no_later_request(house: House, attack: bytes, *, split: bool) -> None:
-    """Response splitting: what an attacker can append must not answer somebody else."""
+    """Response splitting: bytes that an attacker appends must not answer another client's request."""
     mark = (
         attack.find(b"HTTP/1.1 200 OK\r\nContent-Length: 6") if POISON in attack else attack.find(b"garbage")
     )

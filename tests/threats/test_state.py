@@ -158,7 +158,7 @@ async def test_tokens_issued_before_a_revocation_are_refused_at_once(fresh: Hous
 
 
 async def test_a_token_of_an_issuer_does_not_reach_another_issuers_user(fresh: House) -> None:
-    """The caches are keyed by issuer and subject: the same `sub` elsewhere is somebody else."""
+    """The caches are keyed by issuer and subject: the same `sub` at another issuer is another user."""
     await fresh.sql(
         "WITH u AS (INSERT INTO users (status, roles) VALUES ('active', '{other}') RETURNING id)"
         " INSERT INTO identities (issuer, subject, user_id) SELECT $1, 'member', id FROM u",
@@ -183,7 +183,7 @@ async def test_an_admission_for_one_route_is_none_for_another(fresh: House) -> N
 
 
 async def test_a_deleted_user_can_still_sign_out(fresh: House) -> None:
-    """A public route looks at no token, so a sign-out that is one works for everybody."""
+    """A public route checks no token, so a public sign-out works for all clients."""
     for subject in ("deleted", "suspended", "ghost"):
         assert (await ask(fresh, subject)).status == 401
         assert (await fresh.request("/public/logout", token=token(subject), method="POST")).status == 200

@@ -226,7 +226,7 @@ async def test_both_start_at_once_on_an_empty_redis(
 
 
 async def test_redis_that_is_emptied_again_and_again(pair: Pair) -> None:
-    """Whoever claims it next: each is served by its own database."""
+    """For each next claimant: every gateway answers by its own database."""
     ids = [await user_of(house, "member") for house in (pair.a, pair.b)]
     async with Redis.from_url(pair.a.redis_url) as client:
         for _ in range(20):

@@ -38,7 +38,7 @@ async def test_websocket_smuggling(house: House, answer: bytes) -> None:
 @pytest.mark.parametrize("protocol", [b"h2c", b"H2C", b"h2c, websocket", b"HTTP/2.0", b"TLS/1.2"])
 @pytest.mark.parametrize("path", ["/public/x", "/any-protocol/x"])
 async def test_h2c_smuggling(house: House, path: str, protocol: bytes) -> None:
-    """A tunnel of HTTP/2 would carry further requests, which nobody admitted."""
+    """A tunnel of HTTP/2 would carry further requests that were not admitted."""
     house.upstream.answer(
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + protocol + b"\r\n\r\n"
     )

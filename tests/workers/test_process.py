@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-# The child's streams break while it runs, as those of a service do when whoever collects its log ends.
+# The child's streams break while it runs, like those of a service whose log collector ends.
 _PROGRAM = """
 import os, sys
 from gateway.workers.process import fork

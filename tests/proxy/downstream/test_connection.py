@@ -94,7 +94,7 @@ async def test_all_that_comes_far_ahead_is_answered_in_its_order(house: House) -
 
 @session
 async def test_what_waits_for_a_switch_waits_for_the_requests_before_it(house: House) -> None:
-    """Bytes behind a pipelined request for another protocol are no HTTP, whatever ends before it."""
+    """Bytes after a pipelined request for another protocol are not HTTP, also after earlier responses."""
 
     async def answer(exchange: Exchange) -> None:
         if exchange.request.target == b"/any-protocol/x":

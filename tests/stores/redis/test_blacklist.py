@@ -195,7 +195,7 @@ async def test_a_count_of_fillings_that_was_lost_begins_anew(redis: RedisTier, c
 
 
 class TestRowsThatAreGone:
-    """Nobody heard of their deletion."""
+    """No worker received their deletion."""
 
     @pytest.mark.parametrize("row", [TOKEN, ISSUER, Revocation("user", "", ANN.id, 7.0, IN_2100)])
     @pytest.mark.parametrize("heard", [False, True])

@@ -60,7 +60,7 @@ class Notes:
         return self.heard
 
 
-async def say(client: "Client", *words: object) -> Any:  # noqa: ANN401 -- whatever Redis replies
+async def say(client: "Client", *words: object) -> Any:  # noqa: ANN401 -- the reply of Redis
     return await client.execute_command(*words)  # type: ignore[no-untyped-call] # has no annotations
 
 

@@ -100,7 +100,7 @@ class TestThePrimaryItself:
 
 
 async def why_told(url: str, port: int) -> str:
-    """Return why what is on `port` cannot be used, when somebody says that the primary is there."""
+    """Return why the server on `port` cannot be used, if it is named as the primary."""
 
     async def locate(_: float | None) -> tuple[str, int]:
         return "127.0.0.1", port
