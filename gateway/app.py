@@ -155,7 +155,9 @@ async def serve(
         directory = MeteredDirectory(resolver, metrics)
         body_size = settings.server.limits.body_size
         routes = RouteTable(translation.route(route, body_size) for route in settings.routes)
-        tokens = Tokens(keys, time.time, settings.cache.max_tokens, metrics.recalled_tokens)
+        tokens = Tokens(
+            keys, time.time, settings.cache.max_tokens, metrics.recalled_tokens, metrics.verification_failed
+        )
         memo = Memo(Pipeline(routes, verifier, directory, headers), verifier, tokens, directory)
         upstreams = Upstreams(
             (translation.upstream(name, upstream) for name, upstream in settings.upstreams.items()), metrics

@@ -6,6 +6,8 @@ What is remembered is frozen, and depends on its key and on nothing else but wha
   `Pipeline.read` is a function of the request alone.
 - A **token** (claims and key) depends on its bytes, on its issuer's keys, which `forget_withdrawn` watches,
   and on the time, which `recall` watches.
+- A **refusal** of a token depends on its bytes, and on its issuer's keys if one was found: `refuse` compares
+  the set. Only refusals that no time ends are remembered.
 - A **decision** depends on (route, claims, resolution): `Pipeline.decide` is given no more, and neither are
   `policy.authorize(route, user, claims)` and `HeaderPolicy.identity(claims, user)`. The validity watches the
   resolution: it ends with any change of the user, the identity, the token or the issuer that is heard of.
@@ -25,13 +27,24 @@ from gateway.core.admission import Admission, Decision, Forwarding
 from gateway.core.fifo import FIFO
 from gateway.core.lru import LRU
 from gateway.core.model import Claims, Credential, Request, Resolution, Route, Validity, shared_instant
-from gateway.core.reasons import Denial
+from gateway.core.reasons import (
+    ALGORITHM_NOT_ALLOWED,
+    CRITICAL_HEADER_UNSUPPORTED,
+    ISSUER_UNTRUSTED,
+    SIGNATURE_INVALID,
+    TOKEN_MALFORMED,
+    TOKEN_TYPE_INVALID,
+    Denial,
+    Reason,
+)
 from gateway.core.tokens import KeySet, VerificationKey
 from gateway.core.verified import VerifiedToken
 from gateway.pipeline import Pipeline, Verifier, attribute, check
 
 RECURRING_HEADS: Final = 2048
 """Heads of requests that are remembered with what they say."""
+REFUSED_TOKENS: Final = 4096
+"""Refused tokens that are remembered: a client that repeats one costs no cryptography."""
 
 
 class Keys(Protocol):
@@ -57,6 +70,28 @@ class Directory(Protocol):
         """Ask the stores. Raises `Denial` when none that may be trusted can answer."""
 
 
+_LASTING: Final = frozenset(
+    {
+        TOKEN_MALFORMED,
+        TOKEN_TYPE_INVALID,
+        CRITICAL_HEADER_UNSUPPORTED,
+        ALGORITHM_NOT_ALLOWED,
+        ISSUER_UNTRUSTED,
+        SIGNATURE_INVALID,
+    }
+)
+"""Why a token is refused that will never be good, whatever the time, while its issuer has the same keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    reason: Reason
+    detail: str | None
+    issuer: str | None
+    keys: KeySet | None
+    """Those of the issuer when the token was refused."""
+
+
 @dataclass(eq=False, slots=True)
 class Token:
     """A verified token, and the last decision on it, which counts while the validity does."""
@@ -71,13 +106,23 @@ class Token:
 
 
 class Tokens:
-    """At most `capacity` verified tokens, by the SHA-256 of their bytes."""
+    """At most `capacity` verified tokens, by the SHA-256 of their bytes; and the latest that were refused."""
 
     def __init__(
-        self, keys: Keys, clock: Callable[[], float], capacity: int, recalled: defaultdict[str, int]
+        self,
+        keys: Keys,
+        clock: Callable[[], float],
+        capacity: int,
+        recalled: defaultdict[str, int],
+        refused: Callable[[Denial], None] = lambda _: None,
     ) -> None:
-        """`clock` gives Unix seconds. In `recalled` it counts by issuer how many tokens it remembered."""
+        """`clock` gives Unix seconds. In `recalled` it counts by issuer how many tokens it remembered.
+
+        `refused` is called with each denial that it remembered.
+        """
         self._keys = keys
+        self._refusals: FIFO[bytes, _Refusal] = FIFO(REFUSED_TOKENS)
+        self._refused = refused
         self._clock = clock
         self._recalled = recalled
         self._tokens: LRU[bytes, Token] = LRU(capacity)
@@ -105,6 +150,25 @@ class Tokens:
         if keys is not None and verified.key in keys.keys:
             self._tokens.put(credential.digest, token)
         return token
+
+    def refuse(self, credential: Credential) -> None:
+        """Raise the `Denial` of a token that was refused before, and would be again."""
+        refusal = self._refusals.get(credential.digest)
+        if refusal is None:
+            return
+        if refusal.issuer is not None and self._keys.current(refusal.issuer) is not refusal.keys:
+            del self._refusals[credential.digest]
+            return
+        denial = Denial(refusal.reason, refusal.detail, issuer=refusal.issuer)
+        self._refused(denial)
+        raise denial
+
+    def keep_refusal(self, credential: Credential, denial: Denial) -> None:
+        """Remember why a token was refused just now, if it would be again."""
+        if denial.reason in _LASTING:
+            issuer = denial.issuer
+            keys = None if issuer is None else self._keys.current(issuer)
+            self._refusals.put(credential.digest, _Refusal(denial.reason, denial.detail, issuer, keys))
 
     def forget_withdrawn(self, issuer_name: str, keys: KeySet | None) -> int:
         """Drop every token of an issuer whose key is no longer in its set; returns how many."""
@@ -157,8 +221,7 @@ class Memo:
             credential, route = request.credential or forwarding.credential, forwarding.route
             token = self._tokens.recall(credential)
             if token is None:
-                await _wait()
-                token = self._tokens.keep(credential, await self._verifier.verify(credential))
+                token = await self._verify(credential)
             claims, decision, validity = token.claims, token.decision, token.validity
             if decision is None or validity is None or not self._is_valid(validity):
                 decision = await self._decide(token, route)
@@ -170,6 +233,15 @@ class Memo:
             attribute(denial, forwarding.route, claims)
             raise
         return self._pipeline.admission(request, forwarding, claims, decision)
+
+    async def _verify(self, credential: Credential) -> Token:
+        self._tokens.refuse(credential)
+        try:
+            verified = await self._verifier.verify(credential)
+        except Denial as denial:
+            self._tokens.keep_refusal(credential, denial)
+            raise
+        return self._tokens.keep(credential, verified)
 
     # Heads -------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ class Verifier(Protocol):
     """Raw token → verified claims."""
 
     async def verify(self, credential: Credential) -> VerifiedToken:
-        """Verify a token. Raises `Denial`."""
+        """Verify a token. Raises `Denial`. Before it waits for anything, it sleeps for no time."""
 
 
 class Directory(Protocol):
@@ -90,9 +90,11 @@ class Pipeline:
         route = self._routes.match(request.method, target.host, target.path)
         credential: Credential | None = None
         try:
-            if route.auth is not Auth.NONE and route.credentials is None:
+            if route.auth is Auth.NONE:
+                pass
+            elif route.credentials is None:
                 credential = Credential.of(bearer.parse(fields.authorizations))
-            elif route.auth is not Auth.NONE and route.credentials is not None:
+            else:
                 presented = credentials.find(request, target.query, route.credentials)
                 upgrade = upgrades.requested(request, route.upgrades) is not None
                 credentials.check_origin(presented, route.credentials.allowed_origins, upgrade=upgrade)

@@ -33,7 +33,7 @@ class Keys(Protocol):
         """Return the keys to trust now; None if there are none."""
 
     async def refresh(self, issuer_name: str, kid: str | None, algorithm: str) -> bool:
-        """Look for a key that is not in the set.
+        """Look for a key that is not in the set. Before it waits for anything, it sleeps for no time.
 
         Returns whether the set, as it is then, is what the issuer says: a key that is not in it does not
         exist. False: the issuer cannot be heard, so the key may exist.
@@ -58,7 +58,7 @@ class TokenVerifier:
         self._clock = clock
 
     async def verify(self, credential: Credential) -> VerifiedToken:
-        """Verify a token. Raises `Denial`."""
+        """Verify a token. Raises `Denial`. It waits for nothing but `Keys.refresh`."""
         token = tokens.parse(credential.raw)
         issuer = self._issuers.get(claim_rules.issuer_of(token.payload))
         if issuer is None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -26,6 +26,7 @@ from gateway.core.model import (
 from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocations
 from gateway.core.tokens import ALGORITHMS, KeySet, key_from_jwk
+from gateway.core.verified import VerifiedToken
 from gateway.identity.local_cache import LocalCache
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
@@ -34,7 +35,7 @@ from tests import pipelines
 from tests.fakes import FakeKeys
 from tests.pipelines import NOW, World, request, sent, token
 from tests.test_token_verifier import MAIN, OTHER, SECOND, Clock, key_set, payload
-from tests.tokens import AUDIENCE, ISSUER, ec_key, ed25519_key, rsa_key, sign, without
+from tests.tokens import AUDIENCE, ISSUER, ec_key, ed25519_key, rsa_key, sign, unsigned, without
 
 
 @pytest.fixture
@@ -406,6 +407,71 @@ class Known:
             await self.look(raw)
         assert len(self.tokens) == 0
         return caught.value.reason.code
+
+
+class Counting:
+    """A verifier that counts what it is asked."""
+
+    def __init__(self, verifier: TokenVerifier) -> None:
+        self._verifier = verifier
+        self.asked = 0
+
+    async def verify(self, credential: Credential) -> VerifiedToken:
+        self.asked += 1
+        return await self._verifier.verify(credential)
+
+
+class Refusing:
+    """A memo, and what it was asked to verify."""
+
+    def __init__(self, keys: FakeKeys, clock: Clock) -> None:
+        self.verifier = Counting(TokenVerifier((MAIN,), keys, clock=clock))
+        self.counted: list[Denial] = []
+        directory = SlowDirectory(BEFORE)
+        plain = Pipeline(pipelines.ROUTES, self.verifier, directory, HeaderPolicy(HeaderRules({})))
+        tokens = Tokens(keys, clock, 9, defaultdict(int), self.counted.append)
+        self.memo = Memo(plain, self.verifier, tokens, directory)
+
+    async def refused(self, raw: bytes) -> Denial:
+        with pytest.raises(Denial) as caught:
+            await self.memo.admit(request("/echo", raw))
+        return caught.value
+
+
+BAD_TOKENS: dict[str, Callable[[], bytes]] = {
+    "signature_invalid": lambda: sign(payload(), rsa_key("stranger"), kid=rsa_key().kid),
+    "issuer_untrusted": lambda: sign(payload(iss="https://other/"), rsa_key()),
+    "token_malformed": lambda: b"a.b.c",
+    "algorithm_not_allowed": lambda: unsigned({"alg": "none"}, payload(), b""),
+}
+
+
+@pytest.mark.parametrize("reason", BAD_TOKENS)
+async def test_a_bad_token_is_verified_once(keys: FakeKeys, clock: Clock, reason: str) -> None:
+    refusing, raw = Refusing(keys, clock), BAD_TOKENS[reason]()
+    denials = [await refusing.refused(raw) for _ in range(3)]
+    assert {denial.reason.code for denial in denials} == {reason}
+    assert {(denial.detail, denial.issuer) for denial in denials} == {(denials[0].detail, denials[0].issuer)}
+    assert all(denial.route is not None for denial in denials)
+    assert refusing.verifier.asked == 1
+    # What is not verified again is counted all the same.
+    assert [denial.reason.code for denial in refusing.counted] == [reason] * 2
+
+
+async def test_new_keys_may_make_a_bad_signature_good(keys: FakeKeys, clock: Clock) -> None:
+    refusing, raw = Refusing(keys, clock), sign(payload(), rsa_key("stranger"), kid=rsa_key().kid)
+    assert (await refusing.refused(raw)).reason.code == "signature_invalid"
+    keys.sets["main"] = key_set(rsa_key("stranger"))
+    assert (await refusing.refused(raw)).reason.code != "signature_invalid"
+    assert refusing.verifier.asked == 2
+
+
+async def test_what_time_may_mend_is_verified_again(keys: FakeKeys, clock: Clock) -> None:
+    refusing = Refusing(keys, clock)
+    early = sign(payload(nbf=clock.now + 3600), rsa_key())
+    for _ in range(2):
+        assert (await refusing.refused(early)).reason.code == "token_not_yet_valid"
+    assert refusing.verifier.asked == 2
 
 
 @pytest.fixture

@@ -1,13 +1,13 @@
 """The positive outcome: what is needed to forward a request, and to account for it."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.core.headers import Fields
 from gateway.core.model import Claims, Credential, Resolution, Route, User
 
 
-@dataclass(frozen=True, slots=True)
-class Forwarding:
+class Forwarding(NamedTuple):
     """What the head of a request says: where it goes, and what its upstream is told of any user's request."""
 
     route: Route

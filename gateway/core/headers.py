@@ -129,6 +129,10 @@ class _Fate(Enum):
     """`X-Forwarded-*`: believed of a trusted peer alone."""
 
 
+# A member of an enumeration is slow to find through its class.
+_KEPT, _DROPPED, _HOST, _CREDENTIALS, _CONNECTION = (
+    _Fate.KEPT, _Fate.DROPPED, _Fate.HOST, _Fate.CREDENTIALS, _Fate.CONNECTION
+)  # fmt: skip
 _FATES: Final = {
     b"host": _Fate.HOST,
     b"authorization": _Fate.CREDENTIALS,
@@ -201,15 +205,15 @@ class HeaderPolicy:
         for header in request.headers:
             name, value = header
             fate = fates.get(name) or self._decide(name)
-            if fate is _Fate.KEPT:
+            if fate is _KEPT:
                 kept += (name, b": ", value, b"\r\n")
-            elif fate is _Fate.HOST:
+            elif fate is _HOST:
                 hosts.append(value)
-            elif fate is _Fate.CREDENTIALS:
+            elif fate is _CREDENTIALS:
                 authorizations.append(value)
-            elif fate is _Fate.CONNECTION:
+            elif fate is _CONNECTION:
                 nominated |= (_usually_nominated if len(value) <= _MAX_REMEMBERED else _nominated)(value)
-            elif fate is not _Fate.DROPPED:
+            elif fate is not _DROPPED:
                 forwarding.append(header)
         if nominated:
             return self.read(replace(request, headers=_without(request.headers, nominated)))
@@ -311,14 +315,14 @@ def read_response(headers: Sequence[Header]) -> ResponseFields:
     nominated: frozenset[bytes] = frozenset()
     for name, value in headers:
         fate = fates.get(name) or _decide_on_response(name)
-        if fate is _Fate.KEPT:
+        if fate is _KEPT:
             lines += (name, b": ", value, b"\r\n")
         elif fate is _Fate.LENGTH:
             lengths.append(value)
             lines += (name, b": ", value, b"\r\n")
         elif fate is _Fate.CODING:
             codings.append(value)
-        elif fate is _Fate.CONNECTION:
+        elif fate is _CONNECTION:
             nominated |= (_usually_nominated if len(value) <= _MAX_REMEMBERED else _nominated)(value)
     if nominated:
         return read_response(_without(headers, nominated))

@@ -5,13 +5,15 @@ parses a token: its parser is lenient where a gateway must not be. What a token'
 choose ends at `kid`, as a look-up among its issuer's own keys.
 """
 
-import base64
+import binascii
 import hashlib
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Final, TypeAlias
 
 from cryptography import x509
@@ -65,6 +67,20 @@ MAX_ENTRIES: Final = 1000
 """Entries of one set that are looked at."""
 MAX_SAME_KID: Final = 8
 """Keys of one name: a forged token makes the gateway try each of them."""
+_URL_SAFE: Final = ascii_uppercase + ascii_lowercase + digits + "-_"
+_USUAL: Final = 512
+"""Bytes of a header that is remembered with what it says."""
+# Of base64url without padding, as base64 has it; all that is not in that alphabet becomes what is in neither.
+_STANDARD: Final = bytes(
+    ord({"-": "+", "_": "/"}.get(chr(octet), chr(octet) if chr(octet) in _URL_SAFE else "!"))
+    for octet in range(256)
+)
+# A text of 4n + 2 or 4n + 3 characters ends with bits that belong to no octet, and are zero. 4n + 1 is none.
+_LAST_CHARACTERS: Final = {
+    1: frozenset[bytes](),
+    2: frozenset(_URL_SAFE[at].encode() for at in range(0, 64, 16)),
+    3: frozenset(_URL_SAFE[at].encode() for at in range(0, 64, 4)),
+}
 _PEM_OR_JWK: Final = re.compile(rb'----[- ]BEGIN |"kty"\s*:')
 
 
@@ -352,8 +368,9 @@ def parse(token: bytes) -> UnverifiedToken:
     if len(segments) != 3:
         raise Denial(TOKEN_MALFORMED, f"{len(segments)} segments instead of three")
     header_segment, payload_segment, signature_segment = segments
-    header = _json_object(header_segment, "header")
-    algorithm, kid = _check_header(header)
+    algorithm, kid = (
+        _header(header_segment) if len(header_segment) <= _USUAL else _read_header(header_segment)
+    )
     payload = _json_object(payload_segment, "payload")
     signature = decode_segment(signature_segment)
     if signature is None:
@@ -361,7 +378,9 @@ def parse(token: bytes) -> UnverifiedToken:
     return UnverifiedToken(algorithm, kid, payload, token[: -len(signature_segment) - 1], signature)
 
 
-def _check_header(header: dict[str, JSON]) -> tuple[str, str | None]:
+def _read_header(segment: bytes) -> tuple[str, str | None]:
+    """Return `alg` and `kid` of a token's header."""
+    header = _json_object(segment, "header")
     algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ")
     if not isinstance(algorithm, str):
         raise Denial(TOKEN_MALFORMED, "the header names no `alg`")
@@ -376,17 +395,23 @@ def _check_header(header: dict[str, JSON]) -> tuple[str, str | None]:
     return algorithm, kid
 
 
+_header = lru_cache(maxsize=256)(_read_header)
+"""Remembers what good headers say: all tokens of one key have the same."""
+
+
 def decode_segment(segment: bytes) -> bytes | None:
     """Decode base64url without padding (RFC 7515 §2); None when it is anything else.
 
     Only the canonical spelling passes, so one token has one spelling: no padding, no white
     space, no foreign character, no stray low bits at the end.
     """
+    beyond = len(segment) % 4
+    if beyond and segment[-1:] not in _LAST_CHARACTERS[beyond]:
+        return None
     try:
-        decoded = base64.urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
+        return binascii.a2b_base64(segment.translate(_STANDARD) + b"=" * (-beyond % 4), strict_mode=True)
     except ValueError:
         return None
-    return decoded if base64.urlsafe_b64encode(decoded).rstrip(b"=") == segment else None
 
 
 def _json_object(segment: bytes, what: str) -> dict[str, JSON]:
@@ -395,9 +420,7 @@ def _json_object(segment: bytes, what: str) -> dict[str, JSON]:
         raise Denial(TOKEN_MALFORMED, f"the {what} is not base64url")
     try:
         json_text.check_depth(octets)
-        value: JSON = json.loads(
-            octets.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_no_constant
-        )
+        value: JSON = _STRICT.decode(octets.decode("utf-8"))
     except json_text.TooDeep as error:
         raise Denial(TOKEN_MALFORMED, f"the {what}: {error}") from error
     except ValueError as error:
@@ -416,3 +439,7 @@ def _distinct(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
 
 def _no_constant(name: str) -> JSON:
     raise ValueError(f"{name} is no JSON")
+
+
+# Made once: to make one takes as long as to read a token with it.
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_no_constant)

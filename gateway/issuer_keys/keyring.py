@@ -78,6 +78,8 @@ class KeyRing:
         `PATIENCE` at most until a fetch is allowed, and as long for the issuer. A caller that is cancelled
         leaves the fetch to the others.
         """
+        # From here on the request is a task; what comes before costs no turn of the event loop.
+        await asyncio.sleep(0)
         return await self._issuers[issuer_name].find(kid, algorithm)
 
     async def reload(self, issuer_name: str) -> None:

@@ -13,6 +13,12 @@ _INVALID_TOKEN: Final = "invalid_token"  # noqa: S105 -- an error code of RFC 67
 _CONCEALED_TITLE: Final = "The token is not valid"
 
 
+_PLACEHOLDER: Final = "\x7f" * 32
+"""Stands for a request id of ours; no text of ours has a control character."""
+_RENDERED: Final[dict[tuple[str, str, bool, bool], tuple[int, bytes]]] = {}
+"""Responses that are the same each time but for the request id: there are a few for each reason."""
+
+
 @dataclass(frozen=True, slots=True)
 class Responder:
     """Renders denials as `errors.detail` says."""
@@ -24,6 +30,26 @@ class Responder:
         self, denial: Denial, request_id: str, *, head_only: bool, keep_alive: bool
     ) -> tuple[int, bytes]:
         """Return the status and the whole response: head and, unless the request was HEAD, problem+json."""
+        if self._is_always_the_same(denial):
+            key = denial.reason.code, head_only, keep_alive
+            rendered = _RENDERED.get((self.detail, *key))
+            if rendered is None:
+                rendered = _RENDERED[self.detail, *key] = self._render(
+                    denial, _PLACEHOLDER, head_only=head_only, keep_alive=keep_alive
+                )
+            if len(request_id) == len(_PLACEHOLDER):
+                # In the head, and in the body, whose length stays.
+                return rendered[0], rendered[1].replace(_PLACEHOLDER.encode(), request_id.encode("ascii"))
+        return self._render(denial, request_id, head_only=head_only, keep_alive=keep_alive)
+
+    def _is_always_the_same(self, denial: Denial) -> bool:
+        """Tell whether all responses for the reason are the same, but for the request id."""
+        told = self.detail == "full" and denial.detail is not None
+        return not (told or denial.allow or denial.reason.challenge == "insufficient_scope")
+
+    def _render(
+        self, denial: Denial, request_id: str, *, head_only: bool, keep_alive: bool
+    ) -> tuple[int, bytes]:
         reason = denial.reason
         body = orjson.dumps(self._problem(denial, request_id))
         status = self._status(reason)

@@ -175,6 +175,13 @@ class Exchange:
         else:
             parser.expect(bodiless=bodiless, upgrade=admission.forwarding.upgrade)
         head = request_head(admission, incoming, connection.owner.host, self.request.id)
+        if isinstance(incoming, Incoming) and incoming.is_small:
+            connection.begin(head, parser, self, b"".join(incoming.take()))
+            if self._task is not None:
+                # It had to wait, and nothing more was read meanwhile.
+                self._client.go_on_reading()
+            connection.allow(upstream.response_timeout)
+            return
         connection.begin(head, parser, self)
         if isinstance(incoming, Incoming) and (incoming.length or incoming.chunked):
             route, timeout = admission.forwarding.route, upstream.response_timeout

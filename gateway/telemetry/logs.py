@@ -23,6 +23,7 @@ from gateway.core.reasons import (
 )
 from gateway.telemetry.denials import DenialRing
 from gateway.telemetry.metrics import issuer_label
+from gateway.telemetry.throttle import Throttle
 
 SubjectStyle: TypeAlias = Literal["hashed", "plain", "none"]
 
@@ -112,7 +113,8 @@ _OF_UPSTREAMS: Final = frozenset({UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTRE
 class RequestLog:
     """A line for each denial, and for each request when the access log is on.
 
-    The latest denials are kept in `ring` too, where subjects are hashed or left out.
+    Denials that come in floods share a line, `denials_not_logged`. The latest denials are kept in `ring` too,
+    where subjects are hashed or left out.
     """
 
     def __init__(
@@ -128,9 +130,29 @@ class RequestLog:
         self._subjects = subjects
         self._ring = ring
         self._logger: FilteringBoundLogger = logger or structlog.get_logger()
+        self._throttle = Throttle(self._not_written)
 
     def denied(self, request: Request, denial: Denial, route: str, status: int) -> None:
         """Log a denial: the reason and what is needed to find its cause."""
+        if self._throttle.admits(denial.reason.code):
+            self._write(request, denial, route, status)
+        if self._ring is not None:
+            subject = None if self._subjects == "none" else denial.subject
+            self._ring.add(
+                reason=denial.reason.code,
+                status=status,
+                route=route,
+                issuer=issuer_label(denial),
+                subject_hash=None if subject is None else hash_subject(subject),
+                method=request.method,
+                target=request.target,
+                client=request.peer,
+                request_id=request.id,
+                detail=denial.detail,
+                tier=denial.tier,
+            )
+
+    def _write(self, request: Request, denial: Denial, route: str, status: int) -> None:
         # What is wrong with a request may be quoted with it; what is wrong with a dependency helps.
         helps = denial.reason.group is Group.OURS or denial.reason in _OF_UPSTREAMS
         cause = denial.__cause__ if helps else None
@@ -148,21 +170,9 @@ class RequestLog:
             client=request.peer,
             request_id=request.id,
         )
-        if self._ring is not None:
-            subject = None if self._subjects == "none" else denial.subject
-            self._ring.add(
-                reason=denial.reason.code,
-                status=status,
-                route=route,
-                issuer=issuer_label(denial),
-                subject_hash=None if subject is None else hash_subject(subject),
-                method=request.method,
-                target=request.target,
-                client=request.peer,
-                request_id=request.id,
-                detail=denial.detail,
-                tier=denial.tier,
-            )
+
+    def _not_written(self, reason: str, count: int) -> None:
+        self._logger.warning("denials_not_logged", reason=reason, count=count)
 
     def broken(self, request: Request, denial: Denial, route: str, upstream: str) -> None:
         self._logger.error(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.core.model import Route
 from gateway.core.reasons import Denial
-from gateway.core.routes import RouteTable, Target, normal_path, read_target
+from gateway.core.routes import _NORMAL, RouteTable, Target, normal_path, read_target
 
 HOST = (b"api.example.com",)
 
@@ -278,3 +278,24 @@ def test_overlong_utf8_is_refused(path: str) -> None:
     with pytest.raises(Denial) as refused:
         normal_path(path)
     assert refused.value.reason.code == "request_malformed"
+
+
+# As it was first written: whatever has none of these is its own normal form.
+_SUSPECT = re.compile(r"[^!$&'()*+,\-./0-9:=@A-Z_a-z~]|//|/\.")
+
+
+@given(st.text("/.%;#aZ0-_~!\\ \x7f\x00é|", max_size=12))
+def test_what_is_left_as_it_is_needs_no_closer_look(tail: str) -> None:
+    path = f"/{tail}"
+    if _SUSPECT.search(path) is None:
+        assert normal_path(path) == path
+    else:
+        assert _NORMAL.fullmatch(path) is None
+
+
+@given(st.text(st.characters(max_codepoint=300), max_size=4))
+def test_a_query_is_visible_ascii_without_a_fragment(query: str) -> None:
+    if all("!" <= character <= "~" and character != "#" for character in query):
+        assert read_target(f"/x?{query}", HOST).query == f"?{query}"
+    else:
+        refused(f"/x?{query}")

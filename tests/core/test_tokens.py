@@ -257,3 +257,15 @@ def test_an_access_token_says_so_or_nothing(typ: JSON) -> None:
 )
 def test_a_token_of_another_type_is_refused(typ: JSON) -> None:
     assert refused(unsigned({"alg": "HS256", "typ": typ}, {})) == "token_type_invalid"
+
+
+@given(st.text("ABQgwz089-_+/= \n!é", max_size=9).map(str.encode))
+def test_only_the_canonical_spelling_is_base64url(segment: bytes) -> None:
+    """By the definition: what is decoded, encoded again (RFC 7515 §2)."""
+    try:
+        decoded = base64.urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
+    except ValueError:
+        assert decode_segment(segment) is None
+        return
+    again = base64.urlsafe_b64encode(decoded).rstrip(b"=")
+    assert decode_segment(segment) == (decoded if again == segment else None)

@@ -116,3 +116,31 @@ def test_a_code_tells_no_more_than_the_client_may_know(
     reason: Reason, detail: Literal["generic", "full"], code: str
 ) -> None:
     assert Responder(detail).code(Denial(reason)) == code
+
+
+@pytest.mark.parametrize("detail", ["generic", "full"])
+@pytest.mark.parametrize("reason", CATALOGUE.values(), ids=CATALOGUE)
+@pytest.mark.parametrize("head_only", [False, True])
+@pytest.mark.parametrize("keep_alive", [False, True])
+def test_a_response_is_the_same_whatever_was_rendered_before(
+    reason: Reason, detail: Literal["generic", "full"], head_only: bool, keep_alive: bool
+) -> None:
+    """Ids of 32 characters go into a response that is made once; others do not."""
+    responder = Responder(detail)
+    rendered = [
+        responder.render(Denial(reason), request_id, head_only=head_only, keep_alive=keep_alive)
+        for request_id in ("0" * 32, "f" * 32, "1" * 31)
+    ]
+    (status, first), (_, second), (_, short) = rendered
+    assert second == first.replace(b"0" * 32, b"f" * 32)
+    length = first.partition(b"Content-Length: ")[2].partition(b"\r\n")[0]
+    shorter = first.replace(b"0" * 32, b"1" * 31).replace(
+        b"Content-Length: " + length, b"Content-Length: %d" % (int(length) - 1)
+    )
+    assert short == shorter
+    assert first.count(b"0" * 32) == (1 if head_only else 2)
+    assert {each for each, _ in rendered} == {status}
+    told = responder.render(
+        Denial(reason, "the detail"), "0" * 32, head_only=head_only, keep_alive=keep_alive
+    )[1]
+    assert (b"the detail" in told) is (detail == "full" and not head_only)

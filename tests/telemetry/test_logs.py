@@ -12,6 +12,7 @@ import structlog
 
 from gateway.core.model import JSON, Request, StoreUnavailable, Tier
 from gateway.core.reasons import SIGNATURE_INVALID, USER_STORE_UNAVAILABLE, USER_SUSPENDED, Denial
+from gateway.telemetry.denials import DenialFilter, DenialRing
 from gateway.telemetry.logs import (
     RequestLog,
     SubjectStyle,
@@ -20,6 +21,7 @@ from gateway.telemetry.logs import (
     dependency_up,
     hash_subject,
 )
+from gateway.telemetry.throttle import LINES_PER_SECOND
 
 REQUEST = Request("GET", "/orders/1?token=secret", (), "192.0.2.1", "http", "the-id")
 
@@ -180,3 +182,16 @@ def test_a_line_and_its_end_are_one_write(stream: io.StringIO, monkeypatch: pyte
     structlog.get_logger().info("something")
     (line,) = writes
     assert line.endswith("}\n")
+
+
+def test_denials_in_floods_share_a_line(stream: io.StringIO) -> None:
+    log = RequestLog(ring=(ring := DenialRing()))
+    for _ in range(LINES_PER_SECOND + 5):
+        denied(log, Denial(SIGNATURE_INVALID, issuer="main"))
+    denied(log, Denial(USER_SUSPENDED, issuer="main"))
+    log._throttle._flush()
+    told = [line for line in lines(stream) if line["event"] == "denials_not_logged"]
+    assert [(line["reason"], line["count"]) for line in told] == [("signature_invalid", 5)]
+    written = [line["reason"] for line in lines(stream) if line["event"] == "denied"]
+    assert written == ["signature_invalid"] * LINES_PER_SECOND + ["user_suspended"]
+    assert len(ring.latest(DenialFilter(limit=1000))) == LINES_PER_SECOND + 6

@@ -1,10 +1,13 @@
 """Requests as they arrive: one whose body may still be coming, and one that is whole and may come again."""
 
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from gateway.core.model import Header
 from gateway.core.reasons import Denial
+
+_SMALL: Final = 16 * 1024
+"""Bytes of a body that are copied behind the head: less than another system call costs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +84,11 @@ class Incoming:
     @property
     def has_body(self) -> bool:
         return self.chunked or bool(self.length)
+
+    @property
+    def is_small(self) -> bool:
+        """True when its body has arrived, and may go on together with the head."""
+        return self.complete and not self.chunked and 0 < self.received <= _SMALL
 
     @property
     def awaits_continue(self) -> bool:

@@ -36,6 +36,10 @@ _SPECIAL_LENGTHS: Final = frozenset(map(len, (b"Content-Length", b"Transfer-Enco
 # Bytes that are read at once where heads may be: a request takes many times the memory of its bytes, and of
 # small ones a piece has thousands.
 _AT_ONCE: Final = 32 * 1024
+# After so many heads in a row that had not come before, most clients will send no head that has: browsers do
+# not, nor services that are traced. Then only one head in `_LOOK_AGAIN` is looked up and remembered.
+_ALL_NEW: Final = 8
+_LOOK_AGAIN: Final = 16
 # So many pieces of a body are joined, for small chunks weigh less than what they are kept in.
 _MOST_PIECES: Final = 1024
 
@@ -51,6 +55,7 @@ class RequestParser:
         "_known",
         "_limits",
         "_llhttp",
+        "_new_heads",
         "_others",
         "_progress",
         "_state",
@@ -73,6 +78,8 @@ class RequestParser:
         self.current: Incoming | None = None
         """The request whose body is arriving."""
         self._progress = False
+        # Heads in a row on this connection that had not come before.
+        self._new_heads = 0
         # The most of `pending` that may have come before, in one piece with the start of a head.
         self._others = 0
         self.pending = 0
@@ -102,7 +109,12 @@ class RequestParser:
         """
         if self._known is None or self._state != "between" or self.pending or self.arrived:
             return None
-        return self._known.recall(data)
+        if self._new_heads >= _ALL_NEW and self._new_heads % _LOOK_AGAIN:
+            return None
+        known = self._known.recall(data)
+        if known is not None:
+            self._new_heads = 0
+        return known
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they arrive. Whatever is wrong with them is the `error` of a request."""
@@ -158,6 +170,9 @@ class RequestParser:
 
     def _remember(self, data: bytes, incoming: Incoming) -> None:
         """Know a head again that was all there was, and that nothing can follow but another head."""
+        self._new_heads += 1
+        if self._new_heads > _ALL_NEW and self._new_heads % _LOOK_AGAIN != 1:
+            return
         if self._known is None or not (incoming.complete and incoming.keep_alive and incoming.headers):
             return
         if not (incoming.has_body or incoming.upgrade or incoming.expects_continue):

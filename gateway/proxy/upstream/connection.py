@@ -74,6 +74,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         # The TCP transport below TLS; without TLS, the same as `_transport`.
         self._wire: asyncio.Transport | None = None
         self._tls: TlsEnd | None = None
+        self._poll: select.poll | None = None
         self._remainder: UnreadBytes | None = None
         self._parser: ResponseParser | None = None
         self._receiver: Receiver | None = None
@@ -111,11 +112,19 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     # An exchange, in its order -------------------------------------------------------------------
 
-    def begin(self, head: bytes, parser: ResponseParser, receiver: Receiver) -> None:
-        """Write a request head; `parser` reads what comes back, and `receiver` gets it."""
+    def begin(
+        self, head: bytes, parser: ResponseParser, receiver: Receiver, body: bytes | None = None
+    ) -> None:
+        """Write a request head; `parser` reads what comes back, and `receiver` gets it.
+
+        `body` is the whole body, where it goes out with the head.
+        """
         self._parser = parser
         self._receiver = receiver
         self.answered, self._written, self._looked_at, self._early = False, 0, False, False
+        if body is not None:
+            head += body
+            self._written, self._written_at = len(body), self._loop.time()
         if self._transport is not None and self.failure is None:
             self._transport.write(head)
         else:
@@ -189,9 +198,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Tell whether either side has closed or reset it, of which the event loop may not know yet."""
         if self._wire is None or self.transport is None:
             return True
-        poll = select.poll()
-        poll.register(self._wire.get_extra_info("socket").fileno(), _CLOSED)
-        return bool(poll.poll(0))
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._wire.get_extra_info("socket").fileno(), _CLOSED)
+        return bool(self._poll.poll(0))
 
     def end(self) -> bool:
         """End the exchange; tells whether the connection can serve another one."""

@@ -516,3 +516,23 @@ def test_nothing_behind_connect_is_http() -> None:
     (incoming,) = read(parser, [b"CONNECT a:22 HTTP/1.1\r\nHost: a:22\r\n\r\n" + GET])
     assert (incoming.method, incoming.target, incoming.complete) == ("CONNECT", "a:22", True)
     assert bytes(parser.rest or b"") == GET
+
+
+def test_heads_that_never_come_again_are_looked_up_now_and_then() -> None:
+    heads = HeadCache(frozenset(), frozenset(), 1000)
+    parser = RequestParser(SMALL, heads)
+
+    def came(head: bytes) -> bool:
+        """Tell whether a head was known when it came."""
+        if parser.recall(head) is not None:
+            return True
+        parser.feed(head)
+        parser.arrived.clear()
+        return False
+
+    for number in range(200):
+        assert not came(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
+    assert len(heads) < 30
+    # A client that changes its ways is noticed after a while, and then each of its heads is known.
+    known = [came(GET) for _ in range(100)]
+    assert sum(known[40:]) == 60
