@@ -121,7 +121,9 @@ async def serve(
         blacklist_sync = BlacklistSync(postgres, redis, iss, hears=lambda: changes.up)
         stack.push_async_callback(blacklist_sync.close)
         local = _local(settings.cache, metrics)
-        learnt_revocations = LearntRevocations(redis.revoked, postgres, iss, metrics)
+        learnt_revocations = LearntRevocations(
+            redis.revoked, postgres, iss, metrics, hearing=lambda: invalidation.hearing
+        )
         stack.push_async_callback(learnt_revocations.close)
         invalidation = Invalidation(
             local,

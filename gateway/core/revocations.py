@@ -55,6 +55,8 @@ class Revocation:
     """None: it never ends."""
     reason: str | None = None
     revoked_by: str | None = None
+    learnt: bool = False
+    """True if no row of an operator says so, but one that was learnt from Redis (`learnt_revocations`)."""
 
     @property
     def target(self) -> tuple[RevocationKind, str, str]:
@@ -116,5 +118,6 @@ def strongest(revocations: Iterable[Revocation]) -> list[Revocation]:
                 row,
                 revoked_at=max(other.revoked_at, row.revoked_at),
                 expires_at=max(expiries) if len(expiries) == 2 else None,
+                learnt=other.learnt and row.learnt,
             )
     return list(found.values())

@@ -43,6 +43,7 @@ from gateway.identity import outages
 from gateway.identity.blacklist_sync import under_configured_names
 from gateway.identity.gaps import Gaps
 from gateway.identity.local_cache import LocalCache
+from gateway.identity.remembered_revocations import Hearing
 from gateway.identity.touched_keys import Observer, TouchedKeys
 from gateway.stores.postgres.change_stream.listener import Changed, Everything
 from gateway.stores.redis.answers import Epoch
@@ -128,6 +129,8 @@ class _Listening:
     """Those that were heard since, the latest last."""
     own: str | None = None
     """The last of them that is our own."""
+    proofs: int = 0
+    """How many of them are our own: each proves that every change before it has been heard of."""
 
     def heard(self, heartbeat: str) -> None:
         self.heartbeats[heartbeat] = None
@@ -205,6 +208,11 @@ class Invalidation:
         """Whether memory answers."""
         return self._local.is_open
 
+    @property
+    def hearing(self) -> Hearing | None:
+        """The time since Postgres is listened to without a break; None if it is not."""
+        return self._listening
+
     def believes(self, epoch: str) -> bool:
         """Tell whether every change in an epoch is heard of here, and so whether its documents count."""
         return self._joined is not None and epoch == self._joined.epoch
@@ -252,6 +260,7 @@ class Invalidation:
         if own:
             self._outages.proven()
             self._listening.own = heartbeat
+            self._listening.proofs += 1
             self._local.prove()
             self._wake.set()
 

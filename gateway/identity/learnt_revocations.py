@@ -6,7 +6,8 @@ in Postgres as learnt (`migrations/0009_learnt_revocations.sql`), from where it 
 
 A key that is deleted while a gateway listens takes its learnt row along. One that is gone since Redis was
 emptied, restarted, failed over or has evicted keys does not: then Redis does not say that it was lifted. One
-that was lost like that before it was looked at is written down with what the refused token says.
+that was lost like that before it was looked at is written down with what the refused token says, once it is
+certain that it was no row that had been lifted.
 """
 
 import asyncio
@@ -28,8 +29,10 @@ from gateway.core.revocations import Learning, Learnt, Revocation, Target, count
 from gateway.identity.remembered_revocations import (
     LONGEST,
     MOST,
+    Hearing,
     Known,
     RememberedRevocations,
+    Told,
     instant,
     targets_of,
 )
@@ -83,9 +86,14 @@ class LearntRevocations:
         issuers: Mapping[str, str],
         observer: Observer,
         *,
+        hearing: Callable[[], Hearing | None],
         clock: Callable[[], float] = time.time,
         pause: float = _PAUSE,
     ) -> None:
+        """`hearing` tells how changes in Postgres are heard of at this moment; None: they are not."""
+        self._hearing = hearing
+        self._lately_lifted: LRU[Target, float] = LRU(MOST)
+        """When a row was heard to be lifted."""
         self._revoked = revoked
         self._postgres = postgres
         self._issuers = issuers
@@ -150,16 +158,27 @@ class LearntRevocations:
             known = self._known.get(target)
             if known is None or not known.hits(claims, self._clock()):
                 # More than that it hits this token is not known before it is looked at.
-                self._remember(target, self._of_token(claims, kind, known, era))
+                self._remember(target, self._of_token(claims, kind, known, era, self._told(target)))
                 self.touched(target)
 
     @staticmethod
-    def _of_token(claims: Claims, kind: RevocationKind, known: Known | None, era: bytes) -> Known:
+    def _of_token(
+        claims: Claims, kind: RevocationKind, known: Known | None, era: bytes, told: Told | None
+    ) -> Known:
         """Return what a refused token tells of the revocation."""
         if kind == "jti":
-            return Known(math.inf, math.inf if claims.good_until is None else claims.good_until, era=era)
+            expires_at = math.inf if claims.good_until is None else claims.good_until
+            return Known(math.inf, expires_at, era=era, told=told)
         until = claims.issued_at or 0.0
-        return Known(until if known is None else max(until, known.until), era=era)
+        return Known(until if known is None else max(until, known.until), era=era, told=told)
+
+    def _told(self, target: Target) -> Told | None:
+        """Return this moment, if a row that is lifted is heard of."""
+        hearing, lifted_at = self._hearing(), self._lately_lifted.peek(target)
+        if hearing is None or (lifted_at is not None and self._clock() - lifted_at < _HANDOVER):
+            # What Redis said may have been a row that is lifted by now.
+            return None
+        return Told(hearing, hearing.proofs)
 
     def touched(self, target: Target) -> None:
         """Take note that a key was set, deleted or has expired: it is to be looked at."""
@@ -174,6 +193,10 @@ class LearntRevocations:
 
     def lifted(self, target: Target) -> None:
         """Take note that a revocation was lifted in Postgres."""
+        self._lately_lifted.put(target, self._clock())
+        self._forget_all_of(target)
+
+    def _forget_all_of(self, target: Target) -> None:
         self._written.pop(target)
         self._known.pop(target)
         self._unwritten.pop(target, None)
@@ -276,7 +299,7 @@ class LearntRevocations:
             known = self._known.peek(target)
             # Of a Redis that was emptied since, the silence says nothing.
             if found.deleted or (known is not None and known.era == era and not found.lost):
-                self.lifted(target)
+                self._forget_all_of(target)
             elif known is not None and known.found is None:
                 self._write(target)
             if found.deleted:
@@ -346,9 +369,9 @@ class LearntRevocations:
         batch: dict[Target, Known] = {}
         for target in self._some(self._unwritten):
             known = self._known.peek(target)
-            if known is None or not counts(known.expires_at, now):
-                self.lifted(target)
-            else:
+            if known is None or not counts(known.expires_at, now) or self._may_be_lifted(known):
+                self._forget_all_of(target)
+            elif not self._awaits_proof(known):
                 batch[target] = known
         if not batch:
             return
@@ -372,6 +395,19 @@ class LearntRevocations:
                 self._unrecorded[target] = known
                 self._to_ask_redis.set()
 
+    def _may_be_lifted(self, known: Known) -> bool:
+        """Tell whether it may have been a row that was lifted unheard, before Redis lost the key unseen."""
+        return known.found is None and (known.told is None or known.told.hearing is not self._hearing())
+
+    @staticmethod
+    def _awaits_proof(known: Known) -> bool:
+        """Tell whether a row that was lifted before may still be heard of.
+
+        The first proof since then may have been on its way before the row was lifted.
+        """
+        told = known.told
+        return known.found is None and told is not None and told.hearing.proofs < told.proofs + 2
+
     async def _record(self) -> None:
         """Put on record in Redis what Postgres has taken."""
         batch = {target: self._unrecorded[target] for target in self._some(self._unrecorded)}
@@ -386,7 +422,7 @@ class LearntRevocations:
                 if self._unrecorded.get(target) is known:
                     del self._unrecorded[target]
                 if outcome is RecordOutcome.DELETED:
-                    self.lifted(target)
+                    self._forget_all_of(target)
                     self._lift(target)
                     continue
                 self._settle(target)

@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.core.lru import LRU
 from gateway.core.model import Claims, RevocationKind, User
@@ -19,6 +19,22 @@ _LAST_INSTANT: Final = 253_402_300_799.0
 """The end of the year 9999, as a Unix time: a value that is no time revokes everything."""
 
 
+class Hearing(Protocol):
+    """An unbroken time of hearing of all changes in Postgres, in their order."""
+
+    @property
+    def proofs(self) -> int:
+        """How often it was proven that every change until then has been heard of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A moment while changes were heard of."""
+
+    hearing: Hearing
+    proofs: int
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     until: float
@@ -29,6 +45,8 @@ class Known:
     """What Redis holds; None before that has been looked at."""
     era: bytes = b""
     """That of Redis in which it was looked at, or in which Redis said it; empty: not known."""
+    told: Told | None = None
+    """When Redis said it of a token; None if it was looked at, or if it may have been lifted before."""
 
     def hits(self, claims: Claims, now: float) -> bool:
         """Tell whether this hits a token of its target."""

@@ -1,6 +1,7 @@
 """The memory of revocations that exist in Redis only: with a real Redis, and a list for Postgres."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
@@ -26,6 +27,21 @@ def claims(jti: str | None = "one", issued_at: float = 1000.0, expires_at: float
     return Claims("https://idp/", "main", "ann", (), expires_at, issued_at, jti, None, (), (), {})
 
 
+class Ears:
+    """Changes are heard of, and that is proven again and again."""
+
+    def __init__(self) -> None:
+        self._proofs = itertools.count()
+        self.proves = True
+        self._last = 0
+
+    @property
+    def proofs(self) -> int:
+        if self.proves:
+            self._last = next(self._proofs)
+        return self._last
+
+
 class Rows:
     """A Postgres that takes what it is told."""
 
@@ -36,6 +52,7 @@ class Rows:
         self.hangs = asyncio.Event()
         self.answers = asyncio.Event()
         self.answers.set()
+        self.hearing: Ears | None = Ears()
 
     async def learn(self, revocations: Sequence[Learnt]) -> Learning | None:
         self.hangs.set()
@@ -84,7 +101,9 @@ async def eventually(condition: Callable[[], Awaitable[object]]) -> None:
 
 def started(revoked: RedisBlacklist, rows: Rows) -> LearntRevocations:
     """Return what is to be started by the test, when it has done what comes before the first look."""
-    return LearntRevocations(revoked, rows, {"main": "https://idp/"}, Metrics(), pause=0.01)
+    return LearntRevocations(
+        revoked, rows, {"main": "https://idp/"}, Metrics(), hearing=lambda: rows.hearing, pause=0.01
+    )
 
 
 @pytest.mark.parametrize("first", ["nothing", "era"])
@@ -284,3 +303,59 @@ async def test_what_is_deleted_is_looked_at_while_postgres_hangs(
     rows.answers.set()
     # What Postgres took all the same is deleted there.
     await until(lambda: rows.unlearnt == [JTI])
+
+
+async def lost_before_it_was_seen(
+    learnt_revocations: LearntRevocations, redis: RedisTier, client: "Client"
+) -> None:
+    """Let Redis refuse a token, and lose everything before the key is looked at."""
+    await client.set("gateway:revoked:jti:main:one", "1")
+    learnt_revocations.told(claims(), USER, "jti", (await redis.read(claims(), None)).era)
+    await client.flushall()
+    learnt_revocations.start()
+    await until(lambda: learnt_revocations.waiting == 0)
+
+
+async def test_a_row_that_was_lifted_before_its_key_was_lost_is_not_learnt(
+    learnt_revocations: LearntRevocations, rows: Rows, redis: RedisTier, client: "Client"
+) -> None:
+    """Redis said it when the row had been lifted, and the key was still there."""
+    learnt_revocations.lifted(JTI)
+    await lost_before_it_was_seen(learnt_revocations, redis, client)
+    await until(lambda: learnt_revocations.against(claims(), USER) is None)
+    assert rows.learnt == []
+
+
+async def test_a_row_that_may_have_been_lifted_unheard_is_not_learnt(
+    learnt_revocations: LearntRevocations, rows: Rows, redis: RedisTier, client: "Client"
+) -> None:
+    rows.hearing = None
+    await lost_before_it_was_seen(learnt_revocations, redis, client)
+    await until(lambda: learnt_revocations.against(claims(), USER) is None)
+    assert rows.learnt == []
+
+
+async def test_what_is_not_proven_yet_waits(
+    learnt_revocations: LearntRevocations, rows: Rows, redis: RedisTier, client: "Client"
+) -> None:
+    assert rows.hearing is not None
+    rows.hearing.proves = False
+    await lost_before_it_was_seen(learnt_revocations, redis, client)
+    await asyncio.sleep(0.1)
+    assert rows.learnt == []
+    # Until then the token is refused.
+    assert learnt_revocations.against(claims(), USER) == "jti"
+    rows.hearing.proves = True
+    await until(lambda: [row.target for row in rows.learnt] == [JTI])
+
+
+@pytest.mark.parametrize("again", [True, False])
+async def test_a_break_of_hearing_leaves_it_unproven(
+    learnt_revocations: LearntRevocations, rows: Rows, redis: RedisTier, client: "Client", again: bool
+) -> None:
+    assert rows.hearing is not None
+    rows.hearing.proves = False
+    await lost_before_it_was_seen(learnt_revocations, redis, client)
+    rows.hearing = Ears() if again else None
+    await until(lambda: learnt_revocations.against(claims(), USER) is None)
+    assert rows.learnt == []

@@ -487,7 +487,9 @@ async def test_a_flood_is_bounded(dsn: str) -> None:
 
 
 def learnt_revocations(postgres: Postgres | None = None) -> LearntRevocations:
-    return LearntRevocations(cast("Any", None), cast("Any", postgres), {"main": "https://idp/"}, Metrics())
+    return LearntRevocations(
+        cast("Any", None), cast("Any", postgres), {"main": "https://idp/"}, Metrics(), hearing=lambda: None
+    )
 
 
 @pytest.mark.parametrize(

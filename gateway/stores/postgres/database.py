@@ -32,15 +32,15 @@ SELECT kind, issuer, value,
     extract(epoch FROM nullif(expires_at, 'infinity') - now())::float8 AS expires_in
 """
 _COUNTING_REVOCATIONS: Final = f"""
-{_COUNTING} FROM revocations WHERE gateway_counts(expires_at)
+{_COUNTING}, false AS learnt FROM revocations WHERE gateway_counts(expires_at)
 UNION ALL
-{_COUNTING} FROM gateway_learnt_revocations(NULL, NULL, NULL) WHERE gateway_counts(expires_at)
+{_COUNTING}, true FROM gateway_learnt_revocations(NULL, NULL, NULL) WHERE gateway_counts(expires_at)
 """
 _COUNTING_AMONG: Final = f"""
-{_COUNTING} FROM revocations WHERE gateway_counts(expires_at)
+{_COUNTING}, false AS learnt FROM revocations WHERE gateway_counts(expires_at)
 AND (kind, issuer, value) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))
 UNION ALL
-{_COUNTING} FROM gateway_learnt_revocations($1, $2, $3) WHERE gateway_counts(expires_at)
+{_COUNTING}, true FROM gateway_learnt_revocations($1, $2, $3) WHERE gateway_counts(expires_at)
 """  # noqa: S608 -- a constant query; values travel as parameters
 _REVOCATIONS_FILTERED: Final = "SELECT row_security_active('revocations'::regclass)"
 
@@ -158,6 +158,7 @@ class Postgres:
                 row["value"],
                 row["revoked_at"],
                 None if row["expires_in"] is None else asked_at + row["expires_in"],
+                learnt=row["learnt"],
             )
             for row in rows
         ]

@@ -149,7 +149,8 @@ class RedisBlacklist:
         Entries of rows that are gone are removed. Entries of other programs stay. Return False if a fill that
         began later is already complete: rows of this one may be gone, and must be read again.
         """
-        done = await self._change((self._set(row) for row in revocations), filling)
+        rows = (self._set(row, scripts.LEARNT if row.learnt else 0) for row in revocations)
+        done = await self._change(rows, filling)
         if done == scripts.OVERTAKEN:
             return False
         if done == scripts.LIFTED_SINCE:
@@ -170,7 +171,13 @@ class RedisBlacklist:
             batch = wanted[start : start + _BATCH]
             done = await self._ownership.run(
                 scripts.CHANGE,
-                (self._keys.records, self._keys.fillings, self._keys.filled, *(key for key, *_ in batch)),
+                (
+                    self._keys.records,
+                    self._keys.fillings,
+                    self._keys.filled,
+                    self._keys.complete,
+                    *(key for key, *_ in batch),
+                ),
                 (
                     "" if filling is None else str(filling.number),
                     _milliseconds(_LIFTED_TIME),

@@ -108,14 +108,17 @@ EMPTIED_SINCE: Final = -2
 """Redis has been emptied, or restored to an earlier state."""
 OVERTAKEN: Final = -3
 """A fill that began later is complete, and may have removed rows that this one has read."""
+LEARNT: Final = -1
+"""In place of an order: the row was learnt from Redis."""
 
-# KEYS: records, number of the last fill that began, of the last complete one, then each row's key. ARGV:
-# number of the caller's fill or an empty text, milliseconds for which a lifted row stays on record; then for
-# each row the time, or `-` if it was lifted, milliseconds to live or -1, order or 0. A change is skipped if a
-# later one has been applied. A revocation is only extended: the later time and the later expiry win, from any
+# KEYS: records, number of the last fill that began, of the last complete one, marker, then each row's key.
+# ARGV: number of the caller's fill or an empty text, milliseconds for which a lifted row stays on record;
+# then for each row the time, or `-` if it was lifted, milliseconds to live or -1, order or 0. A change is
+# skipped if a later one has been applied. A revocation is only extended: the later time and the later expiry win, from any
 # writer; a value that is not a time revokes everything, and stays. But a fill overwrites an entry that is
 # only the row's and has not been touched since the fill began. Returns how many keys were deleted, or why the
-# fill must be abandoned: LIFTED_SINCE, EMPTIED_SINCE or OVERTAKEN.
+# fill must be abandoned: LIFTED_SINCE, EMPTIED_SINCE or OVERTAKEN. A fill does not restore the key of a row
+# that was learnt (LEARNT) if a client has deleted it: the row goes, too, and EXAMINE has still to tell of it.
 CHANGE: Final = f"""
 {OWNED}{_RECORDS}
 local own = tonumber(ARGV[1])
@@ -123,13 +126,26 @@ local filling = tonumber(redis.call('GET', KEYS[2]) or 0)
 local complete = tonumber(redis.call('GET', KEYS[3]) or 0)
 if own and own > filling then return {EMPTIED_SINCE} end
 if own and own < complete and complete <= filling then return {OVERTAKEN} end
+local keeps_all = false
+if own then
+    {_RUN}
+    local stats = redis.pcall('INFO', 'stats')
+    local evicted = type(stats) == 'string' and string.match(stats, 'evicted_keys:(%d+)') or '-'
+    keeps_all = run ~= '-' and evicted == '0' and redis.call('GET', KEYS[4]) == run
+end
 local deleted = 0
-for i = 4, #KEYS do
+for i = 5, #KEYS do
     local key = KEYS[i]
-    local at, ttl, order = ARGV[3 * i - 9], tonumber(ARGV[3 * i - 8]), tonumber(ARGV[3 * i - 7])
+    local at, ttl, order = ARGV[3 * i - 12], tonumber(ARGV[3 * i - 11]), tonumber(ARGV[3 * i - 10])
     local record = read(redis.call('HGET', KEYS[1], key))
     local touched = own and record.filling >= own
-    if touched and record.value == '-' then return {LIFTED_SINCE} end
+    local counts = record.value and (record.ends == -1 or record.ends > now)
+    if order == {LEARNT} and keeps_all and counts and not held_by(key) then
+        local entry = string.format('%.0f %.0f %.0f %s', filling, record.order, record.ends, record.value)
+        redis.call('HSET', KEYS[1], key, entry)
+        order = -math.huge
+    elseif order == {LEARNT} then order = 0 end
+    if touched and record.value == '-' and order ~= -math.huge then return {LIFTED_SINCE} end
     if order == 0 or order > record.order then
         local ends = ttl == -1 and -1 or now + ttl
         if at == '-' then

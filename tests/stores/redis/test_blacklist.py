@@ -1,12 +1,13 @@
 import asyncio
 import math
 import time
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis as Client
 
 from gateway.core.model import StoreUnavailable, User, UserStatus
-from gateway.core.revocations import Revocation, Revoked
+from gateway.core.revocations import Revocation, Revoked, strongest
 from gateway.stores.redis.shared_tier import RedisTier
 from tests.stores.examples import claims
 
@@ -353,3 +354,47 @@ class TestWhoIsLate:
         finally:
             await client.config_set("maxmemory", 0)
         assert await client.keys("gateway:revoked:*") == [ISSUER_KEY.encode()]
+
+
+class TestLearntRows:
+    """Rows that gateways learnt from keys of another program."""
+
+    ROW = replace(TOKEN, learnt=True)
+
+    @pytest.mark.parametrize("seen", [False, True])
+    async def test_a_fill_restores_no_key_that_was_deleted(
+        self, redis: RedisTier, client: "Client", seen: bool
+    ) -> None:
+        """The row goes when a worker has looked at the key. A fill must not undo the deletion before."""
+        await fill(redis, self.ROW)
+        assert await client.exists(TOKEN_KEY)
+        await client.delete(TOKEN_KEY)
+        if seen:
+            assert await self.deleted(redis)
+        for _ in range(2):
+            await fill(redis, self.ROW)
+            assert not await client.exists(TOKEN_KEY)
+        if not seen:
+            # The next look is still told of that.
+            assert await self.deleted(redis)
+        # Another program may set the key again.
+        await client.set(TOKEN_KEY, "5.0")
+        await fill(redis)
+        assert await client.exists(TOKEN_KEY)
+
+    async def test_a_fill_restores_what_redis_has_lost(self, redis: RedisTier, client: "Client") -> None:
+        await fill(redis, self.ROW)
+        await client.flushall()
+        await fill(redis, self.ROW)
+        assert await client.exists(TOKEN_KEY)
+
+    async def test_a_row_of_an_operator_is_restored(self, redis: RedisTier, client: "Client") -> None:
+        await fill(redis, self.ROW)
+        await client.delete(TOKEN_KEY)
+        await fill(redis, *strongest([self.ROW, TOKEN]))
+        assert await client.exists(TOKEN_KEY)
+
+    @staticmethod
+    async def deleted(redis: RedisTier) -> bool:
+        _, (found,) = await redis.revoked.examine([TOKEN.target])
+        return found.deleted
