@@ -15,6 +15,7 @@ local BROWSER = table.concat({
   "Accept-Encoding: gzip, deflate, br, zstd",
 }, "\r\n") .. "\r\n"
 
+local endings = {}
 local rests, turn, sent, workload, start, begun = {}, 0, 0, "repeat", "GET /orders/", 0
 
 local function json_body(size)
@@ -43,6 +44,11 @@ function init(arguments)
       .. "Authorization: Bearer " .. token .. "\r\n"
     if workload == "repeat" then
       rests[number] = "GET /" .. rests[number] .. "\r\n"
+    elseif workload == "forged" then
+      -- Eight characters of the signature are another request's each time.
+      local _, dot = rests[number]:find("Bearer [^.]+%.[^.]+%.")
+      endings[number] = rests[number]:sub(dot + 19) .. "\r\n"
+      rests[number] = rests[number]:sub(1, dot + 10)
     elseif workload ~= "browser" then
       rests[number] = rests[number] .. "\r\n" .. body
     end
@@ -58,6 +64,9 @@ function request()
   local line = start .. begun .. "-" .. sent .. "?page=" .. sent
   if workload == "browser" then
     return string.format("%s%straceparent: 00-%016x%016x-%016x-01\r\n\r\n", line, rests[turn], begun, sent, sent)
+  end
+  if workload == "forged" then
+    return string.format("%s%s%08x%s", line, rests[turn], sent, endings[turn])
   end
   return line .. rests[turn]
 end

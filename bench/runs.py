@@ -47,7 +47,7 @@ class Contender:
     def run(self, tokens: Path, *, connections: int, seconds: int, workload: Workload = "repeat") -> Run:
         """Send the tokens of a file in turn for some seconds.
 
-        Raises Refused when a request failed, or one of `denied` did not.
+        Raises Refused when a request failed, or one of `denied` or `forged` did not.
         """
         tiers_before = self.gateway.lookups if self.gateway else Counter()
         cpu_before = self.process.cpu_seconds
@@ -56,7 +56,7 @@ class Contender:
         ).result()
         cpu = self.process.cpu_seconds - cpu_before
         failures = dict(load.failures)
-        if workload == "denied" and failures.pop("status") != load.requests:
+        if workload in {"denied", "forged"} and failures.pop("status") != load.requests:
             raise Refused(f"{self.title} let in requests that it should have refused")
         if any(failures.values()) or not load.requests:
             raise Refused(f"{self.title} failed requests, so its numbers mean nothing: {load.failures_text}")

@@ -18,8 +18,13 @@ TARGETS: Final[Mapping[Workload, tuple[float, float]]] = {
     "unique": (0.85, 1.1),
     "post": (0.8, 1.0),
     "denied": (1.0, 3.0),
+    "forged": (1.0, 3.0),
 }
 """The most CPU per request that the gateway may take, ÷ Envoy with its cache and ÷ HAProxy."""
+
+
+REFUSED: Final[frozenset[Workload]] = frozenset({"denied", "forged"})
+"""Those whose tokens are to be refused."""
 
 
 def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connections: int) -> Report:
@@ -28,7 +33,7 @@ def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connec
     with contenders(stage) as (running, missing):
         for workload in TARGETS:
             # nginx without a module refuses nothing.
-            order = [each for each in running if workload != "denied" or each.title != NGINX]
+            order = [each for each in running if workload not in REFUSED or each.title != NGINX]
             for number in range(rounds):
                 random.shuffle(order)
                 for contender in order:
@@ -49,8 +54,8 @@ def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connec
         targets=list(_targets(runs)),
         notes=[
             "every request has another path and query; `browser` has 14 fields, cookies and a new "
-            "traceparent among them; `post` brings 1 KiB of JSON; `denied` brings tokens with a spoilt "
-            "signature",
+            "traceparent among them; `post` brings 1 KiB of JSON; `denied` brings 1,000 tokens "
+            "with a spoilt signature in turn, `forged` another one each time",
             "÷: the gateway's CPU per request divided by that row's in the same round, then the median",
             *map(str, missing),
         ],
@@ -58,7 +63,7 @@ def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connec
 
 
 def _run(contender: Contender, stage: Stage, workload: Workload, *, connections: int, seconds: int) -> Run:
-    if workload != "denied":
+    if workload not in REFUSED:
         return contender.warm_run(
             stage.people.tokens_file, connections=connections, seconds=seconds, workload=workload
         )

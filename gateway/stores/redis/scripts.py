@@ -114,11 +114,12 @@ LEARNT: Final = -1
 # KEYS: records, number of the last fill that began, of the last complete one, marker, then each row's key.
 # ARGV: number of the caller's fill or an empty text, milliseconds for which a lifted row stays on record;
 # then for each row the time, or `-` if it was lifted, milliseconds to live or -1, order or 0. A change is
-# skipped if a later one has been applied. A revocation is only extended: the later time and the later expiry
-# win, from any writer; a value that is not a time revokes everything, and stays. But a fill overwrites an entry that is
-# only the row's and has not been touched since the fill began. Returns how many keys were deleted, or why the
-# fill must be abandoned: LIFTED_SINCE, EMPTIED_SINCE or OVERTAKEN. A fill does not restore the key of a row
-# that was learnt (LEARNT) if a client has deleted it: the row goes, too, and EXAMINE has still to tell of it.
+# skipped if a later one has been applied. A revocation is only extended: the later time and the later
+# expiry win, from any writer; a value that is not a time revokes everything, and stays. But a fill
+# overwrites an entry that is only the row's and has not been touched since the fill began. Returns how many
+# keys were deleted, or why the fill must be abandoned: LIFTED_SINCE, EMPTIED_SINCE or OVERTAKEN. A fill
+# does not restore the key of a row that was learnt (LEARNT) if a client has deleted it: the row goes, too,
+# and EXAMINE has still to tell of it.
 CHANGE: Final = f"""
 {OWNED}{_RECORDS}
 local own = tonumber(ARGV[1])
