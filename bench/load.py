@@ -12,10 +12,10 @@ from bench.programs import found
 
 Workload: TypeAlias = Literal["repeat", "unique", "browser", "post", "post-100k", "denied", "forged"]
 """
-`repeat`: heads that differ in their token alone. All others have another path and query each time. `unique`:
-nothing else. `browser`: 14 fields, cookies and a new `traceparent` among them. `post`: 1 KiB of JSON;
-`post-100k`: 100 KiB. `denied`: like `unique`, with tokens that are to be refused; `forged`: with a signature that
-is another one each time.
+`repeat`: heads that differ in their token alone. All others have another path and query each time.
+`unique`: nothing else. `browser`: 14 fields, cookies and a new `traceparent` among them. `post`: 1 KiB of
+JSON; `post-100k`: 100 KiB. `denied`: like `unique`, with tokens that are to be refused; `forged`: with a
+signature that is another one each time.
 """
 _SCRIPT: Final = Path(__file__).with_name("load.lua")
 
