@@ -24,8 +24,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gateway.core.admission import Admission, Decision, Forwarding
-from gateway.core.fifo import FIFO
-from gateway.core.lru import LRU
+from gateway.core.caches import FIFO, LRU
 from gateway.core.model import Claims, Credential, Request, Resolution, Route, Validity, shared_instant
 from gateway.core.reasons import (
     ALGORITHM_NOT_ALLOWED,

@@ -22,8 +22,8 @@ from uuid import UUID
 import asyncpg
 import structlog
 
+from gateway.core.caches import LRU
 from gateway.core.claims import is_clean
-from gateway.core.lru import LRU
 from gateway.core.model import Claims, RevocationKind, StoreUnavailable, User
 from gateway.core.revocations import Learning, Learnt, Revocation, Target, counts
 from gateway.identity.remembered_revocations import (

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final, TypeAlias
 
-from gateway.core.lru import LRU
+from gateway.core.caches import LRU
 from gateway.core.model import Claims, Resolution, Tier, User, Validity
 from gateway.core.revocations import Revocations, hits
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from gateway.core.lru import LRU
+from gateway.core.caches import LRU
 from gateway.core.model import Claims, RevocationKind, User
 from gateway.core.revocations import Learnt, Target, counts, hits
 from gateway.stores.redis.blacklist import KeyState

@@ -4,7 +4,7 @@ import hashlib
 import math
 from typing import Final
 
-from gateway.core.lru import LRU
+from gateway.core.caches import LRU
 
 FETCH_BURST: Final = 4
 REFILL_SECONDS: Final = 5.0

@@ -17,7 +17,7 @@ from typing import Final, Literal, Protocol
 
 import structlog
 
-from gateway.core.lru import LRU
+from gateway.core.caches import LRU
 from gateway.core.tokens import KeySet
 from gateway.issuer_keys.demand import MAX_WAITING, AbsentKeys, FetchAllowance
 from gateway.issuer_keys.fetch import Fetcher, FetchError

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.core.admission import Admission
-from gateway.core.fifo import FIFO
+from gateway.core.caches import FIFO
 from gateway.core.headers import HeaderPolicy
 from gateway.core.model import Request
 from gateway.core.reasons import INTERNAL_ERROR, Denial

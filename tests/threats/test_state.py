@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.lru import LRU
+from gateway.core.caches import LRU
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
 from gateway.identity.resolver import IdentityResolver
 from gateway.proxy.upstream.balancer import Upstream

@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from gateway.admin.api.problems import RequestRefused
-from gateway.core.lru import LRU
+from gateway.core.caches import LRU
 
 FREE: Final = 5
 """Failures within `WINDOW` without a pause."""

@@ -9,7 +9,7 @@ from collections.abc import Container
 from hashlib import sha256
 from typing import Final, TypeAlias
 
-from gateway.core.fifo import FIFO
+from gateway.core.caches import FIFO
 from gateway.core.model import Credential
 from gateway.proxy.downstream.incoming import RecurringRequest
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import httptools
 
-from gateway.core.fifo import FIFO
+from gateway.core.caches import FIFO
 from gateway.core.headers import read_response
 from gateway.core.model import Header
 from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, Denial

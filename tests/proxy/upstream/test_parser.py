@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.fifo import FIFO
+from gateway.core.caches import FIFO
 from gateway.core.reasons import Denial
 from gateway.proxy.upstream.parser import (
     MAX_HEAD_BYTES,

@@ -1,10 +1,10 @@
-"""A bounded map."""
+"""Bounded maps."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.lru import LRU
+from gateway.core.caches import FIFO, LRU
 
 
 def test_the_least_recently_used_entry_makes_room() -> None:
@@ -92,3 +92,31 @@ def test_peeking_keeps_the_order_that_the_newest_come_in() -> None:
     assert cache.peek("b") == 2
     assert cache.peek("z") is None
     assert list(cache.newest()) == [("a", 4), ("c", 3), ("b", 2)]
+
+
+# FIFO ----------------------------------------------------------------------------------------------
+
+
+def test_what_came_first_makes_room() -> None:
+    cache: FIFO[str, int] = FIFO(2)
+    cache.put("a", 1)
+    cache.put("b", 2)
+    assert cache.get("a") == 1
+    cache.put("c", 3)
+    assert cache == {"b": 2, "c": 3}
+
+
+def test_in_a_fifo_storing_again_replaces_and_lengthens_no_life() -> None:
+    cache: FIFO[str, int] = FIFO(2)
+    cache.put("a", 1)
+    cache.put("b", 2)
+    cache.put("a", 3)
+    assert cache == {"a": 3, "b": 2}
+    cache.put("c", 4)
+    assert cache == {"b": 2, "c": 4}
+
+
+@pytest.mark.parametrize("capacity", [0, -1])
+def test_there_is_room_for_one_at_least(capacity: int) -> None:
+    with pytest.raises(ValueError, match="room for at least one"):
+        FIFO[str, int](capacity)

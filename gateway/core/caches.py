@@ -1,4 +1,4 @@
-"""A bounded map that drops the least recently used entries."""
+"""Bounded maps: one forgets the entry that was used least recently, one the entry that came first."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, KeysView
@@ -68,3 +68,21 @@ class LRU(Generic[K, V]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+class FIFO(dict[K, V]):
+    """At most `capacity` entries, for values that are cheap to find out again."""
+
+    __slots__ = ("_capacity",)
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError(f"a cache needs room for at least one entry, not {capacity}")
+        super().__init__()
+        self._capacity = capacity
+
+    def put(self, key: K, value: V) -> None:
+        """Store a value. A new value of an existing key keeps the age of the old one."""
+        self[key] = value
+        if len(self) > self._capacity:
+            del self[next(iter(self))]
