@@ -124,6 +124,7 @@ async def serve(
         learnt_revocations = LearntRevocations(
             redis.revoked, postgres, iss, metrics, hearing=lambda: invalidation.hearing
         )
+        redis.revoked.on_deleted = learnt_revocations.touched
         stack.push_async_callback(learnt_revocations.close)
         invalidation = Invalidation(
             local,
@@ -158,7 +159,7 @@ async def serve(
         body_size = settings.server.limits.body_size
         routes = RouteTable(translation.route(route, body_size) for route in settings.routes)
         tokens = Tokens(
-            keys, time.time, settings.cache.max_tokens, metrics.recalled_tokens, metrics.verification_failed
+            keys, time.time, settings.cache.max_tokens, metrics.recalled_tokens, metrics.refusal_recalled
         )
         memo = Memo(Pipeline(routes, verifier, directory, headers), verifier, tokens, directory)
         upstreams = Upstreams(

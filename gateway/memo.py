@@ -87,8 +87,8 @@ class _Refusal:
     reason: Reason
     detail: str | None
     issuer: str | None
-    keys: KeySet | None
-    """Those of the issuer when the token was refused."""
+    keys: int | None
+    """The serial of the issuer's key set when the token was refused; None if there was none."""
 
 
 @dataclass(eq=False, slots=True)
@@ -155,7 +155,7 @@ class Tokens:
         refusal = self._refusals.get(credential.digest)
         if refusal is None:
             return
-        if refusal.issuer is not None and self._keys.current(refusal.issuer) is not refusal.keys:
+        if refusal.issuer is not None and self._serial(refusal.issuer) != refusal.keys:
             del self._refusals[credential.digest]
             return
         denial = Denial(refusal.reason, refusal.detail, issuer=refusal.issuer)
@@ -166,8 +166,12 @@ class Tokens:
         """Remember why a token was refused just now, if it would be again."""
         if denial.reason in _LASTING:
             issuer = denial.issuer
-            keys = None if issuer is None else self._keys.current(issuer)
+            keys = None if issuer is None else self._serial(issuer)
             self._refusals.put(credential.digest, _Refusal(denial.reason, denial.detail, issuer, keys))
+
+    def _serial(self, issuer_name: str) -> int | None:
+        keys = self._keys.current(issuer_name)
+        return None if keys is None else keys.serial
 
     def forget_withdrawn(self, issuer_name: str, keys: KeySet | None) -> int:
         """Drop every token of an issuer whose key is no longer in its set; returns how many."""

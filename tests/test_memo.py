@@ -1,6 +1,7 @@
 """What is remembered about requests, tokens and decisions, and when it counts no more."""
 
 import asyncio
+import gc
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -464,6 +465,19 @@ async def test_new_keys_may_make_a_bad_signature_good(keys: FakeKeys, clock: Clo
     keys.sets["main"] = key_set(rsa_key("stranger"))
     assert (await refusing.refused(raw)).reason.code != "signature_invalid"
     assert refusing.verifier.asked == 2
+
+
+async def test_refusals_keep_no_old_keys(keys: FakeKeys, clock: Clock) -> None:
+    def alive() -> int:
+        gc.collect()
+        return sum(isinstance(each, KeySet) for each in gc.get_objects())
+
+    refusing, before = Refusing(keys, clock), alive()
+    for number in range(5):
+        keys.sets["main"] = key_set(rsa_key())
+        raw = sign(payload(jti=str(number)), rsa_key("stranger"), kid=rsa_key().kid)
+        assert (await refusing.refused(raw)).reason.code == "signature_invalid"
+    assert alive() <= before + 1
 
 
 async def test_what_time_may_mend_is_verified_again(keys: FakeKeys, clock: Clock) -> None:

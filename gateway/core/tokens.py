@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import count
 from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Final, TypeAlias
 
@@ -138,12 +139,17 @@ class VerificationKey:
         return self.verifiers[token.algorithm].verify(token.signing_input, token.signature)
 
 
+_SERIALS: Final = count(1)
+
+
 class KeySet:
     """The keys of one issuer at one moment (RFC 7517 §5)."""
 
-    __slots__ = ("_by_kid", "_nameless", "keys")
+    __slots__ = ("_by_kid", "_nameless", "keys", "serial")
 
     def __init__(self, keys: Iterable[VerificationKey]) -> None:
+        self.serial = next(_SERIALS)
+        """A number that no other set of this process has."""
         self.keys = tuple(keys)
         self._by_kid: dict[str, list[VerificationKey]] = {}
         for key in self.keys:

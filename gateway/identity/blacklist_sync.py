@@ -5,6 +5,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -24,7 +25,7 @@ _RETRY: Final = 2.0
 _DEAF_INTERVAL: Final = 3.0
 """Seconds between two fillings while no change is heard of: a row that was lifted is refused until then."""
 _DEAF_SHARE: Final = 0.05
-"""The share of the time that these fillings may take, however many rows there are."""
+"""The share of the time that these fillings may take, of all processes, however many rows there are."""
 _WATCH: Final = 1.0
 """Seconds after which Redis's absence is noticed though no request comes."""
 PRUNING: Final = 3600.0
@@ -208,14 +209,18 @@ class BlacklistSync:
                 log.exception("redis_not_watched")
                 self.doubt()
                 continue
-            if not self.trusted or self._is_deaf_for_long:
+            if not self.trusted or await self._is_ours_to_fill():
                 self.request()
 
-    @property
-    def _is_deaf_for_long(self) -> bool:
-        """True when no change has been heard of, and no copy made up for it, for too long."""
+    async def _is_ours_to_fill(self) -> bool:
+        """Return True if no change has been heard of for too long, and no other process makes up for it."""
         pause = max(_DEAF_INTERVAL, self._filling_took / _DEAF_SHARE)
-        return not self._hears() and self._clock() - self._filled_at >= pause
+        if self._hears() or self._clock() - self._filled_at < pause:
+            return False
+        with suppress(StoreUnavailable):
+            # What one process fills serves all.
+            return await self._revoked.take_turn(pause)
+        return False
 
     async def _identify(self, interval: float) -> None:
         """Ask now and then which database Postgres is: behind a pooler, it may become another unseen."""

@@ -99,6 +99,9 @@ class LearntRevocations(Protocol):
     def touched(self, target: Target) -> None:
         """Take note of a key that was set, deleted or has expired."""
 
+    def lifted_unnamed(self) -> None:
+        """Take note that any revocation may have been lifted in Postgres."""
+
     def lifted(self, target: Target) -> None:
         """Take note that a revocation was lifted in Postgres."""
 
@@ -303,6 +306,8 @@ class Invalidation:
     def _everything(self, version: int) -> None:
         """Give up all that is in Redis: what changed is too much to be named."""
         self._gaps.notice()
+        if self._learnt is not None:
+            self._learnt.lifted_unnamed()
         self._blacklist.doubt()
         if version > 0:
             # Ids are in no order of commits: what waits, and is told in no other way, may have a higher one.

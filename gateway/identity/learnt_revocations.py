@@ -94,6 +94,8 @@ class LearntRevocations:
         self._hearing = hearing
         self._lately_lifted: LRU[Target, float] = LRU(MOST)
         """When a row was heard to be lifted."""
+        self._all_lifted_at = -math.inf
+        """When so many rows had changed that they were not named."""
         self._revoked = revoked
         self._postgres = postgres
         self._issuers = issuers
@@ -175,10 +177,11 @@ class LearntRevocations:
     def _told(self, target: Target) -> Told | None:
         """Return this moment, if a row that is lifted is heard of."""
         hearing, lifted_at = self._hearing(), self._lately_lifted.peek(target)
-        if hearing is None or (lifted_at is not None and self._clock() - lifted_at < _HANDOVER):
+        now = self._clock()
+        if hearing is None or now - max(lifted_at or -math.inf, self._all_lifted_at) < _HANDOVER:
             # What Redis said may have been a row that is lifted by now.
             return None
-        return Told(hearing, hearing.proofs)
+        return Told(hearing, hearing.proofs, now)
 
     def touched(self, target: Target) -> None:
         """Take note that a key was set, deleted or has expired: it is to be looked at."""
@@ -195,6 +198,11 @@ class LearntRevocations:
         """Take note that a revocation was lifted in Postgres."""
         self._lately_lifted.put(target, self._clock())
         self._forget_all_of(target)
+
+    def lifted_unnamed(self) -> None:
+        """Take note that any row may have been lifted."""
+        self._all_lifted_at = self._clock()
+        self._written = LRU(MOST)
 
     def _forget_all_of(self, target: Target) -> None:
         self._written.pop(target)
@@ -357,9 +365,15 @@ class LearntRevocations:
         targets = self._some(self._lifted)
         if not targets:
             return
-        self._observer.learnt("lifted", await self._postgres.unlearn(targets))
         for target in targets:
+            # One that is lifted again meanwhile is another wish.
             del self._lifted[target]
+        try:
+            self._observer.learnt("lifted", await self._postgres.unlearn(targets))
+        except BaseException:
+            self._lifted = dict.fromkeys(targets) | self._lifted
+            raise
+        for target in targets:
             self._unsure[target] = None
             self._to_ask_redis.set()
 
@@ -367,12 +381,17 @@ class LearntRevocations:
         """Write down in Postgres what Redis alone knows."""
         now = self._clock()
         batch: dict[Target, Known] = {}
-        for target in self._some(self._unwritten):
+        for target in tuple(self._unwritten):
             known = self._known.peek(target)
-            if known is None or not counts(known.expires_at, now) or self._may_be_lifted(known):
+            if known is None or not counts(known.expires_at, now):
+                self._forget_all_of(target)
+            elif self._may_be_lifted(known):
+                self._observer.learnt("dropped", 1)
                 self._forget_all_of(target)
             elif not self._awaits_proof(known):
                 batch[target] = known
+            if len(batch) == _BATCH:
+                break
         if not batch:
             return
         learning = await self._postgres.learn(
@@ -397,7 +416,10 @@ class LearntRevocations:
 
     def _may_be_lifted(self, known: Known) -> bool:
         """Tell whether it may have been a row that was lifted unheard, before Redis lost the key unseen."""
-        return known.found is None and (known.told is None or known.told.hearing is not self._hearing())
+        told = known.told
+        return known.found is None and (
+            told is None or told.hearing is not self._hearing() or told.at <= self._all_lifted_at
+        )
 
     @staticmethod
     def _awaits_proof(known: Known) -> bool:

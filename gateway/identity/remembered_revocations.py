@@ -33,6 +33,8 @@ class Told:
 
     hearing: Hearing
     proofs: int
+    at: float
+    """Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -283,7 +283,7 @@ class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The lowest level to log."""
     access: bool = False
-    """Log one line per request. Denials are always logged."""
+    """Log one line per request. Denials are logged in any case; floods of bad tokens share lines."""
     subjects: Literal["hashed", "plain", "none"] = "hashed"
     """How subjects appear. `hashed`: the same subject has the same hash, and is not named."""
 

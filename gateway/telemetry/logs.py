@@ -113,8 +113,8 @@ _OF_UPSTREAMS: Final = frozenset({UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTRE
 class RequestLog:
     """A line for each denial, and for each request when the access log is on.
 
-    Denials that come in floods share a line, `denials_not_logged`. The latest denials are kept in `ring` too,
-    where subjects are hashed or left out.
+    Floods of denials without a verified token share a line, `denials_not_logged`. The latest denials are kept
+    in `ring` too, where subjects are hashed or left out.
     """
 
     def __init__(
@@ -134,7 +134,8 @@ class RequestLog:
 
     def denied(self, request: Request, denial: Denial, route: str, status: int) -> None:
         """Log a denial: the reason and what is needed to find its cause."""
-        if self._throttle.admits(denial.reason.code):
+        # A verified token is no flood of guesses; `gateway orphans` reads each of these lines.
+        if denial.subject is not None or self._throttle.admits(denial.reason.code):
             self._write(request, denial, route, status)
         if self._ring is not None:
             subject = None if self._subjects == "none" else denial.subject

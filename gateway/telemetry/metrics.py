@@ -254,6 +254,10 @@ class Metrics:
     def verification_failed(self, denial: Denial) -> None:
         self.verifications.inc((issuer_label(denial), "signature", denial.reason.code))
 
+    def refusal_recalled(self, denial: Denial) -> None:
+        """Count a token that was refused before, and is refused again without verification."""
+        self.verifications.inc((issuer_label(denial), "local", denial.reason.code))
+
     def user_recalled(self, issuer: str, resolution: Resolution) -> None:
         """Count an answer from memory. Measuring its time would cost too much."""
         if resolution.user is not None and resolution.revoked is None:

@@ -8,9 +8,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.core.model import StoreUnavailable, Tier, User, UserStatus
-from gateway.core.revocations import Revocation, Revocations, Revoked
+from gateway.core.revocations import Revocation, Revocations, Revoked, Target
 from gateway.identity.invalidation import Invalidation
 from gateway.identity.local_cache import LocalCache
+from gateway.identity.remembered_revocations import Hearing
 from gateway.stores.postgres.change_stream.listener import Changed, Everything
 from gateway.stores.redis.answers import Epoch
 from gateway.stores.redis.keys import Keys
@@ -573,3 +574,57 @@ async def test_an_epoch_begins_above_all_that_a_lagging_replica_may_say(shared: 
     assert not await shared.store_user(claims(), document, 30, horizon=41)
     assert await shared.store_user(claims(), document, 30, horizon=42)
     await worker.invalidation.close()
+
+
+class Learnt:
+    """What is remembered of revocations that Redis alone knows."""
+
+    def __init__(self) -> None:
+        self.events: list[object] = []
+
+    def touched(self, target: Target) -> None:
+        self.events.append(target)
+
+    def lifted(self, target: Target) -> None:
+        self.events.append(target)
+
+    def lifted_unnamed(self) -> None:
+        self.events.append("any")
+
+
+async def test_lifts_are_reported_to_what_is_learnt(shared: FakeSharedTier) -> None:
+    local, learnt = LocalCache(ttl=30, max_users=9, max_tokens=9, clock=lambda: 0.0), Learnt()
+    invalidation = Invalidation(
+        local,
+        shared,
+        FakeBlacklist(shared),
+        ISSUERS,
+        keys=Keys("gateway:"),
+        observer=RecordingInvalidations(),
+        learnt_revocations=learnt,
+    )
+    invalidation.listening()
+    row = Revocation("jti", "main", "t", 5.0)
+    invalidation.changed(Revoked(row, lifted=True, version=1))
+    invalidation.changed(Everything(2))
+    assert learnt.events == [("jti", "main", "t"), "any"]
+
+
+def hearing(worker: Worker) -> Hearing | None:
+    return worker.invalidation.hearing
+
+
+async def test_hearing_is_proven_by_own_heartbeats_and_ends_with_a_break(worker: Worker) -> None:
+    assert hearing(worker) is None
+    worker.invalidation.listening()
+    first = hearing(worker)
+    assert first is not None
+    await worker.beat()
+    worker.invalidation.heard("another's", own=False)
+    await worker.beat()
+    assert first.proofs == 2
+    assert hearing(worker) is first
+    worker.invalidation.lost("cut")
+    assert hearing(worker) is None
+    worker.invalidation.listening()
+    assert hearing(worker) is not first

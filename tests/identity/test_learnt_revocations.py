@@ -61,6 +61,8 @@ class Rows:
         return None if self.full else Learning(len(revocations), (False,) * len(revocations))
 
     async def unlearn(self, targets: Sequence[Target]) -> int:
+        self.hangs.set()
+        await self.answers.wait()
         self.unlearnt += targets
         return len(targets)
 
@@ -324,6 +326,34 @@ async def test_a_row_that_was_lifted_before_its_key_was_lost_is_not_learnt(
     await lost_before_it_was_seen(learnt_revocations, redis, client)
     await until(lambda: learnt_revocations.against(claims(), USER) is None)
     assert rows.learnt == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_row_that_was_lifted_among_too_many_to_name_is_not_learnt(
+    learnt_revocations: LearntRevocations, rows: Rows, redis: RedisTier, client: "Client", when: str
+) -> None:
+    assert rows.hearing is not None
+    rows.hearing.proves = False
+    if when == "before":
+        learnt_revocations.lifted_unnamed()
+    await lost_before_it_was_seen(learnt_revocations, redis, client)
+    if when == "after":
+        learnt_revocations.lifted_unnamed()
+    rows.hearing.proves = True
+    await until(lambda: learnt_revocations.against(claims(), USER) is None)
+    assert rows.learnt == []
+
+
+async def test_a_lift_while_another_is_under_way_is_not_lost(
+    learnt_revocations: LearntRevocations, rows: Rows
+) -> None:
+    rows.answers.clear()
+    learnt_revocations._lift(JTI)
+    learnt_revocations.start()
+    await rows.hangs.wait()
+    learnt_revocations._lift(JTI)
+    rows.answers.set()
+    await until(lambda: rows.unlearnt == [JTI, JTI])
 
 
 async def test_a_row_that_may_have_been_lifted_unheard_is_not_learnt(

@@ -188,10 +188,12 @@ def test_denials_in_floods_share_a_line(stream: io.StringIO) -> None:
     log = RequestLog(ring=(ring := DenialRing()))
     for _ in range(LINES_PER_SECOND + 5):
         denied(log, Denial(SIGNATURE_INVALID, issuer="main"))
-    denied(log, Denial(USER_SUSPENDED, issuer="main"))
+    for _ in range(LINES_PER_SECOND + 1):
+        # A token that was verified is of somebody.
+        denied(log, Denial(USER_SUSPENDED, issuer="main", subject="alice"))
     log._throttle._flush()
     told = [line for line in lines(stream) if line["event"] == "denials_not_logged"]
     assert [(line["reason"], line["count"]) for line in told] == [("signature_invalid", 5)]
     written = [line["reason"] for line in lines(stream) if line["event"] == "denied"]
-    assert written == ["signature_invalid"] * LINES_PER_SECOND + ["user_suspended"]
-    assert len(ring.latest(DenialFilter(limit=1000))) == LINES_PER_SECOND + 6
+    assert written == ["signature_invalid"] * LINES_PER_SECOND + ["user_suspended"] * (LINES_PER_SECOND + 1)
+    assert len(ring.latest(DenialFilter(limit=1000))) == 2 * LINES_PER_SECOND + 6

@@ -196,7 +196,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def is_closed(self) -> bool:
         """Tell whether either side has closed or reset it, of which the event loop may not know yet."""
-        if self._wire is None or self.transport is None:
+        if self._wire is None or self._wire.is_closing() or self.transport is None:
             return True
         if self._poll is None:
             self._poll = select.poll()

@@ -8,7 +8,7 @@ listened when it was deleted.
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, cast
@@ -68,6 +68,8 @@ class RedisBlacklist:
         self._ownership = ownership
         self._address = address
         self._keys = keys
+        self.on_deleted: Callable[[Target], None] = lambda _: None
+        """Called with each learnt revocation whose key a fill has found deleted."""
 
     async def revoke(self, revocations: Sequence[Revocation]) -> None:
         """Put revocations on the blacklist. Their `issuer` is the configured name.
@@ -150,7 +152,9 @@ class RedisBlacklist:
         began later is already complete: rows of this one may be gone, and must be read again.
         """
         rows = (self._set(row, scripts.LEARNT if row.learnt else 0) for row in revocations)
-        done = await self._change(rows, filling)
+        skipped: list[str] = []
+        done = await self._change(rows, filling, skipped)
+        self._report(skipped)
         if done == scripts.OVERTAKEN:
             return False
         if done == scripts.LIFTED_SINCE:
@@ -163,8 +167,29 @@ class RedisBlacklist:
             )
         return True
 
-    async def _change(self, entries: Iterable[tuple[str, str, int, int]], filling: Filling | None) -> int:
-        """Apply changes, each a key, its value, milliseconds to live and order; return CHANGE's result."""
+    def _report(self, keys: Sequence[str]) -> None:
+        """Report keys of learnt rows that a fill has found deleted."""
+        for key in keys:
+            meaning = self._keys.read(key)
+            if meaning is not None and meaning[0] != "tombstone":
+                self.on_deleted(meaning)
+
+    async def take_turn(self, seconds: float) -> bool:
+        """Return True to one of all processes in so many seconds."""
+        done = await self._ownership.run(scripts.TAKE_TURN, (self._keys.turn,), (_milliseconds(seconds),))
+        return bool(done == 1)
+
+    async def _change(
+        self,
+        entries: Iterable[tuple[str, str, int, int]],
+        filling: Filling | None,
+        skipped: list[str] | None = None,
+    ) -> int:
+        """Apply changes, each a key, its value, milliseconds to live and order.
+
+        Return how many keys were deleted, or CHANGE's reason to abandon the fill. Add to `skipped` the keys
+        that a client has deleted.
+        """
         wanted = [entry for entry in entries if entry[2] != 0]
         deleted = 0
         for start in range(0, len(wanted), _BATCH):
@@ -184,9 +209,11 @@ class RedisBlacklist:
                     *(str(argument) for _, *arguments in batch for argument in arguments),
                 ),
             )
-            if done < 0:
-                return int(done)
-            deleted += int(done)
+            if isinstance(done, int):
+                return done
+            deleted += int(done[0])
+            if skipped is not None:
+                skipped += [batch[place][0] for place in done[1]]
         return deleted
 
     async def _sweep(self, filling: Filling) -> bool:

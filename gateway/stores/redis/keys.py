@@ -13,6 +13,7 @@
 | `revoked:user:<user id>`, `revoked:issuer:<issuer name>` | a Unix time: tokens issued by then are revoked |
 | `revocations:loaded` | the marker of a complete blacklist |
 | `revocations:records`, `:fillings`, `:filled`, `:era`, `:loading:<id>` | records of the blacklist |
+| `revocations:turn` | a lock: a process fills the blacklist for all that hear of no changes |
 | `check:<id>` | a test key of `gateway check --live`; no gateway reads it |
 
 The name of an issuer has no colon; a subject, a `jti` and the id of a user may have one. So each key is
@@ -61,6 +62,7 @@ class Keys:
         self.fillings = f"{prefix}revocations:fillings"
         self.filled = f"{prefix}revocations:filled"
         self.era = f"{prefix}revocations:era"
+        self.turn = f"{prefix}revocations:turn"
         self._user = f"{prefix}user:"
         self._tombstone = f"{prefix}tombstone:"
         self._revoked = f"{prefix}revoked:"

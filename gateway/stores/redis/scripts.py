@@ -117,9 +117,9 @@ LEARNT: Final = -1
 # skipped if a later one has been applied. A revocation is only extended: the later time and the later
 # expiry win, from any writer; a value that is not a time revokes everything, and stays. But a fill
 # overwrites an entry that is only the row's and has not been touched since the fill began. Returns how many
-# keys were deleted, or why the fill must be abandoned: LIFTED_SINCE, EMPTIED_SINCE or OVERTAKEN. A fill
-# does not restore the key of a row that was learnt (LEARNT) if a client has deleted it: the row goes, too,
-# and EXAMINE has still to tell of it.
+# keys were deleted, and which keys were skipped, as their places from 0 on; or why the fill must be
+# abandoned: LIFTED_SINCE, EMPTIED_SINCE or OVERTAKEN. A fill does not restore the key of a row that was
+# learnt (LEARNT) if a client has deleted it: it is skipped, for its row goes, too.
 CHANGE: Final = f"""
 {OWNED}{_RECORDS}
 local own = tonumber(ARGV[1])
@@ -134,7 +134,7 @@ if own then
     local evicted = type(stats) == 'string' and string.match(stats, 'evicted_keys:(%d+)') or '-'
     keeps_all = run ~= '-' and evicted == '0' and redis.call('GET', KEYS[4]) == run
 end
-local deleted = 0
+local deleted, gone = 0, {{}}
 for i = 5, #KEYS do
     local key = KEYS[i]
     local at, ttl, order = ARGV[3 * i - 12], tonumber(ARGV[3 * i - 11]), tonumber(ARGV[3 * i - 10])
@@ -145,6 +145,7 @@ for i = 5, #KEYS do
         local entry = string.format('%.0f %.0f %.0f %s', filling, record.order, record.ends, record.value)
         redis.call('HSET', KEYS[1], key, entry)
         order = -math.huge
+        gone[#gone + 1] = i - 5
     elseif order == {LEARNT} then order = 0 end
     if touched and record.value == '-' and order ~= -math.huge then return {LIFTED_SINCE} end
     if order == 0 or order > record.order then
@@ -174,7 +175,7 @@ for i = 5, #KEYS do
         redis.call('HSET', KEYS[1], key, string.format('%.0f %.0f %.0f %s', filling, order, ends, at))
     end
 end
-return deleted
+return {{deleted, gone}}
 """
 
 # Reads the era, or begins one. An era ends with the run of the server, and with FLUSHALL.
@@ -387,4 +388,10 @@ redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 local rest = held and string.match(held, '^%S+( %S+ %S+)$')
 if rest then redis.call('SET', KEYS[1], ARGV[3] .. rest, 'PX', ARGV[4]) end
 return 1
+"""
+
+# KEYS: a lock. ARGV: milliseconds for which it is held. Returns 1 to the caller who takes it.
+TAKE_TURN: Final = f"""
+{OWNED}
+return redis.call('SET', KEYS[1], '1', 'NX', 'PX', ARGV[1]) and 1 or 0
 """

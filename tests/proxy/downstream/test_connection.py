@@ -244,6 +244,7 @@ class Hall:
         self.deadlines = DeadlineMonitor(loop, self.limits.look_every)
         self.head_cache = HeadCache(frozenset(), frozenset(), 10)
         self.draining = False
+        self.begun = 0
         self.refused: list[Denial] = []
         self.exceeded: list[Limit] = []
         self.transport = Stuck()
@@ -261,6 +262,7 @@ class Hall:
         incoming: AnyRequest,
         credential: Credential | None,  # noqa: ARG002
     ) -> Answering:
+        self.begun += 1
         return Answering(connection, keep_alive=connection.stays(incoming))
 
     def refuse(self, connection: ClientConnection, denial: Denial) -> None:  # noqa: ARG002
@@ -310,3 +312,16 @@ async def test_a_head_whose_reading_is_paused_is_not_slow() -> None:
     hall.client.data_received(GET[-5:])
     assert hall.transport.unsent == 2 * len(b"response")
     assert hall.refused == []
+
+
+async def test_pipelined_requests_leave_others_their_turn() -> None:
+    hall = Hall()
+    hall.client.data_received(GET * 50)
+    turns = [hall.begun]
+    while turns[-1] < 50:
+        await asyncio.sleep(0)
+        turns.append(hall.begun)
+    assert turns == [16, 32, 48, 50]
+    # Reading goes on, once all have begun.
+    hall.client.data_received(GET)
+    assert hall.begun == 51

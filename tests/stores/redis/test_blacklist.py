@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis as Client
 
 from gateway.core.model import StoreUnavailable, User, UserStatus
-from gateway.core.revocations import Revocation, Revoked, strongest
+from gateway.core.revocations import Revocation, Revoked, Target, strongest
 from gateway.stores.redis.shared_tier import RedisTier
 from tests.stores.examples import claims
 
@@ -366,8 +366,11 @@ class TestLearntRows:
         self, redis: RedisTier, client: "Client", seen: bool
     ) -> None:
         """The row goes when a worker has looked at the key. A fill must not undo the deletion before."""
+        reported: list[Target] = []
+        redis.revoked.on_deleted = reported.append
         await fill(redis, self.ROW)
         assert await client.exists(TOKEN_KEY)
+        assert reported == []
         await client.delete(TOKEN_KEY)
         if seen:
             assert await self.deleted(redis)
@@ -375,7 +378,8 @@ class TestLearntRows:
             await fill(redis, self.ROW)
             assert not await client.exists(TOKEN_KEY)
         if not seen:
-            # The next look is still told of that.
+            # Each fill reports it, until somebody looks.
+            assert reported == [TOKEN.target] * 2
             assert await self.deleted(redis)
         # Another program may set the key again.
         await client.set(TOKEN_KEY, "5.0")
@@ -398,3 +402,11 @@ class TestLearntRows:
     async def deleted(redis: RedisTier) -> bool:
         _, (found,) = await redis.revoked.examine([TOKEN.target])
         return found.deleted
+
+
+async def test_one_of_all_processes_has_its_turn(redis: RedisTier) -> None:
+    assert await redis.revoked.take_turn(0.2)
+    assert not await redis.revoked.take_turn(0.2)
+    await asyncio.sleep(0.25)
+    assert await redis.revoked.take_turn(60)
+    assert not await redis.revoked.take_turn(60)
