@@ -69,7 +69,7 @@ def test_a_taken_identity_names_who_has_it(gateway: GatewayCommand) -> None:
     for words in (["add"], ["link", bob]):
         result = gateway("users", *words, "--issuer", "main", "--subject", "ann")
         assert result.exit_code == 1
-        assert f"belongs to user {ann} already" in text(result.stderr)
+        assert f"already belongs to user {ann}" in text(result.stderr)
 
 
 def test_link(gateway: GatewayCommand) -> None:
