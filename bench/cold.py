@@ -17,8 +17,8 @@ from bench.report import Report
 from bench.runs import Contender, Run, columns, cpu_ratio
 from bench.stage import USERS, Stage
 
-TOKENS: Final = 10_000
-SECONDS: Final = 2
+TOKENS: Final = 20_000
+SECONDS: Final = 1
 """Short enough for the tokens to last."""
 PURE: Final = 0.98
 """The part of the look-ups that must be answered by the tier that a row is about."""

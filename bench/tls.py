@@ -18,7 +18,7 @@ from bench.runs import Contender, Run, cpu_ratio
 from bench.stage import Stage
 
 _BODIES: Final[tuple[Workload, ...]] = ("post", "post-100k")
-HANDSHAKES: Final = 1000
+HANDSHAKES: Final = 300
 """Connections of each kind and round; one after the other."""
 _FULL: Final = "handshake"
 _RESUMED: Final = "handshake, resumed"

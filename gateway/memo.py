@@ -160,7 +160,11 @@ class Tokens:
             return
         denial = Denial(refusal.reason, refusal.detail, issuer=refusal.issuer)
         self._refused(denial)
-        raise denial
+        try:
+            raise denial
+        finally:
+            # Or the frame and the exception would hold each other until the next collection of cycles.
+            del denial
 
     def keep_refusal(self, credential: Credential, denial: Denial) -> None:
         """Remember why a token was refused just now, if it would be again."""

@@ -480,6 +480,27 @@ async def test_refusals_keep_no_old_keys(keys: FakeKeys, clock: Clock) -> None:
     assert alive() <= before + 1
 
 
+async def test_a_refusal_leaves_no_cycle_to_collect(keys: FakeKeys, clock: Clock) -> None:
+    """A flood of them would have the collector look through everything again and again."""
+    refusing, raw = Refusing(keys, clock), sign(payload(), rsa_key("stranger"), kid=rsa_key().kid)
+
+    async def refuse() -> None:
+        for _ in range(100):
+            try:
+                await refusing.memo.admit(request("/echo", raw))
+            except Denial:
+                refusing.counted.clear()
+
+    await refuse()
+    gc.collect()
+    gc.disable()
+    try:
+        await refuse()
+        assert gc.collect() < 100
+    finally:
+        gc.enable()
+
+
 async def test_what_time_may_mend_is_verified_again(keys: FakeKeys, clock: Clock) -> None:
     refusing = Refusing(keys, clock)
     early = sign(payload(nbf=clock.now + 3600), rsa_key())
