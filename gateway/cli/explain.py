@@ -107,10 +107,7 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
     from gateway.stores.postgres.database import Postgres
     from gateway.stores.postgres.hosts import place_of
     from gateway.stores.redis.shared_tier import RedisTier
-    from gateway.telemetry import logs
 
-    # The explanation reports what goes wrong; nothing else may write to stdout.
-    logs.configure("error")
     replica = settings.postgres.replica_dsn
     redis = RedisTier(
         settings.redis.url.get_secret_value(),

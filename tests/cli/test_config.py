@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import structlog
 from typer.testing import CliRunner
 
 from gateway import __version__
 from gateway.cli import output
+from gateway.cli.config import settings_or_exit
 from gateway.cli.main import app
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -114,3 +116,22 @@ def test_the_version(runner: CliRunner) -> None:
 
 def test_an_unknown_command_is_a_usage_error(runner: CliRunner) -> None:
     assert runner.invoke(app, ["chekc"]).exit_code == output.USAGE
+
+
+@pytest.mark.parametrize("command", ["check", "others"])
+def test_events_do_not_get_into_what_a_command_prints(
+    runner: CliRunner, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Without a configuration, structlog writes to standard output: a warning would spoil --json."""
+    structlog.reset_defaults()
+    if command == "check":
+        runner.invoke(app, ["check", "--config", str(EXAMPLE)])
+    else:
+        settings_or_exit(EXAMPLE)
+    log = structlog.get_logger()
+    log.warning("a warning")
+    log.error("an error")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "a warning" not in printed.err
+    assert "an error" in printed.err
