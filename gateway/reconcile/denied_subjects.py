@@ -25,7 +25,7 @@ CREATE INDEX alike_hash ON alike (hash);
 
 # RFC 3339 in UTC and in one format, so that texts sort like times.
 _COUNT: Final = """
-INSERT INTO denied (hash, issuer, subject, denials, first, last) VALUES (?1, ?2, ?3, 1, ?4, ?4)
+INSERT INTO denied (hash, issuer, subject, denials, first, last) VALUES (?, ?, ?, 1, ?, ?)
 ON CONFLICT (hash, issuer) DO UPDATE SET
     denials = denials + 1, first = min(first, excluded.first), last = max(last, excluded.last),
     subject = coalesce(subject, excluded.subject)
@@ -33,7 +33,7 @@ ON CONFLICT (hash, issuer) DO UPDATE SET
 
 _RECOGNISE: Final = """
 INSERT INTO alike (hash, issuer, subject, spelling, differs, user, status)
-SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM denied WHERE hash = ?1)
+SELECT ?, ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM denied WHERE hash = ?)
 """
 
 _DENIED: Final = """
@@ -43,8 +43,8 @@ SELECT hash, issuer, subject, denials, first, last FROM denied ORDER BY denials 
 # The nearest first: the same identity, another spelling, another issuer. `iss` is NULL for an issuer
 # that is not configured.
 _NEAREST: Final = """
-SELECT issuer, subject, spelling, differs, user, status FROM alike WHERE hash = ?1
-ORDER BY issuer IS NOT ?2, differs IS NOT NULL, status <> 'active', issuer, subject LIMIT 1
+SELECT issuer, subject, spelling, differs, user, status FROM alike WHERE hash = ?
+ORDER BY issuer IS NOT ?, differs IS NOT NULL, status <> 'active', issuer, subject LIMIT 1
 """
 
 
@@ -103,7 +103,7 @@ class DeniedSubjects:
         database.executescript(_TABLES)
 
     def add(self, refusals: Iterable[Refusal]) -> None:
-        rows = ((each.subject_hash, each.issuer, each.subject, each.at) for each in refusals)
+        rows = ((each.subject_hash, each.issuer, each.subject, each.at, each.at) for each in refusals)
         self._database.execute("BEGIN")
         self.denials += self._database.executemany(_COUNT, rows).rowcount
         self._database.execute("COMMIT")
@@ -128,6 +128,8 @@ class DeniedSubjects:
 
 def _hashes(identities: Iterable[KnownIdentity]) -> Iterator[tuple[str | None, ...]]:
     for issuer, subject, user, status in identities:
-        yield hash_subject(subject), issuer, subject, subject, None, user, status
+        hashed = hash_subject(subject)
+        yield hashed, issuer, subject, subject, None, user, status, hashed
         for spelling, differs in spellings(subject):
-            yield hash_subject(spelling), issuer, subject, spelling, differs, user, status
+            hashed = hash_subject(spelling)
+            yield hashed, issuer, subject, spelling, differs, user, status, hashed
