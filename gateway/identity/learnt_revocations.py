@@ -286,21 +286,19 @@ class LearntRevocations:
 
     async def _look(self) -> None:
         """Look at keys that were touched."""
-        targets = self._some(self._unseen)
-        if targets:
-            era, found = await self._revoked.examine(targets)
-            for target, each in zip(targets, found, strict=True):
-                self._unseen.pop(target, None)
-                self._take(target, each, era, again=False)
+        await self._examine(self._unseen, again=False)
 
     async def _look_again(self) -> None:
         """Look at keys that were deleted in both stores: what was on record may have no row by now."""
-        targets = self._some(self._unsure)
+        await self._examine(self._unsure, again=True)
+
+    async def _examine(self, waiting: dict[Target, None], *, again: bool) -> None:
+        targets = self._some(waiting)
         if targets:
             era, found = await self._revoked.examine(targets)
             for target, each in zip(targets, found, strict=True):
-                self._unsure.pop(target, None)
-                self._take(target, each, era, again=True)
+                waiting.pop(target, None)
+                self._take(target, each, era, again=again)
 
     def _take(self, target: Target, found: KeyState, era: bytes, *, again: bool) -> None:
         if found.value is None:

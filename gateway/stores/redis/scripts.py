@@ -13,6 +13,12 @@ local info = redis.pcall('INFO', 'server')
 local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or '-'
 """
 
+# How many keys this run of the server has evicted, as text. Unknown if INFO is forbidden.
+_EVICTED: Final = """
+local stats = redis.pcall('INFO', 'stats')
+local evicted = type(stats) == 'string' and string.match(stats, 'evicted_keys:(%d+)') or '-'
+"""
+
 NOT_OURS: Final = "NOTOURS"
 """The code of the error if Redis belongs to another system of record (`ownership`)."""
 
@@ -129,9 +135,7 @@ if own and own > filling then return {EMPTIED_SINCE} end
 if own and own < complete and complete <= filling then return {OVERTAKEN} end
 local keeps_all = false
 if own then
-    {_RUN}
-    local stats = redis.pcall('INFO', 'stats')
-    local evicted = type(stats) == 'string' and string.match(stats, 'evicted_keys:(%d+)') or '-'
+    {_RUN}{_EVICTED}
     keeps_all = run ~= '-' and evicted == '0' and redis.call('GET', KEYS[4]) == run
 end
 local deleted, gone = 0, {{}}
@@ -191,9 +195,7 @@ end
 # Whether Redis has lost no keys: it was not emptied since the blacklist was filled, and has evicted none.
 # Otherwise a missing key need not have been deleted. KEYS[3] has the era, ARGV[1] is the name of a new one.
 _INTACT: Final = f"""
-{_RUN}{_ERA}
-local stats = redis.pcall('INFO', 'stats')
-local evicted = type(stats) == 'string' and string.match(stats, 'evicted_keys:(%d+)') or '-'
+{_RUN}{_ERA}{_EVICTED}
 local intact = run ~= '-' and evicted == '0'
 local era = era_in(KEYS[3], ARGV[1])
 local complete = intact and redis.call('GET', KEYS[2]) == run
