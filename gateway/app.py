@@ -1,10 +1,9 @@
-"""The composition root: settings → built objects → running servers. The only place that wires."""
+"""The composition root: settings → built parts → running servers. Only this file connects the parts."""
 
-import asyncio
 import math
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway import sockets, translation
+from gateway import builders, sockets, translation
 from gateway.admin import listener
 from gateway.admin.api.wiring import Parts, admin_api
 from gateway.admin.health import Admin, Dependency, Workers
@@ -26,25 +25,19 @@ from gateway.identity.blacklist_sync import BlacklistSync
 from gateway.identity.invalidation import Invalidation
 from gateway.identity.learnt_revocations import LearntRevocations
 from gateway.identity.local_cache import LocalCache
-from gateway.identity.resolver import IdentityResolver
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
-from gateway.proxy.certificate import Certificate
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.errors import Responder
 from gateway.proxy.listener import ProxyListener
 from gateway.proxy.reauthorization import Reauthorization
 from gateway.proxy.server import ProxyServer
 from gateway.proxy.upstream.balancer import Upstreams
-from gateway.settings import Settings, model
+from gateway.settings import Settings
 from gateway.stores.availability import Availability
-from gateway.stores.postgres.change_stream.listener import PostgresStream
 from gateway.stores.postgres.database import Postgres
-from gateway.stores.postgres.hosts import place_of
-from gateway.stores.redis.change_stream import RedisStream
 from gateway.stores.redis.shared_tier import RedisTier
-from gateway.stores.system_of_record import SystemOfRecord
 from gateway.telemetry import logs
 from gateway.telemetry.denials import DenialRing
 from gateway.telemetry.metered import MeteredDirectory, MeteredVerifier
@@ -52,7 +45,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.verifier import TokenVerifier
 
 EXIT_SECONDS: Final = 10.0
-"""How long requests in flight may take when a gateway ends that was not drained before."""
+"""Seconds that requests in flight may take when a gateway ends without `drain`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +58,7 @@ class Listeners:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A gateway that serves: where it can be reached, and how to end it gently."""
+    """A gateway that serves: its URLs, and how to end it gently."""
 
     url: str
     admin_url: str
@@ -77,14 +70,14 @@ class Running:
     _admin_runner: web.AppRunner
 
     def retire(self) -> None:
-        """Say at `/readyz` that no more requests are welcome; those that come are still served."""
+        """Report at `/readyz` that it takes no more requests. It still serves those that come."""
         self.admin.draining = True
 
     async def drain(self, seconds: float, *, last: bool) -> None:
-        """Stop accepting and finish what is in flight, for up to `seconds`.
+        """Stop accepting, and finish the requests in flight for up to `seconds`.
 
-        `last` tells that no other process takes over the sockets of the front. The admin port goes with
-        them, but for a gateway that has retired, which tells so until its end.
+        `last`: no other process takes over the sockets of the front. The admin port is closed too, unless
+        the gateway has retired: then `/readyz` reports that until the end.
         """
         self.metrics.workers.inc(by=-1)
         if not self.admin.draining:
@@ -102,25 +95,25 @@ async def serve(
 ) -> AsyncIterator[Running]:
     """Run a gateway for as long as the context lasts, on sockets of its own or on given ones.
 
-    Starts whether or not its dependencies are there; `/readyz` tells which are not. On exit it stops
-    accepting, finishes what is in flight, then closes its connections. Raises OSError when a port
-    cannot be listened on or a certificate cannot be read, ValueError when a URL cannot be read,
-    `ParserMissing` without llhttp.
+    It starts even when its dependencies are down; `/readyz` names those. On exit it stops accepting,
+    finishes the requests in flight, then closes its connections. Raises OSError when a port cannot be
+    listened on or a certificate cannot be read, ValueError when a URL cannot be read, `ParserMissing`
+    without llhttp.
     """
     logs.configure(settings.log.level)
     metrics = Metrics()
     async with AsyncExitStack() as stack:
-        # First, for it may be a mistake, and waiting for dependencies would only delay saying so.
-        certificate = _certificate(settings.server, stack)
-        redis = _redis(settings)
+        # First: the path may be wrong, and the error should not wait for dependencies.
+        certificate = builders.tls_certificate(settings.server, stack)
+        redis = builders.redis_tier(settings)
         stack.push_async_callback(redis.close)
-        postgres = _postgres(settings.postgres, redis.ownership.heard)
+        postgres = builders.postgres_store(settings.postgres, redis.ownership.heard)
         stack.push_async_callback(postgres.close)
         issuers = {entry.name: translation.issuer(entry) for entry in settings.issuers}
         iss = {name: issuer.issuer for name, issuer in issuers.items()}
         blacklist_sync = BlacklistSync(postgres, redis, iss, hears=lambda: changes.up)
         stack.push_async_callback(blacklist_sync.close)
-        local = _local(settings.cache, metrics)
+        local = builders.local_cache(settings.cache, metrics)
         learnt_revocations = LearntRevocations(
             redis.revoked, postgres, iss, metrics, hearing=lambda: invalidation.hearing
         )
@@ -137,12 +130,12 @@ async def serve(
             learnt_revocations=learnt_revocations,
         )
         stack.push_async_callback(invalidation.close)
-        changes, touches = _streams(settings, invalidation, redis)
+        changes, touches = builders.change_streams(settings, invalidation, redis)
         stack.push_async_callback(changes.close)
         stack.push_async_callback(touches.close)
-        resolver = _resolver(
+        resolver = builders.identity_resolver(
             settings, local, postgres, redis, blacklist_sync, learnt_revocations,
-            # A process that slept has yet to look at what came in meanwhile.
+            # A process that was suspended has not read yet what arrived meanwhile.
             believes=lambda epoch: invalidation.believes(epoch) and changes.up,
         )  # fmt: skip
         stack.push_async_callback(resolver.close)
@@ -150,7 +143,7 @@ async def serve(
         def forget_withdrawn(issuer: str, keys: KeySet) -> None:
             tokens.forget_withdrawn(issuer, keys)
 
-        keys = await _keys(settings, metrics, forget_withdrawn, stack)
+        keys = builders.key_ring(settings, metrics, forget_withdrawn, stack)
         headers = translation.headers(settings)
         verifier = MeteredVerifier(
             TokenVerifier(issuers.values(), keys, clock=time.time, claims_read=headers.claims_read), metrics
@@ -174,7 +167,7 @@ async def serve(
             metrics.dependency_up.read((name,), partial(_up, availability))
         metrics.redis_foreign.read((), lambda: float(redis.ownership.foreign))
 
-        # Whose Redis it is to be is known before that is asked for the first time.
+        # Before Redis is asked: its data counts only if it belongs to this system of record.
         await _warm(postgres)
         blacklist_sync.start()
         learnt_revocations.start()
@@ -232,7 +225,7 @@ async def serve(
 
 
 def _listen(settings: Settings, stack: AsyncExitStack) -> Listeners:
-    """Bind the sockets that no other process shares."""
+    """Bind sockets that no other process shares."""
     front = sockets.bind(settings.server.listen.endpoint, "server.listen")
     stack.callback(sockets.close, front)
     admin = sockets.bind(settings.admin.listen.endpoint, "admin.listen")
@@ -248,133 +241,7 @@ async def _serve_admin(
     return runner
 
 
-def _certificate(server: model.Server, stack: AsyncExitStack) -> Certificate | None:
-    if server.tls.certificate is None or server.tls.key is None:
-        return None
-    certificate = Certificate(server.tls.certificate, server.tls.key)
-    watch = asyncio.create_task(certificate.watch())
-    stack.callback(watch.cancel)
-    return certificate
-
-
-# Backends ------------------------------------------------------------------------------------------
-
-
-def _availability(dependency: str) -> Availability:
-    """Have each outage logged, by one line when it begins and one when it ends."""
-
-    def tell(detail: str | None) -> None:
-        if detail is None:
-            logs.dependency_up(dependency)
-        else:
-            logs.dependency_down(dependency, detail)
-
-    return Availability(tell)
-
-
-def _postgres(postgres: model.Postgres, heard: Callable[[SystemOfRecord], None]) -> Postgres:
-    return Postgres(
-        postgres.dsn.get_secret_value(),
-        replica_dsn=None if postgres.replica_dsn is None else postgres.replica_dsn.get_secret_value(),
-        schema=postgres.schema_name,
-        pool_min=postgres.pool_min,
-        pool_max=postgres.pool_max,
-        connect_timeout=postgres.connect_timeout,
-        statement_timeout=postgres.statement_timeout,
-        prepared_statements=postgres.prepared_statements,
-        availability=_availability("postgres"),
-        replica_availability=_availability("postgres_replica"),
-        heard=heard,
-        tls_strict=postgres.tls.strict,
-    )
-
-
-def _redis(settings: Settings) -> RedisTier:
-    redis, postgres = settings.redis, settings.postgres
-    return RedisTier(
-        redis.url.get_secret_value(),
-        prefix=redis.prefix,
-        timeout=redis.timeout,
-        connect_timeout=redis.connect_timeout,
-        availability=_availability("redis"),
-        tls_strict=redis.tls.strict,
-        place=place_of(postgres.dsn.get_secret_value(), postgres.schema_name),
-    )
-
-
-def _local(cache: model.Cache, metrics: Metrics) -> LocalCache:
-    return LocalCache(
-        ttl=cache.local_ttl,
-        max_users=cache.max_users,
-        max_tokens=cache.max_tokens,
-        clock=time.monotonic,
-        reused=metrics.recalled_users,
-    )
-
-
-def _resolver(
-    settings: Settings,
-    local: LocalCache,
-    postgres: Postgres,
-    redis: RedisTier,
-    blacklist_sync: BlacklistSync,
-    learnt_revocations: LearntRevocations,
-    *,
-    believes: Callable[[str], bool],
-) -> IdentityResolver:
-    cache = settings.cache
-    return IdentityResolver(
-        local,
-        redis,
-        postgres,
-        blacklist_sync,
-        believes=believes,
-        user_ttl=cache.user_ttl,
-        negative_ttl=cache.negative_ttl,
-        stale_if_error=cache.stale_if_error,
-        creation_grace=settings.users.creation_grace,
-        unchecked_allowed=settings.revocation.on_unavailable == "allow",
-        learnt_revocations=learnt_revocations,
-    )
-
-
-def _streams(
-    settings: Settings, invalidation: Invalidation, redis_store: RedisTier
-) -> tuple[PostgresStream, RedisStream]:
-    postgres, redis = settings.postgres, settings.redis
-    changes = PostgresStream(
-        (postgres.listen_dsn or postgres.dsn).get_secret_value(),
-        postgres.schema_name,
-        invalidation,
-        beats_dsn=postgres.dsn.get_secret_value(),
-        connect_timeout=postgres.connect_timeout,
-        tls_strict=postgres.tls.strict,
-    )
-    touches = RedisStream(
-        redis.url.get_secret_value(),
-        redis_store.keys.tracked,
-        invalidation.touched_keys,
-        redis_store.beat,
-        connect_timeout=redis.connect_timeout,
-        tls_strict=redis.tls.strict,
-    )
-    return changes, touches
-
-
-async def _keys(
-    settings: Settings, metrics: Metrics, on_change: Callable[[str, KeySet], None], stack: AsyncExitStack
-) -> KeyRing:
-    fetcher = translation.fetcher(settings.jwks)
-    stack.push_async_callback(fetcher.close)
-    keys = KeyRing(
-        {issuer.name: translation.key_source(issuer) for issuer in settings.issuers},
-        fetcher=fetcher,
-        observer=metrics,
-        on_change=on_change,
-        max_stale=settings.jwks.max_stale,
-    )
-    stack.push_async_callback(keys.close)
-    return keys
+# Dependencies --------------------------------------------------------------------------------------
 
 
 def _dependencies(
@@ -396,7 +263,7 @@ def _dependencies(
 
 
 async def _warm(postgres: Postgres) -> None:
-    """Open connections early; whether there is a database is `/readyz`'s to tell."""
+    """Open connections early. If there is no database, `/readyz` reports it."""
     with suppress(StoreUnavailable):
         await postgres.identify()
         await postgres.warm()

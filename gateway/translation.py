@@ -1,7 +1,8 @@
 """Settings → the values of the rooms, which do not know the settings.
 
 A setting of an issuer, a route, an upstream or the limits becomes the field of the same name, without code
-for each. A setting without a field is an error. `gateway.app` passes most other settings on explicitly.
+for each. A setting without a field is an error. `gateway.app` and `gateway.builders` pass most other settings
+on explicitly.
 """
 
 from collections.abc import Callable, Collection, Mapping

@@ -1,0 +1,166 @@
+"""One function for each large part of a gateway that serves: settings → the part, not yet started.
+
+`gateway.app` calls these functions, connects the parts and starts them.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from gateway import translation
+from gateway.core.tokens import KeySet
+from gateway.identity.blacklist_sync import BlacklistSync
+from gateway.identity.invalidation import Invalidation
+from gateway.identity.learnt_revocations import LearntRevocations
+from gateway.identity.local_cache import LocalCache
+from gateway.identity.resolver import IdentityResolver
+from gateway.issuer_keys.keyring import KeyRing
+from gateway.proxy.certificate import Certificate
+from gateway.settings import Settings, model
+from gateway.stores.availability import Availability
+from gateway.stores.postgres.change_stream.listener import PostgresStream
+from gateway.stores.postgres.database import Postgres
+from gateway.stores.postgres.hosts import place_of
+from gateway.stores.redis.change_stream import RedisStream
+from gateway.stores.redis.shared_tier import RedisTier
+from gateway.stores.system_of_record import SystemOfRecord
+from gateway.telemetry import logs
+from gateway.telemetry.metrics import Metrics
+
+
+def tls_certificate(server: model.Server, stack: AsyncExitStack) -> Certificate | None:
+    """Read the certificate of the front, and watch its files until `stack` ends; None without TLS.
+
+    Raises OSError when a file cannot be read.
+    """
+    if server.tls.certificate is None or server.tls.key is None:
+        return None
+    certificate = Certificate(server.tls.certificate, server.tls.key)
+    watch = asyncio.create_task(certificate.watch())
+    stack.callback(watch.cancel)
+    return certificate
+
+
+def postgres_store(postgres: model.Postgres, heard: Callable[[SystemOfRecord], None]) -> Postgres:
+    """`heard` is called with the system of record of each new connection to the primary."""
+    return Postgres(
+        postgres.dsn.get_secret_value(),
+        replica_dsn=None if postgres.replica_dsn is None else postgres.replica_dsn.get_secret_value(),
+        schema=postgres.schema_name,
+        pool_min=postgres.pool_min,
+        pool_max=postgres.pool_max,
+        connect_timeout=postgres.connect_timeout,
+        statement_timeout=postgres.statement_timeout,
+        prepared_statements=postgres.prepared_statements,
+        availability=_availability("postgres"),
+        replica_availability=_availability("postgres_replica"),
+        heard=heard,
+        tls_strict=postgres.tls.strict,
+    )
+
+
+def redis_tier(settings: Settings) -> RedisTier:
+    redis, postgres = settings.redis, settings.postgres
+    return RedisTier(
+        redis.url.get_secret_value(),
+        prefix=redis.prefix,
+        timeout=redis.timeout,
+        connect_timeout=redis.connect_timeout,
+        availability=_availability("redis"),
+        tls_strict=redis.tls.strict,
+        place=place_of(postgres.dsn.get_secret_value(), postgres.schema_name),
+    )
+
+
+def _availability(dependency: str) -> Availability:
+    """Log each outage: one line when it begins and one when it ends."""
+
+    def log(detail: str | None) -> None:
+        if detail is None:
+            logs.dependency_up(dependency)
+        else:
+            logs.dependency_down(dependency, detail)
+
+    return Availability(log)
+
+
+def local_cache(cache: model.Cache, metrics: Metrics) -> LocalCache:
+    return LocalCache(
+        ttl=cache.local_ttl,
+        max_users=cache.max_users,
+        max_tokens=cache.max_tokens,
+        clock=time.monotonic,
+        reused=metrics.recalled_users,
+    )
+
+
+def identity_resolver(
+    settings: Settings,
+    local: LocalCache,
+    postgres: Postgres,
+    redis: RedisTier,
+    blacklist_sync: BlacklistSync,
+    learnt_revocations: LearntRevocations,
+    *,
+    believes: Callable[[str], bool],
+) -> IdentityResolver:
+    """`believes` tells of an epoch in Redis whether this process has received every change in it."""
+    cache = settings.cache
+    return IdentityResolver(
+        local,
+        redis,
+        postgres,
+        blacklist_sync,
+        believes=believes,
+        user_ttl=cache.user_ttl,
+        negative_ttl=cache.negative_ttl,
+        stale_if_error=cache.stale_if_error,
+        creation_grace=settings.users.creation_grace,
+        unchecked_allowed=settings.revocation.on_unavailable == "allow",
+        learnt_revocations=learnt_revocations,
+    )
+
+
+def change_streams(
+    settings: Settings, invalidation: Invalidation, redis_tier: RedisTier
+) -> tuple[PostgresStream, RedisStream]:
+    """Return the streams that bring changes to `invalidation`, from Postgres and from Redis."""
+    postgres, redis = settings.postgres, settings.redis
+    changes = PostgresStream(
+        (postgres.listen_dsn or postgres.dsn).get_secret_value(),
+        postgres.schema_name,
+        invalidation,
+        beats_dsn=postgres.dsn.get_secret_value(),
+        connect_timeout=postgres.connect_timeout,
+        tls_strict=postgres.tls.strict,
+    )
+    touches = RedisStream(
+        redis.url.get_secret_value(),
+        redis_tier.keys.tracked,
+        invalidation.touched_keys,
+        redis_tier.beat,
+        connect_timeout=redis.connect_timeout,
+        tls_strict=redis.tls.strict,
+    )
+    return changes, touches
+
+
+def key_ring(
+    settings: Settings, metrics: Metrics, on_change: Callable[[str, KeySet], None], stack: AsyncExitStack
+) -> KeyRing:
+    """Return the keys of all issuers, which are closed when `stack` ends.
+
+    `on_change` is called with an issuer's name and its new keys.
+    """
+    fetcher = translation.fetcher(settings.jwks)
+    stack.push_async_callback(fetcher.close)
+    keys = KeyRing(
+        {issuer.name: translation.key_source(issuer) for issuer in settings.issuers},
+        fetcher=fetcher,
+        observer=metrics,
+        on_change=on_change,
+        max_stale=settings.jwks.max_stale,
+    )
+    stack.push_async_callback(keys.close)
+    return keys
