@@ -489,7 +489,7 @@ def _any_text_is_taken_for_a_token(patch: pytest.MonkeyPatch) -> None:
     recall = HeadCache.recall
 
     def careless(self: HeadCache, data: bytes) -> Known | None:
-        head, token = head_cache._apart(data)
+        head, token = head_cache._split_token(data)
         request = self._heads.get(head)
         if token and request is not None and request in self._admitted:
             return request, Credential.of(token)

@@ -1,22 +1,21 @@
-"""The data plane's way with one request: admit → forward → account for it.
+"""One request in the data plane: admit → forward → account.
 
-What can be settled at once is settled where the request arrives, without a task; what has to wait goes on
-as one. Response bodies pass as they stood on the wire, unless the client's HTTP version cannot read them.
+A request that waits for nothing is handled when its last byte arrives; any other one becomes a task. The
+bytes of response bodies are passed on unchanged, unless the client's HTTP version cannot read them.
 
 =========== =============================== =========== ====================================================
 State       Event                           Next        What follows
 =========== =============================== =========== ====================================================
 admitting   admitted                        forwarding  the request goes to a connection of its upstream
-admitting   a denial                        over        the denial is answered
-forwarding  the kept connection was closed  forwarding  the request goes out once more, if it is idempotent
+admitting   a denial                        over        the client gets the denial
+forwarding  the kept connection was closed  forwarding  the request is sent again, if it is safe to repeat
 forwarding  an interim response (1xx)       forwarding  it is passed on
-forwarding  the head of the response        responding  it is passed on, and what follows it
+forwarding  the head of the response        responding  head and body are passed on
 forwarding  101 (Switching Protocols)       responding  both connections become a tunnel
-forwarding  a failure                       over        502, 503 or 504 is answered
+forwarding  a failure                       over        the client gets a 502, 503 or 504
 responding  the end of the response         over        the client's connection may serve another request
-responding  a failure, or the caller may    over        the client's connection is reset
-            not go on
-any         the client has left             over        499 is counted, the upstream's connection is cut
+responding  a failure, or access is lost    over        the client's connection is reset
+any         the client has left             over        499 is counted, the upstream's connection is closed
 =========== =============================== =========== ====================================================
 """
 
@@ -36,7 +35,7 @@ from gateway.proxy.downstream.limits import LimitExceeded
 from gateway.proxy.heads import interim_head, request_head, response_head, switch_head
 from gateway.proxy.reauthorization import LongLivedExchange
 from gateway.proxy.request_body import RequestBody
-from gateway.proxy.tunnel import EndedBy, Tunnel
+from gateway.proxy.switch import ProtocolSwitch
 from gateway.proxy.upstream.balancer import Upstream
 from gateway.proxy.upstream.connection import UpstreamConnection
 from gateway.proxy.upstream.parser import DecodingResponseParser, ResponseHead, ResponseParser
@@ -46,8 +45,8 @@ T = TypeVar("T", Admission, None)
 State: TypeAlias = Literal["admitting", "forwarding", "responding", "over"]
 
 CLIENT_CLOSED_REQUEST: Final = 499
-"""Counted, never sent: the client left before its response was whole (nginx's number for it)."""
-# RFC 9110 §9.2.2: sending these twice does no more than sending them once.
+"""Counted, never sent: the client left before its response was complete (nginx's number)."""
+# RFC 9110 §9.2.2: only these requests are safe to repeat.
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 
@@ -56,7 +55,7 @@ class Exchange:
 
     __slots__ = (
         "_admission", "_body", "_client", "_connection", "_context", "_forwarded_at", "_incoming",
-        "_keep_alive", "_long_lived", "_started", "_state", "_status", "_task", "_upstream", "_writable",
+        "_keep_alive", "_long_lived", "_started", "_state", "_status", "_switch", "_task", "_upstream",
         "request",
     )  # fmt: skip
 
@@ -77,7 +76,7 @@ class Exchange:
         self._connection: UpstreamConnection | None = None
         self._body: RequestBody | None = None
         self._task: asyncio.Task[Admission] | asyncio.Task[None] | None = None
-        self._writable: asyncio.Future[None] | None = None
+        self._switch: ProtocolSwitch | None = None
         self._long_lived: LongLivedExchange | None = None
         self._forwarded_at = 0.0
         self._status = CLIENT_CLOSED_REQUEST
@@ -99,33 +98,32 @@ class Exchange:
     # Admit ---------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Go as far as nothing has to be waited for, and on from there as a task."""
-        way = self._context.pipeline.admit(self.request)
-        admission: Admission
+        """Admit and forward the request; from the first point where it has to wait, in a task."""
+        admitting = self._context.pipeline.admit(self.request)
         try:
-            way.send(None)
-        except StopIteration as settled:
-            admission = settled.value
-        except Exception as error:  # noqa: BLE001 -- the one exit: a client never gets a traceback
+            admitting.send(None)
+        except StopIteration as stop:
+            admission: Admission = stop.value
+        except Exception as error:  # noqa: BLE001 -- every error becomes a response: a client never gets a traceback
             self._refuse(error)
             return
         else:
-            # It stands at an `asyncio.sleep(0)`, from where an event loop takes it on.
-            self._go(way).add_done_callback(self._settled)
+            # It stopped at an `asyncio.sleep(0)`, so a task can continue it.
+            self._run_in_task(admitting).add_done_callback(self._admitted)
             return
         self._forward(admission)
 
-    def _go(self, way: Coroutine[None, None, T]) -> asyncio.Task[T]:
-        self._task = task = asyncio.get_running_loop().create_task(way)
+    def _run_in_task(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
+        self._task = task = asyncio.get_running_loop().create_task(work)
         if self._incoming.body:
             self._client.stop_reading()
         return task
 
-    def _settled(self, task: asyncio.Task[Admission]) -> None:
+    def _admitted(self, task: asyncio.Task[Admission]) -> None:
         if self._state == "over" or (task.cancelled() and self._client.transport is None):
             return
-        # While the client is there, it was not cut off: what it waited for was given up.
-        error = RuntimeError("it was given up") if task.cancelled() else task.exception()
+        # The client is still connected, so `cut` did not cancel the task.
+        error = RuntimeError("the admission was cancelled") if task.cancelled() else task.exception()
         if isinstance(error, Exception):
             self._refuse(error)
         else:
@@ -139,27 +137,26 @@ class Exchange:
             if admission.stale:
                 context.metrics.admitted_by_stale(admission)
             route, length = admission.forwarding.route, self._incoming.length
-            most = route.max_body
-            if length is not None and length > most:
+            if length is not None and length > route.max_body:
                 raise LimitExceeded("body_size", f"{length} bytes")
             self._upstream = upstream = context.upstreams[route.upstream]
             self._forwarded_at = perf_counter()
-            connection = upstream.take(once=self._once)
+            connection = upstream.take(once=not self._repeatable)
             if connection is None:
-                self._go(self._open(admission, upstream))
+                self._run_in_task(self._open(admission, upstream))
             else:
                 self._send(admission, upstream, connection)
         except Exception as error:  # noqa: BLE001 -- as in `begin`
             self._refuse(error)
 
     @property
-    def _once(self) -> bool:
-        """True when it cannot be sent a second time, should its connection turn out to be closed."""
-        return self._incoming.has_body or self.request.method not in _IDEMPOTENT
+    def _repeatable(self) -> bool:
+        """True if the request may be sent again when its connection turns out to be closed."""
+        return not self._incoming.has_body and self.request.method in _IDEMPOTENT
 
     async def _open(self, admission: Admission, upstream: Upstream, *, fresh: bool = False) -> None:
         try:
-            self._send(admission, upstream, await upstream.open(fresh=fresh, once=self._once))
+            self._send(admission, upstream, await upstream.open(fresh=fresh, once=not self._repeatable))
         except Exception as error:  # noqa: BLE001 -- as in `begin`
             self._refuse(error)
 
@@ -178,7 +175,7 @@ class Exchange:
         if isinstance(incoming, Incoming) and incoming.is_small:
             connection.begin(head, parser, self, b"".join(incoming.take()))
             if self._task is not None:
-                # It had to wait, and nothing more was read meanwhile.
+                # While the request waited, reading was paused.
                 self._client.go_on_reading()
             connection.allow(upstream.response_timeout)
             return
@@ -188,17 +185,17 @@ class Exchange:
             self._body = RequestBody(self._client, incoming, connection, most=route.max_body, timeout=timeout)
             self._send_body(self._body)
             if incoming.expects_continue and not incoming.received:
-                # It is the upstream's turn, as after a request that is whole.
+                # The upstream must answer next, as after a complete request.
                 connection.allow(timeout)
         else:
             connection.allow(upstream.response_timeout)
 
     def body_arrived(self) -> None:
-        """Hear that more of the request's body has come, its end, or its error."""
+        """Send the new part of the request's body, its end, or its error."""
         if self._body is not None:
             self._send_body(self._body)
         elif self._connection is None:
-            # There is no upstream connection to take it yet.
+            # No upstream connection can take it yet.
             self._client.stop_reading()
 
     def _send_body(self, body: RequestBody) -> None:
@@ -206,31 +203,32 @@ class Exchange:
             self._body = None
 
     def writable(self) -> None:
-        """Hear that the upstream takes more of the request."""
+        """Continue the request: the upstream takes more data."""
         if self._body is not None:
             self._client.go_on_reading()
-        self._wake()
+        if self._switch is not None:
+            self._switch.wake()
 
     # Respond -------------------------------------------------------------------------------------
 
     def arrived(self, parser: ResponseParser, body: bytes) -> None:
-        """Pass on what has arrived of the response."""
+        """Pass the new part of the response on to the client."""
         try:
             if self._state == "forwarding":
                 for head in parser.heads:
                     body = self._pass_on(head, body)
                 parser.heads.clear()
                 if parser.begun and not parser.complete:
-                    self._last(self._break_off)
+                    self._watch_access(self._break_off)
             if body:
                 self._client.write(body)
             if parser.complete and self._state == "responding":
                 self._end()
-        except Exception as error:  # noqa: BLE001 -- whatever it is, the exchange must end
+        except Exception as error:  # noqa: BLE001 -- the exchange must end after any error
             self._refuse(error)
 
     def _pass_on(self, head: ResponseHead, body: bytes) -> bytes:
-        """Return what the client gets of a head, with the body that has come behind it."""
+        """Return the bytes for the client: the head as it gets it, and the body that came with it."""
         modern = self._incoming.modern
         if head.status < 200 and head.interim:
             if head.status == 100 and self._body is not None:
@@ -240,37 +238,39 @@ class Exchange:
             return body
         if head.status == 101:
             if self._connection is not None:
-                # What comes from here on is the other protocol's.
+                # The following data belongs to the other protocol.
                 self._connection.pause_reading()
-            self._go(self._switch(head, body))
+            self._run_in_task(self._switch_protocols(head, body))
             return b""
         self._state, self._status = "responding", head.status
         framed = head.length is not None or (head.chunked and modern)
-        self._keep_alive = framed and self._client.stays(self._incoming)
+        self._keep_alive = framed and self._client.keeps_alive(self._incoming)
         return response_head(head, self.request.id, modern=modern, keep_alive=self._keep_alive) + body
 
-    def _last(self, close: Callable[[Denial], None]) -> None:
-        """Go on only for as long as the caller would be admitted again."""
+    def _watch_access(self, close: Callable[[Denial], None]) -> LongLivedExchange | None:
+        """Have `close` called when the caller loses access."""
         if self._admission is not None:
             self._long_lived = self._context.reauthorization.watch(
                 self.request, self._admission, self._started, close
             )
+        return self._long_lived
 
     def pause(self) -> None:
-        """Hear that the client takes no more of the response for now."""
+        """Stop reading the response until the client has taken the earlier data."""
         if self._connection is not None:
             self._connection.pause_reading()
 
     def resume(self) -> None:
         if self._connection is not None:
             self._connection.resume_reading()
-        self._wake()
+        if self._switch is not None:
+            self._switch.wake()
 
     def failed(self, denial: Denial) -> None:
-        """Hear that the response will not come to its end.
+        """Handle a response that stays incomplete.
 
-        When an upstream closed a kept connection just as it was used, the request goes out once more on
-        a fresh one, if it has no body and is idempotent (RFC 9112 §9.3.1), and the budget allows it.
+        If the upstream closed a kept connection just when it was used, and the request is safe to repeat, it
+        is sent again on a new one, within the retry budget (RFC 9112 §9.3.1).
         """
         upstream, connection, admission = self._upstream, self._connection, self._admission
         if self._state == "responding":
@@ -282,11 +282,11 @@ class Exchange:
             and connection.reused
             and not connection.answered
             and denial.reason is UPSTREAM_PROTOCOL_ERROR
-            and not self._once
+            and self._repeatable
             and upstream.may_retry("connection_closed")
         ):
-            self._give_back()
-            self._go(self._open(admission, upstream, fresh=True))
+            self._release_connection()
+            self._run_in_task(self._open(admission, upstream, fresh=True))
         elif denial.reason is UPSTREAM_TIMEOUT and self._body is not None and self._body.awaits_client:
             self._refuse(Denial(REQUEST_TIMEOUT, "the rest of its body did not come"))
         else:
@@ -294,57 +294,27 @@ class Exchange:
 
     # Switch protocols ----------------------------------------------------------------------------
 
-    async def _switch(self, head: ResponseHead, body: bytes) -> None:
-        try:
-            await self._tunnel(head, body)
-        except Exception as error:  # noqa: BLE001 -- as in `begin`
-            self._refuse(error)
-
-    async def _tunnel(self, head: ResponseHead, body: bytes) -> None:
-        """Pass a 101 on, and make a tunnel of both connections until either side ends it."""
-        client, connection, upstream = self._client, self._connection, self._upstream
-        admission = self._admission
+    async def _switch_protocols(self, head: ResponseHead, body: bytes) -> None:
+        """Pass a 101 on, and run the tunnel."""
+        connection, upstream, admission = self._connection, self._upstream, self._admission
         if connection is None or upstream is None or admission is None:
             return
-        while (client.writing_paused or connection.writing_paused) and self._state != "over":
-            self._writable = asyncio.get_running_loop().create_future()
-            await self._writable
-        if self._state == "over":
-            return
-        self._state, self._status = "responding", head.status
-        answer = switch_head(head, self.request.id, self._incoming, admission)
-        outside, inside = client.transport, connection.transport
-        if outside is None or inside is None:
-            client.write(answer + body)
-            self._end()
-            return
-        early = client.surrender()
-        connection.resume_reading()
-        tunnel = Tunnel(outside, inside, idle_timeout=admission.forwarding.route.tunnel_timeout)
-
-        def dismiss(denial: Denial) -> None:
-            if not tunnel.dismiss(self._context.responder.code(denial)):
-                client.break_off()
-
-        self._last(dismiss)
-        if self._long_lived is not None and (admission.forwarding.upgrade or b"").lower() == b"websocket":
-            tunnel.follow_frames()
-        self._context.metrics.tunnel_opened(upstream.name)
-        ended_by = EndedBy.SHUTDOWN
         try:
-            ended_by = await tunnel.run(body, early, head=answer)
-        finally:
-            self._context.metrics.tunnel_ended(upstream.name, ended_by)
-            self._end()
-
-    def _wake(self) -> None:
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
+            self._switch = switch = ProtocolSwitch(self._context, self._client, connection)
+            if not await switch.until_writable(lambda: self._state == "over"):
+                return
+            self._state, self._status = "responding", head.status
+            answer = switch_head(head, self.request.id, self._incoming, admission)
+            await switch.run(
+                admission.forwarding, upstream.name, answer, body, watch=self._watch_access, end=self._end
+            )
+        except Exception as error:  # noqa: BLE001 -- as in `begin`
+            self._refuse(error)
 
     # Ends ----------------------------------------------------------------------------------------
 
     def _end(self, broken: Denial | None = None) -> None:
-        """Account for a response that is whole, or that has broken off."""
+        """Account for a response that is complete, or broken: then with the denial that says why."""
         upstream, admission = self._upstream, self._admission
         if self._state == "over" or upstream is None or admission is None:
             return
@@ -353,23 +323,23 @@ class Exchange:
             self._keep_alive = False
             self._context.log.broken(self.request, broken, route, upstream.name)
             self._client.break_off()
-        # A client that exceeds a limit in the middle is no fault of the upstream.
+        # If the client exceeded a limit, the upstream is not to blame.
         if isinstance(broken, LimitExceeded):
             metrics.limit_exceeded(broken.limit)
             broken = None
         metrics.relayed(upstream.name, now - self._forwarded_at, broken=broken is not None)
-        self._give_back()
+        self._release_connection()
         self._account(route, self._status, now)
         self._client.finished(keep_alive=self._keep_alive)
 
     def _break_off(self, _: Denial) -> None:
-        """End a response in the middle, as it may not go on, and let its client see that it is not whole."""
+        """End an incomplete response with a reset, so that the client does not take it for a complete one."""
         self._keep_alive = False
         self._client.break_off()
         self._end()
 
     def _refuse(self, error: Exception) -> None:
-        """Answer, count and log a denial; a defect of ours is one too."""
+        """Answer, count and log a denial. Any other error is a bug, and becomes a denial too."""
         context, client, request = self._context, self._client, self.request
         denial = error if isinstance(error, Denial) else context.defect(request, error)
         if self._state == "over":
@@ -382,38 +352,38 @@ class Exchange:
             if claims is not None:
                 denial.issuer, denial.subject = claims.issuer_name, claims.subject
         route = UNMATCHED if denial.route is None else denial.route.name
-        # What follows a CONNECT belongs to no request.
-        keep_alive = client.stays(self._incoming) and request.method != "CONNECT"
+        # The data after a CONNECT belongs to no request.
+        keep_alive = client.keeps_alive(self._incoming) and request.method != "CONNECT"
         status, response = context.deny(request, denial, route, keep_alive=keep_alive)
         client.write(response)
-        self._give_back()
+        self._release_connection()
         self._account(route, status, perf_counter())
         client.finished(keep_alive=keep_alive)
 
     def client_left(self) -> None:
-        """Hear that the client has gone: its upstream is told at once."""
+        """End because the client has left; close the upstream's connection at once."""
         if self._state == "over":
             return
         if self._connection is not None:
             self._connection.abort()
-        self._give_back()
+        self._release_connection()
         route = UNMATCHED if self._admission is None else self._admission.forwarding.route.name
         self._account(route, CLIENT_CLOSED_REQUEST, perf_counter())
         if self._task is not None:
             self._task.cancel()
 
     def cut(self) -> None:
-        """End at once, because the gateway does."""
+        """End at once, because the gateway ends."""
         if self._task is not None and not self._task.done():
             self._task.cancel()
         self._client.abort()
 
-    def _give_back(self) -> None:
+    def _release_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is None:
             return
         if self._body is not None:
-            # The upstream has answered without reading on, or will never get the rest.
+            # The upstream answered before the end of the body, or will never get the rest.
             self._body = None
             connection.abort()
         connection.owner.release(connection)
@@ -421,8 +391,8 @@ class Exchange:
     def _account(self, route: str, status: int, now: float) -> None:
         self._state = "over"
         context, request, seconds = self._context, self.request, now - self._started
-        if self._writable is not None:
-            self._wake()
+        if self._switch is not None:
+            self._switch.wake()
         if self._long_lived is not None:
             context.reauthorization.forget(self._long_lived)
         context.metrics.finished(route, request.method, status, seconds)

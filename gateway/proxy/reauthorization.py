@@ -135,7 +135,7 @@ class Reauthorization:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # What exchanges ask ------------------------------------------------------------------------------
+    # Called by exchanges ----------------------------------------------------------------------------
 
     def watch(
         self, request: Request, admission: Admission, began: float, close: Callable[[Denial], None]

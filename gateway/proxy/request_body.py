@@ -34,7 +34,7 @@ class RequestBody:
         """Send the part of the body that has arrived, or report its error; return True after its end."""
         incoming, connection = self._incoming, self._connection
         pieces = incoming.take()
-        if connection.deaf:
+        if connection.write_failed:
             # The upstream has answered, or broken off, and reads no more. Drop the rest: a client may send
             # all of it before it reads the response.
             self._client.go_on_reading()

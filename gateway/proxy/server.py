@@ -1,4 +1,4 @@
-"""The server of the data plane: all connections of clients, and answers to what never becomes a request."""
+"""The server of the data plane: all connections of clients, and answers to data that is not a request."""
 
 import asyncio
 import uuid
@@ -17,19 +17,19 @@ from gateway.proxy.downstream.limits import ConnectionLimiter, DeadlineMonitor, 
 from gateway.proxy.exchange import Exchange
 from gateway.telemetry.metrics import UNMATCHED, Limit
 
-# A client that got a response a moment ago may be sending its next request just now: a connection is
-# closed as idle when that has become unlikely. Its next request is answered with `Connection: close`.
+# A client that just got a response may be sending its next request. So a connection is closed as idle only
+# after this time. A request until then is answered with `Connection: close`.
 LAST_REQUEST_SECONDS: Final = 1.0
 _DRAIN_TICK_SECONDS: Final = 0.05
-# How long an exchange that is cut off may take to clean up.
+# Seconds that an exchange may take to clean up after it was cut.
 _CUT_OFF_SECONDS: Final = 0.2
 
 
 class ProxyServer:
-    """Accepts connections, knows them all, and ends them."""
+    """Accepts the connections of clients, counts them, and ends them."""
 
     def __init__(self, context: ExchangeContext, *, limits: Limits, exempt: Callable[[str], bool]) -> None:
-        """`exempt` tells which addresses may have any number of connections."""
+        """`exempt` returns whether an address may have any number of connections."""
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._connections: dict[ClientConnection, str] = {}
@@ -46,17 +46,17 @@ class ProxyServer:
             Exchange, context
         )
         self.draining = False
-        """True once each connection closes after the response that comes next."""
+        """True once each connection closes after its next response."""
         context.metrics.client_connections.read((), lambda: self._limiter.total)
         context.metrics.in_flight.read((), lambda: sum(connection.busy for connection in self._connections))
 
     def __call__(self) -> ClientConnection:
         return ClientConnection(self, self._loop)
 
-    # What connections ask ------------------------------------------------------------------------
+    # Called by connections -----------------------------------------------------------------------
 
     def enter(self, connection: ClientConnection, transport: asyncio.Transport) -> bool:
-        """Take a connection in; one that is one too many is answered without reading from it."""
+        """Accept a connection. If there are too many, answer it without reading from it; return False."""
         try:
             self._connections[connection] = self._limiter.enter(connection.peer)
         except LimitExceeded as exceeded:
@@ -71,7 +71,7 @@ class ProxyServer:
             self._limiter.leave(client)
 
     def refuse(self, connection: ClientConnection, denial: Denial) -> None:
-        """Answer, count and log a denial of what never became a request."""
+        """Answer, count and log a denial of data that did not become a request."""
         request = Request("UNKNOWN", "", (), connection.peer, connection.scheme, uuid.uuid4().hex)
         status, response = self._context.deny(request, denial, UNMATCHED, keep_alive=False)
         connection.write(response)
@@ -81,7 +81,7 @@ class ProxyServer:
         self._context.metrics.limit_exceeded(limit)
 
     def cut_off(self, connection: ClientConnection, limit: Limit) -> None:
-        """Break a connection whose client does not take its response."""
+        """Reset a connection whose client does not read its response."""
         self.count(limit)
         self._context.log.limit_exceeded(limit, connection.peer)
         connection.break_off()
@@ -89,14 +89,14 @@ class ProxyServer:
     # The end -------------------------------------------------------------------------------------
 
     async def drain(self, seconds: float, *, grace: float = LAST_REQUEST_SECONDS) -> None:
-        """Finish what is in flight, for up to `seconds`, and close each connection that is done.
+        """Finish the requests in flight for up to `seconds`, and close the connections.
 
-        An idle connection is closed when no request has come for `grace` seconds; requests until then
-        are answered. What is not done in time is cut off. Accepting must have ended before.
+        An idle connection is closed when no request has come for `grace` seconds. Requests until then are
+        answered. Unfinished requests are cut at the end. The listener must have stopped accepting before.
         """
         self.draining = True
         started = self._loop.time()
-        # Connections that were accepted just now become known at the loop's next turns.
+        # Connections that were just accepted call `enter` in the next turns of the event loop.
         await asyncio.sleep(_DRAIN_TICK_SECONDS)
         while self._connections and (now := self._loop.time()) < started + seconds:
             if now >= started + grace:
@@ -106,5 +106,5 @@ class ProxyServer:
         for connection in tuple(self._connections):
             connection.cut()
         until = self._loop.time() + _CUT_OFF_SECONDS
-        while self._connections and self._loop.time() < until:  # noqa: ASYNC110 -- as above, a tick is enough
+        while self._connections and self._loop.time() < until:  # noqa: ASYNC110 -- no event reports it
             await asyncio.sleep(_DRAIN_TICK_SECONDS / 10)

@@ -192,7 +192,7 @@ class _End(asyncio.BufferedProtocol):
                 # It was just reset.
                 self.transport.abort()
 
-    # What the transport tells --------------------------------------------------------------------
+    # Called by the transport --------------------------------------------------------------------
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 -- asyncio's signature
         return _ARRIVALS

@@ -84,7 +84,7 @@ class Scene:
         await self.closed.wait()
         connection.write(BLOCK)
         # The writing fails before anything is read.
-        await settled(lambda: connection.deaf)
+        await settled(lambda: connection.write_failed)
         connection.resume_reading()
         return receiver
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from gateway.proxy.downstream import lingering_close
-from gateway.proxy.upstream import connection
-from gateway.proxy.upstream.connection import MOST_UNREAD
+from gateway.proxy.upstream import early_answer
+from gateway.proxy.upstream.early_answer import MOST_UNREAD
 from tests.harness import House
 from tests.sockets import OK, Exchange, RawClient, Script, request_bytes
 
@@ -245,7 +245,7 @@ async def test_a_connection_is_not_kept_where_the_answer_began_before_the_end_of
 async def test_a_connection_is_kept_behind_a_large_body_that_took_its_time(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "QUICK_SECONDS", 0.01)
+    monkeypatch.setattr(early_answer, "QUICK_SECONDS", 0.01)
 
     async def respond(exchange: Exchange) -> None:
         await exchange.read_body()
@@ -263,8 +263,8 @@ async def test_a_connection_is_not_kept_where_the_kernel_still_holds_the_body(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gateway has written all of it, long ago; the upstream cannot have read what did not arrive."""
-    monkeypatch.setattr(connection, "QUICK_SECONDS", 0.0)
-    monkeypatch.setattr(connection, "MOST_UNREAD", 2**30)
+    monkeypatch.setattr(early_answer, "QUICK_SECONDS", 0.0)
+    monkeypatch.setattr(early_answer, "MOST_UNREAD", 2**30)
 
     async def respond(exchange: Exchange) -> None:
         # The reader's buffer and both kernels' take the whole body, and the upstream's not all of it.

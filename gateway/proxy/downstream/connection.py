@@ -1,29 +1,27 @@
-"""One connection of a client: its requests in their order, its limits, and its end.
+"""One connection of a client: its requests in order, its limits, and its end.
 
-Each request is an `Exchange`; the next begins when it is over. What a client sends ahead is read no
-further than one piece, and answered in its turn.
+Each request is an `Exchange`. The next one begins when it is over. Pipelined requests are answered in order;
+while one waits, the connection reads no more than one piece ahead.
 
 =========== =============================== =========== ====================================================
 State       Event                           Next        What follows
 =========== =============================== =========== ====================================================
 waiting     a request has arrived           busy        its exchange begins
-waiting     what arrived cannot be read     leaving     the error is answered
+waiting     the data is not HTTP            leaving     the client gets the error
 waiting     no head came in time            leaving
 waiting     idle for too long, or draining  leaving
-busy        the exchange is over, and may   waiting     the next request that has arrived begins
-            be followed
-busy        the exchange is over, and may   leaving
-            not
+busy        the exchange is over            waiting     the next request that has arrived begins
+busy        the last exchange is over       leaving
 busy        the client ends its direction   closed      the connection is reset
-busy        another protocol takes over     tunnel      what has come already goes there
+busy        another protocol takes over     tunnel      it gets the data that has arrived
 tunnel      the exchange is over            leaving
-leaving     everything is sent, and what    closed
-            may still come has come
-any         the connection is lost, or cut  closed      the exchange hears of it
+leaving     all is sent, and the rest of    closed
+            the client's data has come
+any         the connection is lost, or cut  closed      the exchange is told
 =========== =============================== =========== ====================================================
 
-Reading pauses in `waiting` and `busy` while the upstream takes no more of the body, or while requests have
-arrived that no exchange has begun.
+In `waiting` and `busy`, reading pauses while the upstream takes no more of the body, and while requests wait
+for their exchange.
 """
 
 import asyncio
@@ -34,43 +32,25 @@ from typing import Final, Literal, Protocol, TypeAlias, cast
 from gateway.core.model import Credential
 from gateway.core.reasons import Denial
 from gateway.proxy.downstream.head_cache import HeadCache
-from gateway.proxy.downstream.incoming import AnyRequest, Incoming
-from gateway.proxy.downstream.limits import DeadlineMonitor, LimitExceeded, Limits, TransferRate
+from gateway.proxy.downstream.incoming import AnyRequest, Exchange, Incoming
+from gateway.proxy.downstream.limits import DeadlineMonitor, LimitExceeded, Limits
 from gateway.proxy.downstream.lingering_close import LingeringClose
+from gateway.proxy.downstream.pace import Pace
 from gateway.proxy.downstream.parser import RequestParser
 from gateway.telemetry.metrics import Limit
 
-# Of what may belong to another protocol, so much is kept until it is known whether it does.
+# The most data that is kept for another protocol until the upstream accepts or refuses that protocol.
 _MOST_EARLY: Final = 64 * 1024
-# So many pipelined requests that end at once are begun in one turn of the event loop.
+# The most pipelined requests that are answered in one turn of the event loop.
 _MOST_IN_A_ROW: Final = 16
-# Closing discards what was not sent, and sends RST (`struct linger` of POSIX sockets).
+# With this option, closing drops unsent data and sends RST (`struct linger` of POSIX sockets).
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 State: TypeAlias = Literal["waiting", "busy", "tunnel", "leaving", "closed"]
 
 
-class Exchange(Protocol):
-    """One request's way: `gateway.proxy.exchange.Exchange`."""
-
-    def begin(self) -> None: ...
-
-    def body_arrived(self) -> None:
-        """Hear that more of the request's body has come, its end, or its error."""
-
-    def pause(self) -> None:
-        """Hear that the client takes no more of the response for now."""
-
-    def resume(self) -> None: ...
-
-    def client_left(self) -> None: ...
-
-    def cut(self) -> None:
-        """End at once, because the gateway does."""
-
-
 class Server(Protocol):
-    """What all connections share: `gateway.proxy.server.ProxyServer`."""
+    """The shared parts of all connections: `gateway.proxy.server.ProxyServer`."""
 
     limits: Limits
     deadlines: DeadlineMonitor
@@ -78,7 +58,7 @@ class Server(Protocol):
     head_cache: HeadCache
 
     def enter(self, connection: "ClientConnection", transport: asyncio.Transport) -> bool:
-        """Take a connection in; False: it has been turned away."""
+        """Accept a connection; return False if it was refused."""
 
     def leave(self, connection: "ClientConnection") -> None: ...
 
@@ -87,21 +67,21 @@ class Server(Protocol):
     ) -> Exchange: ...
 
     def refuse(self, connection: "ClientConnection", denial: Denial) -> None:
-        """Answer what never became a request."""
+        """Answer data that did not become a request."""
 
     def count(self, limit: Limit) -> None: ...
 
     def cut_off(self, connection: "ClientConnection", limit: Limit) -> None:
-        """Break a connection whose client does not take its response."""
+        """Reset a connection whose client does not read its response."""
 
 
 class ClientConnection(asyncio.Protocol):
-    """A connection, from its first byte to its last."""
+    """A connection of a client. The table above has its states."""
 
     __slots__ = (
-        "_body_rate", "_exchange", "_head_age", "_idle_timer", "_incoming", "_lingering", "_loop", "_parser",
-        "_reading_paused", "_relieved", "_response_rate", "_served", "_server", "_starting", "_state",
-        "_transport", "_unsent", "_upstream_full", "idle_since", "peer", "scheme", "writing_paused",
+        "_exchange", "_idle_timer", "_incoming", "_lingering", "_loop", "_pace", "_parser",
+        "_reading_paused", "_served", "_server", "_starting", "_state", "_transport", "_upstream_full",
+        "idle_since", "peer", "scheme", "writing_paused",
     )  # fmt: skip
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
@@ -111,33 +91,29 @@ class ClientConnection(asyncio.Protocol):
         self._parser = RequestParser(server.limits, server.head_cache)
         self._state: State = "waiting"
         self._exchange: Exchange | None = None
-        """The request that is being handled, in `busy` and `tunnel`."""
+        """The current request, in `busy` and `tunnel`."""
         self._incoming: AnyRequest | None = None
         self._starting = False
-        """True while `_start` begins requests: one that is over at once must not call it again."""
+        """True while `_start` runs: a request that is over at once must not call it again."""
         self._lingering: LingeringClose | None = None
         self._upstream_full = False
         """True while the upstream takes no more of the body."""
         self._reading_paused = False
         self._served = 0
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._head_age: float | None = None
-        self._body_rate = TransferRate()
-        self._response_rate = TransferRate()
-        self._unsent = 0
-        self._relieved = False
+        self._pace = Pace()
         self.peer = ""
-        """The address of the other end; empty on a Unix socket."""
+        """The address of the client; empty on a Unix socket."""
         self.scheme: Literal["http", "https"] = "http"
         self.idle_since = loop.time()
         """When it last began to wait for a request, on the loop's clock."""
         self.writing_paused = False
-        """True while the client has not taken enough of what was written."""
+        """True while the client has not taken enough of the written data."""
 
     # Connections ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A cast, for uvloop's transports are none by inheritance.
+        # A cast, because uvloop's transports do not inherit from asyncio's.
         self._transport = opened = cast("asyncio.Transport", transport)
         peername = opened.get_extra_info("peername")
         self.peer = peername[0] if isinstance(peername, tuple) else ""
@@ -161,7 +137,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.client_left()
 
     def eof_received(self) -> None:
-        """Take the end of one direction for the end of both, as a client's leaving looks the same."""
+        """Treat the end of one direction as the end of both, because a client that leaves looks the same."""
         if self._exchange is not None:
             self.break_off()
 
@@ -173,7 +149,7 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """True while a request is being handled."""
+        """True while there is a current request."""
         return self._exchange is not None
 
     # Requests ------------------------------------------------------------------------------------
@@ -196,12 +172,12 @@ class ClientConnection(asyncio.Protocol):
         elif arriving:
             self._exchange.body_arrived()
         if parser.arrived or parser.rest is not None:
-            self._read_or_not()
+            self._pause_or_resume()
         if parser.pending or parser.current is not None:
             self._server.deadlines.watch(self)
 
     def _start(self) -> None:
-        """Begin the next request, and the ones behind it as far as they end at once."""
+        """Begin the next request, and after each request that is over at once the one after it."""
         arrived = self._parser.arrived
         if self._starting or not arrived:
             return
@@ -209,7 +185,7 @@ class ClientConnection(asyncio.Protocol):
         begun = 0
         while arrived and self._state == "waiting" and not self.writing_paused:
             if begun == _MOST_IN_A_ROW:
-                # Each may have cost a verification: other connections have their turn.
+                # Each may have verified a token, so let other connections have their turn.
                 self._loop.call_soon(self._start)
                 break
             begun += 1
@@ -224,18 +200,18 @@ class ClientConnection(asyncio.Protocol):
         self._starting = False
 
     def _begin(self, incoming: AnyRequest, credential: Credential | None) -> None:
-        """Begin a request; `credential` is its bearer token, where that is another one than in its head."""
+        """Begin a request. `credential` is its bearer token, if that differs from the one in `incoming`."""
         self._served += 1
         if self._served == self._server.limits.keepalive_requests:
             self._server.count("keepalive_requests")
         if not incoming.complete:
-            self._body_rate.rest()
+            self._pace.body.rest()
         self._state, self._incoming = "busy", incoming
         self._exchange = exchange = self._server.exchange(self, incoming, credential)
         exchange.begin()
 
     def finished(self, *, keep_alive: bool) -> None:
-        """Hear from an exchange that it is over; `keep_alive` tells whether another may follow."""
+        """Continue after an exchange. `keep_alive`: another request may follow."""
         self._exchange = self._incoming = None
         self._upstream_full = False
         transport = self._transport
@@ -253,34 +229,34 @@ class ClientConnection(asyncio.Protocol):
         if parser.arrived:
             self._start()
         if self._reading_paused:
-            self._read_or_not()
+            self._pause_or_resume()
         if self._idle_timer is None:
             self._wait_until(self.idle_since + self._server.limits.keepalive_timeout)
 
-    def stays(self, incoming: AnyRequest) -> bool:
-        """Tell whether the connection may serve another request behind this one."""
+    def keeps_alive(self, incoming: AnyRequest) -> bool:
+        """Return whether the connection may serve another request after this one."""
         if not (incoming.keep_alive and incoming.complete):
             return False
         return not self._server.draining and self._served < self._server.limits.keepalive_requests
 
     def write(self, data: bytes) -> None:
-        """Send a part of a response; it is dropped when the client has gone."""
+        """Send a part of a response; drop it if the client has left."""
         if self._transport is not None:
             self._transport.write(data)
 
-    # Reading, or not ------------------------------------------------------------------------------
+    # Back-pressure -------------------------------------------------------------------------------
 
     def stop_reading(self) -> None:
-        """Read nothing more of the body until the upstream has taken what was read."""
+        """Read no more of the body until the upstream has taken the earlier part."""
         self._upstream_full = True
-        self._read_or_not()
+        self._pause_or_resume()
 
     def go_on_reading(self) -> None:
         self._upstream_full = False
-        self._read_or_not()
+        self._pause_or_resume()
 
-    def _read_or_not(self) -> None:
-        pause = self._state in {"waiting", "busy"} and (self._upstream_full or self._much_has_arrived)
+    def _pause_or_resume(self) -> None:
+        pause = self._state in {"waiting", "busy"} and (self._upstream_full or self._has_much_unhandled)
         if pause != self._reading_paused and self._transport is not None and not self._transport.is_closing():
             self._reading_paused = pause
             if pause:
@@ -289,21 +265,21 @@ class ClientConnection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     @property
-    def _much_has_arrived(self) -> bool:
-        """True when requests have arrived that no exchange has begun, or much that may not be HTTP."""
+    def _has_much_unhandled(self) -> bool:
+        """True if requests wait for their exchange, or much data may belong to another protocol."""
         rest = self._parser.rest
         return bool(self._parser.arrived) or (rest is not None and len(rest) > _MOST_EARLY)
 
-    def surrender(self) -> bytes:
-        """Give the connection up to another protocol; returns what of it has come already."""
+    def hand_over(self) -> bytes:
+        """Give the connection to another protocol; return the data that has already arrived for it."""
         self._state = "tunnel"
-        self._read_or_not()
+        self._pause_or_resume()
         return bytes(self._parser.rest or b"")
 
     # Ends ----------------------------------------------------------------------------------------
 
     def _leave(self) -> None:
-        """Close the connection once everything is sent, after a while where something may still come."""
+        """Close the connection once everything is sent. If more data may come, read and drop it first."""
         if self._state == "closed":
             return
         self._state = "leaving"
@@ -311,7 +287,7 @@ class ClientConnection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         if parser.current is not None or parser.broken or parser.arrived or parser.rest:
-            self._read_or_not()
+            self._pause_or_resume()
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
                 self._idle_timer = None
@@ -321,13 +297,13 @@ class ClientConnection(asyncio.Protocol):
             transport.close()
 
     def close_when_idle(self, before: float) -> None:
-        """Close the connection if it has waited for a request since before that time of the event loop."""
-        # A head that has begun to arrive is answered; it has a time of its own.
+        """Close the connection if it has been idle since `before`, on the loop's clock."""
+        # A head that has begun to arrive is answered; it has its own time limit.
         if self._is_idle and self.idle_since <= before:
             self._leave()
 
     def cut(self) -> None:
-        """End at once whatever is going on."""
+        """End at once, even in the middle of a request."""
         if self._exchange is not None:
             self._exchange.cut()
         else:
@@ -338,7 +314,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.abort()
 
     def break_off(self) -> None:
-        """Reset the connection: an orderly end may be taken for the body's, and half of it for the whole."""
+        """Reset the connection, so that the client does not take half a body for a complete one."""
         transport = self._transport
         if transport is None:
             return
@@ -355,7 +331,7 @@ class ClientConnection(asyncio.Protocol):
         self._idle_timer = self._loop.call_at(when, self._check_idle)
 
     def _check_idle(self) -> None:
-        """Close the connection when it has waited long enough. While it is busy there is no timer."""
+        """Close the connection if it was idle for too long. While it is busy, it has no timer."""
         self._idle_timer = None
         if not self._is_idle:
             return
@@ -368,53 +344,41 @@ class ClientConnection(asyncio.Protocol):
     # Times and rates -----------------------------------------------------------------------------
 
     def look(self, elapsed: float) -> bool:
-        """Find what has become too slow, so many seconds after the last look; False: there is nothing."""
+        """Act if the client is too slow, `elapsed` seconds after the last call.
+
+        Return False if nothing is expected of the client.
+        """
         transport, parser = self._transport, self._parser
         if transport is None:
             return False
+        pace, limits = self._pace, self._server.limits
         in_head = bool(parser.pending) or not self._served
-        if in_head and self._state == "waiting" and not self._reading_paused:
-            self._look_at_head(elapsed)
-        else:
-            self._head_age = None
-        if parser.current is not None:
-            self._look_at_body(elapsed)
+        if not in_head or self._state != "waiting" or self._reading_paused:
+            pace.rest_head()
+        elif pace.head_is_late(elapsed, limits):
+            self._end_late_head()
+        incoming = self._incoming
+        # Only the client's own slowness counts: not the upstream's, and not the wait for a 100.
+        if parser.current is not None and isinstance(incoming, Incoming):
+            waits = self._reading_paused or incoming.awaits_continue
+            if not waits and pace.body_is_late(incoming.received, elapsed, limits):
+                parser.fail(LimitExceeded("body_min_rate", f"{incoming.received} bytes so far"))
+                if self._exchange is not None:
+                    self._exchange.body_arrived()
         unsent = transport.get_write_buffer_size()
-        if unsent or self._unsent:
-            self._look_at_response(unsent, elapsed)
+        more_may_come = self._exchange is not None and not self.writing_paused
+        if pace.response_is_late(unsent, elapsed, limits, more_may_come=more_may_come):
+            self._server.cut_off(self, "response_min_rate")
         return in_head or parser.current is not None or unsent > 0
 
-    def _look_at_head(self, elapsed: float) -> None:
-        self._head_age = 0.0 if self._head_age is None else self._head_age + elapsed
-        if self._head_age <= self._server.limits.header_timeout:
-            return
+    def _end_late_head(self) -> None:
         if self._parser.pending:
             self._parser.fail(LimitExceeded("header_timeout"))
             self._start()
         else:
-            # Browsers open connections ahead, and would take an answer for one to their next request.
+            # Browsers open connections in advance. They would take an answer for one to their next request.
             self._server.count("header_timeout")
             self._leave()
-
-    def _look_at_body(self, elapsed: float) -> None:
-        incoming, limits = self._incoming, self._server.limits
-        # Only the client's own slowness counts, not that of the upstream, nor of its 100.
-        if not isinstance(incoming, Incoming) or self._reading_paused or incoming.awaits_continue:
-            return
-        if self._body_rate.too_slow(incoming.received, elapsed, limits.body_min_rate, limits.rate_grace):
-            self._parser.fail(LimitExceeded("body_min_rate", f"{incoming.received} bytes so far"))
-            if self._exchange is not None:
-                self._exchange.body_arrived()
-
-    def _look_at_response(self, unsent: int, elapsed: float) -> None:
-        limits = self._server.limits
-        grown, self._unsent = unsent > self._unsent, unsent
-        relieved, self._relieved = self._relieved, False
-        # While more may be written, what is sent shows only when writing is paused.
-        if not unsent or grown or relieved or (self._exchange is not None and not self.writing_paused):
-            self._response_rate.rest()
-        if self._response_rate.too_slow(-unsent, elapsed, limits.response_min_rate, limits.rate_grace):
-            self._server.cut_off(self, "response_min_rate")
 
     def pause_writing(self) -> None:
         self.writing_paused = True
@@ -424,10 +388,10 @@ class ClientConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.writing_paused = False
-        self._relieved = True
+        self._pace.relieved = True
         if self._exchange is not None:
             self._exchange.resume()
         else:
             self._start()
             if self._reading_paused:
-                self._read_or_not()
+                self._pause_or_resume()

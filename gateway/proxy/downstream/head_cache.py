@@ -1,8 +1,8 @@
-"""Heads of requests that were read before, and are known again by their bytes.
+"""Heads of requests that were parsed before, recognised by their bytes.
 
-What a head says depends on its bytes alone, and a token is the one thing in most that differs from caller
-to caller. So a head is known without its bearer token: one that comes with another is the same, if that
-token is remembered as verified, for then its text is known to be a token's, and can end no field.
+The meaning of a head depends on its bytes alone. Most heads differ from caller to caller only in the bearer
+token, so a head is remembered without it. The same head with another token is recognised if that token was
+verified before: its text is then known to be a token, so it cannot end the header field.
 """
 
 from collections.abc import Container
@@ -14,18 +14,18 @@ from gateway.core.model import Credential
 from gateway.proxy.downstream.incoming import RecurringRequest
 
 LONGEST: Final = 4 * 1024
-"""Bytes of a head that is kept."""
+"""The largest head that is remembered, in bytes."""
 MOST_FIELDS: Final = 32
-"""Fields of a head that is kept; a head of 4 KiB with a hundred takes 60 of memory."""
-# As most clients write it, and as most that speak HTTP/2 do.
+"""The largest number of its fields. A head of 4 KiB with a hundred fields takes 60 KiB of memory."""
+# The first is the usual spelling; clients that also speak HTTP/2 often use the second.
 _BEGINNINGS: Final = (b"\r\nAuthorization: Bearer ", b"\r\nauthorization: Bearer ")
 
 Known: TypeAlias = tuple[RecurringRequest, Credential | None]
-"""A request as it was read before, and the bearer token that it brings this time."""
+"""A request that was parsed before, and the bearer token that it has this time."""
 
 
 class HeadCache:
-    """At most `capacity` heads, of which those are forgotten first that came first."""
+    """At most `capacity` heads. The oldest is forgotten first."""
 
     def __init__(
         self,
@@ -34,11 +34,10 @@ class HeadCache:
         capacity: int,
         longest: int = LONGEST,
     ) -> None:
-        """Know nothing yet.
+        """Start empty.
 
-        `verified`: the SHA-256 of the tokens that have been verified. `admitted`: requests with one
-        Authorization field at most, of which it is remembered what they say. `longest`: how long a head may
-        be that is within the limits whatever is in it.
+        `verified`: the SHA-256 of each verified token. `admitted`: requests with at most one Authorization
+        field whose meaning is remembered. `longest`: a head of up to this many bytes cannot exceed a limit.
         """
         self._verified = verified
         self._admitted = admitted
@@ -46,27 +45,27 @@ class HeadCache:
         self._heads: FIFO[bytes, RecurringRequest] = FIFO(capacity)
 
     def recall(self, data: bytes) -> Known | None:
-        """Return the request that these bytes are, and nothing but it, if its head is known."""
+        """Return the request if these bytes are exactly one request with a known head."""
         if len(data) > self._longest:
             return None
-        head, token = _apart(data)
+        head, token = _split_token(data)
         request = self._heads.get(head)
         if request is None:
             return None
         if token is None:
             return request, None
-        # No token is not the token of another, and of a head that was refused there is nothing to have.
+        # An empty token is not a token, and for a refused head nothing is remembered.
         if not token or request not in self._admitted:
             return None
         digest = sha256(token).digest()
         return (request, Credential(token, digest)) if digest in self._verified else None
 
     def keep(self, data: bytes, request: RecurringRequest) -> None:
-        """Know a request again, whose head is all there is in these bytes."""
+        """Remember a request. The bytes are its head and nothing else."""
         if len(data) > self._longest or len(request.headers) > MOST_FIELDS:
             return
-        head, token = _apart(data)
-        # One with an empty token looks like those that lost theirs.
+        head, token = _split_token(data)
+        # With an empty token, a head looks like one whose token was removed.
         if token != b"":
             self._heads.put(head, request)
 
@@ -74,8 +73,8 @@ class HeadCache:
         return len(self._heads)
 
 
-def _apart(data: bytes) -> tuple[bytes, bytes | None]:
-    """Return a head without its first bearer token, and that token; None when there is none."""
+def _split_token(data: bytes) -> tuple[bytes, bytes | None]:
+    """Return a head without its first bearer token, and that token; None if it has none."""
     before, beginning, rest = data.partition(_BEGINNINGS[0])
     if not beginning:
         before, beginning, rest = data.partition(_BEGINNINGS[1])

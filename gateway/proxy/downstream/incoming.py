@@ -1,18 +1,21 @@
-"""Requests as they arrive: one whose body may still be coming, and one that is whole and may come again."""
+"""Requests as they arrive: with a body that may still be arriving, or complete and known from earlier.
+
+`Exchange` is the interface of what handles a request.
+"""
 
 from dataclasses import dataclass
-from typing import ClassVar, Final, TypeAlias
+from typing import ClassVar, Final, Protocol, TypeAlias
 
 from gateway.core.model import Header
 from gateway.core.reasons import Denial
 
 _SMALL: Final = 16 * 1024
-"""Bytes of a body that are copied behind the head: less than another system call costs."""
+"""The largest body that is copied and sent together with the head. That costs less than a system call."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecurringRequest:
-    """A request without a body, as it was read once: all requests of the same bytes share it."""
+    """A request without a body that was parsed once. All requests with the same bytes share it."""
 
     method: str
     target: str
@@ -31,12 +34,12 @@ class RecurringRequest:
 
     @property
     def recurring(self) -> "RecurringRequest":
-        """What stands for it each time it comes."""
+        """The key for what is remembered about the request: itself."""
         return self
 
 
 class Incoming:
-    """A request that is arriving: its head, and what has come of its body and was not taken yet."""
+    """A request that is arriving: its head, and the part of its body that was not taken yet."""
 
     __slots__ = (
         "body",
@@ -57,29 +60,29 @@ class Incoming:
 
     def __init__(self) -> None:
         self.method = ""
-        """Empty: the head could not be read."""
+        """Empty if the head could not be parsed."""
         self.target = ""
         self.headers: tuple[Header, ...] = ()
         self.modern = False
         """True for HTTP/1.1, whose clients understand chunks and interim responses."""
         self.keep_alive = False
-        """True when the client may send another request behind this one (RFC 9112 §9.3)."""
+        """True if the client may send another request after this one (RFC 9112 §9.3)."""
         self.length: int | None = None
         """The Content-Length, if the client gave one."""
         self.chunked = False
         self.upgrade = False
-        """True when the client asks for another protocol; what follows may belong to it."""
+        """True if the client asks for another protocol. The following data may belong to it."""
         self.expects_continue = False
-        """True until the client has got the 100 that it asked for (RFC 9110 §10.1.1)."""
+        """True until the client has got the 100 that it expects (RFC 9110 §10.1.1)."""
         self.recurring: RecurringRequest | None = None
-        """As it is shared when it comes again; None when it may not."""
+        """The same request in its shared form; None if it is not remembered."""
         self.body: list[bytes] = []
         self.received = 0
-        """Octets of the body that have arrived."""
+        """Bytes of the body that have arrived."""
         self.complete = False
-        """True once the body has arrived to its end."""
+        """True once the whole body has arrived."""
         self.error: Denial | None = None
-        """Why the rest of it will never come."""
+        """Why the rest of the request will never come."""
 
     @property
     def has_body(self) -> bool:
@@ -87,18 +90,37 @@ class Incoming:
 
     @property
     def is_small(self) -> bool:
-        """True when its body has arrived, and may go on together with the head."""
+        """True if the whole body has arrived and can be sent together with the head."""
         return self.complete and not self.chunked and 0 < self.received <= _SMALL
 
     @property
     def awaits_continue(self) -> bool:
-        """True while the client may send nothing because it waits for a 100."""
+        """True while the client waits for a 100 before it sends its body."""
         return self.expects_continue and not self.received
 
     def take(self) -> list[bytes]:
-        """Take what has arrived of the body since the last time."""
+        """Take the part of the body that has arrived since the last call."""
         body, self.body = self.body, []
         return body
 
 
 AnyRequest: TypeAlias = Incoming | RecurringRequest
+
+
+class Exchange(Protocol):
+    """Handles one request: `gateway.proxy.exchange.Exchange`."""
+
+    def begin(self) -> None: ...
+
+    def body_arrived(self) -> None:
+        """Send the new part of the request's body, its end, or its error."""
+
+    def pause(self) -> None:
+        """Stop reading the response until the client has taken the earlier data."""
+
+    def resume(self) -> None: ...
+
+    def client_left(self) -> None: ...
+
+    def cut(self) -> None:
+        """End at once, because the gateway ends."""

@@ -1,22 +1,22 @@
 """Bytes from a client → its requests, without any I/O.
 
-llhttp reads every byte and is the only judge of framing (RFC 9112 §6). Sizes are measured here, as
-they grow: nothing is held of a head beyond its limits.
+llhttp reads every byte and alone decides on framing (RFC 9112 §6). This file measures sizes while the data
+arrives, so that no more of a head is kept than its limits allow.
 
 =============== =============================== =============== ============================================
 State           Event                           Next            What follows
 =============== =============================== =============== ============================================
 between         a message begins                head
-head            its head ends                   body            the request has arrived, its body may come
+head            its head ends                   body            the request has arrived, its body may follow
 body            the message ends                between         the request is complete
-head            its head ends; it asks for      body skipped    llhttp leaves the body to that protocol
+head            its head ends; it asks for      body skipped    llhttp does not parse the body
                 another protocol and has a body
-body skipped    llhttp stops reading            body            another llhttp reads the body
-between         llhttp stops reading: the last  other protocol  all that comes is kept in `rest`
+body skipped    llhttp stops                    body            a second llhttp parses the body
+between         llhttp stops: the last request  other protocol  all following data is kept in `rest`
                 asked for another protocol
-other protocol  `resume`                        between         `rest` is read as HTTP
+other protocol  `resume`                        between         `rest` is parsed as HTTP
 any             a byte is wrong, or a limit is  broken          the request that is arriving gets the error;
-                exceeded; `fail`                                nothing more is read
+                exceeded; `fail`                                nothing more is parsed
 =============== =============================== =============== ============================================
 """
 
@@ -31,16 +31,16 @@ from gateway.proxy.downstream.head_cache import HeadCache, Known
 from gateway.proxy.downstream.incoming import Incoming, RecurringRequest
 from gateway.proxy.downstream.limits import LimitExceeded, Limits
 
-# Fields that say how a message is framed or how its connection goes on; told apart by their length first.
+# The lengths of the names that `_note` reads. Comparing the length first is fast.
 _SPECIAL_LENGTHS: Final = frozenset(map(len, (b"Content-Length", b"Transfer-Encoding", b"Expect")))
-# Bytes that are read at once where heads may be: a request takes many times the memory of its bytes, and of
-# small ones a piece has thousands.
+# Data that may contain heads is parsed in pieces of this many bytes. A parsed request takes many times the
+# memory of its bytes, and one large read may contain thousands of small requests.
 _AT_ONCE: Final = 32 * 1024
-# After so many heads in a row that had not come before, most clients will send no head that has: browsers do
-# not, nor services that are traced. Then only one head in `_LOOK_AGAIN` is looked up and remembered.
+# After this many new heads in a row, a client will probably repeat no head: browsers do not, and neither do
+# traced services. From then on, only one head in `_LOOK_AGAIN` is looked up and remembered.
 _ALL_NEW: Final = 8
 _LOOK_AGAIN: Final = 16
-# So many pieces of a body are joined, for small chunks weigh less than what they are kept in.
+# More pieces of a body are joined, because small pieces take less memory than their bookkeeping.
 _MOST_PIECES: Final = 1024
 
 
@@ -48,7 +48,7 @@ State: TypeAlias = Literal["between", "head", "body", "body skipped", "other pro
 
 
 class RequestParser:
-    """The requests of one connection, in their order."""
+    """The requests of one connection, in order."""
 
     __slots__ = (
         "_headers",
@@ -68,7 +68,7 @@ class RequestParser:
     )
 
     def __init__(self, limits: Limits, known: HeadCache | None = None) -> None:
-        """`known`: heads that have been read before, on all connections with these limits."""
+        """`known`: the heads of earlier requests, from all connections with these limits."""
         self._limits = limits
         self._known = known
         self._llhttp = httptools.HttpRequestParser(self)
@@ -78,34 +78,34 @@ class RequestParser:
         self.current: Incoming | None = None
         """The request whose body is arriving."""
         self._progress = False
-        # Heads in a row on this connection that had not come before.
+        # New heads in a row on this connection.
         self._new_heads = 0
-        # The most of `pending` that may have come before, in one piece with the start of a head.
+        # The largest part of `pending` that may have come before the head, in one piece with its start.
         self._others = 0
         self.pending = 0
-        """Bytes since the last complete head or bit of content: of a head, of trailers, of chunks' sizes.
+        """Bytes since the last complete head or content: bytes of a head, of trailers or of chunk sizes.
 
-        More than that, while a head arrives whose start came in one piece with something else.
+        If the start of a head came in one piece with other data, that data is counted too.
         """
         self.arrived: deque[Incoming] = deque()
         """Requests whose head has arrived, and that the connection has not taken yet.
 
-        One that could not be read has an `error`, and is the last.
+        A request that could not be parsed has an `error`, and is the last one.
         """
         self.rest: bytearray | None = None
-        """What came behind a request for another protocol, until `resume`."""
+        """The data after a request for another protocol, until `resume`."""
         self.ahead = b""
-        """What came behind requests in `arrived`, and is read once they have been taken, by `read_on`."""
+        """The data after the requests in `arrived`. `read_on` parses it once they have been taken."""
 
     @property
     def broken(self) -> bool:
-        """True once something could not be read; what comes after it means nothing."""
+        """True after an error: the following data has no meaning."""
         return self._state == "broken"
 
     def recall(self, data: bytes) -> Known | None:
-        """Return the request that these bytes are, if they are one whose head is known; None: `feed` them.
+        """Return the request if these bytes are exactly one with a known head; None: call `feed`.
 
-        llhttp would say of them what it said before: between two messages it has no memory.
+        llhttp would give the same result as before, because it has no state between two messages.
         """
         if self._known is None or self._state != "between" or self.pending or self.arrived:
             return None
@@ -117,7 +117,7 @@ class RequestParser:
         return known
 
     def feed(self, data: bytes) -> None:
-        """Take bytes as they arrive. Whatever is wrong with them is the `error` of a request."""
+        """Parse bytes as they arrive. An error becomes the `error` of a request."""
         if self._state == "broken":
             return
         if self.rest is not None:
@@ -128,7 +128,7 @@ class RequestParser:
             self.ahead += data
             return
         if len(data) > _AT_ONCE and len(data) > self._body_to_come:
-            self._feed_in_turn(data)
+            self._feed_in_pieces(data)
             return
         self._progress = False
         self.pending += len(data)
@@ -146,8 +146,8 @@ class RequestParser:
         elif len(self._headers) > self._limits.header_count:
             self.fail(LimitExceeded("header_count"))
 
-    def _feed_in_turn(self, data: bytes) -> None:
-        """Read no further than to where something has arrived."""
+    def _feed_in_pieces(self, data: bytes) -> None:
+        """Parse piece by piece, until a request has arrived; keep the rest in `ahead`."""
         start = 0
         while start < len(data):
             if self.arrived:
@@ -159,17 +159,17 @@ class RequestParser:
 
     @property
     def _body_to_come(self) -> int:
-        """Bytes in which there is no head, for they are known to be the body's."""
+        """The number of following bytes that belong to the current body, so contain no head."""
         incoming = self.current
         return 0 if incoming is None or incoming.length is None else incoming.length - incoming.received
 
     def read_on(self) -> None:
-        """Read what came ahead, once all that had arrived before it has been taken."""
+        """Parse the data in `ahead`. Call it once all requests in `arrived` have been taken."""
         ahead, self.ahead = self.ahead, b""
         self.feed(ahead)
 
     def _remember(self, data: bytes, incoming: Incoming) -> None:
-        """Know a head again that was all there was, and that nothing can follow but another head."""
+        """Remember the head of a request without a body, if the data was exactly this request."""
         self._new_heads += 1
         if self._new_heads > _ALL_NEW and self._new_heads % _LOOK_AGAIN != 1:
             return
@@ -182,7 +182,7 @@ class RequestParser:
             self._known.keep(data, incoming.recurring)
 
     def fail(self, denial: Denial) -> None:
-        """Read no more; the request that is arriving gets the denial, or one that never came."""
+        """Stop parsing. The arriving request gets the denial; if there is none, an empty request gets it."""
         self._state = "broken"
         self.pending = 0
         self.ahead = b""
@@ -194,18 +194,18 @@ class RequestParser:
         incoming.error = denial
 
     def swallow(self, data: bytes) -> bool:
-        """Take bytes of a body that is not needed, and drop them; True: it has come to its end."""
+        """Drop bytes of a body that is not needed; return whether they were the last ones."""
         incoming = self.current
         if incoming is None:
             return False
-        # These bytes are of later requests, which are not answered either.
+        # `ahead` has later requests, which get no answer either.
         self.ahead = b""
         self.feed(data)
         incoming.body.clear()
         return incoming.complete
 
     def resume(self) -> None:
-        """Read on as HTTP behind a request whose upgrade the upstream did not accept."""
+        """Continue with HTTP after a request whose upgrade the upstream did not accept."""
         rest, self.rest = self.rest, None
         if self._state == "other protocol":
             self._state = "between"
@@ -226,9 +226,10 @@ class RequestParser:
             self._expect_body()
 
     def _expect_body(self) -> None:
-        """Get ready for the body of a request that asks for another protocol, which llhttp leaves to that.
+        """Prepare a second llhttp for the body of a request that asks for another protocol.
 
-        It is the request's: a server may ignore Upgrade (RFC 9110 §7.8), and this one does.
+        llhttp assumes that the body belongs to that protocol. But a server may ignore Upgrade (RFC 9110
+        §7.8), and the gateway does so for a request with a body.
         """
         incoming = self.current
         if incoming is not None:
@@ -238,7 +239,7 @@ class RequestParser:
                 b"POST / HTTP/1.1\r\n%b\r\n\r\n" % (chunked if incoming.chunked else length)
             )
 
-    # What llhttp calls: their names are httptools' ------------------------------------------------
+    # Callbacks of llhttp, with httptools' names ----------------------------------------------------
 
     def on_message_begin(self) -> None:
         self._state = "head"
@@ -250,7 +251,7 @@ class RequestParser:
                 raise LimitExceeded("target_length")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # Trailers arrive here too, and go no further.
+        # Trailers arrive here too, and are dropped.
         if self.current is None:
             self._headers.append((name, value))
             if self.pending > self._limits.field_size < max(len(name), len(value)):
@@ -302,15 +303,15 @@ class RequestParser:
 
 
 def _note(incoming: Incoming, name: bytes, value: bytes) -> None:
-    """Note how a message is framed. llhttp has judged it already, and accepted one length at most."""
+    """Note how a message is framed. llhttp has checked it, and accepts at most one length."""
     if name == b"content-length":
         incoming.length = int(value)
     elif name == b"transfer-encoding":
         if not incoming.modern:
-            # The client and a proxy in between may have read it differently (RFC 9112 §6.1).
+            # A proxy in between may read it differently (RFC 9112 §6.1).
             raise Denial(REQUEST_MALFORMED, "HTTP/1.0 has no transfer codings")
         if value.strip(b" \t").lower() != b"chunked":
-            # Nothing here undoes other codings (RFC 9112 §6.1).
+            # The gateway decodes no other codings (RFC 9112 §6.1).
             raise Denial(REQUEST_MALFORMED, "the body has a transfer coding beside chunked")
         incoming.chunked = True
     elif name == b"expect":
@@ -318,7 +319,7 @@ def _note(incoming: Incoming, name: bytes, value: bytes) -> None:
 
 
 def _denial(error: httptools.HttpParserError) -> Denial:
-    """Translate what llhttp says, which quotes nothing that the client sent."""
+    """Translate an error of llhttp. Its text quotes no data of the client."""
     denial = error.__context__
     if isinstance(denial, Denial):
         return denial

@@ -1,71 +1,62 @@
-"""One kept connection to an upstream: one exchange at a time, with back-pressure both ways.
+"""One kept connection to an upstream: one exchange at a time, with back-pressure in both directions.
 
-What arrives is handed on where it arrives, to the receiver of the exchange. So what is buffered for one
-exchange stays below 256 KiB, both sides together. Of a response: what was read in one go, and the client's
-write buffer, since nothing more is read from the upstream before the client has taken that. Of a request:
-what the server has read in one go, and `WRITE_HIGH_WATER`, by the same rule the other way round.
+Data goes to the exchange's receiver as soon as it arrives. One exchange buffers less than 256 KiB in both
+directions together. Of a response, the buffers hold one read and the client's write buffer, because the
+gateway reads no more from the upstream until the client has taken that. Of a request, they hold one read and
+`WRITE_HIGH_WATER`, for the same reason.
 """
 
 import asyncio
-import fcntl
 import select
-import sys
-import termios
 from functools import partial
 from typing import Final, Protocol, cast
 
 from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, UPSTREAM_TIMEOUT, Denial
+from gateway.proxy.upstream.early_answer import may_be_early
 from gateway.proxy.upstream.parser import ResponseParser
 from gateway.proxy.upstream.tls_end import TlsEnd
 from gateway.proxy.upstream.unread import UnreadBytes
 
 READ_BYTES: Final = 64 * 1024
-"""The most that is read at once."""
+"""The largest number of bytes in one read."""
 WRITE_HIGH_WATER: Final = 4 * 1024
-"""Reading from the client stops above this many bytes that the upstream has not taken."""
-MOST_UNREAD: Final = 64 * 1024
-"""So much of a body that its application did not read an upstream may be expected to read in its place.
+"""The gateway stops reading from the client while the upstream has not taken more bytes than this."""
 
-It is gunicorn's bound.
-"""
-QUICK_SECONDS: Final = 1.0
-"""An answer that comes so soon after a longer body tells nothing of whether that was read."""
-
-# Linux tells of a FIN by it; of a reset poll() always tells.
+# Linux reports a FIN with this flag. poll() always reports a reset.
 _CLOSED: Final = getattr(select, "POLLRDHUP", 0)
-# Every connection reads into the same bytes: an event loop fills them and hands them over in one step.
+# All connections read into the same buffer: the event loop fills it and passes it on in one step.
 _ARRIVALS: Final = memoryview(bytearray(READ_BYTES))
 
 
 class Receiver(Protocol):
-    """Who makes an exchange: `gateway.proxy.exchange.Exchange`."""
+    """Receives the response of an exchange: `gateway.proxy.exchange.Exchange`."""
 
     def arrived(self, parser: ResponseParser, body: bytes) -> None:
-        """Take what has arrived of the response: heads wait in `parser`; `body` may be empty."""
+        """Take the new part of the response: heads in `parser.heads`, and `body`, which may be empty."""
 
     def failed(self, denial: Denial) -> None:
-        """Hear, once, why the response will not arrive to its end."""
+        """Take the reason why the response will stay incomplete. Called once at most."""
 
     def writable(self) -> None:
-        """Hear that the upstream has taken enough of what was written for more to be sent."""
+        """Note that the upstream has taken enough data: more may be written."""
 
 
 class Owner(Protocol):
-    """Who keeps a connection: `gateway.proxy.upstream.endpoint.Endpoint`."""
+    """Keeps a connection: `gateway.proxy.upstream.endpoint.Endpoint`."""
 
     @property
     def host(self) -> bytes | None:
-        """The Host to send in place of the client's, if any."""
+        """The Host that replaces the client's, if any."""
 
     def release(self, connection: "UpstreamConnection") -> None:
         """Take a connection back after its exchange."""
 
     def lost(self, connection: "UpstreamConnection") -> None:
-        """Hear that a connection has ended."""
+        """Forget a connection that has ended."""
 
 
 class UpstreamConnection(asyncio.BufferedProtocol):
-    """A connection, and the response that is arriving on it."""
+    """A connection, and the response of its current exchange."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner, idle_timeout: float) -> None:
         self._loop = loop
@@ -85,24 +76,24 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.owner = owner
         self.writing_paused = False
         """True while the upstream has not taken enough of what was written."""
-        self.deaf = False
-        """True once the upstream takes nothing more of the request, though its answer may still be read."""
+        self.write_failed = False
+        """True once the upstream takes no more of the request. Its answer may still be read."""
         self._written = 0
         self._written_at = 0.0
-        # Whether the answer may have come before the body was read, once that has been looked at.
-        self._looked_at = False
+        # Whether the answer may be early, and whether that was checked: see `early_answer`.
+        self._early_checked = False
         self._early = False
         self.failure: Denial | None = None
         """Why the exchange failed, if it did."""
         self.cut_short = False
-        """True where a reset has ended an answer, and may come of a request's body that was not read.
+        """True if a reset ended the answer, perhaps because the upstream did not read the request's body.
 
-        A kernel that resets the connection for that throws away what it has not yet sent of the answer.
+        A kernel that resets a connection with unread data drops the part of the answer that it has not sent.
         """
         self.answered = False
         """True once any byte of the current response has arrived."""
         self.spare: ResponseParser | None = None
-        """A parser that can read the next response, so that none need be made for it."""
+        """A parser that can be used for the next response."""
         self.reused = False
         """True when the current exchange is not the connection's first."""
         self.opened_at = loop.time()
@@ -110,41 +101,41 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.idle_since = 0.0
         """When the last exchange ended, on the loop's clock."""
 
-    # An exchange, in its order -------------------------------------------------------------------
+    # An exchange, in order -------------------------------------------------------------------
 
     def begin(
         self, head: bytes, parser: ResponseParser, receiver: Receiver, body: bytes | None = None
     ) -> None:
-        """Write a request head; `parser` reads what comes back, and `receiver` gets it.
+        """Write a request head. `parser` parses the response, and `receiver` gets it.
 
-        `body` is the whole body, where it goes out with the head.
+        `body`: the complete body, if it is sent together with the head.
         """
         self._parser = parser
         self._receiver = receiver
-        self.answered, self._written, self._looked_at, self._early = False, 0, False, False
+        self.answered, self._written, self._early_checked, self._early = False, 0, False, False
         if body is not None:
             head += body
             self._written, self._written_at = len(body), self._loop.time()
         if self._transport is not None and self.failure is None:
             self._transport.write(head)
         else:
-            # It was closed while it was being handed over.
+            # It was closed after the pool had checked it.
             self._loop.call_soon(self._ended, None)
 
     def write(self, data: bytes) -> None:
-        """Send a part of the request's body; when it can no longer be sent, `failed` tells why.
+        """Send a part of the request's body. If that fails, the receiver's `failed` gets the reason.
 
-        Not at once: first comes what the upstream has answered.
+        `failed` is called later, after the data that the upstream has already sent.
         """
         self._written += len(data)
         self._written_at = self._loop.time()
         if self._parser is not None and self._parser.begun:
             self._early = True
-        if self._transport is not None and self.failure is None and not self.deaf:
+        if self._transport is not None and self.failure is None and not self.write_failed:
             self._transport.write(data)
 
     def sent(self) -> None:
-        """Count the silence of both sides from here, where a part of the request went out."""
+        """Restart the idle timeout, after a part of the request was sent."""
         if self._parser is not None and not self._parser.complete:
             self._expect_by(self._loop.time() + self._idle_timeout)
 
@@ -152,13 +143,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Fail the exchange with `upstream_timeout` unless its final head arrives within `seconds`."""
         if self._parser is None or self._parser.begun:
             return
-        # As `_expect_by`, without the call.
+        # The body of `_expect_by`, to save a call.
         self._deadline = deadline = self._loop.time() + seconds
         if self._timer is None or deadline < self._timer_at:
             self._start_timer(deadline)
 
     def pause_reading(self) -> None:
-        """Read nothing until `resume_reading`: the client has not taken what was read."""
+        """Read nothing until `resume_reading`, because the client has not taken the earlier data."""
         transport, remainder = self._transport, self._remainder
         if self._reading_paused or transport is None:
             return
@@ -178,7 +169,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             return
         self._reading_paused = False
         if self._parser is not None and not self._parser.complete:
-            # The client had stopped it; the upstream's silence counts from here.
+            # The client caused the pause, so the upstream's idle timeout starts again.
             self._expect_by(self._loop.time() + self._idle_timeout)
         remainder = self._remainder
         if self._transport is not None and (remainder is not None or not self._transport.is_closing()):
@@ -195,7 +186,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return None if transport is None or transport.is_closing() else transport
 
     def is_closed(self) -> bool:
-        """Tell whether either side has closed or reset it, of which the event loop may not know yet."""
+        """Return whether either side has closed or reset it, even if the event loop does not know yet."""
         if self._wire is None or self._wire.is_closing() or self.transport is None:
             return True
         if self._poll is None:
@@ -204,7 +195,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return bool(self._poll.poll(0))
 
     def end(self) -> bool:
-        """End the exchange; tells whether the connection can serve another one."""
+        """End the exchange; return whether the connection can serve another one."""
         parser, self._parser = self._parser, None
         self._receiver = None
         self._deadline = None
@@ -222,7 +213,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return True
 
     def fail(self, denial: Denial) -> None:
-        """End the exchange with a denial, of which its receiver hears, and close the connection."""
+        """End the exchange with a denial, which goes to its receiver, and close the connection."""
         if self.failure is not None:
             return
         self.failure = denial
@@ -231,7 +222,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._receiver.failed(denial)
 
     def abort(self) -> None:
-        """Close at once: the upstream must not take the half of a message for a whole one."""
+        """Close at once: the upstream must not take half of a message for a complete one."""
         remainder, self._remainder = self._remainder, None
         lost = remainder is not None
         if remainder is not None:
@@ -244,43 +235,18 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         elif self._transport is not None:
             self._transport.abort()
 
-    def _final_head_came(self) -> None:
-        """Note whether the upstream may have answered without reading the request's body to its end.
-
-        It will read the rest, or close the connection (RFC 9112 §9.3) and lose the request that came next.
-        What its kernel has not acknowledged it has not read; of what its kernel holds nothing can be known.
-        """
-        self._looked_at = True
-        quick = self._loop.time() - self._written_at < QUICK_SECONDS
-        self._early |= self.deaf or self._unsent > 0 or (quick and self._written > MOST_UNREAD)
-
-    @property
-    def _unsent(self) -> int:
-        """Bytes that have been written and have not arrived at the upstream's kernel (tcp(7), SIOCOUTQ)."""
-        if self._wire is None:
-            return 0
-        queued = self._wire.get_write_buffer_size()
-        if queued == 0:
-            try:
-                answer = fcntl.ioctl(self._wire.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-            except OSError:
-                # Not on every system, and not of a socket that is closed.
-                return 0
-            queued = int.from_bytes(answer, sys.byteorder)
-        return queued
-
-    # What the transport tells --------------------------------------------------------------------
+    # Called by the transport --------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, for uvloop's transports are none by inheritance.
         self._transport = self._wire = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
         if self.answered:
-            # It spoke before it was asked, within the handshake of TLS.
+            # It sent data during the TLS handshake, before any request.
             self.abort()
 
     def secured(self, transport: asyncio.Transport, wire: asyncio.Transport) -> None:
-        """Take a transport of TLS, and the one below it, whose protocol is TLS."""
+        """Take the transport of TLS, and `wire`, the TCP transport below it."""
         self.connection_made(transport)
         self._wire = wire
         secured = transport.get_extra_info("ssl_object")
@@ -293,7 +259,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.answered, parser = True, self._parser
         if parser is None:
-            # There is no exchange: whatever this is, it answers no request of ours.
+            # There is no exchange, so this data answers no request.
             self.abort()
             return
         try:
@@ -301,12 +267,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         except Denial as denial:
             self.fail(denial)
             return
-        if self._written and parser.begun and not self._looked_at:
-            self._final_head_came()
+        if self._written and parser.begun and not self._early_checked:
+            self._early_checked = True
+            passed = self._loop.time() - self._written_at
+            self._early |= self.write_failed or may_be_early(self._wire, self._written, passed)
         if parser.complete:
             self._deadline = None
         elif parser.begun:
-            # A body may take its time, events and slow clients too: only silence ends it.
+            # A body may take any time, because of events or slow clients. Only silence ends it.
             self._expect_by(self._loop.time() + self._idle_timeout)
         if self._receiver is not None:
             self._receiver.arrived(parser, body)
@@ -318,19 +286,19 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._tls is None:
             self._wire_lost(exc)
         else:
-            # What there was to read has been read, as `_wire_lost` came first.
+            # `_wire_lost` was called first, and has read all data.
             self._lost(exc)
 
     @property
     def receiving(self) -> bool:
-        """True while more of a response is awaited."""
+        """True while more of a response is expected."""
         parser = self._parser
         return parser is not None and not parser.complete and self.failure is None
 
     def _wire_lost(self, error: Exception | None) -> None:
-        """Read what has come, where a request could not be sent to its end; then tell of the loss."""
+        """Handle the end of the connection. After a failed write, first read the data that has arrived."""
         if isinstance(error, OSError) and self._wire is not None and self._awaits_answer:
-            self.deaf = True
+            self.write_failed = True
             try:
                 self._remainder = UnreadBytes(
                     self._loop,
@@ -348,19 +316,19 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     @property
     def _awaits_answer(self) -> bool:
-        """True while an answer may have come that has not been read.
+        """True if unread data may be an answer to the current request.
 
-        On a kept connection it is none to a request of which not even the head could be sent.
+        It is not if the connection is a kept one, and not even the head of the request could be sent.
         """
         return self.receiving and (self.answered or bool(self._written) or not self.reused)
 
     def _read_to_end(self, error: Exception | None, orderly: bool = False) -> None:  # noqa: FBT001, FBT002 -- by `UnreadBytes`
         self._remainder = None
         if self._tls is not None:
-            # It tells us in its turn.
+            # It calls `connection_lost` later.
             self._tls.lose(error)
         elif orderly and self.answered and isinstance(error, BrokenPipeError):
-            # The upstream had closed in order before it reset the connection: an end may be a body's.
+            # The upstream closed in order before the reset, so this may be the end of a body.
             self._lost(None)
         else:
             self._lost(error)
@@ -384,7 +352,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     # ---------------------------------------------------------------------------------------------
 
     def _ended(self, exc: Exception | None) -> None:
-        """Take the end of the connection for the end of a body only where it is one."""
+        """Handle the end of the connection: the end of a body, or an error."""
         parser = self._parser
         if parser is None or parser.complete or self.failure is not None:
             return
@@ -395,14 +363,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             if self._tls is not None and not self._tls.orderly:
                 raise Denial(UPSTREAM_PROTOCOL_ERROR, "it ended TLS without a close_notify")
         except Denial as denial:
-            self.cut_short = self.deaf and bool(self._written) and parser.begun
+            self.cut_short = self.write_failed and bool(self._written) and parser.begun
             self.fail(denial)
         else:
             if self._receiver is not None:
                 self._receiver.arrived(parser, b"")
 
     def _expect_by(self, deadline: float) -> None:
-        """Set the deadline. The timer is started anew only for an earlier one: most never run out."""
+        """Set the deadline. Only an earlier one restarts the timer, because few deadlines are reached."""
         self._deadline = deadline
         if self._timer is None or deadline < self._timer_at:
             self._start_timer(deadline)
@@ -416,7 +384,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def _check_deadline(self) -> None:
         self._timer = None
         if self._deadline is None or self._reading_paused:
-            # Nothing is awaited, or the client is: `resume_reading` sets the next deadline.
+            # No data is expected, or the client is slow: then `resume_reading` sets the next deadline.
             return
         if self._loop.time() < self._deadline:
             self._start_timer(self._deadline)

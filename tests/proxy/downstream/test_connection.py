@@ -263,7 +263,7 @@ class Hall:
         credential: Credential | None,  # noqa: ARG002
     ) -> Answering:
         self.begun += 1
-        return Answering(connection, keep_alive=connection.stays(incoming))
+        return Answering(connection, keep_alive=connection.keeps_alive(incoming))
 
     def refuse(self, connection: ClientConnection, denial: Denial) -> None:  # noqa: ARG002
         self.refused.append(denial)
