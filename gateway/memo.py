@@ -1,19 +1,20 @@
 """Everything that is remembered about requests, tokens and decisions, wrapped around the plain way.
 
-What is remembered is frozen, and depends on its key and on nothing else but what its validity watches:
+Every remembered value is frozen. It depends on its key, and on things whose changes are noticed:
 
-- A **head** (`Forwarding`) depends on its bytes but for the bearer token, on the scheme and on the peer:
+- A **head** (`Forwarding`) depends on its bytes without the bearer token, on the scheme and on the peer:
   `Pipeline.read` is a function of the request alone.
-- A **token** (claims and key) depends on its bytes, on its issuer's keys, which `forget_withdrawn` watches,
-  and on the time, which `recall` watches.
-- A **refusal** of a token depends on its bytes, and on its issuer's keys if one was found: `refuse` compares
-  the set. Only refusals that no time ends are remembered.
-- A **decision** depends on (route, claims, resolution): `Pipeline.decide` is given no more, and neither are
-  `policy.authorize(route, user, claims)` and `HeaderPolicy.identity(claims, user)`. The validity watches the
-  resolution: it ends with any change of the user, the identity, the token or the issuer that is heard of.
+- A **token** (claims and key) depends on its bytes, on its issuer's keys, which `forget_withdrawn` compares,
+  and on the time, which `recall` checks.
+- A **refusal** of a token depends on its bytes and, if its issuer was found, on the issuer's keys, which
+  `refuse` compares. Only refusals that do not depend on the time are remembered.
+- A **decision** depends on the route, the claims and the resolution: `Pipeline.decide`,
+  `policy.authorize(route, user, claims)` and `HeaderPolicy.identity(claims, user)` get nothing else. Its
+  validity ends with every change of the user, the identity, the token or the issuer that this process
+  receives.
 
-What rests on more than that (the time, an address, a field of the request) must not be decided there, or must
-not be remembered. A decision dies as a whole: another takes its place, and no part of it is ever reset.
+A rule that depends on anything else (the time, an address, a field of the request) must not be part of a
+decision, or the decision must not be remembered. A decision is replaced as a whole. No part of it is reset.
 """
 
 import asyncio
@@ -41,35 +42,35 @@ from gateway.core.verified import VerifiedToken
 from gateway.pipeline import Pipeline, Verifier, attribute, check
 
 RECURRING_HEADS: Final = 2048
-"""Heads of requests that are remembered with what they say."""
+"""The largest number of remembered request heads."""
 REFUSED_TOKENS: Final = 4096
-"""Refused tokens that are remembered: a client that repeats one costs no cryptography."""
+"""The largest number of remembered refused tokens. A client that repeats one causes no cryptography."""
 
 
 class Keys(Protocol):
     """The verification keys of all issuers."""
 
     def current(self, issuer_name: str) -> KeySet | None:
-        """Return the keys to trust now; None if there are none."""
+        """Return the trusted keys; None if there are none."""
 
 
 class Directory(Protocol):
-    """Who is behind a token, in memory and in the stores."""
+    """Finds the user behind a token, in memory or in the stores."""
 
     def recall(self, claims: Claims) -> Resolution | None:
-        """Answer from this process's memory, if that is right at this moment; None: `resolve` them."""
+        """Answer from this process's memory; None if it has no valid answer: call `resolve`."""
 
     def validity(self, claims: Claims) -> Validity | None:
-        """Return how long an answer that was recalled just now is valid."""
+        """Return the validity of the answer that memory has now."""
 
     def is_valid(self, validity: Validity) -> bool:
-        """Tell whether an answer is still valid."""
+        """Return whether an answer is still valid."""
 
     async def resolve(self, claims: Claims) -> Resolution:
-        """Ask the stores. Raises `Denial` when none that may be trusted can answer."""
+        """Ask the stores. Raises `Denial` when no trusted store can answer."""
 
 
-_LASTING: Final = frozenset(
+_PERMANENT: Final = frozenset(
     {
         TOKEN_MALFORMED,
         TOKEN_TYPE_INVALID,
@@ -79,7 +80,7 @@ _LASTING: Final = frozenset(
         SIGNATURE_INVALID,
     }
 )
-"""Why a token is refused that will never be good, whatever the time, while its issuer has the same keys."""
+"""Reasons that refuse a token at any time, as long as its issuer has the same keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class _Refusal:
 
 @dataclass(eq=False, slots=True)
 class Token:
-    """A verified token, and the last decision on it, which counts while the validity does."""
+    """A verified token, and the last decision on it, which counts while `validity` holds."""
 
     claims: Claims
     key: VerificationKey
@@ -101,11 +102,11 @@ class Token:
     """When it expires, in Unix seconds, leeway included."""
     decision: Decision | None = None
     validity: Validity | None = None
-    """What memory said when the decision was made."""
+    """The validity of the answer from memory on which the decision is based."""
 
 
 class Tokens:
-    """At most `capacity` verified tokens, by the SHA-256 of their bytes; and the latest that were refused."""
+    """At most `capacity` verified tokens, by the SHA-256 of their bytes, and the latest refused tokens."""
 
     def __init__(
         self,
@@ -115,9 +116,9 @@ class Tokens:
         recalled: defaultdict[str, int],
         refused: Callable[[Denial], None] = lambda _: None,
     ) -> None:
-        """`clock` gives Unix seconds. In `recalled` it counts by issuer how many tokens it remembered.
+        """`clock` gives Unix seconds. `recalled` counts the recalled tokens by issuer.
 
-        `refused` is called with each denial that it remembered.
+        `refused` is called with each recalled denial.
         """
         self._keys = keys
         self._refusals: FIFO[bytes, _Refusal] = FIFO(REFUSED_TOKENS)
@@ -126,14 +127,14 @@ class Tokens:
         self._recalled = recalled
         self._tokens: LRU[bytes, Token] = LRU(capacity)
         self.digests: Container[bytes] = self._tokens.keys()
-        """The SHA-256 of each token that has been verified, and is remembered whatever became of it since."""
+        """The SHA-256 of each remembered token, even if it is no longer valid."""
 
     def recall(self, credential: Credential) -> Token | None:
-        """Return a token that was verified before and is still good."""
+        """Return a token that was verified before and is still valid."""
         token = self._tokens.get(credential.digest)
         if token is None:
             return None
-        # Keys that became too old to trust take with them what they verified.
+        # When keys become too old to trust, the tokens that they verified become invalid too.
         issuer_name = token.claims.issuer_name
         if self._clock() < token.until and self._keys.current(issuer_name) is not None:
             self._recalled[issuer_name] += 1
@@ -151,7 +152,7 @@ class Tokens:
         return token
 
     def refuse(self, credential: Credential) -> None:
-        """Raise the `Denial` of a token that was refused before, and would be again."""
+        """Raise the `Denial` of a token that was refused before and would be refused again."""
         refusal = self._refusals.get(credential.digest)
         if refusal is None:
             return
@@ -163,12 +164,12 @@ class Tokens:
         try:
             raise denial
         finally:
-            # Or the frame and the exception would hold each other until the next collection of cycles.
+            # Otherwise the frame and the exception would keep each other alive until a garbage collection.
             del denial
 
     def keep_refusal(self, credential: Credential, denial: Denial) -> None:
-        """Remember why a token was refused just now, if it would be again."""
-        if denial.reason in _LASTING:
+        """Remember the refusal of a token, if the token would be refused again."""
+        if denial.reason in _PERMANENT:
             issuer = denial.issuer
             keys = None if issuer is None else self._serial(issuer)
             self._refusals.put(credential.digest, _Refusal(denial.reason, denial.detail, issuer, keys))
@@ -178,7 +179,7 @@ class Tokens:
         return None if keys is None else keys.serial
 
     def forget_withdrawn(self, issuer_name: str, keys: KeySet | None) -> int:
-        """Drop every token of an issuer whose key is no longer in its set; returns how many."""
+        """Forget the tokens of an issuer whose key is not in its new set; return how many."""
         trusted = frozenset(keys.keys) if keys is not None else frozenset()
         return self._tokens.discard(
             lambda token: token.claims.issuer_name == issuer_name and token.key not in trusted
@@ -190,7 +191,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What a head said that came with this scheme and from this peer."""
+    """The meaning of a head that came with this scheme and from this peer."""
 
     scheme: str
     peer: str
@@ -198,27 +199,27 @@ class _Read:
 
 
 class Memo:
-    """The plain way, with a memory: the same verdicts and the same bytes for less work."""
+    """`Pipeline` with a memory: the same verdicts and the same bytes with less work."""
 
     def __init__(self, pipeline: Pipeline, verifier: Verifier, tokens: Tokens, directory: Directory) -> None:
         self._pipeline = pipeline
         self._verifier = verifier
         self._tokens = tokens
         self._directory = directory
-        # One call less for each request.
+        # Bound here to save a call per request.
         self._is_valid = directory.is_valid
         self._heads: FIFO[object, _Read] = FIFO(RECURRING_HEADS)
         self.heads: Container[object] = self._heads.keys()
-        """Heads of which it is remembered what they say, whatever the bearer token: `Request.recurring`."""
+        """`Request.recurring` of each remembered head, independent of the bearer token."""
         self.remembered = tokens.digests
-        """The SHA-256 of each token that has been verified, and is remembered whatever became of it since."""
+        """The SHA-256 of each remembered token, even if it is no longer valid."""
         self.reauthorize = pipeline.reauthorize
-        """Authorizes a token for a route again; the identity tiers have their own memory."""
+        """Authorizes a token for a route again. The identity tiers have a memory of their own."""
 
     async def admit(self, request: Request) -> Admission:
-        """Settle a request as `Pipeline.admit` does. Raises `Denial`.
+        """Decide on a request as `Pipeline.admit` does. Raises `Denial`.
 
-        Before it waits for anything, it sleeps for no time.
+        Before it waits for anything else, it awaits `asyncio.sleep(0)`.
         """
         forwarding = self._read(request)
         if forwarding.credential is None:
@@ -234,7 +235,7 @@ class Memo:
                 decision = await self._decide(token, route)
             elif decision.route is not route:
                 check(route, claims, decision.resolution)
-                # The fields depend on no route.
+                # The identity fields do not depend on the route.
                 token.decision = decision = Decision(route, decision.resolution, decision.identity)
         except Denial as denial:
             attribute(denial, forwarding.route, claims)
@@ -253,7 +254,7 @@ class Memo:
     # Heads -------------------------------------------------------------------------------------------
 
     def _read(self, request: Request) -> Forwarding:
-        """Read a head, or remember what it says."""
+        """Return the meaning of a head, from memory if it is known."""
         recurring = request.recurring
         if recurring is None:
             return self._pipeline.read(request)
@@ -261,8 +262,8 @@ class Memo:
         if read is not None and read.peer == request.peer and read.scheme == request.scheme:
             return read.forwarding
         forwarding = self._pipeline.read(request)
-        # A head that was read stands for those with other tokens; with several Authorization fields on a
-        # route that asks for none, each is forwarded as it came.
+        # A remembered head also stands for the same head with other tokens. With several Authorization fields
+        # that would be wrong: on a route without authentication, they are forwarded unchanged.
         if len(forwarding.client_fields.authorizations) <= 1:
             self._heads.put(recurring, _Read(request.scheme, request.peer, forwarding))
         return forwarding
@@ -270,14 +271,14 @@ class Memo:
     # Decisions ---------------------------------------------------------------------------------------
 
     async def _decide(self, token: Token, route: Route) -> Decision:
-        """Decide anew, and remember the decision if memory says the same as the answer it rests on."""
+        """Make a new decision. Remember it if memory has the same answer as the one that it is based on."""
         claims = token.claims
         resolution = self._directory.recall(claims)
         if resolution is None:
             await _wait()
             resolution = await self._directory.resolve(claims)
         decision = self._pipeline.decide(route, claims, resolution)
-        # Nothing is awaited between the answer and here: a change before the answer has ended the validity.
+        # No await since the answer. If a change came before the answer, memory has no valid answer now.
         validity = self._directory.validity(claims)
         if validity is not None and validity.answer.user is resolution.user:
             token.decision, token.validity = decision, validity
@@ -285,8 +286,8 @@ class Memo:
 
 
 async def _wait() -> None:
-    """Mark the point from which a request waits for others, so that its caller makes a task of the rest.
+    """Mark the first point where a request waits: its caller runs the rest in a task.
 
-    What comes before costs no turn of an event loop.
+    The work before this point needs no turn of the event loop.
     """
     await asyncio.sleep(0)

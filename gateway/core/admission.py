@@ -1,4 +1,4 @@
-"""The positive outcome: what is needed to forward a request, and to account for it."""
+"""The result of `admit`: everything that is needed to forward a request and to account for it."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,48 +8,48 @@ from gateway.core.model import Claims, Credential, Resolution, Route, User
 
 
 class Forwarding(NamedTuple):
-    """What the head of a request says: where it goes, and what its upstream is told of any user's request."""
+    """The meaning of a request head: its route, and the parts of the upstream's head that fit any user."""
 
     route: Route
     method: str
     line: bytes
     """The request line (RFC 9112 §3): the path that was matched, less the route's prefix, and the query."""
     host: bytes
-    """The client's Host, as it was."""
+    """The client's Host, unchanged."""
     fields: bytes
-    """Other fields, each with its line end; without framing (RFC 9112 §6)."""
+    """The other fields, each with its line end, without framing (RFC 9112 §6)."""
     upgrade: bytes | None
-    """The protocol that the upstream is asked to switch to; its 101 is then the way to a tunnel."""
+    """The protocol that the upstream is asked to switch to; after its 101, both connections are a tunnel."""
     credential: Credential | None
-    """The bearer token; None: the route asks for none, or it may be missing and is."""
+    """The bearer token; None if the route needs none, or if an optional token is missing."""
     client_fields: Fields
     """The client's own fields, sorted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was settled for one token on one route: it may pass, as this user, told upstream in these fields.
+    """One token may pass on one route: as which user, and with which fields for the upstream.
 
-    It depends on the route, the token's claims and the resolution alone. It dies as a whole.
+    It depends only on the route, the token's claims and the resolution. It is replaced as a whole.
     """
 
     route: Route
     resolution: Resolution
     identity: bytes
-    """What the upstream is told of the token and its user, as fields that each have their line end."""
+    """The header fields about the token and its user, each with its line end."""
 
 
 @dataclass(slots=True)
 class Admission:
-    """A request that may pass, whose it is, and how it is forwarded. It is never changed."""
+    """A request that may pass: its user, and how it is forwarded. It is never changed."""
 
     forwarding: Forwarding
     fields: bytes
-    """What the upstream is told of the token and its user, as fields that each have their line end."""
+    """The header fields about the token and its user, each with its line end."""
     claims: Claims | None = None
-    """None: the route asks for no token, or it may be missing and is."""
+    """None if the route needs no token, or if an optional token is missing."""
     decision: Decision | None = None
-    """None together with `claims`."""
+    """None if `claims` is None."""
 
     @property
     def user(self) -> User | None:
@@ -57,5 +57,5 @@ class Admission:
 
     @property
     def stale(self) -> bool:
-        """True when the user is older than the cache's time, because the store behind it is down."""
+        """True if the cached user is older than the cache allows, because the store is down."""
         return self.decision is not None and self.decision.resolution.stale

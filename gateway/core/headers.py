@@ -1,7 +1,7 @@
-"""Every rule about header fields between client, gateway and upstream; there is no other owner.
+"""All rules about header fields between client, gateway and upstream. No other file has such rules.
 
-What a client may forge is removed first, on every route and in every spelling; what the gateway
-vouches for is added after, so nothing a client sends can remove it again.
+First, the fields that a client may forge are removed, on every route and in every spelling. Then the gateway
+adds its own fields, so that a client cannot remove them.
 """
 
 import ipaddress
@@ -18,8 +18,8 @@ from gateway.core.model import JSON, Claims, Header, Request, User
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# RFC 9110 §7.6.1: for one connection only, whether Connection names them or not. Trailer goes with
-# the trailers, which are not forwarded.
+# RFC 9110 §7.6.1: for one connection only, even if Connection does not name them. Trailer is one of them,
+# because trailers are not forwarded.
 HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
@@ -33,11 +33,11 @@ HOP_BY_HOP: Final = frozenset(
         b"upgrade",
     }
 )
-# Framing belongs to who writes the message (RFC 9112 §6).
+# The writer of a message decides on its framing (RFC 9112 §6).
 _FRAMING: Final = frozenset({b"content-length", b"http2-settings"})
-# What Connection may never remove (RFC 9110 §7.6.1: fields for all recipients must not be listed).
+# Connection may not remove these (RFC 9110 §7.6.1: it must not list fields for all recipients).
 _END_TO_END: Final = frozenset({b"host", b"content-type", b"content-length", b"authorization", b"cookie"})
-# Names by which frameworks let a proxy tell who asked for what. Folded, without `x-forwarded-*`.
+# Fields in which frameworks expect the original client and target. Folded, without `x-forwarded-*`.
 _FORWARDING: Final = frozenset(
     {b"forwarded", b"x-real-ip", b"x-original-url", b"x-original-uri", b"x-original-method", b"x-rewrite-url"}
 )
@@ -52,21 +52,21 @@ _CLAIM_FIELDS: Final = {
     "scopes": "scopes",
     "roles": "roles",
 }
-# What Connection usually says names no field, or one that is dropped anyway.
+# Options of Connection that remove no field, or name one that is dropped anyway.
 _UNMOVED: Final = _END_TO_END | {b"close", b"keep-alive", b"upgrade"}
 _MAX_REMEMBERED: Final = 64
-"""Bytes of a name, or of what Connection says, that is remembered with what follows from it."""
+"""The longest name, or value of Connection, whose treatment is remembered."""
 _MAX_REMEMBERED_NAMES: Final = 1024
 STALE_HEADER: Final = b"X-Auth-Stale"
 STALE: Final = b"X-Auth-Stale: true\r\n"
-"""Tells an upstream that the user is older than the cache's time, because the store is down."""
+"""Tells an upstream that the cached user is older than the cache allows, because the store is down."""
 REQUEST_ID_HEADER: Final = b"X-Request-Id"
 
 _FOLD: Final = bytes(
     ord(chr(octet).lower()) if chr(octet).isalnum() and octet < 128 else ord("-") for octet in range(256)
 )
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=\-]{1,128}")
-# Outside printable ASCII, or `%`, which marks what is encoded; a comma separates the items of a list.
+# To encode: all outside printable ASCII, and `%`; in lists the comma too, which separates the items.
 _UNSAFE: Final = re.compile(rb"[^\x20-\x24\x26-\x7e]|^ +| +$")
 _UNSAFE_IN_LIST: Final = re.compile(rb"[^\x20-\x24\x26-\x2b\x2d-\x7e]|^ +| +$")
 
@@ -74,16 +74,16 @@ _Getter: TypeAlias = Callable[[User | None, Claims], "JSON | tuple[str, ...]"]
 
 
 def fold(name: bytes) -> bytes:
-    """Return what CGI and WSGI make of a field name, so that `X_User.Id` and `x-user-id` are one."""
+    """Return a field name as CGI and WSGI see it: `X_User.Id` and `x-user-id` are the same."""
     return name.translate(_FOLD)
 
 
 def encode_value(value: "JSON | tuple[str, ...]") -> bytes | None:
-    """Encode a value for a header field; None when there is nothing to send.
+    """Encode a value for a header field; return None if there is nothing to send.
 
-    Text is UTF-8 with every octet outside printable ASCII, and `%`, percent-encoded, so no value can
-    end the field and an upstream gets the text back with one percent-decoding. Items of a list are
-    joined with commas; a comma inside an item is encoded.
+    Text becomes UTF-8, and each octet outside printable ASCII, and `%`, is percent-encoded. So a value cannot
+    end the field, and an upstream gets the text back by one percent-decoding. Commas join the items of a
+    list; a comma inside an item is encoded.
     """
     if isinstance(value, list | tuple):
         items = (_encode(item, _UNSAFE_IN_LIST) for item in value)
@@ -105,17 +105,17 @@ def _percent(match: re.Match[bytes]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class HeaderRules:
-    """The operator's choices about header fields."""
+    """The operator's settings for header fields."""
 
     identity: Mapping[str, str]
-    """Field name → what it carries: a path below `user` or `claims`."""
+    """Field name → its value: a path below `user` or `claims`."""
     forward_authorization: bool = False
     trusted_proxies: tuple[Network, ...] = ()
-    """Peers whose `X-Forwarded-*` and `X-Request-Id` are believed."""
+    """Peers whose `X-Forwarded-*` and `X-Request-Id` are trusted."""
 
 
 class _Fate(Enum):
-    """What becomes of a client's field."""
+    """How a field is treated."""
 
     KEPT = auto()
     DROPPED = auto()
@@ -126,10 +126,10 @@ class _Fate(Enum):
     LENGTH = auto()
     CODING = auto()
     FORWARDING = auto()
-    """`X-Forwarded-*`: believed of a trusted peer alone."""
+    """`X-Forwarded-*`: used only if the peer is trusted."""
 
 
-# A member of an enumeration is slow to find through its class.
+# Access to a member through its enumeration is slow.
 _KEPT, _DROPPED, _HOST, _CREDENTIALS, _CONNECTION = (
     _Fate.KEPT, _Fate.DROPPED, _Fate.HOST, _Fate.CREDENTIALS, _Fate.CONNECTION
 )  # fmt: skip
@@ -141,10 +141,10 @@ _FATES: Final = {
 
 
 class Fields(NamedTuple):
-    """A request's fields, sorted; those that are dropped are not here."""
+    """A request's fields, sorted, without the dropped ones."""
 
     kept: bytes
-    """Those that go on as they came, each with its line end."""
+    """The fields that are forwarded unchanged, each with its line end."""
     hosts: list[bytes]
     authorizations: list[bytes]
     forwarding: list[Header]
@@ -155,7 +155,7 @@ class ResponseFields(NamedTuple):
     """A response's fields, sorted."""
 
     kept: bytes
-    """Those that go on to the client, each with its line end."""
+    """The fields for the client, each with its line end."""
     lengths: list[bytes]
     codings: list[bytes]
     """Values of Transfer-Encoding."""
@@ -167,26 +167,26 @@ class HeaderPolicy:
     def __init__(self, rules: HeaderRules) -> None:
         self._identity = tuple((name.encode(), _getter(path)) for name, path in rules.identity.items())
         self.claims_read = frozenset(_claims_read(rules.identity.values()))
-        """Names of the claims that are taken from a token's payload, and so must be kept of it."""
+        """Names of the claims in a token's payload that header fields need."""
         self._ours = frozenset(
             [fold(name) for name, _ in self._identity]
             + [fold(STALE_HEADER), fold(REQUEST_ID_HEADER)]
             + list(_FORWARDING)
         )
         self.forwards_credentials = rules.forward_authorization
-        """Whether an upstream gets Authorization too."""
+        """Whether upstreams get Authorization."""
         self._networks = rules.trusted_proxies
         self.trusts_proxies = bool(rules.trusted_proxies)
-        """Whether any peer is believed what it says about its clients."""
+        """Whether there are trusted proxies."""
         self._trusts = lru_cache(maxsize=1024)(self._is_trusted)
         self._fates: dict[bytes, _Fate] = {}
 
     def trusts(self, peer: str) -> bool:
-        """Tell whether what this peer says about its own clients is believed."""
+        """Return whether this peer is a trusted proxy."""
         return self.trusts_proxies and self._trusts(peer)
 
     def request_id(self, headers: Iterable[Header], peer: str) -> str | None:
-        """Return the request id that a trusted proxy gave, if it gave a sane one."""
+        """Return the request id of a trusted proxy, if it has an acceptable form."""
         if not self.trusts(peer):
             return None
         for name, value in headers:
@@ -195,7 +195,7 @@ class HeaderPolicy:
         return None
 
     def read(self, request: Request) -> Fields:
-        """Sort a request's fields, by one look at each."""
+        """Sort a request's fields in one pass."""
         fates = self._fates
         kept: list[bytes] = []
         hosts: list[bytes] = []
@@ -220,14 +220,14 @@ class HeaderPolicy:
         return Fields(b"".join(kept), hosts, authorizations, forwarding)
 
     def forwarded(self, request: Request, fields: Fields, prefix: str = "") -> bytes:
-        """Return what is kept of the client's fields, and those that tell of the request's way here.
+        """Return the client's kept fields and the forwarding fields (`X-Forwarded-*`).
 
-        `prefix` is what was removed from the path.
+        `prefix` is the part that was removed from the path.
         """
         lines = [fields.kept]
         host = fields.hosts[0] if fields.hosts else b""
         if self.trusts(request.peer):
-            self._go_on(lines, request, host, fields.forwarding, prefix)
+            self._extend_forwarding(lines, request, host, fields.forwarding, prefix)
         else:
             lines.append(
                 b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
@@ -238,20 +238,20 @@ class HeaderPolicy:
         return b"".join(lines)
 
     def identity(self, claims: Claims, user: User | None) -> bytes:
-        """Return the fields that tell an upstream whose token it is, and which user's."""
+        """Return the identity header fields for the upstream."""
         values = ((name, encode_value(get(user, claims))) for name, get in self._identity)
         return b"".join(_line(name, value) for name, value in values if value is not None)
 
     def credentials(self, request: Request, fields: Fields) -> bytes:
-        """Return Authorization as the client sent it, for those who `forwards_credentials`."""
+        """Return Authorization as the client sent it, for `forwards_credentials`."""
         if request.credential is not None:
             return _line(b"Authorization", b"Bearer " + request.credential.raw)
         return b"".join(_line(b"Authorization", value) for value in fields.authorizations)
 
-    def _go_on(
+    def _extend_forwarding(
         self, lines: list[bytes], request: Request, host: bytes, forwarding: Iterable[Header], prefix: str
     ) -> None:
-        """Write the forwarding fields behind what a trusted peer says in its own."""
+        """Write the forwarding fields, and continue those of a trusted peer."""
         named, proto = False, request.scheme.encode()
         chain: list[bytes] = []
         prefixes: list[bytes] = []
@@ -274,7 +274,7 @@ class HeaderPolicy:
             lines.append(_line(b"X-Forwarded-Prefix", b"".join(prefixes) + prefix.encode()))
 
     def _decide(self, name: bytes) -> _Fate:
-        """Decide by a field's name alone; what was decided is remembered, for names recur."""
+        """Decide by the name of a field. The result is remembered, because names recur."""
         lower, folded = name.lower(), fold(name)
         if lower in _FATES:
             fate = _FATES[lower]
@@ -303,10 +303,10 @@ def _line(name: bytes, value: bytes) -> bytes:
 
 
 def read_response(headers: Sequence[Header]) -> ResponseFields:
-    """Sort an upstream's response fields, by one look at each.
+    """Sort an upstream's response fields in one pass.
 
-    Those for one connection only (RFC 9110 §7.6.1) go no further, nor does `X-Request-Id`, which is the
-    gateway's to tell.
+    Fields for one connection only (RFC 9110 §7.6.1) are dropped, and so is `X-Request-Id`, because the
+    gateway sends its own.
     """
     fates = _RESPONSE_FATES
     lines: list[bytes] = []
@@ -333,7 +333,7 @@ _RESPONSE_FATES: Final[dict[bytes, _Fate]] = {}
 
 
 def _decide_on_response(name: bytes) -> _Fate:
-    """Decide by a field's name alone; what was decided is remembered, for names recur."""
+    """Decide by the name of a field. The result is remembered, because names recur."""
     lower, folded = name.lower(), fold(name)
     if lower == b"content-length":
         fate = _Fate.LENGTH
@@ -351,16 +351,16 @@ def _decide_on_response(name: bytes) -> _Fate:
 
 
 def _nominated(connection: bytes) -> frozenset[bytes]:
-    """Return the fields that Connection names as being for this connection only, folded."""
+    """Return the names in a value of Connection, folded: these fields are for one connection only."""
     return frozenset(fold(option.strip(b" \t")) for option in connection.split(b",")) - _UNMOVED
 
 
 _usually_nominated = lru_cache(maxsize=256)(_nominated)
-"""Remembers what most connections say; what names thousands of fields would fill memory with them."""
+"""Remembers the usual values of Connection. Long values are not remembered, to bound the memory."""
 
 
 def _without(headers: Iterable[Header], nominated: frozenset[bytes]) -> tuple[Header, ...]:
-    """Return the fields that Connection does not name; without Connection, which has been read."""
+    """Return the fields that Connection does not name, without Connection itself."""
     return tuple(
         (name, value)
         for name, value in headers
@@ -372,12 +372,12 @@ def _claims_read(paths: Iterable[str]) -> Iterator[str]:
     for path in paths:
         root, _, rest = path.partition(".")
         if root == "claims" and rest not in _CLAIM_FIELDS:
-            # A claim of that whole name, or the one that the path begins with: see `at_path`.
+            # A claim with that whole name, or the first part of the path: see `at_path`.
             yield from (rest, rest.partition(".")[0])
 
 
 def _getter(path: str) -> _Getter:
-    """Compile `user.…` or `claims.…` to a function. Raises `ValueError` on anything else."""
+    """Compile `user.…` or `claims.…` to a function. Raises `ValueError` for any other path."""
     root, _, rest = path.partition(".")
     if root == "user" and rest.startswith("attributes."):
         below = rest.removeprefix("attributes.")

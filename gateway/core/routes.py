@@ -1,8 +1,7 @@
 """Path normalisation and the compiled route table.
 
-The path that is matched is the path that is forwarded: `read_target` turns a request-target into
-one spelling or refuses it, and everything behind it sees that spelling alone (RFC 3986 §6.2.2,
-RFC 9112 §3.2).
+The path that is matched is the path that is forwarded. `read_target` turns a request-target into its normal
+spelling or refuses it, and all later code sees only that spelling (RFC 3986 §6.2.2, RFC 9112 §3.2).
 """
 
 import re
@@ -14,37 +13,36 @@ from typing import Final, NamedTuple
 from gateway.core.model import Route
 from gateway.core.reasons import METHOD_NOT_ALLOWED, REQUEST_MALFORMED, ROUTE_NOT_FOUND, Denial
 
-# A path that is its own normal form; any other needs a closer look. Its groups give nothing back: they would
-# only be tried again in vain.
+# A path that is already in its normal form. The groups are possessive, because backtracking finds no match.
 _NORMAL: Final = re.compile(r"(?:/[!$&'()*+,\-0-9:=@A-Z_a-z~][!$&'()*+,\-.0-9:=@A-Z_a-z~]*+)*+/?+")
 _NOT_VISIBLE_ASCII: Final = re.compile(r"[^\x21-\x7e]")
 _PERCENT: Final = re.compile(r"%(.{0,2})", re.DOTALL)
 _HEX: Final = re.compile(r"[0-9A-Fa-f]{2}")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-# Lax decoders read `%c0%ae` as a dot; in UTF-8 these octets do not exist (RFC 3629 §3).
+# Lax decoders read `%c0%ae` as a dot. UTF-8 does not use these octets (RFC 3629 §3).
 _OVERLONG: Final = frozenset("\xc0\xc1")
 _DOUBLE_ENCODED: Final = re.compile(r"%25[0-9A-Fa-f]{2}")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
-# No name is longer (RFC 1035 §2.3.4), and what has been read is remembered.
+# A host name has 253 characters at most (RFC 1035 §2.3.4). This bounds what `_host_name` remembers.
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~\-]{1,253}\.?)(?::[0-9]{0,5})?")
 
 
 class Target(NamedTuple):
-    """Where a request wants to go, in the one spelling that is both matched and forwarded."""
+    """The target of a request, in the spelling that is both matched and forwarded."""
 
     host: str
-    """Lower case, without port and trailing dot; what routes are matched by."""
+    """In lower case, without port and trailing dot, as routes match it."""
     path: str
     query: str
-    """With its `?`, or empty; as the client wrote it."""
+    """With its `?`, or empty; unchanged."""
 
     def without(self, prefix: str) -> str:
-        """Return path and query as they are forwarded: without whole segments that the path begins with."""
+        """Return path and query for the upstream, without `prefix`, which is whole segments of the path."""
         return (self.path[len(prefix) :] or "/") + self.query
 
 
 def read_target(target: str, hosts: Sequence[bytes]) -> Target:
-    """Read host, path and query of a request, refusing whatever could be read two ways.
+    """Parse host, path and query of a request; refuse everything that two parsers may read differently.
 
     `hosts` are the values of its Host fields.
     Raises `Denial` `request_malformed`.
@@ -56,7 +54,7 @@ def read_target(target: str, hosts: Sequence[bytes]) -> Target:
     if not target.startswith("/"):
         target = _origin_form(target, authority)
     path, mark, query = target.partition("?")
-    # Printable ASCII without the space is what is visible.
+    # Visible ASCII is printable ASCII without the space.
     if query and not (query.isascii() and query.isprintable() and " " not in query and "#" not in query):
         raise Denial(REQUEST_MALFORMED, "the query holds a fragment or characters outside ASCII")
     return Target(_host_name(authority), normal_path(path), mark + query)
@@ -65,9 +63,9 @@ def read_target(target: str, hosts: Sequence[bytes]) -> Target:
 def normal_path(path: str) -> str:
     r"""Return the normal form of an absolute path: unreserved characters decoded, hex in capitals.
 
-    Refused, since servers differ on what they mean: dot segments in any encoding, empty
-    segments, `;`, `#`, `\`, encoded slashes, backslashes and NUL, double encoding, and everything
-    that is not ASCII. Raises `Denial` `request_malformed`.
+    Servers differ on the meaning of some paths, so these are refused: dot segments in any encoding, empty
+    segments, `;`, `#`, `\`, encoded slashes, backslashes and NUL, double encoding, and all characters
+    outside ASCII. Raises `Denial` `request_malformed`.
     """
     if _NORMAL.fullmatch(path) is not None:
         return path
@@ -99,7 +97,7 @@ def _decode_unreserved(match: re.Match[str]) -> str:
 
 
 def _origin_form(target: str, authority: str) -> str:
-    """Reduce absolute-form (RFC 9112 §3.2.2), whose authority must be the Host field's."""
+    """Turn absolute-form into a path (RFC 9112 §3.2.2). Its authority must be the one in Host."""
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
         raise Denial(REQUEST_MALFORMED, "the request-target is neither a path nor an http URL")
@@ -123,7 +121,7 @@ class _Compiled:
 
 
 class RouteTable:
-    """Routes in their order; the first that matches wins."""
+    """The routes in order. The first that matches wins."""
 
     __slots__ = ("_routes",)
 
@@ -133,11 +131,11 @@ class RouteTable:
     def match(self, method: str, host: str, path: str) -> Route:
         """Return the first route for a request.
 
-        Raises `Denial`: `method_not_allowed` when only the method stands in the way, else
-        `route_not_found`; there is no pass-through.
+        Raises `Denial`: `method_not_allowed` if a route matches in all but the method, otherwise
+        `route_not_found`. An unmatched request is never forwarded.
         """
         if method == "CONNECT":
-            # An upstream that accepted it would make a tunnel of its connection (RFC 9110 §9.3.6).
+            # An upstream that accepted it would turn the connection into a tunnel (RFC 9110 §9.3.6).
             raise Denial(METHOD_NOT_ALLOWED, "CONNECT is never forwarded")
         refused: list[Route] = []
         for compiled in self._routes:
@@ -156,8 +154,8 @@ class RouteTable:
 def _compile(pattern: str) -> re.Pattern[str]:
     """Turn `/orders/*/items/**` into a regular expression over normal paths.
 
-    `**` at the end stands for the rest, and for nothing: `/orders/**` matches `/orders` too, so
-    that no neighbour of a protected tree is left open by a slash.
+    `**` at the end matches any rest, or none: `/orders/**` matches `/orders` too. Otherwise a protected tree
+    would leave its own root unprotected.
     """
     rest = pattern.endswith("/**")
     stem = pattern[: -len("/**")] if rest else pattern

@@ -1,6 +1,6 @@
-"""JSON logs: one object a line, on standard error.
+"""JSON logs: one object per line, on standard error.
 
-What identifies a person is hashed before it comes here; tokens and secrets never do.
+Subjects are hashed unless the operator wants them plain. Tokens and secrets are never logged.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ SubjectStyle: TypeAlias = Literal["hashed", "plain", "none"]
 
 
 def configure(level: str = "info", stream: TextIO | None = None) -> None:
-    """Send structlog's events, and the warnings of libraries, to `stream` as JSON lines."""
+    """Write structlog's events, and the warnings of libraries, to `stream` as JSON lines."""
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
@@ -37,19 +37,19 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            _in_reading_order,
+            _order_fields,
             structlog.processors.JSONRenderer(serializer=_dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda: _Lines(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
-    handler = _Forwarding()
+    handler = _LibraryHandler()
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
-def _in_reading_order(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Put first what a reader looks for first, and leave out what is not known."""
+def _order_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Put time, level and event first, and leave out fields that are None."""
     first = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
     return {**first, **{name: value for name, value in event.items() if value is not None}}
 
@@ -59,9 +59,9 @@ def _dumps(event: EventDict, **_: object) -> str:
 
 
 class _Lines(structlog.WriteLogger):
-    """Writes each line with its end at once: workers share the stream, and it may be unbuffered.
+    """Writes each line together with its line end, because workers share the stream.
 
-    One that cannot be written is lost: a full disk, or a reader that has gone, is no outage.
+    A line that cannot be written is dropped: a full disk or a closed pipe must not stop the gateway.
     """
 
     def msg(self, message: str) -> None:
@@ -71,8 +71,8 @@ class _Lines(structlog.WriteLogger):
     debug = info = warning = error = critical = msg
 
 
-class _Forwarding(logging.Handler):
-    """Turns records of libraries into events of our own form."""
+class _LibraryHandler(logging.Handler):
+    """Turns the log records of libraries into structlog events."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logger = structlog.get_logger()
@@ -86,7 +86,7 @@ class _Forwarding(logging.Handler):
 
 
 def dependency_down(dependency: str, detail: str) -> None:
-    """Log that a dependency cannot be used at the moment."""
+    """Log that a dependency cannot be used now."""
     structlog.get_logger().warning("dependency_down", dependency=dependency, detail=detail)
 
 
@@ -96,7 +96,7 @@ def dependency_up(dependency: str) -> None:
 
 
 def endpoint_ejected(upstream: str, endpoint: str, detail: str | None, seconds: float | None) -> None:
-    """Log that an endpoint gets no more requests: for a time, or until it is healthy again."""
+    """Log that an endpoint gets no more requests, for `seconds` or until it is healthy again."""
     structlog.get_logger().warning(
         "endpoint_ejected", upstream=upstream, endpoint=endpoint, detail=detail, seconds=seconds
     )
@@ -107,14 +107,14 @@ def endpoint_restored(upstream: str, endpoint: str) -> None:
     structlog.get_logger().info("endpoint_restored", upstream=upstream, endpoint=endpoint)
 
 
-_OF_UPSTREAMS: Final = frozenset({UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTREAM_PROTOCOL_ERROR})
+_UPSTREAM_REASONS: Final = frozenset({UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTREAM_PROTOCOL_ERROR})
 
 
 class RequestLog:
-    """A line for each denial, and for each request when the access log is on.
+    """Logs each denial and, if `access` is set, each request.
 
-    Floods of denials without a verified token share a line, `denials_not_logged`. The latest denials are kept
-    in `ring` too, where subjects are hashed or left out.
+    When there are many denials without a verified token, the line `denials_not_logged` counts those that are
+    not logged. `ring` keeps the latest denials too, with the subject hashed or left out.
     """
 
     def __init__(
@@ -126,17 +126,17 @@ class RequestLog:
         ring: DenialRing | None = None,
     ) -> None:
         self.access = access
-        """Whether a finished request is logged."""
+        """Whether finished requests are logged."""
         self._subjects = subjects
         self._ring = ring
         self._logger: FilteringBoundLogger = logger or structlog.get_logger()
-        self._throttle = Throttle(self._not_written)
+        self._throttle = Throttle(self._log_suppressed)
 
     def denied(self, request: Request, denial: Denial, route: str, status: int) -> None:
-        """Log a denial: the reason and what is needed to find its cause."""
-        # A verified token is no flood of guesses; `gateway orphans` reads each of these lines.
+        """Log a denial with the fields that help to find its cause."""
+        # Denials of verified tokens are always logged: `gateway orphans` reads each of these lines.
         if denial.subject is not None or self._throttle.admits(denial.reason.code):
-            self._write(request, denial, route, status)
+            self._log_denial(request, denial, route, status)
         if self._ring is not None:
             subject = None if self._subjects == "none" else denial.subject
             self._ring.add(
@@ -153,9 +153,9 @@ class RequestLog:
                 tier=denial.tier,
             )
 
-    def _write(self, request: Request, denial: Denial, route: str, status: int) -> None:
-        # What is wrong with a request may be quoted with it; what is wrong with a dependency helps.
-        helps = denial.reason.group is Group.OURS or denial.reason in _OF_UPSTREAMS
+    def _log_denial(self, request: Request, denial: Denial, route: str, status: int) -> None:
+        # An error in a request may quote the request. An error of a dependency helps the operator.
+        helps = denial.reason.group is Group.OURS or denial.reason in _UPSTREAM_REASONS
         cause = denial.__cause__ if helps else None
         self._logger.warning(
             "denied",
@@ -172,10 +172,11 @@ class RequestLog:
             request_id=request.id,
         )
 
-    def _not_written(self, reason: str, count: int) -> None:
+    def _log_suppressed(self, reason: str, count: int) -> None:
         self._logger.warning("denials_not_logged", reason=reason, count=count)
 
     def broken(self, request: Request, denial: Denial, route: str, upstream: str) -> None:
+        """Log that a response was broken off in the middle."""
         self._logger.error(
             "response_broken",
             reason=denial.reason.code,
@@ -186,7 +187,7 @@ class RequestLog:
         )
 
     def connection_closed(self, request: Request, denial: Denial, route: str) -> None:
-        """Log that what had been admitted was ended, and why it would not be admitted any more."""
+        """Log that an open response or tunnel was ended, and why its caller would be refused now."""
         self._logger.info(
             "connection_closed",
             reason=denial.reason.code,
@@ -201,11 +202,11 @@ class RequestLog:
         )
 
     def limit_exceeded(self, limit: str, client: str) -> None:
-        """Log that a client was cut off without an answer."""
+        """Log that a client's connection was reset without an answer."""
         self._logger.warning("limit_exceeded", limit=limit, client=client)
 
     def finished(self, request: Request, route: str, status: int, seconds: float) -> None:
-        """Log a request, whatever became of it, if `access` says so."""
+        """Log a finished request, if `access` is set."""
         if not self.access:
             return
         path, _, _ = request.target.partition("?")
@@ -221,7 +222,7 @@ class RequestLog:
         )
 
     def failed(self, request: Request, error: BaseException) -> None:
-        """Log a defect of ours, with its traceback."""
+        """Log a bug, with its traceback."""
         self._logger.error("internal_error", request_id=request.id, exc_info=error)
 
     def _subject(self, subject: str | None) -> str | None:
@@ -231,9 +232,9 @@ class RequestLog:
 
 
 def hash_subject(subject: str) -> str:
-    """Return what stands for a subject in logs: the first 16 hex digits of its SHA-256.
+    """Return the hash of a subject for logs: the first 16 hex digits of its SHA-256.
 
-    Enough to find all lines of one subject, and to check whether a known one is meant:
+    With it, an operator finds all lines of a known subject:
     `printf %s SUBJECT | sha256sum | cut -c1-16`.
     """
     return hashlib.sha256(subject.encode("utf-8", "surrogatepass")).hexdigest()[:16]

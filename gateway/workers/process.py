@@ -21,16 +21,16 @@ _READ: Final = 256 * 1024
 
 @dataclass(eq=False, slots=True)
 class Process:
-    """A worker that was started and has not been waited for."""
+    """A worker process that was started and not reaped yet."""
 
     pid: int
     channel: socket.socket
     started: float = field(default_factory=time.monotonic)
     ready: bool = False
-    deaf: bool = False
+    channel_ended: bool = False
     """True once its channel has ended."""
     leaving: bool = False
-    """True once it has been told to end."""
+    """True once it has been asked to end."""
     kill_at: float | None = None
     """When it is killed."""
     failure: str | None = None
@@ -66,19 +66,19 @@ class Process:
         except BlockingIOError:
             return
         except OSError:
-            # It has ended, and reads no more.
+            # The worker has ended.
             self._outgoing.clear()
 
     def receive(self) -> list[Message]:
-        """Return the messages that have arrived. At the end of the channel, set `deaf`."""
+        """Return the messages that have arrived. At the end of the channel, set `channel_ended`."""
         try:
             while data := self.channel.recv(_READ):
                 self._incoming += data
-            self.deaf = True
+            self.channel_ended = True
         except BlockingIOError:
             pass
         except OSError:
-            self.deaf = True
+            self.channel_ended = True
         *lines, rest = self._incoming.split(b"\n")
         self._incoming = rest
         return [decode(bytes(line)) for line in lines]

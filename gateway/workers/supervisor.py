@@ -62,8 +62,8 @@ class Supervisor:
         self._notifier = notifier or Notifier()
         self._selector = selectors.DefaultSelector()
         self._signals: deque[int] = deque()
-        self._bell = socket.socketpair()
-        for end in self._bell:
+        self._wakeup = socket.socketpair()
+        for end in self._wakeup:
             end.settimeout(0)
         self._processes: list[Process] = []
         self._current = Generation(plan, [], released=True)  # no socket is bound yet
@@ -86,7 +86,7 @@ class Supervisor:
                 self._current = Generation.bind(self._plan)
                 self._start_all(self._current)
                 while self._processes or not self._stopping:
-                    self._turn()
+                    self._loop_once()
             finally:
                 for process in self._processes:
                     process.end_by_force()
@@ -94,30 +94,30 @@ class Supervisor:
 
     # The loop ------------------------------------------------------------------------------------
 
-    def _turn(self) -> None:
-        for key, mask in self._selector.select(self._patience()):
+    def _loop_once(self) -> None:
+        for key, mask in self._selector.select(self._seconds_to_deadline()):
             process = key.data
             if process is None:
-                self._bell[0].recv(4096)
+                self._wakeup[0].recv(4096)
                 continue
             if mask & selectors.EVENT_WRITE:
                 process.flush()
-            if mask & selectors.EVENT_READ and not process.deaf:
-                self._hear(process)
+            if mask & selectors.EVENT_READ and not process.channel_ended:
+                self._handle_messages(process)
         while self._signals:
-            self._obey(self._signals.popleft())
-        self._do_what_is_due(time.monotonic())
+            self._handle_signal(self._signals.popleft())
+        self._act_on_deadlines(time.monotonic())
         for process in self._processes:
-            self._expect(process)
+            self._update_selector(process)
 
-    def _expect(self, process: Process) -> None:
+    def _update_selector(self, process: Process) -> None:
         """Wait until there is something to read, or room for unsent messages."""
-        if not process.deaf:
+        if not process.channel_ended:
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if process.unsent else 0)
             if self._selector.get_key(process.channel).events != events:
                 self._selector.modify(process.channel, events, process)
 
-    def _patience(self) -> float | None:
+    def _seconds_to_deadline(self) -> float | None:
         """Return the seconds until the next deadline; None if there is none."""
         times = list(self._scatter_gather.deadlines)
         times += [process.kill_at for process in self._processes if process.kill_at is not None]
@@ -127,7 +127,7 @@ class Supervisor:
             times += [slot.start_at for slot in self._current.slots if slot.start_at is not None]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
-    def _do_what_is_due(self, now: float) -> None:
+    def _act_on_deadlines(self, now: float) -> None:
         self._scatter_gather.expire(now)
         for process in self._processes:
             if process.kill_at is not None and process.kill_at <= now:
@@ -156,15 +156,15 @@ class Supervisor:
     @contextmanager
     def _listening_to_signals(self) -> Iterator[None]:
         """Collect signals during the context; each wakes the loop."""
-        bell, rope = self._bell
-        self._selector.register(bell, selectors.EVENT_READ, None)
+        receiver, sender = self._wakeup
+        self._selector.register(receiver, selectors.EVENT_READ, None)
 
         def note(number: int, _: FrameType | None) -> None:
             self._signals.append(number)
 
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
         before = {number: signal.signal(number, note) for number in numbers}
-        wakeup = signal.set_wakeup_fd(rope.fileno(), warn_on_full_buffer=False)
+        wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
         try:
             yield
         finally:
@@ -173,9 +173,9 @@ class Supervisor:
                 signal.signal(number, handler)
             self._close_own()
 
-    def _obey(self, number: int) -> None:
+    def _handle_signal(self, number: int) -> None:
         if number == signal.SIGCHLD:
-            self._wait_for_ended()
+            self._reap()
         elif number == signal.SIGHUP:
             self._reload()
         elif self._stopping:
@@ -211,12 +211,12 @@ class Supervisor:
 
     def _close_own(self) -> None:
         self._selector.close()
-        for end in self._bell:
+        for end in self._wakeup:
             end.close()
 
-    def _hear(self, process: Process) -> None:
+    def _handle_messages(self, process: Process) -> None:
         messages = process.receive()
-        if process.deaf:
+        if process.channel_ended:
             self._selector.unregister(process.channel)
         for message in messages:
             match message.kind:
@@ -233,7 +233,7 @@ class Supervisor:
                 case "answer":
                     self._scatter_gather.answer(process, message)
                 case unknown:
-                    # A defect of ours, which must end no worker that serves.
+                    # A bug of ours. It must not end serving workers.
                     log.error("message_unknown", kind=unknown, pid=process.pid)
 
     def _check_ready(self) -> None:
@@ -243,28 +243,28 @@ class Supervisor:
             before.release(keeper=self._current)
             self._drain(before, self._current)
             log.info("reloaded", listen=self._urls[0], admin=self._urls[1], workers=len(self._current.slots))
-            self._say_ready()
+            self._report_ready()
         elif self._current.ready and not self._announced:
             self._announced = True
             self._announce(*self._urls)
-            self._say_ready()
+            self._report_ready()
 
-    def _wait_for_ended(self) -> None:
+    def _reap(self) -> None:
         for process in list(self._processes):
             how = process.exit_status()
             if how is None:
                 continue
-            if not process.deaf:
+            if not process.channel_ended:
                 # Its last messages: its metrics, or why it could not start.
-                self._hear(process)
-            if not process.deaf:
+                self._handle_messages(process)
+            if not process.channel_ended:
                 self._selector.unregister(process.channel)
             process.channel.close()
             self._processes.remove(process)
             self._scatter_gather.process_ended(process)
-            self._bury(process, process.failure or how)
+            self._handle_end(process, process.failure or how)
 
-    def _bury(self, process: Process, why: str) -> None:
+    def _handle_end(self, process: Process, why: str) -> None:
         """React to the end of a worker."""
         if process.leaving:
             log.info("worker_ended", pid=process.pid, how=why)
@@ -324,9 +324,9 @@ class Supervisor:
 
     def _keep_current(self, problems: Sequence[str]) -> None:
         log.error("reload_refused", problems=problems, detail="the previous configuration stays in force")
-        self._say_ready()
+        self._report_ready()
 
-    def _say_ready(self) -> None:
+    def _report_ready(self) -> None:
         """Report that the start or reload is over, and begin a reload that was requested meanwhile."""
         self._notifier.ready(f"listening on {self._urls[0]}, admin on {self._urls[1]}")
         if self._reload_again:

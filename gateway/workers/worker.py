@@ -81,7 +81,7 @@ async def _work(plan: Plan, listeners: Listeners, channel: socket.socket, *, suc
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, link.drain.set)
     try:
         async with plan.serve(listeners, link) as running:
-            _spare_collections()
+            _reduce_garbage_collection()
             if successor:
                 await until_ready(running)
             link.tell(Message("ready", [running.url, running.admin_url]))
@@ -97,7 +97,7 @@ async def _work(plan: Plan, listeners: Listeners, channel: socket.socket, *, suc
     await link.close()
 
 
-def _spare_collections() -> None:
+def _reduce_garbage_collection() -> None:
     """Exclude the present objects from garbage collection, and collect the new ones seldom.
 
     Requests leave no reference cycles. By default Python would search for cycles every few requests, also in
@@ -127,7 +127,7 @@ class SupervisorLink:
         self._writer = writer
         self._questions: dict[int, asyncio.Future[object]] = {}
         self._number = 0
-        self._errands: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.drain = asyncio.Event()
         """Set once the worker must end."""
         self.last = False
@@ -141,14 +141,14 @@ class SupervisorLink:
     async def listen(self, running: Running) -> None:
         """Follow the supervisor's messages; end when the supervisor has ended."""
         try:
-            await self._obey(running)
+            await self._handle_messages(running)
         finally:
-            errands = tuple(self._errands)
-            for errand in errands:
-                errand.cancel()
-            await asyncio.gather(*errands, return_exceptions=True)
+            tasks = tuple(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _obey(self, running: Running) -> None:
+    async def _handle_messages(self, running: Running) -> None:
         while line := await self._reader.readline():
             message = decode(line)
             match message.kind:
@@ -172,7 +172,7 @@ class SupervisorLink:
                     if question is not None and not question.done():
                         question.set_result(message.body)
                 case unknown:
-                    # A defect of ours, which must end no worker that serves.
+                    # A bug of ours. It must not end serving workers.
                     log.error("message_unknown", kind=unknown)
         if not self.drain.is_set():
             # The supervisor has ended, so there will be no successor.
@@ -217,11 +217,11 @@ class SupervisorLink:
         findings = {name: [found.status, found.detail] for name, found in state.dependencies.items()}
         self.tell(Message("answer", [state.status, findings], number))
 
-    def _start(self, errand: Coroutine[None, None, None]) -> None:
+    def _start(self, coroutine: Coroutine[None, None, None]) -> None:
         """Run slow work in a task, and receive the supervisor's next messages meanwhile."""
-        task = asyncio.create_task(errand)
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, kind: Question, body: object) -> object:
         """Return the answer, or None if there is none in time."""

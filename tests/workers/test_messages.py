@@ -50,7 +50,7 @@ def heard(message: Message) -> list[MutableMapping[str, Any]]:
     with ours, theirs, capture_logs() as events:
         ours.setblocking(False)
         theirs.sendall(encode(message))
-        supervisor._hear(Process(os.getpid(), ours))
+        supervisor._handle_messages(Process(os.getpid(), ours))
     supervisor._close_own()
     return events
 
