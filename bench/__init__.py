@@ -1,1 +1,1 @@
-"""The gateway measured beside other proxies at the same job: `python -m bench` in the repository."""
+"""Benchmarks of the gateway and other proxies at the same job: `python -m bench` in the repository."""

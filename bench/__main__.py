@@ -1,4 +1,4 @@
-"""`python -m bench`: everything, or the measurements that are named."""
+"""`python -m bench`: all measurements, or the given ones."""
 
 import signal
 import sys
@@ -20,7 +20,7 @@ from gateway.demo.embedded import EmbeddedError
 
 
 class Measurement(StrEnum):
-    """What can be measured."""
+    """The measurements."""
 
     THROUGHPUT = "throughput"
     TRAFFIC = "traffic"
@@ -38,19 +38,21 @@ class Measurement(StrEnum):
 def bench(
     *,
     measurements: Annotated[
-        list[Measurement] | None, typer.Argument(help="What to measure; everything by default.")
+        list[Measurement] | None, typer.Argument(help="The measurements; all by default.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each proxy is measured, in turn.")] = 3,
-    seconds: Annotated[int, typer.Option(min=1, help="Load in each round, but for `cold`.")] = 5,
-    connections: Annotated[int, typer.Option(min=1, help="Connections of these and `cold`.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each proxy is measured, alternately.")] = 3,
+    seconds: Annotated[
+        int, typer.Option(min=1, help="Seconds of load in each round, except for `cold`.")
+    ] = 5,
+    connections: Annotated[int, typer.Option(min=1, help="Connections, also for `cold`.")] = 32,
     json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write the results here, too.")] = None,
 ) -> None:
-    """Measure the gateway beside nginx, HAProxy and Envoy, those of them that are installed."""
+    """Measure the gateway beside nginx, HAProxy and Envoy, as far as they are installed."""
     if sys.platform != "linux":
         raise SystemExit("The benchmarks read /proc and pin processes to cores: they need Linux.")
-    # A pipe has no width of its own.
+    # A pipe has no width.
     console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 120)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is stopped
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that all started programs are stopped
     taking_part = versions()
     console.print(machine(), markup=False)
     for title, version in taking_part.items():

@@ -1,4 +1,4 @@
-"""Large bodies, each way: speed beside nginx's, and whether memory grows with the body."""
+"""Large bodies in both directions: the speed compared with nginx, and the growth of memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ from bench.stage import Stage
 
 BODY_BYTES: Final = 1 << 30
 SLOWEST: Final = 0.5
-"""The share of nginx's speed that is to be reached."""
+"""The target, as a share of nginx's speed."""
 GROWTH_MIB: Final = 32
 _PIECE_BYTES: Final = 1 << 20
 _LOOK_EVERY: Final = 16
-"""Pieces between two looks at the proxy's memory."""
+"""Pieces between two checks of the proxy's memory."""
 
 Direction: TypeAlias = Literal["download", "upload"]
 _Look: TypeAlias = Callable[[], None]
-"""To be called now and then: looks at the proxy's memory."""
+"""Checks the proxy's memory. A transfer calls it repeatedly."""
 _Transfer: TypeAlias = Callable[[int, str, _Look], None]
 
 
@@ -40,7 +40,7 @@ class _Run:
 
 
 def measure(stage: Stage, console: Console, *, rounds: int) -> Report:
-    """Send 1 GiB each way through both in turn, `rounds` times. Raises Refused."""
+    """Send 1 GiB in each direction through both proxies in turn, `rounds` times. Raises Refused."""
     gateway = Gateway(stage, upstream=stage.bulk)
     port = free_port()
     runs: dict[tuple[str, Direction], list[_Run]] = {}
@@ -124,7 +124,7 @@ def _upload(port: int, token: str, look: _Look) -> None:
     finally:
         connection.close()
     if response.status != 200 or int(counted) != BODY_BYTES:
-        raise Refused(f"an upload ended with status {response.status}, having brought {counted!r} bytes")
+        raise Refused(f"an upload ended with status {response.status}, after {counted!r} bytes")
 
 
 def _row(title: str, direction: Direction, runs: list[_Run]) -> dict[str, str | int | float]:

@@ -32,7 +32,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 -- the signature of http.server
-        """Say nothing: a line per request would cost time."""
+        """Log nothing: a line per request would cost time."""
 
     def _start(self, length: int) -> None:
         self.send_response(HTTPStatus.OK)

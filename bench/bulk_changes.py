@@ -1,4 +1,4 @@
-"""Statements that change many rows, with the triggers that tell gateways of it and without them."""
+"""Statements that change many rows, with and without the triggers that notify gateways."""
 # ruff: noqa: S608 -- statements with numbers and names of our own
 
 import asyncio
@@ -39,7 +39,7 @@ _REVOCATIONS: Final = (
 class _Case:
     title: str
     before: Sequence[str]
-    """What there is already."""
+    """Statements that are executed before."""
     statement: str
 
 
@@ -57,7 +57,7 @@ _CASES: Final = (
     _Case("revocations: delete", [_REVOCATIONS], "DELETE FROM revocations"),
 )
 
-# A session keeps its plans: these are made for one row.
+# A session keeps its query plans. These statements make it plan for one row.
 _ONE_ROW_EACH: Final = """
 INSERT INTO users DEFAULT VALUES;
 INSERT INTO identities SELECT 'one', 'one', id FROM users;
@@ -72,7 +72,7 @@ DELETE FROM users;
 
 
 def measure(stage: Stage, console: Console) -> Report:
-    """Change all rows of a table in one statement. No gateway runs: this is about Postgres."""
+    """Change all rows of a table in one statement. No gateway runs, because only Postgres is measured."""
     with moved(stage.cores.all):
         return asyncio.run(_measure(stage.postgres, console))
 
@@ -109,7 +109,7 @@ async def _measure(dsn: str, console: Console) -> Report:
 
 
 async def _run(dsn: str, case: _Case, *, triggers: bool) -> tuple[float, int]:
-    """Return how many seconds a statement took in a database of its own, and how many notices it sent."""
+    """Execute a statement in a new database; return its seconds, and the number of notices it sent."""
     name = f"bulk_{uuid.uuid4().hex}"
     target = urlsplit(dsn)._replace(path=f"/{name}").geturl()
     server = await asyncpg.connect(dsn)
@@ -138,7 +138,7 @@ async def _time(dsn: str, case: _Case, *, triggers: bool) -> tuple[float, int]:
         began = perf_counter()
         await session.execute(case.statement)
         took = perf_counter() - began
-        # What was sent before the answer to a statement has arrived with it.
+        # Notices that were sent before the answer to a statement have arrived with it.
         await ear.execute("SELECT")
         return took, len(heard)
     finally:

@@ -1,4 +1,4 @@
-"""A certificate for the listeners under measurement, made anew for every run."""
+"""A certificate for the measured listeners, made for each run."""
 
 import datetime
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ class Certificate:
     chain: Path
     key: Path
     both: Path
-    """The two in one file, as HAProxy wants them."""
+    """Certificate and key in one file, for HAProxy."""
 
     @classmethod
     def make(cls, folder: Path) -> Self:
-        """Make one for the address of the proxies."""
+        """Make a certificate for the address of the proxies."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench")])
         now = datetime.datetime.now(datetime.UTC)

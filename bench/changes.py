@@ -1,4 +1,4 @@
-"""From a committed change to the moment when the last worker goes by it."""
+"""The time from a committed change until the last worker follows it."""
 
 import asyncio
 import math
@@ -24,23 +24,23 @@ from bench.tokens import ISSUER, ISSUER_NAME, subject
 
 WORKERS: Final = 4
 CHANGES: Final = 300
-"""Of each kind, and as many back."""
+"""Changes of each kind. Each is also undone."""
 SQL_LIMIT_MS: Final = 25
 REDIS_LIMIT_MS: Final = 5
 _PAUSE: Final = (0.02, 0.04)
-"""Seconds between two changes, so that they meet every moment of what goes on by itself."""
+"""The range of seconds between two changes, so that they do not align with periodic work."""
 
 _Change = Callable[[], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """A change and what takes it back; each is committed when it returns."""
+    """A change, and the function that undoes it. Both return after the commit."""
 
     title: str
     limit_ms: int
     status: int
-    """Of the answer to who may not pass any more."""
+    """The status of the answer after the change."""
     make: _Change
     unmake: _Change
 
@@ -48,11 +48,11 @@ class _Kind:
 def measure(stage: Stage, console: Console) -> Report:
     """Suspend a user and revoke a token, hundreds of times. Raises Refused."""
     gateway = Gateway(stage, upstream=stage.upstream, workers=WORKERS)
-    # Beside each other, as workers of one machine are. A store that is kept to one core of a machine as
-    # busy as this one is left waiting there for up to a second, while others are served.
+    # The workers run on all cores of the proxy, as in production. On a busy machine, a store that is kept to
+    # one core can wait there for up to a second.
     with moved(stage.cores.all), gateway.start(cores=stage.cores.all) as process:
         process.until(lambda: gateway.ready)
-        # The client is to take little of the cores that it shares with the workers.
+        # The client shares the cores with the workers, so it must use little CPU.
         return uvloop.run(_measure(stage, gateway, process, console))
 
 
@@ -122,7 +122,7 @@ async def _user(postgres: "asyncpg.Connection[asyncpg.Record]") -> uuid.UUID:
 
 
 async def _repeat(kind: _Kind, polls: Sequence[Poll]) -> tuple[list[float], list[float]]:
-    """Return how many milliseconds each change took, and each that took it back."""
+    """Return the milliseconds that each change took, and each undoing."""
     there, back = [], []
     for _ in range(CHANGES):
         there.append(await _once(kind.make, polls, kind.status))
@@ -136,12 +136,12 @@ async def _once(change: _Change, polls: Sequence[Poll], new: int) -> float:
     await change()
     committed = monotonic()
     took = 1000 * (max([await poll.becomes(new) for poll in polls]) - committed)
-    await asyncio.sleep(random.uniform(*_PAUSE))  # noqa: S311 -- chooses the moment of the next
+    await asyncio.sleep(random.uniform(*_PAUSE))  # noqa: S311 -- no secret
     for poll, turns in zip(polls, before, strict=True):
-        # One whose last answer was news before the change has taken the change before back.
+        # If the status also turned before this change, the worker undid the earlier change.
         if len(poll.turns) != turns + 1 or poll.turns[-1][1] < began:
             told = [f"{status} at {1000 * (at - committed):.1f} ms" for status, at in poll.turns[turns - 1 :]]
-            raise Refused(f"a worker changed its mind after a change: {', '.join(told)}")
+            raise Refused(f"a worker did not keep to a change: {', '.join(told)}")
     return took
 
 
@@ -155,5 +155,5 @@ def _row(title: str, times: Sequence[float]) -> dict[str, str | int | float]:
 
 
 def _percentile(values: Sequence[float], part: float) -> float:
-    """Return the value that this part of them does not exceed."""
+    """Return the value that this share of the values does not exceed."""
     return sorted(values)[math.ceil(part * len(values)) - 1]

@@ -1,4 +1,4 @@
-"""Clients that tell a request that failed from a connection that was refused, which wrk does not."""
+"""Clients that distinguish a failed request from a refused connection. wrk does not."""
 
 from http.client import HTTPConnection, HTTPException
 from threading import Event, Thread
@@ -11,9 +11,9 @@ _PATIENCE: Final = 10.0
 
 
 class Clients:
-    """Connections that each send a request, read the answer, and so on, until they are refused.
+    """Connections that each send one request after the other, until they are refused.
 
-    They reconnect when they are told to (`Connection: close`). From `__enter__` to `finish`.
+    They reconnect after `Connection: close`. They run from `__enter__` to `finish`.
     """
 
     def __init__(self, port: int, tokens: tuple[str, ...], connections: int) -> None:
@@ -42,7 +42,7 @@ class Clients:
         return len(self._answers)
 
     def finish(self) -> list[str]:
-        """Wait until all have been refused; returns why requests failed, a text for each."""
+        """Wait until all are refused; return the text of each failed request."""
         for thread in self._threads:
             thread.join(_PATIENCE)
         return list(self._failures)

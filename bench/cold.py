@@ -1,4 +1,4 @@
-"""Tokens that were never seen: verified, and their users asked for in Redis, or in Postgres."""
+"""New tokens: each is verified, and its user is looked up in Redis or in Postgres."""
 
 from contextlib import ExitStack
 from functools import partial
@@ -19,15 +19,15 @@ from bench.stage import USERS, Stage
 
 TOKENS: Final = 20_000
 SECONDS: Final = 1
-"""Short enough for the tokens to last."""
+"""Short enough that the tokens suffice."""
 PURE: Final = 0.98
-"""The part of the look-ups that must be answered by the tier that a row is about."""
+"""The share of the look-ups that the tier of the row must answer."""
 _IN_REDIS: Final = "gateway, user in Redis"
 _IN_POSTGRES: Final = "gateway, user in Postgres alone"
 
 
 def measure(stage: Stage, console: Console, *, rounds: int, connections: int) -> Report:
-    """Send tokens to gateways that have just started. Raises Refused."""
+    """Send tokens to gateways that were just started. Raises Refused."""
     console.print(f"  {TOKENS:,} tokens", style="dim")
     people = stage.population(
         "cold", users=USERS + TOKENS, signer=stage.signer, holders=range(USERS, USERS + TOKENS)
@@ -35,7 +35,7 @@ def measure(stage: Stage, console: Console, *, rounds: int, connections: int) ->
     runs: dict[str, list[Run]] = {}
     missing = []
     with ExitStack() as stack:
-        # It stays: what is in Redis counts while a gateway hears of every change.
+        # It keeps running: the data in Redis counts only while a gateway receives every change.
         first = stack.enter_context(started(stage, people, title=_IN_REDIS))
         fill(first, people, stage.folder, console, connections=connections)
         envoy = None
@@ -68,15 +68,16 @@ def measure(stage: Stage, console: Console, *, rounds: int, connections: int) ->
             for title, own in runs.items()
         ],
         notes=[
-            "each token is another user's, and sent once; connections to Redis and Postgres are open before",
-            f"{ENVOY} verifies the same tokens and looks up nobody; what Redis and Postgres spend is in "
-            "no row",
+            "each token belongs to another user and is sent once; the connections to Redis and Postgres "
+            "are already open",
+            f"{ENVOY} verifies the same tokens and looks up no users; no row includes the CPU of Redis and "
+            "Postgres",
             *map(str, missing),
         ],
     )
 
 
 def _run(contender: Contender, stage: Stage, people: Population, *, connections: int) -> Run:
-    """Send tokens of other users, so that everything is there; then those of the measurement."""
+    """Send tokens of other users, so that all connections are open, then the tokens of the measurement."""
     contender.run(stage.people.tokens_file, connections=connections, seconds=1)
     return contender.run(people.tokens_file, connections=connections, seconds=SECONDS)

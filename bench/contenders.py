@@ -1,4 +1,4 @@
-"""Who is measured: the gateway and its peers, running, and each seen to do its job."""
+"""The measured proxies: the gateway and its peers. Each is tested before the measurement."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -31,16 +31,16 @@ class Missing:
 
     def __str__(self) -> str:
         program = PROGRAMS[self.program]
-        return f"{self.title}: skipped, {program.title} is not installed; {program.source} brings it"
+        return f"{self.title}: skipped, {program.title} is not installed; install {program.source}"
 
 
 @contextmanager
 def contenders(
     stage: Stage, certificate: Certificate | None = None
 ) -> Iterator[tuple[list[Contender], list[Missing]]]:
-    """Start everyone who is installed, and see that each lets in and keeps out whom it should.
+    """Start the installed proxies, and check that each admits and refuses the right requests.
 
-    Their clients speak TLS where there is a `certificate`. Raises Refused when one does not start, or does
+    Their clients speak TLS if there is a `certificate`. Raises Refused when a proxy does not start, or does
     not do its job.
     """
     tls = certificate is not None
@@ -70,7 +70,7 @@ def contenders(
 
 
 def serves(port: int, token: str, *, tls: bool = False) -> bool:
-    """Whether a proxy lets a token in."""
+    """Return whether a proxy admits a token."""
     return status(port, token=token, tls=tls) == 200
 
 

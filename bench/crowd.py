@@ -1,4 +1,4 @@
-"""Gateways with as many active tokens as they remember: of a million users, and of ten."""
+"""Gateways whose memory is full of tokens: of a million users, and of ten."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,25 +18,25 @@ FEW: Final = 10
 CROWD: Final = 1_000_000
 ACTIVE: Final = 50_000
 LOCAL_TTL: Final = "5m"
-"""`cache.local_ttl`: coming to know all tokens takes longer than its default."""
+"""`cache.local_ttl`: its default is shorter than the time to send all tokens once."""
 _FILL_SECONDS: Final = 5
 _MOST_FILLS: Final = 40
 
 
 def few(stage: Stage) -> Population:
-    """Return ten users, with a token each."""
+    """Return ten users, each with one token."""
     return stage.population("few", users=FEW, signer=Signer.ed25519(), holders=range(FEW))
 
 
 def crowd(stage: Stage, console: Console) -> Population:
-    """Return a million users, every twentieth of them with a token. Ed25519 signs them in seconds."""
+    """Return a million users; every twentieth has a token. Ed25519 signs the tokens in seconds."""
     console.print(f"  {CROWD:,} users and {ACTIVE:,} tokens", style="dim")
     holders = range(0, CROWD, CROWD // ACTIVE)
     return stage.population("crowd", users=CROWD, signer=Signer.ed25519(), holders=holders)
 
 
 def few_with_many_tokens(stage: Stage) -> Population:
-    """Return ten users, with as many tokens as the crowd has."""
+    """Return ten users, with as many tokens as `crowd` has."""
     holders = [number % FEW for number in range(ACTIVE)]
     return stage.population("many_tokens", users=FEW, signer=Signer.ed25519(), holders=holders)
 
@@ -45,7 +45,7 @@ def few_with_many_tokens(stage: Stage) -> Population:
 def started(
     stage: Stage, people: Population, *, title: str, prefix: str | None = None
 ) -> Iterator[Contender]:
-    """Run a gateway with these users, and what is in Redis under a prefix. Raises Refused."""
+    """Run a gateway with these users, and the data in Redis under `prefix`. Raises Refused."""
     prefix = prefix or f"{people.schema}:"
     gateway = Gateway(stage, upstream=stage.upstream, people=people, prefix=prefix, local_ttl=LOCAL_TTL)
     with gateway.start() as process:
@@ -56,20 +56,20 @@ def started(
 def fill(
     contender: Contender, people: Population, folder: Path, console: Console, *, connections: int
 ) -> int:
-    """Send all tokens, until all are remembered but those that got lost; returns how many are.
+    """Send all tokens until nearly all are remembered; return how many are.
 
-    Raises Refused when they are not.
+    Some get lost when a load ends. Raises Refused when too few are remembered.
     """
-    # More than are under way when a load is cut off.
+    # More than the requests in flight when a load ends.
     lost = 100 + 2 * connections
     goal = len(people.tokens) - lost
     rest = folder / "rest.tokens"
     known = sent = 0
     gateway = contender.gateway
     if gateway is None:
-        raise Refused(f"{contender.title} does not tell what it remembers")
+        raise Refused(f"{contender.title} does not report what it remembers")
     for _ in range(_MOST_FILLS):
-        # All of them when those before are not known any more: a heartbeat came late, and all was forgotten.
+        # If the gateway has forgotten earlier tokens, because a heartbeat was late, send all of them again.
         rest.write_text("\n".join(people.tokens[max(0, sent - lost) :]))
         contender.run(rest, connections=connections, seconds=_FILL_SECONDS)
         entries = gateway.entries
@@ -78,4 +78,4 @@ def fill(
         console.print(f"  {known:,} tokens known", style="dim")
         if known >= goal and entries["users"] >= min(known, people.users):
             return known
-    raise Refused(f"of {len(people.tokens):,} tokens no more than {known:,} are remembered")
+    raise Refused(f"of {len(people.tokens):,} tokens, only {known:,} are remembered")

@@ -1,4 +1,4 @@
-"""The gateway as it is run: the `gateway run` process, its configuration, and what it says of itself."""
+"""The real gateway: the process `gateway run`, its configuration and its metrics."""
 
 import time
 from collections import Counter
@@ -18,18 +18,17 @@ from gateway.core.model import JSON
 from gateway.demo.configuration import write
 
 PREFIX: Final = "gateway:"
-"""Of all keys in Redis, where nothing else is said."""
+"""The default prefix of all keys in Redis."""
 _WORKERS_SECONDS: Final = 5.0
 _REQUESTS_PER_CONNECTION: Final = 1_000_000_000
-"""As the peers allow them: a connection is not to end in the middle of a measurement."""
+"""The same as for the peers: no connection may end in the middle of a measurement."""
 
 
 class Gateway:
-    """A gateway of a stage; `start` may be called again once the process has ended.
+    """A gateway of a stage. `start` may be called again once the process has ended.
 
-    `people` are its users, those of the stage if nobody else. Gateways with the same `prefix` share
-    what is in Redis. `local_ttl` is the setting, its default when None. With a `certificate` clients
-    speak TLS.
+    `people` are its users, by default those of the stage. Gateways with the same `prefix` share the data in
+    Redis. `local_ttl` None means the default of the setting. With a `certificate`, clients speak TLS.
     """
 
     def __init__(
@@ -78,12 +77,12 @@ class Gateway:
 
     @property
     def ready(self) -> bool:
-        """Whether it says that it takes requests and has all that it needs."""
+        """Whether `/readyz` reports that it is ready."""
         return status(self.admin_port, "/readyz") == 200
 
     @property
     def lookups(self) -> Counter[str]:
-        """How many look-ups of users each tier has answered so far. Raises Refused."""
+        """The number of look-ups of users that each tier has answered so far. Raises Refused."""
         counted: Counter[str] = Counter()
         for labels, value in self._samples("gateway_user_lookups_total"):
             counted[labels["tier"]] += int(value)
@@ -91,11 +90,11 @@ class Gateway:
 
     @property
     def entries(self) -> Mapping[str, int]:
-        """How much each of its caches holds. Raises Refused."""
+        """The number of entries in each of its caches. Raises Refused."""
         return {labels["cache"]: int(value) for labels, value in self._samples("gateway_cache_entries")}
 
     def workers(self, process: Process) -> frozenset[int]:
-        """Return the process ids of its workers, once all are there. Raises Refused when they do not come."""
+        """Return the process ids of its workers once all listen. Raises Refused when some do not."""
         deadline = time.monotonic() + _WORKERS_SECONDS
         while True:
             workers = frozenset(pid for pid in process.children if listens(pid, self.port))
@@ -106,7 +105,7 @@ class Gateway:
             time.sleep(0.05)
 
     def start(self, *, cores: frozenset[int] | None = None) -> Process:
-        """Start it, on the proxy's core if no others are given."""
+        """Start it, by default on the proxy's core."""
         command = python("gateway", "run", "--config", self.config)
         return self._stage.run(f"gateway-{self.port}", *command, cores=cores)
 
@@ -116,7 +115,7 @@ class Gateway:
             connection.request("GET", "/metrics")
             text = connection.getresponse().read().decode()
         except (OSError, HTTPException) as error:
-            raise Refused(f"the gateway does not tell its metrics: {error!r}") from error
+            raise Refused(f"the gateway does not report its metrics: {error!r}") from error
         finally:
             connection.close()
         for family in text_string_to_metric_families(text):
@@ -124,5 +123,5 @@ class Gateway:
 
 
 def share(lookups: Counter[str], tier: str) -> float:
-    """Return the part of the look-ups that a tier answered; 0 when there were none."""
+    """Return the share of the look-ups that a tier answered; 0 if there were none."""
     return lookups[tier] / lookups.total() if lookups else 0.0

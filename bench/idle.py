@@ -1,4 +1,4 @@
-"""Memory that connections cost while nothing happens on them."""
+"""The memory of idle connections."""
 
 import resource
 import socket
@@ -17,11 +17,11 @@ LIMIT_MIB: Final = 400
 _SPARE_FILES: Final = 500
 _ANSWER_END: Final = f"\r\n\r\n{ANSWER}".encode()
 _SOURCES: Final = tuple(f"127.0.1.{last}" for last in range(1, 101))
-"""Addresses to connect from: a single one has too few ports left on a busy machine."""
+"""The clients' addresses: a single one has too few free ports on a busy machine."""
 
 
 def measure(stage: Stage, console: Console) -> Report:
-    """Let 10,000 connections make a request each, wait, and make another. Raises Refused."""
+    """Open 10,000 connections that each send a request, wait, and send another one. Raises Refused."""
     _allow_files(CONNECTIONS + _SPARE_FILES)
     gateway = Gateway(stage, upstream=stage.upstream)
     token = stage.people.tokens[0]
@@ -43,7 +43,7 @@ def measure(stage: Stage, console: Console) -> Report:
             _exchange(connection, head)
     mib = resident / 2**20
     return Report(
-        title=f"{CONNECTIONS:,} idle keep-alive connections, each of which has made a request",
+        title=f"{CONNECTIONS:,} idle keep-alive connections after one request each",
         rows=[
             {
                 "RSS before MiB": before / 2**20,
@@ -52,7 +52,7 @@ def measure(stage: Stage, console: Console) -> Report:
             }
         ],
         targets=[Target(f"resident memory < {LIMIT_MIB} MiB", f"{mib:.0f} MiB", met=mib < LIMIT_MIB)],
-        notes=["every connection made a second request afterwards: none had been closed"],
+        notes=["every connection sent a second request afterwards, so none had been closed"],
     )
 
 
@@ -69,7 +69,7 @@ def _exchange(connection: socket.socket, head: bytes) -> None:
 
 
 def _allow_files(number: int) -> None:
-    """Raise the limit of open files, for this process and those it starts."""
+    """Raise the limit of open files for this process and those that it starts."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= number:
         return

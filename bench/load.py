@@ -1,4 +1,4 @@
-"""Load from wrk: closed loop, every connection sends its next request when it has the last answer."""
+"""Load from wrk: each connection sends its next request after the previous answer."""
 
 import json
 import subprocess
@@ -12,25 +12,25 @@ from bench.programs import found
 
 Workload: TypeAlias = Literal["repeat", "unique", "browser", "post", "post-100k", "denied", "forged"]
 """
-`repeat`: heads that differ in their token alone. All others have another path and query each time.
-`unique`: nothing else. `browser`: 14 fields, cookies and a new `traceparent` among them. `post`: 1 KiB of
-JSON; `post-100k`: 100 KiB. `denied`: like `unique`, with tokens that are to be refused; `forged`: with a
-signature that is another one each time.
+`repeat`: heads that differ only in their token. In all others, each request has a new path and query.
+`unique`: only that. `browser`: 14 fields, with cookies and a new `traceparent`. `post`: 1 KiB of JSON.
+`post-100k`: 100 KiB. `denied`: like `unique`, with tokens that must be refused. `forged`: the same, with a
+new signature each time.
 """
 _SCRIPT: Final = Path(__file__).with_name("load.lua")
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What wrk counted."""
+    """The numbers from wrk."""
 
     requests: int
-    """Answered, whatever the status."""
+    """Answered requests, with any status."""
     seconds: float
     p50_ms: float
     p99_ms: float
     failures: Mapping[str, int]
-    """By kind: connect, read, write, timeout, and status for answers of 400 and above."""
+    """By kind: `connect`, `read`, `write`, `timeout`, and `status` for answers of 400 and above."""
 
     @property
     def failed(self) -> int:
@@ -42,9 +42,9 @@ class Load:
 
 
 class Wrk:
-    """A load that has been started. `seconds` is its length; the tokens of the file are sent in turn.
+    """A load that was started. `seconds` is its length; it sends the tokens of the file in turn.
 
-    `workload` tells what the requests are, `tls` whether they travel over TLS.
+    `workload` selects the requests. `tls`: they are sent over TLS.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Wrk:
         )
 
     def result(self) -> Load:
-        """Wait for the end. Raises Refused when wrk does not tell what it did."""
+        """Wait for the end. Raises Refused when wrk reports no numbers."""
         said, _ = self._process.communicate()
         lines = said.strip().splitlines() or ["it said nothing"]
         if self._process.returncode != 0 or not lines[-1].startswith("{"):

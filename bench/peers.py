@@ -1,9 +1,9 @@
-"""The proxies that the gateway is measured beside, each told to do the same as far as it can.
+"""The proxies beside the gateway, with configurations as similar as possible.
 
-All forward over kept connections to the same upstream and drop the token. nginx checks nothing: it
-is what forwarding alone costs. HAProxy, and nginx with a JWT module, verify signature, algorithm, issuer,
-audience and expiry of every token anew. Envoy does so too, or remembers verified tokens when it has its
-cache.
+All forward over kept connections to the same upstream and drop the token. nginx checks nothing, so it shows
+the cost of forwarding alone. HAProxy, and nginx with a JWT module, verify signature, algorithm, issuer,
+audience and expiry of every token again. Envoy does so too; with its cache, it remembers verified tokens.
+
 With a certificate, their clients speak TLS.
 """
 
@@ -154,7 +154,7 @@ def start_nginx(
     certificate: Certificate | None = None,
     jwt: bool = False,
 ) -> Process:
-    """Start an nginx that forwards; `jwt`: that verifies tokens, by the module of the wheel."""
+    """Start an nginx that forwards. `jwt`: it verifies tokens with the module of the wheel."""
     server = "" if certificate is None else _NGINX_TLS.format(certificate=certificate)
     if jwt:
         server += _NGINX_JWT.format(jwks=stage.people.jwks_file, issuer=ISSUER, audience=AUDIENCE)
@@ -169,7 +169,7 @@ def start_nginx(
 def start_haproxy(
     stage: Stage, port: int, program: str, *, certificate: Certificate | None = None
 ) -> Process:
-    """Start an HAProxy that verifies every token anew."""
+    """Start an HAProxy that verifies every token again."""
     configuration = _HAPROXY.format(
         host=HOST, port=port, upstream=stage.upstream, pem=stage.pem_file, issuer=ISSUER, audience=AUDIENCE,
         bind="" if certificate is None else f" ssl crt {certificate.both}",
@@ -181,9 +181,9 @@ def start_haproxy(
 def start_envoy(
     stage: Stage, port: int, program: str, *, cached: bool, certificate: Certificate | None = None
 ) -> Process:
-    """Start an Envoy that verifies every token anew, or remembers those that it has verified."""
+    """Start an Envoy that verifies every token again, or remembers the verified ones."""
     name = f"envoy-{port}"
-    # Room for every token: the cache's own default is 100.
+    # Large enough for every token: the default is 100.
     cache = f"                  jwt_cache_config: {{jwt_cache_size: {2 * USERS}}}" if cached else ""
     configuration = _ENVOY.format(
         host=HOST, port=port, upstream=stage.upstream, jwks=stage.people.jwks_file,

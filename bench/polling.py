@@ -1,4 +1,4 @@
-"""Clients that ask every worker again and again, and see which of them answers otherwise, and when."""
+"""Clients that poll every worker, and record which worker changes its answer, and when."""
 
 import asyncio
 import re
@@ -14,13 +14,13 @@ _HEAD: Final = re.compile(
     re.IGNORECASE,
 )
 REST: Final = 0.01
-"""Seconds from an answer that is news: a worker that has heard leaves the core to the others."""
+"""Seconds of rest after a new answer, so that this worker leaves the core to the others."""
 _PATIENCE: Final = 10.0
 _MOST_CONNECTIONS: Final = 500
 
 
 class Poll(asyncio.Protocol):
-    """A kept connection on which the next request goes out as soon as the last one is answered."""
+    """A kept connection that sends its next request as soon as the last one is answered."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
@@ -30,16 +30,16 @@ class Poll(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._news = asyncio.Event()
         self.turns: list[tuple[int, float]] = [(0, 0.0)]
-        """Each status that was not that of the answer before, and when it arrived by `time.monotonic`.
+        """Each status that differs from the one before, and when it arrived by `time.monotonic`.
 
-        0 before the first answer, and when the connection has ended.
+        0 before the first answer, and after the end of the connection.
         """
         self.intervals: list[float] = []
-        """The seconds from each request to the next, but for those behind a rest."""
+        """The seconds between two requests, except those after a rest."""
 
     @classmethod
     async def open(cls, port: int, request: bytes) -> Self:
-        """Connect, and wait for the first answer. Raises Refused, OSError when nobody is there."""
+        """Connect, and wait for the first answer. Raises Refused, or OSError when no process listens."""
         _, poll = await asyncio.get_running_loop().create_connection(lambda: cls(request), HOST, port)
         poll.ask()
         await poll.becomes(200)
@@ -47,12 +47,12 @@ class Poll(asyncio.Protocol):
 
     @property
     def status(self) -> int:
-        """Of the last answer."""
+        """The status of the last answer."""
         return self.turns[-1][0]
 
     @property
     def port(self) -> int:
-        """The client's own."""
+        """The client's port."""
         return 0 if self._transport is None else int(self._transport.get_extra_info("sockname")[1])
 
     def ask(self) -> None:
@@ -64,7 +64,7 @@ class Poll(asyncio.Protocol):
             self._transport.write(self._request)
 
     async def becomes(self, status: int) -> float:
-        """Wait until answers have this status; returns since when. Raises Refused when that does not come."""
+        """Wait until the answers have this status; return since when. Raises Refused after `_PATIENCE`."""
         try:
             async with asyncio.timeout(_PATIENCE):
                 while self.status != status:
@@ -79,7 +79,7 @@ class Poll(asyncio.Protocol):
         if transport is not None:
             transport.close()
 
-    # What asyncio calls --------------------------------------------------------------------------
+    # Called by asyncio ----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -101,7 +101,7 @@ class Poll(asyncio.Protocol):
         self._becomes(0, monotonic())
 
     def _becomes(self, status: int, since: float) -> bool:
-        """Take note of an answer; tells whether it is another than the one before."""
+        """Record an answer; return whether its status differs from the one before."""
         if status == self.status:
             return False
         self.turns.append((status, since))
@@ -110,7 +110,7 @@ class Poll(asyncio.Protocol):
 
 
 async def poll_each(pids: Iterable[int], port: int, request: bytes) -> list[Poll]:
-    """Open connections until each of these processes has one; the kernel deals them out. Raises Refused."""
+    """Open connections until each process has one; the kernel distributes them. Raises Refused."""
     found: dict[int, Poll] = {}
     missing = set(pids)
     for _ in range(_MOST_CONNECTIONS):

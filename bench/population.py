@@ -1,4 +1,4 @@
-"""Users in tables of their own, and tokens for some of them."""
+"""Users in tables of their own, with tokens for some of them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ INSERT INTO {schema}.identities (issuer, subject, user_id) SELECT $1, display_na
 
 @dataclass(frozen=True, slots=True)
 class Population:
-    """Users, how many; and the tokens that are sent."""
+    """The number of users, and the tokens that are sent."""
 
     schema: str
     users: int
@@ -38,7 +38,7 @@ class Population:
 def settle(
     folder: Path, dsn: str, *, schema: str, users: int, signer: Signer, holders: Sequence[int]
 ) -> Population:
-    """Create the tables in a schema, `users` active users in them, and a token for each of the holders."""
+    """Create the tables in a schema, `users` active users, and a token for each of the holders."""
     asyncio.run(_insert(dsn, schema, users))
     tokens = signer.tokens(holders)
     tokens_file, jwks_file = folder / f"{schema}.tokens", folder / f"{schema}.jwks.json"
@@ -51,10 +51,10 @@ async def _insert(dsn: str, schema: str, users: int) -> None:
     await migrate(dsn, schema)
     connection = await asyncpg.connect(dsn)
     try:
-        # Without triggers and checks of references: nobody listens yet, and a million rows take far less.
+        # Without triggers and foreign keys: no gateway listens yet, and a million rows are much faster.
         await connection.execute("SET session_replication_role = replica")
         await connection.execute(_INSERT.format(schema=schema), ISSUER, users)
-        # Or Postgres would do it by itself, in the middle of a measurement.
+        # Otherwise Postgres would do it by itself in the middle of a measurement.
         await connection.execute(f"VACUUM ANALYZE {schema}.users")
         await connection.execute(f"VACUUM ANALYZE {schema}.identities")
     finally:

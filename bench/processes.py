@@ -1,4 +1,4 @@
-"""Processes under measurement: each on its core, asked for CPU time and memory through /proc (proc(5))."""
+"""The measured processes: their cores, and their CPU time and memory from /proc (proc(5))."""
 
 import os
 import signal
@@ -22,22 +22,22 @@ _STOP_SECONDS: Final = 15.0
 
 
 class Refused(Exception):
-    """A measurement that cannot be made, or would not be honest; the text says why."""
+    """A measurement that is impossible or would be misleading; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """One core for the proxy under measurement, the others for everything around it."""
+    """One core for the measured proxy, the others for everything around it."""
 
     proxy: int
     rest: frozenset[int]
 
     @classmethod
     def divide(cls) -> Self:
-        """Divide the cores that this process may use. Raises Refused when there is but one."""
+        """Divide the cores of this process. Raises Refused if there is only one."""
         first, *rest = sorted(os.sched_getaffinity(0))
         if not rest:
-            raise Refused("two cores are needed: one for the proxy, one for what is in front and behind")
+            raise Refused("two cores are needed: one for the proxy, one for clients and upstream")
         return cls(first, frozenset(rest))
 
     @property
@@ -46,21 +46,20 @@ class Cores:
 
 
 class Process:
-    """A program and the processes that it starts, from here until `stop`.
+    """A program and the processes that it starts, until `stop`.
 
-    `cores` are those that all of them share; without it they run where this process does. What they
-    say goes to `log`.
+    They share `cores`; without it, they run where this process runs. Their output goes to `log`.
     """
 
     def __init__(
         self, command: Sequence[str | Path], *, log: Path, cores: frozenset[int] | None = None
     ) -> None:
         self._log = log
-        # Our own variables would change the configuration that is measured.
+        # Our environment variables would change the measured configuration.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
         ours = os.sched_getaffinity(0)
         if cores is not None:
-            os.sched_setaffinity(0, cores)  # inherited, by threads that do not exist yet too
+            os.sched_setaffinity(0, cores)  # inherited, also by later threads
         try:
             with log.open("wb") as output:
                 self._process = subprocess.Popen(  # noqa: S603 -- programs found by us, no shell
@@ -87,7 +86,7 @@ class Process:
 
     @property
     def family(self) -> frozenset[int]:
-        """The process ids of the program and of everything it has started and that still runs."""
+        """The process ids of the program and of all its running descendants."""
         return family(self.pid)
 
     @property
@@ -96,12 +95,12 @@ class Process:
 
     @property
     def cpu_seconds(self) -> float:
-        """User and system time of all its processes, in steps of 10 ms on most machines."""
+        """User and system time of all its processes. Most machines count in steps of 10 ms."""
         return sum(int(fields[11]) + int(fields[12]) for fields in map(_stat, self.family) if fields) / _TICKS
 
     @property
     def resident_bytes(self) -> int:
-        """Resident memory of all its processes; a page that two of them share counts twice."""
+        """Resident memory of all its processes. A page that two of them share counts twice."""
         return sum(map(_resident_bytes, self.family))
 
     @property
@@ -112,14 +111,14 @@ class Process:
         self._process.send_signal(number)
 
     def wait(self, seconds: float) -> int:
-        """Wait until the program has ended; returns its exit code. Raises Refused when it does not."""
+        """Wait for the end of the program; return its exit code. Raises Refused when it does not end."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired as error:
             raise Refused(f"{self._process.args!r} still runs after {seconds:g} s") from error
 
     def until(self, ready: Callable[[], bool], *, pause: float = 0.02) -> None:
-        """Wait until `ready`; raises Refused, with what the program said last, when that does not come."""
+        """Wait until `ready`. Raises Refused with the last output of the program when it takes too long."""
         deadline = time.monotonic() + _START_SECONDS
         while not ready():
             if not self.running or time.monotonic() > deadline:
@@ -138,7 +137,7 @@ class Process:
 
 
 def family(pid: int) -> frozenset[int]:
-    """Return the process ids of a process and of everything that it has started and that still runs."""
+    """Return the process ids of a process and of all its running descendants."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (fields := _stat(int(entry.name))):
@@ -151,7 +150,7 @@ def family(pid: int) -> frozenset[int]:
 
 @contextmanager
 def moved(cores: frozenset[int]) -> Iterator[None]:
-    """Let this process, and all that it has started, run on these cores; at the end where it ran before."""
+    """Run this process, and all that it has started, on these cores; move it back at the end."""
     before = os.sched_getaffinity(0)
     try:
         _move(cores)
@@ -161,11 +160,11 @@ def moved(cores: frozenset[int]) -> Iterator[None]:
 
 
 def _move(cores: Iterable[int]) -> None:
-    """Move every thread, and those begun meanwhile by one that had not been moved."""
+    """Move every thread, and those that an unmoved thread starts meanwhile."""
     done: set[int] = set()
     while threads := {thread for pid in family(os.getpid()) for thread in _threads(pid)} - done:
         for thread in threads:
-            # A store's processes that serve one connection come and go.
+            # A store's processes that each serve one connection may end at any time.
             with suppress(ProcessLookupError):
                 os.sched_setaffinity(thread, cores)
         done |= threads
@@ -190,7 +189,7 @@ def free_port() -> int:
 
 
 def status(port: int, path: str = "/", token: str | None = None, *, tls: bool = False) -> int | None:
-    """Return the status of the answer to one GET; None when there is no answer."""
+    """Return the status of the answer to one GET; None if there is no answer."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     connection: HTTPConnection
     if tls:
@@ -207,7 +206,7 @@ def status(port: int, path: str = "/", token: str | None = None, *, tls: bool = 
 
 
 def unverified() -> ssl.SSLContext:
-    """Return what a client of a proxy of ours needs, whose certificate it does not look at."""
+    """Return a TLS context for clients of our proxies, which does not check certificates."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -215,9 +214,9 @@ def unverified() -> ssl.SSLContext:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """Return the fields of /proc/PID/stat from the state on; None when the process has gone."""
+    """Return the fields of /proc/PID/stat from the state on; None if the process has ended."""
     try:
-        # The name, in parentheses, may hold anything, parentheses too.
+        # The name is in parentheses, and may contain parentheses too.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None

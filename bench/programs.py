@@ -1,4 +1,4 @@
-"""The programs from elsewhere: where they are, which versions, and what brings those that are missing."""
+"""The external programs: their paths and versions, and how to install the missing ones."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ from typing import Final
 from bench.processes import Refused
 from gateway import __version__
 
-# Beside this Python, where pip puts programs; and where Debian puts servers, which is not on every PATH.
+# pip installs programs beside this Python. Debian installs servers in a folder that is not on every PATH.
 _PATH: Final = os.pathsep.join(
     [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin"]
 )
@@ -22,7 +22,7 @@ _PATH: Final = os.pathsep.join(
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Something to install."""
+    """A package to install."""
 
     title: str
     source: str
@@ -45,25 +45,25 @@ def path_of(name: str) -> str | None:
 
 
 def found(name: str) -> str:
-    """Return the path of a program that must be there. Raises Refused with what brings it."""
+    """Return the path of a required program. Raises Refused with the package to install."""
     path = path_of(name)
     if path is None:
         program = PROGRAMS[name]
-        raise Refused(f"{program.title} is not installed: {program.source} brings it")
+        raise Refused(f"{program.title} is not installed: install {program.source}")
     return path
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of everything that takes part, by title, or what would bring it."""
+    """Return the versions of all programs by title, or the package to install."""
     told = {"gateway": __version__, "Python": platform.python_version()}
     for name, program in PROGRAMS.items():
         path = path_of(name)
-        told[program.title] = f"not installed; {program.source} brings it" if path is None else _version(name)
+        told[program.title] = f"not installed; install {program.source}" if path is None else _version(name)
     return told
 
 
 def machine() -> str:
-    """Describe the machine in one line: numbers mean little without it."""
+    """Describe the machine in one line, because the numbers depend on it."""
     model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     cpu = model.group(1) if model else platform.machine()
     return f"{cpu}, {os.cpu_count()} cores, Linux {platform.release()}"
@@ -72,7 +72,7 @@ def machine() -> str:
 def _version(name: str) -> str:
     told = subprocess.run(  # noqa: S603 -- our own arguments, no shell
         [found(name), PROGRAMS[name].version_flag],
-        check=False,  # wrk ends with 1 after telling its version
+        check=False,  # wrk prints its version and exits with 1
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

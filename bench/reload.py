@@ -1,4 +1,4 @@
-"""What clients notice of a reload, a crash and a stop of the gateway, with two workers under load."""
+"""Whether a reload, a crash or a stop of the gateway fails requests, with two workers under load."""
 
 import os
 import signal
@@ -21,19 +21,19 @@ CONNECTIONS: Final = 64
 WORKERS: Final = 2
 _LOAD_SECONDS: Final = 8
 _LEAD_SECONDS: Final = 2.0
-"""Load before something happens."""
+"""Seconds of load before the event."""
 _STOP_SECONDS: Final = 60.0
 
 _Row: TypeAlias = dict[str, str | int | float]
 
 
 def measure(stage: Stage, console: Console) -> Report:
-    """Let each happen once, to a gateway of its own. Raises Refused when it does not start."""
+    """Cause each event once, with a new gateway each time. Raises Refused when it does not start."""
     rows: list[_Row] = []
     targets = []
     for wanted, part in (
         ("SIGHUP fails no request, and the workers are new", _reload),
-        ("SIGKILL of a worker fails only what it held, and it is replaced", _crash),
+        ("SIGKILL of a worker fails only its own requests, and it is replaced", _crash),
         ("SIGTERM fails no request", _stop),
     ):
         console.print(f"  {wanted}", style="dim")
@@ -50,14 +50,14 @@ def measure(stage: Stage, console: Console) -> Report:
         rows=rows,
         targets=targets,
         notes=[
-            "for SIGTERM the clients are our own: wrk counts a connection that is refused afterwards "
-            "like a request that failed"
+            "SIGTERM is measured with our own clients, because wrk counts a refused connection as a failed "
+            "request"
         ],
     )
 
 
 def _reload(stage: Stage, gateway: Gateway, process: Process) -> tuple[_Row, str, bool]:
-    """SIGHUP: new workers take over, the old ones finish what they have."""
+    """SIGHUP: new workers take over, and the old ones finish their requests."""
     before = gateway.workers(process)
     load = _under_load(stage, gateway, lambda: process.send(signal.SIGHUP))
     if not process.running:
@@ -69,13 +69,13 @@ def _reload(stage: Stage, gateway: Gateway, process: Process) -> tuple[_Row, str
 
 
 def _crash(stage: Stage, gateway: Gateway, process: Process) -> tuple[_Row, str, bool]:
-    """SIGKILL of a worker: lost is what it held, and another one takes its place."""
+    """SIGKILL of a worker: its requests are lost, and another worker replaces it."""
     victim = min(gateway.workers(process))
     held = 0
 
     def kill() -> None:
         nonlocal held
-        # Stopped, it neither accepts nor answers: what it holds can be counted.
+        # A stopped process neither accepts nor answers, so its requests can be counted.
         os.kill(victim, signal.SIGSTOP)
         held = connections(victim, gateway.port)
         os.kill(victim, signal.SIGKILL)
@@ -90,7 +90,7 @@ def _crash(stage: Stage, gateway: Gateway, process: Process) -> tuple[_Row, str,
 
 
 def _stop(stage: Stage, gateway: Gateway, process: Process) -> tuple[_Row, str, bool]:
-    """SIGTERM: what has been accepted is answered, then the process ends."""
+    """SIGTERM: accepted requests are answered, then the process ends."""
     with Clients(gateway.port, stage.people.tokens, CONNECTIONS) as clients:
         time.sleep(_LEAD_SECONDS)
         process.send(signal.SIGTERM)

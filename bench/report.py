@@ -1,4 +1,4 @@
-"""What a measurement found: a table for people, the same as JSON for programs."""
+"""The results of a measurement: a table for people, JSON for programs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Something to reach."""
+    """A target."""
 
     wanted: str
     found: str
     met: bool | None
-    """None: could not be measured."""
+    """None if it was not measured."""
 
     @property
     def verdict(self) -> str:
@@ -26,17 +26,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The outcome of one measurement."""
+    """The results of one measurement."""
 
     title: str
     rows: Sequence[Mapping[str, str | int | float]] = ()
-    """One row per line of the table; all have the same columns."""
+    """The rows of the table. All have the same columns."""
     targets: Sequence[Target] = ()
     notes: Sequence[str] = field(default_factory=tuple)
 
 
 def show(report: Report, console: Console) -> None:
-    """Print tables; each number with the digits that mean something."""
+    """Print tables, with the significant digits of each number."""
     console.print(f"\n[bold]{report.title}[/bold]")
     if report.rows:
         table = Table(box=SIMPLE)

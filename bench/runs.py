@@ -1,4 +1,4 @@
-"""One load on one proxy: what the clients saw of it, and what it cost the proxy."""
+"""One load on one proxy: its results at the clients, and its cost for the proxy."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from bench.processes import Process, Refused
 _ATTEMPTS: Final = 3
 _WARM_UP_SECONDS: Final = 1
 WARM: Final = 0.99
-"""The part of a load that must be answered from memory to count as warm."""
+"""The share of a load that memory must answer if the gateway counts as warm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +29,25 @@ class Run:
     """CPU time per request of all processes of the proxy, in µs."""
     resident_mib: float
     lookups: Counter[str] = field(default_factory=Counter)
-    """How many look-ups of users each tier answered; none at a peer."""
+    """The number of look-ups of users that each tier answered; empty for a peer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A proxy that runs."""
+    """A running proxy."""
 
     title: str
     port: int
     process: Process
     gateway: Gateway | None = None
-    """None: a peer."""
+    """None for a peer."""
     tls: bool = False
     """Whether its clients speak TLS."""
 
     def run(self, tokens: Path, *, connections: int, seconds: int, workload: Workload = "repeat") -> Run:
         """Send the tokens of a file in turn for some seconds.
 
-        Raises Refused when a request failed, or one of `denied` or `forged` did not.
+        Raises Refused when a request failed, or when a request of `denied` or `forged` was admitted.
         """
         tiers_before = self.gateway.lookups if self.gateway else Counter()
         cpu_before = self.process.cpu_seconds
@@ -57,7 +57,7 @@ class Contender:
         cpu = self.process.cpu_seconds - cpu_before
         failures = dict(load.failures)
         if workload in {"denied", "forged"} and failures.pop("status") != load.requests:
-            raise Refused(f"{self.title} let in requests that it should have refused")
+            raise Refused(f"{self.title} admitted requests that it should have refused")
         if any(failures.values()) or not load.requests:
             raise Refused(f"{self.title} failed requests, so its numbers mean nothing: {load.failures_text}")
         return Run(
@@ -71,17 +71,16 @@ class Contender:
         )
 
     def warm_up(self, tokens: Path, *, connections: int) -> None:
-        """Let it come to know the tokens of a file, or nearly all of them."""
+        """Send the tokens of a file until nearly all are remembered."""
         for _ in range(_ATTEMPTS):
             run = self.run(tokens, connections=connections, seconds=_WARM_UP_SECONDS)
             if self.gateway is None or share(run.lookups, "local") >= WARM:
                 return
 
     def warm_run(self, tokens: Path, *, connections: int, seconds: int, workload: Workload = "repeat") -> Run:
-        """Run when all is known. Raises Refused when too much was not answered from memory.
+        """Run with warm memory. Raises Refused when memory answered too few requests.
 
-        What is remembered counts for a time (`cache.local_ttl`). Where that ends in the middle of the
-        load, it is repeated.
+        Remembered data expires (`cache.local_ttl`). If that happens during the load, the load is repeated.
         """
         lookups: Counter[str] = Counter()
         for _ in range(_ATTEMPTS):
@@ -95,7 +94,7 @@ class Contender:
 
 
 def columns(runs: Sequence[Run]) -> dict[str, str | int | float]:
-    """Return the median of each number, by what it is called in a table."""
+    """Return the median of each number, by the title of its column."""
     return {
         "requests/s": median(run.requests_per_second for run in runs),
         "p50 ms": median(run.p50_ms for run in runs),
@@ -105,5 +104,5 @@ def columns(runs: Sequence[Run]) -> dict[str, str | int | float]:
 
 
 def cpu_ratio(own: Sequence[Run], peer: Sequence[Run]) -> float:
-    """Compare round by round: what slows the machine for a while then slows both."""
+    """Compare round by round, because a disturbance of the machine affects both in the same round."""
     return median(mine.cpu_us / theirs.cpu_us for mine, theirs in zip(own, peer, strict=True))

@@ -1,4 +1,4 @@
-"""Which TCP sockets a process holds, from /proc/net/tcp and its open files (proc(5)); IPv4 only."""
+"""The TCP sockets of a process, from /proc/net/tcp and its open files (proc(5)); IPv4 only."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,24 +12,24 @@ class _Socket(NamedTuple):
     """A line of /proc/net/tcp."""
 
     file: str
-    """As it appears among the open files of who holds it."""
+    """Its name among the open files of its process."""
     port: int
     peer_port: int
     state: str
 
 
 def listens(pid: int, port: int) -> bool:
-    """Whether the process has a socket listening on this port."""
+    """Return whether the process has a socket that listens on this port."""
     return any(socket.state == _LISTENING for socket in _sockets(pid, port))
 
 
 def connections(pid: int, port: int) -> int:
-    """How many accepted, open connections to this port the process holds."""
+    """Return how many accepted, open connections to this port the process has."""
     return len(list(clients(pid, port)))
 
 
 def clients(pid: int, port: int) -> Iterator[int]:
-    """Tell the clients' ports of the accepted, open connections to this port that the process holds."""
+    """Return the clients' ports of these connections."""
     return (socket.peer_port for socket in _sockets(pid, port) if socket.state == _ESTABLISHED)
 
 

@@ -1,4 +1,4 @@
-"""What stands around a proxy under measurement: users in real stores, tokens, and an upstream."""
+"""The surroundings of a measured proxy: users in real stores, tokens, and an upstream."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from bench.tokens import Signer, subject
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
 
 USERS: Final = 1000
-"""Those whose tokens are sent, where nothing else is said."""
+"""The default number of users with tokens."""
 
 ANSWER: Final = "x" * 100
 
@@ -61,14 +61,14 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Everything around the proxy, up and running."""
+    """Everything around the proxy, running."""
 
     folder: Path
     cores: Cores
     signer: Signer
-    """The issuer, for tokens with RS256."""
+    """The issuer of tokens with RS256."""
     forged: str
-    """Like a good token, signed with another key."""
+    """A token like the good ones, but signed with another key."""
     pem_file: Path
     certificate: Certificate
     """For listeners that speak TLS."""
@@ -87,7 +87,7 @@ class Stage:
 
     @property
     def spoilt(self) -> str:
-        """A good token whose signature has been spoilt."""
+        """A good token with a spoilt signature."""
         return _spoilt(self.people.tokens[0])
 
     @property
@@ -96,7 +96,7 @@ class Stage:
         return _write(self.folder / "spoilt.tokens", "\n".join(map(_spoilt, self.people.tokens)).encode())
 
     def population(self, schema: str, *, users: int, signer: Signer, holders: Sequence[int]) -> Population:
-        """Return the users of a schema and the tokens of the holders among them; made the first time."""
+        """Return the users of a schema and the tokens of the holders among them; made by the first call."""
         if schema not in self._populations:
             self._populations[schema] = settle(
                 self.folder, self.postgres, schema=schema, users=users, signer=signer, holders=holders
@@ -104,7 +104,7 @@ class Stage:
         return self._populations[schema]
 
     def run(self, name: str, *command: str | Path, cores: frozenset[int] | None = None) -> Process:
-        """Start a proxy, on the core that is kept for it if no others are given."""
+        """Start a proxy, by default on the core for the proxy."""
         log = self.folder / f"{name}.log"
         return Process(command, log=log, cores=cores or frozenset({self.cores.proxy}))
 
@@ -115,7 +115,7 @@ def build_stage(cores: Cores) -> Iterator[Stage]:
 
     Raises Refused when a program is missing, `EmbeddedError` when a store does not start.
     """
-    os.sched_setaffinity(0, cores.rest)  # inherited by all that is started here
+    os.sched_setaffinity(0, cores.rest)  # inherited by all programs that are started here
     nginx = found("nginx")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="gateway-bench-")))

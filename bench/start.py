@@ -1,4 +1,4 @@
-"""From the command to readiness."""
+"""The time from the command to readiness."""
 
 from statistics import median
 from time import perf_counter
@@ -14,7 +14,7 @@ LIMIT_SECONDS: Final = 1.5
 
 
 def measure(stage: Stage, console: Console, *, rounds: int) -> Report:
-    """Start the gateway `rounds` times, its stores being up. Raises Refused."""
+    """Start the gateway `rounds` times while its stores run. Raises Refused."""
     gateway = Gateway(stage, upstream=stage.upstream)
     seconds = []
     for number in range(rounds):

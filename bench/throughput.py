@@ -1,4 +1,4 @@
-"""CPU per request, latency and memory: everyone at the same job, in alternating rounds."""
+"""CPU per request, latency and memory: all proxies at the same job, in alternating rounds."""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from bench.stage import USERS, Stage
 
 
 def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connections: int) -> Report:
-    """Measure everyone once per round, in another order each round. Raises Refused."""
+    """Measure each proxy once per round, in random order. Raises Refused."""
     runs: dict[str, list[Run]] = {}
     tokens = stage.people.tokens_file
     with contenders(stage) as (running, missing):
@@ -33,9 +33,9 @@ def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connec
         rows=[_row(title, runs) for title in titles],
         targets=list(_targets(runs)),
         notes=[
-            "all heads are alike but for their token, and the gateway remembers what 2,048 heads say: see "
-            "`traffic` for heads that differ",
-            f"of each load at least {100 * least:.1f} % of the users were found in the gateway's memory",
+            "all heads differ only in their token, and the gateway remembers 2,048 heads: see `traffic` "
+            "for heads that differ",
+            f"in each load, the gateway's memory answered at least {100 * least:.1f} % of the look-ups",
             "÷: CPU per request divided by the peer's (Envoy with its cache) in the same round, then the "
             "median",
             *map(str, missing),

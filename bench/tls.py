@@ -19,16 +19,16 @@ from bench.stage import Stage
 
 _BODIES: Final[tuple[Workload, ...]] = ("post", "post-100k")
 HANDSHAKES: Final = 300
-"""Connections of each kind and round; one after the other."""
+"""Connections of each kind per round, one after the other."""
 _FULL: Final = "handshake"
 _RESUMED: Final = "handshake, resumed"
 
 _Runs: TypeAlias = dict[tuple[str, str], list[float]]
-"""CPU µs per request, by what is sent and the contender."""
+"""CPU µs per request, by workload and contender."""
 
 
 def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connections: int) -> Report:
-    """Measure everyone over TLS. Raises Refused."""
+    """Measure all proxies over TLS. Raises Refused."""
     loads: dict[tuple[str, str], list[Run]] = {}
     handshakes: _Runs = {}
     with contenders(stage, stage.certificate) as (running, missing):
@@ -62,7 +62,7 @@ def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connec
 
 
 def _handshakes(contender: Contender, token: str, *, resumed: bool) -> float:
-    """Return the CPU µs of a connection with one request. Raises Refused when one fails."""
+    """Return the CPU µs of a connection with one request. Raises Refused when a request fails."""
     context = unverified()
     request = (
         f"GET / HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
@@ -71,7 +71,7 @@ def _handshakes(contender: Contender, token: str, *, resumed: bool) -> float:
     before = contender.process.cpu_seconds
     for _ in range(HANDSHAKES):
         again = _ask(contender, context, request, session)
-        # A ticket of TLS 1.3 is good for one connection.
+        # A session ticket of TLS 1.3 is for one connection.
         session = again if resumed else None
     return (contender.process.cpu_seconds - before) / HANDSHAKES * 1e6
 

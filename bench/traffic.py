@@ -1,4 +1,4 @@
-"""What real traffic costs: heads that never come again, bodies, and tokens that are refused."""
+"""The cost of real traffic: heads that do not recur, bodies, and refused tokens."""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -20,19 +20,19 @@ TARGETS: Final[Mapping[Workload, tuple[float, float]]] = {
     "denied": (1.0, 3.0),
     "forged": (1.0, 3.0),
 }
-"""The most CPU per request that the gateway may take, ÷ Envoy with its cache and ÷ HAProxy."""
+"""The highest CPU per request of the gateway, ÷ Envoy with its cache and ÷ HAProxy."""
 
 
 REFUSED: Final[frozenset[Workload]] = frozenset({"denied", "forged"})
-"""Those whose tokens are to be refused."""
+"""The workloads with tokens that must be refused."""
 
 
 def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connections: int) -> Report:
-    """Measure everyone once per round and workload, in another order each round. Raises Refused."""
+    """Measure each proxy once per round and workload, in random order. Raises Refused."""
     runs: dict[tuple[Workload, str], list[Run]] = {}
     with contenders(stage) as (running, missing):
         for workload in TARGETS:
-            # nginx without a module refuses nothing.
+            # nginx without a module refuses no token.
             order = [each for each in running if workload not in REFUSED or each.title != NGINX]
             for number in range(rounds):
                 random.shuffle(order)
@@ -53,9 +53,9 @@ def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connec
         ],
         targets=list(_targets(runs)),
         notes=[
-            "every request has another path and query; `browser` has 14 fields, cookies and a new "
-            "traceparent among them; `post` brings 1 KiB of JSON; `denied` brings 1,000 tokens "
-            "with a spoilt signature in turn, `forged` another one each time",
+            "every request has a new path and query; `browser` has 14 fields, with cookies and a new "
+            "traceparent; `post` has 1 KiB of JSON; `denied` has 1,000 tokens with a spoilt signature in "
+            "turn, `forged` a new one each time",
             "÷: the gateway's CPU per request divided by that row's in the same round, then the median",
             *map(str, missing),
         ],

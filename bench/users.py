@@ -1,4 +1,4 @@
-"""What many users cost: a million of them with 50,000 active tokens beside ten, and their memory."""
+"""The cost of many users: a million with 50,000 active tokens, compared with ten, and their memory."""
 
 import random
 from contextlib import ExitStack
@@ -13,7 +13,7 @@ from bench.runs import Contender, Run, columns, cpu_ratio
 from bench.stage import Stage
 
 LEAST: Final = 0.9
-"""The share of the speed with few users that is to be reached with many."""
+"""The target: the speed with many users, as a share of the speed with few."""
 LIMIT_BYTES: Final = 2048
 _FEW: Final = f"{FEW} users"
 _FEW_MANY_TOKENS: Final = f"{FEW} users, {ACTIVE:,} tokens"
@@ -21,7 +21,7 @@ _CROWD: Final = f"{CROWD:,} users, {ACTIVE:,} tokens"
 
 
 def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connections: int) -> Report:
-    """Let gateways come to know 50,000 tokens; load them in turn with ones that know ten. Raises Refused."""
+    """Load gateways that remember 50,000 tokens, and gateways that remember ten, in turn. Raises Refused."""
     people = {
         _FEW: few(stage),
         _FEW_MANY_TOKENS: few_with_many_tokens(stage),
@@ -57,10 +57,10 @@ def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connec
 def _memory(
     contender: Contender, people: Population, stage: Stage, console: Console, *, connections: int
 ) -> tuple[Target, str]:
-    """See how the worker grows while it comes to know the tokens. Raises Refused."""
+    """Measure how the worker grows while it learns the tokens. Raises Refused."""
     one = stage.folder / "one.tokens"
     one.write_text(people.tokens[0])
-    # Connections, and whatever is made when it is first needed, are there already.
+    # Before that, open connections and make everything that is made at first use.
     contender.warm_run(one, connections=connections, seconds=1)
     before = contender.process.resident_bytes
     known = fill(contender, people, stage.folder, console, connections=connections)
