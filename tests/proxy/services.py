@@ -1,4 +1,4 @@
-"""Upstreams for tests, and a direct request to them without a gateway."""
+"""Upstreams for tests, and direct requests to them without a gateway."""
 
 import asyncio
 import ssl
@@ -29,7 +29,7 @@ class RecordingObserver:
 
 
 class Receiver:
-    """`gateway.proxy.upstream.connection.Receiver`: collects a response, for who waits for it."""
+    """`gateway.proxy.upstream.connection.Receiver`: collects a response."""
 
     def __init__(self) -> None:
         self.heads: list[ResponseHead] = []
@@ -38,7 +38,7 @@ class Receiver:
         """The sizes of the pieces in which the body arrived."""
         self.times_writable = 0
         self.complete = False
-        """True once all of the response has arrived."""
+        """True once the complete response has arrived."""
         self._denial: Denial | None = None
         self._change = asyncio.Event()
 
@@ -59,7 +59,7 @@ class Receiver:
         self._change.set()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until something is true of what has arrived. Raises the `Denial` that came instead."""
+        """Wait for a condition on the response. Raises the `Denial` that arrived instead."""
         while not condition():
             if self._denial is not None:
                 raise self._denial
@@ -67,7 +67,7 @@ class Receiver:
             await self._change.wait()
 
     async def more(self) -> None:
-        """Wait until more of the body has arrived, or the end of it."""
+        """Wait until more of the body has arrived, or its end."""
         await self.more_than(len(self.body))
 
     async def more_than(self, size: int) -> None:
@@ -83,7 +83,7 @@ class Receiver:
 
 
 async def acquire(service: Upstream, *, fresh: bool = False) -> UpstreamConnection:
-    """Get a connection as those who forward do."""
+    """Get a connection as an exchange does."""
     connection = None if fresh else service.take()
     return connection or await service.open(fresh=fresh)
 
@@ -96,7 +96,7 @@ class Answer:
 
 
 async def exchange(service: Upstream, *, fresh: bool = False) -> Answer:
-    """Make one request on a connection, and give it back."""
+    """Make one request on a connection, and release it."""
     connection = await acquire(service, fresh=fresh)
     receiver = Receiver()
     try:
@@ -114,7 +114,7 @@ class TlsUpstream(RawUpstream):
         super().__init__()
         self._context = context
         self.names: list[str] = []
-        """The server names that clients asked for (SNI)."""
+        """The server names in the clients' handshakes (SNI)."""
         context.sni_callback = lambda _, name, __: self.names.append(name)
 
     @property
@@ -146,7 +146,7 @@ class UnixUpstream(RawUpstream):
 
 
 class ManyUpstreams(AbstractAsyncContextManager["ManyUpstreams"]):
-    """Several servers at once."""
+    """Several servers."""
 
     def __init__(self, number: int) -> None:
         self.servers = [RawUpstream() for _ in range(number)]
@@ -172,7 +172,7 @@ class ManyUpstreams(AbstractAsyncContextManager["ManyUpstreams"]):
 
 
 async def settled(condition: Callable[[], object]) -> None:
-    """Wait until something is true."""
+    """Wait until the condition is true."""
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 -- it happens on sockets, which set no event
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""The gateway's certificate, replaced while it serves."""
+"""The gateway's certificate and its replacement while the gateway serves."""
 
 import asyncio
 import datetime
@@ -17,7 +17,7 @@ from gateway.proxy.certificate import Certificate
 
 
 def write(folder: Path, name: str, *, password: bytes | None = None) -> None:
-    """Write a new certificate for a name, and its key, in place of those that are there."""
+    """Write a new certificate for a name, and its key, over the old ones."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -43,7 +43,7 @@ def write(folder: Path, name: str, *, password: bytes | None = None) -> None:
 
 
 async def served_name(certificate: Certificate) -> str:
-    """Return the common name that a new connection is shown."""
+    """Return the common name in the certificate of a new connection."""
     server = await asyncio.start_server(
         lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=certificate.context
     )
@@ -107,7 +107,7 @@ async def test_files_that_cannot_be_used_keep_the_old_certificate(tmp_path: Path
     assert await served_name(certificate) == "mended.test"
 
 
-def test_files_that_do_not_go_together_are_named(tmp_path: Path) -> None:
+def test_an_error_names_files_that_do_not_match(tmp_path: Path) -> None:
     write(tmp_path, "old.test")
     key = (tmp_path / "key.pem").read_bytes()
     write(tmp_path, "new.test")

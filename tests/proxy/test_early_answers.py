@@ -27,7 +27,7 @@ BLOCK: Final = bytes(64 * 1024)
 POST: Final = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % TOTAL
 SMALL: Final = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
 REFUSED: Final = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nwho"
-# What a receive buffer takes at once, so that the reset does not throw it away at the sender.
+# Fits in a receive buffer, so that the sender has sent everything before the reset.
 LARGE: Final = bytes(range(256)) * 192
 
 Transport: TypeAlias = str
@@ -37,7 +37,7 @@ LOOPS: Final = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_lo
 
 @dataclass
 class Scene:
-    """An upstream that has answered, and closed, while nothing was read of its answer."""
+    """An upstream that answered and closed before its answer was read."""
 
     service: Upstream
     server: RawUpstream
@@ -68,7 +68,7 @@ class Scene:
         self.server.behave(script)
 
     def hang_up(self) -> None:
-        """Close the newest connection, without a turn of the event loop in which to hear of it."""
+        """Close the newest connection within one turn of the event loop, so that it goes unnoticed."""
         descriptor = self.server.wires[-1].writer.get_extra_info("socket").fileno()
         with socket.socket(fileno=os.dup(descriptor)) as raw:
             raw.shutdown(socket.SHUT_WR)
@@ -76,14 +76,14 @@ class Scene:
     async def send_deafly(
         self, connection: UpstreamConnection, *, head: bytes = POST, bodiless: bool = False
     ) -> Receiver:
-        """Send a head, read nothing until the upstream has closed, and go on with the body."""
+        """Send a head, read nothing until the upstream has closed, then send the body."""
         receiver = Receiver()
         connection.begin(head, ResponseParser(bodiless=bodiless), receiver)
         connection.pause_reading()
         connection.write(BLOCK[:1])
         await self.closed.wait()
         connection.write(BLOCK)
-        # The writing fails before anything is read.
+        # The write fails before anything is read.
         await settled(lambda: connection.write_failed)
         connection.resume_reading()
         return receiver
@@ -138,7 +138,7 @@ async def an_answer_without_a_body(scene: Scene, monkeypatch: pytest.MonkeyPatch
 
 
 async def a_large_answer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing more is read while the client takes nothing, and nothing is lost."""
+    """Reading pauses while the client reads nothing, and no data is lost."""
     monkeypatch.setattr(unread, "PIECE_BYTES", 4096)
     scene.answer(b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n" % len(LARGE), LARGE)
     connection = await scene.connection()
@@ -157,7 +157,7 @@ async def a_large_answer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def an_end_after_an_orderly_close(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The upstream had said that this is the end of the body before it reset the connection."""
+    """The upstream ended the body in order before it reset the connection."""
     scene.answer(b"HTTP/1.1 401 No\r\n\r\nall of it", orderly=True)
     connection = await scene.connection()
     receiver = await scene.send_deafly(connection)
@@ -166,9 +166,9 @@ async def an_end_after_an_orderly_close(scene: Scene, monkeypatch: pytest.Monkey
 
 
 async def an_end_by_a_reset(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a reset ends a body, the kernel of the upstream may have thrown the rest of it away."""
+    """If a reset ends a body, the upstream's kernel may have dropped the rest of it."""
     if scene.kind == "unix":
-        # Its end is orderly unless something was not read, which here was.
+        # Here everything was read, so a Unix socket ends in order.
         return
     scene.answer(b"HTTP/1.1 401 No\r\n\r\nhalf of it")
     connection = await scene.connection()
@@ -182,7 +182,7 @@ async def an_end_by_a_reset(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> No
 
 async def half_an_answer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     chunked = REFUSED.replace(b"Content-Length: 3", b"Transfer-Encoding: chunked")
-    # With a final head it has answered; that its kernel threw the rest away is no fault of it.
+    # The upstream sent a final head, so it does not count as failed because of its kernel.
     for half, failures in (
         (b"HTTP/1.1 401 Unau", 1),
         (REFUSED[:-1], 0),
@@ -201,7 +201,7 @@ async def half_an_answer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def a_reset_behind_a_body_that_was_sent(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer and the reset are read one after the other, and no write has failed."""
+    """The answer and the reset are read one after the other, without a failed write."""
     if scene.kind == "unix":
         return
     for post, failures in ((True, 0), (False, 1)):
@@ -228,7 +228,7 @@ async def no_answer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def a_client_that_leaves(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is read no further is closed, with its descriptor."""
+    """If reading stops, the duplicate descriptor is closed."""
     before = descriptors()
     monkeypatch.setattr(unread, "PIECE_BYTES", 4096)
     scene.answer(b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n" % len(LARGE), LARGE)
@@ -247,7 +247,7 @@ async def a_client_that_leaves(scene: Scene, monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def a_kept_connection(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer counts there as well, once some of the body has been written."""
+    """On a kept connection, an answer counts too once a part of the body has been written."""
     scene.server.answer(OK)
     first = await exchange(scene.service)
     scene.answer(REFUSED)
@@ -308,7 +308,7 @@ async def staged(
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 @pytest.mark.parametrize("kind", TRANSPORTS)
 @pytest.mark.parametrize("loop", LOOPS)
-def test_what_was_answered_before_a_failed_write_counts(
+def test_an_answer_before_a_failed_write_counts(
     tmp_path: Path,
     authority: Authority,
     monkeypatch: pytest.MonkeyPatch,
@@ -326,10 +326,10 @@ def test_what_was_answered_before_a_failed_write_counts(
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
 @pytest.mark.parametrize("loop", LOOPS)
-def test_what_can_be_sent_once_only_waits_for_no_connection_that_the_upstream_has_closed(
+def test_an_unrepeatable_request_gets_no_closed_connection_after_waiting(
     tmp_path: Path, authority: Authority, loop: str, kind: Transport
 ) -> None:
-    """One that is handed over to who waits, and one that became idle while an address was looked up."""
+    """A connection that is handed to a waiting request, and one that became idle during a look-up."""
 
     async def run() -> None:
         async with asyncio.timeout(30), staged(kind, tmp_path, authority, max_connections=1) as scene:
@@ -358,7 +358,7 @@ def test_what_can_be_sent_once_only_waits_for_no_connection_that_the_upstream_ha
 
 @pytest.mark.parametrize("kind", TRANSPORTS)
 @pytest.mark.parametrize("loop", LOOPS)
-def test_what_can_be_sent_once_only_is_not_sent_where_the_upstream_has_closed(
+def test_an_unrepeatable_request_gets_no_closed_connection(
     tmp_path: Path, authority: Authority, loop: str, kind: Transport
 ) -> None:
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""gunicorn, plain and with Django, answers early: as much arrives through the gateway as through HAProxy."""
+"""Early answers of gunicorn, with WSGI and Django: as many arrive through the gateway as through HAProxy."""
 
 import asyncio
 import os
@@ -27,11 +27,11 @@ from tests.workers.program import running
 
 STATUSES: Final = (200, 302, 401, 413)
 SIZES: Final = {100_000: 64, 1_000_000: 64, 10_000_000: 32}
-"""Bytes of a body → how many of them."""
+"""Size of a body → number of requests."""
 AT_ONCE: Final = 8
 PIECE: Final = bytes(64 * 1024)
 
-# Of a body with Content-Length, and in chunks, which Django's are here.
+# The end of an answer with Content-Length, and of one in chunks, as Django sends it here.
 _ENDS: Final = (b"\r\n\r\n" + BODY, b"\r\n0\r\n\r\n")
 
 _HAPROXY: Final = """\
@@ -50,13 +50,13 @@ backend service
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One request with a body that its service does not read."""
+    """A request whose body the service does not read."""
 
     status: int
     size: int
     chunked: bool
     kept: bool
-    """Whether another request comes before it, on the same connection."""
+    """Whether another request was sent before it on the same connection."""
 
     def pieces(self) -> Iterator[bytes]:
         framing = "Transfer-Encoding: chunked" if self.chunked else f"Content-Length: {self.size}"
@@ -77,7 +77,7 @@ UPLOADS: Final = tuple(
 
 
 def answer(client: socket.socket, status: int) -> str:
-    """Read one answer; "answered" where it is whole, and the service's."""
+    """Read one answer; return "answered" if it is complete and from the service."""
     read = b""
     try:
         while not read.endswith(_ENDS) and (data := client.recv(65536)):
@@ -90,7 +90,7 @@ def answer(client: socket.socket, status: int) -> str:
 
 
 def send(port: int, upload: Upload) -> str:
-    """Send a body to its end, or as far as it goes, as many clients do; then read the answer."""
+    """Send as much of a body as possible, as many clients do, then read the answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
         if upload.kept:
             client.sendall(b"GET /public/200 HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -103,14 +103,14 @@ def send(port: int, upload: Upload) -> str:
 
 
 def count(port: int) -> Counter[str]:
-    """Send all uploads, several at once."""
+    """Send all uploads, several at a time."""
     with ThreadPoolExecutor(AT_ONCE) as threads:
         return Counter(threads.map(partial(send, port), UPLOADS))
 
 
 @contextmanager
 def program(home: Path, port: int, *arguments: str | Path) -> Iterator[None]:
-    """Run a program until it listens on the port, and further. What it leaves behind is in `home`."""
+    """Run a program in `home`; enter the context once it listens on the port."""
     process = subprocess.Popen(  # noqa: S603 -- arguments of ours
         arguments,
         stdout=subprocess.DEVNULL,
@@ -133,7 +133,7 @@ def program(home: Path, port: int, *arguments: str | Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("worker", ["sync", "gthread"])
 @pytest.mark.parametrize("application", ["plain", "with_django()"])
-async def test_as_many_answers_arrive_as_through_haproxy(
+async def test_at_least_as_many_answers_arrive_as_through_haproxy(
     tmp_path: Path, dsn: str, redis_url: str, application: str, worker: str
 ) -> None:
     service, other = unused_port(), unused_port()

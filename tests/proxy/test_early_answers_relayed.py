@@ -1,4 +1,4 @@
-"""Clients of an upstream that answers without reading the body: their answers, and kept connections."""
+"""The clients of an upstream that answers without reading the body: their answers and connections."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ BLOCK = bytes(64 * 1024)
 
 
 def resetting(*pieces: bytes, after: int = 0) -> Script:
-    """Answer when so much of the body has come, and reset the connection."""
+    """Answer after `after` bytes of the body, and reset the connection."""
 
     async def script(exchange: Exchange) -> None:
         await exchange.wire.exactly(after)
@@ -45,7 +45,7 @@ async def upload(client: RawClient, size: int, *, chunked: bool, target: str = "
     ("size", "times"), [(1, 20), (64 * 1024, 20), (1_000_000, 40), (10_000_000, 10)], ids=str
 )
 @pytest.mark.parametrize("answer", [REFUSED, CREATED], ids=["refused", "accepted"])
-async def test_the_answer_arrives(
+async def test_an_early_answer_arrives(
     house: House, answer: bytes, size: int, times: int, *, chunked: bool
 ) -> None:
     house.upstream.behave(resetting(answer))
@@ -63,7 +63,7 @@ async def test_the_answer_arrives(
     assert not house.events("endpoint_ejected")
 
 
-async def test_clients_at_once_get_their_answers(house: House) -> None:
+async def test_concurrent_clients_get_their_answers(house: House) -> None:
     house.upstream.behave(
         resetting(b"HTTP/1.1 413 Content Too ", b"Large\r\nContent-Length: 3\r\n\r\nb", b"ig")
     )
@@ -77,7 +77,7 @@ async def test_clients_at_once_get_their_answers(house: House) -> None:
     assert await asyncio.gather(*(ask() for _ in range(32))) == [b"413 big"] * 32
 
 
-async def test_an_answer_that_a_reset_breaks_off_is_broken(house: House) -> None:
+async def test_an_answer_that_a_reset_ends_is_broken_off(house: House) -> None:
     house.upstream.behave(resetting(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"))
     for _ in range(10):
         async with house.connect() as client:
@@ -87,7 +87,7 @@ async def test_an_answer_that_a_reset_breaks_off_is_broken(house: House) -> None
             assert client.broken
 
 
-async def test_no_answer_is_a_502_as_ever(house: House) -> None:
+async def test_a_reset_without_an_answer_is_a_502(house: House) -> None:
     house.upstream.behave(resetting())
     for _ in range(3):
         async with house.connect() as client:
@@ -105,11 +105,11 @@ async def test_a_client_that_waits_for_a_100_gets_the_answer_instead(house: Hous
         response = await client.response()
         assert response is not None
         assert (response.status, response.interim) == (401, ())
-        # It may send the body all the same, or not: nothing can follow.
+        # The client may still send the body or not, so no request can follow.
         assert response.field(b"connection") == b"close"
 
 
-async def test_the_next_request_of_a_pipeline_is_answered(house: House) -> None:
+async def test_the_next_pipelined_request_is_answered(house: House) -> None:
     async def script(exchange: Exchange) -> None:
         if exchange.request.line.startswith(b"POST"):
             await resetting(REFUSED)(exchange)
@@ -127,7 +127,7 @@ async def test_the_next_request_of_a_pipeline_is_answered(house: House) -> None:
         assert (first.status, first.field(b"connection"), second.status) == (401, None, 200)
 
 
-async def test_a_client_that_goes_on_sending_gets_the_answer_and_is_cut_off(
+async def test_a_client_that_keeps_sending_gets_the_answer_and_is_cut_off(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lingering_close, "SILENCE_SECONDS", 0.05)
@@ -149,10 +149,10 @@ async def test_a_client_that_goes_on_sending_gets_the_answer_and_is_cut_off(
             await sending
 
 
-async def test_a_client_that_sends_slowly_gets_the_answer_behind_its_body(
+async def test_a_slow_client_gets_the_answer_after_its_body(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What counts is that it sends: one that reads only behind its body would find a reset."""
+    """The client keeps sending. If it read only after its body, it would find a reset."""
     monkeypatch.setattr(lingering_close, "SILENCE_SECONDS", 0.5)
     house.upstream.behave(resetting(REFUSED))
     async with house.connect() as client:
@@ -167,7 +167,7 @@ async def test_a_client_that_sends_slowly_gets_the_answer_behind_its_body(
         assert not client.broken
 
 
-async def test_a_limit_of_the_body_does_not_get_in_the_way_of_the_answer(house: House) -> None:
+async def test_an_error_in_the_unread_body_does_not_replace_the_answer(house: House) -> None:
     """A chunk that cannot be parsed, in the part of the body that the upstream no longer reads."""
     house.upstream.behave(resetting(REFUSED, after=3))
     async with house.connect() as client:
@@ -200,10 +200,10 @@ async def test_an_upgrade_with_a_body_is_refused_early(house: House) -> None:
 
 @pytest.mark.parametrize("answer", [REFUSED, MOVED, CREATED], ids=["refused", "redirected", "accepted"])
 @pytest.mark.parametrize(("size", "wires"), [(MOST_UNREAD, 1), (MOST_UNREAD + 1, 2)])
-async def test_a_connection_whose_upstream_may_not_have_read_is_not_kept(
+async def test_a_connection_is_not_kept_after_a_quick_answer_to_a_large_body(
     house: House, size: int, wires: int, answer: bytes
 ) -> None:
-    """What it has read cannot be seen from here, and no status tells it."""
+    """The gateway cannot see what the upstream has read, and the status does not tell."""
 
     async def respond(exchange: Exchange) -> None:
         await exchange.read_body()
@@ -218,10 +218,10 @@ async def test_a_connection_whose_upstream_may_not_have_read_is_not_kept(
 
 @pytest.mark.parametrize("before", [b"", b"bo"], ids=["before it", "within it"])
 @pytest.mark.parametrize("answer", [REFUSED, MOVED, CREATED], ids=["refused", "redirected", "accepted"])
-async def test_a_connection_is_not_kept_where_the_answer_began_before_the_end_of_the_body(
+async def test_a_connection_whose_answer_began_before_the_end_of_the_body_is_not_kept(
     house: House, answer: bytes, before: bytes
 ) -> None:
-    """However small the body is, and though all of it has been sent when the answer ends."""
+    """Even if the body is small, and was sent completely when the answer ended."""
     begun = asyncio.Event()
 
     async def respond(exchange: Exchange) -> None:
@@ -242,7 +242,7 @@ async def test_a_connection_is_not_kept_where_the_answer_began_before_the_end_of
         assert len(house.upstream.wires) == wires
 
 
-async def test_a_connection_is_kept_behind_a_large_body_that_took_its_time(
+async def test_a_connection_is_kept_if_a_large_body_was_answered_slowly(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(early_answer, "QUICK_SECONDS", 0.01)
@@ -259,15 +259,15 @@ async def test_a_connection_is_kept_behind_a_large_body_that_took_its_time(
     assert len(house.upstream.wires) == 1
 
 
-async def test_a_connection_is_not_kept_where_the_kernel_still_holds_the_body(
+async def test_a_connection_is_not_kept_while_the_kernel_holds_a_part_of_the_body(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gateway has written all of it, long ago; the upstream cannot have read what did not arrive."""
+    """The gateway wrote all of it long ago. The upstream cannot have read the part that did not arrive."""
     monkeypatch.setattr(early_answer, "QUICK_SECONDS", 0.0)
     monkeypatch.setattr(early_answer, "MOST_UNREAD", 2**30)
 
     async def respond(exchange: Exchange) -> None:
-        # The reader's buffer and both kernels' take the whole body, and the upstream's not all of it.
+        # The body fits in the reader's buffer and both kernels' buffers, but not in the upstream's alone.
         await asyncio.sleep(0.2)
         await exchange.send(MOVED)
         await exchange.read_body()

@@ -38,13 +38,13 @@ def refusal(size: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client of blocking sockets, for event loops have a TLS of their own."""
+    """A client with blocking sockets, because event loops have their own TLS."""
 
     port: int
     tls: ssl.SSLContext | None
 
     def upload(self, *, chunked: bool) -> tuple[bytes, bytes]:
-        """Send a body to its end, or as far as it goes; return the head of the answer, and its body."""
+        """Send as much of a body as possible; return head and body of the answer."""
         framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % UPLOAD
         piece = b"10000\r\n%b\r\n" % BLOCK if chunked else BLOCK
         with self._connect() as client:
@@ -93,7 +93,7 @@ async def all_arrive(house: House, client: Client, size: int) -> None:
     assert house.events("endpoint_ejected") == []
 
 
-# No more than a receive buffer takes at once, so that the reset throws nothing away at the sender.
+# Fits in a receive buffer, so that the sender has sent everything before the reset.
 @pytest.mark.parametrize("size", [3, 40_000])
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_client_that_speaks_tls_gets_the_whole_answer(

@@ -48,7 +48,7 @@ def test_every_reason_is_a_well_formed_response(reason: Reason, detail: Literal[
     assert head.isascii()
     challenges = values(fields_of(head), b"www-authenticate")
     assert (status == 401) <= (len(challenges) == 1)
-    # A quoted-string holds no quote of its own (RFC 9110 §5.6.4).
+    # A quoted-string contains no other quote (RFC 9110 §5.6.4).
     assert all(challenge.count(b'"') % 2 == 0 for challenge in challenges)
     waits = values(fields_of(head), b"retry-after")
     assert (status == 503) <= (len(waits) == 1)
@@ -62,7 +62,7 @@ def test_concealed_reasons_look_alike(reason: Reason) -> None:
     assert reason.code.encode() not in one[1] + one[2]
 
 
-def test_full_detail_tells_everything() -> None:
+def test_full_detail_shows_everything() -> None:
     assert problem(Denial(TENANT_MISMATCH, "the detail"), "full") == {
         "type": "urn:gateway:problem:tenant_mismatch",
         "title": TENANT_MISMATCH.title,
@@ -78,7 +78,7 @@ def test_generic_detail_keeps_the_operators_detail() -> None:
     assert "the detail" not in str(problem(Denial(TOKEN_EXPIRED, "the detail")))
 
 
-def test_an_answer_to_head_announces_the_length_that_get_would_have() -> None:
+def test_an_answer_to_head_has_the_length_of_one_to_get() -> None:
     status, head, body = render(Denial(TOKEN_EXPIRED), head_only=True)
     assert (status, body) == (401, b"")
     assert head == render(Denial(TOKEN_EXPIRED))[1]
@@ -112,7 +112,7 @@ def test_a_missing_scope_is_named() -> None:
         (TOKEN_EXPIRED, "generic", "token_expired"),
     ],
 )
-def test_a_code_tells_no_more_than_the_client_may_know(
+def test_a_code_hides_concealed_reasons(
     reason: Reason, detail: Literal["generic", "full"], code: str
 ) -> None:
     assert Responder(detail).code(Denial(reason)) == code
@@ -122,10 +122,10 @@ def test_a_code_tells_no_more_than_the_client_may_know(
 @pytest.mark.parametrize("reason", CATALOGUE.values(), ids=CATALOGUE)
 @pytest.mark.parametrize("head_only", [False, True])
 @pytest.mark.parametrize("keep_alive", [False, True])
-def test_a_response_is_the_same_whatever_was_rendered_before(
+def test_a_response_does_not_depend_on_earlier_ones(
     reason: Reason, detail: Literal["generic", "full"], head_only: bool, keep_alive: bool
 ) -> None:
-    """Ids of 32 characters go into a response that is made once; others do not."""
+    """Ids of 32 characters are inserted into a rendered response; others are not."""
     responder = Responder(detail)
     rendered = [
         responder.render(Denial(reason), request_id, head_only=head_only, keep_alive=keep_alive)

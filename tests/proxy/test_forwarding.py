@@ -18,7 +18,7 @@ from tests.sockets import OK, Exchange, RawUpstream, Received, request_bytes
 
 
 class Neighbours(House):
-    """A gateway in front of a TCP server and one on a Unix socket."""
+    """A gateway with two upstreams: a TCP server and one on a Unix socket."""
 
     unix: UnixUpstream
 
@@ -94,7 +94,7 @@ async def test_the_host_is_kept_or_replaced(house: Neighbours) -> None:
         ("/raw/x", b"/raw/x", []),
     ],
 )
-async def test_a_prefix_is_removed_and_told(
+async def test_a_prefix_is_removed_and_reported_to_the_upstream(
     house: Neighbours, target: str, forwarded: bytes, prefix: list[bytes]
 ) -> None:
     received = await house.forwarded(target)
@@ -105,17 +105,17 @@ async def test_a_prefix_is_removed_and_told(
 @pytest.mark.parametrize(
     "target", ["/api/v1//evil.example", "/api/v1/../x", "/api/v1%2f..%2fx", "/api/v1/./x"]
 )
-async def test_what_is_behind_a_prefix_cannot_be_read_two_ways(house: Neighbours, target: str) -> None:
+async def test_ambiguous_paths_after_a_prefix_are_refused(house: Neighbours, target: str) -> None:
     response = await house.request(target)
     assert (response.status, response.code) == (400, "request_malformed")
     assert house.upstream.requests == []
 
 
-async def test_a_neighbour_of_a_prefix_keeps_its_path(house: Neighbours) -> None:
+async def test_a_path_that_only_resembles_a_prefix_is_unchanged(house: Neighbours) -> None:
     assert (await house.request("/api/v10/x")).status == 404
 
 
-async def test_a_prefix_goes_behind_the_one_a_trusted_proxy_removed(house: Neighbours) -> None:
+async def test_a_prefix_is_appended_to_that_of_a_trusted_proxy(house: Neighbours) -> None:
     received = await house.forwarded("/api/v1/x", b"X-Forwarded-Prefix: /shop/")
     assert received.values(b"x-forwarded-prefix") == [b"/shop/api/v1"]
 
@@ -132,7 +132,7 @@ async def test_a_client_cannot_forge_a_prefix(tmp_path: Path, dsn: str, redis_ur
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_an_endpoint_that_refuses_costs_no_request(house: Neighbours, method: str) -> None:
+async def test_an_endpoint_that_refuses_connections_fails_no_request(house: Neighbours, method: str) -> None:
     house.upstream.answer(OK, close=True)
     for number in range(10):
         response = await house.request(
@@ -164,7 +164,7 @@ async def test_a_kept_connection_that_closes_is_retried_within_the_budget(
     assert (await house.request(f"/{path}/second")).status == status
     labels = {"upstream": path, "reason": "connection_closed"}
     assert await house.metric("gateway_upstream_retries_total", **labels) == (status == 200)
-    # An endpoint is not ejected for it.
+    # This ejects no endpoint.
     assert await house.metric("gateway_upstream_endpoints", upstream=path, state="ejected") == 0
 
 
@@ -201,10 +201,10 @@ async def test_requests_beyond_the_limits_are_refused(house: Neighbours) -> None
     ("upstream", "expects", "status", "code"),
     [("quiet", False, 408, "request_timeout"), ("prompt", True, 504, "upstream_timeout")],
 )
-async def test_the_side_that_is_silent_in_the_middle_of_a_request_is_blamed(
+async def test_the_status_names_the_silent_side(
     house: Neighbours, upstream: str, status: int, code: str, *, expects: bool
 ) -> None:
-    """Who waits for a 100 is not: that is the upstream's to send."""
+    """A client that waits for a 100 is not slow: the upstream must send the 100."""
 
     async def listen(exchange: Exchange) -> None:
         await exchange.wire.to_end()
@@ -216,7 +216,7 @@ async def test_the_side_that_is_silent_in_the_middle_of_a_request_is_blamed(
     assert (response.status, response.code) == (status, code)
 
 
-async def test_an_upstream_that_has_sent_its_100_waits_for_the_client(house: Neighbours) -> None:
+async def test_after_a_100_the_upstream_waits_for_the_client(house: Neighbours) -> None:
     async def invite(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         assert await exchange.wire.exactly(3) == b"abc"
@@ -233,15 +233,15 @@ async def test_an_upstream_that_has_sent_its_100_waits_for_the_client(house: Nei
         assert response.status == 200
 
 
-async def test_a_stream_that_falls_silent_is_broken_off(house: Neighbours) -> None:
+async def test_a_silent_stream_is_broken_off(house: Neighbours) -> None:
     house.upstream.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
     response = await house.request("/quiet/x")
     assert (response.status, response.complete) == (200, False)
     assert await house.metric("gateway_broken_responses_total", upstream="quiet") == 1
 
 
-async def test_answers_that_are_not_read_do_not_pile_up(house: Neighbours) -> None:
-    """A client that pipelines requests and reads nothing is served no further than its buffers go."""
+async def test_unread_answers_are_bounded(house: Neighbours) -> None:
+    """A client that pipelines requests and reads no answer gets only what fits in the buffers."""
     size, number = 8 * 1024, 3000
     house.upstream.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
     host, _, port = house.url.removeprefix("http://").rpartition(":")

@@ -26,7 +26,7 @@ MAIN: Final = tokens.rsa_key("main")
 def get(
     target: str = "/private/x", *fields: bytes, method: str = "GET", **claims: JSON
 ) -> Callable[[], bytes]:
-    """Compose a request with a good token, but for its claims."""
+    """Return a request with a good token except for these claims."""
     return lambda: request_bytes(method, target, *fields, token=token(**claims))  # type: ignore[arg-type]  # `subject` is a string
 
 
@@ -58,7 +58,7 @@ def _good(upstream: RawUpstream) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """A request, and how it is accounted for."""
+    """A request, and its expected denial."""
 
     send: Callable[[], bytes]
     issuer: str = "none"
@@ -133,11 +133,11 @@ ROWS: Final[dict[str, Row]] = {
 }
 
 ELSEWHERE: Final = {
-    "user_store_unavailable": "needs Postgres to be down: test_stores_that_are_down_are_nobodys_fault",
-    "revocation_unavailable": "needs both stores to be down: the same test",
-    "internal_error": "needs a defect: test_a_defect_is_answered_counted_and_logged",
+    "user_store_unavailable": "needs no Postgres: test_stores_that_are_down_cause_a_503_and_no_refusal",
+    "revocation_unavailable": "needs no store: the same test",
+    "internal_error": "needs a bug: test_a_bug_is_answered_counted_and_logged",
     "overloaded": "needs all connections to be taken: tests/proxy/downstream/test_limits.py",
-    "request_timeout": "needs patience: tests/proxy/downstream/test_limits.py",
+    "request_timeout": "takes too long: tests/proxy/downstream/test_limits.py",
     "connections_exceeded": "needs connections: tests/proxy/downstream/test_limits.py",
 }
 
@@ -148,7 +148,7 @@ def test_every_reason_has_a_row() -> None:
 
 
 def assert_told(response: Response, code: str) -> str:
-    """Check what the client gets (RFC 9457, RFC 6750 §3, RFC 9110 §10.2.3); returns the request id."""
+    """Check the response (RFC 9457, RFC 6750 §3, RFC 9110 §10.2.3); return the request id."""
     reason = CATALOGUE[code]
     problem = response.problem
     assert problem.keys() == {"type", "title", "status", "code", "detail", "request_id"}
@@ -172,7 +172,7 @@ def assert_told(response: Response, code: str) -> str:
 
 
 def assert_logged(house: House, code: str, row: Row, request_id: str, raw: bytes) -> None:
-    """Check the one line of the log that operators get."""
+    """Check the one line of the log."""
     (line,) = house.events("denied")
     assert (line["reason"], line["route"], line["issuer"]) == (code, row.route, row.issuer)
     assert line["request_id"] == request_id
@@ -186,7 +186,7 @@ def assert_logged(house: House, code: str, row: Row, request_id: str, raw: bytes
 
 @session
 @pytest.mark.parametrize(("code", "row"), ROWS.items(), ids=ROWS)
-async def test_a_denial_is_told_counted_and_logged(house: House, code: str, row: Row) -> None:
+async def test_a_denial_is_answered_counted_and_logged(house: House, code: str, row: Row) -> None:
     if code == "token_revoked":
         await house.sql(
             "INSERT INTO revocations (kind, issuer, value) VALUES ('jti', 'main', 'row-token-revoked')"
@@ -245,7 +245,7 @@ async def test_a_good_request_is_counted_and_logged(house: House) -> None:
 
 
 @session
-async def test_a_log_that_cannot_be_written_is_no_outage(
+async def test_a_log_that_cannot_be_written_fails_no_request(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: str) -> int:
@@ -264,7 +264,7 @@ async def test_a_log_that_cannot_be_written_is_no_outage(
 @pytest.mark.parametrize(
     ("subject", "status"), [("member", 200), ("suspended", 401), ("ghost", 401), (None, 200)]
 )
-async def test_optional_lets_a_missing_token_through_but_no_bad_one(
+async def test_optional_accepts_a_missing_token_but_no_bad_one(
     house: House, subject: str | None, status: int
 ) -> None:
     response = await house.request("/optional/x", token=None if subject is None else token(subject))
@@ -272,13 +272,13 @@ async def test_optional_lets_a_missing_token_through_but_no_bad_one(
 
 
 @session
-async def test_a_public_route_looks_at_no_token(house: House) -> None:
+async def test_a_public_route_ignores_tokens(house: House) -> None:
     received = await house.forwarded("/public/x", token=b"anything")
     assert received.values(b"authorization") == []
 
 
 @session
-async def test_a_defect_is_answered_counted_and_logged(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_is_answered_counted_and_logged(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(self: Memo, request: object) -> None:
         raise ZeroDivisionError("a defect")
 
@@ -301,7 +301,7 @@ async def test_a_defect_is_answered_counted_and_logged(house: House, monkeypatch
 
 
 @session
-async def test_who_waits_for_what_is_given_up_is_answered(
+async def test_a_request_whose_admission_is_cancelled_is_answered(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def given_up(self: Memo, request: object) -> None:
@@ -315,7 +315,7 @@ async def test_who_waits_for_what_is_given_up_is_answered(
     assert response.status == 503
 
 
-async def test_stores_that_are_down_are_no_fault_of_a_caller(
+async def test_stores_that_are_down_cause_a_503_and_no_refusal(
     tmp_path: Path,
     dsn: str,
     redis_url: str,
@@ -332,7 +332,7 @@ async def test_stores_that_are_down_are_no_fault_of_a_caller(
         redis_server.stop()
         async with asyncio.timeout(5):
             # Memory answers until the worker notices that it receives no changes.
-            while (response := await house.request("/private/x", token=token())).status == 200:  # noqa: ASYNC110 -- nothing tells
+            while (response := await house.request("/private/x", token=token())).status == 200:  # noqa: ASYNC110 -- no event reports it
                 await asyncio.sleep(0.01)
         assert_told(response, "revocation_unavailable")
         for code in ("user_store_unavailable", "revocation_unavailable"):
@@ -340,8 +340,10 @@ async def test_stores_that_are_down_are_no_fault_of_a_caller(
             assert await house.metric("gateway_denials_total", **labels) == 1
 
 
-async def test_clients_are_not_told_who_exists(tmp_path: Path, dsn: str, redis_url: str) -> None:
-    """With `errors.detail: generic` every identity reason looks the same, but for the request id."""
+async def test_responses_do_not_reveal_whether_a_user_exists(
+    tmp_path: Path, dsn: str, redis_url: str
+) -> None:
+    """With `errors.detail: generic`, responses for all identity reasons differ only in the request id."""
     requests = {
         subject: get(subject=subject)()
         for subject in [*USERS, "ghost"]
@@ -357,6 +359,6 @@ async def test_clients_are_not_told_who_exists(tmp_path: Path, dsn: str, redis_u
             assert response.code == "invalid_token"
             answers.add((response.head + response.body).replace(request_id, b""))
         assert len(answers) == 1
-        # The operator is told each one.
+        # The log has each reason.
         reasons = {line["reason"] for line in house.events("denied")}
         assert reasons == {code for code, reason in CATALOGUE.items() if reason.group is Group.USER}

@@ -1,4 +1,4 @@
-"""Which exchanges are re-authorized, when, and how many at a time; without connections."""
+"""Which exchanges are re-authorized, when, and how many at the same time; without connections."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ KEY = key_from_secret(b"s" * 32)
 
 
 class Reauthorizer:
-    """`gateway.proxy.reauthorization.Reauthorizer`: answers as it is told, and counts."""
+    """`gateway.proxy.reauthorization.Reauthorizer` with given answers; it counts its calls."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -81,7 +81,7 @@ class Room:
         )
 
     def suspend(self, subject: str) -> None:
-        """Change a user, and tell of it."""
+        """Change a user, and report the change."""
         self.pipeline.denials[subject] = Denial(USER_SUSPENDED)
         self.touch(subject)
 
@@ -91,7 +91,7 @@ class Room:
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(5):
-            while not condition():  # noqa: ASYNC110 -- what is waited for sets no event
+            while not condition():  # noqa: ASYNC110 -- no event reports it
                 await asyncio.sleep(0.001)
 
 
@@ -106,7 +106,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reauthorization, name, seconds)
 
 
-async def test_a_change_ends_its_users_exchange_and_checks_no_other(room: Room) -> None:
+async def test_a_change_ends_the_exchange_of_its_user_and_checks_no_other(room: Room) -> None:
     for number in range(2000):
         room.watch(claims(f"user-{number}", jti=f"token-{number}"))
     room.suspend("user-1234")
@@ -136,20 +136,20 @@ async def test_a_change_before_an_exchange_began_does_not_concern_it(room: Room)
     await room.reauthorization.close()
 
 
-async def test_many_changes_of_others_make_no_ticket_void(room: Room) -> None:
-    """The tier tells only so many changes apart; what is older than those counts as changed."""
+async def test_many_changes_of_other_users_void_no_ticket(room: Room) -> None:
+    """Memory keeps a bounded number of changes. For an older ticket, everything counts as changed."""
     room.watch(claims())
     for round_ in range(3):
         for number in range(6000):
             room.memory.forget_users([f"{round_}-{number}"])
         room.reauthorization.changed()
-        # It looks, and rests for a while that follows from how long looking took.
+        # The comparison takes some time, and the rest after it depends on that time.
         await room.until(lambda: room.reauthorization._checking is None)
     assert room.pipeline.asked == []
     await room.reauthorization.close()
 
 
-async def test_every_exchange_is_checked_when_all_is_forgotten_but_not_at_once(room: Room) -> None:
+async def test_every_exchange_is_checked_after_a_flush_but_not_all_at_the_same_time(room: Room) -> None:
     exchange = [room.watch(claims(f"user-{number}", jti=None)) for number in range(500)]
     room.pipeline.gate = asyncio.Event()
     room.memory.flush()
@@ -157,7 +157,7 @@ async def test_every_exchange_is_checked_when_all_is_forgotten_but_not_at_once(r
         room.reauthorization.changed()
         await asyncio.sleep(0)
     await room.until(lambda: room.pipeline.most_at_once == reauthorization._CONCURRENCY)
-    # Who is over in the meantime is not asked about.
+    # Exchanges that have ended meanwhile are not authorized.
     for over in exchange[100:]:
         assert over is not None
         room.reauthorization.forget(over)
@@ -169,7 +169,7 @@ async def test_every_exchange_is_checked_when_all_is_forgotten_but_not_at_once(r
     await room.reauthorization.close()
 
 
-async def test_a_change_during_a_question_is_asked_about_again(room: Room) -> None:
+async def test_a_change_during_an_authorization_causes_another(room: Room) -> None:
     room.watch(claims("ann"))
     room.pipeline.gate = asyncio.Event()
     room.touch("ann")
@@ -182,8 +182,8 @@ async def test_a_change_during_a_question_is_asked_about_again(room: Room) -> No
     await room.reauthorization.close()
 
 
-async def test_a_change_since_the_request_began_is_asked_about(room: Room) -> None:
-    """It may have come too late for the request's admission, and too early for who lasts."""
+async def test_a_change_since_the_start_of_the_request_causes_an_authorization(room: Room) -> None:
+    """The change may be too late for the admission of the request, and too early for the exchange."""
     began = perf_counter()
     room.suspend("ann")
     room.watch(claims("ann"), began=began)
@@ -194,7 +194,7 @@ async def test_a_change_since_the_request_began_is_asked_about(room: Room) -> No
     await room.reauthorization.close()
 
 
-async def test_a_store_that_does_not_answer_ends_nothing_and_is_asked_until_it_does(room: Room) -> None:
+async def test_a_store_that_does_not_answer_ends_no_exchange_and_is_asked_again(room: Room) -> None:
     room.watch(claims("ann"))
     room.pipeline.denials["ann"] = Denial(USER_STORE_UNAVAILABLE)
     room.touch("ann")
@@ -206,7 +206,7 @@ async def test_a_store_that_does_not_answer_ends_nothing_and_is_asked_until_it_d
     assert len(room.reauthorization) == 0
 
 
-async def test_a_defect_ends_nothing(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_ends_no_exchange(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     room.watch(claims("ann"))
 
     async def fail(route: Route, claims: Claims) -> Resolution:
@@ -223,7 +223,7 @@ async def test_a_defect_ends_nothing(room: Room, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("at", ["admission", "question"])
-async def test_a_stale_answer_is_asked_about_until_it_is_fresh(room: Room, at: str) -> None:
+async def test_after_a_stale_answer_the_store_is_asked_until_one_is_fresh(room: Room, at: str) -> None:
     room.watch(claims("ann"), stale=at == "admission")
     room.pipeline.stale = True
     if at == "question":
@@ -236,7 +236,7 @@ async def test_a_stale_answer_is_asked_about_until_it_is_fresh(room: Room, at: s
     await room.reauthorization.close()
 
 
-async def test_while_changes_may_go_unheard_all_are_asked_about_again_and_again(room: Room) -> None:
+async def test_while_changes_may_be_missed_all_exchanges_are_checked_repeatedly(room: Room) -> None:
     room.watch(claims("ann"))
     room.memory.close()
     room.reauthorization.changed()
@@ -250,7 +250,7 @@ async def test_while_changes_may_go_unheard_all_are_asked_about_again_and_again(
 
 
 @pytest.mark.parametrize("check_interval", [0.02, 30.0])
-async def test_an_expiry_waits_for_no_look(
+async def test_an_expiry_does_not_wait_for_the_next_check(
     room: Room, check_interval: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reauthorization, "_CHECK_INTERVAL", check_interval)
@@ -264,7 +264,7 @@ async def test_an_expiry_waits_for_no_look(
     await room.reauthorization.close()
 
 
-async def test_what_is_over_expires_no_more(room: Room) -> None:
+async def test_an_exchange_that_is_over_does_not_expire(room: Room) -> None:
     exchange = room.watch(replace(claims(), expires_at=time.time() + 0.03))
     assert exchange is not None
     room.reauthorization.forget(exchange)

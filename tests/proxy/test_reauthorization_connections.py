@@ -26,7 +26,7 @@ from tests.stores.examples import eventually
 session = pytest.mark.asyncio(loop_scope="session")
 
 AT_ONCE: Final = 1.0
-"""Seconds; what is expected are milliseconds, but the machine may have other things to do."""
+"""Seconds. Milliseconds are expected, but the machine may be busy."""
 LEEWAY: Final = 30.0
 EVENTS: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 DOWNLOAD: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
@@ -35,7 +35,7 @@ HELLO: Final = Frame(Opcode.TEXT, b"hello").serialize(mask=False)
 
 
 class Caller:
-    """A user of the test's own, with a token."""
+    """A new user with a token."""
 
     def __init__(self, house: House) -> None:
         self.house = house
@@ -44,7 +44,7 @@ class Caller:
         self.token = token(self.subject, jti=self.jti)
 
     def expire(self, seconds: float) -> float:
-        """Have a token that is good for so long, leeway included; returns until when."""
+        """Use a token that is valid for `seconds`, leeway included; return its end."""
         until = time.time() + seconds
         self.token = token(self.subject, jti=self.jti, exp=until - LEEWAY)
         return until
@@ -80,7 +80,7 @@ async def stay(exchange: Exchange) -> None:
 
 
 def answering(head: bytes, first: bytes) -> Callable[[Exchange], Awaitable[None]]:
-    """Begin a response, and go on some time."""
+    """Begin a response, and continue it later."""
 
     async def script(exchange: Exchange) -> None:
         await exchange.send(head)
@@ -98,7 +98,7 @@ async def streaming(
     first: bytes = b"6\r\n:hello\r\n",
     target: str = "/private/x",
 ) -> AsyncIterator[RawClient]:
-    """A response that has begun."""
+    """Connect, and wait for the begin of a response."""
     house.upstream.behave(answering(head, first))
     async with house.connect() as client:
         await client.send(request_bytes("GET", target, token=raw))
@@ -111,7 +111,7 @@ async def streaming(
 async def tunnelling(
     house: House, raw: bytes, target: str = "/private/x", behind: bytes = HELLO
 ) -> AsyncIterator[RawClient]:
-    """A WebSocket on which the upstream has said something."""
+    """Connect a WebSocket, and wait for the first data of the upstream."""
     house.upstream.behave(switching(stay, behind=behind))
     async with house.connect() as client:
         await client.send(handshake(target, bearer=raw))
@@ -182,7 +182,9 @@ Loss = Callable[[Caller], Awaitable[str]]
 
 @session
 @pytest.mark.parametrize("loss", [suspend, revoke, revoke_in_sql, delete, unlink, take_the_role])
-async def test_a_stream_of_events_breaks_with_what_admitted_it(house: House, loss: Loss) -> None:
+async def test_a_stream_of_events_is_broken_off_when_its_caller_loses_access(
+    house: House, loss: Loss
+) -> None:
     who = await caller(house)
     before = await house.metrics()
     async with streaming(house, who.token, target="/admin/x") as client:
@@ -199,7 +201,7 @@ async def test_a_stream_of_events_breaks_with_what_admitted_it(house: House, los
     (line,) = house.events("connection_closed")
     assert (line["reason"], line["route"], line["issuer"]) == (reason, "admin", "main")
     assert who.subject not in str(line)
-    # The upstream did nothing wrong.
+    # The upstream is not to blame.
     broken = ("gateway_broken_responses_total", (("upstream", "raw"),))
     assert (await house.metrics()).get(broken, 0) == before.get(broken, 0)
     assert house.events("response_broken") == []
@@ -212,7 +214,7 @@ async def test_a_stream_of_events_breaks_with_what_admitted_it(house: House, los
     [(DOWNLOAD, b"x" * 1000), (EVENTS, b"3e8\r\n" + b"x" * 100), (TO_THE_END, b"some of it")],
     ids=["length", "in-a-chunk", "to-the-end"],
 )
-async def test_a_download_is_never_short_and_well_formed(
+async def test_a_shortened_download_is_recognisable(
     house: House, loss: Loss, head: bytes, first: bytes
 ) -> None:
     who = await caller(house)
@@ -259,7 +261,7 @@ async def test_a_client_that_does_not_read_is_cut_off_too(house: House) -> None:
 
 
 @session
-async def test_who_loses_nothing_goes_on(house: House) -> None:
+async def test_a_caller_who_keeps_access_keeps_the_stream(house: House) -> None:
     who, other = await caller(house), await caller(house)
     async with streaming(house, who.token) as client, streaming(house, other.token) as staying:
         assert await live(house) == 2
@@ -307,7 +309,7 @@ async def test_an_exchange_without_a_caller_is_not_watched(house: House, target:
 
 @session
 @pytest.mark.parametrize("kind", ["events", "websocket"])
-async def test_a_route_may_let_long_lived_exchanges_go_on(house: House, kind: str) -> None:
+async def test_a_route_may_turn_re_authorization_off(house: House, kind: str) -> None:
     who = await caller(house)
     expires_at = who.expire(1.0)
     how = streaming if kind == "events" else tunnelling
@@ -367,7 +369,7 @@ async def test_a_websocket_gets_a_close_frame_on_both_sides(tmp_path: Path, dsn:
 
 
 @session
-async def test_a_close_frame_stands_behind_whole_frames_and_is_the_last_word(house: House) -> None:
+async def test_a_close_frame_follows_complete_frames_and_is_the_last_one(house: House) -> None:
     who = await caller(house)
     async with tunnelling(house, who.token) as client:
         # The parts of a message are frames, too.
@@ -381,7 +383,7 @@ async def test_a_close_frame_stands_behind_whole_frames_and_is_the_last_word(hou
         await client.send(Frame(Opcode.TEXT, b"too late").serialize(mask=True))
         assert await ended(client) == b""
         assert not client.broken
-        # The upstream's script reads to the end, and takes what has come.
+        # The upstream's script reads to the end, and keeps the data.
         await eventually(lambda: _has_ended(wire))
         told = bytes(wire.raw[-len(close_frame("user_suspended", bytes(4))) :])
         assert close_frame("user_suspended", told[2:6]) == told
@@ -391,7 +393,7 @@ async def test_a_close_frame_stands_behind_whole_frames_and_is_the_last_word(hou
 
 @session
 @pytest.mark.parametrize("where", ["in-the-head", "in-the-payload"])
-async def test_in_the_middle_of_a_frame_the_connection_breaks(house: House, where: str) -> None:
+async def test_in_the_middle_of_a_frame_the_connection_is_broken_off(house: House, where: str) -> None:
     who = await caller(house)
     frame = Frame(Opcode.BINARY, bytes(1000)).serialize(mask=False)
     begun = HELLO + frame[: 3 if where == "in-the-head" else 500]
@@ -422,7 +424,7 @@ async def test_an_upstream_in_the_middle_of_a_frame_sees_an_end(house: House) ->
 
 
 @session
-async def test_behind_a_close_frame_comes_no_other(house: House) -> None:
+async def test_after_a_close_frame_there_is_no_other(house: House) -> None:
     who = await caller(house)
     bye = Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=False)
     async with tunnelling(house, who.token, behind=bye) as client:
@@ -433,7 +435,7 @@ async def test_behind_a_close_frame_comes_no_other(house: House) -> None:
 
 @session
 @pytest.mark.parametrize("reading", [True, False])
-async def test_who_does_not_close_is_cut_off_soon(house: House, reading: bool) -> None:
+async def test_a_side_that_does_not_close_is_cut_off_soon(house: House, reading: bool) -> None:
     async def gone() -> bool:
         metrics = await house.metrics()
         upstream = ("gateway_upstream_connections", (("state", "active"), ("upstream", "raw")))
@@ -453,8 +455,8 @@ async def test_who_does_not_close_is_cut_off_soon(house: House, reading: bool) -
 
 
 @session
-async def test_what_a_client_sends_until_it_hears_is_read(house: House) -> None:
-    """Or closing would reset the connection, and take the close frame with it."""
+async def test_data_that_a_client_sends_before_the_close_frame_arrives_is_read(house: House) -> None:
+    """Otherwise, closing would reset the connection, and the close frame would be lost."""
     who = await caller(house)
     async with tunnelling(house, who.token) as client:
         house.upstream.wires[-1].writer.transport.pause_reading()  # type: ignore[attr-defined]  # as above
@@ -492,7 +494,7 @@ async def test_another_protocol_is_broken_off(house: House) -> None:
 
 
 @pytest.mark.parametrize("how", ["pulled", "frozen"])
-async def test_long_lived_exchanges_outlive_the_stores_and_are_checked_when_they_are_back(
+async def test_exchanges_survive_an_outage_of_the_stores_and_are_checked_after_it(
     tmp_path: Path, dsn: str, redis_url: str, how: str
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -537,7 +539,7 @@ async def test_while_one_stream_of_changes_is_down_exchanges_are_checked_every_f
         await (postgres if store == "postgres" else redis).pull()
         await asyncio.sleep(0.5)
         await suspend(who)
-        # Documents in Redis lapse with the epoch, which no worker keeps alive.
+        # Cached users in Redis end with the epoch, which no worker extends.
         await ended(client, 8.0)
         assert client.broken
         await stays_open(staying)

@@ -20,7 +20,7 @@ DIGEST = hashlib.sha256(BLOCK * (MEGABYTES * 16)).digest()
 
 
 async def poll(condition: Callable[[], object], what: str) -> None:
-    """Wait until something is true."""
+    """Wait until the condition is true."""
     for _ in range(2000):
         if condition():
             return
@@ -31,7 +31,7 @@ async def poll(condition: Callable[[], object], what: str) -> None:
 # Requests ------------------------------------------------------------------------------------------
 
 
-async def test_the_head_goes_on_as_it_came(house: House) -> None:
+async def test_a_request_head_is_forwarded(house: House) -> None:
     fields = (
         b"X-b: 2",
         b"x-A: 1",
@@ -51,7 +51,7 @@ async def test_the_head_goes_on_as_it_came(house: House) -> None:
 @pytest.mark.parametrize(
     "method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "M-SEARCH", "TRACE"]
 )
-async def test_any_method_goes_on(house: House, method: str) -> None:
+async def test_any_method_is_forwarded(house: House, method: str) -> None:
     received = await house.forwarded("/public/x", method=method)
     assert received.line == f"{method} /public/x HTTP/1.1".encode()
 
@@ -90,7 +90,7 @@ async def test_the_first_part_of_a_body_is_not_held_back(house: House) -> None:
 
 
 async def test_an_upstream_that_does_not_read_stops_the_client(house: House) -> None:
-    """Back-pressure: what an upstream does not take is not read from the client."""
+    """Back-pressure: the gateway reads no more from a client than its upstream takes."""
     released = asyncio.Event()
 
     async def answer(exchange: Exchange) -> None:
@@ -115,7 +115,7 @@ async def test_an_upstream_that_does_not_read_stops_the_client(house: House) -> 
         assert sent < total / 2, "all of it was taken while the upstream read nothing"
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
         assert grown < total / 2
-        # Not stuck: it goes on when the upstream does.
+        # The client continues when the upstream does.
         released.set()
         await poll(lambda: client.writer.transport.get_write_buffer_size() == 0, "the rest was never taken")
 
@@ -158,7 +158,7 @@ async def test_a_large_response_body_streams(house: House, *, chunked: bool) -> 
 
     house.upstream.behave(answer)
     async with house.connect() as client:
-        for _ in range(2):  # and the connections serve on
+        for _ in range(2):  # and the connections are used again
             await client.send(request_bytes("GET", "/public/x"))
             response = await client.response()
             assert response is not None
@@ -170,7 +170,7 @@ async def test_a_large_response_body_streams(house: House, *, chunked: bool) -> 
 # Responses -----------------------------------------------------------------------------------------
 
 
-async def test_a_response_head_goes_back_as_it_came(house: House) -> None:
+async def test_a_response_head_is_passed_on(house: House) -> None:
     house.upstream.answer(
         b"HTTP/1.1 299 Odd But Fine\r\nX-b: 2\r\nx-A: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n"
         b"X-Latin: \xe9\r\n"
@@ -194,7 +194,7 @@ async def test_a_response_head_goes_back_as_it_came(house: House) -> None:
     assert response.body == b"ok"
 
 
-async def test_chunks_and_trailers_pass_as_they_stood(house: House) -> None:
+async def test_chunks_and_trailers_are_passed_on_unchanged(house: House) -> None:
     body = b"3\r\nabc\r\n1;ext=1\r\nd\r\n0\r\nX-Checksum: 1\r\n\r\n"
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum\r\n\r\n"
     house.upstream.answer(head + body)
@@ -209,7 +209,7 @@ async def test_chunks_and_trailers_pass_as_they_stood(house: House) -> None:
 
 
 async def test_each_chunk_is_passed_on_at_once(house: House) -> None:
-    """Server-sent events: the gateway does not wait for an end, which may never come."""
+    """Server-sent events: the gateway does not wait for the end, which may never come."""
     went = asyncio.Event()
 
     async def answer(exchange: Exchange) -> None:
@@ -262,7 +262,7 @@ async def test_an_http_1_0_client_gets_no_chunks(house: House, pieces: int) -> N
 
 
 async def test_an_http_1_0_client_notices_a_body_that_broke_off(house: House) -> None:
-    """Without chunks and length, only a reset tells it."""
+    """Without chunks and length, only a reset shows it."""
     house.upstream.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", close=True)
     async with house.connect() as client:
         await client.send(b"GET /public/x HTTP/1.0\r\nHost: gateway.test\r\n\r\n")
@@ -286,7 +286,7 @@ async def test_an_http_1_0_client_may_keep_its_connection(house: House) -> None:
         assert await client.closed()
 
 
-async def test_connection_close_of_a_client_is_honoured_and_not_forwarded(house: House) -> None:
+async def test_connection_close_of_a_client_is_obeyed_and_not_forwarded(house: House) -> None:
     async with house.connect() as client:
         await client.send(request_bytes("GET", "/public/x", b"Connection: close"))
         response = await client.response()
@@ -310,7 +310,7 @@ async def test_an_early_answer_arrives_while_the_body_is_still_coming(house: Hou
         response = await client.response()
         assert response is not None
         assert (response.status, response.body) == (413, b"big")
-        # The rest of the body is still to come: no request could follow it.
+        # The rest of the body may still come, so no request can follow.
         assert response.field(b"connection") == b"close"
     (wire,) = house.upstream.wires
     await wire.until_ended()
@@ -341,7 +341,7 @@ async def test_concurrent_requests_do_not_share_a_connection(house: House) -> No
     assert len(house.upstream.wires) == 50
 
 
-async def test_connection_close_of_an_upstream_is_honoured_and_not_passed_on(house: House) -> None:
+async def test_connection_close_of_an_upstream_is_obeyed_and_not_passed_on(house: House) -> None:
     house.upstream.answer(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
     async with house.connect() as client:
         for _ in range(2):
@@ -378,7 +378,7 @@ async def test_a_client_that_leaves_ends_the_upstreams_exchange(house: House, wh
     assert await house.metric("gateway_upstream_connections", upstream="raw", state="active") == 0
 
 
-async def test_a_client_that_leaves_in_its_body_leaves_no_whole_message(house: House) -> None:
+async def test_a_client_that_leaves_in_its_body_leaves_no_complete_request(house: House) -> None:
     async with house.connect() as client:
         await client.send(request_bytes("POST", "/public/x", b"Transfer-Encoding: chunked") + b"3\r\nabc\r\n")
         await poll(lambda: house.upstream.wires and b"abc" in house.upstream.wires[0].raw, "nothing arrived")
@@ -388,7 +388,7 @@ async def test_a_client_that_leaves_in_its_body_leaves_no_whole_message(house: H
 
 
 def closing_as_it_is_used(house: House) -> None:
-    """Answer the first request of a connection; break it as the second arrives."""
+    """Answer the first request of a connection; break the connection when the second arrives."""
 
     async def answer(exchange: Exchange) -> None:
         await exchange.read_body()
@@ -413,7 +413,7 @@ async def test_a_kept_connection_that_breaks_is_retried_once(house: House, metho
 @pytest.mark.parametrize(
     ("method", "body"), [("POST", None), ("PATCH", None), ("POST", b"abc"), ("PUT", b"abc")]
 )
-async def test_what_must_not_happen_twice_is_not_retried(
+async def test_a_request_that_is_not_safe_to_repeat_is_not_retried(
     house: House, method: str, body: bytes | None
 ) -> None:
     closing_as_it_is_used(house)
@@ -430,7 +430,7 @@ async def test_a_new_connection_that_breaks_is_not_retried(house: House) -> None
     assert len(house.upstream.wires) == 1
 
 
-async def test_an_answer_that_broke_off_is_not_retried(house: House) -> None:
+async def test_a_request_with_a_partial_answer_is_not_retried(house: House) -> None:
     async def answer(exchange: Exchange) -> None:
         again = exchange.wire.raw.count(b"HTTP/1.1\r\n") > 1
         await exchange.send(b"HTTP/1.1 200 OK\r\nCont" if again else OK)
@@ -449,7 +449,7 @@ async def test_an_answer_that_broke_off_is_not_retried(house: House) -> None:
 @pytest.mark.parametrize(
     "start", [b"", b"HTTP/1.1 2", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["nothing", "half-a-head", "interim"]
 )
-async def test_an_upstream_that_does_not_answer_is_given_up(house: House, start: bytes) -> None:
+async def test_an_upstream_that_does_not_answer_is_a_504(house: House, start: bytes) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.send(start)
         await exchange.wire.to_end()
@@ -458,12 +458,12 @@ async def test_an_upstream_that_does_not_answer_is_given_up(house: House, start:
     response = await house.request("/slow/x")
     assert (response.status, response.code) == (504, "upstream_timeout")
     await house.upstream.wires[0].until_ended()
-    # A late answer must not go to another client.
+    # A late answer must not reach another client.
     house.upstream.answer(OK)
     assert (await house.request("/slow/y")).status == 200
 
 
-async def test_the_upstreams_time_counts_from_the_end_of_the_request(house: House) -> None:
+async def test_the_response_timeout_begins_at_the_end_of_the_request(house: House) -> None:
     async with house.connect() as client:
         await client.send(request_bytes("POST", "/slow/x", b"Content-Length: 5"))
         for octet in b"abcde":
@@ -474,7 +474,7 @@ async def test_the_upstreams_time_counts_from_the_end_of_the_request(house: Hous
     assert response.status == 200
 
 
-async def test_a_body_may_take_longer_than_its_head(house: House) -> None:
+async def test_the_response_timeout_does_not_apply_to_the_body(house: House) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
         await asyncio.sleep(0.5)
@@ -485,14 +485,14 @@ async def test_a_body_may_take_longer_than_its_head(house: House) -> None:
     assert (response.body, response.complete) == (b"ok", True)
 
 
-async def test_forward_authorization_sends_the_token_on(tmp_path: Path, dsn: str, redis_url: str) -> None:
+async def test_forward_authorization_forwards_the_token(tmp_path: Path, dsn: str, redis_url: str) -> None:
     raw = token()
     async with open_house(tmp_path, dsn, redis_url, headers={"forward_authorization": True}) as house:
         received = await house.forwarded("/private/x", token=raw)
         assert received.values(b"authorization") == [b"Bearer " + raw]
 
 
-async def test_forward_authorization_sends_each_callers_own_on_a_public_route(
+async def test_forward_authorization_forwards_each_callers_own_token_on_a_public_route(
     tmp_path: Path, dsn: str, redis_url: str
 ) -> None:
     ours, theirs = token("member"), token("admin")

@@ -13,7 +13,7 @@ from tests.sockets import Exchange, request_bytes
 session = pytest.mark.asyncio(loop_scope="session")
 
 
-def test_without_the_c_parser_there_is_no_gateway() -> None:
+def test_the_gateway_requires_the_c_parser() -> None:
     """aiohttp's own parser accepts smuggled requests (CVE-2025-53643)."""
     program = "from gateway.admin.health import require_c_parser; require_c_parser()"
     for extensions, code in (({"AIOHTTP_NO_EXTENSIONS": "1"}, 1), ({}, 0)):
@@ -29,7 +29,7 @@ def test_without_the_c_parser_there_is_no_gateway() -> None:
 
 
 @session
-async def test_what_is_no_request_is_counted_and_logged(house: House) -> None:
+async def test_data_that_is_not_a_request_is_counted_and_logged(house: House) -> None:
     labels = {"route": "unmatched", "issuer": "none", "reason": "request_malformed"}
     before = await house.metric("gateway_denials_total", **labels)
     response = await house.exchange(b"\x16\x03\x01\x02\x00\r\n\r\n")
@@ -51,7 +51,7 @@ async def test_a_denial_leaves_the_connection_open(house: House) -> None:
 
 
 @session
-async def test_a_denied_body_that_has_arrived_is_no_next_request(house: House) -> None:
+async def test_the_body_of_a_denied_request_is_not_read_as_the_next_request(house: House) -> None:
     async with house.connect() as client:
         await client.send(
             request_bytes("POST", "/private/x", body=b"GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -66,13 +66,13 @@ async def test_a_denied_body_that_has_arrived_is_no_next_request(house: House) -
 
 
 @session
-async def test_a_client_that_sends_nothing_costs_nothing(house: House) -> None:
+async def test_a_connection_without_a_request_is_not_in_flight(house: House) -> None:
     async with house.connect(), house.connect():
         assert await house.metric("gateway_in_flight_requests") == 0
 
 
 @session
-async def test_a_client_that_half_closes_has_left(house: House) -> None:
+async def test_a_client_that_half_closes_is_treated_as_gone(house: House) -> None:
     over = asyncio.Event()
 
     async def answer(_: Exchange) -> None:

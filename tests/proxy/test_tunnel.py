@@ -37,7 +37,7 @@ def handshake(target: str, *fields: bytes, bearer: bytes | None = None) -> bytes
 def switching(
     then: Callable[[Exchange], Awaitable[None]], *fields: bytes, behind: bytes = b""
 ) -> Callable[[Exchange], Awaitable[None]]:
-    """Answer 101, with bytes right behind it, and go on in the other protocol."""
+    """Answer 101 with data directly after it, and continue in the other protocol."""
 
     async def script(exchange: Exchange) -> None:
         await exchange.send(SWITCHED + b"".join(field + b"\r\n" for field in fields) + b"\r\n" + behind)
@@ -75,7 +75,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]], what: str) -> Non
 
 
 async def tunnels_are(house: House, number: int) -> None:
-    """Wait until so many tunnels, and no other connections, are left on either side."""
+    """Wait until exactly this number of tunnels, and no other connections, are left on both sides."""
 
     async def reached() -> bool:
         metrics = await house.metrics()
@@ -139,7 +139,7 @@ async def test_a_websocket_echoes_through_the_gateway(tmp_path: Path, dsn: str, 
 
 
 @session
-async def test_the_handshake_goes_on_with_our_headers(house: House) -> None:
+async def test_the_handshake_is_forwarded_with_our_headers(house: House) -> None:
     house.upstream.behave(switching(nothing, b"Sec-WebSocket-Accept: x", b"Keep-Alive: timeout=5"))
     async with house.connect() as client:
         fields = (b"X-User-Id: forged", b"Sec-WebSocket-Protocol: chat, v2")
@@ -164,7 +164,7 @@ async def test_the_handshake_goes_on_with_our_headers(house: House) -> None:
 
 
 @session
-async def test_a_tunnel_is_transparent_to_the_byte(house: House) -> None:
+async def test_a_tunnel_changes_no_byte(house: House) -> None:
     there, back = os.urandom(MEGABYTE), os.urandom(MEGABYTE)
     arrived: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
@@ -182,8 +182,8 @@ async def test_a_tunnel_is_transparent_to_the_byte(house: House) -> None:
 
 @session
 @pytest.mark.parametrize("size", [10, 5_000, 60_000])
-async def test_bytes_right_behind_the_heads_are_not_lost(house: House, size: int) -> None:
-    """Neither after the client's head, before the upgrade is accepted, nor after the 101."""
+async def test_bytes_directly_after_the_heads_are_not_lost(house: House, size: int) -> None:
+    """After the client's head, before the 101, and directly after the 101."""
     early, behind = os.urandom(size), os.urandom(size)
     house.upstream.behave(switching(echo, behind=behind))
     async with house.connect() as client:
@@ -198,7 +198,7 @@ async def test_bytes_right_behind_the_heads_are_not_lost(house: House, size: int
 
 @session
 async def test_early_data_beyond_the_bound_is_refused(house: House) -> None:
-    """More than a head may have, from a client that waits for nothing."""
+    """More than a head may have, sent before the 101."""
     asked = asyncio.Event()
 
     async def hesitating(exchange: Exchange) -> None:
@@ -235,7 +235,7 @@ async def test_a_side_that_does_not_read_stops_the_other(house: House) -> None:
         ) != before:
             before = now
             await asyncio.sleep(0.1)
-        # The rest is in the kernel's buffers, and a little in ours.
+        # The rest is in the kernel's buffers, and a little in the gateway's.
         assert min(now) > 16 * MEGABYTE
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert len(await client.exactly(32 * MEGABYTE)) == 32 * MEGABYTE
@@ -247,7 +247,7 @@ async def test_a_side_that_does_not_read_stops_the_other(house: House) -> None:
 
 
 @session
-async def test_half_close_passes_both_ways(house: House) -> None:
+async def test_half_close_is_passed_on_in_both_directions(house: House) -> None:
     async def answer_at_the_end(exchange: Exchange) -> None:
         question = await exchange.wire.to_end()
         await exchange.send(b"all of " + question)
@@ -302,7 +302,7 @@ async def test_an_upstream_that_leaves_ends_the_clients_side(house: House, way: 
 
 
 @session
-async def test_an_upstream_that_closes_right_behind_its_101_has_said_all(house: House) -> None:
+async def test_data_of_an_upstream_that_closes_directly_after_its_101_arrives(house: House) -> None:
     async def close(exchange: Exchange) -> None:
         exchange.wire.writer.close()
 
@@ -317,7 +317,7 @@ async def test_a_silent_tunnel_ends(house: House) -> None:
     house.upstream.behave(switching(nothing))
     async with tunnel(house, "/brief/ws") as client:
         for _ in range(5):
-            # Longer than the timeout altogether, each silence shorter.
+            # Longer than the timeout in total, but each silence is shorter.
             await client.send(b"x")
             await asyncio.sleep(0.1)
         assert not client.writer.transport.is_closing()
@@ -326,7 +326,9 @@ async def test_a_silent_tunnel_ends(house: House) -> None:
     assert await house.metric("gateway_tunnels_ended_total", upstream="raw", by="idle") == 1
 
 
-async def test_stopping_ends_tunnels_when_time_is_up(tmp_path: Path, dsn: str, redis_url: str) -> None:
+async def test_stopping_ends_tunnels_after_the_drain_timeout(
+    tmp_path: Path, dsn: str, redis_url: str
+) -> None:
     loop = asyncio.get_running_loop()
     async with RawUpstream() as upstream:
         upstream.behave(switching(echo))
@@ -358,10 +360,12 @@ async def test_stopping_ends_tunnels_when_time_is_up(tmp_path: Path, dsn: str, r
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno",
     ],
 )
-async def test_an_upstream_may_refuse_and_the_connection_serves_on(house: House, refusal: bytes) -> None:
+async def test_the_connection_is_usable_after_an_upstream_refuses_to_switch(
+    house: House, refusal: bytes
+) -> None:
     house.upstream.answer(refusal)
     async with house.connect() as client:
-        # What comes behind is then the next request, as for any other proxy that was refused.
+        # The following data is then the next request, as with any other proxy.
         await client.send(handshake("/public/ws") + request_bytes("GET", "/public/next"))
         for _ in range(2):
             response = await client.response()
@@ -379,7 +383,7 @@ async def test_a_refused_handshake_gets_a_problem(house: House) -> None:
         response = await client.response()
         assert response is not None
         assert (response.status, response.code) == (401, "credentials_missing")
-        # Nothing has been switched: the connection serves on.
+        # The protocol was not switched, so the connection is used again.
         await client.send(request_bytes("GET", "/public/x"))
         response = await client.response()
         assert response is not None
@@ -397,14 +401,16 @@ async def test_a_refused_handshake_gets_a_problem(house: House) -> None:
     ],
     ids=["to-another-protocol", "not-for-this-hop", "to-nothing"],
 )
-async def test_a_switch_to_a_protocol_that_was_not_asked_for_is_a_502(house: House, answer: bytes) -> None:
+async def test_a_switch_to_another_protocol_than_the_requested_one_is_a_502(
+    house: House, answer: bytes
+) -> None:
     house.upstream.answer(answer)
     response = await house.exchange(handshake("/public/ws"))
     assert (response.status, response.code) == (502, "upstream_protocol_error")
 
 
 async def plain(house: House, request: bytes) -> Response:
-    """Send a request whose Upgrade must not be forwarded, so that a 101 is not an answer to it."""
+    """Send a request whose Upgrade must not be forwarded, so that a 101 does not answer it."""
     house.upstream.answer(SWITCHED + b"\r\n")
     refused = await house.exchange(request)
     assert refused.status == 502
@@ -431,13 +437,15 @@ async def plain(house: House, request: bytes) -> Response:
     ],
     ids=["route", "h2c", "tls", "protocol", "connection", "method", "body", "version"],
 )
-async def test_what_may_not_switch_is_a_plain_request(house: House, request_: bytes) -> None:
+async def test_a_request_that_may_not_switch_is_forwarded_without_upgrade(
+    house: House, request_: bytes
+) -> None:
     assert (await plain(house, request_)).status == 200
 
 
 @session
-async def test_a_body_of_no_length_is_none(house: House) -> None:
-    """Some clients write a Content-Length with every request."""
+async def test_a_content_length_of_zero_does_not_prevent_a_switch(house: House) -> None:
+    """Some clients send a Content-Length with every request."""
     house.upstream.behave(switching(nothing))
     async with tunnel(house, "/public/ws", b"Content-Length: 0"):
         (received,) = house.upstream.requests
@@ -447,7 +455,7 @@ async def test_a_body_of_no_length_is_none(house: House) -> None:
 
 
 @session
-async def test_another_protocol_switches_where_any_may(house: House) -> None:
+async def test_a_route_may_allow_any_protocol(house: House) -> None:
     async def switch(exchange: Exchange) -> None:
         await exchange.send(SWITCHED.replace(b"websocket", b"custom/1") + b"\r\nwelcome")
         await echo(exchange)
@@ -469,7 +477,7 @@ EARLY = pytest.mark.parametrize("early", [b"not HTTP", b"GET /public/y HTTP/1.1\
 
 @session
 @EARLY
-async def test_what_comes_before_a_101_belongs_to_the_tunnel(house: House, early: bytes) -> None:
+async def test_data_before_the_101_belongs_to_the_tunnel(house: House, early: bytes) -> None:
     asked = asyncio.Event()
 
     async def late(exchange: Exchange) -> None:
@@ -493,9 +501,7 @@ async def test_what_comes_before_a_101_belongs_to_the_tunnel(house: House, early
 
 @session
 @pytest.mark.parametrize("together", [False, True])
-async def test_what_follows_a_protocol_that_was_not_switched_to_is_http(
-    house: House, *, together: bool
-) -> None:
+async def test_data_after_a_refused_upgrade_is_http(house: House, *, together: bool) -> None:
     async with house.connect() as client:
         first = request_bytes("GET", "/public/x", b"Connection: upgrade", b"Upgrade: h2c")
         second = request_bytes("GET", "/private/y")
@@ -508,10 +514,10 @@ async def test_what_follows_a_protocol_that_was_not_switched_to_is_http(
 @session
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("together", [False, True])
-async def test_the_body_of_a_request_for_another_protocol_is_its_body(
+async def test_the_body_of_a_request_for_another_protocol_is_forwarded(
     house: House, framing: str, *, together: bool
 ) -> None:
-    """Some HTTP clients offer h2c with each first request, with or without a body."""
+    """Some HTTP clients offer h2c with their first request, with or without a body."""
     smuggled = request_bytes("GET", "/public/smuggled")
     fields = [b"Connection: upgrade", b"Upgrade: h2c"]
     body = smuggled
@@ -547,7 +553,7 @@ async def test_the_body_of_a_request_for_another_protocol_is_its_body(
     ],
     ids=["query", "query-alone", "cookie", "subprotocol", "two-subprotocols"],
 )
-async def test_a_token_from_elsewhere_opens_a_tunnel_and_goes_no_further(
+async def test_a_token_outside_authorization_opens_a_tunnel_and_is_not_forwarded(
     house: House, target: str, field: bytes, forwarded: bytes, rest: list[bytes]
 ) -> None:
     secret = token()
@@ -577,7 +583,7 @@ async def test_a_token_from_elsewhere_opens_a_tunnel_and_goes_no_further(
 @pytest.mark.parametrize(
     ("chosen", "told"), [((), [b"bearer"]), ((b"Sec-WebSocket-Protocol: chat",), [b"chat"])]
 )
-async def test_a_browser_is_told_a_subprotocol_that_it_offered(
+async def test_a_browser_gets_a_subprotocol_that_it_offered(
     house: House, chosen: tuple[bytes, ...], told: list[bytes]
 ) -> None:
     house.upstream.behave(switching(nothing, *chosen))
@@ -608,7 +614,7 @@ async def test_two_credentials_are_refused(house: House) -> None:
 
 @session
 @pytest.mark.parametrize("length", [True, False], ids=["chunked", "until-close"])
-async def test_an_event_arrives_before_the_next_is_sent(house: House, *, length: bool) -> None:
+async def test_each_event_arrives_before_the_next_is_sent(house: House, *, length: bool) -> None:
     secret = token()
     go = asyncio.Event()
 
@@ -624,7 +630,7 @@ async def test_an_event_arrives_before_the_next_is_sent(house: House, *, length:
 
     house.upstream.behave(events)
     async with house.connect() as client:
-        # As an EventSource does, which cannot set Authorization either.
+        # Like an EventSource, which cannot set Authorization either.
         await client.send(request_bytes("GET", "/browser/events?access_token=" + secret.decode()))
         await client.until(b"\r\n\r\n")
         for number in range(3):
@@ -641,7 +647,7 @@ EVERY_LOOP = pytest.mark.parametrize(
 
 
 class _Keeper(asyncio.Protocol):
-    """Who holds a transport before the tunnel."""
+    """The protocol of a transport before the tunnel."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
@@ -659,7 +665,7 @@ class _Keeper(asyncio.Protocol):
 async def _pair(
     folder: Path | None = None,
 ) -> tuple[_Keeper, asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect two ends: what the tunnel takes over, and what the test holds. With a folder, over TLS."""
+    """Connect two ends: the tunnel's and the test's. With a folder, over TLS."""
     keeper = _Keeper()
     loop = asyncio.get_running_loop()
     ours = theirs = None
@@ -678,7 +684,7 @@ async def _pair(
 @EVERY_LOOP
 @pytest.mark.parametrize("end", ["client", "upstream"])
 def test_the_tunnel_over_tls(loop: Callable[[], asyncio.AbstractEventLoop], end: str, tmp_path: Path) -> None:
-    """TLS knows no half-close: the end of one side is the end of both, once all has been sent."""
+    """TLS has no half-close: the end of one side is the end of both, once all data is sent."""
 
     async def run() -> None:
         client, client_reader, client_writer = await _pair(tmp_path)
@@ -724,7 +730,7 @@ def test_a_dismissal_on_every_event_loop(
         running = asyncio.create_task(tunnel.run(b"\x81\x01a", b"", head=b"head"))
         assert await client_reader.readexactly(7) == b"head\x81\x01a"
         if busy:
-            # Endless frames that no client reads.
+            # Frames without end that no client reads.
             client_writer.write((b"\x82\xfdmask" + bytes(125)) * (MEGABYTE // 20))
             await asyncio.sleep(0.1)
         assert tunnel.dismiss("token_expired")
@@ -744,10 +750,10 @@ def test_a_dismissal_on_every_event_loop(
 
 
 @EVERY_LOOP
-def test_what_a_client_sends_over_tls_until_it_hears_is_read(
+def test_data_that_a_client_sends_over_tls_before_the_close_frame_arrives_is_read(
     loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
 ) -> None:
-    """Or closing would reset the connection, and take the close frame with it."""
+    """Otherwise, closing would reset the connection, and the close frame would be lost."""
 
     async def run() -> None:
         client, client_reader, client_writer = await _pair(tmp_path)

@@ -29,7 +29,7 @@ def serialized(frame: Frame, *, mask: bool) -> bytes:
 
 
 @given(FRAMES, st.booleans(), st.lists(st.integers(1, 200), max_size=30))
-def test_it_is_between_two_frames_exactly_where_one_has_ended(
+def test_only_the_end_of_a_frame_is_between_two_frames(
     frames: list[Frame], mask: bool, pieces: list[int]
 ) -> None:
     wire, ends = b"", {0}
@@ -37,7 +37,7 @@ def test_it_is_between_two_frames_exactly_where_one_has_ended(
         wire += serialized(frame, mask=mask)
         ends.add(len(wire))
     followed, at = FrameTracker(), 0
-    # Some cuts near the ends, where heads are torn apart; then the rest in one piece.
+    # Some cuts near the ends, in the middle of heads; then the rest in one piece.
     for size in [*pieces, len(wire)]:
         followed.feed(wire[at : at + size])
         at = min(at + size, len(wire))
@@ -47,7 +47,7 @@ def test_it_is_between_two_frames_exactly_where_one_has_ended(
 
 @pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
-def test_every_byte_of_a_frame_may_come_alone(size: int, mask: bool) -> None:
+def test_a_frame_may_arrive_byte_by_byte(size: int, mask: bool) -> None:
     wire = Frame(Opcode.BINARY, bytes(size)).serialize(mask=mask)
     followed = FrameTracker()
     for at in range(min(20, len(wire) - 1)):
@@ -66,7 +66,7 @@ def test_nothing_may_follow_a_close_frame() -> None:
 
 
 @pytest.mark.parametrize("mask", [None, b"\x01\x02\x03\x04"])
-def test_a_close_frame_is_read_by_others(mask: bytes | None) -> None:
+def test_other_libraries_can_read_our_close_frames(mask: bytes | None) -> None:
     reader = StreamReader()
     reader.feed_data(close_frame("token_expired", mask))
     parsing = Frame.parse(reader.read_exact, mask=mask is not None)

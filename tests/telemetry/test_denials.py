@@ -1,4 +1,4 @@
-"""The ring of the latest denials: bounded, redacted, and in one order across processes."""
+"""The ring of the latest denials: bounded, without subjects, and in one order across processes."""
 
 from gateway.core.model import Request
 from gateway.core.reasons import ISSUER_UNTRUSTED, USER_SUSPENDED, Denial
@@ -32,14 +32,14 @@ def add(ring: DenialRing, reason: str = "user_suspended", *, target: str = "/x",
     )
 
 
-def test_the_oldest_make_room() -> None:
+def test_the_oldest_denials_are_dropped_first() -> None:
     ring = DenialRing(size=3)
     for number in range(5):
         add(ring, f"reason-{number}")
     assert [each.reason for each in ring.latest(ALL)] == ["reason-4", "reason-3", "reason-2"]
 
 
-def test_ids_grow_though_the_clock_stands_or_goes_back() -> None:
+def test_ids_grow_even_if_the_clock_stops_or_goes_back() -> None:
     clock = Clock()
     ring = DenialRing(clock=clock)
     for step in (0, 0, -5, 0.000001):
@@ -50,7 +50,7 @@ def test_ids_grow_though_the_clock_stands_or_goes_back() -> None:
     assert {ring_of(each) for each in ids} == {ring.name}
 
 
-def test_what_came_before_is_not_newer_than_the_present() -> None:
+def test_earlier_denials_are_not_newer_than_the_present() -> None:
     clock = Clock()
     one, other = DenialRing(clock=clock), DenialRing(clock=clock)
     add(one)
@@ -63,7 +63,7 @@ def test_what_came_before_is_not_newer_than_the_present() -> None:
     assert len(one.latest(wanted)) == len(other.latest(wanted)) == 1
 
 
-def test_each_ring_goes_on_where_it_was_read_last() -> None:
+def test_each_ring_continues_after_its_last_read_denial() -> None:
     one, other = DenialRing(), DenialRing()
     for ring in (one, other, one):
         add(ring)
@@ -86,7 +86,7 @@ def test_filters_and_pages() -> None:
     )
 
 
-def test_what_a_client_chooses_is_bounded() -> None:
+def test_values_from_a_client_have_a_largest_size() -> None:
     ring = DenialRing()
     add(ring, target=f"/{'x' * 9000}?token=secret", detail="d" * 9000)
     (denial,) = ring.latest(ALL)
@@ -109,7 +109,7 @@ def kept(subjects: SubjectStyle, denial: Denial) -> tuple[str | None, str, str]:
     return record.subject_hash, record.path, record.issuer
 
 
-def test_the_log_fills_the_ring_and_never_with_a_subject() -> None:
+def test_the_log_fills_the_ring_without_plain_subjects() -> None:
     denial = Denial(USER_SUSPENDED, issuer="main", subject="alice")
     assert kept("hashed", denial) == kept("plain", denial) == (hash_subject("alice"), "/orders/1", "main")
     assert kept("none", denial) == (None, "/orders/1", "main")

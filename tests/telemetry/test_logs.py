@@ -1,4 +1,4 @@
-"""One JSON object a line, and nothing in it that identifies a person or opens a door."""
+"""Logs: one JSON object per line, without personal data and secrets."""
 
 import errno
 import io
@@ -28,7 +28,7 @@ REQUEST = Request("GET", "/orders/1?token=secret", (), "192.0.2.1", "http", "the
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """Configured logging, put back afterwards."""
+    """Configured logging, restored afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     stream = io.StringIO()
@@ -46,7 +46,7 @@ def denied(log: RequestLog, denial: Denial) -> None:
     log.denied(REQUEST, denial, "orders", denial.reason.status)
 
 
-def test_a_denial_is_one_line_with_all_that_an_operator_needs(stream: io.StringIO) -> None:
+def test_a_denial_is_one_line_with_the_details_for_operators(stream: io.StringIO) -> None:
     denied(RequestLog(), Denial(USER_SUSPENDED, issuer="main", subject="alice", tier=Tier.REDIS))
     (line,) = lines(stream)
     assert line.pop("timestamp")
@@ -86,18 +86,18 @@ def test_the_documented_command_finds_a_subject() -> None:
 
 
 @pytest.mark.parametrize("subject", ["", "\ud800", "Ω" * 1000])
-def test_any_subject_has_a_hash(subject: str) -> None:
+def test_every_subject_has_a_hash(subject: str) -> None:
     assert len(hash_subject(subject)) == 16
 
 
-def test_the_cause_is_told_when_the_fault_is_ours(stream: io.StringIO) -> None:
+def test_the_cause_of_our_own_faults_is_logged(stream: io.StringIO) -> None:
     denial = Denial(USER_STORE_UNAVAILABLE)
     denial.__cause__ = StoreUnavailable(Tier.POSTGRES, "refused")
     denied(RequestLog(), denial)
     assert "refused" in str(lines(stream)[0]["cause"])
 
 
-def test_the_cause_is_not_told_when_it_may_quote_a_token(stream: io.StringIO) -> None:
+def test_a_cause_that_may_quote_a_token_is_not_logged(stream: io.StringIO) -> None:
     denial = Denial(SIGNATURE_INVALID)
     denial.__cause__ = ValueError("eyJhbGciOi")
     denied(RequestLog(), denial)
@@ -105,7 +105,7 @@ def test_the_cause_is_not_told_when_it_may_quote_a_token(stream: io.StringIO) ->
 
 
 @pytest.mark.parametrize("access", [True, False])
-def test_the_access_log_is_switchable_and_has_no_query(stream: io.StringIO, *, access: bool) -> None:
+def test_the_access_log_is_optional_and_omits_the_query(stream: io.StringIO, *, access: bool) -> None:
     RequestLog(access=access).finished(REQUEST, "orders", 200, 0.0123)
     assert [(line["event"], line["path"], line["duration_ms"]) for line in lines(stream)] == [
         ("request", "/orders/1", 12.3)
@@ -113,7 +113,7 @@ def test_the_access_log_is_switchable_and_has_no_query(stream: io.StringIO, *, a
     assert "secret" not in stream.getvalue()
 
 
-def test_a_defect_is_logged_with_its_traceback(stream: io.StringIO) -> None:
+def test_a_bug_is_logged_with_its_traceback(stream: io.StringIO) -> None:
     try:
         raise ZeroDivisionError("odd")
     except ZeroDivisionError as error:
@@ -123,7 +123,7 @@ def test_a_defect_is_logged_with_its_traceback(stream: io.StringIO) -> None:
     assert "ZeroDivisionError: odd" in str(line["exception"])
 
 
-def test_lines_of_libraries_take_the_same_form(stream: io.StringIO) -> None:
+def test_lines_of_libraries_have_the_same_form(stream: io.StringIO) -> None:
     logging.getLogger("asyncio").warning("slow %s\n%s", "callback", "second line")
     logging.getLogger("asyncio").info("not worth a line")
     (line,) = lines(stream)
@@ -134,7 +134,7 @@ def test_lines_of_libraries_take_the_same_form(stream: io.StringIO) -> None:
     )
 
 
-def test_an_outage_and_its_end(stream: io.StringIO) -> None:
+def test_an_outage_and_its_end_are_logged(stream: io.StringIO) -> None:
     dependency_down("redis", "127.0.0.1:1: Connection refused")
     dependency_up("redis")
     down, up = lines(stream)
@@ -147,12 +147,12 @@ def test_an_outage_and_its_end(stream: io.StringIO) -> None:
     assert (up["event"], up["level"], up["dependency"]) == ("dependency_up", "info", "redis")
 
 
-def test_line_ends_forge_no_line(stream: io.StringIO) -> None:
+def test_line_ends_in_values_forge_no_line(stream: io.StringIO) -> None:
     denied(RequestLog(subjects="plain"), Denial(USER_SUSPENDED, subject='a\n{"event":"forged"}'))
     assert len(lines(stream)) == 1
 
 
-def test_the_level_is_honoured(stream: io.StringIO) -> None:
+def test_lines_below_the_level_are_not_logged(stream: io.StringIO) -> None:
     configure("error", stream)
     dependency_down("postgres", "refused")
     assert stream.getvalue() == ""
@@ -162,7 +162,7 @@ def test_the_level_is_honoured(stream: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize("failing", ["write", "flush"])
-def test_a_line_that_cannot_be_written_is_lost(
+def test_a_line_that_cannot_be_written_is_dropped(
     stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     def full(*_: str) -> int:
@@ -184,12 +184,12 @@ def test_a_line_and_its_end_are_one_write(stream: io.StringIO, monkeypatch: pyte
     assert line.endswith("}\n")
 
 
-def test_denials_in_floods_share_a_line(stream: io.StringIO) -> None:
+def test_many_denials_share_a_line(stream: io.StringIO) -> None:
     log = RequestLog(ring=(ring := DenialRing()))
     for _ in range(LINES_PER_SECOND + 5):
         denied(log, Denial(SIGNATURE_INVALID, issuer="main"))
     for _ in range(LINES_PER_SECOND + 1):
-        # A token that was verified is of somebody.
+        # A verified token belongs to a user, so its denial is always logged.
         denied(log, Denial(USER_SUSPENDED, issuer="main", subject="alice"))
     log._throttle._flush()
     told = [line for line in lines(stream) if line["event"] == "denials_not_logged"]

@@ -1,4 +1,4 @@
-"""The metered parts give the same answers, and count them."""
+"""The metered parts give the same answers as the plain ones, and count them."""
 
 import pytest
 
@@ -31,7 +31,7 @@ CREDENTIAL = Credential.of(b"")
 
 
 class Verifier:
-    """`gateway.telemetry.metered.Verifier`: one outcome."""
+    """`gateway.telemetry.metered.Verifier` with one outcome."""
 
     def __init__(self, outcome: Denial | None = None) -> None:
         self.outcome = outcome
@@ -43,7 +43,7 @@ class Verifier:
 
 
 class Directory:
-    """`gateway.telemetry.metered.Directory`: one outcome, remembered or not."""
+    """`gateway.telemetry.metered.Directory` with one outcome, remembered or not."""
 
     def __init__(self, outcome: Resolution | Denial, *, remembered: bool = False) -> None:
         self.outcome = outcome
@@ -64,13 +64,13 @@ class Directory:
         return self.outcome
 
 
-async def test_a_verification_is_counted_by_where_its_answer_came_from() -> None:
+async def test_a_verification_is_counted_by_tier() -> None:
     metrics = Metrics()
     assert await MeteredVerifier(Verifier(), metrics).verify(CREDENTIAL) is TOKEN
     assert value(metrics, "token_verifications_total", issuer="main", tier="signature", result="valid") == 1
 
 
-async def test_a_token_that_was_known_is_counted_as_one_from_memory() -> None:
+async def test_a_remembered_token_is_counted_as_local() -> None:
     metrics, key = Metrics(), ed25519_key()
     keys = FakeKeys(main=KeySet([key_from_jwk(key.jwk())]))
     issuer = Issuer("main", CLAIMS.issuer, frozenset({"api"}), frozenset({"EdDSA"}))
@@ -124,7 +124,7 @@ def test_an_answer_from_memory_is_counted_and_not_timed(user: User | None, resul
     assert value(metrics, "user_lookup_duration_seconds_count", tier="local") is None
 
 
-def test_an_answer_that_stands_is_counted_as_one_from_memory() -> None:
+def test_a_valid_answer_is_counted_as_local() -> None:
     metrics = Metrics()
     local = LocalCache(ttl=9, max_users=9, max_tokens=9, clock=lambda: 0.0, reused=metrics.recalled_users)
     local.open()
@@ -140,14 +140,14 @@ def test_an_answer_that_stands_is_counted_as_one_from_memory() -> None:
     assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") == 2
 
 
-def test_what_tells_whether_an_answer_stands_is_passed_on() -> None:
+def test_the_validity_is_passed_on() -> None:
     resolution = Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL)
     directory = MeteredDirectory(Directory(resolution, remembered=True), Metrics())
     assert directory.validity(CLAIMS) is VALIDITY
     assert directory.is_valid(VALIDITY)
 
 
-async def test_what_is_found_is_counted_where_it_was_found() -> None:
+async def test_find_counts_the_tier_of_the_answer() -> None:
     metrics, resolution = Metrics(), Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL)
     assert await MeteredDirectory(Directory(resolution, remembered=True), metrics).find(CLAIMS) is resolution
     assert value(metrics, "user_lookups_total", issuer="main", tier="local", result="found") == 1
@@ -156,7 +156,7 @@ async def test_what_is_found_is_counted_where_it_was_found() -> None:
     assert value(metrics, "user_lookups_total", issuer="main", tier="postgres", result="found") == 1
 
 
-def test_what_memory_does_not_know_is_not_counted() -> None:
+def test_an_unknown_token_is_not_counted_as_local() -> None:
     metrics = Metrics()
     resolution = Resolution(MEMBER, Tier.LOCAL, None, Tier.LOCAL)
     assert MeteredDirectory(Directory(resolution), metrics).recall(CLAIMS) is None
@@ -171,13 +171,13 @@ async def test_a_revoked_token_is_counted() -> None:
     assert value(metrics, "revocation_checks_total", tier="postgres", result="revoked") == 1
 
 
-async def test_a_check_that_was_skipped_is_counted() -> None:
+async def test_a_skipped_check_is_counted() -> None:
     metrics = Metrics()
     await MeteredDirectory(Directory(Resolution(MEMBER, Tier.LOCAL, None, None)), metrics).resolve(CLAIMS)
     assert value(metrics, "revocation_checks_total", tier="none", result="skipped") == 1
 
 
-async def test_stores_that_cannot_answer_are_counted_apart() -> None:
+async def test_unavailable_stores_are_counted_separately() -> None:
     metrics = Metrics()
     for reason in (USER_STORE_UNAVAILABLE, REVOCATION_UNAVAILABLE):
         with pytest.raises(Denial):

@@ -22,7 +22,7 @@ def test_changes_are_counted_by_source() -> None:
 
 
 @pytest.mark.parametrize("reason", CATALOGUE.values(), ids=CATALOGUE)
-def test_a_denial_is_counted_once_and_as_a_failed_look_up_if_it_is_one(reason: object) -> None:
+def test_a_denial_is_counted_once_and_a_failed_look_up_too(reason: object) -> None:
     metrics = Metrics()
     denial = Denial(reason, issuer="main")  # type: ignore[arg-type]  # parametrize loses the type
     metrics.denied(denial, "orders")
@@ -34,7 +34,7 @@ def test_a_denial_is_counted_once_and_as_a_failed_look_up_if_it_is_one(reason: o
     )
 
 
-def test_alerts_have_their_series_from_the_start() -> None:
+def test_the_series_of_alerts_exist_from_the_start() -> None:
     metrics = Metrics()
     metrics.prepare(["main", "second"], CATALOGUE.values())
     assert value(metrics, "user_lookup_failures_total", issuer="second", reason=USER_NOT_FOUND.code) == 0
@@ -42,7 +42,7 @@ def test_alerts_have_their_series_from_the_start() -> None:
 
 
 @pytest.mark.parametrize("method", ["PROPFIND", "get", "A" * 100])
-def test_an_unusual_method_is_other(method: str) -> None:
+def test_an_unusual_method_is_counted_as_other(method: str) -> None:
     metrics = Metrics()
     metrics.finished("orders", method, 200, 0.1)
     assert value(metrics, "requests_total", route="orders", method="OTHER", status="200") == 1
@@ -76,7 +76,7 @@ def test_a_gauge_is_read_at_each_scrape(
     assert value(metrics, name, **labels) == 2
 
 
-def test_names_units_and_types_are_those_of_prometheus() -> None:
+def test_names_units_and_types_follow_prometheus() -> None:
     metrics = Metrics()
     metrics.finished("orders", "GET", 200, 0.1)
     metrics.relayed("orders", 0.1, broken=True)
@@ -88,7 +88,7 @@ def test_names_units_and_types_are_those_of_prometheus() -> None:
             assert family.name.endswith("_seconds")
 
 
-def test_two_gateways_in_one_process_count_apart() -> None:
+def test_two_gateways_in_one_process_count_separately() -> None:
     first, second = Metrics(), Metrics()
     first.jwks_refreshed("main", "success")
     assert value(first, "jwks_refreshes_total", issuer="main", result="success") == 1

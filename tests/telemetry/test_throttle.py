@@ -1,4 +1,4 @@
-"""Floods of lines share a line, which tells how many they were."""
+"""Many equal lines share one line with their number."""
 
 import asyncio
 
@@ -17,11 +17,11 @@ class Told:
         self.heard.set()
 
     def written(self, kind: str, times: int) -> int:
-        """Return how many of so many lines are written."""
+        """Ask to log so many lines; return how many are admitted."""
         return sum(self.throttle.admits(kind) for _ in range(times))
 
 
-def test_each_kind_has_its_lines_in_each_second() -> None:
+def test_each_kind_has_its_own_number_of_lines_per_second() -> None:
     told = Told()
     assert told.written("a", LINES_PER_SECOND + 7) == LINES_PER_SECOND
     assert told.written("b", LINES_PER_SECOND) == LINES_PER_SECOND
@@ -34,7 +34,7 @@ def test_each_kind_has_its_lines_in_each_second() -> None:
     assert told.lines == [("a", 7)]
 
 
-async def test_the_end_of_a_flood_is_told_of_without_another_line() -> None:
+async def test_the_end_of_a_flood_is_reported_without_another_line() -> None:
     told = Told()
     told.written("a", LINES_PER_SECOND + 3)
     async with asyncio.timeout(10):

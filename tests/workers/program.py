@@ -23,14 +23,14 @@ from tests.sockets import RawClient, RawUpstream, Response, request_bytes
 T = TypeVar("T")
 
 PATIENCE: Final = 15.0
-"""Seconds until a test gives up: far beyond what a good run needs."""
+"""Seconds until a test fails: much more than it needs."""
 
 
 class Client(RawClient):
     """One connection, kept for several requests."""
 
     async def get(self, target: str = "/public/x", *fields: bytes) -> Response:
-        """Send a request and return its response; raises ConnectionError when there is none."""
+        """Send a request and return its response. Raises ConnectionError when there is none."""
         await self.send(request_bytes("GET", target, *fields))
         return await self.answer()
 
@@ -59,7 +59,7 @@ async def connected(url: str) -> AsyncIterator[Client]:
 
 
 async def eventually(holds: Callable[[], Awaitable[T]], patience: float = PATIENCE) -> T:
-    """Return what an async callable returns, once it is true; `patience` is seconds."""
+    """Call an async callable until its result is true, and return that; `patience` is seconds."""
     async with asyncio.timeout(patience):
         while True:
             if result := await holds():
@@ -69,7 +69,7 @@ async def eventually(holds: Callable[[], Awaitable[T]], patience: float = PATIEN
 
 @dataclass
 class Load:
-    """Clients that send one request after the other on kept connections, and count what goes wrong."""
+    """Clients that send one request after the other on kept connections, and count failures."""
 
     url: str
     target: str = "/public/x"
@@ -138,13 +138,13 @@ class Program:
         return [event for event in map(json.loads, lines) if event["event"] == name]
 
     def warnings(self) -> list[dict[str, Any]]:  # JSON of the log
-        """Return the log's events above the level info; what is no event counts as one without a name."""
+        """Return the log's events above the level info; other output counts as an event without a name."""
         lines = self.stderr.read_text().splitlines()
         events = [json.loads(line) if line.startswith("{") else {"text": line} for line in lines]
         return [event for event in events if event.get("level") not in {"debug", "info"}]
 
     async def event(self, name: str, count: int = 1) -> dict[str, Any]:  # JSON of the log
-        """Wait for the log's event of that name, the `count`-th, and return it."""
+        """Wait for the `count`-th event of that name in the log, and return it."""
 
         async def logged() -> list[dict[str, Any]]:  # as above
             return self.events(name)[count - 1 : count]
@@ -168,7 +168,7 @@ class Program:
         return sum(sample.value for sample in samples if sample.name == name)
 
     def configure(self, **changes: Mapping[str, JSON] | list[JSON]) -> None:
-        """Write changes of sections into the configuration."""
+        """Change sections of the configuration file."""
         data = yaml.safe_load(self.config.read_text())
         for section, change in changes.items():
             data[section] = {**data[section], **change} if isinstance(change, Mapping) else change
@@ -196,9 +196,9 @@ async def starting(
     env: Mapping[str, str] | None = None,
     **changes: Mapping[str, JSON] | list[JSON],
 ) -> AsyncIterator[Program]:
-    """Start `gateway run` with two workers; it may not serve yet.
+    """Start `gateway run` with two workers; do not wait until it serves.
 
-    `module` is what Python runs for it, and `within` a command that becomes Python, such as `nice`.
+    `module` is the Python module to run. `within` is a command that starts Python, such as `nice`.
     """
     jwks = write_jwks(folder / "jwks.json", tokens.rsa_key("main"))
     issuer: JSON = {
@@ -211,7 +211,7 @@ async def starting(
         "server": {"listen": "127.0.0.1:0", "workers": 2},
         "admin": {"listen": "127.0.0.1:0"},
         "issuers": [issuer],
-        # A busy machine is no outage.
+        # A busy machine must not cause a failure.
         "postgres": {"dsn": dsn, "pool_min": 1, "statement_timeout": "10s"},
         "redis": {"url": redis_url, "timeout": "2s"},
         "upstreams": {"raw": {"urls": [upstream.url]}},
@@ -233,7 +233,7 @@ async def starting(
     try:
         yield program
     finally:
-        # With what workers are left.
+        # Also with the remaining workers.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
@@ -252,7 +252,7 @@ async def running(
     patience: float = PATIENCE,
     **changes: Mapping[str, JSON] | list[JSON],
 ) -> AsyncIterator[Program]:
-    """Run `gateway run` until it serves, and further."""
+    """Run `gateway run`; enter the context once it serves."""
     async with starting(
         folder, upstream, dsn, redis_url, module=module, within=within, env=env, **changes
     ) as program:

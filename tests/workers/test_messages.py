@@ -15,7 +15,7 @@ from gateway.workers.supervisor import Supervisor
 from gateway.workers.worker import Plan
 
 
-def test_a_message_is_one_line_and_comes_back_as_it_was() -> None:
+def test_a_message_is_one_line_and_is_decoded_unchanged() -> None:
     message = Message("failed", "first\nsecond", 7)
 
     line = encode(message)
@@ -24,7 +24,7 @@ def test_a_message_is_one_line_and_comes_back_as_it_was() -> None:
     assert decode(line) == message
 
 
-def test_snapshots_come_back_as_they_were() -> None:
+def test_snapshots_are_unpacked_unchanged() -> None:
     metrics = Metrics()
     metrics.finished("orders", "GET", 200, 0.1)
     metrics.jwks_age.read(("main",), lambda: math.nan)
@@ -35,12 +35,12 @@ def test_snapshots_come_back_as_they_were() -> None:
     assert expose(after) == expose(before)
     assert b'gateway_jwks_age_seconds{issuer="main"} NaN' in expose(after)
     assert all(isinstance(snapshot, Snapshot) for snapshot in after)
-    # Labels are keys when snapshots are added up.
+    # Labels must be hashable, because they are keys when snapshots are added up.
     assert all(isinstance(labels, tuple) for snapshot in after for labels, _ in snapshot.points)
 
 
 def heard(message: Message) -> list[MutableMapping[str, Any]]:
-    """Have a supervisor hear a message of a worker; return what it logs."""
+    """Send a message of a worker to a supervisor; return what it logs."""
     supervisor = Supervisor(
         Plan(1, ("127.0.0.1", 0), ("127.0.0.1", 0), 0, 0, lambda *_: pytest.fail("nothing is started")),
         lambda: pytest.fail("nothing is read"),
@@ -55,7 +55,7 @@ def heard(message: Message) -> list[MutableMapping[str, Any]]:
     return events
 
 
-def test_a_message_that_the_supervisor_does_not_know_is_an_error() -> None:
+def test_a_message_of_an_unknown_kind_is_an_error() -> None:
     (event,) = heard(Message("invented", None, 1))
     assert (event["event"], event["log_level"], event["kind"]) == ("message_unknown", "error", "invented")
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-# The child's streams break while it runs, like those of a service whose log collector ends.
+# The child's streams break while it runs, as when a log collector ends.
 _PROGRAM = """
 import os, sys
 from gateway.workers.process import fork
@@ -30,7 +30,7 @@ os.write(kept, b"ended with %d\\n" % os.waitstatus_to_exitcode(status))
 
 
 @pytest.mark.parametrize("way", ["ends", "fails"])
-def test_a_worker_whose_streams_are_broken_ends_all_the_same(way: str) -> None:
+def test_a_worker_with_broken_streams_still_ends(way: str) -> None:
     program = subprocess.run(  # noqa: S603 -- a program of ours
         [sys.executable, "-c", _PROGRAM, way], capture_output=True, check=False, timeout=30
     )

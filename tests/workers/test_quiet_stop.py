@@ -22,9 +22,9 @@ OUTAGE: Final = Counter(
         for name in ("postgres", "redis")
     }
 )
-"""What is written of an outage of both stores."""
+"""The warnings of an outage of both stores."""
 UNFILLED: Final = Counter({("revocations_not_loaded", ""): WORKERS})
-"""And when nothing has been copied from one to the other before; else that is tried every 30 seconds."""
+"""One more, if nothing was copied from Postgres to Redis before; that is tried every 30 seconds."""
 
 
 @asynccontextmanager
@@ -36,12 +36,12 @@ async def started(folder: Path, upstream: RawUpstream, dsn: str, redis_url: str)
 
 
 async def well(program: Program) -> None:
-    """Wait until each worker has heard from its stores, and answers from memory."""
+    """Wait until each worker receives changes, and answers from memory."""
     await program.event("local_tier_trusted", WORKERS)
 
 
 def counted(program: Program) -> Counter[tuple[str, str]]:
-    """Count the warnings by name and by what they are about."""
+    """Count the warnings by name and subject."""
     return Counter(
         (str(line.get("event", line)), str(line.get("dependency") or line.get("stream") or ""))
         for line in program.warnings()
@@ -53,14 +53,16 @@ async def stopped(program: Program) -> None:
     assert await program.ended() == 0
 
 
-async def test_idle(tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str) -> None:
+async def test_a_stop_while_idle_logs_no_warning(
+    tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
+) -> None:
     async with started(tmp_path, upstream, dsn, redis_url) as program:
         await well(program)
         await stopped(program)
         assert program.warnings() == []
 
 
-async def test_before_anything_is_heard(
+async def test_a_stop_directly_after_the_start_logs_no_warning(
     tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
 ) -> None:
     async with started(tmp_path, upstream, dsn, redis_url) as program:
@@ -68,7 +70,9 @@ async def test_before_anything_is_heard(
         assert program.warnings() == []
 
 
-async def test_under_load(tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str) -> None:
+async def test_a_stop_under_load_logs_no_warning(
+    tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
+) -> None:
     await seed(dsn)
     async with started(tmp_path, upstream, dsn, redis_url) as program:
         await well(program)
@@ -86,7 +90,7 @@ async def test_under_load(tmp_path: Path, upstream: RawUpstream, dsn: str, redis
 
 @pytest.mark.parametrize("how", ["refused", "silent"])
 @pytest.mark.parametrize("when", ["from the start", "after a while"])
-async def test_while_the_stores_are_down(
+async def test_a_stop_while_the_stores_are_down_logs_only_the_outage(
     tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str, how: str, when: str
 ) -> None:
     async with Cable(dsn) as postgres, Cable(redis_url) as redis:

@@ -48,12 +48,12 @@ async def test_a_killed_worker_is_replaced_and_totals_never_go_down(
             assert (await program.get()).status == 200
         assert await program.metric("gateway_requests_total") == before + 10
 
-        # The next one in this place waits twice as long.
+        # The next worker in this slot waits twice as long.
         os.kill(max(program.workers()), signal.SIGKILL)
         assert (await program.event("worker_crashed", 2))["restart_seconds"] == 0.2
 
 
-async def test_connections_survive_the_death_of_the_worker_that_had_not_accepted_them(
+async def test_waiting_connections_survive_the_death_of_their_worker(
     tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
 ) -> None:
     async with running(tmp_path, upstream, dsn, redis_url, server={"workers": 1}) as program:
@@ -66,7 +66,7 @@ async def test_connections_survive_the_death_of_the_worker_that_had_not_accepted
             assert (await answer).status == 200
 
 
-async def test_reload_fails_no_request_and_takes_up_the_new_configuration(
+async def test_reload_fails_no_request_and_applies_the_new_configuration(
     tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
 ) -> None:
     async with running(tmp_path, upstream, dsn, redis_url) as program:
@@ -81,7 +81,7 @@ async def test_reload_fails_no_request_and_takes_up_the_new_configuration(
             program.signal(signal.SIGHUP)
             assert (await program.event("reloaded"))["workers"] == 3
             await program.event("worker_ended", 2)
-            # Fewer again: one socket is closed for good, with clients that connect to it all the time.
+            # With one worker less, one socket is closed for ever, while clients keep connecting to it.
             program.configure(server={"workers": 1})
             program.signal(signal.SIGHUP)
             await program.event("reloaded", 2)
@@ -113,7 +113,7 @@ async def test_reload_moves_to_another_address(
                 pass
 
 
-async def test_a_bad_configuration_changes_nothing_and_says_why(
+async def test_a_bad_configuration_changes_nothing_and_is_reported(
     tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
 ) -> None:
     async with running(tmp_path, upstream, dsn, redis_url) as program:
@@ -126,7 +126,7 @@ async def test_a_bad_configuration_changes_nothing_and_says_why(
         assert "server2: is not a setting" in problems[0]
         assert "cache.user_ttl: must be a duration" in problems[1]
 
-        # Valid, and still nothing that a worker could serve with.
+        # Valid, but no worker can serve with it.
         program.config.write_text(good)
         program.configure(server={"tls": {"certificate": "/nowhere.pem", "key": "/nowhere.pem"}})
         program.signal(signal.SIGHUP)
@@ -145,12 +145,12 @@ async def test_a_bad_configuration_changes_nothing_and_says_why(
         async def unchanged() -> bool:
             return program.workers() == workers
 
-        # What was started in vain has ended a moment later.
+        # The workers of the refused generation have ended soon after.
         await eventually(unchanged)
         assert (await program.get()).status == 200
 
 
-def test_a_defect_in_taking_up_a_configuration_ends_nothing() -> None:
+def test_a_bug_while_a_configuration_is_applied_ends_no_worker() -> None:
     def serve(_: Listeners, __: Workers) -> AbstractAsyncContextManager[Running]:
         raise AssertionError("no worker is to be started")
 
@@ -169,7 +169,7 @@ def test_a_defect_in_taking_up_a_configuration_ends_nothing() -> None:
     assert events[-1]["problems"] == ["the gateway failed to apply it: RuntimeError"]
 
 
-async def test_sigterm_finishes_what_is_in_flight(
+async def test_sigterm_finishes_the_requests_in_flight(
     tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
 ) -> None:
     release = asyncio.Event()
@@ -202,7 +202,7 @@ async def test_sigterm_finishes_what_is_in_flight(
             return (status, answer["status"]) == (503, "draining")
 
         await eventually(draining)
-        # While load balancers learn it, everything is served as before.
+        # Until load balancers notice, all requests are served.
         async with connected(program.url) as late:
             answer = await late.get("/public/idle")
             assert (answer.status, answer.values(b"connection")) == (200, [])
@@ -215,10 +215,10 @@ async def test_sigterm_finishes_what_is_in_flight(
                 return True
 
         await eventually(refused)
-        # The client had no way to know: it is answered, and told to come back elsewhere.
+        # The client could not know about the stop: it gets an answer, with `Connection: close`.
         answer = await idle.get("/public/idle")
         assert (answer.status, answer.values(b"connection")) == (200, [b"close"])
-        # On a connection of its own: a worker that has nothing in flight takes those that it has along.
+        # On a separate connection: a worker without requests in flight closes its idle connections.
         assert await draining()
 
         uploading.writer.write(b"def")
@@ -237,7 +237,7 @@ async def _arrived(upstream: RawUpstream, number: int) -> bool:
     return len(upstream.requests) >= number
 
 
-async def test_what_is_not_done_in_time_is_cut_off(
+async def test_requests_that_take_too_long_are_cut_off(
     tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
 ) -> None:
     upstream.behave(lambda _: asyncio.sleep(60))
@@ -253,7 +253,7 @@ async def test_what_is_not_done_in_time_is_cut_off(
         assert await program.ended() == 0
 
 
-async def test_a_second_signal_ends_at_once(
+async def test_a_second_signal_ends_all_workers_at_once(
     tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
 ) -> None:
     upstream.behave(lambda _: asyncio.sleep(60))
@@ -282,7 +282,7 @@ def _runs(pid: int) -> bool:
     return state != "Z"
 
 
-async def test_without_a_supervisor_workers_finish_what_is_in_flight_and_end(
+async def test_workers_without_a_supervisor_finish_their_requests_and_end(
     tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
 ) -> None:
     release = asyncio.Event()
@@ -300,7 +300,7 @@ async def test_without_a_supervisor_workers_finish_what_is_in_flight_and_end(
         answer = asyncio.create_task(client.get())
         await eventually(lambda: _arrived(upstream, 1))
         program.signal(signal.SIGKILL)
-        # Longer than the worker's own business with the supervisor can wait.
+        # Longer than the worker waits for the supervisor.
         await asyncio.sleep(2.5)
         assert any(map(_runs, workers))
         release.set()
@@ -313,9 +313,11 @@ async def test_without_a_supervisor_workers_finish_what_is_in_flight_and_end(
         assert "Traceback" not in program.stderr.read_text()
 
 
-async def test_unix_sockets_in_front(tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str) -> None:
+async def test_the_front_listens_on_unix_sockets(
+    tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
+) -> None:
     front, admin = tmp_path / "front.sock", tmp_path / "admin.sock"
-    # What a gateway that was killed has left behind.
+    # The socket file that a killed gateway left behind.
     with socket.socket(socket.AF_UNIX) as abandoned:
         abandoned.bind(str(front))
     server: dict[str, JSON] = {"listen": f"unix:{front}"}
@@ -335,7 +337,7 @@ async def test_unix_sockets_in_front(tmp_path: Path, upstream: RawUpstream, dsn:
         assert not admin.exists()
 
 
-async def test_systemd_is_told_how_it_goes(
+async def test_systemd_gets_the_state_of_the_service(
     tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -366,11 +368,11 @@ async def test_systemd_is_told_how_it_goes(
             assert await program.ended() == 0
 
 
-async def test_a_port_that_is_taken_ends_the_start(
+async def test_a_port_in_use_ends_the_start(
     tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
 ) -> None:
     with socket.socket() as taken:
-        # Even by a socket that would share it.
+        # Even if the other socket would share it.
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -390,7 +392,7 @@ async def test_a_first_worker_that_cannot_start_ends_the_start(
         assert f"server.tls: {tmp_path}/none.pem cannot be read: No such file" in program.stderr.read_text()
 
 
-async def test_what_is_logged_is_json_alone(
+async def test_all_output_is_json_lines(
     tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
 ) -> None:
     async with running(tmp_path, upstream, dsn, redis_url) as program:

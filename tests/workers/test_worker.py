@@ -38,7 +38,7 @@ async def test_a_successor_waits_for_its_dependencies_and_gives_up(
 
 
 @pytest.mark.parametrize("error", [OSError("a port"), ValueError("a URL")])
-async def test_a_worker_says_why_it_cannot_start(error: Exception) -> None:
+async def test_a_worker_reports_why_it_cannot_start(error: Exception) -> None:
     @asynccontextmanager
     async def refusing(_: Listeners, __: Workers) -> AsyncIterator[Running]:
         raise error
@@ -57,7 +57,7 @@ async def test_a_worker_says_why_it_cannot_start(error: Exception) -> None:
         await writer.wait_closed()
 
 
-async def test_while_dependencies_are_checked_the_supervisor_is_heard(
+async def test_a_worker_handles_messages_while_it_checks_dependencies(
     tmp_path: Path, dsn: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_up = asyncio.Event()
@@ -87,12 +87,12 @@ async def test_while_dependencies_are_checked_the_supervisor_is_heard(
     await writer.wait_closed()
 
 
-async def test_a_worker_answers_every_question_and_calls_an_unknown_message_an_error(
+async def test_a_worker_answers_all_questions_and_reports_unknown_messages(
     tmp_path: Path, dsn: str, redis_url: str
 ) -> None:
     settings = configuration(tmp_path, "http://127.0.0.1:9", dsn, redis_url, "gateway:")
     bodies: dict[str, object] = {"denials": pack_filter(DenialFilter(10)), "refresh": "main"}
-    asked = sorted(QUESTIONS - {"totals"} | {"counted"})  # the totals are added up of what all have counted
+    asked = sorted(QUESTIONS - {"totals"} | {"counted"})  # the totals are the sums of all workers
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=ours)
     link = SupervisorLink(*await asyncio.open_connection(sock=theirs))

@@ -1,4 +1,4 @@
-"""A client's connection: pipelining, back-pressure, and clients that disconnect at every stage."""
+"""A client's connection: pipelining, back-pressure, and clients that leave at every stage."""
 
 import asyncio
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def has(requests: list[Received], number: int) -> bool:
 
 
 async def true(condition: Callable[[], bool]) -> bool:
-    """Wait a moment for something to become true; tells whether it did."""
+    """Wait a moment for a condition; return whether it became true."""
     for _ in range(200):
         if condition():
             return True
@@ -37,7 +37,7 @@ async def true(condition: Callable[[], bool]) -> bool:
 
 
 def reading(client: RawClient, *, on: bool) -> None:
-    """Stop to read what the gateway sends, or go on."""
+    """Stop reading from the gateway, or continue."""
     transport = client.writer.transport
     assert isinstance(transport, asyncio.Transport)
     if on:
@@ -50,7 +50,7 @@ def reading(client: RawClient, *, on: bool) -> None:
 
 
 @session
-async def test_a_body_behind_responses_that_wait_is_read_once_they_are_taken(house: House) -> None:
+async def test_a_body_after_unread_responses_is_read_once_they_are_read(house: House) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.read_body()
         await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BLOCK), BLOCK))
@@ -60,7 +60,7 @@ async def test_a_body_behind_responses_that_wait_is_read_once_they_are_taken(hou
     async with house.connect() as client:
         reading(client, on=False)
         sent = 0
-        # Until all buffers are full, and the next request, of which half is there, has to wait.
+        # Until all buffers are full, and half of the next request waits.
         while len(requests) == sent:
             await client.send(POST + b"abc")
             sent += 1
@@ -79,7 +79,7 @@ async def test_a_body_behind_responses_that_wait_is_read_once_they_are_taken(hou
 
 
 @session
-async def test_all_that_comes_far_ahead_is_answered_in_its_order(house: House) -> None:
+async def test_many_pipelined_requests_are_answered_in_order(house: House) -> None:
     refused = [b"GET /nowhere/%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(1500)]
     body = bytes(50_000)
     ahead = b"".join(refused) + request_bytes("POST", "/public/x", body=body) + b"".join(refused)
@@ -93,8 +93,8 @@ async def test_all_that_comes_far_ahead_is_answered_in_its_order(house: House) -
 
 
 @session
-async def test_what_waits_for_a_switch_waits_for_the_requests_before_it(house: House) -> None:
-    """Bytes after a pipelined request for another protocol are not HTTP, also after earlier responses."""
+async def test_data_for_another_protocol_waits_for_the_requests_before_it(house: House) -> None:
+    """Data after a pipelined request for another protocol is not HTTP, even after earlier responses."""
 
     async def answer(exchange: Exchange) -> None:
         if exchange.request.target == b"/any-protocol/x":
@@ -136,7 +136,7 @@ async def test_a_client_that_leaves_after_its_body_ends_the_upstreams_exchange(h
 
 
 @session
-async def test_a_client_that_ends_its_side_does_not_take_half_a_body_for_the_whole(house: House) -> None:
+async def test_a_client_that_half_closes_sees_that_a_body_is_incomplete(house: House) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
         await exchange.wire.to_end()
@@ -151,8 +151,8 @@ async def test_a_client_that_ends_its_side_does_not_take_half_a_body_for_the_who
 
 
 @session
-async def test_a_connection_that_was_reset_while_nothing_was_read_is_forgotten(house: House) -> None:
-    """Its end shows only in what is done last."""
+async def test_a_connection_that_was_reset_while_reading_was_paused_is_forgotten(house: House) -> None:
+    """The gateway notices the reset only when it closes the connection."""
     begun, reset = asyncio.Event(), asyncio.Event()
 
     async def answer(exchange: Exchange) -> None:
@@ -165,7 +165,7 @@ async def test_a_connection_that_was_reset_while_nothing_was_read_is_forgotten(h
     before = await house.metric("gateway_client_connections")
     house.upstream.behave(answer)
     async with house.connect() as client:
-        # The second stops the reading until the first is answered.
+        # The second request pauses reading until the first is answered.
         await client.send(request_bytes("GET", "/public/1") + request_bytes("GET", "/public/2"))
         await begun.wait()
         await client.until(b"abc")
@@ -182,7 +182,7 @@ async def test_a_connection_that_was_reset_while_nothing_was_read_is_forgotten(h
 
 
 class Stuck(asyncio.Transport):
-    """A connection whose client takes as much as it is told to."""
+    """A transport whose client reads as much as it is told to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -279,7 +279,7 @@ class Hall:
 GET = request_bytes("GET", "/")
 
 
-async def test_the_last_response_must_be_taken_too() -> None:
+async def test_the_last_response_has_a_lowest_rate_too() -> None:
     hall = Hall()
     hall.client.data_received(GET)
     hall.transport.unsent = 0
@@ -290,7 +290,7 @@ async def test_the_last_response_must_be_taken_too() -> None:
     assert hall.exceeded == ["response_min_rate"]
 
 
-async def test_a_client_that_takes_its_response_is_not_hurried_by_its_body(
+async def test_a_client_that_still_reads_its_response_is_not_cut_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lingering_close, "SILENCE_SECONDS", 0.01)
@@ -314,7 +314,7 @@ async def test_a_head_whose_reading_is_paused_is_not_slow() -> None:
     assert hall.refused == []
 
 
-async def test_pipelined_requests_leave_others_their_turn() -> None:
+async def test_pipelined_requests_do_not_delay_other_connections() -> None:
     hall = Hall()
     hall.client.data_received(GET * 50)
     turns = [hall.begun]
@@ -322,6 +322,6 @@ async def test_pipelined_requests_leave_others_their_turn() -> None:
         await asyncio.sleep(0)
         turns.append(hall.begun)
     assert turns == [16, 32, 48, 50]
-    # Reading goes on, once all have begun.
+    # Reading continues once all requests have begun.
     hall.client.data_received(GET)
     assert hall.begun == 51

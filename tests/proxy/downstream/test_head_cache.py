@@ -1,4 +1,4 @@
-"""Heads that are recognised, with the same token or another."""
+"""Remembered heads, with the same token or another."""
 
 from itertools import product
 
@@ -24,7 +24,7 @@ def head(*tokens: bytes, fields: bytes = b"", name: bytes = AUTHORIZATION) -> by
 
 
 def read(data: bytes, known: HeadCache) -> RecurringRequest | None:
-    """Read one head, and make something of it as the pipeline does of one that is not refused."""
+    """Read one head, and remember it as the memo does with an admitted one."""
     parser = RequestParser(Limits(), known)
     parser.feed(data)
     (incoming,) = parser.arrived
@@ -39,28 +39,28 @@ def known() -> HeadCache:
 
 
 @pytest.mark.parametrize("name", [AUTHORIZATION, AUTHORIZATION.lower().replace(b"bearer", b"Bearer")])
-def test_a_head_with_another_token_is_the_same_but_for_that(known: HeadCache, name: bytes) -> None:
+def test_a_head_with_another_verified_token_is_recalled_with_it(known: HeadCache, name: bytes) -> None:
     first = read(head(ANN, name=name), known)
     for token in (ANN, BOB):
         assert known.recall(head(token, name=name)) == (first, Credential.of(token))
     assert len(known) == 1
 
 
-def test_a_head_without_a_token_is_the_same(known: HeadCache) -> None:
+def test_a_head_without_a_token_is_recalled(known: HeadCache) -> None:
     first = read(head(), known)
     assert known.recall(head()) == (first, None)
     assert known.recall(head(ANN)) is None
 
 
-def test_a_token_that_was_not_verified_is_read(known: HeadCache) -> None:
-    """Only of one that was is it known that it is a token, and ends no field."""
+def test_a_head_with_an_unverified_token_is_not_recalled(known: HeadCache) -> None:
+    """Only verified text is known to be a token, and so cannot end the field."""
     read(head(ANN), known)
     for raw in (EVE, b"x\nX-Evil: 1", b"x\n\nGET /admin HTTP/1.1", b"x\0", b"\xff", b" ", b"a b"):
         assert known.recall(head(raw)) is None
 
 
-def test_no_token_is_not_the_token_of_another(known: HeadCache) -> None:
-    """Without its token, a head looks like one whose token is empty."""
+def test_an_empty_token_does_not_match_another(known: HeadCache) -> None:
+    """Without its token, a head looks like one with an empty token."""
     anns = read(head(ANN), known)
     assert known.recall(head(b"")) is None
     read(head(b""), known)
@@ -78,7 +78,7 @@ def test_a_head_of_many_fields_is_not_kept(known: HeadCache) -> None:
         assert (known.recall(data) is not None) is kept
 
 
-def test_the_token_of_a_head_of_which_nothing_was_made_is_not_replaced(known: HeadCache) -> None:
+def test_a_refused_head_is_not_recalled_with_another_token(known: HeadCache) -> None:
     parser = RequestParser(Limits(), known)
     parser.feed(head(EVE))
     assert known.recall(head(ANN)) is None
@@ -99,12 +99,12 @@ def test_the_token_of_a_head_of_which_nothing_was_made_is_not_replaced(known: He
         b"\r\n" + head(ANN),
     ],
 )
-def test_another_head_is_another(known: HeadCache, other: bytes) -> None:
+def test_a_different_head_is_not_recalled(known: HeadCache, other: bytes) -> None:
     read(head(BOB), known)
     assert known.recall(other) is None
 
 
-def test_a_second_token_is_a_part_of_the_head(known: HeadCache) -> None:
+def test_a_second_token_belongs_to_the_head(known: HeadCache) -> None:
     read(head(ANN, BOB), known)
     assert known.recall(head(BOB, ANN)) is None
     assert known.recall(head(ANN)) is None
@@ -132,8 +132,8 @@ PARTS = [
 
 
 @given(st.lists(st.sampled_from(PARTS), max_size=12), st.binary(max_size=3), st.integers(0, 100))
-def test_whatever_is_recalled_reads_the_same(parts: list[bytes], octets: bytes, at: int) -> None:
-    """llhttp would say of the bytes what is remembered, but for the token, which comes beside it."""
+def test_a_recalled_request_equals_a_parsed_one(parts: list[bytes], octets: bytes, at: int) -> None:
+    """llhttp would read the same from these bytes, except for the token, which is separate."""
     known = HeadCache(VERIFIED, ADMITTED, 100)
     for before, fields in product((ANN, BOB), (b"", b"X: 1\r\n", b"Authorization: Basic x\r\n")):
         read(head(before, fields=fields), known)

@@ -80,7 +80,7 @@ async def tight(standing_tight: House) -> AsyncIterator[House]:
 
 @asynccontextmanager
 async def exceeding(house: House, limit: str) -> AsyncIterator[None]:
-    """Expect that a limit is exceeded once, and no other."""
+    """Expect that exactly one limit is exceeded, once."""
 
     async def exceeded() -> dict[str, float]:
         return {
@@ -120,7 +120,7 @@ def target(length: int) -> str:
 
 
 def head(size: int, fields: int = 6) -> bytes:
-    """Compose a head of that many bytes, spread over a number of fields."""
+    """Return a head of `size` bytes, with a number of fields."""
     empty = request_bytes("GET", "/public/x", *[b"X-Fill: "] * fields)
     share, rest = divmod(size - len(empty), fields)
     filled = request_bytes(
@@ -162,7 +162,7 @@ async def test_a_head_beyond_the_limit_is_refused(tight: House, limit: str) -> N
 
 @session
 @pytest.mark.parametrize("limit", BEYOND)
-async def test_what_came_before_a_head_beyond_the_limit_is_answered(tight: House, limit: str) -> None:
+async def test_requests_before_a_head_beyond_the_limit_are_answered(tight: House, limit: str) -> None:
     sent, status, code = BEYOND[limit]
     async with tight.connect() as client:
         await client.send(request_bytes("GET", "/public/x"), sent)
@@ -196,7 +196,7 @@ async def test_pipelined_heads_are_measured_one_by_one(tight: House) -> None:
     ],
     ids=["head", "trailers", "chunk extension"],
 )  # fmt: skip
-async def test_what_never_ends_is_refused_as_it_grows(
+async def test_endless_data_is_refused_while_it_arrives(
     tight: House, limit: str, start: bytes, drop: bytes, status: int
 ) -> None:
     async with exceeding(tight, limit), tight.connect() as client:
@@ -219,7 +219,7 @@ async def test_chunk_extensions_between_content_do_not_add_up(tight: House) -> N
 
 
 @session
-async def test_a_body_behind_a_head_does_not_count_as_head(tight: House) -> None:
+async def test_a_body_does_not_count_as_a_part_of_the_head(tight: House) -> None:
     async with tight.connect() as client:
         for _ in range(3):
             await client.send(request_bytes("POST", "/public/x", body=b"a" * 9 * KIB))
@@ -243,7 +243,7 @@ async def test_a_slow_second_head_is_refused(tight: House) -> None:
     async with exceeding(tight, "header_timeout"), tight.connect() as client:
         await client.send(request_bytes("GET", "/public/x"))
         assert await client.response()
-        # Long enough for the gateway to have stopped looking at the connection.
+        # Long enough that the gateway no longer watches the connection.
         await asyncio.sleep(0.25)
         await client.send(b"GET /public/x HT")
         await refused(client, 408, "request_timeout")
@@ -264,7 +264,7 @@ async def test_a_head_that_has_begun_is_not_cut_off_as_idle(tight: House) -> Non
 
 
 @session
-async def test_a_head_in_time_passes_however_it_comes(tight: House) -> None:
+async def test_a_head_that_arrives_byte_by_byte_in_time_passes(tight: House) -> None:
     async with tight.connect() as client:
         for octet in request_bytes("GET", "/public/x"):
             client.writer.write(bytes([octet]))
@@ -275,13 +275,13 @@ async def test_a_head_in_time_passes_however_it_comes(tight: House) -> None:
 
 
 @session
-async def test_a_connection_that_sends_nothing_is_closed_without_a_word(tight: House) -> None:
+async def test_a_connection_that_sends_nothing_is_closed_without_an_answer(tight: House) -> None:
     async with exceeding(tight, "header_timeout"), tight.connect() as client:
         assert await client.closed()
 
 
 @session
-async def test_an_idle_connection_is_closed_without_a_word(tight: House) -> None:
+async def test_an_idle_connection_is_closed_without_an_answer(tight: House) -> None:
     denied = len(tight.events("denied"))
     async with tight.connect() as client:
         await client.send(request_bytes("GET", "/public/x"))
@@ -291,7 +291,7 @@ async def test_an_idle_connection_is_closed_without_a_word(tight: House) -> None
 
 
 @session
-async def test_waiting_for_an_upstream_is_not_the_clients_slowness(tight: House) -> None:
+async def test_waiting_for_an_upstream_does_not_count_as_slowness_of_the_client(tight: House) -> None:
     async def answer_late(exchange: Exchange) -> None:
         await asyncio.sleep(0.7)
         await exchange.send(OK)
@@ -301,7 +301,7 @@ async def test_waiting_for_an_upstream_is_not_the_clients_slowness(tight: House)
 
 
 @session
-async def test_a_head_behind_a_request_in_progress_is_not_slow(tight: House) -> None:
+async def test_a_head_after_a_request_in_progress_is_not_slow(tight: House) -> None:
     async def answer_late(exchange: Exchange) -> None:
         await asyncio.sleep(0.7)
         await exchange.send(OK)
@@ -321,7 +321,7 @@ async def test_a_head_behind_a_request_in_progress_is_not_slow(tight: House) -> 
 
 
 @session
-async def test_a_slow_body_is_refused_and_the_upstream_told(tight: House) -> None:
+async def test_a_slow_body_is_refused_and_the_upstreams_connection_closed(tight: House) -> None:
     async with exceeding(tight, "body_min_rate"), tight.connect() as client:
         await client.send(request_bytes("POST", "/public/x", b"Content-Length: 1000") + b"abc")
         await refused(client, 408, "request_timeout")
@@ -377,7 +377,7 @@ async def test_a_body_is_not_slow_while_it_waits_for_100(tight: House) -> None:
 
 
 @session
-async def test_a_body_is_slow_that_does_not_come_after_its_100(tight: House) -> None:
+async def test_a_body_that_does_not_come_after_its_100_is_slow(tight: House) -> None:
     async def invite(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         await exchange.wire.to_end()
@@ -409,7 +409,7 @@ async def test_a_body_at_the_limit_passes(tight: House, framing: str) -> None:
 
 
 @session
-async def test_a_body_that_says_it_is_too_large_is_refused_unread(tight: House) -> None:
+async def test_a_body_with_a_length_beyond_the_limit_is_refused_unread(tight: House) -> None:
     async with exceeding(tight, "body_size"), tight.connect() as client:
         await client.send(
             request_bytes("POST", "/public/x", b"Content-Length: 10241", b"Expect: 100-continue")
@@ -496,7 +496,7 @@ async def test_a_quiet_stream_is_not_a_slow_reader(tight: House) -> None:
 
 
 @session
-async def test_a_connection_serves_so_many_requests(tight: House) -> None:
+async def test_a_connection_has_a_largest_number_of_requests(tight: House) -> None:
     async with exceeding(tight, "keepalive_requests"), tight.connect() as client:
         for number in range(1, 5):
             await client.send(request_bytes("GET", "/public/x"))
@@ -507,7 +507,7 @@ async def test_a_connection_serves_so_many_requests(tight: House) -> None:
 
 
 @session
-async def test_a_client_has_so_many_connections(tmp_path: Path) -> None:
+async def test_a_client_has_a_largest_number_of_connections(tmp_path: Path) -> None:
     async with house_with(tmp_path, {"connections_per_client": 2}) as house:
         async with house.connect() as first, house.connect() as second:
             for client in (first, second):
@@ -529,7 +529,7 @@ async def test_a_client_has_so_many_connections(tmp_path: Path) -> None:
 
 
 @session
-async def test_a_worker_has_so_many_connections_from_all_clients(tmp_path: Path) -> None:
+async def test_a_worker_has_a_largest_number_of_connections_from_all_clients(tmp_path: Path) -> None:
     limits: dict[str, JSON] = {"connections_per_client": 1, "max_connections": 2}
     async with (
         house_with(tmp_path, limits, trusted_proxies=["127.0.0.0/8"]) as house,
@@ -565,7 +565,7 @@ def test_a_client_is_an_address_or_a_network(peer: str, client: str) -> None:
     assert network_of(peer) == client
 
 
-def test_unix_sockets_have_no_clients_to_tell_apart() -> None:
+def test_connections_over_unix_sockets_are_not_limited_by_client() -> None:
     clients = ConnectionLimiter(Limits(connections_per_client=1), exempt=lambda _: False)
     clients.enter("")
     clients.enter("")
@@ -575,7 +575,7 @@ def test_unix_sockets_have_no_clients_to_tell_apart() -> None:
     assert clients.total == 3
 
 
-def test_speed_saves_up_no_more_than_the_grace() -> None:
+def test_a_fast_transfer_saves_at_most_the_grace() -> None:
     rate = TransferRate()
     assert not rate.too_slow(0, 1.0, rate=100, grace=5.0)
     assert not rate.too_slow(1_000_000, 1.0, rate=100, grace=5.0)
@@ -583,18 +583,18 @@ def test_speed_saves_up_no_more_than_the_grace() -> None:
     assert stalled == [False] * 5 + [True]
 
 
-def test_a_pace_of_half_the_rate_lasts_twice_the_grace() -> None:
+def test_a_transfer_at_half_the_rate_is_too_slow_after_twice_the_grace() -> None:
     rate = TransferRate()
     seconds = next(second for second in range(100) if rate.too_slow(second * 50, 1.0, rate=100, grace=5.0))
     assert seconds == 11
 
 
-def test_a_rate_of_zero_asks_for_nothing() -> None:
+def test_a_rate_of_zero_is_no_limit() -> None:
     rate = TransferRate()
     assert not any(rate.too_slow(0, 60.0, rate=0, grace=1.0) for _ in range(10))
 
 
-async def test_a_defect_in_one_look_ends_no_others() -> None:
+async def test_a_bug_in_one_check_does_not_end_the_others() -> None:
     class Odd:
         def look(self, _: float) -> bool:
             raise ZeroDivisionError("odd")

@@ -1,4 +1,4 @@
-"""Requests out of bytes, however the bytes arrive."""
+"""Bytes → requests, for any pieces of the bytes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ UPGRADE = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websoc
 
 @dataclass(frozen=True)
 class Read:
-    """What became of one request."""
+    """The result of one request."""
 
     method: str
     target: str
@@ -54,7 +54,7 @@ def read(parser: RequestParser, pieces: Iterable[bytes]) -> list[Read]:
 
 
 def take_all(parser: RequestParser) -> list[Read]:
-    """Take all that has arrived, and what came ahead."""
+    """Take all requests, also those from the data ahead."""
     found: list[Incoming] = []
     while parser.arrived:
         found.append(parser.arrived.popleft())
@@ -87,7 +87,7 @@ BODIES = st.binary(max_size=40)
 
 @st.composite
 def good_requests(draw: st.DrawFn) -> bytes:
-    """Draw one request that is within `SMALL`."""
+    """Draw one request within the limits of `SMALL`."""
     method = draw(st.sampled_from([b"GET", b"POST", b"PUT", b"DELETE", b"M-SEARCH"]))
     target = b"/" + draw(TOKENS)
     fields = [b"X-%b: %b" % field for field in draw(st.lists(st.tuples(TOKENS, TOKENS), max_size=2))]
@@ -128,7 +128,7 @@ STREAMS = st.builds(
 
 
 @given(st.data())
-def test_how_bytes_are_split_makes_no_difference(data: st.DataObject) -> None:
+def test_the_pieces_of_the_data_make_no_difference(data: st.DataObject) -> None:
     stream = data.draw(STREAMS)
     whole, single, split = RequestParser(SMALL), RequestParser(SMALL), RequestParser(SMALL)
     expected = read(whole, [stream])
@@ -141,21 +141,21 @@ def test_how_bytes_are_split_makes_no_difference(data: st.DataObject) -> None:
 
 
 @given(st.lists(st.binary(max_size=60), max_size=8))
-def test_no_bytes_are_too_odd(pieces: list[bytes]) -> None:
+def test_arbitrary_bytes_give_requests_or_an_error(pieces: list[bytes]) -> None:
     parser = RequestParser(SMALL)
     for incoming in read(parser, pieces):
         assert incoming.complete or incoming.error or parser.current is not None
 
 
 @given(STREAMS, st.data())
-def test_a_changed_octet_breaks_nothing_but_the_request(stream: bytes, data: st.DataObject) -> None:
+def test_a_changed_byte_breaks_only_its_request(stream: bytes, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, max(0, len(stream) - 1)))
     octet = data.draw(st.binary(min_size=1, max_size=1))
     found = requests(stream[:at] + octet + stream[at + 1 :])
     assert all(incoming.error is None for incoming in found[:-1])
 
 
-def test_what_is_said_of_a_request() -> None:
+def test_the_parts_of_a_request_are_read() -> None:
     (incoming,) = requests(b"PUT /a?b=%20 HTTP/1.1\r\nHost: a\r\nx-B:\r\nX-c:  \xe9 d \r\n\r\n")
     assert (incoming.method, incoming.target) == ("PUT", "/a?b=%20")
     assert [name for name, _ in incoming.headers] == [b"Host", b"x-B", b"X-c"]
@@ -195,7 +195,7 @@ def test_the_framing_of_a_body() -> None:
 
 
 def known(*pieces: bytes) -> tuple[HeadCache, RequestParser]:
-    """Return the heads that are known once these pieces have come on one connection."""
+    """Return the cache after these pieces on one connection, and the parser."""
     heads = HeadCache(frozenset(), frozenset(), 100)
     parser = RequestParser(SMALL, heads)
     for piece in pieces:
@@ -203,20 +203,20 @@ def known(*pieces: bytes) -> tuple[HeadCache, RequestParser]:
     return heads, parser
 
 
-def test_a_head_that_comes_again_is_the_same() -> None:
+def test_a_known_head_is_recalled() -> None:
     heads, first = known(GET)
     assert RequestParser(SMALL, heads).recall(GET) == (first.arrived[0].recurring, None)
 
 
 @pytest.mark.parametrize("before", [b"PROP", b"\r\n", GET, CHUNKED, CHUNKED + b"3\r\nabc", UPGRADE, b"\0"])
-def test_nothing_is_recalled_in_the_middle_of_something(before: bytes) -> None:
+def test_a_head_is_not_recalled_in_the_middle_of_a_message(before: bytes) -> None:
     heads, _ = known(GET)
     parser = RequestParser(SMALL, heads)
     parser.feed(before)
     assert parser.recall(GET) is None
 
 
-def test_nothing_is_recalled_of_what_may_be_another_protocol() -> None:
+def test_a_head_is_not_recalled_after_a_request_for_another_protocol() -> None:
     heads, parser = known(UPGRADE)
     parser.arrived.clear()
     RequestParser(SMALL, heads).feed(GET)
@@ -239,25 +239,27 @@ def test_nothing_is_recalled_of_what_may_be_another_protocol() -> None:
         pytest.param(GET[:-1], id="half-a-head"),
     ],
 )
-def test_what_says_more_or_less_than_one_head_is_not_known(piece: bytes) -> None:
+def test_only_exactly_one_head_is_remembered(piece: bytes) -> None:
     heads, _ = known(piece)
     assert len(heads) == 0
 
 
 @pytest.mark.parametrize("before", [b"PROP", b"\r\n", GET, GET + b"PROP", CHUNKED + b"3\r\nabc", UPGRADE])
-def test_what_came_in_two_pieces_is_not_known_by_the_second(before: bytes) -> None:
+def test_a_head_is_not_remembered_if_its_piece_began_with_other_data(before: bytes) -> None:
     heads, _ = known(before, b"PATCH /x HTTP/1.1\r\nHost: a\r\n\r\n")
     assert heads.recall(b"PATCH /x HTTP/1.1\r\nHost: a\r\n\r\n") is None
 
 
 @pytest.mark.parametrize("piece", [b"\r\n", b"PROP", b"G"])
-def test_what_comes_behind_a_request_that_waits_is_no_head(piece: bytes) -> None:
+def test_data_after_a_waiting_request_is_not_remembered_as_a_head(piece: bytes) -> None:
     heads, _ = known(GET, piece)
     assert heads.recall(piece) is None
 
 
 @given(st.lists(STREAMS, min_size=1, max_size=3), st.data())
-def test_knowing_heads_makes_no_difference(streams: list[bytes], data: st.DataObject) -> None:
+def test_remembered_heads_make_no_difference_to_the_requests(
+    streams: list[bytes], data: st.DataObject
+) -> None:
     heads = HeadCache(frozenset(), frozenset(), 100)
     for stream in [*streams, *streams]:
         cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=6)) | {0, len(stream)})
@@ -266,7 +268,7 @@ def test_knowing_heads_makes_no_difference(streams: list[bytes], data: st.DataOb
 
 
 def taken(parser: RequestParser, pieces: list[bytes]) -> list[Read]:
-    """Take each request as soon as it is whole, as a connection does."""
+    """Take each request as soon as it is complete, as a connection does."""
     found: list[Read] = []
     for piece in pieces:
         if (recalled := parser.recall(piece)) is not None:
@@ -282,7 +284,7 @@ def taken(parser: RequestParser, pieces: list[bytes]) -> list[Read]:
 # Bodies --------------------------------------------------------------------------------------------
 
 
-def test_a_body_is_taken_as_it_comes() -> None:
+def test_a_body_is_available_as_it_arrives() -> None:
     parser = RequestParser(SMALL)
     parser.feed(post(b"abcdef")[:-4])
     (incoming,) = parser.arrived
@@ -308,8 +310,8 @@ def test_many_small_chunks_are_kept_as_few_pieces() -> None:
     assert b"".join(incoming.take()) == b"ab" * 30_000
 
 
-def test_what_comes_far_ahead_is_kept_as_bytes() -> None:
-    """Of a piece of tiny requests, each would take many times its bytes."""
+def test_data_far_ahead_is_kept_unparsed() -> None:
+    """Tiny requests would take many times the memory of their bytes."""
     parser, number = RequestParser(Limits()), 9000
     parser.feed(GET * number)
     parser.feed(GET[:9])
@@ -319,7 +321,7 @@ def test_what_comes_far_ahead_is_kept_as_bytes() -> None:
     assert len(take_all(parser)) == 1
 
 
-def test_a_body_is_read_whatever_comes_ahead_of_its_end() -> None:
+def test_a_body_is_read_to_its_end_with_other_data_after_it() -> None:
     body = b"abc" * 100_000
     found = requests(post(body) + GET + post(body) + CHUNKED + b"1\r\na\r\n0\r\n\r\n", limits=Limits())
     assert [(incoming.body, incoming.complete) for incoming in found] == [
@@ -327,7 +329,7 @@ def test_a_body_is_read_whatever_comes_ahead_of_its_end() -> None:
     ]  # fmt: skip
 
 
-def test_nothing_that_came_ahead_is_read_behind_a_swallowed_body() -> None:
+def test_data_after_a_swallowed_body_is_not_parsed() -> None:
     parser = RequestParser(Limits())
     body = bytes(40_000)
     parser.feed(post(body) + GET)
@@ -357,7 +359,7 @@ def test_nothing_is_swallowed_where_there_is_no_body() -> None:
     assert len(parser.arrived) == 1
 
 
-def test_swallowing_ends_where_the_body_breaks() -> None:
+def test_swallowing_ends_at_an_error_in_the_body() -> None:
     parser = RequestParser(SMALL)
     parser.feed(CHUNKED)
     assert not parser.swallow(b"no size\r\n")
@@ -384,8 +386,8 @@ BEFORE = {"nothing": b"", "a request": GET, "a body": post(b"a" * 1000), "chunks
 
 @pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE)
 @pytest.mark.parametrize("limit", GREEDY)
-def test_every_limit_holds_wherever_a_head_is_cut(limit: str, before: bytes) -> None:
-    """Also where its start came in one piece with what was before it."""
+def test_every_limit_holds_for_a_head_in_two_pieces(limit: str, before: bytes) -> None:
+    """Even if its start came in one piece with earlier data."""
     stream = before + GREEDY[limit]
     for cut in range(len(before), len(stream)):
         parser = RequestParser(SMALL)
@@ -399,7 +401,7 @@ def test_every_limit_holds_wherever_a_head_is_cut(limit: str, before: bytes) -> 
 
 @pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE)
 @pytest.mark.parametrize("limit", MODEST)
-def test_a_head_at_a_limit_passes_wherever_it_is_cut(limit: str, before: bytes) -> None:
+def test_a_head_at_a_limit_passes_in_two_pieces(limit: str, before: bytes) -> None:
     stream = before + MODEST[limit]
     for cut in range(len(stream)):
         found = requests(stream[:cut], stream[cut : cut + 1], stream[cut + 1 :])
@@ -408,7 +410,7 @@ def test_a_head_at_a_limit_passes_wherever_it_is_cut(limit: str, before: bytes) 
 
 
 @pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE)
-def test_a_head_without_end_is_refused_as_it_grows(before: bytes) -> None:
+def test_an_endless_head_is_refused_while_it_arrives(before: bytes) -> None:
     parser = RequestParser(SMALL)
     parser.feed(before + b"GET /x HTTP/1.1\r\nX-A: ")
     fed = 0
@@ -418,7 +420,7 @@ def test_a_head_without_end_is_refused_as_it_grows(before: bytes) -> None:
     assert fed < SMALL.head_size + 100
 
 
-def test_fields_without_end_are_counted_as_they_come() -> None:
+def test_endless_fields_are_counted_while_they_arrive() -> None:
     parser = RequestParser(Limits())
     parser.feed(b"GET /x HTTP/1.1\r\n" + b"a:\r\n" * 200)
     (incoming,) = parser.arrived
@@ -426,7 +428,7 @@ def test_fields_without_end_are_counted_as_they_come() -> None:
     assert incoming.error.limit == "header_count"
 
 
-def test_trailers_without_end_are_refused() -> None:
+def test_endless_trailers_are_refused() -> None:
     parser = RequestParser(SMALL)
     parser.feed(CHUNKED + b"0\r\n")
     (incoming,) = parser.arrived
@@ -444,7 +446,7 @@ def test_requests_before_an_error_are_good() -> None:
     assert len(read(parser, [GET])) == 3
 
 
-def test_an_error_in_a_body_is_its_requests() -> None:
+def test_an_error_in_a_body_belongs_to_its_request() -> None:
     parser = RequestParser(SMALL)
     (incoming,) = read(parser, [CHUNKED + b"3\r\nabcd"])
     assert (incoming.method, incoming.body, incoming.error) == ("POST", b"abc", "request_malformed")
@@ -468,7 +470,7 @@ def test_nothing_follows_a_request_that_closes() -> None:
 # Other protocols -----------------------------------------------------------------------------------
 
 
-def test_what_follows_a_request_for_another_protocol_waits() -> None:
+def test_data_after_a_request_for_another_protocol_waits() -> None:
     parser = RequestParser(SMALL)
     (incoming,) = read(parser, [UPGRADE + b"\0\1", b"\2", GET])
     assert (incoming.upgrade, incoming.complete, incoming.error) == (True, True, None)
@@ -476,7 +478,7 @@ def test_what_follows_a_request_for_another_protocol_waits() -> None:
     assert parser.pending == 0
 
 
-def test_what_waited_is_http_after_all() -> None:
+def test_data_that_waited_may_be_parsed_as_http() -> None:
     parser = RequestParser(SMALL)
     parser.feed(GET + UPGRADE + UPGRADE + post(b"abc")[:-1])
     assert len(parser.arrived) == 2
@@ -491,7 +493,7 @@ def test_what_waited_is_http_after_all() -> None:
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("single", [False, True])
-def test_the_body_of_a_request_for_another_protocol_is_its_body(framing: str, *, single: bool) -> None:
+def test_the_body_of_a_request_for_another_protocol_is_read(framing: str, *, single: bool) -> None:
     if framing == "length":
         body = b"Content-Length: 3\r\n\r\nabc"
     else:
@@ -511,19 +513,19 @@ def test_many_bodies_of_requests_for_other_protocols_are_read() -> None:
     }
 
 
-def test_nothing_behind_connect_is_http() -> None:
+def test_data_after_connect_is_not_parsed_as_http() -> None:
     parser = RequestParser(SMALL)
     (incoming,) = read(parser, [b"CONNECT a:22 HTTP/1.1\r\nHost: a:22\r\n\r\n" + GET])
     assert (incoming.method, incoming.target, incoming.complete) == ("CONNECT", "a:22", True)
     assert bytes(parser.rest or b"") == GET
 
 
-def test_heads_that_never_come_again_are_looked_up_now_and_then() -> None:
+def test_heads_that_do_not_recur_are_looked_up_seldom() -> None:
     heads = HeadCache(frozenset(), frozenset(), 1000)
     parser = RequestParser(SMALL, heads)
 
     def came(head: bytes) -> bool:
-        """Tell whether a head was known when it came."""
+        """Return whether a head was recalled."""
         if parser.recall(head) is not None:
             return True
         parser.feed(head)
@@ -533,6 +535,6 @@ def test_heads_that_never_come_again_are_looked_up_now_and_then() -> None:
     for number in range(200):
         assert not came(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
     assert len(heads) < 30
-    # A client that changes its ways is noticed after a while, and then each of its heads is known.
+    # If the client begins to repeat heads, the parser notices it later, and then recalls each one.
     known = [came(GET) for _ in range(100)]
     assert sum(known[40:]) == 60

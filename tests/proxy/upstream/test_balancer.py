@@ -48,7 +48,7 @@ def closed() -> str:
         ("unix:/run/orders.sock", "/run/orders.sock", None, False, b"localhost"),
     ],
 )
-def test_a_url_is_read(url: str, host: str, port: int | None, authority: bytes, *, tls: bool) -> None:
+def test_a_url_is_parsed(url: str, host: str, port: int | None, authority: bytes, *, tls: bool) -> None:
     origin = read_origin(url)
     assert (origin.host, origin.port, origin.tls, origin.authority) == (host, port, tls, authority)
     assert origin.is_name is (host == "orders")
@@ -60,7 +60,7 @@ async def test_a_connection_refused_is_unreachable() -> None:
     assert isinstance(caught.value.__cause__, OSError)
 
 
-async def test_a_socket_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
+async def test_a_missing_socket_is_unreachable(tmp_path: Path) -> None:
     with pytest.raises(Denial, match=r"upstream_unreachable: .*: No such file"):
         await acquire(upstream(f"unix:{tmp_path}/none.sock"))
 
@@ -99,7 +99,7 @@ async def test_upstreams_are_found_by_name(server: RawUpstream) -> None:
 # Choosing ------------------------------------------------------------------------------------------
 
 
-async def test_requests_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_are_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "random", random.Random(1).random)  # noqa: S311 -- repeatable, not secret
     async with ManyUpstreams(3) as many:
         service = upstream(*many.urls)
@@ -136,7 +136,7 @@ async def test_a_full_endpoint_is_passed_over() -> None:
 # Trying again --------------------------------------------------------------------------------------
 
 
-async def test_a_connection_that_fails_is_tried_elsewhere(server: RawUpstream) -> None:
+async def test_a_connection_that_fails_is_opened_to_another_endpoint(server: RawUpstream) -> None:
     observer = RecordingObserver()
     rules = UpstreamRules("orders", (closed(), server.url), ejection=Ejection(failures=0))
     service = Upstream(rules, observer)
@@ -155,7 +155,7 @@ async def test_three_endpoints_are_tried_and_no_more() -> None:
     assert len(observer.retries) == 2
 
 
-async def test_one_endpoint_is_tried_once() -> None:
+async def test_a_single_endpoint_is_tried_once() -> None:
     observer = RecordingObserver()
     service = Upstream(UpstreamRules("orders", (closed(),)), observer)
     with pytest.raises(Denial, match="upstream_unreachable"):
@@ -163,7 +163,7 @@ async def test_one_endpoint_is_tried_once() -> None:
     assert observer.retries == []
 
 
-async def test_the_budget_bounds_the_tries() -> None:
+async def test_the_budget_bounds_the_attempts() -> None:
     observer = RecordingObserver()
     rules = UpstreamRules("orders", (closed(), closed()), ejection=Ejection(failures=0))
     service = Upstream(rules, observer)
@@ -173,7 +173,7 @@ async def test_the_budget_bounds_the_tries() -> None:
     assert len(observer.retries) == 30  # 3 a second over 10 seconds: more than a fifth of 100
 
 
-async def test_without_a_budget_nothing_is_tried_again(server: RawUpstream) -> None:
+async def test_without_a_budget_there_are_no_retries(server: RawUpstream) -> None:
     service = upstream(closed(), server.url, retry_budget=0.0, ejection=Ejection(failures=0))
     failed = 0
     for _ in range(30):
@@ -188,7 +188,7 @@ async def test_without_a_budget_nothing_is_tried_again(server: RawUpstream) -> N
 # Ejection ------------------------------------------------------------------------------------------
 
 
-async def test_an_endpoint_that_cannot_be_reached_is_ejected_and_comes_back(server: RawUpstream) -> None:
+async def test_an_unreachable_endpoint_is_ejected_and_restored(server: RawUpstream) -> None:
     observer = RecordingObserver()
     port = unused_port()
     rules = UpstreamRules(
@@ -243,7 +243,7 @@ async def test_a_500_ejects_no_endpoint(server: RawUpstream) -> None:
     service.close()
 
 
-async def test_a_kept_connection_that_closes_as_it_is_used_ejects_no_endpoint(server: RawUpstream) -> None:
+async def test_a_kept_connection_that_closes_when_it_is_used_ejects_no_endpoint(server: RawUpstream) -> None:
     service = upstream(server.url, ejection=Ejection(1))
     for _ in range(3):
         server.answer(OK)
@@ -267,7 +267,7 @@ async def test_when_all_are_ejected_the_one_that_failed_longest_ago_is_used() ->
             with pytest.raises(Denial):
                 await exchange(service)
         assert [after - first for after, first in zip(many.requests, before, strict=True)] == [2, 2]
-        # The first good answer ends it.
+        # The first good answer ends the ejection.
         many.servers[0].answer(OK)
         many.servers[1].answer(OK)
         assert (await exchange(service)).body == b"ok"
@@ -279,7 +279,7 @@ async def test_when_all_are_ejected_the_one_that_failed_longest_ago_is_used() ->
 
 
 class FakeDns:
-    """Answers look-ups with what a test says."""
+    """Answers look-ups as the test sets it."""
 
     def __init__(self, *addresses: str) -> None:
         self.addresses: Sequence[str] = addresses
@@ -287,7 +287,7 @@ class FakeDns:
         self.asked: list[tuple[str, int]] = []
 
     def was_asked_since(self, before: int) -> bool:
-        """Tell whether a look-up that began after so many has been answered."""
+        """Return whether a look-up that began after `before` others has been answered."""
         return len(self.asked) > before + 2
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
@@ -306,7 +306,7 @@ def addresses(service: Upstream) -> list[str]:
     return [endpoint.address for endpoint in service._choices]
 
 
-async def test_a_name_is_looked_up_by_the_first_who_needs_it(server: RawUpstream) -> None:
+async def test_the_first_requests_share_the_look_up_of_a_name(server: RawUpstream) -> None:
     dns = FakeDns("127.0.0.1")
     service = named(dns, server.port)
     answers = await asyncio.gather(*(exchange(service) for _ in range(10)))
@@ -316,7 +316,7 @@ async def test_a_name_is_looked_up_by_the_first_who_needs_it(server: RawUpstream
 
 
 async def test_each_address_of_a_name_is_an_endpoint(server: RawUpstream) -> None:
-    # The whole of 127/8 is this host: the second address refuses, for the server listens on the first.
+    # All of 127/8 is this host. The second address refuses, because the server listens on the first.
     service = named(FakeDns("127.0.0.1", "127.0.0.2"), server.port)
     for _ in range(10):
         assert (await exchange(service, fresh=True)).body == b"ok"
@@ -340,7 +340,7 @@ async def test_a_name_is_looked_up_again(server: RawUpstream) -> None:
     service.close()
 
 
-async def test_an_exchange_outlives_the_address_it_went_to(server: RawUpstream) -> None:
+async def test_an_exchange_may_finish_after_its_address_has_gone(server: RawUpstream) -> None:
     dns = FakeDns("127.0.0.1")
     service = named(dns, server.port, dns_ttl=0.02)
     service.start()
@@ -379,7 +379,7 @@ async def test_a_name_without_an_address_is_unreachable_until_it_has_one(server:
     service.close()
 
 
-async def test_a_look_up_that_takes_too_long_is_given_up() -> None:
+async def test_a_look_up_that_takes_too_long_is_unreachable() -> None:
     async def never(_: str, __: int) -> Sequence[str]:
         await asyncio.Event().wait()
         raise AssertionError
@@ -390,7 +390,7 @@ async def test_a_look_up_that_takes_too_long_is_given_up() -> None:
     service.close()
 
 
-async def test_the_system_looks_names_up(server: RawUpstream) -> None:
+async def test_the_systems_resolver_is_used(server: RawUpstream) -> None:
     service = upstream(server.url.replace("127.0.0.1", "localhost"))
     for _ in range(5):
         assert (await exchange(service, fresh=True)).body == b"ok"

@@ -39,13 +39,13 @@ async def send_large(exchange: Exchange) -> None:
 # Silence -------------------------------------------------------------------------------------------
 
 
-async def test_a_body_that_stands_still_is_given_up(server: RawUpstream) -> None:
+async def test_a_body_that_stops_ends_with_a_timeout(server: RawUpstream) -> None:
     server.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
     with pytest.raises(Denial, match="upstream_timeout: its response stands still"):
         await exchange(upstream(server, idle_timeout=0.1))
 
 
-async def test_a_body_may_last_as_long_as_it_moves(server: RawUpstream) -> None:
+async def test_a_moving_body_may_take_any_time(server: RawUpstream) -> None:
     async def drip(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(12):
@@ -58,7 +58,7 @@ async def test_a_body_may_last_as_long_as_it_moves(server: RawUpstream) -> None:
     assert answer.body == b"1\r\na\r\n" * 12 + b"0\r\n\r\n"
 
 
-async def test_an_upstream_that_takes_nothing_of_a_request_is_given_up(server: RawUpstream) -> None:
+async def test_an_upstream_that_does_not_read_the_request_ends_with_a_timeout(server: RawUpstream) -> None:
     async def ignore(_: Exchange) -> None:
         await asyncio.Event().wait()
 
@@ -76,7 +76,7 @@ async def test_an_upstream_that_takes_nothing_of_a_request_is_given_up(server: R
     connection.owner.release(connection)
 
 
-async def test_the_time_does_not_run_while_the_client_takes_nothing(server: RawUpstream) -> None:
+async def test_there_is_no_timeout_while_the_client_does_not_read(server: RawUpstream) -> None:
     server.behave(send_large)
     service = upstream(server, idle_timeout=0.1)
     connection = await acquire(service)
@@ -92,7 +92,7 @@ async def test_the_time_does_not_run_while_the_client_takes_nothing(server: RawU
     service.close()
 
 
-async def test_the_time_for_a_body_follows_a_longer_one_for_the_head(server: RawUpstream) -> None:
+async def test_a_shorter_timeout_for_the_body_replaces_that_for_the_head(server: RawUpstream) -> None:
     server.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
     service = upstream(server, idle_timeout=0.1)
     connection = await acquire(service)
@@ -107,7 +107,7 @@ async def test_the_time_for_a_body_follows_a_longer_one_for_the_head(server: Raw
     connection.owner.release(connection)
 
 
-async def test_a_connection_that_closed_while_it_was_handed_over_is_an_error_at_once(
+async def test_a_connection_that_closed_before_its_exchange_is_an_error(
     server: RawUpstream,
 ) -> None:
     service = upstream(server)
@@ -136,7 +136,7 @@ async def holds_no_more_than_promised(server: RawUpstream) -> None:
         connection.pause_reading()
         before = len(receiver.body)
         await asyncio.sleep(0.003)
-        # What had been read when reading was stopped is all that comes.
+        # While reading is paused, no more data arrives.
         assert len(receiver.body) == before
         connection.resume_reading()
         await receiver.more_than(before)
@@ -182,7 +182,7 @@ Scenario = Callable[[RawUpstream], Coroutine[None, None, None]]
 @pytest.mark.parametrize("scenario", [holds_no_more_than_promised, request_bodies_stop])
 @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_little_is_held(
+def test_buffers_are_bounded(
     tmp_path: Path, scenario: Scenario, loop: Callable[[], asyncio.AbstractEventLoop], *, unix: bool
 ) -> None:
     async def run() -> None:

@@ -8,7 +8,7 @@ from gateway.proxy.upstream.dial import read_origin
 from gateway.proxy.upstream.dns import OriginResolver
 
 
-async def test_a_defect_in_a_look_up_ends_no_later_ones() -> None:
+async def test_a_bug_in_a_look_up_does_not_end_later_ones() -> None:
     odd = [ZeroDivisionError("odd")]
     changed = asyncio.Event()
 

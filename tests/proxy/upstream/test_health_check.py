@@ -23,7 +23,7 @@ async def many() -> AsyncIterator[ManyUpstreams]:
 
 
 def answering_checks(many: ManyUpstreams, number: int, answer: bytes | None) -> None:
-    """Let one server answer health checks so, or not at all, and requests with 200."""
+    """Let one server answer health checks with this response, or not at all, and requests with 200."""
 
     async def answer_one(exchange: Exchange) -> None:
         if not exchange.request.target.startswith(b"/healthz"):
@@ -71,7 +71,7 @@ async def test_an_unhealthy_endpoint_gets_no_requests_until_it_is_healthy(
         service.close()
 
 
-async def test_a_check_is_a_request_of_its_own(many: ManyUpstreams) -> None:
+async def test_a_check_is_a_separate_request(many: ManyUpstreams) -> None:
     service = checked(many, host="orders.internal")
     try:
         await settled(lambda: all(server.requests for server in many.servers))
@@ -85,7 +85,7 @@ async def test_a_check_is_a_request_of_its_own(many: ManyUpstreams) -> None:
         service.close()
 
 
-async def test_when_all_are_unhealthy_requests_are_sent_all_the_same(many: ManyUpstreams) -> None:
+async def test_when_all_endpoints_are_unhealthy_requests_are_still_sent(many: ManyUpstreams) -> None:
     for number in range(2):
         answering_checks(many, number, b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
     service = checked(many)
@@ -96,7 +96,7 @@ async def test_when_all_are_unhealthy_requests_are_sent_all_the_same(many: ManyU
         service.close()
 
 
-async def test_a_defect_in_a_check_ends_no_others(
+async def test_a_bug_in_a_check_does_not_end_the_others(
     many: ManyUpstreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check, odd = health_check.check, ["first", "second"]

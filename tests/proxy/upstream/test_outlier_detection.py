@@ -14,7 +14,7 @@ def fail(detection: OutlierDetection, now: float, times: int = 3) -> list[float 
     return [detection.failed(now) for _ in range(times)]
 
 
-def test_failures_in_a_row_eject() -> None:
+def test_failures_in_a_row_eject_an_endpoint() -> None:
     detection = outlier_detection()
     assert fail(detection, 10.0) == [None, None, 1.0]
     assert detection.ejected(10.9)
@@ -23,7 +23,7 @@ def test_failures_in_a_row_eject() -> None:
     assert detection.may_serve(11.0, 0)
 
 
-def test_a_success_between_starts_the_count_anew() -> None:
+def test_a_success_restarts_the_count_of_failures() -> None:
     detection = outlier_detection()
     fail(detection, 10.0, 2)
     assert not detection.succeeded()
@@ -40,7 +40,7 @@ def test_on_trial_it_gets_one_request_at_a_time() -> None:
     assert detection.may_serve(11.0, 9)
 
 
-def test_each_ejection_lasts_twice_as_long_up_to_a_limit() -> None:
+def test_each_ejection_is_twice_as_long_up_to_a_limit() -> None:
     detection = outlier_detection()
     now, lasting = 10.0, []
     fail(detection, now, 2)
@@ -54,7 +54,7 @@ def test_each_ejection_lasts_twice_as_long_up_to_a_limit() -> None:
     assert fail(detection, now) == [None, None, 1.0]
 
 
-def test_a_thousand_ejections_overflow_nothing() -> None:
+def test_a_thousand_ejections_cause_no_overflow() -> None:
     detection = outlier_detection(Ejection(1, 1.0, 60.0))
     now = 0.0
     for _ in range(2000):
@@ -62,7 +62,7 @@ def test_a_thousand_ejections_overflow_nothing() -> None:
         now += 60.0
 
 
-def test_failures_of_requests_that_were_under_way_do_not_prolong_an_ejection() -> None:
+def test_failures_of_earlier_requests_do_not_prolong_an_ejection() -> None:
     detection = outlier_detection()
     fail(detection, 10.0)
     assert fail(detection, 10.5, 10) == [None] * 10
@@ -76,7 +76,7 @@ def test_zero_failures_never_eject() -> None:
     assert detection.may_serve(10.0, 50)
 
 
-def test_checks_in_a_row_decide() -> None:
+def test_checks_in_a_row_decide_on_health() -> None:
     detection = outlier_detection()
     checks = [False, False, True, False, False, False, True, False, True, True]
     changes = [detection.checked(1.0, healthy=healthy) for healthy in checks]
@@ -84,12 +84,12 @@ def test_checks_in_a_row_decide() -> None:
     assert detection.may_serve(1.0, 0)
 
 
-def test_an_unhealthy_endpoint_gets_nothing() -> None:
+def test_an_unhealthy_endpoint_gets_no_requests() -> None:
     detection = outlier_detection()
     for _ in range(3):
         detection.checked(1.0, healthy=False)
     assert detection.ejected(100.0)
     assert not detection.may_serve(100.0, 0)
-    # An answer that a request got from it is no health check.
+    # An answer to a request does not count as a health check.
     detection.succeeded()
     assert detection.ejected(100.0)

@@ -88,7 +88,7 @@ def feed(parser: ResponseParser, pieces: Iterable[bytes]) -> tuple[list[Response
     ],
     ids=["length", "empty", "chunked", "trailers", "no reason", "close", "HTTP/1.0", "HTTP/1.0 keep-alive"],
 )
-def test_a_framed_response(
+def test_a_response_with_framing_is_read(
     data: bytes, head: ResponseHead, body: bytes, reusable: bool, split: Split
 ) -> None:
     parser = ResponseParser(bodiless=False)
@@ -180,7 +180,7 @@ def test_bytes_after_the_last_chunk_are_never_passed_on(excess: bytes, together:
 
 
 @BOTH
-def test_a_body_where_none_may_be_is_dropped_with_the_connection(split: Split) -> None:
+def test_a_forbidden_body_is_dropped_with_the_connection(split: Split) -> None:
     for data, bodiless in ((HELLO, True), (HELLO.replace(b"200 OK", b"304 Not Modified"), False)):
         parser = ResponseParser(bodiless=bodiless)
         heads, body = feed(parser, split(data))
@@ -241,7 +241,7 @@ BROKEN: dict[str, bytes] = {
 
 @BOTH
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
-def test_what_is_no_answer_is_a_protocol_error(data: bytes, split: Split) -> None:
+def test_an_invalid_response_is_a_protocol_error(data: bytes, split: Split) -> None:
     parser = ResponseParser(bodiless=False)
     with pytest.raises(Denial) as caught:
         feed(parser, split(data))
@@ -276,7 +276,7 @@ def test_an_answer_that_breaks_off_is_a_protocol_error(data: bytes, split: Split
     assert not parser.complete
 
 
-def test_the_end_of_the_connection_after_the_answer_is_nothing_new() -> None:
+def test_the_end_of_the_connection_after_the_response_is_no_error() -> None:
     parser = ResponseParser(bodiless=False)
     feed(parser, [HELLO])
     parser.eof()
@@ -300,7 +300,9 @@ def test_the_end_of_the_connection_after_the_answer_is_nothing_new() -> None:
     ],
     ids=["chunks", "trailers", "no chunks", "length", "empty", "after an interim head"],
 )
-def test_an_old_client_gets_the_content_alone(data: bytes, content: bytes, split: Split) -> None:
+def test_an_http_1_0_client_gets_the_content_without_chunks(
+    data: bytes, content: bytes, split: Split
+) -> None:
     parser = DecodingResponseParser(bodiless=False)
     _, body = feed(parser, split(data))
 
@@ -309,7 +311,7 @@ def test_an_old_client_gets_the_content_alone(data: bytes, content: bytes, split
 
 
 @BOTH
-def test_an_old_client_gets_a_body_without_framing_as_it_is(split: Split) -> None:
+def test_an_http_1_0_client_gets_a_body_without_framing_unchanged(split: Split) -> None:
     parser = DecodingResponseParser(bodiless=False)
     _, body = feed(parser, split(OK + b"\r\nhello"))
 
@@ -331,7 +333,7 @@ def test_an_old_client_gets_a_body_without_framing_as_it_is(split: Split) -> Non
     ).filter(lambda data: len(data) < 1000),
     st.sets(st.integers(0, 200)),
 )
-def test_how_the_bytes_are_cut_changes_nothing(data: bytes, cuts: set[int]) -> None:
+def test_the_pieces_of_the_data_make_no_difference(data: bytes, cuts: set[int]) -> None:
     assert outcome([data]) == outcome(cut(data, cuts))
 
 
@@ -359,7 +361,7 @@ def test_a_length_without_a_body_is_not_passed_on(status: bytes) -> None:
 # Heads that came before ----------------------------------------------------------------------------
 
 
-def test_a_head_that_came_before_is_known_again_with_its_whole_body() -> None:
+def test_a_known_head_is_recalled_with_its_complete_body() -> None:
     known: FIFO[bytes, ResponseHead] = FIFO(10)
     first = ResponseParser(bodiless=False, known=known)
     feed(first, [HELLO])
@@ -383,15 +385,15 @@ def test_a_head_that_came_before_is_known_again_with_its_whole_body() -> None:
     ],
     ids=["chunked", "close", "interim", "excess", "to the end", "HEAD"],
 )
-def test_other_heads_are_read_each_time(data: bytes, bodiless: bool) -> None:
+def test_other_heads_are_parsed_each_time(data: bytes, bodiless: bool) -> None:
     known: FIFO[bytes, ResponseHead] = FIFO(10)
     feed(ResponseParser(bodiless=bodiless, known=known), [data])
     assert len(known) == 0
 
 
 @pytest.mark.parametrize("pieces", [[HELLO[:-1], HELLO[-1:]], [HELLO + b"x"], [HELLO[:9], HELLO[9:]]])
-def test_a_known_head_changes_nothing_about_what_comes_with_it(pieces: list[bytes]) -> None:
-    """Part of a body, too much of one, or part of a head."""
+def test_a_known_head_with_other_data_is_parsed(pieces: list[bytes]) -> None:
+    """A part of a body, too much of it, or a part of a head."""
     known: FIFO[bytes, ResponseHead] = FIFO(10)
     feed(ResponseParser(bodiless=False, known=known), [HELLO])
     with_memory, without = ResponseParser(bodiless=False, known=known), ResponseParser(bodiless=False)
@@ -399,7 +401,7 @@ def test_a_known_head_changes_nothing_about_what_comes_with_it(pieces: list[byte
     assert (with_memory.complete, with_memory.reusable) == (without.complete, without.reusable)
 
 
-def test_a_known_head_does_not_answer_a_head_request() -> None:
+def test_a_known_head_is_not_used_for_a_head_request() -> None:
     known: FIFO[bytes, ResponseHead] = FIFO(10)
     feed(ResponseParser(bodiless=False, known=known), [EMPTY])
     parser = ResponseParser(bodiless=True, known=known)
@@ -407,7 +409,7 @@ def test_a_known_head_does_not_answer_a_head_request() -> None:
     assert (heads[0].length, parser.complete) == (0, True)
 
 
-def test_a_parser_that_knew_a_head_reads_the_next_response() -> None:
+def test_a_parser_that_recalled_a_head_reads_the_next_response() -> None:
     known: FIFO[bytes, ResponseHead] = FIFO(10)
     feed(ResponseParser(bodiless=False, known=known), [HELLO])
     parser = ResponseParser(bodiless=False, known=known)

@@ -54,14 +54,14 @@ async def test_a_connection_without_an_exchange_is_not_kept(server: RawUpstream)
     assert (service.active, service.idle) == (0, 0)
 
 
-async def test_an_idle_connection_is_closed_in_time(server: RawUpstream) -> None:
+async def test_an_idle_connection_is_closed_after_keep_alive(server: RawUpstream) -> None:
     service = upstream(server, keep_alive=0.05)
     await asyncio.gather(*(exchange(service) for _ in range(3)))
     assert service.idle == 3
     await settled(lambda: service.idle == 0 and all(wire.ended for wire in server.wires))
 
 
-async def test_a_busy_connection_outlives_the_time_for_idle_ones(server: RawUpstream) -> None:
+async def test_a_busy_connection_is_not_closed_after_keep_alive(server: RawUpstream) -> None:
     service = upstream(server, keep_alive=0.2)
     for _ in range(6):
         await exchange(service)
@@ -81,7 +81,7 @@ async def test_an_old_connection_is_replaced(server: RawUpstream) -> None:
     service.close()
 
 
-async def test_a_connection_that_is_ending_is_not_used(server: RawUpstream) -> None:
+async def test_a_closing_connection_is_not_used(server: RawUpstream) -> None:
     service = upstream(server)
     first = await exchange(service)
     first.connection.abort()
@@ -107,7 +107,7 @@ async def test_a_connection_that_ends_while_idle_is_forgotten(server: RawUpstrea
     assert (await exchange(service)).body == b"ok"
 
 
-async def test_unasked_bytes_end_an_idle_connection(server: RawUpstream) -> None:
+async def test_unrequested_bytes_end_an_idle_connection(server: RawUpstream) -> None:
     service = upstream(server, keep_alive=60.0)
     await exchange(service)
     server.wires[0].writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
@@ -130,7 +130,7 @@ def held(server: RawUpstream) -> asyncio.Event:
     return released
 
 
-async def test_no_more_connections_than_allowed(server: RawUpstream) -> None:
+async def test_there_are_no_more_connections_than_allowed(server: RawUpstream) -> None:
     released = held(server)
     service = upstream(server, max_connections=2)
     running = [asyncio.create_task(exchange(service)) for _ in range(7)]
@@ -143,7 +143,7 @@ async def test_no_more_connections_than_allowed(server: RawUpstream) -> None:
     service.close()
 
 
-async def test_who_waits_longest_is_served_first(server: RawUpstream) -> None:
+async def test_the_request_that_waits_longest_is_served_first(server: RawUpstream) -> None:
     released = held(server)
     service = upstream(server, max_connections=1)
     order: list[int] = []
@@ -162,7 +162,7 @@ async def test_who_waits_longest_is_served_first(server: RawUpstream) -> None:
     service.close()
 
 
-async def test_too_many_who_wait_are_refused_at_once(server: RawUpstream) -> None:
+async def test_too_many_waiting_requests_are_refused_at_once(server: RawUpstream) -> None:
     service = upstream(server, max_connections=1, max_pending=1)
     connection = await acquire(service)
     waiting = asyncio.create_task(acquire(service))
@@ -175,7 +175,7 @@ async def test_too_many_who_wait_are_refused_at_once(server: RawUpstream) -> Non
     assert (service.active, service.pending) == (0, 0)
 
 
-async def test_waiting_ends_in_time(server: RawUpstream) -> None:
+async def test_waiting_ends_after_connect_timeout(server: RawUpstream) -> None:
     service = upstream(server, max_connections=1, connect_timeout=0.05)
     connection = await acquire(service)
     with pytest.raises(Denial, match="overloaded: no connection to orders became free"):
@@ -185,7 +185,7 @@ async def test_waiting_ends_in_time(server: RawUpstream) -> None:
     assert service.active == 0
 
 
-async def test_a_broken_connection_makes_room_for_who_waits(server: RawUpstream) -> None:
+async def test_a_broken_connection_makes_room_for_a_waiting_request(server: RawUpstream) -> None:
     service = upstream(server, max_connections=1)
     connection = await acquire(service)
     waiting = asyncio.create_task(exchange(service))
@@ -198,7 +198,9 @@ async def test_a_broken_connection_makes_room_for_who_waits(server: RawUpstream)
 
 
 @pytest.mark.parametrize("handed", [False, True], ids=["while waiting", "just as it is served"])
-async def test_a_client_that_leaves_the_queue_leaves_no_gap(server: RawUpstream, *, handed: bool) -> None:
+async def test_a_client_that_leaves_the_queue_takes_no_connection(
+    server: RawUpstream, *, handed: bool
+) -> None:
     service = upstream(server, max_connections=1)
     connection = await acquire(service)
     leaving = asyncio.create_task(acquire(service))
@@ -248,7 +250,7 @@ async def test_a_fresh_connection_takes_the_place_of_an_idle_one(server: RawUpst
     service.close()
 
 
-async def test_a_fresh_connection_is_opened_by_who_waited_for_one(server: RawUpstream) -> None:
+async def test_a_waiting_request_may_open_a_fresh_connection(server: RawUpstream) -> None:
     released = held(server)
     service = upstream(server, max_connections=1)
     first = asyncio.create_task(exchange(service))
@@ -261,7 +263,7 @@ async def test_a_fresh_connection_is_opened_by_who_waited_for_one(server: RawUps
     service.close()
 
 
-async def test_a_connection_that_comes_back_after_the_end_is_closed(server: RawUpstream) -> None:
+async def test_a_connection_that_is_released_after_the_end_is_closed(server: RawUpstream) -> None:
     released = held(server)
     service = upstream(server)
     running = asyncio.create_task(exchange(service))

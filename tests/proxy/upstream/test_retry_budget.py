@@ -10,7 +10,7 @@ def spent(budget: RetryBudget, now: float, tries: int = 10_000) -> int:
     return sum(budget.spend(now) for _ in range(tries))
 
 
-def test_few_requests_have_three_retries_a_second() -> None:
+def test_few_requests_have_three_retries_per_second() -> None:
     budget = RetryBudget(0.2)
     budget.requested(0.0)
     assert spent(budget, 0.0) == 30
@@ -31,14 +31,14 @@ def test_the_window_slides(later: float, left: int) -> None:
     assert spent(budget, later) == left
 
 
-def test_requests_of_long_ago_count_no_more() -> None:
+def test_old_requests_do_not_count() -> None:
     budget = RetryBudget(1.0)
     for _ in range(1000):
         budget.requested(0.0)
     assert spent(budget, 20.0) == 30
 
 
-def test_no_share_means_no_retry() -> None:
+def test_a_share_of_zero_allows_no_retry() -> None:
     budget = RetryBudget(0.0)
     budget.requested(0.0)
     assert spent(budget, 0.0) == 0

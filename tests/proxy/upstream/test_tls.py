@@ -28,7 +28,7 @@ from tests.sockets import Exchange, RawUpstream
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority of a test's own."""
+    """A certificate authority for one test."""
 
     folder: Path
     key: ec.EllipticCurvePrivateKey
@@ -48,7 +48,7 @@ class Authority:
         return authority
 
     def issue(self, name: str, *, apart: bool = False) -> Path:
-        """Issue a certificate for a name; the key is in the same file, or `apart` in `<name>.key`."""
+        """Issue a certificate for a name. Its key is in the same file, or with `apart` in `<name>.key`."""
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.DNSName(name)]
         if name == "localhost":
@@ -101,7 +101,7 @@ def serving(authority: Authority, name: str = "localhost", *, mutual: bool = Fal
     if mutual:
         context.load_verify_locations(authority.folder / "authority.pem")
         context.verify_mode = ssl.CERT_REQUIRED
-        # What this server asks of the gateway is not what is tried here.
+        # This test is not about client certificates.
         set_strictness(context, strict=False)
     return TlsUpstream(context)
 
@@ -117,7 +117,7 @@ def trusting(authority: Authority, **rules: str) -> TlsRules:
     return TlsRules(ca=authority.folder / "authority.pem", **rules)  # type: ignore[arg-type]  # text only
 
 
-async def test_a_certificate_of_ones_own_authority_is_trusted(authority: Authority) -> None:
+async def test_a_certificate_of_the_configured_authority_is_trusted(authority: Authority) -> None:
     async with serving(authority) as server:
         service = upstream(server, trusting(authority))
         first, second = await exchange(service), await exchange(service)
@@ -126,10 +126,10 @@ async def test_a_certificate_of_ones_own_authority_is_trusted(authority: Authori
         service.close()
 
 
-async def test_an_authority_that_follows_no_letter_is_trusted_unless_strictness_is_asked_for(
+async def test_an_authority_that_violates_rfc_5280_is_trusted_unless_strict(
     authority: Authority,
 ) -> None:
-    """It has no Authority Key Identifier. Python 3.13 asks for one by default, and the gateway does not."""
+    """It has no Authority Key Identifier. Python 3.13 requires one by default; the gateway does not."""
     async with serving(authority) as server:
         await exchange(upstream(server, trusting(authority)))
         with pytest.raises(Denial, match="Missing Authority Key Identifier") as caught:
@@ -163,7 +163,7 @@ async def test_a_certificate_for_another_name_is_refused(authority: Authority) -
         assert server.requests == []
 
 
-async def test_the_name_to_ask_for_can_be_given(authority: Authority) -> None:
+async def test_the_server_name_can_be_configured(authority: Authority) -> None:
     async with serving(authority, "orders.internal") as server:
         service = upstream(server, trusting(authority, server_name="orders.internal"))
         assert (await exchange(service)).body == b"ok"
@@ -179,7 +179,7 @@ async def test_without_verification_any_server_is_trusted(authority: Authority) 
 
 
 @pytest.mark.parametrize("known", [False, True])
-async def test_a_client_certificate_opens_an_upstream_that_asks_for_one(
+async def test_an_upstream_that_requires_a_client_certificate_gets_it(
     authority: Authority, *, known: bool
 ) -> None:
     folder = authority.folder
@@ -210,7 +210,7 @@ async def test_a_server_that_speaks_no_tls_is_unreachable(authority: Authority) 
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_a_large_body_arrives_whole(
+def test_a_large_body_arrives_completely(
     authority: Authority, loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     body = os.urandom(4 * 1024 * 1024)
@@ -242,7 +242,7 @@ BODY = b"0123456789" * 20_000
 
 
 async def ends(server: RawUpstream, service: Upstream, head: bytes, body: bytes, how: str) -> Receiver:
-    """Answer once, end the connection, and read nothing of it before that when it is to be `late`."""
+    """Answer once and end the connection. `late`: read nothing of the answer before that."""
     closed = asyncio.Event()
 
     async def script(exchange: Exchange) -> None:
@@ -253,7 +253,7 @@ async def ends(server: RawUpstream, service: Upstream, head: bytes, body: bytes,
             await writer.wait_closed()
         else:
             raw = writer.get_extra_info("socket")
-            # What was written is on its way; TLS hears nothing of it.
+            # The written data is still delivered. TLS is not told.
             with socket.socket(fileno=os.dup(raw.fileno())) as wire:
                 wire.shutdown(socket.SHUT_WR)
         closed.set()
@@ -275,10 +275,10 @@ async def ends(server: RawUpstream, service: Upstream, head: bytes, body: bytes,
 
 @pytest.mark.parametrize("how", ["told", "told late", "cut"])
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_a_body_that_ends_with_the_connection_is_whole_where_tls_says_so(
+def test_a_body_that_ends_with_the_connection_needs_a_close_notify(
     authority: Authority, how: str, loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    """RFC 9112 §9.8: without a close_notify it is incomplete. What is framed needs none."""
+    """RFC 9112 §9.8: without a close_notify, the body is incomplete, unless it has a length or chunks."""
 
     async def run() -> None:
         async with asyncio.timeout(30), serving(authority) as server:

@@ -29,7 +29,7 @@ End: TypeAlias = Literal["told", "cut", "reset"]
 Framing: TypeAlias = Literal["length", "chunks", "end"]
 Pace: TypeAlias = Literal["at once", "late", "haltingly"]
 
-# TLS holds up to 256 KiB of what its application does not take.
+# TLS buffers up to 256 KiB that its application does not read.
 SIZES: Final = (20_000, 200_000, 250_000, 2_000_000)
 PATTERN: Final = bytes(range(251)) * 8_000
 
@@ -42,7 +42,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 class BlockingServer:
-    """A server of blocking sockets in a thread, which waits for no close_notify, as most do not."""
+    """A server with blocking sockets in a thread. Like most servers, it does not wait for a close_notify."""
 
     def __init__(self, certificate: Path) -> None:
         self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -75,7 +75,7 @@ class BlockingServer:
                     secured.unwrap()
                 secured.setblocking(True)
             if self.end == "reset":
-                # A reset throws away what the kernel has not sent.
+                # A reset drops the data that the kernel has not sent.
                 while any(fcntl.ioctl(secured.fileno(), termios.TIOCOUTQ, bytes(4))):
                     time.sleep(0.001)
                 secured.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -106,7 +106,7 @@ def blocking_server(certificate: Path) -> Iterator[BlockingServer]:
 
 
 def framed(body: bytes, framing: Framing) -> tuple[bytes, bytes]:
-    """Return an answer, and its body as it stands on the wire."""
+    """Return an answer and its body as bytes on the wire."""
     if framing == "length":
         return b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n" % len(body) + body, body
     if framing == "chunks":
@@ -116,7 +116,7 @@ def framed(body: bytes, framing: Framing) -> tuple[bytes, bytes]:
 
 
 async def receive(service: Upstream, server: BlockingServer, pace: Pace) -> Receiver:
-    """Get one answer, and take it as slowly as that."""
+    """Get one answer, and read it slowly."""
     connection = await acquire(service, fresh=True)
     receiver = Receiver()
     server.closed.clear()
@@ -125,7 +125,7 @@ async def receive(service: Upstream, server: BlockingServer, pace: Pace) -> Rece
         connection.pause_reading()
         if len(server.answer) < 256 * 1024:
             await asyncio.to_thread(server.closed.wait, PATIENCE)
-        # Its end is in our kernel; let the event loop read it.
+        # The end has arrived in our kernel; let the event loop read it.
         for _ in range(20):
             await asyncio.sleep(0)
         connection.resume_reading()
@@ -146,7 +146,7 @@ async def receive(service: Upstream, server: BlockingServer, pace: Pace) -> Rece
 
 
 def run(authority: Authority, loop: str, size: int, framing: Framing, end: End, pace: Pace) -> None:
-    """Get answers of so many bytes."""
+    """Get answers of these sizes."""
     answer, body = framed(PATTERN[:size], framing)
 
     async def run() -> None:
@@ -179,7 +179,7 @@ def run(authority: Authority, loop: str, size: int, framing: Framing, end: End, 
 @pytest.mark.parametrize("framing", ["length", "chunks", "end"])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("loop", LOOPS)
-def test_all_of_an_answer_arrives_that_came_before_the_end(
+def test_an_answer_before_the_end_of_the_connection_arrives_completely(
     authority: Authority, loop: str, size: int, framing: Framing, end: End, pace: Pace
 ) -> None:
     run(authority, loop, size, framing, end, pace)
@@ -189,7 +189,7 @@ def test_all_of_an_answer_arrives_that_came_before_the_end(
 @pytest.mark.parametrize("framing", ["length", "chunks", "end"])
 @pytest.mark.parametrize("size", [20_000, 200_000])
 @pytest.mark.parametrize("loop", LOOPS)
-def test_all_of_an_answer_arrives_that_came_before_a_reset(
+def test_an_answer_before_a_reset_arrives_completely(
     authority: Authority, loop: str, size: int, framing: Framing, pace: Pace
 ) -> None:
     run(authority, loop, size, framing, "reset", pace)
