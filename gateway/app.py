@@ -37,6 +37,7 @@ from gateway.proxy.upstream.balancer import Upstreams
 from gateway.settings import Settings
 from gateway.stores.availability import Availability
 from gateway.stores.postgres.database import Postgres
+from gateway.stores.postgres.source.database import UsersElsewhere
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.telemetry import logs
 from gateway.telemetry.denials import DenialRing
@@ -109,6 +110,10 @@ async def serve(
         stack.push_async_callback(redis.close)
         postgres = builders.postgres_store(settings.postgres, redis.ownership.heard)
         stack.push_async_callback(postgres.close)
+        users = builders.user_source(settings)
+        if users is not None:
+            stack.push_async_callback(users.close)
+        record = postgres if users is None else UsersElsewhere(users, postgres)
         issuers = {entry.name: translation.issuer(entry) for entry in settings.issuers}
         iss = {name: issuer.issuer for name, issuer in issuers.items()}
         blacklist_sync = BlacklistSync(postgres, redis, iss, hears=lambda: changes.up)
@@ -126,15 +131,15 @@ async def serve(
             iss,
             keys=redis.keys,
             observer=metrics,
-            latest=postgres.latest_transaction if postgres.has_replica else None,
+            latest=(users or postgres).latest_transaction if record.has_replica else None,
             learnt_revocations=learnt_revocations,
         )
         stack.push_async_callback(invalidation.close)
-        changes, touches = builders.change_streams(settings, invalidation, redis)
+        changes, touches = builders.change_streams(settings, invalidation, redis, users)
         stack.push_async_callback(changes.close)
         stack.push_async_callback(touches.close)
         resolver = builders.identity_resolver(
-            settings, local, postgres, redis, blacklist_sync, learnt_revocations,
+            settings, local, record, redis, blacklist_sync, learnt_revocations,
             # A process that was suspended has not read yet what arrived meanwhile.
             believes=lambda epoch: invalidation.believes(epoch) and changes.up,
         )  # fmt: skip

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 from gateway import translation
 from gateway.core.tokens import KeySet
@@ -14,7 +15,7 @@ from gateway.identity.blacklist_sync import BlacklistSync
 from gateway.identity.invalidation import Invalidation
 from gateway.identity.learnt_revocations import LearntRevocations
 from gateway.identity.local_cache import LocalCache
-from gateway.identity.resolver import IdentityResolver
+from gateway.identity.resolver import IdentityResolver, SystemOfRecord
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.proxy.certificate import Certificate
 from gateway.settings import Settings, model
@@ -22,9 +23,10 @@ from gateway.stores.availability import Availability
 from gateway.stores.postgres.change_stream.listener import PostgresStream
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.hosts import place_of
+from gateway.stores.postgres.source.database import SourceDatabase
 from gateway.stores.redis.change_stream import RedisStream
 from gateway.stores.redis.shared_tier import RedisTier
-from gateway.stores.system_of_record import SystemOfRecord
+from gateway.stores.system_of_record import SystemOfRecord as Place
 from gateway.telemetry import logs
 from gateway.telemetry.metrics import Metrics
 
@@ -42,7 +44,7 @@ def tls_certificate(server: model.Server, stack: AsyncExitStack) -> Certificate 
     return certificate
 
 
-def postgres_store(postgres: model.Postgres, heard: Callable[[SystemOfRecord], None]) -> Postgres:
+def postgres_store(postgres: model.Postgres, heard: Callable[[Place], None]) -> Postgres:
     """`heard` is called with the system of record of each new connection to the primary."""
     return Postgres(
         postgres.dsn.get_secret_value(),
@@ -56,6 +58,28 @@ def postgres_store(postgres: model.Postgres, heard: Callable[[SystemOfRecord], N
         availability=_availability("postgres"),
         replica_availability=_availability("postgres_replica"),
         heard=heard,
+        tls_strict=postgres.tls.strict,
+    )
+
+
+def user_source(settings: Settings) -> SourceDatabase | None:
+    """Return the tables of another system that has the users; None: they are the gateway's own."""
+    source, postgres = settings.users.source, settings.postgres
+    defined = translation.user_source(settings)
+    if source is None or defined is None:
+        return None
+    replica = postgres.replica_dsn if source.dsn is None else source.replica_dsn
+    return SourceDatabase(
+        defined,
+        {issuer.name: issuer.issuer for issuer in settings.issuers},
+        (source.dsn or postgres.dsn).get_secret_value(),
+        replica_dsn=None if replica is None else replica.get_secret_value(),
+        pool_max=postgres.pool_max,
+        connect_timeout=postgres.connect_timeout,
+        statement_timeout=postgres.statement_timeout,
+        prepared_statements=postgres.prepared_statements,
+        availability=_availability("users_source"),
+        replica_availability=_availability("users_source_replica"),
         tls_strict=postgres.tls.strict,
     )
 
@@ -98,7 +122,7 @@ def local_cache(cache: model.Cache, metrics: Metrics) -> LocalCache:
 def identity_resolver(
     settings: Settings,
     local: LocalCache,
-    postgres: Postgres,
+    record: SystemOfRecord,
     redis: RedisTier,
     blacklist_sync: BlacklistSync,
     learnt_revocations: LearntRevocations,
@@ -110,7 +134,7 @@ def identity_resolver(
     return IdentityResolver(
         local,
         redis,
-        postgres,
+        record,
         blacklist_sync,
         believes=believes,
         user_ttl=cache.user_ttl,
@@ -123,7 +147,7 @@ def identity_resolver(
 
 
 def change_streams(
-    settings: Settings, invalidation: Invalidation, redis_tier: RedisTier
+    settings: Settings, invalidation: Invalidation, redis_tier: RedisTier, users: SourceDatabase | None
 ) -> tuple[PostgresStream, RedisStream]:
     """Return the streams that bring changes to `invalidation`, from Postgres and from Redis."""
     postgres, redis = settings.postgres, settings.redis
@@ -131,6 +155,7 @@ def change_streams(
         (postgres.listen_dsn or postgres.dsn).get_secret_value(),
         postgres.schema_name,
         invalidation,
+        source=None if users is None else partial(users.watched, postgres.schema_name),
         beats_dsn=postgres.dsn.get_secret_value(),
         connect_timeout=postgres.connect_timeout,
         tls_strict=postgres.tls.strict,

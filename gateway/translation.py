@@ -6,7 +6,7 @@ on explicitly.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 from gateway.core.headers import HeaderPolicy, HeaderRules
@@ -26,6 +26,7 @@ from gateway.proxy.downstream.limits import Limits
 from gateway.proxy.upstream.options import UpstreamRules
 from gateway.settings import Settings, model
 from gateway.settings.section import Section
+from gateway.stores.postgres.source.definition import UserSource
 
 T = TypeVar("T")
 
@@ -50,6 +51,10 @@ def derived(section: Section, value: type[T], *, elsewhere: Collection[str] = ()
 
 
 def _as_declared(setting: object, hint: object) -> object:
+    if isinstance(setting, tuple) and setting and isinstance(setting[0], Section):
+        return tuple(_as_declared(each, get_args(hint)[0]) for each in setting)
+    if isinstance(setting, dict) and any(isinstance(each, Section) for each in setting.values()):
+        return {name: _as_declared(each, get_args(hint)[1]) for name, each in setting.items()}
     if isinstance(setting, Section):
         (declared,) = (
             each for each in (hint, *get_args(hint)) if isinstance(each, type) and is_dataclass(each)
@@ -100,6 +105,27 @@ def headers(settings: Settings) -> HeaderPolicy:
             settings.server.trusted_proxies,
         )
     )
+
+
+def user_source(settings: Settings) -> UserSource | None:
+    """Return the tables that have the users; None: they are the gateway's own."""
+    source = settings.users.source
+    if source is None:
+        return None
+    names = tuple(issuer.name for issuer in settings.issuers)
+    defined = derived(source, UserSource, elsewhere=_USED_ELSEWHERE)
+    return replace(
+        defined,
+        identities=tuple(
+            replace(each, issuer=each.issuer or source.issuer or names) for each in defined.identities
+        ),
+    )
+
+
+_USED_ELSEWHERE: Final = frozenset(
+    {"preset", "provider", "realm", "issuer", "dsn", "replica_dsn", "listen_dsn"}
+)
+"""Settings of a source that are not about its tables. The first three have become others."""
 
 
 _KEY_SOURCES: Final[Mapping[str, Callable[[model.Issuer, Any], KeySource]]] = {

@@ -84,6 +84,8 @@ class User:
     attributes: Mapping[str, JSON] = field(default_factory=lambda: NO_ATTRIBUTES)
     tokens_valid_after: float | None = None
     """Tokens issued at or before this instant are refused; None refuses none."""
+    valid_until: float | None = None
+    """When time alone may change this state, such as the end of a ban; None: never."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -322,8 +322,8 @@ class IdentityResolver:
             user, stored_at, tier = cached.user, cached.stored_at, Tier.REDIS
         else:
             raise Denial(USER_STORE_UNAVAILABLE, str(error)) from error
-        # Who was not there may be there by this time, and only Postgres could tell.
-        if user is None or not -_SKEW <= self._clock() - stored_at < self._keep:
+        # A user who was missing may exist by this time, and a ban may have begun. Only Postgres can tell.
+        if user is None or not -_SKEW <= self._clock() - stored_at < self._keep or self._is_over(user):
             raise Denial(USER_STORE_UNAVAILABLE, str(error)) from error
         return Resolution(user, tier, None, revocation_tier, stale=True)
 
@@ -392,7 +392,14 @@ class IdentityResolver:
         age = self._clock() - cached.stored_at
         if age < -_SKEW:
             return 0.0
-        return (self._miss_ttl(claims) if cached.user is None else self._user_ttl) - age
+        if cached.user is None:
+            return self._miss_ttl(claims) - age
+        left = self._user_ttl - age
+        until = cached.user.valid_until
+        return left if until is None else min(left, until - self._clock())
+
+    def _is_over(self, user: User) -> bool:
+        return user.valid_until is not None and self._clock() >= user.valid_until
 
     def _miss_ttl(self, claims: Claims) -> float:
         return min(_FRESH_MISS, self._negative_ttl) if self._is_fresh(claims) else self._negative_ttl

@@ -22,6 +22,7 @@ from gateway.settings.rules import ASYMMETRIC_ALGORITHMS, AsymmetricAlgorithm, f
 from gateway.settings.section import Section
 from gateway.settings.upstreams import Upstream
 from gateway.settings.urls import POSTGRES_EXAMPLE, REDIS_EXAMPLE, KeyUrl, PostgresDsn, RedisUrl
+from gateway.settings.users.source import UserSource
 from gateway.settings.values import (
     MISTAKE,
     AdminToken,
@@ -228,6 +229,8 @@ class Users(Section):
 
     creation_grace: Duration = duration("10s")
     """If no user is found for a token issued less than this ago, the primary is asked, too."""
+    source: UserSource | None = None
+    """The tables of another system that has the users (docs/existing-users.md). `null`: the gateway's own."""
 
 
 class Redis(Section):

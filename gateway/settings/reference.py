@@ -43,7 +43,7 @@ def _section(where: tuple[str, ...], node: Schema) -> Iterator[str]:
     nested: list[tuple[tuple[str, ...], Schema]] = []
     for key, child in entry.get("properties", {}).items():
         below = resolved(child)
-        if "properties" in below:
+        if "properties" in _entry(below, ())[0] and "x-kind" not in below:
             nested.append(((*where, key), below))
             continue
         cells = (
@@ -53,7 +53,7 @@ def _section(where: tuple[str, ...], node: Schema) -> Iterator[str]:
             below.get("description", ""),
             _variable((*where, key)),
         )
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
     for path, below in nested:
         yield from _section(path, below)
 

@@ -11,6 +11,8 @@ from difflib import get_close_matches
 from typing import Final, Literal, TypeAlias, get_args
 
 from gateway.core.headers import fold
+from gateway.settings.users.rules import mistakes
+from gateway.settings.values import parse_duration
 
 Location: TypeAlias = tuple[str | int, ...]
 """The path to a value: keys and positions from the root."""
@@ -42,6 +44,7 @@ def findings(data: object) -> Iterator[Finding]:
     yield from _headers(data)
     yield from _upstreams(data)
     yield from _routes(data)
+    yield from _user_source(data)
 
 
 def _server(data: object) -> Iterator[Finding]:
@@ -138,6 +141,17 @@ def _redis(data: object) -> Iterator[Finding]:
             "has no hash tag, so a cluster would spread keys that are read together",
             'write "{gateway}:", so that one node has all keys',
         )
+
+
+def _user_source(data: object) -> Iterator[Finding]:
+    names = [name for _, issuer in _mappings(data, "issuers") if isinstance(name := issuer.get("name"), str)]
+    ttl = _mapping(data, "cache").get("user_ttl", "5m")
+    try:
+        seconds = parse_duration(ttl)
+    except ValueError:
+        seconds = None
+    for where, message, hint in mistakes(_mapping(data, "users").get("source"), names, seconds):
+        yield Finding(where, message, hint)
 
 
 def _headers(data: object) -> Iterator[Finding]:

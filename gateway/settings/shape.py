@@ -25,11 +25,14 @@ def schema() -> Schema:
 
 def resolved(node: Schema) -> Schema:
     """Follow a reference, and return the one alternative to null."""
+    # A text that stands for a section is a shorter way to write it.
     alternatives = [option for option in node.get("anyOf", ()) if option.get("type") != "null"]
+    sections = [option for option in alternatives if option.get("type") != "string"]
+    alternatives = sections if len(sections) == 1 and "x-kind" in node else alternatives
     if len(alternatives) == 1:
         return {
             **resolved(alternatives[0]),
-            **{key: node[key] for key in ("description", "default") if key in node},
+            **{key: node[key] for key in ("description", "default", "x-kind") if key in node},
         }
     if "$ref" in node:
         definition: Schema = schema()["$defs"][node["$ref"].removeprefix("#/$defs/")]

@@ -136,6 +136,16 @@ class Postgres:
         self.availability.ever_served = True
         return found
 
+    async def find_revocations(self, claims: Claims, user_id: str | None) -> Revocations:
+        """Return what is known against a token whose user, if it has one, is kept elsewhere."""
+        found = await self._primary.ask(
+            lambda connection: look_ups.find_revocations(
+                connection, claims.issuer, claims.issuer_name, claims.jti, user_id
+            )
+        )
+        self.availability.ever_served = True
+        return found
+
     async def counting_revocations(self, among: Sequence[Revocation] | None = None) -> list[Revocation]:
         """Return every revocation that has not expired, without reason and author.
 

@@ -51,35 +51,50 @@ FROM (VALUES (true)) AS always LEFT JOIN (
 _FIND_USER: Final = f"SELECT {_FOUND}"
 
 # Each look-up is by the primary key: what is used three times would be read whole first, and stored.
-_FIND_USER_AND_REVOCATIONS: Final = f"""
+_COUNTING: Final = """
 WITH counting AS NOT MATERIALIZED (
     SELECT kind, issuer, value, extract(epoch FROM revoked_at)::float8 AS revoked_at
     FROM revocations WHERE gateway_counts(expires_at)
 )
-SELECT
+"""
+
+
+def _known_against(user_id: str) -> str:
+    """Return the columns about a token, and what they are joined with. $1 is its `iss`, $3 the name, $4 the jti."""
+    return f"""
     row_security_active('revocations'::regclass) AS revocations_filtered,
     EXISTS (SELECT FROM counting WHERE kind = 'jti' AND issuer IN ($3, $1) AND value = $4)
         OR learnt.of_token AS token_revoked,
     greatest(
-        (SELECT max(revoked_at) FROM counting WHERE kind = 'user' AND issuer = '' AND value = found.id),
+        (SELECT max(revoked_at) FROM counting WHERE kind = 'user' AND issuer = '' AND value = {user_id}),
         learnt.of_user
     ) AS user_revoked_at,
     greatest(
         (SELECT max(revoked_at) FROM counting WHERE kind = 'issuer' AND issuer IN ($3, $1) AND value = ''),
         learnt.of_issuer
-    ) AS issuer_revoked_at,
-    {_FOUND}
-LEFT JOIN LATERAL (
+    ) AS issuer_revoked_at"""  # noqa: S608 -- a constant query; values travel as parameters
+
+
+def _learnt_against(user_id: str) -> str:
+    return f"""(
     SELECT coalesce(bool_or(kind = 'jti'), false) AS of_token,
         extract(epoch FROM max(revoked_at) FILTER (WHERE kind = 'user'))::float8 AS of_user,
         extract(epoch FROM max(revoked_at) FILTER (WHERE kind = 'issuer'))::float8 AS of_issuer
     FROM gateway_learnt_revocations(
         ARRAY['jti', 'jti', 'user', 'issuer', 'issuer'],
         ARRAY[$3, $1, '', $3, $1],
-        ARRAY[$4, $4, found.id, '', '']
+        ARRAY[$4, $4, {user_id}, '', '']
     ) WHERE gateway_counts(expires_at)
-) AS learnt ON true
-"""  # noqa: S608 -- a constant list of columns; values travel as parameters
+) AS learnt"""  # noqa: S608 -- a constant query; values travel as parameters
+
+
+_FIND_USER_AND_REVOCATIONS: Final = f"""
+{_COUNTING} SELECT {_known_against("found.id")}, {_FOUND} LEFT JOIN LATERAL {_learnt_against("found.id")} ON true
+"""
+
+_FIND_REVOCATIONS: Final = f"""
+{_COUNTING} SELECT {_known_against("$2::text")} FROM {_learnt_against("$2::text")}
+"""
 
 _STATUSES: Final = frozenset(UserStatus)
 
@@ -109,10 +124,23 @@ async def find_with_revocations(
     )
     if row is None:
         raise ValueError("a query that always has one row had none")
+    return _found(row), _revocations(row)
+
+
+async def find_revocations(
+    connection: Connection, iss: str, issuer_name: str, jti: str | None, user_id: str | None
+) -> Revocations:
+    """Return what is known against a token whose user, if it has one, is kept elsewhere."""
+    row = await connection.fetchrow(_FIND_REVOCATIONS, iss, user_id, issuer_name, jti)
+    if row is None:
+        raise ValueError("a query that always has one row had none")
+    return _revocations(row)
+
+
+def _revocations(row: asyncpg.Record) -> Revocations:
     if row["revocations_filtered"]:
         raise hidden("revocations")
-    revocations = Revocations(row["token_revoked"], row["user_revoked_at"], row["issuer_revoked_at"])
-    return _found(row), revocations
+    return Revocations(row["token_revoked"], row["user_revoked_at"], row["issuer_revoked_at"])
 
 
 def _found(row: asyncpg.Record) -> FoundUser:
@@ -131,7 +159,7 @@ def hidden(table: str) -> asyncpg.InsufficientPrivilegeError:
     )
 
 
-def user_from_row(row: asyncpg.Record) -> User:
+def user_from_row(row: asyncpg.Record, valid_until: float | None = None) -> User:
     """Read `USER_COLUMNS`. Raises ValueError, without values, on a row that the migrations do not allow."""
     text = row["attributes"]
     attributes = _attributes(text, row["id"]) if isinstance(text, str) else None
@@ -159,6 +187,7 @@ def user_from_row(row: asyncpg.Record) -> User:
         roles=shared(tuple(roles)),
         attributes=attributes or NO_ATTRIBUTES,
         tokens_valid_after=row["tokens_valid_after"],
+        valid_until=valid_until,
     )
 
 

@@ -89,6 +89,22 @@ async def migrate(
     return applied
 
 
+async def pending(dsn: str, schema: str = "public", *, tls_strict: bool = False) -> list[Migration]:
+    """Return the migrations that `migrate` would apply, and change nothing. Raises like `migrate`."""
+    known = migrations()
+    with translated(address_of(dsn)):
+        connector = Connector(dsn, primary=True, timeout=_CONNECT_TIMEOUT, tls_strict=tls_strict)
+        connection = await connector(statement_cache_size=0)
+        try:
+            async with connection.transaction(readonly=True):
+                await connection.execute("SELECT set_config('search_path', $1, true)", quoted(schema))
+                recorded = await _recorded(connection)
+        finally:
+            await connection.close(timeout=_CONNECT_TIMEOUT)
+    _compare(recorded, known)
+    return [migration for migration in known if migration.version not in recorded]
+
+
 async def _step(
     connection: "asyncpg.Connection[asyncpg.Record]", schema: str, known: Sequence[Migration]
 ) -> Migration | None:

@@ -49,8 +49,12 @@ class Pool:
         prepared_statements: PreparedStatements = "auto",
         breaker: CircuitBreaker | None = None,
         opened: Callable[[Connection], Awaitable[None]] | None = None,
+        read_only: bool = False,
     ) -> None:
-        """Open no connection yet. `opened` is called with each new connection before its first use."""
+        """Open no connection yet. `opened` is called with each new connection before its first use.
+
+        With `read_only`, Postgres refuses every statement that would write.
+        """
         self.address = address_of(dsn)
         """Hosts and ports, for messages."""
         self.availability = availability
@@ -59,6 +63,7 @@ class Pool:
         kept = {
             "search_path": quoted(schema),
             "statement_timeout": str(max(1, round(statement_timeout * 1000))),
+            **({"default_transaction_read_only": "on"} if read_only else {}),
         }
         self._statements = Statements(prepared_statements, self._connector, kept, statement_timeout + _GRACE)
         self._size = size

@@ -89,6 +89,9 @@ class Statements:
         """Keep unnamed statements together on one session of Postgres."""
         async with connection.transaction():
             await connection.execute("; ".join(f"SET LOCAL {name} = {kept}" for name, kept in self._all()))
+            if "default_transaction_read_only" in self._kept:
+                # The default is for the transactions that begin later.
+                await connection.execute("SET TRANSACTION READ ONLY")
             yield
 
     def _all(self) -> list[tuple[str, str]]:

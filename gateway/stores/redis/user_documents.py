@@ -74,11 +74,13 @@ def _fields_of(user: User) -> dict[str, JSON]:
         "attributes": dict(user.attributes),
         # JSON has no number for an infinite time.
         "tokens_valid_after": None if user.tokens_valid_after is None else repr(user.tokens_valid_after),
+        **({} if user.valid_until is None else {"valid_until": user.valid_until}),
     }
 
 
 def _user_from(members: dict[str, JSON]) -> User:
     roles, attributes, after = members["roles"], members["attributes"], members["tokens_valid_after"]
+    until = members.get("valid_until")
     if not isinstance(roles, list) or not isinstance(attributes, dict):
         raise TypeError("roles is not a list, or attributes is not a mapping")
     return User(
@@ -90,6 +92,7 @@ def _user_from(members: dict[str, JSON]) -> User:
         roles=shared(tuple(map(_text, roles))),
         attributes=attributes or NO_ATTRIBUTES,
         tokens_valid_after=None if after is None else float(_text(after)),
+        valid_until=None if until is None else _number(until),
     )
 
 
@@ -97,6 +100,12 @@ def _text(value: JSON) -> str:
     if not isinstance(value, str):
         raise TypeError("not a string")
     return value
+
+
+def _number(value: JSON) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError("not a number")
+    return float(value)
 
 
 def _text_or_none(value: JSON) -> str | None:

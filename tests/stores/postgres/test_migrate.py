@@ -19,6 +19,7 @@ ALL = [
     "0007_bulk_changes",
     "0008_database_copy",
     "0009_learnt_revocations",
+    "0011_feed_of_users",
 ]
 NEXT = int(ALL[-1][:4]) + 1
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -48,7 +49,7 @@ async def test_schema_is_created_and_quoted(empty_dsn: str, connection: Connecti
     assert await migrate(empty_dsn, schema) == ALL
     assert await migrate(empty_dsn, schema) == []
     found = await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = $1", schema)
-    assert found == 7
+    assert found == 8
     assert await connection.fetchval("SELECT to_regclass('public.users')") is None
 
 

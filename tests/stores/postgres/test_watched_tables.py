@@ -37,7 +37,7 @@ async def db(dsn: str) -> AsyncIterator[Connection]:
 
 async def look(db: Connection) -> tuple[str | None, int | None]:
     """Return a table that is not watched, and the mark of all triggers."""
-    row = await db.fetchrow(BEAT, "beats", "x", "public")
+    row = await db.fetchrow(BEAT, "beats", "x", "public", [], [], [])
     assert row is not None
     return row["unwatched"], row["mark"]
 

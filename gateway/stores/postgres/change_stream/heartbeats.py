@@ -10,7 +10,15 @@ from typing import Final, TypeAlias
 import asyncpg
 
 from gateway.core.model import StoreUnavailable, Tier
-from gateway.stores.postgres.change_stream.triggers import BEAT, unwatched
+from gateway.stores.postgres.change_stream.triggers import (
+    BEAT,
+    FEED_AGE,
+    Watch,
+    Watched,
+    unfed,
+    unwatched,
+    unwatched_in_source,
+)
 from gateway.stores.postgres.errors import translated
 from gateway.stores.postgres.hosts import Connector, address_of
 
@@ -37,11 +45,13 @@ class Heartbeats:
     The connection is outside the pool of requests, so that a busy pool does not look like a silent stream.
     """
 
-    def __init__(self, dsn: str, schema: str, *, connect_timeout: float, tls_strict: bool = False) -> None:
+    def __init__(self, dsn: str, watch: Watch, *, connect_timeout: float, tls_strict: bool = False) -> None:
+        """`watch` is asked for the triggers that must be there, whenever a connection is opened."""
         self.address = address_of(dsn)
         """Hosts and ports, for messages."""
         self._connector = Connector(dsn, primary=True, timeout=connect_timeout, tls_strict=tls_strict)
-        self._schema = schema
+        self._watch = watch
+        self._watched = Watched()
         self._connect_timeout = connect_timeout
         self._session: Session | None = None
         self.place: Place | None = None
@@ -53,6 +63,7 @@ class Heartbeats:
             await self._opened()
 
     async def _opened(self) -> Session:
+        self._watched = await self._watch()
         with translated(self.address):
             self._session = await opened(self._connector, self._connect_timeout, "gateway heartbeats")
         self.place = await place_of(self._session, self.address)
@@ -75,13 +86,22 @@ class Heartbeats:
         return await self._send(await self._opened(), heartbeat)
 
     async def _send(self, session: Session, heartbeat: str) -> int | None:
+        watched = self._watched
         with translated(self.address):
             async with session.transaction():
-                row = await session.fetchrow(BEAT, CHANNEL, heartbeat, self._schema)
+                age = await session.fetchval(FEED_AGE) if watched.feed_patience else 0.0
+                row = await session.fetchrow(
+                    BEAT, CHANNEL, heartbeat, watched.schema, watched.tables, watched.names, watched.functions
+                )
         if row is None:
             raise ValueError("a query that always has one row had none")
         if row["unwatched"] is not None:
             raise StoreUnavailable(Tier.POSTGRES, f"{self.address}: {unwatched(row['unwatched'])}")
+        if age is None or age > watched.feed_patience:
+            raise StoreUnavailable(Tier.POSTGRES, unfed(watched.feed_patience))
+        if row["unwatched_in_source"] is not None:
+            detail = unwatched_in_source(row["unwatched_in_source"])
+            raise StoreUnavailable(Tier.POSTGRES, f"{self.address}: {detail}")
         mark: int | None = row["mark"]
         return mark
 

@@ -8,6 +8,7 @@ import asyncio
 import random
 import re
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
@@ -18,10 +19,13 @@ from gateway.core import json_text
 from gateway.core.model import JSON, StoreUnavailable, Tier
 from gateway.core.revocations import Revocation, Revoked
 from gateway.stores.postgres.change_stream.heartbeats import CHANNEL, Heartbeats, Place, opened, place_of
+from gateway.stores.postgres.change_stream.triggers import Watch, Watched
 from gateway.stores.postgres.errors import translated
 from gateway.stores.postgres.hosts import Connector, address_of
 
-_CHANGES: Final = "gateway_changes"
+CHANGES: Final = "gateway_changes"
+SOURCE_SCHEMA: Final = "gateway_source"
+"""What changes of a source have in place of the schema of the gateway's own tables."""
 _HEARTBEAT: Final = re.compile(r"[0-9a-f]{32}")
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
@@ -74,6 +78,8 @@ class PostgresStream:
     arrive within `patience` seconds; the next one follows `beat` seconds later. So every cause of lost
     changes is noticed within the sum of the two: a broken link, a PgBouncer that pools transactions, a `dsn`
     that leads to another database, disabled triggers. Both DSNs must lead to the primary.
+
+    With a `source` of users, changes of its tables are received too; it tells which triggers must be there.
     """
 
     def __init__(
@@ -82,6 +88,8 @@ class PostgresStream:
         schema: str,
         listener: ChangeListener,
         *,
+        source: Watch | None = None,
+        source_is_elsewhere: bool = False,
         beats_dsn: str | None = None,
         connect_timeout: float,
         tls_strict: bool = False,
@@ -94,9 +102,13 @@ class PostgresStream:
         """Why changes may be missed; None while all are received."""
         self._connector = Connector(dsn, primary=True, timeout=connect_timeout, tls_strict=tls_strict)
         self._heartbeats = Heartbeats(
-            beats_dsn or dsn, schema, connect_timeout=connect_timeout, tls_strict=tls_strict
+            beats_dsn or dsn,
+            source or _own_tables(schema),
+            connect_timeout=connect_timeout,
+            tls_strict=tls_strict,
         )
-        self._schema = schema
+        self._schemas = (schema,) if source is None else (schema, SOURCE_SCHEMA)
+        self._unordered = (schema,) if source_is_elsewhere else ()
         self._listener = listener
         self._connect_timeout = connect_timeout
         self._beat = beat
@@ -180,7 +192,7 @@ class PostgresStream:
                 # In a transaction, so that a pooler sends each to one server.
                 async with connection.transaction():
                     await connection.add_listener(CHANNEL, on_notification)
-                    await connection.add_listener(_CHANGES, on_notification)
+                    await connection.add_listener(CHANGES, on_notification)
             beating = asyncio.create_task(self._keep_proving(place))
             await asyncio.wait((gone, beating), return_when=asyncio.FIRST_COMPLETED)
             if not gone.done():
@@ -247,7 +259,7 @@ class PostgresStream:
         before, self._mark = self._mark, mark
         if self._listening and before is not None and mark != before:
             log.warning("triggers_changed", address=self.address)
-            self._listener.changed(Everything(-1 - secrets.randbelow(2**53)))
+            self._listener.changed(Everything(_unordered()))
 
     def _hear_no_more(self) -> None:
         """Drop the notifications that this connection has not yet passed to `_hear`."""
@@ -269,24 +281,32 @@ class PostgresStream:
                 self._listener.heard(payload, own)
             return
         try:
-            change = change_in(payload, self._schema)
+            change = change_in(payload, *self._schemas, unordered=self._unordered)
         except ValueError:
             if not self._unreadable:
                 self._unreadable = True
-                log.warning("change_unreadable", channel=_CHANGES, bytes=len(payload.encode()))
-            change = Everything(-1 - secrets.randbelow(2**53))
+                log.warning("change_unreadable", channel=CHANGES, bytes=len(payload.encode()))
+            change = Everything(_unordered())
         if change is not None:
             self._listener.changed(change)
 
 
-def change_in(payload: str, schema: str) -> Change | None:
-    """Parse a trigger's payload; None if it is about the tables of another schema.
+def _own_tables(schema: str) -> Watch:
+    async def watch() -> Watched:
+        return Watched(schema)
 
-    Raises ValueError when it cannot be read.
+    return watch
+
+
+def change_in(payload: str, *schemas: str, unordered: Collection[str] = ()) -> Change | None:
+    """Parse a trigger's payload; None if it is about the tables of other schemas.
+
+    The versions of `unordered` schemas are of another server than those of users, and are not compared with
+    them. Raises ValueError when the payload cannot be read.
     """
     json_text.check_depth(payload.encode())
     match orjson.loads(payload):
-        case {"schema": str(other), **_rest} if other != schema:
+        case {"schema": str(other), **_rest} if other not in schemas:
             return None
         case {
             "schema": str(), "kind": "identities", "version": int(version),
@@ -294,7 +314,7 @@ def change_in(payload: str, schema: str) -> Change | None:
         }:  # fmt: skip
             return Changed(tuple(map(_pair, identities)), tuple(map(_text, users)), _version(version))
         case {
-            "schema": str(), "kind": "revocation", "version": int(version),
+            "schema": str(schema), "kind": "revocation", "version": int(version),
             "change": "set" | "lifted" as change,
             "revocation": {
                 "kind": "jti" | "user" | "issuer" as kind, "issuer": str(issuer), "value": str(value),
@@ -305,11 +325,19 @@ def change_in(payload: str, schema: str) -> Change | None:
         }:  # fmt: skip
             expiry = None if expires_at is None else float(expires_at)
             revocation = Revocation(kind, issuer, value, float(revoked_at), expiry)
+            if schema in unordered:
+                version = _unordered()
+                return Revoked(revocation, change == "lifted", version, _order(rest.get("order")))
             return Revoked(revocation, change == "lifted", _version(version), _order(rest.get("order")))
-        case {"schema": str(), "kind": "all", "version": int(version)}:
-            return Everything(_version(version))
+        case {"schema": str(schema), "kind": "all", "version": int(version)}:
+            return Everything(_unordered() if schema in unordered else _version(version))
         case _:
             raise ValueError("the payload has another form")
+
+
+def _unordered() -> int:
+    """Return the version of a change that has no place among the others."""
+    return -1 - secrets.randbelow(2**53)
 
 
 def _pair(value: JSON) -> tuple[str, str]:

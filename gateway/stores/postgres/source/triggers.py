@@ -1,0 +1,400 @@
+"""The SQL of the triggers that report changes of a source, and how it is removed.
+
+Every statement that changes a table on which an answer depends sends one notification on the channel
+`gateway_changes`, in the form of gateway/migrations/0002_changes.sql. What that costs grows with the rows of the
+statement, and no faster. After 500 notifications of one transaction a single one covers all else.
+
+The functions are in a schema of their own, `gateway_source`: to drop it removes all of it. A function that fails
+reports a change of all users in place of its own, and warns: it does not fail the statement of another program.
+Only waiting for a lock can do that, as it can for any other writer.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.stores.postgres.change_stream.listener import SOURCE_SCHEMA
+from gateway.stores.postgres.errors import quoted
+from gateway.stores.postgres.source import relations
+from gateway.stores.postgres.source.definition import ALL_USERS, UserSource
+
+SCHEMA: Final = SOURCE_SCHEMA
+REMOVE: Final = f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"
+"""Removes all functions, and with them the triggers."""
+
+_TRUNCATED: Final = "truncated"
+_PLACEHOLDER: Final = "VERSION"
+
+_COMMON: Final = f"""
+CREATE SCHEMA IF NOT EXISTS {SCHEMA};
+
+-- How many notifications this transaction has sent; above 500 one for all users is among them.
+CREATE FUNCTION {SCHEMA}.told() RETURNS integer LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $gateway$
+DECLARE
+    told CONSTANT text := current_setting('{SCHEMA}.told', true);
+BEGIN
+    IF told ~ '^[0-9]+ [0-9]{{1,3}}$' AND split_part(told, ' ', 1) = pg_current_xact_id_if_assigned()::text THEN
+        RETURN split_part(told, ' ', 2);
+    END IF;
+    RETURN 0;
+END
+$gateway$;
+
+CREATE FUNCTION {SCHEMA}.tell(message jsonb) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $gateway$
+DECLARE
+    told integer := {SCHEMA}.told() + 1;
+BEGIN
+    IF told > 501 THEN
+        RETURN;
+    END IF;
+    IF told = 501 OR message ->> 'kind' = 'all' THEN
+        told := 501;
+        message := '{{"kind": "all"}}';
+    END IF;
+    PERFORM set_config('{SCHEMA}.told', pg_current_xact_id()::text || ' ' || told, true);
+    PERFORM pg_notify('gateway_changes', (message || jsonb_build_object(
+        'schema', '{SCHEMA}', 'version', pg_current_xact_id()::text::bigint
+    ))::text);
+END
+$gateway$;
+
+CREATE FUNCTION {SCHEMA}.tell_all() RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $gateway$
+    SELECT {SCHEMA}.tell('{{"kind": "all"}}')
+$gateway$;
+
+-- A notification has less than 8000 bytes. Items are dealt out to several by where they end in the list of all.
+CREATE FUNCTION {SCHEMA}.tell_changes(identities jsonb[], ids text[]) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $gateway$
+BEGIN
+    IF cardinality(identities) > 500 OR cardinality(ids) > 500
+        OR EXISTS (SELECT FROM unnest(identities) AS item WHERE octet_length(item::text) > 3300)
+        OR EXISTS (SELECT FROM unnest(ids) AS item WHERE octet_length(item) > 3300)
+    THEN
+        PERFORM {SCHEMA}.tell_all();
+        RETURN;
+    END IF;
+    PERFORM {SCHEMA}.tell(jsonb_build_object(
+        'kind', 'identities',
+        'identities', coalesce(jsonb_agg(item) FILTER (WHERE is_identity), '[]'),
+        'users', coalesce(jsonb_agg(item) FILTER (WHERE NOT is_identity), '[]')
+    ))
+    FROM (
+        SELECT item, is_identity,
+            sum(octet_length(item::text) + 2) OVER (ORDER BY is_identity, item) / 3300 AS part
+        FROM (
+            SELECT DISTINCT item, true AS is_identity FROM unnest(identities) AS item
+            UNION ALL
+            SELECT DISTINCT to_jsonb(item), false FROM unnest(ids) AS item
+        ) AS items
+    ) AS dealt_out
+    GROUP BY part;
+END
+$gateway$;
+
+CREATE FUNCTION {SCHEMA}.{_TRUNCATED}_{_PLACEHOLDER}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $gateway$
+BEGIN
+    PERFORM {SCHEMA}.tell_all();
+    RETURN NULL;
+END
+$gateway$;
+"""
+
+_HEAD: Final = """
+CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = {path}, pg_temp SET jit = off AS $gateway$
+DECLARE
+    changed {type}[];
+    linked {type}[];
+    identities jsonb[] := '{{}}';
+BEGIN
+    IF {schema}.told() > 500 THEN
+        RETURN NULL;
+    END IF;
+    BEGIN
+"""
+_TAIL: Final = """
+    EXCEPTION WHEN OTHERS THEN
+        -- A deadlock, a serialization failure or a lock that cannot be had is for the transaction to know.
+        IF SQLSTATE LIKE '40%' OR SQLSTATE = '55P03' THEN
+            RAISE;
+        END IF;
+        RAISE WARNING 'gateway: a change of % is reported as one of all users: %', TG_RELID::regclass, SQLERRM;
+        PERFORM {schema}.tell_all();
+    END;
+    RETURN NULL;
+END
+$gateway$;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One trigger, as it must be found in the catalogs."""
+
+    table: str
+    """The quoted name with the schema."""
+    name: str
+    function: str
+    """In `SCHEMA`."""
+    event: str
+    """INSERT, UPDATE, DELETE or TRUNCATE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """All that reports the changes of a source."""
+
+    functions: str
+    """SQL that creates `SCHEMA` with its functions."""
+    triggers: tuple[Trigger, ...]
+
+    def create(self, trigger: Trigger, table: str | None = None) -> str:
+        """Return the SQL of a trigger, on its table or on one of its partitions."""
+        rows = {
+            "INSERT": " REFERENCING NEW TABLE AS after",
+            "UPDATE": " REFERENCING OLD TABLE AS before NEW TABLE AS after",
+            "DELETE": " REFERENCING OLD TABLE AS before",
+        }.get(trigger.event, "")
+        return (
+            f"CREATE TRIGGER {quoted(trigger.name)} AFTER {trigger.event} ON {table or trigger.table}{rows}"
+            f" FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.{trigger.function}()"
+        )
+
+
+def installation(
+    source: UserSource, issuers: Mapping[str, str], key_type: str, views: frozenset[str] = frozenset()
+) -> Installation:
+    """Return the triggers of a source, whose ids are of a type. `issuers` maps names to `iss`.
+
+    `views` are those of its tables, as `relations.table_of` names them, that are views: their rows cannot be
+    watched or locked.
+    """
+    writer = _Writer(source, issuers, key_type, relations.table_of(source, source.table) not in views)
+    functions = {
+        table: (f"changed_{number}_{_PLACEHOLDER}", body)
+        for number, (table, body) in enumerate(writer.bodies())
+        if table not in views
+    }
+    text = _COMMON + writer.shared()
+    for name, body in functions.values():
+        text += writer.function(f"{SCHEMA}.{name}", body)
+    names = ", ".join(
+        f"{SCHEMA}.{signature}"
+        for signature in (
+            "told()", "tell(jsonb)", "tell_all()", "tell_changes(jsonb[], text[])",
+            f"identities_of({key_type}[])", f"{_TRUNCATED}_{_PLACEHOLDER}()",
+            *(f"{name}()" for name, _ in functions.values()),
+        )
+    )  # fmt: skip
+    text += f"\nREVOKE ALL ON FUNCTION {names} FROM PUBLIC;\n"
+    version = hashlib.sha256(text.encode()).hexdigest()[:12]
+    triggers = [
+        Trigger(table, f"gateway_source_{event.lower()}", function.replace(_PLACEHOLDER, version), event)
+        for table, (name, _) in functions.items()
+        for event, function in (
+            ("INSERT", name),
+            ("UPDATE", name),
+            ("DELETE", name),
+            ("TRUNCATE", f"{_TRUNCATED}_{_PLACEHOLDER}"),
+        )
+    ]
+    return Installation(text.replace(_PLACEHOLDER, version), tuple(triggers))
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Writes the functions of one source."""
+
+    source: UserSource
+    issuers: Mapping[str, str]
+    key_type: str
+    lockable: bool
+    """Whether the rows of users can be locked."""
+
+    def bodies(self) -> Iterator[tuple[str, str]]:
+        """Yield each table on which an answer depends, with the statements of its trigger."""
+        source = self.source
+        parts: dict[str, list[str]] = {relations.table_of(source, source.table): [self._users()]}
+        for table in dict.fromkeys(each.table for each in source.identities if each.table is not None):
+            parts.setdefault(relations.table_of(source, table), []).append(self._identities(table))
+        for table, columns in source.watched.items():
+            parts.setdefault(relations.table_of(source, table), []).append(self._watched(table, columns))
+        for table, statements in parts.items():
+            yield table, "".join(statements)
+
+    def function(self, name: str, body: str) -> str:
+        head = _HEAD.format(
+            name=name, path=quoted(self.source.schema_name), type=self.key_type, schema=SCHEMA
+        )
+        return head + body + _TAIL.format(schema=SCHEMA)
+
+    def shared(self) -> str:
+        """Return the function that finds the identities of some users by the indexes of their tables."""
+        found = relations.all_identities(self.source, self.issuers, "= ANY (ids)")
+        return f"""
+CREATE FUNCTION {SCHEMA}.identities_of(ids {self.key_type}[]) RETURNS jsonb[] LANGUAGE plpgsql
+SET search_path = {quoted(self.source.schema_name)}, pg_temp
+-- Otherwise a plan that was made for few users would read all of them each time.
+SET enable_seqscan = off SET jit = off AS $gateway$
+BEGIN
+    RETURN ARRAY(SELECT jsonb_build_array(issuer, subject) FROM ({found}) AS found LIMIT 501);
+END
+$gateway$;
+"""
+
+    def _listed(self, each_rows: str) -> str:
+        return f"ARRAY(SELECT jsonb_build_array(issuer, subject) FROM ({each_rows}) AS found LIMIT 501)"
+
+    def _users(self) -> str:
+        source = self.source
+        own = [each for each in source.identities if each.table is None]
+        before = " UNION ALL ".join(
+            relations.identities_in(
+                source, each, relations.rows_of(source, each, "before"), self.issuers,
+                f"({source.id}) = ANY (changed)",
+            )
+            for each in own
+        )  # fmt: skip
+        gone = f"\n            identities := {self._listed(before)};" if own else ""
+        return f"""
+        IF TG_OP = 'INSERT' THEN
+            changed := ARRAY(SELECT key FROM ({relations.keys(source, "after")}) AS rows LIMIT 501);
+        ELSIF TG_OP = 'DELETE' THEN
+            changed := ARRAY(SELECT key FROM ({relations.keys(source, "before")}) AS rows LIMIT 501);{gone}
+        ELSE
+            changed := ARRAY(
+                SELECT key FROM ({relations.states(source, "after")}) AS later
+                FULL JOIN ({relations.states(source, "before")}) AS earlier USING (key)
+                WHERE later.state IS DISTINCT FROM earlier.state LIMIT 501
+            );{gone}
+        END IF;
+        IF cardinality(changed) > 500 THEN
+            PERFORM {SCHEMA}.tell_all();
+        ELSIF cardinality(changed) > 0 THEN
+            IF TG_OP <> 'INSERT'
+                AND current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
+            THEN
+                -- An identity that was linked meanwhile cannot be seen.
+                PERFORM {SCHEMA}.tell_all();
+            ELSE
+                PERFORM {SCHEMA}.tell_changes(
+                    identities || {SCHEMA}.identities_of(changed), changed::text[]
+                );
+            END IF;
+        END IF;
+"""
+
+    def _identities(self, table: str) -> str:
+        each_in = [each for each in self.source.identities if each.table == table]
+
+        def rows(name: str) -> str:
+            return " UNION ALL ".join(
+                relations.identities_in(
+                    self.source, each, relations.rows_of(self.source, each, name), self.issuers
+                )
+                for each in each_in
+            )
+
+        return f"""
+        IF TG_OP = 'DELETE' THEN
+            identities := {self._listed(rows("before"))};
+        ELSIF TG_OP = 'INSERT' THEN
+            identities := {self._listed(rows("after"))};
+            linked := ARRAY(SELECT DISTINCT key FROM ({rows("after")}) AS rows WHERE key IS NOT NULL);
+        ELSE
+            identities := ARRAY(
+                SELECT jsonb_build_array(issuer, subject) FROM (
+                    (SELECT * FROM ({rows("before")}) AS b EXCEPT SELECT * FROM ({rows("after")}) AS a)
+                    UNION ALL
+                    (SELECT * FROM ({rows("after")}) AS a EXCEPT SELECT * FROM ({rows("before")}) AS b)
+                ) AS found LIMIT 501
+            );
+            linked := ARRAY(
+                SELECT DISTINCT key FROM (
+                    SELECT * FROM ({rows("after")}) AS a EXCEPT SELECT * FROM ({rows("before")}) AS b
+                ) AS found WHERE key IS NOT NULL
+            );
+        END IF;
+{self._hold("linked")}
+        IF cardinality(identities) > 0 THEN
+            PERFORM {SCHEMA}.tell_changes(identities, '{{}}');
+        END IF;
+"""
+
+    def _watched(self, table: str, columns: frozenset[str]) -> str:
+        rows = relations.alias_of(table)
+        if ALL_USERS in columns:
+            differ = f"SELECT {rows}::text FROM before AS {rows} EXCEPT ALL SELECT {rows}::text FROM after AS {rows}"
+            return f"""
+        IF TG_OP = 'INSERT' THEN
+            IF EXISTS (SELECT FROM after) THEN
+                PERFORM {SCHEMA}.tell_all();
+            END IF;
+        ELSIF EXISTS (SELECT FROM before) THEN
+            IF TG_OP = 'DELETE' OR EXISTS ({differ}) THEN
+                PERFORM {SCHEMA}.tell_all();
+            END IF;
+        END IF;
+"""
+
+        def keys(name: str) -> str:
+            return " UNION ALL ".join(
+                f"SELECT ({column})::{self.key_type} AS key, {rows}::text AS state FROM {name} AS {rows}"
+                for column in sorted(columns)
+            )
+
+        return f"""
+        IF TG_OP = 'INSERT' THEN
+            changed := ARRAY(SELECT DISTINCT key FROM ({keys("after")}) AS rows WHERE key IS NOT NULL LIMIT 501);
+        ELSIF TG_OP = 'DELETE' THEN
+            changed := ARRAY(SELECT DISTINCT key FROM ({keys("before")}) AS rows WHERE key IS NOT NULL LIMIT 501);
+        ELSE
+            changed := ARRAY(
+                SELECT DISTINCT key FROM (
+                    (SELECT * FROM ({keys("before")}) AS b EXCEPT SELECT * FROM ({keys("after")}) AS a)
+                    UNION ALL
+                    (SELECT * FROM ({keys("after")}) AS a EXCEPT SELECT * FROM ({keys("before")}) AS b)
+                ) AS found WHERE key IS NOT NULL LIMIT 501
+            );
+        END IF;
+        IF cardinality(changed) > 500 THEN
+            PERFORM {SCHEMA}.tell_all();
+        ELSIF cardinality(changed) > 0 THEN
+{self._hold("changed")}
+            IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+                -- An identity that was linked meanwhile cannot be seen.
+                PERFORM {SCHEMA}.tell_all();
+            ELSE
+                PERFORM {SCHEMA}.tell_changes({SCHEMA}.identities_of(changed), changed::text[]);
+            END IF;
+        END IF;
+"""
+
+    def _hold(self, keys: str) -> str:
+        """Return what makes two transactions follow each other that link an identity and change its user.
+
+        Otherwise the second would not see the identity, and would not report it. The rows are locked in one
+        order, so that two transactions do not wait for each other.
+        """
+        if not self.lockable:
+            return ""
+        source = self.source
+        alias, table = relations.alias_of(source.table), relations.table_of(source, source.table)
+        return f"""
+            BEGIN
+                PERFORM FROM (
+                    SELECT FROM {table} AS {alias} WHERE ({source.id}) = ANY ({keys})
+                    ORDER BY ({source.id}) FOR NO KEY UPDATE
+                ) AS held;
+            EXCEPTION WHEN serialization_failure THEN
+                NULL;  -- The other transaction has committed, and this one reports what it links.
+            END;"""
+
+
+def tables_of(source: UserSource) -> tuple[str, ...]:
+    """Return the tables on which an answer depends, with their schemas, quoted."""
+    named = (source.table, *(each.table for each in source.identities if each.table), *source.watched)
+    return tuple(dict.fromkeys(relations.table_of(source, table) for table in named))
