@@ -35,7 +35,7 @@ class ProxyServer:
         self._connections: dict[ClientConnection, str] = {}
         self._limiter = ConnectionLimiter(limits, exempt)
         self.limits = limits
-        self.deadlines = DeadlineMonitor(self._loop, limits.look_every)
+        self.deadlines = DeadlineMonitor(self._loop, limits.check_every)
         self.head_cache = HeadCache(
             context.pipeline.remembered,
             context.pipeline.heads,

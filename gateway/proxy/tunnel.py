@@ -14,9 +14,9 @@ from gateway.proxy.websocket import FrameTracker, close_frame
 # Reading from one side stops when the other side has more unread bytes than this.
 _HIGH_WATER: Final = 64 * 1024
 # After the end of one side, seconds of silence until the other side is cut off.
-_WINDING_DOWN: Final = 60.0
+_HALF_CLOSED_SECONDS: Final = 60.0
 # Seconds that client and upstream may take to close after their close frames.
-_FAREWELL: Final = 2.0
+_CLOSE_SECONDS: Final = 2.0
 # All ends read into the same buffer: the event loop fills it and passes it on in one step.
 _ARRIVALS: Final = memoryview(bytearray(64 * 1024))
 
@@ -61,15 +61,15 @@ class Tunnel:
         without a close frame must not take this end for an end by the service.
         """
         self._ended_by = self._ended_by or EndedBy.REVOCATION
-        if not self._client.may_be_told:
+        if not self._client.takes_close_frame:
             self._watch()
             return False
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(_FAREWELL, self._cut)
-        self._client.part(close_frame(reason))
-        told = self._upstream.may_be_told
-        self._upstream.part(close_frame(reason, secrets.token_bytes(4)) if told else b"")
+        self._timer = self._loop.call_later(_CLOSE_SECONDS, self._cut)
+        self._client.send_last(close_frame(reason))
+        closes = self._upstream.takes_close_frame
+        self._upstream.send_last(close_frame(reason, secrets.token_bytes(4)) if closes else b"")
         return True
 
     async def run(self, to_client: bytes, to_upstream: bytes, *, head: bytes = b"") -> EndedBy:
@@ -87,8 +87,8 @@ class Tunnel:
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-            self._client.give_back()
-            self._upstream.give_back()
+            self._client.restore_protocol()
+            self._upstream.restore_protocol()
         return self._ended_by or EndedBy.IDLE
 
     def ended(self, by: EndedBy) -> None:
@@ -103,7 +103,9 @@ class Tunnel:
         """Cut both sides off once they have been silent for too long."""
         if self._timer is not None:
             self._timer.cancel()
-        limit = self._idle_timeout if self._ended_by is None else min(self._idle_timeout, _WINDING_DOWN)
+        limit = (
+            self._idle_timeout if self._ended_by is None else min(self._idle_timeout, _HALF_CLOSED_SECONDS)
+        )
         left = self.heard_at + limit - self._loop.time()
         if left > 0:
             self._timer = self._loop.call_later(left, self._watch)
@@ -125,10 +127,10 @@ class _End(asyncio.BufferedProtocol):
     def __init__(self, tunnel: Tunnel, side: EndedBy, transport: asyncio.Transport) -> None:
         self._tunnel = tunnel
         self._side = side
-        self._keeper = transport.get_protocol()
+        self._former = transport.get_protocol()
         self._finished = False
         self._error: Exception | None = None
-        self._parting = False
+        self._sent_last = False
         self.transport = transport
         self.lost = False
         self.frames: FrameTracker | None = None
@@ -141,39 +143,39 @@ class _End(asyncio.BufferedProtocol):
         if head and not self.transport.is_closing():
             self.transport.write(head)
 
-    def give_back(self) -> None:
+    def restore_protocol(self) -> None:
         """Notify the transport's former protocol of its end; cut the connection if it is still open."""
         if self.lost:
             # Later: it may cancel the task that waits for the tunnel, which is about to end.
-            asyncio.get_running_loop().call_soon(self._keeper.connection_lost, self._error)
+            asyncio.get_running_loop().call_soon(self._former.connection_lost, self._error)
         else:
-            self.transport.set_protocol(self._keeper)
+            self.transport.set_protocol(self._former)
             self.transport.abort()
 
     def send(self, data: bytes) -> None:
-        if data and not (self._parting or self.transport.is_closing()):
+        if data and not (self._sent_last or self.transport.is_closing()):
             if self.frames is not None:
                 self.frames.feed(data)
             self.transport.write(data)
 
     @property
-    def may_be_told(self) -> bool:
+    def takes_close_frame(self) -> bool:
         """True while the gateway can send a frame to this side."""
         frames = self.frames
         if frames is None or frames.closed or not frames.between:
             return False
         return not (self.other._finished or self.transport.is_closing())  # noqa: SLF001 -- of the same class
 
-    def part(self, last_word: bytes) -> None:
+    def send_last(self, data: bytes) -> None:
         """Send this and nothing more, and wait for this side to close; ignore its data."""
         if self.transport.is_closing():
             return
-        self._parting = True
-        if last_word:
-            self.transport.write(last_word)
+        self._sent_last = True
+        if data:
+            self.transport.write(data)
         if not self._finished:
             self.transport.resume_reading()
-        if self.transport.can_write_eof() or not last_word or self._answered:
+        if self.transport.can_write_eof() or not data or self._answered:
             self.finish()
 
     @property
@@ -200,7 +202,7 @@ class _End(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._tunnel.heard_at = asyncio.get_running_loop().time()
         data = bytes(_ARRIVALS[:nbytes])
-        if not self._parting:
+        if not self._sent_last:
             self.other.send(data)
         elif self.other.frames is not None and not self.transport.can_write_eof():
             # TLS ends both directions at once, with a reset if more data arrives. So wait for the answer.
@@ -212,7 +214,7 @@ class _End(asyncio.BufferedProtocol):
         """Pass on the end of one direction. The other stays open, except with TLS."""
         self._finished = True
         self._tunnel.ended(self._side)
-        if self._parting:
+        if self._sent_last:
             return False
         self.other.finish()
         stays = self.transport.can_write_eof() and not self.other.lost
@@ -223,7 +225,7 @@ class _End(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self._error = exc
-        if not self._parting:
+        if not self._sent_last:
             if exc is None:
                 self.other.transport.close()
             else:
@@ -231,7 +233,7 @@ class _End(asyncio.BufferedProtocol):
         self._tunnel.ended(self._side)
 
     def pause_writing(self) -> None:
-        if not (self._parting or self.other._finished or self.other.transport.is_closing()):  # noqa: SLF001 -- as above
+        if not (self._sent_last or self.other._finished or self.other.transport.is_closing()):  # noqa: SLF001 -- as above
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:

@@ -54,7 +54,7 @@ class Process:
         """Keep the metrics that it reported."""
         self._counted = rows
 
-    def tell(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         """Send a message now if there is room; else `flush` sends it."""
         self._outgoing += encode(message)
         self.flush()

@@ -53,7 +53,7 @@ class ScatterGather:
             else Message(message.kind, message.body, self._last)
         )
         for other in others:
-            other.tell(question_to_one)
+            other.send(question_to_one)
         self._finish_if_complete(self._last)
 
     def answer(self, process: Process, message: Message) -> None:
@@ -93,7 +93,7 @@ class ScatterGather:
             return
         del self._questions[number]
         body = pack(self._totals()) if question.kind == "totals" else question.answers
-        question.asker.tell(Message("answer", body, question.number))
+        question.asker.send(Message("answer", body, question.number))
 
     def _totals(self) -> list[Snapshot]:
         return add_up(

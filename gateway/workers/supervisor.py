@@ -288,7 +288,7 @@ class Supervisor:
                 last = taken_over.isdisjoint(slot.listeners.front)
                 slot.process.leaving = True
                 slot.process.kill_at = time.monotonic() + generation.plan.drain_timeout + FORCE_SECONDS
-                slot.process.tell(Message("drain", last))
+                slot.process.send(Message("drain", last))
 
     # Reload --------------------------------------------------------------------------------------
 
@@ -346,7 +346,7 @@ class Supervisor:
         if self._next is not None:
             self._give_up_next("the gateway stops")
         for process in self._current.processes:
-            process.tell(Message("retire"))
+            process.send(Message("retire"))
         self._drain_at = time.monotonic() + self._current.plan.shutdown_delay
 
     def _leave(self) -> None:

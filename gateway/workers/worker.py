@@ -84,16 +84,16 @@ async def _work(plan: Plan, listeners: Listeners, channel: socket.socket, *, suc
             _reduce_garbage_collection()
             if successor:
                 await until_ready(running)
-            link.tell(Message("ready", [running.url, running.admin_url]))
+            link.send(Message("ready", [running.url, running.admin_url]))
             async with asyncio.TaskGroup() as tasks:
                 others = [tasks.create_task(link.listen(running)), tasks.create_task(link.count(running))]
                 await link.drain.wait()
                 await running.drain(plan.drain_timeout, last=link.last)
-                link.tell(Message("counted", pack(running.metrics.snapshot())))
+                link.send(Message("counted", pack(running.metrics.snapshot())))
                 for task in others:
                     task.cancel()
     except (OSError, ValueError, ParserMissing, NotReady) as error:
-        link.tell(Message("failed", str(error)))
+        link.send(Message("failed", str(error)))
     await link.close()
 
 
@@ -133,7 +133,7 @@ class SupervisorLink:
         self.last = False
         """Whether no successor takes over its sockets."""
 
-    def tell(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         """Send a message; drop it if the supervisor has ended."""
         if not self._writer.is_closing():
             self._writer.write(encode(message))
@@ -158,15 +158,15 @@ class SupervisorLink:
                     self.last = message.body
                     self.drain.set()
                 case "counted":
-                    self.tell(Message("answer", pack(running.metrics.snapshot()), message.number))
+                    self.send(Message("answer", pack(running.metrics.snapshot()), message.number))
                 case "readiness":
-                    self._start(self._tell_readiness(running.admin, message.number))
+                    self._start(self._answer_readiness(running.admin, message.number))
                 case "denials":
                     kept = running.denials.latest(unpack_filter(message.body))
-                    self.tell(Message("answer", pack_denials(kept), message.number))
+                    self.send(Message("answer", pack_denials(kept), message.number))
                 case "refresh":
                     self._start(running.keys.reload(message.body))
-                    self.tell(Message("answer", None, message.number))
+                    self.send(Message("answer", None, message.number))
                 case "answer":
                     question = self._questions.get(message.number)
                     if question is not None and not question.done():
@@ -183,7 +183,7 @@ class SupervisorLink:
         """Report the metrics periodically, so that a crash loses few counts."""
         while True:
             await asyncio.sleep(COUNT_SECONDS)
-            self.tell(Message("counted", pack(running.metrics.snapshot())))
+            self.send(Message("counted", pack(running.metrics.snapshot())))
 
     async def close(self) -> None:
         self._writer.close()
@@ -212,10 +212,10 @@ class SupervisorLink:
     async def refresh_keys(self, issuer: str) -> None:
         await self._ask("refresh", issuer)
 
-    async def _tell_readiness(self, admin: Admin, number: int) -> None:
+    async def _answer_readiness(self, admin: Admin, number: int) -> None:
         state = await admin.readiness()
         findings = {name: [found.status, found.detail] for name, found in state.dependencies.items()}
-        self.tell(Message("answer", [state.status, findings], number))
+        self.send(Message("answer", [state.status, findings], number))
 
     def _start(self, coroutine: Coroutine[None, None, None]) -> None:
         """Run slow work in a task, and receive the supervisor's next messages meanwhile."""
@@ -229,7 +229,7 @@ class SupervisorLink:
         number = self._number
         question: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._questions[number] = question
-        self.tell(Message(kind, body, number))
+        self.send(Message(kind, body, number))
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await question

@@ -343,7 +343,7 @@ class ClientConnection(asyncio.Protocol):
 
     # Times and rates -----------------------------------------------------------------------------
 
-    def look(self, elapsed: float) -> bool:
+    def check(self, elapsed: float) -> bool:
         """Act if the client is too slow, `elapsed` seconds after the last call.
 
         Return False if nothing is expected of the client.

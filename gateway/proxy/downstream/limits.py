@@ -41,8 +41,8 @@ REASONS: Final[Mapping[Limit, Reason]] = {
 }
 """The reasons for clients. Other limits have no answer."""
 
-_SHORTEST_LOOK: Final = 0.02
-_LONGEST_LOOK: Final = 1.0
+_SHORTEST_INTERVAL: Final = 0.02
+_LONGEST_INTERVAL: Final = 1.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -76,9 +76,9 @@ class Limits:
     """Open connections of all clients."""
 
     @property
-    def look_every(self) -> float:
+    def check_every(self) -> float:
         """Seconds between two checks of all connections."""
-        return max(_SHORTEST_LOOK, min(_LONGEST_LOOK, self.header_timeout / 4, self.rate_grace / 4))
+        return max(_SHORTEST_INTERVAL, min(_LONGEST_INTERVAL, self.header_timeout / 4, self.rate_grace / 4))
 
     def check_head(self, method: str, target: str, fields: Sequence[Header]) -> None:
         """Check a head as a whole. Raises `LimitExceeded`."""
@@ -101,11 +101,11 @@ class LimitExceeded(Denial):
 class TransferRate:
     """Measures how far a transfer is behind its lowest rate."""
 
-    __slots__ = ("_at_rest", "_patience", "_seen")
+    __slots__ = ("_at_rest", "_grace_left", "_seen")
 
     def __init__(self) -> None:
         self._seen = 0
-        self._patience = 0.0
+        self._grace_left = 0.0
         self._at_rest = True
 
     def rest(self) -> None:
@@ -118,17 +118,17 @@ class TransferRate:
         `elapsed` is the time since the last check. A fast transfer saves at most `grace` seconds for later.
         """
         if self._at_rest or not rate:
-            self._at_rest, self._patience = False, grace
+            self._at_rest, self._grace_left = False, grace
         else:
-            self._patience = min(grace, self._patience - elapsed + (moved - self._seen) / rate)
+            self._grace_left = min(grace, self._grace_left - elapsed + (moved - self._seen) / rate)
         self._seen = moved
-        return self._patience < 0
+        return self._grace_left < 0
 
 
 class Watched(Protocol):
     """A connection that waits for its client."""
 
-    def look(self, elapsed: float) -> bool:
+    def check(self, elapsed: float) -> bool:
         """Check its wait, `elapsed` seconds after the last check; return False if it no longer waits."""
 
 
@@ -140,33 +140,33 @@ class DeadlineMonitor:
         self._every = every
         self._watched: set[Watched] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._looked_at = 0.0
+        self._checked_at = 0.0
 
     def watch(self, watched: Watched) -> None:
         """Check this connection, too, until it no longer waits."""
         self._watched.add(watched)
         if self._timer is None:
-            self._looked_at = self._loop.time()
-            self._timer = self._loop.call_later(self._every, self._look)
+            self._checked_at = self._loop.time()
+            self._timer = self._loop.call_later(self._every, self._check)
 
     def forget(self, watched: Watched) -> None:
         self._watched.discard(watched)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._loop.time()
         # If the event loop was blocked, this process was slow, not the client.
-        elapsed = min(now - self._looked_at, 2 * self._every)
-        self._looked_at = now
+        elapsed = min(now - self._checked_at, 2 * self._every)
+        self._checked_at = now
         for watched in tuple(self._watched):
             try:
-                waits = watched.look(elapsed)
+                waits = watched.check(elapsed)
             except Exception:
                 # The other connections and the next check must not be skipped.
                 log.exception("limits_not_looked_at")
                 continue
             if not waits:
                 self._watched.discard(watched)
-        self._timer = self._loop.call_later(self._every, self._look) if self._watched else None
+        self._timer = self._loop.call_later(self._every, self._check) if self._watched else None
 
 
 class ConnectionLimiter:

@@ -19,7 +19,7 @@ MOST_SECONDS: Final = 30.0
 class LingeringClose:
     """Reads the rest of a client's data, so that the client gets its response."""
 
-    __slots__ = ("_heard", "_loop", "_parser", "_timer", "_transport", "_until")
+    __slots__ = ("_loop", "_parser", "_received", "_timer", "_transport", "_until")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, parser: RequestParser
@@ -27,9 +27,9 @@ class LingeringClose:
         self._loop = loop
         self._transport = transport
         self._parser = parser
-        self._heard = False
+        self._received = False
         self._until = loop.time() + MOST_SECONDS
-        self._timer = loop.call_later(SILENCE_SECONDS, self._look)
+        self._timer = loop.call_later(SILENCE_SECONDS, self._check)
         if transport.can_write_eof():
             # If the connection was just reset, reading reports it.
             with suppress(OSError):
@@ -37,7 +37,7 @@ class LingeringClose:
 
     def received(self, data: bytes) -> None:
         """Drop the data that has arrived, up to the end of the body."""
-        self._heard = True
+        self._received = True
         if self._parser.swallow(data):
             self._transport.close()
 
@@ -45,10 +45,10 @@ class LingeringClose:
         """Note that the connection has ended."""
         self._timer.cancel()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """Close the connection, unless its client still sends, or is busy with the response."""
-        heard, self._heard = self._heard and self._loop.time() < self._until, False
-        if heard or self._transport.get_write_buffer_size():
-            self._timer = self._loop.call_later(SILENCE_SECONDS, self._look)
+        received, self._received = self._received and self._loop.time() < self._until, False
+        if received or self._transport.get_write_buffer_size():
+            self._timer = self._loop.call_later(SILENCE_SECONDS, self._check)
         else:
             self._transport.abort()

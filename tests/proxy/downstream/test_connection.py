@@ -241,7 +241,7 @@ class Hall:
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.limits = Limits(header_timeout=0.1, rate_grace=0.1, response_min_rate=1000)
-        self.deadlines = DeadlineMonitor(loop, self.limits.look_every)
+        self.deadlines = DeadlineMonitor(loop, self.limits.check_every)
         self.head_cache = HeadCache(frozenset(), frozenset(), 10)
         self.draining = False
         self.begun = 0

@@ -596,13 +596,13 @@ def test_a_rate_of_zero_is_no_limit() -> None:
 
 async def test_a_bug_in_one_check_does_not_end_the_others() -> None:
     class Odd:
-        def look(self, _: float) -> bool:
+        def check(self, _: float) -> bool:
             raise ZeroDivisionError("odd")
 
     class Patient:
         looks = 0
 
-        def look(self, _: float) -> bool:
+        def check(self, _: float) -> bool:
             self.looks += 1
             return self.looks < 3
 
