@@ -31,7 +31,7 @@ BLOCKS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-def configuration(block: Mapping[str, Any], **sections: Any) -> dict[str, Any]:
+def configuration(block: Mapping[str, Any], **sections: object) -> dict[str, Any]:
     """Return a whole configuration whose users are in a source."""
     return {
         "issuers": [{"name": "main", "issuer": ISS, "audiences": ["api"]}],
@@ -44,7 +44,7 @@ def configuration(block: Mapping[str, Any], **sections: Any) -> dict[str, Any]:
     }
 
 
-def source_of(block: Mapping[str, Any], **sections: Any) -> UserSource:
+def source_of(block: Mapping[str, Any], **sections: object) -> UserSource:
     """Return the source that a block of the configuration means."""
     source = translation.user_source(Settings.model_validate(configuration(block, **sections)))
     assert source is not None

@@ -60,7 +60,7 @@ WITH counting AS NOT MATERIALIZED (
 
 
 def _known_against(user_id: str) -> str:
-    """Return the columns about a token, and what they are joined with. $1 is its `iss`, $3 the name, $4 the jti."""
+    """Return the columns about a token: $1 is its `iss`, $3 the issuer's name, $4 the `jti`."""
     return f"""
     row_security_active('revocations'::regclass) AS revocations_filtered,
     EXISTS (SELECT FROM counting WHERE kind = 'jti' AND issuer IN ($3, $1) AND value = $4)
@@ -89,12 +89,13 @@ def _learnt_against(user_id: str) -> str:
 
 
 _FIND_USER_AND_REVOCATIONS: Final = f"""
-{_COUNTING} SELECT {_known_against("found.id")}, {_FOUND} LEFT JOIN LATERAL {_learnt_against("found.id")} ON true
+{_COUNTING} SELECT {_known_against("found.id")}, {_FOUND}
+LEFT JOIN LATERAL {_learnt_against("found.id")} ON true
 """
 
 _FIND_REVOCATIONS: Final = f"""
 {_COUNTING} SELECT {_known_against("$2::text")} FROM {_learnt_against("$2::text")}
-"""
+"""  # noqa: S608 -- a constant query; values travel as parameters
 
 _STATUSES: Final = frozenset(UserStatus)
 

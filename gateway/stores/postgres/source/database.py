@@ -29,10 +29,11 @@ from gateway.stores.postgres.statements import PreparedStatements
 
 _HORIZON: Final = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon"
 _KINDS: Final = """
-SELECT name, relkind::text AS kind FROM unnest($1::text[]) AS name JOIN pg_class c ON c.oid = to_regclass(name)
+SELECT name, relkind::text AS kind
+FROM unnest($1::text[]) AS name JOIN pg_class c ON c.oid = to_regclass(name)
 """
 _STEP: Final = 10
-"""Tenths of a second: instants of time's own changes are rounded down to them, so that states compare equal."""
+"""Instants are rounded down to tenths of a second, so that two reads of one state are equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class _Statements:
 
 
 def look_up(source: UserSource, types: Types, issuer_name: str) -> str:
-    """Return the statement that finds the users behind a subject, $1, of an issuer. It has one row at least."""
+    """Return the statement that finds the users behind a subject, $1. It returns at least one row."""
     tables = {source.table, *(each.table for each in source.identities_of(issuer_name) if each.table)}
     names = sorted(relations.table_of(source, table) for table in tables)
     filtered = " ".join(
@@ -100,14 +101,14 @@ def look_up(source: UserSource, types: Types, issuer_name: str) -> str:
         SELECT {relations.COLUMNS} FROM ({relations.users(source)}) AS u
         WHERE u.key IN ({relations.identities(source, types.columns, issuer_name, "$1::text")}) LIMIT 2
     ) AS found ON true
-    """  # noqa: S608 -- the operator's own tables and expressions; values travel as parameters
+    """
 
 
 class SourceDatabase:
     """The tables of users, and a replica of them if there is one. Connections open when first needed.
 
-    `issuers` maps names to `iss`. Durations are seconds. Every method raises `StoreUnavailable` when the database
-    cannot answer, and never takes that for an answer.
+    `issuers` maps names to `iss`. Durations are seconds. Every method raises `StoreUnavailable` when the
+    database cannot answer, and never takes that for an answer.
     """
 
     def __init__(
@@ -189,7 +190,7 @@ class SourceDatabase:
         return self._statements
 
     async def watched(self, schema: str = "") -> Watched:
-        """Return the triggers that must be there, in addition to those of the gateway's own tables in `schema`."""
+        """Return the triggers that must be there, beside those of the gateway's own tables in `schema`."""
         if self.source.changes != "triggers":
             return Watched(schema)
         async with self.connection() as connection:
@@ -232,8 +233,8 @@ class SourceDatabase:
                 self._statements = None
                 raise StoreUnavailable(
                     Tier.POSTGRES,
-                    f"{pool.address}: users.source: {said(error)}: correct the tables and expressions, or grant"
-                    " SELECT to the role",
+                    f"{pool.address}: users.source: {said(error)}: correct the tables and expressions, or"
+                    " grant SELECT to the role",
                 ) from error
 
     async def warm(self) -> None:

@@ -40,7 +40,7 @@ _INSTALLED: Final = f"""
 SELECT t.tgrelid::regclass::text AS place, t.tgname::text AS name, p.proname::text AS function
 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname = '{SCHEMA}' AND t.tgenabled IN ('O', 'A')
-"""  # noqa: S608 -- a constant
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Plan:
     statements: tuple[str, ...]
     """Empty when all is there."""
     indexes: tuple[str, ...]
-    """Statements that look-ups need, which are not executed: they may take long, and are outside transactions."""
+    """Statements that look-ups need. They are not executed: they may take long, outside a transaction."""
     tables: tuple[str, ...]
     """Those on which an answer depends."""
     read: tuple[str, ...] = ()
@@ -67,33 +67,30 @@ async def install(
     Raises `MigrationError` when the tables are not as configured or the role lacks a right, and
     `StoreUnavailable` when the server does not answer.
     """
-    async with _session(dsn, source, tls_strict=tls_strict) as session, _explained(source):
-        async with session.transaction():
-            await session.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-            await session.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
-            plan = await _plan(session, source, issuers)
-            for statement in plan.statements:
-                await session.execute(statement)
-            return bool(plan.statements)
+    async with _writing(dsn, source, tls_strict=tls_strict) as session:
+        plan = await _plan(session, source, issuers)
+        for statement in plan.statements:
+            await session.execute(statement)
+        return bool(plan.statements)
 
 
 async def plan(dsn: str, source: UserSource, issuers: Mapping[str, str], *, tls_strict: bool = False) -> Plan:
     """Return what `install` would execute. Raises like `install`."""
-    async with _session(dsn, source, tls_strict=tls_strict) as session, _explained(source):
-        async with session.transaction(readonly=True):
-            return await _plan(session, source, issuers)
+    async with (
+        _session(dsn, source, tls_strict=tls_strict) as session,
+        _explained(source),
+        session.transaction(readonly=True),
+    ):
+        return await _plan(session, source, issuers)
 
 
 async def remove(dsn: str, source: UserSource, *, tls_strict: bool = False) -> bool:
     """Remove the triggers and their functions; returns whether there were any. Raises like `install`."""
-    async with _session(dsn, source, tls_strict=tls_strict) as session, _explained(source):
-        async with session.transaction():
-            await session.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-            await session.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
-            there = bool(await session.fetchval("SELECT to_regnamespace($1) IS NOT NULL", SCHEMA))
-            if there:
-                await session.execute(REMOVE)
-            return there
+    async with _writing(dsn, source, tls_strict=tls_strict) as session:
+        there = bool(await session.fetchval("SELECT to_regnamespace($1) IS NOT NULL", SCHEMA))
+        if there:
+            await session.execute(REMOVE)
+        return there
 
 
 async def unindexed(connection: Connection, source: UserSource) -> list[str]:
@@ -221,6 +218,19 @@ async def _session(dsn: str, source: UserSource, *, tls_strict: bool) -> AsyncIt
             yield session
         finally:
             await session.close(timeout=_CONNECT_TIMEOUT)
+
+
+@asynccontextmanager
+async def _writing(dsn: str, source: UserSource, *, tls_strict: bool) -> AsyncIterator[Connection]:
+    """Begin a transaction in which no other run changes anything, and which keeps no writer waiting."""
+    async with (
+        _session(dsn, source, tls_strict=tls_strict) as session,
+        _explained(source),
+        session.transaction(),
+    ):
+        await session.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        await session.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+        yield session
 
 
 @asynccontextmanager

@@ -1,10 +1,11 @@
 """The SQL of a source: users and identities as if they were the gateway's own tables.
 
-`users` has the columns `key` (the id in its own type), `id` (as text), `status`, `valid_until`, `tenant`, `email`,
-`display_name`, `roles`, `attributes`, `tokens_valid_after`, `created_at`; `all_identities` has `issuer`, `subject` and `key`. Postgres takes such a subquery apart again, so that a look-up uses the indexes of the tables.
+`users` has the columns `key` (the id in its own type), `id` (as text), `status`, `valid_until`, `tenant`,
+`email`, `display_name`, `roles`, `attributes`, `tokens_valid_after`, `created_at`; `all_identities` has
+`issuer`, `subject` and `key`. Postgres takes such a subquery apart, so that a look-up uses the tables' indexes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from gateway.core import sql_text
@@ -44,7 +45,8 @@ def alias_of(table: str) -> str:
 def users(source: UserSource, rows: str | None = None) -> str:
     """Return the query of all users, or of those in other rows of the same form, such as `after`."""
     alias = alias_of(source.table)
-    keyed = f"(SELECT {alias}.*, {_one(source.id)} AS {_KEY} FROM {rows or table_of(source, source.table)} AS {alias})"
+    rows = rows or table_of(source, source.table)
+    keyed = f"(SELECT {alias}.*, {_one(source.id)} AS {_KEY} FROM {rows} AS {alias})"
     if source.status:
         rules = " ".join(
             f"WHEN {_one(rule.when)} THEN {number}" for number, rule in enumerate(source.status, start=1)
@@ -94,7 +96,8 @@ def identities_in(
     names = ", ".join(f"({literal(labels[name])})" for name in each.issuer)
     return (
         f"SELECT gateway_issuers.label AS issuer, {_one(each.subject)}::text AS subject,"
-        f" {_one(each.user or source.id)} AS key FROM {rows} CROSS JOIN (VALUES {names}) AS gateway_issuers (label)"
+        f" {_one(each.user or source.id)} AS key FROM {rows}"
+        f" CROSS JOIN (VALUES {names}) AS gateway_issuers (label)"
         f" WHERE {_one(each.subject)} IS NOT NULL{_also(each)}"
         + ("" if condition is None else f" AND {condition}")
     )
@@ -179,7 +182,7 @@ def _valid_until(source: UserSource) -> str:
 
 
 def states(source: UserSource, rows: str) -> str:
-    """Return the query of the state of users in some rows: `key`, and as one text all that an answer has of the row.
+    """Return the query of the state of users in some rows: `key`, and as one text all that answers have.
 
     Instants are in it as they are, although they may not count yet.
     """
@@ -192,7 +195,8 @@ def states(source: UserSource, rows: str) -> str:
         *(_one(each.subject) for each in own),
         *(_one(each.where) for each in own if each.where is not None),
     ]
-    return f"SELECT {_one(source.id)} AS key, ROW({', '.join(parts) or 'NULL'})::text AS state FROM {rows} AS {alias}"
+    state = f"ROW({', '.join(parts) or 'NULL'})::text"
+    return f"SELECT {_one(source.id)} AS key, {state} AS state FROM {rows} AS {alias}"
 
 
 def keys(source: UserSource, rows: str) -> str:
@@ -230,7 +234,8 @@ def _roles(value: Value | None) -> str:
     return (
         f"ARRAY(SELECT role FROM (SELECT to_jsonb({_one(value.sql or 'NULL')}) AS roles) AS found,"
         " LATERAL jsonb_array_elements_text(CASE jsonb_typeof(roles) WHEN 'array' THEN roles"
-        " WHEN 'string' THEN jsonb_build_array(roles) ELSE '[]'::jsonb END) AS each (role) WHERE role IS NOT NULL)"
+        " WHEN 'string' THEN jsonb_build_array(roles) ELSE '[]'::jsonb END) AS each (role)"
+        " WHERE role IS NOT NULL)"
     )
 
 

@@ -1,12 +1,12 @@
 """The SQL of the triggers that report changes of a source, and how it is removed.
 
 Every statement that changes a table on which an answer depends sends one notification on the channel
-`gateway_changes`, in the form of gateway/migrations/0002_changes.sql. What that costs grows with the rows of the
-statement, and no faster. After 500 notifications of one transaction a single one covers all else.
+`gateway_changes`, in the form of gateway/migrations/0002_changes.sql. What that costs grows with the rows of
+the statement, and no faster. After 500 notifications of one transaction a single one covers all else.
 
-The functions are in a schema of their own, `gateway_source`: to drop it removes all of it. A function that fails
-reports a change of all users in place of its own, and warns: it does not fail the statement of another program.
-Only waiting for a lock can do that, as it can for any other writer.
+The functions are in a schema of their own, `gateway_source`: to drop it removes all of it. A function that
+fails reports a change of all users in place of its own, and warns: it does not fail the statement of another
+program. Only waiting for a lock can do that, as it can for any other writer.
 """
 
 import hashlib
@@ -30,11 +30,14 @@ _COMMON: Final = f"""
 CREATE SCHEMA IF NOT EXISTS {SCHEMA};
 
 -- How many notifications this transaction has sent; above 500 one for all users is among them.
-CREATE FUNCTION {SCHEMA}.told() RETURNS integer LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $gateway$
+CREATE FUNCTION {SCHEMA}.told() RETURNS integer LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $gateway$
 DECLARE
     told CONSTANT text := current_setting('{SCHEMA}.told', true);
 BEGIN
-    IF told ~ '^[0-9]+ [0-9]{{1,3}}$' AND split_part(told, ' ', 1) = pg_current_xact_id_if_assigned()::text THEN
+    IF told ~ '^[0-9]+ [0-9]{{1,3}}$'
+        AND split_part(told, ' ', 1) = pg_current_xact_id_if_assigned()::text
+    THEN
         RETURN split_part(told, ' ', 2);
     END IF;
     RETURN 0;
@@ -60,11 +63,12 @@ BEGIN
 END
 $gateway$;
 
-CREATE FUNCTION {SCHEMA}.tell_all() RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $gateway$
+CREATE FUNCTION {SCHEMA}.tell_all() RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $gateway$
     SELECT {SCHEMA}.tell('{{"kind": "all"}}')
 $gateway$;
 
--- A notification has less than 8000 bytes. Items are dealt out to several by where they end in the list of all.
+-- A notification has less than 8000 bytes. Items are dealt out to several, by where they end in the list.
 CREATE FUNCTION {SCHEMA}.tell_changes(identities jsonb[], ids text[]) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $gateway$
 BEGIN
@@ -121,7 +125,8 @@ _TAIL: Final = """
         IF SQLSTATE LIKE '40%' OR SQLSTATE = '55P03' THEN
             RAISE;
         END IF;
-        RAISE WARNING 'gateway: a change of % is reported as one of all users: %', TG_RELID::regclass, SQLERRM;
+        RAISE WARNING 'gateway: a change of % is reported as one of all users: %',
+            TG_RELID::regclass, SQLERRM;
         PERFORM {schema}.tell_all();
     END;
     RETURN NULL;
@@ -327,7 +332,10 @@ $gateway$;
     def _watched(self, table: str, columns: frozenset[str]) -> str:
         rows = relations.alias_of(table)
         if ALL_USERS in columns:
-            differ = f"SELECT {rows}::text FROM before AS {rows} EXCEPT ALL SELECT {rows}::text FROM after AS {rows}"
+            differ = (
+                f"SELECT {rows}::text FROM before AS {rows}"
+                f" EXCEPT ALL SELECT {rows}::text FROM after AS {rows}"
+            )
             return f"""
         IF TG_OP = 'INSERT' THEN
             IF EXISTS (SELECT FROM after) THEN
@@ -348,9 +356,13 @@ $gateway$;
 
         return f"""
         IF TG_OP = 'INSERT' THEN
-            changed := ARRAY(SELECT DISTINCT key FROM ({keys("after")}) AS rows WHERE key IS NOT NULL LIMIT 501);
+            changed := ARRAY(
+                SELECT DISTINCT key FROM ({keys("after")}) AS rows WHERE key IS NOT NULL LIMIT 501
+            );
         ELSIF TG_OP = 'DELETE' THEN
-            changed := ARRAY(SELECT DISTINCT key FROM ({keys("before")}) AS rows WHERE key IS NOT NULL LIMIT 501);
+            changed := ARRAY(
+                SELECT DISTINCT key FROM ({keys("before")}) AS rows WHERE key IS NOT NULL LIMIT 501
+            );
         ELSE
             changed := ARRAY(
                 SELECT DISTINCT key FROM (

@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.core.model import Identity, RecordUnusable, StoreUnavailable, User, UserStatus
+from gateway.core.model import Identity, User, UserStatus
 from gateway.stores.postgres.source.database import SourceDatabase
 from gateway.stores.postgres.source.definition import UserSource
-from tests.systems.fixtures import SYSTEMS, Systems
+from tests.systems.fixtures import SYSTEMS
 from tests.systems.sources import BLOCKS, ISS, ISSUERS, source_of
 from tests.systems.system import System
 

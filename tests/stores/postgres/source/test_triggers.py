@@ -1,7 +1,7 @@
 """Changes of a source, by the system's own means, are reported when they are committed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,6 @@ import asyncpg
 import orjson
 import pytest
 
-from gateway.stores.postgres.migrate import MigrationError
 from gateway.stores.postgres.source.install import install, plan, remove, unindexed
 from tests.systems.fixtures import SYSTEMS
 from tests.systems.sources import BLOCKS, ISS, ISSUERS, source_of
