@@ -2,7 +2,7 @@
 
 `users` has the columns `key` (the id in its own type), `id` (as text), `status`, `valid_until`, `tenant`,
 `email`, `display_name`, `roles`, `attributes`, `tokens_valid_after`, `created_at`; `all_identities` has
-`issuer`, `subject` and `key`. Postgres takes such a subquery apart, so that a look-up uses the tables' indexes.
+`issuer`, `subject` and `key`. Postgres takes such a subquery apart, so look-ups use the tables' indexes.
 """
 
 from collections.abc import Mapping
