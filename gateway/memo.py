@@ -9,9 +9,10 @@ Every remembered value is frozen. It depends on its key, and on things whose cha
 - A **refusal** of a token depends on its bytes and, if its issuer was found, on the issuer's keys, which
   `refuse` compares. Only refusals that do not depend on the time are remembered.
 - A **decision** depends on the route, the claims and the resolution: `Pipeline.decide`,
-  `policy.authorize(route, user, claims)` and `HeaderPolicy.identity(claims, user)` get nothing else. Its
-  validity ends with every change of the user, the identity, the token or the issuer that this process
-  receives.
+  `policy.authorize(route, user, claims)` and `HeaderPolicy.identity(claims, user)` get nothing else, except
+  that the latter knows the route's `allow_inactive`. Its validity ends with every change of the user, the
+  identity, the token or the issuer that this process receives. A decision without a user has no validity,
+  so memory or the stores are asked for each request.
 
 A rule that depends on anything else (the time, an address, a field of the request) must not be part of a
 decision, or the decision must not be remembered. A decision is replaced as a whole. No part of it is reset.
@@ -234,9 +235,13 @@ class Memo:
             if decision is None or validity is None or not self._is_valid(validity):
                 decision = await self._decide(token, route)
             elif decision.route is not route:
-                check(route, claims, decision.resolution)
-                # The identity fields do not depend on the route.
-                token.decision = decision = Decision(route, decision.resolution, decision.identity)
+                if decision.route.allow_inactive is route.allow_inactive:
+                    check(route, claims, decision.resolution)
+                    # The identity fields depend on nothing else of the route.
+                    decision = Decision(route, decision.resolution, decision.identity)
+                else:
+                    decision = self._pipeline.decide(route, claims, decision.resolution)
+                token.decision = decision
         except Denial as denial:
             attribute(denial, forwarding.route, claims)
             raise

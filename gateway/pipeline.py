@@ -15,7 +15,6 @@ from gateway.core.reasons import (
     CREDENTIALS_MISSING,
     TOKEN_REVOKED,
     TOKENS_REVOKED_BEFORE,
-    USER_NOT_FOUND,
     Denial,
 )
 from gateway.core.requests import bearer, credentials, upgrades
@@ -114,7 +113,7 @@ class Pipeline:
     def decide(self, route: Route, claims: Claims, resolution: Resolution) -> Decision:
         """Settle that a token's user may use a route, and what the upstream is told. Raises `Denial`."""
         check(route, claims, resolution)
-        identity = self._headers.identity(claims, resolution.user)
+        identity = self._headers.identity(claims, resolution.user, with_status=route.allow_inactive)
         return Decision(route, resolution, identity + STALE if resolution.stale else identity)
 
     def admission(
@@ -132,15 +131,16 @@ class Pipeline:
 
 
 def check(route: Route, claims: Claims, resolution: Resolution) -> None:
-    """Raise a `Denial` unless the token's user is there, and may use the route."""
+    """Raise a `Denial` unless the token's user may use the route, or may be missing on it and is."""
     try:
         if resolution.revoked == "jti":
             raise Denial(TOKEN_REVOKED)
         if resolution.revoked is not None:
             raise Denial(TOKENS_REVOKED_BEFORE, f"by a revocation of the {resolution.revoked}'s tokens")
         if resolution.user is None:
-            raise Denial(USER_NOT_FOUND)
-        policy.authorize(route, resolution.user, claims)
+            policy.authorize_without_user(route, claims)
+        else:
+            policy.authorize(route, resolution.user, claims)
     except Denial as denial:
         denial.tier = denial.tier or resolution.tier
         raise

@@ -231,6 +231,8 @@ def configuration(
             route("private", "/private/**"),
             route("optional", "/optional/**", auth="optional"),
             route("public", "/public/**", auth="none"),
+            route("leave", "/leave/**", allow_inactive=True),
+            route("welcome", "/welcome/**", missing_user="forward"),
             route("admin", "/admin/**", require={"roles": ["admin"]}),
             route(
                 "browser",

@@ -12,6 +12,7 @@ from gateway.core.model import (
     Header,
     Identity,
     Issuer,
+    MissingUser,
     Request,
     Requirement,
     Route,
@@ -39,6 +40,15 @@ ROUTES = RouteTable(
         Route("read", "/read", "echo", methods=frozenset({"GET"})),
         Route("echo", "/echo/**", "echo"),
         Route("browser", "/browser/**", "echo", credentials=BROWSER),
+        Route("leave", "/leave/**", "echo", allow_inactive=True),
+        Route("welcome", "/welcome/**", "echo", missing_user=MissingUser.FORWARD),
+        Route(
+            "welcome-admin",
+            "/welcome-admin/**",
+            "echo",
+            missing_user=MissingUser.FORWARD,
+            require=Requirement(roles=frozenset({"admin"})),
+        ),
         Route("guest", "/guest/**", "echo", auth=Auth.OPTIONAL, credentials=BROWSER),
     ]
 )

@@ -73,8 +73,11 @@ TOKENS: Final = {
 GOOD: Final = st.sampled_from(["ann", "ann", "bob", "ann again"])
 ANY: Final = st.sampled_from(sorted(TOKENS))
 PATHS: Final = st.sampled_from(
-    ["/echo", "/echo", "/admin", "/optional", "/public", "/acme", "/nowhere", "/browser"]
-)
+    [
+        "/echo", "/echo", "/admin", "/optional", "/public", "/acme", "/nowhere", "/browser", "/leave",
+        "/welcome", "/welcome-admin",
+    ]
+)  # fmt: skip
 PEERS: Final = st.sampled_from(["203.0.113.9", "203.0.113.9", "198.51.100.1"])
 SCHEMES: Final = st.sampled_from(["https", "https", "http"])
 
@@ -308,6 +311,21 @@ class Ways(RuleBasedStateMachine):
             self.go_on(0)
         self.request(sent, 2)
 
+    @rule(
+        paths=st.tuples(st.sampled_from(["/welcome", "/leave"]), PATHS),
+        subject=st.sampled_from(SUBJECTS),
+        told=st.sampled_from(["identity", "everything"]),
+        steps=st.sampled_from([2, 2, 1]),
+    )
+    def appear(self, paths: tuple[str, str], subject: str, told: str, steps: int) -> None:
+        """Send requests of a user who is missing, then appears."""
+        self.change(subject, "gone", "identity")
+        for path in paths:
+            self.request(Sent(path, [subject]), steps)
+        self.change(subject, "id", told)
+        for path in paths:
+            self.request(Sent(path, [subject]), 2)
+
     @precondition(lambda self: self.gates.waiting)
     @rule(number=st.integers(0, 9))
     def go_on(self, number: int) -> None:
@@ -453,6 +471,18 @@ def _lease_never_ends(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LocalCache, "is_valid", lambda _, __: True)
 
 
+def _who_was_missing_stays_missing(patch: pytest.MonkeyPatch) -> None:
+    validity = LocalCache.validity
+
+    def for_misses_too(self: LocalCache, claims: Claims) -> Validity | None:
+        answer = self.recall(claims)
+        if answer is None or answer.user is not None:
+            return validity(self, claims)
+        return Validity(replace(claims, issuer="", issuer_name=""), answer, float("inf"), self.ticket())
+
+    patch.setattr(LocalCache, "validity", for_misses_too)
+
+
 def _routes_are_not_told_apart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(memo, "check", lambda *_: None)
 
@@ -501,6 +531,7 @@ def _any_text_is_taken_for_a_token(patch: pytest.MonkeyPatch) -> None:
 FAULTS: Final[list[Callable[[pytest.MonkeyPatch], None]]] = [
     _decision_survives_a_change,
     _lease_never_ends,
+    _who_was_missing_stays_missing,
     _routes_are_not_told_apart,
     _withdrawn_keys_keep_their_tokens,
     _tokens_never_expire,

@@ -328,6 +328,31 @@ def test_every_setting_is_described() -> None:
             "upstream: orders\n    auth: none\n    require: {roles: [admin]}",
             "21: routes[0].require: needs a user, but auth is none",
         ),
+        (
+            "upstream: orders",
+            "upstream: orders\n    auth: none\n    allow_inactive: true",
+            "21: routes[0].allow_inactive: needs a token, but auth is none",
+        ),
+        (
+            "upstream: orders",
+            "upstream: orders\n    auth: none\n    missing_user: forward",
+            "21: routes[0].missing_user: needs a token, but auth is none",
+        ),
+        (
+            "upstream: orders",
+            "upstream: orders\n    missing_user: forward\n    require: {roles: [admin]}",
+            "20: routes[0].missing_user: forwards requests without a user, but require.roles needs one",
+        ),
+        (
+            "upstream: orders",
+            "upstream: orders\n    missing_user: forward\n    require: {tenant: acme}",
+            "20: routes[0].missing_user: forwards requests without a user, but require.tenant needs one",
+        ),
+        (
+            "upstream: orders",
+            "upstream: orders\n    missing_user: create",
+            "20: routes[0].missing_user: must be one of 'deny'",
+        ),
         ("/orders/**", "orders/**", "18: routes[0].match.path: must start with a slash → write /orders/**"),
         ("/orders/**", "/**/orders", "18: routes[0].match.path: `**` is allowed only at the end"),
         ("/orders/**", "/orders*", "18: routes[0].match.path: `*` must be a whole segment"),

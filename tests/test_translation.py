@@ -53,6 +53,8 @@ CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
         "require.scopes": {"require": {"scopes": ["orders:read"]}},
         "require.roles": {"require": {"roles": ["admin"]}},
         "require.tenant": {"require": {"tenant": "acme"}},
+        "allow_inactive": {"allow_inactive": True},
+        "missing_user": {"missing_user": "forward"},
         "credentials.cookie": {"credentials": _COOKIE},
         "credentials.query": {"credentials": {"query": "access_token"}},
         "credentials.subprotocol": {"credentials": {"subprotocol": "bearer"}},

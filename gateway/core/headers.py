@@ -60,6 +60,10 @@ _MAX_REMEMBERED_NAMES: Final = 1024
 STALE_HEADER: Final = b"X-Auth-Stale"
 STALE: Final = b"X-Auth-Stale: true\r\n"
 """Tells an upstream that the cached user is older than the cache allows, because the store is down."""
+STATUS_HEADER: Final = b"X-User-Status"
+"""Tells an upstream the status of a user, on routes that allow users who are not active."""
+MISSING_HEADER: Final = b"X-User-Missing"
+"""Tells an upstream that no user is behind the token."""
 REQUEST_ID_HEADER: Final = b"X-Request-Id"
 
 _FOLD: Final = bytes(
@@ -168,11 +172,12 @@ class HeaderPolicy:
         self._identity = tuple((name.encode(), _getter(path)) for name, path in rules.identity.items())
         self.claims_read = frozenset(_claims_read(rules.identity.values()))
         """Names of the claims in a token's payload that header fields need."""
-        self._ours = frozenset(
-            [fold(name) for name, _ in self._identity]
-            + [fold(STALE_HEADER), fold(REQUEST_ID_HEADER)]
-            + list(_FORWARDING)
-        )
+        configured = [fold(name) for name, _ in self._identity]
+        ours = (STALE_HEADER, STATUS_HEADER, MISSING_HEADER, REQUEST_ID_HEADER)
+        self._ours = frozenset([*configured, *map(fold, ours), *_FORWARDING])
+        self._tells_status = fold(STATUS_HEADER) in configured
+        ids = [name.encode() for name, path in rules.identity.items() if path == "user.id"]
+        self._missing = b"".join(_line(name, b"") for name in ids) + _line(MISSING_HEADER, b"true")
         self.forwards_credentials = rules.forward_authorization
         """Whether upstreams get Authorization."""
         self._networks = rules.trusted_proxies
@@ -237,10 +242,18 @@ class HeaderPolicy:
                 lines.append(_line(b"X-Forwarded-Prefix", prefix.encode()))
         return b"".join(lines)
 
-    def identity(self, claims: Claims, user: User | None) -> bytes:
-        """Return the identity header fields for the upstream."""
+    def identity(self, claims: Claims, user: User | None, *, with_status: bool = False) -> bytes:
+        """Return the identity header fields for the upstream.
+
+        `with_status`: the route allows users who are not active. Without a user, the id is present and empty.
+        """
         values = ((name, encode_value(get(user, claims))) for name, get in self._identity)
-        return b"".join(_line(name, value) for name, value in values if value is not None)
+        fields = b"".join(_line(name, value) for name, value in values if value is not None)
+        if user is None:
+            return fields + self._missing
+        if with_status and not self._tells_status:
+            return fields + _line(STATUS_HEADER, user.status.encode())
+        return fields
 
     def credentials(self, request: Request, fields: Fields) -> bytes:
         """Return Authorization as the client sent it, for `forwards_credentials`."""

@@ -27,7 +27,7 @@ class Tier(StrEnum):
 
 
 class UserStatus(StrEnum):
-    """The life of a user; only `active` may pass."""
+    """The life of a user; only `active` may pass, unless a route says `allow_inactive`."""
 
     ACTIVE = "active"
     PENDING = "pending"
@@ -46,6 +46,16 @@ class Auth(StrEnum):
     REQUIRED = "required"
     OPTIONAL = "optional"
     NONE = "none"
+
+
+class MissingUser(StrEnum):
+    """What becomes of a verified token that no user is behind.
+
+    `deny` refuses it. `forward` lets it through without a user, and tells the upstream so.
+    """
+
+    DENY = "deny"
+    FORWARD = "forward"
 
 
 @lru_cache(maxsize=1024)
@@ -179,6 +189,9 @@ class Route:
     """Lower case, without port. Empty: any host."""
     auth: Auth = Auth.REQUIRED
     require: Requirement = Requirement()
+    allow_inactive: bool = False
+    """Whether users of any status may use it; the upstream is told the status."""
+    missing_user: MissingUser = MissingUser.DENY
     credentials: CredentialSources | None = None
     """None: tokens come in Authorization alone."""
     upgrades: frozenset[str] = frozenset({"websocket"})

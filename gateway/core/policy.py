@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from gateway.core.model import Claims, Route, User, UserStatus
+from gateway.core.model import Claims, MissingUser, Route, User, UserStatus
 from gateway.core.reasons import (
     ROLE_MISSING,
     SCOPE_INSUFFICIENT,
@@ -10,29 +10,31 @@ from gateway.core.reasons import (
     TOKENS_REVOKED_BEFORE,
     USER_DELETED,
     USER_LOCKED,
+    USER_NOT_FOUND,
     USER_PENDING,
     USER_SUSPENDED,
     Denial,
     Reason,
 )
 
-_STATUS_REASONS: Final[dict[UserStatus, Reason]] = {
+STATUS_REASONS: Final[dict[UserStatus, Reason]] = {
     UserStatus.PENDING: USER_PENDING,
     UserStatus.SUSPENDED: USER_SUSPENDED,
     UserStatus.LOCKED: USER_LOCKED,
     UserStatus.DELETED: USER_DELETED,
 }
+"""Why a user is refused whose status is not `active`."""
 
 
 def authorize(route: Route, user: User, claims: Claims) -> None:
     """Raise a `Denial` unless the user is active and meets the requirements of the route.
 
-    The token must have all scopes (RFC 6750 §3.1), the user one of the roles. If the token's tenant is not
-    the user's, it is refused, also if the user has none: a token for one tenant must never act in another, or
-    without one.
+    A route may also allow users who are not active; all other rules hold for them as well. The token must
+    have all scopes (RFC 6750 §3.1), the user one of the roles. If the token's tenant is not the user's, it is
+    refused, also if the user has none: a token for one tenant must never act in another, or without one.
     """
-    if user.status is not UserStatus.ACTIVE:
-        raise Denial(_STATUS_REASONS[user.status])
+    if user.status is not UserStatus.ACTIVE and not route.allow_inactive:
+        raise Denial(STATUS_REASONS[user.status])
     if user.tokens_valid_after is not None and (
         claims.issued_at is None or claims.issued_at <= user.tokens_valid_after
     ):
@@ -43,7 +45,23 @@ def authorize(route: Route, user: User, claims: Claims) -> None:
     if require.tenant is not None and user.tenant != require.tenant:
         raise Denial(TENANT_MISMATCH, f"the route requires the tenant {require.tenant!r}")
     if not require.scopes.issubset(claims.scopes):
-        missing = sorted(require.scopes.difference(claims.scopes))
-        raise Denial(SCOPE_INSUFFICIENT, f"missing: {' '.join(missing)}")
+        raise _scope_insufficient(route, claims)
     if require.roles and require.roles.isdisjoint(user.roles):
         raise Denial(ROLE_MISSING, f"one of these is needed: {', '.join(sorted(require.roles))}")
+
+
+def authorize_without_user(route: Route, claims: Claims) -> None:
+    """Raise a `Denial` unless the route takes a token that no user is behind.
+
+    A route that asks for a role or a tenant asks for a user, whatever its `missing_user` says.
+    """
+    require = route.require
+    if route.missing_user is not MissingUser.FORWARD or require.roles or require.tenant is not None:
+        raise Denial(USER_NOT_FOUND)
+    if not require.scopes.issubset(claims.scopes):
+        raise _scope_insufficient(route, claims)
+
+
+def _scope_insufficient(route: Route, claims: Claims) -> Denial:
+    missing = sorted(route.require.scopes.difference(claims.scopes))
+    return Denial(SCOPE_INSUFFICIENT, f"missing: {' '.join(missing)}")

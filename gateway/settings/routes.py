@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from gateway.core.model import Auth
+from gateway.core.model import Auth, MissingUser
 from gateway.settings.section import Section
 from gateway.settings.values import (
     CredentialName,
@@ -69,6 +69,10 @@ class Route(Section):
     """`required`: a valid token. `optional`: a valid token or none. `none`: tokens are not checked."""
     require: Require = Field(default_factory=Require)
     """The requirements for token and user."""
+    allow_inactive: bool = False
+    """Also admit suspended, locked, pending and deleted users; `X-User-Status` tells the upstream."""
+    missing_user: MissingUser = MissingUser.DENY
+    """What becomes of a valid token without a user. `forward`: it passes, with `X-User-Missing: true`."""
     credentials: Credentials = Field(default_factory=Credentials)
     """Other places for the token than Authorization. The token is removed before the request is forwarded."""
     allowed_origins: tuple[Origin, ...] = ()

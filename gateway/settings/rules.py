@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, Literal, TypeAlias, get_args
 
-from gateway.core.headers import fold
+from gateway.core.headers import STATUS_HEADER, fold
 from gateway.settings.users.rules import mistakes
 from gateway.settings.values import parse_duration
 
@@ -156,7 +156,16 @@ def _user_source(data: object) -> Iterator[Finding]:
 
 def _headers(data: object) -> Iterator[Finding]:
     seen: dict[bytes, str] = {}
-    for name in _texts(_mapping(_mapping(data, "headers"), "identity")):
+    identity = _mapping(_mapping(data, "headers"), "identity")
+    tells_status = any(_is_on(route.get("allow_inactive")) for _, route in _mappings(data, "routes"))
+    for name in _texts(identity):
+        is_status = fold(name.encode("utf-8", "replace")) == fold(STATUS_HEADER)
+        if tells_status and is_status and identity[name] != "user.status":
+            yield Finding(
+                ("headers", "identity", name),
+                "must be user.status: routes with allow_inactive send the status in this header",
+                "write user.status, or choose another name",
+            )
         first = seen.setdefault(fold(name.encode("utf-8", "replace")), name)
         if first != name:
             yield Finding(
@@ -218,12 +227,33 @@ def _routes(data: object) -> Iterator[Finding]:
             )
         yield from _strip_prefix(index, route)
         yield from _credentials(index, route)
+        yield from _missing_user(index, route)
         asked = [key for key, value in _mapping(route, "require").items() if value]
         if route.get("auth") == "none" and asked:
             yield Finding(
                 ("routes", index, "require"),
                 "needs a user, but auth is none",
                 "write auth: required, or remove require",
+            )
+
+
+def _missing_user(index: int, route: Mapping[object, object]) -> Iterator[Finding]:
+    """Check the settings about users who are missing or not active."""
+    missing = route.get("missing_user", "deny")
+    allowed = _is_on(route.get("allow_inactive"))
+    for key, given in (("missing_user", missing != "deny"), ("allow_inactive", allowed)):
+        if given and route.get("auth") == "none":
+            yield Finding(
+                ("routes", index, key),
+                "needs a token, but auth is none",
+                f"write auth: required or optional, or remove {key}",
+            )
+    for key in ("roles", "tenant"):
+        if missing == "forward" and _mapping(route, "require").get(key):
+            yield Finding(
+                ("routes", index, "missing_user"),
+                f"forwards requests without a user, but require.{key} needs one",
+                f"write missing_user: deny, or remove require.{key}",
             )
 
 
@@ -252,6 +282,10 @@ def _repeated(
                 f"{value!r} is also the {key} of {section}[{first[value]}]",
                 f"each of {section} needs its own {key}",
             )
+
+
+def _is_on(value: object) -> bool:
+    return value not in (None, False, "false")
 
 
 def _number(value: object) -> int | None:

@@ -45,6 +45,7 @@ _NOT_IDENTITY: Final = HOP_BY_HOP | {
     b"x-auth-stale",
     b"x-real-ip",
     b"x-request-id",
+    b"x-user-missing",
 }
 
 

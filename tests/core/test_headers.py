@@ -113,8 +113,48 @@ def test_an_identity_header_of_the_client_is_stripped_in_every_spelling(
     assert seen(fields, "X-User-Id") == ([b"u-1"] if authenticated else [])
 
 
+def test_the_status_is_told_where_users_need_not_be_active() -> None:
+    locked = replace(USER, status=UserStatus.LOCKED)
+    plain, told = (POLICY.identity(CLAIMS, locked, with_status=on) for on in (False, True))
+
+    assert told == plain + b"X-User-Status: locked\r\n"
+
+
+@pytest.mark.parametrize("name", ["X-User-Status", "x_user_status"])
+def test_a_status_that_is_configured_is_told_once_and_everywhere(name: str) -> None:
+    policy = HeaderPolicy(HeaderRules({name: "user.status"}))
+    expected = name.encode() + b": active\r\n"
+
+    assert [policy.identity(CLAIMS, USER, with_status=on) for on in (False, True)] == [expected, expected]
+
+
+def test_without_a_user_the_id_is_there_and_empty() -> None:
+    fields = admit(user=None)
+
+    assert seen(fields, "X-User-Id") == [b""]
+    assert seen(fields, "X-User-Missing") == [b"true"]
+    assert seen(fields, "X-Auth-Subject") == [b"member"]
+    for name in ("X-User-Roles", "X-User-Tenant", "X-User-Status"):
+        assert seen(fields, name) == []
+
+
+def test_with_a_user_nothing_says_that_it_is_missing() -> None:
+    assert seen(admit((b"X-User-Missing", b"true")), "X-User-Missing") == []
+
+
 @given(
-    st.sampled_from([*IDENTITY, "X-Auth-Stale", "X-Request-Id", "X-Real-IP", "Forwarded", "X-Original-URL"]),
+    st.sampled_from(
+        [
+            *IDENTITY,
+            "X-User-Status",
+            "X-User-Missing",
+            "X-Auth-Stale",
+            "X-Request-Id",
+            "X-Real-IP",
+            "Forwarded",
+            "X-Original-URL",
+        ]
+    ),
     st.lists(st.booleans(), min_size=16, max_size=16),
     st.lists(st.sampled_from("-_.~!#$%&'*+^`| \t\x00\xff"), min_size=4, max_size=4),
     st.sampled_from([PROXY, STRANGER]),
@@ -165,11 +205,11 @@ def test_a_header_carries_what_its_path_names(path: str, value: bytes | None) ->
     assert dict(admit(policy=policy)).get(b"X-Who") == value
 
 
-def test_a_request_without_a_user_has_no_attributes() -> None:
+def test_a_token_without_a_user_has_no_attributes() -> None:
     policy = HeaderPolicy(HeaderRules({"X-A": "user.attributes.team", "X-B": "user.id", "X-C": "claims.sub"}))
     fields = dict(admit(policy=policy, user=None))
 
-    assert (fields.get(b"X-A"), fields.get(b"X-B"), fields.get(b"X-C")) == (None, None, b"member")
+    assert (fields.get(b"X-A"), fields.get(b"X-B"), fields.get(b"X-C")) == (None, b"", b"member")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Authorization of a user with a token on a route."""
 
+from dataclasses import replace
+
 import pytest
 
-from gateway.core.model import Claims, Requirement, Route, User, UserStatus
-from gateway.core.policy import authorize
+from gateway.core.model import Claims, MissingUser, Requirement, Route, User, UserStatus
+from gateway.core.policy import authorize, authorize_without_user
 from gateway.core.reasons import Denial
 
 
@@ -87,3 +89,57 @@ def test_no_status_but_active_passes_and_none_is_outweighed_by_roles(status: Use
     with pytest.raises(Denial) as caught:
         authorize(strong, user(status, roles=("admin",)), claims())
     assert caught.value.reason.code == f"user_{status.value}"
+
+
+@pytest.mark.parametrize("status", UserStatus)
+def test_a_route_may_allow_any_status(status: UserStatus) -> None:
+    authorize(replace(route(), allow_inactive=True), user(status), claims())
+
+
+@pytest.mark.parametrize(
+    ("where", "who", "token", "reason"),
+    [
+        (route(), user(UserStatus.DELETED, valid_after=100.0), claims(), "tokens_revoked_before"),
+        (route(), user(UserStatus.DELETED, tenant="a"), claims(tenant="b"), "tenant_mismatch"),
+        (route(tenant="a"), user(UserStatus.LOCKED), claims(), "tenant_mismatch"),
+        (route(roles=frozenset({"admin"})), user(UserStatus.SUSPENDED), claims(), "role_missing"),
+        (route(scopes=frozenset({"r"})), user(UserStatus.PENDING), claims(), "scope_insufficient"),
+    ],
+)
+def test_all_other_rules_hold_for_users_who_are_not_active(
+    where: Route, who: User, token: Claims, reason: str
+) -> None:
+    with pytest.raises(Denial) as caught:
+        authorize(replace(where, allow_inactive=True), who, token)
+
+    assert caught.value.reason.code == reason
+
+
+def test_a_route_may_take_a_token_without_a_user() -> None:
+    scopes = frozenset({"r"})
+    authorize_without_user(replace(route(), missing_user=MissingUser.FORWARD), claims(tenant="a"))
+    authorize_without_user(
+        replace(route(scopes=scopes), missing_user=MissingUser.FORWARD), claims(scopes=("r",))
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "missing", "reason"),
+    [
+        (route(), MissingUser.DENY, "user_not_found"),
+        (route(scopes=frozenset({"r"})), MissingUser.DENY, "user_not_found"),
+        (route(scopes=frozenset({"r"})), MissingUser.FORWARD, "scope_insufficient"),
+        # `gateway check` refuses these two; a request finds no way around it either.
+        (route(roles=frozenset({"admin"})), MissingUser.FORWARD, "user_not_found"),
+        (route(tenant="a"), MissingUser.FORWARD, "user_not_found"),
+    ],
+)
+def test_a_token_without_a_user_is_refused_where_a_user_is_needed(
+    where: Route, missing: MissingUser, reason: str
+) -> None:
+    with pytest.raises(Denial) as caught:
+        authorize_without_user(
+            replace(where, missing_user=missing, allow_inactive=True), claims(roles=("admin",), tenant="a")
+        )
+
+    assert caught.value.reason.code == reason

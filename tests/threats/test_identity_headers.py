@@ -17,7 +17,7 @@ IDENTITY = (
     b"X-Auth-Subject",
     b"X-Auth-Scopes",
 )
-ROUTES = ["/private/x", "/optional/x", "/public/x"]
+ROUTES = ["/private/x", "/optional/x", "/public/x", "/leave/x", "/welcome/x"]
 USERS = ("member", "admin")
 
 
@@ -55,7 +55,9 @@ async def test_a_forged_identity_header_never_arrives(house: House, field: bytes
     assert as_cgi_sees_it(received).get(b"x-user-roles", []) == expected
 
 
-@pytest.mark.parametrize("name", [*IDENTITY, b"X-Auth-Stale", b"X-Request-Id"])
+@pytest.mark.parametrize(
+    "name", [*IDENTITY, b"X-User-Status", b"X-User-Missing", b"X-Auth-Stale", b"X-Request-Id"]
+)
 @pytest.mark.parametrize("target", ROUTES)
 async def test_every_identity_header_is_stripped_on_every_route(
     house: House, name: bytes, target: str

@@ -45,7 +45,7 @@ def _every_refusal(route: Route, user: User, claims: Claims) -> list[Denial]:
         except Denial as denial:
             refusals.append(denial)
             require = route.require
-            if user.status is not UserStatus.ACTIVE:
+            if denial.reason in policy.STATUS_REASONS.values():
                 user = replace(user, status=UserStatus.ACTIVE)
             elif denial.reason is TOKENS_REVOKED_BEFORE:
                 user = replace(user, tokens_valid_after=None)
@@ -79,7 +79,7 @@ async def _user(
     if user.tokens_valid_after is not None:
         found += f", tokens valid after {moment(user.tokens_valid_after)}"
     expected = "active, and a token issued after `tokens_valid_after` and after the user was created"
-    status = next((denial for denial in refusals if user.status is not UserStatus.ACTIVE), None)
+    status = next((denial for denial in refusals if denial.reason in policy.STATUS_REASONS.values()), None)
     revoked = next((denial for denial in refusals if denial.reason is TOKENS_REVOKED_BEFORE), None)
     recreated = _is_recreated(trail, claims, record)
     outcome: Outcome = "fail" if status or revoked else "warn" if recreated else "pass"
