@@ -151,15 +151,23 @@ async def serve(
         keys = builders.key_ring(settings, metrics, forget_withdrawn, stack)
         headers = translation.headers(settings)
         verifier = MeteredVerifier(
-            TokenVerifier(issuers.values(), keys, clock=time.time, claims_read=headers.claims_read), metrics
-        )
+            TokenVerifier(
+                issuers.values(), keys, clock=time.time,
+                claims_read=headers.claims_read | builders.claims_for_new_users(issuers.values()),
+            ),
+            metrics,
+        )  # fmt: skip
         directory = MeteredDirectory(resolver, metrics)
+        provisioner = builders.provisioner(settings, issuers, postgres, local, redis, directory, metrics)
+        if provisioner is not None:
+            stack.push_async_callback(provisioner.close)
         body_size = settings.server.limits.body_size
         routes = RouteTable(translation.route(route, body_size) for route in settings.routes)
         tokens = Tokens(
             keys, time.time, settings.cache.max_tokens, metrics.recalled_tokens, metrics.refusal_recalled
         )
-        memo = Memo(Pipeline(routes, verifier, directory, headers), verifier, tokens, directory)
+        pipeline = Pipeline(routes, verifier, directory, headers, provisioner)
+        memo = Memo(pipeline, verifier, tokens, directory)
         upstreams = Upstreams(
             (translation.upstream(name, upstream) for name, upstream in settings.upstreams.items()), metrics
         )

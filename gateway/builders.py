@@ -5,16 +5,19 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 
 from gateway import translation
+from gateway.core.model import Issuer
+from gateway.core.provisioning import claims_read
 from gateway.core.tokens import KeySet
 from gateway.identity.blacklist_sync import BlacklistSync
 from gateway.identity.invalidation import Invalidation
 from gateway.identity.learnt_revocations import LearntRevocations
 from gateway.identity.local_cache import LocalCache
+from gateway.identity.provisioning import Provisioner
 from gateway.identity.resolver import IdentityResolver, SystemOfRecord
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.proxy.certificate import Certificate
@@ -22,12 +25,14 @@ from gateway.settings import Settings, model
 from gateway.stores.availability import Availability
 from gateway.stores.postgres.change_stream.listener import PostgresStream
 from gateway.stores.postgres.database import Postgres
+from gateway.stores.postgres.directory.provisioning import UserProvisioning
 from gateway.stores.postgres.hosts import place_of
 from gateway.stores.postgres.source.database import SourceDatabase
 from gateway.stores.redis.change_stream import RedisStream
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.system_of_record import SystemOfRecord as Place
 from gateway.telemetry import logs
+from gateway.telemetry.metered import MeteredDirectory
 from gateway.telemetry.metrics import Metrics
 
 
@@ -144,6 +149,35 @@ def identity_resolver(
         unchecked_allowed=settings.revocation.on_unavailable == "allow",
         learnt_revocations=learnt_revocations,
     )
+
+
+def provisioner(
+    settings: Settings,
+    issuers: Mapping[str, Issuer],
+    postgres: Postgres,
+    local: LocalCache,
+    redis: RedisTier,
+    directory: MeteredDirectory,
+    metrics: Metrics,
+) -> Provisioner | None:
+    """Return None if no issuer's tokens may create users."""
+    if all(issuer.provisioning is None for issuer in issuers.values()):
+        return None
+    return Provisioner(
+        issuers,
+        UserProvisioning(postgres),
+        local,
+        redis,
+        directory,
+        metrics,
+        refusal_ttl=settings.cache.negative_ttl,
+    )
+
+
+def claims_for_new_users(issuers: Iterable[Issuer]) -> frozenset[str]:
+    """Return the names of the claims that must be kept of tokens, to create users from them."""
+    rules = (issuer.provisioning for issuer in issuers)
+    return frozenset(name for each in rules if each is not None for name in claims_read(each))
 
 
 def change_streams(

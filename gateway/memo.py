@@ -40,7 +40,7 @@ from gateway.core.reasons import (
 )
 from gateway.core.tokens import KeySet, VerificationKey
 from gateway.core.verified import VerifiedToken
-from gateway.pipeline import Pipeline, Verifier, attribute, check
+from gateway.pipeline import Pipeline, Verifier, attribute, check, may_be_created
 
 RECURRING_HEADS: Final = 2048
 """The largest number of remembered request heads."""
@@ -233,7 +233,7 @@ class Memo:
                 token = await self._verify(credential)
             claims, decision, validity = token.claims, token.decision, token.validity
             if decision is None or validity is None or not self._is_valid(validity):
-                decision = await self._decide(token, route)
+                decision = await self._decide(token, route, request.id)
             elif decision.route is not route:
                 if decision.route.allow_inactive is route.allow_inactive:
                     check(route, claims, decision.resolution)
@@ -275,13 +275,16 @@ class Memo:
 
     # Decisions ---------------------------------------------------------------------------------------
 
-    async def _decide(self, token: Token, route: Route) -> Decision:
+    async def _decide(self, token: Token, route: Route, request_id: str) -> Decision:
         """Make a new decision. Remember it if memory has the same answer as the one that it is based on."""
         claims = token.claims
         resolution = self._directory.recall(claims)
         if resolution is None:
             await _wait()
             resolution = await self._directory.resolve(claims)
+        if resolution.user is None and may_be_created(route, resolution):
+            await _wait()
+            resolution = await self._pipeline.create(route, claims, request_id)
         decision = self._pipeline.decide(route, claims, resolution)
         # No await since the answer. If a change came before the answer, memory has no valid answer now.
         validity = self._directory.validity(claims)

@@ -10,11 +10,12 @@ from typing import Protocol
 from gateway.core import policy
 from gateway.core.admission import Admission, Decision, Forwarding
 from gateway.core.headers import STALE, HeaderPolicy
-from gateway.core.model import Auth, Claims, Credential, Request, Resolution, Route
+from gateway.core.model import Auth, Claims, Credential, MissingUser, Request, Resolution, Route
 from gateway.core.reasons import (
     CREDENTIALS_MISSING,
     TOKEN_REVOKED,
     TOKENS_REVOKED_BEFORE,
+    USER_NOT_FOUND,
     Denial,
 )
 from gateway.core.requests import bearer, credentials, upgrades
@@ -36,16 +37,29 @@ class Directory(Protocol):
         """Ask the identity tiers, memory first. Raises `Denial` when none that may be trusted can answer."""
 
 
+class Provisioner(Protocol):
+    """Creates users at their first request."""
+
+    async def provision(self, route: Route, claims: Claims, request_id: str) -> Resolution:
+        """Create the user of a token, and return what the tiers know then. Raises `Denial`."""
+
+
 class Pipeline:
     """A request's way from the wire to its admission."""
 
     def __init__(
-        self, routes: RouteTable, verifier: Verifier, directory: Directory, headers: HeaderPolicy
+        self,
+        routes: RouteTable,
+        verifier: Verifier,
+        directory: Directory,
+        headers: HeaderPolicy,
+        provisioner: Provisioner | None = None,
     ) -> None:
         self._routes = routes
         self._verifier = verifier
         self._directory = directory
         self._headers = headers
+        self._provisioner = provisioner
 
     async def admit(self, request: Request) -> Admission:
         """Settle a request: where it goes, who it is from, and that they may.
@@ -57,8 +71,11 @@ class Pipeline:
             return self.admission(request, forwarding)
         claims: Claims | None = None
         try:
-            claims = (await self._verifier.verify(forwarding.credential)).claims
-            decision = self.decide(forwarding.route, claims, await self._directory.find(claims))
+            claims, route = (await self._verifier.verify(forwarding.credential)).claims, forwarding.route
+            resolution = await self._directory.find(claims)
+            if resolution.user is None and may_be_created(route, resolution):
+                resolution = await self.create(route, claims, request.id)
+            decision = self.decide(route, claims, resolution)
         except Denial as denial:
             attribute(denial, forwarding.route, claims)
             raise
@@ -76,6 +93,12 @@ class Pipeline:
             attribute(denial, None, claims)
             raise
         return resolution
+
+    async def create(self, route: Route, claims: Claims, request_id: str) -> Resolution:
+        """Create the user of a token that no user is behind. Raises `Denial`."""
+        if self._provisioner is None:
+            raise Denial(USER_NOT_FOUND, "no users are created here")
+        return await self._provisioner.provision(route, claims, request_id)
 
     # The steps, which depend on nothing but what they are given -----------------------------------------
 
@@ -128,6 +151,11 @@ class Pipeline:
         if self._headers.forwards_credentials:
             fields += self._headers.credentials(request, forwarding.client_fields)
         return Admission(forwarding, fields, claims, decision)
+
+
+def may_be_created(route: Route, resolution: Resolution) -> bool:
+    """Tell whether the user who is missing may be created for a request of this route."""
+    return route.missing_user is MissingUser.PROVISION and resolution.revoked is None
 
 
 def check(route: Route, claims: Claims, resolution: Resolution) -> None:

@@ -10,12 +10,14 @@ from gateway.core.model import (
     Identity,
     Resolution,
     RevocationKind,
+    Route,
     StoreUnavailable,
     Tier,
     User,
+    UserStatus,
     Validity,
 )
-from gateway.core.reasons import Denial
+from gateway.core.reasons import ACCOUNT_NOT_LINKED, Denial
 from gateway.core.revocations import Revocation, Revocations, Revoked
 from gateway.core.tokens import KeySet
 from gateway.stores.redis.answers import Epoch, SharedAnswer
@@ -93,6 +95,23 @@ class FakeDirectory:
             raise self.failure
         user = self.users.get(claims.identity)
         return Resolution(user, Tier.POSTGRES, self.revoked, Tier.REDIS, self.stale)
+
+
+class FakeProvisioner:
+    """`gateway.pipeline.Provisioner`: adds to a directory whom it is asked for, except `taken`."""
+
+    def __init__(self, directory: FakeDirectory) -> None:
+        self.directory = directory
+        self.asked: list[tuple[str, str, str]] = []
+        """Route, subject and request id, in order."""
+
+    async def provision(self, route: Route, claims: Claims, request_id: str) -> Resolution:
+        self.asked.append((route.name, claims.subject, request_id))
+        if claims.subject == "taken":
+            raise Denial(ACCOUNT_NOT_LINKED, tier=Tier.POSTGRES)
+        user = User(f"id-{claims.subject}", UserStatus.ACTIVE)
+        self.directory.users[claims.identity] = user
+        return await self.directory.resolve(claims)
 
 
 class FakeWorkers:

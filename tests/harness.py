@@ -30,6 +30,7 @@ from tests.sockets import RawClient, RawUpstream, Received, Response, request_by
 SECOND_ISSUER: Final = "https://second.example.com"
 STRICT_ISSUER: Final = "https://strict.example.com"
 KEYLESS_ISSUER: Final = "https://keyless.example.com"
+JOINING_ISSUER: Final = "https://joining.example.com"
 
 
 @dataclass
@@ -157,7 +158,8 @@ async def seed(dsn: str) -> None:
     try:
         for subject, (status, tenant, roles) in USERS.items():
             await connection.execute(
-                "WITH u AS (INSERT INTO users (status, tenant, roles, tokens_valid_after) VALUES ($1, $2, $3,"
+                "WITH u AS (INSERT INTO users (status, tenant, roles, email, tokens_valid_after) VALUES"
+                " ($1, $2, $3, $5 || '@example.org',"
                 " CASE WHEN $5 = 'signed-out' THEN now() + interval '1 day' END) RETURNING id)"
                 " INSERT INTO identities (issuer, subject, user_id) SELECT $4, $5, id FROM u",
                 status.value, tenant, list(roles), tokens.ISSUER, subject,
@@ -170,6 +172,23 @@ def token(subject: str = "member", **changes: JSON) -> bytes:
     """Return a good token of the issuer `main`."""
     claims = {**tokens.claims(subject, jti=uuid.uuid4().hex), **changes}
     return tokens.sign(claims, tokens.rsa_key("main"))
+
+
+PROVISIONING: Final[JSON] = {
+    "email": "email",
+    "display_name": "name",
+    "tenant": "tid",
+    "roles": ["reader", "writer"],
+    "when": {"email_verified": True, "hd": ["example.org", "example.com"]},
+}
+
+
+def newcomer(subject: str, **changes: JSON) -> bytes:
+    """Return a token of the issuer `joining` that may create a user."""
+    own: dict[str, JSON] = {"email": f"{subject}@example.org", "tid": "acme", "tenant_id": "acme"}
+    claims = {**tokens.claims(subject, jti=uuid.uuid4().hex), "iss": JOINING_ISSUER, "name": "New Comer"}
+    claims |= {**own, "email_verified": True, "hd": "example.org", **changes}
+    return tokens.sign(claims, tokens.rsa_key("second"))
 
 
 def write_jwks(path: Path, *keys: tokens.SigningKey) -> Path:
@@ -213,6 +232,7 @@ def configuration(
             issuer("second", SECOND_ISSUER, second),
             issuer("strict", STRICT_ISSUER, second, max_lifetime="10m", require=["exp", "sub", "tenant_id"]),
             issuer("keyless", KEYLESS_ISSUER, folder / "missing.json"),
+            issuer("joining", JOINING_ISSUER, second, provisioning=PROVISIONING),
         ],
         # A busy machine is no outage.
         "postgres": {"dsn": dsn, "pool_min": 1, "statement_timeout": "10s"},
@@ -233,6 +253,8 @@ def configuration(
             route("public", "/public/**", auth="none"),
             route("leave", "/leave/**", allow_inactive=True),
             route("welcome", "/welcome/**", missing_user="forward"),
+            route("join", "/join/**", missing_user="provision"),
+            route("join-admin", "/join-admin/**", missing_user="provision", require={"roles": ["admin"]}),
             route("admin", "/admin/**", require={"roles": ["admin"]}),
             route(
                 "browser",

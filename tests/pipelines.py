@@ -24,7 +24,7 @@ from gateway.core.tokens import KeySet, key_from_jwk
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
 from gateway.verifier import TokenVerifier
-from tests.fakes import FakeDirectory, FakeKeys
+from tests.fakes import FakeDirectory, FakeKeys, FakeProvisioner
 from tests.tokens import AUDIENCE, ISSUER, claims, ec_key, sign
 
 NOW = 1_700_000_000
@@ -49,6 +49,7 @@ ROUTES = RouteTable(
             missing_user=MissingUser.FORWARD,
             require=Requirement(roles=frozenset({"admin"})),
         ),
+        Route("join", "/join/**", "echo", missing_user=MissingUser.PROVISION),
         Route("guest", "/guest/**", "echo", auth=Auth.OPTIONAL, credentials=BROWSER),
     ]
 )
@@ -74,6 +75,7 @@ class World:
     directory: FakeDirectory = field(default_factory=lambda: FakeDirectory(_users()))
     now: float = NOW
     forward_authorization: bool = False
+    provisioner: FakeProvisioner = field(init=False)
     pipeline: Pipeline = field(init=False)
     memo: Memo = field(init=False)
     """The same way, with a memory."""
@@ -82,7 +84,8 @@ class World:
         verifier = TokenVerifier([MAIN], self.keys, clock=lambda: self.now)
         identity = {"X-User-Id": "user.id", "X-Auth-Subject": "claims.sub"}
         headers = HeaderPolicy(HeaderRules(identity, self.forward_authorization))
-        self.pipeline = Pipeline(ROUTES, verifier, self.directory, headers)
+        self.provisioner = FakeProvisioner(self.directory)
+        self.pipeline = Pipeline(ROUTES, verifier, self.directory, headers, self.provisioner)
         tokens = Tokens(self.keys, lambda: self.now, 100, defaultdict(int))
         self.memo = Memo(self.pipeline, verifier, tokens, self.directory)
 

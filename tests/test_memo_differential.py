@@ -31,6 +31,7 @@ from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.model import (
     Claims,
     Credential,
+    MissingUser,
     Request,
     Resolution,
     Route,
@@ -45,7 +46,7 @@ from gateway.core.tokens import KeySet, key_from_jwk
 from gateway.core.verified import VerifiedToken
 from gateway.identity.local_cache import LocalCache
 from gateway.memo import Memo, Token, Tokens
-from gateway.pipeline import Pipeline
+from gateway.pipeline import Pipeline, may_be_created
 from gateway.proxy.downstream import head_cache
 from gateway.proxy.downstream.head_cache import HeadCache, Known
 from gateway.proxy.downstream.incoming import AnyRequest, Incoming
@@ -75,7 +76,7 @@ ANY: Final = st.sampled_from(sorted(TOKENS))
 PATHS: Final = st.sampled_from(
     [
         "/echo", "/echo", "/admin", "/optional", "/public", "/acme", "/nowhere", "/browser", "/leave",
-        "/welcome", "/welcome-admin",
+        "/welcome", "/welcome-admin", "/join",
     ]
 )  # fmt: skip
 PEERS: Final = st.sampled_from(["203.0.113.9", "203.0.113.9", "198.51.100.1"])
@@ -167,6 +168,46 @@ class AtOnce:
         return self._local.recall(claims) or self._system.resolution(claims)
 
 
+class Joining:
+    """`gateway.pipeline.Provisioner`: creates the rows of users who are missing, behind gates."""
+
+    def __init__(self, tiers: Tiers, local: LocalCache, system: System, gates: Gates) -> None:
+        self._tiers = tiers
+        self._local = local
+        self._system = system
+        self._gates = gates
+        self.on_joined: Callable[[str], None] = lambda _: None
+
+    async def provision(self, route: Route, claims: Claims, request_id: str) -> Resolution:
+        assert (route.missing_user, request_id) == (MissingUser.PROVISION, "r-1")
+        await self._gates()
+        if claims.subject not in self._system.users:
+            self._system.users[claims.subject] = joined(claims)
+            self._local.forget_identities([(claims.issuer, claims.subject)])
+        self.on_joined(claims.subject)
+        return await self._tiers.resolve(claims)
+
+
+class JoinsAtOnce:
+    """`gateway.pipeline.Provisioner`: says what would come of it, and creates no row."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self.creates = True
+        """False: the user was created before, and is looked up."""
+
+    async def provision(self, route: Route, claims: Claims, request_id: str) -> Resolution:
+        assert (route.missing_user, request_id) == (MissingUser.PROVISION, "r-1")
+        resolution = self._system.resolution(claims)
+        if resolution.user is not None or not self.creates:
+            return resolution
+        return replace(resolution, user=joined(claims))
+
+
+def joined(claims: Claims) -> User:
+    return User(f"{claims.subject}-joined", UserStatus.ACTIVE)
+
+
 class Verifications:
     """`gateway.pipeline.Verifier`: verifies, and notes the outcome; or says what was noted."""
 
@@ -191,6 +232,8 @@ class Asked:
     expected: list[Outcome] = field(default_factory=list)
     verified: VerifiedToken | None = None
     """What its token said, if it was good at any moment since the request came."""
+    joined: bool = False
+    """Whether its user may have been created since. A user who is gone then is not created a second time."""
 
 
 class Ways(RuleBasedStateMachine):
@@ -211,8 +254,14 @@ class Ways(RuleBasedStateMachine):
         headers = HeaderPolicy(HeaderRules(identity, forward_authorization=True))
         self.tokens = Tokens(self.keys, lambda: self.now, 3, defaultdict(int))
         self.verifications = Verifications(verifier)
-        self.plain = Pipeline(ROUTES, self.verifications, AtOnce(self.local, self.system), headers)
-        self.memo = Memo(self.plain, verifier, self.tokens, Tiers(self.local, self.system, self.gates))
+        at_once = AtOnce(self.local, self.system)
+        self.joins = JoinsAtOnce(self.system)
+        self.plain = Pipeline(ROUTES, self.verifications, at_once, headers, self.joins)
+        tiers = Tiers(self.local, self.system, self.gates)
+        joining = Joining(tiers, self.local, self.system, self.gates)
+        joining.on_joined = self._joined
+        pipeline = Pipeline(ROUTES, verifier, at_once, headers, joining)
+        self.memo = Memo(pipeline, verifier, self.tokens, tiers)
         self.heads = HeadCache(self.memo.remembered, self.memo.heads, 5)
         self.requests: list[Asked] = []
         self.latest: Sent | None = None
@@ -249,8 +298,15 @@ class Ways(RuleBasedStateMachine):
         """Take note of what the plain way says now, also of a token that it verified before."""
         self.verifications.noted = asked.verified
         for self.verifications.earlier in (False, True):
-            asked.expected.append(_at_once(_outcome(self.plain.admit(asked.request))))
+            for self.joins.creates in {True, not asked.joined}:
+                asked.expected.append(_at_once(_outcome(self.plain.admit(asked.request))))
         asked.verified = self.verifications.noted
+
+    def _joined(self, subject: str) -> None:
+        """Take note that a request has made sure that its user exists."""
+        for asked in self.requests:
+            asked.joined |= asked.verified is not None and asked.verified.claims.subject == subject
+        self._changed()
 
     # Requests ------------------------------------------------------------------------------------------
 
@@ -312,7 +368,7 @@ class Ways(RuleBasedStateMachine):
         self.request(sent, 2)
 
     @rule(
-        paths=st.tuples(st.sampled_from(["/welcome", "/leave"]), PATHS),
+        paths=st.tuples(st.sampled_from(["/welcome", "/leave", "/join"]), PATHS),
         subject=st.sampled_from(SUBJECTS),
         told=st.sampled_from(["identity", "everything"]),
         steps=st.sampled_from([2, 2, 1]),
@@ -458,8 +514,10 @@ TestWays = Ways.TestCase
 def _decision_survives_a_change(patch: pytest.MonkeyPatch) -> None:
     """Remember what the stores said with the validity of what memory says now."""
 
-    async def decide(self: Memo, token: Token, route: Route) -> object:
+    async def decide(self: Memo, token: Token, route: Route, request_id: str) -> object:
         resolution = self._directory.recall(token.claims) or await self._directory.resolve(token.claims)
+        if resolution.user is None and may_be_created(route, resolution):
+            resolution = await self._pipeline.create(route, token.claims, request_id)
         token.decision = self._pipeline.decide(route, token.claims, resolution)
         token.validity = self._directory.validity(token.claims)
         return token.decision

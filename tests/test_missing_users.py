@@ -135,6 +135,71 @@ async def test_a_stream_of_a_missing_user_goes_on_while_a_new_request_would_pass
     assert caught.value.reason.code == "user_suspended"
 
 
+# Users who are created ---------------------------------------------------------------------------------
+
+
+async def test_a_missing_user_is_created_where_the_route_says_so(admit: Admit) -> None:
+    for _ in range(2):
+        fields = dict(sent(await admit(request("/join", token("ghost")))))
+        assert fields[b"X-User-Id"] == b"id-ghost"
+        assert b"X-User-Missing" not in fields
+
+
+async def test_it_is_told_for_which_request(world: World, admit: Admit) -> None:
+    await admit(request("/join", token("ghost")))
+    await admit(request("/join", token()))
+
+    assert world.provisioner.asked == [("join", "ghost", "r-1")]
+
+
+@pytest.mark.parametrize("path", ["/echo", "/welcome-admin", "/leave", "/optional"])
+async def test_no_user_is_created_elsewhere(world: World, admit: Admit, path: str) -> None:
+    assert await refused(admit, request(path, token("ghost"))) == "user_not_found"
+    assert world.provisioner.asked == []
+
+
+async def test_no_user_is_created_for_a_revoked_token(world: World, admit: Admit) -> None:
+    world.directory.revoked = "jti"
+
+    assert await refused(admit, request("/join", token("ghost"))) == "token_revoked"
+    assert world.provisioner.asked == []
+
+
+async def test_no_user_is_created_while_a_store_does_not_answer(world: World, admit: Admit) -> None:
+    world.directory.failure = Denial(USER_STORE_UNAVAILABLE)
+
+    assert await refused(admit, request("/join", token("ghost"))) == "user_store_unavailable"
+    assert world.provisioner.asked == []
+
+
+@pytest.mark.parametrize("status", ["suspended", "pending", "locked", "deleted"])
+async def test_a_user_who_is_not_active_is_not_created_again(world: World, admit: Admit, status: str) -> None:
+    assert await refused(admit, request("/join", token(status))) == f"user_{status}"
+    assert world.provisioner.asked == []
+
+
+async def test_an_open_stream_creates_no_user(world: World) -> None:
+    """A user who is removed while a stream is open loses it."""
+    admission = await world.memo.admit(request("/join", token("ghost")))
+    claims = admission.claims
+    assert claims is not None
+    world.provisioner.asked.clear()
+    world.directory.users.pop(claims.identity)
+
+    with pytest.raises(Denial) as caught:
+        await world.memo.reauthorize(admission.forwarding.route, claims)
+    assert caught.value.reason.code == "user_not_found"
+    assert world.provisioner.asked == []
+
+
+async def test_a_remembered_miss_keeps_no_user_from_being_created(world: World) -> None:
+    identity = Identity(ISSUER, "ghost")
+    world.directory.remembered[identity] = Resolution(None, Tier.LOCAL, None, Tier.LOCAL)
+
+    await world.memo.admit(request("/join", token("ghost")))
+    assert identity in world.directory.users
+
+
 def remember(world: World, subject: str) -> None:
     """Let the directory answer from memory for a user whom it knows."""
     identity = Identity(ISSUER, subject)

@@ -93,6 +93,7 @@ ROWS: dict[str, Row] = {
     "token_revoked": verified("/echo", token(), "member", revoke("jti")),
     "tokens_revoked_before": verified("/echo", token("revoked"), "revoked"),
     "user_not_found": verified("/echo", token("ghost"), "ghost"),
+    "account_not_linked": verified("/join", token("taken"), "taken"),
     "user_deleted": verified("/echo", token("deleted"), "deleted"),
     "user_suspended": verified("/echo", token("suspended"), "suspended"),
     "user_locked": verified("/echo", token("locked"), "locked"),

@@ -353,6 +353,27 @@ def test_every_setting_is_described() -> None:
             "upstream: orders\n    missing_user: create",
             "20: routes[0].missing_user: must be one of 'deny'",
         ),
+        (
+            "upstream: orders",
+            "upstream: orders\n    missing_user: provision",
+            "20: routes[0].missing_user: creates users, but no issuer has provisioning → give",
+        ),
+        (
+            "routes:",
+            "users: {source: {preset: django}}\nroutes:\n  - {name: a, match: {path: /a}, upstream: orders,"
+            " missing_user: provision}",
+            "17: routes[0].missing_user: creates users in the gateway's own tables, but users.source names",
+        ),
+        (
+            "    keys: {discovery: true}",
+            "    keys: {discovery: true}\n    provisioning: {when: {hd: []}}",
+            "8: issuers[0].provisioning.when.hd: must have at least one entry",
+        ),
+        (
+            "    keys: {discovery: true}",
+            "    keys: {discovery: true}\n    provisioning: {when: {hd: [null]}}",
+            "8: issuers[0].provisioning.when.hd[0]",
+        ),
         ("/orders/**", "orders/**", "18: routes[0].match.path: must start with a slash → write /orders/**"),
         ("/orders/**", "/**/orders", "18: routes[0].match.path: `**` is allowed only at the end"),
         ("/orders/**", "/orders*", "18: routes[0].match.path: `*` must be a whole segment"),

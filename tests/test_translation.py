@@ -33,6 +33,12 @@ CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
         "claims.tenant": {"claims": {"tenant": "tid"}},
         "claims.scopes": {"claims": {"scopes": "scp"}},
         "claims.roles": {"claims": {"roles": "groups"}},
+        "provisioning": {"provisioning": {}},
+        "provisioning.email": {"provisioning": {"email": "email"}},
+        "provisioning.display_name": {"provisioning": {"display_name": "name"}},
+        "provisioning.tenant": {"provisioning": {"tenant": "tid"}},
+        "provisioning.roles": {"provisioning": {"roles": ["member"]}},
+        "provisioning.when": {"provisioning": {"when": {"email_verified": True}}},
     },
     model.Keys: {
         "discovery": {"discovery": True},
@@ -150,8 +156,12 @@ def test_every_setting_is_tried(kind: type[Section]) -> None:
     ("kind", "name"), [(kind, name) for kind, changes in CHANGES.items() for name in changes]
 )
 def test_a_setting_arrives(kind: type[Section], name: str) -> None:
-    beside = {"allowed_origins": {"credentials": _COOKIE}, "health_check": {"health_check": _CHECK}}
-    without = beside.get(name.partition(".")[0], {}) if name != "health_check" else {}
+    beside: dict[str, dict[str, Any]] = {
+        "allowed_origins": {"credentials": _COOKIE},
+        "health_check": {"health_check": _CHECK},
+        "provisioning": {"provisioning": {}},
+    }
+    without = beside.get(name.partition(".")[0], {}) if name not in {"health_check", "provisioning"} else {}
     assert arrived(kind, CHANGES[kind][name]) != arrived(kind, without)
 
 

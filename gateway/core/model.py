@@ -14,6 +14,9 @@ from typing import Final, Literal, TypeAlias
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
+Scalar: TypeAlias = bool | int | float | str
+"""A value that a claim can be compared with."""
+
 Header: TypeAlias = tuple[bytes, bytes]
 """A header field as it stood on the wire: name and value, neither decoded nor folded."""
 
@@ -51,11 +54,13 @@ class Auth(StrEnum):
 class MissingUser(StrEnum):
     """What becomes of a verified token that no user is behind.
 
-    `deny` refuses it. `forward` lets it through without a user, and tells the upstream so.
+    `deny` refuses it. `forward` lets it through without a user, and tells the upstream so. `provision`
+    creates the user, if the issuer's `provisioning` allows it.
     """
 
     DENY = "deny"
     FORWARD = "forward"
+    PROVISION = "provision"
 
 
 @lru_cache(maxsize=1024)
@@ -108,6 +113,20 @@ class ClaimPaths:
 
 
 @dataclass(frozen=True, slots=True)
+class Provisioning:
+    """Which users are created from an issuer's tokens (`core.provisioning`): paths into them, and roles."""
+
+    email: str | None = None
+    display_name: str | None = None
+    tenant: str | None = None
+    """None: the tenant of the token, as `ClaimPaths` finds it."""
+    roles: tuple[str, ...] = ()
+    """Given to each user that is created."""
+    when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Path → the values that are accepted there; all must hold."""
+
+
+@dataclass(frozen=True, slots=True)
 class Issuer:
     """A configured, trusted token issuer and what its tokens must look like."""
 
@@ -122,6 +141,8 @@ class Issuer:
     require: frozenset[str] = frozenset({"exp", "sub"})
     max_lifetime: float | None = None
     claims: ClaimPaths = ClaimPaths()
+    provisioning: Provisioning | None = None
+    """None: its tokens create no user."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,11 @@ USER_NOT_FOUND = _user(
     "The token's subject has no user",
     "No row of `identities` has this (issuer, subject): `gateway users add` or `gateway users link`.",
 )
+ACCOUNT_NOT_LINKED = _user(
+    "account_not_linked",
+    "The token's subject has no user, but its e-mail address belongs to one",
+    "No user is provisioned for an address that is taken: `gateway users link`, if it is the same person.",
+)
 USER_DELETED = _user(
     "user_deleted",
     "The token's user was deleted",

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gateway.core.model import Auth
+from gateway.core.model import Auth, MissingUser
 from gateway.settings.loading import Problem, Source
 from gateway.settings.model import Issuer, Match, Settings, Upstream
 from gateway.settings.rules import Location
@@ -55,6 +55,7 @@ def _issuers(settings: Settings, source: Source) -> Iterator[Problem]:
                 "are fetched over plain http",
                 "use https: an attacker on the network could forge any token",
             )
+        yield from _provisioning(("issuers", index, "provisioning"), issuer, settings, source)
         for name, file in _key_files(issuer):
             if not file.is_file():
                 yield _no_file(source, (*where, name), file)
@@ -63,6 +64,22 @@ def _issuers(settings: Settings, source: Source) -> Iterator[Problem]:
             yield source.problem(
                 (*where, "secret_file"), "can be read by all users of this machine", f"chmod 600 {secret}"
             )
+
+
+def _provisioning(where: Location, issuer: Issuer, settings: Settings, source: Source) -> Iterator[Problem]:
+    rules = issuer.provisioning
+    if rules is None:
+        return
+    if all(route.missing_user is not MissingUser.PROVISION for route in settings.routes):
+        yield source.problem(
+            where, "is used by no route", "write missing_user: provision on a route, or remove it"
+        )
+    if rules.email is not None and not any("verified" in path for path in rules.when):
+        yield source.problem(
+            (*where, "email"),
+            "may be an address that its owner has not confirmed",
+            "write when: {email_verified: true}, unless the issuer confirms every address",
+        )
 
 
 def _key_files(issuer: Issuer) -> Iterator[tuple[str, Path]]:

@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, InitErrorDetails
 
+from gateway.settings.provisioning import Provisioning
 from gateway.settings.routes import Match, Route
 from gateway.settings.rules import ASYMMETRIC_ALGORITHMS, AsymmetricAlgorithm, findings
 from gateway.settings.section import Section
@@ -178,6 +179,8 @@ class Issuer(Section):
     """Refuse tokens whose `exp` − `iat` is longer. `null`: no limit."""
     claims: Claims = Field(default_factory=Claims)
     """The claims with tenant, scopes and roles."""
+    provisioning: Provisioning | None = None
+    """The users that its tokens may create. `null`: none."""
 
 
 class ClientTls(Section):

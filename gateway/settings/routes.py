@@ -72,7 +72,8 @@ class Route(Section):
     allow_inactive: bool = False
     """Also admit suspended, locked, pending and deleted users; `X-User-Status` tells the upstream."""
     missing_user: MissingUser = MissingUser.DENY
-    """What becomes of a valid token without a user. `forward`: it passes, with `X-User-Missing: true`."""
+    """What becomes of a valid token without a user. `forward`: it passes, with `X-User-Missing: true`.
+    `provision`: the gateway creates the user, if the issuer has `provisioning`."""
     credentials: Credentials = Field(default_factory=Credentials)
     """Other places for the token than Authorization. The token is removed before the request is forwarded."""
     allowed_origins: tuple[Origin, ...] = ()

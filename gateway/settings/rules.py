@@ -216,6 +216,8 @@ def _strip_prefix(index: int, route: Mapping[object, object]) -> Iterator[Findin
 def _routes(data: object) -> Iterator[Finding]:
     routes = _mappings(data, "routes")
     upstreams = _texts(_mapping(data, "upstreams"))
+    provisioning = any(issuer.get("provisioning") is not None for _, issuer in _mappings(data, "issuers"))
+    own_tables = _mapping(data, "users").get("source") is None
     yield from _repeated("routes", "name", routes)
     for index, route in routes:
         upstream = route.get("upstream")
@@ -227,7 +229,7 @@ def _routes(data: object) -> Iterator[Finding]:
             )
         yield from _strip_prefix(index, route)
         yield from _credentials(index, route)
-        yield from _missing_user(index, route)
+        yield from _missing_user(index, route, provisioning=provisioning, own_tables=own_tables)
         asked = [key for key, value in _mapping(route, "require").items() if value]
         if route.get("auth") == "none" and asked:
             yield Finding(
@@ -237,7 +239,9 @@ def _routes(data: object) -> Iterator[Finding]:
             )
 
 
-def _missing_user(index: int, route: Mapping[object, object]) -> Iterator[Finding]:
+def _missing_user(
+    index: int, route: Mapping[object, object], *, provisioning: bool, own_tables: bool
+) -> Iterator[Finding]:
     """Check the settings about users who are missing or not active."""
     missing = route.get("missing_user", "deny")
     allowed = _is_on(route.get("allow_inactive"))
@@ -248,6 +252,18 @@ def _missing_user(index: int, route: Mapping[object, object]) -> Iterator[Findin
                 "needs a token, but auth is none",
                 f"write auth: required or optional, or remove {key}",
             )
+    if missing == "provision" and not own_tables:
+        yield Finding(
+            ("routes", index, "missing_user"),
+            "creates users in the gateway's own tables, but users.source names others",
+            "let the system of users.source create them, or write missing_user: forward",
+        )
+    if missing == "provision" and not provisioning:
+        yield Finding(
+            ("routes", index, "missing_user"),
+            "creates users, but no issuer has provisioning",
+            "give provisioning to the issuer whose tokens may create users",
+        )
     for key in ("roles", "tenant"):
         if missing == "forward" and _mapping(route, "require").get(key):
             yield Finding(

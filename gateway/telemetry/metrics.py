@@ -12,6 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gateway.core.admission import Admission
 from gateway.core.model import Claims, Resolution
+from gateway.core.provisioning import ProvisioningResult
 from gateway.core.reasons import (
     REVOCATION_UNAVAILABLE,
     USER_STORE_UNAVAILABLE,
@@ -113,6 +114,11 @@ class Metrics:
         )
         self.revocation_checks = Counter(
             "gateway_revocation_checks", "Checks of a token against the revocations.", ["tier", "result"]
+        )
+        self.users_provisioned = Counter(
+            "gateway_users_provisioned",
+            "Attempts to create a user at its first request, by result.",
+            ["issuer", "result"],
         )
         self.jwks_refreshes = Counter(
             "gateway_jwks_refreshes", "Attempts to load an issuer's keys.", ["issuer", "result"]
@@ -293,6 +299,11 @@ class Metrics:
 
     def jwks_refreshed(self, issuer: str, result: Literal["success", "failure"]) -> None:
         self.jwks_refreshes.inc((issuer, result))
+
+    def user_provisioned(
+        self, issuer: str, result: ProvisioningResult | Literal["not_eligible", "failed"]
+    ) -> None:
+        self.users_provisioned.inc((issuer, result))
 
     def limit_exceeded(self, limit: Limit) -> None:
         self.limits_exceeded.inc((limit,))

@@ -24,7 +24,7 @@ session = pytest.mark.asyncio(loop_scope="session")
 @session
 async def test_issuers_and_their_keys(api: Api) -> None:
     issuers = {issuer["name"]: issuer for issuer in (await api.get("/issuers")).json}
-    assert list(issuers) == ["main", "second", "strict", "keyless"]
+    assert list(issuers) == ["main", "second", "strict", "keyless", "joining"]
     main = issuers["main"]
     assert (main["issuer"], main["audiences"], main["ready"], main["last_error"]) == (
         tokens.ISSUER,

@@ -3,9 +3,12 @@
 import asyncio
 import json
 import socket
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from redis import Redis
 from typer.testing import CliRunner, Result
@@ -83,6 +86,46 @@ def test_all_is_well(dsn: str, redis_url: str, tmp_path: Path, serving: str) -> 
         "upstream:echo": "pass",
     }
     assert set(entry(result, "postgres")) == {"name", "outcome", "found", "fix"}
+
+
+def test_a_role_that_may_not_create_users(dsn: str, redis_url: str, tmp_path: Path, serving: str) -> None:
+    """The configuration says that it creates some."""
+    config = written(tmp_path, dsn, redis_url, serving)
+    text = config.read_text().replace("audiences: [api],", "audiences: [api], provisioning: {},")
+    provisioning = text.replace("upstream: echo}", "upstream: echo, missing_user: provision}")
+    password = "pw"
+    role = f"live_{uuid.uuid4().hex}"
+    sql(dsn, f"CREATE ROLE {role} LOGIN PASSWORD '{password}'", f"GRANT USAGE ON SCHEMA public TO {role}")
+    sql(dsn, f"GRANT SELECT ON users, identities, revocations TO {role}")
+    place = urlsplit(dsn)
+    own = place._replace(netloc=f"{role}:{password}@{place.hostname}:{place.port}").geturl()
+    try:
+        config.write_text(provisioning.replace(dsn, own))
+        found = entry(check(config, "--json"), "postgres")
+        assert (found["outcome"], "may not create users" in found["found"]) == ("warn", True)
+
+        sql(dsn, found["fix"].partition(": ")[2])
+        assert entry(check(config, "--json"), "postgres")["outcome"] == "pass"
+
+        sql(dsn, "DROP FUNCTION gateway_provision_user")
+        found = entry(check(config, "--json"), "postgres")
+        assert (found["outcome"], found["fix"]) == ("warn", "run `gateway migrate`")
+        config.write_text(text.replace(dsn, own).replace("provisioning: {},", ""))
+        assert entry(check(config, "--json"), "postgres")["outcome"] == "pass"
+    finally:
+        sql(dsn, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+def sql(dsn: str, *statements: str) -> None:
+    """Execute statements as the owner of the tables."""
+
+    async def execute() -> None:
+        connection = await asyncpg.connect(dsn)
+        for statement in statements:
+            await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(execute())
 
 
 def test_people_get_a_line_for_each(dsn: str, redis_url: str, tmp_path: Path, serving: str) -> None:

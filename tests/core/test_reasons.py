@@ -16,7 +16,7 @@ TOKEN = """
 """
 USER = """
     user_not_found user_deleted user_suspended user_locked user_pending tokens_revoked_before
-    tenant_mismatch
+    tenant_mismatch account_not_linked
 """
 POLICY = "scope_insufficient role_missing"
 OURS = "keys_unavailable user_store_unavailable revocation_unavailable overloaded internal_error"

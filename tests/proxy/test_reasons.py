@@ -15,7 +15,7 @@ from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
 from gateway.memo import Memo
 from gateway.telemetry.logs import hash_subject
 from tests import tokens
-from tests.harness import KEYLESS_ISSUER, STRICT_ISSUER, USERS, House, open_house, token
+from tests.harness import KEYLESS_ISSUER, STRICT_ISSUER, USERS, House, newcomer, open_house, token
 from tests.sockets import RawUpstream, Response, request_bytes
 
 session = pytest.mark.asyncio(loop_scope="session")
@@ -103,6 +103,12 @@ ROWS: Final[dict[str, Row]] = {
         signed(lambda: tokens.claims(jti="row-token-revoked")), issuer="main", subject="member"
     ),
     "user_not_found": Row(get(subject="ghost"), issuer="main", subject="ghost"),
+    "account_not_linked": Row(
+        lambda: request_bytes("GET", "/join/x", token=newcomer("heir", email="member@example.org")),
+        issuer="joining",
+        route="join",
+        subject="heir",
+    ),
     "user_deleted": Row(get(subject="deleted"), issuer="main", subject="deleted"),
     "user_suspended": Row(get(subject="suspended"), issuer="main", subject="suspended"),
     "user_locked": Row(get(subject="locked"), issuer="main", subject="locked"),
@@ -349,6 +355,8 @@ async def test_responses_do_not_reveal_whether_a_user_exists(
         for subject in [*USERS, "ghost"]
         if subject not in {"member", "admin", "acme", "globex"}
     }
+    heir = newcomer("heir", email="member@example.org")
+    requests["heir"] = request_bytes("GET", "/join/x", token=heir)
     requests["tenant"] = get("/tenant/x", subject="globex")()
     requests["tenant of the token"] = get(subject="globex", tenant_id="acme")()
     async with open_house(tmp_path, dsn, redis_url, errors={"detail": "generic"}) as house:

@@ -30,7 +30,7 @@ def test_a_denial_is_counted_once_and_a_failed_look_up_too(reason: object) -> No
     assert value(metrics, "denials_total", route="orders", issuer="main", reason=code) == 1
     failures = value(metrics, "user_lookup_failures_total", issuer="main", reason=code)
     assert (failures == 1) is (
-        code == "user_store_unavailable" or code.startswith(("user_", "tokens_", "tenant_"))
+        code == "user_store_unavailable" or code.startswith(("user_", "account_", "tokens_", "tenant_"))
     )
 
 
@@ -38,7 +38,7 @@ def test_the_series_of_alerts_exist_from_the_start() -> None:
     metrics = Metrics()
     metrics.prepare(["main", "second"], CATALOGUE.values())
     assert value(metrics, "user_lookup_failures_total", issuer="second", reason=USER_NOT_FOUND.code) == 0
-    assert sum(map(is_lookup_failure, CATALOGUE.values())) == 8
+    assert sum(map(is_lookup_failure, CATALOGUE.values())) == 9
 
 
 @pytest.mark.parametrize("method", ["PROPFIND", "get", "A" * 100])

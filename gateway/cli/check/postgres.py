@@ -9,6 +9,8 @@ from gateway.cli.stores import advice_for_postgres
 from gateway.core.model import StoreUnavailable
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.diagnostics import Diagnostics
+from gateway.stores.postgres.directory.provisioning import FUNCTION, UserProvisioning
+from gateway.stores.postgres.errors import quoted
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -28,6 +30,7 @@ async def _primary(settings: "Settings") -> CheckResult:
         found = await _described(postgres)
         flaws = await postgres.shortcomings()
         writes = await _takes_writes(postgres)
+        newcomers = await _creates_users(postgres, settings)
     except StoreUnavailable as error:
         return CheckResult("postgres", "fail", error.detail, *advice_for_postgres(error, "postgres.dsn"))
     finally:
@@ -36,6 +39,8 @@ async def _primary(settings: "Settings") -> CheckResult:
         # The gateway still serves requests.
         told = "; ".join(flaw.found for flaw in flaws)
         return CheckResult("postgres", "warn", f"{found}; {told}", "; ".join(flaw.fix for flaw in flaws))
+    if newcomers is not None:
+        return CheckResult("postgres", "warn", f"{found}; {newcomers[0]}", newcomers[1])
     if not writes:
         unwritten = "it is read-only: neither the admin API nor the copy of revocations from Redis can write"
         return CheckResult(
@@ -82,6 +87,23 @@ async def _takes_writes(postgres: Postgres) -> bool:
     async with postgres.connection() as connection:
         setting: str = await connection.fetchval("SELECT current_setting('transaction_read_only')")
     return setting == "off"
+
+
+async def _creates_users(postgres: Postgres, settings: "Settings") -> tuple[str, str] | None:
+    """Return why users cannot be created at their first request, and the fix; None if all is well."""
+    if all(issuer.provisioning is None for issuer in settings.issuers):
+        return None
+    allowed = await UserProvisioning(postgres).allowed()
+    if allowed is None:
+        return f"there is no function {FUNCTION}, which creates users", "run `gateway migrate`"
+    if allowed:
+        return None
+    role = quoted((await Diagnostics(postgres).login()).role)
+    function = f"{quoted(settings.postgres.schema_name)}.{FUNCTION}"
+    return (
+        "its role may not create users, as `issuers[].provisioning` says",
+        f"as the owner of the tables: GRANT EXECUTE ON FUNCTION {function} TO {role}",
+    )
 
 
 async def _described(postgres: Postgres) -> str:

@@ -19,6 +19,7 @@ ALL = [
     "0007_bulk_changes",
     "0008_database_copy",
     "0009_learnt_revocations",
+    "0010_provisioning",
     "0011_feed_of_users",
 ]
 NEXT = int(ALL[-1][:4]) + 1

@@ -11,8 +11,10 @@ import asyncpg
 import pytest
 
 from gateway.core.model import Identity, StoreUnavailable, UserStatus
+from gateway.core.provisioning import NewUser
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.audit import AuditLog, Author
+from gateway.stores.postgres.directory.provisioning import UserProvisioning
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
 from gateway.stores.postgres.directory.users import IdentityMissing, UserDirectory, UserNotFound
 
@@ -176,9 +178,11 @@ async def test_the_documented_grants_are_enough_and_no_more(dsn: str) -> None:
         await directory.unlink(other, bob, author=BY)
         await RevocationRows(postgres).revoke("user", value=str(user_id), author=BY)
         await RevocationRows(postgres).lift("user", value=str(user_id), author=BY)
+        newcomer = NewUser("main", Identity(ANN.issuer, "new"), None, None, None, ())
+        assert (await UserProvisioning(postgres).provision(newcomer, "r-1")).result == "created"
         assert await audit.flush(BY) > 0
         await audit.record(BY, "issuer.refresh", "issuer:main")
-        assert len(await audit.page()) == 13
+        assert len(await audit.page()) == 14
         for forbidden in (
             "DELETE FROM audit",
             "UPDATE audit SET actor = 'x'",

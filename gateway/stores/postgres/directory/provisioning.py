@@ -1,0 +1,39 @@
+"""Users that a gateway creates at their first request, in its own tables."""
+
+from typing import Final
+
+from gateway.core.provisioning import NewUser, Provisioned
+from gateway.stores.postgres.database import Postgres
+
+FUNCTION: Final = "gateway_provision_user(text, text, text, text, text, text[], text, text)"
+"""What the role of the gateway must be allowed to execute."""
+
+_PROVISION: Final = """
+SELECT result, owner::text AS user_id, version FROM gateway_provision_user($1, $2, $3, $4, $5, $6, $7, $8)
+"""
+_ALLOWED: Final = "SELECT has_function_privilege(to_regprocedure($1), 'EXECUTE')"
+
+
+class UserProvisioning:
+    """Creates users: a `UserStore` of `gateway.identity.provisioning`. May raise `StoreUnavailable`."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def provision(self, user: NewUser, request_id: str) -> Provisioned:
+        """Create a user with its identity, and record that in the audit log; or tell why not."""
+        async with self._postgres.connection() as connection:
+            row = await connection.fetchrow(
+                _PROVISION,
+                user.identity.issuer, user.identity.subject, user.email, user.display_name, user.tenant,
+                list(user.roles), user.issuer_name, request_id,
+            )  # fmt: skip
+            if row is None:
+                raise ValueError("a query that always has one row had none")
+            return Provisioned(row["result"], row["user_id"], row["version"])
+
+    async def allowed(self) -> bool | None:
+        """Return whether the role may create users this way; None if the function does not exist."""
+        async with self._postgres.connection() as connection:
+            allowed: bool | None = await connection.fetchval(_ALLOWED, FUNCTION)
+            return allowed
