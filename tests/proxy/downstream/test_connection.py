@@ -178,7 +178,7 @@ async def test_a_connection_that_was_reset_while_reading_was_paused_is_forgotten
     pytest.fail("the connection stays")
 
 
-# What buffers of sockets hide ----------------------------------------------------------------------
+# Without the buffers of sockets --------------------------------------------------------------------
 
 
 class Stuck(asyncio.Transport):

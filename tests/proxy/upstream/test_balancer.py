@@ -133,7 +133,7 @@ async def test_a_full_endpoint_is_passed_over() -> None:
             connection.owner.release(connection)
 
 
-# Trying again --------------------------------------------------------------------------------------
+# Retries -------------------------------------------------------------------------------------------
 
 
 async def test_a_connection_that_fails_is_opened_to_another_endpoint(server: RawUpstream) -> None:

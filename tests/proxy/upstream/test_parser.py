@@ -189,7 +189,7 @@ def test_a_forbidden_body_is_dropped_with_the_connection(split: Split) -> None:
         assert (parser.complete, parser.reusable) == (True, False)
 
 
-# No answer --------------------------------------------------------------------------------------
+# Invalid responses ------------------------------------------------------------------------------
 
 BROKEN: dict[str, bytes] = {
     "length and chunked": OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -318,7 +318,7 @@ def test_an_http_1_0_client_gets_a_body_without_framing_unchanged(split: Split) 
     assert body == b"hello"
 
 
-# However it arrives -----------------------------------------------------------------------------
+# Pieces of the data -----------------------------------------------------------------------------
 
 
 @given(
@@ -358,7 +358,7 @@ def test_a_length_without_a_body_is_not_passed_on(status: bytes) -> None:
     assert parser.heads[0].headers == ((b"X-Other", b"kept"),)
 
 
-# Heads that came before ----------------------------------------------------------------------------
+# Known heads ---------------------------------------------------------------------------------------
 
 
 def test_a_known_head_is_recalled_with_its_complete_body() -> None:
