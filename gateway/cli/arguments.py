@@ -1,11 +1,17 @@
 """The arguments and options that commands share. A bad value is refused before a command changes anything."""
 
+import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated, TypeAlias
+from pathlib import Path
+from typing import Annotated, BinaryIO, TypeAlias
 
 import typer
 
+from gateway.cli import output
 from gateway.core.claims import is_clean
 
 OfIssuer: TypeAlias = Annotated[
@@ -62,3 +68,30 @@ def email(value: str | None) -> str | None:
     if value is not None and (not is_clean(value) or not re.fullmatch(r"[^@\s]+@[^@\s]+", value)):
         raise typer.BadParameter("this is not an e-mail address: write ann@example.com")
     return value
+
+
+@contextmanager
+def opened(name: str) -> Iterator[BinaryIO]:
+    """Open a file for the context, `-` for stdin; exit when it cannot be read."""
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = Path(name).open("rb")  # noqa: SIM115 -- closed below; later errors are not about the name
+    except OSError as error:
+        output.fail(f"{name} cannot be read: {error.strerror}", "correct the path", output.USAGE)
+    with file:
+        yield file
+
+
+def shown(name: str) -> str:
+    """Return the name of a file for messages."""
+    return "stdin" if name == "-" else name
+
+
+def size(file: BinaryIO) -> int | None:
+    """Return the number of bytes to read; None when there is no size, as for a pipe."""
+    try:
+        return os.fstat(file.fileno()).st_size or None
+    except OSError:
+        return None

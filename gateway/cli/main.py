@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
+from gateway.cli.adopt.command import adopt
 from gateway.cli.config import check, schema
 from gateway.cli.demo import register as register_demo
 from gateway.cli.explain import explain
@@ -49,6 +50,7 @@ register_demo(app)
 app.command()(check)
 app.command()(schema)
 app.command()(reasons)
+app.command()(adopt)
 app.command()(migrate)
 app.add_typer(users_app, name="users")
 app.command()(explain)

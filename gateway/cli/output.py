@@ -2,11 +2,16 @@
 
 import json
 import sys
-from typing import Final, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import typer
 from rich.console import Console
 from rich.text import Text
+
+if TYPE_CHECKING:  # only the commands that take long show progress
+    from rich.progress import Progress
 
 OK: Final = 0
 DENIED: Final = 1
@@ -60,3 +65,20 @@ def plain(text: str) -> str:
 def emit_json(value: object) -> None:
     """Write one JSON document to stdout, for programs."""
     typer.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+
+@contextmanager
+def progress() -> "Iterator[Progress]":
+    """Show the progress, only on a terminal. It disappears before results are written."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}"),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    ) as shown:
+        yield shown

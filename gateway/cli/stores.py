@@ -141,8 +141,11 @@ def operator() -> str:
         return f"uid {uid}"  # in a container, the user may have no name
 
 
-def refuse(error: StoreUnavailable) -> NoReturn:
-    """Report which store does not answer, where, why, and what to do; exit with `UNREACHABLE`."""
+def refuse(error: StoreUnavailable, setting: str = "postgres.dsn") -> NoReturn:
+    """Report which store does not answer, where, why, and what to do; exit with `UNREACHABLE`.
+
+    `setting` names the DSN of Postgres.
+    """
     address, _, why = error.detail.partition(": ")
     if error.store is Tier.REDIS:
         output.unreachable(
@@ -154,21 +157,23 @@ def refuse(error: StoreUnavailable) -> NoReturn:
 
     cause = error.__cause__
     if isinstance(cause, ClientConfigurationError):
-        output.fail(f"postgres.dsn: {why}", "correct postgres.dsn", output.USAGE)
+        output.fail(f"{setting}: {why}", f"correct {setting}", output.USAGE)
     if isinstance(cause, DataError):
         output.fail("Postgres cannot hold a value of this command", "write it as UTF-8 text", output.USAGE)
     if isinstance(cause, PostgresError):
-        why, advice = said(cause), _advice(cause) or advice_for(cause)
+        why, advice = said(cause), _advice(cause, setting) or advice_for(cause)
         output.fail(f"Postgres at {address} did not run the command: {why}", advice, output.UNREACHABLE)
     if not isinstance(cause, OSError):
         output.fail(
-            f"Postgres at {address} did not run the command: {why}", _advice(cause), output.UNREACHABLE
+            f"Postgres at {address} did not run the command: {why}",
+            _advice(cause, setting),
+            output.UNREACHABLE,
         )
     output.unreachable(
         "Postgres",
         address,
         why,
-        _advice(cause) or "start it (`docker compose up -d postgres`) or correct postgres.dsn",
+        _advice(cause, setting) or f"start it (`docker compose up -d postgres`) or correct {setting}",
     )
 
 
@@ -182,27 +187,25 @@ def advice_for_postgres(error: StoreUnavailable, setting: str) -> tuple[str | No
     cause = error.__cause__
     if not is_silence(cause):
         return None, False
-    advice = _advice(cause) or advice_for(cause)
+    advice = _advice(cause, setting) or advice_for(cause)
     return advice or f"start it (`docker compose up -d postgres`) or correct {setting}", True
 
 
-def _advice(cause: BaseException | None) -> str | None:
+def _advice(cause: BaseException | None, setting: str) -> str | None:
     """Return what to change when starting Postgres does not help."""
     from ssl import SSLError
 
     from asyncpg import InvalidAuthorizationSpecificationError, InvalidCatalogNameError
 
     if isinstance(cause, InvalidAuthorizationSpecificationError):
-        return (
-            "correct user and password in postgres.dsn (GATEWAY_POSTGRES__DSN), or let the server accept them"
-        )
+        return f"correct user and password in {setting}, or let the server accept them"
     if isinstance(cause, InvalidCatalogNameError):
-        return "create the database, for example with createdb, or correct its name in postgres.dsn"
+        return f"create the database, for example with createdb, or correct its name in {setting}"
     if isinstance(cause, FileNotFoundError):
-        return "start it, or correct the paths (socket, sslrootcert, sslcert) in postgres.dsn"
+        return f"start it, or correct the paths (socket, sslrootcert, sslcert) in {setting}"
     # The driver has no exception type for a server without TLS.
     if isinstance(cause, SSLError) or "SSL upgrade" in str(cause):
-        return "correct sslmode or sslrootcert in postgres.dsn, or turn on `ssl` in the server"
+        return f"correct sslmode or sslrootcert in {setting}, or turn on `ssl` in the server"
     return None
 
 

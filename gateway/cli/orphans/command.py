@@ -1,7 +1,6 @@
 """`gateway orphans`: subjects without a user, users without a subject, and differences in spelling."""
 
 import asyncio
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import orjson
 import typer
 
 from gateway.cli import output
+from gateway.cli.arguments import opened, shown, size
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
 from gateway.cli.orphans.denied_requests import DenialLog, denials_of_api
 from gateway.cli.orphans.exports import BadExport, Format, Lines, subjects
@@ -103,11 +103,11 @@ def _compare(
     from gateway.reconcile.orphans import Comparison
 
     comparison = Comparison(database)
-    with _progress() as progress:
+    with output.progress() as progress:
 
         async def work(stores: Stores) -> str:
             configured = stores.issuer(issuer)
-            with _opened(export) as file:
+            with opened(export) as file:
                 await _read_export(comparison, file, export, style, column, progress)
             await _read_identities(comparison, stores, configured.issuer, progress)
             return configured.name
@@ -115,7 +115,7 @@ def _compare(
         try:
             name = with_stores(config, work)
         except BadExport as error:
-            output.fail(f"{_shown(export)}, {error}", error.advice, output.USAGE)
+            output.fail(f"{shown(export)}, {error}", error.advice, output.USAGE)
         progress.add_task("Comparing", total=None)
         comparison.compare()
     findings = ExportFindings(name, config)
@@ -133,7 +133,7 @@ async def _read_export(
 ) -> None:
     lines = Lines(file)
     rows = subjects(lines, style=style, column=column, name=name)
-    task = progress.add_task("Reading the export (bytes)", total=_size(file))
+    task = progress.add_task("Reading the export (bytes)", total=size(file))
     while batch := list(islice(rows, _BATCH)):
         comparison.add_subjects(batch)
         progress.update(task, completed=lines.bytes_read)
@@ -155,7 +155,7 @@ def _recognise(
     from gateway.reconcile.denied_subjects import DeniedSubjects
 
     denied = DeniedSubjects(database)
-    with _progress() as progress:
+    with output.progress() as progress:
 
         async def work(stores: Stores) -> dict[str, str]:
             name = None if issuer is None else stores.issuer(issuer).name
@@ -163,7 +163,7 @@ def _recognise(
                 async for refusals in denials_of_api(stores.settings.admin, name):
                     denied.add(refusals)
             else:
-                with _opened(log) as file:
+                with opened(log) as file:
                     await _read_log(denied, file, log, name, progress)
             await _read_all_identities(denied, stores, progress)
             return {each.name: each.issuer for each in stores.settings.issuers}
@@ -184,14 +184,14 @@ async def _read_log(
 ) -> None:
     log = DenialLog(file)
     lines = iter(log)
-    task = progress.add_task("Reading the log (bytes)", total=_size(file))
+    task = progress.add_task("Reading the log (bytes)", total=size(file))
     while batch := list(islice(lines, _BATCH)):
         denied.add(refusal for refusal in batch if refusal is not None and issuer in {None, refusal.issuer})
         progress.update(task, completed=log.bytes_read)
         await asyncio.sleep(0)  # lets an interrupt through
     if log.bytes_read and not log.events:
         output.fail(
-            f"{_shown(name)} has no log line of the gateway",
+            f"{shown(name)} has no log line of the gateway",
             "give the gateway's stderr: JSON, one event in each line",
             output.USAGE,
         )
@@ -204,48 +204,6 @@ async def _read_all_identities(denied: "DeniedSubjects", stores: Stores, progres
     async for batch in known_identities(stores.postgres):
         denied.recognise(batch)
         progress.update(task, advance=len(batch))
-
-
-@contextmanager
-def _opened(name: str) -> Iterator[BinaryIO]:
-    if name == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        file = Path(name).open("rb")  # noqa: SIM115 -- closed below; later errors are not about the name
-    except OSError as error:
-        output.fail(f"{name} cannot be read: {error.strerror}", "correct the path", output.USAGE)
-    with file:
-        yield file
-
-
-def _shown(name: str) -> str:
-    return "stdin" if name == "-" else name
-
-
-def _size(file: BinaryIO) -> int | None:
-    """Return the number of bytes to read; None when there is no size, as for a pipe."""
-    try:
-        return os.fstat(file.fileno()).st_size or None
-    except OSError:
-        return None
-
-
-@contextmanager
-def _progress() -> "Iterator[Progress]":
-    """Show the progress, only on a terminal. It disappears before results are written."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}"),
-        TimeElapsedColumn(),
-        console=output.err,
-        transient=True,
-        disable=not output.err.is_terminal,
-    ) as progress:
-        yield progress
 
 
 def _write(line: "str | dict[str, JSON]") -> None:
