@@ -135,6 +135,9 @@ async def serve(
             learnt_revocations=learnt_revocations,
         )
         stack.push_async_callback(invalidation.close)
+        feed = builders.source_feed(settings, users, postgres, redis)
+        if feed is not None:
+            stack.push_async_callback(feed.close)
         changes, touches = builders.change_streams(settings, invalidation, redis, users)
         stack.push_async_callback(changes.close)
         stack.push_async_callback(touches.close)
@@ -186,6 +189,8 @@ async def serve(
         learnt_revocations.start()
         invalidation.start()
         changes.start()
+        if feed is not None:
+            feed.start()
         touches.start()
         upstreams.start()
         await keys.start()

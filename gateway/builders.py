@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from uuid import uuid4
 
 from gateway import translation
 from gateway.core.model import Issuer
@@ -19,15 +20,18 @@ from gateway.identity.learnt_revocations import LearntRevocations
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.provisioning import Provisioner
 from gateway.identity.resolver import IdentityResolver, SystemOfRecord
+from gateway.identity.source_feed import Polling, Relay, SourceFeed
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.proxy.certificate import Certificate
 from gateway.settings import Settings, model
 from gateway.stores.availability import Availability
-from gateway.stores.postgres.change_stream.listener import PostgresStream
+from gateway.stores.postgres.change_stream.listener import ChangeListener, PostgresStream
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.provisioning import UserProvisioning
 from gateway.stores.postgres.hosts import place_of
 from gateway.stores.postgres.source.database import SourceDatabase
+from gateway.stores.postgres.source.feed import Feed
+from gateway.stores.postgres.source.polling import Poller
 from gateway.stores.redis.change_stream import RedisStream
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.system_of_record import SystemOfRecord as Place
@@ -86,7 +90,42 @@ def user_source(settings: Settings) -> SourceDatabase | None:
         availability=_availability("users_source"),
         replica_availability=_availability("users_source_replica"),
         tls_strict=postgres.tls.strict,
+        is_elsewhere=source.dsn is not None,
     )
+
+
+def source_feed(
+    settings: Settings, users: SourceDatabase | None, postgres: Postgres, redis: RedisTier
+) -> SourceFeed | None:
+    """Return what reads the changes of a source that reports none here; None: it is not needed."""
+    source = settings.users.source
+    if users is None or source is None:
+        return None
+    issuers = {issuer.name: issuer.issuer for issuer in settings.issuers}
+    feed = Feed(postgres, uuid4().hex)
+    poll = users.source.poll
+    if users.source.changes == "poll":
+        compare = poll.compare if poll.column is not None else 0.0
+        polling = Polling(
+            feed, Poller(users, issuers), redis, issuers, interval=poll.interval, compare=compare
+        )
+        return SourceFeed(feed, polling)
+    if users.source.changes != "triggers" or source.dsn is None:
+        return None
+    dsn, listen_dsn = source.dsn.get_secret_value(), (source.listen_dsn or source.dsn).get_secret_value()
+
+    def listen(ear: ChangeListener) -> PostgresStream:
+        return PostgresStream(
+            listen_dsn,
+            "",
+            ear,
+            source=users.watched,
+            beats_dsn=dsn,
+            connect_timeout=settings.postgres.connect_timeout,
+            tls_strict=settings.postgres.tls.strict,
+        )
+
+    return SourceFeed(feed, Relay(feed, listen, users.latest_transaction))
 
 
 def redis_tier(settings: Settings) -> RedisTier:
@@ -190,6 +229,7 @@ def change_streams(
         postgres.schema_name,
         invalidation,
         source=None if users is None else partial(users.watched, postgres.schema_name),
+        source_is_elsewhere=settings.users.source is not None and settings.users.source.dsn is not None,
         beats_dsn=postgres.dsn.get_secret_value(),
         connect_timeout=postgres.connect_timeout,
         tls_strict=postgres.tls.strict,

@@ -303,6 +303,9 @@ async def open_house(
         settings = configuration(folder, upstream.url, dsn, redis_url, prefix)
         for section, change in changes.items():
             settings[section] = {**_section(settings, section), **change}
+        if _section(settings, "users").get("source") is not None:
+            # Users are created in the gateway's own tables only.
+            settings["routes"] = [each for each in settings["routes"] if "provision" not in json.dumps(each)]
         running = await stack.enter_async_context(serve(Settings.model_validate(settings)))
         house = House(running.url, running.admin_url, upstream, dsn, redis_url, prefix)
         logs.configure("info", house.log)
@@ -310,7 +313,7 @@ async def open_house(
 
 
 def _section(settings: Mapping[str, dict[str, JSON] | list[JSON]], name: str) -> dict[str, JSON]:
-    section = settings[name]
+    section = settings.get(name, {})
     assert isinstance(section, dict), name
     return section
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.harness import House, token
-from tests.proxy.test_reauthorization_connections import (
+from tests.proxy.long_lived import (
     Caller,
     caller,
     ended,

@@ -78,6 +78,11 @@ class Keys:
     def user(self, issuer_name: str, subject: str) -> str:
         return f"{self._user}{issuer_name}:{subject}"
 
+    def user_in(self, key: str) -> tuple[str, str]:
+        """Return the issuer's name and the subject of a cached user's key."""
+        name, _, subject = key.removeprefix(self._user).partition(":")
+        return name, subject
+
     def tombstone(self, issuer_name: str, subject: str) -> str:
         return f"{self._tombstone}{issuer_name}:{subject}"
 

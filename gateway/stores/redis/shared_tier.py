@@ -12,7 +12,7 @@ prefix must share their list of issuers, and Redis must not evict keys (`maxmemo
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 from uuid import uuid4
 
@@ -205,6 +205,31 @@ class RedisTier:
         keys = [self.keys.user(name, subject) for name, subject in identities]
         for start in range(0, len(keys), _BATCH):
             await self.ownership.run(scripts.FORGET, keys[start : start + _BATCH], ())
+
+    async def cached_users(self) -> AsyncIterator[Sequence[tuple[str, str, bytes]]]:
+        """Return issuer name, subject and document of each cached user, in parts, in no order.
+
+        One that is stored meanwhile may be left out.
+        """
+        pattern, _ = self.keys.patterns_of_users()
+        cursor = 0
+        while True:
+            with translated(self.address):
+                cursor, keys = await self._redis.scan(cursor, match=pattern, count=_BATCH)
+                documents = await self._redis.mget(keys) if keys else []
+            found = [
+                (*self.keys.user_in(key.decode("utf-8", "replace")), document)
+                for key, document in zip(keys, documents, strict=True)
+                if isinstance(key, bytes) and isinstance(document, bytes)
+            ]
+            if found:
+                yield found
+            if cursor == 0:
+                return
+
+    def cached_user(self, document: bytes, iss: str) -> CachedUser | None:
+        """Read a document of `cached_users`; None: it does not count, or is another issuer's."""
+        return decode(document, iss, self.ownership.id)
 
     async def forget_all_users(self) -> int:
         """Delete all cached users and their tombstones; return how many keys there were."""

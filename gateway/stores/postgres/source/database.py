@@ -32,6 +32,8 @@ _KINDS: Final = """
 SELECT name, relkind::text AS kind
 FROM unnest($1::text[]) AS name JOIN pg_class c ON c.oid = to_regclass(name)
 """
+RELAY_PATIENCE: Final = 3.0
+"""Seconds within which the changes of a source in another database must have been passed on."""
 _STEP: Final = 10
 """Instants are rounded down to tenths of a second, so that two reads of one state are equal."""
 
@@ -125,8 +127,11 @@ class SourceDatabase:
         availability: Availability | None = None,
         replica_availability: Availability | None = None,
         tls_strict: bool = False,
+        is_elsewhere: bool = False,
     ) -> None:
+        """`is_elsewhere`: the tables are in another database than the gateway's own."""
         self.source = source
+        self._is_elsewhere = is_elsewhere
         self._issuers = issuers
         self._names = {iss: name for name, iss in issuers.items()}
         self._statements: _Statements | None = None
@@ -190,7 +195,15 @@ class SourceDatabase:
         return self._statements
 
     async def watched(self, schema: str = "") -> Watched:
-        """Return the triggers that must be there, beside those of the gateway's own tables in `schema`."""
+        """Return what must be there for changes to be heard of.
+
+        With `schema`, on the server that has the gateway's own tables in it; otherwise on the source's own
+        server.
+        """
+        if self.source.changes == "poll":
+            return Watched(schema, feed_patience=3 * self.source.poll.interval + 2.0)
+        if self._is_elsewhere and schema:
+            return Watched(schema, feed_patience=RELAY_PATIENCE)
         if self.source.changes != "triggers":
             return Watched(schema)
         async with self.connection() as connection:

@@ -22,6 +22,11 @@ extract(epoch FROM nullif(u.valid_until, 'infinity') - now())::float8 AS valid_f
 """
 """What `look_ups.user_from_row` reads, from a relation of users named `u`."""
 
+STATE: Final = """
+u.id, u.status, u.tenant, u.email, u.display_name, u.roles, u.attributes, u.tokens_valid_after, u.valid_until
+"""
+"""All that an answer has of a user, and none of it changes while the user does not."""
+
 _SPELLINGS: Final = {
     "uuid": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
     "smallint": "^-?[0-9]{1,4}$",

@@ -1,0 +1,129 @@
+"""What has changed in a source since the last look, where no triggers can be installed.
+
+By a column that has the time of a row's last change: each look reads the rows behind the latest time, and
+those of the minute before it, because a transaction may commit later than one that began after it. And by
+comparison: the users that are remembered are read again.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from gateway.core.model import RecordUnusable, User
+from gateway.stores.postgres.change_stream.listener import Changed, Everything
+from gateway.stores.postgres.pool import Connection
+from gateway.stores.postgres.source import relations
+from gateway.stores.postgres.source.database import SourceDatabase, read_user
+
+_MOST: Final = 5000
+"""Rows of one look; more count as a change of all users."""
+_OVERLAP: Final = " - interval '60 s'"
+_TIMES: Final = ("timestamp with time zone", "timestamp without time zone")
+_VERSION: Final = "(pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1) AS version"
+"""No transaction with a higher id is in what is read."""
+
+
+class Poller:
+    """Looks for changes. Every method raises `StoreUnavailable`.
+
+    `issuers` maps names to `iss`.
+    """
+
+    def __init__(self, database: SourceDatabase, issuers: Mapping[str, str]) -> None:
+        self._database = database
+        self._source = database.source
+        self._issuers = issuers
+        self._column_type: str | None = None
+        self._latest: str | None = None
+        """The latest value of the column, as text."""
+        self._seen: dict[str, str] = {}
+        """The rows of the last look: the user's id and the value of the column."""
+
+    async def begin(self) -> Everything:
+        """Begin to look; returns what is to be reported first: anything may have changed before."""
+        async with self._database.connection() as connection:
+            version = int(await connection.fetchval(f"SELECT {_VERSION}"))
+            self._seen = {}
+            if self._source.poll.column is not None:
+                column, table = f"({self._source.poll.column})", self._table()
+                typed = f"SELECT pg_typeof((SELECT {column} FROM {table} LIMIT 0))::text"
+                self._column_type = str(await connection.fetchval(typed))
+                self._latest = await connection.fetchval(f"SELECT max({column})::text FROM {table}")
+        return Everything(version)
+
+    async def changes(self) -> Changed | Everything | None:
+        """Return what the column says has changed since the last look; None: nothing."""
+        if self._source.poll.column is None:
+            return None
+        async with self._database.connection() as connection:
+            column = f"({self._source.poll.column})"
+            overlap = _OVERLAP if self._column_type in _TIMES else ""
+            rows = await connection.fetch(
+                f"SELECT ({self._source.id})::text AS id, {column}::text AS changed_at, {_VERSION}"
+                f" FROM {self._table()} WHERE $1::text IS NULL"
+                f" OR {column} > $1::text::{self._column_type}{overlap}"
+                f" ORDER BY {column} DESC LIMIT {_MOST + 1}",
+                self._latest,
+            )
+            if not rows:
+                return None
+            self._latest = rows[0]["changed_at"] or self._latest
+            seen, self._seen = self._seen, {row["id"]: row["changed_at"] for row in rows}
+            changed = [row["id"] for row in rows if seen.get(row["id"]) != row["changed_at"]]
+            version = rows[0]["version"]
+            if len(rows) > _MOST:
+                return Everything(version)
+            return await self._changed(connection, changed, version) if changed else None
+
+    async def _changed(self, connection: Connection, ids: Sequence[str], version: int) -> Changed:
+        types = (await self._database.statements(connection)).types
+        among = f"= ANY ($1::text[]::{types.key}[])"
+        identities = await connection.fetch(
+            relations.all_identities(self._source, self._issuers, among), list(ids)
+        )
+        return Changed(tuple((row["issuer"], row["subject"]) for row in identities), tuple(ids), version)
+
+    async def digests(self, issuer_name: str, subjects: Sequence[str]) -> tuple[dict[str, int | None], int]:
+        """Return a number for the state of the user behind each subject, None for no user; the version."""
+        state = f"hashtextextended(ROW({relations.STATE})::text, 0) AS digest"
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(await self._each(connection, issuer_name, state), list(subjects))
+        found: dict[str, int | None] = {}
+        for row in rows:
+            # Of several users behind one subject there is no state that equals another.
+            ambiguous = row["subject"] in found
+            found[row["subject"]] = -1 if ambiguous else row["digest"]
+        return found, rows[0]["version"] if rows else 0
+
+    async def users(self, issuer_name: str, subjects: Sequence[str]) -> dict[str, User | None]:
+        """Return the user behind each subject. One that cannot be read, or is ambiguous, is left out."""
+        asked_at = time.time()
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                await self._each(connection, issuer_name, relations.COLUMNS), list(subjects)
+            )
+        found: dict[str, User | None] = {}
+        unusable: set[str] = set()
+        for row in rows:
+            subject = row["subject"]
+            if subject in found:
+                unusable.add(subject)
+            try:
+                found[subject] = None if row["id"] is None else read_user(row, asked_at)
+            except RecordUnusable:
+                unusable.add(subject)
+        return {subject: user for subject, user in found.items() if subject not in unusable}
+
+    async def _each(self, connection: Connection, issuer_name: str, selected: str) -> str:
+        """Return the statement that reads something of the user behind each of the subjects in $1."""
+        types = (await self._database.statements(connection)).types
+        keys = relations.identities(self._source, types.columns, issuer_name, "wanted.subject")
+        return (
+            f"SELECT wanted.subject, {_VERSION}, found.* FROM unnest($1::text[]) AS wanted (subject)"
+            f" LEFT JOIN LATERAL (SELECT {selected} FROM ({relations.users(self._source)}) AS u"
+            f" WHERE u.key IN ({keys}) LIMIT 2) AS found ON true"
+        )
+
+    def _table(self) -> str:
+        table = self._source.table
+        return f"{relations.table_of(self._source, table)} AS {relations.alias_of(table)}"
