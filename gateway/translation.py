@@ -60,7 +60,8 @@ def _as_declared(setting: object, hint: object) -> object:
             each for each in (hint, *get_args(hint)) if isinstance(each, type) and is_dataclass(each)
         )
         return derived(setting, declared)
-    return frozenset(setting) if isinstance(setting, tuple) and get_origin(hint) is frozenset else setting
+    sets = any(get_origin(each) is frozenset for each in (hint, *get_args(hint)))
+    return frozenset(setting) if isinstance(setting, tuple) and sets else setting
 
 
 def issuer(issuer: model.Issuer) -> Issuer:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from gateway.core import claims as claim_rules
-from gateway.core import tokens
+from gateway.core import token_types, tokens
 from gateway.core.model import JSON, Credential, Issuer
 from gateway.core.reasons import (
     ALGORITHM_NOT_ALLOWED,
@@ -54,15 +54,17 @@ class TokenVerifier:
         """`claims_read` names the claims that are kept of payloads; all others are read once, and dropped."""
         self._claims_read = claims_read
         self._issuers: Mapping[str, Issuer] = {issuer.issuer: issuer for issuer in issuers}
+        self._types = token_types.known_to(self._issuers.values())
         self._keys = keys
         self._clock = clock
 
     async def verify(self, credential: Credential) -> VerifiedToken:
         """Verify a token. Raises `Denial`. It waits for nothing but `Keys.refresh`."""
-        token = tokens.parse(credential.raw)
+        token = tokens.parse(credential.raw, self._types)
         issuer = self._issuers.get(claim_rules.issuer_of(token.payload))
         if issuer is None:
             raise Denial(ISSUER_UNTRUSTED)
+        token_types.check(token.typ, issuer)
         if token.algorithm not in issuer.algorithms:
             raise Denial(ALGORITHM_NOT_ALLOWED, "not among the issuer's `algorithms`", issuer=issuer.name)
         candidates = await self._candidates(issuer, token)

@@ -292,9 +292,12 @@ async def open_house(
     *,
     seeded: bool = True,
     prefix: str | None = None,
-    **changes: Mapping[str, JSON],
+    **changes: Mapping[str, JSON] | list[JSON],
 ) -> AsyncIterator[House]:
-    """Run a gateway in this event loop; `changes` are merged into sections of its configuration."""
+    """Run a gateway in this event loop; `changes` are merged into sections of its configuration.
+
+    A list replaces the list there.
+    """
     prefix = prefix or f"gateway-{uuid.uuid4().hex}:"
     if seeded:
         await seed(dsn)
@@ -302,7 +305,10 @@ async def open_house(
         upstream = await stack.enter_async_context(RawUpstream())
         settings = configuration(folder, upstream.url, dsn, redis_url, prefix)
         for section, change in changes.items():
-            settings[section] = {**_section(settings, section), **change}
+            if isinstance(change, list):
+                settings[section] = change
+            else:
+                settings[section] = {**_section(settings, section), **change}
         if _section(settings, "users").get("source") is not None:
             # Users are created in the gateway's own tables only.
             settings["routes"] = [each for each in settings["routes"] if "provision" not in json.dumps(each)]

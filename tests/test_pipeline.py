@@ -87,6 +87,8 @@ ROWS: dict[str, Row] = {
     "token_lifetime_too_long": Row(request("/echo", token(exp=NOW + 601))),
     "audience_mismatch": Row(request("/echo", token(aud="elsewhere"))),
     "claim_missing": Row(request("/echo", sign(without(payload(), "exp"), ec_key()))),
+    "claim_not_accepted": Row(request("/echo", token(cnf={"jkt": "thumbprint"}))),
+    "id_token_not_accepted": Row(request("/echo", token(nonce="n"))),
     "claim_malformed": Row(request("/echo", token(exp="tomorrow"))),
     "subject_missing": Row(request("/echo", sign(without(payload(role="anon"), "sub"), ec_key()))),
     "subject_malformed": Row(request("/echo", token("a\nb"))),

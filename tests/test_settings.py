@@ -70,11 +70,10 @@ def test_the_smallest_configuration_has_the_documented_defaults(file: Path) -> N
         "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
     }  # fmt: skip
     assert (issuer.leeway, issuer.require, issuer.max_lifetime) == (30.0, ("exp", "sub"), None)
-    assert (issuer.claims.tenant, issuer.claims.scopes, issuer.claims.roles) == (
-        "tenant_id",
-        "scope",
-        "roles",
-    )
+    assert (issuer.claims.tenant.path, issuer.claims.tenant.optional) == ("tenant_id", True)
+    assert (issuer.claims.scopes, issuer.claims.roles) == (("scope",), ("roles",))
+    assert (issuer.subject, issuer.id_tokens, issuer.token_types) == ("sub", "deny", None)
+    assert (issuer.expect, issuer.allow_unbound, issuer.scope_separator) == ({}, False, " ")
     assert (settings.jwks.timeout, settings.jwks.max_stale) == (5.0, 86400.0)
     assert (settings.postgres.schema_name, settings.postgres.statement_timeout) == ("public", 1.0)
     assert (settings.redis.prefix, settings.redis.timeout) == ("gateway:", 0.25)
@@ -372,7 +371,7 @@ def test_every_setting_is_described() -> None:
         (
             "    keys: {discovery: true}",
             "    keys: {discovery: true}\n    provisioning: {when: {hd: [null]}}",
-            "8: issuers[0].provisioning.when.hd[0]",
+            "8: issuers[0].provisioning.when.hd: must be a value or a list of values",
         ),
         ("/orders/**", "orders/**", "18: routes[0].match.path: must start with a slash → write /orders/**"),
         ("/orders/**", "/**/orders", "18: routes[0].match.path: `**` is allowed only at the end"),

@@ -30,9 +30,17 @@ CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
         "leeway": {"leeway": "7s"},
         "require": {"require": ["jti"]},
         "max_lifetime": {"max_lifetime": "1h"},
+        "token_types": {"token_types": ["at+jwt"]},
+        "id_tokens": {"id_tokens": "allow"},
+        "allow_unbound": {"allow_unbound": True},
+        "expect": {"expect": {"azp": "web"}},
+        "subject": {"subject": "oid"},
+        "scope_separator": {"scope_separator": ","},
         "claims.tenant": {"claims": {"tenant": "tid"}},
+        "claims.tenant.path": {"claims": {"tenant": {"path": "tid", "optional": True}}},
+        "claims.tenant.optional": {"claims": {"tenant": {"path": "tenant_id", "optional": False}}},
         "claims.scopes": {"claims": {"scopes": "scp"}},
-        "claims.roles": {"claims": {"roles": "groups"}},
+        "claims.roles": {"claims": {"roles": ["groups", "roles"]}},
         "provisioning": {"provisioning": {}},
         "provisioning.email": {"provisioning": {"email": "email"}},
         "provisioning.display_name": {"provisioning": {"display_name": "name"}},
@@ -58,6 +66,7 @@ CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
         "auth": {"auth": "optional"},
         "require.scopes": {"require": {"scopes": ["orders:read"]}},
         "require.roles": {"require": {"roles": ["admin"]}},
+        "require.token_roles": {"require": {"token_roles": ["admin"]}},
         "require.tenant": {"require": {"tenant": "acme"}},
         "allow_inactive": {"allow_inactive": True},
         "missing_user": {"missing_user": "forward"},
@@ -167,9 +176,9 @@ def test_a_setting_arrives(kind: type[Section], name: str) -> None:
 
 def test_a_setting_that_would_be_ignored_is_an_error() -> None:
     class Newer(model.Issuer):
-        subject: str = "sub"
+        actor: str = "act"
 
-    with pytest.raises(TypeError, match="the setting `subject` of Newer has no place in Issuer"):
+    with pytest.raises(TypeError, match="the setting `actor` of Newer has no place in Issuer"):
         translation.issuer(Newer.model_validate(ISSUER))
 
 

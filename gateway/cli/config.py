@@ -113,7 +113,7 @@ def _summarise(settings: "Settings") -> None:
     issuers = Table("issuer", "iss", "audiences", "keys", box=box.SIMPLE_HEAD)
     for issuer in settings.issuers:
         keys = ", ".join(issuer.keys.model_dump(exclude_defaults=True))
-        issuers.add_row(issuer.name, issuer.issuer, ", ".join(issuer.audiences), keys)
+        issuers.add_row(issuer.name, issuer.issuer, ", ".join(issuer.audiences or ("any",)), keys)
     upstreams = Table("upstream", "urls", box=box.SIMPLE_HEAD)
     for name, upstream in settings.upstreams.items():
         upstreams.add_row(name, ", ".join(upstream.urls))
@@ -121,6 +121,7 @@ def _summarise(settings: "Settings") -> None:
     for route in settings.routes:
         require = route.require
         asked = [*(f"scope {scope}" for scope in require.scopes), *(f"role {role}" for role in require.roles)]
+        asked += [f"token role {role}" for role in require.token_roles]
         if require.tenant is not None:
             asked.append(f"tenant {require.tenant}")
         methods, hosts = ", ".join(route.match.methods) or "any", ", ".join(route.match.hosts) or "any"

@@ -33,7 +33,7 @@ export async function show({ main, api, signal }) {
       h("div", { class: "row between" }, h("h2", {}, issuer.name), standing),
       facts([
         ["iss", code(issuer.issuer)],
-        ["Audiences", issuer.audiences.join(", ")],
+        ["Audiences", issuer.audiences ? issuer.audiences.join(", ") : "any"],
         ["Algorithms", issuer.algorithms.join(", ")],
         ["Keys loaded", issuer.age_seconds === null ? "never" : `${duration(issuer.age_seconds)} ago`],
         ...(issuer.last_error ? [["Last error", h("span", { class: "error break" }, issuer.last_error)]] : []),

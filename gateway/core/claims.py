@@ -6,13 +6,17 @@ decide whether they are acceptable, with a time that the caller passes in.
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
-from gateway.core.model import JSON, Claims, Issuer, shared, shared_instant
+from gateway.core.claim_paths import at_path
+from gateway.core.model import JSON, Claims, Issuer, Scalar, shared, shared_instant
 from gateway.core.reasons import (
     AUDIENCE_MISMATCH,
     CLAIM_MALFORMED,
     CLAIM_MISSING,
+    CLAIM_NOT_ACCEPTED,
+    ID_TOKEN_NOT_ACCEPTED,
     ISSUER_MISSING,
     SUBJECT_MALFORMED,
     SUBJECT_MISSING,
@@ -30,6 +34,19 @@ MAX_DATE: Final = 253_402_300_799
 # C0 and C1 controls, the line and paragraph separators, and halves of surrogate pairs.
 _UNCLEAN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _API_KEY_ROLES: Final = frozenset({"anon", "service_role"})
+# OpenID Connect Core 1.0 §2 and §3.1.3.6, §3.3.2.11; `s_hash` is FAPI's.
+_OF_ID_TOKENS: Final = ("nonce", "at_hash", "c_hash", "s_hash")
+# What Keycloak (`typ`) and Cognito (`token_use`) call their tokens, in lower case.
+_KINDS: Final = {
+    "typ": {
+        "id": "an ID token",
+        "serialized-id": "an ID token",
+        "refresh": "a refresh token",
+        "offline": "a refresh token",
+        "logout": "a logout token",
+    },
+    "token_use": {"id": "an ID token", "refresh": "a refresh token"},
+}
 
 
 def is_clean(text: str) -> bool:
@@ -59,41 +76,57 @@ def verify(payload: Mapping[str, JSON], issuer: Issuer, now: float) -> Claims:
     not_before = _date(payload, "nbf", issuer)
     issued_at = _date(payload, "iat", issuer)
     _check_times(issuer, now, expires_at, not_before, issued_at)
+    subject = _subject(payload, issuer)
+    audiences = _audiences(payload, issuer)
+    _check_kind(payload, issuer)
+    _check_expected(payload, issuer)
     return Claims(
         issuer=issuer.issuer,
         issuer_name=issuer.name,
-        subject=_subject(payload, issuer),
-        audiences=_audiences(payload, issuer),
+        subject=subject,
+        audiences=audiences,
         expires_at=expires_at,
         issued_at=issued_at,
         jti=_optional_string(payload, "jti", issuer),
         tenant=_tenant(payload, issuer),
-        scopes=_words(payload, issuer.claims.scopes, issuer),
-        roles=_words(payload, issuer.claims.roles, issuer),
+        scopes=_words(payload, issuer.claims.scopes, issuer.scope_separator, issuer),
+        roles=_words(payload, issuer.claims.roles, " ", issuer),
         payload=payload,
         leeway=issuer.leeway,
     )
 
 
-def at_path(payload: Mapping[str, JSON], path: str) -> JSON:
-    """Return the claim at a dotted path, or None.
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What shows that a token is no access token."""
 
-    A claim whose own name is the whole path comes first: names that are URLs carry dots.
+    name: str
+    """With its article: `an ID token`."""
+    mark: str
+    """The claim that shows it."""
+
+
+def kind_of(payload: Mapping[str, JSON]) -> Kind | None:
+    """Return what a token is, if its claims show that it is no access token; None if they do not.
+
+    A logout token has `events` (OpenID Connect Back-Channel Logout 1.0 §2.4).
     """
-    if path in payload:
-        return payload[path]
-    value: JSON = dict(payload)
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
+    for mark, kinds in _KINDS.items():
+        value = payload.get(mark)
+        if isinstance(value, str) and (name := kinds.get(value.lower())) is not None:
+            return Kind(name, mark)
+    if payload.get("events") is not None:
+        return Kind("a logout token", "events")
+    mark = next((mark for mark in _OF_ID_TOKENS if payload.get(mark) is not None), "")
+    return Kind("an ID token", mark) if mark else None
 
 
-def _denial(reason: Reason, issuer: Issuer, detail: str) -> Denial:
-    return Denial(reason, detail, issuer=issuer.name)
+def _denial(reason: Reason, issuer: Issuer, detail: str, claim: str | None = None) -> Denial:
+    return Denial(reason, detail, issuer=issuer.name, claim=claim)
 
 
 def _check_present(payload: Mapping[str, JSON], issuer: Issuer) -> None:
-    if payload.get("sub") is None:
+    if at_path(payload, issuer.subject) is None:
         role = payload.get("role")
         looks_like_key = isinstance(role, str) and role in _API_KEY_ROLES
         raise _denial(
@@ -101,11 +134,11 @@ def _check_present(payload: Mapping[str, JSON], issuer: Issuer) -> None:
             issuer,
             "an API key (role `anon` or `service_role`) is not a user: send the user's access token"
             if looks_like_key
-            else "the token has no `sub`",
+            else f"the token has no `{issuer.subject}`",
         )
-    for name in sorted(issuer.require):
-        if payload.get(name) is None:
-            raise _denial(CLAIM_MISSING, issuer, f"`{name}` is missing")
+    for path in sorted(issuer.require):
+        if at_path(payload, path) is None:
+            raise _denial(CLAIM_MISSING, issuer, f"`{path}` is missing", path)
 
 
 def _check_times(
@@ -145,15 +178,17 @@ def _date(payload: Mapping[str, JSON], name: str, issuer: Issuer) -> float | Non
 
 
 def _subject(payload: Mapping[str, JSON], issuer: Issuer) -> str:
-    subject = payload["sub"]
+    path = issuer.subject
+    subject = at_path(payload, path)
     if not isinstance(subject, str):
-        raise _denial(SUBJECT_MALFORMED, issuer, "`sub` is not a string")
+        raise _denial(SUBJECT_MALFORMED, issuer, f"`{path}` is not a string")
     if not subject:
-        raise _denial(SUBJECT_MALFORMED, issuer, "`sub` is empty")
+        raise _denial(SUBJECT_MALFORMED, issuer, f"`{path}` is empty")
     if len(subject) > MAX_SUBJECT_CHARACTERS:
-        raise _denial(SUBJECT_MALFORMED, issuer, f"`sub` is longer than {MAX_SUBJECT_CHARACTERS} characters")
+        detail = f"`{path}` is longer than {MAX_SUBJECT_CHARACTERS} characters"
+        raise _denial(SUBJECT_MALFORMED, issuer, detail)
     if _UNCLEAN.search(subject):
-        raise _denial(SUBJECT_MALFORMED, issuer, "`sub` holds control characters")
+        raise _denial(SUBJECT_MALFORMED, issuer, f"`{path}` holds control characters")
     return subject
 
 
@@ -167,9 +202,43 @@ def _audiences(payload: Mapping[str, JSON], issuer: Issuer) -> tuple[str, ...]:
         raise _denial(CLAIM_MALFORMED, issuer, "`aud` is neither a string nor a list of strings")
     # Many tokens share these strings, and so their memory.
     audiences = shared(audiences)
-    if issuer.audiences.isdisjoint(audiences):
+    if issuer.audiences is not None and issuer.audiences.isdisjoint(audiences):
         raise _denial(AUDIENCE_MISMATCH, issuer, f"expected one of {sorted(issuer.audiences)}")
     return audiences
+
+
+def _check_kind(payload: Mapping[str, JSON], issuer: Issuer) -> None:
+    """Refuse what is no access token. Refresh and logout tokens are refused even where ID tokens are not."""
+    kind = kind_of(payload)
+    if kind is not None and not (issuer.id_tokens == "allow" and kind.name == "an ID token"):
+        detail = f"`{kind.mark}` shows that it is {kind.name}"
+        raise _denial(ID_TOKEN_NOT_ACCEPTED, issuer, detail, kind.mark)
+    if payload.get("cnf") is not None and not issuer.allow_unbound:
+        detail = "`cnf` binds the token to a key of its client, of which a bearer token is no proof"
+        raise _denial(CLAIM_NOT_ACCEPTED, issuer, detail, "cnf")
+
+
+def _check_expected(payload: Mapping[str, JSON], issuer: Issuer) -> None:
+    for path, accepted in issuer.expect.items():
+        value = at_path(payload, path)
+        if value is None:
+            detail = f"`{path}` is missing, and `expect` names its values"
+            raise _denial(CLAIM_NOT_ACCEPTED, issuer, detail, path)
+        if not meets(value, accepted):
+            detail = f"`{path}` has no value that `expect` names"
+            raise _denial(CLAIM_NOT_ACCEPTED, issuer, detail, path)
+
+
+def meets(value: JSON, accepted: tuple[Scalar, ...]) -> bool:
+    """Return whether a claim has one of the accepted values; of a list, one element suffices."""
+    return any(
+        _equal(each, other) for each in (value if isinstance(value, list) else [value]) for other in accepted
+    )
+
+
+def _equal(value: JSON, other: Scalar) -> bool:
+    # For Python, true equals 1.
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
 def _optional_string(payload: Mapping[str, JSON], path: str, issuer: Issuer) -> str | None:
@@ -183,21 +252,34 @@ def _optional_string(payload: Mapping[str, JSON], path: str, issuer: Issuer) -> 
 
 def _tenant(payload: Mapping[str, JSON], issuer: Issuer) -> str | None:
     """Parse the tenant. A number is accepted, too, because some issuers number their tenants."""
-    value = at_path(payload, issuer.claims.tenant)
+    path = issuer.claims.tenant.path
+    value = at_path(payload, path)
+    if value is None and not issuer.claims.tenant.optional:
+        # A tenant that is not there would not be compared with the user's.
+        raise _denial(CLAIM_MISSING, issuer, f"`{path}`, the tenant, is missing", path)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return _optional_string(payload, issuer.claims.tenant, issuer)
+    return _optional_string(payload, path, issuer)
 
 
-def _words(payload: Mapping[str, JSON], path: str, issuer: Issuer) -> tuple[str, ...]:
-    """Parse a set of names: a space-delimited string (RFC 8693 §4.2) or a list of strings."""
-    value = at_path(payload, path)
-    if value is None:
-        return ()
-    values = [word for word in value.split(" ") if word] if isinstance(value, str) else value
-    if not isinstance(values, list):
-        raise _denial(CLAIM_MALFORMED, issuer, f"`{path}` is neither a string nor a list of strings")
-    words = tuple(word for word in values if isinstance(word, str) and not _UNCLEAN.search(word))
-    if len(words) != len(values):
-        raise _denial(CLAIM_MALFORMED, issuer, f"`{path}` is neither a string nor a list of strings")
-    return shared(words)
+def _words(
+    payload: Mapping[str, JSON], paths: tuple[str, ...], separator: str, issuer: Issuer
+) -> tuple[str, ...]:
+    """Parse a set of names, joined from all paths: strings (RFC 8693 §4.2) or lists of strings."""
+    words: list[str] = []
+    for path in paths:
+        value = at_path(payload, path)
+        if value is None:
+            continue
+        values = (
+            [word for part in value.split(separator) if (word := part.strip(" "))]
+            if isinstance(value, str)
+            else value
+        )
+        if not isinstance(values, list):
+            raise _denial(CLAIM_MALFORMED, issuer, f"`{path}` is neither a string nor a list of strings")
+        fitting = [word for word in values if isinstance(word, str) and not _UNCLEAN.search(word)]
+        if len(fitting) != len(values):
+            raise _denial(CLAIM_MALFORMED, issuer, f"`{path}` is neither a string nor a list of strings")
+        words += fitting
+    return shared(tuple(words) if len(paths) == 1 else tuple(dict.fromkeys(words)))

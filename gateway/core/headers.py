@@ -13,7 +13,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Final, NamedTuple, TypeAlias
 
-from gateway.core.claims import at_path
+from gateway.core.claim_paths import at_path, claims_on
 from gateway.core.model import JSON, Claims, Header, Request, User
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -385,8 +385,7 @@ def _claims_read(paths: Iterable[str]) -> Iterator[str]:
     for path in paths:
         root, _, rest = path.partition(".")
         if root == "claims" and rest not in _CLAIM_FIELDS:
-            # A claim with that whole name, or the first part of the path: see `at_path`.
-            yield from (rest, rest.partition(".")[0])
+            yield from claims_on(rest)
 
 
 def _getter(path: str) -> _Getter:

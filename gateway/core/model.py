@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
-
 Scalar: TypeAlias = bool | int | float | str
 """A value that a claim can be compared with."""
 
@@ -104,12 +103,22 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimPaths:
-    """Where an issuer keeps what the standards leave open: dotted paths into its tokens."""
+class TenantPath:
+    """Where an issuer keeps the tenant."""
 
-    tenant: str = "tenant_id"
-    scopes: str = "scope"
-    roles: str = "roles"
+    path: str = "tenant_id"
+    optional: bool = True
+    """Whether tokens without a tenant are accepted. A tenant that is not there is not compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimPaths:
+    """Where an issuer keeps what the standards leave open: paths into its tokens (`core.claim_paths`)."""
+
+    tenant: TenantPath = TenantPath()
+    scopes: tuple[str, ...] = ("scope",)
+    """What is found at all of them is joined."""
+    roles: tuple[str, ...] = ("roles",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +143,25 @@ class Issuer:
     """Unique label: in metrics, and in the keys of the blacklist."""
     issuer: str
     """The exact `iss` of its tokens."""
-    audiences: frozenset[str]
+    audiences: frozenset[str] | None
+    """None: `aud` is not compared; `expect` names the client instead."""
     algorithms: frozenset[str]
     """JWS algorithms (RFC 7518 §3.1) its tokens may be signed with."""
     leeway: float = 30.0
     require: frozenset[str] = frozenset({"exp", "sub"})
+    """Paths."""
     max_lifetime: float | None = None
+    subject: str = "sub"
+    """The path of the claim that names the user."""
     claims: ClaimPaths = ClaimPaths()
+    scope_separator: str = " "
+    expect: Mapping[str, tuple[Scalar, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Path → the values that are accepted there; all must hold."""
+    token_types: frozenset[str] | None = None
+    """Accepted `typ` of the header, as `token_types.media_type` writes it; None: none, JWT and at+jwt."""
+    id_tokens: Literal["deny", "allow"] = "deny"
+    allow_unbound: bool = False
+    """Whether tokens that are bound to a key of their client (`cnf`, RFC 7800) are accepted without proof."""
     provisioning: Provisioning | None = None
     """None: its tokens create no user."""
 
@@ -180,7 +201,9 @@ class Requirement:
 
     scopes: frozenset[str] = frozenset()
     roles: frozenset[str] = frozenset()
+    """Of the user."""
     tenant: str | None = None
+    token_roles: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

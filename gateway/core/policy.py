@@ -30,8 +30,9 @@ def authorize(route: Route, user: User, claims: Claims) -> None:
     """Raise a `Denial` unless the user is active and meets the requirements of the route.
 
     A route may also allow users who are not active; all other rules hold for them as well. The token must
-    have all scopes (RFC 6750 §3.1), the user one of the roles. If the token's tenant is not the user's, it is
-    refused, also if the user has none: a token for one tenant must never act in another, or without one.
+    have all scopes (RFC 6750 §3.1) and one of the token's roles, the user one of the user's. If the token's
+    tenant is not the user's, it is refused, also if the user has none: a token for one tenant must never act
+    in another, or without one.
     """
     if user.status is not UserStatus.ACTIVE and not route.allow_inactive:
         raise Denial(STATUS_REASONS[user.status])
@@ -46,6 +47,7 @@ def authorize(route: Route, user: User, claims: Claims) -> None:
         raise Denial(TENANT_MISMATCH, f"the route requires the tenant {require.tenant!r}")
     if not require.scopes.issubset(claims.scopes):
         raise _scope_insufficient(route, claims)
+    _check_token_roles(route, claims)
     if require.roles and require.roles.isdisjoint(user.roles):
         raise Denial(ROLE_MISSING, f"one of these is needed: {', '.join(sorted(require.roles))}")
 
@@ -60,6 +62,13 @@ def authorize_without_user(route: Route, claims: Claims) -> None:
         raise Denial(USER_NOT_FOUND)
     if not require.scopes.issubset(claims.scopes):
         raise _scope_insufficient(route, claims)
+    _check_token_roles(route, claims)
+
+
+def _check_token_roles(route: Route, claims: Claims) -> None:
+    wanted = route.require.token_roles
+    if wanted and wanted.isdisjoint(claims.roles):
+        raise Denial(ROLE_MISSING, f"the token needs one of these: {', '.join(sorted(wanted))}")
 
 
 def _scope_insufficient(route: Route, claims: Claims) -> Denial:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from gateway.core.claims import at_path, is_clean
-from gateway.core.model import JSON, Claims, Identity, Provisioning, Scalar, User, UserStatus
+from gateway.core.claim_paths import at_path, claims_on
+from gateway.core.claims import is_clean, meets
+from gateway.core.model import JSON, Claims, Identity, Provisioning, User, UserStatus
 from gateway.core.reasons import USER_NOT_FOUND, Denial
 
 _MAX_EMAIL: Final = 320
@@ -57,7 +58,7 @@ def new_user(claims: Claims, rules: Provisioning | None) -> NewUser:
         raise Denial(USER_NOT_FOUND, "the issuer has no `provisioning`")
     payload = claims.payload
     for path, accepted in rules.when.items():
-        if not _meets(at_path(payload, path), accepted):
+        if not meets(at_path(payload, path), accepted):
             raise Denial(USER_NOT_FOUND, f"no user is created: `{path}` does not meet `provisioning.when`")
     return NewUser(
         claims.issuer_name,
@@ -73,7 +74,7 @@ def claims_read(rules: Provisioning) -> Iterator[str]:
     """Yield the names of the claims that must be kept of a token's payload."""
     fields = (path for path in (rules.email, rules.display_name, rules.tenant) if path is not None)
     for path in (*fields, *rules.when):
-        yield from (path, path.partition(".")[0])
+        yield from claims_on(path)
 
 
 def _email(payload: Mapping[str, JSON], path: str) -> str:
@@ -98,15 +99,3 @@ def _tenant(payload: Mapping[str, JSON], path: str) -> str:
     if not isinstance(value, str) or not is_clean(value) or len(value) > _MAX_TENANT:
         raise Denial(USER_NOT_FOUND, f"no user is created: `{path}` is not a tenant")
     return value
-
-
-def _meets(value: JSON, accepted: tuple[Scalar, ...]) -> bool:
-    """Return whether a claim has one of the accepted values; of a list, one element suffices."""
-    return any(
-        _equal(each, other) for each in (value if isinstance(value, list) else [value]) for other in accepted
-    )
-
-
-def _equal(value: JSON, other: Scalar) -> bool:
-    # For Python, true equals 1.
-    return value == other and isinstance(value, bool) == isinstance(other, bool)

@@ -114,7 +114,7 @@ TOKEN_TOO_LARGE = _token(
 TOKEN_TYPE_INVALID = _token(
     "token_type_invalid",
     "The token is of another type",
-    "`typ` must be absent, JWT or at+jwt (RFC 9068 §2.1). Logout and DPoP tokens are not access tokens.",
+    "`typ` must be in the issuer's `token_types`, or without these be absent, JWT or at+jwt (RFC 9068 §2.1).",
 )
 ALGORITHM_NOT_ALLOWED = _token(
     "algorithm_not_allowed",
@@ -174,22 +174,32 @@ AUDIENCE_MISMATCH = _token(
 CLAIM_MISSING = _token(
     "claim_missing",
     "The token lacks a required claim",
-    "A claim listed in the issuer's `require` is not in the token.",
+    "A claim of the issuer's `require`, or the tenant of its `claims`, is not in the token.",
 )
 CLAIM_MALFORMED = _token(
     "claim_malformed",
     "A claim of the token is malformed",
     "A registered claim has a type or value that RFC 7519 §4.1 does not allow.",
 )
+CLAIM_NOT_ACCEPTED = _token(
+    "claim_not_accepted",
+    "A claim of the token has a value that is not accepted",
+    "The issuer's `expect` does not hold, or `cnf` binds the token to a key: the detail names the claim.",
+)
+ID_TOKEN_NOT_ACCEPTED = _token(
+    "id_token_not_accepted",
+    "The token is not an access token",
+    "An ID, refresh or logout token: the client should send its access token. See the issuer's `id_tokens`.",
+)
 SUBJECT_MISSING = _token(
     "subject_missing",
     "The token names no subject",
-    "The token has no `sub`. A machine token may lack one; give its client a subject at the issuer.",
+    "There is no claim at the issuer's `subject`, by default `sub`. Tokens of machine clients may lack it.",
 )
 SUBJECT_MALFORMED = _token(
     "subject_malformed",
     "The token's subject is malformed",
-    "`sub` must be a non-empty string of at most 255 characters without control characters.",
+    "`sub`, or the issuer's `subject`, must be a string of 1 to 255 characters, none of them a control.",
 )
 TOKEN_REVOKED = _token(
     "token_revoked",
@@ -259,7 +269,7 @@ ROLE_MISSING = _reason(
     Group.POLICY,
     403,
     "The user lacks a role that this resource needs",
-    "The user needs one of the route's `require.roles`: `gateway users change --add-role` gives one.",
+    "The user needs one of `require.roles` (`gateway users change --add-role`), the token of `token_roles`.",
 )
 
 # Ours -------------------------------------------------------------------------------------------
@@ -390,6 +400,7 @@ class Denial(Exception):
         tier: Tier | None = None,
         route: Route | None = None,
         allow: frozenset[str] = frozenset(),
+        claim: str | None = None,
     ) -> None:
         super().__init__(reason.code if detail is None else f"{reason.code}: {detail}")
         self.reason = reason
@@ -402,3 +413,5 @@ class Denial(Exception):
         self.route = route
         self.allow = allow
         """The methods served at the target, for the Allow field of a 405 (RFC 9110 §15.5.6)."""
+        self.claim = claim
+        """The path of the claim that is missing or not accepted."""

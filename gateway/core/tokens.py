@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import count
@@ -25,7 +25,7 @@ from jose import jwk as jose_jwk
 from jose.backends.base import Key
 from jose.exceptions import JOSEError
 
-from gateway.core import json_text
+from gateway.core import json_text, token_types
 from gateway.core.model import JSON
 from gateway.core.reasons import (
     ALGORITHM_NOT_ALLOWED,
@@ -59,9 +59,6 @@ _PSS_HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
 _SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 # Below 2048 bits RSA is broken or near it (RFC 7518 §3.3); above 8192 a verification is an attack on our CPU.
 _RSA_BITS: Final = range(2048, 8192 + 1)
-# Media types, whose `application/` may be left out (RFC 7515 §4.1.9).
-_TYPES: Final = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
-
 MAX_KEYS: Final = 100
 """Keys of one set that are kept. Issuers have two or three, or one for each of some tenants."""
 MAX_ENTRIES: Final = 1000
@@ -362,10 +359,14 @@ class UnverifiedToken:
     payload: Mapping[str, JSON]
     signing_input: bytes
     signature: bytes
+    typ: str | None = None
+    """As `token_types.media_type` writes it."""
 
 
-def parse(token: bytes) -> UnverifiedToken:
+def parse(token: bytes, types: Collection[str | None] = token_types.USUAL) -> UnverifiedToken:
     """Take a JWS in compact serialisation apart (RFC 7515 §5.2), strictly.
+
+    `types` has the values that `typ` may have; None is that of a header without it.
 
     Raises `Denial`: `token_malformed`, `token_type_invalid`, `critical_header_unsupported` or
     `algorithm_not_allowed`.
@@ -374,31 +375,33 @@ def parse(token: bytes) -> UnverifiedToken:
     if len(segments) != 3:
         raise Denial(TOKEN_MALFORMED, f"{len(segments)} segments instead of three")
     header_segment, payload_segment, signature_segment = segments
-    algorithm, kid = (
+    algorithm, kid, typ = (
         _header(header_segment) if len(header_segment) <= _USUAL else _read_header(header_segment)
     )
+    if typ not in types:
+        raise Denial(TOKEN_TYPE_INVALID)
     payload = _json_object(payload_segment, "payload")
     signature = decode_segment(signature_segment)
     if signature is None:
         raise Denial(TOKEN_MALFORMED, "the signature is not base64url")
-    return UnverifiedToken(algorithm, kid, payload, token[: -len(signature_segment) - 1], signature)
+    return UnverifiedToken(algorithm, kid, payload, token[: -len(signature_segment) - 1], signature, typ)
 
 
-def _read_header(segment: bytes) -> tuple[str, str | None]:
-    """Return `alg` and `kid` of a token's header."""
+def _read_header(segment: bytes) -> tuple[str, str | None, str | None]:
+    """Return `alg`, `kid` and `typ` of a token's header."""
     header = _json_object(segment, "header")
     algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ")
     if not isinstance(algorithm, str):
         raise Denial(TOKEN_MALFORMED, "the header names no `alg`")
     if kid is not None and not isinstance(kid, str):
         raise Denial(TOKEN_MALFORMED, "the header's `kid` is not a string")
-    if typ is not None and (not isinstance(typ, str) or typ.lower() not in _TYPES):
+    if typ is not None and not isinstance(typ, str):
         raise Denial(TOKEN_TYPE_INVALID)
     if "crit" in header:
         raise Denial(CRITICAL_HEADER_UNSUPPORTED)
     if algorithm not in ALGORITHMS:
         raise Denial(ALGORITHM_NOT_ALLOWED, "`alg` is none of RS, PS, ES, HS with 256, 384, 512, or EdDSA")
-    return algorithm, kid
+    return algorithm, kid, None if typ is None else token_types.media_type(typ)
 
 
 _header = lru_cache(maxsize=256)(_read_header)

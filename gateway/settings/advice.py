@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway.core.model import Auth, MissingUser
+from gateway.settings.findings import Location
 from gateway.settings.loading import Problem, Source
 from gateway.settings.model import Issuer, Match, Settings, Upstream
-from gateway.settings.rules import Location
 
 
 def advice(settings: Settings, source: Source) -> tuple[Problem, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from gateway.settings.rules import Location
+from gateway.settings.findings import Location
 
 
 class Unreadable(Exception):

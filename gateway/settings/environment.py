@@ -6,8 +6,9 @@ from typing import Final
 
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
+from gateway.settings.findings import Finding, Location
 from gateway.settings.model import Settings
-from gateway.settings.rules import Finding, Location, closest
+from gateway.settings.rules import closest
 from gateway.settings.shape import resolved, schema, step
 
 _PREFIX: Final = "GATEWAY_"

@@ -11,8 +11,9 @@ from pydantic_core import ErrorDetails
 
 from gateway.settings.document import Document, Unreadable, parse
 from gateway.settings.environment import Overrides
+from gateway.settings.findings import Location
 from gateway.settings.model import Settings
-from gateway.settings.rules import Location, nearest
+from gateway.settings.rules import nearest
 from gateway.settings.shape import how_to_write, keys_at
 from gateway.settings.values import MISTAKE
 
@@ -76,7 +77,22 @@ class Source:
         variable = self.overrides.origin(where)
         if variable is not None:
             return Problem(message, written(where), variable, None, hint)
+        where = self._in_file(where)
         return Problem(message, written(where), str(self.path), self.document.line(where), hint)
+
+    def _in_file(self, where: Location) -> Location:
+        """Leave out the positions in lists for which the file has one value, without a list."""
+        node: object = self.document.data
+        kept: list[str | int] = []
+        for key in where:
+            if isinstance(key, int) and isinstance(node, str | Mapping):
+                continue
+            kept.append(key)
+            if isinstance(node, list) and isinstance(key, int):
+                node = node[key] if key < len(node) else None
+            else:
+                node = node.get(key) if isinstance(node, Mapping) else None
+        return tuple(kept)
 
 
 def load(path: Path, env: Mapping[str, str] = os.environ) -> Settings:

@@ -5,29 +5,27 @@ from them. After reading, durations are in seconds and sizes in bytes.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     PositiveInt,
-    SecretStr,
     ValidationError,
     model_validator,
 )
 from pydantic_core import ErrorDetails, InitErrorDetails
 
-from gateway.settings.provisioning import Provisioning
+from gateway.settings.issuers.model import Claims, Issuer, Keys
 from gateway.settings.routes import Match, Route
-from gateway.settings.rules import ASYMMETRIC_ALGORITHMS, AsymmetricAlgorithm, findings
+from gateway.settings.rules import findings
 from gateway.settings.section import Section
 from gateway.settings.upstreams import Upstream
-from gateway.settings.urls import POSTGRES_EXAMPLE, REDIS_EXAMPLE, KeyUrl, PostgresDsn, RedisUrl
+from gateway.settings.urls import POSTGRES_EXAMPLE, REDIS_EXAMPLE, PostgresDsn, RedisUrl
 from gateway.settings.users.source import UserSource
 from gateway.settings.values import (
     MISTAKE,
     AdminToken,
-    ClaimPath,
     Duration,
     HeaderName,
     IdentityValue,
@@ -36,7 +34,6 @@ from gateway.settings.values import (
     Network,
     SchemaName,
     Size,
-    Text,
     Timeout,
     Workers,
     address,
@@ -45,9 +42,19 @@ from gateway.settings.values import (
     size,
 )
 
-__all__ = ["Issuer", "Limits", "Match", "Postgres", "Redis", "Route", "Settings", "Tls", "Upstream"]
-
-Algorithm: TypeAlias = Literal[AsymmetricAlgorithm, "HS256", "HS384", "HS512"]
+__all__ = [
+    "Claims",
+    "Issuer",
+    "Keys",
+    "Limits",
+    "Match",
+    "Postgres",
+    "Redis",
+    "Route",
+    "Settings",
+    "Tls",
+    "Upstream",
+]
 
 
 class Tls(Section):
@@ -119,68 +126,6 @@ class Admin(Section):
     """Address and port, or `unix:` and a path; keep it off the public network."""
     token: AdminToken | None = None
     """The bearer token of the admin API (docs/admin-api.md), at least 16 characters. `null`: no API."""
-
-
-class Keys(Section):
-    """The source of an issuer's keys. Give exactly one of these."""
-
-    discovery: bool = False
-    """OpenID Connect discovery, then RFC 8414 metadata. The issuer must be a URL."""
-    jwks_uri: KeyUrl | None = None
-    """URL of a JWK set (RFC 7517)."""
-    jwks_file: Path | None = None
-    """File with a JWK set."""
-    pem_file: Path | None = None
-    """PEM file with one public key or certificate."""
-    secret: SecretStr | None = None
-    """Shared secret for HS*, at least as long as the hash: 32, 48 or 64 bytes (RFC 7518 §3.2)."""
-    secret_file: Path | None = None
-    """File with the shared secret. A newline at its end is ignored."""
-
-
-class Claims(Section):
-    """The claims that differ between issuers: dotted paths into the token."""
-
-    tenant: ClaimPath = "tenant_id"
-    """The tenant. If both token and user have one, they must be equal."""
-    scopes: ClaimPath = "scope"
-    """The scopes: a string with spaces, or a list."""
-    roles: ClaimPath = "roles"
-    """The token's roles. Routes check the user's roles, not these."""
-
-
-def _fitting_algorithms(data: dict[str, object]) -> tuple[Algorithm, ...]:
-    keys = data.get("keys")
-    if isinstance(keys, Keys) and (keys.secret is not None or keys.secret_file is not None):
-        return ("HS256",)
-    return ASYMMETRIC_ALGORITHMS
-
-
-class Issuer(Section):
-    """A trusted issuer, and the requirements for its tokens."""
-
-    name: Name = Field(examples=["main"])
-    """A unique name. It is a metrics label and part of the blacklist's keys: do not change it."""
-    issuer: Text = Field(examples=["https://idp.example.com/"])
-    """The exact `iss` of its tokens. A trailing slash matters."""
-    audiences: tuple[Text, ...] = Field(min_length=1, examples=[["orders-api"]])
-    """A token's `aud` must contain one of these."""
-    keys: Keys = Field(default_factory=lambda: Keys(discovery=True))
-    """The source of the keys. Default: `{discovery: true}`."""
-    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = Field(
-        default_factory=_fitting_algorithms
-    )
-    """Accepted signature algorithms (RFC 7518 §3.1). Default: RS*, PS*, ES*, EdDSA; with a secret HS256."""
-    leeway: Duration = duration("30s")
-    """The allowed difference between the clocks of issuer and gateway."""
-    require: tuple[Text, ...] = ("exp", "sub")
-    """Claims that a token must have."""
-    max_lifetime: Timeout | None = None
-    """Refuse tokens whose `exp` − `iat` is longer. `null`: no limit."""
-    claims: Claims = Field(default_factory=Claims)
-    """The claims with tenant, scopes and roles."""
-    provisioning: Provisioning | None = None
-    """The users that its tokens may create. `null`: none."""
 
 
 class ClientTls(Section):

@@ -1,23 +1,10 @@
 """The settings of users whom the gateway creates at their first request."""
 
-from typing import Annotated, TypeAlias
+from pydantic import Field
 
-from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, WithJsonSchema
-
+from gateway.settings.issuers.values import AcceptedValues
 from gateway.settings.section import Section
 from gateway.settings.values import ClaimPath, Text
-
-
-def _as_list(value: object) -> object:
-    return value if isinstance(value, list | tuple) else (value,)
-
-
-AcceptedValues: TypeAlias = Annotated[
-    tuple[StrictBool | StrictInt | StrictFloat | StrictStr, ...],
-    Field(min_length=1),
-    BeforeValidator(_as_list),
-    WithJsonSchema({"x-kind": "value or list of values"}),
-]
 
 
 class Provisioning(Section):

@@ -39,6 +39,8 @@ class Require(Section):
     """The token must have all of these scopes."""
     roles: tuple[Text, ...] = ()
     """The user must have one of these roles."""
+    token_roles: tuple[Text, ...] = ()
+    """The token must have one of these roles, at the paths of the issuer's `claims.roles`."""
     tenant: Text | None = None
     """The only tenant that is admitted."""
 

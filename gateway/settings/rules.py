@@ -6,33 +6,13 @@ fields have mistakes. They ignore values of the wrong shape, which the fields re
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final, Literal, TypeAlias, get_args
 
 from gateway.core.headers import STATUS_HEADER, fold
+from gateway.settings.findings import Finding
+from gateway.settings.issuers.rules import issuer_findings
 from gateway.settings.users.rules import mistakes
 from gateway.settings.values import parse_duration
-
-Location: TypeAlias = tuple[str | int, ...]
-"""The path to a value: keys and positions from the root."""
-
-AsymmetricAlgorithm: TypeAlias = Literal[
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
-]
-ASYMMETRIC_ALGORITHMS: Final[tuple[AsymmetricAlgorithm, ...]] = get_args(AsymmetricAlgorithm)
-# A MAC key is at least as long as the hash (RFC 7518 §3.2).
-_SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
-_SOURCES: Final = ("discovery", "jwks_uri", "jwks_file", "pem_file", "secret", "secret_file")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A mistake in the combination of settings."""
-
-    where: Location
-    message: str
-    hint: str | None = None
 
 
 def findings(data: object) -> Iterator[Finding]:
@@ -63,60 +43,7 @@ def _issuers(data: object) -> Iterator[Finding]:
     yield from _repeated("issuers", "name", issuers)
     yield from _repeated("issuers", "issuer", issuers)
     for index, issuer in issuers:
-        where: Location = ("issuers", index)
-        keys = issuer.get("keys", {"discovery": True})
-        if not isinstance(keys, Mapping):
-            continue
-        sources = [source for source in _SOURCES if keys.get(source) not in (None, False)]
-        if len(sources) != 1:
-            found = (
-                f"has {len(sources)} key sources: {', '.join(sources)}" if sources else "has no key source"
-            )
-            yield Finding((*where, "keys"), found, f"give exactly one of {', '.join(_SOURCES)}")
-        url = issuer.get("issuer")
-        if sources == ["discovery"] and isinstance(url, str) and not url.startswith(("https://", "http://")):
-            yield Finding(
-                (*where, "issuer"),
-                "must be a URL for discovery",
-                "write the issuer's URL, or give keys.jwks_uri or another key source",
-            )
-        yield from _algorithms(where, issuer, keys)
-
-
-def _algorithms(
-    where: Location, issuer: Mapping[object, object], keys: Mapping[str, object]
-) -> Iterator[Finding]:
-    algorithms = issuer.get("algorithms")
-    named = algorithms if isinstance(algorithms, list | tuple) else ()
-    with_secret = keys.get("secret") is not None or keys.get("secret_file") is not None
-    for index, algorithm in enumerate(named):
-        if with_secret and algorithm in ASYMMETRIC_ALGORITHMS:
-            yield Finding(
-                (*where, "algorithms", index),
-                f"{algorithm} needs a public key, and this issuer's key is a secret",
-                "write HS256, or give another key source",
-            )
-        if not with_secret and isinstance(algorithm, str) and algorithm in _SECRET_BYTES:
-            yield Finding(
-                (*where, "algorithms", index),
-                f"{algorithm} needs a shared secret",
-                "remove it, or give keys.secret_file",
-            )
-    secret = keys.get("secret")
-    if isinstance(secret, str):
-        needed = max((_SECRET_BYTES[name] for name in _SECRET_BYTES if name in named), default=32)
-        yield from _secret((*where, "keys", "secret"), secret, needed)
-
-
-def _secret(where: Location, secret: str, needed: int) -> Iterator[Finding]:
-    if "-----BEGIN " in secret:
-        yield Finding(where, "is a PEM key, not a shared secret", "give a public key as keys.pem_file")
-    elif len(secret.encode("utf-8", "replace")) < needed:
-        yield Finding(
-            where,
-            f"must have at least {needed} bytes (RFC 7518 §3.2)",
-            "create one with: openssl rand -base64 64",
-        )
+        yield from issuer_findings(("issuers", index), issuer)
 
 
 def _postgres(data: object) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import yaml
 
@@ -11,6 +11,9 @@ from gateway.settings.model import Settings
 
 # JSON Schema is open-ended: the type of a keyword's value depends on the keyword.
 Schema: TypeAlias = Mapping[str, Any]
+
+_KEPT: Final = ("description", "default", "examples", "x-kind")
+"""What a field says about the section or value that it refers to."""
 
 
 @lru_cache(maxsize=1)
@@ -32,7 +35,7 @@ def resolved(node: Schema) -> Schema:
     if len(alternatives) == 1:
         return {
             **resolved(alternatives[0]),
-            **{key: node[key] for key in ("description", "default", "x-kind") if key in node},
+            **{key: node[key] for key in _KEPT if key in node},
         }
     if "$ref" in node:
         definition: Schema = schema()["$defs"][node["$ref"].removeprefix("#/$defs/")]

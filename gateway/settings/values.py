@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from gateway.core.claim_paths import DOTTED, POINTER
 from gateway.core.headers import HOP_BY_HOP, USER_FIELDS, fold
 from gateway.core.reasons import Denial
 from gateway.core.requests.upgrades import carries_requests
@@ -32,7 +33,6 @@ _AUTHORITY: Final = re.compile(
     r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?"
 )
 _HOST: Final = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
-_CLAIM_PATH: Final = re.compile(r"[^\s.]+(?:\.[^\s.]+)*")
 # Headers of the gateway, the connection or the message's framing, as `fold` spells them.
 _NOT_IDENTITY: Final = HOP_BY_HOP | {
     b"authorization",
@@ -202,10 +202,10 @@ def _header_name(value: str) -> str:
 
 def _identity_value(value: str) -> str:
     source, _, path = value.partition(".")
-    if source == "claims" and _CLAIM_PATH.fullmatch(path):
+    if source == "claims" and _is_path(path):
         return value
     attribute = path.removeprefix("attributes.")
-    if source == "user" and (path in USER_FIELDS or (attribute != path and _CLAIM_PATH.fullmatch(attribute))):
+    if source == "user" and (path in USER_FIELDS or (attribute != path and _is_path(attribute))):
         return value
     fields = ", ".join(f"user.{name}" for name in USER_FIELDS)
     raise mistake(
@@ -213,10 +213,19 @@ def _identity_value(value: str) -> str:
     )
 
 
+def _is_path(path: str) -> bool:
+    return (POINTER if path.startswith("/") else DOTTED).fullmatch(path) is not None
+
+
 def _claim_path(value: str) -> str:
-    if not _CLAIM_PATH.fullmatch(value):
-        raise mistake("must be a dotted path into the token", "write scope or realm_access.roles")
-    return value
+    if _is_path(value):
+        return value
+    if value.startswith("/"):
+        raise mistake(
+            "must be a JSON Pointer (RFC 6901), because it begins with a slash",
+            "write /kubernetes.io/namespace, with ~1 for a slash and ~0 for a ~ within a name",
+        )
+    raise mistake("must be a dotted path into the token", "write scope or realm_access.roles")
 
 
 def _upstream_host(value: str) -> str:
@@ -335,7 +344,7 @@ IdentityValue: TypeAlias = Annotated[
     WithJsonSchema({"type": "string", "x-kind": "user.* or claims.*", "pattern": r"^(user|claims)\."}),
 ]
 ClaimPath: TypeAlias = Annotated[
-    str, AfterValidator(_claim_path), WithJsonSchema({"type": "string", "x-kind": "dotted path"})
+    str, AfterValidator(_claim_path), WithJsonSchema({"type": "string", "x-kind": "path"})
 ]
 UpstreamHost: TypeAlias = Annotated[
     str,

@@ -11,7 +11,8 @@ TOKEN = """
     credentials_missing credentials_malformed credentials_multiple token_malformed token_too_large
     token_type_invalid algorithm_not_allowed critical_header_unsupported issuer_missing issuer_untrusted
     key_unknown signature_invalid token_expired token_not_yet_valid token_issued_in_future
-    token_lifetime_too_long audience_mismatch claim_missing claim_malformed subject_missing
+    token_lifetime_too_long audience_mismatch claim_missing claim_not_accepted
+    id_token_not_accepted claim_malformed subject_missing
     subject_malformed token_revoked origin_not_allowed
 """
 USER = """

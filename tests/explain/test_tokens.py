@@ -264,7 +264,65 @@ class TestAudienceAndClaims:
 
     async def test_an_id_token_without_scopes(self, world: World) -> None:
         bad = token("ann", nonce="n")
+        await denied(world, bad, "id_token_not_accepted", "id_token_used", url="/orders/1", fixed=False)
+        world.config["issuers"][0]["id_tokens"] = "allow"
         await denied(world, bad, "scope_insufficient", "id_token_used", url="/orders/1", fixed=False)
+
+    @pytest.mark.parametrize(
+        "mark", [{"nonce": "n"}, {"typ": "ID", "at_hash": "h"}, {"token_use": "refresh"}, {"events": {}}]
+    )
+    async def test_an_id_token_whose_audience_fits(self, world: World, mark: dict[str, JSON]) -> None:
+        explanation = await denied(
+            world, token("ann", **mark), "id_token_not_accepted", "id_token_used", fixed=False
+        )
+        assert failed(explanation) == ["claims"]
+
+    async def test_the_token_of_another_client(self, world: World) -> None:
+        world.config["issuers"][0] |= {"audiences": None, "expect": {"azp": "web", "token_use": "access"}}
+        bad = token("ann", azp="cron", token_use="access")
+        explanation = await denied(world, bad, "claim_not_accepted", "claim_not_accepted")
+        assert "`azp`" in explanation.summary
+        assert failed(explanation) == ["claims"]
+
+    async def test_a_token_for_another_use(self, world: World) -> None:
+        world.config["issuers"][0]["expect"] = {"token_use": "access"}
+        for use in ({"token_use": "other"}, {}):
+            bad = token("ann", **use)
+            explanation = await denied(world, bad, "claim_not_accepted", "claim_not_accepted", fixed=False)
+            assert "`token_use`" in explanation.summary
+
+    async def test_a_token_that_is_bound_to_a_key(self, world: World) -> None:
+        bad = token("ann", cnf={"jkt": "thumbprint"})
+        explanation = await denied(world, bad, "claim_not_accepted", "claim_not_accepted", fixed=False)
+        assert "`cnf`" in explanation.summary
+
+    async def test_a_configured_tenant_that_is_not_there(self, world: World) -> None:
+        world.config["issuers"][0]["claims"] = {"tenant": "tid"}
+        explanation = await denied(world, token("ann"), "claim_missing", "claim_missing", fixed=False)
+        assert "issuers[0].claims.tenant" in str(explanation.fix)
+
+    async def test_a_subject_elsewhere(self, world: World) -> None:
+        world.config["issuers"][0]["subject"] = "oid"
+        explanation = await denied(world, token("ann"), "subject_missing", "subject_missing", fixed=False)
+        assert "`oid`" in explanation.summary
+        assert (await world.explain(token("other", oid="ann"))).decision == "allow"
+        await denied(world, token("ann", oid=7), "subject_malformed", "subject_not_a_string", fixed=False)
+
+    async def test_a_type_that_the_issuer_does_not_use(self, world: World) -> None:
+        world.config["issuers"][0]["token_types"] = ["application/AT+jwt"]
+        explanation = await denied(world, token("ann"), "token_type_invalid", "token_malformed", fixed=False)
+        assert failed(explanation) == ["header"]
+        good = tokens.sign(tokens.claims("ann"), tokens.rsa_key("main"), typ="at+JWT")
+        assert (await world.explain(good)).decision == "allow"
+
+    async def test_a_role_that_the_token_lacks(self, world: World) -> None:
+        (orders,) = (route for route in world.config["routes"] if route["name"] == "orders")
+        orders["require"] = {"token_roles": ["auditor"], "scopes": ["audit"]}
+        bad = token("ann", roles=["admin"], scope="audit")
+        explanation = await denied(world, bad, "role_missing", "role_missing", url="/orders/1", fixed=False)
+        assert "issuers[0].claims.roles" in str(explanation.fix)
+        good = token("ann", roles="x auditor", scope="audit")
+        assert (await world.explain(good, url="/orders/1")).decision == "allow"
 
     async def test_a_claim_that_is_not_there(self, world: World) -> None:
         bad = signed(tokens.rsa_key("second"), iss=STRICT_ISSUER)

@@ -96,6 +96,8 @@ ROWS: Final[dict[str, Row]] = {
     "claim_missing": Row(
         signed(lambda: tokens.without(strict(), "tenant_id"), tokens.rsa_key("second")), issuer="strict"
     ),
+    "claim_not_accepted": Row(get(cnf={"jkt": "thumbprint"}), issuer="main"),
+    "id_token_not_accepted": Row(get(nonce="n"), issuer="main"),
     "claim_malformed": Row(get(nbf="soon"), issuer="main"),
     "subject_missing": Row(signed(lambda: tokens.without(tokens.claims(), "sub")), issuer="main"),
     "subject_malformed": Row(get(subject=""), issuer="main"),

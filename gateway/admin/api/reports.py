@@ -28,7 +28,8 @@ class Issuer(Model):
 
     name: str
     issuer: str
-    audiences: list[str]
+    audiences: list[str] | None
+    """Null: any, because the issuer's `expect` names the client."""
     algorithms: list[str]
     ready: bool
     """Whether the gateway can verify its tokens."""

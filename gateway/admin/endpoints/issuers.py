@@ -58,7 +58,7 @@ class Issuers:
         return reports.Issuer(
             name=issuer.name,
             issuer=issuer.issuer,
-            audiences=sorted(issuer.audiences),
+            audiences=None if issuer.audiences is None else sorted(issuer.audiences),
             algorithms=sorted(issuer.algorithms),
             ready=status.ready,
             keys=[] if keys is None else [_key(key) for key in keys.keys],

@@ -6,10 +6,13 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.core import claims as claim_rules
-from gateway.core.model import JSON, Claims, Issuer
+from gateway.core.claim_paths import at_path
+from gateway.core.model import JSON, Claims, Issuer, Scalar
 from gateway.core.reasons import (
     AUDIENCE_MISMATCH,
     CLAIM_MISSING,
+    CLAIM_NOT_ACCEPTED,
+    ID_TOKEN_NOT_ACCEPTED,
     SUBJECT_MALFORMED,
     SUBJECT_MISSING,
     TOKEN_EXPIRED,
@@ -30,9 +33,7 @@ _SKEW_BEHIND: Final = 30.0
 """Seconds beyond the leeway. If a token expired longer ago, a wrong clock is not the likely cause."""
 _NO_SUBJECT: Final = "?"
 """A placeholder for a missing subject."""
-# OpenID Connect Core 1.0 §2 and §3.1.3.6, and the claims with which some providers mark their tokens.
-_OF_ID_TOKENS: Final = ("nonce", "at_hash", "c_hash", "s_hash")
-_KINDS_OF_ID_TOKENS: Final = (("token_use", "id"), ("typ", "ID"))
+_NAME_THE_CLIENT: Final = ("azp", "client_id", "appid", "cid")
 
 
 def check(trail: Trail, read: Read) -> Claims | None:
@@ -45,17 +46,15 @@ def check(trail: Trail, read: Read) -> Claims | None:
     if claims is None:
         trail.skip_rest("the claims cannot be read")
         return None
-    if payload.get("sub") is None:
+    if at_path(payload, issuer.subject) is None:
         trail.skip_rest("the token names no subject")
         return None
     return claims
 
 
 def is_id_token(payload: Mapping[str, JSON]) -> bool:
-    """Return whether a token is an ID token, which is for the client and not for services."""
-    return any(name in payload for name in _OF_ID_TOKENS) or any(
-        payload.get(name) == kind for name, kind in _KINDS_OF_ID_TOKENS
-    )
+    """Return whether a token is an ID token, or another that is for the client and not for services."""
+    return claim_rules.kind_of(payload) is not None
 
 
 ID_TOKEN_FIX: Final = Fix(
@@ -83,21 +82,32 @@ def _every_denial(
 def _mended(
     denial: Denial, payload: Mapping[str, JSON], issuer: Issuer
 ) -> tuple[Mapping[str, JSON], Issuer] | None:
-    reason, sub = denial.reason, payload.get("sub")
+    reason, sub = denial.reason, at_path(payload, issuer.subject)
+    by_sub = replace(issuer, subject="sub")
     if reason is SUBJECT_MISSING:
-        return {**payload, "sub": _NO_SUBJECT}, issuer
-    if reason is CLAIM_MISSING:
+        return {**payload, "sub": _NO_SUBJECT}, by_sub
+    if reason is CLAIM_MISSING and denial.claim in issuer.require:
         return payload, replace(issuer, require=frozenset())
+    if reason is CLAIM_MISSING:
+        tenant = replace(issuer.claims.tenant, optional=True)
+        return payload, replace(issuer, claims=replace(issuer.claims, tenant=tenant))
+    if reason is ID_TOKEN_NOT_ACCEPTED:
+        return {name: value for name, value in payload.items() if name != denial.claim}, issuer
+    if reason is CLAIM_NOT_ACCEPTED and denial.claim in issuer.expect:
+        expect = {path: values for path, values in issuer.expect.items() if path != denial.claim}
+        return payload, replace(issuer, expect=expect)
+    if reason is CLAIM_NOT_ACCEPTED:
+        return payload, replace(issuer, allow_unbound=True)
     if reason in (TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, TOKEN_ISSUED_IN_FUTURE):
         return payload, replace(issuer, leeway=math.inf)
     if reason is TOKEN_LIFETIME_TOO_LONG:
         return payload, replace(issuer, max_lifetime=None)
     if reason is AUDIENCE_MISMATCH:
-        return {**payload, "aud": [*sorted(issuer.audiences)]}, issuer
+        return {**payload, "aud": [*sorted(issuer.audiences or ())]}, issuer
     if reason is SUBJECT_MALFORMED and isinstance(sub, int | float) and not isinstance(sub, bool):
-        return {**payload, "sub": str(sub)}, issuer
+        return {**payload, "sub": str(sub)}, by_sub
     if reason is SUBJECT_MALFORMED and isinstance(sub, str) and (stripped := sub.strip()) not in ("", sub):
-        return {**payload, "sub": stripped}, issuer
+        return {**payload, "sub": stripped}, by_sub
     return None
 
 
@@ -173,7 +183,10 @@ def _blame_lifetime(trail: Trail, issuer: Issuer, denial: Denial, dates: Mapping
 
 
 def _audience(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denials: list[Denial]) -> None:
-    expected = f"`aud` with one of {listed(sorted(issuer.audiences))}"
+    configured = sorted(issuer.audiences or ())
+    expected = f"`aud` with one of {listed(configured)}"
+    if issuer.audiences is None:
+        expected = "any `aud`: `expect` names the client"
     aud = payload.get("aud")
     denial = next((denial for denial in denials if denial.reason is AUDIENCE_MISMATCH), None)
     if denial is None:
@@ -185,12 +198,12 @@ def _audience(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denials
         trail.blame(denial, Cause.ID_TOKEN_USED, summary, ID_TOKEN_FIX)
         return
     values = [aud] if isinstance(aud, str) else aud if isinstance(aud, list) else []
-    audiences: list[JSON] = [*sorted(issuer.audiences), *values[:1]]
+    audiences: list[JSON] = [*configured, *values[:1]]
     trail.blame(
         denial,
         Cause.AUDIENCE_MISMATCH,
         f"The token is for the audience {shown(aud)}, but the audiences of issuer {issuer.name} are"
-        f" {listed(sorted(issuer.audiences))}",
+        f" {listed(configured)}",
         Fix(
             "Let the client request a token for a configured audience; or, if tokens for the other audience"
             " are also for these services, accept it.",
@@ -203,10 +216,16 @@ def _rest(
     trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denials: list[Denial], claims: Claims | None
 ) -> None:
     wrong = [denial for denial in denials if denial.reason not in (*_TIMES, AUDIENCE_MISMATCH)]
-    expected = (
-        f"{', '.join(f'`{name}`' for name in sorted(issuer.require | {'sub'}))}, each of the right type"
-    )
-    found = f"sub {shown(payload.get('sub'))}"
+    needed = ", ".join(f"`{path}`" for path in sorted(issuer.require | {issuer.subject}))
+    expected = f"{needed}, each of the right type"
+    if not issuer.claims.tenant.optional:
+        expected += f"; the tenant at `{issuer.claims.tenant.path}`"
+    if issuer.expect:
+        wanted = ", ".join(f"`{path}` {shown([*values])}" for path, values in issuer.expect.items())
+        expected += f"; one of the values of {wanted}"
+    found = f"{issuer.subject} {shown(at_path(payload, issuer.subject))}"
+    for path in issuer.expect:
+        found += f", {path} {shown(at_path(payload, path))}"
     if claims is not None:
         tenant, jti = claims.tenant, claims.jti
         found += f", tenant {shown(tenant)}, scopes {listed(claims.scopes)}, jti {shown(jti)}"
@@ -217,25 +236,22 @@ def _rest(
 
 
 def _blame_claim(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denial: Denial) -> None:
-    sub, summary = payload.get("sub"), f"{denial.reason.title}: {denial.detail}"
+    summary = f"{denial.reason.title}: {denial.detail}"
     if denial.reason is SUBJECT_MISSING:
         cause, fix = (
             Cause.SUBJECT_MISSING,
-            Fix("Let the issuer put a `sub` into the tokens, also into those of machine clients."),
+            Fix(f"Let the issuer put a `{issuer.subject}` into all tokens, also those of machine clients."),
         )
         if is_api_key(payload):
             cause, fix = Cause.API_KEY_USED, API_KEY_FIX
     elif denial.reason is SUBJECT_MALFORMED:
-        cause, fix = _malformed_subject(sub)
-    elif denial.reason is CLAIM_MISSING and is_id_token(payload):
+        cause, fix = _malformed_subject(issuer.subject, at_path(payload, issuer.subject))
+    elif denial.reason is ID_TOKEN_NOT_ACCEPTED or (denial.reason is CLAIM_MISSING and is_id_token(payload)):
         cause, fix = Cause.ID_TOKEN_USED, ID_TOKEN_FIX
     elif denial.reason is CLAIM_MISSING:
-        there: list[JSON] = [name for name in sorted(issuer.require) if payload.get(name) is not None]
-        config = yaml_line(trail.field(issuer, "require"), there)
-        cause, fix = (
-            Cause.CLAIM_MISSING,
-            Fix("Let the issuer add the claim, or do not require it.", config=config),
-        )
+        cause, fix = Cause.CLAIM_MISSING, _missing(trail, payload, issuer, denial)
+    elif denial.reason is CLAIM_NOT_ACCEPTED:
+        cause, fix = Cause.CLAIM_NOT_ACCEPTED, _not_accepted(trail, payload, issuer, denial)
     else:
         cause, fix = (
             Cause.TOKEN_MALFORMED,
@@ -247,16 +263,42 @@ def _blame_claim(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, deni
     trail.blame(denial, cause, summary, fix)
 
 
-def _malformed_subject(sub: JSON) -> tuple[Cause, Fix]:
+def _missing(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denial: Denial) -> Fix:
+    if denial.claim not in issuer.require:
+        return Fix(
+            "Let the issuer add the tenant, or correct the path to it:"
+            f" `{trail.field(issuer, 'claims.tenant')}`. Without it, the user's tenant would not be compared."
+        )
+    there: list[JSON] = [path for path in sorted(issuer.require) if at_path(payload, path) is not None]
+    config = yaml_line(trail.field(issuer, "require"), there)
+    return Fix("Let the issuer add the claim, or do not require it.", config=config)
+
+
+def _not_accepted(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denial: Denial) -> Fix:
+    path = denial.claim or ""
+    accepted, value = issuer.expect.get(path), at_path(payload, path)
+    if accepted is None:
+        return Fix("Let the issuer issue tokens that are not bound to a key (RFC 7800), for this client.")
+    if path.removeprefix("/") not in _NAME_THE_CLIENT or not isinstance(value, str):
+        return Fix("Get a token with another value: one with this is not for these services.")
+    expect: dict[str, tuple[Scalar, ...]] = {**issuer.expect, path: (*accepted, value)}
+    return Fix(
+        "Get the token for a configured client; or, if tokens of this client are also for these services,"
+        " accept them.",
+        config=yaml_line(trail.field(issuer, "expect"), {name: [*values] for name, values in expect.items()}),
+    )
+
+
+def _malformed_subject(path: str, sub: JSON) -> tuple[Cause, Fix]:
     if isinstance(sub, str) and not sub:
-        return Cause.SUBJECT_MISSING, Fix("Let the issuer put a `sub` into the tokens.")
+        return Cause.SUBJECT_MISSING, Fix(f"Let the issuer put a `{path}` into the tokens.")
     if isinstance(sub, str):
         cause = Cause.TOKEN_MALFORMED if sub.strip() == sub else Cause.SUBJECT_SPACING_OR_ENCODING
         return cause, Fix(
-            "Let the issuer write a `sub` of at most 255 characters, without control characters such as line"
-            " ends, which come from a field that was not trimmed."
+            f"Let the issuer write a `{path}` of at most 255 characters, without control characters such as"
+            " line ends, which come from a field that was not trimmed."
         )
     return Cause.SUBJECT_NOT_A_STRING, Fix(
-        f"Let the issuer write `sub` as a string, {shown(str(sub))} with quotes (RFC 7519 §4.1.2):"
+        f"Let the issuer write `{path}` as a string, {shown(str(sub))} with quotes (RFC 7519 §4.1.2):"
         " programs may read a number differently, so the gateway does not accept one."
     )

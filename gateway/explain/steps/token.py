@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.core import claims as claim_rules
-from gateway.core import json_text, tokens
+from gateway.core import json_text, token_types, tokens
 from gateway.core.model import JSON, Issuer
 from gateway.core.reasons import (
     ALGORITHM_NOT_ALLOWED,
@@ -87,7 +87,7 @@ def _parse(trail: Trail, raw: bytes) -> UnverifiedToken | None:
     found = f"{raw.count(b'.') + 1} segments, {len(raw)} bytes"
     try:
         bearer.parse([b"Bearer " + raw])
-        token = tokens.parse(raw)
+        token = tokens.parse(raw, token_types.known_to(trail.setup.issuers))
     except Denial as denial:
         if denial.reason in _OF_THE_HEADER:
             trail.step("shape", "pass", expected, found)
@@ -121,7 +121,19 @@ def _header(trail: Trail, token: UnverifiedToken, raw: bytes, issuer: Issuer | N
     if issuer is None:
         trail.step("header", "pass", "a signature algorithm, `typ` JWT or at+jwt, no `crit`", _header_of(raw))
         return
-    expected = f"`alg` one of {', '.join(sorted(issuer.algorithms))}; `typ` JWT or at+jwt; no `crit`"
+    types = listed(sorted(issuer.token_types)) if issuer.token_types is not None else "none, JWT or at+jwt"
+    expected = f"`alg` one of {', '.join(sorted(issuer.algorithms))}; `typ` {types}; no `crit`"
+    try:
+        token_types.check(token.typ, issuer)
+    except Denial as denial:
+        trail.step("header", "fail", expected, _header_of(raw), denial.detail)
+        trail.blame(
+            denial,
+            Cause.TOKEN_MALFORMED,
+            f"{denial.reason.title}: its `typ` is {shown(token.typ)}",
+            Fix("Send an access token: tokens of other types have another use."),
+        )
+        return
     if token.algorithm in issuer.algorithms:
         trail.step("header", "pass", expected, _header_of(raw))
         return

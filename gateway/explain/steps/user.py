@@ -54,7 +54,9 @@ def _every_refusal(route: Route, user: User, claims: Claims) -> list[Denial]:
             elif denial.reason is TENANT_MISMATCH:
                 route = replace(route, require=replace(require, tenant=None))
             elif denial.reason is SCOPE_INSUFFICIENT:
-                route = replace(route, require=Requirement(roles=require.roles))
+                route = replace(route, require=replace(require, scopes=frozenset()))
+            elif _token_lacks_roles(require, claims):
+                route = replace(route, require=replace(require, token_roles=frozenset()))
             else:
                 return refusals
         else:
@@ -63,6 +65,10 @@ def _every_refusal(route: Route, user: User, claims: Claims) -> list[Denial]:
 
 def _tenants_differ(denial: Denial, user: User, claims: Claims) -> bool:
     return denial.reason is TENANT_MISMATCH and claims.tenant is not None and claims.tenant != user.tenant
+
+
+def _token_lacks_roles(require: Requirement, claims: Claims) -> bool:
+    return bool(require.token_roles) and require.token_roles.isdisjoint(claims.roles)
 
 
 # The user's state ----------------------------------------------------------------------------------
@@ -248,13 +254,35 @@ def _policy(trail: Trail, claims: Claims, record: UserRecord, route: Route, refu
     require, user = route.require, record.user
     expected = f"scopes {listed(sorted(require.scopes))}; one of the roles {listed(sorted(require.roles))}"
     found = f"scopes {listed(claims.scopes)}; roles {listed(user.roles)}"
+    if require.token_roles:
+        expected += f"; in the token one of the roles {listed(sorted(require.token_roles))}"
+        found += f"; roles in the token {listed(claims.roles)}"
     wrong = [denial for denial in refusals if denial.reason in (SCOPE_INSUFFICIENT, ROLE_MISSING)]
     trail.step("policy", "fail" if wrong else "pass", expected, found)
+    of_token = _token_lacks_roles(require, claims)
     for denial in wrong:
-        if denial.reason is ROLE_MISSING:
-            _blame_roles(trail, route, user, denial)
-        else:
+        if denial.reason is SCOPE_INSUFFICIENT:
             _blame_scopes(trail, claims, route, denial)
+        elif of_token:
+            _blame_token_roles(trail, claims, route, denial)
+            of_token = False
+        else:
+            _blame_roles(trail, route, user, denial)
+
+
+def _blame_token_roles(trail: Trail, claims: Claims, route: Route, denial: Denial) -> None:
+    issuer = next(each for each in trail.setup.issuers if each.name == claims.issuer_name)
+    paths = " and ".join(f"`{path}`" for path in issuer.claims.roles)
+    trail.blame(
+        denial,
+        Cause.ROLE_MISSING,
+        f"Route {route.name} requires that the token has a role of"
+        f" {listed(sorted(route.require.token_roles))}; at {paths} it has {listed(claims.roles)}",
+        Fix(
+            "Give the user the role at the issuer; or, if the token has its roles elsewhere, correct the"
+            f" path: `{trail.field(issuer, 'claims.roles')}`."
+        ),
+    )
 
 
 def _blame_roles(trail: Trail, route: Route, user: User, denial: Denial) -> None:

@@ -1,0 +1,133 @@
+"""The settings of issuers."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema
+
+from gateway.settings.issuers.values import (
+    ASYMMETRIC_ALGORITHMS,
+    AcceptedValues,
+    Algorithm,
+    ClaimPaths,
+    TokenType,
+)
+from gateway.settings.provisioning import Provisioning
+from gateway.settings.section import Section
+from gateway.settings.urls import KeyUrl
+from gateway.settings.values import ClaimPath, Duration, Name, Text, Timeout, duration
+
+
+class Keys(Section):
+    """The source of an issuer's keys. Give exactly one of these."""
+
+    discovery: bool = False
+    """OpenID Connect discovery, then RFC 8414 metadata. The issuer must be a URL."""
+    jwks_uri: KeyUrl | None = None
+    """URL of a JWK set (RFC 7517)."""
+    jwks_file: Path | None = None
+    """File with a JWK set."""
+    pem_file: Path | None = None
+    """PEM file with one public key or certificate."""
+    secret: SecretStr | None = None
+    """Shared secret for HS*, at least as long as the hash: 32, 48 or 64 bytes (RFC 7518 §3.2)."""
+    secret_file: Path | None = None
+    """File with the shared secret. A newline at its end is ignored."""
+
+
+class TenantClaim(Section):
+    """The claim with the tenant."""
+
+    path: ClaimPath
+    """The path into the token."""
+    optional: bool = False
+    """Whether tokens without a tenant are accepted."""
+
+
+def _tenant(value: object) -> object:
+    """Take a path for a claim that must be there."""
+    return {"path": value} if isinstance(value, str) else value
+
+
+_TENANT_SCHEMA = {
+    "x-kind": "path, or {path, optional}",
+    "oneOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "properties": {"path": {"type": "string"}, "optional": {"type": "boolean"}},
+            "required": ["path"],
+            "additionalProperties": False,
+        },
+    ],
+}
+
+
+class Claims(Section):
+    """The claims that differ between issuers, as paths into the token.
+
+    A path is dotted (`realm_access.roles`), or a JSON Pointer (RFC 6901) if it begins with a slash
+    (`/kubernetes.io/namespace`). A claim whose name is the whole path, dots and all, comes first.
+    """
+
+    tenant: Annotated[TenantClaim, BeforeValidator(_tenant), WithJsonSchema(_TENANT_SCHEMA)] = Field(
+        default_factory=lambda: TenantClaim(path="tenant_id", optional=True),
+        json_schema_extra={"default": "tenant_id"},
+    )
+    """The tenant. If the token has one, the user's must be equal. A path that is written here must be in each
+    token, unless it is `{path: tenant_id, optional: true}`."""
+    scopes: ClaimPaths = Field(default=("scope",), json_schema_extra={"default": "scope"})
+    """The scopes: a string (see `scope_separator`), or a list. What several paths lead to is joined."""
+    roles: ClaimPaths = Field(default=("roles",), json_schema_extra={"default": "roles"})
+    """The token's roles, for `require.token_roles` of routes: a string with spaces, or a list. What several
+    paths lead to is joined. `require.roles` are the user's."""
+
+
+def _fitting_algorithms(data: dict[str, object]) -> tuple[Algorithm, ...]:
+    keys = data.get("keys")
+    if isinstance(keys, Keys) and (keys.secret is not None or keys.secret_file is not None):
+        return ("HS256",)
+    return ASYMMETRIC_ALGORITHMS
+
+
+class Issuer(Section):
+    """A trusted issuer, and the requirements for its tokens."""
+
+    name: Name = Field(examples=["main"])
+    """A unique name. It is a metrics label and part of the blacklist's keys: do not change it."""
+    issuer: Text = Field(examples=["https://idp.example.com/"])
+    """The exact `iss` of its tokens. A trailing slash matters."""
+    audiences: Annotated[tuple[Text, ...], Field(min_length=1)] | None = Field(examples=[["orders-api"]])
+    """A token's `aud` must contain one of these. `null`: `aud` is not checked; needs an `expect` on `azp`,
+    `client_id`, `appid` or `cid`, so that tokens of other clients are refused."""
+    expect: dict[ClaimPath, AcceptedValues] = Field(default_factory=dict)
+    """Claim path → the accepted value, or a list of them. Of a claim that is a list, one element suffices.
+    All must hold: `{azp: [web, mobile], token_use: access}`."""
+    keys: Keys = Field(default_factory=lambda: Keys(discovery=True))
+    """The source of the keys. Default: `{discovery: true}`."""
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = Field(
+        default_factory=_fitting_algorithms
+    )
+    """Accepted signature algorithms (RFC 7518 §3.1). Default: RS*, PS*, ES*, EdDSA; with a secret HS256."""
+    leeway: Duration = duration("30s")
+    """The allowed difference between the clocks of issuer and gateway."""
+    require: tuple[ClaimPath, ...] = ("exp", "sub")
+    """Claims that a token must have, as paths like those of `claims`."""
+    max_lifetime: Timeout | None = None
+    """Refuse tokens whose `exp` − `iat` is longer. `null`: no limit."""
+    token_types: Annotated[tuple[TokenType, ...], Field(min_length=1)] | None = None
+    """The accepted `typ` of the token's header, such as `[at+jwt]` (RFC 9068); others, and none, are refused.
+    `null`: none, `JWT` and `at+jwt`."""
+    id_tokens: Literal["deny", "allow"] = "deny"
+    """`deny` refuses ID tokens, which are made for the client: those with `nonce`, `at_hash`, `c_hash` or
+    `s_hash`, `typ: ID` or `token_use: id`. Refresh and logout tokens are refused in any case."""
+    allow_unbound: bool = False
+    """Accept tokens with `cnf` (RFC 7800) as plain bearer tokens, without proof of the client's key."""
+    subject: ClaimPath = "sub"
+    """The path of the claim that names the user, such as `oid` or `uid`. The identities have its values."""
+    claims: Claims = Field(default_factory=Claims)
+    """The claims with tenant, scopes and roles."""
+    scope_separator: Annotated[str, Field(min_length=1)] = " "
+    """What separates the scopes in a string, such as `","`. Spaces around a scope are ignored."""
+    provisioning: Provisioning | None = None
+    """The users that its tokens may create. `null`: none."""

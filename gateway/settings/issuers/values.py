@@ -1,0 +1,67 @@
+"""The types of single values in the settings of an issuer."""
+
+import re
+from typing import Annotated, Final, Literal, TypeAlias, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
+
+from gateway.core.model import Scalar
+from gateway.core.token_types import media_type
+from gateway.settings.values import ClaimPath, mistake
+
+AsymmetricAlgorithm: TypeAlias = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
+ASYMMETRIC_ALGORITHMS: Final[tuple[AsymmetricAlgorithm, ...]] = get_args(AsymmetricAlgorithm)
+Algorithm: TypeAlias = Literal[AsymmetricAlgorithm, "HS256", "HS384", "HS512"]
+# RFC 6838 §4.2, without the upper case that does not count.
+_MEDIA_TYPE: Final = re.compile(r"(?:[a-z0-9!#$&^_.+-]+/)?[a-z0-9!#$&^_.+-]+")
+
+
+def _one_or_more(value: object) -> object:
+    """Take one value for a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _accepted_values(value: object) -> tuple[Scalar, ...]:
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not values:
+        raise mistake("must have at least one entry")
+    if not all(isinstance(each, str | int | float) for each in values):
+        raise mistake(
+            "must be a value or a list of values: text, numbers, true or false",
+            "write access, or [web, mobile]; put dates and the like in quotes",
+        )
+    return values
+
+
+def _token_type(value: str) -> str:
+    typ = media_type(value)
+    if not _MEDIA_TYPE.fullmatch(typ):
+        raise mistake("must be a `typ` of a token's header", "write at+jwt")
+    return typ
+
+
+ClaimPaths: TypeAlias = Annotated[
+    tuple[ClaimPath, ...],
+    Field(min_length=1),
+    BeforeValidator(_one_or_more),
+    WithJsonSchema(
+        {
+            "x-kind": "path or list of paths",
+            "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
+        }
+    ),
+]
+_SCALAR: Final = {"type": ["string", "number", "boolean"]}
+AcceptedValues: TypeAlias = Annotated[
+    tuple[Scalar, ...],
+    PlainValidator(_accepted_values),
+    WithJsonSchema(
+        {
+            "x-kind": "value or list of values",
+            "oneOf": [_SCALAR, {"type": "array", "items": _SCALAR, "minItems": 1}],
+        }
+    ),
+]
+TokenType: TypeAlias = Annotated[str, AfterValidator(_token_type)]
