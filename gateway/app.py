@@ -37,7 +37,7 @@ from gateway.proxy.upstream.balancer import Upstreams
 from gateway.settings import Settings
 from gateway.stores.availability import Availability
 from gateway.stores.postgres.database import Postgres
-from gateway.stores.postgres.source.database import UsersElsewhere
+from gateway.stores.postgres.source.database import SourceDatabase, UsersElsewhere
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.telemetry import logs
 from gateway.telemetry.denials import DenialRing
@@ -179,12 +179,15 @@ async def serve(
         streams: dict[str, Stream] = {"postgres": changes, "redis": touches}
         for name, stream in streams.items():
             metrics.invalidation_stream_up.read((name,), partial(_hears, stream))
-        for name, availability in (("postgres", postgres.availability), ("redis", redis.availability)):
+        stores = {"postgres": postgres.availability, "redis": redis.availability}
+        if users is not None:
+            stores["users_source"] = users.availability
+        for name, availability in stores.items():
             metrics.dependency_up.read((name,), partial(_up, availability))
         metrics.redis_foreign.read((), lambda: float(redis.ownership.foreign))
 
         # Before Redis is asked: its data counts only if it belongs to this system of record.
-        await _warm(postgres)
+        await _warm(postgres, users)
         blacklist_sync.start()
         learnt_revocations.start()
         invalidation.start()
@@ -198,7 +201,7 @@ async def serve(
         alone = listeners is None
         if listeners is None:
             listeners = _listen(settings, stack)
-        dependencies = _dependencies(settings, postgres, redis, blacklist_sync, keys, streams)
+        dependencies = _dependencies(settings, postgres, redis, blacklist_sync, keys, streams, users)
         admin = Admin(metrics, dependencies, workers)
         ring = DenialRing()
         explainer = Explainer(
@@ -269,6 +272,7 @@ def _dependencies(
     blacklist_sync: BlacklistSync,
     keys: KeyRing,
     streams: Mapping[str, Stream],
+    users: SourceDatabase | None,
 ) -> dict[str, Dependency]:
     cache = settings.cache
     names = [issuer.name for issuer in settings.issuers]
@@ -277,14 +281,18 @@ def _dependencies(
         names, postgres, redis, keys, streams,
         vouched=lambda: unchecked or (redis.complete and blacklist_sync.trusted),
         stands_in_for=cache.user_ttl + cache.stale_if_error,
+        users=users,
     )  # fmt: skip
 
 
-async def _warm(postgres: Postgres) -> None:
+async def _warm(postgres: Postgres, users: SourceDatabase | None) -> None:
     """Open connections early. If there is no database, `/readyz` reports it."""
     with suppress(StoreUnavailable):
         await postgres.identify()
         await postgres.warm()
+    if users is not None:
+        with suppress(StoreUnavailable):
+            await users.warm()
 
 
 # Telemetry -----------------------------------------------------------------------------------------

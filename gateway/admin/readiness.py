@@ -10,6 +10,7 @@ from gateway.issuer_keys.issuer import KeyStatus
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.stores.availability import Availability
 from gateway.stores.postgres.database import Postgres
+from gateway.stores.postgres.source.database import SourceDatabase
 from gateway.stores.redis.shared_tier import RedisTier
 
 
@@ -34,15 +35,16 @@ def dependencies(
     *,
     vouched: Callable[[], bool],
     stands_in_for: float,
+    users: SourceDatabase | None = None,
 ) -> dict[str, Dependency]:
     """Return them by name. `issuers` are the configured names; the keys of `streams` are the stores.
 
     Redis stands in for Postgres while its blacklist is trusted, which `vouched` tells, and for at most
-    `stands_in_for` seconds: no user in Redis counts for longer.
+    `stands_in_for` seconds: no user in Redis counts for longer. `users`: the tables of another system that
+    has the users, if they are not the gateway's own.
     """
 
-    def stand_in() -> str | None:
-        availability = postgres.availability
+    def stand_in(availability: Availability) -> str | None:
         known = availability.ever_served and availability.down_for < stands_in_for
         return "redis" if known and vouched() else None
 
@@ -50,25 +52,8 @@ def dependencies(
         return issuer_finding(keys.status()[name])
 
     return {
-        # Once Postgres has answered, users and revocations in Redis suffice during an outage.
-        "postgres": Dependency(
-            _probe(postgres.ping, postgres.availability),
-            essential=True,
-            stand_in=stand_in,
-            patient=True,
-        ),
-        # The primary answers instead.
-        **(
-            {}
-            if postgres.replica_availability is None
-            else {
-                "postgres_replica": Dependency(
-                    _probe(postgres.ping_replica, postgres.replica_availability),
-                    essential=False,
-                    patient=True,
-                )
-            }
-        ),
+        **_of_database("postgres", postgres, stand_in),
+        **({} if users is None else _of_database("users_source", users, stand_in)),
         # Without Redis, Postgres answers everything. That is slower, but the gateway still takes requests.
         "redis": Dependency(partial(_ping, redis.ping), essential=False),
         # Without a stream, memory is not trusted, and the stores are asked instead.
@@ -78,6 +63,27 @@ def dependencies(
         },
         **{f"issuer:{name}": Dependency(partial(issuer, name), essential=True) for name in issuers},
     }
+
+
+def _of_database(
+    name: str, database: Postgres | SourceDatabase, stand_in: Callable[[Availability], str | None]
+) -> dict[str, Dependency]:
+    """Return the primary of a database, and its replica if there is one."""
+    found = {
+        # Once it has answered, users and revocations in Redis suffice during an outage.
+        name: Dependency(
+            _probe(database.ping, database.availability),
+            essential=True,
+            stand_in=partial(stand_in, database.availability),
+            patient=True,
+        )
+    }
+    if database.replica_availability is not None:
+        # The primary answers instead.
+        found[f"{name}_replica"] = Dependency(
+            _probe(database.ping_replica, database.replica_availability), essential=False, patient=True
+        )
+    return found
 
 
 def issuer_finding(status: KeyStatus) -> Finding:

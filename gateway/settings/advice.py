@@ -18,6 +18,7 @@ def advice(settings: Settings, source: Source) -> tuple[Problem, ...]:
     return (
         *_server(settings, source),
         *_issuers(settings, source),
+        *_users(settings, source),
         *_upstreams(settings, source),
         *_routes(settings, source),
     )
@@ -95,6 +96,27 @@ def _is_loopback(url: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _users(settings: Settings, source: Source) -> Iterator[Problem]:
+    users, where = settings.users.source, ("users", "source")
+    if users is None:
+        return
+    names = tuple(issuer.name for issuer in settings.issuers)
+    served = {name for each in users.identities for name in each.issuer or users.issuer or names}
+    for index, name in enumerate(names):
+        if name not in served:
+            yield source.problem(
+                ("issuers", index),
+                f"({name}) has no identities in users.source: every token of it is 401 user_not_found",
+                "name it in an entry of users.source.identities, or remove it",
+            )
+    if users.changes == "none":
+        yield source.problem(
+            (*where, "changes"),
+            f"is none: a user who is suspended is served for up to {settings.cache.user_ttl:g} s",
+            "write changes: triggers, or changes: poll where no trigger may be installed",
+        )
 
 
 def _upstreams(settings: Settings, source: Source) -> Iterator[Problem]:

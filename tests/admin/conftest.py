@@ -9,8 +9,9 @@ from gateway.telemetry import logs
 from tests.admin.client import TOKEN, Api
 from tests.conftest import _Databases
 from tests.harness import House, house, open_house, standing_house
+from tests.systems.fixtures import _system_templates, systems
 
-__all__ = ["house", "standing_house"]
+__all__ = ["_system_templates", "house", "standing_house", "systems"]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -1,0 +1,209 @@
+"""Checks of the tables of another system that has the users (`users.source`)."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from gateway import translation
+from gateway.cli.check.result import Check, CheckResult
+from gateway.cli.stores import advice_for_postgres
+from gateway.core.model import StoreUnavailable
+from gateway.stores.postgres.migrate import MigrationError
+from gateway.stores.postgres.source import install, trial
+from gateway.stores.postgres.source.database import SourceDatabase
+from gateway.stores.postgres.source.definition import UserSource
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
+
+NAME: Final = "users_source"
+_REPLICA: Final = f"{NAME}_replica"
+_INDEXES: Final = f"{NAME}:indexes"
+_CHANGES: Final = f"{NAME}:changes"
+_IDENTITIES: Final = f"{NAME}:identities"
+_STATEMENT_TIMEOUT: Final = 5.0
+"""Seconds. A look-up that takes longer than `postgres.statement_timeout` is reported by its missing index."""
+
+
+def checks(settings: "Settings") -> Iterable[Check]:
+    """Return the checks; none if users are in the gateway's own tables."""
+    source = translation.user_source(settings)
+    if source is None:
+        return
+    yield Check(NAME, partial(_primary, settings, source))
+    if _replica_dsn(settings) is not None:
+        yield Check(_REPLICA, partial(_replica, settings, source))
+    yield Check(_INDEXES, partial(_indexes, settings, source))
+    yield Check(_CHANGES, partial(_changes, settings, source))
+    yield Check(_IDENTITIES, partial(_identities, settings, source))
+
+
+async def _primary(settings: "Settings", source: UserSource) -> CheckResult:
+    async with _opened(settings, source) as database:
+        try:
+            async with database.connection() as connection:
+                faults = await trial.faults(connection, source)
+            if faults:
+                found = "; ".join(map(str, faults))
+                fix = "; ".join(dict.fromkeys(fault.fix for fault in faults))
+                return CheckResult(NAME, "fail", f"{database.address}: {found}", fix)
+            await database.ping()
+            async with database.connection() as connection:
+                version = await connection.fetchval("SELECT current_setting('server_version')")
+                rights = await trial.rights(connection, source)
+        except StoreUnavailable as error:
+            return CheckResult(NAME, "fail", error.detail, *advice_for_postgres(error, _setting(settings)))
+        found = (
+            f"{database.address}: {source.table}: the statements of requests run, and write nothing;"
+            f" PostgreSQL {version}, role {rights.role}"
+        )
+    if rights.writable and not source.writable:
+        tables = ", ".join(rights.writable)
+        return CheckResult(
+            NAME,
+            "pass",
+            f"{found}, which may also change {tables}",
+            "advice: give look-ups a role of their own that may only read; `gateway migrate --print-sql`"
+            " prints its rights",
+        )
+    return CheckResult(NAME, "pass", found)
+
+
+async def _replica(settings: "Settings", source: UserSource) -> CheckResult:
+    async with _opened(settings, source) as database:
+        try:
+            await database.ping_replica()
+        except StoreUnavailable as error:
+            fix, _ = advice_for_postgres(error, _setting(settings, "replica_dsn"))
+            found = f"{error.detail}; the gateway asks the primary instead"
+            return CheckResult(_REPLICA, "warn", found, fix)
+    return CheckResult(_REPLICA, "pass", "the statements that find users run")
+
+
+async def _indexes(settings: "Settings", source: UserSource) -> CheckResult:
+    planned = await _planned(_INDEXES, settings, source)
+    if isinstance(planned, CheckResult):
+        return planned
+    async with _opened(settings, source) as database:
+        try:
+            async with database.connection() as connection:
+                slow = await install.unindexed(connection, source)
+        except StoreUnavailable as error:
+            fix, unreachable = advice_for_postgres(error, _setting(settings))
+            return CheckResult(_INDEXES, "fail", error.detail, fix, unreachable)
+    if not slow:
+        return CheckResult(_INDEXES, "pass", "look-ups read every table by an index")
+    return CheckResult(
+        _INDEXES,
+        "warn",
+        f"look-ups read all of {', '.join(slow)}",
+        "; ".join(planned.indexes) or "create an index for the query that reads it",
+    )
+
+
+async def _changes(settings: "Settings", source: UserSource) -> CheckResult:
+    ttl = settings.cache.user_ttl
+    if source.changes == "none":
+        return CheckResult(
+            _CHANGES,
+            "warn",
+            f"changes: none: a user who is suspended is served for up to {ttl:g} s (`cache.user_ttl`)",
+            "write changes: triggers, or changes: poll where no trigger may be installed",
+        )
+    if source.changes == "poll":
+        return CheckResult(_CHANGES, "pass", f"changes: poll, every {source.poll.interval:g} s")
+    planned = await _planned(_CHANGES, settings, source)
+    if isinstance(planned, CheckResult):
+        return planned
+    if planned.statements:
+        return CheckResult(
+            _CHANGES,
+            "fail",
+            f"triggers that report changes are missing, disabled or of another configuration on"
+            f" {', '.join(planned.tables)}: the gateway asks the database for each request",
+            "run `gateway migrate` with this configuration; with --print-sql it prints what it would do",
+        )
+    return CheckResult(
+        _CHANGES, "pass", f"the triggers of this configuration are on {', '.join(planned.tables)}"
+    )
+
+
+async def _identities(settings: "Settings", source: UserSource) -> CheckResult:
+    without = [issuer.name for issuer in settings.issuers if not source.identities_of(issuer.name)]
+    if without:
+        return CheckResult(
+            _IDENTITIES,
+            "warn",
+            f"no identities are configured for {', '.join(without)}: every token of theirs is 401"
+            " user_not_found",
+            "name the issuer in an entry of users.source.identities, or remove it",
+        )
+    several = {
+        issuer.name: entries
+        for issuer in settings.issuers
+        if len(entries := source.identities_of(issuer.name)) > 1
+    }
+    if several:
+        told = "; ".join(
+            f"{name}: {', '.join(f'{each.table or source.table}.{each.subject}' for each in entries)}"
+            for name, entries in several.items()
+        )
+        return CheckResult(
+            _IDENTITIES,
+            "pass",
+            f"subjects are looked up in several places: {told}; a subject that leads to two users is 503"
+            " user_store_unavailable",
+        )
+    return CheckResult(_IDENTITIES, "pass", "every issuer has its identities")
+
+
+async def _planned(name: str, settings: "Settings", source: UserSource) -> "install.Plan | CheckResult":
+    """Return what `gateway migrate` would do; or a failure, which the first check explains."""
+    dsn = _dsn(settings)
+    issuers = {issuer.name: issuer.issuer for issuer in settings.issuers}
+    try:
+        return await install.plan(dsn, source, issuers, tls_strict=settings.postgres.tls.strict)
+    except StoreUnavailable as error:
+        return CheckResult(name, "fail", error.detail, *advice_for_postgres(error, _setting(settings)))
+    except MigrationError as error:
+        return CheckResult(name, "fail", str(error), f"see {NAME}")
+
+
+@asynccontextmanager
+async def _opened(settings: "Settings", source: UserSource) -> AsyncIterator[SourceDatabase]:
+    """Open the tables as `gateway run` does, with one connection."""
+    postgres = settings.postgres
+    database = SourceDatabase(
+        source,
+        {issuer.name: issuer.issuer for issuer in settings.issuers},
+        _dsn(settings),
+        replica_dsn=_replica_dsn(settings),
+        pool_max=1,
+        connect_timeout=postgres.connect_timeout,
+        statement_timeout=_STATEMENT_TIMEOUT,
+        prepared_statements=postgres.prepared_statements,
+        tls_strict=postgres.tls.strict,
+    )
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def _dsn(settings: "Settings") -> str:
+    source = settings.users.source
+    dsn = None if source is None else source.dsn
+    return (dsn or settings.postgres.dsn).get_secret_value()
+
+
+def _replica_dsn(settings: "Settings") -> str | None:
+    source = settings.users.source
+    elsewhere = source is not None and source.dsn is not None
+    replica = source.replica_dsn if source is not None and elsewhere else settings.postgres.replica_dsn
+    return None if replica is None else replica.get_secret_value()
+
+
+def _setting(settings: "Settings", name: str = "dsn") -> str:
+    source = settings.users.source
+    return f"postgres.{name}" if source is None or source.dsn is None else f"users.source.{name}"

@@ -1,0 +1,184 @@
+"""Tries each expression of a source on its own, so that an error names the setting that has it.
+
+All runs in transactions that may not write. An expression is parsed, and then evaluated on one row: with NULL
+in all columns where the table is empty, so that a function that writes is noticed there, too.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import asyncpg
+
+from gateway.core import sql_text
+from gateway.stores.postgres.errors import said
+from gateway.stores.postgres.source import relations
+from gateway.stores.postgres.source.definition import ALL_USERS, UserSource, Value
+from gateway.stores.postgres.source.triggers import tables_of
+from gateway.stores.postgres.statements import Connection
+
+_TABLES: Final = """
+SELECT name, to_regclass(name) IS NOT NULL AS found,
+    coalesce(has_table_privilege(to_regclass(name), 'SELECT'), false) AS readable
+FROM unnest($1::text[]) WITH ORDINALITY AS wanted (name, place) ORDER BY place
+"""
+_WRITABLE: Final = """
+SELECT current_user::text AS role, ARRAY(
+    SELECT name FROM unnest($1::text[]) AS name
+    WHERE has_table_privilege(to_regclass(name), 'INSERT, UPDATE, DELETE')
+) AS tables
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A statement that one setting needs to be correct."""
+
+    field: str
+    """The setting, such as `users.source.status[0].when`."""
+    statement: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a setting."""
+
+    field: str
+    found: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.found}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What the role of look-ups may do beyond reading."""
+
+    role: str
+    writable: tuple[str, ...]
+    """The tables that it may change."""
+
+
+async def faults(connection: Connection, source: UserSource, key_type: str | None = None) -> list[Fault]:
+    """Return what is wrong with a source's tables and expressions. Raises the driver's exceptions.
+
+    `key_type` is the type of ids, if it is known.
+    """
+    found = await _of_tables(connection, source)
+    if found:
+        return found
+    for trial in trials(source, key_type):
+        try:
+            async with connection.transaction(readonly=True):
+                await connection.fetch(trial.statement)
+        except asyncpg.PostgresError as error:
+            fault = _fault(trial.field, error)
+            if fault is None:
+                raise
+            found.append(fault)
+    return found
+
+
+async def rights(connection: Connection, source: UserSource) -> Rights:
+    """Ask what the role may change."""
+    row = await connection.fetchrow(_WRITABLE, list(tables_of(source)))
+    if row is None:
+        raise ValueError("a query that always has one row had none")
+    return Rights(row["role"], tuple(row["tables"]))
+
+
+def trials(source: UserSource, key_type: str | None = None) -> Iterator[Trial]:
+    """Yield the statements, in the order of the settings."""
+    of_user = _row(source, source.table)
+    yield Trial("users.source.id", f"SELECT ({source.id})::text FROM {of_user}")
+    for index, rule in enumerate(source.status):
+        where = f"users.source.status[{index}]"
+        yield Trial(f"{where}.when", f"SELECT CASE WHEN ({rule.when}) THEN 1 END FROM {of_user}")
+        if rule.until is not None:
+            yield Trial(f"{where}.until", f"SELECT ({rule.until})::timestamptz FROM {of_user}")
+    for name, value in source.values.items():
+        yield from _value(source, f"users.source.{name}", name, value, of_user)
+    for index, each in enumerate(source.identities):
+        where, rows = f"users.source.identities[{index}]", _row(source, each.table or source.table)
+        yield Trial(f"{where}.subject", f"SELECT ({each.subject})::text FROM {rows}")
+        if each.user is not None:
+            key = f"(SELECT ({source.id}) FROM {of_user} LIMIT 0)"
+            yield Trial(f"{where}.user", f"SELECT ({each.user}) = {key} FROM {rows}")
+        if each.where is not None:
+            yield Trial(f"{where}.where", f"SELECT CASE WHEN ({each.where}) THEN 1 END FROM {rows}")
+    yield from _watch(source, "users.source.watch", source.watch, key_type)
+    if source.changes == "poll" and source.poll.column is not None:
+        yield Trial("users.source.poll.column", f"SELECT ({source.poll.column}) FROM {of_user}")
+
+
+def _value(source: UserSource, field: str, name: str, value: Value, of_user: str) -> Iterator[Trial]:
+    kind = {"tokens_valid_after": "::timestamptz", "created_at": "::timestamptz"}.get(name, "::text")
+    if name == "roles" or name.startswith("attributes."):
+        kind = ""
+    if value.query is None:
+        yield Trial(field, f"SELECT ({value.sql}){kind} FROM {of_user}")
+        return
+    query = sql_text.with_parameter(value.query, "gateway_key")
+    yield Trial(
+        f"{field}.query",
+        f"SELECT found.gateway_value{kind} FROM (SELECT ({source.id}) AS gateway_key FROM {of_user}) AS keyed"
+        f" LEFT JOIN LATERAL ({query}) AS found (gateway_value) ON true LIMIT 1",
+    )
+    yield from _watch(source, f"{field}.watch", value.watch, None)
+
+
+def _watch(
+    source: UserSource, field: str, watched: Mapping[str, str], key_type: str | None
+) -> Iterator[Trial]:
+    for table, column in watched.items():
+        expression = "true" if column == ALL_USERS else f"({column})"
+        cast = "" if key_type is None or column == ALL_USERS else f"::{key_type}"
+        yield Trial(f"{field}.{table}", f"SELECT {expression}{cast} FROM {_row(source, table)}")
+
+
+def _row(source: UserSource, table: str) -> str:
+    """Return one row of a table under its name; all of its columns are NULL if it has none."""
+    rows = relations.table_of(source, table)
+    return (
+        f"(VALUES (true)) AS gateway_always LEFT JOIN LATERAL (SELECT * FROM {rows} LIMIT 1)"
+        f" AS {relations.alias_of(table)} ON true"
+    )
+
+
+async def _of_tables(connection: Connection, source: UserSource) -> list[Fault]:
+    rows = await connection.fetch(_TABLES, list(tables_of(source)))
+    missing = [
+        Fault("users.source", f"there is no table {row['name']}", "correct its name, or its schema")
+        for row in rows
+        if not row["found"]
+    ]
+    role = await connection.fetchval("SELECT quote_ident(current_user)")
+    return missing or [
+        Fault(
+            "users.source",
+            f"role {role} lacks SELECT on {row['name']}",
+            f"as the owner of the table: GRANT SELECT ON {row['name']} TO {role}",
+        )
+        for row in rows
+        if not row["readable"]
+    ]
+
+
+def _fault(field: str, error: asyncpg.PostgresError) -> Fault | None:
+    """Return what an error says of a setting; None if it says nothing of it."""
+    match error:
+        case asyncpg.ReadOnlySQLTransactionError():
+            return Fault(field, f"it writes: {said(error)}", "write an expression that only reads")
+        case asyncpg.InsufficientPrivilegeError():
+            return Fault(field, said(error), "grant it to the role of the look-ups")
+        case asyncpg.SyntaxOrAccessError() | asyncpg.InvalidSchemaNameError():
+            return Fault(field, said(error), "correct it")
+        case asyncpg.DataError() | asyncpg.CardinalityViolationError():
+            # The text of the error may have a value of a row.
+            return Fault(
+                field,
+                f"it fails on a row ({type(error).__name__}, SQLSTATE {error.sqlstate})",
+                "write an expression that every row has a value for",
+            )
+    return None
