@@ -206,8 +206,11 @@ class FakeSharedTier:
     async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:
         self._answers()
         name = claims.issuer_name
+        document = self.documents.get((name, claims.subject))
+        if document is not None and document.user is not None:
+            user_id = document.user.id
         return SharedAnswer(
-            self.documents.get((name, claims.subject)),
+            document,
             Revocations(
                 token=f"jti:{name}:{claims.jti}" in self.revoked,
                 user_at=None if user_id is None else self.revoked.get(f"user:{user_id}"),
@@ -215,6 +218,7 @@ class FakeSharedTier:
             ),
             self.complete,
             None if self.current is None else self.current.name,
+            user_id=user_id,
         )
 
     async def user_revoked_at(self, user_id: str) -> float | None:

@@ -250,7 +250,7 @@ class IdentityResolver:
             try:
                 user_at = (
                     shared.revocations.user_at
-                    if resolution.user.id == before.user_id
+                    if resolution.user.id == shared.user_id
                     else await self._redis.user_revoked_at(resolution.user.id)
                 )
             except StoreUnavailable:

@@ -29,6 +29,8 @@ class SharedAnswer:
     """The name of the current epoch; None if there is none."""
     era: bytes = b""
     """The era of Redis: while it lasts, missing keys were deleted or have expired. Empty: it is not known."""
+    user_id: str | None = None
+    """Whose revocation is `revocations.user_at`; None: no user's was read."""
 
 
 @dataclass(frozen=True, slots=True)

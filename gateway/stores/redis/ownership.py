@@ -18,7 +18,7 @@ Each read also fetches the owner, and each script compares it in the same step. 
 writes another owner's data, even while Redis is emptied, restored, or replaced by another server.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -132,14 +132,22 @@ class Ownership:
         """Return whether data that was read with this value of the key counts, without asking Redis."""
         return not self._mark or (value is not None and value.startswith(self._mark))
 
-    async def run(self, script: str, keys: Sequence[str | bytes], arguments: Sequence[str | bytes]) -> Any:  # noqa: ANN401 -- the result of the script
-        """Run a script that begins with `scripts.OWNED`. Raises `StoreUnavailable`."""
+    async def run(
+        self,
+        script: str,
+        keys: Sequence[str | bytes],
+        arguments: Sequence[str | bytes],
+        evaluate: Callable[..., Awaitable[Any]] | None = None,
+    ) -> Any:  # noqa: ANN401 -- the result of the script
+        """Run a script that begins with `scripts.OWNED`. Raises `StoreUnavailable`.
+
+        `evaluate` sends it: `RedisLine.evaluate`, or by default the client for background work.
+        """
+        send = evaluate or self._redis.eval
         for attempt in range(_ATTEMPTS):
             try:
                 with translated(self._address):
-                    return await self._redis.eval(
-                        script, 1 + len(keys), self.key, *keys, self._mark, *arguments
-                    )
+                    return await send(script, 1 + len(keys), self.key, *keys, self._mark, *arguments)
             except StoreUnavailable as error:
                 cause = error.__cause__
                 if not (isinstance(cause, ResponseError) and str(cause).startswith(scripts.NOT_OURS)):

@@ -292,17 +292,31 @@ if tonumber(ARGV[1]) > tonumber(redis.call('GET', KEYS[3]) or 0) then redis.call
 return 1
 """
 
-# KEYS: epoch, ended, tombstone, user. ARGV: the reader's epoch, its horizon, document, milliseconds.
+# KEYS: epoch, ended, then tombstone and user of each answer. ARGV: for each answer the reader's epoch, its
+# horizon, document, milliseconds. Returns for each whether it was stored: 1 or 0. A tombstone that is no
+# number, or no string, is above every horizon.
 FILL: Final = f"""
 {OWNED}
 local epoch = redis.call('GET', KEYS[1])
-if (epoch and string.match(epoch, '^%S+') or '') ~= ARGV[1] then return 0 end
-for i = 2, 3 do
-    local version = redis.call('GET', KEYS[i])
-    if version and (tonumber(version) or math.huge) >= tonumber(ARGV[2]) then return 0 end
+epoch = epoch and string.match(epoch, '^%S+') or ''
+local ended = redis.call('GET', KEYS[2])
+local function reaches(version, horizon)
+    return version and (tonumber(version) or math.huge) >= horizon
 end
-redis.call('SET', KEYS[4], ARGV[3], 'PX', ARGV[4])
-return 1
+local stored = {{}}
+for i = 3, #KEYS, 2 do
+    local first = 2 * i - 5
+    local horizon = tonumber(ARGV[first + 1])
+    if epoch == ARGV[first] and not reaches(ended, horizon)
+        and not reaches(redis.pcall('GET', KEYS[i]), horizon)
+    then
+        redis.call('SET', KEYS[i + 1], ARGV[first + 2], 'PX', ARGV[first + 3])
+        stored[#stored + 1] = 1
+    else
+        stored[#stored + 1] = 0
+    end
+end
+return stored
 """
 
 # KEYS: tombstone and user of each identity. ARGV: version, milliseconds. A later transaction may be reported

@@ -26,12 +26,13 @@ from gateway.core.revocations import Revocations
 from gateway.stores.availability import Availability
 from gateway.stores.redis import scripts
 from gateway.stores.redis.answers import Epoch, SharedAnswer, epoch_from, version_of
-from gateway.stores.redis.batching import BatchedReads
+from gateway.stores.redis.batching import BatchedReads, Values
 from gateway.stores.redis.blacklist import RedisBlacklist
 from gateway.stores.redis.errors import translated
+from gateway.stores.redis.fills import BatchedFills, Fill
 from gateway.stores.redis.keys import Keys
+from gateway.stores.redis.line import RedisLine
 from gateway.stores.redis.ownership import ForeignRedis, Ownership
-from gateway.stores.redis.reader import RedisReader
 from gateway.stores.redis.topology import server_at
 from gateway.stores.redis.user_documents import CachedUser, decode, encode
 
@@ -98,14 +99,16 @@ class RedisTier:
         """The owner of the data in Redis."""
         self.revoked = RedisBlacklist(self._redis, self.ownership, self.address, self.keys)
         """The blacklist, for writes."""
-        self._reader = RedisReader(server, connect_timeout=connect_timeout)
+        self._read_line = RedisLine(server, connect_timeout=connect_timeout)
         self._reads = BatchedReads(self._read_own, timeout, self.address, self.availability)
+        self._fill_line = RedisLine(server, connect_timeout=connect_timeout)
+        self._fills = BatchedFills(self._fill_line, self.ownership, self.keys, 4 * timeout, self.address)
 
     async def _read_own(self, keys: list[str]) -> list[bytes | None]:
         """Return the keys' values, unless they belong to another owner."""
-        owner, *values = await self._reader.read([self.ownership.key, *keys])
+        owner, *values = await self._read_line.read([self.ownership.key, *keys])
         while not self.ownership.owns(owner) and not await self.ownership.settle(owner):
-            owner, *values = await self._reader.read([self.ownership.key, *keys])
+            owner, *values = await self._read_line.read([self.ownership.key, *keys])
         if owner is None and self.ownership.unclaimed:
             return [
                 None if self.ownership.voided(key) else value for key, value in zip(keys, values, strict=True)
@@ -113,28 +116,42 @@ class RedisTier:
         return values
 
     async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:
-        """Read user, revocations, marker, epoch and era in one round trip.
+        """Read user, revocations, marker, epoch and era.
 
-        `user_id` is a guess of the token's user, or None. If it is wrong, call `user_revoked_at` with the
-        right one.
+        `user_id` is a guess of the token's user, or None. The cached user tells who it really is. If that is
+        another one, the batch reads the revocation of that user right after the rest.
         """
-        name = claims.issuer_name
-        keys = [
-            self.keys.complete,
-            self.keys.epoch,
-            self.keys.era,
-            self.keys.user(name, claims.subject),
-            self.keys.revoked_issuer(name),
+        name, keys = claims.issuer_name, self.keys
+        wanted = [
+            keys.complete,
+            keys.epoch,
+            keys.era,
+            keys.user(name, claims.subject),
+            keys.revoked_issuer(name),
         ]
         if user_id is not None:
-            keys.append(self.keys.revoked_user(user_id))
+            wanted.append(keys.revoked_user(user_id))
         if claims.jti is not None:
-            keys.append(self.keys.revoked_token(name, claims.jti))
-        marker, epoch, era, document, issuer_at, *rest = await self._reads.get(keys)
+            wanted.append(keys.revoked_token(name, claims.jti))
+        cached: CachedUser | None = None
+
+        def revocation_of_another_user(values: Values) -> str | None:
+            nonlocal cached
+            document = values[3]
+            cached = None if document is None else decode(document, claims.issuer, self.ownership.id)
+            if cached is None or cached.user is None or cached.user.id == user_id:
+                return None
+            return keys.revoked_user(cached.user.id)
+
+        marker, epoch, era, _, issuer_at, *rest, other_at = await self._reads.get(
+            wanted, revocation_of_another_user
+        )
         user_at = rest.pop(0) if user_id is not None else None
+        if cached is not None and cached.user is not None and cached.user.id != user_id:
+            user_id, user_at = cached.user.id, other_at
         current = epoch_from(epoch)
         return SharedAnswer(
-            cached=None if document is None else decode(document, claims.issuer, self.ownership.id),
+            cached=cached,
             revocations=Revocations(
                 token=bool(rest) and rest[0] is not None,
                 user_at=self._instant(user_at),
@@ -143,6 +160,7 @@ class RedisTier:
             complete=marker is not None,
             epoch=None if current is None else current.name,
             era=era or b"",
+            user_id=user_id,
         )
 
     async def user_revoked_at(self, user_id: str) -> float | None:
@@ -161,22 +179,17 @@ class RedisTier:
         when Postgres is down.
         """
         name, subject = claims.issuer_name, claims.subject
-        stored = await self.ownership.run(
-            scripts.FILL,
-            (
-                self.keys.epoch,
-                self.keys.ended_epoch,
+        stored = await self._fills.store(
+            Fill(
                 self.keys.tombstone(name, subject),
                 self.keys.user(name, subject),
-            ),
-            (
                 cached.epoch,
-                str(horizon),
+                horizon,
                 encode(cached, claims.issuer, self.ownership.id),
-                str(max(1, round(ttl * 1000))),
-            ),
+                max(1, round(ttl * 1000)),
+            )
         )
-        return bool(stored == 1 and cached.epoch != "")
+        return stored and cached.epoch != ""
 
     async def refuses(self, claims: Claims, horizon: int) -> bool:
         """Return whether `store_user` would refuse a row of `horizon`, because of a change."""
@@ -315,7 +328,7 @@ class RedisTier:
         After a restart or a fail-over of the server, this marks the blacklist as incomplete.
         """
         try:
-            await self._reader.connect()
+            await self._read_line.connect()
             # While Postgres is down, no worker keeps an epoch alive, which would detect this.
             marked = await self.ownership.run(scripts.IS_COMPLETE, (self.keys.complete,), ())
         except StoreUnavailable as error:
@@ -328,7 +341,9 @@ class RedisTier:
     async def close(self) -> None:
         """Close all connections."""
         await self._reads.close()
-        await self._reader.close()
+        await self._fills.close()
+        await self._read_line.close()
+        await self._fill_line.close()
         with translated(self.address):
             await self._redis.aclose(close_connection_pool=True)
 

@@ -46,6 +46,48 @@ async def test_requests_that_come_while_a_call_is_under_way_share_the_next() -> 
     assert len(store.calls) == 2
 
 
+async def test_keys_that_follow_from_answers_share_one_more_call() -> None:
+    store = Store()
+    reads = BatchedReads(store.fetch, 1.0, "here")
+
+    async def get(key: str, following: str | None) -> list[bytes | None]:
+        return await reads.get([key], lambda _: following)
+
+    answers = await asyncio.gather(
+        *[get("a", "more-a"), get("b", None), get("c", "more"), get("d", "more"), get("e", "absent")],
+        reads.get(["f"]),
+    )
+    assert [*answers] == [
+        [b"a", b"more-a"], [b"b", None], [b"c", b"more"], [b"d", b"more"], [b"e", None], [b"f"]
+    ]  # fmt: skip
+    assert store.calls == [["a", "b", "c", "d", "e", "f"], ["more-a", "more", "absent"]]
+
+
+async def test_what_follows_is_chosen_by_the_values() -> None:
+    reads = BatchedReads(Store().fetch, 1.0, "here")
+    seen: list[list[bytes | None]] = []
+
+    def follow(values: list[bytes | None]) -> str:
+        seen.append(list(values))
+        return "more"
+
+    assert await reads.get(["a", "absent"], follow) == [b"a", None, b"more"]
+    assert seen == [[b"a", None]]
+
+
+async def test_a_call_for_what_follows_that_fails_fails_all_of_its_batch() -> None:
+    async def fetch(keys: list[str]) -> list[bytes | None]:
+        if keys == ["more"]:
+            raise StoreUnavailable(Tier.REDIS, "down")
+        return [b"x" for _ in keys]
+
+    reads = BatchedReads(fetch, 1.0, "here")
+    failures = await asyncio.gather(
+        reads.get(["a"], lambda _: "more"), reads.get(["b"]), return_exceptions=True
+    )
+    assert [type(failure) for failure in failures] == [StoreUnavailable, StoreUnavailable]
+
+
 async def test_a_batch_is_bounded() -> None:
     store = Store()
     reads = BatchedReads(store.fetch, 1.0, "here")
@@ -168,7 +210,7 @@ async def test_a_defect_fails_those_who_wait_as_a_store_that_is_down_and_is_logg
     assert {type(failure) for failure in failures} == {StoreUnavailable}
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert [(entry["event"], type(entry["exc_info"])) for entry in logs] == [
-        ("redis_read_failed", ZeroDivisionError)
+        ("redis_batch_failed", ZeroDivisionError)
     ]
 
 

@@ -98,8 +98,7 @@ class TestUsers:
         assert not await redis.store_user(claims(), CachedUser(ANN, 1.0, epoch), 60, horizon=9)
         await client.delete(TOMBSTONE)
         await client.hset(TOMBSTONE, "odd", "1")
-        with pytest.raises(StoreUnavailable):
-            await redis.store_user(claims(), CachedUser(ANN, 1.0, epoch), 60, horizon=9)
+        assert not await redis.store_user(claims(), CachedUser(ANN, 1.0, epoch), 60, horizon=9)
         await redis.bury([("main", "ann")], 5)
         assert await redis.store_user(claims(), CachedUser(ANN, 1.0, epoch), 60, horizon=9)
 
@@ -290,6 +289,34 @@ class TestBlacklist:
         assert (await redis.read(claims(), None)).revocations == Revocations(False, None, instant)
         assert await redis.user_revoked_at(ANN.id) == instant
         assert await redis.user_revoked_at("other") is None
+
+    @pytest.mark.parametrize("guess", [None, "other", ANN.id])
+    async def test_a_cached_user_tells_whose_revocation_counts(
+        self, redis: RedisTier, client: "Client", guess: str | None
+    ) -> None:
+        await redis.store_user(claims(), CachedUser(ANN, 1.0, ""), 60, horizon=1)
+        await client.mset({f"gateway:revoked:user:{ANN.id}": "17", "gateway:revoked:user:other": "99"})
+        shared = await redis.read(claims(), guess)
+        assert (shared.user_id, shared.revocations.user_at) == (ANN.id, 17.0)
+
+    @pytest.mark.parametrize(("guess", "instant"), [(None, None), ("other", 99.0)])
+    async def test_without_a_cached_user_the_guess_counts(
+        self, redis: RedisTier, client: "Client", guess: str | None, instant: float | None
+    ) -> None:
+        await redis.store_user(claims(), CachedUser(None, 1.0, ""), 60, horizon=1)
+        await client.set("gateway:revoked:user:other", "99")
+        for subject in ("ann", "bob"):
+            shared = await redis.read(claims(subject), guess)
+            assert (shared.user_id, shared.revocations.user_at) == (guess, instant)
+
+    async def test_the_jti_is_not_taken_for_the_revocation_of_a_user(
+        self, redis: RedisTier, client: "Client"
+    ) -> None:
+        await redis.store_user(claims(), CachedUser(ANN, 1.0, ""), 60, horizon=1)
+        await client.set("gateway:revoked:jti:main:token-1", "1")
+        for guess in (None, "other", ANN.id):
+            shared = await redis.read(claims(jti="token-1"), guess)
+            assert shared.revocations == Revocations(token=True)
 
     async def test_warns_once_of_what_is_no_time(self, redis: RedisTier, client: "Client") -> None:
         await client.set("gateway:revoked:issuer:main", "yes")

@@ -5,13 +5,13 @@ import pytest
 from redis.asyncio import Redis as Client
 
 from gateway.core.model import StoreUnavailable
-from gateway.stores.redis.reader import RedisReader
+from gateway.stores.redis.line import RedisLine
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.redis.topology import server_at
 from tests.stores.cable import Cable
 from tests.stores.examples import claims, eventually
 
-NAME = "reader-under-test"
+NAME = "line-under-test"
 
 
 @pytest.fixture
@@ -29,71 +29,71 @@ async def cable(redis_url: str) -> AsyncIterator[Cable]:
 
 
 @pytest.fixture
-async def reader(cable: Cable) -> AsyncIterator[RedisReader]:
+async def line(cable: Cable) -> AsyncIterator[RedisLine]:
     server = server_at(f"{cable.url}?client_name={NAME}", "gateway:")
-    reader = RedisReader(server, connect_timeout=2.0)
-    yield reader
-    await reader.close()
+    line = RedisLine(server, connect_timeout=2.0)
+    yield line
+    await line.close()
 
 
 async def connections(client: "Client") -> int:
     return len([each for each in await client.client_list() if each["name"] == NAME])
 
 
-async def test_values_come_in_the_order_of_the_keys(reader: RedisReader, client: "Client") -> None:
-    assert await reader.read(["b", "absent", "a"]) == [b"2", None, b"1"]
-    assert await reader.read(["a"]) == [b"1"]
+async def test_values_come_in_the_order_of_the_keys(line: RedisLine, client: "Client") -> None:
+    assert await line.read(["b", "absent", "a"]) == [b"2", None, b"1"]
+    assert await line.read(["a"]) == [b"1"]
     assert await connections(client) == 1
 
 
 async def test_a_connection_that_was_cut_is_replaced_unnoticed(
-    reader: RedisReader, client: "Client", cable: Cable
+    line: RedisLine, client: "Client", cable: Cable
 ) -> None:
-    await reader.read(["a"])
+    await line.read(["a"])
     await cable.cut()
-    assert await reader.read(["a"]) == [b"1"]
+    assert await line.read(["a"]) == [b"1"]
     assert await connections(client) == 1
 
 
-async def test_without_a_server_each_read_fails(reader: RedisReader, client: "Client", cable: Cable) -> None:
-    await reader.read(["a"])
+async def test_without_a_server_each_read_fails(line: RedisLine, client: "Client", cable: Cable) -> None:
+    await line.read(["a"])
     await cable.pull()
     for _ in range(2):
         with pytest.raises(StoreUnavailable, match="Connection refused"):
-            await reader.read(["a"])
+            await line.read(["a"])
     await cable.plug()
-    assert await reader.read(["b"]) == [b"2"]
+    assert await line.read(["b"]) == [b"2"]
 
 
 async def test_a_reply_to_a_caller_that_gave_up_reaches_no_other(
-    reader: RedisReader, client: "Client", cable: Cable
+    line: RedisLine, client: "Client", cable: Cable
 ) -> None:
-    await reader.read(["a"])
+    await line.read(["a"])
     cable.freeze()
-    hasty = asyncio.create_task(reader.read(["a"]))
+    hasty = asyncio.create_task(line.read(["a"]))
     await asyncio.sleep(0.05)
     hasty.cancel()
     await asyncio.gather(hasty, return_exceptions=True)
     cable.thaw()
-    assert await reader.read(["b"]) == [b"2"]
+    assert await line.read(["b"]) == [b"2"]
 
 
-async def test_a_refusal_costs_no_connection(reader: RedisReader, client: "Client") -> None:
-    await reader.read(["a"])
+async def test_a_refusal_costs_no_connection(line: RedisLine, client: "Client") -> None:
+    await line.read(["a"])
     (before,) = [each for each in await client.client_list() if each["name"] == NAME]
     await client.acl_setuser("default", enabled=True, commands=["+@all", "-mget"], nopass=True)
     try:
         with pytest.raises(StoreUnavailable, match="refuses the command"):
-            await reader.read(["a"])
+            await line.read(["a"])
     finally:
         await client.acl_setuser("default", enabled=True, commands=["+@all"], nopass=True)
-    assert await reader.read(["a"]) == [b"1"]
+    assert await line.read(["a"]) == [b"1"]
     (after,) = [each for each in await client.client_list() if each["name"] == NAME]
     assert after["id"] == before["id"]
 
 
-async def test_who_connect_together_keep_one_connection(reader: RedisReader, client: "Client") -> None:
-    *_, answer = await asyncio.gather(reader.connect(), reader.connect(), reader.read(["a"]))
+async def test_who_connect_together_keep_one_connection(line: RedisLine, client: "Client") -> None:
+    *_, answer = await asyncio.gather(line.connect(), line.connect(), line.read(["a"]))
     assert answer == [b"1"]
 
     async def one() -> bool:
