@@ -5,7 +5,6 @@ Keys are chosen by the configured issuer alone; nothing that a token says leads 
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -73,9 +72,9 @@ class TokenVerifier:
         key = next((key for key in candidates if key.verify(token)), None)
         if key is None:
             raise Denial(SIGNATURE_INVALID, issuer=issuer.name)
-        claims = claim_rules.verify(token.payload, issuer, self._clock())
-        read = {name: value for name, value in token.payload.items() if name in self._claims_read}
-        claims = replace(claims, payload=read or _NOTHING)
+        payload = token.payload
+        read = {name: payload[name] for name in self._claims_read if name in payload}
+        claims = claim_rules.verify(payload, issuer, self._clock(), read or _NOTHING)
         return VerifiedToken(claims, key, math.inf if claims.good_until is None else claims.good_until)
 
     async def _candidates(self, issuer: Issuer, token: UnverifiedToken) -> tuple[VerificationKey, ...]:

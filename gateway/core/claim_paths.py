@@ -21,8 +21,8 @@ _INDEX: Final = re.compile("0|[1-9][0-9]{0,5}")
 
 def at_path(payload: Mapping[str, JSON], path: str) -> JSON:
     """Return the claim at a path; None if there is none, or if it is null."""
-    if path in payload and not path.startswith("/"):
-        return payload[path]
+    if not path.startswith("/") and (path in payload or "." not in path):
+        return payload.get(path)
     value: JSON = dict(payload)
     for name in _names(path):
         if isinstance(value, dict):

@@ -65,11 +65,14 @@ def issuer_of(payload: Mapping[str, JSON]) -> str:
     return issuer
 
 
-def verify(payload: Mapping[str, JSON], issuer: Issuer, now: float) -> Claims:
+def verify(
+    payload: Mapping[str, JSON], issuer: Issuer, now: float, kept: Mapping[str, JSON] | None = None
+) -> Claims:
     """Check every claim of a token with a valid signature. `now` is in Unix seconds.
 
-    Raises `Denial` with a reason of the token group. Times are checked first, so that an expired
-    token is reported as expired, even if it has other mistakes.
+    `kept` becomes the payload of the result; by default all of `payload`. Raises `Denial` with a reason of
+    the token group. Times are checked first, so that an expired token is reported as expired, even if it has
+    other mistakes.
     """
     _check_present(payload, issuer)
     expires_at = _date(payload, "exp", issuer)
@@ -91,7 +94,7 @@ def verify(payload: Mapping[str, JSON], issuer: Issuer, now: float) -> Claims:
         tenant=_tenant(payload, issuer),
         scopes=_words(payload, issuer.claims.scopes, issuer.scope_separator, issuer),
         roles=_words(payload, issuer.claims.roles, " ", issuer),
-        payload=payload,
+        payload=payload if kept is None else kept,
         leeway=issuer.leeway,
     )
 

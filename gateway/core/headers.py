@@ -57,6 +57,8 @@ _UNMOVED: Final = _END_TO_END | {b"close", b"keep-alive", b"upgrade"}
 _MAX_REMEMBERED: Final = 64
 """The longest name, or value of Connection, whose treatment is remembered."""
 _MAX_REMEMBERED_NAMES: Final = 1024
+_MAX_REMEMBERED_WORDS: Final = 16
+"""Items of a list that is remembered with its encoding."""
 STALE_HEADER: Final = b"X-Auth-Stale"
 STALE: Final = b"X-Auth-Stale: true\r\n"
 """Tells an upstream that the cached user is older than the cache allows, because the store is down."""
@@ -89,10 +91,21 @@ def encode_value(value: "JSON | tuple[str, ...]") -> bytes | None:
     end the field, and an upstream gets the text back by one percent-decoding. Commas join the items of a
     list; a comma inside an item is encoded.
     """
-    if isinstance(value, list | tuple):
-        items = (_encode(item, _UNSAFE_IN_LIST) for item in value)
-        return b",".join(item for item in items if item) or None
+    if isinstance(value, str):
+        return _UNSAFE.sub(_percent, value.encode("utf-8", "replace")) or None
+    if isinstance(value, tuple):
+        return _encode_words(value) if len(value) <= _MAX_REMEMBERED_WORDS else _encode_list(value)
+    if isinstance(value, list):
+        return _encode_list(value)
     return _encode(value, _UNSAFE)
+
+
+def _encode_list(items: "Sequence[JSON]") -> bytes | None:
+    return b",".join(filter(None, (_encode(item, _UNSAFE_IN_LIST) for item in items))) or None
+
+
+_encode_words: Callable[[tuple[str, ...]], bytes | None] = lru_cache(maxsize=256)(_encode_list)
+"""Remembers the usual sets of roles, scopes and audiences."""
 
 
 def _encode(value: JSON, unsafe: re.Pattern[bytes]) -> bytes | None:
@@ -247,13 +260,16 @@ class HeaderPolicy:
 
         `with_status`: the route allows users who are not active. Without a user, the id is present and empty.
         """
-        values = ((name, encode_value(get(user, claims))) for name, get in self._identity)
-        fields = b"".join(_line(name, value) for name, value in values if value is not None)
+        lines: list[bytes] = []
+        for name, get in self._identity:
+            value = encode_value(get(user, claims))
+            if value is not None:
+                lines += (name, b": ", value, b"\r\n")
         if user is None:
-            return fields + self._missing
-        if with_status and not self._tells_status:
-            return fields + _line(STATUS_HEADER, user.status.encode())
-        return fields
+            lines.append(self._missing)
+        elif with_status and not self._tells_status:
+            lines.append(_line(STATUS_HEADER, user.status.encode()))
+        return b"".join(lines)
 
     def credentials(self, request: Request, fields: Fields) -> bytes:
         """Return Authorization as the client sent it, for `forwards_credentials`."""

@@ -230,6 +230,8 @@ class LocalCache:
 
     def _void(self, ticket: Ticket, claims: Claims, user: User | None) -> bool:
         """Tell whether anything of a token and its user was dropped since the ticket was taken."""
+        if ticket == self._changes:
+            return False
         return ticket < self._tracked_from or any(
             ticket < (self._dropped.peek(key) or 0) for key in self.concerns(claims, user)
         )

@@ -259,7 +259,10 @@ class IdentityResolver:
         if hits(user_at, claims.issued_at):
             return replace(resolution, revoked="user", revocation_tier=Tier.REDIS)
         if answer.ticket is not None:
-            self._remember(answer, claims, replace(shared.revocations, user_at=user_at))
+            known = shared.revocations
+            self._remember(
+                answer, claims, known if known.user_at == user_at else replace(known, user_at=user_at)
+            )
         return resolution
 
     async def _find(self, claims: Claims, shared: SharedAnswer, before: _Before) -> _Answer:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gateway.core.revocations import Revocations
 from gateway.stores.redis.user_documents import CachedUser
@@ -53,6 +54,7 @@ def version_of(value: bytes | None) -> float:
         return math.inf
 
 
+@lru_cache(maxsize=4)
 def epoch_from(value: bytes | None) -> Epoch | None:
     """Parse `<name> <run of the server> <heartbeat>`; None if the text is different."""
     parts = (value or b"").decode(errors="replace").split(" ")
