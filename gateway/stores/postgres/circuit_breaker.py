@@ -27,6 +27,11 @@ class CircuitBreaker:
     def open(self) -> bool:
         return self._failures >= FAILURES
 
+    @property
+    def refuses(self) -> bool:
+        """Whether no call may be made now. Unlike `admits`, it uses up no call of the interval."""
+        return self.open and self._clock() < self._probe_at
+
     def admits(self) -> bool:
         """Return whether a call may be made now. An open breaker allows the first call of each interval."""
         if not self.open:

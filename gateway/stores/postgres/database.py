@@ -23,6 +23,7 @@ from gateway.stores.postgres.errors import is_lasting
 from gateway.stores.postgres.look_ups import FoundUser
 from gateway.stores.postgres.pool import Connection, Pool
 from gateway.stores.postgres.requirements import Shortcoming, shortcomings
+from gateway.stores.postgres.shared_look_ups import SharedLookUps
 from gateway.stores.postgres.statements import PreparedStatements
 from gateway.stores.system_of_record import SystemOfRecord
 
@@ -102,6 +103,8 @@ class Postgres:
         self._replica = (
             None if replica_dsn is None else pool(replica_dsn, replica_availability, primary=False)
         )
+        self._users = SharedLookUps(self._primary)
+        self._users_of_replica = None if self._replica is None else SharedLookUps(self._replica)
         self._pool_min = min(pool_min, pool_max)
         self.address = self._primary.address
         """Hosts and ports of the primary, for messages."""
@@ -119,10 +122,10 @@ class Postgres:
         The replica is asked, if there is one, unless `primary`; the primary when the replica fails.
         What the replica says may be old: whether it is too old, its horizon tells.
         """
-        if self._replica is not None and not primary:
+        if self._users_of_replica is not None and not primary:
             with suppress(StoreUnavailable):
-                return await self._replica.ask(lambda connection: look_ups.find(connection, identity))
-        found = await self._primary.ask(lambda connection: look_ups.find(connection, identity))
+                return await self._users_of_replica.find(identity)
+        found = await self._users.find(identity)
         self.availability.ever_served = True
         return found
 
@@ -257,8 +260,9 @@ class Postgres:
         heard = self._primary.availability.heard
 
         async def run(connection: Connection) -> None:
-            await look_ups.find(connection, _NO_IDENTITY)
-            heard()
+            for number in (1, 2):
+                await look_ups.find_all(connection, [_NO_IDENTITY] * number)
+                heard()
             await look_ups.find_with_revocations(connection, _NO_IDENTITY, "", None)
             heard()
             await connection.fetch(_COUNTING_AMONG, [], [], [])
@@ -270,7 +274,8 @@ class Postgres:
         """Find out whether the replica could serve requests, by running their statement there."""
 
         async def run(connection: Connection) -> None:
-            await look_ups.find(connection, _NO_IDENTITY)
+            for number in (1, 2):
+                await look_ups.find_all(connection, [_NO_IDENTITY] * number)
 
         if self._replica is not None:
             await self._try_statements(self._replica, run)
@@ -312,7 +317,10 @@ class Postgres:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._users.close()
         await self._primary.close()
+        if self._users_of_replica is not None:
+            await self._users_of_replica.close()
         if self._replica is not None:
             await self._replica.close()
 

@@ -3,7 +3,7 @@
 They read `users`, `identities` and `revocations`, and write nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,6 +49,19 @@ FROM (VALUES (true)) AS always LEFT JOIN (
 """  # noqa: S608 -- a constant list of columns; values travel as parameters
 
 _FIND_USER: Final = f"SELECT {_FOUND}"
+
+# `OFFSET 0` keeps the planner from reading a whole table for many identities: each is looked up by its key.
+_FIND_USERS: Final = f"""
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon, {_FILTERED}, found.*
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (issuer, subject, place)
+LEFT JOIN LATERAL (
+    SELECT {USER_COLUMNS}
+    FROM identities i JOIN users u ON u.id = i.user_id
+    WHERE i.issuer = asked.issuer AND i.subject = asked.subject
+    OFFSET 0
+) AS found ON true
+ORDER BY asked.place
+"""  # noqa: S608 -- a constant list of columns; values travel as parameters
 
 # Each look-up is by the primary key: what is used three times would be read whole first, and stored.
 _COUNTING: Final = """
@@ -110,11 +123,30 @@ class FoundUser:
     """The changes of every transaction with a lower id are in `user` (`pg_snapshot_xmin`)."""
 
 
-async def find(connection: Connection, identity: Identity) -> FoundUser:
-    row = await connection.fetchrow(_FIND_USER, identity.issuer, identity.subject)
-    if row is None:
-        raise ValueError("a query that always has one row had none")
-    return _found(row)
+async def find_all(
+    connection: Connection, identities: Sequence[Identity]
+) -> list[FoundUser | RecordUnusable]:
+    """Find the users behind several identities, as of one moment.
+
+    In place of a user whose row cannot be read, there is the error.
+    """
+    if len(identities) == 1:
+        # Its plan is simpler.
+        row = await connection.fetchrow(_FIND_USER, identities[0].issuer, identities[0].subject)
+        rows = [] if row is None else [row]
+    else:
+        issuers, subjects = [each.issuer for each in identities], [each.subject for each in identities]
+        rows = await connection.fetch(_FIND_USERS, issuers, subjects)
+    if len(rows) != len(identities):
+        raise ValueError(f"a query that always has {len(identities)} rows had {len(rows)}")
+    return [_found_or_unusable(row) for row in rows]
+
+
+def _found_or_unusable(row: asyncpg.Record) -> FoundUser | RecordUnusable:
+    try:
+        return _found(row)
+    except RecordUnusable as error:
+        return error
 
 
 async def find_with_revocations(

@@ -75,6 +75,16 @@ class Pool:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
 
+    def check(self) -> None:
+        """Raise `StoreUnavailable` if a call would fail at once, because Postgres has been silent."""
+        if self._breaker.refuses:
+            raise self._not_asked()
+
+    def _not_asked(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            Tier.POSTGRES, f"{self._silence} (a moment ago; Postgres has not been asked again yet)"
+        )
+
     @asynccontextmanager
     async def lend(self, *, serving: bool = False, scoped: bool = True) -> AsyncIterator[Connection]:
         """Lend a connection. Its errors are raised as `StoreUnavailable`.
@@ -83,9 +93,7 @@ class Pool:
         Without `scoped`, the borrower sends its statements within one or more scopes of its own.
         """
         if not self._breaker.admits():
-            raise StoreUnavailable(
-                Tier.POSTGRES, f"{self._silence} (a moment ago; Postgres has not been asked again yet)"
-            )
+            raise self._not_asked()
         if self._statements.named is None:
             with self._observed(None):
                 await self._statements.find_out()
