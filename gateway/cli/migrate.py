@@ -104,9 +104,11 @@ async def _print_sql(settings: "Settings") -> None:
 
     dsn, schema = settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name
     strict = settings.postgres.tls.strict
-    for migration in await migrations.pending(dsn, schema, tls_strict=strict):
-        output.out.out(f"-- postgres.dsn, schema {schema}: migration {migration.version:04}_{migration.name}")
-        output.out.out(migration.sql)
+    pending = await migrations.pending(dsn, schema, tls_strict=strict)
+    if pending:
+        first = len(pending) == len(migrations.migrations())
+        output.out.out(f"-- postgres.dsn, schema {schema}: the gateway's own tables", highlight=False)
+        output.out.out(migrations.script(pending, schema, first=first), highlight=False)
     source = _source(settings)
     if source is None:
         return
@@ -127,8 +129,8 @@ def _script(source: "UserSource", plan: "Plan", *, elsewhere: bool) -> Iterator[
     elif not plan.statements:
         yield "-- The triggers are there, and are those of this configuration."
     else:
-        count = len(plan.tables)
-        yield f"-- Functions in a schema of their own, {SCHEMA}; statement-level triggers on {count} tables."
+        count = f"{len(plan.tables)} table{'s' * (len(plan.tables) > 1)}"
+        yield f"-- Functions in a schema of their own, {SCHEMA}; statement-level triggers on {count}."
         yield f"-- To remove all of it: {REMOVE};  (gateway migrate --remove-source)"
         yield "BEGIN;"
         yield "SET LOCAL lock_timeout = '5s';"

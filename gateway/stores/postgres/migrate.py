@@ -105,6 +105,20 @@ async def pending(dsn: str, schema: str = "public", *, tls_strict: bool = False)
     return [migration for migration in known if migration.version not in recorded]
 
 
+def script(pending: Sequence[Migration], schema: str, *, first: bool) -> str:
+    """Return SQL that does what `migrate` does with these migrations. `first`: there is no ledger yet."""
+    parts = [f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)};"] if first and pending else []
+    for migration in pending:
+        ledger = f"{_CREATE_LEDGER.strip()};\n" if first and migration is pending[0] else ""
+        parts.append(
+            f"-- migration {migration.version:04}_{migration.name}\n"
+            f"BEGIN;\nSET LOCAL search_path = {quoted(schema)};\n{ledger}{migration.sql.strip()}\n"
+            f"INSERT INTO {quoted(schema)}.gateway_migrations (version, name, checksum) VALUES"
+            f" ({migration.version}, '{migration.name}', '{migration.checksum}');\nCOMMIT;"
+        )
+    return "\n\n".join(parts)
+
+
 async def _step(
     connection: "asyncpg.Connection[asyncpg.Record]", schema: str, known: Sequence[Migration]
 ) -> Migration | None:

@@ -34,11 +34,14 @@ WITH RECURSIVE found (name, place) AS (
     UNION
     SELECT name, inhrelid FROM found JOIN pg_inherits ON inhparent = place
 )
-SELECT name, place::regclass::text AS place FROM found WHERE place IS NOT NULL ORDER BY name, place
+SELECT name, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS place
+FROM found JOIN pg_class c ON c.oid = place JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY name, place
 """
 _INSTALLED: Final = f"""
-SELECT t.tgrelid::regclass::text AS place, t.tgname::text AS name, p.proname::text AS function
+SELECT quote_ident(owner.nspname) || '.' || quote_ident(c.relname) AS place,
+    t.tgname::text AS name, p.proname::text AS function
 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
+JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace owner ON owner.oid = c.relnamespace
 WHERE n.nspname = '{SCHEMA}' AND t.tgenabled IN ('O', 'A')
 """
 
