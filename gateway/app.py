@@ -17,6 +17,7 @@ from gateway.admin.api.wiring import Parts, admin_api
 from gateway.admin.health import Admin, Dependency, Workers
 from gateway.admin.readiness import Stream, dependencies
 from gateway.core.model import StoreUnavailable
+from gateway.core.provisioning import claims_read
 from gateway.core.reasons import CATALOGUE
 from gateway.core.routes import RouteTable
 from gateway.core.tokens import KeySet
@@ -156,7 +157,7 @@ async def serve(
         verifier = MeteredVerifier(
             TokenVerifier(
                 issuers.values(), keys, clock=time.time,
-                claims_read=headers.claims_read | builders.claims_for_new_users(issuers.values()),
+                claims_read=headers.claims_read | claims_read(issuers.values()),
             ),
             metrics,
         )  # fmt: skip

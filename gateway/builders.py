@@ -5,14 +5,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from uuid import uuid4
 
 from gateway import translation
 from gateway.core.model import Issuer
-from gateway.core.provisioning import claims_read
 from gateway.core.tokens import KeySet
 from gateway.identity.blacklist_sync import BlacklistSync
 from gateway.identity.invalidation import Invalidation
@@ -211,12 +210,6 @@ def provisioner(
         metrics,
         refusal_ttl=settings.cache.negative_ttl,
     )
-
-
-def claims_for_new_users(issuers: Iterable[Issuer]) -> frozenset[str]:
-    """Return the names of the claims that must be kept of tokens, to create users from them."""
-    rules = (issuer.provisioning for issuer in issuers)
-    return frozenset(name for each in rules if each is not None for name in claims_read(each))
 
 
 def change_streams(

@@ -4,13 +4,13 @@ A token of the issuer creates a user if it meets the issuer's `provisioning.when
 user needs. Nothing here knows which users exist.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from gateway.core.claim_paths import at_path, claims_on
 from gateway.core.claims import is_clean, meets
-from gateway.core.model import JSON, Claims, Identity, Provisioning, User, UserStatus
+from gateway.core.model import JSON, Claims, Identity, Issuer, Provisioning, User, UserStatus
 from gateway.core.reasons import USER_NOT_FOUND, Denial
 
 _MAX_EMAIL: Final = 320
@@ -70,11 +70,15 @@ def new_user(claims: Claims, rules: Provisioning | None) -> NewUser:
     )
 
 
-def claims_read(rules: Provisioning) -> Iterator[str]:
-    """Yield the names of the claims that must be kept of a token's payload."""
-    fields = (path for path in (rules.email, rules.display_name, rules.tenant) if path is not None)
-    for path in (*fields, *rules.when):
-        yield from claims_on(path)
+def claims_read(issuers: Iterable[Issuer]) -> frozenset[str]:
+    """Return the names of the claims that must be kept of tokens' payloads."""
+    names: set[str] = set()
+    for rules in (issuer.provisioning for issuer in issuers):
+        if rules is not None:
+            fields = (path for path in (rules.email, rules.display_name, rules.tenant) if path is not None)
+            for path in (*fields, *rules.when):
+                names.update(claims_on(path))
+    return frozenset(names)
 
 
 def _email(payload: Mapping[str, JSON], path: str) -> str:

@@ -14,6 +14,7 @@ class Cause(StrEnum):
     """Why a request is, or may soon be, decided as it is. docs/explain.md describes each cause."""
 
     USER_UNKNOWN = "user_unknown"
+    ACCOUNT_NOT_LINKED = "account_not_linked"
     USER_DELETED = "user_deleted"
     USER_SUSPENDED = "user_suspended"
     USER_LOCKED = "user_locked"

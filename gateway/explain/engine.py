@@ -14,9 +14,10 @@ from gateway.core.model import Auth, Claims, Identity, Request, Route, StoreUnav
 from gateway.explain import evidence
 from gateway.explain.answer import Cause, Explanation, Fix
 from gateway.explain.keys import ColdKeys
+from gateway.explain.rehearsal import Rehearsal
 from gateway.explain.setup import Keys, Setup
 from gateway.explain.steps import claims as claim_steps
-from gateway.explain.steps import route, stores, token, unknown_subject, user
+from gateway.explain.steps import missing_user, route, stores, token, user
 from gateway.explain.trail import Trail
 from gateway.explain.verdict import ANY_ROUTE, ColdResolver, Verdict, cold_tiers, judge, request_for
 from gateway.explain.wording import sql_literal
@@ -79,7 +80,8 @@ class Explainer:
             self._learnt_revocations,
             hears="postgres" not in deaf,
         ) as resolver:
-            verdict = await judge(raw, request, self._setup, keys, resolver, trail.now)
+            rehearsal = Rehearsal(self._setup, self._postgres)
+            verdict = await judge(raw, request, self._setup, keys, resolver, rehearsal, trail.now)
             await self._take(trail, keys, raw, request, verdict, resolver, deaf)
         return _explanation(trail, verdict)
 
@@ -111,13 +113,22 @@ class Explainer:
         said = await evidence.gather(claims, verdict.resolution, resolver, self._postgres, self._redis)
         stores.revocation(trail, claims, said)
         stores.local(trail, said, deaf if self._local is not None else None)
-        await stores.tiers(trail, claims, said, self._postgres)
+        await stores.tiers(trail, claims, said, taken, self._postgres)
         if isinstance(said.record, StoreUnavailable):
             trail.skip_rest("Postgres did not return the user")
         elif (record := said.record or await self._of_configured_spelling(trail, claims)) is None:
-            await unknown_subject.check(trail, claims, self._postgres)
+            await self._without_user(trail, claims, taken)
         else:
             await _ask_directory(trail, claims, record, taken, UserDirectory(self._postgres))
+
+    async def _without_user(self, trail: Trail, claims: Claims, taken: Route) -> None:
+        rehearsal = Rehearsal(self._setup, self._postgres)
+        try:
+            await missing_user.check(trail, claims, taken, rehearsal, self._postgres)
+        except StoreUnavailable as error:
+            # Postgres answered just before.
+            trail.blame(None, Cause.STORE_UNREACHABLE, f"Postgres cannot be used: {error.detail}")
+            trail.skip_rest(error.detail)
 
     async def _of_configured_spelling(self, trail: Trail, claims: Claims) -> UserRecord | None:
         """Find the user whose identity has the configured spelling of the `iss`, not the token's."""
@@ -155,6 +166,13 @@ def presented(text: str | bytes) -> bytes:
     return octets.strip(b"\"'") if found is None else found[1]
 
 
+_ADMITTED: Final = {
+    None: "The token is valid, and its user is admitted.",
+    "forwarded": "The token is valid. No user is behind it, and the route forwards it without one.",
+    "created": "The token is valid. No user is behind it: the request creates one.",
+}
+
+
 def _explanation(trail: Trail, verdict: Verdict) -> Explanation:
     denial = verdict.denial
     public = verdict.route is not None and verdict.route.auth is Auth.NONE
@@ -162,7 +180,7 @@ def _explanation(trail: Trail, verdict: Verdict) -> Explanation:
     cause = None if root is None or root.cause is None else root.cause.value
     fix = None if root is None else root.fix
     if denial is None:
-        summary = "The route needs no token." if public else "The token is valid, and its user is admitted."
+        summary = "The route needs no token." if public else _ADMITTED[verdict.newcomer]
         if root is not None:
             summary = f"The request is admitted, but there is a problem. {root.summary}."
         return Explanation("allow", None, cause, summary, fix, trail.steps())

@@ -4,14 +4,16 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.model import Claims, Request, Resolution, RevocationKind, Route, User
+from gateway.core.provisioning import claims_read
 from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain.keys import ColdKeys
+from gateway.explain.rehearsal import Rehearsal
 from gateway.explain.setup import Setup
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.resolver import IdentityResolver, LearntRevocations
@@ -33,6 +35,9 @@ _SCHEMES: Final[dict[str, Literal["http", "https"]]] = {
 }
 
 
+Newcomer: TypeAlias = Literal["forwarded", "created"]
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The pipeline's decision."""
@@ -42,6 +47,8 @@ class Verdict:
     """None if the request is admitted."""
     resolution: Resolution | None
     """The tiers' answer about the user; None if they were not asked."""
+    newcomer: Newcomer | None = None
+    """What becomes of an admitted token without a user."""
 
 
 class ColdResolver:
@@ -141,7 +148,13 @@ class _Assumed:
 
 
 async def judge(
-    raw: bytes, request: Request | None, setup: Setup, keys: ColdKeys, resolver: ColdResolver, now: float
+    raw: bytes,
+    request: Request | None,
+    setup: Setup,
+    keys: ColdKeys,
+    resolver: ColdResolver,
+    rehearsal: Rehearsal,
+    now: float,
 ) -> Verdict:
     """Run the pipeline on a request with the token; without a request, on a route that only needs a user."""
     routes = (ANY_ROUTE,) if request is None else setup.routes
@@ -149,15 +162,21 @@ async def judge(
     authorization = (b"Authorization", b"Bearer " + raw)
     pipeline = Pipeline(
         RouteTable(routes),
-        TokenVerifier(setup.issuers, keys, clock=lambda: now),
+        TokenVerifier(setup.issuers, keys, clock=lambda: now, claims_read=claims_read(setup.issuers)),
         resolver,
         HeaderPolicy(HeaderRules({})),
+        rehearsal,
     )
     try:
         admission = await pipeline.admit(replace(request, headers=(*request.headers, authorization)))
     except Denial as denial:
         return Verdict(denial.route, denial, resolver.resolution)
-    return Verdict(admission.forwarding.route, None, resolver.resolution)
+    newcomer: Newcomer | None = None
+    if rehearsal.user is not None:
+        newcomer = "created"
+    elif admission.claims is not None and admission.user is None:
+        newcomer = "forwarded"
+    return Verdict(admission.forwarding.route, None, resolver.resolution, newcomer)
 
 
 def request_for(method: str, url: str) -> Request:

@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from gateway.core.model import JSON, Claims, Identity, Provisioning, UserStatus
+from gateway.core.model import JSON, Claims, Identity, Issuer, Provisioning, UserStatus
 from gateway.core.provisioning import NewUser, claims_read, new_user
 from gateway.core.reasons import Denial
 
@@ -126,7 +126,11 @@ def test_a_refusal_has_none_of_the_claims_values() -> None:
 def test_the_claims_that_are_read_are_kept() -> None:
     rules = replace(RULES, when={"realm.name": ("main",), "https://example.org/level": (1,)})
 
-    assert {"email", "name", "tid", "realm", "https://example.org/level"} <= set(claims_read(rules))
+    issuers = [
+        Issuer("main", "https://i/", frozenset(), frozenset(), provisioning=each) for each in (rules, None)
+    ]
+    assert {"email", "name", "tid", "realm", "https://example.org/level"} <= claims_read(issuers)
+    assert claims_read(issuers[1:]) == frozenset()
 
 
 def detail(of: Claims, rules: Provisioning | None) -> str:

@@ -20,21 +20,25 @@ from typer.testing import CliRunner
 from gateway import translation
 from gateway.cli.main import app
 from gateway.core.model import JSON, Claims, StoreUnavailable, User
+from gateway.core.provisioning import claims_read
 from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain import Explainer, Explanation, Fix
 from gateway.explain.verdict import ANY_ROUTE, request_for
 from gateway.identity.blacklist_sync import BlacklistSync
 from gateway.identity.local_cache import LocalCache
+from gateway.identity.provisioning import Provisioner
 from gateway.identity.resolver import IdentityResolver
 from gateway.issuer_keys.fetch import Fetcher
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
 from gateway.stores.postgres.database import Postgres
+from gateway.stores.postgres.directory.provisioning import UserProvisioning
 from gateway.stores.postgres.hosts import place_of
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.redis.user_documents import CachedUser
+from gateway.telemetry.metrics import Metrics
 from gateway.verifier import TokenVerifier
 from tests import harness, tokens
 from tests.fakes import FakeBlacklist, FakeSharedTier, RecordingKeyObserver
@@ -115,11 +119,18 @@ class World:
                 believes=lambda _: True, user_ttl=cache.user_ttl, negative_ttl=cache.negative_ttl,
             )  # fmt: skip
             setup = translation.setup(parts.settings)
+            provisioner = Provisioner(
+                {issuer.name: issuer for issuer in setup.issuers}, UserProvisioning(parts.postgres),
+                local, parts.redis, tiers, Metrics(), refusal_ttl=0.0,
+            )  # fmt: skip
             pipeline = Pipeline(
                 RouteTable((ANY_ROUTE,) if url is None else setup.routes),
-                TokenVerifier(setup.issuers, parts.keys, clock=time.time),
+                TokenVerifier(
+                    setup.issuers, parts.keys, clock=time.time, claims_read=claims_read(setup.issuers)
+                ),
                 tiers,
                 translation.headers(parts.settings),
+                provisioner,
             )
             request = request_for(method, "/" if url is None else url)
             authorization = (b"Authorization", b"Bearer " + token)
@@ -128,6 +139,7 @@ class World:
             except Denial as denial:
                 return denial.reason.code
             finally:
+                await provisioner.close()
                 await tiers.close()
             return None
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from gateway.core.model import Claims, Resolution, StoreUnavailable, Tier, User
+from gateway.core.model import Claims, MissingUser, Resolution, Route, StoreUnavailable, Tier, User
 from gateway.core.reasons import TOKEN_REVOKED, TOKENS_REVOKED_BEFORE, Denial
 from gateway.core.revocations import Revocation, hits
 from gateway.explain.answer import Cause, Fix, Outcome
@@ -124,10 +124,10 @@ def _blame_revocation(
 # Tiers ---------------------------------------------------------------------------------------------
 
 
-async def tiers(trail: Trail, claims: Claims, evidence: Evidence, postgres: Postgres) -> None:
+async def tiers(trail: Trail, claims: Claims, evidence: Evidence, route: Route, postgres: Postgres) -> None:
     """Compare the answers of the stores."""
     _redis(trail, claims, evidence)
-    await _postgres(trail, evidence, postgres)
+    await _postgres(trail, evidence, route, postgres)
 
 
 def local(trail: Trail, evidence: Evidence, deaf: Mapping[str, str] | None) -> None:
@@ -222,8 +222,9 @@ def _blame_stale(trail: Trail, evidence: Evidence, where: str, seconds: float, c
     trail.blame(None, Cause.CACHE_STALE, summary, fix)
 
 
-async def _postgres(trail: Trail, evidence: Evidence, postgres: Postgres) -> None:
-    expected = "an active user"
+async def _postgres(trail: Trail, evidence: Evidence, route: Route, postgres: Postgres) -> None:
+    needed = route.missing_user is MissingUser.DENY
+    expected = "an active user" if needed else "an active user, or none"
     record, found = evidence.record, evidence.found
     if isinstance(record, StoreUnavailable):
         trail.step("identity.postgres", "fail", expected, "no answer", record.detail)
@@ -233,7 +234,7 @@ async def _postgres(trail: Trail, evidence: Evidence, postgres: Postgres) -> Non
     if isinstance(evidence.revocations, StoreUnavailable):
         await _blame_postgres(trail, evidence, postgres, evidence.revocations)
     if not postgres.has_replica or not isinstance(found, FoundUser):
-        outcome: Outcome = "fail" if record is None else "pass"
+        outcome: Outcome = "fail" if record is None and needed else "pass"
         trail.step("identity.postgres", outcome, expected, described(_truth(evidence)))
         trail.step(
             "identity.primary", "skipped", detail="there is no replica; the step before asked the primary"
@@ -241,9 +242,10 @@ async def _postgres(trail: Trail, evidence: Evidence, postgres: Postgres) -> Non
         return
     truth = _truth(evidence)
     lags = found.user != truth
-    outcome = "fail" if lags or truth is None else "pass"
+    missing = truth is None and needed
+    outcome = "fail" if lags or missing else "pass"
     trail.step("identity.postgres", outcome, expected, described(found.user), "the replica")
-    trail.step("identity.primary", "fail" if truth is None else "pass", expected, described(truth))
+    trail.step("identity.primary", "fail" if missing else "pass", expected, described(truth))
     if lags:
         trail.blame(
             None,

@@ -41,10 +41,10 @@ class Lookalike:
     """The ids of more users with the same similarity."""
 
 
-async def check(trail: Trail, claims: Claims, postgres: Postgres) -> None:
-    """Find the cause, and skip the remaining steps."""
+async def check(trail: Trail, claims: Claims, postgres: Postgres, *, note: str | None = None) -> None:
+    """Find the cause, and skip the remaining steps. `note` is added to what is found."""
     directory, expected = UserDirectory(postgres), "a user"
-    denial = Denial(USER_NOT_FOUND)
+    denial, added = Denial(USER_NOT_FOUND), "" if note is None else f"; {note}"
     identity = f"subject {shown(claims.subject)} of issuer {claims.issuer_name}"
     try:
         found = await _lookalike(claims, directory, Diagnostics(postgres))
@@ -59,7 +59,10 @@ async def check(trail: Trail, claims: Claims, postgres: Postgres) -> None:
     if found is None:
         fix = Fix("Add the user, if it should exist.", command=_add(trail, claims))
         trail.blame(
-            denial, Cause.USER_UNKNOWN, f"The {identity} has no user, and no similar subject has one", fix
+            denial,
+            Cause.USER_UNKNOWN,
+            f"The {identity} has no user, and no similar subject has one{added}",
+            fix,
         )
         return
     subject = f"--subject={claims.subject}"
@@ -70,7 +73,10 @@ async def check(trail: Trail, claims: Claims, postgres: Postgres) -> None:
     if found.others:
         advice = f"{_SAME_PERSON}; it may also be {listed(found.others)}."
     trail.blame(
-        denial, found.cause, f"The {identity} has no user; {found.summary}", Fix(advice, command=command)
+        denial,
+        found.cause,
+        f"The {identity} has no user; {found.summary}{added}",
+        Fix(advice, command=command),
     )
 
 

@@ -25,13 +25,20 @@ _STATUS_CAUSES: Final = {
     UserStatus.PENDING: Cause.USER_PENDING,
 }
 
+CAUSES: Final = {
+    ROLE_MISSING: Cause.ROLE_MISSING,
+    SCOPE_INSUFFICIENT: Cause.SCOPE_INSUFFICIENT,
+    TENANT_MISMATCH: Cause.TENANT_MISMATCH,
+}
+"""The causes of a route's requirements."""
+
 
 async def check(
     trail: Trail, claims: Claims, record: UserRecord, route: Route, directory: UserDirectory
 ) -> None:
     """Take the steps for an existing user. `route` is the route of the request."""
     refusals = _every_refusal(route, record.user, claims)
-    await _user(trail, claims, record, refusals, directory)
+    await _user(trail, claims, record, route, refusals, directory)
     await _tenant(trail, claims, record, route, refusals, directory)
     _policy(trail, claims, record, route, refusals)
 
@@ -75,7 +82,12 @@ def _token_lacks_roles(require: Requirement, claims: Claims) -> bool:
 
 
 async def _user(
-    trail: Trail, claims: Claims, record: UserRecord, refusals: list[Denial], directory: UserDirectory
+    trail: Trail,
+    claims: Claims,
+    record: UserRecord,
+    route: Route,
+    refusals: list[Denial],
+    directory: UserDirectory,
 ) -> None:
     user, now = record.user, trail.now
     since = record.deleted_at or record.updated_at
@@ -84,14 +96,15 @@ async def _user(
         found = f"{user.status} since {moment(record.deleted_at)} ({ago(record.deleted_at, now)})"
     if user.tokens_valid_after is not None:
         found += f", tokens valid after {moment(user.tokens_valid_after)}"
-    expected = "active, and a token issued after `tokens_valid_after` and after the user was created"
-    status = next((denial for denial in refusals if denial.reason in policy.STATUS_REASONS.values()), None)
+    status = "of any status (`allow_inactive`)" if route.allow_inactive else "active"
+    expected = f"{status}, and a token issued after `tokens_valid_after` and after the user was created"
+    inactive = next((denial for denial in refusals if denial.reason in policy.STATUS_REASONS.values()), None)
     revoked = next((denial for denial in refusals if denial.reason is TOKENS_REVOKED_BEFORE), None)
     recreated = _is_recreated(trail, claims, record)
-    outcome: Outcome = "fail" if status or revoked else "warn" if recreated else "pass"
+    outcome: Outcome = "fail" if inactive or revoked else "warn" if recreated else "pass"
     trail.step("user", outcome, expected, found, f"user {user.id}")
-    if status is not None:
-        await _blame_status(trail, claims, record, status, since, directory)
+    if inactive is not None:
+        await _blame_status(trail, claims, record, inactive, since, directory)
     if revoked is not None:
         _blame_revoked(trail, record, revoked, recreated=recreated)
     elif recreated:
@@ -106,10 +119,11 @@ _NEW_TOKEN: Final = Fix(
 
 def _is_recreated(trail: Trail, claims: Claims, record: UserRecord) -> bool:
     """Return whether the user is younger than the token, by more than provisioning and clocks explain."""
-    if claims.issued_at is None:
+    issuer = next(each for each in trail.setup.issuers if each.name == claims.issuer_name)
+    if claims.issued_at is None or issuer.provisioning is not None:
+        # A user who is created at the first request is younger than its token.
         return False
-    leeway = next(each.leeway for each in trail.setup.issuers if each.name == claims.issuer_name)
-    return record.created_at - claims.issued_at > max(trail.setup.creation_grace, leeway)
+    return record.created_at - claims.issued_at > max(trail.setup.creation_grace, issuer.leeway)
 
 
 def _recreation(claims: Claims, record: UserRecord) -> str:
@@ -262,15 +276,16 @@ def _policy(trail: Trail, claims: Claims, record: UserRecord, route: Route, refu
     of_token = _token_lacks_roles(require, claims)
     for denial in wrong:
         if denial.reason is SCOPE_INSUFFICIENT:
-            _blame_scopes(trail, claims, route, denial)
+            blame_scopes(trail, claims, route, denial)
         elif of_token:
-            _blame_token_roles(trail, claims, route, denial)
+            blame_token_roles(trail, claims, route, denial)
             of_token = False
         else:
             _blame_roles(trail, route, user, denial)
 
 
-def _blame_token_roles(trail: Trail, claims: Claims, route: Route, denial: Denial) -> None:
+def blame_token_roles(trail: Trail, claims: Claims, route: Route, denial: Denial) -> None:
+    """Record the roles that the token lacks, and the fix."""
     issuer = next(each for each in trail.setup.issuers if each.name == claims.issuer_name)
     paths = " and ".join(f"`{path}`" for path in issuer.claims.roles)
     trail.blame(
@@ -298,7 +313,8 @@ def _blame_roles(trail: Trail, route: Route, user: User, denial: Denial) -> None
     )
 
 
-def _blame_scopes(trail: Trail, claims: Claims, route: Route, denial: Denial) -> None:
+def blame_scopes(trail: Trail, claims: Claims, route: Route, denial: Denial) -> None:
+    """Record the scopes that the token lacks, and the fix."""
     missing = route.require.scopes.difference(claims.scopes)
     scopes = listed(sorted(missing))
     summary = f"Route {route.name} also requires the scopes {scopes}; the token has {listed(claims.scopes)}"

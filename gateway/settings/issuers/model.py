@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema
 
+from gateway.settings.issuers.provisioning import Provisioning
 from gateway.settings.issuers.values import (
     ASYMMETRIC_ALGORITHMS,
     AcceptedValues,
@@ -12,7 +13,6 @@ from gateway.settings.issuers.values import (
     ClaimPaths,
     TokenType,
 )
-from gateway.settings.provisioning import Provisioning
 from gateway.settings.section import Section
 from gateway.settings.urls import KeyUrl
 from gateway.settings.values import ClaimPath, Duration, Name, Text, Timeout, duration

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from gateway.core.provisioning import NewUser, Provisioned
+from gateway.core.provisioning import NewUser, Provisioned, ProvisioningResult
 from gateway.stores.postgres.database import Postgres
 
 FUNCTION: Final = "gateway_provision_user(text, text, text, text, text, text[], text, text)"
@@ -10,6 +10,15 @@ FUNCTION: Final = "gateway_provision_user(text, text, text, text, text, text[], 
 
 _PROVISION: Final = """
 SELECT result, owner::text AS user_id, version FROM gateway_provision_user($1, $2, $3, $4, $5, $6, $7, $8)
+"""
+# Counterpart of the function of 0010_provisioning.sql, which decides.
+_REHEARSE: Final = """
+SELECT CASE
+    WHEN EXISTS (SELECT FROM identities WHERE issuer = $1 AND subject = $2) THEN 'exists'
+    WHEN EXISTS (SELECT FROM users WHERE lower(email) = lower($3) AND status = 'deleted') THEN 'deleted'
+    WHEN EXISTS (SELECT FROM users WHERE lower(email) = lower($3)) THEN 'taken'
+    ELSE 'created'
+END
 """
 _ALLOWED: Final = "SELECT has_function_privilege(to_regprocedure($1), 'EXECUTE')"
 
@@ -31,6 +40,14 @@ class UserProvisioning:
             if row is None:
                 raise ValueError("a query that always has one row had none")
             return Provisioned(row["result"], row["user_id"], row["version"])
+
+    async def rehearse(self, user: NewUser) -> ProvisioningResult:
+        """Return what `provision` would return now, and create no user."""
+        async with self._postgres.connection() as connection:
+            result: ProvisioningResult = await connection.fetchval(
+                _REHEARSE, user.identity.issuer, user.identity.subject, user.email
+            )
+            return result
 
     async def allowed(self) -> bool | None:
         """Return whether the role may create users this way; None if the function does not exist."""

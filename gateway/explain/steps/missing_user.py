@@ -1,0 +1,160 @@
+"""A subject without a user, on routes that forward it or create its user; on all others it is refused."""
+
+from typing import Final
+
+from gateway.core import policy
+from gateway.core.claim_paths import at_path
+from gateway.core.model import Claims, MissingUser, Provisioning, Route
+from gateway.core.provisioning import NewUser
+from gateway.core.reasons import (
+    ACCOUNT_NOT_LINKED,
+    SCOPE_INSUFFICIENT,
+    USER_DELETED,
+    USER_NOT_FOUND,
+    USER_STORE_UNAVAILABLE,
+    Denial,
+)
+from gateway.explain.answer import Cause, Fix
+from gateway.explain.rehearsal import Rehearsal
+from gateway.explain.steps import unknown_subject, user
+from gateway.explain.trail import Trail
+from gateway.explain.wording import listed, shown
+from gateway.stores.postgres.database import Postgres
+from gateway.stores.postgres.directory.provisioning import FUNCTION
+from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
+
+
+async def check(trail: Trail, claims: Claims, route: Route, rehearsal: Rehearsal, postgres: Postgres) -> None:
+    """Take the steps of a token without a user. Raises `StoreUnavailable`."""
+    if route.missing_user is MissingUser.FORWARD:
+        await _forward(trail, claims, route, postgres)
+    elif route.missing_user is MissingUser.PROVISION:
+        await _provision(trail, claims, route, rehearsal, postgres)
+    else:
+        others = [each.name for each in trail.setup.routes if each.missing_user is not MissingUser.DENY]
+        told = f"give a URL to test the routes that do not need one: {listed(others)}"
+        await unknown_subject.check(trail, claims, postgres, note=told if others and not route.name else None)
+
+
+# Forward -------------------------------------------------------------------------------------------
+
+
+async def _forward(trail: Trail, claims: Claims, route: Route, postgres: Postgres) -> None:
+    refused: Denial | None = None
+    try:
+        policy.authorize_without_user(route, claims)
+    except Denial as denial:
+        if denial.reason is USER_NOT_FOUND:
+            await unknown_subject.check(trail, claims, postgres)
+            return
+        refused = denial
+    trail.step("user", "pass", "a user, or none", "none", "the upstream gets X-User-Missing: true")
+    expected, found = f"scopes {listed(sorted(route.require.scopes))}", f"scopes {listed(claims.scopes)}"
+    if route.require.token_roles:
+        expected += f"; in the token one of the roles {listed(sorted(route.require.token_roles))}"
+        found += f"; roles in the token {listed(claims.roles)}"
+    trail.step("policy", "fail" if refused else "pass", expected, found)
+    if refused is not None:
+        blame = user.blame_scopes if refused.reason is SCOPE_INSUFFICIENT else user.blame_token_roles
+        blame(trail, claims, route, refused)
+    trail.skip_rest("there is no user")
+
+
+# Provision -----------------------------------------------------------------------------------------
+
+
+async def _provision(
+    trail: Trail, claims: Claims, route: Route, rehearsal: Rehearsal, postgres: Postgres
+) -> None:
+    try:
+        await rehearsal.provision(route, claims, "explain")
+    except Denial as denial:
+        await _blame(trail, claims, route, denial, rehearsal, postgres)
+        return
+    if rehearsal.user is not None:
+        rules = _rules(trail, claims)
+        trail.step("user", "pass", _EXPECTED, "none", described(rehearsal.user, rules))
+    trail.skip_rest("there is no user yet")
+
+
+_EXPECTED: Final = "a user, or one that the route may create"
+
+
+def described(new: NewUser, rules: Provisioning | None) -> str:
+    """Return what a new user would be, without personal data: of these only where they come from."""
+    parts = ["the first request creates an active user"]
+    if rules is not None and rules.email is not None:
+        parts.append(f"e-mail address from `{rules.email}`")
+    if rules is not None and rules.display_name is not None:
+        found = "" if new.display_name is not None else ", which the token lacks"
+        parts.append(f"name from `{rules.display_name}`{found}")
+    parts.append("no tenant" if new.tenant is None else f"tenant {shown(new.tenant)}")
+    parts.append(f"roles {listed(new.roles)}")
+    return ", ".join(parts)
+
+
+async def _blame(
+    trail: Trail, claims: Claims, route: Route, denial: Denial, rehearsal: Rehearsal, postgres: Postgres
+) -> None:
+    reason, detail = denial.reason, denial.detail or denial.reason.title
+    if reason is USER_NOT_FOUND:
+        # The token may not create a user: the ordinary causes are the likelier ones.
+        await unknown_subject.check(trail, claims, postgres, note=detail)
+        return
+    trail.step("user", "fail", _EXPECTED, "none", detail)
+    trail.skip_rest("there is no user")
+    if reason is USER_STORE_UNAVAILABLE:
+        _blame_store(trail, denial, detail, rehearsal)
+    elif reason in (USER_DELETED, ACCOUNT_NOT_LINKED):
+        owners = await _owners(trail, claims, postgres)
+        _blame_owner(trail, claims, denial, owners)
+    else:
+        rules = _rules(trail, claims)
+        roles = () if rules is None else rules.roles
+        trail.blame(
+            denial,
+            user.CAUSES[reason],
+            f"No user is created, because a new one could not use route {route.name}: {detail}."
+            f" New users have the roles {listed(roles)}",
+            Fix("Add the user, with what the route requires; or use another route, where it is created."),
+        )
+
+
+def _blame_store(trail: Trail, denial: Denial, detail: str, rehearsal: Rehearsal) -> None:
+    if rehearsal.allowed is None:
+        migrate = Fix("Run `gateway migrate`.", command=trail.commands.gateway("migrate"))
+        summary = f"No user can be created: the database has no function {FUNCTION}"
+        trail.blame(denial, Cause.STORE_NOT_MIGRATED, summary, migrate)
+    elif not rehearsal.allowed:
+        grant = f"GRANT EXECUTE ON FUNCTION {trail.commands.table(FUNCTION)} TO the gateway's role"
+        fix = Fix(f"As the owner of the tables: {grant}.")
+        trail.blame(denial, Cause.STORE_PERMISSION_DENIED, f"No user can be created: {detail}", fix)
+    else:
+        trail.blame(denial, Cause.STORE_UNREACHABLE, f"No user can be created: {detail}")
+
+
+def _blame_owner(trail: Trail, claims: Claims, denial: Denial, owners: list[UserRecord]) -> None:
+    ids = listed(owner.user.id for owner in owners)
+    identity = f"--issuer={claims.issuer_name}", f"--subject={claims.subject}"
+    if denial.reason is ACCOUNT_NOT_LINKED:
+        command = trail.commands.gateway("users", "link", owners[0].user.id, *identity) if owners else None
+        summary = f"No user is created, because the token's e-mail address is that of user {ids}"
+        advice = "If it is the same person, link the token's identity to that user."
+        trail.blame(denial, Cause.ACCOUNT_NOT_LINKED, summary, Fix(advice, command=command))
+        return
+    command = trail.commands.gateway("users", "restore", owners[0].user.id) if owners else None
+    summary = f"No user is created, because the token's e-mail address is that of deleted user {ids}"
+    advice = "If the deletion was a mistake, restore that user, then link the token's identity to it."
+    trail.blame(denial, Cause.USER_DELETED, summary, Fix(advice, command=command))
+
+
+async def _owners(trail: Trail, claims: Claims, postgres: Postgres) -> list[UserRecord]:
+    """Return the users with the token's e-mail address, deleted ones first."""
+    rules = _rules(trail, claims)
+    email = None if rules is None or rules.email is None else at_path(claims.payload, rules.email)
+    found = await UserDirectory(postgres).with_email(email) if isinstance(email, str) else []
+    return sorted(found, key=lambda record: record.deleted_at is None)
+
+
+def _rules(trail: Trail, claims: Claims) -> Provisioning | None:
+    return next(each.provisioning for each in trail.setup.issuers if each.name == claims.issuer_name)
