@@ -187,7 +187,7 @@ def _subjects(found: Survey) -> Iterator[str]:
     if not search.matches:
         yield "  no column has any of them"
     if search.skipped:
-        yield f"  {search.skipped:,} columns were not searched for lack of time"
+        yield f"  {search.skipped:,} columns were not searched, for lack of time or rights"
 
 
 def _to_know(found: Survey) -> Iterator[str]:
@@ -204,5 +204,7 @@ def _unread(found: Survey) -> Iterator[str]:
     for each in found.unreadable:
         grant = "" if each.grant is None else f"; as its owner: {each.grant}"
         yield f"{each.table}: {each.reason}{grant}"
+    told = tuple(f"{each.table}." for each in found.unreadable)
     for column, reason in found.unread.items():
-        yield f"{column}: {reason}"
+        if not column.startswith(told):
+            yield f"{column}: {reason}"

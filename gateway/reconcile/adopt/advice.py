@@ -27,7 +27,7 @@ def advice(
         yield "The gateway finds these users without `users.source`: leave it out."
         return
     for each in choice.subjects:
-        yield from _of_subjects(choice, each)
+        yield from _of_subjects(each)
     if users.kind in {"table", "partitioned table"} and not choice.system.id.unique:
         yield f"{users.shown}.{choice.system.id.sql} is not unique by itself: no two users may share an id."
     if sample is not None and sample.issuers > 1:
@@ -49,6 +49,11 @@ def advice(
         and not status.word_columns(users)
     ):
         yield f"{users.shown} has no column that says who may not sign in: only deleted users are refused."
+    for column, count in known.several_providers.items():
+        yield (
+            f"{column} names {count} providers: the source is for the most frequent one. Give --subjects of"
+            " your issuer, or correct it."
+        )
     for column in known.unknown:
         yield (
             f"{users.shown}.{column} has values that are no usual words for a status: see that the rules"
@@ -60,8 +65,8 @@ def advice(
         yield "This server is a replica: `gateway migrate` and LISTEN need the primary."
 
 
-def _of_subjects(choice: Choice, subjects: SubjectColumn) -> Iterator[str]:
-    relation = choice.system.users if subjects.table is None else subjects.table.relation
+def _of_subjects(subjects: SubjectColumn) -> Iterator[str]:
+    relation = subjects.relation
     shown = f"{relation.shown}.{subjects.column.sql}"
     if any(
         each.column == subjects.column and each.relation.oid == relation.oid

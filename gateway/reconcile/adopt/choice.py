@@ -23,9 +23,27 @@ _LIKELY_TABLES: Final = 5
 class SubjectColumn:
     """A column that has subjects: of the users' own table, if `table` is None."""
 
+    users: Relation
     column: Column
     table: IdentityTable | None = None
     match: Match | None = None
+
+    @property
+    def relation(self) -> Relation:
+        """The table that has the column."""
+        return self.users if self.table is None else self.table.relation
+
+    @property
+    def provider(self) -> Column | None:
+        """The column that tells apart the providers of subjects.
+
+        A name such as `google_sub` tells it by itself, and an id is not of a provider.
+        """
+        if self.table is not None:
+            return self.table.provider
+        if naming.words(self.column.name) not in naming.OF_ANY_PROVIDER:
+            return None
+        return systems.provider_of(self.users)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +112,8 @@ def _by_name(system: System) -> tuple[SubjectColumn, ...]:
         in_preset = [each for each in system.identities if each.in_preset]
         tables = in_preset or ([] if system.own_subjects else list(system.identities[:1]))
         if tables:
-            return tuple(SubjectColumn(each.subject, each) for each in tables)
-        return (SubjectColumn(system.id),)
+            return tuple(SubjectColumn(system.users, each.subject, each) for each in tables)
+        return (SubjectColumn(system.users, system.id),)
     users = system.users
     own = [
         each
@@ -104,10 +122,10 @@ def _by_name(system: System) -> tuple[SubjectColumn, ...]:
     ]
     best = system.identities[0] if system.identities else None
     if own and (best is None or own[0].score + own[0].column.unique > best.score):
-        return (SubjectColumn(own[0].column),)
+        return (SubjectColumn(users, own[0].column),)
     if best is not None:
-        return (SubjectColumn(best.subject, best),)
-    return (SubjectColumn(system.id),)
+        return (SubjectColumn(users, best.subject, best),)
+    return (SubjectColumn(system.users, system.id),)
 
 
 def _by_subjects(system: System, search: Search) -> Choice:
@@ -152,9 +170,9 @@ def _options(system: System, search: Search) -> list[SubjectColumn]:
     for match in search.matches:
         table = known.get((match.relation.oid, match.column.name))
         if match.relation.oid == users.oid:
-            options.append(SubjectColumn(match.column, None, match))
+            options.append(SubjectColumn(users, match.column, None, match))
         elif table is not None or (table := _linked(match, users)) is not None:
-            options.append(SubjectColumn(match.column, table, match))
+            options.append(SubjectColumn(users, match.column, table, match))
     return options
 
 
@@ -165,6 +183,6 @@ def _linked(match: Match, users: Relation) -> IdentityTable | None:
         return None
     if any(key.column == match.column.name for key in match.relation.foreign_keys):
         return None
-    providers = fields.by_name(match.relation, naming.PROVIDER)
-    provider = next((each.column for each in providers if each.column.category == "S"), None)
-    return IdentityTable(match.relation, match.column, references[0].column, provider)
+    return IdentityTable(
+        match.relation, match.column, references[0].column, systems.provider_of(match.relation)
+    )

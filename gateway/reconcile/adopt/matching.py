@@ -6,6 +6,7 @@ helps, and the table is large, a sample of its rows is read instead.
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -22,6 +23,8 @@ _FEW: Final = 200
 _MAX_COLUMNS: Final = 400
 _BUDGET: Final = 60.0
 """Seconds for all columns together."""
+_MAX_FAILURES: Final = 2
+"""Columns of one table that cannot be read, before the others are not tried."""
 _NAMED: Final = 4
 """The score from which the name of a column says that it has subjects."""
 _INTEGER: Final = re.compile(r"0|-?[1-9]\d{0,18}")
@@ -62,7 +65,7 @@ class Search:
     unread: dict[str, str] = field(default_factory=dict)
     """The columns that could not be read, and why."""
     skipped: int = 0
-    """The columns that were not looked at for lack of time."""
+    """The columns that were not looked at, for lack of time or rights."""
 
     def of(self, relation: Relation, column: Column) -> Match | None:
         """Return the match in a column."""
@@ -83,16 +86,21 @@ async def search(
     tried = [each for each in candidates if texts[comparable(each.column) or "text"]][:_MAX_COLUMNS]
     result = Search(len(subjects), skipped=max(0, len(candidates) - _MAX_COLUMNS))
     end = clock() + _BUDGET
+    failures: Counter[int] = Counter()
     for number, candidate in enumerate(tried):
         step(number, len(tried))
         if clock() > end:
             result.skipped += len(tried) - number
             break
-        shown = candidate.shown
+        if failures[candidate.relation.oid] == _MAX_FAILURES:
+            result.skipped += 1
+            continue
         try:
             match = await _match(inspection, candidate, texts[comparable(candidate.column) or "text"])
         except Unread as error:
-            result.unread[shown] = str(error)
+            # What a role may not read, or another session has locked, is so for every column.
+            failures[candidate.relation.oid] += 1
+            result.unread[candidate.shown] = str(error)
             continue
         if match is not None:
             result.matches.append(match)

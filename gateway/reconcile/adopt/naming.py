@@ -33,6 +33,26 @@ SUBJECT: Final[Names] = {
     "provider_subject": 6, "provider_key": 5, "provider_id": 2, "federated_user_id": 6, "federated_id": 5,
     "principal_id": 2, "principal": 2, "workos_id": 6, "stytch_id": 6, "logto_id": 6, "zitadel_id": 6,
 }  # fmt: skip
+OF_ANY_PROVIDER: Final = frozenset(
+    {
+        *(
+            "sub",
+            "subject",
+            "subject_id",
+            "external_id",
+            "external_user_id",
+            "external_uid",
+            "ext_id",
+            "auth_id",
+        ),
+        *("auth_uid", "auth_sub", "auth_subject", "uid", "oidc_sub", "oidc_subject", "oidc_id", "idp_sub"),
+        *("idp_subject", "idp_id", "idp_user_id", "sso_id", "sso_subject", "oauth_id", "oauth_uid"),
+        *("oauth_subject", "openid", "open_id", "identity_id", "provider_user_id", "provider_uid"),
+        *("provider_account_id", "provider_subject", "provider_key", "provider_id", "federated_user_id"),
+        *("federated_id", "token_subject", "jwt_sub", "jwt_subject"),
+    }
+)
+"""The names of columns of subjects that say nothing of the provider, which another column may name."""
 PROVIDER: Final[Names] = {
     "iss": 6, "issuer": 6, "provider": 5, "provider_name": 5, "login_provider": 5, "identity_provider": 5,
     "idp": 5, "oauth_provider": 5, "auth_provider": 5, "sso_provider": 5, "connection": 3,

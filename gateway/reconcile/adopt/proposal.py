@@ -49,7 +49,9 @@ class Known:
     """The provider of the subjects, by the oid of the table of identities."""
     realm: str | None = None
     unknown: Sequence[str] = ()
-    """The columns of status that have other words, too."""
+    """The columns of status that have other words, or numbers."""
+    several_providers: Mapping[str, int] = field(default_factory=dict)
+    """How many providers a column names, where it names several."""
 
 
 FILL_IN: Final = "FILL_IN"
@@ -185,17 +187,17 @@ def _identity(choice: Choice, subjects: SubjectColumn, known: Known) -> Source:
     column, table = subjects.column, subjects.table
     text = column.sql if comparable(column) == "text" else f"{column.sql}::text"
     realm = _in_realm(known) if choice.system.realms is not None else None
-    if table is None:
-        return {"subject": text, **({} if realm is None else {"where": realm})}
-    name = table.relation.shown
-    if choice.system.preset is not None and table.relation.schema == choice.system.users.schema:
-        # A preset's tables are looked for in its schema.
-        name = table.relation.name_sql
-    written: Source = {"table": name, "subject": text, "user": table.user.sql}
+    written: Source = {"subject": text}
+    if table is not None:
+        name = table.relation.shown
+        if choice.system.preset is not None and table.relation.schema == choice.system.users.schema:
+            # A preset's tables are looked for in its schema.
+            name = table.relation.name_sql
+        written = {"table": name, "subject": text, "user": table.user.sql}
     conditions = [] if realm is None else [realm]
-    if table.provider is not None:
-        provider = known.providers.get(table.relation.oid, FILL_IN)
-        conditions.append(f"{table.provider.sql} = {quoted_text(provider)}")
+    if subjects.provider is not None:
+        provider = known.providers.get(subjects.relation.oid, FILL_IN)
+        conditions.append(f"{subjects.provider.sql} = {quoted_text(provider)}")
     if conditions:
         written["where"] = " AND ".join(conditions)
     return written

@@ -58,11 +58,11 @@ class Rule:
 
 
 def word_columns(relation: Relation) -> list[Column]:
-    """Return the columns that have the status as a word, whose values are worth a look."""
+    """Return the columns that have the status as a word, whose values are worth a look, or as a number."""
     return [
         column
         for column in relation.columns.values()
-        if column.category in "SE" and naming.score(column.name, _STATUS_NAMES, relation.name)
+        if column.category in "SEN" and naming.score(column.name, _STATUS_NAMES, relation.name)
     ]
 
 
@@ -95,6 +95,8 @@ def _of(column: Column, relation: Relation, words: Sequence[str]) -> Iterator[Ru
         yield from _of_an_instant(column, name)
     elif column.category == "B":
         yield from _of_a_flag(column, name)
+    elif column.type in {"int2", "int4"}:
+        yield from _of_a_number(column, name)
     elif column.category in "SE" and (words or column.labels):
         yield from _of_words(column, known_words(column.labels) or words)
 
@@ -116,6 +118,15 @@ def _of_a_flag(column: Column, name: str) -> Iterator[Rule]:
         yield Rule(f"NOT {column.sql}" if column.required else f"{column.sql} IS NOT TRUE", _SUSPENDED)
     elif word in _WORDS:
         yield Rule(column.sql if column.required else f"{column.sql} IS TRUE", _WORDS[word])
+
+
+def _of_a_number(column: Column, name: str) -> Iterator[Rule]:
+    """Yield the rule for a flag that is a number, as in tables that come from other databases."""
+    word = name.removeprefix("is_").removeprefix("account_")
+    if name in _ACTIVE_FLAGS:
+        yield Rule(f"coalesce({column.sql}, 0) = 0", _SUSPENDED)
+    elif word in _WORDS:
+        yield Rule(f"{column.sql} <> 0", _WORDS[word])
 
 
 def _of_words(column: Column, words: Sequence[str]) -> Iterator[Rule]:

@@ -121,6 +121,9 @@ async def _known(
     words: dict[str, list[str]] = {}
     unknown: list[str] = []
     for column in status.word_columns(users):
+        if column.category == "N":
+            unknown.append(column.sql)
+            continue
         try:
             values = await inspection.values(users, column, at_most=_MAX_WORDS)
         except Unread as error:
@@ -131,9 +134,9 @@ async def _known(
             if len(words[column.name]) < len(texts):
                 unknown.append(column.sql)
     providers: dict[int, str] = {}
+    several: dict[str, int] = {}
     for each in choice.subjects:
-        table = each.table
-        if table is None or table.provider is None:
+        if each.provider is None:
             continue
         matched = (
             [] if each.match is None or sample is None else [sample.subjects[n] for n in each.match.places]
@@ -141,28 +144,30 @@ async def _known(
         try:
             names = await matching.names_of_providers(
                 inspection,
-                table.relation,
-                table.provider,
+                each.relation,
+                each.provider,
                 subject=each.column if matched else None,
                 subjects=matched,
             )
         except Unread as error:
-            found.unread[f"{table.relation.shown}.{table.provider.sql}"] = str(error)
+            found.unread[f"{each.relation.shown}.{each.provider.sql}"] = str(error)
         else:
             if names:
-                providers[table.relation.oid] = names[0]
-    return Known(words, providers, await _realm(inspection, choice, sample, found), unknown)
+                providers[each.relation.oid] = names[0]
+                if len(names) > 1:
+                    several[f"{each.relation.shown}.{each.provider.sql}"] = len(names)
+    return Known(words, providers, await _realm(inspection, choice, sample, found), unknown, several)
 
 
 async def _realm(
     inspection: Inspection, choice: Choice, sample: SubjectSample | None, found: Survey
 ) -> str | None:
     """Return the name of the realm of the users: of those with the given subjects, or of most."""
-    realms, users = choice.system.realms, choice.system.users
+    realms = choice.system.realms
     if realms is None:
         return None
     first = choice.subjects[0]
-    relation = users if first.table is None else first.table.relation
+    relation = first.relation
     matched = (
         [] if first.match is None or sample is None else [sample.subjects[n] for n in first.match.places]
     )
@@ -226,7 +231,7 @@ def _guesses(choice: Choice, relations: Sequence[Relation], known: Known) -> dic
     users = choice.system.users
     subjects = [
         Guess(
-            f"{(users if each.table is None else each.table.relation).shown}.{each.column.sql}",
+            f"{each.relation.shown}.{each.column.sql}",
             10,
             "proposed",
         )

@@ -205,19 +205,22 @@ def own(users: Relation, relations: Sequence[Relation]) -> System | None:
             continue
         if naming.thing(relation.name) in naming.EVENTS and not subjects[0].column.unique:
             continue
-        providers = fields.by_name(relation, naming.PROVIDER)
-        found.append(
-            IdentityTable(
-                relation,
-                subjects[0].column,
-                references[0].column,
-                next((each.column for each in providers if each.column.category == "S"), None),
-                score=subjects[0].score + (2 if providers else 0),
-            )
-        )
+        provider = provider_of(relation)
+        score = subjects[0].score + (0 if provider is None else 2)
+        found.append(IdentityTable(relation, subjects[0].column, references[0].column, provider, score=score))
     found.sort(key=lambda each: (not each.is_key, each.relation.kind != "table", -each.score))
     title = "a table of your own" if users.kind == "table" else f"a {users.kind} of your own"
     return System(None, title, users, ids[0].column, tuple(found))
+
+
+def provider_of(relation: Relation) -> Column | None:
+    """Return the column that tells apart the providers, or issuers, of subjects."""
+    found = (
+        each.column
+        for each in fields.by_name(relation, naming.PROVIDER)
+        if each.score > naming.PROVIDER["realm"]
+    )
+    return next((column for column in found if column.category == "S"), None)
 
 
 def _is_id(candidate: Candidate, relation: Relation) -> bool:

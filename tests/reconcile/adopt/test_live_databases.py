@@ -192,10 +192,11 @@ async def test_functions_of_the_database_are_not_called_in_place_of_postgres_own
     await execute(
         empty_dsn,
         *USERS,
+        "UPDATE users SET sub = 'auth0|xYz' || id",
         "CREATE FUNCTION public.lower(text) RETURNS text LANGUAGE sql AS $$ SELECT 'other' $$",
         f'ALTER DATABASE "{urlsplit(empty_dsn).path[1:]}" SET search_path = public, pg_catalog',
     )
-    found = await look(empty_dsn, ["auth0|ab7"])
+    found = await look(empty_dsn, ["auth0|xyz7"])
 
     assert found.search is not None
     assert [each.near for each in found.search.matches] == [{"case": 1}]

@@ -6,6 +6,7 @@ import pytest
 
 from gateway.core.model import JSON
 from tests.reconcile.adopt.looking import execute, look
+from tests.systems.fixtures import Systems
 
 MEMBERS: Final = """
 CREATE SCHEMA crm;
@@ -259,3 +260,63 @@ async def test_an_email_address_as_subject_is_warned_of(empty_dsn: str) -> None:
     assert found.source is not None
     assert found.source["identities"] == [{"subject": "email"}]
     assert any("users.email is an e-mail address" in each for each in found.advice)
+
+
+@pytest.mark.parametrize("subjects", [None, [f"u{i}" for i in range(1, 20)]])
+async def test_a_provider_beside_the_subject_limits_it(empty_dsn: str, subjects: list[str] | None) -> None:
+    await execute(
+        empty_dsn,
+        "CREATE TABLE users (id bigserial PRIMARY KEY, provider text, uid text, email text)",
+        "ALTER TABLE users ADD locked_at timestamp",
+        "INSERT INTO users (provider, uid) SELECT 'oidc', 'u' || i FROM generate_series(1, 20) i",
+        "INSERT INTO users (provider, uid) SELECT 'github', 'u' || i FROM generate_series(1, 5) i",
+    )
+
+    found = await look(empty_dsn, subjects)
+
+    assert found.source is not None
+    assert found.source["identities"] == [{"subject": "uid", "where": "provider = 'oidc'"}]
+    assert found.source["status"] == [{"when": "locked_at IS NOT NULL", "is": "locked"}]
+    assert any("users.provider names 2 providers" in each for each in found.advice)
+
+
+async def test_a_column_that_names_its_provider_needs_no_other(empty_dsn: str) -> None:
+    await execute(
+        empty_dsn, "CREATE TABLE users (id bigserial PRIMARY KEY, provider text, auth0_id text, email text)"
+    )
+
+    source = (await look(empty_dsn)).source
+
+    assert source is not None
+    assert source["identities"] == [{"subject": "auth0_id"}]
+
+
+async def test_flags_and_states_that_are_numbers(empty_dsn: str) -> None:
+    await execute(
+        empty_dsn,
+        "CREATE TABLE users (id bigserial PRIMARY KEY, email text, sub text, is_active smallint,"
+        " is_deleted int, status int)",
+    )
+
+    found = await look(empty_dsn)
+
+    assert found.source is not None
+    assert found.source["status"] == [
+        {"when": "is_deleted <> 0", "is": "deleted"},
+        {"when": "coalesce(is_active, 0) = 0", "is": "suspended"},
+    ]
+    assert any("users.status has values" in each for each in found.advice)
+
+
+async def test_profiles_beside_the_users_of_supabase(systems: Systems) -> None:
+    system = await systems("supabase")
+    people = await system.add(10)
+    await execute(
+        system.dsn,
+        "CREATE TABLE public.users (id uuid PRIMARY KEY REFERENCES auth.users, email text, banned boolean)",
+        "INSERT INTO public.users (id, email) SELECT id, email FROM auth.users",
+    )
+
+    found = await look(system.dsn, [each.subject for each in people])
+
+    assert found.source == {"preset": "supabase"}
