@@ -827,3 +827,36 @@ def test_key_files_are_looked_at(file: Path, tmp_path: Path) -> None:
 
     secret.chmod(0o600)
     assert advised(file, text) == {}
+
+
+def test_addresses_that_no_owner_has_confirmed_are_told(file: Path) -> None:
+    text = BASE.replace(
+        "keys: {discovery: true}", "keys: {discovery: true}\n    provisioning: {email: email}"
+    )
+    route = "  - {name: join, match: {path: /join}, upstream: orders, missing_user: provision}\n"
+
+    assert "issuers[0].provisioning" in advised(file, text)
+    assert "has not confirmed" in advised(file, text + route)["issuers[0].provisioning.email"]
+    confirmed = text.replace("email: email", "email: email, when: {email_verified: true}")
+    assert advised(file, confirmed + route) == {}
+
+
+@pytest.mark.parametrize(
+    ("headers", "route", "mistake"),
+    [
+        ("x_user_status: claims.state", "allow_inactive: true", "must be user.status"),
+        ("X-User-Status: user.status", "allow_inactive: true", None),
+        ("X-User-Status: claims.state", "auth: required", None),
+        ("X_User_Missing: claims.state", "auth: required", "belongs to the connection or to the gateway"),
+    ],
+)
+def test_headers_about_users_have_one_meaning(
+    file: Path, headers: str, route: str, mistake: str | None
+) -> None:
+    text = f"headers: {{identity: {{{headers}}}}}\n{BASE}    {route}\n"
+
+    if mistake is None:
+        loaded(file, text)
+    else:
+        (problem,) = problems(file, text)
+        assert mistake in str(problem)

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.core.model import (
     Claims,
+    Identity,
     Issuer,
     MissingUser,
     Provisioning,
@@ -16,13 +17,16 @@ from gateway.core.model import (
     Route,
     StoreUnavailable,
     Tier,
+    User,
 )
 from gateway.core.provisioning import NewUser, Provisioned, ProvisioningResult
 from gateway.core.reasons import USER_STORE_UNAVAILABLE, Denial
 from gateway.core.revocations import Revocations
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.provisioning import Provisioner
-from tests.fakes import FakeSharedTier
+from gateway.identity.resolver import IdentityResolver
+from gateway.stores.postgres.look_ups import FoundUser
+from tests.fakes import FakeBlacklist, FakeSharedTier
 
 ROUTE: Final = Route("sign-up", "/sign-up/**", "echo", missing_user=MissingUser.PROVISION)
 MAIN: Final = Issuer(
@@ -178,3 +182,58 @@ async def test_no_user_is_created_who_could_not_use_the_route(
 ) -> None:
     assert await world.reason(route=replace(ROUTE, require=require)) == reason
     assert world.asked == []
+
+
+# With the real tiers ---------------------------------------------------------------------------------
+
+
+class Lagging:
+    """Postgres, and a replica that has not heard of the latest transaction. A `UserStore` as well."""
+
+    has_replica = True
+
+    def __init__(self) -> None:
+        self.user: User | None = None
+        self.asked: list[str] = []
+
+    async def find_user(self, identity: Identity, *, primary: bool = False) -> FoundUser:
+        assert identity == CLAIMS.identity
+        self.asked.append("primary" if primary else "replica")
+        return FoundUser(self.user, 101) if primary else FoundUser(None, 100)
+
+    async def find_user_and_revocations(self, claims: Claims) -> tuple[FoundUser, Revocations]:
+        return await self.find_user(claims.identity, primary=True), Revocations()
+
+    async def provision(self, user: NewUser, request_id: str) -> Provisioned:
+        assert request_id == "r-1"
+        self.user = user.as_user("u-1")
+        return Provisioned("created", "u-1", 100)
+
+
+@pytest.mark.parametrize("state", ["well", "redis is away", "no change is heard of"])
+async def test_no_tier_says_afterwards_that_the_user_is_missing(state: str) -> None:
+    """All of them have just said so, and the replica goes on."""
+    postgres, shared = Lagging(), FakeSharedTier()
+    local = LocalCache(ttl=60, max_users=9, max_tokens=9, clock=lambda: 0.0)
+    epoch = await shared.begin_epoch("heartbeat")
+    if state == "well":
+        local.open()
+    shared.down = state == "redis is away"
+    tiers = IdentityResolver(
+        local, shared, postgres, FakeBlacklist(shared),
+        believes=lambda name: state == "well" and name == epoch.name, clock=lambda: 1_000.0,
+    )  # fmt: skip
+    provisioner = Provisioner({"main": MAIN}, postgres, local, shared, tiers, NoCounts(), refusal_ttl=5.0)
+    assert (await tiers.find(CLAIMS)).user is None
+
+    created = await provisioner.provision(ROUTE, CLAIMS, "r-1")
+    assert created.user == postgres.user
+    assert (await tiers.find(CLAIMS)).user == postgres.user
+    await provisioner.close()
+    await tiers.close()
+
+
+class NoCounts:
+    """Counts nothing."""
+
+    def user_provisioned(self, issuer: str, result: str) -> None: ...
