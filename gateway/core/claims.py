@@ -36,16 +36,17 @@ _UNCLEAN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _API_KEY_ROLES: Final = frozenset({"anon", "service_role"})
 # OpenID Connect Core 1.0 §2 and §3.1.3.6, §3.3.2.11; `s_hash` is FAPI's.
 _OF_ID_TOKENS: Final = ("nonce", "at_hash", "c_hash", "s_hash")
+_ID_KIND: Final = "an ID token"
 # What Keycloak (`typ`) and Cognito (`token_use`) call their tokens, in lower case.
 _KINDS: Final = {
     "typ": {
-        "id": "an ID token",
-        "serialized-id": "an ID token",
+        "id": _ID_KIND,
+        "serialized-id": _ID_KIND,
         "refresh": "a refresh token",
         "offline": "a refresh token",
         "logout": "a logout token",
     },
-    "token_use": {"id": "an ID token", "refresh": "a refresh token"},
+    "token_use": {"id": _ID_KIND, "refresh": "a refresh token"},
 }
 
 
@@ -112,16 +113,22 @@ class Kind:
 def kind_of(payload: Mapping[str, JSON]) -> Kind | None:
     """Return what a token is, if its claims show that it is no access token; None if they do not.
 
-    A logout token has `events` (OpenID Connect Back-Channel Logout 1.0 §2.4).
+    A logout token has `events` (OpenID Connect Back-Channel Logout 1.0 §2.4). The marks of ID tokens come
+    last: issuers may allow ID tokens, and nothing else.
     """
+    if payload.get("events") is not None:
+        return Kind("a logout token", "events")
+    found: Kind | None = None
     for mark, kinds in _KINDS.items():
         value = payload.get(mark)
         if isinstance(value, str) and (name := kinds.get(value.lower())) is not None:
-            return Kind(name, mark)
-    if payload.get("events") is not None:
-        return Kind("a logout token", "events")
+            if name != _ID_KIND:
+                return Kind(name, mark)
+            found = Kind(name, mark)
+    if found is not None:
+        return found
     mark = next((mark for mark in _OF_ID_TOKENS if payload.get(mark) is not None), "")
-    return Kind("an ID token", mark) if mark else None
+    return Kind(_ID_KIND, mark) if mark else None
 
 
 def _denial(reason: Reason, issuer: Issuer, detail: str, claim: str | None = None) -> Denial:
@@ -213,7 +220,7 @@ def _audiences(payload: Mapping[str, JSON], issuer: Issuer) -> tuple[str, ...]:
 def _check_kind(payload: Mapping[str, JSON], issuer: Issuer) -> None:
     """Refuse what is no access token. Refresh and logout tokens are refused even where ID tokens are not."""
     kind = kind_of(payload)
-    if kind is not None and not (issuer.id_tokens == "allow" and kind.name == "an ID token"):
+    if kind is not None and not (issuer.id_tokens == "allow" and kind.name == _ID_KIND):
         detail = f"`{kind.mark}` shows that it is {kind.name}"
         raise _denial(ID_TOKEN_NOT_ACCEPTED, issuer, detail, kind.mark)
     if payload.get("cnf") is not None and not issuer.allow_unbound:

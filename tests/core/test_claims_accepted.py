@@ -96,7 +96,8 @@ ID_TOKENS: tuple[dict[str, JSON], ...] = (
 )  # fmt: skip
 OTHERS: tuple[dict[str, JSON], ...] = (
     {"typ": "Refresh"}, {"typ": "Offline"}, {"typ": "Logout"}, {"token_use": "refresh"}, {"events": {}},
-    {"typ": "Refresh", "nonce": "n"},
+    {"typ": "Refresh", "nonce": "n"}, {"events": {}, "token_use": "id"},
+    {"typ": "Refresh", "token_use": "id"},
 )  # fmt: skip
 
 
