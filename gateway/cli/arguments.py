@@ -1,5 +1,6 @@
 """The arguments and options that commands share. A bad value is refused before a command changes anything."""
 
+import getpass
 import os
 import re
 import sys
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, BinaryIO, TypeAlias
+from typing import Annotated, BinaryIO, Final, TypeAlias
 
 import typer
 
@@ -24,6 +25,43 @@ Jti: TypeAlias = Annotated[str, typer.Argument(metavar="JTI", help="The token's 
 AnyUser: TypeAlias = Annotated[
     str, typer.Argument(metavar="ID", help="The user: an id, an e-mail address, or ISSUER_NAME:SUBJECT.")
 ]
+PastedToken: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[TOKEN]",
+        help="The token, or a header or curl command with it; `-` reads it from stdin. Without it, the"
+        " command asks for the token and does not show it.",
+        show_default=False,
+    ),
+]
+
+_STDIN: Final = "-"
+_LONGEST_LINE: Final = 4095
+"""Bytes of a line that a terminal passes on; it cuts longer lines off (termios(3))."""
+
+
+def token_text(argument: str | None, command: str) -> str | bytes:
+    """Return the text of a `PastedToken` of `gateway COMMAND`: the argument, stdin, or what is typed."""
+    if argument is not None and argument != _STDIN:
+        output.warn(
+            "the token is an argument, which every user of this machine can see in the list of processes",
+            f"`gateway {command} -` reads it from stdin; `gateway {command}` asks for it",
+        )
+        return argument
+    if argument is None and sys.stdin.isatty():
+        typed = getpass.getpass("Token (not shown): ")
+        if len(typed) >= _LONGEST_LINE:
+            output.fail(
+                "the terminal cut the token off",
+                f"put it into a file: gateway {command} - < FILE",
+                output.USAGE,
+            )
+        text = typed.encode("utf-8", "backslashreplace")
+    else:
+        text = typer.get_binary_stream("stdin").read()
+    if not text.strip():
+        output.fail("there is no token", f"curl … | gateway {command} -", output.USAGE)
+    return text
 
 
 def utf8(value: str | None) -> str | None:

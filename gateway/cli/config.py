@@ -44,6 +44,18 @@ def check(
         bool,
         typer.Option("--live", help="Also try each dependency: stores, issuers' keys, upstreams."),
     ] = False,
+    explain_preset: Annotated[
+        str | None,
+        typer.Option(
+            "--explain-preset",
+            metavar="NAME",
+            help="Instead, show what `preset: NAME` of an issuer stands for; `all` shows all presets.",
+            show_default=False,
+        ),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", hidden=True, help="Write docs/providers.md.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Validate the configuration: report each mistake with its line, and warn of probable mistakes.
@@ -51,6 +63,11 @@ def check(
     With --live, the exit code is 3 when a dependency cannot be reached, and 1 when a dependency fails a
     check.
     """
+    if explain_preset is not None:
+        from gateway.cli.check import presets
+
+        presets.explain(explain_preset, markdown=markdown, json=json)
+        return
     from gateway.settings import ConfigurationError
     from gateway.settings.advice import advice
     from gateway.settings.loading import load_with_source

@@ -1,8 +1,6 @@
 """`gateway explain`: why a token is refused or admitted."""
 
 import asyncio
-import getpass
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -21,9 +19,6 @@ if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs 
     from gateway.explain import Explainer, Explanation, Step
     from gateway.settings import Settings
 
-_STDIN: Final = "-"
-_LONGEST_LINE: Final = 4095
-"""Bytes of a line that a terminal passes on; it cuts longer lines off (termios(3))."""
 _REDIS_TIMEOUT: Final = 1.0
 _MARGIN: Final = 28
 """Columns for the outcome and the name of a step."""
@@ -31,15 +26,7 @@ _STYLES: Final = {"pass": "green", "fail": "bold red", "warn": "yellow", "skippe
 
 
 def explain(
-    token: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[TOKEN]",
-            help="The token, or a header or curl command with it; `-` reads it from stdin. Without it, the"
-            " command asks for the token and does not show it.",
-            show_default=False,
-        ),
-    ] = None,
+    token: arguments.PastedToken = None,
     *,
     method: Annotated[
         str | None,
@@ -60,7 +47,7 @@ def explain(
     """Explain how the gateway decides on a token: the decision, the root cause, the fix, and each step."""
     if method is not None and url is None:
         output.fail("--method needs --url", "both select the route", output.USAGE)
-    text = _token(token)
+    text = arguments.token_text(token, "explain")
     settings = settings_or_exit(config)
     explanation = asyncio.run(_explain(settings, config, text, method, url))
     if json:
@@ -68,27 +55,6 @@ def explain(
     else:
         _show(explanation)
     raise typer.Exit(_exit_code(explanation))
-
-
-def _token(argument: str | None) -> str | bytes:
-    if argument is not None and argument != _STDIN:
-        output.warn(
-            "the token is an argument, which every user of this machine can see in the list of processes",
-            "`gateway explain -` reads it from stdin; `gateway explain` asks for it",
-        )
-        return argument
-    if argument is None and sys.stdin.isatty():
-        typed = getpass.getpass("Token (not shown): ")
-        if len(typed) >= _LONGEST_LINE:
-            output.fail(
-                "the terminal cut the token off", "put it into a file: gateway explain - < FILE", output.USAGE
-            )
-        text = typed.encode("utf-8", "backslashreplace")
-    else:
-        text = typer.get_binary_stream("stdin").read()
-    if not text.strip():
-        output.fail("there is no token", "curl … | gateway explain -", output.USAGE)
-    return text
 
 
 async def _explain(

@@ -16,6 +16,7 @@ from gateway.cli.redis import redis_app
 from gateway.cli.revocations.lift import lift_app
 from gateway.cli.revocations.revoke import revocations_app, revoke_app
 from gateway.cli.run import run
+from gateway.cli.token import token_app
 from gateway.cli.users import users_app
 
 app = typer.Typer(
@@ -54,6 +55,7 @@ app.command()(adopt)
 app.command()(migrate)
 app.add_typer(users_app, name="users")
 app.command()(explain)
+app.add_typer(token_app, name="token")
 app.command()(orphans)
 app.add_typer(revoke_app, name="revoke")
 revocations_app.add_typer(lift_app, name="lift")

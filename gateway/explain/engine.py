@@ -5,12 +5,11 @@ each part of the pipeline by itself, also after the first that fails, for what w
 found. The problems are findings, and the finding that accounts for the decision is the root cause.
 """
 
-import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from gateway.core.model import Auth, Claims, Identity, Request, Route, StoreUnavailable
+from gateway.core.requests.bearer import presented
 from gateway.explain import evidence
 from gateway.explain.answer import Cause, Explanation, Fix
 from gateway.explain.keys import ColdKeys
@@ -26,8 +25,6 @@ from gateway.identity.resolver import LearntRevocations
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
 from gateway.stores.redis.shared_tier import RedisTier
-
-_BEARER: Final = re.compile(rb"\bbearer[ \t]+([A-Za-z0-9._~+/\-]+=*)", re.IGNORECASE)
 
 
 class Explainer:
@@ -156,14 +153,6 @@ async def _ask_directory(
         # Postgres answered just before.
         trail.blame(None, Cause.STORE_UNREACHABLE, f"Postgres cannot be used: {error.detail}")
         trail.skip_rest(error.detail)
-
-
-def presented(text: str | bytes) -> bytes:
-    """Return the token from pasted text: the token itself, a header, or a command that contains it."""
-    octets = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
-    octets = octets.strip()
-    found = _BEARER.search(octets)
-    return octets.strip(b"\"'") if found is None else found[1]
 
 
 _ADMITTED: Final = {

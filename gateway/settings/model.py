@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, InitErrorDetails
 
+from gateway.settings.issuers import presets
 from gateway.settings.issuers.model import Claims, Issuer, Keys
 from gateway.settings.routes import Match, Route
 from gateway.settings.rules import findings
@@ -282,10 +283,11 @@ class Settings(Section):
     def _all_mistakes_at_once(
         cls, data: object, handler: ModelWrapValidatorHandler["Settings"]
     ) -> "Settings":
-        """Check the rules between fields, even when single fields are wrong, too."""
+        """Unfold presets, and check the rules between fields, even when single fields are wrong, too."""
+        data, of_presets = presets.unfolded(data)
         errors = [
             InitErrorDetails(type=mistake(found.message, found.hint), loc=found.where, input=None)
-            for found in findings(data)
+            for found in (*of_presets, *findings(data))
         ]
         try:
             settings = handler(data)

@@ -39,10 +39,13 @@ def _section(where: tuple[str, ...], node: Schema) -> Iterator[str]:
     heading = ".".join(where).replace(".[]", "[]")
     yield f"\n## `{heading}`\n\n{entry.get('description', '')}\n"
     yield "| setting | type | default | meaning | variable |\n|---|---|---|---|---|"
-    required = entry.get("required", ())
+    required = entry.get("x-required", entry.get("required", ()))
     nested: list[tuple[tuple[str, ...], Schema]] = []
     for key, child in entry.get("properties", {}).items():
         below = resolved(child)
+        if "x-parameter" in below:
+            # Of a preset: docs/providers.md has it.
+            continue
         if "properties" in _entry(below, ())[0] and "x-kind" not in below:
             nested.append(((*where, key), below))
             continue

@@ -81,7 +81,9 @@ def _example(node: Schema) -> object:
         return node["examples"][0]
     if "items" in node:
         return [_example(node["items"])]
-    return {key: _example(node["properties"][key]) for key in node.get("required", ())}
+    return {
+        key: _example(node["properties"][key]) for key in node.get("x-required", node.get("required", ()))
+    }
 
 
 def at(where: tuple[str | int, ...]) -> Schema | None:

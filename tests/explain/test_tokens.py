@@ -8,8 +8,8 @@ import pytest
 
 from gateway import translation
 from gateway.core.model import JSON
+from gateway.core.requests.bearer import presented
 from gateway.explain import Explainer
-from gateway.explain.engine import presented
 from tests import tokens
 from tests.explain.scene import denied, failed, outcomes
 from tests.explain.world import World

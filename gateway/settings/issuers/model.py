@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 
+from gateway.settings.issuers.presets import extend_schema
 from gateway.settings.issuers.provisioning import Provisioning
 from gateway.settings.issuers.values import (
     ASYMMETRIC_ALGORITHMS,
@@ -92,6 +93,8 @@ def _fitting_algorithms(data: dict[str, object]) -> tuple[Algorithm, ...]:
 
 class Issuer(Section):
     """A trusted issuer, and the requirements for its tokens."""
+
+    model_config = ConfigDict(json_schema_extra=extend_schema)
 
     name: Name = Field(examples=["main"])
     """A unique name. It is a metrics label and part of the blacklist's keys: do not change it."""

@@ -1,0 +1,168 @@
+"""`preset:` and its parameters → settings, or what is wrong with them."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from gateway.cli.check.presets import page
+from gateway.providers.catalogue import PROVIDERS
+from gateway.providers.presets import Fault, unfold
+from gateway.providers.provider import Example, Provider
+from tests.test_docs import REPOSITORY
+
+POOL = {"preset": "cognito", "pool": "eu-west-1_AbCdEf123"}
+EXAMPLES = [
+    pytest.param(provider, example, id=f"{provider.name}: {example.title}")
+    for provider in PROVIDERS.values()
+    for example in provider.examples
+]
+NAMES_A_CLIENT = {"azp", "client_id", "appid", "cid"}
+
+
+def faults(entry: Mapping[str, object]) -> list[str]:
+    return [f"{'.'.join(map(str, fault.where))}: {fault.message}" for fault in unfold(entry).faults]
+
+
+def test_all_eleven_are_there() -> None:
+    assert list(PROVIDERS) == [
+        "keycloak",
+        "auth0",
+        "okta",
+        "entra",
+        "cognito",
+        "supabase",
+        "firebase",
+        "google",
+        "clerk",
+        "github-actions",
+        "kubernetes",
+    ]
+
+
+def test_the_page_in_docs_is_the_generated_one() -> None:
+    text = (REPOSITORY / "docs" / "providers.md").read_text(encoding="utf-8")
+    assert text == page(), "run: gateway check --explain-preset all --markdown > docs/providers.md"
+
+
+@pytest.mark.parametrize(("provider", "example"), EXAMPLES)
+def test_every_example_unfolds_and_is_strict(provider: Provider, example: Example) -> None:
+    unfolded = unfold({"name": "main", "preset": provider.name, **example.parameters})
+    assert unfolded.faults == ()
+    settings = unfolded.settings
+    assert "preset" not in settings
+    assert not set(settings) & (provider.words - {"issuer", "audiences", "tenants"})
+    expect = settings.get("expect", {})
+    assert {"exp", "iat", "sub"} <= {*settings["require"], *expect}  # type: ignore[misc]
+    assert not {"HS256", "none"} & set(settings.get("algorithms", ())) or "secret_file" in example.parameters  # type: ignore[call-overload]
+    assert settings["audiences"] is not None or NAMES_A_CLIENT & set(expect)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
+def test_the_parameters_examples_fit(provider: Provider) -> None:
+    assert [each.name for each in provider.parameters if not each.fits(each.example)] == []
+
+
+def test_without_preset_nothing_changes() -> None:
+    entry = {"name": "main", "issuer": "https://idp.example.com"}
+    assert unfold(entry).settings is entry
+
+
+def test_what_is_written_beside_it_wins() -> None:
+    settings = unfold(
+        {
+            **POOL,
+            "name": "mine",
+            "client_id": "web",
+            "max_lifetime": "1h",
+            "require": ["exp"],
+            "expect": {"scope": "a"},
+            "claims": {"roles": "groups"},
+        }
+    ).settings
+    assert next(iter(settings)) == "name"
+    assert settings["max_lifetime"] == "1h"
+    assert settings["require"] == ["exp"]
+    assert settings["expect"] == {"token_use": "access", "client_id": "web", "scope": "a"}
+    assert settings["claims"] == {"scopes": "scope", "roles": "groups"}
+
+
+def test_null_takes_an_entry_away() -> None:
+    entry = {**POOL, "client_id": "web", "expect": {"token_use": None}}
+    assert unfold(entry).settings["expect"] == {"client_id": "web"}
+
+
+def test_the_issuer_may_be_written_instead() -> None:
+    entry = {"preset": "keycloak", "issuer": "https://sso.example.com/auth/realms/shop", "client_id": "web"}
+    unfolded = unfold(entry)
+    assert unfolded.faults == ()
+    assert unfolded.settings["issuer"] == entry["issuer"]
+
+
+def test_clients_may_be_written_as_expect() -> None:
+    assert faults({**POOL, "expect": {"client_id": "web"}}) == []
+    assert faults({**POOL, "expect": {"scope": "web"}}) == [": the preset cognito needs client_ids"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        ({"preset": "cognto"}, Fault(("preset",), "there is no preset 'cognto'", "did you mean cognito?")),
+        (
+            {"preset": 7},
+            Fault(("preset",), "there is no preset 7", f"write one of {', '.join(PROVIDERS)}"),
+        ),
+        (
+            {**POOL},
+            Fault((), "the preset cognito needs client_ids", "write client_ids: [web]"),
+        ),
+        (
+            {"preset": "cognito", "client_id": "web"},
+            Fault((), "the preset cognito needs pool", "write pool: eu-west-1_AbCdEf123"),
+        ),
+        (
+            {**POOL, "pool": "AbCdEf123", "client_id": "web"},
+            Fault(("pool",), "must be the ID of a user pool", "write pool: eu-west-1_AbCdEf123"),
+        ),
+        (
+            {**POOL, "client_ids": ["web", 7]},
+            Fault(("client_ids", 1), "must be text without spaces", "write client_ids: [web]"),
+        ),
+        (
+            {**POOL, "client_ids": []},
+            Fault(("client_ids",), "must have at least one entry", "write client_ids: [web]"),
+        ),
+        (
+            {**POOL, "client_id": ["web"]},
+            Fault(("client_id", 0), "must be text without spaces", "write client_id: web"),
+        ),
+        (
+            {**POOL, "client_ids": ["web"], "client_id": "web"},
+            Fault(("client_id",), "is also given as client_ids", "write client_ids alone"),
+        ),
+        (
+            {**POOL, "client_id": "web", "realm": "shop"},
+            Fault(
+                ("realm",),
+                "is not a parameter of the preset cognito",
+                "it takes pool, region, client_ids, token",
+            ),
+        ),
+        (
+            {"preset": "github-actions", "audiences": ["a"]},
+            Fault(
+                (),
+                "the preset github-actions needs repositories or owner_ids",
+                'write repositories: [octo-org/octo-repo], or owner_ids: ["65"]',
+            ),
+        ),
+        (
+            {"preset": "auth0", "domain": "https://shop.eu.auth0.com/", "audiences": ["a"]},
+            Fault(("domain",), "must be a host name", "write domain: shop.eu.auth0.com"),
+        ),
+    ],
+)
+def test_mistakes_have_a_place_and_a_remedy(entry: dict[str, object], fault: Fault) -> None:
+    unfolded = unfold(entry)
+    assert unfolded.faults == (fault,)
+    # Other mistakes of the entry are found as if this one were mended.
+    assert "preset" not in unfolded.settings
