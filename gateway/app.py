@@ -152,11 +152,11 @@ async def serve(
         def forget_withdrawn(issuer: str, keys: KeySet) -> None:
             tokens.forget_withdrawn(issuer, keys)
 
-        keys = builders.key_ring(settings, metrics, forget_withdrawn, stack)
+        keys, introspector = builders.key_ring(settings, metrics, forget_withdrawn, stack)
         headers = translation.headers(settings)
         verifier = MeteredVerifier(
             TokenVerifier(
-                issuers.values(), keys, clock=time.time,
+                issuers.values(), keys, clock=time.time, introspector=introspector,
                 claims_read=headers.claims_read | claims_read(issuers.values()),
             ),
             metrics,
@@ -206,7 +206,7 @@ async def serve(
         admin = Admin(metrics, dependencies, workers)
         ring = DenialRing()
         explainer = Explainer(
-            translation.setup(settings), keys, postgres, redis, local=local,
+            translation.setup(settings), keys, postgres, redis, local=local, introspector=introspector,
             learnt_revocations=learnt_revocations, deaf=partial(_deaf, streams),
         )  # fmt: skip
         parts = Parts(

@@ -20,6 +20,7 @@ from gateway.identity.local_cache import LocalCache
 from gateway.identity.provisioning import Provisioner
 from gateway.identity.resolver import IdentityResolver, SystemOfRecord
 from gateway.identity.source_feed import Polling, Relay, SourceFeed
+from gateway.issuer_keys.introspection import Introspector
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.proxy.certificate import Certificate
 from gateway.settings import Settings, model
@@ -240,10 +241,10 @@ def change_streams(
 
 def key_ring(
     settings: Settings, metrics: Metrics, on_change: Callable[[str, KeySet], None], stack: AsyncExitStack
-) -> KeyRing:
-    """Return the keys of all issuers, which are closed when `stack` ends.
+) -> tuple[KeyRing, Introspector | None]:
+    """Return the keys of all issuers, and what asks those of opaque tokens; closed when `stack` ends.
 
-    `on_change` is called with an issuer's name and its new keys.
+    `on_change` is called with an issuer's name and its new keys. None: no issuer has opaque tokens.
     """
     fetcher = translation.fetcher(settings.jwks)
     stack.push_async_callback(fetcher.close)
@@ -255,4 +256,9 @@ def key_ring(
         max_stale=settings.jwks.max_stale,
     )
     stack.push_async_callback(keys.close)
-    return keys
+    opaque = translation.opaque_issuers(settings.issuers)
+    if not opaque:
+        return keys, None
+    introspector = Introspector(opaque, fetcher=fetcher, observer=metrics)
+    stack.push_async_callback(introspector.close)
+    return keys, introspector

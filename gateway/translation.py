@@ -5,14 +5,18 @@ for each. A setting without a field is an error. `gateway.app` and `gateway.buil
 on explicitly.
 """
 
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import is_dataclass, replace
+from pathlib import Path
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.model import CredentialSources, Issuer, Route
 from gateway.explain import Setup
+from gateway.issuer_keys.client_authentication import ClientAuthentication, ClientSecret, PrivateKeyJwt
 from gateway.issuer_keys.fetch import Fetcher
+from gateway.issuer_keys.introspection import Endpoint
 from gateway.issuer_keys.sources import (
     Discovery,
     JwksFile,
@@ -65,7 +69,7 @@ def _as_declared(setting: object, hint: object) -> object:
 
 
 def issuer(issuer: model.Issuer) -> Issuer:
-    return derived(issuer, Issuer, elsewhere={"keys"})
+    return derived(issuer, Issuer, elsewhere={"keys", "introspection"})
 
 
 def route(route: model.Route, body_size: int) -> Route:
@@ -142,6 +146,8 @@ _KEY_SOURCES: Final[Mapping[str, Callable[[model.Issuer, Any], KeySource]]] = {
 
 def key_source(issuer: model.Issuer) -> KeySource:
     """Return the configured source. Raises TypeError for a setting that would be ignored."""
+    if issuer.introspection is not None:
+        return introspection(issuer, issuer.introspection)
     keys = issuer.keys
     settings = ((name, getattr(keys, name)) for name in type(keys).model_fields)
     given = {name: value for name, value in settings if value is not None and value is not False}
@@ -149,6 +155,29 @@ def key_source(issuer: model.Issuer) -> KeySource:
         raise TypeError(f"the setting `{name}` of {type(keys).__name__} makes no key source")
     ((name, value),) = given.items()
     return _KEY_SOURCES[name](issuer, value)
+
+
+def introspection(issuer: model.Issuer, settings: model.Introspection) -> Endpoint:
+    """Return the endpoint at which an issuer is asked about opaque tokens."""
+    client: ClientAuthentication
+    if settings.private_key_file is not None:
+        client = PrivateKeyJwt(
+            settings.client_id, settings.private_key_file, settings.key_id, issuer.issuer, time.time
+        )
+    elif settings.client_secret is not None:
+        client = ClientSecret(settings.client_id, settings.client_secret.get_secret_value())
+    else:
+        client = ClientSecret(settings.client_id, Path(settings.client_secret_file or ""))
+    return Endpoint(settings.endpoint, client, settings.cache_ttl)
+
+
+def opaque_issuers(issuers: Iterable[model.Issuer]) -> list[tuple[Issuer, str, Endpoint]]:
+    """Return the issuers of opaque tokens, each with its prefix and its endpoint."""
+    return [
+        (issuer(entry), entry.introspection.prefix, introspection(entry, entry.introspection))
+        for entry in issuers
+        if entry.introspection is not None
+    ]
 
 
 def fetcher(jwks: model.Jwks) -> Fetcher:

@@ -10,7 +10,8 @@ from typing import Final, Protocol
 
 from gateway.core import claims as claim_rules
 from gateway.core import token_types, tokens
-from gateway.core.model import JSON, Credential, Issuer
+from gateway.core.introspection import INTROSPECTED, Introspected
+from gateway.core.model import JSON, Claims, Credential, Issuer
 from gateway.core.reasons import (
     ALGORITHM_NOT_ALLOWED,
     ISSUER_UNTRUSTED,
@@ -39,6 +40,19 @@ class Keys(Protocol):
         """
 
 
+class Introspector(Protocol):
+    """The issuers of opaque tokens, which are asked about each (RFC 7662)."""
+
+    names: frozenset[str]
+    """Their configured names."""
+
+    def issuer_of(self, raw: bytes) -> Issuer | None:
+        """Return the issuer to ask about a token; None if its own `iss` says whose it is."""
+
+    async def introspect(self, issuer: Issuer, credential: Credential) -> Introspected:
+        """Ask, or remember. Raises `Denial`. Before it waits for anything, it sleeps for no time."""
+
+
 class TokenVerifier:
     """Raw token → verified claims. What was verified is `gateway.memo`'s to remember."""
 
@@ -49,20 +63,30 @@ class TokenVerifier:
         *,
         clock: Callable[[], float],
         claims_read: frozenset[str] = frozenset(),
+        introspector: Introspector | None = None,
     ) -> None:
-        """`claims_read` names the claims that are kept of payloads; all others are read once, and dropped."""
+        """`claims_read` names the claims that are kept of payloads; all others are read once, and dropped.
+
+        Without `introspector`, no issuer has opaque tokens.
+        """
         self._claims_read = claims_read
+        self._introspector = introspector
         self._issuers: Mapping[str, Issuer] = {issuer.issuer: issuer for issuer in issuers}
         self._types = token_types.known_to(self._issuers.values())
         self._keys = keys
         self._clock = clock
 
     async def verify(self, credential: Credential) -> VerifiedToken:
-        """Verify a token. Raises `Denial`. It waits for nothing but `Keys.refresh`."""
+        """Verify a token. Raises `Denial`. It waits for `Keys.refresh` or `introspect` alone."""
+        introspector = self._introspector
+        if introspector is not None and (asked := introspector.issuer_of(credential.raw)) is not None:
+            return await self._introspected(introspector, asked, credential)
         token = tokens.parse(credential.raw, self._types)
         issuer = self._issuers.get(claim_rules.issuer_of(token.payload))
         if issuer is None:
             raise Denial(ISSUER_UNTRUSTED)
+        if introspector is not None and issuer.name in introspector.names:
+            return await self._introspected(introspector, issuer, credential)
         token_types.check(token.typ, issuer)
         if token.algorithm not in issuer.algorithms:
             raise Denial(ALGORITHM_NOT_ALLOWED, "not among the issuer's `algorithms`", issuer=issuer.name)
@@ -72,10 +96,19 @@ class TokenVerifier:
         key = next((key for key in candidates if key.verify(token)), None)
         if key is None:
             raise Denial(SIGNATURE_INVALID, issuer=issuer.name)
-        payload = token.payload
-        read = {name: payload[name] for name in self._claims_read if name in payload}
-        claims = claim_rules.verify(payload, issuer, self._clock(), read or _NOTHING)
+        claims = self._claims(token.payload, issuer)
         return VerifiedToken(claims, key, math.inf if claims.good_until is None else claims.good_until)
+
+    def _claims(self, payload: Mapping[str, JSON], issuer: Issuer) -> Claims:
+        read = {name: payload[name] for name in self._claims_read if name in payload}
+        return claim_rules.verify(payload, issuer, self._clock(), read or _NOTHING)
+
+    async def _introspected(
+        self, introspector: Introspector, issuer: Issuer, credential: Credential
+    ) -> VerifiedToken:
+        """Let the issuer vouch for the token; what it says is checked like the claims of any other."""
+        said = await introspector.introspect(issuer, credential)
+        return VerifiedToken(self._claims(said.payload, issuer), INTROSPECTED, said.until)
 
     async def _candidates(self, issuer: Issuer, token: UnverifiedToken) -> tuple[VerificationKey, ...]:
         """Select the keys by issuer and `kid`; an unknown `kid` may mean that keys were rotated."""

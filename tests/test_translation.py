@@ -56,6 +56,16 @@ CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
         "secret": {"secret": "s" * 32},
         "secret_file": {"secret_file": "secret"},
     },
+    model.Introspection: {
+        "endpoint": {"endpoint": "https://other.example.com/introspect"},
+        "client_id": {"client_id": "other"},
+        "client_secret": {"client_secret": "s3cret"},
+        "client_secret_file": {"client_secret_file": "secret"},
+        "private_key_file": {"private_key_file": "key.pem"},
+        "key_id": {"private_key_file": "key.pem", "key_id": "1"},
+        "prefix": {"prefix": "op_"},
+        "cache_ttl": {"cache_ttl": "7s"},
+    },
     model.Route: {
         "name": {"name": "other"},
         "match.path": {"match": {"path": "/other/**"}},
@@ -134,6 +144,16 @@ def arrived(kind: type[Section], written: dict[str, Any]) -> tuple[object, ...]:
         # Exactly one source is given.
         keys = written or {"secret_file": "another"}
         return (translation.key_source(model.Issuer.model_validate({**ISSUER, "keys": keys})),)
+    if kind is model.Introspection:
+        proof = (
+            {}
+            if written.keys() & {"client_secret", "private_key_file"}
+            else {"client_secret_file": "another"}
+        )
+        whole = {"endpoint": "https://idp.example.com/introspect", "client_id": "gateway", **proof, **written}
+        return (
+            *translation.opaque_issuers([model.Issuer.model_validate({**ISSUER, "introspection": whole})]),
+        )
     if kind is model.Upstream:
         upstream = model.Upstream.model_validate({**UPSTREAM, **written})
         return (translation.upstream("orders", upstream),)
@@ -156,7 +176,8 @@ def settings_of(kind: type[Section], before: str = "") -> set[str]:
 
 @pytest.mark.parametrize("kind", CHANGES, ids=lambda kind: kind.__name__)
 def test_every_setting_is_tried(kind: type[Section]) -> None:
-    there = {name for name in settings_of(kind) if kind is not model.Issuer or not name.startswith("keys.")}
+    elsewhere = ("keys.", "introspection.") if kind is model.Issuer else ()
+    there = {name for name in settings_of(kind) if not name.startswith(elsewhere)}
     tried = CHANGES[kind].keys()
     assert there <= tried, f"write down a change of {there - tried}"
 
@@ -169,6 +190,7 @@ def test_a_setting_arrives(kind: type[Section], name: str) -> None:
         "allowed_origins": {"credentials": _COOKIE},
         "health_check": {"health_check": _CHECK},
         "provisioning": {"provisioning": {}},
+        "key_id": {"private_key_file": "key.pem"},
     }
     without = beside.get(name.partition(".")[0], {}) if name not in {"health_check", "provisioning"} else {}
     assert arrived(kind, CHANGES[kind][name]) != arrived(kind, without)
@@ -223,4 +245,4 @@ def test_a_field_without_a_setting_is_an_error() -> None:
         tenants: frozenset[str] = field(kw_only=True)
 
     with pytest.raises(TypeError, match="tenants"):
-        translation.derived(model.Issuer.model_validate(ISSUER), More, elsewhere={"keys"})
+        translation.derived(model.Issuer.model_validate(ISSUER), More, elsewhere={"keys", "introspection"})

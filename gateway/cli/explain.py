@@ -69,6 +69,7 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
     """Build the engine from the same parts as a worker. It shares none of them with a worker."""
     from gateway import translation
     from gateway.explain import Explainer
+    from gateway.issuer_keys.introspection import Introspector
     from gateway.issuer_keys.keyring import KeyRing
     from gateway.stores.postgres.database import Postgres
     from gateway.stores.postgres.hosts import place_of
@@ -106,10 +107,14 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
             observer=_Unobserved(),
             max_stale=settings.jwks.max_stale,
         )
+        opaque = translation.opaque_issuers(settings.issuers)
+        introspector = Introspector(opaque, fetcher=fetcher, observer=_Unobserved()) if opaque else None
         try:
             setup = replace(translation.setup(settings), config=str(config))
-            yield Explainer(setup, keys, postgres, redis)
+            yield Explainer(setup, keys, postgres, redis, introspector=introspector)
         finally:
+            if introspector is not None:
+                await introspector.close()
             await keys.close()
             await postgres.close()
             with suppress(StoreUnavailable):
@@ -117,9 +122,13 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
 
 
 class _Unobserved:
-    """A `KeyObserver` that does nothing: a command has no metrics."""
+    """An observer of keys and introspections that does nothing: a command has no metrics."""
 
     def jwks_refreshed(self, issuer: str, result: Literal["success", "failure"]) -> None: ...
+
+    def introspected(
+        self, issuer: str, result: Literal["active", "inactive", "failure"], seconds: float
+    ) -> None: ...
 
 
 def _exit_code(explanation: "Explanation") -> int:

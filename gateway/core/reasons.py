@@ -201,6 +201,11 @@ SUBJECT_MALFORMED = _token(
     "The token's subject is malformed",
     "`sub`, or the issuer's `subject`, must be a string of 1 to 255 characters, none of them a control.",
 )
+TOKEN_INACTIVE = _token(
+    "token_inactive",
+    "The token is not active",
+    "The issuer says so of this opaque token: it has expired, was revoked, or was never issued.",
+)
 TOKEN_REVOKED = _token(
     "token_revoked",
     "The token has been revoked",
@@ -278,6 +283,11 @@ KEYS_UNAVAILABLE = _ours(
     "keys_unavailable",
     "The issuer's keys are not available at the moment",
     "The issuer's keys cannot be fetched: see `/readyz` and `jwks_refreshes_total`.",
+)
+INTROSPECTION_UNAVAILABLE = _ours(
+    "introspection_unavailable",
+    "The token cannot be checked at the moment",
+    "The issuer's introspection endpoint fails: see `/readyz` and `introspections_total`.",
 )
 USER_STORE_UNAVAILABLE = _ours(
     "user_store_unavailable",

@@ -46,6 +46,8 @@ class Cause(StrEnum):
     SIGNATURE_INVALID = "signature_invalid"
     CLAIM_MISSING = "claim_missing"
     CLAIM_NOT_ACCEPTED = "claim_not_accepted"
+    TOKEN_INACTIVE = "token_inactive"  # noqa: S105 -- the name of a cause, not a secret
+    INTROSPECTION_UNAVAILABLE = "introspection_unavailable"
     TOKEN_REVOKED = "token_revoked"  # noqa: S105 -- the name of a cause, not a secret
     USER_TOKENS_REVOKED = "user_tokens_revoked"
     ISSUER_TOKENS_REVOKED = "issuer_tokens_revoked"

@@ -7,6 +7,7 @@ found. The problems are findings, and the finding that accounts for the decision
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from gateway.core.model import Auth, Claims, Identity, Request, Route, StoreUnavailable
 from gateway.core.requests.bearer import presented
@@ -14,7 +15,7 @@ from gateway.explain import evidence
 from gateway.explain.answer import Cause, Explanation, Fix
 from gateway.explain.keys import ColdKeys
 from gateway.explain.rehearsal import Rehearsal
-from gateway.explain.setup import Keys, Setup
+from gateway.explain.setup import Introspector, Keys, Setup
 from gateway.explain.steps import claims as claim_steps
 from gateway.explain.steps import missing_user, route, stores, token, user
 from gateway.explain.trail import Trail
@@ -29,6 +30,8 @@ from gateway.stores.redis.shared_tier import RedisTier
 
 class Explainer:
     """Explains how the gateway decides on a token. It changes nothing, and sends the token nowhere.
+
+    The issuer of an opaque token is asked about it (`introspector`), as for a request.
 
     It fetches missing keys, as for a request, and keeps them only for the one explanation. If it runs in a
     worker, `local` and `learnt_revocations` are that worker's memory, and `deaf` returns the stores whose
@@ -46,6 +49,7 @@ class Explainer:
         local: LocalCache | None = None,
         learnt_revocations: LearntRevocations | None = None,
         deaf: Callable[[], Mapping[str, str]] = dict,
+        introspector: Introspector | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._setup = setup
@@ -55,6 +59,7 @@ class Explainer:
         self._local = local
         self._learnt_revocations = learnt_revocations
         self._deaf = deaf
+        self._introspector = introspector
         self._clock = clock
 
     async def explain(
@@ -78,7 +83,9 @@ class Explainer:
             hears="postgres" not in deaf,
         ) as resolver:
             rehearsal = Rehearsal(self._setup, self._postgres)
-            verdict = await judge(raw, request, self._setup, keys, resolver, rehearsal, trail.now)
+            verdict = await judge(
+                raw, request, self._setup, keys, resolver, rehearsal, trail.now, self._introspector
+            )
             await self._take(trail, keys, raw, request, verdict, resolver, deaf)
         return _explanation(trail, verdict)
 
@@ -93,7 +100,7 @@ class Explainer:
         deaf: Mapping[str, str],
     ) -> None:
         taken = ANY_ROUTE if request is None else route.check(trail, request) or ANY_ROUTE
-        read = await token.read(trail, keys, raw)
+        read = await token.read(trail, keys, raw, self._introspector)
         claims = None if read is None else claim_steps.check(trail, read)
         if claims is not None:
             await self._ask_stores(trail, claims, taken, verdict, resolver, deaf)

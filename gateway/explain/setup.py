@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.core.model import Issuer, Route
+from gateway.core.introspection import Introspected
+from gateway.core.model import Credential, Issuer, Route
 from gateway.core.tokens import KeySet
 from gateway.issuer_keys.issuer import KeyStatus
 from gateway.issuer_keys.sources import LoadedKeys
@@ -30,6 +31,23 @@ class Setup:
     """The schema of the tables."""
     config: str | None = None
     """The configuration file that commands name; None if they name none."""
+
+
+class Introspector(Protocol):
+    """The issuers of opaque tokens, which are asked about each (RFC 7662)."""
+
+    names: frozenset[str]
+    """Their configured names."""
+
+    def issuer_of(self, raw: bytes) -> Issuer | None:
+        """Return the issuer to ask about a token; None if its own `iss` says whose it is."""
+
+    async def introspect(self, issuer: Issuer, credential: Credential) -> Introspected:
+        """Ask, or remember. Raises `Denial`."""
+
+    def last_error(self, issuer_name: str) -> str | None:
+        """Return why the latest call failed; None if it did not."""
+        ...
 
 
 class Keys(Protocol):

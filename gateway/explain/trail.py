@@ -10,10 +10,13 @@ from gateway.explain.setup import Setup
 from gateway.explain.wording import Commands
 
 _ORDER: Final = (
-    "route", "shape", "header", "issuer", "key", "signature", "times", "audience", "claims", "revocation",
+    "route", "shape", "header", "issuer", "introspection",
+    "key", "signature", "times", "audience", "claims", "revocation",
     "identity.local", "identity.redis", "identity.postgres", "identity.primary", "user", "tenant", "policy",
 )  # fmt: skip
 
+_OPTIONAL: Final = ("route", "introspection")
+"""Steps that are there only if there is something to say."""
 _MISLEADING: Final = (Cause.REPLICA_LAG, Cause.CACHE_STALE, Cause.NEGATIVE_CACHE_ENTRY)
 """The causes for which the pipeline receives something else than the truth. Caches repeat a replica's
 answer."""
@@ -44,7 +47,7 @@ class Trail:
     def skip_rest(self, why: str) -> None:
         """Record the remaining steps as skipped, and why."""
         for name in _ORDER:
-            if name not in self._steps and name != "route":
+            if name not in self._steps and name not in _OPTIONAL:
                 self._steps[name] = Step(name, "skipped", detail=why)
 
     def steps(self) -> tuple[Step, ...]:

@@ -14,7 +14,7 @@ from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain.keys import ColdKeys
 from gateway.explain.rehearsal import Rehearsal
-from gateway.explain.setup import Setup
+from gateway.explain.setup import Introspector, Setup
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.resolver import IdentityResolver, LearntRevocations
 from gateway.pipeline import Pipeline
@@ -155,6 +155,7 @@ async def judge(
     resolver: ColdResolver,
     rehearsal: Rehearsal,
     now: float,
+    introspector: Introspector | None = None,
 ) -> Verdict:
     """Run the pipeline on a request with the token; without a request, on a route that only needs a user."""
     routes = (ANY_ROUTE,) if request is None else setup.routes
@@ -162,7 +163,13 @@ async def judge(
     authorization = (b"Authorization", b"Bearer " + raw)
     pipeline = Pipeline(
         RouteTable(routes),
-        TokenVerifier(setup.issuers, keys, clock=lambda: now, claims_read=claims_read(setup.issuers)),
+        TokenVerifier(
+            setup.issuers,
+            keys,
+            clock=lambda: now,
+            claims_read=claims_read(setup.issuers),
+            introspector=introspector,
+        ),
         resolver,
         HeaderPolicy(HeaderRules({})),
         rehearsal,

@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
@@ -122,6 +123,19 @@ class Fetcher:
         Raises `NotFound` for a 404, `FetchError` for everything else that is not a 200 with JSON
         within the limits.
         """
+        return await self._fetch("GET", url)
+
+    async def post(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> Document:
+        """Send a form to `url`, with additional headers, and parse the answer. Raises as `get` does."""
+        return await self._fetch("POST", url, form, headers)
+
+    async def _fetch(
+        self,
+        method: str,
+        url: str,
+        form: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Document:
         try:
             target = URL(url)
         except ValueError as error:
@@ -131,7 +145,9 @@ class Fetcher:
         if target.scheme not in ("http", "https") or not target.host:
             raise FetchError(f"{shown}: only http and https URLs with a host are fetched")
         try:
-            async with self._session.get(target, allow_redirects=False) as response:
+            async with self._session.request(
+                method, target, data=form, headers=headers, allow_redirects=False
+            ) as response:
                 _check_head(shown, response)
                 body = await _read(shown, response)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:

@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails
 
 from gateway.settings.issuers import presets
-from gateway.settings.issuers.model import Claims, Issuer, Keys
+from gateway.settings.issuers.model import Claims, Introspection, Issuer, Keys
 from gateway.settings.routes import Match, Route
 from gateway.settings.rules import findings
 from gateway.settings.section import Section
@@ -45,6 +45,7 @@ from gateway.settings.values import (
 
 __all__ = [
     "Claims",
+    "Introspection",
     "Issuer",
     "Keys",
     "Limits",

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 
 from gateway.core.headers import STATUS_HEADER, fold
 from gateway.settings.findings import Finding
-from gateway.settings.issuers.rules import issuer_findings
+from gateway.settings.issuers.rules import issuer_findings, prefix_findings
 from gateway.settings.users.rules import mistakes
 from gateway.settings.values import parse_duration
 
@@ -42,6 +42,7 @@ def _issuers(data: object) -> Iterator[Finding]:
     issuers = _mappings(data, "issuers")
     yield from _repeated("issuers", "name", issuers)
     yield from _repeated("issuers", "issuer", issuers)
+    yield from prefix_findings(issuers)
     for index, issuer in issuers:
         yield from issuer_findings(("issuers", index), issuer)
 

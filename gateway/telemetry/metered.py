@@ -40,7 +40,7 @@ class MeteredVerifier:
         except Denial as denial:
             self._metrics.verification_failed(denial)
             raise
-        self._metrics.verified(token.claims)
+        self._metrics.verified(token)
         return token
 
 

@@ -11,15 +11,19 @@ from typing import Final, Literal, Protocol, TypeAlias, get_args
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gateway.core.admission import Admission
-from gateway.core.model import Claims, Resolution
+from gateway.core.introspection import INTROSPECTED
+from gateway.core.model import Resolution
 from gateway.core.provisioning import ProvisioningResult
 from gateway.core.reasons import (
+    INTROSPECTION_UNAVAILABLE,
     REVOCATION_UNAVAILABLE,
+    TOKEN_INACTIVE,
     USER_STORE_UNAVAILABLE,
     Denial,
     Group,
     Reason,
 )
+from gateway.core.verified import VerifiedToken
 from gateway.telemetry.series import Counter, Gauge, Histogram, Snapshot, expose
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -109,7 +113,7 @@ class Metrics:
         )
         self.verifications = Counter(
             "gateway_token_verifications",
-            "Tokens checked: `local` were remembered, `signature` were verified.",
+            "Tokens checked: `local` were remembered, `signature` verified, `introspection` asked about.",
             ["issuer", "tier", "result"],
         )
         self.revocation_checks = Counter(
@@ -128,6 +132,16 @@ class Metrics:
             "Seconds since an issuer's keys were last loaded successfully; NaN before the first time.",
             ["issuer"],
             together="max",
+        )
+        self.introspections = Counter(
+            "gateway_introspections",
+            "Calls to issuers about opaque tokens: `active`, `inactive` (or not for us), `failure`.",
+            ["issuer", "result"],
+        )
+        self.introspection_duration = Histogram(
+            "gateway_introspection_duration_seconds",
+            "Time of a call to an issuer about an opaque token.",
+            ["issuer"],
         )
         self.invalidations = Counter("gateway_invalidations", "Changes received, by source.", ["source"])
         self.invalidation_stream_up = Gauge(
@@ -254,11 +268,14 @@ class Metrics:
 
     # Parts ---------------------------------------------------------------------------------------
 
-    def verified(self, claims: Claims) -> None:
-        self.verifications.inc((claims.issuer_name, "signature", "valid"))
+    def verified(self, token: VerifiedToken) -> None:
+        tier = "introspection" if token.key is INTROSPECTED else "signature"
+        self.verifications.inc((token.claims.issuer_name, tier, "valid"))
 
     def verification_failed(self, denial: Denial) -> None:
-        self.verifications.inc((issuer_label(denial), "signature", denial.reason.code))
+        asked = denial.reason in (TOKEN_INACTIVE, INTROSPECTION_UNAVAILABLE)
+        tier = "introspection" if asked else "signature"
+        self.verifications.inc((issuer_label(denial), tier, denial.reason.code))
 
     def refusal_recalled(self, denial: Denial) -> None:
         """Count a token that was refused before, and is refused again without verification."""
@@ -304,6 +321,12 @@ class Metrics:
         self, issuer: str, result: ProvisioningResult | Literal["not_eligible", "failed"]
     ) -> None:
         self.users_provisioned.inc((issuer, result))
+
+    def introspected(
+        self, issuer: str, result: Literal["active", "inactive", "failure"], seconds: float
+    ) -> None:
+        self.introspections.inc((issuer, result))
+        self.introspection_duration.observe((issuer,), seconds)
 
     def limit_exceeded(self, limit: Limit) -> None:
         self.limits_exceeded.inc((limit,))

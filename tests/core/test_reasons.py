@@ -13,14 +13,17 @@ TOKEN = """
     key_unknown signature_invalid token_expired token_not_yet_valid token_issued_in_future
     token_lifetime_too_long audience_mismatch claim_missing claim_not_accepted
     id_token_not_accepted claim_malformed subject_missing
-    subject_malformed token_revoked origin_not_allowed
+    subject_malformed token_inactive token_revoked origin_not_allowed
 """
 USER = """
     user_not_found user_deleted user_suspended user_locked user_pending tokens_revoked_before
     tenant_mismatch account_not_linked
 """
 POLICY = "scope_insufficient role_missing"
-OURS = "keys_unavailable user_store_unavailable revocation_unavailable overloaded internal_error"
+OURS = """
+    keys_unavailable introspection_unavailable user_store_unavailable revocation_unavailable overloaded
+    internal_error
+"""
 PROXY = """
     route_not_found method_not_allowed request_malformed request_too_large target_too_long
     body_too_large request_timeout connections_exceeded upstream_unreachable

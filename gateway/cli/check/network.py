@@ -30,6 +30,7 @@ def checks(settings: "Settings") -> Iterable[Check]:
 
 
 async def _keys(name: str, issuer: "Issuer", jwks: "Jwks") -> CheckResult:
+    settings = "`issuer` or `keys`" if issuer.introspection is None else "`introspection`"
     async with translation.fetcher(jwks) as fetcher:
         try:
             loaded = await translation.key_source(issuer).load(fetcher)
@@ -38,10 +39,12 @@ async def _keys(name: str, issuer: "Issuer", jwks: "Jwks") -> CheckResult:
                 name,
                 "fail",
                 str(error),
-                f"correct `issuer` or `keys` of issuer {issuer.name}, or make the issuer reachable from here",
+                f"correct {settings} of issuer {issuer.name}, or make the issuer reachable from here",
                 # An unreadable file, or a document without keys, does not count as unreachable.
                 unreachable=isinstance(error.__cause__, ClientError | TimeoutError),
             )
+    if issuer.introspection is not None:
+        return CheckResult(name, "pass", "the introspection endpoint answers")
     count = len(loaded.keys.keys)
     found = f"{count} usable {'key' if count == 1 else 'keys'}"
     if loaded.skipped:

@@ -1,7 +1,7 @@
 """`gateway revoke` and `gateway revocations`: refuse valid tokens before they expire."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
@@ -47,11 +47,15 @@ def token(
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
-    """Revoke one token until it expires. The command does not check the signature."""
+    """Revoke one token until it expires. The command does not check the signature.
+
+    The issuer of an opaque token is asked for its `jti`; a token without one is revoked by its SHA-256.
+    """
     # Bytes: text that is not UTF-8 is not a token either, and must fail like any other bad token.
     from_stdin = token == "-"  # noqa: S105 -- a marker, not a secret
     payload = _payload(
-        typer.get_binary_stream("stdin").read() if from_stdin else token.encode("utf-8", "surrogateescape")
+        typer.get_binary_stream("stdin").read() if from_stdin else token.encode("utf-8", "surrogateescape"),
+        config,
     )
     iss, jti, exp = payload.get("iss"), payload.get("jti"), payload.get("exp")
     if not isinstance(iss, str):
@@ -225,13 +229,17 @@ def _revoke(config: Path, work: "Callable[[Stores], Awaitable[Revocation]]", *, 
         )
 
 
-def _payload(raw: bytes) -> dict[str, JSON]:
-    from gateway.core.reasons import Denial
+def _payload(raw: bytes, config: Path) -> Mapping[str, JSON]:
+    from gateway.cli.revocations import opaque
+    from gateway.core.reasons import TOKEN_MALFORMED, Denial
     from gateway.core.tokens import parse
 
+    raw = raw.strip().removeprefix(b"Bearer ")
     try:
-        return dict(parse(raw.strip().removeprefix(b"Bearer ")).payload)
+        return parse(raw).payload
     except Denial as denial:
+        if denial.reason is TOKEN_MALFORMED and (claims := opaque.described(config, raw)) is not None:
+            return claims
         output.fail(f"the gateway would not accept this token: {denial.reason.title}")
 
 

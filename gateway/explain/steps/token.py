@@ -24,6 +24,8 @@ from gateway.core.tokens import HMAC_ALGORITHMS, KeySet, UnverifiedToken, Verifi
 from gateway.explain import issuers
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.keys import ColdKeys
+from gateway.explain.setup import Introspector
+from gateway.explain.steps import opaque
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown, span, yaml_line
 
@@ -42,13 +44,19 @@ class Read:
     """With the token's own `iss`, even if the configuration has another spelling."""
 
 
-async def read(trail: Trail, keys: ColdKeys, raw: bytes) -> Read | None:
+async def read(
+    trail: Trail, keys: ColdKeys, raw: bytes, introspector: Introspector | None = None
+) -> Read | None:
     """Take the steps; return None if the token cannot be read or its issuer is not configured."""
+    if introspector is not None and (asked := introspector.issuer_of(raw)) is not None:
+        return await _introspected(trail, introspector, asked, raw)
     token = _parse(trail, raw)
     if token is None:
         trail.skip_rest("the token could not be read")
         return None
     issuer = _issuer(trail, token)
+    if introspector is not None and issuer is not None and issuer.name in introspector.names:
+        return await _introspected(trail, introspector, issuer, raw)
     _header(trail, token, raw, issuer)
     if issuer is None:
         trail.skip_rest("the issuer is not known")
@@ -56,6 +64,11 @@ async def read(trail: Trail, keys: ColdKeys, raw: bytes) -> Read | None:
     candidates = await _keys(trail, keys, token, issuer)
     _signature(trail, keys, token, issuer, candidates)
     return Read(token, issuer)
+
+
+async def _introspected(trail: Trail, introspector: Introspector, issuer: Issuer, raw: bytes) -> Read | None:
+    payload = await opaque.ask(trail, introspector, issuer, raw)
+    return None if payload is None else Read(UnverifiedToken("", None, payload, b"", b""), issuer)
 
 
 def is_api_key(payload: Mapping[str, JSON]) -> bool:
@@ -113,7 +126,10 @@ def _shape_advice(raw: bytes, denial: Denial) -> str:
     if segments == 5:
         return "This is an encrypted token (JWE): let the issuer sign access tokens without encrypting them."
     if segments == 1:
-        return "This is an opaque token or an API key: let the issuer issue JWT access tokens."
+        return (
+            "This is an opaque token or an API key: let the issuer issue JWT access tokens, or configure"
+            " `introspection` for it."
+        )
     return "Copy the complete token, beginning with `eyJ`, without additions and line breaks."
 
 

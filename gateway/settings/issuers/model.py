@@ -12,6 +12,7 @@ from gateway.settings.issuers.values import (
     AcceptedValues,
     Algorithm,
     ClaimPaths,
+    OpaquePrefix,
     TokenType,
 )
 from gateway.settings.section import Section
@@ -34,6 +35,30 @@ class Keys(Section):
     """Shared secret for HS*, at least as long as the hash: 32, 48 or 64 bytes (RFC 7518 §3.2)."""
     secret_file: Path | None = None
     """File with the shared secret. A newline at its end is ignored."""
+
+
+class Introspection(Section):
+    """The endpoint at which the issuer is asked about opaque tokens (RFC 7662), instead of `keys`."""
+
+    endpoint: KeyUrl = Field(examples=["https://idp.example.com/oauth2/introspect"])
+    """URL of the introspection endpoint."""
+    client_id: Text = Field(examples=["gateway"])
+    """The client that the gateway is at the issuer."""
+    client_secret: SecretStr | None = None
+    """The client's secret, sent by HTTP Basic (RFC 6749 §2.3.1)."""
+    client_secret_file: Path | None = None
+    """File with the client's secret. A newline at its end is ignored."""
+    private_key_file: Path | None = None
+    """Instead of a secret: PEM file with the client's private key, RSA, EC P-256 or Ed25519, for
+    `private_key_jwt` (RFC 7523)."""
+    key_id: Text | None = None
+    """The `kid` under which the issuer knows the private key."""
+    prefix: OpaquePrefix = ""
+    """How its opaque tokens begin, such as `gho_`. Empty: all tokens that are no JWT. The longest prefix that
+    fits counts."""
+    cache_ttl: Duration = duration("30s")
+    """How long the answer about an active token counts, at most until its `exp`. A revocation at the issuer
+    counts after this time at the latest. The answer about other tokens counts for 5 seconds at most."""
 
 
 class TenantClaim(Section):
@@ -108,6 +133,8 @@ class Issuer(Section):
     All must hold: `{azp: [web, mobile], token_use: access}`."""
     keys: Keys = Field(default_factory=lambda: Keys(discovery=True))
     """The source of the keys. Default: `{discovery: true}`."""
+    introspection: Introspection | None = None
+    """For opaque tokens: the issuer is asked about each (RFC 7662). Instead of `keys`."""
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = Field(
         default_factory=_fitting_algorithms
     )

@@ -1,6 +1,6 @@
 """The rules between the settings of one issuer, which read the raw configuration like `settings.rules`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from gateway.settings.findings import Finding, Location
@@ -9,12 +9,16 @@ from gateway.settings.issuers.values import ASYMMETRIC_ALGORITHMS
 # A MAC key is at least as long as the hash (RFC 7518 §3.2).
 _SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 _SOURCES: Final = ("discovery", "jwks_uri", "jwks_file", "pem_file", "secret", "secret_file")
+_PROOFS: Final = ("client_secret", "client_secret_file", "private_key_file")
 _NAME_THE_CLIENT: Final = ("azp", "client_id", "appid", "cid")
 
 
 def issuer_findings(where: Location, issuer: Mapping[object, object]) -> Iterator[Finding]:
     """Yield every mistake between the settings of an issuer."""
     yield from _audiences(where, issuer)
+    if issuer.get("introspection") is not None:
+        yield from _introspection(where, issuer)
+        return
     keys = issuer.get("keys", {"discovery": True})
     if not isinstance(keys, Mapping):
         return
@@ -30,6 +34,44 @@ def issuer_findings(where: Location, issuer: Mapping[object, object]) -> Iterato
             "write the issuer's URL, or give keys.jwks_uri or another key source",
         )
     yield from _algorithms(where, issuer, keys)
+
+
+def _introspection(where: Location, issuer: Mapping[object, object]) -> Iterator[Finding]:
+    for name in ("keys", "algorithms", "token_types", "tenants"):
+        if issuer.get(name) is not None:
+            yield Finding(
+                (*where, name),
+                "is for tokens that are JWTs, and this issuer has `introspection`",
+                "remove one of both",
+            )
+    settings = issuer["introspection"]
+    if not isinstance(settings, Mapping):
+        return
+    given = [name for name in _PROOFS if settings.get(name) is not None]
+    if len(given) != 1:
+        found = f"has {' and '.join(given)}" if given else "has no secret and no key"
+        yield Finding((*where, "introspection"), found, f"give exactly one of {', '.join(_PROOFS)}")
+    if settings.get("key_id") is not None and "private_key_file" not in given:
+        yield Finding(
+            (*where, "introspection", "key_id"), "names no key", "give private_key_file, or remove key_id"
+        )
+
+
+def prefix_findings(issuers: Iterable[tuple[int, Mapping[object, object]]]) -> Iterator[Finding]:
+    """Yield a mistake for each issuer of opaque tokens that has the prefix of an earlier one."""
+    first: dict[str, int] = {}
+    for index, issuer in issuers:
+        settings = issuer.get("introspection")
+        if not isinstance(settings, Mapping):
+            continue
+        prefix = settings.get("prefix", "")
+        if isinstance(prefix, str) and first.setdefault(prefix, index) != index:
+            told = f"{prefix!r} is also the prefix" if prefix else "has no prefix, and neither has that"
+            yield Finding(
+                ("issuers", index, "introspection", *(("prefix",) if "prefix" in settings else ())),
+                f"{told} of issuers[{first[prefix]}]",
+                "write how the opaque tokens of each issuer begin",
+            )
 
 
 def _audiences(where: Location, issuer: Mapping[object, object]) -> Iterator[Finding]:

@@ -42,6 +42,14 @@ def _token_type(value: str) -> str:
     return typ
 
 
+def _opaque_prefix(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._~+/-]*", value):
+        raise mistake("must be the beginning of a bearer token (RFC 6750 §2.1)", "write gho_")
+    if value.startswith("eyJ"):
+        raise mistake("is how every JWT begins", "remove it, or write how the opaque tokens begin")
+    return value
+
+
 ClaimPaths: TypeAlias = Annotated[
     tuple[ClaimPath, ...],
     Field(min_length=1),
@@ -64,4 +72,5 @@ AcceptedValues: TypeAlias = Annotated[
         }
     ),
 ]
+OpaquePrefix: TypeAlias = Annotated[str, AfterValidator(_opaque_prefix)]
 TokenType: TypeAlias = Annotated[str, AfterValidator(_token_type)]
