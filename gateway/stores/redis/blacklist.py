@@ -18,11 +18,11 @@ import redis.asyncio as aioredis
 
 from gateway.core.model import StoreUnavailable, Tier
 from gateway.core.revocations import Revocation, Revoked, Target, counts
-from gateway.stores.redis import scripts
 from gateway.stores.redis.answers import Filling
 from gateway.stores.redis.errors import translated
 from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.ownership import Ownership
+from gateway.stores.redis.scripts import blacklist as scripts
 
 _BATCH: Final = 500
 _FILLING_TIME: Final = 300.0

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from gateway.stores.redis import scripts
 from gateway.stores.redis.batching import Batches
 from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.line import RedisLine
 from gateway.stores.redis.ownership import Ownership
+from gateway.stores.redis.scripts.users import FILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Fill:
 
 
 class BatchedFills(Batches[Fill, bool]):
-    """Stores documents. The answer to each is whether Redis took it, which `scripts.FILL` decides.
+    """Stores documents. The answer to each is whether Redis took it, which the script `FILL` decides.
 
     `timeout` is in seconds.
     """
@@ -53,5 +53,5 @@ class BatchedFills(Batches[Fill, bool]):
         for fill in questions:
             keys += (fill.tombstone, fill.user)
             arguments += (fill.epoch, str(fill.horizon), fill.document, str(fill.milliseconds))
-        stored = await self._call(self._ownership.run(scripts.FILL, keys, arguments, self._line.evaluate))
+        stored = await self._call(self._ownership.run(FILL, keys, arguments, self._line.evaluate))
         return [each == 1 for each in stored]

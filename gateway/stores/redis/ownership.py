@@ -30,9 +30,10 @@ from redis.exceptions import ResponseError
 
 from gateway.core import json_text
 from gateway.core.model import StoreUnavailable, Tier
-from gateway.stores.redis import scripts
 from gateway.stores.redis.errors import translated
 from gateway.stores.redis.keys import Keys
+from gateway.stores.redis.scripts import ownership as scripts
+from gateway.stores.redis.scripts.common import NOT_OURS
 from gateway.stores.system_of_record import SystemOfRecord
 
 _PLACES: Final = 1000
@@ -139,7 +140,7 @@ class Ownership:
         arguments: Sequence[str | bytes],
         evaluate: Callable[..., Awaitable[Any]] | None = None,
     ) -> Any:  # noqa: ANN401 -- the result of the script
-        """Run a script that begins with `scripts.OWNED`. Raises `StoreUnavailable`.
+        """Run a script that begins with `OWNED`. Raises `StoreUnavailable`.
 
         `evaluate` sends it: `RedisLine.evaluate`, or by default the client for background work.
         """
@@ -150,7 +151,7 @@ class Ownership:
                     return await send(script, 1 + len(keys), self.key, *keys, self._mark, *arguments)
             except StoreUnavailable as error:
                 cause = error.__cause__
-                if not (isinstance(cause, ResponseError) and str(cause).startswith(scripts.NOT_OURS)):
+                if not (isinstance(cause, ResponseError) and str(cause).startswith(NOT_OURS)):
                     raise
                 if attempt + 1 == _ATTEMPTS:
                     raise

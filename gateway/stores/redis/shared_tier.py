@@ -24,7 +24,6 @@ from redis.backoff import NoBackoff
 from gateway.core.model import Claims, StoreUnavailable, Tier
 from gateway.core.revocations import Revocations
 from gateway.stores.availability import Availability
-from gateway.stores.redis import scripts
 from gateway.stores.redis.answers import Epoch, SharedAnswer, epoch_from, version_of
 from gateway.stores.redis.batching import BatchedReads, Values
 from gateway.stores.redis.blacklist import RedisBlacklist
@@ -33,6 +32,8 @@ from gateway.stores.redis.fills import BatchedFills, Fill
 from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.line import RedisLine
 from gateway.stores.redis.ownership import ForeignRedis, Ownership
+from gateway.stores.redis.scripts import users as scripts
+from gateway.stores.redis.scripts.blacklist import IS_COMPLETE
 from gateway.stores.redis.topology import server_at
 from gateway.stores.redis.user_documents import CachedUser, decode, encode
 
@@ -330,7 +331,7 @@ class RedisTier:
         try:
             await self._read_line.connect()
             # While Postgres is down, no worker keeps an epoch alive, which would detect this.
-            marked = await self.ownership.run(scripts.IS_COMPLETE, (self.keys.complete,), ())
+            marked = await self.ownership.run(IS_COMPLETE, (self.keys.complete,), ())
         except StoreUnavailable as error:
             self.complete = False
             self.availability.failed(error.detail, lasting=isinstance(error, ForeignRedis))

@@ -1,75 +1,8 @@
-"""The atomic changes in Redis, as Lua scripts.
-
-Versions are Postgres's transaction ids; Lua's numbers are exact up to 2^53. A script that must succeed in a
-full Redis deletes before it sets: Redis refuses memory to scripts that have not written yet.
-"""
+"""Scripts of the blacklist."""
 
 from typing import Final
 
-# The id of this run of the server. A restart or a fail-over gives a new id, and the last writes of the
-# previous run may be lost. The id is unknown if INFO is forbidden.
-_RUN: Final = """
-local info = redis.pcall('INFO', 'server')
-local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or '-'
-"""
-
-# How many keys this run of the server has evicted, as text. Unknown if INFO is forbidden.
-_EVICTED: Final = """
-local stats = redis.pcall('INFO', 'stats')
-local evicted = type(stats) == 'string' and string.match(stats, 'evicted_keys:(%d+)') or '-'
-"""
-
-NOT_OURS: Final = "NOTOURS"
-"""The code of the error if Redis belongs to another system of record (`ownership`)."""
-
-# KEYS: owner, then those of the script. ARGV: the beginning of the owner's value, or an empty text if owners
-# are not compared; then those of the script. The script's own begin at 1.
-OWNED: Final = f"""
-local owned = redis.pcall('GET', KEYS[1])
-if ARGV[1] ~= '' and (type(owned) ~= 'string' or string.sub(owned, 1, #ARGV[1]) ~= ARGV[1]) then
-    return redis.error_reply('{NOT_OURS} the owner is another')
-end
-table.remove(KEYS, 1)
-table.remove(ARGV, 1)
-"""
-
-# KEYS: owner, or its places. A value that is not a string is neither.
-READ_OWNER: Final = """
-local held = redis.pcall('GET', KEYS[1])
-if type(held) == 'table' then return '?' end
-return held
-"""
-
-# KEYS: owner, its places, epoch, ended, marker of the blacklist. ARGV: the value that was found, empty for
-# none; the new value, and its id. For a new owner, all data is void: cached users count only with the id of
-# their owner and an epoch, and a blacklist without its marker is refilled. New details of the same owner keep
-# all data.
-SET_OWNER: Final = """
-local held = redis.pcall('GET', KEYS[1])
-if type(held) == 'table' then held = '?' end
-if (held or '') ~= ARGV[1] then return held or '' end
-if held == '?' or not held or not string.find(held, '"id":"' .. ARGV[3] .. '"', 1, true) then
-    redis.call('DEL', unpack(KEYS))
-end
-redis.call('SET', KEYS[1], ARGV[2])
-return ARGV[2]
-"""
-
-# KEYS: owner, its places. ARGV: as in OWNED; the owner's id, the address, how many are kept. The value is the
-# id and the addresses, separated by spaces, the latest last.
-REMEMBER_PLACE: Final = f"""
-{OWNED}
-local held = redis.pcall('GET', KEYS[1])
-local places = {{}}
-if type(held) == 'string' and string.sub(held, 1, #ARGV[1] + 1) == ARGV[1] .. ' ' then
-    for place in string.gmatch(string.sub(held, #ARGV[1] + 2), '%S+') do
-        if place ~= ARGV[2] then places[#places + 1] = place end
-    end
-end
-places[#places + 1] = ARGV[2]
-local first = math.max(1, #places - tonumber(ARGV[3]) + 1)
-redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. table.concat(places, ' ', first))
-"""
+from gateway.stores.redis.scripts.common import CHECK_MARKER, EVICTED, OWNED, RUN
 
 # Blacklist entries of rows in Postgres are on record, in a hash by the names of the keys: `<filling> <order>
 # <ends> <value>`. `filling` is the number of the last fill that had begun when the row was last known to
@@ -135,7 +68,7 @@ if own and own > filling then return {EMPTIED_SINCE} end
 if own and own < complete and complete <= filling then return {OVERTAKEN} end
 local keeps_all = false
 if own then
-    {_RUN}{_EVICTED}
+    {RUN}{EVICTED}
     keeps_all = run ~= '-' and evicted == '0' and redis.call('GET', KEYS[4]) == run
 end
 local deleted, gone = 0, {{}}
@@ -195,7 +128,7 @@ end
 # Whether Redis has lost no keys: it was not emptied since the blacklist was filled, and has evicted none.
 # Otherwise a missing key need not have been deleted. KEYS[3] has the era, ARGV[1] is the name of a new one.
 _INTACT: Final = f"""
-{_RUN}{_ERA}{_EVICTED}
+{RUN}{_ERA}{EVICTED}
 local intact = run ~= '-' and evicted == '0'
 local era = era_in(KEYS[3], ARGV[1])
 local complete = intact and redis.call('GET', KEYS[2]) == run
@@ -253,7 +186,7 @@ return done
 # KEYS: number of the last fill, the fill's own key, era. ARGV: milliseconds that the fill may take, and the
 # name of a new era. The value of the fill's key is the run of the server in which it began.
 BEGIN_FILLING: Final = f"""
-{OWNED}{_RUN}{_ERA}
+{OWNED}{RUN}{_ERA}
 era_in(KEYS[3], ARGV[2])
 redis.call('SET', KEYS[2], run, 'PX', ARGV[1])
 return redis.call('INCR', KEYS[1])
@@ -284,7 +217,7 @@ return 1
 # it complete after a fail-over during the fill, because entries may be missing. KEYS: marker, the fill's own
 # key, number of the last complete fill. ARGV: the caller's number.
 COMPLETE: Final = f"""
-{OWNED}{_RUN}
+{OWNED}{RUN}
 if redis.call('GET', KEYS[2]) ~= run then return 0 end
 redis.call('DEL', KEYS[2])
 redis.call('SET', KEYS[1], run)
@@ -292,118 +225,10 @@ if tonumber(ARGV[1]) > tonumber(redis.call('GET', KEYS[3]) or 0) then redis.call
 return 1
 """
 
-# KEYS: epoch, ended, then tombstone and user of each answer. ARGV: for each answer the reader's epoch, its
-# horizon, document, milliseconds. Returns for each whether it was stored: 1 or 0. A tombstone that is no
-# number, or no string, is above every horizon.
-FILL: Final = f"""
-{OWNED}
-local epoch = redis.call('GET', KEYS[1])
-epoch = epoch and string.match(epoch, '^%S+') or ''
-local ended = redis.call('GET', KEYS[2])
-local function reaches(version, horizon)
-    return version and (tonumber(version) or math.huge) >= horizon
-end
-local stored = {{}}
-for i = 3, #KEYS, 2 do
-    local first = 2 * i - 5
-    local horizon = tonumber(ARGV[first + 1])
-    if epoch == ARGV[first] and not reaches(ended, horizon)
-        and not reaches(redis.pcall('GET', KEYS[i]), horizon)
-    then
-        redis.call('SET', KEYS[i + 1], ARGV[first + 2], 'PX', ARGV[first + 3])
-        stored[#stored + 1] = 1
-    else
-        stored[#stored + 1] = 0
-    end
-end
-return stored
-"""
-
-# KEYS: tombstone and user of each identity. ARGV: version, milliseconds. A later transaction may be reported
-# first. Then its tombstone must outlive that of the earlier one: while the earlier one ran, no horizon was
-# above it, so every cached row has seen both.
-BURY: Final = f"""
-{OWNED}
-local version = tonumber(ARGV[1])
-for i = 1, #KEYS, 2 do
-    local held = redis.pcall('GET', KEYS[i])
-    held = type(held) == 'string' and tonumber(held)
-    if not held or held < version then
-        redis.call('DEL', KEYS[i + 1])
-        redis.call('SET', KEYS[i], ARGV[1], 'PX', ARGV[2])
-    elseif held > version then
-        redis.call('PEXPIRE', KEYS[i], ARGV[2])
-    end
-end
-"""
-
-# KEYS: marker of the blacklist. A blacklist that was filled in another run of the server is not complete.
-CHECK_MARKER: Final = f"""
-{OWNED}{_RUN}
-local marker = redis.call('GET', KEYS[1])
-if marker and marker ~= run then redis.call('DEL', KEYS[1]) end
-"""
-
 # KEYS: marker of the blacklist. Returns 1 while the blacklist is complete.
 IS_COMPLETE: Final = f"""
 {CHECK_MARKER}
 return (marker and marker == run) and 1 or 0
-"""
-
-# KEYS: the keys to delete.
-FORGET: Final = f"{OWNED}return redis.call('DEL', unpack(KEYS))"
-
-# KEYS: the heartbeat of a tracking connection. ARGV: milliseconds. It deletes first, for a full Redis.
-BEAT: Final = f"""
-{OWNED}redis.call('DEL', KEYS[1])
-redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
-"""
-
-# An epoch is `<name> <run of the server> <heartbeat>`. It ends with the run in which it began.
-
-# KEYS: marker of the blacklist, epoch, ended. ARGV: name, heartbeat, lifetime, version, milliseconds.
-BEGIN_EPOCH: Final = f"""
-{CHECK_MARKER}
-local held = redis.call('GET', KEYS[2])
-if held and string.match(held, '^%S+ (%S+) %S+$') == run then return held end
-local epoch = ARGV[1] .. ' ' .. run .. ' ' .. ARGV[2]
-redis.call('SET', KEYS[2], epoch, 'PX', ARGV[3])
-local ended = tonumber(redis.call('GET', KEYS[3]) or 0)
-if tonumber(ARGV[4]) > ended then redis.call('SET', KEYS[3], ARGV[4], 'PX', ARGV[5]) end
-return epoch
-"""
-
-# KEYS: marker of the blacklist, epoch. ARGV: name, heartbeat, lifetime.
-KEEP_EPOCH: Final = f"""
-{CHECK_MARKER}
-local held = redis.call('GET', KEYS[2])
-if not held then return 0 end
-local name, began_in = string.match(held, '^(%S+) (%S+) %S+$')
-if name ~= ARGV[1] then return 0 end
-if began_in ~= run then
-    redis.call('DEL', KEYS[2])
-    return 0
-end
-redis.call('SET', KEYS[2], name .. ' ' .. run .. ' ' .. ARGV[2], 'PX', ARGV[3])
-return 1
-"""
-
-# KEYS: epoch, ended. ARGV: version, milliseconds, name of the next epoch, lifetime.
-# `ended` is a tombstone of all users, with the rules of tombstones.
-END_EPOCH: Final = f"""
-{OWNED}
-local ended = tonumber(redis.call('GET', KEYS[2]) or -1)
-local version = tonumber(ARGV[1])
-if ended >= version then
-    if ended > version then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
-    return 0
-end
-local held = redis.call('GET', KEYS[1])
-redis.call('DEL', KEYS[1])
-redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
-local rest = held and string.match(held, '^%S+( %S+ %S+)$')
-if rest then redis.call('SET', KEYS[1], ARGV[3] .. rest, 'PX', ARGV[4]) end
-return 1
 """
 
 # KEYS: a lock. ARGV: milliseconds for which it is held. Returns 1 to the caller who takes it.
