@@ -373,6 +373,8 @@ class IdentityResolver:
         return _Fetched(found.user, asked_at, None), revocations
 
     async def _store(self, claims: Claims, found: FoundUser, asked_at: float, epoch: str) -> bool:
+        if not found.shared:
+            return True
         cached = CachedUser(found.user, asked_at, epoch)
         ttl = self._miss_ttl(claims) if found.user is None else self._keep
         try:

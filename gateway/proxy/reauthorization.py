@@ -5,7 +5,8 @@ same rules. `Invalidation` calls `changed` for every change that it receives. Th
 with the changes, and those that a change concerns are authorized again, from memory first. So a change of one
 user costs the stores nothing for the others. While changes may be missed, every exchange is authorized again
 every few seconds. A store that does not answer ends nothing: it is asked again until it does. A timer ends
-an exchange whose token expires.
+an exchange whose token expires, and has one authorized again whose user changes by time alone, as when a ban
+begins.
 """
 
 import asyncio
@@ -34,6 +35,8 @@ _REVIEW_INTERVAL: Final = 300.0
 """Seconds between two authorizations while changes are received, for changes that no trigger reports."""
 _CONCURRENCY: Final = 32
 """Exchanges that are authorized at the same time."""
+_INSTANT_STEP: Final = 0.1
+"""Seconds by which a user may change later than `User.valid_until` says, which is rounded down."""
 _QUEUE_LIMIT: Final = 1000
 """Exchanges that wait in the queue; when it is full, only changes put more into it."""
 _BATCH: Final = 256
@@ -85,6 +88,8 @@ class LongLivedExchange:
     close: Callable[[Denial], None]
     due_at: float
     """When it is authorized again without a change, on the clock of `perf_counter`."""
+    user_until: float | None = None
+    """When time alone may change the user, in Unix seconds; None: never."""
     queued: bool = False
     timer: asyncio.TimerHandle | None = None
 
@@ -150,11 +155,13 @@ class Reauthorization:
             return None
         concerns = self._memory.concerns(claims, admission.user)
         due_at = began + self._interval(answered=not admission.stale)
-        exchange = LongLivedExchange(request, route, claims, concerns, close, due_at)
+        exchange = LongLivedExchange(
+            request, route, claims, concerns, close, due_at, _valid_until(admission.user)
+        )
         if not self._exchanges:
             self._checked_up_to = self._memory.ticket()
         self._exchanges[exchange] = None
-        self._schedule_expiry(exchange)
+        self._schedule(exchange)
         if began <= self._changed_at:
             self._enqueue(exchange)
         if self._timer is None:
@@ -184,7 +191,7 @@ class Reauthorization:
         now = perf_counter()
         for exchange in self._exchanges:
             if exchange.timer is None:
-                self._schedule_expiry(exchange)
+                self._schedule(exchange)
             if now >= exchange.due_at and not exchange.queued and len(self._queue) < _QUEUE_LIMIT:
                 self._enqueue(exchange)
 
@@ -210,20 +217,36 @@ class Reauthorization:
             return _RETRY_INTERVAL
         return _REVIEW_INTERVAL if self._memory.trusted else _UNHEARD_INTERVAL
 
-    def _schedule_expiry(self, exchange: LongLivedExchange) -> None:
-        """Set a timer if the token expires before the next check."""
-        until = exchange.claims.good_until
-        if until is not None and (left := until - self._clock()) <= 2 * _CHECK_INTERVAL:
-            exchange.timer = self._loop.call_later(max(left, 0.0), self._expired, exchange)
+    def _schedule(self, exchange: LongLivedExchange) -> None:
+        """Set a timer if the token expires or the user changes before the next check."""
+        instants = [each for each in (exchange.claims.good_until, exchange.user_until) if each is not None]
+        if instants and (left := min(instants) - self._clock()) <= 2 * _CHECK_INTERVAL:
+            exchange.timer = self._loop.call_later(max(left, 0.0), self._due, exchange)
 
-    def _expired(self, exchange: LongLivedExchange) -> None:
+    def _due(self, exchange: LongLivedExchange) -> None:
         exchange.timer = None
-        claims = exchange.claims
-        if claims.good_until is not None and self._clock() < claims.good_until:
-            # The clock was set back, or the timer was early.
-            self._schedule_expiry(exchange)
+        claims, now = exchange.claims, self._clock()
+        if claims.good_until is not None and now >= claims.good_until:
+            self._end(exchange, Denial(TOKEN_EXPIRED, issuer=claims.issuer_name, subject=claims.subject))
             return
-        self._end(exchange, Denial(TOKEN_EXPIRED, issuer=claims.issuer_name, subject=claims.subject))
+        if exchange.user_until is not None and now >= exchange.user_until:
+            exchange.user_until = None
+            if not exchange.queued:
+                self._enqueue(exchange)
+        # Also if the clock was set back, or the timer was early.
+        self._schedule(exchange)
+
+    def _note_instant(self, exchange: LongLivedExchange, user: User | None) -> None:
+        """Go by the instant that a new answer has."""
+        until = _valid_until(user)
+        if until is not None:
+            until = max(until, self._clock() + _INSTANT_STEP)
+        if until != exchange.user_until:
+            exchange.user_until = until
+            if exchange.timer is not None:
+                exchange.timer.cancel()
+                exchange.timer = None
+            self._schedule(exchange)
 
     # Authorizing again -------------------------------------------------------------------------------
 
@@ -258,6 +281,8 @@ class Reauthorization:
             answered = False
         else:
             exchange.concerns = self._memory.concerns(exchange.claims, resolution.user)
+            if exchange in self._exchanges:
+                self._note_instant(exchange, resolution.user)
             answered = not resolution.stale and resolution.revocation_tier is not None
         exchange.queued = False
         exchange.due_at = perf_counter() + self._interval(answered=answered)
@@ -277,6 +302,10 @@ class Reauthorization:
         except Exception:
             # One exchange that cannot be closed must not keep the others open.
             log.exception("live_connection_not_closed", request_id=exchange.request.id)
+
+
+def _valid_until(user: User | None) -> float | None:
+    return None if user is None else user.valid_until
 
 
 def _concerned(changes: Set[ChangeKey] | None, exchange: LongLivedExchange) -> bool:

@@ -33,6 +33,8 @@ class Reauthorizer:
         self.asked: list[str] = []
         self.denials: dict[str, Denial] = {}
         self.stale = False
+        self.until: dict[str, float] = {}
+        """When time alone changes the user of a subject."""
         self.gate: asyncio.Event | None = None
         self.at_once = self.most_at_once = 0
 
@@ -45,7 +47,8 @@ class Reauthorizer:
         self.at_once -= 1
         if claims.subject in self.denials:
             raise self.denials[claims.subject]
-        return Resolution(user_of(claims), Tier.LOCAL, None, Tier.LOCAL, self.stale)
+        user = replace(user_of(claims), valid_until=self.until.get(claims.subject))
+        return Resolution(user, Tier.LOCAL, None, Tier.LOCAL, self.stale)
 
 
 def forwarding(route: Route) -> Forwarding:
@@ -70,7 +73,8 @@ class Room:
     def watch(
         self, token: Claims, *, began: float | None = None, stale: bool = False, route: Route = ROUTE
     ) -> LongLivedExchange | None:
-        resolution = Resolution(user_of(token), Tier.LOCAL, None, Tier.LOCAL, stale)
+        user = replace(user_of(token), valid_until=self.pipeline.until.get(token.subject))
+        resolution = Resolution(user, Tier.LOCAL, None, Tier.LOCAL, stale)
         admission = Admission(forwarding(route), b"", token, Decision(route, resolution, b""))
 
         def close(denial: Denial) -> None:
@@ -261,6 +265,44 @@ async def test_an_expiry_does_not_wait_for_the_next_check(
     assert 0 <= time.time() - expires_at < 2
     assert room.closed == [("ann", TOKEN_EXPIRED.code)]
     assert room.pipeline.asked == []
+    await room.reauthorization.close()
+
+
+async def test_a_user_who_changes_by_time_alone_is_asked_for_at_that_instant(room: Room) -> None:
+    begins = room.pipeline.until["ann"] = time.time() + 0.1
+    room.pipeline.denials["ann"] = Denial(USER_SUSPENDED)
+    room.pipeline.until["bob"] = begins + 60
+    room.watch(claims("ann"))
+    room.watch(claims("bob"))
+    room.watch(claims("eve"))
+    await room.until(lambda: room.closed)
+    assert 0 <= time.time() - begins < 2
+    assert room.closed == [("ann", "user_suspended")]
+    assert room.pipeline.asked == ["ann"]
+    await room.reauthorization.close()
+
+
+async def test_an_instant_that_was_rounded_down_is_waited_for(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reauthorization, "_INSTANT_STEP", 0.03)
+    room.pipeline.until["ann"] = time.time()
+    room.watch(claims("ann"))
+    await room.until(lambda: len(room.pipeline.asked) == 3)
+    room.pipeline.denials["ann"] = Denial(USER_SUSPENDED)
+    await room.until(lambda: room.closed)
+    await room.reauthorization.close()
+
+
+async def test_a_new_answer_moves_the_instant(room: Room) -> None:
+    room.pipeline.until["ann"] = time.time() + 60
+    room.watch(claims("ann"))
+    begins = room.pipeline.until["ann"] = time.time() + 0.1
+    room.touch("ann")
+    await room.until(lambda: len(room.pipeline.asked) == 1)
+    room.pipeline.denials["ann"] = Denial(USER_SUSPENDED)
+    await room.until(lambda: room.closed)
+    assert 0 <= time.time() - begins < 2
     await room.reauthorization.close()
 
 

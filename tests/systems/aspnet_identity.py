@@ -12,8 +12,14 @@ class AspNetIdentity(SqlSystem):
     name = "aspnet-identity"
     schema = "aspnet_identity.sql"
 
-    async def _insert(self, names: Sequence[str]) -> list[Person]:
-        people = [Person(str(uuid.uuid4()), uuid.uuid4().hex, name, f"{name}@example.com") for name in names]
+    def new_subject(self) -> str:
+        return uuid.uuid4().hex
+
+    async def _insert(self, names: Sequence[str], subjects: Sequence[str]) -> list[Person]:
+        people = [
+            Person(str(uuid.uuid4()), subject, name, f"{name}@example.com")
+            for subject, name in zip(subjects, names, strict=True)
+        ]
         ids = [each.id for each in people]
         await self._execute(
             (

@@ -16,8 +16,10 @@ class AuthJs(SqlSystem):
     suspends = False
     has_roles = False
 
-    async def _insert(self, names: Sequence[str]) -> list[Person]:
-        subjects = [str(next(_GOOGLE)) for _ in names]
+    def new_subject(self) -> str:
+        return str(next(_GOOGLE))
+
+    async def _insert(self, names: Sequence[str], subjects: Sequence[str]) -> list[Person]:
         async with self._connection.transaction():
             rows = await self._connection.fetch(
                 'INSERT INTO users (name, email, "emailVerified")'

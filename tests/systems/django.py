@@ -54,8 +54,10 @@ class Django(System):
     async def create(self) -> None:
         await self._do("migrate")
 
-    async def _insert(self, names: Sequence[str]) -> list[Person]:
-        subjects = [f"auth0|{uuid.uuid4().hex[:24]}" for _ in names]
+    def new_subject(self) -> str:
+        return f"auth0|{uuid.uuid4().hex[:24]}"
+
+    async def _insert(self, names: Sequence[str], subjects: Sequence[str]) -> list[Person]:
         ids = await self._do("add", names=list(names), subjects=list(subjects))
         assert isinstance(ids, list)
         return [

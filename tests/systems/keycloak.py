@@ -26,8 +26,11 @@ class Keycloak(SqlSystem):
             )
         )  # fmt: skip
 
-    async def _insert(self, names: Sequence[str]) -> list[Person]:
-        ids = [str(uuid.uuid4()) for _ in names]
+    def new_subject(self) -> str:
+        return str(uuid.uuid4())
+
+    async def _insert(self, names: Sequence[str], subjects: Sequence[str]) -> list[Person]:
+        ids = subjects
         people = [Person(id_, id_, name, f"{name}@example.com") for id_, name in zip(ids, names, strict=True)]
         await self._execute(
             (

@@ -10,8 +10,11 @@ class Supabase(SqlSystem):
     name = "supabase"
     schema = "supabase.sql"
 
-    async def _insert(self, names: Sequence[str]) -> list[Person]:
-        ids = [uuid.uuid4() for _ in names]
+    def new_subject(self) -> str:
+        return str(uuid.uuid4())
+
+    async def _insert(self, names: Sequence[str], subjects: Sequence[str]) -> list[Person]:
+        ids = [uuid.UUID(subject) for subject in subjects]
         people = [
             Person(str(id_), str(id_), name, f"{name}@example.com")
             for id_, name in zip(ids, names, strict=True)

@@ -52,18 +52,23 @@ class System(ABC):
         """Execute SQL on the system's database."""
         return await self._connection.fetch(statement, *values)
 
-    async def add(self, count: int = 1) -> list[Person]:
-        """Create active users with one identity each, in one transaction."""
-        names = [f"person{number}" for number in range(self._people, self._people + count)]
-        self._people += count
-        return await self._insert(names)
+    async def add(self, count: int = 1, *, subjects: Sequence[str] | None = None) -> list[Person]:
+        """Create active users with one identity each, in one transaction; `subjects` are `new_subject`s."""
+        subjects = subjects or [self.new_subject() for _ in range(count)]
+        names = [f"person{number}" for number in range(self._people, self._people + len(subjects))]
+        self._people += len(subjects)
+        return await self._insert(names, subjects)
+
+    @abstractmethod
+    def new_subject(self) -> str:
+        """Return a subject as the system's tokens have it, of no user yet."""
 
     @abstractmethod
     async def create(self) -> None:
         """Create the tables of the system in an empty database."""
 
     @abstractmethod
-    async def _insert(self, names: Sequence[str]) -> list[Person]: ...
+    async def _insert(self, names: Sequence[str], subjects: Sequence[str]) -> list[Person]: ...
 
     @abstractmethod
     async def suspend(self, person: Person) -> None:

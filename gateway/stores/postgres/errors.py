@@ -113,6 +113,14 @@ def is_of_one_value(error: BaseException | None) -> bool:
     )
 
 
+def is_of_one_row(error: BaseException | None) -> bool:
+    """Return whether an expression cannot be evaluated for what is in a row, such as a division by zero.
+
+    Classes 21 (cardinality violation), 22 (data exception) and P0 (an error that a function raises).
+    """
+    return isinstance(error, asyncpg.DataError | asyncpg.CardinalityViolationError | asyncpg.PLPGSQLError)
+
+
 def is_silence(error: BaseException | None) -> bool:
     """Return whether an error means that no server answered, and not that a server refused."""
     return isinstance(

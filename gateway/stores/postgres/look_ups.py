@@ -121,6 +121,9 @@ class FoundUser:
     """None: no user is behind it."""
     horizon: int
     """The changes of every transaction with a lower id are in `user` (`pg_snapshot_xmin`)."""
+    shared: bool = True
+    """Whether Redis may keep it: each change names the identities that it concerns. Otherwise a change may
+    name the user's id alone, which memory knows, and Redis does not."""
 
 
 async def find_all(

@@ -18,7 +18,7 @@ from gateway.core.revocations import Revocations
 from gateway.stores.availability import Availability
 from gateway.stores.postgres.change_stream.triggers import Watched
 from gateway.stores.postgres.database import Postgres
-from gateway.stores.postgres.errors import is_lasting, said
+from gateway.stores.postgres.errors import is_lasting, is_of_one_row, said
 from gateway.stores.postgres.look_ups import FoundUser, hidden, user_from_row
 from gateway.stores.postgres.pool import Connection, Pool
 from gateway.stores.postgres.source import relations
@@ -46,6 +46,8 @@ class Types:
     """Of the id."""
     columns: Mapping[str, str]
     """By `relations.type_key`."""
+    views: frozenset[str]
+    """Those tables of users and identities that are views."""
 
 
 async def describe(connection: AnyConnection, source: UserSource) -> Types:
@@ -63,7 +65,9 @@ async def describe(connection: AnyConnection, source: UserSource) -> Types:
     if row is None:
         raise ValueError("a query that always has one row had none")
     key, *types = row.values()
-    return Types(str(key), dict(zip(columns, map(str, types), strict=True)))
+    named = (source.table, *(each.table for each in source.identities if each.table is not None))
+    views = await views_among(connection, [relations.table_of(source, table) for table in named])
+    return Types(str(key), dict(zip(columns, map(str, types), strict=True)), views)
 
 
 async def views_among(connection: AnyConnection, tables: Sequence[str]) -> frozenset[str]:
@@ -78,6 +82,8 @@ class _Statements:
 
     source: UserSource
     types: Types
+    shared: bool
+    """What `FoundUser.shared` says of all answers."""
     _by_issuer: dict[str, str] = field(default_factory=dict)
 
     def find(self, issuer_name: str) -> str:
@@ -168,7 +174,10 @@ class SourceDatabase:
         """Return the user behind an identity. The replica is asked first, unless `primary`."""
         if self._replica is not None and not primary:
             with suppress(StoreUnavailable):
-                return await self._replica.ask(lambda connection: self._find(connection, identity))
+                found = await self._replica.ask(lambda connection: self._find(connection, identity))
+                # What Redis may not keep, it does not compare with the changes that are known already.
+                if found.shared:
+                    return found
         found = await self._primary.ask(lambda connection: self._find(connection, identity))
         self.availability.ever_served = True
         return found
@@ -185,13 +194,22 @@ class SourceDatabase:
             if is_lasting(error):
                 # The tables may have been changed.
                 self._statements = None
+            if is_of_one_row(error):
+                raise RecordUnusable(
+                    Tier.POSTGRES,
+                    f"users.source: an expression fails for this user (SQLSTATE {error.sqlstate}): correct"
+                    " the expression or the row",
+                ) from error
             raise
-        return _found(rows, asked_at)
+        return _found(rows, asked_at, shared=statements.shared)
 
     async def statements(self, connection: Connection) -> _Statements:
         """Return the statements, with the types of columns as they were when first asked for."""
         if self._statements is None:
-            self._statements = _Statements(self.source, await describe(connection, self.source))
+            types = await describe(connection, self.source)
+            vanishing = bool(types.views) or self.source.identities_may_vanish
+            shared = self.source.changes != "triggers" or not vanishing
+            self._statements = _Statements(self.source, types, shared)
         return self._statements
 
     async def watched(self, schema: str = "") -> Watched:
@@ -267,13 +285,14 @@ class SourceDatabase:
             yield connection
 
 
-def _found(rows: list[asyncpg.Record], asked_at: float) -> FoundUser:
+def _found(rows: list[asyncpg.Record], asked_at: float, *, shared: bool) -> FoundUser:
     first = rows[0]
     if first["filtered"] is not None:
         raise hidden(first["filtered"])
     if len(rows) > 1:
         raise RecordUnusable(Tier.POSTGRES, "users.source: several users have this subject of one issuer")
-    return FoundUser(None if first["id"] is None else read_user(first, asked_at), first["horizon"])
+    user = None if first["id"] is None else read_user(first, asked_at)
+    return FoundUser(user, first["horizon"], shared)
 
 
 def read_user(row: asyncpg.Record, asked_at: float) -> User:

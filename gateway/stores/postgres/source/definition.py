@@ -4,11 +4,15 @@ Texts are SQL of the operator, checked by `gateway.core.sql_text`. They are put 
 subjects and ids travel as parameters.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from gateway.core.model import UserStatus
+
+_READS_MORE: Final = re.compile(r"\bselect\b|\w\s*\(", re.IGNORECASE)
+"""A query or a call in an expression: it may read other tables than its own."""
 
 ALL_USERS: Final = "*"
 """In place of a column: each row concerns all users."""
@@ -97,6 +101,15 @@ class UserSource:
             for table, column in watch.items():
                 found.setdefault(table, set()).add(column)
         return {table: frozenset(columns) for table, columns in found.items()}
+
+    @property
+    def identities_may_vanish(self) -> bool:
+        """Whether a change of a watched table may take an identity from its user.
+
+        Its triggers cannot tell then which identity that was, only whose.
+        """
+        texts = [text for each in self.identities for text in (each.subject, each.user, each.where) if text]
+        return bool(self.watch) and any(_READS_MORE.search(text) for text in texts)
 
     def identities_of(self, issuer_name: str) -> tuple[Identities, ...]:
         """Return where the subjects of an issuer are."""

@@ -100,9 +100,9 @@ def identities_in(
     """Return the query of the identities in some rows of one of the tables: `issuer`, `subject` and `key`."""
     names = ", ".join(f"({literal(labels[name])})" for name in each.issuer)
     return (
-        f"SELECT gateway_issuers.label AS issuer, {_one(each.subject)}::text AS subject,"
+        f"SELECT gateway_issuers.gateway_label AS issuer, {_one(each.subject)}::text AS subject,"
         f" {_one(each.user or source.id)} AS key FROM {rows}"
-        f" CROSS JOIN (VALUES {names}) AS gateway_issuers (label)"
+        f" CROSS JOIN (VALUES {names}) AS gateway_issuers (gateway_label)"
         f" WHERE {_one(each.subject)} IS NOT NULL{_also(each)}"
         + ("" if condition is None else f" AND {condition}")
     )

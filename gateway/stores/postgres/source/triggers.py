@@ -109,10 +109,11 @@ $gateway$;
 _HEAD: Final = """
 CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = {path}, pg_temp SET jit = off AS $gateway$
+#variable_conflict use_column
 DECLARE
-    changed {type}[];
-    linked {type}[];
-    identities jsonb[] := '{{}}';
+    gateway_changed {type}[];
+    gateway_linked {type}[];
+    gateway_identities jsonb[] := '{{}}';
 BEGIN
     IF {schema}.told() > 500 THEN
         RETURN NULL;
@@ -238,12 +239,13 @@ class _Writer:
 
     def shared(self) -> str:
         """Return the function that finds the identities of some users by the indexes of their tables."""
-        found = relations.all_identities(self.source, self.issuers, "= ANY (ids)")
+        found = relations.all_identities(self.source, self.issuers, "= ANY (gateway_ids)")
         return f"""
-CREATE FUNCTION {SCHEMA}.identities_of(ids {self.key_type}[]) RETURNS jsonb[] LANGUAGE plpgsql
+CREATE FUNCTION {SCHEMA}.identities_of(gateway_ids {self.key_type}[]) RETURNS jsonb[] LANGUAGE plpgsql
 SET search_path = {quoted(self.source.schema_name)}, pg_temp
 -- Otherwise a plan that was made for few users would read all of them each time.
 SET enable_seqscan = off SET jit = off AS $gateway$
+#variable_conflict use_column
 BEGIN
     RETURN ARRAY(SELECT jsonb_build_array(issuer, subject) FROM ({found}) AS found LIMIT 501);
 END
@@ -259,26 +261,33 @@ $gateway$;
         before = " UNION ALL ".join(
             relations.identities_in(
                 source, each, relations.rows_of(source, each, "before"), self.issuers,
-                f"({source.id}) = ANY (changed)",
+                f"({source.id}) IN (SELECT unnest(gateway_changed))",
             )
             for each in own
         )  # fmt: skip
-        gone = f"\n            identities := {self._listed(before)};" if own else ""
+        gone = (
+            f"""
+            IF TG_OP <> 'INSERT' THEN
+                gateway_identities := {self._listed(before)};
+            END IF;"""
+            if own
+            else ""
+        )
         return f"""
         IF TG_OP = 'INSERT' THEN
-            changed := ARRAY(SELECT key FROM ({relations.keys(source, "after")}) AS rows LIMIT 501);
+            gateway_changed := ARRAY(SELECT key FROM ({relations.keys(source, "after")}) AS rows LIMIT 501);
         ELSIF TG_OP = 'DELETE' THEN
-            changed := ARRAY(SELECT key FROM ({relations.keys(source, "before")}) AS rows LIMIT 501);{gone}
+            gateway_changed := ARRAY(SELECT key FROM ({relations.keys(source, "before")}) AS rows LIMIT 501);
         ELSE
-            changed := ARRAY(
+            gateway_changed := ARRAY(
                 SELECT key FROM ({relations.states(source, "after")}) AS later
                 FULL JOIN ({relations.states(source, "before")}) AS earlier USING (key)
                 WHERE later.state IS DISTINCT FROM earlier.state LIMIT 501
-            );{gone}
+            );
         END IF;
-        IF cardinality(changed) > 500 THEN
+        IF cardinality(gateway_changed) > 500 THEN
             PERFORM {SCHEMA}.tell_all();
-        ELSIF cardinality(changed) > 0 THEN
+        ELSIF cardinality(gateway_changed) > 0 THEN{gone}
             IF TG_OP <> 'INSERT'
                 AND current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
             THEN
@@ -286,7 +295,7 @@ $gateway$;
                 PERFORM {SCHEMA}.tell_all();
             ELSE
                 PERFORM {SCHEMA}.tell_changes(
-                    identities || {SCHEMA}.identities_of(changed), changed::text[]
+                    gateway_identities || {SCHEMA}.identities_of(gateway_changed), gateway_changed::text[]
                 );
             END IF;
         END IF;
@@ -305,27 +314,27 @@ $gateway$;
 
         return f"""
         IF TG_OP = 'DELETE' THEN
-            identities := {self._listed(rows("before"))};
+            gateway_identities := {self._listed(rows("before"))};
         ELSIF TG_OP = 'INSERT' THEN
-            identities := {self._listed(rows("after"))};
-            linked := ARRAY(SELECT DISTINCT key FROM ({rows("after")}) AS rows WHERE key IS NOT NULL);
+            gateway_identities := {self._listed(rows("after"))};
+            gateway_linked := ARRAY(SELECT DISTINCT key FROM ({rows("after")}) AS rows WHERE key IS NOT NULL);
         ELSE
-            identities := ARRAY(
+            gateway_identities := ARRAY(
                 SELECT jsonb_build_array(issuer, subject) FROM (
                     (SELECT * FROM ({rows("before")}) AS b EXCEPT SELECT * FROM ({rows("after")}) AS a)
                     UNION ALL
                     (SELECT * FROM ({rows("after")}) AS a EXCEPT SELECT * FROM ({rows("before")}) AS b)
                 ) AS found LIMIT 501
             );
-            linked := ARRAY(
+            gateway_linked := ARRAY(
                 SELECT DISTINCT key FROM (
                     SELECT * FROM ({rows("after")}) AS a EXCEPT SELECT * FROM ({rows("before")}) AS b
                 ) AS found WHERE key IS NOT NULL
             );
         END IF;
-{self._hold("linked")}
-        IF cardinality(identities) > 0 THEN
-            PERFORM {SCHEMA}.tell_changes(identities, '{{}}');
+{self._hold("gateway_linked")}
+        IF cardinality(gateway_identities) > 0 THEN
+            PERFORM {SCHEMA}.tell_changes(gateway_identities, '{{}}');
         END IF;
 """
 
@@ -333,8 +342,8 @@ $gateway$;
         rows = relations.alias_of(table)
         if ALL_USERS in columns:
             differ = (
-                f"SELECT {rows}::text FROM before AS {rows}"
-                f" EXCEPT ALL SELECT {rows}::text FROM after AS {rows}"
+                f"SELECT ROW({rows}.*)::text FROM before AS {rows}"
+                f" EXCEPT ALL SELECT ROW({rows}.*)::text FROM after AS {rows}"
             )
             return f"""
         IF TG_OP = 'INSERT' THEN
@@ -350,21 +359,22 @@ $gateway$;
 
         def keys(name: str) -> str:
             return " UNION ALL ".join(
-                f"SELECT ({column})::{self.key_type} AS key, {rows}::text AS state FROM {name} AS {rows}"
+                f"SELECT ({column})::{self.key_type} AS key, ROW({rows}.*)::text AS state"
+                f" FROM {name} AS {rows}"
                 for column in sorted(columns)
             )
 
         return f"""
         IF TG_OP = 'INSERT' THEN
-            changed := ARRAY(
+            gateway_changed := ARRAY(
                 SELECT DISTINCT key FROM ({keys("after")}) AS rows WHERE key IS NOT NULL LIMIT 501
             );
         ELSIF TG_OP = 'DELETE' THEN
-            changed := ARRAY(
+            gateway_changed := ARRAY(
                 SELECT DISTINCT key FROM ({keys("before")}) AS rows WHERE key IS NOT NULL LIMIT 501
             );
         ELSE
-            changed := ARRAY(
+            gateway_changed := ARRAY(
                 SELECT DISTINCT key FROM (
                     (SELECT * FROM ({keys("before")}) AS b EXCEPT SELECT * FROM ({keys("after")}) AS a)
                     UNION ALL
@@ -372,15 +382,17 @@ $gateway$;
                 ) AS found WHERE key IS NOT NULL LIMIT 501
             );
         END IF;
-        IF cardinality(changed) > 500 THEN
+        IF cardinality(gateway_changed) > 500 THEN
             PERFORM {SCHEMA}.tell_all();
-        ELSIF cardinality(changed) > 0 THEN
-{self._hold("changed")}
+        ELSIF cardinality(gateway_changed) > 0 THEN
+{self._hold("gateway_changed")}
             IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
                 -- An identity that was linked meanwhile cannot be seen.
                 PERFORM {SCHEMA}.tell_all();
             ELSE
-                PERFORM {SCHEMA}.tell_changes({SCHEMA}.identities_of(changed), changed::text[]);
+                PERFORM {SCHEMA}.tell_changes(
+                    {SCHEMA}.identities_of(gateway_changed), gateway_changed::text[]
+                );
             END IF;
         END IF;
 """
