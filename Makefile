@@ -22,9 +22,13 @@ help: ## List the commands
 run: $(VENV)/run.stamp ## Start everything on loopback: Postgres, Redis, an issuer, an upstream, the gateway (flags: ARGS="--port 0")
 	@exec $(BIN)/gateway demo --data-dir .gateway $(ARGS)
 
-test: $(VENV)/dev.stamp ## Run every test against real Postgres and Redis, with coverage (flags: ARGS="-x")
+test: $(VENV)/dev.stamp tests/node/node_modules ## Run every test against real Postgres and Redis, with coverage (flags: ARGS="-x")
 	$(BIN)/python -m pytest -n $(WORKERS) --cov=gateway/core --cov-report= $(ARGS)
 	$(BIN)/python -m coverage report --skip-covered --fail-under=95
+
+tests/node/node_modules: tests/node/package-lock.json
+	@if command -v npm >/dev/null && npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund; then touch $@; \
+	else echo "No npm packages: tests with issuers of others are skipped" >&2; fi
 
 soak: $(VENV)/dev.stamp ## Cause faults for minutes under load, and check every answer against the rules (SOAK_SECONDS=300)
 	CONSISTENCY_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -s tests/consistency/test_consistency.py::test_no_request_is_decided_by_an_old_state_under_any_fault $(ARGS)

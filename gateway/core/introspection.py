@@ -80,12 +80,24 @@ def payload_of(answer: JSON, issuer: Issuer, credential: Credential) -> dict[str
     # An endpoint may serve several issuers.
     if answer.get("iss", issuer.issuer) != issuer.issuer:
         raise Denial(ISSUER_UNTRUSTED, "the answer's `iss` is not the issuer's", issuer=issuer.name)
+    _check_type(answer, issuer)
+    payload = {**answer, "iss": issuer.issuer}
+    if payload.get("jti") is None:
+        payload["jti"] = credential.digest.hex()
+    return payload
+
+
+def _check_type(answer: Mapping[str, JSON], issuer: Issuer) -> None:
+    """Raise a `Denial` for what is no access token: endpoints know refresh tokens, too (RFC 7662 §2.1).
+
+    An audience is what only access tokens have. Where none is asked for, the answer must tell the type.
+    """
+    untold = answer.get("token_type") is None and answer.get("token_use") is None
+    if untold and issuer.audiences is None and issuer.id_tokens == "deny":
+        detail = "with `audiences: null`, the answer must have a `token_type`: refresh tokens are active, too"
+        raise Denial(ID_TOKEN_NOT_ACCEPTED, detail, issuer=issuer.name, claim="token_type")
     for name, accepted in (("token_type", _ACCESS_TYPES), ("token_use", _ACCESS_USES)):
         value = answer.get(name)
         if value is not None and (not isinstance(value, str) or value.lower() not in accepted):
             detail = f"`{name}` shows that it is no access token"
             raise Denial(ID_TOKEN_NOT_ACCEPTED, detail, issuer=issuer.name, claim=name)
-    payload = {**answer, "iss": issuer.issuer}
-    if payload.get("jti") is None:
-        payload["jti"] = credential.digest.hex()
-    return payload

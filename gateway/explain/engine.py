@@ -31,7 +31,7 @@ from gateway.stores.redis.shared_tier import RedisTier
 class Explainer:
     """Explains how the gateway decides on a token. It changes nothing, and sends the token nowhere.
 
-    The issuer of an opaque token is asked about it (`introspector`), as for a request.
+    Only an opaque token is sent to its issuer, as for a request (`introspector`).
 
     It fetches missing keys, as for a request, and keeps them only for the one explanation. If it runs in a
     worker, `local` and `learnt_revocations` are that worker's memory, and `deaf` returns the stores whose

@@ -1,6 +1,7 @@
 """Which issuer is asked about a token, and what its answer means."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -117,6 +118,17 @@ def test_what_is_no_access_token_is_refused(mark: dict[str, JSON]) -> None:
 )
 def test_access_tokens_pass(mark: dict[str, JSON]) -> None:
     assert said(active=True, sub="member", **mark)["sub"] == "member"
+
+
+def test_without_an_audience_the_answer_must_tell_the_type() -> None:
+    nameless = replace(MAIN, audiences=None)
+    active: dict[str, JSON] = {"active": True, "sub": "member", "client_id": "web"}
+    with pytest.raises(Denial) as caught:
+        payload_of(active, nameless, TOKEN)
+    assert (caught.value.reason.code, caught.value.claim) == ("id_token_not_accepted", "token_type")
+    for known in ({"token_type": "Bearer"}, {"token_use": "access_token"}):
+        assert payload_of({**active, **known}, nameless, TOKEN)["sub"] == "member"
+    assert payload_of(active, replace(nameless, id_tokens="allow"), TOKEN)["sub"] == "member"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Issuers of others, which run under Node.js."""
