@@ -51,7 +51,7 @@ REFUSED_TOKENS: Final = 4096
 class Keys(Protocol):
     """The verification keys of all issuers."""
 
-    def current(self, issuer_name: str) -> KeySet | None:
+    def current(self, realm: str) -> KeySet | None:
         """Return the trusted keys; None if there are none."""
 
 
@@ -89,6 +89,7 @@ class _Refusal:
     reason: Reason
     detail: str | None
     issuer: str | None
+    realm: str | None
     keys: int | None
     """The serial of the issuer's key set when the token was refused; None if there was none."""
 
@@ -136,9 +137,9 @@ class Tokens:
         if token is None:
             return None
         # When keys become too old to trust, the tokens that they verified become invalid too.
-        issuer_name = token.claims.issuer_name
-        if self._clock() < token.until and self._keys.current(issuer_name) is not None:
-            self._recalled[issuer_name] += 1
+        claims = token.claims
+        if self._clock() < token.until and self._keys.current(claims.realm) is not None:
+            self._recalled[claims.issuer_name] += 1
             return token
         self._tokens.pop(credential.digest)
         return None
@@ -147,7 +148,7 @@ class Tokens:
         """Remember a token, unless its key was withdrawn while it was being verified."""
         until = verified.until if math.isinf(verified.until) else shared_instant(verified.until)
         token = Token(verified.claims, verified.key, until)
-        keys = self._keys.current(verified.claims.issuer_name)
+        keys = self._keys.current(verified.claims.realm)
         if keys is not None and verified.key in keys.keys:
             self._tokens.put(credential.digest, token)
         return token
@@ -157,10 +158,10 @@ class Tokens:
         refusal = self._refusals.get(credential.digest)
         if refusal is None:
             return
-        if refusal.issuer is not None and self._serial(refusal.issuer) != refusal.keys:
+        if refusal.realm is not None and self._serial(refusal.realm) != refusal.keys:
             del self._refusals[credential.digest]
             return
-        denial = Denial(refusal.reason, refusal.detail, issuer=refusal.issuer)
+        denial = Denial(refusal.reason, refusal.detail, issuer=refusal.issuer, realm=refusal.realm)
         self._refused(denial)
         try:
             raise denial
@@ -170,21 +171,21 @@ class Tokens:
 
     def keep_refusal(self, credential: Credential, denial: Denial) -> None:
         """Remember the refusal of a token, if the token would be refused again."""
-        if denial.reason in _PERMANENT:
-            issuer = denial.issuer
-            keys = None if issuer is None else self._serial(issuer)
-            self._refusals.put(credential.digest, _Refusal(denial.reason, denial.detail, issuer, keys))
+        # A tenant that its issuer does not have may come to be.
+        no_tenant = denial.reason is ISSUER_UNTRUSTED and denial.issuer is not None
+        if denial.reason in _PERMANENT and not no_tenant:
+            issuer, realm = denial.issuer, denial.realm
+            keys = None if realm is None else self._serial(realm)
+            self._refusals.put(credential.digest, _Refusal(denial.reason, denial.detail, issuer, realm, keys))
 
-    def _serial(self, issuer_name: str) -> int | None:
-        keys = self._keys.current(issuer_name)
+    def _serial(self, realm: str) -> int | None:
+        keys = self._keys.current(realm)
         return None if keys is None else keys.serial
 
-    def forget_withdrawn(self, issuer_name: str, keys: KeySet | None) -> int:
+    def forget_withdrawn(self, realm: str, keys: KeySet | None) -> int:
         """Forget the tokens of an issuer whose key is not in its new set; return how many."""
         trusted = frozenset(keys.keys) if keys is not None else frozenset()
-        return self._tokens.discard(
-            lambda token: token.claims.issuer_name == issuer_name and token.key not in trusted
-        )
+        return self._tokens.discard(lambda token: token.claims.realm == realm and token.key not in trusted)
 
     def __len__(self) -> int:
         return len(self._tokens)

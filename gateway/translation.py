@@ -5,6 +5,7 @@ for each. A setting without a field is an error. `gateway.app` and `gateway.buil
 on explicitly.
 """
 
+import ssl
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import is_dataclass, replace
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 from gateway.core.headers import HeaderPolicy, HeaderRules
-from gateway.core.model import CredentialSources, Issuer, Route
+from gateway.core.issuer_patterns import TENANT
+from gateway.core.model import ClaimPaths, CredentialSources, Issuer, Route
+from gateway.core.tokens import ASYMMETRIC_ALGORITHMS, HMAC_ALGORITHMS
 from gateway.explain import Setup
 from gateway.issuer_keys.client_authentication import ClientAuthentication, ClientSecret, PrivateKeyJwt
 from gateway.issuer_keys.fetch import Fetcher
@@ -23,8 +26,11 @@ from gateway.issuer_keys.sources import (
     JwksUri,
     KeySource,
     PemFile,
+    PerTenant,
+    Restricted,
     Secret,
     SecretFile,
+    Several,
 )
 from gateway.proxy.downstream.limits import Limits
 from gateway.proxy.upstream.options import UpstreamRules
@@ -69,7 +75,10 @@ def _as_declared(setting: object, hint: object) -> object:
 
 
 def issuer(issuer: model.Issuer) -> Issuer:
-    return derived(issuer, Issuer, elsewhere={"keys", "introspection"})
+    claims = derived(issuer.claims, ClaimPaths)
+    if issuer.tenants is not None and "tenant" not in issuer.claims.model_fields_set:
+        claims = replace(claims, tenant=None)
+    return derived(issuer, Issuer, elsewhere={"keys", "introspection"}, claims=claims)
 
 
 def route(route: model.Route, body_size: int) -> Route:
@@ -133,8 +142,8 @@ _USED_ELSEWHERE: Final = frozenset(
 """Settings of a source that are not about its tables. The first three have become others."""
 
 
-_KEY_SOURCES: Final[Mapping[str, Callable[[model.Issuer, Any], KeySource]]] = {
-    "discovery": lambda issuer, _: Discovery(issuer.issuer),
+_KEY_SOURCES: Final[Mapping[str, Callable[[str, Any], KeySource]]] = {
+    "discovery": lambda iss, _: Discovery(iss),
     "jwks_uri": lambda _, url: JwksUri(url),
     "jwks_file": lambda _, path: JwksFile(path),
     "pem_file": lambda _, path: PemFile(path),
@@ -145,16 +154,39 @@ _KEY_SOURCES: Final[Mapping[str, Callable[[model.Issuer, Any], KeySource]]] = {
 
 
 def key_source(issuer: model.Issuer) -> KeySource:
-    """Return the configured source. Raises TypeError for a setting that would be ignored."""
+    """Return the configured source, or sources. Raises TypeError for a setting that would be ignored."""
     if issuer.introspection is not None:
         return introspection(issuer, issuer.introspection)
+    tenants = issuer.tenants
+    if tenants is None:
+        return _sources(issuer, issuer.issuer)
+    return PerTenant(
+        lambda tenant: _sources(issuer, issuer.issuer.replace(TENANT, tenant), tenant),
+        None if tenants == "any" else tenants,
+    )
+
+
+def _sources(issuer: model.Issuer, iss: str, tenant: str = "") -> KeySource:
     keys = issuer.keys
-    settings = ((name, getattr(keys, name)) for name in type(keys).model_fields)
+    if len(keys) == 1 and keys[0].algorithms is None:
+        return _source(keys[0], iss, tenant)
+    return Several(tuple(Restricted(_source(each, iss, tenant), _algorithms(each, issuer)) for each in keys))
+
+
+def _algorithms(keys: model.Keys, issuer: model.Issuer) -> frozenset[str]:
+    """Return what the keys of one of several sources are for."""
+    if keys.algorithms is not None or "algorithms" not in issuer.model_fields_set:
+        return frozenset(keys.fitting_algorithms)
+    return frozenset(issuer.algorithms) & (HMAC_ALGORITHMS if keys.has_secret else ASYMMETRIC_ALGORITHMS)
+
+
+def _source(keys: model.Keys, iss: str, tenant: str) -> KeySource:
+    settings = ((name, getattr(keys, name)) for name in type(keys).model_fields if name != "algorithms")
     given = {name: value for name, value in settings if value is not None and value is not False}
     for name in given.keys() - _KEY_SOURCES.keys():
         raise TypeError(f"the setting `{name}` of {type(keys).__name__} makes no key source")
     ((name, value),) = given.items()
-    return _KEY_SOURCES[name](issuer, value)
+    return _KEY_SOURCES[name](iss, value.replace(TENANT, tenant) if name == "jwks_uri" else value)
 
 
 def introspection(issuer: model.Issuer, settings: model.Introspection) -> Endpoint:
@@ -181,8 +213,23 @@ def opaque_issuers(issuers: Iterable[model.Issuer]) -> list[tuple[Issuer, str, E
 
 
 def fetcher(jwks: model.Jwks) -> Fetcher:
-    """Return the fetcher of issuers' keys. Call it inside a running event loop."""
-    return Fetcher(timeout=jwks.timeout, strict=jwks.tls.strict)
+    """Return the fetcher of issuers' keys. Call it inside a running event loop.
+
+    Raises OSError if `jwks.ca` cannot be read.
+    """
+    return Fetcher(
+        timeout=jwks.timeout,
+        strict=jwks.tls.strict,
+        tls=None if jwks.ca is None else _authorities(jwks.ca),
+        proxy=None if jwks.proxy is None else jwks.proxy.get_secret_value(),
+    )
+
+
+def _authorities(ca: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise OSError(f"jwks.ca: {ca} cannot be used: {error.strerror or error}") from error
 
 
 def setup(settings: Settings, config: str | None = None) -> Setup:

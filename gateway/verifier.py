@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from gateway.core import claims as claim_rules
 from gateway.core import token_types, tokens
 from gateway.core.introspection import INTROSPECTED, Introspected
+from gateway.core.issuer_patterns import IssuerTable
 from gateway.core.model import JSON, Claims, Credential, Issuer
 from gateway.core.reasons import (
     ALGORITHM_NOT_ALLOWED,
@@ -23,20 +24,22 @@ from gateway.core.reasons import (
 from gateway.core.tokens import KeySet, UnverifiedToken, VerificationKey
 from gateway.core.verified import VerifiedToken
 
+NO_SUCH_TENANT: Final = "the issuer has no such tenant"
 _NOTHING: Final[Mapping[str, JSON]] = MappingProxyType({})
 
 
 class Keys(Protocol):
-    """The verification keys of all issuers."""
+    """The verification keys of all issuers, by their realms (`Issuer.realm`)."""
 
-    def current(self, issuer_name: str) -> KeySet | None:
+    def current(self, realm: str) -> KeySet | None:
         """Return the keys to trust now; None if there are none."""
 
-    async def refresh(self, issuer_name: str, kid: str | None, algorithm: str) -> bool:
+    async def refresh(self, realm: str, kid: str | None, algorithm: str) -> bool:
         """Look for a key that is not in the set. Before it waits for anything, it sleeps for no time.
 
         Returns whether the set, as it is then, is what the issuer says: a key that is not in it does not
-        exist. False: the issuer cannot be heard, so the key may exist.
+        exist, and a tenant without a set does not either. False: the issuer cannot be heard, so the key may
+        exist.
         """
 
 
@@ -71,8 +74,9 @@ class TokenVerifier:
         """
         self._claims_read = claims_read
         self._introspector = introspector
-        self._issuers: Mapping[str, Issuer] = {issuer.issuer: issuer for issuer in issuers}
-        self._types = token_types.known_to(self._issuers.values())
+        issuers = tuple(issuers)
+        self._issuers = IssuerTable(issuers)
+        self._types = token_types.known_to(issuers)
         self._keys = keys
         self._clock = clock
 
@@ -82,20 +86,23 @@ class TokenVerifier:
         if introspector is not None and (asked := introspector.issuer_of(credential.raw)) is not None:
             return await self._introspected(introspector, asked, credential)
         token = tokens.parse(credential.raw, self._types)
-        issuer = self._issuers.get(claim_rules.issuer_of(token.payload))
+        issuer = self._issuers.find(claim_rules.issuer_of(token.payload))
         if issuer is None:
             raise Denial(ISSUER_UNTRUSTED)
         if introspector is not None and issuer.name in introspector.names:
             return await self._introspected(introspector, issuer, credential)
         token_types.check(token.typ, issuer)
         if token.algorithm not in issuer.algorithms:
-            raise Denial(ALGORITHM_NOT_ALLOWED, "not among the issuer's `algorithms`", issuer=issuer.name)
+            detail = "not among the issuer's `algorithms`"
+            raise Denial(ALGORITHM_NOT_ALLOWED, detail, issuer=issuer.name, realm=issuer.realm)
         candidates = await self._candidates(issuer, token)
         if token.algorithm not in candidates[0].algorithms:
-            raise Denial(ALGORITHM_NOT_ALLOWED, "it does not fit the key", issuer=issuer.name)
+            raise Denial(
+                ALGORITHM_NOT_ALLOWED, "it does not fit the key", issuer=issuer.name, realm=issuer.realm
+            )
         key = next((key for key in candidates if key.verify(token)), None)
         if key is None:
-            raise Denial(SIGNATURE_INVALID, issuer=issuer.name)
+            raise Denial(SIGNATURE_INVALID, issuer=issuer.name, realm=issuer.realm)
         claims = self._claims(token.payload, issuer)
         return VerifiedToken(claims, key, math.inf if claims.good_until is None else claims.good_until)
 
@@ -112,15 +119,17 @@ class TokenVerifier:
 
     async def _candidates(self, issuer: Issuer, token: UnverifiedToken) -> tuple[VerificationKey, ...]:
         """Select the keys by issuer and `kid`; an unknown `kid` may mean that keys were rotated."""
-        keys = self._keys.current(issuer.name)
+        keys = self._keys.current(issuer.realm)
         found = () if keys is None else keys.candidates(token.kid, token.algorithm)
         if found:
             return found
-        heard = await self._keys.refresh(issuer.name, token.kid, token.algorithm)
-        keys = self._keys.current(issuer.name)
+        heard = await self._keys.refresh(issuer.realm, token.kid, token.algorithm)
+        keys = self._keys.current(issuer.realm)
         found = () if keys is None else keys.candidates(token.kid, token.algorithm)
         if found:
             return found
+        if heard and keys is None and issuer.tenant is not None:
+            raise Denial(ISSUER_UNTRUSTED, NO_SUCH_TENANT, issuer=issuer.name)
         if keys is None or not heard:
             raise Denial(KEYS_UNAVAILABLE, issuer=issuer.name)
         raise Denial(KEY_UNKNOWN, issuer=issuer.name)

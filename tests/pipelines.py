@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from gateway.core.admission import Admission
 from gateway.core.headers import HeaderPolicy, HeaderRules
+from gateway.core.key_material import key_from_jwk
 from gateway.core.model import (
     JSON,
     Auth,
@@ -20,7 +21,7 @@ from gateway.core.model import (
     UserStatus,
 )
 from gateway.core.routes import RouteTable
-from gateway.core.tokens import KeySet, key_from_jwk
+from gateway.core.tokens import KeySet
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
 from gateway.verifier import TokenVerifier

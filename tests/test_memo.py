@@ -11,6 +11,7 @@ import pytest
 
 from gateway.core.admission import Admission
 from gateway.core.headers import HeaderPolicy, HeaderRules
+from gateway.core.key_material import key_from_jwk
 from gateway.core.model import (
     Claims,
     Credential,
@@ -26,7 +27,7 @@ from gateway.core.model import (
 )
 from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocations
-from gateway.core.tokens import ALGORITHMS, KeySet, key_from_jwk
+from gateway.core.tokens import ALGORITHMS, KeySet
 from gateway.core.verified import VerifiedToken
 from gateway.identity.local_cache import LocalCache
 from gateway.memo import Memo, Tokens

@@ -28,6 +28,7 @@ from hypothesis.stateful import (
 from gateway import memo
 from gateway.core.admission import Admission, Forwarding
 from gateway.core.headers import HeaderPolicy, HeaderRules
+from gateway.core.key_material import key_from_jwk
 from gateway.core.model import (
     Claims,
     Credential,
@@ -42,7 +43,7 @@ from gateway.core.model import (
 )
 from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocations
-from gateway.core.tokens import KeySet, key_from_jwk
+from gateway.core.tokens import KeySet
 from gateway.core.verified import VerifiedToken
 from gateway.identity.local_cache import LocalCache
 from gateway.memo import Memo, Token, Tokens

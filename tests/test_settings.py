@@ -67,7 +67,7 @@ def test_the_smallest_configuration_has_the_documented_defaults(file: Path) -> N
     assert (limits.header_timeout, limits.keepalive_timeout) == (10.0, 75.0)
     (issuer,) = settings.issuers
     assert set(issuer.algorithms) == {
-        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
     }  # fmt: skip
     assert (issuer.leeway, issuer.require, issuer.max_lifetime) == (30.0, ("exp", "sub"), None)
     assert (issuer.claims.tenant.path, issuer.claims.tenant.optional) == ("tenant_id", True)

@@ -25,6 +25,7 @@ CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
     model.Issuer: {
         "name": {"name": "other"},
         "issuer": {"issuer": "https://other.example.com/"},
+        "tenants": {"issuer": "https://idp.example.com/{tenant}", "tenants": ["acme"]},
         "audiences": {"audiences": ["other"]},
         "algorithms": {"algorithms": ["RS256"]},
         "leeway": {"leeway": "7s"},
@@ -55,6 +56,7 @@ CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
         "pem_file": {"pem_file": "key.pem"},
         "secret": {"secret": "s" * 32},
         "secret_file": {"secret_file": "secret"},
+        "algorithms": {"secret_file": "another", "algorithms": ["HS512"]},
     },
     model.Introspection: {
         "endpoint": {"endpoint": "https://other.example.com/introspect"},
@@ -209,7 +211,7 @@ def test_a_key_setting_that_would_be_ignored_is_an_error() -> None:
         token: str | None = None
 
     class Newer(model.Issuer):
-        keys: Keys = Keys(jwks_uri="https://idp.example.com/keys", token="secret")
+        keys: tuple[Keys, ...] = (Keys(jwks_uri="https://idp.example.com/keys", token="secret"),)
 
     with pytest.raises(TypeError, match="the setting `token` of Keys makes no key source"):
         translation.key_source(Newer.model_validate(ISSUER))
@@ -242,7 +244,7 @@ def test_a_setting_within_a_section_that_would_be_ignored_is_an_error() -> None:
 def test_a_field_without_a_setting_is_an_error() -> None:
     @dataclass(frozen=True)
     class More(Issuer):
-        tenants: frozenset[str] = field(kw_only=True)
+        actors: frozenset[str] = field(kw_only=True)
 
-    with pytest.raises(TypeError, match="tenants"):
+    with pytest.raises(TypeError, match="actors"):
         translation.derived(model.Issuer.model_validate(ISSUER), More, elsewhere={"keys", "introspection"})

@@ -129,7 +129,7 @@ def _summarise(settings: "Settings") -> None:
 
     issuers = Table("issuer", "iss", "audiences", "keys", box=box.SIMPLE_HEAD)
     for issuer in settings.issuers:
-        keys = ", ".join(issuer.keys.model_dump(exclude_defaults=True))
+        keys = ", ".join(name for keys in issuer.keys for name in keys.model_dump(exclude_defaults=True))
         issuers.add_row(issuer.name, issuer.issuer, ", ".join(issuer.audiences or ("any",)), keys)
     upstreams = Table("upstream", "urls", box=box.SIMPLE_HEAD)
     for name, upstream in settings.upstreams.items():

@@ -100,7 +100,11 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
     with suppress(StoreUnavailable):
         # Postgres must be identified before the owner of Redis can be compared with it.
         await postgres.identify()
-    async with translation.fetcher(settings.jwks) as fetcher:
+    try:
+        made = translation.fetcher(settings.jwks)
+    except OSError as error:
+        output.fail(str(error), "correct the file, or its path", output.USAGE)
+    async with made as fetcher:
         keys = KeyRing(
             {issuer.name: translation.key_source(issuer) for issuer in settings.issuers},
             fetcher=fetcher,

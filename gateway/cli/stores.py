@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 from gateway.cli import output
 from gateway.cli.config import settings_or_exit
+from gateway.core.issuer_patterns import IssuerNames, is_pattern
 from gateway.core.model import Identity, StoreUnavailable, Tier
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
@@ -43,20 +44,37 @@ class Stores:
     author: "Author"
     """The author of the command's changes, for the audit log."""
 
+    @property
+    def issuer_names(self) -> IssuerNames:
+        """The configured issuers."""
+        return IssuerNames({each.name: each.issuer for each in self.settings.issuers})
+
     def issuer(self, text: str) -> "Issuer":
-        """Return the configured issuer with this name or `iss`; exit when there is none."""
-        found = next((each for each in self.settings.issuers if text in {each.name, each.issuer}), None)
+        """Return the configured issuer with this name, realm or `iss`; exit when there is none.
+
+        `name` and `issuer` are the realm and the `iss` of the tenant, if the text names one.
+        """
+        found = self.issuer_names.find(text)
         if found is None:
             names = ", ".join(each.name for each in self.settings.issuers)
             output.fail(f"no issuer `{text}` is configured", f"configured issuers: {names}")
+        name, iss = found
+        (configured,) = (each for each in self.settings.issuers if each.name == name.partition("/")[0])
+        return configured.model_copy(update={"name": name, "issuer": iss})
+
+    def issuer_of_users(self, text: str) -> "Issuer":
+        """Return the issuer of an identity, which names a tenant if the issuer has several; or exit."""
+        found = self.issuer(text)
+        if is_pattern(found.issuer):
+            output.fail(
+                f"issuer `{text}` has several tenants, and a user belongs to one of them",
+                f"write {found.name}/TENANT, or the `iss` of the tenant's tokens",
+            )
         return found
 
     def spellings(self, text: str) -> tuple[str, str]:
         """Return the name and `iss` of an issuer, given by either; the text twice if it is not configured."""
-        for each in self.settings.issuers:
-            if text in {each.name, each.issuer}:
-                return each.name, each.issuer
-        return text, text
+        return self.issuer_names.find(text) or (text, text)
 
     async def user(self, text: str) -> "UserRecord":
         """Find a user by id, `ISSUER_NAME:SUBJECT` or e-mail address; exit unless there is exactly one."""
@@ -69,12 +87,11 @@ class Stores:
             except UserNotFound as error:
                 output.fail(str(error), "`gateway users list` lists the users")
         name, colon, subject = text.partition(":")
-        for issuer in self.settings.issuers:
-            if colon and issuer.name == name:
-                found = await self.directory.find(Identity(issuer.issuer, subject))
-                if found is None:
-                    output.fail(f"no user has the identity `{subject}` of issuer {name}", "gateway users add")
-                return found
+        if colon and name in (names := self.issuer_names):
+            found = await self.directory.find(Identity(names[name], subject))
+            if found is None:
+                output.fail(f"no user has the identity `{subject}` of issuer {name}", "gateway users add")
+            return found
         records = await self.directory.with_email(text) if "@" in text else []
         if not records:
             output.fail(

@@ -78,7 +78,7 @@ def add(
 
     async def work(stores: Stores) -> "UserRecord":
         return await stores.directory.add(
-            Identity(stores.issuer(issuer).issuer, _subject(subject)),
+            Identity(stores.issuer_of_users(issuer).issuer, _subject(subject)),
             status=status,
             tenant=tenant,
             email=email,
@@ -152,7 +152,7 @@ def link(
     async def work(stores: Stores) -> "UserRecord":
         record = await stores.user(user)
         target = UUID(record.user.id)
-        identity = Identity(stores.issuer(issuer).issuer, _subject(subject))
+        identity = Identity(stores.issuer_of_users(issuer).issuer, _subject(subject))
         if source is None:
             return await stores.directory.link(target, identity, author=stores.author)
         owner = UUID((await stores.user(source)).user.id)
@@ -278,7 +278,7 @@ def _write(config: Path, work: "Callable[[Stores], Awaitable[UserRecord]]", *, j
 
     async def change(stores: Stores) -> "tuple[UserRecord, StoreUnavailable | None, float]":
         record = await work(stores)
-        names = {issuer.issuer: issuer.name for issuer in stores.settings.issuers}
+        names = stores.issuer_names.by_iss
         cached = [(names[i.issuer], i.subject) for i in record.identities if i.issuer in names]
         try:
             await stores.redis.forget_users(cached)

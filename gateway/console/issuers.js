@@ -35,7 +35,9 @@ export async function show({ main, api, signal }) {
         ["iss", code(issuer.issuer)],
         ["Audiences", issuer.audiences ? issuer.audiences.join(", ") : "any"],
         ["Algorithms", issuer.algorithms.join(", ")],
+        ...(issuer.tenants ? [["Tenants", issuer.tenants === "any" ? "any" : issuer.tenants.join(", ")]] : []),
         ["Keys loaded", issuer.age_seconds === null ? "never" : `${duration(issuer.age_seconds)} ago`],
+        ...(issuer.skipped.length ? [["Refused keys", h("span", { class: "break" }, issuer.skipped.join("; "))]] : []),
         ...(issuer.last_error ? [["Last error", h("span", { class: "error break" }, issuer.last_error)]] : []),
       ]),
       keys(issuer), h("div", { class: "row" }, refresh), outcome);

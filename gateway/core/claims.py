@@ -97,6 +97,7 @@ def verify(
         roles=_words(payload, issuer.claims.roles, " ", issuer),
         payload=payload if kept is None else kept,
         leeway=issuer.leeway,
+        realm=issuer.realm,
     )
 
 
@@ -262,6 +263,8 @@ def _optional_string(payload: Mapping[str, JSON], path: str, issuer: Issuer) -> 
 
 def _tenant(payload: Mapping[str, JSON], issuer: Issuer) -> str | None:
     """Parse the tenant. A number is accepted, too, because some issuers number their tenants."""
+    if issuer.claims.tenant is None:
+        return issuer.tenant
     path = issuer.claims.tenant.path
     value = at_path(payload, path)
     if value is None and not issuer.claims.tenant.optional:

@@ -115,7 +115,8 @@ class TenantPath:
 class ClaimPaths:
     """Where an issuer keeps what the standards leave open: paths into its tokens (`core.claim_paths`)."""
 
-    tenant: TenantPath = TenantPath()
+    tenant: TenantPath | None = TenantPath()
+    """None: the tenant is that of the issuer's pattern."""
     scopes: tuple[str, ...] = ("scope",)
     """What is found at all of them is joined."""
     roles: tuple[str, ...] = ("roles",)
@@ -142,7 +143,7 @@ class Issuer:
     name: str
     """Unique label: in metrics, and in the keys of the blacklist."""
     issuer: str
-    """The exact `iss` of its tokens."""
+    """The exact `iss` of its tokens, or a pattern of it (`core.issuer_patterns`)."""
     audiences: frozenset[str] | None
     """None: `aud` is not compared; `expect` names the client instead."""
     algorithms: frozenset[str]
@@ -164,6 +165,15 @@ class Issuer:
     """Whether tokens that are bound to a key of their client (`cnf`, RFC 7800) are accepted without proof."""
     provisioning: Provisioning | None = None
     """None: its tokens create no user."""
+    tenants: frozenset[str] | Literal["any"] | None = None
+    """The tenants of a pattern; None without one."""
+    tenant: str | None = None
+    """The one whose tokens are looked at; `issuer` is then its `iss`."""
+
+    @property
+    def realm(self) -> str:
+        """The name of its keys, and of what is known of its users: that of the tenant, if there is one."""
+        return self.name if self.tenant is None else f"{self.name}/{self.tenant}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +182,7 @@ class Claims:
 
     issuer: str
     issuer_name: str
+    """The configured name: the metrics label."""
     subject: str
     audiences: tuple[str, ...]
     expires_at: float | None
@@ -184,6 +195,17 @@ class Claims:
     """Claims as the token carried them: all, or those that the configuration uses."""
     leeway: float = 0.0
     """How far the issuer's clock and ours may differ."""
+    realm: str = ""
+    """`Issuer.realm`: the name that keys, cached users and revocations go by; empty: `issuer_name`."""
+
+    def __post_init__(self) -> None:
+        if not self.realm:
+            object.__setattr__(self, "realm", self.issuer_name)
+
+    @property
+    def issuer_names(self) -> tuple[str, ...]:
+        """The names under which revocations of its issuer count: the realm, and what all tenants have."""
+        return (self.realm,) if self.realm == self.issuer_name else (self.realm, self.issuer_name)
 
     @property
     def identity(self) -> Identity:

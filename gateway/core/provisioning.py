@@ -32,6 +32,8 @@ class NewUser:
     display_name: str | None
     tenant: str | None
     roles: tuple[str, ...]
+    realm: str = ""
+    """The name that the cached user goes by; empty: `issuer_name`."""
 
     def as_user(self, user_id: str = "") -> User:
         """Return the user as it would be."""
@@ -67,6 +69,7 @@ def new_user(claims: Claims, rules: Provisioning | None) -> NewUser:
         None if rules.display_name is None else _name(payload, rules.display_name),
         claims.tenant if rules.tenant is None else _tenant(payload, rules.tenant),
         rules.roles,
+        "" if claims.realm == claims.issuer_name else claims.realm,
     )
 
 

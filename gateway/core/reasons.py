@@ -411,6 +411,7 @@ class Denial(Exception):
         route: Route | None = None,
         allow: frozenset[str] = frozenset(),
         claim: str | None = None,
+        realm: str | None = None,
     ) -> None:
         super().__init__(reason.code if detail is None else f"{reason.code}: {detail}")
         self.reason = reason
@@ -423,5 +424,7 @@ class Denial(Exception):
         self.route = route
         self.allow = allow
         """The methods served at the target, for the Allow field of a 405 (RFC 9110 §15.5.6)."""
+        self.realm = realm or issuer
+        """The name of the issuer's keys (`Issuer.realm`): in no label and no answer."""
         self.claim = claim
         """The path of the claim that is missing or not accepted."""

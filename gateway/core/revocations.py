@@ -21,6 +21,14 @@ class Revocations:
     issuer_at: float | None = None
     """Tokens of its issuer issued at or before this time are revoked."""
 
+    def with_those_of(self, other: "Revocations") -> "Revocations":
+        """Return what counts if any of both counts."""
+        return Revocations(
+            self.token or other.token,
+            _later(self.user_at, other.user_at),
+            _later(self.issuer_at, other.issuer_at),
+        )
+
     def against(self, issued_at: float | None) -> RevocationKind | None:
         """Return the kind that applies to a token of this `iat`. Without `iat`, any time applies."""
         if self.token:
@@ -36,6 +44,10 @@ class Revocations:
         return "issuer" if hits(self.issuer_at, issued_at) else None
 
 
+def _later(one: float | None, other: float | None) -> float | None:
+    return max((at for at in (one, other) if at is not None), default=None)
+
+
 def hits(revoked_at: float | None, issued_at: float | None) -> bool:
     """Return whether a revocation of a user or an issuer applies to a token of this `iat`."""
     return revoked_at is not None and (issued_at is None or issued_at <= revoked_at)
@@ -47,7 +59,7 @@ class Revocation:
 
     kind: RevocationKind
     issuer: str
-    """The configured name of the issuer or its `iss`; empty for kind `user`."""
+    """The configured name of the issuer, its realm or its `iss`; empty for kind `user`."""
     value: str
     """The `jti`, or the id of the user; empty for kind `issuer`."""
     revoked_at: float

@@ -29,7 +29,8 @@ def check(typ: str | None, issuer: Issuer) -> None:
     """Raise a `Denial` unless tokens of the issuer may have this type (RFC 9068 §4)."""
     types = issuer.token_types
     if types is None and typ not in USUAL:
-        raise Denial(TOKEN_TYPE_INVALID, issuer=issuer.name)
+        raise Denial(TOKEN_TYPE_INVALID, issuer=issuer.name, realm=issuer.realm)
     if types is not None and typ not in types:
         accepted = ", ".join(sorted(types))
-        raise Denial(TOKEN_TYPE_INVALID, f"the issuer's `token_types` are {accepted}", issuer=issuer.name)
+        detail = f"the issuer's `token_types` are {accepted}"
+        raise Denial(TOKEN_TYPE_INVALID, detail, issuer=issuer.name, realm=issuer.realm)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from gateway.core.issuer_patterns import is_pattern
 from gateway.core.model import Auth, Claims, Identity, Request, Route, StoreUnavailable
 from gateway.core.requests.bearer import presented
 from gateway.explain import evidence
@@ -137,7 +138,7 @@ class Explainer:
     async def _of_configured_spelling(self, trail: Trail, claims: Claims) -> UserRecord | None:
         """Find the user whose identity has the configured spelling of the `iss`, not the token's."""
         configured = next(each.issuer for each in self._setup.issuers if each.name == claims.issuer_name)
-        if configured == claims.issuer:
+        if configured == claims.issuer or is_pattern(configured):
             return None
         try:
             record = await UserDirectory(self._postgres).find(Identity(configured, claims.subject))

@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from gateway.core.tokens import KeySet
 from gateway.explain.setup import Keys
-from gateway.issuer_keys.fetch import FetchError
+from gateway.issuer_keys.fetch import FetchError, UnknownIssuer
 from gateway.issuer_keys.issuer import KeyStatus
 from gateway.issuer_keys.sources import LoadedKeys
+
+_NOTHING: Final = KeyStatus(
+    ready=False, keys=0, age=None, last_error=None, skipped=(), left_out=0, withdrawn={}
+)
 
 
 class ColdKeys:
@@ -20,39 +25,46 @@ class ColdKeys:
         self._keys = keys
         self._fetched: dict[str, LoadedKeys | FetchError] = {}
 
-    def current(self, issuer_name: str) -> KeySet | None:
+    def current(self, realm: str) -> KeySet | None:
         """Return the keys to trust now; None if there are none."""
-        fetched = self._fetched.get(issuer_name)
-        return fetched.keys if isinstance(fetched, LoadedKeys) else self._keys.current(issuer_name)
+        fetched = self._fetched.get(realm)
+        return fetched.keys if isinstance(fetched, LoadedKeys) else self._keys.current(realm)
 
-    async def refresh(self, issuer_name: str, kid: str | None = None, algorithm: str = "") -> bool:  # noqa: ARG002 -- of the Protocol; each key causes the same fetch
+    async def refresh(self, realm: str, kid: str | None = None, algorithm: str = "") -> bool:  # noqa: ARG002 -- of the Protocol; each key causes the same fetch
         """Fetch the key set once, if it lacks the key; return whether the key does not exist."""
-        if issuer_name not in self._fetched:
+        if realm not in self._fetched:
             try:
-                self._fetched[issuer_name] = await self._keys.look(issuer_name)
+                self._fetched[realm] = await self._keys.look(realm)
             except FetchError as error:
-                self._fetched[issuer_name] = error
-        return self.heard(issuer_name) and not self.left_out(issuer_name, kid)
+                self._fetched[realm] = error
+        return self.heard(realm) and not self.left_out(realm, kid)
 
-    def heard(self, issuer_name: str) -> bool:
+    def heard(self, realm: str) -> bool:
         """Return whether the issuer answered. Then a key that the set lacks does not exist."""
-        return not isinstance(self._fetched.get(issuer_name), FetchError)
+        fetched = self._fetched.get(realm)
+        if isinstance(fetched, FetchError):
+            return self.is_no_tenant(realm)
+        return fetched is None or not fetched.unheard
 
-    def left_out(self, issuer_name: str, kid: str | None) -> bool:
+    def is_no_tenant(self, realm: str) -> bool:
+        """Return whether the issuer said that it does not have this tenant."""
+        unlisted = realm not in self._keys.status()
+        return unlisted and isinstance(self._fetched.get(realm), UnknownIssuer)
+
+    def left_out(self, realm: str, kid: str | None) -> bool:
         """Return whether the issuer publishes the key, but after more keys than the gateway keeps."""
-        return kid in self.status()[issuer_name].left_out_kids
+        return kid in self.status()[realm].left_out_kids
 
-    def is_ahead(self, issuer_name: str) -> bool:
+    def is_ahead(self, realm: str) -> bool:
         """Return whether fetched keys replace the keys of the process."""
-        return (
-            isinstance(self._fetched.get(issuer_name), LoadedKeys)
-            and self._keys.current(issuer_name) is not None
-        )
+        return isinstance(self._fetched.get(realm), LoadedKeys) and self._keys.current(realm) is not None
 
     def status(self) -> Mapping[str, KeyStatus]:
-        """Return the status of the keys by issuer name."""
+        """Return the status of the keys by realm."""
+        known = self._keys.status()
+        unknown = dict.fromkeys(self._fetched.keys() - known.keys(), _NOTHING)
         return {
-            name: self._told(status, self._fetched.get(name)) for name, status in self._keys.status().items()
+            name: self._told(status, self._fetched.get(name)) for name, status in {**known, **unknown}.items()
         }
 
     def _told(self, status: KeyStatus, fetched: LoadedKeys | FetchError | None) -> KeyStatus:
@@ -65,10 +77,10 @@ class ColdKeys:
                 keys = len(fetched.keys.keys)
                 return replace(
                     status,
-                    ready=True,
+                    ready=keys > 0,
                     keys=keys,
                     age=0.0,
-                    last_error=None,
+                    last_error="; ".join(fetched.unheard) or None,
                     skipped=fetched.skipped,
                     left_out=fetched.left_out,
                     left_out_kids=fetched.left_out_kids,

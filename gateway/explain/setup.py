@@ -53,12 +53,12 @@ class Introspector(Protocol):
 class Keys(Protocol):
     """The issuers' keys and their status. `KeyRing` implements it."""
 
-    def current(self, issuer_name: str) -> KeySet | None:
+    def current(self, realm: str) -> KeySet | None:
         """Return the keys to trust now; None if there are none."""
 
-    async def look(self, issuer_name: str) -> LoadedKeys:
+    async def look(self, realm: str) -> LoadedKeys:
         """Fetch the issuer's keys without storing them. Raises `FetchError`."""
 
     def status(self) -> Mapping[str, KeyStatus]:
-        """Return the status of the keys by issuer name."""
+        """Return the status of the keys by realm."""
         ...

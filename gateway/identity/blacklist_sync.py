@@ -11,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import RevocationKind, StoreUnavailable
 from gateway.core.revocations import Revocation, Revoked, strongest
 from gateway.identity.gaps import Gaps
@@ -36,10 +37,12 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 def under_configured_names(revocations: Iterable[Revocation], issuers: Mapping[str, str]) -> list[Revocation]:
     """Put rows whose `issuer` is an `iss` under that issuer's name; `issuers` maps names to `iss`."""
+    known = issuers if isinstance(issuers, IssuerNames) else IssuerNames(issuers)
     placed = []
     for revocation in revocations:
-        names = [name for name, iss in issuers.items() if revocation.issuer in {name, iss}]
-        placed += [replace(revocation, issuer=name) for name in names or [revocation.issuer]]
+        issuer = revocation.issuer
+        names = dict.fromkeys([*([issuer] if issuer in known else []), *known.names_of(issuer)])
+        placed += [replace(revocation, issuer=name) for name in names or [issuer]]
     return placed
 
 
@@ -63,7 +66,7 @@ class BlacklistSync:
         self._postgres = postgres
         self._redis = redis
         self._revoked = redis.revoked
-        self._issuers = issuers
+        self._issuers = IssuerNames(issuers)
         self._clock = clock
         self._gaps = Gaps()
         """When Redis did not answer, and may have missed revocations."""

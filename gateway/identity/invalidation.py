@@ -37,6 +37,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import StoreUnavailable
 from gateway.core.revocations import Revoked, Target
 from gateway.identity import outages
@@ -172,6 +173,7 @@ class Invalidation:
         retry: float = 0.2,
         learnt_revocations: LearntRevocations | None = None,
     ) -> None:
+        issuers = IssuerNames(issuers)
         self._latest = latest
         self._learnt = learnt_revocations
         self.touched_keys = TouchedKeys(
@@ -186,9 +188,6 @@ class Invalidation:
         self._shared = shared
         self._blacklist = blacklist
         self._issuers = issuers
-        self._names: dict[str, list[str]] = {}
-        for name, iss in issuers.items():
-            self._names.setdefault(iss, []).append(name)
         self._observer = observer
         self._retry = retry
         self._subscribers: list[Callable[[], None]] = []
@@ -273,7 +272,9 @@ class Invalidation:
             case Changed():
                 self._local.forget_identities(change.identities)
                 self._local.forget_users(change.users)
-                names = [(name, sub) for iss, sub in change.identities for name in self._names.get(iss, ())]
+                names = [
+                    (name, sub) for iss, sub in change.identities for name in self._issuers.names_of(iss)
+                ]
                 self._pending.add(_Pending(dict.fromkeys(names), change.version))
             case Revoked():
                 self._revoked(change)

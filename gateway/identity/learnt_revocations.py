@@ -24,6 +24,7 @@ import structlog
 
 from gateway.core.caches import LRU
 from gateway.core.claims import is_clean
+from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import Claims, RevocationKind, StoreUnavailable, User
 from gateway.core.revocations import Learning, Learnt, Revocation, Target, counts
 from gateway.identity.remembered_revocations import (
@@ -98,7 +99,7 @@ class LearntRevocations:
         """When so many rows had changed that they were not named."""
         self._revoked = revoked
         self._postgres = postgres
-        self._issuers = issuers
+        self._issuers = IssuerNames(issuers)
         self._observer = observer
         self._clock = clock
         self._pause = pause
@@ -155,7 +156,9 @@ class LearntRevocations:
                         self.touched(target)
             return
         for target in targets_of(claims, user):
-            if target[0] != kind or self._written.get(target) is not None:
+            # If it counts for all tenants, Redis has told of its own key.
+            of_all = target[1] not in ("", claims.realm)
+            if target[0] != kind or of_all or self._written.get(target) is not None:
                 continue
             known = self._known.get(target)
             if known is None or not known.hits(claims, self._clock()):

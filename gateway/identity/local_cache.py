@@ -26,14 +26,17 @@ PROOF_LIFETIME: Final = 2.0
 _MAX_TRACKED_CHANGES: Final = 10_000
 """Changes that are remembered one by one; a ticket older than all of them is void."""
 
+_MOST_ISSUERS: Final = 4096
+"""Issuers and tenants whose revocations are remembered; before there are more, all are forgotten."""
+
 Ticket: TypeAlias = int
 """The place of a read's beginning among the changes that were heard of."""
 IdentityKey: TypeAlias = tuple[str, str]
 """`iss` and `sub`."""
 TokenKey: TypeAlias = tuple[str, str]
-"""The issuer's name and the `jti`."""
+"""The issuer's name or realm, and the `jti`."""
 ChangeKey: TypeAlias = str | tuple[str, str]
-"""What changed: an identity, a token, a user's id or an issuer's name."""
+"""What changed: an identity, a token, a user's id, or an issuer's name or realm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +148,17 @@ class LocalCache:
 
     def _until(self, entry: _Entry, claims: Claims) -> float:
         """Return until when an entry answers for a token, with what is known of its revocations."""
-        issuer = self._issuers.get(claims.issuer_name)
-        if issuer is None or hits(entry.user_at, claims.issued_at) or hits(issuer[1], claims.issued_at):
+        if hits(entry.user_at, claims.issued_at):
             return -math.inf
-        until = min(entry.until, issuer[0])
-        if claims.jti is None:
-            return until
-        return min(until, self._tokens.get((claims.issuer_name, claims.jti)) or -math.inf)
+        until = entry.until
+        for name in claims.issuer_names:
+            issuer = self._issuers.get(name)
+            if issuer is None or hits(issuer[1], claims.issued_at):
+                return -math.inf
+            until = min(until, issuer[0])
+            if claims.jti is not None:
+                until = min(until, self._tokens.get((name, claims.jti)) or -math.inf)
+        return until
 
     def last_known(self, claims: Claims) -> tuple[User | None, float] | None:
         """Return the user, or None for a miss, and when Postgres said so; it may have changed since."""
@@ -174,11 +181,11 @@ class LocalCache:
 
     def concerns(self, claims: Claims, user: User | None) -> list[ChangeKey]:
         """Return the keys whose changes concern a token and its user."""
-        keys: list[ChangeKey] = [(claims.issuer, claims.subject), claims.issuer_name]
+        keys: list[ChangeKey] = [(claims.issuer, claims.subject), *claims.issuer_names]
         if user is not None:
             keys.append(user.id)
         if claims.jti is not None:
-            keys.append((claims.issuer_name, claims.jti))
+            keys += [(name, claims.jti) for name in claims.issuer_names]
         return keys
 
     def last_change(self, claims: Claims) -> Ticket:
@@ -219,14 +226,17 @@ class LocalCache:
         if not self._open or ticket < self._flushed or self._void(ticket, claims, user):
             return
         now = self._clock()
-        key, name, jti = (claims.issuer, claims.subject), claims.issuer_name, claims.jti
+        key, jti = (claims.issuer, claims.subject), claims.jti
         longest = now + self._ttl
         until = longest if lifetime >= self._ttl else now + lifetime
         self._put(_Entry(key, _answer(user), revocations.user_at, stored_at, ticket, until))
-        self._issuers[name] = (longest, revocations.issuer_at)
-        if jti is not None and not revocations.token:
-            self._tokens.shed(lambda until: now >= until)
-            self._tokens.put((name, jti), longest)
+        if len(self._issuers) >= _MOST_ISSUERS:
+            self._issuers.clear()
+        for name in claims.issuer_names:
+            self._issuers[name] = (longest, revocations.issuer_at)
+            if jti is not None and not revocations.token:
+                self._tokens.shed(lambda until: now >= until)
+                self._tokens.put((name, jti), longest)
 
     def _void(self, ticket: Ticket, claims: Claims, user: User | None) -> bool:
         """Tell whether anything of a token and its user was dropped since the ticket was taken."""

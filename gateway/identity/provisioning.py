@@ -144,7 +144,7 @@ class Provisioner:
         # Every worker hears of the user soon, but these requests are to find the user now. Memory is last:
         # what was read from Redis before this change may not fill it.
         with suppress(StoreUnavailable):
-            await self._shared.bury([(name, identity.subject)], provisioned.version)
+            await self._shared.bury([(user.realm or name, identity.subject)], provisioned.version)
         self._local.forget_identities([(identity.issuer, identity.subject)])
         return result
 

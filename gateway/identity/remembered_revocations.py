@@ -105,11 +105,12 @@ class RememberedRevocations:
 
 def targets_of(claims: Claims, user: User | None) -> Iterator[Target]:
     """Return all whose revocation hits a token."""
-    if claims.jti is not None:
-        yield "jti", claims.issuer_name, claims.jti
+    for name in claims.issuer_names:
+        if claims.jti is not None:
+            yield "jti", name, claims.jti
+        yield "issuer", name, ""
     if user is not None:
         yield "user", "", user.id
-    yield "issuer", claims.issuer_name, ""
 
 
 def _bounded(target: Target) -> Target:

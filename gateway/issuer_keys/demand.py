@@ -19,17 +19,26 @@ ABSENT_SECONDS: Final = REFILL_SECONDS
 
 
 class FetchAllowance:
-    """A token bucket for the fetches that unknown keys cause while their issuer answers."""
+    """A token bucket for the fetches that unknown keys cause while their issuer answers.
 
-    def __init__(self) -> None:
-        self._left = float(FETCH_BURST)
+    It has `burst` fetches, one more after every `refill` seconds, and `interval` seconds between two.
+    """
+
+    def __init__(
+        self,
+        burst: int = FETCH_BURST,
+        refill: float = REFILL_SECONDS,
+        interval: float = MIN_INTERVAL,
+    ) -> None:
+        self._burst, self._refill, self._interval = float(burst), refill, interval
+        self._left = self._burst
         self._at = self._taken_at = -math.inf
 
     def take(self, now: float) -> bool:
         """Take a fetch, if there is one and the previous one is not too recent."""
-        self._left = min(self._left + (now - self._at) / REFILL_SECONDS, float(FETCH_BURST))
+        self._left = min(self._left + (now - self._at) / self._refill, self._burst)
         self._at = now
-        if self._left < 1.0 or now - self._taken_at < MIN_INTERVAL:
+        if self._left < 1.0 or now - self._taken_at < self._interval:
             return False
         self._left -= 1.0
         self._taken_at = now
@@ -37,12 +46,12 @@ class FetchAllowance:
 
     def wait(self, now: float) -> float:
         """Return the seconds until a fetch may be taken; zero or less: now."""
-        left = min(self._left + (now - self._at) / REFILL_SECONDS, float(FETCH_BURST))
-        return max((1.0 - left) * REFILL_SECONDS, self._taken_at + MIN_INTERVAL - now)
+        left = min(self._left + (now - self._at) / self._refill, self._burst)
+        return max((1.0 - left) * self._refill, self._taken_at + self._interval - now)
 
     def give_back(self) -> None:
         """Return the latest fetch to the bucket, because it had no result."""
-        self._left = min(self._left + 1.0, float(FETCH_BURST))
+        self._left = min(self._left + 1.0, self._burst)
         self._taken_at = -math.inf
 
 

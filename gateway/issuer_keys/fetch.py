@@ -1,8 +1,8 @@
 """Fetches a JSON document from an issuer, without trusting the network or the answer.
 
 This file has all rules about the destination and the content of such a connection: only http and https, no
-redirects, no proxies, no cookies, no addresses of clouds' metadata services, no compression, a size limit and
-a time limit.
+redirects, no proxy but the configured one, no cookies, no addresses of clouds' metadata services, no
+compression, a size limit and a time limit.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
@@ -48,6 +49,10 @@ class NotFound(FetchError):
     """The server answered that the document does not exist. It may be elsewhere."""
 
 
+class UnknownIssuer(FetchError):
+    """The server knows no such issuer: no document exists, or it is another issuer's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A JSON document from a server."""
@@ -71,7 +76,8 @@ class Fetcher:
     """An HTTP client for issuers' documents. It fetches many concurrently, and its owner closes it.
 
     `timeout` is in seconds, `tls` replaces the system's trust store, `resolver` its name service.
-    With `strict`, certificates must follow RFC 5280 strictly (`jwks.tls.strict`).
+    With `strict`, certificates must follow RFC 5280 strictly (`jwks.tls.strict`). Through `proxy`, a URL,
+    hosts are resolved there: it must not let anyone reach what only this network may.
     Must be created inside a running event loop.
     """
 
@@ -82,7 +88,9 @@ class Fetcher:
         tls: ssl.SSLContext | None = None,
         strict: bool = False,
         resolver: AbstractResolver | None = None,
+        proxy: str | None = None,
     ) -> None:
+        self._proxy = None if proxy is None else URL(proxy)
         self.timeout = timeout
         self._patience = timeout * _LOOK_UP
         if tls is None:
@@ -145,18 +153,27 @@ class Fetcher:
         if target.scheme not in ("http", "https") or not target.host:
             raise FetchError(f"{shown}: only http and https URLs with a host are fetched")
         try:
+            _check_literal(target.host)
             async with self._session.request(
-                method, target, data=form, headers=headers, allow_redirects=False
+                method, target, data=form, headers=headers, allow_redirects=False, proxy=self._proxy
             ) as response:
                 _check_head(shown, response)
                 body = await _read(shown, response)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, PermissionError, TimeoutError, ValueError) as error:
             raise FetchError(f"{shown}: {self._reason(error)}") from error
         content = await parsed(shown, body)
         return Document(shown, content, max_age(",".join(response.headers.getall("Cache-Control", []))))
 
     def _reason(self, error: Exception) -> str:
         match error:
+            case PermissionError():
+                return f"cannot connect: {error}"
+            case aiohttp.ClientHttpProxyError():
+                return f"the proxy of jwks.proxy answered {error.status}"
+            case aiohttp.ClientProxyConnectionError():
+                code = error.os_error.errno
+                why = os.strerror(code) if code else error.os_error
+                return f"cannot connect to the proxy of jwks.proxy: {why}"
             case TimeoutError():
                 return f"no complete answer within {self.timeout:g} s"
             case aiohttp.ClientConnectorCertificateError():
@@ -236,9 +253,18 @@ def _guarded_socket(address_info: aiohttp.AddrInfoType) -> socket.socket:
     return socket.socket(family, kind, protocol)
 
 
+def _check_literal(host: str) -> None:
+    """Refuse an address that no issuer can have, which a proxy would connect to. Raises PermissionError."""
+    with suppress(ValueError):
+        why = forbidden_address(host)
+        if why is not None:
+            raise PermissionError(f"the {why} address {host} is refused")
+
+
 def _check_head(shown: str, response: aiohttp.ClientResponse) -> None:
-    if response.status == 404:
-        raise NotFound(f"{shown}: answered 404")
+    # 400 is what Entra answers for a tenant that it does not have.
+    if response.status in (400, 404, 410):
+        raise NotFound(f"{shown}: answered {response.status}")
     if 300 <= response.status < 400:
         raise FetchError(f"{shown}: answered {response.status}; redirects are not followed")
     if response.status != 200:

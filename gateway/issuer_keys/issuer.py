@@ -20,7 +20,7 @@ import structlog
 from gateway.core.caches import LRU
 from gateway.core.tokens import KeySet
 from gateway.issuer_keys.demand import MAX_WAITING, AbsentKeys, FetchAllowance
-from gateway.issuer_keys.fetch import Fetcher, FetchError
+from gateway.issuer_keys.fetch import Fetcher, FetchError, UnknownIssuer
 from gateway.issuer_keys.sources import KeySource, LoadedKeys
 
 RETRY_INTERVAL: Final = 1.0
@@ -82,7 +82,11 @@ class Attempt:
 
 
 class IssuerKeys:
-    """One issuer's keys and how they were come by."""
+    """The keys of one source of one issuer, or of one of its tenants, and how they were come by.
+
+    `name` is the realm, `label` the configured name. With `quiet`, failures before the first success are not
+    logged: the tenant may have been invented.
+    """
 
     def __init__(
         self,
@@ -94,7 +98,15 @@ class IssuerKeys:
         max_stale: float,
         clock: Callable[[], float],
         pause: Callable[[float], Awaitable[None]],
+        *,
+        label: str | None = None,
+        quiet: bool = False,
     ) -> None:
+        self.members: Final = (self,)
+        self.unknown = False
+        """Whether the latest attempt failed because there is no such issuer."""
+        self._label = name if label is None else label
+        self._quiet = quiet
         self.source: Final = source
         self.attempts: set[Attempt] = set()
         """Those that are under way."""
@@ -249,6 +261,7 @@ class IssuerKeys:
         try:
             loaded = await self.source.load(self._fetcher)
         except FetchError as error:
+            self.unknown = isinstance(error, UnknownIssuer)
             self._failed(attempt, str(error))
         except Exception as error:
             # A defect of ours. The event loop reports it; the schedule must not end with it.
@@ -258,7 +271,7 @@ class IssuerKeys:
             self._succeeded(attempt, loaded)
 
     def _succeeded(self, attempt: Attempt, loaded: LoadedKeys) -> None:
-        self._observer.jwks_refreshed(self._name, "success")
+        self._observer.jwks_refreshed(self._label, "success")
         if attempt.number < self._answered:
             # The issuer has said something later in the meantime.
             return
@@ -266,6 +279,8 @@ class IssuerKeys:
         self.delay = min(loaded.fresh_for * _spread(), self._max_stale / 2)
         self._failures = 0
         self._last_error = None
+        if loaded.skipped and loaded.skipped != self._skipped:
+            log.warning("issuer_keys_skipped", issuer=self._name, keys=loaded.skipped[:3])
         self._skipped = loaded.skipped
         if loaded.left_out and loaded.left_out != self._left_out:
             log.warning(
@@ -281,7 +296,7 @@ class IssuerKeys:
         self._replace(loaded.keys)
 
     def _failed(self, attempt: Attempt, why: str) -> None:
-        self._observer.jwks_refreshed(self._name, "failure")
+        self._observer.jwks_refreshed(self._label, "failure")
         attempt.failed = True
         if attempt.allowed:
             self._allowance.give_back()
@@ -294,7 +309,7 @@ class IssuerKeys:
             # It sleeps for as long as keys stay fresh.
             self._resting.cancel()
         age = self._age()
-        if why != told:
+        if why != told and not (self._quiet and self._loaded_at is None):
             # Attempts that requests cause come each second; one outage is one line.
             log.warning(
                 "issuer_keys_refresh_failed",
@@ -326,7 +341,6 @@ class IssuerKeys:
             removed=[
                 key.kid or "without kid" for thumbprint, key in before.items() if thumbprint not in after
             ],
-            skipped=self._skipped[:3],
         )
         if self._on_change is not None:
             self._on_change(self._name, KeySet(()) if keys is None else keys)

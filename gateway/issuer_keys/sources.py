@@ -1,15 +1,25 @@
 """Where an issuer's keys come from: one small class per kind, each with one way to load them."""
 
 import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from gateway.core import json_text
+from gateway.core.key_material import KeyRejected, key_from_pem, key_from_secret, keyset_from_jwks
 from gateway.core.model import JSON
-from gateway.core.tokens import KeyRejected, KeySet, key_from_pem, key_from_secret, keyset_from_jwks
-from gateway.issuer_keys.fetch import MAX_BYTES, Document, Fetcher, FetchError, NotFound, parsed
+from gateway.core.tokens import ALGORITHMS, KeySet
+from gateway.issuer_keys.fetch import (
+    MAX_BYTES,
+    Document,
+    Fetcher,
+    FetchError,
+    NotFound,
+    UnknownIssuer,
+    parsed,
+)
 
 DEFAULT_FRESHNESS: Final = 300.0
 MIN_FRESHNESS: Final = 60.0
@@ -31,6 +41,8 @@ class LoadedKeys:
     """Keys of the source that were not looked at, because there are enough before them."""
     left_out_kids: frozenset[str] = frozenset()
     """The `kid` of these, as far as they are remembered."""
+    unheard: tuple[str, ...] = ()
+    """Of several sources, why the keys of some cannot be had."""
 
 
 class KeySource(Protocol):
@@ -58,7 +70,7 @@ class Discovery:
         named, jwks_uri = metadata.get("issuer"), metadata.get("jwks_uri")
         # RFC 8414 §3.3: identical, or one issuer's metadata could speak for another.
         if named != self.issuer:
-            raise FetchError(
+            raise UnknownIssuer(
                 f"{location}: its `issuer` is {_excerpt(named)}, the configured one {self.issuer!r}; "
                 "they must be equal, to the last slash"
             )
@@ -76,7 +88,9 @@ class Discovery:
             try:
                 return await fetcher.get(oauth)
             except NotFound:
-                raise FetchError(f"no metadata at {oidc} nor at {oauth}: both answered 404") from not_oidc
+                raise UnknownIssuer(
+                    f"no metadata at {oidc} nor at {oauth}: {_answer(not_oidc)}"
+                ) from not_oidc
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +158,63 @@ class Secret:
             raise FetchError(f"the configured secret: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Restricted:
+    """The keys of a source for some algorithms only."""
+
+    source: KeySource
+    algorithms: frozenset[str]
+
+    async def load(self, fetcher: Fetcher) -> LoadedKeys:
+        loaded = await self.source.load(fetcher)
+        narrowed = [each for key in loaded.keys.keys if (each := key.narrowed(self.algorithms)) is not None]
+        if not narrowed:
+            raise FetchError(f"none of its keys is for {', '.join(sorted(self.algorithms))}")
+        return replace(loaded, keys=KeySet(narrowed))
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Several sources of one issuer. None has to wait for another, and one that fails is missed alone."""
+
+    sources: tuple[Restricted, ...]
+
+    async def load(self, fetcher: Fetcher) -> LoadedKeys:
+        outcomes = await asyncio.gather(
+            *(source.load(fetcher) for source in self.sources), return_exceptions=True
+        )
+        loaded = [outcome for outcome in outcomes if isinstance(outcome, LoadedKeys)]
+        failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        for error in failed:
+            if not isinstance(error, FetchError) or not loaded:
+                raise error
+        return LoadedKeys(
+            KeySet(key for each in loaded for key in each.keys.keys),
+            min(each.fresh_for for each in loaded),
+            tuple(why for each in loaded for why in each.skipped),
+            sum(each.left_out for each in loaded),
+            frozenset().union(*(each.left_out_kids for each in loaded)),
+            tuple(map(str, failed)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PerTenant:
+    """The sources of the tenants of a pattern: each has its own keys."""
+
+    source_of: Callable[[str], KeySource]
+    """Returns the source of a tenant."""
+    tenants: tuple[str, ...] | None
+    """All tenants; None: any that the issuer has."""
+
+    async def load(self, fetcher: Fetcher) -> LoadedKeys:
+        """Return the keys of all listed tenants, as a test: no token is verified with this set."""
+        sources = tuple(Restricted(self.source_of(tenant), ALGORITHMS) for tenant in self.tenants or ())
+        if not sources:
+            return LoadedKeys(KeySet(()), MAX_FRESHNESS)
+        return await Several(sources).load(fetcher)
+
+
 def metadata_urls(issuer: str) -> tuple[str, str]:
     """Return where an issuer's metadata may be.
 
@@ -191,6 +262,10 @@ async def _read(path: Path) -> bytes:
 def _read_limited(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(MAX_BYTES + 1)
+
+
+def _answer(error: NotFound) -> str:
+    return f"both answered {str(error).rpartition(' ')[2]}"
 
 
 def _excerpt(value: JSON) -> str:

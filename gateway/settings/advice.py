@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from gateway.core.model import Auth, MissingUser
 from gateway.settings.findings import Location
 from gateway.settings.loading import Problem, Source
-from gateway.settings.model import Issuer, Match, Settings, Upstream
+from gateway.settings.model import Issuer, Keys, Match, Settings, Upstream
 
 
 def advice(settings: Settings, source: Source) -> tuple[Problem, ...]:
@@ -47,24 +47,40 @@ def _no_file(source: Source, where: Location, file: Path) -> Problem:
 
 
 def _issuers(settings: Settings, source: Source) -> Iterator[Problem]:
+    ca = settings.jwks.ca
+    if ca is not None and not ca.is_file():
+        yield _no_file(source, ("jwks", "ca"), ca)
+    elif ca is not None:
+        try:
+            ssl.create_default_context(cafile=ca)
+        except OSError:
+            yield source.problem(
+                ("jwks", "ca"),
+                "cannot be used: it is not readable, or has no PEM certificate",
+                "correct the file",
+            )
     for index, issuer in enumerate(settings.issuers):
-        where = ("issuers", index, "keys")
-        url = issuer.issuer if issuer.keys.discovery else issuer.keys.jwks_uri
-        if url is not None and url.startswith("http://") and not _is_loopback(url):
-            yield source.problem(
-                where,
-                "are fetched over plain http",
-                "use https: an attacker on the network could forge any token",
-            )
+        for place, keys in enumerate(issuer.keys):
+            yield from _keys(("issuers", index, "keys", place), issuer.issuer, keys, source)
         yield from _provisioning(("issuers", index, "provisioning"), issuer, settings, source)
-        for name, file in _key_files(issuer):
-            if not file.is_file():
-                yield _no_file(source, (*where, name), file)
-        secret = issuer.keys.secret_file
-        if secret is not None and secret.is_file() and secret.stat().st_mode & stat.S_IROTH:
-            yield source.problem(
-                (*where, "secret_file"), "can be read by all users of this machine", f"chmod 600 {secret}"
-            )
+
+
+def _keys(where: Location, iss: str, keys: Keys, source: Source) -> Iterator[Problem]:
+    url = iss if keys.discovery else keys.jwks_uri
+    if url is not None and url.startswith("http://") and not _is_loopback(url):
+        yield source.problem(
+            where,
+            "are fetched over plain http",
+            "use https: an attacker on the network could forge any token",
+        )
+    for name, file in _key_files(keys):
+        if not file.is_file():
+            yield _no_file(source, (*where, name), file)
+    secret = keys.secret_file
+    if secret is not None and secret.is_file() and secret.stat().st_mode & stat.S_IROTH:
+        yield source.problem(
+            (*where, "secret_file"), "can be read by all users of this machine", f"chmod 600 {secret}"
+        )
 
 
 def _provisioning(where: Location, issuer: Issuer, settings: Settings, source: Source) -> Iterator[Problem]:
@@ -83,9 +99,9 @@ def _provisioning(where: Location, issuer: Issuer, settings: Settings, source: S
         )
 
 
-def _key_files(issuer: Issuer) -> Iterator[tuple[str, Path]]:
+def _key_files(keys: Keys) -> Iterator[tuple[str, Path]]:
     for name in ("jwks_file", "pem_file", "secret_file"):
-        file = getattr(issuer.keys, name)
+        file = getattr(keys, name)
         if file is not None:
             yield name, file
 

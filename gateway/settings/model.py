@@ -22,7 +22,7 @@ from gateway.settings.routes import Match, Route
 from gateway.settings.rules import findings
 from gateway.settings.section import Section
 from gateway.settings.upstreams import Upstream
-from gateway.settings.urls import POSTGRES_EXAMPLE, REDIS_EXAMPLE, PostgresDsn, RedisUrl
+from gateway.settings.urls import POSTGRES_EXAMPLE, REDIS_EXAMPLE, PostgresDsn, ProxyUrl, RedisUrl
 from gateway.settings.users.source import UserSource
 from gateway.settings.values import (
     MISTAKE,
@@ -144,6 +144,10 @@ class Jwks(Section):
     """The time limit of one fetch, from connecting to the last byte."""
     max_stale: Timeout = duration("24h")
     """How long the last keys stay in use while the issuer is unreachable; then its tokens get 503."""
+    ca: Path | None = None
+    """PEM file with the only authorities to trust, such as a private one. `null`: those of the system."""
+    proxy: ProxyUrl | None = None
+    """The egress proxy, such as `http://user:password@proxy:3128`. `null`: none, also with `HTTPS_PROXY`."""
     tls: ClientTls = Field(default_factory=ClientTls)
     """For issuers at `https` URLs."""
 

@@ -78,8 +78,16 @@ def _user_source(data: object) -> Iterator[Finding]:
         seconds = parse_duration(ttl)
     except ValueError:
         seconds = None
-    for where, message, hint in mistakes(_mapping(data, "users").get("source"), names, seconds):
+    source = _mapping(data, "users").get("source")
+    for where, message, hint in mistakes(source, names, seconds):
         yield Finding(where, message, hint)
+    for index, issuer in _mappings(data, "issuers"):
+        if source is not None and issuer.get("tenants") is not None:
+            yield Finding(
+                ("issuers", index, "tenants"),
+                "cannot be used with users.source, whose identities do not say of which tenant they are",
+                "configure an issuer for each tenant, or keep users in the gateway's own tables",
+            )
 
 
 def _headers(data: object) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from gateway.settings.model import Settings
 # JSON Schema is open-ended: the type of a keyword's value depends on the keyword.
 Schema: TypeAlias = Mapping[str, Any]
 
-_KEPT: Final = ("description", "default", "examples", "x-kind")
+_KEPT: Final = ("description", "default", "examples", "x-kind", "x-one-or-more")
 """What a field says about the section or value that it refers to."""
 
 
@@ -32,6 +32,8 @@ def resolved(node: Schema) -> Schema:
     alternatives = [option for option in node.get("anyOf", ()) if option.get("type") != "null"]
     sections = [option for option in alternatives if option.get("type") != "string"]
     alternatives = sections if len(sections) == 1 and "x-kind" in node else alternatives
+    if "x-one-or-more" in node:
+        alternatives = alternatives[:1]
     if len(alternatives) == 1:
         return {
             **resolved(alternatives[0]),
@@ -47,7 +49,7 @@ def step(node: Schema, key: str | int) -> Schema | None:
     """Return the schema under a key or at a position; None if there is none."""
     node = resolved(node)
     if isinstance(key, int):
-        child = node.get("items")
+        child = node if "x-one-or-more" in node else node.get("items")
     else:
         child = node.get("properties", {}).get(key) or values_of(node)
     return resolved(child) if child else None

@@ -14,6 +14,7 @@ from gateway.settings.values import UNIX_ADDRESS, mistake
 
 POSTGRES_EXAMPLE: Final = "postgresql://gateway@127.0.0.1:5432/gateway"
 REDIS_EXAMPLE: Final = "redis://127.0.0.1:6379/0"
+PROXY_EXAMPLE: Final = "http://proxy.example.com:3128"
 
 # The values that the driver accepts for a parameter.
 _POSTGRES_CHOICES: Final = {
@@ -65,6 +66,15 @@ def _key_url(value: str) -> str:
         raise mistake(
             "must be an http or https URL without credentials", "write https://idp.example.com/jwks.json"
         )
+    return value
+
+
+def _proxy_url(value: SecretStr) -> SecretStr:
+    url = _parts(value.get_secret_value(), ("http", "https"), PROXY_EXAMPLE)
+    hosts = url.netloc.rpartition("@")[2]
+    _check_host(hosts, PROXY_EXAMPLE)
+    if not url.hostname or url.path not in ("", "/") or url.query:
+        raise mistake("must be a URL with only host and port", f"write {PROXY_EXAMPLE}")
     return value
 
 
@@ -191,5 +201,6 @@ UpstreamUrl: TypeAlias = Annotated[
 KeyUrl: TypeAlias = Annotated[
     str, AfterValidator(_key_url), WithJsonSchema({"type": "string", "x-kind": "URL", "format": "uri"})
 ]
+ProxyUrl: TypeAlias = Annotated[SecretStr, AfterValidator(_proxy_url)]
 PostgresDsn: TypeAlias = Annotated[SecretStr, AfterValidator(_dsn)]
 RedisUrl: TypeAlias = Annotated[SecretStr, AfterValidator(_redis_url)]

@@ -34,7 +34,7 @@ async def test_issuers_and_their_keys(api: Api) -> None:
     )
     assert [(key["kid"], key["algorithms"]) for key in main["keys"][1:]] == [
         ("main-ec", ["ES256"]),
-        ("main-ed", ["EdDSA"]),
+        ("main-ed", ["Ed25519", "EdDSA"]),
     ]
     assert all(len(key["thumbprint"]) == 64 for key in main["keys"])
     keyless = issuers["keyless"]

@@ -11,22 +11,18 @@ from cryptography.hazmat.primitives.asymmetric import dsa, x25519
 from cryptography.x509.oid import NameOID
 
 from gateway.core import json_text
-from gateway.core.model import JSON
-from gateway.core.tokens import (
-    EC_ALGORITHMS,
-    HMAC_ALGORITHMS,
+from gateway.core.key_material import (
     MAX_ENTRIES,
     MAX_KEYS,
     MAX_SAME_KID,
-    RSA_ALGORITHMS,
     KeyRejected,
-    KeySet,
     key_from_jwk,
     key_from_pem,
     key_from_secret,
     keyset_from_jwks,
-    parse,
 )
+from gateway.core.model import JSON
+from gateway.core.tokens import EC_ALGORITHMS, HMAC_ALGORITHMS, RSA_ALGORITHMS, KeySet, parse
 from tests.tokens import (
     SigningKey,
     base64url,
@@ -46,7 +42,7 @@ from tests.tokens import (
         (ec_key(), {"ES256"}),
         (ec_key("384", "P-384"), {"ES384"}),
         (ec_key("521", "P-521"), {"ES512"}),
-        (ed25519_key(), {"EdDSA"}),
+        (ed25519_key(), {"EdDSA", "Ed25519"}),
     ],
     ids=["RSA", "P-256", "P-384", "P-521", "Ed25519"],
 )

@@ -2,8 +2,10 @@
 
 import json
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import orjson
 import pytest
 
 from gateway import translation
@@ -14,6 +16,7 @@ from tests import tokens
 from tests.explain.scene import denied, failed, outcomes
 from tests.explain.world import World
 from tests.harness import STRICT_ISSUER, token, write_jwks
+from tests.issuer_keys.issuer import Answer, IssuerServer, serving
 
 
 @pytest.fixture(autouse=True)
@@ -347,6 +350,62 @@ class TestAudienceAndClaims:
         bad = token("ann", exp="tomorrow")
         explanation = await denied(world, bad, "claim_malformed", "token_malformed", fixed=False)
         assert failed(explanation) == ["claims"]
+
+
+class TestTenants:
+    """An issuer of several tenants, whose keys are fetched for the explanation."""
+
+    @pytest.fixture
+    async def server(self, world: World) -> AsyncIterator[IssuerServer]:
+        async with serving() as server:
+            for tenant in ("acme", "globex"):
+                base = f"{server.url}/{tenant}"
+                metadata: JSON = {"issuer": base, "jwks_uri": f"{base}/keys"}
+                server.answers[f"/{tenant}/.well-known/openid-configuration"] = Answer(orjson.dumps(metadata))
+                keys: JSON = {"keys": [tokens.rsa_key(tenant).jwk()]}
+                server.answers[f"/{tenant}/keys"] = Answer(orjson.dumps(keys))
+                await world.add(iss=base, tenant=tenant)
+            world.config["issuers"].append(
+                {
+                    "name": "entra",
+                    "issuer": f"{server.url}/{{tenant}}",
+                    "tenants": "any",
+                    "audiences": [tokens.AUDIENCE],
+                }
+            )
+            yield server
+
+    async def test_a_token_of_a_tenant(self, world: World, server: IssuerServer) -> None:
+        explanation = await world.explain(signed(tokens.rsa_key("acme"), iss=f"{server.url}/acme"))
+        assert explanation.decision == "allow"
+        assert "issuer entra/acme" in str(explanation.steps)
+
+    async def test_a_tenant_that_the_issuer_does_not_have(self, world: World, server: IssuerServer) -> None:
+        bad = signed(tokens.rsa_key("acme"), iss=f"{server.url}/invented")
+        explanation = await denied(world, bad, "issuer_untrusted", "issuer_unknown", fixed=False)
+        assert 'Issuer entra has no tenant "invented"' in explanation.summary
+        assert failed(explanation)[0] == "key"
+
+    async def test_a_tenant_that_is_not_configured(self, world: World, server: IssuerServer) -> None:
+        world.config["issuers"][-1]["tenants"] = ["acme"]
+        bad = signed(tokens.rsa_key("globex"), iss=f"{server.url}/globex")
+        explanation = await denied(world, bad, "issuer_untrusted", "issuer_unknown", fixed=False)
+        assert "another tenant of issuer entra" in explanation.summary
+        place = len(world.config["issuers"]) - 1
+        assert f"issuers[{place}].tenants" in str(explanation.fix)
+
+    async def test_the_key_of_another_tenant(self, world: World, server: IssuerServer) -> None:
+        bad = signed(tokens.rsa_key("globex"), iss=f"{server.url}/acme")
+        explanation = await denied(world, bad, "key_unknown", "key_unknown", fixed=False)
+        assert "issuer entra/acme" in explanation.summary
+
+    async def test_a_user_who_is_missing_is_added_in_its_tenant(
+        self, world: World, server: IssuerServer
+    ) -> None:
+        bad = signed(tokens.rsa_key("acme"), iss=f"{server.url}/acme", sub="nobody-like-this")
+        explanation = await denied(world, bad, "user_not_found", "user_unknown")
+        assert "--issuer=entra/acme" in str(explanation.fix)
+        assert "--tenant=acme" in str(explanation.fix)
 
 
 ODD: tuple[JSON, ...] = (

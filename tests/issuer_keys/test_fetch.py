@@ -13,8 +13,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from gateway import translation
 from gateway.issuer_keys.fetch import MAX_BYTES, Fetcher, FetchError, NotFound, forbidden_address, max_age
 from gateway.issuer_keys.sources import Discovery
+from gateway.settings.model import Jwks
 from tests.issuer_keys.issuer import Answer, IssuerServer, public_jwk, serving
 
 
@@ -306,3 +308,107 @@ async def test_https_verifies_the_server_and_stays_https(tmp_path: Path) -> None
             issuer.describe(jwks_uri=issuer.url.replace("https:", "http:") + "/jwks")
             with pytest.raises(FetchError, match="is not https as the issuer is"):
                 await Discovery(issuer.url).load(fetcher)
+
+
+# jwks.ca and jwks.proxy --------------------------------------------------------------------------
+
+
+async def test_a_private_authority_is_configured(tmp_path: Path) -> None:
+    file = certificate(tmp_path)
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(file)
+    settings = Jwks.model_validate({"ca": str(file)})
+    async with serving(server_side) as issuer, translation.fetcher(settings) as fetcher:
+        issuer.publish(public_jwk("a"))
+        assert len((await Discovery(issuer.url).load(fetcher)).keys.keys) == 1
+    with pytest.raises(OSError, match=r"jwks\.ca: .*absent\.pem cannot be used: No such file"):
+        translation.fetcher(Jwks.model_validate({"ca": str(tmp_path / "absent.pem")}))
+
+
+class Proxy:
+    """An egress proxy: CONNECT for https, the whole URL for http."""
+
+    def __init__(self) -> None:
+        self.heads: list[str] = []
+        self.refuses = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            self.heads.append(head)
+            method, target, _ = head.split(" ", 2)
+            if self.refuses:
+                writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+            elif method == "CONNECT":
+                await self._tunnel(reader, writer, target)
+            else:
+                body = b'{"via": "proxy"}'
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            await writer.drain()
+        finally:
+            writer.close()
+
+    async def _tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: str) -> None:
+        host, _, port = target.rpartition(":")
+        behind_reader, behind_writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+            sink.close()
+
+        await asyncio.gather(pump(reader, behind_writer), pump(behind_reader, writer), return_exceptions=True)
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[tuple[Proxy, str]]:
+    proxy = Proxy()
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    async with server:
+        yield proxy, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_proxy_is_asked_by_the_name_of_the_issuer(proxy: tuple[Proxy, str]) -> None:
+    seen, url = proxy
+    settings = Jwks.model_validate({"proxy": url.replace("//", "//user:p%40ss@")})
+    async with translation.fetcher(settings) as fetcher:
+        document = await fetcher.get("http://idp.invalid/jwks")
+    assert document.content == {"via": "proxy"}
+    assert seen.heads[0].startswith("GET http://idp.invalid/jwks HTTP/1.1\r\n")
+    assert "Proxy-Authorization: Basic dXNlcjpwQHNz" in seen.heads[0]
+
+
+async def test_https_goes_through_a_tunnel(proxy: tuple[Proxy, str], tmp_path: Path) -> None:
+    seen, url = proxy
+    file = certificate(tmp_path)
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(file)
+    settings = Jwks.model_validate({"proxy": url, "ca": str(file)})
+    async with serving(server_side) as issuer, translation.fetcher(settings) as fetcher:
+        issuer.publish(public_jwk("a"))
+        assert len((await Discovery(issuer.url).load(fetcher)).keys.keys) == 1
+    assert seen.heads[0].startswith(f"CONNECT {issuer.url.removeprefix('https://')} ")
+
+
+async def test_what_a_proxy_refuses(proxy: tuple[Proxy, str]) -> None:
+    seen, url = proxy
+    seen.refuses = True
+    async with Fetcher(proxy=url) as fetcher:
+        with pytest.raises(FetchError, match=r"the proxy of jwks\.proxy answered 407"):
+            await fetcher.get("https://idp.invalid/jwks")
+    async with Fetcher(proxy="http://127.0.0.1:9") as fetcher:
+        with pytest.raises(
+            FetchError, match=r"cannot connect to the proxy of jwks\.proxy: Connection refused"
+        ):
+            await fetcher.get("https://idp.invalid/jwks")
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[fd00:ec2::254]", "[::ffff:169.254.169.254]"])
+async def test_no_metadata_service_is_asked_through_a_proxy(proxy: tuple[Proxy, str], host: str) -> None:
+    seen, url = proxy
+    async with Fetcher(proxy=url) as fetcher:
+        with pytest.raises(FetchError, match=r"cannot connect: the .* address .* is refused"):
+            await fetcher.get(f"http://{host}/jwks")
+    assert seen.heads == []

@@ -12,7 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.core import json_text
-from gateway.core.tokens import KeySet, keyset_from_jwks
+from gateway.core.key_material import keyset_from_jwks
+from gateway.core.tokens import KeySet
 from gateway.issuer_keys import sources
 from gateway.issuer_keys.demand import (
     FETCH_BURST,
@@ -23,7 +24,7 @@ from gateway.issuer_keys.demand import (
     AbsentKeys,
 )
 from gateway.issuer_keys.fetch import Fetcher, FetchError
-from gateway.issuer_keys.issuer import MAX_ATTEMPTS, retry_delay
+from gateway.issuer_keys.issuer import MAX_ATTEMPTS, IssuerKeys, retry_delay
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.issuer_keys.sources import Discovery, JwksUri, KeySource, LoadedKeys, Secret, SecretFile
 from tests.fakes import RecordingKeyObserver
@@ -805,13 +806,15 @@ async def test_the_background_joins_the_fetch_that_a_request_caused(monkeypatch:
         refreshing = asyncio.create_task(rig.look_for("main"))
         await until(lambda: source.loads == 2)
         joined = asyncio.Event()
-        load = rig.ring._issuers["main"].load
+        (keys,) = rig.ring._realms.values()
+        assert isinstance(keys, IssuerKeys)
+        load = keys.load
 
         def told() -> object:
             joined.set()
             return load()
 
-        monkeypatch.setattr(rig.ring._issuers["main"], "load", told)
+        monkeypatch.setattr(keys, "load", told)
         wake()
         await asyncio.wait_for(joined.wait(), 5)
         source.open.set()

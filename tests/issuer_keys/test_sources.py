@@ -7,8 +7,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from gateway.core.key_material import key_from_secret
 from gateway.core.model import JSON
-from gateway.core.tokens import key_from_secret
 from gateway.issuer_keys.fetch import Document, Fetcher, FetchError
 from gateway.issuer_keys.sources import (
     Discovery,
@@ -219,7 +219,7 @@ async def test_a_pem_file(fetcher: Fetcher, tmp_path: Path) -> None:
     )
     file.write_bytes(pem)
     (loaded,) = (await PemFile(file).load(fetcher)).keys.keys
-    assert loaded.algorithms == {"EdDSA"}
+    assert loaded.algorithms == {"EdDSA", "Ed25519"}
     file.write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

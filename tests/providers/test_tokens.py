@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from gateway import translation
+from gateway.core.key_material import key_from_jwk
 from gateway.core.model import JSON, Claims, Credential
 from gateway.core.reasons import Denial
-from gateway.core.tokens import KeySet, key_from_jwk
+from gateway.core.tokens import KeySet
 from gateway.settings import ConfigurationError, Settings, load
 from gateway.settings.shape import schema
 from gateway.verifier import TokenVerifier

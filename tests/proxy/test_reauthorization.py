@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 
 from gateway.core.admission import Admission, Decision, Forwarding
 from gateway.core.headers import Fields
+from gateway.core.key_material import key_from_secret
 from gateway.core.model import Auth, Claims, Request, Resolution, Route, Tier, User, UserStatus
 from gateway.core.reasons import TOKEN_EXPIRED, USER_STORE_UNAVAILABLE, USER_SUSPENDED, Denial
-from gateway.core.tokens import key_from_secret
 from gateway.identity.local_cache import LocalCache
 from gateway.proxy import reauthorization
 from gateway.proxy.reauthorization import LongLivedExchange, Reauthorization

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.core.key_material import key_from_jwk
 from gateway.core.model import Claims, Credential, Issuer, Resolution, Tier, User, UserStatus, Validity
 from gateway.core.reasons import (
     CREDENTIALS_MISSING,
@@ -12,7 +13,7 @@ from gateway.core.reasons import (
     Denial,
 )
 from gateway.core.revocations import Revocations
-from gateway.core.tokens import KeySet, key_from_jwk
+from gateway.core.tokens import KeySet
 from gateway.core.verified import VerifiedToken
 from gateway.identity.local_cache import LocalCache
 from gateway.memo import Tokens

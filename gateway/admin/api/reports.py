@@ -38,6 +38,10 @@ class Issuer(Model):
     """The time since the keys were last loaded; null: never."""
     last_error: str | None
     """Why the last attempt failed."""
+    skipped: list[str]
+    """Why published keys are not used, with their `kid`."""
+    tenants: list[str] | Literal["any"] | None
+    """Of a pattern in `issuer`; null without one."""
 
 
 class Issuers(RootModel[list[Issuer]]):

@@ -15,6 +15,7 @@ from gateway.admin.endpoints.overview import Overview
 from gateway.admin.endpoints.revocations import Revocations
 from gateway.admin.endpoints.users import Users
 from gateway.admin.health import Admin, Workers
+from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import Issuer
 from gateway.explain import Explainer
 from gateway.identity.local_cache import LocalCache
@@ -52,7 +53,7 @@ def admin_api(parts: Parts, token: str | None) -> web.Application:
     iss = {name: issuer.issuer for name, issuer in parts.issuers.items()}
     directory, rows = UserDirectory(parts.postgres), RevocationRows(parts.postgres)
     audit = AuditLog(parts.postgres)
-    write_through = WriteThrough(parts.local, parts.redis, {value: name for name, value in iss.items()})
+    write_through = WriteThrough(parts.local, parts.redis, IssuerNames(iss).by_iss)
     overview = Overview(parts.metrics, parts.admin, parts.workers)
     denials = Denials(parts.ring, parts.workers)
     operations = [

@@ -64,6 +64,8 @@ class Issuers:
             keys=[] if keys is None else [_key(key) for key in keys.keys],
             age_seconds=status.age,
             last_error=status.last_error,
+            skipped=list(status.skipped),
+            tenants=sorted(issuer.tenants) if isinstance(issuer.tenants, frozenset) else issuer.tenants,
         )
 
 

@@ -13,6 +13,7 @@ from gateway.admin.api.problems import FieldError, invalid, not_found
 from gateway.admin.api.write_through import WriteThrough
 from gateway.admin.endpoints.users import issuer_called
 from gateway.core.claims import MAX_DATE
+from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import Issuer, StoreUnavailable
 from gateway.core.revocations import Revocation
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows, place
@@ -84,8 +85,7 @@ class Revocations:
     async def lift(self, request: web.Request, params: models.RevocationParams) -> web.Response:
         wanted = self._named(params)
         # The issuer need not be configured any more.
-        pairs = (pair for pair in self._iss.items() if wanted.issuer in pair)
-        name, iss = next(pairs, (wanted.issuer, wanted.issuer))
+        name, iss = IssuerNames(self._iss).find(wanted.issuer) or (wanted.issuer, wanted.issuer)
         wanted = replace(wanted, issuer=name)
         lifted = await self._rows.lift(
             wanted.kind, issuers=[name, iss], value=wanted.value, author=author_of(request)
@@ -130,7 +130,7 @@ class Revocations:
                 raise invalid(FieldError("until", "This must be in the future, and before the year 10000"))
             return end
         if wanted.kind == "jti":
-            issuer = self._issuers[wanted.issuer]
+            issuer = self._issuers[wanted.issuer.partition("/")[0]]
             if issuer.max_lifetime is not None:
                 return now + issuer.max_lifetime + 2 * issuer.leeway
         return None

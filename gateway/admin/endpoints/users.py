@@ -10,6 +10,7 @@ from gateway.admin.api import models
 from gateway.admin.api.operations import Answer, Operation, author_of, json, reads, takes
 from gateway.admin.api.problems import FieldError, RequestRefused, invalid
 from gateway.admin.api.write_through import WriteThrough
+from gateway.core.issuer_patterns import IssuerNames, is_pattern
 from gateway.core.model import Identity, UserStatus
 from gateway.stores.postgres.directory.users import UserChanges, UserDirectory, UserRecord, microseconds
 
@@ -26,7 +27,7 @@ class Users:
         self._directory = directory
         self._write_through = write_through
         self._issuers = issuers
-        self._names = {iss: name for name, iss in issuers.items()}
+        self._names = IssuerNames(issuers).by_iss
 
     def operations(self) -> list[Operation]:
         created = Answer(201, models.User, {**_TAG, "Location": "The path of the user."})
@@ -144,7 +145,10 @@ class Users:
         return self._answer(record)
 
     def _identity(self, new: models.NewIdentity) -> Identity:
-        return Identity(issuer_called(new.issuer, self._issuers)[1], new.subject)
+        name, iss = issuer_called(new.issuer, self._issuers)
+        if is_pattern(iss):
+            raise invalid(FieldError("issuer", f"This issuer has several tenants: write {name}/<tenant>"))
+        return Identity(iss, new.subject)
 
     def _expected(
         self, request: web.Request, *, required: bool = False
@@ -161,10 +165,10 @@ class Users:
 
 
 def issuer_called(text: str, issuers: Mapping[str, str]) -> tuple[str, str]:
-    """Return the name and the `iss` of an issuer, given by either. Raises `RequestRefused`."""
-    for name, iss in issuers.items():
-        if text in {name, iss}:
-            return name, iss
+    """Return the name or realm of an issuer and its `iss`, given by either. Raises `RequestRefused`."""
+    found = IssuerNames(issuers).find(text)
+    if found is not None:
+        return found
     raise invalid(
         FieldError("issuer", f"This issuer is not configured. Configured issuers: {', '.join(issuers)}")
     )

@@ -31,7 +31,11 @@ def checks(settings: "Settings") -> Iterable[Check]:
 
 async def _keys(name: str, issuer: "Issuer", jwks: "Jwks") -> CheckResult:
     settings = "`issuer` or `keys`" if issuer.introspection is None else "`introspection`"
-    async with translation.fetcher(jwks) as fetcher:
+    try:
+        made = translation.fetcher(jwks)
+    except OSError as error:
+        return CheckResult(name, "fail", str(error), "correct the file, or its path")
+    async with made as fetcher:
         try:
             loaded = await translation.key_source(issuer).load(fetcher)
         except FetchError as error:
@@ -46,6 +50,15 @@ async def _keys(name: str, issuer: "Issuer", jwks: "Jwks") -> CheckResult:
     if issuer.introspection is not None:
         return CheckResult(name, "pass", "the introspection endpoint answers")
     count = len(loaded.keys.keys)
+    if issuer.tenants == "any":
+        return CheckResult(name, "pass", "any tenant: its keys are fetched when its first token comes")
+    if loaded.unheard:
+        return CheckResult(
+            name,
+            "fail",
+            "; ".join(loaded.unheard),
+            f"correct `keys` of issuer {issuer.name}, or make each of its sources reachable from here",
+        )
     found = f"{count} usable {'key' if count == 1 else 'keys'}"
     if loaded.skipped:
         skipped = "; ".join(loaded.skipped[:3])

@@ -106,7 +106,7 @@ def _compare(
     with output.progress() as progress:
 
         async def work(stores: Stores) -> str:
-            configured = stores.issuer(issuer)
+            configured = stores.issuer_of_users(issuer)
             with opened(export) as file:
                 await _read_export(comparison, file, export, style, column, progress)
             await _read_identities(comparison, stores, configured.issuer, progress)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.cli.config import DEFAULT_CONFIG
 from gateway.core.claims import MAX_SUBJECT_CHARACTERS, is_clean
+from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import JSON
 from gateway.core.spelling import Difference
 
@@ -115,8 +116,8 @@ class DeniedFindings:
     SETTLED: Final = "has_a_user_now"
 
     def __init__(self, issuers: Mapping[str, str], config: Path) -> None:
-        self._issuers = issuers
-        self._names = {iss: name for name, iss in issuers.items()}
+        self._issuers = IssuerNames(issuers)
+        self._names = self._issuers.by_iss
         self._config = config
 
     def cause(self, denied: "DeniedSubject") -> str:
@@ -124,7 +125,8 @@ class DeniedFindings:
         nearest = denied.nearest
         if nearest is None:
             return "user_unknown"
-        if nearest.issuer != self._issuers.get(denied.issuer):
+        # Denials have the configured name, without the tenant.
+        if denied.issuer not in [name.partition("/")[0] for name in self._issuers.names_of(nearest.issuer)]:
             return "subject_under_other_issuer"
         return self.SETTLED if nearest.difference is None else _CAUSES[nearest.difference]
 

@@ -89,8 +89,7 @@ def _mended(
     if reason is CLAIM_MISSING and denial.claim in issuer.require:
         return payload, replace(issuer, require=frozenset())
     if reason is CLAIM_MISSING:
-        tenant = replace(issuer.claims.tenant, optional=True)
-        return payload, replace(issuer, claims=replace(issuer.claims, tenant=tenant))
+        return payload, replace(issuer, claims=replace(issuer.claims, tenant=None))
     if reason is ID_TOKEN_NOT_ACCEPTED:
         return {name: value for name, value in payload.items() if name != denial.claim}, issuer
     if reason is CLAIM_NOT_ACCEPTED and denial.claim in issuer.expect:
@@ -218,7 +217,7 @@ def _rest(
     wrong = [denial for denial in denials if denial.reason not in (*_TIMES, AUDIENCE_MISMATCH)]
     needed = ", ".join(f"`{path}`" for path in sorted(issuer.require | {issuer.subject}))
     expected = f"{needed}, each of the right type"
-    if not issuer.claims.tenant.optional:
+    if issuer.claims.tenant is not None and not issuer.claims.tenant.optional:
         expected += f"; the tenant at `{issuer.claims.tenant.path}`"
     if issuer.expect:
         wanted = ", ".join(f"`{path}` {shown([*values])}" for path, values in issuer.expect.items())

@@ -100,7 +100,7 @@ def _blame_revocation(
             Fix("Wait: gateways fill the blacklist from Postgres every 30 s."),
         )
         return
-    name = claims.issuer_name
+    name = claims.realm
     owner = evidence.served or _truth(evidence)
     if kind == "jti":
         command = trail.commands.gateway("revocations", "lift", "jti", operands=[name, claims.jti or ""])
@@ -196,7 +196,7 @@ def _redis(trail: Trail, claims: Claims, evidence: Evidence) -> None:
         remaining = max(0.0, cached.stored_at + ttl - trail.now)
         detail = f"Postgres has {described(truth)}; the entry is served for another {span(remaining)}"
         trail.step("identity.redis", "fail", expected, found, detail)
-        key = Keys(trail.setup.prefix).user(claims.issuer_name, claims.subject)
+        key = Keys(trail.setup.prefix).user(claims.realm, claims.subject)
         _blame_stale(trail, evidence, "Redis", remaining, trail.commands.redis("DEL", key))
     else:
         why = "it is of another epoch, or the worker does not receive changes"

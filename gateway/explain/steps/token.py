@@ -8,6 +8,7 @@ from typing import Final
 
 from gateway.core import claims as claim_rules
 from gateway.core import json_text, token_types, tokens
+from gateway.core.issuer_patterns import IssuerPattern, IssuerTable, is_pattern
 from gateway.core.model import JSON, Issuer
 from gateway.core.reasons import (
     ALGORITHM_NOT_ALLOWED,
@@ -185,6 +186,18 @@ def _header_of(raw: bytes) -> str:
 # Issuer --------------------------------------------------------------------------------------------
 
 
+def _unlisted(trail: Trail, iss: str) -> Issuer | None:
+    """Return the issuer whose pattern an `iss` matches, with a tenant that is not configured."""
+    return next(
+        (
+            issuer
+            for issuer in trail.setup.issuers
+            if is_pattern(issuer.issuer) and IssuerPattern(issuer.issuer).tenant_of(iss) is not None
+        ),
+        None,
+    )
+
+
 def _issuer(trail: Trail, token: UnverifiedToken) -> Issuer | None:
     expected = f"`iss` one of {listed(issuer.issuer for issuer in trail.setup.issuers)}"
     try:
@@ -197,14 +210,24 @@ def _issuer(trail: Trail, token: UnverifiedToken) -> Issuer | None:
             cause, fix = Cause.API_KEY_USED, API_KEY_FIX
         trail.blame(denial, cause, denial.reason.title, fix)
         return None
-    exact = next((issuer for issuer in trail.setup.issuers if issuer.issuer == iss), None)
+    exact = IssuerTable(trail.setup.issuers).find(iss)
     if exact is not None:
-        trail.step("issuer", "pass", expected, shown(iss), f"issuer {exact.name}")
+        trail.step("issuer", "pass", expected, shown(iss), f"issuer {exact.realm}")
         return exact
     untrusted = Denial(ISSUER_UNTRUSTED)
     if is_api_key(token.payload):
         trail.step("issuer", "fail", expected, shown(iss))
         trail.blame(untrusted, Cause.API_KEY_USED, "This is an API key, not a user's token", API_KEY_FIX)
+        return None
+    other = _unlisted(trail, iss)
+    if other is not None:
+        trail.step("issuer", "fail", expected, shown(iss), f"another tenant of issuer {other.name}")
+        fix = Fix(
+            "Get the token from a configured tenant; or, if this one is yours or a customer's, add it to"
+            f" `{trail.field(other, 'tenants')}`."
+        )
+        summary = f"The token's issuer {shown(iss)} is another tenant of issuer {other.name}"
+        trail.blame(untrusted, Cause.ISSUER_UNKNOWN, summary, fix)
         return None
     near = issuers.nearest(iss, trail.setup.issuers)
     if near is None:
@@ -241,7 +264,7 @@ async def _keys(
     trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer
 ) -> tuple[VerificationKey, ...]:
     """Choose the candidate keys as the pipeline does, which has just loaded them."""
-    name = issuer.name
+    name = issuer.realm
     if keys.current(name) is None:
         await keys.refresh(name)
     keyset, status = keys.current(name), keys.status()[name]
@@ -259,6 +282,14 @@ async def _keys(
     detail = ", ".join(facts)
     if keyset is None:
         trail.step("key", "fail", expected, "no keys", detail)
+        if keys.is_no_tenant(name):
+            trail.blame(
+                Denial(ISSUER_UNTRUSTED),
+                Cause.ISSUER_UNKNOWN,
+                f"Issuer {issuer.name} has no tenant {shown(issuer.tenant)}: {status.last_error}",
+                Fix("Get the token from a tenant of the issuer."),
+            )
+            return ()
         trail.blame(
             Denial(KEYS_UNAVAILABLE),
             Cause.KEYS_UNAVAILABLE,
@@ -288,16 +319,16 @@ async def _keys(
 
 
 def _blame_key(trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer) -> None:
-    summary = f"The key set of issuer {issuer.name} has no key {shown(token.kid)}"
+    summary = f"The key set of issuer {issuer.realm} has no key {shown(token.kid)}"
     if token.kid is None:
         summary = f"The token names no key, and issuer {issuer.name} does not have exactly one that fits"
     for other in trail.setup.issuers:
         held = keys.current(other.name)
         if other.name != issuer.name and held is not None and any(key.kid == token.kid for key in held.keys):
             summary += f"; issuer {other.name} has a key with this name"
-    if not keys.heard(issuer.name):
+    if not keys.heard(issuer.realm):
         # It is not known which keys the issuer publishes now.
-        error = keys.status()[issuer.name].last_error
+        error = keys.status()[issuer.realm].last_error
         trail.blame(
             Denial(KEYS_UNAVAILABLE),
             Cause.KEYS_UNAVAILABLE,
@@ -305,7 +336,7 @@ def _blame_key(trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Iss
             Fix(f"Make the issuer's keys available, or correct `{trail.field(issuer, 'keys')}`."),
         )
         return
-    if keys.left_out(issuer.name, token.kid):
+    if keys.left_out(issuer.realm, token.kid):
         trail.blame(
             Denial(KEYS_UNAVAILABLE),
             Cause.KEYS_UNAVAILABLE,
@@ -341,7 +372,7 @@ def _rotation(trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Issu
     """Return the evidence that the key was withdrawn, known or inferred; None if there is none."""
     if token.kid is None:
         return None
-    left = keys.status()[issuer.name].withdrawn.get(token.kid)
+    left = keys.status()[issuer.realm].withdrawn.get(token.kid)
     if left is not None:
         return f"It was rotated out: this process had the key, and the issuer withdrew it {span(left)} ago"
     issued_at = seconds(token.payload, "iat")

@@ -45,7 +45,7 @@ async def check(trail: Trail, claims: Claims, postgres: Postgres, *, note: str |
     """Find the cause, and skip the remaining steps. `note` is added to what is found."""
     directory, expected = UserDirectory(postgres), "a user"
     denial, added = Denial(USER_NOT_FOUND), "" if note is None else f"; {note}"
-    identity = f"subject {shown(claims.subject)} of issuer {claims.issuer_name}"
+    identity = f"subject {shown(claims.subject)} of issuer {claims.realm}"
     try:
         found = await _lookalike(claims, directory, Diagnostics(postgres))
     except StoreUnavailable as error:
@@ -66,9 +66,7 @@ async def check(trail: Trail, claims: Claims, postgres: Postgres, *, note: str |
         )
         return
     subject = f"--subject={claims.subject}"
-    command = trail.commands.gateway(
-        "users", "link", found.user_id, f"--issuer={claims.issuer_name}", subject
-    )
+    command = trail.commands.gateway("users", "link", found.user_id, f"--issuer={claims.realm}", subject)
     advice = f"{_SAME_PERSON}."
     if found.others:
         advice = f"{_SAME_PERSON}; it may also be {listed(found.others)}."
@@ -83,7 +81,7 @@ async def check(trail: Trail, claims: Claims, postgres: Postgres, *, note: str |
 def _add(trail: Trail, claims: Claims) -> str | None:
     tenant = [] if claims.tenant is None else [f"--tenant={claims.tenant}"]
     return trail.commands.gateway(
-        "users", "add", f"--issuer={claims.issuer_name}", f"--subject={claims.subject}", *tenant
+        "users", "add", f"--issuer={claims.realm}", f"--subject={claims.subject}", *tenant
     )
 
 

@@ -179,7 +179,7 @@ def _blame_heir(trail: Trail, claims: Claims, deleted: UserRecord, heir: UserRec
 
 def _moved(trail: Trail, claims: Claims, owner: User, other: User) -> str | None:
     """Return the command that moves the token's identity from one user to another."""
-    identity = f"--issuer={claims.issuer_name}", f"--subject={claims.subject}"
+    identity = f"--issuer={claims.realm}", f"--subject={claims.subject}"
     return trail.commands.gateway("users", "link", other.id, *identity, f"--from={owner.id}")
 
 

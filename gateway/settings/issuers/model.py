@@ -1,7 +1,7 @@
 """The settings of issuers."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 
@@ -13,6 +13,7 @@ from gateway.settings.issuers.values import (
     Algorithm,
     ClaimPaths,
     OpaquePrefix,
+    Tenants,
     TokenType,
 )
 from gateway.settings.section import Section
@@ -21,7 +22,7 @@ from gateway.settings.values import ClaimPath, Duration, Name, Text, Timeout, du
 
 
 class Keys(Section):
-    """The source of an issuer's keys. Give exactly one of these."""
+    """A source of an issuer's keys. Give exactly one kind of source in each entry."""
 
     discovery: bool = False
     """OpenID Connect discovery, then RFC 8414 metadata. The issuer must be a URL."""
@@ -35,6 +36,18 @@ class Keys(Section):
     """Shared secret for HS*, at least as long as the hash: 32, 48 or 64 bytes (RFC 7518 §3.2)."""
     secret_file: Path | None = None
     """File with the shared secret. A newline at its end is ignored."""
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] | None = None
+    """What the keys of this source are for, if the issuer has several sources. `null`: all that fits, with a
+    secret HS256."""
+
+    @property
+    def has_secret(self) -> bool:
+        return self.secret is not None or self.secret_file is not None
+
+    @property
+    def fitting_algorithms(self) -> tuple[Algorithm, ...]:
+        """What its keys are for."""
+        return self.algorithms or (("HS256",) if self.has_secret else ASYMMETRIC_ALGORITHMS)
 
 
 class Introspection(Section):
@@ -109,11 +122,25 @@ class Claims(Section):
     paths lead to is joined. `require.roles` are the user's."""
 
 
-def _fitting_algorithms(data: dict[str, object]) -> tuple[Algorithm, ...]:
+def _of_all_sources(data: dict[str, object]) -> tuple[Algorithm, ...]:
     keys = data.get("keys")
-    if isinstance(keys, Keys) and (keys.secret is not None or keys.secret_file is not None):
-        return ("HS256",)
-    return ASYMMETRIC_ALGORITHMS
+    sources = keys if isinstance(keys, tuple) else ()
+    found = dict.fromkeys(
+        name for each in sources if isinstance(each, Keys) for name in each.fitting_algorithms
+    )
+    return tuple(found) or ASYMMETRIC_ALGORITHMS
+
+
+def _one_or_more(value: object) -> object:
+    """Take one source for a list of one."""
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _or_one(schema: dict[str, Any]) -> None:
+    """Let the schema of a list also be that of one entry."""
+    entries = {name: schema.pop(name) for name in ("type", "items", "minItems")}
+    schema["anyOf"] = [entries["items"], entries]
+    schema["x-one-or-more"] = True
 
 
 class Issuer(Section):
@@ -124,21 +151,26 @@ class Issuer(Section):
     name: Name = Field(examples=["main"])
     """A unique name. It is a metrics label and part of the blacklist's keys: do not change it."""
     issuer: Text = Field(examples=["https://idp.example.com/"])
-    """The exact `iss` of its tokens. A trailing slash matters."""
+    """The exact `iss` of its tokens. A trailing slash matters. Or a pattern: `{tenant}` is one segment of the
+    path or one label of the host, see `tenants`."""
     audiences: Annotated[tuple[Text, ...], Field(min_length=1)] | None = Field(examples=[["orders-api"]])
     """A token's `aud` must contain one of these. `null`: `aud` is not checked; needs an `expect` on `azp`,
     `client_id`, `appid` or `cid`, so that tokens of other clients are refused."""
     expect: dict[ClaimPath, AcceptedValues] = Field(default_factory=dict)
     """Claim path → the accepted value, or a list of them. Of a claim that is a list, one element suffices.
     All must hold: `{azp: [web, mobile], token_use: access}`."""
-    keys: Keys = Field(default_factory=lambda: Keys(discovery=True))
-    """The source of the keys. Default: `{discovery: true}`."""
+    tenants: Tenants | None = None
+    """For an `issuer` with `{tenant}`: the list of values that it may have, or `any` for which the issuer has
+    keys. Each tenant's keys verify only its own tokens."""
     introspection: Introspection | None = None
     """For opaque tokens: the issuer is asked about each (RFC 7662). Instead of `keys`."""
-    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = Field(
-        default_factory=_fitting_algorithms
+    keys: Annotated[tuple[Keys, ...], Field(min_length=1), BeforeValidator(_one_or_more)] = Field(
+        default_factory=lambda: (Keys(discovery=True),), json_schema_extra=_or_one
     )
-    """Accepted signature algorithms (RFC 7518 §3.1). Default: RS*, PS*, ES*, EdDSA; with a secret HS256."""
+    """The source of the keys, or a list of several. Default: `{discovery: true}`."""
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = Field(default_factory=_of_all_sources)
+    """Accepted signature algorithms (RFC 7518 §3.1). Default: RS*, PS*, ES*, EdDSA, Ed25519; with a secret
+    HS256; with several sources, those of each."""
     leeway: Duration = duration("30s")
     """The allowed difference between the clocks of issuer and gateway."""
     require: tuple[ClaimPath, ...] = ("exp", "sub")

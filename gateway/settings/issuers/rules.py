@@ -1,8 +1,10 @@
 """The rules between the settings of one issuer, which read the raw configuration like `settings.rules`."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from gateway.core.issuer_patterns import TENANT, IssuerPattern, mistake_in
 from gateway.settings.findings import Finding, Location
 from gateway.settings.issuers.values import ASYMMETRIC_ALGORITHMS
 
@@ -11,29 +13,91 @@ _SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 _SOURCES: Final = ("discovery", "jwks_uri", "jwks_file", "pem_file", "secret", "secret_file")
 _PROOFS: Final = ("client_secret", "client_secret_file", "private_key_file")
 _NAME_THE_CLIENT: Final = ("azp", "client_id", "appid", "cid")
+_PLACEHOLDER: Final = re.compile(r"\$\{[^}]*\}|\{(?!tenant\})[^}]*\}|\*")
+# Not issuers: Entra's names for all tenants, for all of organisations and for private accounts.
+_OF_ALL: Final = re.compile(
+    r"(https://login\.microsoftonline\.[a-z]+/)(?:common|organizations|consumers)(/.*)"
+)
+# PEM certificates by `kid`, which are no JWK set, and where the same keys are one.
+_NO_JWKS: Final = (
+    (
+        re.compile(r"https://www\.googleapis\.com/robot/v1/metadata/x509/(.+)"),
+        r"https://www.googleapis.com/service_accounts/v1/jwk/\1",
+    ),
+    (
+        re.compile(r"https://www\.googleapis\.com/oauth2/v1/certs"),
+        "https://www.googleapis.com/oauth2/v3/certs",
+    ),
+)
+
+Source = tuple[Location, Mapping[object, object]]
 
 
 def issuer_findings(where: Location, issuer: Mapping[object, object]) -> Iterator[Finding]:
     """Yield every mistake between the settings of an issuer."""
     yield from _audiences(where, issuer)
+    yield from _pattern(where, issuer)
     if issuer.get("introspection") is not None:
         yield from _introspection(where, issuer)
         return
-    keys = issuer.get("keys", {"discovery": True})
-    if not isinstance(keys, Mapping):
+    sources = _sources((*where, "keys"), issuer.get("keys", {"discovery": True}))
+    for place, keys in sources:
+        yield from _source(where, issuer, place, keys)
+    yield from _algorithms(where, issuer, sources)
+
+
+def _sources(where: Location, keys: object) -> list[Source]:
+    if isinstance(keys, Mapping):
+        return [(where, keys)]
+    entries = keys if isinstance(keys, list | tuple) else ()
+    return [((*where, index), entry) for index, entry in enumerate(entries) if isinstance(entry, Mapping)]
+
+
+def _source(
+    where: Location, issuer: Mapping[object, object], place: Location, keys: Mapping[object, object]
+) -> Iterator[Finding]:
+    given = [source for source in _SOURCES if keys.get(source) not in (None, False)]
+    if len(given) != 1:
+        found = f"has {len(given)} key sources: {', '.join(given)}" if given else "has no key source"
+        yield Finding(place, found, f"give exactly one of {', '.join(_SOURCES)}")
         return
-    sources = [source for source in _SOURCES if keys.get(source) not in (None, False)]
-    if len(sources) != 1:
-        found = f"has {len(sources)} key sources: {', '.join(sources)}" if sources else "has no key source"
-        yield Finding((*where, "keys"), found, f"give exactly one of {', '.join(_SOURCES)}")
-    url = issuer.get("issuer")
-    if sources == ["discovery"] and isinstance(url, str) and not url.startswith(("https://", "http://")):
+    iss, url = issuer.get("issuer"), keys.get("jwks_uri")
+    if given == ["discovery"] and isinstance(iss, str) and not iss.startswith(("https://", "http://")):
         yield Finding(
             (*where, "issuer"),
             "must be a URL for discovery",
             "write the issuer's URL, or give keys.jwks_uri or another key source",
         )
-    yield from _algorithms(where, issuer, keys)
+    if isinstance(url, str):
+        yield from _jwks_uri((*place, "jwks_uri"), url, issuer)
+    elif given != ["discovery"] and issuer.get("tenants") is not None:
+        yield Finding(
+            (*place, given[0]),
+            "would verify the tokens of all tenants with the same keys",
+            f"give discovery, or a jwks_uri with {TENANT}",
+        )
+
+
+def _jwks_uri(where: Location, url: str, issuer: Mapping[object, object]) -> Iterator[Finding]:
+    for wrong, right in _NO_JWKS:
+        if wrong.fullmatch(url):
+            yield Finding(
+                where, "has certificates, and not a JWK set", f"write jwks_uri: {wrong.sub(right, url)}"
+            )
+            return
+    placeholder = _PLACEHOLDER.search(url)
+    if placeholder is not None:
+        yield Finding(where, f"has {placeholder[0]}, which nothing replaces", "write the URL as it is")
+    elif issuer.get("tenants") is None and TENANT in url:
+        yield Finding(where, f"has {TENANT}, but the issuer has no tenants", "write the URL as it is")
+    elif issuer.get("tenants") is not None and TENANT not in url:
+        yield Finding(
+            where,
+            "would verify the tokens of all tenants with the same keys",
+            f"write {TENANT} in the place of the tenant, or give discovery",
+        )
+    elif TENANT in url and (mistake := mistake_in(url)) is not None:
+        yield Finding(where, mistake, "write it as in `issuer`")
 
 
 def _introspection(where: Location, issuer: Mapping[object, object]) -> Iterator[Finding]:
@@ -88,29 +152,100 @@ def _audiences(where: Location, issuer: Mapping[object, object]) -> Iterator[Fin
         )
 
 
-def _algorithms(
-    where: Location, issuer: Mapping[object, object], keys: Mapping[str, object]
-) -> Iterator[Finding]:
-    algorithms = issuer.get("algorithms")
-    named = algorithms if isinstance(algorithms, list | tuple) else ()
-    with_secret = keys.get("secret") is not None or keys.get("secret_file") is not None
-    for index, algorithm in enumerate(named):
-        if with_secret and algorithm in ASYMMETRIC_ALGORITHMS:
+# Patterns ------------------------------------------------------------------------------------------
+
+
+def _pattern(where: Location, issuer: Mapping[object, object]) -> Iterator[Finding]:
+    iss, tenants = issuer.get("issuer"), issuer.get("tenants")
+    if not isinstance(iss, str):
+        return
+    place = (*where, "issuer")
+    of_all = _OF_ALL.fullmatch(iss)
+    if of_all is not None:
+        right = f"issuer: {of_all[1]}{TENANT}{of_all[2]}"
+        yield Finding(
+            place, "is the `iss` of no token", f"write {right}, and tenants: [the tenants' ids], or any"
+        )
+    elif (placeholder := _PLACEHOLDER.search(iss)) is not None:
+        yield _not_replaced(place, iss, placeholder[0])
+    elif TENANT not in iss:
+        if tenants is not None:
             yield Finding(
-                (*where, "algorithms", index),
+                (*where, "tenants"), f"needs {TENANT} in `issuer`", "remove it, or write the pattern"
+            )
+    elif (mistake := mistake_in(iss)) is not None:
+        yield Finding(
+            place, mistake, f"write https://idp.example.com/{TENANT} or https://{TENANT}.example.com"
+        )
+    elif tenants is None:
+        yield Finding(
+            place, f"has {TENANT}, but there are no tenants", "write tenants: [their names], or tenants: any"
+        )
+    else:
+        pattern = IssuerPattern(iss)
+        for index, tenant in enumerate(tenants if isinstance(tenants, list | tuple) else ()):
+            if isinstance(tenant, str) and pattern.iss_of(tenant) is None:
+                yield Finding(
+                    (*where, "tenants", index),
+                    f"cannot stand for {TENANT}",
+                    "write one segment of a path or one label of a host, as in the tokens' `iss`",
+                )
+
+
+def _not_replaced(place: Location, iss: str, placeholder: str) -> Finding:
+    if placeholder.startswith("$"):
+        return Finding(
+            place, f"has {placeholder}, which nothing replaces", "write the `iss` as it is in the tokens"
+        )
+    pattern = iss.replace(placeholder, TENANT)
+    what = f"has {placeholder}, which stands for nothing"
+    if mistake_in(pattern) is not None:
+        return Finding(place, what, "write the `iss` as it is in the tokens")
+    return Finding(place, what, f"write issuer: {pattern}, and tenants: [the tenants' names], or any")
+
+
+# Algorithms ----------------------------------------------------------------------------------------
+
+
+def _is_secret(keys: Mapping[object, object]) -> bool:
+    return keys.get("secret") is not None or keys.get("secret_file") is not None
+
+
+def _algorithms(where: Location, issuer: Mapping[object, object], sources: list[Source]) -> Iterator[Finding]:
+    if not sources:
+        return
+    secrets = [_is_secret(keys) for _, keys in sources]
+    named = _named(issuer)
+    yield from _unfit((*where, "algorithms"), named, with_secret=any(secrets), with_public=not all(secrets))
+    for (place, keys), is_secret in zip(sources, secrets, strict=True):
+        own = _named(keys)
+        yield from _unfit((*place, "algorithms"), own, with_secret=is_secret, with_public=not is_secret)
+        secret = keys.get("secret")
+        if isinstance(secret, str):
+            among = own or named
+            needed = max((_SECRET_BYTES[name] for name in _SECRET_BYTES if name in among), default=32)
+            yield from _secret((*place, "secret"), secret, needed)
+
+
+def _named(section: Mapping[object, object]) -> list[object]:
+    algorithms = section.get("algorithms")
+    return [*algorithms] if isinstance(algorithms, list | tuple) else []
+
+
+def _unfit(
+    where: Location, algorithms: list[object], *, with_secret: bool, with_public: bool
+) -> Iterator[Finding]:
+    for index, algorithm in enumerate(algorithms):
+        if not with_public and algorithm in ASYMMETRIC_ALGORITHMS:
+            yield Finding(
+                (*where, index),
                 f"{algorithm} needs a public key, and this issuer's key is a secret",
                 "write HS256, or give another key source",
             )
         if not with_secret and isinstance(algorithm, str) and algorithm in _SECRET_BYTES:
             yield Finding(
-                (*where, "algorithms", index),
-                f"{algorithm} needs a shared secret",
-                "remove it, or give keys.secret_file",
+                (*where, index), f"{algorithm} needs a shared secret", "remove it, or give keys.secret_file"
             )
-    secret = keys.get("secret")
-    if isinstance(secret, str):
-        needed = max((_SECRET_BYTES[name] for name in _SECRET_BYTES if name in named), default=32)
-        yield from _secret((*where, "keys", "secret"), secret, needed)
 
 
 def _secret(where: Location, secret: str, needed: int) -> Iterator[Finding]:

@@ -5,12 +5,13 @@ from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
+from gateway.core.issuer_patterns import MAX_TENANTS
 from gateway.core.model import Scalar
 from gateway.core.token_types import media_type
 from gateway.settings.values import ClaimPath, mistake
 
 AsymmetricAlgorithm: TypeAlias = Literal[
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"
 ]
 ASYMMETRIC_ALGORITHMS: Final[tuple[AsymmetricAlgorithm, ...]] = get_args(AsymmetricAlgorithm)
 Algorithm: TypeAlias = Literal[AsymmetricAlgorithm, "HS256", "HS384", "HS512"]
@@ -32,6 +33,19 @@ def _accepted_values(value: object) -> tuple[Scalar, ...]:
             "must be a value or a list of values: text, numbers, true or false",
             "write access, or [web, mobile]; put dates and the like in quotes",
         )
+    return values
+
+
+def _tenants(value: object) -> tuple[str, ...] | Literal["any"]:
+    if value == "any":
+        return "any"
+    values = tuple(value) if isinstance(value, list | tuple) else ()
+    if not values or not all(isinstance(each, str) for each in values):
+        raise mistake(
+            "must be a list of tenants, or any", "write [8a1c, 77b2], each in quotes if it has only digits"
+        )
+    if len(values) > MAX_TENANTS:
+        raise mistake(f"has more than {MAX_TENANTS} tenants", "write any: the issuer decides which it has")
     return values
 
 
@@ -73,4 +87,17 @@ AcceptedValues: TypeAlias = Annotated[
     ),
 ]
 OpaquePrefix: TypeAlias = Annotated[str, AfterValidator(_opaque_prefix)]
+Tenants: TypeAlias = Annotated[
+    tuple[str, ...] | Literal["any"],
+    PlainValidator(_tenants),
+    WithJsonSchema(
+        {
+            "x-kind": "list of text, or any",
+            "oneOf": [
+                {"const": "any"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_TENANTS},
+            ],
+        }
+    ),
+]
 TokenType: TypeAlias = Annotated[str, AfterValidator(_token_type)]

@@ -130,12 +130,20 @@ class Postgres:
         return found
 
     async def find_user_and_revocations(self, claims: Claims) -> tuple[FoundUser, Revocations]:
-        """Return the user behind a token and what is known against it, both by one query."""
-        found = await self._primary.ask(
-            lambda connection: look_ups.find_with_revocations(
-                connection, claims.identity, claims.issuer_name, claims.jti
-            )
-        )
+        """Return the user behind a token and what is known against it, both by one query.
+
+        What counts for all tenants of an issuer takes another one.
+        """
+        name, *others = claims.issuer_names
+
+        async def ask(connection: Connection) -> tuple[FoundUser, Revocations]:
+            found, known = await look_ups.find_with_revocations(connection, claims.identity, name, claims.jti)
+            for other in others:
+                _, more = await look_ups.find_with_revocations(connection, claims.identity, other, claims.jti)
+                known = known.with_those_of(more)
+            return found, known
+
+        found = await self._primary.ask(ask)
         self.availability.ever_served = True
         return found
 

@@ -6,18 +6,19 @@
 | `owner:places` | digests of the addresses under which gateways have reached it |
 | `epoch` | the current epoch: its name, the run of the server, the latest heartbeat |
 | `epoch:ended` | the version at which the latest epoch was ended |
-| `user:<issuer name>:<sub>` | a cached user, as JSON (`user_documents`) |
-| `tombstone:<issuer name>:<sub>` | the version of the latest change of that user |
-| `tombstone::<id>` | a heartbeat: the issuer name is empty, so it is not a user's key |
-| `revoked:jti:<issuer name>:<jti>` | any value: that token is revoked |
-| `revoked:user:<user id>`, `revoked:issuer:<issuer name>` | a Unix time: tokens issued by then are revoked |
+| `user:<realm>:<sub>` | a cached user, as JSON (`user_documents`) |
+| `tombstone:<realm>:<sub>` | the version of the latest change of that user |
+| `tombstone::<id>` | a heartbeat: the realm is empty, so it is not a user's key |
+| `revoked:jti:<realm>:<jti>` | any value: that token is revoked |
+| `revoked:user:<user id>`, `revoked:issuer:<realm>` | a Unix time: tokens issued by then are revoked |
 | `revocations:loaded` | the marker of a complete blacklist |
 | `revocations:records`, `:fillings`, `:filled`, `:era`, `:loading:<id>` | records of the blacklist |
 | `revocations:turn` | a lock: a process fills the blacklist for all that hear of no changes |
 | `check:<id>` | a test key of `gateway check --live`; no gateway reads it |
 
-The name of an issuer has no colon; a subject, a `jti` and the id of a user may have one. So each key is
-unambiguous.
+A realm is the configured name of an issuer. For a pattern with `{tenant}` it is `<issuer name>/<tenant>`, and
+revocations under the name alone count for all tenants (`core.issuer_patterns`). A realm has no colon; a
+subject, a `jti` and the id of a user may have one. So each key is unambiguous.
 """
 
 import re
@@ -27,7 +28,7 @@ from typing import Final, Literal, TypeAlias
 from gateway.core.revocations import Target
 
 Touched: TypeAlias = tuple[Literal["tombstone"], str, str] | Target
-"""The meaning of a key: a change of a user, by issuer name and subject; or a revocation."""
+"""The meaning of a key: a change of a user, by realm and subject; or a revocation."""
 
 _GLOB: Final = re.compile(r"([*?\[\]\\])")
 
@@ -75,36 +76,36 @@ class Keys:
         self.checks = Tracked((self._check,), f"{self._check}:")
         """The keys that `gateway check --live` tracks."""
 
-    def user(self, issuer_name: str, subject: str) -> str:
-        return f"{self._user}{issuer_name}:{subject}"
+    def user(self, realm: str, subject: str) -> str:
+        return f"{self._user}{realm}:{subject}"
 
     def user_in(self, key: str) -> tuple[str, str]:
-        """Return the issuer's name and the subject of a cached user's key."""
+        """Return the realm and the subject of a cached user's key."""
         name, _, subject = key.removeprefix(self._user).partition(":")
         return name, subject
 
-    def tombstone(self, issuer_name: str, subject: str) -> str:
-        return f"{self._tombstone}{issuer_name}:{subject}"
+    def tombstone(self, realm: str, subject: str) -> str:
+        return f"{self._tombstone}{realm}:{subject}"
 
-    def revoked_token(self, issuer_name: str, jti: str) -> str:
-        return f"{self._revoked_token}{issuer_name}:{jti}"
+    def revoked_token(self, realm: str, jti: str) -> str:
+        return f"{self._revoked_token}{realm}:{jti}"
 
     def revoked_user(self, user_id: str) -> str:
         return self._revoked_user + user_id
 
-    def revoked_issuer(self, issuer_name: str) -> str:
-        return self._revoked_issuer + issuer_name
+    def revoked_issuer(self, realm: str) -> str:
+        return self._revoked_issuer + realm
 
     def revoked(self, target: Target) -> str:
-        """Return the key of a revocation. Its issuer is the configured name."""
-        kind, issuer_name, value = target
+        """Return the key of a revocation. Its issuer is the realm."""
+        kind, realm, value = target
         match kind:
             case "jti":
-                return self.revoked_token(issuer_name, value)
+                return self.revoked_token(realm, value)
             case "user":
                 return self.revoked_user(value)
             case "issuer":
-                return self.revoked_issuer(issuer_name)
+                return self.revoked_issuer(realm)
 
     def loading(self, name: str) -> str:
         return f"{self.prefix}revocations:loading:{name}"
@@ -119,11 +120,11 @@ class Keys:
     def read(self, key: str) -> Touched | None:
         """Return the meaning of a tracked key; None if it has none."""
         if key.startswith(self._tombstone):
-            issuer_name, _, subject = key.removeprefix(self._tombstone).partition(":")
-            return "tombstone", issuer_name, subject
+            realm, _, subject = key.removeprefix(self._tombstone).partition(":")
+            return "tombstone", realm, subject
         if key.startswith(self._revoked_token):
-            issuer_name, _, jti = key.removeprefix(self._revoked_token).partition(":")
-            return "jti", issuer_name, jti
+            realm, _, jti = key.removeprefix(self._revoked_token).partition(":")
+            return "jti", realm, jti
         if key.startswith(self._revoked_user):
             return "user", "", key.removeprefix(self._revoked_user)
         if key.startswith(self._revoked_issuer):

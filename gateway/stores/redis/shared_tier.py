@@ -122,18 +122,18 @@ class RedisTier:
         `user_id` is a guess of the token's user, or None. The cached user tells who it really is. If that is
         another one, the batch reads the revocation of that user right after the rest.
         """
-        name, keys = claims.issuer_name, self.keys
+        names, keys = claims.issuer_names, self.keys
         wanted = [
             keys.complete,
             keys.epoch,
             keys.era,
-            keys.user(name, claims.subject),
-            keys.revoked_issuer(name),
+            keys.user(claims.realm, claims.subject),
+            *map(keys.revoked_issuer, names),
         ]
         if user_id is not None:
             wanted.append(keys.revoked_user(user_id))
         if claims.jti is not None:
-            wanted.append(keys.revoked_token(name, claims.jti))
+            wanted += [keys.revoked_token(name, claims.jti) for name in names]
         cached: CachedUser | None = None
 
         def revocation_of_another_user(values: Values) -> str | None:
@@ -144,9 +144,8 @@ class RedisTier:
                 return None
             return keys.revoked_user(cached.user.id)
 
-        marker, epoch, era, _, issuer_at, *rest, other_at = await self._reads.get(
-            wanted, revocation_of_another_user
-        )
+        marker, epoch, era, _, *rest, other_at = await self._reads.get(wanted, revocation_of_another_user)
+        issuer_at, rest = rest[: len(names)], rest[len(names) :]
         user_at = rest.pop(0) if user_id is not None else None
         if cached is not None and cached.user is not None and cached.user.id != user_id:
             user_id, user_at = cached.user.id, other_at
@@ -154,9 +153,9 @@ class RedisTier:
         return SharedAnswer(
             cached=cached,
             revocations=Revocations(
-                token=bool(rest) and rest[0] is not None,
+                token=any(value is not None for value in rest),
                 user_at=self._instant(user_at),
-                issuer_at=self._instant(issuer_at),
+                issuer_at=max((at for at in map(self._instant, issuer_at) if at is not None), default=None),
             ),
             complete=marker is not None,
             epoch=None if current is None else current.name,
@@ -179,7 +178,7 @@ class RedisTier:
         (`pg_snapshot_xmin(pg_current_snapshot())`) or above. Without an epoch it is stored, too, to serve
         when Postgres is down.
         """
-        name, subject = claims.issuer_name, claims.subject
+        name, subject = claims.realm, claims.subject
         stored = await self._fills.store(
             Fill(
                 self.keys.tombstone(name, subject),
@@ -194,17 +193,17 @@ class RedisTier:
 
     async def refuses(self, claims: Claims, horizon: int) -> bool:
         """Return whether `store_user` would refuse a row of `horizon`, because of a change."""
-        tombstone = self.keys.tombstone(claims.issuer_name, claims.subject)
+        tombstone = self.keys.tombstone(claims.realm, claims.subject)
         versions = await self._reads.get([self.keys.ended_epoch, tombstone])
         return any(version_of(version) >= horizon for version in versions)
 
     async def buried(self, claims: Claims) -> bool:
         """Return whether any gateway has received a change of a token's user within `TOMBSTONE_TIME`."""
-        (version,) = await self._reads.get([self.keys.tombstone(claims.issuer_name, claims.subject)])
+        (version,) = await self._reads.get([self.keys.tombstone(claims.realm, claims.subject)])
         return version is not None
 
     async def bury(self, identities: Sequence[tuple[str, str]], version: int) -> None:
-        """Delete cached users, each given as (issuer name, subject), and refuse rows that were read before.
+        """Delete cached users, each given as (realm, subject), and refuse rows that were read before.
 
         `version` is that of the last transaction that changed any of them.
         """
@@ -215,7 +214,7 @@ class RedisTier:
             await self.ownership.run(scripts.BURY, keys, (str(version), str(round(TOMBSTONE_TIME * 1000))))
 
     async def forget_users(self, identities: Iterable[tuple[str, str]]) -> None:
-        """Delete cached users, each given as (issuer name, subject)."""
+        """Delete cached users, each given as (realm, subject)."""
         keys = [self.keys.user(name, subject) for name, subject in identities]
         for start in range(0, len(keys), _BATCH):
             await self.ownership.run(scripts.FORGET, keys[start : start + _BATCH], ())

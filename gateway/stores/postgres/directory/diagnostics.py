@@ -73,7 +73,7 @@ class Diagnostics:
         """Return the revocations of a token, its user and its issuer, even if they do not apply to it."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
-                _REVOCATIONS, [claims.issuer_name, claims.issuer], claims.jti, user_id
+                _REVOCATIONS, [*claims.issuer_names, claims.issuer], claims.jti, user_id
             )
             return [Revocation(**dict(row)) for row in rows]
 
