@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
+import asyncpg
 import pytest
 
 from tests.harness import SECOND_ISSUER, House
@@ -84,6 +85,27 @@ class TestViews:
             await clients.agree(200, token("eve"))
             await house.sql("DELETE FROM account WHERE id = 2")
             await clients.agree("user_not_found", token("eve"))
+
+    async def test_a_user_who_is_linked_while_the_table_behind_the_view_changes(
+        self, gateway: Opened, shared_dsn: str
+    ) -> None:
+        """The rows of a view cannot be locked: the change does not see the identity, and names the user."""
+        tables = """
+        CREATE TABLE link (account_id integer, login text UNIQUE);
+        CREATE INDEX ON link (account_id);
+        """
+        block = {
+            **self.BLOCK,
+            "identities": [{"table": "link", "subject": "login", "user": "account_id"}],
+        }
+        async with gateway(self.TABLES + tables, block) as (house, clients):
+            other = await asyncpg.connect(shared_dsn)
+            async with other.transaction():
+                await other.execute("INSERT INTO block VALUES (1, 'spam')")
+                await house.sql("INSERT INTO link VALUES (1, 'new')")
+                await remembered(house, clients, "new")
+            await other.close()
+            await clients.agree("user_suspended", token("new"))
 
     async def test_a_view_of_identities_too(self, gateway: Opened) -> None:
         tables = """

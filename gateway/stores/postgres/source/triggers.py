@@ -261,7 +261,8 @@ $gateway$;
         before = " UNION ALL ".join(
             relations.identities_in(
                 source, each, relations.rows_of(source, each, "before"), self.issuers,
-                f"({source.id}) IN (SELECT unnest(gateway_changed))",
+                # Only so is a hash table made: a join may compare each row with each id.
+                f"(({source.id}) IN (SELECT unnest(gateway_changed))) IS TRUE",
             )
             for each in own
         )  # fmt: skip
