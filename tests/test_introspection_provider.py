@@ -1,4 +1,4 @@
-"""Opaque tokens of an issuer that others wrote: the npm package oidc-provider."""
+"""Tokens of an issuer that others wrote, opaque and not: the npm package oidc-provider."""
 
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -112,3 +112,30 @@ async def test_with_a_wrong_secret_no_token_is_called_bad(
     async with open_house(tmp_path, dsn, redis_url, issuers=entries, routes=ROUTES) as house:
         response = await house.request("/orders/1", token=await minted(issuer))
         assert (response.status, code(response.body)) == (503, "introspection_unavailable")
+
+
+async def test_its_jwts_are_verified_with_the_keys_that_discovery_finds(
+    tmp_path: Path, dsn: str, redis_url: str, issuer: NodeIssuer
+) -> None:
+    described: JSON = {
+        "name": "node",
+        "issuer": issuer.url,
+        "audiences": ["urn:orders-api"],
+        "keys": {"discovery": True},
+        "expect": {"client_id": "web"},
+        "token_types": ["at+jwt"],
+        "require": ["exp", "iat", "sub", "jti"],
+    }
+    async with open_house(tmp_path, dsn, redis_url, issuers=[described], routes=ROUTES) as house:
+        await house.ready()
+        await link(house, issuer)
+        good = await minted(issuer, format="jwt")
+        await house.forwarded("/orders/1", token=good)
+        for token, reason in (
+            (await minted(issuer, format="jwt", audience="urn:billing"), "audience_mismatch"),
+            (await minted(issuer, format="jwt", client="gateway"), "claim_not_accepted"),
+            (await minted(issuer), "token_malformed"),
+            (good[:-8] + b"AAAAAAAA", "signature_invalid"),
+        ):
+            response = await house.request("/orders/1", token=token)
+            assert code(response.body) == reason

@@ -7,12 +7,14 @@ import pytest
 import yaml
 
 from gateway.settings import ConfigurationError, load
+from gateway.settings.advice import advice
+from gateway.settings.loading import load_with_source
 
 ENDPOINT = {"endpoint": "https://idp.example.com/introspect", "client_id": "gateway"}
 GOOD = {**ENDPOINT, "client_secret": "s3cret"}
 
 
-def problems(folder: Path, *issuers: Mapping[str, object]) -> list[str]:
+def written(folder: Path, *issuers: Mapping[str, object]) -> Path:
     entries = [
         {"name": f"i{index}", "issuer": f"https://{index}.example.com", "audiences": ["api"], **issuer}
         for index, issuer in enumerate(issuers)
@@ -25,8 +27,12 @@ def problems(folder: Path, *issuers: Mapping[str, object]) -> list[str]:
         "routes": [{"name": "all", "match": {"path": "/**"}, "upstream": "orders"}],
     }
     file.write_text(yaml.safe_dump({"issuers": entries, **rest}))
+    return file
+
+
+def problems(folder: Path, *issuers: Mapping[str, object]) -> list[str]:
     try:
-        load(file, {})
+        load(written(folder, *issuers), {})
     except ConfigurationError as error:
         return [f"{problem.field}: {problem.message}" for problem in error.problems]
     return []
@@ -86,3 +92,26 @@ def test_several_issuers_need_prefixes(tmp_path: Path) -> None:
 )
 def test_mistakes_are_told_at_their_place(tmp_path: Path, issuer: dict[str, object], expected: str) -> None:
     assert problems(tmp_path, issuer) == [expected]
+
+
+def test_what_is_valid_but_dangerous_is_told(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret")
+    secret.chmod(0o604)
+    rules = {
+        "endpoint": "http://idp.example.com/introspect",
+        "client_id": "gateway",
+        "client_secret_file": str(secret),
+        "cache_ttl": "1h",
+    }
+    told = advice(*load_with_source(written(tmp_path, {"introspection": rules}), {}))
+    assert [(problem.field, problem.message.partition(":")[0]) for problem in told] == [
+        ("issuers[0].introspection.endpoint", "is asked over plain http"),
+        ("issuers[0].introspection.cache_ttl", "is long"),
+        ("issuers[0].introspection.client_secret_file", "can be read by all users of this machine"),
+    ]
+    good = {**GOOD, "endpoint": "http://127.0.0.1:9000/introspect"}
+    absent = {**ENDPOINT, "private_key_file": str(tmp_path / "none")}
+    file = written(tmp_path, {"introspection": good}, {"introspection": {**absent, "prefix": "a"}})
+    (missing,) = advice(*load_with_source(file, {}))
+    assert missing.field == "issuers[1].introspection.private_key_file"

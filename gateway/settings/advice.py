@@ -5,6 +5,7 @@ import stat
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.core.model import Auth, MissingUser
@@ -12,12 +13,16 @@ from gateway.settings.findings import Location
 from gateway.settings.loading import Problem, Source
 from gateway.settings.model import Issuer, Keys, Match, Settings, Upstream
 
+_LONG_TRUST: Final = 300.0
+"""Seconds. An answer about an opaque token that counts longer hides revocations."""
+
 
 def advice(settings: Settings, source: Source) -> tuple[Problem, ...]:
     """Return a warning for each valid setting that looks like a mistake."""
     return (
         *_server(settings, source),
         *_issuers(settings, source),
+        *_introspection(settings, source),
         *_users(settings, source),
         *_upstreams(settings, source),
         *_routes(settings, source),
@@ -81,6 +86,35 @@ def _keys(where: Location, iss: str, keys: Keys, source: Source) -> Iterator[Pro
         yield source.problem(
             (*where, "secret_file"), "can be read by all users of this machine", f"chmod 600 {secret}"
         )
+
+
+def _introspection(settings: Settings, source: Source) -> Iterator[Problem]:
+    for index, issuer in enumerate(settings.issuers):
+        rules, where = issuer.introspection, ("issuers", index, "introspection")
+        if rules is None:
+            continue
+        if rules.endpoint.startswith("http://") and not _is_loopback(rules.endpoint):
+            yield source.problem(
+                (*where, "endpoint"),
+                "is asked over plain http",
+                "use https: an attacker on the network could read every token, and call any token active",
+            )
+        if rules.cache_ttl > _LONG_TRUST:
+            yield source.problem(
+                (*where, "cache_ttl"),
+                "is long: a token that its issuer revokes is accepted until this time is over",
+                "write 30s, or at most 5m",
+            )
+        for name in ("client_secret_file", "private_key_file"):
+            file: Path | None = getattr(rules, name)
+            if file is None:
+                continue
+            if not file.is_file():
+                yield _no_file(source, (*where, name), file)
+            elif file.stat().st_mode & stat.S_IROTH:
+                yield source.problem(
+                    (*where, name), "can be read by all users of this machine", f"chmod 600 {file}"
+                )
 
 
 def _provisioning(where: Location, issuer: Issuer, settings: Settings, source: Source) -> Iterator[Problem]:

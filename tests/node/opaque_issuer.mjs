@@ -1,6 +1,6 @@
-// The npm package oidc-provider as an issuer of opaque tokens. Prints its URL, then mints what it is asked for:
+// The npm package oidc-provider as an issuer of opaque tokens, and of JWTs. Prints its URL, then mints what it is asked for:
 //   POST /mint {"kind": "AccessToken" | "RefreshToken" | "ClientCredentials", "subject", "client", "audience", "scope",
-//               "ttl"} → {"token"}
+//               "ttl", "format": "opaque" | "jwt"} → {"token"}
 // The arguments are a JSON object with the public JWK of the client `gateway-key`.
 import { createServer } from 'node:http';
 import Provider from 'oidc-provider';
@@ -34,7 +34,7 @@ const provider = new Provider(issuer, {
   enabledJWA: { clientAuthSigningAlgValues: ['RS256', 'ES256', 'EdDSA', 'Ed25519'] },
 });
 
-async function mint({ kind, subject, client: clientId, audience, scope, ttl }) {
+async function mint({ kind, subject, client: clientId, audience, scope, ttl, format = 'opaque' }) {
   const client = await provider.Client.find(clientId);
   const grant = new provider.Grant({ accountId: subject, clientId });
   grant.addOIDCScope(scope);
@@ -42,7 +42,7 @@ async function mint({ kind, subject, client: clientId, audience, scope, ttl }) {
   const token = new provider[kind]({ accountId: subject, client, grantId, scope, expiresIn: ttl, gty: 'test' });
   if (audience && token.setAudience) {
     token.resourceServer = new provider.ResourceServer(audience, {
-      audience, scope, accessTokenFormat: 'opaque', accessTokenTTL: ttl,
+      audience, scope, accessTokenFormat: format, accessTokenTTL: ttl,
     });
   }
   return { token: await token.save(ttl) };

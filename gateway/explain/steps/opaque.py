@@ -9,7 +9,7 @@ from gateway.core.requests import bearer
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.setup import Introspector
 from gateway.explain.trail import Trail
-from gateway.explain.wording import ago
+from gateway.explain.wording import span
 
 _EXPECTED: Final = "`active` is true, and the token is an access token of this issuer (RFC 7662 §2.2)"
 
@@ -38,7 +38,7 @@ async def ask(
         _blame(trail, introspector, issuer, denial)
         trail.skip_rest("the issuer does not vouch for the token")
         return None
-    counts = f"the answer counts until {ago(said.until, trail.now)}".replace("until in", "for")
+    counts = f"the answer counts for {span(max(said.until - trail.now, 0.0))}"
     trail.step("introspection", "pass", _EXPECTED, "active", counts)
     return said.payload
 
