@@ -22,10 +22,10 @@ from gateway.core.reasons import CATALOGUE
 from gateway.core.routes import RouteTable
 from gateway.core.tokens import KeySet
 from gateway.explain import Explainer
-from gateway.identity.blacklist_sync import BlacklistSync
 from gateway.identity.invalidation import Invalidation
-from gateway.identity.learnt_revocations import LearntRevocations
 from gateway.identity.local_cache import LocalCache
+from gateway.identity.revocations.blacklist_sync import BlacklistSync
+from gateway.identity.revocations.learnt_revocations import LearntRevocations
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline

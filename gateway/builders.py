@@ -13,13 +13,14 @@ from uuid import uuid4
 from gateway import translation
 from gateway.core.model import Issuer
 from gateway.core.tokens import KeySet
-from gateway.identity.blacklist_sync import BlacklistSync
 from gateway.identity.invalidation import Invalidation
-from gateway.identity.learnt_revocations import LearntRevocations
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.provisioning import Provisioner
-from gateway.identity.resolver import IdentityResolver, SystemOfRecord
+from gateway.identity.resolver import IdentityResolver
+from gateway.identity.revocations.blacklist_sync import BlacklistSync
+from gateway.identity.revocations.learnt_revocations import LearntRevocations
 from gateway.identity.source_feed import Polling, Relay, SourceFeed
+from gateway.identity.tiers import SystemOfRecord
 from gateway.issuer_keys.introspection import Introspector
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.proxy.certificate import Certificate

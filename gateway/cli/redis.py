@@ -57,7 +57,7 @@ async def _owner(stores: Stores) -> "SystemOfRecord | None":
 
 async def _claim(stores: Stores) -> tuple[bool, int]:
     """Claim Redis. Return whether it was another's or free, and how many cached users were deleted."""
-    from gateway.identity.blacklist_sync import BlacklistSync
+    from gateway.identity.revocations.blacklist_sync import BlacklistSync
     from gateway.stores.postgres.directory.audit import AuditLog
 
     record = await stores.postgres.identify()

@@ -23,7 +23,7 @@ from gateway.explain.trail import Trail
 from gateway.explain.verdict import ANY_ROUTE, ColdResolver, Verdict, cold_tiers, judge, request_for
 from gateway.explain.wording import sql_literal
 from gateway.identity.local_cache import LocalCache
-from gateway.identity.resolver import LearntRevocations
+from gateway.identity.tiers import LearntRevocations
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
 from gateway.stores.redis.shared_tier import RedisTier

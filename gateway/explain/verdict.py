@@ -16,7 +16,8 @@ from gateway.explain.keys import ColdKeys
 from gateway.explain.rehearsal import Rehearsal
 from gateway.explain.setup import Introspector, Setup
 from gateway.identity.local_cache import LocalCache
-from gateway.identity.resolver import IdentityResolver, LearntRevocations
+from gateway.identity.resolver import IdentityResolver
+from gateway.identity.tiers import LearntRevocations
 from gateway.pipeline import Pipeline
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.redis.answers import SharedAnswer

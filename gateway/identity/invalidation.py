@@ -32,7 +32,7 @@ Before each of these steps Redis is told of every change that was heard of.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
 import structlog
@@ -41,18 +41,17 @@ from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import StoreUnavailable
 from gateway.core.revocations import Revoked, Target
 from gateway.identity import outages
-from gateway.identity.blacklist_sync import under_configured_names
 from gateway.identity.gaps import Gaps
+from gateway.identity.heard_changes import Joined, Listening, Pending
 from gateway.identity.local_cache import LocalCache
-from gateway.identity.remembered_revocations import Hearing
+from gateway.identity.revocations.blacklist_sync import under_configured_names
+from gateway.identity.revocations.remembered_revocations import Hearing
 from gateway.identity.touched_keys import Observer, TouchedKeys
 from gateway.stores.postgres.change_stream.listener import Changed, Everything
 from gateway.stores.redis.answers import Epoch
 from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.ownership import ForeignRedis
 
-_REMEMBERED: Final = 4096
-"""Heartbeats that are known again: many times what all workers send within the lifetime of an epoch."""
 _PENDING: Final = 10_000
 """Changes that may wait for Redis; beyond that, everything is given up there."""
 
@@ -107,50 +106,6 @@ class LearntRevocations(Protocol):
         """Take note that a revocation was lifted in Postgres."""
 
 
-@dataclass(slots=True)
-class _Pending:
-    """What Redis is still to be told; of several changes to one thing the last."""
-
-    identities: dict[tuple[str, str], None] = field(default_factory=dict)
-    version: int = 0
-    revoked: dict[tuple[str, str, str], Revoked] = field(default_factory=dict)
-    everything: int | None = None
-
-    def add(self, other: "_Pending") -> None:
-        """Take in what came later."""
-        self.identities |= other.identities
-        self.version = max(self.version, other.version)
-        self.revoked |= other.revoked
-        if other.everything is not None:
-            self.everything = max(other.everything, self.everything or 0)
-
-
-@dataclass(slots=True)
-class _Listening:
-    """Postgres is listened to, without a break."""
-
-    heartbeats: dict[str, None] = field(default_factory=dict)
-    """Those that were heard since, the latest last."""
-    own: str | None = None
-    """The last of them that is our own."""
-    proofs: int = 0
-    """How many of them are our own: each proves that every change before it has been heard of."""
-
-    def heard(self, heartbeat: str) -> None:
-        self.heartbeats[heartbeat] = None
-        if len(self.heartbeats) > _REMEMBERED:
-            del self.heartbeats[next(iter(self.heartbeats))]
-
-
-@dataclass(slots=True)
-class _Joined:
-    """An epoch has been joined: every change in it is heard of here."""
-
-    epoch: str
-    kept: str
-    """Our heartbeat that has kept it last."""
-
-
 class Invalidation:
     """Implements `listener.ChangeListener`; `touched_keys` implements `change_stream.KeysListener`.
 
@@ -191,13 +146,13 @@ class Invalidation:
         self._observer = observer
         self._retry = retry
         self._subscribers: list[Callable[[], None]] = []
-        self._listening: _Listening | None = None
-        self._joined: _Joined | None = None
+        self._listening: Listening | None = None
+        self._joined: Joined | None = None
         self._condemned: str | None = None
         """An epoch that must lapse: it had a change that could not be read."""
         self._gaps = Gaps()
         """When revocations may have gone unheard, which only a filling of the blacklist mends."""
-        self._pending = _Pending()
+        self._pending = Pending()
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -244,7 +199,7 @@ class Invalidation:
     # What Postgres tells -----------------------------------------------------------------------------
 
     def listening(self) -> None:
-        self._listening = _Listening()
+        self._listening = Listening()
         self._gaps.notice()
         # What came unheard until here may have changed anything; what comes from here on will be heard.
         self._local.flush()
@@ -275,7 +230,7 @@ class Invalidation:
                 names = [
                     (name, sub) for iss, sub in change.identities for name in self._issuers.names_of(iss)
                 ]
-                self._pending.add(_Pending(dict.fromkeys(names), change.version))
+                self._pending.add(Pending(dict.fromkeys(names), change.version))
             case Revoked():
                 self._revoked(change)
             case Everything():
@@ -313,7 +268,7 @@ class Invalidation:
         if version > 0:
             # Ids are in no order of commits: what waits, and is told in no other way, may have a higher one.
             version = max(version, self._pending.version)
-        self._pending = _Pending(everything=max(version, self._pending.everything or 0))
+        self._pending = Pending(everything=max(version, self._pending.everything or 0))
 
     # Trust -------------------------------------------------------------------------------------------
 
@@ -366,7 +321,7 @@ class Invalidation:
 
     async def _carry(self) -> None:
         """Do in Redis what has been heard of so far; what fails stays to be done."""
-        pending, self._pending = self._pending, _Pending()
+        pending, self._pending = self._pending, Pending()
         try:
             try:
                 if pending.identities:
@@ -412,7 +367,7 @@ class Invalidation:
         if epoch.name == self._condemned:
             return
         if self._listening is listening and epoch.heartbeat in listening.heartbeats:
-            self._joined = _Joined(epoch.name, beat)
+            self._joined = Joined(epoch.name, beat)
             self.judge()
 
     async def _load(self) -> None:

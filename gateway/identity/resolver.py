@@ -1,25 +1,23 @@
 """The identity tiers together: which user is behind a token, and whether the token is revoked.
 
-Memory is asked first (`recall`), and answers while every change is heard of. Redis is asked next, once,
-for user, revocations, the blacklist's marker and the epoch. Its document of the user counts in the epoch
-in which it was stored. Its silence about revocations counts while there is an epoch at all, for then some
-worker carries the changes from Postgres to Redis. When Redis does not know the user, Postgres is asked,
-by one query however many requests wait for it. When Redis cannot vouch for the revocations, Postgres is
-asked for user and revocations both. While Postgres does not answer, what was last known serves, marked
-stale. A store that does not answer is never taken for a user who does not exist.
+Memory answers first (`recall`), while the worker hears of every change. Redis answers next. One read returns
+the user, the revocations, the marker of the blacklist and the epoch. The document of a user counts in the
+epoch in which it was stored. A missing revocation counts while there is an epoch, because then some worker
+carries the changes from Postgres to Redis. Postgres answers if Redis does not know the user: one query serves
+all requests that wait for the same user. Postgres answers for user and revocations both if Redis cannot prove
+that its revocations are complete. While Postgres does not answer, the last known state counts, and is marked
+as stale. A store that does not answer never means that a user does not exist.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 from gateway.core.model import (
     Claims,
-    Identity,
     RecordUnusable,
     Resolution,
-    RevocationKind,
     StoreUnavailable,
     Tier,
     User,
@@ -29,6 +27,7 @@ from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE,
 from gateway.core.revocations import Revocations, hits
 from gateway.identity.local_cache import IdentityKey, LocalCache, Ticket
 from gateway.identity.single_flight import SingleFlight
+from gateway.identity.tiers import Blacklist, LearntRevocations, SharedTier, SystemOfRecord
 from gateway.stores.postgres.look_ups import FoundUser
 from gateway.stores.redis.answers import SharedAnswer
 from gateway.stores.redis.user_documents import CachedUser
@@ -41,60 +40,6 @@ _SHARED: Final = 0.1
 """Seconds within which requests share a query while no change is heard of."""
 _FRESH_MISS: Final = 1.0
 """Seconds for which it is believed that a token that was just issued has no user."""
-
-
-class SystemOfRecord(Protocol):
-    """Postgres. Every method raises `StoreUnavailable`."""
-
-    @property
-    def has_replica(self) -> bool:
-        """Whether a replica, which may lag behind, is asked for users."""
-
-    async def find_user(self, identity: Identity, *, primary: bool = False) -> FoundUser:
-        """Find a user."""
-
-    async def find_user_and_revocations(self, claims: Claims) -> tuple[FoundUser, Revocations]:
-        """Ask the primary for a user and what is known against the token."""
-
-
-class SharedTier(Protocol):
-    """Redis. Every method raises `StoreUnavailable`."""
-
-    async def read(self, claims: Claims, user_id: str | None) -> SharedAnswer:
-        """Read everything about a token, whose user is perhaps `user_id`."""
-
-    async def user_revoked_at(self, user_id: str) -> float | None:
-        """Return the instant until which a user's tokens are revoked."""
-
-    async def buried(self, claims: Claims) -> bool:
-        """Tell whether any gateway has heard of a change of a token's user in the last five minutes."""
-
-    async def store_user(self, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int) -> bool:
-        """Store a document unless it may be outdated; tells whether it was stored."""
-
-
-class LearntRevocations(Protocol):
-    """What is remembered of revocations that Redis alone knows."""
-
-    def told(self, claims: Claims, user: User | None, kind: RevocationKind | None, era: bytes) -> None:
-        """Take note of what Redis, which can be relied on, said of a token, and in which era."""
-
-    def against(self, claims: Claims, user: User | None) -> RevocationKind | None:
-        """Return the kind of a revocation that is remembered and hits a token."""
-
-
-class Blacklist(Protocol):
-    """Whether what Redis says of revocations is all there is to say."""
-
-    @property
-    def trusted(self) -> bool:
-        """False: Redis was away, and may have missed something."""
-
-    def doubt(self) -> None:
-        """Take note that Redis did not answer."""
-
-    def request(self) -> None:
-        """Have it filled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +84,13 @@ _QueryKey: TypeAlias = tuple[IdentityKey, str | None, bool, Ticket, int]
 class IdentityResolver:
     """Implements the pipeline's `Directory`. Durations are seconds.
 
-    A user from Redis is served for `user_ttl`, and for `stale_if_error` longer while Postgres is
-    down; that there is no such user is believed for `negative_ttl`, or for a second when the token was
-    issued within `creation_grace`. With `unchecked_allowed` (`revocation.on_unavailable: allow`) known
-    users pass when no store can check revocations. `believes` tells of an epoch whether this process has
-    heard of every change in it: while it has not, Redis may be as deaf as it is itself, and Postgres is
-    asked for users and revocations both. `clock` gives Unix seconds. The stores, the local tier and the
-    blacklist remain their owner's to open and close.
+    A user from Redis counts for `user_ttl`, and for `stale_if_error` longer while Postgres is down. A missing
+    user counts for `negative_ttl`, or for a second if the token was issued within `creation_grace`. With
+    `unchecked_allowed` (`revocation.on_unavailable: allow`), known users pass if no store can check
+    revocations. `believes` tells whether this process has heard of every change in an epoch. If it has not,
+    the workers that fill Redis may have missed changes, too, and Postgres answers for users and revocations
+    both. `clock` gives Unix seconds. The caller opens and closes the stores, the local tier and the
+    blacklist.
     """
 
     def __init__(

@@ -17,8 +17,8 @@ from redis.asyncio.connection import AbstractConnection
 from gateway.__main__ import main
 from gateway.core.model import Claims
 from gateway.core.revocations import Revocations
-from gateway.identity.learnt_revocations import LearntRevocations
 from gateway.identity.local_cache import LocalCache
+from gateway.identity.revocations.learnt_revocations import LearntRevocations
 from gateway.stores.postgres.change_stream.heartbeats import CHANNEL, Place
 from gateway.stores.postgres.change_stream.listener import PostgresStream
 from gateway.stores.redis.answers import SharedAnswer

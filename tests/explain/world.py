@@ -25,10 +25,10 @@ from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain import Explainer, Explanation, Fix
 from gateway.explain.verdict import ANY_ROUTE, request_for
-from gateway.identity.blacklist_sync import BlacklistSync
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.provisioning import Provisioner
 from gateway.identity.resolver import IdentityResolver
+from gateway.identity.revocations.blacklist_sync import BlacklistSync
 from gateway.issuer_keys.fetch import Fetcher
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.pipeline import Pipeline

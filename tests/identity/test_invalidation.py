@@ -11,7 +11,7 @@ from gateway.core.model import StoreUnavailable, Tier, User, UserStatus
 from gateway.core.revocations import Revocation, Revocations, Revoked, Target
 from gateway.identity.invalidation import Invalidation
 from gateway.identity.local_cache import LocalCache
-from gateway.identity.remembered_revocations import Hearing
+from gateway.identity.revocations.remembered_revocations import Hearing
 from gateway.stores.postgres.change_stream.listener import Changed, Everything
 from gateway.stores.redis.answers import Epoch
 from gateway.stores.redis.keys import Keys

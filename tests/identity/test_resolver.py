@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 from gateway.core.model import Claims, Identity, Resolution, StoreUnavailable, Tier, User, UserStatus
 from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE, Denial, Reason
 from gateway.core.revocations import Revocation, Revocations
-from gateway.identity.blacklist_sync import BlacklistSync, under_configured_names
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.resolver import IdentityResolver
+from gateway.identity.revocations.blacklist_sync import BlacklistSync, under_configured_names
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
 from gateway.stores.postgres.directory.users import UserDirectory

@@ -8,10 +8,10 @@ from redis.asyncio import Redis as Client
 
 from gateway.core.model import Claims, Resolution, Tier, User, UserStatus
 from gateway.core.revocations import Revocation, Revocations, Revoked
-from gateway.identity.blacklist_sync import under_configured_names
 from gateway.identity.invalidation import Invalidation
 from gateway.identity.local_cache import LocalCache
-from gateway.identity.remembered_revocations import targets_of
+from gateway.identity.revocations.blacklist_sync import under_configured_names
+from gateway.identity.revocations.remembered_revocations import targets_of
 from gateway.stores.postgres.change_stream.listener import Changed
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.redis.keys import Keys

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from gateway.core.revocations import Learning, Learnt, Target
 from gateway.demo.embedded import EmbeddedRedis
-from gateway.identity.learnt_revocations import LearntRevocations
+from gateway.identity.revocations.learnt_revocations import LearntRevocations
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
 from gateway.stores.redis.blacklist import RedisBlacklist

@@ -2,13 +2,15 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
+from uuid import UUID
 
 from gateway.core.caches import LRU
+from gateway.core.claims import is_clean
 from gateway.core.model import Claims, RevocationKind, User
-from gateway.core.revocations import Learnt, Target, counts, hits
+from gateway.core.revocations import Learnt, Revocation, Target, counts, hits
 from gateway.stores.redis.blacklist import KeyState
 
 MOST: Final = 10_000
@@ -128,3 +130,39 @@ def instant(value: bytes) -> float:
     except ValueError:
         return _LAST_INSTANT
     return _LAST_INSTANT if math.isnan(instant) else min(max(0.0, instant), _LAST_INSTANT)
+
+
+def learnable(target: Target, issuers: Container[str]) -> bool:
+    """Return whether a revocation can concern a token here, and a row can hold it.
+
+    `issuers` has the names of the configured issuers.
+    """
+    kind, issuer, value = target
+    match kind:
+        case "jti":
+            fits = 0 < len(value.encode(errors="replace")) <= LONGEST
+            return issuer in issuers and fits and is_clean(value) and "\ufffd" not in value
+        case "user":
+            try:
+                return str(UUID(value)) == value
+            except ValueError:
+                return False
+        case "issuer":
+            return issuer in issuers
+
+
+def known_from(
+    claims: Claims, kind: RevocationKind, known: Known | None, era: bytes, told: Told | None
+) -> Known:
+    """Return what a refused token tells of the revocation that refused it."""
+    if kind == "jti":
+        expires_at = math.inf if claims.good_until is None else claims.good_until
+        return Known(math.inf, expires_at, era=era, told=told)
+    until = claims.issued_at or 0.0
+    return Known(until if known is None else max(until, known.until), era=era, told=told)
+
+
+def row_of(learnt: Learnt) -> Revocation:
+    """Return the revocation that a learnt row has."""
+    kind, issuer, value = learnt.target
+    return Revocation(kind, issuer, value, learnt.until or 0.0, learnt.expires_at)

@@ -11,7 +11,7 @@ from redis.asyncio import Redis as Client
 
 from gateway.core.model import Claims, StoreUnavailable, Tier, User, UserStatus
 from gateway.core.revocations import Learning, Learnt, Target
-from gateway.identity.learnt_revocations import LearntRevocations
+from gateway.identity.revocations.learnt_revocations import LearntRevocations
 from gateway.stores.redis.blacklist import KeyState, RecordOutcome, RedisBlacklist
 from gateway.stores.redis.ownership import ForeignRedis
 from gateway.stores.redis.shared_tier import RedisTier
@@ -226,7 +226,7 @@ async def test_what_postgres_knows_is_remembered_for_a_moment(
     learnt_revocations: LearntRevocations, rows: Rows, client: "Client", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request may have asked Postgres before the row was there, and is yet to ask this."""
-    monkeypatch.setattr("gateway.identity.learnt_revocations._HANDOVER", 0.5)
+    monkeypatch.setattr("gateway.identity.revocations.learnt_revocations._HANDOVER", 0.5)
     await client.set("gateway:revoked:jti:main:one", "1")
     learnt_revocations.told(claims(), USER, "jti", b"")
     learnt_revocations.start()
@@ -256,7 +256,7 @@ async def test_postgres_is_written_once_while_redis_fails(
     error: type[StoreUnavailable],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.identity.learnt_revocations._RETRY", 0.2)
+    monkeypatch.setattr("gateway.identity.revocations.setbacks._RETRY", 0.2)
     deaf = Deaf(client, redis.ownership, redis.address, redis.keys)
     deaf.error = error(Tier.REDIS, "away")
     learnt_revocations = started(deaf, rows)
@@ -278,7 +278,7 @@ async def test_postgres_is_written_once_while_redis_fails(
 async def test_a_full_table_is_reported_once(
     learnt_revocations: LearntRevocations, rows: Rows, client: "Client", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.identity.learnt_revocations._LONG_RETRY", 0.01)
+    monkeypatch.setattr("gateway.identity.revocations.setbacks._LONG_RETRY", 0.01)
     rows.full = True
     await client.set("gateway:revoked:jti:main:one", "1")
     with structlog.testing.capture_logs() as events:

@@ -16,43 +16,35 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Final, Literal, Protocol, TypeAlias
-from uuid import UUID
+from typing import Final, Protocol
 
-import asyncpg
 import structlog
 
 from gateway.core.caches import LRU
-from gateway.core.claims import is_clean
 from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import Claims, RevocationKind, StoreUnavailable, User
-from gateway.core.revocations import Learning, Learnt, Revocation, Target, counts
-from gateway.identity.remembered_revocations import (
-    LONGEST,
+from gateway.core.revocations import Learning, Learnt, Target, counts
+from gateway.identity.revocations.remembered_revocations import (
     MOST,
     Hearing,
     Known,
     RememberedRevocations,
     Told,
     instant,
+    known_from,
+    learnable,
+    row_of,
     targets_of,
 )
+from gateway.identity.revocations.setbacks import Observer, Setbacks
 from gateway.stores.redis.blacklist import KeyState, RecordOutcome, RedisBlacklist
 from gateway.stores.redis.ownership import ForeignRedis
 
 _BATCH: Final = 500
 _PAUSE: Final = 0.25
 """Seconds between two batches: so many keys a second are looked at, and written down, at most."""
-_RETRY: Final = 2.0
-"""Seconds until a store is asked again that did not answer."""
 _HANDOVER: Final = 10.0
 """Seconds for which it is remembered what Postgres knows: a request that asked it before takes less."""
-_FORBIDDEN: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedFunctionError)
-_UNWRITABLE: Final = asyncpg.ReadOnlySQLTransactionError
-_LONG_RETRY: Final = 30.0
-"""Seconds until it is tried again where Postgres does not let us write, or takes no more."""
-
-Result: TypeAlias = Literal["learnt", "lifted", "dropped", "refused", "failed"]
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -65,12 +57,6 @@ class SystemOfRecord(Protocol):
 
     async def unlearn(self, targets: Sequence[Target]) -> int:
         """Delete what was learnt; returns how many rows that were."""
-
-
-class Observer(Protocol):
-    """Counts what becomes of revocations that Redis alone knew."""
-
-    def learnt(self, result: Result, count: int) -> None: ...
 
 
 class LearntRevocations:
@@ -119,12 +105,7 @@ class LearntRevocations:
         self._to_ask_redis = asyncio.Event()
         self._to_tell_postgres = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
-        self._look_at = 0.0
-        """When Redis may be asked again; Unix seconds."""
-        self._write_at = 0.0
-        """When Postgres may be told again; Unix seconds."""
-        self._warned = False
-        self._full = False
+        self._setbacks = Setbacks(observer, clock)
         self._closed = False
 
     def start(self) -> None:
@@ -163,19 +144,8 @@ class LearntRevocations:
             known = self._known.get(target)
             if known is None or not known.hits(claims, self._clock()):
                 # More than that it hits this token is not known before it is looked at.
-                self._remember(target, self._of_token(claims, kind, known, era, self._told(target)))
+                self._remember(target, known_from(claims, kind, known, era, self._told(target)))
                 self.touched(target)
-
-    @staticmethod
-    def _of_token(
-        claims: Claims, kind: RevocationKind, known: Known | None, era: bytes, told: Told | None
-    ) -> Known:
-        """Return what a refused token tells of the revocation."""
-        if kind == "jti":
-            expires_at = math.inf if claims.good_until is None else claims.good_until
-            return Known(math.inf, expires_at, era=era, told=told)
-        until = claims.issued_at or 0.0
-        return Known(until if known is None else max(until, known.until), era=era, told=told)
 
     def _told(self, target: Target) -> Told | None:
         """Return this moment, if a row that is lifted is heard of."""
@@ -189,7 +159,7 @@ class LearntRevocations:
     def touched(self, target: Target) -> None:
         """Take note that a key was set, deleted or has expired: it is to be looked at."""
         self._written.pop(target)
-        if not self._learnable(target) and self._known.peek(target) is None:
+        if not learnable(target, self._issuers) and self._known.peek(target) is None:
             return
         if len(self._unseen) >= MOST:
             self._observer.learnt("dropped", 1)
@@ -221,21 +191,6 @@ class LearntRevocations:
         """How many keys are still to be looked at."""
         return len(self._unseen)
 
-    def _learnable(self, target: Target) -> bool:
-        """Tell whether a revocation can concern a token here, and a row can hold it."""
-        kind, issuer, value = target
-        match kind:
-            case "jti":
-                fits = 0 < len(value.encode(errors="replace")) <= LONGEST
-                return issuer in self._issuers and fits and is_clean(value) and "\ufffd" not in value
-            case "user":
-                try:
-                    return str(UUID(value)) == value
-                except ValueError:
-                    return False
-            case "issuer":
-                return issuer in self._issuers
-
     # What is done ------------------------------------------------------------------------------------
 
     async def _ask_redis(self) -> None:
@@ -243,9 +198,9 @@ class LearntRevocations:
         # A cancellation may be lost in a client that is being timed out at that moment.
         while not self._closed:
             waiting = self._unseen or self._unsure or self._unrecorded
-            await self._something_to_do(self._to_ask_redis, self._look_at if waiting else None)
+            await self._something_to_do(self._to_ask_redis, self._setbacks.redis_at if waiting else None)
             for work in (self._look, self._look_again, self._record):
-                if self._clock() < self._look_at:
+                if self._clock() < self._setbacks.redis_at:
                     break
                 try:
                     await work()
@@ -253,27 +208,28 @@ class LearntRevocations:
                     self._abandon()
                 except StoreUnavailable as error:
                     log.debug("revocations_not_looked_at", error=error.detail)
-                    self._look_at = self._clock() + _RETRY
+                    self._setbacks.redis_failed()
                 except Exception:
-                    # No caller awaits this task; what is not looked at stays to be done.
+                    # No caller awaits this task. The keys stay to be examined.
                     log.exception("revocations_not_learnt")
-                    self._look_at = self._clock() + _RETRY
+                    self._setbacks.redis_failed()
             await asyncio.sleep(self._pause)
 
     async def _tell_postgres(self) -> None:
         """Delete what was deleted in Redis, and write down what is known; a batch of each at a time."""
         while not self._closed:
             waiting = self._unwritten or self._lifted
-            await self._something_to_do(self._to_tell_postgres, self._write_at if waiting else None)
-            if self._clock() >= self._write_at:
+            due = self._setbacks.postgres_at if waiting else None
+            await self._something_to_do(self._to_tell_postgres, due)
+            if self._clock() >= self._setbacks.postgres_at:
                 try:
                     await self._unlearn()
                     await self._learn()
                 except StoreUnavailable as error:
-                    self._put_off(error)
+                    self._setbacks.postgres_failed(error, len(self._unwritten))
                 except Exception:
                     log.exception("revocations_not_learnt")
-                    self._write_at = self._clock() + _RETRY
+                    self._setbacks.postgres_defect()
             await asyncio.sleep(self._pause)
 
     async def _something_to_do(self, told: asyncio.Event, due: float | None) -> None:
@@ -327,7 +283,7 @@ class LearntRevocations:
 
     def _write(self, target: Target) -> None:
         """Have a revocation written down, if a row can hold it."""
-        if self._learnable(target):
+        if learnable(target, self._issuers):
             self._unwritten[target] = None
             self._to_tell_postgres.set()
 
@@ -399,9 +355,9 @@ class LearntRevocations:
             [self._learnt(target, known) for target, known in batch.items()]
         )
         if learning is None:
-            self._refused(len(batch))
+            self._setbacks.postgres_is_full(len(batch))
             return
-        self._full = False
+        self._setbacks.postgres_took_some()
         self._observer.learnt("learnt", learning.written)
         for (target, known), said in zip(batch.items(), learning.said, strict=True):
             # What was looked at again meanwhile may have to be written once more.
@@ -441,7 +397,7 @@ class LearntRevocations:
             for (target, known), outcome in zip(same.items(), outcomes, strict=True):
                 # One that was lifted meanwhile is not to be set again; its row, if it has one, is mirrored.
                 if outcome is RecordOutcome.EMPTIED and self._known.peek(target) is not None:
-                    await self._revoked.revoke([_row(self._learnt(target, known))])
+                    await self._revoked.revoke([row_of(self._learnt(target, known))])
                 if self._unrecorded.get(target) is known:
                     del self._unrecorded[target]
                 if outcome is RecordOutcome.DELETED:
@@ -454,40 +410,3 @@ class LearntRevocations:
 
     def _learnt(self, target: Target, known: Known) -> Learnt:
         return known.learnt(target, self._issuers.get(target[1]))
-
-    def _refused(self, count: int) -> None:
-        """Take note that Postgres takes no more."""
-        self._observer.learnt("refused", count)
-        self._write_at = self._clock() + _LONG_RETRY
-        if not self._full:
-            self._full = True
-            log.warning(
-                "revocations_not_learnt",
-                error="learnt_revocations holds as many rows as it takes",
-                effect="what other programs revoke in Redis from now on is lost with Redis",
-                fix="delete rows of learnt_revocations, or have the other programs revoke in Postgres",
-            )
-
-    def _put_off(self, error: StoreUnavailable) -> None:
-        """Take note that Postgres did not do what it was to do; what is pending stays so."""
-        self._observer.learnt("failed", len(self._unwritten))
-        if not isinstance(error.__cause__, (*_FORBIDDEN, _UNWRITABLE)):
-            log.debug("revocations_not_learnt", error=error.detail)
-            self._write_at = self._clock() + _RETRY
-            return
-        self._write_at = self._clock() + _LONG_RETRY
-        if not self._warned:
-            self._warned = True
-            rights = "run `gateway migrate`, and grant the functions that docs/operations.md lists"
-            writes = "let `postgres.dsn` lead to a server, and a role, that may write"
-            log.warning(
-                "revocations_not_learnt",
-                error=error.detail,
-                effect="what other programs revoke in Redis is lost with Redis",
-                fix=writes if isinstance(error.__cause__, _UNWRITABLE) else rights,
-            )
-
-
-def _row(learnt: Learnt) -> Revocation:
-    kind, issuer, value = learnt.target
-    return Revocation(kind, issuer, value, learnt.until or 0.0, learnt.expires_at)

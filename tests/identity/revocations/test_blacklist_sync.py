@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from gateway.core.model import StoreUnavailable
 from gateway.core.revocations import Revocation, Revoked
-from gateway.identity.blacklist_sync import BlacklistSync
+from gateway.identity.revocations.blacklist_sync import BlacklistSync
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.redis.shared_tier import RedisTier
 from tests.stores.cable import Cable
