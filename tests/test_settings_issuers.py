@@ -300,10 +300,10 @@ def test_a_mistake_in_a_pattern(
     assert mistakes[0][1] == fix
 
 
-def test_users_elsewhere_are_of_no_tenant(tmp_path: Path) -> None:
+def test_users_elsewhere_are_of_one_tenant_each(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     text = BASE.replace("https://idp.example.com/", "https://idp.example.com/{tenant}")
     text += f"    {AUDIENCES}\n    tenants: any\nusers:\n  source: {{preset: django}}\n"
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigurationError, match=r"issuers\[0\]\.tenants: cannot be used with users\.source"):
+    with pytest.raises(ConfigurationError, match="users.source.identities: has no tenant, and main has many"):
         load(file, {})

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import StoreUnavailable, User
 from gateway.core.revocations import Revoked
 from gateway.stores.postgres.change_stream.listener import (
@@ -124,7 +125,7 @@ class Polling:
         self._feed = feed
         self._poller = poller
         self._documents = documents
-        self._issuers = issuers
+        self._issuers = IssuerNames(issuers)
         self._interval = interval
         self._compare = compare
         self._equal: dict[tuple[str, str], tuple[int, int | None]] = {}

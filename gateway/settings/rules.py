@@ -72,7 +72,11 @@ def _redis(data: object) -> Iterator[Finding]:
 
 
 def _user_source(data: object) -> Iterator[Finding]:
-    names = [name for _, issuer in _mappings(data, "issuers") if isinstance(name := issuer.get("name"), str)]
+    names = {
+        name: str(issuer.get("issuer"))
+        for _, issuer in _mappings(data, "issuers")
+        if isinstance(name := issuer.get("name"), str)
+    }
     ttl = _mapping(data, "cache").get("user_ttl", "5m")
     try:
         seconds = parse_duration(ttl)
@@ -81,13 +85,6 @@ def _user_source(data: object) -> Iterator[Finding]:
     source = _mapping(data, "users").get("source")
     for where, message, hint in mistakes(source, names, seconds):
         yield Finding(where, message, hint)
-    for index, issuer in _mappings(data, "issuers"):
-        if source is not None and issuer.get("tenants") is not None:
-            yield Finding(
-                ("issuers", index, "tenants"),
-                "cannot be used with users.source, whose identities do not say of which tenant they are",
-                "configure an issuer for each tenant, or keep users in the gateway's own tables",
-            )
 
 
 def _headers(data: object) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
+from gateway.core.issuer_patterns import is_pattern
 from gateway.settings.users.presets import PRESETS
 
 Mistake: TypeAlias = tuple[tuple[str | int, ...], str, str]
@@ -13,11 +14,12 @@ _LONGEST_TTL: Final = 30.0
 """Seconds for which users may be remembered where no changes become known."""
 
 
-def mistakes(data: object, issuers: Sequence[str], user_ttl: float | None) -> Iterator[Mistake]:
-    """Yield the mistakes. `issuers` are names; `user_ttl` is `cache.user_ttl` in seconds."""
+def mistakes(data: object, issuers: Mapping[str, str], user_ttl: float | None) -> Iterator[Mistake]:
+    """Yield the mistakes. `issuers` maps names to `iss`; `user_ttl` is `cache.user_ttl` in seconds."""
     if not isinstance(data, Mapping):
         return
-    yield from _issuers(data, issuers)
+    yield from _issuers(data, list(issuers))
+    yield from _tenants(data, issuers)
     changes = data.get("changes", "poll" if data.get("preset") == "keycloak" else "triggers")
     if changes == "none" and (user_ttl is None or user_ttl > _LONGEST_TTL):
         yield (
@@ -44,6 +46,28 @@ def _issuers(data: Mapping[object, object], known: Sequence[str]) -> Iterator[Mi
         yield from _named((*_WHERE, "issuer"), None, default, known)
     if data.get("issuer") is not None:
         yield from _named((*_WHERE, "issuer"), data["issuer"], (), known)
+
+
+def _tenants(data: Mapping[object, object], issuers: Mapping[str, str]) -> Iterator[Mistake]:
+    """Yield each place whose subjects belong to tenants that it does not name."""
+    identities = data.get("identities")
+    default = _names(data.get("issuer")) or tuple(issuers)
+    entries = identities if isinstance(identities, list | tuple) else ({},)
+    for index, each in enumerate(entries):
+        if not isinstance(each, Mapping):
+            continue
+        where = (*_WHERE, "identities", index) if identities is not None else (*_WHERE, "identities")
+        patterns = [
+            name for name in _names(each.get("issuer")) or default if is_pattern(issuers.get(name, ""))
+        ]
+        if patterns and each.get("tenant") is None:
+            yield (
+                where,
+                f"has no tenant, and {patterns[0]} has many: one tenant could name the users of another",
+                "write tenant: with the column that has the tenant of the token's iss",
+            )
+        if each.get("tenant") is not None and not patterns:
+            yield (*where, "tenant"), "is only for an issuer with {tenant}", "remove it, or use where"
 
 
 def _named(

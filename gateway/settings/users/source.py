@@ -152,6 +152,8 @@ class Identities(Section):
     """The column with the user's id. Only for a table of its own."""
     where: Expression | None = None
     """The condition for rows that count."""
+    tenant: Expression | None = None
+    """The column with the tenant, for issuers with `{tenant}`. Other tenants have other users."""
 
     @model_validator(mode="after")
     def _has_a_user(self) -> "Identities":

@@ -13,6 +13,7 @@ from typing import Final
 
 import asyncpg
 
+from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import Claims, Identity, RecordUnusable, StoreUnavailable, Tier, User
 from gateway.core.revocations import Revocations
 from gateway.stores.availability import Availability
@@ -95,19 +96,23 @@ class _Statements:
 
 
 def look_up(source: UserSource, types: Types, issuer_name: str) -> str:
-    """Return the statement that finds the users behind a subject, $1. It returns at least one row."""
+    """Return the statement that finds the users behind a subject, $1. It returns at least one row.
+
+    $2 is the tenant in the token's `iss`; null if its issuer has one alone.
+    """
     tables = {source.table, *(each.table for each in source.identities_of(issuer_name) if each.table)}
     names = sorted(relations.table_of(source, table) for table in tables)
     filtered = " ".join(
         f"WHEN row_security_active({relations.literal(name)}::regclass) THEN {relations.literal(name)}"
         for name in names
     )
+    keys = relations.identities(source, types.columns, issuer_name, "$1::text", "$2::text")
     # One row always, so that the absence of a user has its horizon, too.
     return f"""
-    SELECT {_HORIZON}, CASE {filtered} END AS filtered, found.*
+    SELECT {_HORIZON}, $2::text AS tenant_of_issuer, CASE {filtered} END AS filtered, found.*
     FROM (VALUES (true)) AS always LEFT JOIN (
         SELECT {relations.COLUMNS} FROM ({relations.users(source)}) AS u
-        WHERE u.key IN ({relations.identities(source, types.columns, issuer_name, "$1::text")}) LIMIT 2
+        WHERE u.key IN ({keys}) LIMIT 2
     ) AS found ON true
     """
 
@@ -138,8 +143,7 @@ class SourceDatabase:
         """`is_elsewhere`: the tables are in another database than the gateway's own."""
         self.source = source
         self._is_elsewhere = is_elsewhere
-        self._issuers = issuers
-        self._names = {iss: name for name, iss in issuers.items()}
+        self._issuers = IssuerNames(issuers)
         self._statements: _Statements | None = None
 
         def pool(dsn: str, availability: Availability | None, *, primary: bool) -> Pool:
@@ -183,13 +187,13 @@ class SourceDatabase:
         return found
 
     async def _find(self, connection: Connection, identity: Identity) -> FoundUser:
-        name = self._names.get(identity.issuer, "")
+        name, _, tenant = (self._issuers.name_of(identity.issuer) or "").partition("/")
         if not self.source.identities_of(name):
             return FoundUser(None, int(await connection.fetchval(f"SELECT {_HORIZON}")))
         statements = await self.statements(connection)
         asked_at = time.time()
         try:
-            rows = await connection.fetch(statements.find(name), identity.subject)
+            rows = await connection.fetch(statements.find(name), identity.subject, tenant or None)
         except asyncpg.PostgresError as error:
             if is_lasting(error):
                 # The tables may have been changed.
@@ -256,7 +260,7 @@ class SourceDatabase:
             pool.availability.heard()
             try:
                 for name in sorted({name for each in self.source.identities for name in each.issuer}):
-                    await connection.fetch((await self.statements(connection)).find(name), "")
+                    await connection.fetch((await self.statements(connection)).find(name), "", None)
                     pool.availability.heard()
             except asyncpg.PostgresError as error:
                 if not is_lasting(error):

@@ -50,6 +50,8 @@ class Identities:
     user: str | None = None
     """The column with the user's id; None in the table of users."""
     where: str | None = None
+    tenant: str | None = None
+    """For issuers of many tenants: the tenant in the `iss` of the subject's tokens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ async def _scans(connection: Connection, source: UserSource) -> list[_Scan]:
 def _look_ups(source: UserSource, types: Types) -> Iterator[str]:
     """Yield the statements of requests and of triggers, with values in place of parameters."""
     for name in sorted({name for each in source.identities for name in each.issuer}):
-        yield look_up(source, types, name).replace("$1::text", "'x'::text")
+        yield look_up(source, types, name).replace("$1::text", "'x'::text").replace("$2::text", "'x'::text")
     if source.changes == "triggers":
         labels = {name: name for each in source.identities for name in each.issuer}
         yield relations.all_identities(source, labels, f"= ANY (NULL::{types.key}[])")

@@ -87,7 +87,9 @@ class Poller:
         """Return a number for the state of the user behind each subject, None for no user; the version."""
         state = f"hashtextextended(ROW({relations.STATE})::text, 0) AS digest"
         async with self._database.connection() as connection:
-            rows = await connection.fetch(await self._each(connection, issuer_name, state), list(subjects))
+            rows = await connection.fetch(
+                await self._each(connection, issuer_name, state), list(subjects), _tenant(issuer_name)
+            )
         found: dict[str, int | None] = {}
         for row in rows:
             # Of several users behind one subject there is no state that equals another.
@@ -100,7 +102,9 @@ class Poller:
         asked_at = time.time()
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                await self._each(connection, issuer_name, relations.COLUMNS), list(subjects)
+                await self._each(connection, issuer_name, relations.COLUMNS),
+                list(subjects),
+                _tenant(issuer_name),
             )
         found: dict[str, User | None] = {}
         unusable: set[str] = set()
@@ -115,11 +119,13 @@ class Poller:
         return {subject: user for subject, user in found.items() if subject not in unusable}
 
     async def _each(self, connection: Connection, issuer_name: str, selected: str) -> str:
-        """Return the statement that reads something of the user behind each of the subjects in $1."""
+        """Return the statement that reads something of the user behind each subject in $1, of tenant $2."""
         types = (await self._database.statements(connection)).types
-        keys = relations.identities(self._source, types.columns, issuer_name, "wanted.subject")
+        name = issuer_name.partition("/")[0]
+        keys = relations.identities(self._source, types.columns, name, "wanted.subject", "$2::text")
         return (
-            f"SELECT wanted.subject, {_VERSION}, found.* FROM unnest($1::text[]) AS wanted (subject)"
+            f"SELECT wanted.subject, {_VERSION}, $2::text AS tenant_of_issuer, found.*"
+            " FROM unnest($1::text[]) AS wanted (subject)"
             f" LEFT JOIN LATERAL (SELECT {selected} FROM ({relations.users(self._source)}) AS u"
             f" WHERE u.key IN ({keys}) LIMIT 2) AS found ON true"
         )
@@ -127,3 +133,8 @@ class Poller:
     def _table(self) -> str:
         table = self._source.table
         return f"{relations.table_of(self._source, table)} AS {relations.alias_of(table)}"
+
+
+def _tenant(realm: str) -> str | None:
+    """Return the tenant of a realm (`core.issuer_patterns`), if it has one."""
+    return realm.partition("/")[2] or None

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from gateway.core import sql_text
+from gateway.core.issuer_patterns import TENANT
 from gateway.stores.postgres.errors import quoted
 from gateway.stores.postgres.source.definition import Identities, UserSource, Value
 
@@ -68,14 +69,18 @@ def users(source: UserSource, rows: str | None = None) -> str:
     )
 
 
-def identities(source: UserSource, types: Mapping[str, str], issuer_name: str, subject: str) -> str:
+def identities(
+    source: UserSource, types: Mapping[str, str], issuer_name: str, subject: str, tenant: str
+) -> str:
     """Return the query of the keys of the users behind one issuer's subject.
 
-    `subject` is SQL, such as `$1`. `types` has the types of columns, by `type_key`.
+    `subject` is SQL, such as `$1`, and so is `tenant`, for issuers of many tenants. `types` has the types of
+    columns, by `type_key`.
     """
     return " UNION ALL ".join(
         f"SELECT {_one(each.user or source.id)} AS key FROM {_from(source, each)}"
         f" WHERE {_is_subject(each, types.get(type_key(source, each, each.subject)), subject)}{_also(each)}"
+        + ("" if each.tenant is None else f" AND {_one(each.tenant)}::text = {tenant}")
         for each in source.identities_of(issuer_name)
     )
 
@@ -98,14 +103,22 @@ def identities_in(
     source: UserSource, each: Identities, rows: str, labels: Mapping[str, str], condition: str | None = None
 ) -> str:
     """Return the query of the identities in some rows of one of the tables: `issuer`, `subject` and `key`."""
-    names = ", ".join(f"({literal(labels[name])})" for name in each.issuer)
+    names = ", ".join(f"({_label(each, labels[name])})" for name in each.issuer)
     return (
         f"SELECT gateway_issuers.gateway_label AS issuer, {_one(each.subject)}::text AS subject,"
         f" {_one(each.user or source.id)} AS key FROM {rows}"
-        f" CROSS JOIN (VALUES {names}) AS gateway_issuers (gateway_label)"
+        f" CROSS JOIN LATERAL (VALUES {names}) AS gateway_issuers (gateway_label)"
         f" WHERE {_one(each.subject)} IS NOT NULL{_also(each)}"
         + ("" if condition is None else f" AND {condition}")
     )
+
+
+def _label(each: Identities, label: str) -> str:
+    """Return the SQL of an issuer's label. A pattern stands for that of the row's tenant."""
+    if each.tenant is None:
+        return literal(label)
+    before, _, after = label.partition(TENANT)
+    return f"{literal(before)} || {_one(each.tenant)}::text || {literal(after)}"
 
 
 def rows_of(source: UserSource, each: Identities, rows: str) -> str:
@@ -199,6 +212,7 @@ def states(source: UserSource, rows: str) -> str:
         *(_one(value.sql) for value in source.values.values() if value.sql is not None),
         *(_one(each.subject) for each in own),
         *(_one(each.where) for each in own if each.where is not None),
+        *(_one(each.tenant) for each in own if each.tenant is not None),
     ]
     state = f"ROW({', '.join(parts) or 'NULL'})::text"
     return f"SELECT {_one(source.id)} AS key, {state} AS state FROM {rows} AS {alias}"
