@@ -130,6 +130,8 @@ def _summarise(settings: "Settings") -> None:
     issuers = Table("issuer", "iss", "audiences", "keys", box=box.SIMPLE_HEAD)
     for issuer in settings.issuers:
         keys = ", ".join(name for keys in issuer.keys for name in keys.model_dump(exclude_defaults=True))
+        if issuer.introspection is not None:
+            keys = "introspection"
         issuers.add_row(issuer.name, issuer.issuer, ", ".join(issuer.audiences or ("any",)), keys)
     upstreams = Table("upstream", "urls", box=box.SIMPLE_HEAD)
     for name, upstream in settings.upstreams.items():

@@ -8,20 +8,21 @@ import pytest
 import yaml
 
 from gateway import translation
-from gateway.core.key_material import key_from_jwk
+from gateway.core.key_material import key_from_jwk, key_from_secret
 from gateway.core.model import JSON, Claims, Credential
 from gateway.core.reasons import Denial
 from gateway.core.tokens import KeySet
+from gateway.providers.catalogue import PROVIDERS
+from gateway.providers.presets import filled
+from gateway.providers.provider import Example, Provider
 from gateway.settings import ConfigurationError, Settings, load
 from gateway.settings.shape import schema
 from gateway.verifier import TokenVerifier
 from tests import tokens
 from tests.fakes import FakeKeys
-from tests.providers.shapes import NOW, Shape
-from tests.providers.shapes import SHAPES as ALL_SHAPES
+from tests.providers.shapes import NOW, OTHER_TENANT, SHAPES, TENANT, Shape
 from tests.providers.wrong import OF_PROVIDER, Wrong, of_any_provider
 
-SHAPES = tuple(shape for shape in ALL_SHAPES if shape.name != "entra-multi-tenant")
 RSA, EC = tokens.rsa_key(), tokens.ec_key()
 REST = {
     "postgres": {"dsn": "postgresql://gateway@127.0.0.1/gateway"},
@@ -42,6 +43,17 @@ def loaded(folder: Path, *entries: Mapping[str, object]) -> Settings:
     return load(file, {})
 
 
+class SameKeys(FakeKeys):
+    """All issuers, and all tenants of a pattern, have the same keys."""
+
+    def __init__(self, keys: KeySet) -> None:
+        super().__init__()
+        self.keys = keys
+
+    def current(self, issuer_name: str) -> KeySet | None:  # noqa: ARG002 -- of the Protocol
+        return self.keys
+
+
 @pytest.fixture(scope="module")
 def verifiers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, TokenVerifier]:
     """Return a verifier for the configuration of each shape, by the shape's name."""
@@ -50,7 +62,7 @@ def verifiers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, TokenVer
     for shape in SHAPES:
         settings = loaded(tmp_path_factory.mktemp("shape"), shape.entry)
         issuers = [translation.issuer(each) for each in settings.issuers]
-        made[shape.name] = TokenVerifier(issuers, FakeKeys(main=keys), clock=lambda: NOW)
+        made[shape.name] = TokenVerifier(issuers, SameKeys(keys), clock=lambda: NOW)
     return made
 
 
@@ -109,6 +121,43 @@ def test_there_are_twenty_for_each_at_least() -> None:
         names = [each.name for each in (*of_any_provider(shape), *OF_PROVIDER[shape.name])]
         assert len(set(names)) == len(names) >= 25, shape.name
         assert len(OF_PROVIDER[shape.name]) >= 8, shape.name
+
+
+async def test_each_listed_tenant_has_its_own_issuer_and_identities(
+    verifiers: Mapping[str, TokenVerifier],
+) -> None:
+    (shape,) = (shape for shape in SHAPES if shape.name == "entra-multi-tenant")
+    for tenant in (TENANT, OTHER_TENANT):
+        iss = f"https://login.microsoftonline.com/{tenant}/v2.0"
+        claims = await verified(verifiers[shape.name], minted(shape, {"iss": iss, "tid": tenant}))
+        assert (claims.tenant, claims.identity.issuer) == (tenant, iss)
+    # The issuer that was found is what counts.
+    assert (await verified(verifiers[shape.name], minted(shape, {"tid": OTHER_TENANT}))).tenant == TENANT
+
+
+async def test_supabase_takes_tokens_of_the_old_secret_while_it_is_given(tmp_path: Path) -> None:
+    (shape,) = (shape for shape in SHAPES if shape.name == "supabase")
+    secret = tokens.secret()
+    (issuer,) = loaded(tmp_path, {**shape.entry, "secret_file": "secret"}).issuers
+    assert [each.algorithms for each in issuer.keys] == [("ES256", "RS256"), ("HS256",)]
+    keys = SameKeys(KeySet([key_from_jwk(EC.jwk()), key_from_secret(secret)]))
+    verifier = TokenVerifier([translation.issuer(issuer)], keys, clock=lambda: NOW)
+    assert (await verified(verifier, minted(shape))).subject == shape.subject
+    assert (await verified(verifier, tokens.sign(shape.payload, secret))).subject == shape.subject
+    forged = tokens.sign(shape.payload, EC.pem(), "HS256")
+    assert await refused(verifier, forged) == "signature_invalid"
+
+
+@pytest.mark.parametrize(
+    ("provider", "example"),
+    [(provider, each) for provider in PROVIDERS.values() for each in provider.examples],
+)
+def test_every_example_of_the_page_is_a_valid_configuration(
+    tmp_path: Path, provider: Provider, example: Example
+) -> None:
+    short = loaded(tmp_path, {"name": "main", "preset": provider.name, **example.parameters})
+    long = loaded(tmp_path, {"name": "main", **filled(provider, example.parameters)})
+    assert short.issuers == long.issuers
 
 
 async def test_tokens_of_one_provider_do_not_pass_for_another(

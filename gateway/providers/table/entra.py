@@ -53,7 +53,6 @@ def _settings(given: Given) -> IssuerSettings:
     }
     if many:
         settings["tenants"] = given["tenants"]
-        settings["claims"] = {"tenant": "tid", "scopes": "scp", "roles": "roles"}
     return settings
 
 
@@ -124,7 +123,8 @@ ENTRA: Final = Provider(
     ),
     quirks=(
         "`sub` is another one for each application. The preset takes `oid`, the user's ID in the tenant;"
-        " with several tenants, an identity is the pair of the tenant's issuer and the `oid`.",
+        " with several tenants, `claims.tenant` is the tenant in `iss`, and an identity is the pair of the"
+        " tenant's issuer and the `oid`.",
         "`accessTokenAcceptedVersion` (`requestedAccessTokenVersion`) in the API's manifest decides the"
         " version: empty means `v1`, whichever endpoint the client uses.",
         "In `v2`, `aud` is the API's client ID; in `v1` mostly its application ID URI, `api://…`.",
