@@ -11,7 +11,7 @@ from typing import Final
 import asyncpg
 import orjson
 
-from gateway.core.model import JSON, StoreUnavailable, Tier
+from gateway.core.model import JSON
 from gateway.stores.postgres.errors import is_lasting, quoted, said, translated
 from gateway.stores.postgres.hosts import Connector, address_of
 from gateway.stores.postgres.migrate import MigrationError
@@ -67,8 +67,8 @@ async def install(
 ) -> bool:
     """Install the triggers; returns whether anything had to be changed.
 
-    Raises `MigrationError` when the tables are not as configured or the role lacks a right, and
-    `StoreUnavailable` when the server does not answer.
+    Raises `MigrationError` when the tables are not as configured, the role lacks a right or a table stays
+    locked, and `StoreUnavailable` when the server does not answer.
     """
     async with _writing(dsn, source, tls_strict=tls_strict) as session:
         plan = await _plan(session, source, issuers)
@@ -242,8 +242,9 @@ async def _explained(source: UserSource) -> AsyncIterator[None]:
     try:
         yield
     except asyncpg.LockNotAvailableError as error:
-        raise StoreUnavailable(
-            Tier.POSTGRES, f"a table of users.source was locked for {_LOCK_TIMEOUT}: run this again"
+        raise MigrationError(
+            f"users.source: another transaction kept a table locked for {_LOCK_TIMEOUT}: run this again when"
+            " it has ended"
         ) from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise MigrationError(
