@@ -1,9 +1,10 @@
 """The composition root: settings → built parts → running servers. Only this file connects the parts."""
 
+import asyncio
 import math
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -29,11 +30,13 @@ from gateway.identity.revocations.learnt_revocations import LearntRevocations
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
+from gateway.proxy.certificate import Certificate
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.errors import Responder
-from gateway.proxy.listener import ProxyListener
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.listener import Listener
 from gateway.proxy.reauthorization import Reauthorization
-from gateway.proxy.server import ProxyServer
+from gateway.proxy.server import ConnectionServer
 from gateway.proxy.upstream.balancer import Upstreams
 from gateway.settings import Settings
 from gateway.stores.availability import Availability
@@ -56,39 +59,64 @@ class Listeners:
 
     front: Sequence[socket.socket]
     admin: Sequence[socket.socket]
+    decision: Sequence[socket.socket] = ()
+
+    def __iter__(self) -> Iterator[socket.socket]:
+        yield from self.front
+        yield from self.admin
+        yield from self.decision
+
+
+@dataclass(frozen=True, slots=True)
+class Urls:
+    """Where a gateway serves."""
+
+    front: str
+    admin: str
+    decision: str | None = None
+    """None if other proxies cannot ask."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
     """A gateway that serves: its URLs, and how to end it gently."""
 
-    url: str
-    admin_url: str
+    urls: Urls
     metrics: Metrics
     admin: Admin
     denials: DenialRing
     keys: KeyRing
-    _front: ProxyListener
+    _front: Listener
+    _decision: Listener | None
     _admin_runner: web.AppRunner
+
+    @property
+    def url(self) -> str:
+        """The URL for clients."""
+        return self.urls.front
+
+    @property
+    def admin_url(self) -> str:
+        return self.urls.admin
 
     def retire(self) -> None:
         """Report at `/readyz` that it takes no more requests. It still serves those that come."""
         self.admin.draining = True
 
-    async def drain(self, seconds: float, *, last: bool) -> None:
+    async def drain(self, seconds: float, *, last: bool, last_decision: bool | None = None) -> None:
         """Stop accepting, and finish the requests in flight for up to `seconds`.
 
-        `last`: no other process takes over the sockets of the front. The admin port is closed too, unless
-        the gateway has retired: then `/readyz` reports that until the end.
+        `last`: no other process takes over the sockets of the front. `last_decision` says so of those for
+        decisions; None: the same. The admin port is closed too, unless the gateway has retired: then
+        `/readyz` reports that until the end.
         """
         self.metrics.workers.inc(by=-1)
         if not self.admin.draining:
             await self._admin_runner.cleanup()
-        if last:
-            await self._front.refuse()
-        await self._front.close()
-        await self._front.finish_handshakes()
-        await self._front.server.drain(seconds)
+        stops = [self._front.stop(seconds, last=last)]
+        if self._decision is not None:
+            stops.append(self._decision.stop(seconds, last=last if last_decision is None else last_decision))
+        await asyncio.gather(*stops)
 
 
 @asynccontextmanager
@@ -166,12 +194,18 @@ async def serve(
         if provisioner is not None:
             stack.push_async_callback(provisioner.close)
         body_size = settings.server.limits.body_size
-        routes = RouteTable(translation.route(route, body_size) for route in settings.routes)
+        routes = [translation.route(route, body_size) for route in settings.routes]
         tokens = Tokens(
             keys, time.time, settings.cache.max_tokens, metrics.recalled_tokens, metrics.refusal_recalled
         )
-        pipeline = Pipeline(routes, verifier, directory, headers, provisioner)
-        memo = Memo(pipeline, verifier, tokens, directory)
+
+        def admitter(*, forwards: bool) -> Memo:
+            """Return what decides, for requests that are forwarded here or by other proxies."""
+            table = RouteTable(routes, forwards=forwards)
+            pipeline = Pipeline(table, verifier, directory, headers, provisioner)
+            return Memo(pipeline, verifier, tokens, directory)
+
+        memo = admitter(forwards=True)
         upstreams = Upstreams(
             (translation.upstream(name, upstream) for name, upstream in settings.upstreams.items()), metrics
         )
@@ -220,27 +254,22 @@ async def serve(
         reauthorization = Reauthorization(memo, local, metrics, log, clock=time.time)
         stack.push_async_callback(reauthorization.close)
         stack.callback(invalidation.subscribe(reauthorization.changed))
-        context = ExchangeContext(memo, upstreams, headers, responder, metrics, log, reauthorization)
+        context = ExchangeContext(memo, headers, responder, metrics, log, upstreams, reauthorization)
         limits = translation.limits(settings.server.limits)
-        server = ProxyServer(context, limits=limits, exempt=headers.trusts)
-        front = await ProxyListener.open(server, listeners.front, certificate)
-        stack.push_async_callback(server.drain, EXIT_SECONDS, grace=0.0)
-        stack.push_async_callback(front.close)
+        server = ConnectionServer(context, partial(Exchange, context), limits=limits, exempt=headers.trusts)
+        front = await _serve_front(server, listeners.front, certificate, stack)
+        asked = builders.decision_server(settings, admitter(forwards=False), headers, responder, metrics, log)
+        decision = None if asked is None else await _serve_front(asked, listeners.decision, None, stack)
         if alone:
-            stack.callback(sockets.remove, settings.server.listen.endpoint)
-            stack.callback(sockets.remove, settings.admin.listen.endpoint)
+            _remove_at_end(settings, stack)
         metrics.workers.inc()
         scheme = "http" if certificate is None else "https"
-        yield Running(
+        urls = Urls(
             sockets.url(scheme, listeners.front),
             sockets.url("http", listeners.admin),
-            metrics,
-            admin,
-            ring,
-            keys,
-            front,
-            runner,
+            sockets.url("http", listeners.decision) if listeners.decision else None,
         )
+        yield Running(urls, metrics, admin, ring, keys, front, decision, runner)
 
 
 # Servers -------------------------------------------------------------------------------------------
@@ -248,11 +277,38 @@ async def serve(
 
 def _listen(settings: Settings, stack: AsyncExitStack) -> Listeners:
     """Bind sockets that no other process shares."""
-    front = sockets.bind(settings.server.listen.endpoint, "server.listen")
-    stack.callback(sockets.close, front)
-    admin = sockets.bind(settings.admin.listen.endpoint, "admin.listen")
-    stack.callback(sockets.close, admin)
-    return Listeners(front, admin)
+    bound: dict[str, tuple[socket.socket, ...]] = {}
+    for setting, endpoint in _endpoints(settings).items():
+        bound[setting] = sockets.bind(endpoint, setting)
+        stack.callback(sockets.close, bound[setting])
+    return Listeners(bound["server.listen"], bound["admin.listen"], bound.get("decision.listen", ()))
+
+
+def _endpoints(settings: Settings) -> dict[str, sockets.Endpoint]:
+    """Return the addresses to listen on, by their settings."""
+    addresses = {
+        "server.listen": settings.server.listen,
+        "admin.listen": settings.admin.listen,
+        "decision.listen": settings.decision.listen,
+    }
+    return {setting: address.endpoint for setting, address in addresses.items() if address is not None}
+
+
+def _remove_at_end(settings: Settings, stack: AsyncExitStack) -> None:
+    for endpoint in _endpoints(settings).values():
+        stack.callback(sockets.remove, endpoint)
+
+
+async def _serve_front(
+    server: ConnectionServer,
+    listeners: Sequence[socket.socket],
+    certificate: Certificate | None,
+    stack: AsyncExitStack,
+) -> Listener:
+    front = await Listener.open(server, listeners, certificate)
+    stack.push_async_callback(server.drain, EXIT_SECONDS, grace=0.0)
+    stack.push_async_callback(front.close)
+    return front
 
 
 async def _serve_admin(

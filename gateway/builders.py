@@ -11,8 +11,12 @@ from functools import partial
 from uuid import uuid4
 
 from gateway import translation
+from gateway.core.headers import HeaderPolicy
 from gateway.core.model import Issuer
+from gateway.core.networks import contains
 from gateway.core.tokens import KeySet
+from gateway.decision.context import DecisionContext
+from gateway.decision.exchange import DecisionExchange
 from gateway.identity.invalidation import Invalidation
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.provisioning import Provisioner
@@ -24,6 +28,9 @@ from gateway.identity.tiers import SystemOfRecord
 from gateway.issuer_keys.introspection import Introspector
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.proxy.certificate import Certificate
+from gateway.proxy.errors import Responder
+from gateway.proxy.refusals import Admitter
+from gateway.proxy.server import ConnectionServer
 from gateway.settings import Settings, model
 from gateway.stores.availability import Availability
 from gateway.stores.postgres.change_stream.listener import ChangeListener, PostgresStream
@@ -152,6 +159,32 @@ def _availability(dependency: str) -> Availability:
             logs.dependency_down(dependency, detail)
 
     return Availability(log)
+
+
+def decision_server(
+    settings: Settings,
+    pipeline: Admitter,
+    headers: HeaderPolicy,
+    responder: Responder,
+    metrics: Metrics,
+    log: logs.RequestLog,
+) -> ConnectionServer | None:
+    """Return the server of the decision listener; None if it is off."""
+    decision = settings.decision
+    if decision.listen is None:
+        return None
+    is_proxy = contains(decision.trusted_proxies)
+
+    def may_ask(peer: str) -> bool:
+        # A peer without an address is at a Unix socket: the permissions of its file say who may connect.
+        return not peer or is_proxy(peer)
+
+    context = DecisionContext(
+        pipeline, headers, responder, metrics, log,
+        translation.questions(settings, headers), may_ask, headers.told(b""),
+    )  # fmt: skip
+    limits = translation.limits(settings.server.limits)
+    return ConnectionServer(context, partial(DecisionExchange, context), limits=limits, exempt=may_ask)
 
 
 def local_cache(cache: model.Cache, metrics: Metrics) -> LocalCache:

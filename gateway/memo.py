@@ -239,7 +239,7 @@ class Memo:
                 if decision.route.allow_inactive is route.allow_inactive:
                     check(route, claims, decision.resolution)
                     # The identity fields depend on nothing else of the route.
-                    decision = Decision(route, decision.resolution, decision.identity)
+                    decision = Decision(route, decision.resolution, decision.identity, decision.told)
                 else:
                     decision = self._pipeline.decide(route, claims, decision.resolution)
                 token.decision = decision

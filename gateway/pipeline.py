@@ -137,7 +137,10 @@ class Pipeline:
         """Settle that a token's user may use a route, and what the upstream is told. Raises `Denial`."""
         check(route, claims, resolution)
         identity = self._headers.identity(claims, resolution.user, with_status=route.allow_inactive)
-        return Decision(route, resolution, identity + STALE if resolution.stale else identity)
+        if resolution.stale:
+            identity += STALE
+        told = self._headers.told(identity) if self._headers.tells_fronts else b""
+        return Decision(route, resolution, identity, told)
 
     def admission(
         self,

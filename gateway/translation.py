@@ -15,6 +15,8 @@ from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.issuer_patterns import TENANT
 from gateway.core.model import ClaimPaths, CredentialSources, Issuer, Route
+from gateway.core.networks import contains
+from gateway.core.requests.fronts import Questions
 from gateway.core.tokens import ASYMMETRIC_ALGORITHMS, HMAC_ALGORITHMS
 from gateway.explain import Setup
 from gateway.issuer_keys.client_authentication import ClientAuthentication, ClientSecret, PrivateKeyJwt
@@ -117,8 +119,15 @@ def headers(settings: Settings) -> HeaderPolicy:
             settings.headers.identity,
             settings.headers.forward_authorization,
             settings.server.trusted_proxies,
+            tells_fronts=settings.decision.listen is not None,
         )
     )
+
+
+def questions(settings: Settings, headers: HeaderPolicy) -> Questions:
+    """Return what reads the questions of other proxies."""
+    proxies = (*settings.decision.trusted_proxies, *settings.server.trusted_proxies)
+    return Questions(headers.told_names, contains(proxies))
 
 
 def user_source(settings: Settings) -> UserSource | None:

@@ -121,6 +121,7 @@ ROWS: dict[str, Row] = {
 }  # fmt: skip
 # What the data plane raises around the pipeline, or about itself.
 ELSEWHERE = {
+    "front_not_trusted",
     "internal_error",
     "overloaded",
     "request_too_large",

@@ -144,8 +144,7 @@ def _summarise(settings: "Settings") -> None:
         if require.tenant is not None:
             asked.append(f"tenant {require.tenant}")
         methods, hosts = ", ".join(route.match.methods) or "any", ", ".join(route.match.hosts) or "any"
-        routes.add_row(
-            route.name, route.match.path, methods, hosts, route.auth, ", ".join(asked), route.upstream
-        )
+        to = route.upstream or "decision only"
+        routes.add_row(route.name, route.match.path, methods, hosts, route.auth, ", ".join(asked), to)
     for table in (issuers, upstreams, routes):
         output.out.print(table, markup=False)

@@ -10,6 +10,7 @@ from gateway.cli import output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, settings_or_exit
 
 if TYPE_CHECKING:  # imported when the command runs: other commands need none of it
+    from gateway.app import Urls
     from gateway.settings import Settings
     from gateway.workers.worker import Plan
 
@@ -50,6 +51,7 @@ def _plan(settings: "Settings") -> "Plan":
         workers=_cores() if server.workers == "auto" else server.workers,
         listen=server.listen.endpoint,
         admin=settings.admin.listen.endpoint,
+        decision=None if settings.decision.listen is None else settings.decision.listen.endpoint,
         shutdown_delay=server.shutdown_delay,
         drain_timeout=server.drain_timeout,
         serve=partial(serve, settings),
@@ -71,8 +73,8 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _announce(url: str, admin_url: str) -> None:
+def _announce(urls: "Urls") -> None:
     # A log event like all others: stderr carries only JSON lines.
     import structlog
 
-    structlog.get_logger().info("listening", listen=url, admin=admin_url)
+    structlog.get_logger().info("listening", listen=urls.front, admin=urls.admin, decision=urls.decision)

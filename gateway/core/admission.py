@@ -37,6 +37,8 @@ class Decision:
     resolution: Resolution
     identity: bytes
     """The header fields about the token and its user, each with its line end."""
+    told: bytes = b""
+    """The same for a front: every identity field, empty where there is no value. Empty if no front asks."""
 
 
 @dataclass(slots=True)

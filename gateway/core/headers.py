@@ -129,6 +129,8 @@ class HeaderRules:
     forward_authorization: bool = False
     trusted_proxies: tuple[Network, ...] = ()
     """Peers whose `X-Forwarded-*` and `X-Request-Id` are trusted."""
+    tells_fronts: bool = False
+    """Whether other proxies ask for decisions."""
 
 
 class _Fate(Enum):
@@ -191,6 +193,14 @@ class HeaderPolicy:
         self._tells_status = fold(STATUS_HEADER) in configured
         ids = [name.encode() for name, path in rules.identity.items() if path == "user.id"]
         self._missing = b"".join(_line(name, b"") for name in ids) + _line(MISSING_HEADER, b"true")
+        ours_alone = (STATUS_HEADER, MISSING_HEADER, STALE_HEADER)
+        self.told_names = (
+            *(name for name, _ in self._identity),
+            *(name for name in ours_alone if fold(name) not in configured),
+        )
+        """The names of all fields about a user: what a front is told of each request."""
+        self.tells_fronts = rules.tells_fronts
+        """Whether other proxies ask for decisions."""
         self.forwards_credentials = rules.forward_authorization
         """Whether upstreams get Authorization."""
         self._networks = rules.trusted_proxies
@@ -205,8 +215,11 @@ class HeaderPolicy:
 
     def request_id(self, headers: Iterable[Header], peer: str) -> str | None:
         """Return the request id of a trusted proxy, if it has an acceptable form."""
-        if not self.trusts(peer):
-            return None
+        return self.acceptable_id(headers) if self.trusts(peer) else None
+
+    @staticmethod
+    def acceptable_id(headers: Iterable[Header]) -> str | None:
+        """Return the request id that a trusted peer has sent, if it has an acceptable form."""
         for name, value in headers:
             if name.lower() == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                 return value.decode("ascii")
@@ -270,6 +283,14 @@ class HeaderPolicy:
         elif with_status and not self._tells_status:
             lines.append(_line(STATUS_HEADER, user.status.encode()))
         return b"".join(lines)
+
+    def told(self, identity: bytes) -> bytes:
+        """Return the identity fields for a front: every name is there, empty where there is no value.
+
+        Many proxies copy a field only when it is there, and would forward a client's own in its place.
+        """
+        present = {line.partition(b":")[0] for line in identity.split(b"\r\n")}
+        return identity + b"".join(_line(name, b"") for name in self.told_names if name not in present)
 
     def credentials(self, request: Request, fields: Fields) -> bytes:
         """Return Authorization as the client sent it, for `forwards_credentials`."""

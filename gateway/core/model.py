@@ -248,7 +248,8 @@ class Route:
     name: str
     path: str
     """A pattern: `*` stands for one segment, a final `**` for the rest, none included."""
-    upstream: str
+    upstream: str | None
+    """None: other proxies ask for decisions, and nothing is forwarded."""
     methods: frozenset[str] = frozenset()
     """Empty: any method."""
     hosts: frozenset[str] = frozenset()

@@ -320,6 +320,13 @@ ROUTE_NOT_FOUND = _reason(
     "Nothing is served here",
     "No route matches host and path: `gateway check` lists the routes.",
 )
+FRONT_NOT_TRUSTED = _reason(
+    "front_not_trusted",
+    Group.PROXY,
+    403,
+    "Decisions are not for this peer",
+    "The decision listener answers only the proxies in `decision.trusted_proxies`.",
+)
 METHOD_NOT_ALLOWED = _reason(
     "method_not_allowed",
     Group.PROXY,

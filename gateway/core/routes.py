@@ -123,16 +123,19 @@ class _Compiled:
 class RouteTable:
     """The routes in order. The first that matches wins."""
 
-    __slots__ = ("_routes",)
+    __slots__ = ("_forwards", "_routes")
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], *, forwards: bool = False) -> None:
+        """Compile the routes. `forwards`: requests are forwarded, so a route needs an upstream to serve."""
         self._routes = tuple(_Compiled(route, _compile(route.path)) for route in routes)
+        self._forwards = forwards
 
     def match(self, method: str, host: str, path: str) -> Route:
         """Return the first route for a request.
 
         Raises `Denial`: `method_not_allowed` if a route matches in all but the method, otherwise
-        `route_not_found`. An unmatched request is never forwarded.
+        `route_not_found`. An unmatched request is never forwarded. What a route without an upstream takes is
+        not forwarded by a later route, which may ask for less.
         """
         if method == "CONNECT":
             # An upstream that accepted it would turn the connection into a tunnel (RFC 9110 §9.3.6).
@@ -142,9 +145,13 @@ class RouteTable:
             route = compiled.route
             if compiled.pattern.fullmatch(path) is None or (route.hosts and host not in route.hosts):
                 continue
+            served = route.upstream is not None or not self._forwards
             if not route.methods or method in route.methods:
-                return route
-            refused.append(route)
+                if served:
+                    return route
+                break
+            if served:
+                refused.append(route)
         if refused:
             allow = frozenset().union(*(route.methods for route in refused))
             raise Denial(METHOD_NOT_ALLOWED, route=refused[0], allow=allow)

@@ -27,7 +27,13 @@ from typing import Final, Literal, TypeAlias, TypeVar
 
 from gateway.core.admission import Admission
 from gateway.core.model import Credential, Request
-from gateway.core.reasons import REQUEST_TIMEOUT, UPSTREAM_PROTOCOL_ERROR, UPSTREAM_TIMEOUT, Denial
+from gateway.core.reasons import (
+    REQUEST_TIMEOUT,
+    ROUTE_NOT_FOUND,
+    UPSTREAM_PROTOCOL_ERROR,
+    UPSTREAM_TIMEOUT,
+    Denial,
+)
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.downstream.connection import ClientConnection
 from gateway.proxy.downstream.incoming import AnyRequest, Incoming
@@ -137,6 +143,8 @@ class Exchange:
             if admission.stale:
                 context.metrics.admitted_by_stale(admission)
             route, length = admission.forwarding.route, self._incoming.length
+            if route.upstream is None:
+                raise Denial(ROUTE_NOT_FOUND)
             if length is not None and length > route.max_body:
                 raise LimitExceeded("body_size", f"{length} bytes")
             self._upstream = upstream = context.upstreams[route.upstream]

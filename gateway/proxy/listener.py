@@ -1,4 +1,4 @@
-"""The listener of the data plane, which accepts connections and stops without losing one."""
+"""A listener for clients, which accepts connections and stops without losing one."""
 
 import asyncio
 import socket
@@ -7,7 +7,7 @@ from typing import Final, Self
 
 from gateway import sockets
 from gateway.proxy.certificate import Certificate
-from gateway.proxy.server import ProxyServer
+from gateway.proxy.server import ConnectionServer
 
 CONNECT_SECONDS: Final = 0.1
 """How long a TCP handshake in progress may take when a socket closes for ever."""
@@ -15,11 +15,11 @@ HANDSHAKE_SECONDS: Final = 1.0
 """How long a TLS handshake in progress may take then."""
 
 
-class ProxyListener:
-    """The front on its sockets. On closing, it also serves the connections that wait in their queues."""
+class Listener:
+    """A server on its sockets. On closing, it also serves the connections that wait in their queues."""
 
     def __init__(
-        self, server: ProxyServer, listeners: Sequence[socket.socket], certificate: Certificate | None
+        self, server: ConnectionServer, listeners: Sequence[socket.socket], certificate: Certificate | None
     ) -> None:
         self.server = server
         self._tls = None if certificate is None else certificate.context
@@ -30,7 +30,7 @@ class ProxyListener:
 
     @classmethod
     async def open(
-        cls, server: ProxyServer, listeners: Sequence[socket.socket], certificate: Certificate | None
+        cls, server: ConnectionServer, listeners: Sequence[socket.socket], certificate: Certificate | None
     ) -> Self:
         """Start to accept connections."""
         front = cls(server, listeners, certificate)
@@ -45,6 +45,17 @@ class ProxyListener:
             )
             front._accepting.append(accepting)
         return front
+
+    async def stop(self, seconds: float, *, last: bool) -> None:
+        """Stop accepting, and finish the requests in flight for up to `seconds`.
+
+        `last`: no other process takes over the sockets.
+        """
+        if last:
+            await self.refuse()
+        await self.close()
+        await self.finish_handshakes()
+        await self.server.drain(seconds)
 
     async def refuse(self) -> None:
         """Refuse new connections, and let handshakes in progress finish."""

@@ -1,20 +1,18 @@
-"""The server of the data plane: all connections of clients, and answers to data that is not a request."""
+"""The server of one listener: all connections of clients, and answers to data that is not a request."""
 
 import asyncio
 import uuid
 from collections.abc import Callable
-from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from gateway.core.model import Credential, Request
 from gateway.core.reasons import Denial
 from gateway.memo import RECURRING_HEADS
-from gateway.proxy.context import ExchangeContext
 from gateway.proxy.downstream.connection import ClientConnection
 from gateway.proxy.downstream.head_cache import HeadCache
-from gateway.proxy.downstream.incoming import AnyRequest
+from gateway.proxy.downstream.incoming import AnyRequest, Exchange
 from gateway.proxy.downstream.limits import ConnectionLimiter, DeadlineMonitor, LimitExceeded, Limits
-from gateway.proxy.exchange import Exchange
+from gateway.proxy.refusals import ListenerContext
 from gateway.telemetry.metrics import UNMATCHED, Limit
 
 # A client that just got a response may be sending its next request. So a connection is closed as idle only
@@ -25,10 +23,21 @@ _DRAIN_TICK_SECONDS: Final = 0.05
 _CUT_OFF_SECONDS: Final = 0.2
 
 
-class ProxyServer:
+ExchangeFactory: TypeAlias = Callable[[ClientConnection, AnyRequest, Credential | None], Exchange]
+"""Makes what handles one request, from its connection, its head and its bearer token."""
+
+
+class ConnectionServer:
     """Accepts the connections of clients, counts them, and ends them."""
 
-    def __init__(self, context: ExchangeContext, *, limits: Limits, exempt: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        context: ListenerContext,
+        exchange: ExchangeFactory,
+        *,
+        limits: Limits,
+        exempt: Callable[[str], bool],
+    ) -> None:
         """`exempt` returns whether an address may have any number of connections."""
         self._context = context
         self._loop = asyncio.get_running_loop()
@@ -42,13 +51,11 @@ class ProxyServer:
             RECURRING_HEADS,
             min(limits.head_size, limits.field_size),
         )
-        self.exchange: Callable[[ClientConnection, AnyRequest, Credential | None], Exchange] = partial(
-            Exchange, context
-        )
+        self.exchange = exchange
         self.draining = False
         """True once each connection closes after its next response."""
-        context.metrics.client_connections.read((), lambda: self._limiter.total)
-        context.metrics.in_flight.read((), lambda: sum(connection.busy for connection in self._connections))
+        context.metrics.client_connections.also((), lambda: self._limiter.total)
+        context.metrics.in_flight.also((), lambda: sum(connection.busy for connection in self._connections))
 
     def __call__(self) -> ClientConnection:
         return ClientConnection(self, self._loop)

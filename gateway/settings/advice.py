@@ -203,7 +203,7 @@ def _routes(settings: Settings, source: Source) -> Iterator[Problem]:
                 f"({route.name}) is never reached: {cover.name} takes all its requests",
                 f"move it above {cover.name}, or remove it",
             )
-        if route.auth is Auth.NONE:
+        if route.auth is Auth.NONE and route.upstream is not None:
             yield source.problem((*where, "auth"), f"is none: {route.match.path} is open to all clients")
 
 

@@ -27,6 +27,7 @@ from gateway.settings.users.source import UserSource
 from gateway.settings.values import (
     MISTAKE,
     AdminToken,
+    AskingNetwork,
     Duration,
     HeaderName,
     IdentityValue,
@@ -263,10 +264,20 @@ class Headers(Section):
     """Also send the token to the upstream."""
 
 
+class Decision(Section):
+    """The decision listener, where other proxies ask for the verdict (docs/front-doors.md)."""
+
+    listen: Listen | None = None
+    """Address and port, or `unix:` and a path; `null`: off. All that can open a Unix socket may ask."""
+    trusted_proxies: tuple[AskingNetwork, ...] = ()
+    """Networks of the proxies that may ask, and whose word on the original request counts. Others get 403."""
+
+
 class Settings(Section):
     """The whole configuration."""
 
     server: Server = Field(default_factory=Server)
+    decision: Decision = Field(default_factory=Decision)
     admin: Admin = Field(default_factory=Admin)
     issuers: Annotated[tuple[Issuer, ...], Field(min_length=1)]
     jwks: Jwks = Field(default_factory=Jwks)
@@ -278,9 +289,7 @@ class Settings(Section):
     errors: Errors = Field(default_factory=Errors)
     log: Log = Field(default_factory=Log)
     headers: Headers = Field(default_factory=Headers)
-    upstreams: dict[Name, Upstream] = Field(
-        min_length=1, examples=[{"orders": {"urls": ["http://127.0.0.1:9000"]}}]
-    )
+    upstreams: dict[Name, Upstream] = Field(examples=[{"orders": {"urls": ["http://127.0.0.1:9000"]}}])
     routes: Annotated[tuple[Route, ...], Field(min_length=1)]
 
     @model_validator(mode="wrap")

@@ -63,8 +63,8 @@ class Route(Section):
     """A unique name; the metrics label."""
     match: Match
     """The requests that the route matches."""
-    upstream: Text = Field(examples=["orders"])
-    """The name of an upstream."""
+    upstream: Text | None = Field(examples=["orders"])
+    """The name of an upstream. `null`: only other proxies ask (`decision`), and nothing is forwarded."""
     strip_prefix: PathPrefix | None = None
     """The beginning of `match.path`. It is removed from the path and sent as `X-Forwarded-Prefix`."""
     auth: Auth = Auth.REQUIRED

@@ -18,6 +18,7 @@ from gateway.settings.values import parse_duration
 def findings(data: object) -> Iterator[Finding]:
     """Yield every mistake between the settings of a raw configuration."""
     yield from _server(data)
+    yield from _decision(data)
     yield from _issuers(data)
     yield from _postgres(data)
     yield from _redis(data)
@@ -36,6 +37,24 @@ def _server(data: object) -> Iterator[Finding]:
     listen = admin.get("listen")
     if isinstance(listen, str) and listen == server.get("listen") and not listen.endswith(":0"):
         yield Finding(("admin", "listen"), "is also the address of server.listen", "give it its own port")
+
+
+def _decision(data: object) -> Iterator[Finding]:
+    decision = _mapping(data, "decision")
+    listen = decision.get("listen")
+    if not isinstance(listen, str):
+        return
+    if not decision.get("trusted_proxies") and not listen.startswith("unix:"):
+        yield Finding(
+            ("decision",),
+            "has no trusted_proxies, so it would answer no proxy",
+            "write the networks of your proxies, such as trusted_proxies: [10.0.0.0/8]",
+        )
+    for section in ("server", "admin"):
+        if listen == _mapping(data, section).get("listen") and not listen.endswith(":0"):
+            yield Finding(
+                ("decision", "listen"), f"is also the address of {section}.listen", "give it its own port"
+            )
 
 
 def _issuers(data: object) -> Iterator[Finding]:
@@ -151,6 +170,7 @@ def _routes(data: object) -> Iterator[Finding]:
     upstreams = _texts(_mapping(data, "upstreams"))
     provisioning = any(issuer.get("provisioning") is not None for _, issuer in _mappings(data, "issuers"))
     own_tables = _mapping(data, "users").get("source") is None
+    decides = _mapping(data, "decision").get("listen") is not None
     yield from _repeated("routes", "name", routes)
     for index, route in routes:
         upstream = route.get("upstream")
@@ -159,6 +179,12 @@ def _routes(data: object) -> Iterator[Finding]:
                 ("routes", index, "upstream"),
                 f"there is no upstream {upstream!r}",
                 nearest(upstream, upstreams),
+            )
+        if upstream is None and "upstream" in route and not decides:
+            yield Finding(
+                ("routes", index, "upstream"),
+                "is null: the route is for other proxies, but decision.listen is not set",
+                "name an upstream, or set decision.listen",
             )
         yield from _strip_prefix(index, route)
         yield from _credentials(index, route)

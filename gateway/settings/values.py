@@ -141,6 +141,16 @@ def _network(value: object) -> IPv4Network | IPv6Network:
         ) from None
 
 
+def _asking_network(value: object) -> IPv4Network | IPv6Network:
+    network = _network(value)
+    if network.prefixlen == 0:
+        raise mistake(
+            "would let any client ask, and say what it likes about itself",
+            "write the networks of your proxies, such as 10.0.0.0/8",
+        )
+    return network
+
+
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise mistake(
@@ -321,6 +331,11 @@ Workers: TypeAlias = Annotated[
 Network: TypeAlias = Annotated[
     IPv4Network | IPv6Network,
     PlainValidator(_network),
+    WithJsonSchema({"type": "string", "x-kind": "CIDR"}),
+]
+AskingNetwork: TypeAlias = Annotated[
+    IPv4Network | IPv6Network,
+    PlainValidator(_asking_network),
     WithJsonSchema({"type": "string", "x-kind": "CIDR"}),
 ]
 Text: TypeAlias = Annotated[str, Field(min_length=1)]

@@ -96,6 +96,9 @@ class Metrics:
         self.denials = Counter(
             "gateway_denials", "Requests refused, by reason.", ["route", "issuer", "reason"]
         )
+        self.decisions = Counter(
+            "gateway_decisions", "Answers to other proxies, by the kind of proxy.", ["front", "status"]
+        )
         self.lookups = Counter(
             "gateway_user_lookups",
             "Look-ups of a token's user, by the tier that answered.",
@@ -260,6 +263,10 @@ class Metrics:
         # Without `inc`, to save a call.
         self.requests.values[route, method if method in _METHODS else "OTHER", _STATUSES[status]] += 1
         self.request_duration.observe((route,), seconds)
+
+    def decided(self, front: str, status: int) -> None:
+        """Count an answer to another proxy; `status` is that of the reason, 200 for a success."""
+        self.decisions.values[front, _STATUSES[status]] += 1
 
     def relayed(self, upstream: str, seconds: float, *, broken: bool) -> None:
         self.upstream_duration.observe((upstream,), seconds)

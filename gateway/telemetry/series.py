@@ -64,6 +64,11 @@ class Gauge:
         """Read the value from `source` at each scrape."""
         self._sources[labels] = source
 
+    def also(self, labels: Labels, source: Callable[[], float]) -> None:
+        """Read the value from `source` too, and add it to that of the earlier sources."""
+        before = self._sources.get(labels)
+        self._sources[labels] = source if before is None else lambda: before() + source()
+
     def snapshot(self) -> "Snapshot":
         values = {**self.values, **{labels: source() for labels, source in self._sources.items()}}
         points = [(k, [v]) for k, v in values.items()]

@@ -1,12 +1,13 @@
 """The workers of one configuration and their sockets, some taken over from the previous generation."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from gateway import sockets
 from gateway.app import Listeners
+from gateway.sockets import Endpoint
 from gateway.workers.process import Process
 from gateway.workers.worker import Plan
 
@@ -37,30 +38,34 @@ class Generation:
     def bind(cls, plan: Plan, before: "Generation | None" = None) -> Self:
         """Bind the sockets of a plan; reuse those of the previous generation. Raises OSError."""
         bound: list[socket.socket] = []
+        taken = before if before is not None else cls(plan, [])
         try:
-            front = cls._fronts(plan, before, bound)
-            if before is not None and before.plan.admin == plan.admin:
-                admin = before.slots[0].listeners.admin
+            front = _one_each(
+                plan.workers,
+                plan.listen,
+                [slot.listeners.front for slot in taken.slots] if taken.plan.listen == plan.listen else [],
+                "server.listen",
+                bound,
+            )
+            decision = _one_each(
+                plan.workers,
+                plan.decision,
+                [slot.listeners.decision for slot in taken.slots]
+                if taken.plan.decision == plan.decision
+                else [],
+                "decision.listen",
+                bound,
+            )
+            if taken.slots and taken.plan.admin == plan.admin:
+                admin = taken.slots[0].listeners.admin
             else:
                 admin = sockets.bind(plan.admin, "admin.listen")
                 bound += admin
         except OSError:
             sockets.close(bound)
             raise
-        return cls(plan, [Slot(Listeners(each, admin)) for each in front], before is not None)
-
-    @staticmethod
-    def _fronts(
-        plan: Plan, before: "Generation | None", bound: list[socket.socket]
-    ) -> list[tuple[socket.socket, ...]]:
-        fronts: list[tuple[socket.socket, ...]] = []
-        if before is not None and before.plan.listen == plan.listen:
-            fronts += [tuple(slot.listeners.front) for slot in before.slots[: plan.workers]]
-        while len(fronts) < plan.workers:
-            more = sockets.beside(fronts[0]) if fronts else sockets.bind(plan.listen, "server.listen")
-            bound += more
-            fronts.append(more)
-        return fronts
+        listeners = (Listeners(f, admin, d) for f, d in zip(front, decision, strict=True))
+        return cls(plan, [Slot(each) for each in listeners], before is not None)
 
     @property
     def ready(self) -> bool:
@@ -69,8 +74,7 @@ class Generation:
     @property
     def sockets(self) -> Iterator[socket.socket]:
         for slot in self.slots:
-            yield from slot.listeners.front
-            yield from slot.listeners.admin
+            yield from slot.listeners
 
     @property
     def processes(self) -> Iterator[Process]:
@@ -88,9 +92,31 @@ class Generation:
             return
         self.released = True
         kept = set() if keeper is None else set(keeper.sockets)
-        endpoints = {self.plan.listen, self.plan.admin}
+        endpoints = self.plan.endpoints
         if keeper is not None:
-            endpoints -= {keeper.plan.listen, keeper.plan.admin}
+            endpoints -= keeper.plan.endpoints
         for endpoint in endpoints:
             sockets.remove(endpoint)
         sockets.close(one for one in self.sockets if one not in kept)
+
+
+def _one_each(
+    workers: int,
+    endpoint: Endpoint | None,
+    taken: Sequence[Sequence[socket.socket]],
+    setting: str,
+    bound: list[socket.socket],
+) -> list[Sequence[socket.socket]]:
+    """Return the sockets of an endpoint for each worker; first the `taken` ones of a previous generation.
+
+    New ones are added to `bound`. Raises OSError.
+    """
+    each = [*taken[:workers]]
+    while len(each) < workers:
+        if endpoint is None:
+            more: tuple[socket.socket, ...] = ()
+        else:
+            more = sockets.beside(each[0]) if each else sockets.bind(endpoint, setting)
+        bound += more
+        each.append(more)
+    return each

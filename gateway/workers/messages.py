@@ -2,15 +2,16 @@
 
 | from a worker | to a worker |
 |---|---|
-| `ready` [url, admin url]: it serves | `retire`: report at `/readyz` that it takes no more requests |
+| `ready` urls: it serves | `retire`: report at `/readyz` that it takes no more requests |
 | `failed` text: it cannot start | `drain` last: stop accepting, finish the requests in flight, end |
 | `counted` snapshots: its metrics, periodically | |
 | `totals` snapshots, `readiness`: questions to all | `counted`, `readiness`: questions to this one |
 | `denials` wanted, `refresh` issuer: the same | `denials` wanted, `refresh` issuer: the same |
 | `answer` | `answer` |
 
-`last` is true when no successor takes over the worker's sockets. A question has a number, and its answer has
-the same number. The receiver logs a message of any other kind as an error.
+`last` has two values, for the front and for the decision listener: true when no successor takes over the
+sockets. A question has a number, and its answer has the same number. The receiver logs a message of any other
+kind as an error.
 """
 
 import json

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from gateway.app import Urls
 from gateway.telemetry.series import Snapshot
 from gateway.workers.messages import Message, decode, encode, unpack
 
@@ -35,8 +36,8 @@ class Process:
     """When it is killed."""
     failure: str | None = None
     """Why it cannot start, as it reported."""
-    urls: tuple[str, str] = ("", "")
-    """Its URLs: of the front and of the admin port."""
+    urls: Urls = field(default_factory=lambda: Urls("", ""))
+    """Its URLs."""
     _counted: Any = ()  # rows of `messages.pack`, unpacked when they are needed
     _incoming: bytearray = field(default_factory=bytearray)
     _outgoing: bytearray = field(default_factory=bytearray)

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from gateway import sockets
+from gateway.app import Urls
 from gateway.workers.generation import Generation, Slot
 from gateway.workers.messages import QUESTIONS, Message
 from gateway.workers.notify import Notifier
@@ -53,7 +54,7 @@ class Supervisor:
         self,
         plan: Plan,
         reread: Callable[[], Plan],
-        announce: Callable[[str, str], None],
+        announce: Callable[[Urls], None],
         notifier: Notifier | None = None,
     ) -> None:
         self._plan = plan
@@ -200,7 +201,7 @@ class Supervisor:
             self._close_own()
             for process in self._processes:
                 process.channel.close()
-            own = {*slot.listeners.front, *slot.listeners.admin}
+            own = {*slot.listeners}
             for each in filter(None, (self._current, self._next)):
                 sockets.close(one for one in each.sockets if one not in own)
 
@@ -222,7 +223,7 @@ class Supervisor:
             match message.kind:
                 case "ready":
                     process.ready = True
-                    process.urls = (message.body[0], message.body[1])
+                    process.urls = Urls(*message.body)
                     self._check_ready()
                 case "failed":
                     process.failure = message.body
@@ -242,11 +243,12 @@ class Supervisor:
             before, self._current, self._next = self._current, self._next, None
             before.release(keeper=self._current)
             self._drain(before, self._current)
-            log.info("reloaded", listen=self._urls[0], admin=self._urls[1], workers=len(self._current.slots))
+            urls, workers = self._urls, len(self._current.slots)
+            log.info("reloaded", listen=urls.front, admin=urls.admin, decision=urls.decision, workers=workers)
             self._report_ready()
         elif self._current.ready and not self._announced:
             self._announced = True
-            self._announce(*self._urls)
+            self._announce(self._urls)
             self._report_ready()
 
     def _reap(self) -> None:
@@ -285,7 +287,8 @@ class Supervisor:
         taken_over = set() if successor is None else set(successor.sockets)
         for slot in generation.slots:
             if slot.process is not None:
-                last = taken_over.isdisjoint(slot.listeners.front)
+                own = slot.listeners
+                last = [taken_over.isdisjoint(own.front), taken_over.isdisjoint(own.decision)]
                 slot.process.leaving = True
                 slot.process.kill_at = time.monotonic() + generation.plan.drain_timeout + FORCE_SECONDS
                 slot.process.send(Message("drain", last))
@@ -328,14 +331,14 @@ class Supervisor:
 
     def _report_ready(self) -> None:
         """Report that the start or reload is over, and begin a reload that was requested meanwhile."""
-        self._notifier.ready(f"listening on {self._urls[0]}, admin on {self._urls[1]}")
+        self._notifier.ready(f"listening on {self._urls.front}, admin on {self._urls.admin}")
         if self._reload_again:
             self._reload_again = False
             self._reload()
 
     @property
-    def _urls(self) -> tuple[str, str]:
-        return next((process.urls for process in self._current.processes if process.ready), ("", ""))
+    def _urls(self) -> Urls:
+        return next((process.urls for process in self._current.processes if process.ready), Urls("", ""))
 
     # Stop ----------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 import structlog
@@ -56,6 +56,13 @@ class Plan:
     """Seconds that requests in flight may take after that."""
     serve: Callable[[Listeners, Workers], AbstractAsyncContextManager[Running]]
     """Runs the gateway on the given sockets. Each worker calls it."""
+    decision: Endpoint | None = None
+    """Where other proxies ask for decisions; None: nowhere."""
+
+    @property
+    def endpoints(self) -> frozenset[Endpoint]:
+        """All addresses that are listened on."""
+        return frozenset(each for each in (self.listen, self.admin, self.decision) if each is not None)
 
 
 class NotReady(Exception):
@@ -84,11 +91,11 @@ async def _work(plan: Plan, listeners: Listeners, channel: socket.socket, *, suc
             _reduce_garbage_collection()
             if successor:
                 await until_ready(running)
-            link.send(Message("ready", [running.url, running.admin_url]))
+            link.send(Message("ready", astuple(running.urls)))
             async with asyncio.TaskGroup() as tasks:
                 others = [tasks.create_task(link.listen(running)), tasks.create_task(link.count(running))]
                 await link.drain.wait()
-                await running.drain(plan.drain_timeout, last=link.last)
+                await running.drain(plan.drain_timeout, last=link.last[0], last_decision=link.last[1])
                 link.send(Message("counted", pack(running.metrics.snapshot())))
                 for task in others:
                     task.cancel()
@@ -130,8 +137,8 @@ class SupervisorLink:
         self._tasks: set[asyncio.Task[None]] = set()
         self.drain = asyncio.Event()
         """Set once the worker must end."""
-        self.last = False
-        """Whether no successor takes over its sockets."""
+        self.last = (False, False)
+        """Whether no successor takes over its sockets: those of the front, those for decisions."""
 
     def send(self, message: Message) -> None:
         """Send a message; drop it if the supervisor has ended."""
@@ -155,7 +162,7 @@ class SupervisorLink:
                 case "retire":
                     running.retire()
                 case "drain":
-                    self.last = message.body
+                    self.last = (message.body[0], message.body[1])
                     self.drain.set()
                 case "counted":
                     self.send(Message("answer", pack(running.metrics.snapshot()), message.number))
@@ -176,7 +183,7 @@ class SupervisorLink:
                     log.error("message_unknown", kind=unknown)
         if not self.drain.is_set():
             # The supervisor has ended, so there will be no successor.
-            self.last = True
+            self.last = (True, True)
             self.drain.set()
 
     async def count(self, running: Running) -> None:

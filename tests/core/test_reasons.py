@@ -25,7 +25,7 @@ OURS = """
     internal_error
 """
 PROXY = """
-    route_not_found method_not_allowed request_malformed request_too_large target_too_long
+    route_not_found method_not_allowed front_not_trusted request_malformed request_too_large target_too_long
     body_too_large request_timeout connections_exceeded upstream_unreachable
     upstream_timeout upstream_protocol_error
 """

@@ -256,6 +256,23 @@ def test_methods_choose_and_a_method_that_is_not_served_is_told_which_are() -> N
         assert caught.value.route.name == "read"
 
 
+def test_a_route_without_an_upstream_serves_decisions_alone() -> None:
+    decided = Route("decided", "/a/**", None, methods=frozenset({"GET"}))
+    routes = [decided, route("later", "/a/b"), route("write", "/a/c", methods="POST")]
+    asked, forwarding = RouteTable(routes), RouteTable(routes, forwards=True)
+
+    assert asked.match("GET", "h", "/a/b") is decided
+    # What it takes is not served by a later route, which may ask for less.
+    for path in ("/a/b", "/a/x"):
+        with pytest.raises(Denial) as caught:
+            forwarding.match("GET", "h", path)
+        assert caught.value.reason.code == "route_not_found"
+    assert forwarding.match("PUT", "h", "/a/b").name == "later"
+    with pytest.raises(Denial) as caught:
+        forwarding.match("PUT", "h", "/a/c")
+    assert caught.value.allow == {"POST"}
+
+
 def test_an_empty_table_lets_nothing_through() -> None:
     with pytest.raises(Denial) as caught:
         RouteTable([]).match("GET", "h", "/")

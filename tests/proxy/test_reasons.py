@@ -143,6 +143,7 @@ ROWS: Final[dict[str, Row]] = {
 ELSEWHERE: Final = {
     "token_inactive": "needs an issuer that is asked: tests/test_introspection.py",
     "introspection_unavailable": "needs an issuer that does not answer: the same file",
+    "front_not_trusted": "is for other proxies: tests/decision/test_decisions.py",
     "user_store_unavailable": "needs no Postgres: test_stores_that_are_down_cause_a_503_and_no_refusal",
     "revocation_unavailable": "needs no store: the same test",
     "internal_error": "needs a bug: test_a_bug_is_answered_counted_and_logged",

@@ -171,7 +171,7 @@ class Program:
         """Change sections of the configuration file."""
         data = yaml.safe_load(self.config.read_text())
         for section, change in changes.items():
-            data[section] = {**data[section], **change} if isinstance(change, Mapping) else change
+            data[section] = {**data.get(section, {}), **change} if isinstance(change, Mapping) else change
         self.config.write_text(yaml.safe_dump(data))
 
     async def ended(self) -> int:

@@ -158,7 +158,7 @@ def test_a_bug_while_a_configuration_is_applied_ends_no_worker() -> None:
         raise RuntimeError
 
     nowhere = ("127.0.0.1", 0)
-    supervisor = Supervisor(Plan(1, nowhere, nowhere, 0, 0, serve), reread, lambda _, __: None)
+    supervisor = Supervisor(Plan(1, nowhere, nowhere, 0, 0, serve), reread, lambda _: None)
     supervisor._announced = True
     try:
         with capture_logs() as events:

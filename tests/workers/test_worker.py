@@ -26,7 +26,8 @@ async def test_a_successor_waits_for_its_dependencies_and_gives_up(
     (tmp_path / "main.json").unlink()
     issuers = settings["issuers"]
     assert isinstance(issuers, list)
-    settings["issuers"] = issuers[:1]
+    assert isinstance(issuers[0], dict)
+    settings["issuers"] = [{**issuers[0], "provisioning": {}}]
     monkeypatch.setattr(worker, "READY_SECONDS", 0.3)
     async with serve(Settings.model_validate(settings)) as running:
         with pytest.raises(NotReady, match=r"not ready after 0.3 s: .*issuer:main: .*main.json"):
@@ -76,7 +77,7 @@ async def test_a_worker_handles_messages_while_it_checks_dependencies(
     link = SupervisorLink(*await asyncio.open_connection(sock=theirs))
     async with serve(Settings.model_validate(settings)) as running:
         listening = asyncio.create_task(link.listen(running))
-        writer.write(encode(Message("readiness", None, 1)) + encode(Message("drain", True)))
+        writer.write(encode(Message("readiness", None, 1)) + encode(Message("drain", [True, True])))
         async with asyncio.timeout(5):
             await link.drain.wait()
         listening.cancel()

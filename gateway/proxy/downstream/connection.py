@@ -50,7 +50,7 @@ State: TypeAlias = Literal["waiting", "busy", "tunnel", "leaving", "closed"]
 
 
 class Server(Protocol):
-    """The shared parts of all connections: `gateway.proxy.server.ProxyServer`."""
+    """The shared parts of all connections: `gateway.proxy.server.ConnectionServer`."""
 
     limits: Limits
     deadlines: DeadlineMonitor

@@ -1,0 +1,82 @@
+"""The settings of the decision listener, and of routes that only it serves."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import ConfigurationError, load
+
+BASE = """\
+decision: {listen: 127.0.0.1:8081, trusted_proxies: [10.0.0.0/8]}
+server: {listen: 127.0.0.1:8080}
+admin: {listen: 127.0.0.1:9901}
+issuers: [{name: main, issuer: https://idp.example.com/, audiences: [a]}]
+postgres: {dsn: postgresql://g@127.0.0.1/g}
+redis: {url: redis://127.0.0.1}
+upstreams: {}
+routes:
+  - {name: orders, match: {path: /api/**}, upstream: null}
+"""
+
+
+def told(folder: Path, text: str) -> list[str]:
+    file = folder / "gateway.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load(file, {})
+    return [str(problem).removeprefix(str(file)) for problem in caught.value.problems]
+
+
+def test_a_gateway_for_decisions_alone_needs_no_upstream(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(BASE)
+    settings = load(file, {})
+    assert settings.decision.listen is not None
+    assert settings.decision.listen.port == 8081
+    assert settings.routes[0].upstream is None
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
+def test_everyone_cannot_be_trusted_to_ask(tmp_path: Path, network: str) -> None:
+    text = BASE.replace("[10.0.0.0/8]", f'["10.0.0.0/8", "{network}"]')
+    assert told(tmp_path, text) == [
+        ":1: decision.trusted_proxies[1]: would let any client ask, and say what it likes about itself"
+        " → write the networks of your proxies, such as 10.0.0.0/8"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (", trusted_proxies: [10.0.0.0/8]", "", ":1: decision: has no trusted_proxies"),
+        ("[10.0.0.0/8]", "[10.0.0.1/8]", ":1: decision.trusted_proxies[0]: must be a network"),
+        ("listen: 127.0.0.1:8081", "listen: 8081", ":1: decision.listen: must be host:port"),
+        (
+            "listen: 127.0.0.1:8081",
+            "listen: 127.0.0.1:9901",
+            ":1: decision.listen: is also the address of admin.listen",
+        ),
+        (
+            "listen: 127.0.0.1:8081",
+            "listen: 127.0.0.1:8080",
+            ":1: decision.listen: is also the address of server.listen",
+        ),
+        (
+            "decision: {listen: 127.0.0.1:8081, trusted_proxies: [10.0.0.0/8]}",
+            "decision: {}",
+            ":9: routes[0].upstream: is null: the route is for other proxies, but decision.listen is not set",
+        ),
+        (", upstream: null", "", ":9: routes[0].upstream: is required"),
+        ("upstream: null", "upstream: orders", ":9: routes[0].upstream: there is no upstream 'orders'"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert old in BASE
+    (found,) = told(tmp_path, BASE.replace(old, new))
+    assert found.startswith(expected)
+
+
+def test_a_unix_socket_needs_no_networks(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(BASE.replace("127.0.0.1:8081, trusted_proxies: [10.0.0.0/8]", "unix:/run/decision.sock"))
+    assert load(file, {}).decision.listen == "unix:/run/decision.sock"
