@@ -265,6 +265,8 @@ async def test_explain_asks_the_issuer_and_goes_on(
     assert (await explained(tmp_path, house, issuer, b"other"))["cause"] == "subject_case_differs"
     inactive = await explained(tmp_path, house, issuer, b"unknown")
     assert (inactive["reason"], inactive["cause"]) == ("token_inactive", "token_inactive")
+    issuer.tokens["refresh"] = member(token_type="refresh_token")
+    assert (await explained(tmp_path, house, issuer, b"refresh"))["cause"] == "id_token_used"
     issuer.tokens["third"] = member(iss="https://other.example.com")
     assert (await explained(tmp_path, house, issuer, b"third"))["reason"] == "issuer_untrusted"
 

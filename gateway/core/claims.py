@@ -82,7 +82,8 @@ def verify(
     _check_times(issuer, now, expires_at, not_before, issued_at)
     subject = _subject(payload, issuer)
     audiences = _audiences(payload, issuer)
-    _check_kind(payload, issuer)
+    check_kind(payload, issuer)
+    _check_bound(payload, issuer)
     _check_expected(payload, issuer)
     return Claims(
         issuer=issuer.issuer,
@@ -218,12 +219,18 @@ def _audiences(payload: Mapping[str, JSON], issuer: Issuer) -> tuple[str, ...]:
     return audiences
 
 
-def _check_kind(payload: Mapping[str, JSON], issuer: Issuer) -> None:
-    """Refuse what is no access token. Refresh and logout tokens are refused even where ID tokens are not."""
+def check_kind(payload: Mapping[str, JSON], issuer: Issuer) -> None:
+    """Raise a `Denial` `id_token_not_accepted` for what is no access token.
+
+    Refresh and logout tokens are refused even where ID tokens are not.
+    """
     kind = kind_of(payload)
     if kind is not None and not (issuer.id_tokens == "allow" and kind.name == _ID_KIND):
         detail = f"`{kind.mark}` shows that it is {kind.name}"
         raise _denial(ID_TOKEN_NOT_ACCEPTED, issuer, detail, kind.mark)
+
+
+def _check_bound(payload: Mapping[str, JSON], issuer: Issuer) -> None:
     if payload.get("cnf") is not None and not issuer.allow_unbound:
         detail = "`cnf` binds the token to a key of its client, of which a bearer token is no proof"
         raise _denial(CLAIM_NOT_ACCEPTED, issuer, detail, "cnf")

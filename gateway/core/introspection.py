@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.core import json_text, tokens
+from gateway.core import claims, json_text, tokens
 from gateway.core.model import JSON, Credential, Issuer
 from gateway.core.reasons import ID_TOKEN_NOT_ACCEPTED, ISSUER_UNTRUSTED, TOKEN_INACTIVE, Denial
 from gateway.core.tokens import VerificationKey
@@ -59,6 +59,15 @@ def looks_signed(raw: bytes) -> bool:
     segments = raw.split(b".")
     header = tokens.decode_segment(segments[0]) if len(segments) == 3 else None
     return header is not None and header.lstrip().startswith(b"{")
+
+
+def check_kind(raw: bytes, issuer: Issuer) -> None:
+    """Raise a `Denial` for a JWT that shows that it is no access token, before its issuer is asked about it.
+
+    Endpoints answer such a question in many ways, and some of them not at all.
+    """
+    if looks_signed(raw):
+        claims.check_kind(tokens.parse(raw).payload, issuer)
 
 
 def payload_of(answer: JSON, issuer: Issuer, credential: Credential) -> dict[str, JSON]:

@@ -3,19 +3,29 @@
 - One token is asked about once at a time, however many requests bring it.
 - What an issuer said of an active token counts for `cache_ttl`, and never beyond the token's `exp`.
 - That a token is inactive counts for a few seconds. Such tokens can be invented, so their number is bounded.
-- A failed call says nothing about the token: its requests get a 503. So do those that come right after it.
+- A failed call says nothing about the token: its requests get a 503. Right after a call that got no answer at
+  all, no other is made. Any other answer does not count against other tokens: clients choose what is asked.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
+import aiohttp
 import structlog
 
 from gateway.core.caches import FIFO, LRU
-from gateway.core.introspection import INTROSPECTED, Introspected, NotUnderstood, OpaqueTokens, payload_of
+from gateway.core.introspection import (
+    INTROSPECTED,
+    Introspected,
+    NotUnderstood,
+    OpaqueTokens,
+    check_kind,
+    payload_of,
+)
 from gateway.core.model import JSON, Credential, Issuer
 from gateway.core.reasons import INTROSPECTION_UNAVAILABLE, Denial, Reason
 from gateway.core.tokens import KeySet
@@ -33,7 +43,9 @@ MAX_CALLS: Final = 32
 MAX_WAITING: Final = 1000
 """Tokens of one issuer that are asked about, or wait for a call, at a time."""
 REST: Final = 1.0
-"""Seconds after a failed call during which no other is made."""
+"""Seconds after a call without any answer during which no other is made."""
+QUIET: Final = 30.0
+"""Seconds after a failure that was logged during which no other is."""
 _PROBE: Final = "gateway-probe"
 """What an endpoint is asked about to see whether it answers: no issuer has such a token."""
 
@@ -106,6 +118,7 @@ class Introspector:
         `introspection_unavailable` when it said nothing that can be used. A caller that is cancelled leaves
         the call to the others.
         """
+        check_kind(credential.raw, issuer)
         return await self._issuers[issuer.name].introspect(issuer, credential)
 
     def last_error(self, issuer_name: str) -> str | None:
@@ -152,10 +165,12 @@ class _Issuer:
         self._active: LRU[bytes, Introspected] = LRU(MAX_ACTIVE)
         self._refused: FIFO[bytes, _Refusal] = FIFO(MAX_REFUSED)
         self._turns = asyncio.Semaphore(MAX_CALLS)
-        self._failed_at: float | None = None
-        """When the latest call failed; None when it did not."""
+        self._silent_at: float | None = None
+        """When the latest call ended without any answer; None when it got one."""
+        self._logged_at = -math.inf
+        """When a failure was logged."""
         self.last_error: str | None = None
-        """The failure of the latest call, which has been logged; None when it did not fail."""
+        """Why the latest call failed; None if it did not."""
 
     async def introspect(self, issuer: Issuer, credential: Credential) -> Introspected:
         answer = self._remembered(credential.digest)
@@ -186,8 +201,8 @@ class _Issuer:
         return None
 
     def _begin(self, issuer: Issuer, credential: Credential) -> "asyncio.Task[Introspected | _Refusal]":
-        if self._failed_at is not None and self._monotonic() - self._failed_at < REST:
-            raise self._unavailable(issuer, "the introspection endpoint has just failed")
+        if self._silent_at is not None and self._monotonic() - self._silent_at < REST:
+            raise self._unavailable(issuer, "the introspection endpoint did not answer just now")
         if len(self.calls) >= MAX_WAITING:
             raise self._unavailable(issuer, "too many tokens wait for the introspection endpoint")
         call = asyncio.create_task(self._call(issuer, credential))
@@ -218,7 +233,7 @@ class _Issuer:
                 self._refused.put(credential.digest, refusal)
                 return refusal
             except (FetchError, NotUnderstood) as error:
-                self._failed(issuer, str(error), self._monotonic() - began)
+                self._failed(issuer, error, self._monotonic() - began)
                 raise FetchError(str(error)) from error
         self._succeeded(issuer, "active", self._monotonic() - began)
         introspected = Introspected(payload, self._until(payload, asked_at))
@@ -233,15 +248,15 @@ class _Issuer:
 
     def _succeeded(self, issuer: Issuer, result: Result, seconds: float) -> None:
         self._observer.introspected(issuer.name, result, seconds)
-        self._failed_at = None
-        if self.last_error is not None:
-            self.last_error = None
-            log.info("introspection_recovered", issuer=issuer.name)
+        self._silent_at = self.last_error = None
 
-    def _failed(self, issuer: Issuer, why: str, seconds: float) -> None:
+    def _failed(self, issuer: Issuer, error: Exception, seconds: float) -> None:
+        now = self._monotonic()
         self._observer.introspected(issuer.name, "failure", seconds)
-        self._failed_at = self._monotonic()
-        if why != self.last_error:
-            # An outage is one line, however many requests it costs.
-            self.last_error = why
-            log.warning("introspection_failed", issuer=issuer.name, error=why)
+        self.last_error = str(error)
+        silent = isinstance(error.__cause__, aiohttp.ClientError | TimeoutError)
+        self._silent_at = now if silent else None
+        # Anyone can send tokens that an endpoint does not like.
+        if now - self._logged_at >= QUIET:
+            self._logged_at = now
+            log.warning("introspection_failed", issuer=issuer.name, error=self.last_error)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.core.introspection import INTROSPECTED, Introspected
@@ -19,7 +20,7 @@ from gateway.issuer_keys.client_authentication import ClientAuthentication, Clie
 from gateway.issuer_keys.fetch import Fetcher, FetchError
 from gateway.issuer_keys.introspection import Endpoint, Introspector
 from tests.issuer_keys.opaque import OpaqueIssuer, serving
-from tests.tokens import SigningKey, ec_key, ed25519_key, rsa_key
+from tests.tokens import SigningKey, claims, ec_key, ed25519_key, rsa_key, sign
 
 NOW = 1_800_000_000.0
 MAIN = Issuer("main", "https://idp.example.com/", frozenset({"api"}), frozenset())
@@ -180,20 +181,46 @@ async def test_an_endpoint_that_fails_says_nothing_about_the_token(
     assert house.seen == [("main", "failure")]
     assert house.introspector.last_error("main") is not None
 
-    # The next requests do not wait for it.
-    assert await house.refused("another") == "introspection_unavailable"
-    assert house.issuer.asked == {"opaque": 1}
-
+    # It answers, so it is asked about other tokens: clients choose what it is asked about.
     house.issuer.status, house.issuer.body = 200, None
-    house.monotonic += introspection.REST
+    assert await house.refused("another") == "token_inactive"
     assert (await house.ask()).payload["sub"] == "member"
     assert house.introspector.last_error("main") is None
 
 
-async def test_an_endpoint_that_is_not_there_is_unavailable(fetcher: Fetcher) -> None:
+async def test_after_silence_no_request_waits_for_a_while(fetcher: Fetcher) -> None:
     async with serving() as issuer:
         pass
-    assert await House(issuer, fetcher).refused() == "introspection_unavailable"
+    house = House(issuer, fetcher)
+    assert await house.refused() == "introspection_unavailable"
+    assert await house.refused() == "introspection_unavailable"
+    assert await house.refused("another") == "introspection_unavailable"
+    assert house.seen == [("main", "failure")]
+    house.monotonic += introspection.REST
+    assert await house.refused() == "introspection_unavailable"
+    assert house.seen == [("main", "failure")] * 2
+
+
+async def test_failures_are_logged_once_in_a_while(house: House) -> None:
+    house.issuer.status = 500
+    with structlog.testing.capture_logs() as logs:
+        for number in range(3):
+            assert await house.refused(f"bad-{number}") == "introspection_unavailable"
+        assert [event["event"] for event in logs] == ["introspection_failed"]
+        house.monotonic += introspection.QUIET
+        assert await house.refused("bad-4") == "introspection_unavailable"
+    assert len(logs) == 2
+
+
+async def test_a_jwt_that_is_no_access_token_is_not_even_asked_about(house: House) -> None:
+    now = int(NOW)
+    id_token = sign(claims(now=now, nonce="n"), rsa_key()).decode()
+    assert await house.refused(id_token) == "id_token_not_accepted"
+    refresh = sign(claims(now=now, typ="Refresh"), rsa_key()).decode()
+    assert await house.refused(refresh) == "id_token_not_accepted"
+    assert house.issuer.asked == {}
+    access = sign(claims(now=now), rsa_key()).decode()
+    assert await house.refused(access) == "token_inactive"
 
 
 async def test_what_is_known_counts_while_the_endpoint_is_down(house: House) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from gateway.core.model import JSON, Credential, Issuer
-from gateway.core.reasons import INTROSPECTION_UNAVAILABLE, TOKEN_INACTIVE, Denial
+from gateway.core.reasons import ID_TOKEN_NOT_ACCEPTED, INTROSPECTION_UNAVAILABLE, TOKEN_INACTIVE, Denial
 from gateway.core.requests import bearer
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.setup import Introspector
@@ -64,6 +64,14 @@ def _blame(trail: Trail, introspector: Introspector, issuer: Issuer, denial: Den
                 "Let the client get a new token. If that is refused, too, it is from another issuer, or"
                 f" the issuer does not let the gateway's client (`{field}.client_id`) see it."
             ),
+        )
+    elif denial.reason is ID_TOKEN_NOT_ACCEPTED:
+        trail.step("introspection", "fail", _EXPECTED, "no access token", denial.detail)
+        trail.blame(
+            denial,
+            Cause.ID_TOKEN_USED,
+            f"The token is no access token: {denial.detail}",
+            Fix("Let the client send its access token."),
         )
     else:
         trail.step("introspection", "fail", _EXPECTED, "another token", denial.detail)
