@@ -78,6 +78,7 @@ async def test_readyz_names_each_dependency(house: House) -> None:
             "issuer:second": "up",
             "issuer:strict": "up",
             "issuer:keyless": "down",
+            "issuer:joining": "up",
         },
     )
 

@@ -55,7 +55,8 @@ async def role(dsn: str) -> AsyncIterator[Role]:
     address = parts.netloc.rpartition("@")[2]
     role = Role(name, parts._replace(netloc=f"{name}:p@{address}").geturl(), dsn)
     await role.sql(
-        "CREATE ROLE {role} LOGIN PASSWORD 'p'; GRANT SELECT ON users, identities, revocations TO {role}"
+        "CREATE ROLE {role} LOGIN PASSWORD 'p'; GRANT SELECT ON users, identities, revocations TO {role};"
+        "GRANT EXECUTE ON FUNCTION gateway_provision_user TO {role}"
     )
     await seed(dsn)
     yield role
