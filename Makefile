@@ -30,7 +30,7 @@ tests/node/node_modules: tests/node/package-lock.json
 	@if command -v npm >/dev/null && npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund; then touch $@; \
 	else echo "No npm packages: tests with issuers of others are skipped" >&2; fi
 
-soak: $(VENV)/dev.stamp ## Cause faults for minutes under load, and check every answer against the rules (SOAK_SECONDS=300)
+soak: $(VENV)/dev.stamp ## Cause faults for minutes under load, and check every answer against the rules, with own tables and over a source (SOAK_SECONDS=300; ARGS="-k source")
 	CONSISTENCY_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -s tests/consistency/test_consistency.py::test_no_request_is_decided_by_an_old_state_under_any_fault $(ARGS)
 
 soak-memory: $(VENV)/dev.stamp ## Send mixed load with unknown tokens, and check that memory stops growing (SOAK_SECONDS=3600 SOAK_TOKENS=100000)

@@ -8,15 +8,10 @@ from typing import Final
 
 import asyncpg
 
-from tests import tokens
 from tests.consistency.history import Change
 from tests.consistency.world import World
 from tests.consistency.writers import KeyFact, recorded
 
-_STRANGERS: Final = 20_000
-"""Rows of each table."""
-_TENANT: Final = "strangers"
-"""Tells those who are none of the run's people."""
 _LONGEST_SUSPENSION: Final = 1.5
 """Seconds. While all users are refused for one reason, other errors do not show."""
 _PATIENCE: Final = 60.0
@@ -29,30 +24,11 @@ async def change_strangers(world: World, _: Sequence[KeyFact], __: float) -> Asy
     with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         connection = await asyncpg.connect(world.dsn, command_timeout=_PATIENCE)
         try:
-            await _insert(connection)
-            await connection.execute("UPDATE users SET display_name = 'renamed' WHERE tenant = $1", _TENANT)
-            await connection.execute(
-                "UPDATE identities SET subject = subject || '-renamed' WHERE subject LIKE 'stranger-%'"
-            )
-            # Identities go with their users.
-            await connection.execute("DELETE FROM users WHERE tenant = $1", _TENANT)
+            for statement, values in world.tables.strangers:
+                await connection.execute(statement, *values)
         finally:
             connection.terminate()
     yield
-
-
-async def _insert(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    await connection.execute(
-        "INSERT INTO users (id, tenant) SELECT gen_random_uuid(), $1 FROM generate_series(1, $2::int)",
-        _TENANT,
-        _STRANGERS,
-    )
-    await connection.execute(
-        "INSERT INTO identities (issuer, subject, user_id)"
-        " SELECT $1, 'stranger-' || id, id FROM users WHERE tenant = $2",
-        tokens.ISSUER,
-        _TENANT,
-    )
 
 
 @asynccontextmanager
@@ -73,9 +49,7 @@ async def suspend_everybody(world: World, _: Sequence[KeyFact], seconds: float) 
                 world.dsn, command_timeout=_PATIENCE, server_settings={"synchronous_commit": "on"}
             )
             try:
-                await connection.execute(
-                    "UPDATE users SET status = $1 WHERE id = ANY($2::uuid[])", status, ids
-                )
+                await connection.execute(world.tables.set_everybody, status, ids)
             finally:
                 connection.terminate()
 

@@ -17,12 +17,15 @@ from redis.asyncio import Redis
 from gateway.core.model import JSON
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis, _free_port
 from gateway.stores.postgres.migrate import migrate
+from gateway.stores.postgres.source.install import install
 from tests import tokens
 from tests.consistency.history import History
 from tests.consistency.hosts import Host, Peer
+from tests.consistency.tables import Tables, own_tables, source_tables
 from tests.consistency.wires import PostgresTap, RedisTap, Wire
 from tests.sockets import Exchange, RawUpstream
 from tests.stores.cable import Cable
+from tests.systems.sources import source_of
 from tests.workers.program import Program, running
 
 ISSUER_NAME: Final = "main"
@@ -30,6 +33,8 @@ PREFIX: Final = "gateway:"
 STARTING: Final = 60.0
 """Seconds until a gateway must serve: the machine has more to do."""
 ERRORS: Final[Mapping[str, JSON]] = {"detail": "full"}
+OWN: Final = own_tables(tokens.ISSUER)
+SOURCE: Final = source_tables(tokens.ISSUER)
 ROUTES: Final[list[JSON]] = [{"name": "all", "match": {"path": "/**"}, "upstream": "raw"}]
 ENVIRONMENT: Final = {
     "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -75,6 +80,8 @@ class World:
     module: str
     """What Python runs for the gateway."""
     env: Mapping[str, str]
+    tables: Tables
+    """Where the users are."""
     neighbours: list[History] = field(default_factory=list)
     """What befell other gateways on the same Redis."""
     redis_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -94,6 +101,7 @@ async def open_world(
     env: Mapping[str, str] | None = None,
     patience: float = STARTING,
     script: Callable[[RawUpstream, Exchange], Awaitable[None]] | None = None,
+    tables: Tables = OWN,
     **changes: Mapping[str, JSON] | list[JSON],
 ) -> AsyncIterator[World]:
     """Run a gateway on a new database and an empty Redis; `module` is what Python runs for it.
@@ -102,7 +110,11 @@ async def open_world(
     """
     dsn = await new_database(postgres.dsn)
     await migrate(dsn)
-    await settle(dsn, people)
+    await settle(dsn, people, tables)
+    if tables.source is not None:
+        issuers: list[JSON] = [{"name": ISSUER_NAME, "issuer": tokens.ISSUER, "audiences": ["api"]}]
+        await install(dsn, source_of(tables.source, issuers=issuers), {ISSUER_NAME: tokens.ISSUER})
+        changes = {**changes, "users": {"source": dict(tables.source)}}
     async with Redis.from_url(redis.url) as client:
         await client.flushall()
     history = History(seed, {jti: str(person.id) for person in people for jti in person.jtis})
@@ -139,7 +151,7 @@ async def open_world(
         )
         yield World(
             postgres, redis, postgres_link, redis_link, upstream, folder, dsn, program, people, history,
-            host, module, environment,
+            host, module, environment, tables,
         )  # fmt: skip
 
 
@@ -175,13 +187,15 @@ async def _execute(dsn: str, statement: str) -> None:
         await connection.close()
 
 
-async def settle(dsn: str, people: Sequence[Person]) -> None:
+async def settle(dsn: str, people: Sequence[Person], tables: Tables = OWN) -> None:
     """Have all people be users, active and with nothing against them."""
     connection = await asyncpg.connect(dsn)
     try:
-        await connection.executemany("INSERT INTO users (id) VALUES ($1)", [(each.id,) for each in people])
+        if tables.create:
+            await connection.execute(tables.create)
+        await connection.executemany(tables.add, [(each.id,) for each in people])
         await connection.executemany(
-            "INSERT INTO identities (issuer, subject, user_id) VALUES ($1, $2, $3)",
+            tables.link,
             [(tokens.ISSUER, each.subject, each.id) for each in people],
         )
     finally:

@@ -16,7 +16,8 @@ from redis.exceptions import RedisError
 
 from tests import tokens
 from tests.consistency.history import ROW, Change, History, Store
-from tests.consistency.world import ISSUER_NAME, PREFIX, Person, World
+from tests.consistency.tables import Tables
+from tests.consistency.world import ISSUER_NAME, OWN, PREFIX, Person, World
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -63,7 +64,9 @@ class KeyFact:
     value: Callable[[], str]
 
 
-def cast(count: int = 2, kinds: Collection[str] = ()) -> tuple[list[Person], list[SqlFact], list[KeyFact]]:
+def cast(
+    count: int = 2, kinds: Collection[str] = (), tables: Tables = OWN
+) -> tuple[list[Person], list[SqlFact], list[KeyFact]]:
     """Return `count` people of each kind, by default of every kind, and what will be changed about them.
 
     Of the bystanders, who are always there, nothing is.
@@ -75,7 +78,7 @@ def cast(count: int = 2, kinds: Collection[str] = ()) -> tuple[list[Person], lis
         for kind, facts in _chosen(_SQL_FACTS, kinds):
             person = Person(f"{kind}-{number}")
             people.append(person)
-            sql += facts(person)
+            sql += facts(person, tables)
         for kind, fact in _chosen(_KEY_FACTS, kinds):
             person = Person(f"{kind}-{number}")
             people.append(person)
@@ -83,32 +86,27 @@ def cast(count: int = 2, kinds: Collection[str] = ()) -> tuple[list[Person], lis
     return people, sql, keys
 
 
-def _status(person: Person) -> Iterator[SqlFact]:
+def _status(person: Person, tables: Tables) -> Iterator[SqlFact]:
     def statement(code: str | None) -> tuple[str, tuple[object, ...]]:
-        return "UPDATE users SET status = $1 WHERE id = $2", (_STATUSES[code], person.id)
+        return tables.set_status, (_STATUSES[code], person.id)
 
     codes = tuple(code for code in _STATUSES if code is not None)
     yield SqlFact(f"users.status of {person.subject}", frozenset(person.jtis), codes, statement)
 
 
-def _valid_after(person: Person) -> Iterator[SqlFact]:
+def _valid_after(person: Person, tables: Tables) -> Iterator[SqlFact]:
     def statement(code: str | None) -> tuple[str, tuple[object, ...]]:
-        value = "NULL" if code is None else "now()"
-        return f"UPDATE users SET tokens_valid_after = {value} WHERE id = $1", (person.id,)  # noqa: S608
+        return tables.undo_sign_out if code is None else tables.sign_out, (person.id,)
 
     name = f"users.tokens_valid_after of {person.subject}"
     yield SqlFact(name, frozenset(person.jtis), ("tokens_revoked_before",), statement)
 
 
-def _identity(person: Person) -> Iterator[SqlFact]:
+def _identity(person: Person, tables: Tables) -> Iterator[SqlFact]:
     def statement(code: str | None) -> tuple[str, tuple[object, ...]]:
         if code is None:
-            return (
-                "INSERT INTO identities (issuer, subject, user_id) VALUES ($1, $2, $3)"
-                " ON CONFLICT DO NOTHING",
-                (tokens.ISSUER, person.subject, person.id),
-            )
-        return "DELETE FROM identities WHERE issuer = $1 AND subject = $2", (tokens.ISSUER, person.subject)
+            return tables.link, (tokens.ISSUER, person.subject, person.id)
+        return tables.unlink, (tokens.ISSUER, person.subject)
 
     yield SqlFact(f"identity of {person.subject}", frozenset(person.jtis), ("user_not_found",), statement)
 
@@ -127,13 +125,13 @@ def _row(kind: str, issuer: str, value: str) -> Callable[[str | None], tuple[str
     return statement
 
 
-def _token_rows(person: Person) -> Iterator[SqlFact]:
+def _token_rows(person: Person, _: Tables) -> Iterator[SqlFact]:
     # A row names the issuer either way.
     for jti, issuer in zip(person.jtis, (ISSUER_NAME, tokens.ISSUER), strict=True):
         yield SqlFact(f"{ROW}{jti}", frozenset({jti}), ("token_revoked",), _row("jti", issuer, jti))
 
 
-def _user_row(person: Person) -> Iterator[SqlFact]:
+def _user_row(person: Person, _: Tables) -> Iterator[SqlFact]:
     name = f"{ROW}the user {person.subject}"
     yield SqlFact(name, frozenset(person.jtis), ("tokens_revoked_before",), _row("user", "", str(person.id)))
 
@@ -150,7 +148,7 @@ def _user_key(person: Person) -> KeyFact:
     return KeyFact(name, frozenset(person.jtis), "tokens_revoked_before", key, lambda: str(int(time.time())))
 
 
-_SQL_FACTS: Final[Mapping[str, Callable[[Person], Iterator[SqlFact]]]] = {
+_SQL_FACTS: Final[Mapping[str, Callable[[Person, Tables], Iterator[SqlFact]]]] = {
     "status": _status,
     "signed-out": _valid_after,
     "unlinked": _identity,
@@ -161,8 +159,8 @@ _KEY_FACTS: Final[Mapping[str, Callable[[Person], KeyFact]]] = {"key": _token_ke
 
 
 def facts_about(person: Person, kind: str) -> Iterator[SqlFact]:
-    """Return what can be said against a person in Postgres, of one kind."""
-    return _SQL_FACTS[kind](person)
+    """Return what can be said against a person in the gateway's own tables, of one kind."""
+    return _SQL_FACTS[kind](person, OWN)
 
 
 def _chosen(facts: Mapping[str, T], kinds: Collection[str]) -> Iterator[tuple[str, T]]:
