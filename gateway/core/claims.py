@@ -183,9 +183,13 @@ def _date(payload: Mapping[str, JSON], name: str, issuer: Issuer) -> float | Non
             raise _denial(CLAIM_MALFORMED, issuer, f"`{name}` is null")
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _denial(CLAIM_MALFORMED, issuer, f"`{name}` is not a number")
+        what = "is text, and must be a number of seconds" if isinstance(value, str) else "is not a number"
+        raise _denial(CLAIM_MALFORMED, issuer, f"`{name}` {what}", name)
     if not 0 <= value <= MAX_DATE:
-        raise _denial(CLAIM_MALFORMED, issuer, f"`{name}` is not a date between 1970 and 9999")
+        what = "is not a date between 1970 and 9999"
+        if MAX_DATE < value <= 1000 * MAX_DATE:
+            what = "is in milliseconds, and must be in seconds"
+        raise _denial(CLAIM_MALFORMED, issuer, f"`{name}` {what}", name)
     return shared_instant(float(value))
 
 

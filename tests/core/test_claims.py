@@ -107,6 +107,22 @@ def test_a_date_of_another_type_or_far_away_is_malformed(name: str, value: JSON)
     assert refused(payload(**{name: value}), LAX) == "claim_malformed"
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (NOW * 1000, "`exp` is in milliseconds, and must be in seconds"),
+        (str(NOW), "`exp` is text, and must be a number of seconds"),
+        ({}, "`exp` is not a number"),
+        (-1, "`exp` is not a date between 1970 and 9999"),
+        (1e18, "`exp` is not a date between 1970 and 9999"),
+    ],
+)
+def test_milliseconds_and_text_are_told_as_such(value: JSON, told: str) -> None:
+    with pytest.raises(Denial) as caught:
+        verify(payload(exp=value), MAIN, NOW)
+    assert (caught.value.detail, caught.value.claim) == (told, "exp")
+
+
 def test_a_required_date_that_is_null_is_missing() -> None:
     assert refused(payload(exp=None)) == "claim_missing"
     assert refused(without(payload(), "exp")) == "claim_missing"

@@ -98,8 +98,9 @@ CLERK: Final = Provider(
         " page. A token that was requested without an Origin has none, and is refused.",
         "Session tokens live for a minute: the client must get a new one for each request, with"
         " `getToken()`.",
-        "Version 2 has the active organisation in `o` (`o.id`, `o.rol`), version 1 in `org_id`, `org_role`."
-        " A user without an active organisation has neither. For tenants write `claims: {tenant: o.id}`.",
+        "Version 2 has the active organisation in `o` (`o.id`, `o.rol`), version 1 in `org_id`, `org_role`. A"
+        " user without an active organisation has neither. For tenants write"
+        " `claims: {tenant: {path: o.id, optional: true}}`.",
         "A token of a JWT template has no `sid`, and is refused. To accept one, add another issuer entry"
         " without the preset.",
         "A session with unfinished tasks has `sts: pending`. If you use session tasks, write `expect: {sts:"

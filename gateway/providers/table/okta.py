@@ -105,8 +105,8 @@ OKTA: Final = Provider(
     quirks=(
         "`sub` of an access token is the user's login, mostly an e-mail address, which can change hands. The"
         " preset takes `uid`, which is the user's ID, and the `sub` of the ID token.",
-        "A machine's token (client credentials) has no `uid`, and is refused. For machines, add an issuer"
-        " entry of another gateway, or write `subject: sub` and a `require` without `uid`.",
+        "A machine's token (client credentials) has no `uid`, and is refused. To accept machines, too, write"
+        " `subject: sub` and `require: [exp, iat, sub]`: users are then named by their login.",
         "The client is in `cid`, scopes are a list in `scp`.",
         "Tokens of the org authorization server (`iss` without `/oauth2/…`) are for Okta's own API: their"
         " keys are not published, and the preset has no place for them.",
