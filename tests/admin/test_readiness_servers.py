@@ -190,7 +190,7 @@ async def test_a_read_only_server_is_ready_and_reports_failed_writes(
 
 
 async def test_where_the_server_gives_no_more_connections_nothing_is_refused_for_it(
-    tmp_path: Path, role: Role, redis_url: str
+    tmp_path: Path, role: Role, dsn: str, redis_url: str
 ) -> None:
     """Those that are open serve; a request that would need another one gets a 503, or an answer."""
     async with open_house(tmp_path, role.dsn, redis_url, seeded=False) as house:
@@ -210,15 +210,26 @@ async def test_where_the_server_gives_no_more_connections_nothing_is_refused_for
         # One of them is this one.
         await role.sql(f"ALTER ROLE {{role}} CONNECTION LIMIT {open_ones[0][0] - 1}")
         subjects = [f"ghost-{number}" for number in range(40)] + ["acme", "globex"] * 5
-        for _ in range(3):
-            responses = await asyncio.gather(
-                *(house.request("/private/x", token=token(subject)) for subject in subjects)
-            )
-            for subject, response in zip(subjects, responses, strict=True):
-                expected = {401, 503} if subject.startswith("ghost") else {200, 503}
-                assert response.status in expected, response
-                if response.status == 503:
-                    assert response.code == "user_store_unavailable"
+        blocker = await asyncpg.connect(dsn)
+        async with blocker.transaction():
+            # The look-ups in flight wait, so that the next ones want a connection of their own.
+            await blocker.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+            first = asyncio.create_task(house.request("/private/x", token=token("ghost")))
+            requests = [first]
+            while not told(house, "dependency_down"):
+                requests += [
+                    asyncio.create_task(house.request("/private/x", token=token(subject)))
+                    for subject in subjects
+                ]
+                await asyncio.wait(requests, timeout=0.2)
+        await blocker.close()
+        asked = ["ghost", *subjects * (len(requests) // len(subjects))]
+        for subject, response in zip(asked, await asyncio.gather(*requests), strict=True):
+            expected = {401, 503} if subject.startswith("ghost") else {200, 503}
+            assert response.status in expected, response
+            if response.status == 503:
+                assert response.code == "user_store_unavailable"
+        assert (await first).status == 401
         assert told(house, "dependency_down") == ["postgres"]
         assert "too many connections" in str(house.events("dependency_down")[0]["detail"])
         await role.sql("ALTER ROLE {role} CONNECTION LIMIT -1")
