@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -60,9 +61,7 @@ Paste into another terminal:
   echo "$TOKEN" | {command} revoke token - --config {config}
   curl -si -H "Authorization: Bearer $TOKEN" {gateway}/echo/hello
 
-  # A user who is suspended, then activated.
-  {command} users suspend demo:member --config {config}
-  {command} users activate demo:member --config {config}
+{suspension}
 
   # This route needs no token. The gateway removes identity headers that a client sends.
   curl -si -H "X_User_Id: somebody-else" {gateway}/public/hello
@@ -71,6 +70,31 @@ Paste into another terminal:
   # WebSocket.
   curl -sN "{gateway}/events?access_token=$(curl -s {issuer}/token/member)"
 """
+
+_SUSPENSION: Final = """\
+  # A user who is suspended, then activated.
+  {command} users suspend demo:member --config {config}
+  {command} users activate demo:member --config {config}"""
+
+_SUSPENSION_IN_DJANGO: Final = """\
+  # The users are in tables like Django's: see `users.source` in the configuration. There a user is suspended,
+  # a role is withdrawn, and a lock begins that ends by itself after ten seconds. Send the requests from above
+  # again after each.
+  {psql} "{postgres}" -c "UPDATE auth_user SET is_active = false WHERE username = 'member'"
+  {psql} "{postgres}" -c "UPDATE auth_user SET is_active = true WHERE username = 'member'"
+  {psql} "{postgres}" -c "DELETE FROM auth_user_groups"
+  {psql} "{postgres}" -c "UPDATE accounts_profile SET locked_until = now() + interval '10 seconds' \
+WHERE user_id = (SELECT id FROM auth_user WHERE username = 'member')"
+
+  # What was installed in those tables, and what would be.
+  {command} migrate --print-sql --config {config}"""
+
+
+class Users(StrEnum):
+    """Where the demo's users are."""
+
+    OWN = "own"
+    DJANGO_LIKE = "django-like"
 
 
 def register(app: typer.Typer) -> None:
@@ -105,6 +129,10 @@ def demo(
             help="Where the demo keeps its data. By default it deletes the data when it ends.",
         ),
     ] = None,
+    users: Annotated[
+        Users,
+        typer.Option(help="Where the users are: in the gateway's own tables, or in some like Django's."),
+    ] = Users.OWN,
     json: Json = False,
 ) -> None:
     """Run everything on loopback: Postgres, Redis, an issuer, an upstream and the gateway."""
@@ -129,6 +157,8 @@ def demo(
                 config=folder / "gateway.yaml",
                 postgres=postgres.dsn,
                 redis=redis.url,
+                users=users,
+                psql="psql" if shutil.which("psql") else str(postgres.program("psql")),
                 forgets=data_dir is None,
                 json=json,
             )
@@ -151,25 +181,33 @@ async def _demo(
     config: Path,
     postgres: str,
     redis: str,
+    users: Users,
+    psql: str,
     forgets: bool,
     json: bool,
 ) -> None:
     stop = _stop_event()
 
+    from gateway import translation
     from gateway.app import serve
     from gateway.demo import upstream
     from gateway.demo.configuration import configuration, write
+    from gateway.demo.django_like import SOURCE, seed_django_like
     from gateway.demo.issuer import DemoIssuer
     from gateway.demo.listening import bind, listening
     from gateway.demo.seed import seed
     from gateway.settings import load
     from gateway.stores.postgres.migrate import migrate
+    from gateway.stores.postgres.source.install import install
 
     issuer_socket, issuer_url = bind(_LOOPBACK, issuer_port)
     upstream_socket, upstream_url = bind(_LOOPBACK, 0)
     admin_token = secrets.token_urlsafe(24)
     await migrate(postgres)
-    await seed(postgres, issuer_url)
+    if users is Users.OWN:
+        await seed(postgres, issuer_url)
+    else:
+        await seed_django_like(postgres)
 
     def write_configuration(listen: str, admin_listen: str) -> None:
         content = configuration(
@@ -180,12 +218,16 @@ async def _demo(
             upstream=upstream_url,
             postgres=postgres,
             redis=redis,
+            users=SOURCE if users is Users.DJANGO_LIKE else None,
         )
         write(config, content)
 
     write_configuration(f"{_LOOPBACK}:{port}", f"{_LOOPBACK}:{admin_port}")
     # The caller's GATEWAY_* variables configure another gateway.
     settings = load(config, env={})
+    source = translation.user_source(settings)
+    if source is not None:
+        await install(postgres, source, {issuer.name: issuer.issuer for issuer in settings.issuers})
     async with (
         listening(DemoIssuer(issuer_url).application(), issuer_socket),
         listening(upstream.application(), upstream_socket),
@@ -206,7 +248,9 @@ async def _demo(
             output.emit_json(places)
         else:
             goes = " and deletes its data" if forgets else ""
-            typer.echo(_BANNER.format(**places, config=config, command=_command(), forgets=goes))
+            named = {**places, "config": config, "command": _command(), "psql": psql}
+            suspension = _SUSPENSION if users is Users.OWN else _SUSPENSION_IN_DJANGO
+            typer.echo(_BANNER.format(**named, suspension=suspension.format(**named), forgets=goes))
         sys.stdout.flush()
         await stop.wait()
 

@@ -1,6 +1,7 @@
 """The demo's configuration: a file like that of any gateway."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -18,8 +19,12 @@ def configuration(
     upstream: str,
     postgres: str,
     redis: str,
+    users: Mapping[str, JSON] | None = None,
 ) -> dict[str, JSON]:
-    """Return the settings of the demo's gateway. The `listen` arguments are host:port, the others URLs."""
+    """Return the settings of the demo's gateway. The `listen` arguments are host:port, the others URLs.
+
+    `users` is `users.source`, if there is one.
+    """
 
     def route(name: str, path: str, **rest: JSON) -> JSON:
         return {"name": name, "match": {"path": path}, "upstream": "echo", **rest}
@@ -32,6 +37,7 @@ def configuration(
         ],
         "postgres": {"dsn": postgres},
         "redis": {"url": redis},
+        **({} if users is None else {"users": {"source": dict(users)}}),
         # Short, so that an UPDATE of a user shows soon.
         "cache": {"local_ttl": "2s", "user_ttl": "2s", "negative_ttl": "1s"},
         "upstreams": {"echo": {"urls": [upstream]}},

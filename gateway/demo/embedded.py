@@ -278,6 +278,10 @@ class EmbeddedPostgres(_Server):
         around = [newest, libraries] if libraries.is_dir() else [newest]
         return self._runnable(newest / "bin" / "postgres", *around).parent
 
+    def program(self, name: str) -> Path:
+        """Return one of Postgres's programs, such as psql."""
+        return self._programs / name
+
     def _launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         programs = self._programs
         if not (self._data / "PG_VERSION").exists():
