@@ -151,9 +151,9 @@ def _signature(token: Unverified, text: str) -> Iterator[str]:
         yield "It has no signature, so it proves nothing and is never accepted."
     elif isinstance(algorithm, str) and algorithm.lower() == "none":
         yield "`alg` is none: it is not signed, and never accepted."
-    elif algorithm not in ALGORITHMS:
+    elif not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         yield "Its `alg` is none that the gateway accepts."
-    elif str(algorithm).startswith("HS"):
+    elif algorithm.startswith("HS"):
         yield "It is signed with a shared secret (HS…): who can check such a token can also make one."
 
 

@@ -41,6 +41,8 @@ def unfold(entry: Mapping[str, object]) -> Unfolded:
     if "preset" not in entry:
         return Unfolded(entry)
     name = entry["preset"]
+    if name is None:
+        return Unfolded({key: value for key, value in entry.items() if key != "preset"})
     provider = PROVIDERS.get(name) if isinstance(name, str) else None
     if provider is None:
         close = get_close_matches(str(name).lower(), PROVIDERS, n=1)

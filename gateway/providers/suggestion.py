@@ -75,13 +75,14 @@ def _preset(inspection: Inspection) -> IssuerSettings | None:
 
 
 def _general(token: Unverified) -> IssuerSettings:
-    issuer, algorithm = token.text("iss"), token.header.get("alg")
+    issuer, named = token.text("iss"), token.header.get("alg")
+    algorithm = named if isinstance(named, str) else ""
     audiences: JSON = [*token.audiences] or None
     entry: IssuerSettings = {"name": "main", "issuer": issuer, "audiences": audiences}
     client = next((name for name in CLIENTS if token.text(name) is not None), None)
     if client is not None:
         entry["expect"] = {client: one_or_many([token.text(client)])}
-    if isinstance(algorithm, str) and algorithm in ALGORITHMS:
+    if algorithm in ALGORITHMS:
         entry["algorithms"] = [algorithm]
     if algorithm in HMAC_ALGORITHMS:
         entry["keys"] = {"secret_file": "token-secret"}

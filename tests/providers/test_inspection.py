@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gateway.core.model import JSON
+from gateway.providers import marks
 from gateway.providers.inspection import MAX_CHARACTERS, Inspection, harmless, inspect
 from gateway.providers.presets import unfold
 from gateway.providers.provider import Kind
@@ -220,3 +221,44 @@ def test_the_signature_is_in_no_answer(shape: Shape) -> None:
     text = minted(shape)
     found = inspect(text, NOW)
     assert text.rpartition(".")[2] not in repr((found, suggest(found)))
+
+
+ODD: list[JSON] = [
+    None,
+    True,
+    7,
+    -1,
+    1e300,
+    "",
+    "x" * 300,
+    [],
+    [["a"]],
+    [7, None],
+    {},
+    {"a": {"b": 1}},
+    "\ud800",
+    "https://",
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_no_value_is_too_odd_to_be_answered(shape: Shape) -> None:
+    names = {
+        *shape.payload,
+        *marks.CLIENTS,
+        "iss",
+        "aud",
+        "typ",
+        "token_use",
+        "events",
+        "role",
+        "scope",
+        "hd",
+    }
+    for odd in ODD:
+        for part, members in (("header", ("alg", "typ", "kid", "cty", "iss")), ("payload", names)):
+            for name in members:
+                header = {"alg": "RS256", **shape.header, **({name: odd} if part == "header" else {})}
+                payload = {**shape.payload, **({name: odd} if part == "payload" else {})}
+                found = inspect(tokens.unsigned(header, payload, b"x").decode(), NOW)
+                json.dumps([suggest(found).entry, harmless(payload), *found.notes])

@@ -65,6 +65,7 @@ def test_the_parameters_examples_fit(provider: Provider) -> None:
 def test_without_preset_nothing_changes() -> None:
     entry = {"name": "main", "issuer": "https://idp.example.com"}
     assert unfold(entry).settings is entry
+    assert unfold({**entry, "preset": None}).settings == entry
 
 
 def test_what_is_written_beside_it_wins() -> None:
@@ -166,3 +167,14 @@ def test_mistakes_have_a_place_and_a_remedy(entry: dict[str, object], fault: Fau
     assert unfolded.faults == (fault,)
     # Other mistakes of the entry are found as if this one were mended.
     assert "preset" not in unfolded.settings
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
+def test_no_value_is_too_odd_to_be_answered(provider: Provider) -> None:
+    names = {*provider.words, "issuer", "audiences", "tenants", "expect", "claims", "require", "name"}
+    values: list[object] = [None, True, 7, "", [], [7], [None], {}, {"a": {}}, {"azp": None}, "x y", "\ud800"]
+    for odd in values:
+        for name in names:
+            entry = {"name": "main", "preset": provider.name, **provider.examples[0].parameters, name: odd}
+            assert "preset" not in unfold(entry).settings
+            assert "preset" not in unfold({"preset": odd, name: odd}).settings
