@@ -17,7 +17,7 @@ from gateway.admin import listener
 from gateway.admin.api.wiring import Parts, admin_api
 from gateway.admin.health import Admin, Dependency, Workers
 from gateway.admin.readiness import Stream, dependencies
-from gateway.core.model import StoreUnavailable
+from gateway.core.model import Issuer, StoreUnavailable
 from gateway.core.provisioning import claims_read
 from gateway.core.reasons import CATALOGUE
 from gateway.core.routes import RouteTable
@@ -182,13 +182,11 @@ async def serve(
 
         keys, introspector = builders.key_ring(settings, metrics, forget_withdrawn, stack)
         headers = translation.headers(settings)
-        verifier = MeteredVerifier(
-            TokenVerifier(
-                issuers.values(), keys, clock=time.time, introspector=introspector,
-                claims_read=headers.claims_read | claims_read(issuers.values()),
-            ),
-            metrics,
+        plain = TokenVerifier(
+            issuers.values(), keys, clock=time.time, introspector=introspector,
+            claims_read=headers.claims_read | claims_read(issuers.values()), path_found=metrics.path_found,
         )  # fmt: skip
+        verifier = MeteredVerifier(plain, metrics)
         directory = MeteredDirectory(resolver, metrics)
         provisioner = builders.provisioner(settings, issuers, postgres, local, redis, directory, metrics)
         if provisioner is not None:
@@ -210,7 +208,7 @@ async def serve(
             (translation.upstream(name, upstream) for name, upstream in settings.upstreams.items()), metrics
         )
         stack.callback(upstreams.close)
-        _watch(settings, metrics, tokens, local, keys, upstreams)
+        _watch(issuers, metrics, tokens, local, keys, upstreams)
         streams: dict[str, Stream] = {"postgres": changes, "redis": touches}
         for name, stream in streams.items():
             metrics.invalidation_stream_up.read((name,), partial(_hears, stream))
@@ -242,6 +240,7 @@ async def serve(
         explainer = Explainer(
             translation.setup(settings), keys, postgres, redis, local=local, introspector=introspector,
             learnt_revocations=learnt_revocations, deaf=partial(_deaf, streams),
+            never_found=plain.never_found,
         )  # fmt: skip
         parts = Parts(
             admin, metrics, workers, issuers, postgres, redis, local, keys, ring, explainer,
@@ -356,7 +355,7 @@ async def _warm(postgres: Postgres, users: SourceDatabase | None) -> None:
 
 
 def _watch(
-    settings: Settings,
+    issuers: Mapping[str, Issuer],
     metrics: Metrics,
     tokens: Tokens,
     local: LocalCache,
@@ -364,13 +363,14 @@ def _watch(
     upstreams: Upstreams,
 ) -> None:
     """Let the metrics read, at each scrape, the values that no event reports."""
-    metrics.prepare([issuer.name for issuer in settings.issuers], CATALOGUE.values())
+    metrics.prepare(issuers, CATALOGUE.values())
     metrics.cache_entries.read(("tokens",), lambda: len(tokens))
     metrics.cache_entries.read(("users",), lambda: local.users)
     metrics.cache_entries.read(("negative",), lambda: local.absent)
     metrics.cache_entries.read(("verdicts",), lambda: local.tokens)
-    for issuer in settings.issuers:
-        metrics.jwks_age.read((issuer.name,), partial(_age, keys, issuer.name))
+    for name, issuer in issuers.items():
+        metrics.jwks_age.read((name,), partial(_age, keys, name))
+        metrics.prepare_paths(name, (path for _, path in issuer.claims.by_setting()))
     for upstream in upstreams:
         metrics.watch_upstream(upstream)
 

@@ -4,12 +4,13 @@ Keys are chosen by the configured issuer alone; nothing that a token says leads 
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Protocol
 
 from gateway.core import claims as claim_rules
 from gateway.core import token_types, tokens
+from gateway.core.claim_paths import at_path
 from gateway.core.introspection import INTROSPECTED, Introspected
 from gateway.core.issuer_patterns import IssuerTable
 from gateway.core.model import JSON, Claims, Credential, Issuer
@@ -67,14 +68,21 @@ class TokenVerifier:
         clock: Callable[[], float],
         claims_read: frozenset[str] = frozenset(),
         introspector: Introspector | None = None,
+        path_found: Callable[[str, str], None] = lambda _, __: None,
     ) -> None:
         """`claims_read` names the claims that are kept of payloads; all others are read once, and dropped.
 
-        Without `introspector`, no issuer has opaque tokens.
+        Without `introspector`, no issuer has opaque tokens. `path_found` is called with the name of an issuer
+        and a path of its `claims` when the first of its tokens has a claim there.
         """
+        issuers = tuple(issuers)
+        self._path_found = path_found
+        self._unfound = {issuer.name: {path for _, path in issuer.claims.by_setting()} for issuer in issuers}
+        """The paths at which no token of an issuer has had a claim yet."""
+        self._looked_at: set[str] = set()
+        """Issuers of which there was a token."""
         self._claims_read = claims_read
         self._introspector = introspector
-        issuers = tuple(issuers)
         self._issuers = IssuerTable(issuers)
         self._types = token_types.known_to(issuers)
         self._keys = keys
@@ -108,7 +116,24 @@ class TokenVerifier:
 
     def _claims(self, payload: Mapping[str, JSON], issuer: Issuer) -> Claims:
         read = {name: payload[name] for name in self._claims_read if name in payload}
-        return claim_rules.verify(payload, issuer, self._clock(), read or _NOTHING)
+        claims = claim_rules.verify(payload, issuer, self._clock(), read or _NOTHING)
+        if self._unfound.get(issuer.name):
+            self._find_paths(payload, issuer.name)
+        return claims
+
+    def _find_paths(self, payload: Mapping[str, JSON], name: str) -> None:
+        unfound = self._unfound[name]
+        self._looked_at.add(name)
+        for path in [path for path in unfound if at_path(payload, path) is not None]:
+            unfound.discard(path)
+            self._path_found(name, path)
+
+    def never_found(self, issuer_name: str) -> Sequence[str]:
+        """Return the paths of an issuer's `claims` at which none of its tokens here had a claim.
+
+        Empty, too, if there was no token.
+        """
+        return sorted(self._unfound.get(issuer_name, ())) if issuer_name in self._looked_at else ()
 
     async def _introspected(
         self, introspector: Introspector, issuer: Issuer, credential: Credential

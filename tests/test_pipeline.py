@@ -119,8 +119,10 @@ ROWS: dict[str, Row] = {
     "method_not_allowed": Row(request("/read", token(), method="POST"), route="read", issuer=None),
     "request_malformed": Row(request("/public/../admin"), route=None, issuer=None),
 }  # fmt: skip
-# What the data plane raises around the pipeline, or about itself.
+# What the data plane raises around the pipeline, or about itself, and what issuers of opaque tokens say.
 ELSEWHERE = {
+    "introspection_unavailable",
+    "token_inactive",
     "front_not_trusted",
     "internal_error",
     "overloaded",

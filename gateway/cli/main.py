@@ -9,6 +9,7 @@ from gateway.cli.adopt.command import adopt
 from gateway.cli.config import check, schema
 from gateway.cli.demo import register as register_demo
 from gateway.cli.explain import explain
+from gateway.cli.issuers import issuers_app
 from gateway.cli.migrate import migrate
 from gateway.cli.orphans.command import orphans
 from gateway.cli.reasons import reasons
@@ -56,6 +57,7 @@ app.command()(migrate)
 app.add_typer(users_app, name="users")
 app.command()(explain)
 app.add_typer(token_app, name="token")
+app.add_typer(issuers_app, name="issuers")
 app.command()(orphans)
 app.add_typer(revoke_app, name="revoke")
 revocations_app.add_typer(lift_app, name="lift")

@@ -187,10 +187,28 @@ def _date(payload: Mapping[str, JSON], name: str, issuer: Issuer) -> float | Non
         raise _denial(CLAIM_MALFORMED, issuer, f"`{name}` {what}", name)
     if not 0 <= value <= MAX_DATE:
         what = "is not a date between 1970 and 9999"
-        if MAX_DATE < value <= 1000 * MAX_DATE:
+        if _is_in_milliseconds(value):
             what = "is in milliseconds, and must be in seconds"
         raise _denial(CLAIM_MALFORMED, issuer, f"`{name}` {what}", name)
     return shared_instant(float(value))
+
+
+def _is_in_milliseconds(value: float) -> bool:
+    """Return whether a number is no date in seconds, but one in milliseconds."""
+    return MAX_DATE < value <= MAX_DATE * 1000
+
+
+def meant_date(value: JSON) -> float | None:
+    """Return the date, in seconds, that a malformed one probably means; None if that is not clear."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    seconds = value / 1000 if _is_in_milliseconds(value) else value
+    return float(seconds) if 0 <= seconds <= MAX_DATE else None
 
 
 def _subject(payload: Mapping[str, JSON], issuer: Issuer) -> str:

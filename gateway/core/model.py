@@ -121,6 +121,12 @@ class ClaimPaths:
     """What is found at all of them is joined."""
     roles: tuple[str, ...] = ("roles",)
 
+    def by_setting(self) -> tuple[tuple[str, str], ...]:
+        """Return each path with the setting that it stands in."""
+        tenant = () if self.tenant is None else (("claims.tenant", self.tenant.path),)
+        scopes = (("claims.scopes", path) for path in self.scopes)
+        return (*tenant, *scopes, *(("claims.roles", path) for path in self.roles))
+
 
 @dataclass(frozen=True, slots=True)
 class Provisioning:

@@ -6,7 +6,7 @@ found. The problems are findings, and the finding that accounts for the decision
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from gateway.core.issuer_patterns import is_pattern
@@ -35,9 +35,10 @@ class Explainer:
     Only an opaque token is sent to its issuer, as for a request (`introspector`).
 
     It fetches missing keys, as for a request, and keeps them only for the one explanation. If it runs in a
-    worker, `local` and `learnt_revocations` are that worker's memory, and `deaf` returns the stores whose
-    change stream it does not receive, and why. `clock` returns Unix seconds. The caller opens and closes what
-    it passes in.
+    worker, `local` and `learnt_revocations` are that worker's memory, `deaf` returns the stores whose change
+    stream it does not receive, and why, and `never_found` returns the paths of an issuer's `claims` at which
+    none of its tokens had a claim. `clock` returns Unix seconds. The caller opens and closes what it passes
+    in.
     """
 
     def __init__(
@@ -51,9 +52,11 @@ class Explainer:
         learnt_revocations: LearntRevocations | None = None,
         deaf: Callable[[], Mapping[str, str]] = dict,
         introspector: Introspector | None = None,
+        never_found: Callable[[str], Sequence[str]] = lambda _: (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._setup = setup
+        self._never_found = never_found
         self._keys = keys
         self._postgres = postgres
         self._redis = redis
@@ -73,7 +76,11 @@ class Explainer:
         """
         raw = presented(token)
         request = None if url is None else request_for(method or "GET", url)
-        trail, keys, deaf = Trail(self._setup, self._clock()), ColdKeys(self._keys), self._deaf()
+        trail, keys, deaf = (
+            Trail(self._setup, self._clock(), self._never_found),
+            ColdKeys(self._keys),
+            self._deaf(),
+        )
         async with cold_tiers(
             self._setup,
             self._postgres,

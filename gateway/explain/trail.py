@@ -1,5 +1,6 @@
 """The trail of an explanation: its steps and findings so far."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -25,8 +26,12 @@ answer."""
 class Trail:
     """Collects steps and findings."""
 
-    def __init__(self, setup: Setup, now: float) -> None:
+    def __init__(
+        self, setup: Setup, now: float, never_found: Callable[[str], Sequence[str]] = lambda _: ()
+    ) -> None:
         self.setup = setup
+        self.never_found = never_found
+        """Returns the paths of an issuer's `claims` at which none of its tokens had a claim."""
         self.now = now
         """Unix seconds, the same for all steps."""
         self.commands = Commands(setup.config, setup.schema)

@@ -119,6 +119,11 @@ class Metrics:
             "Tokens checked: `local` were remembered, `signature` verified, `introspection` asked about.",
             ["issuer", "tier", "result"],
         )
+        self.claim_paths_found = Counter(
+            "gateway_claim_paths_found",
+            "Workers in which a token had a claim at this path of its issuer's `claims`.",
+            ["issuer", "path"],
+        )
         self.revocation_checks = Counter(
             "gateway_revocation_checks", "Checks of a token against the revocations.", ["tier", "result"]
         )
@@ -273,11 +278,19 @@ class Metrics:
         if broken:
             self.broken_responses.inc((upstream,))
 
+    def prepare_paths(self, issuer: str, paths: Iterable[str]) -> None:
+        """Create the series of an issuer's paths, so that one that is never found is zero."""
+        for path in paths:
+            self.claim_paths_found.inc((issuer, path), by=0)
+
     # Parts ---------------------------------------------------------------------------------------
 
     def verified(self, token: VerifiedToken) -> None:
         tier = "introspection" if token.key is INTROSPECTED else "signature"
         self.verifications.inc((token.claims.issuer_name, tier, "valid"))
+
+    def path_found(self, issuer: str, path: str) -> None:
+        self.claim_paths_found.inc((issuer, path))
 
     def verification_failed(self, denial: Denial) -> None:
         asked = denial.reason in (TOKEN_INACTIVE, INTROSPECTION_UNAVAILABLE)

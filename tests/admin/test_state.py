@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 
 from gateway.admin.endpoints.issuers import Issuers
-from gateway.core.model import Issuer
+from gateway.admin.endpoints.overview import Overview
+from gateway.admin.health import Admin
+from gateway.core.model import JSON, Issuer
 from gateway.issuer_keys.fetch import Fetcher
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.issuer_keys.sources import Secret
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.audit import AuditLog
+from gateway.telemetry.metrics import Metrics
 from tests import tokens
 from tests.admin.client import TOKEN, Api
 from tests.fakes import RecordingKeyObserver
@@ -42,6 +45,44 @@ async def test_issuers_and_their_keys(api: Api) -> None:
     assert "No such file" in keyless["last_error"]
 
 
+async def test_paths_at_which_no_token_has_anything(tmp_path: Path, dsn: str, redis_url: str) -> None:
+    keys = write_jwks(tmp_path / "keys.json", tokens.rsa_key("main"))
+    entry: JSON = {
+        "name": "main",
+        "issuer": tokens.ISSUER,
+        "audiences": [tokens.AUDIENCE],
+        "keys": {"jwks_file": str(keys)},
+        "claims": {
+            "tenant": {"path": "tid", "optional": True},
+            "scopes": ["scp", "scope"],
+            "roles": "/a.b/c",
+        },
+    }
+    routes: list[JSON] = [{"name": "private", "match": {"path": "/private/**"}, "upstream": "raw"}]
+    admin = {"listen": "127.0.0.1:0", "token": TOKEN}
+    async with (
+        open_house(tmp_path, dsn, redis_url, admin=admin, issuers=[entry], routes=routes) as house,
+        Api.of(house) as api,
+    ):
+
+        async def found() -> dict[str, bool | None]:
+            (main,) = (await api.get("/issuers")).json
+            return {path["path"]: path["found"] for path in main["paths"]}
+
+        assert await found() == {"tid": None, "scp": None, "scope": None, "/a.b/c": None}
+        assert (await house.request("/private/x", token=token(scope="x", iss="elsewhere"))).status == 401
+        assert (await found())["scope"] is None
+        assert (await house.request("/private/x", token=token(scope="x"))).status == 200
+        assert await found() == {"tid": False, "scp": False, "scope": True, "/a.b/c": False}
+        in_a_list = tokens.sign({**tokens.claims(), "a.b": {"c": []}}, tokens.rsa_key("main"))
+        assert (await house.request("/private/x", token=in_a_list)).status == 200
+        assert await found() == {"tid": False, "scp": False, "scope": True, "/a.b/c": True}
+        explained = (await api.call("POST", "/explain", {"token": token().decode()})).json
+        (step,) = (step for step in explained["steps"] if step["name"] == "claims")
+        assert "nothing at `tid` (nor in any other token of this issuer so far)" in step["found"]
+        assert "`scope`," in step["found"]
+
+
 async def test_a_shared_secret_is_not_shown() -> None:
     """A hash would let guesses at it be checked."""
     sources = {"main": Secret(b"s" * 48)}
@@ -49,8 +90,10 @@ async def test_a_shared_secret_is_not_shown() -> None:
     keys = KeyRing(sources, fetcher=fetcher, observer=RecordingKeyObserver())
     await keys.start()
     issuer = Issuer("main", tokens.ISSUER, frozenset({"a"}), frozenset({"HS256"}))
-    shown = Issuers({"main": issuer}, keys, AuditLog(Postgres("postgresql://127.0.0.1:1/x")), None)
-    (key,) = shown._issuer(issuer).keys
+    overview = Overview(Metrics(), Admin(Metrics(), {}), None)
+    audit = AuditLog(Postgres("postgresql://127.0.0.1:1/x"))
+    shown = Issuers({"main": issuer}, keys, audit, overview, None)
+    (key,) = shown._issuer(issuer, await overview.claim_paths()).keys
     assert (key.algorithms, key.thumbprint) == (["HS256", "HS384"], None)
     await keys.close()
     await fetcher.close()

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.core.claims import verify
+from gateway.core.claims import meant_date, verify
 from gateway.core.model import JSON, ClaimPaths, Claims, Issuer, Scalar, TenantPath
 from gateway.core.reasons import Denial
 from tests.tokens import AUDIENCE, ISSUER, claims, without
@@ -183,3 +183,39 @@ def test_several_paths_are_joined() -> None:
 )  # fmt: skip
 def test_what_separates_scopes(separator: str, scope: JSON, words: tuple[str, ...]) -> None:
     assert accepted(replace(MAIN, scope_separator=separator), scope=scope).scopes == words
+
+
+# Dates that are not in seconds -------------------------------------------------------------------
+
+MILLISECONDS = "`exp` is in milliseconds, and must be in seconds"
+TEXT = "`exp` is text, and must be a number of seconds"
+
+
+@pytest.mark.parametrize(
+    ("value", "detail", "meant"),
+    [
+        (
+            1_700_000_300_000,
+            "`exp` is in milliseconds, and must be in seconds",
+            1_700_000_300.0,
+        ),
+        (
+            1_700_000_300_500.0,
+            "`exp` is in milliseconds, and must be in seconds",
+            1_700_000_300.5,
+        ),
+        ("1700000300", TEXT, 1_700_000_300.0),
+        ("1700000300000", TEXT, 1_700_000_300.0),
+        ("tomorrow", TEXT, None),
+        ("nan", TEXT, None),
+        (-1, "`exp` is not a date between 1970 and 9999", None),
+        (1_700_000_300_000_000, "`exp` is not a date between 1970 and 9999", None),
+        (10**400, "`exp` is not a date between 1970 and 9999", None),
+        (True, "`exp` is not a number", None),
+        ([1_700_000_300], "`exp` is not a number", None),
+    ],
+)
+def test_a_date_that_is_not_in_seconds_is_told_as_such(value: JSON, detail: str, meant: float | None) -> None:
+    denial = refused(exp=value)
+    assert (denial.reason.code, denial.detail, denial.claim) == ("claim_malformed", detail, "exp")
+    assert meant_date(value) == meant

@@ -408,6 +408,28 @@ class TestTenants:
         assert "--tenant=acme" in str(explanation.fix)
 
 
+class TestDates:
+    @pytest.mark.parametrize("name", ["exp", "iat", "nbf"])
+    @pytest.mark.parametrize("written", ["milliseconds", "text"])
+    async def test_a_date_that_is_not_in_seconds(self, world: World, name: str, written: str) -> None:
+        date = int(time.time()) + (300 if name == "exp" else -5)
+        value: JSON = date * 1000 if written == "milliseconds" else str(date)
+        explanation = await denied(
+            world, token("ann", **{name: value}), "claim_malformed", "token_malformed", fixed=False
+        )
+        assert f"`{name}` is {'in ' if written == 'milliseconds' else ''}{written}" in explanation.summary
+        assert f"seconds since 1970: {date}, not " in str(explanation.fix)
+        # The explanation goes on.
+        assert (failed(explanation), outcomes(explanation)["user"]) == (["claims"], "pass")
+
+    async def test_one_that_has_passed_all_the_same(self, world: World) -> None:
+        past = (int(time.time()) - 3600) * 1000
+        explanation = await denied(
+            world, token("ann", exp=past), "claim_malformed", "token_malformed", fixed=False
+        )
+        assert outcomes(explanation)["times"] == "fail"
+
+
 ODD: tuple[JSON, ...] = (
     None, True, 0, -1, 1.5, 10**400, -(10**400), 1e308, "", " ", "x" * 300, "a\x00b", "\ud800", "7", [],
     [None], [[[]]], {}, {"a": {"a": 1}}, ["x" * 300] * 50,

@@ -23,6 +23,15 @@ class Key(Model):
     """SHA-256; null for a shared secret."""
 
 
+class ClaimPath(Model):
+    """A path of an issuer's `claims`."""
+
+    setting: Literal["claims.tenant", "claims.scopes", "claims.roles"]
+    path: str
+    found: bool | None
+    """Whether any token of the issuer has had a claim there, in any worker; null: there was no token yet."""
+
+
 class Issuer(Model):
     """A configured issuer, and the status of its keys."""
 
@@ -42,6 +51,8 @@ class Issuer(Model):
     """Why published keys are not used, with their `kid`."""
     tenants: list[str] | Literal["any"] | None
     """Of a pattern in `issuer`; null without one."""
+    paths: list[ClaimPath]
+    """Where tenant, scopes and roles are. One at which no token has anything is probably mistaken."""
 
 
 class Issuers(RootModel[list[Issuer]]):

@@ -59,7 +59,7 @@ def admin_api(parts: Parts, token: str | None) -> web.Application:
     operations = [
         *Users(directory, write_through, iss).operations(),
         *Revocations(rows, directory, write_through, parts.issuers).operations(),
-        *Issuers(parts.issuers, parts.keys, audit, parts.workers).operations(),
+        *Issuers(parts.issuers, parts.keys, audit, overview, parts.workers).operations(),
         *Caches(overview, audit, write_through, parts.trusted).operations(),
         *denials.operations(),
         *Explain(parts.explainer).operations(),

@@ -8,7 +8,7 @@ from gateway.admin.api import models, reports
 from gateway.admin.api.operations import Answer, Operation, author_of, json, reads
 from gateway.admin.api.problems import RequestRefused, not_found
 from gateway.admin.api.write_through import WriteThrough
-from gateway.admin.endpoints.overview import Overview
+from gateway.admin.endpoints.overview import Overview, SeenPaths
 from gateway.admin.health import Workers
 from gateway.core.model import Issuer
 from gateway.core.tokens import HMAC_ALGORITHMS, VerificationKey
@@ -20,9 +20,15 @@ class Issuers:
     """The configured issuers, by name, and their keys."""
 
     def __init__(
-        self, issuers: Mapping[str, Issuer], keys: KeyRing, audit: AuditLog, workers: Workers | None
+        self,
+        issuers: Mapping[str, Issuer],
+        keys: KeyRing,
+        audit: AuditLog,
+        overview: Overview,
+        workers: Workers | None,
     ) -> None:
         self._issuers = issuers
+        self._overview = overview
         self._keys = keys
         self._audit = audit
         self._workers = workers
@@ -37,7 +43,8 @@ class Issuers:
         ]  # fmt: skip
 
     async def list_issuers(self, _: web.Request, __: models.NoParams) -> web.Response:
-        return json(reports.Issuers([self._issuer(issuer) for issuer in self._issuers.values()]))
+        seen = await self._overview.claim_paths()
+        return json(reports.Issuers([self._issuer(issuer, seen) for issuer in self._issuers.values()]))
 
     async def refresh_issuer(self, request: web.Request, params: reports.IssuerParams) -> web.Response:
         issuer = self._issuers.get(params.name)
@@ -51,9 +58,9 @@ class Issuers:
         if status.last_error is not None:
             left = "the keys loaded before stay in use" if status.ready else "there are no keys"
             raise RequestRefused(503, "keys_not_loaded", f"{status.last_error}; {left}")
-        return json(self._issuer(issuer))
+        return json(self._issuer(issuer, await self._overview.claim_paths()))
 
-    def _issuer(self, issuer: Issuer) -> reports.Issuer:
+    def _issuer(self, issuer: Issuer, seen: SeenPaths) -> reports.Issuer:
         status, keys = self._keys.status()[issuer.name], self._keys.current(issuer.name)
         return reports.Issuer(
             name=issuer.name,
@@ -65,6 +72,16 @@ class Issuers:
             age_seconds=status.age,
             last_error=status.last_error,
             skipped=list(status.skipped),
+            paths=[
+                reports.ClaimPath.model_validate(
+                    {
+                        "setting": setting,
+                        "path": path,
+                        "found": (issuer.name, path) in seen.found if issuer.name in seen.issuers else None,
+                    }
+                )
+                for setting, path in issuer.claims.by_setting()
+            ],
             tenants=sorted(issuer.tenants) if isinstance(issuer.tenants, frozenset) else issuer.tenants,
         )
 

@@ -2,7 +2,8 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -11,6 +12,16 @@ from gateway.admin.api.operations import Answer, Operation, json, reads
 from gateway.admin.health import Admin, Workers
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.series import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class SeenPaths:
+    """What all workers have seen of the claims of tokens."""
+
+    found: frozenset[tuple[str, str]]
+    """The names of issuers, each with a path of its `claims` at which a token had a claim."""
+    issuers: frozenset[str]
+    """Issuers of which there was a token."""
 
 
 class Overview:
@@ -44,10 +55,22 @@ class Overview:
             )
         )
 
-    async def numbers(self) -> reports.Numbers:
+    async def claim_paths(self) -> SeenPaths:
+        """Return at which paths tokens have had claims."""
+        by_name = await self._totals()
+        found, verified = by_name["gateway_claim_paths_found"], by_name["gateway_token_verifications"]
+        return SeenPaths(
+            frozenset((labels[0], labels[1]) for labels, values in found.points if values[0]),
+            frozenset(labels[0] for labels, _ in verified.points if labels[2] == "valid"),
+        )
+
+    async def _totals(self) -> Mapping[str, Snapshot]:
         own = self._metrics.snapshot()
         snapshots = own if self._workers is None else await self._workers.totals(own)
-        by_name = {snapshot.name: snapshot for snapshot in snapshots}
+        return {snapshot.name: snapshot for snapshot in snapshots}
+
+    async def numbers(self) -> reports.Numbers:
+        by_name = await self._totals()
         return reports.Numbers(
             requests=_whole(_sum(by_name["gateway_requests"], "status"), shorten=True),
             denials=_whole(_sum(by_name["gateway_denials"], "reason")),

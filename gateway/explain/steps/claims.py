@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
 from gateway.core import claims as claim_rules
@@ -10,6 +9,7 @@ from gateway.core.claim_paths import at_path
 from gateway.core.model import JSON, Claims, Issuer, Scalar
 from gateway.core.reasons import (
     AUDIENCE_MISMATCH,
+    CLAIM_MALFORMED,
     CLAIM_MISSING,
     CLAIM_NOT_ACCEPTED,
     ID_TOKEN_NOT_ACCEPTED,
@@ -22,6 +22,7 @@ from gateway.core.reasons import (
     Denial,
 )
 from gateway.explain.answer import Cause, Fix
+from gateway.explain.steps.mending import DATES, every_denial
 from gateway.explain.steps.token import API_KEY_FIX, Read, is_api_key, seconds
 from gateway.explain.trail import Trail
 from gateway.explain.wording import ago, listed, moment, shown, span, yaml_line
@@ -31,15 +32,13 @@ _SKEW_AHEAD: Final = 300.0
 """Seconds. If a token is dated ahead by less, the issuer's clock is the likely cause."""
 _SKEW_BEHIND: Final = 30.0
 """Seconds beyond the leeway. If a token expired longer ago, a wrong clock is not the likely cause."""
-_NO_SUBJECT: Final = "?"
-"""A placeholder for a missing subject."""
 _NAME_THE_CLIENT: Final = ("azp", "client_id", "appid", "cid")
 
 
 def check(trail: Trail, read: Read) -> Claims | None:
     """Take the steps; return the claims if they suffice to look up the user."""
     payload, issuer = read.token.payload, read.issuer
-    denials, claims = _every_denial(payload, issuer, trail.now)
+    denials, claims = every_denial(payload, issuer, trail.now)
     _times(trail, payload, issuer, denials)
     _audience(trail, payload, issuer, denials)
     _rest(trail, payload, issuer, denials, claims)
@@ -63,53 +62,6 @@ ID_TOKEN_FIX: Final = Fix(
 )
 
 
-def _every_denial(
-    payload: Mapping[str, JSON], issuer: Issuer, now: float
-) -> tuple[list[Denial], Claims | None]:
-    """Check the claims as the pipeline does; go on after each denial as if it were fixed."""
-    denials: list[Denial] = []
-    while True:
-        try:
-            return denials, claim_rules.verify(payload, issuer, now)
-        except Denial as denial:
-            denials.append(denial)
-            mended = _mended(denial, payload, issuer)
-            if mended is None:
-                return denials, None
-            payload, issuer = mended
-
-
-def _mended(
-    denial: Denial, payload: Mapping[str, JSON], issuer: Issuer
-) -> tuple[Mapping[str, JSON], Issuer] | None:
-    reason, sub = denial.reason, at_path(payload, issuer.subject)
-    by_sub = replace(issuer, subject="sub")
-    if reason is SUBJECT_MISSING:
-        return {**payload, "sub": _NO_SUBJECT}, by_sub
-    if reason is CLAIM_MISSING and denial.claim in issuer.require:
-        return payload, replace(issuer, require=frozenset())
-    if reason is CLAIM_MISSING:
-        return payload, replace(issuer, claims=replace(issuer.claims, tenant=None))
-    if reason is ID_TOKEN_NOT_ACCEPTED:
-        return {name: value for name, value in payload.items() if name != denial.claim}, issuer
-    if reason is CLAIM_NOT_ACCEPTED and denial.claim in issuer.expect:
-        expect = {path: values for path, values in issuer.expect.items() if path != denial.claim}
-        return payload, replace(issuer, expect=expect)
-    if reason is CLAIM_NOT_ACCEPTED:
-        return payload, replace(issuer, allow_unbound=True)
-    if reason in (TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, TOKEN_ISSUED_IN_FUTURE):
-        return payload, replace(issuer, leeway=math.inf)
-    if reason is TOKEN_LIFETIME_TOO_LONG:
-        return payload, replace(issuer, max_lifetime=None)
-    if reason is AUDIENCE_MISMATCH:
-        return {**payload, "aud": [*sorted(issuer.audiences or ())]}, issuer
-    if reason is SUBJECT_MALFORMED and isinstance(sub, int | float) and not isinstance(sub, bool):
-        return {**payload, "sub": str(sub)}, by_sub
-    if reason is SUBJECT_MALFORMED and isinstance(sub, str) and (stripped := sub.strip()) not in ("", sub):
-        return {**payload, "sub": stripped}, by_sub
-    return None
-
-
 # Times ---------------------------------------------------------------------------------------------
 
 
@@ -118,7 +70,7 @@ def _times(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denials: l
     expected = f"`exp` after, `nbf` and `iat` before {moment(now)}, with a leeway of {span(issuer.leeway)}"
     if issuer.max_lifetime is not None:
         expected += f"; a lifetime of at most {span(issuer.max_lifetime)}"
-    dates = {name: value for name in ("iat", "nbf", "exp") if (value := seconds(payload, name)) is not None}
+    dates = {name: value for name in DATES if (value := _date(payload, name)) is not None}
     found = ", ".join(f"{name} {moment(value)} ({ago(value, now)})" for name, value in dates.items())
     wrong = [denial for denial in denials if denial.reason in _TIMES]
     trail.step(
@@ -133,6 +85,11 @@ def _times(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denials: l
             _blame_lifetime(trail, issuer, denial, dates)
         else:
             _blame_time(trail, issuer, denial, dates)
+
+
+def _date(payload: Mapping[str, JSON], name: str) -> float | None:
+    meant = claim_rules.meant_date(payload.get(name))
+    return seconds(payload, name) if meant is None else meant
 
 
 def _blame_time(trail: Trail, issuer: Issuer, denial: Denial, dates: Mapping[str, float]) -> None:
@@ -228,10 +185,22 @@ def _rest(
     if claims is not None:
         tenant, jti = claims.tenant, claims.jti
         found += f", tenant {shown(tenant)}, scopes {listed(claims.scopes)}, jti {shown(jti)}"
+    found += _absent(trail, payload, issuer)
     detail = "; ".join(denial.detail or denial.reason.title for denial in wrong) or None
     trail.step("claims", "fail" if wrong else "pass", expected, found, detail)
     for denial in wrong:
         _blame_claim(trail, payload, issuer, denial)
+
+
+def _absent(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer) -> str:
+    """Return at which paths of `claims` the token has nothing: a mistaken path looks like absent roles."""
+    paths = [path for _, path in issuer.claims.by_setting() if at_path(payload, path) is None]
+    never = {*trail.never_found(issuer.name)}
+    found = [
+        f"`{path}`{' (nor in any other token of this issuer so far)' if path in never else ''}"
+        for path in paths
+    ]
+    return f"; nothing at {', '.join(found)}" if found else ""
 
 
 def _blame_claim(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denial: Denial) -> None:
@@ -249,6 +218,8 @@ def _blame_claim(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, deni
         cause, fix = Cause.ID_TOKEN_USED, ID_TOKEN_FIX
     elif denial.reason is CLAIM_MISSING:
         cause, fix = Cause.CLAIM_MISSING, _missing(trail, payload, issuer, denial)
+    elif denial.reason is CLAIM_MALFORMED and denial.claim in DATES:
+        cause, fix = Cause.TOKEN_MALFORMED, _seconds_fix(denial.claim, payload.get(denial.claim))
     elif denial.reason is CLAIM_NOT_ACCEPTED:
         cause, fix = Cause.CLAIM_NOT_ACCEPTED, _not_accepted(trail, payload, issuer, denial)
     else:
@@ -260,6 +231,13 @@ def _blame_claim(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, deni
             ),
         )
     trail.blame(denial, cause, summary, fix)
+
+
+def _seconds_fix(name: str, value: JSON) -> Fix:
+    meant, example = claim_rules.meant_date(value), ""
+    if meant is not None:
+        example = f": {meant:.0f}, not {shown(value)}"
+    return Fix(f"Let the issuer write `{name}` as a number of seconds since 1970{example} (RFC 7519 §2).")
 
 
 def _missing(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denial: Denial) -> Fix:
