@@ -11,9 +11,15 @@ from gateway.cli.config import Json
 
 if TYPE_CHECKING:
     from gateway.providers.inspection import Inspection
+    from gateway.providers.marks import Lifetime
     from gateway.providers.suggestion import Suggestion
 
 _MARGIN: Final = 12
+_WORDS: Final = {
+    "scopes": ("scope", "scp", "permissions", "org_permissions"),
+    "roles": ("roles", "groups", "role", "realm_access.roles", "cognito:groups", "o.rol", "org_role"),
+}
+"""Where providers keep these."""
 Row: TypeAlias = tuple[str, str]
 
 token_app = typer.Typer(no_args_is_help=True, help="Look at tokens.")
@@ -107,7 +113,8 @@ def _show(inspection: "Inspection", now: float) -> None:
 
 
 def _rows(inspection: "Inspection", now: float) -> Iterator[Row]:
-    from gateway.explain.wording import ago, listed, moment, shown, span
+    from gateway.core.claim_paths import at_path
+    from gateway.explain.wording import listed, shown
     from gateway.providers.inspection import harmless
 
     token, lifetime = inspection.token, inspection.lifetime
@@ -126,26 +133,38 @@ def _rows(inspection: "Inspection", now: float) -> Iterator[Row]:
         yield "subject", f"{shown(inspection.subject)}  ({inspection.subject_claim})"
     if inspection.client is not None:
         yield "client", f"{shown(inspection.client)}  ({inspection.client_claim})"
+    for name, paths in _WORDS.items():
+        found = [
+            shown(harmless(value)) for path in paths if (value := at_path(token.payload, path)) is not None
+        ]
+        if found:
+            yield name, ", ".join(found)
     if lifetime is not None:
-        dates = (
-            ("issued", lifetime.issued_at),
-            ("not before", lifetime.not_before),
-            ("expires", lifetime.expires_at),
-        )
-        for name, date in dates:
-            if date is not None:
-                yield name, f"{moment(date)}  ({ago(date, now)})"
-        if lifetime.issued_at is not None and lifetime.expires_at is not None:
-            yield "lives", span(lifetime.expires_at - lifetime.issued_at)
-        yield (
-            "now",
-            {"valid": "within its lifetime", "expired": "expired", "not_yet_valid": "not yet valid"}.get(
-                lifetime.state, "its lifetime is not known"
-            ),
-        )
+        yield from _dates(lifetime, now)
     if token.payload:
         yield "claims", listed(token.payload)
     yield "SHA-256", inspection.fingerprint
+
+
+def _dates(lifetime: "Lifetime", now: float) -> Iterator[Row]:
+    from gateway.explain.wording import ago, moment, span
+
+    dates = (
+        ("issued", lifetime.issued_at),
+        ("not before", lifetime.not_before),
+        ("expires", lifetime.expires_at),
+    )
+    for name, date in dates:
+        if date is not None:
+            yield name, f"{moment(date)}  ({ago(date, now)})"
+    if lifetime.issued_at is not None and lifetime.expires_at is not None:
+        yield "lives", span(lifetime.expires_at - lifetime.issued_at)
+    yield (
+        "now",
+        {"valid": "within its lifetime", "expired": "expired", "not_yet_valid": "not yet valid"}.get(
+            lifetime.state, "its lifetime is not known"
+        ),
+    )
 
 
 def _print_config(suggestion: "Suggestion") -> None:

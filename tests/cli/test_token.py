@@ -32,6 +32,8 @@ def test_in_plain_words() -> None:
     text = "\n".join(rest)
     assert 'subject     "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"  (sub)' in text
     assert 'client      "4f8k2m0p7q1r9s3t5u6v"  (client_id)' in text
+    assert 'scopes      "openid orders/read"' in text
+    assert 'roles       ["editors"]' in text
     assert TOKEN.rpartition(".")[2] not in result.output
 
 
