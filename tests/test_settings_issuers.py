@@ -226,7 +226,7 @@ def test_a_pattern_has_tenants(tmp_path: Path, tenants: str) -> None:
             f"write issuer: {ENTRA}/{{tenant}}/v2.0, and tenants: [the tenants' names], or any",
         ),
         (
-            f"{ENTRA}/${{TENANT}}/v2.0", (), "8: issuers[0].issuer: has ${TENANT}, which nothing replaces",
+            f"{ENTRA}/$${{TENANT}}/v2.0", (), "8: issuers[0].issuer: has ${TENANT}, which nothing replaces",
             "write the `iss` as it is in the tokens",
         ),
         (

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from gateway.settings.document import Document, Unreadable, parse
 from gateway.settings.environment import Overrides
 from gateway.settings.findings import Location
+from gateway.settings.interpolation import interpolated
 from gateway.settings.model import Settings
 from gateway.settings.rules import nearest
 from gateway.settings.shape import how_to_write, keys_at
@@ -111,6 +112,9 @@ def load_with_source(path: Path, env: Mapping[str, str] = os.environ) -> tuple[S
         raise ConfigurationError([Problem(str(error), "", str(path), error.line)]) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError([_unreadable(path, error)]) from error
+    document.data = {
+        key: interpolated(value, env, document.faults, (key,)) for key, value in document.data.items()
+    }
     source = Source(path, document, Overrides(env))
     problems = [source.problem(where, message, hint) for where, message, hint in document.faults]
     problems += [
