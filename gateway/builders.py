@@ -25,7 +25,7 @@ from gateway.identity.revocations.blacklist_sync import BlacklistSync
 from gateway.identity.revocations.learnt_revocations import LearntRevocations
 from gateway.identity.source_feed import Polling, Relay, SourceFeed
 from gateway.identity.tiers import SystemOfRecord
-from gateway.issuer_keys.introspection import Introspector
+from gateway.issuer_keys.introspection import KEEP_ALIVE, Introspector
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.proxy.certificate import Certificate
 from gateway.proxy.errors import Responder
@@ -293,6 +293,9 @@ def key_ring(
     opaque = translation.opaque_issuers(settings.issuers)
     if not opaque:
         return keys, None
-    introspector = Introspector(opaque, fetcher=fetcher, observer=metrics)
+    # The issuers' own connections, which outlast one call.
+    calls = translation.fetcher(settings.jwks, keep_alive=KEEP_ALIVE)
+    stack.push_async_callback(calls.close)
+    introspector = Introspector(opaque, fetcher=calls, observer=metrics)
     stack.push_async_callback(introspector.close)
     return keys, introspector

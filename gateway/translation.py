@@ -221,8 +221,10 @@ def opaque_issuers(issuers: Iterable[model.Issuer]) -> list[tuple[Issuer, str, E
     ]
 
 
-def fetcher(jwks: model.Jwks) -> Fetcher:
+def fetcher(jwks: model.Jwks, keep_alive: float | None = None) -> Fetcher:
     """Return the fetcher of issuers' keys. Call it inside a running event loop.
+
+    `keep_alive` is how many seconds connections are kept open, if at all.
 
     Raises OSError if `jwks.ca` cannot be read.
     """
@@ -231,6 +233,7 @@ def fetcher(jwks: model.Jwks) -> Fetcher:
         strict=jwks.tls.strict,
         tls=None if jwks.ca is None else _authorities(jwks.ca),
         proxy=None if jwks.proxy is None else jwks.proxy.get_secret_value(),
+        keep_alive=keep_alive,
     )
 
 

@@ -77,7 +77,8 @@ class Fetcher:
 
     `timeout` is in seconds, `tls` replaces the system's trust store, `resolver` its name service.
     With `strict`, certificates must follow RFC 5280 strictly (`jwks.tls.strict`). Through `proxy`, a URL,
-    hosts are resolved there: it must not let anyone reach what only this network may.
+    hosts are resolved there: it must not let anyone reach what only this network may. With `keep_alive`,
+    connections are kept open for as many seconds.
     Must be created inside a running event loop.
     """
 
@@ -89,6 +90,7 @@ class Fetcher:
         strict: bool = False,
         resolver: AbstractResolver | None = None,
         proxy: str | None = None,
+        keep_alive: float | None = None,
     ) -> None:
         self._proxy = None if proxy is None else URL(proxy)
         self.timeout = timeout
@@ -98,10 +100,11 @@ class Fetcher:
         else:
             set_strictness(tls, strict=strict)
         self._session = aiohttp.ClientSession(
-            # Fetches are minutes apart, so a kept connection or address would be useless.
+            # Fetches of keys are minutes apart, so a kept connection or address would be useless.
             connector=aiohttp.TCPConnector(
                 limit=0,
-                force_close=True,
+                force_close=keep_alive is None,
+                keepalive_timeout=keep_alive,
                 use_dns_cache=False,
                 ssl=tls,
                 resolver=SystemLookups(self._patience) if resolver is None else resolver,

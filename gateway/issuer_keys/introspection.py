@@ -42,6 +42,8 @@ MAX_CALLS: Final = 32
 """Calls to one issuer at a time."""
 MAX_WAITING: Final = 1000
 """Tokens of one issuer that are asked about, or wait for a call, at a time."""
+KEEP_ALIVE: Final = 15.0
+"""Seconds for which a connection to an endpoint is kept open for the next call."""
 REST: Final = 1.0
 """Seconds after a call without any answer during which no other is made."""
 QUIET: Final = 30.0
@@ -73,6 +75,14 @@ class Endpoint:
 
     async def ask(self, fetcher: Fetcher, token: str) -> JSON:
         """Return what the issuer says of a token. Raises `FetchError`."""
+        try:
+            return await self._ask(fetcher, token)
+        except FetchError as error:
+            if not _was_closed(error.__cause__):
+                raise
+            return await self._ask(fetcher, token)
+
+    async def _ask(self, fetcher: Fetcher, token: str) -> JSON:
         proof = await self.client.proof()
         form = {"token": token, "token_type_hint": "access_token", **proof.form}
         return (await fetcher.post(self.url, form, proof.headers)).content
@@ -83,6 +93,12 @@ class Endpoint:
         if not isinstance(answer, dict) or not isinstance(answer.get("active"), bool):
             raise FetchError(f"{self.url}: the answer has no `active` that is true or false")
         return LoadedKeys(KeySet([INTROSPECTED]), DEFAULT_FRESHNESS)
+
+
+def _was_closed(cause: BaseException | None) -> bool:
+    """Tell whether a kept connection was closed before it had an answer, so that a new one may get it."""
+    closed = isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+    return closed and not isinstance(cause, aiohttp.ClientConnectorError)
 
 
 class Introspector:

@@ -25,6 +25,10 @@ class OpaqueIssuer:
     """What it answers instead."""
     asked: Counter[str] = field(default_factory=Counter)
     forms: list[dict[str, str]] = field(default_factory=list)
+    peers: set[object] = field(default_factory=set)
+    """The other ends of its connections."""
+    drops: int = 0
+    """So many calls are cut off instead of answered."""
     authorizations: list[str | None] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
     """Until it is set, no answer comes."""
@@ -40,6 +44,11 @@ class OpaqueIssuer:
         self.forms.append(form)
         self.authorizations.append(request.headers.get("Authorization"))
         self.asked[form["token"]] += 1
+        assert request.transport is not None
+        self.peers.add(request.transport.get_extra_info("peername"))
+        if self.drops > 0:
+            self.drops -= 1
+            request.transport.abort()
         self.arrived.set()
         await self.open.wait()
         claims = self.tokens.get(form["token"])

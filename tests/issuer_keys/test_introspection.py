@@ -254,6 +254,23 @@ async def test_calls_at_a_time_are_bounded(house: House) -> None:
     assert set(await asyncio.gather(*asking)) == {"token_inactive"}
 
 
+async def test_connections_are_kept_for_the_next_call(issuer: OpaqueIssuer) -> None:
+    async with Fetcher(timeout=2, keep_alive=introspection.KEEP_ALIVE) as fetcher:
+        house = House(issuer, fetcher)
+        for number in range(3):
+            assert await house.refused(f"t{number}") == "token_inactive"
+        assert len(issuer.peers) == 1
+
+
+async def test_a_call_whose_connection_was_closed_is_made_once_more(house: House) -> None:
+    house.issuer.drops = 1
+    assert (await house.ask()).payload["sub"] == "member"
+    assert house.issuer.asked["opaque"] == 2
+    house.issuer.drops = 2
+    assert await house.refused("another") == "introspection_unavailable"
+    assert house.issuer.asked["another"] == 2
+
+
 # The endpoint as the source of a key set ------------------------------------------------------------
 
 
