@@ -12,6 +12,7 @@ from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, settings_or_exit
 if TYPE_CHECKING:  # imported when the command runs: other commands need none of it
     from gateway.app import Urls
     from gateway.settings import Settings
+    from gateway.workers.file_watch import FileWatch
     from gateway.workers.worker import Plan
 
 
@@ -19,10 +20,11 @@ def run(*, config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the gateway. It also starts without its dependencies, and reports at `/readyz` what is missing.
 
     SIGTERM and SIGINT stop it after the requests in flight have finished; a second signal stops it at once.
-    SIGHUP reloads the configuration.
+    SIGHUP reloads the configuration, and so does a change of the file if `server.reload` is `watch`.
     """
     # Imports create many objects and leave no garbage. Collecting it would take a fifth of the start-up time.
     gc.disable()
+    watch = _watch(config)
     settings = settings_or_exit(config)
 
     from gateway.admin.health import ParserMissing, require_c_parser
@@ -35,15 +37,24 @@ def run(*, config: ConfigFile = DEFAULT_CONFIG) -> None:
     logs.configure(settings.log.level)
     try:
         require_c_parser()
-        Supervisor(_plan(settings), partial(_reread, config), _announce).run()
+        Supervisor(_plan(settings, watch), partial(_reread, config), _announce).run()
     except (OSError, ValueError, StartFailed) as error:
         output.fail(f"the gateway cannot start: {error}", code=output.USAGE)
     except ParserMissing as error:
         output.fail(f"the gateway refuses to start: {error}", code=output.USAGE)
 
 
-def _plan(settings: "Settings") -> "Plan":
+def _watch(config: Path) -> "FileWatch":
+    """Take note of the contents of all files that the settings are read from, before they are read."""
+    from gateway.settings.environment import Overrides
+    from gateway.workers.file_watch import FileWatch
+
+    return FileWatch((config, *Overrides(os.environ).files))
+
+
+def _plan(settings: "Settings", watch: "FileWatch") -> "Plan":
     from gateway.app import serve
+    from gateway.workers.file_watch import FileWatch
     from gateway.workers.worker import Plan
 
     server = settings.server
@@ -55,6 +66,7 @@ def _plan(settings: "Settings") -> "Plan":
         shutdown_delay=server.shutdown_delay,
         drain_timeout=server.drain_timeout,
         serve=partial(serve, settings),
+        watch=watch if server.reload == "watch" else FileWatch(()),
     )
 
 
@@ -62,8 +74,9 @@ def _reread(config: Path) -> "Plan":
     from gateway.settings import ConfigurationError, load
     from gateway.workers.supervisor import PlanRefused
 
+    watch = _watch(config)
     try:
-        return _plan(load(config))
+        return _plan(load(config), watch)
     except ConfigurationError as error:
         raise PlanRefused([str(problem) for problem in error.problems]) from error
 

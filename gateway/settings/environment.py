@@ -45,6 +45,8 @@ class Overrides:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.faults: list[tuple[str, Finding]] = []
         """Variables that cannot be used: the name, and why."""
+        self.files: list[Path] = []
+        """The files that variables name."""
         self._origins: dict[Location, str] = {}
         self._values: list[dict[str, object]] = []
         source = EnvSettingsSource(_Variables)
@@ -59,6 +61,7 @@ class Overrides:
             if fault is not None and (in_file := _location_of_file(variable)) is not None:
                 where, fault = in_file, None
                 value = _content(variable, where, environment)
+                self.files.append(Path(environment[variable]))
             if isinstance(value, Finding):
                 fault = value
             if fault is not None or isinstance(value, Finding):

@@ -110,6 +110,9 @@ class Server(Section):
     """Address and port, or `unix:` and a path. Port 0 picks a free one."""
     workers: Workers = "auto"
     """The number of worker processes, or `auto` for one per core."""
+    reload: Literal["signal", "watch"] = "signal"
+    """When the configuration is read again: `signal` on SIGHUP, `watch` also when the file has changed, for
+    example a ConfigMap."""
     shutdown_delay: Duration = duration("0s")
     """How long a stopping gateway still serves while it reports not ready, so that load balancers notice."""
     drain_timeout: Duration = duration("30s")

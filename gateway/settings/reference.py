@@ -18,6 +18,8 @@ Gateway reads one YAML file: `--config FILE`, else `$GATEWAY_CONFIG`, else `conf
   joined by two underscores. Lists and mappings are JSON. A mapping is merged into the file's mapping; a list
   replaces the file's list. `null` means no value. A value inside a list (`issuers`, `routes`) cannot be
   overridden alone: override the whole list.
+- `${NAME}` in a text of the file is the environment's; `$${` is a literal `${`.
+- `GATEWAY_SECTION__KEY_FILE` names a file with the value, for secrets that are mounted as files.
 - Paths of files are relative to the directory in which the gateway is started.
 - Put secrets into the environment, or into files that only the gateway can read.
 

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from gateway.admin.health import CHECK_SECONDS
-from gateway.telemetry.series import Counter, Snapshot, add_up
+from gateway.telemetry.series import Counter, Gauge, Snapshot, add_up
 from gateway.workers.messages import Message, pack
 from gateway.workers.process import Process
 
@@ -37,6 +37,25 @@ class ScatterGather:
         self._ended: list[Snapshot] = []
         self.restarts = Counter("gateway_worker_restarts", "Workers started because another had crashed.")
         self.restarts.inc(by=0)
+        self._reloads = Counter(
+            "gateway_config_reloads", "Reloads of the configuration, by their result.", ["result"]
+        )
+        for result in ("success", "refused"):
+            self._reloads.inc((result,), by=0)
+        self._read_at = Gauge(
+            "gateway_config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was read, at the start or by a reload.",
+        )
+
+    def configuration_read(self) -> None:
+        """Note that a configuration is in force from now on."""
+        self._read_at.values[()] = time.time()
+
+    def reloaded(self, result: Literal["success", "refused"]) -> None:
+        """Count a reload."""
+        self._reloads.inc((result,))
+        if result == "success":
+            self.configuration_read()
 
     def ask(self, asker: Process, message: Message) -> None:
         """Pass a worker's question to all other serving workers."""
@@ -96,6 +115,5 @@ class ScatterGather:
         question.asker.send(Message("answer", body, question.number))
 
     def _totals(self) -> list[Snapshot]:
-        return add_up(
-            [self._ended, [self.restarts.snapshot()], *(process.counted for process in self._processes())]
-        )
+        own = [each.snapshot() for each in (self.restarts, self._reloads, self._read_at)]
+        return add_up([self._ended, own, *(process.counted for process in self._processes())])

@@ -1,4 +1,7 @@
-"""The supervisor: starts workers, restarts crashed ones, replaces them on SIGHUP, and ends them."""
+"""The supervisor: starts workers, restarts crashed ones, replaces them at a reload, and ends them.
+
+SIGHUP reloads the configuration, and so does a change of its file if `server.reload` is `watch`.
+"""
 
 import selectors
 import signal
@@ -58,6 +61,7 @@ class Supervisor:
         notifier: Notifier | None = None,
     ) -> None:
         self._plan = plan
+        self._watch = plan.watch
         self._reread = reread
         self._announce = announce
         self._notifier = notifier or Notifier()
@@ -125,6 +129,7 @@ class Supervisor:
         if self._drain_at is not None:
             times.append(self._drain_at)
         if not self._stopping:
+            times += [] if self._watch.next_at is None else [self._watch.next_at]
             times += [slot.start_at for slot in self._current.slots if slot.start_at is not None]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
@@ -139,6 +144,9 @@ class Supervisor:
             self._drain_at = None
             self._leave()
         if not self._stopping:
+            if self._watch.has_changed(now):
+                log.info("configuration_changed")
+                self._reload()
             for slot in self._current.slots:
                 if slot.start_at is not None and slot.start_at <= now:
                     self._restart(slot, now)
@@ -244,10 +252,12 @@ class Supervisor:
             before.release(keeper=self._current)
             self._drain(before, self._current)
             urls, workers = self._urls, len(self._current.slots)
+            self._scatter_gather.reloaded("success")
             log.info("reloaded", listen=urls.front, admin=urls.admin, decision=urls.decision, workers=workers)
             self._report_ready()
         elif self._current.ready and not self._announced:
             self._announced = True
+            self._scatter_gather.configuration_read()
             self._announce(self._urls)
             self._report_ready()
 
@@ -304,6 +314,7 @@ class Supervisor:
         self._notifier.reloading()
         try:
             plan = self._reread()
+            self._watch = plan.watch
             self._next = Generation.bind(plan, self._current)
             self._start_all(self._next)
         except PlanRefused as refused:
@@ -326,6 +337,7 @@ class Supervisor:
         self._keep_current([why])
 
     def _keep_current(self, problems: Sequence[str]) -> None:
+        self._scatter_gather.reloaded("refused")
         log.error("reload_refused", problems=problems, detail="the previous configuration stays in force")
         self._report_ready()
 

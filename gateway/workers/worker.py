@@ -6,7 +6,7 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from typing import Final
 
 import structlog
@@ -17,6 +17,7 @@ from gateway.app import Listeners, Running
 from gateway.sockets import Endpoint
 from gateway.telemetry.denials import DenialFilter, DenialRecord
 from gateway.telemetry.series import Snapshot
+from gateway.workers.file_watch import FileWatch
 from gateway.workers.messages import (
     Message,
     Question,
@@ -56,6 +57,8 @@ class Plan:
     """Seconds that requests in flight may take after that."""
     serve: Callable[[Listeners, Workers], AbstractAsyncContextManager[Running]]
     """Runs the gateway on the given sockets. Each worker calls it."""
+    watch: FileWatch = field(default_factory=lambda: FileWatch(()))
+    """Notices when the plan is to be read again."""
     decision: Endpoint | None = None
     """Where other proxies ask for decisions; None: nowhere."""
 

@@ -1,0 +1,47 @@
+"""Notices that files have other contents than before: those that a configuration is read from.
+
+A platform replaces a mounted file by changing a symbolic link (Kubernetes: `..data`), and an editor by
+renaming another file. So the contents are compared, by their path. A change counts when it is the same at two
+looks, since a file may be half written.
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+INTERVAL: Final = 1.0
+"""Seconds between two looks."""
+
+
+class FileWatch:
+    """Watches some files; none: it never notices anything. The contents of this moment are those known."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = tuple(paths)
+        self._known = self._digest()
+        self._seen = self._known
+        self.next_at: float | None = time.monotonic() + INTERVAL if self._paths else None
+        """When to look again, on the monotonic clock; None: never."""
+
+    def has_changed(self, now: float) -> bool:
+        """Look, if it is time; return whether there are other contents, which are known from then on."""
+        if self.next_at is None or now < self.next_at:
+            return False
+        self.next_at = now + INTERVAL
+        before, self._seen = self._seen, self._digest()
+        if self._seen == self._known or self._seen != before:
+            return False
+        self._known = self._seen
+        return True
+
+    def _digest(self) -> bytes:
+        digest = hashlib.sha256()
+        for path in self._paths:
+            try:
+                content = path.read_bytes()
+            except OSError:
+                content = b"\0"  # not a configuration, and not that of before
+            digest.update(len(content).to_bytes(8) + content)
+        return digest.digest()
