@@ -6,6 +6,8 @@ from gateway.core.requests.fronts import Front
 
 REASON_STATUS_HEADER: Final = b"X-Gateway-Reason-Status"
 """The status of a denial's reason. Fronts that pass on few statuses can answer with it."""
+REASON_CODE_HEADER: Final = b"X-Gateway-Reason-Code"
+"""The code in the problem document, for fronts that do not pass the document on."""
 _SUCCESS: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"
 _FORBIDDEN: Final = b"HTTP/1.1 403 Forbidden"
 
@@ -23,12 +25,13 @@ def success(told: bytes, request_id: str, *, keep_alive: bool, modern: bool) -> 
     return b"%b%bX-Request-Id: %b%b" % (_SUCCESS, told, request_id.encode("ascii"), ending)
 
 
-def denial(front: Front | None, status: int, response: bytes) -> bytes:
+def denial(front: Front | None, status: int, code: str, response: bytes) -> bytes:
     """Return the response of a denial for a front, with the status that it passes on.
 
-    `front` is None if the question is not one of a front.
+    `front` is None if the question is not one of a front. `code` is that of the reason, as clients see it.
     """
     line, _, rest = response.partition(b"\r\n")
     if front is not None and front.denies_with is not None and status not in front.denies_with:
         line = _FORBIDDEN
-    return b"%b\r\n%b: %d\r\n%b" % (line, REASON_STATUS_HEADER, status, rest)
+    told = b"%b: %d\r\n%b: %b" % (REASON_STATUS_HEADER, status, REASON_CODE_HEADER, code.encode("ascii"))
+    return b"%b\r\n%b\r\n%b" % (line, told, rest)

@@ -60,4 +60,4 @@ class DecisionContext(ListenerContext):
             front = front_of(incoming.target)
         except Denial:
             front = None
-        return status, answer_of_denial(front, status, response)
+        return status, answer_of_denial(front, status, self.responder.code(denial), response)

@@ -1,0 +1,52 @@
+import os
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+
+from tests.conftest import _Databases
+from tests.fronts.programs import FRONTS, Front, started
+from tests.fronts.scene import ROUTES, Scene
+from tests.harness import House, open_house
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def standing_gateway(
+    request: pytest.FixtureRequest,
+    _databases: _Databases,
+    _template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[House]:
+    """One gateway that all fronts ask."""
+    name = await _databases.create("gateway_fronts", template=_template)
+    redis_url = os.environ.get("GATEWAY_TEST_REDIS_URL") or request.getfixturevalue("_redis").url
+    async with open_house(
+        tmp_path_factory.mktemp("fronts"),
+        _databases.dsn(name),
+        redis_url,
+        decision={"listen": "127.0.0.1:0", "trusted_proxies": ["127.0.0.1/32"]},
+        routes=ROUTES,
+    ) as house:
+        await house.ready()
+        yield house
+    await _databases.drop(name)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=FRONTS, ids=lambda front: front.name)
+async def standing_scene(
+    request: pytest.FixtureRequest, standing_gateway: House, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Scene]:
+    """One program, for all tests of a module."""
+    front: Front = request.param
+    gateway = urlsplit(standing_gateway.decision_url).port or 0
+    folder = tmp_path_factory.mktemp(front.name)
+    async with started(front, folder, gateway, standing_gateway.upstream.port) as port:
+        yield Scene(front, port, standing_gateway)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def scene(standing_scene: Scene) -> AsyncIterator[Scene]:
+    await standing_scene.house.ready()
+    yield standing_scene
+    await standing_scene.house.upstream.reset()

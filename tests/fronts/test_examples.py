@@ -1,0 +1,41 @@
+"""The examples name every identity header, and those for Kubernetes can be read."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gateway import translation
+from gateway.settings import Settings
+from tests.fronts.programs import EXAMPLES
+from tests.test_settings import BASE
+
+_FILES = (
+    "nginx/nginx.conf", "traefik/dynamic.yaml", "caddy/Caddyfile", "haproxy/gateway.lua", "envoy/http.yaml",
+    "kubernetes/ingress-nginx.yaml", "kubernetes/gateway-api.yaml",
+)  # fmt: skip
+"""Where each front is told which headers to set."""
+
+
+@pytest.mark.parametrize("name", _FILES)
+def test_an_example_sets_every_identity_header_of_the_defaults(name: str) -> None:
+    policy = translation.headers(Settings.model_validate(yaml.safe_load(BASE)))
+    text = (EXAMPLES / name).read_text(encoding="utf-8").lower()
+    for header in policy.told_names:
+        assert re.search(rf"{header.decode().lower()}\b", text), header
+
+
+def test_every_example_is_driven_or_listed() -> None:
+    there = {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*") if path.is_file()}
+    assert there - {*_FILES} == {"traefik/traefik.yaml", "haproxy/haproxy.cfg"}
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("kubernetes/*.yaml")), ids=lambda path: path.name)
+def test_the_objects_of_kubernetes_have_a_kind_and_a_name(path: Path) -> None:
+    objects = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    assert objects
+    for each in objects:
+        assert each["apiVersion"]
+        assert each["kind"]
+        assert each["metadata"]["name"]
