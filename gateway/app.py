@@ -53,6 +53,10 @@ EXIT_SECONDS: Final = 10.0
 """Seconds that requests in flight may take when a gateway ends without `drain`."""
 
 
+SEARCH_SECONDS: Final = 5.0
+"""Seconds that a search of users in tables of another system may take, which has connections of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listeners:
     """Bound sockets to serve on."""
@@ -149,8 +153,9 @@ async def serve(
         stack.push_async_callback(blacklist_sync.close)
         local = builders.local_cache(settings.cache, metrics)
         learnt_revocations = LearntRevocations(
-            redis.revoked, postgres, iss, metrics, hearing=lambda: invalidation.hearing
-        )
+            redis.revoked, postgres, iss, metrics, hearing=lambda: invalidation.hearing,
+            any_user=users is not None,
+        )  # fmt: skip
         redis.revoked.on_deleted = learnt_revocations.touched
         stack.push_async_callback(learnt_revocations.close)
         invalidation = Invalidation(
@@ -242,8 +247,12 @@ async def serve(
             learnt_revocations=learnt_revocations, deaf=partial(_deaf, streams),
             never_found=plain.never_found,
         )  # fmt: skip
+        operators = builders.user_directory(
+            settings, postgres, stack,
+            statement_timeout=max(SEARCH_SECONDS, settings.postgres.statement_timeout),
+        )  # fmt: skip
         parts = Parts(
-            admin, metrics, workers, issuers, postgres, redis, local, keys, ring, explainer,
+            admin, metrics, workers, issuers, postgres, operators, redis, local, keys, ring, explainer,
             trusted=lambda: invalidation.trusted,
         )  # fmt: skip
         token = None if settings.admin.token is None else settings.admin.token.get_secret_value()

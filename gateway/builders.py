@@ -36,10 +36,14 @@ from gateway.stores.availability import Availability
 from gateway.stores.postgres.change_stream.listener import ChangeListener, PostgresStream
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.provisioning import UserProvisioning
+from gateway.stores.postgres.directory.users import UserDirectory
 from gateway.stores.postgres.hosts import place_of
+from gateway.stores.postgres.pool import Pool
 from gateway.stores.postgres.source.database import SourceDatabase
+from gateway.stores.postgres.source.directory import AnyDirectory, SourceDirectory
 from gateway.stores.postgres.source.feed import Feed
 from gateway.stores.postgres.source.polling import Poller
+from gateway.stores.postgres.source.writing import SourceWriter
 from gateway.stores.redis.change_stream import RedisStream
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.system_of_record import SystemOfRecord as Place
@@ -100,6 +104,47 @@ def user_source(settings: Settings) -> SourceDatabase | None:
         tls_strict=postgres.tls.strict,
         is_elsewhere=source.dsn is not None,
     )
+
+
+def user_directory(
+    settings: Settings, postgres: Postgres, stack: AsyncExitStack, *, statement_timeout: float
+) -> AnyDirectory:
+    """Return the users for operators. Connections of its own are closed when `stack` ends.
+
+    `statement_timeout` is in seconds: an operator waits longer than a request.
+    """
+    source, defined = settings.users.source, translation.user_source(settings)
+    if source is None or defined is None:
+        return UserDirectory(postgres)
+    of = settings.postgres
+    dsn = (source.dsn or of.dsn).get_secret_value()
+    issuers = {issuer.name: issuer.issuer for issuer in settings.issuers}
+    database = SourceDatabase(
+        defined,
+        issuers,
+        dsn,
+        pool_max=2,
+        connect_timeout=of.connect_timeout,
+        statement_timeout=statement_timeout,
+        prepared_statements=of.prepared_statements,
+        tls_strict=of.tls.strict,
+    )
+    pool = None
+    if defined.writable:
+        pool = Pool(
+            dsn,
+            primary=True,
+            schema=defined.schema_name,
+            size=2,
+            connect_timeout=of.connect_timeout,
+            statement_timeout=statement_timeout,
+            prepared_statements=of.prepared_statements,
+            availability=Availability(),
+            tls_strict=of.tls.strict,
+        )
+    directory = SourceDirectory(database, issuers, SourceWriter(defined, issuers, pool, postgres))
+    stack.push_async_callback(directory.close)
+    return directory
 
 
 def source_feed(

@@ -4,7 +4,7 @@ import asyncio
 import os
 import pwd
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,8 @@ if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs 
     from gateway.stores.postgres.database import Postgres
     from gateway.stores.postgres.directory.audit import Author
     from gateway.stores.postgres.directory.revocation_rows import RevocationRows
-    from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
+    from gateway.stores.postgres.directory.users import UserRecord
+    from gateway.stores.postgres.source.directory import AnyDirectory
     from gateway.stores.redis.shared_tier import RedisTier
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ class Stores:
     settings: "Settings"
     postgres: "Postgres"
     redis: "RedisTier"
-    directory: "UserDirectory"
+    directory: "AnyDirectory"
     revocations: "RevocationRows"
     author: "Author"
     """The author of the command's changes, for the audit log."""
@@ -78,20 +79,25 @@ class Stores:
 
     async def user(self, text: str) -> "UserRecord":
         """Find a user by id, `ISSUER_NAME:SUBJECT` or e-mail address; exit unless there is exactly one."""
-        from gateway.stores.postgres.directory.users import UserNotFound
+        from gateway.stores.postgres.directory.user_rows import IdentityAmbiguous, UserNotFound
 
-        with suppress(ValueError):
-            user_id = UUID(text)
+        if self._is_uuid(text):
             try:
-                return await self.directory.get(user_id)
+                return await self.directory.get(text)
             except UserNotFound as error:
                 output.fail(str(error), "`gateway users list` lists the users")
         name, colon, subject = text.partition(":")
         if colon and name in (names := self.issuer_names):
-            found = await self.directory.find(Identity(names[name], subject))
+            try:
+                found = await self.directory.find(Identity(names[name], subject))
+            except IdentityAmbiguous as error:
+                output.fail(error.detail, f"give one of their ids: {', '.join(error.ids)}")
             if found is None:
                 output.fail(f"no user has the identity `{subject}` of issuer {name}", "gateway users add")
             return found
+        if self.settings.users.source is not None:
+            with suppress(UserNotFound):
+                return await self.directory.get(text)
         records = await self.directory.with_email(text) if "@" in text else []
         if not records:
             output.fail(
@@ -102,6 +108,24 @@ class Stores:
             ids = ", ".join(record.user.id for record in records)
             output.fail(f"several users have the e-mail address {text}", f"give one of their ids: {ids}")
         return records[0]
+
+    async def user_id(self, text: str) -> str:
+        """Return the id of a user, whose row may be gone if the text is an id; exit like `user`."""
+        if self._is_uuid(text):
+            return str(UUID(text))
+        elsewhere, prefix = self.settings.users.source is not None, text.partition(":")[0]
+        named = "@" in text or prefix in self.issuer_names
+        return text if elsewhere and not named else (await self.user(text)).user.id
+
+    def _is_uuid(self, text: str) -> bool:
+        """Return whether a text can only be the id of a user in the gateway's own tables."""
+        if self.settings.users.source is not None:
+            return False
+        try:
+            UUID(text)
+        except ValueError:
+            return False
+        return True
 
 
 def with_stores(config: Path, work: Callable[[Stores], Awaitable[T]]) -> T:
@@ -114,10 +138,10 @@ def with_stores(config: Path, work: Callable[[Stores], Awaitable[T]]) -> T:
 
 
 async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[T]]) -> T:
+    from gateway import builders
     from gateway.stores.postgres.database import Postgres
     from gateway.stores.postgres.directory.audit import Author
     from gateway.stores.postgres.directory.revocation_rows import RevocationRows
-    from gateway.stores.postgres.directory.users import UserDirectory
     from gateway.stores.postgres.hosts import place_of
     from gateway.stores.redis.shared_tier import RedisTier
 
@@ -141,8 +165,12 @@ async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[
     )
     author = Author(f"cli:{operator()}", uuid4().hex)
     try:
-        directory, revocations = UserDirectory(postgres), RevocationRows(postgres)
-        return await work(Stores(settings, postgres, redis, directory, revocations, author))
+        async with AsyncExitStack() as stack:
+            directory = builders.user_directory(
+                settings, postgres, stack, statement_timeout=_STATEMENT_TIMEOUT
+            )
+            revocations = RevocationRows(postgres)
+            return await work(Stores(settings, postgres, redis, directory, revocations, author))
     finally:
         await postgres.close()
         with suppress(StoreUnavailable):

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
-from uuid import UUID
 
 import typer
 
@@ -102,15 +101,20 @@ def list_(
     status: Annotated[UserStatus | None, typer.Option(help="Only users with this status.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Only users of this tenant.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="The largest number of users.")] = 50,
-    after: Annotated[UUID | None, typer.Option(metavar="ID", help="Start after this user.")] = None,
+    after: Annotated[str | None, typer.Option(metavar="ID", help="Start after this user.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
     """List users, oldest first."""
-    records = with_stores(
-        config,
-        lambda stores: stores.directory.page(status=status, tenant=tenant, after=after, limit=limit),
-    )
+    from gateway.stores.postgres.directory.user_rows import UserIdMalformed
+
+    try:
+        records = with_stores(
+            config,
+            lambda stores: stores.directory.page(status=status, tenant=tenant, after=after, limit=limit),
+        )
+    except UserIdMalformed as error:
+        output.fail(f"--after: {error}", "give `next` of the page before", output.USAGE)
     last = records[-1].user.id if len(records) == limit else None
     if json:
         output.emit_json({"users": [_document(record) for record in records], "next": last})
@@ -151,11 +155,11 @@ def link(
 
     async def work(stores: Stores) -> "UserRecord":
         record = await stores.user(user)
-        target = UUID(record.user.id)
+        target = record.user.id
         identity = Identity(stores.issuer_of_users(issuer).issuer, _subject(subject))
         if source is None:
             return await stores.directory.link(target, identity, author=stores.author)
-        owner = UUID((await stores.user(source)).user.id)
+        owner = (await stores.user(source)).user.id
         return await stores.directory.move(identity, source=owner, target=target, author=stores.author)
 
     _write(config, work, json=json)
@@ -206,7 +210,7 @@ def change(
 
     async def work(stores: Stores) -> "UserRecord":
         record = await stores.user(user)
-        user_id, before = UUID(record.user.id), record.user.roles
+        user_id, before = record.user.id, record.user.roles
         if not added and not removed:
             return await stores.directory.change(user_id, changes, author=stores.author)
         kept = [role for role in before if role not in removed]
@@ -243,7 +247,7 @@ def delete(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Jso
 
     async def work(stores: Stores) -> "UserRecord":
         record = await stores.user(user)
-        return await stores.directory.delete(UUID(record.user.id), author=stores.author)
+        return await stores.directory.delete(record.user.id, author=stores.author)
 
     _write(config, work, json=json)
 
@@ -254,7 +258,7 @@ def restore(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Js
 
     async def work(stores: Stores) -> "UserRecord":
         record = await stores.user(user)
-        return await stores.directory.restore(UUID(record.user.id), author=stores.author)
+        return await stores.directory.restore(record.user.id, author=stores.author)
 
     _write(config, work, json=json)
 
@@ -262,14 +266,15 @@ def restore(user: UserArgument, *, config: ConfigFile = DEFAULT_CONFIG, json: Js
 def _set_status(config: Path, user: str, status: UserStatus, *, json: bool) -> None:
     async def work(stores: Stores) -> "UserRecord":
         record = await stores.user(user)
-        return await stores.directory.change(UUID(record.user.id), {"status": status}, author=stores.author)
+        return await stores.directory.change(record.user.id, {"status": status}, author=stores.author)
 
     _write(config, work, json=json)
 
 
 def _write(config: Path, work: "Callable[[Stores], Awaitable[UserRecord]]", *, json: bool) -> None:
     """Change a user in Postgres, then delete it from Redis, so that the change counts at once."""
-    from gateway.stores.postgres.directory.users import (
+    from gateway.stores.postgres.directory.user_rows import (
+        ChangeRefused,
         IdentityMissing,
         IdentityTaken,
         StatusRefused,
@@ -294,6 +299,8 @@ def _write(config: Path, work: "Callable[[Stores], Awaitable[UserRecord]]", *, j
         output.fail(str(error), "give the user who has the identity as --from")
     except UserChanged as error:
         output.fail(str(error), "repeat the command")
+    except ChangeRefused as error:
+        output.fail(str(error))
     except StatusRefused as error:
         advice = (
             "gateway users restore"

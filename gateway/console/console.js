@@ -14,7 +14,7 @@ import * as users from "./users.js";
 const TOKEN = "gateway.admin_token";
 const PAGES = [
   [/^\/overview$/, overview], [/^\/denials$/, denials], [/^\/explain$/, explain], [/^\/users$/, users],
-  [/^\/users\/([0-9a-f-]+)$/, user], [/^\/revocations$/, revocations], [/^\/issuers$/, issuers],
+  [/^\/users\/([^/]+)$/, user], [/^\/revocations$/, revocations], [/^\/issuers$/, issuers],
 ];
 const READINESS = { ready: "good", degraded: "fair", not_ready: "bad", draining: "fair" };
 
@@ -120,9 +120,17 @@ async function route({ focus }) {
 function find(path) {
   for (const [pattern, page] of PAGES) {
     const match = pattern.exec(path);
-    if (match) return [page, match.slice(1)];
+    if (match) return [page, match.slice(1).map(decoded)];
   }
   return [null, []];
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 document.getElementById("skip").addEventListener("click", (event) => {

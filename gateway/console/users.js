@@ -79,7 +79,7 @@ function row(user) {
     user.tenant ?? "–",
     user.roles.join(", ") || "–",
     user.identities.map(({ subject }) => subject).join(", ") || "–",
-    time(user.updated_at),
+    time(user.updated_at) ?? "–",
   ];
 }
 

@@ -75,6 +75,43 @@ def with_parameter(query: str, value: str) -> str:
     return "".join(value if kind == "parameter" else token for kind, token in _tokens(query))
 
 
+def conjuncts(expression: str) -> list[str] | None:
+    """Return the parts of an expression between its outermost ANDs; None if it has an OR or BETWEEN there."""
+    text = expression.strip()
+    parts, depth = [""], 0
+    for kind, part in _tokens(text):
+        word = part.lower() if kind == "word" and depth == 0 else ""
+        if word in ("or", "between"):
+            return None
+        depth += (part in _CLOSING) - (part in _CLOSING.values()) if kind == "other" else 0
+        if word == "and":
+            parts.append("")
+        else:
+            parts[-1] += part
+    found = [_unwrapped(part) for part in parts]
+    if len(found) == 1 and found[0] != text:
+        return conjuncts(found[0])
+    return found
+
+
+def _unwrapped(expression: str) -> str:
+    """Return an expression without the brackets around all of it."""
+    text = expression.strip()
+    while text.startswith("(") and text.endswith(")") and _is_one_bracket(text):
+        text = text[1:-1].strip()
+    return text
+
+
+def _is_one_bracket(text: str) -> bool:
+    depth = 0
+    tokens = list(_tokens(text))
+    for number, (kind, part) in enumerate(tokens, start=1):
+        depth += (part == "(") - (part == ")") if kind == "other" else 0
+        if depth == 0:
+            return number == len(tokens)
+    return False
+
+
 def is_table(text: str) -> bool:
     """Return whether the text is the name of a table as SQL has it, perhaps with its schema."""
     return _TABLE.fullmatch(text) is not None

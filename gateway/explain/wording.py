@@ -28,8 +28,10 @@ def listed(values: Iterable[str]) -> str:
     return ", ".join(map(shown, values)) or "none"
 
 
-def moment(seconds: float) -> str:
-    """Return a Unix time as RFC 3339 in UTC."""
+def moment(seconds: float | None) -> str:
+    """Return a Unix time as RFC 3339 in UTC; None is an unknown one."""
+    if seconds is None:
+        return "at an unknown time"
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):

@@ -514,6 +514,17 @@ def test_what_no_row_can_hold_is_not_learnt(target: Target, fits: bool) -> None:
     assert bool(learner.waiting) is fits
 
 
+@pytest.mark.parametrize(
+    ("value", "fits"), [("17", True), ("Ann", True), ("", False), ("a\x00b", False), ("x" * 2001, False)]
+)
+def test_users_of_another_system_have_ids_of_their_own(value: str, fits: bool) -> None:
+    learner = LearntRevocations(
+        cast("Any", None), cast("Any", None), {}, Metrics(), hearing=lambda: None, any_user=True
+    )
+    learner.touched(("user", "", value))
+    assert bool(learner.waiting) is fits
+
+
 def test_what_waits_is_bounded() -> None:
     learner = learnt_revocations()
     for number in range(10_100):

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal, TypeAlias
-from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
@@ -69,8 +68,12 @@ class NoParams(Params):
 # Users ---------------------------------------------------------------------------------------------
 
 
+UserId: TypeAlias = Annotated[str, Field(pattern=CLEAN, max_length=255)]
+
+
 class UserParams(Params):
-    id: UUID
+    id: UserId
+    """A UUID; with `users.source` the id in its table."""
 
 
 class UserSearch(Params):
@@ -80,13 +83,14 @@ class UserSearch(Params):
     """A subject, an id, or the beginning of an e-mail address or display name."""
     limit: Limit = 50
     after: Annotated[
-        str | None, Field(pattern=r"^[0-9]{1,16}\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+        str | None,
+        Field(pattern=r"^[0-9]{1,16}\.[^\u0000-\u001f\u007f-\u009f\u2028\u2029]+$", max_length=300),
     ] = None
     """`next` of the previous page."""
 
 
 class IdentityParams(Params):
-    id: UUID
+    id: UserId
     issuer: IssuerName
     subject: Subject
 
@@ -152,9 +156,12 @@ class User(Model):
     roles: list[str]
     tokens_valid_after: datetime | None
     """Tokens issued at or before this time are refused."""
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime | None
+    """null: `users.source` does not say it."""
+    updated_at: datetime | None
+    """null with `users.source`."""
     deleted_at: datetime | None
+    """null with `users.source`."""
     identities: list[Identity]
 
     @classmethod
@@ -169,8 +176,8 @@ class User(Model):
             display_name=user.display_name,
             roles=list(user.roles),
             tokens_valid_after=moment(user.tokens_valid_after),
-            created_at=instant(record.created_at),
-            updated_at=instant(record.updated_at),
+            created_at=moment(record.created_at),
+            updated_at=moment(record.updated_at),
             deleted_at=moment(record.deleted_at),
             identities=[
                 Identity(issuer=each.issuer, issuer_name=names.get(each.issuer), subject=each.subject)

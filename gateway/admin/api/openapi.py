@@ -25,7 +25,7 @@ _REFUSALS: Final = {
     401: "The token is missing or wrong",
     404: "Not found",
     408: "The body did not arrive in time",
-    409: "The state of the user or of the identity does not allow this",
+    409: "The state of the user or of the identity, or `users.source`, does not allow this",
     412: "The user has changed since it was read",
     413: "The body is too large",
     415: "The body is not JSON",

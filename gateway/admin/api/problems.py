@@ -30,6 +30,8 @@ _TITLES: Final = {
     "identity_taken": "The identity already leads to a user",
     "user_deleted": "The user is deleted",
     "user_not_deleted": "The user is not deleted",
+    "users_source_read_only": "The users are in tables that are not written to",
+    "not_writable": "This cannot be changed in the tables of users",
     "keys_not_loaded": "The keys of the issuer could not be loaded",
     "store_unavailable": "A store is not available at the moment",
     "internal_error": "The gateway failed to handle this request",

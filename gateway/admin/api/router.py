@@ -17,11 +17,14 @@ from gateway.admin.api.authentication import Throttle
 from gateway.admin.api.operations import Operation
 from gateway.admin.api.problems import REQUEST_ID, RequestRefused
 from gateway.core.model import StoreUnavailable, UserStatus
-from gateway.stores.postgres.directory.users import (
+from gateway.stores.postgres.directory.user_rows import (
     IdentityMissing,
     IdentityTaken,
+    NotWritable,
+    SourceReadOnly,
     StatusRefused,
     UserChanged,
+    UserIdMalformed,
     UserNotFound,
 )
 
@@ -93,19 +96,12 @@ def _refusal(request: web.Request, error: Exception) -> web.Response:
 
 def _told(request: web.Request, error: Exception) -> RequestRefused:
     """Translate an error to a refusal, and log bugs."""
+    of_users = _of_users(error)
+    if of_users is not None:
+        return of_users
     match error:
         case RequestRefused():
             return error
-        case UserNotFound() | IdentityMissing():
-            return problems.not_found(_sentence(error))
-        case IdentityTaken():
-            return RequestRefused(409, "identity_taken", _sentence(error))
-        case StatusRefused(status=UserStatus.DELETED):
-            return RequestRefused(409, "user_deleted", "A deleted user can only be restored")
-        case StatusRefused():
-            return RequestRefused(409, "user_not_deleted", "Only a deleted user can be restored")
-        case UserChanged():
-            return RequestRefused(412, "precondition_failed", _sentence(error))
         case StoreUnavailable():
             return RequestRefused(503, "store_unavailable", str(error), headers=_retry())
         case web.HTTPNotFound():
@@ -122,6 +118,28 @@ def _told(request: web.Request, error: Exception) -> RequestRefused:
             return RequestRefused(
                 503, "internal_error", "The log has a traceback with this request id", headers=_retry()
             )
+
+
+def _of_users(error: Exception) -> RequestRefused | None:
+    """Translate an error about a user; None if it is another error."""
+    match error:
+        case UserNotFound() | IdentityMissing():
+            return problems.not_found(_sentence(error))
+        case IdentityTaken():
+            return RequestRefused(409, "identity_taken", _sentence(error))
+        case StatusRefused(status=UserStatus.DELETED):
+            return RequestRefused(409, "user_deleted", "A deleted user can only be restored")
+        case StatusRefused():
+            return RequestRefused(409, "user_not_deleted", "Only a deleted user can be restored")
+        case SourceReadOnly():
+            return RequestRefused(409, "users_source_read_only", _sentence(error))
+        case NotWritable():
+            return RequestRefused(409, "not_writable", _sentence(error))
+        case UserIdMalformed():
+            return problems.invalid(problems.FieldError("id", _sentence(error)))
+        case UserChanged():
+            return RequestRefused(412, "precondition_failed", _sentence(error))
+    return None
 
 
 def _retry() -> dict[str, str]:

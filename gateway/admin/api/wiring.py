@@ -23,7 +23,7 @@ from gateway.issuer_keys.keyring import KeyRing
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.audit import AuditLog
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
-from gateway.stores.postgres.directory.users import UserDirectory
+from gateway.stores.postgres.source.directory import AnyDirectory
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.telemetry.denials import DenialRing
 from gateway.telemetry.metrics import Metrics
@@ -39,6 +39,7 @@ class Parts:
     issuers: Mapping[str, Issuer]
     """By configured name."""
     postgres: Postgres
+    directory: AnyDirectory
     redis: RedisTier
     local: LocalCache
     keys: KeyRing
@@ -51,7 +52,7 @@ class Parts:
 def admin_api(parts: Parts, token: str | None) -> web.Application:
     """Return the application below `/v1`. Without a token, the API is off."""
     iss = {name: issuer.issuer for name, issuer in parts.issuers.items()}
-    directory, rows = UserDirectory(parts.postgres), RevocationRows(parts.postgres)
+    directory, rows = parts.directory, RevocationRows(parts.postgres)
     audit = AuditLog(parts.postgres)
     write_through = WriteThrough(parts.local, parts.redis, IssuerNames(iss).by_iss)
     overview = Overview(parts.metrics, parts.admin, parts.workers)

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from uuid import UUID
 
 from aiohttp import web
 
@@ -17,7 +16,8 @@ from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import Issuer, StoreUnavailable
 from gateway.core.revocations import Revocation
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows, place
-from gateway.stores.postgres.directory.users import UserDirectory, UserNotFound
+from gateway.stores.postgres.directory.user_rows import UserIdMalformed, UserNotFound
+from gateway.stores.postgres.source.directory import AnyDirectory
 
 
 class Revocations:
@@ -26,7 +26,7 @@ class Revocations:
     def __init__(
         self,
         rows: RevocationRows,
-        directory: UserDirectory,
+        directory: AnyDirectory,
         write_through: WriteThrough,
         issuers: Mapping[str, Issuer],
     ) -> None:
@@ -68,7 +68,7 @@ class Revocations:
         if new.issuer is not None:
             wanted = replace(wanted, issuer=issuer_called(new.issuer, self._iss)[0])
         if wanted.kind == "user":
-            await self._require_user(wanted.value)
+            wanted = replace(wanted, value=await self._existing(wanted.value))
         author = author_of(request)
         row = await self._rows.revoke(
             wanted.kind,
@@ -99,8 +99,7 @@ class Revocations:
             raise not_found("This revocation does not exist")
         return web.Response(status=204)
 
-    @staticmethod
-    def _named(given: models.NewRevocation | models.RevocationParams) -> Revocation:
+    def _named(self, given: models.NewRevocation | models.RevocationParams) -> Revocation:
         """Return the revocation that a request names, in the form of its row; the issuer as given.
 
         Raises `RequestRefused`.
@@ -111,13 +110,17 @@ class Revocations:
         if (given.value is not None) is not needs_value:
             raise invalid(FieldError("value", _presence(given.kind, needed=needs_value)))
         value = given.value or ""
-        return Revocation(
-            given.kind, given.issuer or "", _user_id(value) if given.kind == "user" else value, 0.0
-        )
+        if given.kind == "user":
+            try:
+                value = self._directory.id_in(value)
+            except UserIdMalformed as error:
+                raise invalid(FieldError("value", "This must be the id of a user")) from error
+        return Revocation(given.kind, given.issuer or "", value, 0.0)
 
-    async def _require_user(self, user_id: str) -> None:
+    async def _existing(self, user_id: str) -> str:
+        """Return the id of a user as its row has it. Raises `RequestRefused` if there is none."""
         try:
-            await self._directory.get(UUID(user_id))
+            return (await self._directory.get(user_id)).user.id
         except UserNotFound as error:
             raise invalid(FieldError("value", "There is no user with this id")) from error
 
@@ -138,10 +141,3 @@ class Revocations:
 
 def _presence(kind: str, *, needed: bool) -> str:
     return f"A revocation of kind `{kind}` {'needs' if needed else 'must not have'} this field"
-
-
-def _user_id(text: str) -> str:
-    try:
-        return str(UUID(text))
-    except ValueError as error:
-        raise invalid(FieldError("value", "This must be the id of a user")) from error

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from uuid import UUID
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -12,7 +12,9 @@ from gateway.admin.api.problems import FieldError, RequestRefused, invalid
 from gateway.admin.api.write_through import WriteThrough
 from gateway.core.issuer_patterns import IssuerNames, is_pattern
 from gateway.core.model import Identity, UserStatus
-from gateway.stores.postgres.directory.users import UserChanges, UserDirectory, UserRecord, microseconds
+from gateway.stores.postgres.directory.user_rows import UserChanges, UserIdMalformed, UserRecord
+from gateway.stores.postgres.directory.users import microseconds
+from gateway.stores.postgres.source.directory import AnyDirectory
 
 _TAG = {"ETag": "The state of the user: send it in If-Match."}
 _USER = Answer(model=models.User, headers=_TAG)
@@ -22,7 +24,7 @@ class Users:
     """`issuers` maps configured names to their `iss`."""
 
     def __init__(
-        self, directory: UserDirectory, write_through: WriteThrough, issuers: Mapping[str, str]
+        self, directory: AnyDirectory, write_through: WriteThrough, issuers: Mapping[str, str]
     ) -> None:
         self._directory = directory
         self._write_through = write_through
@@ -49,21 +51,24 @@ class Users:
                   "Link an identity to a user", Answer(201, models.User, _TAG),
                   refusals=(404, 409, 412), if_match="optional"),
             reads("DELETE", "/users/{id}/identities", self.unlink_identity, models.IdentityParams,
-                  "Unlink an identity from a user", _USER, refusals=(404, 412), if_match="optional"),
+                  "Unlink an identity from a user", _USER, refusals=(404, 409, 412), if_match="optional"),
         ]  # fmt: skip
 
     async def search_users(self, _: web.Request, params: models.UserSearch) -> web.Response:
         after = None
         if params.after is not None:
             created, _dot, last = params.after.partition(".")
-            after = int(created), UUID(last)
-        found = await self._directory.search(
-            text=params.q,
-            status=None if params.status is None else UserStatus(params.status),
-            tenant=params.tenant,
-            after=after,
-            limit=params.limit + 1,
-        )
+            after = int(created), last
+        try:
+            found = await self._directory.search(
+                text=params.q,
+                status=None if params.status is None else UserStatus(params.status),
+                tenant=params.tenant,
+                after=after,
+                limit=params.limit + 1,
+            )
+        except UserIdMalformed as error:
+            raise invalid(FieldError("after", "This is not `next` of a page")) from error
         page = found[: params.limit]
         cursor = None
         if len(found) > len(page):
@@ -83,7 +88,9 @@ class Users:
             author=author_of(request),
         )
         await self._write_through.user(record)
-        return self._answer(record, status=201, headers={"Location": f"/v1/users/{record.user.id}"})
+        return self._answer(
+            record, status=201, headers={"Location": f"/v1/users/{quote(record.user.id, safe='')}"}
+        )
 
     async def show_user(self, _: web.Request, params: models.UserParams) -> web.Response:
         return self._answer(await self._directory.get(params.id))

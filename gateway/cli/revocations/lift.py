@@ -1,10 +1,8 @@
 """`gateway revocations lift`: ends a revocation that was made by mistake."""
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from uuid import UUID
 
 import typer
 
@@ -53,11 +51,7 @@ def user(
     from gateway.core.revocations import Revocation
 
     async def work(stores: Stores) -> "tuple[Revocation, int]":
-        user_id = None
-        with suppress(ValueError):
-            user_id = str(UUID(user))  # the user's row may be gone
-        if user_id is None:
-            user_id = (await stores.user(user)).user.id
+        user_id = await stores.user_id(user)
         rows = await stores.revocations.lift("user", value=user_id, author=stores.author)
         return Revocation("user", "", user_id, 0.0), rows
 

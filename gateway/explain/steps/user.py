@@ -91,7 +91,11 @@ async def _user(
 ) -> None:
     user, now = record.user, trail.now
     since = record.deleted_at or record.updated_at
-    found = f"{user.status}, last changed {moment(record.updated_at)}, created {moment(record.created_at)}"
+    found = user.status.value
+    if record.updated_at is not None:
+        found += f", last changed {moment(record.updated_at)}"
+    if record.created_at is not None:
+        found += f", created {moment(record.created_at)}"
     if record.deleted_at is not None:
         found = f"{user.status} since {moment(record.deleted_at)} ({ago(record.deleted_at, now)})"
     if user.tokens_valid_after is not None:
@@ -120,14 +124,14 @@ _NEW_TOKEN: Final = Fix(
 def _is_recreated(trail: Trail, claims: Claims, record: UserRecord) -> bool:
     """Return whether the user is younger than the token, by more than provisioning and clocks explain."""
     issuer = next(each for each in trail.setup.issuers if each.name == claims.issuer_name)
-    if claims.issued_at is None or issuer.provisioning is not None:
+    if claims.issued_at is None or record.created_at is None or issuer.provisioning is not None:
         # A user who is created at the first request is younger than its token.
         return False
     return record.created_at - claims.issued_at > max(trail.setup.creation_grace, issuer.leeway)
 
 
 def _recreation(claims: Claims, record: UserRecord) -> str:
-    age = span(record.created_at - (claims.issued_at or 0.0))
+    age = span((record.created_at or 0.0) - (claims.issued_at or 0.0))
     return (
         f"User {record.user.id} was created {moment(record.created_at)}, {age} after the token was issued:"
         " the account was probably deleted and recreated"
@@ -135,7 +139,12 @@ def _recreation(claims: Claims, record: UserRecord) -> str:
 
 
 async def _blame_status(
-    trail: Trail, claims: Claims, record: UserRecord, denial: Denial, since: float, directory: UserDirectory
+    trail: Trail,
+    claims: Claims,
+    record: UserRecord,
+    denial: Denial,
+    since: float | None,
+    directory: UserDirectory,
 ) -> None:
     user = record.user
     if user.status is UserStatus.DELETED:
@@ -149,7 +158,8 @@ async def _blame_status(
     trail.blame(
         denial,
         _STATUS_CAUSES[user.status],
-        f"User {user.id} is {user.status} since {moment(since)} ({ago(since, trail.now)})",
+        f"User {user.id} is {user.status}"
+        + ("" if since is None else f" since {moment(since)} ({ago(since, trail.now)})"),
         Fix(advice, command=trail.commands.gateway("users", command, user.id)),
     )
 
@@ -159,7 +169,7 @@ async def _heir(claims: Claims, deleted: User, directory: UserDirectory) -> User
     if deleted.email is None:
         return None
     for record in await directory.with_email(deleted.email):
-        younger = claims.issued_at is None or record.created_at > claims.issued_at
+        younger = claims.issued_at is None or (record.created_at or 0.0) > claims.issued_at
         if record.user.id != deleted.id and record.user.status is UserStatus.ACTIVE and younger:
             return record
     return None

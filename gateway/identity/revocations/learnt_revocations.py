@@ -74,10 +74,15 @@ class LearntRevocations:
         observer: Observer,
         *,
         hearing: Callable[[], Hearing | None],
+        any_user: bool = False,
         clock: Callable[[], float] = time.time,
         pause: float = _PAUSE,
     ) -> None:
-        """`hearing` tells how changes in Postgres are heard of at this moment; None: they are not."""
+        """`hearing` tells how changes in Postgres are heard of at this moment; None: they are not.
+
+        `any_user`: users are those of another system, whose ids need not be UUIDs.
+        """
+        self._any_user = any_user
         self._hearing = hearing
         self._lately_lifted: LRU[Target, float] = LRU(MOST)
         """When a row was heard to be lifted."""
@@ -159,7 +164,7 @@ class LearntRevocations:
     def touched(self, target: Target) -> None:
         """Take note that a key was set, deleted or has expired: it is to be looked at."""
         self._written.pop(target)
-        if not learnable(target, self._issuers) and self._known.peek(target) is None:
+        if not learnable(target, self._issuers, any_user=self._any_user) and self._known.peek(target) is None:
             return
         if len(self._unseen) >= MOST:
             self._observer.learnt("dropped", 1)
@@ -283,7 +288,7 @@ class LearntRevocations:
 
     def _write(self, target: Target) -> None:
         """Have a revocation written down, if a row can hold it."""
-        if learnable(target, self._issuers):
+        if learnable(target, self._issuers, any_user=self._any_user):
             self._unwritten[target] = None
             self._to_tell_postgres.set()
 

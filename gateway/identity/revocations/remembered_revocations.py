@@ -132,16 +132,17 @@ def instant(value: bytes) -> float:
     return _LAST_INSTANT if math.isnan(instant) else min(max(0.0, instant), _LAST_INSTANT)
 
 
-def learnable(target: Target, issuers: Container[str]) -> bool:
+def learnable(target: Target, issuers: Container[str], *, any_user: bool = False) -> bool:
     """Return whether a revocation can concern a token here, and a row can hold it.
 
-    `issuers` has the names of the configured issuers.
+    `issuers` has the names of the configured issuers. `any_user`: ids of users need not be UUIDs.
     """
     kind, issuer, value = target
     match kind:
         case "jti":
-            fits = 0 < len(value.encode(errors="replace")) <= LONGEST
-            return issuer in issuers and fits and is_clean(value) and "\ufffd" not in value
+            return issuer in issuers and _fits(value)
+        case "user" if any_user:
+            return _fits(value)
         case "user":
             try:
                 return str(UUID(value)) == value
@@ -149,6 +150,11 @@ def learnable(target: Target, issuers: Container[str]) -> bool:
                 return False
         case "issuer":
             return issuer in issuers
+
+
+def _fits(value: str) -> bool:
+    fits = 0 < len(value.encode(errors="replace")) <= LONGEST
+    return fits and is_clean(value) and "\ufffd" not in value
 
 
 def known_from(

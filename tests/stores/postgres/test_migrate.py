@@ -21,6 +21,7 @@ ALL = [
     "0009_learnt_revocations",
     "0010_provisioning",
     "0011_feed_of_users",
+    "0012_revocations_of_any_user",
 ]
 NEXT = int(ALL[-1][:4]) + 1
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

@@ -125,7 +125,7 @@ async def test_an_address_that_all_have_is_not_read_to_the_end(postgres: Postgre
     )
     await owner.close()
     found = await UserDirectory(postgres).with_email("nobody@EXAMPLE.com")
-    assert [record.created_at for record in found] == sorted(record.created_at for record in found)
+    assert [record.created_at for record in found] == sorted(record.created_at or 0.0 for record in found)
     assert {record.user.status for record in found} == {UserStatus.ACTIVE}
     assert len(found) == 100
 

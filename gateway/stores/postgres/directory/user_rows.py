@@ -1,13 +1,13 @@
 """A user with its identities as a row: how it is read, found, and locked for a change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, TypedDict
 from uuid import UUID
 
 import asyncpg
 
-from gateway.core.model import JSON, Identity, User, UserStatus
+from gateway.core.model import JSON, Identity, RecordUnusable, Tier, User, UserStatus
 from gateway.stores.postgres.look_ups import USER_COLUMNS, user_from_row
 from gateway.stores.postgres.pool import Connection
 
@@ -29,8 +29,9 @@ class UserRecord:
 
     user: User
     identities: tuple[Identity, ...]
-    created_at: float
-    updated_at: float
+    created_at: float | None
+    """None: a source of users does not say it. So for the next two."""
+    updated_at: float | None
     deleted_at: float | None
     version: int | None = field(default=None, compare=False)
     """The transaction that wrote it, if this record was just written."""
@@ -48,6 +49,8 @@ class UserChanges(TypedDict, total=False):
     """In Unix seconds."""
 
 
+UserId: TypeAlias = UUID | str
+"""A user's id, or how it is written."""
 Expectation: TypeAlias = Callable[[UserRecord], bool]
 """Returns whether a user is still as its editor saw it."""
 _PERSONAL: Final = frozenset({"email", "display_name"})
@@ -57,9 +60,40 @@ _PERSONAL: Final = frozenset({"email", "display_name"})
 class UserNotFound(LookupError):
     """There is no user with this id."""
 
-    def __init__(self, user_id: UUID) -> None:
+    def __init__(self, user_id: UserId) -> None:
         super().__init__(f"there is no user with the id {user_id}")
         self.user_id = user_id
+
+
+class UserIdMalformed(Exception):
+    """No user can have this id."""
+
+    def __init__(self) -> None:
+        super().__init__("the id of a user is a UUID")
+
+
+class ChangeRefused(Exception):
+    """The users are in a source, where this cannot be changed from here. The text says where it can be."""
+
+
+class SourceReadOnly(ChangeRefused):
+    """The source may not be written to (`users.source.writable`)."""
+
+
+class NotWritable(ChangeRefused):
+    """The source may be written to, but this cannot be: for example, an expression computes it."""
+
+
+class IdentityAmbiguous(RecordUnusable):
+    """Several users of a source are behind one identity: requests with it are refused as 503."""
+
+    def __init__(self, identity: Identity, ids: Sequence[str]) -> None:
+        super().__init__(
+            Tier.POSTGRES,
+            f"users.source: several users have this subject of one issuer: {', '.join(ids)}",
+        )
+        self.identity = identity
+        self.ids = tuple(ids)
 
 
 class IdentityTaken(Exception):
@@ -161,3 +195,13 @@ def difference(before: User, after: User, changes: UserChanges) -> dict[str, JSO
 
 def _plain(value: UserStatus | tuple[str, ...] | str | float | None) -> JSON:
     return list(value) if isinstance(value, tuple) else value
+
+
+def key_of(user_id: UserId) -> UUID:
+    """Return the id as a key of the gateway's own tables. Raises `UserIdMalformed`."""
+    if isinstance(user_id, UUID):
+        return user_id
+    try:
+        return UUID(user_id)
+    except ValueError as error:
+        raise UserIdMalformed from error

@@ -19,6 +19,7 @@ from gateway.stores.postgres.directory.user_rows import (
     StatusRefused,
     UserChanged,
     UserChanges,
+    UserId,
     UserNotFound,
     UserRecord,
 )
@@ -115,7 +116,7 @@ class UserDirectory:
 
     async def link(
         self,
-        user_id: UUID,
+        user_id: UserId,
         identity: Identity,
         *,
         expected: Expectation | None = None,
@@ -126,13 +127,14 @@ class UserDirectory:
         Raises `UserNotFound`, `IdentityTaken`, or `UserChanged` when the user is not as `expected`.
         """
         async with self._postgres.connection() as connection, connection.transaction():
-            await user_rows.lock(connection, user_id, expected)
-            await _link(connection, user_id, identity, author)
-            return await user_rows.get(connection, user_id)
+            key = user_rows.key_of(user_id)
+            await user_rows.lock(connection, key, expected)
+            await _link(connection, key, identity, author)
+            return await user_rows.get(connection, key)
 
     async def unlink(
         self,
-        user_id: UUID,
+        user_id: UserId,
         identity: Identity,
         *,
         expected: Expectation | None = None,
@@ -143,29 +145,37 @@ class UserDirectory:
         Raises `UserNotFound`, `IdentityMissing`, or `UserChanged` when the user is not as `expected`.
         """
         async with self._postgres.connection() as connection, connection.transaction():
-            await user_rows.lock(connection, user_id, expected)
-            await _unlink(connection, user_id, identity, author)
-            return await user_rows.get(connection, user_id)
+            key = user_rows.key_of(user_id)
+            await user_rows.lock(connection, key, expected)
+            await _unlink(connection, key, identity, author)
+            return await user_rows.get(connection, key)
 
     async def move(
-        self, identity: Identity, *, source: UUID, target: UUID, author: Author | None = None
+        self, identity: Identity, *, source: UserId, target: UserId, author: Author | None = None
     ) -> UserRecord:
         """Move an identity from one user to another; return the latter.
 
         Raises `UserNotFound`, or `IdentityMissing` when the identity does not lead to `source`.
         """
         async with self._postgres.connection() as connection, connection.transaction():
+            giver, taker = user_rows.key_of(source), user_rows.key_of(target)
             # Lock in a fixed order, so that two concurrent moves cannot deadlock.
-            for user_id in sorted((source, target)):
-                await user_rows.lock(connection, user_id, None)
-            await _unlink(connection, source, identity, author)
-            await _link(connection, target, identity, author)
-            return await user_rows.get(connection, target)
+            for key in sorted((giver, taker)):
+                await user_rows.lock(connection, key, None)
+            await _unlink(connection, giver, identity, author)
+            await _link(connection, taker, identity, author)
+            return await user_rows.get(connection, taker)
 
-    async def get(self, user_id: UUID) -> UserRecord:
+    @staticmethod
+    def id_in(text: str) -> str:
+        """Return the id that a text is, as rows have it. Raises `UserIdMalformed`."""
+        return str(user_rows.key_of(text))
+
+    async def get(self, user_id: UserId) -> UserRecord:
         """Return a user by its id. Raises `UserNotFound`."""
+        key = user_rows.key_of(user_id)
         async with self._postgres.connection() as connection:
-            return await user_rows.get(connection, user_id)
+            return await user_rows.get(connection, key)
 
     async def find(self, identity: Identity) -> UserRecord | None:
         """Return the user behind an identity."""
@@ -191,12 +201,13 @@ class UserDirectory:
         *,
         status: UserStatus | None = None,
         tenant: str | None = None,
-        after: UUID | None = None,
+        after: UserId | None = None,
         limit: int = 50,
     ) -> list[UserRecord]:
         """Return a page of users, oldest first. `after` is the id of the last user of the previous page."""
+        last = None if after is None else user_rows.key_of(after)
         async with self._postgres.connection() as connection:
-            rows = await connection.fetch(_LIST, status and status.value, tenant, after, limit)
+            rows = await connection.fetch(_LIST, status and status.value, tenant, last, limit)
             return [user_rows.from_row(row) for row in rows]
 
     async def search(
@@ -205,7 +216,7 @@ class UserDirectory:
         text: str | None = None,
         status: UserStatus | None = None,
         tenant: str | None = None,
-        after: tuple[int, UUID] | None = None,
+        after: tuple[int, UserId] | None = None,
         limit: int = 50,
     ) -> list[UserRecord]:
         """Return a page of users, oldest first.
@@ -214,7 +225,7 @@ class UserDirectory:
         case. `after` is when the last user of the previous page was created, in microseconds since 1970, and
         its id.
         """
-        created, last = after or (None, None)
+        created, last = (None, None) if after is None else (after[0], user_rows.key_of(after[1]))
         values: list[object] = [status and status.value, tenant, created, last, limit]
         async with self._postgres.connection() as connection:
             if text is None:
@@ -225,7 +236,7 @@ class UserDirectory:
 
     async def change(
         self,
-        user_id: UUID,
+        user_id: UserId,
         changes: UserChanges,
         *,
         expected: Expectation | None = None,
@@ -237,21 +248,22 @@ class UserDirectory:
         user is not as `expected`.
         """
         async with self._postgres.connection() as connection, connection.transaction():
-            before = (await user_rows.lock(connection, user_id, expected)).user
+            key = user_rows.key_of(user_id)
+            before = (await user_rows.lock(connection, key, expected)).user
             if "status" in changes and before.status is UserStatus.DELETED:
                 raise StatusRefused(before.status)
             after = replace(before, **changes)
             await connection.execute(
                 _CHANGE,
-                user_id, after.status.value, after.tenant, after.email, after.display_name, list(after.roles),
+                key, after.status.value, after.tenant, after.email, after.display_name, list(after.roles),
                 "tokens_valid_after" in changes, after.tokens_valid_after,
             )  # fmt: skip
             detail = user_rows.difference(before, after, changes)
-            await audit.record(connection, author, "user.change", f"user:{user_id}", detail)
-            return await user_rows.get(connection, user_id)
+            await audit.record(connection, author, "user.change", f"user:{key}", detail)
+            return await user_rows.get(connection, key)
 
     async def delete(
-        self, user_id: UUID, *, expected: Expectation | None = None, author: Author | None = None
+        self, user_id: UserId, *, expected: Expectation | None = None, author: Author | None = None
     ) -> UserRecord:
         """Mark a user as deleted. Raises like `change`."""
         return await self._change_status(
@@ -259,7 +271,7 @@ class UserDirectory:
         )
 
     async def restore(
-        self, user_id: UUID, *, expected: Expectation | None = None, author: Author | None = None
+        self, user_id: UserId, *, expected: Expectation | None = None, author: Author | None = None
     ) -> UserRecord:
         """Restore a deleted user to active. Raises like `change`; `StatusRefused` if it is not deleted."""
         return await self._change_status(
@@ -268,7 +280,7 @@ class UserDirectory:
 
     async def _change_status(
         self,
-        user_id: UUID,
+        user_id: UserId,
         status: UserStatus,
         *,
         deleted: bool,
@@ -276,13 +288,14 @@ class UserDirectory:
         author: Author | None = None,
     ) -> UserRecord:
         async with self._postgres.connection() as connection, connection.transaction():
-            before = (await user_rows.lock(connection, user_id, expected)).user.status
+            key = user_rows.key_of(user_id)
+            before = (await user_rows.lock(connection, key, expected)).user.status
             if (before is UserStatus.DELETED) is not deleted:
                 raise StatusRefused(before)
-            await connection.execute("UPDATE users SET status = $2 WHERE id = $1", user_id, status.value)
+            await connection.execute("UPDATE users SET status = $2 WHERE id = $1", key, status.value)
             action = "user.restore" if deleted else "user.delete"
-            await audit.record(connection, author, action, f"user:{user_id}", {"status": before.value})
-            return await user_rows.get(connection, user_id)
+            await audit.record(connection, author, action, f"user:{key}", {"status": before.value})
+            return await user_rows.get(connection, key)
 
 
 async def _link(connection: Connection, user_id: UUID, identity: Identity, author: Author | None) -> None:
@@ -299,9 +312,9 @@ def _named(identity: Identity) -> dict[str, JSON]:
     return {"issuer": identity.issuer, "subject": identity.subject}
 
 
-def microseconds(instant: float) -> int:
-    """Return a time of a row for a cursor. Postgres has times that are not numbers."""
-    return round(min(max(instant, 0.0), _LAST) * 1_000_000)
+def microseconds(instant: float | None) -> int:
+    """Return a time of a row for a cursor. Postgres has times that are not numbers; None is 1970."""
+    return round(min(max(instant or 0.0, 0.0), _LAST) * 1_000_000)
 
 
 def _uuid(text: str) -> UUID | None:

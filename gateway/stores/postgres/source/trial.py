@@ -105,6 +105,8 @@ def trials(source: UserSource, key_type: str | None = None) -> Iterator[Trial]:
         if each.user is not None:
             key = f"(SELECT ({source.id}) FROM {of_user} LIMIT 0)"
             yield Trial(f"{where}.user", f"SELECT ({each.user}) = {key} FROM {rows}")
+        if each.tenant is not None:
+            yield Trial(f"{where}.tenant", f"SELECT ({each.tenant})::text FROM {rows}")
         if each.where is not None:
             yield Trial(f"{where}.where", f"SELECT CASE WHEN ({each.where}) THEN 1 END FROM {rows}")
     yield from _watch(source, "users.source.watch", source.watch, key_type)

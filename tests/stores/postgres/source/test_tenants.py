@@ -9,9 +9,11 @@ from pydantic import ValidationError
 
 from gateway.core.model import Identity
 from gateway.settings import Settings
+from gateway.stores.postgres.directory.user_rows import IdentityTaken
 from gateway.stores.postgres.source.database import SourceDatabase
 from gateway.stores.postgres.source.install import install
 from gateway.stores.postgres.source.polling import Poller
+from tests.stores.postgres.source.directories import directory
 from tests.stores.postgres.source.ear import listening
 from tests.systems.sources import configuration, source_of
 
@@ -82,3 +84,23 @@ def test_a_source_for_many_tenants_names_them(identities: list[dict[str, str]], 
         Settings.model_validate(configuration({**BLOCK, "identities": identities}, issuers=ISSUERS))
     with pytest.raises(ValidationError, match="is only for an issuer with"):
         Settings.model_validate(configuration(BLOCK))
+
+
+async def test_operators_see_and_change_the_subjects_of_one_tenant(dsn: str) -> None:
+    block = {**BLOCK, "writable": True}
+    async with directory(dsn, block, issuers=ISSUERS) as (users, _):
+        red, blue = Identity(iss("red"), "ann"), Identity(iss("blue"), "ann")
+        assert (await users.get("1")).identities == (red,)
+        for identity, owner in ((red, "1"), (blue, "2")):
+            record = await users.find(identity)
+            assert record is not None
+            assert record.user.id == owner
+        assert await users.find(Identity(iss("green"), "ann")) is None
+        assert {record.user.id for record in await users.search(text="ann")} == {"1", "2"}
+        green = Identity(iss("green"), "ann")
+        assert (await users.link("1", green)).identities == (green, red)
+        with pytest.raises(IdentityTaken):
+            await users.link("1", blue)
+        assert (await users.move(red, source="1", target="2")).identities == (blue, red)
+        assert (await users.unlink("2", red)).identities == (blue,)
+        assert (await users.get("1")).identities == (green,)
