@@ -4,7 +4,7 @@ import asyncio
 import math
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -196,15 +196,16 @@ async def serve(
         provisioner = builders.provisioner(settings, issuers, postgres, local, redis, directory, metrics)
         if provisioner is not None:
             stack.push_async_callback(provisioner.close)
-        body_size = settings.server.limits.body_size
-        routes = [translation.route(route, body_size) for route in settings.routes]
+        routes = translation.routes(settings)
         tokens = Tokens(
             keys, time.time, settings.cache.max_tokens, metrics.recalled_tokens, metrics.refusal_recalled
         )
 
         def admitter(*, forwards: bool) -> Memo:
             """Return what decides, for requests that are forwarded here or by other proxies."""
-            table = RouteTable(routes, forwards=forwards)
+            table = RouteTable(
+                routes, forwards=forwards, reserved=settings.server.health_path if forwards else None
+            )
             pipeline = Pipeline(table, verifier, directory, headers, provisioner)
             return Memo(pipeline, verifier, tokens, directory)
 
@@ -264,8 +265,16 @@ async def serve(
         stack.callback(invalidation.subscribe(reauthorization.changed))
         context = ExchangeContext(memo, headers, responder, metrics, log, upstreams, reauthorization)
         limits = translation.limits(settings.server.limits)
-        server = ConnectionServer(context, partial(Exchange, context), limits=limits, exempt=headers.trusts)
-        front = await _serve_front(server, listeners.front, certificate, stack)
+        health = builders.health_path(settings.server, admin, metrics)
+        exchange = partial(Exchange, context)
+        server = ConnectionServer(
+            context,
+            exchange if health is None else health.before(exchange),
+            limits=limits,
+            exempt=headers.trusts,
+        )
+        speaks = headers.trusts if settings.server.proxy_protocol else None
+        front = await _serve_front(server, listeners.front, certificate, stack, speaks)
         asked = builders.decision_server(settings, admitter(forwards=False), headers, responder, metrics, log)
         decision = None if asked is None else await _serve_front(asked, listeners.decision, None, stack)
         if alone:
@@ -312,8 +321,9 @@ async def _serve_front(
     listeners: Sequence[socket.socket],
     certificate: Certificate | None,
     stack: AsyncExitStack,
+    speaks_for_others: Callable[[str], bool] | None = None,
 ) -> Listener:
-    front = await Listener.open(server, listeners, certificate)
+    front = await Listener.open(server, listeners, certificate, speaks_for_others)
     stack.push_async_callback(server.drain, EXIT_SECONDS, grace=0.0)
     stack.push_async_callback(front.close)
     return front

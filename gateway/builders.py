@@ -11,6 +11,7 @@ from functools import partial
 from uuid import uuid4
 
 from gateway import translation
+from gateway.admin.health import Admin
 from gateway.core.headers import HeaderPolicy
 from gateway.core.model import Issuer
 from gateway.core.networks import contains
@@ -29,6 +30,7 @@ from gateway.issuer_keys.introspection import KEEP_ALIVE, Introspector
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.proxy.certificate import Certificate
 from gateway.proxy.errors import Responder
+from gateway.proxy.health import HealthPath
 from gateway.proxy.refusals import Admitter
 from gateway.proxy.server import ConnectionServer
 from gateway.settings import Settings, model
@@ -63,6 +65,17 @@ def tls_certificate(server: model.Server, stack: AsyncExitStack) -> Certificate 
     watch = asyncio.create_task(certificate.watch())
     stack.callback(watch.cancel)
     return certificate
+
+
+def health_path(server: model.Server, admin: Admin, metrics: Metrics) -> HealthPath | None:
+    """Return the health path of the data plane; None if there is none. Call it inside the event loop."""
+    if server.health_path is None:
+        return None
+
+    async def serves() -> bool:
+        return (await admin.readiest()).serves
+
+    return HealthPath(server.health_path, serves=serves, draining=lambda: admin.draining, metrics=metrics)
 
 
 def postgres_store(postgres: model.Postgres, heard: Callable[[Place], None]) -> Postgres:

@@ -127,7 +127,9 @@ class Pipeline:
             if route.auth is not Auth.OPTIONAL or denial.reason is not CREDENTIALS_MISSING:
                 attribute(denial, route, None)
                 raise
-        line = f"{request.method} {target.without(route.strip_prefix)} HTTP/1.1".encode("ascii")
+        line = f"{request.method} {target.below(route.base_path, route.strip_prefix)} HTTP/1.1".encode(
+            "ascii"
+        )
         host = fields.hosts[0] if fields.hosts else b""
         told = self._headers.forwarded(request, fields, route.strip_prefix)
         protocol = upgrades.requested(request, route.upgrades) if request.may_upgrade else None

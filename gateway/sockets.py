@@ -22,6 +22,9 @@ _Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | tuple[int, b
 BACKLOG: Final = 1024
 """Connections that may wait in a socket's queue until they are accepted."""
 
+_ALL_IPV4: Final = "0.0.0.0"  # noqa: S104 -- what `[::]` stands for, too
+_ALL_IPV6: Final = "::"
+
 # Linux, asm-generic/socket.h; Python has no name for it.
 _SO_ATTACH_FILTER: Final = 26
 # A classic BPF program over the TCP header (linux/filter.h): drop packets with the flag SYN, keep the rest.
@@ -47,6 +50,8 @@ _ADVICE: Final = {
 def bind(endpoint: Endpoint, setting: str = "the address") -> tuple[socket.socket, ...]:
     """Bind a socket to each address of an endpoint; port 0 picks a free one. They do not listen yet.
 
+    `::` is all addresses of both families.
+
     Raises OSError when an address is taken, even by a socket that would share it: two gateways on one
     port would each get half of the requests. `setting` is the name of the address in the error's text.
     """
@@ -66,12 +71,33 @@ def bind(endpoint: Endpoint, setting: str = "the address") -> tuple[socket.socke
 
 
 def _bind_host(host: str, port: int) -> tuple[socket.socket, ...]:
+    if host == _ALL_IPV6:
+        return _bind_all(port)
     addresses = dict.fromkeys(
         (family, address)
         for family, _, _, _, address in socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     )
+    return _bind_addresses(addresses)
+
+
+def _bind_all(port: int) -> tuple[socket.socket, ...]:
+    """Bind all addresses of both families at one port.
+
+    These are two sockets, so that peers with IPv4 have addresses of IPv4. A machine without IPv4 has one.
+    """
+    (six,) = _bind_addresses([(socket.AF_INET6, (_ALL_IPV6, port))])
+    try:
+        return (six, *_bind_addresses([(socket.AF_INET, (_ALL_IPV4, six.getsockname()[1]))]))
+    except OSError as error:
+        if error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+            return (six,)
+        six.close()
+        raise
+
+
+def _bind_addresses(addresses: Iterable[tuple[int, _Address]]) -> tuple[socket.socket, ...]:
     bound: list[socket.socket] = []
     try:
         for family, address in addresses:
@@ -140,7 +166,7 @@ def url(scheme: str, sockets: Sequence[socket.socket]) -> str:
     if sockets[0].family == socket.AF_UNIX:
         return f"unix:{sockets[0].getsockname()}"
     host, port = sockets[0].getsockname()[:2]
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- recognised, not bound
+    reachable = {_ALL_IPV4: "127.0.0.1", _ALL_IPV6: "::1"}.get(host, host)
     return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
 
 

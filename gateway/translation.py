@@ -16,6 +16,7 @@ from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.issuer_patterns import TENANT
 from gateway.core.model import ClaimPaths, CredentialSources, Issuer, Route
 from gateway.core.networks import contains
+from gateway.core.requests.forwarding import ForwardingRules
 from gateway.core.requests.fronts import Questions
 from gateway.core.tokens import ASYMMETRIC_ALGORITHMS, HMAC_ALGORITHMS
 from gateway.explain import Setup
@@ -83,7 +84,17 @@ def issuer(issuer: model.Issuer) -> Issuer:
     return derived(issuer, Issuer, elsewhere={"keys", "introspection"}, claims=claims)
 
 
-def route(route: model.Route, body_size: int) -> Route:
+def routes(settings: Settings) -> tuple[Route, ...]:
+    """Return all routes in order."""
+    size = settings.server.limits.body_size
+    return tuple(
+        route(each, size, "" if each.upstream is None else settings.upstreams[each.upstream].base_path)
+        for each in settings.routes
+    )
+
+
+def route(route: model.Route, body_size: int, base: str = "") -> Route:
+    """Return a route. `base` is the path of its upstream's URLs."""
     return derived(
         route,
         Route,
@@ -94,6 +105,7 @@ def route(route: model.Route, body_size: int) -> Route:
         credentials=_credentials(route),
         upgrades=frozenset(route.upgrade),
         strip_prefix=route.strip_prefix or "",
+        base_path=base,
         max_body=body_size if route.max_body is None else route.max_body,
     )
 
@@ -119,6 +131,8 @@ def headers(settings: Settings) -> HeaderPolicy:
             settings.headers.identity,
             settings.headers.forward_authorization,
             settings.server.trusted_proxies,
+            settings.headers.strip,
+            ForwardingRules(settings.headers.forwarded, settings.headers.x_real_ip, settings.headers.via),
             tells_fronts=settings.decision.listen is not None,
         )
     )
@@ -246,10 +260,10 @@ def _authorities(ca: Path) -> ssl.SSLContext:
 
 def setup(settings: Settings, config: str | None = None) -> Setup:
     """Return the setup of an `Explainer`."""
-    cache, body_size = settings.cache, settings.server.limits.body_size
+    cache = settings.cache
     return Setup(
         issuers=[issuer(entry) for entry in settings.issuers],
-        routes=[route(entry, body_size) for entry in settings.routes],
+        routes=routes(settings),
         local_ttl=cache.local_ttl,
         user_ttl=cache.user_ttl,
         negative_ttl=cache.negative_ttl,

@@ -128,6 +128,11 @@ def test_every_setting_is_described() -> None:
             assert node.get("description"), f"{name}.{key}"
 
 
+ELSEWHERE = (
+    "18: routes[0].match.path: has a parameter of another router, which would be matched as it stands here"
+)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
@@ -304,7 +309,11 @@ def test_every_setting_is_described() -> None:
             "127.0.0.1:9000",
             "14: upstreams.orders.urls[0]: must be an http or https URL",
         ),
-        ("http://127.0.0.1:9000", "http://a/b", "14: upstreams.orders.urls[0]: must be an http or https URL"),
+        (
+            "http://127.0.0.1:9000",
+            "http://a/b?c",
+            "14: upstreams.orders.urls[0]: must be an http or https URL",
+        ),
         ("http://127.0.0.1:9000", "http://a?b", "14: upstreams.orders.urls[0]: must be an http or https URL"),
         (
             "http://127.0.0.1:9000",
@@ -404,9 +413,37 @@ def test_every_setting_is_described() -> None:
         ),
         (
             "path: /orders/**",
-            "path: /a\n      hosts: ['*.a']",
-            "19: routes[0].match.hosts[0]: must be a host name",
+            "path: /a\n      hosts: ['a.*.b']",
+            "19: routes[0].match.hosts[0]: `*` must be the first label of a name, and stands for one or more",
         ),
+        (
+            "path: /orders/**",
+            "path: /a\n      hosts: ['*']",
+            "19: routes[0].match.hosts[0]: `*` must be the first label of a name",
+        ),
+        (
+            "path: /orders/**",
+            "path: /a\n      hosts: ['*.0.0.1']",
+            "19: routes[0].match.hosts[0]: `*` must be the first label of a name",
+        ),
+        (
+            "/orders/**",
+            "/orders/:id/items",
+            f"{ELSEWHERE} → write /orders/*/items: `*` is one segment, a final `**` the rest",
+        ),
+        ("/orders/**", "/orders/{id}", ELSEWHERE),
+        (
+            "path: /orders/**",
+            "path: '/files/{rest:path}'",
+            f"{ELSEWHERE} → write /files/**: `*` is one segment",
+        ),
+        (
+            "path: /orders/**",
+            "path: '/files/{rest...}'",
+            f"{ELSEWHERE} → write /files/**: `*` is one segment",
+        ),
+        ("path: /orders/**", "path: '/files/*rest'", f"{ELSEWHERE} → write /files/**: `*` is one segment"),
+        ("path: /orders/**", "path: '/u/<int:id>/x'", f"{ELSEWHERE} → write /u/*/x: `*` is one segment"),
         (
             "upstream: orders",
             "upstream: orders\n    auth: none\n    credentials: {cookie: session}",
@@ -781,6 +818,12 @@ def test_methods_and_hosts_have_to_be_covered_too() -> None:
     assert not covers(Match(path="/**", methods=("PUT",)), get)
     assert covers(anything, host)
     assert not covers(host, anything)
+    below = Match(path="/**", hosts=("*.example.com",))
+    assert covers(below, host)
+    assert covers(below, Match(path="/**", hosts=("*.a.example.com", "b.example.com")))
+    assert covers(below, below)
+    assert not covers(below, Match(path="/**", hosts=("example.com",)))
+    assert not covers(host, below)
 
 
 def advised(file: Path, text: str) -> dict[str, str]:

@@ -49,6 +49,22 @@ def test_urls_of_every_kind(tmp_path: Path, url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("urls", "base"),
+    [
+        ("http://a", ""),
+        ("http://a/", ""),
+        ("http://a/base", "/base"),
+        ("http://a/base/, 'http://[::1]:80/%62ase'", "/base"),
+        ("unix:/run/orders.sock", ""),
+    ],
+)
+def test_all_urls_have_one_base_path_in_one_spelling(tmp_path: Path, urls: str, base: str) -> None:
+    upstream = load(write(tmp_path, urls=urls), {}).upstreams["orders"]
+    assert upstream.base_path == base
+    assert all(url.endswith(base) for url in upstream.urls)
+
+
+@pytest.mark.parametrize(
     "host", ["preserve", "upstream", "orders.internal", "orders.internal:8443", "'[::1]:80'"]
 )
 def test_hosts_of_every_kind(tmp_path: Path, host: str) -> None:
@@ -59,6 +75,11 @@ def test_hosts_of_every_kind(tmp_path: Path, host: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            {"urls": "http://a/b/../c"},
+            "upstreams.orders.urls[0]: has a base path that is refused in requests",
+        ),
+        ({"urls": "http://a/b, http://b"}, "upstreams.orders.urls: have different base paths: /, /b"),
         ({"urls": "'unix:orders.sock'"}, "upstreams.orders.urls[0]: must be an http or https URL"),
         ({"upstream": "host: 'a b'"}, "upstreams.orders.host: must be preserve, upstream"),
         ({"upstream": 'host: "a\\r\\nX-Evil: 1"'}, "upstreams.orders.host: must be preserve, upstream"),

@@ -37,6 +37,40 @@ def test_a_name_is_bound_at_all_of_its_addresses(monkeypatch: pytest.MonkeyPatch
         sockets.close(bound)
 
 
+def test_all_addresses_are_those_of_both_families() -> None:
+    bound = sockets.bind(("::", 0))
+    port = bound[0].getsockname()[1]
+    try:
+        assert sockets.url("http", bound) == f"http://[::1]:{port}"
+        for one in bound:
+            one.listen()
+        for host, peer in (("127.0.0.1", "127.0.0.1"), ("::1", "::1")):
+            with socket.create_connection((host, port)):
+                (taken,) = (taken for one in bound for taken in sockets.take_queue(one))
+                with taken:
+                    assert taken.getpeername()[0] == peer
+        # Neither family is left to another gateway.
+        for host in ("0.0.0.0", "127.0.0.1", "::", "::1"):  # noqa: S104 -- on purpose
+            with pytest.raises(OSError, match="Address already in use"):
+                sockets.bind((host, port))
+    finally:
+        sockets.close(bound)
+
+
+def test_one_family_is_not_bound_when_the_other_is_taken() -> None:
+    (taken,) = sockets.bind(("0.0.0.0", 0))  # noqa: S104 -- on purpose
+    port = taken.getsockname()[1]
+    try:
+        taken.listen()
+        with pytest.raises(
+            OSError, match=rf"listen: :::{port} cannot be listened on: Address already in use"
+        ):
+            sockets.bind(("::", port), "listen")
+    finally:
+        taken.close()
+    sockets.close(sockets.bind(("::", port)))
+
+
 def test_connections_that_wait_are_taken_and_new_ones_refused_before_the_socket_closes() -> None:
     (listener,) = sockets.bind(("127.0.0.1", 0))
     address = listener.getsockname()

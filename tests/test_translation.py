@@ -5,6 +5,7 @@ The settings of all other sections are passed on by hand: tests/test_settings_us
 
 import ssl
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -12,8 +13,9 @@ import pytest
 from gateway import translation
 from gateway.core.model import Issuer
 from gateway.issuer_keys import fetch
-from gateway.settings import model
+from gateway.settings import Settings, model
 from gateway.settings.section import Section
+from tests.harness import configuration
 
 ISSUER: Final = {"name": "main", "issuer": "https://idp.example.com/", "audiences": ["api"]}
 ROUTE: Final = {"name": "orders", "match": {"path": "/api/**"}, "upstream": "orders"}
@@ -248,3 +250,9 @@ def test_a_field_without_a_setting_is_an_error() -> None:
 
     with pytest.raises(TypeError, match="actors"):
         translation.derived(model.Issuer.model_validate(ISSUER), More, elsewhere={"keys", "introspection"})
+
+
+def test_a_route_has_the_base_path_of_its_upstream(tmp_path: Path) -> None:
+    written = configuration(tmp_path, "http://127.0.0.1:9000/base/", "postgresql://g@h/g", "redis://h", "p:")
+    found = {route.name: route.base_path for route in translation.routes(Settings.model_validate(written))}
+    assert (found["private"], found["gone"]) == ("/base", "")

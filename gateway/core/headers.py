@@ -1,13 +1,14 @@
-"""All rules about header fields between client, gateway and upstream. No other file has such rules.
+"""The rules about header fields between client, gateway and upstream.
+
+`requests/forwarding.py` has those about X-Forwarded-* and its like, and no other file has any.
 
 First, the fields that a client may forge are removed, on every route and in every spelling. Then the gateway
 adds its own fields, so that a client cannot remove them.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import lru_cache
 from operator import attrgetter
@@ -15,8 +16,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 from gateway.core.claim_paths import at_path, claims_on
 from gateway.core.model import JSON, Claims, Header, Request, User
-
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+from gateway.core.networks import Network, client_address, contains
+from gateway.core.requests.forwarding import ForwardingFields, ForwardingRules
 
 # RFC 9110 §7.6.1: for one connection only, even if Connection does not name them. Trailer is one of them,
 # because trailers are not forwarded.
@@ -37,10 +38,13 @@ HOP_BY_HOP: Final = frozenset(
 _FRAMING: Final = frozenset({b"content-length", b"http2-settings"})
 # Connection may not remove these (RFC 9110 §7.6.1: it must not list fields for all recipients).
 _END_TO_END: Final = frozenset({b"host", b"content-type", b"content-length", b"authorization", b"cookie"})
-# Fields in which frameworks expect the original client and target. Folded, without `x-forwarded-*`.
-_FORWARDING: Final = frozenset(
-    {b"forwarded", b"x-real-ip", b"x-original-url", b"x-original-uri", b"x-original-method", b"x-rewrite-url"}
-)
+# Fields in which frameworks expect the original target. Folded.
+_ORIGINALS: Final = frozenset({b"x-original-url", b"x-original-uri", b"x-original-method", b"x-rewrite-url"})
+# Fields about the original client that a trusted proxy may send. Folded, without `x-forwarded-*`.
+_FORWARDING: Final = frozenset({b"forwarded", b"x-real-ip"})
+STRIPPED: Final = ("Proxy", "Remote-User", "X-Remote-User", "X-HTTP-Method-Override")
+"""Fields that are removed from requests by default: CGI makes `HTTP_PROXY` of the first (CVE-2016-5385),
+frameworks take the next two for the user, and the last one for the method."""
 USER_FIELDS: Final = ("id", "tenant", "email", "display_name", "roles", "status")
 """The fields of a user that an identity header may carry."""
 _CLAIM_FIELDS: Final = {
@@ -128,7 +132,10 @@ class HeaderRules:
     """Field name → its value: a path below `user` or `claims`."""
     forward_authorization: bool = False
     trusted_proxies: tuple[Network, ...] = ()
-    """Peers whose `X-Forwarded-*` and `X-Request-Id` are trusted."""
+    """Peers whose `X-Forwarded-*`, `Forwarded`, `X-Real-IP` and `X-Request-Id` are trusted."""
+    strip: tuple[str, ...] = STRIPPED
+    """Further fields of requests that are removed, in any spelling."""
+    forwarding: ForwardingRules = field(default_factory=ForwardingRules)
     tells_fronts: bool = False
     """Whether other proxies ask for decisions."""
 
@@ -145,7 +152,7 @@ class _Fate(Enum):
     LENGTH = auto()
     CODING = auto()
     FORWARDING = auto()
-    """`X-Forwarded-*`: used only if the peer is trusted."""
+    """`X-Forwarded-*`, Forwarded and X-Real-IP: used only if the peer is trusted."""
 
 
 # Access to a member through its enumeration is slow.
@@ -167,7 +174,7 @@ class Fields(NamedTuple):
     hosts: list[bytes]
     authorizations: list[bytes]
     forwarding: list[Header]
-    """`X-Forwarded-*`."""
+    """`X-Forwarded-*`, Forwarded and X-Real-IP."""
 
 
 class ResponseFields(NamedTuple):
@@ -189,7 +196,8 @@ class HeaderPolicy:
         """Names of the claims in a token's payload that header fields need."""
         configured = [fold(name) for name, _ in self._identity]
         ours = (STALE_HEADER, STATUS_HEADER, MISSING_HEADER, REQUEST_ID_HEADER)
-        self._ours = frozenset([*configured, *map(fold, ours), *_FORWARDING])
+        stripped = (fold(name.encode()) for name in rules.strip)
+        self._ours = frozenset([*configured, *map(fold, ours), *_ORIGINALS, *stripped])
         self._tells_status = fold(STATUS_HEADER) in configured
         ids = [name.encode() for name, path in rules.identity.items() if path == "user.id"]
         self._missing = b"".join(_line(name, b"") for name in ids) + _line(MISSING_HEADER, b"true")
@@ -203,19 +211,32 @@ class HeaderPolicy:
         """Whether other proxies ask for decisions."""
         self.forwards_credentials = rules.forward_authorization
         """Whether upstreams get Authorization."""
-        self._networks = rules.trusted_proxies
         self.trusts_proxies = bool(rules.trusted_proxies)
         """Whether there are trusted proxies."""
-        self._trusts = lru_cache(maxsize=1024)(self._is_trusted)
+        self._trusts = contains(rules.trusted_proxies)
+        self._forwarding = ForwardingFields(rules.forwarding, self.trusts)
         self._fates: dict[bytes, _Fate] = {}
 
     def trusts(self, peer: str) -> bool:
         """Return whether this peer is a trusted proxy."""
         return self.trusts_proxies and self._trusts(peer)
 
-    def request_id(self, headers: Iterable[Header], peer: str) -> str | None:
-        """Return the request id of a trusted proxy, if it has an acceptable form."""
-        return self.acceptable_id(headers) if self.trusts(peer) else None
+    def vouched(self, headers: Iterable[Header], peer: str) -> tuple[str | None, str | None]:
+        """Return the request id and the client's address that a trusted proxy gave.
+
+        None for what it did not give in an acceptable form, and for both if the peer is not trusted.
+        """
+        if not self.trusts(peer):
+            return None, None
+        request_id: str | None = None
+        chain: list[bytes] = []
+        for name, value in headers:
+            lower = name.lower()
+            if lower == b"x-forwarded-for":
+                chain.append(value)
+            elif request_id is None and lower == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+                request_id = value.decode("ascii")
+        return request_id, client_address(chain, peer, self._trusts) if chain else None
 
     @staticmethod
     def acceptable_id(headers: Iterable[Header]) -> str | None:
@@ -251,22 +272,12 @@ class HeaderPolicy:
         return Fields(b"".join(kept), hosts, authorizations, forwarding)
 
     def forwarded(self, request: Request, fields: Fields, prefix: str = "") -> bytes:
-        """Return the client's kept fields and the forwarding fields (`X-Forwarded-*`).
+        """Return the client's kept fields and the forwarding fields.
 
         `prefix` is the part that was removed from the path.
         """
-        lines = [fields.kept]
         host = fields.hosts[0] if fields.hosts else b""
-        if self.trusts(request.peer):
-            self._extend_forwarding(lines, request, host, fields.forwarding, prefix)
-        else:
-            lines.append(
-                b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
-                % (request.peer.encode("latin-1", "replace"), request.scheme.encode(), host)
-            )
-            if prefix:
-                lines.append(_line(b"X-Forwarded-Prefix", prefix.encode()))
-        return b"".join(lines)
+        return fields.kept + self._forwarding.write(request, host, fields.forwarding, prefix)
 
     def identity(self, claims: Claims, user: User | None, *, with_status: bool = False) -> bytes:
         """Return the identity header fields for the upstream.
@@ -298,31 +309,6 @@ class HeaderPolicy:
             return _line(b"Authorization", b"Bearer " + request.credential.raw)
         return b"".join(_line(b"Authorization", value) for value in fields.authorizations)
 
-    def _extend_forwarding(
-        self, lines: list[bytes], request: Request, host: bytes, forwarding: Iterable[Header], prefix: str
-    ) -> None:
-        """Write the forwarding fields, and continue those of a trusted peer."""
-        named, proto = False, request.scheme.encode()
-        chain: list[bytes] = []
-        prefixes: list[bytes] = []
-        for name, value in forwarding:
-            lower = name.lower()
-            if lower == b"x-forwarded-for":
-                chain.append(value)
-            elif lower == b"x-forwarded-proto":
-                proto = value if value in {b"http", b"https"} else proto
-            elif prefix and lower == b"x-forwarded-prefix":
-                prefixes.append(value.rstrip(b"/"))
-            else:
-                named = named or lower == b"x-forwarded-host"
-                lines.append(_line(name, value))
-        chain.append(request.peer.encode("latin-1", "replace"))
-        lines += (_line(b"X-Forwarded-For", b", ".join(chain)), _line(b"X-Forwarded-Proto", proto))
-        if not named:
-            lines.append(_line(b"X-Forwarded-Host", host))
-        if prefix:
-            lines.append(_line(b"X-Forwarded-Prefix", b"".join(prefixes) + prefix.encode()))
-
     def _decide(self, name: bytes) -> _Fate:
         """Decide by the name of a field. The result is remembered, because names recur."""
         lower, folded = name.lower(), fold(name)
@@ -330,22 +316,13 @@ class HeaderPolicy:
             fate = _FATES[lower]
         elif folded in HOP_BY_HOP or folded in _FRAMING or folded in self._ours:
             fate = _Fate.DROPPED
-        elif folded.startswith(b"x-forwarded-"):
+        elif folded in _FORWARDING or folded.startswith(b"x-forwarded-"):
             fate = _Fate.FORWARDING if lower == folded else _Fate.DROPPED
         else:
             fate = _Fate.KEPT
         if len(name) <= _MAX_REMEMBERED and len(self._fates) < _MAX_REMEMBERED_NAMES:
             self._fates[name] = fate
         return fate
-
-    def _is_trusted(self, peer: str) -> bool:
-        try:
-            address = ipaddress.ip_address(peer)
-        except ValueError:
-            return False
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return any(address in network for network in self._networks)
 
 
 def _line(name: bytes, value: bytes) -> bytes:

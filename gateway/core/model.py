@@ -259,7 +259,7 @@ class Route:
     methods: frozenset[str] = frozenset()
     """Empty: any method."""
     hosts: frozenset[str] = frozenset()
-    """Lower case, without port. Empty: any host."""
+    """Lower case, without port; `*.` before a name: all names below it. Empty: any host."""
     auth: Auth = Auth.REQUIRED
     require: Requirement = Requirement()
     allow_inactive: bool = False
@@ -273,6 +273,8 @@ class Route:
     """Seconds that a switched connection may be silent both ways."""
     strip_prefix: str = ""
     """The first segments of `path`, without which it is forwarded."""
+    base_path: str = ""
+    """The path of the upstream's URL, which is put before that; without a final slash."""
     max_body: int = 1024**3
     """The most bytes that a request's body may have."""
     close_on_revocation: bool = True
@@ -314,6 +316,13 @@ class Request:
     """The same object each time that this head comes, whatever its token; None for one that is new."""
     credential: Credential | None = None
     """The bearer token, where it is another one than in `headers`: the rest of the head came before."""
+    spoken_for: str | None = None
+    """The client that a trusted proxy speaks for; None: the peer speaks for itself."""
+
+    @property
+    def client(self) -> str:
+        """The address of the client, by which logs, limits and conditions go; empty on a Unix socket."""
+        return self.spoken_for or self.peer
 
 
 RevocationKind: TypeAlias = Literal["jti", "user", "issuer"]

@@ -1,12 +1,24 @@
-"""Networks of trusted peers, and the address of the client behind them. The only owner of these rules."""
+"""Networks of trusted peers, and the address of the client behind them. The only owner of these rules.
+
+Each proxy appends to X-Forwarded-For the address that it got a request from. So the list is read from its
+end, and only as far as trusted proxies have written it. What stands before is what a client says of itself.
+"""
 
 import ipaddress
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
-_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_MOST_HOPS: Final = 32
+"""The longest chain of trusted proxies that is followed."""
+_LONGEST: Final = 64
+"""The longest spelling of an address, with brackets and a port."""
+_ADDRESS: Final = re.compile(
+    rb"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)"
+)
 
 
 def contains(networks: Iterable[Network]) -> Callable[[str], bool]:
@@ -19,44 +31,59 @@ def contains(networks: Iterable[Network]) -> Callable[[str], bool]:
 
     @lru_cache(maxsize=1024)
     def is_in(text: str) -> bool:
-        address = _parsed(text)
-        return address is not None and any(address in network for network in trusted)
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(address in network for network in trusted)
 
     return is_in
 
 
-def client_address(chain: Sequence[bytes], peer: str, is_trusted: Callable[[str], bool]) -> str:
+def client_address(chain: Iterable[bytes], peer: str, is_trusted: Callable[[str], bool]) -> str:
     """Return the last address in a chain of `X-Forwarded-For` that no trusted proxy has.
 
     `chain` are the values of the fields in their order, `peer` is the address of the connection, which a
-    trusted proxy made. Each trusted proxy has appended the address of its own peer. So the chain is read from
-    its end, as far as only trusted proxies have written it. If all addresses are trusted, it is the first.
-    An entry that is no address ends the chain: the proxy after it is the client.
+    trusted proxy made. If all addresses are trusted, it is the first. An entry that is no address ends the
+    chain: the proxy after it is the client.
     """
-    address = peer
-    for entry in reversed(b",".join(chain).decode("latin-1").split(",")):
-        found = _parsed(_without_port(entry.strip(" \t")))
-        if found is None:
+    return hops(chain, peer, is_trusted)[-1]
+
+
+def hops(chain: Iterable[bytes], peer: str, is_trusted: Callable[[str], bool]) -> list[str]:
+    """Return the addresses that trusted proxies vouch for, from a trusted peer back to the client."""
+    found = [peer]
+    # What is left of a longer chain stays in one piece, which is no address.
+    for entry in reversed(b",".join(chain).rsplit(b",", _MOST_HOPS)):
+        text = entry.strip(b" \t")
+        if not text:
+            continue  # RFC 9110 §5.6.1.2: empty elements of a list mean nothing
+        address = read_address(text)
+        if address is None:
             break
-        address = str(found)
+        found.append(address)
         if not is_trusted(address):
             break
-    return address
+    return found
 
 
-def _without_port(entry: str) -> str:
-    """Return an address without the port that some proxies append: `[2001:db8::1]:80`, `192.0.2.1:80`."""
-    if entry.startswith("["):
-        return entry[1:].partition("]")[0]
-    host, _, port = entry.partition(":")
-    return host if port.isdecimal() and "." in host else entry
+def read_address(text: bytes) -> str | None:
+    """Return an IP address in its usual spelling, without brackets and port; None if the text is none."""
+    return _read_address(text) if len(text) <= _LONGEST else None
 
 
-def _parsed(text: str) -> _Address | None:
+@lru_cache(maxsize=1024)
+def _read_address(text: bytes) -> str | None:
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        return None
     try:
-        address = ipaddress.ip_address(text)
+        address = ipaddress.ip_address((match[1] or match[2] or match[3]).decode("ascii"))
     except ValueError:
         return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(address.ipv4_mapped or address)
+    # Brackets are for IPv6 alone (RFC 3986 §3.2.2).
+    return None if match[1] else str(address)

@@ -24,7 +24,9 @@ _OVERLONG: Final = frozenset("\xc0\xc1")
 _DOUBLE_ENCODED: Final = re.compile(r"%25[0-9A-Fa-f]{2}")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
 # A host name has 253 characters at most (RFC 1035 §2.3.4). This bounds what `_host_name` remembers.
-_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~\-]{1,253}\.?)(?::[0-9]{0,5})?")
+_HOST: Final = re.compile(
+    r"(\[[0-9A-Fa-f:.]{2,45}\]|(?=[^:]{1,253}\.?(?::|\Z))[A-Za-z0-9_~\-]+(?:\.[A-Za-z0-9_~\-]+)*\.?)(?::[0-9]{0,5})?"
+)
 
 
 class Target(NamedTuple):
@@ -36,9 +38,12 @@ class Target(NamedTuple):
     query: str
     """With its `?`, or empty; unchanged."""
 
-    def without(self, prefix: str) -> str:
-        """Return path and query for the upstream, without `prefix`, which is whole segments of the path."""
-        return (self.path[len(prefix) :] or "/") + self.query
+    def below(self, base: str, prefix: str) -> str:
+        """Return path and query for the upstream: below `base`, without `prefix`.
+
+        `prefix` is whole segments of the path, `base` the path of the upstream's URL, without a final slash.
+        """
+        return (base + self.path[len(prefix) :] or "/") + self.query
 
 
 def read_target(target: str, hosts: Sequence[bytes]) -> Target:
@@ -118,17 +123,30 @@ def _host_name(authority: str) -> str:
 class _Compiled:
     route: Route
     pattern: re.Pattern[str]
+    suffixes: tuple[str, ...]
+    """The ends of the hosts that its wildcards match: from the dot on."""
 
 
 class RouteTable:
     """The routes in order. The first that matches wins."""
 
-    __slots__ = ("_forwards", "_routes")
+    __slots__ = ("_forwards", "_reserved", "_routes")
 
-    def __init__(self, routes: Iterable[Route], *, forwards: bool = False) -> None:
-        """Compile the routes. `forwards`: requests are forwarded, so a route needs an upstream to serve."""
-        self._routes = tuple(_Compiled(route, _compile(route.path)) for route in routes)
+    def __init__(
+        self, routes: Iterable[Route], *, forwards: bool = False, reserved: str | None = None
+    ) -> None:
+        """Compile the routes. `forwards`: requests are forwarded, so a route needs an upstream to serve.
+
+        `reserved`: a path that the gateway answers by itself, and that no route gets.
+        """
+        self._routes = tuple(
+            _Compiled(
+                route, _compile(route.path), tuple(host[1:] for host in route.hosts if host.startswith("*."))
+            )
+            for route in routes
+        )
         self._forwards = forwards
+        self._reserved = reserved
 
     def match(self, method: str, host: str, path: str) -> Route:
         """Return the first route for a request.
@@ -140,10 +158,14 @@ class RouteTable:
         if method == "CONNECT":
             # An upstream that accepted it would turn the connection into a tunnel (RFC 9110 §9.3.6).
             raise Denial(METHOD_NOT_ALLOWED, "CONNECT is never forwarded")
+        if path == self._reserved:
+            raise Denial(ROUTE_NOT_FOUND, "this path is the gateway's own: see server.health_path")
         refused: list[Route] = []
         for compiled in self._routes:
             route = compiled.route
-            if compiled.pattern.fullmatch(path) is None or (route.hosts and host not in route.hosts):
+            if compiled.pattern.fullmatch(path) is None:
+                continue
+            if route.hosts and host not in route.hosts and not host.endswith(compiled.suffixes):
                 continue
             served = route.upstream is not None or not self._forwards
             if not route.methods or method in route.methods:

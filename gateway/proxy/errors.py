@@ -1,6 +1,10 @@
 """The gateway's own responses: Denial → problem+json (RFC 9457) with its challenge (RFC 6750)."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, Literal
 
@@ -15,8 +19,26 @@ _CONCEALED_TITLE: Final = "The token is not valid"
 
 _PLACEHOLDER: Final = "\x7f" * 32
 """Stands for a request id of ours; no text of ours has a control character."""
+_NO_DATE: Final = "\x1f" * len("Sun, 06 Nov 1994 08:49:37 GMT")
 _RENDERED: Final[dict[tuple[str, str, bool, bool], tuple[int, bytes]]] = {}
-"""Responses that are the same each time but for the request id: there are a few for each reason."""
+"""Responses that are the same each time but for request id and date: there are a few for each reason."""
+# What RFC 9110 §15.5 calls them; Python before 3.13 has older names.
+_PHRASES: Final = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
+def date_line() -> str:
+    """Return the field Date for this moment (RFC 9110 §6.6.1), with its line end."""
+    return f"Date: {_date(int(time.time()))}\r\n"
+
+
+def phrase(status: int) -> str:
+    """Return the reason phrase of a status (RFC 9110 §15)."""
+    return _PHRASES.get(status) or HTTPStatus(status).phrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +47,26 @@ class Responder:
 
     detail: Literal["generic", "full"] = "generic"
     """`generic` hides identity reasons and details from the client."""
+    clock: Callable[[], float] = time.time
+    """Unix seconds, for Date."""
 
     def render(
         self, denial: Denial, request_id: str, *, head_only: bool, keep_alive: bool
     ) -> tuple[int, bytes]:
         """Return the status and the whole response: head and, unless the request was HEAD, problem+json."""
+        date = _date(int(self.clock()))
         if self._is_always_the_same(denial):
             key = denial.reason.code, head_only, keep_alive
             rendered = _RENDERED.get((self.detail, *key))
             if rendered is None:
                 rendered = _RENDERED[self.detail, *key] = self._render(
-                    denial, _PLACEHOLDER, head_only=head_only, keep_alive=keep_alive
+                    denial, _PLACEHOLDER, _NO_DATE, head_only=head_only, keep_alive=keep_alive
                 )
             if len(request_id) == len(_PLACEHOLDER):
                 # In the head, and in the body, whose length stays.
-                return rendered[0], rendered[1].replace(_PLACEHOLDER.encode(), request_id.encode("ascii"))
-        return self._render(denial, request_id, head_only=head_only, keep_alive=keep_alive)
+                told = rendered[1].replace(_PLACEHOLDER.encode(), request_id.encode("ascii"))
+                return rendered[0], told.replace(_NO_DATE.encode(), date.encode("ascii"), 1)
+        return self._render(denial, request_id, date, head_only=head_only, keep_alive=keep_alive)
 
     def _is_always_the_same(self, denial: Denial) -> bool:
         """Tell whether all responses for the reason are the same, but for the request id."""
@@ -48,13 +74,14 @@ class Responder:
         return not (told or denial.allow or denial.reason.challenge == "insufficient_scope")
 
     def _render(
-        self, denial: Denial, request_id: str, *, head_only: bool, keep_alive: bool
+        self, denial: Denial, request_id: str, date: str, *, head_only: bool, keep_alive: bool
     ) -> tuple[int, bytes]:
         reason = denial.reason
         body = orjson.dumps(self._problem(denial, request_id))
         status = self._status(reason)
         lines = [
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            f"HTTP/1.1 {status} {phrase(status)}",
+            f"Date: {date}",
             "Content-Type: application/problem+json",
             f"Content-Length: {len(body)}",
             "Cache-Control: no-store",

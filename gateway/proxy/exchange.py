@@ -52,6 +52,7 @@ State: TypeAlias = Literal["admitting", "forwarding", "responding", "over"]
 
 CLIENT_CLOSED_REQUEST: Final = 499
 """Counted, never sent: the client left before its response was complete (nginx's number)."""
+_NOT_TOLD: Final = (None, None)
 # RFC 9110 §9.2.2: only these requests are safe to repeat.
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
@@ -88,17 +89,20 @@ class Exchange:
         self._status = CLIENT_CLOSED_REQUEST
         self._keep_alive = False
         headers, peer = incoming.headers, client.peer
+        request_id, spoken_for = (
+            context.headers.vouched(headers, peer) if context.headers.trusts_proxies else _NOT_TOLD
+        )
         self.request = Request(
             incoming.method or "UNKNOWN",
             incoming.target,
             headers,
             peer,
             client.scheme,
-            (context.headers.trusts_proxies and context.headers.request_id(headers, peer))
-            or f"{random.getrandbits(128):032x}",
+            request_id or f"{random.getrandbits(128):032x}",
             incoming.upgrade and incoming.modern,
             incoming.recurring,
             credential,
+            spoken_for,
         )
 
     # Admit ---------------------------------------------------------------------------------------

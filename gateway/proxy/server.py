@@ -57,8 +57,9 @@ class ConnectionServer:
         context.metrics.client_connections.also((), lambda: self._limiter.total)
         context.metrics.in_flight.also((), lambda: sum(connection.busy for connection in self._connections))
 
-    def __call__(self) -> ClientConnection:
-        return ClientConnection(self, self._loop)
+    def __call__(self, client: str = "") -> ClientConnection:
+        """Return the protocol of a new connection. `client`: its address, if the peer speaks for another."""
+        return ClientConnection(self, self._loop, client)
 
     # Called by connections -----------------------------------------------------------------------
 

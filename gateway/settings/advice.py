@@ -211,7 +211,7 @@ def covers(earlier: Match, later: Match) -> bool:
     """Return whether every request that matches `later` also matches `earlier`."""
     return (
         _includes(earlier.methods, later.methods)
-        and _includes(earlier.hosts, later.hosts)
+        and _hosts_cover(earlier.hosts, later.hosts)
         and _path_covers(earlier.path, later.path)
     )
 
@@ -219,6 +219,12 @@ def covers(earlier: Match, later: Match) -> bool:
 def _includes(earlier: tuple[str, ...], later: tuple[str, ...]) -> bool:
     """Return whether one list of choices contains all of another. An empty list means any."""
     return not earlier or (bool(later) and set(later) <= set(earlier))
+
+
+def _hosts_cover(earlier: tuple[str, ...], later: tuple[str, ...]) -> bool:
+    """Return whether the hosts of one list include all of another. `*.` stands for all names below."""
+    ends = tuple(host[1:] for host in earlier if host.startswith("*."))
+    return not earlier or (bool(later) and all(host in earlier or host.endswith(ends) for host in later))
 
 
 def _path_covers(earlier: str, later: str) -> bool:

@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, InitErrorDetails
 
+from gateway.core.headers import STRIPPED
 from gateway.settings.issuers import presets
 from gateway.settings.issuers.model import Claims, Introspection, Issuer, Keys
 from gateway.settings.routes import Match, Route
@@ -30,12 +31,15 @@ from gateway.settings.values import (
     AskingNetwork,
     Duration,
     HeaderName,
+    HealthPath,
     IdentityValue,
     Listen,
     Name,
     Network,
+    Pseudonym,
     SchemaName,
     Size,
+    StrippedName,
     Timeout,
     Workers,
     address,
@@ -118,7 +122,13 @@ class Server(Section):
     drain_timeout: Duration = duration("30s")
     """How long requests in flight may take when the gateway stops or reloads; then they are cut off."""
     trusted_proxies: tuple[Network, ...] = ()
-    """Networks of proxies whose `X-Forwarded-*` headers are trusted. Those of other clients are removed."""
+    """Networks of proxies whose `X-Forwarded-*` headers are trusted. Those of other clients are removed.
+
+    The client is the last address in `X-Forwarded-For` that is in none of these networks."""
+    proxy_protocol: bool = False
+    """Connections of trusted proxies begin with a header of the PROXY protocol, version 1 or 2."""
+    health_path: HealthPath | None = None
+    """A path of this listener that says 200 or 503, as `/readyz` does, without a token. `null`: none."""
     limits: Limits = Field(default_factory=Limits)
     """The limits of one client."""
     tls: Tls = Field(default_factory=Tls)
@@ -265,6 +275,14 @@ class Headers(Section):
     """The headers for upstreams, and their sources. The gateway removes a client's own in any spelling."""
     forward_authorization: bool = False
     """Also send the token to the upstream."""
+    forwarded: bool = False
+    """Also send `Forwarded` (RFC 7239), and continue that of a trusted proxy."""
+    x_real_ip: bool = False
+    """Also send `X-Real-IP` with the client's address."""
+    via: Pseudonym | None = None
+    """The gateway's name in the `Via` header for upstreams (RFC 9110 §7.6.3). `null`: no `Via` of its own."""
+    strip: tuple[StrippedName, ...] = STRIPPED
+    """Headers of clients that are removed, in any spelling, besides those of `identity`."""
 
 
 class Decision(Section):

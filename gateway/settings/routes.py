@@ -6,7 +6,7 @@ from gateway.core.model import Auth, MissingUser
 from gateway.settings.section import Section
 from gateway.settings.values import (
     CredentialName,
-    Host,
+    HostPattern,
     Method,
     Name,
     Origin,
@@ -28,8 +28,9 @@ class Match(Section):
     """`*` matches one segment; `**` at the end matches the rest, or nothing."""
     methods: tuple[Method, ...] = ()
     """HTTP methods; empty: any."""
-    hosts: tuple[Host, ...] = ()
-    """Host names without port; empty: any."""
+    hosts: tuple[HostPattern, ...] = ()
+    """Host names without port; empty: any. `*.example.com` is any name below example.com, of one or more
+    labels."""
 
 
 class Require(Section):

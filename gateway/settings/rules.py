@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from gateway.core.headers import STATUS_HEADER, fold
 from gateway.settings.findings import Finding
 from gateway.settings.issuers.rules import issuer_findings, prefix_findings
+from gateway.settings.urls import base_path
 from gateway.settings.users.rules import mistakes
 from gateway.settings.values import parse_duration
 
@@ -34,6 +35,12 @@ def _server(data: object) -> Iterator[Finding]:
     if (tls.get("certificate") is None) != (tls.get("key") is None):
         absent = "certificate" if tls.get("certificate") is None else "key"
         yield Finding(("server", "tls"), f"has no {absent}", "give both certificate and key, or neither")
+    if _is_on(server.get("proxy_protocol")) and not server.get("trusted_proxies"):
+        yield Finding(
+            ("server", "proxy_protocol"),
+            "is read from trusted proxies alone, and there are none",
+            "list the load balancer in server.trusted_proxies",
+        )
     listen = admin.get("listen")
     if isinstance(listen, str) and listen == server.get("listen") and not listen.endswith(":0"):
         yield Finding(("admin", "listen"), "is also the address of server.listen", "give it its own port")
@@ -134,6 +141,13 @@ def _upstreams(data: object) -> Iterator[Finding]:
         if tls.get("key") is not None and tls.get("certificate") is None:
             yield Finding(
                 ("upstreams", name, "tls", "key"), "has no certificate", "also give tls.certificate"
+            )
+        bases = {base_path(url) for url in _texts(_mapping(upstreams, name).get("urls"))}
+        if len(bases) > 1:
+            yield Finding(
+                ("upstreams", name, "urls"),
+                f"have different base paths: {', '.join(base or '/' for base in sorted(bases))}",
+                "give all instances the same path, or write one upstream for each",
             )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, PositiveInt
 
 from gateway.settings.section import Section
-from gateway.settings.urls import UpstreamUrl
+from gateway.settings.urls import UpstreamUrl, base_path
 from gateway.settings.values import Host, PlainPath, Share, Timeout, UpstreamHost, duration
 
 
@@ -31,7 +31,7 @@ class HealthCheck(Section):
     """Active health checks. Each worker checks each endpoint periodically, even without requests."""
 
     path: PlainPath = Field(examples=["/healthz"])
-    """The path of the GET request. A 2xx within `timeout` is healthy."""
+    """The whole path of the GET request. A 2xx within `timeout` is healthy."""
     interval: Timeout = duration("10s")
     """The time between two checks."""
     timeout: Timeout = duration("2s")
@@ -61,7 +61,7 @@ class Upstream(Section):
 
     urls: tuple[UpstreamUrl, ...] = Field(min_length=1, examples=[["http://127.0.0.1:9000"]])
     """Its instances: `http://host:port`, `https://host:port`, `unix:/path`. Each address of a name is an
-    endpoint."""
+    endpoint. A path, as in `http://host:port/base`, is put before that of the request; all need the same."""
     connect_timeout: Timeout = duration("2s")
     """How long to wait until a connection opens (then 504), or is free (then 503)."""
     response_timeout: Timeout = duration("30s")
@@ -89,3 +89,8 @@ class Upstream(Section):
     own."""
     tls: UpstreamTls = Field(default_factory=UpstreamTls)
     """For `https` URLs."""
+
+    @property
+    def base_path(self) -> str:
+        """The path of all URLs, without its final slash."""
+        return base_path(self.urls[0])

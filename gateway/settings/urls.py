@@ -4,12 +4,15 @@ Error messages do not contain the value: it may contain a password.
 """
 
 import re
+from contextlib import suppress
 from ipaddress import IPv6Address
 from typing import Annotated, Final, TypeAlias
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from pydantic import AfterValidator, SecretStr, WithJsonSchema
 
+from gateway.core.reasons import Denial
+from gateway.core.routes import normal_path
 from gateway.settings.values import UNIX_ADDRESS, mistake
 
 POSTGRES_EXAMPLE: Final = "postgresql://gateway@127.0.0.1:5432/gateway"
@@ -53,12 +56,29 @@ def _upstream_url(value: str) -> str:
     if UNIX_ADDRESS.fullmatch(value):
         return value
     url = _split_url(value)
-    if url is None or url.path not in ("", "/") or "?" in value:
+    if url is None or "?" in value:
         raise mistake(
-            "must be an http or https URL with only host and port, or unix: and a path",
-            "write http://orders:9000 or unix:/run/orders.sock; path and query come from the request",
+            "must be an http or https URL without query, or unix: and a path",
+            "write http://orders:9000, http://orders:9000/base or unix:/run/orders.sock",
         )
-    return value.removesuffix("/")
+    try:
+        path = normal_path(url.path) if url.path else ""
+    except Denial as denial:
+        raise mistake(
+            f"has a base path that is refused in requests: {denial.detail}",
+            "write a plain path, such as /base",
+        ) from denial
+    return f"{url.scheme}://{url.netloc}{path.removesuffix('/')}"
+
+
+def base_path(url: str) -> str:
+    """Return the path of an upstream's URL without its final slash; nothing for a Unix socket."""
+    parts = None if UNIX_ADDRESS.fullmatch(url) else _split_url(url)
+    if parts is None or not parts.path:
+        return ""
+    with suppress(Denial):
+        return normal_path(parts.path).removesuffix("/")
+    return parts.path
 
 
 def _key_url(value: str) -> str:

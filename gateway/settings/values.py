@@ -33,6 +33,9 @@ _AUTHORITY: Final = re.compile(
     r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?"
 )
 _HOST: Final = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
+# How other routers write parameters: `:id`, `{id}`, `<int:id>`; and those that take the rest of a path.
+_PARAMETER: Final = re.compile(r"^:[A-Za-z_]|[{}<>]|\*[A-Za-z_]")
+_CATCH_ALL: Final = re.compile(r"\*|\.\.\.|:path\}|<path:|:[A-Za-z_]\w*\+$")
 # Headers of the gateway, the connection or the message's framing, as `fold` spells them.
 _NOT_IDENTITY: Final = HOP_BY_HOP | {
     b"authorization",
@@ -47,6 +50,9 @@ _NOT_IDENTITY: Final = HOP_BY_HOP | {
     b"x-request-id",
     b"x-user-missing",
 }
+
+# The client's, without which a request would mean something else.
+_NOT_STRIPPED: Final = frozenset({b"authorization", b"connection", b"content-length", b"host"})
 
 
 def mistake(message: str, hint: str | None = None) -> PydanticCustomError:
@@ -179,10 +185,29 @@ def _host(value: str) -> str:
     return host
 
 
+def _host_pattern(value: str) -> str:
+    wildcard, dot, rest = value.partition("*.")
+    if dot and not wildcard:
+        host = rest.lower().removesuffix(".")
+        if _HOST.fullmatch(host) and not host.startswith("[") and not host.rpartition(".")[2].isdecimal():
+            return f"*.{host}"
+    if "*" in value:
+        raise mistake(
+            "`*` must be the first label of a name, and stands for one or more",
+            "write *.example.com, which does not include example.com",
+        )
+    return _host(value)
+
+
 def _path_pattern(value: str) -> str:
     if not value.startswith("/"):
         raise mistake("must start with a slash", f"write /{value.lstrip('/')}")
     segments = value.split("/")[1:]
+    if any(map(_PARAMETER.search, segments)):
+        raise mistake(
+            "has a parameter of another router, which would be matched as it stands here",
+            f"write {_without_parameters(segments)}: `*` is one segment, a final `**` the rest",
+        )
     if "**" in segments[:-1]:
         raise mistake("`**` is allowed only at the end", "write `*` for one segment in the middle")
     if any("*" in segment and segment not in ("*", "**") for segment in segments):
@@ -199,6 +224,14 @@ def _path_pattern(value: str) -> str:
         ) from denial
 
 
+def _without_parameters(segments: list[str]) -> str:
+    """Return a pattern with `*` for `:id`, `{id}` and `<id>`, and `**` where the last one takes the rest."""
+    plain = ["*" if _PARAMETER.search(segment) else segment for segment in segments]
+    if plain[-1] == "*" and _CATCH_ALL.search(segments[-1]):
+        plain[-1] = "**"
+    return "/" + "/".join(plain)
+
+
 def _header_name(value: str) -> str:
     if not _TOKEN.fullmatch(value):
         raise mistake(
@@ -207,6 +240,24 @@ def _header_name(value: str) -> str:
     folded = fold(value.encode())
     if folded in _NOT_IDENTITY or folded.startswith(b"x-forwarded-"):
         raise mistake("belongs to the connection or to the gateway", "choose another name, such as X-User-Id")
+    return value
+
+
+def _stripped_name(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise mistake(
+            "must be a header name (RFC 9110 §5.1)", "write letters, digits and -, such as X-Remote-User"
+        )
+    if fold(value.encode()) in _NOT_STRIPPED:
+        raise mistake(
+            "is needed to forward requests", "remove it: the gateway decides on this header by itself"
+        )
+    return value
+
+
+def _pseudonym(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise mistake("must be a name without spaces", "write gateway, or the host of the gateway")
     return value
 
 
@@ -295,6 +346,15 @@ def _path_prefix(value: str) -> str:
         raise mistake(f"no request can match this: {denial.detail}", "write a plain path") from denial
 
 
+def _health_path(value: str) -> str:
+    try:
+        if value.startswith("/") and "?" not in value and normal_path(value) == value:
+            return value
+    except Denial:
+        pass
+    raise mistake("must be a plain path without a query", "write /healthz")
+
+
 def _admin_token(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < 16 or not _TOKEN68.fullmatch(value.get_secret_value()):
         raise mistake(
@@ -347,12 +407,19 @@ Name: TypeAlias = Annotated[
 SchemaName: TypeAlias = Annotated[str, AfterValidator(_schema_name)]
 Method: TypeAlias = Annotated[str, AfterValidator(_method)]
 Host: TypeAlias = Annotated[str, AfterValidator(_host)]
+HostPattern: TypeAlias = Annotated[str, AfterValidator(_host_pattern)]
 PathPattern: TypeAlias = Annotated[
     str,
     AfterValidator(_path_pattern),
     WithJsonSchema({"type": "string", "x-kind": "path pattern", "pattern": "^/"}),
 ]
 HeaderName: TypeAlias = Annotated[str, AfterValidator(_header_name)]
+StrippedName: TypeAlias = Annotated[
+    str,
+    AfterValidator(_stripped_name),
+    WithJsonSchema({"type": "string", "x-kind": "header name", "pattern": f"^{_TOKEN.pattern}$"}),
+]
+Pseudonym: TypeAlias = Annotated[str, AfterValidator(_pseudonym)]
 IdentityValue: TypeAlias = Annotated[
     str,
     AfterValidator(_identity_value),
@@ -374,6 +441,9 @@ Origin: TypeAlias = Annotated[
 CredentialName: TypeAlias = Annotated[str, AfterValidator(_credential_name)]
 PlainPath: TypeAlias = Annotated[
     str, AfterValidator(_plain_path), WithJsonSchema({"type": "string", "x-kind": "path", "pattern": "^/"})
+]
+HealthPath: TypeAlias = Annotated[
+    str, AfterValidator(_health_path), WithJsonSchema({"type": "string", "x-kind": "path", "pattern": "^/"})
 ]
 PathPrefix: TypeAlias = Annotated[
     str, AfterValidator(_path_prefix), WithJsonSchema({"type": "string", "x-kind": "path", "pattern": "^/"})

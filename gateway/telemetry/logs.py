@@ -107,6 +107,16 @@ def endpoint_restored(upstream: str, endpoint: str) -> None:
     structlog.get_logger().info("endpoint_restored", upstream=upstream, endpoint=endpoint)
 
 
+def proxy_header_refused(peer: str, detail: str) -> None:
+    """Log that a connection of a trusted proxy was closed, because its PROXY header was not good."""
+    structlog.get_logger().warning("proxy_header_refused", peer=peer, detail=detail)
+
+
+def accept_failed(detail: str) -> None:
+    """Log that no connection can be accepted, for example because too many files are open."""
+    structlog.get_logger().error("accept_failed", detail=detail)
+
+
 _UPSTREAM_REASONS: Final = frozenset({UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTREAM_PROTOCOL_ERROR})
 
 
@@ -147,7 +157,7 @@ class RequestLog:
                 subject_hash=None if subject is None else hash_subject(subject),
                 method=request.method,
                 target=request.target,
-                client=request.peer,
+                client=request.client,
                 request_id=request.id,
                 detail=denial.detail,
                 tier=denial.tier,
@@ -168,7 +178,7 @@ class RequestLog:
             detail=denial.detail,
             cause=None if cause is None else str(cause),
             method=request.method,
-            client=request.peer,
+            client=request.client,
             request_id=request.id,
         )
 
@@ -197,7 +207,7 @@ class RequestLog:
             tier=denial.tier,
             detail=denial.detail,
             method=request.method,
-            client=request.peer,
+            client=request.client,
             request_id=request.id,
         )
 
@@ -217,7 +227,7 @@ class RequestLog:
             route=route,
             status=status,
             duration_ms=round(seconds * 1000, 3),
-            client=request.peer,
+            client=request.client,
             request_id=request.id,
         )
 

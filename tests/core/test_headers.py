@@ -465,7 +465,7 @@ def test_a_trusted_proxy_is_believed_and_added_to_the_chain() -> None:
 def test_a_trusted_proxy_is_not_believed_nonsense() -> None:
     fields = admit(
         (b"X_Forwarded_For", b"6.6.6.6"), (b"X_Forwarded_Prefix", b"/x"), (b"X-Forwarded-Proto", b"gopher"),
-        (b"X-Real-IP", b"6.6.6.6"), (b"Forwarded", b"for=6.6.6.6"), peer=PROXY,
+        (b"X_Real_IP", b"6.6.6.6"), (b"X-Real-IP", b"<6.6.6.6>"), peer=PROXY,
     )  # fmt: skip
 
     assert seen(fields, "X-Forwarded-For") == [PROXY.encode()]
@@ -508,7 +508,7 @@ def test_only_configured_networks_are_trusted(peer: str, trusted: bool) -> None:
 def test_a_request_id_is_taken_from_a_trusted_proxy_if_it_is_sane(
     value: bytes, peer: str, request_id: str | None
 ) -> None:
-    assert POLICY.request_id([HOST, (b"x-request-ID", value)], peer) == request_id
+    assert POLICY.vouched([HOST, (b"x-request-ID", value)], peer) == (request_id, None)
 
 
 def test_the_claims_that_headers_read_are_named() -> None:

@@ -236,6 +236,57 @@ def test_hosts_choose() -> None:
     assert caught.value.reason.code == "route_not_found"
 
 
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("a.example.com", "below"),
+        ("a.b.example.com", "below"),
+        ("example.com", "itself"),
+        # The first route wins, not the longest host.
+        ("exact.example.com", "below"),
+        ("badexample.com", "rest"),
+        ("a.example.com.evil.test", "rest"),
+        ("[::1]", "rest"),
+    ],
+)
+def test_a_wildcard_is_one_or_more_labels_below_a_name(host: str, name: str) -> None:
+    table = RouteTable(
+        [
+            route("below", "/**", hosts="other.test *.example.com"),
+            route("exact", "/**", hosts="exact.example.com"),
+            route("itself", "/**", hosts="example.com"),
+            route("rest", "/**"),
+        ]
+    )
+
+    assert table.match("GET", host, "/x").name == name
+
+
+@pytest.mark.parametrize("host", [b".example.com", b"a..example.com", b"..", b"a..", b"*.example.com"])
+def test_no_host_has_an_empty_label_or_a_wildcard(host: bytes) -> None:
+    refused("/", (host,))
+
+
+@pytest.mark.parametrize(
+    ("base", "prefix", "path", "forwarded"),
+    [
+        ("", "", "/", "/?q"),
+        ("", "/api", "/api", "/?q"),
+        ("", "/api", "/api/", "/?q"),
+        ("", "/api", "/api/x", "/x?q"),
+        ("/base", "", "/", "/base/?q"),
+        ("/base", "", "/x", "/base/x?q"),
+        ("/base", "/api", "/api", "/base?q"),
+        ("/base", "/api", "/api/", "/base/?q"),
+        ("/base/b", "/api", "/api/x/", "/base/b/x/?q"),
+    ],
+)
+def test_a_path_goes_below_the_base_path_with_one_slash(
+    base: str, prefix: str, path: str, forwarded: str
+) -> None:
+    assert Target("h", path, "?q").below(base, prefix) == forwarded
+
+
 def test_methods_choose_and_a_method_that_is_not_served_is_told_which_are() -> None:
     table = RouteTable(
         [

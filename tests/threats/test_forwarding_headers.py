@@ -74,8 +74,32 @@ async def test_a_trusted_peer_is_believed_about_its_client_and_nothing_else(trus
     assert received.values(b"x-forwarded-proto") == [b"https"]
     assert received.values(b"x-forwarded-host") == [b"forged.example.com"]
     assert received.values(b"x-request-id") == [b"forged"]
-    for name in (b"forwarded", b"x-real-ip", b"x-original-url", b"x-original-method", b"x-rewrite-url"):
+    # They name the client of X-Forwarded-For.
+    assert received.values(b"x-real-ip") == [b"6.6.6.6"]
+    assert received.values(b"forwarded") == [b"for=6.6.6.6;host=forged.example.com;proto=https"]
+    for name in (b"x-original-url", b"x-original-method", b"x-rewrite-url"):
         assert received.values(name) == []
+
+
+async def test_a_client_behind_a_trusted_proxy_does_not_choose_its_address(trusting: House) -> None:
+    """The proxy has appended the address that it saw; it passes all else of the client on."""
+    forged = (
+        b"X-Forwarded-For: 6.6.6.6, 127.0.0.9, 198.51.100.4",
+        b"X-Real-IP: 6.6.6.6",
+        b"Forwarded: for=6.6.6.6",
+    )
+    received = await trusting.forwarded("/public/x", *forged)
+    assert received.values(b"x-forwarded-for") == [b"6.6.6.6, 127.0.0.9, 198.51.100.4, 127.0.0.1"]
+    assert received.values(b"x-real-ip") == received.values(b"forwarded") == []
+    await trusting.request("/private/x", *forged)
+    assert [event["client"] for event in trusting.events("request")] == ["198.51.100.4", "198.51.100.4"]
+    assert [event["client"] for event in trusting.events("denied")] == ["198.51.100.4"]
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_client_without_a_trusted_proxy_is_logged_as_it_connected(house: House) -> None:
+    await house.request("/private/x", b"X-Forwarded-For: 6.6.6.6", b"Forwarded: for=6.6.6.6")
+    assert [event["client"] for event in house.events("denied")] == ["127.0.0.1"]
 
 
 async def test_not_even_a_trusted_peer_chooses_the_route_by_a_header(trusting: House) -> None:

@@ -84,7 +84,8 @@ class ClientConnection(asyncio.Protocol):
         "idle_since", "peer", "scheme", "writing_paused",
     )  # fmt: skip
 
-    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, client: str = "") -> None:
+        """`client`: its address, if the peer speaks for another by the PROXY protocol."""
         self._server = server
         self._loop = loop
         self._transport: asyncio.Transport | None = None
@@ -102,8 +103,8 @@ class ClientConnection(asyncio.Protocol):
         self._served = 0
         self._idle_timer: asyncio.TimerHandle | None = None
         self._pace = Pace()
-        self.peer = ""
-        """The address of the client; empty on a Unix socket."""
+        self.peer = client
+        """The address of the client, or of the proxy that it uses; empty on a Unix socket."""
         self.scheme: Literal["http", "https"] = "http"
         self.idle_since = loop.time()
         """When it last began to wait for a request, on the loop's clock."""
@@ -116,7 +117,7 @@ class ClientConnection(asyncio.Protocol):
         # A cast, because uvloop's transports do not inherit from asyncio's.
         self._transport = opened = cast("asyncio.Transport", transport)
         peername = opened.get_extra_info("peername")
-        self.peer = peername[0] if isinstance(peername, tuple) else ""
+        self.peer = self.peer or (peername[0] if isinstance(peername, tuple) else "")
         self.scheme = "http" if opened.get_extra_info("sslcontext") is None else "https"
         if self._server.enter(self, opened):
             self._server.deadlines.watch(self)
