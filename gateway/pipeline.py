@@ -9,7 +9,7 @@ from typing import Protocol
 
 from gateway.core import policy
 from gateway.core.admission import Admission, Decision, Forwarding
-from gateway.core.headers import STALE, HeaderPolicy
+from gateway.core.headers import STALE, Fields, HeaderPolicy
 from gateway.core.model import Auth, Claims, Credential, MissingUser, Request, Resolution, Route
 from gateway.core.reasons import (
     CREDENTIALS_MISSING,
@@ -18,8 +18,8 @@ from gateway.core.reasons import (
     USER_NOT_FOUND,
     Denial,
 )
-from gateway.core.requests import bearer, credentials, upgrades
-from gateway.core.routes import RouteTable, read_target
+from gateway.core.requests import bearer, cors, credentials, upgrades
+from gateway.core.routes import RouteTable, Target, read_target
 from gateway.core.verified import VerifiedToken
 
 
@@ -109,6 +109,10 @@ class Pipeline:
         """
         fields = self._headers.read(request)
         target = read_target(request.target, fields.hosts)
+        if (asked := cors.read_preflight(request)) is not None:
+            preflight = self._answer(request.method, asked, target, fields)
+            if preflight is not None:
+                return preflight
         route = self._routes.match(request.method, target.host, target.path)
         credential: Credential | None = None
         try:
@@ -134,6 +138,26 @@ class Pipeline:
         told = self._headers.forwarded(request, fields, route.strip_prefix)
         protocol = upgrades.requested(request, route.upgrades) if request.may_upgrade else None
         return Forwarding(route, request.method, line, host, told, protocol, credential, fields)
+
+    def _answer(
+        self, method: str, asked: cors.Preflight, target: Target, fields: Fields
+    ) -> Forwarding | None:
+        """Return the answer to a preflight; None if the route of the announced request has no `cors`.
+
+        Raises `Denial` if the origin may not use the route.
+        """
+        try:
+            route = self._routes.match(asked.method, target.host, target.path)
+        except Denial:
+            return None
+        if route.cors is None:
+            return None
+        try:
+            answer = cors.preflight_fields(route.cors, route.methods, asked)
+        except Denial as denial:
+            attribute(denial, route, None)
+            raise
+        return Forwarding(route, method, b"", b"", b"", None, None, fields, answer)
 
     def decide(self, route: Route, claims: Claims, resolution: Resolution) -> Decision:
         """Settle that a token's user may use a route, and what the upstream is told. Raises `Denial`."""

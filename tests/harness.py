@@ -192,6 +192,11 @@ def newcomer(subject: str, **changes: JSON) -> bytes:
     return tokens.sign(claims, tokens.rsa_key("second"))
 
 
+PAGE_ORIGIN: Final = "https://app.example.com"
+CORS: Final[Mapping[str, JSON]] = {"origins": [PAGE_ORIGIN, "null"], "expose": ["X-Total"]}
+"""Of the routes `shared` and `shared-…`."""
+
+
 def write_jwks(path: Path, *keys: tokens.SigningKey) -> Path:
     path.write_text(json.dumps({"keys": [key.jwk() for key in keys]}))
     return path
@@ -273,6 +278,10 @@ def configuration(
             route("read", "/read/**", match={"methods": ["GET", "HEAD"]}),
             route("host", "/host/**", match={"hosts": ["internal.example.com"]}, auth="none"),
             route("slow", "/slow/**", upstream="slow", auth="none"),
+            route("shared", "/shared/**", cors={**CORS, "credentials": True}),
+            route("shared-admin", "/shared-admin/**", require={"roles": ["admin"]}, cors={**CORS}),
+            route("shared-gone", "/shared-gone/**", upstream="gone", auth="none", cors={**CORS}),
+            route("open", "/open/**", auth="none", cors={"origins": ["*"]}),
             route("gone", "/gone/**", upstream="gone", auth="none"),
         ],
     }

@@ -9,6 +9,7 @@ from gateway.core.key_material import key_from_jwk
 from gateway.core.model import (
     JSON,
     Auth,
+    Cors,
     CredentialSources,
     Header,
     Identity,
@@ -51,6 +52,7 @@ ROUTES = RouteTable(
             require=Requirement(roles=frozenset({"admin"})),
         ),
         Route("join", "/join/**", "echo", missing_user=MissingUser.PROVISION),
+        Route("shared", "/shared/**", "echo", cors=Cors(frozenset({"https://app.example"}))),
         Route("guest", "/guest/**", "echo", auth=Auth.OPTIONAL, credentials=BROWSER),
     ]
 )

@@ -77,7 +77,7 @@ ANY: Final = st.sampled_from(sorted(TOKENS))
 PATHS: Final = st.sampled_from(
     [
         "/echo", "/echo", "/admin", "/optional", "/public", "/acme", "/nowhere", "/browser", "/leave",
-        "/welcome", "/welcome-admin", "/join",
+        "/welcome", "/welcome-admin", "/join", "/shared",
     ]
 )  # fmt: skip
 PEERS: Final = st.sampled_from(["203.0.113.9", "203.0.113.9", "198.51.100.1"])
@@ -98,10 +98,18 @@ class Sent:
     peer: str = "203.0.113.9"
     scheme: Literal["http", "https"] = "https"
     auth_scheme: bytes = b"Bearer "
+    preflight: bytes | None = None
+    """The origin of a page, whose browser asks whether a request may be sent."""
 
     def data(self) -> bytes:
         fields = [b"Authorization: %b%b" % (self.auth_scheme, TOKENS[name]) for name in self.tokens]
-        return b"\r\n".join([b"GET %b HTTP/1.1" % self.path.encode(), b"Host: a.example", *fields, b"", b""])
+        method = b"GET"
+        if self.preflight is not None:
+            method = b"OPTIONS"
+            fields += [b"Origin: " + self.preflight, b"Access-Control-Request-Method: GET"]
+        return b"\r\n".join(
+            [b"%b %b HTTP/1.1" % (method, self.path.encode()), b"Host: a.example", *fields, b"", b""]
+        )
 
 
 class Gates:
@@ -334,6 +342,19 @@ class Ways(RuleBasedStateMachine):
                 self.gates.let_through(-1)
                 self._turn()
 
+    @rule(
+        path=st.sampled_from(["/shared", "/echo", "/nowhere"]),
+        origins=st.lists(
+            st.sampled_from([b"https://app.example", b"https://evil.example"]), min_size=1, max_size=3
+        ),
+        tokens=st.lists(ANY, max_size=1),
+    )
+    def preflight(self, path: str, origins: list[bytes], tokens: list[str]) -> None:
+        """Send the preflights of several pages for the same request, and then the request."""
+        for origin in origins:
+            self.request(Sent(path, tokens, preflight=origin), 2)
+        self.request(Sent(path, tokens), 2)
+
     @precondition(lambda self: self.latest)
     @rule(
         other=st.fixed_dictionaries(
@@ -491,7 +512,8 @@ async def _outcome(way: Coroutine[None, None, Admission]) -> Outcome:
     forwarding, claims = admission.forwarding, admission.claims
     return (
         forwarding.route.name, forwarding.line, forwarding.host, forwarding.fields + admission.fields,
-        forwarding.upgrade, None if claims is None else claims.jti, admission.user, admission.stale,
+        forwarding.upgrade, forwarding.preflight, None if claims is None else claims.jti, admission.user,
+        admission.stale,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ ROUTE: Final = {"name": "orders", "match": {"path": "/api/**"}, "upstream": "ord
 UPSTREAM: Final = {"urls": ["http://127.0.0.1:9000"]}
 _CHECK: Final = {"path": "/healthz"}
 _COOKIE: Final = {"cookie": "session"}
+_CORS: Final = {"origins": ["https://app.example.com"]}
 
 CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
     model.Issuer: {
@@ -91,6 +92,12 @@ CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
         "upgrade": {"upgrade": []},
         "tunnel_timeout": {"tunnel_timeout": "7s"},
         "close_on_revocation": {"close_on_revocation": False},
+        "cors.origins": {"cors": {"origins": ["https://other.example.com"]}},
+        "cors.methods": {"cors": {**_CORS, "methods": ["GET"]}},
+        "cors.headers": {"cors": {**_CORS, "headers": ["X-Trace"]}},
+        "cors.expose": {"cors": {**_CORS, "expose": ["X-Trace"]}},
+        "cors.credentials": {"cors": {**_CORS, "credentials": True}},
+        "cors.max_age": {"cors": {**_CORS, "max_age": "7s"}},
         "max_body": {"max_body": "7KiB"},
     },
     model.Upstream: {
@@ -193,6 +200,7 @@ def test_a_setting_arrives(kind: type[Section], name: str) -> None:
     beside: dict[str, dict[str, Any]] = {
         "allowed_origins": {"credentials": _COOKIE},
         "health_check": {"health_check": _CHECK},
+        "cors": {"cors": _CORS},
         "provisioning": {"provisioning": {}},
         "key_id": {"private_key_file": "key.pem"},
     }

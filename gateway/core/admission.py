@@ -24,6 +24,8 @@ class Forwarding(NamedTuple):
     """The bearer token; None if the route needs none, or if an optional token is missing."""
     client_fields: Fields
     """The client's own fields, sorted."""
+    preflight: bytes | None = None
+    """The fields of the answer to a preflight, which is not forwarded; None for any other request."""
 
 
 @dataclass(frozen=True, slots=True)

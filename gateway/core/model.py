@@ -248,6 +248,24 @@ class CredentialSources:
 
 
 @dataclass(frozen=True, slots=True)
+class Cors:
+    """The pages of other origins that may use a route (`core.requests.cors`)."""
+
+    origins: frozenset[str]
+    """As browsers send them; `*` any."""
+    methods: frozenset[str] = frozenset()
+    """Empty: those of the route."""
+    headers: frozenset[str] = frozenset()
+    """Fields that pages may send, beside those of every request with a token; `*` any."""
+    expose: frozenset[str] = frozenset()
+    """Response fields that pages may read."""
+    credentials: bool = False
+    """Whether pages may have cookies sent along."""
+    max_age: float = 600.0
+    """Seconds for which a browser may remember the answer to a preflight."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """What a request matches: where it goes and what it must satisfy."""
 
@@ -279,6 +297,8 @@ class Route:
     """The most bytes that a request's body may have."""
     close_on_revocation: bool = True
     """Whether a tunnel or a long response ends when a new request of its caller would be refused."""
+    cors: Cors | None = None
+    """None: pages of other origins can read no response, unless the upstream lets them."""
 
 
 @dataclass(slots=True)

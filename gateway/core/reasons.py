@@ -99,7 +99,8 @@ ORIGIN_NOT_ALLOWED = _reason(
     Group.TOKEN,
     403,
     "This resource cannot be used from another site",
-    "A token in a cookie needs an Origin that is the request's host or in the route's `allowed_origins`.",
+    "A token in a cookie needs an Origin that is the request's host or in the route's `allowed_origins`."
+    " A preflight needs one in the route's `cors.origins`.",
 )
 TOKEN_MALFORMED = _token(
     "token_malformed",

@@ -8,6 +8,7 @@ State       Event                           Next        What follows
 =========== =============================== =========== ====================================================
 admitting   admitted                        forwarding  the request goes to a connection of its upstream
 admitting   a denial                        over        the client gets the denial
+admitting   admitted: a CORS preflight      over        the client gets the answer
 forwarding  the kept connection was closed  forwarding  the request is sent again, if it is safe to repeat
 forwarding  an interim response (1xx)       forwarding  it is passed on
 forwarding  the head of the response        responding  head and body are passed on
@@ -38,7 +39,14 @@ from gateway.proxy.context import ExchangeContext
 from gateway.proxy.downstream.connection import ClientConnection
 from gateway.proxy.downstream.incoming import AnyRequest, Incoming
 from gateway.proxy.downstream.limits import LimitExceeded
-from gateway.proxy.heads import interim_head, request_head, response_head, switch_head
+from gateway.proxy.heads import (
+    interim_head,
+    preflight_answer,
+    readable,
+    request_head,
+    response_head,
+    switch_head,
+)
 from gateway.proxy.reauthorization import LongLivedExchange
 from gateway.proxy.request_body import RequestBody
 from gateway.proxy.switch import ProtocolSwitch
@@ -147,6 +155,9 @@ class Exchange:
             if admission.stale:
                 context.metrics.admitted_by_stale(admission)
             route, length = admission.forwarding.route, self._incoming.length
+            if admission.forwarding.preflight is not None:
+                self._answer_preflight(route.name, admission.forwarding.preflight)
+                return
             if route.upstream is None:
                 raise Denial(ROUTE_NOT_FOUND)
             if length is not None and length > route.max_body:
@@ -255,6 +266,8 @@ class Exchange:
             self._run_in_task(self._switch_protocols(head, body))
             return b""
         self._state, self._status = "responding", head.status
+        if self._admission is not None and (cors := self._admission.forwarding.route.cors) is not None:
+            head = readable(head, cors, self.request.headers)
         framed = head.length is not None or (head.chunked and modern)
         self._keep_alive = framed and self._client.keeps_alive(self._incoming)
         return response_head(head, self.request.id, modern=modern, keep_alive=self._keep_alive) + body
@@ -367,10 +380,19 @@ class Exchange:
         # The data after a CONNECT belongs to no request.
         keep_alive = client.keeps_alive(self._incoming) and request.method != "CONNECT"
         status, response = context.deny(request, denial, route, keep_alive=keep_alive)
-        client.write(response)
+        self._answer(route, status, response, keep_alive=keep_alive)
+
+    def _answer_preflight(self, route: str, fields: bytes) -> None:
+        keep_alive, modern = self._client.keeps_alive(self._incoming), self._incoming.modern
+        response = preflight_answer(fields, self.request.id, modern=modern, keep_alive=keep_alive)
+        self._answer(route, 204, response, keep_alive=keep_alive)
+
+    def _answer(self, route: str, status: int, response: bytes, *, keep_alive: bool) -> None:
+        """Answer with a response of our own."""
+        self._client.write(response)
         self._release_connection()
         self._account(route, status, perf_counter())
-        client.finished(keep_alive=keep_alive)
+        self._client.finished(keep_alive=keep_alive)
 
     def client_left(self) -> None:
         """End because the client has left; close the upstream's connection at once."""

@@ -1,6 +1,10 @@
 """The heads that the gateway writes, to upstreams and to clients, as bytes (RFC 9112 §3 and §4)."""
 
+from dataclasses import replace
+
 from gateway.core.admission import Admission
+from gateway.core.model import Cors, Header
+from gateway.core.requests.cors import response_fields
 from gateway.core.requests.credentials import subprotocol_answer
 from gateway.proxy.downstream.incoming import AnyRequest
 from gateway.proxy.upstream.parser import ResponseHead
@@ -36,6 +40,19 @@ def response_head(head: ResponseHead, request_id: str, *, modern: bool, keep_ali
         ending += b"Connection: keep-alive\r\n"
     return b"HTTP/1.1 %d %b\r\n%bX-Request-Id: %b\r\n%b\r\n" % (
         head.status, head.reason, head.fields, request_id.encode("ascii"), ending
+    )  # fmt: skip
+
+
+def readable(head: ResponseHead, cors: Cors, headers: tuple[Header, ...]) -> ResponseHead:
+    """Return a head that says which pages of other origins may read it. `headers` are the request's."""
+    return replace(head, fields=response_fields(cors, headers, head.headers))
+
+
+def preflight_answer(fields: bytes, request_id: str, *, modern: bool, keep_alive: bool) -> bytes:
+    """Return the answer to a CORS preflight with these fields."""
+    ending = b"Connection: close\r\n" if not keep_alive else b"" if modern else b"Connection: keep-alive\r\n"
+    return b"HTTP/1.1 204 No Content\r\n%bX-Request-Id: %b\r\n%b\r\n" % (
+        fields, request_id.encode("ascii"), ending
     )  # fmt: skip
 
 

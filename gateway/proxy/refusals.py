@@ -8,6 +8,7 @@ from gateway.core.admission import Admission
 from gateway.core.headers import HeaderPolicy
 from gateway.core.model import Request
 from gateway.core.reasons import INTERNAL_ERROR, Denial
+from gateway.core.requests.cors import denial_fields
 from gateway.proxy.downstream.limits import LimitExceeded
 from gateway.proxy.errors import Responder
 from gateway.telemetry.logs import RequestLog
@@ -61,6 +62,9 @@ class ListenerContext:
             denial, request.id, head_only=head_only, keep_alive=keep_alive
         )
         self.log.denied(request, denial, route, status)
+        if denial.route is not None and denial.route.cors is not None:
+            line, mark, rest = response.partition(b"\r\n")
+            response = line + mark + denial_fields(denial.route.cors, request.headers) + rest
         return status, response
 
     def defect(self, request: Request, error: Exception) -> Denial:

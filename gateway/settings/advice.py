@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from gateway.core.model import Auth, MissingUser
 from gateway.settings.findings import Location
 from gateway.settings.loading import Problem, Source
-from gateway.settings.model import Issuer, Keys, Match, Settings, Upstream
+from gateway.settings.model import Issuer, Keys, Match, Route, Settings, Upstream
 
 _LONG_TRUST: Final = 300.0
 """Seconds. An answer about an opaque token that counts longer hides revocations."""
@@ -203,8 +203,28 @@ def _routes(settings: Settings, source: Source) -> Iterator[Problem]:
                 f"({route.name}) is never reached: {cover.name} takes all its requests",
                 f"move it above {cover.name}, or remove it",
             )
+        yield from _cors((*where, "cors"), route, source)
         if route.auth is Auth.NONE and route.upstream is not None:
             yield source.problem((*where, "auth"), f"is none: {route.match.path} is open to all clients")
+
+
+def _cors(where: Location, route: Route, source: Source) -> Iterator[Problem]:
+    cors = route.cors
+    if cors is None or not cors.credentials:
+        return
+    if "null" in cors.origins:
+        yield source.problem(
+            (*where, "origins"),
+            "lists null together with credentials: a page of any site can take this origin",
+            "remove null, or credentials",
+        )
+    unlisted = sorted({*cors.origins} - {*route.allowed_origins, "null"})
+    if route.credentials.cookie is not None and unlisted:
+        yield source.problem(
+            (*where, "origins"),
+            f"lists {unlisted[0]}, which is not in allowed_origins: with the cookie, its pages can only read",
+            "add it to allowed_origins, if its pages may also write",
+        )
 
 
 def covers(earlier: Match, later: Match) -> bool:

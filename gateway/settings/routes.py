@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from gateway.core.model import Auth, MissingUser
+from gateway.settings.cors import Cors
 from gateway.settings.section import Section
 from gateway.settings.values import (
     CredentialName,
@@ -88,5 +89,7 @@ class Route(Section):
     """How long a tunnel, such as a WebSocket, may be silent in both directions."""
     close_on_revocation: bool = True
     """End streams, downloads and tunnels when the token expires or is revoked, or the user is refused."""
+    cors: Cors | None = None
+    """The pages of other origins that may use the route; `null`: the upstream decides."""
     max_body: Size | None = None
     """The largest request body; a larger one gets 413. `null`: `server.limits.body_size`."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 
 from gateway.core.headers import STATUS_HEADER, fold
+from gateway.settings.cors import cors_findings
 from gateway.settings.findings import Finding
 from gateway.settings.issuers.rules import issuer_findings, prefix_findings
 from gateway.settings.urls import base_path
@@ -202,6 +203,7 @@ def _routes(data: object) -> Iterator[Finding]:
             )
         yield from _strip_prefix(index, route)
         yield from _credentials(index, route)
+        yield from cors_findings(index, route)
         yield from _missing_user(index, route, provisioning=provisioning, own_tables=own_tables)
         asked = [key for key, value in _mapping(route, "require").items() if value]
         if route.get("auth") == "none" and asked:

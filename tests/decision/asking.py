@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
 from gateway.core.model import JSON
-from tests.harness import House
+from tests.harness import CORS, House
 from tests.sockets import RawClient, Response, request_bytes
 
 COOKIE: Final[JSON] = {"cookie": "session"}
@@ -26,6 +26,7 @@ ROUTES: Final[list[JSON]] = [
     {"name": "leave", "match": {"path": "/leave/**"}, "upstream": None, "allow_inactive": True},
     {"name": "welcome", "match": {"path": "/welcome/**"}, "upstream": None, "missing_user": "forward"},
     {"name": "read", "match": {"path": "/read/**", "methods": ["GET", "HEAD"]}, "upstream": None},
+    {"name": "shared", "match": {"path": "/shared/**"}, "upstream": None, "cors": {**CORS}},
     {"name": "keyless", "match": {"path": "/keyless/**"}, "upstream": None},
     {"name": "browser", "match": {"path": "/browser/**"}, "upstream": None, "credentials": COOKIE},
 ]

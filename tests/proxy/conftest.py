@@ -1,3 +1,4 @@
+from tests.console.conftest import browser
 from tests.harness import house, standing_house
 
-__all__ = ["house", "standing_house"]
+__all__ = ["browser", "house", "standing_house"]
