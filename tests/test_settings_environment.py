@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings.loading import ConfigurationError, load
+from gateway.settings.advice import advice
+from gateway.settings.loading import ConfigurationError, load, load_with_source
 
 BASE = """\
 issuers:
@@ -133,3 +134,38 @@ class TestNames:
     )
     def test_variables_of_others_are_ignored(self, file: Path, variable: str) -> None:
         load(file, {variable: "x"})
+
+
+class TestExposure:
+    def told(self, file: Path, env: dict[str, str] | None = None) -> dict[str, str]:
+        return {each.field: str(each) for each in advice(*load_with_source(file, env or {}))}
+
+    def test_an_admin_port_on_the_network_needs_a_token(self, file: Path) -> None:
+        told = self.told(file, {"GATEWAY_ADMIN__LISTEN": "0.0.0.0:9901"})
+        assert "is not loopback, and there is no admin.token" in told["admin.listen"]
+        env = {"GATEWAY_ADMIN__LISTEN": "0.0.0.0:9901", "GATEWAY_ADMIN__TOKEN": "t" * 32}
+        assert "admin.listen" not in self.told(file, env)
+        for loopback in ("127.0.0.1:9901", "[::1]:9901", "localhost:9901", "unix:/run/admin.sock"):
+            assert "admin.listen" not in self.told(file, {"GATEWAY_ADMIN__LISTEN": loopback})
+
+    @pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
+    def test_to_trust_every_client_is_warned_of(self, file: Path, network: str) -> None:
+        told = self.told(file, {"GATEWAY_SERVER__TRUSTED_PROXIES": f'["10.0.0.0/8", "{network}"]'})
+        assert "trusts every client" in told["server.trusted_proxies[1]"]
+
+    def test_a_secret_that_all_can_read_is_warned_of(self, tmp_path: Path) -> None:
+        file = write(tmp_path, "postgresql://u:secret@db/x")
+        file.chmod(0o644)
+        told = self.told(file)
+        assert "is a secret in a file that all users of this machine can read" in told["postgres.dsn"]
+        assert "secret@" not in told["postgres.dsn"]
+        assert "GATEWAY_POSTGRES__DSN_FILE" in told["postgres.dsn"]
+        file.chmod(0o640)
+        assert "postgres.dsn" not in self.told(file)
+
+    def test_a_reference_is_no_secret(self, tmp_path: Path) -> None:
+        file = write(tmp_path, "postgresql://u:${PASSWORD}@db/x")
+        file.chmod(0o644)
+        assert "postgres.dsn" not in self.told(file, {"PASSWORD": "secret"})
+        file = write(tmp_path, "postgresql://u@db/x")
+        assert "postgres.dsn" not in self.told(file, {"GATEWAY_POSTGRES__DSN": "postgresql://u:secret@db/x"})

@@ -3,12 +3,11 @@
 import ssl
 import stat
 from collections.abc import Iterator
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from gateway.core.model import Auth, MissingUser
+from gateway.settings.exposure import exposure, is_loopback
 from gateway.settings.findings import Location
 from gateway.settings.loading import Problem, Source
 from gateway.settings.model import Issuer, Keys, Match, Route, Settings, Upstream
@@ -21,6 +20,7 @@ def advice(settings: Settings, source: Source) -> tuple[Problem, ...]:
     """Return a warning for each valid setting that looks like a mistake."""
     return (
         *_server(settings, source),
+        *exposure(settings, source),
         *_issuers(settings, source),
         *_introspection(settings, source),
         *_users(settings, source),
@@ -72,7 +72,7 @@ def _issuers(settings: Settings, source: Source) -> Iterator[Problem]:
 
 def _keys(where: Location, iss: str, keys: Keys, source: Source) -> Iterator[Problem]:
     url = iss if keys.discovery else keys.jwks_uri
-    if url is not None and url.startswith("http://") and not _is_loopback(url):
+    if url is not None and url.startswith("http://") and not is_loopback(url):
         yield source.problem(
             where,
             "are fetched over plain http",
@@ -93,7 +93,7 @@ def _introspection(settings: Settings, source: Source) -> Iterator[Problem]:
         rules, where = issuer.introspection, ("issuers", index, "introspection")
         if rules is None:
             continue
-        if rules.endpoint.startswith("http://") and not _is_loopback(rules.endpoint):
+        if rules.endpoint.startswith("http://") and not is_loopback(rules.endpoint):
             yield source.problem(
                 (*where, "endpoint"),
                 "is asked over plain http",
@@ -138,14 +138,6 @@ def _key_files(keys: Keys) -> Iterator[tuple[str, Path]]:
         file = getattr(keys, name)
         if file is not None:
             yield name, file
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _users(settings: Settings, source: Source) -> Iterator[Problem]:

@@ -1,8 +1,9 @@
 """Loads file and environment into settings, or reports every mistake at once."""
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -71,6 +72,8 @@ class Source:
     path: Path
     document: Document
     overrides: Overrides
+    written: Mapping[str, object] = field(default_factory=dict)
+    """The file's values before variables were put into them."""
 
     def problem(self, where: Location, message: str, hint: str | None = None) -> Problem:
         """Return the problem for a mistake at a location."""
@@ -80,6 +83,15 @@ class Source:
             return Problem(message, written(where), variable, None, hint)
         where = self._in_file(where)
         return Problem(message, written(where), str(self.path), self.document.line(where), hint)
+
+    def is_in_readable_file(self, where: Location) -> bool:
+        """Return whether a value is written in the file, and all users of this machine can read that."""
+        if self.overrides.origin(where) is not None or where not in self.document.lines:
+            return False
+        node: object = self.written
+        for key in where:
+            node = node.get(key) if isinstance(node, Mapping) else None
+        return "${" not in str(node) and bool(self.path.stat().st_mode & stat.S_IROTH)
 
     def _in_file(self, where: Location) -> Location:
         """Leave out the positions in lists for which the file has one value, without a list."""
@@ -112,10 +124,11 @@ def load_with_source(path: Path, env: Mapping[str, str] = os.environ) -> tuple[S
         raise ConfigurationError([Problem(str(error), "", str(path), error.line)]) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError([_unreadable(path, error)]) from error
+    written_values = document.data
     document.data = {
         key: interpolated(value, env, document.faults, (key,)) for key, value in document.data.items()
     }
-    source = Source(path, document, Overrides(env))
+    source = Source(path, document, Overrides(env), written_values)
     problems = [source.problem(where, message, hint) for where, message, hint in document.faults]
     problems += [
         Problem(fault.message, written(fault.where), variable, None, fault.hint)
