@@ -411,5 +411,5 @@ def _deaf(streams: Mapping[str, Stream]) -> dict[str, str]:
 
 
 def _age(keys: KeyRing, issuer: str) -> float:
-    age = keys.status()[issuer].age
+    age = keys.status_of(issuer).age
     return math.nan if age is None else age

@@ -49,7 +49,7 @@ def dependencies(
         return "redis" if known and vouched() else None
 
     async def issuer(name: str) -> Finding:
-        return issuer_finding(keys.status()[name])
+        return issuer_finding(keys.status_of(name))
 
     return {
         **_of_database("postgres", postgres, stand_in),

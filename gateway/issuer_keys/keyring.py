@@ -115,8 +115,11 @@ class KeyRing:
 
     def current(self, realm: str) -> KeySet | None:
         """Return the keys to trust now; None when there never were any or they are too old."""
-        keys = self._realms.get(realm)
-        return None if keys is None else keys.current()
+        try:
+            keys = self._realms[realm]
+        except KeyError:
+            return None
+        return keys.current()
 
     async def refresh(self, realm: str, kid: str | None, algorithm: str) -> bool:
         """Look for a key that is not in the set: start or join a fetch, if one is allowed now.
@@ -160,6 +163,10 @@ class KeyRing:
         if isinstance(source, PerTenant) and tenant:
             source = source.source_of(tenant)
         return await source.load(self._fetcher)
+
+    def status_of(self, realm: str) -> KeyStatus:
+        """Tell how things stand with one realm. Raises KeyError if it is not known."""
+        return self._realms[realm].status()
 
     def status(self) -> dict[str, KeyStatus]:
         """Tell how things stand, by realm; under the configured name of a pattern for all its tenants."""

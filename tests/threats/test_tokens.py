@@ -301,6 +301,7 @@ async def test_every_algorithm_that_is_configured_verifies(house: House) -> None
     for key, algorithm in (
         (KEY, "RS256"), (KEY, "RS384"), (KEY, "RS512"), (KEY, "PS256"), (KEY, "PS384"), (KEY, "PS512"),
         (tokens.ec_key("main-ec"), "ES256"), (tokens.ed25519_key("main-ed"), "EdDSA"),
+        (tokens.ed25519_key("main-ed"), "Ed25519"),
     ):  # fmt: skip
         await house.forwarded("/private/x", token=tokens.sign(claims(), key, algorithm))
 

@@ -54,14 +54,14 @@ class Issuers:
         if self._workers is not None:
             await self._workers.refresh_keys(issuer.name)
         await self._keys.reload(issuer.name)
-        status = self._keys.status()[issuer.name]
+        status = self._keys.status_of(issuer.name)
         if status.last_error is not None:
             left = "the keys loaded before stay in use" if status.ready else "there are no keys"
             raise RequestRefused(503, "keys_not_loaded", f"{status.last_error}; {left}")
         return json(self._issuer(issuer, await self._overview.claim_paths()))
 
     def _issuer(self, issuer: Issuer, seen: SeenPaths) -> reports.Issuer:
-        status, keys = self._keys.status()[issuer.name], self._keys.current(issuer.name)
+        status, keys = self._keys.status_of(issuer.name), self._keys.current(issuer.name)
         return reports.Issuer(
             name=issuer.name,
             issuer=issuer.issuer,
