@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Final, NamedTuple, TypeAlias
 
+from gateway.core.claims import is_clean
 from gateway.core.model import UserStatus
 from gateway.core.spelling import Difference, difference, normal_form
 from gateway.stores.postgres.database import Postgres
@@ -179,21 +180,34 @@ def scratch() -> Iterator[sqlite3.Connection]:
 
 
 async def known_identities(
-    postgres: Postgres, issuer: str | None = None
+    postgres: Postgres, issuer: str | None = None, *, by_email: bool = False
 ) -> AsyncIterator[list[KnownIdentity]]:
     """Read the identities of an issuer (its `iss`), or all identities, in batches of one snapshot.
 
+    With `by_email`, the user's e-mail address in small letters stands in the place of the subject.
     Raises `StoreUnavailable`.
     """
+    subject = "coalesce(lower(u.email), i.subject)" if by_email else "i.subject"
     async with postgres.connection() as connection, connection.transaction(readonly=True):
         await connection.execute(f"SET LOCAL statement_timeout = {round(_READ_TIMEOUT * 1000)}")
         cursor = await connection.cursor(
-            "SELECT i.issuer, i.subject, u.id::text, u.status"
+            f"SELECT i.issuer, {subject}, u.id::text, u.status"  # noqa: S608 -- one of two constants
             " FROM identities i JOIN users u ON u.id = i.user_id WHERE $1::text IS NULL OR i.issuer = $1",
             issuer,
         )
         while batch := await cursor.fetch(_BATCH, timeout=_READ_TIMEOUT):
             yield [KnownIdentity(*row) for row in batch]
+
+
+async def count_known(postgres: Postgres, issuer: str, subjects: list[str]) -> int:
+    """Return how many of these subjects are identities of an issuer. Raises `StoreUnavailable`."""
+    async with postgres.connection() as connection:
+        return int(
+            await connection.fetchval(
+                "SELECT count(*) FROM identities WHERE issuer = $1 AND subject = ANY ($2::text[])",
+                issuer, [each for each in subjects if is_clean(each)],
+            )
+        )  # fmt: skip
 
 
 class Comparison:

@@ -198,6 +198,44 @@ def test_reads_exports_as_providers_write_them(
     assert subjects_of(gateway, export, *more) == ["ann", "eve"]
 
 
+OKTA = '[{"id":"00u%s","status":"ACTIVE","profile":{"login":"%s@corp","email":"%s@x"}}]'
+
+
+@pytest.mark.parametrize(("identity", "field"), [("00u1", "id"), ("1@corp", "profile.login")])
+def test_the_field_with_known_identities_has_the_subjects(
+    gateway: GatewayCommand, identity: str, field: str
+) -> None:
+    add(gateway, identity)
+
+    result = gateway("orphans", "--issuer", "main", "--export", "-", "--json", stdin=OKTA % (1, 1, 1))
+
+    assert result.exit_code == 0, result.output
+    assert f"This is an export of Okta; its subjects are in `{field}`." in result.stderr
+
+
+def test_without_identities_the_claim_of_the_issuer_tells_the_field(
+    tmp_path: Path, dsn: str, redis_url: str
+) -> None:
+    by_uid = gateway_command(tmp_path, dsn, redis_url, more="subject: uid")
+
+    assert subjects_of(by_uid, OKTA % (1, 1, 1) + OKTA % (2, 2, 2)) == ["00u1", "00u2"]
+
+
+def test_an_export_without_subjects_is_compared_by_address(gateway: GatewayCommand) -> None:
+    gateway.json("users", "add", "--issuer", "main", "--subject=113976", "--email=Ann@example.com")
+    gateway.json("users", "add", "--issuer", "main", "--subject=113977", "--email=tom@example.com")
+    export = (
+        "Email Address [Required],Org Unit Path [Required]\r\nann@example.com,/\r\nTom@example.com ,/\r\n"
+    )
+
+    result = gateway("orphans", "--issuer", "main", "--export", "-", stdin=export)
+
+    assert result.exit_code == 1
+    assert "e-mail addresses are compared" in result.stderr
+    assert "0 without a user, 0 without a subject, 1 spelt differently" in result.stdout
+    assert "users link" not in result.stdout
+
+
 def test_numbers_of_a_provider_that_counts_are_subjects(gateway: GatewayCommand) -> None:
     assert subjects_of(gateway, '{"sub": 7}\n{"sub": "zoë"}\n') == ["7", "zoë"]
 
@@ -212,7 +250,11 @@ def test_the_line_is_where_a_row_begins(gateway: GatewayCommand) -> None:
     ("export", "more", "message"),
     [
         ("", (), "line 1: the export is empty"),
-        ("user_id,email\nann,a\n", (), "line 1: the header has no column `sub` → --column user_id"),
+        (
+            "user_id,email\nann,a\n",
+            ("--column", "id"),
+            "line 1: the header has no column `id` → --column user_id",
+        ),
         ("secret-ann\nsecret-bob\n", (), "line 1: the header has no column `sub` → name the column"),
         ("sub,sub\na,b\n", (), "line 1: it has the column `sub` more than once"),
         ("sub,email\nann,a\nsecret-bob\n", (), "line 3: it has 1 columns, the header 2"),
@@ -229,7 +271,7 @@ def test_the_line_is_where_a_row_begins(gateway: GatewayCommand) -> None:
         ('{"sub": "ann"}\n{"sub": null}\n', (), "line 2: its subject is not a string"),
         ('{"sub": "ann"}\n{"sub": true}\n', (), "line 2: its subject is not a string"),
         ('{"sub": "ann"}\n{"sub": "\\ud800"}\n', (), "line 2: it is not JSON"),
-        ('[{"sub": "ann"}]\n', (), "line 1: this is one JSON array → write one object in each line: jq"),
+        ("<html>secret</html>\n", (), "line 1: it is HTML or XML"),
         ("sub\nann\n", ("--format", "jsonl"), "line 1: it is not JSON"),
     ],
 )

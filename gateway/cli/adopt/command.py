@@ -12,9 +12,9 @@ import typer
 from gateway.cli import output
 from gateway.cli.arguments import clean, opened, shown, size
 from gateway.cli.config import Json
-from gateway.cli.orphans.exports import BadExport, Lines
 from gateway.cli.stores import refuse
 from gateway.core.model import StoreUnavailable
+from gateway.reconcile.exports.text import BadExport, Text
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
     from rich.progress import Progress
@@ -135,12 +135,12 @@ def _read(name: str, progress: "Progress", *, as_tokens: bool) -> "SubjectSample
     add: Callable[[Iterable[str]], None] = sample.add_tokens if as_tokens else sample.add_subjects
     try:
         with opened(name) as file:
-            lines = Lines(file)
-            rows = iter(lines)
+            text = Text(file)
+            rows = text.lines()
             task = progress.add_task("Reading the subjects (bytes)", total=size(file))
             while batch := list(islice(rows, _BATCH)):
                 add(batch)
-                progress.update(task, completed=lines.bytes_read)
+                progress.update(task, completed=text.bytes_read)
     except BadExport as error:
         output.fail(f"{shown(name)}, {error}", error.advice, output.USAGE)
     what = "token" if as_tokens else "subject"

@@ -16,10 +16,11 @@ from gateway.cli import output
 from gateway.cli.arguments import opened, shown, size
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
 from gateway.cli.orphans.denied_requests import DenialLog, denials_of_api
-from gateway.cli.orphans.exports import BadExport, Format, Lines, subjects
 from gateway.cli.orphans.report import DeniedFindings, ExportFindings
 from gateway.cli.stores import Stores, with_stores
 from gateway.core.model import JSON
+from gateway.reconcile.exports.export import Export, Format
+from gateway.reconcile.exports.text import BadExport
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
     import sqlite3
@@ -40,7 +41,9 @@ def orphans(
     ] = None,
     export: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="The provider's subjects, as CSV or JSON lines; `-` for stdin."),
+        typer.Option(
+            metavar="FILE", help="What the provider exported, unedited: CSV or JSON; `-` for stdin."
+        ),
     ] = None,
     denials: Annotated[
         str | None,
@@ -50,7 +53,10 @@ def orphans(
         bool, typer.Option("--from-api", help="Read the denials that a running gateway keeps.")
     ] = False,
     style: Annotated[Format, typer.Option("--format", help="The format of the export.")] = Format.AUTO,
-    column: Annotated[str, typer.Option(help="The column or JSON member with the subject.")] = "sub",
+    column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The column or JSON member with the subject, if it is not found."),
+    ] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
@@ -96,29 +102,32 @@ def _compare(
     issuer: str,
     export: str,
     style: Format,
-    column: str,
+    column: str | None,
     *,
     json: bool,
 ) -> bool:
+    from gateway.cli.orphans.choice import choose_field
     from gateway.reconcile.orphans import Comparison
 
     comparison = Comparison(database)
     with output.progress() as progress:
 
-        async def work(stores: Stores) -> str:
+        async def work(stores: Stores) -> tuple[str, bool]:
             configured = stores.issuer_of_users(issuer)
             with opened(export) as file:
-                await _read_export(comparison, file, export, style, column, progress)
-            await _read_identities(comparison, stores, configured.issuer, progress)
-            return configured.name
+                read = Export(file, claim=configured.subject, column=column, style=style, name=export)
+                await choose_field(read, stores.postgres, configured.issuer, or_email=True)
+                await _read_export(comparison, read, size(file), progress)
+            await _read_identities(comparison, stores, configured.issuer, progress, by_email=read.by_email)
+            return configured.name, read.by_email
 
         try:
-            name = with_stores(config, work)
+            name, by_email = with_stores(config, work)
         except BadExport as error:
             output.fail(f"{shown(export)}, {error}", error.advice, output.USAGE)
         progress.add_task("Comparing", total=None)
         comparison.compare()
-    findings = ExportFindings(name, config)
+    findings = ExportFindings(name, config, links=not by_email)
     counts: Counter[str] = Counter()
     for finding in comparison.findings():
         counts[finding.kind] += 1
@@ -129,22 +138,23 @@ def _compare(
 
 
 async def _read_export(
-    comparison: "Comparison", file: BinaryIO, name: str, style: Format, column: str, progress: "Progress"
+    comparison: "Comparison", export: Export, total: int | None, progress: "Progress"
 ) -> None:
-    lines = Lines(file)
-    rows = subjects(lines, style=style, column=column, name=name)
-    task = progress.add_task("Reading the export (bytes)", total=size(file))
+    rows = export.subjects()
+    task = progress.add_task("Reading the export (bytes)", total=total)
     while batch := list(islice(rows, _BATCH)):
         comparison.add_subjects(batch)
-        progress.update(task, completed=lines.bytes_read)
+        progress.update(task, completed=export.bytes_read)
         await asyncio.sleep(0)  # lets an interrupt through
 
 
-async def _read_identities(comparison: "Comparison", stores: Stores, iss: str, progress: "Progress") -> None:
+async def _read_identities(
+    comparison: "Comparison", stores: Stores, iss: str, progress: "Progress", *, by_email: bool
+) -> None:
     from gateway.reconcile.orphans import known_identities
 
     task = progress.add_task("Reading the identities", total=None)
-    async for batch in known_identities(stores.postgres, iss):
+    async for batch in known_identities(stores.postgres, iss, by_email=by_email):
         comparison.add_identities(batch)
         progress.update(task, advance=len(batch))
 

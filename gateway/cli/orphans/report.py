@@ -45,8 +45,10 @@ class ExportFindings:
         "not_active": "Users who are not active: they are refused, even if the export has them:",
     }
 
-    def __init__(self, issuer: str, config: Path) -> None:
+    def __init__(self, issuer: str, config: Path, *, links: bool = True) -> None:
         self._issuer = issuer
+        self._links = links
+        """Whether what was compared are subjects, so that they can be linked."""
         self._config = config
         self._heading: str | None = None
 
@@ -67,7 +69,7 @@ class ExportFindings:
                 text = (
                     f"line {finding.line}: {shown(finding.subject)}, and {shown(finding.identity)} of user"
                     f" {finding.user} ({finding.status}): {_DIFFERS_IN[finding.difference]}\n"
-                    f"      {self._command(finding) or NO_COMMAND}"
+                    f"      {self._command(finding) or (NO_COMMAND if self._links else NO_LINK)}"
                 )
             case Repeated():
                 text = f"line {finding.line}: {shown(finding.subject)}, {finding.times} times"
@@ -105,7 +107,7 @@ class ExportFindings:
     def _command(self, finding: "Finding") -> str | None:
         from gateway.reconcile.orphans import SpeltDifferently
 
-        if not isinstance(finding, SpeltDifferently):
+        if not self._links or not isinstance(finding, SpeltDifferently):
             return None
         return link_command(finding.user, self._issuer, finding.subject, self._config)
 
@@ -177,6 +179,7 @@ class DeniedFindings:
         return link_command(nearest.user, denied.issuer, denied.subject, self._config)
 
 
+NO_LINK: Final = "These are e-mail addresses: the export has no subjects to link"
 NO_COMMAND: Final = "The gateway accepts no token with this subject: correct it at the provider"
 
 

@@ -1,0 +1,32 @@
+"""Which field of an export has the subjects: the one with known identities, else the issuer's claim."""
+
+from typing import TYPE_CHECKING, Final
+
+from gateway.cli import output
+from gateway.reconcile.exports.export import Export
+
+if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
+    from gateway.stores.postgres.database import Postgres
+
+_SAMPLE: Final = 1_000
+"""Records whose subjects are looked up. They stay in memory until they are read."""
+
+
+async def choose_field(export: Export, postgres: "Postgres", iss: str, *, or_email: bool = False) -> None:
+    """Choose the field, and say on stderr which one it is. Raises `BadExport` and `StoreUnavailable`."""
+    from gateway.reconcile.orphans import count_known
+
+    known: list[int] = []
+    if not export.is_certain:
+        known = [await count_known(postgres, iss, each) for each in export.sample(_SAMPLE)]
+    export.choose(known, or_email=or_email)
+    what = "an export" if export.provider is None else f"an export of {export.provider}"
+    if export.by_email:
+        output.warn(
+            f"this is {what} without subjects: e-mail addresses are compared with those of the users",
+            "an export with subjects shows more",
+        )
+    elif export.provider is not None or len(export.candidates) > 1:
+        output.err.print(
+            f"This is {what}; its subjects are in `{export.field}`.", markup=False, soft_wrap=True
+        )
