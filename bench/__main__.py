@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import body, bulk_changes, changes, cold, idle, reload, start, throughput, tls, traffic, users
+from bench import (
+    body,
+    bulk_changes,
+    changes,
+    cold,
+    idle,
+    reload,
+    source,
+    start,
+    throughput,
+    tls,
+    traffic,
+    users,
+)
 from bench.processes import Cores, Refused
 from bench.programs import machine, versions
 from bench.report import Report, Target, show, write
@@ -31,6 +44,7 @@ class Measurement(StrEnum):
     RELOAD = "reload"
     CHANGES = "changes"
     BULK = "bulk"
+    SOURCE = "source"
     USERS = "users"
     COLD = "cold"
 
@@ -74,6 +88,9 @@ def bench(
         Measurement.RELOAD: partial(reload.measure, console=console),
         Measurement.CHANGES: partial(changes.measure, console=console),
         Measurement.BULK: partial(bulk_changes.measure, console=console),
+        Measurement.SOURCE: partial(
+            source.measure, console=console, rounds=rounds, seconds=seconds, connections=connections
+        ),
         Measurement.USERS: partial(
             users.measure, console=console, rounds=rounds, seconds=seconds, connections=connections
         ),

@@ -14,12 +14,14 @@ from rich.console import Console
 
 from bench.processes import moved
 from bench.report import Report, Target
+from bench.source import create
 from bench.stage import Stage
 from gateway.stores.postgres.migrate import migrate
 
 ROWS: Final = 200_000
 _TIMEOUT: Final = 600.0
 _TABLES: Final = ("users", "identities", "revocations")
+_SOURCE_TABLES: Final = ("auth_user", "social_auth_usersocialauth", "auth_user_groups")
 
 _USERS: Final = (
     "INSERT INTO users (email, display_name, attributes)"
@@ -35,12 +37,43 @@ _REVOCATIONS: Final = (
 )
 
 
+_AUTH_USERS: Final = (
+    "INSERT INTO auth_user (password, is_superuser, username, first_name, last_name, email, is_staff,"
+    " is_active, date_joined) SELECT '!', false, 'u' || g, 'A', 'User', 'u' || g || '@example.com', false,"
+    f" true, now() FROM generate_series(1, {ROWS}) AS g"
+)
+_SOCIAL: Final = (
+    "INSERT INTO social_auth_usersocialauth (provider, uid, extra_data, user_id, created, modified)"
+    " SELECT 'oidc', username, '{}', id, now(), now() FROM auth_user"
+)
+_GROUPS: Final = (
+    "INSERT INTO auth_user_groups (user_id, group_id) SELECT u.id, g.id FROM auth_user u, auth_group g"
+)
+
+
+_ONE_ROW_IN_A_SOURCE: Final = """
+INSERT INTO auth_user (password, is_superuser, username, first_name, last_name, email, is_staff, is_active,
+    date_joined) VALUES ('!', false, 'one', '', '', '', false, true, now());
+INSERT INTO social_auth_usersocialauth (provider, uid, extra_data, user_id, created, modified)
+    SELECT 'oidc', 'one', '{}', id, now(), now() FROM auth_user;
+INSERT INTO auth_user_groups (user_id, group_id) SELECT u.id, g.id FROM auth_user u, auth_group g;
+UPDATE auth_user SET is_active = false;
+UPDATE auth_user SET last_login = now();
+UPDATE social_auth_usersocialauth SET uid = 'other';
+DELETE FROM auth_user_groups;
+DELETE FROM social_auth_usersocialauth;
+DELETE FROM auth_user;
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
     title: str
     before: Sequence[str]
     """Statements that are executed before."""
     statement: str
+    source: bool = False
+    """Whether the tables are those of another system."""
 
 
 _CASES: Final = (
@@ -55,6 +88,21 @@ _CASES: Final = (
         "revocations: update", [_REVOCATIONS], "UPDATE revocations SET expires_at = now() + interval '1 day'"
     ),
     _Case("revocations: delete", [_REVOCATIONS], "DELETE FROM revocations"),
+    _Case("a source: users inserted", [], _AUTH_USERS, source=True),
+    _Case(
+        "a source: users updated",
+        [_AUTH_USERS, _SOCIAL],
+        "UPDATE auth_user SET is_active = false",
+        source=True,
+    ),
+    _Case(
+        "a source: an unused column updated",
+        [_AUTH_USERS, _SOCIAL],
+        "UPDATE auth_user SET last_login = now()",
+        source=True,
+    ),
+    _Case("a source: identities inserted", [_AUTH_USERS], _SOCIAL, source=True),
+    _Case("a source: roles deleted", [_AUTH_USERS, _GROUPS], "DELETE FROM auth_user_groups", source=True),
 )
 
 # A session keeps its query plans. These statements make it plan for one row.
@@ -115,7 +163,7 @@ async def _run(dsn: str, case: _Case, *, triggers: bool) -> tuple[float, int]:
     server = await asyncpg.connect(dsn)
     await server.execute(f"CREATE DATABASE {name}")
     try:
-        await migrate(target)
+        await (create(target) if case.source else migrate(target))
         return await _time(target, case, triggers=triggers)
     finally:
         await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -127,11 +175,12 @@ async def _time(dsn: str, case: _Case, *, triggers: bool) -> tuple[float, int]:
     ear = await asyncpg.connect(dsn)
     session = await asyncpg.connect(dsn, command_timeout=_TIMEOUT)
     try:
-        await session.execute(_ONE_ROW_EACH)
-        await _set_triggers(session, enabled=False)
+        tables = _SOURCE_TABLES if case.source else _TABLES
+        await session.execute(_ONE_ROW_IN_A_SOURCE if case.source else _ONE_ROW_EACH)
+        await _set_triggers(session, tables, enabled=False)
         for statement in case.before:
             await session.execute(statement)
-        await _set_triggers(session, enabled=triggers)
+        await _set_triggers(session, tables, enabled=triggers)
         await session.execute("VACUUM")
         await session.execute("CHECKPOINT")
         await ear.add_listener("gateway_changes", lambda *notice: heard.append(notice))
@@ -146,6 +195,8 @@ async def _time(dsn: str, case: _Case, *, triggers: bool) -> tuple[float, int]:
         await ear.close()
 
 
-async def _set_triggers(session: "asyncpg.Connection[asyncpg.Record]", *, enabled: bool) -> None:
-    for table in _TABLES:
+async def _set_triggers(
+    session: "asyncpg.Connection[asyncpg.Record]", tables: Sequence[str], *, enabled: bool
+) -> None:
+    for table in tables:
         await session.execute(f"ALTER TABLE {table} {'ENABLE' if enabled else 'DISABLE'} TRIGGER USER")

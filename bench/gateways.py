@@ -29,6 +29,7 @@ class Gateway:
 
     `people` are its users, by default those of the stage. Gateways with the same `prefix` share the data in
     Redis. `local_ttl` None means the default of the setting. With a `certificate`, clients speak TLS.
+    `postgres` is another database than that of the stage, `source` is `users.source`.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class Gateway:
         prefix: str = PREFIX,
         local_ttl: str | None = None,
         certificate: Certificate | None = None,
+        postgres: str | None = None,
+        source: Mapping[str, JSON] | None = None,
     ) -> None:
         self.port = free_port()
         self.admin_port = free_port()
@@ -67,7 +70,8 @@ class Gateway:
                     "keys": {"jwks_file": str(people.jwks_file)},
                 }
             ],
-            "postgres": {"dsn": stage.postgres, "schema": people.schema},
+            "postgres": {"dsn": postgres or stage.postgres, "schema": people.schema},
+            **({} if source is None else {"users": {"source": dict(source)}}),
             "redis": {"url": stage.redis, "prefix": prefix},
             "cache": {} if local_ttl is None else {"local_ttl": local_ttl},
             "upstreams": {"service": {"urls": [f"http://{HOST}:{upstream}"]}},
