@@ -59,6 +59,7 @@ def measure(stage: Stage, console: Console) -> Report:
     with source.database(stage.postgres) as dsn:
         triggers = source.over_source(stage, dsn, workers=WORKERS)
         found.append(_of(stage, triggers, partial(_source_kinds, dsn, SQL_LIMIT_MS, CHANGES), console))
+        source.remove_triggers(dsn)
         poll: dict[str, JSON] = {"changes": "poll", "poll": {"interval": f"{POLL_MS}ms"}}
         polling = source.over_source(stage, dsn, workers=WORKERS, **poll)
         kinds = partial(_source_kinds, dsn, POLL_MS + 100, POLLED_CHANGES)

@@ -23,6 +23,7 @@ from gateway.demo.django_like import TABLES
 from gateway.settings import Settings
 from gateway.stores.postgres.migrate import migrate
 from gateway.stores.postgres.source.install import install
+from gateway.stores.postgres.source.triggers import REMOVE
 from gateway.translation import user_source
 
 LIMIT: Final = 1.03
@@ -97,6 +98,11 @@ def database(dsn: str) -> Iterator[str]:
         yield target
     finally:
         asyncio.run(_execute(dsn, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def remove_triggers(dsn: str) -> None:
+    """Remove the triggers of `database`. Also a gateway that polls would hear what they report."""
+    asyncio.run(_execute(dsn, REMOVE))
 
 
 async def _execute(dsn: str, statement: str) -> None:
