@@ -48,6 +48,7 @@ _KINDS: Final = {
     },
     "token_use": {"id": _ID_KIND, "refresh": "a refresh token"},
 }
+_MARKS: Final = frozenset({"events", *_KINDS, *_OF_ID_TOKENS})
 
 
 def is_clean(text: str) -> bool:
@@ -118,6 +119,8 @@ def kind_of(payload: Mapping[str, JSON]) -> Kind | None:
     A logout token has `events` (OpenID Connect Back-Channel Logout 1.0 §2.4). The marks of ID tokens come
     last: issuers may allow ID tokens, and nothing else.
     """
+    if payload.keys().isdisjoint(_MARKS):
+        return None
     if payload.get("events") is not None:
         return Kind("a logout token", "events")
     found: Kind | None = None
