@@ -108,12 +108,14 @@ class Pipeline:
         Raises `Denial`.
         """
         fields = self._headers.read(request)
-        target = read_target(request.target, fields.hosts)
+        target = read_target(request.target, fields.hosts, self._routes.liberties)
         if (asked := cors.read_preflight(request)) is not None:
             preflight = self._answer(request.method, asked, target, fields)
             if preflight is not None:
                 return preflight
         route = self._routes.match(request.method, target.host, target.path)
+        if target.liberties:
+            self._routes.check(route, request.method, target)
         credential: Credential | None = None
         try:
             if route.auth is Auth.NONE:
@@ -177,7 +179,7 @@ class Pipeline:
     ) -> Admission:
         """Put together what was settled."""
         fields = b"" if decision is None else decision.identity
-        if self._headers.forwards_credentials:
+        if forwarding.route.forward_authorization:
             fields += self._headers.credentials(request, forwarding.client_fields)
         return Admission(forwarding, fields, claims, decision)
 

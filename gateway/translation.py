@@ -86,15 +86,21 @@ def issuer(issuer: model.Issuer) -> Issuer:
 
 def routes(settings: Settings) -> tuple[Route, ...]:
     """Return all routes in order."""
-    size = settings.server.limits.body_size
+    size, forwards = settings.server.limits.body_size, settings.headers.forward_authorization
     return tuple(
-        route(each, size, "" if each.upstream is None else settings.upstreams[each.upstream].base_path)
+        replace(
+            route(each, size, forward_authorization=forwards),
+            base_path="" if each.upstream is None else settings.upstreams[each.upstream].base_path,
+        )
         for each in settings.routes
     )
 
 
-def route(route: model.Route, body_size: int, base: str = "") -> Route:
-    """Return a route. `base` is the path of its upstream's URLs."""
+def route(route: model.Route, body_size: int, *, forward_authorization: bool = False) -> Route:
+    """Return a route, but for the base path of its upstream.
+
+    `body_size` and `forward_authorization` hold where the route does not say otherwise.
+    """
     return derived(
         route,
         Route,
@@ -105,7 +111,10 @@ def route(route: model.Route, body_size: int, base: str = "") -> Route:
         credentials=_credentials(route),
         upgrades=frozenset(route.upgrade),
         strip_prefix=route.strip_prefix or "",
-        base_path=base,
+        allow=frozenset(route.match.allow),
+        forward_authorization=(
+            forward_authorization if route.forward_authorization is None else route.forward_authorization
+        ),
         max_body=body_size if route.max_body is None else route.max_body,
     )
 
@@ -129,7 +138,6 @@ def headers(settings: Settings) -> HeaderPolicy:
     return HeaderPolicy(
         HeaderRules(
             settings.headers.identity,
-            settings.headers.forward_authorization,
             settings.server.trusted_proxies,
             settings.headers.strip,
             ForwardingRules(settings.headers.forwarded, settings.headers.x_real_ip, settings.headers.via),

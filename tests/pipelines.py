@@ -32,30 +32,31 @@ from tests.tokens import AUDIENCE, ISSUER, claims, ec_key, sign
 NOW = 1_700_000_000
 MAIN = Issuer("main", ISSUER, frozenset({AUDIENCE}), frozenset({"ES256"}), max_lifetime=600.0)
 BROWSER = CredentialSources("session", "access_token", "bearer", frozenset({"https://page.example"}))
-ROUTES = RouteTable(
-    [
-        Route("public", "/public/**", "echo", auth=Auth.NONE),
-        Route("optional", "/optional/**", "echo", auth=Auth.OPTIONAL),
-        Route("admin", "/admin/**", "echo", require=Requirement(roles=frozenset({"admin"}))),
-        Route("orders", "/orders/**", "echo", require=Requirement(scopes=frozenset({"orders:read"}))),
-        Route("acme", "/acme/**", "echo", require=Requirement(tenant="acme")),
-        Route("read", "/read", "echo", methods=frozenset({"GET"})),
-        Route("echo", "/echo/**", "echo"),
-        Route("browser", "/browser/**", "echo", credentials=BROWSER),
-        Route("leave", "/leave/**", "echo", allow_inactive=True),
-        Route("welcome", "/welcome/**", "echo", missing_user=MissingUser.FORWARD),
-        Route(
-            "welcome-admin",
-            "/welcome-admin/**",
-            "echo",
-            missing_user=MissingUser.FORWARD,
-            require=Requirement(roles=frozenset({"admin"})),
-        ),
-        Route("join", "/join/**", "echo", missing_user=MissingUser.PROVISION),
-        Route("shared", "/shared/**", "echo", cors=Cors(frozenset({"https://app.example"}))),
-        Route("guest", "/guest/**", "echo", auth=Auth.OPTIONAL, credentials=BROWSER),
-    ]
+_ROUTES = (
+    Route("public", "/public/**", "echo", auth=Auth.NONE),
+    Route("optional", "/optional/**", "echo", auth=Auth.OPTIONAL),
+    Route("admin", "/admin/**", "echo", require=Requirement(roles=frozenset({"admin"}))),
+    Route("orders", "/orders/**", "echo", require=Requirement(scopes=frozenset({"orders:read"}))),
+    Route("acme", "/acme/**", "echo", require=Requirement(tenant="acme")),
+    Route("read", "/read", "echo", methods=frozenset({"GET"})),
+    Route("echo", "/echo/**", "echo"),
+    Route("browser", "/browser/**", "echo", credentials=BROWSER),
+    Route("leave", "/leave/**", "echo", allow_inactive=True),
+    Route("welcome", "/welcome/**", "echo", missing_user=MissingUser.FORWARD),
+    Route(
+        "welcome-admin",
+        "/welcome-admin/**",
+        "echo",
+        missing_user=MissingUser.FORWARD,
+        require=Requirement(roles=frozenset({"admin"})),
+    ),
+    Route("join", "/join/**", "echo", missing_user=MissingUser.PROVISION),
+    Route("shared", "/shared/**", "echo", cors=Cors(frozenset({"https://app.example"}))),
+    Route("guest", "/guest/**", "echo", auth=Auth.OPTIONAL, credentials=BROWSER),
 )
+ROUTES = RouteTable(_ROUTES)
+FORWARDING = RouteTable(replace(route, forward_authorization=True) for route in _ROUTES)
+"""The same routes, which forward Authorization."""
 
 
 def _users() -> dict[Identity, User]:
@@ -86,9 +87,10 @@ class World:
     def __post_init__(self) -> None:
         verifier = TokenVerifier([MAIN], self.keys, clock=lambda: self.now)
         identity = {"X-User-Id": "user.id", "X-Auth-Subject": "claims.sub"}
-        headers = HeaderPolicy(HeaderRules(identity, self.forward_authorization))
+        headers = HeaderPolicy(HeaderRules(identity))
         self.provisioner = FakeProvisioner(self.directory)
-        self.pipeline = Pipeline(ROUTES, verifier, self.directory, headers, self.provisioner)
+        routes = FORWARDING if self.forward_authorization else ROUTES
+        self.pipeline = Pipeline(routes, verifier, self.directory, headers, self.provisioner)
         tokens = Tokens(self.keys, lambda: self.now, 100, defaultdict(int))
         self.memo = Memo(self.pipeline, verifier, tokens, self.directory)
 

@@ -55,7 +55,7 @@ from gateway.proxy.downstream.limits import Limits
 from gateway.proxy.downstream.parser import RequestParser
 from gateway.verifier import TokenVerifier
 from tests.fakes import FakeKeys
-from tests.pipelines import MAIN, NOW, ROUTES, token
+from tests.pipelines import FORWARDING, MAIN, NOW, token
 from tests.tokens import ISSUER, ec_key, resigned
 
 T = TypeVar("T")
@@ -260,16 +260,16 @@ class Ways(RuleBasedStateMachine):
         self.local = LocalCache(ttl=60.0, max_users=9, max_tokens=9, clock=lambda: self.now)
         verifier = TokenVerifier([MAIN], self.keys, clock=lambda: self.now)
         identity = {"X-User-Id": "user.id", "X-User-Roles": "user.roles", "X-Auth-Subject": "claims.sub"}
-        headers = HeaderPolicy(HeaderRules(identity, forward_authorization=True))
+        headers = HeaderPolicy(HeaderRules(identity))
         self.tokens = Tokens(self.keys, lambda: self.now, 3, defaultdict(int))
         self.verifications = Verifications(verifier)
         at_once = AtOnce(self.local, self.system)
         self.joins = JoinsAtOnce(self.system)
-        self.plain = Pipeline(ROUTES, self.verifications, at_once, headers, self.joins)
+        self.plain = Pipeline(FORWARDING, self.verifications, at_once, headers, self.joins)
         tiers = Tiers(self.local, self.system, self.gates)
         joining = Joining(tiers, self.local, self.system, self.gates)
         joining.on_joined = self._joined
-        pipeline = Pipeline(ROUTES, verifier, at_once, headers, joining)
+        pipeline = Pipeline(FORWARDING, verifier, at_once, headers, joining)
         self.memo = Memo(pipeline, verifier, self.tokens, tiers)
         self.heads = HeadCache(self.memo.remembered, self.memo.heads, 5)
         self.requests: list[Asked] = []

@@ -77,6 +77,8 @@ CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
         "match.methods": {"match": {"path": "/api/**", "methods": ["GET"]}},
         "match.hosts": {"match": {"path": "/api/**", "hosts": ["a.example"]}},
         "upstream": {"upstream": "other"},
+        "match.allow": {"match": {"path": "/api/**", "allow": ["semicolon"]}},
+        "forward_authorization": {"forward_authorization": True},
         "strip_prefix": {"strip_prefix": "/api"},
         "auth": {"auth": "optional"},
         "require.scopes": {"require": {"scopes": ["orders:read"]}},

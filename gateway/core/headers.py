@@ -130,7 +130,6 @@ class HeaderRules:
 
     identity: Mapping[str, str]
     """Field name → its value: a path below `user` or `claims`."""
-    forward_authorization: bool = False
     trusted_proxies: tuple[Network, ...] = ()
     """Peers whose `X-Forwarded-*`, `Forwarded`, `X-Real-IP` and `X-Request-Id` are trusted."""
     strip: tuple[str, ...] = STRIPPED
@@ -209,8 +208,6 @@ class HeaderPolicy:
         """The names of all fields about a user: what a front is told of each request."""
         self.tells_fronts = rules.tells_fronts
         """Whether other proxies ask for decisions."""
-        self.forwards_credentials = rules.forward_authorization
-        """Whether upstreams get Authorization."""
         self.trusts_proxies = bool(rules.trusted_proxies)
         """Whether there are trusted proxies."""
         self._trusts = contains(rules.trusted_proxies)
@@ -304,7 +301,7 @@ class HeaderPolicy:
         return identity + b"".join(_line(name, b"") for name in self.told_names if name not in present)
 
     def credentials(self, request: Request, fields: Fields) -> bytes:
-        """Return Authorization as the client sent it, for `forwards_credentials`."""
+        """Return Authorization as the client sent it, for routes that forward it."""
         if request.credential is not None:
             return _line(b"Authorization", b"Bearer " + request.credential.raw)
         return b"".join(_line(b"Authorization", value) for value in fields.authorizations)

@@ -293,6 +293,10 @@ class Route:
     """The first segments of `path`, without which it is forwarded."""
     base_path: str = ""
     """The path of the upstream's URL, which is put before that; without a final slash."""
+    allow: frozenset[str] = frozenset()
+    """The `core.routes.LIBERTIES` that its paths may take."""
+    forward_authorization: bool = False
+    """Whether the upstream gets Authorization: the token, or without one what the client sent."""
     max_body: int = 1024**3
     """The most bytes that a request's body may have."""
     close_on_revocation: bool = True

@@ -340,7 +340,7 @@ REQUEST_MALFORMED = _reason(
     Group.PROXY,
     400,
     "The request is malformed",
-    "Not HTTP as in RFC 9112, or an ambiguous path (dot segments, `%2f`, `;`, `//`).",
+    "Not HTTP as in RFC 9112, or an ambiguous path (dot segments, `%2f`, `;`, `//`: see `match.allow`).",
 )
 REQUEST_TOO_LARGE = _reason(
     "request_too_large",

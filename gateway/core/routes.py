@@ -8,10 +8,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from gateway.core.model import Route
 from gateway.core.reasons import METHOD_NOT_ALLOWED, REQUEST_MALFORMED, ROUTE_NOT_FOUND, Denial
+
+Liberty: TypeAlias = Literal["encoded_slash", "semicolon", "empty_segment"]
+"""A spelling that servers read in different ways, and that a route may allow."""
+LIBERTIES: Final[tuple[Liberty, ...]] = get_args(Liberty)
+NO_LIBERTIES: Final[frozenset[str]] = frozenset()
 
 # A path that is already in its normal form. The groups are possessive, because backtracking finds no match.
 _NORMAL: Final = re.compile(r"(?:/[!$&'()*+,\-0-9:=@A-Z_a-z~][!$&'()*+,\-.0-9:=@A-Z_a-z~]*+)*+/?+")
@@ -21,6 +26,10 @@ _HEX: Final = re.compile(r"[0-9A-Fa-f]{2}")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 # Lax decoders read `%c0%ae` as a dot. UTF-8 does not use these octets (RFC 3629 §3).
 _OVERLONG: Final = frozenset("\xc0\xc1")
+# A segment that is a dot segment for some server: those of Java cut parameters off before they look.
+_DOT_SEGMENT: Final = re.compile(r"/\.\.?(?=[/;]|%3B|$)")
+_PARAMETERS: Final = re.compile(r"(?:;|%3B)[^/]*")
+_SLASHES: Final = re.compile(r"//+")
 _DOUBLE_ENCODED: Final = re.compile(r"%25[0-9A-Fa-f]{2}")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
 # A host name has 253 characters at most (RFC 1035 §2.3.4). This bounds what `_host_name` remembers.
@@ -37,6 +46,8 @@ class Target(NamedTuple):
     path: str
     query: str
     """With its `?`, or empty; unchanged."""
+    liberties: frozenset[str] = NO_LIBERTIES
+    """What its path takes of `LIBERTIES`: the route must allow them (`RouteTable.check`)."""
 
     def below(self, base: str, prefix: str) -> str:
         """Return path and query for the upstream: below `base`, without `prefix`.
@@ -46,10 +57,10 @@ class Target(NamedTuple):
         return (base + self.path[len(prefix) :] or "/") + self.query
 
 
-def read_target(target: str, hosts: Sequence[bytes]) -> Target:
+def read_target(target: str, hosts: Sequence[bytes], allowed: frozenset[str] = NO_LIBERTIES) -> Target:
     """Parse host, path and query of a request; refuse everything that two parsers may read differently.
 
-    `hosts` are the values of its Host fields.
+    `hosts` are the values of its Host fields, `allowed` the liberties that some route allows.
     Raises `Denial` `request_malformed`.
     """
     if len(hosts) != 1:
@@ -62,7 +73,10 @@ def read_target(target: str, hosts: Sequence[bytes]) -> Target:
     # Visible ASCII is printable ASCII without the space.
     if query and not (query.isascii() and query.isprintable() and " " not in query and "#" not in query):
         raise Denial(REQUEST_MALFORMED, "the query holds a fragment or characters outside ASCII")
-    return Target(_host_name(authority), normal_path(path), mark + query)
+    if _NORMAL.fullmatch(path) is not None:
+        return Target(_host_name(authority), path, mark + query)
+    path, liberties = _read_path(path, allowed)
+    return Target(_host_name(authority), path, mark + query, liberties)
 
 
 def normal_path(path: str) -> str:
@@ -72,21 +86,44 @@ def normal_path(path: str) -> str:
     segments, `;`, `#`, `\`, encoded slashes, backslashes and NUL, double encoding, and all characters
     outside ASCII. Raises `Denial` `request_malformed`.
     """
-    if _NORMAL.fullmatch(path) is not None:
-        return path
+    return path if _NORMAL.fullmatch(path) is not None else _read_path(path, NO_LIBERTIES)[0]
+
+
+def _read_path(path: str, allowed: frozenset[str]) -> tuple[str, frozenset[str]]:
+    """Return the normal form of a path, and the liberties that it takes. Raises `Denial`."""
     if _NOT_VISIBLE_ASCII.search(path):
         raise Denial(REQUEST_MALFORMED, "the path holds characters outside ASCII, or controls")
-    if any(character in path for character in ";#\\"):
+    if "#" in path or "\\" in path or (";" in path and "semicolon" not in allowed):
         raise Denial(REQUEST_MALFORMED, "the path holds `;`, `#` or a backslash")
-    path = _PERCENT.sub(_decode_unreserved, path)
+    path = _PERCENT.sub(_decode_but_slash if "encoded_slash" in allowed else _decode_unreserved, path)
     if _DOUBLE_ENCODED.search(path):
         raise Denial(REQUEST_MALFORMED, "the path is percent-encoded twice")
-    segments = path.split("/")[1:]
-    if "" in segments[:-1]:
+    if "//" in path and "empty_segment" not in allowed:
         raise Denial(REQUEST_MALFORMED, "the path holds an empty segment")
-    if "." in segments or ".." in segments:
-        raise Denial(REQUEST_MALFORMED, "the path holds a dot segment")
-    return path
+    found = [name for name, mark in zip(LIBERTIES, ("%2F", ";", "//"), strict=True) if mark in path]
+    for reading in (path, *readings(path)) if found else (path,):
+        if _DOT_SEGMENT.search(reading):
+            raise Denial(REQUEST_MALFORMED, "the path holds a dot segment")
+    return path, frozenset(found)
+
+
+def readings(path: str) -> set[str]:
+    """Return all other paths for which servers take this one, whatever they do first.
+
+    Some decode `%2F` to a slash, some cut off parameters (`;v=1`), some make one slash of several.
+    """
+    found, todo = {path}, [path]
+    while todo:
+        each = todo.pop()
+        for other in (each.replace("%2F", "/"), _PARAMETERS.sub("", each), _SLASHES.sub("/", each)):
+            if other not in found:
+                found.add(other)
+                todo.append(other)
+    return found - {path}
+
+
+def _decode_but_slash(match: re.Match[str]) -> str:
+    return "%2F" if match[1] in {"2F", "2f"} else _decode_unreserved(match)
 
 
 def _decode_unreserved(match: re.Match[str]) -> str:
@@ -130,7 +167,7 @@ class _Compiled:
 class RouteTable:
     """The routes in order. The first that matches wins."""
 
-    __slots__ = ("_forwards", "_reserved", "_routes")
+    __slots__ = ("_forwards", "_reserved", "_routes", "liberties")
 
     def __init__(
         self, routes: Iterable[Route], *, forwards: bool = False, reserved: str | None = None
@@ -147,6 +184,8 @@ class RouteTable:
         )
         self._forwards = forwards
         self._reserved = reserved
+        self.liberties = NO_LIBERTIES.union(*(compiled.route.allow for compiled in self._routes))
+        """What some route allows, and so must be read."""
 
     def match(self, method: str, host: str, path: str) -> Route:
         """Return the first route for a request.
@@ -178,6 +217,37 @@ class RouteTable:
             allow = frozenset().union(*(route.methods for route in refused))
             raise Denial(METHOD_NOT_ALLOWED, route=refused[0], allow=allow)
         raise Denial(ROUTE_NOT_FOUND)
+
+    def check(self, route: Route, method: str, target: Target) -> None:
+        """Refuse a target of this route that takes liberties which could lead elsewhere.
+
+        The route must allow them. A server behind it may take the path for another one; no other route may
+        claim that one, or the requirements of that route would be evaded.
+        Raises `Denial` `request_malformed`.
+        """
+        for liberty in LIBERTIES:
+            if liberty in target.liberties and liberty not in route.allow:
+                raise Denial(REQUEST_MALFORMED, f"the route does not allow {liberty}", route=route)
+        for reading in (target.path, *readings(target.path)):
+            if (route.base_path + reading[len(route.strip_prefix) :]).startswith("//"):
+                # For some servers, a host follows (RFC 3986 §4.2).
+                raise Denial(REQUEST_MALFORMED, "what is forwarded would begin with two slashes", route=route)
+            if not self._leads_nowhere_else(route, method, target.host, reading):
+                raise Denial(REQUEST_MALFORMED, "for some servers, another route has this path", route=route)
+
+    def _leads_nowhere_else(self, route: Route, method: str, host: str, path: str) -> bool:
+        """Return whether no other route comes first for this path, and for this method if any takes it."""
+        others = False
+        for compiled in self._routes:
+            other = compiled.route
+            if compiled.pattern.fullmatch(path) is None:
+                continue
+            if other.hosts and host not in other.hosts and not host.endswith(compiled.suffixes):
+                continue
+            if not other.methods or method in other.methods:
+                return other is route
+            others = True
+        return not others
 
 
 def _compile(pattern: str) -> re.Pattern[str]:

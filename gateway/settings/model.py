@@ -274,7 +274,7 @@ class Headers(Section):
     )
     """The headers for upstreams, and their sources. The gateway removes a client's own in any spelling."""
     forward_authorization: bool = False
-    """Also send the token to the upstream."""
+    """Also send the token to the upstream, unless the route says otherwise."""
     forwarded: bool = False
     """Also send `Forwarded` (RFC 7239), and continue that of a trusted proxy."""
     x_real_ip: bool = False

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from gateway.core.model import Auth, MissingUser
+from gateway.core.routes import Liberty
 from gateway.settings.cors import Cors
 from gateway.settings.section import Section
 from gateway.settings.values import (
@@ -32,6 +33,9 @@ class Match(Section):
     hosts: tuple[HostPattern, ...] = ()
     """Host names without port; empty: any. `*.example.com` is any name below example.com, of one or more
     labels."""
+    allow: tuple[Liberty, ...] = ()
+    """Spellings that servers read in different ways: `encoded_slash` (`%2F`), `semicolon` (`;`) and
+    `empty_segment` (`//`). They are forwarded as they are matched (docs/http.md)."""
 
 
 class Require(Section):
@@ -73,6 +77,9 @@ class Route(Section):
     """`required`: a valid token. `optional`: a valid token or none. `none`: tokens are not checked."""
     require: Require = Field(default_factory=Require)
     """The requirements for token and user."""
+    forward_authorization: bool | None = None
+    """Whether the upstream gets Authorization: the token, or with `auth: none` what the client sent, of any
+    scheme. `null`: `headers.forward_authorization`."""
     allow_inactive: bool = False
     """Also admit suspended, locked, pending and deleted users; `X-User-Status` tells the upstream."""
     missing_user: MissingUser = MissingUser.DENY

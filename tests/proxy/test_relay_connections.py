@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.model import JSON
 from tests.harness import House, open_house, token
 from tests.proxy.test_relay import poll
 from tests.sockets import OK, Exchange, request_bytes
@@ -198,3 +199,37 @@ async def test_forward_authorization_forwards_each_callers_own_token_on_a_public
         for raw in (ours, theirs, ours, theirs):
             received = await house.forwarded("/public/x", token=raw)
             assert received.values(b"authorization") == [b"Bearer " + raw]
+
+
+async def test_a_route_decides_on_authorization_and_a_public_one_passes_any(
+    tmp_path: Path, dsn: str, redis_url: str
+) -> None:
+    def route(name: str, auth: str, *, forwards: bool | None) -> JSON:
+        match: JSON = {"path": f"/{name}/**"}
+        return {
+            "name": name,
+            "match": match,
+            "upstream": "raw",
+            "auth": auth,
+            "forward_authorization": forwards,
+        }
+
+    routes = [
+        route("webhook", "none", forwards=True),
+        route("silent", "none", forwards=False),
+        route("usual", "none", forwards=None),
+        route("own", "required", forwards=True),
+    ]
+    basic = b"Basic Z3Vlc3Q6c2VjcmV0"
+    async with open_house(tmp_path, dsn, redis_url, routes=routes) as house:
+        for name, expected in (("webhook", [basic]), ("silent", []), ("usual", [])):
+            received = await house.forwarded(f"/{name}/x", b"Authorization: " + basic)
+            assert received.values(b"authorization") == expected
+        raw = token()
+        received = await house.forwarded("/own/x", token=raw)
+        assert received.values(b"authorization") == [b"Bearer " + raw]
+    forwarding: dict[str, JSON] = {"forward_authorization": True}
+    async with open_house(tmp_path, dsn, redis_url, seeded=False, routes=routes, headers=forwarding) as house:
+        for name, expected in (("webhook", [basic]), ("silent", []), ("usual", [basic])):
+            received = await house.forwarded(f"/{name}/x", b"Authorization: " + basic)
+            assert received.values(b"authorization") == expected

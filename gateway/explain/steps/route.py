@@ -19,9 +19,12 @@ def check(trail: Trail, request: Request) -> Route | None:
     # Without the query, which may contain a token.
     asked = request.target.partition("?")[0]
     found = f"{request.method} {shown(asked)}"
+    table = RouteTable(trail.setup.routes)
+    hosts = [value for name, value in request.headers if name == b"Host"]
     try:
-        target = read_target(request.target, [value for name, value in request.headers if name == b"Host"])
-        route = RouteTable(trail.setup.routes).match(request.method, target.host, target.path)
+        target = read_target(request.target, hosts, table.liberties)
+        route = table.match(request.method, target.host, target.path)
+        table.check(route, request.method, target)
     except Denial as denial:
         if denial.reason is REQUEST_MALFORMED:
             why = _unreadable(request.target) or denial.detail or denial.reason.title
@@ -30,7 +33,7 @@ def check(trail: Trail, request: Request) -> Route | None:
             trail.blame(denial, Cause.REQUEST_MALFORMED, summary, _AS_SENT)
             return None
         trail.step("route", "fail", expected, found, denial.detail or denial.reason.hint)
-        _blame(trail, request, read_target(request.target, [request.headers[0][1]]), denial)
+        _blame(trail, request, read_target(request.target, hosts, table.liberties), denial)
         return None
     detail = None
     if route.auth is Auth.NONE:
@@ -42,7 +45,7 @@ def check(trail: Trail, request: Request) -> Route | None:
 _AS_SENT: Final = Fix(
     "Give `url` as clients send it: a path with its first `/`, or a complete http or https URL. If clients"
     " send this, let them send an unambiguous path: without `..`, `//`, `;` or `%2f`,"
-    " and percent-encoded (RFC 3986 §2.1)."
+    " and percent-encoded (RFC 3986 §2.1). The route's `match.allow` allows the last three."
 )
 
 
