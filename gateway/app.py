@@ -138,7 +138,7 @@ async def serve(
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         # First: the path may be wrong, and the error should not wait for dependencies.
-        certificate = builders.tls_certificate(settings.server, stack)
+        certificate = builders.tls_certificate(settings.server, metrics, stack)
         redis = builders.redis_tier(settings)
         stack.push_async_callback(redis.close)
         postgres = builders.postgres_store(settings.postgres, redis.ownership.heard)

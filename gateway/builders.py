@@ -54,7 +54,7 @@ from gateway.telemetry.metered import MeteredDirectory
 from gateway.telemetry.metrics import Metrics
 
 
-def tls_certificate(server: model.Server, stack: AsyncExitStack) -> Certificate | None:
+def tls_certificate(server: model.Server, metrics: Metrics, stack: AsyncExitStack) -> Certificate | None:
     """Read the certificate of the front, and watch its files until `stack` ends; None without TLS.
 
     Raises OSError when a file cannot be read.
@@ -62,6 +62,7 @@ def tls_certificate(server: model.Server, stack: AsyncExitStack) -> Certificate 
     if server.tls.certificate is None or server.tls.key is None:
         return None
     certificate = Certificate(server.tls.certificate, server.tls.key)
+    metrics.certificate_expiry.read(("server",), lambda: certificate.expires_at)
     watch = asyncio.create_task(certificate.watch())
     stack.callback(watch.cancel)
     return certificate

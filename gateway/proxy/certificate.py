@@ -1,12 +1,14 @@
 """The certificate of the gateway's listener, which is read again when its files change."""
 
 import asyncio
+import math
 import ssl
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import structlog
+from cryptography import x509
 
 CHECK_SECONDS: Final = 10.0
 """How often the files are checked."""
@@ -26,6 +28,8 @@ class Certificate:
         self._files = (certificate, key)
         self._seen = self._state()
         self.context = self._load()
+        self.expires_at = self._expiry()
+        """When the certificate expires, in Unix seconds."""
 
     async def watch(self, every: float = CHECK_SECONDS) -> None:
         """Check the files every `every` seconds, for ever."""
@@ -49,6 +53,7 @@ class Certificate:
         except OSError as error:
             structlog.get_logger().error("certificate_refused", file=str(self._files[0]), detail=str(error))
             return False
+        self.expires_at = self._expiry()
         structlog.get_logger().info("certificate_loaded", file=str(self._files[0]))
         return True
 
@@ -61,6 +66,14 @@ class Certificate:
         except OSError as error:
             raise unusable("server.tls", self._files, error) from error
         return context
+
+    def _expiry(self) -> float:
+        """Read the certificate once more. If it has changed meanwhile, the next check reads it again."""
+        try:
+            first = x509.load_pem_x509_certificates(self._files[0].read_bytes())[0]
+        except (OSError, ValueError):
+            return math.nan
+        return first.not_valid_after_utc.timestamp()
 
     def _state(self) -> _State:
         """Return a value that changes when a file is written, or replaced by another file or link."""

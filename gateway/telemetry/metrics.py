@@ -10,6 +10,7 @@ from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from gateway import __version__
 from gateway.core.admission import Admission
 from gateway.core.introspection import INTROSPECTED
 from gateway.core.model import Resolution
@@ -24,6 +25,7 @@ from gateway.core.reasons import (
     Reason,
 )
 from gateway.core.verified import VerifiedToken
+from gateway.telemetry.process import ProcessMetrics
 from gateway.telemetry.series import Counter, Gauge, Histogram, Snapshot, expose
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -220,6 +222,17 @@ class Metrics:
             "gateway_limits_exceeded", "Requests and connections that exceeded a limit.", ["limit"]
         )
         self.workers = Gauge("gateway_workers", "Processes that accept connections.")
+        self.build_info = Gauge(
+            "gateway_build_info", "1, with the version of the program.", ["version"], together="max"
+        )
+        self.build_info.values[(__version__,)] = 1.0
+        self.certificate_expiry = Gauge(
+            "gateway_certificate_expiry_timestamp_seconds",
+            "When the certificate of a listener expires.",
+            ["listener"],
+            together="min",
+        )
+        self._process = ProcessMetrics()
         # By issuer: frequent events are counted in one number, which the scrape converts to series.
         self.recalled_tokens: defaultdict[str, int] = defaultdict(int)
         """By issuer: tokens that were remembered as verified."""
@@ -229,7 +242,9 @@ class Metrics:
     def snapshot(self) -> list[Snapshot]:
         """Return all metrics as plain data."""
         self._spell_out()
-        return [m.snapshot() for m in vars(self).values() if isinstance(m, Counter | Gauge | Histogram)]
+        self._process.read()
+        series = [*vars(self).values(), *vars(self._process).values()]
+        return [each.snapshot() for each in series if isinstance(each, Counter | Gauge | Histogram)]
 
     def _spell_out(self) -> None:
         """Convert these counts to their series."""

@@ -69,6 +69,8 @@ async def test_a_new_certificate_is_served_from_the_next_handshake_on(tmp_path: 
     certificate = Certificate(tmp_path / "certificate.pem", tmp_path / "key.pem")
     assert await served_name(certificate) == "old.test"
     assert not certificate.refresh()
+    tomorrow = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+    assert abs(certificate.expires_at - tomorrow.timestamp()) < 60
 
     watching = asyncio.create_task(certificate.watch(every=0.01))
     write(tmp_path, "new.test")

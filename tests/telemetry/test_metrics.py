@@ -83,7 +83,7 @@ def test_names_units_and_types_follow_prometheus() -> None:
     families = list(text_string_to_metric_families(metrics.expose().decode()))
     assert families
     for family in families:
-        assert family.name.startswith("gateway_")
+        assert family.name.startswith(("gateway_", "process_"))
         if family.type == "histogram":
             assert family.name.endswith("_seconds")
 
