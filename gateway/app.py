@@ -4,7 +4,7 @@ import asyncio
 import math
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -28,13 +28,13 @@ from gateway.identity.local_cache import LocalCache
 from gateway.identity.revocations.blacklist_sync import BlacklistSync
 from gateway.identity.revocations.learnt_revocations import LearntRevocations
 from gateway.issuer_keys.keyring import KeyRing
+from gateway.listeners import FRONTS, Front, Listeners, Stoppable, Urls
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
-from gateway.proxy.certificate import Certificate
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.errors import Responder
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.listener import Listener
+from gateway.proxy.health import HealthPath
 from gateway.proxy.reauthorization import Reauthorization
 from gateway.proxy.server import ConnectionServer
 from gateway.proxy.upstream.balancer import Upstreams
@@ -49,36 +49,8 @@ from gateway.telemetry.metered import MeteredDirectory, MeteredVerifier
 from gateway.telemetry.metrics import Metrics
 from gateway.verifier import TokenVerifier
 
-EXIT_SECONDS: Final = 10.0
-"""Seconds that requests in flight may take when a gateway ends without `drain`."""
-
-
 SEARCH_SECONDS: Final = 5.0
 """Seconds that a search of users in tables of another system may take, which has connections of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listeners:
-    """Bound sockets to serve on."""
-
-    front: Sequence[socket.socket]
-    admin: Sequence[socket.socket]
-    decision: Sequence[socket.socket] = ()
-
-    def __iter__(self) -> Iterator[socket.socket]:
-        yield from self.front
-        yield from self.admin
-        yield from self.decision
-
-
-@dataclass(frozen=True, slots=True)
-class Urls:
-    """Where a gateway serves."""
-
-    front: str
-    admin: str
-    decision: str | None = None
-    """None if other proxies cannot ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +62,7 @@ class Running:
     admin: Admin
     denials: DenialRing
     keys: KeyRing
-    _front: Listener
-    _decision: Listener | None
+    _fronts: Mapping[Front, Stoppable]
     _admin_runner: web.AppRunner
 
     @property
@@ -107,20 +78,18 @@ class Running:
         """Report at `/readyz` that it takes no more requests. It still serves those that come."""
         self.admin.draining = True
 
-    async def drain(self, seconds: float, *, last: bool, last_decision: bool | None = None) -> None:
+    async def drain(self, seconds: float, *, last: Collection[str] = FRONTS) -> None:
         """Stop accepting, and finish the requests in flight for up to `seconds`.
 
-        `last`: no other process takes over the sockets of the front. `last_decision` says so of those for
-        decisions; None: the same. The admin port is closed too, unless the gateway has retired: then
-        `/readyz` reports that until the end.
+        `last` names the listeners whose sockets no other process takes over. The admin port is closed too,
+        unless the gateway has retired: then `/readyz` reports that until the end.
         """
         self.metrics.workers.inc(by=-1)
         if not self.admin.draining:
             await self._admin_runner.cleanup()
-        stops = [self._front.stop(seconds, last=last)]
-        if self._decision is not None:
-            stops.append(self._decision.stop(seconds, last=last if last_decision is None else last_decision))
-        await asyncio.gather(*stops)
+        await asyncio.gather(
+            *(front.stop(seconds, last=name in last) for name, front in self._fronts.items())
+        )
 
 
 @asynccontextmanager
@@ -216,13 +185,7 @@ async def serve(
         stack.callback(upstreams.close)
         _watch(issuers, metrics, tokens, local, keys, upstreams)
         streams: dict[str, Stream] = {"postgres": changes, "redis": touches}
-        for name, stream in streams.items():
-            metrics.invalidation_stream_up.read((name,), partial(_hears, stream))
-        stores = {"postgres": postgres.availability, "redis": redis.availability}
-        if users is not None:
-            stores["users_source"] = users.availability
-        for name, availability in stores.items():
-            metrics.dependency_up.read((name,), partial(_up, availability))
+        _watch_stores(metrics, streams, postgres, users, redis)
         metrics.redis_foreign.read((), lambda: float(redis.ownership.foreign))
 
         # Before Redis is asked: its data counts only if it belongs to this system of record.
@@ -256,37 +219,29 @@ async def serve(
             admin, metrics, workers, issuers, postgres, operators, redis, local, keys, ring, explainer,
             trusted=lambda: invalidation.trusted,
         )  # fmt: skip
-        token = None if settings.admin.token is None else settings.admin.token.get_secret_value()
-        runner = await _serve_admin(listeners.admin, admin.application(admin_api(parts, token)), stack)
+        api = admin_api(parts, _admin_token(settings))
+        runner = await _serve_admin(listeners.admin, admin.application(api), stack)
         responder = Responder(settings.errors.detail)
         log = logs.RequestLog(access=settings.log.access, subjects=settings.log.subjects, ring=ring)
         reauthorization = Reauthorization(memo, local, metrics, log, clock=time.time)
         stack.push_async_callback(reauthorization.close)
         stack.callback(invalidation.subscribe(reauthorization.changed))
         context = ExchangeContext(memo, headers, responder, metrics, log, upstreams, reauthorization)
-        limits = translation.limits(settings.server.limits)
         health = builders.health_path(settings.server, admin, metrics)
-        exchange = partial(Exchange, context)
-        server = ConnectionServer(
-            context,
-            exchange if health is None else health.before(exchange),
-            limits=limits,
-            exempt=headers.trusts,
-        )
+        server = _front_server(settings, context, health)
         speaks = headers.trusts if settings.server.proxy_protocol else None
-        front = await _serve_front(server, listeners.front, certificate, stack, speaks)
-        asked = builders.decision_server(settings, admitter(forwards=False), headers, responder, metrics, log)
-        decision = None if asked is None else await _serve_front(asked, listeners.decision, None, stack)
+        front = await builders.serve_front(server, listeners.front, certificate, stack, speaks)
+        fronts: dict[Front, Stoppable] = {"front": front}
+        asked = builders.decision_context(
+            settings, admitter(forwards=False), headers, responder, metrics, log
+        )
+        if asked is not None:
+            fronts |= await builders.serve_decisions(settings, asked, listeners, stack)
         if alone:
             _remove_at_end(settings, stack)
         metrics.workers.inc()
         scheme = "http" if certificate is None else "https"
-        urls = Urls(
-            sockets.url(scheme, listeners.front),
-            sockets.url("http", listeners.admin),
-            sockets.url("http", listeners.decision) if listeners.decision else None,
-        )
-        yield Running(urls, metrics, admin, ring, keys, front, decision, runner)
+        yield Running(_urls(scheme, listeners), metrics, admin, ring, keys, fronts, runner)
 
 
 # Servers -------------------------------------------------------------------------------------------
@@ -298,7 +253,12 @@ def _listen(settings: Settings, stack: AsyncExitStack) -> Listeners:
     for setting, endpoint in _endpoints(settings).items():
         bound[setting] = sockets.bind(endpoint, setting)
         stack.callback(sockets.close, bound[setting])
-    return Listeners(bound["server.listen"], bound["admin.listen"], bound.get("decision.listen", ()))
+    return Listeners(
+        bound["server.listen"],
+        bound["admin.listen"],
+        bound.get("decision.listen", ()),
+        bound.get("decision.grpc_listen", ()),
+    )
 
 
 def _endpoints(settings: Settings) -> dict[str, sockets.Endpoint]:
@@ -307,6 +267,7 @@ def _endpoints(settings: Settings) -> dict[str, sockets.Endpoint]:
         "server.listen": settings.server.listen,
         "admin.listen": settings.admin.listen,
         "decision.listen": settings.decision.listen,
+        "decision.grpc_listen": settings.decision.grpc_listen,
     }
     return {setting: address.endpoint for setting, address in addresses.items() if address is not None}
 
@@ -316,17 +277,31 @@ def _remove_at_end(settings: Settings, stack: AsyncExitStack) -> None:
         stack.callback(sockets.remove, endpoint)
 
 
-async def _serve_front(
-    server: ConnectionServer,
-    listeners: Sequence[socket.socket],
-    certificate: Certificate | None,
-    stack: AsyncExitStack,
-    speaks_for_others: Callable[[str], bool] | None = None,
-) -> Listener:
-    front = await Listener.open(server, listeners, certificate, speaks_for_others)
-    stack.push_async_callback(server.drain, EXIT_SECONDS, grace=0.0)
-    stack.push_async_callback(front.close)
-    return front
+def _urls(scheme: str, listeners: Listeners) -> Urls:
+    """Return where the gateway serves; `scheme` is that of the front."""
+    return Urls(
+        sockets.url(scheme, listeners.front),
+        sockets.url("http", listeners.admin),
+        sockets.url("http", listeners.decision) if listeners.decision else None,
+        sockets.url("grpc", listeners.grpc) if listeners.grpc else None,
+    )
+
+
+def _front_server(
+    settings: Settings, context: ExchangeContext, health: HealthPath | None
+) -> ConnectionServer:
+    exchange = partial(Exchange, context)
+    return ConnectionServer(
+        context,
+        exchange if health is None else health.before(exchange),
+        limits=translation.limits(settings.server.limits),
+        exempt=context.headers.trusts,
+    )
+
+
+def _admin_token(settings: Settings) -> str | None:
+    token = settings.admin.token
+    return None if token is None else token.get_secret_value()
 
 
 async def _serve_admin(
@@ -392,6 +367,22 @@ def _watch(
         metrics.prepare_paths(name, (path for _, path in issuer.claims.by_setting()))
     for upstream in upstreams:
         metrics.watch_upstream(upstream)
+
+
+def _watch_stores(
+    metrics: Metrics,
+    streams: Mapping[str, Stream],
+    postgres: Postgres,
+    users: SourceDatabase | None,
+    redis: RedisTier,
+) -> None:
+    for name, stream in streams.items():
+        metrics.invalidation_stream_up.read((name,), partial(_hears, stream))
+    stores = {"postgres": postgres.availability, "redis": redis.availability}
+    if users is not None:
+        stores["users_source"] = users.availability
+    for name, availability in stores.items():
+        metrics.dependency_up.read((name,), partial(_up, availability))
 
 
 def _up(availability: Availability) -> float:

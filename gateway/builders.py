@@ -4,10 +4,12 @@
 """
 
 import asyncio
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Final
 from uuid import uuid4
 
 from gateway import translation
@@ -28,9 +30,11 @@ from gateway.identity.source_feed import Polling, Relay, SourceFeed
 from gateway.identity.tiers import SystemOfRecord
 from gateway.issuer_keys.introspection import KEEP_ALIVE, Introspector
 from gateway.issuer_keys.keyring import KeyRing
+from gateway.listeners import Front, Listeners, Stoppable
 from gateway.proxy.certificate import Certificate
 from gateway.proxy.errors import Responder
 from gateway.proxy.health import HealthPath
+from gateway.proxy.listener import Listener
 from gateway.proxy.refusals import Admitter
 from gateway.proxy.server import ConnectionServer
 from gateway.settings import Settings, model
@@ -52,6 +56,9 @@ from gateway.stores.system_of_record import SystemOfRecord as Place
 from gateway.telemetry import logs
 from gateway.telemetry.metered import MeteredDirectory
 from gateway.telemetry.metrics import Metrics
+
+EXIT_SECONDS: Final = 10.0
+"""Seconds that requests in flight may take when a gateway ends without `drain`."""
 
 
 def tls_certificate(server: model.Server, metrics: Metrics, stack: AsyncExitStack) -> Certificate | None:
@@ -220,30 +227,63 @@ def _availability(dependency: str) -> Availability:
     return Availability(log)
 
 
-def decision_server(
+def decision_context(
     settings: Settings,
     pipeline: Admitter,
     headers: HeaderPolicy,
     responder: Responder,
     metrics: Metrics,
     log: logs.RequestLog,
-) -> ConnectionServer | None:
-    """Return the server of the decision listener; None if it is off."""
-    decision = settings.decision
-    if decision.listen is None:
-        return None
-    is_proxy = contains(decision.trusted_proxies)
+) -> DecisionContext:
+    """Return what the questions of other proxies share."""
+    is_proxy = contains(settings.decision.trusted_proxies)
 
     def may_ask(peer: str) -> bool:
         # A peer without an address is at a Unix socket: the permissions of its file say who may connect.
         return not peer or is_proxy(peer)
 
-    context = DecisionContext(
-        pipeline, headers, responder, metrics, log,
-        translation.questions(settings, headers), may_ask, headers.told(b""),
-    )  # fmt: skip
+    questions = translation.questions(settings, headers)
+    return DecisionContext(pipeline, headers, responder, metrics, log, questions, may_ask, headers.told(b""))
+
+
+def decision_server(settings: Settings, context: DecisionContext) -> ConnectionServer:
+    """Return the server of the decision listener."""
     limits = translation.limits(settings.server.limits)
-    return ConnectionServer(context, partial(DecisionExchange, context), limits=limits, exempt=may_ask)
+    exchange = partial(DecisionExchange, context)
+    return ConnectionServer(context, exchange, limits=limits, exempt=context.may_ask)
+
+
+async def serve_decisions(
+    settings: Settings, context: DecisionContext, listeners: Listeners, stack: AsyncExitStack
+) -> dict[Front, Stoppable]:
+    """Answer other proxies on the sockets that there are, until `stack` ends. Raises OSError."""
+    fronts: dict[Front, Stoppable] = {}
+    if listeners.decision:
+        server = decision_server(settings, context)
+        fronts["decision"] = await serve_front(server, listeners.decision, None, stack)
+    if listeners.grpc:
+        # Here, because the extra may not be installed.
+        from gateway.decision.grpc.service import GrpcListener
+
+        grpc = GrpcListener(context, [one.getsockname()[:2] for one in listeners.grpc])
+        await grpc.start()
+        stack.push_async_callback(grpc.stop, 0.0, last=True)
+        fronts["grpc"] = grpc
+    return fronts
+
+
+async def serve_front(
+    server: ConnectionServer,
+    listeners: Sequence[socket.socket],
+    certificate: Certificate | None,
+    stack: AsyncExitStack,
+    speaks_for_others: Callable[[str], bool] | None = None,
+) -> Listener:
+    """Serve clients on the given sockets until `stack` ends."""
+    front = await Listener.open(server, listeners, certificate, speaks_for_others)
+    stack.push_async_callback(server.drain, EXIT_SECONDS, grace=0.0)
+    stack.push_async_callback(front.close)
+    return front
 
 
 def local_cache(cache: model.Cache, metrics: Metrics) -> LocalCache:

@@ -141,7 +141,7 @@ def headers(settings: Settings) -> HeaderPolicy:
             settings.server.trusted_proxies,
             settings.headers.strip,
             ForwardingRules(settings.headers.forwarded, settings.headers.x_real_ip, settings.headers.via),
-            tells_fronts=settings.decision.listen is not None,
+            tells_fronts=not (settings.decision.listen is settings.decision.grpc_listen is None),
         )
     )
 

@@ -45,6 +45,7 @@ class House:
     prefix: str
     log: io.StringIO = field(default_factory=io.StringIO)
     decision_url: str = ""
+    grpc_url: str = ""
 
     @asynccontextmanager
     async def connect(self, *, admin: bool = False) -> AsyncIterator[RawClient]:
@@ -324,7 +325,7 @@ async def open_house(
             settings["routes"] = [each for each in settings["routes"] if "provision" not in json.dumps(each)]
         running = await stack.enter_async_context(serve(Settings.model_validate(settings)))
         house = House(running.url, running.admin_url, upstream, dsn, redis_url, prefix)
-        house.decision_url = running.urls.decision or ""
+        house.decision_url, house.grpc_url = running.urls.decision or "", running.urls.grpc or ""
         logs.configure("info", house.log)
         yield house
 

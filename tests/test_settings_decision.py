@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import ConfigurationError, load
+from gateway.settings import ConfigurationError, load, rules
 
 BASE = """\
 decision: {listen: 127.0.0.1:8081, trusted_proxies: [10.0.0.0/8]}
@@ -74,6 +74,33 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path, old: str, new: str, exp
     assert old in BASE
     (found,) = told(tmp_path, BASE.replace(old, new))
     assert found.startswith(expected)
+
+
+def test_grpc_without_its_extra_is_a_mistake_that_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = BASE.replace("decision: {", "decision: {grpc_listen: 127.0.0.1:8082, ")
+    (tmp_path / "gateway.yaml").write_text(text)
+    assert load(tmp_path / "gateway.yaml", {}).decision.grpc_listen == "127.0.0.1:8082"
+    monkeypatch.setattr(rules, "find_spec", lambda name: None if name == "envoy" else name)
+    assert told(tmp_path, text) == [
+        ":1: decision.grpc_listen: needs xds-protos, not installed here"
+        " → install the extra: pip install 'gateway[grpc]'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("unix:/run/grpc.sock", "must be host:port: workers cannot share the Unix socket of a gRPC server"),
+        ("127.0.0.1:8081", "is also the address of decision.listen"),
+        ("127.0.0.1:8080", "is also the address of server.listen"),
+    ],
+)
+def test_grpc_needs_an_address_of_its_own(tmp_path: Path, address: str, message: str) -> None:
+    text = BASE.replace("decision: {", f'decision: {{grpc_listen: "{address}", ')
+    (found,) = told(tmp_path, text)
+    assert found.startswith(f":1: decision.grpc_listen: {message}")
 
 
 def test_a_unix_socket_needs_no_networks(tmp_path: Path) -> None:

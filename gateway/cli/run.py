@@ -10,7 +10,7 @@ from gateway.cli import output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, settings_or_exit
 
 if TYPE_CHECKING:  # imported when the command runs: other commands need none of it
-    from gateway.app import Urls
+    from gateway.listeners import Urls
     from gateway.settings import Settings
     from gateway.workers.file_watch import FileWatch
     from gateway.workers.worker import Plan
@@ -63,6 +63,7 @@ def _plan(settings: "Settings", watch: "FileWatch") -> "Plan":
         listen=server.listen.endpoint,
         admin=settings.admin.listen.endpoint,
         decision=None if settings.decision.listen is None else settings.decision.listen.endpoint,
+        grpc=None if settings.decision.grpc_listen is None else settings.decision.grpc_listen.endpoint,
         shutdown_delay=server.shutdown_delay,
         drain_timeout=server.drain_timeout,
         serve=partial(serve, settings),
@@ -90,4 +91,5 @@ def _announce(urls: "Urls") -> None:
     # A log event like all others: stderr carries only JSON lines.
     import structlog
 
-    structlog.get_logger().info("listening", listen=urls.front, admin=urls.admin, decision=urls.decision)
+    log = structlog.get_logger()
+    log.info("listening", listen=urls.front, admin=urls.admin, decision=urls.decision, grpc=urls.grpc)

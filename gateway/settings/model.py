@@ -290,6 +290,8 @@ class Decision(Section):
 
     listen: Listen | None = None
     """Address and port, or `unix:` and a path; `null`: off. All that can open a Unix socket may ask."""
+    grpc_listen: Listen | None = None
+    """Address and port for Envoy's gRPC (`gateway[grpc]`). `null`: off."""
     trusted_proxies: tuple[AskingNetwork, ...] = ()
     """Networks of the proxies that may ask, and whose word on the original request counts. Others get 403."""
 

@@ -7,6 +7,8 @@ fields have mistakes. They ignore values of the wrong shape, which the fields re
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from importlib.util import find_spec
+from typing import Final
 
 from gateway.core.headers import STATUS_HEADER, fold
 from gateway.settings.cors import cors_findings
@@ -49,20 +51,47 @@ def _server(data: object) -> Iterator[Finding]:
 
 def _decision(data: object) -> Iterator[Finding]:
     decision = _mapping(data, "decision")
-    listen = decision.get("listen")
+    taken = [_mapping(data, "server").get("listen"), _mapping(data, "admin").get("listen")]
+    names = ["server.listen", "admin.listen"]
+    for key in ("listen", "grpc_listen"):
+        listen = decision.get(key)
+        if not isinstance(listen, str):
+            continue
+        if not decision.get("trusted_proxies") and not listen.startswith("unix:"):
+            yield Finding(
+                ("decision",),
+                "has no trusted_proxies, so it would answer no proxy",
+                "write the networks of your proxies, such as trusted_proxies: [10.0.0.0/8]",
+            )
+            return
+        if listen in taken and not listen.endswith(":0"):
+            name = names[taken.index(listen)]
+            yield Finding(("decision", key), f"is also the address of {name}", "give it its own port")
+        taken.append(listen)
+        names.append(f"decision.{key}")
+    yield from _grpc(decision.get("grpc_listen"))
+
+
+def _grpc(listen: object) -> Iterator[Finding]:
     if not isinstance(listen, str):
         return
-    if not decision.get("trusted_proxies") and not listen.startswith("unix:"):
+    if listen.startswith("unix:"):
         yield Finding(
-            ("decision",),
-            "has no trusted_proxies, so it would answer no proxy",
-            "write the networks of your proxies, such as trusted_proxies: [10.0.0.0/8]",
+            ("decision", "grpc_listen"),
+            "must be host:port: workers cannot share the Unix socket of a gRPC server",
+            "write 127.0.0.1:8082",
         )
-    for section in ("server", "admin"):
-        if listen == _mapping(data, section).get("listen") and not listen.endswith(":0"):
-            yield Finding(
-                ("decision", "listen"), f"is also the address of {section}.listen", "give it its own port"
-            )
+    absent = [package for module, package in _GRPC.items() if find_spec(module) is None]
+    if absent:
+        yield Finding(
+            ("decision", "grpc_listen"),
+            f"needs {' and '.join(absent)}, not installed here",
+            "install the extra: pip install 'gateway[grpc]'",
+        )
+
+
+_GRPC: Final = {"grpc": "grpcio", "envoy": "xds-protos"}
+"""By module: the packages of the extra `gateway[grpc]`."""
 
 
 def _issuers(data: object) -> Iterator[Finding]:
@@ -185,7 +214,8 @@ def _routes(data: object) -> Iterator[Finding]:
     upstreams = _texts(_mapping(data, "upstreams"))
     provisioning = any(issuer.get("provisioning") is not None for _, issuer in _mappings(data, "issuers"))
     own_tables = _mapping(data, "users").get("source") is None
-    decides = _mapping(data, "decision").get("listen") is not None
+    decision = _mapping(data, "decision")
+    decides = decision.get("listen") is not None or decision.get("grpc_listen") is not None
     yield from _repeated("routes", "name", routes)
     for index, route in routes:
         upstream = route.get("upstream")

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from gateway import sockets
-from gateway.app import Listeners
-from gateway.sockets import Endpoint
+from gateway.listeners import Front, Listeners
 from gateway.workers.process import Process
 from gateway.workers.worker import Plan
 
@@ -39,23 +38,13 @@ class Generation:
         """Bind the sockets of a plan; reuse those of the previous generation. Raises OSError."""
         bound: list[socket.socket] = []
         taken = before if before is not None else cls(plan, [])
+        settings: dict[Front, str] = {
+            "front": "server.listen", "decision": "decision.listen", "grpc": "decision.grpc_listen"
+        }  # fmt: skip
         try:
-            front = _one_each(
-                plan.workers,
-                plan.listen,
-                [slot.listeners.front for slot in taken.slots] if taken.plan.listen == plan.listen else [],
-                "server.listen",
-                bound,
-            )
-            decision = _one_each(
-                plan.workers,
-                plan.decision,
-                [slot.listeners.decision for slot in taken.slots]
-                if taken.plan.decision == plan.decision
-                else [],
-                "decision.listen",
-                bound,
-            )
+            fronts = {
+                name: _one_each(name, setting, plan, taken, bound) for name, setting in settings.items()
+            }
             if taken.slots and taken.plan.admin == plan.admin:
                 admin = taken.slots[0].listeners.admin
             else:
@@ -64,8 +53,11 @@ class Generation:
         except OSError:
             sockets.close(bound)
             raise
-        listeners = (Listeners(f, admin, d) for f, d in zip(front, decision, strict=True))
-        return cls(plan, [Slot(each) for each in listeners], before is not None)
+        slots = [
+            Slot(Listeners(admin=admin, **{name: each[number] for name, each in fronts.items()}))
+            for number in range(plan.workers)
+        ]
+        return cls(plan, slots, before is not None)
 
     @property
     def ready(self) -> bool:
@@ -101,18 +93,17 @@ class Generation:
 
 
 def _one_each(
-    workers: int,
-    endpoint: Endpoint | None,
-    taken: Sequence[Sequence[socket.socket]],
-    setting: str,
-    bound: list[socket.socket],
+    name: Front, setting: str, plan: Plan, before: Generation, bound: list[socket.socket]
 ) -> list[Sequence[socket.socket]]:
-    """Return the sockets of an endpoint for each worker; first the `taken` ones of a previous generation.
+    """Return the sockets of a listener for each worker; first those of the previous generation.
 
     New ones are added to `bound`. Raises OSError.
     """
-    each = [*taken[:workers]]
-    while len(each) < workers:
+    endpoint = plan.endpoint(name)
+    each: list[Sequence[socket.socket]] = []
+    if before.plan.endpoint(name) == endpoint:
+        each += [getattr(slot.listeners, name) for slot in before.slots[: plan.workers]]
+    while len(each) < plan.workers:
         if endpoint is None:
             more: tuple[socket.socket, ...] = ()
         else:

@@ -9,9 +9,8 @@
 | `denials` wanted, `refresh` issuer: the same | `denials` wanted, `refresh` issuer: the same |
 | `answer` | `answer` |
 
-`last` has two values, for the front and for the decision listener: true when no successor takes over the
-sockets. A question has a number, and its answer has the same number. The receiver logs a message of any other
-kind as an error.
+`last` names the listeners whose sockets no successor takes over. A question has a number, and its answer has
+the same number. The receiver logs a message of any other kind as an error.
 """
 
 import json

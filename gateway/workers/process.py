@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gateway.app import Urls
+from gateway.listeners import Urls
 from gateway.telemetry.series import Snapshot
 from gateway.workers.messages import Message, decode, encode, unpack
 

@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from gateway import sockets
-from gateway.app import Urls
+from gateway.listeners import FRONTS, Urls
 from gateway.workers.generation import Generation, Slot
 from gateway.workers.messages import QUESTIONS, Message
 from gateway.workers.notify import Notifier
@@ -298,7 +298,7 @@ class Supervisor:
         for slot in generation.slots:
             if slot.process is not None:
                 own = slot.listeners
-                last = [taken_over.isdisjoint(own.front), taken_over.isdisjoint(own.decision)]
+                last = [name for name in FRONTS if taken_over.isdisjoint(getattr(own, name))]
                 slot.process.leaving = True
                 slot.process.kill_at = time.monotonic() + generation.plan.drain_timeout + FORCE_SECONDS
                 slot.process.send(Message("drain", last))

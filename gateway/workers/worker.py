@@ -13,7 +13,8 @@ import structlog
 import uvloop
 
 from gateway.admin.health import Admin, Finding, ParserMissing, Readiness, Workers
-from gateway.app import Listeners, Running
+from gateway.app import Running
+from gateway.listeners import FRONTS, Front, Listeners
 from gateway.sockets import Endpoint
 from gateway.telemetry.denials import DenialFilter, DenialRecord
 from gateway.telemetry.series import Snapshot
@@ -61,11 +62,18 @@ class Plan:
     """Notices when the plan is to be read again."""
     decision: Endpoint | None = None
     """Where other proxies ask for decisions; None: nowhere."""
+    grpc: Endpoint | None = None
+    """The same, for Envoy's gRPC."""
+
+    def endpoint(self, front: Front) -> Endpoint | None:
+        """Return the address of a listener."""
+        return {"front": self.listen, "decision": self.decision, "grpc": self.grpc}[front]
 
     @property
     def endpoints(self) -> frozenset[Endpoint]:
         """All addresses that are listened on."""
-        return frozenset(each for each in (self.listen, self.admin, self.decision) if each is not None)
+        every = (self.listen, self.admin, self.decision, self.grpc)
+        return frozenset(each for each in every if each is not None)
 
 
 class NotReady(Exception):
@@ -98,7 +106,7 @@ async def _work(plan: Plan, listeners: Listeners, channel: socket.socket, *, suc
             async with asyncio.TaskGroup() as tasks:
                 others = [tasks.create_task(link.listen(running)), tasks.create_task(link.count(running))]
                 await link.drain.wait()
-                await running.drain(plan.drain_timeout, last=link.last[0], last_decision=link.last[1])
+                await running.drain(plan.drain_timeout, last=link.last)
                 link.send(Message("counted", pack(running.metrics.snapshot())))
                 for task in others:
                     task.cancel()
@@ -140,8 +148,8 @@ class SupervisorLink:
         self._tasks: set[asyncio.Task[None]] = set()
         self.drain = asyncio.Event()
         """Set once the worker must end."""
-        self.last = (False, False)
-        """Whether no successor takes over its sockets: those of the front, those for decisions."""
+        self.last: Sequence[str] = ()
+        """The listeners whose sockets no successor takes over."""
 
     def send(self, message: Message) -> None:
         """Send a message; drop it if the supervisor has ended."""
@@ -165,7 +173,7 @@ class SupervisorLink:
                 case "retire":
                     running.retire()
                 case "drain":
-                    self.last = (message.body[0], message.body[1])
+                    self.last = message.body
                     self.drain.set()
                 case "counted":
                     self.send(Message("answer", pack(running.metrics.snapshot()), message.number))
@@ -186,7 +194,7 @@ class SupervisorLink:
                     log.error("message_unknown", kind=unknown)
         if not self.drain.is_set():
             # The supervisor has ended, so there will be no successor.
-            self.last = (True, True)
+            self.last = FRONTS
             self.drain.set()
 
     async def count(self, running: Running) -> None:

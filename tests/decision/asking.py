@@ -25,6 +25,12 @@ ROUTES: Final[list[JSON]] = [
     {"name": "optional", "match": {"path": "/optional/**"}, "upstream": None, "auth": "optional"},
     {"name": "leave", "match": {"path": "/leave/**"}, "upstream": None, "allow_inactive": True},
     {"name": "welcome", "match": {"path": "/welcome/**"}, "upstream": None, "missing_user": "forward"},
+    {
+        "name": "forwarding",
+        "match": {"path": "/forwarding/**"},
+        "upstream": None,
+        "forward_authorization": True,
+    },
     {"name": "read", "match": {"path": "/read/**", "methods": ["GET", "HEAD"]}, "upstream": None},
     {"name": "shared", "match": {"path": "/shared/**"}, "upstream": None, "cors": {**CORS}},
     {"name": "keyless", "match": {"path": "/keyless/**"}, "upstream": None},

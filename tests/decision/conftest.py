@@ -25,7 +25,11 @@ async def standing_front_door(
         tmp_path_factory.mktemp("front_door"),
         _databases.dsn(name),
         redis_url,
-        decision={"listen": "127.0.0.1:0", "trusted_proxies": ["127.0.0.1/32", "10.0.0.0/8"]},
+        decision={
+            "listen": "127.0.0.1:0",
+            "grpc_listen": "127.0.0.1:0",
+            "trusted_proxies": ["127.0.0.1/32", "10.0.0.0/8"],
+        },
         routes=ROUTES,
     ) as house:
         yield house

@@ -25,7 +25,11 @@ async def standing_gateway(
         tmp_path_factory.mktemp("fronts"),
         _databases.dsn(name),
         redis_url,
-        decision={"listen": "127.0.0.1:0", "trusted_proxies": ["127.0.0.1/32"]},
+        decision={
+            "listen": "127.0.0.1:0",
+            "grpc_listen": "127.0.0.1:0",
+            "trusted_proxies": ["127.0.0.1/32"],
+        },
         routes=ROUTES,
     ) as house:
         await house.ready()
@@ -39,7 +43,8 @@ async def standing_scene(
 ) -> AsyncIterator[Scene]:
     """One program, for all tests of a module."""
     front: Front = request.param
-    gateway = urlsplit(standing_gateway.decision_url).port or 0
+    url = standing_gateway.grpc_url if front.asks_by_grpc else standing_gateway.decision_url
+    gateway = urlsplit(url).port or 0
     folder = tmp_path_factory.mktemp(front.name)
     async with started(front, folder, gateway, standing_gateway.upstream.port) as port:
         yield Scene(front, port, standing_gateway)

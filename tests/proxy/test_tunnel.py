@@ -275,7 +275,7 @@ async def test_stopping_ends_tunnels_after_the_drain_timeout(
             await client.send(handshake("/public/ws"))
             assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
             started = loop.time()
-            draining = asyncio.create_task(running.drain(0.5, last=True))
+            draining = asyncio.create_task(running.drain(0.5))
             await asyncio.sleep(0.1)
             await client.send(b"still here")
             assert await client.exactly(10) == b"still here"

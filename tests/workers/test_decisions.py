@@ -1,12 +1,15 @@
 """The decision listener of several processes: shared, reloaded and stopped as the front is."""
 
+import asyncio
 import signal
 from pathlib import Path
 from typing import Final
 
 from gateway.core.model import JSON
+from tests.decision.by_grpc import check, question
+from tests.decision.by_grpc import connected as connected_by_grpc
 from tests.sockets import RawUpstream
-from tests.workers.program import Load, connected, eventually, running
+from tests.workers.program import Load, Program, connected, eventually, running
 
 ASKED: Final = (
     b"X-Forwarded-Method: GET",
@@ -37,6 +40,31 @@ async def test_no_question_is_lost_when_workers_are_replaced(
         assert await program.ended() == 0
         # All decisions were counted, those of the ended workers too.
         assert program.warnings() == []
+
+
+async def test_envoys_questions_are_answered_while_workers_are_replaced(
+    tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
+) -> None:
+    server: dict[str, JSON] = {"listen": "127.0.0.1:0", "workers": 2}
+    decision: dict[str, JSON] = {"grpc_listen": "127.0.0.1:0", "trusted_proxies": ["127.0.0.1/32"]}
+    async with running(tmp_path, upstream, dsn, redis_url, server=server, decision=decision) as program:
+        (listening,) = program.events("listening")
+        answered = 0
+        async with connected_by_grpc(listening["grpc"]) as channel:
+            stopping = asyncio.create_task(_reload(program))
+            while not stopping.done() or answered < 200:
+                answer = await check(channel, question(path="/public/x"))
+                assert answer.HasField("ok_response")
+                answered += 1
+            await stopping
+        program.signal(signal.SIGTERM)
+        assert await program.ended() == 0
+        assert program.warnings() == []
+
+
+async def _reload(program: Program) -> None:
+    program.signal(signal.SIGHUP)
+    await program.event("worker_ended", 2)
 
 
 async def _more_than(load: Load, number: int) -> bool:

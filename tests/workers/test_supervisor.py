@@ -11,8 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.admin.health import Workers
-from gateway.app import Listeners, Running
+from gateway.app import Running
 from gateway.core.model import JSON
+from gateway.listeners import Listeners
 from gateway.workers.supervisor import Supervisor
 from gateway.workers.worker import Plan
 from tests.harness import unused_port

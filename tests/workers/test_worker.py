@@ -9,7 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.admin.health import Admin, Readiness, Workers
-from gateway.app import Listeners, Running, serve
+from gateway.app import Running, serve
+from gateway.listeners import Listeners
 from gateway.settings import Settings
 from gateway.telemetry.denials import DenialFilter
 from gateway.workers import worker
@@ -77,7 +78,7 @@ async def test_a_worker_handles_messages_while_it_checks_dependencies(
     link = SupervisorLink(*await asyncio.open_connection(sock=theirs))
     async with serve(Settings.model_validate(settings)) as running:
         listening = asyncio.create_task(link.listen(running))
-        writer.write(encode(Message("readiness", None, 1)) + encode(Message("drain", [True, True])))
+        writer.write(encode(Message("readiness", None, 1)) + encode(Message("drain", ["front"])))
         async with asyncio.timeout(5):
             await link.drain.wait()
         listening.cancel()

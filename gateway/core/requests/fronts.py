@@ -37,6 +37,7 @@ _SCHEMES: Final[dict[bytes, Literal["http", "https"]]] = {
 }
 # The handshake of a WebSocket (RFC 6455 §4.1). Fronts drop Connection and Upgrade, and keep this.
 _WEBSOCKET_KEY: Final = b"sec-websocket-key"
+_ASKS_FOR_WEBSOCKET: Final = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +147,40 @@ class Questions:
         upgrade = method == "GET" and any(name.lower() == _WEBSOCKET_KEY for name, _ in kept)
         if upgrade:
             # A page of another site can make a browser ask for a WebSocket, so the origin must be checked.
-            kept += ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
+            kept += _ASKS_FOR_WEBSOCKET
         client = client_address(chain, peer, self._is_trusted) if chain else peer
         return Original(method, target, tuple(kept), client, scheme, upgrade)
+
+    def described(
+        self, method: str, target: str, host: str, scheme: str, headers: Iterable[Header], source: str
+    ) -> tuple[Original, tuple[bytes, ...]]:
+        """Return the original request of a front that describes it beside its fields, as Envoy does by gRPC.
+
+        The names of `headers` are in lower case, and `source` is the address of the front's own peer. Also
+        return the names of fields that are other spellings of an identity field: this front can remove them.
+        Raises `Denial` `request_malformed`.
+        """
+        if _TOKEN.fullmatch(method.encode()) is None or not host:
+            raise Denial(REQUEST_MALFORMED, "the front described no method, or no host")
+        spellings = self._spellings[EXT_AUTHZ]
+        kept: list[Header] = [(b"host", host.encode("latin-1", "replace"))]
+        chain: list[bytes] = []
+        twins: list[bytes] = []
+        for name, value in headers:
+            folded = fold(name)
+            if spellings.get(folded, name) != name:
+                twins.append(name)
+            elif name == _CHAIN:
+                chain.append(value)
+            elif name != b"host" and folded not in HOP_BY_HOP and not name.startswith(b":"):
+                kept.append((name, value))
+        upgrade = method == "GET" and any(name == _WEBSOCKET_KEY for name, _ in kept)
+        if upgrade:
+            kept += _ASKS_FOR_WEBSOCKET
+        behind = chain and self._is_trusted(source)
+        client = client_address(chain, source, self._is_trusted) if behind else source
+        told = _SCHEMES.get(scheme.encode("latin-1", "replace"), "https")
+        return Original(method, target, tuple(kept), client, told, upgrade), tuple(twins)
 
     def _sorted(
         self, front: Front, headers: Iterable[Header]

@@ -1,0 +1,108 @@
+"""The messages of `Authorization/Check`: its request → the original request; an answer → its bytes.
+
+An answer is put together from parts that were encoded before: two encodings of a message one after the other
+are an encoding of both merged (Protocol Buffers, Encoding, "Last One Wins").
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
+from envoy.service.auth.v3.external_auth_pb2 import (
+    CheckRequest,
+    CheckResponse,
+    DeniedHttpResponse,
+    OkHttpResponse,
+)
+from envoy.type.v3.http_status_pb2 import HttpStatus
+from google.rpc.status_pb2 import Status
+
+from gateway.core.caches import FIFO
+from gateway.core.headers import HeaderPolicy, fold
+from gateway.core.model import Header
+from gateway.core.requests.fronts import Original, Questions
+from gateway.decision.answers import REASON_CODE_HEADER, REASON_STATUS_HEADER
+
+_UNAUTHENTICATED: Final = 16
+_PERMISSION_DENIED: Final = 7
+"""Codes of google.rpc.Code."""
+_REMEMBERED: Final = 4096
+"""The largest number of encoded successes that are kept."""
+_NOT_OF_CLIENTS: Final = (
+    "forwarded", "x-forwarded-method", "x-forwarded-prefix", "x-forwarded-uri", "x-original-host",
+    "x-original-method", "x-original-uri", "x-original-url", "x-real-ip", "x-rewrite-url",
+)  # fmt: skip
+"""Fields that tell of another request than the one that was decided."""
+# Envoy frames its responses itself.
+_NOT_ANSWERED: Final = frozenset({b"content-length", b"connection", b"date"})
+
+Described = tuple[Original, tuple[bytes, ...], list[Header]]
+"""The original request, the names of its fields in a wrong spelling, and all its fields."""
+
+
+def described(questions: Questions, check: CheckRequest) -> Described:
+    """Read what Envoy describes. Raises `Denial` `request_malformed`."""
+    http = check.attributes.request.http
+    headers: list[Header] = [(_octets(name), _octets(value)) for name, value in http.headers.items()]
+    source: str = check.attributes.source.address.socket_address.address
+    original, twins = questions.described(http.method, http.path, http.host, http.scheme, headers, source)
+    return original, twins, headers
+
+
+class Answers:
+    """Encodes the answers."""
+
+    def __init__(self, policy: HeaderPolicy) -> None:
+        names = [name.decode().lower() for name in policy.told_names]
+        spellings = {fold(name.encode()).decode() for name in names} | set(names)
+        twins = {each.replace("-", other) for each in spellings for other in "_."} - set(names)
+        removed = [*sorted(twins), *_NOT_OF_CLIENTS]
+        self._always = _encoded(OkHttpResponse(headers_to_remove=removed))
+        self._successes: FIFO[bytes, bytes] = FIFO(_REMEMBERED)
+
+    def success(self, told: bytes, request_id: str, removed: Iterable[bytes]) -> bytes:
+        """Return an encoded OK. `told` are all identity fields, `removed` the fields to remove besides."""
+        known = self._successes.get(told)
+        if known is None:
+            fields = (line.partition(b": ")[::2] for line in told.split(b"\r\n") if line)
+            headers = [_header(name.decode().lower(), value) for name, value in fields]
+            known = self._always + _encoded(OkHttpResponse(headers=headers))
+            self._successes.put(told, known)
+        own = OkHttpResponse(headers=[_header("x-request-id", request_id.encode())])
+        own.headers_to_remove.extend(name.decode("latin-1") for name in removed)
+        return known + _encoded(own)
+
+    @staticmethod
+    def denial(status: int, code: str, response: bytes) -> bytes:
+        """Return an encoded denial: that of a complete HTTP response. `code` is that of the reason."""
+        head, _, body = response.partition(b"\r\n\r\n")
+        fields = (line.partition(b": ")[::2] for line in head.split(b"\r\n")[1:])
+        headers = [
+            _header(name.decode(), value) for name, value in fields if name.lower() not in _NOT_ANSWERED
+        ]
+        headers.append(_header(REASON_STATUS_HEADER.decode(), b"%d" % status))
+        headers.append(_header(REASON_CODE_HEADER.decode(), code.encode()))
+        denied = DeniedHttpResponse(status=HttpStatus(code=status), headers=headers, body=body.decode())
+        rpc = Status(code=_UNAUTHENTICATED if status == 401 else _PERMISSION_DENIED)
+        encoded: bytes = CheckResponse(status=rpc, denied_response=denied).SerializeToString()
+        return encoded
+
+
+def _encoded(ok: OkHttpResponse) -> bytes:
+    encoded: bytes = CheckResponse(ok_response=ok).SerializeToString()
+    return encoded
+
+
+def _header(name: str, value: bytes) -> HeaderValueOption:
+    return HeaderValueOption(
+        header=HeaderValue(key=name, value=value.decode("latin-1")),
+        append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+        keep_empty_value=True,
+    )
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+read: Final[Callable[[bytes], CheckRequest]] = CheckRequest.FromString

@@ -1,0 +1,62 @@
+"""Questions as Envoy asks them by gRPC."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import urlsplit
+
+import grpc
+from envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
+
+from tests.harness import House
+
+_METHOD: Final = "/envoy.service.auth.v3.Authorization/Check"
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator["grpc.aio.Channel"]:
+    async with grpc.aio.insecure_channel(urlsplit(url).netloc) as channel:
+        yield channel
+
+
+def question(
+    method: str = "GET",
+    path: str = "/private/x",
+    *,
+    host: str = "api.test",
+    scheme: str = "https",
+    source: str = "198.51.100.7",
+    token: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> CheckRequest:
+    """Return what Envoy describes."""
+    check = CheckRequest()
+    check.attributes.source.address.socket_address.address = source
+    http = check.attributes.request.http
+    http.method, http.path, http.host, http.scheme = method, path, host, scheme
+    http.headers.update(headers or {})
+    http.headers.update({":method": method, ":path": path, ":authority": host})
+    if token is not None:
+        http.headers["authorization"] = f"Bearer {token.decode()}"
+    return check
+
+
+async def check(channel: "grpc.aio.Channel", asked: CheckRequest) -> CheckResponse:
+    call = channel.unary_unary(
+        _METHOD,
+        request_serializer=CheckRequest.SerializeToString,
+        response_deserializer=CheckResponse.FromString,
+    )
+    answer: CheckResponse = await call(asked)
+    return answer
+
+
+async def ask(door: House, asked: CheckRequest) -> CheckResponse:
+    """Ask on a connection of its own."""
+    async with connected(door.grpc_url) as channel:
+        return await check(channel, asked)
+
+
+def headers_of(answer: CheckResponse) -> dict[str, str]:
+    options = answer.ok_response.headers if answer.HasField("ok_response") else answer.denied_response.headers
+    return {option.header.key: option.header.value for option in options}
