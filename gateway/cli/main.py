@@ -9,6 +9,7 @@ from gateway.cli.adopt.command import adopt
 from gateway.cli.config import check, schema
 from gateway.cli.demo import register as register_demo
 from gateway.cli.explain import explain
+from gateway.cli.import_users import import_users
 from gateway.cli.issuers import issuers_app
 from gateway.cli.migrate import migrate
 from gateway.cli.orphans.command import orphans
@@ -54,6 +55,7 @@ app.command()(schema)
 app.command()(reasons)
 app.command()(adopt)
 app.command()(migrate)
+users_app.command("import")(import_users)
 app.add_typer(users_app, name="users")
 app.command()(explain)
 app.add_typer(token_app, name="token")

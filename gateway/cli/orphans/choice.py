@@ -12,14 +12,21 @@ _SAMPLE: Final = 1_000
 """Records whose subjects are looked up. They stay in memory until they are read."""
 
 
-async def choose_field(export: Export, postgres: "Postgres", iss: str, *, or_email: bool = False) -> None:
-    """Choose the field, and say on stderr which one it is. Raises `BadExport` and `StoreUnavailable`."""
+async def choose_field(
+    export: Export, postgres: "Postgres", iss: str, *, or_email: bool = False, quiet: bool = False
+) -> None:
+    """Choose the field, and unless `quiet` say on stderr which one it is.
+
+    Raises `BadExport` and `StoreUnavailable`.
+    """
     from gateway.reconcile.orphans import count_known
 
     known: list[int] = []
     if not export.is_certain:
         known = [await count_known(postgres, iss, each) for each in export.sample(_SAMPLE)]
     export.choose(known, or_email=or_email)
+    if quiet:
+        return
     what = "an export" if export.provider is None else f"an export of {export.provider}"
     if export.by_email:
         output.warn(
