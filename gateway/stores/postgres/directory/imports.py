@@ -21,9 +21,9 @@ BATCH: Final = 5_000
 # One import at a time. The first number is "prov", as in `migrations/0010_provisioning.sql`.
 _LOCK: Final = "SELECT pg_advisory_xact_lock(1886547830, hashtext(current_schema()::text || ' import'))"
 
-# By the identity, else by the e-mail address, where users who are not deleted come first. A sub-query with LIMIT
-# is run for each user, with an index: a join would be planned for tables as small as statistics say, and after an
-# import there are none yet.
+# By the identity, else by the e-mail address, where users who are not deleted come first. A sub-query with
+# LIMIT is run for each user, with an index: a join would be planned for tables as small as the statistics
+# say, and after an import there are none yet.
 _HOLDERS: Final = """
 SELECT held.user_id::text, held.status, other.id::text, other.status
 FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS wanted (subject, email, place)
