@@ -212,6 +212,7 @@ def redis_tier(settings: Settings) -> RedisTier:
         availability=_availability("redis"),
         tls_strict=redis.tls.strict,
         place=place_of(postgres.dsn.get_secret_value(), postgres.schema_name),
+        users_from=translation.users_from(settings),
     )
 
 

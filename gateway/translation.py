@@ -5,6 +5,7 @@ for each. A setting without a field is an error. `gateway.app` and `gateway.buil
 on explicitly.
 """
 
+import hashlib
 import ssl
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -39,6 +40,7 @@ from gateway.proxy.downstream.limits import Limits
 from gateway.proxy.upstream.options import UpstreamRules
 from gateway.settings import Settings, model
 from gateway.settings.section import Section
+from gateway.stores.postgres.hosts import place_of
 from gateway.stores.postgres.source.definition import UserSource
 
 T = TypeVar("T")
@@ -165,6 +167,18 @@ def user_source(settings: Settings) -> UserSource | None:
             replace(each, issuer=each.issuer or source.issuer or names) for each in defined.identities
         ),
     )
+
+
+def users_from(settings: Settings) -> str:
+    """Return a text that tells the tables of users and how they are read; empty: the gateway's own.
+
+    What is in Redis of users counts for one configuration of `users.source`, and for no other.
+    """
+    defined, source = user_source(settings), settings.users.source
+    if defined is None or source is None:
+        return ""
+    place = place_of((source.dsn or settings.postgres.dsn).get_secret_value(), defined.schema_name)
+    return hashlib.sha256(f"{place} {defined}".encode()).hexdigest()[:16]
 
 
 _USED_ELSEWHERE: Final = frozenset(

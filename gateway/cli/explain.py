@@ -82,6 +82,7 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
         timeout=_REDIS_TIMEOUT,
         connect_timeout=settings.redis.connect_timeout,
         place=place_of(settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name),
+        users_from=translation.users_from(settings),
         tls_strict=settings.redis.tls.strict,
         # The command changes nothing: only a gateway claims a Redis without an owner.
         read_only=True,

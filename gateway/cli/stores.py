@@ -138,7 +138,7 @@ def with_stores(config: Path, work: Callable[[Stores], Awaitable[T]]) -> T:
 
 
 async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[T]]) -> T:
-    from gateway import builders
+    from gateway import builders, translation
     from gateway.stores.postgres.database import Postgres
     from gateway.stores.postgres.directory.audit import Author
     from gateway.stores.postgres.directory.revocation_rows import RevocationRows
@@ -151,6 +151,7 @@ async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[
         timeout=_REDIS_TIMEOUT,
         connect_timeout=settings.redis.connect_timeout,
         place=place_of(settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name),
+        users_from=translation.users_from(settings),
         tls_strict=settings.redis.tls.strict,
     )
     postgres = Postgres(

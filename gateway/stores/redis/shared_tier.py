@@ -70,7 +70,9 @@ class RedisTier:
         place: str | None = None,
         tls_strict: bool = False,
         read_only: bool = False,
+        users_from: str = "",
     ) -> None:
+        """`users_from` tells the tables of users: documents of users from others count as missing."""
         server = server_at(url, prefix, strict=tls_strict)
         self.address = server.address
         """Host and port, for messages."""
@@ -98,12 +100,19 @@ class RedisTier:
         self._redis: aioredis.Redis = aioredis.Redis(connection_pool=pool)
         self.ownership = Ownership(self._redis, self.address, self.keys, place, read_only=read_only)
         """The owner of the data in Redis."""
+        self._users_from = users_from
         self.revoked = RedisBlacklist(self._redis, self.ownership, self.address, self.keys)
         """The blacklist, for writes."""
         self._read_line = RedisLine(server, connect_timeout=connect_timeout)
         self._reads = BatchedReads(self._read_own, timeout, self.address, self.availability)
         self._fill_line = RedisLine(server, connect_timeout=connect_timeout)
         self._fills = BatchedFills(self._fill_line, self.ownership, self.keys, 4 * timeout, self.address)
+
+    @property
+    def _owner(self) -> str:
+        """Whose users are in documents."""
+        owner = self.ownership.id
+        return f"{owner} {self._users_from}" if self._users_from else owner
 
     async def _read_own(self, keys: list[str]) -> list[bytes | None]:
         """Return the keys' values, unless they belong to another owner."""
@@ -139,7 +148,7 @@ class RedisTier:
         def revocation_of_another_user(values: Values) -> str | None:
             nonlocal cached
             document = values[3]
-            cached = None if document is None else decode(document, claims.issuer, self.ownership.id)
+            cached = None if document is None else decode(document, claims.issuer, self._owner)
             if cached is None or cached.user is None or cached.user.id == user_id:
                 return None
             return keys.revoked_user(cached.user.id)
@@ -185,7 +194,7 @@ class RedisTier:
                 self.keys.user(name, subject),
                 cached.epoch,
                 horizon,
-                encode(cached, claims.issuer, self.ownership.id),
+                encode(cached, claims.issuer, self._owner),
                 max(1, round(ttl * 1000)),
             )
         )
@@ -242,7 +251,7 @@ class RedisTier:
 
     def cached_user(self, document: bytes, iss: str) -> CachedUser | None:
         """Read a document of `cached_users`; None: it does not count, or is another issuer's."""
-        return decode(document, iss, self.ownership.id)
+        return decode(document, iss, self._owner)
 
     async def forget_all_users(self) -> int:
         """Delete all cached users and their tombstones; return how many keys there were."""
