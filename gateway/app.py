@@ -206,14 +206,14 @@ async def serve(
         dependencies = _dependencies(settings, postgres, redis, blacklist_sync, keys, streams, users)
         admin = Admin(metrics, dependencies, workers)
         ring = DenialRing()
-        explainer = Explainer(
-            translation.setup(settings), keys, postgres, redis, local=local, introspector=introspector,
-            learnt_revocations=learnt_revocations, deaf=partial(_deaf, streams),
-            never_found=plain.never_found,
-        )  # fmt: skip
         operators = builders.user_directory(
             settings, postgres, stack,
             statement_timeout=max(SEARCH_SECONDS, settings.postgres.statement_timeout),
+        )  # fmt: skip
+        explainer = Explainer(
+            translation.setup(settings), keys, postgres, redis, local=local, introspector=introspector,
+            learnt_revocations=learnt_revocations, deaf=partial(_deaf, streams),
+            never_found=plain.never_found, users=builders.users_explained(postgres, users, operators),
         )  # fmt: skip
         parts = Parts(
             admin, metrics, workers, issuers, postgres, operators, redis, local, keys, ring, explainer,

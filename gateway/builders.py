@@ -20,6 +20,7 @@ from gateway.core.networks import contains
 from gateway.core.tokens import KeySet
 from gateway.decision.context import DecisionContext
 from gateway.decision.exchange import DecisionExchange
+from gateway.explain.users import Users
 from gateway.identity.invalidation import Invalidation
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.provisioning import Provisioner
@@ -166,6 +167,11 @@ def user_directory(
     directory = SourceDirectory(database, issuers, SourceWriter(defined, issuers, pool, postgres))
     stack.push_async_callback(directory.close)
     return directory
+
+
+def users_explained(postgres: Postgres, users: SourceDatabase | None, operators: AnyDirectory) -> Users:
+    """Return where an explanation finds users."""
+    return Users(postgres, users, operators if isinstance(operators, SourceDirectory) else None)
 
 
 def source_feed(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from textwrap import wrap
@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs 
     from gateway.explain import Explainer, Explanation, Step
     from gateway.settings import Settings
 
+_SEARCH_SECONDS: Final = 10.0
+"""Seconds for a search of users in tables of another system."""
 _REDIS_TIMEOUT: Final = 1.0
 _MARGIN: Final = 28
 """Columns for the outcome and the name of a step."""
@@ -67,7 +69,7 @@ async def _explain(
 @asynccontextmanager
 async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Explainer]":
     """Build the engine from the same parts as a worker. It shares none of them with a worker."""
-    from gateway import translation
+    from gateway import builders, translation
     from gateway.explain import Explainer
     from gateway.issuer_keys.introspection import Introspector
     from gateway.issuer_keys.keyring import KeyRing
@@ -115,8 +117,16 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
         opaque = translation.opaque_issuers(settings.issuers)
         introspector = Introspector(opaque, fetcher=fetcher, observer=_Unobserved()) if opaque else None
         try:
-            setup = replace(translation.setup(settings), config=str(config))
-            yield Explainer(setup, keys, postgres, redis, introspector=introspector)
+            async with AsyncExitStack() as stack:
+                look_ups = builders.user_source(settings)
+                if look_ups is not None:
+                    stack.push_async_callback(look_ups.close)
+                operators = builders.user_directory(
+                    settings, postgres, stack, statement_timeout=_SEARCH_SECONDS
+                )
+                users = builders.users_explained(postgres, look_ups, operators)
+                setup = replace(translation.setup(settings), config=str(config))
+                yield Explainer(setup, keys, postgres, redis, introspector=introspector, users=users)
         finally:
             if introspector is not None:
                 await introspector.close()

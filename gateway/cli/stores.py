@@ -200,7 +200,10 @@ def refuse(error: StoreUnavailable, setting: str = "postgres.dsn") -> NoReturn:
     from asyncpg import ClientConfigurationError, DataError, PostgresError
 
     from gateway.stores.postgres.errors import advice_for, said
+    from gateway.stores.postgres.source.database import SourceRefused
 
+    if isinstance(error, SourceRefused):
+        output.fail(f"Postgres at {address}: {why}", "gateway check --live", output.UNREACHABLE)
     cause = error.__cause__
     if isinstance(cause, ClientConfigurationError):
         output.fail(f"{setting}: {why}", f"correct {setting}", output.USAGE)

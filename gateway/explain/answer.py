@@ -28,6 +28,8 @@ class Cause(StrEnum):
     SUBJECT_IS_USER_ID = "subject_is_user_id"
     SUBJECT_NOT_A_STRING = "subject_not_a_string"
     SUBJECT_MISSING = "subject_missing"
+    SUBJECT_AMBIGUOUS = "subject_ambiguous"
+    ISSUER_WITHOUT_IDENTITIES = "issuer_without_identities"
     API_KEY_USED = "api_key_used"
     ID_TOKEN_USED = "id_token_used"  # noqa: S105 -- the name of a cause, not a secret
     ISSUER_UNKNOWN = "issuer_unknown"
@@ -57,6 +59,7 @@ class Cause(StrEnum):
     STORE_UNREACHABLE = "store_unreachable"
     STORE_NOT_MIGRATED = "store_not_migrated"
     STORE_PERMISSION_DENIED = "store_permission_denied"
+    CHANGES_UNREPORTED = "changes_unreported"
     TENANT_MISMATCH = "tenant_mismatch"
     IDENTITY_LINKED_TO_OTHER_TENANT = "identity_linked_to_other_tenant"
     ACCOUNT_RECREATED = "account_recreated"

@@ -20,12 +20,13 @@ from gateway.explain.setup import Introspector, Keys, Setup
 from gateway.explain.steps import claims as claim_steps
 from gateway.explain.steps import missing_user, route, stores, token, user
 from gateway.explain.trail import Trail
+from gateway.explain.users import Users
 from gateway.explain.verdict import ANY_ROUTE, ColdResolver, Verdict, cold_tiers, judge, request_for
 from gateway.explain.wording import sql_literal
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.tiers import LearntRevocations
 from gateway.stores.postgres.database import Postgres
-from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
+from gateway.stores.postgres.directory.user_rows import UserRecord
 from gateway.stores.redis.shared_tier import RedisTier
 
 
@@ -37,8 +38,8 @@ class Explainer:
     It fetches missing keys, as for a request, and keeps them only for the one explanation. If it runs in a
     worker, `local` and `learnt_revocations` are that worker's memory, `deaf` returns the stores whose change
     stream it does not receive, and why, and `never_found` returns the paths of an issuer's `claims` at which
-    none of its tokens had a claim. `clock` returns Unix seconds. The caller opens and closes what it passes
-    in.
+    none of its tokens had a claim. `users` is where users are; by default in `postgres`. `clock` returns Unix
+    seconds. The caller opens and closes what it passes in.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Explainer:
         deaf: Callable[[], Mapping[str, str]] = dict,
         introspector: Introspector | None = None,
         never_found: Callable[[str], Sequence[str]] = lambda _: (),
+        users: Users | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._setup = setup
@@ -64,6 +66,7 @@ class Explainer:
         self._learnt_revocations = learnt_revocations
         self._deaf = deaf
         self._introspector = introspector
+        self._users = users or Users(postgres)
         self._clock = clock
 
     async def explain(
@@ -76,14 +79,11 @@ class Explainer:
         """
         raw = presented(token)
         request = None if url is None else request_for(method or "GET", url)
-        trail, keys, deaf = (
-            Trail(self._setup, self._clock(), self._never_found),
-            ColdKeys(self._keys),
-            self._deaf(),
-        )
+        trail = Trail(self._setup, self._clock(), self._never_found, self._users.source)
+        keys, deaf = ColdKeys(self._keys), self._deaf()
         async with cold_tiers(
             self._setup,
-            self._postgres,
+            self._users.record,
             self._redis,
             self._local,
             lambda: trail.now,
@@ -122,21 +122,22 @@ class Explainer:
         resolver: ColdResolver,
         deaf: Mapping[str, str],
     ) -> None:
-        said = await evidence.gather(claims, verdict.resolution, resolver, self._postgres, self._redis)
+        trail.remedies.server = await self._users.server()
+        said = await evidence.gather(claims, verdict.resolution, resolver, self._users, self._redis)
         stores.revocation(trail, claims, said)
         stores.local(trail, said, deaf if self._local is not None else None)
-        await stores.tiers(trail, claims, said, taken, self._postgres)
+        await stores.tiers(trail, claims, said, taken, self._users)
         if isinstance(said.record, StoreUnavailable):
             trail.skip_rest("Postgres did not return the user")
         elif (record := said.record or await self._of_configured_spelling(trail, claims)) is None:
             await self._without_user(trail, claims, taken)
         else:
-            await _ask_directory(trail, claims, record, taken, UserDirectory(self._postgres))
+            await _ask_directory(trail, claims, record, taken, self._users)
 
     async def _without_user(self, trail: Trail, claims: Claims, taken: Route) -> None:
         rehearsal = Rehearsal(self._setup, self._postgres)
         try:
-            await missing_user.check(trail, claims, taken, rehearsal, self._postgres)
+            await missing_user.check(trail, claims, taken, rehearsal, self._users)
         except StoreUnavailable as error:
             # Postgres answered just before.
             trail.blame(None, Cause.STORE_UNREACHABLE, f"Postgres cannot be used: {error.detail}")
@@ -148,10 +149,10 @@ class Explainer:
         if configured == claims.issuer or is_pattern(configured):
             return None
         try:
-            record = await UserDirectory(self._postgres).find(Identity(configured, claims.subject))
+            record = await self._users.directory.find(Identity(configured, claims.subject))
         except StoreUnavailable:
             return None
-        if record is not None:
+        if record is not None and self._users.source is None:
             change = f"issuer = {sql_literal(claims.issuer)}"
             command = trail.commands.update("identities", change, issuer=configured)
             advice = "The identities have the other spelling, too: also change it there."
@@ -160,10 +161,10 @@ class Explainer:
 
 
 async def _ask_directory(
-    trail: Trail, claims: Claims, record: UserRecord, taken: Route, directory: UserDirectory
+    trail: Trail, claims: Claims, record: UserRecord, taken: Route, users: Users
 ) -> None:
     try:
-        await user.check(trail, claims, record, taken, directory)
+        await user.check(trail, claims, record, taken, users)
     except StoreUnavailable as error:
         # Postgres answered just before.
         trail.blame(None, Cause.STORE_UNREACHABLE, f"Postgres cannot be used: {error.detail}")

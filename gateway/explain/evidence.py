@@ -8,10 +8,10 @@ from typing import TypeVar
 from gateway.core.model import Claims, Resolution, StoreUnavailable, User
 from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocation
+from gateway.explain.users import Users
 from gateway.explain.verdict import ColdResolver
-from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.diagnostics import Diagnostics
-from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
+from gateway.stores.postgres.directory.user_rows import UserRecord
 from gateway.stores.postgres.look_ups import FoundUser
 from gateway.stores.redis.answers import SharedAnswer
 from gateway.stores.redis.shared_tier import RedisTier
@@ -41,21 +41,21 @@ class Evidence:
 
 
 async def gather(
-    claims: Claims, known: Resolution | None, resolver: ColdResolver, postgres: Postgres, redis: RedisTier
+    claims: Claims, known: Resolution | None, resolver: ColdResolver, users: Users, redis: RedisTier
 ) -> Evidence:
     """Ask each store. `known` is the answer of the tiers."""
-    directory, diagnostics = UserDirectory(postgres), Diagnostics(postgres)
+    diagnostics = Diagnostics(users.postgres)
     resolution, shared, found, record = await asyncio.gather(
         _resolved(claims, known, resolver),
         _answer(redis.read(claims, None)),
-        _answer(postgres.find_user(claims.identity)),
-        _answer(directory.find(claims.identity)),
+        _answer(users.record.find_user(claims.identity)),
+        _answer(users.directory.find(claims.identity)),
     )
     user_id = record.user.id if isinstance(record, UserRecord) else None
     # Do not ask a database again that did not answer.
     revocations = (
         record
-        if isinstance(record, StoreUnavailable)
+        if isinstance(record, StoreUnavailable) and users.source is None
         else await _answer(diagnostics.revocations(claims, user_id))
     )
     return Evidence(resolution, shared, redis.ownership.unclaimed, found, record, revocations)

@@ -7,8 +7,10 @@ from typing import Final
 from gateway.core.model import Issuer
 from gateway.core.reasons import TOKEN_EXPIRED, Denial, Group
 from gateway.explain.answer import Cause, Finding, Fix, Outcome, Step
+from gateway.explain.remedies import Remedies
 from gateway.explain.setup import Setup
 from gateway.explain.wording import Commands
+from gateway.stores.postgres.source.definition import UserSource
 
 _ORDER: Final = (
     "route", "shape", "header", "issuer", "introspection",
@@ -27,14 +29,20 @@ class Trail:
     """Collects steps and findings."""
 
     def __init__(
-        self, setup: Setup, now: float, never_found: Callable[[str], Sequence[str]] = lambda _: ()
+        self,
+        setup: Setup,
+        now: float,
+        never_found: Callable[[str], Sequence[str]] = lambda _: (),
+        source: UserSource | None = None,
     ) -> None:
+        """`source`: the tables of another system that has the users."""
         self.setup = setup
         self.never_found = never_found
         """Returns the paths of an issuer's `claims` at which none of its tokens had a claim."""
         self.now = now
         """Unix seconds, the same for all steps."""
         self.commands = Commands(setup.config, setup.schema)
+        self.remedies = Remedies(self.commands, source)
         self.findings: list[Finding] = []
         self._steps: dict[str, Step] = {}
 

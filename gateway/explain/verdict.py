@@ -17,9 +17,8 @@ from gateway.explain.rehearsal import Rehearsal
 from gateway.explain.setup import Introspector, Setup
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.resolver import IdentityResolver
-from gateway.identity.tiers import LearntRevocations
+from gateway.identity.tiers import LearntRevocations, SystemOfRecord
 from gateway.pipeline import Pipeline
-from gateway.stores.postgres.database import Postgres
 from gateway.stores.redis.answers import SharedAnswer
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.redis.user_documents import CachedUser
@@ -72,7 +71,7 @@ class ColdResolver:
 @asynccontextmanager
 async def cold_tiers(
     setup: Setup,
-    postgres: Postgres,
+    postgres: SystemOfRecord,
     redis: RedisTier,
     local: LocalCache | None,
     clock: Callable[[], float],

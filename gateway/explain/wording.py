@@ -89,9 +89,14 @@ class Commands:
         command = _command(statement)
         return None if command is None else f'psql "${{GATEWAY_POSTGRES__DSN:?}}" -c {command}'
 
-    def owner_sql(self, database: str, statement: str) -> str | None:
-        """Return a command that executes SQL as its caller, who should own the tables."""
-        return _command("psql", "-d", database, "-c", statement)
+    def owner_sql(self, database: str, statement: str, *, address: str | None = None) -> str | None:
+        """Return a command that executes SQL as its caller, who should own the tables.
+
+        `address` is a host and its port; psql looks for anything else in its own way.
+        """
+        host, colon, port = (address or "").rpartition(":")
+        place = ["-h", host.strip("[]"), "-p", port] if colon and port.isdecimal() and "," not in host else []
+        return _command("psql", *place, "-d", database, "-c", statement)
 
     def redis(self, *words: str) -> str | None:
         """Return a command to the gateway's Redis."""

@@ -88,7 +88,7 @@ async def test_rights_that_are_missing(systems: Systems) -> None:
         block = {**BLOCKS["authjs"], "dsn": dsn}
         found = (await check(block, system.dsn))["users_source"]
         assert (found.outcome, found.unreachable) == ("fail", False)
-        assert f'GRANT SELECT ON "public"."users" TO {role}' in (found.fix or "")
+        assert f'GRANT SELECT ON "public"."users", "public"."accounts" TO {role}' in (found.fix or "")
         assert "geheim" not in str(found)
         await system.sql(f"GRANT SELECT ON users, accounts TO {role}")
         found = (await check(block, system.dsn))["users_source"]

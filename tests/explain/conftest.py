@@ -6,8 +6,9 @@ import pytest
 from tests.conftest import _Databases
 from tests.explain.world import World
 from tests.harness import house, standing_house
+from tests.systems.fixtures import _system_templates, system, systems
 
-__all__ = ["house", "standing_house"]
+__all__ = ["_system_templates", "house", "standing_house", "system", "systems"]
 
 
 @pytest.fixture

@@ -17,13 +17,14 @@ import yaml
 from redis.asyncio import Redis as Client
 from typer.testing import CliRunner
 
-from gateway import translation
+from gateway import builders, translation
 from gateway.cli.main import app
 from gateway.core.model import JSON, Claims, StoreUnavailable, User
 from gateway.core.provisioning import claims_read
 from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain import Explainer, Explanation, Fix
+from gateway.explain.users import Users
 from gateway.explain.verdict import ANY_ROUTE, request_for
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.provisioning import Provisioner
@@ -54,6 +55,8 @@ class Parts:
     postgres: Postgres
     redis: RedisTier
     keys: KeyRing
+    users: Users
+    """Where users are: in `postgres`, or in a source."""
 
 
 class World:
@@ -107,7 +110,12 @@ class World:
                 observer=RecordingKeyObserver(),
             )
             stack.push_async_callback(keys.close)
-            yield Parts(settings, postgres, redis, keys)
+            look_ups = builders.user_source(settings)
+            if look_ups is not None:
+                stack.push_async_callback(look_ups.close)
+            operators = builders.user_directory(settings, postgres, stack, statement_timeout=self.patience)
+            users = builders.users_explained(postgres, look_ups, operators)
+            yield Parts(settings, postgres, redis, keys, users)
 
     async def decide(self, token: bytes, *, method: str = "GET", url: str | None = None) -> str | None:
         """Return the code of the reason that the pipeline gives; None when it admits."""
@@ -115,7 +123,7 @@ class World:
             cache = parts.settings.cache
             local = self.local or LocalCache(ttl=30, max_users=9, max_tokens=9, clock=time.monotonic)
             tiers = IdentityResolver(
-                local, parts.redis, parts.postgres, FakeBlacklist(FakeSharedTier()),
+                local, parts.redis, parts.users.record, FakeBlacklist(FakeSharedTier()),
                 believes=lambda _: True, user_ttl=cache.user_ttl, negative_ttl=cache.negative_ttl,
             )  # fmt: skip
             setup = translation.setup(parts.settings)
@@ -157,8 +165,9 @@ class World:
             self.write()
             setup = replace(translation.setup(parts.settings), config=str(self.file))
             explainer = Explainer(
-                setup, parts.keys, parts.postgres, parts.redis, local=self.local, deaf=lambda: self.deaf
-            )
+                setup, parts.keys, parts.postgres, parts.redis,
+                local=self.local, deaf=lambda: self.deaf, users=parts.users,
+            )  # fmt: skip
             explanation = await explainer.explain(token, method=method, url=url)
         after = await self.state() if self.watched else None
         assert after == before

@@ -4,7 +4,7 @@ from typing import Final
 
 from gateway.core import policy
 from gateway.core.claim_paths import at_path
-from gateway.core.model import Claims, MissingUser, Provisioning, Route
+from gateway.core.model import Claims, MissingUser, Provisioning, Route, UserStatus
 from gateway.core.provisioning import NewUser
 from gateway.core.reasons import (
     ACCOUNT_NOT_LINKED,
@@ -18,34 +18,34 @@ from gateway.explain.answer import Cause, Fix
 from gateway.explain.rehearsal import Rehearsal
 from gateway.explain.steps import unknown_subject, user
 from gateway.explain.trail import Trail
+from gateway.explain.users import Users
 from gateway.explain.wording import listed, shown
-from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.provisioning import FUNCTION
-from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
+from gateway.stores.postgres.directory.user_rows import UserRecord
 
 
-async def check(trail: Trail, claims: Claims, route: Route, rehearsal: Rehearsal, postgres: Postgres) -> None:
+async def check(trail: Trail, claims: Claims, route: Route, rehearsal: Rehearsal, users: Users) -> None:
     """Take the steps of a token without a user. Raises `StoreUnavailable`."""
     if route.missing_user is MissingUser.FORWARD:
-        await _forward(trail, claims, route, postgres)
+        await _forward(trail, claims, route, users)
     elif route.missing_user is MissingUser.PROVISION:
-        await _provision(trail, claims, route, rehearsal, postgres)
+        await _provision(trail, claims, route, rehearsal, users)
     else:
         others = [each.name for each in trail.setup.routes if each.missing_user is not MissingUser.DENY]
         told = f"give a URL to test the routes that do not need one: {listed(others)}"
-        await unknown_subject.check(trail, claims, postgres, note=told if others and not route.name else None)
+        await unknown_subject.check(trail, claims, users, note=told if others and not route.name else None)
 
 
 # Forward -------------------------------------------------------------------------------------------
 
 
-async def _forward(trail: Trail, claims: Claims, route: Route, postgres: Postgres) -> None:
+async def _forward(trail: Trail, claims: Claims, route: Route, users: Users) -> None:
     refused: Denial | None = None
     try:
         policy.authorize_without_user(route, claims)
     except Denial as denial:
         if denial.reason is USER_NOT_FOUND:
-            await unknown_subject.check(trail, claims, postgres)
+            await unknown_subject.check(trail, claims, users)
             return
         refused = denial
     trail.step("user", "pass", "a user, or none", "none", "the upstream gets X-User-Missing: true")
@@ -63,13 +63,11 @@ async def _forward(trail: Trail, claims: Claims, route: Route, postgres: Postgre
 # Provision -----------------------------------------------------------------------------------------
 
 
-async def _provision(
-    trail: Trail, claims: Claims, route: Route, rehearsal: Rehearsal, postgres: Postgres
-) -> None:
+async def _provision(trail: Trail, claims: Claims, route: Route, rehearsal: Rehearsal, users: Users) -> None:
     try:
         await rehearsal.provision(route, claims, "explain")
     except Denial as denial:
-        await _blame(trail, claims, route, denial, rehearsal, postgres)
+        await _blame(trail, claims, route, denial, rehearsal, users)
         return
     if rehearsal.user is not None:
         rules = _rules(trail, claims)
@@ -94,19 +92,19 @@ def described(new: NewUser, rules: Provisioning | None) -> str:
 
 
 async def _blame(
-    trail: Trail, claims: Claims, route: Route, denial: Denial, rehearsal: Rehearsal, postgres: Postgres
+    trail: Trail, claims: Claims, route: Route, denial: Denial, rehearsal: Rehearsal, users: Users
 ) -> None:
     reason, detail = denial.reason, denial.detail or denial.reason.title
     if reason is USER_NOT_FOUND:
         # The token may not create a user: the ordinary causes are the likelier ones.
-        await unknown_subject.check(trail, claims, postgres, note=detail)
+        await unknown_subject.check(trail, claims, users, note=detail)
         return
     trail.step("user", "fail", _EXPECTED, "none", detail)
     trail.skip_rest("there is no user")
     if reason is USER_STORE_UNAVAILABLE:
         _blame_store(trail, denial, detail, rehearsal)
     elif reason in (USER_DELETED, ACCOUNT_NOT_LINKED):
-        owners = await _owners(trail, claims, postgres)
+        owners = await _owners(trail, claims, users)
         _blame_owner(trail, claims, denial, owners)
     else:
         rules = _rules(trail, claims)
@@ -135,25 +133,24 @@ def _blame_store(trail: Trail, denial: Denial, detail: str, rehearsal: Rehearsal
 
 def _blame_owner(trail: Trail, claims: Claims, denial: Denial, owners: list[UserRecord]) -> None:
     ids = listed(owner.user.id for owner in owners)
-    identity = f"--issuer={claims.issuer_name}", f"--subject={claims.subject}"
     if denial.reason is ACCOUNT_NOT_LINKED:
-        command = trail.commands.gateway("users", "link", owners[0].user.id, *identity) if owners else None
         summary = f"No user is created, because the token's e-mail address is that of user {ids}"
         advice = "If it is the same person, link the token's identity to that user."
-        trail.blame(denial, Cause.ACCOUNT_NOT_LINKED, summary, Fix(advice, command=command))
+        fix = trail.remedies.link(advice, claims, owners[0].user.id) if owners else Fix(advice)
+        trail.blame(denial, Cause.ACCOUNT_NOT_LINKED, summary, fix)
         return
-    command = trail.commands.gateway("users", "restore", owners[0].user.id) if owners else None
     summary = f"No user is created, because the token's e-mail address is that of deleted user {ids}"
     advice = "If the deletion was a mistake, restore that user, then link the token's identity to it."
-    trail.blame(denial, Cause.USER_DELETED, summary, Fix(advice, command=command))
+    fix = trail.remedies.status(advice, owners[0].user.id, "restore") if owners else Fix(advice)
+    trail.blame(denial, Cause.USER_DELETED, summary, fix)
 
 
-async def _owners(trail: Trail, claims: Claims, postgres: Postgres) -> list[UserRecord]:
+async def _owners(trail: Trail, claims: Claims, users: Users) -> list[UserRecord]:
     """Return the users with the token's e-mail address, deleted ones first."""
     rules = _rules(trail, claims)
     email = None if rules is None or rules.email is None else at_path(claims.payload, rules.email)
-    found = await UserDirectory(postgres).with_email(email) if isinstance(email, str) else []
-    return sorted(found, key=lambda record: record.deleted_at is None)
+    found = await users.directory.with_email(email) if isinstance(email, str) else []
+    return sorted(found, key=lambda record: record.user.status is not UserStatus.DELETED)
 
 
 def _rules(trail: Trail, claims: Claims) -> Provisioning | None:

@@ -1,13 +1,16 @@
 """The steps about the stores: revocations, and each tier's answer about the user."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gateway.core.model import Claims, MissingUser, Resolution, Route, StoreUnavailable, Tier, User
 from gateway.core.reasons import TOKEN_REVOKED, TOKENS_REVOKED_BEFORE, Denial
 from gateway.core.revocations import Revocation, hits
 from gateway.explain.answer import Cause, Fix, Outcome
 from gateway.explain.evidence import Evidence
+from gateway.explain.steps import source
 from gateway.explain.trail import Trail
+from gateway.explain.users import Users
 from gateway.explain.wording import ago, moment, shown, span
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.diagnostics import Diagnostics, failure_kind
@@ -124,10 +127,10 @@ def _blame_revocation(
 # Tiers ---------------------------------------------------------------------------------------------
 
 
-async def tiers(trail: Trail, claims: Claims, evidence: Evidence, route: Route, postgres: Postgres) -> None:
+async def tiers(trail: Trail, claims: Claims, evidence: Evidence, route: Route, users: Users) -> None:
     """Compare the answers of the stores."""
     _redis(trail, claims, evidence)
-    await _postgres(trail, evidence, route, postgres)
+    await _postgres(trail, claims, evidence, route, users)
 
 
 def local(trail: Trail, evidence: Evidence, deaf: Mapping[str, str] | None) -> None:
@@ -189,7 +192,7 @@ def _redis(trail: Trail, claims: Claims, evidence: Evidence) -> None:
     truth = _truth(evidence)
     if isinstance(evidence.record, StoreUnavailable):
         trail.step("identity.redis", "pass", "what was last known", found)
-    elif cached.user == truth:
+    elif is_same(cached.user, truth):
         trail.step("identity.redis", "pass", expected, found)
     elif isinstance(evidence.resolution, Resolution) and evidence.resolution.tier is Tier.REDIS:
         ttl = trail.setup.negative_ttl if cached.user is None else trail.setup.user_ttl
@@ -222,26 +225,35 @@ def _blame_stale(trail: Trail, evidence: Evidence, where: str, seconds: float, c
     trail.blame(None, Cause.CACHE_STALE, summary, fix)
 
 
-async def _postgres(trail: Trail, evidence: Evidence, route: Route, postgres: Postgres) -> None:
+async def _postgres(trail: Trail, claims: Claims, evidence: Evidence, route: Route, users: Users) -> None:
     needed = route.missing_user is MissingUser.DENY
     expected = "an active user" if needed else "an active user, or none"
     record, found = evidence.record, evidence.found
     if isinstance(record, StoreUnavailable):
         trail.step("identity.postgres", "fail", expected, "no answer", record.detail)
         trail.step("identity.primary", "skipped", detail="it does not answer")
-        await _blame_postgres(trail, evidence, postgres, record)
+        if users.diagnostics is None:
+            await _blame_postgres(trail, evidence, users.postgres, record)
+            return
+        await source.blame(trail, claims, _refusal(evidence), users.diagnostics, record)
+        if isinstance(evidence.revocations, StoreUnavailable):
+            await _blame_postgres(trail, evidence, users.postgres, evidence.revocations)
         return
     if isinstance(evidence.revocations, StoreUnavailable):
-        await _blame_postgres(trail, evidence, postgres, evidence.revocations)
-    if not postgres.has_replica or not isinstance(found, FoundUser):
+        await _blame_postgres(trail, evidence, users.postgres, evidence.revocations)
+    where = None if users.source is None else f"users.source: {users.source.table}"
+    if users.diagnostics is not None:
+        unreported = await source.check_reports(trail, users.diagnostics)
+        where = where if unreported is None else f"{where}. {unreported}"
+    if not users.record.has_replica or not isinstance(found, FoundUser):
         outcome: Outcome = "fail" if record is None and needed else "pass"
-        trail.step("identity.postgres", outcome, expected, described(_truth(evidence)))
+        trail.step("identity.postgres", outcome, expected, described(_truth(evidence)), where)
         trail.step(
             "identity.primary", "skipped", detail="there is no replica; the step before asked the primary"
         )
         return
     truth = _truth(evidence)
-    lags = found.user != truth
+    lags = not is_same(found.user, truth)
     missing = truth is None and needed
     outcome = "fail" if lags or missing else "pass"
     trail.step("identity.postgres", outcome, expected, described(found.user), "the replica")
@@ -253,7 +265,7 @@ async def _postgres(trail: Trail, evidence: Evidence, route: Route, postgres: Po
             f"The replica has {described(found.user)}, but the primary has {described(truth)}",
             Fix(
                 "Find out why the replica lags (pg_stat_replication); until then, use only the primary.",
-                config="postgres.replica_dsn: null",
+                config=f"{'postgres' if users.look_ups is None else 'users.source'}.replica_dsn: null",
             ),
         )
 
@@ -261,7 +273,7 @@ async def _postgres(trail: Trail, evidence: Evidence, route: Route, postgres: Po
 async def _blame_postgres(
     trail: Trail, evidence: Evidence, postgres: Postgres, error: StoreUnavailable
 ) -> None:
-    refusal = evidence.resolution if isinstance(evidence.resolution, Denial) else None
+    refusal = _refusal(evidence)
     summary = f"Postgres cannot be used: {error.detail}"
     trouble = failure_kind(error)
     if trouble == "unreachable":
@@ -305,4 +317,17 @@ def _truth(evidence: Evidence) -> User | None:
 
 
 def _differs(evidence: Evidence) -> bool:
-    return not isinstance(evidence.record, StoreUnavailable) and evidence.served != _truth(evidence)
+    return not isinstance(evidence.record, StoreUnavailable) and not is_same(
+        evidence.served, _truth(evidence)
+    )
+
+
+def _refusal(evidence: Evidence) -> Denial | None:
+    return evidence.resolution if isinstance(evidence.resolution, Denial) else None
+
+
+def is_same(one: User | None, other: User | None) -> bool:
+    """Return whether two answers are equal. The instants at which time changes them may differ a little."""
+    if one is None or other is None:
+        return one is other
+    return replace(one, valid_until=None) == replace(other, valid_until=None)

@@ -1,18 +1,19 @@
 """Why a subject has no user: similar users under another issuer, spelling or name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
-from uuid import UUID
 
 from gateway.core.model import Claims, StoreUnavailable
 from gateway.core.reasons import USER_NOT_FOUND, Denial
 from gateway.core.spelling import difference
 from gateway.explain.answer import Cause, Fix
+from gateway.explain.remedies import place_of_subject
 from gateway.explain.trail import Trail
+from gateway.explain.users import Users
 from gateway.explain.wording import listed, moment, shown
-from gateway.stores.postgres.database import Postgres
-from gateway.stores.postgres.directory.diagnostics import Diagnostics, SimilarIdentity
-from gateway.stores.postgres.directory.users import UserDirectory, UserNotFound, UserRecord
+from gateway.stores.postgres.directory.diagnostics import SimilarIdentity
+from gateway.stores.postgres.directory.user_rows import UserIdMalformed, UserNotFound, UserRecord
+from gateway.stores.postgres.source.directory import AnyDirectory
 
 _DIFFERENCES: Final = {
     "case": Cause.SUBJECT_CASE_DIFFERS,
@@ -39,59 +40,107 @@ class Lookalike:
     summary: str
     others: tuple[str, ...] = ()
     """The ids of more users with the same similarity."""
+    written: str | None = None
+    """The other spelling, if only one identity of the token's issuer has one."""
+    fix: Fix | None = None
+    """What to do, if it is not to link the identity."""
 
 
-async def check(trail: Trail, claims: Claims, postgres: Postgres, *, note: str | None = None) -> None:
+async def check(trail: Trail, claims: Claims, users: Users, *, note: str | None = None) -> None:
     """Find the cause, and skip the remaining steps. `note` is added to what is found."""
-    directory, expected = UserDirectory(postgres), "a user"
+    expected, source = "a user", users.source
+    if source is not None and not source.identities_of(claims.realm.partition("/")[0]):
+        _blame_issuer(trail, claims)
+        return
     denial, added = Denial(USER_NOT_FOUND), "" if note is None else f"; {note}"
     identity = f"subject {shown(claims.subject)} of issuer {claims.realm}"
     try:
-        found = await _lookalike(claims, directory, Diagnostics(postgres))
+        found = await _lookalike(claims, users)
+        obstacle = None if found is None else await _obstacle(users, claims)
     except StoreUnavailable as error:
         trail.step(
             "user", "fail", expected, "none", f"similar subjects could not be searched: {error.detail}"
         )
-        found = None
+        found = obstacle = None
     else:
         trail.step("user", "fail", expected, "none", "no similar user" if found is None else found.summary)
     trail.skip_rest("there is no user")
     if found is None:
-        fix = Fix("Add the user, if it should exist.", command=_add(trail, claims))
+        tenant = [] if claims.tenant is None else [f"--tenant={claims.tenant}"]
         trail.blame(
             denial,
             Cause.USER_UNKNOWN,
-            f"The {identity} has no user, and no similar subject has one{added}",
-            fix,
+            f"The {identity} has no user{_looked_in(trail, claims)}, and no similar subject has one{added}",
+            trail.remedies.create("Add the user, if it should exist.", claims, *tenant),
         )
         return
-    subject = f"--subject={claims.subject}"
-    command = trail.commands.gateway("users", "link", found.user_id, f"--issuer={claims.realm}", subject)
     advice = f"{_SAME_PERSON}."
     if found.others:
         advice = f"{_SAME_PERSON}; it may also be {listed(found.others)}."
+    fix = None if found.written is None else trail.remedies.respell(_RESPELL, claims, found.written)
     trail.blame(
         denial,
         found.cause,
-        f"The {identity} has no user; {found.summary}{added}",
-        Fix(advice, command=command),
+        f"The {identity} has no user{_looked_in(trail, claims)}; {found.summary}{added}",
+        fix or found.fix or trail.remedies.link(advice, claims, found.user_id, obstacle=obstacle),
     )
 
 
-def _add(trail: Trail, claims: Claims) -> str | None:
-    tenant = [] if claims.tenant is None else [f"--tenant={claims.tenant}"]
-    return trail.commands.gateway(
-        "users", "add", f"--issuer={claims.realm}", f"--subject={claims.subject}", *tenant
+_RESPELL: Final = "If it is the same person, write the subject as the token has it."
+
+
+def _looked_in(trail: Trail, claims: Claims) -> str:
+    """Return where a source has the subjects of the issuer."""
+    source = trail.remedies.source
+    return "" if source is None else f" in {place_of_subject(source, claims.realm.partition('/')[0])}"
+
+
+def _blame_issuer(trail: Trail, claims: Claims) -> None:
+    name = claims.realm.partition("/")[0]
+    summary = f"users.source.identities has no entry for issuer {name}: no token of it has a user"
+    trail.step("user", "fail", "a user", "none", summary)
+    trail.skip_rest("there is no user")
+    trail.blame(
+        Denial(USER_NOT_FOUND),
+        Cause.ISSUER_WITHOUT_IDENTITIES,
+        summary,
+        Fix(
+            f"Name {name} as `issuer` in the entry that has its subjects, or add an entry, with the column"
+            " that is equal to `sub` in its tokens."
+        ),
     )
 
 
-async def _lookalike(claims: Claims, directory: UserDirectory, diagnostics: Diagnostics) -> Lookalike | None:
-    similar = await diagnostics.similar_identities(claims.identity)
+async def _obstacle(users: Users, claims: Claims) -> str | None:
+    """Return why an identity cannot be written into a writable source."""
+    directory = users.directory_of_source
+    return None if directory is None else await directory.obstacle_to_link(claims.identity)
+
+
+async def _lookalike(claims: Claims, users: Users) -> Lookalike | None:
+    similar = await users.similar_identities(claims.identity)
     return (
         _of_another_issuer(claims, similar)
+        or await _left_out(claims, users)
         or _spelt_otherwise(claims, similar)
-        or await _named_otherwise(claims, directory)
+        or await _named_otherwise(claims, users)
     )
+
+
+async def _left_out(claims: Claims, users: Users) -> Lookalike | None:
+    """Find rows of a source that have the subject, and that the condition of their entry keeps out."""
+    found = [] if users.diagnostics is None else await users.diagnostics.excluded(claims.identity)
+    if not found or users.source is None:
+        return None
+    first, *others = found
+    table = first.entry.table or users.source.table
+    summary = (
+        f"{table}.{first.entry.subject} has it for user {first.user_id}, in a row that does not meet"
+        f" `{first.entry.where}` (users.source.identities[{first.number}].where)"
+    )
+    fix = Fix("If the row is of this issuer, correct the row, or the condition.")
+    ids = tuple(each.user_id for each in others)
+    return Lookalike(Cause.SUBJECT_UNDER_OTHER_ISSUER, first.user_id, summary, ids, fix=fix)
 
 
 def _of_another_issuer(claims: Claims, similar: list[SimilarIdentity]) -> Lookalike | None:
@@ -114,9 +163,11 @@ def _spelt_otherwise(claims: Claims, similar: list[SimilarIdentity]) -> Lookalik
             if spelt:
                 subjects = listed(dict.fromkeys(each.identity.subject for each in spelt))
                 summary = f"{subjects} has one, and differs {_WORDS[cause]}"
+                written = spelt[0].identity.subject if len(spelt) == 1 else None
                 if spelt[0].identity.issuer != claims.issuer:
                     summary += f", and belongs to the issuer {shown(spelt[0].identity.issuer)}"
-                return _lookalike_of(cause, spelt, summary)
+                    written = None
+                return replace(_lookalike_of(cause, spelt, summary), written=written)
     return None
 
 
@@ -125,8 +176,8 @@ def _lookalike_of(cause: Cause, similar: list[SimilarIdentity], summary: str) ->
     return Lookalike(cause, first, summary, tuple(others))
 
 
-async def _named_otherwise(claims: Claims, directory: UserDirectory) -> Lookalike | None:
-    subject = claims.subject
+async def _named_otherwise(claims: Claims, users: Users) -> Lookalike | None:
+    subject, directory = claims.subject, users.directory
     if "@" in subject and (owners := await directory.with_email(subject)):
         first, *others = (record.user.id for record in owners)
         summary = f"it is the e-mail address of user {first}, who has another identity"
@@ -134,7 +185,8 @@ async def _named_otherwise(claims: Claims, directory: UserDirectory) -> Lookalik
     record = await _with_id(directory, subject)
     if record is not None:
         identities = listed(identity.subject for identity in record.identities)
-        summary = f"it is the id of a user in the table `users`, whose subjects are {identities}"
+        table = "users" if users.source is None else users.source.table
+        summary = f"it is the id of a user in the table `{table}`, whose subjects are {identities}"
         return Lookalike(Cause.SUBJECT_IS_USER_ID, record.user.id, summary)
     email = claims.payload.get("email")
     for owner in await directory.with_email(email) if isinstance(email, str) and email.isprintable() else ():
@@ -147,8 +199,8 @@ async def _named_otherwise(claims: Claims, directory: UserDirectory) -> Lookalik
     return None
 
 
-async def _with_id(directory: UserDirectory, text: str) -> UserRecord | None:
+async def _with_id(directory: AnyDirectory, text: str) -> UserRecord | None:
     try:
-        return await directory.get(UUID(text))
-    except (ValueError, UserNotFound):
+        return await directory.get(text)
+    except (UserIdMalformed, UserNotFound):
         return None

@@ -15,8 +15,10 @@ from gateway.core.reasons import (
 from gateway.explain.answer import Cause, Fix, Outcome
 from gateway.explain.steps.claims import ID_TOKEN_FIX, is_id_token
 from gateway.explain.trail import Trail
+from gateway.explain.users import Users
 from gateway.explain.wording import ago, listed, moment, shown, span, yaml_line
-from gateway.stores.postgres.directory.users import UserDirectory, UserRecord
+from gateway.stores.postgres.directory.user_rows import UserRecord
+from gateway.stores.postgres.source.diagnostics import HoldingRule
 
 _STATUS_CAUSES: Final = {
     UserStatus.DELETED: Cause.USER_DELETED,
@@ -33,13 +35,11 @@ CAUSES: Final = {
 """The causes of a route's requirements."""
 
 
-async def check(
-    trail: Trail, claims: Claims, record: UserRecord, route: Route, directory: UserDirectory
-) -> None:
+async def check(trail: Trail, claims: Claims, record: UserRecord, route: Route, users: Users) -> None:
     """Take the steps for an existing user. `route` is the route of the request."""
     refusals = _every_refusal(route, record.user, claims)
-    await _user(trail, claims, record, route, refusals, directory)
-    await _tenant(trail, claims, record, route, refusals, directory)
+    await _user(trail, claims, record, route, refusals, users)
+    await _tenant(trail, claims, record, route, refusals, users)
     _policy(trail, claims, record, route, refusals)
 
 
@@ -87,9 +87,10 @@ async def _user(
     record: UserRecord,
     route: Route,
     refusals: list[Denial],
-    directory: UserDirectory,
+    users: Users,
 ) -> None:
     user, now = record.user, trail.now
+    rule = None if users.diagnostics is None else await users.diagnostics.rule_of(user.id)
     since = record.deleted_at or record.updated_at
     found = user.status.value
     if record.updated_at is not None:
@@ -98,6 +99,9 @@ async def _user(
         found += f", created {moment(record.created_at)}"
     if record.deleted_at is not None:
         found = f"{user.status} since {moment(record.deleted_at)} ({ago(record.deleted_at, now)})"
+    if rule is not None:
+        found += f", by `{rule.rule.when}` (users.source.status[{rule.number}])"
+        found += "" if rule.until is None else f", until {moment(rule.until)}"
     if user.tokens_valid_after is not None:
         found += f", tokens valid after {moment(user.tokens_valid_after)}"
     status = "of any status (`allow_inactive`)" if route.allow_inactive else "active"
@@ -108,7 +112,7 @@ async def _user(
     outcome: Outcome = "fail" if inactive or revoked else "warn" if recreated else "pass"
     trail.step("user", outcome, expected, found, f"user {user.id}")
     if inactive is not None:
-        await _blame_status(trail, claims, record, inactive, since, directory)
+        await _blame_status(trail, claims, record, inactive, since, users, rule)
     if revoked is not None:
         _blame_revoked(trail, record, revoked, recreated=recreated)
     elif recreated:
@@ -144,11 +148,12 @@ async def _blame_status(
     record: UserRecord,
     denial: Denial,
     since: float | None,
-    directory: UserDirectory,
+    users: Users,
+    rule: HoldingRule | None,
 ) -> None:
     user = record.user
     if user.status is UserStatus.DELETED:
-        heir = await _heir(claims, user, directory)
+        heir = await _heir(claims, user, users)
         if heir is not None:
             _blame_heir(trail, claims, record, heir, denial)
             return
@@ -159,16 +164,24 @@ async def _blame_status(
         denial,
         _STATUS_CAUSES[user.status],
         f"User {user.id} is {user.status}"
-        + ("" if since is None else f" since {moment(since)} ({ago(since, trail.now)})"),
-        Fix(advice, command=trail.commands.gateway("users", command, user.id)),
+        + ("" if since is None else f" since {moment(since)} ({ago(since, trail.now)})")
+        + ("" if rule is None else _by(trail, rule)),
+        trail.remedies.status(advice, user.id, command, () if rule is None else rule.holding),
     )
 
 
-async def _heir(claims: Claims, deleted: User, directory: UserDirectory) -> UserRecord | None:
+def _by(trail: Trail, rule: HoldingRule) -> str:
+    """Return which rule of a source gives the status, and until when."""
+    table = "" if trail.remedies.source is None else f" of {trail.remedies.source.table}"
+    until = "" if rule.until is None else f", until {moment(rule.until)}"
+    return f": `{rule.rule.when}` holds for the row{table}{until}"
+
+
+async def _heir(claims: Claims, deleted: User, users: Users) -> UserRecord | None:
     """Find the account that replaced a deleted one: with the same address, younger than the token."""
     if deleted.email is None:
         return None
-    for record in await directory.with_email(deleted.email):
+    for record in await users.directory.with_email(deleted.email):
         younger = claims.issued_at is None or (record.created_at or 0.0) > claims.issued_at
         if record.user.id != deleted.id and record.user.status is UserStatus.ACTIVE and younger:
             return record
@@ -177,20 +190,21 @@ async def _heir(claims: Claims, deleted: User, directory: UserDirectory) -> User
 
 def _blame_heir(trail: Trail, claims: Claims, deleted: UserRecord, heir: UserRecord, denial: Denial) -> None:
     since = deleted.deleted_at or deleted.updated_at
-    command = _moved(trail, claims, deleted.user, heir.user)
+    fix = _moved(
+        trail, claims, deleted.user, heir.user, "If it is the same person, move the identity to that account."
+    )
     trail.blame(
         denial,
         Cause.ACCOUNT_RECREATED,
         f"The identity leads to a user that was deleted {moment(since)}; {shown(deleted.user.email)} has"
         f" another account, {heir.user.id}, created {moment(heir.created_at)}",
-        Fix("If it is the same person, move the identity to that account.", command=command),
+        fix,
     )
 
 
-def _moved(trail: Trail, claims: Claims, owner: User, other: User) -> str | None:
-    """Return the command that moves the token's identity from one user to another."""
-    identity = f"--issuer={claims.realm}", f"--subject={claims.subject}"
-    return trail.commands.gateway("users", "link", other.id, *identity, f"--from={owner.id}")
+def _moved(trail: Trail, claims: Claims, owner: User, other: User, advice: str) -> Fix:
+    """Return the fix that moves the token's identity from one user to another."""
+    return trail.remedies.link(advice, claims, other.id, owner=owner.id)
 
 
 def _blame_revoked(trail: Trail, record: UserRecord, denial: Denial, *, recreated: bool) -> None:
@@ -204,9 +218,11 @@ def _blame_revoked(trail: Trail, record: UserRecord, denial: Denial, *, recreate
         denial,
         Cause.ACCOUNT_RECREATED if recreated else Cause.USER_TOKENS_REVOKED,
         summary,
-        Fix(
+        trail.remedies.value(
             "Let the user sign in again; or, if older tokens should be valid, remove `tokens_valid_after`.",
-            command=trail.commands.gateway("users", "change", user.id, "--clear=tokens-valid-after"),
+            user.id,
+            {"tokens_valid_after": None},
+            "--clear=tokens-valid-after",
         ),
     )
 
@@ -220,7 +236,7 @@ async def _tenant(
     record: UserRecord,
     route: Route,
     refusals: list[Denial],
-    directory: UserDirectory,
+    users: Users,
 ) -> None:
     user, wanted = record.user, route.require.tenant
     expected = "the user's tenant, if the token names one"
@@ -238,33 +254,33 @@ async def _tenant(
                 Fix("Use a user of that tenant, or a route for the user's own tenant."),
             )
         else:
-            await _blame_tenant(trail, claims, user, denial, directory)
+            await _blame_tenant(trail, claims, user, denial, users)
 
 
-async def _blame_tenant(
-    trail: Trail, claims: Claims, user: User, denial: Denial, directory: UserDirectory
-) -> None:
+async def _blame_tenant(trail: Trail, claims: Claims, user: User, denial: Denial, users: Users) -> None:
     tenant = claims.tenant or ""
-    move = trail.commands.gateway("users", "change", user.id, f"--tenant={tenant}")
+
+    def moved(advice: str) -> Fix:
+        return trail.remedies.value(advice, user.id, {"tenant": tenant}, f"--tenant={tenant}")
+
     if user.tenant is None:
         summary = f"The token is for the tenant {shown(tenant)}, but user {user.id} has none"
-        fix = Fix("Give the user its tenant.", command=move)
-        trail.blame(denial, Cause.TENANT_MISMATCH, summary, fix)
+        trail.blame(denial, Cause.TENANT_MISMATCH, summary, moved("Give the user its tenant."))
         return
     summary = (
         f"The token is for the tenant {shown(tenant)}, but its identity is linked to user {user.id}"
         f" of the tenant {shown(user.tenant)}"
     )
-    same = [] if user.email is None else await directory.with_email(user.email)
+    same = [] if user.email is None else await users.directory.with_email(user.email)
     right = [each.user for each in same if each.user.tenant == tenant]
     if len(right) == 1:
         advice = f"Link the identity to user {right[0].id}, who has the same e-mail address in that tenant."
-        fix = Fix(advice, command=_moved(trail, claims, user, right[0]))
+        fix = _moved(trail, claims, user, right[0], advice)
     else:
         advice = (
             "Find out which tenant is right. If it is the token's, change the user's, or link another user."
         )
-        fix = Fix(advice, command=move)
+        fix = moved(advice)
     trail.blame(denial, Cause.IDENTITY_LINKED_TO_OTHER_TENANT, summary, fix)
 
 
@@ -316,9 +332,11 @@ def _blame_roles(trail: Trail, route: Route, user: User, denial: Denial) -> None
         denial,
         Cause.ROLE_MISSING,
         f"Route {route.name} requires a role of {listed(roles)}, but user {user.id} has {listed(user.roles)}",
-        Fix(
+        trail.remedies.value(
             "If the user should have the role, add it.",
-            command=trail.commands.gateway("users", "change", user.id, f"--add-role={roles[0]}"),
+            user.id,
+            {"roles": (*user.roles, roles[0])},
+            f"--add-role={roles[0]}",
         ),
     )
 

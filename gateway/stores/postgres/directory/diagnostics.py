@@ -34,14 +34,14 @@ WHERE gateway_counts(expires_at) AND (
 )
 """
 
-# The expression of the index `identities_spelling`. Without the index, the query is correct but slow.
-_SPELLING: Final = "lower(regexp_replace({}, '^.*[|]|[^[:alnum:]]', '', 'g'))"
+SPELLING: Final = "lower(regexp_replace({}, '^.*[|]|[^[:alnum:]]', '', 'g'))"
+"""The expression of the index `identities_spelling`. Without the index, a query is correct but slow."""
 
 _SIMILAR: Final = f"""
 SELECT i.issuer, i.subject, i.user_id::text AS user_id
 FROM identities i JOIN users u ON u.id = i.user_id
-WHERE {_SPELLING.format("i.subject")} = ANY (
-    SELECT {_SPELLING.format("guess")} FROM unnest($1::text[]) AS guess
+WHERE {SPELLING.format("i.subject")} = ANY (
+    SELECT {SPELLING.format("guess")} FROM unnest($1::text[]) AS guess
 )
 ORDER BY i.subject = $2 DESC, i.issuer = $3 DESC, u.status = 'active' DESC, i.created_at LIMIT {_LIMIT}
 """  # noqa: S608 -- constant expressions; values travel as parameters

@@ -1,6 +1,6 @@
 """Values for columns of a source: how a row is changed and inserted."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -82,6 +82,22 @@ async def insert(
     columns = await columns_of(connection, relations.table_of(source, table))
     values: list[object] = []
     given = {each.column: _sql(each, columns, values) for each in plan} | dict(generated or {})
+    _check(columns, table, given.keys())
+    filled = f"({', '.join(map(quoted, given))}) VALUES ({', '.join(given.values())})"
+    row: str = await connection.fetchval(
+        f"INSERT INTO {relations.table_of(source, table)} AS {relations.alias_of(table)}"
+        f" {filled if given else 'DEFAULT VALUES'} RETURNING ({returning})::text",
+        *values,
+    )
+    return row
+
+
+async def check_row(connection: Connection, source: UserSource, table: str, given: Set[str]) -> None:
+    """Raise `NotWritable` when a row needs more values than those of the given columns."""
+    _check(await columns_of(connection, relations.table_of(source, table)), table, given)
+
+
+def _check(columns: Columns, table: str, given: Set[str]) -> None:
     missing = [
         name
         for name, column in columns.items()
@@ -92,13 +108,6 @@ async def insert(
             f"a row of {table} needs values for {', '.join(missing)}, which are not known here: create it"
             " with the system's own means"
         )
-    filled = f"({', '.join(map(quoted, given))}) VALUES ({', '.join(given.values())})"
-    row: str = await connection.fetchval(
-        f"INSERT INTO {relations.table_of(source, table)} AS {relations.alias_of(table)}"
-        f" {filled if given else 'DEFAULT VALUES'} RETURNING ({returning})::text",
-        *values,
-    )
-    return row
 
 
 def _sql(each: Assignment, columns: Columns, values: list[object]) -> str:

@@ -6,8 +6,8 @@ They may lead to another server than the one with the revocations: `UsersElsewhe
 
 import math
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -117,6 +117,10 @@ def look_up(source: UserSource, types: Types, issuer_name: str) -> str:
     """
 
 
+class SourceRefused(StoreUnavailable):
+    """The server refuses a statement, because the tables are not as configured or the role lacks a right."""
+
+
 class SourceDatabase:
     """The tables of users, and a replica of them if there is one. Connections open when first needed.
 
@@ -192,20 +196,33 @@ class SourceDatabase:
             return FoundUser(None, int(await connection.fetchval(f"SELECT {_HORIZON}")))
         statements = await self.statements(connection)
         asked_at = time.time()
-        try:
-            rows = await connection.fetch(statements.find(name), identity.subject, tenant or None)
-        except asyncpg.PostgresError as error:
-            if is_lasting(error):
-                # The tables may have been changed.
-                self._statements = None
-            if is_of_one_row(error):
-                raise RecordUnusable(
-                    Tier.POSTGRES,
-                    f"users.source: an expression fails for this user (SQLSTATE {error.sqlstate}): correct"
-                    " the expression or the row",
-                ) from error
-            raise
+        with self._refused(self.address):
+            try:
+                rows = await connection.fetch(statements.find(name), identity.subject, tenant or None)
+            except asyncpg.PostgresError as error:
+                if is_of_one_row(error):
+                    raise RecordUnusable(
+                        Tier.POSTGRES,
+                        f"users.source: an expression fails for this user (SQLSTATE {error.sqlstate}):"
+                        " correct the expression or the row",
+                    ) from error
+                raise
         return _found(rows, asked_at, shared=statements.shared)
+
+    @contextmanager
+    def _refused(self, address: str) -> Iterator[None]:
+        """Translate what the server refuses until an operator acts: the tables may have been changed."""
+        try:
+            yield
+        except asyncpg.PostgresError as error:
+            if not is_lasting(error):
+                raise
+            self._statements = None
+            raise SourceRefused(
+                Tier.POSTGRES,
+                f"{address}: users.source: {said(error)}: correct the tables and expressions, or grant"
+                " SELECT to the role; `gateway check --live` names the setting",
+            ) from error
 
     async def statements(self, connection: Connection) -> _Statements:
         """Return the statements, with the types of columns as they were when first asked for."""
@@ -258,19 +275,10 @@ class SourceDatabase:
     async def _try_statements(self, pool: Pool) -> None:
         async with pool.lend(serving=True) as connection:
             pool.availability.heard()
-            try:
+            with self._refused(pool.address):
                 for name in sorted({name for each in self.source.identities for name in each.issuer}):
                     await connection.fetch((await self.statements(connection)).find(name), "", None)
                     pool.availability.heard()
-            except asyncpg.PostgresError as error:
-                if not is_lasting(error):
-                    raise
-                self._statements = None
-                raise StoreUnavailable(
-                    Tier.POSTGRES,
-                    f"{pool.address}: users.source: {said(error)}: correct the tables and expressions, or"
-                    " grant SELECT to the role",
-                ) from error
 
     async def warm(self) -> None:
         """Open the first connection ahead of the requests that need it."""
@@ -286,7 +294,8 @@ class SourceDatabase:
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection to the primary, which refuses to write."""
         async with self._primary.lend() as connection:
-            yield connection
+            with self._refused(self.address):
+                yield connection
 
 
 def _found(rows: list[asyncpg.Record], asked_at: float, *, shared: bool) -> FoundUser:

@@ -50,7 +50,7 @@ class SourceDirectory:
     def __init__(self, database: SourceDatabase, issuers: Mapping[str, str], writer: SourceWriter) -> None:
         """`database` is for this directory alone."""
         self._database = database
-        self._issuers = IssuerNames(issuers)
+        self._issuers = self.issuers = IssuerNames(issuers)
         self._writer = writer
         self.source = database.source
         self.address = database.address
@@ -222,6 +222,11 @@ class SourceDirectory:
         if roles:
             changes["roles"] = tuple(roles)
         return await self._writer.add(identity, changes, author)
+
+    async def obstacle_to_link(self, identity: Identity) -> str | None:
+        """Return why an identity could not be linked here, as far as the catalogs know; None: it could."""
+        async with self._database.connection() as connection:
+            return await self._writer.obstacle_to_link(connection, identity)
 
     async def link(
         self,

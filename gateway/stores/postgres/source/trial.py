@@ -4,7 +4,7 @@ All runs in transactions that may not write. An expression is parsed, and then e
 in all columns where the table is empty, so that a function that writes is noticed there, too.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,10 @@ from gateway.stores.postgres.statements import Connection
 _TABLES: Final = """
 SELECT name, to_regclass(name) IS NOT NULL AS found,
     coalesce(has_table_privilege(to_regclass(name), 'SELECT'), false) AS readable
+FROM unnest($1::text[]) WITH ORDINALITY AS wanted (name, place) ORDER BY place
+"""
+_SCHEMAS: Final = """
+SELECT name, coalesce(has_schema_privilege(to_regnamespace(name), 'USAGE'), true) AS usable
 FROM unnest($1::text[]) WITH ORDINALITY AS wanted (name, place) ORDER BY place
 """
 _WRITABLE: Final = """
@@ -46,6 +50,8 @@ class Fault:
     field: str
     found: str
     fix: str
+    grant: str | None = None
+    """What the owner of the table may execute, if that is enough."""
 
     def __str__(self) -> str:
         return f"{self.field}: {self.found}"
@@ -149,22 +155,29 @@ def _row(source: UserSource, table: str) -> str:
 
 
 async def _of_tables(connection: Connection, source: UserSource) -> list[Fault]:
-    rows = await connection.fetch(_TABLES, list(tables_of(source)))
+    tables = tables_of(source)
+    role = str(await connection.fetchval("SELECT quote_ident(current_user)"))
+    schemas = list(dict.fromkeys(table.partition('".')[0] + '"' for table in tables))
+    closed = [row["name"] for row in await connection.fetch(_SCHEMAS, schemas) if not row["usable"]]
+    if closed:
+        # Its tables cannot be looked for.
+        grant = f"GRANT USAGE ON SCHEMA {', '.join(closed)} TO {role}"
+        return [_lacks(role, "USAGE on schema", closed, grant)]
+    rows = await connection.fetch(_TABLES, list(tables))
     missing = [
         Fault("users.source", f"there is no table {row['name']}", "correct its name, or its schema")
         for row in rows
         if not row["found"]
     ]
-    role = await connection.fetchval("SELECT quote_ident(current_user)")
-    return missing or [
-        Fault(
-            "users.source",
-            f"role {role} lacks SELECT on {row['name']}",
-            f"as the owner of the table: GRANT SELECT ON {row['name']} TO {role}",
-        )
-        for row in rows
-        if not row["readable"]
-    ]
+    unreadable = [row["name"] for row in rows if not row["readable"]]
+    if missing or not unreadable:
+        return missing
+    return [_lacks(role, "SELECT on", unreadable, f"GRANT SELECT ON {', '.join(unreadable)} TO {role}")]
+
+
+def _lacks(role: str, right: str, of: Sequence[str], grant: str) -> Fault:
+    found = f"role {role} lacks {right} {', '.join(of)}"
+    return Fault("users.source", found, f"as the owner of the tables: {grant}", grant)
 
 
 def _fault(field: str, error: asyncpg.PostgresError) -> Fault | None:

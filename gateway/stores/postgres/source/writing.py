@@ -31,7 +31,7 @@ from gateway.stores.postgres.directory.user_rows import (
 from gateway.stores.postgres.errors import quoted, said
 from gateway.stores.postgres.pool import Connection, Pool
 from gateway.stores.postgres.source import relations, writable
-from gateway.stores.postgres.source.assignments import Assignment, assign, columns_of, insert
+from gateway.stores.postgres.source.assignments import Assignment, assign, check_row, columns_of, insert
 from gateway.stores.postgres.source.database import Types, describe
 from gateway.stores.postgres.source.definition import Identities, UserSource
 from gateway.stores.postgres.source.records import one, place_of, spelt
@@ -173,6 +173,17 @@ class SourceWriter:
                 await assign(change.connection, self._source, change.types, before.user.id, row)
             await _record(change.log, author, "identity.link", before, identity)
             return await self._one(change, before.user.id)
+
+    async def obstacle_to_link(self, connection: Connection, identity: Identity) -> str | None:
+        """Return why an identity could not be linked; None: nothing is known to be in the way."""
+        try:
+            each = self._place_for(identity)
+            if each.table is not None:
+                row = self._identity_row(each, identity, "")
+                await check_row(connection, self._source, each.table, {value.column for value in row})
+        except NotWritable as refusal:
+            return str(refusal)
+        return None
 
     async def unlink(
         self, user_id: str, identity: Identity, expected: Expectation | None, author: Author | None

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 from gateway.stores.postgres.source import trial
-from tests.systems.fixtures import SYSTEMS
+from tests.systems.fixtures import SYSTEMS, Systems
 from tests.systems.sources import BLOCKS, source_of
 from tests.systems.system import System
 
@@ -101,3 +102,26 @@ async def test_an_error_does_not_show_the_values_of_a_row(empty_dsn: str) -> Non
 async def test_a_table_that_is_not_there(empty_dsn: str) -> None:
     (found,) = (await faults(empty_dsn, table="persons")).values()
     assert 'there is no table "public"."persons"' in found.found
+
+
+async def test_rights_that_are_missing(systems: Systems) -> None:
+    system = await systems("supabase")
+    role = f"reader_{system.dsn[-8:]}"
+    await system.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'p'")
+    parts = urlsplit(system.dsn)
+    dsn = parts._replace(netloc=f"{role}:p@{parts.netloc.rpartition('@')[2]}").geturl()
+    connection = await asyncpg.connect(dsn)
+    try:
+        for right, grant in (
+            ("USAGE on schema", f'GRANT USAGE ON SCHEMA "auth" TO {role}'),
+            ("SELECT on", f'GRANT SELECT ON "auth"."users" TO {role}'),
+        ):
+            (fault,) = await trial.faults(connection, source_of(BLOCKS["supabase"]))
+            assert f"role {role} lacks {right}" in fault.found
+            assert fault.grant == grant
+            await system.sql(grant)
+        assert await trial.faults(connection, source_of(BLOCKS["supabase"])) == []
+    finally:
+        await connection.close()
+        await system.sql(f"DROP OWNED BY {role}")
+        await system.sql(f"DROP ROLE {role}")

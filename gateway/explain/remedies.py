@@ -1,0 +1,180 @@
+"""What to do about a user: a `gateway` command, or, where the users are in a source, what its tables need.
+
+For a source that is read-only, or in which the change cannot be expressed, the fix names the place of the
+change. Where a statement would do it, the fix has it for the owner of the tables.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.core import sql_text
+from gateway.core.model import Claims, UserStatus
+from gateway.explain.answer import Fix
+from gateway.explain.wording import Commands, sql_literal
+from gateway.stores.postgres.directory.user_rows import ChangeRefused, NotWritable, UserChanges
+from gateway.stores.postgres.errors import quoted
+from gateway.stores.postgres.source import relations, writable
+from gateway.stores.postgres.source.assignments import Assignment
+from gateway.stores.postgres.source.definition import Identities, UserSource
+
+_OWNER: Final = "Do it in the system itself; or as the owner of its tables, whose triggers and checks apply."
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server of a source, for commands."""
+
+    address: str
+    """Hosts and ports."""
+    database: str | None
+    """None: it is not known."""
+
+
+class Remedies:
+    """Makes the fixes. `source` is None where users are in the gateway's own tables."""
+
+    def __init__(self, commands: Commands, source: UserSource | None = None) -> None:
+        self._commands = commands
+        self.source = source
+        self.server: Server | None = None
+
+    def status(self, advice: str, user_id: str, verb: str, holding: Sequence[bool] = ()) -> Fix:
+        """Make a user active. `holding` tells which rules of a source hold for the user."""
+        command = self._commands.gateway("users", verb, user_id)
+        if self.source is None:
+            return Fix(advice, command)
+        changes: UserChanges = {"status": UserStatus.ACTIVE}
+        try:
+            plan = writable.for_status(self.source, UserStatus.ACTIVE, holding)
+        except NotWritable as refusal:
+            return self._elsewhere(advice, refusal)
+        return self._changed(advice, user_id, changes, plan, command)
+
+    def value(self, advice: str, user_id: str, changes: UserChanges, *options: str) -> Fix:
+        """Change values of a user. `options` are those of `gateway users change`."""
+        command = self._commands.gateway("users", "change", user_id, *options)
+        if self.source is None:
+            return Fix(advice, command)
+        try:
+            plan = list(writable.for_values(self.source, changes))
+        except NotWritable as refusal:
+            return self._elsewhere(advice, refusal)
+        return self._changed(advice, user_id, changes, plan, command)
+
+    def link(
+        self,
+        advice: str,
+        claims: Claims,
+        user_id: str,
+        *,
+        owner: str | None = None,
+        obstacle: str | None = None,
+    ) -> Fix:
+        """Link the token's identity to a user. `owner` has it now.
+
+        `obstacle`: why a new row cannot be written.
+        """
+        given = () if owner is None else (f"--from={owner}",)
+        command = self._commands.gateway(
+            "users", "link", user_id, f"--issuer={claims.realm}", f"--subject={claims.subject}", *given
+        )
+        if self.source is None or (self.source.writable and obstacle is None):
+            return Fix(advice, command)
+        if obstacle is not None and self.source.writable:
+            return Fix(f"{advice} {_sentence(obstacle)}.")
+        name = claims.realm.partition("/")[0]
+        rows = [_row_of(self.source, each) for each in self.source.identities_of(name)]
+        return Fix(f"{advice} Do it in the system itself: {'; or '.join(rows)}.")
+
+    def respell(self, advice: str, claims: Claims, written: str) -> Fix | None:
+        """Give a subject of a source the spelling of the token; None if no single column has it."""
+        if self.source is None or self.source.writable:
+            return None
+        entries = self.source.identities_of(claims.realm.partition("/")[0])
+        column = sql_text.column_of(entries[0].subject) if len(entries) == 1 else None
+        if column is None:
+            return None
+        each = entries[0]
+        table = each.table or self.source.table
+        also = "".join(f" AND ({part})" for part in (each.where,) if part is not None)
+        statement = (
+            f"UPDATE {relations.table_of(self.source, table)} SET {quoted(column)} ="  # noqa: S608 -- printed, and never executed here
+            f" {sql_literal(claims.subject)} WHERE {quoted(column)} = {sql_literal(written)}{also}"
+        )
+        return Fix(f"{advice} {_OWNER}", self._sql(statement))
+
+    def create(self, advice: str, claims: Claims, *options: str) -> Fix:
+        """Create a user with the token's identity."""
+        if self.source is None:
+            identity = f"--issuer={claims.realm}", f"--subject={claims.subject}"
+            return Fix(advice, self._commands.gateway("users", "add", *identity, *options))
+        name = claims.realm.partition("/")[0]
+        rows = [_row_of(self.source, each) for each in self.source.identities_of(name)]
+        where = f"{self.source.table}, and its identity: {'; or '.join(rows)}"
+        return Fix(f"{advice} Do it in the system itself: a row of {where}.")
+
+    def owner_sql(self, statement: str) -> str | None:
+        """Return a command for the owner of the source's tables; None if the database is not known."""
+        return self._sql(statement)
+
+    def _changed(
+        self, advice: str, user_id: str, changes: UserChanges, plan: Iterable[Assignment], command: str | None
+    ) -> Fix:
+        source = self.source
+        if source is None or source.writable:
+            return Fix(advice, command)
+        sets = [_assigned(each) for each in plan]
+        column = sql_text.column_of(source.id)
+        if column is None or None in sets or not sets:
+            return self._elsewhere(advice, writable.read_only(source, changes))
+        where = f"{quoted(column)} = {sql_literal(user_id)}"
+        change = ", ".join(map(str, sets))
+        statement = f"UPDATE {relations.table_of(source, source.table)} SET {change} WHERE {where}"  # noqa: S608 -- printed, and never executed here
+        return Fix(f"{advice} {_OWNER}", self._sql(statement))
+
+    def _elsewhere(self, advice: str, refusal: ChangeRefused) -> Fix:
+        return Fix(f"{advice} {_sentence(str(refusal))}.")
+
+    def _sql(self, statement: str) -> str | None:
+        if self.server is None or self.server.database is None:
+            return None
+        return self._commands.owner_sql(self.server.database, statement, address=self.server.address)
+
+
+def _assigned(each: Assignment) -> str | None:
+    """Return the SQL of an assignment; None for one that needs the type of its column."""
+    column = quoted(each.column)
+    match each.kind:
+        case "null":
+            return f"{column} = NULL"
+        case "true" | "false":
+            return f"{column} = {each.kind}"
+        case "sql":
+            return f"{column} = {each.value}"
+        case "text":
+            return f"{column} = {'NULL' if each.value is None else sql_literal(str(each.value))}"
+        case "instant" if each.value is None:
+            return f"{column} = NULL"
+        case "now":
+            return f"{column} = now()"
+        case _:
+            return None
+
+
+def _row_of(source: UserSource, each: Identities) -> str:
+    table = each.table or source.table
+    columns = each.subject if each.user is None else f"{each.subject}, {each.user}"
+    where = "" if each.where is None else f", where `{each.where}`"
+    return f"{table} ({columns}){where}"
+
+
+def place_of_subject(source: UserSource, issuer_name: str) -> str:
+    """Return where the subjects of an issuer are, such as `social_auth_usersocialauth.uid`."""
+    return " or ".join(
+        f"{each.table or source.table}.{each.subject}" for each in source.identities_of(issuer_name)
+    )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
