@@ -187,7 +187,7 @@ async def _import(
     export = Export(
         file, claim=configured.subject, column=wish.column, style=wish.style, name=wish.export
     )  # fmt: skip
-    await choose_field(export, stores.postgres, configured.issuer, quiet=quiet)
+    await choose_field(export, stores, configured.issuer, quiet=quiet)
     accounts = export.accounts(now=time.time(), tenant=wish.tenant_column, roles=wish.roles_column)
     task = progress.add_task(
         "Importing (bytes)" if writes else "Reading (bytes)", total=arguments.size(file)

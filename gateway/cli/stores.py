@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs 
     from gateway.stores.postgres.directory.audit import Author
     from gateway.stores.postgres.directory.revocation_rows import RevocationRows
     from gateway.stores.postgres.directory.users import UserRecord
-    from gateway.stores.postgres.source.directory import AnyDirectory
+    from gateway.stores.postgres.source.directory import AnyDirectory, SourceDirectory
     from gateway.stores.redis.shared_tier import RedisTier
 
 T = TypeVar("T")
@@ -108,6 +108,17 @@ class Stores:
             ids = ", ".join(record.user.id for record in records)
             output.fail(f"several users have the e-mail address {text}", f"give one of their ids: {ids}")
         return records[0]
+
+    @property
+    def source(self) -> "SourceDirectory | None":
+        """The tables of another system that has the users; None: they are in the gateway's own."""
+        from gateway.stores.postgres.source.directory import SourceDirectory
+
+        return self.directory if isinstance(self.directory, SourceDirectory) else None
+
+    async def obstacle_to_link(self, iss: str) -> str | None:
+        """Return why `gateway users link` cannot link an identity of an issuer."""
+        return None if self.source is None else await self.source.obstacle_to_link(Identity(iss, ""))
 
     async def user_id(self, text: str) -> str:
         """Return the id of a user, whose row may be gone if the text is an id; exit like `user`."""

@@ -14,6 +14,7 @@ from gateway.core.claims import is_clean
 from gateway.core.model import UserStatus
 from gateway.core.spelling import Difference, difference, normal_form
 from gateway.stores.postgres.database import Postgres
+from gateway.stores.postgres.source.directory import SourceDirectory
 
 _BATCH: Final = 5_000
 _READ_TIMEOUT: Final = 600.0
@@ -180,13 +181,22 @@ def scratch() -> Iterator[sqlite3.Connection]:
 
 
 async def known_identities(
-    postgres: Postgres, issuer: str | None = None, *, by_email: bool = False
+    postgres: Postgres,
+    issuer: str | None = None,
+    *,
+    by_email: bool = False,
+    source: SourceDirectory | None = None,
 ) -> AsyncIterator[list[KnownIdentity]]:
     """Read the identities of an issuer (its `iss`), or all identities, in batches of one snapshot.
 
-    With `by_email`, the user's e-mail address in small letters stands in the place of the subject.
-    Raises `StoreUnavailable`.
+    With `by_email`, the user's e-mail address in small letters stands in the place of the subject. `source`
+    has the users, if they are not in the gateway's own tables. Raises `StoreUnavailable`.
     """
+    if source is not None:
+        rows = source.every_identity(issuer, batch=_BATCH, seconds=_READ_TIMEOUT, by_email=by_email)
+        async for each in rows:
+            yield [KnownIdentity(*row) for row in each]
+        return
     subject = "coalesce(lower(u.email), i.subject)" if by_email else "i.subject"
     async with postgres.connection() as connection, connection.transaction(readonly=True):
         await connection.execute(f"SET LOCAL statement_timeout = {round(_READ_TIMEOUT * 1000)}")

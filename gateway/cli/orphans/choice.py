@@ -1,19 +1,18 @@
 """Which field of an export has the subjects: the one with known identities, else the issuer's claim."""
 
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import Final
 
 from gateway.cli import output
+from gateway.cli.stores import Stores
 from gateway.reconcile.exports.export import Export
-
-if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
-    from gateway.stores.postgres.database import Postgres
 
 _SAMPLE: Final = 1_000
 """Records whose subjects are looked up. They stay in memory until they are read."""
 
 
 async def choose_field(
-    export: Export, postgres: "Postgres", iss: str, *, or_email: bool = False, quiet: bool = False
+    export: Export, stores: Stores, iss: str, *, or_email: bool = False, quiet: bool = False
 ) -> None:
     """Choose the field, and unless `quiet` say on stderr which one it is.
 
@@ -21,9 +20,10 @@ async def choose_field(
     """
     from gateway.reconcile.orphans import count_known
 
+    count = partial(count_known, stores.postgres) if stores.source is None else stores.source.count_known
     known: list[int] = []
     if not export.is_certain:
-        known = [await count_known(postgres, iss, each) for each in export.sample(_SAMPLE)]
+        known = [await count(iss, each) for each in export.sample(_SAMPLE)]
     export.choose(known, or_email=or_email)
     if quiet:
         return

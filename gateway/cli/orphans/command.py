@@ -112,22 +112,22 @@ def _compare(
     comparison = Comparison(database)
     with output.progress() as progress:
 
-        async def work(stores: Stores) -> tuple[str, bool]:
+        async def work(stores: Stores) -> tuple[str, bool, str | None]:
             configured = stores.issuer_of_users(issuer)
             with opened(export) as file:
                 read = Export(file, claim=configured.subject, column=column, style=style, name=export)
-                await choose_field(read, stores.postgres, configured.issuer, or_email=True)
+                await choose_field(read, stores, configured.issuer, or_email=True)
                 await _read_export(comparison, read, size(file), progress)
             await _read_identities(comparison, stores, configured.issuer, progress, by_email=read.by_email)
-            return configured.name, read.by_email
+            return configured.name, read.by_email, await stores.obstacle_to_link(configured.issuer)
 
         try:
-            name, by_email = with_stores(config, work)
+            name, by_email, obstacle = with_stores(config, work)
         except BadExport as error:
             output.fail(f"{shown(export)}, {error}", error.advice, output.USAGE)
         progress.add_task("Comparing", total=None)
         comparison.compare()
-    findings = ExportFindings(name, config, links=not by_email)
+    findings = ExportFindings(name, config, links=not by_email, obstacle=obstacle)
     counts: Counter[str] = Counter()
     for finding in comparison.findings():
         counts[finding.kind] += 1
@@ -154,7 +154,8 @@ async def _read_identities(
     from gateway.reconcile.orphans import known_identities
 
     task = progress.add_task("Reading the identities", total=None)
-    async for batch in known_identities(stores.postgres, iss, by_email=by_email):
+    known = known_identities(stores.postgres, iss, by_email=by_email, source=stores.source)
+    async for batch in known:
         comparison.add_identities(batch)
         progress.update(task, advance=len(batch))
 
@@ -167,7 +168,7 @@ def _recognise(
     denied = DeniedSubjects(database)
     with output.progress() as progress:
 
-        async def work(stores: Stores) -> dict[str, str]:
+        async def work(stores: Stores) -> tuple[dict[str, str], dict[str, str]]:
             name = None if issuer is None else stores.issuer(issuer).name
             if log is None:
                 async for refusals in denials_of_api(stores.settings.admin, name):
@@ -176,10 +177,12 @@ def _recognise(
                 with opened(log) as file:
                     await _read_log(denied, file, log, name, progress)
             await _read_all_identities(denied, stores, progress)
-            return {each.name: each.issuer for each in stores.settings.issuers}
+            issuers = {each.name: each.issuer for each in stores.settings.issuers}
+            obstacles = {name: await stores.obstacle_to_link(iss) for name, iss in issuers.items()}
+            return issuers, {name: why for name, why in obstacles.items() if why is not None}
 
-        issuers = with_stores(config, work)
-    findings = DeniedFindings(issuers, config)
+        issuers, obstacles = with_stores(config, work)
+    findings = DeniedFindings(issuers, config, obstacles)
     counts: Counter[str] = Counter()
     for subject in denied.subjects(issuers.items()):
         counts[findings.cause(subject)] += 1
@@ -211,7 +214,7 @@ async def _read_all_identities(denied: "DeniedSubjects", stores: Stores, progres
     from gateway.reconcile.orphans import known_identities
 
     task = progress.add_task("Reading the identities", total=None)
-    async for batch in known_identities(stores.postgres):
+    async for batch in known_identities(stores.postgres, source=stores.source):
         denied.recognise(batch)
         progress.update(task, advance=len(batch))
 

@@ -34,7 +34,10 @@ _CAUSES: Final[dict[Difference, str]] = {
 
 
 class ExportFindings:
-    """Reports a comparison with an export. `issuer` is the configured name."""
+    """Reports a comparison with an export. `issuer` is the configured name.
+
+    `obstacle`: why no command can link an identity of the issuer.
+    """
 
     ORPHANS: Final = ("spelt_differently", "repeated", "without_user", "without_subject")
     _HEADINGS: Final = {
@@ -45,7 +48,8 @@ class ExportFindings:
         "not_active": "Users who are not active: they are refused, even if the export has them:",
     }
 
-    def __init__(self, issuer: str, config: Path, *, links: bool = True) -> None:
+    def __init__(self, issuer: str, config: Path, *, links: bool = True, obstacle: str | None = None) -> None:
+        self._obstacle = obstacle
         self._issuer = issuer
         self._links = links
         """Whether what was compared are subjects, so that they can be linked."""
@@ -69,7 +73,7 @@ class ExportFindings:
                 text = (
                     f"line {finding.line}: {shown(finding.subject)}, and {shown(finding.identity)} of user"
                     f" {finding.user} ({finding.status}): {_DIFFERS_IN[finding.difference]}\n"
-                    f"      {self._command(finding) or (NO_COMMAND if self._links else NO_LINK)}"
+                    f"      {self._command(finding) or self._why_no_command()}"
                 )
             case Repeated():
                 text = f"line {finding.line}: {shown(finding.subject)}, {finding.times} times"
@@ -104,20 +108,29 @@ class ExportFindings:
             " {repeated} more than once; {not_active} users not active."
         ).format_map(summary)
 
+    def _why_no_command(self) -> str:
+        return (self._obstacle or NO_COMMAND) if self._links else NO_LINK
+
     def _command(self, finding: "Finding") -> str | None:
         from gateway.reconcile.orphans import SpeltDifferently
 
-        if not self._links or not isinstance(finding, SpeltDifferently):
+        if not self._links or self._obstacle is not None or not isinstance(finding, SpeltDifferently):
             return None
         return link_command(finding.user, self._issuer, finding.subject, self._config)
 
 
 class DeniedFindings:
-    """Reports a comparison with denials. `issuers` are configured names, each with its `iss`."""
+    """Reports a comparison with denials. `issuers` are configured names, each with its `iss`.
+
+    `obstacles`: by configured name, why no command can link an identity of the issuer.
+    """
 
     SETTLED: Final = "has_a_user_now"
 
-    def __init__(self, issuers: Mapping[str, str], config: Path) -> None:
+    def __init__(
+        self, issuers: Mapping[str, str], config: Path, obstacles: Mapping[str, str] | None = None
+    ) -> None:
+        self._obstacles = obstacles or {}
         self._issuers = IssuerNames(issuers)
         self._names = self._issuers.by_iss
         self._config = config
@@ -153,7 +166,7 @@ class DeniedFindings:
             return text + f"its identity now leads to {user}"
         differs = "" if nearest.difference is None else f", and differs in {_DIFFERS_IN[nearest.difference]}"
         issuer = self._names.get(nearest.issuer, nearest.issuer)
-        advice = self._command(denied) or NO_COMMAND
+        advice = self._command(denied) or self._obstacles.get(denied.issuer) or NO_COMMAND
         return f"{text}{shown(nearest.subject)} of {issuer} is {user}{differs}\n    {advice}"
 
     def summary(self, counts: Mapping[str, int], denials: int) -> dict[str, JSON]:
@@ -175,6 +188,8 @@ class DeniedFindings:
     def _command(self, denied: "DeniedSubject") -> str | None:
         nearest, cause = denied.nearest, self.cause(denied)
         if nearest is None or denied.subject is None or cause == self.SETTLED:
+            return None
+        if denied.issuer in self._obstacles:
             return None
         return link_command(nearest.user, denied.issuer, denied.subject, self._config)
 

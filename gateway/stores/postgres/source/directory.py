@@ -4,12 +4,13 @@ This is not the hot path, and has connections of its own: a search that reads a 
 those that requests need, and its time limit is no outage of theirs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias
 
 import asyncpg
 
+from gateway.core.claims import is_clean
 from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import Identity, UserStatus
 from gateway.stores.postgres.directory.audit import Author
@@ -27,6 +28,7 @@ from gateway.stores.postgres.pool import Connection
 from gateway.stores.postgres.source import relations
 from gateway.stores.postgres.source.database import SourceDatabase, Types
 from gateway.stores.postgres.source.records import INTEGERS, fits, one, place_of, records
+from gateway.stores.postgres.source.writable import read_only_identities
 from gateway.stores.postgres.source.writing import SourceWriter
 
 _LAST: Final = "timestamptz '2286-11-20 17:46:39+00'"
@@ -198,6 +200,52 @@ class SourceDirectory:
     async def _records(self, connection: Connection, rest: str, *values: object) -> list[UserRecord]:
         return await records(connection, self.source, self._issuers, rest, *values)
 
+    async def count_known(self, issuer: str, subjects: Sequence[str]) -> int:
+        """Return how many of these subjects have a user at an issuer (its `iss`)."""
+        name, tenant = place_of(self._issuers, Identity(issuer, ""))
+        if not self.source.identities_of(name):
+            return 0
+        async with self._database.connection() as connection:
+            types = await self._types(connection)
+            keys = relations.identities(self.source, types.columns, name, "wanted.subject", "$2::text")
+            return int(
+                await connection.fetchval(
+                    "SELECT count(*) FROM unnest($1::text[]) AS wanted (subject)"
+                    f" WHERE EXISTS ({keys}) AND ($2::text IS NULL OR true)",
+                    [each for each in subjects if is_clean(each)],
+                    tenant,
+                )
+            )
+
+    async def every_identity(
+        self, issuer: str | None, *, batch: int, seconds: float, by_email: bool = False
+    ) -> AsyncIterator[list[tuple[str, str, str, str]]]:
+        """Read the identities of an issuer (its `iss`), or all, in batches of one snapshot.
+
+        Each is `iss`, subject, the user's id, and the user's status; with `by_email`, the user's e-mail
+        address in small letters stands in the place of the subject. A batch may take some seconds.
+        """
+        subject = "coalesce(lower(u.email), i.subject)" if by_email else "i.subject"
+        name = None if issuer is None else place_of(self._issuers, Identity(issuer, ""))[0]
+        among = self.source
+        if name is not None:
+            among = replace(
+                among, identities=tuple(replace(e, issuer=(name,)) for e in among.identities_of(name))
+            )
+        if not among.identities:
+            return
+        linked = relations.all_identities(among, self._issuers)
+        async with self._database.connection() as connection, connection.transaction(readonly=True):
+            await connection.execute(f"SET LOCAL statement_timeout = {round(seconds * 1000)}")
+            cursor = await connection.cursor(
+                f"SELECT i.issuer, {subject} AS subject, u.id, u.status FROM ({linked}) AS i"
+                f" JOIN ({relations.users(self.source)}) AS u ON u.key = i.key"
+                " WHERE $1::text IS NULL OR i.issuer = $1",
+                issuer,
+            )
+            while rows := await cursor.fetch(batch, timeout=seconds):
+                yield [(row["issuer"], row["subject"], row["id"], row["status"]) for row in rows]
+
     # Changing ------------------------------------------------------------------------------------
 
     async def add(
@@ -224,7 +272,9 @@ class SourceDirectory:
         return await self._writer.add(identity, changes, author)
 
     async def obstacle_to_link(self, identity: Identity) -> str | None:
-        """Return why an identity could not be linked here, as far as the catalogs know; None: it could."""
+        """Return why an identity cannot be linked here, as far as the catalogs know; None: it can."""
+        if not self.source.writable:
+            return str(read_only_identities(self.source, place_of(self._issuers, identity)[0]))
         async with self._database.connection() as connection:
             return await self._writer.obstacle_to_link(connection, identity)
 

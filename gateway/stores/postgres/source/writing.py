@@ -5,8 +5,8 @@ server: its entry is written before the change is committed, and committed right
 """
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 import asyncpg
@@ -39,13 +39,26 @@ from gateway.stores.postgres.source.records import one, place_of, spelt
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('gateway ' || $1 || ' ' || $2, 0))"
 
 
-@dataclass(frozen=True, slots=True)
 class Change:
-    """A transaction in the source, and one for the audit log."""
+    """A transaction in the source; and one for the audit log, which ends behind it."""
 
-    connection: Connection
-    log: Connection
-    types: Types
+    def __init__(self, connection: Connection, types: Types, own: Postgres, behind: AsyncExitStack) -> None:
+        self.connection = connection
+        self.types = types
+        self._own = own
+        self._behind = behind
+        self._log: Connection | None = None
+
+    async def record(
+        self, author: Author | None, action: str, user: UserRecord, detail: Mapping[str, JSON]
+    ) -> None:
+        """Write an entry of the audit log, which is committed right after the change."""
+        if author is None:
+            return
+        if self._log is None:
+            self._log = await self._behind.enter_async_context(self._own.connection())
+            await self._behind.enter_async_context(self._log.transaction())
+        await audit.record(self._log, author, action, f"user:{user.user.id}", detail)
 
 
 class SourceWriter:
@@ -92,7 +105,7 @@ class SourceWriter:
             detail: dict[str, JSON] = {"status": before.user.status.value}
             if action == "user.change":
                 detail = user_rows.difference(before.user, replace(before.user, **changes), changes)
-            await audit.record(change.log, author, action, f"user:{after.user.id}", detail)
+            await change.record(author, action, after, detail)
         return after
 
     async def add(self, identity: Identity, changes: UserChanges, author: Author | None) -> UserRecord:
@@ -100,13 +113,12 @@ class SourceWriter:
         async with self._begun(writable.read_only_users(self._source)) as change:
             record = await self._added(change, identity, changes)
             detail: dict[str, JSON] = {
-                "issuer": identity.issuer,
-                "subject": identity.subject,
+                **_named(identity),
                 "status": record.user.status.value,
                 "tenant": record.user.tenant,
                 "roles": list(record.user.roles),
             }
-            await audit.record(change.log, author, "user.create", f"user:{record.user.id}", detail)
+            await change.record(author, "user.create", record, detail)
         return record
 
     async def _added(self, change: Change, identity: Identity, changes: UserChanges) -> UserRecord:
@@ -171,7 +183,7 @@ class SourceWriter:
                 )
             else:
                 await assign(change.connection, self._source, change.types, before.user.id, row)
-            await _record(change.log, author, "identity.link", before, identity)
+            await change.record(author, "identity.link", before, _named(identity))
             return await self._one(change, before.user.id)
 
     async def obstacle_to_link(self, connection: Connection, identity: Identity) -> str | None:
@@ -192,7 +204,7 @@ class SourceWriter:
         async with self._begun(self._refusal(identity)) as change:
             before = await self._locked(change, user_id, expected)
             await self._take(change, identity, before.user.id, None)
-            await _record(change.log, author, "identity.unlink", before, identity)
+            await change.record(author, "identity.unlink", before, _named(identity))
             return await self._one(change, before.user.id)
 
     async def move(self, identity: Identity, giver: str, taker: str, author: Author | None) -> UserRecord:
@@ -202,8 +214,8 @@ class SourceWriter:
             locked = {each: await self._locked(change, each, None) for each in sorted((giver, taker))}
             source, target = locked[giver], locked[taker]
             await self._take(change, identity, source.user.id, target.user.id)
-            await _record(change.log, author, "identity.unlink", source, identity)
-            await _record(change.log, author, "identity.link", target, identity)
+            await change.record(author, "identity.unlink", source, _named(identity))
+            await change.record(author, "identity.link", target, _named(identity))
             return await self._one(change, target.user.id)
 
     def _refusal(self, identity: Identity) -> SourceReadOnly:
@@ -310,13 +322,12 @@ class SourceWriter:
         if self._pool is None:
             raise refusal
         async with (
-            self._own.connection() as log,
-            log.transaction(),
+            AsyncExitStack() as behind,
             self._pool.lend() as connection,
             connection.transaction(),
         ):
             try:
-                yield Change(connection, log, await describe(connection, self._source))
+                yield Change(connection, await describe(connection, self._source), self._own, behind)
             except asyncpg.IntegrityConstraintViolationError as error:
                 raise NotWritable(f"Postgres refuses the change: {said(error)}") from error
             except asyncpg.DataError as error:
@@ -371,8 +382,5 @@ def _check_status(status: UserStatus, changes: UserChanges, action: str) -> None
         raise StatusRefused(status)
 
 
-async def _record(
-    log: Connection, author: Author | None, action: str, user: UserRecord, identity: Identity
-) -> None:
-    detail: dict[str, JSON] = {"issuer": identity.issuer, "subject": identity.subject}
-    await audit.record(log, author, action, f"user:{user.user.id}", detail)
+def _named(identity: Identity) -> dict[str, JSON]:
+    return {"issuer": identity.issuer, "subject": identity.subject}
