@@ -47,10 +47,10 @@ from gateway.stores.postgres.directory.users import UserDirectory
 from gateway.stores.postgres.hosts import place_of
 from gateway.stores.postgres.pool import Pool
 from gateway.stores.postgres.source.database import SourceDatabase
-from gateway.stores.postgres.source.directory import AnyDirectory, SourceDirectory
+from gateway.stores.postgres.source.directory.users import AnyDirectory, SourceDirectory
+from gateway.stores.postgres.source.directory.writing import SourceWriter
 from gateway.stores.postgres.source.feed import Feed
 from gateway.stores.postgres.source.polling import Poller
-from gateway.stores.postgres.source.writing import SourceWriter
 from gateway.stores.redis.change_stream import RedisStream
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.system_of_record import SystemOfRecord as Place

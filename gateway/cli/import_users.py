@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs 
 
     from gateway.reconcile.imports import Candidates, Skipped
     from gateway.stores.postgres.directory.imports import UserImport
-    from gateway.stores.postgres.source.imports import SourceImport
+    from gateway.stores.postgres.source.directory.imports import SourceImport
 
 _LISTED: Final = 100
 """Users skipped for one reason whom the report for people lists."""
@@ -214,8 +214,8 @@ async def _import(
 def _target(stores: Stores, iss: str) -> "UserImport | SourceImport":
     """Return what creates the users; exit if they are in a source that is read-only."""
     from gateway.stores.postgres.directory.imports import UserImport
-    from gateway.stores.postgres.source.directory import SourceDirectory
-    from gateway.stores.postgres.source.imports import SourceImport
+    from gateway.stores.postgres.source.directory.imports import SourceImport
+    from gateway.stores.postgres.source.directory.users import SourceDirectory
 
     if not isinstance(stores.directory, SourceDirectory):
         return UserImport(stores.postgres, iss)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs 
     from gateway.stores.postgres.directory.audit import Author
     from gateway.stores.postgres.directory.revocation_rows import RevocationRows
     from gateway.stores.postgres.directory.users import UserRecord
-    from gateway.stores.postgres.source.directory import AnyDirectory, SourceDirectory
+    from gateway.stores.postgres.source.directory.users import AnyDirectory, SourceDirectory
     from gateway.stores.redis.shared_tier import RedisTier
 
 T = TypeVar("T")
@@ -112,7 +112,7 @@ class Stores:
     @property
     def source(self) -> "SourceDirectory | None":
         """The tables of another system that has the users; None: they are in the gateway's own."""
-        from gateway.stores.postgres.source.directory import SourceDirectory
+        from gateway.stores.postgres.source.directory.users import SourceDirectory
 
         return self.directory if isinstance(self.directory, SourceDirectory) else None
 

@@ -14,9 +14,10 @@ from gateway.explain.answer import Fix
 from gateway.explain.wording import Commands, sql_literal
 from gateway.stores.postgres.directory.user_rows import ChangeRefused, NotWritable, UserChanges
 from gateway.stores.postgres.errors import quoted
-from gateway.stores.postgres.source import relations, writable
-from gateway.stores.postgres.source.assignments import Assignment
+from gateway.stores.postgres.source import relations
 from gateway.stores.postgres.source.definition import Identities, UserSource
+from gateway.stores.postgres.source.directory import writable
+from gateway.stores.postgres.source.directory.assignments import Assignment
 
 _OWNER: Final = "Do it in the system itself; or as the owner of its tables, whose triggers and checks apply."
 

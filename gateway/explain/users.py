@@ -9,8 +9,8 @@ from gateway.stores.postgres.directory.diagnostics import Diagnostics, SimilarId
 from gateway.stores.postgres.directory.users import UserDirectory
 from gateway.stores.postgres.source.database import SourceDatabase, UsersElsewhere
 from gateway.stores.postgres.source.definition import UserSource
-from gateway.stores.postgres.source.diagnostics import SourceDiagnostics
-from gateway.stores.postgres.source.directory import AnyDirectory, SourceDirectory
+from gateway.stores.postgres.source.directory.diagnostics import SourceDiagnostics
+from gateway.stores.postgres.source.directory.users import AnyDirectory, SourceDirectory
 
 
 @dataclass(frozen=True, slots=True)

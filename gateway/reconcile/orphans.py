@@ -14,7 +14,7 @@ from gateway.core.claims import is_clean
 from gateway.core.model import UserStatus
 from gateway.core.spelling import Difference, difference, normal_form
 from gateway.stores.postgres.database import Postgres
-from gateway.stores.postgres.source.directory import SourceDirectory
+from gateway.stores.postgres.source.directory.users import SourceDirectory
 
 _BATCH: Final = 5_000
 _READ_TIMEOUT: Final = 600.0

@@ -23,7 +23,7 @@ from gateway.issuer_keys.keyring import KeyRing
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.audit import AuditLog
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
-from gateway.stores.postgres.source.directory import AnyDirectory
+from gateway.stores.postgres.source.directory.users import AnyDirectory
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.telemetry.denials import DenialRing
 from gateway.telemetry.metrics import Metrics

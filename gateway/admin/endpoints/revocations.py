@@ -17,7 +17,7 @@ from gateway.core.model import Issuer, StoreUnavailable
 from gateway.core.revocations import Revocation
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows, place
 from gateway.stores.postgres.directory.user_rows import UserIdMalformed, UserNotFound
-from gateway.stores.postgres.source.directory import AnyDirectory
+from gateway.stores.postgres.source.directory.users import AnyDirectory
 
 
 class Revocations:

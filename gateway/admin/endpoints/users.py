@@ -14,7 +14,7 @@ from gateway.core.issuer_patterns import IssuerNames, is_pattern
 from gateway.core.model import Identity, UserStatus
 from gateway.stores.postgres.directory.user_rows import UserChanges, UserIdMalformed, UserRecord
 from gateway.stores.postgres.directory.users import microseconds
-from gateway.stores.postgres.source.directory import AnyDirectory
+from gateway.stores.postgres.source.directory.users import AnyDirectory
 
 _TAG = {"ETag": "The state of the user: send it in If-Match."}
 _USER = Answer(model=models.User, headers=_TAG)

@@ -8,7 +8,7 @@ from gateway.explain.trail import Trail
 from gateway.explain.wording import listed
 from gateway.stores.postgres.directory.diagnostics import failure_kind
 from gateway.stores.postgres.directory.user_rows import IdentityAmbiguous
-from gateway.stores.postgres.source.diagnostics import SourceDiagnostics
+from gateway.stores.postgres.source.directory.diagnostics import SourceDiagnostics
 from gateway.stores.postgres.source.trial import Fault
 
 

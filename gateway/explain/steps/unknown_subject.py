@@ -13,7 +13,7 @@ from gateway.explain.users import Users
 from gateway.explain.wording import listed, moment, shown
 from gateway.stores.postgres.directory.diagnostics import SimilarIdentity
 from gateway.stores.postgres.directory.user_rows import UserIdMalformed, UserNotFound, UserRecord
-from gateway.stores.postgres.source.directory import AnyDirectory
+from gateway.stores.postgres.source.directory.users import AnyDirectory
 
 _DIFFERENCES: Final = {
     "case": Cause.SUBJECT_CASE_DIFFERS,

@@ -18,7 +18,7 @@ from gateway.explain.trail import Trail
 from gateway.explain.users import Users
 from gateway.explain.wording import ago, listed, moment, shown, span, yaml_line
 from gateway.stores.postgres.directory.user_rows import UserRecord
-from gateway.stores.postgres.source.diagnostics import HoldingRule
+from gateway.stores.postgres.source.directory.diagnostics import HoldingRule
 
 _STATUS_CAUSES: Final = {
     UserStatus.DELETED: Cause.USER_DELETED,

@@ -13,7 +13,7 @@ from gateway.stores.postgres.directory.user_rows import IdentityTaken
 from gateway.stores.postgres.source.database import SourceDatabase
 from gateway.stores.postgres.source.install import install
 from gateway.stores.postgres.source.polling import Poller
-from tests.stores.postgres.source.directories import directory
+from tests.stores.postgres.source.directory.opened import directory
 from tests.stores.postgres.source.ear import listening
 from tests.systems.sources import configuration, source_of
 

@@ -12,8 +12,8 @@ from gateway.stores.postgres.directory.user_rows import (
     UserRecord,
 )
 from gateway.stores.postgres.directory.users import microseconds
-from gateway.stores.postgres.source.directory import SourceDirectory
-from tests.stores.postgres.source.directories import directory
+from gateway.stores.postgres.source.directory.users import SourceDirectory
+from tests.stores.postgres.source.directory.opened import directory
 from tests.systems.fixtures import SYSTEMS, Systems
 from tests.systems.sources import BLOCKS, ISS
 from tests.systems.system import System

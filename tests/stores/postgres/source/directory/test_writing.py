@@ -16,7 +16,7 @@ from gateway.stores.postgres.directory.user_rows import (
     UserChanged,
     UserChanges,
 )
-from tests.stores.postgres.source.directories import directory
+from tests.stores.postgres.source.directory.opened import directory
 from tests.systems.fixtures import SYSTEMS, Systems
 from tests.systems.sources import BLOCKS, ISS
 from tests.systems.system import System

@@ -15,8 +15,8 @@ from gateway.stores.postgres.directory.diagnostics import SPELLING, SimilarIdent
 from gateway.stores.postgres.errors import is_lasting
 from gateway.stores.postgres.source import relations, trial
 from gateway.stores.postgres.source.definition import Identities, StatusRule
-from gateway.stores.postgres.source.directory import SourceDirectory
-from gateway.stores.postgres.source.records import place_of, spelt
+from gateway.stores.postgres.source.directory.records import place_of, spelt
+from gateway.stores.postgres.source.directory.users import SourceDirectory
 from gateway.stores.postgres.source.trial import Fault
 
 _LIMIT: Final = 200

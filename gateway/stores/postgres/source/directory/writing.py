@@ -30,11 +30,18 @@ from gateway.stores.postgres.directory.user_rows import (
 )
 from gateway.stores.postgres.errors import quoted, said
 from gateway.stores.postgres.pool import Connection, Pool
-from gateway.stores.postgres.source import relations, writable
-from gateway.stores.postgres.source.assignments import Assignment, assign, check_row, columns_of, insert
+from gateway.stores.postgres.source import relations
 from gateway.stores.postgres.source.database import Types, describe
 from gateway.stores.postgres.source.definition import Identities, UserSource
-from gateway.stores.postgres.source.records import one, place_of, spelt
+from gateway.stores.postgres.source.directory import writable
+from gateway.stores.postgres.source.directory.assignments import (
+    Assignment,
+    assign,
+    check_row,
+    columns_of,
+    insert,
+)
+from gateway.stores.postgres.source.directory.records import one, place_of, spelt
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('gateway ' || $1 || ' ' || $2, 0))"
 

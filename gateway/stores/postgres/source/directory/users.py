@@ -27,9 +27,9 @@ from gateway.stores.postgres.directory.users import UserDirectory, microseconds
 from gateway.stores.postgres.pool import Connection
 from gateway.stores.postgres.source import relations
 from gateway.stores.postgres.source.database import SourceDatabase, Types
-from gateway.stores.postgres.source.records import INTEGERS, fits, one, place_of, records
-from gateway.stores.postgres.source.writable import read_only_identities
-from gateway.stores.postgres.source.writing import SourceWriter
+from gateway.stores.postgres.source.directory.records import INTEGERS, fits, one, place_of, records
+from gateway.stores.postgres.source.directory.writable import read_only_identities
+from gateway.stores.postgres.source.directory.writing import SourceWriter
 
 _LAST: Final = "timestamptz '2286-11-20 17:46:39+00'"
 _PLACE: Final = (

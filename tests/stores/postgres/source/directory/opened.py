@@ -9,7 +9,7 @@ from gateway.settings import Settings
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.audit import AuditLog
 from gateway.stores.postgres.migrate import migrate
-from gateway.stores.postgres.source.directory import SourceDirectory
+from gateway.stores.postgres.source.directory.users import SourceDirectory
 from tests.systems.sources import configuration
 
 OWN = "gateway_own"

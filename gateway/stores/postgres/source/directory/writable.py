@@ -13,8 +13,8 @@ from typing import Final
 from gateway.core import sql_text
 from gateway.core.model import UserStatus
 from gateway.stores.postgres.directory.user_rows import NotWritable, SourceReadOnly, UserChanges
-from gateway.stores.postgres.source.assignments import Assignment, Kind
 from gateway.stores.postgres.source.definition import Identities, StatusRule, UserSource, Value
+from gateway.stores.postgres.source.directory.assignments import Assignment, Kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from gateway.core.model import Identity
 from gateway.stores.postgres.directory.audit import Author
 from gateway.stores.postgres.directory.imports import Holder, NewUser
 from gateway.stores.postgres.directory.user_rows import IdentityAmbiguous, IdentityTaken
-from gateway.stores.postgres.source.directory import SourceDirectory
+from gateway.stores.postgres.source.directory.users import SourceDirectory
 
 
 class SourceImport:
