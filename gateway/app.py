@@ -170,13 +170,16 @@ async def serve(
             keys, time.time, settings.cache.max_tokens, metrics.recalled_tokens, metrics.refusal_recalled
         )
 
+        assertions = builders.assertions(settings, postgres, metrics)
+        stack.push_async_callback(assertions.close)
+
         def admitter(*, forwards: bool) -> Memo:
             """Return what decides, for requests that are forwarded here or by other proxies."""
             table = RouteTable(
                 routes, forwards=forwards, reserved=settings.server.health_path if forwards else None
             )
-            pipeline = Pipeline(table, verifier, directory, headers, provisioner)
-            return Memo(pipeline, verifier, tokens, directory)
+            pipeline = Pipeline(table, verifier, directory, headers, provisioner, assertions.signer)
+            return Memo(pipeline, verifier, tokens, directory, assertions.now)
 
         memo = admitter(forwards=True)
         upstreams = Upstreams(
@@ -199,6 +202,7 @@ async def serve(
         touches.start()
         upstreams.start()
         await keys.start()
+        await assertions.start()
 
         alone = listeners is None
         if listeners is None:
@@ -228,7 +232,7 @@ async def serve(
         stack.callback(invalidation.subscribe(reauthorization.changed))
         context = ExchangeContext(memo, headers, responder, metrics, log, upstreams, reauthorization)
         health = builders.health_path(settings.server, admin, metrics)
-        server = _front_server(settings, context, health)
+        server = _front_server(settings, context, health, assertions)
         speaks = headers.trusts if settings.server.proxy_protocol else None
         front = await builders.serve_front(server, listeners.front, certificate, stack, speaks)
         fronts: dict[Front, Stoppable] = {"front": front}
@@ -236,7 +240,7 @@ async def serve(
             settings, admitter(forwards=False), headers, responder, metrics, log
         )
         if asked is not None:
-            fronts |= await builders.serve_decisions(settings, asked, listeners, stack)
+            fronts |= await builders.serve_decisions(settings, asked, listeners, assertions, stack)
         if alone:
             _remove_at_end(settings, stack)
         metrics.workers.inc()
@@ -288,9 +292,12 @@ def _urls(scheme: str, listeners: Listeners) -> Urls:
 
 
 def _front_server(
-    settings: Settings, context: ExchangeContext, health: HealthPath | None
+    settings: Settings,
+    context: ExchangeContext,
+    health: HealthPath | None,
+    assertions: builders.Assertions,
 ) -> ConnectionServer:
-    exchange = partial(Exchange, context)
+    exchange = assertions.before(partial(Exchange, context))
     return ConnectionServer(
         context,
         exchange if health is None else health.before(exchange),

@@ -8,12 +8,16 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 from uuid import uuid4
 
 from gateway import translation
 from gateway.admin.health import Admin
+from gateway.assertion.key_file import KeyFile
+from gateway.assertion.keys import AssertionKeys, KeyStore
+from gateway.assertion.signer import AssertionSigner
 from gateway.core.headers import HeaderPolicy
 from gateway.core.model import Issuer
 from gateway.core.networks import contains
@@ -36,10 +40,12 @@ from gateway.proxy.certificate import Certificate
 from gateway.proxy.errors import Responder
 from gateway.proxy.health import HealthPath
 from gateway.proxy.listener import Listener
+from gateway.proxy.published_keys import PublishedKeys
 from gateway.proxy.refusals import Admitter
-from gateway.proxy.server import ConnectionServer
+from gateway.proxy.server import ConnectionServer, ExchangeFactory
 from gateway.settings import Settings, model
 from gateway.stores.availability import Availability
+from gateway.stores.postgres.assertion_keys import AssertionKeyRows
 from gateway.stores.postgres.change_stream.listener import ChangeListener, PostgresStream
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.provisioning import UserProvisioning
@@ -74,6 +80,53 @@ def tls_certificate(server: model.Server, metrics: Metrics, stack: AsyncExitStac
     watch = asyncio.create_task(certificate.watch())
     stack.callback(watch.cancel)
     return certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Assertions:
+    """The parts of signed identity; all None if it is off."""
+
+    keys: AssertionKeys | None = None
+    signer: AssertionSigner | None = None
+    published: PublishedKeys | None = None
+    now: Callable[[], float] | None = None
+    """The clock by which decisions end."""
+
+    async def start(self) -> None:
+        if self.keys is not None:
+            await self.keys.start()
+
+    async def close(self) -> None:
+        if self.keys is not None:
+            await self.keys.close()
+
+    def before(self, exchange: ExchangeFactory) -> ExchangeFactory:
+        """Return what also publishes the keys."""
+        return exchange if self.published is None else self.published.before(exchange)
+
+
+def assertion_key_store(assertion: model.Assertion, postgres: Postgres) -> KeyStore:
+    """Return where the keys of assertions are kept."""
+    return AssertionKeyRows(postgres) if assertion.key_file is None else KeyFile(assertion.key_file)
+
+
+def assertions(settings: Settings, postgres: Postgres, metrics: Metrics) -> Assertions:
+    """Return the parts of signed identity, not started."""
+    assertion = settings.assertion
+    if assertion is None:
+        return Assertions()
+    keys = AssertionKeys(
+        assertion_key_store(assertion, postgres),
+        algorithm=assertion.algorithm,
+        ttl=assertion.ttl,
+        ahead=assertion.publish_ahead,
+        clock=time.time,
+        report=_report("assertion_keys"),
+    )
+    signer = AssertionSigner(
+        keys, header=assertion.header, issuer=assertion.issuer, ttl=assertion.ttl, clock=time.time
+    )
+    return Assertions(keys, signer, PublishedKeys(keys, metrics), time.time)
 
 
 def health_path(server: model.Server, admin: Admin, metrics: Metrics) -> HealthPath | None:
@@ -223,7 +276,11 @@ def redis_tier(settings: Settings) -> RedisTier:
 
 
 def _availability(dependency: str) -> Availability:
-    """Log each outage: one line when it begins and one when it ends."""
+    return Availability(_report(dependency))
+
+
+def _report(dependency: str) -> Callable[[str | None], None]:
+    """Return what logs each outage: one line when it begins and one when it ends."""
 
     def log(detail: str | None) -> None:
         if detail is None:
@@ -231,7 +288,7 @@ def _availability(dependency: str) -> Availability:
         else:
             logs.dependency_down(dependency, detail)
 
-    return Availability(log)
+    return log
 
 
 def decision_context(
@@ -253,20 +310,24 @@ def decision_context(
     return DecisionContext(pipeline, headers, responder, metrics, log, questions, may_ask, headers.told(b""))
 
 
-def decision_server(settings: Settings, context: DecisionContext) -> ConnectionServer:
+def decision_server(settings: Settings, context: DecisionContext, assertions: Assertions) -> ConnectionServer:
     """Return the server of the decision listener."""
     limits = translation.limits(settings.server.limits)
-    exchange = partial(DecisionExchange, context)
+    exchange = assertions.before(partial(DecisionExchange, context))
     return ConnectionServer(context, exchange, limits=limits, exempt=context.may_ask)
 
 
 async def serve_decisions(
-    settings: Settings, context: DecisionContext, listeners: Listeners, stack: AsyncExitStack
+    settings: Settings,
+    context: DecisionContext,
+    listeners: Listeners,
+    assertions: Assertions,
+    stack: AsyncExitStack,
 ) -> dict[Front, Stoppable]:
     """Answer other proxies on the sockets that there are, until `stack` ends. Raises OSError."""
     fronts: dict[Front, Stoppable] = {}
     if listeners.decision:
-        server = decision_server(settings, context)
+        server = decision_server(settings, context, assertions)
         fronts["decision"] = await serve_front(server, listeners.decision, None, stack)
     if listeners.grpc:
         # Here, because the extra may not be installed.

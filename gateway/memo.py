@@ -10,7 +10,8 @@ Every remembered value is frozen. It depends on its key, and on things whose cha
   `refuse` compares. Only refusals that do not depend on the time are remembered.
 - A **decision** depends on the route, the claims and the resolution: `Pipeline.decide`,
   `policy.authorize(route, user, claims)` and `HeaderPolicy.identity(claims, user)` get nothing else, except
-  that the latter knows the route's `allow_inactive`. Its validity ends with every change of the user, the
+  that the latter knows the route's `allow_inactive`. An assertion also depends on the route's audience and on
+  the time: a decision with one ends at `Decision.until`. Its validity ends with every change of the user, the
   identity, the token or the issuer that this process receives. A decision without a user has no validity,
   so memory or the stores are asked for each request.
 
@@ -203,7 +204,16 @@ class _Read:
 class Memo:
     """`Pipeline` with a memory: the same verdicts and the same bytes with less work."""
 
-    def __init__(self, pipeline: Pipeline, verifier: Verifier, tokens: Tokens, directory: Directory) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        verifier: Verifier,
+        tokens: Tokens,
+        directory: Directory,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        """`now` gives Unix seconds; None: no decision ends by time alone."""
+        self._now = now
         self._pipeline = pipeline
         self._verifier = verifier
         self._tokens = tokens
@@ -233,13 +243,20 @@ class Memo:
             if token is None:
                 token = await self._verify(credential)
             claims, decision, validity = token.claims, token.decision, token.validity
-            if decision is None or validity is None or not self._is_valid(validity):
+            if (
+                decision is None
+                or validity is None
+                or not self._is_valid(validity)
+                or (self._now is not None and self._now() >= decision.until)
+            ):
                 decision = await self._decide(token, route, request.id)
             elif decision.route is not route:
-                if decision.route.allow_inactive is route.allow_inactive:
+                if self._has_same_identity(decision.route, route):
                     check(route, claims, decision.resolution)
                     # The identity fields depend on nothing else of the route.
-                    decision = Decision(route, decision.resolution, decision.identity, decision.told)
+                    decision = Decision(
+                        route, decision.resolution, decision.identity, decision.told, decision.until
+                    )
                 else:
                     decision = self._pipeline.decide(route, claims, decision.resolution)
                 token.decision = decision
@@ -247,6 +264,12 @@ class Memo:
             attribute(denial, forwarding.route, claims)
             raise
         return self._pipeline.admission(request, forwarding, claims, decision)
+
+    def _has_same_identity(self, one: Route, other: Route) -> bool:
+        """Return whether upstreams are told the same of a user on both routes."""
+        return one.allow_inactive is other.allow_inactive and (
+            self._now is None or one.audience == other.audience
+        )
 
     async def _verify(self, credential: Credential) -> Token:
         self._tokens.refuse(credential)

@@ -5,12 +5,14 @@ What the way needs from the world it declares here as Protocols; the rooms below
 clock and opens no socket of its own.
 """
 
+import math
 from typing import Protocol
 
 from gateway.core import policy
 from gateway.core.admission import Admission, Decision, Forwarding
+from gateway.core.assertion import Signed
 from gateway.core.headers import STALE, Fields, HeaderPolicy
-from gateway.core.model import Auth, Claims, Credential, MissingUser, Request, Resolution, Route
+from gateway.core.model import Auth, Claims, Credential, MissingUser, Request, Resolution, Route, User
 from gateway.core.reasons import (
     CREDENTIALS_MISSING,
     TOKEN_REVOKED,
@@ -44,6 +46,13 @@ class Provisioner(Protocol):
         """Create the user of a token, and return what the tiers know then. Raises `Denial`."""
 
 
+class Asserter(Protocol):
+    """Signs who a user is, for upstreams that trust no header alone."""
+
+    def sign(self, audience: str, claims: Claims, user: User | None) -> Signed:
+        """Return an assertion for an audience. Raises `Denial` if no key can sign it."""
+
+
 class Pipeline:
     """A request's way from the wire to its admission."""
 
@@ -54,12 +63,14 @@ class Pipeline:
         directory: Directory,
         headers: HeaderPolicy,
         provisioner: Provisioner | None = None,
+        asserter: Asserter | None = None,
     ) -> None:
         self._routes = routes
         self._verifier = verifier
         self._directory = directory
         self._headers = headers
         self._provisioner = provisioner
+        self._asserter = asserter
 
     async def admit(self, request: Request) -> Admission:
         """Settle a request: where it goes, who it is from, and that they may.
@@ -167,8 +178,12 @@ class Pipeline:
         identity = self._headers.identity(claims, resolution.user, with_status=route.allow_inactive)
         if resolution.stale:
             identity += STALE
+        until = math.inf
+        if self._asserter is not None:
+            signed = self._asserter.sign(route.audience, claims, resolution.user)
+            identity, until = identity + signed.field, signed.until
         told = self._headers.told(identity) if self._headers.tells_fronts else b""
-        return Decision(route, resolution, identity, told)
+        return Decision(route, resolution, identity, told, until)
 
     def admission(
         self,

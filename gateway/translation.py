@@ -144,6 +144,7 @@ def headers(settings: Settings) -> HeaderPolicy:
             settings.headers.strip,
             ForwardingRules(settings.headers.forwarded, settings.headers.x_real_ip, settings.headers.via),
             tells_fronts=not (settings.decision.listen is settings.decision.grpc_listen is None),
+            assertion=None if settings.assertion is None else settings.assertion.header,
         )
     )
 

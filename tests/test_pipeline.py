@@ -121,6 +121,7 @@ ROWS: dict[str, Row] = {
 }  # fmt: skip
 # What the data plane raises around the pipeline, or about itself, and what issuers of opaque tokens say.
 ELSEWHERE = {
+    "assertion_unavailable",
     "introspection_unavailable",
     "token_inactive",
     "front_not_trusted",

@@ -6,6 +6,7 @@ import typer
 
 from gateway import __version__
 from gateway.cli.adopt.command import adopt
+from gateway.cli.assertion import assertion_app
 from gateway.cli.config import check, schema
 from gateway.cli.demo import register as register_demo
 from gateway.cli.explain import explain
@@ -65,3 +66,4 @@ app.add_typer(revoke_app, name="revoke")
 revocations_app.add_typer(lift_app, name="lift")
 app.add_typer(revocations_app, name="revocations")
 app.add_typer(redis_app, name="redis")
+app.add_typer(assertion_app, name="assertion")

@@ -1,5 +1,6 @@
 """The result of `admit`: everything that is needed to forward a request and to account for it."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,7 +33,8 @@ class Forwarding(NamedTuple):
 class Decision:
     """One token may pass on one route: as which user, and with which fields for the upstream.
 
-    It depends only on the route, the token's claims and the resolution. It is replaced as a whole.
+    It depends only on the route, the token's claims and the resolution; an assertion in it also on the time,
+    and so it ends. It is replaced as a whole.
     """
 
     route: Route
@@ -41,6 +43,8 @@ class Decision:
     """The header fields about the token and its user, each with its line end."""
     told: bytes = b""
     """The same for a front: every identity field, empty where there is no value. Empty if no front asks."""
+    until: float = math.inf
+    """When it ends by time alone, in Unix seconds: before the assertion in it expires."""
 
 
 @dataclass(slots=True)

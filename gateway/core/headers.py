@@ -137,6 +137,8 @@ class HeaderRules:
     forwarding: ForwardingRules = field(default_factory=ForwardingRules)
     tells_fronts: bool = False
     """Whether other proxies ask for decisions."""
+    assertion: str | None = None
+    """The field with the signed identity; None: there is none."""
 
 
 class _Fate(Enum):
@@ -196,7 +198,8 @@ class HeaderPolicy:
         configured = [fold(name) for name, _ in self._identity]
         ours = (STALE_HEADER, STATUS_HEADER, MISSING_HEADER, REQUEST_ID_HEADER)
         stripped = (fold(name.encode()) for name in rules.strip)
-        self._ours = frozenset([*configured, *map(fold, ours), *_ORIGINALS, *stripped])
+        assertion = () if rules.assertion is None else (rules.assertion.encode(),)
+        self._ours = frozenset([*configured, *map(fold, (*ours, *assertion)), *_ORIGINALS, *stripped])
         self._tells_status = fold(STATUS_HEADER) in configured
         ids = [name.encode() for name, path in rules.identity.items() if path == "user.id"]
         self._missing = b"".join(_line(name, b"") for name in ids) + _line(MISSING_HEADER, b"true")
@@ -204,6 +207,7 @@ class HeaderPolicy:
         self.told_names = (
             *(name for name, _ in self._identity),
             *(name for name in ours_alone if fold(name) not in configured),
+            *assertion,
         )
         """The names of all fields about a user: what a front is told of each request."""
         self.tells_fronts = rules.tells_fronts

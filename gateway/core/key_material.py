@@ -8,7 +8,7 @@ import binascii
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -31,6 +31,7 @@ from gateway.core.tokens import (
     thumbprint,
 )
 
+PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 PublicKey: TypeAlias = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 # An ES algorithm is bound to its curve (RFC 7518 §3.4).
@@ -81,8 +82,18 @@ class _PSSKey(Key):
 class _EdDSAKey(Key):
     """EdDSA with Ed25519 (RFC 8037 §3.1, RFC 9864 §2.2), which python-jose lacks."""
 
-    def __init__(self, key: ed25519.Ed25519PublicKey, algorithm: str) -> None:  # noqa: ARG002 -- jose's constructor
-        self._key = key
+    def __init__(
+        self,
+        key: ed25519.Ed25519PublicKey | ed25519.Ed25519PrivateKey,
+        algorithm: str,  # noqa: ARG002 -- jose's constructor
+    ) -> None:
+        self._private = key if isinstance(key, ed25519.Ed25519PrivateKey) else None
+        self._key = key.public_key() if isinstance(key, ed25519.Ed25519PrivateKey) else key
+
+    def sign(self, msg: bytes) -> bytes:
+        if self._private is None:
+            raise NotImplementedError("a public key does not sign")
+        return self._private.sign(msg)
 
     def verify(self, msg: bytes, sig: bytes) -> bool:
         try:
@@ -96,6 +107,12 @@ for _name in ("PS256", "PS384", "PS512"):
     jose_jwk.register_key(_name, _PSSKey)
 for _name in EDDSA_ALGORITHMS:
     jose_jwk.register_key(_name, _EdDSAKey)
+
+
+def signature(private: PrivateKey, algorithm: str) -> Callable[[bytes], bytes]:
+    """Return what signs with a private key, which must be one for the algorithm (RFC 7515 §5.1)."""
+    key: Key = jose_jwk.construct(private, algorithm)  # type: ignore[arg-type]  # takes key objects, too
+    return key.sign
 
 
 def key_from_jwk(jwk: JSON) -> VerificationKey:

@@ -304,6 +304,11 @@ class Route:
     cors: Cors | None = None
     """None: pages of other origins can read no response, unless the upstream lets them."""
 
+    @property
+    def audience(self) -> str:
+        """The name of the service that assertions are for: the upstream, or the route if a front forwards."""
+        return self.upstream or self.name
+
 
 @dataclass(slots=True)
 class Credential:

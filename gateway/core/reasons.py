@@ -285,6 +285,11 @@ KEYS_UNAVAILABLE = _ours(
     "The issuer's keys are not available at the moment",
     "The issuer's keys cannot be fetched: see `/readyz` and `jwks_refreshes_total`.",
 )
+ASSERTION_UNAVAILABLE = _ours(
+    "assertion_unavailable",
+    "The user's identity cannot be signed at the moment",
+    "No key of `assertion` could be read yet: see `dependency_down` of `assertion_keys` in the log.",
+)
 INTROSPECTION_UNAVAILABLE = _ours(
     "introspection_unavailable",
     "The token cannot be checked at the moment",

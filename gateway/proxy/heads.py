@@ -7,6 +7,7 @@ from gateway.core.model import Cors, Header
 from gateway.core.requests.cors import response_fields
 from gateway.core.requests.credentials import subprotocol_answer
 from gateway.proxy.downstream.incoming import AnyRequest
+from gateway.proxy.errors import date_line
 from gateway.proxy.upstream.parser import ResponseHead
 
 
@@ -51,8 +52,8 @@ def readable(head: ResponseHead, cors: Cors, headers: tuple[Header, ...]) -> Res
 def preflight_answer(fields: bytes, request_id: str, *, modern: bool, keep_alive: bool) -> bytes:
     """Return the answer to a CORS preflight with these fields."""
     ending = b"Connection: close\r\n" if not keep_alive else b"" if modern else b"Connection: keep-alive\r\n"
-    return b"HTTP/1.1 204 No Content\r\n%bX-Request-Id: %b\r\n%b\r\n" % (
-        fields, request_id.encode("ascii"), ending
+    return b"HTTP/1.1 204 No Content\r\n%b%bX-Request-Id: %b\r\n%b\r\n" % (
+        fields, date_line().encode("ascii"), request_id.encode("ascii"), ending
     )  # fmt: skip
 
 

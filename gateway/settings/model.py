@@ -17,10 +17,11 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails
 
 from gateway.core.headers import STRIPPED
+from gateway.settings.assertion import Assertion
 from gateway.settings.issuers import presets
 from gateway.settings.issuers.model import Claims, Introspection, Issuer, Keys
 from gateway.settings.routes import Match, Route
-from gateway.settings.rules import findings
+from gateway.settings.rules import DEFAULT_IDENTITY, findings
 from gateway.settings.section import Section
 from gateway.settings.upstreams import Upstream
 from gateway.settings.urls import POSTGRES_EXAMPLE, REDIS_EXAMPLE, PostgresDsn, ProxyUrl, RedisUrl
@@ -49,6 +50,7 @@ from gateway.settings.values import (
 )
 
 __all__ = [
+    "Assertion",
     "Claims",
     "Introspection",
     "Issuer",
@@ -262,16 +264,7 @@ class Log(Section):
 class Headers(Section):
     """The identity headers for upstreams."""
 
-    identity: dict[HeaderName, IdentityValue] = Field(
-        default_factory=lambda: {
-            "X-User-Id": "user.id",
-            "X-User-Roles": "user.roles",
-            "X-User-Tenant": "user.tenant",
-            "X-Auth-Issuer": "claims.iss",
-            "X-Auth-Subject": "claims.sub",
-            "X-Auth-Scopes": "claims.scopes",
-        }
-    )
+    identity: dict[HeaderName, IdentityValue] = Field(default_factory=lambda: dict(DEFAULT_IDENTITY))
     """The headers for upstreams, and their sources. The gateway removes a client's own in any spelling."""
     forward_authorization: bool = False
     """Also send the token to the upstream, unless the route says otherwise."""
@@ -312,6 +305,7 @@ class Settings(Section):
     errors: Errors = Field(default_factory=Errors)
     log: Log = Field(default_factory=Log)
     headers: Headers = Field(default_factory=Headers)
+    assertion: Assertion | None = None
     upstreams: dict[Name, Upstream] = Field(examples=[{"orders": {"urls": ["http://127.0.0.1:9000"]}}])
     routes: Annotated[tuple[Route, ...], Field(min_length=1)]
 

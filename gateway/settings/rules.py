@@ -11,12 +11,23 @@ from importlib.util import find_spec
 from typing import Final
 
 from gateway.core.headers import STATUS_HEADER, fold
+from gateway.settings.assertion import assertion_findings
 from gateway.settings.cors import cors_findings
 from gateway.settings.findings import Finding
 from gateway.settings.issuers.rules import issuer_findings, prefix_findings
 from gateway.settings.urls import base_path
 from gateway.settings.users.rules import mistakes
 from gateway.settings.values import parse_duration
+
+DEFAULT_IDENTITY: Final[Mapping[str, str]] = {
+    "X-User-Id": "user.id",
+    "X-User-Roles": "user.roles",
+    "X-User-Tenant": "user.tenant",
+    "X-Auth-Issuer": "claims.iss",
+    "X-Auth-Subject": "claims.sub",
+    "X-Auth-Scopes": "claims.scopes",
+}
+"""The identity headers of a configuration that names none."""
 
 
 def findings(data: object) -> Iterator[Finding]:
@@ -27,6 +38,9 @@ def findings(data: object) -> Iterator[Finding]:
     yield from _postgres(data)
     yield from _redis(data)
     yield from _headers(data)
+    yield from assertion_findings(
+        _mapping(data, "assertion"), _texts(_mapping(data, "headers").get("identity", DEFAULT_IDENTITY))
+    )
     yield from _upstreams(data)
     yield from _routes(data)
     yield from _user_source(data)

@@ -22,7 +22,7 @@ USER = """
 POLICY = "scope_insufficient role_missing"
 OURS = """
     keys_unavailable introspection_unavailable user_store_unavailable revocation_unavailable overloaded
-    internal_error
+    internal_error assertion_unavailable
 """
 PROXY = """
     route_not_found method_not_allowed front_not_trusted request_malformed request_too_large target_too_long

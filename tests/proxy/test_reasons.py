@@ -141,6 +141,7 @@ ROWS: Final[dict[str, Row]] = {
 }
 
 ELSEWHERE: Final = {
+    "assertion_unavailable": "needs keys that cannot be read: tests/assertion/test_signed_identity.py",
     "token_inactive": "needs an issuer that is asked: tests/test_introspection.py",
     "introspection_unavailable": "needs an issuer that does not answer: the same file",
     "front_not_trusted": "is for other proxies: tests/decision/test_decisions.py",

@@ -22,6 +22,7 @@ ALL = [
     "0010_provisioning",
     "0011_feed_of_users",
     "0012_revocations_of_any_user",
+    "0013_assertion_keys",
 ]
 NEXT = int(ALL[-1][:4]) + 1
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -51,7 +52,7 @@ async def test_schema_is_created_and_quoted(empty_dsn: str, connection: Connecti
     assert await migrate(empty_dsn, schema) == ALL
     assert await migrate(empty_dsn, schema) == []
     found = await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = $1", schema)
-    assert found == 8
+    assert found == 9
     assert await connection.fetchval("SELECT to_regclass('public.users')") is None
 
 
