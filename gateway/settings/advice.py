@@ -1,5 +1,6 @@
 """Warnings about settings that are valid but probably mistakes."""
 
+import re
 import ssl
 import stat
 from collections.abc import Iterator
@@ -12,6 +13,11 @@ from gateway.settings.findings import Location
 from gateway.settings.loading import Problem, Source
 from gateway.settings.model import Issuer, Keys, Match, Route, Settings, Upstream
 
+_CLOCK: Final = re.compile(
+    r"\b(now|clock_timestamp|statement_timestamp|transaction_timestamp)\s*\(|\b(current|local)_?(date|time)",
+    re.IGNORECASE,
+)
+"""What gives the time in SQL."""
 _LONG_TRUST: Final = 300.0
 """Seconds. An answer about an opaque token that counts longer hides revocations."""
 
@@ -152,6 +158,13 @@ def _users(settings: Settings, source: Source) -> Iterator[Problem]:
                 ("issuers", index),
                 f"({name}) has no identities in users.source: every token of it is 401 user_not_found",
                 "name it in an entry of users.source.identities, or remove it",
+            )
+    for index, rule in enumerate(users.status):
+        if rule.until is None and _CLOCK.search(rule.when):
+            yield source.problem(
+                (*where, "status", index, "when"),
+                "depends on the time, and no write reports when it changes",
+                'name the instant, as in {when: "banned_until > now()", is: suspended, until: banned_until}',
             )
     if users.changes == "none":
         yield source.problem(

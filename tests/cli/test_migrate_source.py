@@ -181,6 +181,25 @@ class TestRefusals:
         async with session(dsn) as connection:
             assert await connection.fetchval("SELECT to_regnamespace('gateway_source')") is None
 
+    async def test_a_table_that_replication_fills_is_refused(self, dsn: str, tmp_path: Path) -> None:
+        async with session(dsn) as owner:
+            name = f"sub_{uuid.uuid4().hex}"
+            await owner.execute(
+                f"CREATE SUBSCRIPTION {name} CONNECTION 'host=127.0.0.1 dbname=x' PUBLICATION p"
+                " WITH (connect = false, slot_name = NONE)"
+            )
+            try:
+                await owner.execute("SET allow_system_table_mods = on")
+                await owner.execute(
+                    "INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate)"
+                    f" SELECT oid, 'link'::regclass, 'r' FROM pg_subscription WHERE subname = '{name}'"
+                )
+                result = await run("migrate", "--config", str(written(tmp_path, dsn, BLOCK)))
+            finally:
+                await owner.execute(f"DROP SUBSCRIPTION {name}")
+        assert result.exit_code == output.DENIED
+        assert "link is filled by a subscription" in result.output
+
     async def test_a_view_with_its_tables_watched_is_accepted(self, dsn: str, tmp_path: Path) -> None:
         block = {**BLOCK, "table": "member", "watch": {"person": "id"}}
         assert (await migrated(dsn, tmp_path, block))["source"]["installed"]

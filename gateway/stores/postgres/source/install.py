@@ -37,6 +37,9 @@ WITH RECURSIVE found (name, place) AS (
 SELECT name, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS place
 FROM found JOIN pg_class c ON c.oid = place JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY name, place
 """
+_REPLICATED: Final = """
+SELECT min(name) FROM unnest($1::text[]) AS name JOIN pg_subscription_rel ON srrelid = to_regclass(name)
+"""
 _INSTALLED: Final = f"""
 SELECT quote_ident(owner.nspname) || '.' || quote_ident(c.relname) AS place,
     t.tgname::text AS name, p.proname::text AS function
@@ -167,6 +170,12 @@ async def _plan(session: Connection, source: UserSource, issuers: Mapping[str, s
     _refuse_views(source, views)
     wanted = installation(source, issuers, types.key, views)
     places = await session.fetch(_PARTITIONS, list(tables))
+    replicated = await session.fetchval(_REPLICATED, [row["place"] for row in places])
+    if replicated is not None:
+        raise MigrationError(
+            f"users.source: {replicated} is filled by a subscription, and logical replication fires no"
+            " statement-level triggers: write changes: poll, or read the users where they are written"
+        )
     needed = {
         (row["place"], trigger.name, trigger.function): wanted.create(trigger, row["place"])
         for trigger in wanted.triggers
