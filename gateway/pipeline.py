@@ -15,12 +15,14 @@ from gateway.core.headers import STALE, Fields, HeaderPolicy
 from gateway.core.model import Auth, Claims, Credential, MissingUser, Request, Resolution, Route, User
 from gateway.core.reasons import (
     CREDENTIALS_MISSING,
+    METHOD_NOT_ALLOWED,
     TOKEN_REVOKED,
     TOKENS_REVOKED_BEFORE,
     USER_NOT_FOUND,
     Denial,
 )
 from gateway.core.requests import bearer, cors, credentials, upgrades
+from gateway.core.requests.methods import COMMON, COUNTED, count_down
 from gateway.core.routes import RouteTable, Target, read_target
 from gateway.core.verified import VerifiedToken
 
@@ -118,6 +120,10 @@ class Pipeline:
 
         Raises `Denial`.
         """
+        exhausted = False
+        if request.method in COUNTED:
+            counted = count_down(request)
+            request, exhausted = counted or request, counted is None
         fields = self._headers.read(request)
         target = read_target(request.target, fields.hosts, self._routes.liberties)
         if (asked := cors.read_preflight(request)) is not None:
@@ -127,6 +133,8 @@ class Pipeline:
         route = self._routes.match(request.method, target.host, target.path)
         if target.liberties:
             self._routes.check(route, request.method, target)
+        if exhausted:
+            return self._last(route, request.method, fields)
         credential: Credential | None = None
         try:
             if route.auth is Auth.NONE:
@@ -151,6 +159,14 @@ class Pipeline:
         told = self._headers.forwarded(request, fields, route.strip_prefix)
         protocol = upgrades.requested(request, route.upgrades) if request.may_upgrade else None
         return Forwarding(route, request.method, line, host, told, protocol, credential, fields)
+
+    def _last(self, route: Route, method: str, fields: Fields) -> Forwarding:
+        """Answer a request that must go no further (RFC 9110 §7.6.2). Raises `Denial` for TRACE."""
+        allow = route.methods or COMMON
+        if method != "OPTIONS":
+            raise Denial(METHOD_NOT_ALLOWED, "Max-Forwards is 0", route=route, allow=allow)
+        answer = f"Allow: {', '.join(sorted(allow))}\r\n".encode("ascii")
+        return Forwarding(route, method, b"", b"", b"", None, None, fields, answer)
 
     def _answer(
         self, method: str, asked: cors.Preflight, target: Target, fields: Fields

@@ -251,6 +251,7 @@ def configuration(
         "headers": {},
         "upstreams": {
             "raw": {"urls": [upstream]},
+            "buffered": {"urls": [upstream], "buffer_requests": "1KiB"},
             "slow": {"urls": [upstream], "response_timeout": "300ms"},
             "gone": {"urls": [f"http://127.0.0.1:{unused_port()}"]},
         },

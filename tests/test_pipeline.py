@@ -117,6 +117,7 @@ ROWS: dict[str, Row] = {
     ),
     "route_not_found": Row(request("/nowhere"), route=None, issuer=None),
     "method_not_allowed": Row(request("/read", token(), method="POST"), route="read", issuer=None),
+    "method_not_implemented": Row(request("/read", token(), method="LABEL"), route="read", issuer=None),
     "request_malformed": Row(request("/public/../admin"), route=None, issuer=None),
 }  # fmt: skip
 # What the data plane raises around the pipeline, or about itself, and what issuers of opaque tokens say.

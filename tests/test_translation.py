@@ -122,6 +122,7 @@ CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
         "health_check.healthy_after": {"health_check": {**_CHECK, "healthy_after": 7}},
         "health_check.unhealthy_after": {"health_check": {**_CHECK, "unhealthy_after": 7}},
         "dns_ttl": {"dns_ttl": "7s"},
+        "buffer_requests": {"buffer_requests": "7KiB"},
         "host": {"host": "upstream"},
         "tls.verify": {"tls": {"verify": False}},
         "tls.ca": {"tls": {"ca": "ca.pem"}},

@@ -19,8 +19,8 @@ from gateway.core.model import JSON, Claims, Header, Request, User
 from gateway.core.networks import Network, client_address, contains
 from gateway.core.requests.forwarding import ForwardingFields, ForwardingRules
 
-# RFC 9110 §7.6.1: for one connection only, even if Connection does not name them. Trailer is one of them,
-# because trailers are not forwarded.
+# RFC 9110 §7.6.1: for one connection only, even if Connection does not name them. Trailer is one of them in
+# requests, because their trailers are not forwarded.
 HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
@@ -152,6 +152,7 @@ class _Fate(Enum):
     CONNECTION = auto()
     LENGTH = auto()
     CODING = auto()
+    TRAILER = auto()
     FORWARDING = auto()
     """`X-Forwarded-*`, Forwarded and X-Real-IP: used only if the peer is trusted."""
 
@@ -340,6 +341,7 @@ def read_response(headers: Sequence[Header]) -> ResponseFields:
     lines: list[bytes] = []
     lengths: list[bytes] = []
     codings: list[bytes] = []
+    trailers: list[bytes] = []
     nominated: frozenset[bytes] = frozenset()
     for name, value in headers:
         fate = fates.get(name) or _decide_on_response(name)
@@ -350,10 +352,15 @@ def read_response(headers: Sequence[Header]) -> ResponseFields:
             lines += (name, b": ", value, b"\r\n")
         elif fate is _Fate.CODING:
             codings.append(value)
+        elif fate is _Fate.TRAILER:
+            trailers += (name, b": ", value, b"\r\n")
         elif fate is _CONNECTION:
             nominated |= (_usually_nominated if len(value) <= _MAX_REMEMBERED else _nominated)(value)
     if nominated:
         return read_response(_without(headers, nominated))
+    if codings:
+        # Only a chunked body has trailers, which are passed on with it (RFC 9112 §7.1.2).
+        lines += trailers
     return ResponseFields(b"".join(lines), lengths, codings)
 
 
@@ -369,6 +376,8 @@ def _decide_on_response(name: bytes) -> _Fate:
         fate = _Fate.CODING
     elif lower == b"connection":
         fate = _Fate.CONNECTION
+    elif lower == b"trailer":
+        fate = _Fate.TRAILER
     elif folded in HOP_BY_HOP or folded == b"x-request-id":
         fate = _Fate.DROPPED
     else:

@@ -340,6 +340,13 @@ METHOD_NOT_ALLOWED = _reason(
     "This method is not served here",
     "A route matches the path but not the method.",
 )
+METHOD_NOT_IMPLEMENTED = _reason(
+    "method_not_implemented",
+    Group.PROXY,
+    501,
+    "This method is not known here",
+    "The method is an unusual one: it is forwarded where the route's `match.methods` names it.",
+)
 REQUEST_MALFORMED = _reason(
     "request_malformed",
     Group.PROXY,

@@ -11,7 +11,14 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from gateway.core.model import Route
-from gateway.core.reasons import METHOD_NOT_ALLOWED, REQUEST_MALFORMED, ROUTE_NOT_FOUND, Denial
+from gateway.core.reasons import (
+    METHOD_NOT_ALLOWED,
+    METHOD_NOT_IMPLEMENTED,
+    REQUEST_MALFORMED,
+    ROUTE_NOT_FOUND,
+    Denial,
+)
+from gateway.core.requests.methods import COMMON, FORWARDED, LLHTTP_METHODS
 
 Liberty: TypeAlias = Literal["encoded_slash", "semicolon", "empty_segment"]
 """A spelling that servers read in different ways, and that a route may allow."""
@@ -190,13 +197,15 @@ class RouteTable:
     def match(self, method: str, host: str, path: str) -> Route:
         """Return the first route for a request.
 
-        Raises `Denial`: `method_not_allowed` if a route matches in all but the method, otherwise
-        `route_not_found`. An unmatched request is never forwarded. What a route without an upstream takes is
-        not forwarded by a later route, which may ask for less.
+        Raises `Denial`: `method_not_allowed` if a route matches in all but the method, or
+        `method_not_implemented` if that is an unknown one; otherwise `route_not_found`. An unmatched request
+        is never forwarded. What a route without an upstream takes is not forwarded by a later route, which
+        may ask for less. TRACE and unknown methods match only where they are named.
         """
         if method == "CONNECT":
             # An upstream that accepted it would turn the connection into a tunnel (RFC 9110 §9.3.6).
             raise Denial(METHOD_NOT_ALLOWED, "CONNECT is never forwarded")
+        usual = method in FORWARDED
         if path == self._reserved:
             raise Denial(ROUTE_NOT_FOUND, "this path is the gateway's own: see server.health_path")
         refused: list[Route] = []
@@ -207,14 +216,16 @@ class RouteTable:
             if route.hosts and host not in route.hosts and not host.endswith(compiled.suffixes):
                 continue
             served = route.upstream is not None or not self._forwards
-            if not route.methods or method in route.methods:
+            if (usual and not route.methods) or method in route.methods:
                 if served:
                     return route
                 break
             if served:
                 refused.append(route)
         if refused:
-            allow = frozenset().union(*(route.methods for route in refused))
+            if method not in LLHTTP_METHODS:
+                raise Denial(METHOD_NOT_IMPLEMENTED, route=refused[0])
+            allow = frozenset().union(*(route.methods or COMMON for route in refused))
             raise Denial(METHOD_NOT_ALLOWED, route=refused[0], allow=allow)
         raise Denial(ROUTE_NOT_FOUND)
 
@@ -244,7 +255,7 @@ class RouteTable:
                 continue
             if other.hosts and host not in other.hosts and not host.endswith(compiled.suffixes):
                 continue
-            if not other.methods or method in other.methods:
+            if (method in FORWARDED and not other.methods) or method in other.methods:
                 return other is route
             others = True
         return not others

@@ -9,6 +9,10 @@ State       Event                           Next        What follows
 admitting   admitted                        forwarding  the request goes to a connection of its upstream
 admitting   a denial                        over        the client gets the denial
 admitting   admitted: a CORS preflight      over        the client gets the answer
+admitting   admitted, a body is awaited     buffering   the upstream needs its length
+buffering   the end of the body             forwarding  it is sent with its length
+buffering   the body becomes too large      forwarding  it is streamed
+buffering   the body breaks off             over        the client gets a 400, 408 or 413
 forwarding  the kept connection was closed  forwarding  the request is sent again, if it is safe to repeat
 forwarding  an interim response (1xx)       forwarding  it is passed on
 forwarding  the head of the response        responding  head and body are passed on
@@ -48,7 +52,7 @@ from gateway.proxy.heads import (
     switch_head,
 )
 from gateway.proxy.reauthorization import LongLivedExchange
-from gateway.proxy.request_body import RequestBody
+from gateway.proxy.request_body import RequestBody, awaits_body
 from gateway.proxy.switch import ProtocolSwitch
 from gateway.proxy.upstream.balancer import Upstream
 from gateway.proxy.upstream.connection import UpstreamConnection
@@ -56,7 +60,7 @@ from gateway.proxy.upstream.parser import DecodingResponseParser, ResponseHead, 
 from gateway.telemetry.metrics import UNMATCHED
 
 T = TypeVar("T", Admission, None)
-State: TypeAlias = Literal["admitting", "forwarding", "responding", "over"]
+State: TypeAlias = Literal["admitting", "buffering", "forwarding", "responding", "over"]
 
 CLIENT_CLOSED_REQUEST: Final = 499
 """Counted, never sent: the client left before its response was complete (nginx's number)."""
@@ -163,12 +167,29 @@ class Exchange:
             if length is not None and length > route.max_body:
                 raise LimitExceeded("body_size", f"{length} bytes")
             self._upstream = upstream = context.upstreams[route.upstream]
+            if upstream.buffer_requests and awaits_body(
+                self._client, self._incoming, upstream.buffer_requests
+            ):
+                self._state = "buffering"
+                return
             self._forwarded_at = perf_counter()
             connection = upstream.take(once=not self._repeatable)
             if connection is None:
                 self._run_in_task(self._open(admission, upstream))
             else:
                 self._send(admission, upstream, connection)
+        except Exception as error:  # noqa: BLE001 -- as in `begin`
+            self._refuse(error)
+
+    def _buffer(self, admission: Admission, upstream: Upstream) -> None:
+        """Take the new part of a body that is awaited."""
+        try:
+            incoming, most = self._incoming, admission.forwarding.route.max_body
+            if isinstance(incoming, Incoming) and incoming.received > most:
+                raise LimitExceeded("body_size", "more bytes came")
+            if not awaits_body(self._client, incoming, upstream.buffer_requests):
+                self._state, self._forwarded_at = "forwarding", perf_counter()
+                self._run_in_task(self._open(admission, upstream))
         except Exception as error:  # noqa: BLE001 -- as in `begin`
             self._refuse(error)
 
@@ -217,6 +238,8 @@ class Exchange:
         """Send the new part of the request's body, its end, or its error."""
         if self._body is not None:
             self._send_body(self._body)
+        elif self._state == "buffering" and self._admission is not None and self._upstream is not None:
+            self._buffer(self._admission, self._upstream)
         elif self._connection is None:
             # No upstream connection can take it yet.
             self._client.stop_reading()

@@ -50,7 +50,7 @@ def readable(head: ResponseHead, cors: Cors, headers: tuple[Header, ...]) -> Res
 
 
 def preflight_answer(fields: bytes, request_id: str, *, modern: bool, keep_alive: bool) -> bytes:
-    """Return the answer to a CORS preflight with these fields."""
+    """Return the answer to a CORS preflight, or to a last OPTIONS, with these fields."""
     ending = b"Connection: close\r\n" if not keep_alive else b"" if modern else b"Connection: keep-alive\r\n"
     return b"HTTP/1.1 204 No Content\r\n%b%bX-Request-Id: %b\r\n%b\r\n" % (
         fields, date_line().encode("ascii"), request_id.encode("ascii"), ending

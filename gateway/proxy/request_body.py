@@ -4,7 +4,7 @@ It gets a new framing, because chunk extensions and trailers are not forwarded.
 """
 
 from gateway.proxy.downstream.connection import ClientConnection
-from gateway.proxy.downstream.incoming import Incoming
+from gateway.proxy.downstream.incoming import AnyRequest, Incoming
 from gateway.proxy.downstream.limits import LimitExceeded
 from gateway.proxy.upstream.connection import UpstreamConnection
 
@@ -71,3 +71,24 @@ class RequestBody:
     def awaits_client(self) -> bool:
         """True while it is the client's turn, not the upstream's, and the client is silent."""
         return not (self._connection.writing_paused or self._incoming.awaits_continue)
+
+
+def awaits_body(client: ClientConnection, incoming: AnyRequest, most: int) -> bool:
+    """Return whether the rest of a chunked body is awaited, because the upstream needs its length.
+
+    Once it is complete, it is a body with a length. A body of more than `most` bytes is not awaited.
+    Raises `Denial`.
+    """
+    if not isinstance(incoming, Incoming) or not incoming.chunked or incoming.received > most:
+        return False
+    if incoming.complete:
+        incoming.chunked, incoming.length = False, incoming.received
+        return False
+    if incoming.error is not None:
+        raise incoming.error
+    if incoming.expects_continue:
+        # The upstream is not asked before the body is there.
+        incoming.expects_continue = False
+        client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    client.go_on_reading()
+    return True

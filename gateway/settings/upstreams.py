@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt
 
 from gateway.settings.section import Section
 from gateway.settings.urls import UpstreamUrl, base_path
-from gateway.settings.values import Host, PlainPath, Share, Timeout, UpstreamHost, duration
+from gateway.settings.values import Host, PlainPath, Share, Size, Timeout, UpstreamHost, duration
 
 
 class UpstreamTls(Section):
@@ -84,6 +84,9 @@ class Upstream(Section):
     """Active health checks. `null`: none."""
     dns_ttl: Timeout = duration("30s")
     """How often names are resolved again. If that fails, the known addresses stay."""
+    buffer_requests: Size | None = None
+    """A chunked body up to this size is sent with `Content-Length` once it is complete, for servers that lose
+    chunked bodies (WSGI). A larger one is streamed. `null`: all are."""
     host: UpstreamHost = "preserve"
     """The Host header for the upstream: `preserve` (the client's), `upstream` (the URL's), or a host of your
     own."""

@@ -298,13 +298,32 @@ def test_methods_choose_and_a_method_that_is_not_served_is_told_which_are() -> N
     )
 
     assert table.match("POST", "h", "/a").name == "write"
-    for method in ("DELETE", "get", "PUT", ""):
+    for method in ("DELETE", "PUT", "TRACE"):
         with pytest.raises(Denial) as caught:
             table.match(method, "h", "/a")
         assert caught.value.reason.code == "method_not_allowed"
         assert caught.value.allow == {"GET", "HEAD", "POST"}
         assert caught.value.route is not None
         assert caught.value.route.name == "read"
+    for method in ("get", "LABEL", ""):
+        with pytest.raises(Denial) as caught:
+            table.match(method, "h", "/a")
+        assert caught.value.reason.code == "method_not_implemented"
+
+
+def test_a_route_for_any_method_is_for_the_usual_ones() -> None:
+    table = RouteTable([route("any", "/a"), route("named", "/**", methods="TRACE LABEL")])
+
+    assert table.match("PROPFIND", "h", "/a").name == "any"
+    # A later route that names it.
+    assert table.match("TRACE", "h", "/a").name == "named"
+    assert table.match("LABEL", "h", "/a").name == "named"
+    with pytest.raises(Denial) as caught:
+        table.match("FOO", "h", "/a")
+    assert caught.value.reason.code == "method_not_implemented"
+    with pytest.raises(Denial) as caught:
+        RouteTable([route("any", "/a")]).match("TRACE", "h", "/a")
+    assert "GET" in caught.value.allow
 
 
 def test_a_route_without_an_upstream_serves_decisions_alone() -> None:

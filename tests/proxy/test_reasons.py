@@ -129,6 +129,7 @@ ROWS: Final[dict[str, Row]] = {
     "keys_unavailable": Row(signed(lambda: tokens.claims(iss=KEYLESS_ISSUER)), issuer="keyless"),
     "route_not_found": Row(get("/nowhere"), route="unmatched"),
     "method_not_allowed": Row(get("/read/x", method="POST"), route="read"),
+    "method_not_implemented": Row(get("/read/x", method="LABEL"), route="read"),
     "request_malformed": Row(get("/private/../x"), route="unmatched"),
     "request_too_large": Row(get("/private/x", b"X-Large: " + b"x" * 40_000), route="unmatched"),
     "target_too_long": Row(get("/private/" + "x" * 10_000), route="unmatched"),

@@ -35,7 +35,7 @@ async def test_websocket_smuggling(house: House, answer: bytes) -> None:
     assert b"smuggled" not in b"".join(bytes(wire.raw) for wire in house.upstream.wires)
 
 
-@pytest.mark.parametrize("protocol", [b"h2c", b"H2C", b"h2c, websocket", b"HTTP/2.0", b"TLS/1.2"])
+@pytest.mark.parametrize("protocol", [b"h2c", b"H2C", b"h2c/1", b"h2c, websocket", b"HTTP/2.0", b"TLS/1.2"])
 @pytest.mark.parametrize("path", ["/public/x", "/any-protocol/x"])
 async def test_h2c_smuggling(house: House, path: str, protocol: bytes) -> None:
     """A tunnel of HTTP/2 would carry further requests that were not admitted."""

@@ -7,6 +7,10 @@ arrives, so that no more of a head is kept than its limits allow.
 State           Event                           Next            What follows
 =============== =============================== =============== ============================================
 between         a message begins                head
+head            llhttp does not know the        head            another llhttp parses the head, with a method
+                method, or the version                          and a version that it knows
+head            the same, within the line       line            the rest of the line is awaited
+line            the line is complete            head            the same as above
 head            its head ends                   body            the request has arrived, its body may follow
 body            the message ends                between         the request is complete
 head            its head ends; it asks for      body skipped    llhttp does not parse the body
@@ -20,6 +24,7 @@ any             a byte is wrong, or a limit is  broken          the request that
 =============== =============================== =============== ============================================
 """
 
+import re
 from collections import deque
 from typing import Final, Literal, TypeAlias
 
@@ -27,6 +32,7 @@ import httptools
 
 from gateway.core.model import Header
 from gateway.core.reasons import REQUEST_MALFORMED, Denial
+from gateway.core.requests.methods import LLHTTP_METHODS
 from gateway.proxy.downstream.head_cache import HeadCache, Known
 from gateway.proxy.downstream.incoming import Incoming, RecurringRequest
 from gateway.proxy.downstream.limits import LimitExceeded, Limits
@@ -40,11 +46,20 @@ _AT_ONCE: Final = 32 * 1024
 # traced services. From then on, only one head in `_LOOK_AGAIN` is looked up and remembered.
 _ALL_NEW: Final = 8
 _LOOK_AGAIN: Final = 16
+# A well-formed request line of HTTP/1 (RFC 9112 §3), and one of which more may come.
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}"
+_LINE: Final = re.compile(rb"(%b)( [!-\xff]+ HTTP/1\.)([0-9])\r?\n" % _TOKEN)
+_LINE_BEGUN: Final = re.compile(rb"%b(?: [!-\xff]*(?: [HTP/1.0-9]*\r?)?)?" % _TOKEN)
+_LONGEST_METHOD: Final = 64
+# The framing of a request does not depend on its method, except for CONNECT (RFC 9112 §6.3). So llhttp gets
+# this one for a method that it does not know, and stays the only judge of framing.
+_STAND_IN: Final = b"POST"
 # More pieces of a body are joined, because small pieces take less memory than their bookkeeping.
 _MOST_PIECES: Final = 1024
 
 
-State: TypeAlias = Literal["between", "head", "body", "body skipped", "other protocol", "broken"]
+State: TypeAlias = Literal["between", "line", "head", "body", "body skipped", "other protocol", "broken"]
+_IN_LINE: Final = frozenset({"between", "line", "head"})
 
 
 class RequestParser:
@@ -54,7 +69,9 @@ class RequestParser:
         "_headers",
         "_known",
         "_limits",
+        "_line",
         "_llhttp",
+        "_method",
         "_new_heads",
         "_others",
         "_progress",
@@ -73,6 +90,10 @@ class RequestParser:
         self._known = known
         self._llhttp = httptools.HttpRequestParser(self)
         self._state: State = "between"
+        # The beginning of a head whose request line is not complete.
+        self._line = b""
+        # The method of the request, if llhttp was given another one.
+        self._method = ""
         self._target = b""
         self._headers: list[Header] = []
         self.current: Incoming | None = None
@@ -123,7 +144,7 @@ class RequestParser:
         if self.rest is not None:
             self.rest += data
             return
-        first = self._state == "between" and not (self.pending or self.arrived)
+        fresh = self._state == "between" and not self.pending
         if self.ahead:
             self.ahead += data
             return
@@ -132,11 +153,17 @@ class RequestParser:
             return
         self._progress = False
         self.pending += len(data)
+        first = fresh and not self.arrived
+        line = data if fresh else self._line + data if self._line else b""
+        failure: httptools.HttpParserError | None = None
         try:
             self._read(data)
         except httptools.HttpParserError as error:
-            self.fail(_denial(error))
+            # Handled below: here it would become the context of the next error of httptools.
+            failure = error
+        if failure is not None and not self._recover(line, failure):
             return
+        self._line = line if self._state in _IN_LINE and b"\n" not in line else b""
         if first and len(self.arrived) == 1 and self._state != "head":
             self._remember(data, self.arrived[0])
         if self._progress:
@@ -145,6 +172,46 @@ class RequestParser:
             self.fail(LimitExceeded("head_size"))
         elif len(self._headers) > self._limits.header_count:
             self.fail(LimitExceeded("header_count"))
+
+    def _recover(self, head: bytes, error: httptools.HttpParserError) -> bool:
+        """Fail, unless llhttp only does not know the method or the version. Return whether parsing goes on.
+
+        `head` is the arriving request from its first byte on. It is empty if that byte is not known: the
+        request has come together with an earlier one, or its line is complete.
+        """
+        in_line = self._state in _IN_LINE and not (self._headers or self._progress)
+        if head and in_line and not isinstance(error.__context__, Denial):
+            try:
+                if self._read_unusual(head):
+                    return True
+            except httptools.HttpParserError as again:
+                error = again
+        self.fail(_denial(error))
+        return False
+
+    def _read_unusual(self, head: bytes) -> bool:
+        """Parse a head with a method and a version that llhttp knows; return False if it has these already.
+
+        If the request line is not complete yet, its rest is awaited. Raises `httptools.HttpParserError`.
+        """
+        if b"\n" not in head:
+            self._state = "line"
+            longest = self._limits.target_length + _LONGEST_METHOD + len("  HTTP/1.1\r")
+            return _LINE_BEGUN.fullmatch(head) is not None and len(head) <= longest
+        match = _LINE.match(head)
+        if match is None:
+            return False
+        method, target, minor, rest = match[1], match[2], match[3], head[match.end(3) :]
+        unknown = method.decode("ascii") not in LLHTTP_METHODS
+        if not unknown and minor in {b"0", b"1"}:
+            return False
+        self._method = method.decode("ascii") if unknown else ""
+        self._target = b""
+        self._llhttp = httptools.HttpRequestParser(self)
+        # RFC 9110 §2.5: a higher minor version is read as the highest that is known.
+        minor = min(minor, b"1")
+        self._read(b"%b%b%b%b" % (_STAND_IN if unknown else method, target, minor, rest))
+        return True
 
     def _feed_in_pieces(self, data: bytes) -> None:
         """Parse piece by piece, until a request has arrived; keep the rest in `ahead`."""
@@ -186,7 +253,7 @@ class RequestParser:
         self._state = "broken"
         self.pending = 0
         self.ahead = b""
-        self._target, self._headers = b"", []
+        self._line, self._target, self._headers = b"", b"", []
         incoming, self.current = self.current, None
         if incoming is None:
             incoming = Incoming()
@@ -263,7 +330,7 @@ class RequestParser:
             return
         llhttp, headers = self._llhttp, self._headers
         incoming = Incoming()
-        incoming.method = llhttp.get_method().decode("ascii")
+        incoming.method = self._method or llhttp.get_method().decode("ascii")
         incoming.target = self._target.decode("latin-1")
         incoming.headers = tuple(headers)
         incoming.keep_alive = llhttp.should_keep_alive()
@@ -280,7 +347,7 @@ class RequestParser:
             incoming.upgrade = not incoming.has_body
             if incoming.has_body:
                 self._state = "body skipped"
-        self._target, self._headers = b"", []
+        self._target, self._headers, self._method = b"", [], ""
         self._progress = True
         self.current = incoming
         self.arrived.append(incoming)

@@ -40,6 +40,8 @@ class Upstream:
         self._loop = asyncio.get_running_loop()
         self.name = rules.name
         self.response_timeout = rules.response_timeout
+        self.buffer_requests = rules.buffer_requests or 0
+        """The largest chunked body that is sent with its length, in bytes."""
         self._rules = rules
         self._observer = observer
         self._dialer = Dialer(rules)

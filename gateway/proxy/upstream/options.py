@@ -72,6 +72,8 @@ class UpstreamRules:
     ejection: Ejection = field(default_factory=Ejection)
     dns_ttl: float = 30.0
     """How often names are resolved again."""
+    buffer_requests: int | None = None
+    """The largest chunked body that is awaited, to be sent with its length; None: none is."""
     host: str = "preserve"
     """The Host header: `preserve` (the client's), `upstream` (the URL's), or this host."""
     tls: TlsRules = field(default_factory=TlsRules)

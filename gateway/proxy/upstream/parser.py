@@ -283,6 +283,14 @@ class DecodingResponseParser(ResponseParser):
     def on_body(self, content: bytes) -> None:
         self._content.append(content)
 
+    def _read_head(self, status: int) -> ResponseHead:
+        head = super()._read_head(status)
+        if head.chunked:
+            # Its trailers are dropped with the framing.
+            plain = tuple(header for header in head.headers if header[0].lower() != b"trailer")
+            head.fields = read_response(plain).kept
+        return head
+
 
 def _too_large() -> Denial:
     return _broken(f"its response head exceeds {MAX_HEAD_BYTES} bytes")
