@@ -50,6 +50,13 @@ _PSS_HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
 _SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 # Below 2048 bits RSA is broken or near it (RFC 7518 §3.3); above 8192 a verification is an attack on our CPU.
 _RSA_BITS: Final = range(2048, 8192 + 1)
+# Ed25519 (RFC 8032 §5.1): `y` of all points A with 8·A = 0, without the sign of `x`. These are 1, -1, 0 and
+# two of order 8; 0 and 1 have a second spelling, p more. A signature for such a key needs no private key.
+_P25519: Final = 2**255 - 19
+_Y_OF_ORDER_8: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_SMALL_ORDER: Final = frozenset(
+    {0, 1, _P25519, _P25519 + 1, _P25519 - 1, _Y_OF_ORDER_8, _P25519 - _Y_OF_ORDER_8}
+)
 MAX_KEYS: Final = 100
 """Keys of one set that are kept. Issuers have two or three, or one for each of some tenants."""
 MAX_ENTRIES: Final = 1000
@@ -304,6 +311,8 @@ def _verification_key(public: PublicKey, kid: str | None, algorithm: str | None)
     elif isinstance(public, ec.EllipticCurvePublicKey):
         fitting = frozenset(alg for curve, alg in _CURVE_ALGORITHMS.items() if curve == public.curve.name)
     else:
+        if int.from_bytes(public.public_bytes_raw(), "little") % 2**255 in _SMALL_ORDER:
+            raise KeyRejected("tokens can be signed without a private key: it is a point of small order")
         # Two names of one algorithm (RFC 9864 §2.2).
         fitting = EDDSA_ALGORITHMS
         algorithm = None if algorithm in EDDSA_ALGORITHMS else algorithm

@@ -34,6 +34,15 @@ from tests.tokens import (
     sign,
 )
 
+P25519 = 2**255 - 19
+# The points P with 8·P = 0 have these y: 1, -1, 0 and two of order 8. Each y below 19 has a second spelling.
+ORDER_8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+SMALL_ORDER = [
+    (y | sign << 255).to_bytes(32, "little")
+    for y in (0, 1, P25519 - 1, P25519, P25519 + 1, ORDER_8, P25519 - ORDER_8)
+    for sign in (0, 1)
+]
+
 
 @pytest.mark.parametrize(
     ("key", "algorithms"),
@@ -145,6 +154,7 @@ def rejected(jwk: JSON) -> str:
         (ec_key().jwk(x="AQ"), "not those of a key"),
         (ec_key().jwk(x="AA", y="AA"), "not those of a key"),
         (ec_key("k1", "secp256k1").jwk(), "its `crv`"),
+        *((ed25519_key().jwk(x=base64url(point).decode()), "without a private key") for point in SMALL_ORDER),
         (ec_key().jwk(crv=None), "its `crv`"),
         (ed25519_key().jwk(x="AQ"), "not those of a key"),
     ],

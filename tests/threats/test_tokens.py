@@ -339,6 +339,22 @@ async def test_a_published_key_that_must_not_sign_verifies_nothing(
         assert (refused.status, refused.code) == (401, "key_unknown")
 
 
+@pytest.mark.parametrize(
+    "point", [b"\x01" + bytes(31), b"\xee" + b"\xff" * 30 + b"\xff"], ids=["one", "one-again"]
+)
+async def test_a_published_key_for_which_all_can_sign_verifies_nothing(
+    tmp_path: Path, dsn: str, redis_url: str, point: bytes
+) -> None:
+    """The equation of Ed25519 is s·B = r + k·A. If A is the neutral point, s = 0 and r = A always meet it."""
+    async with open_house(tmp_path, dsn, redis_url) as house:
+        key = tokens.ed25519_key("weak")
+        weak = key.jwk(x=tokens.base64url(point).decode())
+        (tmp_path / "second.json").write_text(json.dumps({"keys": [weak, tokens.rsa_key("second").jwk()]}))
+        forged = tokens.resigned(tokens.sign(claims(iss=SECOND_ISSUER), key), b"\x01" + bytes(31) + bytes(32))
+        refused = await house.request("/private/x", token=forged)
+        assert (refused.status, refused.code) == (401, "key_unknown")
+
+
 async def test_a_withdrawn_key_is_trusted_no_longer(tmp_path: Path, dsn: str, redis_url: str) -> None:
     async with open_house(tmp_path, dsn, redis_url) as house:
         good = token()
