@@ -14,7 +14,7 @@ comma := ,
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak soak-memory lint format bench clean
+.PHONY: help run test soak soak-memory lint format bench verdicts clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ format: $(VENV)/dev.stamp ## Format the sources
 
 bench: $(VENV)/bench.stamp ## Measure the gateway, and nginx, HAProxy and Envoy if they are installed (flags: ARGS="throughput --seconds 10")
 	@$(BIN)/python -m bench $(ARGS)
+
+verdicts: $(VENV)/bench.stamp ## Compare the verdicts of the gateway and of Envoy on mutated tokens (flags: ARGS="--all --json FILE")
+	@$(BIN)/python -m bench.verdicts $(ARGS)
 
 clean: ## Remove everything that these commands created
 	rm -rf .venv .venv-* .gateway .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
