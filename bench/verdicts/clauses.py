@@ -246,8 +246,8 @@ CLAUSES: Final = (
         "Size of a token",
         "RFC 9110 §5.4",
         Side.GATEWAY,
-        "A recipient may limit fields. The gateway's limits are 16 KiB for a token and 32 KiB for "
-        "all fields; Envoy's is 60 KiB for all fields.",
+        "A recipient may limit fields. The gateway's limits are 16 KiB for a token and 32 KiB for a field; "
+        "Envoy's is 60 KiB for all fields.",
         ("JSON: * kB",),
         (
             "token_too_large",
