@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from gateway.settings import ConfigurationError, Settings, load
+from gateway.settings.advice import advice
+from gateway.settings.loading import load_with_source
 
 BASE = """\
+admin: {listen: 127.0.0.1:9901}
 issuers: [{name: main, issuer: https://idp.example.com/, audiences: [a]}]
 postgres: {dsn: postgresql://g@127.0.0.1/g}
 redis: {url: redis://127.0.0.1}
@@ -54,4 +57,16 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path, assertion: str, message
     with pytest.raises(ConfigurationError) as caught:
         loaded(tmp_path, assertion)
     (problem,) = caught.value.problems
-    assert (problem.line, str(problem).partition(": ")[2][: len(message)]) == (6, message)
+    assert (problem.line, str(problem).partition(": ")[2][: len(message)]) == (7, message)
+
+
+def test_a_key_file_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    file = tmp_path / "gateway.yaml"
+    file.write_text(f"{BASE}assertion: {{key_file: {keys}}}\n")
+    assert advice(*load_with_source(file, {})) == ()
+    keys.touch(0o600)
+    assert advice(*load_with_source(file, {})) == ()
+    keys.chmod(0o644)
+    (warning,) = advice(*load_with_source(file, {}))
+    assert (warning.field, warning.hint) == ("assertion.key_file", f"chmod 600 {keys}")

@@ -29,6 +29,7 @@ def advice(settings: Settings, source: Source) -> tuple[Problem, ...]:
         *exposure(settings, source),
         *_issuers(settings, source),
         *_introspection(settings, source),
+        *_assertion(settings, source),
         *_users(settings, source),
         *_upstreams(settings, source),
         *_routes(settings, source),
@@ -91,6 +92,14 @@ def _keys(where: Location, iss: str, keys: Keys, source: Source) -> Iterator[Pro
     if secret is not None and secret.is_file() and secret.stat().st_mode & stat.S_IROTH:
         yield source.problem(
             (*where, "secret_file"), "can be read by all users of this machine", f"chmod 600 {secret}"
+        )
+
+
+def _assertion(settings: Settings, source: Source) -> Iterator[Problem]:
+    file = None if settings.assertion is None else settings.assertion.key_file
+    if file is not None and file.is_file() and file.stat().st_mode & stat.S_IROTH:
+        yield source.problem(
+            ("assertion", "key_file"), "can be read by all users of this machine", f"chmod 600 {file}"
         )
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from rich.text import Text
 
 from gateway.cli import output
-from gateway.cli.check import network, postgres, redis, stream, users_source
+from gateway.cli.check import assertion, network, postgres, redis, stream, users_source
 from gateway.cli.check.result import Check, CheckResult
 from gateway.core.model import StoreUnavailable
 
@@ -29,6 +29,7 @@ Plan: TypeAlias = Callable[["Settings"], Iterable[Check]]
 
 PLANS: Final[tuple[Plan, ...]] = (
     postgres.checks,
+    assertion.checks,
     users_source.checks,
     stream.checks,
     redis.checks,

@@ -24,7 +24,7 @@ def checks(settings: "Settings") -> Iterable[Check]:
 
 
 async def _primary(settings: "Settings") -> CheckResult:
-    postgres = _opened(settings)
+    postgres = opened(settings)
     try:
         await postgres.ping()
         found = await _described(postgres)
@@ -53,7 +53,7 @@ async def _primary(settings: "Settings") -> CheckResult:
 
 
 async def _replica(settings: "Settings") -> CheckResult:
-    postgres = _opened(settings)
+    postgres = opened(settings)
     try:
         await postgres.ping_replica()
     except StoreUnavailable as error:
@@ -67,7 +67,7 @@ async def _replica(settings: "Settings") -> CheckResult:
     return CheckResult("postgres_replica", "pass", "the statement that finds users runs")
 
 
-def _opened(settings: "Settings") -> Postgres:
+def opened(settings: "Settings") -> Postgres:
     """Return Postgres as `gateway run` opens it, with one connection."""
     postgres = settings.postgres
     return Postgres(
