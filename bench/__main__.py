@@ -16,6 +16,7 @@ from bench import (
     bulk_changes,
     changes,
     cold,
+    decision,
     idle,
     reload,
     source,
@@ -37,6 +38,7 @@ class Measurement(StrEnum):
 
     THROUGHPUT = "throughput"
     TRAFFIC = "traffic"
+    DECISION = "decision"
     TLS = "tls"
     BODY = "body"
     IDLE = "idle"
@@ -78,6 +80,9 @@ def bench(
         ),
         Measurement.TRAFFIC: partial(
             traffic.measure, console=console, rounds=rounds, seconds=seconds, connections=connections
+        ),
+        Measurement.DECISION: partial(
+            decision.measure, console=console, rounds=rounds, seconds=seconds, connections=connections
         ),
         Measurement.TLS: partial(
             tls.measure, console=console, rounds=rounds, seconds=seconds, connections=connections

@@ -29,7 +29,8 @@ class Gateway:
 
     `people` are its users, by default those of the stage. Gateways with the same `prefix` share the data in
     Redis. `local_ttl` None means the default of the setting. With a `certificate`, clients speak TLS.
-    `postgres` is another database than that of the stage, `source` is `users.source`.
+    `postgres` is another database than that of the stage, `source` is `users.source`. `decides`: other
+    proxies may ask.
     """
 
     def __init__(
@@ -44,9 +45,12 @@ class Gateway:
         certificate: Certificate | None = None,
         postgres: str | None = None,
         source: Mapping[str, JSON] | None = None,
+        decides: bool = False,
     ) -> None:
         self.port = free_port()
         self.admin_port = free_port()
+        self.decision_port = free_port() if decides else 0
+        self.grpc_port = free_port() if decides else 0
         self.config = stage.folder / f"gateway-{self.port}.yaml"
         self._stage = stage
         self._workers = workers
@@ -77,6 +81,12 @@ class Gateway:
             "upstreams": {"service": {"urls": [f"http://{HOST}:{upstream}"]}},
             "routes": [{"name": "all", "match": {"path": "/**"}, "upstream": "service"}],
         }
+        if decides:
+            content["decision"] = {
+                "listen": f"{HOST}:{self.decision_port}",
+                "grpc_listen": f"{HOST}:{self.grpc_port}",
+                "trusted_proxies": [f"{HOST}/32"],
+            }
         write(self.config, content)
 
     @property

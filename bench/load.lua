@@ -15,6 +15,9 @@ local BROWSER = table.concat({
   "Accept-Encoding: gzip, deflate, br, zstd",
 }, "\r\n") .. "\r\n"
 
+local QUESTION = "GET /auth-request HTTP/1.1\r\nHost: gateway\r\nX-Original-Method: GET\r\n"
+  .. "X-Original-Host: shop.example.com\r\nX-Original-Proto: https\r\nX-Forwarded-For: 192.0.2.7\r\n"
+
 local endings = {}
 local rests, turn, sent, workload, start, begun = {}, 0, 0, "repeat", "GET /orders/", 0
 
@@ -44,6 +47,10 @@ function init(arguments)
       .. "Authorization: Bearer " .. token .. "\r\n"
     if workload == "repeat" then
       rests[number] = "GET /" .. rests[number] .. "\r\n"
+    elseif workload == "ask" then
+      rests[number] = QUESTION .. "X-Original-URI: /orders/1\r\n" .. rests[number]:match("Authorization.*") .. "\r\n"
+    elseif workload == "ask-unique" then
+      endings[number] = "\r\n" .. rests[number]:match("Authorization.*") .. "\r\n"
     elseif workload == "forged" then
       -- Eight characters of the signature are another request's each time.
       local _, dot = rests[number]:find("Bearer [^.]+%.[^.]+%.")
@@ -57,11 +64,15 @@ end
 
 function request()
   turn = turn % #rests + 1
-  if workload == "repeat" then
+  if workload == "repeat" or workload == "ask" then
     return rests[turn]
   end
   sent = sent + 1
   local line = start .. begun .. "-" .. sent .. "?page=" .. sent
+  if workload == "ask-unique" then
+    local id = string.format("%016x%016x", begun, sent)
+    return QUESTION .. "X-Request-Id: " .. id .. "\r\nX-Original-URI: /orders/" .. sent .. endings[turn]
+  end
   if workload == "browser" then
     return string.format("%s%straceparent: 00-%016x%016x-%016x-01\r\n\r\n", line, rests[turn], begun, sent, sent)
   end

@@ -10,12 +10,15 @@ from typing import Final, Literal, TypeAlias
 from bench.processes import HOST, Refused
 from bench.programs import found
 
-Workload: TypeAlias = Literal["repeat", "unique", "browser", "post", "post-100k", "denied", "forged"]
+Workload: TypeAlias = Literal[
+    "repeat", "unique", "browser", "post", "post-100k", "denied", "forged", "ask", "ask-unique"
+]
 """
 `repeat`: heads that differ only in their token. In all others, each request has a new path and query.
 `unique`: only that. `browser`: 14 fields, with cookies and a new `traceparent`. `post`: 1 KiB of JSON.
 `post-100k`: 100 KiB. `denied`: like `unique`, with tokens that must be refused. `forged`: the same, with a
-new signature each time.
+new signature each time. `ask`: questions of nginx, whose heads differ only in their token. `ask-unique`: the
+same, each about a new path and with a new request id.
 """
 _SCRIPT: Final = Path(__file__).with_name("load.lua")
 

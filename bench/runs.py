@@ -1,15 +1,15 @@
 """One load on one proxy: its results at the clients, and its cost for the proxy."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Final, Protocol
 
 from bench.gateways import Gateway, share
 from bench.load import Workload, Wrk
-from bench.processes import Process, Refused
+from bench.processes import Refused
 
 _ATTEMPTS: Final = 3
 _WARM_UP_SECONDS: Final = 1
@@ -32,13 +32,25 @@ class Run:
     """The number of look-ups of users that each tier answered; empty for a peer."""
 
 
+class Measured(Protocol):
+    """What is measured of a program: `bench.processes.Process`."""
+
+    @property
+    def cpu_seconds(self) -> float: ...
+
+    @property
+    def resident_bytes(self) -> int: ...
+
+    def until(self, ready: Callable[[], bool]) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Contender:
     """A running proxy."""
 
     title: str
     port: int
-    process: Process
+    process: Measured
     gateway: Gateway | None = None
     """None for a peer."""
     tls: bool = False
@@ -70,10 +82,10 @@ class Contender:
             lookups=self.gateway.lookups - tiers_before if self.gateway else Counter(),
         )
 
-    def warm_up(self, tokens: Path, *, connections: int) -> None:
+    def warm_up(self, tokens: Path, *, connections: int, workload: Workload = "repeat") -> None:
         """Send the tokens of a file until nearly all are remembered."""
         for _ in range(_ATTEMPTS):
-            run = self.run(tokens, connections=connections, seconds=_WARM_UP_SECONDS)
+            run = self.run(tokens, connections=connections, seconds=_WARM_UP_SECONDS, workload=workload)
             if self.gateway is None or share(run.lookups, "local") >= WARM:
                 return
 
@@ -84,7 +96,9 @@ class Contender:
         """
         lookups: Counter[str] = Counter()
         for _ in range(_ATTEMPTS):
-            self.warm_up(tokens, connections=connections)
+            # The decision listener answers questions alone.
+            asks = workload in {"ask", "ask-unique"}
+            self.warm_up(tokens, connections=connections, workload=workload if asks else "repeat")
             run = self.run(tokens, connections=connections, seconds=seconds, workload=workload)
             if self.gateway is None or share(run.lookups, "local") >= WARM:
                 return run

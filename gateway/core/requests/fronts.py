@@ -37,6 +37,19 @@ _SCHEMES: Final[dict[bytes, Literal["http", "https"]]] = {
 }
 # The handshake of a WebSocket (RFC 6455 §4.1). Fronts drop Connection and Upgrade, and keep this.
 _WEBSOCKET_KEY: Final = b"sec-websocket-key"
+# How a field is treated.
+_KEPT, _READ, _OF_CHAIN, _HOST, _CONNECTION, _DROPPED = (
+    "kept",
+    "read",
+    "chain",
+    "host",
+    "connection",
+    "dropped",
+)
+_FATES: Final = {_CHAIN: _OF_CHAIN, b"host": _HOST, b"connection": _CONNECTION}
+_LONGEST: Final = 64
+_MOST: Final = 1024
+"""The longest name that is remembered, and the largest number of names."""
 _ASKS_FOR_WEBSOCKET: Final = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
 
 
@@ -112,7 +125,7 @@ def front_of(target: str) -> Front:
 class Questions:
     """Reads the original request from the questions of fronts."""
 
-    __slots__ = ("_is_trusted", "_spellings")
+    __slots__ = ("_fates", "_is_trusted", "_spellings")
 
     def __init__(self, identity: Iterable[bytes], is_trusted: Callable[[str], bool]) -> None:
         """`identity` are the names of all fields that a success may carry.
@@ -122,6 +135,8 @@ class Questions:
         names = {fold(name): name.lower() for name in identity}
         self._spellings = {front: {**names, **{name: name for name in front.read}} for front in FRONTS}
         """By front: the folded name of each field with one spelling, and that spelling in lower case."""
+        self._fates: dict[Front, dict[bytes, str]] = {front: {} for front in FRONTS}
+        """By front: how fields are treated that came before, by their names."""
         self._is_trusted = is_trusted
 
     def read(self, front: Front, method: str, target: str, headers: Sequence[Header], peer: str) -> Original:
@@ -189,33 +204,49 @@ class Questions:
 
         Fields of one connection are the front's own, and dropped (RFC 9110 §7.6.1).
         """
-        spellings, read = self._spellings[front], front.read
+        spellings, fates = self._spellings[front], self._fates[front]
         told: dict[bytes, bytes] = {}
         kept: list[Header] = []
         hosts: list[bytes] = []
         chain: list[bytes] = []
         for header in headers:
             name, value = header
-            lower, folded = name.lower(), fold(name)
-            spelling = spellings.get(folded)
-            if spelling is not None and spelling != lower:
-                # A front replaces the identity fields in one spelling. It would forward this one.
-                raise Denial(REQUEST_MALFORMED, f"a field is another spelling of {spelling.decode()}")
-            if lower == _CHAIN:
-                chain.append(value)
-            elif lower in read:
+            fate = fates.get(name) or self._decide(front, name)
+            if fate is _KEPT:
+                kept.append(header)
+            elif fate is _READ:
+                lower = name.lower()
                 if lower in told:
                     raise Denial(REQUEST_MALFORMED, f"{lower.decode()} comes twice")
                 told[lower] = value.strip(b" \t")
-            elif lower == b"host":
+            elif fate is _OF_CHAIN:
+                chain.append(value)
+            elif fate is _HOST:
                 hosts.append(value)
-            elif lower == b"connection":
-                if any(fold(option.strip(b" \t")) in spellings for option in value.split(b",")):
-                    # A front would remove the field that it has just set (RFC 9110 §7.6.1).
-                    raise Denial(REQUEST_MALFORMED, "Connection names a field of the gateway")
-            elif folded not in HOP_BY_HOP:
-                kept.append(header)
+            elif fate is _CONNECTION and any(
+                fold(option.strip(b" \t")) in spellings for option in value.split(b",")
+            ):
+                # A front would remove the field that it has just set (RFC 9110 §7.6.1).
+                raise Denial(REQUEST_MALFORMED, "Connection names a field of the gateway")
         return told, kept, hosts, chain
+
+    def _decide(self, front: Front, name: bytes) -> str:
+        """Decide by the name of a field, and remember it, because names recur. Raises `Denial`."""
+        lower, folded = name.lower(), fold(name)
+        spelling = self._spellings[front].get(folded)
+        if spelling is not None and spelling != lower:
+            # A front replaces the identity fields in one spelling. It would forward this one.
+            raise Denial(REQUEST_MALFORMED, f"a field is another spelling of {spelling.decode()}")
+        if lower in _FATES:
+            fate = _FATES[lower]
+        elif lower in front.read:
+            fate = _READ
+        else:
+            fate = _DROPPED if folded in HOP_BY_HOP else _KEPT
+        fates = self._fates[front]
+        if len(name) <= _LONGEST and len(fates) < _MOST:
+            fates[name] = fate
+        return fate
 
 
 def _scheme(value: bytes | None) -> Literal["http", "https"]:
