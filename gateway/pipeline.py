@@ -233,6 +233,7 @@ def check(route: Route, claims: Claims, resolution: Resolution) -> None:
             policy.authorize(route, resolution.user, claims)
     except Denial as denial:
         denial.tier = denial.tier or resolution.tier
+        denial.user_id = None if resolution.user is None else resolution.user.id
         raise
 
 

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
 
 import typer
 
@@ -43,15 +43,42 @@ def explain(
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="The request's URL or path: may this token call it?")
     ] = None,
+    denied: Annotated[
+        str | None,
+        typer.Option(
+            "--request",
+            metavar="ID",
+            help="Without a token: explain a denied request by its id, as far as the running gateway knows.",
+            callback=arguments.clean,
+        ),
+    ] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> None:
     """Explain how the gateway decides on a token: the decision, the root cause, the fix, and each step."""
+    if denied is not None:
+        if token is not None or method is not None or url is not None:
+            output.fail(
+                "--request needs nothing else", "the gateway knows the request by its id", output.USAGE
+            )
+        _explain_denied(denied, config, json=json)
     if method is not None and url is None:
         output.fail("--method needs --url", "both select the route", output.USAGE)
     text = arguments.token_text(token, "explain")
     settings = settings_or_exit(config)
     explanation = asyncio.run(_explain(settings, config, text, method, url))
+    if json:
+        output.emit_json(explanation.to_json())
+    else:
+        _show(explanation)
+    raise typer.Exit(_exit_code(explanation))
+
+
+def _explain_denied(request_id: str, config: Path, *, json: bool) -> NoReturn:
+    """Show what the running gateway knows of a denied request, and exit."""
+    from gateway.cli.denied import explain_denied
+
+    explanation = asyncio.run(explain_denied(settings_or_exit(config).admin, request_id))
     if json:
         output.emit_json(explanation.to_json())
     else:

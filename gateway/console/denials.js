@@ -1,10 +1,15 @@
 // The latest denied requests, and new ones as they happen.
 
+import { explained } from "./explain.js";
 import { announce, button, code, failure, field, form, h, hint, input, prose, state, submit, table } from "./dom.js";
 import { time } from "./format.js";
 
 export const title = "Denials";
 
+/** The filters, and what they are called. */
+const FILTERS = {
+  request_id: "Request id", reason: "Reason", issuer: "Issuer", route: "Route", subject: "Subject or hash", client: "Client",
+};
 const SHOWN = 200;
 const PAGE = 100;
 /** Ids by which a denial of both the list and the stream is known again: the list has the latest alone. */
@@ -12,16 +17,17 @@ const REMEMBERED = 2000;
 const LONGEST_PAUSE = 15;
 
 export function show({ main, api, query, signal, remember }) {
-  const filters = Object.fromEntries(["reason", "issuer", "route"].map((name) => [name, query.get(name) ?? ""]));
+  const filters = Object.fromEntries(Object.keys(FILTERS).map((name) => [name, query.get(name) ?? ""]));
   const reasons = h("datalist", { id: "reasons" });
   const stream = h("span", { role: "status" });
   const trouble = h("div", {});
+  const answer = h("section", { "aria-label": "Answer", class: "stack" });
   const { element, body, add } = table("Denials, the latest first", [
     { label: "Time", class: "when" }, "Reason", "Request", "Issuer and subject", "Client and id",
   ], []);
   const empty = h("p", { class: "empty" }, "No request has been denied. New denials appear here automatically.");
   const fields = Object.entries(filters).map(([name, value]) =>
-    field(name[0].toUpperCase() + name.slice(1), input(name, value, { list: name === "reason" ? "reasons" : null })));
+    field(FILTERS[name], input(name, value, { list: name === "reason" ? "reasons" : null })));
   const pause = button("Pause", () => {
     paused = !paused;
     pause.textContent = paused ? "Resume" : "Pause";
@@ -37,7 +43,7 @@ export function show({ main, api, query, signal, remember }) {
   main.append(
     form({ class: "filters", "aria-label": "Filter" }, (values) => { Object.assign(filters, values); restart(); },
       fields, reasons, submit("Filter", null)),
-    h("div", { class: "row" }, pause, stream), trouble, h("div", { class: "panel flush" }, element, empty),
+    answer, h("div", { class: "row" }, pause, stream), trouble, h("div", { class: "panel flush" }, element, empty),
   );
 
   const told = () => {
@@ -81,6 +87,20 @@ export function show({ main, api, query, signal, remember }) {
     waiting.length = 0;
     body.replaceChildren();
     follow(parameters(filters), current.signal);
+    explain(filters.request_id.trim(), current.signal);
+  };
+
+  /** Explain the one request that is asked for, as far as what the gateway keeps of it tells. */
+  const explain = async (request, until) => {
+    answer.replaceChildren();
+    if (!request) return;
+    try {
+      const { explanation } = await api.get(`denials/explanation?${new URLSearchParams({ request_id: request })}`, until);
+      answer.replaceChildren(...explained(explanation));
+      announce(explanation.summary);
+    } catch (error) {
+      if (!until.aborted) answer.replaceChildren(failure(error));
+    }
   };
 
   /** Open the stream, then read what there was before it: nothing falls between the two. */
@@ -137,6 +157,7 @@ function row(denial) {
     h("div", {}, state(denial.reason, tone), denial.detail ? hint(prose(denial.detail)) : null),
     h("div", {}, code(`${denial.method} ${denial.path}`), hint(`route ${denial.route}, answered ${denial.status}`)),
     h("div", {}, denial.issuer, denial.subject_hash ? id(denial.subject_hash) : null),
-    h("div", {}, denial.client, id(denial.request_id)),
+    h("div", {}, denial.client, h("p", { class: "hint id" },
+      h("a", { href: `#/denials?${new URLSearchParams({ request_id: denial.request_id })}` }, code(denial.request_id)))),
   ];
 }

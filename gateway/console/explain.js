@@ -44,7 +44,7 @@ function question({ token, method, url }) {
   return url.trim() ? { token: bare, method, url: url.trim() } : { token: bare };
 }
 
-function explained({ decision, reason, cause, summary, fix, steps }) {
+export function explained({ decision, reason, cause, summary, fix, steps }) {
   const allowed = decision === "allow";
   const codes = [["Cause", cause && h("code", {}, cause)], ["Refused as", reason && h("code", {}, reason)]];
   return [

@@ -440,6 +440,8 @@ class Denial(Exception):
         """The configured name of the issuer, once known; never a string from a token."""
         self.subject = subject
         """The subject of a verified token."""
+        self.user_id: str | None = None
+        """The id of the user who was found behind the token."""
         self.tier = tier
         self.route = route
         self.allow = allow

@@ -69,6 +69,11 @@ class Explainer:
         self._users = users or Users(postgres)
         self._clock = clock
 
+    @property
+    def setup(self) -> Setup:
+        """The settings that explanations are about."""
+        return self._setup
+
     async def explain(
         self, token: str | bytes, *, method: str | None = None, url: str | None = None
     ) -> Explanation:

@@ -3,11 +3,13 @@
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
+
+from gateway.core.requests.token_marks import TokenMarks
 
 SIZE: Final = 1000
 """The number of denials that one process keeps."""
@@ -35,6 +37,9 @@ class DenialRecord:
     request_id: str
     detail: str | None
     tier: str | None
+    user_id: str | None = None
+    """The user who was found behind the token."""
+    token: TokenMarks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,13 @@ class DenialFilter:
     """The id of a denial: only earlier denials are wanted."""
     newer_than: Mapping[str, str] = field(default_factory=dict)
     """The last known id by the name of a ring. The empty name stands for all other rings."""
+    request_id: str | None = None
+    subjects: Sequence[str] | None = None
+    """The hash of a subject, in each reading of what a person asked for."""
+    user_id: str | None = None
+    client: str | None = None
+    since: float | None = None
+    """Unix seconds: only denials from then on are wanted."""
 
     def admits(self, denial: DenialRecord) -> bool:
         """Return whether a denial matches, apart from its position."""
@@ -56,6 +68,11 @@ class DenialFilter:
             self.reason in {None, denial.reason}
             and self.issuer in {None, denial.issuer}
             and self.route in {None, denial.route}
+            and self.request_id in {None, denial.request_id}
+            and (self.subjects is None or denial.subject_hash in self.subjects)
+            and self.user_id in {None, denial.user_id}
+            and self.client in {None, denial.client}
+            and (self.since is None or denial.at >= self.since)
             and (self.older_than is None or denial.id < self.older_than)
         )
 
@@ -85,6 +102,8 @@ class DenialRing:
         request_id: str,
         detail: str | None,
         tier: str | None,
+        user_id: str | None = None,
+        token: TokenMarks | None = None,
     ) -> None:
         """Keep a denial, in place of the oldest. `target` is the request's; its query is left out."""
         now = self._clock()
@@ -104,6 +123,8 @@ class DenialRing:
                 request_id=request_id,
                 detail=None if detail is None else detail[:MAX_DETAIL],
                 tier=tier,
+                user_id=user_id,
+                token=token,
             )
         )
         for listener in self._listeners:

@@ -21,6 +21,7 @@ from gateway.core.reasons import (
     Denial,
     Group,
 )
+from gateway.core.requests.token_marks import marks_of
 from gateway.telemetry.denials import DenialRing
 from gateway.telemetry.metrics import issuer_label
 from gateway.telemetry.throttle import Throttle
@@ -124,7 +125,8 @@ class RequestLog:
     """Logs each denial and, if `access` is set, each request.
 
     When there are many denials without a verified token, the line `denials_not_logged` counts those that are
-    not logged. `ring` keeps the latest denials too, with the subject hashed or left out.
+    not logged. `ring` keeps the latest denials too, with marks of the token, and the subject hashed or left
+    out.
     """
 
     def __init__(
@@ -161,6 +163,8 @@ class RequestLog:
                 request_id=request.id,
                 detail=denial.detail,
                 tier=denial.tier,
+                user_id=None if self._subjects == "none" else denial.user_id,
+                token=marks_of(request, denial.route),
             )
 
     def _log_denial(self, request: Request, denial: Denial, route: str, status: int) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from gateway.core.requests.token_marks import TokenMarks
 from gateway.telemetry.denials import DenialFilter, DenialRecord
 from gateway.telemetry.series import Snapshot
 
@@ -79,4 +80,8 @@ def pack_denials(denials: Iterable[DenialRecord]) -> list[list[object]]:
 
 def unpack_denials(answers: Iterable[Iterable[Sequence[Any]]]) -> list[DenialRecord]:
     """Return the answers of several workers in one list."""
-    return [DenialRecord(*row) for rows in answers for row in rows]
+    return [
+        DenialRecord(*(*row[:-1], None if row[-1] is None else TokenMarks(*row[-1])))
+        for rows in answers
+        for row in rows
+    ]

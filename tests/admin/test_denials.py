@@ -1,10 +1,12 @@
 """`/v1/denials`: the denied requests, without personal data."""
 
 import asyncio
+import hashlib
 import json
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,11 @@ async def test_a_denial_is_listed_without_token_query_or_subject(api: Api) -> No
         "request_id": refused.problem["request_id"],
         "detail": denial["detail"],
         "tier": "postgres",
+        "user_id": None,
+        "token": denial["token"],
     }
+    assert denial["token"]["digest"] == hashlib.sha256(raw).hexdigest()[:16]
+    assert denial["token"]["iss"] == "https://idp.example.com/"
     for secret in (subject, raw.decode(), "secret"):
         assert secret not in answer.content.decode()
 
@@ -59,6 +65,55 @@ async def test_denials_are_filtered_and_paged_newest_first(api: Api) -> None:
     assert len(set(ids)) == 3
     assert {each["route"] for each in (await api.get("/denials", route="orders")).json["items"]} == {"orders"}
     assert (await api.get("/denials", issuer="nobody")).json == {"items": [], "next": None}
+
+
+@session
+async def test_a_denial_is_found_by_what_a_complaint_says(api: Api) -> None:
+    subject = f"complains-{uuid.uuid4().hex}"
+    user = (await api.new_user(subject)).json["id"]
+    await api.house.sql("UPDATE users SET status = 'suspended' WHERE id = $1", uuid.UUID(user))
+    before = datetime.now(UTC)
+
+    async def refused() -> str | None:
+        response = await api.house.request("/private/complaint", token=token(subject))
+        return str(response.problem["request_id"]) if response.status == 401 else None
+
+    request_id = await eventually(refused)
+    await api.house.request("/private/complaint", token=token("locked"))
+
+    for question in (
+        {"request_id": request_id},
+        {"subject": subject},
+        {"subject": hash_subject(subject), "client": "127.0.0.1"},
+        {"user_id": user, "reason": "user_suspended", "route": "private"},
+        {"subject": subject, "since": before.isoformat()},
+    ):
+        found = (await api.get("/denials", **question)).json["items"]
+        assert [(each["request_id"], each["user_id"]) for each in found] == [(request_id, user)], question
+    for nobody in (
+        {"request_id": request_id, "subject": "locked"},
+        {"user_id": user, "client": "192.0.2.1"},
+        {"subject": subject, "since": (before + timedelta(hours=1)).isoformat()},
+    ):
+        assert (await api.get("/denials", **nobody)).json["items"] == [], nobody
+
+
+@session
+async def test_a_request_id_is_enough_for_an_explanation(api: Api) -> None:
+    raw = token(f"ghost-{uuid.uuid4().hex}")
+    refused = await api.house.request("/private/x", token=raw)
+    request_id = str(refused.problem["request_id"])
+
+    answer = await api.get("/denials/explanation", request_id=request_id)
+
+    assert answer.json["denial"]["request_id"] == request_id
+    explanation = answer.json["explanation"]
+    assert (explanation["decision"], explanation["reason"]) == ("deny", "user_not_found")
+    assert explanation["fix"]["command"].endswith("orphans --from-api")
+    assert explanation["steps"][-1]["name"] == "token"
+    assert raw.decode() not in answer.content.decode()
+    assert (await api.get("/denials/explanation", request_id="of-nobody")).status == 404
+    assert (await api.get("/denials/explanation")).status == 422
 
 
 @session

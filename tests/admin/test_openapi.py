@@ -75,6 +75,7 @@ async def test_every_operation_is_described(api: Api) -> None:
         "GET /caches",
         "POST /cache/flush",
         "GET /denials",
+        "GET /denials/explanation",
         "POST /explain",
         "GET /overview",
         "GET /audit",

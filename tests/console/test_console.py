@@ -243,6 +243,38 @@ async def test_denials_are_filtered(operator: Operator) -> None:
     await expect(operator.row(f"{path}/ghost-again")).to_have_count(0)
 
 
+async def test_a_request_id_leads_to_its_explanation(operator: Operator) -> None:
+    page, house = operator.page, operator.house
+    subject = await user(house)
+    await house.sql(
+        "UPDATE users SET status = 'suspended' WHERE id ="
+        " (SELECT user_id FROM identities WHERE subject = $1)",
+        subject,
+    )
+    await answered(house, 401, token(subject))
+    refused = await house.request("/private/complaint", token=token(subject))
+    request_id = str(refused.problem["request_id"])
+    await operator.go("Denials")
+
+    await page.get_by_label("Request id").fill(request_id)
+    await page.keyboard.press("Enter")
+
+    answer = page.get_by_role("region", name="Answer")
+    await expect(answer.get_by_role("heading", name="Denied")).to_be_visible()
+    await expect(answer).to_contain_text("user_suspended")
+    await expect(answer).to_contain_text("gateway users activate")
+    await expect(page.locator("tbody tr[data-id]")).to_have_count(1)
+    await page.get_by_label("Request id").fill("of-nobody")
+    await page.keyboard.press("Enter")
+    await expect(answer).to_contain_text("no worker keeps a denial")
+
+    await page.get_by_label("Request id").fill("")
+    await page.keyboard.press("Enter")
+    await expect(answer).to_be_empty()
+    await operator.row(request_id).get_by_role("link", name=request_id).click()
+    await expect(answer).to_contain_text("user_suspended")
+
+
 # Explain -------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,11 @@
 """The ring of the latest denials: bounded, without subjects, and in one order across processes."""
 
+import hashlib
+from typing import Any, cast
+
 from gateway.core.model import Request
 from gateway.core.reasons import ISSUER_UNTRUSTED, USER_SUSPENDED, Denial
+from gateway.core.requests.token_marks import TokenMarks
 from gateway.telemetry.denials import MAX_DETAIL, MAX_PATH, DenialFilter, DenialRing, ring_of
 from gateway.telemetry.logs import RequestLog, SubjectStyle, hash_subject
 
@@ -84,6 +88,42 @@ def test_filters_and_pages() -> None:
         == ring.latest(DenialFilter(limit=9, issuer="other"))
         == []
     )
+
+
+def test_filters_hold_together() -> None:
+    clock = Clock()
+    ring = DenialRing(clock=clock)
+    for number, client in enumerate(("192.0.2.1", "192.0.2.2", "192.0.2.1")):
+        clock.now += 10
+        ring.add(
+            reason="user_suspended", status=401, route="orders", issuer="main", subject_hash=f"hash-{number}",
+            method="GET", target="/", client=client, request_id=f"id-{number}", detail=None, tier=None,
+            user_id=f"user-{number % 2}",
+        )  # fmt: skip
+
+    def found(**wanted: Any) -> list[str]:  # noqa: ANN401 -- fields of a filter
+        return [each.request_id for each in ring.latest(DenialFilter(limit=9, **wanted))]
+
+    assert found(request_id="id-1") == ["id-1"]
+    assert found(subjects=("other", "hash-2")) == ["id-2"]
+    assert found(user_id="user-0") == ["id-2", "id-0"]
+    assert found(client="192.0.2.1") == ["id-2", "id-0"]
+    assert found(since=clock.now - 10) == ["id-2", "id-1"]
+    assert found(client="192.0.2.1", since=clock.now - 10, user_id="user-0") == ["id-2"]
+    assert found(client="192.0.2.2", user_id="user-0") == []
+
+
+def test_marks_of_the_token_are_kept_and_the_user_only_where_subjects_are() -> None:
+    for subjects, user in (("hashed", "u1"), ("none", None)):
+        denial = Denial(USER_SUSPENDED, issuer="main", subject="alice")
+        denial.user_id = "u1"
+        ring = DenialRing()
+        fields = ((b"Authorization", b"Bearer a.b.c"),)
+        request = Request("GET", "/", fields, "192.0.2.1", "http", "the-id")
+        RequestLog(subjects=cast("SubjectStyle", subjects), ring=ring).denied(request, denial, "orders", 401)
+        (record,) = ring.latest(ALL)
+        assert record.user_id == user
+        assert record.token == TokenMarks(hashlib.sha256(b"a.b.c").hexdigest()[:16])
 
 
 def test_values_from_a_client_have_a_largest_size() -> None:

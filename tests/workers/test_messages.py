@@ -7,9 +7,22 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.core.requests.token_marks import TokenMarks
+from gateway.telemetry.denials import DenialFilter, DenialRing
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.series import Snapshot, expose
-from gateway.workers.messages import QUESTIONS, Message, decode, encode, pack, unpack
+from gateway.workers.messages import (
+    QUESTIONS,
+    Message,
+    decode,
+    encode,
+    pack,
+    pack_denials,
+    pack_filter,
+    unpack,
+    unpack_denials,
+    unpack_filter,
+)
 from gateway.workers.process import Process
 from gateway.workers.supervisor import Supervisor
 from gateway.workers.worker import Plan
@@ -22,6 +35,22 @@ def test_a_message_is_one_line_and_is_decoded_unchanged() -> None:
 
     assert line.count(b"\n") == 1
     assert decode(line) == message
+
+
+def test_denials_and_what_is_asked_of_them_are_unpacked_unchanged() -> None:
+    wanted = DenialFilter(5, newer_than={"": "x"}, subjects=["a"], since=1.5, request_id="the-id")
+    assert unpack_filter(decode(encode(Message("denials", pack_filter(wanted)))).body) == wanted
+
+    ring = DenialRing()
+    for marks in (None, TokenMarks("ab", "RS256", issued_at=1.0)):
+        ring.add(
+            reason="user_locked", status=401, route="orders", issuer="main", subject_hash="cd", method="GET",
+            target="/", client="192.0.2.1", request_id="the-id", detail=None, tier=None, user_id="u1",
+            token=marks,
+        )  # fmt: skip
+    kept = ring.latest(DenialFilter(5))
+    assert [each.token is None for each in kept] == [False, True]
+    assert unpack_denials([decode(encode(Message("answer", pack_denials(kept)))).body]) == kept
 
 
 def test_snapshots_are_unpacked_unchanged() -> None:

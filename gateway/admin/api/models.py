@@ -37,6 +37,7 @@ IssuerName: TypeAlias = Annotated[
     str,
     Field(pattern=CLEAN, max_length=2000, description="The configured name of an issuer, or its `iss`."),
 ]
+RequestId: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/+=-]+$", max_length=128)]
 Limit: TypeAlias = Annotated[int, Field(ge=1, le=500)]
 
 

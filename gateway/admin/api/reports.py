@@ -3,9 +3,20 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, RootModel
+from pydantic import AwareDatetime, Field, JsonValue, RootModel
 
-from gateway.admin.api.models import CLEAN, Limit, Model, Params, Text, instant
+from gateway.admin.api.models import (
+    CLEAN,
+    Limit,
+    Model,
+    Params,
+    RequestId,
+    Subject,
+    Text,
+    UserId,
+    instant,
+)
+from gateway.core.requests.token_marks import TokenMarks
 from gateway.stores.postgres.directory.audit import AuditRow
 from gateway.telemetry.denials import DenialRecord
 
@@ -82,13 +93,57 @@ class DenialSearch(Params):
     """The configured name, `untrusted` or `none`."""
     route: Text | None = None
     """The name of a route, or `unmatched`."""
+    request_id: RequestId | None = None
+    """The id that the client was told."""
+    subject: Subject | None = None
+    """A subject, or its hash as in the log."""
+    user_id: UserId | None = None
+    client: Text | None = None
+    """The address of the client, exactly as in the log."""
+    since: AwareDatetime | None = None
+    """RFC 3339: only denials from then on."""
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
     after: Annotated[str | None, Field(pattern=r"^[0-9a-f]{22}$")] = None
     """`next` of the previous page."""
 
 
+class DenialQuestion(Params):
+    request_id: RequestId
+    """The id that the client was told."""
+
+
+class DeniedToken(Model):
+    """What a refused token said. Nothing of it has been verified; the token itself is not kept."""
+
+    digest: str
+    """The first 16 hex digits of its SHA-256."""
+    alg: str | None
+    kid: str | None
+    typ: str | None
+    iss: str | None
+    aud: str | None
+    """The first values, separated by spaces."""
+    iat: float | None
+    nbf: float | None
+    exp: float | None
+
+    @classmethod
+    def of(cls, marks: TokenMarks) -> "DeniedToken":
+        return cls(
+            digest=marks.digest,
+            alg=marks.algorithm,
+            kid=marks.key,
+            typ=marks.type,
+            iss=marks.issuer,
+            aud=marks.audience,
+            iat=marks.issued_at,
+            nbf=marks.not_before,
+            exp=marks.expires_at,
+        )
+
+
 class Denial(Model):
-    """A denied request, without personal data."""
+    """A denied request, without its token and its subject."""
 
     id: str
     at: datetime
@@ -104,6 +159,10 @@ class Denial(Model):
     request_id: str
     detail: str | None
     tier: str | None
+    user_id: str | None
+    """The user who was found behind the token."""
+    token: DeniedToken | None
+    """Null: there was no token, or more than one."""
 
     @classmethod
     def of(cls, record: DenialRecord) -> "Denial":
@@ -121,6 +180,8 @@ class Denial(Model):
             request_id=record.request_id,
             detail=record.detail,
             tier=record.tier,
+            user_id=record.user_id,
+            token=None if record.token is None else DeniedToken.of(record.token),
         )
 
 
@@ -153,6 +214,13 @@ class Step(Model):
     expected: str | None
     found: str | None
     detail: str | None
+
+
+class DenialExplanation(Model):
+    """Why a request was denied, as far as what was kept of it tells."""
+
+    denial: Denial
+    explanation: "Explanation"
 
 
 class Explanation(Model):

@@ -18,6 +18,7 @@ from gateway.admin.health import Admin, Workers
 from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import Issuer
 from gateway.explain import Explainer
+from gateway.explain.hindsight import Hindsight
 from gateway.identity.local_cache import LocalCache
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.stores.postgres.database import Postgres
@@ -56,7 +57,8 @@ def admin_api(parts: Parts, token: str | None) -> web.Application:
     audit = AuditLog(parts.postgres)
     write_through = WriteThrough(parts.local, parts.redis, IssuerNames(iss).by_iss)
     overview = Overview(parts.metrics, parts.admin, parts.workers)
-    denials = Denials(parts.ring, parts.workers)
+    hindsight = Hindsight(parts.explainer.setup, parts.keys, directory)
+    denials = Denials(parts.ring, parts.workers, hindsight)
     operations = [
         *Users(directory, write_through, iss).operations(),
         *Revocations(rows, directory, write_through, parts.issuers).operations(),

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -10,9 +11,11 @@ from aiohttp import web
 
 from gateway.admin.api import reports
 from gateway.admin.api.operations import Answer, Operation, json, reads
-from gateway.admin.api.problems import REQUEST_ID, RequestRefused
+from gateway.admin.api.problems import REQUEST_ID, RequestRefused, not_found
 from gateway.admin.health import Workers
+from gateway.explain.hindsight import Hindsight
 from gateway.telemetry.denials import SIZE, DenialFilter, DenialRecord, DenialRing, ring_of
+from gateway.telemetry.logs import hash_subject
 
 HEARTBEAT: Final = 15.0
 """Seconds of silence after which a stream sends a comment."""
@@ -28,8 +31,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class Denials:
     """Reads the denials of this worker and, through `Workers`, of the others."""
 
-    def __init__(self, ring: DenialRing, workers: Workers | None) -> None:
+    def __init__(self, ring: DenialRing, workers: Workers | None, hindsight: Hindsight) -> None:
         self._ring = ring
+        self._hindsight = hindsight
         self._workers = workers
         self._streams: set[asyncio.Event] = set()
         self._closing = False
@@ -39,6 +43,9 @@ class Denials:
             reads("GET", "/denials", self.list_denials, reports.DenialSearch,
                   "List the latest denials, newest first; with Accept: text/event-stream, stream new ones",
                   Answer(model=reports.DenialPage, streams=reports.Denial)),
+            reads("GET", "/denials/explanation", self.explain_denial, reports.DenialQuestion,
+                  "Explain why a request was denied, by the id that its client was told",
+                  Answer(model=reports.DenialExplanation), refusals=(404,)),
         ]  # fmt: skip
 
     async def close(self, _: web.Application) -> None:
@@ -50,16 +57,26 @@ class Denials:
     async def list_denials(self, request: web.Request, params: reports.DenialSearch) -> web.StreamResponse:
         if request.method == "GET" and _EVENT_STREAM in request.headers.get("Accept", ""):
             return await self._stream(request, params)
-        found = await self._gather(
-            DenialFilter(
-                params.limit + 1, params.reason, params.issuer, params.route, older_than=params.after
-            )
-        )
+        found = await self._gather(_wanted(params, params.limit + 1))
         page = found[: params.limit]
         return json(
             reports.DenialPage(
                 items=[reports.Denial.of(each) for each in page],
                 next=page[-1].id if len(found) > len(page) else None,
+            )
+        )
+
+    async def explain_denial(self, _: web.Request, question: reports.DenialQuestion) -> web.Response:
+        found = await self._gather(DenialFilter(1, request_id=question.request_id))
+        if not found:
+            raise not_found(
+                f"no worker keeps a denial with this request id: each has its latest {SIZE:,}, until it ends"
+            )
+        explanation = await self._hindsight.explain(found[0])
+        return json(
+            reports.DenialExplanation(
+                denial=reports.Denial.of(found[0]),
+                explanation=reports.Explanation.model_validate(explanation.to_json()),
             )
         )
 
@@ -116,7 +133,7 @@ class Denials:
         spoke_at = loop.time()
         while request.transport is not None and not self._closing:
             news.clear()
-            wanted = DenialFilter(SIZE, params.reason, params.issuer, params.route, newer_than=known)
+            wanted = replace(_wanted(params, SIZE), older_than=None, newer_than=known)
             for denial in reversed(await self._gather(wanted)):
                 data = reports.Denial.of(denial).model_dump_json()
                 await _write(response, f"id: {denial.id}\nevent: denial\ndata: {data}\n\n".encode())
@@ -128,6 +145,23 @@ class Denials:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(TICK, HEARTBEAT)):
                     await news.wait()
+
+
+def _wanted(params: reports.DenialSearch, limit: int) -> DenialFilter:
+    subject = params.subject
+    return DenialFilter(
+        limit,
+        params.reason,
+        params.issuer,
+        params.route,
+        older_than=params.after,
+        request_id=params.request_id,
+        # A text like a hash may be a subject as well.
+        subjects=None if subject is None else (hash_subject(subject), subject),
+        user_id=params.user_id,
+        client=params.client,
+        since=None if params.since is None else params.since.timestamp(),
+    )
 
 
 def _break_off(request: web.Request) -> None:

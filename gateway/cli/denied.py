@@ -1,0 +1,73 @@
+"""Why a running gateway denied a request: it is asked by its admin API."""
+
+from typing import TYPE_CHECKING
+
+from gateway.cli import output
+from gateway.cli.admin_api import admin_api, other_version
+from gateway.core.model import JSON
+from gateway.telemetry.denials import SIZE
+
+if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
+    from gateway.explain.answer import Explanation, Fix, Step
+    from gateway.settings.model import Admin
+
+
+async def explain_denied(admin: "Admin", request_id: str) -> "Explanation":
+    """Return the explanation of a denied request; exit if the gateway does not keep the denial."""
+    query = {"request_id": request_id}
+    async with admin_api(admin, f"search its log for {request_id}") as api:
+        listed = await api.get("/denials", {**query, "limit": "1"})
+        if not isinstance(listed, dict) or not isinstance(listed.get("items"), list):
+            other_version()
+        if not listed["items"]:
+            output.fail(
+                f"the gateway keeps no denial of the request {request_id}",
+                f"each worker keeps its latest {SIZE:,} denials until it ends; the log has them all",
+            )
+        answer = await api.get("/denials/explanation", query)
+    try:
+        return _explanation(answer)
+    except ValueError:
+        other_version()
+
+
+def _explanation(found: JSON) -> "Explanation":
+    from gateway.explain.answer import Explanation
+
+    match found:
+        case {
+            "explanation": {
+                "reason": str(reason),
+                "cause": str() | None as cause,
+                "summary": str(summary),
+                "fix": fix,
+                "steps": list(steps),
+            }
+        }:
+            taken = tuple(_step(each) for each in steps)
+            return Explanation("deny", reason, cause, summary, None if fix is None else _fix(fix), taken)
+    raise ValueError(found)
+
+
+def _fix(found: JSON) -> "Fix":
+    from gateway.explain.answer import Fix
+
+    match found:
+        case {"text": str(text), "command": str() | None as command, "config": str() | None as config}:
+            return Fix(text, command, config)
+    raise ValueError(found)
+
+
+def _step(found: JSON) -> "Step":
+    from gateway.explain.answer import Step
+
+    match found:
+        case {
+            "name": str(name),
+            "outcome": "pass" | "fail" | "warn" | "skipped" as outcome,
+            "expected": str() | None as expected,
+            "found": str() | None as what,
+            "detail": str() | None as detail,
+        }:
+            return Step(name, outcome, expected, what, detail)
+    raise ValueError(found)
