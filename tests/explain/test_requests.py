@@ -43,6 +43,20 @@ class TestRoutes:
             world, token("ann"), "method_not_allowed", "method_not_allowed", method="DELETE", url="/read/x"
         )
 
+    async def test_a_method_that_is_not_known(self, world: World) -> None:
+        reason, cause = "method_not_implemented", "method_not_allowed"
+        await denied(world, token("ann"), reason, cause, method="LABEL", url="/read/x")
+
+    async def test_an_unusual_method_on_a_route_that_names_none(self, world: World) -> None:
+        """A fix that named it there would end all other methods."""
+        cause = "method_not_allowed"
+        for method, reason in (("LABEL", "method_not_implemented"), ("TRACE", "method_not_allowed")):
+            told = await denied(
+                world, token("ann"), reason, cause, method=method, url="/orders/7", fixed=False
+            )
+            assert told.fix is not None
+            assert told.fix.config is None
+
     @pytest.mark.parametrize(
         ("url", "why"),
         [

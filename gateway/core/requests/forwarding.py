@@ -44,7 +44,8 @@ class ForwardingFields:
             return self._continue(request, host, received, prefix)
         lines = [
             b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
-            % (_octets(request.peer), request.scheme.encode(), host)
+            # Without `_octets`, to save a call.
+            % (request.peer.encode("latin-1", "replace"), request.scheme.encode(), host)
         ]
         if prefix:
             lines.append(_line(b"X-Forwarded-Prefix", prefix.encode()))

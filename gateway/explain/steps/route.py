@@ -6,7 +6,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.core.model import JSON, Auth, Request, Route
-from gateway.core.reasons import METHOD_NOT_ALLOWED, REQUEST_MALFORMED, ROUTE_NOT_FOUND, Denial
+from gateway.core.reasons import (
+    METHOD_NOT_ALLOWED,
+    METHOD_NOT_IMPLEMENTED,
+    REQUEST_MALFORMED,
+    ROUTE_NOT_FOUND,
+    Denial,
+)
 from gateway.core.routes import RouteTable, Target, read_target
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.trail import Trail
@@ -64,7 +70,7 @@ def _unreadable(target: str) -> str | None:
 
 
 def _blame(trail: Trail, request: Request, target: Target, denial: Denial) -> None:
-    if denial.reason is METHOD_NOT_ALLOWED:
+    if denial.reason in {METHOD_NOT_ALLOWED, METHOD_NOT_IMPLEMENTED}:
         _blame_method(trail, request, denial)
     elif denial.reason is ROUTE_NOT_FOUND:
         _blame_path(trail, request, target, denial)
@@ -76,11 +82,22 @@ def _blame_method(trail: Trail, request: Request, denial: Denial) -> None:
         trail.blame(denial, Cause.METHOD_NOT_ALLOWED, denial.detail or denial.reason.title, None)
         return
     methods: list[JSON] = [*sorted(route.methods), request.method]
+    if not route.methods:
+        # A list would end what the route takes without one.
+        trail.blame(
+            denial,
+            Cause.METHOD_NOT_ALLOWED,
+            f"Route {route.name} names no methods, so it takes the usual ones: not {shown(request.method)}",
+            Fix(
+                "Use a usual method, or put a route before this one that names the method in `match.methods`."
+            ),
+        )
+        return
     trail.blame(
         denial,
         Cause.METHOD_NOT_ALLOWED,
         f"Route {route.name} matches the path, but not the method {shown(request.method)}; its methods are"
-        f" {', '.join(sorted(denial.allow))}",
+        f" {', '.join(sorted(denial.allow or route.methods))}",
         Fix(
             "Use one of these methods, or add this one to the route.",
             config=yaml_line(f"routes[{_place(trail, route)}].match.methods", methods),
