@@ -121,7 +121,7 @@ class Pipeline:
         Raises `Denial`.
         """
         exhausted = False
-        if request.method in COUNTED:
+        if request.method in COUNTED and self._routes.forwards:
             counted = count_down(request)
             request, exhausted = counted or request, counted is None
         fields = self._headers.read(request)
@@ -177,6 +177,8 @@ class Pipeline:
         """
         try:
             route = self._routes.match(asked.method, target.host, target.path)
+            if target.liberties:
+                self._routes.check(route, asked.method, target)
         except Denial:
             return None
         if route.cors is None:

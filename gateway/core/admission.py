@@ -26,7 +26,7 @@ class Forwarding(NamedTuple):
     client_fields: Fields
     """The client's own fields, sorted."""
     preflight: bytes | None = None
-    """The fields of the answer to a preflight, which is not forwarded; None for any other request."""
+    """The fields of the gateway's own answer to a CORS preflight, or at the end of Max-Forwards; or None."""
 
 
 @dataclass(frozen=True, slots=True)

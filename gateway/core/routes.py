@@ -174,7 +174,7 @@ class _Compiled:
 class RouteTable:
     """The routes in order. The first that matches wins."""
 
-    __slots__ = ("_forwards", "_reserved", "_routes", "liberties")
+    __slots__ = ("_reserved", "_routes", "forwards", "liberties")
 
     def __init__(
         self, routes: Iterable[Route], *, forwards: bool = False, reserved: str | None = None
@@ -189,7 +189,8 @@ class RouteTable:
             )
             for route in routes
         )
-        self._forwards = forwards
+        self.forwards = forwards
+        """Whether requests are forwarded here; else a front does that."""
         self._reserved = reserved
         self.liberties = NO_LIBERTIES.union(*(compiled.route.allow for compiled in self._routes))
         """What some route allows, and so must be read."""
@@ -215,7 +216,7 @@ class RouteTable:
                 continue
             if route.hosts and host not in route.hosts and not host.endswith(compiled.suffixes):
                 continue
-            served = route.upstream is not None or not self._forwards
+            served = route.upstream is not None or not self.forwards
             if (usual and not route.methods) or method in route.methods:
                 if served:
                     return route

@@ -109,6 +109,14 @@ async def pages(
                 "allowed_origins": [listed.url],
                 "cors": with_cookies,
             },
+            {
+                "name": "cookies-admin",
+                "match": {"path": "/cookies-admin/**"},
+                "upstream": "raw",
+                "credentials": {"cookie": "session"},
+                "require": {"roles": ["admin"]},
+                "cors": with_cookies,
+            },
             {"name": "without", "match": {"path": "/without/**"}, "upstream": "raw"},
         ]
         folder = tmp_path_factory.mktemp("cors")
@@ -172,8 +180,19 @@ async def test_cookies_go_only_where_credentials_are_allowed(pages: Pages) -> No
         assert await pages.fetch(pages.listed, "/plain/x", credentials="include") == FAILED
         assert await pages.fetch(pages.other, "/cookies/x", credentials="include") == FAILED
         assert await pages.fetch(pages.other, "/cookies/x", credentials="include", method="DELETE") == FAILED
+        refused = await pages.fetch(pages.listed, "/cookies-admin/x", credentials="include")
+        assert (refused["status"], refused["code"]) == (403, "role_missing")
+        keyless = tokens.sign({**tokens.claims(), "iss": KEYLESS_ISSUER}, tokens.rsa_key("main"))
+        await pages.context.add_cookies(
+            [{"name": "session", "value": keyless.decode(), "url": f"{pages.house.url}/"}]
+        )
+        ours = await pages.fetch(pages.listed, "/cookies/x", credentials="include")
+        assert (ours["status"], ours["code"]) == (503, "keys_unavailable")
+        assert int(str(ours["retry_after"])) > 0
     finally:
         await pages.context.clear_cookies()
+    missing = await pages.fetch(pages.listed, "/cookies/x", credentials="include")
+    assert (missing["status"], missing["code"]) == (401, "credentials_missing")
     # A GET of a page needs no preflight, so it reaches the service; what came back was not shown.
     methods = [request.line.split()[0] for request in pages.house.upstream.requests]
     assert methods == [b"GET", b"DELETE", b"GET"]

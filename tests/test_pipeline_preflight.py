@@ -1,0 +1,45 @@
+"""A preflight takes the path of the request that it announces, with all rules about that path."""
+
+import pytest
+
+from gateway.core.headers import HeaderPolicy, HeaderRules
+from gateway.core.model import Auth, Cors, Route
+from gateway.core.reasons import REQUEST_MALFORMED, Denial
+from gateway.core.routes import RouteTable
+from gateway.pipeline import Pipeline
+from gateway.verifier import TokenVerifier
+from tests.pipelines import MAIN, World, request
+
+CORS = Cors(frozenset({"https://app.example"}))
+ORIGIN = (b"Origin", b"https://app.example")
+ROUTES = RouteTable(
+    [
+        Route("packages", "/packages/**", "npm", allow=frozenset({"encoded_slash"}), cors=CORS),
+        Route("write", "/orders/**", "orders", methods=frozenset({"PUT"}), cors=CORS),
+        Route("read", "/orders/**", "orders", methods=frozenset({"GET"})),
+        Route("options", "/orders/**", "orders", methods=frozenset({"OPTIONS"}), auth=Auth.NONE),
+    ]
+)
+
+
+@pytest.fixture
+def pipeline() -> Pipeline:
+    world = World()
+    verifier = TokenVerifier([MAIN], world.keys, clock=lambda: world.now)
+    return Pipeline(ROUTES, verifier, world.directory, HeaderPolicy(HeaderRules({})))
+
+
+async def test_the_route_is_that_of_the_announced_method(pipeline: Pipeline) -> None:
+    for method, route in (("PUT", "write"), ("GET", "options"), ("DELETE", "options")):
+        asked = (ORIGIN, (b"Access-Control-Request-Method", method.encode()))
+        forwarding = pipeline.read(request("/orders/1", method="OPTIONS", headers=asked))
+        assert (forwarding.route.name, forwarding.preflight is not None) == (route, method == "PUT")
+
+
+async def test_a_spelling_that_the_route_does_not_allow_is_refused(pipeline: Pipeline) -> None:
+    asked = (ORIGIN, (b"Access-Control-Request-Method", b"PUT"))
+    allowed = pipeline.read(request("/packages/@a%2Fb", method="OPTIONS", headers=asked))
+    assert allowed.preflight is not None
+    with pytest.raises(Denial) as caught:
+        pipeline.read(request("/orders/a%2Fb", method="OPTIONS", headers=asked))
+    assert caught.value.reason is REQUEST_MALFORMED
