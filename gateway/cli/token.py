@@ -47,12 +47,12 @@ def inspect(
     The token is not verified, and not sent anywhere. With --as-config, the exit code is 1 when no
     configuration should accept such tokens.
     """
-    from gateway.core.requests.bearer import presented
+    from gateway.explain import pasted
     from gateway.providers.inspection import inspect as inspected
     from gateway.providers.suggestion import suggest
 
     now = time.time()
-    text = presented(arguments.token_text(token, "token inspect")).decode("utf-8", "replace")
+    text = pasted.read(arguments.token_text(token, "token inspect")).token.decode("utf-8", "replace")
     inspection = inspected(text, now)
     suggestion = suggest(inspection)
     refused = as_config and suggestion.entry is None

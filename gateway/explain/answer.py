@@ -31,6 +31,10 @@ class Cause(StrEnum):
     SUBJECT_AMBIGUOUS = "subject_ambiguous"
     ISSUER_WITHOUT_IDENTITIES = "issuer_without_identities"
     API_KEY_USED = "api_key_used"
+    PLACEHOLDER_USED = "placeholder_used"
+    PASSWORD_USED = "password_used"  # noqa: S105 -- the name of a cause, not a secret
+    REFRESH_TOKEN_USED = "refresh_token_used"  # noqa: S105 -- the name of a cause, not a secret
+    CREDENTIALS_MALFORMED = "credentials_malformed"
     ID_TOKEN_USED = "id_token_used"  # noqa: S105 -- the name of a cause, not a secret
     ISSUER_UNKNOWN = "issuer_unknown"
     ISSUER_ALMOST_CONFIGURED = "issuer_almost_configured"

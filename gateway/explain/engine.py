@@ -10,15 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from gateway.core.issuer_patterns import is_pattern
-from gateway.core.model import Auth, Claims, Identity, Request, Route, StoreUnavailable
-from gateway.core.requests.bearer import presented
-from gateway.explain import evidence
+from gateway.core.model import Auth, Claims, Header, Identity, Request, Route, StoreUnavailable
+from gateway.explain import evidence, pasted
 from gateway.explain.answer import Cause, Explanation, Fix
 from gateway.explain.keys import ColdKeys
 from gateway.explain.rehearsal import Rehearsal
 from gateway.explain.setup import Introspector, Keys, Setup
 from gateway.explain.steps import claims as claim_steps
-from gateway.explain.steps import missing_user, route, stores, token, user
+from gateway.explain.steps import credential, missing_user, route, stores, token, user
 from gateway.explain.trail import Trail
 from gateway.explain.users import Users
 from gateway.explain.verdict import ANY_ROUTE, ColdResolver, Verdict, cold_tiers, judge, request_for
@@ -79,10 +78,10 @@ class Explainer:
     ) -> Explanation:
         """Explain a token, alone or, with a URL or path, in a request of a method, by default GET.
 
-        The token may be part of a header or a curl command. Problems are findings, not exceptions, also when
-        a store is down or keys are not available.
+        The token may be part of a header or a curl command: `gateway.explain.pasted` tells which request
+        that is. Problems are findings, not exceptions, also when a store is down or keys are not available.
         """
-        raw = presented(token)
+        given = pasted.read(token)
         request = None if url is None else request_for(method or "GET", url)
         trail = Trail(self._setup, self._clock(), self._never_found, self._users.source)
         keys, deaf = ColdKeys(self._keys), self._deaf()
@@ -96,10 +95,17 @@ class Explainer:
             hears="postgres" not in deaf,
         ) as resolver:
             rehearsal = Rehearsal(self._setup, self._postgres)
-            verdict = await judge(
-                raw, request, self._setup, keys, resolver, rehearsal, trail.now, self._introspector
-            )
-            await self._take(trail, keys, raw, request, verdict, resolver, deaf)
+
+            async def judged(headers: tuple[Header, ...]) -> Verdict:
+                return await judge(
+                    headers, request, self._setup, keys, resolver, rehearsal, trail.now, self._introspector
+                )
+
+            verdict = meant = await judged(given.headers)
+            if given.found and verdict.denial is not None:
+                meant = await judged(((b"Authorization", b"Bearer " + given.token),))
+            credential.check(trail, given, verdict.denial, meant.denial)
+            await self._take(trail, keys, given.token, request, meant, resolver, deaf)
         return _explanation(trail, verdict)
 
     async def _take(

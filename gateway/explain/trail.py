@@ -13,12 +13,12 @@ from gateway.explain.wording import Commands
 from gateway.stores.postgres.source.definition import UserSource
 
 _ORDER: Final = (
-    "route", "shape", "header", "issuer", "introspection",
+    "route", "pasted", "shape", "header", "issuer", "introspection",
     "key", "signature", "times", "audience", "claims", "revocation",
     "identity.local", "identity.redis", "identity.postgres", "identity.primary", "user", "tenant", "policy",
 )  # fmt: skip
 
-_OPTIONAL: Final = ("route", "introspection")
+_OPTIONAL: Final = ("route", "pasted", "introspection")
 """Steps that are there only if there is something to say."""
 _MISLEADING: Final = (Cause.REPLICA_LAG, Cause.CACHE_STALE, Cause.NEGATIVE_CACHE_ENTRY)
 """The causes for which the pipeline receives something else than the truth. Caches repeat a replica's
@@ -56,6 +56,10 @@ class Trail:
     ) -> None:
         """Record a step."""
         self._steps[name] = Step(name, outcome, expected, found, detail)
+
+    def knows(self, name: str) -> bool:
+        """Return whether a step is recorded."""
+        return name in self._steps
 
     def skip_rest(self, why: str) -> None:
         """Record the remaining steps as skipped, and why."""

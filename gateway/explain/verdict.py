@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from gateway.core.headers import HeaderPolicy, HeaderRules
-from gateway.core.model import Claims, Request, Resolution, RevocationKind, Route, User
+from gateway.core.model import Claims, Header, Request, Resolution, RevocationKind, Route, User
 from gateway.core.provisioning import claims_read
 from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
@@ -148,7 +148,7 @@ class _Assumed:
 
 
 async def judge(
-    raw: bytes,
+    headers: tuple[Header, ...],
     request: Request | None,
     setup: Setup,
     keys: ColdKeys,
@@ -157,10 +157,12 @@ async def judge(
     now: float,
     introspector: Introspector | None = None,
 ) -> Verdict:
-    """Run the pipeline on a request with the token; without a request, on a route that only needs a user."""
+    """Run the pipeline on a request with the credentials in `headers`.
+
+    Without a request, it has a route that only needs a user.
+    """
     routes = (ANY_ROUTE,) if request is None else setup.routes
     request = request or request_for("GET", "/")
-    authorization = (b"Authorization", b"Bearer " + raw)
     pipeline = Pipeline(
         RouteTable(routes),
         TokenVerifier(
@@ -175,7 +177,7 @@ async def judge(
         rehearsal,
     )
     try:
-        admission = await pipeline.admit(replace(request, headers=(*request.headers, authorization)))
+        admission = await pipeline.admit(replace(request, headers=(*request.headers, *headers)))
     except Denial as denial:
         return Verdict(denial.route, denial, resolver.resolution)
     newcomer: Newcomer | None = None

@@ -10,7 +10,6 @@ import pytest
 
 from gateway import translation
 from gateway.core.model import JSON
-from gateway.core.requests.bearer import presented
 from gateway.explain import Explainer
 from tests import tokens
 from tests.explain.scene import denied, failed, outcomes
@@ -33,7 +32,7 @@ class TestShape:
     @pytest.mark.parametrize(
         ("bad", "advice"),
         [
-            (b"sk_live_0123456789abcdef", "opaque token or an API key"),
+            (b"0123456789abcdef0123", "opaque token or an API key"),
             (b"a.b.c.d.e", "encrypted token"),
             (b"eyJhbGciOi.eyJzdWIi", "Copy the complete token"),
             (b"a.b.c", "Copy the complete token"),
@@ -65,16 +64,6 @@ class TestShape:
     async def test_no_algorithm_of_ours(self, world: World) -> None:
         bad = tokens.unsigned({"alg": "none"}, tokens.claims("ann"), b"x")
         await denied(world, bad, "algorithm_not_allowed", "algorithm_not_allowed", fixed=False)
-
-    @pytest.mark.parametrize(
-        "pasted",
-        [
-            "TOKEN", "  TOKEN\n", '"TOKEN"', "Bearer TOKEN", "Authorization: Bearer TOKEN\r\n",
-            "-H 'authorization: bearer  TOKEN'", "curl -sH \"Authorization: Bearer TOKEN\" https://a.example/x",
-        ],
-    )  # fmt: skip
-    def test_what_surrounds_a_pasted_token(self, pasted: str) -> None:
-        assert presented(pasted.replace("TOKEN", "eyJ.a-b_c.d~e+/=")) == b"eyJ.a-b_c.d~e+/="
 
 
 class TestAlgorithm:

@@ -1,6 +1,5 @@
 """Authorization header → raw token (RFC 6750 §2.1). The only owner of that rule."""
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,7 +15,6 @@ MAX_TOKEN_BYTES = 16 * 1024
 
 # The characters of b64token without its final `=` (RFC 6750 §2.1).
 _TOKEN_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
-_BEARER: Final = re.compile(rb"\bbearer[ \t]+([A-Za-z0-9._~+/\-]+=*)", re.IGNORECASE)
 
 
 def parse(authorizations: Sequence[bytes]) -> bytes:
@@ -39,14 +37,3 @@ def parse(authorizations: Sequence[bytes]) -> bytes:
     if scheme.lower() != b"bearer" or not body or body.translate(None, _TOKEN_CHARACTERS):
         raise Denial(CREDENTIALS_MALFORMED)
     return token
-
-
-def presented(text: str | bytes) -> bytes:
-    """Return the token from text that a person pasted: the token itself, a header, or a command with it.
-
-    For diagnosis only: a request's token is read by `parse`.
-    """
-    octets = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
-    octets = octets.strip()
-    found = _BEARER.search(octets)
-    return octets.strip(b"\"'") if found is None else found[1]

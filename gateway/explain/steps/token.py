@@ -17,6 +17,7 @@ from gateway.core.reasons import (
     KEY_UNKNOWN,
     KEYS_UNAVAILABLE,
     SIGNATURE_INVALID,
+    TOKEN_TOO_LARGE,
     TOKEN_TYPE_INVALID,
     Denial,
 )
@@ -26,7 +27,7 @@ from gateway.explain import issuers
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.keys import ColdKeys
 from gateway.explain.setup import Introspector
-from gateway.explain.steps import opaque
+from gateway.explain.steps import credential, opaque
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown, span, yaml_line
 
@@ -49,6 +50,9 @@ async def read(
     trail: Trail, keys: ColdKeys, raw: bytes, introspector: Introspector | None = None
 ) -> Read | None:
     """Take the steps; return None if the token cannot be read or its issuer is not configured."""
+    if trail.knows("shape"):
+        trail.skip_rest("the request carries no token")
+        return None
     if introspector is not None and (asked := introspector.issuer_of(raw)) is not None:
         return await _introspected(trail, introspector, asked, raw)
     token = _parse(trail, raw)
@@ -108,6 +112,9 @@ def _parse(trail: Trail, raw: bytes) -> UnverifiedToken | None:
             trail.step("header", "fail", denial.reason.hint, _header_of(raw), denial.detail)
         else:
             trail.step("shape", "fail", expected, found, denial.detail or denial.reason.hint)
+        of_shape = denial.reason not in (*_OF_THE_HEADER, TOKEN_TOO_LARGE)
+        if of_shape and credential.is_stranger(trail, raw, denial):
+            return None
         cause = (
             Cause.ALGORITHM_NOT_ALLOWED if denial.reason is ALGORITHM_NOT_ALLOWED else Cause.TOKEN_MALFORMED
         )
@@ -123,6 +130,10 @@ def _parse(trail: Trail, raw: bytes) -> UnverifiedToken | None:
 def _shape_advice(raw: bytes, denial: Denial) -> str:
     if denial.reason in _OF_THE_HEADER:
         return denial.reason.hint
+    if denial.reason is TOKEN_TOO_LARGE:
+        return (
+            "Let the issuer put less into the token: long lists of groups or permissions are a usual cause."
+        )
     segments = raw.count(b".") + 1
     if segments == 5:
         return "This is an encrypted token (JWE): let the issuer sign access tokens without encrypting them."

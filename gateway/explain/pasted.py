@@ -1,0 +1,300 @@
+"""What a person pasted, and the request that it stands for.
+
+A header is taken as the request has it. From a token alone, only what copying adds is taken away.
+`gateway.core.requests.bearer` alone decides what a request's credential is.
+"""
+
+import json
+import re
+import shlex
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from gateway.core.model import Header
+from gateway.core.reasons import Denial
+from gateway.core.requests import bearer
+
+_EDGES: Final = " \t\r\n\x0b\x0c\u00a0\u2028\u2029\ufeff\u200b\u200c\u200d\u2060\u00ad"
+"""Characters that copying leaves around a text: white space, and others that cannot be seen."""
+_QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb"
+_FIELD: Final = re.compile(
+    r"^[\s\"'-]*(?:H\s+[\"']?)?(authorization|cookie)[\"']?\s*:[ \t]*(.*)$", re.IGNORECASE
+)
+_MEMBER: Final = re.compile(
+    r"[\"']?\bauthorization\b[\"']?\s*[:=,]\s*([\"'`])(.*?)\1", re.IGNORECASE | re.DOTALL
+)
+_SCHEME: Final = re.compile(
+    r"(bearer|basic|digest|negotiate|ntlm|token|jwt|dpop|apikey|aws4-hmac-sha256|ssws|hmac)[ \t\u00a0]+\S",
+    re.IGNORECASE,
+)
+_COMMAND: Final = re.compile(r"(?:[$>#%]\s+)?(?:curl|curl\.exe|wget|http|https|xh)\s", re.IGNORECASE)
+_OPTION: Final = re.compile(
+    r"(?:-[a-zA-Z]*?(?=[Hub]))?(H|u|b|--(?:header|oauth2-bearer|user|cookie)(?==|$))(.*)", re.DOTALL
+)
+_ASSIGNMENT: Final = re.compile(
+    r"(?:export\s+|const\s+|let\s+|var\s+|set\s+)?[\w.-]*token[\w.-]*\s*[:=]\s*(.+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_JWT: Final = re.compile(rb"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+_TOKEN: Final = re.compile(rb"[A-Za-z0-9._~+/\-]+=*")
+_WRAPPED: Final = re.compile(r"[A-Za-z0-9._~+/=\-]+")
+_NAMES: Final = ("access_token", "accessToken", "token", "id_token", "idToken", "jwt", "authorization")
+
+
+@dataclass(frozen=True, slots=True)
+class Pasted:
+    """What was pasted, as a request."""
+
+    what: str
+    """In words."""
+    headers: tuple[Header, ...]
+    """The fields of the request that carry credentials."""
+    token: bytes
+    """The token of the request; if it has none, the one that was probably meant, or all that was pasted."""
+    removed: tuple[str, ...] = ()
+    """What came from copying, and is not in the request."""
+    faults: tuple[str, ...] = ()
+    """Why the request has no token."""
+    found: bool = False
+    """Whether `token` is one that the request does not have, but was probably meant."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing to say: a token, and nothing else."""
+        return not self.removed and not self.faults and self.what == "a token"
+
+
+def read(pasted: str | bytes) -> Pasted:
+    """Tell which request a text stands for: a token, a header, a command, or the answer of an issuer."""
+    text, removed = _text(pasted)
+    if (values := list(_of_command(text))) or (values := list(_fields(text))):
+        what = "a command" if _COMMAND.match(text) else "a header"
+        return _of_fields(what, values, removed)
+    if (member := _MEMBER.search(text)) is not None:
+        return _of_fields("code with a header", [("Authorization", member[2])], removed)
+    if _SCHEME.match(text) or text.lower() in {"bearer", "basic"}:
+        return _of_fields(
+            "the value of an Authorization header", [("Authorization", _joined(text)[0])], removed
+        )
+    if (answer := _member(text)) is not None:
+        removed = (*removed, f"the JSON around its `{answer[0]}`")
+        return _bare(answer[1], removed)
+    if (within := re.search(r"\bbearer[ \t]+([A-Za-z0-9._~+/\-]+=*)", text, re.IGNORECASE)) is not None:
+        return _of_fields("text with a header", [("Authorization", f"Bearer {within[1]}")], removed)
+    return _bare(text, removed)
+
+
+def _text(pasted: str | bytes) -> tuple[str, tuple[str, ...]]:
+    if isinstance(pasted, bytes):
+        if pasted[:2] in (b"\xff\xfe", b"\xfe\xff") and len(pasted) % 2 == 0:
+            pasted = pasted.decode("utf-16", "replace")
+        else:
+            pasted = pasted.decode("utf-8", "surrogateescape")
+    text = pasted.strip(_EDGES)
+    around = {*pasted} - {*text} | {*pasted[: len(pasted) - len(pasted.lstrip(_EDGES))]}
+    around |= {*pasted[len(pasted.rstrip(_EDGES)) :]}
+    unseen = sorted(character for character in around if character in _EDGES[6:])
+    return text, tuple(f"{_named(character)} around it" for character in unseen)
+
+
+def _named(character: str) -> str:
+    if character == "\ufeff":
+        return "a byte order mark (U+FEFF)"
+    return f"U+{ord(character):04X} {unicodedata.name(character, 'a control character')}"
+
+
+# Headers -------------------------------------------------------------------------------------------
+
+
+def _of_command(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the credential fields of a curl command, or of a similar one."""
+    if not _COMMAND.match(text):
+        return
+    try:
+        words = shlex.split(re.sub(r"\\\r?\n|\^\r?\n|`\r?\n", " ", text))
+    except ValueError:
+        return
+    option = ""
+    for word in words:
+        given = _OPTION.fullmatch(word)
+        if option:
+            yield from _of_option(option, word)
+            option = ""
+        elif given is not None and given[2]:
+            yield from _of_option(given[1], given[2].removeprefix("="))
+        elif given is not None:
+            option = given[1]
+        else:
+            yield from _fields(word)  # as in `http GET … "Authorization: …"`
+
+
+def _of_option(option: str, value: str) -> Iterator[tuple[str, str]]:
+    match option:
+        case "H" | "--header":
+            yield from _fields(value)
+        case "--oauth2-bearer":
+            yield "Authorization", f"Bearer {value}"
+        case "u" | "--user":
+            yield "Authorization", "Basic (a user name and a password)"
+        case _:
+            yield "Cookie", value
+
+
+def _fields(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the credential fields of header lines. A token may continue on the lines after."""
+    lines = text.splitlines()
+    at = 0
+    while at < len(lines):
+        found = _FIELD.match(lines[at])
+        at += 1
+        if found is None:
+            continue
+        value = found[2]
+        while at < len(lines) and _WRAPPED.fullmatch(lines[at].strip()):
+            value += lines[at].strip()
+            at += 1
+        quote = text.lstrip()[:1]
+        if quote in {'"', "'"} and value.endswith(quote) and value.count(quote) == 1:
+            value = value[:-1]
+        elif "'" in lines[at - 1][: found.start(1)] and "'" in value:
+            value = value.partition("'")[0]
+        elif '"' in lines[at - 1][: found.start(1)] and '"' in value and value.count('"') % 2:
+            value = value.partition('"')[0]
+        yield found[1].capitalize(), value.strip(" \t")
+
+
+def _of_fields(what: str, values: list[tuple[str, str]], removed: tuple[str, ...]) -> Pasted:
+    headers = tuple((name.encode(), _octets(value)) for name, value in values)
+    authorizations = [value for name, value in headers if name == b"Authorization"]
+    try:
+        return Pasted(what, headers, bearer.parse(authorizations), removed)
+    except Denial as denial:
+        meant = next((found for _, value in headers if (found := _meant(value)) is not None), None)
+        faults = tuple(_faults([value for name, value in values if name == "Authorization"]))
+        if not authorizations:
+            what = "a cookie"
+        whole = b" ".join(value for _, value in headers)
+        faults = faults or (denial.reason.hint.rstrip("."),)
+        return Pasted(what, headers, meant or whole, removed, faults, meant is not None)
+
+
+def _octets(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a pair, which JSON may have
+        return text.encode("utf-8", "backslashreplace")
+
+
+def _meant(value: bytes) -> bytes | None:
+    """Return the token that a value was probably meant to carry."""
+    plain = unquote_to_bytes(value)
+    found = _JWT.search(plain) or _JWT.search(re.sub(rb"\s+", b"", plain))
+    return None if found is None else found[0]
+
+
+def _faults(values: list[str]) -> Iterator[str]:
+    """Yield what is wrong with the Authorization fields of a request."""
+    if not values:
+        yield "there is no Authorization field: a cookie counts only on routes whose `credentials` name it"
+        return
+    if len(values) > 1:
+        yield f"there are {len(values)} Authorization fields"
+    for value in values:
+        yield from _value_faults(value)
+
+
+def _value_faults(value: str) -> Iterator[str]:
+    scheme, space, rest = value.partition(" ")
+    rest = rest.lstrip(" ")
+    if not value:
+        yield "the field is empty"
+    elif scheme.lower() == "bearer":
+        if not rest:
+            yield "no token follows the scheme"
+        elif rest.lower().startswith("bearer"):
+            yield "it has the scheme `Bearer` twice"
+        else:
+            yield from _token_faults(rest)
+    elif scheme.lower() == "bearer:":
+        yield "a colon follows the scheme"
+    elif value.lower().startswith("bearer"):
+        yield "the scheme `Bearer` is not followed by a space"
+    elif space and scheme.isascii() and re.fullmatch(r"[A-Za-z0-9-]{2,20}", scheme):
+        yield f"its scheme is {scheme}, and not Bearer"
+    else:
+        yield "it has no scheme: `Bearer` and a space stand before a token (RFC 6750 §2.1)"
+        yield from _token_faults(value)
+
+
+def _token_faults(token: str) -> Iterator[str]:
+    if token and (token[0] in _QUOTES or token[-1] in _QUOTES):
+        yield "the token is in quotation marks"
+    elif token[:1] + token[-1:] in {"<>", "{}", "[]", "()"}:
+        yield f"the token is in brackets {token[:1]}{token[-1:]}"
+    for escape in dict.fromkeys(re.findall("%[0-9A-Fa-f]{2}", token)):
+        yield f"`{escape}` at character {token.index(escape) + 1} is percent-encoding, which is only for URLs"
+    for character in dict.fromkeys(re.findall(r"[^A-Za-z0-9._~+/=%\-]", token)):
+        if character not in _QUOTES + "<>{}[]()":
+            yield f"{_named(character)} at character {token.index(character) + 1} belongs to no token"
+    if re.search("=[^=]", token):
+        yield "`=` stands before its end"
+
+
+# A token alone -------------------------------------------------------------------------------------
+
+
+def _bare(text: str, removed: tuple[str, ...]) -> Pasted:
+    kept, notes = _unwrapped(text)
+    token = _octets(kept)
+    removed = (*removed, *notes)
+    headers = ((b"Authorization", b"Bearer " + token),)
+    try:
+        bearer.parse([headers[0][1]])
+    except Denial:
+        meant = _meant(token)
+        return Pasted(
+            "a token", headers, meant or token, removed, tuple(_token_faults(kept)), meant is not None
+        )
+    return Pasted("a token", headers, token, removed)
+
+
+def _unwrapped(text: str) -> tuple[str, list[str]]:
+    """Take away what copying puts around a token, and the line ends that it puts into it."""
+    notes: list[str] = []
+    assigned = _ASSIGNMENT.fullmatch(text)
+    if assigned is not None and _JWT.search(_octets(assigned[1])):
+        notes.append("the name of a variable")
+        text = assigned[1]
+    bare = text.rstrip(",; ").strip(_QUOTES)
+    if bare and bare != text:
+        notes.append("quotation marks or punctuation around it")
+        text = bare.strip(_EDGES)
+    joined, breaks = _joined(text)
+    if breaks:
+        notes.append(f"{breaks} line end{'s' if breaks > 1 else ''} inside")
+    return joined, notes
+
+
+def _joined(text: str) -> tuple[str, int]:
+    """Join the lines of a token that was wrapped; returns how many line ends were taken away."""
+    first, *others = (line.strip() for line in text.splitlines()) if text else ("",)
+    if others and all(_WRAPPED.fullmatch(line) for line in others if line):
+        return first + "".join(others), len(others)
+    return text, 0
+
+
+def _member(text: str) -> tuple[str, str] | None:
+    """Return the token in a token response (RFC 6749 §5.1), or in other JSON, and its name."""
+    if not text.startswith("{"):
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    for name in _NAMES:
+        if isinstance(value, dict) and isinstance(value.get(name), str):
+            return name, value[name]
+    return None

@@ -1,0 +1,115 @@
+"""The step of the credential: what was pasted, and what a request with it carries."""
+
+from typing import Final
+
+from gateway.core.reasons import (
+    CREDENTIALS_MALFORMED,
+    CREDENTIALS_MISSING,
+    CREDENTIALS_MULTIPLE,
+    Denial,
+)
+from gateway.explain.answer import Cause, Fix
+from gateway.explain.pasted import Pasted
+from gateway.explain.trail import Trail
+from gateway.providers import strangers
+from gateway.providers.strangers import Stranger
+
+_EXPECTED: Final = "`Authorization: Bearer`, one space, and the token alone (RFC 6750 §2.1)"
+_CAUSES: Final = {
+    "placeholder": Cause.PLACEHOLDER_USED,
+    "password": Cause.PASSWORD_USED,
+    "api_key": Cause.API_KEY_USED,
+    "refresh": Cause.REFRESH_TOKEN_USED,
+    "encrypted": Cause.TOKEN_MALFORMED,
+    "opaque": Cause.TOKEN_MALFORMED,
+    "document": Cause.TOKEN_MALFORMED,
+}
+_OF_THE_FIELD: Final = (CREDENTIALS_MALFORMED, CREDENTIALS_MISSING, CREDENTIALS_MULTIPLE)
+
+
+def check(trail: Trail, pasted: Pasted, denial: Denial | None, meant: Denial | None) -> None:
+    """Take the step. `denial` is the request's, `meant` that of the token which was probably meant."""
+    if pasted.plain:
+        return
+    refused = denial if denial is not None and denial.reason in _OF_THE_FIELD else None
+    request = f"the request carries {_carried(pasted)}"
+    told = f"{pasted.what}; {request}"
+    removed = ""
+    if pasted.removed:
+        removed = f"left out, because copying adds it: {', '.join(pasted.removed)}"
+    if refused is None and not pasted.faults:
+        trail.step("pasted", "pass", _EXPECTED, told, removed or None)
+        return
+    faults = "; ".join(pasted.faults)
+    detail = "; ".join(filter(None, (faults, removed)))
+    trail.step("pasted", "fail" if refused else "warn", _EXPECTED, told, detail)
+    if refused is None:
+        return
+    stranger = None if pasted.found else _stranger(pasted)
+    if stranger is not None:
+        _blame_stranger(trail, stranger, refused)
+        return
+    if not pasted.found:
+        if pasted.what != "a token":
+            trail.step("shape", "skipped", detail="the request carries no token")
+            trail.blame(
+                refused, Cause.CREDENTIALS_MALFORMED, _summary(refused, faults), Fix(_advice(refused))
+            )
+        return
+    outcome = (
+        "the request would be admitted" if meant is None else f"it would be refused with {meant.reason.code}"
+    )
+    trail.blame(
+        refused,
+        Cause.CREDENTIALS_MALFORMED,
+        f"{_summary(refused, faults)}. With the token alone, {outcome}",
+        Fix(f"{_advice(refused)} The steps below are about that token."),
+    )
+
+
+def _carried(pasted: Pasted) -> str:
+    if pasted.faults:
+        return "no token that can be read"
+    return f"a token of {len(pasted.token)} bytes"
+
+
+def _summary(refused: Denial, faults: str) -> str:
+    return f"{refused.reason.title}: {faults}" if faults else refused.reason.title
+
+
+def _advice(refused: Denial) -> str:
+    if refused.reason is CREDENTIALS_MULTIPLE:
+        return "Let the client, or the proxy that adds one, send one Authorization field."
+    if refused.reason is CREDENTIALS_MISSING:
+        return "Let the client send its access token as `Authorization: Bearer`, one space, and the token."
+    return "Let the client send `Authorization: Bearer`, one space, and the token alone."
+
+
+def _stranger(pasted: Pasted) -> Stranger | None:
+    text = pasted.token.decode("utf-8", "replace")
+    scheme, _, rest = text.partition(" ")
+    if scheme.lower() in {"bearer", "token", "jwt", "apikey"}:
+        return strangers.named(rest) or (strangers.named("bearer") if not rest else None)
+    return strangers.named(text)
+
+
+def is_stranger(trail: Trail, raw: bytes, denial: Denial) -> bool:
+    """Name what was sent in place of a token, if it is known, and record it."""
+    stranger = strangers.named(raw.decode("utf-8", "replace"))
+    if stranger is None:
+        return False
+    _blame_stranger(trail, stranger, denial)
+    return True
+
+
+def _blame_stranger(trail: Trail, stranger: Stranger, denial: Denial) -> None:
+    """Record what was sent in place of a token."""
+    ending = f", which ends in {stranger.ending}" if stranger.ending else ""
+    if not trail.knows("shape"):
+        trail.step("shape", "fail", "a signed JWT", stranger.what, denial.detail or denial.reason.hint)
+    trail.blame(
+        denial,
+        _CAUSES[stranger.kind],
+        f"This is no access token but {stranger.what}{ending}",
+        Fix(stranger.advice),
+    )
