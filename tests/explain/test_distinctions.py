@@ -168,7 +168,8 @@ async def test_13_an_issuer_of_another_environment(world: World) -> None:
 
 async def test_14_another_audience(world: World) -> None:
     await world.add()
-    await mended(world, token("ann", aud="billing-api"), "audience_mismatch")
+    bad = token("ann", aud="billing-api")
+    await replaced(world, bad, "audience_mismatch", token("ann"), "request a token for")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ async def test_15_a_token_out_of_its_time(world: World, dates: dict[str, int], c
 async def test_15_a_clock_that_is_off(world: World, dates: dict[str, int]) -> None:
     await add_long_ago(world)
     wrong: dict[str, JSON] = {name: now() + offset for name, offset in dates.items()}
-    await mended(world, token("ann", **wrong), "clock_skew")
+    await replaced(world, token("ann", **wrong), "clock_skew", token("ann"), "Synchronise the clocks")
 
 
 async def test_16_a_key_that_is_not_published(world: World, tmp_path: Path) -> None:
@@ -321,7 +322,6 @@ async def test_25_an_account_made_anew(world: World) -> None:
 @pytest.mark.parametrize(
     ("url", "cause"),
     [
-        ("/orders/1", "scope_insufficient"),
         ("/admin/x", "role_missing"),
         ("/invoices/7", "route_not_found"),
         ("http://other.example.com/host/x", "route_not_found"),
@@ -330,3 +330,10 @@ async def test_25_an_account_made_anew(world: World) -> None:
 async def test_26_what_the_route_requires(world: World, url: str, cause: str) -> None:
     await world.add()
     await mended(world, token("ann"), cause, url=url)
+
+
+async def test_26_a_scope_that_the_route_requires(world: World) -> None:
+    await world.add()
+    document = await refused(world, token("ann"), "scope_insufficient", url="/orders/1")
+    assert (document["fix"]["command"], document["fix"]["config"]) == (None, None)
+    await passes(world, token("ann", scope="orders:read"), url="/orders/1")

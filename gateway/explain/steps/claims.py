@@ -1,12 +1,11 @@
 """The steps of a token's claims: times, audience, and the other claims."""
 
-import math
 from collections.abc import Mapping
 from typing import Final
 
 from gateway.core import claims as claim_rules
 from gateway.core.claim_paths import at_path
-from gateway.core.model import JSON, Claims, Issuer, Scalar
+from gateway.core.model import JSON, Claims, Issuer
 from gateway.core.reasons import (
     AUDIENCE_MISMATCH,
     CLAIM_MALFORMED,
@@ -22,17 +21,17 @@ from gateway.core.reasons import (
     Denial,
 )
 from gateway.explain.answer import Cause, Fix
+from gateway.explain.steps import claim_fixes
 from gateway.explain.steps.mending import DATES, every_denial
 from gateway.explain.steps.token import API_KEY_FIX, Read, is_api_key, seconds
 from gateway.explain.trail import Trail
-from gateway.explain.wording import ago, listed, moment, shown, span, yaml_line
+from gateway.explain.wording import ago, listed, moment, shown, span
 
 _TIMES: Final = (TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, TOKEN_ISSUED_IN_FUTURE, TOKEN_LIFETIME_TOO_LONG)
 _SKEW_AHEAD: Final = 300.0
 """Seconds. If a token is dated ahead by less, the issuer's clock is the likely cause."""
 _SKEW_BEHIND: Final = 30.0
 """Seconds beyond the leeway. If a token expired longer ago, a wrong clock is not the likely cause."""
-_NAME_THE_CLIENT: Final = ("azp", "client_id", "appid", "cid")
 
 
 def check(trail: Trail, read: Read) -> Claims | None:
@@ -102,12 +101,7 @@ def _blame_time(trail: Trail, issuer: Issuer, denial: Denial, dates: Mapping[str
     expired = denial.reason is TOKEN_EXPIRED
     summary = f"{denial.reason.title}: {denial.detail}"
     if off - issuer.leeway < _SKEW_BEHIND if expired else off <= _SKEW_AHEAD:
-        # Add the time until the setting is applied, and round up to half minutes.
-        leeway = 30 * math.ceil((off + 30) / 30)
-        fix = Fix(
-            "Synchronise the clocks of issuer and gateway (NTP); until then, allow the difference.",
-            config=f"{trail.field(issuer, 'leeway')}: {leeway}s",
-        )
+        fix = claim_fixes.of_clocks(trail, issuer, ahead=-off if expired else off)
         trail.blame(
             denial,
             Cause.CLOCK_SKEW,
@@ -124,14 +118,17 @@ def _blame_time(trail: Trail, issuer: Issuer, denial: Denial, dates: Mapping[str
 
 
 def _blame_lifetime(trail: Trail, issuer: Issuer, denial: Denial, dates: Mapping[str, float]) -> None:
-    config = None
+    longest = ""
     if "exp" in dates and "iat" in dates:
-        config = f"{trail.field(issuer, 'max_lifetime')}: {math.ceil(dates['exp'] - dates['iat'])}s"
+        longest = f" of {span(dates['exp'] - dates['iat'])}"
     trail.blame(
         denial,
         Cause.TOKEN_LIFETIME_TOO_LONG,
         f"{denial.reason.title}: {denial.detail}",
-        Fix("Let the issuer issue tokens with a shorter lifetime, or accept a longer one.", config=config),
+        Fix(
+            f"Let the issuer issue tokens with a shorter lifetime. To accept one{longest} is a decision"
+            f" (`{trail.field(issuer, 'max_lifetime')}`): a stolen token would count for as long."
+        ),
     )
 
 
@@ -153,18 +150,12 @@ def _audience(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denials
         summary = f"This is an ID token, made for the client {shown(aud)}, not an access token"
         trail.blame(denial, Cause.ID_TOKEN_USED, summary, ID_TOKEN_FIX)
         return
-    values = [aud] if isinstance(aud, str) else aud if isinstance(aud, list) else []
-    audiences: list[JSON] = [*configured, *values[:1]]
     trail.blame(
         denial,
         Cause.AUDIENCE_MISMATCH,
         f"The token is for the audience {shown(aud)}, but the audiences of issuer {issuer.name} are"
         f" {listed(configured)}",
-        Fix(
-            "Let the client request a token for a configured audience; or, if tokens for the other audience"
-            " are also for these services, accept it.",
-            config=yaml_line(trail.field(issuer, "audiences"), audiences) if values else None,
-        ),
+        claim_fixes.of_audience(trail, payload, issuer),
     )
 
 
@@ -217,11 +208,11 @@ def _blame_claim(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, deni
     elif denial.reason is ID_TOKEN_NOT_ACCEPTED or (denial.reason is CLAIM_MISSING and is_id_token(payload)):
         cause, fix = Cause.ID_TOKEN_USED, ID_TOKEN_FIX
     elif denial.reason is CLAIM_MISSING:
-        cause, fix = Cause.CLAIM_MISSING, _missing(trail, payload, issuer, denial)
+        cause, fix = Cause.CLAIM_MISSING, claim_fixes.of_missing(trail, payload, issuer, denial)
     elif denial.reason is CLAIM_MALFORMED and denial.claim in DATES:
         cause, fix = Cause.TOKEN_MALFORMED, _seconds_fix(denial.claim, payload.get(denial.claim))
     elif denial.reason is CLAIM_NOT_ACCEPTED:
-        cause, fix = Cause.CLAIM_NOT_ACCEPTED, _not_accepted(trail, payload, issuer, denial)
+        cause, fix = Cause.CLAIM_NOT_ACCEPTED, claim_fixes.of_value(trail, payload, issuer, denial)
     else:
         cause, fix = (
             Cause.TOKEN_MALFORMED,
@@ -238,32 +229,6 @@ def _seconds_fix(name: str, value: JSON) -> Fix:
     if meant is not None:
         example = f": {meant:.0f}, not {shown(value)}"
     return Fix(f"Let the issuer write `{name}` as a number of seconds since 1970{example} (RFC 7519 §2).")
-
-
-def _missing(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denial: Denial) -> Fix:
-    if denial.claim not in issuer.require:
-        return Fix(
-            "Let the issuer add the tenant, or correct the path to it:"
-            f" `{trail.field(issuer, 'claims.tenant')}`. Without it, the user's tenant would not be compared."
-        )
-    there: list[JSON] = [path for path in sorted(issuer.require) if at_path(payload, path) is not None]
-    config = yaml_line(trail.field(issuer, "require"), there)
-    return Fix("Let the issuer add the claim, or do not require it.", config=config)
-
-
-def _not_accepted(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denial: Denial) -> Fix:
-    path = denial.claim or ""
-    accepted, value = issuer.expect.get(path), at_path(payload, path)
-    if accepted is None:
-        return Fix("Let the issuer issue tokens that are not bound to a key (RFC 7800), for this client.")
-    if path.removeprefix("/") not in _NAME_THE_CLIENT or not isinstance(value, str):
-        return Fix("Get a token with another value: one with this is not for these services.")
-    expect: dict[str, tuple[Scalar, ...]] = {**issuer.expect, path: (*accepted, value)}
-    return Fix(
-        "Get the token for a configured client; or, if tokens of this client are also for these services,"
-        " accept them.",
-        config=yaml_line(trail.field(issuer, "expect"), {name: [*values] for name, values in expect.items()}),
-    )
 
 
 def _malformed_subject(path: str, sub: JSON) -> tuple[Cause, Fix]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.core import policy
-from gateway.core.model import JSON, Claims, Requirement, Route, User, UserStatus
+from gateway.core.model import Claims, Requirement, Route, User, UserStatus
 from gateway.core.reasons import (
     ROLE_MISSING,
     SCOPE_INSUFFICIENT,
@@ -13,10 +13,11 @@ from gateway.core.reasons import (
     Denial,
 )
 from gateway.explain.answer import Cause, Fix, Outcome
+from gateway.explain.steps import policy_fixes
 from gateway.explain.steps.claims import ID_TOKEN_FIX, is_id_token
 from gateway.explain.trail import Trail
 from gateway.explain.users import Users
-from gateway.explain.wording import ago, listed, moment, shown, span, yaml_line
+from gateway.explain.wording import ago, listed, moment, shown, span
 from gateway.stores.postgres.directory.user_rows import UserRecord
 from gateway.stores.postgres.source.directory.diagnostics import HoldingRule
 
@@ -265,7 +266,11 @@ async def _blame_tenant(trail: Trail, claims: Claims, user: User, denial: Denial
 
     if user.tenant is None:
         summary = f"The token is for the tenant {shown(tenant)}, but user {user.id} has none"
-        trail.blame(denial, Cause.TENANT_MISMATCH, summary, moved("Give the user its tenant."))
+        advice = (
+            f"Find out whether the user belongs to the tenant {shown(tenant)}: the token alone does not prove"
+            " that. If it does, give the user this tenant."
+        )
+        trail.blame(denial, Cause.TENANT_MISMATCH, summary, moved(advice))
         return
     summary = (
         f"The token is for the tenant {shown(tenant)}, but its identity is linked to user {user.id}"
@@ -278,7 +283,9 @@ async def _blame_tenant(trail: Trail, claims: Claims, user: User, denial: Denial
         fix = _moved(trail, claims, user, right[0], advice)
     else:
         advice = (
-            "Find out which tenant is right. If it is the token's, change the user's, or link another user."
+            "Find out which tenant is right: a user has one, and loses what it has in"
+            f" {shown(user.tenant)} when it is moved. If the token's is right and this is the same account,"
+            " change the user's; if the person has another account there, link that one."
         )
         fix = moved(advice)
     trail.blame(denial, Cause.IDENTITY_LINKED_TO_OTHER_TENANT, summary, fix)
@@ -307,7 +314,7 @@ def _policy(trail: Trail, claims: Claims, record: UserRecord, route: Route, refu
             blame_token_roles(trail, claims, route, denial)
             of_token = False
         else:
-            _blame_roles(trail, route, user, denial)
+            _blame_roles(trail, claims, route, user, denial)
 
 
 def blame_token_roles(trail: Trail, claims: Claims, route: Route, denial: Denial) -> None:
@@ -319,25 +326,17 @@ def blame_token_roles(trail: Trail, claims: Claims, route: Route, denial: Denial
         Cause.ROLE_MISSING,
         f"Route {route.name} requires that the token has a role of"
         f" {listed(sorted(route.require.token_roles))}; at {paths} it has {listed(claims.roles)}",
-        Fix(
-            "Give the user the role at the issuer; or, if the token has its roles elsewhere, correct the"
-            f" path: `{trail.field(issuer, 'claims.roles')}`."
-        ),
+        policy_fixes.of_token_roles(trail, claims, route),
     )
 
 
-def _blame_roles(trail: Trail, route: Route, user: User, denial: Denial) -> None:
+def _blame_roles(trail: Trail, claims: Claims, route: Route, user: User, denial: Denial) -> None:
     roles = sorted(route.require.roles)
     trail.blame(
         denial,
         Cause.ROLE_MISSING,
         f"Route {route.name} requires a role of {listed(roles)}, but user {user.id} has {listed(user.roles)}",
-        trail.remedies.value(
-            "If the user should have the role, add it.",
-            user.id,
-            {"roles": (*user.roles, roles[0])},
-            f"--add-role={roles[0]}",
-        ),
+        policy_fixes.of_user_roles(trail, claims, route, user),
     )
 
 
@@ -349,15 +348,4 @@ def blame_scopes(trail: Trail, claims: Claims, route: Route, denial: Denial) -> 
     if is_id_token(claims.payload):
         trail.blame(denial, Cause.ID_TOKEN_USED, f"{summary}: it is an ID token", ID_TOKEN_FIX)
         return
-    place = next(i for i, each in enumerate(trail.setup.routes) if each.name == route.name)
-    kept: list[JSON] = [*sorted(route.require.scopes - missing)]
-    trail.blame(
-        denial,
-        Cause.SCOPE_INSUFFICIENT,
-        summary,
-        Fix(
-            "Let the client request these scopes from the issuer; or, if the route should not require them,"
-            " remove them.",
-            config=yaml_line(f"routes[{place}].require.scopes", kept),
-        ),
-    )
+    trail.blame(denial, Cause.SCOPE_INSUFFICIENT, summary, policy_fixes.of_scopes(trail, claims, route))
