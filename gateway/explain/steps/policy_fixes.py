@@ -109,8 +109,8 @@ def of_user_roles(trail: Trail, claims: Claims, route: Route, user: User) -> Fix
         return Fix(f"Decide whether the user should have one of the roles {roles}, and which one.{note}")
     role = next(iter(wanted))
     advice = (
-        f"Decide whether the user should have the role {shown(role)}, on all routes that require it; if so, add"
-        f" it.{note}"
+        f"Decide whether the user should have the role {shown(role)}, on all routes that require it; if so,"
+        f" add it.{note}"
     )
     changes: UserChanges = {"roles": (*user.roles, role)}
     return trail.remedies.value(advice, user.id, changes, f"--add-role={role}")
