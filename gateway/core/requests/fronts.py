@@ -146,9 +146,9 @@ class Questions:
         """
         told, kept, hosts, chain = self._sorted(front, headers)
         scheme = _scheme(told.get(front.proto))
+        if len(hosts) > 1 or (front.in_path and not hosts):
+            raise Denial(REQUEST_MALFORMED, "the question has no Host, or more than one")
         if front.in_path:
-            if len(hosts) != 1:
-                raise Denial(REQUEST_MALFORMED, "the question has no Host, or more than one")
             host, target = hosts[0], target[len(front.path) :]
         else:
             for name in front.fields:
