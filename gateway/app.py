@@ -208,7 +208,7 @@ async def serve(
         if listeners is None:
             listeners = _listen(settings, stack)
         dependencies = _dependencies(settings, postgres, redis, blacklist_sync, keys, streams, users)
-        admin = Admin(metrics, dependencies, workers)
+        admin = Admin(metrics, dependencies | assertions.dependencies(), workers)
         ring = DenialRing()
         operators = builders.user_directory(
             settings, postgres, stack,

@@ -14,7 +14,7 @@ from typing import Final
 from uuid import uuid4
 
 from gateway import translation
-from gateway.admin.health import Admin
+from gateway.admin.health import Admin, Dependency, Finding
 from gateway.assertion.key_file import KeyFile
 from gateway.assertion.keys import AssertionKeys, KeyStore
 from gateway.assertion.signer import AssertionSigner
@@ -100,9 +100,24 @@ class Assertions:
         if self.keys is not None:
             await self.keys.close()
 
+    def dependencies(self) -> dict[str, Dependency]:
+        """Return what `/readyz` checks: without a key, no request of a user can be served."""
+        keys = self.keys
+        return (
+            {} if keys is None else {"assertion_keys": Dependency(partial(_can_sign, keys), essential=True)}
+        )
+
     def before(self, exchange: ExchangeFactory) -> ExchangeFactory:
         """Return what also publishes the keys."""
         return exchange if self.published is None else self.published.before(exchange)
+
+
+async def _can_sign(keys: AssertionKeys) -> Finding:
+    if keys.signing() is None:
+        return Finding("down", keys.failure)
+    if keys.failure is not None:
+        return Finding("degraded", f"{keys.failure}; the keys that were read before stay in use")
+    return Finding("up")
 
 
 def assertion_key_store(assertion: model.Assertion, postgres: Postgres) -> KeyStore:

@@ -58,7 +58,8 @@ class AssertionKeys:
         self._report = report
         self._keys: tuple[SigningKey, ...] = ()
         self._fits = False
-        self._failed = False
+        self.failure: str | None = None
+        """Why the keys could not be read the last time; None if they could."""
         self._task: asyncio.Task[None] | None = None
         self.max_age = ahead / 2
         """Seconds for which verifiers may remember what is published: less than until a new key signs."""
@@ -106,11 +107,11 @@ class AssertionKeys:
             # Only once: two gateways with different settings would add keys without end.
             self._fits = True
         self._keys = tuple(keys)
-        if self._failed:
-            self._failed = False
+        if self.failure is not None:
+            self.failure = None
             self._report(None)
 
     def _fail(self, error: Exception) -> None:
-        if not self._failed:
-            self._failed = True
-            self._report(str(error))
+        before, self.failure = self.failure, str(error)
+        if before is None:
+            self._report(self.failure)

@@ -86,9 +86,11 @@ async def test_an_outage_is_reported_once_and_changes_nothing() -> None:
     store.down = True
     await until_loaded(store)
     assert keys.signing() is key
+    failures = [keys.failure]
     store.down = False
     await until_loaded(store)
     await keys.close()
+    assert [*failures, keys.failure] == ["postgres is unavailable: refused", None]
     assert told == ["postgres is unavailable: refused", None]
 
 

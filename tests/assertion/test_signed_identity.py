@@ -107,11 +107,15 @@ async def test_without_a_key_nothing_passes_and_then_all_does(
         assert (response.status, response.code) == (503, "assertion_unavailable")
         assert response.values(b"retry-after")
         assert (await house.request(JWKS)).status == 503
+        ready = await house.admin("/readyz")
+        assert ready.status == 503
+        assert json.loads(ready.content)["dependencies"]["assertion_keys"]["status"] == "down"
         assert (await house.request("/public/x")).status == 200
         await connection.execute("ALTER FUNCTION away() RENAME TO gateway_read_assertion_keys")
         async with asyncio.timeout(30):
             while (await house.request("/private/x", token=token())).status != 200:  # noqa: ASYNC110 -- set by another
                 await asyncio.sleep(0.1)
+        assert (await house.admin("/readyz")).status == 200
     await connection.close()
 
 
