@@ -120,16 +120,19 @@ async function route({ focus }) {
 function find(path) {
   for (const [pattern, page] of PAGES) {
     const match = pattern.exec(path);
-    if (match) return [page, match.slice(1).map(decoded)];
+    const parameters = match?.slice(1).map(decoded);
+    if (parameters?.includes(null)) break;
+    if (match) return [page, parameters];
   }
   return [null, []];
 }
 
+/** Decode a part of an address; null if it is none. */
 function decoded(text) {
   try {
     return decodeURIComponent(text);
   } catch {
-    return text;
+    return null;
   }
 }
 

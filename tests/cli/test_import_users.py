@@ -214,6 +214,32 @@ def test_a_bad_export_imports_nothing(gateway: GatewayCommand, dsn: str, export:
     assert rows(dsn, "SELECT FROM users") == []
 
 
+def test_users_of_a_source_that_is_writable_are_created_there(gateway: GatewayCommand, dsn: str) -> None:
+    rows(
+        dsn,
+        "CREATE TABLE people (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), sub text, mail text,"
+        " blocked boolean NOT NULL DEFAULT false)",
+    )
+    gateway.config.write_text(
+        gateway.config.read_text()
+        + "users: {source: {table: people, id: id, email: mail, writable: true, changes: none, status:"
+        " [{when: blocked, is: suspended}], identities: [{issuer: main, subject: sub}]}}\n"
+        + "cache: {user_ttl: 30s, local_ttl: 30s}\n"
+    )
+
+    lines = [{"sub": "a", "email": "a@x.y"}, {"sub": "b", "blocked": True}, {"sub": "c", "email": "A@x.y"}]
+    skipped, summary = imported(gateway, "\n".join(map(json.dumps, lines)), code=1)
+
+    assert [each["why"] for each in skipped] == ["email_repeated"]
+    assert summary["statuses"] == {"active": 1, "suspended": 1}
+    assert [tuple(each) for each in rows(dsn, "SELECT sub, mail, blocked FROM people ORDER BY sub")] == [
+        ("a", "a@x.y", False), ("b", None, True),
+    ]  # fmt: skip
+    skipped, summary = imported(gateway, "\n".join(map(json.dumps, [{"sub": "a"}, lines[2]])), code=1)
+    assert [each["why"] for each in skipped] == ["exists", "email_taken"]
+    assert summary["created"] == 0
+
+
 def test_a_source_that_is_read_only_is_left_alone(gateway: GatewayCommand) -> None:
     gateway.config.write_text(
         gateway.config.read_text()
