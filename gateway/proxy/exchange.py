@@ -1,7 +1,8 @@
 """One request in the data plane: admit → forward → account.
 
 A request that waits for nothing is handled when its last byte arrives; any other one becomes a task. The
-bytes of response bodies are passed on unchanged, unless the client's HTTP version cannot read them.
+bytes of response bodies are passed on without the extensions of chunks, and otherwise unchanged unless the
+client's HTTP version cannot read them.
 
 =========== =============================== =========== ====================================================
 State       Event                           Next        What follows

@@ -193,7 +193,7 @@ async def test_a_response_head_is_passed_on(house: House) -> None:
     assert response.body == b"ok"
 
 
-async def test_chunks_and_trailers_are_passed_on_unchanged(house: House) -> None:
+async def test_chunks_and_trailers_are_passed_on_without_extensions(house: House) -> None:
     body = b"3\r\nabc\r\n1;ext=1\r\nd\r\n0\r\nX-Checksum: 1\r\n\r\n"
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum\r\n\r\n"
     house.upstream.answer(head + body)
@@ -202,7 +202,7 @@ async def test_chunks_and_trailers_are_passed_on_unchanged(house: House) -> None
             await client.send(request_bytes("GET", "/public/x"))
             response = await client.response()
             assert response is not None
-            assert response.body == body
+            assert response.body == body.replace(b";ext=1", b"")
             assert response.values(b"transfer-encoding") == [b"chunked"]
             assert response.values(b"trailer") == [b"X-Checksum"]
             assert response.field(b"content-length") is None

@@ -1,7 +1,7 @@
 """Bytes from an upstream → its response, without any I/O.
 
-llhttp reads every byte and alone decides on framing (RFC 9112 §6). Accepted bytes are passed on unchanged, so
-a body is not parsed and rebuilt without need.
+llhttp reads every byte and alone decides on framing (RFC 9112 §6). Accepted bytes are passed on unchanged,
+but for the extensions of chunks. So a body is not parsed and rebuilt without need.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from gateway.core.headers import read_response
 from gateway.core.model import Header
 from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, Denial
 from gateway.core.requests.upgrades import offered
+from gateway.proxy.upstream.chunk_extensions import ChunkExtensions
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_INTERIM_RESPONSES: Final = 32
@@ -86,6 +87,7 @@ class ResponseParser:
         self._final: ResponseHead | None = None
         self._head: ResponseHead | None = None
         self._remaining = 0
+        self._extensions: ChunkExtensions | None = None
         self._excess = False
         self._reason = b""
         self._headers: list[Header] = []
@@ -148,6 +150,10 @@ class ResponseParser:
         if self._head.length is None:
             if self._excess:
                 raise _broken("it sent more than one response")
+            if self._head.chunked:
+                if self._extensions is None:
+                    self._extensions = ChunkExtensions()
+                data = self._extensions.remove(data)
         elif len(data) <= self._remaining and not self._excess:
             self._remaining -= len(data)
         else:
