@@ -232,6 +232,7 @@ def test_an_export_without_subjects_is_compared_by_address(gateway: GatewayComma
 
     assert result.exit_code == 1
     assert "e-mail addresses are compared" in result.stderr
+    assert "gam print users id" in result.stderr
     assert "0 without a user, 0 without a subject, 1 spelt differently" in result.stdout
     assert "users link" not in result.stdout
 

@@ -31,7 +31,7 @@ async def choose_field(
     if export.by_email:
         output.warn(
             f"this is {what} without subjects: e-mail addresses are compared with those of the users",
-            "an export with subjects shows more",
+            export.advice,
         )
     elif export.provider is not None or len(export.candidates) > 1:
         output.err.print(

@@ -71,6 +71,12 @@ class Export:
         return self._claim if self._chosen is None else self._chosen.names[0]
 
     @property
+    def advice(self) -> str:
+        """What to do if it has no field for the issuer's claim."""
+        known = "" if self._layout is None else self._layout.without_subject
+        return known or "export it as well, or name the field: --column NAME"
+
+    @property
     def bytes_read(self) -> int:
         return self._text.bytes_read
 
@@ -105,7 +111,7 @@ class Export:
                 1,
                 f"this export of {self.provider} has no field for the claim `{self._claim}`, by which the"
                 " issuer names users",
-                self._layout.without_subject or "export it as well, or name the field: --column NAME",
+                self.advice,
             )
 
     def subjects(self) -> Iterator[tuple[int, str]]:
