@@ -162,7 +162,9 @@ async def serve(
         )  # fmt: skip
         verifier = MeteredVerifier(plain, metrics)
         directory = MeteredDirectory(resolver, metrics)
-        provisioner = builders.provisioner(settings, issuers, postgres, local, redis, directory, metrics)
+        provisioner = builders.provisioner(
+            settings, issuers, postgres, local, redis, directory, metrics, stack
+        )  # fmt: skip
         if provisioner is not None:
             stack.push_async_callback(provisioner.close)
         routes = translation.routes(settings)

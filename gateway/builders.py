@@ -53,6 +53,7 @@ from gateway.stores.postgres.directory.users import UserDirectory
 from gateway.stores.postgres.hosts import place_of
 from gateway.stores.postgres.pool import Pool
 from gateway.stores.postgres.source.database import SourceDatabase
+from gateway.stores.postgres.source.directory.provisioning import SourceProvisioning
 from gateway.stores.postgres.source.directory.users import AnyDirectory, SourceDirectory
 from gateway.stores.postgres.source.directory.writing import SourceWriter
 from gateway.stores.postgres.source.feed import Feed
@@ -203,38 +204,48 @@ def user_directory(
 
     `statement_timeout` is in seconds: an operator waits longer than a request.
     """
-    source, defined = settings.users.source, translation.user_source(settings)
-    if source is None or defined is None:
+    source, of = settings.users.source, settings.postgres
+    writer = _source_writer(settings, postgres, statement_timeout, size=2)
+    if source is None or writer is None:
         return UserDirectory(postgres)
-    of = settings.postgres
-    dsn = (source.dsn or of.dsn).get_secret_value()
     issuers = {issuer.name: issuer.issuer for issuer in settings.issuers}
     database = SourceDatabase(
-        defined,
+        writer.source,
         issuers,
-        dsn,
+        (source.dsn or of.dsn).get_secret_value(),
         pool_max=2,
         connect_timeout=of.connect_timeout,
         statement_timeout=statement_timeout,
         prepared_statements=of.prepared_statements,
         tls_strict=of.tls.strict,
     )
+    directory = SourceDirectory(database, issuers, writer)
+    stack.push_async_callback(directory.close)
+    return directory
+
+
+def _source_writer(
+    settings: Settings, postgres: Postgres, statement_timeout: float, *, size: int
+) -> SourceWriter | None:
+    """Return what changes users in a source, over connections of its own; None: there is no source."""
+    source, defined, of = settings.users.source, translation.user_source(settings), settings.postgres
+    if source is None or defined is None:
+        return None
     pool = None
     if defined.writable:
         pool = Pool(
-            dsn,
+            (source.dsn or of.dsn).get_secret_value(),
             primary=True,
             schema=defined.schema_name,
-            size=2,
+            size=size,
             connect_timeout=of.connect_timeout,
             statement_timeout=statement_timeout,
             prepared_statements=of.prepared_statements,
             availability=Availability(),
             tls_strict=of.tls.strict,
         )
-    directory = SourceDirectory(database, issuers, SourceWriter(defined, issuers, pool, postgres))
-    stack.push_async_callback(directory.close)
-    return directory
+    issuers = {issuer.name: issuer.issuer for issuer in settings.issuers}
+    return SourceWriter(defined, issuers, pool, postgres)
 
 
 def users_explained(postgres: Postgres, users: SourceDatabase | None, operators: AnyDirectory) -> Users:
@@ -414,13 +425,19 @@ def provisioner(
     redis: RedisTier,
     directory: MeteredDirectory,
     metrics: Metrics,
+    stack: AsyncExitStack,
 ) -> Provisioner | None:
-    """Return None if no issuer's tokens may create users."""
+    """Return None if no issuer's tokens may create users. Its connections are closed when `stack` ends."""
     if all(issuer.provisioning is None for issuer in issuers.values()):
         return None
+    writer = _source_writer(
+        settings, postgres, settings.postgres.statement_timeout, size=settings.postgres.pool_max
+    )
+    if writer is not None:
+        stack.push_async_callback(writer.close)
     return Provisioner(
         issuers,
-        UserProvisioning(postgres),
+        UserProvisioning(postgres) if writer is None else SourceProvisioning(writer),
         local,
         redis,
         directory,

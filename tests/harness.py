@@ -321,8 +321,9 @@ async def open_house(
                 settings[section] = change
             else:
                 settings[section] = {**_section(settings, section), **change}
-        if _section(settings, "users").get("source") is not None:
-            # Users are created in the gateway's own tables only.
+        source = _section(settings, "users").get("source")
+        if isinstance(source, dict) and not source.get("writable"):
+            # No users are created there.
             settings["routes"] = [each for each in settings["routes"] if "provision" not in json.dumps(each)]
         running = await stack.enter_async_context(serve(Settings.model_validate(settings)))
         house = House(running.url, running.admin_url, upstream, dsn, redis_url, prefix)

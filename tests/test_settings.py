@@ -375,7 +375,7 @@ ELSEWHERE = (
             "routes:",
             "users: {source: {preset: django}}\nroutes:\n  - {name: a, match: {path: /a}, upstream: orders,"
             " missing_user: provision}",
-            "17: routes[0].missing_user: creates users in the gateway's own tables, but users.source names",
+            "17: routes[0].missing_user: creates users, but users.source is read-only → let the system",
         ),
         (
             "    keys: {discovery: true}",

@@ -94,7 +94,7 @@ class Explainer:
             self._learnt_revocations,
             hears="postgres" not in deaf,
         ) as resolver:
-            rehearsal = Rehearsal(self._setup, self._postgres)
+            rehearsal = Rehearsal(self._setup, self._users)
 
             async def judged(headers: tuple[Header, ...]) -> Verdict:
                 return await judge(
@@ -146,7 +146,7 @@ class Explainer:
             await _ask_directory(trail, claims, record, taken, self._users)
 
     async def _without_user(self, trail: Trail, claims: Claims, taken: Route) -> None:
-        rehearsal = Rehearsal(self._setup, self._postgres)
+        rehearsal = Rehearsal(self._setup, self._users)
         try:
             await missing_user.check(trail, claims, taken, rehearsal, self._users)
         except StoreUnavailable as error:

@@ -2,20 +2,21 @@
 
 from gateway.core import policy
 from gateway.core.model import Claims, Resolution, Route, StoreUnavailable, Tier
-from gateway.core.provisioning import NewUser, new_user
+from gateway.core.provisioning import NewUser, ProvisioningResult, new_user
 from gateway.core.reasons import USER_STORE_UNAVAILABLE, Denial
 from gateway.explain.setup import Setup
+from gateway.explain.users import Users
 from gateway.identity.provisioning import REFUSALS
-from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.provisioning import FUNCTION, UserProvisioning
+from gateway.stores.postgres.source.directory.provisioning import rehearse
 
 
 class Rehearsal:
     """Implements the pipeline's `Provisioner`, and creates no user."""
 
-    def __init__(self, setup: Setup, postgres: Postgres) -> None:
+    def __init__(self, setup: Setup, users: Users) -> None:
         self._issuers = {issuer.name: issuer for issuer in setup.issuers}
-        self._postgres = postgres
+        self._users = users
         self.user: NewUser | None = None
         """Who would be created; None as long as no user would be."""
         self.allowed: bool | None = True
@@ -25,14 +26,10 @@ class Rehearsal:
         """Return the user who would be created, or who has been meanwhile. Raises `Denial`."""
         user = new_user(claims, self._issuers[claims.issuer_name].provisioning)
         policy.authorize(route, user.as_user(), claims)
-        store = UserProvisioning(self._postgres)
         try:
-            self.allowed = await store.allowed()
-            if not self.allowed:
-                raise Denial(USER_STORE_UNAVAILABLE, f"the role may not execute {FUNCTION}")
-            result = await store.rehearse(user)
+            result = await self._rehearsed(user)
             if result == "exists":
-                found, revocations = await self._postgres.find_user_and_revocations(claims)
+                found, revocations = await self._users.record.find_user_and_revocations(claims)
                 revoked = revocations.against(claims.issued_at)
                 return Resolution(found.user, Tier.POSTGRES, revoked, Tier.POSTGRES)
         except StoreUnavailable as error:
@@ -42,3 +39,12 @@ class Rehearsal:
             raise Denial(reason, detail, tier=Tier.POSTGRES)
         self.user = user
         return Resolution(user.as_user(), Tier.POSTGRES, None, Tier.POSTGRES)
+
+    async def _rehearsed(self, user: NewUser) -> ProvisioningResult:
+        if self._users.directory_of_source is not None:
+            return await rehearse(self._users.directory_of_source, user)
+        store = UserProvisioning(self._users.postgres)
+        self.allowed = await store.allowed()
+        if not self.allowed:
+            raise Denial(USER_STORE_UNAVAILABLE, f"the role may not execute {FUNCTION}")
+        return await store.rehearse(user)

@@ -227,7 +227,8 @@ def _routes(data: object) -> Iterator[Finding]:
     routes = _mappings(data, "routes")
     upstreams = _texts(_mapping(data, "upstreams"))
     provisioning = any(issuer.get("provisioning") is not None for _, issuer in _mappings(data, "issuers"))
-    own_tables = _mapping(data, "users").get("source") is None
+    source = _mapping(data, "users").get("source")
+    creates = source is None or _is_on(_mapping(_mapping(data, "users"), "source").get("writable"))
     decision = _mapping(data, "decision")
     decides = decision.get("listen") is not None or decision.get("grpc_listen") is not None
     yield from _repeated("routes", "name", routes)
@@ -248,7 +249,7 @@ def _routes(data: object) -> Iterator[Finding]:
         yield from _strip_prefix(index, route)
         yield from _credentials(index, route)
         yield from cors_findings(index, route)
-        yield from _missing_user(index, route, provisioning=provisioning, own_tables=own_tables)
+        yield from _missing_user(index, route, provisioning=provisioning, creates=creates)
         asked = [key for key, value in _mapping(route, "require").items() if value]
         if route.get("auth") == "none" and asked:
             yield Finding(
@@ -259,7 +260,7 @@ def _routes(data: object) -> Iterator[Finding]:
 
 
 def _missing_user(
-    index: int, route: Mapping[object, object], *, provisioning: bool, own_tables: bool
+    index: int, route: Mapping[object, object], *, provisioning: bool, creates: bool
 ) -> Iterator[Finding]:
     """Check the settings about users who are missing or not active."""
     missing = route.get("missing_user", "deny")
@@ -271,11 +272,11 @@ def _missing_user(
                 "needs a token, but auth is none",
                 f"write auth: required or optional, or remove {key}",
             )
-    if missing == "provision" and not own_tables:
+    if missing == "provision" and not creates:
         yield Finding(
             ("routes", index, "missing_user"),
-            "creates users in the gateway's own tables, but users.source names others",
-            "let the system of users.source create them, or write missing_user: forward",
+            "creates users, but users.source is read-only",
+            "let the system create them and write missing_user: forward, or set users.source.writable: true",
         )
     if missing == "provision" and not provisioning:
         yield Finding(

@@ -15,6 +15,7 @@ from gateway.cli.check import live
 from gateway.cli.check.result import CheckResult
 from gateway.cli.main import app
 from gateway.settings import Settings
+from gateway.stores.postgres.migrate import migrate
 from gateway.stores.postgres.source.install import install
 from tests.harness import unused_port
 from tests.systems.fixtures import SYSTEMS, Systems
@@ -144,3 +145,23 @@ async def test_subjects_in_several_places_are_told(systems: Systems) -> None:
     found = (await check(block, system.dsn))["users_source:identities"]
     assert found.outcome == "pass"
     assert 'main: accounts."providerAccountId", users.email' in found.found
+
+
+async def test_what_can_be_changed_is_told(systems: Systems) -> None:
+    system = await systems("django")
+    await migrate(system.dsn, "gateway")
+    block = {**BLOCKS["django"], "writable": True}
+    found = (await check(block, system.dsn))["users_source:writable"]
+    assert found.outcome == "pass"
+    assert "can be changed: email, status active, status suspended" in found.found
+    assert "users.source.roles is a query" in found.found
+    assert "identities of main: a row of social_auth_usersocialauth needs values for" in found.found
+    issuer = {
+        "name": "main",
+        "issuer": "https://idp.example.com/",
+        "audiences": ["api"],
+        "provisioning": {"email": "email"},
+    }
+    refused = (await check(block, system.dsn, issuers=[issuer]))["users_source:writable"]
+    assert refused.outcome == "fail"
+    assert "main: a row of auth_user needs values for password" in refused.found

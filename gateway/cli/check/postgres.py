@@ -91,7 +91,8 @@ async def _takes_writes(postgres: Postgres) -> bool:
 
 async def _creates_users(postgres: Postgres, settings: "Settings") -> tuple[str, str] | None:
     """Return why users cannot be created at their first request, and the fix; None if all is well."""
-    if all(issuer.provisioning is None for issuer in settings.issuers):
+    own_tables = settings.users.source is None
+    if not own_tables or all(issuer.provisioning is None for issuer in settings.issuers):
         return None
     allowed = await UserProvisioning(postgres).allowed()
     if allowed is None:

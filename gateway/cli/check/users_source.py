@@ -1,18 +1,22 @@
 """Checks of the tables of another system that has the users (`users.source`)."""
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from gateway import translation
+from gateway import builders, translation
 from gateway.cli.check.result import Check, CheckResult
 from gateway.cli.stores import advice_for_postgres
-from gateway.core.model import StoreUnavailable
+from gateway.core.issuer_patterns import is_pattern
+from gateway.core.model import Identity, StoreUnavailable
+from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.migrate import MigrationError
-from gateway.stores.postgres.source import install, trial
+from gateway.stores.postgres.source import install, relations, trial
 from gateway.stores.postgres.source.database import SourceDatabase
 from gateway.stores.postgres.source.definition import UserSource
+from gateway.stores.postgres.source.directory import provisioning, writable
+from gateway.stores.postgres.source.directory.users import SourceDirectory
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -22,6 +26,7 @@ _REPLICA: Final = f"{NAME}_replica"
 _INDEXES: Final = f"{NAME}:indexes"
 _CHANGES: Final = f"{NAME}:changes"
 _IDENTITIES: Final = f"{NAME}:identities"
+_CHANGES_BY_US: Final = f"{NAME}:writable"
 _STATEMENT_TIMEOUT: Final = 5.0
 """Seconds. A look-up that takes longer than `postgres.statement_timeout` is reported by its missing index."""
 
@@ -37,6 +42,8 @@ def checks(settings: "Settings") -> Iterable[Check]:
     yield Check(_INDEXES, partial(_indexes, settings, source))
     yield Check(_CHANGES, partial(_changes, settings, source))
     yield Check(_IDENTITIES, partial(_identities, settings, source))
+    if source.writable:
+        yield Check(_CHANGES_BY_US, partial(_writes, settings, source))
 
 
 async def _primary(settings: "Settings", source: UserSource) -> CheckResult:
@@ -156,6 +163,80 @@ async def _identities(settings: "Settings", source: UserSource) -> CheckResult:
             " user_store_unavailable",
         )
     return CheckResult(_IDENTITIES, "pass", "every issuer has its identities")
+
+
+async def _writes(settings: "Settings", source: UserSource) -> CheckResult:
+    """Report what can be changed, what prevents the rest, and whether users can be provisioned."""
+    possible, impossible = writable.possibilities(source)
+    async with _directory(settings) as directory:
+        try:
+            async with directory.database.connection() as connection:
+                rights = await trial.rights(connection, source)
+            for issuer in settings.issuers:
+                if not source.identities_of(issuer.name) or is_pattern(issuer.issuer):
+                    continue
+                obstacle = await directory.obstacle_to_link(Identity(issuer.issuer, "example"))
+                what = f"identities of {issuer.name}"
+                possible += [what] if obstacle is None else []
+                impossible += [] if obstacle is None else [f"{what}: {obstacle}"]
+            refusals = await _unprovisioned(settings, directory)
+        except StoreUnavailable as error:
+            fix, unreachable = advice_for_postgres(error, _setting(settings))
+            return CheckResult(_CHANGES_BY_US, "fail", error.detail, fix, unreachable)
+    table = relations.table_of(source, source.table)
+    if table not in rights.writable:
+        return CheckResult(
+            _CHANGES_BY_US,
+            "warn",
+            f"role {rights.role} may not change {table}, although users.source.writable is true",
+            f"let the owner of {table} grant UPDATE to {rights.role}; or write writable: false",
+        )
+    found = f"can be changed: {', '.join(possible) or 'nothing'}"
+    if impossible:
+        found += f"; cannot: {'; '.join(impossible)}"
+    if refusals:
+        return CheckResult(
+            _CHANGES_BY_US,
+            "fail",
+            f"no user can be created at the first request: {'; '.join(refusals)}",
+            "let the system create users, and write missing_user: forward; or give the columns defaults",
+        )
+    return CheckResult(_CHANGES_BY_US, "pass", found)
+
+
+async def _unprovisioned(settings: "Settings", directory: SourceDirectory) -> list[str]:
+    """Return why tokens of issuers with `provisioning` could not create their users."""
+    found = []
+    for issuer in settings.issuers:
+        rules = issuer.provisioning
+        if rules is None or is_pattern(issuer.issuer):
+            continue
+        user = provisioning.example(
+            issuer.name,
+            issuer.issuer,
+            email=rules.email is not None,
+            name=rules.display_name is not None,
+            tenant=rules.tenant is not None,
+            roles=bool(rules.roles),
+        )
+        obstacle = await provisioning.obstacle_to_create(directory, user)
+        found += [] if obstacle is None else [f"{issuer.name}: {obstacle}"]
+    return found
+
+
+@asynccontextmanager
+async def _directory(settings: "Settings") -> AsyncIterator[SourceDirectory]:
+    """Open the source as operators do."""
+    postgres = settings.postgres
+    own = Postgres(postgres.dsn.get_secret_value(), schema=postgres.schema_name)
+    try:
+        async with AsyncExitStack() as stack:
+            opened = builders.user_directory(settings, own, stack, statement_timeout=_STATEMENT_TIMEOUT)
+            if not isinstance(opened, SourceDirectory):
+                raise TypeError("users.source is not configured")
+            yield opened
+    finally:
+        await own.close()
 
 
 async def _planned(name: str, settings: "Settings", source: UserSource) -> "install.Plan | CheckResult":

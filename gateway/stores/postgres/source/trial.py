@@ -30,6 +30,7 @@ _WRITABLE: Final = """
 SELECT current_user::text AS role, ARRAY(
     SELECT name FROM unnest($1::text[]) AS name
     WHERE has_table_privilege(to_regclass(name), 'INSERT, UPDATE, DELETE')
+        OR has_any_column_privilege(to_regclass(name), 'INSERT, UPDATE')
 ) AS tables
 """
 

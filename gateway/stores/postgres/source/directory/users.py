@@ -28,7 +28,7 @@ from gateway.stores.postgres.pool import Connection
 from gateway.stores.postgres.source import relations
 from gateway.stores.postgres.source.database import SourceDatabase, Types
 from gateway.stores.postgres.source.directory.records import INTEGERS, fits, one, place_of, records
-from gateway.stores.postgres.source.directory.writable import read_only_identities
+from gateway.stores.postgres.source.directory.writable import read_only_identities, read_only_users
 from gateway.stores.postgres.source.directory.writing import SourceWriter
 
 _LAST: Final = "timestamptz '2286-11-20 17:46:39+00'"
@@ -277,6 +277,14 @@ class SourceDirectory:
             return str(read_only_identities(self.source, place_of(self._issuers, identity)[0]))
         async with self._database.connection() as connection:
             return await self._writer.obstacle_to_link(connection, identity)
+
+    async def obstacle_to_add(self, identity: Identity, changes: UserChanges) -> str | None:
+        """Return why a user cannot be created here, as far as the catalogs know; None: it can."""
+        if not self.source.writable:
+            return str(read_only_users(self.source))
+        async with self._database.connection() as connection:
+            types = await self._types(connection)
+            return await self._writer.obstacle_to_add(connection, identity, changes, types)
 
     async def link(
         self,

@@ -101,6 +101,36 @@ def for_status(source: UserSource, wanted: UserStatus, holding: Sequence[bool]) 
     return list(found.values())
 
 
+def possibilities(source: UserSource) -> tuple[list[str], list[str]]:
+    """Return what can be changed of a user, and what cannot, with the reason."""
+    possible: list[str] = []
+    impossible: list[str] = []
+    values: dict[str, UserChanges] = {
+        "email": {"email": ""}, "display_name": {"display_name": ""}, "tenant": {"tenant": ""},
+        "roles": {"roles": ()}, "tokens_valid_after": {"tokens_valid_after": None},
+    }  # fmt: skip
+    for name, changes in values.items():
+        try:
+            list(for_values(source, changes))
+        except NotWritable as refusal:
+            impossible.append(str(refusal))
+        else:
+            possible.append(name)
+    rules = source.status
+    for status in UserStatus:
+        # As for a user for whom no rule holds; to be active, for one for whom all of them do.
+        holding = [status is UserStatus.ACTIVE] * len(rules)
+        if status is not UserStatus.ACTIVE and all(rule.status is not status for rule in rules):
+            continue
+        try:
+            for_status(source, status, holding)
+        except NotWritable as refusal:
+            impossible.append(f"status {status}: {refusal}")
+        else:
+            possible.append(f"status {status}")
+    return possible, impossible
+
+
 def active(source: UserSource) -> list[Assignment]:
     """Return the columns of a new user that the conditions read, as an active user has them."""
     return [off for rule in source.status if (off := _off(rule)) is not None]

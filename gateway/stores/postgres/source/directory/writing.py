@@ -78,7 +78,7 @@ class SourceWriter:
         self, source: UserSource, issuers: Mapping[str, str], pool: Pool | None, own: Postgres
     ) -> None:
         """`own` has the audit log. `issuers` maps names to `iss`."""
-        self._source = source
+        self._source = self.source = source
         self._issuers = IssuerNames(issuers)
         self._pool = pool
         self._own = own
@@ -99,7 +99,7 @@ class SourceWriter:
         author: Author | None,
     ) -> UserRecord:
         """Change columns of a user. Raises like `UserDirectory.change`."""
-        async with self._begun(writable.read_only(self._source, changes)) as change:
+        async with self.begun(writable.read_only(self._source, changes)) as change:
             before = await self._locked(change, user_id, expected)
             _check_status(before.user.status, changes, action)
             plan = list(writable.for_values(self._source, changes))
@@ -117,8 +117,8 @@ class SourceWriter:
 
     async def add(self, identity: Identity, changes: UserChanges, author: Author | None) -> UserRecord:
         """Create a user with an identity. Raises `IdentityTaken`."""
-        async with self._begun(writable.read_only_users(self._source)) as change:
-            record = await self._added(change, identity, changes)
+        async with self.begun(writable.read_only_users(self._source)) as change:
+            record = await self.added(change, identity, changes)
             detail: dict[str, JSON] = {
                 **_named(identity),
                 "status": record.user.status.value,
@@ -128,9 +128,10 @@ class SourceWriter:
             await change.record(author, "user.create", record, detail)
         return record
 
-    async def _added(self, change: Change, identity: Identity, changes: UserChanges) -> UserRecord:
+    async def added(self, change: Change, identity: Identity, changes: UserChanges) -> UserRecord:
+        """Create a user within a change. Raises `IdentityTaken`."""
         source, connection = self._source, change.connection
-        await self._claim(change, identity)
+        await self.claim(change, identity)
         each = self._place_for(identity)
         columns = await columns_of(connection, relations.table_of(source, source.table))
         plan = {value.column: value for value in writable.for_values(source, changes)}
@@ -176,9 +177,9 @@ class SourceWriter:
         self, user_id: str, identity: Identity, expected: Expectation | None, author: Author | None
     ) -> UserRecord:
         """Link an identity to a user. Raises like `UserDirectory.link`."""
-        async with self._begun(self._refusal(identity)) as change:
+        async with self.begun(self._refusal(identity)) as change:
             before = await self._locked(change, user_id, expected)
-            await self._claim(change, identity)
+            await self.claim(change, identity)
             each = self._place_for(identity)
             row = self._identity_row(each, identity, before.user.id)
             if each.table is not None:
@@ -204,11 +205,32 @@ class SourceWriter:
             return str(refusal)
         return None
 
+    async def obstacle_to_add(
+        self, connection: Connection, identity: Identity, changes: UserChanges, types: Types
+    ) -> str | None:
+        """Return why a user could not be created; None: nothing is known to be in the way."""
+        source = self._source
+        try:
+            each = self._place_for(identity)
+            given = {
+                value.column for value in (*writable.for_values(source, changes), *writable.active(source))
+            }
+            row = {value.column for value in self._identity_row(each, identity, "")}
+            key = sql_text.column_of(source.id) if types.key == "uuid" else None
+            if each.table is None:
+                await check_row(connection, source, source.table, given | row | {key or ""})
+            else:
+                await check_row(connection, source, source.table, given | {key or ""})
+                await check_row(connection, source, each.table, row)
+        except NotWritable as refusal:
+            return str(refusal)
+        return None
+
     async def unlink(
         self, user_id: str, identity: Identity, expected: Expectation | None, author: Author | None
     ) -> UserRecord:
         """Unlink an identity from a user. Raises like `UserDirectory.unlink`."""
-        async with self._begun(self._refusal(identity)) as change:
+        async with self.begun(self._refusal(identity)) as change:
             before = await self._locked(change, user_id, expected)
             await self._take(change, identity, before.user.id, None)
             await change.record(author, "identity.unlink", before, _named(identity))
@@ -216,7 +238,7 @@ class SourceWriter:
 
     async def move(self, identity: Identity, giver: str, taker: str, author: Author | None) -> UserRecord:
         """Move an identity to another user: its row keeps all else that it has. Raises like `unlink`."""
-        async with self._begun(self._refusal(identity)) as change:
+        async with self.begun(self._refusal(identity)) as change:
             # Lock in a fixed order, so that two concurrent moves cannot deadlock.
             locked = {each: await self._locked(change, each, None) for each in sorted((giver, taker))}
             source, target = locked[giver], locked[taker]
@@ -255,7 +277,7 @@ class SourceWriter:
             columns.append(Assignment(row.tenant, "text", place_of(self._issuers, identity)[1]))
         return columns
 
-    async def _claim(self, change: Change, identity: Identity) -> None:
+    async def claim(self, change: Change, identity: Identity) -> None:
         """Keep other gateways from writing the same identity. Raises `IdentityTaken`."""
         await change.connection.execute(_LOCK, identity.issuer, identity.subject)
         if not self._entries(identity):
@@ -324,7 +346,7 @@ class SourceWriter:
     # Transactions --------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _begun(self, refusal: SourceReadOnly) -> AsyncIterator[Change]:
+    async def begun(self, refusal: SourceReadOnly) -> AsyncIterator[Change]:
         """Begin a change. Raises `refusal` if the source is read-only."""
         if self._pool is None:
             raise refusal
