@@ -356,7 +356,7 @@ async def test_stores_that_are_down_cause_a_503_and_no_refusal(
 async def test_responses_do_not_reveal_whether_a_user_exists(
     tmp_path: Path, dsn: str, redis_url: str
 ) -> None:
-    """With `errors.detail: generic`, responses for all identity reasons differ only in request id and date."""
+    """With `errors.detail: generic`, responses for all identity reasons differ only in id and date."""
     requests = {
         subject: get(subject=subject)()
         for subject in [*USERS, "ghost"]
