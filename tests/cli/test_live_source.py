@@ -165,3 +165,15 @@ async def test_what_can_be_changed_is_told(systems: Systems) -> None:
     refused = (await check(block, system.dsn, issuers=[issuer]))["users_source:writable"]
     assert refused.outcome == "fail"
     assert "main: a row of auth_user needs values for password" in refused.found
+
+
+async def test_polling_by_a_column_needs_an_index(systems: Systems) -> None:
+    system = await systems("supabase")
+    block = {**BLOCKS["supabase"], "changes": "poll", "poll": {"column": "updated_at", "interval": "2s"}}
+    found = (await check(block, system.dsn))["users_source:changes"]
+    assert found.outcome == "warn"
+    assert found.fix == 'CREATE INDEX CONCURRENTLY ON "auth"."users" ((updated_at))'
+    await system.sql("CREATE INDEX ON auth.users (updated_at)")
+    found = (await check(block, system.dsn))["users_source:changes"]
+    assert found.outcome == "pass"
+    assert "every 2 s" in found.found

@@ -119,7 +119,7 @@ async def _changes(settings: "Settings", source: UserSource) -> CheckResult:
             "write changes: triggers, or changes: poll where no trigger may be installed",
         )
     if source.changes == "poll":
-        return CheckResult(_CHANGES, "pass", f"changes: poll, every {source.poll.interval:g} s")
+        return await _polls(settings, source)
     planned = await _planned(_CHANGES, settings, source)
     if isinstance(planned, CheckResult):
         return planned
@@ -134,6 +134,24 @@ async def _changes(settings: "Settings", source: UserSource) -> CheckResult:
     return CheckResult(
         _CHANGES, "pass", f"the triggers of this configuration are on {', '.join(planned.tables)}"
     )
+
+
+async def _polls(settings: "Settings", source: UserSource) -> CheckResult:
+    poll = source.poll
+    bound = f"changes: poll, every {poll.interval:g} s: a change counts within that time, and that of reading"
+    if poll.column is None:
+        return CheckResult(_CHANGES, "pass", f"{bound} the remembered users")
+    bound += f" the rows behind the last {poll.column}; one that does not touch it, within {poll.compare:g} s"
+    async with _opened(settings, source) as database:
+        try:
+            async with database.connection() as connection:
+                index = await trial.index_for_polling(connection, source)
+        except StoreUnavailable as error:
+            fix, unreachable = advice_for_postgres(error, _setting(settings))
+            return CheckResult(_CHANGES, "fail", error.detail, fix, unreachable)
+    if index is not None:
+        return CheckResult(_CHANGES, "warn", f"{bound}; each look reads all of {source.table}", index)
+    return CheckResult(_CHANGES, "pass", bound)
 
 
 async def _identities(settings: "Settings", source: UserSource) -> CheckResult:

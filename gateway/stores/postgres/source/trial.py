@@ -95,6 +95,21 @@ async def rights(connection: Connection, source: UserSource) -> Rights:
     return Rights(row["role"], tuple(row["tables"]))
 
 
+async def index_for_polling(connection: Connection, source: UserSource) -> str | None:
+    """Return the statement of the index that polling lacks; None if it lacks none."""
+    column, table = source.poll.column, relations.table_of(source, source.table)
+    if column is None:
+        return None
+    async with connection.transaction():
+        # Small tables are read as a whole although they have an index, unless that is made dear.
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        latest = f"SELECT max(({column})) FROM {table} AS {relations.alias_of(source.table)}"
+        plan = str(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {latest}"))
+    if '"Seq Scan"' not in plan:
+        return None
+    return f"CREATE INDEX CONCURRENTLY ON {table} (({column}))"
+
+
 def trials(source: UserSource, key_type: str | None = None) -> Iterator[Trial]:
     """Yield the statements, in the order of the settings."""
     of_user = _row(source, source.table)
