@@ -21,7 +21,7 @@ from gateway.core.reasons import (
     Denial,
 )
 from gateway.explain.answer import Cause, Fix
-from gateway.explain.steps import claim_fixes
+from gateway.explain.fixes import claim_fixes
 from gateway.explain.steps.mending import DATES, every_denial
 from gateway.explain.steps.token import API_KEY_FIX, Read, is_api_key, seconds
 from gateway.explain.trail import Trail

@@ -1,13 +1,16 @@
 """Why a subject has no user: similar users under another issuer, spelling or name."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
+from gateway.core.lookalikes import marked
 from gateway.core.model import Claims, StoreUnavailable
 from gateway.core.reasons import USER_NOT_FOUND, Denial
 from gateway.core.spelling import difference
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.remedies import place_of_subject
+from gateway.explain.steps import same_person
+from gateway.explain.steps.same_person import Lookalike
 from gateway.explain.trail import Trail
 from gateway.explain.users import Users
 from gateway.explain.wording import listed, moment, shown
@@ -29,21 +32,6 @@ _WORDS: Final = {
     Cause.SUBJECT_PREFIX_DIFFERS: "only in the provider before the bar",
 }
 _SAME_PERSON: Final = "If it is the same person, link the token's identity to that user"
-
-
-@dataclass(frozen=True, slots=True)
-class Lookalike:
-    """A user that the token probably belongs to."""
-
-    cause: Cause
-    user_id: str
-    summary: str
-    others: tuple[str, ...] = ()
-    """The ids of more users with the same similarity."""
-    written: str | None = None
-    """The other spelling, if only one identity of the token's issuer has one."""
-    fix: Fix | None = None
-    """What to do, if it is not to link the identity."""
 
 
 async def check(trail: Trail, claims: Claims, users: Users, *, note: str | None = None) -> None:
@@ -78,6 +66,11 @@ async def check(trail: Trail, claims: Claims, users: Users, *, note: str | None 
     if found.others:
         advice = f"{_SAME_PERSON}; it may also be {listed(found.others)}."
     fix = None if found.written is None else trail.remedies.respell(_RESPELL, claims, found.written)
+    if not claims.subject.isprintable():
+        advice += (
+            " The subject has characters that must not be pasted, so there is no command: let the issuer"
+            " write it without them."
+        )
     trail.blame(
         denial,
         found.cause,
@@ -124,6 +117,7 @@ async def _lookalike(claims: Claims, users: Users) -> Lookalike | None:
         or await _left_out(claims, users)
         or _spelt_otherwise(claims, similar)
         or await _named_otherwise(claims, users)
+        or await same_person.find(claims, users)
     )
 
 
@@ -163,6 +157,7 @@ def _spelt_otherwise(claims: Claims, similar: list[SimilarIdentity]) -> Lookalik
             if spelt:
                 subjects = listed(dict.fromkeys(each.identity.subject for each in spelt))
                 summary = f"{subjects} has one, and differs {_WORDS[cause]}"
+                summary += f" ({marked(claims.subject, spelt[0].identity.subject)})"
                 written = spelt[0].identity.subject if len(spelt) == 1 else None
                 if spelt[0].identity.issuer != claims.issuer:
                     summary += f", and belongs to the issuer {shown(spelt[0].identity.issuer)}"

@@ -13,7 +13,7 @@ from gateway.core.reasons import (
     Denial,
 )
 from gateway.explain.answer import Cause, Fix, Outcome
-from gateway.explain.steps import policy_fixes
+from gateway.explain.fixes import policy_fixes
 from gateway.explain.steps.claims import ID_TOKEN_FIX, is_id_token
 from gateway.explain.trail import Trail
 from gateway.explain.users import Users

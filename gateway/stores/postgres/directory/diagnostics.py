@@ -1,13 +1,15 @@
 """Queries that only a diagnosis needs. They only read.
 
-Each uses an index and has a limit.
+Each has a limit, and all but `nearby_identities` and `users_called` use an index.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import asyncpg
 
+from gateway.core.lookalikes import guesses
 from gateway.core.model import Claims, Identity, StoreUnavailable
 from gateway.core.revocations import Revocation
 from gateway.core.spelling import spellings
@@ -17,6 +19,8 @@ from gateway.stores.postgres.errors import is_lasting
 FailureKind: TypeAlias = Literal["unreachable", "not_migrated", "permission_denied"]
 
 _LIMIT: Final = 200
+_DIGITS: Final = 5
+"""A shorter number is none of a telephone."""
 
 _REVOCATIONS: Final = """
 SELECT kind, issuer, value, extract(epoch FROM revoked_at)::float8 AS revoked_at,
@@ -45,6 +49,46 @@ WHERE {SPELLING.format("i.subject")} = ANY (
 )
 ORDER BY i.subject = $2 DESC, i.issuer = $3 DESC, u.status = 'active' DESC, i.created_at LIMIT {_LIMIT}
 """  # noqa: S608 -- constant expressions; values travel as parameters
+
+
+# No index has these likenesses. The statement timeout ends the search in tables that are too large for it.
+_NEARBY: Final = f"""
+SELECT i.issuer, i.subject, i.user_id::text AS user_id
+FROM identities i JOIN users u ON u.id = i.user_id
+WHERE i.subject <> $1 AND (
+    i.subject = ANY($2)
+    OR octet_length(i.subject) <> length(i.subject)
+    OR (right(i.subject, length($1) + 1) = ANY($3))
+    OR (length($1) >= 16 AND starts_with(i.subject, $1))
+    OR translate(lower(i.subject), '01i|ı', 'ollll') = translate(lower($1), '01i|ı', 'ollll')
+    OR replace(lower(i.subject), 'rn', 'm') = replace(lower($1), 'rn', 'm')
+    OR ltrim(i.subject, '0+') = ltrim($1, '0+')
+    OR lower(split_part(i.subject, '@', 1)) = lower($1)
+    OR btrim(i.subject, $4) = $1
+    OR (position('@' IN $1) > 0 AND lower(split_part(i.subject, '@', 2)) = lower(split_part($1, '@', 2))
+        AND replace(split_part(split_part(lower(i.subject), '@', 1), '+', 1), '.', '')
+            = replace(split_part(split_part(lower($1), '@', 1), '+', 1), '.', ''))
+)
+ORDER BY i.issuer = $5 DESC, u.status = 'active' DESC, i.created_at LIMIT {_LIMIT}
+"""  # noqa: S608 -- a constant; values travel as parameters
+
+_OF_ISSUER: Final = """
+SELECT i.issuer, i.subject, i.user_id::text AS user_id
+FROM identities i JOIN users u ON u.id = i.user_id
+WHERE i.issuer = $1 AND i.subject = ANY($2) ORDER BY u.status = 'active' DESC LIMIT 5
+"""
+
+_CALLED: Final = """
+SELECT id::text, CASE WHEN display_name = ANY($1) THEN display_name ELSE 'phone' END AS what
+FROM users
+WHERE deleted_at IS NULL AND (display_name = ANY($1) OR (
+    attributes ?| ARRAY['phone', 'phone_number', 'mobile'] AND length($2) > 5
+    AND regexp_replace(coalesce(attributes->>'phone', attributes->>'phone_number', attributes->>'mobile'),
+        '[^0-9]', '', 'g') = $2))
+LIMIT 3
+"""
+_SEPARATORS: Final = "|:/\\#"
+_AROUND: Final = " \t\"'`<>{}[]()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +131,28 @@ class Diagnostics:
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(_SIMILAR, guesses, subject, identity.issuer)
             return [SimilarIdentity(Identity(row["issuer"], row["subject"]), row["user_id"]) for row in rows]
+
+    async def nearby_identities(self, identity: Identity) -> list[SimilarIdentity]:
+        """Return identities that may have a likeness (`core.lookalikes`) with a subject."""
+        subject = identity.subject
+        ends = [separator + subject for separator in _SEPARATORS]
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                _NEARBY, subject, [*guesses(subject)], ends, _AROUND, identity.issuer
+            )
+            return [SimilarIdentity(Identity(row["issuer"], row["subject"]), row["user_id"]) for row in rows]
+
+    async def identities_of(self, issuer: str, subjects: list[str]) -> list[SimilarIdentity]:
+        """Return up to five of an issuer's identities with one of some subjects."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(_OF_ISSUER, issuer, subjects)
+            return [SimilarIdentity(Identity(row["issuer"], row["subject"]), row["user_id"]) for row in rows]
+
+    async def users_called(self, names: list[str], phones: list[str]) -> list[tuple[str, str]]:
+        """Return up to three users with a name or a telephone number: the id, and the name or `phone`."""
+        digits = next((found for each in phones if len(found := re.sub("[^0-9]", "", each)) > _DIGITS), "")
+        async with self._postgres.connection() as connection:
+            return [(row["id"], row["what"]) for row in await connection.fetch(_CALLED, names, digits)]
 
     async def login(self) -> Login:
         """Return role and database of the connection."""

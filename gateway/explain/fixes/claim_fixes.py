@@ -11,7 +11,7 @@ from gateway.core.claim_paths import at_path
 from gateway.core.model import JSON, Issuer
 from gateway.core.reasons import Denial
 from gateway.explain.answer import Fix
-from gateway.explain.steps import whereabouts
+from gateway.explain.fixes import whereabouts
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown, span, yaml_line
 

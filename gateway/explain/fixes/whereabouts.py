@@ -52,6 +52,15 @@ def of_claim(payload: Mapping[str, JSON], path: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def texts(payload: Mapping[str, JSON]) -> Iterator[tuple[str, str]]:
+    """Yield the texts of a token with their paths; numbers count as the text of their digits."""
+    for way, value in _walk(payload):
+        if isinstance(value, str):
+            yield _path(way), value
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield _path(way), str(value)
+
+
 def spelt_otherwise(wanted: Set[str], held: Set[str]) -> dict[str, str]:
     """Return the wanted values of which another spelling is held: in case, or behind a prefix."""
     return {

@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.core.model import Claims, Issuer, Route, User
 from gateway.explain.answer import Fix
-from gateway.explain.steps import whereabouts
+from gateway.explain.fixes import whereabouts
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown, yaml_line
 from gateway.stores.postgres.directory.user_rows import UserChanges
@@ -73,7 +73,10 @@ def of_token_roles(trail: Trail, claims: Claims, route: Route) -> Fix:
             " path.",
             config=yaml_line(trail.field(issuer, "claims.roles"), [*paths]),
         )
-    grant = f"Grant the user one of the roles {listed(sorted(wanted))} at the issuer, if it should have it."
+    grant = (
+        f"Grant the user one of the roles {listed(sorted(wanted))} at the issuer, if it should have it. The"
+        f" gateway reads roles where `{trail.field(issuer, 'claims.roles')}` says."
+    )
     if place is not None:
         return Fix(
             f"The token has the role at `{place.path}`, separated by {shown(place.separator)}, and the"
