@@ -27,7 +27,9 @@ class NearIssuer:
     difference: str
     """What differs, in words."""
     same: bool
-    """True for another spelling of the same issuer; False for the issuer of another environment."""
+    """True for another spelling of the same issuer; False for another issuer, as of another environment."""
+    other: str = ""
+    """What the token's issuer is, if it is another one."""
 
 
 def nearest(iss: str, issuers: Sequence[Issuer]) -> NearIssuer | None:
@@ -40,14 +42,76 @@ def nearest(iss: str, issuers: Sequence[Issuer]) -> NearIssuer | None:
     return min(found, key=lambda near: not near.same, default=None)
 
 
-def _difference(a: str, b: str) -> tuple[str, bool] | None:
+def marked(iss: str, configured: str) -> str:
+    """Return both, each with what differs in brackets."""
+    start = next(
+        (i for i, (a, b) in enumerate(zip(iss, configured, strict=False)) if a != b),
+        min(len(iss), len(configured)),
+    )
+    room = min(len(iss), len(configured)) - start
+    end = next((i for i in range(room) if iss[-1 - i] != configured[-1 - i]), room)
+    return ", not ".join(
+        f"{text[:start]}[{text[start : len(text) - end]}]{text[len(text) - end :]}"
+        for text in (iss, configured)
+    )
+
+
+def _difference(a: str, b: str) -> tuple[str, bool, str] | None:
     for what, fold in _FOLDS:
         a, b = fold(a), fold(b)
         if a == b:
-            return what, True
+            return what, True, ""
     words, others = ([word for word in _WORDS.split(text) if word] for text in (a, b))
     if words != others and _timeless(words) == _timeless(others):
-        return "the environment (staging, production …)", False
+        return "the environment (staging, production …)", False, "another environment"
+    return _relative(a, b)
+
+
+def _relative(a: str, b: str) -> tuple[str, bool, str] | None:
+    """Compare two issuers as URLs: another realm, tenant, region or pool of the same provider."""
+    try:
+        one, two = urlsplit(a), urlsplit(b)
+    except ValueError:
+        return None
+    path, other = ([part for part in each.path.split("/") if part] for each in (one, two))
+    if not one.hostname or not two.hostname or one.scheme not in _DEFAULT_PORTS:
+        return None
+    if one.netloc == two.netloc:
+        return _of_one_host(path, other)
+    if {one.hostname, two.hostname} == _ENTRA and path[:1] == other[:1]:
+        return (
+            "the version of its tokens",
+            False,
+            "the same tenant of Entra ID, in the other version",
+        )
+    if _COGNITO.fullmatch(one.hostname) and _COGNITO.fullmatch(two.hostname):
+        return "the region or the user pool", False, "another region or user pool of Amazon Cognito"
+    labels, others = one.hostname.split("."), two.hostname.split(".")
+    owned = 3 if len(labels[-1]) == 2 and len(labels[-2:][0]) <= 3 else 2
+    if len(labels) == len(others) > owned and labels[-owned:] == others[-owned:] and path == other:
+        return "one part of the host", False, "another tenant, region or environment of the same provider"
+    return None
+
+
+def _of_one_host(path: list[str], other: list[str]) -> tuple[str, bool, str] | None:
+    if path != other and [part for part in path if part != "auth"] == [
+        part for part in other if part != "auth"
+    ]:
+        return (
+            "the path /auth, which older versions of Keycloak have",
+            False,
+            "a Keycloak with another base path",
+        )
+    if len(path) == len(other):
+        differing = [place for place, (a, b) in enumerate(zip(path, other, strict=True)) if a != b]
+        if len(differing) != 1:
+            return None
+        place = differing[0]
+        if place and path[place - 1] == "realms":
+            return "the realm", False, "another realm of the same server"
+        return "one part of the path", False, "another tenant, pool or authorization server of the same host"
+    if path[: len(other)] == other or other[: len(path)] == path:
+        return "a part at the end of the path", False, "another authorization server of the same host"
     return None
 
 
@@ -68,6 +132,8 @@ def _origin_folded(text: str) -> str:
     return parts._replace(netloc=host).geturl()
 
 
+_ENTRA: Final = {"sts.windows.net", "login.microsoftonline.com"}
+_COGNITO: Final = re.compile(r"cognito-idp\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?")
 _FOLDS: Final = (
     ("white space around it", str.strip),
     ("a slash at its end", lambda text: text.rstrip("/")),

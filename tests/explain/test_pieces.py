@@ -31,6 +31,8 @@ class TestNearest:
             ("https://idp.example.com/realms/staging", False),
             ("https://dev.idp.example.com/realms/prod", False),
             ("https://idp-qa.example.com/realms/test", False),
+            ("https://idp.example.com/realms/prod-users", False),
+            ("https://idp.example.com/auth/realms/prod", False),
         ],
     )
     def test_close(self, iss: str, *, same: bool) -> None:
@@ -44,8 +46,8 @@ class TestNearest:
         "iss",
         [
             "https://idp.example.com.evil.org/realms/prod",
-            "https://idp.example.com/realms/prod-users",
             "https://idp.example.com/realms.prod",
+            "https://idp.example.co.uk/realms/prod",
             "https://evil.org/#https://idp.example.com/realms/prod",
             "https://[::1/realms/prod",
             "x",

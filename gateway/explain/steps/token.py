@@ -33,6 +33,8 @@ from gateway.explain.wording import listed, shown, span, yaml_line
 
 _OF_THE_HEADER: Final = (ALGORITHM_NOT_ALLOWED, TOKEN_TYPE_INVALID, CRITICAL_HEADER_UNSUPPORTED)
 _API_KEY_ROLES: Final = ("anon", "service_role")
+_OTHERS: Final = 20
+"""Issuers whose keys are looked through."""
 _ROTATION: Final = 3600.0
 """Seconds. If a token with an unknown key is older, its key was probably withdrawn."""
 
@@ -255,15 +257,24 @@ def _issuer(trail: Trail, token: UnverifiedToken) -> Issuer | None:
     summary = (
         f"The token's issuer is {shown(iss)}, but the configured issuer is {shown(near.issuer.issuer)}:"
         f" they differ in {near.difference}, and must be exactly equal"
+        f" ({shown(issuers.marked(iss, near.issuer.issuer))})"
     )
     if not near.same:
-        fix = Fix("Let the client sign in at this gateway's issuer: this token is from another environment.")
+        fix = Fix(
+            f"Let the client sign in at this gateway's issuer: this token is from {near.other}. To trust that"
+            " issuer, too, is a decision: all of its users would count here."
+        )
         trail.blame(untrusted, Cause.ISSUER_ALMOST_CONFIGURED, summary, fix)
         return None
-    fix = Fix(
-        "Configure the `iss` exactly as in the tokens.",
-        config=yaml_line(trail.field(near.issuer, "issuer"), iss),
-    )
+    if iss.startswith("http:") and near.issuer.issuer.startswith("https:"):
+        fix = Fix(
+            "Let the issuer write `https` into its tokens: behind a proxy it has to be told its public URL."
+            " With"
+            " `http` in the configuration, keys may be fetched without TLS."
+        )
+    else:
+        field = trail.field(near.issuer, "issuer")
+        fix = Fix("Configure the `iss` exactly as in the tokens.", config=yaml_line(field, iss))
     trail.blame(untrusted, Cause.ISSUER_ALMOST_CONFIGURED, summary, fix)
     return replace(near.issuer, issuer=iss)
 
@@ -309,6 +320,8 @@ async def _keys(
         )
         return ()
     candidates = keyset.candidates(token.kid, token.algorithm)
+    if not any(token.algorithm in key.algorithms and key.verify(token) for key in candidates):
+        await _load_others(trail, keys)
     if not candidates:
         trail.step("key", "fail", expected, _key_names(keyset), detail)
         _blame_key(trail, keys, token, issuer)
@@ -329,14 +342,31 @@ async def _keys(
     return candidates
 
 
+async def _load_others(trail: Trail, keys: ColdKeys) -> None:
+    """Load the keys of the other issuers: one of them may have made the token."""
+    for other in trail.setup.issuers[:_OTHERS]:
+        if not is_pattern(other.issuer) and keys.current(other.name) is None and other.name in keys.status():
+            await keys.refresh(other.name)
+
+
 def _blame_key(trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer) -> None:
     summary = f"The key set of issuer {issuer.realm} has no key {shown(token.kid)}"
     if token.kid is None:
         summary = f"The token names no key, and issuer {issuer.name} does not have exactly one that fits"
+    advice = ""
+    if token.kid is None:
+        advice = "Let the issuer name its key (`kid`) in the header of its tokens: it has several keys. "
+    unusable = [why for why in keys.status()[issuer.realm].skipped if token.kid and token.kid in why]
     for other in trail.setup.issuers:
         held = keys.current(other.name)
-        if other.name != issuer.name and held is not None and any(key.kid == token.kid for key in held.keys):
+        if other.name == issuer.name or held is None or token.kid is None:
+            continue
+        if any(key.kid == token.kid for key in held.keys):
             summary += f"; issuer {other.name} has a key with this name"
+            advice = (
+                f"Find out which issuer made the token: its `iss` is that of {issuer.name}, its key that of"
+                f" {other.name}. One of both may have the keys of the other configured. "
+            )
     if not keys.heard(issuer.realm):
         # It is not known which keys the issuer publishes now.
         error = keys.status()[issuer.realm].last_error
@@ -345,6 +375,14 @@ def _blame_key(trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Iss
             Cause.KEYS_UNAVAILABLE,
             f"{summary}, and the issuer cannot be asked whether it has one now: {error}",
             Fix(f"Make the issuer's keys available, or correct `{trail.field(issuer, 'keys')}`."),
+        )
+        return
+    if unusable:
+        trail.blame(
+            Denial(KEY_UNKNOWN),
+            Cause.KEY_UNKNOWN,
+            f"{summary} that can be used. It publishes one that cannot: {unusable[0]}",
+            Fix("Let the issuer publish the key as RFC 7517 describes it, or sign with another one."),
         )
         return
     if keys.left_out(issuer.realm, token.kid):
@@ -373,8 +411,8 @@ def _blame_key(trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Iss
         Cause.KEY_UNKNOWN,
         summary,
         Fix(
-            "The issuer must publish the key under this `kid` where the gateway looks for it"
-            f" (`{trail.field(issuer, 'keys')}`);if it does, the token is from another issuer."
+            f"{advice}The issuer must publish the key under this `kid` where the gateway looks for it"
+            f" (`{trail.field(issuer, 'keys')}`); if it does, the token is from another issuer."
         ),
     )
 
