@@ -5,6 +5,8 @@ import signal
 from pathlib import Path
 from typing import Final
 
+import grpc
+
 from gateway.core.model import JSON
 from tests.decision.by_grpc import check, question
 from tests.decision.by_grpc import connected as connected_by_grpc
@@ -49,13 +51,20 @@ async def test_envoys_questions_are_answered_while_workers_are_replaced(
     decision: dict[str, JSON] = {"grpc_listen": "127.0.0.1:0", "trusted_proxies": ["127.0.0.1/32"]}
     async with running(tmp_path, upstream, dsn, redis_url, server=server, decision=decision) as program:
         (listening,) = program.events("listening")
-        answered = 0
+        answered, refused = 0, []
         async with connected_by_grpc(listening["grpc"]) as channel:
             stopping = asyncio.create_task(_reload(program))
             while not stopping.done() or answered < 200:
-                answer = await check(channel, question(path="/public/x"))
+                try:
+                    answer = await check(channel, question(path="/public/x"))
+                except grpc.aio.AioRpcError as error:
+                    # grpcio refuses what arrives between its stop and the client's notice of it.
+                    refused.append(error.code())
+                    continue
                 assert answer.HasField("ok_response")
                 answered += 1
+            assert len(refused) <= 2
+            assert set(refused) <= {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
             await stopping
         program.signal(signal.SIGTERM)
         assert await program.ended() == 0
