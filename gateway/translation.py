@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.issuer_patterns import TENANT
@@ -20,7 +21,7 @@ from gateway.core.networks import contains
 from gateway.core.requests.forwarding import ForwardingRules
 from gateway.core.requests.fronts import Questions
 from gateway.core.tokens import ASYMMETRIC_ALGORITHMS, HMAC_ALGORITHMS
-from gateway.explain import Setup
+from gateway.explain import Login, Setup
 from gateway.issuer_keys.client_authentication import ClientAuthentication, ClientSecret, PrivateKeyJwt
 from gateway.issuer_keys.fetch import Fetcher
 from gateway.issuer_keys.introspection import Endpoint
@@ -40,7 +41,7 @@ from gateway.proxy.downstream.limits import Limits
 from gateway.proxy.upstream.options import UpstreamRules
 from gateway.settings import Settings, model
 from gateway.settings.section import Section
-from gateway.stores.postgres.hosts import place_of
+from gateway.stores.postgres.hosts import address_of, place_of
 from gateway.stores.postgres.source.definition import UserSource
 
 T = TypeVar("T")
@@ -281,6 +282,15 @@ def _authorities(ca: Path) -> ssl.SSLContext:
         raise OSError(f"jwks.ca: {ca} cannot be used: {error.strerror or error}") from error
 
 
+def _login(dsn: str) -> Login:
+    """Return the address, user and database of a DSN."""
+    parts = urlsplit(dsn)
+    named = parse_qs(parts.query)
+    user = None if parts.username is None else unquote(parts.username)
+    database = unquote(parts.path.lstrip("/")) or named.get("dbname", [""])[-1]
+    return Login(address_of(dsn), user or named.get("user", [None])[-1], database or None)
+
+
 def setup(settings: Settings, config: str | None = None) -> Setup:
     """Return the setup of an `Explainer`."""
     cache = settings.cache
@@ -295,5 +305,6 @@ def setup(settings: Settings, config: str | None = None) -> Setup:
         unchecked_allowed=settings.revocation.on_unavailable == "allow",
         prefix=settings.redis.prefix,
         schema=settings.postgres.schema_name,
+        postgres=_login(settings.postgres.dsn.get_secret_value()),
         config=config,
     )

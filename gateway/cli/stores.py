@@ -205,9 +205,7 @@ def refuse(error: StoreUnavailable, setting: str = "postgres.dsn") -> NoReturn:
     """
     address, _, why = error.detail.partition(": ")
     if error.store is Tier.REDIS:
-        output.unreachable(
-            "Redis", address, why, "start it (`docker compose up -d redis`) or correct redis.url"
-        )
+        output.unreachable("Redis", address, why, "start it, or correct redis.url")
     from asyncpg import ClientConfigurationError, DataError, PostgresError
 
     from gateway.stores.postgres.errors import advice_for, said
@@ -233,7 +231,7 @@ def refuse(error: StoreUnavailable, setting: str = "postgres.dsn") -> NoReturn:
         "Postgres",
         address,
         why,
-        _advice(cause, setting) or f"start it (`docker compose up -d postgres`) or correct {setting}",
+        _advice(cause, setting) or f"start it, or correct {setting}",
     )
 
 
@@ -248,7 +246,7 @@ def advice_for_postgres(error: StoreUnavailable, setting: str) -> tuple[str | No
     if not is_silence(cause):
         return None, False
     advice = _advice(cause, setting) or advice_for(cause)
-    return advice or f"start it (`docker compose up -d postgres`) or correct {setting}", True
+    return advice or f"start it, or correct {setting}", True
 
 
 def _advice(cause: BaseException | None, setting: str) -> str | None:

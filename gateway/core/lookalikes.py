@@ -189,9 +189,6 @@ def guesses(subject: str) -> Iterator[str]:
     yield _unquoted(subject)
     yield from filter(None, (_decoded(subject), _hex(subject)))
     octets = subject.encode("utf-8", "replace")
-    for encoded in (base64.b64encode(octets), base64.urlsafe_b64encode(octets)):
-        yield encoded.decode()
-        yield encoded.decode().rstrip("=")
     yield octets.hex()
     for separator in _SEPARATORS:
         yield subject.rpartition(separator)[2] or subject

@@ -2,6 +2,6 @@
 
 from gateway.explain.answer import Cause, Explanation, Fix, Step
 from gateway.explain.engine import Explainer
-from gateway.explain.setup import Keys, Setup
+from gateway.explain.setup import Keys, Login, Setup
 
-__all__ = ["Cause", "Explainer", "Explanation", "Fix", "Keys", "Setup", "Step"]
+__all__ = ["Cause", "Explainer", "Explanation", "Fix", "Keys", "Login", "Setup", "Step"]

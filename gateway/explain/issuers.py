@@ -42,6 +42,11 @@ def nearest(iss: str, issuers: Sequence[Issuer]) -> NearIssuer | None:
     return min(found, key=lambda near: not near.same, default=None)
 
 
+def related(iss: str, other: str) -> bool:
+    """Return whether two issuers are spellings, environments, realms or tenants of each other."""
+    return iss == other or _difference(iss, other) is not None
+
+
 def marked(iss: str, configured: str) -> str:
     """Return both, each with what differs in brackets."""
     start = next(

@@ -12,6 +12,16 @@ from gateway.issuer_keys.sources import LoadedKeys
 
 
 @dataclass(frozen=True, slots=True)
+class Login:
+    """Where and as whom the gateway connects to Postgres, without the password."""
+
+    address: str
+    """Hosts and ports."""
+    user: str | None = None
+    database: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Setup:
     """The settings that an explanation needs. Durations are seconds."""
 
@@ -29,6 +39,7 @@ class Setup:
     """The prefix of every key in Redis."""
     schema: str = "public"
     """The schema of the tables."""
+    postgres: Login | None = None
     config: str | None = None
     """The configuration file that commands name; None if they name none."""
 

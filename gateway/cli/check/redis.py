@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _OLDEST: Final = 6
 """The first major version with `CLIENT TRACKING`."""
-START: Final = "start it (`docker compose up -d redis`) or correct redis.url"
+START: Final = "start it, or correct redis.url"
 """The fix for a Redis that does not answer."""
 _NEEDS: Final = "docs/operations.md lists the permissions"
 

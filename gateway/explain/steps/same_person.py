@@ -12,6 +12,8 @@ from gateway.core.lookalikes import Likeness, escaped, likeness, marked
 from gateway.core.model import Claims
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.fixes.whereabouts import texts
+from gateway.explain.issuers import marked as marked_issuer
+from gateway.explain.issuers import related
 from gateway.explain.users import Users
 from gateway.explain.wording import listed, shown
 from gateway.stores.postgres.directory.diagnostics import Diagnostics, SimilarIdentity
@@ -57,6 +59,28 @@ class Lookalike:
     """The other spelling, if only one identity of the token's issuer has one."""
     fix: Fix | None = None
     """What to do, if it is not to link the identity."""
+
+
+async def of_no_issuer(claims: Claims, users: Users) -> Lookalike | None:
+    """Tell of tables that have identities, and none of the token's issuer: probably another environment's."""
+    if users.source is not None:
+        return None
+    there = await Diagnostics(users.postgres).population(claims.issuer)
+    if there.own or not there.others:
+        return None
+    others = listed(there.others)
+    summary = f"database {there.database} has no identity of this issuer at all, but of {others}"
+    near = [each for each in there.others if related(claims.issuer, each)]
+    if near:
+        summary += f"; {shown(marked_issuer(claims.issuer, near[0]))}"
+    fix = Fix(
+        f"Find out whether {shown(there.database)} is the database of this environment (`postgres.dsn`): it"
+        " may be that"
+        " of another one, whose issuer is another. If it is the right one, and no user has signed in with"
+        " this issuer"
+        " before, add the users (`gateway users add`, `gateway users import`), or link them."
+    )
+    return Lookalike(Cause.STORE_WITHOUT_ISSUER, "", summary, fix=fix)
 
 
 async def find(claims: Claims, users: Users) -> Lookalike | None:

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from gateway.core.model import Claims, MissingUser, Resolution, Route, StoreUnavailable, Tier, User
 from gateway.core.reasons import TOKEN_REVOKED, TOKENS_REVOKED_BEFORE, Denial
 from gateway.core.revocations import Revocation, hits
 from gateway.explain.answer import Cause, Fix, Outcome
 from gateway.explain.evidence import Evidence
-from gateway.explain.steps import source
+from gateway.explain.steps import outage, source
 from gateway.explain.trail import Trail
 from gateway.explain.users import Users
-from gateway.explain.wording import ago, moment, shown, span
+from gateway.explain.wording import ago, moment, shown, span, yaml_line
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.diagnostics import Diagnostics, failure_kind
 from gateway.stores.postgres.look_ups import FoundUser
@@ -178,7 +179,7 @@ def _redis(trail: Trail, claims: Claims, evidence: Evidence) -> None:
             None,
             Cause.STORE_UNREACHABLE,
             f"Redis cannot be used, so Postgres answers everything: {shared.detail}",
-            Fix("Start Redis, or correct `redis.url`.", command="docker compose up -d redis"),
+            outage.of_redis(shared),
         )
         return
     cached = shared.cached
@@ -277,15 +278,37 @@ async def _blame_postgres(
     summary = f"Postgres cannot be used: {error.detail}"
     trouble = failure_kind(error)
     if trouble == "unreachable":
-        fix = Fix("Start Postgres, or correct `postgres.dsn`.", command="docker compose up -d postgres")
-        trail.blame(refusal, Cause.STORE_UNREACHABLE, summary, fix)
+        unreachable, fix = outage.of_postgres(error, trail.setup.postgres)
+        trail.blame(refusal, unreachable, summary, fix)
         return
     found, database = await _catalogs(postgres)
     if found:
         # Without USAGE on the schema, the role sees its tables as missing.
         trouble = found[0].trouble
     cause, advice = _TROUBLES[trouble]
+    if found and (elsewhere := await _filled_elsewhere(postgres, found[0])):
+        place = f"schema {', '.join(elsewhere)} has the tables, with identities"
+        config = yaml_line("postgres.schema", elsewhere[0]) if len(elsewhere) == 1 else None
+        fix = Fix(f"{_sentence(found[0].found)}; {place}. Correct `postgres.schema`.", config=config)
+        trail.blame(refusal, Cause.STORE_SCHEMA_DIFFERS, f"{summary}; {found[0].found}, but {place}", fix)
+        return
+    cause = cause if not found else _OF_TABLES.get(found[0].about, cause)
     trail.blame(refusal, cause, summary, _fix_of_tables(trail, found, database, advice))
+
+
+_OF_TABLES: Final = {
+    "column": Cause.STORE_COLUMN_DIFFERS,
+    "type": Cause.STORE_COLUMN_DIFFERS,
+    "rows": Cause.STORE_ROW_SECURITY,
+}
+
+
+async def _filled_elsewhere(postgres: Postgres, found: Shortcoming) -> list[str]:
+    """Return the other schemas whose tables have identities: one of them is meant."""
+    try:
+        return [each for each in found.elsewhere if await Diagnostics(postgres).has_identities(each)]
+    except StoreUnavailable:
+        return []
 
 
 async def _catalogs(postgres: Postgres) -> tuple[list[Shortcoming], str]:

@@ -42,6 +42,7 @@ async def check(trail: Trail, claims: Claims, users: Users, *, note: str | None 
         return
     denial, added = Denial(USER_NOT_FOUND), "" if note is None else f"; {note}"
     identity = f"subject {shown(claims.subject)} of issuer {claims.realm}"
+    unsearched = False
     try:
         found = await _lookalike(claims, users)
         obstacle = None if found is None else await _obstacle(users, claims)
@@ -50,22 +51,30 @@ async def check(trail: Trail, claims: Claims, users: Users, *, note: str | None 
             "user", "fail", expected, "none", f"similar subjects could not be searched: {error.detail}"
         )
         found = obstacle = None
+        unsearched = True
     else:
         trail.step("user", "fail", expected, "none", "no similar user" if found is None else found.summary)
     trail.skip_rest("there is no user")
     if found is None:
         tenant = [] if claims.tenant is None else [f"--tenant={claims.tenant}"]
+        fix = trail.remedies.create("Add the user, if it should exist.", claims, *tenant)
+        seen = "no similar subject has one"
+        if unsearched:
+            seen = "it could not be searched whether a similar subject has one"
+            fix = Fix(
+                "Look for the person (`gateway users list`) before you add a user: it may have an account."
+            )
         trail.blame(
             denial,
             Cause.USER_UNKNOWN,
-            f"The {identity} has no user{_looked_in(trail, claims)}, and no similar subject has one{added}",
-            trail.remedies.create("Add the user, if it should exist.", claims, *tenant),
+            f"The {identity} has no user{_looked_in(trail, claims)}, and {seen}{added}",
+            fix,
         )
         return
     advice = f"{_SAME_PERSON}."
     if found.others:
         advice = f"{_SAME_PERSON}; it may also be {listed(found.others)}."
-    fix = None if found.written is None else trail.remedies.respell(_RESPELL, claims, found.written)
+    respelt = None if found.written is None else trail.remedies.respell(_RESPELL, claims, found.written)
     if not claims.subject.isprintable():
         advice += (
             " The subject has characters that must not be pasted, so there is no command: let the issuer"
@@ -75,7 +84,7 @@ async def check(trail: Trail, claims: Claims, users: Users, *, note: str | None 
         denial,
         found.cause,
         f"The {identity} has no user{_looked_in(trail, claims)}; {found.summary}{added}",
-        fix or found.fix or trail.remedies.link(advice, claims, found.user_id, obstacle=obstacle),
+        respelt or found.fix or trail.remedies.link(advice, claims, found.user_id, obstacle=obstacle),
     )
 
 
@@ -118,6 +127,7 @@ async def _lookalike(claims: Claims, users: Users) -> Lookalike | None:
         or _spelt_otherwise(claims, similar)
         or await _named_otherwise(claims, users)
         or await same_person.find(claims, users)
+        or await same_person.of_no_issuer(claims, users)
     )
 
 

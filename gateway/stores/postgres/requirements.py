@@ -77,6 +77,7 @@ ORDER BY wanted.place
 """
 
 FailureKind: TypeAlias = Literal["not_migrated", "permission_denied"]
+About: TypeAlias = Literal["schema", "search_path", "table", "column", "type", "rows", "rights", "function"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,9 @@ class Shortcoming:
     """Whether `gateway migrate` fixes it."""
     breaks: bool = True
     """Whether requests cannot be served because of it."""
+    about: About = "table"
+    elsewhere: tuple[str, ...] = ()
+    """Other schemas that have tables of these names."""
 
 
 async def shortcomings(connection: "Connection", schema: str) -> list[Shortcoming]:
@@ -128,6 +132,8 @@ def _of_the_schema(place: asyncpg.Record, schema: str) -> Shortcoming | None:
             f"database {place['database']} has no schema {schema}",
             f"run `gateway migrate`, or {elsewhere if others else 'correct the database in `postgres.dsn`'}",
             migrate=True,
+            about="schema",
+            elsewhere=tuple(place["others"]),
         )
     if not place["usable"]:
         grant = f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(role)}"
@@ -136,6 +142,7 @@ def _of_the_schema(place: asyncpg.Record, schema: str) -> Shortcoming | None:
             f"role {role} may not use schema {schema}",
             f"as its owner: {grant}",
             grant,
+            about="rights",
         )
     if not place["searched"]:
         alter = f"ALTER ROLE {quoted(role)} SET search_path = {quoted(schema)}"
@@ -144,6 +151,7 @@ def _of_the_schema(place: asyncpg.Record, schema: str) -> Shortcoming | None:
             f"the search_path of the connection is {place['path']}, without schema {schema}: a pooler has"
             " ignored the gateway's setting",
             f"set it for the role: {alter}",
+            about="search_path",
         )
     return None
 
@@ -161,6 +169,7 @@ def _of_a_table(
                 "not_migrated",
                 f"{table} has no column {row['name']}",
                 f"add it, or rename it back; its type is {NEEDED[table][row['name']]}",
+                about="column",
             )
         elif not _fits(row):
             wanted = NEEDED[table][row["name"]]
@@ -171,12 +180,14 @@ def _of_a_table(
                 # Ids of another type are compared correctly if both have it; a time without its zone
                 # is read, but may be wrong by hours.
                 breaks=wanted not in {_UUID, _INSTANT},
+                about="type",
             )
     if rows[0]["filtered"]:
         yield Shortcoming(
             "permission_denied",
             f"row-level security hides rows of {table} from role {place['role']}",
             f"as a superuser: ALTER ROLE {quoted(place['role'])} BYPASSRLS",
+            about="rows",
         )
 
 
@@ -198,6 +209,7 @@ def _of_rights(unreadable: list[asyncpg.Record], schema: str, place: asyncpg.Rec
         f"role {place['role']} lacks SELECT on {', '.join(named)}",
         f"as the owner of the tables: {grant}",
         grant,
+        about="rights",
     )
 
 
@@ -236,6 +248,7 @@ def _missing_table(table: str, schema: str, place: asyncpg.Record) -> Shortcomin
         f"schema {schema} has no table {table}",
         fix,
         migrate=not place["migrated"],
+        elsewhere=tuple(place["others"]),
     )
 
 

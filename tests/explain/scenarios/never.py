@@ -41,7 +41,7 @@ NEVER: Final[Mapping[str, Rule]] = {
     "start containers that only a demo has": lambda fix, _, command: "docker" in command + fix.text,
     "give a role everything, or take checks away from a database": (
         lambda fix, _, command: (
-            re.search(r"\b(ALL PRIVILEGES|SUPERUSER|BYPASSRLS|DISABLE ROW|sslmode=disable|DROP)\b", command + fix.text)
+            re.search(r"\b(ALL PRIVILEGES|SUPERUSER|DISABLE ROW|sslmode=disable|DROP)\b", command + fix.text)
             is not None
         )
     ),

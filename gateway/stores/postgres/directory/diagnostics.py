@@ -14,7 +14,7 @@ from gateway.core.model import Claims, Identity, StoreUnavailable
 from gateway.core.revocations import Revocation
 from gateway.core.spelling import spellings
 from gateway.stores.postgres.database import Postgres
-from gateway.stores.postgres.errors import is_lasting
+from gateway.stores.postgres.errors import is_lasting, quoted
 
 FailureKind: TypeAlias = Literal["unreachable", "not_migrated", "permission_denied"]
 
@@ -65,6 +65,8 @@ WHERE i.subject <> $1 AND (
     OR ltrim(i.subject, '0+') = ltrim($1, '0+')
     OR lower(split_part(i.subject, '@', 1)) = lower($1)
     OR btrim(i.subject, $4) = $1
+    OR rtrim(translate(i.subject, '-_', '+/'), '=')
+        = rtrim(replace(encode(convert_to($1, 'UTF8'), 'base64'), chr(10), ''), '=')
     OR (position('@' IN $1) > 0 AND lower(split_part(i.subject, '@', 2)) = lower(split_part($1, '@', 2))
         AND replace(split_part(split_part(lower(i.subject), '@', 1), '+', 1), '.', '')
             = replace(split_part(split_part(lower($1), '@', 1), '+', 1), '.', ''))
@@ -87,6 +89,14 @@ WHERE deleted_at IS NULL AND (display_name = ANY($1) OR (
         '[^0-9]', '', 'g') = $2))
 LIMIT 3
 """
+_POPULATION: Final = """
+SELECT EXISTS (SELECT FROM identities WHERE issuer = $1) AS own,
+    ARRAY(
+        SELECT DISTINCT issuer FROM (SELECT issuer FROM identities LIMIT 10000) AS sample
+        ORDER BY issuer LIMIT 5
+    ) AS others,
+    current_database()::text AS database
+"""
 _SEPARATORS: Final = "|:/\\#"
 _AROUND: Final = " \t\"'`<>{}[]()"
 
@@ -97,6 +107,17 @@ class SimilarIdentity:
 
     identity: Identity
     user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """The issuers whose identities the tables have."""
+
+    own: bool
+    """Whether the one that was asked for is among them."""
+    others: list[str]
+    """Some of the others."""
+    database: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +174,21 @@ class Diagnostics:
         digits = next((found for each in phones if len(found := re.sub("[^0-9]", "", each)) > _DIGITS), "")
         async with self._postgres.connection() as connection:
             return [(row["id"], row["what"]) for row in await connection.fetch(_CALLED, names, digits)]
+
+    async def has_identities(self, schema: str) -> bool:
+        """Return whether another schema's table of identities has rows."""
+        table = f"{quoted(schema)}.identities"
+        async with self._postgres.connection() as connection:
+            found: bool = await connection.fetchval(f"SELECT EXISTS (SELECT FROM {table})")  # noqa: S608 -- a quoted name of the catalogs
+            return found
+
+    async def population(self, issuer: str) -> Population:
+        """Return whether the tables have identities of an issuer, and of which others."""
+        async with self._postgres.connection() as connection:
+            row = await connection.fetchrow(_POPULATION, issuer)
+            if row is None:
+                raise ValueError("a query that always has one row had none")
+            return Population(**dict(row))
 
     async def login(self) -> Login:
         """Return role and database of the connection."""
