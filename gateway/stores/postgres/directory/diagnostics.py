@@ -56,7 +56,7 @@ _NEARBY: Final = f"""
 SELECT i.issuer, i.subject, i.user_id::text AS user_id
 FROM identities i JOIN users u ON u.id = i.user_id
 WHERE i.subject <> $1 AND (
-    i.subject = ANY($2)
+    i.subject = ANY($2) OR lower(i.subject) = ANY($2)
     OR octet_length(i.subject) <> length(i.subject)
     OR (right(i.subject, length($1) + 1) = ANY($3))
     OR (length($1) >= 16 AND starts_with(i.subject, $1))
