@@ -138,6 +138,7 @@ class Explainer:
         stores.revocation(trail, claims, said)
         stores.local(trail, said, deaf if self._local is not None else None)
         await stores.tiers(trail, claims, said, taken, self._users)
+        await stores.clock(trail, self._users.postgres)
         if isinstance(said.record, StoreUnavailable):
             trail.skip_rest("Postgres did not return the user")
         elif (record := said.record or await self._of_configured_spelling(trail, claims)) is None:

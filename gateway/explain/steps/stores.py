@@ -1,5 +1,6 @@
 """The steps about the stores: revocations, and each tier's answer about the user."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -42,6 +43,8 @@ _UNCLAIMED = (
     "Redis has no owner yet. The first gateway that uses it claims it, and then no cached user in it counts."
     " If a gateway runs, its `redis.url` or `redis.prefix` is another one"
 )
+_AGREES: Final = 5.0
+"""Seconds by which two clocks may differ and still agree."""
 _UNHEARD = {
     "postgres": "this worker does not receive the changes of Postgres: every request asks Postgres",
     "redis": "this worker does not receive the changes of keys in Redis: every request asks Redis",
@@ -123,6 +126,27 @@ def _blame_revocation(
         f"{whose[kind]} revoked: {told}",
         Fix("Let the user sign in again; or, if the revocation was a mistake, lift it.", command=command),
     )
+
+
+async def clock(trail: Trail, postgres: Postgres) -> None:
+    """Compare this machine's clock with that of Postgres, if a clock is the likely cause."""
+    if not any(found.cause is Cause.CLOCK_SKEW for found in trail.findings):
+        return
+    try:
+        off = await Diagnostics(postgres).clock() - time.time()
+    except StoreUnavailable:
+        return
+    advice = (
+        "The clock of Postgres agrees with the gateway's, so the issuer's is the likelier one to be wrong."
+    )
+    if abs(off) > _AGREES:
+        where = "behind" if off > 0 else "ahead of"
+        advice = (
+            f"The gateway's clock is {span(off)} {where} that of Postgres, so the gateway's is the likelier"
+            " one to"
+            " be wrong."
+        )
+    trail.amend(Cause.CLOCK_SKEW, advice, None)
 
 
 # Tiers ---------------------------------------------------------------------------------------------

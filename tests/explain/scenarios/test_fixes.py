@@ -131,7 +131,7 @@ TIMES = [
         {"iat": -400, "exp": -40},
         "token_expired",
         "clock_skew",
-        "gateway's clock is about",
+        "The clock of Postgres agrees",
     ),
     ("not yet, a little", {"nbf": 120}, "token_not_yet_valid", "clock_skew", "s ahead of the gateway's"),
     ("not yet, by far", {"nbf": 7200}, "token_not_yet_valid", "token_not_yet_valid", "Use the token after"),

@@ -190,6 +190,12 @@ class Diagnostics:
                 raise ValueError("a query that always has one row had none")
             return Population(**dict(row))
 
+    async def clock(self) -> float:
+        """Return the server's time in Unix seconds."""
+        async with self._postgres.connection() as connection:
+            now: float = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+            return now
+
     async def login(self) -> Login:
         """Return role and database of the connection."""
         async with self._postgres.connection() as connection:
