@@ -37,7 +37,14 @@ export function code(value) {
 
 /** A sentence, in which what stands between backticks is set as code. */
 export function prose(text) {
-  return text.split(/`([^`]+)`/).map((part, index) => (index % 2 ? h("code", {}, part) : part));
+  return text.split(/`([^`]+)`/).flatMap((part, index) => (index % 2 ? h("code", {}, part) : breakable(part)));
+}
+
+/** A text whose long words, such as URLs, may be broken behind their punctuation, and not within a name. */
+function breakable(text) {
+  return text.split(/(\S{20,})/).flatMap((part, index) => (index % 2
+    ? part.split(/(?<=[/.:@?&=_-])/).flatMap((piece, place) => (place ? [h("wbr", {}), piece] : [piece]))
+    : [part]));
 }
 
 /** A button. Its kind is its style: "primary", "danger" or "quiet". */

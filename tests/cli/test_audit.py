@@ -18,7 +18,8 @@ from tests.cli.gateway_command import ISS, GatewayCommand, gateway_command
 READS: Final = {"users show", "users list", "revocations list"}
 WRITES: Final = {
     "users add", "users link", "users change", "users suspend", "users activate", "users lock",
-    "users delete", "users restore", "revoke token", "revoke jti", "revoke user", "revoke issuer",
+    "users delete", "users restore", "users import", "revoke token", "revoke jti", "revoke user",
+    "revoke issuer",
     "revocations lift jti", "revocations lift user", "revocations lift issuer", "revocations prune",
 }  # fmt: skip
 """What the tests below are about."""

@@ -316,18 +316,6 @@ def test_usage(elsewhere: GatewayCommand, words: tuple[str, ...], message: str) 
     assert message in result.stderr
 
 
-def test_users_in_a_source_are_not_called_orphans(gateway: GatewayCommand) -> None:
-    gateway.config.write_text(
-        gateway.config.read_text()
-        + "users: {source: {table: people, id: id, identities: [{issuer: main, subject: sub}]}}\n"
-    )
-
-    for words in (("--issuer", "main", "--export", "-"), ("--denials", "-")):
-        result = gateway("orphans", *words, stdin="sub\nann\n")
-        assert result.exit_code == 2
-        assert "the users are in `users.source`" in result.stderr
-
-
 def test_an_unknown_issuer(elsewhere: GatewayCommand) -> None:
     result = elsewhere("orphans", "--issuer", "mian", "--export", "-", stdin="sub\n")
 

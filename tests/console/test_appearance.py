@@ -212,11 +212,12 @@ async def test_a_button_stands_right_below_its_fields_or_level_with_them(
         assert link is not None
         assert 0 < link["y"] - hint["y"] - hint["height"] <= 16
         await operator.go("Denials")
-        route = await page.get_by_label("Route").bounding_box()
+        last = await page.get_by_label("Client", exact=True).bounding_box()
         button = await page.get_by_role("button", name="Filter").bounding_box()
-        assert route is not None
+        assert last is not None
         assert button is not None
-        assert route["y"] == pytest.approx(button["y"], abs=1)
+        level = last["y"] == pytest.approx(button["y"], abs=1)
+        assert level or 0 < button["y"] - last["y"] - last["height"] <= 16
 
 
 @pytest.mark.parametrize("reduced", [True, False])

@@ -113,7 +113,6 @@ def _compare(
     with output.progress() as progress:
 
         async def work(stores: Stores) -> tuple[str, bool, str | None]:
-            _refuse_source(stores)
             configured = stores.issuer_of_users(issuer)
             with opened(export) as file:
                 read = Export(file, claim=configured.subject, column=column, style=style, name=export)
@@ -136,16 +135,6 @@ def _compare(
     summary = findings.summary(counts, comparison.subjects, comparison.identities)
     _write(summary if json else findings.closing(summary))
     return any(counts[kind] for kind in findings.ORPHANS)
-
-
-def _refuse_source(stores: Stores) -> None:
-    """Exit if the users are elsewhere: no subject would have a user, which is not true."""
-    if stores.settings.users.source is not None:
-        output.fail(
-            "the users are in `users.source`, and this command knows the gateway's own tables alone",
-            "`gateway explain` finds the user of one token there",
-            output.USAGE,
-        )
 
 
 async def _read_export(
@@ -180,7 +169,6 @@ def _recognise(
     with output.progress() as progress:
 
         async def work(stores: Stores) -> tuple[dict[str, str], dict[str, str]]:
-            _refuse_source(stores)
             name = None if issuer is None else stores.issuer(issuer).name
             if log is None:
                 async for refusals in denials_of_api(stores.settings.admin, name):
