@@ -26,8 +26,8 @@ from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
 from gateway.stores.postgres.migrate import migrate
 from gateway.stores.redis.shared_tier import RedisTier as SharedTier
 
-# Tests start servers in processes that are forked from this one. With its support for that, grpcio would go on
-# in them for a moment, and print that it has lost its files.
+# Tests start servers in processes that are forked from this one. With its support for that, grpcio would go
+# on in them for a moment, and print that it has lost its files.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 _POSTGRES_VARIABLE = "GATEWAY_TEST_POSTGRES_DSN"
