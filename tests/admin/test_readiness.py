@@ -130,47 +130,47 @@ FAULTS = {
     ),
     "a column that was renamed": (
         "ALTER TABLE users RENAME COLUMN tenant TO organisation",
-        "store_not_migrated",
+        "store_column_differs",
         r"tenant.* does not exist.*users has no column tenant",
     ),
     "a column of another type": (
         "ALTER TABLE users ALTER COLUMN tenant TYPE integer USING length(tenant)",
-        "store_not_migrated",
+        "store_column_differs",
         r"users\.tenant is integer, but must be text",
     ),
     "roles that are one text": (
         "ALTER TABLE users DROP CONSTRAINT users_roles_present;"
         "ALTER TABLE users ALTER COLUMN roles DROP DEFAULT;"
         "ALTER TABLE users ALTER COLUMN roles TYPE text USING array_to_string(roles, ',')",
-        "store_not_migrated",
+        "store_column_differs",
         r"users\.roles is text, but must be text\[\]",
     ),
     "an id of another type": (
         "ALTER TABLE identities DROP CONSTRAINT identities_user_id_fkey;"
         "ALTER TABLE identities ALTER COLUMN user_id TYPE integer USING 1",
-        "store_not_migrated",
+        "store_column_differs",
         r"uuid = integer",
     ),
     "values of another type": (
         "ALTER TABLE revocations ALTER COLUMN revoked_at DROP DEFAULT;"
         "ALTER TABLE revocations ALTER COLUMN revoked_at TYPE text",
-        "store_not_migrated",
+        "store_column_differs",
         r"revocations\.revoked_at is text, but must be timestamp with time zone",
     ),
     "row-level security on users": (
         "ALTER TABLE users ENABLE ROW LEVEL SECURITY",
-        "store_permission_denied",
+        "store_row_security",
         r"row-level security.*users",
     ),
     "row-level security on identities": (
         "ALTER TABLE identities ENABLE ROW LEVEL SECURITY;"
         "CREATE POLICY few ON identities USING (subject = 'nobody')",
-        "store_permission_denied",
+        "store_row_security",
         r"row-level security.*identities",
     ),
     "row-level security on revocations": (
         "ALTER TABLE revocations ENABLE ROW LEVEL SECURITY",
-        "store_permission_denied",
+        "store_row_security",
         r"row-level security.*revocations",
     ),
 }

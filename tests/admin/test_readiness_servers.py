@@ -38,11 +38,13 @@ FAULTS: Final = {
         ("ALTER ROLE {role} NOLOGIN",),
         ("ALTER ROLE {role} LOGIN",),
         r"role .* is not permitted to log in.*user and password",
+        cause="store_login_refused",
     ),
     "a role with another password": Fault(
         ("ALTER ROLE {role} PASSWORD 'other'",),
         ("ALTER ROLE {role} PASSWORD 'p'",),
         r"password authentication failed.*user and password",
+        cause="store_login_refused",
     ),
     "no connection left for the role": Fault(
         ("ALTER ROLE {role} CONNECTION LIMIT 0",),
@@ -76,6 +78,7 @@ FAULTS: Final = {
             'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true',
         ),
         r"database .* does not exist.*create the database",
+        cause="store_database_missing",
     ),
 }
 
