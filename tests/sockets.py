@@ -232,7 +232,7 @@ class RawUpstream:
         self.answer(OK)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=2**16)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=2**16, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
