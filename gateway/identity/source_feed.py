@@ -10,6 +10,7 @@ too long ago (`Watched.feed_patience`).
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -142,16 +143,17 @@ class Polling:
             change = await self._poller.changes()
             if change is not None:
                 await self._feed.report(change)
+            compared = True
             if began - compared_at >= self._compare:
-                compared_at = began
-                await self._compare_documents()
-            age = time.monotonic() - began
+                compared = await self._compare_documents()
+                compared_at = began if compared else -math.inf
+            age = time.monotonic() - began if compared else None
             if not await self._feed.hold(self._interval + LEASE, age):
                 return "another process reads the changes"
             await asyncio.sleep(max(0.0, self._interval - (time.monotonic() - began)))
 
-    async def _compare_documents(self) -> None:
-        """Report each remembered user that is not as the tables have it."""
+    async def _compare_documents(self) -> bool:
+        """Report each remembered user that is not as the tables have it; False if Redis did not tell all."""
         before, self._equal = self._equal, {}
         waiting: dict[str, list[tuple[str, bytes]]] = {}
         try:
@@ -163,10 +165,10 @@ class Polling:
         except StoreUnavailable as error:
             if error.store.value == "postgres":
                 raise
-            # Without Redis, no worker trusts its memory.
-            return
+            return False
         for name, entries in waiting.items():
             await self._compare_with_tables(name, entries, before)
+        return True
 
     async def _compare_with_tables(
         self,
@@ -177,26 +179,32 @@ class Polling:
         iss = self._issuers.get(name)
         if iss is None:
             return
-        states, version = await self._poller.digests(name, [subject for subject, _ in entries])
+        states, _ = await self._poller.digests(name, [subject for subject, _ in entries])
         documents = {
             subject: (document, (hash(document), states.get(subject))) for subject, document in entries
         }
         unsure = [subject for subject, (_, pair) in documents.items() if before.get((name, subject)) != pair]
-        users = await self._poller.users(name, unsure) if unsure else {}
+        if not unsure:
+            self._equal |= {(name, subject): pair for subject, (_, pair) in documents.items()}
+            return
+        # What is reported is what is read now. A change since the first question is in it.
+        users, version = await self._poller.users(name, unsure)
         differing = []
         for subject, (document, pair) in documents.items():
-            if subject in unsure and not self._is_equal(document, iss, subject, users):
-                differing.append((iss, subject))
-            else:
+            if subject not in unsure:
                 self._equal[name, subject] = pair
+            elif subject in users and self._is_equal(document, iss, users[subject][0]):
+                # The state that was compared, not that of the question before, which may be another.
+                self._equal[name, subject] = pair[0], users[subject][1]
+            else:
+                differing.append((iss, subject))
         if differing:
             await self._feed.report(Changed(tuple(differing), (), version))
 
-    def _is_equal(self, document: bytes, iss: str, subject: str, users: Mapping[str, User | None]) -> bool:
+    def _is_equal(self, document: bytes, iss: str, user: User | None) -> bool:
         cached = self._documents.cached_user(document, iss)
-        if cached is None:
-            return True  # it does not count
-        return subject in users and _is_same(cached.user, users[subject])
+        # A document that cannot be read does not count.
+        return cached is None or _is_same(cached.user, user)
 
 
 def _is_same(one: User | None, other: User | None) -> bool:

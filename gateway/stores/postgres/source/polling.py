@@ -21,6 +21,7 @@ _OVERLAP: Final = " - interval '60 s'"
 _TIMES: Final = ("timestamp with time zone", "timestamp without time zone")
 _VERSION: Final = "(pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1) AS version"
 """No transaction with a higher id is in what is read."""
+_DIGEST: Final = f"hashtextextended(ROW({relations.STATE})::text, 0) AS digest"
 
 
 class Poller:
@@ -85,10 +86,9 @@ class Poller:
 
     async def digests(self, issuer_name: str, subjects: Sequence[str]) -> tuple[dict[str, int | None], int]:
         """Return a number for the state of the user behind each subject, None for no user; the version."""
-        state = f"hashtextextended(ROW({relations.STATE})::text, 0) AS digest"
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                await self._each(connection, issuer_name, state), list(subjects), _tenant(issuer_name)
+                await self._each(connection, issuer_name, _DIGEST), list(subjects), _tenant(issuer_name)
             )
         found: dict[str, int | None] = {}
         for row in rows:
@@ -97,26 +97,33 @@ class Poller:
             found[row["subject"]] = -1 if ambiguous else row["digest"]
         return found, rows[0]["version"] if rows else 0
 
-    async def users(self, issuer_name: str, subjects: Sequence[str]) -> dict[str, User | None]:
-        """Return the user behind each subject. One that cannot be read, or is ambiguous, is left out."""
+    async def users(
+        self, issuer_name: str, subjects: Sequence[str]
+    ) -> tuple[dict[str, tuple[User | None, int | None]], int]:
+        """Return the user behind each subject, with the number that `digests` gives that state; the version.
+
+        One that cannot be read, or is ambiguous, is left out.
+        """
         asked_at = time.time()
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                await self._each(connection, issuer_name, relations.COLUMNS),
+                await self._each(connection, issuer_name, f"{relations.COLUMNS}, {_DIGEST}"),
                 list(subjects),
                 _tenant(issuer_name),
             )
-        found: dict[str, User | None] = {}
+        found: dict[str, tuple[User | None, int | None]] = {}
         unusable: set[str] = set()
         for row in rows:
             subject = row["subject"]
             if subject in found:
                 unusable.add(subject)
             try:
-                found[subject] = None if row["id"] is None else read_user(row, asked_at)
+                user = None if row["id"] is None else read_user(row, asked_at)
+                found[subject] = user, row["digest"]
             except RecordUnusable:
                 unusable.add(subject)
-        return {subject: user for subject, user in found.items() if subject not in unusable}
+        usable = {subject: each for subject, each in found.items() if subject not in unusable}
+        return usable, rows[0]["version"] if rows else 0
 
     async def _each(self, connection: Connection, issuer_name: str, selected: str) -> str:
         """Return the statement that reads something of the user behind each subject in $1, of tenant $2."""
