@@ -39,7 +39,7 @@ from gateway.stores.redis.user_documents import CachedUser, decode, encode
 
 EPOCH_LIFETIME: Final = 3.0
 """Seconds after which an epoch lapses if no worker keeps it alive."""
-TOMBSTONE_TIME: Final = 300.0
+TOMBSTONE_TIME: Final = scripts.TOMBSTONE_MILLISECONDS / 1000
 """Seconds for which rows older than a change cannot be stored. No reader takes as long as that."""
 _BEAT_TIME: Final = 10.0
 """Seconds for which a heartbeat's key stays. No stream waits as long as that for it."""

@@ -1,6 +1,7 @@
 import asyncio
 import math
 import socket
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis as Client
@@ -62,6 +63,23 @@ class TestUsers:
         # Others may be stored as before.
         assert await redis.store_user(claims("bob"), old, 60, horizon=50) is True
         assert TOMBSTONE_TIME - 2 <= await client.ttl(TOMBSTONE) <= TOMBSTONE_TIME
+
+    @pytest.mark.parametrize("before", [ANN, None])
+    async def test_another_state_of_a_user_is_told_to_all_workers(
+        self, redis: RedisTier, client: "Client", before: User | None
+    ) -> None:
+        """Where one process looks for changes, it may find the new state alone, and report nothing."""
+        epoch = (await redis.begin_epoch("h1")).name
+        suspended = replace(ANN, status=UserStatus.SUSPENDED)
+        await redis.store_user(claims(), CachedUser(before, 1.0, epoch), 60, horizon=50)
+        await redis.store_user(claims(), CachedUser(before, 2.0, epoch), 60, horizon=60)
+        assert await client.exists(TOMBSTONE) == 0
+        assert await redis.store_user(claims(), CachedUser(suspended, 3.0, epoch), 60, horizon=70)
+        assert await client.get(TOMBSTONE) == b"69"
+        assert TOMBSTONE_TIME - 2 <= await client.ttl(TOMBSTONE) <= TOMBSTONE_TIME
+        # What was read before that state cannot take its place.
+        assert not await redis.store_user(claims(), CachedUser(before, 4.0, epoch), 60, horizon=69)
+        assert (await redis.read(claims(), None)).cached == CachedUser(suspended, 3.0, epoch)
 
     async def test_a_tombstone_is_only_raised_and_lives_as_long_as_the_latest_news(
         self, redis: RedisTier, client: "Client"

@@ -4,11 +4,19 @@ from typing import Final
 
 from gateway.stores.redis.scripts.common import CHECK_MARKER, OWNED
 
+TOMBSTONE_MILLISECONDS: Final = 300_000
+"""The time for which rows older than a change cannot be stored. No reader takes as long as that."""
+
 # KEYS: epoch, ended, then tombstone and user of each answer. ARGV: for each answer the reader's epoch, its
 # horizon, document, milliseconds. Returns for each whether it was stored: 1 or 0. A tombstone that is no
-# number, or no string, is above every horizon.
+# number, or no string, is above every horizon. Where another state of the user is replaced, no notification
+# may ever name the change: one process looks for it, and finds the new state alone. So a tombstone tells all
+# workers whose memory has the state before. Rows that were read before this one are refused.
 FILL: Final = f"""
 {OWNED}
+local function state(document)
+    return type(document) == 'string' and string.match(document, '"user":.*') or ''
+end
 local epoch = redis.call('GET', KEYS[1])
 epoch = epoch and string.match(epoch, '^%S+') or ''
 local ended = redis.call('GET', KEYS[2])
@@ -22,6 +30,10 @@ for i = 3, #KEYS, 2 do
     if epoch == ARGV[first] and not reaches(ended, horizon)
         and not reaches(redis.pcall('GET', KEYS[i]), horizon)
     then
+        local held = state(redis.pcall('GET', KEYS[i + 1]))
+        if held ~= '' and held ~= state(ARGV[first + 2]) then
+            redis.call('SET', KEYS[i], string.format('%.0f', horizon - 1), 'PX', {TOMBSTONE_MILLISECONDS})
+        end
         redis.call('SET', KEYS[i + 1], ARGV[first + 2], 'PX', ARGV[first + 3])
         stored[#stored + 1] = 1
     else
