@@ -124,7 +124,7 @@ def of_key_names() -> Iterator[tuple[str, bytes]]:
         yield what, signed(header(kid=value))
     for key in KEYS:
         yield f"absent, {key.kid}", signed(without(header(key), "kid"), key=key)
-    yield "absent, key of nobody", signed(without(header(FOREIGN), "kid"), key=FOREIGN)
+    yield "absent, a key that is not published", signed(without(header(FOREIGN), "kid"), key=FOREIGN)
 
 
 def of_types() -> Iterator[tuple[str, bytes]]:

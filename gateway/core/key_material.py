@@ -99,7 +99,7 @@ class _EdDSAKey(Key):
 
     def sign(self, msg: bytes) -> bytes:
         if self._private is None:
-            raise NotImplementedError("a public key does not sign")
+            raise TypeError("a public key does not sign")
         return self._private.sign(msg)
 
     def verify(self, msg: bytes, sig: bytes) -> bool:
@@ -133,7 +133,7 @@ def key_from_jwk(jwk: JSON) -> VerificationKey:
     if odd is not None:
         raise KeyRejected(f"it holds {odd}")
     if "d" in jwk:
-        raise KeyRejected("it is a private key: whoever can read it can sign tokens")
+        raise KeyRejected("it is a private key: a reader of it could sign tokens")
     kid, use, operations, algorithm = (jwk.get(name) for name in ("kid", "use", "key_ops", "alg"))
     if kid is not None and not isinstance(kid, str):
         raise KeyRejected("its `kid` is not a string")

@@ -144,7 +144,7 @@ async def test_a_deleted_user_does_not_come_back_without_the_address(house: Hous
 
 @pytest.mark.parametrize("owner", ["member", "MEMBER", "suspended", "locked", "pending", "acme"])
 async def test_an_address_is_no_proof_of_whose_the_account_is(house: House, owner: str) -> None:
-    """Pre-hijacking and take-over: whoever says the address at one issuer becomes no user of another."""
+    """Pre-hijacking and take-over: an address at one issuer makes no user of another."""
     who = subject()
     raw = newcomer(who, email=f"{owner}@example.org")
     assert await refused(house, who, raw) == "account_not_linked"

@@ -15,7 +15,7 @@ from gateway.core.reasons import Denial
 from gateway.core.requests import bearer, credentials
 
 _LONGEST: Final = 200
-"""Characters of a text that is kept: whoever made the token chose it."""
+"""Characters of a text that is kept. The maker of the token chose the text."""
 _AUDIENCES: Final = 5
 
 
