@@ -55,7 +55,7 @@ _BROKEN: Final[Mapping[str, Broken]] = {
     "memory forgets": Broken({"status"}),
     "Redis forgets": Broken({"status"}),
     "slow readers are refused": Broken({"status"}),
-    "heartbeats come the way of changes": Broken({"status"}, "deaf (postgres)", FAULTY + 3.0),
+    "heartbeats come the way of changes": Broken({"status"}, "deaf (postgres)", FAULTY + 3.0, before=3.0),
     "pushes are proven": Broken({"key"}, "deaf (redis)", FAULTY + 3.0),
     "Redis belongs to one database": Broken({"status"}, "another database on this Redis (neighbour)"),
     "refusals are remembered": Broken({"key"}, "unplug (redis)", before=2 * LEARNT),
