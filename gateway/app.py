@@ -12,11 +12,12 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway import builders, sockets, translation
+from gateway import sockets, translation
 from gateway.admin import listener
 from gateway.admin.api.wiring import Parts, admin_api
 from gateway.admin.health import Admin, Dependency, Workers
 from gateway.admin.readiness import Stream, dependencies
+from gateway.builders import databases, directories, listening, resolving, trust
 from gateway.core.model import Issuer, StoreUnavailable
 from gateway.core.provisioning import claims_read
 from gateway.core.reasons import CATALOGUE
@@ -107,12 +108,12 @@ async def serve(
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         # First: the path may be wrong, and the error should not wait for dependencies.
-        certificate = builders.tls_certificate(settings.server, metrics, stack)
-        redis = builders.redis_tier(settings)
+        certificate = trust.tls_certificate(settings.server, metrics, stack)
+        redis = databases.redis_tier(settings)
         stack.push_async_callback(redis.close)
-        postgres = builders.postgres_store(settings.postgres, redis.ownership.heard)
+        postgres = databases.postgres_store(settings.postgres, redis.ownership.heard)
         stack.push_async_callback(postgres.close)
-        users = builders.user_source(settings)
+        users = directories.user_source(settings)
         if users is not None:
             stack.push_async_callback(users.close)
         record = postgres if users is None else UsersElsewhere(users, postgres)
@@ -120,7 +121,7 @@ async def serve(
         iss = {name: issuer.issuer for name, issuer in issuers.items()}
         blacklist_sync = BlacklistSync(postgres, redis, iss, hears=lambda: changes.up)
         stack.push_async_callback(blacklist_sync.close)
-        local = builders.local_cache(settings.cache, metrics)
+        local = resolving.local_cache(settings.cache, metrics)
         learnt_revocations = LearntRevocations(
             redis.revoked, postgres, iss, metrics, hearing=lambda: invalidation.hearing,
             any_user=users is not None,
@@ -138,13 +139,13 @@ async def serve(
             learnt_revocations=learnt_revocations,
         )
         stack.push_async_callback(invalidation.close)
-        feed = builders.source_feed(settings, users, postgres, redis)
+        feed = directories.source_feed(settings, users, postgres, redis)
         if feed is not None:
             stack.push_async_callback(feed.close)
-        changes, touches = builders.change_streams(settings, invalidation, redis, users)
+        changes, touches = databases.change_streams(settings, invalidation, redis, users)
         stack.push_async_callback(changes.close)
         stack.push_async_callback(touches.close)
-        resolver = builders.identity_resolver(
+        resolver = resolving.identity_resolver(
             settings, local, record, redis, blacklist_sync, learnt_revocations,
             # A process that was suspended has not read yet what arrived meanwhile.
             believes=lambda epoch: invalidation.believes(epoch) and changes.up,
@@ -154,7 +155,7 @@ async def serve(
         def forget_withdrawn(issuer: str, keys: KeySet) -> None:
             tokens.forget_withdrawn(issuer, keys)
 
-        keys, introspector = builders.key_ring(settings, metrics, forget_withdrawn, stack)
+        keys, introspector = trust.key_ring(settings, metrics, forget_withdrawn, stack)
         headers = translation.headers(settings)
         plain = TokenVerifier(
             issuers.values(), keys, clock=time.time, introspector=introspector,
@@ -162,7 +163,7 @@ async def serve(
         )  # fmt: skip
         verifier = MeteredVerifier(plain, metrics)
         directory = MeteredDirectory(resolver, metrics)
-        provisioner = builders.provisioner(
+        provisioner = directories.provisioner(
             settings, issuers, postgres, local, redis, directory, metrics, stack
         )  # fmt: skip
         if provisioner is not None:
@@ -172,7 +173,7 @@ async def serve(
             keys, time.time, settings.cache.max_tokens, metrics.recalled_tokens, metrics.refusal_recalled
         )
 
-        assertions = builders.assertions(settings, postgres, metrics)
+        assertions = trust.assertions(settings, postgres, metrics)
         stack.push_async_callback(assertions.close)
 
         def admitter(*, forwards: bool) -> Memo:
@@ -212,14 +213,14 @@ async def serve(
         dependencies = _dependencies(settings, postgres, redis, blacklist_sync, keys, streams, users)
         admin = Admin(metrics, dependencies | assertions.dependencies(), workers)
         ring = DenialRing()
-        operators = builders.user_directory(
+        operators = directories.user_directory(
             settings, postgres, stack,
             statement_timeout=max(SEARCH_SECONDS, settings.postgres.statement_timeout),
         )  # fmt: skip
         explainer = Explainer(
             translation.setup(settings), keys, postgres, redis, local=local, introspector=introspector,
             learnt_revocations=learnt_revocations, deaf=partial(_deaf, streams),
-            never_found=plain.never_found, users=builders.users_explained(postgres, users, operators),
+            never_found=plain.never_found, users=directories.users_explained(postgres, users, operators),
         )  # fmt: skip
         parts = Parts(
             admin, metrics, workers, issuers, postgres, operators, redis, local, keys, ring, explainer,
@@ -233,16 +234,16 @@ async def serve(
         stack.push_async_callback(reauthorization.close)
         stack.callback(invalidation.subscribe(reauthorization.changed))
         context = ExchangeContext(memo, headers, responder, metrics, log, upstreams, reauthorization)
-        health = builders.health_path(settings.server, admin, metrics)
+        health = listening.health_path(settings.server, admin, metrics)
         server = _front_server(settings, context, health, assertions)
         speaks = headers.trusts if settings.server.proxy_protocol else None
-        front = await builders.serve_front(server, listeners.front, certificate, stack, speaks)
+        front = await listening.serve_front(server, listeners.front, certificate, stack, speaks)
         fronts: dict[Front, Stoppable] = {"front": front}
-        asked = builders.decision_context(
+        asked = listening.decision_context(
             settings, admitter(forwards=False), headers, responder, metrics, log
         )
         if asked is not None:
-            fronts |= await builders.serve_decisions(settings, asked, listeners, assertions, stack)
+            fronts |= await listening.serve_decisions(settings, asked, listeners, assertions, stack)
         if alone:
             _remove_at_end(settings, stack)
         metrics.workers.inc()
@@ -297,7 +298,7 @@ def _front_server(
     settings: Settings,
     context: ExchangeContext,
     health: HealthPath | None,
-    assertions: builders.Assertions,
+    assertions: trust.Assertions,
 ) -> ConnectionServer:
     exchange = assertions.before(partial(Exchange, context))
     return ConnectionServer(

@@ -12,7 +12,7 @@ from gateway.settings import Settings, model
 from tests.test_translation import settings_of
 
 ROOT: Final = Path(__file__).parent.parent / "gateway"
-SERVING: Final = ("app.py", "builders.py", "translation.py", "cli/run.py")
+SERVING: Final = ("app.py", "builders/*.py", "translation.py", "cli/run.py")
 """The files that hand the settings to a gateway that serves. Commands and checks read them too."""
 TRANSLATED: Final = ("issuers.", "routes.", "upstreams.", "server.limits.", "users.source.")
 """What is copied field by field: see tests/test_translation.py."""
@@ -33,7 +33,7 @@ def chains(sources: Iterable[str]) -> set[tuple[str, ...]]:
 
 def unread(settings: type[Settings]) -> list[str]:
     """Return the settings that are not read by their whole name: `redis.tls.strict`, not `strict` alone."""
-    read = chains((ROOT / name).read_text(encoding="utf-8") for name in SERVING)
+    read = chains(file.read_text(encoding="utf-8") for name in SERVING for file in ROOT.glob(name))
     names = (name for name in settings_of(settings) if not name.startswith(TRANSLATED))
     return sorted(
         name

@@ -96,7 +96,8 @@ async def _explain(
 @asynccontextmanager
 async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Explainer]":
     """Build the engine from the same parts as a worker. It shares none of them with a worker."""
-    from gateway import builders, translation
+    from gateway import translation
+    from gateway.builders import directories
     from gateway.explain import Explainer
     from gateway.issuer_keys.introspection import Introspector
     from gateway.issuer_keys.keyring import KeyRing
@@ -145,13 +146,13 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
         introspector = Introspector(opaque, fetcher=fetcher, observer=_Unobserved()) if opaque else None
         try:
             async with AsyncExitStack() as stack:
-                look_ups = builders.user_source(settings)
+                look_ups = directories.user_source(settings)
                 if look_ups is not None:
                     stack.push_async_callback(look_ups.close)
-                operators = builders.user_directory(
+                operators = directories.user_directory(
                     settings, postgres, stack, statement_timeout=_SEARCH_SECONDS
                 )
-                users = builders.users_explained(postgres, look_ups, operators)
+                users = directories.users_explained(postgres, look_ups, operators)
                 setup = replace(translation.setup(settings), config=str(config))
                 yield Explainer(setup, keys, postgres, redis, introspector=introspector, users=users)
         finally:

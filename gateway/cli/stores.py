@@ -149,7 +149,8 @@ def with_stores(config: Path, work: Callable[[Stores], Awaitable[T]]) -> T:
 
 
 async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[T]]) -> T:
-    from gateway import builders, translation
+    from gateway import translation
+    from gateway.builders import directories
     from gateway.stores.postgres.database import Postgres
     from gateway.stores.postgres.directory.audit import Author
     from gateway.stores.postgres.directory.revocation_rows import RevocationRows
@@ -178,7 +179,7 @@ async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[
     author = Author(f"cli:{operator()}", uuid4().hex)
     try:
         async with AsyncExitStack() as stack:
-            directory = builders.user_directory(
+            directory = directories.user_directory(
                 settings, postgres, stack, statement_timeout=_STATEMENT_TIMEOUT
             )
             revocations = RevocationRows(postgres)

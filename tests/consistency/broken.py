@@ -96,7 +96,7 @@ def _without_pushes() -> None:
 
 def _without_owner() -> None:
     """Use the data in Redis without a check of the owner."""
-    patch("gateway.builders.place_of", lambda *_: None).start()
+    patch("gateway.builders.databases.place_of", lambda *_: None).start()
 
 
 def _without_memory() -> None:

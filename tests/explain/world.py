@@ -17,7 +17,8 @@ import yaml
 from redis.asyncio import Redis as Client
 from typer.testing import CliRunner
 
-from gateway import builders, translation
+from gateway import translation
+from gateway.builders import directories
 from gateway.cli.main import app
 from gateway.core.model import JSON, Claims, StoreUnavailable, User
 from gateway.core.provisioning import claims_read
@@ -110,11 +111,11 @@ class World:
                 observer=RecordingKeyObserver(),
             )
             stack.push_async_callback(keys.close)
-            look_ups = builders.user_source(settings)
+            look_ups = directories.user_source(settings)
             if look_ups is not None:
                 stack.push_async_callback(look_ups.close)
-            operators = builders.user_directory(settings, postgres, stack, statement_timeout=self.patience)
-            users = builders.users_explained(postgres, look_ups, operators)
+            operators = directories.user_directory(settings, postgres, stack, statement_timeout=self.patience)
+            users = directories.users_explained(postgres, look_ups, operators)
             yield Parts(settings, postgres, redis, keys, users)
 
     async def decide(self, token: bytes, *, method: str = "GET", url: str | None = None) -> str | None:

@@ -5,7 +5,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from gateway import builders, translation
+from gateway import translation
+from gateway.builders import directories
 from gateway.cli.check.result import Check, CheckResult
 from gateway.cli.stores import advice_for_postgres
 from gateway.core.issuer_patterns import is_pattern
@@ -249,7 +250,7 @@ async def _directory(settings: "Settings") -> AsyncIterator[SourceDirectory]:
     own = Postgres(postgres.dsn.get_secret_value(), schema=postgres.schema_name)
     try:
         async with AsyncExitStack() as stack:
-            opened = builders.user_directory(settings, own, stack, statement_timeout=_STATEMENT_TIMEOUT)
+            opened = directories.user_directory(settings, own, stack, statement_timeout=_STATEMENT_TIMEOUT)
             if not isinstance(opened, SourceDirectory):
                 raise TypeError("users.source is not configured")
             yield opened

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from gateway import builders
+from gateway.builders import directories
 from gateway.settings import Settings
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.audit import AuditLog
@@ -27,7 +27,7 @@ async def directory(
     own = Postgres(dsn, schema=OWN, statement_timeout=10)
     try:
         async with AsyncExitStack() as stack:
-            opened = builders.user_directory(settings, own, stack, statement_timeout=10)
+            opened = directories.user_directory(settings, own, stack, statement_timeout=10)
             assert isinstance(opened, SourceDirectory)
             yield opened, AuditLog(own)
     finally:

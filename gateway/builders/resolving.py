@@ -1,0 +1,50 @@
+"""Settings → memory, and what asks memory and the stores for a user."""
+
+import time
+from collections.abc import Callable
+
+from gateway.identity.local_cache import LocalCache
+from gateway.identity.resolver import IdentityResolver
+from gateway.identity.revocations.blacklist_sync import BlacklistSync
+from gateway.identity.revocations.learnt_revocations import LearntRevocations
+from gateway.identity.tiers import SystemOfRecord
+from gateway.settings import Settings, model
+from gateway.stores.redis.shared_tier import RedisTier
+from gateway.telemetry.metrics import Metrics
+
+
+def local_cache(cache: model.Cache, metrics: Metrics) -> LocalCache:
+    return LocalCache(
+        ttl=cache.local_ttl,
+        max_users=cache.max_users,
+        max_tokens=cache.max_tokens,
+        clock=time.monotonic,
+        reused=metrics.recalled_users,
+    )
+
+
+def identity_resolver(
+    settings: Settings,
+    local: LocalCache,
+    record: SystemOfRecord,
+    redis: RedisTier,
+    blacklist_sync: BlacklistSync,
+    learnt_revocations: LearntRevocations,
+    *,
+    believes: Callable[[str], bool],
+) -> IdentityResolver:
+    """`believes` tells of an epoch in Redis whether this process has received every change in it."""
+    cache = settings.cache
+    return IdentityResolver(
+        local,
+        redis,
+        record,
+        blacklist_sync,
+        believes=believes,
+        user_ttl=cache.user_ttl,
+        negative_ttl=cache.negative_ttl,
+        stale_if_error=cache.stale_if_error,
+        creation_grace=settings.users.creation_grace,
+        unchecked_allowed=settings.revocation.on_unavailable == "allow",
+        learnt_revocations=learnt_revocations,
+    )
