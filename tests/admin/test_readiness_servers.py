@@ -107,6 +107,17 @@ def told(house: House, event: str) -> list[object]:
     return [line.get("dependency", line.get("stream")) for line in house.events(event)]
 
 
+def assert_one_outage(house: House) -> None:
+    """Check that one line tells of the outage; another if its lasting cause was not the first to be seen.
+
+    A request may see the connection end before any sees why.
+    """
+    details = [line["detail"] for line in house.events("dependency_down")]
+    assert {*told(house, "dependency_down")} == {"postgres"}
+    assert len(details) <= 2
+    assert len({*details}) == len(details), details
+
+
 async def asked_until(house: House, event: str) -> bool:
     """Ask all dependencies, and tell whether an event has been logged."""
     await readyz(house)
@@ -140,7 +151,8 @@ async def test_a_server_that_lets_the_gateway_in_no_longer_is_one_outage(
         tried = await live_postgres(tmp_path, house)
         assert tried.outcome == "fail"
         assert re.search(fault.words, f"{tried.found} {tried.fix}"), tried
-        assert told(house, "dependency_down") == ["postgres"]
+        assert_one_outage(house)
+        assert told(house, "dependency_up") == []
         assert told(house, "invalidation_stream_down").count("postgres") <= 1
 
         await executed(role, maintenance, fault.mended)
@@ -148,7 +160,7 @@ async def test_a_server_that_lets_the_gateway_in_no_longer_is_one_outage(
         await house.ready()
         assert (await house.request("/private/x", token=token("globex"))).status == 200
         assert (await house.request("/private/x", token=token("ghost"))).status == 401
-        assert told(house, "dependency_down") == ["postgres"]
+        assert_one_outage(house)
 
 
 async def test_a_read_only_server_is_ready_and_reports_failed_writes(

@@ -147,7 +147,8 @@ async def test_the_other_changes_nothing_there(
         await b.sql("SELECT gateway_flush()")
 
         async def seen() -> bool:
-            return (await b.request("/private/x", token=token("member"))).code == "user_suspended"
+            response = await b.request("/private/x", token=token("member"))
+            return response.status == 401 and response.code == "user_suspended"
 
         await until(seen)
         # Long enough for what is done every second, and with each heartbeat.
