@@ -31,7 +31,9 @@ CHANGES: Final = 300
 SQL_LIMIT_MS: Final = 25
 REDIS_LIMIT_MS: Final = 5
 POLL_MS: Final = 250
-POLLED_CHANGES: Final = 40
+POLLED_CHANGES: Final = 150
+_SETTLING: Final = 20.0
+"""Seconds."""
 _PAUSE: Final = (0.02, 0.04)
 """The range of seconds between two changes, so that they do not align with periodic work."""
 
@@ -117,6 +119,7 @@ async def _measure(
     found = _Found()
     polls = await poll_each(gateway.workers(process), gateway.port, request)
     try:
+        await _settled(gateway)
         for kind in await kinds(postgres, redis, jti):
             console.print(f"  {kind.count} × {kind.title}, and back", style="dim")
             before = gateway.lookups
@@ -134,6 +137,18 @@ async def _measure(
         await postgres.close()
     found.intervals = [1000 * seconds for poll in polls for seconds in poll.intervals]
     return found
+
+
+async def _settled(gateway: Gateway) -> None:
+    """Wait until memory answers: until then, workers ask the stores, and changes take no time to be seen."""
+    deadline = monotonic() + _SETTLING
+    while True:
+        before = gateway.lookups
+        await asyncio.sleep(0.5)
+        if share(gateway.lookups - before, "local") > 0.95:
+            return
+        if monotonic() > deadline:
+            raise Refused("memory does not answer")
 
 
 async def _own_kinds(postgres: "Connection", redis: aioredis.Redis, jti: str) -> list[_Kind]:

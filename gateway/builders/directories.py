@@ -123,7 +123,7 @@ def source_feed(
         polling = Polling(
             feed, Poller(users, issuers), redis, issuers, interval=poll.interval, compare=compare
         )
-        return SourceFeed(feed, polling)
+        return SourceFeed(feed, polling, interval=min(1.0, poll.interval))
     if users.source.changes != "triggers" or source.dsn is None:
         return None
     dsn, listen_dsn = source.dsn.get_secret_value(), (source.listen_dsn or source.dsn).get_secret_value()

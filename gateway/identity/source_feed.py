@@ -14,6 +14,7 @@ import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -34,6 +35,8 @@ from gateway.stores.redis.user_documents import CachedUser
 
 LEASE: Final = 3.0
 """Seconds for which the lease is held beyond the next look."""
+_RELEASING: Final = 1.0
+"""Seconds that giving up the lease may take."""
 _BATCH: Final = 1000
 """Users that are compared by one statement."""
 _SAME_INSTANT: Final = 1.0
@@ -80,11 +83,15 @@ class SourceFeed:
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Stop. The lease lapses."""
+        """Stop, and give the lease up: until another process has it, no change is read."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        if self.serving:
+            # If this fails, the lease lapses.
+            with suppress(StoreUnavailable, TimeoutError):
+                await asyncio.wait_for(self._feed.release(), _RELEASING)
 
     async def _run(self) -> None:
         while True:

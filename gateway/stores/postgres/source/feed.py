@@ -43,6 +43,10 @@ class Feed:
         async with self._postgres.connection() as connection:
             return bool(await connection.fetchval(_HOLD, self._process, seconds, age))
 
+    async def release(self) -> None:
+        """Give the lease up: another process may take it at once."""
+        await self.hold(0.0)
+
     async def report(self, change: Changed | Everything) -> None:
         """Report a change to all workers of all gateways."""
         async with self._postgres.connection() as connection:
