@@ -17,7 +17,7 @@ from gateway.admin import listener
 from gateway.admin.api.wiring import Parts, admin_api
 from gateway.admin.health import Admin, Dependency, Workers
 from gateway.admin.readiness import Stream, dependencies
-from gateway.builders import databases, directories, listening, resolving, trust
+from gateway.builders import databases, directories, listening, observing, resolving, trust
 from gateway.core.model import Issuer, StoreUnavailable
 from gateway.core.provisioning import claims_read
 from gateway.core.reasons import CATALOGUE
@@ -34,10 +34,7 @@ from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.errors import Responder
-from gateway.proxy.exchange import Exchange
-from gateway.proxy.health import HealthPath
 from gateway.proxy.reauthorization import Reauthorization
-from gateway.proxy.server import ConnectionServer
 from gateway.proxy.upstream.balancer import Upstreams
 from gateway.settings import Settings
 from gateway.stores.availability import Availability
@@ -63,6 +60,7 @@ class Running:
     admin: Admin
     denials: DenialRing
     keys: KeyRing
+    log_level: observing.LogLevel
     _fronts: Mapping[Front, Stoppable]
     _admin_runner: web.AppRunner
 
@@ -229,13 +227,13 @@ async def serve(
         api = admin_api(parts, _admin_token(settings))
         runner = await _serve_admin(listeners.admin, admin.application(api), stack)
         responder = Responder(settings.errors.detail)
-        log = logs.RequestLog(access=settings.log.access, subjects=settings.log.subjects, ring=ring)
+        log = observing.request_log(settings, ring)
         reauthorization = Reauthorization(memo, local, metrics, log, clock=time.time)
         stack.push_async_callback(reauthorization.close)
         stack.callback(invalidation.subscribe(reauthorization.changed))
         context = ExchangeContext(memo, headers, responder, metrics, log, upstreams, reauthorization)
         health = listening.health_path(settings.server, admin, metrics)
-        server = _front_server(settings, context, health, assertions)
+        server, log_level = observing.front_server(settings, context, health, assertions)
         speaks = headers.trusts if settings.server.proxy_protocol else None
         front = await listening.serve_front(server, listeners.front, certificate, stack, speaks)
         fronts: dict[Front, Stoppable] = {"front": front}
@@ -248,7 +246,7 @@ async def serve(
             _remove_at_end(settings, stack)
         metrics.workers.inc()
         scheme = "http" if certificate is None else "https"
-        yield Running(_urls(scheme, listeners), metrics, admin, ring, keys, fronts, runner)
+        yield Running(_urls(scheme, listeners), metrics, admin, ring, keys, log_level, fronts, runner)
 
 
 # Servers -------------------------------------------------------------------------------------------
@@ -291,21 +289,6 @@ def _urls(scheme: str, listeners: Listeners) -> Urls:
         sockets.url("http", listeners.admin),
         sockets.url("http", listeners.decision) if listeners.decision else None,
         sockets.url("grpc", listeners.grpc) if listeners.grpc else None,
-    )
-
-
-def _front_server(
-    settings: Settings,
-    context: ExchangeContext,
-    health: HealthPath | None,
-    assertions: trust.Assertions,
-) -> ConnectionServer:
-    exchange = assertions.before(partial(Exchange, context))
-    return ConnectionServer(
-        context,
-        exchange if health is None else health.before(exchange),
-        limits=translation.limits(settings.server.limits),
-        exempt=context.headers.trusts,
     )
 
 

@@ -20,7 +20,8 @@ def run(*, config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Run the gateway. It also starts without its dependencies, and reports at `/readyz` what is missing.
 
     SIGTERM and SIGINT stop it after the requests in flight have finished; a second signal stops it at once.
-    SIGHUP reloads the configuration, and so does a change of the file if `server.reload` is `watch`.
+    SIGHUP reloads the configuration, and so does a change of the file if `server.reload` is `watch`. SIGUSR1
+    raises the level of the log to debug for ten minutes; a second one ends that.
     """
     # Imports create many objects and leave no garbage. Collecting it would take a fifth of the start-up time.
     gc.disable()
@@ -64,6 +65,7 @@ def _plan(settings: "Settings", watch: "FileWatch") -> "Plan":
         admin=settings.admin.listen.endpoint,
         decision=None if settings.decision.listen is None else settings.decision.listen.endpoint,
         grpc=None if settings.decision.grpc_listen is None else settings.decision.grpc_listen.endpoint,
+        log_level=settings.log.level,
         shutdown_delay=server.shutdown_delay,
         drain_timeout=server.drain_timeout,
         serve=partial(serve, settings),

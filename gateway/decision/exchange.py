@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import Final
 
 from gateway.core.admission import Admission
-from gateway.core.model import Credential, Request
+from gateway.core.model import Credential, Request, User
 from gateway.core.reasons import Denial
 from gateway.decision.answers import success
 from gateway.decision.context import Asked, DecisionContext
@@ -109,7 +109,7 @@ class DecisionExchange:
             context.metrics.admitted_by_stale(admission)
         keep_alive = client.keeps_alive(incoming)
         client.write(success(told, request.id, keep_alive=keep_alive, modern=incoming.modern))
-        self._account(admission.forwarding.route.name, 200)
+        self._account(admission.forwarding.route.name, 200, admission.user)
         client.finished(keep_alive=keep_alive)
 
     def _refuse(self, error: Exception) -> None:
@@ -126,7 +126,7 @@ class DecisionExchange:
         self._account(route, status)
         client.finished(keep_alive=keep_alive)
 
-    def _account(self, route: str, status: int) -> None:
+    def _account(self, route: str, status: int, user: User | None = None) -> None:
         self._task = None
         context, request, asked = self._context, self.request, self._asked
         if request is None:
@@ -136,7 +136,7 @@ class DecisionExchange:
         if asked is not None:
             context.metrics.decided(asked.front.name, status)
         if context.log.access:
-            context.log.finished(request, route, status, seconds)
+            context.log.finished(request, route, status, seconds, user=user)
 
     def client_left(self) -> None:
         """End because the front has left."""

@@ -71,7 +71,10 @@ _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELET
 
 
 class Exchange:
-    """One request, from its head to the last byte of its response."""
+    """One request, from its head to the last byte of its response.
+
+    `ObservedExchange` logs it.
+    """
 
     __slots__ = (
         "_admission", "_body", "_client", "_connection", "_context", "_forwarded_at", "_incoming",
@@ -454,5 +457,3 @@ class Exchange:
         if self._long_lived is not None:
             context.reauthorization.forget(self._long_lived)
         context.metrics.finished(route, request.method, status, seconds)
-        if context.log.access:
-            context.log.finished(request, route, status, seconds)

@@ -39,6 +39,7 @@ from gateway.settings.values import (
     Network,
     Pseudonym,
     SchemaName,
+    Share,
     Size,
     StrippedName,
     Timeout,
@@ -257,6 +258,15 @@ class Log(Section):
     """The lowest level to log."""
     access: bool = False
     """Log one line per request. Denials are logged in any case; floods of bad tokens share lines."""
+    access_format: Literal["json", "ecs", "common", "combined"] = "json"
+    """The form of those lines: an event like all others, JSON with the names of the Elastic Common Schema, or
+    the Common or Combined Log Format (docs/operations.md#logs)."""
+    access_output: Literal["stderr", "stdout"] = "stderr"
+    """Where those lines go, if their form is not `json`."""
+    denial_level: Literal["warning", "info"] = "warning"
+    """The level at which denials are logged."""
+    denial_sample: Share = 1.0
+    """The share of the denials that are logged, drawn at random. Metrics and `/v1/denials` have all."""
     subjects: Literal["hashed", "plain", "none"] = "hashed"
     """How subjects appear. `hashed`: the same subject has the same hash, and is not named."""
 

@@ -5,6 +5,7 @@ Subjects are hashed unless the operator wants them plain. Tokens and secrets are
 
 import hashlib
 import logging
+import random
 import sys
 from contextlib import suppress
 from typing import Final, Literal, TextIO, TypeAlias
@@ -13,7 +14,8 @@ import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
-from gateway.core.model import Request
+from gateway.core.admission import Admission
+from gateway.core.model import Request, User
 from gateway.core.reasons import (
     UPSTREAM_PROTOCOL_ERROR,
     UPSTREAM_TIMEOUT,
@@ -22,16 +24,18 @@ from gateway.core.reasons import (
     Group,
 )
 from gateway.core.requests.token_marks import marks_of
+from gateway.core.requests.trace_context import trace_id_of
+from gateway.telemetry.access_log import AccessLog, Finished, as_event
 from gateway.telemetry.denials import DenialRing
 from gateway.telemetry.metrics import issuer_label
 from gateway.telemetry.throttle import Throttle
 
 SubjectStyle: TypeAlias = Literal["hashed", "plain", "none"]
+DenialLevel: TypeAlias = Literal["warning", "info"]
 
 
 def configure(level: str = "info", stream: TextIO | None = None) -> None:
     """Write structlog's events, and the warnings of libraries, to `stream` as JSON lines."""
-    number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -41,12 +45,30 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
             _order_fields,
             structlog.processors.JSONRenderer(serializer=_dumps),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        wrapper_class=_wrapper(level),
         logger_factory=lambda: _Lines(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
     handler = _LibraryHandler()
+    # Libraries stay at this level when the gateway's own is raised: what they write may have secrets in it.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def set_level(level: str) -> None:
+    """Change the lowest level that is logged, and nothing else of what `configure` was told."""
+    structlog.configure(wrapper_class=_wrapper(level))
+
+
+def name_request(request: Request) -> None:
+    """Have every line that is logged in the current context name a request."""
+    trace_id = trace_id_of(request)
+    structlog.contextvars.bind_contextvars(
+        request_id=request.id, **({} if trace_id is None else {"trace_id": trace_id})
+    )
+
+
+def _wrapper(level: str) -> type[FilteringBoundLogger]:
+    return structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()])
 
 
 def _order_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -136,18 +158,37 @@ class RequestLog:
         subjects: SubjectStyle = "hashed",
         logger: WrappedLogger | None = None,
         ring: DenialRing | None = None,
+        access_log: AccessLog | None = None,
+        denial_level: DenialLevel = "warning",
+        denial_sample: float = 1.0,
+        detailed: bool = False,
     ) -> None:
-        self.access = access
+        """`access_log` gets finished requests in place of the log. `denial_sample`: the share that is logged.
+
+        `detailed`: the level is `debug`.
+        """
+        self.access = access or detailed
         """Whether finished requests are logged."""
+        self.detailed = detailed
+        """Whether the steps of requests are logged, at the level `debug`."""
+        self._always = (access, detailed)
         self._subjects = subjects
         self._ring = ring
         self._logger: FilteringBoundLogger = logger or structlog.get_logger()
         self._throttle = Throttle(self._log_suppressed)
+        self._access_log = access_log
+        self._denial_level: DenialLevel = denial_level
+        self._denial_sample = denial_sample
+
+    def raise_level(self, *, raised: bool) -> None:
+        """Log all requests and their steps for a while, or as configured again."""
+        access, detailed = self._always
+        self.access, self.detailed = access or detailed or raised, detailed or raised
 
     def denied(self, request: Request, denial: Denial, route: str, status: int) -> None:
         """Log a denial with the fields that help to find its cause."""
-        # Denials of verified tokens are always logged: `gateway orphans` reads each of these lines.
-        if denial.subject is not None or self._throttle.admits(denial.reason.code):
+        # Denials of verified tokens are not throttled: `gateway orphans` reads each of these lines.
+        if self._is_in_sample() and (denial.subject is not None or self._throttle.admits(denial.reason.code)):
             self._log_denial(request, denial, route, status)
         if self._ring is not None:
             subject = None if self._subjects == "none" else denial.subject
@@ -167,11 +208,16 @@ class RequestLog:
                 token=marks_of(request, denial.route),
             )
 
+    def _is_in_sample(self) -> bool:
+        sample = self._denial_sample
+        return sample >= 1.0 or self.detailed or random.random() < sample  # noqa: S311 -- no secret
+
     def _log_denial(self, request: Request, denial: Denial, route: str, status: int) -> None:
         # An error in a request may quote the request. An error of a dependency helps the operator.
         helps = denial.reason.group is Group.OURS or denial.reason in _UPSTREAM_REASONS
         cause = denial.__cause__ if helps else None
-        self._logger.warning(
+        write = self._logger.info if self._denial_level == "info" else self._logger.warning
+        write(
             "denied",
             reason=denial.reason.code,
             status=status,
@@ -184,6 +230,7 @@ class RequestLog:
             method=request.method,
             client=request.client,
             request_id=request.id,
+            trace_id=trace_id_of(request),
         )
 
     def _log_suppressed(self, reason: str, count: int) -> None:
@@ -198,6 +245,7 @@ class RequestLog:
             route=route,
             upstream=upstream,
             request_id=request.id,
+            trace_id=trace_id_of(request),
         )
 
     def connection_closed(self, request: Request, denial: Denial, route: str) -> None:
@@ -213,31 +261,68 @@ class RequestLog:
             method=request.method,
             client=request.client,
             request_id=request.id,
+            trace_id=trace_id_of(request),
         )
 
     def limit_exceeded(self, limit: str, client: str) -> None:
         """Log that a client's connection was reset without an answer."""
         self._logger.warning("limit_exceeded", limit=limit, client=client)
 
-    def finished(self, request: Request, route: str, status: int, seconds: float) -> None:
-        """Log a finished request, if `access` is set."""
+    def finished(
+        self,
+        request: Request,
+        route: str,
+        status: int,
+        seconds: float,
+        *,
+        upstream: str | None = None,
+        user: User | None = None,
+        received: int | None = None,
+        sent: int | None = None,
+    ) -> None:
+        """Log a finished request, if `access` is set. `received` and `sent` are bytes of bodies."""
         if not self.access:
             return
-        path, _, _ = request.target.partition("?")
-        self._logger.info(
-            "request",
-            method=request.method,
-            path=path,
-            route=route,
-            status=status,
-            duration_ms=round(seconds * 1000, 3),
-            client=request.client,
+        who = None if user is None else self._subject(user.id)
+        finished = Finished(request, route, status, seconds, upstream, who, received, sent)
+        if not self._always[0]:
+            self._logger.debug("request", **as_event(finished))
+        elif self._access_log is None:
+            self._logger.info("request", **as_event(finished))
+        else:
+            self._access_log.write(finished)
+
+    def admitted(self, request: Request, admission: Admission) -> None:
+        """Log, at the level `debug`, where a request goes, and where the answer about its user came from."""
+        decision, claims, user = admission.decision, admission.claims, admission.user
+        self._logger.debug(
+            "admitted",
+            route=admission.forwarding.route.name,
+            issuer=None if claims is None else claims.issuer_name,
+            subject=None if claims is None else self._subject(claims.subject),
+            user=None if user is None else self._subject(user.id),
+            tier=None if decision is None else decision.resolution.tier,
+            stale=admission.stale or None,
             request_id=request.id,
+            trace_id=trace_id_of(request),
+        )
+
+    def sent(self, request: Request, upstream: str, endpoint: str, *, reused: bool) -> None:
+        """Log, at the level `debug`, the endpoint that a request goes to. `reused`: on a kept connection."""
+        self._logger.debug(
+            "sent_upstream",
+            upstream=upstream,
+            endpoint=endpoint,
+            reused=reused,
+            request_id=request.id,
+            trace_id=trace_id_of(request),
         )
 
     def failed(self, request: Request, error: BaseException) -> None:
         """Log a bug, with its traceback."""
-        self._logger.error("internal_error", request_id=request.id, exc_info=error)
+        self._logger.error(
+            "internal_error", request_id=request.id, trace_id=trace_id_of(request), exc_info=error
+        )
 
     def _subject(self, subject: str | None) -> str | None:
         if subject is None or self._subjects == "none":

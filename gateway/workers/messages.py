@@ -4,7 +4,7 @@
 |---|---|
 | `ready` urls: it serves | `retire`: report at `/readyz` that it takes no more requests |
 | `failed` text: it cannot start | `drain` last: stop accepting, finish the requests in flight, end |
-| `counted` snapshots: its metrics, periodically | |
+| `counted` snapshots: its metrics, periodically | `log_level` raised: log all, or as configured again |
 | `totals` snapshots, `readiness`: questions to all | `counted`, `readiness`: questions to this one |
 | `denials` wanted, `refresh` issuer: the same | `denials` wanted, `refresh` issuer: the same |
 | `answer` | `answer` |

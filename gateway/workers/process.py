@@ -134,6 +134,8 @@ def _child(
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
+        # It is for the supervisor, and would end a worker that gets it by mistake.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         for each in unused:
             each.close()
         forget()

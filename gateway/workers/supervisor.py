@@ -1,6 +1,7 @@
 """The supervisor: starts workers, restarts crashed ones, replaces them at a reload, and ends them.
 
-SIGHUP reloads the configuration, and so does a change of its file if `server.reload` is `watch`.
+SIGHUP reloads the configuration, and so does a change of its file if `server.reload` is `watch`. SIGUSR1
+raises the level of the log for ten minutes; a second one ends that.
 """
 
 import selectors
@@ -18,6 +19,7 @@ import structlog
 from gateway import sockets
 from gateway.listeners import FRONTS, Urls
 from gateway.workers.generation import Generation, Slot
+from gateway.workers.log_level import RaisedLevel
 from gateway.workers.messages import QUESTIONS, Message
 from gateway.workers.notify import Notifier
 from gateway.workers.process import Process, fork
@@ -79,6 +81,7 @@ class Supervisor:
         self._stopping = False
         self._drain_at: float | None = None
         self._scatter_gather = ScatterGather(lambda: self._processes)
+        self._log_level = RaisedLevel(lambda: self._current.plan.log_level, lambda: self._processes)
 
     def run(self) -> None:
         """Serve until told to stop.
@@ -126,8 +129,7 @@ class Supervisor:
         """Return the seconds until the next deadline; None if there is none."""
         times = list(self._scatter_gather.deadlines)
         times += [process.kill_at for process in self._processes if process.kill_at is not None]
-        if self._drain_at is not None:
-            times.append(self._drain_at)
+        times += [at for at in (self._drain_at, self._log_level.until) if at is not None]
         if not self._stopping:
             times += [] if self._watch.next_at is None else [self._watch.next_at]
             times += [slot.start_at for slot in self._current.slots if slot.start_at is not None]
@@ -135,6 +137,7 @@ class Supervisor:
 
     def _act_on_deadlines(self, now: float) -> None:
         self._scatter_gather.expire(now)
+        self._log_level.expire(now)
         for process in self._processes:
             if process.kill_at is not None and process.kill_at <= now:
                 log.warning("worker_killed", pid=process.pid, detail="it did not end in time")
@@ -171,7 +174,7 @@ class Supervisor:
         def note(number: int, _: FrameType | None) -> None:
             self._signals.append(number)
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
         before = {number: signal.signal(number, note) for number in numbers}
         wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
         try:
@@ -187,6 +190,8 @@ class Supervisor:
             self._reap()
         elif number == signal.SIGHUP:
             self._reload()
+        elif number == signal.SIGUSR1:
+            self._log_level.toggle()
         elif self._stopping:
             for process in self._processes:
                 process.end_by_force()
@@ -217,6 +222,7 @@ class Supervisor:
         slot.process = process = fork(body, forget)
         self._processes.append(process)
         self._selector.register(process.channel, selectors.EVENT_READ, process)
+        self._log_level.tell(process)
 
     def _close_own(self) -> None:
         self._selector.close()

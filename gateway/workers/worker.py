@@ -64,6 +64,8 @@ class Plan:
     """Where other proxies ask for decisions; None: nowhere."""
     grpc: Endpoint | None = None
     """The same, for Envoy's gRPC."""
+    log_level: str = "info"
+    """The lowest level that is logged."""
 
     def endpoint(self, front: Front) -> Endpoint | None:
         """Return the address of a listener."""
@@ -175,6 +177,8 @@ class SupervisorLink:
                 case "drain":
                     self.last = message.body
                     self.drain.set()
+                case "log_level":
+                    running.log_level.raise_level(raised=message.body)
                 case "counted":
                     self.send(Message("answer", pack(running.metrics.snapshot()), message.number))
                 case "readiness":

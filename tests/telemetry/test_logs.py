@@ -4,14 +4,17 @@ import errno
 import io
 import json
 import logging
+import random
 import subprocess
 from collections.abc import Iterator
+from contextvars import copy_context
 
 import pytest
 import structlog
 
-from gateway.core.model import JSON, Request, StoreUnavailable, Tier
+from gateway.core.model import JSON, Request, StoreUnavailable, Tier, User, UserStatus
 from gateway.core.reasons import SIGNATURE_INVALID, USER_STORE_UNAVAILABLE, USER_SUSPENDED, Denial
+from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.denials import DenialFilter, DenialRing
 from gateway.telemetry.logs import (
     RequestLog,
@@ -20,6 +23,8 @@ from gateway.telemetry.logs import (
     dependency_down,
     dependency_up,
     hash_subject,
+    name_request,
+    set_level,
 )
 from gateway.telemetry.throttle import LINES_PER_SECOND
 
@@ -111,6 +116,87 @@ def test_the_access_log_is_optional_and_omits_the_query(stream: io.StringIO, *, 
         ("request", "/orders/1", 12.3)
     ] * access
     assert "secret" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(("style", "user"), [("hashed", hash_subject("u1")), ("plain", "u1"), ("none", None)])
+def test_a_user_appears_as_a_subject_does(stream: io.StringIO, style: SubjectStyle, user: str | None) -> None:
+    log = RequestLog(access=True, subjects=style)
+    log.finished(REQUEST, "orders", 200, 0.1, user=User("u1", UserStatus.ACTIVE), upstream="shop", sent=3)
+    (line,) = lines(stream)
+    assert (line.get("user"), line["upstream"], line["bytes_sent"]) == (user, "shop", 3)
+
+
+def test_an_access_log_of_its_own_keeps_the_lines_out_of_the_log(stream: io.StringIO) -> None:
+    own = io.StringIO()
+    log = RequestLog(access=True, access_log=AccessLog("common", lambda: own))
+    log.finished(REQUEST, "orders", 200, 0.1)
+    assert stream.getvalue() == ""
+    assert own.getvalue().startswith("192.0.2.1 - - [")
+
+
+def test_each_line_of_a_request_names_its_trace(stream: io.StringIO) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = ((b"Traceparent", f"00-{trace}-00f067aa0ba902b7-00".encode()),)
+    request = Request("GET", "/", headers, "192.0.2.1", "http", "the-id")
+    log, denial = RequestLog(access=True, detailed=True), Denial(USER_SUSPENDED)
+    configure("debug", stream)
+    log.denied(request, denial, "orders", 401)
+    log.broken(request, denial, "orders", "shop")
+    log.connection_closed(request, denial, "orders")
+    log.sent(request, "shop", "192.0.2.2:80", reused=True)
+    log.finished(request, "orders", 200, 0.1)
+    log.failed(request, ValueError("odd"))
+    assert [(line["trace_id"], line["request_id"]) for line in lines(stream)] == [(trace, "the-id")] * 6
+
+
+def test_denials_can_be_information(stream: io.StringIO) -> None:
+    denied(RequestLog(denial_level="info"), Denial(USER_SUSPENDED))
+    assert [line["level"] for line in lines(stream)] == ["info"]
+
+
+@pytest.mark.parametrize(
+    ("sample", "raised", "logged"), [(0.25, False, 1), (0.0, False, 0), (1.0, False, 4), (0.0, True, 4)]
+)
+def test_denials_can_be_sampled(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, sample: float, logged: int, *, raised: bool
+) -> None:
+    drawn = iter([0.9, 0.24, 0.25, 0.5])
+    monkeypatch.setattr(random, "random", lambda: next(drawn))
+    log = RequestLog(denial_sample=sample, ring=(ring := DenialRing()))
+    log.raise_level(raised=raised)
+    for _ in range(4):
+        denied(log, Denial(USER_SUSPENDED, subject="alice"))
+    assert len(lines(stream)) == logged
+    assert len(ring.latest(DenialFilter(limit=10))) == 4
+
+
+def test_a_raised_level_logs_every_request_and_ends(stream: io.StringIO) -> None:
+    log = RequestLog()
+    set_level("debug")
+    log.raise_level(raised=True)
+    log.finished(REQUEST, "orders", 200, 0.1)
+    assert [(line["event"], line["level"]) for line in lines(stream)] == [("request", "debug")]
+    log.raise_level(raised=False)
+    set_level("info")
+    log.finished(REQUEST, "orders", 200, 0.1)
+    log.sent(REQUEST, "shop", "192.0.2.2:80", reused=False)
+    assert len(lines(stream)) == 1
+
+
+def test_a_raised_level_is_not_that_of_libraries(stream: io.StringIO) -> None:
+    set_level("debug")
+    logging.getLogger("asyncio").debug("with a secret")
+    assert stream.getvalue() == ""
+
+
+def test_lines_of_others_name_the_request_while_it_is_the_current_one(stream: io.StringIO) -> None:
+    def work() -> None:
+        name_request(REQUEST)
+        structlog.get_logger().info("asked")
+
+    copy_context().run(work)
+    structlog.get_logger().info("idle")
+    assert [line.get("request_id") for line in lines(stream)] == ["the-id", None]
 
 
 def test_a_bug_is_logged_with_its_traceback(stream: io.StringIO) -> None:

@@ -34,7 +34,7 @@ class CheckService:
         """Answer one question. It never fails: every error becomes a denial."""
         context, started, peer = self._context, perf_counter(), _address(call.peer())
         request = Request("UNKNOWN", "", (), peer, "http", f"{random.getrandbits(128):032x}")
-        route = UNMATCHED
+        route, user = UNMATCHED, None
         try:
             if not context.may_ask(peer):
                 raise Denial(FRONT_NOT_TRUSTED)
@@ -56,6 +56,7 @@ class CheckService:
             answer = self._answers.denial(status, context.responder.code(denial), response)
         else:
             decision, route, status = admission.decision, admission.forwarding.route.name, 200
+            user = admission.user
             if admission.stale:
                 context.metrics.admitted_by_stale(admission)
             told = context.nothing_told if decision is None else decision.told
@@ -64,7 +65,7 @@ class CheckService:
         seconds = perf_counter() - started
         context.metrics.finished(route, request.method, status, seconds)
         context.metrics.decided(FRONT, status)
-        context.log.finished(request, route, status, seconds)
+        context.log.finished(request, route, status, seconds, user=user)
         return answer
 
 

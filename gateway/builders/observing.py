@@ -1,0 +1,74 @@
+"""The log of requests, and the exchanges that write to it."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from gateway import translation
+from gateway.builders.trust import Assertions
+from gateway.proxy.context import ExchangeContext
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.health import HealthPath
+from gateway.proxy.observed import ObservedExchange
+from gateway.proxy.server import ConnectionServer, ExchangeFactory
+from gateway.settings import Settings
+from gateway.telemetry import logs
+from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.denials import DenialRing
+
+
+def request_log(settings: Settings, ring: DenialRing) -> logs.RequestLog:
+    """Return the log of requests; `ring` keeps the latest denials."""
+    form, access_log = settings.log.access_format, None
+    if form != "json":
+        to_stdout = settings.log.access_output == "stdout"
+        access_log = AccessLog(form, lambda: sys.stdout if to_stdout else sys.stderr)
+    return logs.RequestLog(
+        access=settings.log.access,
+        subjects=settings.log.subjects,
+        ring=ring,
+        access_log=access_log,
+        denial_level=settings.log.denial_level,
+        denial_sample=settings.log.denial_sample,
+        detailed=settings.log.level == "debug",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LogLevel:
+    """The level of the log, which can be raised to `debug` for a while."""
+
+    configured: str
+    log: logs.RequestLog
+    follow: Callable[[], None]
+    """Called after each change."""
+
+    def raise_level(self, *, raised: bool) -> None:
+        """Log everything, or again what is configured."""
+        logs.set_level("debug" if raised else self.configured)
+        self.log.raise_level(raised=raised)
+        self.follow()
+
+
+def front_server(
+    settings: Settings, context: ExchangeContext, health: HealthPath | None, assertions: Assertions
+) -> tuple[ConnectionServer, LogLevel]:
+    """Return the server for clients, and what raises the level of its log."""
+
+    def exchange() -> ExchangeFactory:
+        kind = ObservedExchange if context.log.access else Exchange
+        factory = assertions.before(partial(kind, context))
+        return factory if health is None else health.before(factory)
+
+    server = ConnectionServer(
+        context,
+        exchange(),
+        limits=translation.limits(settings.server.limits),
+        exempt=context.headers.trusts,
+    )
+
+    def follow() -> None:
+        server.exchange = exchange()
+
+    return server, LogLevel(settings.log.level, context.log, follow)

@@ -1,0 +1,53 @@
+"""The trace that a request belongs to (W3C Trace Context).
+
+https://www.w3.org/TR/trace-context-1/ has the format of `traceparent` in §3.2, and what becomes of one that
+cannot be read in §4.3: it starts no trace, and `tracestate` counts only together with a good one.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from gateway.core.model import Header, Request
+
+TRACEPARENT: Final = b"traceparent"
+TRACESTATE: Final = b"tracestate"
+_SAMPLED: Final = 0x01
+# A later version may have more after a dash (§4.3). `ff` is no version.
+_FORM: Final = re.compile(
+    rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL
+)
+
+
+class TraceParent(NamedTuple):
+    """A trace, and the span in it that the caller made for this request."""
+
+    trace_id: str
+    """32 hex digits."""
+    span_id: str
+    """16 hex digits."""
+    sampled: bool
+
+
+def read(value: bytes) -> TraceParent | None:
+    """Read a `traceparent`; None if it is not valid."""
+    found = _FORM.fullmatch(value)
+    if found is None or (found[1] == b"00" and found[5] is not None):
+        return None
+    return TraceParent(found[2].decode(), found[3].decode(), bool(int(found[4], 16) & _SAMPLED))
+
+
+def parent_of(headers: Iterable[Header]) -> TraceParent | None:
+    """Return the parent that a request names; None if it names none, or several."""
+    # Names of another length are passed over at the cost of a comparison.
+    values = [value for name, value in headers if len(name) == 11 and name.lower() == TRACEPARENT]
+    return read(values[0]) if len(values) == 1 else None
+
+
+def trace_id_of(request: Request) -> str | None:
+    """Return the id of a request's trace: that of its caller, or the one that began here; or None."""
+    own: str | None = getattr(request, "trace_id", None)
+    if own is not None:
+        return own
+    parent = parent_of(request.headers)
+    return None if parent is None else parent.trace_id
