@@ -188,6 +188,7 @@ async def serve(
         )
         stack.callback(upstreams.close)
         _watch(issuers, metrics, tokens, local, keys, upstreams)
+        metrics.prepare_traffic(route.name for route in routes if route.upstream is not None)
         streams: dict[str, Stream] = {"postgres": changes, "redis": touches}
         _watch_stores(metrics, streams, postgres, users, redis)
         metrics.redis_foreign.read((), lambda: float(redis.ownership.foreign))

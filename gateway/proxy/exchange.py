@@ -59,6 +59,7 @@ from gateway.proxy.upstream.balancer import Upstream
 from gateway.proxy.upstream.connection import UpstreamConnection
 from gateway.proxy.upstream.parser import DecodingResponseParser, ResponseHead, ResponseParser
 from gateway.telemetry.metrics import UNMATCHED
+from gateway.telemetry.series import Traffic
 
 T = TypeVar("T", Admission, None)
 State: TypeAlias = Literal["admitting", "buffering", "forwarding", "responding", "over"]
@@ -78,9 +79,11 @@ class Exchange:
 
     __slots__ = (
         "_admission", "_body", "_client", "_connection", "_context", "_forwarded_at", "_incoming",
-        "_keep_alive", "_long_lived", "_started", "_state", "_status", "_switch", "_task", "_upstream",
-        "request",
+        "_keep_alive", "_long_lived", "_started", "_state", "_status", "_switch", "_task", "_traffic",
+        "_upstream", "request",
     )  # fmt: skip
+    _traffic: Traffic
+    """That of the route; set before anything is sent to an upstream."""
 
     def __init__(
         self,
@@ -171,6 +174,7 @@ class Exchange:
             if length is not None and length > route.max_body:
                 raise LimitExceeded("body_size", f"{length} bytes")
             self._upstream = upstream = context.upstreams[route.upstream]
+            self._traffic = context.metrics.traffic[route.name]
             if upstream.buffer_requests and awaits_body(
                 self._client, self._incoming, upstream.buffer_requests
             ):
@@ -221,6 +225,7 @@ class Exchange:
             parser.expect(bodiless=bodiless, upgrade=admission.forwarding.upgrade)
         head = request_head(admission, incoming, connection.owner.host, self.request.id)
         if isinstance(incoming, Incoming) and incoming.is_small:
+            self._traffic.received += incoming.received
             connection.begin(head, parser, self, b"".join(incoming.take()))
             if self._task is not None:
                 # While the request waited, reading was paused.
@@ -230,7 +235,9 @@ class Exchange:
         connection.begin(head, parser, self)
         if isinstance(incoming, Incoming) and (incoming.length or incoming.chunked):
             route, timeout = admission.forwarding.route, upstream.response_timeout
-            self._body = RequestBody(self._client, incoming, connection, most=route.max_body, timeout=timeout)
+            self._body = RequestBody(
+                self._client, incoming, connection, self._traffic, most=route.max_body, timeout=timeout
+            )
             self._send_body(self._body)
             if incoming.expects_continue and not incoming.received:
                 # The upstream must answer next, as after a complete request.
@@ -264,6 +271,8 @@ class Exchange:
     def arrived(self, parser: ResponseParser, body: bytes) -> None:
         """Pass the new part of the response on to the client."""
         try:
+            if body:
+                self._traffic.sent += len(body)
             if self._state == "forwarding":
                 for head in parser.heads:
                     body = self._pass_on(head, body)
@@ -358,7 +367,13 @@ class Exchange:
             self._state, self._status = "responding", head.status
             answer = switch_head(head, self.request.id, self._incoming, admission)
             await switch.run(
-                admission.forwarding, upstream.name, answer, body, watch=self._watch_access, end=self._end
+                admission.forwarding,
+                upstream.name,
+                answer,
+                body,
+                self._traffic,
+                watch=self._watch_access,
+                end=self._end,
             )
         except Exception as error:  # noqa: BLE001 -- as in `begin`
             self._refuse(error)

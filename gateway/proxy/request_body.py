@@ -7,18 +7,20 @@ from gateway.proxy.downstream.connection import ClientConnection
 from gateway.proxy.downstream.incoming import AnyRequest, Incoming
 from gateway.proxy.downstream.limits import LimitExceeded
 from gateway.proxy.upstream.connection import UpstreamConnection
+from gateway.telemetry.series import Traffic
 
 
 class RequestBody:
     """The body of one request, until all of it has been written."""
 
-    __slots__ = ("_client", "_connection", "_incoming", "_left", "_timeout")
+    __slots__ = ("_client", "_connection", "_incoming", "_left", "_timeout", "_traffic")
 
     def __init__(
         self,
         client: ClientConnection,
         incoming: Incoming,
         connection: UpstreamConnection,
+        traffic: Traffic,
         *,
         most: int,
         timeout: float,
@@ -29,6 +31,7 @@ class RequestBody:
         self._connection = connection
         self._left = most
         self._timeout = timeout
+        self._traffic = traffic
 
     def go_on(self) -> bool:
         """Send the part of the body that has arrived, or report its error; return True after its end."""
@@ -45,6 +48,7 @@ class RequestBody:
             if self._left < 0:
                 connection.fail(LimitExceeded("body_size", "more bytes came"))
                 return False
+            self._traffic.received += len(data)
             connection.write(b"%x\r\n%b\r\n" % (len(data), data) if incoming.chunked else data)
         connection.sent()
         if incoming.error is not None:

@@ -10,6 +10,7 @@ from gateway.proxy.downstream.connection import ClientConnection
 from gateway.proxy.reauthorization import LongLivedExchange
 from gateway.proxy.tunnel import EndedBy, Tunnel
 from gateway.proxy.upstream.connection import UpstreamConnection
+from gateway.telemetry.series import Traffic
 
 
 class ProtocolSwitch:
@@ -43,14 +44,15 @@ class ProtocolSwitch:
         upstream: str,
         head: bytes,
         body: bytes,
+        traffic: Traffic,
         *,
         watch: Callable[[Callable[[Denial], None]], LongLivedExchange | None],
         end: Callable[[], None],
     ) -> None:
         """Run the tunnel until either side ends it, then call `end`.
 
-        `head` is the 101 for the client, and `body` the data that came after it. `watch` has the tunnel
-        closed when its caller loses access.
+        `head` is the 101 for the client, and `body` the data that came after it. `traffic` counts the rest.
+        `watch` has the tunnel closed when its caller loses access.
         """
         client, connection, metrics = self._client, self._connection, self._context.metrics
         outside, inside = client.transport, connection.transport
@@ -59,8 +61,9 @@ class ProtocolSwitch:
             end()
             return
         early = client.hand_over()
+        traffic.received += len(early)
         connection.resume_reading()
-        tunnel = Tunnel(outside, inside, idle_timeout=forwarding.route.tunnel_timeout)
+        tunnel = Tunnel(outside, inside, idle_timeout=forwarding.route.tunnel_timeout, traffic=traffic)
 
         def dismiss(denial: Denial) -> None:
             if not tunnel.dismiss(self._context.responder.code(denial)):

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from gateway.proxy.websocket import FrameTracker, close_frame
+from gateway.telemetry.series import Traffic
 
 # Reading from one side stops when the other side has more unread bytes than this.
 _HIGH_WATER: Final = 64 * 1024
@@ -35,9 +36,17 @@ class Tunnel:
     """Two connections as one, with back-pressure and half-close in both directions."""
 
     def __init__(
-        self, client: asyncio.Transport, upstream: asyncio.Transport, *, idle_timeout: float
+        self,
+        client: asyncio.Transport,
+        upstream: asyncio.Transport,
+        *,
+        idle_timeout: float,
+        traffic: Traffic | None = None,
     ) -> None:
-        """`idle_timeout`: seconds that both sides may be silent. The transports must not be paused."""
+        """`idle_timeout`: seconds that both sides may be silent. The transports must not be paused.
+
+        `traffic` counts the bytes that pass.
+        """
         self._loop = asyncio.get_running_loop()
         self._idle_timeout = idle_timeout
         self._ended_by: EndedBy | None = None
@@ -46,6 +55,7 @@ class Tunnel:
         self._client = _End(self, EndedBy.CLIENT, client)
         self._upstream = _End(self, EndedBy.UPSTREAM, upstream)
         self._client.other, self._upstream.other = self._upstream, self._client
+        self.traffic = Traffic() if traffic is None else traffic
         self.heard_at = self._loop.time()
         """When either side last sent something, on the loop's clock."""
 
@@ -203,6 +213,10 @@ class _End(asyncio.BufferedProtocol):
         self._tunnel.heard_at = asyncio.get_running_loop().time()
         data = bytes(_ARRIVALS[:nbytes])
         if not self._sent_last:
+            if self._side is EndedBy.CLIENT:
+                self._tunnel.traffic.received += nbytes
+            else:
+                self._tunnel.traffic.sent += nbytes
             self.other.send(data)
         elif self.other.frames is not None and not self.transport.can_write_eof():
             # TLS ends both directions at once, with a reset if more data arrives. So wait for the answer.

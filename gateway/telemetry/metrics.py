@@ -26,7 +26,7 @@ from gateway.core.reasons import (
 )
 from gateway.core.verified import VerifiedToken
 from gateway.telemetry.process import ProcessMetrics
-from gateway.telemetry.series import Counter, Gauge, Histogram, Snapshot, expose
+from gateway.telemetry.series import Counter, Gauge, Histogram, Snapshot, Traffic, expose
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 UNMATCHED: Final = "unmatched"
@@ -89,6 +89,12 @@ class Metrics:
             "gateway_request_duration_seconds",
             "From a request's head to the last byte of its response.",
             ["route"],
+        )
+        self.request_bytes = Counter(
+            "gateway_request_bytes", "Bytes of request bodies and tunnels that went upstream.", ["route"]
+        )
+        self.response_bytes = Counter(
+            "gateway_response_bytes", "Bytes of response bodies and tunnels from upstreams.", ["route"]
         )
         self.upstream_duration = Histogram(
             "gateway_upstream_duration_seconds",
@@ -233,6 +239,8 @@ class Metrics:
             together="min",
         )
         self._process = ProcessMetrics()
+        self.traffic: defaultdict[str, Traffic] = defaultdict(Traffic)
+        """By route: the bodies that passed. An exchange takes its route's once, and counts there."""
         # By issuer: frequent events are counted in one number, which the scrape converts to series.
         self.recalled_tokens: defaultdict[str, int] = defaultdict(int)
         """By issuer: tokens that were remembered as verified."""
@@ -255,6 +263,9 @@ class Metrics:
             self.revocation_checks.inc(("local", "clear"), number)
         self.recalled_tokens.clear()
         self.recalled_users.clear()
+        for route, traffic in self.traffic.items():
+            self.request_bytes.values[(route,)] = float(traffic.received)
+            self.response_bytes.values[(route,)] = float(traffic.sent)
 
     def expose(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -382,6 +393,15 @@ class Metrics:
         self.upstream_connections.read((pool.name, "pending"), lambda: pool.pending)
         self.upstream_endpoints.read((pool.name, "healthy"), lambda: pool.healthy)
         self.upstream_endpoints.read((pool.name, "ejected"), lambda: pool.ejected)
+        self.broken_responses.inc((pool.name,), by=0)
+        self.tunnels.inc((pool.name,), by=0)
+        for reason in ("connect_failed", "connection_closed"):
+            self.upstream_retries.inc((pool.name, reason), by=0)
+
+    def prepare_traffic(self, routes: Iterable[str]) -> None:
+        """Create the series of the routes that forward."""
+        for route in routes:
+            self.traffic[route] = Traffic()
 
     def prepare(self, issuers: Iterable[str], reasons: Iterable[Reason]) -> None:
         """Create the series for alerts, so that a first failure is a step from zero."""
@@ -389,6 +409,11 @@ class Metrics:
         for issuer in issuers:
             for code in failures:
                 self.lookup_failures.inc((issuer, code), by=0)
+            self.stale_answers.inc((issuer,), by=0)
+            for result in ("success", "failure"):
+                self.jwks_refreshes.inc((issuer, result), by=0)
+        for learning in get_args(Learning):
+            self.revocations_learnt.inc((learning,), by=0)
         for source in ("postgres", "redis"):
             self.invalidations.inc((source,), by=0)
         for limit in get_args(Limit):

@@ -102,6 +102,16 @@ class Histogram:
         return Snapshot(self.name, "histogram", self.help, self.labels, points, bounds=self.bounds)
 
 
+@dataclass(slots=True)
+class Traffic:
+    """Bytes of bodies that passed in each direction: plain numbers, because every piece of a body counts."""
+
+    received: int = 0
+    """From clients, sent to an upstream."""
+    sent: int = 0
+    """From an upstream, sent to clients."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One metric of one process at one moment."""

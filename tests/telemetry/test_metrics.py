@@ -41,6 +41,27 @@ def test_the_series_of_alerts_exist_from_the_start() -> None:
     assert sum(map(is_lookup_failure, CATALOGUE.values())) == 9
 
 
+def test_the_series_of_dashboards_exist_from_the_start() -> None:
+    metrics = Metrics()
+    metrics.prepare(["main"], [])
+    metrics.prepare_traffic(["orders"])
+    assert value(metrics, "request_bytes_total", route="orders") == 0
+    assert value(metrics, "response_bytes_total", route="orders") == 0
+    assert value(metrics, "stale_answers_total", issuer="main") == 0
+    assert value(metrics, "jwks_refreshes_total", issuer="main", result="failure") == 0
+    assert value(metrics, "revocations_learnt_total", result="dropped") == 0
+
+
+def test_bytes_are_those_of_the_routes_traffic() -> None:
+    metrics = Metrics()
+    metrics.prepare_traffic(["orders"])
+    metrics.traffic["orders"].received += 3
+    metrics.traffic["orders"].sent += 5
+    for _ in range(2):
+        assert value(metrics, "request_bytes_total", route="orders") == 3
+        assert value(metrics, "response_bytes_total", route="orders") == 5
+
+
 @pytest.mark.parametrize("method", ["PROPFIND", "get", "A" * 100])
 def test_an_unusual_method_is_counted_as_other(method: str) -> None:
     metrics = Metrics()
