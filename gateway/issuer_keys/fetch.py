@@ -11,7 +11,8 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -94,6 +95,8 @@ class Fetcher:
     ) -> None:
         self._proxy = None if proxy is None else URL(proxy)
         self.timeout = timeout
+        self.heard: Callable[[Mapping[str, str], float], None] | None = None
+        """Gets the header of each answer, and when its request was sent, in Unix seconds."""
         self._patience = timeout * _LOOK_UP
         if tls is None:
             tls = _system_trust(strict)
@@ -157,9 +160,12 @@ class Fetcher:
             raise FetchError(f"{shown}: only http and https URLs with a host are fetched")
         try:
             _check_literal(target.host)
+            began = time.time()
             async with self._session.request(
                 method, target, data=form, headers=headers, allow_redirects=False, proxy=self._proxy
             ) as response:
+                if self.heard is not None:
+                    self.heard(response.headers, began)
                 _check_head(shown, response)
                 body = await _read(shown, response)
         except (aiohttp.ClientError, PermissionError, TimeoutError, ValueError) as error:

@@ -1,9 +1,11 @@
 """Checks of Postgres: whether the statements of requests run on the primary and on the replica."""
 
+import time
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from gateway.cli.check.clock import FIX, difference_noted
 from gateway.cli.check.result import Check, CheckResult
 from gateway.cli.stores import advice_for_postgres
 from gateway.core.model import StoreUnavailable
@@ -31,6 +33,7 @@ async def _primary(settings: "Settings") -> CheckResult:
         flaws = await postgres.shortcomings()
         writes = await _takes_writes(postgres)
         newcomers = await _creates_users(postgres, settings)
+        clock = difference_noted(await _clock_ahead(postgres))
     except StoreUnavailable as error:
         return CheckResult("postgres", "fail", error.detail, *advice_for_postgres(error, "postgres.dsn"))
     finally:
@@ -49,7 +52,17 @@ async def _primary(settings: "Settings") -> CheckResult:
             f"{found}; {unwritten}",
             "point `postgres.dsn` at the primary, with `default_transaction_read_only` off",
         )
+    if clock is not None:
+        return CheckResult("postgres", "warn", f"{found}; {clock}", FIX)
     return CheckResult("postgres", "pass", found)
+
+
+async def _clock_ahead(postgres: Postgres) -> float:
+    """Return the seconds by which the server's clock is ahead of this machine's."""
+    async with postgres.connection() as connection:
+        began = time.time()
+        there: float = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+        return there - (began + time.time()) / 2
 
 
 async def _replica(settings: "Settings") -> CheckResult:
