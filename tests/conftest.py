@@ -2,7 +2,9 @@
 
 Each test process starts its own from the extra `gateway[embedded]`, unless GATEWAY_TEST_POSTGRES_DSN or
 GATEWAY_TEST_REDIS_URL names an existing one. The Postgres role must be allowed to create databases;
-in that Redis, database 0 (or the one in the URL) and the following one per parallel worker are emptied.
+in that Redis, database 0 (or the one in the URL) and the following one per parallel worker are emptied, and
+tests that reach all of its databases run alone (`tests.shared_redis`). GATEWAY_TEST_REDIS_PROGRAM names a
+program to start in place of the embedded one: a server of each process's own, which tests may stop, too.
 """
 
 import asyncio
@@ -25,13 +27,17 @@ from redis.asyncio import Redis
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
 from gateway.stores.postgres.migrate import migrate
 from gateway.stores.redis.shared_tier import RedisTier as SharedTier
+from tests import shared_redis
 
 # Tests start servers in processes that are forked from this one. With its support for that, grpcio would go
 # on in them for a moment, and print that it has lost its files.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 _POSTGRES_VARIABLE = "GATEWAY_TEST_POSTGRES_DSN"
-_REDIS_VARIABLE = "GATEWAY_TEST_REDIS_URL"
+_REDIS_VARIABLE = shared_redis.VARIABLE
+if "GATEWAY_TEST_REDIS_PROGRAM" in os.environ:
+    _PROGRAM = Path(os.environ["GATEWAY_TEST_REDIS_PROGRAM"])
+    EmbeddedRedis._program = property(lambda _: _PROGRAM)  # type: ignore[assignment]
 _TESTS = Path(__file__).parent
 _CORE = _TESTS / "core"
 
@@ -61,6 +67,16 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
         return read()
 
     with unittest.mock.patch.object(time, "time", watched):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let tests of parallel processes share one Redis. The wait is no part of a test's time."""
+    shared = _REDIS_VARIABLE in os.environ and "PYTEST_XDIST_WORKER" in os.environ
+    if not shared or "standing_redis_url" not in getattr(item, "fixturenames", ()):
+        return (yield)
+    with shared_redis.turn(alone=shared_redis.reaches_the_server(item.path)):
         return (yield)
 
 
@@ -175,21 +191,22 @@ async def dsn(_databases: _Databases, _template: str) -> AsyncIterator[str]:
     await _databases.drop(name)
 
 
-@pytest.fixture
-async def redis_url(request: pytest.FixtureRequest, worker_id: str) -> str:
-    """An empty Redis database of the test's own."""
+@pytest.fixture(scope="session")
+def standing_redis_url(request: pytest.FixtureRequest, worker_id: str) -> str:
+    """The Redis database of this process, for gateways that outlive a test and have a prefix of their own."""
     given = os.environ.get(_REDIS_VARIABLE)
-    if given is None:
-        server: EmbeddedRedis = request.getfixturevalue("_redis")
-        url = server.url
-    else:
-        parts = urlsplit(given)
-        first = int(parts.path.strip("/") or 0)
-        worker = 0 if worker_id == "master" else int(worker_id.removeprefix("gw"))
-        url = parts._replace(path=f"/{first + worker}").geturl()
-    async with Redis.from_url(url) as client:
+    if given is not None:
+        return shared_redis.database(given, worker_id)
+    server: EmbeddedRedis = request.getfixturevalue("_redis")
+    return server.url
+
+
+@pytest.fixture
+async def redis_url(standing_redis_url: str) -> str:
+    """An empty Redis database of the test's own."""
+    async with Redis.from_url(standing_redis_url) as client:
         await client.flushdb()
-    return url
+    return standing_redis_url
 
 
 @pytest.fixture

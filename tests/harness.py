@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import os
 import socket
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -340,15 +339,16 @@ def _section(settings: Mapping[str, dict[str, JSON] | list[JSON]], name: str) ->
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def standing_house(
-    request: pytest.FixtureRequest,
     _databases: _Databases,
     _template: str,
+    standing_redis_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[House]:
     """One gateway for all tests that do not change its settings."""
     name = await _databases.create("gateway_house", template=_template)
-    redis_url = os.environ.get("GATEWAY_TEST_REDIS_URL") or request.getfixturevalue("_redis").url
-    async with open_house(tmp_path_factory.mktemp("house"), _databases.dsn(name), redis_url) as house:
+    async with open_house(
+        tmp_path_factory.mktemp("house"), _databases.dsn(name), standing_redis_url
+    ) as house:
         yield house
     await _databases.drop(name)
 

@@ -1,5 +1,4 @@
 import io
-import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -16,17 +15,16 @@ __all__ = ["_system_templates", "house", "standing_house", "systems"]
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def api_house(
-    request: pytest.FixtureRequest,
     _databases: _Databases,
     _template: str,
+    standing_redis_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[House]:
     """A gateway whose admin API is on, for all tests that do not disturb each other through it."""
     name = await _databases.create("gateway_api", template=_template)
-    redis_url = os.environ.get("GATEWAY_TEST_REDIS_URL") or request.getfixturevalue("_redis").url
     folder = tmp_path_factory.mktemp("api")
     admin = {"listen": "127.0.0.1:0", "token": TOKEN}
-    async with open_house(folder, _databases.dsn(name), redis_url, admin=admin) as house:
+    async with open_house(folder, _databases.dsn(name), standing_redis_url, admin=admin) as house:
         yield house
     await _databases.drop(name)
 

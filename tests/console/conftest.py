@@ -39,17 +39,18 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def standing_console(
-    request: pytest.FixtureRequest,
     browser: Browser,
     _databases: _Databases,
     _template: str,
+    standing_redis_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[House]:
     """A gateway whose admin API is on; after the browser, without which it is not needed."""
     name = await _databases.create("gateway_console", template=_template)
-    redis_url = os.environ.get("GATEWAY_TEST_REDIS_URL") or request.getfixturevalue("_redis").url
     folder = tmp_path_factory.mktemp("console")
-    async with open_house(folder, _databases.dsn(name), redis_url, admin={"token": ADMIN_TOKEN}) as house:
+    async with open_house(
+        folder, _databases.dsn(name), standing_redis_url, admin={"token": ADMIN_TOKEN}
+    ) as house:
         yield house
     await _databases.drop(name)
 

@@ -1,5 +1,4 @@
 import io
-import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,18 +12,17 @@ from tests.harness import House, open_house
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def standing_front_door(
-    request: pytest.FixtureRequest,
     _databases: _Databases,
     _template: str,
+    standing_redis_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[House]:
     """One gateway with a decision listener, for all tests of this folder that do not change its settings."""
     name = await _databases.create("gateway_front_door", template=_template)
-    redis_url = os.environ.get("GATEWAY_TEST_REDIS_URL") or request.getfixturevalue("_redis").url
     async with open_house(
         tmp_path_factory.mktemp("front_door"),
         _databases.dsn(name),
-        redis_url,
+        standing_redis_url,
         decision={
             "listen": "127.0.0.1:0",
             "grpc_listen": "127.0.0.1:0",

@@ -1,4 +1,3 @@
-import os
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
@@ -13,18 +12,17 @@ from tests.harness import House, open_house
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def standing_gateway(
-    request: pytest.FixtureRequest,
     _databases: _Databases,
     _template: str,
+    standing_redis_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[House]:
     """One gateway that all fronts ask."""
     name = await _databases.create("gateway_fronts", template=_template)
-    redis_url = os.environ.get("GATEWAY_TEST_REDIS_URL") or request.getfixturevalue("_redis").url
     async with open_house(
         tmp_path_factory.mktemp("fronts"),
         _databases.dsn(name),
-        redis_url,
+        standing_redis_url,
         decision={
             "listen": "127.0.0.1:0",
             "grpc_listen": "127.0.0.1:0",
