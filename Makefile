@@ -9,12 +9,13 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --onl
 WORKERS ?= auto
 SOAK_SECONDS ?= 300
 SOAK_TOKENS ?= 100000
+DIST ?= dist
 comma := ,
 # The tests start hundreds of interpreters, which must not all compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak soak-memory lint format bench verdicts clean
+.PHONY: help run test soak soak-memory lint format bench verdicts wheel clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,8 +53,12 @@ bench: $(VENV)/bench.stamp ## Measure the gateway, and nginx, HAProxy and Envoy 
 verdicts: $(VENV)/bench.stamp ## Compare the verdicts of the gateway and of Envoy on mutated tokens (flags: ARGS="--all --json FILE")
 	@$(BIN)/python -m bench.verdicts $(ARGS)
 
+wheel: $(VENV)/build.stamp ## Build the wheel, which `pip install` takes (DIST=dist)
+	@$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir $(DIST) .
+	@ls $(DIST)/gateway-*.whl
+
 clean: ## Remove everything that these commands created
-	rm -rf .venv .venv-* .gateway .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	rm -rf .venv .venv-* .gateway dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	find gateway tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -71,6 +76,10 @@ define install
      --target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"
 @touch $@
 endef
+
+$(VENV)/build.stamp: constraints.txt | $(BIN)/python
+	@$(PIP) hatchling
+	@touch $@
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,embedded)

@@ -1,5 +1,6 @@
 """The `gateway` command: one sub-command for each task of an operator."""
 
+import platform
 from typing import Annotated
 
 import typer
@@ -24,7 +25,6 @@ from gateway.cli.users import users_app
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -34,7 +34,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 -- the signature that typer calls
     if wanted:
-        typer.echo(f"gateway {__version__}")
+        typer.echo(f"gateway {__version__} (Python {platform.python_version()})")
         raise typer.Exit
 
 
@@ -43,7 +43,7 @@ def gateway(
     *,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the versions of the gateway and of Python, and exit."),
     ] = False,
 ) -> None:
     """Take the options that stand before any command."""

@@ -1,6 +1,7 @@
 """`gateway check` and `gateway schema` for operators."""
 
 import json
+import platform
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,8 @@ def test_the_schema_is_a_json_schema(runner: CliRunner) -> None:
 def test_the_version(runner: CliRunner) -> None:
     result = runner.invoke(app, ["--version"])
 
-    assert (result.exit_code, result.stdout) == (output.OK, f"gateway {__version__}\n")
+    told = f"gateway {__version__} (Python {platform.python_version()})\n"
+    assert (result.exit_code, result.stdout) == (output.OK, told)
 
 
 def test_an_unknown_command_is_a_usage_error(runner: CliRunner) -> None:
