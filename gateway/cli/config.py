@@ -23,14 +23,14 @@ def settings_or_exit(config: Path) -> "Settings":
     """Load the settings. If they have mistakes, print each one and exit with `USAGE`."""
     from gateway.settings import ConfigurationError, load
 
-    _keep_events_out_of_the_output()
+    keep_events_out_of_the_output()
     try:
         return load(config)
     except ConfigurationError as error:
         _refuse(error.problems)
 
 
-def _keep_events_out_of_the_output() -> None:
+def keep_events_out_of_the_output() -> None:
     """Send errors to standard error, and drop other events: one would spoil what --json prints."""
     from gateway.telemetry import logs
 
@@ -72,7 +72,7 @@ def check(
     from gateway.settings.advice import advice
     from gateway.settings.loading import load_with_source
 
-    _keep_events_out_of_the_output()
+    keep_events_out_of_the_output()
     try:
         settings, source = load_with_source(config)
     except ConfigurationError as error:

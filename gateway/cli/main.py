@@ -12,6 +12,7 @@ from gateway.cli.config import check, schema
 from gateway.cli.demo import register as register_demo
 from gateway.cli.explain import explain
 from gateway.cli.import_users import import_users
+from gateway.cli.init.command import init
 from gateway.cli.issuers import issuers_app
 from gateway.cli.migrate import migrate
 from gateway.cli.orphans.command import orphans
@@ -43,12 +44,18 @@ def gateway(
     *,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the versions of the gateway and of Python, and exit."),
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the versions of the gateway and of Python, and exit.",
+        ),
     ] = False,
 ) -> None:
     """Take the options that stand before any command."""
 
 
+app.command()(init)
 app.command()(run)
 register_demo(app)
 app.command()(check)

@@ -51,6 +51,11 @@ def try_all(settings: "Settings", tell: Callable[[CheckResult], None] = lambda _
     return asyncio.run(_try_all(checks, tell))
 
 
+def try_one(check: Check) -> CheckResult:
+    """Run one check."""
+    return asyncio.run(_tried(check))
+
+
 async def _try_all(checks: Iterable[Check], tell: Callable[[CheckResult], None]) -> list[CheckResult]:
     async def one(check: Check) -> CheckResult:
         result = await _tried(check)
