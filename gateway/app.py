@@ -18,6 +18,7 @@ from gateway.admin.api.wiring import Parts, admin_api
 from gateway.admin.health import Admin, Dependency, Workers
 from gateway.admin.readiness import Stream, dependencies
 from gateway.builders import databases, directories, listening, observing, resolving, trust
+from gateway.core import policy
 from gateway.core.model import Issuer, StoreUnavailable
 from gateway.core.provisioning import claims_read
 from gateway.core.reasons import CATALOGUE
@@ -154,10 +155,11 @@ async def serve(
             tokens.forget_withdrawn(issuer, keys)
 
         keys, introspector = trust.key_ring(settings, metrics, forget_withdrawn, stack)
-        headers = translation.headers(settings)
+        headers, routes = translation.headers(settings), translation.routes(settings)
         plain = TokenVerifier(
             issuers.values(), keys, clock=time.time, introspector=introspector,
-            claims_read=headers.claims_read | claims_read(issuers.values()), path_found=metrics.path_found,
+            claims_read=headers.claims_read | claims_read(issuers.values()) | policy.claims_read(routes),
+            path_found=metrics.path_found,
         )  # fmt: skip
         verifier = MeteredVerifier(plain, metrics)
         directory = MeteredDirectory(resolver, metrics)
@@ -166,7 +168,6 @@ async def serve(
         )  # fmt: skip
         if provisioner is not None:
             stack.push_async_callback(provisioner.close)
-        routes = translation.routes(settings)
         tokens = Tokens(
             keys, time.time, settings.cache.max_tokens, metrics.recalled_tokens, metrics.refusal_recalled
         )

@@ -15,6 +15,10 @@ Every remembered value is frozen. It depends on its key, and on things whose cha
   identity, the token or the issuer that this process receives. A decision without a user has no validity,
   so memory or the stores are asked for each request.
 
+A condition of the route that reads token and user alone is part of the decision. One that also reads the
+request, the client or the time is prepared with the decision (`Decision.request_check`: the condition, token
+and user), and evaluated for each request by `Pipeline.admission`; its verdict is never remembered.
+
 A rule that depends on anything else (the time, an address, a field of the request) must not be part of a
 decision, or the decision must not be remembered. A decision is replaced as a whole. No part of it is reset.
 """
@@ -26,6 +30,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from gateway.core import policy
 from gateway.core.admission import Admission, Decision, Forwarding
 from gateway.core.caches import FIFO, LRU
 from gateway.core.model import Claims, Credential, Request, Resolution, Route, Validity, shared_instant
@@ -254,8 +259,9 @@ class Memo:
                 if self._has_same_identity(decision.route, route):
                     check(route, claims, decision.resolution)
                     # The identity fields depend on nothing else of the route.
+                    each = policy.request_check(route, claims, decision.resolution.user)
                     decision = Decision(
-                        route, decision.resolution, decision.identity, decision.told, decision.until
+                        route, decision.resolution, decision.identity, decision.told, decision.until, each
                     )
                 else:
                     decision = self._pipeline.decide(route, claims, decision.resolution)

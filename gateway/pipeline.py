@@ -73,6 +73,8 @@ class Pipeline:
         self._headers = headers
         self._provisioner = provisioner
         self._asserter = asserter
+        self.admission = self._checked if routes.conditional else self._put_together
+        """Puts together what was settled, after what must be checked for each request. Raises `Denial`."""
 
     async def admit(self, request: Request) -> Admission:
         """Settle a request: where it goes, who it is from, and that they may.
@@ -94,14 +96,17 @@ class Pipeline:
             raise
         return self.admission(request, forwarding, claims, decision)
 
-    async def reauthorize(self, route: Route, claims: Claims) -> Resolution:
-        """Settle once more that a token's user may use a route, as for a new request.
+    async def reauthorize(self, request: Request, route: Route, claims: Claims) -> Resolution:
+        """Settle once more that a token's user may make a request of a route, as if it were a new one.
 
         The token itself is not looked at. Raises `Denial`.
         """
         try:
             resolution = await self._directory.find(claims)
             check(route, claims, resolution)
+            each = policy.request_check(route, claims, resolution.user)
+            if each is not None:
+                each(request, route)
         except Denial as denial:
             attribute(denial, None, claims)
             raise
@@ -201,16 +206,41 @@ class Pipeline:
             signed = self._asserter.sign(route.audience, claims, resolution.user)
             identity, until = identity + signed.field, signed.until
         told = self._headers.told(identity) if self._headers.tells_fronts else b""
-        return Decision(route, resolution, identity, told, until)
+        each = policy.request_check(route, claims, resolution.user)
+        return Decision(route, resolution, identity, told, until, each)
 
-    def admission(
+    def _checked(
         self,
         request: Request,
         forwarding: Forwarding,
         claims: Claims | None = None,
         decision: Decision | None = None,
     ) -> Admission:
-        """Put together what was settled."""
+        """Check the condition of the route for this request, which may have no token. Raises `Denial`."""
+        route, condition = forwarding.route, forwarding.route.require.condition
+        if condition is not None and forwarding.preflight is None:
+            try:
+                if decision is not None:
+                    if decision.request_check is not None:
+                        decision.request_check(request, route)
+                elif condition.per_request:
+                    condition.prepare(None, None)(request, route)
+                else:
+                    condition.check(None, None)
+            except Denial as denial:
+                attribute(denial, route, claims)
+                if decision is not None:
+                    attribute_user(denial, decision.resolution)
+                raise
+        return self._put_together(request, forwarding, claims, decision)
+
+    def _put_together(
+        self,
+        request: Request,
+        forwarding: Forwarding,
+        claims: Claims | None = None,
+        decision: Decision | None = None,
+    ) -> Admission:
         fields = b"" if decision is None else decision.identity
         if forwarding.route.forward_authorization:
             fields += self._headers.credentials(request, forwarding.client_fields)
@@ -234,8 +264,7 @@ def check(route: Route, claims: Claims, resolution: Resolution) -> None:
         else:
             policy.authorize(route, resolution.user, claims)
     except Denial as denial:
-        denial.tier = denial.tier or resolution.tier
-        denial.user_id = None if resolution.user is None else resolution.user.id
+        attribute_user(denial, resolution)
         raise
 
 
@@ -244,3 +273,9 @@ def attribute(denial: Denial, route: Route | None, claims: Claims | None) -> Non
     denial.route = route
     if claims is not None:
         denial.issuer, denial.subject = claims.issuer_name, claims.subject
+
+
+def attribute_user(denial: Denial, resolution: Resolution) -> None:
+    """Note on a denial whom it is about, and where that was found."""
+    denial.tier = denial.tier or resolution.tier
+    denial.user_id = None if resolution.user is None else resolution.user.id

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from gateway.conditions.expression import Expression
+from gateway.core.conditions import Condition
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.issuer_patterns import TENANT
-from gateway.core.model import ClaimPaths, CredentialSources, Issuer, Route
+from gateway.core.model import ClaimPaths, CredentialSources, Issuer, Provisioning, Requirement, Route
 from gateway.core.networks import contains
 from gateway.core.requests.forwarding import ForwardingRules
 from gateway.core.requests.fronts import Questions
@@ -41,6 +43,7 @@ from gateway.proxy.downstream.limits import Limits
 from gateway.proxy.upstream.options import UpstreamRules
 from gateway.settings import Settings, model
 from gateway.settings.section import Section
+from gateway.settings.values import is_source
 from gateway.stores.postgres.hosts import address_of, place_of
 from gateway.stores.postgres.source.definition import UserSource
 
@@ -84,22 +87,40 @@ def issuer(issuer: model.Issuer) -> Issuer:
     claims = derived(issuer.claims, ClaimPaths)
     if issuer.tenants is not None and "tenant" not in issuer.claims.model_fields_set:
         claims = replace(claims, tenant=None)
-    return derived(issuer, Issuer, elsewhere={"keys", "introspection"}, claims=claims)
+    return derived(
+        issuer,
+        Issuer,
+        elsewhere={"keys", "introspection"},
+        claims=claims,
+        provisioning=_provisioning(issuer.provisioning),
+    )
 
 
-def routes(settings: Settings) -> tuple[Route, ...]:
-    """Return all routes in order."""
+def _provisioning(rules: model.Provisioning | None) -> Provisioning | None:
+    if rules is None or not isinstance(rules.when, str):
+        return None if rules is None else derived(rules, Provisioning)
+    return derived(rules, Provisioning, when={}, condition=Expression(rules.when))
+
+
+def routes(settings: Settings, clock: Callable[[], float] = time.time) -> tuple[Route, ...]:
+    """Return all routes in order. `clock` gives the Unix seconds of their conditions."""
     size, forwards = settings.server.limits.body_size, settings.headers.forward_authorization
     return tuple(
         replace(
-            route(each, size, forward_authorization=forwards),
+            route(each, size, forward_authorization=forwards, clock=clock),
             base_path="" if each.upstream is None else settings.upstreams[each.upstream].base_path,
         )
         for each in settings.routes
     )
 
 
-def route(route: model.Route, body_size: int, *, forward_authorization: bool = False) -> Route:
+def route(
+    route: model.Route,
+    body_size: int,
+    *,
+    forward_authorization: bool = False,
+    clock: Callable[[], float] = time.time,
+) -> Route:
     """Return a route, but for the base path of its upstream.
 
     `body_size` and `forward_authorization` hold where the route does not say otherwise.
@@ -112,6 +133,7 @@ def route(route: model.Route, body_size: int, *, forward_authorization: bool = F
         methods=frozenset(route.match.methods),
         hosts=frozenset(route.match.hosts),
         credentials=_credentials(route),
+        require=derived(route.require, Requirement, condition=_condition(route.require.condition, clock)),
         upgrades=frozenset(route.upgrade),
         strip_prefix=route.strip_prefix or "",
         allow=frozenset(route.match.allow),
@@ -120,6 +142,10 @@ def route(route: model.Route, body_size: int, *, forward_authorization: bool = F
         ),
         max_body=body_size if route.max_body is None else route.max_body,
     )
+
+
+def _condition(text: str | None, clock: Callable[[], float]) -> Condition | None:
+    return None if text is None else Expression(text, clock)
 
 
 def _credentials(route: model.Route) -> CredentialSources | None:
@@ -140,7 +166,10 @@ def upstream(name: str, upstream: model.Upstream) -> UpstreamRules:
 def headers(settings: Settings) -> HeaderPolicy:
     return HeaderPolicy(
         HeaderRules(
-            settings.headers.identity,
+            {
+                name: value if is_source(value) else Expression(value)
+                for name, value in settings.headers.identity.items()
+            },
             settings.server.trusted_proxies,
             settings.headers.strip,
             ForwardingRules(settings.headers.forwarded, settings.headers.x_real_ip, settings.headers.via),

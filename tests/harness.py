@@ -275,6 +275,8 @@ def configuration(
             route("unwatched", "/unwatched/**", close_on_revocation=False),
             route("brief", "/brief/**", auth="none", tunnel_timeout="300ms"),
             route("orders", "/orders/**", require={"scopes": ["orders:read"]}),
+            route("pro", "/pro/**", require={"condition": 'claims.plan == "pro"'}),
+            route("office", "/office/**", require={"condition": 'request.headers["x-office"] == "north"'}),
             route("tenant", "/tenant/**", require={"tenant": "acme"}),
             route("read", "/read/**", match={"methods": ["GET", "HEAD"]}),
             route("host", "/host/**", match={"hosts": ["internal.example.com"]}, auth="none"),

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 
+from gateway.conditions.expression import Expression
 from gateway.core.admission import Admission
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.key_material import key_from_jwk
@@ -32,6 +33,12 @@ from tests.tokens import AUDIENCE, ISSUER, claims, ec_key, sign
 NOW = 1_700_000_000
 MAIN = Issuer("main", ISSUER, frozenset({AUDIENCE}), frozenset({"ES256"}), max_lifetime=600.0)
 BROWSER = CredentialSources("session", "access_token", "bearer", frozenset({"https://page.example"}))
+PRO = Expression('"admin" in user.roles || claims.jti == "jti-again"')
+"""Part of the decision."""
+OFFICE = Expression('request.path == "/office" && (client.ip == "203.0.113.9" || "admin" in user.roles)')
+"""Evaluated for each request."""
+LOUNGE = Expression('has(claims.sub) || client.ip == "203.0.113.9"')
+"""Holds for requests without a token, too."""
 _ROUTES = (
     Route("public", "/public/**", "echo", auth=Auth.NONE),
     Route("optional", "/optional/**", "echo", auth=Auth.OPTIONAL),
@@ -52,6 +59,9 @@ _ROUTES = (
     ),
     Route("join", "/join/**", "echo", missing_user=MissingUser.PROVISION),
     Route("shared", "/shared/**", "echo", cors=Cors(frozenset({"https://app.example"}))),
+    Route("pro", "/pro/**", "echo", require=Requirement(condition=PRO)),
+    Route("office", "/office/**", "echo", require=Requirement(condition=OFFICE)),
+    Route("lounge", "/lounge/**", "echo", auth=Auth.OPTIONAL, require=Requirement(condition=LOUNGE)),
     Route("guest", "/guest/**", "echo", auth=Auth.OPTIONAL, credentials=BROWSER),
 )
 ROUTES = RouteTable(_ROUTES)

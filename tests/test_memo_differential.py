@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 )
 
 from gateway import memo
+from gateway.conditions.expression import Prepared
 from gateway.core.admission import Admission, Forwarding
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.key_material import key_from_jwk
@@ -77,7 +78,7 @@ ANY: Final = st.sampled_from(sorted(TOKENS))
 PATHS: Final = st.sampled_from(
     [
         "/echo", "/echo", "/admin", "/optional", "/public", "/acme", "/nowhere", "/browser", "/leave",
-        "/welcome", "/welcome-admin", "/join", "/shared",
+        "/welcome", "/welcome-admin", "/join", "/shared", "/pro", "/office", "/office", "/lounge",
     ]
 )  # fmt: skip
 PEERS: Final = st.sampled_from(["203.0.113.9", "203.0.113.9", "198.51.100.1"])
@@ -377,6 +378,16 @@ class Ways(RuleBasedStateMachine):
         for name in (first, *then):
             self.request(Sent(path, [name]), 2)
 
+    @rule(
+        path=st.sampled_from(["/office", "/lounge", "/echo"]),
+        tokens=st.lists(GOOD, max_size=1),
+        peers=st.lists(st.sampled_from(["203.0.113.9", "198.51.100.1"]), min_size=2, max_size=3),
+    )
+    def same_head_of_several_clients(self, path: str, tokens: list[str], peers: list[str]) -> None:
+        """Send one head from several clients, one after the other."""
+        for peer in peers:
+            self.request(Sent(path, tokens, peer), 2)
+
     @rule(path=PATHS, subject=st.sampled_from(SUBJECTS), what=CHANGES, steps=st.sampled_from([1, 1, 0]))
     def overtake(self, path: str, subject: str, what: str, steps: int) -> None:
         """Change a user while a request waits for the stores; others hear of it first."""
@@ -609,6 +620,22 @@ def _any_text_is_taken_for_a_token(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HeadCache, "recall", careless)
 
 
+def _first_verdict_on_a_request_stands(patch: pytest.MonkeyPatch) -> None:
+    """Take a condition on the request for one on the token and its user."""
+    call = Prepared.__call__
+
+    def once(self: Prepared, request: Request, route: Route) -> None:
+        if self._context is not None:
+            call(self, request, route)
+            self._context = None
+            passed.append(self)
+        elif self not in passed:
+            call(self, request, route)
+
+    passed: list[Prepared] = []
+    patch.setattr(Prepared, "__call__", once)
+
+
 FAULTS: Final[list[Callable[[pytest.MonkeyPatch], None]]] = [
     _decision_survives_a_change,
     _lease_never_ends,
@@ -618,6 +645,7 @@ FAULTS: Final[list[Callable[[pytest.MonkeyPatch], None]]] = [
     _tokens_never_expire,
     _peers_are_not_told_apart,
     _any_text_is_taken_for_a_token,
+    _first_verdict_on_a_request_stands,
 ]
 
 

@@ -128,10 +128,10 @@ async def test_a_stream_of_a_missing_user_goes_on_while_a_new_request_would_pass
     route, claims = admission.forwarding.route, admission.claims
     assert claims is not None
 
-    assert (await world.memo.reauthorize(route, claims)).user is None
+    assert (await world.memo.reauthorize(request("/welcome"), route, claims)).user is None
     world.directory.users[claims.identity] = world.directory.users[Identity(ISSUER, "suspended")]
     with pytest.raises(Denial) as caught:
-        await world.memo.reauthorize(route, claims)
+        await world.memo.reauthorize(request("/welcome"), route, claims)
     assert caught.value.reason.code == "user_suspended"
 
 
@@ -187,7 +187,7 @@ async def test_an_open_stream_creates_no_user(world: World) -> None:
     world.directory.users.pop(claims.identity)
 
     with pytest.raises(Denial) as caught:
-        await world.memo.reauthorize(admission.forwarding.route, claims)
+        await world.memo.reauthorize(request(), admission.forwarding.route, claims)
     assert caught.value.reason.code == "user_not_found"
     assert world.provisioner.asked == []
 

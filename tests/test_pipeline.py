@@ -103,6 +103,8 @@ ROWS: dict[str, Row] = {
     "tenant_mismatch": verified("/echo", token("tenant", tenant_id="umbrella"), "tenant"),
     "scope_insufficient": verified("/orders", token(scope="orders:write"), "member"),
     "role_missing": verified("/admin", token(roles=["admin"]), "member"),
+    "condition_not_met": verified("/pro", token(jti="other"), "member"),
+    "condition_failed": verified("/pro", token(), "member"),
     "origin_not_allowed": Row(
         request("/browser", headers=((b"Cookie", b"session=" + token()),), method="POST"),
         route="browser", issuer=None,
@@ -401,17 +403,21 @@ async def test_who_was_admitted_is_settled_again_by_the_same_rules(world: World)
     admission = await world.pipeline.admit(request("/admin", token("admin")))
     claims, identity = admission.claims, Identity(ISSUER, "admin")
     assert claims is not None
-    assert (await world.pipeline.reauthorize(admission.forwarding.route, claims)).user == admission.user
+    assert (
+        await world.pipeline.reauthorize(request("/admin"), admission.forwarding.route, claims)
+    ).user == admission.user
     asked = len(world.directory.asked)
     world.directory.remembered[identity] = Resolution(admission.user, Tier.LOCAL, None, Tier.LOCAL)
-    assert (await world.pipeline.reauthorize(admission.forwarding.route, claims)).tier is Tier.LOCAL
+    assert (
+        await world.pipeline.reauthorize(request("/admin"), admission.forwarding.route, claims)
+    ).tier is Tier.LOCAL
     assert len(world.directory.asked) == asked
     world.directory.remembered.clear()
     world.directory.users[identity] = replace(world.directory.users[identity], roles=())
     with pytest.raises(Denial) as caught:
-        await world.pipeline.reauthorize(admission.forwarding.route, claims)
+        await world.pipeline.reauthorize(request("/admin"), admission.forwarding.route, claims)
     assert (caught.value.reason.code, caught.value.issuer) == ("role_missing", "main")
     world.directory.failure = Denial(USER_STORE_UNAVAILABLE)
     with pytest.raises(Denial) as caught:
-        await world.pipeline.reauthorize(admission.forwarding.route, claims)
+        await world.pipeline.reauthorize(request("/admin"), admission.forwarding.route, claims)
     assert caught.value.reason is USER_STORE_UNAVAILABLE

@@ -84,6 +84,7 @@ CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
         "require.scopes": {"require": {"scopes": ["orders:read"]}},
         "require.roles": {"require": {"roles": ["admin"]}},
         "require.token_roles": {"require": {"token_roles": ["admin"]}},
+        "require.condition": {"require": {"condition": 'claims.plan == "pro"'}},
         "require.tenant": {"require": {"tenant": "acme"}},
         "allow_inactive": {"allow_inactive": True},
         "missing_user": {"missing_user": "forward"},

@@ -16,6 +16,7 @@ from gateway.cli.init.command import init
 from gateway.cli.issuers import issuers_app
 from gateway.cli.migrate import migrate
 from gateway.cli.orphans.command import orphans
+from gateway.cli.policy.command import policy_app
 from gateway.cli.reasons import reasons
 from gateway.cli.redis import redis_app
 from gateway.cli.revocations.lift import lift_app
@@ -66,6 +67,7 @@ app.command()(migrate)
 users_app.command("import")(import_users)
 app.add_typer(users_app, name="users")
 app.command()(explain)
+app.add_typer(policy_app, name="policy")
 app.add_typer(token_app, name="token")
 app.add_typer(issuers_app, name="issuers")
 app.command()(orphans)

@@ -1,9 +1,10 @@
 """The result of `admit`: everything that is needed to forward a request and to account for it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from gateway.core.conditions import RequestCheck
 from gateway.core.headers import Fields
 from gateway.core.model import Claims, Credential, Resolution, Route, User
 
@@ -45,6 +46,8 @@ class Decision:
     """The same for a front: every identity field, empty where there is no value. Empty if no front asks."""
     until: float = math.inf
     """When it ends by time alone, in Unix seconds: before the assertion in it expires."""
+    request_check: RequestCheck | None = field(default=None, compare=False)
+    """What each request must also meet, which is never remembered; None: nothing."""
 
 
 @dataclass(slots=True)

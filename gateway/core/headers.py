@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple, TypeAlias
 
 from gateway.core.claim_paths import at_path, claims_on
+from gateway.core.conditions import Computed
 from gateway.core.model import JSON, Claims, Header, Request, User
 from gateway.core.networks import Network, client_address, contains
 from gateway.core.requests.forwarding import ForwardingFields, ForwardingRules
@@ -128,8 +129,8 @@ def _percent(match: re.Match[bytes]) -> bytes:
 class HeaderRules:
     """The operator's settings for header fields."""
 
-    identity: Mapping[str, str]
-    """Field name → its value: a path below `user` or `claims`."""
+    identity: Mapping[str, str | Computed]
+    """Field name → its value: a path below `user` or `claims`, or what computes it."""
     trusted_proxies: tuple[Network, ...] = ()
     """Peers whose `X-Forwarded-*`, `Forwarded`, `X-Real-IP` and `X-Request-Id` are trusted."""
     strip: tuple[str, ...] = STRIPPED
@@ -405,15 +406,20 @@ def _without(headers: Iterable[Header], nominated: frozenset[bytes]) -> tuple[He
     )
 
 
-def _claims_read(paths: Iterable[str]) -> Iterator[str]:
+def _claims_read(paths: Iterable[str | Computed]) -> Iterator[str]:
     for path in paths:
+        if not isinstance(path, str):
+            yield from path.claims_read
+            continue
         root, _, rest = path.partition(".")
         if root == "claims" and rest not in _CLAIM_FIELDS:
             yield from claims_on(rest)
 
 
-def _getter(path: str) -> _Getter:
+def _getter(path: str | Computed) -> _Getter:
     """Compile `user.…` or `claims.…` to a function. Raises `ValueError` for any other path."""
+    if not isinstance(path, str):
+        return lambda user, claims: path.header(claims, user)
     root, _, rest = path.partition(".")
     if root == "user" and rest.startswith("attributes."):
         below = rest.removeprefix("attributes.")

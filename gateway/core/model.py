@@ -12,6 +12,8 @@ from sys import intern
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
+from gateway.core.conditions import Condition
+
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 Scalar: TypeAlias = bool | int | float | str
 """A value that a claim can be compared with."""
@@ -140,6 +142,8 @@ class Provisioning:
     """Given to each user that is created."""
     when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Path → the values that are accepted there; all must hold."""
+    condition: Condition | None = None
+    """What must be true of the claims, in place of `when`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +236,8 @@ class Requirement:
     """Of the user."""
     tenant: str | None = None
     token_roles: frozenset[str] = frozenset()
+    condition: Condition | None = None
+    """What else must be true (`core.conditions`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """Authorization: whether a user, with a token, may use a route. The only owner of this rule."""
 
+from collections.abc import Iterable
 from typing import Final
 
+from gateway.core.conditions import RequestCheck
 from gateway.core.model import Claims, MissingUser, Route, User, UserStatus
 from gateway.core.reasons import (
     ROLE_MISSING,
@@ -32,7 +34,7 @@ def authorize(route: Route, user: User, claims: Claims) -> None:
     A route may also allow users who are not active; all other rules hold for them as well. The token must
     have all scopes (RFC 6750 §3.1) and one of the token's roles, the user one of the user's. If the token's
     tenant is not the user's, it is refused, also if the user has none: a token for one tenant must never act
-    in another, or without one.
+    in another, or without one. A condition that reads the request is checked by itself (`request_check`).
     """
     if user.status is not UserStatus.ACTIVE and not route.allow_inactive:
         raise Denial(STATUS_REASONS[user.status])
@@ -50,6 +52,7 @@ def authorize(route: Route, user: User, claims: Claims) -> None:
     _check_token_roles(route, claims)
     if require.roles and require.roles.isdisjoint(user.roles):
         raise Denial(ROLE_MISSING, f"one of these is needed: {', '.join(sorted(require.roles))}")
+    _check_condition(route, claims, user)
 
 
 def authorize_without_user(route: Route, claims: Claims) -> None:
@@ -63,6 +66,29 @@ def authorize_without_user(route: Route, claims: Claims) -> None:
     if not require.scopes.issubset(claims.scopes):
         raise _scope_insufficient(route, claims)
     _check_token_roles(route, claims)
+    _check_condition(route, claims, None)
+
+
+def request_check(route: Route, claims: Claims | None, user: User | None) -> RequestCheck | None:
+    """Return the check of the condition that each request must meet; None if there is none.
+
+    It is for requests that `authorize`, or `authorize_without_user`, lets pass; `claims` is None for requests
+    without a token.
+    """
+    condition = route.require.condition
+    return None if condition is None or not condition.per_request else condition.prepare(claims, user)
+
+
+def claims_read(routes: Iterable[Route]) -> frozenset[str]:
+    """Return the names of the claims that must be kept of tokens' payloads for conditions."""
+    conditions = (route.require.condition for route in routes)
+    return frozenset().union(*(each.claims_read for each in conditions if each is not None))
+
+
+def _check_condition(route: Route, claims: Claims, user: User | None) -> None:
+    condition = route.require.condition
+    if condition is not None and not condition.per_request:
+        condition.check(claims, user)
 
 
 def _check_token_roles(route: Route, claims: Claims) -> None:

@@ -62,6 +62,11 @@ def new_user(claims: Claims, rules: Provisioning | None) -> NewUser:
     for path, accepted in rules.when.items():
         if not meets(at_path(payload, path), accepted):
             raise Denial(USER_NOT_FOUND, f"no user is created: `{path}` does not meet `provisioning.when`")
+    if rules.condition is not None:
+        try:
+            rules.condition.check(claims, None)
+        except Denial as denial:
+            raise Denial(USER_NOT_FOUND, f"no user is created: {denial.detail}") from denial
     return NewUser(
         claims.issuer_name,
         claims.identity,
@@ -78,6 +83,8 @@ def claims_read(issuers: Iterable[Issuer]) -> frozenset[str]:
     names: set[str] = set()
     for rules in (issuer.provisioning for issuer in issuers):
         if rules is not None:
+            if rules.condition is not None:
+                names |= rules.condition.claims_read
             fields = (path for path in (rules.email, rules.display_name, rules.tenant) if path is not None)
             for path in (*fields, *rules.when):
                 names.update(claims_on(path))

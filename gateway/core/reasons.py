@@ -277,6 +277,20 @@ ROLE_MISSING = _reason(
     "The user lacks a role that this resource needs",
     "The user needs one of `require.roles` (`gateway users change --add-role`), the token of `token_roles`.",
 )
+CONDITION_NOT_MET = _reason(
+    "condition_not_met",
+    Group.POLICY,
+    403,
+    "A condition of this resource is not met",
+    "The route's `require.condition` is false: `gateway explain` shows the values that it read.",
+)
+CONDITION_FAILED = _reason(
+    "condition_failed",
+    Group.POLICY,
+    403,
+    "A condition of this resource cannot be evaluated",
+    "The route's `require.condition` has no value, as when it reads a claim that is missing: see the detail.",
+)
 
 # Ours -------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
-from gateway.core.model import Route
+from gateway.core.model import Auth, Route
 from gateway.core.reasons import (
     METHOD_NOT_ALLOWED,
     METHOD_NOT_IMPLEMENTED,
@@ -174,7 +174,7 @@ class _Compiled:
 class RouteTable:
     """The routes in order. The first that matches wins."""
 
-    __slots__ = ("_reserved", "_routes", "forwards", "liberties")
+    __slots__ = ("_reserved", "_routes", "conditional", "forwards", "liberties")
 
     def __init__(
         self, routes: Iterable[Route], *, forwards: bool = False, reserved: str | None = None
@@ -194,6 +194,12 @@ class RouteTable:
         self._reserved = reserved
         self.liberties = NO_LIBERTIES.union(*(compiled.route.allow for compiled in self._routes))
         """What some route allows, and so must be read."""
+        self.conditional = any(
+            compiled.route.require.condition is not None
+            and (compiled.route.require.condition.per_request or compiled.route.auth is not Auth.REQUIRED)
+            for compiled in self._routes
+        )
+        """Whether some route has a condition that must be evaluated for each request."""
 
     def match(self, method: str, host: str, path: str) -> Route:
         """Return the first route for a request.

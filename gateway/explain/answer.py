@@ -86,6 +86,8 @@ class Cause(StrEnum):
     ACCOUNT_RECREATED = "account_recreated"
     SCOPE_INSUFFICIENT = "scope_insufficient"
     ROLE_MISSING = "role_missing"
+    CONDITION_NOT_MET = "condition_not_met"
+    CONDITION_FAILED = "condition_failed"
     ROUTE_NOT_FOUND = "route_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     REQUEST_MALFORMED = "request_malformed"

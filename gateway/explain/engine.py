@@ -118,6 +118,7 @@ class Explainer:
         resolver: ColdResolver,
         deaf: Mapping[str, str],
     ) -> None:
+        trail.request = request
         taken = ANY_ROUTE if request is None else route.check(trail, request) or ANY_ROUTE
         read = await token.read(trail, keys, raw, self._introspector)
         claims = None if read is None else claim_steps.check(trail, read)

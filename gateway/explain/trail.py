@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from gateway.core.model import Issuer
+from gateway.core.model import Issuer, Request
 from gateway.core.reasons import TOKEN_EXPIRED, Denial, Group
 from gateway.explain.answer import Cause, Finding, Fix, Outcome, Step
 from gateway.explain.remedies import Remedies
@@ -16,9 +16,10 @@ _ORDER: Final = (
     "route", "pasted", "shape", "header", "issuer", "introspection",
     "key", "signature", "times", "audience", "claims", "revocation",
     "identity.local", "identity.redis", "identity.postgres", "identity.primary", "user", "tenant", "policy",
+    "condition",
 )  # fmt: skip
 
-_OPTIONAL: Final = ("route", "pasted", "introspection")
+_OPTIONAL: Final = ("route", "pasted", "introspection", "condition")
 """Steps that are there only if there is something to say."""
 _MISLEADING: Final = (Cause.REPLICA_LAG, Cause.CACHE_STALE, Cause.NEGATIVE_CACHE_ENTRY)
 """The causes for which the pipeline receives something else than the truth. Caches repeat a replica's
@@ -43,6 +44,8 @@ class Trail:
         """Unix seconds, the same for all steps."""
         self.commands = Commands(setup.config, setup.schema)
         self.remedies = Remedies(self.commands, source)
+        self.request: Request | None = None
+        """The request; None if there is only a token."""
         self.findings: list[Finding] = []
         self._steps: dict[str, Step] = {}
 

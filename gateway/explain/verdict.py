@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
+from gateway.core import policy
 from gateway.core.headers import HeaderPolicy, HeaderRules
 from gateway.core.model import Claims, Header, Request, Resolution, RevocationKind, Route, User
 from gateway.core.provisioning import claims_read
@@ -169,7 +170,7 @@ async def judge(
             setup.issuers,
             keys,
             clock=lambda: now,
-            claims_read=claims_read(setup.issuers),
+            claims_read=claims_read(setup.issuers) | policy.claims_read(routes),
             introspector=introspector,
         ),
         resolver,

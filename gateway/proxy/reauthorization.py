@@ -33,6 +33,8 @@ _UNHEARD_INTERVAL: Final = 3.0
 """Seconds between two authorizations of an exchange while changes may be missed."""
 _REVIEW_INTERVAL: Final = 300.0
 """Seconds between two authorizations while changes are received, for changes that no trigger reports."""
+_TIMED_INTERVAL: Final = 15.0
+"""Seconds between two authorizations where the route's condition reads the time."""
 _CONCURRENCY: Final = 32
 """Exchanges that are authorized at the same time."""
 _INSTANT_STEP: Final = 0.1
@@ -72,7 +74,7 @@ class Memory(Protocol):
 class Reauthorizer(Protocol):
     """Authorizes a token again: `gateway.memo.Memo`."""
 
-    async def reauthorize(self, route: Route, claims: Claims) -> Resolution:
+    async def reauthorize(self, request: Request, route: Route, claims: Claims) -> Resolution:
         """Return the user behind a token. Raises `Denial` when a new request would be refused."""
 
 
@@ -154,7 +156,7 @@ class Reauthorization:
         if claims is None or not route.close_on_revocation:
             return None
         concerns = self._memory.concerns(claims, admission.user)
-        due_at = began + self._interval(answered=not admission.stale)
+        due_at = began + self._interval(route, answered=not admission.stale)
         exchange = LongLivedExchange(
             request, route, claims, concerns, close, due_at, _valid_until(admission.user)
         )
@@ -211,11 +213,14 @@ class Reauthorization:
         finally:
             self._checking = None
 
-    def _interval(self, *, answered: bool) -> float:
+    def _interval(self, route: Route, *, answered: bool) -> float:
         """Return the seconds until the next authorization if no change concerns the exchange."""
         if not answered:
             return _RETRY_INTERVAL
-        return _REVIEW_INTERVAL if self._memory.trusted else _UNHEARD_INTERVAL
+        if not self._memory.trusted:
+            return _UNHEARD_INTERVAL
+        condition = route.require.condition
+        return _TIMED_INTERVAL if condition is not None and condition.reads_now else _REVIEW_INTERVAL
 
     def _schedule(self, exchange: LongLivedExchange) -> None:
         """Set a timer if the token expires or the user changes before the next check."""
@@ -269,7 +274,7 @@ class Reauthorization:
     async def _reauthorize(self, exchange: LongLivedExchange) -> None:
         ticket = self._memory.ticket()
         try:
-            resolution = await self._pipeline.reauthorize(exchange.route, exchange.claims)
+            resolution = await self._pipeline.reauthorize(exchange.request, exchange.route, exchange.claims)
         except Denial as denial:
             if denial.reason.group is not Group.OURS:
                 self._end(exchange, denial)
@@ -285,7 +290,7 @@ class Reauthorization:
                 self._note_instant(exchange, resolution.user)
             answered = not resolution.stale and resolution.revocation_tier is not None
         exchange.queued = False
-        exchange.due_at = perf_counter() + self._interval(answered=answered)
+        exchange.due_at = perf_counter() + self._interval(exchange.route, answered=answered)
         # Changes during the authorization have already been compared with the other exchanges.
         if answered and _concerned(self._memory.changed_since(ticket), exchange):
             self._enqueue(exchange)

@@ -140,7 +140,8 @@ def _provisioning(where: Location, issuer: Issuer, settings: Settings, source: S
         yield source.problem(
             where, "is used by no route", "write missing_user: provision on a route, or remove it"
         )
-    if rules.email is not None and not any("verified" in path for path in rules.when):
+    named = [rules.when] if isinstance(rules.when, str) else rules.when
+    if rules.email is not None and not any("verified" in path for path in named):
         yield source.problem(
             (*where, "email"),
             "may be an address that its owner has not confirmed",

@@ -24,6 +24,9 @@ class Document:
     lines: dict[Location, int] = field(default_factory=dict)
     faults: list[tuple[Location, str, str]] = field(default_factory=list)
     """Keys that YAML accepts and the gateway refuses: location, mistake, fix."""
+    text: str = ""
+    scalars: dict[Location, yaml.ScalarNode] = field(default_factory=dict)
+    """The node of each single value, which knows where its text begins and ends."""
 
     def line(self, where: Location) -> int | None:
         """Return the line of a value, or of the nearest value around it that the file has."""
@@ -31,6 +34,41 @@ class Document:
             if where[:end] in self.lines:
                 return self.lines[where[:end]]
         return None
+
+    def position(self, where: Location, at: int) -> tuple[int, int] | None:
+        """Return line and column, from 1, of a place within a text; None if the text is not in the file.
+
+        YAML folds lines and writes escapes, so places are counted by the characters that are not white space.
+        """
+        node = self.scalars.get(where)
+        if node is None or not isinstance(node.value, str):
+            return None
+        wanted = sum(not character.isspace() for character in node.value[:at])
+        place, last = _content(node, self.text), node.end_mark.index
+        while place < last and (wanted or self.text[place].isspace()):
+            step = _step(self.text, place, node.style)
+            if not self.text[place].isspace():
+                wanted -= 1
+            place += step
+        line = self.text.count("\n", 0, place) + 1
+        return line, place - (self.text.rfind("\n", 0, place) + 1) + 1
+
+
+def _content(node: yaml.ScalarNode, text: str) -> int:
+    """Return the index at which the text of a scalar begins: behind a quote, or the head of a block."""
+    start: int = node.start_mark.index
+    if node.style in ("'", '"'):
+        return start + 1
+    return text.find("\n", start) + 1 if node.style in ("|", ">") else start
+
+
+def _step(text: str, place: int, style: str | None) -> int:
+    """Return how many characters of the file stand for one of the value."""
+    if style == "'" and text.startswith("''", place):
+        return 2
+    if style == '"' and text[place] == "\\":
+        return {"x": 4, "u": 6, "U": 10}.get(text[place + 1 : place + 2], 2)
+    return 1
 
 
 def parse(text: str) -> Document:
@@ -59,22 +97,24 @@ def _read(text: str) -> Document:
     # A YAML set is a mapping node too, but no mapping is constructed from it.
     if not isinstance(root, yaml.MappingNode) or root.tag != "tag:yaml.org,2002:map":
         raise Unreadable("must be a mapping of sections", root.start_mark.line + 1)
-    document = Document(lines={(): root.start_mark.line + 1})
+    document = Document(lines={(): root.start_mark.line + 1}, text=text)
     # Before construction, which merges `<<` into the nodes and keeps the last of equal keys.
-    document.lines.update(_places(root, (), document.faults, frozenset()))
+    document.lines.update(_places(root, (), document, frozenset()))
     document.data = loader.construct_document(root)
     return document
 
 
 def _places(
-    node: yaml.Node, where: Location, faults: list[tuple[Location, str, str]], above: frozenset[int]
+    node: yaml.Node, where: Location, document: Document, above: frozenset[int]
 ) -> Iterator[tuple[Location, int]]:
     """Yield the line of each value below a node. An alias to a node above it is not followed."""
     above |= {id(node)}
-    for key, child, line in _children(node, where, faults):
+    for key, child, line in _children(node, where, document.faults):
         yield (*where, key), line
-        if id(child) not in above:
-            yield from _places(child, (*where, key), faults, above)
+        if isinstance(child, yaml.ScalarNode):
+            document.scalars[(*where, key)] = child
+        elif id(child) not in above:
+            yield from _places(child, (*where, key), document, above)
 
 
 def _children(

@@ -14,3 +14,5 @@ class Finding:
     where: Location
     message: str
     hint: str | None = None
+    at: int | None = None
+    """The position within the text of the value, from 0; None: the mistake is the whole value."""

@@ -50,9 +50,12 @@ class Problem:
     """Counted from 1; None when the value is not in a file."""
     hint: str | None = None
     """What to do about it."""
+    column: int | None = None
+    """Within the line, counted from 1; None when the mistake is the whole value."""
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
+        place += "" if self.column is None else f":{self.column}"
         subject = f"{self.field}: {self.message}" if self.field else self.message
         return f"{place}: {subject}" + (f" → {self.hint}" if self.hint else "")
 
@@ -75,23 +78,28 @@ class Source:
     written: Mapping[str, object] = field(default_factory=dict)
     """The file's values before variables were put into them."""
 
-    def problem(self, where: Location, message: str, hint: str | None = None) -> Problem:
-        """Return the problem for a mistake at a location."""
+    def problem(
+        self, where: Location, message: str, hint: str | None = None, at: int | None = None
+    ) -> Problem:
+        """Return the problem for a mistake at a location; `at`: a place within its text, from 0."""
         where = tuple(key for key in where if key != "[key]")
         variable = self.overrides.origin(where)
         if variable is not None:
             return Problem(message, written(where), variable, None, hint)
         where = self._in_file(where)
-        return Problem(message, written(where), str(self.path), self.document.line(where), hint)
+        position = None
+        if at is not None and "${" not in str(at_location(self.written, where)):
+            position = self.document.position(where, at)
+        line, column = position or (self.document.line(where), None)
+        return Problem(message, written(where), str(self.path), line, hint, column)
 
     def is_in_readable_file(self, where: Location) -> bool:
         """Return whether a value is written in the file, and all users of this machine can read that."""
         if self.overrides.origin(where) is not None or where not in self.document.lines:
             return False
-        node: object = self.written
-        for key in where:
-            node = node.get(key) if isinstance(node, Mapping) else None
-        return "${" not in str(node) and bool(self.path.stat().st_mode & stat.S_IROTH)
+        return "${" not in str(at_location(self.written, where)) and bool(
+            self.path.stat().st_mode & stat.S_IROTH
+        )
 
     def _in_file(self, where: Location) -> Location:
         """Leave out the positions in lists for which the file has one value, without a list."""
@@ -140,8 +148,20 @@ def load_with_source(path: Path, env: Mapping[str, str] = os.environ) -> tuple[S
     except ValidationError as invalid:
         problems += [_translated(source, error) for error in _own(invalid.errors(include_input=False))]
     if problems or settings is None:
-        raise ConfigurationError(sorted(problems, key=lambda problem: problem.line or 0))
+        raise ConfigurationError(
+            sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0))
+        )
     return settings, source
+
+
+def at_location(data: object, where: Location) -> object:
+    """Return the value at a location; None if there is none."""
+    for key in where:
+        if isinstance(data, list) and isinstance(key, int) and key < len(data):
+            data = data[key]
+        else:
+            data = data.get(key) if isinstance(data, Mapping) else None
+    return data
 
 
 def written(where: Location) -> str:
@@ -169,7 +189,7 @@ def _own(errors: list[ErrorDetails]) -> Iterator[ErrorDetails]:
 def _translated(source: Source, error: ErrorDetails) -> Problem:
     kind, where, context = error["type"], error["loc"], error.get("ctx", {})
     if kind == MISTAKE:
-        return source.problem(where, context["message"], context["hint"])
+        return source.problem(where, context["message"], context["hint"], context.get("at"))
     if kind == "extra_forbidden":
         return source.problem(where, "is not a setting", nearest(str(where[-1]), keys_at(where[:-1])))
     if kind == "missing":

@@ -20,6 +20,7 @@ from gateway.core.headers import STRIPPED
 from gateway.settings.assertion import Assertion
 from gateway.settings.issuers import presets
 from gateway.settings.issuers.model import Claims, Introspection, Issuer, Keys
+from gateway.settings.issuers.provisioning import Provisioning
 from gateway.settings.routes import Match, Route
 from gateway.settings.rules import DEFAULT_IDENTITY, findings
 from gateway.settings.section import Section
@@ -59,6 +60,7 @@ __all__ = [
     "Limits",
     "Match",
     "Postgres",
+    "Provisioning",
     "Redis",
     "Route",
     "Settings",
@@ -327,7 +329,7 @@ class Settings(Section):
         """Unfold presets, and check the rules between fields, even when single fields are wrong, too."""
         data, of_presets = presets.unfolded(data)
         errors = [
-            InitErrorDetails(type=mistake(found.message, found.hint), loc=found.where, input=None)
+            InitErrorDetails(type=mistake(found.message, found.hint, found.at), loc=found.where, input=None)
             for found in (*of_presets, *findings(data))
         ]
         try:

@@ -7,6 +7,7 @@ from gateway.core.routes import Liberty
 from gateway.settings.cors import Cors
 from gateway.settings.section import Section
 from gateway.settings.values import (
+    Cel,
     CredentialName,
     HostPattern,
     Method,
@@ -49,6 +50,8 @@ class Require(Section):
     """The token must have one of these roles, at the paths of the issuer's `claims.roles`."""
     tenant: Text | None = None
     """The only tenant that is admitted."""
+    condition: Cel | None = None
+    """What else must be true of `user`, `claims`, `request`, `client.ip`, `now`, in CEL: docs/policy.md."""
 
 
 class Credentials(Section):

@@ -12,6 +12,7 @@ from typing import Final
 
 from gateway.core.headers import STATUS_HEADER, fold
 from gateway.settings.assertion import assertion_findings
+from gateway.settings.conditions import condition_findings
 from gateway.settings.cors import cors_findings
 from gateway.settings.findings import Finding
 from gateway.settings.issuers.rules import issuer_findings, prefix_findings
@@ -44,6 +45,7 @@ def findings(data: object) -> Iterator[Finding]:
     yield from _upstreams(data)
     yield from _routes(data)
     yield from _user_source(data)
+    yield from condition_findings(data, DEFAULT_IDENTITY)
 
 
 def _server(data: object) -> Iterator[Finding]:
@@ -250,7 +252,8 @@ def _routes(data: object) -> Iterator[Finding]:
         yield from _credentials(index, route)
         yield from cors_findings(index, route)
         yield from _missing_user(index, route, provisioning=provisioning, creates=creates)
-        asked = [key for key, value in _mapping(route, "require").items() if value]
+        # A condition may ask for less than a user: `settings.conditions` looks at it.
+        asked = [key for key, value in _mapping(route, "require").items() if value and key != "condition"]
         if route.get("auth") == "none" and asked:
             yield Finding(
                 ("routes", index, "require"),

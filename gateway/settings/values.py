@@ -51,13 +51,16 @@ _NOT_IDENTITY: Final = HOP_BY_HOP | {
     b"x-user-missing",
 }
 
+_SOURCE: Final = re.compile(r"[^\s()\[\]{}\"'=!<>&|?+*,]*|claims\./.*", re.DOTALL)
+"""A name with dots, without operators, brackets and quotes; or a JSON Pointer below `claims`."""
+
 # The client's, without which a request would mean something else.
 _NOT_STRIPPED: Final = frozenset({b"authorization", b"connection", b"content-length", b"host"})
 
 
-def mistake(message: str, hint: str | None = None) -> PydanticCustomError:
-    """Return the error for a wrong value. `hint` says what to write instead."""
-    return PydanticCustomError(MISTAKE, "{message}", {"message": message, "hint": hint})
+def mistake(message: str, hint: str | None = None, at: int | None = None) -> PydanticCustomError:
+    """Return the error for a wrong value. `hint` says what to write instead, `at` where in its text it is."""
+    return PydanticCustomError(MISTAKE, "{message}", {"message": message, "hint": hint, "at": at})
 
 
 def parse_duration(value: object) -> float:
@@ -261,7 +264,14 @@ def _pseudonym(value: str) -> str:
     return value
 
 
+def is_source(value: str) -> bool:
+    """Return whether the value of an identity header names a field. Otherwise it is an expression."""
+    return _SOURCE.fullmatch(value) is not None
+
+
 def _identity_value(value: str) -> str:
+    if not is_source(value):
+        return value  # `settings.conditions` checks expressions
     source, _, path = value.partition(".")
     if source == "claims" and _is_path(path):
         return value
@@ -423,8 +433,12 @@ Pseudonym: TypeAlias = Annotated[str, AfterValidator(_pseudonym)]
 IdentityValue: TypeAlias = Annotated[
     str,
     AfterValidator(_identity_value),
-    WithJsonSchema({"type": "string", "x-kind": "user.* or claims.*", "pattern": r"^(user|claims)\."}),
+    WithJsonSchema({"type": "string", "x-kind": "user.*, claims.* or CEL"}),
 ]
+Cel: TypeAlias = Annotated[
+    str, Field(min_length=1), WithJsonSchema({"type": "string", "x-kind": "CEL", "minLength": 1})
+]
+"""An expression, which `settings.conditions` checks."""
 ClaimPath: TypeAlias = Annotated[
     str, AfterValidator(_claim_path), WithJsonSchema({"type": "string", "x-kind": "path"})
 ]

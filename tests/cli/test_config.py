@@ -61,7 +61,7 @@ def test_mistakes_as_json(runner: CliRunner, broken: Path) -> None:
     answer = json.loads(result.stdout)
     assert answer["valid"] is False
     assert [problem["field"] for problem in answer["problems"]] == ["log.level", "routes[0].upstream"]
-    assert set(answer["problems"][0]) == {"message", "field", "file", "line", "hint"}
+    assert set(answer["problems"][0]) == {"message", "field", "file", "line", "hint", "column"}
 
 
 def test_warnings_do_not_fail_the_check(runner: CliRunner, tmp_path: Path) -> None:

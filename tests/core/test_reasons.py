@@ -19,7 +19,7 @@ USER = """
     user_not_found user_deleted user_suspended user_locked user_pending tokens_revoked_before
     tenant_mismatch account_not_linked
 """
-POLICY = "scope_insufficient role_missing"
+POLICY = "scope_insufficient role_missing condition_not_met condition_failed"
 OURS = """
     keys_unavailable introspection_unavailable user_store_unavailable revocation_unavailable overloaded
     internal_error assertion_unavailable

@@ -155,3 +155,35 @@ class TestRevocations:
         explanation = await world.explain(token("ann", jti="j"))
         assert (explanation.decision, explanation.cause) == ("allow", "cache_stale")
         assert outcomes(explanation)["revocation"] == "warn"
+
+
+class TestConditions:
+    async def test_a_condition_that_is_false(self, world: World) -> None:
+        bad = token("ann", plan="free")
+        told = await denied(world, bad, "condition_not_met", "condition_not_met", url="/pro/x", fixed=False)
+        assert 'claims.plan = "free"' in told.summary
+        assert told.fix is not None
+        assert "a token with the right" in told.fix.text
+        assert (told.fix.command, told.fix.config) == (None, None)
+        assert failed(told) == ["condition"]
+
+    async def test_a_condition_that_reads_what_is_missing(self, world: World) -> None:
+        told = await denied(
+            world, token("ann"), "condition_failed", "condition_failed", url="/pro/x", fixed=False
+        )
+        assert "claims.plan is missing" in told.summary
+
+    async def test_a_condition_on_the_request(self, world: World) -> None:
+        told = await denied(
+            world, token("ann"), "condition_failed", "condition_failed", url="/office/x", fixed=False
+        )
+        assert told.fix is not None
+        assert "Send the request as the condition asks for it" in told.fix.text
+
+    async def test_a_condition_that_holds(self, world: World) -> None:
+        told = await world.explain(token("ann", plan="pro"), url="/pro/x")
+        assert (told.decision, outcomes(told)["condition"]) == ("allow", "pass")
+        assert "condition" not in outcomes(await world.explain(token("ann"), url="/orders/x"))
+
+    async def test_without_a_request_it_is_skipped_with_the_route(self, world: World) -> None:
+        assert "condition" not in outcomes(await world.explain(token("ann")))

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from gateway import translation
 from gateway.builders import directories
 from gateway.cli.main import app
+from gateway.core import policy
 from gateway.core.model import JSON, Claims, StoreUnavailable, User
 from gateway.core.provisioning import claims_read
 from gateway.core.reasons import Denial
@@ -135,7 +136,10 @@ class World:
             pipeline = Pipeline(
                 RouteTable((ANY_ROUTE,) if url is None else setup.routes),
                 TokenVerifier(
-                    setup.issuers, parts.keys, clock=time.time, claims_read=claims_read(setup.issuers)
+                    setup.issuers,
+                    parts.keys,
+                    clock=time.time,
+                    claims_read=claims_read(setup.issuers) | policy.claims_read(setup.routes),
                 ),
                 tiers,
                 translation.headers(parts.settings),

@@ -123,6 +123,8 @@ ROWS: Final[dict[str, Row]] = {
         get("/orders/x", scope="orders:write"), issuer="main", route="orders", subject="member"
     ),
     "role_missing": Row(get("/admin/x"), issuer="main", route="admin", subject="member"),
+    "condition_not_met": Row(get("/pro/x", plan="free"), issuer="main", route="pro", subject="member"),
+    "condition_failed": Row(get("/pro/x"), issuer="main", route="pro", subject="member"),
     "origin_not_allowed": Row(
         lambda: request_bytes("POST", "/browser/x", b"Cookie: session=" + token(), body=b""), route="browser"
     ),

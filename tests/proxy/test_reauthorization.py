@@ -38,7 +38,7 @@ class Reauthorizer:
         self.gate: asyncio.Event | None = None
         self.at_once = self.most_at_once = 0
 
-    async def reauthorize(self, route: Route, claims: Claims) -> Resolution:  # noqa: ARG002 -- the Protocol's
+    async def reauthorize(self, request: Request, route: Route, claims: Claims) -> Resolution:  # noqa: ARG002 -- the Protocol's
         self.asked.append(claims.subject)
         self.at_once += 1
         self.most_at_once = max(self.at_once, self.most_at_once)
@@ -213,7 +213,7 @@ async def test_a_store_that_does_not_answer_ends_no_exchange_and_is_asked_again(
 async def test_a_bug_ends_no_exchange(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     room.watch(claims("ann"))
 
-    async def fail(route: Route, claims: Claims) -> Resolution:
+    async def fail(request: Request, route: Route, claims: Claims) -> Resolution:
         room.pipeline.asked.append(claims.subject)
         raise RuntimeError
 

@@ -16,7 +16,7 @@ from gateway.core.reasons import (
 )
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.rehearsal import Rehearsal
-from gateway.explain.steps import unknown_subject, user
+from gateway.explain.steps import conditions, unknown_subject, user
 from gateway.explain.trail import Trail
 from gateway.explain.users import Users
 from gateway.explain.wording import listed, shown
@@ -53,10 +53,12 @@ async def _forward(trail: Trail, claims: Claims, route: Route, users: Users) -> 
     if route.require.token_roles:
         expected += f"; in the token one of the roles {listed(sorted(route.require.token_roles))}"
         found += f"; roles in the token {listed(claims.roles)}"
-    trail.step("policy", "fail" if refused else "pass", expected, found)
-    if refused is not None:
+    named = refused is not None and refused.reason not in conditions.CAUSES
+    trail.step("policy", "fail" if named else "pass", expected, found)
+    if refused is not None and refused.reason not in conditions.CAUSES:
         blame = user.blame_scopes if refused.reason is SCOPE_INSUFFICIENT else user.blame_token_roles
         blame(trail, claims, route, refused)
+    conditions.check(trail, claims, None, route)
     trail.skip_rest("there is no user")
 
 

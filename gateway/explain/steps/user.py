@@ -14,6 +14,7 @@ from gateway.core.reasons import (
 )
 from gateway.explain.answer import Cause, Fix, Outcome
 from gateway.explain.fixes import policy_fixes
+from gateway.explain.steps import conditions
 from gateway.explain.steps.claims import ID_TOKEN_FIX, is_id_token
 from gateway.explain.trail import Trail
 from gateway.explain.users import Users
@@ -32,6 +33,7 @@ CAUSES: Final = {
     ROLE_MISSING: Cause.ROLE_MISSING,
     SCOPE_INSUFFICIENT: Cause.SCOPE_INSUFFICIENT,
     TENANT_MISMATCH: Cause.TENANT_MISMATCH,
+    **conditions.CAUSES,
 }
 """The causes of a route's requirements."""
 
@@ -65,6 +67,8 @@ def _every_refusal(route: Route, user: User, claims: Claims) -> list[Denial]:
                 route = replace(route, require=replace(require, scopes=frozenset()))
             elif _token_lacks_roles(require, claims):
                 route = replace(route, require=replace(require, token_roles=frozenset()))
+            elif denial.reason in conditions.CAUSES:
+                route = replace(route, require=replace(require, condition=None))
             else:
                 return refusals
         else:
@@ -315,6 +319,7 @@ def _policy(trail: Trail, claims: Claims, record: UserRecord, route: Route, refu
             of_token = False
         else:
             _blame_roles(trail, claims, route, user, denial)
+    conditions.check(trail, claims, user, route)
 
 
 def blame_token_roles(trail: Trail, claims: Claims, route: Route, denial: Denial) -> None:

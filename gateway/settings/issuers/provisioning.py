@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from gateway.settings.issuers.values import AcceptedValues
+from gateway.settings.issuers.values import When
 from gateway.settings.section import Section
 from gateway.settings.values import ClaimPath, Text
 
@@ -18,6 +18,6 @@ class Provisioning(Section):
     """The claim with the tenant, without which no user is created. `null`: as `claims.tenant`."""
     roles: tuple[Text, ...] = ()
     """The roles of each user that is created. None of the token's are taken over."""
-    when: dict[ClaimPath, AcceptedValues] = Field(default_factory=dict)
+    when: When = Field(default_factory=dict)
     """Claims, each with its accepted value or values; all must hold, or no user is created. Of a claim that
-    is a list, one element suffices."""
+    is a list, one element suffices. Or a condition over `claims`, in CEL (docs/policy.md)."""

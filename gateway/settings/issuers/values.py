@@ -3,7 +3,15 @@
 import re
 from typing import Annotated, Final, Literal, TypeAlias, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    PlainValidator,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from gateway.core.issuer_patterns import MAX_TENANTS
 from gateway.core.model import Scalar
@@ -86,6 +94,21 @@ AcceptedValues: TypeAlias = Annotated[
         }
     ),
 ]
+
+
+class _MappingOrText:
+    """Reads a mapping; a text is an expression, which `settings.conditions` checks."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def read(value: object, mapping: core_schema.ValidatorFunctionWrapHandler) -> object:
+            return value if isinstance(value, str) and value else mapping(value)
+
+        schema = handler.generate_schema(dict[ClaimPath, AcceptedValues])
+        return core_schema.no_info_wrap_validator_function(read, schema)
+
+
+When: TypeAlias = Annotated[dict[ClaimPath, AcceptedValues] | str, _MappingOrText]
 OpaquePrefix: TypeAlias = Annotated[str, AfterValidator(_opaque_prefix)]
 Tenants: TypeAlias = Annotated[
     tuple[str, ...] | Literal["any"],

@@ -1,0 +1,478 @@
+"""What an expression reads, what it is worth, and what is wrong with it: before it is ever evaluated.
+
+An expression that may be evaluated takes a bounded time: it loops over what the token, the user or the
+request has, which `expression` bounds, and never in a loop over such things. The pattern of a `matches`
+stands in the expression, so that no client chooses it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Final
+
+from gateway.conditions import library
+from gateway.conditions.syntax import (
+    Binary,
+    Call,
+    Choice,
+    Constant,
+    Entries,
+    Index,
+    Items,
+    Loop,
+    Name,
+    Node,
+    NotCel,
+    Select,
+    Unary,
+    parse,
+    start_of,
+)
+from gateway.conditions.words import (
+    BOOL,
+    BYTES,
+    DOUBLE,
+    DURATION,
+    DYN,
+    FUNCTIONS,
+    INT,
+    MAP,
+    METHODS,
+    NULL,
+    NUMBERS,
+    ROOTS,
+    STATUSES,
+    STRING,
+    TIMESTAMP,
+    UINT,
+    Function,
+    Kind,
+    list_of,
+    why_unreadable,
+)
+
+_LONGEST_PATTERN: Final = 200
+_HEADERS: Final = Kind("headers")
+_FIXED: Final[Mapping[str, Kind]] = {
+    "bool": BOOL, "int": INT, "uint": UINT, "double": DOUBLE, "string": STRING, "bytes": BYTES, "null": NULL,
+}  # fmt: skip
+_ORDERED: Final = frozenset({*NUMBERS, STRING, BYTES, BOOL, TIMESTAMP, DURATION})
+_TOTAL: Final[Mapping[tuple[Kind, str, Kind], Kind]] = {
+    **{(kind, sign, kind): kind for kind in NUMBERS for sign in "+-*/"},
+    **{(kind, "%", kind): kind for kind in (INT, UINT)},
+    (STRING, "+", STRING): STRING,
+    (BYTES, "+", BYTES): BYTES,
+    (TIMESTAMP, "+", DURATION): TIMESTAMP,
+    (DURATION, "+", TIMESTAMP): TIMESTAMP,
+    (TIMESTAMP, "-", DURATION): TIMESTAMP,
+    (TIMESTAMP, "-", TIMESTAMP): DURATION,
+    (DURATION, "+", DURATION): DURATION,
+    (DURATION, "-", DURATION): DURATION,
+}
+"""What an operator makes of two kinds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A mistake in an expression. `at` is its position, from 0."""
+
+    at: int
+    message: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What is known of an expression without evaluating it."""
+
+    text: str
+    faults: tuple[Fault, ...]
+    kind: Kind = DYN
+    """What it is worth."""
+    reads: tuple[tuple[str, ...], ...] = ()
+    """Each path that it reads, such as `("user", "attributes", "plan")`, in its order."""
+    guarded: frozenset[tuple[str, ...]] = frozenset()
+    """The paths that it also asks for with has() or `in`, so that they may be missing."""
+    places: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    """Where each path is read first."""
+
+    @property
+    def roots(self) -> frozenset[str]:
+        return frozenset(path[0] for path in self.reads)
+
+    @property
+    def per_request(self) -> bool:
+        """Whether it depends on more than token and user, so that its verdict is not remembered."""
+        return not self.roots.isdisjoint({"request", "client", "now"})
+
+    def fields(self, *root: str) -> frozenset[str]:
+        """Return the names that it reads below a path."""
+        return frozenset(path[len(root)] for path in self.reads if path[: len(root)] == root != path)
+
+
+@lru_cache(maxsize=256)
+def analysed(text: str) -> Analysis:
+    """Return what is known of an expression. Its mistakes are in the order of the text."""
+    try:
+        tree = parse(text)
+    except NotCel as error:
+        return Analysis(text, (Fault(error.at, error.message, error.hint),))
+    walk = _Walk(text)
+    kind = walk.kind(tree, {})
+    faults = walk.faults
+    if not faults:
+        refused = library.refusal(text, frozenset(path[0] for path in walk.reads) | walk.variables)
+        faults = [] if refused is None else [Fault(0, refused)]
+    places: dict[tuple[str, ...], int] = {}
+    for path, at in walk.reads_at:
+        places.setdefault(path, at)
+    return Analysis(
+        text, tuple(sorted(faults, key=lambda fault: fault.at)), kind, tuple(dict.fromkeys(walk.reads)),
+        frozenset(walk.guarded), places,
+    )  # fmt: skip
+
+
+class _Walk:
+    """One walk over a tree, which collects."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.faults: list[Fault] = []
+        self.reads_at: list[tuple[tuple[str, ...], int]] = []
+        self.guarded: set[tuple[str, ...]] = set()
+        self.variables: set[str] = set()
+        self._loops = 0
+        """Loops around this place, over what is not written in the expression."""
+
+    @property
+    def reads(self) -> Iterator[tuple[str, ...]]:
+        return (path for path, _ in self.reads_at)
+
+    def _fault(self, at: int, message: str, hint: str | None = None) -> Kind:
+        self.faults.append(Fault(at, message, hint))
+        return DYN
+
+    def kind(self, node: Node, scope: Mapping[str, Kind]) -> Kind:
+        """Return what a part is worth, and collect what is wrong with it."""
+        match node:
+            case Constant():
+                return self._constant(node)
+            case Name() | Select() | Index():
+                return self._read(node, scope)
+            case Call():
+                return self._call(node, scope)
+            case Loop():
+                return self._loop(node, scope)
+            case Unary():
+                return self._unary(node, scope)
+            case Binary():
+                return self._binary(node, scope)
+            case Choice():
+                self._wants(node.condition, BOOL, scope, "before `?`")
+                yes, no = self.kind(node.yes, scope), self.kind(node.no, scope)
+                return yes if yes == no else DYN
+            case Items():
+                kinds = {self.kind(item, scope) for item in node.items}
+                return list_of(kinds.pop() if len(kinds) == 1 else DYN)
+            case Entries():
+                for item in node.items:
+                    self.kind(item, scope)
+                return MAP
+
+    # Constants ---------------------------------------------------------------------------------------
+
+    def _constant(self, node: Constant) -> Kind:
+        if node.kind in {"string", "bytes"} or node.kind in {"int", "uint", "double"}:
+            refused = library.refusal(node.text)
+            if refused is not None:
+                return self._fault(node.at, f"{node.text[:40]} cannot be read: {refused}")
+        return _FIXED[node.kind]
+
+    # Fields ------------------------------------------------------------------------------------------
+
+    def _path(self, node: Node, scope: Mapping[str, Kind]) -> tuple[str, ...] | None:
+        """Return the path that a part reads from a root; None if it reads something else."""
+        match node:
+            case Name(name=name):
+                return (name,) if name in ROOTS and name not in scope else None
+            case Select(operand=operand, name=name):
+                above = self._path(operand, scope)
+                return None if above is None else (*above, name)
+            case Index(operand=operand, key=Constant(kind="string") as key):
+                above = self._path(operand, scope)
+                member = library.constant(key.text)
+                return None if above is None or not isinstance(member, str) else (*above, member)
+            case _:
+                return None
+
+    def _read(self, node: Name | Select | Index, scope: Mapping[str, Kind]) -> Kind:
+        path = self._path(node, scope)
+        if path is not None:
+            return self._of_root(path, node)
+        if isinstance(node, Name):
+            if node.name in scope:
+                return scope[node.name]
+            return self._unknown(node)
+        operand = self.kind(node.operand, scope)
+        if isinstance(node, Select):
+            if operand not in {DYN, MAP}:
+                return self._fault(node.at, f"{operand} has no fields, so there is no `{node.name}`")
+            return BOOL if node.test else DYN
+        key = self.kind(node.key, scope)
+        if operand.name == "list":
+            if key not in {*NUMBERS, DYN}:
+                return self._fault(node.at, f"the place in a list is a whole number, and not {key}")
+            return operand.item or DYN
+        if operand not in {DYN, MAP}:
+            return self._fault(node.at, f"{operand} has no items")
+        return DYN
+
+    def _unknown(self, node: Name) -> Kind:
+        if node.name in FUNCTIONS or node.name in METHODS:
+            return self._fault(node.at, f"`{node.name}` is a function", f"write {node.name}(…)")
+        known = [*ROOTS]
+        near = get_close_matches(node.name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(known)}"
+        return self._fault(node.at, f"there is no `{node.name}`", hint)
+
+    def _of_root(self, path: tuple[str, ...], node: Name | Select | Index) -> Kind:
+        """Return the kind of a path, and note that it is read."""
+        at, test = node.at, isinstance(node, Select) and node.test
+        root, *rest = path
+        fields = ROOTS[root]
+        if fields is None:
+            self.reads_at.append(((root,), at))
+            return (
+                TIMESTAMP if not rest else self._fault(at, "an instant has no fields", "write now.getHours()")
+            )
+        if not rest:
+            example = {"claims": "claims.scopes", "client": "client.ip"}.get(
+                root, f"{root}.{next(iter(fields))}"
+            )
+            return self._fault(at, f"`{root}` must be read by name", f"write {example}")
+        name, deeper = rest[0], rest[1:]
+        if root != "claims" and name not in fields:
+            near = get_close_matches(name, fields, 1)
+            hint = f"did you mean {root}.{near[0]}?" if near else f"known fields: {', '.join(fields)}"
+            return self._fault(at, f"there is no `{root}.{name}`", hint)
+        kind, kept = fields.get(name, DYN), path[:2]
+        if kind == _HEADERS and not deeper:
+            return self._fault(at, "headers must be read by name", 'write request.headers["x-name"]')
+        if kind in {_HEADERS, MAP} and deeper:
+            kind, kept = self._header(deeper[0], at) if kind == _HEADERS else DYN, path[:3]
+        if len(path) > len(kept) and kind != DYN:
+            return self._fault(at, f"`{'.'.join(kept)}` is {kind}, and has no `{path[len(kept)]}`")
+        self.reads_at.append((kept, at))
+        if test:
+            self.guarded.add(path)
+            return BOOL
+        return kind if path == kept else DYN
+
+    def _header(self, name: str, at: int) -> Kind:
+        why = why_unreadable(name)
+        if why is not None:
+            return self._fault(at, f"`{name}` {why[0]}", why[1])
+        if name != name.lower():
+            return self._fault(
+                at, f"`{name}` must be in lower case", f'write request.headers["{name.lower()}"]'
+            )
+        return STRING
+
+    # Operators ---------------------------------------------------------------------------------------
+
+    def _wants(self, node: Node, wanted: Kind, scope: Mapping[str, Kind], where: str) -> None:
+        kind = self.kind(node, scope)
+        if kind not in {wanted, DYN}:
+            self._fault(start_of(node), f"{kind} stands {where}, where {wanted} must be")
+
+    def _unary(self, node: Unary, scope: Mapping[str, Kind]) -> Kind:
+        if node.operator == "!":
+            self._wants(node.operand, BOOL, scope, "behind `!`")
+            return BOOL
+        kind = self.kind(node.operand, scope)
+        if kind not in {INT, DOUBLE, DYN}:
+            return self._fault(node.at, f"`-` needs a number, and not {kind}")
+        return kind
+
+    def _binary(self, node: Binary, scope: Mapping[str, Kind]) -> Kind:
+        operator = node.operator
+        if operator in {"&&", "||"}:
+            self._wants(node.left, BOOL, scope, f"before `{operator}`")
+            self._wants(node.right, BOOL, scope, f"behind `{operator}`")
+            return BOOL
+        if operator == "in":
+            return self._in(node, scope)
+        left, right = self.kind(node.left, scope), self.kind(node.right, scope)
+        if operator in {"==", "!="}:
+            self._compared(node, left, right, scope)
+            return BOOL
+        if operator in {"<", "<=", ">", ">="}:
+            fits = left == right or {left, right} <= NUMBERS
+            if DYN not in {left, right} and not (fits and left in _ORDERED):
+                self._fault(node.at, f"{left} and {right} have no order", _converted(left, right))
+            elif {left, right} - _ORDERED - {DYN}:
+                self._fault(node.at, f"{(({left, right}) - _ORDERED - {DYN}).pop()} has no order")
+            return BOOL
+        if DYN in {left, right}:
+            return DYN if left == right else (left if right == DYN else right)
+        if operator == "+" and left.name == right.name == "list":
+            return left if left == right else list_of(DYN)
+        total = _TOTAL.get((left, operator, right))
+        if total is None:
+            return self._fault(
+                node.at, f"`{operator}` does not fit {left} and {right}", _converted(left, right)
+            )
+        return total
+
+    def _compared(self, node: Binary, left: Kind, right: Kind, scope: Mapping[str, Kind]) -> None:
+        if _differ(left, right):
+            self._fault(
+                node.at, f"{left} is never equal to {right}: they cannot be compared", _converted(left, right)
+            )
+            return
+        for one, other in ((node.left, node.right), (node.right, node.left)):
+            if isinstance(one, Constant) and one.kind == "string":
+                self._known_value(self._path(other, scope), one)
+
+    def _in(self, node: Binary, scope: Mapping[str, Kind]) -> Kind:
+        path = self._path(node.right, scope)
+        if path is not None and (path in {("claims",), ("user",)} or path == ("request", "headers")):
+            if isinstance(node.left, Constant) and node.left.kind == "string":
+                asked = Select(node.right, str(library.constant(node.left.text)), node.left.at, test=True)
+                return self._read(asked, scope)
+            return self._fault(start_of(node.left), f"the name before `in {'.'.join(path)}` must be a text")
+        left, right = self.kind(node.left, scope), self.kind(node.right, scope)
+        if right.name not in {"list", "map", "dyn"}:
+            hint = "write text.contains(part)" if right == STRING else None
+            self._fault(node.at, f"`in` needs a list or a mapping, and not {right}", hint)
+        elif right.item is not None and _differ(left, right.item):
+            self._fault(node.at, f"{left} is never among items that are {right.item}")
+        if isinstance(node.right, Items):
+            known = self._path(node.left, scope)
+            for item in node.right.items:
+                if isinstance(item, Constant) and item.kind == "string":
+                    self._known_value(known, item)
+        return BOOL
+
+    def _known_value(self, path: tuple[str, ...] | None, constant: Constant) -> None:
+        """Find texts that a field never has."""
+        value = library.constant(constant.text)
+        if not isinstance(value, str):
+            return
+        if path == ("user", "status") and value not in STATUSES:
+            near = get_close_matches(value, STATUSES, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(STATUSES)}"
+            self._fault(constant.at, f"no user has the status {value!r}", hint)
+        elif path == ("request", "method") and value != value.upper():
+            self._fault(constant.at, f"no method is {value!r}", f'write "{value.upper()}"')
+        elif path == ("request", "host") and (value != value.lower() or ":" in value.rpartition("]")[2]):
+            self._fault(constant.at, f"no host is {value!r}", "write it in lower case, without a port")
+        elif path == ("request", "path") and not value.startswith("/"):
+            self._fault(constant.at, f"no path is {value!r}", f'write "/{value}"')
+
+    # Functions ---------------------------------------------------------------------------------------
+
+    def _call(self, node: Call, scope: Mapping[str, Kind]) -> Kind:
+        table = FUNCTIONS if node.target is None else METHODS
+        function = table.get(node.function)
+        arguments = node.arguments if node.target is None else (node.target, *node.arguments)
+        kinds = [self.kind(argument, scope) for argument in arguments]
+        if function is None:
+            return self._no_function(node, kinds)
+        if len(arguments) != len(function.takes):
+            takes = len(function.takes) - (node.target is not None)
+            number = f"{takes} argument{'' if takes == 1 else 's'}" if takes else "no argument"
+            return self._fault(node.at, f"{node.function}() takes {number}")
+        for argument, kind, fitting in zip(arguments, kinds, function.takes, strict=True):
+            if not _fits(kind, fitting):
+                self._fault(start_of(argument), f"{node.function}() does not take {kind}", _hint_of(function))
+        if node.function == "matches":
+            self._pattern(node.arguments[0])
+        elif all(isinstance(argument, Constant) for argument in arguments):
+            written = self._text[node.start : node.end]
+            if (refused := library.failure(written)) is not None:
+                self._fault(start_of(arguments[0]), f"{node.function}() cannot read this: {refused}")
+        return function.returns
+
+    def _no_function(self, node: Call, kinds: list[Kind]) -> Kind:
+        known = [*FUNCTIONS, "has"] if node.target is None else [*METHODS, "all", "exists", "filter", "map"]
+        if node.target is None and node.function in METHODS and kinds:
+            return self._fault(
+                node.at, f"{node.function}() stands behind a value", f"write value.{node.function}(…)"
+            )
+        near = get_close_matches(node.function, known, 1)
+        hint = f"did you mean {near[0]}?" if near else "docs/policy.md lists the functions"
+        return self._fault(node.at, f"there is no function {node.function}()", hint)
+
+    def _pattern(self, pattern: Node) -> None:
+        if not isinstance(pattern, Constant):
+            self._fault(start_of(pattern), "the pattern of matches() must be written here, as a text")
+            return
+        if len(pattern.text) > _LONGEST_PATTERN:
+            self._fault(pattern.at, f"the pattern is longer than {_LONGEST_PATTERN} characters")
+            return
+        if (refused := library.failure(f'"".matches({pattern.text})')) is not None:
+            self._fault(pattern.at, f"the pattern cannot be read: {refused}")
+
+    def _loop(self, node: Loop, scope: Mapping[str, Kind]) -> Kind:
+        items = self.kind(node.items, scope)
+        if node.variable in ROOTS:
+            return self._fault(node.at, f"`{node.variable}` has a meaning", "name the item otherwise")
+        if items.name not in {"list", "map", "dyn"}:
+            return self._fault(node.at, f"{node.function}() needs a list or a mapping, and not {items}")
+        written = isinstance(node.items, Items)
+        if not written and self._loops:
+            self._fault(
+                node.at,
+                "is a loop in a loop, which could take very long",
+                "write one of the lists out, or compare with `in`",
+            )
+        self._loops += not written
+        self.variables.add(node.variable)
+        item = (items.item or DYN) if items.name == "list" else DYN
+        inner = {**scope, node.variable: item}
+        if node.function == "map":
+            made = list_of(self.kind(node.body, inner))
+        else:
+            self._wants(node.body, BOOL, inner, f"in {node.function}()")
+            made = items if node.function == "filter" else BOOL
+        self._loops -= not written
+        return made
+
+
+def _differ(one: Kind, other: Kind) -> bool:
+    """Return whether values of these kinds are never equal."""
+    pair = {one, other}
+    return DYN not in pair and one.name != other.name and not pair <= NUMBERS
+
+
+def _fits(kind: Kind, fitting: frozenset[Kind | str]) -> bool:
+    return kind == DYN or DYN in fitting or kind in fitting or kind.name in fitting
+
+
+def _hint_of(function: Function) -> str | None:
+    first = sorted(str(each) for each in function.takes[0])
+    return (
+        f"it takes {' or '.join(first)}"
+        if len(function.takes) == 1 and DYN not in function.takes[0]
+        else None
+    )
+
+
+def _converted(left: Kind, right: Kind) -> str | None:
+    """Advise how two kinds can meet."""
+    kinds = {left, right}
+    if STRING in kinds and kinds & NUMBERS:
+        return "write the number without quotes, or int(…) around the text"
+    if TIMESTAMP in kinds and STRING in kinds:
+        return 'write timestamp("2026-01-31T00:00:00Z")'
+    if DURATION in kinds and (STRING in kinds or kinds & NUMBERS):
+        return 'write duration("5m")'
+    if STRING in kinds and any(kind.name == "list" for kind in kinds):
+        return "write text in list"
+    if NULL in kinds:
+        return "write !has(user.email) for what is missing"
+    if BOOL in kinds and STRING in kinds:
+        return "write true or false without quotes"
+    return None

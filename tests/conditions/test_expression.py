@@ -1,0 +1,154 @@
+"""The values of expressions, with everything that a token, a user and a request may have."""
+
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from gateway.conditions import library
+from gateway.conditions.expression import MOST_CHARACTERS, MOST_ITEMS, Expression, NotUsable
+from gateway.core.conditions import Missing
+from gateway.core.model import JSON, Claims, CredentialSources, Request, Route, User, UserStatus
+from gateway.core.reasons import Denial
+from gateway.core.requests.asked import asked
+
+CLAIMS: Final = Claims(
+    "https://i/", "main", "ann", ("api",), 200.0, 100.0, "j", "acme", ("orders:read",), ("r",), {}
+)
+USER: Final = User(
+    "7", UserStatus.ACTIVE, email="ann@example.org", roles=("admin",), attributes={"plan": "pro", "n": None}
+)
+ROUTE: Final = Route("r", "/**", "u", credentials=CredentialSources(query="access_token"))
+
+
+def request(target: str = "/orders/7?a=b&access_token=secret", recurring: object | None = None) -> Request:
+    headers = ((b"Host", b"API.example.com:8080"), (b"X-A", b"1"), (b"x-a", b"2"), (b"Cookie", b"c=1"))
+    return Request("GET", target, headers, "192.0.2.1", "https", "r-1", recurring=recurring)
+
+
+def verdict(text: str, claims: Claims | None = CLAIMS, user: User | None = USER, **payload: JSON) -> str:
+    """Return `true`, or the code of the denial."""
+    condition = Expression(text, lambda: 1_700_000_000.0)
+    claims = None if claims is None else replace(claims, payload=payload)
+    try:
+        if condition.per_request:
+            condition.prepare(claims, user)(request(), ROUTE)
+        else:
+            condition.check(claims, user)
+    except Denial as denial:
+        return denial.reason.code
+    return "true"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('user.attributes.plan == "pro" && "orders:read" in claims.scopes', "true"),
+        ('user.attributes.plan == "free"', "condition_not_met"),
+        ('user.id == "7" && user.status == "active" && "admin" in user.roles', "true"),
+        ('claims.sub == "ann" && claims.aud == ["api"] && claims.roles[0] == "r"', "true"),
+        ('claims.tenant == "acme" && claims.iss == "https://i/" && claims.jti == "j"', "true"),
+        # What is missing: an error, unless it is asked for, or does not matter.
+        ('claims.plan == "pro"', "condition_failed"),
+        ('user.tenant == "acme"', "condition_failed"),
+        ('user.attributes.none == "a"', "condition_failed"),
+        ('!has(claims.plan) && !("plan" in claims) && !has(user.tenant)', "true"),
+        ('claims.plan == "pro" || user.id == "7"', "true"),
+        ('claims.plan == "pro" && user.id == "8"', "condition_not_met"),
+        ("user.attributes.n == null && has(user.attributes.n)", "true"),
+        # Types that only the values show
+        ("user.attributes.plan > 1", "condition_failed"),
+        ("user.attributes.plan", "condition_failed"),
+        ("claims.a / claims.b > 0", "condition_failed"),
+        # The request
+        ('request.method == "GET" && request.path == "/orders/7"', "true"),
+        ('request.host == "api.example.com" && request.query == "a=b"', "true"),
+        ('request.headers["x-a"] == "1, 2" && !("x-b" in request.headers)', "true"),
+        ('client.ip == "192.0.2.1" && now == timestamp("2023-11-14T22:13:20Z")', "true"),
+        ("now.getHours() == 22 && user.id == '7'", "true"),
+        ('request.path.startsWith("/admin")', "condition_not_met"),
+        ('request.headers["x-b"] == "1"', "condition_failed"),
+    ],
+)
+def test_an_expression_is_true_false_or_fails(text: str, expected: str) -> None:
+    assert verdict(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("claims", "user"), [(None, None), (CLAIMS, None)], ids=["without a token", "without a user"]
+)
+def test_who_is_not_there_has_no_fields(claims: Claims | None, user: User | None) -> None:
+    assert verdict('user.attributes.plan == "pro"', claims, user) == "condition_failed"
+    assert verdict("!has(user.id) && request.method == 'GET'", claims, user) == "true"
+    assert verdict("has(claims.sub)", claims, user) == ("true" if claims else "condition_not_met")
+
+
+@pytest.mark.parametrize("value", [["x"] * (MOST_ITEMS + 1), "x" * (MOST_CHARACTERS + 1), [["x"] * 1001] * 2])
+def test_what_is_read_is_bounded(value: JSON) -> None:
+    """Each item takes time, and a client may choose the claims of its token at the issuer."""
+    assert verdict('claims.big != "y"', big=value) == "condition_failed"
+    assert verdict('claims.sub == "ann"', big=value) == "true"
+
+
+def test_an_expression_with_mistakes_is_not_usable() -> None:
+    with pytest.raises(NotUsable, match="there is no `usr`"):
+        Expression("usr.id == 1")
+
+
+def test_a_defect_of_the_library_denies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A panic in Rust is a `BaseException`, which would otherwise end more than the request."""
+
+    class Panic(BaseException):
+        pass
+
+    class Broken:
+        def execute(self, _: object) -> object:
+            raise Panic("index out of range")
+
+    with pytest.raises(library.EvaluationFailed, match="index out of range"):
+        library.evaluate(Broken(), library.context({}))  # type: ignore[arg-type]  # broken on purpose
+
+
+def test_a_prepared_condition_reads_each_request_anew() -> None:
+    """Only the same head from the same client is not read again."""
+    check = Expression('request.path == "/a" && client.ip == "192.0.2.1"').prepare(CLAIMS, USER)
+    head = object()
+    check(request("/a", head), ROUTE)
+    check(request("/a", head), ROUTE)
+    for other in (request("/b", object()), request("/b"), replace(request("/a", head), peer="192.0.2.2")):
+        with pytest.raises(Denial):
+            check(other, ROUTE)
+        check(request("/a", head), ROUTE)
+
+
+def test_now_moves_on() -> None:
+    times = iter([1.0, 3.0])
+    check = Expression('now < timestamp("1970-01-01T00:00:02Z")', lambda: next(times)).prepare(CLAIMS, USER)
+    check(request(recurring=(head := object())), ROUTE)
+    with pytest.raises(Denial):
+        check(request(recurring=head), ROUTE)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"admin" in user.roles ? "yes" : "no"', "yes"),
+        ('user.roles.map(r, r + "!")', ["admin!"]),
+        ("size(user.roles)", 1),
+        ("claims.missing", None),
+        ('timestamp("2026-01-01T00:00:00Z")', "2026-01-01T00:00:00Z"),
+        ("user.attributes", None),
+    ],
+)
+def test_the_value_of_a_header(text: str, expected: object) -> None:
+    assert Expression(text).header(CLAIMS, USER) == expected
+
+
+def test_readings_show_what_was_compared() -> None:
+    condition = Expression('user.attributes.plan == claims.plan && request.method == "GET" || now > now')
+    condition = replace(condition, clock=lambda: 0.0)
+    found = condition.readings(CLAIMS, USER, asked(request(), ROUTE))
+    assert [(each.path, each.value) for each in found] == [
+        ("user.attributes.plan", "pro"), ("claims.plan", Missing.MISSING), ("request.method", "GET"),
+        ("now", "1970-01-01T00:00:00+00:00"),
+    ]  # fmt: skip
