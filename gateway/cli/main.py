@@ -8,6 +8,7 @@ import typer
 from gateway import __version__
 from gateway.cli.adopt.command import adopt
 from gateway.cli.assertion import assertion_app
+from gateway.cli.commands import commands
 from gateway.cli.config import check, schema
 from gateway.cli.demo import register as register_demo
 from gateway.cli.explain import explain
@@ -62,6 +63,7 @@ register_demo(app)
 app.command()(check)
 app.command()(schema)
 app.command()(reasons)
+app.command(hidden=True)(commands)
 app.command()(adopt)
 app.command()(migrate)
 users_app.command("import")(import_users)
