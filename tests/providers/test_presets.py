@@ -8,7 +8,7 @@ from gateway.cli.check.presets import page
 from gateway.providers.catalogue import PROVIDERS
 from gateway.providers.presets import Fault, unfold
 from gateway.providers.provider import Example, Provider
-from tests.test_docs import REPOSITORY
+from tests.docs.pages import REPOSITORY
 
 POOL = {"preset": "cognito", "pool": "eu-west-1_AbCdEf123"}
 EXAMPLES = [

@@ -1,0 +1,41 @@
+"""Configurations on the pages: a whole one passes as it stands, and of a part each name exists."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.settings import Settings, load
+from tests.docs.pages import PAGES, blocks, name
+
+_WHOLE = {"issuers", "postgres", "redis", "upstreams", "routes"}
+BLOCKS = [
+    pytest.param(text, id=f"{name(page)}-{number}")
+    for page in PAGES
+    for number, text in enumerate(blocks(page, "yaml"), start=1)
+]
+
+
+def sections(text: str) -> dict[str, Any] | None:
+    """Return the settings of a block, None if it is not about settings at the top level."""
+    loaded = yaml.safe_load(text)
+    return loaded if isinstance(loaded, dict) and set(loaded) <= set(Settings.model_fields) else None
+
+
+WHOLE = [block for block in BLOCKS if set(sections(str(block.values[0])) or ()) >= _WHOLE]
+
+
+@pytest.mark.parametrize("text", WHOLE)
+def test_a_whole_configuration_is_valid(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in re.findall(r"\$\{(\w+)\}", text):
+        monkeypatch.setenv(variable, "postgresql://gateway@127.0.0.1/gateway")
+    file = tmp_path / "gateway.yaml"
+    file.write_text(text, encoding="utf-8")
+    load(file)
+
+
+def test_there_are_whole_configurations() -> None:
+    pages = {str(block.id).partition(".md")[0] for block in WHOLE}
+    assert {"docs/tutorials/keycloak", "docs/tutorials/supabase", "docs/tutorials/nginx"} <= pages
