@@ -28,10 +28,3 @@ def test_each_promise_has_tests_that_exist(promise: str, tests: list[tuple[str, 
         assert file.exists(), path
         there = re.search(rf"^(?:async )?def {function}\(", file.read_text(encoding="utf-8"), re.MULTILINE)
         assert there, f"{path} has no {function}: name the test that holds this promise now"
-
-
-def test_each_room_of_threats_is_named() -> None:
-    """What is tested as an attack is promised."""
-    named = {path for _, tests in promises() for path, _ in tests}
-    files = {f"tests/threats/{file.name}" for file in (REPOSITORY / "tests" / "threats").glob("test_*.py")}
-    assert files - named == set()
