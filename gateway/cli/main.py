@@ -22,6 +22,7 @@ from gateway.cli.reasons import reasons
 from gateway.cli.redis import redis_app
 from gateway.cli.revocations.lift import lift_app
 from gateway.cli.revocations.revoke import revocations_app, revoke_app
+from gateway.cli.routes.command import routes_app
 from gateway.cli.run import run
 from gateway.cli.token import token_app
 from gateway.cli.users import users_app
@@ -70,6 +71,7 @@ users_app.command("import")(import_users)
 app.add_typer(users_app, name="users")
 app.command()(explain)
 app.add_typer(policy_app, name="policy")
+app.add_typer(routes_app, name="routes")
 app.add_typer(token_app, name="token")
 app.add_typer(issuers_app, name="issuers")
 app.command()(orphans)

@@ -1,0 +1,267 @@
+"""What an OpenAPI description (3.0, 3.1) says of paths, methods and security, as routes.
+
+A list of security requirements is a choice (OpenAPI 3.1 §4.8.10): one of them must be met, with all of its
+schemes and scopes. `{}` among them makes security optional, and an empty list needs none. The security of an
+operation replaces that of the description.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+_MOST_REFS: Final = 20
+_TEMPLATE: Final = re.compile(r"\{[^{}/]+\}")
+Auth: TypeAlias = Literal["required", "optional", "none"]
+
+
+class NotOpenApi(Exception):
+    """A description that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """What an operation asks of a token."""
+
+    auth: Auth = "required"
+    alternatives: tuple[frozenset[str], ...] = ()
+    """Sets of scopes, of which the token must have one; empty: none is needed."""
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The scopes that are needed in any case, if there is one set."""
+        return self.alternatives[0] if len(self.alternatives) == 1 else frozenset()
+
+    @property
+    def condition(self) -> str | None:
+        """The choice between several sets, as a condition; None: there is no choice."""
+        if len(self.alternatives) < 2:
+            return None
+        sets = [
+            [f"{_quoted(scope)} in claims.scopes" for scope in sorted(each)] for each in self.alternatives
+        ]
+        parts = [" && ".join(each) if len(each) == 1 else f"({' && '.join(each)})" for each in sets]
+        return " || ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path."""
+
+    method: str
+    """In capitals."""
+    template: str
+    """The path as the description has it, below the path of its server."""
+    pattern: str
+    """The path as a route matches it."""
+    security: Security
+
+
+@dataclass(slots=True)
+class Description:
+    """The operations of a description, the most specific paths first; and what a person should look at."""
+
+    operations: list[Operation] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class NewRoute:
+    """A route for operations of one path that ask for the same."""
+
+    name: str
+    path: str
+    methods: tuple[str, ...]
+    security: Security
+
+
+def read(document: object) -> Description:
+    """Read a description. Raises `NotOpenApi`."""
+    if not isinstance(document, Mapping):
+        raise NotOpenApi("is not a mapping")
+    version = str(document.get("openapi", ""))
+    if "swagger" in document:
+        raise NotOpenApi("is Swagger 2.0: convert it to OpenAPI 3 first")
+    if not version.startswith("3."):
+        raise NotOpenApi("has no `openapi: 3.x`")
+    return _Reader(document).read()
+
+
+def routes(description: Description, prefix: str = "") -> list[NewRoute]:
+    """Put operations together that have the same path and security. Names begin with `prefix`."""
+    groups: dict[tuple[str, Security], list[str]] = {}
+    for each in description.operations:
+        groups.setdefault((each.pattern, each.security), []).append(each.method)
+    paths = [path for path, _ in groups]
+    found: list[NewRoute] = []
+    names: set[str] = set()
+    for (path, security), methods in groups.items():
+        name = prefix + _slug(path)
+        if paths.count(path) > 1:
+            name += f"-{'-'.join(methods).lower()}"
+        unique, number = name, 2
+        while unique in names:
+            unique, number = f"{name}-{number}", number + 1
+        names.add(unique)
+        found.append(NewRoute(unique, path, tuple(methods), security))
+    return found
+
+
+class _Reader:
+    def __init__(self, document: Mapping[str, object]) -> None:
+        self._document = document
+        self._found = Description()
+        self._noted: set[str] = set()
+
+    def read(self) -> Description:
+        paths = self._document.get("paths")
+        if not isinstance(paths, Mapping):
+            raise NotOpenApi("has no `paths`")
+        for template, written in paths.items():
+            if not isinstance(template, str) or not template.startswith("/"):
+                continue  # an extension, `x-…`
+            item = self._resolved(written, f"paths.{template}")
+            for method in METHODS:
+                operation = item.get(method)
+                if isinstance(operation, Mapping):
+                    self._operation(method.upper(), template, item, operation)
+        self._found.operations.sort(
+            key=lambda each: (_specificity(each.pattern), METHODS.index(each.method.lower()))
+        )
+        return self._found
+
+    def _operation(
+        self, method: str, template: str, item: Mapping[str, object], operation: Mapping[str, object]
+    ) -> None:
+        servers = operation.get("servers") or item.get("servers") or self._document.get("servers")
+        where = f"{method} {template}"
+        base = self._base(servers, where)
+        pattern = self._pattern(base + template, where)
+        security = self._security(operation.get("security", self._document.get("security")), where)
+        self._found.operations.append(Operation(method, base + template, pattern, security))
+
+    def _note(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            self._found.notes.append(text)
+
+    # Paths -------------------------------------------------------------------------------------------
+
+    def _base(self, servers: object, where: str) -> str:
+        """Return the path of the first server, without a final slash."""
+        if not isinstance(servers, Sequence) or isinstance(servers, str) or not servers:
+            return ""
+        bases = [_path_of(server) for server in servers if isinstance(server, Mapping)]
+        if len(set(bases)) > 1:
+            self._note(f"{where}: the servers have different paths; {bases[0] or '/'} is taken")
+        return bases[0] if bases else ""
+
+    def _pattern(self, path: str, where: str) -> str:
+        segments = path.split("/")[1:]
+        if any(_TEMPLATE.search(segment) and not _TEMPLATE.fullmatch(segment) for segment in segments):
+            self._note(f"{where}: a segment is partly a parameter; the route takes any segment there")
+        return "/" + "/".join("*" if _TEMPLATE.search(segment) else segment for segment in segments)
+
+    # Security ----------------------------------------------------------------------------------------
+
+    def _security(self, requirements: object, where: str) -> Security:
+        if requirements is None or requirements == []:
+            return Security("none")
+        if not isinstance(requirements, Sequence) or isinstance(requirements, str):
+            raise NotOpenApi(f"{where}: security is not a list")
+        if any(each == {} for each in requirements):
+            return Security("optional")
+        sets: list[frozenset[str]] = []
+        for each in requirements:
+            scopes = self._scopes(each, where)
+            if scopes is not None:
+                sets.append(scopes)
+        if not sets:
+            self._note(f"{where}: no scheme takes a bearer token; the route requires one")
+        return Security("required", tuple(_smallest(sets)))
+
+    def _scopes(self, requirement: object, where: str) -> frozenset[str] | None:
+        """Return the scopes of one choice; None if no bearer token can meet it."""
+        if not isinstance(requirement, Mapping):
+            raise NotOpenApi(f"{where}: a security requirement is not a mapping")
+        scopes: set[str] = set()
+        for name, wanted in requirement.items():
+            kind = self._scheme(str(name), where)
+            if kind is None:
+                self._note(f"{where}: the scheme {name} takes no bearer token, and is left out")
+                return None
+            scopes.update(map(str, wanted if isinstance(wanted, list) else ()))
+        return frozenset(scopes)
+
+    def _scheme(self, name: str, where: str) -> str | None:
+        """Return the type of a scheme whose credential is a bearer token; None for all others."""
+        components = self._document.get("components")
+        schemes = components.get("securitySchemes") if isinstance(components, Mapping) else None
+        written = schemes.get(name) if isinstance(schemes, Mapping) else None
+        if written is None:
+            raise NotOpenApi(f"{where}: there is no security scheme {name!r}")
+        scheme = self._resolved(written, f"components.securitySchemes.{name}")
+        kind = str(scheme.get("type"))
+        bearer = kind == "http" and str(scheme.get("scheme", "")).lower() == "bearer"
+        return kind if bearer or kind in {"oauth2", "openIdConnect"} else None
+
+    # References --------------------------------------------------------------------------------------
+
+    def _resolved(self, node: object, where: str) -> Mapping[str, object]:
+        """Follow references within the description. What stands beside a reference wins."""
+        beside: dict[str, object] = {}
+        for _ in range(_MOST_REFS):
+            if not isinstance(node, Mapping):
+                raise NotOpenApi(f"{where} is not a mapping")
+            reference = node.get("$ref")
+            if reference is None:
+                return {**node, **beside}
+            beside = {**{key: value for key, value in node.items() if key != "$ref"}, **beside}
+            node = self._target(str(reference), where)
+        raise NotOpenApi(f"{where}: its references lead in a circle")
+
+    def _target(self, reference: str, where: str) -> object:
+        if not reference.startswith("#/"):
+            raise NotOpenApi(
+                f"{where}: {reference} is in another file; put the description into one file first"
+            )
+        node: object = self._document
+        for part in reference[2:].split("/"):
+            name = part.replace("~1", "/").replace("~0", "~")
+            node = node.get(name) if isinstance(node, Mapping) else None
+        if node is None:
+            raise NotOpenApi(f"{where}: {reference} does not exist")
+        return node
+
+
+def _path_of(server: Mapping[str, object]) -> str:
+    url = str(server.get("url", "/"))
+    variables = server.get("variables")
+    for name, variable in variables.items() if isinstance(variables, Mapping) else ():
+        default = variable.get("default", "") if isinstance(variable, Mapping) else ""
+        url = url.replace(f"{{{name}}}", str(default))
+    return urlsplit(url).path.rstrip("/")
+
+
+def _smallest(sets: Iterable[frozenset[str]]) -> Iterator[frozenset[str]]:
+    """Return the sets without those that contain another: who has these, has the other."""
+    distinct = list(dict.fromkeys(sets))
+    if frozenset() in distinct:
+        return iter(())
+    return (each for each in distinct if not any(other < each for other in distinct))
+
+
+def _specificity(pattern: str) -> list[tuple[bool, str]]:
+    """Order patterns so that names come before parameters: the first route that matches wins."""
+    return [(segment == "*", segment) for segment in pattern.split("/")[1:]]
+
+
+def _slug(path: str) -> str:
+    named = "-".join("x" if segment == "*" else segment for segment in path.split("/") if segment)
+    return re.sub(r"[^a-z0-9]+", "-", named.lower()).strip("-") or "root"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
