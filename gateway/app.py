@@ -19,9 +19,9 @@ from gateway.admin.health import Admin, Dependency, Workers
 from gateway.admin.readiness import Stream, dependencies
 from gateway.builders import databases, directories, listening, observing, resolving, trust
 from gateway.core import policy
-from gateway.core.model import Issuer, StoreUnavailable
+from gateway.core.model import Issuer, Request, StoreUnavailable
 from gateway.core.provisioning import claims_read
-from gateway.core.reasons import CATALOGUE
+from gateway.core.reasons import CATALOGUE, Denial
 from gateway.core.routes import RouteTable
 from gateway.core.tokens import KeySet
 from gateway.explain import Explainer
@@ -38,6 +38,7 @@ from gateway.proxy.errors import Responder
 from gateway.proxy.reauthorization import Reauthorization
 from gateway.proxy.upstream.balancer import Upstreams
 from gateway.settings import Settings
+from gateway.shadow import ShadowingAdmitter
 from gateway.stores.availability import Availability
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.source.database import SourceDatabase, UsersElsewhere
@@ -175,13 +176,20 @@ async def serve(
         assertions = trust.assertions(settings, postgres, metrics)
         stack.push_async_callback(assertions.close)
 
-        def admitter(*, forwards: bool) -> Memo:
+        shadow = translation.shadow(settings)
+
+        def report(request: Request, denial: Denial) -> None:
+            metrics.shadow_denied(denial, "" if denial.route is None else denial.route.name)
+            log.shadow_denied(request, denial)
+
+        def admitter(*, forwards: bool) -> Memo | ShadowingAdmitter:
             """Return what decides, for requests that are forwarded here or by other proxies."""
             table = RouteTable(
                 routes, forwards=forwards, reserved=settings.server.health_path if forwards else None
             )
-            pipeline = Pipeline(table, verifier, directory, headers, provisioner, assertions.signer)
-            return Memo(pipeline, verifier, tokens, directory, assertions.now)
+            pipeline = Pipeline(table, verifier, directory, headers, provisioner, assertions.signer, shadow)
+            memo = Memo(pipeline, verifier, tokens, directory, assertions.now)
+            return memo if shadow is None else ShadowingAdmitter(memo, pipeline, report)
 
         memo = admitter(forwards=True)
         upstreams = Upstreams(

@@ -46,7 +46,7 @@ from gateway.core.reasons import (
 )
 from gateway.core.tokens import KeySet, VerificationKey
 from gateway.core.verified import VerifiedToken
-from gateway.pipeline import Pipeline, Verifier, attribute, check, may_be_created
+from gateway.pipeline import Pipeline, Verifier, attribute, may_be_created
 
 RECURRING_HEADS: Final = 2048
 """The largest number of remembered request heads."""
@@ -257,12 +257,15 @@ class Memo:
                 decision = await self._decide(token, route, request.id)
             elif decision.route is not route:
                 if self._has_same_identity(decision.route, route):
-                    check(route, claims, decision.resolution)
+                    shadow = self._pipeline.settle(route, claims, decision.resolution)
                     # The identity fields depend on nothing else of the route.
-                    each = policy.request_check(route, claims, decision.resolution.user)
+                    each = None
+                    if shadow is None:
+                        each = policy.request_check(route, claims, decision.resolution.user)
                     decision = Decision(
-                        route, decision.resolution, decision.identity, decision.told, decision.until, each
-                    )
+                        route, decision.resolution, decision.identity, decision.told, decision.until, each,
+                        shadow,
+                    )  # fmt: skip
                 else:
                     decision = self._pipeline.decide(route, claims, decision.resolution)
                 token.decision = decision

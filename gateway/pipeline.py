@@ -9,7 +9,7 @@ import math
 from typing import Protocol
 
 from gateway.core import policy
-from gateway.core.admission import Admission, Decision, Forwarding
+from gateway.core.admission import Admission, AdmittedInShadow, Decision, Forwarding
 from gateway.core.assertion import Signed
 from gateway.core.headers import STALE, Fields, HeaderPolicy
 from gateway.core.model import Auth, Claims, Credential, MissingUser, Request, Resolution, Route, User
@@ -20,10 +20,12 @@ from gateway.core.reasons import (
     TOKENS_REVOKED_BEFORE,
     USER_NOT_FOUND,
     Denial,
+    Group,
 )
 from gateway.core.requests import bearer, cors, credentials, upgrades
 from gateway.core.requests.methods import COMMON, COUNTED, count_down
 from gateway.core.routes import RouteTable, Target, read_target
+from gateway.core.shadow import Shadow, Shadowed
 from gateway.core.verified import VerifiedToken
 
 
@@ -66,14 +68,18 @@ class Pipeline:
         headers: HeaderPolicy,
         provisioner: Provisioner | None = None,
         asserter: Asserter | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
+        """`shadow`: None if nothing is in shadow."""
         self._routes = routes
         self._verifier = verifier
         self._directory = directory
         self._headers = headers
         self._provisioner = provisioner
         self._asserter = asserter
-        self.admission = self._checked if routes.conditional else self._put_together
+        self._shadow = shadow
+        checks = routes.conditional or shadow is not None
+        self.admission = self._checked if checks else self._put_together
         """Puts together what was settled, after what must be checked for each request. Raises `Denial`."""
 
     async def admit(self, request: Request) -> Admission:
@@ -103,10 +109,8 @@ class Pipeline:
         """
         try:
             resolution = await self._directory.find(claims)
-            check(route, claims, resolution)
-            each = policy.request_check(route, claims, resolution.user)
-            if each is not None:
-                each(request, route)
+            if self.settle(route, claims, resolution) is None:
+                self._check_request(request, route, claims, resolution)
         except Denial as denial:
             attribute(denial, None, claims)
             raise
@@ -141,6 +145,7 @@ class Pipeline:
         if exhausted:
             return self._last(route, request.method, fields)
         credential: Credential | None = None
+        shadow: Shadowed | None = None
         try:
             if route.auth is Auth.NONE:
                 pass
@@ -156,14 +161,18 @@ class Pipeline:
         except Denial as denial:
             if route.auth is not Auth.OPTIONAL or denial.reason is not CREDENTIALS_MISSING:
                 attribute(denial, route, None)
-                raise
+                # Without its credentials, it passes if these are removed in any case.
+                removed = route.credentials is None or denial.reason is CREDENTIALS_MISSING
+                if not removed or not self._covers(denial, route):
+                    raise
+                shadow = Shadowed.of(denial)
         line = f"{request.method} {target.below(route.base_path, route.strip_prefix)} HTTP/1.1".encode(
             "ascii"
         )
         host = fields.hosts[0] if fields.hosts else b""
         told = self._headers.forwarded(request, fields, route.strip_prefix)
         protocol = upgrades.requested(request, route.upgrades) if request.may_upgrade else None
-        return Forwarding(route, request.method, line, host, told, protocol, credential, fields)
+        return Forwarding(route, request.method, line, host, told, protocol, credential, fields, None, shadow)
 
     def _last(self, route: Route, method: str, fields: Fields) -> Forwarding:
         """Answer a request that must go no further (RFC 9110 §7.6.2). Raises `Denial` for TRACE."""
@@ -197,7 +206,7 @@ class Pipeline:
 
     def decide(self, route: Route, claims: Claims, resolution: Resolution) -> Decision:
         """Settle that a token's user may use a route, and what the upstream is told. Raises `Denial`."""
-        check(route, claims, resolution)
+        shadow = self.settle(route, claims, resolution)
         identity = self._headers.identity(claims, resolution.user, with_status=route.allow_inactive)
         if resolution.stale:
             identity += STALE
@@ -206,8 +215,54 @@ class Pipeline:
             signed = self._asserter.sign(route.audience, claims, resolution.user)
             identity, until = identity + signed.field, signed.until
         told = self._headers.told(identity) if self._headers.tells_fronts else b""
+        each = None if shadow is not None else policy.request_check(route, claims, resolution.user)
+        return Decision(route, resolution, identity, told, until, each, shadow)
+
+    def settle(self, route: Route, claims: Claims, resolution: Resolution) -> Shadowed | None:
+        """Settle that a token's user may use a route. Raises `Denial`.
+
+        Return why the policy would refuse that, if it is in shadow. All else about the token and its user is
+        in order then.
+        """
+        try:
+            check(route, claims, resolution)
+        except Denial as denial:
+            attribute(denial, route, claims)
+            if denial.reason.group is not Group.POLICY or not self._covers(denial, route):
+                raise
+            return Shadowed.of(denial)
+        return None
+
+    def _covers(self, denial: Denial, route: Route) -> bool:
+        return self._shadow is not None and self._shadow.covers(denial.reason, route, denial.issuer)
+
+    def unidentified(self, request: Request, denial: Denial) -> AdmittedInShadow | None:
+        """Admit a denied request without its token and without an identity, if the denial is in shadow.
+
+        None: it is enforced.
+        """
+        if denial.route is None or not self._covers(denial, denial.route):
+            return None
+        try:
+            forwarding = self.read(request)
+        except Denial:
+            return None
+        if forwarding.route is not denial.route or forwarding.preflight is not None:
+            return None
+        forwarding = forwarding._replace(credential=None)
+        return AdmittedInShadow(forwarding, b"", shadow=Shadowed.of(denial))
+
+    def _check_request(self, request: Request, route: Route, claims: Claims, resolution: Resolution) -> None:
+        """Check the condition of an open exchange again, unless it is in shadow. Raises `Denial`."""
         each = policy.request_check(route, claims, resolution.user)
-        return Decision(route, resolution, identity, told, until, each)
+        if each is None:
+            return
+        try:
+            each(request, route)
+        except Denial as denial:
+            denial.issuer = claims.issuer_name
+            if not self._covers(denial, route):
+                raise
 
     def _checked(
         self,
@@ -218,6 +273,9 @@ class Pipeline:
     ) -> Admission:
         """Check the condition of the route for this request, which may have no token. Raises `Denial`."""
         route, condition = forwarding.route, forwarding.route.require.condition
+        shadow = forwarding.shadow if decision is None else decision.shadow
+        if shadow is not None:
+            return in_shadow(self._put_together(request, forwarding, claims, decision), shadow)
         if condition is not None and forwarding.preflight is None:
             try:
                 if decision is not None:
@@ -231,6 +289,9 @@ class Pipeline:
                 attribute(denial, route, claims)
                 if decision is not None:
                     attribute_user(denial, decision.resolution)
+                if self._covers(denial, route):
+                    admission = self._put_together(request, forwarding, claims, decision)
+                    return in_shadow(admission, Shadowed.of(denial))
                 raise
         return self._put_together(request, forwarding, claims, decision)
 
@@ -242,7 +303,8 @@ class Pipeline:
         decision: Decision | None = None,
     ) -> Admission:
         fields = b"" if decision is None else decision.identity
-        if forwarding.route.forward_authorization:
+        # Credentials that were refused are not passed on as if they were good.
+        if forwarding.route.forward_authorization and forwarding.shadow is None:
             fields += self._headers.credentials(request, forwarding.client_fields)
         return Admission(forwarding, fields, claims, decision)
 
@@ -279,3 +341,9 @@ def attribute_user(denial: Denial, resolution: Resolution) -> None:
     """Note on a denial whom it is about, and where that was found."""
     denial.tier = denial.tier or resolution.tier
     denial.user_id = None if resolution.user is None else resolution.user.id
+
+
+def in_shadow(admission: Admission, shadow: Shadowed) -> AdmittedInShadow:
+    """Return the admission of a request that would be refused."""
+    forwarding, fields = admission.forwarding, admission.fields
+    return AdmittedInShadow(forwarding, fields, admission.claims, admission.decision, shadow=shadow)

@@ -22,6 +22,7 @@ from gateway.core.model import ClaimPaths, CredentialSources, Issuer, Provisioni
 from gateway.core.networks import contains
 from gateway.core.requests.forwarding import ForwardingRules
 from gateway.core.requests.fronts import Questions
+from gateway.core.shadow import Shadow
 from gateway.core.tokens import ASYMMETRIC_ALGORITHMS, HMAC_ALGORITHMS
 from gateway.explain import Login, Setup
 from gateway.issuer_keys.client_authentication import ClientAuthentication, ClientSecret, PrivateKeyJwt
@@ -90,10 +91,17 @@ def issuer(issuer: model.Issuer) -> Issuer:
     return derived(
         issuer,
         Issuer,
-        elsewhere={"keys", "introspection"},
+        elsewhere={"keys", "introspection", "mode"},
         claims=claims,
         provisioning=_provisioning(issuer.provisioning),
     )
+
+
+def shadow(settings: Settings) -> Shadow | None:
+    """Return what is in shadow; None if nothing is."""
+    issuers = frozenset(each.name for each in settings.issuers if each.mode == "shadow")
+    routes = any("shadow" in {each.mode, each.require.condition_mode} for each in settings.routes)
+    return Shadow(issuers) if issuers or routes or settings.server.mode == "shadow" else None
 
 
 def _provisioning(rules: model.Provisioning | None) -> Provisioning | None:
@@ -109,6 +117,7 @@ def routes(settings: Settings, clock: Callable[[], float] = time.time) -> tuple[
         replace(
             route(each, size, forward_authorization=forwards, clock=clock),
             base_path="" if each.upstream is None else settings.upstreams[each.upstream].base_path,
+            shadow="shadow" in {settings.server.mode, each.mode},
         )
         for each in settings.routes
     )
@@ -128,12 +137,19 @@ def route(
     return derived(
         route,
         Route,
-        elsewhere={"match", "upgrade", "allowed_origins"},
+        elsewhere={"match", "upgrade", "allowed_origins", "mode"},
+        shadow=route.mode == "shadow",
         path=route.match.path,
         methods=frozenset(route.match.methods),
         hosts=frozenset(route.match.hosts),
         credentials=_credentials(route),
-        require=derived(route.require, Requirement, condition=_condition(route.require.condition, clock)),
+        require=derived(
+            route.require,
+            Requirement,
+            elsewhere={"condition_mode"},
+            condition=_condition(route.require.condition, clock),
+            condition_shadow=route.require.condition_mode == "shadow",
+        ),
         upgrades=frozenset(route.upgrade),
         strip_prefix=route.strip_prefix or "",
         allow=frozenset(route.match.allow),

@@ -85,9 +85,9 @@ class House:
         assert response.status == 200, response.body
         return self.upstream.requests[-1]
 
-    async def admin(self, path: str) -> Response:
+    async def admin(self, path: str, token: bytes | None = None) -> Response:
         async with self.connect(admin=True) as client:
-            await client.send(request_bytes("GET", path, b"Connection: close"))
+            await client.send(request_bytes("GET", path, b"Connection: close", token=token))
             response = await client.response()
             assert response is not None
             return response

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import translation
 from gateway.core.model import Auth
 from gateway.settings import ConfigurationError, Problem, Settings, load
 from gateway.settings.advice import advice, covers
@@ -908,3 +909,28 @@ def test_headers_about_users_have_one_meaning(
     else:
         (problem,) = problems(file, text)
         assert mistake in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("listen: 127.0.0.1:8080", "mode: shadow", "server.mode"),
+        ("keys: {discovery: true}", "mode: shadow", "issuers[0].mode"),
+        ("    upstream: orders\n", "    upstream: orders\n    mode: shadow\n", "routes[0].mode"),
+        (
+            "    upstream: orders\n",
+            "    upstream: orders\n    require: {condition: claims.a == 1, condition_mode: shadow}\n",
+            "routes[0].require.condition_mode",
+        ),
+    ],
+)
+def test_what_is_in_shadow_is_told_aloud(file: Path, old: str, new: str, where: str) -> None:
+    told = advised(file, BASE.replace(old, new))
+    assert "is shadow: " in told[where]
+    assert any(word in told[where] for word in (" NO ", " NOT ", " ALL "))
+    assert translation.shadow(load(file, {})) is not None
+
+
+def test_nothing_is_in_shadow_by_default(file: Path) -> None:
+    file.write_text(BASE)
+    assert translation.shadow(load(file, {})) is None

@@ -85,6 +85,8 @@ CHANGES: Final[dict[type[Section], dict[str, dict[str, Any]]]] = {
         "require.roles": {"require": {"roles": ["admin"]}},
         "require.token_roles": {"require": {"token_roles": ["admin"]}},
         "require.condition": {"require": {"condition": 'claims.plan == "pro"'}},
+        "require.condition_mode": {"require": {"condition_mode": "shadow"}},
+        "mode": {"mode": "shadow"},
         "require.tenant": {"require": {"tenant": "acme"}},
         "allow_inactive": {"allow_inactive": True},
         "missing_user": {"missing_user": "forward"},
@@ -191,7 +193,7 @@ def settings_of(kind: type[Section], before: str = "") -> set[str]:
 
 @pytest.mark.parametrize("kind", CHANGES, ids=lambda kind: kind.__name__)
 def test_every_setting_is_tried(kind: type[Section]) -> None:
-    elsewhere = ("keys.", "introspection.") if kind is model.Issuer else ()
+    elsewhere = ("keys.", "introspection.", "mode") if kind is model.Issuer else ()
     there = {name for name in settings_of(kind) if not name.startswith(elsewhere)}
     tried = CHANGES[kind].keys()
     assert there <= tried, f"write down a change of {there - tried}"
@@ -261,7 +263,9 @@ def test_a_field_without_a_setting_is_an_error() -> None:
         actors: frozenset[str] = field(kw_only=True)
 
     with pytest.raises(TypeError, match="actors"):
-        translation.derived(model.Issuer.model_validate(ISSUER), More, elsewhere={"keys", "introspection"})
+        translation.derived(
+            model.Issuer.model_validate(ISSUER), More, elsewhere={"keys", "introspection", "mode"}
+        )
 
 
 def test_a_route_has_the_base_path_of_its_upstream(tmp_path: Path) -> None:

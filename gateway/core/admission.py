@@ -7,6 +7,7 @@ from typing import NamedTuple
 from gateway.core.conditions import RequestCheck
 from gateway.core.headers import Fields
 from gateway.core.model import Claims, Credential, Resolution, Route, User
+from gateway.core.shadow import Shadowed
 
 
 class Forwarding(NamedTuple):
@@ -28,6 +29,8 @@ class Forwarding(NamedTuple):
     """The client's own fields, sorted."""
     preflight: bytes | None = None
     """The fields of the gateway's own answer to a CORS preflight, or at the end of Max-Forwards; or None."""
+    shadow: Shadowed | None = None
+    """What is wrong with its credentials, on a route in shadow, where it passes without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Decision:
     """When it ends by time alone, in Unix seconds: before the assertion in it expires."""
     request_check: RequestCheck | None = field(default=None, compare=False)
     """What each request must also meet, which is never remembered; None: nothing."""
+    shadow: Shadowed | None = None
+    """Why the policy would refuse it, if that is in shadow."""
 
 
 @dataclass(slots=True)
@@ -70,3 +75,10 @@ class Admission:
     def stale(self) -> bool:
         """True if the cached user is older than the cache allows, because the store is down."""
         return self.decision is not None and self.decision.resolution.stale
+
+
+@dataclass(slots=True)
+class AdmittedInShadow(Admission):
+    """A request that passes because something is in shadow: it would be refused."""
+
+    shadow: Shadowed = field(kw_only=True)

@@ -238,6 +238,8 @@ class Requirement:
     token_roles: frozenset[str] = frozenset()
     condition: Condition | None = None
     """What else must be true (`core.conditions`)."""
+    condition_shadow: bool = False
+    """Whether requests that do not meet it pass, and are counted (`core.shadow`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +311,8 @@ class Route:
     """Whether a tunnel or a long response ends when a new request of its caller would be refused."""
     cors: Cors | None = None
     """None: pages of other origins can read no response, unless the upstream lets them."""
+    shadow: bool = False
+    """Whether requests that would be refused pass, and are counted (`core.shadow`)."""
 
     @property
     def audience(self) -> str:

@@ -33,6 +33,7 @@ def advice(settings: Settings, source: Source) -> tuple[Problem, ...]:
         *_users(settings, source),
         *_upstreams(settings, source),
         *_routes(settings, source),
+        *_shadow(settings, source),
     )
 
 
@@ -240,6 +241,25 @@ def _cors(where: Location, route: Route, source: Source) -> Iterator[Problem]:
             f"lists {unlisted[0]}, which is not in allowed_origins: with the cookie, its pages can only read",
             "add it to allowed_origins, if its pages may also write",
         )
+
+
+def _shadow(settings: Settings, source: Source) -> Iterator[Problem]:
+    """Warn of all that is only counted."""
+    hint = "see gateway_shadow_denials_total and /v1/denials?shadow=true, then write enforce"
+    if settings.server.mode == "shadow":
+        yield source.problem(("server", "mode"), "is shadow: NO request is refused, on any route", hint)
+    for index, route in enumerate(settings.routes):
+        where: Location = ("routes", index)
+        if route.mode == "shadow":
+            what = f"is shadow: route {route.name} refuses NO request, not even one without a token"
+            yield source.problem((*where, "mode"), what, hint)
+        if route.require.condition_mode == "shadow":
+            what = f"is shadow: route {route.name} does NOT enforce its condition"
+            yield source.problem((*where, "require", "condition_mode"), what, hint)
+    for index, issuer in enumerate(settings.issuers):
+        if issuer.mode == "shadow":
+            what = f"is shadow: signed tokens of {issuer.name} pass on ALL routes, refused or not"
+            yield source.problem(("issuers", index, "mode"), what, hint)
 
 
 def covers(earlier: Match, later: Match) -> bool:

@@ -36,6 +36,7 @@ from gateway.settings.values import (
     HealthPath,
     IdentityValue,
     Listen,
+    Mode,
     Name,
     Network,
     Pseudonym,
@@ -134,6 +135,8 @@ class Server(Section):
     """Connections of trusted proxies begin with a header of the PROXY protocol, version 1 or 2."""
     health_path: HealthPath | None = None
     """A path of this listener that says 200 or 503, as `/readyz` does, without a token. `null`: none."""
+    mode: Mode = "enforce"
+    """`shadow`: as if each route had `mode: shadow`, for a gateway's first days (docs/policy.md)."""
     limits: Limits = Field(default_factory=Limits)
     """The limits of one client."""
     tls: Tls = Field(default_factory=Tls)

@@ -11,6 +11,7 @@ from gateway.settings.values import (
     CredentialName,
     HostPattern,
     Method,
+    Mode,
     Name,
     Origin,
     PathPattern,
@@ -52,6 +53,8 @@ class Require(Section):
     """The only tenant that is admitted."""
     condition: Cel | None = None
     """What else must be true of `user`, `claims`, `request`, `client.ip`, `now`, in CEL: docs/policy.md."""
+    condition_mode: Mode = "enforce"
+    """`shadow`: requests that do not meet the condition pass, and are counted."""
 
 
 class Credentials(Section):
@@ -101,5 +104,8 @@ class Route(Section):
     """End streams, downloads and tunnels when the token expires or is revoked, or the user is refused."""
     cors: Cors | None = None
     """The pages of other origins that may use the route; `null`: the upstream decides."""
+    mode: Mode = "enforce"
+    """`shadow`: requests that would be refused pass, without an identity that is not proven, and are counted
+    (docs/policy.md)."""
     max_body: Size | None = None
     """The largest request body; a larger one gets 413. `null`: `server.limits.body_size`."""

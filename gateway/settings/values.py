@@ -435,6 +435,8 @@ IdentityValue: TypeAlias = Annotated[
     AfterValidator(_identity_value),
     WithJsonSchema({"type": "string", "x-kind": "user.*, claims.* or CEL"}),
 ]
+Mode: TypeAlias = Literal["enforce", "shadow"]
+"""Whether denials are enforced, or only counted."""
 Cel: TypeAlias = Annotated[
     str, Field(min_length=1), WithJsonSchema({"type": "string", "x-kind": "CEL", "minLength": 1})
 ]

@@ -39,6 +39,8 @@ class DenialRecord:
     tier: str | None
     user_id: str | None = None
     """The user who was found behind the token."""
+    shadow: bool = False
+    """Whether it was only counted, and the request passed."""
     token: TokenMarks | None = None
 
 
@@ -61,6 +63,8 @@ class DenialFilter:
     client: str | None = None
     since: float | None = None
     """Unix seconds: only denials from then on are wanted."""
+    shadow: bool | None = False
+    """Whether those are wanted that were only counted; None: all."""
 
     def admits(self, denial: DenialRecord) -> bool:
         """Return whether a denial matches, apart from its position."""
@@ -71,6 +75,7 @@ class DenialFilter:
             and self.request_id in {None, denial.request_id}
             and (self.subjects is None or denial.subject_hash in self.subjects)
             and self.user_id in {None, denial.user_id}
+            and self.shadow in {None, denial.shadow}
             and self.client in {None, denial.client}
             and (self.since is None or denial.at >= self.since)
             and (self.older_than is None or denial.id < self.older_than)
@@ -104,6 +109,7 @@ class DenialRing:
         tier: str | None,
         user_id: str | None = None,
         token: TokenMarks | None = None,
+        shadow: bool = False,
     ) -> None:
         """Keep a denial, in place of the oldest. `target` is the request's; its query is left out."""
         now = self._clock()
@@ -124,6 +130,7 @@ class DenialRing:
                 detail=None if detail is None else detail[:MAX_DETAIL],
                 tier=tier,
                 user_id=user_id,
+                shadow=shadow,
                 token=token,
             )
         )

@@ -189,7 +189,17 @@ class RequestLog:
         """Log a denial with the fields that help to find its cause."""
         # Denials of verified tokens are not throttled: `gateway orphans` reads each of these lines.
         if self._is_in_sample() and (denial.subject is not None or self._throttle.admits(denial.reason.code)):
-            self._log_denial(request, denial, route, status)
+            self._log_denial("denied", request, denial, route, status)
+        self._keep(request, denial, route, status, shadow=False)
+
+    def shadow_denied(self, request: Request, denial: Denial) -> None:
+        """Log a denial that was not enforced; its status is the one that the client would have got."""
+        route, status = "" if denial.route is None else denial.route.name, denial.reason.status
+        if self._is_in_sample() and self._throttle.admits(f"shadow {denial.reason.code}"):
+            self._log_denial("shadow_denied", request, denial, route, status)
+        self._keep(request, denial, route, status, shadow=True)
+
+    def _keep(self, request: Request, denial: Denial, route: str, status: int, *, shadow: bool) -> None:
         if self._ring is not None:
             subject = None if self._subjects == "none" else denial.subject
             self._ring.add(
@@ -206,19 +216,20 @@ class RequestLog:
                 tier=denial.tier,
                 user_id=None if self._subjects == "none" else denial.user_id,
                 token=marks_of(request, denial.route),
+                shadow=shadow,
             )
 
     def _is_in_sample(self) -> bool:
         sample = self._denial_sample
         return sample >= 1.0 or self.detailed or random.random() < sample  # noqa: S311 -- no secret
 
-    def _log_denial(self, request: Request, denial: Denial, route: str, status: int) -> None:
+    def _log_denial(self, event: str, request: Request, denial: Denial, route: str, status: int) -> None:
         # An error in a request may quote the request. An error of a dependency helps the operator.
         helps = denial.reason.group is Group.OURS or denial.reason in _UPSTREAM_REASONS
         cause = denial.__cause__ if helps else None
         write = self._logger.info if self._denial_level == "info" else self._logger.warning
         write(
-            "denied",
+            event,
             reason=denial.reason.code,
             status=status,
             route=route,

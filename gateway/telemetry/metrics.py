@@ -104,6 +104,11 @@ class Metrics:
         self.denials = Counter(
             "gateway_denials", "Requests refused, by reason.", ["route", "issuer", "reason"]
         )
+        self.shadow_denials = Counter(
+            "gateway_shadow_denials",
+            "Requests that passed in shadow, and would be refused, by reason.",
+            ["route", "issuer", "reason"],
+        )
         self.decisions = Counter(
             "gateway_decisions", "Answers to other proxies, by the kind of proxy.", ["front", "status"]
         )
@@ -284,6 +289,10 @@ class Metrics:
         self.denials.inc((route, issuer, reason.code))
         if is_lookup_failure(reason):
             self.lookup_failures.inc((issuer, reason.code))
+
+    def shadow_denied(self, denial: Denial, route: str) -> None:
+        """Count a request that passed, and would be refused if nothing were in shadow."""
+        self.shadow_denials.inc((route, issuer_label(denial), denial.reason.code))
 
     def connection_closed(self, denial: Denial, route: str) -> None:
         """Count an admitted exchange that a later denial ended."""

@@ -44,6 +44,7 @@ async def test_a_denial_is_listed_without_token_query_or_subject(api: Api) -> No
         "detail": denial["detail"],
         "tier": "postgres",
         "user_id": None,
+        "shadow": False,
         "token": denial["token"],
     }
     assert denial["token"]["digest"] == hashlib.sha256(raw).hexdigest()[:16]

@@ -102,6 +102,8 @@ class DenialSearch(Params):
     """The address of the client, exactly as in the log."""
     since: AwareDatetime | None = None
     """RFC 3339: only denials from then on."""
+    shadow: bool = False
+    """True: the denials that were only counted, because something is in shadow; false: all others."""
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
     after: Annotated[str | None, Field(pattern=r"^[0-9a-f]{22}$")] = None
     """`next` of the previous page."""
@@ -161,6 +163,8 @@ class Denial(Model):
     tier: str | None
     user_id: str | None
     """The user who was found behind the token."""
+    shadow: bool
+    """Whether it was only counted, and the request passed."""
     token: DeniedToken | None
     """Null: there was no token, or more than one."""
 
@@ -181,6 +185,7 @@ class Denial(Model):
             detail=record.detail,
             tier=record.tier,
             user_id=record.user_id,
+            shadow=record.shadow,
             token=None if record.token is None else DeniedToken.of(record.token),
         )
 

@@ -67,7 +67,7 @@ class Denials:
         )
 
     async def explain_denial(self, _: web.Request, question: reports.DenialQuestion) -> web.Response:
-        found = await self._gather(DenialFilter(1, request_id=question.request_id))
+        found = await self._gather(DenialFilter(1, request_id=question.request_id, shadow=None))
         if not found:
             raise not_found(
                 f"no worker keeps a denial with this request id: each has its latest {SIZE:,}, until it ends"
@@ -161,6 +161,7 @@ def _wanted(params: reports.DenialSearch, limit: int) -> DenialFilter:
         user_id=params.user_id,
         client=params.client,
         since=None if params.since is None else params.since.timestamp(),
+        shadow=params.shadow,
     )
 
 

@@ -18,7 +18,7 @@ from gateway.settings.issuers.values import (
 )
 from gateway.settings.section import Section
 from gateway.settings.urls import KeyUrl
-from gateway.settings.values import ClaimPath, Duration, Name, Text, Timeout, duration
+from gateway.settings.values import ClaimPath, Duration, Mode, Name, Text, Timeout, duration
 
 
 class Keys(Section):
@@ -193,3 +193,5 @@ class Issuer(Section):
     """What separates the scopes in a string, such as `","`. Spaces around a scope are ignored."""
     provisioning: Provisioning | None = None
     """The users that its tokens may create. `null`: none."""
+    mode: Mode = "enforce"
+    """`shadow`: signed tokens of this issuer that would be refused pass, and are counted (docs/policy.md)."""
