@@ -343,6 +343,8 @@ async def _warm(postgres: Postgres, users: SourceDatabase | None) -> None:
     with suppress(StoreUnavailable):
         await postgres.identify()
         await postgres.warm()
+        if (found := await postgres.compare_versions()) is not None:
+            logs.tables_of_another_version(found.kind, found.found, found.fix)
     if users is not None:
         with suppress(StoreUnavailable):
             await users.warm()

@@ -52,7 +52,7 @@ def dependencies(
         return issuer_finding(keys.status_of(name))
 
     return {
-        **_of_database("postgres", postgres, stand_in),
+        **_of_database("postgres", postgres, stand_in, partial(_of_this_version, postgres)),
         **({} if users is None else _of_database("users_source", users, stand_in)),
         # Without Redis, Postgres answers everything. That is slower, but the gateway still takes requests.
         "redis": Dependency(partial(_ping, redis.ping), essential=False),
@@ -66,13 +66,19 @@ def dependencies(
 
 
 def _of_database(
-    name: str, database: Postgres | SourceDatabase, stand_in: Callable[[Availability], str | None]
+    name: str,
+    database: Postgres | SourceDatabase,
+    stand_in: Callable[[Availability], str | None],
+    ask: Callable[[], Awaitable[Finding]] | None = None,
 ) -> dict[str, Dependency]:
-    """Return the primary of a database, and its replica if there is one."""
+    """Return the primary of a database, and its replica if there is one.
+
+    `ask` finds out about the primary, if more is to be known than whether it serves requests.
+    """
     found = {
         # Once it has answered, users and revocations in Redis suffice during an outage.
         name: Dependency(
-            _probe(database.ping, database.availability),
+            _probe(ask or partial(_ping, database.ping), database.availability),
             essential=True,
             stand_in=partial(stand_in, database.availability),
             patient=True,
@@ -81,7 +87,9 @@ def _of_database(
     if database.replica_availability is not None:
         # The primary answers instead.
         found[f"{name}_replica"] = Dependency(
-            _probe(database.ping_replica, database.replica_availability), essential=False, patient=True
+            _probe(partial(_ping, database.ping_replica), database.replica_availability),
+            essential=False,
+            patient=True,
         )
     return found
 
@@ -100,9 +108,18 @@ def issuer_finding(status: KeyStatus) -> Finding:
 
 
 def _probe(
-    ping: Callable[[], Awaitable[None]], availability: Availability
+    ask: Callable[[], Awaitable[Finding]], availability: Availability
 ) -> Callable[[], Awaitable[Finding]]:
-    return Probe(partial(_ping, ping), lambda: availability.silent_for).check
+    return Probe(ask, lambda: availability.silent_for).check
+
+
+async def _of_this_version(postgres: Postgres) -> Finding:
+    """Report whether requests could be served, and whether the tables are of this program's version."""
+    finding, found = await _ping(postgres.ping), postgres.version_difference
+    if finding.status == "down" or found is None:
+        return finding
+    # Newer tables are how an upgrade begins: no gateway of the version before may leave service for them.
+    return Finding("up" if found.kind == "newer" else "degraded", str(found))
 
 
 async def _ping(ping: Callable[[], Awaitable[None]]) -> Finding:

@@ -108,6 +108,11 @@ class _LibraryHandler(logging.Handler):
         )
 
 
+def tables_of_another_version(tables: str, detail: str, fix: str) -> None:
+    """Log that tables and program are of different versions. `tables` says which way: older or newer."""
+    structlog.get_logger().warning("tables_of_another_version", tables=tables, detail=detail, fix=fix)
+
+
 def dependency_down(dependency: str, detail: str) -> None:
     """Log that a dependency cannot be used now."""
     structlog.get_logger().warning("dependency_down", dependency=dependency, detail=detail)

@@ -42,6 +42,8 @@ async def _primary(settings: "Settings") -> CheckResult:
         # The gateway still serves requests.
         told = "; ".join(flaw.found for flaw in flaws)
         return CheckResult("postgres", "warn", f"{found}; {told}", "; ".join(flaw.fix for flaw in flaws))
+    if (version := postgres.version_difference) is not None:
+        return CheckResult("postgres", "warn", f"{found}; {version.found}", version.fix)
     if newcomers is not None:
         return CheckResult("postgres", "warn", f"{found}; {newcomers[0]}", newcomers[1])
     if not writes:

@@ -25,6 +25,7 @@ from gateway.stores.postgres.pool import Connection, Pool
 from gateway.stores.postgres.requirements import Shortcoming, shortcomings
 from gateway.stores.postgres.shared_look_ups import SharedLookUps
 from gateway.stores.postgres.statements import PreparedStatements
+from gateway.stores.postgres.tables_version import VersionDifference, newest_known, read_difference
 from gateway.stores.system_of_record import SystemOfRecord
 
 _COUNTING: Final = """
@@ -106,6 +107,8 @@ class Postgres:
         self._users = SharedLookUps(self._primary)
         self._users_of_replica = None if self._replica is None else SharedLookUps(self._replica)
         self._pool_min = min(pool_min, pool_max)
+        self.version_difference: VersionDifference | None = None
+        """How the tables differ in version from this program, when it was last looked; None: they do not."""
         self.address = self._primary.address
         """Hosts and ports of the primary, for messages."""
         self.availability = self._primary.availability
@@ -274,6 +277,8 @@ class Postgres:
             await look_ups.find_with_revocations(connection, _NO_IDENTITY, "", None)
             heard()
             await connection.fetch(_COUNTING_AMONG, [], [], [])
+            heard()
+            self.version_difference = await read_difference(connection, newest_known(), heard)
 
         await self._try_statements(self._primary, run)
         self._primary.availability.proven()
@@ -318,6 +323,12 @@ class Postgres:
         """Return what is not on the primary as requests need it, by its catalogs."""
         async with self.connection() as connection:
             return await shortcomings(connection, self._schema)
+
+    async def compare_versions(self) -> VersionDifference | None:
+        """Return how the tables differ in version from this program, as `ping` finds out too."""
+        async with self.connection() as connection:
+            self.version_difference = await read_difference(connection, newest_known())
+        return self.version_difference
 
     async def warm(self) -> None:
         """Open the first connections ahead of the requests that need them."""

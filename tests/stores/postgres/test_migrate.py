@@ -23,6 +23,7 @@ ALL = [
     "0011_feed_of_users",
     "0012_revocations_of_any_user",
     "0013_assertion_keys",
+    "0014_version_of_tables",
 ]
 NEXT = int(ALL[-1][:4]) + 1
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
