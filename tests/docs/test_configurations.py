@@ -39,3 +39,33 @@ def test_a_whole_configuration_is_valid(text: str, tmp_path: Path, monkeypatch: 
 def test_there_are_whole_configurations() -> None:
     pages = {str(block.id).partition(".md")[0] for block in WHOLE}
     assert {"docs/tutorials/keycloak", "docs/tutorials/supabase", "docs/tutorials/nginx"} <= pages
+
+
+PARTS = [block for block in BLOCKS if block not in WHOLE and sections(str(block.values[0]))]
+
+
+@pytest.mark.parametrize("text", PARTS)
+def test_a_part_of_a_configuration_fits_into_a_whole_one(text: str) -> None:
+    part = sections(text) or {}
+    whole: dict[str, Any] = {
+        "issuers": [{"name": "main"}],
+        "postgres": {"dsn": "postgresql://gateway@127.0.0.1/gateway"},
+        "redis": {"url": "redis://127.0.0.1:6379"},
+        "upstreams": {"orders": {"urls": ["http://127.0.0.1:9000"]}},
+        "routes": [{"name": "orders", "match": {"path": "/orders/**"}, "upstream": "orders"}],
+    } | part
+    for issuer in whole["issuers"]:
+        # What a page is not about, it leaves out.
+        defaults = {
+            "issuer": "https://idp.example.com/",
+            "audiences": ["orders-api"],
+            "keys": {"discovery": True},
+        }
+        if "preset" not in issuer:
+            issuer.update({key: value for key, value in defaults.items() if key not in issuer})
+        if "introspection" in issuer:
+            del issuer["keys"]
+    for route in whole["routes"]:
+        if route.get("upstream") is not None:
+            whole["upstreams"].setdefault(route["upstream"], {"urls": ["http://127.0.0.1:9000"]})
+    Settings.model_validate(whole)
