@@ -25,6 +25,7 @@ from gateway.core.reasons import CATALOGUE, Denial
 from gateway.core.routes import RouteTable
 from gateway.core.tokens import KeySet
 from gateway.explain import Explainer
+from gateway.explain.issuer_clocks import IssuerClocks
 from gateway.identity.invalidation import Invalidation
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.revocations.blacklist_sync import BlacklistSync
@@ -157,10 +158,11 @@ async def serve(
 
         keys, introspector = trust.key_ring(settings, metrics, forget_withdrawn, stack)
         headers, routes = translation.headers(settings), translation.routes(settings)
+        clocks = IssuerClocks(time.time)
         plain = TokenVerifier(
             issuers.values(), keys, clock=time.time, introspector=introspector,
             claims_read=headers.claims_read | claims_read(issuers.values()) | policy.claims_read(routes),
-            path_found=metrics.path_found,
+            path_found=metrics.path_found, signed=clocks.saw,
         )  # fmt: skip
         verifier = MeteredVerifier(plain, metrics)
         directory = MeteredDirectory(resolver, metrics)
@@ -228,7 +230,8 @@ async def serve(
         explainer = Explainer(
             translation.setup(settings), keys, postgres, redis, local=local, introspector=introspector,
             learnt_revocations=learnt_revocations, deaf=partial(_deaf, streams),
-            never_found=plain.never_found, users=directories.users_explained(postgres, users, operators),
+            never_found=plain.never_found, clocks=clocks,
+            users=directories.users_explained(postgres, users, operators),
         )  # fmt: skip
         parts = Parts(
             admin, metrics, workers, issuers, postgres, operators, redis, local, keys, ring, explainer,

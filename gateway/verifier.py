@@ -69,14 +69,18 @@ class TokenVerifier:
         claims_read: frozenset[str] = frozenset(),
         introspector: Introspector | None = None,
         path_found: Callable[[str, str], None] = lambda _, __: None,
+        signed: Callable[[str, Mapping[str, JSON], bytes], None] = lambda _, __, ___: None,
     ) -> None:
         """`claims_read` names the claims that are kept of payloads; all others are read once, and dropped.
 
         Without `introspector`, no issuer has opaque tokens. `path_found` is called with the name of an issuer
-        and a path of its `claims` when the first of its tokens has a claim there.
+        and a path of its `claims` when the first of its tokens has a claim there. `signed` is called with the
+        name of an issuer, the payload and the signature of each token that it made, before its claims are
+        checked.
         """
         issuers = tuple(issuers)
         self._path_found = path_found
+        self._signed = signed
         self._unfound = {issuer.name: {path for _, path in issuer.claims.by_setting()} for issuer in issuers}
         """The paths at which no token of an issuer has had a claim yet."""
         self._looked_at: set[str] = set()
@@ -111,6 +115,7 @@ class TokenVerifier:
         key = next((key for key in candidates if key.verify(token)), None)
         if key is None:
             raise Denial(SIGNATURE_INVALID, issuer=issuer.name, realm=issuer.realm)
+        self._signed(issuer.name, token.payload, token.signature)
         claims = self._claims(token.payload, issuer)
         return VerifiedToken(claims, key, math.inf if claims.good_until is None else claims.good_until)
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs 
 
 _TIMEOUT: Final = 10.0
 """Seconds for one answer."""
+_SPOKEN: Final = (200, 409, 412)
+"""Statuses whose body is read."""
 
 
 class AdminApi:
@@ -29,15 +31,27 @@ class AdminApi:
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> JSON:
         """Return the document at a path below `/v1`, which is a JSON object or list."""
+        return await self._call("GET", path, query, None)
+
+    async def post(self, path: str, body: JSON) -> JSON:
+        """Send a document to a path below `/v1`, and return the answer; exit if it is refused."""
+        return await self._call("POST", path, None, body)
+
+    async def _call(self, method: str, path: str, query: Mapping[str, str] | None, body: JSON) -> JSON:
         import aiohttp
 
         admin = self._admin
         try:
-            async with self._session.get(
-                f"{_url(admin)}/v1{path}", params=query, allow_redirects=False
+            async with self._session.request(
+                method,
+                f"{_url(admin)}/v1{path}",
+                params=query,
+                data=None if body is None else orjson.dumps(body),
+                headers=None if body is None else {"Content-Type": "application/json"},
+                allow_redirects=False,
             ) as response:
                 status = response.status
-                document = read_json(await response.read()) if status == 200 else None
+                document = read_json(await response.read()) if status in _SPOKEN else None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             why = (
                 "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
@@ -45,13 +59,15 @@ class AdminApi:
             output.unreachable(
                 "The admin API", str(admin.listen), why, "start the gateway, or correct admin.listen"
             )
+        if status in {409, 412} and isinstance(document, dict):
+            output.fail(f"nothing was changed: {document.get('detail')}", "explain again")
         if status in {401, 404}:
             output.fail(
                 f"the admin API at {admin.listen} answers {status}",
                 "run the gateway with the same admin.token as this command",
                 output.USAGE,
             )
-        if not isinstance(document, dict | list):
+        if status != 200 or not isinstance(document, dict | list):
             output.fail(f"the admin API at {admin.listen} answers {status}", code=output.UNREACHABLE)
         return document
 

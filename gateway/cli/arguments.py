@@ -64,6 +64,11 @@ def token_text(argument: str | None, command: str) -> str | bytes:
     return text
 
 
+def is_stdin(argument: str | None) -> bool:
+    """Return whether the text of a `PastedToken` comes from stdin, and not from a terminal."""
+    return argument == _STDIN or (argument is None and not sys.stdin.isatty())
+
+
 def utf8(value: str | None) -> str | None:
     """Refuse text that no store can hold: Python turns bytes that are not UTF-8 into lone surrogates."""
     if value is not None and not value.isascii() and re.search("[\ud800-\udfff]", value):

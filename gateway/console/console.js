@@ -3,6 +3,7 @@
 import { Api } from "./api.js";
 import { announce, failure, field, form, h, input, state, submit } from "./dom.js";
 import { History } from "./history.js";
+import * as audit from "./audit.js";
 import * as denials from "./denials.js";
 import * as explain from "./explain.js";
 import * as issuers from "./issuers.js";
@@ -15,6 +16,7 @@ const TOKEN = "gateway.admin_token";
 const PAGES = [
   [/^\/overview$/, overview], [/^\/denials$/, denials], [/^\/explain$/, explain], [/^\/users$/, users],
   [/^\/users\/([^/]+)$/, user], [/^\/revocations$/, revocations], [/^\/issuers$/, issuers],
+  [/^\/audit$/, audit],
 ];
 const READINESS = { ready: "good", degraded: "fair", not_ready: "bad", draining: "fair" };
 

@@ -96,7 +96,7 @@ export function show({ main, api, query, signal, remember }) {
     if (!request) return;
     try {
       const { explanation } = await api.get(`denials/explanation?${new URLSearchParams({ request_id: request })}`, until);
-      answer.replaceChildren(...explained(explanation));
+      answer.replaceChildren(...explained(explanation, { api, signal: until, about: { request_id: request }, answer }));
       announce(explanation.summary);
     } catch (error) {
       if (!until.aborted) answer.replaceChildren(failure(error));

@@ -1,7 +1,8 @@
 // Why a token is refused, and the fix.
 
 import {
-  announce, copyButton, facts, failure, field, form, h, input, prose, select, state, submit, table,
+  announce, button, confirm, copyButton, facts, failure, field, form, h, input, notify, prose, select, state, submit,
+  success, table,
 } from "./dom.js";
 
 export const title = "Explain";
@@ -21,8 +22,9 @@ export function show({ main, api, signal }) {
     form({ class: "panel stack" }, async (values) => {
       answer.replaceChildren();
       try {
-        const { body } = await api.send("POST", "explain", question(values), { signal });
-        answer.replaceChildren(...explained(body));
+        const about = question(values);
+        const { body } = await api.send("POST", "explain", about, { signal });
+        answer.replaceChildren(...explained(body, { api, signal, about, answer }));
         answer.querySelector("h2").focus();
         announce(`${body.decision === "allow" ? "Allowed" : "Denied"}. ${body.summary}`);
       } catch (error) {
@@ -30,7 +32,7 @@ export function show({ main, api, signal }) {
       }
     },
     field("Token", token,
-      "With or without “Bearer”. A token grants access: if possible, use one of a test user."),
+      "Alone, or as a header or a curl command. A token grants access: if possible, use one of a test user."),
     h("div", { class: "filters" },
       field("Method", select("method", METHODS, "GET")),
       field("URL or path (optional)", url, "With it, the route and its requirements are checked, too.", WIDE)),
@@ -39,12 +41,16 @@ export function show({ main, api, signal }) {
   );
 }
 
+/** What is asked: the text as it was pasted, because the gateway tells what a request with it would carry. */
 function question({ token, method, url }) {
-  const bare = token.trim().replace(/^(authorization:\s*)?bearer\s+/i, "");
-  return url.trim() ? { token: bare, method, url: url.trim() } : { token: bare };
+  return url.trim() ? { token, method, url: url.trim() } : { token };
 }
 
-export function explained({ decision, reason, cause, summary, fix, steps }) {
+/**
+ * An explanation. With `offer`, its fix can be applied, if it is a change: `about` says what was explained, and
+ * `answer` is where the explanation stands, and the one after the change will.
+ */
+export function explained({ decision, reason, cause, summary, fix, steps }, offer = null) {
   const allowed = decision === "allow";
   const codes = [["Cause", cause && h("code", {}, cause)], ["Refused as", reason && h("code", {}, reason)]];
   return [
@@ -53,9 +59,46 @@ export function explained({ decision, reason, cause, summary, fix, steps }) {
       h("p", { class: "summary" }, prose(summary)),
       allowed && !cause ? null : facts(codes)),
     fix && h("div", { class: "panel" }, h("h2", {}, "The fix"), h("p", {}, prose(fix.text)),
-      pasteable("command", fix.command), pasteable("configuration", fix.config)),
+      pasteable("command", fix.command), pasteable("configuration", fix.config),
+      fix.change && offer ? applicable(fix.change, offer) : null),
     h("div", { class: "panel flush" }, h("h2", {}, "Step by step"), walked(steps)),
   ].filter(Boolean);
+}
+
+/** Who applied a fix last in this tab: the name for the next one. */
+let operator = "";
+
+function applicable(change, offer) {
+  const outcome = h("div", {});
+  const apply = button("Apply this fix …", async () => {
+    const values = await confirm("Apply this change?", change.question ?? "It changes no user.", "Apply", edits(change),
+      field("Your name (optional)", input("operator", operator, { maxlength: 64 }), "The audit log will have it."));
+    if (values === null) return;
+    operator = values.operator.trim();
+    const body = { ...offer.about, change, ...(operator ? { operator } : {}) };
+    try {
+      const { body: done } = await offer.api.send("POST", "explain/apply", body, { signal: offer.signal });
+      tell(done, offer);
+    } catch (error) {
+      if (!offer.signal.aborted) notify(outcome, failure(error));
+    }
+  }, { kind: "primary" });
+  return h("div", { class: "stack" }, h("div", { class: "row" }, apply), outcome);
+}
+
+/** Show what has been done, and the explanation as it is now. */
+function tell({ actor, explanation }, offer) {
+  const now = explanation.decision === "allow" ? "The request passes now." : (explanation.fix?.text ?? explanation.summary);
+  const told = success([`The change has been made. ${now} `, h("a", { href: "#/audit" }, `The audit log has it, by ${actor}.`)]);
+  offer.answer.replaceChildren(told, ...explained(explanation, offer));
+  told.focus();
+}
+
+/** The exact change: each value before and after. */
+function edits({ target, edits: values }) {
+  return table(`The change of ${target}`, ["Value", "Before", "After"], values.map(({ what, before, after }) => [
+    what, before ?? h("span", { class: "none" }, "none"), after ?? h("span", { class: "none" }, "none"),
+  ]), { showCaption: true }).element;
 }
 
 function pasteable(what, text) {

@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 from gateway.core.model import JSON
 from gateway.core.reasons import Reason
+from gateway.explain.changes import Change
 
 Outcome: TypeAlias = Literal["pass", "fail", "warn", "skipped"]
 
@@ -113,6 +114,13 @@ class Fix:
     """A shell command; values from a token are quoted."""
     config: str | None = None
     """A line for the configuration, with the path of its field."""
+    change: Change | None = None
+    """The same as the command, where it changes our data: it can be applied."""
+
+    def to_json(self) -> dict[str, JSON]:
+        """Return the fix as it is in the JSON of an explanation."""
+        change = None if self.change is None else self.change.to_json()
+        return {"text": self.text, "command": self.command, "config": self.config, "change": change}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +155,6 @@ class Explanation:
             "reason": self.reason,
             "cause": self.cause,
             "summary": self.summary,
-            "fix": None if self.fix is None else asdict(self.fix),
+            "fix": None if self.fix is None else self.fix.to_json(),
             "steps": [asdict(step) for step in self.steps],
         }

@@ -13,11 +13,15 @@ from gateway.core.issuer_patterns import is_pattern
 from gateway.core.model import Auth, Claims, Header, Identity, Request, Route, StoreUnavailable
 from gateway.explain import evidence, pasted
 from gateway.explain.answer import Cause, Explanation, Fix
+from gateway.explain.issuer_clocks import IssuerClocks
 from gateway.explain.keys import ColdKeys
 from gateway.explain.rehearsal import Rehearsal
 from gateway.explain.setup import Introspector, Keys, Setup
-from gateway.explain.steps import claims as claim_steps
-from gateway.explain.steps import credential, missing_user, route, stores, token, user
+from gateway.explain.steps import route
+from gateway.explain.steps.stores import clock, revocation, tiers
+from gateway.explain.steps.token import claims as claim_steps
+from gateway.explain.steps.token import credential, reading
+from gateway.explain.steps.users import missing_user, user
 from gateway.explain.trail import Trail
 from gateway.explain.users import Users
 from gateway.explain.verdict import ANY_ROUTE, ColdResolver, Verdict, cold_tiers, judge, request_for
@@ -37,8 +41,9 @@ class Explainer:
     It fetches missing keys, as for a request, and keeps them only for the one explanation. If it runs in a
     worker, `local` and `learnt_revocations` are that worker's memory, `deaf` returns the stores whose change
     stream it does not receive, and why, and `never_found` returns the paths of an issuer's `claims` at which
-    none of its tokens had a claim. `users` is where users are; by default in `postgres`. `clock` returns Unix
-    seconds. The caller opens and closes what it passes in.
+    none of its tokens had a claim. `users` is where users are; by default in `postgres`. `clocks` has what
+    the tokens of this worker showed of the issuers' clocks. `clock` returns Unix seconds. The caller opens
+    and closes what it passes in.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Explainer:
         introspector: Introspector | None = None,
         never_found: Callable[[str], Sequence[str]] = lambda _: (),
         users: Users | None = None,
+        clocks: IssuerClocks | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._setup = setup
@@ -66,12 +72,23 @@ class Explainer:
         self._deaf = deaf
         self._introspector = introspector
         self._users = users or Users(postgres)
+        self._clocks = clocks
         self._clock = clock
 
     @property
     def setup(self) -> Setup:
         """The settings that explanations are about."""
         return self._setup
+
+    @property
+    def users(self) -> Users:
+        """Where the users are."""
+        return self._users
+
+    @property
+    def clocks(self) -> IssuerClocks | None:
+        """What tokens showed of the issuers' clocks."""
+        return self._clocks
 
     async def explain(
         self, token: str | bytes, *, method: str | None = None, url: str | None = None
@@ -83,7 +100,7 @@ class Explainer:
         """
         given = pasted.read(token)
         request = None if url is None else request_for(method or "GET", url)
-        trail = Trail(self._setup, self._clock(), self._never_found, self._users.source)
+        trail = Trail(self._setup, self._clock(), self._never_found, self._users.source, self._clocks)
         keys, deaf = ColdKeys(self._keys), self._deaf()
         async with cold_tiers(
             self._setup,
@@ -120,7 +137,7 @@ class Explainer:
     ) -> None:
         trail.request = request
         taken = ANY_ROUTE if request is None else route.check(trail, request) or ANY_ROUTE
-        read = await token.read(trail, keys, raw, self._introspector)
+        read = await reading.read(trail, keys, raw, self._introspector)
         claims = None if read is None else claim_steps.check(trail, read)
         if claims is not None:
             await self._ask_stores(trail, claims, taken, verdict, resolver, deaf)
@@ -136,10 +153,10 @@ class Explainer:
     ) -> None:
         trail.remedies.server = await self._users.server()
         said = await evidence.gather(claims, verdict.resolution, resolver, self._users, self._redis)
-        stores.revocation(trail, claims, said)
-        stores.local(trail, said, deaf if self._local is not None else None)
-        await stores.tiers(trail, claims, said, taken, self._users)
-        await stores.clock(trail, self._users.postgres)
+        revocation.check(trail, claims, said)
+        tiers.local(trail, said, deaf if self._local is not None else None)
+        await tiers.check(trail, claims, said, taken, self._users)
+        await clock.check(trail, self._users.postgres, claims.issuer_name)
         if isinstance(said.record, StoreUnavailable):
             trail.skip_rest("Postgres did not return the user")
         elif (record := said.record or await self._of_configured_spelling(trail, claims)) is None:

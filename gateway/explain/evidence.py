@@ -39,6 +39,17 @@ class Evidence:
         """The user that the pipeline receives."""
         return self.resolution.user if isinstance(self.resolution, Resolution) else None
 
+    @property
+    def truth(self) -> User | None:
+        """The user that the primary has; None also if it does not answer."""
+        record = self.record
+        return None if record is None or isinstance(record, StoreUnavailable) else record.user
+
+    @property
+    def refusal(self) -> Denial | None:
+        """What the tiers refuse with."""
+        return self.resolution if isinstance(self.resolution, Denial) else None
+
 
 async def gather(
     claims: Claims, known: Resolution | None, resolver: ColdResolver, users: Users, redis: RedisTier

@@ -29,7 +29,11 @@ from gateway.core.reasons import (
 )
 from gateway.core.tokens import KeySet
 from gateway.explain.answer import Cause, Explanation, Fix, Outcome, Step
+from gateway.explain.fixes.remedies import Remedies
+from gateway.explain.issuer_clocks import IssuerClocks
 from gateway.explain.setup import Setup
+from gateway.explain.steps.stores.clock import told as clocks_told
+from gateway.explain.users import Users
 from gateway.explain.wording import Commands, ago, listed, moment, shown
 from gateway.stores.postgres.directory.user_rows import UserNotFound, UserRecord
 from gateway.telemetry.denials import DenialRecord
@@ -67,8 +71,20 @@ class Hindsight:
     """Explains denials that were kept. `clock` returns Unix seconds."""
 
     def __init__(
-        self, setup: Setup, keys: Keys, directory: Directory, clock: Callable[[], float] = time.time
+        self,
+        setup: Setup,
+        keys: Keys,
+        directory: Directory,
+        clock: Callable[[], float] = time.time,
+        users: Users | None = None,
+        clocks: IssuerClocks | None = None,
     ) -> None:
+        """`users` is needed where the users are in tables of another system.
+
+        `clocks` has what the tokens of this worker showed of the issuers' clocks.
+        """
+        self._clocks = clocks
+        self._users = users
         self._issuers = {issuer.name: issuer for issuer in setup.issuers}
         self._commands = Commands(setup.config, setup.schema)
         self._keys = keys
@@ -102,7 +118,7 @@ class Hindsight:
             reason=reason.code,
             cause=_CAUSES.get(reason),
             summary=summary,
-            fix=self._fix(denial, reason, record),
+            fix=await self._fix(denial, reason, record),
             steps=tuple(steps),
         )
 
@@ -153,6 +169,9 @@ class Hindsight:
         if token.expires_at is not None:
             word = "expired" if token.expires_at <= now else "expires"
             detail += f"; the token {word} {ago(token.expires_at, now)}"
+        skew = None if self._clocks is None or reason not in _TIMES else self._clocks.skew(denial.issuer)
+        if skew is not None:
+            detail += f"; {clocks_told(skew)}"
         return Step("times", outcome, found=found, detail=detail)
 
     async def _user(self, denial: DenialRecord, reason: Reason) -> tuple[Step, UserRecord | None]:
@@ -172,9 +191,9 @@ class Hindsight:
             return Step("user", outcome, found=found, detail=f"its status is not known now: {error}"), None
         return Step("user", outcome, found=found, detail=f"now it is {record.user.status}"), record
 
-    def _fix(self, denial: DenialRecord, reason: Reason, record: UserRecord | None) -> Fix:
+    async def _fix(self, denial: DenialRecord, reason: Reason, record: UserRecord | None) -> Fix:
         if reason in STATUS_REASONS.values() and record is not None:
-            return self._fix_of_status(reason, record)
+            return await self._fix_of_status(reason, record)
         if reason is USER_NOT_FOUND:
             return Fix(
                 f"{reason.hint} The command finds the identities that the subject may be, by the hash.",
@@ -187,14 +206,21 @@ class Hindsight:
             f"{reason.hint} The command reads the client's token from stdin and shows every step.", command
         )
 
-    def _fix_of_status(self, reason: Reason, record: UserRecord) -> Fix:
+    async def _fix_of_status(self, reason: Reason, record: UserRecord) -> Fix:
         status = record.user.status
         if status is UserStatus.ACTIVE:
             return Fix("The user is active now: the client may try again.")
         if STATUS_REASONS[status] is not reason:
             return Fix(f"The user is {status} now. {STATUS_REASONS[status].hint}")
         action = "restore" if status is UserStatus.DELETED else "activate"
-        return Fix(
-            f"If the user may use the gateway again, {action} it.",
-            self._commands.gateway("users", action, operands=[record.user.id]),
-        )
+        advice = f"If the user may use the gateway again, {action} it."
+        users = self._users
+        if users is None or users.diagnostics is None:
+            return Remedies(self._commands).status(advice, record.user)
+        remedies = Remedies(self._commands, users.source)
+        try:
+            rule = await users.diagnostics.rule_of(record.user.id)
+        except StoreUnavailable:
+            return Fix(advice)
+        remedies.server = await users.server()
+        return remedies.status(advice, record.user, () if rule is None else rule.holding)

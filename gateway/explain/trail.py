@@ -7,7 +7,8 @@ from typing import Final
 from gateway.core.model import Issuer, Request
 from gateway.core.reasons import TOKEN_EXPIRED, Denial, Group
 from gateway.explain.answer import Cause, Finding, Fix, Outcome, Step
-from gateway.explain.remedies import Remedies
+from gateway.explain.fixes.remedies import Remedies
+from gateway.explain.issuer_clocks import IssuerClocks
 from gateway.explain.setup import Setup
 from gateway.explain.wording import Commands
 from gateway.stores.postgres.source.definition import UserSource
@@ -35,8 +36,10 @@ class Trail:
         now: float,
         never_found: Callable[[str], Sequence[str]] = lambda _: (),
         source: UserSource | None = None,
+        clocks: IssuerClocks | None = None,
     ) -> None:
-        """`source`: the tables of another system that has the users."""
+        """`source`: the tables of another system that has the users. `clocks`: what tokens showed of them."""
+        self.clocks = clocks
         self.setup = setup
         self.never_found = never_found
         """Returns the paths of an issuer's `claims` at which none of its tokens had a claim."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gateway.core.model import Identity, StoreUnavailable
-from gateway.explain.remedies import Server
+from gateway.explain.fixes.remedies import Server
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.diagnostics import Diagnostics, SimilarIdentity
 from gateway.stores.postgres.directory.users import UserDirectory
@@ -55,4 +55,9 @@ class Users:
 
     async def similar_identities(self, identity: Identity) -> list[SimilarIdentity]:
         """Return identities whose subjects may be other spellings. Raises `StoreUnavailable`."""
-        return await (self.diagnostics or Diagnostics(self.postgres)).similar_identities(identity)
+        return await self.searches.similar_identities(identity)
+
+    @property
+    def searches(self) -> Diagnostics | SourceDiagnostics:
+        """What finds users who are similar to one who is not there."""
+        return self.diagnostics or Diagnostics(self.postgres)

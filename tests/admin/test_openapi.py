@@ -77,6 +77,7 @@ async def test_every_operation_is_described(api: Api) -> None:
         "GET /denials",
         "GET /denials/explanation",
         "POST /explain",
+        "POST /explain/apply",
         "GET /overview",
         "GET /audit",
     }

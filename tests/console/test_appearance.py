@@ -13,7 +13,7 @@ from tests.harness import House, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-PAGES: Final = ("Overview", "Denials", "Explain", "Users", "Revocations", "Issuers")
+PAGES: Final = ("Overview", "Denials", "Explain", "Users", "Revocations", "Issuers", "Audit")
 
 UNREADABLE: Final = """() => {
   // The contrast of every text with what it stands on (WCAG 2.2, 1.4.3).

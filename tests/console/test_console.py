@@ -275,7 +275,69 @@ async def test_a_request_id_leads_to_its_explanation(operator: Operator) -> None
     await expect(answer).to_contain_text("user_suspended")
 
 
+async def test_from_a_complaint_to_a_request_that_passes(operator: Operator) -> None:
+    page, house = operator.page, operator.house
+    subject = await user(house)
+    await house.sql(
+        "UPDATE users SET status = 'suspended' WHERE id ="
+        " (SELECT user_id FROM identities WHERE subject = $1)",
+        subject,
+    )
+    await answered(house, 401, token(subject))
+    refused = await house.request("/private/complaint", token=token(subject))
+    await operator.go("Denials")
+    await page.get_by_label("Request id").fill(str(refused.problem["request_id"]))
+    await page.keyboard.press("Enter")
+    answer = page.get_by_role("region", name="Answer")
+
+    # The exact change is shown first, and nothing is done before it is agreed to.
+    await answer.get_by_role("button", name="Apply this fix").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("Is the reason settled for which the user is suspended?")
+    await expect(dialog.get_by_role("row").filter(has_text="status")).to_contain_text("suspended")
+    await expect(dialog.get_by_role("row").filter(has_text="status")).to_contain_text("active")
+    await page.keyboard.press("Escape")
+    await answered(house, 401, token(subject))
+    await answer.get_by_role("button", name="Apply this fix").click()
+    await dialog.get_by_label("Your name").fill("Ann of the test")
+    await operator.confirm("Apply")
+
+    done = answer.get_by_role("status")
+    await expect(done).to_be_focused()
+    await expect(done).to_contain_text("The user is active now")
+    await expect(answer.get_by_role("button", name="Apply this fix")).to_have_count(0)
+    await answered(house, 200, token(subject))
+    await done.get_by_role("link", name="The audit log has it").click()
+    await expect(operator.heading("Audit")).to_be_focused()
+    entry = operator.row("Ann of the test").first
+    await expect(entry).to_contain_text("user.change")
+    await expect(entry).to_contain_text("suspended")
+    [row] = await house.sql("SELECT user_id FROM identities WHERE subject = $1", subject)
+    await entry.get_by_role("link", name=str(row["user_id"])).click()
+    await expect(page.get_by_text("active", exact=True)).to_be_visible()
+
+
 # Explain -------------------------------------------------------------------------------------------
+
+
+async def test_the_fix_of_a_token_is_applied_and_explained_again(operator: Operator) -> None:
+    page, house = operator.page, operator.house
+    subject = await user(house)
+    raw = token(subject.upper())
+    await answered(house, 401, raw)
+    await operator.go("Explain")
+    await operator.explain(raw.decode(), url="/private/x")
+    answer = page.get_by_role("region", name="Answer")
+    await answer.get_by_role("button", name="Apply this fix").click()
+    await expect(page.get_by_role("dialog")).to_contain_text("Is it the same person")
+    await operator.confirm("Apply")
+    await expect(answer.get_by_role("status")).to_contain_text("The request passes now.")
+    await expect(answer.get_by_role("heading", name="Allowed")).to_be_visible()
+    await answered(house, 200, raw)
+    # What only the issuer can do is told, and has no button.
+    await operator.explain(token(subject, aud="another").decode())
+    await expect(answer).to_contain_text("audience_mismatch")
+    await expect(answer.get_by_role("button", name="Apply this fix")).to_have_count(0)
 
 
 async def test_explain_names_the_cause_and_a_fix_to_copy(operator: Operator) -> None:

@@ -11,6 +11,7 @@ from gateway.core.requests.token_marks import TokenMarks
 from gateway.core.tokens import KeySet, VerificationKey
 from gateway.explain.answer import Explanation, Step
 from gateway.explain.hindsight import Hindsight
+from gateway.explain.issuer_clocks import IssuerClocks
 from gateway.explain.setup import Setup
 from gateway.stores.postgres.directory.user_rows import UserNotFound, UserRecord
 from gateway.telemetry.denials import DenialRecord
@@ -76,7 +77,7 @@ async def test_a_suspended_user_is_activated_only_if_that_is_so_now() -> None:
 
     assert (found.reason, found.cause) == ("user_suspended", "user_suspended")
     assert found.fix is not None
-    assert found.fix.command == "gateway users activate --config g.yaml u1"
+    assert found.fix.command == "gateway users activate u1 --config g.yaml"
     assert steps["user"].detail == "now it is suspended"
     assert "GET /orders/1 was denied 60 min ago with 401" in found.summary
 
@@ -148,3 +149,15 @@ async def test_every_reason_has_an_explanation(code: str, kept: str) -> None:
     assert found.reason == code
     assert found.fix is not None
     assert found.fix.text
+
+
+async def test_a_time_is_compared_with_the_tokens_before() -> None:
+    clocks = IssuerClocks(lambda: NOW)
+    for place in range(9):
+        clocks.saw("main", {"iat": NOW + 42}, bytes([place]) * 8)
+    setup = Setup([MAIN], [], config="g.yaml")
+    hindsight = Hindsight(setup, Keys(), Users({}), lambda: NOW, clocks=clocks)
+    found = await hindsight.explain(replace(DENIAL, reason="token_expired", user_id=None))
+    (times,) = [step for step in found.steps if step.name == "times"]
+    assert times.detail is not None
+    assert "the issuer's clock is 42 s ahead of ours, as of its last 9 tokens" in times.detail

@@ -111,6 +111,28 @@ async def test_a_subject_that_is_spelt_otherwise(tmp_path: Path, redis_url: str,
     assert 'UPDATE "public"."social_auth_usersocialauth" SET "uid" = ' in (explanation.fix.command or "")
 
 
+async def test_a_subject_that_looks_alike_is_a_question(
+    tmp_path: Path, redis_url: str, systems: Systems
+) -> None:
+    system = await systems("django")
+    (person,) = await system.add()
+    await system.sql("UPDATE social_auth_usersocialauth SET uid = 'ann.lee'")
+    await system.sql("UPDATE auth_user SET first_name = 'Ann Lee the First'")
+    world = await world_of(system, tmp_path, redis_url)
+    for bearer, cause, says in (
+        (token("аnn.lee"), "subject_confusable", person.id),
+        (token("urn:user:ann.lee"), "subject_prefix_differs", person.id),
+        (token("other", employee="ann.lee"), "subject_in_other_claim", "its claim `employee`"),
+        (token("other", name="Ann Lee the First"), "account_not_linked", "display name of user"),
+    ):
+        explanation = await denied(world, bearer, "user_not_found", cause, fixed=False)
+        assert explanation.fix is not None
+        assert says in f"{explanation.summary} {explanation.fix.text}"
+        assert "same person" in explanation.fix.text
+        assert "users add" not in (explanation.fix.command or "")
+    await system.sql("UPDATE auth_user SET first_name = ''")
+
+
 async def test_a_row_that_its_condition_keeps_out(tmp_path: Path, redis_url: str, systems: Systems) -> None:
     system = await systems("django")
     (person,) = await system.add()

@@ -26,6 +26,7 @@ from gateway.core.provisioning import claims_read
 from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain import Explainer, Explanation, Fix
+from gateway.explain.issuer_clocks import IssuerClocks
 from gateway.explain.users import Users
 from gateway.explain.verdict import ANY_ROUTE, request_for
 from gateway.identity.local_cache import LocalCache
@@ -75,6 +76,8 @@ class World:
         self.local: LocalCache | None = None
         self.deaf: dict[str, str] = {}
         """The streams on which the worker hears nothing, and why."""
+        self.clocks: IssuerClocks | None = None
+        """What a worker has seen of the issuers' clocks."""
         self.watched = True
         """False when others change what is in the stores, too."""
         self.patience = 10.0
@@ -171,7 +174,7 @@ class World:
             setup = replace(translation.setup(parts.settings), config=str(self.file))
             explainer = Explainer(
                 setup, parts.keys, parts.postgres, parts.redis,
-                local=self.local, deaf=lambda: self.deaf, users=parts.users,
+                local=self.local, deaf=lambda: self.deaf, users=parts.users, clocks=self.clocks,
             )  # fmt: skip
             explanation = await explainer.explain(token, method=method, url=url)
         after = await self.state() if self.watched else None

@@ -32,6 +32,7 @@ _TITLES: Final = {
     "user_not_deleted": "The user is not deleted",
     "users_source_read_only": "The users are in tables that are not written to",
     "not_writable": "This cannot be changed in the tables of users",
+    "fix_changed": "The fix is another one now",
     "keys_not_loaded": "The keys of the issuer could not be loaded",
     "store_unavailable": "A store is not available at the moment",
     "internal_error": "The gateway failed to handle this request",

@@ -18,6 +18,7 @@ from gateway.admin.health import Admin, Workers
 from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import Issuer
 from gateway.explain import Explainer
+from gateway.explain.fixes.applying import Applier
 from gateway.explain.hindsight import Hindsight
 from gateway.identity.local_cache import LocalCache
 from gateway.issuer_keys.keyring import KeyRing
@@ -57,7 +58,11 @@ def admin_api(parts: Parts, token: str | None) -> web.Application:
     audit = AuditLog(parts.postgres)
     write_through = WriteThrough(parts.local, parts.redis, IssuerNames(iss).by_iss)
     overview = Overview(parts.metrics, parts.admin, parts.workers)
-    hindsight = Hindsight(parts.explainer.setup, parts.keys, directory)
+    explainer = parts.explainer
+    hindsight = Hindsight(
+        explainer.setup, parts.keys, directory, users=explainer.users, clocks=explainer.clocks
+    )
+    applier = Applier(directory, rows, audit, write_through, IssuerNames(iss))
     denials = Denials(parts.ring, parts.workers, hindsight)
     operations = [
         *Users(directory, write_through, iss).operations(),
@@ -65,7 +70,7 @@ def admin_api(parts: Parts, token: str | None) -> web.Application:
         *Issuers(parts.issuers, parts.keys, audit, overview, parts.workers).operations(),
         *Caches(overview, audit, write_through, parts.trusted).operations(),
         *denials.operations(),
-        *Explain(parts.explainer).operations(),
+        *Explain(explainer, denials, applier).operations(),
         *overview.operations(),
         *Audit(audit).operations(),
     ]

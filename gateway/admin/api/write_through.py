@@ -53,6 +53,13 @@ class WriteThrough:
         finally:
             self._forget(revocation)
 
+    async def cached(self, realm: str, identity: Identity) -> None:
+        """Delete the answer about one identity. Raises `StoreUnavailable`."""
+        try:
+            await self._redis.forget_users([(realm, identity.subject)])
+        finally:
+            self._local.forget_identities([(identity.issuer, identity.subject)])
+
     async def flushed(self, version: int) -> None:
         """Void everything that was remembered before `version`."""
         with suppress(StoreUnavailable):

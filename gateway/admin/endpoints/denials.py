@@ -13,6 +13,7 @@ from gateway.admin.api import reports
 from gateway.admin.api.operations import Answer, Operation, json, reads
 from gateway.admin.api.problems import REQUEST_ID, RequestRefused, not_found
 from gateway.admin.health import Workers
+from gateway.explain import Explanation
 from gateway.explain.hindsight import Hindsight
 from gateway.telemetry.denials import SIZE, DenialFilter, DenialRecord, DenialRing, ring_of
 from gateway.telemetry.logs import hash_subject
@@ -67,18 +68,22 @@ class Denials:
         )
 
     async def explain_denial(self, _: web.Request, question: reports.DenialQuestion) -> web.Response:
-        found = await self._gather(DenialFilter(1, request_id=question.request_id, shadow=None))
+        denial, explanation = await self.explained(question.request_id)
+        return json(
+            reports.DenialExplanation(
+                denial=reports.Denial.of(denial),
+                explanation=reports.Explanation.model_validate(explanation.to_json()),
+            )
+        )
+
+    async def explained(self, request_id: str) -> tuple[DenialRecord, Explanation]:
+        """Return the denial of a request, and its explanation. Raises `RequestRefused`: it is not kept."""
+        found = await self._gather(DenialFilter(1, request_id=request_id, shadow=None))
         if not found:
             raise not_found(
                 f"no worker keeps a denial with this request id: each has its latest {SIZE:,}, until it ends"
             )
-        explanation = await self._hindsight.explain(found[0])
-        return json(
-            reports.DenialExplanation(
-                denial=reports.Denial.of(found[0]),
-                explanation=reports.Explanation.model_validate(explanation.to_json()),
-            )
-        )
+        return found[0], await self._hindsight.explain(found[0])
 
     async def _gather(self, wanted: DenialFilter) -> list[DenialRecord]:
         found = self._ring.latest(wanted)

@@ -6,6 +6,7 @@ No fix drops a requirement. An edit that would let more tokens in is told as a d
 from typing import Final
 
 from gateway.core.model import Claims, Issuer, Route, User
+from gateway.explain import changes
 from gateway.explain.answer import Fix
 from gateway.explain.fixes import whereabouts
 from gateway.explain.trail import Trail
@@ -115,8 +116,8 @@ def of_user_roles(trail: Trail, claims: Claims, route: Route, user: User) -> Fix
         f"Decide whether the user should have the role {shown(role)}, on all routes that require it; if so,"
         f" add it.{note}"
     )
-    changes: UserChanges = {"roles": (*user.roles, role)}
-    return trail.remedies.value(advice, user.id, changes, f"--add-role={role}")
+    added: UserChanges = {"roles": (*user.roles, role)}
+    return trail.remedies.value(advice, user, added, changes.with_role(user, role), f"--add-role={role}")
 
 
 def _client(claims: Claims) -> str:

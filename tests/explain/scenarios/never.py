@@ -18,6 +18,12 @@ _WIDENS: Final = re.compile(
 )
 _WRITABLE: Final = re.compile(r"user_metadata|unsafe_metadata|public_metadata")
 
+_VERBS: Final = {
+    "add": "user.create", "link": "identity.link", "activate": "user.change", "restore": "user.restore", "change": "user.change",
+    "lift": "revocation.lift", "redis-cli": "cache.forget",
+}  # fmt: skip
+"""The verb of a command, or its program, and the action that it stands for."""
+
 NEVER: Final[Mapping[str, Rule]] = {
     "accept another audience, client, algorithm, time, tenant or issuer, or require less of a route": (
         lambda _, config, __: _WIDENS.fullmatch(config.partition(": ")[0]) is not None
@@ -45,8 +51,19 @@ NEVER: Final[Mapping[str, Rule]] = {
             is not None
         )
     ),
+    "make a change that depends on what only a person knows, without asking": (
+        lambda fix, _, __: fix.change is not None and fix.change.question is None and not fix.change.action.startswith("cache")
+    ),
+    "apply something else than what the command says": (
+        lambda fix, _, command: fix.change is not None and command != "" and _action(command) not in fix.change.action
+    ),
     "put a secret into a command": lambda _, __, command: re.search(r"password=|://[^ ]*:[^ ]*@", command) is not None,
 }  # fmt: skip
+
+
+def _action(command: str) -> str:
+    program, _, verb, *_ = command.split()
+    return _VERBS[program if program in _VERBS else verb]
 
 
 def broken(explanation: Explanation, *, person: bool = False) -> list[str]:

@@ -44,6 +44,12 @@ class Stage(World):
             yield self
             self._open = None
 
+    @property
+    def open(self) -> Parts:
+        """The stores."""
+        assert self._open is not None
+        return self._open
+
     def reset(self, changes: Mapping[str, JSON] | None = None) -> None:
         """Return to the first configuration, with some changes."""
         self.config = copy.deepcopy(self._given)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway.explain import Explanation
-from gateway.explain.steps import outage
+from gateway.explain.steps.stores import outage
 from tests.explain.scenarios import never
 from tests.explain.world import World
 from tests.harness import token, unused_port

@@ -52,10 +52,7 @@ ORDER BY i.subject = $2 DESC, i.issuer = $3 DESC, u.status = 'active' DESC, i.cr
 
 
 # No index has these likenesses. The statement timeout ends the search in tables that are too large for it.
-_NEARBY: Final = f"""
-SELECT i.issuer, i.subject, i.user_id::text AS user_id
-FROM identities i JOIN users u ON u.id = i.user_id
-WHERE i.subject <> $1 AND (
+NEARBY: Final = """i.subject <> $1 AND (
     i.subject = ANY($2) OR lower(i.subject) = ANY($2)
     OR octet_length(i.subject) <> length(i.subject)
     OR (right(i.subject, length($1) + 1) = ANY($3))
@@ -70,7 +67,12 @@ WHERE i.subject <> $1 AND (
     OR (position('@' IN $1) > 0 AND lower(split_part(i.subject, '@', 2)) = lower(split_part($1, '@', 2))
         AND replace(split_part(split_part(lower(i.subject), '@', 1), '+', 1), '.', '')
             = replace(split_part(split_part(lower($1), '@', 1), '+', 1), '.', ''))
-)
+)"""
+"""Whether `i.subject` may have a likeness with $1. $2 has guesses, $3 ends, $4 what may stand around it."""
+_NEARBY: Final = f"""
+SELECT i.issuer, i.subject, i.user_id::text AS user_id
+FROM identities i JOIN users u ON u.id = i.user_id
+WHERE {NEARBY}
 ORDER BY i.issuer = $5 DESC, u.status = 'active' DESC, i.created_at LIMIT {_LIMIT}
 """  # noqa: S608 -- a constant; values travel as parameters
 
@@ -128,6 +130,11 @@ class Login:
     database: str
 
 
+def nearby(subject: str) -> tuple[str, list[str], list[str], str]:
+    """Return the first four parameters of `NEARBY`."""
+    return subject, [*guesses(subject)], [separator + subject for separator in _SEPARATORS], _AROUND
+
+
 class Diagnostics:
     """Asks the primary. Every method may raise `StoreUnavailable`."""
 
@@ -155,12 +162,8 @@ class Diagnostics:
 
     async def nearby_identities(self, identity: Identity) -> list[SimilarIdentity]:
         """Return identities that may have a likeness (`core.lookalikes`) with a subject."""
-        subject = identity.subject
-        ends = [separator + subject for separator in _SEPARATORS]
         async with self._postgres.connection() as connection:
-            rows = await connection.fetch(
-                _NEARBY, subject, [*guesses(subject)], ends, _AROUND, identity.issuer
-            )
+            rows = await connection.fetch(_NEARBY, *nearby(identity.subject), identity.issuer)
             return [SimilarIdentity(Identity(row["issuer"], row["subject"]), row["user_id"]) for row in rows]
 
     async def identities_of(self, issuer: str, subjects: list[str]) -> list[SimilarIdentity]:

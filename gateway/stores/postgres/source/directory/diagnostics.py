@@ -11,7 +11,7 @@ import asyncpg
 
 from gateway.core.model import Identity
 from gateway.core.spelling import spellings
-from gateway.stores.postgres.directory.diagnostics import SPELLING, SimilarIdentity
+from gateway.stores.postgres.directory.diagnostics import NEARBY, SPELLING, SimilarIdentity, nearby
 from gateway.stores.postgres.errors import is_lasting
 from gateway.stores.postgres.source import relations, trial
 from gateway.stores.postgres.source.definition import Identities, StatusRule
@@ -63,25 +63,55 @@ class SourceDiagnostics:
 
     async def similar_identities(self, identity: Identity) -> list[SimilarIdentity]:
         """Return identities of any issuer with equal or similar subjects, in the order of `Diagnostics`."""
+        subject = identity.subject
+        return await self._identities(
+            f"""
+            WHERE {SPELLING.format("i.subject")} = ANY (
+                SELECT {SPELLING.format("guess")} FROM unnest($1::text[]) AS guess
+            )
+            ORDER BY i.subject = $2 DESC, i.issuer = $3 DESC, i.key LIMIT {_LIMIT}
+            """,
+            [subject, *(spelling for spelling, _ in spellings(subject))],
+            subject,
+            identity.issuer,
+        )
+
+    async def nearby_identities(self, identity: Identity) -> list[SimilarIdentity]:
+        """Return identities that may have a likeness (`core.lookalikes`) with a subject."""
+        return await self._identities(
+            f"WHERE {NEARBY} ORDER BY i.issuer = $5 DESC, i.key LIMIT {_LIMIT}",
+            *nearby(identity.subject),
+            identity.issuer,
+        )
+
+    async def identities_of(self, issuer: str, subjects: list[str]) -> list[SimilarIdentity]:
+        """Return up to five of an issuer's identities with one of some subjects."""
+        return await self._identities(
+            "WHERE i.issuer = $1 AND i.subject = ANY($2::text[]) ORDER BY i.key LIMIT 5", issuer, subjects
+        )
+
+    async def _identities(self, rest: str, *values: object) -> list[SimilarIdentity]:
         if not self._source.identities:
             return []
-        subject = identity.subject
-        guesses = [subject, *(spelling for spelling, _ in spellings(subject))]
         found = relations.all_identities(self._source, self._issuers)
         async with self._directory.database.connection() as connection:
             rows = await connection.fetch(
-                f"""
-                SELECT i.issuer, i.subject, i.key::text AS user_id FROM ({found}) AS i
-                WHERE {SPELLING.format("i.subject")} = ANY (
-                    SELECT {SPELLING.format("guess")} FROM unnest($1::text[]) AS guess
-                )
-                ORDER BY i.subject = $2 DESC, i.issuer = $3 DESC, i.key LIMIT {_LIMIT}
-                """,
-                guesses,
-                subject,
-                identity.issuer,
+                f"SELECT i.issuer, i.subject, i.key::text AS user_id FROM ({found}) AS i {rest}",
+                *values,
             )
             return [SimilarIdentity(Identity(row["issuer"], row["subject"]), row["user_id"]) for row in rows]
+
+    async def users_called(self, names: list[str], phones: list[str]) -> list[tuple[str, str]]:  # noqa: ARG002 -- as `Diagnostics`: a source has no column that is known for telephone numbers
+        """Return up to three users with a name: the id, and the name."""
+        if self._source.display_name is None:
+            return []
+        async with self._directory.database.connection() as connection:
+            rows = await connection.fetch(
+                f"SELECT u.id, u.display_name FROM ({relations.users(self._source)}) AS u"
+                " WHERE u.display_name = ANY($1::text[]) AND u.status <> 'deleted' LIMIT 3",
+                names,
+            )
+            return [(row["id"], row["display_name"]) for row in rows]
 
     async def excluded(self, identity: Identity) -> list[Excluded]:
         """Return rows with a subject that the `where` of the issuer's entries keeps out."""

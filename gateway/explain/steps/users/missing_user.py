@@ -16,7 +16,8 @@ from gateway.core.reasons import (
 )
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.rehearsal import Rehearsal
-from gateway.explain.steps import conditions, unknown_subject, user
+from gateway.explain.steps import conditions
+from gateway.explain.steps.users import unknown_subject, user
 from gateway.explain.trail import Trail
 from gateway.explain.users import Users
 from gateway.explain.wording import listed, shown
@@ -72,8 +73,12 @@ async def _provision(trail: Trail, claims: Claims, route: Route, rehearsal: Rehe
         await _blame(trail, claims, route, denial, rehearsal, users)
         return
     if rehearsal.user is not None:
-        rules = _rules(trail, claims)
-        trail.step("user", "pass", _EXPECTED, "none", described(rehearsal.user, rules))
+        told = described(rehearsal.user, _rules(trail, claims))
+        second = await unknown_subject.warn_of_second(trail, claims, users)
+        if second is None:
+            trail.step("user", "pass", _EXPECTED, "none", told)
+        else:
+            trail.step("user", "warn", _EXPECTED, "none", f"{told}; but {second}")
     trail.skip_rest("there is no user yet")
 
 
@@ -143,7 +148,7 @@ def _blame_owner(trail: Trail, claims: Claims, denial: Denial, owners: list[User
         return
     summary = f"No user is created, because the token's e-mail address is that of deleted user {ids}"
     advice = "If the deletion was a mistake, restore that user, then link the token's identity to it."
-    fix = trail.remedies.status(advice, owners[0].user.id, "restore") if owners else Fix(advice)
+    fix = trail.remedies.status(advice, owners[0].user) if owners else Fix(advice)
     trail.blame(denial, Cause.USER_DELETED, summary, fix)
 
 

@@ -3,7 +3,7 @@
 from gateway.core.model import Claims, StoreUnavailable
 from gateway.core.reasons import Denial
 from gateway.explain.answer import Cause, Fix
-from gateway.explain.remedies import place_of_subject
+from gateway.explain.fixes.remedies import place_of_subject
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed
 from gateway.stores.postgres.directory.diagnostics import failure_kind

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.core import sql_text
-from gateway.core.model import Claims, UserStatus
+from gateway.core.model import Claims, User, UserStatus
+from gateway.explain import changes as edits
 from gateway.explain.answer import Fix
+from gateway.explain.changes import Change
 from gateway.explain.wording import Commands, sql_literal
 from gateway.stores.postgres.directory.user_rows import ChangeRefused, NotWritable, UserChanges
 from gateway.stores.postgres.errors import quoted
@@ -40,28 +42,31 @@ class Remedies:
         self.source = source
         self.server: Server | None = None
 
-    def status(self, advice: str, user_id: str, verb: str, holding: Sequence[bool] = ()) -> Fix:
+    def status(self, advice: str, user: User, holding: Sequence[bool] = ()) -> Fix:
         """Make a user active. `holding` tells which rules of a source hold for the user."""
-        command = self._commands.gateway("users", verb, user_id)
+        verb = "restore" if user.status is UserStatus.DELETED else "activate"
+        command = self._commands.gateway("users", verb, user.id)
+        change = edits.activated(user.id, user.status)
         if self.source is None:
-            return Fix(advice, command)
+            return Fix(advice, command, change=change)
         changes: UserChanges = {"status": UserStatus.ACTIVE}
         try:
             plan = writable.for_status(self.source, UserStatus.ACTIVE, holding)
         except NotWritable as refusal:
             return self._elsewhere(advice, refusal)
-        return self._changed(advice, user_id, changes, plan, command)
+        return self._changed(advice, user.id, changes, plan, Fix(advice, command, change=change))
 
-    def value(self, advice: str, user_id: str, changes: UserChanges, *options: str) -> Fix:
+    def value(self, advice: str, user: User, changes: UserChanges, change: Change, *options: str) -> Fix:
         """Change values of a user. `options` are those of `gateway users change`."""
-        command = self._commands.gateway("users", "change", user_id, *options)
+        command = self._commands.gateway("users", "change", user.id, *options)
+        fix = Fix(advice, command, change=None if command is None else change)
         if self.source is None:
-            return Fix(advice, command)
+            return fix
         try:
             plan = list(writable.for_values(self.source, changes))
         except NotWritable as refusal:
             return self._elsewhere(advice, refusal)
-        return self._changed(advice, user_id, changes, plan, command)
+        return self._changed(advice, user.id, changes, plan, fix)
 
     def link(
         self,
@@ -81,7 +86,8 @@ class Remedies:
             "users", "link", user_id, f"--issuer={claims.realm}", f"--subject={claims.subject}", *given
         )
         if self.source is None or (self.source.writable and obstacle is None):
-            return Fix(advice, command)
+            change = edits.linked(user_id, claims.realm, claims.identity, owner)
+            return Fix(advice, command, change=None if command is None else change)
         if obstacle is not None and self.source.writable:
             return Fix(f"{advice} {_sentence(obstacle)}.")
         name = claims.realm.partition("/")[0]
@@ -105,11 +111,19 @@ class Remedies:
         )
         return Fix(f"{advice} {_OWNER}", self._sql(statement))
 
-    def create(self, advice: str, claims: Claims, *options: str) -> Fix:
-        """Create a user with the token's identity."""
-        if self.source is None:
-            identity = f"--issuer={claims.realm}", f"--subject={claims.subject}"
-            return Fix(advice, self._commands.gateway("users", "add", *identity, *options))
+    def create(self, advice: str, claims: Claims, *, obstacle: str | None = None) -> Fix:
+        """Create a user with the token's identity and tenant.
+
+        `obstacle`: why a row cannot be written into a source.
+        """
+        if self.source is None or (self.source.writable and obstacle is None):
+            words = [f"--issuer={claims.realm}", f"--subject={claims.subject}"]
+            words += [] if claims.tenant is None else [f"--tenant={claims.tenant}"]
+            command = self._commands.gateway("users", "add", *words)
+            change = edits.added(claims.realm, claims.identity, claims.tenant)
+            return Fix(advice, command, change=None if command is None else change)
+        if obstacle is not None and self.source.writable:
+            return Fix(f"{advice} {_sentence(obstacle)}.")
         name = claims.realm.partition("/")[0]
         rows = [_row_of(self.source, each) for each in self.source.identities_of(name)]
         where = f"{self.source.table}, and its identity: {'; or '.join(rows)}"
@@ -120,11 +134,12 @@ class Remedies:
         return self._sql(statement)
 
     def _changed(
-        self, advice: str, user_id: str, changes: UserChanges, plan: Iterable[Assignment], command: str | None
+        self, advice: str, user_id: str, changes: UserChanges, plan: Iterable[Assignment], fix: Fix
     ) -> Fix:
+        """Return the fix where the source may be written to; else the statement for its owner."""
         source = self.source
         if source is None or source.writable:
-            return Fix(advice, command)
+            return fix
         sets = [_assigned(each) for each in plan]
         column = sql_text.column_of(source.id)
         if column is None or None in sets or not sets:

@@ -1,14 +1,16 @@
-"""Why a running gateway denied a request: it is asked by its admin API."""
+"""Why a running gateway denied a request, and the application of the fix: both by its admin API."""
 
 from typing import TYPE_CHECKING
 
 from gateway.cli import output
 from gateway.cli.admin_api import admin_api, other_version
+from gateway.cli.stores import operator
 from gateway.core.model import JSON
 from gateway.telemetry.denials import SIZE
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
     from gateway.explain.answer import Explanation, Fix, Step
+    from gateway.explain.changes import Change, Edit
     from gateway.settings.model import Admin
 
 
@@ -25,6 +27,17 @@ async def explain_denied(admin: "Admin", request_id: str) -> "Explanation":
                 f"each worker keeps its latest {SIZE:,} denials until it ends; the log has them all",
             )
         answer = await api.get("/denials/explanation", query)
+    try:
+        return _explanation(answer)
+    except ValueError:
+        other_version()
+
+
+async def apply_to_denied(admin: "Admin", request_id: str, change: "Change") -> "Explanation":
+    """Let the gateway make the change that was shown; return the explanation after it. Exit if it refuses."""
+    body: JSON = {"request_id": request_id, "change": change.to_json(), "operator": operator()}
+    async with admin_api(admin) as api:
+        answer = await api.post("/explain/apply", body)
     try:
         return _explanation(answer)
     except ValueError:
@@ -53,8 +66,36 @@ def _fix(found: JSON) -> "Fix":
     from gateway.explain.answer import Fix
 
     match found:
-        case {"text": str(text), "command": str() | None as command, "config": str() | None as config}:
-            return Fix(text, command, config)
+        case {
+            "text": str(text),
+            "command": str() | None as command,
+            "config": str() | None as config,
+            "change": change,
+        }:
+            return Fix(text, command, config, None if change is None else _change(change))
+    raise ValueError(found)
+
+
+def _change(found: JSON) -> "Change":
+    from gateway.explain.changes import Change
+
+    match found:
+        case {
+            "action": str(action),
+            "target": str(target),
+            "edits": list(edits),
+            "question": str() | None as question,
+        }:
+            return Change(action, target, tuple(map(_edit, edits)), question)
+    raise ValueError(found)
+
+
+def _edit(found: JSON) -> "Edit":
+    from gateway.explain.changes import Edit
+
+    match found:
+        case {"what": str(what), "before": str() | None as before, "after": str() | None as after}:
+            return Edit(what, before, after)
     raise ValueError(found)
 
 

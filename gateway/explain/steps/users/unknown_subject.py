@@ -4,18 +4,23 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.core.lookalikes import marked
-from gateway.core.model import Claims, StoreUnavailable
+from gateway.core.model import Claims, StoreUnavailable, UserStatus
 from gateway.core.reasons import USER_NOT_FOUND, Denial
 from gateway.core.spelling import difference
 from gateway.explain.answer import Cause, Fix
-from gateway.explain.remedies import place_of_subject
-from gateway.explain.steps import same_person
-from gateway.explain.steps.same_person import Lookalike
+from gateway.explain.fixes.remedies import place_of_subject
+from gateway.explain.steps.users import same_person
+from gateway.explain.steps.users.same_person import Lookalike
 from gateway.explain.trail import Trail
 from gateway.explain.users import Users
 from gateway.explain.wording import listed, moment, shown
 from gateway.stores.postgres.directory.diagnostics import SimilarIdentity
-from gateway.stores.postgres.directory.user_rows import UserIdMalformed, UserNotFound, UserRecord
+from gateway.stores.postgres.directory.user_rows import (
+    UserChanges,
+    UserIdMalformed,
+    UserNotFound,
+    UserRecord,
+)
 from gateway.stores.postgres.source.directory.users import AnyDirectory
 
 _DIFFERENCES: Final = {
@@ -31,6 +36,8 @@ _WORDS: Final = {
     Cause.SUBJECT_UUID_SPELLING: "only in the spelling of the UUID",
     Cause.SUBJECT_PREFIX_DIFFERS: "only in the provider before the bar",
 }
+_MOST: Final = 5
+"""Similar users who are looked at."""
 _SAME_PERSON: Final = "If it is the same person, link the token's identity to that user"
 
 
@@ -45,19 +52,19 @@ async def check(trail: Trail, claims: Claims, users: Users, *, note: str | None 
     unsearched = False
     try:
         found = await _lookalike(claims, users)
-        obstacle = None if found is None else await _obstacle(users, claims)
+        owners = [] if found is None else await _owners(users, found)
+        obstacle = await _obstacle(users, claims, adding=found is None)
     except StoreUnavailable as error:
         trail.step(
             "user", "fail", expected, "none", f"similar subjects could not be searched: {error.detail}"
         )
-        found = obstacle = None
+        found, owners, obstacle = None, [], None
         unsearched = True
     else:
         trail.step("user", "fail", expected, "none", "no similar user" if found is None else found.summary)
     trail.skip_rest("there is no user")
     if found is None:
-        tenant = [] if claims.tenant is None else [f"--tenant={claims.tenant}"]
-        fix = trail.remedies.create("Add the user, if it should exist.", claims, *tenant)
+        fix = trail.remedies.create("Add the user, if it should exist.", claims, obstacle=obstacle)
         seen = "no similar subject has one"
         if unsearched:
             seen = "it could not be searched whether a similar subject has one"
@@ -71,24 +78,82 @@ async def check(trail: Trail, claims: Claims, users: Users, *, note: str | None 
             fix,
         )
         return
+    trail.blame(
+        denial,
+        found.cause,
+        f"The {identity} has no user{_looked_in(trail, claims)}; {found.summary}{added}",
+        found.fix or _fix_of(trail, claims, found, owners, obstacle),
+    )
+
+
+async def warn_of_second(trail: Trail, claims: Claims, users: Users) -> str | None:
+    """Tell of a user of the same issuer who is probably the person for whom a user would be created."""
+    try:
+        similar = [
+            each
+            for each in await users.similar_identities(claims.identity)
+            if each.identity.issuer == claims.issuer
+        ]
+        found = _spelt_otherwise(claims, similar)
+        owners = [] if found is None else await _owners(users, found)
+    except StoreUnavailable:
+        return None
+    if found is None or all(owner.user.status is UserStatus.DELETED for owner in owners):
+        return None
+    summary = f"The request would create a second user, perhaps for the same person: {found.summary}"
+    trail.blame(None, found.cause, summary, _fix_of(trail, claims, found, owners, None))
+    return found.summary
+
+
+_RESPELL: Final = "If it is the same person, write the subject as the token has it."
+
+
+async def _owners(users: Users, found: Lookalike) -> list[UserRecord]:
+    """Return the users who are similar, as they are now."""
+    ids = [each for each in (found.user_id, *found.others) if each][:_MOST]
+    records = [await _with_id(users.directory, each) for each in ids]
+    return [record for record in records if record is not None]
+
+
+def _fix_of(
+    trail: Trail, claims: Claims, found: Lookalike, owners: list[UserRecord], obstacle: str | None
+) -> Fix:
+    """Link the identity, if one user is meant who could be admitted then; else say what is in the way."""
+    living = [owner for owner in owners if owner.user.status is not UserStatus.DELETED]
+    if len(living) > 1:
+        return Fix(
+            f"Find out which of the users {listed(owner.user.id for owner in living)} it is, if it is the"
+            " same person as any of them. Link the identity to that one (`gateway users link`)."
+        )
+    if owners and not living:
+        gone = owners[0]
+        since = "" if gone.deleted_at is None else f" since {moment(gone.deleted_at)}"
+        return trail.remedies.status(
+            f"User {gone.user.id} is deleted{since}. If it is the same person, and the deletion was a"
+            " mistake, restore the user, and explain again: to link the identity is the next step.",
+            gone.user,
+        )
+    target = living[0].user if living else None
+    if target is not None and None not in (target.tenant, claims.tenant) and target.tenant != claims.tenant:
+        return Fix(
+            f"User {target.id} is of the tenant {shown(target.tenant)}, and the token of"
+            f" {shown(claims.tenant)}: with a link, the request would still be refused. Find out whether it"
+            " is the same person, and which tenant is right: a user has one."
+        )
+    if found.written is not None:
+        respelt = trail.remedies.respell(_RESPELL, claims, found.written)
+        if respelt is not None:
+            return respelt
     advice = f"{_SAME_PERSON}."
-    if found.others:
-        advice = f"{_SAME_PERSON}; it may also be {listed(found.others)}."
-    respelt = None if found.written is None else trail.remedies.respell(_RESPELL, claims, found.written)
+    if target is not None and target.status is not UserStatus.ACTIVE:
+        advice += f" The user is {target.status}, which is the next thing to settle."
     if not claims.subject.isprintable():
         advice += (
             " The subject has characters that must not be pasted, so there is no command: let the issuer"
             " write it without them."
         )
-    trail.blame(
-        denial,
-        found.cause,
-        f"The {identity} has no user{_looked_in(trail, claims)}; {found.summary}{added}",
-        respelt or found.fix or trail.remedies.link(advice, claims, found.user_id, obstacle=obstacle),
-    )
-
-
-_RESPELL: Final = "If it is the same person, write the subject as the token has it."
+    user_id = found.user_id if target is None else target.id
+    return trail.remedies.link(advice, claims, user_id, obstacle=obstacle)
 
 
 def _looked_in(trail: Trail, claims: Claims) -> str:
@@ -113,10 +178,17 @@ def _blame_issuer(trail: Trail, claims: Claims) -> None:
     )
 
 
-async def _obstacle(users: Users, claims: Claims) -> str | None:
-    """Return why an identity cannot be written into a writable source."""
+async def _obstacle(users: Users, claims: Claims, *, adding: bool) -> str | None:
+    """Return why an identity, or a user with it, cannot be written into a writable source."""
     directory = users.directory_of_source
-    return None if directory is None else await directory.obstacle_to_link(claims.identity)
+    if directory is None:
+        return None
+    if not adding:
+        return await directory.obstacle_to_link(claims.identity)
+    new: UserChanges = {"status": UserStatus.ACTIVE}
+    if claims.tenant is not None:
+        new["tenant"] = claims.tenant
+    return await directory.obstacle_to_add(claims.identity, new)
 
 
 async def _lookalike(claims: Claims, users: Users) -> Lookalike | None:

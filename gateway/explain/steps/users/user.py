@@ -12,10 +12,11 @@ from gateway.core.reasons import (
     TOKENS_REVOKED_BEFORE,
     Denial,
 )
+from gateway.explain import changes
 from gateway.explain.answer import Cause, Fix, Outcome
 from gateway.explain.fixes import policy_fixes
 from gateway.explain.steps import conditions
-from gateway.explain.steps.claims import ID_TOKEN_FIX, is_id_token
+from gateway.explain.steps.token.claims import ID_TOKEN_FIX, is_id_token
 from gateway.explain.trail import Trail
 from gateway.explain.users import Users
 from gateway.explain.wording import ago, listed, moment, shown, span
@@ -162,16 +163,16 @@ async def _blame_status(
         if heir is not None:
             _blame_heir(trail, claims, record, heir, denial)
             return
-        command, advice = "restore", "Restore the user, if the deletion was a mistake."
+        advice = "Restore the user, if the deletion was a mistake."
     else:
-        command, advice = "activate", "Activate the user, once the reason for this status is settled."
+        advice = "Activate the user, once the reason for this status is settled."
     trail.blame(
         denial,
         _STATUS_CAUSES[user.status],
         f"User {user.id} is {user.status}"
         + ("" if since is None else f" since {moment(since)} ({ago(since, trail.now)})")
         + ("" if rule is None else _by(trail, rule)),
-        trail.remedies.status(advice, user.id, command, () if rule is None else rule.holding),
+        trail.remedies.status(advice, user, () if rule is None else rule.holding),
     )
 
 
@@ -225,8 +226,9 @@ def _blame_revoked(trail: Trail, record: UserRecord, denial: Denial, *, recreate
         summary,
         trail.remedies.value(
             "Let the user sign in again; or, if older tokens should be valid, remove `tokens_valid_after`.",
-            user.id,
+            user,
             {"tokens_valid_after": None},
+            changes.accepting_older_tokens(user.id, after or 0.0),
             "--clear=tokens-valid-after",
         ),
     )
@@ -266,7 +268,8 @@ async def _blame_tenant(trail: Trail, claims: Claims, user: User, denial: Denial
     tenant = claims.tenant or ""
 
     def moved(advice: str) -> Fix:
-        return trail.remedies.value(advice, user.id, {"tenant": tenant}, f"--tenant={tenant}")
+        change = changes.with_tenant(user, tenant)
+        return trail.remedies.value(advice, user, {"tenant": tenant}, change, f"--tenant={tenant}")
 
     if user.tenant is None:
         summary = f"The token is for the tenant {shown(tenant)}, but user {user.id} has none"

@@ -17,6 +17,7 @@ from gateway.explain.issuers import related
 from gateway.explain.users import Users
 from gateway.explain.wording import listed, shown
 from gateway.stores.postgres.directory.diagnostics import Diagnostics, SimilarIdentity
+from gateway.stores.postgres.source.directory.diagnostics import SourceDiagnostics
 
 _CAUSES: Final = {
     "case": Cause.SUBJECT_CASE_DIFFERS,
@@ -85,16 +86,13 @@ async def of_no_issuer(claims: Claims, users: Users) -> Lookalike | None:
 
 async def find(claims: Claims, users: Users) -> Lookalike | None:
     """Look for the person: other spellings, other claims, address, name. Raises `StoreUnavailable`."""
-    diagnostics = None if users.source is not None else Diagnostics(users.postgres)
-    if diagnostics is not None:
-        near = await diagnostics.nearby_identities(claims.identity)
-        if (found := _nearest(claims, near)) is not None:
-            return found
-        if (found := await _in_another_claim(claims, diagnostics)) is not None:
-            return found
-    if (found := await _with_address(claims, users)) is not None:
-        return found
-    return None if diagnostics is None else await _with_name(claims, diagnostics)
+    searches = users.searches
+    return (
+        _nearest(claims, await searches.nearby_identities(claims.identity))
+        or await _in_another_claim(claims, searches)
+        or await _with_address(claims, users)
+        or await _with_name(claims, searches)
+    )
 
 
 def _nearest(claims: Claims, near: list[SimilarIdentity]) -> Lookalike | None:
@@ -144,9 +142,9 @@ def _is_unverified(claims: Claims, path: str) -> bool:
     return path == "email" and claims.payload.get("email_verified") in (False, "false")
 
 
-async def _in_another_claim(claims: Claims, diagnostics: Diagnostics) -> Lookalike | None:
+async def _in_another_claim(claims: Claims, searches: Diagnostics | SourceDiagnostics) -> Lookalike | None:
     named = dict(_ids(claims))
-    found = await diagnostics.identities_of(claims.issuer, list(dict.fromkeys(named.values())))
+    found = await searches.identities_of(claims.issuer, list(dict.fromkeys(named.values())))
     for each in found:
         path = next(path for path, value in named.items() if value == each.identity.subject)
         summary = f"its claim `{path}`, {shown(each.identity.subject)}, is the subject of user {each.user_id}"
@@ -183,10 +181,10 @@ async def _with_address(claims: Claims, users: Users) -> Lookalike | None:
     return None
 
 
-async def _with_name(claims: Claims, diagnostics: Diagnostics) -> Lookalike | None:
+async def _with_name(claims: Claims, searches: Diagnostics | SourceDiagnostics) -> Lookalike | None:
     names = [claims.subject, *(value for path, value in _ids(claims) if path in _OF_NAMES)]
     phones = [claims.subject, *(value for path, value in _ids(claims) if path == "phone_number")]
-    for user_id, what in await diagnostics.users_called(names, phones):
+    for user_id, what in await searches.users_called(names, phones):
         own = what.casefold() == claims.subject.casefold() or what == "phone"
         summary = f"the token's name {shown(what)} is the display name of user {user_id}"
         cause = Cause.SUBJECT_IS_NAME if own else Cause.ACCOUNT_NOT_LINKED

@@ -22,8 +22,9 @@ from gateway.core.reasons import (
 )
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.fixes import claim_fixes
-from gateway.explain.steps.mending import DATES, every_denial
-from gateway.explain.steps.token import API_KEY_FIX, Read, is_api_key, seconds
+from gateway.explain.steps.token.mending import DATES, every_denial
+from gateway.explain.steps.token.payload import API_KEY_FIX, is_api_key, seconds
+from gateway.explain.steps.token.reading import Read
 from gateway.explain.trail import Trail
 from gateway.explain.wording import ago, listed, moment, shown, span
 
@@ -100,7 +101,14 @@ def _blame_time(trail: Trail, issuer: Issuer, denial: Denial, dates: Mapping[str
     off = abs(trail.now - dates[name])
     expired = denial.reason is TOKEN_EXPIRED
     summary = f"{denial.reason.title}: {denial.detail}"
-    if off - issuer.leeway < _SKEW_BEHIND if expired else off <= _SKEW_AHEAD:
+    skew = None if trail.clocks is None else trail.clocks.skew(issuer.name)
+    small = off - issuer.leeway < _SKEW_BEHIND if expired else off <= _SKEW_AHEAD
+    if small and expired and skew is not None and skew.agrees:
+        small = False
+        summary += (
+            f"; the clocks agree, as of the issuer's last {skew.tokens} tokens that this worker verified"
+        )
+    if small:
         fix = claim_fixes.of_clocks(trail, issuer, ahead=-off if expired else off)
         trail.blame(
             denial,

@@ -1,0 +1,107 @@
+"""Opens what `gateway explain` needs: the same parts as a worker has, shared with none."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from gateway.cli import output
+from gateway.core.model import StoreUnavailable
+
+if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
+    from gateway.explain import Explainer, Explanation
+    from gateway.settings import Settings
+
+_SEARCH_SECONDS: Final = 10.0
+"""Seconds for a search of users in tables of another system."""
+_REDIS_TIMEOUT: Final = 1.0
+
+
+async def explained(
+    settings: "Settings", config: Path, token: str | bytes, method: str | None, url: str | None
+) -> "Explanation":
+    """Explain a token with stores of its own."""
+    async with _explainer(settings, config) as explainer:
+        return await explainer.explain(token, method=method, url=url)
+
+
+@asynccontextmanager
+async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Explainer]":
+    """Build the engine from the same parts as a worker. It shares none of them with a worker."""
+    from gateway import translation
+    from gateway.builders import directories
+    from gateway.explain import Explainer
+    from gateway.issuer_keys.introspection import Introspector
+    from gateway.issuer_keys.keyring import KeyRing
+    from gateway.stores.postgres.database import Postgres
+    from gateway.stores.postgres.hosts import place_of
+    from gateway.stores.redis.shared_tier import RedisTier
+
+    replica = settings.postgres.replica_dsn
+    redis = RedisTier(
+        settings.redis.url.get_secret_value(),
+        prefix=settings.redis.prefix,
+        timeout=_REDIS_TIMEOUT,
+        connect_timeout=settings.redis.connect_timeout,
+        place=place_of(settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name),
+        users_from=translation.users_from(settings),
+        tls_strict=settings.redis.tls.strict,
+        # The command changes nothing: only a gateway claims a Redis without an owner.
+        read_only=True,
+    )
+    postgres = Postgres(
+        settings.postgres.dsn.get_secret_value(),
+        replica_dsn=None if replica is None else replica.get_secret_value(),
+        schema=settings.postgres.schema_name,
+        pool_max=3,
+        connect_timeout=settings.postgres.connect_timeout,
+        statement_timeout=settings.postgres.statement_timeout,
+        prepared_statements=settings.postgres.prepared_statements,
+        heard=redis.ownership.heard,
+        tls_strict=settings.postgres.tls.strict,
+    )
+    with suppress(StoreUnavailable):
+        # Postgres must be identified before the owner of Redis can be compared with it.
+        await postgres.identify()
+    try:
+        made = translation.fetcher(settings.jwks)
+    except OSError as error:
+        output.fail(str(error), "correct the file, or its path", output.USAGE)
+    async with made as fetcher:
+        keys = KeyRing(
+            {issuer.name: translation.key_source(issuer) for issuer in settings.issuers},
+            fetcher=fetcher,
+            observer=_Unobserved(),
+            max_stale=settings.jwks.max_stale,
+        )
+        opaque = translation.opaque_issuers(settings.issuers)
+        introspector = Introspector(opaque, fetcher=fetcher, observer=_Unobserved()) if opaque else None
+        try:
+            async with AsyncExitStack() as stack:
+                look_ups = directories.user_source(settings)
+                if look_ups is not None:
+                    stack.push_async_callback(look_ups.close)
+                operators = directories.user_directory(
+                    settings, postgres, stack, statement_timeout=_SEARCH_SECONDS
+                )
+                users = directories.users_explained(postgres, look_ups, operators)
+                setup = replace(translation.setup(settings), config=str(config))
+                yield Explainer(setup, keys, postgres, redis, introspector=introspector, users=users)
+        finally:
+            if introspector is not None:
+                await introspector.close()
+            await keys.close()
+            await postgres.close()
+            with suppress(StoreUnavailable):
+                await redis.close()
+
+
+class _Unobserved:
+    """An observer of keys and introspections that does nothing: a command has no metrics."""
+
+    def jwks_refreshed(self, issuer: str, result: Literal["success", "failure"]) -> None: ...
+
+    def introspected(
+        self, issuer: str, result: Literal["active", "inactive", "failure"], seconds: float
+    ) -> None: ...

@@ -1,0 +1,95 @@
+"""The step of the issuer: which configured one a token is from, or is nearly from."""
+
+from dataclasses import replace
+
+from gateway.core import claims as claim_rules
+from gateway.core.issuer_patterns import IssuerPattern, IssuerTable, is_pattern
+from gateway.core.model import Issuer
+from gateway.core.reasons import ISSUER_UNTRUSTED, Denial
+from gateway.core.tokens import UnverifiedToken
+from gateway.explain import issuers
+from gateway.explain.answer import Cause, Fix
+from gateway.explain.steps.token.payload import API_KEY_FIX, is_api_key
+from gateway.explain.trail import Trail
+from gateway.explain.wording import listed, shown, yaml_line
+
+
+def check(trail: Trail, token: UnverifiedToken) -> Issuer | None:
+    """Take the step; return the issuer whose keys are to be tried, None if there is none."""
+    expected = f"`iss` one of {listed(issuer.issuer for issuer in trail.setup.issuers)}"
+    try:
+        iss = claim_rules.issuer_of(token.payload)
+    except Denial as denial:
+        found = shown(token.payload.get("iss"))
+        trail.step("issuer", "fail", expected, found, denial.reason.hint)
+        cause, fix = Cause.CLAIM_MISSING, Fix("Let the issuer put its `iss` into its tokens.")
+        if is_api_key(token.payload):
+            cause, fix = Cause.API_KEY_USED, API_KEY_FIX
+        trail.blame(denial, cause, denial.reason.title, fix)
+        return None
+    exact = IssuerTable(trail.setup.issuers).find(iss)
+    if exact is not None:
+        trail.step("issuer", "pass", expected, shown(iss), f"issuer {exact.realm}")
+        return exact
+    untrusted = Denial(ISSUER_UNTRUSTED)
+    if is_api_key(token.payload):
+        trail.step("issuer", "fail", expected, shown(iss))
+        trail.blame(untrusted, Cause.API_KEY_USED, "This is an API key, not a user's token", API_KEY_FIX)
+        return None
+    other = _unlisted(trail, iss)
+    if other is not None:
+        trail.step("issuer", "fail", expected, shown(iss), f"another tenant of issuer {other.name}")
+        fix = Fix(
+            "Get the token from a configured tenant; or, if this one is yours or a customer's, add it to"
+            f" `{trail.field(other, 'tenants')}`."
+        )
+        summary = f"The token's issuer {shown(iss)} is another tenant of issuer {other.name}"
+        trail.blame(untrusted, Cause.ISSUER_UNKNOWN, summary, fix)
+        return None
+    near = issuers.nearest(iss, trail.setup.issuers)
+    if near is None:
+        trail.step("issuer", "fail", expected, shown(iss), "no configured issuer is similar")
+        fix = Fix(
+            "Get the token from a configured issuer. If this issuer is yours and trusted, add it to"
+            " `issuers` with its audiences and keys."
+        )
+        summary = f"The token's issuer {shown(iss)} is not configured, and no configured issuer is similar"
+        trail.blame(untrusted, Cause.ISSUER_UNKNOWN, summary, fix)
+        return None
+    detail = f"issuer {near.issuer.name} differs from it by {near.difference}"
+    trail.step("issuer", "fail", expected, shown(iss), detail)
+    summary = (
+        f"The token's issuer is {shown(iss)}, but the configured issuer is {shown(near.issuer.issuer)}:"
+        f" they differ in {near.difference}, and must be exactly equal"
+        f" ({shown(issuers.marked(iss, near.issuer.issuer))})"
+    )
+    if not near.same:
+        fix = Fix(
+            f"Let the client sign in at this gateway's issuer: this token is from {near.other}. To trust that"
+            " issuer, too, is a decision: all of its users would count here."
+        )
+        trail.blame(untrusted, Cause.ISSUER_ALMOST_CONFIGURED, summary, fix)
+        return None
+    if iss.startswith("http:") and near.issuer.issuer.startswith("https:"):
+        fix = Fix(
+            "Let the issuer write `https` into its tokens: behind a proxy it has to be told its public URL."
+            " With"
+            " `http` in the configuration, keys may be fetched without TLS."
+        )
+    else:
+        field = trail.field(near.issuer, "issuer")
+        fix = Fix("Configure the `iss` exactly as in the tokens.", config=yaml_line(field, iss))
+    trail.blame(untrusted, Cause.ISSUER_ALMOST_CONFIGURED, summary, fix)
+    return replace(near.issuer, issuer=iss)
+
+
+def _unlisted(trail: Trail, iss: str) -> Issuer | None:
+    """Return the issuer whose pattern an `iss` matches, with a tenant that is not configured."""
+    return next(
+        (
+            issuer
+            for issuer in trail.setup.issuers
+            if is_pattern(issuer.issuer) and IssuerPattern(issuer.issuer).tenant_of(iss) is not None
+        ),
+        None,
+    )
