@@ -23,6 +23,7 @@ from bench import (
     start,
     throughput,
     tls,
+    tracing,
     traffic,
     users,
 )
@@ -47,6 +48,7 @@ class Measurement(StrEnum):
     CHANGES = "changes"
     BULK = "bulk"
     SOURCE = "source"
+    TRACING = "tracing"
     USERS = "users"
     COLD = "cold"
 
@@ -95,6 +97,9 @@ def bench(
         Measurement.BULK: partial(bulk_changes.measure, console=console),
         Measurement.SOURCE: partial(
             source.measure, console=console, rounds=rounds, seconds=seconds, connections=connections
+        ),
+        Measurement.TRACING: partial(
+            tracing.measure, console=console, rounds=rounds, seconds=seconds, connections=connections
         ),
         Measurement.USERS: partial(
             users.measure, console=console, rounds=rounds, seconds=seconds, connections=connections

@@ -30,7 +30,7 @@ class Gateway:
     `people` are its users, by default those of the stage. Gateways with the same `prefix` share the data in
     Redis. `local_ttl` None means the default of the setting. With a `certificate`, clients speak TLS.
     `postgres` is another database than that of the stage, `source` is `users.source`. `decides`: other
-    proxies may ask.
+    proxies may ask. `variables` are added to its environment.
     """
 
     def __init__(
@@ -46,7 +46,9 @@ class Gateway:
         postgres: str | None = None,
         source: Mapping[str, JSON] | None = None,
         decides: bool = False,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
+        self._variables = variables
         self.port = free_port()
         self.admin_port = free_port()
         self.decision_port = free_port() if decides else 0
@@ -121,7 +123,7 @@ class Gateway:
     def start(self, *, cores: frozenset[int] | None = None) -> Process:
         """Start it, by default on the proxy's core."""
         command = python("gateway", "run", "--config", self.config)
-        return self._stage.run(f"gateway-{self.port}", *command, cores=cores)
+        return self._stage.run(f"gateway-{self.port}", *command, cores=cores, variables=self._variables)
 
     def _samples(self, name: str) -> Iterator[tuple[Mapping[str, str], float]]:
         connection = HTTPConnection(HOST, self.admin_port, timeout=5)

@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -48,15 +48,24 @@ class Cores:
 class Process:
     """A program and the processes that it starts, until `stop`.
 
-    They share `cores`; without it, they run where this process runs. Their output goes to `log`.
+    They share `cores`; without it, they run where this process runs. Their output goes to `log`. They get
+    `variables` in addition to the environment.
     """
 
     def __init__(
-        self, command: Sequence[str | Path], *, log: Path, cores: frozenset[int] | None = None
+        self,
+        command: Sequence[str | Path],
+        *,
+        log: Path,
+        cores: frozenset[int] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self._log = log
         # Our environment variables would change the measured configuration.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "OTEL_"))
+        }
+        environment |= variables or {}
         ours = os.sched_getaffinity(0)
         if cores is not None:
             os.sched_setaffinity(0, cores)  # inherited, also by later threads

@@ -1,7 +1,7 @@
 """The surroundings of a measured proxy: users in real stores, tokens, and an upstream."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -103,10 +103,16 @@ class Stage:
             )
         return self._populations[schema]
 
-    def run(self, name: str, *command: str | Path, cores: frozenset[int] | None = None) -> Process:
-        """Start a proxy, by default on the core for the proxy."""
+    def run(
+        self,
+        name: str,
+        *command: str | Path,
+        cores: frozenset[int] | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> Process:
+        """Start a proxy, by default on the core for the proxy. It gets `variables` in its environment."""
         log = self.folder / f"{name}.log"
-        return Process(command, log=log, cores=cores or frozenset({self.cores.proxy}))
+        return Process(command, log=log, cores=cores or frozenset({self.cores.proxy}), variables=variables)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -18,6 +19,7 @@ from gateway.admin.api.wiring import Parts, admin_api
 from gateway.admin.health import Admin, Dependency, Workers
 from gateway.admin.readiness import Stream, dependencies
 from gateway.builders import databases, directories, listening, observing, resolving, trust
+from gateway.builders.tracing import tracing as build_tracing
 from gateway.core import policy
 from gateway.core.model import Issuer, Request, StoreUnavailable
 from gateway.core.provisioning import claims_read
@@ -30,6 +32,7 @@ from gateway.identity.invalidation import Invalidation
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.revocations.blacklist_sync import BlacklistSync
 from gateway.identity.revocations.learnt_revocations import LearntRevocations
+from gateway.identity.traced_tiers import TracedDirectory
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.listeners import FRONTS, Front, Listeners, Stoppable, Urls
 from gateway.memo import Memo, Tokens
@@ -108,7 +111,9 @@ async def serve(
     logs.configure(settings.log.level)
     metrics = Metrics()
     async with AsyncExitStack() as stack:
-        # First: the path may be wrong, and the error should not wait for dependencies.
+        # Closed last, with the spans of all that ends before it.
+        tracing = build_tracing(settings, os.environ, stack)
+        # Early: the path may be wrong, and the error should not wait for dependencies.
         certificate = trust.tls_certificate(settings.server, metrics, stack)
         redis = databases.redis_tier(settings)
         stack.push_async_callback(redis.close)
@@ -150,6 +155,7 @@ async def serve(
             settings, local, record, redis, blacklist_sync, learnt_revocations,
             # A process that was suspended has not read yet what arrived meanwhile.
             believes=lambda epoch: invalidation.believes(epoch) and changes.up,
+            traced=tracing is not None,
         )  # fmt: skip
         stack.push_async_callback(resolver.close)
 
@@ -165,7 +171,7 @@ async def serve(
             path_found=metrics.path_found, signed=clocks.saw,
         )  # fmt: skip
         verifier = MeteredVerifier(plain, metrics)
-        directory = MeteredDirectory(resolver, metrics)
+        directory = MeteredDirectory(resolver if tracing is None else TracedDirectory(resolver), metrics)
         provisioner = directories.provisioner(
             settings, issuers, postgres, local, redis, directory, metrics, stack
         )  # fmt: skip
@@ -246,7 +252,7 @@ async def serve(
         stack.callback(invalidation.subscribe(reauthorization.changed))
         context = ExchangeContext(memo, headers, responder, metrics, log, upstreams, reauthorization)
         health = listening.health_path(settings.server, admin, metrics)
-        server, log_level = observing.front_server(settings, context, health, assertions)
+        server, log_level = observing.front_server(settings, context, health, assertions, tracing)
         speaks = headers.trusts if settings.server.proxy_protocol else None
         front = await listening.serve_front(server, listeners.front, certificate, stack, speaks)
         fronts: dict[Front, Stoppable] = {"front": front}
@@ -254,7 +260,7 @@ async def serve(
             settings, admitter(forwards=False), headers, responder, metrics, log
         )
         if asked is not None:
-            fronts |= await listening.serve_decisions(settings, asked, listeners, assertions, stack)
+            fronts |= await listening.serve_decisions(settings, asked, listeners, assertions, tracing, stack)
         if alone:
             _remove_at_end(settings, stack)
         metrics.workers.inc()

@@ -61,11 +61,11 @@ class _Cache(model.Cache):
 class _Newer(model.Settings):
     jwks: _Jwks = Field(default_factory=_Jwks)
     cache: _Cache = Field(default_factory=_Cache)
-    tracing: str = ""
+    profiling: str = ""
 
 
 def test_a_setting_that_is_not_read_is_found_whatever_others_are_called() -> None:
-    assert unread(_Newer) == ["cache.timeout", "jwks.tls.certificate", "tracing"]
+    assert unread(_Newer) == ["cache.timeout", "jwks.tls.certificate", "profiling"]
 
 
 @pytest.mark.parametrize("name", TRANSLATED)

@@ -15,7 +15,7 @@ from gateway.admin.api import problems
 from gateway.admin.api.problems import REQUEST_ID, RequestRefused
 from gateway.telemetry import metrics as telemetry
 from gateway.telemetry.denials import DenialFilter, DenialRecord
-from gateway.telemetry.series import Snapshot, expose
+from gateway.telemetry.series import Snapshot, expose_as
 
 CHECK_SECONDS: Final = 1.0
 """How long a dependency may take to answer before it counts as down."""
@@ -223,10 +223,11 @@ class Admin:
     def _asked(self, _: "asyncio.Task[Readiness]") -> None:
         self._asking = None
 
-    async def _metrics_page(self, _: web.Request) -> web.Response:
+    async def _metrics_page(self, request: web.Request) -> web.Response:
         own = self._metrics.snapshot()
-        page = expose(own if self._workers is None else await self._workers.totals(own))
-        return web.Response(body=page, headers={"Content-Type": telemetry.CONTENT_TYPE})
+        totals = own if self._workers is None else await self._workers.totals(own)
+        page, content_type = expose_as(totals, ",".join(request.headers.getall("Accept", [])))
+        return web.Response(body=page, headers={"Content-Type": content_type, "Vary": "Accept"})
 
 
 @web.middleware

@@ -13,16 +13,18 @@ from gateway.core.headers import HeaderPolicy
 from gateway.core.networks import contains
 from gateway.decision.context import DecisionContext
 from gateway.decision.exchange import DecisionExchange
+from gateway.decision.traced import traced
 from gateway.listeners import Front, Listeners, Stoppable
 from gateway.proxy.certificate import Certificate
 from gateway.proxy.errors import Responder
 from gateway.proxy.health import HealthPath
 from gateway.proxy.listener import Listener
 from gateway.proxy.refusals import Admitter
-from gateway.proxy.server import ConnectionServer
+from gateway.proxy.server import ConnectionServer, ExchangeFactory
 from gateway.settings import Settings, model
 from gateway.telemetry import logs
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.tracing.server_span import Tracing
 
 EXIT_SECONDS: Final = 10.0
 """Seconds that requests in flight may take when a gateway ends without `drain`."""
@@ -58,11 +60,15 @@ def decision_context(
     return DecisionContext(pipeline, headers, responder, metrics, log, questions, may_ask, headers.told(b""))
 
 
-def decision_server(settings: Settings, context: DecisionContext, assertions: Assertions) -> ConnectionServer:
+def decision_server(
+    settings: Settings, context: DecisionContext, assertions: Assertions, tracing: Tracing | None
+) -> ConnectionServer:
     """Return the server of the decision listener."""
     limits = translation.limits(settings.server.limits)
-    exchange = assertions.before(partial(DecisionExchange, context))
-    return ConnectionServer(context, exchange, limits=limits, exempt=context.may_ask)
+    exchange: ExchangeFactory = partial(DecisionExchange, context)
+    if tracing is not None:
+        exchange = traced(tracing, context)
+    return ConnectionServer(context, assertions.before(exchange), limits=limits, exempt=context.may_ask)
 
 
 async def serve_decisions(
@@ -70,12 +76,13 @@ async def serve_decisions(
     context: DecisionContext,
     listeners: Listeners,
     assertions: Assertions,
+    tracing: Tracing | None,
     stack: AsyncExitStack,
 ) -> dict[Front, Stoppable]:
     """Answer other proxies on the sockets that there are, until `stack` ends. Raises OSError."""
     fronts: dict[Front, Stoppable] = {}
     if listeners.decision:
-        server = decision_server(settings, context, assertions)
+        server = decision_server(settings, context, assertions, tracing)
         fronts["decision"] = await serve_front(server, listeners.decision, None, stack)
     if listeners.grpc:
         # Here, because the extra may not be installed.

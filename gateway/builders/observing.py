@@ -12,10 +12,12 @@ from gateway.proxy.exchange import Exchange
 from gateway.proxy.health import HealthPath
 from gateway.proxy.observed import ObservedExchange
 from gateway.proxy.server import ConnectionServer, ExchangeFactory
+from gateway.proxy.traced import traced
 from gateway.settings import Settings
 from gateway.telemetry import logs
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.denials import DenialRing
+from gateway.telemetry.tracing.server_span import Tracing
 
 
 def request_log(settings: Settings, ring: DenialRing) -> logs.RequestLog:
@@ -52,13 +54,20 @@ class LogLevel:
 
 
 def front_server(
-    settings: Settings, context: ExchangeContext, health: HealthPath | None, assertions: Assertions
+    settings: Settings,
+    context: ExchangeContext,
+    health: HealthPath | None,
+    assertions: Assertions,
+    tracing: Tracing | None,
 ) -> tuple[ConnectionServer, LogLevel]:
     """Return the server for clients, and what raises the level of its log."""
 
     def exchange() -> ExchangeFactory:
-        kind = ObservedExchange if context.log.access else Exchange
-        factory = assertions.before(partial(kind, context))
+        observed = context.log.access
+        factory: ExchangeFactory = partial(ObservedExchange if observed else Exchange, context)
+        if tracing is not None:
+            factory = traced(tracing, context, observed=observed)
+        factory = assertions.before(factory)
         return factory if health is None else health.before(factory)
 
     server = ConnectionServer(

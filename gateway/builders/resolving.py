@@ -7,9 +7,9 @@ from gateway.identity.local_cache import LocalCache
 from gateway.identity.resolver import IdentityResolver
 from gateway.identity.revocations.blacklist_sync import BlacklistSync
 from gateway.identity.revocations.learnt_revocations import LearntRevocations
-from gateway.identity.tiers import SystemOfRecord
+from gateway.identity.tiers import SharedTier, SystemOfRecord
+from gateway.identity.traced_tiers import TracedRecord, TracedSharedTier
 from gateway.settings import Settings, model
-from gateway.stores.redis.shared_tier import RedisTier
 from gateway.telemetry.metrics import Metrics
 
 
@@ -27,14 +27,20 @@ def identity_resolver(
     settings: Settings,
     local: LocalCache,
     record: SystemOfRecord,
-    redis: RedisTier,
+    redis: SharedTier,
     blacklist_sync: BlacklistSync,
     learnt_revocations: LearntRevocations,
     *,
     believes: Callable[[str], bool],
+    traced: bool,
 ) -> IdentityResolver:
-    """`believes` tells of an epoch in Redis whether this process has received every change in it."""
+    """`believes` tells of an epoch in Redis whether this process has received every change in it.
+
+    `traced`: questions to the stores are parts of traces.
+    """
     cache = settings.cache
+    if traced:
+        redis, record = TracedSharedTier(redis), TracedRecord(record)
     return IdentityResolver(
         local,
         redis,

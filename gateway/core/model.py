@@ -357,8 +357,8 @@ class Request:
     """The bearer token, where it is another one than in `headers`: the rest of the head came before."""
     spoken_for: str | None = None
     """The client that a trusted proxy speaks for; None: the peer speaks for itself."""
-    trace_id: str = field(init=False, repr=False, compare=False)
-    """The id of the trace that began with it. Not set unless one did: see `requests.trace_context`."""
+    trace: int = field(init=False, repr=False, compare=False)
+    """The number of its trace, if that began here. Else it is not set: see `requests.trace_context`."""
 
     @property
     def client(self) -> str:

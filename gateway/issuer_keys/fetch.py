@@ -27,6 +27,7 @@ from gateway.core import json_text
 from gateway.core.model import JSON
 from gateway.core.tls import distrust, set_strictness
 from gateway.issuer_keys.dns import SystemLookups
+from gateway.telemetry.tracing.span import inside
 
 TIMEOUT: Final = 5.0
 """Seconds for one document, from name resolution to the last byte."""
@@ -158,8 +159,25 @@ class Fetcher:
         shown = str(target.with_user(None)) if target.host else "a URL without a host"
         if target.scheme not in ("http", "https") or not target.host:
             raise FetchError(f"{shown}: only http and https URLs with a host are fetched")
+        # A part of the trace of the request that caused it.
+        without_query = str(target.with_user(None).with_query(None))
+        attributes = {"http.request.method": method, "server.address": target.host, "url.full": without_query}
+        with inside(method, attributes, "client"):
+            body, cache_control = await self._exchange(method, target, form, headers, shown)
+        content = await parsed(shown, body)
+        return Document(shown, content, max_age(cache_control))
+
+    async def _exchange(
+        self,
+        method: str,
+        target: URL,
+        form: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        shown: str,
+    ) -> tuple[bytes, str]:
+        """Return the body of the answer, and its Cache-Control."""
         try:
-            _check_literal(target.host)
+            _check_literal(target.host or "")
             began = time.time()
             async with self._session.request(
                 method, target, data=form, headers=headers, allow_redirects=False, proxy=self._proxy
@@ -170,8 +188,7 @@ class Fetcher:
                 body = await _read(shown, response)
         except (aiohttp.ClientError, PermissionError, TimeoutError, ValueError) as error:
             raise FetchError(f"{shown}: {self._reason(error)}") from error
-        content = await parsed(shown, body)
-        return Document(shown, content, max_age(",".join(response.headers.getall("Cache-Control", []))))
+        return body, ",".join(response.headers.getall("Cache-Control", []))
 
     def _reason(self, error: Exception) -> str:
         match error:

@@ -276,6 +276,13 @@ class Log(Section):
     """How subjects appear. `hashed`: the same subject has the same hash, and is not named."""
 
 
+class Tracing(Section):
+    """Traces for OpenTelemetry, which its own variables configure (docs/tracing.md)."""
+
+    user_id: bool = False
+    """Whether the spans of requests have the id of the user (`user.id`)."""
+
+
 class Headers(Section):
     """The identity headers for upstreams."""
 
@@ -319,6 +326,7 @@ class Settings(Section):
     revocation: Revocation = Field(default_factory=Revocation)
     errors: Errors = Field(default_factory=Errors)
     log: Log = Field(default_factory=Log)
+    tracing: Tracing = Field(default_factory=Tracing)
     headers: Headers = Field(default_factory=Headers)
     assertion: Assertion | None = None
     upstreams: dict[Name, Upstream] = Field(examples=[{"orders": {"urls": ["http://127.0.0.1:9000"]}}])

@@ -135,6 +135,16 @@ def endpoint_restored(upstream: str, endpoint: str) -> None:
     structlog.get_logger().info("endpoint_restored", upstream=upstream, endpoint=endpoint)
 
 
+def tracing_unavailable(detail: str) -> None:
+    """Log that requests are not traced, although a variable asks for it."""
+    structlog.get_logger().error("tracing_unavailable", detail=detail)
+
+
+def tracing_misconfigured(detail: str) -> None:
+    """Log that requests are traced in another way than a variable says."""
+    structlog.get_logger().warning("tracing_misconfigured", detail=detail)
+
+
 def proxy_header_refused(peer: str, detail: str) -> None:
     """Log that a connection of a trusted proxy was closed, because its PROXY header was not good."""
     structlog.get_logger().warning("proxy_header_refused", peer=peer, detail=detail)

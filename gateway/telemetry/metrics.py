@@ -8,8 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final, Literal, Protocol, TypeAlias, get_args
 
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-
 from gateway import __version__
 from gateway.core.admission import Admission
 from gateway.core.introspection import INTROSPECTED
@@ -28,7 +26,6 @@ from gateway.core.verified import VerifiedToken
 from gateway.telemetry.process import ProcessMetrics
 from gateway.telemetry.series import Counter, Gauge, Histogram, Snapshot, Traffic, expose
 
-CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 UNMATCHED: Final = "unmatched"
 """The `route` label of a request that matched no route."""
 NO_ISSUER: Final = "none"

@@ -4,19 +4,23 @@ One event loop counts without locks; a scrape takes a snapshot, which is plain d
 snapshots of several processes can be added up and rendered as one (`expose`).
 """
 
+import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar as Example
 
 Labels: TypeAlias = tuple[str, ...]
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
+Bucket: TypeAlias = tuple[str, float] | tuple[str, float, Example]
 Together: TypeAlias = Literal["sum", "max", "min"]
 """How the values of a gauge in several processes are combined."""
 
@@ -75,10 +79,21 @@ class Gauge:
         return Snapshot(self.name, "gauge", self.help, self.labels, points, self._together)
 
 
-class Histogram:
-    """The number of observations below each bound, and their sum."""
+class Exemplar(NamedTuple):
+    """A trace that is an example of the observations in a bucket."""
 
-    __slots__ = ("bounds", "help", "labels", "name", "values")
+    labels: Labels
+    bucket: int
+    trace_id: str
+    value: float
+    at: float
+    """In Unix seconds."""
+
+
+class Histogram:
+    """The number of observations below each bound, their sum, and the latest traced one in each bucket."""
+
+    __slots__ = ("_exemplars", "bounds", "help", "labels", "name", "values")
 
     def __init__(
         self, name: str, text: str, labels: Sequence[str] = (), bounds: Sequence[float] = SECONDS
@@ -88,6 +103,7 @@ class Histogram:
         self.labels = tuple(labels)
         self.bounds = tuple(bounds)
         self.values: dict[Labels, list[float]] = {}
+        self._exemplars: dict[tuple[Labels, int], Exemplar] = {}
 
     def observe(self, labels: Labels, value: float) -> None:
         counts = self.values.get(labels)
@@ -97,9 +113,22 @@ class Histogram:
         counts[bisect_left(self.bounds, value)] += 1
         counts[-1] += value
 
+    def exemplify(self, labels: Labels, value: float, trace_id: str) -> None:
+        """Keep the trace of an observation as the example of its bucket."""
+        bucket = bisect_left(self.bounds, value)
+        self._exemplars[labels, bucket] = Exemplar(labels, bucket, trace_id, value, time.time())
+
     def snapshot(self) -> "Snapshot":
         points = [(k, list(v)) for k, v in self.values.items()]
-        return Snapshot(self.name, "histogram", self.help, self.labels, points, bounds=self.bounds)
+        return Snapshot(
+            self.name,
+            "histogram",
+            self.help,
+            self.labels,
+            points,
+            bounds=self.bounds,
+            exemplars=tuple(self._exemplars.values()),
+        )
 
 
 @dataclass(slots=True)
@@ -123,6 +152,7 @@ class Snapshot:
     points: list[tuple[Labels, list[float]]]
     together: Together = "sum"
     bounds: tuple[float, ...] = ()
+    exemplars: tuple[Exemplar, ...] = ()
 
 
 def add_up(processes: Iterable[Sequence[Snapshot]]) -> list[Snapshot]:
@@ -143,8 +173,20 @@ def _combine(one: Snapshot, other: Snapshot) -> Snapshot:
             if before is None
             else [_together(one.together, a, b) for a, b in zip(before, values, strict=True)]
         )
+    latest = {(each.labels, each.bucket): each for each in one.exemplars}
+    for each in other.exemplars:
+        known = latest.get((each.labels, each.bucket))
+        if known is None or known.at < each.at:
+            latest[each.labels, each.bucket] = each
     return Snapshot(
-        one.name, one.kind, one.help, one.labels, list(points.items()), one.together, tuple(one.bounds)
+        one.name,
+        one.kind,
+        one.help,
+        one.labels,
+        list(points.items()),
+        one.together,
+        tuple(one.bounds),
+        tuple(latest.values()),
     )
 
 
@@ -165,6 +207,19 @@ def expose(snapshots: Iterable[Snapshot]) -> bytes:
     return generate_latest(registry)
 
 
+def expose_as(snapshots: Iterable[Snapshot], accept: str) -> tuple[bytes, str]:
+    """Render snapshots in the format that a scraper accepts; return its content type, too.
+
+    Only OpenMetrics has exemplars. `accept`: the field of the request.
+    """
+    encode, content_type = choose_encoder(accept)
+    if not content_type.startswith("application/openmetrics-text"):
+        return expose(snapshots), CONTENT_TYPE_LATEST
+    registry = CollectorRegistry()
+    registry.register(_Snapshots(snapshots))
+    return encode(registry), content_type
+
+
 class _Snapshots(Collector):
     def __init__(self, snapshots: Iterable[Snapshot]) -> None:
         self._snapshots = list(snapshots)
@@ -178,8 +233,13 @@ def _family(snapshot: Snapshot) -> Metric:
     name, text, labels = snapshot.name, snapshot.help, list(snapshot.labels)
     if snapshot.kind == "histogram":
         histogram = HistogramMetricFamily(name, text, labels=labels)
+        examples = {(each.labels, each.bucket): each for each in snapshot.exemplars}
         for values, numbers in snapshot.points:
-            histogram.add_metric(values, _cumulated(snapshot.bounds, numbers), numbers[-1])
+            buckets: list[Bucket] = []
+            for bucket, (bound, count) in enumerate(_cumulated(snapshot.bounds, numbers)):
+                found = examples.get((values, bucket))
+                buckets.append((bound, count) if found is None else (bound, count, _example(found)))
+            histogram.add_metric(values, buckets, numbers[-1])
         return histogram
     family = (CounterMetricFamily if snapshot.kind == "counter" else GaugeMetricFamily)(
         name, text, labels=labels
@@ -187,6 +247,10 @@ def _family(snapshot: Snapshot) -> Metric:
     for values, numbers in snapshot.points:
         family.add_metric(values, numbers[0])
     return family
+
+
+def _example(exemplar: Exemplar) -> Example:
+    return Example({"trace_id": exemplar.trace_id}, exemplar.value, exemplar.at)
 
 
 def _cumulated(bounds: Sequence[float], numbers: Sequence[float]) -> list[tuple[str, float]]:

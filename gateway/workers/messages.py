@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 from gateway.core.requests.token_marks import TokenMarks
 from gateway.telemetry.denials import DenialFilter, DenialRecord
-from gateway.telemetry.series import Snapshot
+from gateway.telemetry.series import Exemplar, Snapshot
 
 Question: TypeAlias = Literal["totals", "readiness", "denials", "refresh"]
 """What a worker asks all others; the supervisor passes it on."""
@@ -47,7 +47,9 @@ def decode(line: bytes) -> Message:
 
 def pack(snapshots: Iterable[Snapshot]) -> list[list[object]]:
     """Return snapshots as JSON values."""
-    return [[s.name, s.kind, s.help, s.labels, s.points, s.together, s.bounds] for s in snapshots]
+    return [
+        [s.name, s.kind, s.help, s.labels, s.points, s.together, s.bounds, s.exemplars] for s in snapshots
+    ]
 
 
 def unpack(rows: Sequence[Sequence[Any]]) -> list[Snapshot]:
@@ -61,8 +63,9 @@ def unpack(rows: Sequence[Sequence[Any]]) -> list[Snapshot]:
             [(tuple(values), numbers) for values, numbers in points],
             together,
             tuple(bounds),
+            tuple(Exemplar(tuple(values), *rest) for values, *rest in exemplars),
         )
-        for name, kind, text, labels, points, together, bounds in rows
+        for name, kind, text, labels, points, together, bounds, exemplars in rows
     ]
 
 

@@ -1,13 +1,17 @@
 """The meaning of each metric, and the values that are never labels."""
 
+import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.core.model import Claims
 from gateway.core.reasons import CATALOGUE, USER_NOT_FOUND, Denial
 from gateway.telemetry.metrics import Metrics, is_lookup_failure
+from gateway.telemetry.series import add_up, expose_as
 from tests.telemetry.scrape import value
 
 CLAIMS = Claims("https://idp.example.com/", "main", "member", (), None, None, None, None, (), (), {})
@@ -114,3 +118,19 @@ def test_two_gateways_in_one_process_count_separately() -> None:
     first.jwks_refreshed("main", "success")
     assert value(first, "jwks_refreshes_total", issuer="main", result="success") == 1
     assert value(second, "jwks_refreshes_total", issuer="main", result="success") is None
+
+
+def test_of_several_processes_the_latest_example_of_a_bucket_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = []
+    for now, trace_id in ((1.0, "ab" * 16), (2.0, "cd" * 16)):
+        monkeypatch.setattr(time, "time", partial(float, now))
+        metrics = Metrics()
+        metrics.finished("orders", "GET", 200, 0.1)
+        metrics.request_duration.exemplify(("orders",), 0.1, trace_id)
+        processes.append(metrics.snapshot())
+    for order in (processes, processes[::-1]):
+        page, content_type = expose_as(add_up(order), "application/openmetrics-text; version=1.0.0")
+        assert content_type.startswith("application/openmetrics-text")
+        assert page.count(b"trace_id") == 1
+        assert b' 2.0 # {trace_id="%s"} 0.1 2.0\n' % (b"cd" * 16) in page
+    assert expose_as(add_up(processes), "text/plain, */*")[1] == CONTENT_TYPE_LATEST

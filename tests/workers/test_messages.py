@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from gateway.core.requests.token_marks import TokenMarks
 from gateway.telemetry.denials import DenialFilter, DenialRing
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.series import Snapshot, expose
+from gateway.telemetry.series import Snapshot, expose, expose_as
 from gateway.workers.messages import (
     QUESTIONS,
     Message,
@@ -56,12 +56,16 @@ def test_denials_and_what_is_asked_of_them_are_unpacked_unchanged() -> None:
 def test_snapshots_are_unpacked_unchanged() -> None:
     metrics = Metrics()
     metrics.finished("orders", "GET", 200, 0.1)
+    metrics.request_duration.exemplify(("orders",), 0.1, "ab" * 16)
     metrics.jwks_age.read(("main",), lambda: math.nan)
     before = metrics.snapshot()
 
     after = unpack(decode(encode(Message("counted", pack(before)))).body)
 
     assert expose(after) == expose(before)
+    openmetrics = "application/openmetrics-text"
+    assert expose_as(after, openmetrics) == expose_as(before, openmetrics)
+    assert b'# {trace_id="abab' in expose_as(after, openmetrics)[0]
     assert b'gateway_jwks_age_seconds{issuer="main"} NaN' in expose(after)
     assert all(isinstance(snapshot, Snapshot) for snapshot in after)
     # Labels must be hashable, because they are keys when snapshots are added up.

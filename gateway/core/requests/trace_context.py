@@ -46,8 +46,8 @@ def parent_of(headers: Iterable[Header]) -> TraceParent | None:
 
 def trace_id_of(request: Request) -> str | None:
     """Return the id of a request's trace: that of its caller, or the one that began here; or None."""
-    own: str | None = getattr(request, "trace_id", None)
+    own: int | None = getattr(request, "trace", None)
     if own is not None:
-        return own
+        return f"{own:032x}"
     parent = parent_of(request.headers)
     return None if parent is None else parent.trace_id

@@ -1,0 +1,92 @@
+"""The span of a request that came to a listener, from its head to the end of its answer."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.core.admission import Admission
+from gateway.core.model import Request, Route
+from gateway.core.reasons import Denial
+from gateway.core.requests.trace_context import TRACESTATE, TraceParent
+from gateway.telemetry.tracing import http
+from gateway.telemetry.tracing.sampling import Sampling
+from gateway.telemetry.tracing.span import Span, Traces
+
+_CLIENT_LEFT: Final = 499
+"""The status of a request whose client left before its answer was complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """The parts that all traced requests share."""
+
+    traces: Traces
+    sampling: Sampling
+    tells_users: bool = False
+    """Whether spans have the id of the user (`user.id`)."""
+
+
+def begin(
+    tracing: Tracing, request: Request, parent: TraceParent | None, trace_id: int, *, modern: bool
+) -> Span:
+    """Begin the span of a request. `modern`: it is HTTP/1.1. `trace_id`: of its trace, without a parent."""
+    # Several fields are one list (W3C Trace Context §3.3.1).
+    state = b",".join(value for name, value in request.headers if name.lower() == TRACESTATE)
+    attributes = http.server_attributes(
+        request.method, request.target, request.headers, request.scheme, request.client, request.peer,
+        modern=modern,
+    )  # fmt: skip
+    attributes[http.REQUEST_ID] = (request.id,)
+    return tracing.traces.begin(http.span_name(request.method), attributes, parent, trace_id, state)
+
+
+def end(
+    span: Span,
+    method: str,
+    status: int,
+    admission: Admission | None,
+    failure: Exception | None,
+    *,
+    sent: int | None = None,
+    tells_users: bool = False,
+) -> None:
+    """Add what became of a request, and end its span.
+
+    `failure`: why it was refused, or its response broke off. `sent`: the status that the client got before
+    it left. A denial by the rules is no error of the span: only a status of 5xx is.
+    """
+    if admission is not None:
+        _describe(span, method, admission.forwarding.route)
+        decision, user = admission.decision, admission.user
+        if admission.claims is not None:
+            span.set("gateway.issuer", admission.claims.issuer_name)
+        if decision is not None:
+            span.set("gateway.user.tier", decision.resolution.tier.value)
+        if tells_users and user is not None:
+            span.set("user.id", user.id)
+    ours = status >= 500
+    if isinstance(failure, Denial):
+        span.set("gateway.denial.reason", failure.reason.code)
+        ours = ours or failure.reason.status >= 500
+        if admission is None and failure.route is not None:
+            _describe(span, method, failure.route)
+        if failure.issuer is not None:
+            span.set("gateway.issuer", failure.issuer)
+    told = sent if status == _CLIENT_LEFT else status
+    if told is not None:
+        span.set(http.STATUS, told)
+    if status == _CLIENT_LEFT:
+        span.set(http.ERROR, http.CLIENT_LEFT)
+    elif ours:
+        span.fail(str(status) if failure is None else error_type(failure))
+    span.end()
+
+
+def error_type(error: Exception) -> str:
+    """Return the `error.type` of an error: the reason of a denial, or the class of a bug."""
+    return error.reason.code if isinstance(error, Denial) else type(error).__qualname__
+
+
+def _describe(span: Span, method: str, route: Route) -> None:
+    span.rename(http.span_name(method, route.path))
+    span.set(http.ROUTE, route.path)
+    span.set("gateway.route", route.name)

@@ -1,0 +1,89 @@
+import io
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import pytest
+import pytest_asyncio
+
+from gateway.core.model import JSON
+from gateway.telemetry import logs
+from tests.conftest import _Databases
+from tests.harness import House, open_house
+from tests.telemetry.tracing.collector import Collector
+
+
+@dataclass
+class Chain:
+    """A gateway that forwards to another one, and the collector of both."""
+
+    front: House
+    """It samples every trace that begins with it."""
+    back: House
+    """It samples none; its routes are also for decisions."""
+    collector: Collector
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def standing_chain(
+    request: pytest.FixtureRequest,
+    _databases: _Databases,
+    _template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Chain]:
+    """Two traced gateways for all tests of this folder."""
+    name = await _databases.create("gateway_chain", template=_template)
+    dsn = _databases.dsn(name)
+    redis_url = os.environ.get("GATEWAY_TEST_REDIS_URL") or request.getfixturevalue("_redis").url
+    async with AsyncExitStack() as stack:
+        collector = await stack.enter_async_context(Collector())
+        # Gateways of other tests that begin later are not traced.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+            patch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=collectors-secret")
+            patch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+            patch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=tests")
+            patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+            patch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+            patch.setenv("OTEL_SERVICE_NAME", "back")
+            back = await stack.enter_async_context(
+                open_house(
+                    tmp_path_factory.mktemp("back"),
+                    dsn,
+                    redis_url,
+                    decision={"listen": "127.0.0.1:0", "trusted_proxies": ["127.0.0.1/32"]},
+                    headers={"forward_authorization": True},
+                    tracing={"user_id": True},
+                    routes=[
+                        {"name": "both", "match": {"path": "/both/**"}, "upstream": "raw"},
+                        {"name": "all", "match": {"path": "/**"}, "upstream": "raw", "auth": "none"},
+                    ],
+                )
+            )
+            patch.delenv("OTEL_SERVICE_NAME")
+            patch.delenv("OTEL_TRACES_SAMPLER")
+            upstreams: dict[str, JSON] = {"raw": {"urls": [back.url]}}
+            front = await stack.enter_async_context(
+                open_house(
+                    tmp_path_factory.mktemp("front"),
+                    dsn,
+                    redis_url,
+                    seeded=False,
+                    headers={"forward_authorization": True},
+                    upstreams=upstreams,
+                )
+            )
+        yield Chain(front, back, collector)
+    await _databases.drop(name)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def chain(standing_chain: Chain) -> AsyncIterator[Chain]:
+    """The standing gateways, with a log and an upstream that remember nothing of other tests."""
+    await standing_chain.front.ready()
+    standing_chain.front.log = standing_chain.back.log = io.StringIO()
+    logs.configure("info", standing_chain.front.log)
+    standing_chain.collector.status = 200
+    yield standing_chain
+    await standing_chain.back.upstream.reset()
