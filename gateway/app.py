@@ -18,7 +18,7 @@ from gateway.admin import listener
 from gateway.admin.api.wiring import Parts, admin_api
 from gateway.admin.health import Admin, Dependency, Workers
 from gateway.admin.readiness import Stream, dependencies
-from gateway.builders import databases, directories, listening, observing, resolving, trust
+from gateway.builders import databases, directories, limiting, listening, observing, resolving, trust
 from gateway.builders.tracing import tracing as build_tracing
 from gateway.core import policy
 from gateway.core.model import Issuer, Request, StoreUnavailable
@@ -40,6 +40,7 @@ from gateway.pipeline import Pipeline
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.errors import Responder
 from gateway.proxy.reauthorization import Reauthorization
+from gateway.proxy.refusals import Admitter
 from gateway.proxy.upstream.balancer import Upstreams
 from gateway.settings import Settings
 from gateway.shadow import ShadowingAdmitter
@@ -167,7 +168,8 @@ async def serve(
         clocks = IssuerClocks(time.time)
         plain = TokenVerifier(
             issuers.values(), keys, clock=time.time, introspector=introspector,
-            claims_read=headers.claims_read | claims_read(issuers.values()) | policy.claims_read(routes),
+            claims_read=headers.claims_read | claims_read(issuers.values()) | policy.claims_read(routes)
+            | limiting.claims_read(settings),
             path_found=metrics.path_found, signed=clocks.saw,
         )  # fmt: skip
         verifier = MeteredVerifier(plain, metrics)
@@ -190,16 +192,20 @@ async def serve(
             metrics.shadow_denied(denial, "" if denial.route is None else denial.route.name)
             log.shadow_denied(request, denial)
 
-        def admitter(*, forwards: bool) -> Memo | ShadowingAdmitter:
+        limits = limiting.limiting(settings, redis, postgres, metrics)
+        stack.push_async_callback(limits.close)
+
+        def admitter(*, forwards: bool) -> tuple[Memo | ShadowingAdmitter, Admitter]:
             """Return what decides, for requests that are forwarded here or by other proxies."""
             table = RouteTable(
                 routes, forwards=forwards, reserved=settings.server.health_path if forwards else None
             )
             pipeline = Pipeline(table, verifier, directory, headers, provisioner, assertions.signer, shadow)
             memo = Memo(pipeline, verifier, tokens, directory, assertions.now)
-            return memo if shadow is None else ShadowingAdmitter(memo, pipeline, report)
+            decides = memo if shadow is None else ShadowingAdmitter(memo, pipeline, report)
+            return decides, limits.around(decides, pipeline, routes, report, forwards=forwards)
 
-        memo = admitter(forwards=True)
+        memo, admit = admitter(forwards=True)
         upstreams = Upstreams(
             (translation.upstream(name, upstream) for name, upstream in settings.upstreams.items()), metrics
         )
@@ -222,6 +228,7 @@ async def serve(
         upstreams.start()
         await keys.start()
         await assertions.start()
+        await limits.start()
 
         alone = listeners is None
         if listeners is None:
@@ -250,14 +257,16 @@ async def serve(
         reauthorization = Reauthorization(memo, local, metrics, log, clock=time.time)
         stack.push_async_callback(reauthorization.close)
         stack.callback(invalidation.subscribe(reauthorization.changed))
-        context = ExchangeContext(memo, headers, responder, metrics, log, upstreams, reauthorization)
+        context = ExchangeContext(admit, headers, responder, metrics, log, upstreams, reauthorization)
         health = listening.health_path(settings.server, admin, metrics)
-        server, log_level = observing.front_server(settings, context, health, assertions, tracing)
+        server, log_level = observing.front_server(
+            settings, context, health, assertions, tracing, limited=limits.house is not None
+        )
         speaks = headers.trusts if settings.server.proxy_protocol else None
         front = await listening.serve_front(server, listeners.front, certificate, stack, speaks)
         fronts: dict[Front, Stoppable] = {"front": front}
         asked = listening.decision_context(
-            settings, admitter(forwards=False), headers, responder, metrics, log
+            settings, admitter(forwards=False)[1], headers, responder, metrics, log
         )
         if asked is not None:
             fronts |= await listening.serve_decisions(settings, asked, listeners, assertions, tracing, stack)

@@ -14,8 +14,8 @@ from tests.test_translation import settings_of
 ROOT: Final = Path(__file__).parent.parent / "gateway"
 SERVING: Final = ("app.py", "builders/*.py", "translation.py", "cli/run.py")
 """The files that hand the settings to a gateway that serves. Commands and checks read them too."""
-TRANSLATED: Final = ("issuers.", "routes.", "upstreams.", "server.limits.", "users.source.")
-"""What is copied field by field: see tests/test_translation.py."""
+TRANSLATED: Final = ("issuers.", "limits.", "routes.", "upstreams.", "server.limits.", "users.source.")
+"""What is copied field by field: see tests/test_translation.py and tests/test_settings_limits.py."""
 
 
 def chains(sources: Iterable[str]) -> set[tuple[str, ...]]:

@@ -8,8 +8,9 @@ from functools import partial
 from gateway import translation
 from gateway.builders.trust import Assertions
 from gateway.proxy.context import ExchangeContext
-from gateway.proxy.exchange import Exchange
+from gateway.proxy.exchange import Exchange, Kind, as_it_is
 from gateway.proxy.health import HealthPath
+from gateway.proxy.limited_exchange import limited_exchange
 from gateway.proxy.observed import ObservedExchange
 from gateway.proxy.server import ConnectionServer, ExchangeFactory
 from gateway.proxy.traced import traced
@@ -59,14 +60,22 @@ def front_server(
     health: HealthPath | None,
     assertions: Assertions,
     tracing: Tracing | None,
+    *,
+    limited: bool,
 ) -> tuple[ConnectionServer, LogLevel]:
-    """Return the server for clients, and what raises the level of its log."""
+    """Return the server for clients, and what raises the level of its log.
+
+    `limited`: there are limits, which count what its requests do.
+    """
+    kind: Kind = as_it_is
+    if limited:
+        kind = limited_exchange
 
     def exchange() -> ExchangeFactory:
         observed = context.log.access
-        factory: ExchangeFactory = partial(ObservedExchange if observed else Exchange, context)
+        factory: ExchangeFactory = partial(kind(ObservedExchange if observed else Exchange), context)
         if tracing is not None:
-            factory = traced(tracing, context, observed=observed)
+            factory = traced(tracing, context, observed=observed, kind=kind)
         factory = assertions.before(factory)
         return factory if health is None else health.before(factory)
 

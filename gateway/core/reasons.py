@@ -291,6 +291,27 @@ CONDITION_FAILED = _reason(
     "A condition of this resource cannot be evaluated",
     "The route's `require.condition` has no value, as when it reads a claim that is missing: see the detail.",
 )
+RATE_LIMITED = _reason(
+    "rate_limited",
+    Group.POLICY,
+    429,
+    "There are too many requests",
+    "A rate of `limits` has nothing left for its user, client or other subject: see `Retry-After`.",
+)
+QUOTA_EXCEEDED = _reason(
+    "quota_exceeded",
+    Group.POLICY,
+    429,
+    "The quota is used up",
+    "A quota of `limits` is used up until its next day or month begins: `Retry-After` says when.",
+)
+CONCURRENCY_EXCEEDED = _reason(
+    "concurrency_exceeded",
+    Group.POLICY,
+    429,
+    "There are too many requests at the same time",
+    "A concurrency of `limits` is in use: a request must end before the next one of its kind may begin.",
+)
 
 # Ours -------------------------------------------------------------------------------------------
 
@@ -464,3 +485,7 @@ class Denial(Exception):
         """The name of the issuer's keys (`Issuer.realm`): in no label and no answer."""
         self.claim = claim
         """The path of the claim that is missing or not accepted."""
+        self.retry_after: int | None = None
+        """Seconds until another try makes sense, if this denial knows better than its reason."""
+        self.fields: tuple[tuple[str, str], ...] = ()
+        """More header fields of the answer: names and values."""

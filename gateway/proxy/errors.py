@@ -71,7 +71,8 @@ class Responder:
     def _is_always_the_same(self, denial: Denial) -> bool:
         """Tell whether all responses for the reason are the same, but for the request id."""
         told = self.detail == "full" and denial.detail is not None
-        return not (told or denial.allow or denial.reason.challenge == "insufficient_scope")
+        own = denial.allow or denial.fields or denial.retry_after is not None
+        return not (told or own or denial.reason.challenge == "insufficient_scope")
 
     def _render(
         self, denial: Denial, request_id: str, date: str, *, head_only: bool, keep_alive: bool
@@ -90,8 +91,10 @@ class Responder:
         challenge = self._challenge(denial)
         if challenge is not None:
             lines.append(f"WWW-Authenticate: {challenge}")
-        if reason.retry_after is not None:
-            lines.append(f"Retry-After: {reason.retry_after}")
+        retry_after = reason.retry_after if denial.retry_after is None else denial.retry_after
+        if retry_after is not None:
+            lines.append(f"Retry-After: {retry_after}")
+        lines += [f"{name}: {value}" for name, value in denial.fields]
         if denial.allow:
             lines.append(f"Allow: {', '.join(sorted(denial.allow))}")
         if not keep_alive:

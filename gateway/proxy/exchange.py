@@ -29,7 +29,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from time import perf_counter
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
 from gateway.core.admission import Admission
 from gateway.core.model import Credential, Request
@@ -62,6 +62,7 @@ from gateway.telemetry.metrics import UNMATCHED
 from gateway.telemetry.series import Traffic
 
 T = TypeVar("T", Admission, None)
+E = TypeVar("E", bound="Exchange")
 State: TypeAlias = Literal["admitting", "buffering", "forwarding", "responding", "over"]
 
 CLIENT_CLOSED_REQUEST: Final = 499
@@ -472,3 +473,14 @@ class Exchange:
         if self._long_lived is not None:
             context.reauthorization.forget(self._long_lived)
         context.metrics.finished(route, request.method, status, seconds)
+
+
+class Kind(Protocol):
+    """Makes another kind of exchange of one."""
+
+    def __call__(self, kind: type[E], /) -> type[E]: ...
+
+
+def as_it_is(kind: type[E], /) -> type[E]:
+    """Return the same kind."""
+    return kind

@@ -25,7 +25,7 @@ from gateway.proxy.context import ExchangeContext
 from gateway.proxy.downstream.connection import ClientConnection
 from gateway.proxy.downstream.incoming import AnyRequest
 from gateway.proxy.downstream.incoming import Exchange as AnyExchange
-from gateway.proxy.exchange import CLIENT_CLOSED_REQUEST, Exchange
+from gateway.proxy.exchange import CLIENT_CLOSED_REQUEST, Exchange, Kind, as_it_is
 from gateway.proxy.observed import ObservedExchange
 from gateway.proxy.server import ExchangeFactory
 from gateway.proxy.upstream.balancer import Upstream
@@ -43,12 +43,18 @@ _BOTH: Final = frozenset({TRACEPARENT, TRACESTATE})
 _STATE_MARK: Final = b"tate: "
 
 
-def traced(tracing: Tracing, context: ExchangeContext, *, observed: bool) -> ExchangeFactory:
-    """Return what makes the exchanges. `observed`: those that are not sampled are logged, too."""
+def traced(
+    tracing: Tracing, context: ExchangeContext, *, observed: bool, kind: Kind = as_it_is
+) -> ExchangeFactory:
+    """Return what makes the exchanges. `observed`: those that are not sampled are logged, too.
+
+    `kind` makes of each kind the one that is used.
+    """
     sampling = tracing.sampling
     bound, draw = sampling.bound, random.getrandbits
-    silent = ObservedExchange if observed else Exchange
-    told = ObservedUnsampledExchange if observed else UnsampledExchange
+    silent = kind(ObservedExchange if observed else Exchange)
+    told = kind(ObservedUnsampledExchange if observed else UnsampledExchange)
+    sampled, corrected = kind(TracedExchange), kind(CorrectedExchange)
 
     def exchange(
         client: ClientConnection, incoming: AnyRequest, credential: Credential | None
@@ -62,16 +68,16 @@ def traced(tracing: Tracing, context: ExchangeContext, *, observed: bool) -> Exc
         if not values:
             trace = draw(128)
             if trace & RATIO_BITS < bound:
-                return TracedExchange(tracing, None, trace, context, client, incoming, credential)
+                return sampled(tracing, None, trace, context, client, incoming, credential)
             begun = told(context, client, incoming, credential)
             begun.request.trace = trace
             return begun
         parent = read(values[0]) if len(values) == 1 else None
         trace = draw(128) if parent is None else int(parent.trace_id, 16)
         if sampling.chooses(trace) if parent is None else sampling.follows(parent):
-            return TracedExchange(tracing, parent, trace, context, client, incoming, credential)
+            return sampled(tracing, parent, trace, context, client, incoming, credential)
         if parent is None or parent.sampled:
-            return CorrectedExchange(parent, trace, context, client, incoming, credential)
+            return corrected(parent, trace, context, client, incoming, credential)
         return silent(context, client, incoming, credential)
 
     return exchange

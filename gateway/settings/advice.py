@@ -34,6 +34,7 @@ def advice(settings: Settings, source: Source) -> tuple[Problem, ...]:
         *_upstreams(settings, source),
         *_routes(settings, source),
         *_shadow(settings, source),
+        *_limits(settings, source),
     )
 
 
@@ -290,3 +291,16 @@ def _path_covers(earlier: str, later: str) -> bool:
     return len(below) >= len(above) and all(
         mine == theirs or (mine == "*" and theirs != "") for mine, theirs in zip(above, below, strict=False)
     )
+
+
+def _limits(settings: Settings, source: Source) -> Iterator[Problem]:
+    """Warn of limits that do not count what other proxies ask about."""
+    if settings.decision.listen is None and settings.decision.grpc_listen is None:
+        return
+    for index, limit in enumerate(settings.limits):
+        if limit.concurrency is not None:
+            yield source.problem(
+                ("limits", index, "concurrency"),
+                "does not count what other proxies ask about: they do not tell when a request ends",
+                "limit it in those proxies, or give a rate",
+            )

@@ -21,6 +21,7 @@ from gateway.settings.assertion import Assertion
 from gateway.settings.issuers import presets
 from gateway.settings.issuers.model import Claims, Introspection, Issuer, Keys
 from gateway.settings.issuers.provisioning import Provisioning
+from gateway.settings.limits import RequestLimit
 from gateway.settings.routes import Match, Route
 from gateway.settings.rules import DEFAULT_IDENTITY, findings
 from gateway.settings.section import Section
@@ -63,6 +64,7 @@ __all__ = [
     "Postgres",
     "Provisioning",
     "Redis",
+    "RequestLimit",
     "Route",
     "Settings",
     "Tls",
@@ -240,6 +242,8 @@ class Cache(Section):
     """The number of users that each worker remembers."""
     max_tokens: PositiveInt = 50_000
     """The number of verified tokens that each worker remembers, by their SHA-256."""
+    max_budgets: PositiveInt = 100_000
+    """The number of users, clients and so on that each worker remembers for each of `limits`."""
 
 
 class Revocation(Section):
@@ -329,6 +333,7 @@ class Settings(Section):
     tracing: Tracing = Field(default_factory=Tracing)
     headers: Headers = Field(default_factory=Headers)
     assertion: Assertion | None = None
+    limits: tuple[RequestLimit, ...] = ()
     upstreams: dict[Name, Upstream] = Field(examples=[{"orders": {"urls": ["http://127.0.0.1:9000"]}}])
     routes: Annotated[tuple[Route, ...], Field(min_length=1)]
 

@@ -16,6 +16,7 @@ from gateway.settings.conditions import condition_findings
 from gateway.settings.cors import cors_findings
 from gateway.settings.findings import Finding
 from gateway.settings.issuers.rules import issuer_findings, prefix_findings
+from gateway.settings.limits import limit_findings
 from gateway.settings.urls import base_path
 from gateway.settings.users.rules import mistakes
 from gateway.settings.values import parse_duration
@@ -44,6 +45,7 @@ def findings(data: object) -> Iterator[Finding]:
     )
     yield from _upstreams(data)
     yield from _routes(data)
+    yield from _limits(data)
     yield from _user_source(data)
     yield from condition_findings(data, DEFAULT_IDENTITY)
 
@@ -260,6 +262,13 @@ def _routes(data: object) -> Iterator[Finding]:
                 "needs a user, but auth is none",
                 "write auth: required, or remove require",
             )
+
+
+def _limits(data: object) -> Iterator[Finding]:
+    limits = _mappings(data, "limits")
+    names = [route.get("name") for _, route in _mappings(data, "routes")]
+    yield from _repeated("limits", "name", limits)
+    yield from limit_findings(limits, _texts(names))
 
 
 def _missing_user(

@@ -106,6 +106,16 @@ class Metrics:
             "Requests that passed in shadow, and would be refused, by reason.",
             ["route", "issuer", "reason"],
         )
+        self.limit_hits = Counter(
+            "gateway_limit_hits",
+            "Requests counted by a limit of `limits`: `allowed`, `denied`, or `shadow`: would be denied.",
+            ["limit", "result"],
+        )
+        self.limits_shared = Gauge(
+            "gateway_limits_shared",
+            "1 while all workers share the limits in Redis, 0 while a worker goes on with its share.",
+            together="min",
+        )
         self.decisions = Counter(
             "gateway_decisions", "Answers to other proxies, by the kind of proxy.", ["front", "status"]
         )

@@ -19,7 +19,10 @@ USER = """
     user_not_found user_deleted user_suspended user_locked user_pending tokens_revoked_before
     tenant_mismatch account_not_linked
 """
-POLICY = "scope_insufficient role_missing condition_not_met condition_failed"
+POLICY = """
+    scope_insufficient role_missing condition_not_met condition_failed
+    rate_limited quota_exceeded concurrency_exceeded
+"""
 OURS = """
     keys_unavailable introspection_unavailable user_store_unavailable revocation_unavailable overloaded
     internal_error assertion_unavailable

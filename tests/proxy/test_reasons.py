@@ -145,6 +145,9 @@ ROWS: Final[dict[str, Row]] = {
 
 ELSEWHERE: Final = {
     "assertion_unavailable": "needs keys that cannot be read: tests/assertion/test_signed_identity.py",
+    "rate_limited": "needs limits: tests/limits/test_requests.py",
+    "quota_exceeded": "needs limits: the same file",
+    "concurrency_exceeded": "needs limits: the same file",
     "token_inactive": "needs an issuer that is asked: tests/test_introspection.py",
     "introspection_unavailable": "needs an issuer that does not answer: the same file",
     "front_not_trusted": "is for other proxies: tests/decision/test_decisions.py",

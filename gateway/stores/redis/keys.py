@@ -14,6 +14,10 @@
 | `revocations:loaded` | the marker of a complete blacklist |
 | `revocations:records`, `:fillings`, `:filled`, `:era`, `:loading:<id>` | records of the blacklist |
 | `revocations:turn` | a lock: a process fills the blacklist for all that hear of no changes |
+| `limit:<limit>:<period>:<digest>` | a budget of a limit (`scripts.limits`); the digest is the subject's |
+| `limits:era` | the name of the time since which Redis has lost no budget |
+| `limits:workers` | the workers that share the budgets, by their latest heartbeat |
+| `limits:last:<worker>` | the latest command of a worker, which is never run twice |
 | `check:<id>` | a test key of `gateway check --live`; no gateway reads it |
 
 A realm is the configured name of an issuer. For a pattern with `{tenant}` it is `<issuer name>/<tenant>`, and
@@ -70,6 +74,10 @@ class Keys:
         self._revoked_token = f"{prefix}revoked:jti:"
         self._revoked_user = f"{prefix}revoked:user:"
         self._revoked_issuer = f"{prefix}revoked:issuer:"
+        self.limits_era = f"{prefix}limits:era"
+        self.limits_workers = f"{prefix}limits:workers"
+        self._limits_last = f"{prefix}limits:last:"
+        self._limit = f"{prefix}limit:"
         self._check = f"{prefix}check:"
         self.tracked = Tracked((self._tombstone, self._revoked), f"{self._tombstone}:")
         """The keys whose changes memory must receive."""
@@ -106,6 +114,12 @@ class Keys:
                 return self.revoked_user(value)
             case "issuer":
                 return self.revoked_issuer(realm)
+
+    def budget(self, limit: str, period: str, digest: str) -> str:
+        return f"{self._limit}{limit}:{period}:{digest}"
+
+    def last_command(self, worker: str) -> str:
+        return self._limits_last + worker
 
     def loading(self, name: str) -> str:
         return f"{self.prefix}revocations:loading:{name}"

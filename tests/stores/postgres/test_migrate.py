@@ -24,6 +24,7 @@ ALL = [
     "0012_revocations_of_any_user",
     "0013_assertion_keys",
     "0014_version_of_tables",
+    "0015_quotas",
 ]
 NEXT = int(ALL[-1][:4]) + 1
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -53,7 +54,7 @@ async def test_schema_is_created_and_quoted(empty_dsn: str, connection: Connecti
     assert await migrate(empty_dsn, schema) == ALL
     assert await migrate(empty_dsn, schema) == []
     found = await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = $1", schema)
-    assert found == 9
+    assert found == 10
     assert await connection.fetchval("SELECT to_regclass('public.users')") is None
 
 

@@ -1,0 +1,124 @@
+"""Settings → the limits: what counts requests, and the exchanges that know of it. None without `limits`."""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from uuid import uuid4
+
+from gateway.builders.availability import report
+from gateway.core.claim_paths import claims_on
+from gateway.core.model import Request, Route
+from gateway.core.reasons import Denial
+from gateway.limits.guard import Guard
+from gateway.limits.house import House
+from gateway.limits.limiter import Limiter
+from gateway.limits.rules import Limit
+from gateway.limits.subjects import CLAIMS
+from gateway.pipeline import Pipeline
+from gateway.proxy.refusals import Admitter
+from gateway.settings import Settings, model
+from gateway.settings.limits import parse_quota, parse_rate
+from gateway.stores.postgres.database import Postgres
+from gateway.stores.postgres.quotas import QuotaRows
+from gateway.stores.redis.limits import RedisLimits
+from gateway.stores.redis.shared_tier import RedisTier
+from gateway.stores.redis.topology import server_at
+from gateway.telemetry.metrics import Metrics
+
+
+def limit_of(setting: model.RequestLimit) -> Limit:
+    """Return a limit as its setting describes it."""
+    limit = Limit(
+        setting.name,
+        setting.per,
+        "concurrency",
+        setting.concurrency or 1,
+        routes=frozenset(setting.routes),
+        counts=setting.counts,
+        shadow=setting.mode == "shadow",
+        slack=setting.slack,
+    )
+    if setting.rate is not None:
+        amount, period = parse_rate(setting.rate)
+        burst = amount if setting.burst is None else setting.burst
+        return replace(limit, kind="rate", amount=amount, period=period, burst=burst)
+    if setting.quota is not None:
+        amount, unit = parse_quota(setting.quota)
+        return replace(limit, kind="quota", amount=amount, unit=unit, time_zone=setting.time_zone)
+    return limit
+
+
+def claims_read(settings: Settings) -> frozenset[str]:
+    """Return the names of the claims that limits read."""
+    paths = (each.per.removeprefix(CLAIMS) for each in settings.limits if each.per.startswith(CLAIMS))
+    return frozenset(name for path in paths for name in claims_on(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Limiting:
+    """The limits of this worker; all None if there are none."""
+
+    house: House | None = None
+    ledger: RedisLimits | None = None
+    usages: QuotaRows | None = None
+    hits: "defaultdict[tuple[str, ...], float]" = field(default_factory=lambda: defaultdict(float))
+
+    def around(
+        self,
+        admitter: Admitter,
+        pipeline: Pipeline,
+        routes: Iterable[Route],
+        report: Callable[[Request, Denial], None],
+        *,
+        forwards: bool,
+    ) -> Admitter:
+        """Return what decides as `admitter` does, and counts; `admitter` itself without limits.
+
+        `report` is called with each denial that a client did not get, because something is in shadow.
+        """
+        if self.house is None:
+            return admitter
+        guard = Guard(admitter, self.house, pipeline.read, self.hits, report)
+        inner = guard if guard.needed else admitter
+        return Limiter(inner, self.house, routes, self.hits, report, forwards=forwards)
+
+    async def start(self) -> None:
+        if self.house is not None:
+            await self.house.start()
+
+    async def close(self) -> None:
+        if self.house is not None:
+            await self.house.close()
+        if self.ledger is not None:
+            await self.ledger.close()
+
+
+def limiting(settings: Settings, redis: RedisTier, postgres: Postgres, metrics: Metrics) -> Limiting:
+    """Return the limits, not started."""
+    if not settings.limits:
+        return Limiting()
+    limits = tuple(map(limit_of, settings.limits))
+    worker = uuid4().hex
+    server = server_at(
+        settings.redis.url.get_secret_value(), settings.redis.prefix, strict=settings.redis.tls.strict
+    )
+    ledger = RedisLimits(
+        server, redis.ownership, redis.keys, worker,
+        timeout=2 * settings.redis.timeout, connect_timeout=settings.redis.connect_timeout,
+    )  # fmt: skip
+    usages = QuotaRows(postgres)
+    house = House(
+        limits, ledger, usages, worker=worker, workers=_workers(settings.server.workers),
+        capacity=settings.cache.max_budgets, clock=time.monotonic, unix=time.time, report=report("limits"),
+    )  # fmt: skip
+    metrics.limits_shared.read((), lambda: float(house.share is None))
+    for limit in limits:
+        for result in ("allowed", "shadow" if limit.shadow else "denied"):
+            metrics.limit_hits.inc((limit.name, result), by=0)
+    return Limiting(house, ledger, usages, metrics.limit_hits.values)
+
+
+def _workers(setting: int | str) -> int:
+    return setting if isinstance(setting, int) else os.cpu_count() or 1

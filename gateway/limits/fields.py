@@ -1,0 +1,49 @@
+"""The header fields about limits: draft-ietf-httpapi-ratelimit-headers-11 and Retry-After (RFC 9110 §10.2.3).
+
+`RateLimit-Policy` and `RateLimit` are Lists of Strings with parameters (RFC 9651): `q` the quota, `w` its
+window in seconds, `qu` its unit, `r` what remains, `t` the seconds until it is complete again.
+"""
+
+import math
+from functools import lru_cache
+from typing import Final
+
+from gateway.limits.purse import Purse
+from gateway.limits.rules import Limit
+
+_WINDOWS: Final = {"day": 86_400, "month": 30 * 86_400}
+"""Seconds. The field is to stay the same, so a month has 30 days in it."""
+
+
+@lru_cache(maxsize=1024)
+def policy(limits: tuple[Limit, ...]) -> str:
+    """Return the value of RateLimit-Policy."""
+    return ", ".join(map(_policy, limits))
+
+
+def _policy(limit: Limit) -> str:
+    if limit.kind == "concurrency":
+        return f'"{limit.name}";q={limit.amount};qu="concurrent-requests"'
+    if limit.kind == "quota":
+        return f'"{limit.name}";q={limit.amount};w={_WINDOWS[limit.unit]}'
+    return f'"{limit.name}";q={limit.amount};w={max(1, round(limit.period))}'
+
+
+def state(limit: Limit, purse: Purse, now: float) -> str:
+    """Return an item of RateLimit."""
+    left = purse.remaining(limit)
+    if limit.kind == "concurrency":
+        return f'"{limit.name}";r={left}'
+    if limit.kind == "quota":
+        return f'"{limit.name}";r={left};t={max(0, math.ceil(purse.ends - now))}'
+    return f'"{limit.name}";r={left};t={math.ceil((limit.burst - left) * limit.interval)}'
+
+
+def retry_after(limit: Limit, purse: Purse, now: float) -> int:
+    """Return the seconds until another try makes sense."""
+    return 1 if limit.kind == "concurrency" else max(1, math.ceil(purse.retry_at - now))
+
+
+def refused(limit: Limit, wait: int) -> str:
+    """Return the item of RateLimit for a limit that has nothing left."""
+    return f'"{limit.name}";r=0' if limit.kind == "concurrency" else f'"{limit.name}";r=0;t={wait}'

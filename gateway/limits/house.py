@@ -1,0 +1,370 @@
+"""The purses of one worker, and what it asks Redis for them.
+
+======== ====================================== ======== ====================================================
+State    Event                                  Next     What follows
+======== ====================================== ======== ====================================================
+apart    a heartbeat is answered                joining  debts are told; the worker goes on with its share
+joining  `GRACE_SECONDS` have passed            shared   leases are taken
+joining  Redis does not answer                  apart    the share goes on
+shared   Redis does not answer in time          apart    the worker goes on with its share
+shared   Redis has lost what it knew            joining  all that was spent is told
+======== ====================================== ======== ====================================================
+
+`joining` is for debts: no worker takes a lease before each other one has had the time to tell what it owes.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+from uuid import uuid4
+
+import structlog
+
+from gateway.core.caches import LRU
+from gateway.core.model import StoreUnavailable
+from gateway.limits.ledger import LEASE_SECONDS, Ask, Beat, Grant, Ledger, Usage, Usages
+from gateway.limits.periods import period_at
+from gateway.limits.purse import LONGEST_REFUSAL, Purse, Share
+from gateway.limits.rules import Limit
+
+BEAT_SECONDS: Final = 1.0
+"""Seconds between two heartbeats of a worker."""
+GRACE_SECONDS: Final = 2.5
+"""Seconds in which every worker has noticed that Redis is back, and has told its debts."""
+SAVE_SECONDS: Final = 2.0
+"""Seconds between two copies of the quotas to the system of record."""
+_EMPTIED: Final = "Redis has lost its data"
+_TOGETHER: Final = 200
+"""Leases that are settled at the same time, in the background."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Budget:
+    """One limit, and the purses that this worker has for it."""
+
+    __slots__ = ("house", "limit", "purses")
+
+    def __init__(self, limit: Limit, house: "House", capacity: int) -> None:
+        self.limit = limit
+        self.house = house
+        self.purses: LRU[str, Purse] = LRU(capacity)
+
+    def purse(self, subject: str) -> Purse:
+        """Return the purse of a subject, a new one if there is none."""
+        purse = self.purses.get(subject)
+        if purse is None:
+            purse = Purse(subject)
+            self.purses.put(subject, purse)
+        return purse
+
+    def try_take(self, purse: Purse, now: float) -> bool | None:
+        """Spend a token without waiting; None: Redis must be asked, by `take`."""
+        limit, house = self.limit, self.house
+        if limit.kind == "quota" and (now >= purse.ends or not purse.period):
+            self._begin_period(purse, now)
+        share = house.share
+        if share is None:
+            if purse.take(limit, now):
+                if purse.tokens == purse.low and purse.flight is None:
+                    house.settle_soon(self, purse)
+                return True
+            return False if now < purse.refused_until else None
+        if limit.kind != "concurrency" and purse.take(limit, now):
+            return True
+        return purse.take_local(limit, now, share)
+
+    async def take(self, purse: Purse) -> bool:
+        """Spend a token; wait for a lease, not longer than Redis may take. Never raises."""
+        purse.waiting += 1
+        try:
+            while True:
+                taken = self.try_take(purse, self.house.clock())
+                if taken is not None:
+                    return taken
+                task = purse.flight
+                if not isinstance(task, asyncio.Task):
+                    task = self.house.settle_soon(self, purse)
+                # It serves other requests, too: the end of this one must not cancel it.
+                await asyncio.shield(task)
+        finally:
+            purse.waiting -= 1
+            self._give_back(purse)
+
+    def put_back(self, purse: Purse) -> None:
+        """Undo a `take`, or end a request of a concurrency."""
+        purse.put_back(self.limit)
+        self._give_back(purse)
+
+    def _give_back(self, purse: Purse) -> None:
+        if self.limit.kind == "concurrency" and purse.flight is None and self.house.has_spare(self, purse):
+            self.house.settle_soon(self, purse)
+
+    def _begin_period(self, purse: Purse, now: float) -> None:
+        limit, unix = self.limit, self.house.unix()
+        period = period_at(unix, limit.unit, limit.time_zone)
+        purse.begin(period.name, now + period.ends - unix)
+
+
+class House:
+    """All limits of one worker."""
+
+    def __init__(
+        self,
+        limits: Sequence[Limit],
+        ledger: Ledger,
+        usages: Usages,
+        *,
+        worker: str | None = None,
+        workers: int = 1,
+        capacity: int = 100_000,
+        clock: Callable[[], float] = time.monotonic,
+        unix: Callable[[], float] = time.time,
+        report: Callable[[str | None], None] = lambda _: None,
+    ) -> None:
+        """`workers` is how many share the limits before Redis has told. `capacity` is in purses of a limit.
+
+        `clock` only measures durations; `unix` counts until Redis has told its time. `report` is called with
+        the reason when the worker goes on with its share, and with None when it takes leases again.
+        """
+        self.clock = clock
+        self._unix = unix
+        self._ledger = ledger
+        self._usages = usages
+        self.worker = worker or uuid4().hex
+        self.budgets = {f"{limit.name}": Budget(limit, self, capacity) for limit in limits}
+        self._workers, self._rank = max(1, workers), 0
+        self._outages = 1
+        self.share: Share | None = Share(self._workers, 0, 1, clock())
+        """The share with which this worker goes on; None while Redis answers."""
+        self.era = ""
+        self._ahead: float | None = None
+        """The clock of Redis less that of this worker."""
+        self._joined_at = math.inf
+        self._report = report
+        self._told: str | None = None
+        self._leases: dict[Purse, tuple[Budget, float]] = {}
+        """The purses that have a lease, and since when; the oldest first."""
+        self._used: dict[tuple[str, str, str], Usage] = {}
+        """The quotas that have not been copied to the system of record."""
+        self._tasks: set[asyncio.Task[bool]] = set()
+        self._beating: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def unix(self) -> float:
+        """Return the time by the clock of Redis, in Unix seconds."""
+        return self._unix() if self._ahead is None else self.clock() + self._ahead
+
+    @property
+    def workers(self) -> int:
+        """How many workers share the limits, as far as is known."""
+        return self._workers
+
+    # Life --------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Ask Redis once, and go on to do so in the background."""
+        await self.beat()
+        self._beating = asyncio.create_task(self._live())
+
+    async def close(self) -> None:
+        """Give back all leases, and copy the quotas. Waits no longer than the stores may take."""
+        self._closed = True
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
+        if self.share is None:
+            leases = [(budget, purse) for purse, (budget, _) in self._leases.items()]
+            await self._settle_all(leases, keep=False)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with suppress(StoreUnavailable):
+            await self._save()
+        with suppress(StoreUnavailable):
+            await self._ledger.leave(self.worker)
+
+    async def _live(self) -> None:
+        saved = self.clock()
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            try:
+                await self.beat()
+                await self.sweep()
+                if self.clock() - saved >= SAVE_SECONDS:
+                    saved = self.clock()
+                    await self._save()
+            except StoreUnavailable:
+                # Of the system of record: the numbers stay, and are copied the next time.
+                pass
+            except Exception:  # a bug must not end the heartbeats
+                log.exception("limits_failed")
+
+    # Redis -------------------------------------------------------------------------------------------
+
+    async def beat(self) -> None:
+        """Tell Redis that this worker lives; come back to it, if it answers again."""
+        sent = self.clock()
+        try:
+            beat = await self._ledger.beat(self.worker)
+        except StoreUnavailable as error:
+            self._part(error.detail)
+            return
+        self._heard(beat, sent)
+        if self.share is not None:
+            await self._join()
+
+    def _heard(self, beat: Beat, sent: float) -> None:
+        self._ahead = beat.now - sent
+        if self.share is None or beat.workers > self._workers:
+            # A Redis that has come back does not know all workers at once.
+            self._workers, self._rank = max(1, beat.workers), beat.rank
+        if self.era and beat.era != self.era:
+            self._part(_EMPTIED)
+        if not self.era:
+            # This worker has never taken a lease from Redis, but may have spent its share.
+            self._joined_at = -math.inf if not self._owing() else math.inf
+        self.era = beat.era
+
+    def _part(self, why: str) -> None:
+        """Go on with the share."""
+        self._joined_at = math.inf
+        if self._told is None:
+            self._told = why
+            self._report(why)
+        if self.share is None:
+            self._outages += 1
+            self.share = Share(self._workers, self._rank, self._outages, self.clock())
+
+    async def _join(self) -> None:
+        """Come back to Redis: tell it all debts, and take leases once all workers have done so."""
+        now = self.clock()
+        if self._joined_at == math.inf:
+            self._joined_at = now + GRACE_SECONDS
+        share = self.share
+        if share is not None and (share.workers, share.rank) != (self._workers, self._rank):
+            self.share = Share(self._workers, self._rank, share.outage, share.since)
+        if not await self._settle_all(self._owing(), keep=True):
+            return
+        if self.clock() >= self._joined_at and not self._owing():
+            if self._told is not None:
+                self._report(None)
+            self.share, self._told = None, None
+
+    def _owing(self) -> list[tuple[Budget, Purse]]:
+        now = self.clock()
+        return [
+            (budget, purse)
+            for budget in self.budgets.values()
+            for _, purse in budget.purses.newest()
+            if purse.owes(budget.limit, now, self.era)
+        ]
+
+    # Leases ------------------------------------------------------------------------------------------
+
+    def settle_soon(self, budget: Budget, purse: Purse) -> "asyncio.Task[bool]":
+        """Settle a lease and take the next one, in a task."""
+        task = asyncio.create_task(self._settle(budget, purse, keep=True))
+        purse.flight = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _settle(self, budget: Budget, purse: Purse, *, keep: bool) -> bool:
+        """Settle a lease and take the next one; return whether Redis has answered. Never raises."""
+        limit, sent = budget.limit, self.clock()
+        purse.flight = purse.flight or asyncio.current_task()
+        ends = self.unix() + purse.ends - sent if limit.kind == "quota" else 0.0
+        more = self.share is None and (keep or purse.waiting > 0)
+        ask = purse.ask(limit, sent, self._workers, self.era, keep=keep, more=more, ends=ends)
+        try:
+            grant = await self._ledger.lease(ask)
+            if grant is not None and grant.unknown:
+                grant = await self._ledger.lease(await self._seeded(ask))
+            if grant is None:
+                purse.unanswered()
+                self._part(_EMPTIED)
+                return False
+            self._take_in(budget, purse, ask, grant, sent)
+            return True
+        except _SeedMissing:
+            purse.unanswered()
+            purse.refuse(self.clock(), LONGEST_REFUSAL)
+            return False
+        except StoreUnavailable as error:
+            purse.unanswered()
+            self._part(error.detail)
+            return False
+        finally:
+            purse.flight = None
+            if limit.kind == "concurrency" and not self._closed and self.has_spare(budget, purse):
+                # Some requests have ended meanwhile.
+                self.settle_soon(budget, purse)
+
+    def has_spare(self, budget: Budget, purse: Purse) -> bool:
+        """Tell whether a worker holds more of a concurrency than it may hold in advance."""
+        return self.share is None and purse.tokens > purse.spare(budget.limit, self._workers)
+
+    async def _seeded(self, ask: Ask) -> Ask:
+        """Return an account that tells Redis what has been spent of a quota."""
+        try:
+            used = await self._usages.used(ask.limit, ask.subject, ask.period)
+        except StoreUnavailable as error:
+            raise _SeedMissing from error
+        return replace(ask, seed=max(used, ask.seed))
+
+    def _take_in(self, budget: Budget, purse: Purse, ask: Ask, grant: Grant, sent: float) -> None:
+        limit, now = budget.limit, self.clock()
+        purse.answered(limit, ask, grant, sent, now)
+        self._leases.pop(purse, None)
+        if purse.is_due(limit):
+            self._leases[purse] = budget, now
+        if limit.kind == "quota":
+            usage = Usage(limit.name, ask.subject, ask.period, limit.amount - grant.left, ask.ends)
+            self._used[usage.limit, usage.subject, usage.period] = usage
+
+    async def sweep(self) -> None:
+        """Give back the leases that are not used, and renew the others, before they end."""
+        now, due = self.clock(), []
+        for purse, (budget, since) in self._leases.items():
+            if now - since < LEASE_SECONDS / 2:
+                break
+            due.append((budget, purse))
+        for _, purse in due:
+            del self._leases[purse]
+        if self.share is None:
+            await self._settle_all([each for each in due if not each[1].is_idle()], keep=True)
+            await self._settle_all([each for each in due if each[1].is_idle()], keep=False)
+
+    async def _settle_all(self, leases: Sequence[tuple[Budget, Purse]], *, keep: bool) -> bool:
+        """Settle leases that have something to settle; return whether Redis has answered each time."""
+        answered = True
+        for start in range(0, len(leases), _TOGETHER):
+            settling = [
+                self._settle(budget, purse, keep=keep)
+                for budget, purse in leases[start : start + _TOGETHER]
+                if purse.flight is None
+            ]
+            answered = all(await asyncio.gather(*settling)) and answered
+            if not answered:
+                break
+        return answered
+
+    async def _save(self) -> None:
+        """Copy the quotas to the system of record. Raises `StoreUnavailable`."""
+        used, self._used = self._used, {}
+        if not used:
+            return
+        try:
+            await self._usages.save(list(used.values()))
+        except StoreUnavailable:
+            self._used = used | self._used
+            raise
+
+
+class _SeedMissing(Exception):
+    """The system of record cannot tell what has been spent of a quota that Redis does not have."""

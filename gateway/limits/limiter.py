@@ -1,0 +1,196 @@
+"""What decides on requests, with limits around it: `admit`, then spend of each budget that the request is in.
+
+Without limits, it is not there. A request that finds tokens in its worker's purses waits for nothing. Another
+one waits for Redis, and not longer than Redis may take; then its worker's share answers.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
+
+from gateway.core.admission import Admission
+from gateway.core.model import Request, Route
+from gateway.core.reasons import (
+    CONCURRENCY_EXCEEDED,
+    QUOTA_EXCEEDED,
+    RATE_LIMITED,
+    Denial,
+    Reason,
+)
+from gateway.limits import fields
+from gateway.limits.house import Budget, House
+from gateway.limits.purse import Purse
+from gateway.limits.rules import Kind
+from gateway.limits.subjects import Subject, subject_of
+
+_REASONS: Final[dict[Kind, Reason]] = {
+    "rate": RATE_LIMITED, "quota": QUOTA_EXCEEDED, "concurrency": CONCURRENCY_EXCEEDED,
+}  # fmt: skip
+
+
+class Admitter(Protocol):
+    """What decides on requests: `gateway.memo.Memo`."""
+
+    @property
+    def remembered(self) -> Container[bytes]:
+        """The SHA-256 of each verified token in memory."""
+
+    @property
+    def heads(self) -> Container[object]:
+        """The `Request.recurring` of the remembered heads."""
+
+    async def admit(self, request: Request) -> Admission:
+        """Return the admission, or raise `Denial`. Before it first waits, it calls `asyncio.sleep(0)`."""
+
+
+Taken: TypeAlias = tuple[Budget, Purse]
+
+
+@dataclass(slots=True)
+class LimitedAdmission(Admission):
+    """An admission that some budgets have been spent for. The exchange calls `release` when it ends."""
+
+    taken: Sequence[Taken] = ()
+
+    def release(self) -> None:
+        """End the request: of a concurrency, another one may begin. Only the first call counts."""
+        taken, self.taken = self.taken, ()
+        for budget, purse in taken:
+            if budget.limit.kind == "concurrency":
+                budget.put_back(purse)
+
+    def limit_fields(self, now: float) -> bytes:
+        """Return the header fields about the limits, for the response. `now` is by the clock of the house."""
+        told = [each for each in self.taken if not each[0].limit.shadow]
+        if not told:
+            return b""
+        policy = fields.policy(tuple([budget.limit for budget, _ in told]))
+        state = ", ".join([fields.state(budget.limit, purse, now) for budget, purse in told])
+        return f"RateLimit-Policy: {policy}\r\nRateLimit: {state}\r\n".encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """One limit on one route."""
+
+    budget: Budget
+    subject: Subject
+    shadow: bool
+    """Whether the limit or the route only counts what would be refused."""
+    allowed: tuple[str, str]
+    refused: tuple[str, str]
+    """The labels of `limit_hits_total`."""
+
+    @classmethod
+    def of(cls, budget: Budget, route: Route) -> "_Rule":
+        limit, shadow = budget.limit, budget.limit.shadow or route.shadow
+        refused = "shadow" if shadow else "denied"
+        return cls(budget, subject_of(limit), shadow, (limit.name, "allowed"), (limit.name, refused))
+
+
+class Limiter:
+    """Decides as what it is wrapped around, and then spends of the budgets of the request's limits."""
+
+    def __init__(
+        self,
+        admitter: Admitter,
+        house: House,
+        routes: Iterable[Route],
+        hits: "defaultdict[tuple[str, ...], float]",
+        report: Callable[[Request, Denial], None],
+        *,
+        forwards: bool = True,
+    ) -> None:
+        """`hits` counts by limit and result; `report` is called with what is not refused in shadow.
+
+        Without `forwards`, a request has no end, and no concurrency.
+        """
+        self._admit = admitter.admit
+        self.remembered = admitter.remembered
+        self.heads = admitter.heads
+        self._house = house
+        self._clock = house.clock
+        self._hits = hits
+        self._report = report
+        budgets = [
+            budget
+            for budget in house.budgets.values()
+            if budget.limit.counts != "failed" and (forwards or budget.limit.kind != "concurrency")
+        ]
+        self._plans = {
+            route.name: plan
+            for route in routes
+            if (plan := tuple(_Rule.of(each, route) for each in budgets if each.limit.is_for(route.name)))
+        }
+
+    async def admit(self, request: Request) -> Admission:
+        """Decide on a request, and count it. Raises `Denial`, also of a limit that has nothing left."""
+        admission = await self._admit(request)
+        forwarding = admission.forwarding
+        plan = self._plans.get(forwarding.route.name)
+        if plan is None or forwarding.preflight is not None:
+            return admission
+        now, hits, taken = self._clock(), self._hits, []
+        try:
+            for rule in plan:
+                subject = rule.subject(request, admission)
+                if subject is None:
+                    continue
+                budget = rule.budget
+                purse = budget.purse(subject)
+                spent = budget.try_take(purse, now)
+                if spent is None:
+                    # From here on, in a task.
+                    await asyncio.sleep(0)
+                    spent = await budget.take(purse)
+                if spent:
+                    hits[rule.allowed] += 1
+                    taken.append((budget, purse))
+                    continue
+                hits[rule.refused] += 1
+                denial = self._refusal(plan, rule, purse, request, admission)
+                if not rule.shadow:
+                    raise denial
+                self._report(request, denial)
+        except BaseException:
+            for budget, purse in taken:
+                budget.put_back(purse)
+            raise
+        return LimitedAdmission(forwarding, admission.fields, admission.claims, admission.decision, taken)
+
+    def _refusal(
+        self, plan: Sequence[_Rule], refused: _Rule, purse: Purse, request: Request, admission: Admission
+    ) -> Denial:
+        """Return the denial for the limit that has nothing left; of several, the one that says so longest."""
+        budget, now = refused.budget, self._clock()
+        wait = fields.retry_after(budget.limit, purse, now)
+        for rule in plan:
+            subject = rule.subject(request, admission)
+            other = None if subject is None else rule.budget.purses.peek(subject)
+            if other is None or rule.shadow or refused.shadow or now >= other.refused_until:
+                continue
+            longer = fields.retry_after(rule.budget.limit, other, now)
+            if longer > wait:
+                budget, wait = rule.budget, longer
+        denial = denial_of(budget, wait)
+        denial.route = admission.forwarding.route
+        claims, user = admission.claims, admission.user
+        if claims is not None:
+            denial.issuer, denial.subject = claims.issuer_name, claims.subject
+        if user is not None:
+            denial.user_id = user.id
+        return denial
+
+
+def denial_of(budget: Budget, wait: int) -> Denial:
+    """Return the denial of a request over a limit. `wait` is in seconds."""
+    limit = budget.limit
+    denial = Denial(_REASONS[limit.kind], f"the limit {limit.name} has nothing left for this {limit.per}")
+    denial.retry_after = wait
+    denial.fields = (
+        ("RateLimit-Policy", fields.policy((limit,))),
+        ("RateLimit", fields.refused(limit, wait)),
+    )
+    return denial

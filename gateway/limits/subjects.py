@@ -1,0 +1,99 @@
+"""Whom a request counts for: what names the owner of a budget; None if a limit is not about the request."""
+
+import hashlib
+import ipaddress
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+from gateway.core.admission import Admission
+from gateway.core.claim_paths import at_path
+from gateway.core.model import Request
+from gateway.limits.rules import Audience, Limit
+
+Subject: TypeAlias = Callable[[Request, Admission], str | None]
+
+CLAIMS: Final = "claims."
+
+
+def subject_of(limit: Limit) -> Subject:
+    """Return what names the owner of the budget that a request of a limit is counted in."""
+    find = _claim(limit.per.removeprefix(CLAIMS)) if limit.per.startswith(CLAIMS) else _FINDERS[limit.per]
+    return find if limit.counts == "all" else _only(limit.counts, find)
+
+
+def network_of(address: str) -> str:
+    """Return the IPv4 address, or the /64 of an IPv6 address, which one client has to itself (RFC 6177)."""
+    return _network_of(address) if ":" in address else address
+
+
+@lru_cache(maxsize=4096)
+def _network_of(address: str) -> str:
+    try:
+        found = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
+
+
+def digest_of(subject: str) -> str:
+    """Return what stands for a subject in stores: of one length, and without what it says of a person."""
+    return hashlib.sha256(subject.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _only(audience: Audience, find: Subject) -> Subject:
+    anonymous = audience == "anonymous"
+    return lambda request, admission: (
+        find(request, admission) if (admission.claims is None) is anonymous else None
+    )
+
+
+def _user(_: Request, admission: Admission) -> str | None:
+    decision = admission.decision
+    if decision is None:
+        return None
+    user = decision.resolution.user
+    if user is not None:
+        return user.id
+    # A route that forwards requests without a user: each identity has a budget of its own.
+    claims = admission.claims
+    return None if claims is None else f"{claims.realm}:{claims.subject}"
+
+
+def _tenant(_: Request, admission: Admission) -> str | None:
+    user, claims = admission.user, admission.claims
+    if user is not None and user.tenant is not None:
+        return user.tenant
+    return None if claims is None else claims.tenant
+
+
+def _issuer(_: Request, admission: Admission) -> str | None:
+    return None if admission.claims is None else admission.claims.issuer_name
+
+
+def _client(request: Request, _: Admission) -> str | None:
+    return network_of(request.spoken_for or request.peer)
+
+
+def _route(_: Request, admission: Admission) -> str | None:
+    return admission.forwarding.route.name
+
+
+def _claim(path: str) -> Subject:
+    def find(_: Request, admission: Admission) -> str | None:
+        claims = admission.claims
+        value = None if claims is None else at_path(claims.payload, path)
+        # A list or an object is no name.
+        return None if value is None or isinstance(value, list | dict) else f"{value}"
+
+    return find
+
+
+_FINDERS: Final[dict[str, Subject]] = {
+    "user": _user, "tenant": _tenant, "issuer": _issuer, "client": _client, "route": _route,
+}  # fmt: skip
+KID: Final = "kid"
+"""Of failed authentications: the key that a token names."""
+PER: Final = (*_FINDERS, KID)

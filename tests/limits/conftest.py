@@ -1,0 +1,68 @@
+"""One gateway with limits, for all tests of requests."""
+
+import io
+import os
+from collections.abc import AsyncIterator
+from typing import Final
+
+import pytest
+import pytest_asyncio
+
+from gateway.core.model import JSON
+from gateway.telemetry import logs
+from tests.conftest import _Databases
+from tests.harness import House, open_house
+
+
+def _route(name: str, auth: str = "required", **rest: JSON) -> JSON:
+    return {"name": name, "match": {"path": f"/{name}/**"}, "upstream": "raw", "auth": auth, **rest}
+
+
+ROUTES: Final[list[JSON]] = [
+    _route("free"), _route("three"), _route("daily"), _route("slots"), _route("both"), _route("shadow"),
+    _route("open", "optional", upgrade=["*"]), _route("plans"), _route("guarded"), _route("socket", "none"),
+]  # fmt: skip
+LIMITS: Final[list[JSON]] = [
+    {"name": "three", "per": "user", "rate": "3/1h", "routes": ["three", "both"]},
+    {"name": "daily", "per": "user", "quota": "2/day", "routes": ["daily"]},
+    {"name": "slots", "per": "user", "concurrency": 1, "routes": ["slots"]},
+    {"name": "sockets", "per": "client", "concurrency": 1, "routes": ["socket"]},
+    {"name": "ten", "per": "user", "rate": "10/1h", "routes": ["both"]},
+    {"name": "shadow", "per": "user", "rate": "1/1h", "routes": ["shadow"], "mode": "shadow"},
+    {"name": "anonymous", "per": "client", "rate": "2/1h", "routes": ["open"], "counts": "anonymous"},
+    {"name": "plan", "per": "claims.plan", "rate": "2/1h", "routes": ["plans"]},
+    {"name": "guessing", "per": "client", "rate": "3/1h", "routes": ["guarded"], "counts": "failed"},
+    {"name": "keys", "per": "kid", "rate": "2/1h", "routes": ["free"], "counts": "failed"},
+]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def standing_limited(
+    request: pytest.FixtureRequest,
+    _databases: _Databases,
+    _template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[House]:
+    name = await _databases.create("gateway_limits", template=_template)
+    redis_url = os.environ.get("GATEWAY_TEST_REDIS_URL") or request.getfixturevalue("_redis").url
+    async with open_house(
+        tmp_path_factory.mktemp("limits"),
+        _databases.dsn(name),
+        redis_url,
+        decision={"listen": "127.0.0.1:0", "trusted_proxies": ["127.0.0.1/32"]},
+        server={"trusted_proxies": ["127.0.0.1/32"]},
+        routes=ROUTES,
+        limits=LIMITS,
+    ) as house:
+        yield house
+    await _databases.drop(name)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def limited(standing_limited: House) -> AsyncIterator[House]:
+    """The standing gateway, with a log that remembers nothing of other tests."""
+    await standing_limited.ready()
+    standing_limited.log = io.StringIO()
+    logs.configure("info", standing_limited.log)
+    yield standing_limited
+    await standing_limited.upstream.reset()

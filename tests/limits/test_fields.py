@@ -1,0 +1,59 @@
+"""What clients are told of limits (draft-ietf-httpapi-ratelimit-headers-11)."""
+
+import pytest
+
+from gateway.limits import fields
+from gateway.limits.purse import Purse
+from gateway.limits.rules import Limit
+
+RATE = Limit("per-user", "user", "rate", 600, period=60.0, burst=50)
+DAILY = Limit("daily", "tenant", "quota", 1000)
+MONTHLY = Limit("monthly", "tenant", "quota", 9000, unit="month")
+SLOTS = Limit("slots", "client", "concurrency", 5)
+
+
+def purse(left: int, tokens: int = 0, *, ends: float = 0.0) -> Purse:
+    found = Purse("ann")
+    found.left, found.tokens, found.ends = left, tokens, ends
+    return found
+
+
+@pytest.mark.parametrize(
+    ("limit", "policy"),
+    [
+        (RATE, '"per-user";q=600;w=60'),
+        (Limit("a", "user", "rate", 5, period=0.25, burst=5), '"a";q=5;w=1'),
+        (DAILY, '"daily";q=1000;w=86400'),
+        (MONTHLY, '"monthly";q=9000;w=2592000'),
+        (SLOTS, '"slots";q=5;qu="concurrent-requests"'),
+    ],
+)
+def test_policies(limit: Limit, policy: str) -> None:
+    assert fields.policy((limit,)) == policy
+
+
+def test_several_policies() -> None:
+    assert fields.policy((RATE, DAILY)) == '"per-user";q=600;w=60, "daily";q=1000;w=86400'
+
+
+@pytest.mark.parametrize(
+    ("limit", "held", "state"),
+    [
+        (RATE, purse(30, 5), '"per-user";r=35;t=2'),
+        (RATE, purse(50), '"per-user";r=50;t=0'),
+        (RATE, purse(-3), '"per-user";r=0;t=5'),
+        (DAILY, purse(900, 10, ends=160.5), '"daily";r=910;t=61'),
+        (SLOTS, purse(2), '"slots";r=2'),
+    ],
+)
+def test_states(limit: Limit, held: Purse, state: str) -> None:
+    assert fields.state(limit, held, 100.0) == state
+
+
+@pytest.mark.parametrize(
+    ("limit", "retry_at", "seconds"), [(RATE, 100.05, 1), (DAILY, 3700.0, 3600), (SLOTS, 0.0, 1)]
+)
+def test_another_try(limit: Limit, retry_at: float, seconds: int) -> None:
+    held = purse(0)
+    held.retry_at = retry_at
+    assert fields.retry_after(limit, held, 100.0) == seconds

@@ -1,0 +1,165 @@
+"""The arithmetic of one purse, in tables."""
+
+import math
+
+import pytest
+
+from gateway.limits.ledger import LEASE_SECONDS, Ask, Grant
+from gateway.limits.purse import LONGEST_REFUSAL, SHORTEST_REFUSAL, Purse, Share
+from gateway.limits.rules import Limit
+
+RATE = Limit("rate", "user", "rate", 60, period=60.0, burst=40, slack=0.1)
+QUOTA = Limit("quota", "user", "quota", 1000, slack=0.1)
+SLOTS = Limit("slots", "user", "concurrency", 10)
+
+
+def ask(purse: Purse, limit: Limit = RATE, now: float = 100.0, *, keep: bool = True, workers: int = 4) -> Ask:
+    return purse.ask(limit, now, workers, "era", keep=keep, more=keep, ends=0.0)
+
+
+def lent(tokens: int, limit: Limit = RATE, now: float = 100.0, left: int = 20) -> Purse:
+    """Return a purse that has just been lent tokens in advance."""
+    purse = Purse("ann")
+    purse.answered(limit, ask(purse, limit, now), Grant(0, tokens, 7, left, 0.0), now, now)
+    return purse
+
+
+def test_tokens_are_spent_until_the_lease_ends() -> None:
+    purse = lent(3)
+    assert [purse.take(RATE, 101.0) for _ in range(4)] == [True, True, True, False]
+    purse = lent(3)
+    assert purse.take(RATE, 100.0 + LEASE_SECONDS - 0.01)
+    assert not purse.take(RATE, 100.0 + LEASE_SECONDS)
+
+
+def test_the_next_account_tells_what_was_kept_or_given_back() -> None:
+    purse = lent(5)
+    purse.take(RATE, 100.5)
+    kept = ask(purse, now=101.0)
+    assert (kept.registered, kept.epoch, kept.keep, kept.back) == (5, 7, 4, 0)
+    purse.answered(RATE, kept, Grant(0, 2, 8, 10, 0.0), 101.0, 101.1)
+    given = ask(purse, now=102.0, keep=False)
+    assert (given.registered, given.epoch, given.keep, given.back) == (6, 8, 0, 6)
+    assert purse.tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("spent", "seconds", "ahead"), [(0, 1.0, 0), (1, 8.0, 0), (1, 2.0, 2), (5, 1.0, 20), (5, 0.5, 40)]
+)
+def test_a_lease_is_sized_by_recent_demand(spent: int, seconds: float, ahead: int) -> None:
+    purse = lent(5)
+    for _ in range(spent):
+        purse.take(RATE, 100.0)
+    purse.tokens = 0 if spent else purse.tokens
+    purse._held = spent
+    assert ask(purse, now=100.0 + seconds).ahead == ahead
+
+
+@pytest.mark.parametrize(
+    ("wait", "remembered"), [(0.0, SHORTEST_REFUSAL), (0.5, 0.5), (60.0, LONGEST_REFUSAL)]
+)
+def test_a_refusal_is_remembered_until_the_next_token(wait: float, remembered: float) -> None:
+    purse = Purse("ann")
+    purse.waiting = 1
+    purse.answered(RATE, ask(purse), Grant(0, 0, 7, 0, wait), 100.0, 100.0)
+    assert purse.refused_until == pytest.approx(100.0 + remembered)
+    assert purse.retry_at == pytest.approx(100.0 + wait)
+
+
+@pytest.mark.parametrize(
+    ("total", "workers", "parts"), [(10, 4, [3, 3, 2, 2]), (2, 4, [1, 1, 0, 0]), (8, 1, [8]), (0, 2, [0, 0])]
+)
+def test_the_parts_of_all_workers_make_up_the_whole(total: int, workers: int, parts: list[int]) -> None:
+    assert [Share(workers, rank, 1, 0.0).of(total) for rank in range(workers)] == parts
+
+
+def test_a_share_begins_with_the_slack_and_fills_at_its_part_of_the_rate() -> None:
+    purse, share = Purse("ann"), Share(4, 0, 1, since=100.0)
+    assert purse.take_local(RATE, 100.0, share)
+    assert not purse.take_local(RATE, 100.0, share)
+    # A token of all comes each second, of each of four workers every four.
+    assert purse.retry_at == pytest.approx(104.0)
+    assert not purse.take_local(RATE, 103.9, share)
+    assert purse.take_local(RATE, 104.0, share)
+    assert purse.take_local(RATE, 1000.0, share)
+    assert [purse.take_local(RATE, 1000.0, share) for _ in range(10)].count(True) == 9
+
+
+def test_an_outage_soon_after_another_one_gives_no_second_beginning() -> None:
+    purse = Purse("ann")
+    assert purse.take_local(RATE, 100.0, Share(4, 0, 1, since=100.0))
+    assert not purse.take_local(RATE, 101.0, Share(4, 0, 2, since=101.0))
+    assert purse.take_local(RATE, 145.0, Share(4, 0, 3, since=145.0))
+
+
+def test_debts_are_what_has_not_come_back() -> None:
+    purse, share = Purse("ann"), Share(4, 0, 1, since=0.0)
+    assert [purse.take_local(RATE, 100.0, share) for _ in range(10)] == [True] * 10
+    assert purse.owes(RATE, 100.0, "era")
+    assert ask(purse, now=100.0).debt == 10
+    # At a quarter of the rate, a token comes back every four seconds.
+    assert ask(purse, now=108.0).debt == 8
+    purse.answered(RATE, ask(purse, now=108.0), Grant(0, 0, 7, 30, 0.0), 108.0, 108.0)
+    assert not purse.owes(RATE, 108.0, "era")
+    assert ask(purse, now=108.0).debt == 0
+
+
+def test_a_redis_that_forgot_is_told_all_that_was_spent() -> None:
+    purse = lent(6, left=34)
+    for _ in range(6):
+        purse.take(RATE, 100.0)
+    told = purse.ask(RATE, 100.0, 4, "another", keep=True, more=True, ends=0.0)
+    assert told.debt == 6
+    assert Purse("ben").ask(RATE, 100.0, 4, "another", keep=True, more=True, ends=0.0).debt == 0
+
+
+def test_a_quota_tells_what_it_knows_to_be_spent() -> None:
+    purse = Purse("ann")
+    purse.begin("2026-11", 500.0)
+    assert ask(purse, QUOTA).seed == -1
+    purse.answered(QUOTA, ask(purse, QUOTA), Grant(0, 0, 7, 900, 0.0), 100.0, 100.0)
+    assert ask(purse, QUOTA).seed == 100
+    assert purse.until == 100.0 + LEASE_SECONDS
+    purse.answered(QUOTA, ask(purse, QUOTA), Grant(0, 1, 7, 900, 0.0), 499.0, 499.0)
+    assert purse.until == 500.0
+    purse.begin("2026-12", 900.0)
+    assert (purse.tokens, ask(purse, QUOTA).seed, ask(purse, QUOTA).registered) == (0, -1, 0)
+
+
+def test_a_quota_has_its_slack_once_in_a_period() -> None:
+    purse = Purse("ann")
+    purse.begin("2026-11", 500.0)
+    taken = [purse.take_local(QUOTA, 100.0, Share(4, 0, 1, 100.0)) for _ in range(30)]
+    assert taken.count(True) == 25
+    assert not purse.take_local(QUOTA, 400.0, Share(4, 0, 2, 400.0))
+    assert purse.retry_at == 500.0
+
+
+def test_slots_that_run_are_kept_on_record() -> None:
+    purse = Purse("ann")
+    purse.waiting = 2
+    purse.answered(SLOTS, ask(purse, SLOTS), Grant(2, 0, 7, 8, 0.0), 100.0, 100.0)
+    assert purse.take(SLOTS, 100.0)
+    assert purse.take(SLOTS, 100.0)
+    purse.waiting = 0
+    purse.put_back(SLOTS)
+    account = ask(purse, SLOTS, 101.0)
+    assert (account.registered, account.keep, account.back, account.debt) == (2, 1, 0, 0)
+
+
+def test_an_answer_that_is_missing_leaves_the_tokens() -> None:
+    purse = lent(3)
+    ask(purse)
+    purse.unanswered()
+    assert purse.take(RATE, 101.0)
+    account = ask(purse)
+    assert (account.registered, account.epoch) == (0, -1)
+
+
+def test_a_new_purse_has_nothing() -> None:
+    purse = Purse("ann")
+    assert not purse.take(RATE, 0.0)
+    assert purse.remaining(RATE) == 0
+    assert purse.ends == math.inf
+    assert not purse.is_due(RATE)
+    assert not purse.owes(RATE, 0.0, "era")

@@ -1,0 +1,232 @@
+"""Requests over a limit, through a real gateway: what clients get, and what reaches the upstream."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.harness import House, token
+from tests.sockets import Exchange, RawClient, Response, request_bytes
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def statuses(house: House, target: str, number: int, bearer: bytes | None, *fields: bytes) -> list[int]:
+    return [(await house.request(target, *fields, token=bearer)).status for _ in range(number)]
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(10):
+        while not await holds():  # noqa: ASYNC110 -- a gateway is asked
+            await asyncio.sleep(0.01)
+
+
+async def test_a_rate_ends_in_429(limited: House) -> None:
+    member = token()
+    first = await limited.request("/three/a", token=member)
+    assert first.status == 200
+    assert first.field(b"ratelimit-policy") == b'"three";q=3;w=3600'
+    assert re.fullmatch(rb'"three";r=2;t=\d+', first.field(b"ratelimit") or b"")
+    assert await statuses(limited, "/three/b", 2, member) == [200, 200]
+    refused = await limited.request("/three/c", token=member)
+    assert (refused.status, refused.code) == (429, "rate_limited")
+    wait = int(refused.field(b"retry-after") or b"0")
+    assert 1190 <= wait <= 1200
+    assert refused.field(b"ratelimit") == b'"three";r=0;t=%d' % wait
+    assert refused.field(b"ratelimit-policy") == b'"three";q=3;w=3600'
+    assert not any(b"/three/c" in each.line for each in limited.upstream.requests)
+    # Another user has a budget of its own, and another route none at all.
+    assert await statuses(limited, "/three/d", 1, token("admin")) == [200]
+    free = await limited.request("/free/e", token=member)
+    assert (free.status, free.field(b"ratelimit")) == (200, None)
+
+
+async def test_it_is_in_metrics_and_log(limited: House) -> None:
+    acme = token("acme", tenant_id="acme")
+    before = await limited.metric("gateway_limit_hits_total", limit="three", result="denied")
+    assert await statuses(limited, "/three/m", 4, acme) == [200, 200, 200, 429]
+    assert await limited.metric("gateway_limit_hits_total", limit="three", result="denied") == before + 1
+    assert await limited.metric("gateway_limit_hits_total", limit="three", result="allowed") >= 3
+    assert await limited.metric("gateway_limits_shared") == 1
+    (denied,) = limited.events("denied")
+    assert denied["reason"] == "rate_limited"
+    assert denied["route"] == "three"
+    assert "the limit three" in str(denied["detail"])
+
+
+async def test_a_quota_ends_in_429(limited: House) -> None:
+    bearer = token("globex", tenant_id="globex")
+    assert await statuses(limited, "/daily/a", 2, bearer) == [200, 200]
+    refused = await limited.request("/daily/a", token=bearer)
+    assert (refused.status, refused.code) == (429, "quota_exceeded")
+    assert 0 < int(refused.field(b"retry-after") or b"0") <= 86_400
+
+
+async def test_the_strictest_of_several_wins_and_the_others_are_not_spent(limited: House) -> None:
+    bearer = token("admin")
+    answers = [await limited.request("/both/a", token=bearer) for _ in range(6)]
+    # One was spent on the route `three`.
+    passed = [each for each in answers if each.status == 200]
+    assert len(passed) in (2, 3)
+    assert (passed[-1].field(b"ratelimit") or b"").startswith(b'"three";r=0;t=')
+    assert b'"ten";r=%d' % (10 - len(passed)) in (passed[-1].field(b"ratelimit") or b"")
+    assert answers[-1].field(b"ratelimit-policy") == b'"three";q=3;w=3600'
+
+
+async def test_shadow_only_counts(limited: House) -> None:
+    before = await limited.metric("gateway_limit_hits_total", limit="shadow", result="shadow")
+    assert await statuses(limited, "/shadow/a", 3, token()) == [200, 200, 200]
+    assert await limited.metric("gateway_limit_hits_total", limit="shadow", result="shadow") == before + 2
+
+
+async def test_anonymous_requests_have_a_limit_of_their_own(limited: House) -> None:
+    client = b"X-Forwarded-For: 2001:db8:a:b::1"
+    same = b"X-Forwarded-For: 2001:db8:a:b::2"
+    assert await statuses(limited, "/open/a", 2, None, client) == [200, 200]
+    assert await statuses(limited, "/open/a", 1, None, same) == [429]
+    assert await statuses(limited, "/open/a", 1, token(), client) == [200]
+    assert await statuses(limited, "/open/a", 1, None, b"X-Forwarded-For: 2001:db8:a:c::1") == [200]
+
+
+async def test_a_claim_may_have_a_limit(limited: House) -> None:
+    assert await statuses(limited, "/plans/a", 2, token(plan="basic")) == [200, 200]
+    assert await statuses(limited, "/plans/a", 1, token("admin", plan="basic")) == [429]
+    assert await statuses(limited, "/plans/a", 3, token()) == [200, 200, 200]
+
+
+class Held:
+    """An upstream that answers when it is told to."""
+
+    def __init__(self, house: House) -> None:
+        self.arrived = asyncio.Event()
+        self.answer = asyncio.Event()
+        house.upstream.behave(self._serve)
+
+    async def _serve(self, exchange: Exchange) -> None:
+        self.arrived.set()
+        await self.answer.wait()
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
+async def test_a_concurrency_ends_with_the_response(limited: House) -> None:
+    member, held = token(), Held(limited)
+    first = asyncio.create_task(limited.request("/slots/a", token=member))
+    await held.arrived.wait()
+    refused = await limited.request("/slots/b", token=member)
+    assert (refused.status, refused.code) == (429, "concurrency_exceeded")
+    assert refused.field(b"ratelimit-policy") == b'"slots";q=1;qu="concurrent-requests"'
+    held.answer.set()
+    assert (await first).status == 200
+
+    async def free() -> bool:
+        return (await limited.request("/slots/c", token=member)).status == 200
+
+    await until(free)
+
+
+async def test_a_concurrency_ends_with_a_client_that_leaves(limited: House) -> None:
+    admin, held = token("admin"), Held(limited)
+    async with limited.connect() as client:
+        await client.send(request_bytes("GET", "/slots/a", token=admin))
+        await held.arrived.wait()
+        assert (await limited.request("/slots/b", token=admin)).status == 429
+    held.answer.set()
+
+    async def free() -> bool:
+        return (await limited.request("/slots/c", token=admin)).status == 200
+
+    await until(free)
+
+
+async def test_a_websocket_is_counted_until_it_ends(limited: House) -> None:
+    ended = asyncio.Event()
+
+    async def tunnel(exchange: Exchange) -> None:
+        if b"upgrade" in exchange.request.head.lower():
+            await exchange.send(
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            )
+            await ended.wait()
+            exchange.wire.writer.close()
+        else:
+            await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    limited.upstream.behave(tunnel)
+    fields = (b"Connection: Upgrade", b"Upgrade: websocket")
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(limited.connect())
+        await client.send(request_bytes("GET", "/socket/a", *fields))
+        assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        assert (await limited.request("/socket/b")).status == 429
+    ended.set()
+
+    async def free() -> bool:
+        return (await limited.request("/socket/c")).status == 200
+
+    await until(free)
+
+
+async def ask(house: House, target: str, *fields: bytes) -> Response:
+    """Ask the decision listener as nginx does."""
+    parts = urlsplit(house.decision_url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    client = RawClient(reader, writer)
+    original = (b"X-Original-Method: GET", b"X-Original-URI: " + target.encode(), b"X-Original-Host: a")
+    await client.send(request_bytes("GET", "/auth-request", *original, *fields))
+    answer = await client.response()
+    await client.close()
+    assert answer is not None
+    return answer
+
+
+async def test_other_proxies_are_told(limited: House) -> None:
+    bearer = b"Authorization: Bearer " + token("acme", tenant_id="acme", plan="asked")
+    answers = [await ask(limited, "/plans/a", bearer) for _ in range(3)]
+    # nginx passes on 401 and 403 alone.
+    assert [each.status for each in answers] == [200, 200, 403]
+    assert answers[-1].field(b"x-gateway-reason-status") == b"429"
+    assert answers[-1].field(b"x-gateway-reason-code") == b"rate_limited"
+    assert answers[-1].field(b"retry-after") is not None
+    # A question has no end, so a concurrency does not count it.
+    member = b"Authorization: Bearer " + token()
+    assert [(await ask(limited, "/slots/a", member)).status for _ in range(3)] == [200, 200, 200]
+
+
+async def looked_at(house: House) -> float:
+    """Return how many tokens were verified and refused."""
+    return sum(
+        count
+        for (name, labels), count in (await house.metrics()).items()
+        if name == "gateway_token_verifications_total"
+        and ("tier", "signature") in labels
+        and ("result", "valid") not in labels
+    )
+
+
+async def test_failed_authentications_are_slowed_down(limited: House) -> None:
+    good, client = token(), b"X-Forwarded-For: 198.51.100.9"
+    assert await statuses(limited, "/guarded/a", 1, good, client) == [200]
+    bad = [good[:-6] + b"%06d" % number for number in range(8)]
+    before = await looked_at(limited)
+    got = [(await limited.request("/guarded/a", client, token=each)).status for each in bad]
+    assert got == [401] * 3 + [429] * 5
+    # The fourth one was looked at, and after it none.
+    assert await looked_at(limited) == before + 4
+    # A token that is remembered as valid passes, and so does another client.
+    assert await statuses(limited, "/guarded/a", 1, good, client) == [200]
+    assert await statuses(limited, "/guarded/a", 1, bad[0], b"X-Forwarded-For: 198.51.100.10") == [401]
+    assert (await limited.request("/guarded/a", client, token=token("admin"))).code == "rate_limited"
+
+
+async def test_a_key_that_there_is_not_is_looked_for_a_few_times(limited: House) -> None:
+    from tests import tokens
+
+    def forged(number: int) -> bytes:
+        return tokens.sign(tokens.claims("member", jti=f"{number}"), tokens.rsa_key("other-kid"))
+
+    got = [(await limited.request("/free/a", token=forged(number))).code for number in range(4)]
+    assert got == ["key_unknown", "key_unknown", "rate_limited", "rate_limited"]
+    assert await statuses(limited, "/free/a", 1, token()) == [200]

@@ -1,0 +1,76 @@
+"""Whom a request counts for."""
+
+import pytest
+
+from gateway.core.admission import Admission, Decision, Forwarding
+from gateway.core.headers import Fields
+from gateway.core.model import JSON, Claims, Request, Resolution, Route, Tier, User, UserStatus
+from gateway.limits.rules import Audience, Limit
+from gateway.limits.subjects import digest_of, network_of, subject_of
+
+REQUEST = Request("GET", "/", (), "192.0.2.7", "http", "id")
+ROUTE = Route("orders", "/**", "raw")
+FORWARDING = Forwarding(ROUTE, "GET", b"", b"", b"", None, None, Fields(b"", [], [], []))
+ANONYMOUS = Admission(FORWARDING, b"")
+
+
+def admission(user: User | None, *, tenant: str | None = "acme", **payload: JSON) -> Admission:
+    claims = Claims("https://idp.example.com", "main", "ann", (), None, None, None, tenant, (), (), payload)
+    return Admission(
+        FORWARDING, b"", claims, Decision(ROUTE, Resolution(user, Tier.LOCAL, None, Tier.LOCAL), b"")
+    )
+
+
+ANN = admission(User("7f", UserStatus.ACTIVE, "globex"), plan="pro", org={"id": 7}, list=["a"])
+MISSING = admission(None)
+
+
+@pytest.mark.parametrize(
+    ("per", "of_ann", "of_missing", "of_anonymous"),
+    [
+        ("user", "7f", "main:ann", None),
+        ("tenant", "globex", "acme", None),
+        ("issuer", "main", "main", None),
+        ("client", "192.0.2.7", "192.0.2.7", "192.0.2.7"),
+        ("route", "orders", "orders", "orders"),
+        ("claims.plan", "pro", None, None),
+        ("claims.org.id", "7", None, None),
+        ("claims./org/id", "7", None, None),
+        ("claims.list", None, None, None),
+    ],
+)
+def test_subjects(per: str, of_ann: str | None, of_missing: str | None, of_anonymous: str | None) -> None:
+    find = subject_of(Limit("a", per, "rate", 1))
+    found = [find(REQUEST, each) for each in (ANN, MISSING, ANONYMOUS)]
+    assert found == [of_ann, of_missing, of_anonymous]
+
+
+@pytest.mark.parametrize(
+    ("counts", "counted"),
+    [("all", [True, True]), ("authenticated", [True, False]), ("anonymous", [False, True])],
+)
+def test_which_requests_count(counts: Audience, counted: list[bool]) -> None:
+    find = subject_of(Limit("a", "client", "rate", 1, counts=counts))
+    assert [find(REQUEST, each) is not None for each in (ANN, ANONYMOUS)] == counted
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::ffff", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("", ""),
+        ("fe80::1%eth0", "fe80::/64"),
+        (":odd:", ":odd:"),
+    ],
+)
+def test_a_client_is_an_address_or_a_network(address: str, network: str) -> None:
+    assert network_of(address) == network
+
+
+def test_a_digest_says_nothing_of_its_subject() -> None:
+    assert digest_of("ann") != digest_of("ann ")
+    assert len(digest_of("ann@example.com" * 100)) == 32
+    digest_of("\ud800")
