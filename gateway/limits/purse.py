@@ -215,8 +215,13 @@ class Purse:
             limit.name, self.subject, self.period, limit.kind, limit.capacity,
             limit.interval if limit.kind == "rate" else 0.0, ends, want,
             ahead if more else 0, self._registered, self._epoch, self._kept, back, debt,
-            -1 if limit.kind != "quota" or self.left < 0 else limit.amount - self.left, era,
+            self._seed(limit, era), era,
         )  # fmt: skip
+
+    def _seed(self, limit: Limit, era: str) -> int:
+        """Return what Redis must be told to be spent of a quota; -1: it knows, or this worker does not."""
+        known = limit.kind == "quota" and self.left >= 0 and self._forgotten(era)
+        return limit.amount - self.left if known else -1
 
     def _owed(self, limit: Limit, *, forgotten: bool) -> int:
         if limit.kind == "quota":

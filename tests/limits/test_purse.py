@@ -118,7 +118,8 @@ def test_a_quota_tells_what_it_knows_to_be_spent() -> None:
     purse.begin("2026-11", 500.0)
     assert ask(purse, QUOTA).seed == -1
     purse.answered(QUOTA, ask(purse, QUOTA), Grant(0, 0, 7, 900, 0.0), 100.0, 100.0)
-    assert ask(purse, QUOTA).seed == 100
+    assert ask(purse, QUOTA).seed == -1
+    assert purse.ask(QUOTA, 100.0, 4, "another", keep=True, more=True, ends=0.0).seed == 100
     assert purse.until == 100.0 + LEASE_SECONDS
     purse.answered(QUOTA, ask(purse, QUOTA), Grant(0, 1, 7, 900, 0.0), 499.0, 499.0)
     assert purse.until == 500.0

@@ -1,10 +1,11 @@
 """Scripts of limits: the budgets that all workers share, and the workers that share them.
 
-A budget is a text of four numbers, `<base> <epoch> <now> <before>`. `base` is of a rate the instant (in
+A budget is a text of numbers, `<base> <epoch> <now> <before>`. `base` is of a rate the instant (in
 microseconds) at which its bucket is full, of a quota what was spent, of a concurrency 0. `now` and `before`
 are the tokens that workers hold in advance (of a concurrency: all that they hold), by the epoch in which they
 were put on record. An epoch is `LEASE_SECONDS` long. What was put on record before the last epoch is
-forgotten: its worker spends it no more, or has ended.
+forgotten: its worker spends it no more, or has ended. A quota has one number more: of what was spent, the
+part that Redis had to be told.
 """
 
 from typing import Final
@@ -48,9 +49,9 @@ for i = 3, #KEYS do
     local capacity, interval, ends, want, ahead = n[2], n[3], n[4], n[5], n[6]
     local registered, since, keep, back, debt, seed = n[7], n[8], n[9], n[10], n[11], n[12]
     local held = redis.pcall('GET', KEYS[i])
-    local base, at, current, before
+    local base, at, current, before, told
     if type(held) == 'string' then
-        base, at, current, before = string.match(held, '^(%-?[%d.]+) (%d+) (%d+) (%d+)$')
+        base, at, current, before, told = string.match(held, '^(%-?[%d.]+) (%d+) (%d+) (%d+) ?(%d*)$')
     end
     if era ~= ARGV[first] then
         answers[#answers + 1] = -1
@@ -67,7 +68,8 @@ for i = 3, #KEYS do
         if kind == 'rate' then
             base = math.max(base, now + (current + before) * interval)
         elseif kind == 'quota' then
-            base = math.max(base, seed)
+            told = tonumber(told) or 0
+            base, told = base + math.max(0, seed - told), math.max(told, seed)
         end
         if since == epoch then
             current = math.max(0, current - registered)
@@ -98,7 +100,8 @@ for i = 3, #KEYS do
         elseif kind == 'quota' then
             base = base + granted + ahead
             wait = math.max(0, ends * 1000 - now)
-            redis.call('SET', KEYS[i], string.format('%.0f %d %d %d', base, epoch, current, before))
+            held = string.format('%.0f %d %d %d %.0f', base, epoch, current, before, told)
+            redis.call('SET', KEYS[i], held)
             redis.call('PEXPIREAT', KEYS[i], string.format('%.0f', ends))
         else
             current = current + granted
