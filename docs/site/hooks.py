@@ -37,7 +37,7 @@ _log: Final = logging.getLogger("mkdocs.hooks")
 
 def generated() -> set[str]:
     """Return the pages of the navigation that are made when the site is built."""
-    return {*PAGES.values(), "api.md"}
+    return {*PAGES.values(), "api.md", "metrics.md"}
 
 
 def outside(source: str, link: str) -> str | None:
@@ -176,6 +176,7 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     for path in sorted(others):
         add(place_of(path), content=listing(path))
     add("api.md", content=_api())
+    add("metrics.md", content=_metrics())
     add("site.css", copied=Path(__file__).parent / "site.css")
     if MERMAID.exists():
         add("mermaid.js", copied=MERMAID)
@@ -185,7 +186,7 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
 def on_page_markdown(markdown: str, page: "Page", **_: object) -> str:
     """Rewrite the links that leave docs/."""
     place = page.file.src_uri
-    if place.startswith("files/") or place == "api.md":
+    if place.startswith("files/") or place in {"api.md", "metrics.md"}:
         return markdown
     source = next((source for source, own in PAGES.items() if own == place), f"docs/{place}")
     return titled(rewritten(markdown, source, place), place)
@@ -201,6 +202,20 @@ def _api() -> str:
     with patch.object(wiring, "api") as api:
         wiring.admin_api(MagicMock(issuers={}), "not used, and long enough")
     return api_page(openapi.document(api.call_args.args[0]))
+
+
+def _metrics() -> str:
+    """Return the reference of the metrics, from their declarations."""
+    from gateway.telemetry.metrics import Metrics
+
+    lines = ["# Metrics", "", "What `/metrics` of the admin port has, for all processes together."]
+    lines += ["[operations.md](operations.md#metrics) says what each means in operation.", ""]
+    lines += ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    for each in sorted(Metrics().snapshot(), key=lambda each: each.name):
+        name = each.name + ("_total" if each.kind == "counter" else "")
+        labels = ", ".join(f"`{label}`" for label in each.labels)
+        lines.append(f"| `{name}` | {each.kind} | {labels} | {_cell(each.help)} |")
+    return "\n".join([*lines, ""])
 
 
 def api_page(document: Mapping[str, Any]) -> str:
