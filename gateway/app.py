@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from aiohttp import web
 
@@ -42,6 +42,7 @@ from gateway.proxy.errors import Responder
 from gateway.proxy.reauthorization import Reauthorization
 from gateway.proxy.refusals import Admitter
 from gateway.proxy.upstream.balancer import Upstreams
+from gateway.replay.recorder import RecordingAdmitter
 from gateway.settings import Settings
 from gateway.shadow import ShadowingAdmitter
 from gateway.stores.availability import Availability
@@ -54,6 +55,7 @@ from gateway.telemetry.metered import MeteredDirectory, MeteredVerifier
 from gateway.telemetry.metrics import Metrics
 from gateway.verifier import TokenVerifier
 
+Decides: TypeAlias = Memo | ShadowingAdmitter | RecordingAdmitter
 SEARCH_SECONDS: Final = 5.0
 """Seconds that a search of users in tables of another system may take, which has connections of its own."""
 
@@ -165,12 +167,12 @@ async def serve(
 
         keys, introspector = trust.key_ring(settings, metrics, forget_withdrawn, stack)
         headers, routes = translation.headers(settings), translation.routes(settings)
-        clocks = IssuerClocks(time.time)
+        clocks, recorder = IssuerClocks(time.time), observing.recorder(settings, stack)
+        needed = headers.claims_read | claims_read(issuers.values()) | policy.claims_read(routes)
+        needed |= limiting.claims_read(settings)
         plain = TokenVerifier(
             issuers.values(), keys, clock=time.time, introspector=introspector,
-            claims_read=headers.claims_read | claims_read(issuers.values()) | policy.claims_read(routes)
-            | limiting.claims_read(settings),
-            path_found=metrics.path_found, signed=clocks.saw,
+            claims_read=None if recorder else needed, path_found=metrics.path_found, signed=clocks.saw,
         )  # fmt: skip
         verifier = MeteredVerifier(plain, metrics)
         directory = MeteredDirectory(resolver if tracing is None else TracedDirectory(resolver), metrics)
@@ -195,14 +197,16 @@ async def serve(
         limits = limiting.limiting(settings, redis, postgres, metrics)
         stack.push_async_callback(limits.close)
 
-        def admitter(*, forwards: bool) -> tuple[Memo | ShadowingAdmitter, Admitter]:
+        def admitter(*, forwards: bool) -> tuple[Decides, Admitter]:
             """Return what decides, for requests that are forwarded here or by other proxies."""
             table = RouteTable(
                 routes, forwards=forwards, reserved=settings.server.health_path if forwards else None
             )
             pipeline = Pipeline(table, verifier, directory, headers, provisioner, assertions.signer, shadow)
             memo = Memo(pipeline, verifier, tokens, directory, assertions.now)
-            decides = memo if shadow is None else ShadowingAdmitter(memo, pipeline, report)
+            decides: Decides = memo if shadow is None else ShadowingAdmitter(memo, pipeline, report)
+            if recorder is not None:
+                decides = RecordingAdmitter(decides, recorder, forwards=forwards)
             return decides, limits.around(decides, pipeline, routes, report, forwards=forwards)
 
         memo, admit = admitter(forwards=True)

@@ -334,12 +334,12 @@ def attribute(denial: Denial, route: Route | None, claims: Claims | None) -> Non
     """Note on a denial what it is about: the route, and the token's issuer and subject once verified."""
     denial.route = route
     if claims is not None:
-        denial.issuer, denial.subject = claims.issuer_name, claims.subject
+        denial.claims, denial.issuer, denial.subject = claims, claims.issuer_name, claims.subject
 
 
 def attribute_user(denial: Denial, resolution: Resolution) -> None:
     """Note on a denial whom it is about, and where that was found."""
-    denial.tier = denial.tier or resolution.tier
+    denial.resolution, denial.tier = resolution, denial.tier or resolution.tier
     denial.user_id = None if resolution.user is None else resolution.user.id
 
 

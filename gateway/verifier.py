@@ -66,12 +66,14 @@ class TokenVerifier:
         keys: Keys,
         *,
         clock: Callable[[], float],
-        claims_read: frozenset[str] = frozenset(),
+        claims_read: frozenset[str] | None = frozenset(),
         introspector: Introspector | None = None,
         path_found: Callable[[str, str], None] = lambda _, __: None,
         signed: Callable[[str, Mapping[str, JSON], bytes], None] = lambda _, __, ___: None,
     ) -> None:
         """`claims_read` names the claims that are kept of payloads; all others are read once, and dropped.
+
+        If it is None, all are kept.
 
         Without `introspector`, no issuer has opaque tokens. `path_found` is called with the name of an issuer
         and a path of its `claims` when the first of its tokens has a claim there. `signed` is called with the
@@ -120,8 +122,11 @@ class TokenVerifier:
         return VerifiedToken(claims, key, math.inf if claims.good_until is None else claims.good_until)
 
     def _claims(self, payload: Mapping[str, JSON], issuer: Issuer) -> Claims:
-        read = {name: payload[name] for name in self._claims_read if name in payload}
-        claims = claim_rules.verify(payload, issuer, self._clock(), read or _NOTHING)
+        if self._claims_read is None:
+            kept: Mapping[str, JSON] = payload
+        else:
+            kept = {name: payload[name] for name in self._claims_read if name in payload} or _NOTHING
+        claims = claim_rules.verify(payload, issuer, self._clock(), kept)
         if self._unfound.get(issuer.name):
             self._find_paths(payload, issuer.name)
         return claims

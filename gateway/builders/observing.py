@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +15,7 @@ from gateway.proxy.limited_exchange import limited_exchange
 from gateway.proxy.observed import ObservedExchange
 from gateway.proxy.server import ConnectionServer, ExchangeFactory
 from gateway.proxy.traced import traced
+from gateway.replay.recorder import Recorder, RecordFiles
 from gateway.settings import Settings
 from gateway.telemetry import logs
 from gateway.telemetry.access_log import AccessLog
@@ -36,6 +38,23 @@ def request_log(settings: Settings, ring: DenialRing) -> logs.RequestLog:
         denial_sample=settings.log.denial_sample,
         detailed=settings.log.level == "debug",
     )
+
+
+def recorder(settings: Settings, stack: AsyncExitStack) -> Recorder | None:
+    """Return what records requests until `stack` ends; None: none are recorded."""
+    record = settings.record
+    if record is None:
+        return None
+    files = RecordFiles(
+        record.directory,
+        keep=record.keep,
+        max_size=record.max_size,
+        subjects={issuer.name: issuer.subject for issuer in settings.issuers},
+    )
+    recorder = Recorder(files, record.sample)
+    recorder.start()
+    stack.push_async_callback(recorder.close)
+    return recorder
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from gateway.cli.orphans.command import orphans
 from gateway.cli.policy.command import policy_app
 from gateway.cli.reasons import reasons
 from gateway.cli.redis import redis_app
+from gateway.cli.replay import replay
 from gateway.cli.revocations.lift import lift_app
 from gateway.cli.revocations.revoke import revocations_app, revoke_app
 from gateway.cli.routes.command import routes_app
@@ -71,6 +72,7 @@ users_app.command("import")(import_users)
 app.add_typer(users_app, name="users")
 app.command()(explain)
 app.add_typer(policy_app, name="policy")
+app.command()(replay)
 app.add_typer(routes_app, name="routes")
 app.add_typer(token_app, name="token")
 app.add_typer(issuers_app, name="issuers")

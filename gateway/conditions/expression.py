@@ -67,6 +67,11 @@ class Expression:
         for name, value in given.items():
             object.__setattr__(self, name, value)
 
+    @property
+    def reads(self) -> tuple[tuple[str, ...], ...]:
+        """Each path that it reads."""
+        return self.analysis.reads
+
     # Values ------------------------------------------------------------------------------------------
 
     def value(self, claims: Claims | None, user: User | None) -> object:

@@ -52,6 +52,10 @@ class Condition(Protocol):
         """Whether time alone may change its verdict."""
 
     @property
+    def reads(self) -> tuple[tuple[str, ...], ...]:
+        """Each path that it reads: `("user", "attributes", "plan")`."""
+
+    @property
     def claims_read(self) -> frozenset[str]:
         """The names of claims that must be kept of tokens' payloads for it."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from gateway.core.model import Route, Tier
+from gateway.core.model import Claims, Resolution, Route, Tier
 
 
 class Group(StrEnum):
@@ -475,6 +475,10 @@ class Denial(Exception):
         """The configured name of the issuer, once known; never a string from a token."""
         self.subject = subject
         """The subject of a verified token."""
+        self.claims: Claims | None = None
+        """The verified claims of the token, once it was verified."""
+        self.resolution: Resolution | None = None
+        """What was found out about the token's user, once it was looked up."""
         self.user_id: str | None = None
         """The id of the user who was found behind the token."""
         self.tier = tier

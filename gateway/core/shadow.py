@@ -8,7 +8,7 @@ Otherwise it passes as a request without a token: without identity headers, and 
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.core.model import Route, Tier
+from gateway.core.model import Claims, Resolution, Route, Tier
 from gateway.core.reasons import (
     AUDIENCE_MISMATCH,
     CLAIM_MALFORMED,
@@ -64,10 +64,15 @@ class Shadowed:
     subject: str | None = None
     tier: Tier | None = None
     user_id: str | None = None
+    claims: Claims | None = None
+    resolution: Resolution | None = None
 
     @classmethod
     def of(cls, denial: Denial) -> "Shadowed":
-        return cls(denial.reason, denial.detail, denial.issuer, denial.subject, denial.tier, denial.user_id)
+        return cls(
+            denial.reason, denial.detail, denial.issuer, denial.subject, denial.tier, denial.user_id,
+            denial.claims, denial.resolution,
+        )  # fmt: skip
 
     def denial(self, route: Route) -> Denial:
         """Return the denial, for those who count and log it."""

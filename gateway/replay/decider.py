@@ -21,7 +21,7 @@ from gateway.core.model import (
     User,
 )
 from gateway.core.provisioning import new_user
-from gateway.core.reasons import CREDENTIALS_MISSING, ISSUER_UNTRUSTED, Denial
+from gateway.core.reasons import CREDENTIALS_MISSING, ISSUER_UNTRUSTED, Denial, Reason
 from gateway.core.routes import RouteTable, read_target
 from gateway.pipeline import check, may_be_created
 
@@ -45,6 +45,10 @@ class Case:
     revoked: RevocationKind | None = None
     forwards: bool = True
     """False: another proxy asks."""
+    refusal: Reason | None = None
+    """Why its token was refused before its claims were known."""
+    issuer: str | None = None
+    """The name of the issuer of that token, if it was known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +107,27 @@ class Decider:
         return route
 
     def _decide(self, case: Case, route: Route) -> None:
-        if route.auth is Auth.NONE or (route.auth is Auth.OPTIONAL and case.payload is None):
+        if route.auth is Auth.NONE or (
+            route.auth is Auth.OPTIONAL and case.payload is None and case.refusal is None
+        ):
             condition = route.require.condition
             if condition is not None and condition.per_request:
                 condition.prepare(None, None)(_request(case), route)
             elif condition is not None:
                 condition.check(None, None)
             return
+        if case.refusal is not None:
+            raise Denial(case.refusal, issuer=case.issuer)
         if case.payload is None:
             raise Denial(CREDENTIALS_MISSING)
         claims = self._claims(case, case.payload)
+        try:
+            self._authorize(case, route, claims)
+        except Denial as denial:
+            denial.issuer = claims.issuer_name
+            raise
+
+    def _authorize(self, case: Case, route: Route, claims: Claims) -> None:
         resolution = Resolution(case.user, Tier.POSTGRES, case.revoked, Tier.POSTGRES)
         if case.user is None and may_be_created(route, resolution):
             issuer = self._issuers.find(claims.issuer)

@@ -22,6 +22,7 @@ from gateway.settings.issuers import presets
 from gateway.settings.issuers.model import Claims, Introspection, Issuer, Keys
 from gateway.settings.issuers.provisioning import Provisioning
 from gateway.settings.limits import RequestLimit
+from gateway.settings.record import Record
 from gateway.settings.routes import Match, Route
 from gateway.settings.rules import DEFAULT_IDENTITY, findings
 from gateway.settings.section import Section
@@ -63,6 +64,7 @@ __all__ = [
     "Match",
     "Postgres",
     "Provisioning",
+    "Record",
     "Redis",
     "RequestLimit",
     "Route",
@@ -334,6 +336,7 @@ class Settings(Section):
     headers: Headers = Field(default_factory=Headers)
     assertion: Assertion | None = None
     limits: tuple[RequestLimit, ...] = ()
+    record: Record | None = None
     upstreams: dict[Name, Upstream] = Field(examples=[{"orders": {"urls": ["http://127.0.0.1:9000"]}}])
     routes: Annotated[tuple[Route, ...], Field(min_length=1)]
 

@@ -38,6 +38,7 @@ class Fake:
     per_request: bool = False
     reads_now: bool = False
     text: str = "fake"
+    reads: tuple[tuple[str, ...], ...] = ()
     claims_read: frozenset[str] = frozenset({"plan"})
     seen: list[tuple[Claims | None, User | None]] = field(default_factory=list)
 

@@ -1,0 +1,114 @@
+"""`gateway replay`: recorded requests, decided by another configuration."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from gateway.cli import output
+from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json, settings_or_exit
+
+if TYPE_CHECKING:  # `gateway --help` needs none of them
+    from gateway.replay.comparison import Comparison, Configuration
+    from gateway.replay.records import Recorded
+
+_SHOWN: Final = 5
+"""Requests of a group that people are shown."""
+
+
+def replay(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Files of `record`, or directories with them.")
+    ],
+    *,
+    config: ConfigFile = DEFAULT_CONFIG,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OLD",
+            show_default=False,
+            help="Compare with this configuration, not with what was recorded.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Decide recorded requests anew, and list every verdict that changes: docs/policy.md.
+
+    The exit code is 1 when one changes.
+    """
+    from gateway.replay.comparison import compare
+    from gateway.replay.records import Unreadable
+
+    new = _configuration(config)
+    old = None if against is None else _configuration(against)
+    try:
+        found = compare(_records(files), new, old)
+    except (OSError, Unreadable) as error:
+        output.fail(str(error), code=output.USAGE)
+    if json:
+        output.emit_json(_document(found))
+    else:
+        _show(found)
+    raise typer.Exit(output.DENIED if found.changes else output.OK)
+
+
+def _configuration(file: Path) -> "Configuration":
+    from gateway import translation
+    from gateway.replay.comparison import Configuration
+    from gateway.replay.decider import Moment
+
+    settings, moment = settings_or_exit(file), Moment()
+    issuers = map(translation.issuer, settings.issuers)
+    return Configuration(translation.routes(settings, moment), issuers, moment, translation.shadow(settings))
+
+
+def _records(files: list[Path]) -> "Iterator[Recorded]":
+    from gateway.replay.recorder import SUFFIX
+    from gateway.replay.records import Unreadable, decode
+
+    for file in files:
+        for each in sorted(file.glob(f"*{SUFFIX}")) if file.is_dir() else [file]:
+            with each.open("rb") as lines:
+                for number, line in enumerate(lines, start=1):
+                    if not line.endswith(b"\n"):
+                        continue  # it is being written
+                    try:
+                        yield decode(line)
+                    except Unreadable as error:
+                        raise Unreadable(f"{each}:{number}: {error}") from error
+
+
+def _document(found: "Comparison") -> dict[str, object]:
+    return {
+        "requests": found.requests,
+        "changed": len(found.changes),
+        "undecided": found.undecided,
+        "groups": [
+            {
+                "route": route, "before": before, "after": after, "count": len(requests),
+                "requests": [
+                    {"method": e.method, "path": e.path, "user": e.user, "at": e.at, "detail": e.detail}
+                    for e in requests
+                ],
+            }
+            for route, before, after, requests in found.groups()
+        ],
+    }  # fmt: skip
+
+
+def _show(found: "Comparison") -> None:
+    for route, before, after, requests in found.groups():
+        output.out.print(f"route {route}: {before} → {after}: {len(requests):,}", markup=False, style="bold")
+        for each in requests[:_SHOWN]:
+            who = "" if each.user is None else f", user {each.user}"
+            detail = "" if each.detail is None else f": {each.detail}"
+            output.out.print(
+                output.plain(f"  {each.method} {each.path}{who}{detail}"), markup=False, soft_wrap=True
+            )
+        if len(requests) > _SHOWN:
+            output.out.print(f"  and {len(requests) - _SHOWN:,} more: --json lists all")
+    undecided = f"; {found.undecided:,} cannot be decided" if found.undecided else ""
+    style = "red" if found.changes else "green"
+    text = f"{found.requests:,} requests: {len(found.changes):,} verdicts change{undecided}."
+    output.out.print(text, style=style)

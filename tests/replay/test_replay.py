@@ -1,0 +1,137 @@
+"""Replay: what it says agrees with live verdicts; every flip is listed, and none is invented."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from gateway.conditions.expression import Expression
+from gateway.core.model import Auth, Requirement, Route
+from gateway.core.shadow import Shadow
+from gateway.replay.comparison import Comparison, Configuration, compare
+from gateway.replay.decider import Moment
+from gateway.replay.records import Unreadable, decode
+from tests.pipelines import MAIN
+from tests.replay.live import ROUTES, SECRET, Live, requests
+from tests.test_pipeline import ROWS
+
+UNDECIDABLE: Final = "/mail"
+"""Its condition reads the e-mail address, which no record has."""
+
+
+def configuration(routes: tuple[Route, ...], shadow: Shadow | None = None) -> Configuration:
+    return Configuration(routes, [MAIN], Moment(), shadow)
+
+
+def changed(name: str, change: Callable[[Route], Route]) -> tuple[Route, ...]:
+    return tuple(change(each) if each.name == name else each for each in ROUTES)
+
+
+CHANGES: Final[dict[str, tuple[Route, ...]]] = {
+    "nothing": ROUTES,
+    "a scope": changed("echo", lambda each: replace(each, require=Requirement(frozenset({"orders:write"})))),
+    "a role": changed("orders", lambda each: replace(each, require=Requirement(roles=frozenset({"admin"})))),
+    "none needed": changed("admin", lambda each: replace(each, require=Requirement())),
+    "a condition": changed(
+        "admin",
+        lambda each: replace(
+            each, require=Requirement(condition=Expression('user.attributes.plan == "pro"'))
+        ),
+    ),
+    "an address": changed(
+        "echo",
+        lambda each: replace(each, require=Requirement(condition=Expression('client.ip != "203.0.113.9"'))),
+    ),
+    "no such route": tuple(each for each in ROUTES if each.name != "orders"),
+    "a method": changed("echo", lambda each: replace(each, methods=frozenset({"GET"}))),
+    "open": changed("plan", lambda each: replace(each, auth=Auth.NONE, require=Requirement())),
+    "inactive": changed("echo", lambda each: replace(each, allow_inactive=True)),
+}
+
+
+def flips(found: Comparison) -> Counter[tuple[str, str, str, str]]:
+    return Counter(
+        (each.method, each.path, each.before.verdict, each.after.verdict) for each in found.changes
+    )
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_every_flip_is_listed_and_none_is_invented(change: str) -> None:
+    old, new = Live(), Live(CHANGES[change])
+    expected: Counter[tuple[str, str, str, str]] = Counter()
+    records = []
+    for request in requests(600):
+        recorded = await old.recorded(request)
+        assert recorded is not None
+        records.append(recorded)
+        before, after = await old.verdict(request), await new.verdict(request)
+        assert recorded.verdict == before
+        if before != after and not request.target.startswith(UNDECIDABLE):
+            expected[request.method, recorded.case.target, before, after] += 1
+    found = compare(records, configuration(CHANGES[change]), None)
+    listed = flips(found)
+    assert listed == expected
+    assert bool(expected) is (change != "nothing")
+    # The same between two configurations.
+    again = compare(records, configuration(CHANGES[change]), configuration(ROUTES))
+    assert flips(again) == listed
+    assert found.requests == 600
+    # Conditions on the e-mail address, on `jti` and on the subject.
+    assert 0 < found.undecided < 180
+
+
+@pytest.mark.parametrize("code", ROWS)
+async def test_each_reason_is_replayed_as_it_was(code: str) -> None:
+    """Nothing changes where nothing was changed, whatever the reason."""
+    live, row = Live(), ROWS[code]
+    row.arrange(live.world)
+    recorded = await live.recorded(row.request)
+    if recorded is None:
+        assert code in {
+            "keys_unavailable",
+            "user_store_unavailable",
+            "revocation_unavailable",
+            "request_malformed",
+            "method_not_implemented",
+        }
+        return
+    assert recorded.verdict == await live.verdict(row.request)
+    assert compare([recorded], configuration(ROUTES), None).changes == []
+
+
+async def test_shadow_counts_as_allowed() -> None:
+    live = Live()
+    records = [recorded for each in requests(120) if (recorded := await live.recorded(each)) is not None]
+    found = compare(
+        records, configuration(changed("orders", lambda each: replace(each, shadow=True)), Shadow()), None
+    )
+    assert {each.after.verdict for each in found.changes} == {"allow"}
+    assert {each.after.route for each in found.changes} == {"orders"}
+    tried = compare(records, configuration(ROUTES, Shadow(frozenset({"main"}))), None)
+    assert "role_missing" in {each.before.verdict for each in tried.changes}
+    assert "token_malformed" not in {each.before.verdict for each in tried.changes}
+
+
+async def test_nothing_secret_or_personal_is_kept() -> None:
+    live = Live()
+    lines = [line for each in requests(200) if (line := await live.line(each)) is not None]
+    text = b"".join(lines).decode()
+    sent = " ".join(value.decode("latin-1") for each in requests(200) for _, value in each.headers)
+    for raw in {word for word in sent.split() if word.count(".") == 2 and len(word) > 100}:
+        assert raw not in text
+        assert raw.rpartition(".")[2] not in text
+    for secret in (SECRET, "Anne", "@example.org", '"u1"', "j1"):
+        assert secret not in text.replace("redacted@example.org", "")
+    assert '"id":"id-u1"' in text
+
+
+def test_what_is_no_record_is_told() -> None:
+    for line in (b"{}", b"[]", b"x", b'{"verdict": "no_such_reason"}'):
+        with pytest.raises(Unreadable):
+            decode(line)
+
+
+def test_groups_are_ordered_by_size() -> None:
+    assert Comparison().groups() == []
