@@ -41,6 +41,7 @@ _PARENT: Final = frozenset({TRACEPARENT})
 _BOTH: Final = frozenset({TRACEPARENT, TRACESTATE})
 # The end of `tracestate: ` in every usual spelling.
 _STATE_MARK: Final = b"tate: "
+_UNSAMPLED_FIELD: Final = b"%btraceparent: 00-%032x-%016x-00\r\n"
 
 
 def traced(
@@ -99,7 +100,14 @@ class UnsampledExchange(Exchange):
     __slots__ = ()
 
     def _send(self, admission: Admission, upstream: Upstream, connection: UpstreamConnection) -> None:
-        super()._send(_unsampled(admission, self.request.trace), upstream, connection)
+        # As `_told` does, with fewer calls: most requests come here.
+        forwarding, trace = admission.forwarding, self.request.trace
+        if _STATE_MARK in forwarding.fields:
+            admission = _told(admission, trace, _BOTH)
+        else:
+            fields = _UNSAMPLED_FIELD % (admission.fields, trace, trace & RATIO_BITS)
+            admission = Admission(forwarding, fields, admission.claims, admission.decision)
+        Exchange._send(self, admission, upstream, connection)  # noqa: SLF001 -- `super()` takes longer
 
 
 class ObservedUnsampledExchange(ObservedExchange):
@@ -108,7 +116,7 @@ class ObservedUnsampledExchange(ObservedExchange):
     __slots__ = ()
 
     def _send(self, admission: Admission, upstream: Upstream, connection: UpstreamConnection) -> None:
-        super()._send(_unsampled(admission, self.request.trace), upstream, connection)
+        super()._send(_told(admission, self.request.trace, _BOTH), upstream, connection)
 
 
 class CorrectedExchange(ObservedExchange):
@@ -130,23 +138,15 @@ class CorrectedExchange(ObservedExchange):
         self._dropped = _dropped(parent)
 
     def _send(self, admission: Admission, upstream: Upstream, connection: UpstreamConnection) -> None:
-        told = _with_parent(admission, _nobodys_span(self.request.trace), self._dropped)
-        super()._send(told, upstream, connection)
+        super()._send(_told(admission, self.request.trace, self._dropped), upstream, connection)
 
 
-def _unsampled(admission: Admission, trace: int) -> Admission:
-    """Return an admission that tells the upstream of a trace that is not sampled."""
-    forwarding = admission.forwarding
-    if _STATE_MARK in forwarding.fields:
-        return _with_parent(admission, _nobodys_span(trace), _BOTH)
-    # As below, with fewer calls: most requests come here.
-    fields = b"%btraceparent: 00-%032x-%016x-00\r\n" % (admission.fields, trace, trace & RATIO_BITS)
-    return Admission(forwarding, fields, admission.claims, admission.decision)
+def _told(admission: Admission, trace: int, dropped: Collection[bytes]) -> Admission:
+    """Return an admission that tells the upstream of a trace that is not sampled.
 
-
-def _nobodys_span(trace: int) -> bytes:
-    """Return the `traceparent` of a span that is recorded nowhere, and so may have any id."""
-    return b"00-%032x-%016x-00" % (trace, trace & RATIO_BITS)
+    The span that it names is recorded nowhere, and so may have any id.
+    """
+    return _with_parent(admission, b"00-%032x-%016x-00" % (trace, trace & RATIO_BITS), dropped)
 
 
 def _dropped(parent: TraceParent | None) -> frozenset[bytes]:
@@ -214,11 +214,11 @@ class TracedExchange(ObservedExchange):
         if attempt is None:
             return
         if self._status != CLIENT_CLOSED_REQUEST:
-            attempt.set(http.STATUS, self._status)
+            attempt.describe({http.STATUS: self._status})
         if self._failure is not None:
             attempt.fail(server_span.error_type(self._failure))
         elif self._status == CLIENT_CLOSED_REQUEST:
-            attempt.set(http.ERROR, http.CLIENT_LEFT)
+            attempt.describe({http.ERROR: http.CLIENT_LEFT})
         elif self._status >= 400:
             attempt.fail(str(self._status))
         attempt.end()

@@ -12,10 +12,12 @@ from gateway.core.model import Header, Request
 
 TRACEPARENT: Final = b"traceparent"
 TRACESTATE: Final = b"tracestate"
-_SAMPLED: Final = 0x01
+_SAMPLED: Final = "13579bdf"
+"""The last digit of the flags if the bit `sampled` is set (§3.2.2.5)."""
+_LENGTH: Final = 55
 # A later version may have more after a dash (§4.3). `ff` is no version.
 _FORM: Final = re.compile(
-    rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.DOTALL
 )
 
 
@@ -31,10 +33,10 @@ class TraceParent(NamedTuple):
 
 def read(value: bytes) -> TraceParent | None:
     """Read a `traceparent`; None if it is not valid."""
-    found = _FORM.fullmatch(value)
-    if found is None or (found[1] == b"00" and found[5] is not None):
+    if _FORM.fullmatch(value) is None or (len(value) > _LENGTH and value.startswith(b"00")):
         return None
-    return TraceParent(found[2].decode(), found[3].decode(), bool(int(found[4], 16) & _SAMPLED))
+    text = value[:_LENGTH].decode("ascii")
+    return TraceParent(text[3:35], text[36:52], text[54] in _SAMPLED)
 
 
 def parent_of(headers: Iterable[Header]) -> TraceParent | None:

@@ -41,7 +41,7 @@ from opentelemetry.trace import Span as OtelSpan
 from gateway import __version__
 from gateway.core.requests.trace_context import TraceParent
 from gateway.telemetry.tracing.environment import Exporter
-from gateway.telemetry.tracing.span import Attributes, Kind, Span, Value
+from gateway.telemetry.tracing.span import Attributes, Kind, Span
 
 _LIBRARY: Final = "opentelemetry"
 _KINDS: Final = {"client": SpanKind.CLIENT, "internal": SpanKind.INTERNAL}
@@ -141,8 +141,8 @@ class _Span:
     def rename(self, name: str) -> None:
         self._span.update_name(name)
 
-    def set(self, name: str, value: Value) -> None:
-        self._span.set_attribute(name, value)
+    def describe(self, attributes: Attributes) -> None:
+        self._span.set_attributes(attributes)
 
     def fail(self, error: str) -> None:
         self._span.set_attribute("error.type", error)

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.core.admission import Admission
-from gateway.core.model import Request, Route
+from gateway.core.model import Request
 from gateway.core.reasons import Denial
 from gateway.core.requests.trace_context import TRACESTATE, TraceParent
 from gateway.telemetry.tracing import http
 from gateway.telemetry.tracing.sampling import Sampling
-from gateway.telemetry.tracing.span import Span, Traces
+from gateway.telemetry.tracing.span import Span, Traces, Value
 
 _CLIENT_LEFT: Final = 499
 """The status of a request whose client left before its answer was complete."""
@@ -54,39 +54,36 @@ def end(
     `failure`: why it was refused, or its response broke off. `sent`: the status that the client got before
     it left. A denial by the rules is no error of the span: only a status of 5xx is.
     """
+    found: dict[str, Value] = {}
+    route = None if admission is None else admission.forwarding.route
     if admission is not None:
-        _describe(span, method, admission.forwarding.route)
         decision, user = admission.decision, admission.user
         if admission.claims is not None:
-            span.set("gateway.issuer", admission.claims.issuer_name)
+            found["gateway.issuer"] = admission.claims.issuer_name
         if decision is not None:
-            span.set("gateway.user.tier", decision.resolution.tier.value)
+            found["gateway.user.tier"] = decision.resolution.tier.value
         if tells_users and user is not None:
-            span.set("user.id", user.id)
+            found["user.id"] = user.id
     ours = status >= 500
     if isinstance(failure, Denial):
-        span.set("gateway.denial.reason", failure.reason.code)
-        ours = ours or failure.reason.status >= 500
-        if admission is None and failure.route is not None:
-            _describe(span, method, failure.route)
+        found["gateway.denial.reason"] = failure.reason.code
+        ours, route = ours or failure.reason.status >= 500, route or failure.route
         if failure.issuer is not None:
-            span.set("gateway.issuer", failure.issuer)
+            found["gateway.issuer"] = failure.issuer
+    if route is not None:
+        span.rename(http.span_name(method, route.path))
+        found[http.ROUTE], found["gateway.route"] = route.path, route.name
     told = sent if status == _CLIENT_LEFT else status
     if told is not None:
-        span.set(http.STATUS, told)
+        found[http.STATUS] = told
     if status == _CLIENT_LEFT:
-        span.set(http.ERROR, http.CLIENT_LEFT)
+        found[http.ERROR] = http.CLIENT_LEFT
     elif ours:
         span.fail(str(status) if failure is None else error_type(failure))
+    span.describe(found)
     span.end()
 
 
 def error_type(error: Exception) -> str:
     """Return the `error.type` of an error: the reason of a denial, or the class of a bug."""
     return error.reason.code if isinstance(error, Denial) else type(error).__qualname__
-
-
-def _describe(span: Span, method: str, route: Route) -> None:
-    span.rename(http.span_name(method, route.path))
-    span.set(http.ROUTE, route.path)
-    span.set("gateway.route", route.name)

@@ -31,8 +31,8 @@ class Span(Protocol):
 
     def rename(self, name: str) -> None: ...
 
-    def set(self, name: str, value: Value) -> None:
-        """Set an attribute."""
+    def describe(self, attributes: Attributes) -> None:
+        """Add attributes."""
 
     def fail(self, error: str) -> None:
         """Mark it as failed. `error`: what becomes `error.type`, one of few values."""
