@@ -170,8 +170,8 @@ def linked(user_id: str, realm: str, identity: Identity, owner: str | None) -> C
     return Change(action, f"user {user_id}", (edit,), question, Link(user_id, identity, owner))
 
 
-def added(realm: str, identity: Identity, tenant: str | None) -> Change:
-    """Return the creation of a user."""
+def added(realm: str, identity: Identity, tenant: str | None, *, person: bool = True) -> Change:
+    """Return the creation of a user. `person`: False for a client."""
     edits = [
         Edit("status", None, UserStatus.ACTIVE.value),
         Edit(f"identity {shown(identity.subject)} of issuer {realm}", None, "the new user"),
@@ -179,6 +179,8 @@ def added(realm: str, identity: Identity, tenant: str | None) -> Change:
     if tenant is not None:
         edits.append(Edit("tenant", None, tenant))
     question = "Is this a person who should have access, and who has no account here under another subject?"
+    if not person:
+        question = "Should this client have access as itself? It is no person."
     return Change("user.create", "a new user", tuple(edits), question, Add(identity, tenant))
 
 

@@ -144,6 +144,8 @@ _FOLDS: Final = (
     ("a slash at its end", lambda text: text.rstrip("/")),
     ("the case of the host, or the default port", _origin_folded),
     ("http instead of https", lambda text: re.sub(r"^https?://", "https://", text)),
+    ("the scheme `https://`", lambda text: text if "://" in text else f"https://{text}"),
+    ("the path of the discovery document", lambda text: re.sub(r"/\.well-known/.*$", "", text)),
     ("upper and lower case", str.lower),
 )
 """From the smallest difference to the largest. Texts that are equal after one step stay equal."""

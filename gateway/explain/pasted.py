@@ -40,7 +40,14 @@ _ASSIGNMENT: Final = re.compile(
 )
 _JWT: Final = re.compile(rb"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _TOKEN: Final = re.compile(rb"[A-Za-z0-9._~+/\-]+=*")
-_WRAPPED: Final = re.compile(r"[A-Za-z0-9._~+/=\-]+")
+_WRAPPED: Final = re.compile(r"[A-Za-z0-9._~+/\-]+=*")
+_PAIR: Final = re.compile(
+    r"[\"']name[\"']\s*:\s*[\"']authorization[\"']\s*,\s*[\"']value[\"']\s*:\s*([\"'])(.*?)\1", re.IGNORECASE
+)
+"""A field as browsers export it (HAR)."""
+_URL: Final = re.compile(r"https?://\S+", re.IGNORECASE)
+_OTHER_FIELD: Final = re.compile(r"([A-Za-z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)+)[ \t]*:[ \t]*(\S.*)")
+_OF_SECRETS: Final = re.compile(r"auth|token|key|secret|cookie|jwt|assertion", re.IGNORECASE)
 _NAMES: Final = ("access_token", "accessToken", "token", "id_token", "idToken", "jwt", "authorization")
 
 
@@ -73,6 +80,10 @@ def read(pasted: str | bytes) -> Pasted:
     if (values := list(_of_command(text))) or (values := list(_fields(text))):
         what = "a command" if _COMMAND.match(text) else "a header"
         return _of_fields(what, values, removed)
+    if (other := _in_another_place(text, removed)) is not None:
+        return other
+    if (pair := _PAIR.search(text)) is not None:
+        return _of_fields("an exported header", [("Authorization", pair[2])], removed)
     if (member := _MEMBER.search(text)) is not None:
         return _of_fields("code with a header", [("Authorization", member[2])], removed)
     if _SCHEME.match(text) or text.lower() in {"bearer", "basic"}:
@@ -85,6 +96,28 @@ def read(pasted: str | bytes) -> Pasted:
     if (within := re.search(r"\bbearer[ \t]+([A-Za-z0-9._~+/\-]+=*)", text, re.IGNORECASE)) is not None:
         return _of_fields("text with a header", [("Authorization", f"Bearer {within[1]}")], removed)
     return _bare(text, removed)
+
+
+def _in_another_place(text: str, removed: tuple[str, ...]) -> Pasted | None:
+    """Read a URL with a token, or a header field that is not read: the request has no credential."""
+    if _URL.fullmatch(text) and (meant := _meant(_octets(text))) is not None:
+        fault = (
+            "the token is in the URL, where it counts only on routes whose `credentials` name the parameter"
+        )
+        if _JWT.search(_octets(text.partition("#")[2])):
+            fault = "the token is behind the `#` of a URL, which browsers send to no server"
+        return Pasted("a URL", (), meant, removed, (fault,), found=True)
+    field = _OTHER_FIELD.fullmatch(text)
+    if field is None or not _OF_SECRETS.search(field[1]):
+        return None
+    name, value = field[1], _octets(field[2])
+    meant = _meant(value)
+    fault = f"the token is in the field {name}, and the gateway reads Authorization"
+    if name.lower() == "www-authenticate":
+        fault = "this is a field of an answer, which says why a request was refused"
+    return Pasted(
+        f"the field {name}", ((name.encode(), value),), meant or value, removed, (fault,), meant is not None
+    )
 
 
 def _text(pasted: str | bytes) -> tuple[str, tuple[str, ...]]:
@@ -230,7 +263,9 @@ def _value_faults(value: str) -> Iterator[str]:
 
 
 def _token_faults(token: str) -> Iterator[str]:
-    if token and (token[0] in _QUOTES or token[-1] in _QUOTES):
+    if re.match(r"b[\"']", token):
+        yield "it is a Python `bytes` object as text (`b'…'`): the client has to decode it"
+    elif token and (token[0] in _QUOTES or token[-1] in _QUOTES):
         yield "the token is in quotation marks"
     elif token[:1] + token[-1:] in {"<>", "{}", "[]", "()"}:
         yield f"the token is in brackets {token[:1]}{token[-1:]}"
@@ -268,6 +303,10 @@ def _unwrapped(text: str) -> tuple[str, list[str]]:
     if assigned is not None and _JWT.search(_octets(assigned[1])):
         notes.append("the name of a variable")
         text = assigned[1]
+        first, *others = text.splitlines()
+        if any(re.match(r"[\w.-]+\s*[:=]", line.strip()) for line in others):
+            notes.append("the lines after it")
+            text = first
     bare = text.rstrip(",; ").strip(_QUOTES)
     if bare and bare != text:
         notes.append("quotation marks or punctuation around it")

@@ -55,6 +55,8 @@ _TEMPLATES: Final = (
     (re.compile(r"\{\{.*\}\}", re.DOTALL), "a template variable that was not filled in"),
     (re.compile(r"\{[\w.-]+\}"), "a template variable that was not filled in"),
     (re.compile(r"%\w+%"), "a Windows variable that was not expanded"),
+    (re.compile(r"%[sdv@]|\$\d"), "a place in a format string that was not filled in"),
+    (re.compile(r"[*•●]{3,}"), "a mask, which a log or a page shows in the place of a secret"),
     (re.compile(r"<%?=?[\w .:-]+%?>"), "a placeholder in angle brackets"),
     (re.compile(r"\[[\w .:-]+\]"), "a placeholder in square brackets"),
     (re.compile(r"(?:process\.env|os\.environ|import\.meta\.env)\W*\w*\W*"), "the name of a variable"),
@@ -117,6 +119,20 @@ _DOCUMENTS: Final = (
     (re.compile(r"MDA[\w-]{20,}|AgEU"), "a macaroon", "Let the client send an access token."),
     (re.compile(r"\d+\|[A-Za-z0-9]{40,}"), "a token of Laravel Sanctum", "Let the client send an access token."),
 )  # fmt: skip
+_SHORTENED: Final = re.compile(r"eyJ[\w-]*(?:\.[\w-]*){0,2}(?:\.{3,}|…|\*{2,}|•{2,}).*", re.DOTALL)
+_JSON: Final[tuple[tuple[frozenset[str], Class, str, str], ...]] = (
+    (frozenset({"keys"}), "document", "a key set (JWKS)", "Keys are no token. Send the access token."),
+    (frozenset({"kty"}), "document", "a key (JWK)", "A key is no token. If it is a private key, replace it: it has been sent."),
+    (frozenset({"jwks_uri"}), "document", "the discovery document of an issuer", "Send an access token of this issuer."),
+    (frozenset({"code", "request_id"}), "document", "the gateway's answer to a refused request",
+     "The gateway knows the request by its id: `gateway explain --request` with the `request_id`."),
+    (frozenset({"error"}), "document", "an error of the issuer, in the place of a token", "Look at `error` and `error_description`: the issuer gave the client no token."),
+    (frozenset({"refresh_token"}), "refresh", "an issuer's answer with a refresh token, and without an access token", "A refresh token is for its issuer alone: get an access token with it."),
+    (frozenset({"iss", "sub"}), "document", "the decoded payload of a token", "Send the token itself: three parts with dots between them, as it was before it was decoded."),
+    (frozenset({"iss", "exp"}), "document", "the decoded payload of a token", "Send the token itself: three parts with dots between them, as it was before it was decoded."),
+    (frozenset({"alg"}), "document", "the decoded header of a token", "Send the token itself: three parts with dots between them, as it was before it was decoded."),
+)  # fmt: skip
+"""JSON documents by members that they have: the first that fits."""
 _COOKIE: Final = re.compile(r"[\w.-]+=[^;=]+(?:;\s*[\w.-]+=[^;]*)*;?")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 _MINIMUM: Final = 16
@@ -149,6 +165,10 @@ def _guesses(text: str) -> Iterator[Stranger]:
         yield Stranger("password", "Basic credentials, a user name and a password", f"{_SIGN_IN} If this was a"
                        " client's id and secret, exchange them for a token at the issuer first (RFC 6749 §4.4).")  # fmt: skip
     yield from _keys(text)
+    if _SHORTENED.fullmatch(text):
+        yield Stranger("document", "a JWT that was shortened or masked, as logs and pages show it",
+                       "Copy the complete token from where it comes, and not from where it is shown.")  # fmt: skip
+    yield from _json(text)
     yield from _segments(text)
     if _UUID.fullmatch(text):
         yield Stranger("opaque", "a UUID: an opaque token, or the id of a session or a user", _OPAQUE)
@@ -190,12 +210,31 @@ def _is_password(text: str) -> bool:
     return re.fullmatch(rb"[\x21-\x39\x3b-\x7e]+:[\x21-\x7e]+", octets) is not None
 
 
+def _json(text: str) -> Iterator[Stranger]:
+    """Name a JSON document, or a JWT in base64."""
+    if text.startswith("ZXlK"):  # the base64 of `eyJ`
+        yield Stranger(
+            "document", "a JWT in base64, as in a Kubernetes secret", "Decode it first: `base64 -d`."
+        )
+    if not text.startswith("{") or len(text) > 65_536:
+        return
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    for members, kind, what, advice in _JSON:
+        if isinstance(value, dict) and members <= value.keys():
+            yield Stranger(kind, what, advice)
+
+
 def _segments(text: str) -> Iterator[Stranger]:
     parts = text.split(".")
     header = _header(parts[0])
     if header is None:
         return
-    if len(parts) == 5:
+    if len(parts) > 3 and "enc" not in header and len(re.findall(r"eyJ[\w-]+\.eyJ", text)) > 1:
+        yield Stranger("document", "several JWTs in one text", "Send one token.")
+    elif len(parts) == 5 and "enc" in header:
         inner = " with a JWT inside (nested)" if str(header.get("cty", "")).upper() == "JWT" else ""
         algorithms = ", ".join(
             f"{name} {header[name]}"

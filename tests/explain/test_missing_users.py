@@ -89,6 +89,18 @@ class TestProvision:
         assert "ann@example.org" not in str(explanation.to_json())
         assert "New Comer" not in str(explanation.to_json())
 
+    async def test_a_second_user_for_the_same_person(self, world: World) -> None:
+        """The request passes, and would split the account."""
+        owner = await world.add("ANN", iss=JOINING_ISSUER)
+        explanation = await world.explain(newcomer("ann"), url="/join/x")
+        assert (explanation.decision, explanation.cause) == ("allow", "subject_case_differs")
+        assert "The request would create a second user, perhaps for the same person" in explanation.summary
+        assert outcomes(explanation)["user"] == "warn"
+        assert explanation.fix is not None
+        assert (explanation.fix.command or "").startswith(f"gateway users link {owner}")
+        await world.sql("UPDATE users SET status = 'deleted'")
+        assert (await world.explain(newcomer("ann"), url="/join/x")).cause is None
+
     async def test_a_token_without_a_name(self, world: World) -> None:
         explanation = await allowed(world, newcomer("ann", name=None), "/join/x")
         assert "which the token lacks" in step(explanation, "user")

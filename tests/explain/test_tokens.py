@@ -299,6 +299,8 @@ class TestAudienceAndClaims:
         assert "`oid`" in explanation.summary
         assert (await world.explain(token("other", oid="ann"))).decision == "allow"
         await denied(world, token("ann", oid=7), "subject_malformed", "subject_not_a_string", fixed=False)
+        listed = await world.explain(token("ann", oid=["ann"]))
+        assert "one string as `oid`, and not a list" in str(listed.fix)
 
     async def test_a_type_that_the_issuer_does_not_use(self, world: World) -> None:
         world.config["issuers"][0]["token_types"] = ["application/AT+jwt"]
@@ -457,7 +459,7 @@ async def test_a_document_is_what_programs_are_promised(world: World) -> None:
     document = (await world.explain(token("ann", aud="other"))).to_json()
     assert list(document) == ["decision", "reason", "cause", "summary", "fix", "steps"]
     assert isinstance(document["fix"], dict)
-    assert list(document["fix"]) == ["text", "command", "config"]
+    assert list(document["fix"]) == ["text", "command", "config", "change"]
     assert isinstance(document["steps"], list)
     steps = [step for step in document["steps"] if isinstance(step, dict)]
     assert [step["name"] for step in steps] == [

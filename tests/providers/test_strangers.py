@@ -20,6 +20,7 @@ def part(**members: str) -> str:
         "undefined", "null", "None", "nil", "NaN", "[object Object]", "[object Promise]", "$ACCESS_TOKEN", "${TOKEN}",
         "${{ secrets.TOKEN }}", "$(cat token.txt)", "{{token}}", "{{ .Values.token }}", "{token}", "%TOKEN%", "<token>",
         "<your token here>", "YOUR_TOKEN_HERE", "your-access-token", "process.env.TOKEN", "token", "Bearer", "[token]",
+        "%s", "$1", "********", "•••••",
         "() => token", "function () { return t }", "<function get at 0x7f>", "<bound method A.b of x>", "xxx",
     ],
 )  # fmt: skip
@@ -27,6 +28,37 @@ def test_a_placeholder(text: str) -> None:
     found = strangers.named(text)
     assert found is not None
     assert (found.kind, found.ending) == ("placeholder", "")
+
+
+HEADER, PAYLOAD = part(alg="RS256", kid="k"), part(iss="https://idp.example.com/", sub="ann")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{HEADER}.{PAYLOAD[:9]}...", "shortened or masked"),
+        (f"{HEADER}.{PAYLOAD[:9]}…", "shortened or masked"),
+        (f"{HEADER[:14]}***", "shortened or masked"),
+        (base64.b64encode(f"{HEADER}.{PAYLOAD}.c2ln".encode()).decode(), "a JWT in base64"),
+        (f"{HEADER}.{PAYLOAD}.c2ln{HEADER}.{PAYLOAD}.c2ln", "several JWTs"),
+        (f"{part(alg='dir', enc='A256GCM')}..aXY.Y3Q.dGFn", "an encrypted token (JWE)"),
+        ('{"keys": [{"kty": "RSA"}]}', "a key set"),
+        ('{"kty": "RSA", "n": "x"}', "a key (JWK)"),
+        ('{"issuer": "x", "jwks_uri": "y"}', "the discovery document"),
+        ('{"error": "invalid_grant"}', "an error of the issuer"),
+        ('{"refresh_token": "1//0abc"}', "an issuer's answer with a refresh token"),
+        (
+            '{"type": "x", "code": "invalid_token", "request_id": "r"}',
+            "the gateway's answer to a refused request",
+        ),
+        ('{"iss": "x", "sub": "ann", "exp": 1}', "the decoded payload"),
+        ('{"alg": "RS256", "kid": "k"}', "the decoded header"),
+    ],
+)
+def test_what_stands_near_a_token(text: str, words: str) -> None:
+    found = strangers.named(text)
+    assert found is not None
+    assert words in found.what
 
 
 SECRET = "Zq7Rk2Wm9Xc4Vb6N"

@@ -111,8 +111,8 @@ class Remedies:
         )
         return Fix(f"{advice} {_OWNER}", self._sql(statement))
 
-    def create(self, advice: str, claims: Claims, *, obstacle: str | None = None) -> Fix:
-        """Create a user with the token's identity and tenant.
+    def create(self, advice: str, claims: Claims, *, obstacle: str | None = None, person: bool = True) -> Fix:
+        """Create a user with the token's identity and tenant. `person`: False for a client.
 
         `obstacle`: why a row cannot be written into a source.
         """
@@ -120,7 +120,7 @@ class Remedies:
             words = [f"--issuer={claims.realm}", f"--subject={claims.subject}"]
             words += [] if claims.tenant is None else [f"--tenant={claims.tenant}"]
             command = self._commands.gateway("users", "add", *words)
-            change = edits.added(claims.realm, claims.identity, claims.tenant)
+            change = edits.added(claims.realm, claims.identity, claims.tenant, person=person)
             return Fix(advice, command, change=None if command is None else change)
         if obstacle is not None and self.source.writable:
             return Fix(f"{advice} {_sentence(obstacle)}.")

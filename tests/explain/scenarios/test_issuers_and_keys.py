@@ -39,6 +39,8 @@ SCENARIOS = [
     near("http in the token", "http://i.example", "https://i.example", "Let the issuer write `https`"),
     near("case of the path", "https://i.example/Realms/x", "https://i.example/realms/x", config=True),
     near("white space", " https://i.example", "https://i.example", config=True),
+    near("without a scheme", "i.example", "https://i.example", "the scheme `https://`", "a complete URL"),
+    near("the discovery document", "https://i.example/.well-known/openid-configuration", "https://i.example", "the discovery document", "the member `issuer`"),
     near("staging", "https://staging.i.example", "https://i.example", "another environment"),
     near("test realm", "https://i.example/realms/test", "https://i.example/realms/prod", "another environment", "[test]"),
     near("another realm", "https://i.example/realms/crm", "https://i.example/realms/shop", "another realm", "/realms/[crm]"),
@@ -86,7 +88,7 @@ def key(
     "scenario",
     [
         key("not published", "key_unknown", "key_unknown", "nobody", 'no key "nobody"'),
-        key("of another issuer", "key_unknown", "key_unknown", "second", "issuer second has a key", "which issuer made the token"),
+        key("of another issuer", "key_unknown", "key_unknown", "second", "issuers second, strict and joining have a key", "which issuer made the token"),
         key("of another issuer, the other way", "key_unknown", "key_unknown", "main", "issuer main has a key", iss=SECOND_ISSUER),
         key("forged", "signature_invalid", "signature_invalid", "stranger", "did not make", kid="main"),
         key("swapped", "signature_invalid", "signature_invalid", "second", "key \"second\" of issuer second did", kid="main"),

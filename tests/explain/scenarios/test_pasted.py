@@ -29,7 +29,7 @@ class TestReading:
             "GET /x HTTP/1.1\r\nHost: a.example\r\nAuthorization: Bearer TOKEN\r\nAccept: */*",
             "http GET a.example/x 'Authorization: Bearer TOKEN'", '{"access_token": "TOKEN", "token_type": "Bearer"}',
             "fetch(u, {headers: {'Authorization': 'Bearer TOKEN'}})", '{"Authorization": "Bearer TOKEN"}',
-            "ACCESS_@=TOKEN", "export @='TOKEN'", "access_token: TOKEN",
+            '{"name": "Authorization", "value": "Bearer TOKEN"}', "ACCESS_@=TOKEN\nOTHER=1", "ACCESS_@=TOKEN", "export @='TOKEN'", "access_token: TOKEN",
         ],
     )  # fmt: skip
     def test_a_token_in_its_surroundings(self, text: str) -> None:
@@ -67,6 +67,14 @@ class TestReading:
             ("Authorization: Bearer", "no token follows"),
             ("Authorization:", "the field is empty"),
             ("Cookie: session=TOKEN", "there is no Authorization field"),
+            ("Authorization: Bearer b'TOKEN'", "Python `bytes`"),
+            ("https://a.example/cb#access_token=TOKEN&x=1", "behind the `#` of a URL"),
+            ("https://a.example/x?access_token=TOKEN", "the token is in the URL"),
+            ("Proxy-Authorization: Bearer TOKEN", "in the field Proxy-Authorization"),
+            ("X-Access-Token: TOKEN", "in the field X-Access-Token"),
+            ("Set-Cookie: session=TOKEN; HttpOnly", "in the field Set-Cookie"),
+            ('WWW-Authenticate: Bearer error="invalid_token"', "a field of an answer"),
+            ("X-Api-Key: 0123456789abcdef", "in the field X-Api-Key"),
             ("curl -u user:secret https://a.example", "its scheme is Basic"),
             ("curl -b session=TOKEN https://a.example", "there is no Authorization field"),
         ],

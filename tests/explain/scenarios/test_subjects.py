@@ -127,6 +127,40 @@ async def test_a_subject_of_the_same_person(stage: Stage, scenario: Scenario) ->
     await play(stage, scenario)
 
 
+_GONE = datetime(2026, 1, 31, tzinfo=UTC)
+OWNERS = [
+    Scenario("deleted", "user_not_found", CASE, claims={"sub": "{}-Del"}, held=({"subject": "{}-del", "deleted_at": _GONE},),
+             says=("is deleted since 2026-01-31", "restore the user, and explain again"), command=True, applied=False, person=True),
+    Scenario("one of both deleted", "user_not_found", CASE, claims={"sub": "{}-Dup"}, held=({"subject": "{}-dup", "deleted_at": _GONE}, {"subject": "{}-DUP"}),
+             command=True, person=True),
+    Scenario("of another tenant", "user_not_found", CASE, claims={"sub": "{}-Ten", "tenant_id": "globex"}, held=({"subject": "{}-ten", "tenant": "acme"},),
+             says=("with a link, the request would still be refused",), command=False, person=True),
+    Scenario("two", "user_not_found", CASE, claims={"sub": "{}-Two"}, held=({"subject": "{}-two"}, {"subject": "{}-TWO"}),
+             says=("have one each, and differ", "Find out which of the users"), command=False, person=True),
+    Scenario("a client", "user_not_found", "user_unknown", claims={"sub": "{}", "azp": "{}"}, held=({"subject": "somebody {}"},),
+             says=("of a client, and of no person", "missing_user: forward"), command=True),
+    Scenario("a client of Auth0", "user_not_found", "user_unknown", claims={"sub": "{}@clients", "gty": "client-credentials"}, held=({"subject": "somebody {}"},),
+             says=("of a client, and of no person",), command=True),
+]  # fmt: skip
+
+
+@session
+@pytest.mark.parametrize("scenario", OWNERS, ids=lambda each: each.name)
+async def test_who_is_behind_the_similar_subject(stage: Stage, scenario: Scenario) -> None:
+    await play(stage, scenario)
+
+
+@session
+@pytest.mark.parametrize(
+    "subject", ["null", "undefined", "None", "[object Object]", "{{user.id}}", "  ", "<no value>"]
+)
+async def test_a_subject_that_stands_for_none(stage: Stage, subject: str) -> None:
+    """A user with it would be all persons whose id is missing."""
+    scenario = Scenario("none", "user_not_found", "subject_missing", claims={"sub": subject},
+                        says=("stands for no value", "Do not add a user"), command=False)  # fmt: skip
+    await play(stage, scenario)
+
+
 @session
 async def test_a_subject_in_base64(stage: Stage) -> None:
     for token, held in (

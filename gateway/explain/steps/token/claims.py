@@ -248,6 +248,12 @@ def _malformed_subject(path: str, sub: JSON) -> tuple[Cause, Fix]:
             f"Let the issuer write a `{path}` of at most 255 characters, without control characters such as"
             " line ends, which come from a field that was not trimmed."
         )
+    if not isinstance(sub, int | float) or isinstance(sub, bool):
+        what = {list: "a list", dict: "an object", bool: "true or false"}.get(type(sub), "null")
+        return Cause.SUBJECT_NOT_A_STRING, Fix(
+            f"Let the issuer write one string as `{path}`, and not {what}: its mapping of the claim has"
+            " another type (RFC 7519 §4.1.2)."
+        )
     return Cause.SUBJECT_NOT_A_STRING, Fix(
         f"Let the issuer write `{path}` as a string, {shown(str(sub))} with quotes (RFC 7519 §4.1.2):"
         " programs may read a number differently, so the gateway does not accept one."

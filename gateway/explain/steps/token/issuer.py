@@ -76,6 +76,11 @@ def check(trail: Trail, token: UnverifiedToken) -> Issuer | None:
             " With"
             " `http` in the configuration, keys may be fetched without TLS."
         )
+    elif "/.well-known/" in iss or "://" not in iss:
+        fix = Fix(
+            "Let the issuer write its own identifier as `iss`: the member `issuer` of its discovery document,"
+            " which is a complete URL."
+        )
     else:
         field = trail.field(near.issuer, "issuer")
         fix = Fix("Configure the `iss` exactly as in the tokens.", config=yaml_line(field, iss))

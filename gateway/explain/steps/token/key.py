@@ -106,16 +106,14 @@ def _blame_key(trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Iss
     if token.kid is None:
         advice = "Let the issuer name its key (`kid`) in the header of its tokens: it has several keys. "
     unusable = [why for why in keys.status()[issuer.realm].skipped if token.kid and token.kid in why]
-    for other in trail.setup.issuers:
-        held = keys.current(other.name)
-        if other.name == issuer.name or held is None or token.kid is None:
-            continue
-        if any(key.kid == token.kid for key in held.keys):
-            summary += f"; issuer {other.name} has a key with this name"
-            advice = (
-                f"Find out which issuer made the token: its `iss` is that of {issuer.name}, its key that of"
-                f" {other.name}. One of both may have the keys of the other configured. "
-            )
+    if token.kid is not None and (others := _with_key(trail, keys, token.kid, issuer)):
+        names = " and ".join(filter(None, (", ".join(others[:-1]), others[-1])))
+        has = f"issuer {names} has" if len(others) == 1 else f"issuers {names} have"
+        summary += f"; {has} a key with this name"
+        advice = (
+            f"Find out which issuer made the token: its `iss` is that of {issuer.name}, its key that of"
+            f" {names}. One of them may have the keys of the other configured. "
+        )
     if not keys.heard(issuer.realm):
         # It is not known which keys the issuer publishes now.
         error = keys.status()[issuer.realm].last_error
@@ -164,6 +162,12 @@ def _blame_key(trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Iss
             f" (`{trail.field(issuer, 'keys')}`); if it does, the token is from another issuer."
         ),
     )
+
+
+def _with_key(trail: Trail, keys: ColdKeys, kid: str, issuer: Issuer) -> list[str]:
+    """Return the names of the other issuers that have a key of this name."""
+    held = {each.name: keys.current(each.name) for each in trail.setup.issuers if each.name != issuer.name}
+    return [name for name, keyset in held.items() if keyset and any(key.kid == kid for key in keyset.keys)]
 
 
 def _rotation(trail: Trail, keys: ColdKeys, token: UnverifiedToken, issuer: Issuer) -> str | None:

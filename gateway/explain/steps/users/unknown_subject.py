@@ -1,5 +1,6 @@
 """Why a subject has no user: similar users under another issuer, spelling or name."""
 
+import re
 from dataclasses import replace
 from typing import Final
 
@@ -47,6 +48,9 @@ async def check(trail: Trail, claims: Claims, users: Users, *, note: str | None 
     if source is not None and not source.identities_of(claims.realm.partition("/")[0]):
         _blame_issuer(trail, claims)
         return
+    if _EMPTY.fullmatch(claims.subject.strip()):
+        _blame_empty(trail, claims)
+        return
     denial, added = Denial(USER_NOT_FOUND), "" if note is None else f"; {note}"
     identity = f"subject {shown(claims.subject)} of issuer {claims.realm}"
     unsearched = False
@@ -66,6 +70,14 @@ async def check(trail: Trail, claims: Claims, users: Users, *, note: str | None 
     if found is None:
         fix = trail.remedies.create("Add the user, if it should exist.", claims, obstacle=obstacle)
         seen = "no similar subject has one"
+        if _is_of_client(claims):
+            seen += ". The token is of a client, and of no person (client credentials)"
+            advice = (
+                "If a person is meant, let the client send the token of the person who signed in. If the"
+                " client should have access as itself, add it as a user, or use a route that needs none"
+                " (`missing_user: forward`)."
+            )
+            fix = trail.remedies.create(advice, claims, obstacle=obstacle, person=False)
         if unsearched:
             seen = "it could not be searched whether a similar subject has one"
             fix = Fix(
@@ -162,6 +174,46 @@ def _looked_in(trail: Trail, claims: Claims) -> str:
     return "" if source is None else f" in {place_of_subject(source, claims.realm.partition('/')[0])}"
 
 
+_EMPTY: Final = re.compile(
+    r"|null|none|undefined|nil|nan|\(null\)|\[object \w+\]|\{\}|\[\]|\$\{.*\}|\{\{.*\}\}|<no value>",
+    re.IGNORECASE,
+)
+"""What programs write for a value that they do not have."""
+
+
+def _blame_empty(trail: Trail, claims: Claims) -> None:
+    """Tell of a subject that stands for no subject: a user with it would be many persons."""
+    summary = (
+        f"The subject is {shown(claims.subject)}, which stands for no value: the issuer had none to write"
+    )
+    trail.step("user", "fail", "a user", "none", summary)
+    trail.skip_rest("there is no user")
+    trail.blame(
+        Denial(USER_NOT_FOUND),
+        Cause.SUBJECT_MISSING,
+        summary,
+        Fix(
+            "Let the issuer write the id of the user: its mapping of the claim finds none. Do not add a user"
+            " with this subject: all whose id is missing would be that user."
+        ),
+    )
+
+
+_CLIENTS: Final = ("azp", "client_id", "cid", "appid")
+
+
+def _is_of_client(claims: Claims) -> bool:
+    """Return whether a token says that a client got it for itself, and not for a person (RFC 6749 §4.4)."""
+    payload, subject = claims.payload, claims.subject
+    granted = {payload.get(name) for name in ("gty", "grant_type") if isinstance(payload.get(name), str)}
+    return (
+        bool(granted & {"client-credentials", "client_credentials"})
+        or payload.get("idtyp") == "app"
+        or any(payload.get(name) == subject for name in _CLIENTS)
+        or any(f"{payload.get(name)}@clients" == subject for name in _CLIENTS)
+    )
+
+
 def _blame_issuer(trail: Trail, claims: Claims) -> None:
     name = claims.realm.partition("/")[0]
     summary = f"users.source.identities has no entry for issuer {name}: no token of it has a user"
@@ -238,7 +290,9 @@ def _spelt_otherwise(claims: Claims, similar: list[SimilarIdentity]) -> Lookalik
             spelt = [each for each in among if difference(claims.subject, each.identity.subject) == kind]
             if spelt:
                 subjects = listed(dict.fromkeys(each.identity.subject for each in spelt))
-                summary = f"{subjects} has one, and differs {_WORDS[cause]}"
+                one = len({each.identity.subject for each in spelt}) == 1
+                has = "has one, and differs" if one else "have one each, and differ"
+                summary = f"{subjects} {has} {_WORDS[cause]}"
                 summary += f" ({marked(claims.subject, spelt[0].identity.subject)})"
                 written = spelt[0].identity.subject if len(spelt) == 1 else None
                 if spelt[0].identity.issuer != claims.issuer:
