@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from gateway.settings import Settings, load
-from tests.docs.pages import PAGES, blocks, name
+from tests.docs.pages import DOCS, PAGES, blocks, name
 
+_VARIABLE = re.compile(r"\bGATEWAY_[A-Z]+__[A-Z_]+[A-Z]\b")
 _WHOLE = {"issuers", "postgres", "redis", "upstreams", "routes"}
 BLOCKS = [
     pytest.param(text, id=f"{name(page)}-{number}")
@@ -69,3 +70,11 @@ def test_a_part_of_a_configuration_fits_into_a_whole_one(text: str) -> None:
         if route.get("upstream") is not None:
             whole["upstreams"].setdefault(route["upstream"], {"urls": ["http://127.0.0.1:9000"]})
     Settings.model_validate(whole)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_each_variable_is_that_of_a_setting(page: Path) -> None:
+    there = set(_VARIABLE.findall((DOCS / "configuration.md").read_text(encoding="utf-8")))
+    there |= {f"{variable}_FILE" for variable in there}
+    named = set(_VARIABLE.findall(page.read_text(encoding="utf-8")))
+    assert {variable for variable in named - there if "_SECTION__" not in variable} == set()
