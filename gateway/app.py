@@ -18,7 +18,16 @@ from gateway.admin import listener
 from gateway.admin.api.wiring import Parts, admin_api
 from gateway.admin.health import Admin, Dependency, Workers
 from gateway.admin.readiness import Stream, dependencies
-from gateway.builders import databases, directories, limiting, listening, observing, resolving, trust
+from gateway.builders import (
+    control_plane,
+    databases,
+    directories,
+    limiting,
+    listening,
+    observing,
+    resolving,
+    trust,
+)
 from gateway.builders.tracing import tracing as build_tracing
 from gateway.core import policy
 from gateway.core.model import Issuer, Request, StoreUnavailable
@@ -252,10 +261,13 @@ async def serve(
         )  # fmt: skip
         parts = Parts(
             admin, metrics, workers, issuers, postgres, operators, redis, local, keys, ring, explainer,
-            trusted=lambda: invalidation.trusted,
+            trusted=lambda: invalidation.trusted, introspector=introspector,
+            history=control_plane.history(metrics, workers, stack),
+            settings=control_plane.shown_settings(settings),
         )  # fmt: skip
-        api = admin_api(parts, _admin_token(settings))
-        runner = await _serve_admin(listeners.admin, admin.application(api), stack)
+        sign_in = control_plane.sign_in(settings, stack)
+        api = admin_api(parts, _admin_token(settings), None if sign_in is None else sign_in.sessions)
+        runner = await _serve_admin(listeners.admin, admin.application(api, sign_in), stack)
         responder = Responder(settings.errors.detail)
         log = observing.request_log(settings, ring)
         reauthorization = Reauthorization(memo, local, metrics, log, clock=time.time)

@@ -23,6 +23,7 @@ from gateway.core.tokens import KeySet
 from gateway.stores.redis.answers import Epoch, SharedAnswer
 from gateway.stores.redis.user_documents import CachedUser
 from gateway.telemetry.denials import DenialFilter, DenialRecord, DenialRing
+from gateway.telemetry.history import History, Span
 from gateway.telemetry.series import Snapshot, add_up
 
 
@@ -122,6 +123,7 @@ class FakeWorkers:
         self.ready: list[Readiness] = []
         self.rings: list[DenialRing] = []
         self.refreshed: list[str] = []
+        self.past = History()
 
     async def totals(self, own: Sequence[Snapshot]) -> Sequence[Snapshot]:
         return add_up([own, *self.others])
@@ -134,6 +136,9 @@ class FakeWorkers:
 
     async def refresh_keys(self, issuer: str) -> None:
         self.refreshed.append(issuer)
+
+    async def history(self, minutes: int) -> Sequence[Span]:
+        return self.past.latest(minutes)
 
 
 class FakeSharedTier:

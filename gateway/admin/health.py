@@ -13,8 +13,10 @@ from aiohttp import http_parser, web
 from gateway.admin import console
 from gateway.admin.api import problems
 from gateway.admin.api.problems import REQUEST_ID, RequestRefused
+from gateway.admin.sign_in.routes import SignIn, no_sign_in
 from gateway.telemetry import metrics as telemetry
 from gateway.telemetry.denials import DenialFilter, DenialRecord
+from gateway.telemetry.history import Span
 from gateway.telemetry.series import Snapshot, expose_as
 
 CHECK_SECONDS: Final = 1.0
@@ -128,6 +130,9 @@ class Workers(Protocol):
     async def refresh_keys(self, issuer: str) -> None:
         """Tell the others to reload an issuer's keys, without waiting for them."""
 
+    async def history(self, minutes: int) -> Sequence[Span]:
+        """Return what all processes have counted in the latest minutes, oldest first."""
+
 
 async def readiness(dependencies: Mapping[str, Dependency]) -> Readiness:
     """Ask all dependencies concurrently. Those with the same name before a colon stand in for each other."""
@@ -184,7 +189,9 @@ class Admin:
         self.draining = False
         """True once the gateway has been told to stop. Then it is not ready, even with all dependencies."""
 
-    def application(self, api: web.Application | None = None) -> web.Application:
+    def application(
+        self, api: web.Application | None = None, sign_in: SignIn | None = None
+    ) -> web.Application:
         """Return the application of the admin port, with `api` below `/v1`. Raises `ParserMissing`."""
         require_c_parser()
         application = web.Application(middlewares=[_in_our_form])
@@ -192,6 +199,7 @@ class Admin:
         application.router.add_get("/readyz", self._readyz)
         application.router.add_get("/metrics", self._metrics_page)
         application.add_routes(console.routes())
+        application.add_routes(no_sign_in() if sign_in is None else sign_in.routes())
         if api is not None:
             application.add_subapp("/v1", api)
         return application

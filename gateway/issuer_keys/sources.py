@@ -24,6 +24,8 @@ from gateway.issuer_keys.fetch import (
 DEFAULT_FRESHNESS: Final = 300.0
 MIN_FRESHNESS: Final = 60.0
 MAX_FRESHNESS: Final = 3600.0
+_SINGLE: Final = frozenset({"issuer", "jwks_uri", "authorization_endpoint", "token_endpoint"})
+"""Members of the metadata that count, so that two of one name would be read in two ways."""
 FILE_FRESHNESS: Final = 10.0
 """Seconds after which a file is read again: it costs nothing, and an edit shows soon."""
 
@@ -60,25 +62,31 @@ class Discovery:
     issuer: str
 
     async def load(self, fetcher: Fetcher) -> LoadedKeys:
+        location, metadata = await self.metadata(fetcher)
+        jwks_uri = metadata.get("jwks_uri")
+        if not isinstance(jwks_uri, str):
+            raise FetchError(f"{location}: the metadata names no `jwks_uri`")
+        if location.startswith("https:") and not jwks_uri.lower().startswith("https:"):
+            raise FetchError(f"{location}: its `jwks_uri` {_excerpt(jwks_uri)} is not https as the issuer is")
+        return await JwksUri(jwks_uri).load(fetcher)
+
+    async def metadata(self, fetcher: Fetcher) -> tuple[str, dict[str, JSON]]:
+        """Return the URL and the content of the metadata, which is this issuer's. Raises `FetchError`."""
         document = await self._metadata(fetcher)
         location, metadata = document.url, document.content
         if not isinstance(metadata, dict):
             raise FetchError(f"{location}: the metadata is not a JSON object")
-        twice = metadata.names & {"issuer", "jwks_uri"} if isinstance(metadata, json_text.Repeated) else ()
+        twice = metadata.names & _SINGLE if isinstance(metadata, json_text.Repeated) else ()
         if twice:
             raise FetchError(f"{location}: the metadata names `{min(twice)}` more than once")
-        named, jwks_uri = metadata.get("issuer"), metadata.get("jwks_uri")
+        named = metadata.get("issuer")
         # RFC 8414 §3.3: identical, or one issuer's metadata could speak for another.
         if named != self.issuer:
             raise UnknownIssuer(
                 f"{location}: its `issuer` is {_excerpt(named)}, the configured one {self.issuer!r}; "
                 "they must be equal, to the last slash"
             )
-        if not isinstance(jwks_uri, str):
-            raise FetchError(f"{location}: the metadata names no `jwks_uri`")
-        if location.startswith("https:") and not jwks_uri.lower().startswith("https:"):
-            raise FetchError(f"{location}: its `jwks_uri` {_excerpt(jwks_uri)} is not https as the issuer is")
-        return await JwksUri(jwks_uri).load(fetcher)
+        return location, metadata
 
     async def _metadata(self, fetcher: Fetcher) -> Document:
         oidc, oauth = metadata_urls(self.issuer)

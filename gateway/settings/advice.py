@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from gateway.core.model import Auth, MissingUser
-from gateway.settings.exposure import exposure, is_loopback
+from gateway.settings.exposure import exposure
 from gateway.settings.findings import Location
 from gateway.settings.loading import Problem, Source
 from gateway.settings.model import Issuer, Keys, Match, Route, Settings, Upstream
+from gateway.settings.urls import is_loopback
 
 _CLOCK: Final = re.compile(
     r"\b(now|clock_timestamp|statement_timestamp|transaction_timestamp)\s*\(|\b(current|local)_?(date|time)",

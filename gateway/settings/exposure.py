@@ -1,7 +1,6 @@
 """Warnings of settings that let more clients reach, claim or read something than was probably meant."""
 
 from collections.abc import Iterator
-from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -11,6 +10,7 @@ from gateway.settings.environment import variable_of
 from gateway.settings.findings import Location
 from gateway.settings.loading import Problem, Source
 from gateway.settings.model import Settings
+from gateway.settings.urls import is_loopback
 
 _OPEN: Final = "is not loopback, and there is no admin.token: metrics and /readyz are open to the network"
 
@@ -44,6 +44,7 @@ def exposure(settings: Settings, source: Source) -> Iterator[Problem]:
 def _secrets(settings: Settings) -> Iterator[tuple[Location, bool]]:
     """Yield the settings that may be secrets, and whether they are."""
     yield ("admin", "token"), settings.admin.token is not None
+    yield ("admin", "oidc", "client_secret"), settings.admin.oidc is not None
     yield ("postgres", "dsn"), _has_password(settings.postgres.dsn)
     yield ("redis", "url"), _has_password(settings.redis.url)
     if settings.users.source is not None and settings.users.source.dsn is not None:
@@ -52,11 +53,3 @@ def _secrets(settings: Settings) -> Iterator[tuple[Location, bool]]:
 
 def _has_password(url: SecretStr) -> bool:
     return urlsplit(url.get_secret_value()).password is not None
-
-
-def is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails
 
 from gateway.core.headers import STRIPPED
+from gateway.settings.admin import Admin
 from gateway.settings.assertion import Assertion
 from gateway.settings.issuers import presets
 from gateway.settings.issuers.model import Claims, Introspection, Issuer, Keys
@@ -31,7 +32,6 @@ from gateway.settings.urls import POSTGRES_EXAMPLE, REDIS_EXAMPLE, PostgresDsn, 
 from gateway.settings.users.source import UserSource
 from gateway.settings.values import (
     MISTAKE,
-    AdminToken,
     AskingNetwork,
     Duration,
     HeaderName,
@@ -55,6 +55,7 @@ from gateway.settings.values import (
 )
 
 __all__ = [
+    "Admin",
     "Assertion",
     "Claims",
     "Introspection",
@@ -145,15 +146,6 @@ class Server(Section):
     """The limits of one client."""
     tls: Tls = Field(default_factory=Tls)
     """Give both files, or neither; without them, the listener speaks plain HTTP."""
-
-
-class Admin(Section):
-    """The control plane on its own port: health, metrics, the admin API and the console."""
-
-    listen: Listen = address("127.0.0.1:9901")
-    """Address and port, or `unix:` and a path; keep it off the public network."""
-    token: AdminToken | None = None
-    """The bearer token of the admin API (docs/admin-api.md), at least 16 characters. `null`: no API."""
 
 
 class ClientTls(Section):

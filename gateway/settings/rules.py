@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Final
 
 from gateway.core.headers import STATUS_HEADER, fold
+from gateway.settings.admin import admin_findings
 from gateway.settings.assertion import assertion_findings
 from gateway.settings.conditions import condition_findings
 from gateway.settings.cors import cors_findings
@@ -35,6 +36,7 @@ DEFAULT_IDENTITY: Final[Mapping[str, str]] = {
 def findings(data: object) -> Iterator[Finding]:
     """Yield every mistake between the settings of a raw configuration."""
     yield from _server(data)
+    yield from admin_findings(_mapping(data, "admin"))
     yield from _decision(data)
     yield from _issuers(data)
     yield from _postgres(data)

@@ -5,7 +5,7 @@ Error messages do not contain the value: it may contain a password.
 
 import re
 from contextlib import suppress
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Final, TypeAlias
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
@@ -209,6 +209,15 @@ def _check_host(host: str, example: str) -> None:
             raise mistake("has a bracket that is not part of an IPv6 address", f"write {example}") from None
     if match[2] and not _is_port(match[2]):
         raise mistake("has an invalid port", "write a number from 1 to 65535")
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether the host of a URL is this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_port(text: str) -> bool:

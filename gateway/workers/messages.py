@@ -7,6 +7,7 @@
 | `counted` snapshots: its metrics, periodically | `log_level` raised: log all, or as configured again |
 | `totals` snapshots, `readiness`: questions to all | `counted`, `readiness`: questions to this one |
 | `denials` wanted, `refresh` issuer: the same | `denials` wanted, `refresh` issuer: the same |
+| `history` minutes: a question to the supervisor | |
 | `answer` | `answer` |
 
 `last` names the listeners whose sockets no successor takes over. A question has a number, and its answer has
@@ -22,8 +23,8 @@ from gateway.core.requests.token_marks import TokenMarks
 from gateway.telemetry.denials import DenialFilter, DenialRecord
 from gateway.telemetry.series import Exemplar, Snapshot
 
-Question: TypeAlias = Literal["totals", "readiness", "denials", "refresh"]
-"""What a worker asks all others; the supervisor passes it on."""
+Question: TypeAlias = Literal["totals", "readiness", "denials", "refresh", "history"]
+"""What a worker asks all others; the supervisor passes it on, or knows the answer."""
 QUESTIONS: Final[frozenset[str]] = frozenset(get_args(Question))
 
 

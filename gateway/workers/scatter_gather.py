@@ -1,4 +1,7 @@
-"""Scatter-gather: one worker asks and all workers answer, for metrics, readiness and denials."""
+"""Scatter-gather: one worker asks and all workers answer, for metrics, readiness and denials.
+
+The history of the metrics is kept here, because it outlasts the workers.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -6,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from gateway.admin.health import CHECK_SECONDS
+from gateway.telemetry.history import MINUTES, SECONDS, Counts, History
+from gateway.telemetry.history import pack as pack_spans
 from gateway.telemetry.series import Counter, Gauge, Snapshot, add_up
 from gateway.workers.messages import Message, pack
 from gateway.workers.process import Process
@@ -13,6 +18,7 @@ from gateway.workers.process import Process
 GATHER_SECONDS: Final = CHECK_SECONDS + 0.5
 """How long a worker may take to answer. It may have to wait for a dependency that does not answer. After
 that, the metrics that it reported last count."""
+_FIRST_SECONDS: Final = 1.0
 
 
 @dataclass(eq=False, slots=True)
@@ -35,6 +41,9 @@ class ScatterGather:
         self._questions: dict[int, _Question] = {}
         self._last = 0
         self._ended: list[Snapshot] = []
+        self.history = History()
+        self.sample_at = 0.0
+        """When the history is to be continued, in monotonic seconds."""
         self.restarts = Counter("gateway_worker_restarts", "Workers started because another had crashed.")
         self.restarts.inc(by=0)
         self._reloads = Counter(
@@ -58,7 +67,12 @@ class ScatterGather:
             self.configuration_read()
 
     def ask(self, asker: Process, message: Message) -> None:
-        """Pass a worker's question to all other serving workers."""
+        """Pass a worker's question to all other serving workers, or answer it."""
+        if message.kind == "history":
+            minutes = message.body if isinstance(message.body, int) else MINUTES
+            spans = pack_spans(self.history.latest(minutes))
+            asker.send(Message("answer", spans, message.number))
+            return
         if message.kind == "totals":
             asker.remember(message.body)
         others = {each for each in self._processes() if each is not asker and each.ready}
@@ -93,6 +107,13 @@ class ScatterGather:
         for number, question in list(self._questions.items()):
             question.waiting.discard(process)
             self._finish_if_complete(number)
+
+    def sample(self, now: float) -> None:
+        """Continue the history once a minute; sooner while no worker has counted anything yet."""
+        if now >= self.sample_at:
+            counts = Counts.of(self._totals())
+            self.history.add(counts)
+            self.sample_at = now + (_FIRST_SECONDS if counts is None else SECONDS)
 
     @property
     def deadlines(self) -> Iterator[float]:

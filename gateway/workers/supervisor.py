@@ -131,6 +131,7 @@ class Supervisor:
         times += [process.kill_at for process in self._processes if process.kill_at is not None]
         times += [at for at in (self._drain_at, self._log_level.until) if at is not None]
         if not self._stopping:
+            times.append(self._scatter_gather.sample_at)
             times += [] if self._watch.next_at is None else [self._watch.next_at]
             times += [slot.start_at for slot in self._current.slots if slot.start_at is not None]
         return max(0.0, min(times) - time.monotonic()) if times else None
@@ -147,6 +148,7 @@ class Supervisor:
             self._drain_at = None
             self._leave()
         if not self._stopping:
+            self._scatter_gather.sample(now)
             if self._watch.has_changed(now):
                 log.info("configuration_changed")
                 self._reload()

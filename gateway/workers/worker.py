@@ -17,6 +17,8 @@ from gateway.app import Running
 from gateway.listeners import FRONTS, Front, Listeners
 from gateway.sockets import Endpoint
 from gateway.telemetry.denials import DenialFilter, DenialRecord
+from gateway.telemetry.history import Span
+from gateway.telemetry.history import unpack as unpack_spans
 from gateway.telemetry.series import Snapshot
 from gateway.workers.file_watch import FileWatch
 from gateway.workers.messages import (
@@ -233,6 +235,10 @@ class SupervisorLink:
 
     async def refresh_keys(self, issuer: str) -> None:
         await self._ask("refresh", issuer)
+
+    async def history(self, minutes: int) -> Sequence[Span]:
+        answer = await self._ask("history", minutes)
+        return unpack_spans(answer) if isinstance(answer, list) else []
 
     async def _answer_readiness(self, admin: Admin, number: int) -> None:
         state = await admin.readiness()

@@ -70,6 +70,7 @@ async def test_every_operation_is_described(api: Api) -> None:
         "GET /revocations",
         "POST /revocations",
         "DELETE /revocations",
+        "POST /revocations/token",
         "GET /issuers",
         "POST /issuers/{name}/refresh",
         "GET /caches",
@@ -80,6 +81,8 @@ async def test_every_operation_is_described(api: Api) -> None:
         "POST /explain/apply",
         "GET /overview",
         "GET /audit",
+        "GET /history",
+        "GET /configuration",
     }
 
 

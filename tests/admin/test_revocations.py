@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.model import JSON
 from tests import tokens
 from tests.admin.client import TOKEN, Api
 from tests.harness import STRICT_ISSUER, open_house, token
@@ -173,3 +174,45 @@ async def test_pages_have_every_revocation_once(api: Api) -> None:
             query["after"] = page["next"]
         assert sorted(seen) == [f"{mark}-{number}" for number in range(count)]
     await api.house.sql("DELETE FROM revocations WHERE value LIKE $1", f"{mark}%")
+
+
+# By the token itself -------------------------------------------------------------------------------
+
+
+@session
+async def test_a_token_that_is_given_is_revoked_until_it_has_expired(api: Api) -> None:
+    jti = uuid.uuid4().hex
+    raw = token(jti=jti)
+    assert await passes(api, raw)
+    body = {"token": f"Authorization: Bearer {raw.decode()}\n", "reason": "pasted into a chat"}
+    row = await api.call("POST", "/revocations/token", body)
+    assert row.status == 201
+    found = (row.json["kind"], row.json["issuer"], row.json["value"], row.json["reason"])
+    assert found == ("jti", "main", jti, "pasted into a chat")
+    assert row.json["expires_at"] is not None
+    assert not await passes(api, raw)
+    kept = await api.call("GET", "/audit", query={"target": "revocation:jti", "limit": 1})
+    assert kept.json["items"][0]["detail"]["value"] == jti
+    signature = raw.rpartition(b".")[2].decode()
+    assert signature not in kept.content.decode() + row.content.decode() + api.house.log.getvalue()
+
+
+@session
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"iss": 7}, "not configured"),
+        ({"iss": "https://other.example.com/"}, "not configured"),
+        ({"jti": None}, "no valid `jti`"),
+        ({"exp": 1_000_000_000}, "has expired"),
+        ({}, "refuses it anyway"),
+    ],
+)
+async def test_a_token_that_cannot_be_revoked_alone_is_refused_without_being_told(
+    api: Api, changes: dict[str, JSON], why: str
+) -> None:
+    raw = token("member", **changes) if changes else b"no token"
+    refused = await api.call("POST", "/revocations/token", {"token": raw.decode()})
+    assert (refused.status, refused.code) == (422, "validation_failed")
+    assert why in refused.problem["errors"][0]["message"]
+    assert raw.decode() not in refused.content.decode()

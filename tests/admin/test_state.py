@@ -14,6 +14,7 @@ from gateway.issuer_keys.keyring import KeyRing
 from gateway.issuer_keys.sources import Secret
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.audit import AuditLog
+from gateway.telemetry.history import Recorder
 from gateway.telemetry.metrics import Metrics
 from tests import tokens
 from tests.admin.client import TOKEN, Api
@@ -90,7 +91,7 @@ async def test_a_shared_secret_is_not_shown() -> None:
     keys = KeyRing(sources, fetcher=fetcher, observer=RecordingKeyObserver())
     await keys.start()
     issuer = Issuer("main", tokens.ISSUER, frozenset({"a"}), frozenset({"HS256"}))
-    overview = Overview(Metrics(), Admin(Metrics(), {}), None)
+    overview = Overview(Metrics(), Admin(Metrics(), {}), None, Recorder(list).latest)
     audit = AuditLog(Postgres("postgresql://127.0.0.1:1/x"))
     shown = Issuers({"main": issuer}, keys, audit, overview, None)
     (key,) = shown._issuer(issuer, await overview.claim_paths()).keys
@@ -225,6 +226,39 @@ async def test_the_audit_tells_who_did_what(api: Api) -> None:
     assert "example.com" not in str([row["detail"].get("changed") for row in page["items"]])
     older = (await api.get("/audit", limit=2, after=page["items"][1]["id"])).json
     assert older["items"] == page["items"][2:]
+    of_user = (await api.get("/audit", limit=2, target=f"user:{user}")).json
+    assert [row["action"] for row in of_user["items"]] == ["user.delete", "user.change"]
+    assert of_user["next"] == page["items"][2]["id"]
+
+
+@session
+async def test_the_reason_of_a_change_is_in_the_audit_and_not_in_the_user(api: Api) -> None:
+    created = await api.new_user(f"audited-{uuid.uuid4().hex}")
+    user = created.json["id"]
+    body = {"status": "suspended", "reason": "laptop stolen"}
+    changed = await api.call("PATCH", f"/users/{user}", body, headers=created.tag)
+    assert (changed.status, "laptop" in changed.content.decode()) == (200, False)
+    row, *_ = (await api.get("/audit", target=f"user:{user}")).json["items"]
+    assert row["detail"] == {"changed": {"status": ["active", "suspended"]}, "reason": "laptop stolen"}
+
+
+@session
+async def test_the_history_of_a_gateway_that_has_just_started_is_empty(api: Api) -> None:
+    found = (await api.get("/history", minutes=60, step=5)).json
+    assert len(found["bounds"]) > 10
+    # A minute may have passed since the gateway of these tests started.
+    assert all(point["seconds"] > 0 for point in found["points"])
+    assert (await api.get("/history", minutes=1441)).code == "validation_failed"
+
+
+@session
+async def test_what_is_configured_is_shown_without_secrets(api: Api) -> None:
+    answer = await api.get("/configuration")
+    settings = {each["name"]: each for each in answer.json["settings"]}
+    assert settings["admin.token"] == {"name": "admin.token", "value": "***", "given": True}
+    assert settings["log.access"]["value"] is True
+    assert not settings["cache.local_ttl"]["given"]
+    assert TOKEN not in answer.content.decode()
 
 
 @session

@@ -70,7 +70,7 @@ class Throttle:
                 "Send the admin.token of the configuration: Authorization: Bearer …",
                 headers={"WWW-Authenticate": _CHALLENGE},
             )
-        key = _network(address)
+        key = network_of(address)
         peer = self._peers.get(key)
         if peer is not None and self._clock() - peer.last > WINDOW and not peer.waiting:
             self._peers.pop(key)
@@ -120,7 +120,7 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
     """Return the address that a failure counts against: an IPv4 address, or the /64 of an IPv6 address."""
     try:
         parsed = ip_address(address.partition("%")[0])

@@ -38,6 +38,9 @@ IssuerName: TypeAlias = Annotated[
     Field(pattern=CLEAN, max_length=2000, description="The configured name of an issuer, or its `iss`."),
 ]
 RequestId: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/+=-]+$", max_length=128)]
+Reason: TypeAlias = Annotated[
+    str, Field(pattern=CLEAN, max_length=1000, description="Why, for the audit log.")
+]
 Limit: TypeAlias = Annotated[int, Field(ge=1, le=500)]
 
 
@@ -125,6 +128,7 @@ class UserChange(Model):
     roles: Roles = []
     tokens_valid_after: AwareDatetime | None = None
     """Tokens issued at or before this time are refused."""
+    reason: Reason | None = None
 
 
 def _without_defaults(schema: JsonDict) -> None:
@@ -222,7 +226,17 @@ class NewRevocation(Model):
     """The `jti`, or the id of the user."""
     until: AwareDatetime | None = None
     """When it ends. null: a `jti` after the issuer's `max_lifetime`, if it has one; otherwise never."""
-    reason: Annotated[str | None, Field(pattern=CLEAN, max_length=1000)] = None
+    reason: Reason | None = None
+
+
+class TokenRevocation(Model):
+    """Revokes the token that is given, by its `jti`, until it has expired."""
+
+    token: Annotated[str, Field(min_length=1, max_length=32_768, repr=False)]
+    """The raw token. It is read and then forgotten; its signature is not checked."""
+    until: AwareDatetime | None = None
+    """When it ends. null: when the token has expired; without `exp`, as for a `jti`."""
+    reason: Reason | None = None
 
 
 class Revocation(Model):

@@ -19,10 +19,11 @@ _Refs: TypeAlias = Mapping[
     tuple[Any, JsonSchemaMode], JsonSchemaValue
 ]  # Any: pydantic allows more than models
 
-_ALWAYS: Final = (401, 422, 429, 503)
+_ALWAYS: Final = (401, 403, 422, 429, 503)
 _REFUSALS: Final = {
     400: "The body cannot be read",
     401: "The token is missing or wrong",
+    403: "A session of the console: the role does not suffice, or another site has sent the request",
     404: "Not found",
     408: "The body did not arrive in time",
     409: "The state of the user or of the identity, or `users.source`, does not allow this",

@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ValidationError
 
 from gateway.admin.api.problems import REQUEST_ID, FieldError, RequestRefused, invalid
+from gateway.admin.sign_in.sessions import PERSON
 from gateway.core import json_text
 from gateway.stores.postgres.directory.audit import Author
 
@@ -56,6 +57,8 @@ class Operation:
     refusals: tuple[int, ...] = ()
     """Its error statuses, in addition to those of all operations."""
     if_match: IfMatch | None = None
+    changes: bool = True
+    """Whether it needs the role of an operator; a viewer may do all else."""
 
 
 def reads(
@@ -74,8 +77,8 @@ def reads(
     async def run(request: web.Request) -> web.StreamResponse:
         return await handler(request, _params(request, params))
 
-    name = _name(handler)
-    return Operation(method, path, name, summary, answer, params, None, run, refusals, if_match)
+    name, changes = _name(handler), method != "GET"
+    return Operation(method, path, name, summary, answer, params, None, run, refusals, if_match, changes)
 
 
 def takes(
@@ -89,15 +92,25 @@ def takes(
     *,
     refusals: tuple[int, ...] = (),
     if_match: IfMatch | None = None,
+    changes: bool = True,
 ) -> Operation:
-    """Declare an operation with a JSON body."""
+    """Declare an operation with a JSON body. Not `changes`: it is for viewers, too."""
 
     async def run(request: web.Request) -> web.StreamResponse:
         return await handler(request, _params(request, params), await _body(request, body))
 
-    name = _name(handler)
     return Operation(
-        method, path, name, summary, answer, params, body, run, (400, 408, 413, 415, *refusals), if_match
+        method,
+        path,
+        _name(handler),
+        summary,
+        answer,
+        params,
+        body,
+        run,
+        (400, 408, 413, 415, *refusals),
+        if_match,
+        changes,
     )
 
 
@@ -107,9 +120,11 @@ def json(model: BaseModel, *, status: int = 200, headers: Mapping[str, str] | No
     return web.Response(body=body, status=status, content_type="application/json", headers=headers)
 
 
-def author_of(request: web.Request) -> Author:
-    """Return the author for the audit log: the address, because all callers share one token."""
-    return Author(f"api@{request.remote or 'unix'}", request[REQUEST_ID])
+def author_of(request: web.Request, reason: str | None = None) -> Author:
+    """Return the author for the audit log: who has signed in; of callers with the token, the address."""
+    person = request.get(PERSON)
+    actor = f"api@{request.remote or 'unix'}" if person is None else person.actor
+    return Author(actor, request[REQUEST_ID], reason)
 
 
 def _name(handler: Callable[..., Any]) -> str:  # Any: only the name of a handler is used

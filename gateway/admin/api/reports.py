@@ -20,6 +20,7 @@ from gateway.core.requests.token_marks import TokenMarks
 from gateway.explain.changes import Change as FoundChange
 from gateway.stores.postgres.directory.audit import AuditRow
 from gateway.telemetry.denials import DenialRecord
+from gateway.telemetry.history import MINUTES, Span
 
 # Issuers and caches ----------------------------------------------------------------------------------
 
@@ -343,7 +344,73 @@ class Overview(Model):
     metrics: Numbers
 
 
+class HistorySearch(Params):
+    minutes: Annotated[int, Field(ge=1, le=MINUTES)] = 60
+    """How far back."""
+    step: Annotated[int, Field(ge=1, le=60)] = 1
+    """How many minutes are one point."""
+
+
+class HistoryPoint(Model):
+    """What all workers have counted in some time."""
+
+    at: datetime
+    """Its end."""
+    seconds: float
+    """How long it lasted."""
+    requests: dict[str, int]
+    """By class of status, such as `2xx`."""
+    denials: dict[str, int]
+    """By reason; those without a denial are left out."""
+    lookups: dict[str, int]
+    """Look-ups of users, by the tier that answered."""
+    latency: list[int]
+    """Requests in each bucket of durations. The last bucket is above all bounds."""
+
+    @classmethod
+    def of(cls, span: Span) -> "HistoryPoint":
+        counts = span.counts
+        return cls(
+            at=instant(span.at),
+            seconds=span.seconds,
+            requests=dict(counts.requests),
+            denials=dict(counts.denials),
+            lookups=dict(counts.lookups),
+            latency=list(counts.latency),
+        )
+
+
+class History(Model):
+    """The last hours, for charts: kept in memory since the gateway started, across reloads."""
+
+    bounds: list[float]
+    """Upper bounds of the buckets of durations, in seconds."""
+    points: list[HistoryPoint]
+
+
+class Setting(Model):
+    """A setting that is in force in this worker."""
+
+    name: str
+    """Its place, such as `cache.local_ttl` or `routes[orders].auth`."""
+    value: JsonValue
+    """As in the file; a secret is `***`."""
+    given: bool
+    """Whether the file, a preset or the environment has it; otherwise it is the default."""
+
+
+class Configuration(Model):
+    """What is configured, without secrets."""
+
+    version: str
+    read_at: datetime
+    """When this worker read it."""
+    settings: list[Setting]
+
+
 class AuditSearch(Params):
+    target: Annotated[str | None, Field(pattern=CLEAN, max_length=300)] = None
+    """What was changed, as in the log: `user:<id>`, `revocation:<kind>`, `issuer:<name>`, `caches`."""
     limit: Limit = 50
     after: Annotated[str | None, Field(pattern=r"^[0-9]{1,18}$")] = None
     """`next` of the previous page."""

@@ -1,11 +1,12 @@
 """The admin API below `/v1`: one entry for requests, and one exit for errors.
 
-Each request needs the token, except the one for the OpenAPI document. Each refusal is a problem. A bug is a
-503 with the request's id, and the log has the traceback with the same id.
+Each request needs the token or a session of the console, except the one for the OpenAPI document. Each
+refusal is a problem. A bug is a 503 with the request's id, and the log has the traceback with the same id.
 """
 
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 
 import orjson
 import structlog
@@ -16,6 +17,7 @@ from gateway.admin.api import openapi, problems
 from gateway.admin.api.authentication import Throttle
 from gateway.admin.api.operations import Operation
 from gateway.admin.api.problems import REQUEST_ID, RequestRefused
+from gateway.admin.sign_in.sessions import HEADER, PERSON, Role, Sessions
 from gateway.core.model import StoreUnavailable, UserStatus
 from gateway.stores.postgres.directory.user_rows import (
     IdentityMissing,
@@ -38,13 +40,19 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-def api(operations: Sequence[Operation], token: str | None) -> web.Application:
-    """Return the application below `/v1`. Without a token, it answers how to turn the API on."""
+def api(
+    operations: Sequence[Operation], token: str | None, sessions: Sessions | None = None
+) -> web.Application:
+    """Return the application below `/v1`, for callers with the token, and for people who have signed in.
+
+    Without both, it answers how to turn the API on.
+    """
     application = web.Application()
-    if token is None:
+    if token is None and sessions is None:
         application.middlewares.append(_off)
         return application
-    application.middlewares.append(_guarded(Throttle(token)))
+    # Without a configured token, none is right.
+    application.middlewares.append(_guarded(Throttle(token or secrets.token_urlsafe(32)), sessions))
     description = orjson.dumps(openapi.document(operations))
 
     async def describe(_: web.Request) -> web.Response:
@@ -52,7 +60,8 @@ def api(operations: Sequence[Operation], token: str | None) -> web.Application:
 
     application.router.add_get(_DESCRIPTION, describe)
     for operation in operations:
-        application.router.add_route(operation.method, operation.path, operation.run)
+        run = _for_operators(operation.run) if operation.changes else operation.run
+        application.router.add_route(operation.method, operation.path, run)
         if operation.method == "GET":
             application.router.add_route("HEAD", operation.path, operation.run)
     return application
@@ -67,17 +76,41 @@ async def _off(request: web.Request, handler: Handler) -> web.StreamResponse:  #
     return _out(problems.response(refused, request[REQUEST_ID]))
 
 
-def _guarded(throttle: Throttle) -> Middleware:
+def _for_operators(run: Handler) -> Handler:
+    async def run_for_operators(request: web.Request) -> web.StreamResponse:
+        person = request.get(PERSON)
+        if person is not None and person.role is not Role.OPERATOR:
+            raise RequestRefused(403, "role_insufficient", f"You have signed in as a {person.role.value}")
+        return await run(request)
+
+    return run_for_operators
+
+
+def _guarded(throttle: Throttle, sessions: Sessions | None) -> Middleware:
+    async def admit(request: web.Request) -> None:
+        credentials = request.headers.getall("Authorization", [])
+        # The console says that it has no token: then only a session can admit it.
+        if sessions is None or credentials or HEADER not in request.headers:
+            await throttle.admit(request.remote or "", credentials)
+            return
+        sessions.check_origin(request)
+        request[PERSON] = sessions.person(request) or _not_signed_in()
+
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             if request.path != f"{PREFIX}{_DESCRIPTION}":
-                await throttle.admit(request.remote or "", request.headers.getall("Authorization", []))
+                await admit(request)
             return _out(await handler(request))
         except Exception as error:  # noqa: BLE001 -- the only exit: a client never gets a traceback
             return _out(_refusal(request, error))
 
     return guard
+
+
+def _not_signed_in() -> NoReturn:
+    challenge = {"WWW-Authenticate": 'Bearer realm="gateway admin"'}
+    raise RequestRefused(401, "session_missing", "Sign in at /console", headers=challenge)
 
 
 def _out(response: web.StreamResponse) -> web.StreamResponse:

@@ -21,7 +21,7 @@ class Audit:
 
     async def list_audit(self, _: web.Request, params: reports.AuditSearch) -> web.Response:
         after = None if params.after is None else int(params.after)
-        found = await self._audit.page(after=after, limit=params.limit + 1)
+        found = await self._audit.page(target=params.target, after=after, limit=params.limit + 1)
         page = found[: params.limit]
         return json(
             reports.AuditPage(

@@ -1,6 +1,7 @@
 """`/v1/denials`: the latest denied requests of all workers, as a list and as a stream."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,6 +14,7 @@ from gateway.admin.api import reports
 from gateway.admin.api.operations import Answer, Operation, json, reads
 from gateway.admin.api.problems import REQUEST_ID, RequestRefused, not_found
 from gateway.admin.health import Workers
+from gateway.admin.sign_in.sessions import PERSON
 from gateway.explain import Explanation
 from gateway.explain.hindsight import Hindsight
 from gateway.telemetry.denials import SIZE, DenialFilter, DenialRecord, DenialRing, ring_of
@@ -136,7 +138,10 @@ class Denials:
         loop = asyncio.get_running_loop()
         await _write(response, b": denials from now on\n\n")
         spoke_at = loop.time()
+        person = request.get(PERSON)
         while request.transport is not None and not self._closing:
+            if person is not None and person.until <= time.time():
+                return  # the session has ended, and what it opened with it
             news.clear()
             wanted = replace(_wanted(params, SIZE), older_than=None, newer_than=known)
             for denial in reversed(await self._gather(wanted)):

@@ -8,6 +8,7 @@ from gateway.admin.api import models, reports
 from gateway.admin.api.operations import Answer, Operation, author_of, json, takes
 from gateway.admin.api.problems import FieldError, RequestRefused, invalid, not_found
 from gateway.admin.endpoints.denials import Denials
+from gateway.admin.sign_in.sessions import PERSON
 from gateway.explain import Explainer, Explanation
 from gateway.explain.changes import Change
 from gateway.explain.fixes.applying import Applier, NothingToLift
@@ -25,7 +26,7 @@ class Explain:
         return [
             takes("POST", "/explain", self.explain_token, models.NoParams, reports.Question,
                   "Explain the decision on a token; changes nothing",
-                  Answer(model=reports.Explanation)),
+                  Answer(model=reports.Explanation), changes=False),
             takes("POST", "/explain/apply", self.apply_fix, models.NoParams, reports.Application,
                   "Apply the fix of an explanation, as it was shown, and explain again",
                   Answer(model=reports.Applied), refusals=(404, 409, 412)),
@@ -42,8 +43,8 @@ class Explain:
     ) -> web.Response:
         change = _offered(await self._explained(wanted), wanted.change)
         author = author_of(request)
-        if wanted.operator is not None:
-            # A name that the caller gives: all callers share one token.
+        if wanted.operator is not None and PERSON not in request:
+            # A name that the caller gives: all callers with the token share it.
             author = replace(author, actor=f"{author.actor} ({wanted.operator})")
         try:
             await self._applier.apply(change, author)

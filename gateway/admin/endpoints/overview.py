@@ -1,17 +1,20 @@
-"""`/v1/overview`: the most important metrics as JSON."""
+"""`/v1/overview` and `/v1/history`: the most important metrics as JSON, now and in the last hours."""
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from aiohttp import web
 
 from gateway.admin.api import models, reports
 from gateway.admin.api.operations import Answer, Operation, json, reads
 from gateway.admin.health import Admin, Workers
+from gateway.telemetry.history import SECONDS, Span, buckets, joined, sums
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.series import Snapshot
+
+_LATENCY: Final = "gateway_request_duration_seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +30,25 @@ class SeenPaths:
 class Overview:
     """Reads the combined metrics of all workers."""
 
-    def __init__(self, metrics: Metrics, admin: Admin, workers: Workers | None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        admin: Admin,
+        workers: Workers | None,
+        history: Callable[[int], Awaitable[Sequence[Span]]],
+    ) -> None:
+        """`history` returns the spans of the latest minutes, of all workers."""
         self._metrics = metrics
         self._admin = admin
         self._workers = workers
+        self._history = history
 
     def operations(self) -> list[Operation]:
         return [
             reads("GET", "/overview", self.show_overview, models.NoParams,
                   "Readiness and the most important metrics", Answer(model=reports.Overview)),
+            reads("GET", "/history", self.show_history, reports.HistorySearch,
+                  "What was counted in the last hours, oldest first", Answer(model=reports.History)),
         ]  # fmt: skip
 
     async def show_overview(self, _: web.Request, __: models.NoParams) -> web.Response:
@@ -55,6 +68,16 @@ class Overview:
             )
         )
 
+    async def show_history(self, _: web.Request, params: reports.HistorySearch) -> web.Response:
+        spans = await self._history(params.minutes)
+        (latency,) = [each for each in self._metrics.snapshot() if each.name == _LATENCY]
+        return json(
+            reports.History(
+                bounds=list(latency.bounds),
+                points=[reports.HistoryPoint.of(span) for span in joined(spans, params.step * SECONDS)],
+            )
+        )
+
     async def claim_paths(self) -> SeenPaths:
         """Return at which paths tokens have had claims."""
         by_name = await self._totals()
@@ -71,43 +94,23 @@ class Overview:
 
     async def numbers(self) -> reports.Numbers:
         by_name = await self._totals()
+        latency = by_name[_LATENCY]
+        counts, total = buckets(latency)
         return reports.Numbers(
-            requests=_whole(_sum(by_name["gateway_requests"], "status"), shorten=True),
-            denials=_whole(_sum(by_name["gateway_denials"], "reason")),
-            lookups=_whole(_sum(by_name["gateway_user_lookups"], "tier")),
-            latency=_latency(by_name["gateway_request_duration_seconds"]),
+            requests=sums(by_name["gateway_requests"], "status", shorten=True),
+            denials=sums(by_name["gateway_denials"], "reason"),
+            lookups=sums(by_name["gateway_user_lookups"], "tier"),
+            latency=reports.Latency(bounds=list(latency.bounds), counts=counts, sum=total),
             in_flight=round(_total(by_name["gateway_in_flight_requests"])),
             workers=round(_total(by_name["gateway_workers"])),
-            caches=_whole(_sum(by_name["gateway_cache_entries"], "cache")),
+            caches=sums(by_name["gateway_cache_entries"], "cache"),
             dependency_up=_up(by_name["gateway_dependency_up"]),
             streams=_up(by_name["gateway_invalidation_stream_up"]),
         )
 
 
-def _sum(snapshot: Snapshot, label: str) -> Iterable[tuple[str, float]]:
-    place = snapshot.labels.index(label)
-    return ((labels[place], values[0]) for labels, values in snapshot.points)
-
-
-def _whole(counts: Iterable[tuple[str, float]], *, shorten: bool = False) -> dict[str, int]:
-    """Add up the values by one label. A status counts as its class."""
-    sums: defaultdict[str, float] = defaultdict(float)
-    for label, value in counts:
-        sums[f"{label[0]}xx" if shorten else label] += value
-    return {label: round(value) for label, value in sums.items()}
-
-
 def _total(snapshot: Snapshot) -> float:
     return sum(values[0] for _, values in snapshot.points)
-
-
-def _latency(snapshot: Snapshot) -> reports.Latency:
-    # One count for each bucket, and the sum.
-    columns = [sum(numbers) for numbers in zip(*(values for _, values in snapshot.points), strict=True)]
-    columns = columns or [0.0] * (len(snapshot.bounds) + 2)
-    return reports.Latency(
-        bounds=list(snapshot.bounds), counts=[round(count) for count in columns[:-1]], sum=columns[-1]
-    )
 
 
 def _up(snapshot: Snapshot) -> dict[str, bool | None]:

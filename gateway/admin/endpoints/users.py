@@ -114,7 +114,10 @@ class Users:
             after = change.tokens_valid_after
             changes["tokens_valid_after"] = None if after is None else after.timestamp()
         record = await self._directory.change(
-            params.id, changes, expected=self._expected(request, required=True), author=author_of(request)
+            params.id,
+            changes,
+            expected=self._expected(request, required=True),
+            author=author_of(request, change.reason),
         )
         await self._write_through.user(record)
         return self._answer(record)

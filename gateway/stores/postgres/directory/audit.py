@@ -13,7 +13,8 @@ from gateway.stores.postgres.pool import Connection
 
 _PAGE: Final = """
 SELECT id, extract(epoch FROM at)::float8 AS at, actor, action, target, request_id, detail
-FROM audit WHERE $1::bigint IS NULL OR id < $1 ORDER BY id DESC LIMIT $2
+FROM audit WHERE ($1::bigint IS NULL OR id < $1) AND ($3::text IS NULL OR target = $3)
+ORDER BY id DESC LIMIT $2
 """
 
 
@@ -23,6 +24,8 @@ class Author:
 
     actor: str
     request_id: str
+    reason: str | None = None
+    """Why, in the author's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ async def record(
 ) -> None:
     """Record a change in the transaction of `connection`. Without an author, record nothing."""
     if author is not None:
+        if author.reason is not None:
+            detail = {**detail, "reason": author.reason}
         await connection.execute(
             "INSERT INTO audit (actor, action, target, request_id, detail) VALUES ($1, $2, $3, $4, $5)",
             author.actor, action, target, author.request_id, orjson.dumps(detail).decode(),
@@ -66,10 +71,15 @@ class AuditLog:
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
 
-    async def page(self, *, after: int | None = None, limit: int = 50) -> list[AuditRow]:
-        """Return a page, the latest first. `after` is the id of the last entry of the previous page."""
+    async def page(
+        self, *, target: str | None = None, after: int | None = None, limit: int = 50
+    ) -> list[AuditRow]:
+        """Return a page, the latest first. `after` is the id of the last entry of the previous page.
+
+        `target` limits it to the changes of one thing.
+        """
         async with self._postgres.connection() as connection:
-            rows = await connection.fetch(_PAGE, after, limit)
+            rows = await connection.fetch(_PAGE, after, limit, target)
             return [AuditRow(**{**dict(row), "detail": _detail(row["detail"])}) for row in rows]
 
     async def record(
