@@ -1,4 +1,5 @@
-// The admin API: each request has the token in Authorization; each refusal becomes an ApiError.
+// The admin API: each request has the token in Authorization, or the session's cookie, which no script can read.
+// Each refusal becomes an ApiError.
 
 /** A request that was not answered with what was asked for; `message` is for people. */
 export class ApiError extends Error {
@@ -12,10 +13,15 @@ export class Api {
   #token;
   #onRefused;
 
-  /** `onRefused` is told when the token is not, or no longer, accepted. */
+  /** A null `token` stands for a session. `onRefused` is told when either is not, or no longer, accepted. */
   constructor(token, onRefused) {
     this.#token = token;
     this.#onRefused = onRefused;
+  }
+
+  /** Whether a person has signed in, whose name the gateway knows. */
+  get isSession() {
+    return this.#token === null;
   }
 
   /** Return the JSON at a path of the API, such as `users?limit=10`. */
@@ -63,13 +69,14 @@ export class Api {
   }
 
   async #fetch(path, options) {
+    const proof = this.#token === null ? { "X-Gateway-Console": "1" } : { Authorization: `Bearer ${this.#token}` };
     let response;
     try {
       response = await fetch(`v1/${path}`, {
         ...options,
-        headers: { Accept: "application/json", ...options.headers, Authorization: `Bearer ${this.#token}` },
+        headers: { Accept: "application/json", ...options.headers, ...proof },
         cache: "no-store",
-        credentials: "omit",
+        credentials: this.#token === null ? "same-origin" : "omit",
         redirect: "error",
       });
     } catch (error) {
@@ -81,6 +88,24 @@ export class Api {
     if (response.status === 401) this.#onRefused(problem);
     throw problem;
   }
+}
+
+/** Ask who has signed in by OpenID Connect: {oidc, person}; without an answer, the token is all there is. */
+export async function signedIn() {
+  try {
+    const response = await fetch("console/session", { cache: "no-store", credentials: "same-origin", redirect: "error" });
+    if (response.ok) return await response.json();
+  } catch {
+    // The page says so when the token is sent.
+  }
+  return { oidc: false, person: null };
+}
+
+/** End the session in this browser. */
+export async function signOut() {
+  await fetch("console/logout", {
+    method: "POST", headers: { "X-Gateway-Console": "1" }, credentials: "same-origin", redirect: "error",
+  });
 }
 
 async function problemOf(response) {

@@ -1,11 +1,12 @@
-// A chart of the last minutes: inline SVG in its actual size, and a text legend with the same content.
+// A chart of the last minutes or hours: inline SVG in its actual size, and a text legend with the same content.
 
 import { h } from "./dom.js";
-import { duration } from "./format.js";
-import { WINDOW } from "./history.js";
+import { duration, hour } from "./format.js";
 
 /** Seconds that a chart spans at least, however short the time since the first answer. */
 const SHORTEST = 60;
+/** Up to this many seconds, the time of the day does not matter. */
+const LIVE = 600;
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 168;
@@ -29,6 +30,7 @@ export class Chart {
   #points = [];
   #now = 0;
   #span = SHORTEST;
+  #range = SHORTEST;
   #pointed = null;
 
   constructor(title, series, { stacked = false, format, note }) {
@@ -46,11 +48,12 @@ export class Chart {
     new ResizeObserver(() => this.#draw()).observe(this.element);
   }
 
-  /** Show points {at, values}, the right edge being `now`; the time shown grows with them, up to the window. */
-  show(points, now) {
-    this.#points = points.filter(({ at }) => at >= now - WINDOW);
+  /** Show points {at, values}, the right edge being `now`; the time shown grows with them, up to `range` seconds. */
+  show(points, now, range) {
+    this.#points = points.filter(({ at }) => at >= now - range);
     this.#now = now;
-    this.#span = Math.min(WINDOW, Math.max(SHORTEST, now - (this.#points[0]?.at ?? now)));
+    this.#range = range;
+    this.#span = Math.min(range, Math.max(SHORTEST, now - (this.#points[0]?.at ?? now)));
     this.#draw();
   }
 
@@ -79,7 +82,8 @@ export class Chart {
       svg("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }),
       svg("text", { x: MARGIN.left - 8, y: y(value) + 4, "text-anchor": "end" }, this.#format(value)),
     ]);
-    const ends = [[this.#span, "start", `${duration(this.#span)} ago`], [0, "end", "now"]];
+    const began = this.#range > LIVE ? `, ${hour(this.#now - this.#span)}` : "";
+    const ends = [[this.#span, "start", `${duration(this.#span)} ago${began}`], [0, "end", "now"]];
     const times = ends.map(([ago, anchor, text]) =>
       svg("text", { x: x(this.#now - ago), y: HEIGHT - 4, "text-anchor": anchor }, text));
     return [...levels, ...times];
@@ -106,7 +110,8 @@ export class Chart {
     }
     const values = this.#series.map((_, index) => (point ? this.#format(point.values[index]) : "–"));
     values.forEach((text, index) => { this.#values[index].textContent = text; });
-    this.#when.textContent = point && this.#pointed !== null ? `${Math.round(this.#now - point.at)} s ago` : "";
+    const ago = point && Math.max(0, Math.round(this.#now - point.at));
+    this.#when.textContent = point && this.#pointed !== null ? `${hour(point.at)}, ${duration(ago)} ago` : "";
     const words = this.#series.map(({ label }, index) => `${label} ${values[index]}`).join(", ");
     this.#svg.setAttribute("aria-label", `${this.title}: ${words}`);
   }

@@ -1,9 +1,11 @@
 // The shell: sign-in, sign-out, and the selection of the page.
 
-import { Api } from "./api.js";
+import { Api, signedIn, signOut } from "./api.js";
 import { announce, failure, field, form, h, input, state, submit } from "./dom.js";
+import { zoneChoice } from "./format.js";
 import { History } from "./history.js";
 import * as audit from "./audit.js";
+import * as configuration from "./configuration.js";
 import * as denials from "./denials.js";
 import * as explain from "./explain.js";
 import * as issuers from "./issuers.js";
@@ -16,23 +18,29 @@ const TOKEN = "gateway.admin_token";
 const PAGES = [
   [/^\/overview$/, overview], [/^\/denials$/, denials], [/^\/explain$/, explain], [/^\/users$/, users],
   [/^\/users\/([^/]+)$/, user], [/^\/revocations$/, revocations], [/^\/issuers$/, issuers],
-  [/^\/audit$/, audit],
+  [/^\/audit$/, audit], [/^\/configuration$/, configuration],
 ];
 const READINESS = { ready: "good", degraded: "fair", not_ready: "bad", draining: "fair" };
 
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");
+const who = document.getElementById("who");
 const standing = document.getElementById("standing");
 
 /** What a signed-in operator has; null before and after. */
 let session = null;
+/** Whether one can sign in by OpenID Connect. */
+let oidc = false;
 let leave = new AbortController();
 
-function open(token) {
+/** Begin with a token, or with the person of a session. */
+function open(token, person = null) {
   const api = new Api(token, (problem) => close(problem));
   const history = new History(api);
   history.addEventListener("change", () => tellReadiness(history));
-  session = { api, history };
+  session = { api, history, person };
+  who.replaceChildren(...(person ? [h("span", { title: person.subject }, person.name ?? person.subject), ` (${person.role})`] : []));
+  document.body.dataset.role = person?.role ?? "operator";
 }
 
 function close(problem = null) {
@@ -43,6 +51,7 @@ function close(problem = null) {
 }
 
 function tellReadiness({ latest, error }) {
+  if (!latest && !error) return;
   const word = error ? "no answer" : latest.readiness;
   const shown = state(word.replace("_", " "), READINESS[word] ?? "bad");
   const place = document.getElementById("readiness");
@@ -63,6 +72,14 @@ function begin(heading) {
 function showLogin(problem) {
   nav.hidden = standing.hidden = true;
   begin("Sign in");
+  if (oidc) {
+    const returning = new URLSearchParams({ return_to: location.hash });
+    main.append(h("div", { class: "panel stack login" },
+      problem ? failure(problem) : null,
+      h("p", {}, "Sign in at your organisation’s identity provider."),
+      h("div", { class: "row" }, h("a", { class: "button primary", href: `console/login?${returning}` }, "Sign in with OpenID Connect"))));
+    problem = null;
+  }
   const outcome = h("div", {}, problem ? failure(problem) : null);
   const token = input("token", null, { type: "password", required: true });
   main.append(form({ class: "panel stack login" }, async (values) => {
@@ -84,7 +101,7 @@ function showLogin(problem) {
   field("Admin token", token,
     "The value of admin.token in the gateway’s configuration. It is kept until this tab is closed."),
   outcome, h("div", { class: "row" }, submit("Sign in"))));
-  token.focus();
+  if (!oidc) token.focus();
 }
 
 async function route({ focus }) {
@@ -110,6 +127,7 @@ async function route({ focus }) {
   /** Keep a page's filters in the address, for the way back to it. */
   const remember = (filters) => {
     const given = new URLSearchParams(Object.entries(filters).filter(([, value]) => value)).toString();
+    if (!given && !location.hash.includes("?")) return;
     window.history.replaceState(null, "", `#${path}${given ? `?${given}` : ""}`);
   };
   try {
@@ -138,19 +156,29 @@ function decoded(text) {
   }
 }
 
+document.getElementById("zone-choice").replaceWith(zoneChoice());
 document.getElementById("skip").addEventListener("click", (event) => {
   event.preventDefault();
   main.focus();
 });
-document.getElementById("sign-out").addEventListener("click", () => {
+document.getElementById("sign-out").addEventListener("click", async () => {
+  if (session?.person) {
+    try {
+      await signOut();
+    } catch {
+      announce("The gateway does not answer: you are still signed in");
+      return;
+    }
+  }
   close();
   announce("Signed out");
 });
 window.addEventListener("hashchange", () => route({ focus: true }));
 
 const kept = sessionStorage.getItem(TOKEN);
-if (kept) {
-  open(kept);
-  session.history.ask();
-}
+const known = await signedIn();
+oidc = known.oidc;
+if (kept) open(kept);
+else if (known.person) open(null, known.person);
+session?.history.ask();
 route({ focus: false });

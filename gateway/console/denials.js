@@ -1,17 +1,20 @@
 // The latest denied requests, and new ones as they happen.
 
 import { explained } from "./explain.js";
-import { announce, button, code, failure, field, form, h, hint, input, prose, state, submit, table } from "./dom.js";
-import { time } from "./format.js";
+import { announce, button, code, facts, failure, field, form, h, hint, input, pageSize, prose, state, submit, table } from "./dom.js";
+import { instantIn, instantInput, time, zoneLabel } from "./format.js";
+import { userPage } from "./users.js";
 
 export const title = "Denials";
 
 /** The filters, and what they are called. */
 const FILTERS = {
-  request_id: "Request id", reason: "Reason", issuer: "Issuer", route: "Route", subject: "Subject or hash", client: "Client",
+  request_id: "Request id", reason: "Reason", issuer: "Issuer", route: "Route", subject: "Subject or hash",
+  user_id: "User id", since: "Since", client: "Client",
 };
-const SHOWN = 200;
-const PAGE = 100;
+/** Denials that are listed at first; each “Show older” adds as many. */
+const SHOWN = pageSize();
+const HELD = 200;
 /** Ids by which a denial of both the list and the stream is known again: the list has the latest alone. */
 const REMEMBERED = 2000;
 const LONGEST_PAUSE = 15;
@@ -26,27 +29,35 @@ export function show({ main, api, query, signal, remember }) {
     { label: "Time", class: "when" }, "Reason", "Request", "Issuer and subject", "Client and id",
   ], []);
   const empty = h("p", { class: "empty" }, "No request has been denied. New denials appear here automatically.");
+  const since = instantInput("since", filters.since);
   const fields = Object.entries(filters).map(([name, value]) =>
-    field(FILTERS[name], input(name, value, { list: name === "reason" ? "reasons" : null })));
+    (name === "since"
+      ? field(["Since (", zoneLabel(), ")"], since)
+      : field(FILTERS[name], input(name, value, { list: name === "reason" ? "reasons" : null }))));
   const pause = button("Pause", () => {
     paused = !paused;
     pause.textContent = paused ? "Resume" : "Pause";
     if (!paused) waiting.splice(0).forEach(insert);
-    told();
+    tell();
   });
 
+  const older = button("Show older", () => showOlder(), { hidden: true });
   let seen = new Set();
+  /** Where older denials continue, and how many rows the page may have. */
+  let next = null;
+  let room = SHOWN;
   let connected = false;
   let paused = false;
   const waiting = [];
 
   main.append(
-    form({ class: "filters", "aria-label": "Filter" }, (values) => { Object.assign(filters, values); restart(); },
+    form({ class: "filters", "aria-label": "Filter" }, (values) => { Object.assign(filters, values, { since: instantIn(since) }); restart(); },
       fields, reasons, submit("Filter", null)),
-    answer, h("div", { class: "row" }, pause, stream), trouble, h("div", { class: "panel flush" }, element, empty),
+    answer, h("div", { class: "row" }, pause, stream), trouble,
+    h("div", { class: "panel flush" }, element, empty, older),
   );
 
-  const told = () => {
+  const tell = () => {
     const held = paused && waiting.length ? `, ${waiting.length} held back` : "";
     stream.replaceChildren(state(connected ? `live${held}` : "connecting …", connected ? "good" : "fair"));
     empty.hidden = seen.size > 0;
@@ -61,7 +72,12 @@ export function show({ main, api, query, signal, remember }) {
     while (below && below.dataset.id > denial.id) below = below.nextElementSibling;
     body.insertBefore(made, below);
     if (connected) made.classList.add("new");
-    while (body.rows.length > SHOWN) body.lastChild.remove();
+    while (body.rows.length > room) {
+      // What falls off the end is found again below it.
+      next = body.lastChild.previousElementSibling.dataset.id;
+      older.hidden = false;
+      body.lastChild.remove();
+    }
   };
 
   const arrived = (denial) => {
@@ -73,8 +89,8 @@ export function show({ main, api, query, signal, remember }) {
     if (paused) waiting.push(denial);
     else insert(denial);
     // There may be more held denials than the page shows.
-    if (waiting.length > SHOWN) waiting.shift();
-    told();
+    if (waiting.length > HELD) waiting.shift();
+    tell();
   };
 
   let current = null;
@@ -86,6 +102,9 @@ export function show({ main, api, query, signal, remember }) {
     seen = new Set();
     waiting.length = 0;
     body.replaceChildren();
+    next = null;
+    room = SHOWN;
+    older.hidden = true;
     follow(parameters(filters), current.signal);
     explain(filters.request_id.trim(), current.signal);
   };
@@ -95,8 +114,10 @@ export function show({ main, api, query, signal, remember }) {
     answer.replaceChildren();
     if (!request) return;
     try {
-      const { explanation } = await api.get(`denials/explanation?${new URLSearchParams({ request_id: request })}`, until);
-      answer.replaceChildren(...explained(explanation, { api, signal: until, about: { request_id: request }, answer }));
+      const { denial, explanation } = await api.get(
+        `denials/explanation?${new URLSearchParams({ request_id: request })}`, until);
+      answer.replaceChildren(
+        ...explained(explanation, { api, signal: until, about: { request_id: request }, answer }), told(denial));
       announce(explanation.summary);
     } catch (error) {
       if (!until.aborted) answer.replaceChildren(failure(error));
@@ -115,7 +136,7 @@ export function show({ main, api, query, signal, remember }) {
       }
       if (until.aborted) return;
       connected = false;
-      told();
+      tell();
       await pauseFor(Math.min(2 ** attempt, LONGEST_PAUSE));
     }
   };
@@ -123,18 +144,64 @@ export function show({ main, api, query, signal, remember }) {
   const catchUp = async (wanted, until) => {
     trouble.replaceChildren();
     try {
-      const { items } = await api.get(`denials?limit=${PAGE}&${wanted}`, until);
+      const page = await api.get(`denials?limit=${SHOWN}&${wanted}`, until);
+      const { items } = page;
       items.reverse().forEach(arrived);
+      next ??= page.next;
+      older.hidden = !next;
       connected = true;
       announce(`${items.length} denials`);
     } catch (error) {
       if (!until.aborted) trouble.replaceChildren(failure(error));
     }
-    told();
+    tell();
   };
 
-  told();
+  const showOlder = async () => {
+    const until = current.signal;
+    try {
+      const page = await api.get(`denials?limit=${SHOWN}&after=${next}&${parameters(filters)}`, until);
+      room += page.items.length;
+      for (const denial of page.items) {
+        seen.add(denial.id);
+        add(row(denial)).dataset.id = denial.id;
+      }
+      next = page.next;
+      older.hidden = !next;
+      announce(`${page.items.length} older denials`);
+    } catch (error) {
+      if (!until.aborted) trouble.replaceChildren(failure(error));
+    }
+  };
+
+  tell();
   restart();
+}
+
+/** The latest denials of one user, for its page. */
+export async function latestDenials(api, userId, signal) {
+  const which = new URLSearchParams({ user_id: userId });
+  const { items } = await api.get(`denials?limit=5&${which}`, signal);
+  if (items.length === 0) return h("p", { class: "empty" }, "None of the latest denials was this user’s.");
+  const { element } = table("Recent denials", [
+    { label: "Time", class: "when" }, "Reason", "Request", "Client and id",
+  ], items.map((denial) => {
+    const [at, reason, request, , client] = row(denial);
+    return [at, reason, request, client];
+  }));
+  return h("div", {}, element, h("p", { class: "more" }, h("a", { href: `#/denials?${which}` }, "All denials of this user")));
+}
+
+/** The request that was denied, and the ways from it. */
+function told(denial) {
+  const subject = denial.subject_hash && new URLSearchParams({ subject: denial.subject_hash });
+  return h("div", { class: "panel" }, h("h2", {}, "The request"),
+    facts([
+      ["Time", time(denial.at)], ["Request", code(`${denial.method} ${denial.path}`)], ["Route", denial.route],
+      ["Issuer", denial.issuer], ["Client", denial.client],
+      ["User", denial.user_id && h("a", { href: userPage(denial.user_id) }, code(denial.user_id))],
+      ["Subject", subject && h("a", { href: `#/denials?${subject}` }, code(denial.subject_hash))],
+    ]));
 }
 
 function parameters(filters) {
@@ -156,7 +223,8 @@ function row(denial) {
     time(denial.at),
     h("div", {}, state(denial.reason, tone), denial.detail ? hint(prose(denial.detail)) : null),
     h("div", {}, code(`${denial.method} ${denial.path}`), hint(`route ${denial.route}, answered ${denial.status}`)),
-    h("div", {}, denial.issuer, denial.subject_hash ? id(denial.subject_hash) : null),
+    h("div", {}, denial.issuer, denial.subject_hash ? id(denial.subject_hash) : null,
+      denial.user_id ? h("p", { class: "hint" }, h("a", { href: userPage(denial.user_id) }, "user")) : null),
     h("div", {}, denial.client, h("p", { class: "hint id" },
       h("a", { href: `#/denials?${new URLSearchParams({ request_id: denial.request_id })}` }, code(denial.request_id)))),
   ];

@@ -41,7 +41,7 @@ export function prose(text) {
 }
 
 /** A text whose long words, such as URLs, may be broken behind their punctuation, and not within a name. */
-function breakable(text) {
+export function breakable(text) {
   return text.split(/(\S{20,})/).flatMap((part, index) => (index % 2
     ? part.split(/(?<=[/.:@?&=_-])/).flatMap((piece, place) => (place ? [h("wbr", {}), piece] : [piece]))
     : [part]));
@@ -62,12 +62,12 @@ export function input(name, value = null, attributes = {}) {
   return h("input", { name, value, autocomplete: "off", autocapitalize: "none", spellcheck: "false", ...attributes });
 }
 
-/** A field with its label above and, where there is one, its hint below. */
+/** A field with its label, a text or a list of texts and elements, above and, where there is one, its hint below. */
 export function field(label, control, help = null, attributes = {}) {
   control.id ||= newId("field");
   const described = help === null ? null : h("p", { class: "hint", id: `${control.id}-hint` }, help);
   if (described) control.setAttribute("aria-describedby", described.id);
-  return h("div", { class: "field", ...attributes }, h("label", { for: control.id }, label), control, described);
+  return h("div", { class: "field", ...attributes }, h("label", { for: control.id }, ...[label].flat()), control, described);
 }
 
 /** A choice; options are [value, label] or plain values. */
@@ -180,6 +180,11 @@ export function copyButton(text, what) {
     }
   }, { kind: "quiet", "aria-label": `Copy the ${what}` });
   return copy;
+}
+
+/** How many rows a list begins with: on a narrow screen each is a block of its own. */
+export function pageSize() {
+  return matchMedia("(max-width: 40rem)").matches ? 10 : 50;
 }
 
 /** Ask before something that is not easily undone. Resolves to the form's values, or null. */

@@ -11,16 +11,18 @@ const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 const WIDE = { class: "field wide" };
 const OUTCOMES = { pass: "good", fail: "bad", warn: "fair", skipped: "plain" };
 
-export function show({ main, api, signal }) {
+export function show({ main, api, query, signal, remember }) {
   const answer = h("section", { "aria-label": "Answer", class: "stack" });
   const still = { spellcheck: "false", autocomplete: "off", autocapitalize: "none" };
   const token = h("textarea", { name: "token", rows: 5, required: true, class: "mono", ...still });
-  const url = input("url", null, { placeholder: "/orders/42" });
+  const url = input("url", query.get("url"), { placeholder: "/orders/42" });
   main.append(
     h("p", { class: "lead" }, "Paste a token. The gateway runs every step of its decision and shows the result. It changes nothing " +
       "and sends the token nowhere else."),
     form({ class: "panel stack" }, async (values) => {
       answer.replaceChildren();
+      // A link may be shared: it has the request, and never the token.
+      remember({ method: values.method === "GET" ? "" : values.method, url: values.url.trim() });
       try {
         const about = question(values);
         const { body } = await api.send("POST", "explain", about, { signal });
@@ -34,7 +36,7 @@ export function show({ main, api, signal }) {
     field("Token", token,
       "Alone, or as a header or a curl command. A token grants access: if possible, use one of a test user."),
     h("div", { class: "filters" },
-      field("Method", select("method", METHODS, "GET")),
+      field("Method", select("method", METHODS, query.get("method") ?? "GET")),
       field("URL or path (optional)", url, "With it, the route and its requirements are checked, too.", WIDE)),
     h("div", { class: "row" }, submit("Explain"))),
     answer,
@@ -72,9 +74,10 @@ function applicable(change, offer) {
   const outcome = h("div", {});
   const apply = button("Apply this fix …", async () => {
     const values = await confirm("Apply this change?", change.question ?? "It changes no user.", "Apply", edits(change),
-      field("Your name (optional)", input("operator", operator, { maxlength: 64 }), "The audit log will have it."));
+      ...(offer.api.isSession ? [] : [
+        field("Your name (optional)", input("operator", operator, { maxlength: 64 }), "The audit log will have it.")]));
     if (values === null) return;
-    operator = values.operator.trim();
+    operator = (values.operator ?? "").trim();
     const body = { ...offer.about, change, ...(operator ? { operator } : {}) };
     try {
       const { body: done } = await offer.api.send("POST", "explain/apply", body, { signal: offer.signal });
@@ -83,7 +86,7 @@ function applicable(change, offer) {
       if (!offer.signal.aborted) notify(outcome, failure(error));
     }
   }, { kind: "primary" });
-  return h("div", { class: "stack" }, h("div", { class: "row" }, apply), outcome);
+  return h("div", { class: "stack" }, h("div", { class: "row acts" }, apply), outcome);
 }
 
 /** Show what has been done, and the explanation as it is now. */

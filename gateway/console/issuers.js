@@ -40,7 +40,7 @@ export async function show({ main, api, signal }) {
         ...(issuer.skipped.length ? [["Refused keys", h("span", { class: "break" }, issuer.skipped.join("; "))]] : []),
         ...(issuer.last_error ? [["Last error", h("span", { class: "error break" }, issuer.last_error)]] : []),
       ]),
-      keys(issuer), h("div", { class: "row" }, refresh), outcome);
+      keys(issuer), h("div", { class: "row acts" }, refresh), outcome);
     return element;
   };
 

@@ -1,8 +1,9 @@
-// The current state of the gateway.
+// The current state of the gateway, and its last hours.
 
 import { announce, busy, button, confirm, failure, h, hint, state, success, table } from "./dom.js";
 import { Chart } from "./chart.js";
-import { duration, number, percent } from "./format.js";
+import { duration, number, percent, zone } from "./format.js";
+import { LIVE, RANGES } from "./history.js";
 
 export const title = "Overview";
 
@@ -10,7 +11,7 @@ const STATUSES = ["2xx", "3xx", "4xx", "5xx"];
 const TIERS = ["local", "redis", "postgres"];
 const QUANTILES = [0.5, 0.95, 0.99];
 
-export function show({ main, api, history, signal }) {
+export function show({ main, api, history, query, signal, remember }) {
   const charts = {
     requests: new Chart("Requests", [
       { label: "answered 2xx", tone: "good" }, { label: "moved 3xx", tone: "plain" },
@@ -18,7 +19,7 @@ export function show({ main, api, history, signal }) {
     ], { stacked: true, format: number, note: "per second, by status" }),
     latency: new Chart("Latency", [
       { label: "median", tone: "first" }, { label: "95 %", tone: "second" }, { label: "99 %", tone: "third" },
-    ], { format: duration, note: "of the last 30 seconds’ requests" }),
+    ], { format: duration, note: "of all requests" }),
     lookups: new Chart("User look-ups", [
       { label: "local", tone: "first" }, { label: "redis", tone: "second" }, { label: "postgres", tone: "third" },
     ], { stacked: true, format: number, note: "per second, by the tier that answered" }),
@@ -28,7 +29,7 @@ export function show({ main, api, history, signal }) {
   const denials = h("section", { class: "panel", "aria-label": "Denials by reason" });
   const dependencies = h("section", { class: "panel", "aria-label": "Dependencies" });
   const caches = h("section", { class: "panel", "aria-label": "Caches" });
-  main.append(trouble, figures, h("div", { class: "grid" },
+  main.append(trouble, figures, ranges(history, query.get("range"), remember, trouble), h("div", { class: "grid" },
     charts.requests.element, charts.latency.element, charts.lookups.element, denials, dependencies, caches));
 
   const cacheEntries = h("div", {});
@@ -42,11 +43,11 @@ export function show({ main, api, history, signal }) {
     const requests = history.rates("requests", STATUSES);
     const quantiles = history.quantiles(QUANTILES);
     const lookups = history.rates("lookups", TIERS);
-    charts.requests.show(requests, sample.at);
-    charts.latency.show(quantiles, sample.at);
-    charts.lookups.show(lookups, sample.at);
+    charts.requests.show(requests, sample.at, history.range.seconds);
+    charts.latency.show(quantiles, sample.at, history.range.seconds);
+    charts.lookups.show(lookups, sample.at, history.range.seconds);
     figures.replaceChildren(...keyFigures(sample, requests, quantiles, lookups));
-    denials.replaceChildren(...denialsByReason(sample.denials, history.growth("denials")));
+    denials.replaceChildren(...denialsByReason(sample.denials, history));
     dependencies.replaceChildren(...states(sample));
     cacheEntries.replaceChildren(h("dl", { class: "facts" }, Object.entries(sample.caches).map(([name, entries]) =>
       h("div", {}, h("dt", {}, name), h("dd", {}, number(entries))))));
@@ -55,7 +56,25 @@ export function show({ main, api, history, signal }) {
     before = standing;
   };
   history.addEventListener("change", draw, { signal });
+  zone.addEventListener("change", draw, { signal });
   draw();
+}
+
+/** What the charts span, as the address says. */
+function ranges(history, wanted, remember, trouble) {
+  const buttons = Object.entries(RANGES).map(([key, { label }]) =>
+    button(label, () => choose(key), { kind: "quiet", "data-range": key, "aria-pressed": "false" }));
+  const choose = async (key) => {
+    for (const each of buttons) each.setAttribute("aria-pressed", String(each.dataset.range === key));
+    remember({ range: key === LIVE ? "" : key });
+    try {
+      await history.choose(key);
+    } catch (error) {
+      if (error.name !== "AbortError") trouble.replaceChildren(failure(error));
+    }
+  };
+  choose(Object.hasOwn(RANGES, wanted ?? "") ? wanted : LIVE);
+  return h("div", { class: "row", role: "group", "aria-label": "What the charts span" }, buttons);
 }
 
 function keyFigures(sample, requests, quantiles, lookups) {
@@ -72,7 +91,8 @@ function keyFigures(sample, requests, quantiles, lookups) {
   ].map(([label, value]) => h("div", {}, h("dt", {}, label), h("dd", {}, value)));
 }
 
-function denialsByReason(totals, recent) {
+function denialsByReason(totals, history) {
+  const recent = history.growth("denials");
   const reasons = Object.entries(totals).filter(([, total]) => total > 0)
     .sort(([one, a], [other, b]) => (recent[other] ?? 0) - (recent[one] ?? 0) || b - a).slice(0, 8);
   const heading = h("h2", {}, "Denials by reason");
@@ -82,7 +102,7 @@ function denialsByReason(totals, recent) {
   const most = Math.max(...reasons.map(([, total]) => total));
   const { element } = table("Denials by reason", [
     "Reason", { label: "Share", class: "share" },
-    { label: "Last minutes", numeric: true }, { label: "Since start", numeric: true },
+    { label: `Last ${history.range.label}`, numeric: true }, { label: "Since start", numeric: true },
   ], reasons.map(([reason, total]) => [
     h("a", { href: `#/denials?reason=${encodeURIComponent(reason)}` }, reason),
     meter(total / most), number(recent[reason] ?? 0), number(total),
@@ -123,5 +143,5 @@ function flushing(api, signal) {
       outcome.replaceChildren(failure(error));
     }
   });
-  return h("div", { class: "row" }, flush, outcome);
+  return h("div", { class: "row acts" }, flush, outcome);
 }

@@ -1,13 +1,16 @@
 // Revocations: of one token, of a user’s tokens, of an issuer’s tokens.
 
 import {
-  announce, button, code, confirm, failure, field, form, h, hint, input, notify, select, submit, success, table,
+  announce, button, code, confirm, failure, field, form, h, hint, input, notify, pageSize, select, submit, success, table,
 } from "./dom.js";
-import { time } from "./format.js";
+import { instantIn, instantInput, time, zoneLabel } from "./format.js";
 import { userPage } from "./users.js";
 
 export const title = "Revocations";
 
+const PAGE = pageSize();
+/** What is not a kind, but leads to one: the gateway reads the `jti` of the token that it is given. */
+const PASTED = ["token", "one token, pasted"];
 const KINDS = { jti: "one token, by its jti", user: "a user’s tokens", issuer: "an issuer’s tokens" };
 
 export function show({ main, api, query, signal, remember }) {
@@ -17,7 +20,7 @@ export function show({ main, api, query, signal, remember }) {
 
   const load = async () => {
     remember({ expired: expired.checked ? "true" : "" });
-    const page = await api.get(`revocations?limit=100&expired=${expired.checked}`, signal);
+    const page = await api.get(`revocations?limit=${PAGE}&expired=${expired.checked}`, signal);
     list.replaceChildren(...listed(page));
     announce(`${page.items.length}${page.next ? " or more" : ""} revocations`);
   };
@@ -48,7 +51,7 @@ export function show({ main, api, query, signal, remember }) {
       issuer ? hint(issuer) : null),
     time(at), time(until) ?? "for ever", reason ?? "–", by ?? "–",
     button("Lift", () => lift({ kind, issuer, value }),
-      { kind: "quiet", "aria-label": `Lift the revocation of ${value ?? issuer}` }),
+      { kind: "quiet acts", "aria-label": `Lift the revocation of ${value ?? issuer}` }),
   ];
 
   const listed = ({ items, next }) => {
@@ -57,7 +60,7 @@ export function show({ main, api, query, signal, remember }) {
       "What", "Which", "Since", "Until", "Reason", "By", "Change",
     ], items.map(row));
     const more = button("Show more", async () => {
-      const wanted = new URLSearchParams({ limit: 100, expired: expired.checked, after: next });
+      const wanted = new URLSearchParams({ limit: PAGE, expired: expired.checked, after: next });
       try {
         const page = await api.get(`revocations?${wanted}`, signal);
         page.items.forEach((item) => add(row(item)));
@@ -77,14 +80,23 @@ export function show({ main, api, query, signal, remember }) {
 }
 
 function revoking(api, act, outcome, signal) {
-  const kind = select("kind", Object.entries(KINDS), "jti");
+  const kind = select("kind", [PASTED, ...Object.entries(KINDS)], "token");
+  const token = h("textarea", {
+    name: "token", rows: 4, class: "mono", spellcheck: "false", autocomplete: "off", autocapitalize: "none",
+  });
+  const until = instantInput("until");
   const issuer = h("select", { name: "issuer" });
   const value = input("value");
-  const fields = { issuer: field("Issuer", issuer), value: field("Which", value) };
+  const fields = {
+    token: field("Token", token, "With or without “Bearer”. It is sent to the gateway alone, and not kept.", { class: "field wide" }),
+    issuer: field("Issuer", issuer), value: field("Which", value),
+  };
   const fit = () => {
-    fields.issuer.hidden = kind.value === "user";
-    fields.value.hidden = kind.value === "issuer";
-    value.required = kind.value !== "issuer";
+    fields.token.hidden = kind.value !== "token";
+    fields.issuer.hidden = ["token", "user"].includes(kind.value);
+    fields.value.hidden = ["token", "issuer"].includes(kind.value);
+    token.required = kind.value === "token";
+    value.required = !fields.value.hidden;
     fields.value.querySelector("label").textContent = kind.value === "user" ? "User id" : "jti";
   };
   kind.addEventListener("change", fit);
@@ -94,25 +106,32 @@ function revoking(api, act, outcome, signal) {
     (error) => { if (!signal.aborted) outcome.replaceChildren(failure(error)); },
   );
   const element = form({ class: "stack" }, async (values) => {
-    const send = () => api.send("POST", "revocations", revocation(values), { signal });
+    const pasted = values.kind === "token";
+    const sure = pasted || values.kind === "jti" || await confirm(`Revoke all tokens of this ${values.kind}?`,
+      "All gateways refuse the tokens issued until now, within milliseconds.", "Revoke tokens") !== null;
+    if (!sure) return;
+    const body = revocation({ ...values, until: instantIn(until) });
+    const send = () => api.send("POST", pasted ? "revocations/token" : "revocations", body, { signal });
     if (await act(send, "The revocation counts in all gateways.")) {
       element.reset();
       fit();
     }
   },
-  h("div", { class: "fields" }, field("What", kind), fields.issuer, fields.value,
-    field("Until (optional)", input("until", null, { type: "datetime-local" })),
+  h("div", { class: "fields" }, field("What", kind), fields.token, fields.issuer, fields.value,
+    field(["Until (optional, ", zoneLabel(), ")"], until),
     field("Reason (optional)", input("reason"))),
   h("div", { class: "row" }, submit("Revoke", "danger")));
-  return h("details", { class: "panel" }, h("summary", {}, "Revoke"), element);
+  return h("details", { class: "panel acts" }, h("summary", {}, "Revoke"), element);
 }
 
-function revocation({ kind, issuer, value, until, reason }) {
+function revocation({ kind, token, issuer, value, until, reason }) {
   return {
-    kind,
-    ...(kind === "user" ? {} : { issuer }),
-    ...(kind === "issuer" ? {} : { value: value.trim() }),
-    ...(until ? { until: new Date(until).toISOString() } : {}),
+    ...(kind === "token" ? { token: token.trim() } : {
+      kind,
+      ...(kind === "user" ? {} : { issuer }),
+      ...(kind === "issuer" ? {} : { value: value.trim() }),
+    }),
+    ...(until ? { until } : {}),
     ...(reason ? { reason } : {}),
   };
 }

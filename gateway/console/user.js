@@ -3,6 +3,8 @@
 import {
   button, code, confirm, facts, failure, field, form, h, hint, input, notify, state, submit, success, table,
 } from "./dom.js";
+import { latestChanges } from "./audit.js";
+import { latestDenials } from "./denials.js";
 import { time } from "./format.js";
 import { listed, nameOf, STATUSES } from "./users.js";
 
@@ -56,8 +58,10 @@ export async function show({ main, api, parameters: [id], signal, retitle }) {
           ["Tokens valid after", time(user.tokens_valid_after)],
         ]),
         actions(user, { api, path, tag, signal, act, change })),
+      section("Recent denials", latestDenials(api, user.id, signal), signal),
       identities(user, { api, path, signal, act }),
       editing(user, change),
+      section("Changes", latestChanges(api, `user:${user.id}`, signal), signal),
     );
   };
 
@@ -66,6 +70,16 @@ export async function show({ main, api, parameters: [id], signal, retitle }) {
   } catch (error) {
     if (!signal.aborted) outcome.replaceChildren(failure(error));
   }
+}
+
+/** A part whose content comes later. */
+function section(name, coming, signal) {
+  const content = h("div", { "aria-busy": "true" });
+  coming.catch(failure).then((found) => {
+    content.removeAttribute("aria-busy");
+    if (!signal.aborted) content.replaceChildren(found);
+  });
+  return h("section", { class: "panel flush", "aria-label": name }, h("h2", {}, name), content);
 }
 
 function actions(user, { api, path, tag, signal, act, change }) {
@@ -86,12 +100,21 @@ function actions(user, { api, path, tag, signal, act, change }) {
       "The gateway refuses a deleted user. The row stays, and the user can be restored.", "Delete");
     if (sure !== null) await send("DELETE", path, "The user has been deleted.");
   }, { kind: "danger" });
-  if (user.status === "deleted") return h("div", { class: "row" }, restore, revoke);
+  if (user.status === "deleted") return h("div", { class: "row acts" }, restore, revoke);
   const changes = [["Activate", "active"], ["Suspend", "suspended"], ["Lock", "locked"]]
     .filter(([, status]) => status !== user.status)
-    .map(([label, status]) => button(label, () => change({ status }, `The user is ${status}.`),
-      { kind: status === "active" ? "primary" : null }));
-  return h("div", { class: "row" }, changes, revoke, remove);
+    .map(([label, status]) => (status === "active"
+      ? button(label, () => change({ status }, `The user is ${status}.`), { kind: "primary" })
+      : button(`${label} …`, () => withReason(label, status, change))));
+  return h("div", { class: "row acts" }, changes, revoke, remove);
+}
+
+/** Suspend or lock, once the operator has said why: the audit log keeps the reason. */
+async function withReason(label, status, change) {
+  const answer = await confirm(`${label} this user?`,
+    "All gateways refuse the user’s requests within milliseconds. The user can be activated again.",
+    label, field("Reason", input("reason", null, { required: true, maxlength: 1000 }), "For the audit log."));
+  if (answer !== null) await change({ status, reason: answer.reason.trim() || null }, `The user is ${status}.`);
 }
 
 function identities(user, { api, path, signal, act }) {
@@ -103,12 +126,12 @@ function identities(user, { api, path, signal, act }) {
   };
   const rows = user.identities.map(({ issuer, issuer_name: name, subject }) => [
     code(subject), h("div", {}, name ?? "not configured", hint(issuer)),
-    button("Unlink", () => unlink({ issuer, subject }), { kind: "quiet", "aria-label": `Unlink ${subject}` }),
+    button("Unlink", () => unlink({ issuer, subject }), { kind: "quiet acts", "aria-label": `Unlink ${subject}` }),
   ]);
   const { element } = table("Identities", ["Subject", "Issuer", "Change"], rows);
   return h("section", { class: "panel flush", "aria-label": "Identities" }, h("h2", {}, "Identities"),
     rows.length ? element : h("p", { class: "empty" }, "This user has no identities."),
-    form({ class: "filters" }, ({ issuer, subject }) =>
+    form({ class: "filters acts" }, ({ issuer, subject }) =>
       act(() => api.send("POST", `${path}/identities`, { issuer, subject }, { signal }), "The identity has been linked."),
     field("Issuer", input("issuer", null, { required: true }), "Its configured name, or its iss."),
     field("Subject", input("subject", null, { required: true })),
@@ -116,7 +139,7 @@ function identities(user, { api, path, signal, act }) {
 }
 
 function editing(user, change) {
-  return h("details", { class: "panel" }, h("summary", {}, "Edit"),
+  return h("details", { class: "panel acts" }, h("summary", {}, "Edit"),
     form({ class: "stack" }, ({ email, display_name: name, tenant, roles }) => change({
       email: email || null, display_name: name || null, tenant: tenant || null, roles: listed(roles),
     }, "The user has been saved."),

@@ -1,6 +1,6 @@
 // The user directory: search, and add.
 
-import { announce, button, failure, field, form, h, hint, input, select, state, submit, table } from "./dom.js";
+import { announce, button, failure, field, form, h, hint, input, pageSize, select, state, submit, table } from "./dom.js";
 import { time } from "./format.js";
 
 export const title = "Users";
@@ -47,7 +47,7 @@ export function show({ main, api, query, signal, remember }) {
 
 function wanted(filters, after = null) {
   const given = Object.entries({ ...filters, after }).filter(([, value]) => value);
-  return new URLSearchParams([["limit", "50"], ...given]).toString();
+  return new URLSearchParams([["limit", pageSize()], ...given]).toString();
 }
 
 function found({ items, next }, api, filters, signal) {
@@ -86,7 +86,7 @@ function row(user) {
 function adding(api, signal) {
   const issuer = h("select", { name: "issuer", required: true });
   const outcome = h("div", {});
-  const details = h("details", { class: "panel" }, h("summary", {}, "Add a user"),
+  const details = h("details", { class: "panel acts" }, h("summary", {}, "Add a user"),
     form({ class: "stack" }, async (values) => {
       try {
         const { body } = await api.send("POST", "users", created(values), { signal });

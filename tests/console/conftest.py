@@ -65,26 +65,37 @@ async def operator(standing_console: House, browser: Browser) -> AsyncIterator[O
 
 @asynccontextmanager
 async def opened(
-    browser: Browser, house: House, *, width: int = 1280, scheme: str = "light", reduced_motion: bool = False
+    browser: Browser,
+    house: House,
+    *,
+    width: int = 1280,
+    scheme: str = "light",
+    reduced_motion: bool = False,
+    zone: str | None = None,
+    also: int | None = None,
 ) -> AsyncIterator[Operator]:
-    """Open the console; at the end nothing may have gone wrong in the page."""
+    """Open the console; at the end nothing may have gone wrong in the page.
+
+    `also` is the port of a provider to which the page may lead.
+    """
     context = await browser.new_context(
         viewport={"width": width, "height": 900},
         color_scheme="dark" if scheme == "dark" else "light",
         reduced_motion="reduce" if reduced_motion else "no-preference",
+        timezone_id=zone,
     )
     page = await context.new_page()
     wrong: list[str] = []
-    _watch(page, house, wrong)
+    _watch(page, house, wrong, also)
     await page.goto(f"{house.admin_url}/console")
     yield Operator(page, house, ADMIN_TOKEN)
     await context.close()
     assert wrong == []
 
 
-def _watch(page: Page, house: House, wrong: list[str]) -> None:
+def _watch(page: Page, house: House, wrong: list[str], also: int | None) -> None:
     """Note what a script did not catch, what the policy refused, and each request to elsewhere."""
-    here = urlsplit(house.admin_url).netloc
+    here = {urlsplit(house.admin_url).netloc, f"127.0.0.1:{also}"}
     page.on("pageerror", lambda error: wrong.append(f"uncaught: {error}"))
     page.on("dialog", lambda dialog: wrong.append(f"dialog: {dialog.message}"))
     page.on(
@@ -99,6 +110,6 @@ def _watch(page: Page, house: House, wrong: list[str]) -> None:
     page.on(
         "request",
         lambda request: (
-            wrong.append(f"elsewhere: {request.url}") if urlsplit(request.url).netloc != here else None
+            wrong.append(f"elsewhere: {request.url}") if urlsplit(request.url).netloc not in here else None
         ),
     )

@@ -54,6 +54,12 @@ class Operator:
         await self.page.get_by_role("dialog").get_by_role("button", name=verb).click()
         await expect(self.page.get_by_role("dialog")).to_have_count(0)
 
+    async def refuse(self, verb: str, reason: str = "a test") -> None:
+        """Suspend or lock the user whose page is shown."""
+        await self.page.get_by_role("button", name=verb).click()
+        await self.page.get_by_role("dialog").get_by_label("Reason").fill(reason)
+        await self.confirm(verb)
+
     async def screenshot(self, name: str, *, whole: bool = True) -> None:
         ARTIFACTS.mkdir(parents=True, exist_ok=True)
         await self.page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=whole)

@@ -1,11 +1,13 @@
 """How the console looks and reads: widths, colours, the keyboard, and screenshots of every page."""
 
+import os
 import re
 import uuid
+from pathlib import Path
 from typing import Final
 
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Page, expect
 
 from tests.console.conftest import opened
 from tests.console.driver import Operator
@@ -13,7 +15,15 @@ from tests.harness import House, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-PAGES: Final = ("Overview", "Denials", "Explain", "Users", "Revocations", "Issuers", "Audit")
+PAGES: Final = (
+    "Overview", "Denials", "Explain", "Users", "Revocations", "Issuers", "Audit", "Configuration",
+)  # fmt: skip
+
+AXE: Final = Path(__file__).parents[1] / "node" / "node_modules" / "axe-core" / "axe.min.js"
+
+# All rules of axe-core, those of best practice too.
+FAULTS: Final = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
+  .map(({id, help, nodes}) => `${id}: ${help}: ${nodes.map(({html}) => html.slice(0, 200)).join(" | ")}`)"""
 
 UNREADABLE: Final = """() => {
   // The contrast of every text with what it stands on (WCAG 2.2, 1.4.3).
@@ -81,6 +91,7 @@ async def test_every_page_fits_and_can_be_read(
     async with opened(browser, house, width=width, scheme=scheme) as operator:
         page = operator.page
         await operator.screenshot(f"sign-in-{width}-{scheme}")
+        await is_accessible(page)
         await operator.sign_in()
         for name in PAGES:
             for subject in ("member", "member", "ghost", "suspended", "pending"):
@@ -92,6 +103,7 @@ async def test_every_page_fits_and_can_be_read(
             await looked_at(operator, f"{name.lower()}-{width}-{scheme}", width)
         await operator.open_user("member")
         await page.get_by_text("Edit", exact=True).click()
+        await expect(page.get_by_role("region", name="Changes").locator("[aria-busy]")).to_have_count(0)
         await looked_at(operator, f"user-{width}-{scheme}", width)
         await page.get_by_role("button", name="Revoke tokens").click()
         await looked_at(operator, f"dialog-{width}-{scheme}", width)
@@ -110,6 +122,7 @@ async def fill(operator: Operator, name: str) -> None:
         await expect(page.get_by_role("row").nth(2)).to_be_visible()
     elif name == "Revocations":
         await page.get_by_text("Revoke", exact=True).first.click()
+        await page.get_by_label("What", exact=True).select_option("jti")
         await page.get_by_label("Issuer").select_option("main")
         await page.get_by_label("jti", exact=True).fill(uuid.uuid4().hex)
         await page.get_by_label("Reason (optional)").fill("sent to a wrong address")
@@ -117,6 +130,12 @@ async def fill(operator: Operator, name: str) -> None:
         await expect(page.get_by_text("The revocation counts in all gateways.")).to_be_visible()
     elif name == "Issuers":
         await expect(page.get_by_role("region", name="main")).to_be_visible()
+    elif name == "Audit":
+        await expect(page.get_by_role("row").nth(1)).to_be_visible()
+    elif name == "Configuration":
+        await page.get_by_role("searchbox").fill("issuer")
+        await page.keyboard.press("Enter")
+        await expect(operator.row("issuers[main].issuer")).to_be_visible()
 
 
 async def looked_at(operator: Operator, name: str, width: int) -> None:
@@ -127,6 +146,18 @@ async def looked_at(operator: Operator, name: str, width: int) -> None:
     assert await operator.page.evaluate(UNREADABLE) == []
     assert await operator.page.evaluate(UNNAMED) == []
     assert await operator.page.locator("h1").count() == 1
+    if width == 1280:
+        await is_accessible(operator.page)
+
+
+async def is_accessible(page: Page) -> None:
+    """Let axe-core look, if npm has installed it: `npm ci --prefix tests/node`."""
+    if not AXE.is_file():
+        assert os.environ.get("GATEWAY_TEST_NODE") != "required", "axe-core is missing"
+        return
+    if not await page.evaluate("() => 'axe' in window"):
+        await page.evaluate(AXE.read_text(encoding="utf-8"))
+    assert await page.evaluate(FAULTS) == []
 
 
 async def test_the_keyboard_is_enough(operator: Operator) -> None:
