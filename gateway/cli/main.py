@@ -10,7 +10,7 @@ from gateway.cli.adopt.command import adopt
 from gateway.cli.assertion import assertion_app
 from gateway.cli.commands import commands
 from gateway.cli.config import check, schema
-from gateway.cli.demo import register as register_demo
+from gateway.cli.demo.command import register as register_demo
 from gateway.cli.explain.command import explain
 from gateway.cli.import_users import import_users
 from gateway.cli.init.command import init

@@ -133,9 +133,27 @@ def demo(
         Users,
         typer.Option(help="Where the users are: in the gateway's own tables, or in some like Django's."),
     ] = Users.OWN,
+    chaos: Annotated[
+        bool, typer.Option("--chaos", help="Instead, let the stores fail while a small load runs, and watch.")
+    ] = False,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="With --chaos, only this fault; may be repeated."),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=1, max=3600, help="With --chaos, the time for all faults together.")
+    ] = 60,
     json: Json = False,
 ) -> None:
-    """Run everything on loopback: Postgres, Redis, an issuer, an upstream and the gateway."""
+    """Run everything on loopback: Postgres, Redis, an issuer, an upstream and the gateway.
+
+    With --chaos, it shows what is answered each second while one store after the other fails, and compares
+    that with what the gateway promises. Exit code 1: a promise was broken.
+    """
+    if chaos:
+        from gateway.cli.demo.chaos import run_chaos
+
+        run_chaos(fault or (), seconds, json=json)  # ends the command
     from gateway.demo.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
     from gateway.stores.postgres.migrate import MigrationError
 
