@@ -13,7 +13,7 @@ from tests.docs.pages import DOCS, PAGES, REPOSITORY, name, prose
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 # Pages of work that is under way.
-_COMING = {"install.md", "kubernetes.md", "tracing.md", "policy.md", "limits.md"}
+_COMING = {"kubernetes.md", "tracing.md", "policy.md", "limits.md"}
 
 
 def anchors(page: Path) -> set[str]:

@@ -58,7 +58,7 @@ def test_the_embedded_servers_have_that_version(name: str, package: str, pattern
 
 def test_images_are_those_that_compose_starts() -> None:
     composed = (REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8")
-    composed += (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+    composed += (REPOSITORY / "deploy" / "Dockerfile").read_text(encoding="utf-8")
     images = re.findall(r"`((?:python|postgres|redis|prom/prometheus):[\w.-]+)`", PAGE)
     assert len(images) == 4
     assert [image for image in images if image not in composed] == []

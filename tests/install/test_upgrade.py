@@ -88,6 +88,7 @@ async def verdicts(program: Program) -> dict[str, str]:
     return found | {"revoked": await verdict(program, token("member", jti=REVOKED))}
 
 
+@pytest.mark.timeout(300)  # five gateways start
 async def test_upgrade_and_rollback_with_data_in_place(
     before: dict[str, str], empty_dsn: str, redis_url: str, upstream: RawUpstream, tmp_path: Path
 ) -> None:

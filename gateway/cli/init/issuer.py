@@ -46,6 +46,8 @@ def from_token(text: str) -> FoundIssuer:
     Raises NoIssuer when no configuration should accept such a token, or when its keys cannot be found by
     what it says.
     """
+    if not text.strip():
+        raise NoIssuer("there is no token", "curl … | gateway init --token -, or give --issuer URL")
     inspection = inspect(text.strip(), time.time())
     suggestion = suggest(inspection)
     if suggestion.entry is None:
