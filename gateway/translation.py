@@ -352,4 +352,5 @@ def setup(settings: Settings, config: str | None = None) -> Setup:
         schema=settings.postgres.schema_name,
         postgres=_login(settings.postgres.dsn.get_secret_value()),
         config=config,
+        shadow=shadow(settings),
     )

@@ -47,6 +47,7 @@ class Expression:
     """The names of claims that it needs of a token's payload."""
     per_request: bool = field(init=False, compare=False, repr=False)
     reads_now: bool = field(init=False, compare=False, repr=False)
+    reads_target: bool = field(init=False, compare=False, repr=False)
     _program: "Program" = field(init=False, compare=False, repr=False)
     _users: tuple[str, ...] = field(init=False, compare=False, repr=False)
     _claims: tuple[str, ...] = field(init=False, compare=False, repr=False)
@@ -60,6 +61,7 @@ class Expression:
             "claims_read": analysis.fields("claims") - _KNOWN.keys(),
             "per_request": analysis.per_request,
             "reads_now": "now" in analysis.roots,
+            "reads_target": not analysis.fields("request").isdisjoint({"path", "host", "query"}),
             "_program": library.program(self.text),
             "_users": tuple(sorted(analysis.fields("user"))),
             "_claims": tuple(sorted(analysis.fields("claims"))),
@@ -221,7 +223,8 @@ class Prepared:
             recurring = request.recurring
             if recurring is None or recurring is not self._recurring or request.client != self._client:
                 self._recurring = None
-                for name, value in condition.of_request(asked(request, route)).items():
+                read = asked(request, route, target=condition.reads_target)
+                for name, value in condition.of_request(read).items():
                     context.add_variable(name, value)
                 self._recurring, self._client = recurring, request.client
             if condition.reads_now:

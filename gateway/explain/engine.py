@@ -7,6 +7,7 @@ found. The problems are findings, and the finding that accounts for the decision
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from gateway.core.issuer_patterns import is_pattern
@@ -123,7 +124,7 @@ class Explainer:
                 meant = await judged(((b"Authorization", b"Bearer " + given.token),))
             credential.check(trail, given, verdict.denial, meant.denial)
             await self._take(trail, keys, given.token, request, meant, resolver, deaf)
-        return _explanation(trail, verdict)
+        return _in_shadow(self._setup, verdict, _explanation(trail, verdict))
 
     async def _take(
         self,
@@ -227,3 +228,12 @@ def _explanation(trail: Trail, verdict: Verdict) -> Explanation:
     if root.reason not in (None, reason):
         summary = f"{reason.title}, and a new one would be refused, too. {summary}"
     return Explanation("deny", reason.code, cause, summary, fix, trail.steps())
+
+
+def _in_shadow(setup: Setup, verdict: Verdict, explanation: Explanation) -> Explanation:
+    """Return the explanation of a request that passes, although it would be refused."""
+    denial, route = verdict.denial, verdict.route or ANY_ROUTE
+    if denial is None or setup.shadow is None or not setup.shadow.covers(denial.reason, route, denial.issuer):
+        return explanation
+    summary = f"The request passes, because of `mode: shadow`, and is counted. Else: {explanation.summary}"
+    return replace(explanation, decision="allow", summary=summary)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from gateway.core.introspection import Introspected
 from gateway.core.model import Credential, Issuer, Route
+from gateway.core.shadow import Shadow
 from gateway.core.tokens import KeySet
 from gateway.issuer_keys.issuer import KeyStatus
 from gateway.issuer_keys.sources import LoadedKeys
@@ -42,6 +43,8 @@ class Setup:
     postgres: Login | None = None
     config: str | None = None
     """The configuration file that commands name; None if they name none."""
+    shadow: Shadow | None = None
+    """What is in shadow; None if nothing is."""
 
 
 class Introspector(Protocol):

@@ -1,6 +1,6 @@
 """The place of a condition among the requirements of a route, and what it sees of a request."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -138,5 +138,6 @@ def test_what_a_request_asks_for() -> None:
     assert (found.path, found.host, found.client) == ("/a", "a.example", "192.0.2.1")
     assert found.query == "q=1&%74oken=x&token=y"
     assert found.named({"x-a", "x-c"}) == {"x-a": "1, \ufffd"}
+    assert asked(request, plain, target=False) == replace(found, path="", host="", query="")
     by_query = Route("r", "/**", "u", credentials=CredentialSources(query="token"))
     assert asked(request, by_query).query == "q=1"

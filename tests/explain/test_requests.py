@@ -187,3 +187,12 @@ class TestConditions:
 
     async def test_without_a_request_it_is_skipped_with_the_route(self, world: World) -> None:
         assert "condition" not in outcomes(await world.explain(token("ann")))
+
+    async def test_what_is_in_shadow_passes_and_is_explained(self, world: World) -> None:
+        for route in world.config["routes"]:
+            if route["name"] == "pro":
+                route["require"]["condition_mode"] = "shadow"
+        told = await world.explain(token("ann", plan="free"), url="/pro/x")
+        assert (told.decision, told.reason, told.cause) == ("allow", "condition_not_met", "condition_not_met")
+        assert told.summary.startswith("The request passes, because of `mode: shadow`")
+        assert (await world.explain(token("ann"), url="/admin/x")).decision == "deny"

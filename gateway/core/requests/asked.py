@@ -41,14 +41,19 @@ class Asked:
 _ALL: Final = frozenset(LIBERTIES)
 
 
-def asked(request: Request, route: Route) -> Asked:
-    """Return what a request asks for that has matched a route. Raises `Denial` if it could not have."""
+def asked(request: Request, route: Route, *, target: bool = True) -> Asked:
+    """Return what a request asks for that has matched a route. Raises `Denial` if it could not have.
+
+    `target`: path, host and query are needed.
+    """
+    if not target:
+        return Asked(request.method, "", "", "", request.client, request.headers)
     hosts = [value for name, value in request.headers if name.lower() == b"host"]
     # The route's own liberties were checked when it was matched.
-    target = read_target(request.target, hosts, _ALL)
-    query = target.query[1:]
+    read = read_target(request.target, hosts, _ALL)
+    query = read.query[1:]
     parameter = None if route.credentials is None else route.credentials.query
     if parameter is not None and query:
         pairs = query.split("&")
         query = "&".join(pair for pair in pairs if unquote_plus(pair.partition("=")[0]) != parameter)
-    return Asked(request.method, target.path, target.host, query, request.client, request.headers)
+    return Asked(request.method, read.path, read.host, query, request.client, request.headers)
