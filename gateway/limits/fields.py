@@ -5,7 +5,6 @@ window in seconds, `qu` its unit, `r` what remains, `t` the seconds until it is 
 """
 
 import math
-from functools import lru_cache
 from typing import Final
 
 from gateway.limits.purse import Purse
@@ -15,18 +14,29 @@ _WINDOWS: Final = {"day": 86_400, "month": 30 * 86_400}
 """Seconds. The field is to stay the same, so a month has 30 days in it."""
 
 
-@lru_cache(maxsize=1024)
-def policy(limits: tuple[Limit, ...]) -> str:
-    """Return the value of RateLimit-Policy."""
-    return ", ".join(map(_policy, limits))
-
-
-def _policy(limit: Limit) -> str:
+def policy(limit: Limit) -> str:
+    """Return an item of RateLimit-Policy."""
     if limit.kind == "concurrency":
         return f'"{limit.name}";q={limit.amount};qu="concurrent-requests"'
     if limit.kind == "quota":
         return f'"{limit.name}";q={limit.amount};w={_WINDOWS[limit.unit]}'
     return f'"{limit.name}";q={limit.amount};w={max(1, round(limit.period))}'
+
+
+def head(limit: Limit) -> bytes:
+    """Return the two fields of a response that one limit counted, up to the number of what remains."""
+    return f'RateLimit-Policy: {policy(limit)}\r\nRateLimit: "{limit.name}";r='.encode("ascii")
+
+
+def complete(head: bytes, limit: Limit, purse: Purse, now: float) -> bytes:
+    """Return these two fields."""
+    left = purse.remaining(limit)
+    if limit.kind == "rate":
+        # Rounded up.
+        return b"%b%d;t=%d\r\n" % (head, left, -int((left - limit.burst) * limit.interval // 1))
+    if limit.kind == "quota":
+        return b"%b%d;t=%d\r\n" % (head, left, max(0, math.ceil(purse.ends - now)))
+    return b"%b%d\r\n" % (head, left)
 
 
 def state(limit: Limit, purse: Purse, now: float) -> str:

@@ -26,6 +26,7 @@ import structlog
 
 from gateway.core.caches import LRU
 from gateway.core.model import StoreUnavailable
+from gateway.limits import fields
 from gateway.limits.ledger import LEASE_SECONDS, Ask, Beat, Grant, Ledger, Usage, Usages
 from gateway.limits.periods import period_at
 from gateway.limits.purse import LONGEST_REFUSAL, Purse, Share
@@ -47,10 +48,15 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class Budget:
     """One limit, and the purses that this worker has for it."""
 
-    __slots__ = ("house", "limit", "purses")
+    __slots__ = ("_is_concurrency", "head", "house", "limit", "policy", "purses")
 
     def __init__(self, limit: Limit, house: "House", capacity: int) -> None:
         self.limit = limit
+        self._is_concurrency = limit.kind == "concurrency"
+        self.policy = fields.policy(limit)
+        """The item of `RateLimit-Policy`."""
+        self.head = fields.head(limit)
+        """The beginning of the fields of a response that only this limit counted."""
         self.house = house
         self.purses: LRU[str, Purse] = LRU(capacity)
 
@@ -64,15 +70,20 @@ class Budget:
 
     def try_take(self, purse: Purse, now: float) -> bool | None:
         """Spend a token without waiting; None: Redis must be asked, by `take`."""
-        limit, house = self.limit, self.house
+        house, tokens = self.house, purse.tokens
+        if tokens > 0 and now < purse.until and house.share is None:
+            # As `Purse.take`, with fewer calls: most requests end here.
+            purse.tokens = tokens = tokens - 1
+            if self._is_concurrency:
+                purse.running += 1
+            if tokens == purse.low and purse.flight is None:
+                house.settle_soon(self, purse)
+            return True
+        limit = self.limit
         if limit.kind == "quota" and (now >= purse.ends or not purse.period):
             self._begin_period(purse, now)
         share = house.share
         if share is None:
-            if purse.take(limit, now):
-                if purse.tokens == purse.low and purse.flight is None:
-                    house.settle_soon(self, purse)
-                return True
             return False if now < purse.refused_until else None
         if limit.kind != "concurrency" and purse.take(limit, now):
             return True

@@ -63,10 +63,13 @@ class LimitedAdmission(Admission):
 
     def limit_fields(self, now: float) -> bytes:
         """Return the header fields about the limits, for the response. `now` is by the clock of the house."""
+        if len(self.taken) == 1:
+            ((budget, purse),) = self.taken
+            return b"" if budget.limit.shadow else fields.complete(budget.head, budget.limit, purse, now)
         told = [each for each in self.taken if not each[0].limit.shadow]
         if not told:
             return b""
-        policy = fields.policy(tuple([budget.limit for budget, _ in told]))
+        policy = ", ".join([budget.policy for budget, _ in told])
         state = ", ".join([fields.state(budget.limit, purse, now) for budget, purse in told])
         return f"RateLimit-Policy: {policy}\r\nRateLimit: {state}\r\n".encode("ascii")
 
@@ -139,7 +142,7 @@ class Limiter:
                 if subject is None:
                     continue
                 budget = rule.budget
-                purse = budget.purse(subject)
+                purse = budget.purses.get(subject) or budget.purse(subject)
                 spent = budget.try_take(purse, now)
                 if spent is None:
                     # From here on, in a task.
@@ -190,7 +193,7 @@ def denial_of(budget: Budget, wait: int) -> Denial:
     denial = Denial(_REASONS[limit.kind], f"the limit {limit.name} has nothing left for this {limit.per}")
     denial.retry_after = wait
     denial.fields = (
-        ("RateLimit-Policy", fields.policy((limit,))),
+        ("RateLimit-Policy", budget.policy),
         ("RateLimit", fields.refused(limit, wait)),
     )
     return denial

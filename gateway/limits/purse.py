@@ -261,5 +261,5 @@ class Purse:
 
     def remaining(self, limit: Limit) -> int:
         """Return how many requests are left, as far as this worker knows."""
-        left = max(0, self.left) + (self.tokens if self.tokens > 0 else 0)
-        return min(left, limit.capacity)
+        left = self.tokens + (self.left if self.left > 0 else 0)
+        return left if left < limit.capacity else limit.capacity

@@ -29,11 +29,7 @@ def purse(left: int, tokens: int = 0, *, ends: float = 0.0) -> Purse:
     ],
 )
 def test_policies(limit: Limit, policy: str) -> None:
-    assert fields.policy((limit,)) == policy
-
-
-def test_several_policies() -> None:
-    assert fields.policy((RATE, DAILY)) == '"per-user";q=600;w=60, "daily";q=1000;w=86400'
+    assert fields.policy(limit) == policy
 
 
 @pytest.mark.parametrize(
@@ -48,6 +44,8 @@ def test_several_policies() -> None:
 )
 def test_states(limit: Limit, held: Purse, state: str) -> None:
     assert fields.state(limit, held, 100.0) == state
+    both = f"RateLimit-Policy: {fields.policy(limit)}\r\nRateLimit: {state}\r\n"
+    assert fields.complete(fields.head(limit), limit, held, 100.0).decode() == both
 
 
 @pytest.mark.parametrize(
