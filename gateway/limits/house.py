@@ -165,6 +165,8 @@ class House:
         self._tasks: set[asyncio.Task[bool]] = set()
         self._beating: asyncio.Task[None] | None = None
         self._closed = False
+        self._quotas_unknown = False
+        """Whether the system of record could not tell a quota; it is logged once."""
 
     def unix(self) -> float:
         """Return the time by the clock of Redis, in Unix seconds."""
@@ -325,7 +327,11 @@ class House:
         try:
             used = await self._usages.used(ask.limit, ask.subject, ask.period)
         except StoreUnavailable as error:
+            if not self._quotas_unknown:
+                self._quotas_unknown = True
+                log.warning("quotas_unavailable", detail=error.detail)
             raise _SeedMissing from error
+        self._quotas_unknown = False
         return replace(ask, seed=max(used, ask.seed))
 
     def _take_in(self, budget: Budget, purse: Purse, ask: Ask, grant: Grant, sent: float) -> None:

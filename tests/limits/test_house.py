@@ -95,6 +95,16 @@ async def test_what_was_spent_meanwhile_is_not_spent_again(redis_url: str, clien
             assert 950 <= got[name] <= 1005, name
 
 
+async def test_debts_are_told_without_another_request(redis_url: str, client: Redis) -> None:
+    async with floor(redis_url, client, RATE, QUOTA, workers=4) as all_workers:
+        all_workers.cut()
+        got = {name: await spend(all_workers.workers[:2], name, 100) for name in ("rate", "quota")}
+        assert got == {"rate": 50, "quota": 50}
+        await all_workers.come_back()
+        for name in got:
+            assert await spend(all_workers.workers[2:], name, 600) in (950, 951), name
+
+
 async def test_a_redis_that_came_back_empty_is_told_what_was_spent(redis_url: str, client: Redis) -> None:
     async with floor(redis_url, client, RATE, QUOTA) as all_workers:
         got = {name: await spend(all_workers.workers, name, 100) for name in ("rate", "quota")}
