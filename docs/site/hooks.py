@@ -126,7 +126,6 @@ def listing(path: str) -> str:
 def on_config(config: "MkDocsConfig") -> "MkDocsConfig":
     """Read lists as code hosts do. Draw diagrams with the script that is installed: no page fetches it."""
     config.markdown_extensions.append(_two_spaces())
-    config.nav = present(config.nav)
     if MERMAID.exists():
         config.extra_javascript.append("mermaid.js")
     else:
@@ -134,16 +133,6 @@ def on_config(config: "MkDocsConfig") -> "MkDocsConfig":
         for fence in config.mdx_configs["pymdownx.superfences"]["custom_fences"]:
             fence["class"] = "diagram"
     return config
-
-
-def present(nav: Any) -> Any:  # noqa: ANN401 -- the tree of mkdocs.yml
-    """Return the navigation without pages that are not written yet."""
-    if isinstance(nav, str):
-        there = nav in generated() or (ROOT / "docs" / nav).exists()
-        return nav if there else None
-    if isinstance(nav, dict):
-        return {title: present(below) for title, below in nav.items()}
-    return [kept for kept in map(present, nav) if kept is not None]
 
 
 def _two_spaces() -> "Extension":
