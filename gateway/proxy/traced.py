@@ -25,7 +25,8 @@ from gateway.proxy.context import ExchangeContext
 from gateway.proxy.downstream.connection import ClientConnection
 from gateway.proxy.downstream.incoming import AnyRequest
 from gateway.proxy.downstream.incoming import Exchange as AnyExchange
-from gateway.proxy.exchange import CLIENT_CLOSED_REQUEST, Exchange, Kind, as_it_is
+from gateway.proxy.exchange import Exchange, Kind, as_it_is
+from gateway.proxy.exchange_ends import CLIENT_CLOSED_REQUEST
 from gateway.proxy.observed import ObservedExchange
 from gateway.proxy.server import ExchangeFactory
 from gateway.proxy.upstream.balancer import Upstream
