@@ -10,8 +10,6 @@ import pytest
 import yaml
 
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.series import Counter, Gauge, Histogram
-from gateway.workers.scatter_gather import ScatterGather
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "deploy" / "prometheus"
@@ -55,20 +53,6 @@ def test_each_alert_has_a_section_in_the_runbook() -> None:
         expected = f"docs/runbook.md#{alert['alert'].lower()}"
         assert alert["annotations"]["runbook_url"] == expected
         assert alert["annotations"]["summary"]
-
-
-def test_the_page_lists_each_metric_with_its_labels() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(gateway_\w+)` \| ([^|]*)\|", page, re.MULTILINE)
-    listed = {name: re.sub(r"[`\s]", "", labels) for name, labels in rows}
-    assert len(rows) == len(listed)
-    parts = [*vars(Metrics()).values(), *vars(ScatterGather(list)).values()]
-    there = {
-        each.name + ("_total" if isinstance(each, Counter) else ""): ",".join(each.labels)
-        for each in parts
-        if isinstance(each, Counter | Gauge | Histogram)
-    }
-    assert listed == there
 
 
 def test_rules_name_metrics_that_there_are() -> None:

@@ -113,11 +113,18 @@ async def test_every_query_returns_data(tmp_path: Path, dsn: str, redis_url: str
     await seed(dsn)
     files = self_signed(tmp_path)
     server: JSON = {"listen": "127.0.0.1:0", "workers": 1, "tls": dict(files)}
-    routes: list[JSON] = [route("public", "/public/**"), route("private", "/private/**", auth="required")]
+    trial: JSON = {"name": "trial", "match": {"path": "/trial/**"}, "upstream": "raw", "mode": "shadow"}
+    assert isinstance(trial, dict)
+    routes: list[JSON] = [
+        route("public", "/public/**"),
+        route("private", "/private/**", auth="required"),
+        {**trial, "require": {"roles": ["admin"]}},
+    ]
+    limits: list[JSON] = [{"name": "per-user", "per": "user", "rate": "6000/1m", "routes": ["private"]}]
     assert isinstance(server, dict)
     async with (
         RawUpstream() as upstream,
-        running(tmp_path, upstream, dsn, redis_url, server=server, routes=routes) as program,
+        running(tmp_path, upstream, dsn, redis_url, server=server, routes=routes, limits=limits) as program,
         _prometheus(tmp_path, program) as ask,
         aiohttp.ClientSession() as session,
     ):
@@ -139,6 +146,7 @@ async def _load(session: aiohttp.ClientSession, url: str, authority: str) -> Non
             ("/private/x", token("member").decode()),
             ("/private/x", token("suspended").decode()),
             ("/private/x", None),
+            ("/trial/x", member),
         ):
             fields = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
             async with session.post(url + target, data=b"hello", headers=fields, ssl=trust) as response:
