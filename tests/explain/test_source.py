@@ -1,15 +1,19 @@
 """Explanations name the tables and columns of the system that has the users."""
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from gateway.cli.main import app
+from gateway.cli.stores import operator
 from gateway.explain import Explanation
 from tests.explain.scene import denied, failed, outcomes
-from tests.explain.source_world import SourceWorld
+from tests.explain.source_world import OWN, SourceWorld
 from tests.harness import SECOND_ISSUER, token, unused_port
 from tests.systems.fixtures import SYSTEMS, Systems
 from tests.systems.sources import BLOCKS
@@ -19,6 +23,12 @@ from tests.tokens import claims, rsa_key, sign
 
 async def world_of(system: System, folder: Path, redis_url: str, **changes: Any) -> SourceWorld:  # noqa: ANN401 -- parts of a configuration
     return await SourceWorld.over(folder, system.dsn, redis_url, {**BLOCKS[system.name], **changes})
+
+
+async def applied(world: SourceWorld, raw: bytes) -> Result:
+    """Apply the fix by the command."""
+    words = ["explain", "-", "--apply", "--yes", "--config", str(world.file)]
+    return await asyncio.to_thread(CliRunner().invoke, app, words, input=raw)
 
 
 def step(explanation: Explanation, name: str) -> str:
@@ -81,7 +91,17 @@ async def test_a_status_is_mended_by_a_command_where_that_is_allowed(
     assert (read_only.fix.command or "").startswith("psql ")
     assert 'UPDATE "auth"."users" SET "banned_until" = NULL' in (read_only.fix.command or "")
     assert ", until 2" in read_only.summary
+    told = await applied(world, token(person.subject))
+    assert told.exit_code == 1
+    assert 'UPDATE "auth"."users" SET "banned_until" = NULL' in told.stdout
+    assert "nothing was applied: the fix is a command for the owner" in told.stderr
     world.allow_changes()
+    done = await applied(world, token(person.subject))
+    assert done.exit_code == 0, done.output
+    assert await world.decide(token(person.subject)) is None
+    [row] = await world.sql(f"SELECT action, actor FROM {OWN}.audit ORDER BY id DESC LIMIT 1")  # noqa: S608 -- a constant
+    assert (row["action"], row["actor"]) == ("user.change", f"cli:{operator()}")
+    await system.suspend(person)
     explanation = await denied(world, token(person.subject), "user_suspended", "user_suspended")
     assert explanation.fix is not None
     assert (explanation.fix.command or "").startswith(f"gateway users activate {person.id}")
