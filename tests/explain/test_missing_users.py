@@ -131,6 +131,19 @@ class TestProvision:
         assert owner in explanation.summary
         assert "example.org" not in explanation.summary.lower()
 
+    async def test_an_address_of_two_users_or_of_another_tenant_is_a_question(self, world: World) -> None:
+        await world.add("old", email="ann@example.org", tenant="globex")
+        raw = newcomer("ann")
+        elsewhere = await world.explain(raw, url="/join/x")
+        assert elsewhere.fix is not None
+        assert elsewhere.fix.command is None
+        assert "with a link, the request would still be refused" in elsewhere.fix.text
+        await world.add("older", email="ann@example.org", tenant="acme")
+        both = await world.explain(raw, url="/join/x")
+        assert both.fix is not None
+        assert both.fix.command is None
+        assert "Find out which of the users" in both.fix.text
+
     async def test_an_address_of_a_deleted_user(self, world: World) -> None:
         owner = await world.add("old", email="ann@example.org", tenant="acme")
         await world.sql("UPDATE users SET status = 'deleted'")

@@ -139,6 +139,9 @@ class TestTenants:
         await world.add(tenant="globex", email="ann@example.com")
         right = await world.add("other", tenant="acme", email="ann@example.com")
         bad = token("ann", tenant_id="acme")
+        await world.sql("UPDATE users SET status = 'suspended' WHERE id = $1::uuid", right)
+        assert right not in str((await world.explain(bad)).fix)
+        await world.sql("UPDATE users SET status = 'active' WHERE id = $1::uuid", right)
         explanation = await denied(world, bad, "tenant_mismatch", "identity_linked_to_other_tenant")
         assert right in str(explanation.fix)
 

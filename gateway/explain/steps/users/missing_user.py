@@ -18,6 +18,7 @@ from gateway.explain.answer import Cause, Fix
 from gateway.explain.rehearsal import Rehearsal
 from gateway.explain.steps import conditions
 from gateway.explain.steps.users import unknown_subject, user
+from gateway.explain.steps.users.same_person import Lookalike
 from gateway.explain.trail import Trail
 from gateway.explain.users import Users
 from gateway.explain.wording import listed, shown
@@ -142,8 +143,10 @@ def _blame_owner(trail: Trail, claims: Claims, denial: Denial, owners: list[User
     ids = listed(owner.user.id for owner in owners)
     if denial.reason is ACCOUNT_NOT_LINKED:
         summary = f"No user is created, because the token's e-mail address is that of user {ids}"
-        advice = "If it is the same person, link the token's identity to that user."
-        fix = trail.remedies.link(advice, claims, owners[0].user.id) if owners else Fix(advice)
+        fix = Fix("If it is the same person, link the token's identity to that user.")
+        if owners:
+            found = Lookalike(Cause.ACCOUNT_NOT_LINKED, owners[0].user.id, summary)
+            fix = unknown_subject.fix_of(trail, claims, found, owners, None)
         trail.blame(denial, Cause.ACCOUNT_NOT_LINKED, summary, fix)
         return
     summary = f"No user is created, because the token's e-mail address is that of deleted user {ids}"

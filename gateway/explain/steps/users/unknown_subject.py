@@ -94,7 +94,7 @@ async def check(trail: Trail, claims: Claims, users: Users, *, note: str | None 
         denial,
         found.cause,
         f"The {identity} has no user{_looked_in(trail, claims)}; {found.summary}{added}",
-        found.fix or _fix_of(trail, claims, found, owners, obstacle),
+        found.fix or fix_of(trail, claims, found, owners, obstacle),
     )
 
 
@@ -113,7 +113,7 @@ async def warn_of_second(trail: Trail, claims: Claims, users: Users) -> str | No
     if found is None or all(owner.user.status is UserStatus.DELETED for owner in owners):
         return None
     summary = f"The request would create a second user, perhaps for the same person: {found.summary}"
-    trail.blame(None, found.cause, summary, _fix_of(trail, claims, found, owners, None))
+    trail.blame(None, found.cause, summary, fix_of(trail, claims, found, owners, None))
     return found.summary
 
 
@@ -127,7 +127,7 @@ async def _owners(users: Users, found: Lookalike) -> list[UserRecord]:
     return [record for record in records if record is not None]
 
 
-def _fix_of(
+def fix_of(
     trail: Trail, claims: Claims, found: Lookalike, owners: list[UserRecord], obstacle: str | None
 ) -> Fix:
     """Link the identity, if one user is meant who could be admitted then; else say what is in the way."""

@@ -284,7 +284,9 @@ async def _blame_tenant(trail: Trail, claims: Claims, user: User, denial: Denial
         f" of the tenant {shown(user.tenant)}"
     )
     same = [] if user.email is None else await users.directory.with_email(user.email)
-    right = [each.user for each in same if each.user.tenant == tenant]
+    right = [
+        each.user for each in same if (each.user.tenant, each.user.status) == (tenant, UserStatus.ACTIVE)
+    ]
     if len(right) == 1:
         advice = f"Link the identity to user {right[0].id}, who has the same e-mail address in that tenant."
         fix = _moved(trail, claims, user, right[0], advice)
