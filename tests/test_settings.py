@@ -912,6 +912,20 @@ def test_headers_about_users_have_one_meaning(
 
 
 @pytest.mark.parametrize(
+    ("condition", "told"),
+    [
+        ('claims.plan == "pro"', True),
+        ('!has(claims.sub) || claims.plan == "pro"', False),
+        ('client.ip == "10.0.0.1"', False),
+    ],
+)
+def test_a_condition_that_shuts_out_who_is_welcome_is_told(file: Path, condition: str, *, told: bool) -> None:
+    route = f"    upstream: orders\n    auth: optional\n    require: {{condition: '{condition}'}}\n"
+    found = advised(file, BASE.replace("    upstream: orders\n", route))
+    assert ("routes[0].require.condition" in found) is told
+
+
+@pytest.mark.parametrize(
     ("old", "new", "where"),
     [
         ("listen: 127.0.0.1:8080", "mode: shadow", "server.mode"),

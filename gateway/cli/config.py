@@ -143,6 +143,8 @@ def _summarise(settings: "Settings") -> None:
         asked += [f"token role {role}" for role in require.token_roles]
         if require.tenant is not None:
             asked.append(f"tenant {require.tenant}")
+        if require.condition is not None:
+            asked.append("condition")
         methods, hosts = ", ".join(route.match.methods) or "any", ", ".join(route.match.hosts) or "any"
         to = route.upstream or "decision only"
         routes.add_row(route.name, route.match.path, methods, hosts, route.auth, ", ".join(asked), to)

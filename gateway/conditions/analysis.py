@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 from gateway.conditions import library
+from gateway.conditions.kinds import ORDERED, TOTAL, converted, differ, fits, hint_of
 from gateway.conditions.syntax import (
     Binary,
     Call,
@@ -33,7 +34,6 @@ from gateway.conditions.words import (
     BOOL,
     BYTES,
     DOUBLE,
-    DURATION,
     DYN,
     FUNCTIONS,
     INT,
@@ -46,7 +46,6 @@ from gateway.conditions.words import (
     STRING,
     TIMESTAMP,
     UINT,
-    Function,
     Kind,
     list_of,
     why_unreadable,
@@ -57,20 +56,6 @@ _HEADERS: Final = Kind("headers")
 _FIXED: Final[Mapping[str, Kind]] = {
     "bool": BOOL, "int": INT, "uint": UINT, "double": DOUBLE, "string": STRING, "bytes": BYTES, "null": NULL,
 }  # fmt: skip
-_ORDERED: Final = frozenset({*NUMBERS, STRING, BYTES, BOOL, TIMESTAMP, DURATION})
-_TOTAL: Final[Mapping[tuple[Kind, str, Kind], Kind]] = {
-    **{(kind, sign, kind): kind for kind in NUMBERS for sign in "+-*/"},
-    **{(kind, "%", kind): kind for kind in (INT, UINT)},
-    (STRING, "+", STRING): STRING,
-    (BYTES, "+", BYTES): BYTES,
-    (TIMESTAMP, "+", DURATION): TIMESTAMP,
-    (DURATION, "+", TIMESTAMP): TIMESTAMP,
-    (TIMESTAMP, "-", DURATION): TIMESTAMP,
-    (TIMESTAMP, "-", TIMESTAMP): DURATION,
-    (DURATION, "+", DURATION): DURATION,
-    (DURATION, "-", DURATION): DURATION,
-}
-"""What an operator makes of two kinds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,26 +294,26 @@ class _Walk:
             return BOOL
         if operator in {"<", "<=", ">", ">="}:
             fits = left == right or {left, right} <= NUMBERS
-            if DYN not in {left, right} and not (fits and left in _ORDERED):
-                self._fault(node.at, f"{left} and {right} have no order", _converted(left, right))
-            elif {left, right} - _ORDERED - {DYN}:
-                self._fault(node.at, f"{(({left, right}) - _ORDERED - {DYN}).pop()} has no order")
+            if DYN not in {left, right} and not (fits and left in ORDERED):
+                self._fault(node.at, f"{left} and {right} have no order", converted(left, right))
+            elif {left, right} - ORDERED - {DYN}:
+                self._fault(node.at, f"{(({left, right}) - ORDERED - {DYN}).pop()} has no order")
             return BOOL
         if DYN in {left, right}:
             return DYN if left == right else (left if right == DYN else right)
         if operator == "+" and left.name == right.name == "list":
             return left if left == right else list_of(DYN)
-        total = _TOTAL.get((left, operator, right))
+        total = TOTAL.get((left, operator, right))
         if total is None:
             return self._fault(
-                node.at, f"`{operator}` does not fit {left} and {right}", _converted(left, right)
+                node.at, f"`{operator}` does not fit {left} and {right}", converted(left, right)
             )
         return total
 
     def _compared(self, node: Binary, left: Kind, right: Kind, scope: Mapping[str, Kind]) -> None:
-        if _differ(left, right):
+        if differ(left, right):
             self._fault(
-                node.at, f"{left} is never equal to {right}: they cannot be compared", _converted(left, right)
+                node.at, f"{left} is never equal to {right}: they cannot be compared", converted(left, right)
             )
             return
         for one, other in ((node.left, node.right), (node.right, node.left)):
@@ -346,7 +331,7 @@ class _Walk:
         if right.name not in {"list", "map", "dyn"}:
             hint = "write text.contains(part)" if right == STRING else None
             self._fault(node.at, f"`in` needs a list or a mapping, and not {right}", hint)
-        elif right.item is not None and _differ(left, right.item):
+        elif right.item is not None and differ(left, right.item):
             self._fault(node.at, f"{left} is never among items that are {right.item}")
         if isinstance(node.right, Items):
             known = self._path(node.left, scope)
@@ -385,8 +370,8 @@ class _Walk:
             number = f"{takes} argument{'' if takes == 1 else 's'}" if takes else "no argument"
             return self._fault(node.at, f"{node.function}() takes {number}")
         for argument, kind, fitting in zip(arguments, kinds, function.takes, strict=True):
-            if not _fits(kind, fitting):
-                self._fault(start_of(argument), f"{node.function}() does not take {kind}", _hint_of(function))
+            if not fits(kind, fitting):
+                self._fault(start_of(argument), f"{node.function}() does not take {kind}", hint_of(function))
         if node.function == "matches":
             self._pattern(node.arguments[0])
         elif all(isinstance(argument, Constant) for argument in arguments):
@@ -439,40 +424,3 @@ class _Walk:
             made = items if node.function == "filter" else BOOL
         self._loops -= not written
         return made
-
-
-def _differ(one: Kind, other: Kind) -> bool:
-    """Return whether values of these kinds are never equal."""
-    pair = {one, other}
-    return DYN not in pair and one.name != other.name and not pair <= NUMBERS
-
-
-def _fits(kind: Kind, fitting: frozenset[Kind | str]) -> bool:
-    return kind == DYN or DYN in fitting or kind in fitting or kind.name in fitting
-
-
-def _hint_of(function: Function) -> str | None:
-    first = sorted(str(each) for each in function.takes[0])
-    return (
-        f"it takes {' or '.join(first)}"
-        if len(function.takes) == 1 and DYN not in function.takes[0]
-        else None
-    )
-
-
-def _converted(left: Kind, right: Kind) -> str | None:
-    """Advise how two kinds can meet."""
-    kinds = {left, right}
-    if STRING in kinds and kinds & NUMBERS:
-        return "write the number without quotes, or int(…) around the text"
-    if TIMESTAMP in kinds and STRING in kinds:
-        return 'write timestamp("2026-01-31T00:00:00Z")'
-    if DURATION in kinds and (STRING in kinds or kinds & NUMBERS):
-        return 'write duration("5m")'
-    if STRING in kinds and any(kind.name == "list" for kind in kinds):
-        return "write text in list"
-    if NULL in kinds:
-        return "write !has(user.email) for what is missing"
-    if BOOL in kinds and STRING in kinds:
-        return "write true or false without quotes"
-    return None

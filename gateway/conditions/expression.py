@@ -225,10 +225,10 @@ class Prepared:
                 self._recurring = None
                 read = asked(request, route, target=condition.reads_target)
                 for name, value in condition.of_request(read).items():
-                    context.add_variable(name, value)
+                    library.put(context, name, value)
                 self._recurring, self._client = recurring, request.client
             if condition.reads_now:
-                context.add_variable("now", condition.now())
+                library.put(context, "now", condition.now())
             condition._judge(context)  # noqa: SLF001 -- the other half of one class
         except EvaluationFailed as error:
             raise condition._failed(error) from error  # noqa: SLF001

@@ -42,10 +42,26 @@ def program(text: str) -> "Program":
 
 
 def context(variables: Mapping[str, Value]) -> "Context":
-    """Return variables in the form of the library: reading them there costs nothing per evaluation."""
+    """Return variables in the form of the library: reading them there costs nothing per evaluation.
+
+    Raises `EvaluationFailed`.
+    """
     import cel
 
-    return cel.Context(dict(variables))
+    found = cel.Context()
+    for name, value in variables.items():
+        put(found, name, value)
+    return found
+
+
+def put(variables: "Context", name: str, value: Value) -> None:
+    """Set a variable. Raises `EvaluationFailed` for a value that the library does not take."""
+    try:
+        variables.add_variable(name, value)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise EvaluationFailed(f"`{name}` cannot be read: {_first_line(error)}") from error
 
 
 def evaluate(compiled: "Program", variables: "Context") -> Value:

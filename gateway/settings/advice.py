@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from gateway.conditions.analysis import analysed
 from gateway.core.model import Auth, MissingUser
 from gateway.settings.exposure import exposure
 from gateway.settings.findings import Location
@@ -222,6 +223,7 @@ def _routes(settings: Settings, source: Source) -> Iterator[Problem]:
                 f"move it above {cover.name}, or remove it",
             )
         yield from _cors((*where, "cors"), route, source)
+        yield from _anonymous((*where, "require", "condition"), route, source)
         if route.auth is Auth.NONE and route.upstream is not None:
             yield source.problem((*where, "auth"), f"is none: {route.match.path} is open to all clients")
 
@@ -242,6 +244,22 @@ def _cors(where: Location, route: Route, source: Source) -> Iterator[Problem]:
             (*where, "origins"),
             f"lists {unlisted[0]}, which is not in allowed_origins: with the cookie, its pages can only read",
             "add it to allowed_origins, if its pages may also write",
+        )
+
+
+def _anonymous(where: Location, route: Route, source: Source) -> Iterator[Problem]:
+    """Warn of a condition that requests without a token cannot meet, where they are welcome."""
+    text = route.require.condition
+    if text is None or route.auth is not Auth.OPTIONAL:
+        return
+    analysis = analysed(text)
+    of_token = [at for path, at in analysis.places.items() if path[0] in {"user", "claims"}]
+    if of_token and not any(path[0] in {"user", "claims"} for path in analysis.guarded):
+        yield source.problem(
+            where,
+            "reads the token or its user, so that requests without a token do not meet it",
+            "write !has(claims.sub) || … to let them through, or auth: required",
+            min(of_token),
         )
 
 

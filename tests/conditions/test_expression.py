@@ -109,6 +109,12 @@ def test_a_defect_of_the_library_denies(monkeypatch: pytest.MonkeyPatch) -> None
         library.evaluate(Broken(), library.context({}))  # type: ignore[arg-type]  # broken on purpose
 
 
+@pytest.mark.parametrize("value", ["\ud800", {"a": "\udfff"}, object(), 1j])
+def test_a_value_that_the_library_does_not_take_denies(value: JSON) -> None:
+    assert verdict('claims.odd != "x"', odd=value) == "condition_failed"
+    assert verdict('claims.odd != "x" || request.method == "GET"', odd=value) == "condition_failed"
+
+
 def test_a_prepared_condition_reads_each_request_anew() -> None:
     """Only the same head from the same client is not read again."""
     check = Expression('request.path == "/a" && client.ip == "192.0.2.1"').prepare(CLAIMS, USER)
