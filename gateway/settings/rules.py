@@ -257,7 +257,8 @@ def _routes(data: object) -> Iterator[Finding]:
         yield from cors_findings(index, route)
         yield from _missing_user(index, route, provisioning=provisioning, creates=creates)
         # A condition may ask for less than a user: `settings.conditions` looks at it.
-        asked = [key for key, value in _mapping(route, "require").items() if value and key != "condition"]
+        exempt = ("condition", "condition_mode")
+        asked = [key for key, value in _mapping(route, "require").items() if value and key not in exempt]
         if route.get("auth") == "none" and asked:
             yield Finding(
                 ("routes", index, "require"),
