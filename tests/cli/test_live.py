@@ -86,6 +86,7 @@ def test_all_is_well(dsn: str, redis_url: str, tmp_path: Path, serving: str) -> 
         "upstream:echo": "pass",
     }
     assert set(entry(result, "postgres")) == {"name", "outcome", "found", "fix"}
+    assert "pooler" not in entry(result, "postgres")["found"]
 
 
 def test_a_role_that_may_not_create_users(dsn: str, redis_url: str, tmp_path: Path, serving: str) -> None:
@@ -206,6 +207,9 @@ def test_a_pooler_that_delivers_no_notifications(
         result = check(config, "--json")
         assert result.exit_code == output.DENIED
         assert entry(result, "stream:postgres")["outcome"] == "fail"
+        assert (
+            "a pooler is in between, and gets statements without names" in entry(result, "postgres")["found"]
+        )
         assert (
             entry(result, "stream:postgres")["fix"]
             == "set `postgres.listen_dsn` to an address that bypasses it"

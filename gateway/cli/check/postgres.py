@@ -29,7 +29,7 @@ async def _primary(settings: "Settings") -> CheckResult:
     postgres = opened(settings)
     try:
         await postgres.ping()
-        found = await _described(postgres)
+        found = await _described(postgres, named=settings.postgres.prepared_statements == "named")
         flaws = await postgres.shortcomings()
         writes = await _takes_writes(postgres)
         newcomers = await _creates_users(postgres, settings)
@@ -122,11 +122,18 @@ async def _creates_users(postgres: Postgres, settings: "Settings") -> tuple[str,
     )
 
 
-async def _described(postgres: Postgres) -> str:
+async def _described(postgres: Postgres, *, named: bool) -> str:
+    """Return what answers. `named`: whether statements get names, whatever is between."""
     async with postgres.connection() as connection:
         version = await connection.fetchval("SELECT current_setting('server_version')")
+        # A pooler tells process ids of its own.
+        straight = await connection.fetchval("SELECT pg_backend_pid()") == connection.get_server_pid()
     login = await Diagnostics(postgres).login()
-    return (
+    described = (
         f"{postgres.address}: the statements of requests run; PostgreSQL {version},"
         f" database {login.database}, role {login.role}"
     )
+    if straight:
+        return described
+    how = "with names, which it must keep (`prepared_statements: named`)" if named else "without names"
+    return f"{described}; a pooler is in between, and gets statements {how}"
