@@ -24,6 +24,9 @@ configuration is `--config FILE`, else `$GATEWAY_CONFIG`, else `config/gateway.y
 | 3 | a dependency cannot be reached |
 | 70 | a bug of the gateway |
 
+[install.md](install.md) uses the first ones in their order. The [admin API](admin-api.md) and the
+[console](console.md) do much of the same.
+
 `gateway commands` generates this page.
 """
 _KINDS: Final = {

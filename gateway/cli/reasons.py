@@ -47,6 +47,8 @@ def page() -> str:
         "as `code`, in the client's problem+json. Reasons that would reveal which users exist reach the",
         "client as `invalid_token` with status 401, unless `errors.detail` is `full`.",
         "",
+        "[explain.md](explain.md) goes from a reason to its root cause and the fix.",
+        "",
         "`gateway reasons --markdown` generates this page from the catalogue.",
     ]
     for group, title in _TITLES.items():
