@@ -26,6 +26,9 @@ def mentioned(page: Path) -> Iterator[str]:
             for line in re.sub(r"\\\n\s*", "", block).splitlines():
                 if line.startswith("$ "):
                     yield from _IN_BLOCK.findall(re.sub(r" #.*", "", line))
+                elif line.startswith("    gateway "):
+                    # What a command prints for people to paste.
+                    yield line.removeprefix("    gateway ")
 
 
 def fault(text: str) -> str | None:
