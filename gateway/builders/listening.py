@@ -86,9 +86,11 @@ async def serve_decisions(
         fronts["decision"] = await serve_front(server, listeners.decision, None, stack)
     if listeners.grpc:
         # Here, because the extra may not be installed.
-        from gateway.decision.grpc.service import GrpcListener
+        from gateway.decision.grpc.service import CheckService, GrpcListener
+        from gateway.decision.grpc.traced import TracedCheckService
 
-        grpc = GrpcListener(context, [one.getsockname()[:2] for one in listeners.grpc])
+        service = CheckService(context) if tracing is None else TracedCheckService(context, tracing)
+        grpc = GrpcListener(service, [one.getsockname()[:2] for one in listeners.grpc])
         await grpc.start()
         stack.push_async_callback(grpc.stop, 0.0, last=True)
         fronts["grpc"] = grpc

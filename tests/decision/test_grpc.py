@@ -115,7 +115,7 @@ async def test_the_page_that_opens_a_websocket_with_a_cookie_is_checked(door: Ho
 
 
 async def test_a_peer_that_is_not_trusted_is_denied(door: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_address", lambda _: "203.0.113.9")
+    monkeypatch.setattr(service, "address", lambda _: "203.0.113.9")
     answer = await ask(door, question(token=token()))
     assert (answer.denied_response.status.code, "front_not_trusted" in answer.denied_response.body) == (
         403,
@@ -133,5 +133,5 @@ async def test_a_peer_that_is_not_trusted_is_denied(door: House, monkeypatch: py
         ("", "unknown"),
     ],
 )
-async def test_the_address_of_a_peer(peer: str, address: str) -> None:
-    assert service._address(peer) == address
+async def test_theaddress_of_a_peer(peer: str, address: str) -> None:
+    assert service.address(peer) == address

@@ -52,7 +52,11 @@ async def standing_chain(
                     tmp_path_factory.mktemp("back"),
                     dsn,
                     redis_url,
-                    decision={"listen": "127.0.0.1:0", "trusted_proxies": ["127.0.0.1/32"]},
+                    decision={
+                        "listen": "127.0.0.1:0",
+                        "grpc_listen": "127.0.0.1:0",
+                        "trusted_proxies": ["127.0.0.1/32"],
+                    },
                     headers={"forward_authorization": True},
                     tracing={"user_id": True},
                     routes=[

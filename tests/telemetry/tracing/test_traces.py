@@ -14,6 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from gateway import __version__
 from gateway.builders.tracing import tracing
 from gateway.settings import Settings
+from tests.decision import by_grpc
 from tests.decision.asking import ask, auth_request, ext_authz
 from tests.harness import House, open_house, token
 from tests.proxy.tunnels import echo, handshake, switching
@@ -293,6 +294,25 @@ async def test_a_question_of_a_front_is_a_part_of_its_trace(chain: Chain) -> Non
     assert "user.id" in good.attributes
     assert (bad.name, bad.failed) == ("GET /both/**", False)
     assert bad.attributes["http.response.status_code"] == 401
+    assert chain.collector.of(silent) == []
+    (denied,) = chain.back.events("denied")
+    assert denied["trace_id"] == refused
+
+
+async def test_a_question_by_grpc_is_a_part_of_its_trace(chain: Chain) -> None:
+    allowed, refused, silent = new_trace(), new_trace(), new_trace()
+    for trace_id, flags, bearer in (
+        (silent, "00", token()),
+        (allowed, "01", token()),
+        (refused, "01", None),
+    ):
+        headers = {"traceparent": header(trace_id, flags).decode().partition(": ")[2]}
+        asked = by_grpc.question("GET", "/both/x?token=secret", token=bearer, headers=headers)
+        await by_grpc.ask(chain.back, asked)
+    good, bad = await ended(chain, allowed), await ended(chain, refused)
+    assert (good.name, good.kind, good.attributes["url.path"]) == ("GET /both/**", "server", "/both/x")
+    assert (good.attributes["http.response.status_code"], good.failed) == (200, False)
+    assert (bad.attributes["gateway.denial.reason"], bad.failed) == ("credentials_missing", False)
     assert chain.collector.of(silent) == []
     (denied,) = chain.back.events("denied")
     assert denied["trace_id"] == refused

@@ -1,0 +1,58 @@
+"""Envoy's questions when requests are traced: the span of a question is below that of Envoy."""
+
+import random
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import grpc
+from envoy.service.auth.v3.external_auth_pb2 import CheckRequest
+
+from gateway.core.model import Header, Request
+from gateway.core.requests.trace_context import parent_of
+from gateway.decision.context import DecisionContext
+from gateway.decision.grpc.service import CheckService, address
+from gateway.telemetry.tracing import server_span
+from gateway.telemetry.tracing.server_span import Tracing
+from gateway.telemetry.tracing.span import CURRENT
+
+
+class TracedCheckService(CheckService):
+    """Decides, with a span if the question is sampled. Its attributes are those of the original request."""
+
+    def __init__(self, context: DecisionContext, tracing: Tracing) -> None:
+        super().__init__(context)
+        self._tracing = tracing
+
+    async def check(
+        self, asked: CheckRequest, call: "grpc.aio.ServicerContext[CheckRequest, bytes]"
+    ) -> bytes:
+        http, sampling, peer = asked.attributes.request.http, self._tracing.sampling, address(call.peer())
+        # Envoy's own span is in the metadata; without one, the request may have that of its client.
+        parent = parent_of(_metadata(call)) or parent_of(_fields(http.headers.items()))
+        trace = random.getrandbits(128) if parent is None else int(parent.trace_id, 16)
+        if not (sampling.chooses(trace) if parent is None else sampling.follows(parent)):
+            return await super().check(asked, call)
+        headers = ((b"host", http.host.encode("latin-1", "replace")), *_fields(http.headers.items()))
+        scheme: Literal["http", "https"] = "https" if http.scheme == "https" else "http"
+        request_id = http.headers.get("x-request-id", "")
+        question = Request(http.method, http.path, headers, peer, scheme, request_id)
+        span = server_span.begin(self._tracing, question, parent, trace, modern=True)
+        # Each call has a task, and so a context, of its own.
+        CURRENT.set(span)
+        checked = await self.checked(asked, peer, trace)
+        server_span.end(
+            span, http.method, checked.status, checked.admission, checked.failure,
+            tells_users=self._tracing.tells_users,
+        )  # fmt: skip
+        return checked.answer
+
+
+def _metadata(call: "grpc.aio.ServicerContext[CheckRequest, bytes]") -> Iterator[Header]:
+    for name, value in call.invocation_metadata() or ():
+        octets = value if isinstance(value, bytes) else value.encode("latin-1", "replace")
+        yield name.encode("latin-1", "replace"), octets
+
+
+def _fields(headers: Iterable[tuple[str, str]]) -> Iterator[Header]:
+    for name, value in headers:
+        yield name.encode("latin-1", "replace"), value.encode("latin-1", "replace")
