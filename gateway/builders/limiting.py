@@ -14,6 +14,7 @@ from gateway.core.reasons import Denial
 from gateway.limits.guard import Guard
 from gateway.limits.house import House
 from gateway.limits.limiter import Limiter
+from gateway.limits.operators import Budgets
 from gateway.limits.rules import Limit
 from gateway.limits.subjects import CLAIMS
 from gateway.pipeline import Pipeline
@@ -63,6 +64,8 @@ class Limiting:
     house: House | None = None
     ledger: RedisLimits | None = None
     usages: QuotaRows | None = None
+    budgets: Budgets | None = None
+    """For operators."""
     hits: "defaultdict[tuple[str, ...], float]" = field(default_factory=lambda: defaultdict(float))
 
     def around(
@@ -117,7 +120,8 @@ def limiting(settings: Settings, redis: RedisTier, postgres: Postgres, metrics: 
     for limit in limits:
         for result in ("allowed", "shadow" if limit.shadow else "denied"):
             metrics.limit_hits.inc((limit.name, result), by=0)
-    return Limiting(house, ledger, usages, metrics.limit_hits.values)
+    budgets = Budgets(house, ledger, usages)
+    return Limiting(house, ledger, usages, budgets, metrics.limit_hits.values)
 
 
 def _workers(setting: int | str) -> int:

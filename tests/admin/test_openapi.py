@@ -75,6 +75,8 @@ async def test_every_operation_is_described(api: Api) -> None:
         "POST /issuers/{name}/refresh",
         "GET /caches",
         "POST /cache/flush",
+        "GET /limits",
+        "POST /limits/reset",
         "GET /denials",
         "GET /denials/explanation",
         "POST /explain",

@@ -1,7 +1,6 @@
 """One gateway with limits, for all tests of requests."""
 
 import io
-import os
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -10,6 +9,7 @@ import pytest_asyncio
 
 from gateway.core.model import JSON
 from gateway.telemetry import logs
+from tests.admin.client import TOKEN
 from tests.conftest import _Databases
 from tests.harness import House, open_house
 
@@ -38,17 +38,17 @@ LIMITS: Final[list[JSON]] = [
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def standing_limited(
-    request: pytest.FixtureRequest,
+    standing_redis_url: str,
     _databases: _Databases,
     _template: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[House]:
     name = await _databases.create("gateway_limits", template=_template)
-    redis_url = os.environ.get("GATEWAY_TEST_REDIS_URL") or request.getfixturevalue("_redis").url
     async with open_house(
         tmp_path_factory.mktemp("limits"),
         _databases.dsn(name),
-        redis_url,
+        standing_redis_url,
+        admin={"listen": "127.0.0.1:0", "token": TOKEN},
         decision={"listen": "127.0.0.1:0", "trusted_proxies": ["127.0.0.1/32"]},
         server={"trusted_proxies": ["127.0.0.1/32"]},
         routes=ROUTES,

@@ -3,6 +3,7 @@
 import pytest
 
 from gateway.limits import fields
+from gateway.limits.operators import standing_of
 from gateway.limits.purse import Purse
 from gateway.limits.rules import Limit
 
@@ -55,3 +56,19 @@ def test_another_try(limit: Limit, retry_at: float, seconds: int) -> None:
     held = purse(0)
     held.retry_at = retry_at
     assert fields.retry_after(limit, held, 100.0) == seconds
+
+
+@pytest.mark.parametrize(
+    ("limit", "text", "standing"),
+    [
+        (RATE, None, (50, 0)),
+        (RATE, "1000500000.00 250 3 2", (45, 5)),
+        (RATE, "999000000.00 250 0 0", (50, 0)),
+        (RATE, "1009000000.00 200 9 9", (0, 0)),
+        (DAILY, "400 249 5 7 0", (600, 5)),
+        (SLOTS, "0 250 2 1", (2, 3)),
+        (SLOTS, "0 248 2 1", (5, 0)),
+    ],
+)
+def test_a_budget_as_redis_has_it(limit: Limit, text: str | None, standing: tuple[int, int]) -> None:
+    assert standing_of(limit, text, 1000.0) == standing

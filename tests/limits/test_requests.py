@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.admin.client import Api
 from tests.harness import House, token
 from tests.sockets import Exchange, RawClient, Response, request_bytes
 
@@ -230,3 +231,29 @@ async def test_a_key_that_there_is_not_is_looked_for_a_few_times(limited: House)
     got = [(await limited.request("/free/a", token=forged(number))).code for number in range(4)]
     assert got == ["key_unknown", "key_unknown", "rate_limited", "rate_limited"]
     assert await statuses(limited, "/free/a", 1, token()) == [200]
+
+
+async def test_operators_see_a_budget_and_give_it_anew(limited: House) -> None:
+    async with Api.of(limited) as api:
+        leave = token("globex", tenant_id="globex")
+        rows = await limited.sql("SELECT user_id::text FROM identities WHERE subject = 'globex'")
+        subject = str(rows[0]["user_id"])
+        listed = (await api.get("/limits")).json
+        assert (listed["shared"], listed["workers"]) == (True, 1)
+        assert [each["name"] for each in listed["limits"]][:3] == ["three", "daily", "slots"]
+        for limit, path, amount in (("three", "/three/o", 3), ("daily", "/daily/o", 2)):
+            query = {"limit": limit, "subject": subject}
+            await statuses(limited, path, amount, leave)
+            assert await statuses(limited, path, 1, leave) == [429]
+            (told,) = (await api.call("GET", "/limits", query=query)).json["limits"]
+            assert (told["amount"], told["budget"]["left"]) == (amount, 0)
+            assert (await api.call("POST", "/limits/reset", query)).status == 204
+            (told,) = (await api.call("GET", "/limits", query=query)).json["limits"]
+            assert told["budget"]["left"] == amount
+
+            async def passes(path: str = path) -> bool:
+                return await statuses(limited, path, 1, leave) == [200]
+
+            await until(passes)
+        assert b'"limit.reset"' in (await api.get("/audit")).content
+        assert (await api.call("GET", "/limits", query={"limit": "none"})).status == 404

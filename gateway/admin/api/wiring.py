@@ -12,6 +12,7 @@ from gateway.admin.endpoints.configuration import Configuration, ShownSetting
 from gateway.admin.endpoints.denials import Denials
 from gateway.admin.endpoints.explain import Explain
 from gateway.admin.endpoints.issuers import Caches, Issuers
+from gateway.admin.endpoints.limits import Limits
 from gateway.admin.endpoints.overview import Overview
 from gateway.admin.endpoints.revocations import Revocations
 from gateway.admin.endpoints.users import Users
@@ -25,6 +26,7 @@ from gateway.explain.hindsight import Hindsight
 from gateway.identity.local_cache import LocalCache
 from gateway.issuer_keys.introspection import Introspector
 from gateway.issuer_keys.keyring import KeyRing
+from gateway.limits.operators import Budgets
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.audit import AuditLog
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
@@ -59,6 +61,8 @@ class Parts:
     """Returns what all workers have counted in the latest minutes."""
     settings: Sequence[ShownSetting]
     """All settings, without secrets."""
+    budgets: Budgets | None
+    """What limits leave; None without limits."""
 
 
 def admin_api(parts: Parts, token: str | None, sessions: Sessions | None = None) -> web.Application:
@@ -81,6 +85,7 @@ def admin_api(parts: Parts, token: str | None, sessions: Sessions | None = None)
         *Caches(overview, audit, write_through, parts.trusted).operations(),
         *denials.operations(),
         *Explain(explainer, denials, applier).operations(),
+        *Limits(parts.budgets, audit).operations(),
         *overview.operations(),
         *Audit(audit).operations(),
         *Configuration(parts.settings).operations(),

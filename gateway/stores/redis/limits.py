@@ -69,10 +69,14 @@ class RedisLimits(Batches[Ask, Grant | None]):
         )
         return None if held is None else held.decode()
 
-    async def reset(self, limit: str, period: str, subject: str) -> bool:
-        """Delete a budget, so that it is as new; return whether there was one."""
+    async def reset(self, limit: str, period: str, subject: str, ends: float | None = None) -> bool:
+        """Make a budget as new; return whether there was one. `ends`: of a quota, when its period ends."""
         key = self._keys.budget(limit, period, digest_of(subject))
-        deleted = await self._call(self._ownership.run(scripts.RESET, (key,), (), self._beats.evaluate))
+        deleted = await self._call(
+            self._ownership.run(
+                scripts.RESET, (key,), (str(round((ends or 0) * 1000)),), self._beats.evaluate
+            )
+        )
         return bool(deleted)
 
     async def close(self) -> None:

@@ -143,8 +143,14 @@ READ: Final = f"""
 return redis.call('GET', KEYS[1])
 """
 
-# KEYS: budgets.
+# KEYS: a budget. ARGV: of a quota, the end of its period (Unix milliseconds); else 0. A quota that is missing
+# would be told from the system of record, which may still be told the number of before.
 RESET: Final = f"""
 {OWNED}
-return redis.call('DEL', unpack(KEYS))
+local deleted = redis.call('DEL', KEYS[1])
+if ARGV[1] ~= '0' then
+    redis.call('SET', KEYS[1], '0 0 0 0 0')
+    redis.call('PEXPIREAT', KEYS[1], ARGV[1])
+end
+return deleted
 """
