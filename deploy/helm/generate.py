@@ -54,7 +54,7 @@ def _manifests() -> Iterator[tuple[Path, str]]:
     names = []
     for path, text in sorted(rendered.items()):
         name = path.rpartition("/")[2]
-        if name.endswith(".yaml") and text.strip():
+        if name.endswith(".yaml") and text.strip() and "/tests/" not in path:
             names.append(name)
             yield PLAIN / name, HEAD + _without_helm(text).strip() + "\n"
     others = "".join(f"  - {name}\n" for name in names if name != FIRST)

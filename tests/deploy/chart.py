@@ -128,7 +128,11 @@ GOOD: Final[dict[str, Values]] = {
     "network policy without monitoring": {"networkPolicy": {"enabled": True}},
     "Prometheus and Grafana": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "namespace": "monitoring"},
-        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {
+            "enabled": True,
+            "labels": {"release": "prometheus"},
+            "runbookUrl": "https://wiki.example.com/gateway",
+        },
         "dashboard": {"enabled": True, "namespace": "monitoring"},
     },
     "no migrations": {"migrations": {"enabled": False}},
@@ -203,15 +207,16 @@ class Rendered:
         return text
 
     def templates(self) -> Iterator[Values]:
-        """Yield the pods: those that serve, and those that migrate."""
+        """Yield the pods: those that serve, those that migrate, and that of `helm test`."""
         for each in (*self.of("Deployment"), *self.of("Job")):
             yield each["spec"]["template"]
+        yield from self.of("Pod")
 
     def containers(self) -> Iterator[Values]:
         """Yield the containers that run the gateway's image."""
         for template in self.templates():
             for container in (*template["spec"].get("initContainers", ()), *template["spec"]["containers"]):
-                if container["name"] in {"gateway", "check", "migrate"}:
+                if container["name"] in {"gateway", "check", "migrate", "live"}:
                     yield container
 
 

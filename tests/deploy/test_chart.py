@@ -135,7 +135,7 @@ def test_each_value_has_a_text_and_a_use() -> None:
     """The schema, the defaults and the templates know the same values."""
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
-    templates = "".join(path.read_text(encoding="utf-8") for path in (CHART / "templates").iterdir())
+    templates = "".join(path.read_text(encoding="utf-8") for path in (CHART / "templates").rglob("*.*"))
     jsonschema_rs.validate(schema, defaults)
     described = dict(_leaves(schema))
     assert all(text.endswith((".", "`")) for text in described.values()), described
@@ -283,7 +283,7 @@ def test_selectors_find_the_pods_that_serve_and_no_others(charts: list[Rendered]
                 selectors.append(constraint["labelSelector"]["matchLabels"])
         for selector in selectors:
             assert selects(selector, serving), each.name
-            assert not any(selects(selector, job["spec"]["template"]) for job in each.of("Job")), each.name
+            assert [one for one in each.templates() if selects(selector, one)] == [serving], each.name
         for scaler in each.of("HorizontalPodAutoscaler"):
             assert scaler["spec"]["scaleTargetRef"]["name"] == each.deployment["metadata"]["name"]
             assert "replicas" not in each.deployment["spec"]
@@ -432,7 +432,7 @@ def test_migrations_may_have_a_login_of_their_own(charts: list[Rendered]) -> Non
         if variable["name"] == "GATEWAY_POSTGRES__DSN_FILE"
     }
     owner, runtime = "/run/secrets/gateway/owner", "/run/secrets/gateway/dsn"
-    assert found == {"gateway": runtime, "check": owner, "migrate": owner}
+    assert found == {"gateway": runtime, "check": owner, "migrate": owner, "live": runtime}
 
 
 def test_a_changed_configuration_restarts_pods_only_if_told_to(charts: list[Rendered]) -> None:
@@ -443,7 +443,8 @@ def test_a_changed_configuration_restarts_pods_only_if_told_to(charts: list[Rend
 
 def test_prometheus_gets_the_alerts_and_grafana_the_dashboard(charts: list[Rendered]) -> None:
     (each,) = [one for one in charts if one.name == "Prometheus and Grafana"]
-    alerts = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text(encoding="utf-8"))
+    text = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
+    alerts = yaml.safe_load(text.replace("docs/runbook.md", "https://wiki.example.com/gateway"))
     assert each.one("PrometheusRule")["spec"] == alerts
     dashboard = json.loads((ROOT / "deploy" / "grafana" / "gateway.json").read_text(encoding="utf-8"))
     assert json.loads(each.one("ConfigMap", "-dashboard")["data"]["gateway.json"]) == dashboard
