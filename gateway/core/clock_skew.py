@@ -15,6 +15,8 @@ _ENOUGH: Final = 5
 """Tokens. Fewer do not show that clocks agree, or that one is behind: their clients may have kept them."""
 _EDGE: Final = 3.0
 """Seconds. If the least old tokens are equally old, by so much, the clocks are why; clients differ more."""
+_SPAN: Final = 2 * _EDGE
+"""Seconds within which such tokens must not all have come: those of one batch are equally old, too."""
 
 Whose: TypeAlias = Literal["issuer", "ours", "unknown"]
 
@@ -34,23 +36,24 @@ class Skew:
         return abs(self.seconds) <= AGREES
 
 
-def skew(offsets: Sequence[float]) -> Skew | None:
-    """Estimate the difference from each token's `iat` less the time at which it came, in seconds.
+def skew(seen: Sequence[tuple[float, float]]) -> Skew | None:
+    """Estimate the difference from when each token came, and its `iat` less that, in seconds.
 
     None: they do not show it.
     """
-    if not offsets:
+    if not seen:
         return None
-    first, *rest = sorted(offsets, reverse=True)
-    estimate = Skew(first, len(offsets))
+    first = max(offset for _, offset in seen)
+    estimate = Skew(first, len(seen))
     if first > AGREES:
         # A token cannot come before it was issued, not even one.
         return estimate
-    if len(offsets) < _ENOUGH:
+    if len(seen) < _ENOUGH:
         return None
     if estimate.agrees:
         return estimate
-    sharp = first - rest[_ENOUGH // 2] <= _EDGE
+    edge = [at for at, offset in seen if first - offset <= _EDGE]
+    sharp = len(edge) > _ENOUGH // 2 and max(edge) - min(edge) >= _SPAN
     return estimate if sharp else None
 
 

@@ -43,7 +43,7 @@ class IssuerClocks:
         """Return how far an issuer's clock is from ours; None if its tokens do not show it."""
         since = self._clock() - _RECENT
         seen = self._seen.get(issuer_name, {}).values()
-        return clock_skew.skew([offset for at, offset in seen if at >= since])
+        return clock_skew.skew([each for each in seen if each[0] >= since])
 
     def others(self, issuer_name: str) -> dict[str, Skew]:
         """Return the differences of the other issuers that are known, by name."""

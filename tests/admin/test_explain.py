@@ -1,5 +1,6 @@
 """`POST /v1/explain` leaves no traces."""
 
+import time
 import uuid
 from pathlib import Path
 
@@ -45,6 +46,20 @@ async def test_a_defect_does_not_tell_the_token_either(api: Api, monkeypatch: py
     assert api.house.events("internal_error")
     assert_absent(raw, answer.content)
     assert_absent(raw, api.house.log.getvalue())
+
+
+@session
+async def test_the_clock_of_an_issuer_is_known_from_its_tokens(api: Api) -> None:
+    """Those that a worker has verified in full; other tests' tokens are among them."""
+    subject = f"clock-{uuid.uuid4().hex}"
+    await api.new_user(subject)
+    for _ in range(6):
+        await api.house.request("/private/x", token=token(subject))
+    now = int(time.time())
+    expired = token(subject, iat=now - 600, exp=now - 40)
+    answer = (await api.call("POST", "/explain", {"token": expired.decode()})).json
+    assert answer["cause"] in {"token_expired", "clock_skew"}
+    assert "tokens that this worker verified" in f"{answer['summary']} {answer['fix']['text']}"
 
 
 @session

@@ -25,11 +25,17 @@ PROMPT = [-0.4, -0.9, -0.2, -30.0, -0.7, -200.0, -0.6]
     ],
 )
 def test_the_difference_of_two_clocks(offsets: list[float], expected: float | None) -> None:
-    found = skew(offsets)
+    found = skew([(10.0 * place, offset) for place, offset in enumerate(offsets)])
     assert (None if found is None else round(found.seconds, 3)) == expected
     if found is not None:
         assert found.tokens == len(offsets)
         assert found.agrees == (abs(found.seconds) <= 5)
+
+
+def test_tokens_of_one_batch_are_equally_old_and_show_nothing() -> None:
+    """They were issued together, and kept for 40 seconds."""
+    assert skew([(place / 9, -40.0 - place / 9) for place in range(9)]) is None
+    assert skew([(place, -40.0) for place in range(9)]) == Skew(-40.0, 9)
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,19 @@ class Now:
         return self.seconds
 
 
-def seen(clocks: IssuerClocks, name: str, now: float, ahead: float, number: int = 57) -> None:
+def seen(clocks: IssuerClocks, now: Now, name: str, ahead: float, number: int = 57) -> None:
+    """See a token a second, until now."""
+    end = now.seconds
     for place in range(number):
-        clocks.saw(name, {"iat": int(now + ahead)}, place.to_bytes(8, "big"))
+        now.seconds = end - number + place + 1
+        clocks.saw(name, {"iat": int(now() + ahead)}, place.to_bytes(8, "big"))
+    now.seconds = end
 
 
 def test_the_memory_is_bounded_and_counts_each_token_once() -> None:
     now = Now()
     clocks = IssuerClocks(now)
-    seen(clocks, "main", now(), 42, KEPT + 20)
+    seen(clocks, now, "main", 42, KEPT + 20)
     for _ in range(9):
         clocks.saw("main", {"iat": int(now() + 42)}, (KEPT + 19).to_bytes(8, "big"))
     found = clocks.skew("main")
@@ -64,11 +68,12 @@ async def test_seconds_are_explained_by_the_tokens_before(
 ) -> None:
     await world.add()
     await world.sql("UPDATE users SET created_at = 'epoch'")
-    now = time.time()
-    world.clocks = IssuerClocks(time.time)
+    clock = Now()
+    now = clock.seconds = float(int(time.time()))
+    world.clocks = IssuerClocks(clock)
     for name, ahead in (("main", main), ("second", second)):
         if ahead is not None:
-            seen(world.clocks, name, now + 0.5, ahead)
+            seen(world.clocks, clock, name, ahead)
     dates = {"iat": int(now + offset)} if offset > 0 else {"iat": int(now - 600), "exp": int(now + offset)}
     explanation = await world.explain(token("ann", **dates))
     assert explanation.cause == cause
