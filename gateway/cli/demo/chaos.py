@@ -18,15 +18,15 @@ from rich.text import Text
 
 from gateway.cli import output
 from gateway.demo.chaos.faults import FAULTS, Fault
-from gateway.demo.chaos.promises import ALLOWED, LEAVER, Phase, Promise, Run, delay, judged, recovery
+from gateway.demo.chaos.promises import ALLOWED, LEAVER, Phase, Promise, Run, delay, judged, recovery, slowest
 from gateway.demo.chaos.run import CALM, ChaosError, Second, rehearse
 
 _WHO: Final = {
     "member": "may pass",
     "suspended": "is suspended",
     "ghost": "has no user",
-    "revoked": "member, with a token that was revoked",
-    LEAVER: "is suspended at the begin of each fault",
+    "revoked": "has a revoked token",
+    LEAVER: "is suspended in each fault",
 }
 _EXPLAINED: Final = {fault.name: fault.explained for fault in FAULTS}
 
@@ -119,6 +119,7 @@ class _Json(_View):
                         "answers": _within(run, phase),
                         "suspension_counted_after": delay(run, phase),
                         "last_503_after": recovery(run, phase),
+                        "slowest": slowest(run, phase),
                     }
                     for phase in run.phases
                     if phase.fault
@@ -204,7 +205,7 @@ def _coloured(who: str, counts: Counter[str]) -> Text:
 def _phases(run: Run) -> Table:
     """Return what was answered in each fault until now."""
     table = Table(
-        "fault", "200", "stale", "401", "503", "lost", "suspension", "last 503",
+        "fault", "200", "stale", "401", "503", "lost", "slowest", "late", "last 503",
         box=box.SIMPLE_HEAD, padding=(0, 1),
     )  # fmt: skip
     for column in table.columns[1:]:
@@ -221,8 +222,9 @@ def _phases(run: Run) -> Table:
         table.add_row(
             phase.title,
             *cells,
+            f"{slowest(run, phase):.2f} s",
             "–" if late is None else f"{late:.2f} s",
-            "–" if last is None else "within it" if last == 0 else f"{last:.1f} s after",
+            "–" if last is None else f"+{last:.1f} s",
         )
     return table
 
@@ -231,7 +233,7 @@ def _conclude(run: Run, promises: Sequence[Promise], *, faults: bool = True) -> 
     if faults:
         output.out.print(_phases(run))
     output.out.print(
-        "suspension: how long the user still passed afterwards. last 503: within the fault, or after it.\n",
+        "late: how long a suspended user still passed. last 503: after the fault.\n",
         style="dim",
     )
     for promise in promises:

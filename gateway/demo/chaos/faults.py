@@ -129,7 +129,7 @@ FAULTS: Final = (
     ),
     Fault(
         "notifications-lost",
-        "notifications lost",
+        "changes lost",
         "connections live, but no change arrives. Heartbeats miss it, and the stores are asked",
         _notifications_lost,
     ),

@@ -53,7 +53,7 @@ class Load:
                         label, closes = await _ask(streams, token)
                 except (OSError, EOFError, TimeoutError):
                     closes = True
-                self._note(Answer(asked_at, who, label))
+                self._note(Answer(asked_at, who, label, time.monotonic() - asked_at))
                 if closes:
                     _close(streams)
                     streams = None

@@ -30,6 +30,8 @@ class Answer:
     who: str
     label: str
     """The status, and for all but a success the reason."""
+    took: float = 0.0
+    """Seconds."""
 
     @property
     def status(self) -> str:
@@ -166,6 +168,13 @@ def delay(run: Run, phase: Phase) -> float | None:
         if answer.who == LEAVER and answer.status == "200" and known <= answer.asked_at < phase.activated_at
     ]
     return max(passed, default=0.0)
+
+
+def slowest(run: Run, phase: Phase) -> float:
+    """Return the seconds that the slowest answer took to what was asked in a phase."""
+    return max(
+        (answer.took for answer in run.answers if phase.begins <= answer.asked_at < phase.ends), default=0.0
+    )
 
 
 def recovery(run: Run, phase: Phase) -> float | None:
