@@ -20,13 +20,13 @@ def shown_settings(settings: Settings) -> Sequence[ShownSetting]:
     return redacted(settings)
 
 
-def sign_in(settings: Settings, stack: AsyncExitStack) -> SignIn | None:
-    """Return the sign-in to the console; None: by the token alone. Its connections end with `stack`."""
+def oidc_client(settings: Settings) -> Client | None:
+    """Return the client that the console is at a provider; None: people sign in by the token alone."""
     admin = settings.admin
     if admin.oidc is None:
         return None
     roles = {Role.VIEWER: admin.oidc.roles.viewer, Role.OPERATOR: admin.oidc.roles.operator}
-    client = Client(
+    return Client(
         issuer=admin.oidc.issuer,
         client_id=admin.oidc.client_id,
         client_secret=admin.oidc.client_secret.get_secret_value(),
@@ -36,6 +36,13 @@ def sign_in(settings: Settings, stack: AsyncExitStack) -> SignIn | None:
         roles_claim=admin.oidc.roles.claim,
         roles={role: frozenset(values) for role, values in roles.items()},
     )
+
+
+def sign_in(settings: Settings, stack: AsyncExitStack) -> SignIn | None:
+    """Return the sign-in to the console; None: by the token alone. Its connections end with `stack`."""
+    admin, client = settings.admin, oidc_client(settings)
+    if admin.oidc is None or client is None:
+        return None
     fetcher = translation.fetcher(settings.jwks)
     stack.push_async_callback(fetcher.close)
     context = [

@@ -67,6 +67,8 @@ class Metadata:
     """Whether the client's secret goes into Authorization; otherwise it goes into the form."""
     names_itself: bool
     """Whether responses have `iss` (RFC 9207 §3)."""
+    lacks_pkce: bool
+    """Whether the provider does not say that it knows `S256` (RFC 8414 §2). It is sent in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,7 @@ class Provider:
                 raise FetchError(f"{location}: an endpoint is not https as the issuer is")
         authorization, token, jwks = (str(each) for each in endpoints)
         methods = found.get("token_endpoint_auth_methods_supported")
+        challenges = found.get("code_challenge_methods_supported")
         return Metadata(
             authorization,
             token,
@@ -164,6 +167,7 @@ class Provider:
             # RFC 8414 §2: the default is client_secret_basic.
             basic=not isinstance(methods, list) or "client_secret_basic" in methods,
             names_itself=found.get("authorization_response_iss_parameter_supported") is True,
+            lacks_pkce=not isinstance(challenges, list) or "S256" not in challenges,
         )
 
     async def authorization(self, *, state: str, nonce: str, code_challenge: str) -> str:

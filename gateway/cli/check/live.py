@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from rich.text import Text
 
 from gateway.cli import output
-from gateway.cli.check import assertion, network, postgres, redis, stream, users_source
+from gateway.cli.check import assertion, network, postgres, redis, sign_in, stream, users_source
 from gateway.cli.check.result import Check, CheckResult
 from gateway.core.model import StoreUnavailable
 
@@ -34,6 +34,7 @@ PLANS: Final[tuple[Plan, ...]] = (
     stream.checks,
     redis.checks,
     network.checks,
+    sign_in.checks,
 )
 
 SECONDS: Final = 10.0

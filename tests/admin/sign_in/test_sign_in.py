@@ -94,6 +94,14 @@ async def test_a_viewer_reads_and_changes_nothing() -> None:
         assert (refused.status, (await refused.json())["code"]) == (403, "role_insufficient")
 
 
+async def test_a_person_cannot_take_another_name() -> None:
+    """A name that is given when a fix is applied counts with the token alone."""
+    async with admin_port() as port:
+        browser = await port.signed_in(name="Ada (oidc:root)")
+        author = await (await browser.api("POST", "/author")).json()
+        assert author["subject"] == "oidc:person-1 (Ada (oidc:root))"
+
+
 async def test_the_secret_goes_into_the_form_where_the_provider_wants_that() -> None:
     async with admin_port() as port:
         port.provider.metadata["token_endpoint_auth_methods_supported"] = ["client_secret_post"]
