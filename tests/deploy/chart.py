@@ -159,6 +159,11 @@ GOOD: Final[dict[str, Values]] = {
         "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["db"]}],
         "deployment": {"podAnnotations": {"a": "b"}, "podLabels": {"c": "d"}, "labels": {"e": "f"}},
     },
+    "records": {
+        "config": {"record": {"directory": "/var/lib/gateway/records"}},
+        "extraVolumes": [{"name": "records", "emptyDir": {"sizeLimit": "300Mi"}}],
+        "extraVolumeMounts": [{"name": "records", "mountPath": "/var/lib/gateway"}],
+    },
     "own spread": {
         "topologySpread": {
             "constraints": [

@@ -82,6 +82,13 @@ BAD: Final[dict[str, tuple[Values, str]]] = {
         {"config": {"issuers": [{"name": "a", "keys": {"secret": "not so secret"}}]}},
         "config has a secret",
     ),
+    "records in a folder that cannot be written": (
+        {
+            "config": {"record": {"directory": "/tmp2"}},
+            "extraVolumeMounts": [{"name": "t", "mountPath": "/tmp"}],
+        },
+        "config.record.directory must be in a volume",
+    ),
     "a variable twice": (
         {"extraEnv": [{"name": "GATEWAY_POSTGRES__DSN", "value": "postgresql://db/x"}]},
         "GATEWAY_POSTGRES__DSN is in extraEnv and in existingSecret",
@@ -259,7 +266,8 @@ def test_pods_have_no_rights(charts: list[Rendered]) -> None:
             writable = [
                 mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")
             ]
-            assert writable == ["/tmp"]  # noqa: S108 -- in the pod
+            volumes = ["/var/lib/gateway"] if each.name == "records" else []
+            assert writable == ["/tmp", *volumes]  # noqa: S108 -- in the pod
 
 
 def test_every_mount_has_its_volume(charts: list[Rendered]) -> None:

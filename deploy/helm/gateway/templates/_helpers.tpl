@@ -99,6 +99,17 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- fail (printf "config.%s is missing: write it as in docs/configuration.md" $section) -}}
 {{- end -}}
 {{- end -}}
+{{- $record := get $config "record" -}}
+{{- if kindIs "map" $record -}}
+{{- $directory := get $record "directory" -}}
+{{- $in := list -}}
+{{- range .Values.extraVolumeMounts -}}
+{{- if and (not .readOnly) (hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) (printf "%s/" $directory)) -}}{{- $in = append $in .name -}}{{- end -}}
+{{- end -}}
+{{- if not $in -}}
+{{- fail "config.record.directory must be in a volume that can be written, because the root filesystem cannot: mount one by extraVolumes and extraVolumeMounts" -}}
+{{- end -}}
+{{- end -}}
 {{- $text := toYaml $config -}}
 {{- if regexMatch "://[^/@\\s:]*:[^/@\\s$][^/@\\s]*@" $text -}}
 {{- fail "config has a URL with a password: put it into the Secret that existingSecret names, or write ${NAME} and set NAME in extraEnv from a Secret" -}}
