@@ -1,7 +1,7 @@
 """The responses of the admin API about issuers, caches, denials, explanations, metrics, and the audit log."""
 
 from datetime import datetime
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, JsonValue, RootModel
 
@@ -18,7 +18,6 @@ from gateway.admin.api.models import (
     instant,
 )
 from gateway.core.requests.token_marks import TokenMarks
-from gateway.explain.changes import Change as FoundChange
 from gateway.stores.postgres.directory.audit import AuditRow
 from gateway.telemetry.denials import DenialRecord
 from gateway.telemetry.history import MINUTES, Span
@@ -243,104 +242,6 @@ class Denial(Model):
 class DenialPage(Model):
     items: list[Denial]
     next: str | None
-
-
-# Explain -----------------------------------------------------------------------------------------------
-
-METHOD: Final = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
-Line: TypeAlias = Annotated[str, Field(max_length=2000)]
-
-
-class Question(Model):
-    """The token and the request to explain."""
-
-    token: Annotated[str, Field(max_length=32_768, repr=False)]
-    method: Annotated[str | None, Field(pattern=METHOD, max_length=32)] = None
-    url: Annotated[str | None, Field(pattern=CLEAN, max_length=8192)] = None
-    """A path or a complete URL of the gateway. With it, the route and its requirements are checked, too."""
-
-
-class Edit(Model):
-    """One value that changes."""
-
-    what: Line
-    before: Line | None
-    """Null: there is none."""
-    after: Line | None
-
-
-class Change(Model):
-    """The exact change of users, identities, revocations or caches that a fix is."""
-
-    action: Line
-    """As the audit log names it."""
-    target: Line
-    edits: Annotated[list[Edit], Field(max_length=10)]
-    question: Line | None
-    """What only a person can know, and the change depends on."""
-
-    @classmethod
-    def of(cls, change: FoundChange) -> "Change":
-        return cls.model_validate(change.to_json())
-
-
-class Fix(Model):
-    text: str
-    command: str | None
-    config: str | None
-    change: Change | None
-    """What `POST /explain/apply` would do; null: the fix is no change of the gateway's own data."""
-
-
-class Application(Model):
-    """The fix to apply, as the explanation of a token or of a denied request has it."""
-
-    token: Annotated[str | None, Field(max_length=32_768, repr=False)] = None
-    """As in `POST /explain`, with `method` and `url`; or else `request_id`."""
-    method: Annotated[str | None, Field(pattern=METHOD, max_length=32)] = None
-    url: Annotated[str | None, Field(pattern=CLEAN, max_length=8192)] = None
-    request_id: RequestId | None = None
-    change: Change
-    """`fix.change` of the explanation, as a person has seen it. Nothing else is done."""
-    operator: Annotated[str | None, Field(pattern=CLEAN, max_length=64)] = None
-    """The name of the person who decides, for the audit log."""
-
-
-class Applied(Model):
-    """A fix that has been applied, and the explanation as it is now."""
-
-    change: Change
-    actor: str
-    """The author, as in the audit log."""
-    explanation: "Explanation"
-
-
-class Step(Model):
-    name: str
-    outcome: Literal["pass", "fail", "warn", "skipped"]
-    expected: str | None
-    found: str | None
-    detail: str | None
-
-
-class DenialExplanation(Model):
-    """Why a request was denied, as far as what was kept of it tells."""
-
-    denial: Denial
-    explanation: "Explanation"
-
-
-class Explanation(Model):
-    """The decision on a token, its cause, and the fix."""
-
-    decision: Literal["allow", "deny"]
-    reason: str | None
-    """The code with which the request is denied."""
-    cause: str | None
-    """The root cause."""
-    summary: str
-    fix: Fix | None
-    steps: list[Step]
 
 
 # Overview and audit --------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from gateway.admin.api import reports
+from gateway.admin.api import explanations, reports
 from gateway.admin.api.operations import Answer, Operation, json, reads
 from gateway.admin.api.problems import REQUEST_ID, RequestRefused, not_found
 from gateway.admin.health import Workers
@@ -48,7 +48,7 @@ class Denials:
                   Answer(model=reports.DenialPage, streams=reports.Denial)),
             reads("GET", "/denials/explanation", self.explain_denial, reports.DenialQuestion,
                   "Explain why a request was denied, by the id that its client was told",
-                  Answer(model=reports.DenialExplanation), refusals=(404,)),
+                  Answer(model=explanations.DenialExplanation), refusals=(404,)),
         ]  # fmt: skip
 
     async def close(self, _: web.Application) -> None:
@@ -72,9 +72,9 @@ class Denials:
     async def explain_denial(self, _: web.Request, question: reports.DenialQuestion) -> web.Response:
         denial, explanation = await self.explained(question.request_id)
         return json(
-            reports.DenialExplanation(
+            explanations.DenialExplanation(
                 denial=reports.Denial.of(denial),
-                explanation=reports.Explanation.model_validate(explanation.to_json()),
+                explanation=explanations.Explanation.model_validate(explanation.to_json()),
             )
         )
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from gateway.admin.api import models, reports
+from gateway.admin.api import explanations, models
 from gateway.admin.api.operations import Answer, Operation, author_of, json, takes
 from gateway.admin.api.problems import FieldError, RequestRefused, invalid, not_found
 from gateway.admin.endpoints.denials import Denials
@@ -24,22 +24,22 @@ class Explain:
 
     def operations(self) -> list[Operation]:
         return [
-            takes("POST", "/explain", self.explain_token, models.NoParams, reports.Question,
+            takes("POST", "/explain", self.explain_token, models.NoParams, explanations.Question,
                   "Explain the decision on a token; changes nothing",
-                  Answer(model=reports.Explanation), changes=False),
-            takes("POST", "/explain/apply", self.apply_fix, models.NoParams, reports.Application,
+                  Answer(model=explanations.Explanation), changes=False),
+            takes("POST", "/explain/apply", self.apply_fix, models.NoParams, explanations.Application,
                   "Apply the fix of an explanation, as it was shown, and explain again",
-                  Answer(model=reports.Applied), refusals=(404, 409, 412)),
+                  Answer(model=explanations.Applied), refusals=(404, 409, 412)),
         ]  # fmt: skip
 
     async def explain_token(
-        self, _: web.Request, __: models.NoParams, question: reports.Question
+        self, _: web.Request, __: models.NoParams, question: explanations.Question
     ) -> web.Response:
         explanation = await self._explainer.explain(question.token, method=question.method, url=question.url)
-        return json(reports.Explanation.model_validate(explanation.to_json()))
+        return json(explanations.Explanation.model_validate(explanation.to_json()))
 
     async def apply_fix(
-        self, request: web.Request, _: models.NoParams, wanted: reports.Application
+        self, request: web.Request, _: models.NoParams, wanted: explanations.Application
     ) -> web.Response:
         change = _offered(await self._explained(wanted), wanted.change)
         author = author_of(request)
@@ -51,14 +51,16 @@ class Explain:
         except NothingToLift as error:
             raise not_found("This revocation does not exist any more") from error
         return json(
-            reports.Applied(
+            explanations.Applied(
                 change=wanted.change,
                 actor=author.actor,
-                explanation=reports.Explanation.model_validate((await self._explained(wanted)).to_json()),
+                explanation=explanations.Explanation.model_validate(
+                    (await self._explained(wanted)).to_json()
+                ),
             )
         )
 
-    async def _explained(self, wanted: reports.Application) -> Explanation:
+    async def _explained(self, wanted: explanations.Application) -> Explanation:
         if (wanted.token is None) is (wanted.request_id is None):
             raise invalid(FieldError("token", "Send either this, or `request_id`"))
         if wanted.token is not None:
@@ -67,7 +69,7 @@ class Explain:
         return explanation
 
 
-def _offered(explanation: Explanation, wanted: reports.Change) -> Change:
+def _offered(explanation: Explanation, wanted: explanations.Change) -> Change:
     """Return the change of the fix. Raises `RequestRefused` if it is not the one that was shown."""
     change = None if explanation.fix is None else explanation.fix.change
     if change is None:
@@ -76,6 +78,6 @@ def _offered(explanation: Explanation, wanted: reports.Change) -> Change:
             "fix_changed",
             "The fix is no change that the gateway makes: explain again, and read its text",
         )
-    if reports.Change.of(change) != wanted:
+    if explanations.Change.of(change) != wanted:
         raise RequestRefused(409, "fix_changed", "Explain again, and decide on the change that is shown then")
     return change

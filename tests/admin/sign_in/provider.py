@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from aiohttp import ClientResponse, ClientSession, DummyCookieJar, web
 from aiohttp.test_utils import TestServer
 
-from gateway.admin.api import models, reports
+from gateway.admin.api import explanations, models
 from gateway.admin.api.operations import Answer, author_of, json, reads, takes
 from gateway.admin.api.router import api
 from gateway.admin.health import Admin
@@ -195,12 +195,12 @@ def _operations() -> list[Any]:
     async def author(request: web.Request, _: models.NoParams) -> web.Response:
         return json(models.NewIdentity(issuer="author", subject=author_of(request).actor))
 
-    async def asks(request: web.Request, _: models.NoParams, __: reports.Question) -> web.Response:
+    async def asks(request: web.Request, _: models.NoParams, __: explanations.Question) -> web.Response:
         return json(models.NewIdentity(issuer="author", subject=author_of(request).actor))
 
     answer = Answer(model=models.NewIdentity)
     return [
         reads("GET", "/author", author, models.NoParams, "x", answer),
         reads("POST", "/author", author, models.NoParams, "x", answer),
-        takes("POST", "/explain", asks, models.NoParams, reports.Question, "x", answer, changes=False),
+        takes("POST", "/explain", asks, models.NoParams, explanations.Question, "x", answer, changes=False),
     ]
