@@ -84,8 +84,8 @@ BAD: Final[dict[str, tuple[Values, str]]] = {
     ),
     "records in a folder that cannot be written": (
         {
-            "config": {"record": {"directory": "/tmp2"}},
-            "extraVolumeMounts": [{"name": "t", "mountPath": "/tmp"}],
+            "config": {"record": {"directory": "/var/lib/records"}},
+            "extraVolumeMounts": [{"name": "t", "mountPath": "/var/lib/rec"}],
         },
         "config.record.directory must be in a volume",
     ),
