@@ -36,10 +36,10 @@ VARIABLES: Final = {
 UNITS: Final = {
     "short", "reqps", "cps", "Bps", "bytes", "s", "percentunit", "dateTimeFromNow",
 }  # fmt: skip
-PATIENCE: Final = 30.0
+PATIENCE: Final = 60.0
 
 CONFIGURATION: Final = """
-global: {scrape_interval: 200ms, scrape_timeout: 200ms}
+global: {scrape_interval: 500ms, scrape_timeout: 500ms}
 scrape_configs:
   - job_name: gateway
     static_configs: [{targets: ["%s"]}]
