@@ -4,6 +4,8 @@ import asyncio
 import sys
 import time
 from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -24,13 +26,16 @@ from gateway.reconcile.exports.text import BadExport
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
     from rich.progress import Progress
 
-    from gateway.reconcile.imports import Candidates, Skipped
+    from gateway.reconcile.exports.accounts import Account
+    from gateway.reconcile.imports import Candidate, Candidates, Skipped
     from gateway.stores.postgres.directory.imports import UserImport
     from gateway.stores.postgres.source.directory.imports import SourceImport
 
 _LISTED: Final = 100
 """Users skipped for one reason whom the report for people lists."""
 _INTERRUPTED: Final = 130
+_SLICE: Final = 100
+"""Users that are read at once, while Postgres works on those before: some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +197,8 @@ async def _import(
     task = progress.add_task(
         "Importing (bytes)" if writes else "Reading (bytes)", total=arguments.size(file)
     )  # fmt: skip
-    for found, unusable in candidates.batches(accounts, BATCH):
+
+    async def settle(found: "list[Candidate]", unusable: "list[Skipped]") -> None:
         users = [each.new for each in found]
         try:
             holders = await (target.create(users, stores.author) if writes else target.holders(users))
@@ -208,7 +214,42 @@ async def _import(
             elif not quiet and result.skipped[skipped.why] <= _LISTED:
                 result.listed.append(skipped)
         progress.update(task, completed=export.bytes_read)
-        await asyncio.sleep(0)  # lets an interrupt through
+
+    # Postgres works on a batch while the next one is read. They are settled in their order, one at a time.
+    before: asyncio.Task[None] | None = None
+    try:
+        async for found, unusable in _batches(candidates, accounts, BATCH):
+            if before is not None:
+                await before
+            before = asyncio.create_task(settle(found, unusable))
+        if before is not None:
+            await before
+    finally:
+        # What is told of a mistake further on counts the batch before it, too.
+        if before is not None:
+            await asyncio.wait([before])
+            with suppress(asyncio.CancelledError):
+                before.exception()
+
+
+async def _batches(
+    candidates: "Candidates", accounts: "Iterator[Account]", size: int
+) -> "AsyncIterator[tuple[list[Candidate], list[Skipped]]]":
+    """Yield batches of an export; while one is read, others get their turn, and an interrupt is heard."""
+    found: list[Candidate] = []
+    unusable: list[Skipped] = []
+    read = 0
+    slice_ = min(_SLICE, size)
+    for some, others in candidates.batches(accounts, slice_):
+        found += some
+        unusable += others
+        read += slice_
+        await asyncio.sleep(0)
+        if read >= size:
+            yield found, unusable
+            found, unusable, read = [], [], 0
+    if read:
+        yield found, unusable
 
 
 def _target(stores: Stores, iss: str) -> "UserImport | SourceImport":

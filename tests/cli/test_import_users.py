@@ -8,6 +8,8 @@ import pytest
 
 from gateway.cli import import_users
 from gateway.core.model import StoreUnavailable, Tier
+from gateway.reconcile.exports.accounts import Account
+from gateway.reconcile.imports import Candidate, Candidates, Skipped
 from gateway.stores.postgres.directory import imports
 from gateway.stores.postgres.directory.audit import Author
 from gateway.stores.postgres.directory.imports import Holder, NewUser, UserImport
@@ -191,6 +193,41 @@ def test_an_import_that_breaks_off_goes_on_when_it_is_run_again(
     _, summary = imported(gateway, export)
     assert (summary["created"], summary["skipped"]) == (3, {"exists": 2})
     assert rows(dsn, "SELECT count(*) AS n FROM users")[0]["n"] == 5
+
+
+def test_a_batch_is_read_while_the_one_before_is_written(
+    gateway: GatewayCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "BATCH", 2)
+    create, judge = UserImport.create, Candidates._judge
+    read = asyncio.Event()
+
+    def judged(self: Candidates, account: Account) -> Candidate | Skipped:
+        if account.subject == "u2":
+            read.set()
+        return judge(self, account)
+
+    async def waits(self: UserImport, users: Sequence[NewUser], author: Author) -> list[Holder | None]:
+        async with asyncio.timeout(10):
+            await read.wait()
+        return await create(self, users, author)
+
+    monkeypatch.setattr(Candidates, "_judge", judged)
+    monkeypatch.setattr(UserImport, "create", waits)
+    _, summary = imported(gateway, "sub\nu0\nu1\nu2\n")
+    assert summary["created"] == 3
+
+
+def test_what_is_read_before_a_mistake_is_created_and_told(
+    gateway: GatewayCommand, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "BATCH", 2)
+    export = b"sub\nu0\nu1\nu2\nu3\nzo\xeb\n"
+    broken = gateway("users", "import", "-", "--issuer", "main", "--yes", stdin=export)
+    assert broken.exit_code == 2
+    assert "line 6: it is not UTF-8 text" in broken.stderr
+    assert "4 users were created before" in broken.stderr
+    assert rows(dsn, "SELECT count(*) AS n FROM users")[0]["n"] == 4
 
 
 @pytest.mark.parametrize(
