@@ -257,7 +257,7 @@ async def serve(
             translation.setup(settings), keys, postgres, redis, local=local, introspector=introspector,
             learnt_revocations=learnt_revocations, deaf=partial(_deaf, streams),
             never_found=plain.never_found, clocks=clocks,
-            users=directories.users_explained(postgres, users, operators),
+            users=directories.users_explained(postgres, users, operators), budgets=limits.budgets,
         )  # fmt: skip
         parts = Parts(
             admin, metrics, workers, issuers, postgres, operators, redis, local, keys, ring, explainer,

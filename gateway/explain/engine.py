@@ -18,7 +18,7 @@ from gateway.explain.issuer_clocks import IssuerClocks
 from gateway.explain.keys import ColdKeys
 from gateway.explain.rehearsal import Rehearsal
 from gateway.explain.setup import Introspector, Keys, Setup
-from gateway.explain.steps import route
+from gateway.explain.steps import limits, route
 from gateway.explain.steps.stores import clock, revocation, tiers
 from gateway.explain.steps.token import claims as claim_steps
 from gateway.explain.steps.token import credential, reading
@@ -29,6 +29,7 @@ from gateway.explain.verdict import ANY_ROUTE, ColdResolver, Verdict, cold_tiers
 from gateway.explain.wording import sql_literal
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.tiers import LearntRevocations
+from gateway.limits.operators import Budgets
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.user_rows import UserRecord
 from gateway.stores.redis.shared_tier import RedisTier
@@ -43,8 +44,8 @@ class Explainer:
     worker, `local` and `learnt_revocations` are that worker's memory, `deaf` returns the stores whose change
     stream it does not receive, and why, and `never_found` returns the paths of an issuer's `claims` at which
     none of its tokens had a claim. `users` is where users are; by default in `postgres`. `clocks` has what
-    the tokens of this worker showed of the issuers' clocks. `clock` returns Unix seconds. The caller opens
-    and closes what it passes in.
+    the tokens of this worker showed of the issuers' clocks. `budgets` tells what limits have
+    left. `clock` returns Unix seconds. The caller opens and closes what it passes in.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Explainer:
         never_found: Callable[[str], Sequence[str]] = lambda _: (),
         users: Users | None = None,
         clocks: IssuerClocks | None = None,
+        budgets: Budgets | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._setup = setup
@@ -74,6 +76,7 @@ class Explainer:
         self._introspector = introspector
         self._users = users or Users(postgres)
         self._clocks = clocks
+        self._budgets = budgets
         self._clock = clock
 
     @property
@@ -142,6 +145,9 @@ class Explainer:
         claims = None if read is None else claim_steps.check(trail, read)
         if claims is not None:
             await self._ask_stores(trail, claims, taken, verdict, resolver, deaf)
+            admitted = verdict.resolution if verdict.denial is None else None
+            if admitted is not None and request is not None and self._budgets is not None:
+                await limits.check(trail, claims, taken, admitted, self._budgets, request)
 
     async def _ask_stores(
         self,

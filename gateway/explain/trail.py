@@ -17,10 +17,10 @@ _ORDER: Final = (
     "route", "pasted", "shape", "header", "issuer", "introspection",
     "key", "signature", "times", "audience", "claims", "revocation",
     "identity.local", "identity.redis", "identity.postgres", "identity.primary", "user", "tenant", "policy",
-    "condition",
+    "condition", "limits",
 )  # fmt: skip
 
-_OPTIONAL: Final = ("route", "pasted", "introspection", "condition")
+_OPTIONAL: Final = ("route", "pasted", "introspection", "condition", "limits")
 """Steps that are there only if there is something to say."""
 _MISLEADING: Final = (Cause.REPLICA_LAG, Cause.CACHE_STALE, Cause.NEGATIVE_CACHE_ENTRY)
 """The causes for which the pipeline receives something else than the truth. Caches repeat a replica's

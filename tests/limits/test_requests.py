@@ -257,3 +257,22 @@ async def test_operators_see_a_budget_and_give_it_anew(limited: House) -> None:
             await until(passes)
         assert b'"limit.reset"' in (await api.get("/audit")).content
         assert (await api.call("GET", "/limits", query={"limit": "none"})).status == 404
+
+
+async def test_an_explanation_tells_what_is_left(limited: House) -> None:
+    async with Api.of(limited) as api:
+        bearer = token("acme", tenant_id="acme", plan="explained")
+
+        async def explained() -> tuple[str, str]:
+            body = {"token": bearer.decode(), "url": "/plans/x"}
+            answer = (await api.call("POST", "/explain", body)).json
+            (step,) = [each for each in answer["steps"] if each["name"] == "limits"]
+            return step["found"], answer["summary"]
+
+        assert await explained() == ("plan: 2 of 2", "The token is valid, and its user is admitted.")
+        assert await statuses(limited, "/plans/x", 2, bearer) == [200, 200]
+        found, summary = await explained()
+        assert found == "plan: 0 of 2"
+        assert "Of the limit plan, nothing is left" in summary
+        # An explanation spends nothing.
+        assert await statuses(limited, "/free/x", 1, bearer) == [200]
