@@ -30,9 +30,9 @@ export function hint(...children) {
   return h("p", { class: "hint" }, children);
 }
 
-/** A value to the letter. */
+/** A value to the letter, which is broken behind its punctuation if it must be, and only then within a word. */
 export function code(value) {
-  return h("code", { class: "break" }, value);
+  return h("code", { class: "break" }, typeof value === "string" ? breakable(value) : value);
 }
 
 /** A sentence, in which what stands between backticks is set as code. */

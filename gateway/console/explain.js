@@ -4,11 +4,14 @@ import {
   announce, button, confirm, copyButton, facts, failure, field, form, h, input, notify, prose, select, state, submit,
   success, table,
 } from "./dom.js";
+import { userPage } from "./users.js";
 
 export const title = "Explain";
 
 const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 const WIDE = { class: "field wide" };
+/** What an explanation calls a user by: the id, and in a step of its own any id of a source. */
+const USER = /(?<=\b[Uu]ser )([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})|(?<=^user )(\S+)$/;
 const OUTCOMES = { pass: "good", fail: "bad", warn: "fair", skipped: "plain" };
 
 export function show({ main, api, query, signal, remember }) {
@@ -58,7 +61,7 @@ export function explained({ decision, reason, cause, summary, fix, steps }, offe
   return [
     h("div", { class: `panel verdict ${allowed ? "good" : "bad"}` },
       h("h2", { tabindex: "-1" }, allowed ? "Allowed" : "Denied"),
-      h("p", { class: "summary" }, prose(summary)),
+      h("p", { class: "summary" }, withUsers(summary)),
       allowed && !cause ? null : facts(codes)),
     fix && h("div", { class: "panel" }, h("h2", {}, "The fix"), h("p", {}, prose(fix.text)),
       pasteable("command", fix.command), pasteable("configuration", fix.config),
@@ -110,13 +113,26 @@ function pasteable(what, text) {
   return h("div", { class: "paste" }, shown, copyButton(text, what));
 }
 
+/** A sentence, in which each user is a link. */
+function withUsers(text) {
+  const parts = [];
+  for (let rest = text; rest;) {
+    const found = USER.exec(rest);
+    const end = found ? found.index : rest.length;
+    parts.push(...prose(rest.slice(0, end)));
+    if (found) parts.push(h("a", { href: userPage(found[0]) }, found[0]));
+    rest = found ? rest.slice(end + found[0].length) : "";
+  }
+  return parts;
+}
+
 function walked(steps) {
   const { element } = table("The steps in order", [
     "Step", { label: "Outcome", class: "outcome" }, { label: "Expected", class: "break" },
     { label: "Found", class: "break" }, { label: "Detail", class: "break" },
   ], steps.map(({ name, outcome, ...words }) => [
     name, state(outcome, OUTCOMES[outcome] ?? "plain"),
-    ...[words.expected, words.found, words.detail].map((text) => prose(text ?? "")),
+    ...[words.expected, words.found, words.detail].map((text) => withUsers(text ?? "")),
   ]));
   element.classList.add("steps");
   return element;

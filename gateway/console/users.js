@@ -1,6 +1,6 @@
 // The user directory: search, and add.
 
-import { announce, button, failure, field, form, h, hint, input, pageSize, select, state, submit, table } from "./dom.js";
+import { announce, breakable, button, failure, field, form, h, hint, input, pageSize, select, state, submit, table } from "./dom.js";
 import { time } from "./format.js";
 
 export const title = "Users";
@@ -78,7 +78,7 @@ function row(user) {
     state(user.status, STATUSES[user.status] ?? "plain"),
     user.tenant ?? "–",
     user.roles.join(", ") || "–",
-    user.identities.map(({ subject }) => subject).join(", ") || "–",
+    breakable(user.identities.map(({ subject }) => subject).join(", ") || "–"),
     time(user.updated_at) ?? "–",
   ];
 }

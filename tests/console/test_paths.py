@@ -51,6 +51,17 @@ async def test_from_a_denial_to_the_user_and_what_became_of_it(operator: Operato
     assert "#/denials?user_id=" in page.url
 
 
+async def test_an_explained_token_leads_to_its_user(operator: Operator) -> None:
+    await operator.go("Explain")
+    await operator.explain(token("locked").decode())
+    answer = operator.page.get_by_role("region", name="Answer")
+    links = await answer.get_by_role("link").all_inner_texts()
+    assert len(links) >= 2
+    assert len(set(links)) == 1
+    await answer.get_by_role("link").first.click()
+    await expect(operator.heading("locked@example.org")).to_be_visible()
+
+
 async def test_a_pasted_token_is_revoked_and_kept_nowhere(operator: Operator) -> None:
     page, house = operator.page, operator.house
     bearer = token(jti=uuid.uuid4().hex)

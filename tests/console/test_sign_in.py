@@ -8,6 +8,7 @@ from playwright.async_api import Browser, expect
 
 from gateway.core.model import JSON
 from tests.console.conftest import opened
+from tests.console.test_appearance import is_accessible
 from tests.console.test_console import user
 from tests.harness import House, open_house, unused_port
 from tests.node.issuers import running
@@ -36,6 +37,7 @@ async def test_people_sign_in_at_their_provider(
             page = ada.page
             subject = await user(house, name="Grace of the sign-in")
             await page.evaluate("() => { location.hash = '#/users?q=Grace'; }")
+            await is_accessible(page)
             await page.get_by_role("link", name="Sign in with OpenID Connect").click()
 
             await expect(ada.heading("Users")).to_be_visible()
@@ -74,5 +76,6 @@ async def test_people_sign_in_at_their_provider(
             await eve.page.get_by_role("link", name="Sign in with OpenID Connect").click()
             await expect(eve.heading("Sign-in failed")).to_be_visible()
             await expect(eve.page.get_by_text("have no role in this console")).to_be_visible()
+            await is_accessible(eve.page)
             await eve.page.get_by_role("link", name="Back to the console").click()
             await expect(eve.heading("Sign in")).to_be_visible()
