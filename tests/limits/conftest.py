@@ -12,6 +12,7 @@ from gateway.telemetry import logs
 from tests.admin.client import TOKEN
 from tests.conftest import _Databases
 from tests.harness import House, open_house
+from tests.workers.program import eventually
 
 
 def _route(name: str, auth: str = "required", **rest: JSON) -> JSON:
@@ -62,6 +63,12 @@ async def standing_limited(
 async def limited(standing_limited: House) -> AsyncIterator[House]:
     """The standing gateway, with a log that remembers nothing of other tests."""
     await standing_limited.ready()
+
+    async def shared() -> bool:
+        return await standing_limited.metric("gateway_limits_shared") == 1
+
+    # Other tests may have emptied Redis.
+    await eventually(shared)
     standing_limited.log = io.StringIO()
     logs.configure("info", standing_limited.log)
     yield standing_limited
