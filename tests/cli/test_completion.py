@@ -30,7 +30,7 @@ source "$HOME/.bash_completions/gateway.sh"
 diff -B <(gateway --show-completion) <(_GATEWAY_COMPLETE=source_bash gateway)
 ask() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _gateway_completion gateway; echo "${COMPREPLY[*]}"; }
 complete -p gateway
-ask gateway re
+ask gateway revo
 ask gateway users susp
 ask gateway check --expl
 """
@@ -42,7 +42,7 @@ ask gateway check --expl
     )
     assert ran.stdout.splitlines() == [
         "complete -o default -F _gateway_completion gateway",
-        "reasons revoke revocations redis",
+        "revoke revocations",
         "suspend",
         "--explain-preset",
     ], ran.stderr
