@@ -78,6 +78,7 @@ def test_limits_as_they_are_meant(tmp_path: Path, text: str, limit: dict[str, An
             "limits[0].counts: goes with a rate or a quota alone",
         ),
         ("per: kid, rate: 1/1s", "limits[0].per: is for failed authentications"),
+        ("per: kid, rate: 1/1s, counts: failed, when: user.id == 'a'", "limits[0].when: reads a valid token"),
         ("per: user, rate: 1/1s, slack: 2", "limits[0].slack: "),
     ],
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from gateway.builders.availability import report
+from gateway.conditions.expression import Expression
 from gateway.core.claim_paths import claims_on
 from gateway.core.model import Request, Route
 from gateway.core.reasons import Denial
@@ -38,6 +39,7 @@ def limit_of(setting: model.RequestLimit) -> Limit:
         setting.concurrency or 1,
         routes=frozenset(setting.routes),
         counts=setting.counts,
+        when=None if setting.when is None else Expression(setting.when, time.time),
         shadow=setting.mode == "shadow",
         slack=setting.slack,
     )
@@ -54,7 +56,9 @@ def limit_of(setting: model.RequestLimit) -> Limit:
 def claims_read(settings: Settings) -> frozenset[str]:
     """Return the names of the claims that limits read."""
     paths = (each.per.removeprefix(CLAIMS) for each in settings.limits if each.per.startswith(CLAIMS))
-    return frozenset(name for path in paths for name in claims_on(path))
+    conditions = (Expression(each.when) for each in settings.limits if each.when is not None)
+    of_conditions = frozenset(name for each in conditions for name in each.claims_read)
+    return of_conditions | frozenset(name for path in paths for name in claims_on(path))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from gateway.core.conditions import Condition
+
 Kind: TypeAlias = Literal["rate", "quota", "concurrency"]
 Audience: TypeAlias = Literal["all", "authenticated", "anonymous", "failed"]
 """The requests that count: those with a user, those without credentials, or failed authentications."""
@@ -33,6 +35,8 @@ class Limit:
     routes: frozenset[str] = frozenset()
     """The names of the routes that it is for; empty: all."""
     counts: Audience = "all"
+    when: Condition | None = None
+    """Only requests that meet it count."""
     shadow: bool = False
     """Whether it only counts what it would refuse."""
     slack: float = 0.1

@@ -8,7 +8,9 @@ from typing import Final, TypeAlias
 
 from gateway.core.admission import Admission
 from gateway.core.claim_paths import at_path
+from gateway.core.conditions import Condition
 from gateway.core.model import Request
+from gateway.core.reasons import CONDITION_NOT_MET, Denial
 from gateway.limits.rules import Audience, Limit
 
 Subject: TypeAlias = Callable[[Request, Admission], str | None]
@@ -19,7 +21,9 @@ CLAIMS: Final = "claims."
 def subject_of(limit: Limit) -> Subject:
     """Return what names the owner of the budget that a request of a limit is counted in."""
     find = _claim(limit.per.removeprefix(CLAIMS)) if limit.per.startswith(CLAIMS) else _FINDERS[limit.per]
-    return find if limit.counts == "all" else _only(limit.counts, find)
+    if limit.counts != "all":
+        find = _only(limit.counts, find)
+    return find if limit.when is None else _where(limit.when, find)
 
 
 def network_of(address: str) -> str:
@@ -48,6 +52,23 @@ def _only(audience: Audience, find: Subject) -> Subject:
     return lambda request, admission: (
         find(request, admission) if (admission.claims is None) is anonymous else None
     )
+
+
+def _where(condition: Condition, find: Subject) -> Subject:
+    def found(request: Request, admission: Admission) -> str | None:
+        try:
+            if condition.per_request:
+                check = condition.prepare(admission.claims, admission.user)
+                check(request, admission.forwarding.route)
+            else:
+                condition.check(admission.claims, admission.user)
+        except Denial as denial:
+            if denial.reason is CONDITION_NOT_MET:
+                return None
+            # Without a value, as when a claim is missing: no request escapes a limit in this way.
+        return find(request, admission)
+
+    return found
 
 
 def _user(_: Request, admission: Admission) -> str | None:

@@ -45,6 +45,10 @@ def condition_findings(data: object, default_identity: Mapping[str, str]) -> Ite
             analysis = analysed(text)
             yield from _found(where, analysis, "condition", source)
             yield from _only(where, analysis, ("claims",), "there is no user yet, and no request counts")
+    for index, limit in _entries(data.get("limits")):
+        text = limit.get("when")
+        if isinstance(text, str) and text:
+            yield from _found(("limits", index, "when"), analysed(text), "condition", source)
     for name, value in identity.items():
         if isinstance(value, str) and not is_source(value):
             where = ("headers", "identity", str(name))

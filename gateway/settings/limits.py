@@ -12,7 +12,7 @@ from gateway.limits.rules import Audience, Unit
 from gateway.limits.subjects import CLAIMS, PER
 from gateway.settings.findings import Finding
 from gateway.settings.section import Section
-from gateway.settings.values import Name, Share, Text, mistake, parse_duration
+from gateway.settings.values import Cel, Name, Share, Text, mistake, parse_duration
 
 _RATE: Final = re.compile(r"([1-9][0-9]{0,8})\s*/\s*(\S+)")
 _QUOTA: Final = re.compile(r"([1-9][0-9]{0,14})\s*/\s*(day|month)")
@@ -107,6 +107,8 @@ class RequestLimit(Section):
     counts: Audience = "all"
     """Which requests count: `authenticated` or `anonymous` ones, or `failed` authentications. A client over a
     limit of those gets 429 before its next token is looked at, unless that token is remembered as valid."""
+    when: Cel | None = None
+    """A condition in CEL (docs/policy.md): only requests that meet it count. One that has no value counts."""
     mode: Literal["enforce", "shadow"] = "enforce"
     """`shadow` only counts what would be refused."""
     slack: Share = 0.1
@@ -149,6 +151,8 @@ def _audience(where: tuple[str | int, ...], limit: Mapping[object, object]) -> I
         yield Finding(
             (*where, "per"), "is of a valid token, and these have failed", "write client, route or kid"
         )
+    if counts == "failed" and limit.get("when") is not None:
+        yield Finding((*where, "when"), "reads a valid token, and these have failed", "remove it")
     if counts == "failed" and limit.get("concurrency") is not None:
         yield Finding((*where, "counts"), "goes with a rate or a quota alone", "write rate: 30/1m")
     if per == "kid" and counts != "failed":

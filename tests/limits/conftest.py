@@ -32,9 +32,13 @@ LIMITS: Final[list[JSON]] = [
     {"name": "shadow", "per": "user", "rate": "1/1h", "routes": ["shadow"], "mode": "shadow"},
     {"name": "anonymous", "per": "client", "rate": "2/1h", "routes": ["open"], "counts": "anonymous"},
     {"name": "plan", "per": "claims.plan", "rate": "2/1h", "routes": ["plans"]},
+    {
+        "name": "writes", "per": "user", "rate": "1/1h", "routes": ["free"],
+        "when": 'request.method == "POST" && claims.plan == "basic"',
+    },
     {"name": "guessing", "per": "client", "rate": "3/1h", "routes": ["guarded"], "counts": "failed"},
     {"name": "keys", "per": "kid", "rate": "2/1h", "routes": ["free"], "counts": "failed"},
-]
+]  # fmt: skip
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -276,3 +276,18 @@ async def test_an_explanation_tells_what_is_left(limited: House) -> None:
         assert "Of the limit plan, nothing is left" in summary
         # An explanation spends nothing.
         assert await statuses(limited, "/free/x", 1, bearer) == [200]
+
+
+async def test_a_condition_says_which_requests_count(limited: House) -> None:
+    basic, pro, unknown = (
+        token("acme", tenant_id="acme", **plan) for plan in ({"plan": "basic"}, {"plan": "pro"}, {})
+    )
+
+    async def post(bearer: bytes) -> int:
+        return (await limited.request("/free/w", token=bearer, method="POST", body=b"")).status
+
+    assert await statuses(limited, "/free/w", 2, basic) == [200, 200]
+    assert [await post(pro) for _ in range(2)] == [200, 200]
+    assert [await post(basic) for _ in range(2)] == [200, 429]
+    # Without the claim, the condition has no value: the request counts.
+    assert await post(unknown) == 429
