@@ -121,6 +121,7 @@ def limiting(settings: Settings, redis: RedisTier, postgres: Postgres, metrics: 
         capacity=settings.cache.max_budgets, clock=time.monotonic, unix=time.time, report=report("limits"),
     )  # fmt: skip
     metrics.limits_shared.read((), lambda: float(house.share is None))
+    metrics.limits_workers.read((), lambda: float(house.workers))
     for limit in limits:
         for result in ("allowed", "shadow" if limit.shadow else "denied"):
             metrics.limit_hits.inc((limit.name, result), by=0)

@@ -111,6 +111,11 @@ class Metrics:
             "Requests counted by a limit of `limits`: `allowed`, `denied`, or `shadow`: would be denied.",
             ["limit", "result"],
         )
+        self.limits_workers = Gauge(
+            "gateway_limits_workers",
+            "The workers of all gateways that share the limits, as far as is known; the smallest number.",
+            together="min",
+        )
         self.limits_shared = Gauge(
             "gateway_limits_shared",
             "1 while all workers share the limits in Redis, 0 while a worker goes on with its share.",

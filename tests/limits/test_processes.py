@@ -53,10 +53,13 @@ class Pair:
             await client.close()
 
     async def shared(self) -> None:
-        """Wait until all workers take leases."""
+        """Wait until all workers take leases, and know of each other."""
 
         async def all_share() -> bool:
-            return [await each.metric("gateway_limits_shared") for each in self.gateways] == [1, 1]
+            known = [await each.metric("gateway_limits_workers") for each in self.gateways]
+            return known == [8, 8] and [
+                await each.metric("gateway_limits_shared") for each in self.gateways
+            ] == [1, 1]
 
         await eventually(all_share, 30)
 
