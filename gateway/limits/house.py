@@ -148,6 +148,7 @@ class House:
         self._usages = usages
         self.worker = worker or uuid4().hex
         self.budgets = {f"{limit.name}": Budget(limit, self, capacity) for limit in limits}
+        self._capacity = capacity
         self._workers, self._rank = max(1, workers), 0
         self._outages = 1
         self.share: Share | None = Share(self._workers, 0, 1, clock())
@@ -342,7 +343,10 @@ class House:
             self._leases[purse] = budget, now
         if limit.kind == "quota":
             usage = Usage(limit.name, ask.subject, ask.period, limit.amount - grant.left, ask.ends)
-            self._used[usage.limit, usage.subject, usage.period] = usage
+            key = usage.limit, usage.subject, usage.period
+            # Bounded while the system of record is away: what is left out is copied when it is spent again.
+            if len(self._used) < self._capacity or key in self._used:
+                self._used[key] = usage
 
     async def sweep(self) -> None:
         """Give back the leases that are not used, and renew the others, before they end."""

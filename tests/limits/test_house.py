@@ -129,6 +129,17 @@ async def test_quotas_outlive_redis_and_every_worker(redis_url: str, client: Red
         assert 150 <= await spend(all_workers.workers, "quota", 100) <= 200
 
 
+async def test_what_is_to_be_copied_is_bounded(redis_url: str, client: Redis) -> None:
+    async with floor(redis_url, client, QUOTA, workers=1) as all_workers:
+        (worker,) = all_workers.workers
+        worker.house._capacity = 5
+        for number in range(10):
+            assert await worker.take("quota", f"user-{number}")
+        assert await worker.take("quota", "user-0")
+        await worker.house._save()
+        assert len(all_workers.usages.rows) == 5
+
+
 async def test_a_quota_that_no_store_knows_is_refused(redis_url: str, client: Redis) -> None:
     async with floor(redis_url, client, QUOTA, workers=1) as all_workers:
         all_workers.usages.down = True
