@@ -34,7 +34,7 @@ from gateway.core.model import Issuer, Request, StoreUnavailable
 from gateway.core.provisioning import claims_read
 from gateway.core.reasons import CATALOGUE, Denial
 from gateway.core.routes import RouteTable
-from gateway.core.tokens import KeySet
+from gateway.core.tokens.jws import KeySet
 from gateway.explain import Explainer
 from gateway.explain.issuer_clocks import IssuerClocks
 from gateway.identity.invalidation import Invalidation
@@ -48,7 +48,7 @@ from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.errors import Responder
-from gateway.proxy.reauthorization import Reauthorization
+from gateway.proxy.exchanges.reauthorization import Reauthorization
 from gateway.proxy.refusals import Admitter
 from gateway.proxy.upstream.balancer import Upstreams
 from gateway.replay.recorder import RecordingAdmitter

@@ -44,8 +44,8 @@ from gateway.core.reasons import (
     Denial,
     Reason,
 )
-from gateway.core.tokens import KeySet, VerificationKey
-from gateway.core.verified import VerifiedToken
+from gateway.core.tokens.jws import KeySet, VerificationKey
+from gateway.core.tokens.verified import VerifiedToken
 from gateway.pipeline import Pipeline, Verifier, attribute, may_be_created
 
 RECURRING_HEADS: Final = 2048

@@ -26,7 +26,7 @@ from gateway.core.requests import bearer, cors, credentials, upgrades
 from gateway.core.requests.methods import COMMON, COUNTED, count_down
 from gateway.core.routes import RouteTable, Target, read_target
 from gateway.core.shadow import Shadow, Shadowed
-from gateway.core.verified import VerifiedToken
+from gateway.core.tokens.verified import VerifiedToken
 
 
 class Verifier(Protocol):

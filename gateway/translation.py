@@ -17,13 +17,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from gateway.conditions.expression import Expression
 from gateway.core.conditions import Condition
 from gateway.core.headers import HeaderPolicy, HeaderRules
-from gateway.core.issuer_patterns import TENANT
 from gateway.core.model import ClaimPaths, CredentialSources, Issuer, Provisioning, Requirement, Route
 from gateway.core.networks import contains
 from gateway.core.requests.forwarding import ForwardingRules
 from gateway.core.requests.fronts import Questions
 from gateway.core.shadow import Shadow
-from gateway.core.tokens import ASYMMETRIC_ALGORITHMS, HMAC_ALGORITHMS
+from gateway.core.tokens.issuer_patterns import TENANT
+from gateway.core.tokens.jws import ASYMMETRIC_ALGORITHMS, HMAC_ALGORITHMS
 from gateway.explain import Login, Setup
 from gateway.issuer_keys.client_authentication import ClientAuthentication, ClientSecret, PrivateKeyJwt
 from gateway.issuer_keys.fetch import Fetcher
@@ -42,8 +42,9 @@ from gateway.issuer_keys.sources import (
 )
 from gateway.proxy.downstream.limits import Limits
 from gateway.proxy.upstream.options import UpstreamRules
-from gateway.settings import Settings, model
-from gateway.settings.section import Section
+from gateway.settings import Settings
+from gateway.settings.sections import model
+from gateway.settings.sections.section import Section
 from gateway.settings.values import is_source
 from gateway.stores.postgres.hosts import address_of, place_of
 from gateway.stores.postgres.source.definition import UserSource

@@ -8,11 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from gateway.core import claims as claim_rules
-from gateway.core import token_types, tokens
-from gateway.core.claim_paths import at_path
-from gateway.core.introspection import INTROSPECTED, Introspected
-from gateway.core.issuer_patterns import IssuerTable
 from gateway.core.model import JSON, Claims, Credential, Issuer
 from gateway.core.reasons import (
     ALGORITHM_NOT_ALLOWED,
@@ -22,8 +17,14 @@ from gateway.core.reasons import (
     SIGNATURE_INVALID,
     Denial,
 )
-from gateway.core.tokens import KeySet, UnverifiedToken, VerificationKey
-from gateway.core.verified import VerifiedToken
+from gateway.core.tokens import claims as claim_rules
+from gateway.core.tokens import jws as tokens
+from gateway.core.tokens import token_types
+from gateway.core.tokens.claim_paths import at_path
+from gateway.core.tokens.introspection import INTROSPECTED, Introspected
+from gateway.core.tokens.issuer_patterns import IssuerTable
+from gateway.core.tokens.jws import KeySet, UnverifiedToken, VerificationKey
+from gateway.core.tokens.verified import VerifiedToken
 
 NO_SUCH_TENANT: Final = "the issuer has no such tenant"
 _NOTHING: Final[Mapping[str, JSON]] = MappingProxyType({})

@@ -19,7 +19,7 @@ from gateway.core.model import (
 )
 from gateway.core.reasons import ACCOUNT_NOT_LINKED, Denial
 from gateway.core.revocations import Revocation, Revocations, Revoked
-from gateway.core.tokens import KeySet
+from gateway.core.tokens.jws import KeySet
 from gateway.stores.redis.answers import Epoch, SharedAnswer
 from gateway.stores.redis.user_documents import CachedUser
 from gateway.telemetry.denials import DenialFilter, DenialRecord, DenialRing

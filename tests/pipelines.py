@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from gateway.conditions.expression import Expression
 from gateway.core.admission import Admission
 from gateway.core.headers import HeaderPolicy, HeaderRules
-from gateway.core.key_material import key_from_jwk
 from gateway.core.model import (
     JSON,
     Auth,
@@ -23,7 +22,8 @@ from gateway.core.model import (
     UserStatus,
 )
 from gateway.core.routes import RouteTable
-from gateway.core.tokens import KeySet
+from gateway.core.tokens.jws import KeySet
+from gateway.core.tokens.key_material import key_from_jwk
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
 from gateway.verifier import TokenVerifier

@@ -11,7 +11,6 @@ import pytest
 
 from gateway.core.admission import Admission
 from gateway.core.headers import HeaderPolicy, HeaderRules
-from gateway.core.key_material import key_from_jwk
 from gateway.core.model import (
     Claims,
     Credential,
@@ -27,8 +26,9 @@ from gateway.core.model import (
 )
 from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocations
-from gateway.core.tokens import ALGORITHMS, KeySet
-from gateway.core.verified import VerifiedToken
+from gateway.core.tokens.jws import ALGORITHMS, KeySet
+from gateway.core.tokens.key_material import key_from_jwk
+from gateway.core.tokens.verified import VerifiedToken
 from gateway.identity.local_cache import LocalCache
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline

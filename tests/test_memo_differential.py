@@ -29,7 +29,6 @@ from gateway import memo
 from gateway.conditions.expression import Prepared
 from gateway.core.admission import Admission, Forwarding
 from gateway.core.headers import HeaderPolicy, HeaderRules
-from gateway.core.key_material import key_from_jwk
 from gateway.core.model import (
     Claims,
     Credential,
@@ -44,8 +43,9 @@ from gateway.core.model import (
 )
 from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocations
-from gateway.core.tokens import KeySet
-from gateway.core.verified import VerifiedToken
+from gateway.core.tokens.jws import KeySet
+from gateway.core.tokens.key_material import key_from_jwk
+from gateway.core.tokens.verified import VerifiedToken
 from gateway.identity.local_cache import LocalCache
 from gateway.memo import Memo, Token, Tokens
 from gateway.pipeline import Pipeline, may_be_created

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from gateway.core.key_material import key_from_jwk, key_from_pem, key_from_secret, keyset_from_jwks
 from gateway.core.model import JSON, Claims, Credential, Issuer
 from gateway.core.reasons import Denial
-from gateway.core.tokens import ALGORITHMS, KeySet
+from gateway.core.tokens.jws import ALGORITHMS, KeySet
+from gateway.core.tokens.key_material import key_from_jwk, key_from_pem, key_from_secret, keyset_from_jwks
 from gateway.verifier import TokenVerifier
 from tests.fakes import FakeKeys
 from tests.tokens import (

@@ -1,6 +1,6 @@
 """Every setting of an issuer, a route, an upstream or a client's limits arrives where it is used.
 
-The settings of all other sections are passed on by hand: tests/test_settings_used.py sees that each is read.
+The settings of all other sections are passed on by hand: tests/settings/test_used.py sees that each is read.
 """
 
 import ssl
@@ -13,8 +13,9 @@ import pytest
 from gateway import translation
 from gateway.core.model import Issuer
 from gateway.issuer_keys import fetch
-from gateway.settings import Settings, model
-from gateway.settings.section import Section
+from gateway.settings import Settings
+from gateway.settings.sections import model
+from gateway.settings.sections.section import Section
 from tests.harness import configuration
 
 ISSUER: Final = {"name": "main", "issuer": "https://idp.example.com/", "audiences": ["api"]}

@@ -24,7 +24,7 @@ from bench.verdicts.minting import (
     without,
 )
 from gateway.core.model import JSON
-from gateway.core.tokens import ALGORITHMS, HMAC_ALGORITHMS
+from gateway.core.tokens.jws import ALGORITHMS, HMAC_ALGORITHMS
 from tests.tokens import base64url
 
 _OF_KEY: Final = {

@@ -22,7 +22,7 @@ from bench.verdicts.minting import (
     resealed,
     signed,
 )
-from gateway.core.tokens import decode_segment
+from gateway.core.tokens.jws import decode_segment
 
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _ED25519_ORDER: Final = 2**252 + 27742317777372353535851937790883648493

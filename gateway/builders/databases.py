@@ -6,7 +6,8 @@ from functools import partial
 from gateway import translation
 from gateway.builders.availability import availability
 from gateway.identity.invalidation import Invalidation
-from gateway.settings import Settings, model
+from gateway.settings import Settings
+from gateway.settings.sections import model
 from gateway.stores.postgres.change_stream.listener import PostgresStream
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.hosts import place_of

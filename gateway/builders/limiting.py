@@ -9,9 +9,9 @@ from uuid import uuid4
 
 from gateway.builders.availability import report
 from gateway.conditions.expression import Expression
-from gateway.core.claim_paths import claims_on
 from gateway.core.model import Request, Route
 from gateway.core.reasons import Denial
+from gateway.core.tokens.claim_paths import claims_on
 from gateway.limits.guard import Guard
 from gateway.limits.house import House
 from gateway.limits.limiter import Limiter
@@ -20,8 +20,9 @@ from gateway.limits.rules import Limit
 from gateway.limits.subjects import CLAIMS
 from gateway.pipeline import Pipeline
 from gateway.proxy.refusals import Admitter
-from gateway.settings import Settings, model
-from gateway.settings.limits import parse_quota, parse_rate
+from gateway.settings import Settings
+from gateway.settings.sections import model
+from gateway.settings.sections.limits import parse_quota, parse_rate
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.quotas import QuotaRows
 from gateway.stores.redis.limits import RedisLimits

@@ -21,7 +21,8 @@ from gateway.proxy.health import HealthPath
 from gateway.proxy.listener import Listener
 from gateway.proxy.refusals import Admitter
 from gateway.proxy.server import ConnectionServer, ExchangeFactory
-from gateway.settings import Settings, model
+from gateway.settings import Settings
+from gateway.settings.sections import model
 from gateway.telemetry import logs
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tracing.server_span import Tracing

@@ -9,12 +9,12 @@ from functools import partial
 from gateway import translation
 from gateway.builders.trust import Assertions
 from gateway.proxy.context import ExchangeContext
-from gateway.proxy.exchange import Exchange, Kind, as_it_is
+from gateway.proxy.exchanges.exchange import Exchange, Kind, as_it_is
+from gateway.proxy.exchanges.limited_exchange import limited_exchange
+from gateway.proxy.exchanges.observed import ObservedExchange
+from gateway.proxy.exchanges.traced import traced
 from gateway.proxy.health import HealthPath
-from gateway.proxy.limited_exchange import limited_exchange
-from gateway.proxy.observed import ObservedExchange
 from gateway.proxy.server import ConnectionServer, ExchangeFactory
-from gateway.proxy.traced import traced
 from gateway.replay.recorder import Recorder, RecordFiles
 from gateway.settings import Settings
 from gateway.telemetry import logs

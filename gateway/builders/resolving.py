@@ -9,7 +9,8 @@ from gateway.identity.revocations.blacklist_sync import BlacklistSync
 from gateway.identity.revocations.learnt_revocations import LearntRevocations
 from gateway.identity.tiers import SharedTier, SystemOfRecord
 from gateway.identity.traced_tiers import TracedRecord, TracedSharedTier
-from gateway.settings import Settings, model
+from gateway.settings import Settings
+from gateway.settings.sections import model
 from gateway.telemetry.metrics import Metrics
 
 

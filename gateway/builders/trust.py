@@ -13,13 +13,14 @@ from gateway.assertion.key_file import KeyFile
 from gateway.assertion.keys import AssertionKeys, KeyStore
 from gateway.assertion.signer import AssertionSigner
 from gateway.builders.availability import report
-from gateway.core.tokens import KeySet
+from gateway.core.tokens.jws import KeySet
 from gateway.issuer_keys.introspection import KEEP_ALIVE, Introspector
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.proxy.certificate import Certificate
 from gateway.proxy.published_keys import PublishedKeys
 from gateway.proxy.server import ExchangeFactory
-from gateway.settings import Settings, model
+from gateway.settings import Settings
+from gateway.settings.sections import model
 from gateway.stores.postgres.assertion_keys import AssertionKeyRows
 from gateway.stores.postgres.database import Postgres
 from gateway.telemetry.metrics import Metrics

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import orjson
 
 from gateway.cli import output
-from gateway.core import json_text
 from gateway.core.model import JSON
+from gateway.core.text import json_text
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
     import aiohttp
 
-    from gateway.settings.model import Admin
+    from gateway.settings.sections.model import Admin
 
 _TIMEOUT: Final = 10.0
 """Seconds for one answer."""

@@ -13,7 +13,7 @@ from typing import Annotated, BinaryIO, Final, TypeAlias
 import typer
 
 from gateway.cli import output
-from gateway.core.claims import is_clean
+from gateway.core.tokens.claims import is_clean
 
 OfIssuer: TypeAlias = Annotated[
     str, typer.Argument(metavar="ISSUER", help="The configured name, or the `iss`.")

@@ -17,7 +17,7 @@ from gateway.core.model import JSON
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
     from gateway.assertion.keys import KeyStore
     from gateway.core.assertion import SigningKey
-    from gateway.settings.model import Assertion
+    from gateway.settings.sections.model import Assertion
 
 T = TypeVar("T")
 

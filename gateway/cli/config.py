@@ -70,7 +70,7 @@ def check(
         return
     from gateway.settings import ConfigurationError
     from gateway.settings.advice import advice
-    from gateway.settings.loading import load_with_source
+    from gateway.settings.reading.loading import load_with_source
 
     keep_events_out_of_the_output()
     try:
@@ -111,7 +111,8 @@ def schema(
     """Print the JSON Schema of the configuration, for editors."""
     from json import dumps
 
-    from gateway.settings import reference, shape
+    from gateway.settings import reference
+    from gateway.settings.reading import shape
 
     typer.echo(reference.markdown() if markdown else dumps(shape.schema(), indent=2, ensure_ascii=False))
 

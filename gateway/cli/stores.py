@@ -13,12 +13,12 @@ from uuid import UUID, uuid4
 
 from gateway.cli import output
 from gateway.cli.config import settings_or_exit
-from gateway.core.issuer_patterns import IssuerNames, is_pattern
 from gateway.core.model import Identity, StoreUnavailable, Tier
+from gateway.core.tokens.issuer_patterns import IssuerNames, is_pattern
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
     from gateway.settings import Settings
-    from gateway.settings.model import Issuer
+    from gateway.settings.sections.model import Issuer
     from gateway.stores.postgres.database import Postgres
     from gateway.stores.postgres.directory.audit import Author
     from gateway.stores.postgres.directory.revocation_rows import RevocationRows

@@ -113,7 +113,7 @@ def _show(inspection: "Inspection", now: float) -> None:
 
 
 def _rows(inspection: "Inspection", now: float) -> Iterator[Row]:
-    from gateway.core.claim_paths import at_path
+    from gateway.core.tokens.claim_paths import at_path
     from gateway.explain.wording import listed, shown
     from gateway.providers.inspection import harmless
 

@@ -10,8 +10,8 @@ import typer
 from gateway.cli import arguments, output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
 from gateway.cli.stores import Stores, table, when, with_stores
-from gateway.core.claims import MAX_SUBJECT_CHARACTERS, is_clean
 from gateway.core.model import JSON, Identity, StoreUnavailable, UserStatus
+from gateway.core.tokens.claims import MAX_SUBJECT_CHARACTERS, is_clean
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
     from gateway.stores.postgres.directory.users import UserChanges, UserRecord

@@ -17,8 +17,8 @@ import orjson
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from gateway.core.key_material import signature
 from gateway.core.model import JSON, Claims, User
+from gateway.core.tokens.key_material import signature
 
 OVERLAP: Final = 3600.0
 """Seconds for which a key stays published after the last assertion that it should have signed has expired."""

@@ -14,11 +14,11 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Final, NamedTuple, TypeAlias
 
-from gateway.core.claim_paths import at_path, claims_on
 from gateway.core.conditions import Computed
 from gateway.core.model import JSON, Claims, Header, Request, User
 from gateway.core.networks import Network, client_address, contains
 from gateway.core.requests.forwarding import ForwardingFields, ForwardingRules
+from gateway.core.tokens.claim_paths import at_path, claims_on
 
 # RFC 9110 §7.6.1: for one connection only, even if Connection does not name them. Trailer is one of them in
 # requests, because their trailers are not forwarded.

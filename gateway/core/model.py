@@ -115,7 +115,7 @@ class TenantPath:
 
 @dataclass(frozen=True, slots=True)
 class ClaimPaths:
-    """Where an issuer keeps what the standards leave open: paths into its tokens (`core.claim_paths`)."""
+    """Where an issuer keeps what the standards leave open: paths into its tokens (`tokens.claim_paths`)."""
 
     tenant: TenantPath | None = TenantPath()
     """None: the tenant is that of the issuer's pattern."""
@@ -153,7 +153,7 @@ class Issuer:
     name: str
     """Unique label: in metrics, and in the keys of the blacklist."""
     issuer: str
-    """The exact `iss` of its tokens, or a pattern of it (`core.issuer_patterns`)."""
+    """The exact `iss` of its tokens, or a pattern of it (`core.tokens.issuer_patterns`)."""
     audiences: frozenset[str] | None
     """None: `aud` is not compared; `expect` names the client instead."""
     algorithms: frozenset[str]

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from gateway.core.claim_paths import at_path, claims_on
-from gateway.core.claims import is_clean, meets
 from gateway.core.model import JSON, Claims, Identity, Issuer, Provisioning, User, UserStatus
 from gateway.core.reasons import USER_NOT_FOUND, Denial
+from gateway.core.tokens.claim_paths import at_path, claims_on
+from gateway.core.tokens.claims import is_clean, meets
 
 _MAX_EMAIL: Final = 320
 """Characters: 64 and 255 around the `@` (RFC 5321 §4.5.3.1)."""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from gateway.core.issuer_patterns import is_pattern
 from gateway.core.model import Auth, Claims, Header, Identity, Request, Route, StoreUnavailable
+from gateway.core.tokens.issuer_patterns import is_pattern
 from gateway.explain import evidence, pasted
 from gateway.explain.answer import Cause, Explanation, Fix
 from gateway.explain.issuer_clocks import IssuerClocks

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from gateway.core.issuer_patterns import is_pattern
 from gateway.core.model import Issuer, StoreUnavailable, UserStatus
 from gateway.core.policy import STATUS_REASONS
 from gateway.core.reasons import (
@@ -27,7 +26,8 @@ from gateway.core.reasons import (
     Group,
     Reason,
 )
-from gateway.core.tokens import KeySet
+from gateway.core.tokens.issuer_patterns import is_pattern
+from gateway.core.tokens.jws import KeySet
 from gateway.explain.answer import Cause, Explanation, Fix, Outcome, Step
 from gateway.explain.fixes.remedies import Remedies
 from gateway.explain.issuer_clocks import IssuerClocks

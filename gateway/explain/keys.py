@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from gateway.core.tokens import KeySet
+from gateway.core.tokens.jws import KeySet
 from gateway.explain.setup import Keys
 from gateway.issuer_keys.fetch import FetchError, UnknownIssuer
 from gateway.issuer_keys.issuer import KeyStatus

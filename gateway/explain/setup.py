@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.core.introspection import Introspected
 from gateway.core.model import Credential, Issuer, Route
 from gateway.core.shadow import Shadow
-from gateway.core.tokens import KeySet
+from gateway.core.tokens.introspection import Introspected
+from gateway.core.tokens.jws import KeySet
 from gateway.issuer_keys.issuer import KeyStatus
 from gateway.issuer_keys.sources import LoadedKeys
 

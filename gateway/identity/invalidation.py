@@ -37,9 +37,9 @@ from typing import Final, Protocol
 
 import structlog
 
-from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import StoreUnavailable
 from gateway.core.revocations import Revoked, Target
+from gateway.core.tokens.issuer_patterns import IssuerNames
 from gateway.identity import outages
 from gateway.identity.gaps import Gaps
 from gateway.identity.heard_changes import Joined, Listening, Pending

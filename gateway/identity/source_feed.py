@@ -20,9 +20,9 @@ from typing import Final, Protocol
 
 import structlog
 
-from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import StoreUnavailable, User
 from gateway.core.revocations import Revoked
+from gateway.core.tokens.issuer_patterns import IssuerNames
 from gateway.stores.postgres.change_stream.listener import (
     Changed,
     ChangeListener,

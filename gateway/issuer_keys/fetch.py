@@ -23,8 +23,8 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from gateway.core import json_text
 from gateway.core.model import JSON
+from gateway.core.text import json_text
 from gateway.core.tls import distrust, set_strictness
 from gateway.issuer_keys.dns import SystemLookups
 from gateway.telemetry.tracing.span import inside

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from gateway.core.tokens import KeySet
+from gateway.core.tokens.jws import KeySet
 from gateway.issuer_keys.issuer import IssuerKeys, KeyStatus
 from gateway.issuer_keys.sources import KeySource, Restricted
 

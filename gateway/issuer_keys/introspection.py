@@ -18,7 +18,9 @@ import aiohttp
 import structlog
 
 from gateway.core.caches import FIFO, LRU
-from gateway.core.introspection import (
+from gateway.core.model import JSON, Credential, Issuer
+from gateway.core.reasons import INTROSPECTION_UNAVAILABLE, Denial, Reason
+from gateway.core.tokens.introspection import (
     INTROSPECTED,
     Introspected,
     NotUnderstood,
@@ -26,9 +28,7 @@ from gateway.core.introspection import (
     check_kind,
     payload_of,
 )
-from gateway.core.model import JSON, Credential, Issuer
-from gateway.core.reasons import INTROSPECTION_UNAVAILABLE, Denial, Reason
-from gateway.core.tokens import KeySet
+from gateway.core.tokens.jws import KeySet
 from gateway.issuer_keys.client_authentication import ClientAuthentication
 from gateway.issuer_keys.fetch import Fetcher, FetchError
 from gateway.issuer_keys.sources import DEFAULT_FRESHNESS, LoadedKeys

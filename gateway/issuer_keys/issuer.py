@@ -18,7 +18,7 @@ from typing import Final, Literal, Protocol
 import structlog
 
 from gateway.core.caches import LRU
-from gateway.core.tokens import KeySet
+from gateway.core.tokens.jws import KeySet
 from gateway.issuer_keys.demand import MAX_WAITING, AbsentKeys, FetchAllowance
 from gateway.issuer_keys.fetch import Fetcher, FetchError, UnknownIssuer
 from gateway.issuer_keys.sources import KeySource, LoadedKeys

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from gateway.core.tokens import KeySet
+from gateway.core.tokens.jws import KeySet
 from gateway.issuer_keys.fetch import Fetcher
 from gateway.issuer_keys.group import KeyGroup
 from gateway.issuer_keys.issuer import Attempt, IssuerKeys, KeyObserver, KeyStatus
@@ -25,7 +25,7 @@ class KeyRing:
     """The key sets of all issuers, by realm; implements the pipeline's `Keys`.
 
     `sources` are by configured name, which is the realm of an issuer without a pattern. With one, each
-    tenant has a realm of its own (`core.issuer_patterns`).
+    tenant has a realm of its own (`core.tokens.issuer_patterns`).
 
     `on_change` is called with a realm and its new set whenever that differs from the one before, with an
     empty set when the old one became too old to trust: what was verified with a key that left must be

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from gateway.core import json_text
-from gateway.core.key_material import KeyRejected, key_from_pem, key_from_secret, keyset_from_jwks
 from gateway.core.model import JSON
-from gateway.core.tokens import ALGORITHMS, KeySet
+from gateway.core.text import json_text
+from gateway.core.tokens.jws import ALGORITHMS, KeySet
+from gateway.core.tokens.key_material import KeyRejected, key_from_pem, key_from_secret, keyset_from_jwks
 from gateway.issuer_keys.fetch import (
     MAX_BYTES,
     Document,

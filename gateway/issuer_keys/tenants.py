@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from gateway.core.caches import LRU
-from gateway.core.issuer_patterns import MAX_TENANTS
-from gateway.core.tokens import KeySet
+from gateway.core.tokens.issuer_patterns import MAX_TENANTS
+from gateway.core.tokens.jws import KeySet
 from gateway.issuer_keys.demand import MAX_ABSENT, FetchAllowance
 from gateway.issuer_keys.group import KeyGroup, together
 from gateway.issuer_keys.issuer import PATIENCE, IssuerKeys, KeyStatus

@@ -14,7 +14,6 @@ from typing import Final
 
 import orjson
 
-from gateway.core import json_text
 from gateway.core.admission import Admission, Forwarding
 from gateway.core.model import Credential, Request, Route
 from gateway.core.reasons import (
@@ -25,6 +24,7 @@ from gateway.core.reasons import (
     Denial,
     Group,
 )
+from gateway.core.text import json_text
 from gateway.limits import fields
 from gateway.limits.house import Budget, House
 from gateway.limits.limiter import Admitter, denial_of

@@ -7,10 +7,10 @@ from functools import lru_cache
 from typing import Final, TypeAlias
 
 from gateway.core.admission import Admission
-from gateway.core.claim_paths import at_path
 from gateway.core.conditions import Condition
 from gateway.core.model import Request
 from gateway.core.reasons import CONDITION_NOT_MET, Denial
+from gateway.core.tokens.claim_paths import at_path
 from gateway.limits.rules import Audience, Limit
 
 Subject: TypeAlias = Callable[[Request, Admission], str | None]

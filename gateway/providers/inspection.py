@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.core import json_text
-from gateway.core.claim_paths import at_path
 from gateway.core.model import JSON
+from gateway.core.text import json_text
+from gateway.core.tokens.claim_paths import at_path
 from gateway.providers import marks
 from gateway.providers.catalogue import by_prefix, recognised
 from gateway.providers.presets import unfold

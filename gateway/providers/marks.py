@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.core import json_text
 from gateway.core.model import JSON
-from gateway.core.tokens import ALGORITHMS
+from gateway.core.text import json_text
+from gateway.core.tokens.jws import ALGORITHMS
 from gateway.providers.provider import Kind, Unverified
 
 WORDS: Final[Mapping[Kind, str]] = {

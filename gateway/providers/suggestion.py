@@ -5,7 +5,7 @@ from typing import Final, cast
 from urllib.parse import urlsplit
 
 from gateway.core.model import JSON
-from gateway.core.tokens import ALGORITHMS, HMAC_ALGORITHMS
+from gateway.core.tokens.jws import ALGORITHMS, HMAC_ALGORITHMS
 from gateway.providers.inspection import Inspection
 from gateway.providers.marks import CLIENTS
 from gateway.providers.presets import unfold

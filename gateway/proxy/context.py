@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from gateway.core.caches import FIFO
 from gateway.memo import RECURRING_HEADS
-from gateway.proxy.reauthorization import Reauthorization
+from gateway.proxy.exchanges.reauthorization import Reauthorization
 from gateway.proxy.refusals import ListenerContext
 from gateway.proxy.upstream.balancer import Upstreams
 from gateway.proxy.upstream.parser import ResponseHead

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.core.model import UserStatus
-from gateway.core.spelling import Difference, spellings
+from gateway.core.text.spelling import Difference, spellings
 from gateway.reconcile.orphans import KnownIdentity
 from gateway.telemetry.logs import hash_subject
 

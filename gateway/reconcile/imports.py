@@ -11,8 +11,8 @@ from enum import StrEnum
 from itertools import islice
 from typing import Final
 
-from gateway.core.claims import MAX_SUBJECT_CHARACTERS, is_clean
 from gateway.core.model import UserStatus
+from gateway.core.tokens.claims import MAX_SUBJECT_CHARACTERS, is_clean
 from gateway.reconcile.exports.accounts import Account
 from gateway.stores.postgres.directory.imports import Holder, NewUser
 

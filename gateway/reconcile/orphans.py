@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Final, NamedTuple, TypeAlias
 
-from gateway.core.claims import is_clean
 from gateway.core.model import UserStatus
-from gateway.core.spelling import Difference, difference, normal_form
+from gateway.core.text.spelling import Difference, difference, normal_form
+from gateway.core.tokens.claims import is_clean
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.source.directory.users import SourceDirectory
 

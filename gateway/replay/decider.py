@@ -4,9 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.core import claims as claim_rules
 from gateway.core import policy
-from gateway.core.issuer_patterns import IssuerTable
 from gateway.core.model import (
     JSON,
     Auth,
@@ -23,6 +21,8 @@ from gateway.core.model import (
 from gateway.core.provisioning import new_user
 from gateway.core.reasons import CREDENTIALS_MISSING, ISSUER_UNTRUSTED, Denial, Reason
 from gateway.core.routes import RouteTable, read_target
+from gateway.core.tokens import claims as claim_rules
+from gateway.core.tokens.issuer_patterns import IssuerTable
 from gateway.pipeline import check, may_be_created
 
 

@@ -11,8 +11,8 @@ from gateway.conditions.analysis import analysed
 from gateway.core.model import Auth, MissingUser
 from gateway.settings.exposure import exposure
 from gateway.settings.findings import Location
-from gateway.settings.loading import Problem, Source
-from gateway.settings.model import Issuer, Keys, Match, Route, Settings, Upstream
+from gateway.settings.reading.loading import Problem, Source
+from gateway.settings.sections.model import Issuer, Keys, Match, Route, Settings, Upstream
 from gateway.settings.urls import is_loopback
 
 _CLOCK: Final = re.compile(

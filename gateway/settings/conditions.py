@@ -10,7 +10,7 @@ from typing import Final
 from gateway.conditions.analysis import Analysis, analysed
 from gateway.conditions.words import BOOL, DYN, MAP
 from gateway.core.headers import fold
-from gateway.core.sql_text import column_of
+from gateway.core.text.sql_text import column_of
 from gateway.settings.findings import Finding, Location
 from gateway.settings.users.presets import PRESETS
 from gateway.settings.values import is_source

@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from gateway.settings.environment import variable_of
 from gateway.settings.findings import Location
-from gateway.settings.loading import Problem, Source
-from gateway.settings.model import Settings
+from gateway.settings.reading.environment import variable_of
+from gateway.settings.reading.loading import Problem, Source
+from gateway.settings.sections.model import Settings
 from gateway.settings.urls import is_loopback
 
 _OPEN: Final = "is not loopback, and there is no admin.token: metrics and /readyz are open to the network"

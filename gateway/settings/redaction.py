@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import BaseModel, SecretStr, WithJsonSchema
 
 from gateway.core.model import JSON
-from gateway.settings.model import Settings
+from gateway.settings.sections.model import Settings
 
 HIDDEN: Final = "***"
 _HARMLESS: Final = frozenset(

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Iterator
 
-from gateway.settings.environment import variable_of
-from gateway.settings.shape import Schema, resolved, schema, values_of
+from gateway.settings.reading.environment import variable_of
+from gateway.settings.reading.shape import Schema, resolved, schema, values_of
 
 _HEAD = """\
 # Configuration

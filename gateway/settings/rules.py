@@ -11,13 +11,13 @@ from importlib.util import find_spec
 from typing import Final
 
 from gateway.core.headers import STATUS_HEADER, fold
-from gateway.settings.admin import admin_findings
-from gateway.settings.assertion import assertion_findings
 from gateway.settings.conditions import condition_findings
-from gateway.settings.cors import cors_findings
 from gateway.settings.findings import Finding
 from gateway.settings.issuers.rules import issuer_findings, prefix_findings
-from gateway.settings.limits import limit_findings
+from gateway.settings.sections.admin import admin_findings
+from gateway.settings.sections.assertion import assertion_findings
+from gateway.settings.sections.cors import cors_findings
+from gateway.settings.sections.limits import limit_findings
 from gateway.settings.urls import base_path
 from gateway.settings.users.rules import mistakes
 from gateway.settings.values import parse_duration

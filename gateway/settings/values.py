@@ -11,11 +11,11 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from gateway.core.claim_paths import DOTTED, POINTER
 from gateway.core.headers import HOP_BY_HOP, USER_FIELDS, fold
 from gateway.core.reasons import Denial
 from gateway.core.requests.upgrades import carries_requests
 from gateway.core.routes import normal_path
+from gateway.core.tokens.claim_paths import DOTTED, POINTER
 
 MISTAKE: Final = "setting"
 """The type of the errors with the gateway's own texts."""

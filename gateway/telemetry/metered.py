@@ -5,7 +5,7 @@ from typing import Protocol
 
 from gateway.core.model import Claims, Credential, Resolution, Validity
 from gateway.core.reasons import Denial
-from gateway.core.verified import VerifiedToken
+from gateway.core.tokens.verified import VerifiedToken
 from gateway.telemetry.metrics import Metrics
 
 

@@ -10,7 +10,6 @@ from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from gateway import __version__
 from gateway.core.admission import Admission
-from gateway.core.introspection import INTROSPECTED
 from gateway.core.model import Resolution
 from gateway.core.provisioning import ProvisioningResult
 from gateway.core.reasons import (
@@ -22,7 +21,8 @@ from gateway.core.reasons import (
     Group,
     Reason,
 )
-from gateway.core.verified import VerifiedToken
+from gateway.core.tokens.introspection import INTROSPECTED
+from gateway.core.tokens.verified import VerifiedToken
 from gateway.telemetry.process import ProcessMetrics
 from gateway.telemetry.series import Counter, Gauge, Histogram, Snapshot, Traffic, expose
 

@@ -8,7 +8,7 @@ import pytest
 from gateway.core.model import Issuer, StoreUnavailable, Tier, User, UserStatus
 from gateway.core.reasons import CATALOGUE
 from gateway.core.requests.token_marks import TokenMarks
-from gateway.core.tokens import KeySet, VerificationKey
+from gateway.core.tokens.jws import KeySet, VerificationKey
 from gateway.explain.answer import Explanation, Step
 from gateway.explain.hindsight import Hindsight
 from gateway.explain.issuer_clocks import IssuerClocks

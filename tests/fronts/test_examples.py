@@ -9,7 +9,7 @@ import yaml
 from gateway import translation
 from gateway.settings import Settings
 from tests.fronts.programs import EXAMPLES
-from tests.test_settings import BASE
+from tests.settings.test_settings import BASE
 
 _FILES = (
     "nginx/nginx.conf", "traefik/dynamic.yaml", "caddy/Caddyfile", "haproxy/gateway.lua", "envoy/http.yaml",

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from gateway import translation
 from gateway.issuer_keys.fetch import MAX_BYTES, Fetcher, FetchError, NotFound, forbidden_address, max_age
 from gateway.issuer_keys.sources import Discovery
-from gateway.settings.model import Jwks
+from gateway.settings.sections.model import Jwks
 from tests.issuer_keys.issuer import Answer, IssuerServer, public_jwk, serving
 
 

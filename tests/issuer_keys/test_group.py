@@ -10,11 +10,11 @@ import pytest
 
 from gateway import translation
 from gateway.core.model import JSON
-from gateway.core.tokens import HMAC_ALGORITHMS, parse
+from gateway.core.tokens.jws import HMAC_ALGORITHMS, parse
 from gateway.issuer_keys.fetch import Fetcher, FetchError
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.issuer_keys.sources import JwksUri, KeySource, Restricted, Secret, Several
-from gateway.settings import model
+from gateway.settings.sections import model
 from tests import tokens
 from tests.fakes import RecordingKeyObserver
 from tests.issuer_keys.issuer import Answer, IssuerServer, serving

@@ -10,11 +10,11 @@ import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway.core.introspection import INTROSPECTED, Introspected
-from gateway.core.key_material import key_from_jwk
 from gateway.core.model import JSON, Credential, Issuer
 from gateway.core.reasons import Denial
-from gateway.core.tokens import parse
+from gateway.core.tokens.introspection import INTROSPECTED, Introspected
+from gateway.core.tokens.jws import parse
+from gateway.core.tokens.key_material import key_from_jwk
 from gateway.issuer_keys import introspection
 from gateway.issuer_keys.client_authentication import ClientAuthentication, ClientSecret, PrivateKeyJwt
 from gateway.issuer_keys.fetch import Fetcher, FetchError

@@ -11,9 +11,9 @@ from types import ModuleType
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.core import json_text
-from gateway.core.key_material import keyset_from_jwks
-from gateway.core.tokens import KeySet
+from gateway.core.text import json_text
+from gateway.core.tokens.jws import KeySet
+from gateway.core.tokens.key_material import keyset_from_jwks
 from gateway.issuer_keys import sources
 from gateway.issuer_keys.demand import (
     FETCH_BURST,

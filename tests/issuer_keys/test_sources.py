@@ -7,8 +7,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from gateway.core.key_material import key_from_secret
 from gateway.core.model import JSON
+from gateway.core.tokens.key_material import key_from_secret
 from gateway.issuer_keys.fetch import Document, Fetcher, FetchError
 from gateway.issuer_keys.sources import (
     Discovery,

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import orjson
 import pytest
 
-from gateway.core import issuer_patterns
+from gateway.core.tokens import issuer_patterns
 from gateway.issuer_keys import tenants
 from gateway.issuer_keys.fetch import Fetcher, FetchError
 from gateway.issuer_keys.keyring import KeyRing

@@ -8,15 +8,15 @@ import pytest
 import yaml
 
 from gateway import translation
-from gateway.core.key_material import key_from_jwk, key_from_secret
 from gateway.core.model import JSON, Claims, Credential
 from gateway.core.reasons import Denial
-from gateway.core.tokens import KeySet
+from gateway.core.tokens.jws import KeySet
+from gateway.core.tokens.key_material import key_from_jwk, key_from_secret
 from gateway.providers.catalogue import PROVIDERS
 from gateway.providers.presets import filled
 from gateway.providers.provider import Example, Provider
 from gateway.settings import ConfigurationError, Settings, load
-from gateway.settings.shape import schema
+from gateway.settings.reading.shape import schema
 from gateway.verifier import TokenVerifier
 from tests import tokens
 from tests.fakes import FakeKeys

@@ -11,12 +11,12 @@ from structlog.testing import capture_logs
 
 from gateway.core.admission import Admission, Decision, Forwarding
 from gateway.core.headers import Fields
-from gateway.core.key_material import key_from_secret
 from gateway.core.model import Auth, Claims, Request, Resolution, Route, Tier, User, UserStatus
 from gateway.core.reasons import TOKEN_EXPIRED, USER_STORE_UNAVAILABLE, USER_SUSPENDED, Denial
+from gateway.core.tokens.key_material import key_from_secret
 from gateway.identity.local_cache import LocalCache
-from gateway.proxy import reauthorization
-from gateway.proxy.reauthorization import LongLivedExchange, Reauthorization
+from gateway.proxy.exchanges import reauthorization
+from gateway.proxy.exchanges.reauthorization import LongLivedExchange, Reauthorization
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.metrics import Metrics
 from tests.stores.examples import claims
@@ -27,7 +27,7 @@ KEY = key_from_secret(b"s" * 32)
 
 
 class Reauthorizer:
-    """`gateway.proxy.reauthorization.Reauthorizer` with given answers; it counts its calls."""
+    """`gateway.proxy.exchanges.reauthorization.Reauthorizer` with given answers; it counts its calls."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.proxy.websocket import close_frame
+from gateway.proxy.exchanges.websocket import close_frame
 from tests.harness import House, open_house
 from tests.proxy.long_lived import (
     AT_ONCE,

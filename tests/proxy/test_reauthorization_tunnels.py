@@ -11,7 +11,7 @@ from websockets.asyncio.server import serve as serve_websockets
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
-from gateway.proxy.websocket import close_frame
+from gateway.proxy.exchanges.websocket import close_frame
 from tests.harness import House, open_house, token
 from tests.proxy.long_lived import (
     AT_ONCE,

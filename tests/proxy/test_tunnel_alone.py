@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from gateway.proxy.tunnel import EndedBy, Tunnel
-from gateway.proxy.websocket import close_frame
+from gateway.proxy.exchanges.tunnel import EndedBy, Tunnel
+from gateway.proxy.exchanges.websocket import close_frame
 from tests.proxy.tunnels import MEGABYTE
 from tests.test_app import self_signed
 

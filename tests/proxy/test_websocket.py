@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from websockets.streams import StreamReader
 
-from gateway.proxy.websocket import FrameTracker, close_frame
+from gateway.proxy.exchanges.websocket import FrameTracker, close_frame
 
 FRAMES = st.lists(
     st.builds(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.model import StoreUnavailable, UserStatus
-from gateway.core.spelling import difference
+from gateway.core.text.spelling import difference
 from gateway.reconcile.denied_subjects import DeniedSubjects, Refusal
 from gateway.reconcile.orphans import (
     Comparison,

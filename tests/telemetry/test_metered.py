@@ -2,7 +2,6 @@
 
 import pytest
 
-from gateway.core.key_material import key_from_jwk
 from gateway.core.model import Claims, Credential, Issuer, Resolution, Tier, User, UserStatus, Validity
 from gateway.core.reasons import (
     CREDENTIALS_MISSING,
@@ -13,8 +12,9 @@ from gateway.core.reasons import (
     Denial,
 )
 from gateway.core.revocations import Revocations
-from gateway.core.tokens import KeySet
-from gateway.core.verified import VerifiedToken
+from gateway.core.tokens.jws import KeySet
+from gateway.core.tokens.key_material import key_from_jwk
+from gateway.core.tokens.verified import VerifiedToken
 from gateway.identity.local_cache import LocalCache
 from gateway.memo import Tokens
 from gateway.telemetry.metered import MeteredDirectory, MeteredVerifier

@@ -11,9 +11,9 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from gateway.core.claims import MAX_SUBJECT_CHARACTERS
 from gateway.core.model import RevocationKind
 from gateway.core.revocations import Revocation as RevocationRow
+from gateway.core.tokens.claims import MAX_SUBJECT_CHARACTERS
 from gateway.stores.postgres.directory.user_rows import UserRecord
 
 # Like `core.claims.is_clean`, in a syntax with one meaning in JSON Schema, Rust and Python.

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.admin.api.problems import REQUEST_ID, FieldError, RequestRefused, invalid
 from gateway.admin.sign_in.sessions import PERSON
-from gateway.core import json_text
+from gateway.core.text import json_text
 from gateway.stores.postgres.directory.audit import Author
 
 MAX_BODY: Final = 64 * 1024

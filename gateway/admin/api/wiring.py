@@ -18,8 +18,8 @@ from gateway.admin.endpoints.revocations import Revocations
 from gateway.admin.endpoints.users import Users
 from gateway.admin.health import Admin, Workers
 from gateway.admin.sign_in.sessions import Sessions
-from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import Issuer
+from gateway.core.tokens.issuer_patterns import IssuerNames
 from gateway.explain import Explainer
 from gateway.explain.fixes.applying import Applier
 from gateway.explain.hindsight import Hindsight

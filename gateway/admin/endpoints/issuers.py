@@ -11,7 +11,7 @@ from gateway.admin.api.write_through import WriteThrough
 from gateway.admin.endpoints.overview import Overview, SeenPaths
 from gateway.admin.health import Workers
 from gateway.core.model import Issuer
-from gateway.core.tokens import HMAC_ALGORITHMS, VerificationKey
+from gateway.core.tokens.jws import HMAC_ALGORITHMS, VerificationKey
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.stores.postgres.directory.audit import AuditLog
 

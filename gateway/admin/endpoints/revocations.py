@@ -12,12 +12,13 @@ from gateway.admin.api.operations import Answer, Operation, author_of, json, rea
 from gateway.admin.api.problems import FieldError, RequestRefused, invalid, not_found
 from gateway.admin.api.write_through import WriteThrough
 from gateway.admin.endpoints.users import issuer_called
-from gateway.core import token_types, tokens
-from gateway.core.claims import MAX_DATE, is_clean
-from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import JSON, Credential, Issuer, StoreUnavailable
 from gateway.core.reasons import INTROSPECTION_UNAVAILABLE, Denial
 from gateway.core.revocations import Revocation
+from gateway.core.tokens import jws as tokens
+from gateway.core.tokens import token_types
+from gateway.core.tokens.claims import MAX_DATE, is_clean
+from gateway.core.tokens.issuer_patterns import IssuerNames
 from gateway.explain import pasted
 from gateway.issuer_keys.introspection import Introspector
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows, place

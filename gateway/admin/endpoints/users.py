@@ -10,8 +10,8 @@ from gateway.admin.api import models
 from gateway.admin.api.operations import Answer, Operation, author_of, json, reads, takes
 from gateway.admin.api.problems import FieldError, RequestRefused, invalid
 from gateway.admin.api.write_through import WriteThrough
-from gateway.core.issuer_patterns import IssuerNames, is_pattern
 from gateway.core.model import Identity, UserStatus
+from gateway.core.tokens.issuer_patterns import IssuerNames, is_pattern
 from gateway.stores.postgres.directory.user_rows import UserChanges, UserIdMalformed, UserRecord
 from gateway.stores.postgres.directory.users import microseconds
 from gateway.stores.postgres.source.directory.users import AnyDirectory

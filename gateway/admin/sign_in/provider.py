@@ -12,11 +12,11 @@ from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from gateway.admin.sign_in.sessions import Role
-from gateway.core.claim_paths import claims_on
-from gateway.core.claims import is_clean
 from gateway.core.model import JSON, ClaimPaths, Claims, Credential, Issuer
 from gateway.core.reasons import Denial
-from gateway.core.tokens import KeySet
+from gateway.core.tokens.claim_paths import claims_on
+from gateway.core.tokens.claims import is_clean
+from gateway.core.tokens.jws import KeySet
 from gateway.issuer_keys.client_authentication import ClientSecret
 from gateway.issuer_keys.fetch import Fetcher, FetchError, NotFound
 from gateway.issuer_keys.sources import Discovery, JwksUri

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from gateway.cli import output
 from gateway.core.model import JSON
-from gateway.core.spelling import Difference
+from gateway.core.text.spelling import Difference
 from gateway.reconcile.adopt.matching import Match
 from gateway.reconcile.adopt.proposal import FILL_IN, Source
 from gateway.reconcile.adopt.survey import Survey

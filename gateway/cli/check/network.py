@@ -22,8 +22,8 @@ from gateway.proxy.upstream.dial import Origin, read_origin, tls_context
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
-    from gateway.settings.model import Issuer, Jwks, Server
-    from gateway.settings.upstreams import Upstream
+    from gateway.settings.sections.model import Issuer, Jwks, Server
+    from gateway.settings.sections.upstreams import Upstream
 
 _SOON: Final = 14 * 86400.0
 """Seconds before its end in which a certificate is worth a warning, as in GatewayCertificateExpires."""

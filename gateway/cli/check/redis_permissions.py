@@ -11,8 +11,8 @@ from uuid import uuid4
 import orjson
 from redis.exceptions import ResponseError
 
-from gateway.core import json_text
 from gateway.core.model import StoreUnavailable, Tier
+from gateway.core.text import json_text
 from gateway.stores.redis.errors import in_words, translated
 from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.topology import server_at

@@ -11,7 +11,7 @@ from gateway.cli.check.result import Check, CheckResult
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
-    from gateway.settings.model import Jwks
+    from gateway.settings.sections.model import Jwks
 
 NAME: Final = "admin.oidc"
 

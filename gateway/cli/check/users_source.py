@@ -9,8 +9,8 @@ from gateway import translation
 from gateway.builders import directories
 from gateway.cli.check.result import Check, CheckResult
 from gateway.cli.stores import advice_for_postgres
-from gateway.core.issuer_patterns import is_pattern
 from gateway.core.model import Identity, StoreUnavailable
+from gateway.core.tokens.issuer_patterns import is_pattern
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.migrate import MigrationError
 from gateway.stores.postgres.source import install, relations, trial

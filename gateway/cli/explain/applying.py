@@ -16,7 +16,7 @@ from gateway.cli.explain.showing import exit_code, show, show_verdict
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
     from gateway.explain import Explanation, Fix
     from gateway.explain.changes import Change
-    from gateway.settings.model import Admin
+    from gateway.settings.sections.model import Admin
 
 _TERMINAL: Final = Path("/dev/tty")
 

@@ -44,7 +44,7 @@ def edited(file: Path, line: str) -> str:
 
     Raises `NotEditable`.
     """
-    from gateway.settings.environment import Overrides
+    from gateway.settings.reading.environment import Overrides
 
     field, _, written = line.partition(": ")
     way, value = _way(field), yaml.safe_load(written)

@@ -11,7 +11,7 @@ from gateway.telemetry.denials import SIZE
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
     from gateway.explain.answer import Explanation, Fix, Step
     from gateway.explain.changes import Change, Edit
-    from gateway.settings.model import Admin
+    from gateway.settings.sections.model import Admin
 
 
 async def explain_denied(admin: "Admin", request_id: str) -> "Explanation":

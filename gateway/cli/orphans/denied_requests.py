@@ -10,7 +10,7 @@ from gateway.core.reasons import USER_NOT_FOUND
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
     from gateway.reconcile.denied_subjects import Refusal
-    from gateway.settings.model import Admin
+    from gateway.settings.sections.model import Admin
 
 _MAX_LINE: Final = 1024 * 1024
 """Bytes; the gateway writes no longer lines."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gateway.cli.config import DEFAULT_CONFIG
-from gateway.core.claims import MAX_SUBJECT_CHARACTERS, is_clean
-from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import JSON
-from gateway.core.spelling import Difference
+from gateway.core.text.spelling import Difference
+from gateway.core.tokens.claims import MAX_SUBJECT_CHARACTERS, is_clean
+from gateway.core.tokens.issuer_patterns import IssuerNames
 
 if TYPE_CHECKING:  # SQLite and the drivers take a while to import; `gateway --help` needs none of them
     from gateway.reconcile.denied_subjects import DeniedSubject

@@ -12,7 +12,7 @@ from gateway.core.reasons import CATALOGUE
 
 if TYPE_CHECKING:
     from gateway.replay.decider import Case
-    from gateway.settings.model import Issuer, Settings
+    from gateway.settings.sections.model import Issuer, Settings
 
 _CASE: Final = ("name", "request", "issuer", "claims", "user", "expect")
 _REQUEST: Final = ("method", "path", "host", "headers", "client", "at")
@@ -43,7 +43,7 @@ class Expected:
 
 def read(file: Path, settings: "Settings") -> list[Expected]:
     """Read a file. Raises `CaseMistake` for the first mistake."""
-    from gateway.settings.document import Unreadable, parse
+    from gateway.settings.reading.document import Unreadable, parse
 
     try:
         document = parse(file.read_text(encoding="utf-8"))

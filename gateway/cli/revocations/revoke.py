@@ -11,8 +11,8 @@ from gateway.cli import output
 from gateway.cli.arguments import AnyUser, IssuerName, Jti, OfIssuer, rfc3339, utf8
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
 from gateway.cli.stores import Stores, operator, table, when, with_stores
-from gateway.core.claims import MAX_DATE, is_clean
 from gateway.core.model import JSON, StoreUnavailable
+from gateway.core.tokens.claims import MAX_DATE, is_clean
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
     from gateway.core.revocations import Revocation
@@ -232,7 +232,7 @@ def _revoke(config: Path, work: "Callable[[Stores], Awaitable[Revocation]]", *, 
 def _payload(raw: bytes, config: Path) -> Mapping[str, JSON]:
     from gateway.cli.revocations import opaque
     from gateway.core.reasons import TOKEN_MALFORMED, Denial
-    from gateway.core.tokens import parse
+    from gateway.core.tokens.jws import parse
 
     raw = raw.strip().removeprefix(b"Bearer ")
     try:

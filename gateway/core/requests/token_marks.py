@@ -9,10 +9,10 @@ from typing import Final
 
 import orjson
 
-from gateway.core import json_text
 from gateway.core.model import JSON, Request, Route
 from gateway.core.reasons import Denial
 from gateway.core.requests import bearer, credentials
+from gateway.core.text import json_text
 
 _LONGEST: Final = 200
 """Characters of a text that is kept. The maker of the token chose the text."""

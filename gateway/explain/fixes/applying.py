@@ -6,9 +6,9 @@ callers apply only what an explanation offers, as it was shown.
 
 from typing import Protocol, assert_never
 
-from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import Identity, StoreUnavailable, UserStatus
 from gateway.core.revocations import Revocation
+from gateway.core.tokens.issuer_patterns import IssuerNames
 from gateway.explain import changes
 from gateway.explain.changes import Change
 from gateway.stores.postgres.directory.audit import AuditLog, Author

@@ -7,9 +7,9 @@ fix accepts another audience, client, claim or time. What would let more tokens 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from gateway.core.claim_paths import at_path
 from gateway.core.model import JSON, Issuer
 from gateway.core.reasons import Denial
+from gateway.core.tokens.claim_paths import at_path
 from gateway.explain.answer import Fix
 from gateway.explain.fixes import whereabouts
 from gateway.explain.trail import Trail

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.core import sql_text
 from gateway.core.model import Claims, User, UserStatus
+from gateway.core.text import sql_text
 from gateway.explain import changes as edits
 from gateway.explain.answer import Fix
 from gateway.explain.changes import Change

@@ -11,9 +11,9 @@ from typing import Final
 
 import structlog
 
-from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import RevocationKind, StoreUnavailable
 from gateway.core.revocations import Revocation, Revoked, strongest
+from gateway.core.tokens.issuer_patterns import IssuerNames
 from gateway.identity.gaps import Gaps
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.redis.ownership import ForeignRedis

@@ -21,9 +21,9 @@ from typing import Final, Protocol
 import structlog
 
 from gateway.core.caches import LRU
-from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import Claims, RevocationKind, StoreUnavailable, User
 from gateway.core.revocations import Learning, Learnt, Target, counts
+from gateway.core.tokens.issuer_patterns import IssuerNames
 from gateway.identity.revocations.remembered_revocations import (
     MOST,
     Hearing,

@@ -8,9 +8,9 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from gateway.core.caches import LRU
-from gateway.core.claims import is_clean
 from gateway.core.model import Claims, RevocationKind, User
 from gateway.core.revocations import Learnt, Revocation, Target, counts, hits
+from gateway.core.tokens.claims import is_clean
 from gateway.stores.redis.blacklist import KeyState
 
 MOST: Final = 10_000

@@ -108,7 +108,7 @@ AnyRequest: TypeAlias = Incoming | RecurringRequest
 
 
 class Exchange(Protocol):
-    """Handles one request: `gateway.proxy.exchange.Exchange`."""
+    """Handles one request: `gateway.proxy.exchanges.exchange.Exchange`."""
 
     def begin(self) -> None: ...
 

@@ -29,7 +29,7 @@ _ARRIVALS: Final = memoryview(bytearray(READ_BYTES))
 
 
 class Receiver(Protocol):
-    """Receives the response of an exchange: `gateway.proxy.exchange.Exchange`."""
+    """Receives the response of an exchange: `gateway.proxy.exchanges.exchange.Exchange`."""
 
     def arrived(self, parser: ResponseParser, body: bytes) -> None:
         """Take the new part of the response: heads in `parser.heads`, and `body`, which may be empty."""

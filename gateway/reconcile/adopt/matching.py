@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
-from gateway.core.spelling import Difference, spellings
+from gateway.core.text.spelling import Difference, spellings
 from gateway.reconcile.adopt import naming
 from gateway.reconcile.adopt.fields import Candidate
 from gateway.stores.postgres.inspection.catalog import Column, Relation

@@ -12,9 +12,9 @@ from typing import Final
 
 import orjson
 
-from gateway.core.claims import MAX_SUBJECT_CHARACTERS, is_clean
-from gateway.core.json_text import TooDeep, check_depth
-from gateway.core.tokens import decode_segment
+from gateway.core.text.json_text import TooDeep, check_depth
+from gateway.core.tokens.claims import MAX_SUBJECT_CHARACTERS, is_clean
+from gateway.core.tokens.jws import decode_segment
 
 SAMPLE: Final = 10_000
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Generator, Iterator
 from typing import Final
 
-from gateway.core import json_text
 from gateway.core.model import JSON
+from gateway.core.text import json_text
 from gateway.reconcile.exports.text import MAX_LINE, BadExport, Text
 
 _CHUNK: Final = 256 * 1024

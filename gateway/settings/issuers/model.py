@@ -16,7 +16,7 @@ from gateway.settings.issuers.values import (
     Tenants,
     TokenType,
 )
-from gateway.settings.section import Section
+from gateway.settings.sections.section import Section
 from gateway.settings.urls import KeyUrl
 from gateway.settings.values import ClaimPath, Duration, Mode, Name, Text, Timeout, duration
 

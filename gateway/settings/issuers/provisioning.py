@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from gateway.settings.issuers.values import When
-from gateway.settings.section import Section
+from gateway.settings.sections.section import Section
 from gateway.settings.values import ClaimPath, Text
 
 

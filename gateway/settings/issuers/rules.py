@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from gateway.core.issuer_patterns import TENANT, IssuerPattern, mistake_in
+from gateway.core.tokens.issuer_patterns import TENANT, IssuerPattern, mistake_in
 from gateway.settings.findings import Finding, Location
 from gateway.settings.issuers.values import ASYMMETRIC_ALGORITHMS
 

@@ -13,9 +13,9 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from gateway.core.issuer_patterns import MAX_TENANTS
 from gateway.core.model import Scalar
-from gateway.core.token_types import media_type
+from gateway.core.tokens.issuer_patterns import MAX_TENANTS
+from gateway.core.tokens.token_types import media_type
 from gateway.settings.values import ClaimPath, mistake
 
 AsymmetricAlgorithm: TypeAlias = Literal[

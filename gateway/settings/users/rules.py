@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from gateway.core.issuer_patterns import is_pattern
+from gateway.core.tokens.issuer_patterns import is_pattern
 from gateway.settings.users.presets import PRESETS
 
 Mistake: TypeAlias = tuple[tuple[str | int, ...], str, str]

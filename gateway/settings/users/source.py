@@ -14,9 +14,9 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from gateway.core import sql_text
 from gateway.core.model import UserStatus
-from gateway.settings.section import Section
+from gateway.core.text import sql_text
+from gateway.settings.sections.section import Section
 from gateway.settings.urls import PostgresDsn
 from gateway.settings.users.presets import PRESETS, Preset
 from gateway.settings.values import Duration, Name, SchemaName, Text, Timeout, duration, mistake

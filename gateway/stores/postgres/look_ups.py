@@ -11,7 +11,6 @@ import asyncpg
 import orjson
 import structlog
 
-from gateway.core import json_text
 from gateway.core.model import (
     JSON,
     NO_ATTRIBUTES,
@@ -23,6 +22,7 @@ from gateway.core.model import (
     shared,
 )
 from gateway.core.revocations import Revocations
+from gateway.core.text import json_text
 from gateway.stores.postgres.pool import Connection
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()

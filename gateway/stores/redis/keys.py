@@ -21,7 +21,7 @@
 | `check:<id>` | a test key of `gateway check --live`; no gateway reads it |
 
 A realm is the configured name of an issuer. For a pattern with `{tenant}` it is `<issuer name>/<tenant>`, and
-revocations under the name alone count for all tenants (`core.issuer_patterns`). A realm has no colon; a
+revocations under the name alone count for all tenants (`tokens.issuer_patterns`). A realm has no colon; a
 subject, a `jti` and the id of a user may have one. So each key is unambiguous.
 """
 

@@ -28,8 +28,8 @@ import orjson
 import redis.asyncio as aioredis
 from redis.exceptions import ResponseError
 
-from gateway.core import json_text
 from gateway.core.model import StoreUnavailable, Tier
+from gateway.core.text import json_text
 from gateway.stores.redis.errors import translated
 from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.scripts import ownership as scripts

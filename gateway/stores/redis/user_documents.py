@@ -9,8 +9,8 @@ from typing import Final
 
 import orjson
 
-from gateway.core import json_text
 from gateway.core.model import JSON, NO_ATTRIBUTES, User, UserStatus, shared
+from gateway.core.text import json_text
 
 _LEVELS: Final = json_text.MAX_DEPTH + 2
 """A user's attributes are on the third level."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from gateway.admin.api.write_through import WriteThrough
-from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import JSON
+from gateway.core.tokens.issuer_patterns import IssuerNames
 from gateway.explain import Fix
 from gateway.explain.changes import Change
 from gateway.explain.fixes.applying import Applier, NotApplicable, NothingToLift

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Final
 
-from gateway.core import claims as claim_rules
-from gateway.core.claim_paths import at_path
 from gateway.core.model import JSON, Claims, Issuer
 from gateway.core.reasons import (
     AUDIENCE_MISMATCH,
@@ -20,6 +18,8 @@ from gateway.core.reasons import (
     TOKEN_NOT_YET_VALID,
     Denial,
 )
+from gateway.core.tokens import claims as claim_rules
+from gateway.core.tokens.claim_paths import at_path
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.fixes import claim_fixes
 from gateway.explain.steps.token.mending import DATES, every_denial

@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from gateway.core.issuer_patterns import is_pattern
 from gateway.core.model import Issuer
 from gateway.core.reasons import (
     ALGORITHM_NOT_ALLOWED,
@@ -12,7 +11,8 @@ from gateway.core.reasons import (
     SIGNATURE_INVALID,
     Denial,
 )
-from gateway.core.tokens import KeySet, UnverifiedToken, VerificationKey
+from gateway.core.tokens.issuer_patterns import is_pattern
+from gateway.core.tokens.jws import KeySet, UnverifiedToken, VerificationKey
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.keys import ColdKeys
 from gateway.explain.steps.token.payload import seconds

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-from gateway.core import claims as claim_rules
-from gateway.core.claim_paths import at_path
 from gateway.core.model import JSON, Claims, Issuer
 from gateway.core.reasons import (
     AUDIENCE_MISMATCH,
@@ -22,6 +20,8 @@ from gateway.core.reasons import (
     TOKEN_NOT_YET_VALID,
     Denial,
 )
+from gateway.core.tokens import claims as claim_rules
+from gateway.core.tokens.claim_paths import at_path
 
 DATES: Final = ("iat", "nbf", "exp")
 _NO_SUBJECT: Final = "?"

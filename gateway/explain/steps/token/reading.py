@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.core import json_text, token_types, tokens
 from gateway.core.model import JSON, Issuer
 from gateway.core.reasons import (
     ALGORITHM_NOT_ALLOWED,
@@ -14,7 +13,10 @@ from gateway.core.reasons import (
     Denial,
 )
 from gateway.core.requests import bearer
-from gateway.core.tokens import HMAC_ALGORITHMS, UnverifiedToken
+from gateway.core.text import json_text
+from gateway.core.tokens import jws as tokens
+from gateway.core.tokens import token_types
+from gateway.core.tokens.jws import HMAC_ALGORITHMS, UnverifiedToken
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.keys import ColdKeys
 from gateway.explain.setup import Introspector

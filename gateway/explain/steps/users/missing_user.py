@@ -3,7 +3,6 @@
 from typing import Final
 
 from gateway.core import policy
-from gateway.core.claim_paths import at_path
 from gateway.core.model import Claims, MissingUser, Provisioning, Route, UserStatus
 from gateway.core.provisioning import NewUser
 from gateway.core.reasons import (
@@ -14,6 +13,7 @@ from gateway.core.reasons import (
     USER_STORE_UNAVAILABLE,
     Denial,
 )
+from gateway.core.tokens.claim_paths import at_path
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.rehearsal import Rehearsal
 from gateway.explain.steps import conditions

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.core.lookalikes import Likeness, escaped, likeness, marked
 from gateway.core.model import Claims
+from gateway.core.text.lookalikes import Likeness, escaped, likeness, marked
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.fixes.whereabouts import texts
 from gateway.explain.issuers import marked as marked_issuer

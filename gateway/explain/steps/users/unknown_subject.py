@@ -4,10 +4,10 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from gateway.core.lookalikes import marked
 from gateway.core.model import Claims, StoreUnavailable, UserStatus
 from gateway.core.reasons import USER_NOT_FOUND, Denial
-from gateway.core.spelling import difference
+from gateway.core.text.lookalikes import marked
+from gateway.core.text.spelling import difference
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.fixes.remedies import place_of_subject
 from gateway.explain.steps.users import same_person

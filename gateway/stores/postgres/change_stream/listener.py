@@ -15,9 +15,9 @@ from typing import Final, Protocol, TypeAlias
 import orjson
 import structlog
 
-from gateway.core import json_text
 from gateway.core.model import JSON, StoreUnavailable, Tier
 from gateway.core.revocations import Revocation, Revoked
+from gateway.core.text import json_text
 from gateway.stores.postgres.change_stream.heartbeats import CHANNEL, Heartbeats, Place, opened, place_of
 from gateway.stores.postgres.change_stream.triggers import Watch, Watched
 from gateway.stores.postgres.errors import translated

@@ -6,8 +6,8 @@ from typing import Final
 
 import orjson
 
-from gateway.core import json_text
 from gateway.core.model import JSON
+from gateway.core.text import json_text
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.pool import Connection
 

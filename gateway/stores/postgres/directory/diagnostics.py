@@ -9,10 +9,10 @@ from typing import Final, Literal, TypeAlias
 
 import asyncpg
 
-from gateway.core.lookalikes import guesses
 from gateway.core.model import Claims, Identity, StoreUnavailable
 from gateway.core.revocations import Revocation
-from gateway.core.spelling import spellings
+from gateway.core.text.lookalikes import guesses
+from gateway.core.text.spelling import spellings
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.errors import is_lasting, quoted
 
@@ -161,7 +161,7 @@ class Diagnostics:
             return [SimilarIdentity(Identity(row["issuer"], row["subject"]), row["user_id"]) for row in rows]
 
     async def nearby_identities(self, identity: Identity) -> list[SimilarIdentity]:
-        """Return identities that may have a likeness (`core.lookalikes`) with a subject."""
+        """Return identities that may have a likeness (`core.text.lookalikes`) with a subject."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(_NEARBY, *nearby(identity.subject), identity.issuer)
             return [SimilarIdentity(Identity(row["issuer"], row["subject"]), row["user_id"]) for row in rows]

@@ -13,9 +13,9 @@ from typing import Final
 
 import asyncpg
 
-from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import Claims, Identity, RecordUnusable, StoreUnavailable, Tier, User
 from gateway.core.revocations import Revocations
+from gateway.core.tokens.issuer_patterns import IssuerNames
 from gateway.stores.availability import Availability
 from gateway.stores.postgres.change_stream.triggers import Watched
 from gateway.stores.postgres.database import Postgres

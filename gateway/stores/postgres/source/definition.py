@@ -1,6 +1,6 @@
 """The tables of another system that has the users, as values: what `users.source` configures.
 
-Texts are SQL of the operator, checked by `gateway.core.sql_text`. They are put into statements as they are;
+Texts are SQL of the operator, checked by `core.text.sql_text`. They are put into statements as they are;
 subjects and ids travel as parameters.
 """
 

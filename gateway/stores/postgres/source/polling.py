@@ -143,5 +143,5 @@ class Poller:
 
 
 def _tenant(realm: str) -> str | None:
-    """Return the tenant of a realm (`core.issuer_patterns`), if it has one."""
+    """Return the tenant of a realm (`core.tokens.issuer_patterns`), if it has one."""
     return realm.partition("/")[2] or None

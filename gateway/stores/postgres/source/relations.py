@@ -8,8 +8,8 @@
 from collections.abc import Mapping
 from typing import Final
 
-from gateway.core import sql_text
-from gateway.core.issuer_patterns import TENANT
+from gateway.core.text import sql_text
+from gateway.core.tokens.issuer_patterns import TENANT
 from gateway.stores.postgres.errors import quoted
 from gateway.stores.postgres.source.definition import Identities, UserSource, Value
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import asyncpg
 
-from gateway.core import sql_text
+from gateway.core.text import sql_text
 from gateway.stores.postgres.errors import said
 from gateway.stores.postgres.source import relations
 from gateway.stores.postgres.source.definition import ALL_USERS, UserSource, Value

@@ -10,7 +10,7 @@ from typing import Final
 import asyncpg
 
 from gateway.core.model import Identity
-from gateway.core.spelling import spellings
+from gateway.core.text.spelling import spellings
 from gateway.stores.postgres.directory.diagnostics import NEARBY, SPELLING, SimilarIdentity, nearby
 from gateway.stores.postgres.errors import is_lasting
 from gateway.stores.postgres.source import relations, trial
@@ -77,7 +77,7 @@ class SourceDiagnostics:
         )
 
     async def nearby_identities(self, identity: Identity) -> list[SimilarIdentity]:
-        """Return identities that may have a likeness (`core.lookalikes`) with a subject."""
+        """Return identities that may have a likeness (`core.text.lookalikes`) with a subject."""
         return await self._identities(
             f"WHERE {NEARBY} ORDER BY i.issuer = $5 DESC, i.key LIMIT {_LIMIT}",
             *nearby(identity.subject),

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
-from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import Identity
+from gateway.core.tokens.issuer_patterns import IssuerNames
 from gateway.stores.postgres.directory.user_rows import UserId, UserNotFound, UserRecord
 from gateway.stores.postgres.source import relations
 from gateway.stores.postgres.source.database import Types, read_user

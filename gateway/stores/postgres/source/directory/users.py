@@ -10,9 +10,9 @@ from typing import Final, TypeAlias
 
 import asyncpg
 
-from gateway.core.claims import is_clean
-from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import Identity, UserStatus
+from gateway.core.tokens.claims import is_clean
+from gateway.core.tokens.issuer_patterns import IssuerNames
 from gateway.stores.postgres.directory.audit import Author
 from gateway.stores.postgres.directory.user_rows import (
     Expectation,

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.core import sql_text
 from gateway.core.model import UserStatus
+from gateway.core.text import sql_text
 from gateway.stores.postgres.directory.user_rows import NotWritable, SourceReadOnly, UserChanges
 from gateway.stores.postgres.source.definition import Identities, StatusRule, UserSource, Value
 from gateway.stores.postgres.source.directory.assignments import Assignment, Kind

@@ -11,9 +11,9 @@ from typing import Final
 
 import asyncpg
 
-from gateway.core import sql_text
-from gateway.core.issuer_patterns import IssuerNames
 from gateway.core.model import JSON, Identity, UserStatus
+from gateway.core.text import sql_text
+from gateway.core.tokens.issuer_patterns import IssuerNames
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory import audit, user_rows
 from gateway.stores.postgres.directory.audit import Author

@@ -1,0 +1,171 @@
+"""Values from the environment: references in the file, files with values, names that are nearly right."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.settings.advice import advice
+from gateway.settings.reading.loading import ConfigurationError, load, load_with_source
+
+BASE = """\
+issuers:
+  - name: main
+    issuer: https://idp.example.com/
+    audiences: [api]
+postgres:
+  dsn: {dsn}
+redis:
+  url: redis://127.0.0.1:6379/0
+upstreams:
+  orders: {{urls: ["http://127.0.0.1:9000"]}}
+routes:
+  - {{name: orders, match: {{path: /**}}, upstream: orders}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write(tmp_path, "postgresql://u@db/x")
+
+
+def write(folder: Path, dsn: str) -> Path:
+    file = folder / "gateway.yaml"
+    file.write_text(BASE.format(dsn=dsn), encoding="utf-8")
+    return file
+
+
+def mistakes(file: Path, env: dict[str, str]) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load(file, env)
+    return str(caught.value)
+
+
+class TestReferences:
+    def test_a_variable_stands_in_a_text(self, tmp_path: Path) -> None:
+        file = write(tmp_path, "postgresql://u:${PASSWORD}@${HOST}/x")
+        settings = load(file, {"PASSWORD": "a%23b", "HOST": "db"})
+        assert settings.postgres.dsn.get_secret_value() == "postgresql://u:a%23b@db/x"
+
+    def test_a_literal_is_written_with_two_dollars(self, tmp_path: Path) -> None:
+        file = write(tmp_path, "postgresql://u:$${HOST}$@db/x")
+        assert load(file, {}).postgres.dsn.get_secret_value() == "postgresql://u:${HOST}$@db/x"
+
+    def test_numbers_and_durations_may_be_references(self, tmp_path: Path) -> None:
+        file = write(tmp_path, "postgresql://u@db/x\n  pool_max: ${MAX}\n  connect_timeout: ${TIME}")
+        settings = load(file, {"MAX": "7", "TIME": "3s"})
+        assert (settings.postgres.pool_max, settings.postgres.connect_timeout) == (7, 3.0)
+
+    @pytest.mark.parametrize(
+        ("dsn", "expected"),
+        [
+            (
+                "postgresql://${NOBODY}@db/x",
+                "6: postgres.dsn: names ${NOBODY}, which the environment does not",
+            ),
+            ("postgresql://${}@db/x", "6: postgres.dsn: has ${ without the name of a variable"),
+            ("postgresql://${A-B}@db/x", "6: postgres.dsn: has ${ without the name of a variable"),
+        ],
+    )
+    def test_a_reference_to_nothing_is_a_mistake(self, tmp_path: Path, dsn: str, expected: str) -> None:
+        assert expected in mistakes(write(tmp_path, dsn), {})
+
+    def test_a_value_is_not_read_as_a_reference(self, tmp_path: Path) -> None:
+        file = write(tmp_path, "postgresql://${USER}@db/x")
+        dsn = load(file, {"USER": "${OTHER}", "OTHER": "x"}).postgres.dsn.get_secret_value()
+        assert dsn == "postgresql://${OTHER}@db/x"
+
+
+class TestFiles:
+    def test_a_file_has_the_value(self, tmp_path: Path, file: Path) -> None:
+        secret = tmp_path / "dsn"
+        secret.write_text("postgresql://u:secret@db/y\n", encoding="utf-8")
+        settings = load(file, {"GATEWAY_POSTGRES__DSN_FILE": str(secret)})
+        assert settings.postgres.dsn.get_secret_value() == "postgresql://u:secret@db/y"
+
+    def test_a_file_that_is_not_there_is_a_mistake(self, tmp_path: Path, file: Path) -> None:
+        found = mistakes(file, {"GATEWAY_ADMIN__TOKEN_FILE": str(tmp_path / "none")})
+        assert "GATEWAY_ADMIN__TOKEN_FILE: admin.token: is in" in found
+        assert "cannot be read: No such file or directory" in found
+
+    def test_both_are_a_mistake(self, tmp_path: Path, file: Path) -> None:
+        secret = tmp_path / "url"
+        secret.write_text("redis://127.0.0.1:1", encoding="utf-8")
+        env = {"GATEWAY_REDIS__URL_FILE": str(secret), "GATEWAY_REDIS__URL": "redis://127.0.0.1:2"}
+        assert "is set by GATEWAY_REDIS__URL too" in mistakes(file, env)
+
+    def test_a_mistake_in_the_file_is_told_without_its_content(self, tmp_path: Path, file: Path) -> None:
+        secret = tmp_path / "token"
+        secret.write_text("hunter2", encoding="utf-8")
+        found = mistakes(file, {"GATEWAY_ADMIN__TOKEN_FILE": str(secret)})
+        assert "GATEWAY_ADMIN__TOKEN_FILE: admin.token: must have at least 16 characters" in found
+        assert "hunter2" not in found
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("variable", "expected"),
+        [
+            ("GATEWAY_SERVER_LISTEN", "GATEWAY_SERVER__LISTEN"),
+            ("GATEWAY_POSTGRES_DSN", "GATEWAY_POSTGRES__DSN"),
+            ("GATEWAY_POSTGRES_DSN_FILE", "GATEWAY_POSTGRES__DSN"),
+            ("GATEWAY_SERVER_TLS_CERTIFICATE", "GATEWAY_SERVER__TLS__CERTIFICATE"),
+            ("GATEWAY_SERVER_TRUSTED_PROXYS", "GATEWAY_SERVER__TRUSTED_PROXIES"),
+            ("GATEWAY_LOG__LEVLE", "GATEWAY_LOG__LEVEL"),
+        ],
+    )
+    def test_nearly_right_is_a_mistake(self, file: Path, variable: str, expected: str) -> None:
+        found = mistakes(file, {variable: "x"})
+        assert variable in found
+        assert f"did you mean {expected}?" in found
+
+    @pytest.mark.parametrize(
+        "variable",
+        [
+            "GATEWAY_SERVICE_HOST",
+            "GATEWAY_SERVICE_PORT",
+            "GATEWAY_SERVICE_PORT_HTTP",
+            "GATEWAY_PORT",
+            "GATEWAY_PORT_8080_TCP",
+            "GATEWAY_PORT_8080_TCP_ADDR",
+            "GATEWAY_VERSION",
+            "GATEWAY_IMAGE_TAG",
+            "GATEWAY_TEST_POSTGRES_DSN",
+        ],
+    )
+    def test_variables_of_others_are_ignored(self, file: Path, variable: str) -> None:
+        load(file, {variable: "x"})
+
+
+class TestExposure:
+    def told(self, file: Path, env: dict[str, str] | None = None) -> dict[str, str]:
+        return {each.field: str(each) for each in advice(*load_with_source(file, env or {}))}
+
+    def test_an_admin_port_on_the_network_needs_a_token(self, file: Path) -> None:
+        told = self.told(file, {"GATEWAY_ADMIN__LISTEN": "0.0.0.0:9901"})
+        assert "is not loopback, and there is no admin.token" in told["admin.listen"]
+        env = {"GATEWAY_ADMIN__LISTEN": "0.0.0.0:9901", "GATEWAY_ADMIN__TOKEN": "t" * 32}
+        assert "admin.listen" not in self.told(file, env)
+        for loopback in ("127.0.0.1:9901", "[::1]:9901", "localhost:9901", "unix:/run/admin.sock"):
+            assert "admin.listen" not in self.told(file, {"GATEWAY_ADMIN__LISTEN": loopback})
+
+    @pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
+    def test_to_trust_every_client_is_warned_of(self, file: Path, network: str) -> None:
+        told = self.told(file, {"GATEWAY_SERVER__TRUSTED_PROXIES": f'["10.0.0.0/8", "{network}"]'})
+        assert "trusts every client" in told["server.trusted_proxies[1]"]
+
+    def test_a_secret_that_all_can_read_is_warned_of(self, tmp_path: Path) -> None:
+        file = write(tmp_path, "postgresql://u:secret@db/x")
+        file.chmod(0o644)
+        told = self.told(file)
+        assert "is a secret in a file that all users of this machine can read" in told["postgres.dsn"]
+        assert "secret@" not in told["postgres.dsn"]
+        assert "GATEWAY_POSTGRES__DSN_FILE" in told["postgres.dsn"]
+        file.chmod(0o640)
+        assert "postgres.dsn" not in self.told(file)
+
+    def test_a_reference_is_no_secret(self, tmp_path: Path) -> None:
+        file = write(tmp_path, "postgresql://u:${PASSWORD}@db/x")
+        file.chmod(0o644)
+        assert "postgres.dsn" not in self.told(file, {"PASSWORD": "secret"})
+        file = write(tmp_path, "postgresql://u@db/x")
+        assert "postgres.dsn" not in self.told(file, {"GATEWAY_POSTGRES__DSN": "postgresql://u:secret@db/x"})
