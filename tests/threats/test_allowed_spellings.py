@@ -1,4 +1,4 @@
-"""THREATS, path and host: what a route allows is read in one way, or by no other route's leave.
+"""Threats: path and host: what a route allows is read in one way, or by no other route's leave.
 
 Two servers read each spelling below differently. What the first takes for one resource is for the second a
 resource of another route. The gateway refuses the request, or both readings are the same route's.

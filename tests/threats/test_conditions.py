@@ -1,4 +1,4 @@
-"""THREATS, state: conditions that a client could evade, or that could cost more than they should."""
+"""Threats: state: conditions that a client could evade, or that could cost more than they should."""
 
 import pytest
 

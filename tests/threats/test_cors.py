@@ -1,4 +1,4 @@
-"""THREATS, CORS: pages of other sites that read answers, and requests that pass for preflights."""
+"""Threats: CORS: pages of other sites that read answers, and requests that pass for preflights."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""THREATS, forwarding headers: only a trusted proxy may name the client and its request."""
+"""Threats: forwarding headers: only a trusted proxy may name the client and its request."""
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""THREATS, identity headers: only the gateway sets the user's headers for an upstream."""
+"""Threats: identity headers: only the gateway sets the user's headers for an upstream."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""THREATS, tokens of a trusted issuer that are not for these services: none is forwarded."""
+"""Threats: tokens of a trusted issuer that are not for these services: none is forwarded."""
 
 from pathlib import Path
 from typing import Final

@@ -1,4 +1,4 @@
-"""THREATS, message framing: unusual methods are forwarded where they are named, and reflect nothing."""
+"""Threats: message framing: unusual methods are forwarded where they are named, and reflect nothing."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""THREATS, identity headers and state: users who are missing, or not active, on routes that take them."""
+"""Threats: identity headers and state: users who are missing, or not active, on routes that take them."""
 
 import asyncio
 import uuid

@@ -1,4 +1,4 @@
-"""THREATS, path and host: the path that was matched is the path that is forwarded."""
+"""Threats: path and host: the path that was matched is the path that is forwarded."""
 
 import pytest
 

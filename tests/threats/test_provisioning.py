@@ -1,4 +1,4 @@
-"""THREATS, state: no token creates a user that it should not, and none takes over an account."""
+"""Threats: state: no token creates a user that it should not, and none takes over an account."""
 
 import asyncio
 import uuid

@@ -1,4 +1,4 @@
-"""THREATS, forwarding headers: only a trusted proxy may begin a connection with a PROXY header."""
+"""Threats: forwarding headers: only a trusted proxy may begin a connection with a PROXY header."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""THREATS, message framing: the boundary between two requests must be unambiguous."""
+"""Threats: message framing: the boundary between two requests must be unambiguous."""
 
 import asyncio
 

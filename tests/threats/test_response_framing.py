@@ -1,4 +1,4 @@
-"""THREATS, message framing of responses: a malformed response harms only its own exchange."""
+"""Threats: message framing of responses: a malformed response harms only its own exchange."""
 
 import asyncio
 

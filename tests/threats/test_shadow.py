@@ -1,4 +1,4 @@
-"""THREATS, state: what is in shadow lets requests through, and no identity that is not proven."""
+"""Threats: state: what is in shadow lets requests through, and no identity that is not proven."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""THREATS, signed identity: assertions that clients bring along, and what they could be taken for."""
+"""Threats: signed identity: assertions that clients bring along, and what they could be taken for."""
 
 import base64
 import json

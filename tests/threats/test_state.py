@@ -1,4 +1,4 @@
-"""THREATS, state: memory, concurrent changes, and outages of all stores."""
+"""Threats: state: memory, concurrent changes, and outages of all stores."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""THREATS, issuers of many tenants: a key, a user and a revocation of one tenant are never another's."""
+"""Threats: issuers of many tenants: a key, a user and a revocation of one tenant are never another's."""
 
 import uuid
 from collections.abc import AsyncIterator

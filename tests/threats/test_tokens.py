@@ -1,4 +1,4 @@
-"""THREATS, tokens, over a real socket: each forgery is refused with its reason, and not forwarded."""
+"""Threats: tokens, over a real socket: each forgery is refused with its reason, and not forwarded."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""THREATS, upgrades: ways around the checks by another protocol, or by a token in another place."""
+"""Threats: upgrades: ways around the checks by another protocol, or by a token in another place."""
 
 import pytest
 
