@@ -138,6 +138,10 @@ ELSEWHERE = {
     "upstream_unreachable",
     "upstream_timeout",
     "upstream_protocol_error",
+    # Limits are wrapped around the pipeline.
+    "rate_limited",
+    "quota_exceeded",
+    "concurrency_exceeded",
 }
 
 

@@ -4,13 +4,17 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Final, TypeAlias
 
 import pytest
 
 from tests.shared_redis import database, reaches_the_server
 
-_PROGRAM = """
+_REPOSITORY: Final = Path(__file__).parent.parent
+_PROGRAM: Final = """
 import sys
 from tests.shared_redis import turn
 with turn(alone=sys.argv[1] == "alone"):
@@ -19,41 +23,57 @@ with turn(alone=sys.argv[1] == "alone"):
 """
 
 
-def user(url: str, how: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(  # noqa: S603 -- a program of ours
-        [sys.executable, "-c", _PROGRAM, how],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "GATEWAY_TEST_REDIS_URL": url},
-    )
+User: TypeAlias = Callable[[str], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Iterator[User]:
+    """Starts processes that wait for their turn: `alone` or `shared`."""
+    with ExitStack() as stack:
+
+        def start(how: str) -> "subprocess.Popen[str]":
+            process = stack.enter_context(
+                subprocess.Popen(  # noqa: S603 -- a program of ours
+                    [sys.executable, "-c", _PROGRAM, how],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    cwd=_REPOSITORY,
+                    env={**os.environ, "GATEWAY_TEST_REDIS_URL": f"redis://{tmp_path.name}"},
+                )
+            )
+            stack.callback(process.kill)
+            return process
+
+        yield start
 
 
 def has_turn(process: "subprocess.Popen[str]", seconds: float) -> bool:
     assert process.stdout is not None
-    os.set_blocking(process.stdout.fileno(), False)
     ready, _, _ = select.select([process.stdout], [], [], seconds)
-    return bool(ready) and process.stdout.readline() == "in\n"
+    if not ready:
+        return False
+    assert process.stdout.readline() == "in\n", process.poll()
+    return True
 
 
 def end(process: "subprocess.Popen[str]") -> None:
-    process.communicate("\n", timeout=20)
+    process.communicate("\n", timeout=60)
 
 
-def test_one_that_needs_redis_alone_waits_and_is_not_overtaken(tmp_path: Path) -> None:
-    url = f"redis://{tmp_path.name}"
-    first, second = user(url, "shared"), user(url, "shared")
-    assert has_turn(first, 20)
-    assert has_turn(second, 20)
-    alone = user(url, "alone")
+def test_one_that_needs_redis_alone_waits_and_is_not_overtaken(user: User) -> None:
+    first, second = user("shared"), user("shared")
+    assert has_turn(first, 60)
+    assert has_turn(second, 60)
+    alone = user("alone")
     assert not has_turn(alone, 0.5)
-    later = user(url, "shared")
+    later = user("shared")
     end(first)
     end(second)
-    assert has_turn(alone, 20)
+    assert has_turn(alone, 60)
     assert not has_turn(later, 0.3)
     end(alone)
-    assert has_turn(later, 20)
+    assert has_turn(later, 60)
     end(later)
 
 

@@ -110,7 +110,7 @@ def _grpc(listen: object) -> Iterator[Finding]:
         )
 
 
-_GRPC: Final = {"grpc": "grpcio", "envoy": "xds-protos"}
+_GRPC: Final = {"grpc": "grpcio", "google.protobuf": "protobuf"}
 """By module: the packages of the extra `gateway[grpc]`."""
 
 

@@ -2,13 +2,19 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import grpc
-from envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
 
+from gateway.decision.grpc.envelope import message_class
 from tests.harness import House
+
+# Their fields are described at run time.
+_Asked: Final[Any] = message_class("CheckRequest")
+_Answered: Final[Any] = message_class("CheckResponse")
+CheckRequest: TypeAlias = Any
+CheckResponse: TypeAlias = Any
 
 _METHOD: Final = "/envoy.service.auth.v3.Authorization/Check"
 
@@ -30,7 +36,7 @@ def question(
     headers: Mapping[str, str] | None = None,
 ) -> CheckRequest:
     """Return what Envoy describes."""
-    check = CheckRequest()
+    check = _Asked()
     check.attributes.source.address.socket_address.address = source
     http = check.attributes.request.http
     http.method, http.path, http.host, http.scheme = method, path, host, scheme
@@ -44,8 +50,8 @@ def question(
 async def check(channel: "grpc.aio.Channel", asked: CheckRequest) -> CheckResponse:
     call = channel.unary_unary(
         _METHOD,
-        request_serializer=CheckRequest.SerializeToString,
-        response_deserializer=CheckResponse.FromString,
+        request_serializer=_Asked.SerializeToString,
+        response_deserializer=_Answered.FromString,
     )
     answer: CheckResponse = await call(asked)
     return answer

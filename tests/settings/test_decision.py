@@ -82,9 +82,9 @@ def test_grpc_without_its_extra_is_a_mistake_that_says_what_to_install(
     text = BASE.replace("decision: {", "decision: {grpc_listen: 127.0.0.1:8082, ")
     (tmp_path / "gateway.yaml").write_text(text)
     assert load(tmp_path / "gateway.yaml", {}).decision.grpc_listen == "127.0.0.1:8082"
-    monkeypatch.setattr(rules, "find_spec", lambda name: None if name == "envoy" else name)
+    monkeypatch.setattr(rules, "find_spec", lambda name: None if name == "google.protobuf" else name)
     assert told(tmp_path, text) == [
-        ":1: decision.grpc_listen: needs xds-protos, not installed here"
+        ":1: decision.grpc_listen: needs protobuf, not installed here"
         " → install the extra: pip install 'gateway[grpc]'"
     ]
 

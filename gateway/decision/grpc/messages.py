@@ -4,24 +4,27 @@ An answer is put together from parts that were encoded before: two encodings of 
 are an encoding of both merged (Protocol Buffers, Encoding, "Last One Wins").
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
-from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
-from envoy.service.auth.v3.external_auth_pb2 import (
-    CheckRequest,
-    CheckResponse,
-    DeniedHttpResponse,
-    OkHttpResponse,
-)
-from envoy.type.v3.http_status_pb2 import HttpStatus
-from google.rpc.status_pb2 import Status
+from google.protobuf.message import Message
 
 from gateway.core.caches import FIFO
 from gateway.core.headers import HeaderPolicy, fold
 from gateway.core.model import Header
 from gateway.core.requests.fronts import Original, Questions
 from gateway.decision.answers import REASON_CODE_HEADER, REASON_STATUS_HEADER
+from gateway.decision.grpc.envelope import (
+    OVERWRITE_IF_EXISTS_OR_ADD,
+    CheckRequest,
+    CheckResponse,
+    DeniedHttpResponse,
+    HeaderValue,
+    HeaderValueOption,
+    HttpStatus,
+    OkHttpResponse,
+    Status,
+)
 
 _UNAUTHENTICATED: Final = 16
 _PERMISSION_DENIED: Final = 7
@@ -68,8 +71,10 @@ class Answers:
             headers = [_header(name.decode().lower(), value) for name, value in fields]
             known = self._always + _encoded(OkHttpResponse(headers=headers))
             self._successes.put(told, known)
-        own = OkHttpResponse(headers=[_header("x-request-id", request_id.encode())])
-        own.headers_to_remove.extend(name.decode("latin-1") for name in removed)
+        own = OkHttpResponse(
+            headers=[_header("x-request-id", request_id.encode())],
+            headers_to_remove=[name.decode("latin-1") for name in removed],
+        )
         return known + _encoded(own)
 
     @staticmethod
@@ -88,21 +93,18 @@ class Answers:
         return encoded
 
 
-def _encoded(ok: OkHttpResponse) -> bytes:
+def _encoded(ok: Message) -> bytes:
     encoded: bytes = CheckResponse(ok_response=ok).SerializeToString()
     return encoded
 
 
-def _header(name: str, value: bytes) -> HeaderValueOption:
+def _header(name: str, value: bytes) -> Message:
     return HeaderValueOption(
         header=HeaderValue(key=name, value=value.decode("latin-1")),
-        append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+        append_action=OVERWRITE_IF_EXISTS_OR_ADD,
         keep_empty_value=True,
     )
 
 
 def _octets(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
-
-
-read: Final[Callable[[bytes], CheckRequest]] = CheckRequest.FromString

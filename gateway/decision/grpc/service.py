@@ -7,13 +7,13 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 import grpc
-from envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 
 from gateway.core.admission import Admission
 from gateway.core.model import Request
 from gateway.core.reasons import FRONT_NOT_TRUSTED, Denial
 from gateway.decision.context import DecisionContext
-from gateway.decision.grpc.messages import Answers, described, read
+from gateway.decision.grpc.envelope import CheckRequest, read
+from gateway.decision.grpc.messages import Answers, described
 from gateway.telemetry.metrics import UNMATCHED
 
 FRONT: Final = "grpc"

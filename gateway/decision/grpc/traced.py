@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import grpc
-from envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 
 from gateway.core.model import Header, Request
 from gateway.core.requests.trace_context import parent_of
 from gateway.decision.context import DecisionContext
+from gateway.decision.grpc.envelope import CheckRequest
 from gateway.decision.grpc.service import CheckService, address
 from gateway.telemetry.tracing import server_span
 from gateway.telemetry.tracing.server_span import Tracing
