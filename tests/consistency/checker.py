@@ -5,7 +5,8 @@ The rules:
 1. A request may be decided by any state that held at some time between `bound` before its begin and
    its end; not by an older one (a stale answer), nor by one that never held (a healthy user refused).
 2. The bound is `HEALTHY` without faults, and `FAULTY` from the begin of a fault until
-   `FAULTY` after its end. For connections that are cut, and may be made again at once, it is `CUT`.
+   `FAULTY` after its end. For connections that are cut, and may be made again at once, it is `CUT`. For a key
+   that is deleted from Redis within `LEARNT` of its being set, it is `LEARNT`: it may be learnt just then.
 3. A change in a store that the gateway cannot reach counts from the time when it can reach it again.
    So remembered users count while Postgres is down. A row that is lifted while Redis is down is
    refused until the change is in Redis, which came back with the key.
@@ -87,13 +88,16 @@ class Faults:
             for fault in self._all
         )
 
-    def deadline(self, change: Change) -> float:
-        """Return when the state before the change may no longer decide; infinity when that is unknown."""
+    def deadline(self, change: Change, *, healthy: float = HEALTHY) -> float:
+        """Return when the state before the change may no longer decide; infinity when that is unknown.
+
+        `healthy` is the bound without faults.
+        """
         if change.done is None:
             return float("inf")
-        near = self.near(change.sent, change.done + HEALTHY)
+        near = self.near(change.sent, change.done + healthy)
         if not near:
-            return change.done + HEALTHY
+            return change.done + healthy
         since, bound = change.done, max(map(recovery, near))
         for fault in self._all:
             if fault.begin <= since + bound and since <= fault.end + recovery(fault):
@@ -119,11 +123,28 @@ class Fact:
         self._faults = faults
         self._codes = [None, *(change.code for change in self.changes)]
         self._sent = [float("-inf"), *(change.sent for change in self.changes)]
-        self.deadlines = [float("-inf"), *(faults.deadline(change) for change in self.changes)]
+        self.deadlines = [
+            float("-inf"),
+            *(
+                faults.deadline(change, healthy=LEARNT if self._is_being_learnt(index) else HEALTHY)
+                for index, change in enumerate(self.changes)
+            ),
+        ]
         # The state before i is over with the first deadline of i or of any change after it.
         self._over = list(self.deadlines)
         for index in range(len(self._over) - 2, -1, -1):
             self._over[index] = min(self._over[index], self._over[index + 1])
+
+    def _is_being_learnt(self, index: int) -> bool:
+        """Tell whether a key is deleted that may be learnt at that moment: then its row is deleted next."""
+        change, before = self.changes[index], self.changes[index - 1] if index else None
+        return (
+            self.redis_alone
+            and change.code is None
+            and before is not None
+            and before.code is not None
+            and change.sent - (before.done or before.sent) < LEARNT
+        )
 
     def _learn(self, faults: Faults) -> None:
         """Find out from when on each state counts without Redis, and which changes are none, or unknown."""

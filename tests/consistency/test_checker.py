@@ -197,6 +197,12 @@ def test_a_deleted_revocation_no_longer_counts_unless_the_deletion_may_have_been
     assert found([allowed(72)], [REVOKED, deleted, again], faults) == ["stale"]
 
 
+def test_a_revocation_that_is_deleted_while_it_is_learnt_may_count_until_it_is() -> None:
+    deleted = change(None, 10.1, 10.2, store="redis")
+    assert found([denied(10.2 + HEALTHY + 0.1, "token_revoked")], [REVOKED, deleted]) == []
+    assert found([denied(10.2 + LEARNT + 0.1, "token_revoked")], [REVOKED, deleted]) == ["refused"]
+
+
 def test_a_stream_that_falls_silent_is_noticed_and_no_outage() -> None:
     faults = [fault("deaf", 9.0, 60.0, outage=False)]
     assert found([allowed(10.0 + FAULTY - 0.1)], [SUSPENDED], faults) == []
