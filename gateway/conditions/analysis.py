@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final
 
-from gateway.conditions import library
+from gateway.conditions import engine
 from gateway.conditions.kinds import ORDERED, TOTAL, converted, differ, fits, hint_of
 from gateway.conditions.syntax import (
     Binary,
@@ -107,7 +107,7 @@ def analysed(text: str) -> Analysis:
     kind = walk.kind(tree, {})
     faults = walk.faults
     if not faults:
-        refused = library.refusal(text, frozenset(path[0] for path in walk.reads) | walk.variables)
+        refused = engine.refusal(text, frozenset(path[0] for path in walk.reads) | walk.variables)
         faults = [] if refused is None else [Fault(0, refused)]
     places: dict[tuple[str, ...], int] = {}
     for path, at in walk.reads_at:
@@ -169,7 +169,7 @@ class _Walk:
 
     def _constant(self, node: Constant) -> Kind:
         if node.kind in {"string", "bytes"} or node.kind in {"int", "uint", "double"}:
-            refused = library.refusal(node.text)
+            refused = engine.refusal(node.text)
             if refused is not None:
                 return self._fault(node.at, f"{node.text[:40]} cannot be read: {refused}")
         return _FIXED[node.kind]
@@ -186,7 +186,7 @@ class _Walk:
                 return None if above is None else (*above, name)
             case Index(operand=operand, key=Constant(kind="string") as key):
                 above = self._path(operand, scope)
-                member = library.constant(key.text)
+                member = engine.constant(key.text)
                 return None if above is None or not isinstance(member, str) else (*above, member)
             case _:
                 return None
@@ -324,7 +324,7 @@ class _Walk:
         path = self._path(node.right, scope)
         if path is not None and (path in {("claims",), ("user",)} or path == ("request", "headers")):
             if isinstance(node.left, Constant) and node.left.kind == "string":
-                asked = Select(node.right, str(library.constant(node.left.text)), node.left.at, test=True)
+                asked = Select(node.right, str(engine.constant(node.left.text)), node.left.at, test=True)
                 return self._read(asked, scope)
             return self._fault(start_of(node.left), f"the name before `in {'.'.join(path)}` must be a text")
         left, right = self.kind(node.left, scope), self.kind(node.right, scope)
@@ -342,7 +342,7 @@ class _Walk:
 
     def _known_value(self, path: tuple[str, ...] | None, constant: Constant) -> None:
         """Find texts that a field never has."""
-        value = library.constant(constant.text)
+        value = engine.constant(constant.text)
         if not isinstance(value, str):
             return
         if path == ("user", "status") and value not in STATUSES:
@@ -376,7 +376,7 @@ class _Walk:
             self._pattern(node.arguments[0])
         elif all(isinstance(argument, Constant) for argument in arguments):
             written = self._text[node.start : node.end]
-            if (refused := library.failure(written)) is not None:
+            if (refused := engine.failure(written)) is not None:
                 self._fault(start_of(arguments[0]), f"{node.function}() cannot read this: {refused}")
         return function.returns
 
@@ -397,7 +397,7 @@ class _Walk:
         if len(pattern.text) > _LONGEST_PATTERN:
             self._fault(pattern.at, f"the pattern is longer than {_LONGEST_PATTERN} characters")
             return
-        if (refused := library.failure(f'"".matches({pattern.text})')) is not None:
+        if (refused := engine.failure(f'"".matches({pattern.text})')) is not None:
             self._fault(pattern.at, f"the pattern cannot be read: {refused}")
 
     def _loop(self, node: Loop, scope: Mapping[str, Kind]) -> Kind:

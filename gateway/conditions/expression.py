@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from gateway.conditions import library
+from gateway.conditions import engine
 from gateway.conditions.analysis import Analysis, analysed
-from gateway.conditions.library import EvaluationFailed
+from gateway.conditions.engine import EvaluationFailed
 from gateway.core.conditions import Missing, Reading
 from gateway.core.model import JSON, Claims, Request, Route, User
 from gateway.core.reasons import CONDITION_FAILED, CONDITION_NOT_MET, Denial
@@ -62,7 +62,7 @@ class Expression:
             "per_request": analysis.per_request,
             "reads_now": "now" in analysis.roots,
             "reads_target": not analysis.fields("request").isdisjoint({"path", "host", "query"}),
-            "_program": library.program(self.text),
+            "_program": engine.program(self.text),
             "_users": tuple(sorted(analysis.fields("user"))),
             "_claims": tuple(sorted(analysis.fields("claims"))),
         }
@@ -78,7 +78,7 @@ class Expression:
 
     def value(self, claims: Claims | None, user: User | None) -> object:
         """Return what it is worth, if it reads token and user alone. Raises `EvaluationFailed`."""
-        return library.evaluate(self._program, library.context(self._known(claims, user)))
+        return engine.evaluate(self._program, engine.context(self._known(claims, user)))
 
     def header(self, claims: Claims, user: User | None) -> JSON:
         """Return its value for a header; None if it has none, or one that no header can carry."""
@@ -93,21 +93,21 @@ class Expression:
     def check(self, claims: Claims | None, user: User | None) -> None:
         """Raise a `Denial` unless it holds. It reads token and user alone."""
         try:
-            self._judge(library.context(self._known(claims, user)))
+            self._judge(engine.context(self._known(claims, user)))
         except EvaluationFailed as error:
             raise self._failed(error) from error
 
     def prepare(self, claims: Claims | None, user: User | None) -> "Prepared":
         """Return what evaluates it for each request of this token and user."""
         try:
-            known = library.context(self._known(claims, user))
+            known = engine.context(self._known(claims, user))
         except EvaluationFailed as error:
             return Prepared(self, None, str(error))
         return Prepared(self, known)
 
     def _judge(self, variables: "Context") -> None:
         """Raise a `Denial`, or `EvaluationFailed`, unless it is true."""
-        value = library.evaluate(self._program, variables)
+        value = engine.evaluate(self._program, variables)
         if value is not True:
             if value is False:
                 raise Denial(CONDITION_NOT_MET, f"`{self.text}` is false")
@@ -225,10 +225,10 @@ class Prepared:
                 self._recurring = None
                 read = asked(request, route, target=condition.reads_target)
                 for name, value in condition.of_request(read).items():
-                    library.put(context, name, value)
+                    engine.put(context, name, value)
                 self._recurring, self._client = recurring, request.client
             if condition.reads_now:
-                library.put(context, "now", condition.now())
+                engine.put(context, "now", condition.now())
             condition._judge(context)  # noqa: SLF001 -- the other half of one class
         except EvaluationFailed as error:
             raise condition._failed(error) from error  # noqa: SLF001

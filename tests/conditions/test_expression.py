@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from gateway.conditions import library
+from gateway.conditions import engine
 from gateway.conditions.expression import MOST_CHARACTERS, MOST_ITEMS, Expression, NotUsable
 from gateway.core.conditions import Missing
 from gateway.core.model import JSON, Claims, CredentialSources, Request, Route, User, UserStatus
@@ -105,8 +105,8 @@ def test_a_defect_of_the_library_denies(monkeypatch: pytest.MonkeyPatch) -> None
         def execute(self, _: object) -> object:
             raise Panic("index out of range")
 
-    with pytest.raises(library.EvaluationFailed, match="index out of range"):
-        library.evaluate(Broken(), library.context({}))  # type: ignore[arg-type]  # broken on purpose
+    with pytest.raises(engine.EvaluationFailed, match="index out of range"):
+        engine.evaluate(Broken(), engine.context({}))  # type: ignore[arg-type]  # broken on purpose
 
 
 @pytest.mark.parametrize("value", ["\ud800", {"a": "\udfff"}, object(), 1j])

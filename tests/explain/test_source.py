@@ -15,7 +15,7 @@ from gateway.explain import Explanation
 from tests.explain.scene import denied, failed, outcomes
 from tests.explain.source_world import OWN, SourceWorld
 from tests.harness import SECOND_ISSUER, token, unused_port
-from tests.systems.fixtures import SYSTEMS, Systems
+from tests.systems.fixtures import SUSPENDING, SYSTEMS, Systems
 from tests.systems.sources import BLOCKS
 from tests.systems.system import System
 from tests.tokens import claims, rsa_key, sign
@@ -55,20 +55,6 @@ class TestPresets:
         assert f"user {person.id}, active" in step(explanation, "identity.postgres")
         assert "users.source: " in step(explanation, "identity.postgres")
 
-    async def test_an_inactive_user_is_told_with_the_rule(
-        self, system: System, tmp_path: Path, redis_url: str
-    ) -> None:
-        if not system.suspends:
-            pytest.skip("the system cannot suspend")
-        (person,) = await system.add()
-        await system.suspend(person)
-        world = await world_of(system, tmp_path, redis_url)
-        locks = system.name == "aspnet-identity"
-        reason = "user_locked" if locks else "user_suspended"
-        explanation = await denied(world, token(person.subject), reason, reason)
-        assert "holds for the row of " in explanation.summary
-        assert "users.source.status[" in step(explanation, "user")
-
     async def test_an_unknown_subject_is_told_where_it_was_looked_for(
         self, system: System, tmp_path: Path, redis_url: str
     ) -> None:
@@ -77,6 +63,18 @@ class TestPresets:
         table = {"supabase": "auth.users.id::text", "keycloak": "user_entity.id"}.get(system.name, "")
         assert f"has no user in {table}" in explanation.summary
         assert "in the system itself" in advice(explanation)
+
+
+@pytest.mark.parametrize("system", SUSPENDING, indirect=True)
+async def test_an_inactive_user_is_told_with_the_rule(system: System, tmp_path: Path, redis_url: str) -> None:
+    (person,) = await system.add()
+    await system.suspend(person)
+    world = await world_of(system, tmp_path, redis_url)
+    locks = system.name == "aspnet-identity"
+    reason = "user_locked" if locks else "user_suspended"
+    explanation = await denied(world, token(person.subject), reason, reason)
+    assert "holds for the row of " in explanation.summary
+    assert "users.source.status[" in step(explanation, "user")
 
 
 async def test_a_status_is_mended_by_a_command_where_that_is_allowed(

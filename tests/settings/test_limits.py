@@ -65,7 +65,7 @@ def test_limits_as_they_are_meant(tmp_path: Path, text: str, limit: dict[str, An
         ("per: user, rate: 600/0s", "limits[0].rate: must have a duration longer than zero"),
         ("per: user, rate: 0/1s", "limits[0].rate: must be a number and a duration"),
         ("per: user, quota: 5/week", "limits[0].quota: must be a number for each day or month"),
-        ("per: nobody, rate: 1/1s", "limits[0].per: must say whose requests are counted together"),
+        ("per: person, rate: 1/1s", "limits[0].per: must say whose requests are counted together"),
         ("per: claims., rate: 1/1s", "limits[0].per: must say whose requests are counted together"),
         ("per: user, concurrency: 1, burst: 3", "limits[0].burst: belongs to a rate"),
         ("per: user, rate: 1/1s, time_zone: UTC", "limits[0].time_zone: belongs to a quota"),

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from itertools import count
 
+import pytest
+
 from tests.systems.system import Person, SqlSystem
 
 _GOOGLE = count(108_177_000_000_000_000_000)
@@ -40,7 +42,7 @@ class AuthJs(SqlSystem):
         ]
 
     async def suspend(self, person: Person) -> None:
-        raise NotImplementedError("Auth.js deletes users, and cannot suspend them")
+        pytest.fail(f"Auth.js deletes users, and cannot suspend {person.name}")
 
     reinstate = suspend
 
@@ -53,6 +55,6 @@ class AuthJs(SqlSystem):
         )
 
     async def grant(self, person: Person, role: str) -> None:
-        raise NotImplementedError("Auth.js knows no roles")
+        pytest.fail(f"Auth.js knows no roles, and {person.name} cannot have {role}")
 
     withdraw = grant

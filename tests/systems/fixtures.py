@@ -25,6 +25,8 @@ SYSTEMS: Final[dict[str, type[System]]] = {
     system.name: system
     for system in (Django, DjangoAllauth, DjangoCustom, Supabase, Keycloak, AuthJs, AspNetIdentity)
 }
+SUSPENDING: Final = [name for name, system in SYSTEMS.items() if system.suspends]
+WITH_ROLES: Final = [name for name, system in SYSTEMS.items() if system.has_roles]
 
 Systems: TypeAlias = Callable[[str], Awaitable[System]]
 

@@ -24,7 +24,7 @@ _TITLES: Final = {
     "credentials_missing": "The admin API needs a bearer token",
     "invalid_token": "The token is not valid",
     "too_many_attempts": "There were too many attempts with a wrong token",
-    "session_missing": "Nobody has signed in, or the session has ended",
+    "session_missing": "The request has no session, or the session has ended",
     "cross_site_request": "The request comes from another site",
     "role_insufficient": "This needs the role of an operator",
     "too_many_streams": "There are too many streams",

@@ -73,8 +73,8 @@ def _of_subjects(subjects: SubjectColumn) -> Iterator[str]:
         for each in fields.emails(relation)
     ):
         yield (
-            f"{shown} is an e-mail address, which may pass to another person: use it only if the issuer lets"
-            " nobody else have it."
+            f"{shown} is an e-mail address, which may pass to another person: use it only if the issuer"
+            " gives it to no other person."
         )
     if not subjects.column.indexed and relation.kind in {"table", "partitioned table"}:
         yield f"No index begins with {shown}: create the one that `gateway migrate --print-sql` prints."

@@ -27,7 +27,7 @@ OF_TOKENS: dict[str, tuple[Members, str, str]] = {
     "roles of a wrong type": ({"roles": 7}, "claims", "token_malformed"),
 }
 OF_USERS: dict[str, tuple[dict[str, object] | None, Members, str]] = {
-    "nobody": (None, {}, "user_unknown"),
+    "a user who does not exist": (None, {}, "user_unknown"),
     "capitals": ({"subject": "X{}"}, {"sub": "x{}"}, "subject_case_differs"),
     "a Cyrillic letter": ({"subject": "a{}"}, {"sub": "\u0430{}"}, "subject_confusable"),
     "a prefix": ({"subject": "{}"}, {"sub": "oidc:{}"}, "subject_prefix_differs"),

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.stores.postgres.source.install import install, plan, remove, unindexed
 from tests.stores.postgres.source.ear import listening
-from tests.systems.fixtures import SYSTEMS
+from tests.systems.fixtures import SYSTEMS, WITH_ROLES
 from tests.systems.sources import BLOCKS, ISS, ISSUERS, source_of
 from tests.systems.system import System
 
@@ -28,18 +28,6 @@ class TestPresets:
             await system.delete(other)
             assert await ear.identities() == {(ISS, other.subject)}
 
-    async def test_roles_are_reported(self, system: System) -> None:
-        if not system.has_roles:
-            pytest.skip("the system has no roles")
-        (person,) = await system.add()
-        await system.grant(person, "editor")
-        await install(system.dsn, source_of(BLOCKS[system.name]), ISSUERS)
-        async with listening(system.dsn) as ear:
-            await system.withdraw(person, "editor")
-            assert (ISS, person.subject) in await ear.identities()
-            await system.grant(person, "editor")
-            assert (ISS, person.subject) in await ear.identities()
-
     async def test_is_installed_once_and_removed_without_a_trace(self, system: System) -> None:
         source = source_of(BLOCKS[system.name])
         assert await install(system.dsn, source, ISSUERS)
@@ -58,3 +46,15 @@ class TestPresets:
             # The adapter of Auth.js creates no index on the accounts' user.
             expected = ['"public"."accounts"'] if system.name == "authjs" else []
             assert await unindexed(ear.connection, source_of(BLOCKS[system.name])) == expected
+
+
+@pytest.mark.parametrize("system", WITH_ROLES, indirect=True)
+async def test_roles_are_reported(system: System) -> None:
+    (person,) = await system.add()
+    await system.grant(person, "editor")
+    await install(system.dsn, source_of(BLOCKS[system.name]), ISSUERS)
+    async with listening(system.dsn) as ear:
+        await system.withdraw(person, "editor")
+        assert (ISS, person.subject) in await ear.identities()
+        await system.grant(person, "editor")
+        assert (ISS, person.subject) in await ear.identities()

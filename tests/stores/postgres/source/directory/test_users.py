@@ -14,7 +14,7 @@ from gateway.stores.postgres.directory.user_rows import (
 from gateway.stores.postgres.directory.users import microseconds
 from gateway.stores.postgres.source.directory.users import SourceDirectory
 from tests.stores.postgres.source.directory.opened import directory
-from tests.systems.fixtures import SYSTEMS, Systems
+from tests.systems.fixtures import SUSPENDING, SYSTEMS, Systems
 from tests.systems.sources import BLOCKS, ISS
 from tests.systems.system import System
 
@@ -70,20 +70,6 @@ class TestPresets:
             assert [record.user.id for record in (*first, *second)] == listed[:6]
             assert await users.page(after="-1") == []
 
-    async def test_the_status_is_a_filter(self, system: System) -> None:
-        if not system.suspends:
-            pytest.skip("the system cannot suspend")
-        person, other = await system.add(2)
-        await system.suspend(person)
-        async with directory(system.dsn, BLOCKS[system.name]) as (users, _):
-            (suspended,) = [
-                record
-                for status in (UserStatus.SUSPENDED, UserStatus.LOCKED)
-                for record in await users.search(status=status)
-            ]
-            assert suspended.user.id == person.id
-            assert ids(await users.search(status=UserStatus.ACTIVE)) == {other.id}
-
     async def test_a_source_is_read_only(self, system: System) -> None:
         (person,) = await system.add()
         async with directory(system.dsn, BLOCKS[system.name]) as (users, audit):
@@ -96,6 +82,20 @@ class TestPresets:
             with pytest.raises(SourceReadOnly, match="read-only"):
                 await users.add(Identity(ISS, "another"))
             assert await audit.page() == []
+
+
+@pytest.mark.parametrize("system", SUSPENDING, indirect=True)
+async def test_the_status_is_a_filter(system: System) -> None:
+    person, other = await system.add(2)
+    await system.suspend(person)
+    async with directory(system.dsn, BLOCKS[system.name]) as (users, _):
+        (suspended,) = [
+            record
+            for status in (UserStatus.SUSPENDED, UserStatus.LOCKED)
+            for record in await users.search(status=status)
+        ]
+        assert suspended.user.id == person.id
+        assert ids(await users.search(status=UserStatus.ACTIVE)) == {other.id}
 
 
 async def test_a_refusal_names_table_and_columns(systems: Systems) -> None:

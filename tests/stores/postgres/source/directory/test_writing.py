@@ -17,7 +17,7 @@ from gateway.stores.postgres.directory.user_rows import (
     UserChanges,
 )
 from tests.stores.postgres.source.directory.opened import directory
-from tests.systems.fixtures import SYSTEMS, Systems
+from tests.systems.fixtures import SUSPENDING, Systems
 from tests.systems.sources import BLOCKS, ISS
 from tests.systems.system import System
 
@@ -67,7 +67,7 @@ async def rows(dsn: str, statement: str) -> list[tuple[Any, ...]]:
         await connection.close()
 
 
-@pytest.mark.parametrize("system", [name for name, kind in SYSTEMS.items() if kind.suspends], indirect=True)
+@pytest.mark.parametrize("system", SUSPENDING, indirect=True)
 async def test_a_status_is_changed_in_the_columns_of_its_rule(system: System) -> None:
     person, other = await system.add(2)
     block = {**BLOCKS[system.name], "writable": True}
