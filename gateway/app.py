@@ -1,7 +1,6 @@
 """The composition root: settings → built parts → running servers. Only this file connects the parts."""
 
 import asyncio
-import math
 import os
 import socket
 import time
@@ -16,8 +15,8 @@ from aiohttp import web
 from gateway import sockets, translation
 from gateway.admin import listener
 from gateway.admin.api.wiring import Parts, admin_api
-from gateway.admin.health import Admin, Dependency, Workers
-from gateway.admin.readiness import Stream, dependencies
+from gateway.admin.health import Admin, Workers
+from gateway.admin.readiness import Stream
 from gateway.builders import (
     control_plane,
     databases,
@@ -27,18 +26,18 @@ from gateway.builders import (
     observing,
     resolving,
     trust,
+    watching,
 )
 from gateway.builders.tracing import tracing as build_tracing
 from gateway.core import policy
-from gateway.core.model import Issuer, Request, StoreUnavailable
+from gateway.core.model import Request, StoreUnavailable
 from gateway.core.provisioning import claims_read
-from gateway.core.reasons import CATALOGUE, Denial
+from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.core.tokens.jws import KeySet
 from gateway.explain import Explainer
 from gateway.explain.issuer_clocks import IssuerClocks
 from gateway.identity.invalidation import Invalidation
-from gateway.identity.local_cache import LocalCache
 from gateway.identity.revocations.blacklist_sync import BlacklistSync
 from gateway.identity.revocations.learnt_revocations import LearntRevocations
 from gateway.identity.traced_tiers import TracedDirectory
@@ -54,10 +53,8 @@ from gateway.proxy.upstream.balancer import Upstreams
 from gateway.replay.recorder import RecordingAdmitter
 from gateway.settings import Settings
 from gateway.shadow import ShadowingAdmitter
-from gateway.stores.availability import Availability
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.source.database import SourceDatabase, UsersElsewhere
-from gateway.stores.redis.shared_tier import RedisTier
 from gateway.telemetry import logs
 from gateway.telemetry.denials import DenialRing
 from gateway.telemetry.metered import MeteredDirectory, MeteredVerifier
@@ -223,11 +220,10 @@ async def serve(
             (translation.upstream(name, upstream) for name, upstream in settings.upstreams.items()), metrics
         )
         stack.callback(upstreams.close)
-        _watch(issuers, metrics, tokens, local, keys, upstreams)
+        watching.watch_memory(issuers, metrics, tokens, local, keys, upstreams)
         metrics.prepare_traffic(route.name for route in routes if route.upstream is not None)
         streams: dict[str, Stream] = {"postgres": changes, "redis": touches}
-        _watch_stores(metrics, streams, postgres, users, redis)
-        metrics.redis_foreign.read((), lambda: float(redis.ownership.foreign))
+        watching.watch_stores(metrics, streams, postgres, users, redis)
 
         # Before Redis is asked: its data counts only if it belongs to this system of record.
         await _warm(postgres, users)
@@ -246,7 +242,9 @@ async def serve(
         alone = listeners is None
         if listeners is None:
             listeners = _listen(settings, stack)
-        dependencies = _dependencies(settings, postgres, redis, blacklist_sync, keys, streams, users)
+        dependencies = watching.checked_dependencies(
+            settings, postgres, redis, blacklist_sync, keys, streams, users
+        )
         admin = Admin(metrics, dependencies | assertions.dependencies(), workers)
         ring = DenialRing()
         operators = directories.user_directory(
@@ -255,7 +253,7 @@ async def serve(
         )  # fmt: skip
         explainer = Explainer(
             translation.setup(settings), keys, postgres, redis, local=local, introspector=introspector,
-            learnt_revocations=learnt_revocations, deaf=partial(_deaf, streams),
+            learnt_revocations=learnt_revocations, deaf=partial(watching.deaf, streams),
             never_found=plain.never_found, clocks=clocks,
             users=directories.users_explained(postgres, users, operators), budgets=limits.budgets,
         )  # fmt: skip
@@ -352,26 +350,6 @@ async def _serve_admin(
 # Dependencies --------------------------------------------------------------------------------------
 
 
-def _dependencies(
-    settings: Settings,
-    postgres: Postgres,
-    redis: RedisTier,
-    blacklist_sync: BlacklistSync,
-    keys: KeyRing,
-    streams: Mapping[str, Stream],
-    users: SourceDatabase | None,
-) -> dict[str, Dependency]:
-    cache = settings.cache
-    names = [issuer.name for issuer in settings.issuers]
-    unchecked = settings.revocation.on_unavailable == "allow"
-    return dependencies(
-        names, postgres, redis, keys, streams,
-        vouched=lambda: unchecked or (redis.complete and blacklist_sync.trusted),
-        stands_in_for=cache.user_ttl + cache.stale_if_error,
-        users=users,
-    )  # fmt: skip
-
-
 async def _warm(postgres: Postgres, users: SourceDatabase | None) -> None:
     """Open connections early. If there is no database, `/readyz` reports it."""
     with suppress(StoreUnavailable):
@@ -382,64 +360,3 @@ async def _warm(postgres: Postgres, users: SourceDatabase | None) -> None:
     if users is not None:
         with suppress(StoreUnavailable):
             await users.warm()
-
-
-# Telemetry -----------------------------------------------------------------------------------------
-
-
-def _watch(
-    issuers: Mapping[str, Issuer],
-    metrics: Metrics,
-    tokens: Tokens,
-    local: LocalCache,
-    keys: KeyRing,
-    upstreams: Upstreams,
-) -> None:
-    """Let the metrics read, at each scrape, the values that no event reports."""
-    metrics.prepare(issuers, CATALOGUE.values())
-    metrics.cache_entries.read(("tokens",), lambda: len(tokens))
-    metrics.cache_entries.read(("users",), lambda: local.users)
-    metrics.cache_entries.read(("negative",), lambda: local.absent)
-    metrics.cache_entries.read(("verdicts",), lambda: local.tokens)
-    for name, issuer in issuers.items():
-        metrics.jwks_age.read((name,), partial(_age, keys, name))
-        metrics.prepare_paths(name, (path for _, path in issuer.claims.by_setting()))
-    for upstream in upstreams:
-        metrics.watch_upstream(upstream)
-
-
-def _watch_stores(
-    metrics: Metrics,
-    streams: Mapping[str, Stream],
-    postgres: Postgres,
-    users: SourceDatabase | None,
-    redis: RedisTier,
-) -> None:
-    for name, stream in streams.items():
-        metrics.invalidation_stream_up.read((name,), partial(_hears, stream))
-    stores = {"postgres": postgres.availability, "redis": redis.availability}
-    if users is not None:
-        stores["users_source"] = users.availability
-    for name, availability in stores.items():
-        metrics.dependency_up.read((name,), partial(_up, availability))
-
-
-def _up(availability: Availability) -> float:
-    return math.nan if availability.up is None else float(availability.up)
-
-
-def _hears(stream: Stream) -> float:
-    return float(stream.up)
-
-
-def _deaf(streams: Mapping[str, Stream]) -> dict[str, str]:
-    return {
-        name: stream.detail or "no heartbeat came back in time"
-        for name, stream in streams.items()
-        if not stream.up
-    }
-
-
-def _age(keys: KeyRing, issuer: str) -> float:
-    age = keys.status_of(issuer).age
-    return math.nan if age is None else age
