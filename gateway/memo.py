@@ -301,8 +301,9 @@ class Memo:
             return read.forwarding
         forwarding = self._pipeline.read(request)
         # A remembered head also stands for the same head with other tokens. With several Authorization fields
-        # that would be wrong: on a route without authentication, they are forwarded unchanged.
-        if len(forwarding.client_fields.authorizations) <= 1:
+        # that would be wrong: on a route without authentication, they are forwarded unchanged. With bad ones
+        # in shadow, too: the next token may be a good one.
+        if len(forwarding.client_fields.authorizations) <= 1 and forwarding.shadow is None:
             self._heads.put(recurring, _Read(request.scheme, request.peer, forwarding))
         return forwarding
 

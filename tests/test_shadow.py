@@ -12,6 +12,8 @@ from gateway.core.routes import RouteTable
 from gateway.core.shadow import Shadow
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
+from gateway.proxy.downstream.head_cache import HeadCache
+from gateway.proxy.downstream.incoming import RecurringRequest
 from gateway.shadow import ShadowingAdmitter
 from gateway.verifier import TokenVerifier
 from tests.pipelines import _ROUTES, MAIN, World, request, sent, token
@@ -88,6 +90,20 @@ async def test_a_route_in_shadow_refuses_no_one_and_believes_no_one(memo: bool) 
             scene.reported.clear()
             assert await scene.told(request(path, raw)) == who, (path, code)
             assert [each[0] for each in scene.reported] == ([] if code is None else [code])
+
+
+async def test_a_head_that_came_with_bad_credentials_stands_for_no_other_request() -> None:
+    scene, good = Scene(memo=True, routes=True), token()
+    known = HeadCache(scene.admitter.remembered, scene.admitter.heads, 8)
+    head = b"GET /echo HTTP/1.1\r\nHost: a.example\r\nAuthorization: Bearer %b\r\n\r\n"
+    bad = request("/echo", b"two words")
+    recurring = RecurringRequest(bad.method, bad.target, bad.headers, True)
+    known.keep(head % b"two words", recurring)
+    for _ in range(2):
+        assert await scene.told(replace(bad, recurring=recurring)) == "anyone"
+    assert await scene.told(request("/echo", good)) == "id-member"
+    # What it stands for has no token, and this request has a good one.
+    assert known.recall(head % good) is None
 
 
 async def test_requests_without_good_credentials_pass_without_them(memo: bool) -> None:
