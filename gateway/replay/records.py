@@ -8,12 +8,22 @@ replayed.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import orjson
 
 from gateway.core.admission import Admission, AdmittedInShadow
-from gateway.core.model import JSON, Auth, Claims, Request, Resolution, Route, User, UserStatus
+from gateway.core.model import (
+    JSON,
+    Auth,
+    Claims,
+    Request,
+    Resolution,
+    RevocationKind,
+    Route,
+    User,
+    UserStatus,
+)
 from gateway.core.reasons import (
     CATALOGUE,
     CREDENTIALS_MISSING,
@@ -23,6 +33,7 @@ from gateway.core.reasons import (
     Group,
 )
 from gateway.core.routes import LIBERTIES, read_target
+from gateway.core.tokens.claim_paths import claims_on
 from gateway.replay.decider import Case
 
 LONGEST: Final = 32 * 1024
@@ -37,7 +48,7 @@ _PERSONAL: Final = frozenset({
 _SECRET: Final = frozenset({"jti", "sid", "nonce", "at_hash", "c_hash", "s_hash", "session_state"})
 _REPLACED: Final = "redacted"
 _OF_ROUTES: Final = frozenset({ROUTE_NOT_FOUND, METHOD_NOT_ALLOWED})
-_KINDS: Final = {"jti", "user", "issuer"}
+_KINDS: Final = frozenset(get_args(RevocationKind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +162,14 @@ def _has_credential(request: Request, query: str, found: _Found) -> bool:
 def _claims(claims: Claims, subjects: Mapping[str, str], redacted: list[str]) -> dict[str, JSON]:
     """Return the claims, with a hash in place of the subject and a word in place of what is personal."""
     kept: dict[str, JSON] = {}
-    subject = subjects.get(claims.issuer_name, "sub").partition(".")[0].lstrip("/").partition("/")[0]
+    of_subjects = {"sub", *claims_on(subjects.get(claims.issuer_name, "sub"))}
     for name, value in claims.payload.items():
-        if name in {"sub", subject}:
+        # Providers put a namespace before names: `https://example.com/email`, `custom:email`.
+        plain = name.replace(":", "/").rpartition("/")[2]
+        if name in of_subjects:
             redacted.append(f"claims.{name}")
             value = hashed(claims.subject) if isinstance(value, str) else _hashed_within(value)
-        elif name in _PERSONAL or name in _SECRET:
+        elif plain in _PERSONAL or plain in _SECRET:
             redacted.append(f"claims.{name}")
             value = None if value is None else _REPLACED
         kept[name] = value

@@ -8,12 +8,13 @@ from typing import Final
 import pytest
 
 from gateway.conditions.expression import Expression
-from gateway.core.model import Auth, Requirement, Route
+from gateway.core.model import JSON, Auth, Requirement, Route
 from gateway.core.shadow import Shadow
 from gateway.replay.comparison import Comparison, Configuration, compare
 from gateway.replay.decider import Moment
-from gateway.replay.records import Unreadable, decode
-from tests.pipelines import MAIN
+from gateway.replay.records import Sample, Unreadable, decode, encode
+from tests.pipelines import MAIN, NOW, token
+from tests.pipelines import request as request_for
 from tests.replay.live import ROUTES, SECRET, Live, requests
 from tests.test_pipeline import ROWS
 
@@ -125,6 +126,25 @@ async def test_nothing_secret_or_personal_is_kept() -> None:
     for secret in (SECRET, "Anne", "@example.org", '"u1"', "j1"):
         assert secret not in text.replace("redacted@example.org", "")
     assert '"id":"id-u1"' in text
+
+
+@pytest.mark.parametrize(
+    ("path", "claim", "value"),
+    [
+        ("https://id.example/user", "https://id.example/user", "person-7"),
+        ("/https:~1~1id.example~1user", "https://id.example/user", "person-7"),
+        ("ids.user", "ids", {"user": "person-7", "since": 2020}),
+        ("sub", "https://id.example/email", "person-7"),
+        ("sub", "custom:nickname", "person-7"),
+    ],
+)
+async def test_a_namespace_hides_no_claim(path: str, claim: str, value: JSON) -> None:
+    asked = request_for("/echo", token("u1", **{claim: value}))
+    sample = Sample(asked, float(NOW), await Live().pipeline.admit(asked), None, forwards=True)
+    line = encode(sample, {"main": path})
+    assert line is not None
+    assert b"person-7" not in line
+    assert f"claims.{claim}" in decode(line).redacted
 
 
 def test_what_is_no_record_is_told() -> None:
