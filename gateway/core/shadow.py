@@ -51,7 +51,8 @@ _OF_SIGNED_TOKENS: Final = frozenset(
     }
 )
 """Reasons to refuse a token that its issuer has signed. A forged one opens nothing."""
-_OF_CONDITIONS: Final = frozenset({CONDITION_NOT_MET, CONDITION_FAILED})
+OF_CONDITIONS: Final = frozenset({CONDITION_NOT_MET, CONDITION_FAILED})
+"""Reasons that only the condition of a route gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class Shadow:
         """Return whether a denial for this reason is not enforced."""
         if reason in _NEVER or reason.group is Group.PROXY:
             return False
-        if route.shadow or (route.require.condition_shadow and reason in _OF_CONDITIONS):
+        if route.shadow or (route.require.condition_shadow and reason in OF_CONDITIONS):
             return True
         signed = reason in _OF_SIGNED_TOKENS or reason.group in {Group.USER, Group.POLICY}
         return issuer in self.issuers and signed

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from gateway.core.model import Auth, Issuer, Route
+from gateway.core.model import Auth, Issuer, MissingUser, Route
 from gateway.core.reasons import Denial
-from gateway.core.shadow import Shadow
+from gateway.core.shadow import OF_CONDITIONS, Shadow
+from gateway.core.tokens.claim_paths import claims_on
 from gateway.replay.decider import Decider, Moment, Outcome
 from gateway.replay.records import Recorded
 
@@ -67,9 +68,7 @@ class Configuration:
             if route.require.condition is not None
         }
         self._expected = {
-            f"claims.{path.lstrip('/').partition('/')[0].partition('.')[0]}"
-            for issuer in issuers
-            for path in issuer.expect
+            f"claims.{name}" for issuer in issuers for path in issuer.expect for name in claims_on(path)
         }
 
     def decide(self, recorded: Recorded) -> tuple[Verdict, str | None] | None:
@@ -100,11 +99,9 @@ class Configuration:
         case, reads = recorded.case, self._reads.get(route.name, frozenset())
         if case.payload is not None and not self._expected.isdisjoint(recorded.redacted):
             return True
-        if case.user is None and case.payload is not None and route.missing_user == "provision":
+        if case.user is None and case.payload is not None and route.missing_user is MissingUser.PROVISION:
             return True  # a store would say
-        before_condition = outcome.denial is not None and not outcome.denial.reason.code.startswith(
-            "condition_"
-        )
+        before_condition = outcome.denial is not None and outcome.denial.reason not in OF_CONDITIONS
         if before_condition or not reads:
             return False
         return not reads.isdisjoint(recorded.redacted) or any(
