@@ -274,26 +274,21 @@ class Pipeline:
         """Check the condition of the route for this request, which may have no token. Raises `Denial`."""
         route, condition = forwarding.route, forwarding.route.require.condition
         shadow = forwarding.shadow if decision is None else decision.shadow
-        if shadow is not None:
-            return in_shadow(self._put_together(request, forwarding, claims, decision), shadow)
-        if condition is not None and forwarding.preflight is None:
+        if shadow is None and condition is not None and forwarding.preflight is None:
             try:
-                if decision is not None:
-                    if decision.request_check is not None:
-                        decision.request_check(request, route)
-                elif condition.per_request:
-                    condition.prepare(None, None)(request, route)
-                else:
-                    condition.check(None, None)
+                if decision is None:
+                    policy.check_once(condition, request, route, None, None)
+                elif decision.request_check is not None:
+                    decision.request_check(request, route)
             except Denial as denial:
                 attribute(denial, route, claims)
                 if decision is not None:
                     attribute_user(denial, decision.resolution)
-                if self._covers(denial, route):
-                    admission = self._put_together(request, forwarding, claims, decision)
-                    return in_shadow(admission, Shadowed.of(denial))
-                raise
-        return self._put_together(request, forwarding, claims, decision)
+                if not self._covers(denial, route):
+                    raise
+                shadow = Shadowed.of(denial)
+        admission = self._put_together(request, forwarding, claims, decision)
+        return admission if shadow is None else in_shadow(admission, shadow)
 
     def _put_together(
         self,

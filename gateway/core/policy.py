@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.core.conditions import RequestCheck
-from gateway.core.model import Claims, MissingUser, Route, User, UserStatus
+from gateway.core.conditions import Condition, RequestCheck
+from gateway.core.model import Claims, MissingUser, Request, Route, User, UserStatus
 from gateway.core.reasons import (
     ROLE_MISSING,
     SCOPE_INSUFFICIENT,
@@ -77,6 +77,16 @@ def request_check(route: Route, claims: Claims | None, user: User | None) -> Req
     """
     condition = route.require.condition
     return None if condition is None or not condition.per_request else condition.prepare(claims, user)
+
+
+def check_once(
+    condition: Condition, request: Request, route: Route, claims: Claims | None, user: User | None
+) -> None:
+    """Raise a `Denial` unless a condition holds for one request of which nothing was prepared."""
+    if condition.per_request:
+        condition.prepare(claims, user)(request, route)
+    else:
+        condition.check(claims, user)
 
 
 def claims_read(routes: Iterable[Route]) -> frozenset[str]:

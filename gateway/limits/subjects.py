@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, TypeAlias
 
+from gateway.core import policy
 from gateway.core.admission import Admission
 from gateway.core.conditions import Condition
 from gateway.core.model import Request
@@ -57,11 +58,9 @@ def _only(audience: Audience, find: Subject) -> Subject:
 def _where(condition: Condition, find: Subject) -> Subject:
     def found(request: Request, admission: Admission) -> str | None:
         try:
-            if condition.per_request:
-                check = condition.prepare(admission.claims, admission.user)
-                check(request, admission.forwarding.route)
-            else:
-                condition.check(admission.claims, admission.user)
+            policy.check_once(
+                condition, request, admission.forwarding.route, admission.claims, admission.user
+            )
         except Denial as denial:
             if denial.reason is CONDITION_NOT_MET:
                 return None
@@ -95,7 +94,7 @@ def _issuer(_: Request, admission: Admission) -> str | None:
 
 
 def _client(request: Request, _: Admission) -> str | None:
-    return network_of(request.spoken_for or request.peer)
+    return network_of(request.client)
 
 
 def _route(_: Request, admission: Admission) -> str | None:

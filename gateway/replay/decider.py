@@ -111,10 +111,8 @@ class Decider:
             route.auth is Auth.OPTIONAL and case.payload is None and case.refusal is None
         ):
             condition = route.require.condition
-            if condition is not None and condition.per_request:
-                condition.prepare(None, None)(_request(case), route)
-            elif condition is not None:
-                condition.check(None, None)
+            if condition is not None:
+                policy.check_once(condition, _request(case), route, None, None)
             return
         if case.refusal is not None:
             raise Denial(case.refusal, issuer=case.issuer)

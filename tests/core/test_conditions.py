@@ -20,7 +20,7 @@ from gateway.core.model import (
     User,
     UserStatus,
 )
-from gateway.core.policy import authorize, authorize_without_user, claims_read, request_check
+from gateway.core.policy import authorize, authorize_without_user, check_once, claims_read, request_check
 from gateway.core.provisioning import claims_read as of_provisioning
 from gateway.core.provisioning import new_user
 from gateway.core.reasons import CONDITION_NOT_MET, Denial
@@ -92,6 +92,16 @@ def test_a_condition_on_requests_is_none_of_the_decision() -> None:
         check(Request("GET", "/", (), "", "http", "r"), route(condition))
     assert request_check(route(Fake()), claims(), user()) is None
     assert request_check(Route("r", "/**", "u"), claims(), user()) is None
+
+
+@pytest.mark.parametrize("per_request", [False, True])
+def test_a_condition_is_checked_for_one_request_alone(*, per_request: bool) -> None:
+    asking = Request("GET", "/", (), "", "http", "r")
+    condition = Fake(true=False, per_request=per_request)
+    with pytest.raises(Denial, match="condition_not_met"):
+        check_once(condition, asking, route(condition), None, user())
+    assert condition.seen == [(None, user())]
+    check_once(Fake(per_request=per_request), asking, route(condition), claims(), None)
 
 
 def test_what_conditions_read_of_tokens_is_kept() -> None:

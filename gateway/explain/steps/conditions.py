@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from gateway.core import policy
 from gateway.core.conditions import Condition, Missing, Reading
 from gateway.core.model import Claims, Route, User
 from gateway.core.reasons import CONDITION_FAILED, CONDITION_NOT_MET, Denial
@@ -27,10 +28,7 @@ def check(trail: Trail, claims: Claims, user: User | None, route: Route) -> None
     readings = condition.readings(claims, user, asked(request, route))
     found = "; ".join(f"{each.path} {_value(each)}" for each in readings)
     try:
-        if condition.per_request:
-            condition.prepare(claims, user)(request, route)
-        else:
-            condition.check(claims, user)
+        policy.check_once(condition, request, route, claims, user)
     except Denial as denial:
         trail.step("condition", "fail", expected, found, denial.detail)
         _blame(trail, route, condition, readings, denial)
