@@ -80,7 +80,7 @@ class Guard:
                 found = self._unknown_token(request)
                 if found is not None and budget.limit.is_for(found[0].name):
                     raise self._refusal(budget, fields.retry_after(budget.limit, purse, now), found[0])
-        if not self._of_keys or all(not len(budget.purses) for budget in self._of_keys):
+        if not any(len(budget.purses) for budget in self._of_keys):
             return
         found = self._unknown_token(request)
         kid = None if found is None else kid_of(found[1].raw)
@@ -96,6 +96,9 @@ class Guard:
 
         None without a token, if it is remembered as valid, and on a route in shadow, which refuses nothing.
         """
+        if request.credential is not None and request.credential.digest in self.remembered:
+            # Most requests: their heads need not be read again.
+            return None
         try:
             forwarding = self._read(request)
         except Denial:
