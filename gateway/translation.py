@@ -6,6 +6,7 @@ on explicitly.
 """
 
 import hashlib
+import os
 import ssl
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -174,6 +175,13 @@ def _credentials(route: model.Route) -> CredentialSources | None:
 
 def limits(limits: model.Limits) -> Limits:
     return derived(limits, Limits, elsewhere={"body_size"})  # it belongs to the routes
+
+
+def workers(server: model.Server) -> int:
+    """Return how many processes serve; `auto`: one for each core that this process may use."""
+    if server.workers != "auto":
+        return server.workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def upstream(name: str, upstream: model.Upstream) -> UpstreamRules:

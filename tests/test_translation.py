@@ -273,3 +273,10 @@ def test_a_route_has_the_base_path_of_its_upstream(tmp_path: Path) -> None:
     written = configuration(tmp_path, "http://127.0.0.1:9000/base/", "postgresql://g@h/g", "redis://h", "p:")
     found = {route.name: route.base_path for route in translation.routes(Settings.model_validate(written))}
     assert (found["private"], found["gone"]) == ("/base", "")
+
+
+def test_workers_are_as_many_as_the_cores_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert translation.workers(model.Server(workers="auto")) == 3
+    assert translation.workers(model.Server(workers=2)) == 2

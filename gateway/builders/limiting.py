@@ -1,12 +1,12 @@
 """Settings → the limits: what counts requests, and the exchanges that know of it. None without `limits`."""
 
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
+from gateway import translation
 from gateway.builders.availability import report
 from gateway.conditions.expression import Expression
 from gateway.core.model import Request, Route
@@ -68,7 +68,6 @@ class Limiting:
 
     house: House | None = None
     ledger: RedisLimits | None = None
-    usages: QuotaRows | None = None
     budgets: Budgets | None = None
     """For operators."""
     hits: "defaultdict[tuple[str, ...], float]" = field(default_factory=lambda: defaultdict(float))
@@ -118,7 +117,7 @@ def limiting(settings: Settings, redis: RedisTier, postgres: Postgres, metrics: 
     )  # fmt: skip
     usages = QuotaRows(postgres)
     house = House(
-        limits, ledger, usages, worker=worker, workers=_workers(settings.server.workers),
+        limits, ledger, usages, worker=worker, workers=translation.workers(settings.server),
         capacity=settings.cache.max_budgets, clock=time.monotonic, unix=time.time, report=report("limits"),
     )  # fmt: skip
     metrics.limits_shared.read((), lambda: float(house.share is None))
@@ -127,8 +126,4 @@ def limiting(settings: Settings, redis: RedisTier, postgres: Postgres, metrics: 
         for result in ("allowed", "shadow" if limit.shadow else "denied"):
             metrics.limit_hits.inc((limit.name, result), by=0)
     budgets = Budgets(house, ledger, usages)
-    return Limiting(house, ledger, usages, budgets, metrics.limit_hits.values)
-
-
-def _workers(setting: int | str) -> int:
-    return setting if isinstance(setting, int) else os.cpu_count() or 1
+    return Limiting(house, ledger, budgets, metrics.limit_hits.values)

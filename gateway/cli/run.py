@@ -55,12 +55,13 @@ def _watch(config: Path) -> "FileWatch":
 
 def _plan(settings: "Settings", watch: "FileWatch") -> "Plan":
     from gateway.app import serve
+    from gateway.translation import workers
     from gateway.workers.file_watch import FileWatch
     from gateway.workers.worker import Plan
 
     server = settings.server
     return Plan(
-        workers=_cores() if server.workers == "auto" else server.workers,
+        workers=workers(server),
         listen=server.listen.endpoint,
         admin=settings.admin.listen.endpoint,
         decision=None if settings.decision.listen is None else settings.decision.listen.endpoint,
@@ -82,11 +83,6 @@ def _reread(config: Path) -> "Plan":
         return _plan(load(config), watch)
     except ConfigurationError as error:
         raise PlanRefused([str(problem) for problem in error.problems]) from error
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _announce(urls: "Urls") -> None:
