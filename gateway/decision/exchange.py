@@ -15,7 +15,6 @@ what still comes is dropped (`gateway.proxy.downstream.lingering_close`).
 import asyncio
 import random
 from time import perf_counter
-from typing import Final
 
 from gateway.core.admission import Admission
 from gateway.core.model import Credential, Request, User
@@ -24,10 +23,7 @@ from gateway.decision.answers import success
 from gateway.decision.context import Asked, DecisionContext
 from gateway.proxy.downstream.connection import ClientConnection
 from gateway.proxy.downstream.incoming import AnyRequest
-from gateway.telemetry.metrics import UNMATCHED
-
-_CLIENT_CLOSED_REQUEST: Final = 499
-"""Counted, never sent: the front left before its answer (nginx's number)."""
+from gateway.telemetry.metrics import CLIENT_CLOSED_REQUEST, UNMATCHED
 
 
 class DecisionExchange:
@@ -142,7 +138,7 @@ class DecisionExchange:
         """End because the front has left."""
         task = self._task
         if task is not None:
-            self._account(UNMATCHED, _CLIENT_CLOSED_REQUEST)
+            self._account(UNMATCHED, CLIENT_CLOSED_REQUEST)
             task.cancel()
 
     def cut(self) -> None:

@@ -28,6 +28,8 @@ from gateway.telemetry.series import Counter, Gauge, Histogram, Snapshot, Traffi
 
 UNMATCHED: Final = "unmatched"
 """The `route` label of a request that matched no route."""
+CLIENT_CLOSED_REQUEST: Final = 499
+"""Counted, never sent: the client left before its answer was complete (nginx's number)."""
 NO_ISSUER: Final = "none"
 """The `issuer` label of a request whose token, if any, named no issuer."""
 UNTRUSTED: Final = "untrusted"
@@ -311,7 +313,7 @@ class Metrics:
         self.connections_closed.inc((route, issuer_label(denial), denial.reason.code))
 
     def finished(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count a request. `status` 499 means that the client left before its response was complete."""
+        """Count a request. `status` may be `CLIENT_CLOSED_REQUEST`."""
         # Without `inc`, to save a call.
         self.requests.values[route, method if method in _METHODS else "OTHER", _STATUSES[status]] += 1
         self.request_duration.observe((route,), seconds)

@@ -21,13 +21,11 @@ from gateway.proxy.exchanges.request_body import RequestBody
 from gateway.proxy.exchanges.switch import ProtocolSwitch
 from gateway.proxy.upstream.balancer import Upstream
 from gateway.proxy.upstream.connection import UpstreamConnection
-from gateway.telemetry.metrics import UNMATCHED
+from gateway.telemetry.metrics import CLIENT_CLOSED_REQUEST, UNMATCHED
 from gateway.telemetry.series import Traffic
 
 State: TypeAlias = Literal["admitting", "buffering", "forwarding", "responding", "over"]
 
-CLIENT_CLOSED_REQUEST: Final = 499
-"""Counted, never sent: the client left before its response was complete (nginx's number)."""
 _NOT_TOLD: Final = (None, None)
 
 

@@ -26,12 +26,12 @@ from gateway.proxy.downstream.connection import ClientConnection
 from gateway.proxy.downstream.incoming import AnyRequest
 from gateway.proxy.downstream.incoming import Exchange as AnyExchange
 from gateway.proxy.exchanges.exchange import Exchange, Kind, as_it_is
-from gateway.proxy.exchanges.exchange_ends import CLIENT_CLOSED_REQUEST
 from gateway.proxy.exchanges.observed import ObservedExchange
 from gateway.proxy.server import ExchangeFactory
 from gateway.proxy.upstream.balancer import Upstream
 from gateway.proxy.upstream.connection import UpstreamConnection
 from gateway.proxy.upstream.endpoint import Endpoint
+from gateway.telemetry.metrics import CLIENT_CLOSED_REQUEST
 from gateway.telemetry.tracing import http, server_span
 from gateway.telemetry.tracing.sampling import RATIO_BITS
 from gateway.telemetry.tracing.server_span import Tracing

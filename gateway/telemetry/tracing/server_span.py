@@ -1,18 +1,15 @@
 """The span of a request that came to a listener, from its head to the end of its answer."""
 
 from dataclasses import dataclass
-from typing import Final
 
 from gateway.core.admission import Admission
 from gateway.core.model import Request
 from gateway.core.reasons import Denial
 from gateway.core.requests.trace_context import TRACESTATE, TraceParent
+from gateway.telemetry.metrics import CLIENT_CLOSED_REQUEST
 from gateway.telemetry.tracing import http
 from gateway.telemetry.tracing.sampling import Sampling
 from gateway.telemetry.tracing.span import Span, Traces, Value
-
-_CLIENT_LEFT: Final = 499
-"""The status of a request whose client left before its answer was complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +70,10 @@ def end(
     if route is not None:
         span.rename(http.span_name(method, route.path))
         found[http.ROUTE], found["gateway.route"] = route.path, route.name
-    told = sent if status == _CLIENT_LEFT else status
+    told = sent if status == CLIENT_CLOSED_REQUEST else status
     if told is not None:
         found[http.STATUS] = told
-    if status == _CLIENT_LEFT:
+    if status == CLIENT_CLOSED_REQUEST:
         found[http.ERROR] = http.CLIENT_LEFT
     elif ours:
         span.fail(str(status) if failure is None else error_type(failure))
