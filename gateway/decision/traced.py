@@ -1,6 +1,5 @@
 """Questions of fronts when requests are traced: the span of a question is below that of its front."""
 
-import random
 from contextvars import copy_context
 from dataclasses import replace
 
@@ -23,14 +22,10 @@ def traced(tracing: Tracing, context: DecisionContext) -> ExchangeFactory:
     sampling = tracing.sampling
 
     def exchange(client: ClientConnection, incoming: AnyRequest, credential: Credential | None) -> Exchange:
-        parent, trace_id = parent_of(incoming.headers), 0
-        if parent is None:
-            trace_id = random.getrandbits(128)
-            sampled = sampling.chooses(trace_id)
-        else:
-            sampled = sampling.follows(parent)
+        parent = parent_of(incoming.headers)
+        trace, sampled = sampling.begin(parent)
         if sampled:
-            return TracedDecisionExchange(tracing, parent, trace_id, context, client, incoming, credential)
+            return TracedDecisionExchange(tracing, parent, trace, context, client, incoming, credential)
         return DecisionExchange(context, client, incoming, credential)
 
     return exchange
@@ -61,18 +56,18 @@ class TracedDecisionExchange(DecisionExchange):
         self,
         tracing: Tracing,
         parent: TraceParent | None,
-        trace_id: int,
+        trace: int,
         context: DecisionContext,
         client: ClientConnection,
         incoming: AnyRequest,
         credential: Credential | None,
     ) -> None:
-        """`trace_id` is that of a trace that begins here, if there is no parent."""
+        """`trace` is the number of its trace, which begins here if there is no parent."""
         question = Request(
             incoming.method or "UNKNOWN", incoming.target, incoming.headers, client.peer, client.scheme,
             context.headers.acceptable_id(incoming.headers) or "",
         )  # fmt: skip
-        self._span = server_span.begin(tracing, question, parent, trace_id, modern=incoming.modern)
+        self._span = server_span.begin(tracing, question, parent, trace, modern=incoming.modern)
         self._admitter = _NotingAdmitter(context.pipeline, self._span)
         super().__init__(replace(context, pipeline=self._admitter), client, incoming, credential)
         self._tells_users = tracing.tells_users

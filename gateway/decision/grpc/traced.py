@@ -1,6 +1,5 @@
 """Envoy's questions when requests are traced: the span of a question is below that of Envoy."""
 
-import random
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -26,11 +25,11 @@ class TracedCheckService(CheckService):
     async def check(
         self, asked: CheckRequest, call: "grpc.aio.ServicerContext[CheckRequest, bytes]"
     ) -> bytes:
-        http, sampling, peer = asked.attributes.request.http, self._tracing.sampling, address(call.peer())
+        http, peer = asked.attributes.request.http, address(call.peer())
         # Envoy's own span is in the metadata; without one, the request may have that of its client.
         parent = parent_of(_metadata(call)) or parent_of(_fields(http.headers.items()))
-        trace = random.getrandbits(128) if parent is None else int(parent.trace_id, 16)
-        if not (sampling.chooses(trace) if parent is None else sampling.follows(parent)):
+        trace, sampled = self._tracing.sampling.begin(parent)
+        if not sampled:
             return await super().check(asked, call)
         headers = ((b"host", http.host.encode("latin-1", "replace")), *_fields(http.headers.items()))
         scheme: Literal["http", "https"] = "https" if http.scheme == "https" else "http"

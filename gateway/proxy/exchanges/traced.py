@@ -75,8 +75,8 @@ def traced(
             begun.request.trace = trace
             return begun
         parent = read(values[0]) if len(values) == 1 else None
-        trace = draw(128) if parent is None else int(parent.trace_id, 16)
-        if sampling.chooses(trace) if parent is None else sampling.follows(parent):
+        trace, is_sampled = sampling.begin(parent)
+        if is_sampled:
             return sampled(tracing, parent, trace, context, client, incoming, credential)
         if parent is None or parent.sampled:
             return corrected(parent, trace, context, client, incoming, credential)

@@ -4,6 +4,7 @@ The samplers are those of OTEL_TRACES_SAMPLER, and a ratio decides by the lower 
 SDK's `TraceIdRatioBased` does. So all programs with the same ratio choose the same traces.
 """
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +26,13 @@ class Sampling:
     """Trace ids whose lower half is below this are sampled."""
     by_parent: bool
     """Whether a parent's decision holds for its children."""
+
+    def begin(self, parent: TraceParent | None) -> tuple[int, bool]:
+        """Return the number of a request's trace, and whether it is sampled. Without a parent, it is new."""
+        if parent is None:
+            trace = random.getrandbits(128)
+            return trace, self.chooses(trace)
+        return int(parent.trace_id, 16), self.follows(parent)
 
     def chooses(self, trace_id: int) -> bool:
         """Decide on a trace that begins here."""
