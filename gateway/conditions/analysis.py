@@ -168,7 +168,7 @@ class _Walk:
     # Constants ---------------------------------------------------------------------------------------
 
     def _constant(self, node: Constant) -> Kind:
-        if node.kind in {"string", "bytes"} or node.kind in {"int", "uint", "double"}:
+        if node.kind not in {"bool", "null"}:
             refused = engine.refusal(node.text)
             if refused is not None:
                 return self._fault(node.at, f"{node.text[:40]} cannot be read: {refused}")
@@ -293,11 +293,12 @@ class _Walk:
             self._compared(node, left, right, scope)
             return BOOL
         if operator in {"<", "<=", ">", ">="}:
-            fits = left == right or {left, right} <= NUMBERS
-            if DYN not in {left, right} and not (fits and left in ORDERED):
+            alike = left == right or {left, right} <= NUMBERS
+            unordered = {left, right} - ORDERED - {DYN}
+            if DYN not in {left, right} and (unordered or not alike):
                 self._fault(node.at, f"{left} and {right} have no order", converted(left, right))
-            elif {left, right} - ORDERED - {DYN}:
-                self._fault(node.at, f"{(({left, right}) - ORDERED - {DYN}).pop()} has no order")
+            elif unordered:
+                self._fault(node.at, f"{unordered.pop()} has no order")
             return BOOL
         if DYN in {left, right}:
             return DYN if left == right else (left if right == DYN else right)
@@ -322,7 +323,7 @@ class _Walk:
 
     def _in(self, node: Binary, scope: Mapping[str, Kind]) -> Kind:
         path = self._path(node.right, scope)
-        if path is not None and (path in {("claims",), ("user",)} or path == ("request", "headers")):
+        if path in {("claims",), ("user",), ("request", "headers")}:
             if isinstance(node.left, Constant) and node.left.kind == "string":
                 asked = Select(node.right, str(engine.constant(node.left.text)), node.left.at, test=True)
                 return self._read(asked, scope)

@@ -93,9 +93,9 @@ class Expression:
     def check(self, claims: Claims | None, user: User | None) -> None:
         """Raise a `Denial` unless it holds. It reads token and user alone."""
         try:
-            self._judge(engine.context(self._known(claims, user)))
+            self.judge(engine.context(self._known(claims, user)))
         except EvaluationFailed as error:
-            raise self._failed(error) from error
+            raise self.failed(error) from error
 
     def prepare(self, claims: Claims | None, user: User | None) -> "Prepared":
         """Return what evaluates it for each request of this token and user."""
@@ -105,15 +105,16 @@ class Expression:
             return Prepared(self, None, str(error))
         return Prepared(self, known)
 
-    def _judge(self, variables: "Context") -> None:
-        """Raise a `Denial`, or `EvaluationFailed`, unless it is true."""
+    def judge(self, variables: "Context") -> None:
+        """Raise a `Denial` unless it is true, or `EvaluationFailed` if it has no value."""
         value = engine.evaluate(self._program, variables)
         if value is not True:
             if value is False:
                 raise Denial(CONDITION_NOT_MET, f"`{self.text}` is false")
             raise EvaluationFailed("its value is not true or false")
 
-    def _failed(self, error: EvaluationFailed) -> Denial:
+    def failed(self, error: EvaluationFailed) -> Denial:
+        """Return the denial of a request for which it has no value."""
         return Denial(CONDITION_FAILED, f"`{self.text}` has no value: {error}")
 
     # What it reads -------------------------------------------------------------------------------------
@@ -229,9 +230,9 @@ class Prepared:
                 self._recurring, self._client = recurring, request.client
             if condition.reads_now:
                 engine.put(context, "now", condition.now())
-            condition._judge(context)  # noqa: SLF001 -- the other half of one class
+            condition.judge(context)
         except EvaluationFailed as error:
-            raise condition._failed(error) from error  # noqa: SLF001
+            raise condition.failed(error) from error
 
 
 class _Budget:

@@ -147,7 +147,7 @@ class House:
         self._ledger = ledger
         self._usages = usages
         self.worker = worker or uuid4().hex
-        self.budgets = {f"{limit.name}": Budget(limit, self, capacity) for limit in limits}
+        self.budgets = {limit.name: Budget(limit, self, capacity) for limit in limits}
         self._capacity = capacity
         self._workers, self._rank = max(1, workers), 0
         self._outages = 1

@@ -187,8 +187,7 @@ class Purse:
         """Return the account of the lease, and the wish for the next one.
 
         `keep`: the tokens go on to be spent meanwhile; else they are given back. `more`: tokens for requests
-        to come are wished for. `ends` is the Unix time at
-        which the period of a quota ends.
+        to come are wished for. `ends` is the Unix time at which the period of a quota ends.
         """
         if limit.kind == "concurrency":
             spare = self.spare(limit, workers) if keep else self.waiting
