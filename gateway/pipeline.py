@@ -249,8 +249,8 @@ class Pipeline:
             return None
         if forwarding.route is not denial.route or forwarding.preflight is not None:
             return None
-        forwarding = forwarding._replace(credential=None)
-        return AdmittedInShadow(forwarding, b"", shadow=Shadowed.of(denial))
+        shadow = Shadowed.of(denial)
+        return AdmittedInShadow(forwarding._replace(credential=None, shadow=shadow), b"", shadow=shadow)
 
     def _check_request(self, request: Request, route: Route, claims: Claims, resolution: Resolution) -> None:
         """Check the condition of an open exchange again, unless it is in shadow. Raises `Denial`."""
@@ -298,8 +298,7 @@ class Pipeline:
         decision: Decision | None = None,
     ) -> Admission:
         fields = b"" if decision is None else decision.identity
-        # Credentials that were refused are not passed on as if they were good.
-        if forwarding.route.forward_authorization and forwarding.shadow is None:
+        if forwarding.forwards_authorization:
             fields += self._headers.credentials(request, forwarding.client_fields)
         return Admission(forwarding, fields, claims, decision)
 

@@ -30,7 +30,12 @@ class Forwarding(NamedTuple):
     preflight: bytes | None = None
     """The fields of the gateway's own answer to a CORS preflight, or at the end of Max-Forwards; or None."""
     shadow: Shadowed | None = None
-    """What is wrong with its credentials, on a route in shadow, where it passes without them."""
+    """What is wrong with its credentials, where that is in shadow, and it passes without them."""
+
+    @property
+    def forwards_authorization(self) -> bool:
+        """Whether the upstream gets Authorization: never credentials that were refused."""
+        return self.route.forward_authorization and self.shadow is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,15 @@ from collections.abc import Callable
 
 import pytest
 
+from gateway.core.admission import Admission
+from gateway.core.model import Request
 from gateway.decision.grpc import service
+from gateway.memo import Memo
 from tests.decision.asking import NAMES
 from tests.decision.by_grpc import CheckRequest, ask, headers_of, question
 from tests.harness import KEYLESS_ISSUER, House, token
+from tests.pipelines import request
+from tests.test_shadow import FORGED, Scene
 from tests.tokens import ISSUER
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -33,6 +38,20 @@ async def test_the_token_stays_where_the_route_forwards_it(door: House) -> None:
     answer = await ask(door, question(path="/forwarding/x", token=token()))
     assert "x_user_id" in answer.ok_response.headers_to_remove
     assert "authorization" not in answer.ok_response.headers_to_remove
+
+
+async def test_a_token_that_is_refused_in_shadow_is_removed(
+    door: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_through = await Scene(memo=True, routes=True).admitter.admit(request("/echo", FORGED))
+    assert let_through.forwarding.route.forward_authorization
+
+    async def in_shadow(_: Memo, __: Request) -> Admission:
+        return let_through
+
+    monkeypatch.setattr(Memo, "admit", in_shadow)
+    answer = await ask(door, question(path="/forwarding/x", token=token()))
+    assert "authorization" in answer.ok_response.headers_to_remove
 
 
 async def test_successes_of_two_users_are_not_mixed(door: House) -> None:

@@ -77,7 +77,7 @@ class CheckService:
             if admission.stale:
                 context.metrics.admitted_by_stale(admission)
             told = context.nothing_told if decision is None else decision.told
-            removed = twins if admission.forwarding.route.forward_authorization else (*twins, _TOKEN)
+            removed = twins if admission.forwarding.forwards_authorization else (*twins, _TOKEN)
             answer = self._answers.success(told, request.id, removed)
         seconds = perf_counter() - started
         context.metrics.finished(route, request.method, status, seconds)
