@@ -186,7 +186,8 @@ class RequestLog:
         """Whether finished requests are logged."""
         self.detailed = detailed
         """Whether the steps of requests are logged, at the level `debug`."""
-        self._always = (access, detailed)
+        self._configured_access = access
+        self._configured_detailed = detailed
         self._subjects = subjects
         self._ring = ring
         self._logger: FilteringBoundLogger = logger or structlog.get_logger()
@@ -197,8 +198,8 @@ class RequestLog:
 
     def raise_level(self, *, raised: bool) -> None:
         """Log all requests and their steps for a while, or as configured again."""
-        access, detailed = self._always
-        self.access, self.detailed = access or detailed or raised, detailed or raised
+        self.detailed = self._configured_detailed or raised
+        self.access = self._configured_access or self.detailed
 
     def denied(self, request: Request, denial: Denial, route: str, status: int) -> None:
         """Log a denial with the fields that help to find its cause."""
@@ -311,7 +312,7 @@ class RequestLog:
             return
         who = None if user is None else self._subject(user.id)
         finished = Finished(request, route, status, seconds, upstream, who, received, sent)
-        if not self._always[0]:
+        if not self._configured_access:
             self._logger.debug("request", **as_event(finished))
         elif self._access_log is None:
             self._logger.info("request", **as_event(finished))
