@@ -17,8 +17,9 @@ from gateway.core.model import Header
 from gateway.core.reasons import Denial
 from gateway.core.requests import bearer
 
-_EDGES: Final = " \t\r\n\x0b\x0c\u00a0\u2028\u2029\ufeff\u200b\u200c\u200d\u2060\u00ad"
-"""Characters that copying leaves around a text: white space, and others that cannot be seen."""
+_SPACE: Final = " \t\r\n\x0b\x0c"
+_UNSEEN: Final = "\u00a0\u2028\u2029\ufeff\u200b\u200c\u200d\u2060\u00ad"
+"""Characters that copying may leave around a text, and that belong to no token."""
 _QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb"
 _FIELD: Final = re.compile(
     r"^[\s\"'-]*(?:H\s+[\"']?)?(authorization|cookie)[\"']?\s*:[ \t]*(.*)$", re.IGNORECASE
@@ -76,10 +77,12 @@ class Pasted:
 
 def read(pasted: str | bytes) -> Pasted:
     """Tell which request a text stands for: a token, a header, a command, or the answer of an issuer."""
-    text, removed = _text(pasted)
-    if (values := list(_of_command(text))) or (values := list(_fields(text))):
-        what = "a command" if _COMMAND.match(text) else "a header"
-        return _of_fields(what, values, removed)
+    whole = _decoded(pasted)
+    header, before = _freed(whole, _SPACE)
+    if (values := list(_of_command(header))) or (values := list(_fields(header))):
+        what = "a command" if _COMMAND.match(header) else "a header"
+        return _of_fields(what, values, before)
+    text, removed = _freed(whole, _SPACE + _UNSEEN)
     if (other := _in_another_place(text, removed)) is not None:
         return other
     if (pair := _PAIR.search(text)) is not None:
@@ -88,7 +91,7 @@ def read(pasted: str | bytes) -> Pasted:
         return _of_fields("code with a header", [("Authorization", member[2])], removed)
     if _SCHEME.match(text) or text.lower() in {"bearer", "basic"}:
         return _of_fields(
-            "the value of an Authorization header", [("Authorization", _joined(text)[0])], removed
+            "the value of an Authorization header", [("Authorization", _joined(header)[0])], before
         )
     if (answer := _member(text)) is not None:
         removed = (*removed, f"the JSON around its `{answer[0]}`")
@@ -120,17 +123,24 @@ def _in_another_place(text: str, removed: tuple[str, ...]) -> Pasted | None:
     )
 
 
-def _text(pasted: str | bytes) -> tuple[str, tuple[str, ...]]:
-    if isinstance(pasted, bytes):
-        if pasted[:2] in (b"\xff\xfe", b"\xfe\xff") and len(pasted) % 2 == 0:
-            pasted = pasted.decode("utf-16", "replace")
-        else:
-            pasted = pasted.decode("utf-8", "surrogateescape")
-    text = pasted.strip(_EDGES)
-    around = {*pasted} - {*text} | {*pasted[: len(pasted) - len(pasted.lstrip(_EDGES))]}
-    around |= {*pasted[len(pasted.rstrip(_EDGES)) :]}
-    unseen = sorted(character for character in around if character in _EDGES[6:])
-    return text, tuple(f"{_named(character)} around it" for character in unseen)
+def _decoded(pasted: str | bytes) -> str:
+    if isinstance(pasted, str):
+        return pasted
+    if pasted[:2] in (b"\xff\xfe", b"\xfe\xff") and len(pasted) % 2 == 0:
+        return pasted.decode("utf-16", "replace")
+    return pasted.decode("utf-8", "surrogateescape")
+
+
+def _freed(whole: str, after: str) -> tuple[str, tuple[str, ...]]:
+    """Take away what copying left before a text, and the characters `after` behind it.
+
+    Also returns the name of each that cannot be seen.
+    """
+    text = whole.lstrip(_SPACE + _UNSEEN)
+    before = whole[: len(whole) - len(text)]
+    text = text.rstrip(after)
+    around = {*before, *whole[len(before) + len(text) :]}
+    return text, tuple(f"{_named(character)} around it" for character in sorted(around & {*_UNSEEN}))
 
 
 def _named(character: str) -> str:
@@ -310,7 +320,7 @@ def _unwrapped(text: str) -> tuple[str, list[str]]:
     bare = text.rstrip(",; ").strip(_QUOTES)
     if bare and bare != text:
         notes.append("quotation marks or punctuation around it")
-        text = bare.strip(_EDGES)
+        text = bare.strip(_SPACE + _UNSEEN)
     joined, breaks = _joined(text)
     if breaks:
         notes.append(f"{breaks} line end{'s' if breaks > 1 else ''} inside")

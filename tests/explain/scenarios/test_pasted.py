@@ -61,6 +61,9 @@ class TestReading:
             ("Authorization: Bearer TOKEN, Bearer TOKEN", "U+002C COMMA"),
             ("Authorization: Bearer: TOKEN", "a colon follows the scheme"),
             ("Authorization: Bearer\u00a0TOKEN", "not followed by a space"),
+            ("Authorization: Bearer TOKEN\u00a0", "U+00A0 NO-BREAK SPACE at character 45"),
+            ("Bearer TOKEN\u200b\n", "U+200B ZERO WIDTH SPACE at character 45"),
+            ("curl -H 'Authorization: Bearer TOKEN\u00a0' u", "U+00A0 NO-BREAK SPACE at character 45"),
             ("Authorization: Token TOKEN", "its scheme is Token"),
             ("Authorization: Basic dXNlcjpwYXNz", "its scheme is Basic"),
             ("Authorization: Bearer TOKEN\nAuthorization: Bearer TOKEN", "2 Authorization fields"),
@@ -145,6 +148,7 @@ async def test_the_reason_is_the_denial_of_the_request(
         ("\ufeffTOKEN", None, None),
         ("Authorization: Bearer Bearer TOKEN", "credentials_malformed", "credentials_malformed"),
         ("TOKEN%20", "credentials_malformed", "credentials_malformed"),
+        ("Bearer TOKEN\u00a0", "credentials_malformed", "credentials_malformed"),
         (
             "Authorization: Bearer TOKEN\nAuthorization: Bearer TOKEN",
             "credentials_multiple",
