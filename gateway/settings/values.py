@@ -1,6 +1,7 @@
 """The types of single values in a configuration. Each is checked when it is read.
 
-A wrong value raises the error of `mistake`: what is wrong, and what to write.
+A wrong value raises the error of `mistake`: what is wrong, and what to write. The values of HTTP are in
+`gateway.settings.http_values`.
 """
 
 import re
@@ -8,13 +9,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from gateway.core.headers import HOP_BY_HOP, USER_FIELDS, fold
-from gateway.core.reasons import Denial
-from gateway.core.requests.upgrades import carries_requests
-from gateway.core.routes import normal_path
+from gateway.core.headers import USER_FIELDS
 from gateway.core.tokens.claim_paths import DOTTED, POINTER
 
 MISTAKE: Final = "setting"
@@ -25,37 +23,11 @@ _BYTES: Final = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _SIZE: Final = re.compile(r"([0-9]+)(B|KiB|MiB|GiB)")
 _NAME: Final = re.compile(r"[a-z0-9_-]+")
-_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):([0-9]{1,5})")
 # The size of the kernel's `sun_path` without its final NUL.
 UNIX_ADDRESS: Final = re.compile(r"unix:/[^\x00]{1,106}")
-_AUTHORITY: Final = re.compile(
-    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?"
-)
-_HOST: Final = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
-# How other routers write parameters: `:id`, `{id}`, `<int:id>`; and those that take the rest of a path.
-_PARAMETER: Final = re.compile(r"^:[A-Za-z_]|[{}<>]|\*[A-Za-z_]")
-_CATCH_ALL: Final = re.compile(r"\*|\.\.\.|:path\}|<path:|:[A-Za-z_]\w*\+$")
-# Headers of the gateway, the connection or the message's framing, as `fold` spells them.
-_NOT_IDENTITY: Final = HOP_BY_HOP | {
-    b"authorization",
-    b"content-length",
-    b"content-type",
-    b"cookie",
-    b"expect",
-    b"forwarded",
-    b"host",
-    b"x-auth-stale",
-    b"x-real-ip",
-    b"x-request-id",
-    b"x-user-missing",
-}
-
 _SOURCE: Final = re.compile(r"[^\s()\[\]{}\"'=!<>&|?+*,]*|claims\./.*", re.DOTALL)
 """A name with dots, without operators, brackets and quotes; or a JSON Pointer below `claims`."""
-
-# The client's, without which a request would mean something else.
-_NOT_STRIPPED: Final = frozenset({b"authorization", b"connection", b"content-length", b"host"})
 
 
 def mistake(message: str, hint: str | None = None, at: int | None = None) -> PydanticCustomError:
@@ -175,95 +147,6 @@ def _schema_name(value: str) -> str:
     return value
 
 
-def _method(value: str) -> str:
-    if not _TOKEN.fullmatch(value) or value != value.upper():
-        raise mistake("must be an HTTP method in capitals", "methods are case-sensitive: write GET or POST")
-    return value
-
-
-def _host(value: str) -> str:
-    host = value.lower().removesuffix(".")
-    if not _HOST.fullmatch(host):
-        raise mistake("must be a host name without scheme, port or wildcard", "write api.example.com")
-    return host
-
-
-def _host_pattern(value: str) -> str:
-    wildcard, dot, rest = value.partition("*.")
-    if dot and not wildcard:
-        host = rest.lower().removesuffix(".")
-        if _HOST.fullmatch(host) and not host.startswith("[") and not host.rpartition(".")[2].isdecimal():
-            return f"*.{host}"
-    if "*" in value:
-        raise mistake(
-            "`*` must be the first label of a name, and stands for one or more",
-            "write *.example.com, which does not include example.com",
-        )
-    return _host(value)
-
-
-def _path_pattern(value: str) -> str:
-    if not value.startswith("/"):
-        raise mistake("must start with a slash", f"write /{value.lstrip('/')}")
-    segments = value.split("/")[1:]
-    if any(map(_PARAMETER.search, segments)):
-        raise mistake(
-            "has a parameter of another router, which would be matched as it stands here",
-            f"write {_without_parameters(segments)}: `*` is one segment, a final `**` the rest",
-        )
-    if "**" in segments[:-1]:
-        raise mistake("`**` is allowed only at the end", "write `*` for one segment in the middle")
-    if any("*" in segment and segment not in ("*", "**") for segment in segments):
-        raise mistake("`*` must be a whole segment", "write /orders/* or /orders/**")
-    if "?" in value:
-        raise mistake(
-            "must be a path without a query", "routes match only the path: remove `?` and the query"
-        )
-    try:
-        return normal_path(value)
-    except Denial as denial:
-        raise mistake(
-            f"no request can match this: {denial.detail}", "write a plain path, such as /orders/**"
-        ) from denial
-
-
-def _without_parameters(segments: list[str]) -> str:
-    """Return a pattern with `*` for `:id`, `{id}` and `<id>`, and `**` where the last one takes the rest."""
-    plain = ["*" if _PARAMETER.search(segment) else segment for segment in segments]
-    if plain[-1] == "*" and _CATCH_ALL.search(segments[-1]):
-        plain[-1] = "**"
-    return "/" + "/".join(plain)
-
-
-def _header_name(value: str) -> str:
-    if not _TOKEN.fullmatch(value):
-        raise mistake(
-            "must be a header name (RFC 9110 §5.1)", "write letters, digits and -, such as X-User-Id"
-        )
-    folded = fold(value.encode())
-    if folded in _NOT_IDENTITY or folded.startswith(b"x-forwarded-"):
-        raise mistake("belongs to the connection or to the gateway", "choose another name, such as X-User-Id")
-    return value
-
-
-def _stripped_name(value: str) -> str:
-    if not _TOKEN.fullmatch(value):
-        raise mistake(
-            "must be a header name (RFC 9110 §5.1)", "write letters, digits and -, such as X-Remote-User"
-        )
-    if fold(value.encode()) in _NOT_STRIPPED:
-        raise mistake(
-            "is needed to forward requests", "remove it: the gateway decides on this header by itself"
-        )
-    return value
-
-
-def _pseudonym(value: str) -> str:
-    if not _TOKEN.fullmatch(value):
-        raise mistake("must be a name without spaces", "write gateway, or the host of the gateway")
-    return value
-
-
 def is_source(value: str) -> bool:
     """Return whether the value of an identity header names a field. Otherwise it is an expression."""
     return _SOURCE.fullmatch(value) is not None
@@ -299,15 +182,6 @@ def _claim_path(value: str) -> str:
     raise mistake("must be a dotted path into the token", "write scope or realm_access.roles")
 
 
-def _upstream_host(value: str) -> str:
-    if not _AUTHORITY.fullmatch(value):
-        raise mistake(
-            "must be preserve, upstream, or a host with or without a port",
-            "write preserve to keep the client's Host, upstream to send that of the URL",
-        )
-    return value
-
-
 def _scope(value: str) -> str:
     if not value or re.search(r"\s", value):
         raise mistake(
@@ -315,66 +189,6 @@ def _scope(value: str) -> str:
         )
     return value
 
-
-def _upgrade_protocol(value: str) -> str:
-    protocol = value.lower()
-    if not re.fullmatch(rf"{_TOKEN.pattern}(?:/{_TOKEN.pattern})?", protocol):
-        raise mistake("must be a protocol name of the Upgrade header", "write websocket; `*` allows any")
-    if carries_requests(protocol):
-        raise mistake(
-            "would carry requests that the gateway cannot check",
-            "put an HTTP/2 proxy in front of the gateway",
-        )
-    return protocol
-
-
-def _credential_name(value: str) -> str:
-    # Characters with the same meaning in the name of a cookie, in a query and in a subprotocol.
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", value):
-        raise mistake("must be a name of letters, digits, `.`, `_` and `-`", "write access_token, or bearer")
-    return value
-
-
-def _origin(value: str) -> str:
-    if not re.fullmatch(rf"https?://{_AUTHORITY.pattern}", value, re.IGNORECASE):
-        raise mistake("must be an origin: only scheme, host and port", "write https://app.example.com")
-    return value.lower()
-
-
-def _plain_path(value: str) -> str:
-    if not value.startswith("/") or not re.fullmatch(r"[\x21-\x7e]+", value) or "#" in value:
-        raise mistake("must be a path of printable ASCII, with or without a query", "write /healthz")
-    return value
-
-
-def _path_prefix(value: str) -> str:
-    if not value.startswith("/") or value.endswith("/") or "*" in value or "?" in value:
-        raise mistake("must be whole segments of a path", "write /api: no `*`, no final slash")
-    try:
-        return normal_path(value)
-    except Denial as denial:
-        raise mistake(f"no request can match this: {denial.detail}", "write a plain path") from denial
-
-
-def _health_path(value: str) -> str:
-    try:
-        if value.startswith("/") and "?" not in value and normal_path(value) == value:
-            return value
-    except Denial:
-        pass
-    raise mistake("must be a plain path without a query", "write /healthz")
-
-
-def _admin_token(value: SecretStr) -> SecretStr:
-    if len(value.get_secret_value()) < 16 or not _TOKEN68.fullmatch(value.get_secret_value()):
-        raise mistake(
-            "must have at least 16 characters, all allowed in a bearer token (RFC 6750 §2.1)",
-            "create one with: openssl rand -hex 32",
-        )
-    return value
-
-
-_TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 
 _DURATION_SCHEMA: Final = WithJsonSchema(
     {"type": "string", "x-kind": "duration", "pattern": f"^{_DURATION.pattern}$"}
@@ -415,21 +229,6 @@ Name: TypeAlias = Annotated[
     WithJsonSchema({"type": "string", "x-kind": "name", "pattern": f"^{_NAME.pattern}$"}),
 ]
 SchemaName: TypeAlias = Annotated[str, AfterValidator(_schema_name)]
-Method: TypeAlias = Annotated[str, AfterValidator(_method)]
-Host: TypeAlias = Annotated[str, AfterValidator(_host)]
-HostPattern: TypeAlias = Annotated[str, AfterValidator(_host_pattern)]
-PathPattern: TypeAlias = Annotated[
-    str,
-    AfterValidator(_path_pattern),
-    WithJsonSchema({"type": "string", "x-kind": "path pattern", "pattern": "^/"}),
-]
-HeaderName: TypeAlias = Annotated[str, AfterValidator(_header_name)]
-StrippedName: TypeAlias = Annotated[
-    str,
-    AfterValidator(_stripped_name),
-    WithJsonSchema({"type": "string", "x-kind": "header name", "pattern": f"^{_TOKEN.pattern}$"}),
-]
-Pseudonym: TypeAlias = Annotated[str, AfterValidator(_pseudonym)]
 IdentityValue: TypeAlias = Annotated[
     str,
     AfterValidator(_identity_value),
@@ -444,29 +243,9 @@ Cel: TypeAlias = Annotated[
 ClaimPath: TypeAlias = Annotated[
     str, AfterValidator(_claim_path), WithJsonSchema({"type": "string", "x-kind": "path"})
 ]
-UpstreamHost: TypeAlias = Annotated[
-    str,
-    AfterValidator(_upstream_host),
-    WithJsonSchema({"type": "string", "x-kind": "preserve, upstream or host"}),
-]
 Scope: TypeAlias = Annotated[str, AfterValidator(_scope)]
-UpgradeProtocol: TypeAlias = Annotated[str, AfterValidator(_upgrade_protocol)]
-Origin: TypeAlias = Annotated[
-    str, AfterValidator(_origin), WithJsonSchema({"type": "string", "x-kind": "origin"})
-]
-CredentialName: TypeAlias = Annotated[str, AfterValidator(_credential_name)]
-PlainPath: TypeAlias = Annotated[
-    str, AfterValidator(_plain_path), WithJsonSchema({"type": "string", "x-kind": "path", "pattern": "^/"})
-]
-HealthPath: TypeAlias = Annotated[
-    str, AfterValidator(_health_path), WithJsonSchema({"type": "string", "x-kind": "path", "pattern": "^/"})
-]
-PathPrefix: TypeAlias = Annotated[
-    str, AfterValidator(_path_prefix), WithJsonSchema({"type": "string", "x-kind": "path", "pattern": "^/"})
-]
 Share: TypeAlias = Annotated[
     float,
     Field(ge=0, le=1),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1, "x-kind": "number from 0 to 1"}),
 ]
-AdminToken: TypeAlias = Annotated[SecretStr, AfterValidator(_admin_token)]

@@ -7,19 +7,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, WithJsonSchema
 
 from gateway.settings.findings import Finding
+from gateway.settings.http_values import AdminToken
 from gateway.settings.issuers.values import ASYMMETRIC_ALGORITHMS, AsymmetricAlgorithm
 from gateway.settings.sections.section import Section
 from gateway.settings.urls import KeyUrl, is_loopback
-from gateway.settings.values import (
-    AdminToken,
-    ClaimPath,
-    Listen,
-    Text,
-    address,
-    duration,
-    mistake,
-    parse_duration,
-)
+from gateway.settings.values import ClaimPath, Listen, Text, address, duration, mistake, parse_duration
 
 CALLBACK: Final = "/console/callback"
 _LIFETIMES: Final = (300.0, 86_400.0)

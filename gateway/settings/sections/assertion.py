@@ -9,8 +9,9 @@ from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 from gateway.core.assertion import HEADER
 from gateway.core.headers import MISSING_HEADER, STATUS_HEADER, fold
 from gateway.settings.findings import Finding
+from gateway.settings.http_values import HeaderName
 from gateway.settings.sections.section import Section
-from gateway.settings.values import HeaderName, Text, Timeout, duration, mistake, parse_duration
+from gateway.settings.values import Text, Timeout, duration, mistake, parse_duration
 
 _TIMES: Final = (10.0, 3600.0)
 

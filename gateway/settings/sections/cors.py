@@ -8,13 +8,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from gateway.core.requests.cors import ANY
 from gateway.settings.findings import Finding
+from gateway.settings.http_values import TOKEN, Method
 from gateway.settings.sections.section import Section
-from gateway.settings.values import Duration, Method, duration, mistake
+from gateway.settings.values import Duration, duration, mistake
 
 _ORIGIN: Final = re.compile(
     r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?)(:[0-9]{1,5})?"
 )
-_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
@@ -41,7 +41,7 @@ def _origin(value: str) -> str:
 
 
 def _field_name(value: str) -> str:
-    if not _TOKEN.fullmatch(value):
+    if not TOKEN.fullmatch(value):
         raise mistake("must be a header name (RFC 9110 §5.1)", "write letters, digits and -, such as X-Trace")
     return value
 

@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails
 
 from gateway.core.headers import STRIPPED
+from gateway.settings.http_values import HeaderName, HealthPath, Pseudonym, StrippedName
 from gateway.settings.issuers import presets
 from gateway.settings.issuers.model import Claims, Introspection, Issuer, Keys
 from gateway.settings.issuers.provisioning import Provisioning
@@ -34,18 +35,14 @@ from gateway.settings.values import (
     MISTAKE,
     AskingNetwork,
     Duration,
-    HeaderName,
-    HealthPath,
     IdentityValue,
     Listen,
     Mode,
     Name,
     Network,
-    Pseudonym,
     SchemaName,
     Share,
     Size,
-    StrippedName,
     Timeout,
     Workers,
     address,

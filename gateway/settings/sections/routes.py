@@ -4,25 +4,18 @@ from pydantic import Field
 
 from gateway.core.model import Auth, MissingUser
 from gateway.core.routes import Liberty
-from gateway.settings.sections.cors import Cors
-from gateway.settings.sections.section import Section
-from gateway.settings.values import (
-    Cel,
+from gateway.settings.http_values import (
     CredentialName,
     HostPattern,
     Method,
-    Mode,
-    Name,
     Origin,
     PathPattern,
     PathPrefix,
-    Scope,
-    Size,
-    Text,
-    Timeout,
     UpgradeProtocol,
-    duration,
 )
+from gateway.settings.sections.cors import Cors
+from gateway.settings.sections.section import Section
+from gateway.settings.values import Cel, Mode, Name, Scope, Size, Text, Timeout, duration
 
 
 class Match(Section):

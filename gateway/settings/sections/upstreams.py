@@ -5,9 +5,10 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt
 
+from gateway.settings.http_values import Host, PlainPath, UpstreamHost
 from gateway.settings.sections.section import Section
 from gateway.settings.urls import UpstreamUrl, base_path
-from gateway.settings.values import Host, PlainPath, Share, Size, Timeout, UpstreamHost, duration
+from gateway.settings.values import Share, Size, Timeout, duration
 
 
 class UpstreamTls(Section):
