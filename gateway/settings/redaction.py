@@ -16,6 +16,8 @@ _HARMLESS: Final = frozenset(
     {"db", "sslmode", "ssl_cert_reqs", "ssl_check_hostname", "target_session_attrs", "host", "port", "dbname"}
 )
 """Parameters of URLs that are shown."""
+_URLS: Final = ("dsn", "url", "proxy")
+"""How the names of settings end whose secret is only a part of a URL."""
 _UNITS: Final[Mapping[str, tuple[tuple[str, float], ...]]] = {
     "duration": (("h", 3600), ("m", 60), ("s", 1), ("ms", 0.001)),
     "size": (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("B", 1)),
@@ -72,7 +74,8 @@ def _value(value: object, unit: str, place: str) -> JSON:
         case None | bool():
             return value
         case SecretStr():
-            return without_secrets(value.get_secret_value())
+            is_url = place.endswith(_URLS)
+            return without_secrets(value.get_secret_value()) if is_url else HIDDEN
         case int() | float():
             return _amount(value, unit) if unit else value
         case str():
@@ -102,7 +105,8 @@ def without_secrets(text: str) -> str:
     """Return a URL without its password and all parameters that may be one; `***` for any other secret."""
     try:
         url = urlsplit(text)
-        if not url.scheme or "://" not in text:
+        # A `/`, `?` or `#` in a password that is not percent-encoded ends the host before its `@`.
+        if not url.scheme or "://" not in text or "@" in f"{url.path}{url.query}{url.fragment}":
             return HIDDEN
         parameters = parse_qsl(url.query, keep_blank_values=True)
     except ValueError:

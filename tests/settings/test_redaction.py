@@ -43,6 +43,14 @@ redis:
 """
 
 
+def test_a_secret_that_reads_like_a_url_is_hidden(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    kept = BASE[BASE.index("upstreams:") :]
+    text = EVERY_SECRET.replace(f"client_secret: {PASSWORD}", f"client_secret: x://{PASSWORD}")
+    file.write_text(text + kept, encoding="utf-8")
+    assert PASSWORD not in json.dumps([each.value for each in redacted(load(file, {}))])
+
+
 def configuration(file: Path) -> str:
     kept = BASE[BASE.index("upstreams:") :]
     file.write_text(EVERY_SECRET + kept, encoding="utf-8")
@@ -88,6 +96,9 @@ def test_defaults_are_told_from_what_is_written(tmp_path: Path) -> None:
         ("redis+sentinel://u:p@a:1,b:2/main", "redis+sentinel://u:***@a:1,b:2/main"),
         ("unix:///run/redis.sock?password=p", "unix:///run/redis.sock?password=***"),
         ("http://[::1", "***"),
+        ("postgresql://me:1/p@host/db", "***"),
+        ("redis://:1#p@host/0", "***"),
+        ("redis://:1?p@host/0", "***"),
     ],
 )
 def test_of_a_url_the_password_alone_is_hidden(text: str, shown: str) -> None:
