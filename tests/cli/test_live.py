@@ -5,6 +5,7 @@ import json
 import socket
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -94,13 +95,7 @@ def test_a_role_that_may_not_create_users(dsn: str, redis_url: str, tmp_path: Pa
     config = written(tmp_path, dsn, redis_url, serving)
     text = config.read_text().replace("audiences: [api],", "audiences: [api], provisioning: {},")
     provisioning = text.replace("upstream: echo}", "upstream: echo, missing_user: provision}")
-    password = "pw"
-    role = f"live_{uuid.uuid4().hex}"
-    sql(dsn, f"CREATE ROLE {role} LOGIN PASSWORD '{password}'", f"GRANT USAGE ON SCHEMA public TO {role}")
-    sql(dsn, f"GRANT SELECT ON users, identities, revocations TO {role}")
-    place = urlsplit(dsn)
-    own = place._replace(netloc=f"{role}:{password}@{place.hostname}:{place.port}").geturl()
-    try:
+    with reading_role(dsn) as own:
         config.write_text(provisioning.replace(dsn, own))
         found = entry(check(config, "--json"), "postgres")
         assert (found["outcome"], "may not create users" in found["found"]) == ("warn", True)
@@ -113,6 +108,45 @@ def test_a_role_that_may_not_create_users(dsn: str, redis_url: str, tmp_path: Pa
         assert (found["outcome"], found["fix"]) == ("warn", "run `gateway migrate`")
         config.write_text(text.replace(dsn, own).replace("provisioning: {},", ""))
         assert entry(check(config, "--json"), "postgres")["outcome"] == "pass"
+
+
+def test_rights_that_only_limits_need(dsn: str, redis_url: str, tmp_path: Path, serving: str) -> None:
+    with reading_role(dsn) as own, Redis.from_url(redis_url) as client:
+        client.execute_command(
+            "ACL", "SETUSER", "ann", "on", ">pw", "~gateway:*", "+@all", "-zadd", "-pexpireat"
+        )
+        config = written(tmp_path, own, redis_url.replace("redis://", "redis://ann:pw@"), serving)
+        try:
+            result = check(config, "--json")
+            assert [entry(result, name)["outcome"] for name in ("postgres", "redis")] == ["pass", "pass"]
+
+            text = config.read_text()
+            config.write_text(f"{text}limits:\n  - {{name: daily, per: user, quota: 10/day}}\n")
+            result = check(config, "--json")
+            found = entry(result, "postgres")
+            assert (found["outcome"], "may not copy the quotas" in found["found"]) == ("warn", True)
+            refused = entry(result, "redis")["found"]
+            assert ("ZADD" in refused, "PEXPIREAT" in refused, "ZRANGE" in refused) == (True, True, False)
+            assert client.keys("*") == []
+
+            sql(dsn, found["fix"].partition(": ")[2])
+            client.execute_command("ACL", "SETUSER", "ann", "+zadd", "+pexpireat")
+            result = check(config, "--json")
+            assert [entry(result, name)["outcome"] for name in ("postgres", "redis")] == ["pass", "pass"]
+            assert client.keys("*") == []
+        finally:
+            client.acl_deluser("ann")
+
+
+@contextmanager
+def reading_role(dsn: str) -> Iterator[str]:
+    """The DSN of a role that may read the tables, and nothing else."""
+    role = f"live_{uuid.uuid4().hex}"
+    sql(dsn, f"CREATE ROLE {role} LOGIN PASSWORD 'pw'", f"GRANT USAGE ON SCHEMA public TO {role}")
+    sql(dsn, f"GRANT SELECT ON users, identities, revocations TO {role}")
+    place = urlsplit(dsn)
+    try:
+        yield place._replace(netloc=f"{role}:pw@{place.hostname}:{place.port}").geturl()
     finally:
         sql(dsn, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 

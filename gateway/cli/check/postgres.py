@@ -13,6 +13,7 @@ from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.diagnostics import Diagnostics
 from gateway.stores.postgres.directory.provisioning import FUNCTION, UserProvisioning
 from gateway.stores.postgres.errors import quoted
+from gateway.stores.postgres.quotas import FUNCTIONS, QuotaRows
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -32,7 +33,7 @@ async def _primary(settings: "Settings") -> CheckResult:
         found = await _described(postgres, named=settings.postgres.prepared_statements == "named")
         flaws = await postgres.shortcomings()
         writes = await _takes_writes(postgres)
-        newcomers = await _creates_users(postgres, settings)
+        lack = await _creates_users(postgres, settings) or await _keeps_quotas(postgres, settings)
         clock = difference_noted(await _clock_ahead(postgres))
     except StoreUnavailable as error:
         return CheckResult("postgres", "fail", error.detail, *advice_for_postgres(error, "postgres.dsn"))
@@ -44,8 +45,8 @@ async def _primary(settings: "Settings") -> CheckResult:
         return CheckResult("postgres", "warn", f"{found}; {told}", "; ".join(flaw.fix for flaw in flaws))
     if (version := postgres.version_difference) is not None:
         return CheckResult("postgres", "warn", f"{found}; {version.found}", version.fix)
-    if newcomers is not None:
-        return CheckResult("postgres", "warn", f"{found}; {newcomers[0]}", newcomers[1])
+    if lack is not None:
+        return CheckResult("postgres", "warn", f"{found}; {lack[0]}", lack[1])
     if not writes:
         unwritten = "it is read-only: neither the admin API nor the copy of revocations from Redis can write"
         return CheckResult(
@@ -61,10 +62,9 @@ async def _primary(settings: "Settings") -> CheckResult:
 
 async def _clock_ahead(postgres: Postgres) -> float:
     """Return the seconds by which the server's clock is ahead of this machine's."""
-    async with postgres.connection() as connection:
-        began = time.time()
-        there: float = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
-        return there - (began + time.time()) / 2
+    began = time.time()
+    there = await Diagnostics(postgres).clock()
+    return there - (began + time.time()) / 2
 
 
 async def _replica(settings: "Settings") -> CheckResult:
@@ -114,12 +114,33 @@ async def _creates_users(postgres: Postgres, settings: "Settings") -> tuple[str,
         return f"there is no function {FUNCTION}, which creates users", "run `gateway migrate`"
     if allowed:
         return None
-    role = quoted((await Diagnostics(postgres).login()).role)
-    function = f"{quoted(settings.postgres.schema_name)}.{FUNCTION}"
     return (
         "its role may not create users, as `issuers[].provisioning` says",
-        f"as the owner of the tables: GRANT EXECUTE ON FUNCTION {function} TO {role}",
+        await _grant(postgres, settings, FUNCTION),
     )
+
+
+async def _keeps_quotas(postgres: Postgres, settings: "Settings") -> tuple[str, str] | None:
+    """Return why quotas cannot be copied, and the fix; None if all is well."""
+    if all(limit.quota is None for limit in settings.limits):
+        return None
+    allowed = await QuotaRows(postgres).allowed()
+    if allowed is None:
+        return "there are no functions for quotas", "run `gateway migrate`"
+    if allowed:
+        return None
+    return (
+        "its role may not copy the quotas of `limits`, nor read them when Redis has lost them",
+        await _grant(postgres, settings, *FUNCTIONS),
+    )
+
+
+async def _grant(postgres: Postgres, settings: "Settings", *functions: str) -> str:
+    """Return the advice to allow the gateway's role some functions."""
+    role = quoted((await Diagnostics(postgres).login()).role)
+    schema = quoted(settings.postgres.schema_name)
+    named = ", ".join(f"{schema}.{function}" for function in functions)
+    return f"as the owner of the tables: GRANT EXECUTE ON FUNCTION {named} TO {role}"
 
 
 async def _described(postgres: Postgres, *, named: bool) -> str:

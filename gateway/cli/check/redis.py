@@ -37,6 +37,7 @@ async def _redis(settings: "Settings") -> CheckResult:
             connect_timeout=redis.connect_timeout,
             tls_strict=redis.tls.strict,
             mark=await _mark(settings),
+            limits=bool(settings.limits),
         )
     except StoreUnavailable as error:
         return CheckResult("redis", "fail", error.detail, START, unreachable=True)

@@ -20,7 +20,8 @@ from gateway.stores.redis.topology import server_at
 _FOREIGN: Final = b"foreign"
 
 # Scripts run with the permissions of their caller (Redis ACL). KEYS: a temporary key, the owner's key.
-# ARGV: how this database's owner value begins, or an empty text. Nothing is written to another's Redis.
+# ARGV: how this database's owner value begins, or an empty text; for `_TRY`, `limits` if there are limits.
+# Nothing is written to another's Redis.
 _OURS: Final = """
 local held = redis.pcall('GET', KEYS[2])
 if type(held) == 'table' and string.find(held.err, 'NOPERM', 1, true) then
@@ -33,18 +34,28 @@ end
 _TRY: Final = (
     _OURS
     + """
-local tries = {
+local refused = {}
+local function try_all(tries)
+    for _, try in ipairs(tries) do
+        local answer = redis.pcall(unpack(try))
+        if type(answer) == 'table' and answer.err then
+            refused[#refused + 1] = {try[1], answer.err}
+        end
+    end
+    redis.pcall('DEL', KEYS[1])
+end
+try_all({
     {'SET', KEYS[1], '1', 'PX', '1000'}, {'GET', KEYS[1]}, {'MGET', KEYS[1]}, {'INCR', KEYS[1]},
     {'EXISTS', KEYS[1]}, {'PTTL', KEYS[1]}, {'PEXPIRE', KEYS[1], '1000'}, {'TYPE', KEYS[1]}, {'DEL', KEYS[1]},
     {'HSET', KEYS[1], 'field', '1'}, {'HGET', KEYS[1], 'field'}, {'HSCAN', KEYS[1], '0'},
     {'HDEL', KEYS[1], 'field'}, {'TIME'}, {'INFO', 'server'}
-}
-local refused = {}
-for _, try in ipairs(tries) do
-    local answer = redis.pcall(unpack(try))
-    if type(answer) == 'table' and answer.err then
-        refused[#refused + 1] = {try[1], answer.err}
-    end
+})
+if ARGV[2] == 'limits' then
+    try_all({
+        {'ZADD', KEYS[1], '1', 'member'}, {'ZRANGE', KEYS[1], '0', '-1'},
+        {'PEXPIREAT', KEYS[1], '9999999999999'}, {'ZREM', KEYS[1], 'member'},
+        {'ZREMRANGEBYSCORE', KEYS[1], '-inf', '1'}
+    })
 end
 return cjson.encode(refused)
 """
@@ -82,9 +93,15 @@ class Inspection:
 
 
 async def inspect(
-    url: str, prefix: str, *, connect_timeout: float, tls_strict: bool = False, mark: bytes = b""
+    url: str,
+    prefix: str,
+    *,
+    connect_timeout: float,
+    tls_strict: bool = False,
+    mark: bytes = b"",
+    limits: bool = False,
 ) -> Inspection:
-    """Try each command that a gateway uses, on a temporary key.
+    """Try each command that a gateway uses, on a temporary key; with `limits`, also those of its limits.
 
     `mark` is how the value of the owner's key begins if Redis is this database's (`ownership`). With an empty
     `mark`, only a Redis without an owner is written to.
@@ -112,7 +129,16 @@ async def inspect(
         with translated(server.address):
             await connection.connect()  # type: ignore[no-untyped-call] # has no annotations
             info = _sections(await ask("INFO", "INFO"))
-            answer = await ask("EVAL", "EVAL", _TRY, "2", keys.check(uuid4().hex), keys.owner, mark)
+            answer = await ask(
+                "EVAL",
+                "EVAL",
+                _TRY,
+                "2",
+                keys.check(uuid4().hex),
+                keys.owner,
+                mark,
+                "limits" if limits else "",
+            )
             foreign = answer == _FOREIGN
             if not foreign and isinstance(answer, bytes):
                 json_text.check_depth(answer)
@@ -133,7 +159,7 @@ async def inspect(
 class Touches:
     """Writes keys over its own connection, as another program would, so that a stream reports them.
 
-    The arguments are those of `inspect`. Raises ValueError when the URL cannot be read.
+    The arguments are as for `inspect`. Raises ValueError when the URL cannot be read.
     """
 
     def __init__(
