@@ -94,6 +94,7 @@ class Shortcoming:
     breaks: bool = True
     """Whether requests cannot be served because of it."""
     about: About = "table"
+    """What the requirement is of."""
     elsewhere: tuple[str, ...] = ()
     """Other schemas that have tables of these names."""
 
@@ -220,6 +221,7 @@ def _of_the_function(schema: str, place: asyncpg.Record) -> Shortcoming | None:
             f"schema {schema} has no function {_FUNCTION}",
             "run `gateway migrate`: the tables are of an older version",
             migrate=True,
+            about="function",
         )
     if not place["function_usable"]:
         grant = f"GRANT EXECUTE ON FUNCTION {quoted(schema)}.{_FUNCTION} TO {quoted(place['role'])}"
@@ -228,6 +230,7 @@ def _of_the_function(schema: str, place: asyncpg.Record) -> Shortcoming | None:
             f"role {place['role']} may not call {_FUNCTION}",
             f"as the owner of the tables: {grant}",
             grant,
+            about="function",
         )
     return None
 

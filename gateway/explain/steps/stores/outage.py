@@ -28,29 +28,25 @@ def of_postgres(error: StoreUnavailable, login: Login | None) -> tuple[Cause, Fi
             case asyncpg.InvalidAuthorizationSpecificationError():
                 return Cause.STORE_LOGIN_REFUSED, Fix(
                     f"The server at {where.address} refuses {user} for {database}. Correct user and password"
-                    " in"
-                    f" {_SETTING} (or GATEWAY_POSTGRES__DSN), or let the server accept them (`pg_hba.conf`,"
-                    " ALTER"
-                    f" ROLE). `{_psql(where)}` asks for the password and shows the same answer."
+                    f" in {_SETTING} (or GATEWAY_POSTGRES__DSN), or let the server accept them"
+                    f" (`pg_hba.conf`, ALTER ROLE). `{_psql(where)}` asks for the password and shows the same"
+                    " answer."
                 )
             case asyncpg.InvalidCatalogNameError():
                 return Cause.STORE_DATABASE_MISSING, Fix(
-                    f"The server at {where.address} has no {database}. Correct the name in {_SETTING}, or,"
-                    " if it is"
-                    " a new server, create the database and run `gateway migrate`."
+                    f"The server at {where.address} has no {database}. Correct the name in {_SETTING}, or, if"
+                    " it is a new server, create the database and run `gateway migrate`."
                 )
             case asyncpg.TooManyConnectionsError():
                 return Cause.STORE_CONNECTION_LIMIT, Fix(
                     f"The server at {where.address} has no connection left for {user} and {database}. Lower"
                     " `postgres.pool_max` or `server.workers`, find idle sessions in pg_stat_activity, or"
-                    " raise the"
-                    " limit of the server, the role or the database that the message names."
+                    " raise the limit of the server, the role or the database that the message names."
                 )
             case asyncpg.ReadOnlySQLTransactionError() | asyncpg.TargetServerAttributeNotMatched():
                 return Cause.STORE_READ_ONLY, Fix(
                     f"{where.address} is a standby, or read-only. Let {_SETTING} name the primary, or all"
-                    " hosts of the"
-                    " cluster with `target_session_attrs=read-write`."
+                    " hosts of the cluster with `target_session_attrs=read-write`."
                 )
             case asyncpg.CannotConnectNowError():
                 return Cause.STORE_UNREACHABLE, Fix(
@@ -58,20 +54,18 @@ def of_postgres(error: StoreUnavailable, login: Login | None) -> tuple[Cause, Fi
                 )
             case socket.gaierror():
                 return Cause.STORE_HOST_UNKNOWN, Fix(
-                    f"No address is known for the host of {where.address}. Correct its name in {_SETTING},"
-                    " or the"
-                    " resolver (DNS) of the gateway's machine or container."
+                    f"No address is known for the host of {where.address}. Correct its name in {_SETTING}, or"
+                    " the resolver (DNS) of the gateway's machine or container."
                 )
             case TimeoutError():
                 return Cause.STORE_UNREACHABLE, Fix(
                     f"{where.address} does not answer in time. Look for a firewall between the gateway and"
-                    " the server,"
-                    f" and at the server's load. `{_ready(where)}` tells whether it can be reached."
+                    f" the server, and at the server's load. `{_ready(where)}` tells whether it can be"
+                    " reached."
                 )
     return Cause.STORE_UNREACHABLE, Fix(
         f"Start Postgres at {where.address}, or correct host and port in {_SETTING}. `{_ready(where)}` tells"
-        " whether it"
-        " can be reached."
+        " whether it can be reached."
     )
 
 
@@ -86,18 +80,15 @@ def of_redis(error: StoreUnavailable) -> Fix:
             )
     return Fix(
         "Start Redis at that address, or correct host, port, user and password in `redis.url`. Until then,"
-        " Postgres"
-        " answers everything."
+        " Postgres answers everything."
     )
 
 
 def _tls(where: Login) -> Fix:
     return Fix(
-        f"Gateway and server ({where.address}) do not agree on TLS. If the server has none, set it up (`ssl"
-        " = on`, with a"
-        f" certificate for the host in {_SETTING}); if it requires TLS, use `sslmode=verify-full` with its"
-        " authority."
-        " Without TLS, passwords and users can be read on the way."
+        f"Gateway and server ({where.address}) do not agree on TLS. If the server has none, set it up (`ssl ="
+        f" on`, with a certificate for the host in {_SETTING}); if it requires TLS, use `sslmode=verify-full`"
+        " with its authority. Without TLS, passwords and users can be read on the way."
     )
 
 

@@ -196,21 +196,14 @@ async def _heir(claims: Claims, deleted: User, users: Users) -> UserRecord | Non
 
 def _blame_heir(trail: Trail, claims: Claims, deleted: UserRecord, heir: UserRecord, denial: Denial) -> None:
     since = deleted.deleted_at or deleted.updated_at
-    fix = _moved(
-        trail, claims, deleted.user, heir.user, "If it is the same person, move the identity to that account."
-    )
+    advice = "If it is the same person, move the identity to that account."
     trail.blame(
         denial,
         Cause.ACCOUNT_RECREATED,
         f"The identity leads to a user that was deleted {moment(since)}; {shown(deleted.user.email)} has"
         f" another account, {heir.user.id}, created {moment(heir.created_at)}",
-        fix,
+        trail.remedies.link(advice, claims, heir.user.id, owner=deleted.user.id),
     )
-
-
-def _moved(trail: Trail, claims: Claims, owner: User, other: User, advice: str) -> Fix:
-    """Return the fix that moves the token's identity from one user to another."""
-    return trail.remedies.link(advice, claims, other.id, owner=owner.id)
 
 
 def _blame_revoked(trail: Trail, record: UserRecord, denial: Denial, *, recreated: bool) -> None:
@@ -289,7 +282,7 @@ async def _blame_tenant(trail: Trail, claims: Claims, user: User, denial: Denial
     ]
     if len(right) == 1:
         advice = f"Link the identity to user {right[0].id}, who has the same e-mail address in that tenant."
-        fix = _moved(trail, claims, user, right[0], advice)
+        fix = trail.remedies.link(advice, claims, right[0].id, owner=user.id)
     else:
         advice = (
             "Find out which tenant is right: a user has one, and loses what it has in"
