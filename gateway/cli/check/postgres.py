@@ -1,7 +1,7 @@
 """Checks of Postgres: whether the statements of requests run on the primary and on the replica."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from gateway.stores.postgres.directory.diagnostics import Diagnostics
 from gateway.stores.postgres.directory.provisioning import FUNCTION, UserProvisioning
 from gateway.stores.postgres.errors import quoted
 from gateway.stores.postgres.quotas import FUNCTIONS, QuotaRows
+from gateway.stores.system_of_record import SystemOfRecord
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -82,8 +83,8 @@ async def _replica(settings: "Settings") -> CheckResult:
     return CheckResult("postgres_replica", "pass", "the statement that finds users runs")
 
 
-def opened(settings: "Settings") -> Postgres:
-    """Return Postgres as `gateway run` opens it, with one connection."""
+def opened(settings: "Settings", heard: Callable[[SystemOfRecord], None] | None = None) -> Postgres:
+    """Return Postgres as `gateway run` opens it, with one connection. `heard` is told which one it is."""
     postgres = settings.postgres
     return Postgres(
         postgres.dsn.get_secret_value(),
@@ -94,6 +95,7 @@ def opened(settings: "Settings") -> Postgres:
         statement_timeout=postgres.statement_timeout,
         tls_strict=postgres.tls.strict,
         prepared_statements=postgres.prepared_statements,
+        heard=heard,
     )
 
 

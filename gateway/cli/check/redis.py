@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from gateway.cli.check.postgres import opened
 from gateway.cli.check.redis_permissions import Inspection, inspect
 from gateway.cli.check.result import Check, CheckResult
 from gateway.core.model import StoreUnavailable
@@ -58,22 +59,15 @@ async def _mark(settings: "Settings") -> bytes:
 @asynccontextmanager
 async def stores(settings: "Settings") -> AsyncIterator[tuple[Postgres, RedisTier]]:
     """Open both stores for the context. Redis is told which database Postgres is."""
-    dsn, schema = settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name
     redis = RedisTier(
         settings.redis.url.get_secret_value(),
         prefix=settings.redis.prefix,
         connect_timeout=settings.redis.connect_timeout,
-        place=place_of(dsn, schema),
+        place=place_of(settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name),
         tls_strict=settings.redis.tls.strict,
         read_only=True,
     )
-    postgres = Postgres(
-        dsn,
-        schema=schema,
-        connect_timeout=settings.postgres.connect_timeout,
-        heard=redis.ownership.heard,
-        tls_strict=settings.postgres.tls.strict,
-    )
+    postgres = opened(settings, redis.ownership.heard)
     try:
         yield postgres, redis
     finally:
