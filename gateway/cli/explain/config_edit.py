@@ -8,16 +8,14 @@ import difflib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import yaml
 
-from gateway.cli import output
+from gateway.cli import files, output
 from gateway.cli.yaml import flow
 from gateway.core.model import JSON
 
@@ -219,19 +217,9 @@ def write(file: Path, text: str) -> None:
     """Put a text in the place of a file's, at once; exit if the gateway would not start with it."""
     from gateway.settings import ConfigurationError, load
 
-    place = file.resolve()
-    new = place.with_name(f".{place.name}.new")
     try:
-        new.write_text(text, encoding="utf-8")
-        shutil.copymode(place, new)
-        held = place.stat()
-        os.chown(new, held.st_uid, held.st_gid)
-        load(new)
-        new.replace(place)
+        files.write(file, text, accept=load)
     except ConfigurationError as error:
         output.fail(f"{file} was not changed: with the edit, it has mistakes: {error}", code=output.USAGE)
     except OSError as error:
         output.fail(f"{file} was not changed: {error.strerror}", "edit it by hand", output.USAGE)
-    finally:
-        with suppress(FileNotFoundError):
-            new.unlink()

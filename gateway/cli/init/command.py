@@ -205,7 +205,8 @@ def _store(option: str | None, name: str, *variables: str) -> str | None:
 
 
 def _write(interview: "Interview", files: _Files) -> None:
-    from gateway.cli.init.document import WouldOverwrite, environment, write
+    from gateway.cli.files import write
+    from gateway.cli.init.document import WouldOverwrite, environment
 
     place = files.environment
     try:

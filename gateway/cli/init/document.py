@@ -1,6 +1,5 @@
 """The files that `gateway init` writes: the configuration, without a secret, and the secrets beside it."""
 
-import os
 import re
 import shlex
 import tempfile
@@ -135,23 +134,3 @@ def environment(existing: str, secrets: Mapping[str, str], *, force: bool) -> st
     if not lines:
         lines.append("# The secrets of the gateway. Let only the gateway's own user read this file.")
     return "\n".join([*lines, *missing.values(), ""])
-
-
-def write(path: Path, content: str, mode: int) -> None:
-    """Write a file as a whole, with its present mode and owner, or as a new one with `mode`.
-
-    Raises OSError.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.stat() if path.exists() else None
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(content)
-            os.fchmod(file.fileno(), mode if before is None else before.st_mode & 0o7777)
-            if before is not None and os.geteuid() == 0:
-                os.fchown(file.fileno(), before.st_uid, before.st_gid)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.cli.check.result import CheckResult
 from gateway.cli.init import interview
-from gateway.cli.init.document import POSTGRES, REDIS, WouldOverwrite, environment, variables, write
+from gateway.cli.init.document import POSTGRES, REDIS, WouldOverwrite, environment, variables
 from gateway.cli.init.interview import Given, Interview
 from gateway.cli.init.trial import TRIALS, Trial
 from gateway.settings import Settings
@@ -121,13 +121,3 @@ def test_a_variable_is_not_overwritten_unless_it_is_asked_for() -> None:
 def test_values_survive_quotation() -> None:
     secrets = {"A": "postgresql://u:p'w$x@h/d?a=b&c=d", "B": 'a "b" \\c'}
     assert variables(environment("", secrets, force=False)) == secrets
-
-
-def test_a_file_keeps_its_mode(tmp_path: Path) -> None:
-    file = tmp_path / "gateway.env"
-    write(file, "A=1\n", 0o600)
-    assert file.stat().st_mode & 0o777 == 0o600
-    file.chmod(0o640)
-    write(file, "A=2\n", 0o600)
-    assert (file.stat().st_mode & 0o777, file.read_text()) == (0o640, "A=2\n")
-    assert list(tmp_path.iterdir()) == [file]
