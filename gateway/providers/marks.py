@@ -169,8 +169,7 @@ def _date(name: str, payload: Mapping[str, JSON]) -> Iterator[str]:
     elif value > _MILLISECONDS:
         yield (
             f"`{name}` is in milliseconds, and must be in seconds (RFC 7519 §2): divide it by 1000. As it"
-            f" is, it says"
-            " a date thousands of years ahead."
+            " is, it says a date thousands of years ahead."
         )
 
 

@@ -42,15 +42,13 @@ def of_audience(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer) -> Fi
     if (within := _within(values, configured)) is not None:
         return Fix(
             f"The token has {shown(within)} inside one text, separated by commas or spaces: let the issuer"
-            " write `aud`"
-            " as a list (RFC 7519 §4.1.3)."
+            " write `aud` as a list (RFC 7519 §4.1.3)."
         )
     if (near := _nearly(values, configured)) is not None:
         return Fix(
             f"{shown(near[0])} and {shown(near[1])} differ only in spelling. Find out which one the issuer"
-            " uses for these"
-            f" services, and use it on both sides: in the client's request, or in `{field}`, in place of the"
-            " other."
+            f" uses for these services, and use it on both sides: in the client's request, or in `{field}`,"
+            " in place of the other."
             f" {_OF_SEVERAL[0] if 'api://' in ''.join(near) else ''}".rstrip()
         )
     foreign = next((_FOREIGN[each.rstrip("/")] for each in values if each.rstrip("/") in _FOREIGN), None)
@@ -59,15 +57,13 @@ def of_audience(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer) -> Fi
     if client in values:
         return Fix(
             f"{ask}: this one is for the client {shown(client)} itself, as if the client had asked for no"
-            " API. If it is an"
-            " ID token, let the client send the access token."
+            " API. If it is an ID token, let the client send the access token."
         )
     if any(each.rstrip("/").endswith(("/userinfo", "/api/v2")) for each in values):
         return Fix(f"{ask}: this one is for the issuer's own API, as when the client names no `audience`.")
     return Fix(
         f"{ask}. To accept {listed(values)} is a decision (`{field}`), not a repair: every token that this"
-        " issuer makes"
-        " for those services, for any client, would then be accepted here."
+        " issuer makes for those services, for any client, would then be accepted here."
     )
 
 
@@ -76,10 +72,9 @@ def _without_audience(trail: Trail, issuer: Issuer, ask: str, client: JSON) -> F
     if isinstance(client, str):
         told = (
             " The issuer may write no `aud` at all, as Amazon Cognito does; then"
-            f" `{trail.field(issuer, 'audiences')}: null`"
-            f" together with `expect` on the claim that names the client ({shown(client)} here) takes its"
-            " place. Decide that"
-            " only for an issuer whose access tokens never have an `aud`."
+            f" `{trail.field(issuer, 'audiences')}: null` together with `expect` on the claim that names the"
+            f" client ({shown(client)} here) takes its place. Decide that only for an issuer whose access"
+            " tokens never have an `aud`."
         )
     return Fix(f"{ask}, or the issuer put `aud` into its access tokens.{told}")
 
@@ -128,8 +123,7 @@ def of_clocks(trail: Trail, issuer: Issuer, *, ahead: float) -> Fix:
         who = f"if the token was issued just now, the gateway's clock is about {off} ahead of the issuer's"
     return Fix(
         f"Synchronise the clocks of issuer and gateway (NTP): {who}. Which of them is wrong, a third clock"
-        " shows"
-        " (`chronyc tracking`, or the `Date` of any large site). A longer"
+        " shows (`chronyc tracking`, or the `Date` of any large site). A longer"
         f" `{trail.field(issuer, 'leeway')}` would accept expired tokens for as long, and is no repair."
     )
 
@@ -144,8 +138,7 @@ def of_missing(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denial
             return Fix(f"The token has it at `{other}`: correct the path.", config=yaml_line(field, other))
         return Fix(
             f"Let the issuer add the tenant, or correct the path to it: `{field}`. Without it, the user's"
-            " tenant would"
-            " not be compared."
+            " tenant would not be compared."
         )
     field = trail.field(issuer, "require")
     if other is not None:
@@ -169,6 +162,5 @@ def of_value(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denial: 
         return Fix(f"Get a token with another value: {field} accepts {shown([*accepted])} at `{path}`.")
     return Fix(
         f"Get the token for a configured client. To accept the client {shown(value)} is a decision"
-        f" ({field}), not a"
-        " repair: all tokens that the issuer makes for it would then be accepted here."
+        f" ({field}), not a repair: all tokens that the issuer makes for it would then be accepted here."
     )

@@ -41,8 +41,7 @@ def of_scopes(trail: Trail, claims: Claims, route: Route) -> Fix:
         names = "; ".join(f"{shown(wanted)} is {shown(held)} in the token" for wanted, held in other.items())
         return Fix(
             f"The issuer may spell the scopes otherwise: {names}. If they are the same permissions, let the"
-            " route"
-            f" require the issuer's spelling (`{_requirement(trail, route)}`); else: {asked}"
+            f" route require the issuer's spelling (`{_requirement(trail, route)}`); else: {asked}"
         )
     return Fix(asked)
 
@@ -58,8 +57,8 @@ def _path_of_scopes(trail: Trail, issuer: Issuer, place: whereabouts.Place, miss
         return Fix(f"{found}, separated by {shown(place.separator)}: set that separator.", config=config)
     return Fix(
         f"{found}, separated by {shown(place.separator)}, where the gateway does not look for scopes: add"
-        " the path to"
-        f" `{trail.field(issuer, 'claims.scopes')}`, and set `{trail.field(issuer, 'scope_separator')}`."
+        f" the path to `{trail.field(issuer, 'claims.scopes')}`, and set"
+        f" `{trail.field(issuer, 'scope_separator')}`."
     )
 
 
@@ -81,8 +80,7 @@ def of_token_roles(trail: Trail, claims: Claims, route: Route) -> Fix:
     if place is not None:
         return Fix(
             f"The token has the role at `{place.path}`, separated by {shown(place.separator)}, and the"
-            " gateway reads roles"
-            " from a list: let the issuer write one."
+            " gateway reads roles from a list: let the issuer write one."
         )
     other = whereabouts.spelt_otherwise(wanted, frozenset(claims.roles))
     if other:
@@ -105,8 +103,7 @@ def of_user_roles(trail: Trail, claims: Claims, route: Route, user: User) -> Fix
     if held is not None:
         note = (
             f" The token has such a role at `{held.path}`, but this route compares the user's roles: whether"
-            " the issuer"
-            f" decides on roles is for you to say (`{field}`)."
+            f" the issuer decides on roles is for you to say (`{field}`)."
         )
     if len(wanted) > 1:
         roles = listed(sorted(wanted))

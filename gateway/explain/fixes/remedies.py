@@ -109,7 +109,7 @@ class Remedies:
             f"UPDATE {relations.table_of(self.source, table)} SET {quoted(column)} ="  # noqa: S608 -- printed, and never executed here
             f" {sql_literal(claims.subject)} WHERE {quoted(column)} = {sql_literal(written)}{also}"
         )
-        return Fix(f"{advice} {_OWNER}", self._sql(statement))
+        return Fix(f"{advice} {_OWNER}", self.owner_sql(statement))
 
     def create(self, advice: str, claims: Claims, *, obstacle: str | None = None, person: bool = True) -> Fix:
         """Create a user with the token's identity and tenant. `person`: False for a client.
@@ -131,7 +131,9 @@ class Remedies:
 
     def owner_sql(self, statement: str) -> str | None:
         """Return a command for the owner of the source's tables; None if the database is not known."""
-        return self._sql(statement)
+        if self.server is None or self.server.database is None:
+            return None
+        return self._commands.owner_sql(self.server.database, statement, address=self.server.address)
 
     def _changed(
         self, advice: str, user_id: str, changes: UserChanges, plan: Iterable[Assignment], fix: Fix
@@ -147,15 +149,10 @@ class Remedies:
         where = f"{quoted(column)} = {sql_literal(user_id)}"
         change = ", ".join(map(str, sets))
         statement = f"UPDATE {relations.table_of(source, source.table)} SET {change} WHERE {where}"  # noqa: S608 -- printed, and never executed here
-        return Fix(f"{advice} {_OWNER}", self._sql(statement))
+        return Fix(f"{advice} {_OWNER}", self.owner_sql(statement))
 
     def _elsewhere(self, advice: str, refusal: ChangeRefused) -> Fix:
         return Fix(f"{advice} {_sentence(str(refusal))}.")
-
-    def _sql(self, statement: str) -> str | None:
-        if self.server is None or self.server.database is None:
-            return None
-        return self._commands.owner_sql(self.server.database, statement, address=self.server.address)
 
 
 def _assigned(each: Assignment) -> str | None:

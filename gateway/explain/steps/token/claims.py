@@ -226,7 +226,7 @@ def _blame_claim(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, deni
             Cause.TOKEN_MALFORMED,
             Fix(
                 "Let the issuer write the claim as in RFC 7519 §4.1, or correct the path to it:"
-                f"  `{trail.field(issuer, 'claims')}`."
+                f" `{trail.field(issuer, 'claims')}`."
             ),
         )
     trail.blame(denial, cause, summary, fix)

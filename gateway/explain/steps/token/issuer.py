@@ -73,8 +73,7 @@ def check(trail: Trail, token: UnverifiedToken) -> Issuer | None:
     if iss.startswith("http:") and near.issuer.issuer.startswith("https:"):
         fix = Fix(
             "Let the issuer write `https` into its tokens: behind a proxy it has to be told its public URL."
-            " With"
-            " `http` in the configuration, keys may be fetched without TLS."
+            " With `http` in the configuration, keys may be fetched without TLS."
         )
     elif "/.well-known/" in iss or "://" not in iss:
         fix = Fix(

@@ -76,10 +76,9 @@ async def of_no_issuer(claims: Claims, users: Users) -> Lookalike | None:
         summary += f"; {shown(marked_issuer(claims.issuer, near[0]))}"
     fix = Fix(
         f"Find out whether {shown(there.database)} is the database of this environment (`postgres.dsn`): it"
-        " may be that"
-        " of another one, whose issuer is another. If it is the right one, and no user has signed in with"
-        " this issuer"
-        " before, add the users (`gateway users add`, `gateway users import`), or link them."
+        " may be that of another one, whose issuer is another. If it is the right one, and no user has"
+        " signed in with this issuer before, add the users (`gateway users add`, `gateway users import`),"
+        " or link them."
     )
     return Lookalike(Cause.STORE_WITHOUT_ISSUER, "", summary, fix=fix)
 
@@ -103,7 +102,6 @@ def _nearest(claims: Claims, near: list[SimilarIdentity]) -> Lookalike | None:
     ]
     if not judged:
         return None
-    _, first = judged[0]
 
     def rank(pair: tuple[SimilarIdentity, Likeness]) -> tuple[bool, int]:
         return pair[0].identity.issuer != claims.issuer, _ORDER.index(pair[1].kind)
@@ -120,10 +118,8 @@ def _nearest(claims: Claims, near: list[SimilarIdentity]) -> Lookalike | None:
         ids = listed([each.user_id, *others])
         fix = Fix(
             f"Find out whether it is the same person as user {ids}: another person may have such a subject,"
-            " by chance"
-            " or on purpose. If it is, let the issuer or the table have the one spelling, or link the"
-            " identity"
-            " (`gateway users link`); if not, add a user."
+            " by chance or on purpose. If it is, let the issuer or the table have the one spelling, or link"
+            " the identity (`gateway users link`); if not, add a user."
         )
     return Lookalike(_CAUSES[first.kind], each.user_id, summary, tuple(others), fix=fix)
 
@@ -150,10 +146,8 @@ async def _in_another_claim(claims: Claims, searches: Diagnostics | SourceDiagno
         summary = f"its claim `{path}`, {shown(each.identity.subject)}, is the subject of user {each.user_id}"
         advice = (
             f"If all users of this issuer are known by `{path}`, the subject is in another place than the"
-            " gateway looks:"
-            f" `subject: {path}` of the issuer. To change that is a decision about all of its users, and"
-            " right only for"
-            " a claim that the issuer never gives to another person."
+            f" gateway looks: `subject: {path}` of the issuer. To change that is a decision about all of its"
+            " users, and right only for a claim that the issuer never gives to another person."
         )
         if path in _OF_NAMES or _is_unverified(claims, path):
             return Lookalike(Cause.SUBJECT_IN_OTHER_CLAIM, each.user_id, summary, fix=Fix(advice))
@@ -174,8 +168,8 @@ async def _with_address(claims: Claims, users: Users) -> Lookalike | None:
         if _is_unverified(claims, path):
             fix = Fix(
                 "The issuer says that the address is not verified (`email_verified`), so it proves nothing:"
-                " find out by"
-                f" another way whether it is the same person as user {first}. Link the accounts only then."
+                f" find out by another way whether it is the same person as user {first}. Link the accounts"
+                " only then."
             )
         return Lookalike(Cause.ACCOUNT_NOT_LINKED, first, summary, tuple(others), fix=fix)
     return None
@@ -197,10 +191,8 @@ async def _with_name(claims: Claims, searches: Diagnostics | SourceDiagnostics) 
             summary,
             fix=Fix(
                 f"Find out whether it is the same person as user {user_id}: names and numbers are shared,"
-                " and change."
-                " If it is, link the identity (`gateway users link`); if not, add a user. Let the issuer"
-                " send an"
-                " id as subject that it never gives to another person."
+                " and change. If it is, link the identity (`gateway users link`); if not, add a user. Let"
+                " the issuer send an id as subject that it never gives to another person."
             ),
         )
     return None
