@@ -149,23 +149,12 @@ def with_stores(config: Path, work: Callable[[Stores], Awaitable[T]]) -> T:
 
 
 async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[T]]) -> T:
-    from gateway import translation
     from gateway.builders import directories
     from gateway.stores.postgres.database import Postgres
     from gateway.stores.postgres.directory.audit import Author
     from gateway.stores.postgres.directory.revocation_rows import RevocationRows
-    from gateway.stores.postgres.hosts import place_of
-    from gateway.stores.redis.shared_tier import RedisTier
 
-    redis = RedisTier(
-        settings.redis.url.get_secret_value(),
-        prefix=settings.redis.prefix,
-        timeout=_REDIS_TIMEOUT,
-        connect_timeout=settings.redis.connect_timeout,
-        place=place_of(settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name),
-        users_from=translation.users_from(settings),
-        tls_strict=settings.redis.tls.strict,
-    )
+    redis = redis_tier(settings, timeout=_REDIS_TIMEOUT)
     postgres = Postgres(
         settings.postgres.dsn.get_secret_value(),
         schema=settings.postgres.schema_name,
@@ -188,6 +177,24 @@ async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[
         await postgres.close()
         with suppress(StoreUnavailable):
             await redis.close()
+
+
+def redis_tier(settings: "Settings", *, timeout: float, read_only: bool = False) -> "RedisTier":
+    """Return Redis as a command opens it. `timeout` is in seconds; `read_only`: it claims no owner."""
+    from gateway import translation
+    from gateway.stores.postgres.hosts import place_of
+    from gateway.stores.redis.shared_tier import RedisTier
+
+    return RedisTier(
+        settings.redis.url.get_secret_value(),
+        prefix=settings.redis.prefix,
+        timeout=timeout,
+        connect_timeout=settings.redis.connect_timeout,
+        place=place_of(settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name),
+        users_from=translation.users_from(settings),
+        tls_strict=settings.redis.tls.strict,
+        read_only=read_only,
+    )
 
 
 def operator() -> str:

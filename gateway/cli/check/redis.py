@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 from gateway.cli.check.postgres import opened
 from gateway.cli.check.redis_permissions import Inspection, inspect
 from gateway.cli.check.result import Check, CheckResult
+from gateway.cli.stores import redis_tier
 from gateway.core.model import StoreUnavailable
 from gateway.stores.postgres.database import Postgres
-from gateway.stores.postgres.hosts import place_of
 from gateway.stores.redis.shared_tier import RedisTier
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ _OLDEST: Final = 6
 """The first major version with `CLIENT TRACKING`."""
 START: Final = "start it, or correct redis.url"
 """The fix for a Redis that does not answer."""
+_TIMEOUT: Final = 0.25
+"""Seconds for one answer."""
 _NEEDS: Final = "docs/operations.md lists the permissions"
 
 
@@ -59,14 +61,7 @@ async def _mark(settings: "Settings") -> bytes:
 @asynccontextmanager
 async def stores(settings: "Settings") -> AsyncIterator[tuple[Postgres, RedisTier]]:
     """Open both stores for the context. Redis is told which database Postgres is."""
-    redis = RedisTier(
-        settings.redis.url.get_secret_value(),
-        prefix=settings.redis.prefix,
-        connect_timeout=settings.redis.connect_timeout,
-        place=place_of(settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name),
-        tls_strict=settings.redis.tls.strict,
-        read_only=True,
-    )
+    redis = redis_tier(settings, timeout=_TIMEOUT, read_only=True)
     postgres = opened(settings, redis.ownership.heard)
     try:
         yield postgres, redis

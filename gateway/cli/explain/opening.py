@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from gateway.cli import output
+from gateway.cli.stores import redis_tier
 from gateway.core.model import StoreUnavailable
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
@@ -35,21 +36,10 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
     from gateway.issuer_keys.introspection import Introspector
     from gateway.issuer_keys.keyring import KeyRing
     from gateway.stores.postgres.database import Postgres
-    from gateway.stores.postgres.hosts import place_of
-    from gateway.stores.redis.shared_tier import RedisTier
 
     replica = settings.postgres.replica_dsn
-    redis = RedisTier(
-        settings.redis.url.get_secret_value(),
-        prefix=settings.redis.prefix,
-        timeout=_REDIS_TIMEOUT,
-        connect_timeout=settings.redis.connect_timeout,
-        place=place_of(settings.postgres.dsn.get_secret_value(), settings.postgres.schema_name),
-        users_from=translation.users_from(settings),
-        tls_strict=settings.redis.tls.strict,
-        # The command changes nothing: only a gateway claims a Redis without an owner.
-        read_only=True,
-    )
+    # The command changes nothing: only a gateway claims a Redis without an owner.
+    redis = redis_tier(settings, timeout=_REDIS_TIMEOUT, read_only=True)
     postgres = Postgres(
         settings.postgres.dsn.get_secret_value(),
         replica_dsn=None if replica is None else replica.get_secret_value(),
