@@ -40,7 +40,6 @@ _ASSIGNMENT: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _JWT: Final = re.compile(rb"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
-_TOKEN: Final = re.compile(rb"[A-Za-z0-9._~+/\-]+=*")
 _WRAPPED: Final = re.compile(r"[A-Za-z0-9._~+/\-]+=*")
 _PAIR: Final = re.compile(
     r"[\"']name[\"']\s*:\s*[\"']authorization[\"']\s*,\s*[\"']value[\"']\s*:\s*([\"'])(.*?)\1", re.IGNORECASE

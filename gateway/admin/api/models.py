@@ -16,7 +16,7 @@ from gateway.core.revocations import Revocation as RevocationRow
 from gateway.core.tokens.claims import MAX_SUBJECT_CHARACTERS
 from gateway.stores.postgres.directory.user_rows import UserRecord
 
-# Like `core.claims.is_clean`, in a syntax with one meaning in JSON Schema, Rust and Python.
+# Like `core.tokens.claims.is_clean`, in a syntax with one meaning in JSON Schema, Rust and Python.
 CLEAN: Final = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]+$"
 _EMAIL: Final = (
     r"^[^@\s\u0000-\u001f\u007f-\u009f\u2028\u2029]+@[^@\s\u0000-\u001f\u007f-\u009f\u2028\u2029]+$"

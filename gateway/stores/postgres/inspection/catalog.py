@@ -147,10 +147,6 @@ class Relation:
         """Return whether it has all of these columns."""
         return all(name in self.columns for name in names)
 
-    def foreign_key_to(self, other: "Relation") -> ForeignKey | None:
-        """Return its first reference to another table."""
-        return next((key for key in self.foreign_keys if key.target == other.oid), None)
-
 
 @dataclass(frozen=True, slots=True)
 class Server:

@@ -7,12 +7,9 @@ the connections and the time limit of the directory.
 from dataclasses import dataclass
 from typing import Final
 
-import asyncpg
-
 from gateway.core.model import Identity
 from gateway.core.text.spelling import spellings
 from gateway.stores.postgres.directory.diagnostics import NEARBY, SPELLING, SimilarIdentity, nearby
-from gateway.stores.postgres.errors import is_lasting
 from gateway.stores.postgres.source import relations, trial
 from gateway.stores.postgres.source.definition import Identities, StatusRule
 from gateway.stores.postgres.source.directory.records import place_of, spelt
@@ -180,8 +177,3 @@ class SourceDiagnostics:
         """Return the name of the database."""
         async with self._directory.database.connection() as connection:
             return str(await connection.fetchval("SELECT current_database()"))
-
-
-def is_refusal(error: BaseException | None) -> bool:
-    """Return whether the server refuses what the configuration asks of it."""
-    return is_lasting(error) or isinstance(error, asyncpg.DataError)
