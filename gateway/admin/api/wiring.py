@@ -80,7 +80,7 @@ def admin_api(parts: Parts, token: str | None, sessions: Sessions | None = None)
     denials = Denials(parts.ring, parts.workers, hindsight)
     operations = [
         *Users(directory, write_through, iss).operations(),
-        *Revocations(rows, directory, write_through, parts.issuers, parts.introspector).operations(),
+        *Revocations(rows, directory, write_through, applier, parts.issuers, parts.introspector).operations(),
         *Issuers(parts.issuers, parts.keys, audit, overview, parts.workers).operations(),
         *Caches(overview, audit, write_through, parts.trusted).operations(),
         *denials.operations(),

@@ -12,7 +12,7 @@ from gateway.admin.api.operations import Answer, Operation, author_of, json, rea
 from gateway.admin.api.problems import FieldError, RequestRefused, invalid, not_found
 from gateway.admin.api.write_through import WriteThrough
 from gateway.admin.endpoints.users import issuer_called
-from gateway.core.model import JSON, Credential, Issuer, StoreUnavailable
+from gateway.core.model import JSON, Credential, Issuer
 from gateway.core.reasons import INTROSPECTION_UNAVAILABLE, Denial
 from gateway.core.revocations import Revocation
 from gateway.core.tokens import jws as tokens
@@ -20,6 +20,8 @@ from gateway.core.tokens import token_types
 from gateway.core.tokens.claims import MAX_DATE, is_clean
 from gateway.core.tokens.issuer_patterns import IssuerNames
 from gateway.explain import pasted
+from gateway.explain.changes import Lift
+from gateway.explain.fixes.applying import Applier, NothingToLift
 from gateway.issuer_keys.introspection import Introspector
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows, place
 from gateway.stores.postgres.directory.user_rows import UserIdMalformed, UserNotFound
@@ -27,19 +29,24 @@ from gateway.stores.postgres.source.directory.users import AnyDirectory
 
 
 class Revocations:
-    """`issuers` are the configured issuers by name; `introspector` asks those of opaque tokens."""
+    """`issuers` are the configured issuers by name; `introspector` asks those of opaque tokens.
+
+    `applier` lifts revocations, as for a fix.
+    """
 
     def __init__(
         self,
         rows: RevocationRows,
         directory: AnyDirectory,
         write_through: WriteThrough,
+        applier: Applier,
         issuers: Mapping[str, Issuer],
         introspector: Introspector | None = None,
     ) -> None:
         self._rows = rows
         self._directory = directory
         self._write_through = write_through
+        self._applier = applier
         self._issuers = issuers
         self._introspector = introspector
         self._types = token_types.known_to(issuers.values())
@@ -142,19 +149,10 @@ class Revocations:
 
     async def lift(self, request: web.Request, params: models.RevocationParams) -> web.Response:
         wanted = self._named(params)
-        # The issuer need not be configured any more.
-        name, iss = IssuerNames(self._iss).find(wanted.issuer) or (wanted.issuer, wanted.issuer)
-        wanted = replace(wanted, issuer=name)
-        lifted = await self._rows.lift(
-            wanted.kind, issuers=[name, iss], value=wanted.value, author=author_of(request)
-        )
         try:
-            lifted += await self._write_through.lifted(wanted)
-        except StoreUnavailable:
-            if not lifted:
-                raise
-        if not lifted:
-            raise not_found("This revocation does not exist")
+            await self._applier.lift(Lift(wanted.kind, wanted.issuer, wanted.value), author_of(request))
+        except NothingToLift as error:
+            raise not_found("This revocation does not exist") from error
         return web.Response(status=204)
 
     def _named(self, given: models.NewRevocation | models.RevocationParams) -> Revocation:

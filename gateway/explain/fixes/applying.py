@@ -79,7 +79,7 @@ class Applier:
             case changes.Add(identity, tenant):
                 await self._caches.user(await self._directory.add(identity, tenant=tenant, author=author))
             case changes.Lift():
-                await self._lift(work, author)
+                await self.lift(work, author)
             case changes.ForgetCached(realm, identity):
                 detail = {"issuer": identity.issuer, "subject": identity.subject}
                 await self._audit.record(author, "cache.forget", f"issuer:{realm}", detail)
@@ -88,6 +88,21 @@ class Applier:
                 await self._caches.flushed(await self._audit.flush(author))
             case _:
                 assert_never(work)
+
+    async def lift(self, work: changes.Lift, author: Author) -> None:
+        """Delete a revocation from Postgres first, from which Redis is filled, then from Redis.
+
+        Its issuer need not be configured any more. Raises `NothingToLift`, and `StoreUnavailable`.
+        """
+        spellings = self._issuers.find(work.issuer) or (work.issuer, work.issuer)
+        rows = await self._revocations.lift(work.kind, issuers=spellings, value=work.value, author=author)
+        try:
+            rows += await self._caches.lifted(Revocation(work.kind, spellings[0], work.value, 0.0))
+        except StoreUnavailable:
+            if not rows:
+                raise
+        if not rows:
+            raise NothingToLift
 
     async def _changed(
         self,
@@ -135,15 +150,3 @@ class Applier:
                 work.identity, source=work.owner, target=work.user_id, author=author
             )
         await self._caches.user(record)
-
-    async def _lift(self, work: changes.Lift, author: Author) -> None:
-        """Delete from Postgres first, from which Redis is filled, then from Redis."""
-        spellings = self._issuers.find(work.issuer) or (work.issuer, work.issuer)
-        rows = await self._revocations.lift(work.kind, issuers=spellings, value=work.value, author=author)
-        try:
-            rows += await self._caches.lifted(Revocation(work.kind, spellings[0], work.value, 0.0))
-        except StoreUnavailable:
-            if not rows:
-                raise
-        if not rows:
-            raise NothingToLift
