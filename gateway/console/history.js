@@ -132,7 +132,7 @@ export class History extends EventTarget {
     return points;
   }
 
-  /** Read what the gateway kept; that it cannot be read shows as an empty past. */
+  /** Read what the gateway kept. Throws when it cannot be read. */
   async #look() {
     const { minutes, step } = this.range;
     const range = this.#range;
