@@ -45,7 +45,8 @@ async def test_keys_in_postgres(dsn: str) -> None:
         assert refused.outcome == "fail"
         assert refused.fix is not None
         grant = refused.fix.partition(": ")[2]
-        assert grant == f'GRANT EXECUTE ON FUNCTION {FUNCTIONS} TO "{role}"'
+        named = ", ".join(f'"public".{function}' for function in FUNCTIONS)
+        assert grant == f'GRANT EXECUTE ON FUNCTION {named} TO "{role}"'
         await connection.execute(grant)
         assert (await result(own)).outcome == "pass"
         await connection.execute("DROP FUNCTION gateway_read_assertion_keys()")

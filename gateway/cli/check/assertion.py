@@ -6,14 +6,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from gateway.assertion.key_file import KeyFile
-from gateway.cli.check.postgres import opened
+from gateway.cli.check.postgres import grant, opened
 from gateway.cli.check.result import Check, CheckResult
 from gateway.cli.stores import advice_for_postgres
 from gateway.core import assertion
 from gateway.core.model import StoreUnavailable
 from gateway.stores.postgres.assertion_keys import FUNCTIONS, AssertionKeyRows
 from gateway.stores.postgres.directory.diagnostics import Diagnostics
-from gateway.stores.postgres.errors import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,16 +38,14 @@ async def _keys(settings: "Settings") -> CheckResult:
             return CheckResult(_NAME, "fail", str(error), "run the check as the user of the gateway")
     postgres = opened(settings)
     try:
-        rows = AssertionKeyRows(postgres)
-        allowed = await rows.allowed()
+        allowed = await Diagnostics(postgres).may_execute(*FUNCTIONS)
         if allowed is None:
-            return CheckResult(_NAME, "fail", f"Postgres has not {FUNCTIONS}", "run `gateway migrate`")
+            wanted = " and ".join(FUNCTIONS)
+            return CheckResult(_NAME, "fail", f"Postgres has not {wanted}", "run `gateway migrate`")
         if not allowed:
-            role = quoted((await Diagnostics(postgres).login()).role)
-            grant = f"GRANT EXECUTE ON FUNCTION {FUNCTIONS} TO {role}"
-            found = f"role {role} may not read and make the keys"
-            return CheckResult(_NAME, "fail", found, f"as the owner of the tables: {grant}")
-        return _found(await rows.load(), postgres.address)
+            fix = await grant(postgres, settings, *FUNCTIONS)
+            return CheckResult(_NAME, "fail", "its role may not read and make the keys", fix)
+        return _found(await AssertionKeyRows(postgres).load(), postgres.address)
     except StoreUnavailable as error:
         return CheckResult(_NAME, "fail", error.detail, *advice_for_postgres(error, "postgres.dsn"))
     finally:

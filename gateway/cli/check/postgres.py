@@ -13,7 +13,7 @@ from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.diagnostics import Diagnostics
 from gateway.stores.postgres.directory.provisioning import FUNCTION, UserProvisioning
 from gateway.stores.postgres.errors import quoted
-from gateway.stores.postgres.quotas import FUNCTIONS, QuotaRows
+from gateway.stores.postgres.quotas import FUNCTIONS
 from gateway.stores.system_of_record import SystemOfRecord
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ async def _creates_users(postgres: Postgres, settings: "Settings") -> tuple[str,
         return None
     return (
         "its role may not create users, as `issuers[].provisioning` says",
-        await _grant(postgres, settings, FUNCTION),
+        await grant(postgres, settings, FUNCTION),
     )
 
 
@@ -126,18 +126,18 @@ async def _keeps_quotas(postgres: Postgres, settings: "Settings") -> tuple[str, 
     """Return why quotas cannot be copied, and the fix; None if all is well."""
     if all(limit.quota is None for limit in settings.limits):
         return None
-    allowed = await QuotaRows(postgres).allowed()
+    allowed = await Diagnostics(postgres).may_execute(*FUNCTIONS)
     if allowed is None:
         return "there are no functions for quotas", "run `gateway migrate`"
     if allowed:
         return None
     return (
         "its role may not copy the quotas of `limits`, nor read them when Redis has lost them",
-        await _grant(postgres, settings, *FUNCTIONS),
+        await grant(postgres, settings, *FUNCTIONS),
     )
 
 
-async def _grant(postgres: Postgres, settings: "Settings", *functions: str) -> str:
+async def grant(postgres: Postgres, settings: "Settings", *functions: str) -> str:
     """Return the advice to allow the gateway's role some functions."""
     role = quoted((await Diagnostics(postgres).login()).role)
     schema = quoted(settings.postgres.schema_name)

@@ -8,17 +8,12 @@ from gateway.core.model import StoreUnavailable, Tier
 from gateway.stores.postgres.database import Postgres
 
 FUNCTIONS: Final = (
-    "gateway_read_assertion_keys(), gateway_add_assertion_key(text, text, text, double precision, boolean)"
+    "gateway_read_assertion_keys()",
+    "gateway_add_assertion_key(text, text, text, double precision, boolean)",
 )
 """What the role of the gateway must be allowed to execute."""
 
 _LOAD: Final = "SELECT algorithm, private_key, signs_from FROM gateway_read_assertion_keys()"
-_ALLOWED: Final = """
-SELECT has_function_privilege(to_regprocedure('gateway_read_assertion_keys()'), 'EXECUTE')
-    AND has_function_privilege(
-        to_regprocedure('gateway_add_assertion_key(text, text, text, double precision, boolean)'), 'EXECUTE'
-    )
-"""
 _ADD: Final = "SELECT gateway_add_assertion_key($1, $2, $3, $4, $5)"
 
 
@@ -41,12 +36,6 @@ class AssertionKeyRows:
             raise StoreUnavailable(
                 Tier.POSTGRES, f"a row of gateway_assertion_keys cannot be used: {error}"
             ) from error
-
-    async def allowed(self) -> bool | None:
-        """Return whether the role may read and add keys; None if a function does not exist."""
-        async with self._postgres.connection() as connection:
-            allowed: bool | None = await connection.fetchval(_ALLOWED)
-            return allowed
 
     async def add(self, pem: str, algorithm: str, ahead: float, *, rotate: bool) -> None:
         """Add a key, by the clock of the database, while no other process does."""

@@ -16,10 +16,6 @@ FUNCTIONS: Final = (
 _USED: Final = "SELECT gateway_quota_used($1, $2, $3)"
 _SAVE: Final = "SELECT gateway_save_quotas($1, $2, $3, $4, $5)"
 _RESET: Final = "SELECT gateway_reset_quota($1, $2, $3)"
-_ALLOWED: Final = """
-SELECT has_function_privilege(to_regprocedure(signature), 'EXECUTE')
-FROM unnest($1::text[]) AS signature
-"""
 _TOGETHER: Final = 1000
 
 
@@ -28,12 +24,6 @@ class QuotaRows:
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
-
-    async def allowed(self) -> bool | None:
-        """Return whether the role may copy quotas and read them; None if a function does not exist."""
-        async with self._postgres.connection() as connection:
-            found = [row[0] for row in await connection.fetch(_ALLOWED, FUNCTIONS)]
-            return None if None in found else all(found)
 
     async def used(self, limit: str, subject: str, period: str) -> int:
         """Return what had been spent at the last `save`."""

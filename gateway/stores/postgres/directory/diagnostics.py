@@ -99,6 +99,10 @@ SELECT EXISTS (SELECT FROM identities WHERE issuer = $1) AS own,
     ) AS others,
     current_database()::text AS database
 """
+_MAY_EXECUTE: Final = """
+SELECT has_function_privilege(to_regprocedure(signature), 'EXECUTE') AS allowed
+FROM unnest($1::text[]) AS signature
+"""
 _SEPARATORS: Final = "|:/\\#"
 _AROUND: Final = " \t\"'`<>{}[]()"
 
@@ -198,6 +202,12 @@ class Diagnostics:
         async with self._postgres.connection() as connection:
             now: float = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
             return now
+
+    async def may_execute(self, *functions: str) -> bool | None:
+        """Return whether the role may execute all functions; None if one does not exist."""
+        async with self._postgres.connection() as connection:
+            found = [row["allowed"] for row in await connection.fetch(_MAY_EXECUTE, functions)]
+            return None if None in found else all(found)
 
     async def login(self) -> Login:
         """Return role and database of the connection."""
