@@ -15,6 +15,7 @@ import time
 import unittest.mock
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -141,6 +142,15 @@ class _Databases:
             self.server.start()  # a test may have stopped it
         await self._execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
+    @asynccontextmanager
+    async def copy(self, prefix: str, template: str = "template1") -> AsyncIterator[str]:
+        """Keep a copy of a database for as long as it is needed; its DSN."""
+        name = await self.create(prefix, template=template)
+        try:
+            yield self.dsn(name)
+        finally:
+            await self.drop(name)
+
     def dsn(self, name: str) -> str:
         return urlsplit(self.maintenance)._replace(path=f"/{name}").geturl()
 
@@ -178,17 +188,15 @@ def _template(_databases: _Databases) -> Iterator[str]:
 @pytest.fixture
 async def empty_dsn(_databases: _Databases) -> AsyncIterator[str]:
     """A database of the test's own, without tables."""
-    name = await _databases.create("gateway_test")
-    yield _databases.dsn(name)
-    await _databases.drop(name)
+    async with _databases.copy("gateway_test") as dsn:
+        yield dsn
 
 
 @pytest.fixture
 async def dsn(_databases: _Databases, _template: str) -> AsyncIterator[str]:
     """A migrated database of the test's own."""
-    name = await _databases.create("gateway_test", template=_template)
-    yield _databases.dsn(name)
-    await _databases.drop(name)
+    async with _databases.copy("gateway_test", _template) as dsn:
+        yield dsn
 
 
 @pytest.fixture(scope="session")

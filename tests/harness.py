@@ -115,6 +115,20 @@ class House:
         """Return one series; 0 when it does not exist yet."""
         return (await self.metrics()).get((name, tuple(sorted(labels.items()))), 0.0)
 
+    def new_log(self) -> None:
+        """Begin a log that remembers nothing of other tests."""
+        self.log = io.StringIO()
+        logs.configure("info", self.log)
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[None]:
+        """Lend a standing gateway to a test: its log and its upstream remember nothing of others."""
+        # Others may have stopped its stores, and while they ran, its event loop stood still.
+        await self.ready()
+        self.new_log()
+        yield
+        await self.upstream.reset()
+
     def events(self, name: str) -> list[dict[str, JSON]]:
         """Return the log's events of that name, since the test began."""
         lines = [json.loads(line) for line in self.log.getvalue().splitlines()]
@@ -347,20 +361,15 @@ async def standing_house(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[House]:
     """One gateway for all tests that do not change its settings."""
-    name = await _databases.create("gateway_house", template=_template)
-    async with open_house(
-        tmp_path_factory.mktemp("house"), _databases.dsn(name), standing_redis_url
-    ) as house:
+    async with (
+        _databases.copy("gateway_house", _template) as dsn,
+        open_house(tmp_path_factory.mktemp("house"), dsn, standing_redis_url) as house,
+    ):
         yield house
-    await _databases.drop(name)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def house(standing_house: House) -> AsyncIterator[House]:
-    """The standing gateway, with an upstream and a log that remember nothing of other tests."""
-    # Others may have stopped its stores, and while they ran, its event loop stood still.
-    await standing_house.ready()
-    standing_house.log = io.StringIO()
-    logs.configure("info", standing_house.log)
-    yield standing_house
-    await standing_house.upstream.reset()
+    """The standing gateway, for one test."""
+    async with standing_house.lent():
+        yield standing_house

@@ -1,10 +1,8 @@
-import io
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
-from gateway.telemetry import logs
 from tests.admin.client import TOKEN, Api
 from tests.conftest import _Databases
 from tests.harness import House, house, open_house, standing_house
@@ -21,17 +19,17 @@ async def api_house(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[House]:
     """A gateway whose admin API is on, for all tests that do not disturb each other through it."""
-    name = await _databases.create("gateway_api", template=_template)
     folder = tmp_path_factory.mktemp("api")
     admin = {"listen": "127.0.0.1:0", "token": TOKEN}
-    async with open_house(folder, _databases.dsn(name), standing_redis_url, admin=admin) as house:
+    async with (
+        _databases.copy("gateway_api", _template) as dsn,
+        open_house(folder, dsn, standing_redis_url, admin=admin) as house,
+    ):
         yield house
-    await _databases.drop(name)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def api(api_house: House) -> AsyncIterator[Api]:
-    api_house.log = io.StringIO()
-    logs.configure("info", api_house.log)
+    api_house.new_log()
     async with Api.of(api_house) as api:
         yield api

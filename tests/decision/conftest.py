@@ -1,10 +1,8 @@
-import io
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
-from gateway.telemetry import logs
 from tests.conftest import _Databases
 from tests.decision.asking import ROUTES
 from tests.harness import House, open_house
@@ -18,27 +16,25 @@ async def standing_front_door(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[House]:
     """One gateway with a decision listener, for all tests of this folder that do not change its settings."""
-    name = await _databases.create("gateway_front_door", template=_template)
-    async with open_house(
-        tmp_path_factory.mktemp("front_door"),
-        _databases.dsn(name),
-        standing_redis_url,
-        decision={
-            "listen": "127.0.0.1:0",
-            "grpc_listen": "127.0.0.1:0",
-            "trusted_proxies": ["127.0.0.1/32", "10.0.0.0/8"],
-        },
-        routes=ROUTES,
-    ) as house:
+    async with (
+        _databases.copy("gateway_front_door", _template) as dsn,
+        open_house(
+            tmp_path_factory.mktemp("front_door"),
+            dsn,
+            standing_redis_url,
+            decision={
+                "listen": "127.0.0.1:0",
+                "grpc_listen": "127.0.0.1:0",
+                "trusted_proxies": ["127.0.0.1/32", "10.0.0.0/8"],
+            },
+            routes=ROUTES,
+        ) as house,
+    ):
         yield house
-    await _databases.drop(name)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def door(standing_front_door: House) -> AsyncIterator[House]:
-    """The standing gateway, with a log that remembers nothing of other tests."""
-    await standing_front_door.ready()
-    standing_front_door.log = io.StringIO()
-    logs.configure("info", standing_front_door.log)
-    yield standing_front_door
-    await standing_front_door.upstream.reset()
+    """The standing gateway, for one test."""
+    async with standing_front_door.lent():
+        yield standing_front_door

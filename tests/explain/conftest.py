@@ -19,6 +19,5 @@ def world(tmp_path: Path, dsn: str, redis_url: str) -> World:
 @pytest.fixture
 async def replica(_databases: _Databases, _template: str) -> AsyncIterator[str]:
     """Another database, which lags behind for ever."""
-    name = await _databases.create("gateway_replica", template=_template)
-    yield _databases.dsn(name)
-    await _databases.drop(name)
+    async with _databases.copy("gateway_replica", _template) as dsn:
+        yield dsn

@@ -18,21 +18,22 @@ async def standing_gateway(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[House]:
     """One gateway that all fronts ask."""
-    name = await _databases.create("gateway_fronts", template=_template)
-    async with open_house(
-        tmp_path_factory.mktemp("fronts"),
-        _databases.dsn(name),
-        standing_redis_url,
-        decision={
-            "listen": "127.0.0.1:0",
-            "grpc_listen": "127.0.0.1:0",
-            "trusted_proxies": ["127.0.0.1/32"],
-        },
-        routes=ROUTES,
-    ) as house:
+    async with (
+        _databases.copy("gateway_fronts", _template) as dsn,
+        open_house(
+            tmp_path_factory.mktemp("fronts"),
+            dsn,
+            standing_redis_url,
+            decision={
+                "listen": "127.0.0.1:0",
+                "grpc_listen": "127.0.0.1:0",
+                "trusted_proxies": ["127.0.0.1/32"],
+            },
+            routes=ROUTES,
+        ) as house,
+    ):
         await house.ready()
         yield house
-    await _databases.drop(name)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=FRONTS, ids=lambda front: front.name)

@@ -1,6 +1,5 @@
 """One gateway with limits, for all tests of requests."""
 
-import io
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -8,7 +7,6 @@ import pytest
 import pytest_asyncio
 
 from gateway.core.model import JSON
-from gateway.telemetry import logs
 from tests.admin.client import TOKEN
 from tests.conftest import _Databases
 from tests.harness import House, open_house
@@ -48,32 +46,31 @@ async def standing_limited(
     _template: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[House]:
-    name = await _databases.create("gateway_limits", template=_template)
-    async with open_house(
-        tmp_path_factory.mktemp("limits"),
-        _databases.dsn(name),
-        standing_redis_url,
-        admin={"listen": "127.0.0.1:0", "token": TOKEN},
-        decision={"listen": "127.0.0.1:0", "trusted_proxies": ["127.0.0.1/32"]},
-        server={"trusted_proxies": ["127.0.0.1/32"]},
-        routes=ROUTES,
-        limits=LIMITS,
-    ) as house:
+    async with (
+        _databases.copy("gateway_limits", _template) as dsn,
+        open_house(
+            tmp_path_factory.mktemp("limits"),
+            dsn,
+            standing_redis_url,
+            admin={"listen": "127.0.0.1:0", "token": TOKEN},
+            decision={"listen": "127.0.0.1:0", "trusted_proxies": ["127.0.0.1/32"]},
+            server={"trusted_proxies": ["127.0.0.1/32"]},
+            routes=ROUTES,
+            limits=LIMITS,
+        ) as house,
+    ):
         yield house
-    await _databases.drop(name)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def limited(standing_limited: House) -> AsyncIterator[House]:
-    """The standing gateway, with a log that remembers nothing of other tests."""
-    await standing_limited.ready()
+    """The standing gateway, for one test."""
 
     async def shared() -> bool:
         return await standing_limited.metric("gateway_limits_shared") == 1
 
-    # Other tests may have emptied Redis.
-    await eventually(shared)
-    standing_limited.log = io.StringIO()
-    logs.configure("info", standing_limited.log)
-    yield standing_limited
-    await standing_limited.upstream.reset()
+    async with standing_limited.lent():
+        # Other tests may have emptied Redis.
+        await eventually(shared)
+        standing_limited.new_log()
+        yield standing_limited

@@ -73,14 +73,13 @@ def limit(name: str) -> JSON:
 async def pair(
     _databases: _Databases, _template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Pair]:
-    name = await _databases.create("gateway_limits", template=_template)
     with EmbeddedRedis() as redis:
-        async with RawUpstream() as upstream:
+        async with _databases.copy("gateway_limits", _template) as dsn, RawUpstream() as upstream:
             gateways = [
                 running(
                     tmp_path_factory.mktemp("gateway"),
                     upstream,
-                    _databases.dsn(name),
+                    dsn,
                     redis.url,
                     patience=60,
                     server={"workers": 4, "drain_timeout": "1s"},
@@ -92,7 +91,6 @@ async def pair(
             ]
             async with gateways[0] as first, gateways[1] as second:
                 yield Pair((first, second), upstream, redis)
-    await _databases.drop(name)
 
 
 async def test_they_share_one_budget(pair: Pair) -> None:

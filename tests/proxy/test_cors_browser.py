@@ -88,8 +88,11 @@ async def pages(
     redis_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Pages]:
-    name = await _databases.create("gateway_cors", template=_template)
-    async with RawUpstream() as listed, RawUpstream() as other:
+    async with (
+        _databases.copy("gateway_cors", _template) as dsn,
+        RawUpstream() as listed,
+        RawUpstream() as other,
+    ):
         cors: JSON = {"origins": [listed.url], "expose": ["X-Total"]}
         with_cookies: JSON = {"origins": [listed.url], "expose": ["X-Total"], "credentials": True}
         routes: list[JSON] = [
@@ -120,13 +123,12 @@ async def pages(
             {"name": "without", "match": {"path": "/without/**"}, "upstream": "raw"},
         ]
         folder = tmp_path_factory.mktemp("cors")
-        async with open_house(folder, _databases.dsn(name), redis_url, routes=routes) as house:
+        async with open_house(folder, dsn, redis_url, routes=routes) as house:
             house.upstream.behave(_lenient)
             context = await browser.new_context()
             async with a_page(context, listed) as page, a_page(context, other) as other_page:
                 yield Pages(house, context, page, other_page)
             await context.close()
-    await _databases.drop(name)
 
 
 async def _lenient(exchange: Exchange) -> None:

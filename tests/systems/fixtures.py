@@ -52,9 +52,8 @@ async def systems(_databases: "_Databases", _system_templates: dict[str, str]) -
                 async with kind(_databases.dsn(template)) as system:
                     await system.create()
                 _system_templates[name] = template
-            database = await _databases.create("system", template=_system_templates[name])
-            stack.push_async_callback(_databases.drop, database)
-            return await stack.enter_async_context(kind(_databases.dsn(database)))
+            dsn = await stack.enter_async_context(_databases.copy("system", _system_templates[name]))
+            return await stack.enter_async_context(kind(dsn))
 
         yield opened
 

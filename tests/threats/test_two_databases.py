@@ -35,9 +35,8 @@ class Pair:
 
 @pytest.fixture
 async def second_dsn(_databases: _Databases, _template: str) -> AsyncIterator[str]:
-    name = await _databases.create("gateway_second", template=_template)
-    yield _databases.dsn(name)
-    await _databases.drop(name)
+    async with _databases.copy("gateway_second", _template) as dsn:
+        yield dsn
 
 
 @pytest.fixture

@@ -38,6 +38,5 @@ def _shared_template(_databases: "_Databases") -> Iterator[str]:
 @pytest.fixture
 async def shared_dsn(_databases: "_Databases", _shared_template: str) -> AsyncIterator[str]:
     """A database of the test's own, in which `public` is empty."""
-    name = await _databases.create("users_elsewhere", template=_shared_template)
-    yield _databases.dsn(name)
-    await _databases.drop(name)
+    async with _databases.copy("users_elsewhere", _shared_template) as dsn:
+        yield dsn

@@ -19,11 +19,10 @@ async def standing_stage(
     tmp_path_factory: pytest.TempPathFactory, _databases: _Databases, _template: str, stage_redis: str
 ) -> AsyncIterator[Stage]:
     """The stores, one database for all scenarios of a module."""
-    name = await _databases.create("gateway_stage", template=_template)
-    stage = Stage(tmp_path_factory.mktemp("stage"), _databases.dsn(name), stage_redis)
-    async with stage.opened():
-        yield stage
-    await _databases.drop(name)
+    async with _databases.copy("gateway_stage", _template) as dsn:
+        stage = Stage(tmp_path_factory.mktemp("stage"), dsn, stage_redis)
+        async with stage.opened():
+            yield stage
 
 
 @pytest.fixture
