@@ -1,5 +1,4 @@
 import io
-import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -27,16 +26,14 @@ class Chain:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def standing_chain(
-    request: pytest.FixtureRequest,
     _databases: _Databases,
     _template: str,
+    standing_redis_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Chain]:
     """Two traced gateways for all tests of this folder."""
-    name = await _databases.create("gateway_chain", template=_template)
-    dsn = _databases.dsn(name)
-    redis_url = os.environ.get("GATEWAY_TEST_REDIS_URL") or request.getfixturevalue("_redis").url
     async with AsyncExitStack() as stack:
+        dsn = await stack.enter_async_context(_databases.copy("gateway_chain", _template))
         collector = await stack.enter_async_context(Collector())
         # Gateways of other tests that begin later are not traced.
         with pytest.MonkeyPatch.context() as patch:
@@ -51,7 +48,7 @@ async def standing_chain(
                 open_house(
                     tmp_path_factory.mktemp("back"),
                     dsn,
-                    redis_url,
+                    standing_redis_url,
                     decision={
                         "listen": "127.0.0.1:0",
                         "grpc_listen": "127.0.0.1:0",
@@ -72,14 +69,13 @@ async def standing_chain(
                 open_house(
                     tmp_path_factory.mktemp("front"),
                     dsn,
-                    redis_url,
+                    standing_redis_url,
                     seeded=False,
                     headers={"forward_authorization": True},
                     upstreams=upstreams,
                 )
             )
         yield Chain(front, back, collector)
-    await _databases.drop(name)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
