@@ -46,13 +46,13 @@ async def standing_console(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[House]:
     """A gateway whose admin API is on; after the browser, without which it is not needed."""
-    name = await _databases.create("gateway_console", template=_template)
-    folder = tmp_path_factory.mktemp("console")
-    async with open_house(
-        folder, _databases.dsn(name), standing_redis_url, admin={"token": ADMIN_TOKEN}
-    ) as house:
+    async with (
+        _databases.copy("gateway_console", _template) as dsn,
+        open_house(
+            tmp_path_factory.mktemp("console"), dsn, standing_redis_url, admin={"token": ADMIN_TOKEN}
+        ) as house,
+    ):
         yield house
-    await _databases.drop(name)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -69,7 +69,6 @@ async def opened(
     house: House,
     *,
     width: int = 1280,
-    scheme: str = "light",
     reduced_motion: bool = False,
     zone: str | None = None,
     also: int | None = None,
@@ -80,7 +79,6 @@ async def opened(
     """
     context = await browser.new_context(
         viewport={"width": width, "height": 900},
-        color_scheme="dark" if scheme == "dark" else "light",
         reduced_motion="reduce" if reduced_motion else "no-preference",
         timezone_id=zone,
     )
