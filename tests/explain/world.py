@@ -50,6 +50,13 @@ from tests.fakes import FakeBlacklist, FakeSharedTier, RecordingKeyObserver
 _FIELD = re.compile(r"(\w+)|\[(\d+)\]")
 
 
+def keeps_inside(token: bytes, explanation: Explanation) -> None:
+    """See that no part of a token is in its explanation."""
+    text = json.dumps(explanation.to_json())
+    for segment in token.decode("latin-1").split("."):
+        assert len(segment) < 20 or segment not in text
+
+
 @dataclass
 class Parts:
     """What a worker is made of, just started."""
@@ -159,6 +166,17 @@ class World:
                 await tiers.close()
             return None
 
+    @asynccontextmanager
+    async def explainer(self) -> AsyncIterator[Explainer]:
+        """Open the stores for what explains."""
+        async with self.parts() as parts:
+            self.write()
+            setup = replace(translation.setup(parts.settings), config=str(self.file))
+            yield Explainer(
+                setup, parts.keys, parts.postgres, parts.redis,
+                local=self.local, deaf=lambda: self.deaf, users=parts.users, clocks=self.clocks,
+            )  # fmt: skip
+
     async def explain(
         self, token: bytes, *, method: str | None = None, url: str | None = None
     ) -> Explanation:
@@ -169,19 +187,11 @@ class World:
                 with suppress(StoreUnavailable):
                     await parts.redis.epoch()
         before = await self.settled_state() if self.watched else None
-        async with self.parts() as parts:
-            self.write()
-            setup = replace(translation.setup(parts.settings), config=str(self.file))
-            explainer = Explainer(
-                setup, parts.keys, parts.postgres, parts.redis,
-                local=self.local, deaf=lambda: self.deaf, users=parts.users, clocks=self.clocks,
-            )  # fmt: skip
+        async with self.explainer() as explainer:
             explanation = await explainer.explain(token, method=method, url=url)
         after = await self.state() if self.watched else None
         assert after == before
-        text = json.dumps(explanation.to_json())
-        for segment in token.decode("latin-1").split("."):
-            assert len(segment) < 20 or segment not in text
+        keeps_inside(token, explanation)
         return explanation
 
     # What a fix says -----------------------------------------------------------------------------
@@ -287,10 +297,11 @@ class World:
     async def state(self) -> tuple[object, ...]:
         """Return everything there is in the stores, but for what comes and goes by itself."""
         try:
-            rows = [
-                await self.sql(f"SELECT t::text FROM {table} t ORDER BY 1")  # noqa: S608 -- constant names
-                for table in ("users", "identities", "revocations")
-            ]
+            rows = await self.sql(
+                "SELECT ARRAY(SELECT u::text FROM users u ORDER BY 1),"
+                " ARRAY(SELECT i::text FROM identities i ORDER BY 1),"
+                " ARRAY(SELECT r::text FROM revocations r ORDER BY 1)"
+            )
         except (asyncpg.UndefinedTableError, StoreUnavailable):
             rows = []
         async with Client.from_url(self.redis_url) as client:
