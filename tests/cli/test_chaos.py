@@ -4,16 +4,17 @@ import json
 import subprocess
 import sys
 
-from gateway.cli import output
+from typer.testing import CliRunner
 
-COMMAND = [sys.executable, "-m", "gateway", "demo", "--chaos"]
+from gateway.cli import output
+from gateway.cli.main import app
 
 
 def test_redis_goes_and_every_promise_is_kept() -> None:
+    command = [sys.executable, "-m", "gateway", "demo", "--chaos", "--json"]
     ran = subprocess.run(  # noqa: S603 -- a constant command
-        [*COMMAND, "--json", "--fault", "redis-gone", "--seconds", "3"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [*command, "--fault", "redis-gone", "--seconds", "3"], capture_output=True, text=True, check=False
+    )
     assert ran.returncode == output.OK, ran.stdout + ran.stderr
     *seconds, end = map(json.loads, ran.stdout.splitlines())
     assert {second["fault"] for second in seconds} == {None, "redis-gone"}
@@ -28,5 +29,5 @@ def test_redis_goes_and_every_promise_is_kept() -> None:
 
 
 def test_a_fault_that_there_is_not() -> None:
-    ran = subprocess.run([*COMMAND, "--fault", "flood"], capture_output=True, text=True, check=False)  # noqa: S603 -- a constant command
-    assert (ran.returncode, "one of redis-frozen, redis-gone" in ran.stderr) == (output.USAGE, True)
+    result = CliRunner().invoke(app, ["demo", "--chaos", "--fault", "flood"])
+    assert (result.exit_code, "one of redis-frozen, redis-gone" in result.stderr) == (output.USAGE, True)
