@@ -76,7 +76,8 @@ def test_a_change_is_shown_asked_about_made_and_audited(gateway: Gateway) -> Non
     assert "DENY" not in after
     [row] = gateway.sql("SELECT actor, action FROM audit")
     assert (row["actor"], row["action"]) == (f"cli:{operator()}", "user.change")
-    assert "Nothing" in gateway(raw).stdout or "nothing to apply" in gateway(raw).stdout
+    again = gateway(raw)
+    assert (again.exit_code, "There is nothing to apply." in again.stdout) == (0, True), again.output
 
 
 def test_programs_agree_with_yes_and_read_one_document(gateway: Gateway) -> None:
