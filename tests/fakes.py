@@ -1,6 +1,7 @@
 """Fakes of the project's own Protocols, shared by the rooms' tests."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
@@ -25,6 +26,16 @@ from gateway.stores.redis.user_documents import CachedUser
 from gateway.telemetry.denials import DenialFilter, DenialRecord, DenialRing
 from gateway.telemetry.history import History, Span
 from gateway.telemetry.series import Snapshot, add_up
+
+
+@dataclass
+class Clock:
+    """A clock that a test sets, in seconds."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class RecordingKeyObserver:

@@ -34,9 +34,9 @@ from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
 from gateway.verifier import TokenVerifier
 from tests import pipelines
-from tests.fakes import FakeKeys
+from tests.fakes import Clock, FakeKeys
 from tests.pipelines import NOW, World, request, sent, token
-from tests.test_token_verifier import MAIN, OTHER, SECOND, Clock, key_set, payload
+from tests.test_token_verifier import MAIN, OTHER, SECOND, key_set, payload
 from tests.tokens import AUDIENCE, ISSUER, ec_key, ed25519_key, rsa_key, sign, unsigned, without
 
 
@@ -512,7 +512,7 @@ async def test_what_time_may_mend_is_verified_again(keys: FakeKeys, clock: Clock
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOW)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from gateway.core.reasons import Denial
 from gateway.core.tokens.jws import ALGORITHMS, KeySet
 from gateway.core.tokens.key_material import key_from_jwk, key_from_pem, key_from_secret, keyset_from_jwks
 from gateway.verifier import TokenVerifier
-from tests.fakes import FakeKeys
+from tests.fakes import Clock, FakeKeys
 from tests.tokens import (
     AUDIENCE,
     ISSUER,
@@ -35,17 +35,9 @@ SECOND = Issuer("second", OTHER, frozenset({AUDIENCE}), ALGORITHMS)
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = float(NOW)
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOW)
 
 
 @pytest.fixture

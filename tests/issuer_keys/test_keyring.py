@@ -27,16 +27,8 @@ from gateway.issuer_keys.fetch import Fetcher, FetchError
 from gateway.issuer_keys.issuer import MAX_ATTEMPTS, IssuerKeys, retry_delay
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.issuer_keys.sources import Discovery, JwksUri, KeySource, LoadedKeys, Secret, SecretFile
-from tests.fakes import RecordingKeyObserver
+from tests.fakes import Clock, RecordingKeyObserver
 from tests.issuer_keys.issuer import Answer, IssuerServer, public_jwk, serving
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Sleep:

@@ -12,17 +12,10 @@ from gateway.issuer_keys import tenants
 from gateway.issuer_keys.fetch import Fetcher, FetchError
 from gateway.issuer_keys.keyring import KeyRing
 from gateway.issuer_keys.sources import Discovery, PerTenant
-from tests.fakes import RecordingKeyObserver
+from tests.fakes import Clock, RecordingKeyObserver
 from tests.issuer_keys.issuer import Answer, IssuerServer, public_jwk, serving
 
 ALG = "ES256"
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Rig:

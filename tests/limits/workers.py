@@ -15,16 +15,7 @@ from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.limits import RedisLimits
 from gateway.stores.redis.ownership import Ownership
 from gateway.stores.redis.topology import server_at
-
-
-@dataclass
-class Clock:
-    """A clock of workers that a test sets."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.fakes import Clock
 
 
 @dataclass

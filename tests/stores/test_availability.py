@@ -1,11 +1,5 @@
 from gateway.stores.availability import HOLD, Availability
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.fakes import Clock
 
 
 def test_each_change_is_reported_once() -> None:

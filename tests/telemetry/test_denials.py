@@ -8,16 +8,9 @@ from gateway.core.reasons import ISSUER_UNTRUSTED, USER_SUSPENDED, Denial
 from gateway.core.requests.token_marks import TokenMarks
 from gateway.telemetry.denials import MAX_DETAIL, MAX_PATH, DenialFilter, DenialRing, ring_of
 from gateway.telemetry.logs import RequestLog, SubjectStyle, hash_subject
+from tests.fakes import Clock
 
 ALL = DenialFilter(limit=1000)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def add(ring: DenialRing, reason: str = "user_suspended", *, target: str = "/x", detail: str = "why") -> None:
@@ -44,7 +37,7 @@ def test_the_oldest_denials_are_dropped_first() -> None:
 
 
 def test_ids_grow_even_if_the_clock_stops_or_goes_back() -> None:
-    clock = Clock()
+    clock = Clock(1_700_000_000.0)
     ring = DenialRing(clock=clock)
     for step in (0, 0, -5, 0.000001):
         clock.now += step
@@ -55,7 +48,7 @@ def test_ids_grow_even_if_the_clock_stops_or_goes_back() -> None:
 
 
 def test_earlier_denials_are_not_newer_than_the_present() -> None:
-    clock = Clock()
+    clock = Clock(1_700_000_000.0)
     one, other = DenialRing(clock=clock), DenialRing(clock=clock)
     add(one)
     add(other)
@@ -91,7 +84,7 @@ def test_filters_and_pages() -> None:
 
 
 def test_filters_hold_together() -> None:
-    clock = Clock()
+    clock = Clock(1_700_000_000.0)
     ring = DenialRing(clock=clock)
     for number, client in enumerate(("192.0.2.1", "192.0.2.2", "192.0.2.1")):
         clock.now += 10

@@ -3,14 +3,7 @@
 from gateway.telemetry.history import Counts, History, Span, joined, pack, unpack
 from gateway.telemetry.metrics import Metrics
 from gateway.workers.messages import Message, decode, encode
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.fakes import Clock
 
 
 def counts(requests: int, denials: int = 0) -> Counts:
@@ -32,7 +25,7 @@ def test_counts_are_read_from_the_metrics_of_all_labels() -> None:
 
 
 def test_a_span_has_what_was_counted_in_it_alone() -> None:
-    clock = Clock()
+    clock = Clock(1_700_000_000.0)
     history = History(clock)
     for requests, denials in ((10, 1), (70, 1), (80, 3)):
         history.add(counts(requests, denials))
@@ -44,7 +37,7 @@ def test_a_span_has_what_was_counted_in_it_alone() -> None:
 
 
 def test_a_counter_that_fell_began_again() -> None:
-    clock = Clock()
+    clock = Clock(1_700_000_000.0)
     history = History(clock)
     history.add(counts(100))
     clock.now += 60
@@ -53,7 +46,7 @@ def test_a_counter_that_fell_began_again() -> None:
 
 
 def test_the_oldest_spans_are_dropped_first_and_only_recent_ones_are_told() -> None:
-    clock = Clock()
+    clock = Clock(1_700_000_000.0)
     history = History(clock, size=3)
     for number in range(6):
         clock.now += 60
@@ -63,7 +56,7 @@ def test_the_oldest_spans_are_dropped_first_and_only_recent_ones_are_told() -> N
 
 
 def test_a_clock_that_is_set_back_and_a_silent_moment_make_no_span() -> None:
-    clock = Clock()
+    clock = Clock(1_700_000_000.0)
     history = History(clock)
     history.add(counts(1))
     history.add(None)

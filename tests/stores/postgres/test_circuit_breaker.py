@@ -1,11 +1,5 @@
 from gateway.stores.postgres.circuit_breaker import FAILURES, PROBE_INTERVAL, CircuitBreaker
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.fakes import Clock
 
 
 def opened(clock: Clock) -> CircuitBreaker:
