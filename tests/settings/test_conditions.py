@@ -8,8 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.cli.main import app
-from gateway.settings import ConfigurationError, load
+from gateway.settings import load
 from tests.conditions.test_analysis import MISTAKES
+from tests.settings import mistakes
 
 HEAD: Final = """\
 issuers: [{name: main, issuer: https://idp.example.com/, audiences: [a]%s}]
@@ -28,9 +29,7 @@ users: {source: {table: t, id: id, email: mail, attributes: [plan, '"Level"'], i
 def told(folder: Path, text: str, env: dict[str, str] | None = None) -> list[str]:
     file = folder / "gateway.yaml"
     file.write_text(text)
-    with pytest.raises(ConfigurationError) as caught:
-        load(file, env or {})
-    return [str(problem).removeprefix(f"{file}:") for problem in caught.value.problems]
+    return [each.removeprefix(":") for each in mistakes.told(file, env)]
 
 
 def one(condition: str, rest: str = "", head: str = "", issuer: str = "") -> str:

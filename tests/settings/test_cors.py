@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import ConfigurationError, load
+from gateway.settings import load
 from gateway.settings.advice import advice
 from gateway.settings.reading.loading import load_with_source
+from tests.settings import mistakes
 
 BASE = """\
 issuers: [{name: main, issuer: https://idp.example.com/, audiences: [a]}]
@@ -27,10 +28,7 @@ def written(folder: Path, cors: str) -> Path:
 
 
 def told(folder: Path, cors: str) -> list[str]:
-    file = written(folder, cors)
-    with pytest.raises(ConfigurationError) as caught:
-        load(file, {})
-    return [str(problem).removeprefix(str(file)) for problem in caught.value.problems]
+    return mistakes.told(written(folder, cors))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import ConfigurationError, load, rules
+from gateway.settings import load, rules
+from tests.settings import mistakes
 
 BASE = """\
 decision: {listen: 127.0.0.1:8081, trusted_proxies: [10.0.0.0/8]}
@@ -22,9 +23,7 @@ routes:
 def told(folder: Path, text: str) -> list[str]:
     file = folder / "gateway.yaml"
     file.write_text(text)
-    with pytest.raises(ConfigurationError) as caught:
-        load(file, {})
-    return [str(problem).removeprefix(str(file)) for problem in caught.value.problems]
+    return mistakes.told(file)
 
 
 def test_a_gateway_for_decisions_alone_needs_no_upstream(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from gateway.limits.rules import Limit
 from gateway.settings import ConfigurationError, load
 from gateway.settings.advice import advice
 from gateway.settings.reading.loading import load_with_source
+from tests.settings import mistakes
 
 BASE = """\
 issuers: [{name: main, issuer: https://idp.example.com/, audiences: [a]}]
@@ -83,12 +84,8 @@ def test_limits_as_they_are_meant(tmp_path: Path, text: str, limit: dict[str, An
     ],
 )
 def test_mistakes_are_told_at_their_line(tmp_path: Path, text: str, message: str) -> None:
-    file = written(tmp_path, f"name: a, {text}")
-    with pytest.raises(ConfigurationError) as caught:
-        load(file, {})
-    told = [str(problem).removeprefix(str(file)).replace(" → ", ": ") for problem in caught.value.problems]
-    assert len(told) == 1
-    assert told[0].startswith(f":7: {message}")
+    (told,) = mistakes.told(written(tmp_path, f"name: a, {text}"))
+    assert told.replace(" → ", ": ").startswith(f":7: {message}")
 
 
 def test_names_are_unique(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from gateway.settings.reading.shape import schema
 from gateway.settings.reference import markdown
 from gateway.settings.sections.model import Match
 from gateway.settings.values import parse_duration, parse_size
+from tests.settings import mistakes
 
 REPOSITORY = Path(__file__).parent.parent.parent
 BASE = """\
@@ -48,9 +49,7 @@ def file(tmp_path: Path) -> Path:
 
 def problems(file: Path, text: str, env: dict[str, str] | None = None) -> tuple[Problem, ...]:
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigurationError) as caught:
-        load(file, env or {})
-    return caught.value.problems
+    return mistakes.problems(file, env)
 
 
 def loaded(file: Path, text: str = BASE, env: dict[str, str] | None = None) -> Settings:

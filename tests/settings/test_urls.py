@@ -8,6 +8,7 @@ from asyncpg import connect_utils
 
 from gateway.settings import ConfigurationError, load
 from gateway.stores.redis.shared_tier import RedisTier
+from tests.settings import mistakes
 
 TEXT = """\
 issuers: [{name: main, issuer: https://idp.example.com/, audiences: [a]}]
@@ -27,9 +28,7 @@ def write(folder: Path, *, dsn: str = DSN, redis: str = REDIS) -> Path:
 
 
 def mistake(file: Path) -> str:
-    with pytest.raises(ConfigurationError) as caught:
-        load(file, {})
-    (problem,) = caught.value.problems
+    (problem,) = mistakes.problems(file)
     assert problem.line is not None
     assert problem.hint
     return f"{problem.line}: {problem}"
