@@ -2,27 +2,22 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests import tokens
 from tests.admin.client import Api
 from tests.harness import House, token
 from tests.sockets import Exchange, RawClient, Response, request_bytes
+from tests.workers.program import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def statuses(house: House, target: str, number: int, bearer: bytes | None, *fields: bytes) -> list[int]:
     return [(await house.request(target, *fields, token=bearer)).status for _ in range(number)]
-
-
-async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
-        while not await holds():  # noqa: ASYNC110 -- a gateway is asked
-            await asyncio.sleep(0.01)
 
 
 async def test_a_rate_ends_in_429(limited: House) -> None:
@@ -125,7 +120,7 @@ async def test_a_concurrency_ends_with_the_response(limited: House) -> None:
     async def free() -> bool:
         return (await limited.request("/slots/c", token=member)).status == 200
 
-    await until(free)
+    await eventually(free)
 
 
 async def test_a_concurrency_ends_with_a_client_that_leaves(limited: House) -> None:
@@ -139,7 +134,7 @@ async def test_a_concurrency_ends_with_a_client_that_leaves(limited: House) -> N
     async def free() -> bool:
         return (await limited.request("/slots/c", token=admin)).status == 200
 
-    await until(free)
+    await eventually(free)
 
 
 async def test_a_websocket_is_counted_until_it_ends(limited: House) -> None:
@@ -167,7 +162,7 @@ async def test_a_websocket_is_counted_until_it_ends(limited: House) -> None:
     async def free() -> bool:
         return (await limited.request("/socket/c")).status == 200
 
-    await until(free)
+    await eventually(free)
 
 
 async def ask(house: House, target: str, *fields: bytes) -> Response:
@@ -223,8 +218,6 @@ async def test_failed_authentications_are_slowed_down(limited: House) -> None:
 
 
 async def test_a_key_that_there_is_not_is_looked_for_a_few_times(limited: House) -> None:
-    from tests import tokens
-
     def forged(number: int) -> bytes:
         return tokens.sign(tokens.claims("member", jti=f"{number}"), tokens.rsa_key("other-kid"))
 
@@ -254,7 +247,7 @@ async def test_operators_see_a_budget_and_give_it_anew(limited: House) -> None:
             async def passes(path: str = path) -> bool:
                 return await statuses(limited, path, 1, leave) == [200]
 
-            await until(passes)
+            await eventually(passes)
         assert b'"limit.reset"' in (await api.get("/audit")).content
         assert (await api.call("GET", "/limits", query={"limit": "none"})).status == 404
 
