@@ -135,7 +135,7 @@ def test_wrong_values_are_refused(answers: tuple[dict[str, Rendered], list[Value
 
 def test_the_default_values_alone_say_what_is_missing() -> None:
     found, _ = rendered({"none": {}})
-    assert "config.issuers is missing" in found["none"].error or "no database" in found["none"].error
+    assert "the gateway has no database: set existingSecret" in found["none"].error
 
 
 def test_each_value_has_a_text_and_a_use() -> None:
