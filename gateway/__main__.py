@@ -4,7 +4,7 @@ import sys
 import traceback
 
 from gateway.cli.main import app
-from gateway.cli.output import BUG
+from gateway.cli.terminal.output import BUG
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.core.tokens.jws import KeySet
 from gateway.explain import Explainer
-from gateway.explain.issuer_clocks import IssuerClocks
+from gateway.explain.evidence.issuer_clocks import IssuerClocks
 from gateway.identity.invalidation import Invalidation
 from gateway.identity.revocations.blacklist_sync import BlacklistSync
 from gateway.identity.revocations.learnt_revocations import LearntRevocations

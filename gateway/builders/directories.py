@@ -7,7 +7,7 @@ from uuid import uuid4
 from gateway import translation
 from gateway.builders.availability import availability
 from gateway.core.model import Issuer
-from gateway.explain.users import Users
+from gateway.explain.evidence.users import Users
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.provisioning import Provisioner
 from gateway.identity.source_feed import Polling, Relay, SourceFeed

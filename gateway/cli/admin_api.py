@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import orjson
 
-from gateway.cli import output
+from gateway.cli.terminal import output
 from gateway.core.model import JSON
 from gateway.core.text import json_text
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeAlias
 
 import typer
 
-from gateway.cli import output
+from gateway.cli.terminal import output
 
 if TYPE_CHECKING:  # pydantic takes a quarter of a second to import; `gateway --help` needs none of it
     from gateway.settings import Problem, Settings

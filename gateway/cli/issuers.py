@@ -7,9 +7,9 @@ from typing import Annotated, Final
 
 import typer
 
-from gateway.cli import output
 from gateway.cli.admin_api import admin_api, other_version
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json, settings_or_exit
+from gateway.cli.terminal import output
 from gateway.core.model import JSON
 
 issuers_app: Final = typer.Typer(no_args_is_help=True, help="The issuers of a running gateway.")

@@ -8,25 +8,25 @@ import typer
 from gateway import __version__
 from gateway.cli.adopt.command import adopt
 from gateway.cli.assertion import assertion_app
-from gateway.cli.commands import commands
 from gateway.cli.config import check, schema
 from gateway.cli.demo.command import register as register_demo
 from gateway.cli.explain.command import explain
-from gateway.cli.import_users import import_users
 from gateway.cli.init.command import init
 from gateway.cli.issuers import issuers_app
 from gateway.cli.migrate import migrate
 from gateway.cli.orphans.command import orphans
 from gateway.cli.policy.command import policy_app
-from gateway.cli.reasons import reasons
 from gateway.cli.redis import redis_app
+from gateway.cli.reference.commands import commands
+from gateway.cli.reference.reasons import reasons
 from gateway.cli.replay import replay
 from gateway.cli.revocations.lift import lift_app
 from gateway.cli.revocations.revoke import revocations_app, revoke_app
 from gateway.cli.routes.command import routes_app
 from gateway.cli.run import run
 from gateway.cli.token import token_app
-from gateway.cli.users import users_app
+from gateway.cli.users.command import users_app
+from gateway.cli.users.importing import import_users
 
 app = typer.Typer(
     no_args_is_help=True,

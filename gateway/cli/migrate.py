@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli import output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json, settings_or_exit
 from gateway.cli.stores import refuse
+from gateway.cli.terminal import output
 from gateway.core.model import StoreUnavailable
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from gateway.cli import output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
 from gateway.cli.stores import Stores, with_stores
+from gateway.cli.terminal import output
 from gateway.core.model import JSON
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from gateway.cli import output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json, settings_or_exit
+from gateway.cli.terminal import output
 
 if TYPE_CHECKING:  # `gateway --help` needs none of them
     from gateway.replay.comparison import Comparison, Configuration

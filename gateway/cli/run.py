@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.cli import output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, settings_or_exit
+from gateway.cli.terminal import output
 
 if TYPE_CHECKING:  # imported when the command runs: other commands need none of it
     from gateway.listeners import Urls

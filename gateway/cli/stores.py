@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 from uuid import UUID, uuid4
 
-from gateway.cli import output
 from gateway.cli.config import settings_or_exit
+from gateway.cli.terminal import output
 from gateway.core.model import Identity, StoreUnavailable, Tier
 from gateway.core.tokens.issuer_patterns import IssuerNames, is_pattern
 

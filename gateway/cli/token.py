@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
-from gateway.cli import arguments, output
 from gateway.cli.config import Json
+from gateway.cli.terminal import arguments, output
 
 if TYPE_CHECKING:
     from gateway.providers.inspection import Inspection
@@ -168,7 +168,7 @@ def _dates(lifetime: "Lifetime", now: float) -> Iterator[Row]:
 
 
 def _print_config(suggestion: "Suggestion") -> None:
-    from gateway.cli.yaml import entry
+    from gateway.cli.terminal.yaml import entry
 
     if suggestion.entry is None:
         output.fail(suggestion.cautions[0], " ".join(suggestion.cautions[1:]) or None)

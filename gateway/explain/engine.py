@@ -12,10 +12,12 @@ from typing import Final
 
 from gateway.core.model import Auth, Claims, Header, Identity, Request, Route, StoreUnavailable
 from gateway.core.tokens.issuer_patterns import is_pattern
-from gateway.explain import evidence, pasted
+from gateway.explain import pasted
 from gateway.explain.answer import Cause, Explanation, Fix
-from gateway.explain.issuer_clocks import IssuerClocks
-from gateway.explain.keys import ColdKeys
+from gateway.explain.evidence import stores as evidence
+from gateway.explain.evidence.issuer_clocks import IssuerClocks
+from gateway.explain.evidence.keys import ColdKeys
+from gateway.explain.evidence.users import Users
 from gateway.explain.rehearsal import Rehearsal
 from gateway.explain.setup import Introspector, Keys, Setup
 from gateway.explain.steps import limits, route
@@ -24,7 +26,6 @@ from gateway.explain.steps.token import claims as claim_steps
 from gateway.explain.steps.token import credential, reading
 from gateway.explain.steps.users import missing_user, user
 from gateway.explain.trail import Trail
-from gateway.explain.users import Users
 from gateway.explain.verdict import ANY_ROUTE, ColdResolver, Verdict, cold_tiers, judge, request_for
 from gateway.explain.wording import sql_literal
 from gateway.identity.local_cache import LocalCache

@@ -29,11 +29,11 @@ from gateway.core.reasons import (
 from gateway.core.tokens.issuer_patterns import is_pattern
 from gateway.core.tokens.jws import KeySet
 from gateway.explain.answer import Cause, Explanation, Fix, Outcome, Step
+from gateway.explain.evidence.issuer_clocks import IssuerClocks
+from gateway.explain.evidence.users import Users
 from gateway.explain.fixes.remedies import Remedies
-from gateway.explain.issuer_clocks import IssuerClocks
 from gateway.explain.setup import Setup
 from gateway.explain.steps.stores.clock import told as clocks_told
-from gateway.explain.users import Users
 from gateway.explain.wording import Commands, ago, listed, moment, shown
 from gateway.stores.postgres.directory.user_rows import UserNotFound, UserRecord
 from gateway.telemetry.denials import DenialRecord

@@ -4,8 +4,8 @@ from gateway.core import policy
 from gateway.core.model import Claims, Resolution, Route, StoreUnavailable, Tier
 from gateway.core.provisioning import NewUser, ProvisioningResult, new_user
 from gateway.core.reasons import USER_STORE_UNAVAILABLE, Denial
+from gateway.explain.evidence.users import Users
 from gateway.explain.setup import Setup
-from gateway.explain.users import Users
 from gateway.identity.provisioning import REFUSALS
 from gateway.stores.postgres.directory.provisioning import FUNCTION, UserProvisioning
 from gateway.stores.postgres.source.directory.provisioning import rehearse

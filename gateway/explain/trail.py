@@ -7,8 +7,8 @@ from typing import Final
 from gateway.core.model import Issuer, Request
 from gateway.core.reasons import TOKEN_EXPIRED, Denial, Group
 from gateway.explain.answer import Cause, Finding, Fix, Outcome, Step
+from gateway.explain.evidence.issuer_clocks import IssuerClocks
 from gateway.explain.fixes.remedies import Remedies
-from gateway.explain.issuer_clocks import IssuerClocks
 from gateway.explain.setup import Setup
 from gateway.explain.wording import Commands
 from gateway.stores.postgres.source.definition import UserSource

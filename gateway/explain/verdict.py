@@ -13,7 +13,7 @@ from gateway.core.model import Claims, Header, Request, Resolution, RevocationKi
 from gateway.core.provisioning import claims_read
 from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
-from gateway.explain.keys import ColdKeys
+from gateway.explain.evidence.keys import ColdKeys
 from gateway.explain.rehearsal import Rehearsal
 from gateway.explain.setup import Introspector, Setup
 from gateway.identity.local_cache import LocalCache

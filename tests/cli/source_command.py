@@ -8,8 +8,8 @@ from typing import Any
 
 from typer.testing import CliRunner, Result
 
-from gateway.cli import output
 from gateway.cli.main import app
+from gateway.cli.terminal import output
 from tests.systems.sources import BLOCKS, configuration
 from tests.systems.system import System
 

@@ -6,8 +6,8 @@ import sys
 
 from typer.testing import CliRunner
 
-from gateway.cli import output
 from gateway.cli.main import app
+from gateway.cli.terminal import output
 
 
 def test_redis_goes_and_every_promise_is_kept() -> None:

@@ -9,9 +9,9 @@ import structlog
 from typer.testing import CliRunner
 
 from gateway import __version__
-from gateway.cli import output
 from gateway.cli.config import settings_or_exit
 from gateway.cli.main import app
+from gateway.cli.terminal import output
 
 REPOSITORY = Path(__file__).parent.parent.parent
 EXAMPLE = REPOSITORY / "config" / "gateway.yaml"

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.files import write
+from gateway.cli.terminal.files import write
 
 
 def test_a_file_keeps_its_mode(tmp_path: Path) -> None:

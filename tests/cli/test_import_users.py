@@ -6,7 +6,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from gateway.cli import import_users
+from gateway.cli.users import importing as import_users
 from gateway.core.model import StoreUnavailable, Tier
 from gateway.reconcile.exports.accounts import Account
 from gateway.reconcile.imports import Candidate, Candidates, Skipped

@@ -14,10 +14,10 @@ import pytest
 from redis import Redis
 from typer.testing import CliRunner, Result
 
-from gateway.cli import output
 from gateway.cli.check import live
 from gateway.cli.check.result import Check, CheckResult
 from gateway.cli.main import app
+from gateway.cli.terminal import output
 from gateway.demo.embedded import EmbeddedRedis
 from gateway.settings import Settings, load
 from gateway.stores.redis.ownership import Owner

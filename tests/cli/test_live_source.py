@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli import output
 from gateway.cli.check import live
 from gateway.cli.check.result import CheckResult
 from gateway.cli.main import app
+from gateway.cli.terminal import output
 from gateway.settings import Settings
 from gateway.stores.postgres.migrate import migrate
 from gateway.stores.postgres.source.install import install

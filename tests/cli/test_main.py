@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from gateway import __main__ as entry
-from gateway.cli import output
+from gateway.cli.terminal import output
 
 HEAVY = ("aiohttp", "asyncpg", "cryptography", "prometheus_client", "pydantic", "redis", "yaml")
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from gateway.cli import output
+from gateway.cli.terminal import output
 from gateway.demo.embedded import _package
 from tests.cli.test_migrate import OBJECTS, run, written
 from tests.stores.examples import ISS

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.cli import output
+from gateway.cli.terminal import output
 from gateway.stores.postgres.migrate import migrate
 from gateway.telemetry.logs import hash_subject
 from tests.cli.source_command import Command

@@ -3,7 +3,7 @@
 import pytest
 import typer
 
-from gateway.cli import output
+from gateway.cli.terminal import output
 
 
 def test_a_failure_says_what_to_do_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

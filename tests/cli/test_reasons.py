@@ -4,7 +4,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from gateway.cli.main import app
-from gateway.cli.reasons import page
+from gateway.cli.reference.reasons import page
 from gateway.core.reasons import CATALOGUE
 
 PAGE = Path(__file__).parents[2] / "docs" / "reasons.md"

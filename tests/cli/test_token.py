@@ -7,7 +7,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from gateway.cli.main import app
-from gateway.cli.yaml import flow
+from gateway.cli.terminal.yaml import flow
 from gateway.core.model import JSON
 from gateway.providers.catalogue import PROVIDERS
 from tests import tokens

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gateway.cli import output
+from gateway.cli.terminal import output
 from gateway.stores.postgres.migrate import migrate
 from tests.cli.source_command import Command
 from tests.systems.fixtures import Systems

@@ -5,7 +5,7 @@ import ssl
 import pytest
 
 from gateway.core.tls import distrust, set_strictness
-from gateway.proxy.upstream.dial import tls_context
+from gateway.proxy.upstream.endpoints.dial import tls_context
 from gateway.proxy.upstream.options import TlsRules
 from gateway.stores.redis.topology import server_at
 

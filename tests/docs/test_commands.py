@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from gateway.cli.commands import Command, page, root
+from gateway.cli.reference.commands import Command, page, root
 from tests.docs.pages import DOCS, PAGES, blocks, name, prose
 
 ROOT = root()

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from gateway.core.model import JSON
-from gateway.explain.issuer_clocks import KEPT, IssuerClocks
+from gateway.explain.evidence.issuer_clocks import KEPT, IssuerClocks
 from tests.explain.world import World
 from tests.harness import token
 

@@ -10,8 +10,8 @@ from gateway.core.reasons import CATALOGUE
 from gateway.core.requests.token_marks import TokenMarks
 from gateway.core.tokens.jws import KeySet, VerificationKey
 from gateway.explain.answer import Explanation, Step
+from gateway.explain.evidence.issuer_clocks import IssuerClocks
 from gateway.explain.hindsight import Hindsight
-from gateway.explain.issuer_clocks import IssuerClocks
 from gateway.explain.setup import Setup
 from gateway.stores.postgres.directory.user_rows import UserNotFound, UserRecord
 from gateway.telemetry.denials import DenialRecord

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.model import Identity, Issuer, StoreUnavailable, Tier
 from gateway.explain.answer import Cause
-from gateway.explain.issuers import nearest
+from gateway.explain.evidence.issuers import nearest
 from gateway.explain.wording import Commands, ago, moment, shown, span, sql_literal, yaml_line
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory import diagnostics

@@ -26,8 +26,8 @@ from gateway.core.provisioning import claims_read
 from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain import Explainer, Explanation, Fix
-from gateway.explain.issuer_clocks import IssuerClocks
-from gateway.explain.users import Users
+from gateway.explain.evidence.issuer_clocks import IssuerClocks
+from gateway.explain.evidence.users import Users
 from gateway.explain.verdict import ANY_ROUTE, request_for
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.provisioning import Provisioner

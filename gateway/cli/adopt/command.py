@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import typer
 
-from gateway.cli import output
-from gateway.cli.arguments import clean, opened, shown, size
 from gateway.cli.config import Json
 from gateway.cli.stores import refuse
+from gateway.cli.terminal import output
+from gateway.cli.terminal.arguments import clean, opened, shown, size
 from gateway.core.model import StoreUnavailable
 from gateway.reconcile.exports.text import BadExport, Text
 

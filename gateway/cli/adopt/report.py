@@ -6,7 +6,7 @@ from typing import Final
 import yaml
 from rich.text import Text
 
-from gateway.cli import output
+from gateway.cli.terminal import output
 from gateway.core.model import JSON
 from gateway.core.text.spelling import Difference
 from gateway.reconcile.adopt.matching import Match

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from rich.text import Text
 
-from gateway.cli import output
 from gateway.cli.check import assertion, network, postgres, redis, sign_in, stream, users_source
 from gateway.cli.check.result import Check, CheckResult
+from gateway.cli.terminal import output
 from gateway.core.model import StoreUnavailable
 
 if TYPE_CHECKING:

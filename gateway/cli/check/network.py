@@ -18,7 +18,7 @@ from gateway.core.tls import distrust
 from gateway.issuer_keys.fetch import FetchError
 from gateway.issuer_keys.sources import LoadedKeys
 from gateway.proxy.certificate import Certificate
-from gateway.proxy.upstream.dial import Origin, read_origin, tls_context
+from gateway.proxy.upstream.endpoints.dial import Origin, read_origin, tls_context
 
 if TYPE_CHECKING:
     from gateway.settings import Settings

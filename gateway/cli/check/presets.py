@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Final
 
-from gateway.cli import output
-from gateway.cli.yaml import entry
+from gateway.cli.terminal import output
+from gateway.cli.terminal.yaml import entry
 from gateway.providers.catalogue import PROVIDERS
 from gateway.providers.presets import filled
 from gateway.providers.provider import Example, IssuerSettings, Provider

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gateway.cli import output
+from gateway.cli.terminal import output
 from gateway.demo.chaos.faults import FAULTS, Fault
 from gateway.demo.chaos.promises import ALLOWED, LEAVER, Phase, Promise, Run, delay, judged, recovery, slowest
 from gateway.demo.chaos.run import CALM, ChaosError, Second, rehearse

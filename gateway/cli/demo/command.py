@@ -15,8 +15,8 @@ from typing import Annotated, Final
 
 import typer
 
-from gateway.cli import output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json, settings_or_exit
+from gateway.cli.terminal import output
 
 _LOOPBACK: Final = "127.0.0.1"
 _ISSUER_PORT: Final = 9000

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 import typer
 
-from gateway.cli import output
 from gateway.cli.explain.showing import exit_code, show, show_verdict
+from gateway.cli.terminal import output
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
     from gateway.explain import Explanation, Fix

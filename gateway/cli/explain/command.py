@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from gateway.cli import arguments, output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json, settings_or_exit
 from gateway.cli.explain.showing import exit_code, show
+from gateway.cli.terminal import arguments, output
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
     from gateway.explain import Explanation

@@ -15,8 +15,8 @@ from typing import Final, TypeAlias
 
 import yaml
 
-from gateway.cli import files, output
-from gateway.cli.yaml import flow
+from gateway.cli.terminal import files, output
+from gateway.cli.terminal.yaml import flow
 from gateway.core.model import JSON
 
 Way: TypeAlias = tuple[str | int, ...]

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from gateway.cli import output
 from gateway.cli.admin_api import admin_api, other_version
 from gateway.cli.stores import operator
+from gateway.cli.terminal import output
 from gateway.core.model import JSON
 from gateway.telemetry.denials import SIZE
 

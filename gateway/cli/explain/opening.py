@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from gateway.cli import output
 from gateway.cli.stores import redis_tier
+from gateway.cli.terminal import output
 from gateway.core.model import StoreUnavailable
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them

@@ -3,7 +3,7 @@
 from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
-from gateway.cli import output
+from gateway.cli.terminal import output
 from gateway.core.reasons import CATALOGUE, Group
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from gateway.cli import arguments, output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
+from gateway.cli.terminal import arguments, output
 
 if TYPE_CHECKING:  # `gateway --help` needs none of it
     from gateway.cli.init.interview import Given, Interview
@@ -205,8 +205,8 @@ def _store(option: str | None, name: str, *variables: str) -> str | None:
 
 
 def _write(interview: "Interview", files: _Files) -> None:
-    from gateway.cli.files import write
     from gateway.cli.init.document import WouldOverwrite, environment
+    from gateway.cli.terminal.files import write
 
     place = files.environment
     try:

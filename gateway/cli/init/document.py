@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gateway import __version__
-from gateway.cli.yaml import entry, flow
+from gateway.cli.terminal.yaml import entry, flow
 from gateway.providers.provider import IssuerSettings
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote, urlsplit
 
-from gateway.cli import output
 from gateway.cli.check import live
 from gateway.cli.check.result import CheckResult
 from gateway.cli.init import issuer as issuers
 from gateway.cli.init.document import POSTGRES, REDIS, Answers, configuration, settings_of
 from gateway.cli.init.issuer import SECRET, FoundIssuer, NoIssuer
 from gateway.cli.init.trial import TRIALS
+from gateway.cli.terminal import output
 
 if TYPE_CHECKING:
     from gateway.settings import Settings

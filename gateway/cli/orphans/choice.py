@@ -3,8 +3,8 @@
 from functools import partial
 from typing import Final
 
-from gateway.cli import output
 from gateway.cli.stores import Stores
+from gateway.cli.terminal import output
 from gateway.reconcile.exports.export import Export
 
 _SAMPLE: Final = 1_000

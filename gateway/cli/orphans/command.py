@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 import orjson
 import typer
 
-from gateway.cli import output
-from gateway.cli.arguments import opened, shown, size
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
 from gateway.cli.orphans.denied_requests import DenialLog, denials_of_api
 from gateway.cli.orphans.report import DeniedFindings, ExportFindings
 from gateway.cli.stores import Stores, with_stores
+from gateway.cli.terminal import output
+from gateway.cli.terminal.arguments import opened, shown, size
 from gateway.core.model import JSON
 from gateway.reconcile.exports.export import Export, Format
 from gateway.reconcile.exports.text import BadExport

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json, settings_or_exit
+from gateway.cli.terminal import output
 
 policy_app = typer.Typer(no_args_is_help=True, help="Test what the configuration decides.")
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from gateway.cli import output
-from gateway.cli.arguments import AnyUser, IssuerName, Jti, OfIssuer
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
 from gateway.cli.stores import Stores, with_stores
+from gateway.cli.terminal import output
+from gateway.cli.terminal.arguments import AnyUser, IssuerName, Jti, OfIssuer
 from gateway.core.model import StoreUnavailable
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gateway.cli import output
 from gateway.cli.config import settings_or_exit
+from gateway.cli.terminal import output
 from gateway.core.model import JSON, Credential
 
 if TYPE_CHECKING:

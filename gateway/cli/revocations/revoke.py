@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
-from gateway.cli import output
-from gateway.cli.arguments import AnyUser, IssuerName, Jti, OfIssuer, rfc3339, utf8
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
 from gateway.cli.stores import Stores, operator, table, when, with_stores
+from gateway.cli.terminal import output
+from gateway.cli.terminal.arguments import AnyUser, IssuerName, Jti, OfIssuer, rfc3339, utf8
 from gateway.core.model import JSON, StoreUnavailable
 from gateway.core.tokens.claims import MAX_DATE, is_clean
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli import output
 from gateway.cli.config import Json, settings_or_exit
+from gateway.cli.terminal import output
 
 if TYPE_CHECKING:  # YAML takes a while to import
     from gateway.cli.routes.openapi import Description, NewRoute

@@ -30,7 +30,7 @@ from gateway.proxy.exchanges.observed import ObservedExchange
 from gateway.proxy.server import ExchangeFactory
 from gateway.proxy.upstream.balancer import Upstream
 from gateway.proxy.upstream.connection import UpstreamConnection
-from gateway.proxy.upstream.endpoint import Endpoint
+from gateway.proxy.upstream.endpoints.endpoint import Endpoint
 from gateway.telemetry.metrics import CLIENT_CLOSED_REQUEST
 from gateway.telemetry.tracing import http, server_span
 from gateway.telemetry.tracing.sampling import RATIO_BITS

@@ -11,10 +11,10 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from gateway.core.reasons import OVERLOADED, UPSTREAM_UNREACHABLE, Denial
 from gateway.proxy.upstream.connection import UpstreamConnection
-from gateway.proxy.upstream.dial import Dialer, Origin, read_origin
-from gateway.proxy.upstream.dns import OriginResolver, Resolve, system_resolve
-from gateway.proxy.upstream.endpoint import Endpoint
-from gateway.proxy.upstream.health_check import keep_checking
+from gateway.proxy.upstream.endpoints.dial import Dialer, Origin, read_origin
+from gateway.proxy.upstream.endpoints.dns import OriginResolver, Resolve, system_resolve
+from gateway.proxy.upstream.endpoints.endpoint import Endpoint
+from gateway.proxy.upstream.endpoints.health_check import keep_checking
 from gateway.proxy.upstream.options import UpstreamRules
 from gateway.proxy.upstream.retry_budget import RetryBudget
 

@@ -42,7 +42,7 @@ class Receiver(Protocol):
 
 
 class Owner(Protocol):
-    """Keeps a connection: `gateway.proxy.upstream.endpoint.Endpoint`."""
+    """Keeps a connection: `gateway.proxy.upstream.endpoints.endpoint.Endpoint`."""
 
     @property
     def host(self) -> bytes | None:

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 from typer.testing import CliRunner, Result
 
-from gateway.cli import output
 from gateway.cli.init.document import variables
 from gateway.cli.main import app
+from gateway.cli.terminal import output
 from gateway.demo.issuer import DemoIssuer
 from gateway.demo.listening import bind, listening
 from tests import tokens

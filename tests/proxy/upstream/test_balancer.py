@@ -13,7 +13,7 @@ import pytest
 
 from gateway.core.reasons import Denial
 from gateway.proxy.upstream.balancer import Upstream, Upstreams
-from gateway.proxy.upstream.dial import read_origin
+from gateway.proxy.upstream.endpoints.dial import read_origin
 from gateway.proxy.upstream.options import Ejection, UpstreamRules
 from tests.harness import unused_port
 from tests.proxy.services import ManyUpstreams, RecordingObserver, UnixUpstream, acquire, exchange, settled

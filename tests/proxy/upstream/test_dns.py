@@ -4,8 +4,8 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from gateway.proxy.upstream.dial import read_origin
-from gateway.proxy.upstream.dns import OriginResolver
+from gateway.proxy.upstream.endpoints.dial import read_origin
+from gateway.proxy.upstream.endpoints.dns import OriginResolver
 
 
 async def test_a_bug_in_a_look_up_does_not_end_later_ones() -> None:

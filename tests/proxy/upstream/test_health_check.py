@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.proxy.upstream import health_check
 from gateway.proxy.upstream.balancer import Upstream
-from gateway.proxy.upstream.endpoint import Endpoint
+from gateway.proxy.upstream.endpoints import health_check
+from gateway.proxy.upstream.endpoints.endpoint import Endpoint
 from gateway.proxy.upstream.options import HealthCheck, UpstreamRules
 from tests.proxy.services import ManyUpstreams, exchange, settled
 from tests.sockets import OK, Exchange

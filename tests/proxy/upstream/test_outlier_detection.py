@@ -1,7 +1,7 @@
 """When an endpoint gets requests."""
 
+from gateway.proxy.upstream.endpoints.outlier_detection import OutlierDetection
 from gateway.proxy.upstream.options import Ejection, HealthCheck
-from gateway.proxy.upstream.outlier_detection import OutlierDetection
 
 RULES = Ejection(failures=3, base_time=1.0, max_time=5.0)
 

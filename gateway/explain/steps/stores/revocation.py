@@ -7,7 +7,7 @@ from gateway.core.reasons import TOKEN_REVOKED, TOKENS_REVOKED_BEFORE, Denial
 from gateway.core.revocations import Revocation, hits
 from gateway.explain import changes
 from gateway.explain.answer import Cause, Fix
-from gateway.explain.evidence import Evidence
+from gateway.explain.evidence.stores import Evidence
 from gateway.explain.trail import Trail
 from gateway.explain.wording import ago, moment, shown
 

@@ -4,7 +4,7 @@ from typing import Final
 
 from gateway.core.model import StoreUnavailable
 from gateway.explain.answer import Cause, Fix
-from gateway.explain.evidence import Evidence
+from gateway.explain.evidence.stores import Evidence
 from gateway.explain.steps.stores import outage
 from gateway.explain.trail import Trail
 from gateway.explain.wording import yaml_line

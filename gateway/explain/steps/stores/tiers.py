@@ -9,10 +9,10 @@ from gateway.core.reasons import Denial
 from gateway.explain import changes
 from gateway.explain.answer import Cause, Fix, Outcome
 from gateway.explain.changes import Change
-from gateway.explain.evidence import Evidence
+from gateway.explain.evidence.stores import Evidence
+from gateway.explain.evidence.users import Users
 from gateway.explain.steps.stores import outage, source, tables
 from gateway.explain.trail import Trail
-from gateway.explain.users import Users
 from gateway.explain.wording import ago, moment, shown, span
 from gateway.stores.postgres.look_ups import FoundUser
 from gateway.stores.redis.keys import Keys

@@ -7,8 +7,8 @@ from gateway.core.reasons import ISSUER_UNTRUSTED, Denial
 from gateway.core.tokens import claims as claim_rules
 from gateway.core.tokens.issuer_patterns import IssuerPattern, IssuerTable, is_pattern
 from gateway.core.tokens.jws import UnverifiedToken
-from gateway.explain import issuers
 from gateway.explain.answer import Cause, Fix
+from gateway.explain.evidence import issuers
 from gateway.explain.steps.token.payload import API_KEY_FIX, is_api_key
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown, yaml_line

@@ -14,7 +14,7 @@ from gateway.core.reasons import (
 from gateway.core.tokens.issuer_patterns import is_pattern
 from gateway.core.tokens.jws import KeySet, UnverifiedToken, VerificationKey
 from gateway.explain.answer import Cause, Fix
-from gateway.explain.keys import ColdKeys
+from gateway.explain.evidence.keys import ColdKeys
 from gateway.explain.steps.token.payload import seconds
 from gateway.explain.trail import Trail
 from gateway.explain.wording import shown, span

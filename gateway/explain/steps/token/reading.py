@@ -18,7 +18,7 @@ from gateway.core.tokens import jws as tokens
 from gateway.core.tokens import token_types
 from gateway.core.tokens.jws import HMAC_ALGORITHMS, UnverifiedToken
 from gateway.explain.answer import Cause, Fix
-from gateway.explain.keys import ColdKeys
+from gateway.explain.evidence.keys import ColdKeys
 from gateway.explain.setup import Introspector
 from gateway.explain.steps.token import credential, opaque
 from gateway.explain.steps.token import issuer as issuer_step

@@ -15,12 +15,12 @@ from gateway.core.reasons import (
 )
 from gateway.core.tokens.claim_paths import at_path
 from gateway.explain.answer import Cause, Fix
+from gateway.explain.evidence.users import Users
 from gateway.explain.rehearsal import Rehearsal
 from gateway.explain.steps import conditions
 from gateway.explain.steps.users import unknown_subject, user
 from gateway.explain.steps.users.same_person import Lookalike
 from gateway.explain.trail import Trail
-from gateway.explain.users import Users
 from gateway.explain.wording import listed, shown
 from gateway.stores.postgres.directory.provisioning import FUNCTION
 from gateway.stores.postgres.directory.user_rows import UserRecord

@@ -11,10 +11,10 @@ from typing import Final
 from gateway.core.model import Claims
 from gateway.core.text.lookalikes import Likeness, escaped, likeness, marked
 from gateway.explain.answer import Cause, Fix
+from gateway.explain.evidence.issuers import marked as marked_issuer
+from gateway.explain.evidence.issuers import related
+from gateway.explain.evidence.users import Users
 from gateway.explain.fixes.whereabouts import texts
-from gateway.explain.issuers import marked as marked_issuer
-from gateway.explain.issuers import related
-from gateway.explain.users import Users
 from gateway.explain.wording import listed, shown
 from gateway.stores.postgres.directory.diagnostics import Diagnostics, SimilarIdentity
 from gateway.stores.postgres.source.directory.diagnostics import SourceDiagnostics

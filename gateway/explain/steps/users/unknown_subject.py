@@ -9,11 +9,11 @@ from gateway.core.reasons import USER_NOT_FOUND, Denial
 from gateway.core.text.lookalikes import marked
 from gateway.core.text.spelling import difference
 from gateway.explain.answer import Cause, Fix
+from gateway.explain.evidence.users import Users
 from gateway.explain.fixes.remedies import place_of_subject
 from gateway.explain.steps.users import same_person
 from gateway.explain.steps.users.same_person import Lookalike
 from gateway.explain.trail import Trail
-from gateway.explain.users import Users
 from gateway.explain.wording import listed, moment, shown
 from gateway.stores.postgres.directory.diagnostics import SimilarIdentity
 from gateway.stores.postgres.directory.user_rows import (

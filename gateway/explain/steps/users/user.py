@@ -14,11 +14,11 @@ from gateway.core.reasons import (
 )
 from gateway.explain import changes
 from gateway.explain.answer import Cause, Fix, Outcome
+from gateway.explain.evidence.users import Users
 from gateway.explain.fixes import policy_fixes
 from gateway.explain.steps import conditions
 from gateway.explain.steps.token.claims import ID_TOKEN_FIX, is_id_token
 from gateway.explain.trail import Trail
-from gateway.explain.users import Users
 from gateway.explain.wording import ago, listed, moment, shown, span
 from gateway.stores.postgres.directory.user_rows import UserRecord
 from gateway.stores.postgres.source.directory.diagnostics import HoldingRule

@@ -4,10 +4,10 @@ import asyncio
 
 from gateway.core.reasons import UPSTREAM_PROTOCOL_ERROR, Denial
 from gateway.proxy.upstream.connection import UpstreamConnection
-from gateway.proxy.upstream.dial import Dialer, Origin
+from gateway.proxy.upstream.endpoints.dial import Dialer, Origin
+from gateway.proxy.upstream.endpoints.outlier_detection import OutlierDetection
+from gateway.proxy.upstream.endpoints.pool import Pool
 from gateway.proxy.upstream.options import UpstreamRules
-from gateway.proxy.upstream.outlier_detection import OutlierDetection
-from gateway.proxy.upstream.pool import Pool
 from gateway.telemetry import logs
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
-from gateway.cli import arguments, output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
 from gateway.cli.stores import Stores, table, when, with_stores
+from gateway.cli.terminal import arguments, output
 from gateway.core.model import JSON, Identity, StoreUnavailable, UserStatus
 from gateway.core.tokens.claims import MAX_SUBJECT_CHARACTERS, is_clean
 

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 
 import structlog
 
-from gateway.proxy.upstream.dial import Origin
+from gateway.proxy.upstream.endpoints.dial import Origin
 from gateway.telemetry import logs
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]

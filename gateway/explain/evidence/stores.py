@@ -8,7 +8,7 @@ from typing import TypeVar
 from gateway.core.model import Claims, Resolution, StoreUnavailable, User
 from gateway.core.reasons import Denial
 from gateway.core.revocations import Revocation
-from gateway.explain.users import Users
+from gateway.explain.evidence.users import Users
 from gateway.explain.verdict import ColdResolver
 from gateway.stores.postgres.directory.diagnostics import Diagnostics
 from gateway.stores.postgres.directory.user_rows import UserRecord

@@ -12,7 +12,7 @@ from typing import Annotated, BinaryIO, Final, TypeAlias
 
 import typer
 
-from gateway.cli import output
+from gateway.cli.terminal import output
 from gateway.core.tokens.claims import is_clean
 
 OfIssuer: TypeAlias = Annotated[

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 import orjson
 import typer
 
-from gateway.cli import arguments, output
 from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
 from gateway.cli.orphans.choice import choose_field
 from gateway.cli.orphans.report import link_command, shown
 from gateway.cli.stores import Stores, with_stores
+from gateway.cli.terminal import arguments, output
 from gateway.core.model import JSON, StoreUnavailable
 from gateway.reconcile.exports.export import Export, Format
 from gateway.reconcile.exports.text import BadExport

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from gateway.cli import output
 from gateway.cli.config import Json
+from gateway.cli.terminal import output
 from gateway.core.reasons import CATALOGUE, Group, Reason
 
 _TITLES = {

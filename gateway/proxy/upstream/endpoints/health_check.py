@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from gateway.core.reasons import Denial
-from gateway.proxy.upstream.endpoint import Endpoint
+from gateway.proxy.upstream.endpoints.endpoint import Endpoint
 from gateway.proxy.upstream.options import HealthCheck
 from gateway.proxy.upstream.parser import ResponseParser
 
