@@ -81,6 +81,7 @@ GOOD: Final[dict[str, Values]] = {
     "budget of a percentage": {"podDisruptionBudget": {"minAvailable": "50%"}},
     "one replica": {"deployment": {"replicas": 1}, "podDisruptionBudget": {"maxUnavailable": 1}},
     "no budget": {"podDisruptionBudget": {"enabled": False}, "deployment": {"replicas": 1}},
+    "no pods": {"deployment": {"replicas": 0}},
     "long drain": {"shutdown": {"preStopSeconds": 5, "delaySeconds": 20, "drainSeconds": 300}},
     "long grace": {"deployment": {"terminationGracePeriodSeconds": 600}},
     "restart": {"reload": "restart"},
@@ -139,7 +140,22 @@ GOOD: Final[dict[str, Values]] = {
     "an account that exists": {
         "serviceAccount": {"create": False, "name": "gateway-app", "automountToken": True}
     },
-    "names": {"nameOverride": "door", "fullnameOverride": "a" * 60, "commonLabels": {"team": "edge"}},
+    "names": {
+        "nameOverride": "door",
+        "fullnameOverride": "a" * 60,
+        "commonLabels": {"team": "edge"},
+        "deployment": {"podLabels": {"team": "front"}, "labels": {"team": "front"}},
+        "image": {"repository": "registry.example.com:5000/team/gateway", "tag": "0.1.0-" + "b" * 56 + "_x"},
+    },
+    "annotations of the chart": {
+        "deployment": {"podAnnotations": {"kubectl.kubernetes.io/default-container": "proxy"}},
+        "migrations": {"annotations": {"helm.sh/hook-weight": "1"}},
+    },
+    "ingress and route": {
+        "ingress": {"enabled": True, "hosts": [{"host": ""}, {"host": "*.example.com"}]},
+        "httpRoute": {"enabled": True, "parentRefs": [{"name": "front"}]},
+        "tls": {"existingSecret": "gateway-tls"},
+    },
     "image by digest": {
         "image": {"repository": "registry.example.com/gateway", "digest": "sha256:" + "0" * 64}
     },
@@ -246,9 +262,11 @@ def _merge(into: Values, change: Mapping[str, Any]) -> None:
             into[key] = deepcopy(value)
 
 
-def rendered(asked: Mapping[str, Values]) -> tuple[dict[str, Rendered], list[Values]]:
+def rendered(
+    asked: Mapping[str, Values], release: str = "gateway"
+) -> tuple[dict[str, Rendered], list[Values]]:
     """Render the chart with each of these values; also return the messages of `helm lint` for the first."""
-    task = json.dumps({"chart": str(CHART), "asked": asked})
+    task = json.dumps({"chart": str(CHART), "asked": asked, "release": release})
     program = Path(__file__).parent / "helm_program.py"
     done = subprocess.run(  # noqa: S603 -- a program of ours
         [sys.executable, str(program)], input=task, capture_output=True, text=True, check=False, timeout=60
@@ -268,4 +286,13 @@ def _read(name: str, answer: Values) -> Rendered:
 
 def _documents(texts: Iterable[str]) -> Iterator[Values]:
     for text in texts:
-        yield from (document for document in yaml.safe_load_all(text) if document is not None)
+        yield from (document for document in yaml.load_all(text, _Strict) if document is not None)
+
+
+class _Strict(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which Kubernetes would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        assert len(set(keys)) == len(keys), keys
+        return super().construct_mapping(node, deep)

@@ -47,13 +47,73 @@ BAD: Final[dict[str, tuple[Values, str]]] = {
         "no node could ever be drained",
     ),
     "a budget of 100%": ({"podDisruptionBudget": {"minAvailable": "100%"}}, "no node could ever be drained"),
+    "a share that is rounded up to all": (
+        {"podDisruptionBudget": {"minAvailable": "50%"}, "deployment": {"replicas": 1}},
+        "minAvailable is 50% and there may be 1 pods: no node could ever be drained",
+    ),
     "a budget of none": ({"podDisruptionBudget": {"maxUnavailable": 0}}, "no node could ever be drained"),
     "two budgets": ({"podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}}, "takes only one"),
     "a scale upside down": (
         {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 3}},
         "minReplicas (5) is more than autoscaling.maxReplicas (3)",
     ),
+    "a scale by nothing": (
+        {"autoscaling": {"enabled": True, "targetCPUUtilizationPercentage": None}},
+        "autoscaling has nothing to go by",
+    ),
+    "a scale by a share of nothing": (
+        {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}},
+        "none is requested: set resources.requests.cpu",
+    ),
     "no way to replace": ({"deployment": {"maxSurge": 0}}, "both 0"),
+    "no way to replace a share": ({"deployment": {"maxSurge": "0%", "maxUnavailable": "0%"}}, "both 0"),
+    "a port twice": ({"ports": {"admin": 8080}}, "ports.http and ports.admin are both 8080"),
+    "a balancer that is none": (
+        {"service": {"loadBalancerSourceRanges": ["10.0.0.0/8"]}},
+        "service.loadBalancerSourceRanges needs service.type LoadBalancer",
+    ),
+    "a policy of outside inside": (
+        {"service": {"externalTrafficPolicy": "Local"}},
+        "service.externalTrafficPolicy needs service.type LoadBalancer or NodePort",
+    ),
+    "a name with a dot": ({"fullnameOverride": "gate.way"}, "/fullnameOverride"),
+    "a label of the chart": (
+        {"deployment": {"podLabels": {"app.kubernetes.io/component": "edge"}}},
+        "the label app.kubernetes.io/component is the chart's own",
+    ),
+    "a label that is none": ({"commonLabels": {"team": "the edge"}}, "/commonLabels/team"),
+    "a tag in the repository": ({"image": {"repository": "example.com/gateway:1.0"}}, "/image/repository"),
+    "a URL as a host": (
+        {"ingress": {"enabled": True, "hosts": [{"host": "https://a.example.com"}]}},
+        "/ingress/hosts/0/host",
+    ),
+    "a volume of the chart": (
+        {"extraVolumes": [{"name": "tls", "emptyDir": {}}]},
+        "extraVolumes has the name tls, which is taken",
+    ),
+    "a mount over another": (
+        {
+            "extraVolumes": [{"name": "t", "emptyDir": {}}],
+            "extraVolumeMounts": [{"name": "t", "mountPath": "/etc/gateway/"}],
+        },
+        "extraVolumeMounts has the path /etc/gateway, where something is mounted",
+    ),
+    "a mount of nothing": (
+        {"extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca"}]},
+        "extraVolumeMounts mounts ca, which is not in extraVolumes",
+    ),
+    "a container twice": (
+        {"extraContainers": [{"name": "gateway", "image": "proxy:1"}]},
+        "extraContainers has the name gateway, which is taken",
+    ),
+    "a scrape longer than its interval": (
+        {"serviceMonitor": {"enabled": True, "interval": "15s", "scrapeTimeout": "20000ms"}},
+        "serviceMonitor.scrapeTimeout (20000ms) is longer than serviceMonitor.interval (15s)",
+    ),
+    "a policy that shuts the stores out": (
+        {"networkPolicy": {"enabled": True, "restrictEgress": True}},
+        "networkPolicy.egress is empty",
+    ),
     "grpc alone": ({"decision": {"grpc": True}}, "decision.grpc needs decision.enabled"),
     "an Ingress without hosts": ({"ingress": {"enabled": True}}, "needs ingress.hosts"),
     "a route without parents": ({"httpRoute": {"enabled": True}}, "needs httpRoute.parentRefs"),
@@ -85,6 +145,7 @@ BAD: Final[dict[str, tuple[Values, str]]] = {
     "records in a folder that cannot be written": (
         {
             "config": {"record": {"directory": "/var/lib/records"}},
+            "extraVolumes": [{"name": "t", "emptyDir": {}}],
             "extraVolumeMounts": [{"name": "t", "mountPath": "/var/lib/rec"}],
         },
         "config.record.directory must be in a volume",
@@ -92,6 +153,39 @@ BAD: Final[dict[str, tuple[Values, str]]] = {
     "a variable twice": (
         {"extraEnv": [{"name": "GATEWAY_POSTGRES__DSN", "value": "postgresql://db/x"}]},
         "GATEWAY_POSTGRES__DSN is in extraEnv and in existingSecret",
+    ),
+    "the token twice": (
+        {
+            "secretKeys": {"adminToken": "token"},
+            "extraEnv": [{"name": "GATEWAY_ADMIN__TOKEN", "value": "x" * 32}],
+        },
+        "GATEWAY_ADMIN__TOKEN is in extraEnv and in existingSecret",
+    ),
+    "an address by a variable": (
+        {"extraEnv": [{"name": "GATEWAY_SERVER__LISTEN", "value": "0.0.0.0:80"}]},
+        "GATEWAY_SERVER__LISTEN is set by the chart: use listenAddress and ports.http",
+    ),
+    "one variable two ways": (
+        {
+            "extraEnv": [
+                {"name": "GATEWAY_LOG__LEVEL", "value": "info"},
+                {"name": "GATEWAY_LOG__LEVEL_FILE", "value": "/x"},
+            ]
+        },
+        "extraEnv has GATEWAY_LOG__LEVEL twice",
+    ),
+    "an owner without a Secret": (
+        {
+            "existingSecret": "",
+            "secretKeys": {"migrationDsn": "owner"},
+            "config": {"postgres": {"dsn": "postgresql://db/x"}, "redis": {"url": "redis://redis"}},
+        },
+        "secretKeys.migrationDsn needs existingSecret",
+    ),
+    "no DSN in the Secret": ({"secretKeys": {"postgresDsn": ""}}, "the gateway has no database"),
+    "no Redis": (
+        {"existingSecret": "", "config": {"postgres": {"dsn": "postgresql://db/x"}, "redis": None}},
+        "the gateway has no Redis",
     ),
 }
 
@@ -183,6 +277,25 @@ def _paths(node: Values, known: Mapping[str, str], path: str = "") -> Iterator[s
             yield from _paths(child, known, here)
 
 
+@pytest.mark.parametrize(
+    ("release", "name"),
+    [("shop", "shop-gateway"), ("gateway.v2", "gateway-v2"), ("a" * 51 + "-b", "a" * 51)],
+)
+def test_names_are_those_of_services(release: str, name: str) -> None:
+    """A release may have dots, and be long."""
+    found = rendered({"base": values()}, release)[0]["base"]
+    assert found.error == ""
+    assert found.deployment["metadata"]["name"] == name
+    for service in found.of("Service"):
+        assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", service["metadata"]["name"])
+
+
+def test_a_name_that_no_service_may_have_is_refused() -> None:
+    refused = rendered({"base": values()}, "2nd")[0]["base"].error
+    assert "the name 2nd-gateway begins with a digit, which no Service may: set fullnameOverride" in refused
+    assert rendered({"base": values({"fullnameOverride": "second"})}, "2nd")[0]["base"].error == ""
+
+
 # Objects -------------------------------------------------------------------------------------------
 
 
@@ -240,7 +353,8 @@ def test_objects_are_of_the_release(charts: list[Rendered]) -> None:
         for document in each.objects:
             found = document["metadata"]["labels"]
             assert found["app.kubernetes.io/instance"] == "gateway"
-            assert found["app.kubernetes.io/version"] == __version__
+            version = "0.1.0-" + "b" * 56 if each.name == "names" else __version__
+            assert found["app.kubernetes.io/version"] == version
             assert len(document["metadata"]["name"]) <= 63
             assert document["kind"] != "Secret"
 
@@ -356,7 +470,7 @@ def test_a_node_can_always_be_drained(charts: list[Rendered]) -> None:
             spec, fewest = budget["spec"], each.deployment["spec"].get("replicas", 2)
             assert ("minAvailable" in spec) != ("maxUnavailable" in spec)
             least = spec.get("minAvailable", 0)
-            assert least == "50%" or least < fewest, each.name
+            assert least in {0, "50%"} or least < fewest, each.name
 
 
 def test_the_gateway_takes_the_configuration(
@@ -447,6 +561,17 @@ def test_a_changed_configuration_restarts_pods_only_if_told_to(charts: list[Rend
     for each in charts:
         annotations = each.deployment["spec"]["template"]["metadata"]["annotations"]
         assert ("checksum/config" in annotations) == (each.name == "restart")
+
+
+def test_labels_and_annotations_of_an_object_count_more_than_those_of_all(charts: list[Rendered]) -> None:
+    (named,) = [one for one in charts if one.name == "names"]
+    template = named.deployment["spec"]["template"]
+    assert labels(named.deployment)["team"] == labels(template)["team"] == "front"
+    assert labels(named.of("Service")[0])["team"] == "edge"
+    (annotated,) = [one for one in charts if one.name == "annotations of the chart"]
+    annotations = annotated.deployment["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["kubectl.kubernetes.io/default-container"] == "proxy"
+    assert annotated.one("Job")["metadata"]["annotations"]["helm.sh/hook-weight"] == "1"
 
 
 def test_prometheus_gets_the_alerts_and_grafana_the_dashboard(charts: list[Rendered]) -> None:

@@ -1,17 +1,16 @@
 {{- define "gateway.name" -}}
-{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimAll "-" -}}
 {{- end -}}
 
-{{/* At most 52 characters: the longest suffix, "-migrate", still fits into a name. */}}
+{{/* At most 52 characters: the longest suffix, "-migrate", still fits into a name. Without the dots that a release may
+have, because Services may have none. */}}
 {{- define "gateway.fullname" -}}
 {{- $name := include "gateway.name" . -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
-{{- else if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
+{{- $full := .Values.fullnameOverride -}}
+{{- if not $full -}}
+{{- $full = ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | replace "." "-" -}}
 {{- end -}}
+{{- $full | trunc 52 | trimAll "-" -}}
 {{- end -}}
 
 {{- define "gateway.instance" -}}
@@ -25,15 +24,22 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: gateway
 {{- end -}}
 
-{{/* Takes a list: the root, and the component. */}}
+{{/* Takes a list: the root, the component, and labels of this object alone, which count more than those of all. */}}
 {{- define "gateway.labels" -}}
 {{- $root := index . 0 -}}
 {{ include "gateway.instance" $root }}
 app.kubernetes.io/component: {{ index . 1 }}
-app.kubernetes.io/version: {{ $root.Values.image.tag | default $root.Chart.AppVersion | trunc 63 | quote }}
+app.kubernetes.io/version: {{ $root.Values.image.tag | default $root.Chart.AppVersion | trunc 63 | trimAll "-_." | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
-{{- with $root.Values.commonLabels }}
+{{- $more := deepCopy ($root.Values.commonLabels | default dict) -}}
+{{- if gt (len .) 2 -}}{{- $more = mergeOverwrite $more (index . 2 | default dict) -}}{{- end -}}
+{{- range $key := keys $more -}}
+{{- if regexMatch "^(app[.]kubernetes[.]io/(name|instance|component|version|managed-by)|helm[.]sh/chart)$" $key -}}
+{{- fail (printf "the label %s is the chart's own, by which Services find the pods: leave it out, or see nameOverride" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- with $more }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -73,20 +79,23 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
+{{/* What the chart writes into the configuration: the value that is for it, by its path. */}}
+{{- define "gateway.own" -}}
+server.listen: listenAddress and ports.http
+server.reload: reload
+server.shutdown_delay: shutdown.delaySeconds
+server.drain_timeout: shutdown.drainSeconds
+server.tls: tls.existingSecret
+admin.listen: listenAddress and ports.admin
+admin.token: secretKeys.adminToken
+decision.listen: decision.enabled
+decision.grpc_listen: decision.grpc
+{{- end -}}
+
 {{/* The configuration file. */}}
 {{- define "gateway.config" -}}
 {{- $config := deepCopy .Values.config -}}
-{{- $own := dict
-  "server.listen" "listenAddress and ports.http"
-  "server.reload" "reload"
-  "server.shutdown_delay" "shutdown.delaySeconds"
-  "server.drain_timeout" "shutdown.drainSeconds"
-  "server.tls" "tls.existingSecret"
-  "admin.listen" "listenAddress and ports.admin"
-  "admin.token" "secretKeys.adminToken"
-  "decision.listen" "decision.enabled"
-  "decision.grpc_listen" "decision.grpc"
--}}
+{{- $own := include "gateway.own" . | fromYaml -}}
 {{- range $path, $instead := $own -}}
 {{- $keys := splitList "." $path -}}
 {{- $section := get $config (first $keys) -}}
@@ -137,57 +146,6 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{/* The cores of a node say nothing about a pod's share: `auto` would start a worker for each. */}}
 {{- $defaults := dict "server" (dict "workers" 2) -}}
 {{- toYaml (mergeOverwrite $defaults $config $chart) -}}
-{{- end -}}
-
-{{/* What does not fit together; each template of a workload includes it. */}}
-{{- define "gateway.validate" -}}
-{{- $budget := .Values.podDisruptionBudget -}}
-{{- $fewest := int (include "gateway.fewest" .) -}}
-{{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
-{{- fail (printf "autoscaling.minReplicas (%d) is more than autoscaling.maxReplicas (%d)" (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
-{{- end -}}
-{{- if $budget.enabled -}}
-{{- if and (not (kindIs "invalid" $budget.minAvailable)) (not (kindIs "invalid" $budget.maxUnavailable)) -}}
-{{- fail "podDisruptionBudget has both minAvailable and maxUnavailable: Kubernetes takes only one" -}}
-{{- end -}}
-{{- if and (or (kindIs "float64" $budget.minAvailable) (kindIs "int64" $budget.minAvailable)) (ge (int $budget.minAvailable) $fewest) -}}
-{{- fail (printf "podDisruptionBudget.minAvailable is %d and there may be %d pods: no node could ever be drained. Lower it, or raise the number of pods." (int $budget.minAvailable) $fewest) -}}
-{{- end -}}
-{{- if eq (toString $budget.minAvailable) "100%" -}}
-{{- fail "podDisruptionBudget.minAvailable is 100%: no node could ever be drained" -}}
-{{- end -}}
-{{- if and (not (kindIs "invalid" $budget.maxUnavailable)) (has (toString $budget.maxUnavailable) (list "0" "0%")) -}}
-{{- fail "podDisruptionBudget.maxUnavailable is 0: no node could ever be drained" -}}
-{{- end -}}
-{{- end -}}
-{{- if and (eq (toString .Values.deployment.maxSurge) "0") (eq (toString .Values.deployment.maxUnavailable) "0") -}}
-{{- fail "deployment.maxSurge and deployment.maxUnavailable are both 0: no pod could ever be replaced" -}}
-{{- end -}}
-{{- if and .Values.decision.grpc (not .Values.decision.enabled) -}}
-{{- fail "decision.grpc needs decision.enabled" -}}
-{{- end -}}
-{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
-{{- fail "ingress.enabled needs ingress.hosts" -}}
-{{- end -}}
-{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
-{{- fail "httpRoute.enabled needs httpRoute.parentRefs: the Gateways that the route belongs to" -}}
-{{- end -}}
-{{- if and .Values.networkPolicy.enabled .Values.serviceMonitor.enabled (not .Values.networkPolicy.monitoring) -}}
-{{- fail "networkPolicy.monitoring is empty: Prometheus could not reach the admin port. Name its pods or its namespace." -}}
-{{- end -}}
-{{- if and .Values.networkPolicy.enabled .Values.decision.enabled (not .Values.networkPolicy.fronts) -}}
-{{- fail "networkPolicy.fronts is empty: no proxy could ask for decisions. Name the pods or namespaces of the proxies." -}}
-{{- end -}}
-{{- $env := list -}}
-{{- range .Values.extraEnv -}}{{- $env = append $env (.name | trimSuffix "_FILE") -}}{{- end -}}
-{{- if not (or .Values.existingSecret .Values.extraEnvFrom (has "GATEWAY_POSTGRES__DSN" $env) (dig "postgres" "dsn" "" .Values.config)) -}}
-{{- fail "the gateway has no database: set existingSecret to a Secret with the keys of secretKeys, or config.postgres.dsn if it needs no password" -}}
-{{- end -}}
-{{- range $env -}}
-{{- if and $.Values.existingSecret (or (and (eq . "GATEWAY_POSTGRES__DSN") $.Values.secretKeys.postgresDsn) (and (eq . "GATEWAY_REDIS__URL") $.Values.secretKeys.redisUrl)) -}}
-{{- fail (printf "%s is in extraEnv and in existingSecret: leave one of them out" .) -}}
-{{- end -}}
-{{- end -}}
 {{- end -}}
 
 {{/* Takes a list: the root, and the key of the Secret with the DSN. */}}
