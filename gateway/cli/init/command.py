@@ -194,14 +194,21 @@ def _store(option: str | None, name: str, *variables: str) -> str | None:
     """Return the URL of a store, from its option or from the first variable that is set."""
     if option is None:
         return next((os.environ[each] for each in variables if os.environ.get(each)), None)
-    from urllib.parse import urlsplit
-
-    if urlsplit(option).password is not None:
+    if _has_password(option):
         output.warn(
             f"the password in {name} is an argument, which every user of this machine can see",
             f"put it into the variable {variables[0]}, and leave {name} out",
         )
     return option
+
+
+def _has_password(url: str) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        return urlsplit(url).password is not None
+    except ValueError:
+        return False  # no URL, which is told when it is tried
 
 
 def _write(interview: "Interview", files: _Files) -> None:

@@ -9,10 +9,11 @@ from urllib.parse import quote, urlsplit
 from gateway.cli.check import live
 from gateway.cli.check.result import CheckResult
 from gateway.cli.init import issuer as issuers
-from gateway.cli.init.document import POSTGRES, REDIS, Answers, configuration, settings_of
+from gateway.cli.init.document import ADMIN_TOKEN, POSTGRES, REDIS, Answers, configuration, settings_of
 from gateway.cli.init.issuer import SECRET, FoundIssuer, NoIssuer
 from gateway.cli.init.trial import TRIALS
 from gateway.cli.terminal import output
+from gateway.cli.terminal.arguments import LONGEST_LINE
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -22,6 +23,13 @@ _STAND_IN: Final = FoundIssuer(
     {"name": "main", "issuer": "https://issuer.invalid", "audiences": ["api"], "keys": {"discovery": True}}
 )
 """For what is not known yet, while another part is tried."""
+_OPTIONS: Final = {
+    "server.listen": "--listen",
+    "admin.listen": "--admin-listen",
+    "issuers[0].name": "--name",
+    "admin.token": f"{ADMIN_TOKEN} in the file for the secrets",
+}
+"""What is not asked for, by the setting that it becomes."""
 
 
 class Prompts(Protocol):
@@ -87,6 +95,7 @@ class Interview:
             output.fail("init lacks " + "; ".join(missing), "gateway init --help", output.USAGE)
         self.secrets.setdefault(POSTGRES, "postgresql://gateway@127.0.0.1:1/gateway")
         self.secrets.setdefault(REDIS, "redis://127.0.0.1:1/0")
+        self._refuse_options()
         self._issuer()
         self._value(
             "upstream", "URL of the service behind the gateway", self.given.upstream, self._put_upstream
@@ -113,6 +122,18 @@ class Interview:
         """The settings as far as they are known. Raises ConfigurationError."""
         return settings_of(self.content, self.secrets)
 
+    def _refuse_options(self) -> None:
+        """Exit when an option is wrong that is not asked for: no answer would correct it."""
+        from gateway.settings import ConfigurationError
+
+        self.found = issuers.named(_STAND_IN, self.given.name)
+        try:
+            _ = self.settings
+        except ConfigurationError as error:
+            problem = error.problems[0]
+            told = f"{_OPTIONS.get(problem.field, problem.field)}: {problem.message}"
+            output.fail(output.plain(told), problem.hint, output.USAGE)
+
     # The issuer --------------------------------------------------------------------------------------
 
     def _issuer(self) -> None:
@@ -120,10 +141,10 @@ class Interview:
         while True:
             try:
                 self.found = issuers.named(self._found(given), self.given.name)
+                self._share_secret(None if given is None else given.token_secret)
             except NoIssuer as error:
                 self._refuse(str(error), error.hint)
             else:
-                self._share_secret()
                 if self._works("issuer"):
                     return
             given = None
@@ -137,8 +158,13 @@ class Interview:
         if prompts is None:
             raise NoIssuer("no issuer is given", "give --issuer URL or --token FILE")
         url = prompts.text("URL of the issuer (`iss` of its tokens), or nothing to paste a token", "").strip()
+        if url.startswith(("eyJ", "Bearer ")):
+            return issuers.from_token(url)
         if not url:
-            return issuers.from_token(prompts.secret("A sample token (not shown, and not sent anywhere)"))
+            token = prompts.secret("A sample token (not shown, and not sent anywhere)")
+            if len(token) >= LONGEST_LINE:
+                raise NoIssuer("the terminal cut the token off", "put it into a file: --token FILE")
+            return issuers.from_token(token)
         return self._by_url(url, self.given.audiences, self.given.client_ids)
 
     def _by_url(self, url: str, audiences: Iterable[str], client_ids: Iterable[str]) -> FoundIssuer:
@@ -151,18 +177,17 @@ class Interview:
         named = self.prompts.text("Audience of its tokens (`aud`)").strip()
         return issuers.from_url(url, (named,), client_ids)
 
-    def _share_secret(self) -> None:
+    def _share_secret(self, secret: str | None) -> None:
+        """Keep the secret of the issuer, if it has one. Raises NoIssuer without it."""
         if not self.found.shares_a_secret:
             self.secrets.pop(SECRET, None)
             return
-        secret = self.given.token_secret
         if secret is None and self.prompts is not None:
             secret = self.prompts.secret("The secret that the issuer signs with (not shown)")
         if not secret:
-            output.fail(
+            raise NoIssuer(
                 "the token is signed with a secret (HS256)",
                 f"put it into the variable {SECRET}, and run this again",
-                output.USAGE,
             )
         self.secrets[SECRET] = secret
 
@@ -190,11 +215,14 @@ class Interview:
 
     def _with_password(self, name: str, url: str) -> str:
         """Ask for the password of a store, if the URL has none: it should not stand on the screen."""
-        if name == "upstream" or self.prompts is None or urlsplit(url).password is not None:
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return url  # no URL, which is told when it is tried
+        if name == "upstream" or self.prompts is None or not parts.netloc or parts.password is not None:
             return url
         password = self.prompts.secret("Its password (not shown; nothing if it needs none)")
-        parts = urlsplit(url)
-        if not password or not parts.netloc:
+        if not password:
             return url
         user, _, place = parts.netloc.rpartition("@")
         return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}").geturl()

@@ -36,7 +36,7 @@ PastedToken: TypeAlias = Annotated[
 ]
 
 _STDIN: Final = "-"
-_LONGEST_LINE: Final = 4095
+LONGEST_LINE: Final = 4095
 """Bytes of a line that a terminal passes on; it cuts longer lines off (termios(3))."""
 
 
@@ -50,7 +50,7 @@ def token_text(argument: str | None, command: str) -> str | bytes:
         return argument
     if argument is None and sys.stdin.isatty():
         typed = getpass.getpass("Token (not shown): ")
-        if len(typed) >= _LONGEST_LINE:
+        if len(typed) >= LONGEST_LINE:
             output.fail(
                 "the terminal cut the token off",
                 f"put it into a file: gateway {command} - < FILE",

@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import typer
 
 from gateway.cli.check.result import CheckResult
 from gateway.cli.init import interview
@@ -12,6 +13,7 @@ from gateway.cli.init.document import POSTGRES, REDIS, WouldOverwrite, environme
 from gateway.cli.init.interview import Given, Interview
 from gateway.cli.init.trial import TRIALS, Trial
 from gateway.settings import Settings
+from tests import tokens
 
 GOOD = "https://idp.example.com"
 
@@ -121,3 +123,41 @@ def test_a_variable_is_not_overwritten_unless_it_is_asked_for() -> None:
 def test_values_survive_quotation() -> None:
     secrets = {"A": "postgresql://u:p'w$x@h/d?a=b&c=d", "B": 'a "b" \\c'}
     assert variables(environment("", secrets, force=False)) == secrets
+
+
+def test_an_answer_that_is_no_url_is_asked_for_again(trials: list[str]) -> None:
+    person = Person(
+        "https://[idp", "api", "eyJ.x.y", GOOD, "api",
+        "http://[app", "http://app",
+        "postgresql://[db", "postgresql://u:p@db/x",
+        "redis://[r", "redis://u:p@r",
+    )  # fmt: skip
+    Interview(Given(), Path("gateway.env"), {"ADMIN_TOKEN": "0123456789abcdef"}, person).hold()
+    assert not person.answers
+    assert trials == [GOOD, "http://app", "postgresql://u:p@db/x", "redis://u:p@r"]
+
+
+@pytest.mark.parametrize(
+    ("given", "token", "told"),
+    [
+        (Given(listen="8080"), "0123456789abcdef", "--listen: "),
+        (Given(admin_listen="0.0.0.0:8080"), "0123456789abcdef", "--admin-listen: "),
+        (Given(name="the main one"), "0123456789abcdef", "--name: "),
+        (Given(), "short", "ADMIN_TOKEN in the file for the secrets: "),
+    ],
+)
+def test_an_option_that_no_answer_corrects_ends_it(
+    capsys: pytest.CaptureFixture[str], given: Given, token: str, told: str
+) -> None:
+    with pytest.raises(typer.Exit):
+        Interview(given, Path("gateway.env"), {"ADMIN_TOKEN": token}, Person()).hold()
+    assert told in capsys.readouterr().err
+
+
+def test_a_secret_that_is_not_given_leads_back_to_the_issuer(trials: list[str]) -> None:
+    token = tokens.sign(tokens.claims("u"), tokens.secret()).decode()
+    person = Person("", token, "", GOOD, "api", "http://app")
+    given = Given(postgres="postgresql://u:p@db/x", redis="redis://r")
+    Interview(given, Path("gateway.env"), {"ADMIN_TOKEN": "0123456789abcdef"}, person).hold()
+    assert not person.answers
+    assert trials[0] == GOOD
