@@ -63,6 +63,10 @@ class TestReferences:
                 "6: postgres.dsn: names ${NOBODY}, which the environment does not",
             ),
             ("postgresql://${}@db/x", "6: postgres.dsn: has ${ without the name of a variable"),
+            (
+                "postgresql://${USER:-hunter2}@db/x",
+                "6: postgres.dsn: has ${USER with a default, as shells know it → write ${USER}, and set USER",
+            ),
             ("postgresql://${A-B}@db/x", "6: postgres.dsn: has ${ without the name of a variable"),
         ],
     )
@@ -87,6 +91,10 @@ class TestFiles:
         assert "GATEWAY_ADMIN__TOKEN_FILE: admin.token: is in" in found
         assert "cannot be read: No such file or directory" in found
 
+    def test_a_variable_that_names_no_file_is_a_mistake(self, file: Path) -> None:
+        found = mistakes(file, {"GATEWAY_ADMIN__TOKEN_FILE": ""})
+        assert "admin.token: is in a file, which the variable does not name" in found
+
     def test_both_are_a_mistake(self, tmp_path: Path, file: Path) -> None:
         secret = tmp_path / "url"
         secret.write_text("redis://127.0.0.1:1", encoding="utf-8")
@@ -107,7 +115,18 @@ class TestNames:
         [
             ("GATEWAY_SERVER_LISTEN", "GATEWAY_SERVER__LISTEN"),
             ("GATEWAY_POSTGRES_DSN", "GATEWAY_POSTGRES__DSN"),
-            ("GATEWAY_POSTGRES_DSN_FILE", "GATEWAY_POSTGRES__DSN"),
+            ("GATEWAY_POSTGRES_DSN_FILE", "GATEWAY_POSTGRES__DSN_FILE"),
+            ("GATEWAY_ASSERTION_KEY_FILE", "GATEWAY_ASSERTION__KEY_FILE"),
+            ("GATEWAY_CONFIG_FILE", "GATEWAY_CONFIG"),
+            ("GATEWAY_CONFG", "GATEWAY_CONFIG"),
+            ("GATEWAY__SERVER__LISTEN", "GATEWAY_SERVER__LISTEN"),
+            ("GATEWAY_SERVER__TLS_CERTIFICATE", "GATEWAY_SERVER__TLS__CERTIFICATE"),
+            ("GATEWAY_SERVERS__LISTEN", "GATEWAY_SERVER__LISTEN"),
+            ("GATEWAY.SERVER.LISTEN", "GATEWAY_SERVER__LISTEN"),
+            ("GATEWAY-SERVER-LISTEN", "GATEWAY_SERVER__LISTEN"),
+            ("gateway_server__listen", "GATEWAY_SERVER__LISTEN"),
+            ("Gateway_Postgres__Dsn_File", "GATEWAY_POSTGRES__DSN_FILE"),
+            ("GATEWY_SERVER__LISTEN", "GATEWAY_SERVER__LISTEN"),
             ("GATEWAY_SERVER_TLS_CERTIFICATE", "GATEWAY_SERVER__TLS__CERTIFICATE"),
             ("GATEWAY_SERVER_TRUSTED_PROXYS", "GATEWAY_SERVER__TRUSTED_PROXIES"),
             ("GATEWAY_LOG__LEVLE", "GATEWAY_LOG__LEVEL"),
@@ -127,6 +146,10 @@ class TestNames:
             "GATEWAY_PORT",
             "GATEWAY_PORT_8080_TCP",
             "GATEWAY_PORT_8080_TCP_ADDR",
+            "GATEWAY_CONFIG_SERVICE_HOST",
+            "GATEWAY_ADMIN_PORT",
+            "GATEWAY_DECISION_SERVICE_PORT_GRPC",
+            "GATE_KEEPER",
             "GATEWAY_VERSION",
             "GATEWAY_IMAGE_TAG",
             "GATEWAY_TEST_POSTGRES_DSN",
@@ -162,6 +185,45 @@ class TestExposure:
         assert "GATEWAY_POSTGRES__DSN_FILE" in told["postgres.dsn"]
         file.chmod(0o640)
         assert "postgres.dsn" not in self.told(file)
+
+    @pytest.mark.parametrize(
+        ("written", "place", "fix"),
+        [
+            ("  listen_dsn: postgresql://u@db/x?password=secret", "postgres.listen_dsn", "_LISTEN_DSN_FILE"),
+            ("jwks: {proxy: 'http://u:secret@proxy:3128'}", "jwks.proxy", "GATEWAY_JWKS__PROXY"),
+            ("redis: {url: 'redis://db?password=secret'}", "redis.url", "GATEWAY_REDIS__URL_FILE"),
+        ],
+    )
+    def test_every_secret_is(self, tmp_path: Path, written: str, place: str, fix: str) -> None:
+        file = write(tmp_path, "postgresql://u@db/x\n" + written)
+        if written.startswith("redis"):
+            file.write_text(file.read_text().replace("redis:\n  url: redis://127.0.0.1:6379/0\n", ""))
+        file.chmod(0o644)
+        assert fix in self.told(file)[place]
+
+    def test_a_secret_within_a_list_is_too(self, file: Path) -> None:
+        secret = "s" * 32
+        file.write_text(file.read_text().replace("[api]", f"[api]\n    keys: {{secret: {secret}}}"))
+        file.chmod(0o644)
+        told = self.told(file)["issuers[0].keys.secret"]
+        assert "or write ${NAME}, and set NAME" in told
+        assert secret not in told
+
+    def test_a_private_key_that_all_can_read_is_warned_of(self, tmp_path: Path, file: Path) -> None:
+        key = tmp_path / "key.pem"
+        key.write_text("")
+        key.chmod(0o644)
+        file.write_text(f"server: {{tls: {{certificate: {key}, key: {key}}}}}\n{file.read_text()}")
+        place = "server.tls.key"
+        assert f"can be read by all users of this machine → chmod o-r {key}" in self.told(file)[place]
+        key.chmod(0o640)
+        assert place not in self.told(file)
+
+    def test_a_file_that_cannot_be_looked_for_is_not_there(self, file: Path) -> None:
+        """As one in a folder that may not be searched, which the tests' user often may."""
+        name = "k" * 300
+        file.write_text(f"server: {{tls: {{certificate: {name}, key: {name}}}}}\n{file.read_text()}")
+        assert "which is not a file" in self.told(file)["server.tls.key"]
 
     def test_a_reference_is_no_secret(self, tmp_path: Path) -> None:
         file = write(tmp_path, "postgresql://u:${PASSWORD}@db/x")

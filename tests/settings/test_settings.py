@@ -250,6 +250,9 @@ ELSEWHERE = (
             "7: issuers[0].claims.roles: must be a dotted path",
         ),
         ("https://idp.example.com/", "my-idp", "5: issuers[0].issuer: must be a URL for discovery"),
+        ("https://idp.example.com/", "https://[idp", "5: issuers[0].issuer: must be a URL for discovery"),
+        ("https://idp.example.com/", "https://", "5: issuers[0].issuer: must be a URL for discovery"),
+        ("https://idp.example.com/", "https://i:x", "5: issuers[0].issuer: must be a URL for discovery"),
         ("dsn: postgresql:", "dsn: mysql:", "9: postgres.dsn: must be a URL that starts with postgresql://"),
         ("  dsn: postgresql://gateway@127.0.0.1/gateway", "  pool_max: 5", "8: postgres.dsn: is required"),
         ("redis:\n", "  schema: a-b\nredis:\n", "10: postgres.schema: must be the name of a Postgres schema"),
@@ -673,7 +676,7 @@ def test_variables_that_are_no_settings_are_left_alone(file: Path) -> None:
     [
         ("GATEWAY_SERVER__LISTEN", "8080", "server.listen", "must be host:port"),
         ("GATEWAY_SERVER__LISTNE", "a:1", "server.listne", "did you mean GATEWAY_SERVER__LISTEN?"),
-        ("GATEWAY_SEVER__LISTEN", "a:1", "sever.listen", "did you mean GATEWAY_SERVER?"),
+        ("GATEWAY_SEVER__LISTEN", "a:1", "sever.listen", "did you mean GATEWAY_SERVER__LISTEN?"),
         ("GATEWAY_POSTGRES__POOL_MIN", "11", "postgres.pool_min", "is more than pool_max (10)"),
         ("GATEWAY_SERVER__TRUSTED_PROXIES", "10.0.0.0/8", "server.trusted_proxies", "is not JSON"),
         ("GATEWAY_ROUTES__0__AUTH", "none", "routes.0.auth", "give the whole list as JSON: GATEWAY_ROUTES"),

@@ -19,8 +19,9 @@ from gateway.settings.rules import closest
 from gateway.settings.sections.model import Settings
 
 _PREFIX: Final = "GATEWAY_"
-# Not settings: the file to read, and the tests' servers.
-_OTHERS: Final = ("GATEWAY_CONFIG", "GATEWAY_TEST_")
+_CONFIG: Final = "GATEWAY_CONFIG"
+"""The file to read, which is no setting."""
+_TESTS: Final = "GATEWAY_TEST_"
 # What Kubernetes sets for a service of the name "gateway".
 _OF_PLATFORMS: Final = re.compile(
     r"GATEWAY_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)"
@@ -103,7 +104,7 @@ def _location(variable: str) -> tuple[str, ...] | None:
     Platforms set their own variables with this prefix (`GATEWAY_SERVICE_HOST`, `GATEWAY_PORT`). So a variable
     is the gateway's only if it has the name of a section or a double underscore.
     """
-    if not variable.startswith(_PREFIX) or variable.startswith(_OTHERS):
+    if not variable.startswith(_PREFIX) or variable == _CONFIG or variable.startswith(_TESTS):
         return None
     keys = tuple(variable.removeprefix(_PREFIX).lower().split("__"))
     return keys if len(keys) > 1 or keys[0] in schema()["properties"] else None
@@ -123,6 +124,10 @@ def _content(variable: str, where: Location, environment: Mapping[str, str]) -> 
     if direct in environment:
         return Finding(where, f"is set by {direct} too", f"unset {variable} or {direct}")
     path = Path(environment[variable])
+    if not environment[variable]:
+        return Finding(
+            where, "is in a file, which the variable does not name", f"set {variable}, or unset it"
+        )
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(_LARGEST_FILE + 1)
@@ -139,21 +144,44 @@ def _content(variable: str, where: Location, environment: Mapping[str, str]) -> 
 
 
 def _nearly(variable: str) -> Finding | None:
-    """Return the mistake of a name that is nearly a setting's; None if it is another program's."""
-    if not variable.startswith(_PREFIX) or variable.startswith(_OTHERS) or _OF_PLATFORMS.fullmatch(variable):
+    """Return the mistake of a name that is nearly a setting's; None if it is another program's.
+
+    Nearly: with other separators, in small letters, or with few letters that differ.
+    """
+    if variable == _CONFIG or variable.startswith(_TESTS) or not variable.upper().startswith(_PREFIX[:2]):
         return None
-    flat = variable.removeprefix(_PREFIX).lower().removesuffix(_IN_FILE.lower())
-    names = _flat_names()
-    found = names.get(flat) or names.get(_similar(flat, names) or "")
-    if found is None:
+    if _OF_PLATFORMS.fullmatch(variable):
         return None
-    return Finding(found, "is not a setting of this name", f"did you mean {variable_of(found)}?")
+    meant = _meant(variable)
+    if meant is None:
+        return None
+    where = _location_of_file(meant) or _location(meant) or ()
+    return Finding(where, "is not a setting of this name", f"did you mean {meant}?")
+
+
+def _meant(variable: str) -> str | None:
+    """Return the variable whose name is nearly this one."""
+    whole, names = re.sub(r"[^a-z0-9]+", "_", variable.lower()), _flat_names()
+    flat = whole.removeprefix(_PREFIX.lower())
+    if flat in names:
+        return names[flat]
+    if flat.endswith(in_file := _IN_FILE.lower()):
+        found = names.get(flat.removesuffix(in_file))
+        if found is not None:
+            return found if found == _CONFIG else found + _IN_FILE
+    if flat == whole:
+        # Its prefix is another one.
+        full = _similar(whole, [_PREFIX.lower() + name for name in names])
+        return None if full is None else names[full.removeprefix(_PREFIX.lower())]
+    similar = _similar(flat, names) or ("config" if _similar(whole, [_CONFIG.lower()]) else None)
+    return None if similar is None else names[similar]
 
 
 @lru_cache(maxsize=1)
-def _flat_names() -> Mapping[str, Location]:
-    """Return each setting that a variable can set, by its name with single underscores."""
-    return {"_".join(map(str, where)): where for where in _settings((), schema())}
+def _flat_names() -> Mapping[str, str]:
+    """Return each variable, by its setting's name with single underscores."""
+    settings = {"_".join(map(str, where)): variable_of(where) for where in _settings((), schema())}
+    return {**settings, "config": _CONFIG}
 
 
 def _settings(where: tuple[str, ...], node: Schema) -> Iterator[tuple[str, ...]]:
@@ -180,12 +208,10 @@ def _fault(variable: str, where: tuple[str, ...]) -> Finding | None:
             )
         child = step(node, key)
         if child is None:
-            close = closest(key, list(node.get("properties", ())))
-            hint = (
-                f"did you mean {variable_of((*where[:depth], close))}?"
-                if close
-                else "see docs/configuration.md"
-            )
+            meant = _meant(variable)
+            if meant is None and (close := closest(key, list(node.get("properties", ())))):
+                meant = variable_of((*where[:depth], close))
+            hint = f"did you mean {meant}?" if meant else "see docs/configuration.md"
             return Finding(where, "is not a setting", hint)
         node = child
     return None

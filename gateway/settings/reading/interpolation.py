@@ -10,7 +10,9 @@ from typing import Final
 
 from gateway.settings.findings import Location
 
-_REFERENCE: Final = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{")
+_REFERENCE: Final = re.compile(
+    r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{(?:([A-Za-z_][A-Za-z0-9_]*):[-=?+])?"
+)
 
 Fault = tuple[Location, str, str]
 """Location, mistake, fix."""
@@ -39,7 +41,11 @@ def _text(text: str, env: Mapping[str, str], faults: list[Fault], where: Locatio
         name = match[1]
         if match[0] == "$${":
             return "${"
-        if name is None:
+        if match[2] is not None:
+            # Without what follows, which may be a secret.
+            told = f"has ${{{match[2]} with a default, as shells know it"
+            faults.append((where, told, f"write ${{{match[2]}}}, and set {match[2]}"))
+        elif name is None:
             faults.append(
                 (where, "has ${ without the name of a variable", "write ${NAME}, or $${ for a literal ${")
             )

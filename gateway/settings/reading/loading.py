@@ -95,7 +95,10 @@ class Source:
 
     def is_in_readable_file(self, where: Location) -> bool:
         """Return whether a value is written in the file, and all users of this machine can read that."""
-        if self.overrides.origin(where) is not None or where not in self.document.lines:
+        if self.overrides.origin(where) is not None:
+            return False
+        where = self._in_file(where)
+        if where not in self.document.lines:
             return False
         return "${" not in str(at_location(self.written, where)) and bool(
             self.path.stat().st_mode & stat.S_IROTH
