@@ -2,14 +2,13 @@
 
 import re
 import ssl
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from gateway.conditions.analysis import analysed
 from gateway.core.model import Auth, MissingUser
-from gateway.settings.exposure import exposure
+from gateway.settings.exposure import exposure, is_file
 from gateway.settings.findings import Location
 from gateway.settings.reading.loading import Problem, Source
 from gateway.settings.sections.model import Issuer, Keys, Match, Route, Settings, Upstream
@@ -28,10 +27,9 @@ def advice(settings: Settings, source: Source) -> tuple[Problem, ...]:
     """Return a warning for each valid setting that looks like a mistake."""
     return (
         *_server(settings, source),
-        *exposure(settings, source),
         *_issuers(settings, source),
         *_introspection(settings, source),
-        *_assertion(settings, source),
+        *exposure(settings, source),
         *_users(settings, source),
         *_upstreams(settings, source),
         *_routes(settings, source),
@@ -43,7 +41,7 @@ def advice(settings: Settings, source: Source) -> tuple[Problem, ...]:
 def _server(settings: Settings, source: Source) -> Iterator[Problem]:
     tls, where = settings.server.tls, ("server", "tls")
     files = [(key, file) for key, file in (("certificate", tls.certificate), ("key", tls.key)) if file]
-    absent = [(key, file) for key, file in files if not file.is_file()]
+    absent = [(key, file) for key, file in files if not is_file(file)]
     for key, file in absent:
         yield _no_file(source, (*where, key), file)
     if tls.certificate is not None and tls.key is not None and not absent:
@@ -64,7 +62,7 @@ def _no_file(source: Source, where: Location, file: Path) -> Problem:
 
 def _issuers(settings: Settings, source: Source) -> Iterator[Problem]:
     ca = settings.jwks.ca
-    if ca is not None and not ca.is_file():
+    if ca is not None and not is_file(ca):
         yield _no_file(source, ("jwks", "ca"), ca)
     elif ca is not None:
         try:
@@ -90,21 +88,8 @@ def _keys(where: Location, iss: str, keys: Keys, source: Source) -> Iterator[Pro
             "use https: an attacker on the network could forge any token",
         )
     for name, file in _key_files(keys):
-        if not file.is_file():
+        if not is_file(file):
             yield _no_file(source, (*where, name), file)
-    secret = keys.secret_file
-    if secret is not None and secret.is_file() and secret.stat().st_mode & stat.S_IROTH:
-        yield source.problem(
-            (*where, "secret_file"), "can be read by all users of this machine", f"chmod 600 {secret}"
-        )
-
-
-def _assertion(settings: Settings, source: Source) -> Iterator[Problem]:
-    file = None if settings.assertion is None else settings.assertion.key_file
-    if file is not None and file.is_file() and file.stat().st_mode & stat.S_IROTH:
-        yield source.problem(
-            ("assertion", "key_file"), "can be read by all users of this machine", f"chmod 600 {file}"
-        )
 
 
 def _introspection(settings: Settings, source: Source) -> Iterator[Problem]:
@@ -126,14 +111,8 @@ def _introspection(settings: Settings, source: Source) -> Iterator[Problem]:
             )
         for name in ("client_secret_file", "private_key_file"):
             file: Path | None = getattr(rules, name)
-            if file is None:
-                continue
-            if not file.is_file():
+            if file is not None and not is_file(file):
                 yield _no_file(source, (*where, name), file)
-            elif file.stat().st_mode & stat.S_IROTH:
-                yield source.problem(
-                    (*where, name), "can be read by all users of this machine", f"chmod 600 {file}"
-                )
 
 
 def _provisioning(where: Location, issuer: Issuer, settings: Settings, source: Source) -> Iterator[Problem]:
@@ -201,7 +180,7 @@ def _upstreams(settings: Settings, source: Source) -> Iterator[Problem]:
                 "give tls.ca, the authority that signed its certificate, or tls.server_name",
             )
         for key, file in _tls_files(upstream):
-            if not file.is_file():
+            if not is_file(file):
                 yield _no_file(source, (*where, "tls", key), file)
 
 

@@ -1,10 +1,12 @@
 """Warnings of settings that let more clients reach, claim or read something than was probably meant."""
 
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from gateway.settings.findings import Location
 from gateway.settings.reading.environment import variable_of
@@ -13,6 +15,10 @@ from gateway.settings.sections.model import Settings
 from gateway.settings.urls import is_loopback
 
 _OPEN: Final = "is not loopback, and there is no admin.token: metrics and /readyz are open to the network"
+_URLS: Final = ("dsn", "url", "proxy")
+"""How the names of settings end whose secret is only a part of a URL."""
+_SECRET_FILES: Final = frozenset({"key", "key_file", "private_key_file", "secret_file", "client_secret_file"})
+"""Settings that name a file with a secret."""
 
 
 def exposure(settings: Settings, source: Source) -> Iterator[Problem]:
@@ -31,25 +37,56 @@ def exposure(settings: Settings, source: Source) -> Iterator[Problem]:
                 f"({network}) trusts every client: each can name any address as its own",
                 "write the networks of your proxies alone",
             )
-    for place, is_secret in _secrets(settings):
-        if is_secret and source.is_in_readable_file(place):
+    for place, value in _values((), settings):
+        if isinstance(value, SecretStr) and _is_secret(place, value) and source.is_in_readable_file(place):
+            # A variable reaches no place within a list.
             variable = variable_of(place)
+            instead = (
+                "write ${NAME}, and set NAME" if _in_list(place) else f"set {variable} or {variable}_FILE"
+            )
             yield source.problem(
                 place,
                 "is a secret in a file that all users of this machine can read",
-                f"chmod 640 {source.path}, or set {variable} or {variable}_FILE",
+                f"chmod 640 {source.path}, or {instead}",
             )
+        if isinstance(value, Path) and place[-1] in _SECRET_FILES and _is_readable(value):
+            yield source.problem(place, "can be read by all users of this machine", f"chmod o-r {value}")
 
 
-def _secrets(settings: Settings) -> Iterator[tuple[Location, bool]]:
-    """Yield the settings that may be secrets, and whether they are."""
-    yield ("admin", "token"), settings.admin.token is not None
-    yield ("admin", "oidc", "client_secret"), settings.admin.oidc is not None
-    yield ("postgres", "dsn"), _has_password(settings.postgres.dsn)
-    yield ("redis", "url"), _has_password(settings.redis.url)
-    if settings.users.source is not None and settings.users.source.dsn is not None:
-        yield ("users", "source", "dsn"), _has_password(settings.users.source.dsn)
+def _values(where: Location, value: object) -> Iterator[tuple[Location, object]]:
+    """Yield each single value of the settings, and its place."""
+    if isinstance(value, BaseModel):
+        for name, field in type(value).model_fields.items():
+            yield from _values((*where, field.alias or name), getattr(value, name))
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _values((*where, str(name)), each)
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            yield from _values((*where, index), each)
+    else:
+        yield where, value
 
 
-def _has_password(url: SecretStr) -> bool:
-    return urlsplit(url.get_secret_value()).password is not None
+def _is_secret(place: Location, value: SecretStr) -> bool:
+    """Return whether a value is a secret: a URL is one if it has a password."""
+    if not str(place[-1]).endswith(_URLS):
+        return True
+    url = urlsplit(value.get_secret_value())
+    return url.password is not None or any("password" in name for name in parse_qs(url.query))
+
+
+def _in_list(place: Location) -> bool:
+    return any(isinstance(key, int) for key in place)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is such a file. In a folder that may not be searched, there is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _is_readable(file: Path) -> bool:
+    return is_file(file) and bool(file.stat().st_mode & stat.S_IROTH)

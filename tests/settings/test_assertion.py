@@ -69,4 +69,4 @@ def test_a_key_file_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
     assert advice(*load_with_source(file, {})) == ()
     keys.chmod(0o644)
     (warning,) = advice(*load_with_source(file, {}))
-    assert (warning.field, warning.hint) == ("assertion.key_file", f"chmod 600 {keys}")
+    assert (warning.field, warning.hint) == ("assertion.key_file", f"chmod o-r {keys}")

@@ -113,5 +113,6 @@ def test_what_is_valid_but_dangerous_is_told(tmp_path: Path) -> None:
     good = {**GOOD, "endpoint": "http://127.0.0.1:9000/introspect"}
     absent = {**ENDPOINT, "private_key_file": str(tmp_path / "none")}
     file = written(tmp_path, {"introspection": good}, {"introspection": {**absent, "prefix": "a"}})
+    file.chmod(0o640)  # it has a secret
     (missing,) = advice(*load_with_source(file, {}))
     assert missing.field == "issuers[1].introspection.private_key_file"
