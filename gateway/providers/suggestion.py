@@ -86,7 +86,7 @@ def _general(token: Unverified) -> IssuerSettings:
         entry["algorithms"] = [algorithm]
     if algorithm in HMAC_ALGORITHMS:
         entry["keys"] = {"secret_file": "token-secret"}
-    elif urlsplit(issuer or "").scheme in ("http", "https"):
+    elif _is_url(issuer or ""):
         entry["keys"] = {"discovery": True}
     else:
         entry["keys"] = {"jwks_file": "jwks.json"}
@@ -100,6 +100,13 @@ def _general(token: Unverified) -> IssuerSettings:
     if roles not in (None, "roles"):
         claims["roles"] = roles
     return entry | ({"claims": claims} if claims else {})
+
+
+def _is_url(text: str) -> bool:
+    try:
+        return urlsplit(text).scheme in ("http", "https")
+    except ValueError:
+        return False
 
 
 def _introspection(inspection: Inspection) -> Suggestion:

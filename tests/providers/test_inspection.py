@@ -262,3 +262,9 @@ def test_no_value_is_too_odd_to_be_answered(shape: Shape) -> None:
                 payload = {**shape.payload, **({name: odd} if part == "payload" else {})}
                 found = inspect(tokens.unsigned(header, payload, b"x").decode(), NOW)
                 json.dumps([suggest(found).entry, harmless(payload), *found.notes])
+
+
+def test_an_issuer_that_is_no_url_has_no_discovery() -> None:
+    entry = suggest(said({**plain(), "iss": "https://[idp"})).entry
+    assert entry is not None
+    assert entry["keys"] == {"jwks_file": "jwks.json"}

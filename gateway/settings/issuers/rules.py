@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 from gateway.core.tokens.issuer_patterns import TENANT, IssuerPattern, mistake_in
 from gateway.settings.findings import Finding, Location
@@ -46,6 +47,14 @@ def issuer_findings(where: Location, issuer: Mapping[object, object]) -> Iterato
     yield from _algorithms(where, issuer, sources)
 
 
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("https", "http") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
+
+
 def _sources(where: Location, keys: object) -> list[Source]:
     if isinstance(keys, Mapping):
         return [(where, keys)]
@@ -62,7 +71,7 @@ def _source(
         yield Finding(place, found, f"give exactly one of {', '.join(_SOURCES)}")
         return
     iss, url = issuer.get("issuer"), keys.get("jwks_uri")
-    if given == ["discovery"] and isinstance(iss, str) and not iss.startswith(("https://", "http://")):
+    if given == ["discovery"] and isinstance(iss, str) and not _is_url(iss):
         yield Finding(
             (*where, "issuer"),
             "must be a URL for discovery",
