@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 import ssl
+import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ import aiohttp
 import pytest
 
 from gateway.core.model import JSON
-from tests.harness import seed, token, unused_port
+from gateway.telemetry.metrics import Metrics
+from tests import tokens
+from tests.harness import SECOND_ISSUER, seed, token, unused_port, write_jwks
+from tests.issuer_keys.opaque import serving
 from tests.sockets import RawUpstream
 from tests.test_app import self_signed
 from tests.workers.program import Program, route, running
@@ -37,6 +41,13 @@ UNITS: Final = {
     "short", "reqps", "cps", "Bps", "bytes", "s", "percentunit", "dateTimeFromNow",
 }  # fmt: skip
 PATIENCE: Final = 60.0
+ASKED: Final = {
+    "X-Forwarded-Method": "GET",
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Host": "api.test",
+    "X-Forwarded-Uri": "/private/x",
+}
+"""What Traefik asks."""
 
 CONFIGURATION: Final = """
 global: {scrape_interval: 500ms, scrape_timeout: 500ms}
@@ -108,6 +119,12 @@ def test_each_query_takes_the_chosen_gateways() -> None:
             assert 'job="$job", instance=~"$instance"' in selector, (query.panel, query.expression)
 
 
+def test_it_shows_every_metric() -> None:
+    text = " ".join(query.expression for query in queries())
+    names = {snapshot.name for snapshot in Metrics().snapshot() if snapshot.name.startswith("gateway_")}
+    assert {name for name in names if not re.search(rf"\b{name}(_total|_bucket)?\b", text)} == set()
+
+
 @pytest.mark.skipif(PROMETHEUS is None, reason="needs prometheus (Debian: prometheus)")
 async def test_every_query_returns_data(tmp_path: Path, dsn: str, redis_url: str) -> None:
     await seed(dsn)
@@ -115,27 +132,69 @@ async def test_every_query_returns_data(tmp_path: Path, dsn: str, redis_url: str
     server: JSON = {"listen": "127.0.0.1:0", "workers": 1, "tls": dict(files)}
     trial: JSON = {"name": "trial", "match": {"path": "/trial/**"}, "upstream": "raw", "mode": "shadow"}
     assert isinstance(trial, dict)
+    main: JSON = {
+        "name": "main",
+        "issuer": tokens.ISSUER,
+        "audiences": [tokens.AUDIENCE],
+        "keys": {"jwks_file": str(write_jwks(tmp_path / "main.json", tokens.rsa_key("main")))},
+        "provisioning": {"roles": ["member"]},
+    }
+    join: JSON = {
+        "name": "join",
+        "match": {"path": "/join/**"},
+        "upstream": "raw",
+        "missing_user": "provision",
+    }
     routes: list[JSON] = [
+        join,
         route("public", "/public/**"),
         route("private", "/private/**", auth="required"),
         {**trial, "require": {"roles": ["admin"]}},
     ]
     limits: list[JSON] = [{"name": "per-user", "per": "user", "rate": "6000/1m", "routes": ["private"]}]
+    decision: dict[str, JSON] = {"listen": "127.0.0.1:0", "trusted_proxies": ["127.0.0.1/32"]}
     assert isinstance(server, dict)
     async with (
         RawUpstream() as upstream,
-        running(tmp_path, upstream, dsn, redis_url, server=server, routes=routes, limits=limits) as program,
+        serving() as issuer,
+        running(
+            tmp_path,
+            upstream,
+            dsn,
+            redis_url,
+            server=server,
+            decision=decision,
+            issuers=[main, _opaque(issuer.endpoint)],
+            routes=routes,
+            limits=limits,
+        ) as program,
         _prometheus(tmp_path, program) as ask,
         aiohttp.ClientSession() as session,
     ):
-        load = asyncio.create_task(_load(session, program.url, files["certificate"]))
+        (listening,) = program.events("listening")
+        load = asyncio.create_task(_load(session, program.url, listening["decision"], files["certificate"]))
         try:
             await _until_answered(ask, load)
         finally:
             load.cancel()
 
 
-async def _load(session: aiohttp.ClientSession, url: str, authority: str) -> None:
+def _opaque(endpoint: str) -> JSON:
+    asked: JSON = {
+        "endpoint": endpoint,
+        "client_id": "gateway",
+        "client_secret": "s3cret",
+        "cache_ttl": "0s",
+    }
+    return {
+        "name": "opaque",
+        "issuer": SECOND_ISSUER,
+        "audiences": [tokens.AUDIENCE],
+        "introspection": asked,
+    }
+
+
+async def _load(session: aiohttp.ClientSession, url: str, decision_url: str, authority: str) -> None:
     """Send a few requests of each kind, again and again."""
     trust = ssl.create_default_context(cafile=authority)
     member = token("member").decode()
@@ -145,12 +204,17 @@ async def _load(session: aiohttp.ClientSession, url: str, authority: str) -> Non
             ("/private/x", member),
             ("/private/x", token("member").decode()),
             ("/private/x", token("suspended").decode()),
+            ("/private/x", "an-opaque-token"),
             ("/private/x", None),
             ("/trial/x", member),
+            ("/join/x", token(f"new-{uuid.uuid4().hex}").decode()),
         ):
             fields = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
             async with session.post(url + target, data=b"hello", headers=fields, ssl=trust) as response:
                 await response.read()
+        asked = {**ASKED, "Authorization": f"Bearer {member}"}
+        async with session.get(f"{decision_url}/forward-auth", headers=asked) as response:
+            assert response.status == 200
         await asyncio.sleep(0.05)
 
 
