@@ -207,7 +207,7 @@ def headers(settings: Settings) -> HeaderPolicy:
 def questions(settings: Settings, headers: HeaderPolicy) -> Questions:
     """Return what reads the questions of other proxies."""
     proxies = (*settings.decision.trusted_proxies, *settings.server.trusted_proxies)
-    return Questions(headers.told_names, contains(proxies))
+    return Questions(headers.told_names, contains(proxies), headers.stripped)
 
 
 def user_source(settings: Settings) -> UserSource | None:

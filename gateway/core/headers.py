@@ -42,7 +42,21 @@ _END_TO_END: Final = frozenset({b"host", b"content-type", b"content-length", b"a
 # Fields in which frameworks expect the original target. Folded.
 _ORIGINALS: Final = frozenset({b"x-original-url", b"x-original-uri", b"x-original-method", b"x-rewrite-url"})
 # Fields about the original client that a trusted proxy may send. Folded, without `x-forwarded-*`.
-_FORWARDING: Final = frozenset({b"forwarded", b"x-real-ip"})
+_FORWARDING: Final = frozenset(
+    {
+        b"forwarded",
+        b"x-original-for",
+        b"x-original-forwarded-for",
+        b"x-original-host",
+        b"x-original-proto",
+        b"x-real-ip",
+    }
+)
+OF_OTHER_REQUESTS: Final = (
+    *sorted(_ORIGINALS | _FORWARDING),
+    *(b"x-forwarded-" + what for what in (b"for", b"host", b"method", b"port", b"prefix", b"proto", b"uri")),
+)
+"""Fields that tell of another request or client than those that were decided on. Folded."""
 STRIPPED: Final = ("Proxy", "Remote-User", "X-Remote-User", "X-HTTP-Method-Override")
 """Fields that are removed from requests by default: CGI makes `HTTP_PROXY` of the first (CVE-2016-5385),
 frameworks take the next two for the user, and the last one for the method."""
@@ -155,7 +169,7 @@ class _Fate(Enum):
     CODING = auto()
     TRAILER = auto()
     FORWARDING = auto()
-    """`X-Forwarded-*`, Forwarded and X-Real-IP: used only if the peer is trusted."""
+    """`X-Forwarded-*`, and those of `_FORWARDING`: used only if the peer is trusted."""
 
 
 # Access to a member through its enumeration is slow.
@@ -177,7 +191,7 @@ class Fields(NamedTuple):
     hosts: list[bytes]
     authorizations: list[bytes]
     forwarding: list[Header]
-    """`X-Forwarded-*`, Forwarded and X-Real-IP."""
+    """`X-Forwarded-*`, and those of `_FORWARDING`."""
 
 
 class ResponseFields(NamedTuple):
@@ -212,6 +226,8 @@ class HeaderPolicy:
             *assertion,
         )
         """The names of all fields about a user: what a front is told of each request."""
+        self.stripped = tuple(name.encode().lower() for name in rules.strip)
+        """The names of further fields that no upstream gets, in lower case."""
         self.tells_fronts = rules.tells_fronts
         """Whether other proxies ask for decisions."""
         self.trusts_proxies = bool(rules.trusted_proxies)

@@ -9,7 +9,8 @@ from gateway.core.networks import contains
 from gateway.core.reasons import Denial
 from gateway.core.requests.fronts import AUTH_REQUEST, EXT_AUTHZ, FORWARD_AUTH, Front, Questions, front_of
 
-QUESTIONS = Questions([b"X-User-Id", b"X.Team"], contains([ip_network("10.0.0.0/8")]))
+STRIPPED = [b"Remote-User", b"X_Team"]
+QUESTIONS = Questions([b"X-User-Id", b"X.Team"], contains([ip_network("10.0.0.0/8")]), STRIPPED)
 ASKED: dict[Front, list[Header]] = {
     AUTH_REQUEST: [
         (b"X-Original-Method", b"PUT"),
@@ -79,13 +80,15 @@ def test_every_field_comes_once_in_one_spelling(front: Front) -> None:
         assert refused(front, [*told, (name.upper(), value)])
         if name != b"Host" or front.in_path:
             assert refused(front, told[:index] + told[index + 1 :])
-    for twin in (b"X_User_Id", b"x.user.id", b"X-User_Id", b"X-Team", b"x_team", b"X_Forwarded_For"):
+    odd = (b"X_Original_URL", b"X.Rewrite.Url", b"X-Forwarded_Uri", b"X_Original-Method", b"remote_user")
+    for twin in (b"X_User_Id", b"x.user.id", b"X-User_Id", b"X-Team", b"x_team", b"X_Forwarded_For", *odd):
         assert "another spelling" in refused(front, [*told, (twin, b"x")])
     for option in (b"X-User-Id", b"close, x_user_id", b"X-Forwarded-For"):
         assert "Connection" in refused(front, [*told, (b"Connection", option)])
     # One spelling in any letter case is no twin: the front replaces it.
-    original = QUESTIONS.read(front, "GET", front.path, [*told, (b"x-uSER-id", b"x"), (b"x.team", b"x")], "")
-    assert (b"x-uSER-id", b"x") in original.headers
+    single = [(b"x-uSER-id", b"x"), (b"x.team", b"x"), (b"remote-user", b"x"), (b"x-rewrite-url", b"x")]
+    original = QUESTIONS.read(front, "GET", front.path, [*told, *single], "")
+    assert set(single) <= set(original.headers)
 
 
 @pytest.mark.parametrize(
@@ -118,16 +121,25 @@ def test_the_memory_of_names_is_bounded() -> None:
     assert len(questions._fates[AUTH_REQUEST]) <= 1024
 
 
+def test_what_no_service_may_get_is_named_in_every_spelling() -> None:
+    headers = [(b"remote-user", b"admin"), (b"remote_user", b"admin"), (b"accept", b"*/*")]
+    _, removed = QUESTIONS.described("GET", "/", "a.test", "http", headers, "10.0.0.1")
+    assert set(removed) == {b"remote-user", b"remote_user"}
+
+
 def test_what_envoy_describes_is_the_request_and_its_twins_are_named() -> None:
     headers = [
         (b":path", b"/forged"), (b"host", b"forged"), (b"accept", b"*/*"), (b"x_user_id", b"admin"),
         (b"x-team", b"admin"), (b"x-user-id", b"admin"), (b"x-forwarded-for", b"192.0.2.7"),
+        (b"x_original_url", b"/forged"), (b"x.team", b"admin"),
     ]  # fmt: skip
     original, twins = QUESTIONS.described("PUT", "/a?b", "a.test", "http", headers, "10.0.0.1")
     assert (original.method, original.target, original.client, original.scheme) == (
         "PUT", "/a?b", "192.0.2.7", "http"
     )  # fmt: skip
-    assert original.headers == ((b"host", b"a.test"), (b"accept", b"*/*"), (b"x-user-id", b"admin"))
-    assert set(twins) == {b"x_user_id", b"x-team"}
+    assert original.headers == (
+        (b"host", b"a.test"), (b"accept", b"*/*"), (b"x-user-id", b"admin"), (b"x.team", b"admin")
+    )  # fmt: skip
+    assert set(twins) == {b"x_user_id", b"x-team", b"x_original_url"}
     assert QUESTIONS.described("GET", "/", "a.test", "?", headers, "203.0.113.5")[0].client == "203.0.113.5"
     assert QUESTIONS.described("GET", "/", "a.test", "?", (), "10.0.0.1")[0].scheme == "https"

@@ -34,16 +34,21 @@ def question(
     source: str = "198.51.100.7",
     token: bytes | None = None,
     headers: Mapping[str, str] | None = None,
+    raw: bool = False,
 ) -> CheckRequest:
-    """Return what Envoy describes."""
+    """Return what Envoy describes. `raw`: with `encode_raw_headers`."""
     check = _Asked()
     check.attributes.source.address.socket_address.address = source
     http = check.attributes.request.http
     http.method, http.path, http.host, http.scheme = method, path, host, scheme
-    http.headers.update(headers or {})
-    http.headers.update({":method": method, ":path": path, ":authority": host})
+    sent = {**(headers or {}), ":method": method, ":path": path, ":authority": host}
     if token is not None:
-        http.headers["authorization"] = f"Bearer {token.decode()}"
+        sent["authorization"] = f"Bearer {token.decode()}"
+    if raw:
+        for name, value in sent.items():
+            http.header_map.headers.add(key=name, raw_value=value.encode())
+    else:
+        http.headers.update(sent)
     return check
 
 

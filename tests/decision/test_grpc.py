@@ -34,6 +34,24 @@ async def test_a_success_sets_every_identity_header_and_removes_every_other_spel
         assert option.append_action == 2, "OVERWRITE_IF_EXISTS_OR_ADD"
 
 
+async def test_what_must_not_be_believed_of_a_client_is_removed_in_every_spelling(door: House) -> None:
+    """`headers.strip`, and fields that name another request."""
+    odd = ("x_original_url", "x-rewrite_url", "x.forwarded.uri", "x-remote_user", "x_http_method_override")
+    answer = await ask(door, question(token=token(), headers=dict.fromkeys(odd, "/forged")))
+    removed = set(answer.ok_response.headers_to_remove)
+    assert {*odd, "proxy", "remote-user", "x-remote-user", "x-http-method-override"} <= removed
+
+
+async def test_headers_that_envoy_sends_as_they_came_are_read_like_others(door: House) -> None:
+    """`encode_raw_headers`: they are in `header_map`, and `headers` is empty."""
+    forged = {"x-user_id": "admin", "x-forwarded-for": "203.0.113.9"}
+    answer = await ask(door, question(token=token(), headers=forged, raw=True))
+    assert headers_of(answer)["x-auth-subject"] == "member"
+    assert "x-user_id" in answer.ok_response.headers_to_remove
+    both = question(token=token(), headers={"Authorization": f"Bearer {token().decode()}"}, raw=True)
+    assert (await ask(door, both)).denied_response.status.code == 400
+
+
 async def test_the_token_stays_where_the_route_forwards_it(door: House) -> None:
     answer = await ask(door, question(path="/forwarding/x", token=token()))
     assert "x_user_id" in answer.ok_response.headers_to_remove
@@ -71,6 +89,7 @@ async def test_successes_of_two_users_are_not_mixed(door: House) -> None:
         (lambda: question("DELETE", "/read/x", token=token()), 405, "method_not_allowed"),
         (lambda: question(path="/private/%2e%2e/x", token=token()), 400, "request_malformed"),
         (lambda: question("", token=token()), 400, "request_malformed"),
+        (lambda: question("CONNECT", "", token=token()), 405, "method_not_allowed"),
         (lambda: question(host="", token=token()), 400, "request_malformed"),
         (lambda: question(token=token(iss=KEYLESS_ISSUER)), 503, "keys_unavailable"),
     ],

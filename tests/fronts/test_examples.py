@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from gateway import translation
+from gateway.core.headers import STRIPPED
 from gateway.settings import Settings
 from tests.fronts.programs import EXAMPLES
 from tests.settings.test_settings import BASE
@@ -24,6 +25,17 @@ def test_an_example_sets_every_identity_header_of_the_defaults(name: str) -> Non
     text = (EXAMPLES / name).read_text(encoding="utf-8").lower()
     for header in policy.told_names:
         assert re.search(rf"{header.decode().lower()}\b", text), header
+
+
+_REMOVED_IN = {"haproxy/gateway.lua": "haproxy/haproxy.cfg"}
+
+
+# ingress-nginx has annotations that set headers, and none that remove them.
+@pytest.mark.parametrize("name", [name for name in _FILES if "ingress" not in name])
+def test_an_example_removes_what_is_stripped_by_default(name: str) -> None:
+    text = (EXAMPLES / _REMOVED_IN.get(name, name)).read_text(encoding="utf-8").lower()
+    for header in STRIPPED:
+        assert re.search(rf"(?<![a-z]-)(?<![a-z]){header.lower()}\b", text), header
 
 
 def test_every_example_is_driven_or_listed() -> None:

@@ -77,6 +77,9 @@ FORGERIES: Final[dict[str, Forgery]] = {
             b"Forwarded: host=open.example.com",
         )
     ),
+    "two hosts in one field": Forgery(
+        lambda: without_token(b"Host: gateway.test,open.example.com")
+    ),
     "two hosts": Forgery(
         lambda: request_bytes("GET", "/private/x", b"Host: gateway.test", b"Host: open.example.com")
     ),
@@ -127,13 +130,22 @@ async def test_no_forgery_passes(scene: Scene, forgery: Forgery, address: str) -
     assert set(map(tuple, found.values())) == {()}, received.head
 
 
-async def test_the_service_gets_no_field_that_chooses_another_resource(scene: Scene) -> None:
+FORGED: Final = (
+    b"X-Forwarded-Uri: /forged", b"X-Forwarded-Method: FORGED", b"X-Forwarded-Prefix: /forged",
+    b"X-Original-URI: /forged", b"X-Original-URL: /forged", b"X-Original-Method: FORGED",
+    b"X-Original-Host: forged", b"X-Rewrite-URL: /forged", b"X-Forwarded-Host: forged",
+    b"Forwarded: host=forged", b"Proxy: forged", b"Remote-User: forged", b"X-Remote-User: forged",
+    b"X-HTTP-Method-Override: FORGED",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("octet", [b"-", b"_", b"."], ids=["as-it-is", "underscores", "dots"])
+async def test_the_service_gets_no_field_that_chooses_another_resource(scene: Scene, octet: bytes) -> None:
     forged = (
-        b"X-Forwarded-Uri: /forged", b"X-Forwarded-Method: FORGED", b"X-Forwarded-Prefix: /forged",
-        b"X-Original-URI: /forged", b"X-Original-URL: /forged", b"X-Original-Method: FORGED",
-        b"X-Original-Host: forged", b"X-Rewrite-URL: /forged", b"X-Forwarded-Host: forged",
-        b"Forwarded: host=forged",
-    )  # fmt: skip
+        name.replace(b"-", octet) + colon + value
+        for name, colon, value in (field.partition(b":") for field in FORGED)
+        if octet == b"-" or b"-" in name
+    )
     response = await scene.send(open_to_all(*forged))
     assert response.status in {200, 400}
     for received in scene.received:

@@ -22,6 +22,10 @@ ALL = (
     b"Forwarded: for=6.6.6.6;host=forged.example.com;proto=https",
     b"X-Original-URL: /public/forged",
     b"X-Original-Method: FORGED",
+    b"X-Original-Host: forged.example.com",
+    b"X-Original-Proto: forged",
+    b"X-Original-For: 6.6.6.6",
+    b"X-Original-Forwarded-For: 6.6.6.6",
     b"X-Rewrite-URL: /public/forged",
     b"X-Request-Id: forged",
 )

@@ -47,7 +47,7 @@ core.register_action("gateway", { "http-req" }, function(txn)
   -- A client's own fields of these names are replaced.
   asked["x-forwarded-method"] = { txn.sf:method() }
   asked["x-forwarded-uri"] = { txn.sf:pathq() }
-  asked["x-forwarded-host"] = { txn.sf:req_hdr("host") }
+  asked["x-forwarded-host"] = { txn.sf:req_fhdr("host") }
   asked["x-forwarded-proto"] = { txn.f:ssl_fc() == 1 and "https" or "http" }
   local chain = asked["x-forwarded-for"] or {}
   chain[#chain + 1] = txn.sf:src()

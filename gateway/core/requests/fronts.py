@@ -13,7 +13,8 @@ path            front               original request
 
 A field that is missing is an error: nothing stands in for it. So is a field that comes twice, or in a second
 spelling that some servers read as the same name: a client may have sent one of them. Fields that belong to
-other fronts mean nothing here. Only peers that are trusted may ask, so only they are believed.
+other fronts mean nothing here, but in a second spelling they are an error too: the front removes one spelling
+of what its service must not believe. Only peers that are trusted may ask, so only they are believed.
 """
 
 import re
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
-from gateway.core.headers import HOP_BY_HOP, fold
+from gateway.core.headers import HOP_BY_HOP, OF_OTHER_REQUESTS, fold
 from gateway.core.model import Header
 from gateway.core.networks import client_address
 from gateway.core.reasons import REQUEST_MALFORMED, ROUTE_NOT_FOUND, Denial
@@ -125,14 +126,23 @@ def front_of(target: str) -> Front:
 class Questions:
     """Reads the original request from the questions of fronts."""
 
-    __slots__ = ("_fates", "_is_trusted", "_spellings")
+    __slots__ = ("_fates", "_is_trusted", "_spellings", "_stripped")
 
-    def __init__(self, identity: Iterable[bytes], is_trusted: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        identity: Iterable[bytes],
+        is_trusted: Callable[[str], bool],
+        stripped: Iterable[bytes] = (),
+    ) -> None:
         """`identity` are the names of all fields that a success may carry.
 
-        `is_trusted` tells which addresses in `X-Forwarded-For` are proxies.
+        `is_trusted` tells which addresses in `X-Forwarded-For` are proxies. `stripped` are the names of
+        further fields that no service may get.
         """
-        names = {fold(name): name.lower() for name in identity}
+        told = {fold(name): name.lower() for name in identity}
+        further = {fold(name): name.lower() for name in stripped}
+        names = {**{name: name for name in OF_OTHER_REQUESTS}, **further, **told}
+        self._stripped = further.keys() - told.keys()
         self._spellings = {front: {**names, **{name: name for name in front.read}} for front in FRONTS}
         """By front: the folded name of each field with one spelling, and that spelling in lower case."""
         self._fates: dict[Front, dict[bytes, str]] = {front: {} for front in FRONTS}
@@ -172,20 +182,23 @@ class Questions:
         """Return the original request of a front that describes it beside its fields, as Envoy does by gRPC.
 
         The names of `headers` are in lower case, and `source` is the address of the front's own peer. Also
-        return the names of fields that are other spellings of an identity field: this front can remove them.
-        Raises `Denial` `request_malformed`.
+        return the names of fields that this front has to remove: those that no service may get, and the
+        second spellings of fields that it sets or removes. Raises `Denial` `request_malformed`.
         """
         if _TOKEN.fullmatch(method.encode()) is None or not host:
             raise Denial(REQUEST_MALFORMED, "the front described no method, or no host")
         spellings = self._spellings[EXT_AUTHZ]
         kept: list[Header] = [(b"host", host.encode("latin-1", "replace"))]
         chain: list[bytes] = []
-        twins: list[bytes] = []
+        removed: list[bytes] = []
         for name, value in headers:
             folded = fold(name)
-            if spellings.get(folded, name) != name:
-                twins.append(name)
-            elif name == _CHAIN:
+            if folded in self._stripped:
+                removed.append(name)
+            elif spellings.get(folded, name) != name:
+                removed.append(name)
+                continue
+            if name == _CHAIN:
                 chain.append(value)
             elif name != b"host" and folded not in HOP_BY_HOP and not name.startswith(b":"):
                 kept.append((name, value))
@@ -195,7 +208,7 @@ class Questions:
         behind = chain and self._is_trusted(source)
         client = client_address(chain, source, self._is_trusted) if behind else source
         told = _SCHEMES.get(scheme.encode("latin-1", "replace"), "https")
-        return Original(method, target, tuple(kept), client, told, upgrade), tuple(twins)
+        return Original(method, target, tuple(kept), client, told, upgrade), tuple(removed)
 
     def _sorted(
         self, front: Front, headers: Iterable[Header]
@@ -235,7 +248,7 @@ class Questions:
         lower, folded = name.lower(), fold(name)
         spelling = self._spellings[front].get(folded)
         if spelling is not None and spelling != lower:
-            # A front replaces the identity fields in one spelling. It would forward this one.
+            # A front sets or removes these fields in one spelling. It would forward this one.
             raise Denial(REQUEST_MALFORMED, f"a field is another spelling of {spelling.decode()}")
         if lower in _FATES:
             fate = _FATES[lower]

@@ -6,7 +6,7 @@ those of `gateway[otel]` and of the library for CEL. Fields that are not describ
 in a pool of their own, so that other copies of the messages may be loaded in the same process.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol, cast
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -18,7 +18,12 @@ OVERWRITE_IF_EXISTS_OR_ADD: Final = 2
 
 _FILE: Final = "gateway/external_auth.proto"
 _PACKAGE: Final = "gateway.external_auth"
-_SCALARS: Final = {"string": Field.TYPE_STRING, "int32": Field.TYPE_INT32, "bool": Field.TYPE_BOOL}
+_SCALARS: Final = {
+    "string": Field.TYPE_STRING,
+    "bytes": Field.TYPE_BYTES,
+    "int32": Field.TYPE_INT32,
+    "bool": Field.TYPE_BOOL,
+}
 # Enumerations are numbers on the wire, so they are numbers here. `*` is repeated.
 _MESSAGES: Final[Mapping[str, Mapping[str, tuple[int, str]]]] = {
     # envoy.service.auth.v3
@@ -28,7 +33,7 @@ _MESSAGES: Final[Mapping[str, Mapping[str, tuple[int, str]]]] = {
     "Request": {"http": (2, "HttpRequest")},
     "HttpRequest": {
         "method": (2, "string"), "headers": (3, "*HttpRequest.HeadersEntry"), "path": (4, "string"),
-        "host": (5, "string"), "scheme": (6, "string"),
+        "host": (5, "string"), "scheme": (6, "string"), "header_map": (13, "HeaderMap"),
     },
     "CheckResponse": {
         "status": (1, "Status"), "denied_response": (2, "DeniedHttpResponse"),
@@ -44,7 +49,8 @@ _MESSAGES: Final[Mapping[str, Mapping[str, tuple[int, str]]]] = {
     "HeaderValueOption": {
         "header": (1, "HeaderValue"), "append_action": (3, "int32"), "keep_empty_value": (4, "bool"),
     },
-    "HeaderValue": {"key": (1, "string"), "value": (2, "string")},
+    "HeaderMap": {"headers": (1, "*HeaderValue")},
+    "HeaderValue": {"key": (1, "string"), "value": (2, "string"), "raw_value": (3, "bytes")},
     # envoy.type.v3, google.rpc
     "HttpStatus": {"code": (1, "int32")},
     "Status": {"code": (1, "int32"), "message": (2, "string")},
@@ -63,12 +69,23 @@ class _Peer(Protocol):
     address: _Address
 
 
+class _HeaderValue(Protocol):
+    key: str
+    value: str
+    raw_value: bytes
+
+
+class _HeaderMap(Protocol):
+    headers: Iterable[_HeaderValue]
+
+
 class _HttpRequest(Protocol):
     method: str
     path: str
     host: str
     scheme: str
     headers: Mapping[str, str]
+    header_map: _HeaderMap
 
 
 class _Request(Protocol):

@@ -32,24 +32,35 @@ _PERMISSION_DENIED: Final = 7
 _REMEMBERED: Final = 4096
 """The largest number of encoded successes that are kept."""
 _NOT_OF_CLIENTS: Final = (
-    "forwarded", "x-forwarded-method", "x-forwarded-prefix", "x-forwarded-uri", "x-original-host",
-    "x-original-method", "x-original-uri", "x-original-url", "x-real-ip", "x-rewrite-url",
+    "forwarded", "x-forwarded-method", "x-forwarded-prefix", "x-forwarded-uri", "x-original-for",
+    "x-original-host", "x-original-method", "x-original-proto", "x-original-uri", "x-original-url",
+    "x-real-ip", "x-rewrite-url",
 )  # fmt: skip
 """Fields that tell of another request than the one that was decided."""
 # Envoy frames its responses itself.
 _NOT_ANSWERED: Final = frozenset({b"content-length", b"connection", b"date"})
 
 Described = tuple[Original, tuple[bytes, ...], list[Header]]
-"""The original request, the names of its fields in a wrong spelling, and all its fields."""
+"""The original request, the names of its fields that are to be removed, and all its fields."""
+
+
+def headers_of(check: CheckRequest) -> list[Header]:
+    """Return the fields of the original request, their names in lower case.
+
+    With `encode_raw_headers`, Envoy sends them as they came, and no `headers`.
+    """
+    http = check.attributes.request.http
+    headers = [(_octets(name).lower(), _octets(value)) for name, value in http.headers.items()]
+    raw = http.header_map.headers
+    return headers + [(_octets(each.key).lower(), each.raw_value or _octets(each.value)) for each in raw]
 
 
 def described(questions: Questions, check: CheckRequest) -> Described:
     """Read what Envoy describes. Raises `Denial` `request_malformed`."""
-    http = check.attributes.request.http
-    headers: list[Header] = [(_octets(name), _octets(value)) for name, value in http.headers.items()]
+    http, headers = check.attributes.request.http, headers_of(check)
     source: str = check.attributes.source.address.socket_address.address
-    original, twins = questions.described(http.method, http.path, http.host, http.scheme, headers, source)
-    return original, twins, headers
+    original, removed = questions.described(http.method, http.path, http.host, http.scheme, headers, source)
+    return original, removed, headers
 
 
 class Answers:
@@ -58,8 +69,9 @@ class Answers:
     def __init__(self, policy: HeaderPolicy) -> None:
         names = [name.decode().lower() for name in policy.told_names]
         spellings = {fold(name.encode()).decode() for name in names} | set(names)
-        twins = {each.replace("-", other) for each in spellings for other in "_."} - set(names)
-        removed = [*sorted(twins), *_NOT_OF_CLIENTS]
+        twins = {each.replace("-", other) for each in spellings for other in "_."}
+        # What a request has of further spellings is named in the answer to it.
+        removed = sorted({*twins, *_NOT_OF_CLIENTS, *map(bytes.decode, policy.stripped)} - set(names))
         self._always = _encoded(OkHttpResponse(headers_to_remove=removed))
         self._successes: FIFO[bytes, bytes] = FIFO(_REMEMBERED)
 

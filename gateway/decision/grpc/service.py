@@ -53,7 +53,7 @@ class CheckService:
         try:
             if not context.may_ask(peer):
                 raise Denial(FRONT_NOT_TRUSTED)
-            original, twins, headers = described(context.questions, asked)
+            original, removed, headers = described(context.questions, asked)
             request = Request(
                 original.method,
                 original.target,
@@ -77,7 +77,8 @@ class CheckService:
             if admission.stale:
                 context.metrics.admitted_by_stale(admission)
             told = context.nothing_told if decision is None else decision.told
-            removed = twins if admission.forwarding.forwards_authorization else (*twins, _TOKEN)
+            if not admission.forwarding.forwards_authorization:
+                removed = (*removed, _TOKEN)
             answer = self._answers.success(told, request.id, removed)
         seconds = perf_counter() - started
         context.metrics.finished(route, request.method, status, seconds)

@@ -1,14 +1,16 @@
 """Envoy's questions when requests are traced: the span of a question is below that of Envoy."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 import grpc
 
+from gateway.core.headers import HeaderPolicy
 from gateway.core.model import Header, Request
 from gateway.core.requests.trace_context import parent_of
 from gateway.decision.context import DecisionContext
 from gateway.decision.grpc.envelope import CheckRequest
+from gateway.decision.grpc.messages import headers_of
 from gateway.decision.grpc.service import CheckService, address
 from gateway.telemetry.tracing import server_span
 from gateway.telemetry.tracing.server_span import Tracing
@@ -25,15 +27,15 @@ class TracedCheckService(CheckService):
     async def check(
         self, asked: CheckRequest, call: "grpc.aio.ServicerContext[CheckRequest, bytes]"
     ) -> bytes:
-        http, peer = asked.attributes.request.http, address(call.peer())
+        http, fields, peer = asked.attributes.request.http, headers_of(asked), address(call.peer())
         # Envoy's own span is in the metadata; without one, the request may have that of its client.
-        parent = parent_of(_metadata(call)) or parent_of(_fields(http.headers.items()))
+        parent = parent_of(_metadata(call)) or parent_of(fields)
         trace, sampled = self._tracing.sampling.begin(parent)
         if not sampled:
             return await super().check(asked, call)
-        headers = ((b"host", http.host.encode("latin-1", "replace")), *_fields(http.headers.items()))
+        headers = ((b"host", http.host.encode("latin-1", "replace")), *fields)
         scheme: Literal["http", "https"] = "https" if http.scheme == "https" else "http"
-        request_id = http.headers.get("x-request-id", "")
+        request_id = HeaderPolicy.acceptable_id(fields) or ""
         question = Request(http.method, http.path, headers, peer, scheme, request_id)
         span = server_span.begin(self._tracing, question, parent, trace, modern=True)
         # Each call has a task, and so a context, of its own.
@@ -50,8 +52,3 @@ def _metadata(call: "grpc.aio.ServicerContext[CheckRequest, bytes]") -> Iterator
     for name, value in call.invocation_metadata() or ():
         octets = value if isinstance(value, bytes) else value.encode("latin-1", "replace")
         yield name.encode("latin-1", "replace"), octets
-
-
-def _fields(headers: Iterable[tuple[str, str]]) -> Iterator[Header]:
-    for name, value in headers:
-        yield name.encode("latin-1", "replace"), value.encode("latin-1", "replace")
