@@ -24,7 +24,7 @@ from gateway.core.reasons import (
 )
 from gateway.core.requests import bearer, cors, credentials, upgrades
 from gateway.core.requests.methods import COMMON, COUNTED, count_down
-from gateway.core.routes import RouteTable, Target, read_target
+from gateway.core.routes import RouteTable, Target, no_tunnel, read_target
 from gateway.core.shadow import Shadow, Shadowed
 from gateway.core.tokens.verified import VerifiedToken
 
@@ -129,6 +129,9 @@ class Pipeline:
 
         Raises `Denial`.
         """
+        if request.method == "CONNECT":
+            # Its target is no path, so it would be refused for that.
+            raise no_tunnel()
         exhausted = False
         if request.method in COUNTED and self._routes.forwards:
             counted = count_down(request)

@@ -210,8 +210,7 @@ class RouteTable:
         may ask for less. TRACE and unknown methods match only where they are named.
         """
         if method == "CONNECT":
-            # An upstream that accepted it would turn the connection into a tunnel (RFC 9110 §9.3.6).
-            raise Denial(METHOD_NOT_ALLOWED, "CONNECT is never forwarded")
+            raise no_tunnel()
         usual = method in FORWARDED
         if path == self._reserved:
             raise Denial(ROUTE_NOT_FOUND, "this path is the gateway's own: see server.health_path")
@@ -266,6 +265,11 @@ class RouteTable:
                 return other is route
             others = True
         return not others
+
+
+def no_tunnel() -> Denial:
+    """Return the denial of CONNECT: an upstream that accepted it would open a tunnel (RFC 9110 §9.3.6)."""
+    return Denial(METHOD_NOT_ALLOWED, "CONNECT is never forwarded", allow=COMMON)
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
