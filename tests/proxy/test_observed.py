@@ -5,6 +5,7 @@ import uuid
 import pytest
 
 from tests.harness import House, token
+from tests.proxy.tunnels import echo, switching, tunnel, tunnels_are
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -29,6 +30,19 @@ async def test_a_line_has_user_upstream_bytes_and_trace(house: House) -> None:
         "trace_id": TRACE,
     }
     assert (line["bytes_received"], line["bytes_sent"]) == (8, 5)
+
+
+async def test_a_tunnel_has_the_bytes_that_passed_in_it(house: House) -> None:
+    house.upstream.behave(switching(echo, behind=b"behind"))
+    async with tunnel(house) as client:
+        assert await client.exactly(6) == b"behind"
+        await client.send(b"12345678")
+        assert await client.exactly(8) == b"12345678"
+        client.writer.write_eof()
+        await client.to_end()
+    await tunnels_are(house, 0)
+    (line,) = house.events("request")
+    assert (line["status"], line["bytes_received"], line["bytes_sent"]) == (101, 8, 14)
 
 
 async def test_a_denial_has_the_bytes_of_its_own_body(house: House) -> None:

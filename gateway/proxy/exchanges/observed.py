@@ -16,8 +16,6 @@ from gateway.proxy.upstream.connection import UpstreamConnection
 from gateway.proxy.upstream.parser import ResponseParser
 from gateway.telemetry import logs
 
-_SWITCHED = 101
-
 
 class ObservedExchange(Exchange):
     """An exchange that counts its own bytes, and logs what becomes of it."""
@@ -67,8 +65,10 @@ class ObservedExchange(Exchange):
     def _account(self, route: str, status: int, now: float) -> None:
         super()._account(route, status, now)
         incoming, admission, upstream = self._incoming, self._admission, self._upstream
-        # The bytes of a tunnel did not come by here.
-        counted = status != _SWITCHED
+        received, sent = incoming.received if isinstance(incoming, Incoming) else 0, self._sent
+        if self._switch is not None:
+            # The bytes of a tunnel did not come by here.
+            received, sent = received + self._switch.received, sent + self._switch.sent
         self._context.log.finished(
             self.request,
             route,
@@ -76,6 +76,6 @@ class ObservedExchange(Exchange):
             now - self._started,
             upstream=None if upstream is None else upstream.name,
             user=None if admission is None else admission.user,
-            received=(incoming.received if isinstance(incoming, Incoming) else 0) if counted else None,
-            sent=self._sent if counted else None,
+            received=received,
+            sent=sent,
         )

@@ -16,7 +16,7 @@ from gateway.telemetry.series import Traffic
 class ProtocolSwitch:
     """Makes a tunnel of a client's and an upstream's connection."""
 
-    __slots__ = ("_client", "_connection", "_context", "_writable")
+    __slots__ = ("_client", "_connection", "_context", "_writable", "received", "sent")
 
     def __init__(
         self, context: ExchangeContext, client: ClientConnection, connection: UpstreamConnection
@@ -25,6 +25,10 @@ class ProtocolSwitch:
         self._client = client
         self._connection = connection
         self._writable: asyncio.Future[None] | None = None
+        self.received = 0
+        """Bytes of the other protocol from the client, once the tunnel has ended."""
+        self.sent = 0
+        """Those from the upstream, without what came together with its 101."""
 
     def wake(self) -> None:
         """Check again in `until_writable`: one side takes data, or the exchange is over."""
@@ -76,5 +80,6 @@ class ProtocolSwitch:
         try:
             ended_by = await tunnel.run(body, early, head=head)
         finally:
+            self.received, self.sent = len(early) + tunnel.passed.received, tunnel.passed.sent
             metrics.tunnel_ended(upstream, ended_by)
             end()

@@ -56,6 +56,8 @@ class Tunnel:
         self._upstream = _End(self, EndedBy.UPSTREAM, upstream)
         self._client.other, self._upstream.other = self._upstream, self._client
         self.traffic = Traffic() if traffic is None else traffic
+        self.passed = Traffic()
+        """What has passed in this tunnel."""
         self.heard_at = self._loop.time()
         """When either side last sent something, on the loop's clock."""
 
@@ -213,10 +215,13 @@ class _End(asyncio.BufferedProtocol):
         self._tunnel.heard_at = asyncio.get_running_loop().time()
         data = bytes(_ARRIVALS[:nbytes])
         if not self._sent_last:
+            tunnel = self._tunnel
             if self._side is EndedBy.CLIENT:
-                self._tunnel.traffic.received += nbytes
+                tunnel.traffic.received += nbytes
+                tunnel.passed.received += nbytes
             else:
-                self._tunnel.traffic.sent += nbytes
+                tunnel.traffic.sent += nbytes
+                tunnel.passed.sent += nbytes
             self.other.send(data)
         elif self.other.frames is not None and not self.transport.can_write_eof():
             # TLS ends both directions at once, with a reset if more data arrives. So wait for the answer.
