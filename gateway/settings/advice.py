@@ -2,7 +2,7 @@
 
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +39,13 @@ def advice(settings: Settings, source: Source) -> tuple[Problem, ...]:
 
 
 def _server(settings: Settings, source: Source) -> Iterator[Problem]:
+    decision = settings.decision
+    if decision.trusted_proxies and decision.listen is decision.grpc_listen is None:
+        yield source.problem(
+            ("decision", "trusted_proxies"),
+            "lets proxies ask, but nothing listens for them",
+            "set decision.listen or decision.grpc_listen, or remove it",
+        )
     tls, where = settings.server.tls, ("server", "tls")
     files = [(key, file) for key, file in (("certificate", tls.certificate), ("key", tls.key)) if file]
     absent = [(key, file) for key, file in files if not is_file(file)]
@@ -201,15 +208,31 @@ def _routes(settings: Settings, source: Source) -> Iterator[Problem]:
                 f"({route.name}) is never reached: {cover.name} takes all its requests",
                 f"move it above {cover.name}, or remove it",
             )
-        yield from _cors((*where, "cors"), route, source)
+        if route.match.path == settings.server.health_path:
+            yield source.problem(
+                (*where, "match", "path"),
+                f"({route.name}) is never reached: server.health_path takes this path",
+                "give one of the two another path",
+            )
+        yield from _cors((*where, "cors"), route, settings.routes, source)
         yield from _anonymous((*where, "require", "condition"), route, source)
         if route.auth is Auth.NONE and route.upstream is not None:
             yield source.problem((*where, "auth"), f"is none: {route.match.path} is open to all clients")
 
 
-def _cors(where: Location, route: Route, source: Source) -> Iterator[Problem]:
+def _cors(where: Location, route: Route, routes: Sequence[Route], source: Source) -> Iterator[Problem]:
     cors = route.cors
-    if cors is None or not cors.credentials:
+    if cors is None:
+        return
+    here = [other.match.methods for other in routes if other.match.path == route.match.path]
+    unserved = sorted({*cors.methods} - {"*"}.union(*here)) if all(here) else []
+    if unserved:
+        yield source.problem(
+            (*where, "methods"),
+            f"lists {unserved[0]}, which no route with this path takes: pages would get 405",
+            "add it to match.methods, or remove it",
+        )
+    if not cors.credentials:
         return
     if "null" in cors.origins:
         yield source.problem(

@@ -39,12 +39,18 @@ _NOT_IDENTITY: Final = HOP_BY_HOP | {
 }
 # The client's, without which a request would mean something else.
 _NOT_STRIPPED: Final = frozenset({b"authorization", b"connection", b"content-length", b"host"})
+_NEVER_FORWARDED: Final = frozenset({"CONNECT", "PRI"})
 _TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 
 
-def _method(value: str) -> str:
+def method(value: str) -> str:
+    """Return an HTTP method that requests can have."""
+    if value == "*":
+        raise mistake("must be an HTTP method, and `*` is none", "leave `methods` out for any method")
     if not TOKEN.fullmatch(value) or value != value.upper():
         raise mistake("must be an HTTP method in capitals", "methods are case-sensitive: write GET or POST")
+    if value in _NEVER_FORWARDED:
+        raise mistake("is never forwarded, so no request would match", "remove it")
     return value
 
 
@@ -198,7 +204,7 @@ def _admin_token(value: SecretStr) -> SecretStr:
     return value
 
 
-Method: TypeAlias = Annotated[str, AfterValidator(_method)]
+Method: TypeAlias = Annotated[str, AfterValidator(method)]
 Host: TypeAlias = Annotated[str, AfterValidator(_host)]
 HostPattern: TypeAlias = Annotated[str, AfterValidator(_host_pattern)]
 PathPattern: TypeAlias = Annotated[

@@ -7,13 +7,13 @@ fields have mistakes. They ignore values of the wrong shape, which the fields re
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from importlib.util import find_spec
 from typing import Final
 
 from gateway.core.headers import STATUS_HEADER, fold
 from gateway.settings.conditions import condition_findings
 from gateway.settings.findings import Finding
 from gateway.settings.issuers.rules import issuer_findings, prefix_findings
+from gateway.settings.listening import listener_findings
 from gateway.settings.sections.admin import admin_findings
 from gateway.settings.sections.assertion import assertion_findings
 from gateway.settings.sections.cors import cors_findings
@@ -37,7 +37,7 @@ def findings(data: object) -> Iterator[Finding]:
     """Yield every mistake between the settings of a raw configuration."""
     yield from _server(data)
     yield from admin_findings(_mapping(data, "admin"))
-    yield from _decision(data)
+    yield from listener_findings({key: _mapping(data, key) for key in ("server", "admin", "decision")})
     yield from _issuers(data)
     yield from _postgres(data)
     yield from _redis(data)
@@ -53,7 +53,7 @@ def findings(data: object) -> Iterator[Finding]:
 
 
 def _server(data: object) -> Iterator[Finding]:
-    server, admin = _mapping(data, "server"), _mapping(data, "admin")
+    server = _mapping(data, "server")
     tls = _mapping(server, "tls")
     if (tls.get("certificate") is None) != (tls.get("key") is None):
         absent = "certificate" if tls.get("certificate") is None else "key"
@@ -64,54 +64,6 @@ def _server(data: object) -> Iterator[Finding]:
             "is read from trusted proxies alone, and there are none",
             "list the load balancer in server.trusted_proxies",
         )
-    listen = admin.get("listen")
-    if isinstance(listen, str) and listen == server.get("listen") and not listen.endswith(":0"):
-        yield Finding(("admin", "listen"), "is also the address of server.listen", "give it its own port")
-
-
-def _decision(data: object) -> Iterator[Finding]:
-    decision = _mapping(data, "decision")
-    taken = [_mapping(data, "server").get("listen"), _mapping(data, "admin").get("listen")]
-    names = ["server.listen", "admin.listen"]
-    for key in ("listen", "grpc_listen"):
-        listen = decision.get(key)
-        if not isinstance(listen, str):
-            continue
-        if not decision.get("trusted_proxies") and not listen.startswith("unix:"):
-            yield Finding(
-                ("decision",),
-                "has no trusted_proxies, so it would answer no proxy",
-                "write the networks of your proxies, such as trusted_proxies: [10.0.0.0/8]",
-            )
-            return
-        if listen in taken and not listen.endswith(":0"):
-            name = names[taken.index(listen)]
-            yield Finding(("decision", key), f"is also the address of {name}", "give it its own port")
-        taken.append(listen)
-        names.append(f"decision.{key}")
-    yield from _grpc(decision.get("grpc_listen"))
-
-
-def _grpc(listen: object) -> Iterator[Finding]:
-    if not isinstance(listen, str):
-        return
-    if listen.startswith("unix:"):
-        yield Finding(
-            ("decision", "grpc_listen"),
-            "must be host:port: workers cannot share the Unix socket of a gRPC server",
-            "write 127.0.0.1:8082",
-        )
-    absent = [package for module, package in _GRPC.items() if find_spec(module) is None]
-    if absent:
-        yield Finding(
-            ("decision", "grpc_listen"),
-            f"needs {' and '.join(absent)}, not installed here",
-            "install the extra: pip install 'gateway[grpc]'",
-        )
-
-
-_GRPC: Final = {"grpc": "grpcio", "google.protobuf": "protobuf"}
-"""By module: the packages of the extra `gateway[grpc]`."""
 
 
 def _issuers(data: object) -> Iterator[Finding]:

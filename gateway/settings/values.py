@@ -113,13 +113,24 @@ def _workers(value: object) -> int | Literal["auto"]:
     return number
 
 
+_MAPPED_BITS: Final = 96
+"""Before the address of IPv4 in one of IPv6 (RFC 4291 §2.5.5.2)."""
+
+
 def _network(value: object) -> IPv4Network | IPv6Network:
     try:
-        return ip_network(value if isinstance(value, str) else "")
+        network = ip_network(value if isinstance(value, str) else "")
     except ValueError:
         raise mistake(
             "must be a network in CIDR form, with host bits zero", "write 10.0.0.0/8 or 2001:db8::/32"
         ) from None
+    four = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if four is not None and network.prefixlen >= _MAPPED_BITS:
+        raise mistake(
+            "has addresses of IPv4, written as IPv6: no peer would be in it",
+            f"write {four}/{network.prefixlen - _MAPPED_BITS}",
+        )
+    return network
 
 
 def _asking_network(value: object) -> IPv4Network | IPv6Network:

@@ -112,6 +112,17 @@ def test_null_with_credentials_is_warned_of(tmp_path: Path) -> None:
     assert warnings(tmp_path, "{origins: [null]}") == []
 
 
+def test_methods_that_no_route_takes_are_warned_of(tmp_path: Path) -> None:
+    def told(methods: str, matched: str) -> list[str]:
+        file = written(tmp_path, f"{{origins: [https://a.example], methods: [{methods}]}}")
+        file.write_text(file.read_text().replace("/api/**}", f"/api/**{matched}}}"))
+        return [problem.message for problem in advice(*load_with_source(file, {}))]
+
+    (warning,) = told("GET, PUT", ", methods: [GET]")
+    assert warning == "lists PUT, which no route with this path takes: pages would get 405"
+    assert told("GET, PUT", "") == told("'*'", ", methods: [GET]") == []
+
+
 def test_cookies_of_pages_that_may_not_use_them_are_warned_of(tmp_path: Path) -> None:
     cookie = "{origins: [https://a.example], credentials: true}\n    credentials: {cookie: session}"
     (warning,) = warnings(tmp_path, cookie)

@@ -411,6 +411,16 @@ ELSEWHERE = (
         ),
         (
             "path: /orders/**",
+            "path: /a\n      methods: ['*']",
+            "19: routes[0].match.methods[0]: must be an HTTP method, and `*` is none → leave `methods` out",
+        ),
+        (
+            "path: /orders/**",
+            "path: /a\n      methods: [CONNECT]",
+            "19: routes[0].match.methods[0]: is never forwarded",
+        ),
+        (
+            "path: /orders/**",
             "path: /a\n      hosts: ['a:80']",
             "19: routes[0].match.hosts[0]: must be a host name",
         ),
@@ -844,6 +854,14 @@ def test_a_route_that_is_never_reached_is_told(file: Path) -> None:
     assert advised(file, text)["routes[1]"].startswith(
         f"{file}:20: routes[1]: (one) is never reached: orders takes"
     )
+
+
+def test_a_route_for_the_health_path_is_told(file: Path) -> None:
+    text = BASE.replace("path: /orders/**", "path: /healthz").replace(
+        "server:", "server:\n  health_path: /healthz", 1
+    )
+    (message,) = advised(file, text).values()
+    assert "routes[0].match.path: (orders) is never reached: server.health_path takes this path" in message
 
 
 def test_open_routes_and_idle_upstreams_are_told(file: Path) -> None:

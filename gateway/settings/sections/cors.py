@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from gateway.core.requests.cors import ANY
 from gateway.settings.findings import Finding
-from gateway.settings.http_values import TOKEN, Method
+from gateway.settings.http_values import TOKEN, method
 from gateway.settings.sections.section import Section
 from gateway.settings.values import Duration, duration, mistake
 
@@ -53,6 +53,7 @@ CorsOrigin: TypeAlias = Annotated[
     WithJsonSchema({"type": "string", "x-kind": "origin, null or *"}),
 ]
 FieldName: TypeAlias = Annotated[str, AfterValidator(_field_name)]
+CorsMethod: TypeAlias = Annotated[str, AfterValidator(lambda value: value if value == ANY else method(value))]
 
 
 class Cors(Section):
@@ -60,8 +61,8 @@ class Cors(Section):
 
     origins: Annotated[tuple[CorsOrigin, ...], Field(min_length=1, examples=[["https://app.example.com"]])]
     """Their origins. `null`: pages without one, such as files. `*`: all, without credentials."""
-    methods: tuple[Method, ...] = ()
-    """Methods that they may use; empty: those of `match.methods`."""
+    methods: tuple[CorsMethod, ...] = ()
+    """Methods that they may use; empty or `*`: those of `match.methods`."""
     headers: tuple[FieldName, ...] = ()
     """Headers that they may send, beside `Authorization`, `Content-Type` and what browsers always allow; `*`:
     any."""
