@@ -42,6 +42,7 @@ from gateway.identity.revocations.blacklist_sync import BlacklistSync
 from gateway.identity.revocations.learnt_revocations import LearntRevocations
 from gateway.identity.traced_tiers import TracedDirectory
 from gateway.issuer_keys.keyring import KeyRing
+from gateway.limits.operators import Budgets
 from gateway.listeners import FRONTS, Front, Listeners, Stoppable, Urls
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
@@ -76,6 +77,8 @@ class Running:
     denials: DenialRing
     keys: KeyRing
     log_level: observing.LogLevel
+    budgets: Budgets | None
+    """What limits leave; None without limits."""
     _fronts: Mapping[Front, Stoppable]
     _admin_runner: web.AppRunner
 
@@ -288,7 +291,8 @@ async def serve(
             _remove_at_end(settings, stack)
         metrics.workers.inc()
         scheme = "http" if certificate is None else "https"
-        yield Running(_urls(scheme, listeners), metrics, admin, ring, keys, log_level, fronts, runner)
+        urls = _urls(scheme, listeners)
+        yield Running(urls, metrics, admin, ring, keys, log_level, limits.budgets, fronts, runner)
 
 
 # Servers -------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from gateway.core.model import (
 from gateway.core.reasons import ACCOUNT_NOT_LINKED, Denial
 from gateway.core.revocations import Revocation, Revocations, Revoked
 from gateway.core.tokens.jws import KeySet
+from gateway.limits.holdings import Holdings
 from gateway.stores.redis.answers import Epoch, SharedAnswer
 from gateway.stores.redis.user_documents import CachedUser
 from gateway.telemetry.denials import DenialFilter, DenialRecord, DenialRing
@@ -135,6 +136,8 @@ class FakeWorkers:
         self.rings: list[DenialRing] = []
         self.refreshed: list[str] = []
         self.past = History()
+        self.holdings: list[Holdings] = []
+        self.pardoned: list[tuple[str, str]] = []
 
     async def totals(self, own: Sequence[Snapshot]) -> Sequence[Snapshot]:
         return add_up([own, *self.others])
@@ -150,6 +153,12 @@ class FakeWorkers:
 
     async def history(self, minutes: int) -> Sequence[Span]:
         return self.past.latest(minutes)
+
+    async def limits(self) -> Sequence[Holdings]:
+        return self.holdings
+
+    async def pardon(self, limit: str, subject: str) -> None:
+        self.pardoned.append((limit, subject))
 
 
 class FakeSharedTier:

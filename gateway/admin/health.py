@@ -14,6 +14,7 @@ from gateway.admin import console
 from gateway.admin.api import problems
 from gateway.admin.api.problems import REQUEST_ID, RequestRefused
 from gateway.admin.sign_in.routes import SignIn, no_sign_in
+from gateway.limits.holdings import Holdings
 from gateway.telemetry import metrics as telemetry
 from gateway.telemetry.denials import DenialFilter, DenialRecord
 from gateway.telemetry.history import Span
@@ -132,6 +133,12 @@ class Workers(Protocol):
 
     async def history(self, minutes: int) -> Sequence[Span]:
         """Return what all processes have counted in the latest minutes, oldest first."""
+
+    async def limits(self) -> Sequence[Holdings]:
+        """Return what each of the other processes knows of the budgets of limits."""
+
+    async def pardon(self, limit: str, subject: str) -> None:
+        """Let the others ask again for a subject of a limit that they refuse."""
 
 
 async def readiness(dependencies: Mapping[str, Dependency]) -> Readiness:

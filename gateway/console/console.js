@@ -9,6 +9,7 @@ import * as configuration from "./configuration.js";
 import * as denials from "./denials.js";
 import * as explain from "./explain.js";
 import * as issuers from "./issuers.js";
+import * as limits from "./limits.js";
 import * as overview from "./overview.js";
 import * as revocations from "./revocations.js";
 import * as user from "./user.js";
@@ -17,7 +18,7 @@ import * as users from "./users.js";
 const TOKEN = "gateway.admin_token";
 const PAGES = [
   [/^\/overview$/, overview], [/^\/denials$/, denials], [/^\/explain$/, explain], [/^\/users$/, users],
-  [/^\/users\/([^/]+)$/, user], [/^\/revocations$/, revocations], [/^\/issuers$/, issuers],
+  [/^\/users\/([^/]+)$/, user], [/^\/revocations$/, revocations], [/^\/limits$/, limits], [/^\/issuers$/, issuers],
   [/^\/audit$/, audit], [/^\/configuration$/, configuration],
 ];
 const READINESS = { ready: "good", degraded: "fair", not_ready: "bad", draining: "fair" };

@@ -1,7 +1,7 @@
 // The latest denied requests, and new ones as they happen.
 
 import { explained } from "./explain.js";
-import { announce, button, code, facts, failure, field, form, h, hint, input, pageSize, prose, state, submit, table } from "./dom.js";
+import { announce, button, code, facts, failure, field, form, h, hint, input, pageSize, prose, select, state, submit, table } from "./dom.js";
 import { instantIn, instantInput, time, zoneLabel } from "./format.js";
 import { userPage } from "./users.js";
 
@@ -10,8 +10,10 @@ export const title = "Denials";
 /** The filters, and what they are called. */
 const FILTERS = {
   request_id: "Request id", reason: "Reason", issuer: "Issuer", route: "Route", subject: "Subject or hash",
-  user_id: "User id", since: "Since", client: "Client",
+  user_id: "User id", since: "Since", client: "Client", shadow: "Verdict",
 };
+/** What was refused, or what only was counted, because something is in shadow. */
+const VERDICTS = [["", "refused"], ["true", "passed, in shadow"]];
 /** Denials that are listed at first; each “Show older” adds as many. */
 const SHOWN = pageSize();
 const HELD = 200;
@@ -28,12 +30,14 @@ export function show({ main, api, query, signal, remember }) {
   const { element, body, add } = table("Denials, the latest first", [
     { label: "Time", class: "when" }, "Reason", "Request", "Issuer and subject", "Client and id",
   ], []);
-  const empty = h("p", { class: "empty" }, "No request has been denied. New denials appear here automatically.");
+  const empty = h("p", { class: "empty" });
   const since = instantInput("since", filters.since);
-  const fields = Object.entries(filters).map(([name, value]) =>
-    (name === "since"
-      ? field(["Since (", zoneLabel(), ")"], since)
-      : field(FILTERS[name], input(name, value, { list: name === "reason" ? "reasons" : null }))));
+  const verdict = select("shadow", VERDICTS, filters.shadow);
+  const fields = Object.entries(filters).map(([name, value]) => {
+    if (name === "since") return field(["Since (", zoneLabel(), ")"], since);
+    if (name === "shadow") return field(FILTERS[name], verdict);
+    return field(FILTERS[name], input(name, value, { list: name === "reason" ? "reasons" : null }));
+  });
   const pause = button("Pause", () => {
     paused = !paused;
     pause.textContent = paused ? "Resume" : "Pause";
@@ -60,6 +64,7 @@ export function show({ main, api, query, signal, remember }) {
   const tell = () => {
     const held = paused && waiting.length ? `, ${waiting.length} held back` : "";
     stream.replaceChildren(state(connected ? `live${held}` : "connecting …", connected ? "good" : "fair"));
+    empty.textContent = nothing(filters);
     empty.hidden = seen.size > 0;
     element.hidden = seen.size === 0;
   };
@@ -116,6 +121,12 @@ export function show({ main, api, query, signal, remember }) {
     try {
       const { denial, explanation } = await api.get(
         `denials/explanation?${new URLSearchParams({ request_id: request })}`, until);
+      if (denial.shadow !== (filters.shadow === "true")) {
+        // The list is to have it, too.
+        filters.shadow = verdict.value = denial.shadow ? "true" : "";
+        restart();
+        return;
+      }
       answer.replaceChildren(
         ...explained(explanation, { api, signal: until, about: { request_id: request }, answer }), told(denial));
       announce(explanation.summary);
@@ -198,6 +209,7 @@ function told(denial) {
   return h("div", { class: "panel" }, h("h2", {}, "The request"),
     facts([
       ["Time", time(denial.at)], ["Request", code(`${denial.method} ${denial.path}`)], ["Route", denial.route],
+      ["Verdict", denial.shadow ? "passed, in shadow" : `refused, ${denial.status}`],
       ["Issuer", denial.issuer], ["Client", denial.client],
       ["User", denial.user_id && h("a", { href: userPage(denial.user_id) }, code(denial.user_id))],
       ["Subject", subject && h("a", { href: `#/denials?${subject}` }, code(denial.subject_hash))],
@@ -206,6 +218,14 @@ function told(denial) {
 
 function parameters(filters) {
   return new URLSearchParams(Object.entries(filters).filter(([, value]) => value)).toString();
+}
+
+/** What an empty list says. */
+function nothing({ shadow, ...filters }) {
+  if (Object.values(filters).some(Boolean)) return "No such request is among the latest denials. New ones appear here automatically.";
+  return shadow
+    ? "No request has passed in shadow that would be refused. New ones appear here automatically."
+    : "No request has been denied. New denials appear here automatically.";
 }
 
 function pauseFor(seconds) {
@@ -218,14 +238,16 @@ function id(text) {
 }
 
 function row(denial) {
-  const tone = denial.status >= 500 ? "bad" : "fair";
+  const tone = denial.shadow ? "plain" : denial.status >= 500 ? "bad" : "fair";
+  const answered = denial.shadow ? `passed in shadow, else ${denial.status}` : `answered ${denial.status}`;
+  const shown = { request_id: denial.request_id, ...(denial.shadow ? { shadow: "true" } : {}) };
   return [
     time(denial.at),
     h("div", {}, state(denial.reason, tone), denial.detail ? hint(prose(denial.detail)) : null),
-    h("div", {}, code(`${denial.method} ${denial.path}`), hint(`route ${denial.route}, answered ${denial.status}`)),
+    h("div", {}, code(`${denial.method} ${denial.path}`), hint(`route ${denial.route}, ${answered}`)),
     h("div", {}, denial.issuer, denial.subject_hash ? id(denial.subject_hash) : null,
       denial.user_id ? h("p", { class: "hint" }, h("a", { href: userPage(denial.user_id) }, "user")) : null),
     h("div", {}, denial.client, h("p", { class: "hint id" },
-      h("a", { href: `#/denials?${new URLSearchParams({ request_id: denial.request_id })}` }, code(denial.request_id)))),
+      h("a", { href: `#/denials?${new URLSearchParams(shown)}` }, code(denial.request_id)))),
   ];
 }

@@ -62,7 +62,7 @@ export function explained({ decision, reason, cause, summary, fix, steps }, offe
     h("div", { class: `panel verdict ${allowed ? "good" : "bad"}` },
       h("h2", { tabindex: "-1" }, allowed ? "Allowed" : "Denied"),
       h("p", { class: "summary" }, withUsers(summary)),
-      allowed && !cause ? null : facts(codes)),
+      allowed && !cause && !reason ? null : facts(codes)),
     fix && h("div", { class: "panel" }, h("h2", {}, "The fix"), h("p", {}, prose(fix.text)),
       pasteable("command", fix.command), pasteable("configuration", fix.config),
       fix.change && offer ? applicable(fix.change, offer) : null),

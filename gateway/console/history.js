@@ -24,7 +24,7 @@ export class History extends EventTarget {
   #stop = new AbortController();
   #timer = null;
   #range = null;
-  /** What the gateway kept: {at, seconds, requests, denials, lookups, latency}, oldest first. */
+  /** What the gateway kept: {at, seconds, requests, denials, lookups, latency, limited, overlooked}, oldest first. */
   #past = [];
   #bounds = [];
   #lookedAt = -Infinity;
@@ -124,6 +124,7 @@ export class History extends EventTarget {
       if (before === after) continue;
       const grown = {
         requests: growth(before.requests, after.requests), lookups: growth(before.lookups, after.lookups),
+        limited: growth(before.limited, after.limited), overlooked: growth(before.overlooked, after.overlooked),
         latency: after.latency.counts.map((count, place) => grownBy(before.latency.counts[place] ?? 0, count)),
         bounds: after.latency.bounds,
       };

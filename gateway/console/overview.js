@@ -61,7 +61,7 @@ export function show({ main, api, history, query, signal, remember }) {
 }
 
 /** What the charts span, as the address says. */
-function ranges(history, wanted, remember, trouble) {
+export function ranges(history, wanted, remember, trouble) {
   const buttons = Object.entries(RANGES).map(([key, { label }]) =>
     button(label, () => choose(key), { kind: "quiet", "data-range": key, "aria-pressed": "false" }));
   const choose = async (key) => {
@@ -111,7 +111,8 @@ function denialsByReason(totals, history) {
   return [heading, element];
 }
 
-function meter(share) {
+/** A bar as long as a share of one. */
+export function meter(share) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("class", "meter");
   svg.setAttribute("aria-hidden", "true");

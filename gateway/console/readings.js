@@ -16,6 +16,8 @@ export function readings({ readiness, metrics }) {
     denials: metrics.denials,
     lookups: metrics.lookups,
     latency: metrics.latency,
+    limited: metrics.limited,
+    overlooked: metrics.overlooked,
     inFlight: metrics.in_flight,
     workers: metrics.workers,
     caches: metrics.caches,

@@ -109,12 +109,15 @@ class Hindsight:
             else Step("token", "skipped", detail="the request had none, or more than one")
         )
         detail = "" if denial.detail is None else f" ({denial.detail})"
-        summary = (
-            f"{denial.method} {denial.path} was denied {ago(denial.at, now)} with {denial.status}:"
-            f" {reason.title}{detail}."
-        )
+        request, when = f"{denial.method} {denial.path}", ago(denial.at, now)
+        summary = f"{request} was denied {when} with {denial.status}: {reason.title}{detail}."
+        if denial.shadow:
+            summary = (
+                f"{request} passed {when}, because of `mode: shadow`, and was counted."
+                f" Else: {denial.status}, {reason.title}{detail}."
+            )
         return Explanation(
-            decision="deny",
+            decision="allow" if denial.shadow else "deny",
             reason=reason.code,
             cause=_CAUSES.get(reason),
             summary=summary,

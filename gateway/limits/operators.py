@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.limits.holdings import Holdings, holdings_of
 from gateway.limits.house import House
 from gateway.limits.ledger import LEASE_SECONDS
 from gateway.limits.periods import period_at
@@ -76,11 +77,27 @@ class Budgets:
         return Standing(subject, left, held)
 
     async def reset(self, limit: Limit, subject: str) -> None:
-        """Give a budget anew. Workers that refuse its requests ask again within a second."""
+        """Give a budget anew. Other workers that refuse its requests ask again within a second."""
         subject, period, ends = self._named(limit, subject)
         if limit.kind == "quota":
             await self._usages.reset(limit.name, subject, period)
         await self._store.reset(limit.name, period, subject, ends)
+        self.pardon(limit.name, subject)
+
+    def pardon(self, limit: str, subject: str) -> None:
+        """Let this worker ask Redis again for a subject that it refuses."""
+        budget = self._house.budgets.get(limit)
+        if budget is None:
+            return
+        if budget.limit.per == "client":
+            subject = network_of(subject)
+        purse = budget.purses.peek(subject)
+        if purse is not None:
+            purse.pardon()
+
+    async def holdings(self) -> Holdings:
+        """Return what this worker knows of all budgets."""
+        return await holdings_of(self._house)
 
     def _named(self, limit: Limit, subject: str) -> tuple[str, str, float | None]:
         """Return a subject as it is counted; of a quota its period, and when that ends."""

@@ -20,6 +20,8 @@ from gateway.limits.rules import SPARE, Limit
 SHORTEST_REFUSAL: Final = 0.002
 LONGEST_REFUSAL: Final = 1.0
 """Seconds for which a worker refuses without asking again, after Redis has said that nothing is left."""
+STREAK: Final = 5.0
+"""Seconds after a refusal, or after the time that it told, in which another one continues it."""
 _MARGIN: Final = 1.0
 """Seconds before its end in which a lease is not renewed, as the answer may come too late."""
 _REFILL: Final = 4
@@ -49,8 +51,8 @@ class Purse:
 
     __slots__ = (
         "_asked_at", "_debt", "_epoch", "_era", "_held", "_kept", "_local", "_local_at", "_outage", "_own",
-        "_own_at", "_registered", "_told", "ends", "flight", "left", "low", "period", "refused_until",
-        "retry_at", "running", "subject", "tokens", "until", "waiting",
+        "_own_at", "_registered", "_told", "ends", "flight", "left", "low", "period", "refused_since",
+        "refused_until", "retry_at", "running", "subject", "tokens", "until", "waiting",
     )  # fmt: skip
 
     def __init__(self, subject: str) -> None:
@@ -61,7 +63,8 @@ class Purse:
         """When that ends."""
         self.low = -1
         """The number of tokens at which more are asked for, while the others are spent."""
-        self.refused_until = -math.inf
+        self.refused_since = self.refused_until = -math.inf
+        """When the refusals began that go on, and until when it is refused without asking."""
         self.retry_at = 0.0
         """When there may be a token again."""
         self.running = 0
@@ -118,6 +121,7 @@ class Purse:
             return True
         self._enter(limit, now, share)
         if self._local < 1:
+            self._continue_refusals(now)
             self.retry_at = now + self._until_next(limit, share, now)
             return False
         self._local -= 1
@@ -250,13 +254,39 @@ class Purse:
 
     def refuse(self, now: float, seconds: float) -> None:
         """Refuse for a while without asking."""
+        self._continue_refusals(now)
         self.retry_at = self.refused_until = now + seconds
+
+    def _continue_refusals(self, now: float) -> None:
+        if not self.is_throttled(now):
+            self.refused_since = now
+
+    def pardon(self) -> None:
+        """Forget that nothing was left: the budget was given anew."""
+        self.refused_since = self.refused_until = -math.inf
+        self.retry_at = 0.0
 
     def unanswered(self) -> None:
         """Take note that an answer is missing: what is on record is not known. The tokens stay until then."""
         self._registered, self._epoch = 0, -1
 
     # Tell --------------------------------------------------------------------------------------------
+
+    def is_throttled(self, now: float) -> bool:
+        """Tell whether requests are refused, or were a moment ago."""
+        return now < max(self.refused_until, self.retry_at) + STREAK and self.refused_since > -math.inf
+
+    def known(self, limit: Limit, now: float) -> tuple[int, float] | None:
+        """Return what is left in Redis as far as this worker knows, and for how many seconds it has known.
+
+        None: it does not know. What workers hold in advance is not in it.
+        """
+        if not self._era or self.left < 0:
+            return None
+        age = max(0.0, now - self._asked_at)
+        if limit.kind == "rate":
+            return min(limit.burst - self.tokens, self.left + int(age / limit.interval)), age
+        return (limit.amount, 0.0) if now >= self.ends else (self.left, age)
 
     def remaining(self, limit: Limit) -> int:
         """Return how many requests are left, as far as this worker knows."""

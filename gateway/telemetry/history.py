@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from typing import Any, Final
 
 from gateway.telemetry.series import Snapshot
@@ -35,6 +35,11 @@ def buckets(snapshot: Snapshot) -> tuple[list[int], float]:
     return [round(count) for count in columns[:-1]], columns[-1]
 
 
+def over_limits(snapshot: Snapshot, result: str) -> dict[str, int]:
+    """Return `gateway_limit_hits` of one result, by the name of the limit."""
+    return {labels[0]: round(values[0]) for labels, values in snapshot.points if labels[1] == result}
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What was counted: since the start, or within some time."""
@@ -47,6 +52,10 @@ class Counts:
     """By the tier that answered."""
     latency: Sequence[int]
     """Requests by duration: one count for each bucket of `gateway_request_duration_seconds`."""
+    limited: Mapping[str, int] = field(default_factory=dict)
+    """Requests that were over a limit, by its name, and refused."""
+    overlooked: Mapping[str, int] = field(default_factory=dict)
+    """Requests that were over a limit, by its name, and passed, because something was in shadow."""
 
     @classmethod
     def of(cls, snapshots: Iterable[Snapshot]) -> "Counts | None":
@@ -58,6 +67,8 @@ class Counts:
                 sums(by_name["gateway_denials"], "reason"),
                 sums(by_name["gateway_user_lookups"], "tier"),
                 buckets(by_name["gateway_request_duration_seconds"])[0],
+                over_limits(by_name["gateway_limit_hits"], "denied"),
+                over_limits(by_name["gateway_limit_hits"], "shadow"),
             )
         except KeyError:
             return None
@@ -76,6 +87,8 @@ class Counts:
                     strict=False,
                 )
             ],
+            _growth(before.limited, self.limited),
+            _growth(before.overlooked, self.overlooked),
         )
 
     def plus(self, other: "Counts") -> "Counts":
@@ -85,6 +98,8 @@ class Counts:
             _total(self.denials, other.denials),
             _total(self.lookups, other.lookups),
             [one + another for one, another in zip(self.latency, other.latency, strict=False)],
+            _total(self.limited, other.limited),
+            _total(self.overlooked, other.overlooked),
         )
 
 

@@ -7,6 +7,7 @@
 | `counted` snapshots: its metrics, periodically | `log_level` raised: log all, or as configured again |
 | `totals` snapshots, `readiness`: questions to all | `counted`, `readiness`: questions to this one |
 | `denials` wanted, `refresh` issuer: the same | `denials` wanted, `refresh` issuer: the same |
+| `limits`, `pardon` limit and subject: the same | `limits`, `pardon` limit and subject: the same |
 | `history` minutes: a question to the supervisor | |
 | `answer` | `answer` |
 
@@ -23,7 +24,7 @@ from gateway.core.requests.token_marks import TokenMarks
 from gateway.telemetry.denials import DenialFilter, DenialRecord
 from gateway.telemetry.series import Exemplar, Snapshot
 
-Question: TypeAlias = Literal["totals", "readiness", "denials", "refresh", "history"]
+Question: TypeAlias = Literal["totals", "readiness", "denials", "refresh", "history", "limits", "pardon"]
 """What a worker asks all others; the supervisor passes it on, or knows the answer."""
 QUESTIONS: Final[frozenset[str]] = frozenset(get_args(Question))
 

@@ -14,6 +14,10 @@ import uvloop
 
 from gateway.admin.health import Admin, Finding, ParserMissing, Readiness, Workers
 from gateway.app import Running
+from gateway.limits.holdings import Holdings
+from gateway.limits.holdings import pack as pack_holdings
+from gateway.limits.holdings import unpack as unpack_holdings
+from gateway.limits.operators import Budgets
 from gateway.listeners import FRONTS, Front, Listeners
 from gateway.sockets import Endpoint
 from gateway.telemetry.denials import DenialFilter, DenialRecord
@@ -181,27 +185,40 @@ class SupervisorLink:
                     self.drain.set()
                 case "log_level":
                     running.log_level.raise_level(raised=message.body)
-                case "counted":
-                    self.send(Message("answer", pack(running.metrics.snapshot()), message.number))
-                case "readiness":
-                    self._start(self._answer_readiness(running.admin, message.number))
-                case "denials":
-                    kept = running.denials.latest(unpack_filter(message.body))
-                    self.send(Message("answer", pack_denials(kept), message.number))
-                case "refresh":
-                    self._start(running.keys.reload(message.body))
-                    self.send(Message("answer", None, message.number))
                 case "answer":
                     question = self._questions.get(message.number)
                     if question is not None and not question.done():
                         question.set_result(message.body)
-                case unknown:
-                    # A bug of ours. It must not end serving workers.
-                    log.error("message_unknown", kind=unknown)
+                case _:
+                    self._answer(running, message)
         if not self.drain.is_set():
             # The supervisor has ended, so there will be no successor.
             self.last = FRONTS
             self.drain.set()
+
+    def _answer(self, running: Running, message: Message) -> None:
+        """Answer a question of another worker, at once or in a task."""
+        answer: object = None
+        match message.kind:
+            case "counted":
+                answer = pack(running.metrics.snapshot())
+            case "readiness":
+                return self._start(self._answer_readiness(running.admin, message.number))
+            case "denials":
+                answer = pack_denials(running.denials.latest(unpack_filter(message.body)))
+            case "refresh":
+                self._start(running.keys.reload(message.body))
+            case "limits":
+                return self._start(self._answer_limits(running.budgets, message.number))
+            case "pardon":
+                if running.budgets is not None:
+                    running.budgets.pardon(*message.body)
+            case unknown:
+                # A bug of ours. It must not end serving workers.
+                log.error("message_unknown", kind=unknown)
+                return None
+        self.send(Message("answer", answer, message.number))
+        return None
 
     async def count(self, running: Running) -> None:
         """Report the metrics periodically, so that a crash loses few counts."""
@@ -239,6 +256,17 @@ class SupervisorLink:
     async def history(self, minutes: int) -> Sequence[Span]:
         answer = await self._ask("history", minutes)
         return unpack_spans(answer) if isinstance(answer, list) else []
+
+    async def limits(self) -> Sequence[Holdings]:
+        answer = await self._ask("limits", None)
+        return [*map(unpack_holdings, filter(None, answer))] if isinstance(answer, list) else []
+
+    async def pardon(self, limit: str, subject: str) -> None:
+        await self._ask("pardon", [limit, subject])
+
+    async def _answer_limits(self, budgets: Budgets | None, number: int) -> None:
+        holdings = None if budgets is None else pack_holdings(await budgets.holdings())
+        self.send(Message("answer", holdings, number))
 
     async def _answer_readiness(self, admin: Admin, number: int) -> None:
         state = await admin.readiness()

@@ -76,6 +76,7 @@ async def test_every_operation_is_described(api: Api) -> None:
         "GET /caches",
         "POST /cache/flush",
         "GET /limits",
+        "GET /limits/state",
         "POST /limits/reset",
         "GET /denials",
         "GET /denials/explanation",

@@ -4,17 +4,26 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
+from gateway.core.model import JSON
 from tests.conftest import _Databases
 from tests.console.driver import Operator
 from tests.harness import House, open_house
 
 ADMIN_TOKEN = "the-token-of-this-test"
+LIMITS: Final[list[JSON]] = [
+    {"name": "tenants", "per": "user", "rate": "3/1h", "routes": ["tenant"]},
+    {"name": "trial", "per": "user", "rate": "1/1h", "routes": ["leave"], "mode": "shadow"},
+    {"name": "guessing", "per": "client", "rate": "2/1h", "routes": ["admin"], "counts": "failed"},
+    {"name": "uploads", "per": "user", "concurrency": 4, "routes": ["orders"]},
+    {"name": "monthly", "per": "tenant", "quota": "100000/month", "time_zone": "Europe/Berlin"},
+]
 
 
 def chromium() -> str:
@@ -49,7 +58,11 @@ async def standing_console(
     async with (
         _databases.copy("gateway_console", _template) as dsn,
         open_house(
-            tmp_path_factory.mktemp("console"), dsn, standing_redis_url, admin={"token": ADMIN_TOKEN}
+            tmp_path_factory.mktemp("console"),
+            dsn,
+            standing_redis_url,
+            admin={"token": ADMIN_TOKEN},
+            limits=LIMITS,
         ) as house,
     ):
         yield house

@@ -11,12 +11,14 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.console.conftest import opened
 from tests.console.driver import Operator
+from tests.console.test_paths import exhaust
 from tests.harness import House, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PAGES: Final = (
-    "Overview", "Denials", "Explain", "Users", "Revocations", "Issuers", "Audit", "Configuration",
+    "Overview", "Denials", "Explain", "Users", "Revocations", "Limits", "Issuers", "Audit",
+    "Configuration",
 )  # fmt: skip
 
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
@@ -129,6 +131,12 @@ async def fill(operator: Operator, name: str) -> None:
         await page.get_by_label("Reason (optional)").fill("sent to a wrong address")
         await page.get_by_role("button", name="Revoke", exact=True).click()
         await expect(page.get_by_text("The revocation counts in all gateways.")).to_be_visible()
+    elif name == "Limits":
+        await exhaust(operator.house)
+        await page.reload()
+        await page.get_by_label("Subject").fill("127.0.0.1")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("region", name="Refused now").get_by_role("row").nth(2)).to_be_visible()
     elif name == "Issuers":
         await expect(page.get_by_role("region", name="main")).to_be_visible()
     elif name == "Audit":

@@ -98,6 +98,8 @@ async def test_every_view_has_an_address(standing_console: House, browser: Brows
             "#/explain?method=POST&url=%2Forders": page.get_by_label("URL or path"),
             "#/users?q=member&status=active": page.get_by_role("searchbox"),
             "#/revocations?expired=true": page.get_by_label("Show expired revocations"),
+            "#/limits?limit=tenants&subject=ann": page.get_by_label("Subject"),
+            "#/denials?route=leave&shadow=true": page.get_by_label("Route"),
             "#/audit?target=caches": page.get_by_label("What was changed"),
             "#/configuration?q=admin.token": page.get_by_text("***"),
         }
@@ -109,6 +111,58 @@ async def test_every_view_has_an_address(standing_console: House, browser: Brows
             if (await sign.count()) and await sign.evaluate("e => e.matches('input:not([type=checkbox])')"):
                 await expect(sign).not_to_have_value("")
         assert operator.token not in page.url
+
+
+async def exhaust(house: House) -> None:
+    """Go over a limit of a user, over one of failed authentications, and over one in shadow."""
+    bearer = token("acme", tenant_id="acme")
+    for number in range(4):
+        await house.request("/tenant/x", token=bearer)
+        await house.request("/leave/tried", token=bearer)
+        await house.request("/admin/x", token=f"a.guess.{number}{uuid.uuid4().hex}".encode())
+
+
+async def test_limits_tell_whom_they_refuse_until_an_operator_gives_a_budget_anew(operator: Operator) -> None:
+    page, house = operator.page, operator.house
+    await exhaust(house)
+    [row] = await house.sql("SELECT user_id::text FROM identities WHERE subject = 'acme'")
+    acme = str(row["user_id"])
+    await operator.go("Limits")
+    now = page.get_by_role("region", name="Refused now")
+    await expect(now.get_by_role("row").filter(has_text="127.0.0.1")).to_contain_text(
+        "failed authentications"
+    )
+    refused = now.get_by_role("row").filter(has_text=acme)
+    await expect(refused.filter(has_text="3 in 60 min")).to_contain_text("tenants")
+    await expect(refused.filter(has_text="trial")).to_contain_text("in shadow")
+    every = page.get_by_role("region", name="All limits")
+    await expect(every.get_by_role("row").filter(has_text="100,000 a month, Europe/Berlin")).to_be_visible()
+    await expect(every.get_by_role("row").filter(has_text="trial")).to_contain_text("passed in shadow")
+    spent = page.get_by_role("region", name="Budgets spent most")
+    await expect(spent.get_by_role("row").filter(has_text="tenants")).to_contain_text("3 of 3")
+
+    await page.get_by_role("button", name=f"Give {acme} its budget of tenants anew").click()
+    await page.get_by_role("dialog").get_by_label("Reason").fill("a customer's launch")
+    await operator.confirm("Give anew")
+    await expect(page.get_by_role("status").filter(has_text="given anew")).to_be_focused()
+    await expect(refused.filter(has_text="3 in 60 min")).to_have_count(0)
+    await page.get_by_label("Subject").fill(acme)
+    await page.get_by_label("Limit", exact=True).select_option("tenants")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("region", name="One budget")).to_contain_text("3 of 3")
+
+    # What passed in shadow is listed apart, and leads to an explanation that does not call it denied.
+    await operator.go("Denials")
+    await page.get_by_label("Verdict").select_option("true")
+    await page.get_by_role("button", name="Filter").click()
+    passed = operator.row("/leave/tried").first
+    await expect(passed).to_contain_text("passed in shadow, else 429")
+    await passed.get_by_role("link").last.click()
+    answer = page.get_by_role("region", name="Answer")
+    await expect(answer.get_by_role("heading", name="Allowed")).to_be_visible()
+    await expect(answer).to_contain_text("because of mode: shadow, and was counted")
+    await expect(page.locator("tbody tr[data-id]")).to_have_count(1)
+    assert "shadow=true" in page.url
 
 
 async def test_the_audit_log_is_filtered_and_leads_to_users(operator: Operator) -> None:

@@ -72,6 +72,14 @@ async def explained(
     return found, {step.name: step for step in found.steps}
 
 
+async def test_what_passed_in_shadow_was_not_denied() -> None:
+    found, _ = await explained(replace(DENIAL, shadow=True), {"u1": UserStatus.SUSPENDED})
+
+    assert (found.decision, found.reason) == ("allow", "user_suspended")
+    assert found.summary.startswith("GET /orders/1 passed ")
+    assert "Else: 401, " in found.summary
+
+
 async def test_a_suspended_user_is_activated_only_if_that_is_so_now() -> None:
     found, steps = await explained(DENIAL, {"u1": UserStatus.SUSPENDED})
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from contextlib import AsyncExitStack
+from datetime import datetime
 from urllib.parse import urlsplit
 
 import pytest
@@ -250,6 +251,44 @@ async def test_operators_see_a_budget_and_give_it_anew(limited: House) -> None:
             await eventually(passes)
         assert b'"limit.reset"' in (await api.get("/audit")).content
         assert (await api.call("GET", "/limits", query={"limit": "none"})).status == 404
+
+
+async def test_operators_see_whom_limits_refuse(limited: House) -> None:
+    async with Api.of(limited) as api:
+        guesser, stranger = "203.0.113.77", "203.0.113.78"
+        key = tokens.rsa_key("a-kid-of-the-state")
+        before = (await api.get("/limits/state")).json
+        for client in (guesser, stranger):
+            field = f"X-Forwarded-For: {client}".encode()
+            attempts = 4 if client == guesser else 2
+            for number in range(attempts):
+                await limited.request("/guarded/a", field, token=b"a.guess.%d" % number)
+        for number in range(3):
+            forged = tokens.sign(tokens.claims("member", jti=f"{number}"), key)
+            assert await statuses(limited, "/free/a", 1, forged) == [429 if number == 2 else 401]
+        state = (await api.get("/limits/state")).json
+
+        refused = {(each["limit"], each["subject"]): each for each in state["throttled"]}
+        assert ("guessing", stranger) not in refused
+        assert refused["guessing", guesser]["per"] == "client"
+        assert refused["keys", "a-kid-of-the-state"]["per"] == "kid"
+        for each in (refused["guessing", guesser], refused["keys", "a-kid-of-the-state"]):
+            since, until = (datetime.fromisoformat(each[name]) for name in ("since", "until"))
+            assert since <= datetime.fromisoformat(state["at"]) < until
+        spent = {each["subject"]: each for each in state["spent"] if each["limit"] == "guessing"}
+        assert [(spent[each]["spent"], spent[each]["capacity"]) for each in (guesser, stranger)] == [
+            (3, 3), (2, 3),
+        ]  # fmt: skip
+        (old,), (new,) = (
+            [each for each in answer["limits"] if each["name"] == "guessing"] for answer in (before, state)
+        )
+        assert (new["refused"] - old["refused"], new["throttled"] >= 1) == (1, True)
+        assert (new["counts"], new["period_seconds"], new["burst"]) == ("failed", 3600, 3)
+
+        body = {"limit": "guessing", "subject": guesser}
+        assert (await api.call("POST", "/limits/reset", body)).status == 204
+        after = (await api.get("/limits/state")).json["throttled"]
+        assert guesser not in {each["subject"] for each in after}
 
 
 async def test_an_explanation_tells_what_is_left(limited: House) -> None:

@@ -15,12 +15,17 @@ def test_counts_are_read_from_the_metrics_of_all_labels() -> None:
     metrics.finished("orders", "GET", 200, 0.001)
     metrics.finished("carts", "POST", 204, 0.001)
     metrics.finished("carts", "POST", 503, 40.0)
+    metrics.limit_hits.inc(("few", "denied"), by=3)
+    metrics.limit_hits.inc(("few", "allowed"), by=9)
+    metrics.limit_hits.inc(("tried", "shadow"), by=2)
 
     found = Counts.of(metrics.snapshot())
 
     assert found is not None
     assert found.requests == {"2xx": 2, "5xx": 1}
     assert (sum(found.latency), found.latency[-1]) == (3, 1)
+    assert (found.limited, found.overlooked) == ({"few": 3}, {"tried": 2})
+    assert found.since(found).plus(found).limited == {"few": 3}
     assert Counts.of([]) is None
 
 

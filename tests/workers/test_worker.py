@@ -93,7 +93,10 @@ async def test_a_worker_answers_all_questions_and_reports_unknown_messages(
     tmp_path: Path, dsn: str, redis_url: str
 ) -> None:
     settings = configuration(tmp_path, "http://127.0.0.1:9", dsn, redis_url, "gateway:")
-    bodies: dict[str, object] = {"denials": pack_filter(DenialFilter(10)), "refresh": "main"}
+    settings["limits"] = [{"name": "few", "per": "user", "rate": "3/1h"}]
+    bodies: dict[str, object] = {
+        "denials": pack_filter(DenialFilter(10)), "refresh": "main", "pardon": ["few", "ann"],
+    }  # fmt: skip
     # The totals are the sums of all workers, and the supervisor itself knows the history.
     asked = sorted(QUESTIONS - {"totals", "history"} | {"counted"})
     ours, theirs = socket.socketpair()

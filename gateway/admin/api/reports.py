@@ -10,7 +10,6 @@ from gateway.admin.api.models import (
     Limit,
     Model,
     Params,
-    Reason,
     RequestId,
     Subject,
     Text,
@@ -70,53 +69,6 @@ class Issuer(Model):
 
 class Issuers(RootModel[list[Issuer]]):
     """The configured issuers."""
-
-
-class LimitParams(Params):
-    limit: Text | None = None
-    subject: Text | None = None
-    """Such as the id of a user, a tenant, or an address."""
-
-
-class LimitReset(Model):
-    limit: Text
-    subject: Text
-    reason: Reason | None = None
-
-
-class Budget(Model):
-    """How the budget of one subject stands."""
-
-    subject: str
-    """As it is counted: of an IPv6 address, its /64."""
-    left: int
-    held: int
-    """What workers hold in advance; of a concurrency, all requests that run."""
-
-
-class RequestLimit(Model):
-    """One of `limits`."""
-
-    name: str
-    per: str
-    kind: Literal["rate", "quota", "concurrency"]
-    amount: int
-    counts: Literal["all", "authenticated", "anonymous", "failed"]
-    mode: Literal["enforce", "shadow"]
-    routes: list[str]
-    """Empty: all."""
-    budget: Budget | None
-    """Null without a subject."""
-
-
-class Limits(Model):
-    """The limits of requests."""
-
-    shared: bool
-    """Whether this worker shares the budgets in Redis; else it goes on with its share."""
-    workers: int
-    """How many workers share them."""
-    limits: list[RequestLimit]
 
 
 class Caches(Model):
@@ -277,6 +229,10 @@ class Numbers(Model):
     lookups: dict[str, int]
     """Look-ups of users, by the tier that answered."""
     latency: Latency
+    limited: dict[str, int]
+    """Requests that were over a limit and refused, by its name."""
+    overlooked: dict[str, int]
+    """Requests that were over a limit and passed, because something is in shadow."""
     in_flight: int
     workers: int
     caches: dict[str, int]
@@ -315,6 +271,10 @@ class HistoryPoint(Model):
     """Look-ups of users, by the tier that answered."""
     latency: list[int]
     """Requests in each bucket of durations. The last bucket is above all bounds."""
+    limited: dict[str, int]
+    """Requests that were over a limit and refused, by its name."""
+    overlooked: dict[str, int]
+    """Requests that were over a limit and passed, because something was in shadow."""
 
     @classmethod
     def of(cls, span: Span) -> "HistoryPoint":
@@ -326,6 +286,8 @@ class HistoryPoint(Model):
             denials=dict(counts.denials),
             lookups=dict(counts.lookups),
             latency=list(counts.latency),
+            limited=dict(counts.limited),
+            overlooked=dict(counts.overlooked),
         )
 
 

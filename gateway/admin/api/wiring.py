@@ -85,7 +85,7 @@ def admin_api(parts: Parts, token: str | None, sessions: Sessions | None = None)
         *Caches(overview, audit, write_through, parts.trusted).operations(),
         *denials.operations(),
         *Explain(explainer, denials, applier).operations(),
-        *Limits(parts.budgets, audit).operations(),
+        *Limits(parts.budgets, audit, overview, parts.workers).operations(),
         *overview.operations(),
         *Audit(audit).operations(),
         *Configuration(parts.settings).operations(),

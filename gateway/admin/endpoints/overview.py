@@ -10,7 +10,7 @@ from aiohttp import web
 from gateway.admin.api import models, reports
 from gateway.admin.api.operations import Answer, Operation, json, reads
 from gateway.admin.health import Admin, Workers
-from gateway.telemetry.history import SECONDS, Span, buckets, joined, sums
+from gateway.telemetry.history import SECONDS, Span, buckets, joined, over_limits, sums
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.series import Snapshot
 
@@ -87,6 +87,11 @@ class Overview:
             frozenset(labels[0] for labels, _ in verified.points if labels[2] == "valid"),
         )
 
+    async def limit_hits(self) -> dict[tuple[str, str], int]:
+        """Return how many requests limits have counted, by the name of the limit and the result."""
+        hits = (await self._totals())["gateway_limit_hits"]
+        return {(labels[0], labels[1]): round(values[0]) for labels, values in hits.points}
+
     async def _totals(self) -> Mapping[str, Snapshot]:
         own = self._metrics.snapshot()
         snapshots = own if self._workers is None else await self._workers.totals(own)
@@ -104,6 +109,8 @@ class Overview:
             in_flight=round(_total(by_name["gateway_in_flight_requests"])),
             workers=round(_total(by_name["gateway_workers"])),
             caches=sums(by_name["gateway_cache_entries"], "cache"),
+            limited=over_limits(by_name["gateway_limit_hits"], "denied"),
+            overlooked=over_limits(by_name["gateway_limit_hits"], "shadow"),
             dependency_up=_up(by_name["gateway_dependency_up"]),
             streams=_up(by_name["gateway_invalidation_stream_up"]),
         )

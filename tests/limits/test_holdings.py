@@ -1,0 +1,68 @@
+"""What workers know of budgets: of each purse, and of several workers together."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from gateway.limits.holdings import SPENT, Account, Holdings, Sum, pack, shown, together, unpack
+from gateway.limits.ledger import Grant
+from gateway.limits.purse import STREAK, Purse
+from tests.limits.test_purse import QUOTA, RATE, SLOTS, ask, lent
+
+ANN = Account("rate", "ann", None, 0.0, 0, 0, None, 0.0)
+
+
+def known(*accounts: Account, shared: bool = True) -> Holdings:
+    return Holdings(shared, {"rate": Sum(3, 2, 0, 1)}, accounts)
+
+
+def test_a_purse_knows_what_was_left_and_what_has_come_since() -> None:
+    assert Purse("ann").known(RATE, 100.0) is None
+    purse = lent(5, left=20)
+    assert purse.known(RATE, 103.0) == (23, 3.0)
+    assert purse.known(RATE, 10_000.0) == (RATE.burst - 5, 9900.0)
+    day = lent(5, QUOTA, left=600)
+    day.ends = 200.0
+    assert [day.known(QUOTA, now) for now in (103.0, 200.0)] == [(600, 3.0), (1000, 0.0)]
+
+
+def test_refusals_that_follow_each_other_have_one_beginning() -> None:
+    purse = lent(0)
+    assert not purse.is_throttled(100.0)
+    for now in (100.0, 101.5, 101.5 + STREAK):
+        purse.waiting = 1
+        purse.answered(RATE, ask(purse, now=now), Grant(0, 0, 7, 0, 1.0), now, now)
+        assert (purse.refused_since, purse.is_throttled(now)) == (100.0, True)
+    later = 101.5 + 2 * STREAK + 1.0
+    assert not purse.is_throttled(later)
+    purse.refuse(later, 0.5)
+    assert purse.refused_since == later
+    purse.pardon()
+    assert not purse.is_throttled(later)
+
+
+def test_what_two_workers_know_of_one_subject_is_one_account() -> None:
+    one = replace(ANN, left=10, age=2.0, held=3, refused_for=1.0, again_in=4.0)
+    other = replace(ANN, left=7, age=0.5, held=2, refused_for=9.0)
+    unknown = replace(ANN, held=1)
+    gone = replace(ANN, limit="gone")
+    found = together([RATE], [known(one), known(other, gone), known(unknown, shared=False)])
+    assert found.accounts == [replace(one, left=7, age=0.5, held=6, refused_for=9.0)]
+    assert (found.shared, found.sums) == (False, {"rate": Sum(3, 6, 0, 1)})
+    assert found.accounts[0].spent(RATE) == RATE.burst - 7 - 6
+    assert (unknown.spent(RATE), replace(ANN, running=4).spent(SLOTS)) == (None, 4)
+
+
+def test_few_of_many_are_listed() -> None:
+    spent = [replace(ANN, subject=f"{number}", left=number % 40) for number in range(200)]
+    found = together([RATE], [known(*spent)])
+    assert [each.left for each in found.accounts] == [*[0] * 5, *[1] * 5]
+    assert len(found.accounts) == SPENT
+
+
+@pytest.mark.parametrize("subject", ["ann", "k" * 3000, "\ud800x"])
+def test_holdings_travel_between_processes(subject: str) -> None:
+    found = known(replace(ANN, subject=subject, left=3, refused_for=0.5))
+    assert unpack(json.loads(json.dumps(pack(found)))) == Holdings(True, found.sums, [*found.accounts])
+    assert len(shown(subject).encode()) <= 255 + len("…".encode())
