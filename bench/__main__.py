@@ -18,6 +18,7 @@ from bench import (
     cold,
     decision,
     idle,
+    policy,
     reload,
     source,
     start,
@@ -49,6 +50,7 @@ class Measurement(StrEnum):
     BULK = "bulk"
     SOURCE = "source"
     TRACING = "tracing"
+    POLICY = "policy"
     USERS = "users"
     COLD = "cold"
 
@@ -100,6 +102,9 @@ def bench(
         ),
         Measurement.TRACING: partial(
             tracing.measure, console=console, rounds=rounds, seconds=seconds, connections=connections
+        ),
+        Measurement.POLICY: partial(
+            policy.measure, console=console, rounds=rounds, seconds=seconds, connections=connections
         ),
         Measurement.USERS: partial(
             users.measure, console=console, rounds=rounds, seconds=seconds, connections=connections

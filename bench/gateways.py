@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from typing import Final
 
@@ -30,7 +30,8 @@ class Gateway:
     `people` are its users, by default those of the stage. Gateways with the same `prefix` share the data in
     Redis. `local_ttl` None means the default of the setting. With a `certificate`, clients speak TLS.
     `postgres` is another database than that of the stage, `source` is `users.source`. `decides`: other
-    proxies may ask. `variables` are added to its environment.
+    proxies may ask. `condition` is what the route requires in CEL, `limits` are those of the configuration.
+    `variables` are added to its environment.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class Gateway:
         postgres: str | None = None,
         source: Mapping[str, JSON] | None = None,
         decides: bool = False,
+        condition: str | None = None,
+        limits: Sequence[JSON] = (),
         variables: Mapping[str, str] | None = None,
     ) -> None:
         self._variables = variables
@@ -81,7 +84,15 @@ class Gateway:
             "redis": {"url": stage.redis, "prefix": prefix},
             "cache": {} if local_ttl is None else {"local_ttl": local_ttl},
             "upstreams": {"service": {"urls": [f"http://{HOST}:{upstream}"]}},
-            "routes": [{"name": "all", "match": {"path": "/**"}, "upstream": "service"}],
+            "routes": [
+                {
+                    "name": "all",
+                    "match": {"path": "/**"},
+                    "upstream": "service",
+                    **({} if condition is None else {"require": {"condition": condition}}),
+                }
+            ],
+            **({"limits": list(limits)} if limits else {}),
         }
         if decides:
             content["decision"] = {
