@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import pytest
 import yaml
@@ -96,11 +96,131 @@ def test_a_choice_of_several_sets_is_a_condition() -> None:
         ({"paths": {"/a": {"$ref": "#/paths/~1a"}}}, "in a circle"),
         ({"paths": {"/a": {"get": {"security": [{"none": []}]}}}}, "there is no security scheme 'none'"),
         ({"paths": {"/a": {"get": {"security": {"oauth": []}}}}}, "security is not a list"),
+        # An empty value is a mistake, and opens nothing.
+        ({"paths": {"/a": {"get": {"security": None}}}}, "GET /a: security is not a list; write \\[\\]"),
+        ({"security": None, "paths": {"/a": {"get": {}}}}, "GET /a: security is not a list"),
+        ({"paths": {"/a": {"get": {"security": [{"oauth": "a"}]}}}}, "the scopes of oauth are not a list"),
+        ({"paths": {"/a": {"get": {"security": ["oauth"]}}}}, "requirement is not a mapping"),
+        ({"paths": {"/a": {"get": None}}}, "GET /a: is not a mapping"),
+        ({"paths": {"/a": None}}, "paths./a is not a mapping"),
+        ({"paths": {"/a": {"$ref": "#/servers/9"}}}, "#/servers/9 does not exist"),
     ],
 )
 def test_what_cannot_be_read_is_told(change: dict[str, object], told: str) -> None:
     with pytest.raises(NotOpenApi, match=told):
         read({**description(), **change})
+
+
+Row: TypeAlias = tuple[str, str, str, list[str], str | None]
+
+
+def one(**change: object) -> tuple[list[Row], list[str]]:
+    """Return the routes of a description, as far as it is changed, and its notes."""
+    found = read({**description(), **change})
+    made: list[Row] = [
+        (e.path, " ".join(e.methods), e.security.auth, sorted(e.security.scopes), e.security.condition)
+        for e in routes(found)
+    ]
+    return made, found.notes
+
+
+OPEN: Final[dict[str, object]] = {"security": []}
+
+
+@pytest.mark.parametrize(
+    ("security", "asked"),
+    [
+        # Both, of which one is no bearer token: the scopes of the other stay.
+        ([{"oauth": ["a"], "key": []}], ("required", ["a"], None)),
+        ([{"oauth": ["a"], "bearer": ["b"]}], ("required", ["a", "b"], None)),
+        ([{"key": []}, {"oauth": ["a"]}], ("required", ["a"], None)),
+        ([{"key": []}], ("required", [], None)),
+        ([{"oauth": ["a"]}, {}], ("optional", [], None)),
+        ([], ("none", [], None)),
+        ([{"bearer": None}], ("required", [], None)),
+        ([{"oauth": ["a"]}, {"oauth": ["a", "b"]}], ("required", ["a"], None)),
+        (
+            [{"oauth": ["a"], "key": []}, {"oauth": ["b"]}],
+            ("required", [], '"a" in claims.scopes || "b" in claims.scopes'),
+        ),
+    ],
+)
+def test_choices_and_combinations(security: list[object], asked: tuple[str, list[str], str | None]) -> None:
+    ((_, _, *found),), _ = one(servers=[], paths={"/a": {"get": {"security": security}}})
+    assert tuple(found) == asked
+
+
+@pytest.mark.parametrize(
+    ("servers", "path"),
+    [
+        (None, "/a"),
+        ([], "/a"),
+        ([{"url": "/"}], "/a"),
+        ([{"url": "https://x.example/v1/"}, {"url": "http://y.example/v1"}], "/v1/a"),
+        ([{"url": "v1"}], "/v1/a"),
+        ([{"url": "//x.example/v2"}], "/v2/a"),
+        ([{"url": "https://x.example/{v}"}], "/*/a"),
+        ([{"url": "{base}", "variables": {"base": {"default": "/b/c"}}}], "/b/c/a"),
+    ],
+)
+def test_the_path_of_the_server_stands_before_each(servers: object, path: str) -> None:
+    ((found, *_),), _ = one(servers=servers, paths={"/a": {"get": OPEN}})
+    assert found == path
+
+
+@pytest.mark.parametrize(
+    ("template", "path"),
+    [
+        ("/a/", "/a/"),
+        ("/", "/"),
+        ("/a b", "/a%20b"),
+        ("/\u00fc", "/%C3%BC"),
+        ("/a%7eb", "/a~b"),
+        ("/a/{b}/{c}", "/a/*/*"),
+        ("/a/{b}:cancel", "/a/*"),
+        ("/a(b='{c}')", "/*"),
+        # No request has these, or a route would take them for more than they are.
+        ("/a//b", None),
+        ("/a/../b", None),
+        ("/a;v=1", None),
+        ("/a?b=1", None),
+        ("/a/*", None),
+        ("/a/{b", None),
+        ("a", None),
+    ],
+)
+def test_a_path_becomes_one_that_a_route_may_have(template: str, path: str | None) -> None:
+    made, notes = one(servers=[], paths={template: {"get": OPEN}})
+    assert [each[0] for each in made] == ([] if path is None else [path])
+    assert path is not None or "left out" in notes[0]
+
+
+def test_paths_that_a_route_cannot_tell_apart_ask_for_all_that_any_of_them_asks_for() -> None:
+    """Else a path with a verb would be open to those who may use the one without it."""
+    scopes = [[{"oauth": ["a"]}], [{"oauth": ["b"]}, {"oauth": ["c"]}], [{}]]
+    templates = ("/x/{id}", "/x/{id}:run", "/x/{name}")
+    paths = {path: {"post": {"security": each}} for path, each in zip(templates, scopes, strict=True)}
+    made, notes = one(servers=[], paths=paths)
+    condition = (
+        '("a" in claims.scopes && "b" in claims.scopes) || ("a" in claims.scopes && "c" in claims.scopes)'
+    )
+    assert made == [("/x/*", "POST", "required", [], condition)]
+    assert "POST /x/{id}:run: a route cannot tell it from POST /x/{id}" in notes
+    assert "POST /x/{name}: the route asks for what both of them ask for" in notes
+
+
+def test_what_is_left_out_is_told() -> None:
+    _, notes = one(
+        paths={"/a": {"GET": {}, "gett": {}, "x-y": 1, "get": {}, "parameters": []}, "x-z": {}, "b": {}},
+        security=[],
+    )
+    assert [each for each in notes if "left out" in each] == [
+        "paths./a: GET is no method, and is left out",
+        "paths./a: gett is no method, and is left out",
+        "paths.b: does not begin with `/`, and is left out",
+    ]
+    open_to_all = read({key: each for key, each in description().items() if key != "security"}).notes
+    assert "GET /pets/{id}: there is no `security` for it, so its route has auth: none" in open_to_all
 
 
 def run(*words: object) -> tuple[int, str, str]:
@@ -141,8 +261,48 @@ def test_a_difference_is_told(tmp_path: Path) -> None:
     assert [each["kind"] for each in found].count("missing") == 1
 
 
-def test_a_file_that_is_no_description_is_a_usage_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: [", "neither YAML nor JSON"),
+        ('{\n\t"openapi": ', "neither YAML nor JSON"),
+        ("[" * 5000, "nested too deeply"),
+        ("openapi: 3.0.0\npaths:\n  /a: {}\n  /a: {}\n", "line 4: '/a' is given twice"),
+        ('{\t"openapi": "3.0.0", "openapi": "3.1.0"}', "'openapi' twice"),
+        ("a: &a [*a]", "no `openapi: 3.x`"),
+        ("- a", "is not a mapping"),
+        ("", "is not a mapping"),
+        ("a: !!python/object:os.system {}", "neither YAML nor JSON"),
+        ("\u0007", "neither YAML nor JSON"),
+    ],
+)
+def test_a_file_that_is_no_description_is_a_usage_error(tmp_path: Path, text: str, told: str) -> None:
     file = tmp_path / "openapi.yaml"
-    file.write_text("a: [")
-    assert run(file)[0] == 2
+    file.write_text(text)
+    code, out, err = run(file)
+    assert (code, out) == (2, "")
+    assert told in err.replace("\n", " ")
+
+
+def test_a_file_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     assert run(tmp_path / "none.yaml")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "openapi: 3.0\npaths: &p {/a: {get: &g {}, put: *g}}\nx-p: *p\n",
+        "openapi: 3.0.3\nx: &x {get: {}, put: {}}\npaths: {/a: {<<: *x}}\n",
+        '\ufeff{\n\t"openapi": "3.1.0",\n\t"paths": {"/a": {"get": {}, "put": {}}}\n}',
+        "openapi: 3.0.3\npaths: {/a: {get: {responses: {200: {example: 2026-02-30}}}, put: {}}}\n",
+    ],
+    ids=["anchors", "merged", "JSON with tabs", "a date that is none"],
+)
+def test_odd_files_are_read(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "openapi.yaml"
+    file.write_text(text)
+    code, out, _ = run(file)
+    assert code == 0
+    assert [each["match"] for each in yaml.safe_load(out)["routes"]] == [
+        {"path": "/a", "methods": ["GET", "PUT"]}
+    ]

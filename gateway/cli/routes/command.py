@@ -41,9 +41,10 @@ def import_routes(
     """Print routes for the paths, methods and security of an OpenAPI description: docs/policy.md."""
     from gateway.cli.routes import openapi
     from gateway.cli.routes.difference import compare
+    from gateway.cli.routes.document import load
 
     try:
-        description = openapi.read(_loaded(file))
+        description = openapi.read(load(file))
     except openapi.NotOpenApi as error:
         output.fail(f"{file}: {error}", code=output.USAGE)
     for note in description.notes:
@@ -69,19 +70,6 @@ def import_routes(
         typer.echo(_yaml(description, made))
 
 
-def _loaded(file: Path) -> object:
-    import yaml
-
-    from gateway.cli.routes.openapi import NotOpenApi
-
-    try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotOpenApi(f"cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise NotOpenApi(f"is neither YAML nor JSON: {error}") from error
-
-
 def _entry(route: "NewRoute", upstream: str) -> dict[str, object]:
     security = route.security
     entry: dict[str, object] = {
@@ -104,7 +92,7 @@ def _entry(route: "NewRoute", upstream: str) -> dict[str, object]:
 def _yaml(description: "Description", made: list[dict[str, object]]) -> str:
     import yaml
 
-    head = "".join(f"# {note}\n" for note in description.notes)
+    head = "".join(f"# {output.plain(note)}\n" for note in description.notes)
     text: str = yaml.safe_dump(
         {"routes": made}, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
     )

@@ -7,14 +7,24 @@ operation replaces that of the description.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+from gateway.core.reasons import Denial
+from gateway.core.routes import normal_path
+
+METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace", "query")
 _MOST_REFS: Final = 20
 _TEMPLATE: Final = re.compile(r"\{[^{}/]+\}")
+_GREEDY: Final = re.compile(r"\{[^{}/]+[+*]\}|\{[+*][^{}/]+\}")
+"""Parameters that take the rest of a path, for some gateways."""
+_BESIDE: Final = frozenset({"$ref", "summary", "description", "servers", "parameters"})
+"""What a path has beside its operations."""
+_KEPT: Final = "!$%&'()*+,/:;=?@#\\~"
+"""What is not percent-encoded in a path, or is refused as it is."""
 Auth: TypeAlias = Literal["required", "optional", "none"]
+_STRICTNESS: Final[tuple[Auth, ...]] = ("none", "optional", "required")
 
 
 class NotOpenApi(Exception):
@@ -28,6 +38,14 @@ class Security:
     auth: Auth = "required"
     alternatives: tuple[frozenset[str], ...] = ()
     """Sets of scopes, of which the token must have one; empty: none is needed."""
+
+    def and_also(self, other: "Security") -> "Security":
+        """Return what asks for both."""
+        auth = max(self.auth, other.auth, key=_STRICTNESS.index)
+        if not self.alternatives or not other.alternatives:
+            return Security(auth, self.alternatives or other.alternatives)
+        both = (one | another for one in self.alternatives for another in other.alternatives)
+        return Security(auth, tuple(_smallest(both)))
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -113,6 +131,8 @@ class _Reader:
     def __init__(self, document: Mapping[str, object]) -> None:
         self._document = document
         self._found = Description()
+        self._operations: dict[tuple[str, str], Operation] = {}
+        """By method and pattern."""
         self._noted: set[str] = set()
 
     def read(self) -> Description:
@@ -120,27 +140,45 @@ class _Reader:
         if not isinstance(paths, Mapping):
             raise NotOpenApi("has no `paths`")
         for template, written in paths.items():
+            if str(template).startswith("x-"):
+                continue
             if not isinstance(template, str) or not template.startswith("/"):
-                continue  # an extension, `x-…`
+                self._note(f"paths.{template}: does not begin with `/`, and is left out")
+                continue
             item = self._resolved(written, f"paths.{template}")
+            for name in item:
+                if name not in METHODS and name not in _BESIDE and not str(name).startswith("x-"):
+                    self._note(f"paths.{template}: {name} is no method, and is left out")
             for method in METHODS:
-                operation = item.get(method)
-                if isinstance(operation, Mapping):
-                    self._operation(method.upper(), template, item, operation)
-        self._found.operations.sort(
-            key=lambda each: (_specificity(each.pattern), METHODS.index(each.method.lower()))
+                if method in item:
+                    self._operation(method.upper(), template, item, item[method])
+        self._found.operations = sorted(
+            self._operations.values(),
+            key=lambda each: (_specificity(each.pattern), METHODS.index(each.method.lower())),
         )
         return self._found
 
-    def _operation(
-        self, method: str, template: str, item: Mapping[str, object], operation: Mapping[str, object]
-    ) -> None:
-        servers = operation.get("servers") or item.get("servers") or self._document.get("servers")
+    def _operation(self, method: str, template: str, item: Mapping[str, object], operation: object) -> None:
         where = f"{method} {template}"
+        if not isinstance(operation, Mapping):
+            raise NotOpenApi(
+                f"{where}: is not a mapping; write {{}} for an operation of which nothing is said"
+            )
+        servers = operation.get("servers") or item.get("servers") or self._document.get("servers")
         base = self._base(servers, where)
         pattern = self._pattern(base + template, where)
-        security = self._security(operation.get("security", self._document.get("security")), where)
-        self._found.operations.append(Operation(method, base + template, pattern, security))
+        if pattern is None:
+            return
+        security = self._security_of(operation, where)
+        made = Operation(method, base + template, pattern, security)
+        other = self._operations.setdefault((method, pattern), made)
+        if other is made:
+            return
+        self._note(f"{where}: a route cannot tell it from {other.method} {other.template}")
+        if security != other.security:
+            self._note(f"{where}: the route asks for what both of them ask for")
+            both = other.security.and_also(security)
+            self._operations[method, pattern] = replace(other, security=both)
 
     def _note(self, text: str) -> None:
         if text not in self._noted:
@@ -156,21 +194,46 @@ class _Reader:
         bases = [_path_of(server) for server in servers if isinstance(server, Mapping)]
         if len(set(bases)) > 1:
             self._note(f"{where}: the servers have different paths; {bases[0] or '/'} is taken")
+        if bases and bases[0] and not bases[0].startswith("/"):
+            self._note(f"{where}: the server's path is relative; /{bases[0]} is taken")
+            return f"/{bases[0]}"
         return bases[0] if bases else ""
 
-    def _pattern(self, path: str, where: str) -> str:
+    def _pattern(self, path: str, where: str) -> str | None:
+        """Return the path as a route has it; None if no request can have it."""
         segments = path.split("/")[1:]
         if any(_TEMPLATE.search(segment) and not _TEMPLATE.fullmatch(segment) for segment in segments):
             self._note(f"{where}: a segment is partly a parameter; the route takes any segment there")
-        return "/" + "/".join("*" if _TEMPLATE.search(segment) else segment for segment in segments)
+        if any(map(_GREEDY.search, segments)):
+            self._note(f"{where}: a parameter may take the rest of a path; the route takes one segment there")
+        named = [segment for segment in segments if not _TEMPLATE.search(segment)]
+        plain = ["*" if _TEMPLATE.search(segment) else quote(segment, safe=_KEPT) for segment in segments]
+        pattern = "/" + "/".join(plain)
+        try:
+            if "?" in pattern or any(character in segment for segment in named for character in "*{}"):
+                self._note(f"{where}: a path with `?`, `*`, `{{` or `}}` is left out")
+                return None
+            return normal_path(pattern)
+        except Denial as denial:
+            self._note(f"{where}: is left out: {denial.detail}")
+            return None
 
     # Security ----------------------------------------------------------------------------------------
 
+    def _security_of(self, operation: Mapping[str, object], where: str) -> Security:
+        """Return what an operation asks for: its own list, or that of the whole description."""
+        for written in (operation, self._document):
+            if "security" in written:
+                return self._security(written["security"], where)
+        if self._schemes():
+            self._note(f"{where}: there is no `security` for it, so its route has auth: none")
+        return Security("none")
+
     def _security(self, requirements: object, where: str) -> Security:
-        if requirements is None or requirements == []:
-            return Security("none")
         if not isinstance(requirements, Sequence) or isinstance(requirements, str):
-            raise NotOpenApi(f"{where}: security is not a list")
+            raise NotOpenApi(f"{where}: security is not a list; write [] if it needs none")
+        if not requirements:
+            return Security("none")
         if any(each == {} for each in requirements):
             return Security("optional")
         sets: list[frozenset[str]] = []
@@ -183,23 +246,29 @@ class _Reader:
         return Security("required", tuple(_smallest(sets)))
 
     def _scopes(self, requirement: object, where: str) -> frozenset[str] | None:
-        """Return the scopes of one choice; None if no bearer token can meet it."""
+        """Return the scopes of one choice; None if it does not take a bearer token at all."""
         if not isinstance(requirement, Mapping):
             raise NotOpenApi(f"{where}: a security requirement is not a mapping")
         scopes: set[str] = set()
+        takes_token = False
         for name, wanted in requirement.items():
-            kind = self._scheme(str(name), where)
-            if kind is None:
+            if not isinstance(wanted, list | None):
+                raise NotOpenApi(f"{where}: the scopes of {name} are not a list")
+            if self._scheme(str(name), where) is None:
                 self._note(f"{where}: the scheme {name} takes no bearer token, and is left out")
-                return None
-            scopes.update(map(str, wanted if isinstance(wanted, list) else ()))
-        return frozenset(scopes)
+                continue
+            takes_token = True
+            scopes.update(map(str, wanted or ()))
+        return frozenset(scopes) if takes_token else None
+
+    def _schemes(self) -> Mapping[str, object]:
+        components = self._document.get("components")
+        schemes = components.get("securitySchemes") if isinstance(components, Mapping) else None
+        return schemes if isinstance(schemes, Mapping) else {}
 
     def _scheme(self, name: str, where: str) -> str | None:
         """Return the type of a scheme whose credential is a bearer token; None for all others."""
-        components = self._document.get("components")
-        schemes = components.get("securitySchemes") if isinstance(components, Mapping) else None
-        written = schemes.get(name) if isinstance(schemes, Mapping) else None
+        written = self._schemes().get(name)
         if written is None:
             raise NotOpenApi(f"{where}: there is no security scheme {name!r}")
         scheme = self._resolved(written, f"components.securitySchemes.{name}")
@@ -229,8 +298,11 @@ class _Reader:
             )
         node: object = self._document
         for part in reference[2:].split("/"):
-            name = part.replace("~1", "/").replace("~0", "~")
-            node = node.get(name) if isinstance(node, Mapping) else None
+            name = unquote(part).replace("~1", "/").replace("~0", "~")
+            if isinstance(node, Sequence) and not isinstance(node, str):
+                node = node[int(name)] if name.isdecimal() and int(name) < len(node) else None
+            else:
+                node = node.get(name) if isinstance(node, Mapping) else None
         if node is None:
             raise NotOpenApi(f"{where}: {reference} does not exist")
         return node
