@@ -46,6 +46,9 @@ def replay(
         found = compare(_records(files), new, old)
     except (OSError, Unreadable) as error:
         output.fail(str(error), code=output.USAGE)
+    if not found.requests:
+        # A script would take it for "nothing changes".
+        output.fail("there are no records in " + ", ".join(map(str, files)), code=output.USAGE)
     if json:
         output.emit_json(_document(found))
     else:
@@ -72,7 +75,8 @@ def _records(files: list[Path]) -> "Iterator[Recorded]":
             with each.open("rb") as lines:
                 for number, line in enumerate(lines, start=1):
                     if not line.endswith(b"\n"):
-                        continue  # it is being written
+                        output.warn(f"{each}:{number}: the line is not complete, and is left out")
+                        continue
                     try:
                         yield decode(line)
                     except Unreadable as error:

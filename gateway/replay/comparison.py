@@ -1,6 +1,6 @@
 """Recorded requests under another configuration: which verdicts change."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from gateway.core.model import Auth, Issuer, MissingUser, Route
@@ -68,7 +68,7 @@ class Configuration:
             if route.require.condition is not None
         }
         self._expected = {
-            f"claims.{name}" for issuer in issuers for path in issuer.expect for name in claims_on(path)
+            f"claims.{name}" for issuer in issuers for path in _read_of(issuer) for name in claims_on(path)
         }
 
     def decide(self, recorded: Recorded) -> tuple[Verdict, str | None] | None:
@@ -110,6 +110,12 @@ class Configuration:
 
     def _covers(self, denial: Denial, route: Route) -> bool:
         return self._shadow is not None and self._shadow.covers(denial.reason, route, denial.issuer)
+
+
+def _read_of(issuer: Issuer) -> Iterator[str]:
+    """Yield the paths of the claims whose values count, whatever the route."""
+    yield from issuer.expect
+    yield from (path for _, path in issuer.claims.by_setting())
 
 
 def compare(records: Iterable[Recorded], new: Configuration, old: Configuration | None) -> Comparison:

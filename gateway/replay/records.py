@@ -1,6 +1,6 @@
 """What is kept of a request for replay: a line of JSON with what its decision depended on.
 
-Never the token: of its claims the values, without those that name or reach a person, which are `redacted`.
+Never the token: of its claims the values, without those that name or reach a person (`replay.redaction`).
 Never the query, in which secrets travel, and no headers. A rule that reads what was redacted cannot be
 replayed.
 """
@@ -8,6 +8,7 @@ replayed.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from types import NoneType
 from typing import Any, Final, get_args
 
 import orjson
@@ -34,19 +35,12 @@ from gateway.core.reasons import (
 )
 from gateway.core.routes import LIBERTIES, read_target
 from gateway.core.tokens.claim_paths import claims_on
+from gateway.replay import redaction
 from gateway.replay.decider import Case
 
 LONGEST: Final = 32 * 1024
 """Bytes of a line. A longer record is left out."""
 _LONGEST_PATH: Final = 2000
-_PERSONAL: Final = frozenset({
-    "name", "given_name", "family_name", "middle_name", "nickname", "preferred_username", "upn",
-    "unique_name", "profile", "picture", "website", "email", "phone_number", "address",
-    "birthdate", "login", "username",
-})  # fmt: skip
-"""Claims about a person (OpenID Connect Core 1.0 §5.1), and what providers call them."""
-_SECRET: Final = frozenset({"jti", "sid", "nonce", "at_hash", "c_hash", "s_hash", "session_state"})
-_REPLACED: Final = "redacted"
 _OF_ROUTES: Final = frozenset({ROUTE_NOT_FOUND, METHOD_NOT_ALLOWED})
 _KINDS: Final = frozenset(get_args(RevocationKind))
 
@@ -102,6 +96,9 @@ def encode(sample: Sample, subjects: Mapping[str, str]) -> bytes | None:
         return None
     found = _found(admission, denial)
     redacted = ["request.query"] if target.query else []
+    path = redaction.path(target.path)
+    if path != target.path:
+        redacted.append("request.path")
     claims = None if found.claims is None else _claims(found.claims, subjects, redacted)
     record = {
         "at": round(sample.at, 3),
@@ -111,7 +108,7 @@ def encode(sample: Sample, subjects: Mapping[str, str]) -> bytes | None:
         "enforced": found.enforced,
         "method": request.method,
         "host": target.host,
-        "path": target.path,
+        "path": path,
         "client": request.client,
         "scheme": request.scheme,
         "forwards": sample.forwards,
@@ -161,18 +158,14 @@ def _has_credential(request: Request, query: str, found: _Found) -> bool:
 
 def _claims(claims: Claims, subjects: Mapping[str, str], redacted: list[str]) -> dict[str, JSON]:
     """Return the claims, with a hash in place of the subject and a word in place of what is personal."""
-    kept: dict[str, JSON] = {}
     of_subjects = {"sub", *claims_on(subjects.get(claims.issuer_name, "sub"))}
-    for name, value in claims.payload.items():
-        # Providers put a namespace before names: `https://example.com/email`, `custom:email`.
-        plain = name.replace(":", "/").rpartition("/")[2]
-        if name in of_subjects:
-            redacted.append(f"claims.{name}")
-            value = hashed(claims.subject) if isinstance(value, str) else _hashed_within(value)
-        elif plain in _PERSONAL or plain in _SECRET:
-            redacted.append(f"claims.{name}")
-            value = None if value is None else _REPLACED
-        kept[name] = value
+    others = {name: value for name, value in claims.payload.items() if name not in of_subjects}
+    kept, missing = redaction.members(others)
+    for name in of_subjects & claims.payload.keys():
+        value = claims.payload[name]
+        kept[name] = hashed(claims.subject) if isinstance(value, str) else _hashed_within(value)
+        missing.append(name)
+    redacted += (f"claims.{name}" for name in missing)
     kept.setdefault("iss", claims.issuer)
     return kept
 
@@ -195,12 +188,16 @@ def _user(user: User | None, redacted: list[str]) -> dict[str, JSON] | None:
     if user is None:
         return None
     redacted += ["user.email", "user.display_name", "user.name"]
+    attributes, missing = redaction.members(dict(user.attributes))
+    redacted += (f"user.attributes.{name}" for name in missing)
+    if missing:
+        redacted.append("user.attributes")
     return {
         "id": user.id,
         "status": user.status.value,
         "tenant": user.tenant,
         "roles": [*user.roles],
-        "attributes": dict(user.attributes),
+        "attributes": attributes,
         "tokens_valid_after": user.tokens_valid_after,
     }
 
@@ -209,9 +206,8 @@ def decode(line: bytes) -> Recorded:
     """Read a line. Raises `Unreadable`."""
     try:
         read: dict[str, Any] = orjson.loads(line)
+        _check(read)
         verdict, claims, user = read["verdict"], read["claims"], read["user"]
-        if verdict != "allow" and verdict not in CATALOGUE:
-            raise Unreadable(f"there is no reason {verdict!r}")
         refusal = None
         if (
             claims is None
@@ -243,14 +239,50 @@ def decode(line: bytes) -> Recorded:
             frozenset(read["redacted"]),
             bool(read["credential"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (Unreadable, ValueError) as error:
         raise Unreadable(f"is no record: {error}") from error
+
+
+_TEXT: Final = (str,)
+_FIELDS: Final[Mapping[str, tuple[type, ...]]] = {
+    "at": (int, float), "verdict": _TEXT, "enforced": (bool,), "route": (str, NoneType),
+    "issuer": (str, NoneType), "method": _TEXT, "host": _TEXT, "path": _TEXT, "client": _TEXT,
+    "scheme": _TEXT, "forwards": (bool,), "credential": (bool,), "claims": (dict, NoneType),
+    "user": (dict, NoneType), "revoked": (str, NoneType), "redacted": (list,),
+}  # fmt: skip
+_USER_FIELDS: Final[Mapping[str, tuple[type, ...]]] = {
+    "id": _TEXT, "status": _TEXT, "tenant": (str, NoneType), "roles": (list,), "attributes": (dict,),
+    "tokens_valid_after": (int, float, NoneType),
+}  # fmt: skip
+_LAST: Final = 253_402_300_799.0
+"""The end of the year 9999, in Unix seconds."""
+
+
+def _check(read: object) -> None:
+    """Raise `Unreadable` for a line whose fields are not those of a record."""
+    if not isinstance(read, dict):
+        raise Unreadable("it is not an object")
+    user = read.get("user")
+    parts: list[tuple[Mapping[str, tuple[type, ...]], dict[str, object]]] = [(_FIELDS, read)]
+    if isinstance(user, dict):
+        parts.append((_USER_FIELDS, user))
+    for fields, found in parts:
+        for name, types in fields.items():
+            if name not in found or not isinstance(found[name], types):
+                raise Unreadable(f"{name!r} is missing, or of another type")
+    texts = [*read["redacted"], *(user["roles"] if user else ())]
+    if not all(isinstance(each, str) for each in texts):
+        raise Unreadable("a list has something else than texts")
+    if not 0 <= read["at"] <= _LAST:
+        raise Unreadable("'at' is no time")
+    if read["verdict"] != "allow" and read["verdict"] not in CATALOGUE:
+        raise Unreadable(f"there is no reason {read['verdict']!r}")
 
 
 def _read_user(user: dict[str, Any] | None) -> User | None:
     if user is None:
         return None
     return User(
-        user["id"], UserStatus(user["status"]), user["tenant"], "redacted@example.org", _REPLACED,
+        user["id"], UserStatus(user["status"]), user["tenant"], "redacted@example.org", redaction.REPLACED,
         tuple(user["roles"]), user["attributes"], user["tokens_valid_after"],
     )  # fmt: skip

@@ -131,6 +131,14 @@ async def test_the_command_tells_each_change(tmp_path: Path) -> None:
     assert found["groups"][0]["requests"][0]["user"] == "id-u1"
     (folder / f"2{SUFFIX}").write_text("no record\n")
     assert run("--config", new)[0] == 2
+    # A script would take it for "nothing changes".
+    (folder / f"2{SUFFIX}").unlink()
+    (folder / f"1{SUFFIX}").write_bytes((lines[0] or b"")[:-1])
+    result = CliRunner().invoke(app, ["replay", str(folder), "--config", str(new)])
+    assert (result.exit_code, result.stdout) == (2, "")
+    told = " ".join(result.stderr.split())
+    assert f"1{SUFFIX}:1: the line is not complete, and is left out" in told
+    assert f"there are no records in {folder}" in told
 
 
 async def test_a_running_gateway_records(tmp_path: Path, dsn: str, redis_url: str) -> None:

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+import orjson
 import pytest
 
 from gateway.conditions.expression import Expression
-from gateway.core.model import JSON, Auth, Requirement, Route
+from gateway.core.model import JSON, Auth, Identity, Requirement, Route, User, UserStatus
 from gateway.core.shadow import Shadow
 from gateway.replay.comparison import Comparison, Configuration, compare
 from gateway.replay.decider import Moment
@@ -17,6 +18,7 @@ from tests.pipelines import MAIN, NOW, token
 from tests.pipelines import request as request_for
 from tests.replay.live import ROUTES, SECRET, Live, requests
 from tests.test_pipeline import ROWS
+from tests.tokens import ISSUER
 
 UNDECIDABLE: Final = "/mail"
 """Its condition reads the e-mail address, which no record has."""
@@ -147,10 +149,87 @@ async def test_a_namespace_hides_no_claim(path: str, claim: str, value: JSON) ->
     assert f"claims.{claim}" in decode(line).redacted
 
 
-def test_what_is_no_record_is_told() -> None:
-    for line in (b"{}", b"[]", b"x", b'{"verdict": "no_such_reason"}'):
-        with pytest.raises(Unreadable):
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("phone", "+49 30 1", "redacted"),
+        ("phoneNumber", "+49 30 1", "redacted"),
+        ("custom:Given-Name", "Anne", "redacted"),
+        ("user_metadata", {"full_name": "Anne", "plan": "pro"}, {"full_name": "redacted", "plan": "pro"}),
+        (
+            "firebase",
+            {"identities": {"email": ["a@x.org"]}, "tenant": "t"},
+            {"identities": {"email": "redacted"}, "tenant": "t"},
+        ),
+        ("accounts", [{"id": 7, "mail": "a"}], [{"id": 7, "mail": "redacted"}]),
+        ("contact", "anne@example.com", "redacted"),
+        ("groups", ["a", "anne@example.com"], ["a", "redacted"]),
+        ("inner", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln", "redacted"),
+        ("provider_token", "gho_16C7e42F292c6912E7710c838347Ae178B4a", "redacted"),
+        ("address", {"street_address": "Way 7"}, "redacted"),
+        ("email", None, None),
+        ("email_verified", True, True),
+        ("plan", "pro", "pro"),
+        ("filename", "a", "a"),
+        ("mailing", "weekly", "weekly"),
+        ("version", "1.2.3", "1.2.3"),
+    ],
+)
+async def test_no_claim_names_a_person(name: str, value: JSON, kept: JSON) -> None:
+    """Nested, in a list, under another spelling, or told by its value alone."""
+    asked = request_for("/echo", token("u1", **{name: value}))
+    line = encode(Sample(asked, float(NOW), await Live().pipeline.admit(asked), None, forwards=True), {})
+    assert line is not None
+    recorded = decode(line)
+    assert recorded.case.payload is not None
+    assert recorded.case.payload[name] == kept
+    assert (f"claims.{name}" in recorded.redacted) is (kept != value)
+
+
+async def test_no_attribute_and_no_path_names_a_person() -> None:
+    live = Live()
+    plan = Expression('user.attributes.plan == "pro"')
+    phone = Expression('user.attributes.phone != "x"')
+    where = Expression('request.path != "/echo/x"')
+    live.world.directory.users[Identity(ISSUER, "u1")] = User(
+        "id-u1", UserStatus.ACTIVE, attributes={"plan": "pro", "phone": "+49 30 1"}
+    )
+    for path in (
+        "/echo/anne@example.com/7",
+        "/echo/anne%40example.com/7",
+        "/echo/eyJhbGciOiJub25l.eyJ4.c2ln/7",
+    ):
+        line = await live.line(request_for(path, token("u1")))
+        assert line is not None
+        assert b'"path":"/echo/redacted/7"' in line
+        assert b"+49" not in line
+        recorded = decode(line)
+        for condition, changes, undecided in ((plan, 0, 0), (phone, 0, 1), (where, 0, 1)):
+            require = Requirement(condition=condition)
+            routes = changed("echo", lambda each, require=require: replace(each, require=require))  # type: ignore[misc]
+            found = compare([recorded], configuration(routes), None)
+            assert (len(found.changes), found.undecided) == (changes, undecided)
+
+
+async def test_what_is_no_record_is_told() -> None:
+    for line in (b"{}", b"[]", b"x", b"\x1f\x8b\x08\x00", b'{"verdict": "no_such_reason"}', b"null", b""):
+        with pytest.raises(Unreadable, match="is no record"):
             decode(line)
+    good = await Live().line(request_for("/echo", token("u1")))
+    assert good is not None
+    record = orjson.loads(good)
+    decode(orjson.dumps(record))
+    odd: list[JSON] = [None, 7, "x", [], [[]], {}, {"a": 1}]
+    for name in record:
+        for value in odd:
+            try:
+                recorded = decode(orjson.dumps({**record, name: value}))
+            except Unreadable:
+                continue
+            # What can be read can be decided, whatever it is.
+            compare([recorded], configuration(ROUTES), None)
+        with pytest.raises(Unreadable, match=name):
+            decode(orjson.dumps({key: each for key, each in record.items() if key != name}))
 
 
 def test_groups_are_ordered_by_size() -> None:
