@@ -29,7 +29,7 @@ from gateway.limits import fields
 from gateway.limits.house import Budget, House
 from gateway.limits.limiter import Admitter, denial_of
 from gateway.limits.purse import LONGEST_REFUSAL
-from gateway.limits.subjects import KID, network_of
+from gateway.limits.subjects import KID, named, network_of
 
 _LONGEST_HEADER: Final = 2048
 _NOT_GUESSED: Final = frozenset({CREDENTIALS_MISSING, TOKEN_EXPIRED, TOKEN_REVOKED})
@@ -163,7 +163,7 @@ def is_failure(denial: Denial) -> bool:
 
 
 def kid_of(raw: bytes) -> str | None:
-    """Return the `kid` in the header of a token (RFC 7515 §4.1.4); None if it cannot be read."""
+    """Return the `kid` in the header of a token (RFC 7515 §4.1.4) as limits know it; None without one."""
     return _kid_of(raw.partition(b".")[0])
 
 
@@ -178,4 +178,4 @@ def _kid_of(header: bytes) -> str | None:
     except ValueError:
         return None
     kid = members.get("kid") if isinstance(members, dict) else None
-    return kid if isinstance(kid, str) else None
+    return named(kid) if isinstance(kid, str) else None

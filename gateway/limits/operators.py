@@ -9,7 +9,7 @@ from gateway.limits.house import House
 from gateway.limits.ledger import LEASE_SECONDS
 from gateway.limits.periods import period_at
 from gateway.limits.rules import Limit
-from gateway.limits.subjects import network_of
+from gateway.limits.subjects import named, network_of
 
 
 class BudgetStore(Protocol):
@@ -101,8 +101,7 @@ class Budgets:
 
     def _named(self, limit: Limit, subject: str) -> tuple[str, str, float | None]:
         """Return a subject as it is counted; of a quota its period, and when that ends."""
-        if limit.per == "client":
-            subject = network_of(subject)
+        subject = network_of(subject) if limit.per == "client" else named(subject)
         if limit.kind != "quota":
             return subject, "", None
         period = period_at(self._house.unix(), limit.unit, limit.time_zone)

@@ -107,10 +107,17 @@ class Purse:
         return False
 
     def put_back(self, limit: Limit) -> None:
-        """Undo a `take`; or end a request, of a concurrency."""
-        self.tokens += 1
+        """Undo what was spent last; or end a request, of a concurrency."""
         if limit.kind == "concurrency":
+            self.tokens += 1
             self.running -= 1
+        elif self._debt > self._told:
+            # Of the share: a token of the lease would be of no use while Redis does not answer.
+            self._debt -= 1
+            self._local += 1
+            self._own = max(0.0, self._own - 1)
+        else:
+            self.tokens += 1
 
     def take_local(self, limit: Limit, now: float, share: Share) -> bool:
         """Spend a token of the worker's share."""
@@ -244,7 +251,7 @@ class Purse:
         self.until = min(sent + LEASE_SECONDS, self.ends)
         self.low = self.tokens // _REFILL if grant.ahead >= _REFILL else -1
         self.left = grant.left
-        self._debt -= self._told
+        self._debt, self._told = self._debt - self._told, 0
         if limit.kind == "rate":
             # More than what Redis lacks cannot be owed.
             self._own = min(self._own, max(0.0, limit.burst - grant.left))
@@ -268,7 +275,7 @@ class Purse:
 
     def unanswered(self) -> None:
         """Take note that an answer is missing: what is on record is not known. The tokens stay until then."""
-        self._registered, self._epoch = 0, -1
+        self._registered, self._epoch, self._told = 0, -1, 0
 
     # Tell --------------------------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ from gateway.limits.rules import Audience, Limit
 Subject: TypeAlias = Callable[[Request, Admission], str | None]
 
 CLAIMS: Final = "claims."
+_LONGEST: Final = 64
+"""Characters of a subject as it is remembered."""
 
 
 def subject_of(limit: Limit) -> Subject:
@@ -41,6 +43,13 @@ def _network_of(address: str) -> str:
     if found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)
     return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
+
+
+def named(subject: str) -> str:
+    """Return a subject as workers remember it: what tokens may hold at any length has a bounded one here."""
+    if len(subject) <= _LONGEST:
+        return subject
+    return f"sha256:{digest_of(subject)}"
 
 
 def digest_of(subject: str) -> str:
@@ -79,14 +88,15 @@ def _user(_: Request, admission: Admission) -> str | None:
         return user.id
     # A route that forwards requests without a user: each identity has a budget of its own.
     claims = admission.claims
-    return None if claims is None else f"{claims.realm}:{claims.subject}"
+    return None if claims is None else named(f"{claims.realm}:{claims.subject}")
 
 
 def _tenant(_: Request, admission: Admission) -> str | None:
     user, claims = admission.user, admission.claims
-    if user is not None and user.tenant is not None:
-        return user.tenant
-    return None if claims is None else claims.tenant
+    tenant = user.tenant if user is not None else None
+    if tenant is None and claims is not None:
+        tenant = claims.tenant
+    return None if tenant is None else named(tenant)
 
 
 def _issuer(_: Request, admission: Admission) -> str | None:
@@ -106,7 +116,7 @@ def _claim(path: str) -> Subject:
         claims = admission.claims
         value = None if claims is None else at_path(claims.payload, path)
         # A list or an object is no name.
-        return None if value is None or isinstance(value, list | dict) else f"{value}"
+        return None if value is None or isinstance(value, list | dict) else named(f"{value}")
 
     return find
 

@@ -1,10 +1,14 @@
 """Workers of several gateways over one real Redis: what they let in together."""
 
 import asyncio
+import tracemalloc
+from typing import cast
 
 import pytest
 from redis.asyncio import Redis
 
+from gateway.limits.house import House
+from gateway.limits.ledger import Ledger, Usages
 from gateway.limits.rules import Limit
 from tests.limits.workers import Floor, Worker, floor
 
@@ -232,6 +236,42 @@ async def hire_apart(all_workers: Floor) -> None:
         [RATE], worker.line, all_workers.usages, worker="worker-001", clock=all_workers.clock
     )
     worker.line.down = True
+
+
+@pytest.mark.parametrize("hours", [1, 24])
+async def test_a_clock_of_redis_that_goes_back_locks_no_one_out(
+    redis_url: str, client: Redis, hours: int
+) -> None:
+    async with floor(redis_url, client, SMALL, RATE, workers=1) as all_workers:
+        assert await spend(all_workers.workers, "rate", 100) == 100
+        assert await spend(all_workers.workers, "small", 5) == 5
+        for worker in all_workers.workers:
+            await worker.house.close()
+        # The same as a clock that shows less: what is on record is from later.
+        for key in await client.keys("gateway:limit:*"):
+            held_there = await client.get(key)
+            assert held_there is not None
+            base, epoch, *held = held_there.split()
+            later = hours * 3600
+            shifted = (float(base) + later * 1e6, int(epoch) + later // 4, *map(int, held))
+            await client.set(key, "{:.2f} {} {} {}".format(*shifted))
+        await all_workers.hire(1)
+        assert 890 <= await spend(all_workers.workers[1:], "rate", 1000) <= 900
+        assert await spend(all_workers.workers[1:], "small", 20) in (14, 15)
+
+
+def test_what_a_subject_takes_is_bounded() -> None:
+    """docs/limits.md says 0.7 KiB."""
+    house = House([RATE], cast("Ledger", None), cast("Usages", None))
+    budget = house.budgets["rate"]
+    tracemalloc.start()
+    try:
+        for number in range(2000):
+            budget.purse(f"01234567-89ab-cdef-0123-{number:012}")
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert used / 2000 < 720
 
 
 async def test_memory_is_bounded(redis_url: str, client: Redis) -> None:

@@ -85,6 +85,23 @@ def test_a_share_begins_with_the_slack_and_fills_at_its_part_of_the_rate() -> No
     assert [purse.take_local(RATE, 1000.0, share) for _ in range(10)].count(True) == 9
 
 
+@pytest.mark.parametrize("limit", [RATE, QUOTA], ids=lambda limit: limit.name)
+def test_what_another_limit_refused_is_not_spent_of_a_share(limit: Limit) -> None:
+    purse, share = Purse("ann"), Share(4, 0, 1, since=100.0)
+    purse.begin("2026-11", 500.0)
+    for _ in range(50):
+        assert purse.take_local(limit, 100.0, share)
+        purse.put_back(limit)
+    assert not purse.owes(limit, 100.0, "")
+    assert ask(purse, limit).debt == 0
+    # Nor once a debt has been told, of which the answer is missing.
+    assert purse.take_local(limit, 100.0, share)
+    assert ask(purse, limit).debt == 1
+    purse.unanswered()
+    purse.put_back(limit)
+    assert (ask(purse, limit).debt, ask(purse, limit).back) == (0, 0)
+
+
 def test_an_outage_soon_after_another_one_gives_no_second_beginning() -> None:
     purse = Purse("ann")
     assert purse.take_local(RATE, 100.0, Share(4, 0, 1, since=100.0))

@@ -60,7 +60,10 @@ for i = 3, #KEYS do
     else
         base, at = tonumber(base or 0), tonumber(at or epoch)
         current, before = tonumber(current or 0), tonumber(before or 0)
-        if at == epoch - 1 then
+        if at > epoch then
+            -- The clock has gone back. What the bucket lacked at the last command, it lacks at most.
+            if kind == 'rate' then base = now + math.max(0, base - at * length) end
+        elseif at == epoch - 1 then
             current, before = 0, current
         elseif at ~= epoch then
             current, before = 0, 0
@@ -71,7 +74,7 @@ for i = 3, #KEYS do
             told = tonumber(told) or 0
             base, told = base + math.max(0, seed - told), math.max(told, seed)
         end
-        if since == epoch then
+        if since >= epoch then
             current = math.max(0, current - registered)
         elseif since == epoch - 1 then
             before = math.max(0, before - registered)
