@@ -265,6 +265,7 @@ async def serve(
             trusted=lambda: invalidation.trusted, introspector=introspector,
             history=control_plane.history(metrics, workers, stack),
             settings=control_plane.shown_settings(settings), budgets=limits.budgets,
+            records=None if settings.record is None else settings.record.directory,
         )  # fmt: skip
         sign_in = control_plane.sign_in(settings, stack)
         api = admin_api(parts, _admin_token(settings), None if sign_in is None else sign_in.sessions)

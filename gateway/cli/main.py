@@ -19,7 +19,7 @@ from gateway.cli.policy.command import policy_app
 from gateway.cli.redis import redis_app
 from gateway.cli.reference.commands import commands
 from gateway.cli.reference.reasons import reasons
-from gateway.cli.replay import replay
+from gateway.cli.replay import replay, replay_pasted
 from gateway.cli.revocations.lift import lift_app
 from gateway.cli.revocations.revoke import revocations_app, revoke_app
 from gateway.cli.routes.command import routes_app
@@ -73,6 +73,7 @@ app.add_typer(users_app, name="users")
 app.command()(explain)
 app.add_typer(policy_app, name="policy")
 app.command()(replay)
+app.command(hidden=True)(replay_pasted)
 app.add_typer(routes_app, name="routes")
 app.add_typer(token_app, name="token")
 app.add_typer(issuers_app, name="issuers")

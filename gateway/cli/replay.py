@@ -1,6 +1,8 @@
 """`gateway replay`: recorded requests, decided by another configuration."""
 
+import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -12,6 +14,7 @@ from gateway.cli.terminal import output
 if TYPE_CHECKING:  # `gateway --help` needs none of them
     from gateway.replay.comparison import Comparison, Configuration
     from gateway.replay.records import Recorded
+    from gateway.settings import Settings
 
 _SHOWN: Final = 5
 """Requests of a group that people are shown."""
@@ -56,22 +59,75 @@ def replay(
     raise typer.Exit(output.DENIED if found.changes else output.OK)
 
 
+def replay_pasted(
+    directory: Annotated[Path | None, typer.Argument(help="Where the recorded files are.")] = None,
+) -> None:
+    """Answer the question of `gateway.replay.apart`, from stdin."""
+    import orjson
+
+    from gateway.replay import apart
+    from gateway.replay.records import Unreadable
+    from gateway.settings import ConfigurationError, load_pasted
+
+    apart.bound_this_process()
+    question = orjson.loads(sys.stdin.buffer.read())
+    answer: dict[str, object] = {}
+    try:
+        settings, answer["unread"] = load_pasted(question["configuration"])
+        answer |= _answered(settings, question["records"], directory)
+    except ConfigurationError as error:
+        answer["problems"] = [
+            {"field": each.field, "message": each.message, "hint": each.hint, "line": each.line}
+            for each in error.problems
+        ]
+    except (OSError, Unreadable) as error:
+        answer["unreadable"] = str(error)
+    output.emit_json(answer)
+
+
+def _answered(settings: "Settings", text: str | None, directory: Path | None) -> dict[str, object]:
+    from gateway.replay import apart
+    from gateway.replay.comparison import compare
+
+    records = _uploaded(text) if text is not None else _records([directory] if directory else [], newest=True)
+    found = compare(islice(records, apart.AT_MOST), _decides(settings), None)
+    document = _document(found, apart.GROUPS, apart.SHOWN)
+    return {**document, "truncated": next(records, None) is not None}
+
+
+def _uploaded(text: str) -> "Iterator[Recorded]":
+    from gateway.replay.records import Unreadable, decode
+
+    for number, line in enumerate(text.encode("utf-8", "surrogatepass").split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield decode(line)
+        except Unreadable as error:
+            raise Unreadable(f"line {number} {error}") from error
+
+
 def _configuration(file: Path) -> "Configuration":
+    return _decides(settings_or_exit(file))
+
+
+def _decides(settings: "Settings") -> "Configuration":
     from gateway import translation
     from gateway.replay.comparison import Configuration
     from gateway.replay.decider import Moment
 
-    settings, moment = settings_or_exit(file), Moment()
+    moment = Moment()
     issuers = map(translation.issuer, settings.issuers)
     return Configuration(translation.routes(settings, moment), issuers, moment, translation.shadow(settings))
 
 
-def _records(files: list[Path]) -> "Iterator[Recorded]":
+def _records(files: list[Path], *, newest: bool = False) -> "Iterator[Recorded]":
+    """Read files, and those of directories, the oldest or the newest first."""
     from gateway.replay.recorder import SUFFIX
     from gateway.replay.records import Unreadable, decode
 
     for file in files:
-        for each in sorted(file.glob(f"*{SUFFIX}")) if file.is_dir() else [file]:
+        for each in sorted(file.glob(f"*{SUFFIX}"), reverse=newest) if file.is_dir() else [file]:
             with each.open("rb") as lines:
                 for number, line in enumerate(lines, start=1):
                     if not line.endswith(b"\n"):
@@ -83,7 +139,8 @@ def _records(files: list[Path]) -> "Iterator[Recorded]":
                         raise Unreadable(f"{each}:{number}: {error}") from error
 
 
-def _document(found: "Comparison") -> dict[str, object]:
+def _document(found: "Comparison", groups: int | None = None, shown: int | None = None) -> dict[str, object]:
+    """Return a comparison as JSON; `groups` and `shown` are the most of them, and of the requests of each."""
     return {
         "requests": found.requests,
         "changed": len(found.changes),
@@ -93,10 +150,10 @@ def _document(found: "Comparison") -> dict[str, object]:
                 "route": route, "before": before, "after": after, "count": len(requests),
                 "requests": [
                     {"method": e.method, "path": e.path, "user": e.user, "at": e.at, "detail": e.detail}
-                    for e in requests
+                    for e in requests[:shown]
                 ],
             }
-            for route, before, after, requests in found.groups()
+            for route, before, after, requests in found.groups()[:groups]
         ],
     }  # fmt: skip
 

@@ -11,6 +11,7 @@ import * as explain from "./explain.js";
 import * as issuers from "./issuers.js";
 import * as limits from "./limits.js";
 import * as overview from "./overview.js";
+import * as replay from "./replay.js";
 import * as revocations from "./revocations.js";
 import * as user from "./user.js";
 import * as users from "./users.js";
@@ -19,7 +20,7 @@ const TOKEN = "gateway.admin_token";
 const PAGES = [
   [/^\/overview$/, overview], [/^\/denials$/, denials], [/^\/explain$/, explain], [/^\/users$/, users],
   [/^\/users\/([^/]+)$/, user], [/^\/revocations$/, revocations], [/^\/limits$/, limits], [/^\/issuers$/, issuers],
-  [/^\/audit$/, audit], [/^\/configuration$/, configuration],
+  [/^\/audit$/, audit], [/^\/configuration$/, configuration], [/^\/replay$/, replay],
 ];
 const READINESS = { ready: "good", degraded: "fair", not_ready: "bad", draining: "fair" };
 

@@ -5,6 +5,7 @@ their defaults are in `gateway.settings.sections.model`.
 """
 
 from gateway.settings.reading.loading import ConfigurationError, Problem, load
+from gateway.settings.reading.pasted import load_pasted
 from gateway.settings.sections.model import Settings
 
-__all__ = ["ConfigurationError", "Problem", "Settings", "load"]
+__all__ = ["ConfigurationError", "Problem", "Settings", "load", "load_pasted"]

@@ -78,6 +78,7 @@ async def test_every_operation_is_described(api: Api) -> None:
         "GET /limits",
         "GET /limits/state",
         "POST /limits/reset",
+        "POST /replay",
         "GET /denials",
         "GET /denials/explanation",
         "POST /explain",

@@ -9,6 +9,7 @@ from typing import Final, Literal
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from gateway.core.model import JSON
 from tests.console.conftest import opened
 from tests.console.driver import Operator
 from tests.console.test_paths import exhaust
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PAGES: Final = (
     "Overview", "Denials", "Explain", "Users", "Revocations", "Limits", "Issuers", "Audit",
-    "Configuration",
+    "Configuration", "Replay",
 )  # fmt: skip
 
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
@@ -79,6 +80,23 @@ BROKEN: Final = """() => {
   return found;
 }"""
 
+REPLAYED: Final[JSON] = {
+    "requests": 100_000, "changed": 3, "undecided": 31, "truncated": True, "unread": ["HS_SECRET"],
+    "groups": [
+        {
+            "route": "orders", "before": before, "after": after, "count": count,
+            "requests": [
+                {
+                    "method": "GET", "path": "/orders/a-path-that-is-rather-long/7",
+                    "user": str(uuid.UUID(int=7)), "at": "2026-01-01T00:00:00Z", "detail": "missing: read",
+                }
+            ],
+        }
+        for before, after, count in (("allow", "scope_insufficient", 2), ("role_missing", "allow", 1))
+    ],
+}  # fmt: skip
+"""What a replay may say: a real one takes seconds."""
+
 UNNAMED: Final = """() => [...document.querySelectorAll("input, select, textarea, button, a")]
   .filter((element) => element.checkVisibility() && !element.closest("[hidden]"))
   .filter((element) => !element.labels?.length && !element.getAttribute("aria-label"))
@@ -137,6 +155,11 @@ async def fill(operator: Operator, name: str) -> None:
         await page.get_by_label("Subject").fill("127.0.0.1")
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("region", name="Refused now").get_by_role("row").nth(2)).to_be_visible()
+    elif name == "Replay":
+        await page.route("**/v1/replay", lambda route: route.fulfill(json=REPLAYED))
+        await page.get_by_label("New configuration").fill("routes: []")
+        await page.get_by_role("button", name="Replay", exact=True).click()
+        await expect(page.get_by_role("heading", name="3 verdicts change")).to_be_focused()
     elif name == "Issuers":
         await expect(page.get_by_role("region", name="main")).to_be_visible()
     elif name == "Audit":

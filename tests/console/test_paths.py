@@ -4,14 +4,19 @@ import json
 import re
 import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
 
 import pytest
 from playwright.async_api import Browser, Request, Route, expect
 
+from tests.cli.test_replay_pasted import CONFIGURATION, line
 from tests.console.conftest import opened
 from tests.console.driver import Operator
 from tests.console.test_console import answered, user
 from tests.harness import House, token
+
+XSS_PATH: Final = "<img/src=x/onerror=window.xss=1>"
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -163,6 +168,36 @@ async def test_limits_tell_whom_they_refuse_until_an_operator_gives_a_budget_ane
     await expect(answer).to_contain_text("because of mode: shadow, and was counted")
     await expect(page.locator("tbody tr[data-id]")).to_have_count(1)
     assert "shadow=true" in page.url
+
+
+async def test_a_new_configuration_is_tried_on_recorded_requests(operator: Operator, tmp_path: Path) -> None:
+    page = operator.page
+    await operator.go("Replay")
+    configuration = page.get_by_label("New configuration")
+    answer = page.get_by_role("region", name="Answer")
+    replay = page.get_by_role("button", name="Replay", exact=True)
+    await configuration.fill(CONFIGURATION)
+    await replay.click()
+    await expect(answer).to_contain_text("There are no recorded requests")
+    records = tmp_path / "some.jsonl"
+    records.write_text("<img src=x onerror=alert(1)>")
+    await page.get_by_label("Recorded file").set_input_files(records)
+    await replay.click()
+    await expect(answer).to_contain_text("The first line is no record")
+
+    records.write_text(
+        "".join(line(number) for number in range(8)).replace("/orders/2", f"/orders/{XSS_PATH}")
+    )
+    await page.get_by_label("Recorded file").set_input_files(records)
+    await replay.click()
+    # Another process starts for it.
+    await expect(answer.get_by_role("heading", name="4 verdicts change")).to_be_focused(timeout=30_000)
+    group = answer.get_by_role("region", name="orders: allow to role_missing")
+    await expect(group.get_by_role("row")).to_have_count(5)
+    await expect(group).to_contain_text(XSS_PATH)
+    await expect(answer).to_contain_text("HS_SECRET")
+    assert "issuers:" not in page.url
+    assert await page.evaluate("() => window.xss") is None
 
 
 async def test_the_audit_log_is_filtered_and_leads_to_users(operator: Operator) -> None:

@@ -93,11 +93,12 @@ def takes(
     refusals: tuple[int, ...] = (),
     if_match: IfMatch | None = None,
     changes: bool = True,
+    max_body: int = MAX_BODY,
 ) -> Operation:
     """Declare an operation with a JSON body. Not `changes`: it is for viewers, too."""
 
     async def run(request: web.Request) -> web.StreamResponse:
-        return await handler(request, _params(request, params), await _body(request, body))
+        return await handler(request, _params(request, params), await _body(request, body, max_body))
 
     return Operation(
         method,
@@ -148,7 +149,7 @@ def _params(request: web.Request, model: type[P]) -> P:
         raise invalid(*_errors(error)) from error
 
 
-async def _body(request: web.Request, model: type[B]) -> B:
+async def _body(request: web.Request, model: type[B], max_body: int) -> B:
     if request.content_type != "application/json":
         raise RequestRefused(415, "unsupported_media_type", "The body must be application/json")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -158,8 +159,8 @@ async def _body(request: web.Request, model: type[B]) -> B:
         async with asyncio.timeout(BODY_SECONDS):
             async for piece in request.content.iter_any():
                 data += piece
-                if len(data) > MAX_BODY:
-                    raise RequestRefused(413, "body_too_large", f"A body may have up to {MAX_BODY} bytes")
+                if len(data) > max_body:
+                    raise RequestRefused(413, "body_too_large", f"A body may have up to {max_body} bytes")
     except TimeoutError as error:
         raise RequestRefused(
             408, "request_timeout", f"The body must arrive within {BODY_SECONDS:g} s"

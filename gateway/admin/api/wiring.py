@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import web
 
@@ -14,6 +15,7 @@ from gateway.admin.endpoints.explain import Explain
 from gateway.admin.endpoints.issuers import Caches, Issuers
 from gateway.admin.endpoints.limits import Limits
 from gateway.admin.endpoints.overview import Overview
+from gateway.admin.endpoints.replay import Replays
 from gateway.admin.endpoints.revocations import Revocations
 from gateway.admin.endpoints.users import Users
 from gateway.admin.health import Admin, Workers
@@ -63,6 +65,8 @@ class Parts:
     """All settings, without secrets."""
     budgets: Budgets | None
     """What limits leave; None without limits."""
+    records: Path | None
+    """Where requests are recorded; None: nowhere."""
 
 
 def admin_api(parts: Parts, token: str | None, sessions: Sessions | None = None) -> web.Application:
@@ -86,6 +90,7 @@ def admin_api(parts: Parts, token: str | None, sessions: Sessions | None = None)
         *denials.operations(),
         *Explain(explainer, denials, applier).operations(),
         *Limits(parts.budgets, audit, overview, parts.workers).operations(),
+        *Replays(parts.records).operations(),
         *overview.operations(),
         *Audit(audit).operations(),
         *Configuration(parts.settings).operations(),

@@ -135,6 +135,11 @@ def load_with_source(path: Path, env: Mapping[str, str] = os.environ) -> tuple[S
         raise ConfigurationError([Problem(str(error), "", str(path), error.line)]) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError([_unreadable(path, error)]) from error
+    return validated(document, path, env)
+
+
+def validated(document: Document, path: Path, env: Mapping[str, str]) -> tuple[Settings, Source]:
+    """Return the settings of a document, and the origin of each value. Raises `ConfigurationError`."""
     written_values = document.data
     document.data = {
         key: interpolated(value, env, document.faults, (key,)) for key, value in document.data.items()
