@@ -11,6 +11,7 @@ from gateway.decision.answers import denial as answer_of_denial
 from gateway.memo import RECURRING_HEADS
 from gateway.proxy.downstream.incoming import AnyRequest, RecurringRequest
 from gateway.proxy.refusals import ListenerContext
+from gateway.telemetry.metrics import UNMATCHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,16 @@ class DecisionContext(ListenerContext):
         status, response = self.deny(
             request, denial, route, keep_alive=keep_alive, head_only=incoming.method == "HEAD"
         )
+        return status, self._for_front(incoming.target, status, denial, response)
+
+    def deny_unread(self, request: Request, denial: Denial, target: str) -> tuple[int, bytes]:
+        """Deny a question that is not HTTP, or too large: its front may have got it so from a client."""
+        status, response = self.deny(request, denial, UNMATCHED, keep_alive=False)
+        return status, self._for_front(target, status, denial, response)
+
+    def _for_front(self, target: str, status: int, denial: Denial, response: bytes) -> bytes:
         try:
-            front = front_of(incoming.target)
+            front = front_of(target)
         except Denial:
             front = None
-        return status, answer_of_denial(front, status, self.responder.code(denial), response)
+        return answer_of_denial(front, status, self.responder.code(denial), response)

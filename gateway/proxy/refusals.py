@@ -12,7 +12,7 @@ from gateway.core.requests.cors import denial_fields
 from gateway.proxy.downstream.limits import LimitExceeded
 from gateway.proxy.errors import Responder
 from gateway.telemetry.logs import RequestLog
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.metrics import UNMATCHED, Metrics
 
 
 class Admitter(Protocol):
@@ -66,6 +66,10 @@ class ListenerContext:
             line, mark, rest = response.partition(b"\r\n")
             response = line + mark + denial_fields(denial.route.cors, request.headers) + rest
         return status, response
+
+    def deny_unread(self, request: Request, denial: Denial, target: str) -> tuple[int, bytes]:  # noqa: ARG002 -- for others
+        """Deny data that did not become a request. `target` is its target, if it was read."""
+        return self.deny(request, denial, UNMATCHED, keep_alive=False)
 
     def defect(self, request: Request, error: Exception) -> Denial:
         """Log a bug; return the denial for its request."""

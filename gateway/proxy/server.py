@@ -78,10 +78,13 @@ class ConnectionServer:
         if client is not None:
             self._limiter.leave(client)
 
-    def refuse(self, connection: ClientConnection, denial: Denial) -> None:
-        """Answer, count and log a denial of data that did not become a request."""
+    def refuse(self, connection: ClientConnection, denial: Denial, target: str = "") -> None:
+        """Answer, count and log a denial of data that did not become a request.
+
+        `target` is its target, if it was read; it is not logged.
+        """
         request = Request("UNKNOWN", "", (), connection.peer, connection.scheme, uuid.uuid4().hex)
-        status, response = self._context.deny(request, denial, UNMATCHED, keep_alive=False)
+        status, response = self._context.deny_unread(request, denial, target)
         connection.write(response)
         self._context.metrics.finished(UNMATCHED, request.method, status, 0.0)
 

@@ -182,6 +182,21 @@ def true_status(response: Response) -> int:
     return int(response.field(REASON) or b"0")
 
 
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [((b"X-Control: a\x01b",), 400), (tuple(b"X-%d: x" % number for number in range(101)), 431)],
+    ids=["no HTTP", "too large"],
+)
+async def test_a_question_that_cannot_be_read_is_denied_as_its_front_understands_it(
+    door: House, fields: tuple[bytes, ...], status: int
+) -> None:
+    """A front may pass on what its client sent. nginx would take a 400 for a gateway that is down."""
+    for asks in ASKS.values():
+        response = await ask(door, asks("GET", "/optional/x", *fields))
+        assert response.status == (403 if asks is auth_request else status)
+        assert response.field(REASON) == b"%d" % status
+
+
 @pytest.mark.parametrize(("asks", "name"), FIELDS)
 async def test_a_missing_field_is_an_error(door: House, asks: Ask, name: bytes) -> None:
     """Nothing of the question itself stands in for it."""

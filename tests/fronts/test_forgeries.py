@@ -130,6 +130,33 @@ async def test_no_forgery_passes(scene: Scene, forgery: Forgery, address: str) -
     assert set(map(tuple, found.values())) == {()}, received.head
 
 
+UPGRADES: Final = {
+    "h2c": (b"Upgrade: h2c",),
+    "capitals": (b"Upgrade: H2C",),
+    "tls": (b"Upgrade: TLS/1.2",),
+    "list": (b"Upgrade: websocket, h2c",),
+    "first": (b"Upgrade: h2c", b"Upgrade: websocket"),
+    "last": (b"Upgrade: websocket", b"Upgrade: h2c"),
+}
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES.keys())
+async def test_no_tunnel_opens_but_that_of_a_websocket(scene: Scene, upgrade: tuple[bytes, ...]) -> None:
+    """Of a tunnel of h2c, the gateway would see the first request alone."""
+    connection = b"Connection: Upgrade, HTTP2-Settings"
+    await scene.send(of_member(connection, *upgrade, b"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"))
+    for received in scene.received:
+        assert {value.lower() for value in received.values(b"upgrade")} <= {b"websocket"}, received.head
+
+
+async def test_a_head_that_is_too_large_ends_no_front(scene: Scene) -> None:
+    for number in (97, 99, 120):
+        response = await scene.send(open_to_all(*(b"X-%d: x" % each for each in range(number))))
+        assert response.status in {400, 431, 500}
+        assert b"does not answer" not in response.body
+    assert (await scene.send(open_to_all())).status == 200
+
+
 FORGED: Final = (
     b"X-Forwarded-Uri: /forged", b"X-Forwarded-Method: FORGED", b"X-Forwarded-Prefix: /forged",
     b"X-Original-URI: /forged", b"X-Original-URL: /forged", b"X-Original-Method: FORGED",

@@ -1,6 +1,8 @@
 -- Asks the gateway about a request with HAProxy's own HTTP client, and sets what it says, or answers with its denial.
 local GATEWAY = "http://gateway:8081/forward-auth"
 local TIMEOUT = 2000 -- milliseconds
+-- HAProxy's HTTP client ends the whole of HAProxy 2.6 if a question has nearly tune.http.maxhdr (101) headers.
+local MOST_HEADERS = 80
 
 -- Every identity header. Each is removed from the request before the gateway's value is set.
 local IDENTITY = {
@@ -14,6 +16,8 @@ local NOT_ASKED = {
 }
 -- Of the answer, what HAProxy writes itself.
 local NOT_ANSWERED = { ["connection"] = true, ["content-length"] = true, ["transfer-encoding"] = true }
+
+local TOO_MANY = { ["content-type"] = { [0] = "application/problem+json" } }
 
 local function values(header)
   local found = {}
@@ -38,11 +42,16 @@ local function answer(txn, status, headers, body)
 end
 
 core.register_action("gateway", { "http-req" }, function(txn)
-  local asked = {}
+  local asked, number = {}, 0
   for name, header in pairs(txn.http:req_get_headers()) do
     if not NOT_ASKED[name] then
       asked[name] = values(header)
+      number = number + #asked[name]
     end
+  end
+  if number > MOST_HEADERS then
+    answer(txn, 431, TOO_MANY, '{"type":"about:blank","title":"Request Header Fields Too Large","status":431}')
+    return
   end
   -- A client's own fields of these names are replaced.
   asked["x-forwarded-method"] = { txn.sf:method() }

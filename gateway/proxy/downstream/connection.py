@@ -66,8 +66,8 @@ class Server(Protocol):
         self, connection: "ClientConnection", incoming: AnyRequest, credential: Credential | None
     ) -> Exchange: ...
 
-    def refuse(self, connection: "ClientConnection", denial: Denial) -> None:
-        """Answer data that did not become a request."""
+    def refuse(self, connection: "ClientConnection", denial: Denial, target: str) -> None:
+        """Answer data that did not become a request. `target` is its target, if it was read."""
 
     def count(self, limit: Limit) -> None: ...
 
@@ -194,7 +194,7 @@ class ClientConnection(asyncio.Protocol):
             if not arrived and self._parser.ahead:
                 self._parser.read_on()
             if not incoming.method and incoming.error is not None:
-                self._server.refuse(self, incoming.error)
+                self._server.refuse(self, incoming.error, incoming.target)
                 self._leave()
                 break
             self._begin(incoming, None)

@@ -253,11 +253,14 @@ class RequestParser:
         self._state = "broken"
         self.pending = 0
         self.ahead = b""
-        self._line, self._target, self._headers = b"", b"", []
         incoming, self.current = self.current, None
         if incoming is None:
             incoming = Incoming()
+            if self._headers:
+                # Its request line was complete.
+                incoming.target = self._target.decode("latin-1")
             self.arrived.append(incoming)
+        self._line, self._target, self._headers = b"", b"", []
         incoming.error = denial
 
     def swallow(self, data: bytes) -> bool:

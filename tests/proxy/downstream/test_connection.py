@@ -265,7 +265,7 @@ class Hall:
         self.begun += 1
         return Answering(connection, keep_alive=connection.keeps_alive(incoming))
 
-    def refuse(self, connection: ClientConnection, denial: Denial) -> None:  # noqa: ARG002
+    def refuse(self, connection: ClientConnection, denial: Denial, target: str) -> None:  # noqa: ARG002
         self.refused.append(denial)
 
     def count(self, limit: Limit) -> None:
