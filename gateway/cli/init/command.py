@@ -107,6 +107,8 @@ def init(
     )
     asks = not (yes or json) and sys.stdin.isatty()
     files = _Files(config, env_file or config.with_suffix(".env"), force)
+    if files.environment.resolve() == config.resolve():
+        output.fail(f"{config} cannot have the configuration and the secrets", "name two files", output.USAGE)
     _carry_out(given, files, asks=asks, tries=not offline, migrates=migrate, json=json)
 
 

@@ -19,6 +19,8 @@ POSTGRES: Final = "POSTGRES_DSN"
 REDIS: Final = "REDIS_URL"
 ADMIN_TOKEN: Final = "ADMIN_TOKEN"  # noqa: S105 -- the name of a variable
 _ASSIGNMENT: Final = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_@%+=:,./?*^-]+")
+"""What shells, systemd and docker read in the same way. No shell looks for files in an assignment."""
 
 _TEMPLATE: Final = """\
 # The configuration of the gateway, written by `gateway init` of version {version}.
@@ -111,6 +113,11 @@ def variables(content: str) -> dict[str, str]:
     return found
 
 
+def _quoted(value: str) -> str:
+    """Return a value as it stands in an assignment: in quotation marks only if a shell needs them there."""
+    return value if _PLAIN.fullmatch(value) else shlex.quote(value)
+
+
 class WouldOverwrite(Exception):
     """A file has something else already. The text says what."""
 
@@ -118,10 +125,13 @@ class WouldOverwrite(Exception):
 def environment(existing: str, secrets: Mapping[str, str], *, force: bool) -> str:
     """Return a file of variables with these among them; whatever else it had stays as it is.
 
-    systemd (`EnvironmentFile=`), shells and docker read it. Raises WouldOverwrite when a variable has
-    another value already, unless `force`, and ValueError as `variables` does.
+    systemd (`EnvironmentFile=`) and shells read it; so does docker if it has no quotation marks, which docker
+    leaves where they are.
+
+    Raises WouldOverwrite when a variable has another value already, unless `force`, and ValueError as
+    `variables` does.
     """
-    missing = {name: f"{name}={shlex.quote(value)}" for name, value in secrets.items()}
+    missing = {name: f"{name}={_quoted(value)}" for name, value in secrets.items()}
     present = variables(existing)
     lines = []
     for line in existing.splitlines():

@@ -13,6 +13,7 @@ from gateway.providers.suggestion import suggest
 
 SECRET: Final = "TOKEN_SECRET"  # noqa: S105 -- the name of a variable
 """The variable with the secret that an issuer shares with its services (HS256)."""
+_WELL_KNOWN: Final = "/.well-known/"
 
 
 class NoIssuer(Exception):
@@ -73,6 +74,11 @@ def from_token(text: str) -> FoundIssuer:
 
 def from_url(issuer: str, audiences: Sequence[str], client_ids: Sequence[str]) -> FoundIssuer:
     """Return the issuer with this `iss`. Raises NoIssuer when it takes an audience or a client, too."""
+    if _WELL_KNOWN in issuer:
+        raise NoIssuer(
+            "this is the URL of the issuer's metadata, and not its `iss`",
+            f"give what the metadata has as `issuer`, such as {issuer.partition(_WELL_KNOWN)[0]}",
+        )
     known = recognised(Unverified({"alg": "RS256"}, {"iss": issuer, "aud": [*audiences]}))
     if known is not None:
         provider, recognition = known

@@ -213,7 +213,7 @@ def _translated(source: Source, error: ErrorDetails) -> Problem:
 
 def _unreadable(path: Path, error: OSError | UnicodeDecodeError) -> Problem:
     if isinstance(error, FileNotFoundError):
-        hint = "name the file with --config FILE or GATEWAY_CONFIG; config/gateway.yaml shows every setting"
+        hint = "name the file with --config FILE or GATEWAY_CONFIG; `gateway init` writes one"
         return Problem("there is no such file", "", str(path), None, hint)
     if isinstance(error, UnicodeDecodeError):
         line = error.object.count(b"\n", 0, error.start) + 1

@@ -127,6 +127,10 @@ def test_what_fails_is_told_with_what_to_do_and_nothing_is_written(tmp_path: Pat
         (("--issuer", "https://idp.example.com"), "give --audience"),
         (("--issuer", "https://sso.example.com/realms/shop"), "for Keycloak: "),
         (("--token", "-"), "This is "),
+        (
+            ("--issuer", "https://idp.example.com/a/.well-known/openid-configuration"),
+            "such as https://idp.example.com/a",
+        ),
         (("--issuer", "ftp://idp", "--audience", "api"), "issuers[0].issuer: "),
     ],
 )
@@ -136,6 +140,11 @@ def test_an_issuer_that_cannot_be_configured(tmp_path: Path, words: tuple[str, .
     assert told.exit_code == output.USAGE, told.output
     assert said in told.stderr
     assert "→" in told.stderr
+
+
+def test_the_secrets_need_a_file_of_their_own(tmp_path: Path) -> None:
+    told = invoke(tmp_path, "init", "--env-file", f"{tmp_path}/./gateway.yaml")
+    assert (told.exit_code, "name two files" in told.stderr) == (output.USAGE, True)
 
 
 def test_a_password_in_the_command_line_is_warned_of(tmp_path: Path) -> None:

@@ -120,6 +120,12 @@ def test_a_variable_is_not_overwritten_unless_it_is_asked_for() -> None:
     assert environment("A=2\n", {"A": "1"}, force=True) == "A=1\n"
 
 
+def test_a_dsn_needs_no_quotation() -> None:
+    """docker run --env-file would take the marks for a part of it."""
+    secrets = {"A": "postgresql://u:p%40w@h:5432/d?sslmode=verify-full"}
+    assert environment("A=x\n", secrets, force=True) == f"A={secrets['A']}\n"
+
+
 def test_values_survive_quotation() -> None:
     secrets = {"A": "postgresql://u:p'w$x@h/d?a=b&c=d", "B": 'a "b" \\c'}
     assert variables(environment("", secrets, force=False)) == secrets
