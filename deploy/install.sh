@@ -7,6 +7,8 @@
 #
 # `deploy/install.sh --help` lists the options.
 set -eu
+# The service runs as another user, who must be able to read what is installed, whatever root's umask is.
+umask 022
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 checkout=$(dirname -- "$here")
@@ -62,6 +64,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+[ "$purge" = no ] || [ "$work" = uninstall ] || fail "--purge goes with --uninstall"
 root=${root%/}
 case $root in
   "" | /*) ;;
