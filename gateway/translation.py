@@ -245,8 +245,8 @@ _USED_ELSEWHERE: Final = frozenset(
 
 _KEY_SOURCES: Final[Mapping[str, Callable[[str, Any], KeySource]]] = {
     "discovery": lambda iss, _: Discovery(iss),
-    "jwks_uri": lambda _, url: JwksUri(url),
-    "jwks_file": lambda _, path: JwksFile(path),
+    "jwks_uri": lambda iss, url: JwksUri(url, iss),
+    "jwks_file": lambda iss, path: JwksFile(path, iss),
     "pem_file": lambda _, path: PemFile(path),
     "secret": lambda _, secret: Secret(secret.get_secret_value().encode()),
     "secret_file": lambda _, path: SecretFile(path),

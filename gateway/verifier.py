@@ -117,7 +117,7 @@ class TokenVerifier:
             )
         key = next((key for key in candidates if key.verify(token)), None)
         if key is None:
-            raise Denial(SIGNATURE_INVALID, issuer=issuer.name, realm=issuer.realm)
+            key = await self._another(issuer, token, candidates)
         self._signed(issuer.name, token.payload, token.signature)
         claims = self._claims(token.payload, issuer)
         return VerifiedToken(claims, key, math.inf if claims.good_until is None else claims.good_until)
@@ -152,6 +152,26 @@ class TokenVerifier:
         """Let the issuer vouch for the token; what it says is checked like the claims of any other."""
         said = await introspector.introspect(issuer, credential)
         return VerifiedToken(self._claims(said.payload, issuer), INTROSPECTED, said.until)
+
+    async def _another(
+        self, issuer: Issuer, token: UnverifiedToken, tried: Sequence[VerificationKey]
+    ) -> VerificationKey:
+        """Look for the key again, if those that were tried are guesses: they have no name, or the token none.
+
+        Then keys may have been rotated, too. Raises `Denial`.
+        """
+        heard = True
+        if token.kid is None or all(key.kid != token.kid for key in tried):
+            heard = await self._keys.refresh(issuer.realm, token.kid, token.algorithm)
+            keys = self._keys.current(issuer.realm)
+            found = () if keys is None else keys.candidates(token.kid, token.algorithm)
+            fitting = (key for key in found if token.algorithm in key.algorithms and key not in tried)
+            key = next((key for key in fitting if key.verify(token)), None)
+            if key is not None:
+                return key
+        if not heard and token.kid is not None:
+            raise Denial(KEYS_UNAVAILABLE, issuer=issuer.name)
+        raise Denial(SIGNATURE_INVALID, issuer=issuer.name, realm=issuer.realm)
 
     async def _candidates(self, issuer: Issuer, token: UnverifiedToken) -> tuple[VerificationKey, ...]:
         """Select the keys by issuer and `kid`; an unknown `kid` may mean that keys were rotated."""

@@ -261,6 +261,28 @@ async def test_a_key_without_a_name_verifies_tokens_with_any_kid(
     await verified(verifier, sign(payload(), rsa_key(), kid="x"))
 
 
+@pytest.mark.parametrize("kid", ["next", None])
+async def test_keys_that_were_guesses_may_have_been_rotated(
+    verifier: TokenVerifier, keys: FakeKeys, kid: str | None
+) -> None:
+    pem, late = key_from_pem(rsa_key().pem()), KeySet([key_from_jwk(rsa_key("next").jwk(kid="next"))])
+    keys.sets["main"] = KeySet([pem])
+    token = sign(payload(), rsa_key("next"), kid=kid)
+    keys.on_refresh = lambda: keys.sets.update(main=KeySet.joined([KeySet([pem]), late]))
+
+    assert (await verified(verifier, token)).subject == "member"
+    assert keys.refreshed == ["main"]
+
+
+async def test_a_guess_that_fails_is_no_bad_signature_while_the_issuer_is_silent(
+    verifier: TokenVerifier, keys: FakeKeys
+) -> None:
+    keys.sets["main"], keys.heard = KeySet([key_from_pem(rsa_key().pem())]), False
+
+    assert await refused(verifier, sign(payload(), rsa_key("b"), kid="b")) == "keys_unavailable"
+    assert await refused(verifier, sign(payload(), rsa_key("b"), kid=None)) == "signature_invalid"
+
+
 async def test_crit_is_refused(verifier: TokenVerifier) -> None:
     token = sign(payload(), rsa_key(), crit=["b64"], b64=False)
 

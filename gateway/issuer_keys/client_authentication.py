@@ -59,6 +59,8 @@ class ClientSecret:
                 secret = (await _read(secret)).removesuffix(b"\n").removesuffix(b"\r").decode()
             except UnicodeDecodeError as error:
                 raise FetchError(f"{self.secret}: the client's secret is not UTF-8 text") from error
+            if not secret:
+                raise FetchError(f"{self.secret}: the client's secret is empty")
         pair = f"{quote_plus(self.client_id)}:{quote_plus(secret)}".encode()
         return Proof({"Authorization": f"Basic {base64.b64encode(pair).decode()}"}, {})
 

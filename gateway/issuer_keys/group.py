@@ -25,12 +25,12 @@ class KeyGroup:
         serials = tuple(None if each is None else each.serial for each in sets)
         if serials != self._of:
             known = [each for each in sets if each is not None]
-            self._merged = KeySet(key for each in known for key in each.keys) if known else None
+            self._merged = KeySet.joined(known) if known else None
             self._of = serials
         return self._merged
 
     async def find(self, kid: str | None, algorithm: str) -> bool:
-        """See `KeyRing.refresh`: ask all sources that may have the key, until one has it."""
+        """See `KeyRing.refresh`: ask all sources that may have the key, until one has it under this name."""
         pending = {
             asyncio.ensure_future(member.find(kid, algorithm))
             for member in self.members
@@ -42,7 +42,7 @@ class KeyGroup:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 heard = heard and all(task.result() for task in done)
                 keys = self.current()
-                if keys is not None and keys.candidates(kid, algorithm):
+                if keys is not None and keys.has(kid, algorithm):
                     return True
         finally:
             # The fetches go on for other requests.

@@ -68,7 +68,7 @@ class Discovery:
             raise FetchError(f"{location}: the metadata names no `jwks_uri`")
         if location.startswith("https:") and not jwks_uri.lower().startswith("https:"):
             raise FetchError(f"{location}: its `jwks_uri` {_excerpt(jwks_uri)} is not https as the issuer is")
-        return await JwksUri(jwks_uri).load(fetcher)
+        return await JwksUri(jwks_uri, self.issuer).load(fetcher)
 
     async def metadata(self, fetcher: Fetcher) -> tuple[str, dict[str, JSON]]:
         """Return the URL and the content of the metadata, which is this issuer's. Raises `FetchError`."""
@@ -106,10 +106,12 @@ class JwksUri:
     """A JWK Set (RFC 7517 §5) at an http or https URL."""
 
     url: str
+    issuer: str | None = None
+    """Whose keys are wanted, where a key may name another issuer."""
 
     async def load(self, fetcher: Fetcher) -> LoadedKeys:
         document = await fetcher.get(self.url)
-        return await _from_jwks(document.url, document.content, freshness(document))
+        return await _from_jwks(document.url, document.content, freshness(document), self.issuer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +119,13 @@ class JwksFile:
     """A JWK Set in a file."""
 
     path: Path
+    issuer: str | None = None
+    """See `JwksUri`."""
 
     async def load(self, fetcher: Fetcher) -> LoadedKeys:  # noqa: ARG002 -- the signature of the Protocol
         content = await _read(self.path)
         document = await parsed(str(self.path), content)
-        return await _from_jwks(str(self.path), document, FILE_FRESHNESS)
+        return await _from_jwks(str(self.path), document, FILE_FRESHNESS, self.issuer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +201,7 @@ class Several:
             if not isinstance(error, FetchError) or not loaded:
                 raise error
         return LoadedKeys(
-            KeySet(key for each in loaded for key in each.keys.keys),
+            KeySet.joined(each.keys for each in loaded),
             min(each.fresh_for for each in loaded),
             tuple(why for each in loaded for why in each.skipped),
             sum(each.left_out for each in loaded),
@@ -243,10 +247,10 @@ def freshness(document: Document) -> float:
     return min(max(document.max_age, MIN_FRESHNESS), MAX_FRESHNESS)
 
 
-async def _from_jwks(location: str, document: JSON, fresh_for: float) -> LoadedKeys:
+async def _from_jwks(location: str, document: JSON, fresh_for: float, issuer: str | None) -> LoadedKeys:
     try:
         # Building a hundred keys takes tens of milliseconds, which the other issuers' requests have not.
-        read = await asyncio.to_thread(keyset_from_jwks, document)
+        read = await asyncio.to_thread(keyset_from_jwks, document, issuer)
     except KeyRejected as error:
         raise FetchError(f"{location}: {error}") from error
     if read.keys.keys:

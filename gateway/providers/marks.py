@@ -6,6 +6,7 @@ from typing import Final
 
 from gateway.core.model import JSON
 from gateway.core.text import json_text
+from gateway.core.tokens import claims as kinds
 from gateway.core.tokens.jws import ALGORITHMS
 from gateway.providers.provider import Kind, Unverified
 
@@ -29,14 +30,10 @@ _LATEST: Final = 253_402_300_799
 """The last second of the year 9999; what is later counts in milliseconds or less."""
 _MILLISECONDS: Final = 10_000_000_000
 """Seconds of the year 2286. A date beyond it is probably in milliseconds."""
-_HASHES: Final = ("at_hash", "c_hash", "s_hash")
-_TYPES: Final[Mapping[str, Kind]] = {
-    "ID": Kind.ID,
-    "Refresh": Kind.REFRESH,
-    "Offline": Kind.REFRESH,
-    "Logout": Kind.LOGOUT,
-    "Bearer": Kind.ACCESS,
-}
+_KINDS: Final = {WORDS[kind]: kind for kind in (Kind.ID, Kind.REFRESH, Kind.LOGOUT)}
+"""What `gateway.core.tokens.claims` calls the kinds that it refuses."""
+_SAY_SO: Final = ("typ", "token_use", "token_type", "type")
+"""Claims whose value is the kind."""
 _HEADER_TYPES: Final[Mapping[str, Kind]] = {
     "at+jwt": Kind.ACCESS,
     "logout+jwt": Kind.LOGOUT,
@@ -72,14 +69,13 @@ def kind_of(token: Unverified) -> tuple[Kind, str | None]:
         bare = header_type.lower().removeprefix("application/")
         if bare in _HEADER_TYPES:
             return _HEADER_TYPES[bare], f"The header's `typ` says so: {header_type}."
-    if (kind := _TYPES.get(token.text("typ") or "")) is not None:
-        return kind, f"The claim `typ` says so: {token.text('typ')}."
-    use = token.text("token_use")
-    if use in ("access", "id", "refresh"):
-        return Kind(use), f"The claim `token_use` says so: {use}."
-    marked = [name for name in (*_HASHES, "nonce") if name in payload]
-    if marked:
-        return Kind.ID, f"The claim `{marked[0]}` marks it."
+    if (found := kinds.kind_of(payload)) is not None:
+        said = token.text(found.mark) if found.mark in _SAY_SO else None
+        why = f"The claim `{found.mark}` " + ("marks it." if said is None else f"says so: {said}.")
+        return _KINDS[found.name], why
+    for name, value in (("typ", "Bearer"), ("token_use", "access"), ("token_type", "access")):
+        if token.text(name) == value:
+            return Kind.ACCESS, f"The claim `{name}` says so: {value}."
     if payload.get("sub") is None and payload.get("role") in ("anon", "service_role"):
         return Kind.API_KEY, "It has a role and no user."
     named = [name for name in ("scope", "scp", "client_id", "cid", "appid") if name in payload]

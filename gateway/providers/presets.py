@@ -3,28 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final, TypeAlias, cast
+from typing import Final, cast
 
 from gateway.core.model import JSON
 from gateway.providers.catalogue import PARAMETERS, PROVIDERS
-from gateway.providers.provider import IssuerSettings, Parameter, Provider
-
-Path: TypeAlias = tuple[str | int, ...]
+from gateway.providers.provider import Fault, IssuerSettings, Parameter, Provider
 
 _JOINED: Final = ("expect", "claims")
 """Mappings whose entries win one by one; `null` takes an entry of the preset away."""
 _KNOWN: Final = ("issuer", "audiences", "tenants")
 """Settings of the issuer that presets read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What is wrong with a preset or its parameters."""
-
-    where: Path
-    """The place below the issuer's entry; empty for the entry itself."""
-    message: str
-    hint: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +40,9 @@ def unfold(entry: Mapping[str, object]) -> Unfolded:
         return Unfolded(stand_in, (Fault(("preset",), f"there is no preset {name!r}", hint),))
     given, faults = _given(provider, entry)
     faults += _missing(provider, entry, given)
+    if not faults:
+        # An example in the place of a wrong value would contradict the others.
+        faults += provider.mistakes(given)
     defaults = provider.settings(given)
     written = {key: value for key, value in entry.items() if key != "preset" and key not in PARAMETERS}
     if faults:

@@ -5,7 +5,7 @@ if it stood in the file.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -77,6 +77,16 @@ class Unverified:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a preset or its parameters."""
+
+    where: tuple[str | int, ...]
+    """The place below the issuer's entry; empty for the entry itself."""
+    message: str
+    hint: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Recognition:
     """A token that carries a provider's marks."""
 
@@ -116,6 +126,8 @@ class Provider:
     """Where in the provider's console to find or set what the preset needs."""
     client: str | None = None
     """The claim that names the client, if the preset expects one there."""
+    mistakes: Callable[[Given], Iterable[Fault]] = lambda _: ()
+    """What is wrong with parameters that fit, each by itself."""
     prefixes: Mapping[str, tuple[Kind, str]] = field(default_factory=dict)
     """How tokens that are no JWT begin: what they are, and what to say of them."""
 
@@ -126,8 +138,9 @@ class Provider:
         return frozenset(word for pair in both for word in pair if word is not None)
 
 
-HOST: Final = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?"
-"""A host name, with or without a port."""
+HOST: Final = r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?"
+"""A host name as it stands in an `iss`, with or without a port."""
+A_HOST: Final = "a host name, in lower case"
 
 
 def clients(claim: str) -> Parameter:
@@ -136,6 +149,8 @@ def clients(claim: str) -> Parameter:
         "client_ids",
         f"The clients whose tokens are accepted: `{claim}` must be one of them.",
         "web",
+        "a client's ID, without spaces and wildcards",
+        r"[^\s*{}]+",
         many=True,
         singular="client_id",
     )

@@ -13,7 +13,7 @@ from gateway.core.model import JSON
 from gateway.core.tokens.jws import HMAC_ALGORITHMS, parse
 from gateway.issuer_keys.fetch import Fetcher, FetchError
 from gateway.issuer_keys.keyring import KeyRing
-from gateway.issuer_keys.sources import JwksUri, KeySource, Restricted, Secret, Several
+from gateway.issuer_keys.sources import JwksUri, KeySource, PemFile, Restricted, Secret, Several
 from gateway.settings.sections import model
 from tests import tokens
 from tests.fakes import RecordingKeyObserver
@@ -117,6 +117,39 @@ async def test_a_public_key_is_never_a_secret(kid: str | None) -> None:
             candidates = keys.candidates(forged.kid, forged.algorithm)
             assert not any(key.verify(forged) for key in candidates if forged.algorithm in key.algorithms)
             assert not {"ec"} & {key.kid for key in candidates if key.algorithms & HMAC_ALGORITHMS}
+
+
+async def test_one_secret_follows_another() -> None:
+    old, new = tokens.secret("old"), tokens.secret("new")
+    async with ringed(
+        Several(tuple(Restricted(Secret(each), HMAC_ALGORITHMS) for each in (old, new)))
+    ) as ring:
+        await ring.start()
+        keys = ring.current("main")
+        assert keys is not None
+        for secret in (old, new):
+            parsed = parse(tokens.sign({"sub": "a"}, secret, "HS256"))
+            assert any(key.verify(parsed) for key in keys.candidates(parsed.kid, parsed.algorithm))
+
+
+async def test_a_nameless_key_does_not_hide_that_others_were_rotated(tmp_path: Path) -> None:
+    pem, following = tmp_path / "old.pem", tokens.rsa_key("next")
+    pem.write_bytes(tokens.rsa_key().pem())
+    async with serving() as server:
+        source = Several(
+            tuple(
+                Restricted(each, frozenset({"RS256"}))
+                for each in (PemFile(pem), JwksUri(f"{server.url}/jwks"))
+            )
+        )
+        async with ringed(source) as ring:
+            server.publish(tokens.rsa_key("other").jwk())
+            await ring.start()
+            server.publish(following.jwk())
+            assert await ring.refresh("main", following.kid, "RS256")
+            keys = ring.current("main")
+            assert keys is not None
+            assert keys.has(following.kid, "RS256")
 
 
 async def test_keys_are_for_the_algorithms_of_their_source_only() -> None:

@@ -303,6 +303,12 @@ async def test_a_secret_in_a_file_is_read_each_time(tmp_path: Path) -> None:
         )
 
 
+async def test_an_empty_secret_is_none(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("\n")
+    with pytest.raises(FetchError, match="the client's secret is empty"):
+        await ClientSecret("gateway", tmp_path / "secret").proof()
+
+
 async def test_id_and_secret_are_form_encoded_first() -> None:
     proof = await ClientSecret("a:b c", "p%ä&=").proof()
     pair = base64.b64decode(proof.headers["Authorization"].removeprefix("Basic "))

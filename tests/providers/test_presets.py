@@ -6,9 +6,10 @@ import pytest
 
 from gateway.cli.check.presets import page
 from gateway.providers.catalogue import PROVIDERS
-from gateway.providers.presets import Fault, unfold
-from gateway.providers.provider import Example, Provider
+from gateway.providers.presets import unfold
+from gateway.providers.provider import Example, Fault, Provider
 from tests.docs.pages import REPOSITORY
+from tests.providers.shapes import TENANT
 
 POOL = {"preset": "cognito", "pool": "eu-west-1_AbCdEf123"}
 EXAMPLES = [
@@ -16,6 +17,7 @@ EXAMPLES = [
     for provider in PROVIDERS.values()
     for example in provider.examples
 ]
+NO_CLIENT = "must be a client's ID, without spaces and wildcards"
 NAMES_A_CLIENT = {"azp", "client_id", "appid", "cid"}
 
 
@@ -126,7 +128,7 @@ def test_clients_may_be_written_as_expect() -> None:
         ),
         (
             {**POOL, "client_ids": ["web", 7]},
-            Fault(("client_ids", 1), "must be text without spaces", "write client_ids: [web]"),
+            Fault(("client_ids", 1), NO_CLIENT, "write client_ids: [web]"),
         ),
         (
             {**POOL, "client_ids": []},
@@ -134,7 +136,7 @@ def test_clients_may_be_written_as_expect() -> None:
         ),
         (
             {**POOL, "client_id": ["web"]},
-            Fault(("client_id", 0), "must be text without spaces", "write client_id: web"),
+            Fault(("client_id", 0), NO_CLIENT, "write client_id: web"),
         ),
         (
             {**POOL, "client_ids": ["web"], "client_id": "web"},
@@ -158,7 +160,25 @@ def test_clients_may_be_written_as_expect() -> None:
         ),
         (
             {"preset": "auth0", "domain": "https://shop.eu.auth0.com/", "audiences": ["a"]},
-            Fault(("domain",), "must be a host name", "write domain: shop.eu.auth0.com"),
+            Fault(("domain",), "must be a host name, in lower case", "write domain: shop.eu.auth0.com"),
+        ),
+        (
+            {**POOL, "client_id": "web", "region": "us-east-1"},
+            Fault(
+                ("region",), "is not the region of the pool eu-west-1_AbCdEf123", "write region: eu-west-1"
+            ),
+        ),
+        (
+            {"preset": "entra", "tenant": TENANT, "tenants": [TENANT], "audiences": ["a"]},
+            Fault(("tenant",), "is also given as tenants", "write tenants alone"),
+        ),
+        (
+            {"preset": "entra", "tenants": [TENANT, TENANT.upper()], "audiences": ["a"]},
+            Fault(("tenants", 1), "must be a tenant's ID, in lower case", f"write tenants: [{TENANT}]"),
+        ),
+        (
+            {"preset": "entra", "issuer": f"https://sts.windows.net/{TENANT}/", "audiences": ["a"]},
+            Fault(("issuer",), "is that of tokens of version v1", "write version: v1"),
         ),
     ],
 )
@@ -167,6 +187,46 @@ def test_mistakes_have_a_place_and_a_remedy(entry: dict[str, object], fault: Fau
     assert unfolded.faults == (fault,)
     # Other mistakes of the entry are found as if this one were mended.
     assert "preset" not in unfolded.settings
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "value"),
+    [
+        ("keycloak", "url", "https://sso.example.com/realms/shop"),
+        ("keycloak", "client_id", "*"),
+        ("auth0", "domain", "Shop.eu.auth0.com"),
+        ("auth0", "client_id", "{client}"),
+        ("okta", "domain", "shop-admin.okta.com"),
+        ("supabase", "url", "https://api.example.com/auth/v1"),
+        ("clerk", "authorized_parties", "https://*.example.com"),
+        ("clerk", "authorized_parties", "https://App.example.com"),
+        ("github-actions", "repositories", "octo-org/*"),
+        ("github-actions", "refs", "main"),
+        ("github-actions", "refs", "refs/heads/*"),
+        ("github-actions", "environments", "*"),
+    ],
+)
+def test_a_value_that_no_token_could_have_is_a_mistake(preset: str, name: str, value: str) -> None:
+    parameters = {"preset": preset, **PROVIDERS[preset].examples[0].parameters}
+    many = isinstance(parameters.get(name), list) or name in ("refs", "environments", "repositories")
+    ((where, *_),) = [each.where for each in unfold({**parameters, name: [value] if many else value}).faults]
+    assert where == name
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "value"),
+    [
+        ("github-actions", "environments", ["Production (EU)"]),
+        ("github-actions", "repositories", ["octo_acme/my.repo-1"]),
+        ("github-actions", "refs", ["refs/tags/v1"]),
+        ("clerk", "authorized_parties", ["http://localhost:3000", "chrome-extension://abcdefgh"]),
+        ("keycloak", "url", "http://localhost:8080/auth"),
+        ("okta", "domain", "login.example.com"),
+    ],
+)
+def test_a_value_that_tokens_have_is_none(preset: str, name: str, value: object) -> None:
+    parameters = {"preset": preset, **PROVIDERS[preset].examples[0].parameters, name: value}
+    assert unfold(parameters).faults == ()
 
 
 @pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)

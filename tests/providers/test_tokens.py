@@ -131,8 +131,6 @@ async def test_each_listed_tenant_has_its_own_issuer_and_identities(
         iss = f"https://login.microsoftonline.com/{tenant}/v2.0"
         claims = await verified(verifiers[shape.name], minted(shape, {"iss": iss, "tid": tenant}))
         assert (claims.tenant, claims.identity.issuer) == (tenant, iss)
-    # The issuer that was found is what counts.
-    assert (await verified(verifiers[shape.name], minted(shape, {"tid": OTHER_TENANT}))).tenant == TENANT
 
 
 async def test_supabase_takes_tokens_of_the_old_secret_while_it_is_given(tmp_path: Path) -> None:
@@ -195,8 +193,10 @@ issuers:
         load(file, {})
     assert [str(problem).removeprefix(f"{file}:") for problem in caught.value.problems] == [
         "3: issuers[0].preset: there is no preset 'cognto' → did you mean cognito?",
-        "7: issuers[1].url: must be an https URL without a final slash → write url: https://sso.example.com",
-        "9: issuers[1].client_ids[1]: must be text without spaces → write client_ids: [web]",
+        "7: issuers[1].url: must be an https URL without a final slash, and without `/realms`"
+        " → write url: https://sso.example.com",
+        "9: issuers[1].client_ids[1]: must be a client's ID, without spaces and wildcards"
+        " → write client_ids: [web]",
         "10: issuers[2]: the preset okta needs domain → write domain: shop.okta.com",
         "11: issuers[3].max_lifetime: must be a duration with its unit → write 500ms, 30s, 5m or 24h",
     ]

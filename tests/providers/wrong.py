@@ -142,8 +142,8 @@ OF_PROVIDER: Final[dict[str, tuple[Wrong, ...]]] = {
         wrong("version 2 with the other's issuer", "claim_not_accepted", ver="2.0"),
     ),
     "entra-multi-tenant": (
-        *(each for each in _ENTRA if each.name not in ("another tenant in tid", "no tid")),
-        wrong("no tid", "claim_missing", tid=None),
+        *_ENTRA,
+        wrong("the pattern in tid", "claim_not_accepted", tid="{tenant}"),
         wrong("ID token of one registration for both", "claim_not_accepted", azp=None, azpacr=None, scp=None),
         wrong("ID token with nonce", "id_token_not_accepted", nonce="n"),
         wrong("another client", "claim_not_accepted", azp=OTHER_TENANT),

@@ -80,6 +80,14 @@ def test_several_issuers_need_prefixes(tmp_path: Path) -> None:
             "issuers[0].introspection.prefix: is how every JWT begins",
         ),
         (
+            {"introspection": {**GOOD, "prefix": "ey"}},
+            "issuers[0].introspection.prefix: is how every JWT begins",
+        ),
+        (
+            {"introspection": {**GOOD, "client_secret": ""}},
+            "issuers[0].introspection.client_secret: is empty",
+        ),
+        (
             {"introspection": {**GOOD, "prefix": "a b"}},
             "issuers[0].introspection.prefix: must be the beginning of a bearer token (RFC 6750 §2.1)",
         ),

@@ -110,6 +110,27 @@ def test_a_mistake_is_told_where_it_is(tmp_path: Path, line: str, mistake: str) 
     assert found[0].startswith(mistake)
 
 
+@pytest.mark.parametrize(
+    ("lines", "mistake"),
+    [
+        (("audiences: ['*']",), "1: issuers[0].audiences[0]: is the name of no API"),
+        (("audiences: '*'",), "1: issuers[0].audiences: must be a list"),
+        (("audiences: ['api://{tenantid}/x']",), "1: issuers[0].audiences[0]: has {tenantid}, which"),
+        ((AUDIENCES, "expect: {azp: '*'}"), "2: issuers[0].expect.azp: has `*`, which is no client"),
+        (("audiences: null", "expect: {client_id: [web, '*']}"), "2: issuers[0].expect.client_id: has `*`"),
+        ((AUDIENCES, "expect: {tid: '{tenant}'}"), "2: issuers[0].expect.tid: has {tenant}, which nothing"),
+        ((AUDIENCES, "expect: {tid: '{tenantid}'}"), "2: issuers[0].expect.tid: has {tenantid}, which"),
+    ],
+)
+def test_values_are_compared_as_they_are(tmp_path: Path, lines: tuple[str, ...], mistake: str) -> None:
+    (found,) = told(tmp_path, *lines)
+    assert found.startswith(mistake)
+
+
+def test_a_scope_may_be_a_star(tmp_path: Path) -> None:
+    assert issuer(tmp_path, AUDIENCES, "expect: {permissions: '*'}").expect == {"permissions": ("*",)}
+
+
 # Key sources ------------------------------------------------------------------------------------
 
 
@@ -211,7 +232,8 @@ def test_a_pattern_has_tenants(tmp_path: Path, tenants: str) -> None:
     assert mistakes == []
     assert settings is not None
     keys = f"keys: {{jwks_uri: '{ENTRA}/{{tenant}}/keys'}}"
-    assert with_issuer(tmp_path, f"{ENTRA}/{{tenant}}/v2.0", f"tenants: {tenants}", keys)[1] == []
+    expect = "expect: {tid: '{tenant}'}"
+    assert with_issuer(tmp_path, f"{ENTRA}/{{tenant}}/v2.0", f"tenants: {tenants}", keys, expect)[1] == []
 
 
 @pytest.mark.parametrize(
@@ -233,6 +255,10 @@ def test_a_pattern_has_tenants(tmp_path: Path, tenants: str) -> None:
         (
             f"{ENTRA}/common/v2.0", (), "8: issuers[0].issuer: is the `iss` of no token",
             f"write issuer: {ENTRA}/{{tenant}}/v2.0, and tenants: [the tenants' ids], or any",
+        ),
+        (
+            "https://sts.windows.net/common/", (), "8: issuers[0].issuer: is the `iss` of no token",
+            "write issuer: https://sts.windows.net/{tenant}/, and tenants: [the tenants' ids], or any",
         ),
         (
             "https://*.example.com/", (), "8: issuers[0].issuer: has *, which stands for nothing",

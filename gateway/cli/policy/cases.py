@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway.core.model import JSON, User, UserStatus
 from gateway.core.reasons import CATALOGUE
+from gateway.core.tokens.issuer_patterns import TENANT, named
 
 if TYPE_CHECKING:
     from gateway.replay.decider import Case
@@ -112,13 +113,14 @@ class _Reader:
         written = _mapping(given, "claims")
         issuer = self._issuer(fields.get("issuer"))
         tenants = issuer.tenants if isinstance(issuer.tenants, tuple) else ()
+        tenant = tenants[0] if tenants else "tenant"
         made: dict[str, JSON] = {
-            "iss": issuer.issuer.replace("{tenant}", tenants[0] if tenants else "tenant"),
+            "iss": issuer.issuer.replace(TENANT, tenant),
             "iat": int(at) - 1,
             "exp": int(at) + 60,
         }
         made |= {path: "test" for path in issuer.require if path not in made and _is_name(path)}
-        made |= {path: values[0] for path, values in issuer.expect.items() if _is_name(path)}
+        made |= {path: named(values, tenant)[0] for path, values in issuer.expect.items() if _is_name(path)}
         if _is_name(issuer.subject):
             made[issuer.subject] = "test"
         if issuer.audiences:

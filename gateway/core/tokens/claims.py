@@ -37,16 +37,25 @@ _API_KEY_ROLES: Final = frozenset({"anon", "service_role"})
 # OpenID Connect Core 1.0 §2 and §3.1.3.6, §3.3.2.11; `s_hash` is FAPI's.
 _OF_ID_TOKENS: Final = ("nonce", "at_hash", "c_hash", "s_hash")
 _ID_KIND: Final = "an ID token"
-# What Keycloak (`typ`) and Cognito (`token_use`) call their tokens, in lower case.
+_REFRESH_KIND: Final = "a refresh token"
+_USES: Final = {
+    "id": _ID_KIND,
+    "id_token": _ID_KIND,
+    "refresh": _REFRESH_KIND,
+    "refresh_token": _REFRESH_KIND,
+}
+# What Keycloak (`typ`), Cognito (`token_use`), Simple JWT for Django (`token_type`) and Flask-JWT-Extended
+# (`type`) call their tokens, in lower case. The last name is common, so that only one value of it counts.
 _KINDS: Final = {
     "typ": {
-        "id": _ID_KIND,
+        **_USES,
         "serialized-id": _ID_KIND,
-        "refresh": "a refresh token",
-        "offline": "a refresh token",
+        "offline": _REFRESH_KIND,
         "logout": "a logout token",
     },
-    "token_use": {"id": _ID_KIND, "refresh": "a refresh token"},
+    "token_use": _USES,
+    "token_type": _USES,
+    "type": {"refresh": _REFRESH_KIND},
 }
 _MARKS: Final = frozenset({"events", *_KINDS, *_OF_ID_TOKENS})
 

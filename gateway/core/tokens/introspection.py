@@ -46,10 +46,10 @@ class OpaqueTokens:
         self._any = next((issuer for issuer, prefix in by_prefix if not prefix), None)
 
     def issuer_of(self, raw: bytes) -> Issuer | None:
-        """Return the issuer to ask: by the longest prefix, or the one without a prefix for what is no JWT."""
+        """Return the issuer to ask: by the longest prefix, or the one without a prefix; None for a JWT."""
         for prefix, issuer in self._prefixes:
             if raw.startswith(prefix):
-                return issuer
+                return None if looks_signed(raw) else issuer
         return None if self._any is None or looks_signed(raw) else self._any
 
 
@@ -89,7 +89,7 @@ def payload_of(answer: JSON, issuer: Issuer, credential: Credential) -> dict[str
     if not active:
         raise Denial(TOKEN_INACTIVE, issuer=issuer.name)
     # An endpoint may serve several issuers.
-    if answer.get("iss", issuer.issuer) != issuer.issuer:
+    if answer.get("iss") not in (None, issuer.issuer):
         raise Denial(ISSUER_UNTRUSTED, "the answer's `iss` is not the issuer's", issuer=issuer.name)
     _check_type(answer, issuer)
     payload = {**answer, "iss": issuer.issuer}

@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.core.caches import LRU
-from gateway.core.model import Issuer
+from gateway.core.model import Issuer, Scalar
 
 TENANT: Final = "{tenant}"
 MAX_TENANTS: Final = 1000
@@ -174,5 +174,11 @@ class IssuerTable:
         for pattern, issuer in self._patterns:
             tenant = pattern.tenant_of(iss)
             if tenant is not None and (issuer.tenants == "any" or tenant in (issuer.tenants or ())):
-                return replace(issuer, issuer=iss, tenant=tenant)
+                expect = {path: named(values, tenant) for path, values in issuer.expect.items()}
+                return replace(issuer, issuer=iss, tenant=tenant, expect=expect)
         return None
+
+
+def named(values: tuple[Scalar, ...], tenant: str) -> tuple[Scalar, ...]:
+    """Return the accepted values of a claim with the tenant's name in the place of `{tenant}`."""
+    return tuple(each.replace(TENANT, tenant) if isinstance(each, str) else each for each in values)

@@ -95,9 +95,11 @@ _SERIALS: Final = count(1)
 class KeySet:
     """The keys of one issuer at one moment (RFC 7517 §5)."""
 
-    __slots__ = ("_by_kid", "_nameless", "keys", "serial")
+    __slots__ = ("_by_kid", "_nameless", "_parts", "keys", "serial")
 
-    def __init__(self, keys: Iterable[VerificationKey]) -> None:
+    def __init__(self, keys: Iterable[VerificationKey], parts: Iterable["KeySet"] = ()) -> None:
+        """`parts` are the sets of several sources that this one joins: see `joined`."""
+        self._parts = tuple(parts)
         self.serial = next(_SERIALS)
         """A number that no other set of this process has."""
         self.keys = tuple(keys)
@@ -107,6 +109,16 @@ class KeySet:
                 self._by_kid.setdefault(key.kid, []).append(key)
         self._nameless = tuple(key for key in self.keys if key.kid is None)
 
+    @classmethod
+    def joined(cls, sets: Iterable["KeySet"]) -> "KeySet":
+        """Return the keys of several sources as one set."""
+        parts = tuple(sets)
+        return cls((key for part in parts for key in part.keys), parts)
+
+    def has(self, kid: str | None, algorithm: str) -> bool:
+        """Return whether there is a key of this name for the algorithm: all other candidates are guesses."""
+        return kid is not None and any(algorithm in key.algorithms for key in self._by_kid.get(kid, ()))
+
     def candidates(self, kid: str | None, algorithm: str) -> tuple[VerificationKey, ...]:
         """Return the keys that may have made a signature: one of them must verify it. Empty: none may.
 
@@ -115,9 +127,19 @@ class KeySet:
         key from one that does not fit. Without `kid`, which OpenID Connect Core 1.0 §10.1 allows an
         issuer with one key alone, the only key that fits is the candidate, and two are as good as none.
         An unmatched `kid` may mean a key without a name, under the same rule.
+
+        Of several sources, each is one issuer's set under that rule: a secret or a PEM key, old or new, has
+        no name, and another source may have its own key of that name.
         """
-        if kid is not None and (named := self._by_kid.get(kid)) is not None:
-            return tuple(key for key in named if algorithm in key.algorithms) or tuple(named)
+        named = () if kid is None else self._by_kid.get(kid, ())
+        fitting = tuple(key for key in named if algorithm in key.algorithms)
+        if fitting:
+            return fitting
+        if self._parts:
+            found = {key.thumbprint: key for part in self._parts for key in part.candidates(kid, algorithm)}
+            return tuple(key for key in found.values() if algorithm in key.algorithms) or tuple(named)
+        if named:
+            return tuple(named)
         among = self.keys if kid is None else self._nameless
         fitting = tuple(key for key in among if algorithm in key.algorithms)
         return fitting if len(fitting) == 1 else ()

@@ -225,11 +225,12 @@ class ReadKeys:
     """The `kid` of these, of the first `MAX_ENTRIES` of them."""
 
 
-def keyset_from_jwks(document: JSON) -> ReadKeys:
+def keyset_from_jwks(document: JSON, issuer: str | None = None) -> ReadKeys:
     """Read a JWK Set (RFC 7517 §5) that `json_text.read` has read.
 
     The first `MAX_KEYS` usable keys among the first `MAX_ENTRIES` entries are kept. An entry that cannot
-    be used costs itself alone. Raises `KeyRejected` when the document is no JWK Set at all.
+    be used costs itself alone; one that names another `issuer` cannot. Raises `KeyRejected` when the document
+    is no JWK Set at all.
     """
     keys = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list):
@@ -246,6 +247,7 @@ def keyset_from_jwks(document: JSON) -> ReadKeys:
         looked_at += 1
         try:
             key = key_from_jwk(jwk)
+            _check_issuer(jwk, issuer)
             sharing[key.kid] += 1
             if key.kid is not None and sharing[key.kid] > MAX_SAME_KID:
                 raise KeyRejected(f"{MAX_SAME_KID} keys before it have the same `kid`")
@@ -259,6 +261,19 @@ def keyset_from_jwks(document: JSON) -> ReadKeys:
         len(keys) - looked_at,
         frozenset(_kids(keys[looked_at : looked_at + MAX_ENTRIES])),
     )
+
+
+def _check_issuer(jwk: JSON, issuer: str | None) -> None:
+    """Raise `KeyRejected` for a key that names another issuer.
+
+    Entra publishes the keys of several issuers in one set, and writes into each whose it is: the `iss` of one
+    tenant, or a pattern with `{tenantid}`. A key of private accounts signs no organisation's tokens.
+    """
+    named = jwk.get("issuer") if isinstance(jwk, dict) else None
+    if not isinstance(named, str) or issuer is None or "{" in named:
+        return
+    if named != issuer:
+        raise KeyRejected(f"it is for the tokens of another issuer, {named[:200]!a}")
 
 
 def _named(jwk: JSON) -> str:

@@ -5,6 +5,7 @@ from typing import Final
 
 from gateway.core.model import JSON
 from gateway.providers.provider import (
+    A_HOST,
     HOST,
     Example,
     Given,
@@ -57,9 +58,7 @@ AUTH0: Final = Provider(
     name="auth0",
     title="Auth0",
     parameters=(
-        Parameter(
-            "domain", "The tenant's domain, or its custom domain.", "shop.eu.auth0.com", "a host name", HOST
-        ),
+        Parameter("domain", "The tenant's domain, or its custom domain.", "shop.eu.auth0.com", A_HOST, HOST),
         clients("azp"),
     ),
     needs=(("domain", "issuer"), ("audiences",)),

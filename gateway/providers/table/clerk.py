@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from gateway.providers.provider import (
+    A_HOST,
     HOST,
     Example,
     Given,
@@ -17,7 +18,7 @@ from gateway.providers.provider import (
 )
 
 _ISSUER: Final = re.compile(rf"https://({HOST})")
-_ORIGIN: Final = r"https?://[^\s/]+|[a-z][a-z0-9+.-]*://[^\s/]*"
+_ORIGIN: Final = r"https?://[^\sA-Z/*{}]+|(?!https?:)[a-z][a-z0-9+.-]*://[^\s/*{}]*"
 
 
 def _settings(given: Given) -> IssuerSettings:
@@ -71,7 +72,7 @@ CLERK: Final = Provider(
             "domain",
             "The host of the Frontend API: `clerk.` and your domain, or `….clerk.accounts.dev`.",
             "clerk.example.com",
-            "a host name",
+            A_HOST,
             HOST,
         ),
         Parameter(

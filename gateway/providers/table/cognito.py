@@ -1,10 +1,12 @@
 """Amazon Cognito user pools: access tokens, or ID tokens."""
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from gateway.providers.provider import (
     Example,
+    Fault,
     Given,
     IssuerSettings,
     Kind,
@@ -47,6 +49,13 @@ def _settings(given: Given) -> IssuerSettings:
         "require": ["exp", "iat", "sub", "token_use", "client_id"],
         "claims": {"scopes": "scope", "roles": "cognito:groups"},
     }
+
+
+def _mistakes(given: Given) -> Iterator[Fault]:
+    pool, region = given.get("pool"), given.get("region")
+    its_own = str(pool).partition("_")[0]
+    if None not in (pool, region) and region != its_own:
+        yield Fault(("region",), f"is not the region of the pool {pool}", f"write region: {its_own}")
 
 
 def _recognise(token: Unverified) -> Recognition | None:
@@ -101,6 +110,7 @@ COGNITO: Final = Provider(
     needs=(("pool", "issuer"), ("client_ids",)),
     client="client_id",
     settings=_settings,
+    mistakes=_mistakes,
     recognise=_recognise,
     examples=(
         Example("Access tokens", _PARAMETERS),

@@ -1,11 +1,13 @@
 """Microsoft Entra ID, once Azure Active Directory: tokens of version 1 and 2, of one tenant or several."""
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from gateway.core.model import JSON
 from gateway.providers.provider import (
     Example,
+    Fault,
     Given,
     IssuerSettings,
     Kind,
@@ -20,7 +22,9 @@ from gateway.providers.provider import (
 _GUID: Final = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _V2: Final = re.compile(rf"https://login\.microsoftonline\.(?:com|us)/({_GUID})/v2\.0")
 _V1: Final = re.compile(rf"https://sts\.windows\.net/({_GUID})/")
+_ISSUERS: Final = {"v1": "https://sts.windows.net/", "v2": "https://login.microsoftonline."}
 _CLIENT: Final = {"v1": "appid", "v2": "azp"}
+_GUIDS: Final = "a tenant's ID, in lower case"
 _TENANT: Final = "8a1c3b52-6f0e-4d1b-9a57-0d2f6c1e4b90"
 _GRAPH: Final = frozenset(
     {
@@ -44,7 +48,7 @@ def _settings(given: Given) -> IssuerSettings:
         "algorithms": ["RS256"],
         "expect": {
             "ver": "2.0" if version == "v2" else "1.0",
-            **expected(**{client: given.get("client_ids"), "tid": None if many else tenant}),
+            **expected(**{client: given.get("client_ids"), "tid": tenant}),
         },
         "require": ["exp", "iat", "sub", "oid", "tid", client],
         "subject": "oid",
@@ -54,6 +58,18 @@ def _settings(given: Given) -> IssuerSettings:
     if many:
         settings["tenants"] = given["tenants"]
     return settings
+
+
+def _mistakes(given: Given) -> Iterator[Fault]:
+    tenants, issuer, version = given.get("tenants"), given.get("issuer"), given.get("version")
+    if None not in (tenants, given.get("tenant")):
+        yield Fault(("tenant",), "is also given as tenants", "write tenants alone")
+    for index, tenant in enumerate(tenants if isinstance(tenants, list) else ()):
+        if isinstance(tenant, str) and re.fullmatch(_GUID, tenant) is None:
+            yield Fault(("tenants", index), f"must be {_GUIDS}", f"write tenants: [{_TENANT}]")
+    for other, beginning in _ISSUERS.items():
+        if other != version and isinstance(issuer, str) and issuer.startswith(beginning):
+            yield Fault(("issuer",), f"is that of tokens of version {other}", f"write version: {other}")
 
 
 def _recognise(token: Unverified) -> Recognition | None:
@@ -82,7 +98,6 @@ def _recognise(token: Unverified) -> Recognition | None:
     return Recognition(parameters, Kind.ACCESS if access else Kind.ID, tuple(notes))
 
 
-_GUIDS: Final = "a tenant's ID, in lower case"
 _API: Final[list[JSON]] = ["f1d2c3b4-5a69-4788-9b0c-1d2e3f4a5b6c"]
 _WEB: Final[list[JSON]] = ["0c7b6a59-4837-4261-a5b4-c3d2e1f0a9b8"]
 
@@ -105,6 +120,7 @@ ENTRA: Final = Provider(
     needs=(("tenant", "tenants", "issuer"), ("audiences",)),
     client="azp",
     settings=_settings,
+    mistakes=_mistakes,
     recognise=_recognise,
     examples=(
         Example("One tenant", {"tenant": _TENANT, "audiences": _API, "client_ids": _WEB}),

@@ -63,8 +63,8 @@ GITHUB_ACTIONS: Final = Provider(
             "repositories",
             "The repositories whose workflows are accepted.",
             "octo-org/octo-repo",
-            "owner/name",
-            r"[^\s/]+/[^\s/]+",
+            "owner/name, without wildcards",
+            r"[A-Za-z0-9_-]+/[A-Za-z0-9._-]+",
             many=True,
         ),
         Parameter(
@@ -77,10 +77,20 @@ GITHUB_ACTIONS: Final = Provider(
             many=True,
         ),
         Parameter(
-            "refs", "The branches and tags whose workflows are accepted.", "refs/heads/main", many=True
+            "refs",
+            "The branches and tags whose workflows are accepted.",
+            "refs/heads/main",
+            "a whole ref, as refs/heads/main, without wildcards",
+            r"refs/(?:heads|tags|pull)/[^\s*]+",
+            many=True,
         ),
         Parameter(
-            "environments", "The deployment environments whose jobs are accepted.", "production", many=True
+            "environments",
+            "The deployment environments whose jobs are accepted.",
+            "production",
+            "the name of an environment, without wildcards",
+            r"[^\s*](?:[^\x00-\x1f\x7f*]*[^\s*])?",
+            many=True,
         ),
     ),
     needs=(("audiences",), ("repositories", "owner_ids")),

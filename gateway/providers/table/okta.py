@@ -5,6 +5,7 @@ from typing import Final
 
 from gateway.core.model import JSON
 from gateway.providers.provider import (
+    A_HOST,
     HOST,
     Example,
     Given,
@@ -71,7 +72,11 @@ OKTA: Final = Provider(
     title="Okta",
     parameters=(
         Parameter(
-            "domain", "The organisation's domain, or its custom domain.", "shop.okta.com", "a host name", HOST
+            "domain",
+            "The organisation's domain, or its custom domain.",
+            "shop.okta.com",
+            f"{A_HOST}, and not that of the admin console",
+            rf"(?!\S*-admin\.){HOST}",
         ),
         Parameter(
             "server",

@@ -83,8 +83,8 @@ SUPABASE: Final = Provider(
             "url",
             "Instead of `project`: the URL of a custom domain, or of your own Supabase.",
             "https://api.example.com",
-            "a URL without a final slash",
-            r"https?://\S*[^\s/]",
+            "a URL without a final slash, and without `/auth/v1`",
+            r"https?://(?!\S*/auth/v1)\S*[^\s/]",
         ),
         Parameter(
             "secret_file",

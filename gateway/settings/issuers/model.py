@@ -158,7 +158,8 @@ class Issuer(Section):
     `client_id`, `appid` or `cid`, so that tokens of other clients are refused."""
     expect: dict[ClaimPath, AcceptedValues] = Field(default_factory=dict)
     """Claim path → the accepted value, or a list of them. Of a claim that is a list, one element suffices.
-    All must hold: `{azp: [web, mobile], token_use: access}`."""
+    All must hold: `{azp: [web, mobile], token_use: access}`. With `tenants`, `{tenant}` in a value is
+    the tenant in the token's `iss`."""
     tenants: Tenants | None = None
     """For an `issuer` with `{tenant}`: the list of values that it may have, or `any` for which the issuer has
     keys. Each tenant's keys verify only its own tokens."""

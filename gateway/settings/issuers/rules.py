@@ -1,7 +1,7 @@
 """The rules between the settings of one issuer, which read the raw configuration like `settings.rules`."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -17,8 +17,9 @@ _NAME_THE_CLIENT: Final = ("azp", "client_id", "appid", "cid")
 _PLACEHOLDER: Final = re.compile(r"\$\{[^}]*\}|\{(?!tenant\})[^}]*\}|\*")
 # Not issuers: Entra's names for all tenants, for all of organisations and for private accounts.
 _OF_ALL: Final = re.compile(
-    r"(https://login\.microsoftonline\.[a-z]+/)(?:common|organizations|consumers)(/.*)"
+    r"(https://(?:login\.microsoftonline\.[a-z]+|sts\.windows\.net)/)(?:common|organizations|consumers)(/.*)"
 )
+_BRACES: Final = re.compile(r"\$?\{[^}]*\}")
 # PEM certificates by `kid`, which are no JWK set, and where the same keys are one.
 _NO_JWKS: Final = (
     (
@@ -37,6 +38,7 @@ Source = tuple[Location, Mapping[object, object]]
 def issuer_findings(where: Location, issuer: Mapping[object, object]) -> Iterator[Finding]:
     """Yield every mistake between the settings of an issuer."""
     yield from _audiences(where, issuer)
+    yield from _compared(where, issuer)
     yield from _pattern(where, issuer)
     if issuer.get("introspection") is not None:
         yield from _introspection(where, issuer)
@@ -124,6 +126,10 @@ def _introspection(where: Location, issuer: Mapping[object, object]) -> Iterator
     if len(given) != 1:
         found = f"has {' and '.join(given)}" if given else "has no secret and no key"
         yield Finding((*where, "introspection"), found, f"give exactly one of {', '.join(_PROOFS)}")
+    if settings.get("client_secret") == "":
+        yield Finding(
+            (*where, "introspection", "client_secret"), "is empty", "write the secret that the issuer shows"
+        )
     if settings.get("key_id") is not None and "private_key_file" not in given:
         yield Finding(
             (*where, "introspection", "key_id"), "names no key", "give private_key_file, or remove key_id"
@@ -159,6 +165,42 @@ def _audiences(where: Location, issuer: Mapping[object, object]) -> Iterator[Fin
             "may be null only together with an `expect` on azp, client_id, appid or cid",
             "write audiences: [orders-api], or the clients whose tokens are for you: expect: {azp: [web]}",
         )
+
+
+def _compared(where: Location, issuer: Mapping[object, object]) -> Iterator[Finding]:
+    """Yield each accepted value that looks like a pattern: values are compared as they are."""
+    audiences = issuer.get("audiences")
+    for index, audience in enumerate(audiences if isinstance(audiences, list | tuple) else ()):
+        place = (*where, "audiences", index)
+        if audience == "*":
+            yield Finding(
+                place,
+                "is the name of no API: audiences are compared as they are",
+                "write your API's name, or audiences: null and the accepted clients: expect: {azp: [web]}",
+            )
+        elif isinstance(audience, str) and (found := _BRACES.search(audience)) is not None:
+            yield Finding(place, f"has {found[0]}, which nothing replaces", "write the audience as it is")
+    expect = issuer.get("expect")
+    for path, accepted in expect.items() if isinstance(expect, Mapping) else ():
+        place = (*where, "expect", str(path))
+        for value in _values(accepted):
+            if value == "*" and str(path).removeprefix("/") in _NAME_THE_CLIENT:
+                yield Finding(
+                    place, "has `*`, which is no client", f"write the clients: {path}: [web, mobile]"
+                )
+            elif not isinstance(value, str) or (found := _BRACES.search(value)) is None:
+                continue
+            elif found[0] != TENANT or issuer.get("tenants") is None:
+                yield Finding(
+                    place,
+                    f"has {found[0]}, which nothing replaces",
+                    f"write the value as it is, or {TENANT} with `tenants`",
+                )
+
+
+def _values(value: object) -> Sequence[object]:
+    """Return the entries of a list, or the one value."""
+    return value if isinstance(value, list | tuple) else () if value is None else (value,)
 
 
 # Patterns ------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ AsymmetricAlgorithm: TypeAlias = Literal[
 ]
 ASYMMETRIC_ALGORITHMS: Final[tuple[AsymmetricAlgorithm, ...]] = get_args(AsymmetricAlgorithm)
 Algorithm: TypeAlias = Literal[AsymmetricAlgorithm, "HS256", "HS384", "HS512"]
+_OF_JWT: Final = "eyJ"
+"""The base64url of `{"`."""
 # RFC 6838 §4.2, without the upper case that does not count.
 _MEDIA_TYPE: Final = re.compile(r"(?:[a-z0-9!#$&^_.+-]+/)?[a-z0-9!#$&^_.+-]+")
 
@@ -67,7 +69,7 @@ def _token_type(value: str) -> str:
 def _opaque_prefix(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._~+/-]*", value):
         raise mistake("must be the beginning of a bearer token (RFC 6750 §2.1)", "write gho_")
-    if value.startswith("eyJ"):
+    if value and (value.startswith(_OF_JWT) or _OF_JWT.startswith(value)):
         raise mistake("is how every JWT begins", "remove it, or write how the opaque tokens begin")
     return value
 

@@ -92,12 +92,13 @@ def test_without_audiences_the_client_is_compared() -> None:
 
 ID_TOKENS: tuple[dict[str, JSON], ...] = (
     {"nonce": "n"}, {"at_hash": "h"}, {"c_hash": "h"}, {"s_hash": "h"}, {"typ": "ID"}, {"typ": "id"},
-    {"token_use": "id"}, {"typ": "Serialized-ID"},
+    {"token_use": "id"}, {"typ": "Serialized-ID"}, {"token_use": "id_token"}, {"token_type": "id_token"},
 )  # fmt: skip
 OTHERS: tuple[dict[str, JSON], ...] = (
     {"typ": "Refresh"}, {"typ": "Offline"}, {"typ": "Logout"}, {"token_use": "refresh"}, {"events": {}},
     {"typ": "Refresh", "nonce": "n"}, {"events": {}, "token_use": "id"},
-    {"typ": "Refresh", "token_use": "id"},
+    {"typ": "Refresh", "token_use": "id"}, {"token_use": "Refresh_Token"}, {"token_type": "refresh"},
+    {"type": "refresh"},
 )  # fmt: skip
 
 

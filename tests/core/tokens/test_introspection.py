@@ -52,6 +52,12 @@ def test_the_longest_prefix_says_whose_a_token_is(raw: bytes, issuer: Issuer | N
     assert tokens.issuer_of(raw) is issuer
 
 
+def test_a_jwt_goes_by_no_prefix() -> None:
+    tokens = OpaqueTokens([(GITHUB, "ey")])
+    assert tokens.issuer_of(JWT) is None
+    assert tokens.issuer_of(b"eyes") is GITHUB
+
+
 def test_without_an_issuer_for_any_token_only_prefixes_count() -> None:
     tokens = OpaqueTokens([(GITHUB, "gho_")])
     assert tokens.issuer_of(b"gho_abc") is GITHUB
@@ -72,6 +78,10 @@ def test_an_active_token_has_the_claims_of_the_answer() -> None:
         "jti": "1",
         "iss": "https://idp.example.com/",
     }
+
+
+def test_an_issuer_that_is_null_is_not_named() -> None:
+    assert said(active=True, sub="member", iss=None)["iss"] == MAIN.issuer
 
 
 @pytest.mark.parametrize("jti", [{}, {"jti": None}])

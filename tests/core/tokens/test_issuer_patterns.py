@@ -1,5 +1,7 @@
 """Patterns of issuers: what they match, and the names that follow from it."""
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.core.model import Issuer
@@ -98,6 +100,17 @@ def test_the_issuer_of_a_tenant_has_its_iss_and_a_realm_of_its_own() -> None:
     assert acme is not None
     assert acme.realm == "any/acme"
     assert table.find(PATH) is None
+
+
+def test_expected_values_may_have_the_tenant_of_the_iss() -> None:
+    expect = {"tid": ("{tenant}",), "azp": ("web", "{tenant}-web", 7, True)}
+    table = IssuerTable([replace(ENTRA, expect=expect), replace(MAIN, expect=expect)])
+    found = table.find("https://login.example.com/8a1c/v2.0")
+    assert found is not None
+    assert found.expect == {"tid": ("8a1c",), "azp": ("web", "8a1c-web", 7, True)}
+    alone = table.find(MAIN.issuer)
+    assert alone is not None
+    assert alone.expect == expect
 
 
 def test_names_of_issuers_and_tenants() -> None:

@@ -342,6 +342,53 @@ def test_a_key_is_selected_by_kid_or_by_being_the_only_one() -> None:
     assert KeySet([]).candidates(None, "RS256") == ()
 
 
+def test_each_of_several_sources_has_its_own_names() -> None:
+    old, new = key_from_secret(secret("old")), key_from_secret(secret("new"))
+    rsa, pem = key_from_jwk(rsa_key("1").jwk(kid="one")), key_from_pem(rsa_key("2").pem())
+    published = KeySet([rsa, key_from_jwk(ec_key().jwk())])
+    secrets = KeySet.joined([KeySet([old]), KeySet([new])])
+    both = KeySet.joined([published, KeySet([old]), KeySet([pem])])
+
+    # One secret after the other, whatever the token calls it.
+    assert secrets.candidates(None, "HS256") == secrets.candidates("x", "HS256") == (old, new)
+    # The one that a token names comes first; a secret may have a name that is a key's elsewhere.
+    assert both.candidates("one", "RS256") == (rsa,)
+    assert both.candidates("one", "HS256") == (old,)
+    assert both.candidates("one", "ES256") == (rsa,)
+    assert both.candidates(None, "RS256") == (rsa, pem)
+    assert both.candidates("two", "RS256") == (pem,)
+    assert both.candidates("two", "ES256") == ()
+    # Two of one source are still as good as none.
+    two = KeySet([rsa, key_from_jwk(rsa_key("3").jwk(kid="three"))])
+    assert KeySet.joined([two, KeySet([pem])]).candidates(None, "RS256") == (pem,)
+    assert [both.has(*each) for each in (("one", "RS256"), ("one", "HS256"), ("two", "RS256"))] == [
+        True, False, False,
+    ]  # fmt: skip
+    assert not both.has(None, "RS256")
+
+
+ENTRA = "https://login.microsoftonline.com/8a1c/v2.0"
+
+
+@pytest.mark.parametrize(
+    ("named", "issuer", "used"),
+    [
+        (None, ENTRA, True),
+        (7, ENTRA, True),
+        (ENTRA, ENTRA, True),
+        (ENTRA, None, True),
+        ("https://login.microsoftonline.com/{tenantid}/v2.0", ENTRA, True),
+        ("https://login.microsoftonline.com/9188040d/v2.0", ENTRA, False),
+        (ENTRA + "/", ENTRA, False),
+    ],
+)
+def test_a_key_that_names_its_issuer_is_no_others(named: JSON, issuer: str | None, used: bool) -> None:
+    """Storm-0558: a key of private accounts signed tokens of organisations."""
+    read = keyset_from_jwks({"keys": [rsa_key().jwk(issuer=named), ec_key().jwk()]}, issuer)
+    assert [key.kid for key in read.keys.keys] == (["rsa", "ec"] if used else ["ec"])
+    assert all("it is for the tokens of another issuer" in why for why in read.skipped)
+
+
 def test_an_ec_key_is_bound_to_its_curve() -> None:
     assert {alg for key in (ec_key(), ec_key("384", "P-384"), ec_key("521", "P-521"))
             for alg in key_from_jwk(key.jwk()).algorithms} == EC_ALGORITHMS  # fmt: skip
