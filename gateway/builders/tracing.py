@@ -25,7 +25,7 @@ def tracing(settings: Settings, environ: Mapping[str, str], stack: AsyncExitStac
         exporter = environment.exporter(environ)
         if exporter is None:
             return None
-        traces = _traces(exporter, stack)
+        traces = _traces(exporter, environ, stack)
     except TracingUnavailable as unavailable:
         logs.tracing_unavailable(str(unavailable))
         return None
@@ -35,15 +35,15 @@ def tracing(settings: Settings, environ: Mapping[str, str], stack: AsyncExitStac
     return Tracing(traces, sampler, settings.tracing.user_id)
 
 
-def _traces(exporter: Exporter, stack: AsyncExitStack) -> Traces:
+def _traces(exporter: Exporter, environ: Mapping[str, str], stack: AsyncExitStack) -> Traces:
     try:
         # Here, because the extra may not be installed, and takes 0.2 s to import.
         from gateway.telemetry.tracing.sdk import Traces as SdkTraces
     except ImportError as error:
         raise TracingUnavailable("OpenTelemetry is not installed → pip install 'gateway[otel]'") from error
     try:
-        traces = SdkTraces(exporter, report("trace_exporter"))
-    except ValueError as error:
+        traces = SdkTraces(exporter, report("trace_exporter"), environment.secrets(environ))
+    except Exception as error:  # whatever it is, the gateway serves without traces
         raise TracingUnavailable(f"an OTEL_* variable cannot be used: {error}") from error
     for complaint in traces.complaints:
         logs.tracing_misconfigured(complaint)

@@ -5,14 +5,18 @@ itself reads those that are not here: OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTE
 OTEL_BSP_* and the limits of spans.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Final, Literal, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 Exporter: TypeAlias = Literal["otlp", "console"]
 
 PROTOCOL: Final = "http/protobuf"
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_SHORTEST: Final = 4
+"""Characters of a secret. A shorter text would be found in many words."""
 
 
 class TracingUnavailable(Exception):
@@ -43,7 +47,37 @@ def exporter(environ: Mapping[str, str]) -> Exporter | None:
             f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol}: only {PROTOCOL} is spoken → set it, and an endpoint"
             " that takes it (collectors: port 4318)"
         )
+    for name in _ENDPOINTS:
+        # Without its value, which may have a password.
+        if (endpoint := environ.get(name, "").strip()) and not _is_url(endpoint):
+            raise TracingUnavailable(f"{name} is no http or https URL → write http://collector:4318")
     return "otlp"
+
+
+def secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what no log may have: headers for the collector, and passwords in its URL; the longest first."""
+    found = {each for each in _secrets(environ) if len(each) >= _SHORTEST}
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+def _secrets(environ: Mapping[str, str]) -> Iterator[str]:
+    for name, value in environ.items():
+        if not name.startswith("OTEL_EXPORTER_"):
+            continue
+        if name.endswith("_HEADERS"):
+            for entry in value.split(","):
+                told = entry.partition("=")[2].strip() or entry.strip()
+                yield from (told, unquote(told))
+        if name.endswith("_ENDPOINT"):
+            yield from re.findall(r"//([^/@\s]+)@", value)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
 
 
 def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str:

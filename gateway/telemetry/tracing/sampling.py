@@ -46,7 +46,8 @@ class Sampling:
 def read(environ: Mapping[str, str]) -> tuple[Sampling, str | None]:
     """Return the sampler, and what is wrong with the variables, if anything is.
 
-    As in the SDK, an unknown name means `parentbased_always_on`, and a ratio that is none means 1.
+    As in the SDK, an unknown name means `parentbased_always_on`, and a ratio that is none means 1, without
+    complaint if it is not set.
     """
     name = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() or "parentbased_always_on"
     kind, problem = name.removeprefix(_PARENTBASED), None
@@ -58,7 +59,7 @@ def read(environ: Mapping[str, str]) -> tuple[Sampling, str | None]:
     if ratio is None:
         given = environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
         try:
-            ratio = float(given)
+            ratio = float(given or 1.0)
         except ValueError:
             ratio = -1.0
         if not 0.0 <= ratio <= 1.0:

@@ -53,11 +53,13 @@ class Traces:
     """Begins the spans of requests, and exports them until it is closed.
 
     `report` is called at the beginning of an outage of the collector, with the cause, and with None at its
-    end. It may be called in another thread.
+    end. It may be called in another thread. `secrets` are left out of what the SDK says.
     """
 
-    def __init__(self, exporter: Exporter, report: Callable[[str | None], None]) -> None:
-        self._library = _LibraryLog()
+    def __init__(
+        self, exporter: Exporter, report: Callable[[str | None], None], secrets: Sequence[str] = ()
+    ) -> None:
+        self._library = _LibraryLog(secrets)
         self._library.install()
         self._ids = _Ids()
         self._exporter = _Exporter(
@@ -112,9 +114,9 @@ class Traces:
             async with asyncio.timeout(seconds):
                 await over
         except TimeoutError:
-            # It ends the pauses between attempts.
+            # It ends the pauses between attempts. The thread may still say something, so its log stays.
             self._exporter.shutdown()
-        finally:
+        else:
             self._library.remove()
 
 
@@ -202,12 +204,16 @@ class _LibraryLog(logging.Handler):
 
     latest = "spans cannot be exported"
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: Sequence[str] = ()) -> None:
         super().__init__()
+        self._secrets = secrets
         self._lines: deque[str] = deque(maxlen=8)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.latest = record.getMessage()
+        text = record.getMessage()
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        self.latest = text
         self._lines.append(self.latest)
 
     def take(self) -> tuple[str, ...]:

@@ -54,6 +54,18 @@ def test_what_the_gateway_does_not_have_is_said(environ: dict[str, str], named: 
         environment.exporter(environ)
 
 
+def test_the_headers_for_a_collector_and_its_password_are_secrets() -> None:
+    environ = {
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20hunter2,x=1",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "api-key: hunter3",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "https://user:hunter4@collector/x",
+        "OTEL_SERVICE_NAME": "gateway",
+    }
+    assert set(environment.secrets(environ)) == {
+        "Bearer%20hunter2", "api-key: hunter3", "Bearer hunter2", "user:hunter4",
+    }  # fmt: skip
+
+
 SAMPLED = sdk.Decision.RECORD_AND_SAMPLE
 SAMPLERS = [
     ("always_on", None),
@@ -102,7 +114,7 @@ def _below(trace_id: int, *, sampled: bool) -> Context:
     [
         ({}, 2**64, False),
         ({"OTEL_TRACES_SAMPLER": "jaeger_remote"}, 2**64, True),
-        ({"OTEL_TRACES_SAMPLER": "traceidratio"}, 2**64, True),
+        ({"OTEL_TRACES_SAMPLER": "traceidratio"}, 2**64, False),
         ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "a lot"}, 2**64, True),
         ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "10"}, 2**64, True),
         ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "nan"}, 2**64, True),

@@ -390,6 +390,10 @@ async def test_the_last_spans_are_exported_at_the_end(
     ("variable", "value", "event"),
     [
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "tracing_unavailable"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "tracing_unavailable"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://[collector", "tracing_unavailable"),
+        ("OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER", "none", "tracing_unavailable"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key: hunter2", "tracing_misconfigured"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "tracing_misconfigured"),
         ("OTEL_TRACES_SAMPLER", "some", "tracing_misconfigured"),
         ("OTEL_SDK_DISABLED", "true", None),
@@ -405,3 +409,4 @@ async def test_what_cannot_be_traced_is_served(
         assert (made is not None) is (event == "tracing_misconfigured")
     events = [line["event"] for line in map(json.loads, chain.back.log.getvalue().splitlines())]
     assert [each for each in events if each.startswith("tracing")] == ([] if event is None else [event])
+    assert "hunter2" not in chain.back.log.getvalue()
