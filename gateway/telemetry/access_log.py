@@ -141,7 +141,7 @@ def _standard(finished: Finished, at: float) -> str:
     date = (
         f"{t.tm_mday:02}/{_MONTHS[t.tm_mon - 1]}/{t.tm_year}:{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} +0000"
     )
-    line = f"{_escaped(request.method)} {_escaped(finished.path)} HTTP/1.1"
+    line = f"{_escaped(request.method)} {_escaped(finished.path) or '-'} HTTP/1.1"
     sent = "-" if finished.sent is None else finished.sent
     return f'{_word(request.client)} - {_word(finished.user)} [{date}] "{line}" {finished.status} {sent}'
 

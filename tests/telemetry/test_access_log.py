@@ -46,6 +46,11 @@ def test_what_is_not_known_is_a_dash() -> None:
     )
 
 
+def test_a_request_that_was_not_understood_has_no_path() -> None:
+    unread = Finished(Request("UNKNOWN", "", (), "192.0.2.1", "http", "the-id"), "unmatched", 400, 0.0)
+    assert '] "UNKNOWN - HTTP/1.1" 400 - ' in as_common(unread, AT)
+
+
 @pytest.mark.parametrize("render", [as_common, as_combined])
 def test_a_client_forges_no_line_and_no_field(render: object) -> None:
     headers = ((b"user-agent", HOSTILE.encode("utf-8", "surrogatepass")), (b"referer", b'" "\r\nx'))
