@@ -7,11 +7,12 @@ stands in the expression, so that no client chooses it.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final
 
-from gateway.conditions import engine
+from gateway.conditions import engine, patterns
+from gateway.conditions.constants import is_written, is_zero, never, never_there, twice
+from gateway.conditions.faults import Fault, unknown_field, unknown_function, unknown_name, unreadable_header
 from gateway.conditions.kinds import ORDERED, TOTAL, converted, differ, fits, hint_of
 from gateway.conditions.syntax import (
     Binary,
@@ -40,31 +41,24 @@ from gateway.conditions.words import (
     MAP,
     METHODS,
     NULL,
+    NUMBER,
     NUMBERS,
     ROOTS,
-    STATUSES,
     STRING,
     TIMESTAMP,
     UINT,
     Kind,
     list_of,
-    why_unreadable,
 )
 
-_LONGEST_PATTERN: Final = 200
+_EXAMPLES: Final[Mapping[str, str]] = {
+    "timestamp": 'write timestamp("2026-01-31T00:00:00Z")',
+    "duration": 'write duration("1h30m"); a day is 24h',
+}
 _HEADERS: Final = Kind("headers")
 _FIXED: Final[Mapping[str, Kind]] = {
     "bool": BOOL, "int": INT, "uint": UINT, "double": DOUBLE, "string": STRING, "bytes": BYTES, "null": NULL,
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A mistake in an expression. `at` is its position, from 0."""
-
-    at: int
-    message: str
-    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +75,10 @@ class Analysis:
     """The paths that it also asks for with has() or `in`, so that they may be missing."""
     places: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     """Where each path is read first."""
+    odd: tuple[int, Kind] | None = None
+    """The first value that it may have and that is never true or false, with its place."""
+    program: str = ""
+    """What is compiled: its text, with patterns as the library reads them."""
 
     @property
     def roots(self) -> frozenset[str]:
@@ -108,13 +106,15 @@ def analysed(text: str) -> Analysis:
     faults = walk.faults
     if not faults:
         refused = engine.refusal(text, frozenset(path[0] for path in walk.reads) | walk.variables)
-        faults = [] if refused is None else [Fault(0, refused)]
+        faults = [] if refused is None else [Fault(engine.place_of_refusal(text), refused)]
+    if not faults and not walk.reads_at and (refused := engine.failure(text)) is not None:
+        faults = [Fault(0, f"has no value: {refused}")]
     places: dict[tuple[str, ...], int] = {}
     for path, at in walk.reads_at:
         places.setdefault(path, at)
     return Analysis(
         text, tuple(sorted(faults, key=lambda fault: fault.at)), kind, tuple(dict.fromkeys(walk.reads)),
-        frozenset(walk.guarded), places,
+        frozenset(walk.guarded), places, walk.odd(tree), walk.program,
     )  # fmt: skip
 
 
@@ -129,17 +129,51 @@ class _Walk:
         self.variables: set[str] = set()
         self._loops = 0
         """Loops around this place, over what is not written in the expression."""
+        self._kinds: dict[int, Kind] = {}
+        """What each part is worth, by its `id`."""
+        self._patterns: list[tuple[int, str, str]] = []
+        """Of patterns that are rewritten: the place, what is written there, and what is compiled."""
 
     @property
     def reads(self) -> Iterator[tuple[str, ...]]:
         return (path for path, _ in self.reads_at)
 
     def _fault(self, at: int, message: str, hint: str | None = None) -> Kind:
-        self.faults.append(Fault(at, message, hint))
+        return self._found(Fault(at, message, hint))
+
+    def _found(self, fault: Fault | None) -> Kind:
+        if fault is not None:
+            self.faults.append(fault)
         return DYN
+
+    @property
+    def program(self) -> str:
+        """The text, with patterns as the library reads them."""
+        text = self._text
+        for at, written, compiled in sorted(self._patterns, reverse=True):
+            text = text[:at] + compiled + text[at + len(written) :]
+        return text
+
+    def _worth(self, node: Node) -> Iterator[Kind]:
+        """Yield each kind that a part may be worth."""
+        if isinstance(node, Choice):
+            yield from (*self._worth(node.yes), *self._worth(node.no))
+        else:
+            yield self._kinds[id(node)]
+
+    def odd(self, tree: Node, wanted: Kind = BOOL) -> tuple[int, Kind] | None:
+        """Return the first value that a part may have and that is never of a kind, with its place."""
+        if isinstance(tree, Choice):
+            return self.odd(tree.yes, wanted) or self.odd(tree.no, wanted)
+        kind = self._kinds.get(id(tree), DYN)
+        return None if kind in {wanted, DYN} else (start_of(tree), kind)
 
     def kind(self, node: Node, scope: Mapping[str, Kind]) -> Kind:
         """Return what a part is worth, and collect what is wrong with it."""
+        found = self._kinds[id(node)] = self._kind(node, scope)
+        return found
+
+    def _kind(self, node: Node, scope: Mapping[str, Kind]) -> Kind:
         match node:
             case Constant():
                 return self._constant(node)
@@ -163,15 +197,17 @@ class _Walk:
             case Entries():
                 for item in node.items:
                     self.kind(item, scope)
+                for key in twice(node):
+                    self._fault(key.at, f"the key {key.text} is given twice")
                 return MAP
 
     # Constants ---------------------------------------------------------------------------------------
 
-    def _constant(self, node: Constant) -> Kind:
+    def _constant(self, node: Constant, sign: str = "") -> Kind:
         if node.kind not in {"bool", "null"}:
-            refused = engine.refusal(node.text)
+            refused = engine.refusal(sign + node.text)
             if refused is not None:
-                return self._fault(node.at, f"{node.text[:40]} cannot be read: {refused}")
+                return self._fault(node.at, f"{sign}{node.text[:40]} cannot be read: {refused}")
         return _FIXED[node.kind]
 
     # Fields ------------------------------------------------------------------------------------------
@@ -198,28 +234,22 @@ class _Walk:
         if isinstance(node, Name):
             if node.name in scope:
                 return scope[node.name]
-            return self._unknown(node)
+            return self._found(unknown_name(node))
         operand = self.kind(node.operand, scope)
+        if (why := never_there(node)) is not None:
+            return self._fault(node.at, why)
         if isinstance(node, Select):
             if operand not in {DYN, MAP}:
                 return self._fault(node.at, f"{operand} has no fields, so there is no `{node.name}`")
             return BOOL if node.test else DYN
         key = self.kind(node.key, scope)
         if operand.name == "list":
-            if key not in {*NUMBERS, DYN}:
+            if key not in {INT, UINT, DYN}:
                 return self._fault(node.at, f"the place in a list is a whole number, and not {key}")
             return operand.item or DYN
         if operand not in {DYN, MAP}:
             return self._fault(node.at, f"{operand} has no items")
         return DYN
-
-    def _unknown(self, node: Name) -> Kind:
-        if node.name in FUNCTIONS or node.name in METHODS:
-            return self._fault(node.at, f"`{node.name}` is a function", f"write {node.name}(…)")
-        known = [*ROOTS]
-        near = get_close_matches(node.name, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(known)}"
-        return self._fault(node.at, f"there is no `{node.name}`", hint)
 
     def _of_root(self, path: tuple[str, ...], node: Name | Select | Index) -> Kind:
         """Return the kind of a path, and note that it is read."""
@@ -238,14 +268,14 @@ class _Walk:
             return self._fault(at, f"`{root}` must be read by name", f"write {example}")
         name, deeper = rest[0], rest[1:]
         if root != "claims" and name not in fields:
-            near = get_close_matches(name, fields, 1)
-            hint = f"did you mean {root}.{near[0]}?" if near else f"known fields: {', '.join(fields)}"
-            return self._fault(at, f"there is no `{root}.{name}`", hint)
+            return self._found(unknown_field(root, name, at))
         kind, kept = fields.get(name, DYN), path[:2]
         if kind == _HEADERS and not deeper:
             return self._fault(at, "headers must be read by name", 'write request.headers["x-name"]')
         if kind in {_HEADERS, MAP} and deeper:
-            kind, kept = self._header(deeper[0], at) if kind == _HEADERS else DYN, path[:3]
+            if kind == _HEADERS and (fault := unreadable_header(deeper[0], at)) is not None:
+                return self._found(fault)
+            kind, kept = STRING if kind == _HEADERS else DYN, path[:3]
         if len(path) > len(kept) and kind != DYN:
             return self._fault(at, f"`{'.'.join(kept)}` is {kind}, and has no `{path[len(kept)]}`")
         self.reads_at.append((kept, at))
@@ -254,29 +284,24 @@ class _Walk:
             return BOOL
         return kind if path == kept else DYN
 
-    def _header(self, name: str, at: int) -> Kind:
-        why = why_unreadable(name)
-        if why is not None:
-            return self._fault(at, f"`{name}` {why[0]}", why[1])
-        if name != name.lower():
-            return self._fault(
-                at, f"`{name}` must be in lower case", f'write request.headers["{name.lower()}"]'
-            )
-        return STRING
-
     # Operators ---------------------------------------------------------------------------------------
 
     def _wants(self, node: Node, wanted: Kind, scope: Mapping[str, Kind], where: str) -> None:
-        kind = self.kind(node, scope)
-        if kind not in {wanted, DYN}:
-            self._fault(start_of(node), f"{kind} stands {where}, where {wanted} must be")
+        self.kind(node, scope)
+        if (found := self.odd(node, wanted)) is not None:
+            at, kind = found
+            self._fault(at, f"{kind} stands {where}, where {wanted} must be")
 
     def _unary(self, node: Unary, scope: Mapping[str, Kind]) -> Kind:
         if node.operator == "!":
             self._wants(node.operand, BOOL, scope, "behind `!`")
             return BOOL
-        kind = self.kind(node.operand, scope)
-        if kind not in {INT, DOUBLE, DYN}:
+        operand = node.operand
+        if isinstance(operand, Constant) and operand.kind == "int":
+            # The least number has no positive one (CEL, "Numeric Values").
+            return self._constant(operand, "-")
+        kind = self.kind(operand, scope)
+        if kind not in {INT, DOUBLE, NUMBER, DYN}:
             return self._fault(node.at, f"`-` needs a number, and not {kind}")
         return kind
 
@@ -300,6 +325,10 @@ class _Walk:
             elif unordered:
                 self._fault(node.at, f"{unordered.pop()} has no order")
             return BOOL
+        if operator in {"/", "%"} and is_zero(node.right):
+            return self._fault(start_of(node.right), "divides by zero")
+        if NUMBER in {left, right} and {left, right} <= {*NUMBERS, DYN}:
+            return NUMBER
         if DYN in {left, right}:
             return DYN if left == right else (left if right == DYN else right)
         if operator == "+" and left.name == right.name == "list":
@@ -312,11 +341,17 @@ class _Walk:
         return total
 
     def _compared(self, node: Binary, left: Kind, right: Kind, scope: Mapping[str, Kind]) -> None:
-        if differ(left, right):
+        both = [(one, other) for one in self._worth(node.left) for other in self._worth(node.right)]
+        if all(differ(*pair) for pair in both):
+            left, right = both[0]
             self._fault(
                 node.at, f"{left} is never equal to {right}: they cannot be compared", converted(left, right)
             )
             return
+        for listed, against in ((node.left, right), (node.right, left)):
+            for item in listed.items if isinstance(listed, Items) and against.item is not None else ():
+                if differ(kind := self._kinds[id(item)], against.item or DYN):
+                    self._fault(start_of(item), f"{kind} is never among items that are {against.item}")
         for one, other in ((node.left, node.right), (node.right, node.left)):
             if isinstance(one, Constant) and one.kind == "string":
                 self._known_value(self._path(other, scope), one)
@@ -334,6 +369,11 @@ class _Walk:
             self._fault(node.at, f"`in` needs a list or a mapping, and not {right}", hint)
         elif right.item is not None and differ(left, right.item):
             self._fault(node.at, f"{left} is never among items that are {right.item}")
+        elif isinstance(node.right, Items | Entries):
+            step = 1 if isinstance(node.right, Items) else 2
+            there = [self._kinds[id(item)] for item in node.right.items[::step]]
+            if there and all(differ(left, kind) for kind in there):
+                self._fault(node.at, f"{left} is never equal to one of these")
         if isinstance(node.right, Items):
             known = self._path(node.left, scope)
             for item in node.right.items:
@@ -344,18 +384,8 @@ class _Walk:
     def _known_value(self, path: tuple[str, ...] | None, constant: Constant) -> None:
         """Find texts that a field never has."""
         value = engine.constant(constant.text)
-        if not isinstance(value, str):
-            return
-        if path == ("user", "status") and value not in STATUSES:
-            near = get_close_matches(value, STATUSES, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(STATUSES)}"
-            self._fault(constant.at, f"no user has the status {value!r}", hint)
-        elif path == ("request", "method") and value != value.upper():
-            self._fault(constant.at, f"no method is {value!r}", f'write "{value.upper()}"')
-        elif path == ("request", "host") and (value != value.lower() or ":" in value.rpartition("]")[2]):
-            self._fault(constant.at, f"no host is {value!r}", "write it in lower case, without a port")
-        elif path == ("request", "path") and not value.startswith("/"):
-            self._fault(constant.at, f"no path is {value!r}", f'write "/{value}"')
+        if path is not None and isinstance(value, str) and (why := never(path, value)) is not None:
+            self._fault(constant.at, *why)
 
     # Functions ---------------------------------------------------------------------------------------
 
@@ -365,7 +395,7 @@ class _Walk:
         arguments = node.arguments if node.target is None else (node.target, *node.arguments)
         kinds = [self.kind(argument, scope) for argument in arguments]
         if function is None:
-            return self._no_function(node, kinds)
+            return self._found(unknown_function(node))
         if len(arguments) != len(function.takes):
             takes = len(function.takes) - (node.target is not None)
             number = f"{takes} argument{'' if takes == 1 else 's'}" if takes else "no argument"
@@ -375,31 +405,21 @@ class _Walk:
                 self._fault(start_of(argument), f"{node.function}() does not take {kind}", hint_of(function))
         if node.function == "matches":
             self._pattern(node.arguments[0])
-        elif all(isinstance(argument, Constant) for argument in arguments):
+        elif all(map(is_written, arguments)):
             written = self._text[node.start : node.end]
             if (refused := engine.failure(written)) is not None:
-                self._fault(start_of(arguments[0]), f"{node.function}() cannot read this: {refused}")
+                told = refused.partition("Parsing Error")[0] or "it is none"
+                hint = _EXAMPLES.get(node.function)
+                self._fault(start_of(arguments[0]), f"{node.function}() cannot read this: {told}", hint)
         return function.returns
 
-    def _no_function(self, node: Call, kinds: list[Kind]) -> Kind:
-        known = [*FUNCTIONS, "has"] if node.target is None else [*METHODS, "all", "exists", "filter", "map"]
-        if node.target is None and node.function in METHODS and kinds:
-            return self._fault(
-                node.at, f"{node.function}() stands behind a value", f"write value.{node.function}(…)"
-            )
-        near = get_close_matches(node.function, known, 1)
-        hint = f"did you mean {near[0]}?" if near else "docs/policy.md lists the functions"
-        return self._fault(node.at, f"there is no function {node.function}()", hint)
-
     def _pattern(self, pattern: Node) -> None:
-        if not isinstance(pattern, Constant):
-            self._fault(start_of(pattern), "the pattern of matches() must be written here, as a text")
-            return
-        if len(pattern.text) > _LONGEST_PATTERN:
-            self._fault(pattern.at, f"the pattern is longer than {_LONGEST_PATTERN} characters")
-            return
-        if (refused := engine.failure(f'"".matches({pattern.text})')) is not None:
-            self._fault(pattern.at, f"the pattern cannot be read: {refused}")
+        fault = patterns.fault_of(pattern)
+        self._found(fault)
+        if fault is None and isinstance(pattern, Constant):
+            compiled = patterns.compiled(pattern)
+            if compiled != pattern.text:
+                self._patterns.append((pattern.at, pattern.text, compiled))
 
     def _loop(self, node: Loop, scope: Mapping[str, Kind]) -> Kind:
         items = self.kind(node.items, scope)

@@ -77,6 +77,18 @@ def evaluate(compiled: "Program", variables: "Context") -> Value:
         raise EvaluationFailed(_first_line(error)) from error
 
 
+def place_of_refusal(text: str) -> int:
+    """Return the position in a text, from 0, that the library refuses it for; 0 if it does not say."""
+    try:
+        program(text)
+    except EvaluationFailed as error:
+        told = re.search(r"<input>:(\d+):(\d+)", str(error.__cause__))
+        if told is not None:
+            before = text.split("\n")[: int(told[1]) - 1]
+            return min(sum(len(line) + 1 for line in before) + int(told[2]) - 1, len(text))
+    return 0
+
+
 def refusal(text: str, names: frozenset[str] | None = None) -> str | None:
     """Return why the library cannot compile a text; None if it can, and finds the same names in it."""
     try:

@@ -62,7 +62,7 @@ class Expression:
             "per_request": analysis.per_request,
             "reads_now": "now" in analysis.roots,
             "reads_target": not analysis.fields("request").isdisjoint({"path", "host", "query"}),
-            "_program": engine.program(self.text),
+            "_program": engine.program(analysis.program),
             "_users": tuple(sorted(analysis.fields("user"))),
             "_claims": tuple(sorted(analysis.fields("claims"))),
         }

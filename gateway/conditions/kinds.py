@@ -10,6 +10,7 @@ from gateway.conditions.words import (
     DYN,
     INT,
     NULL,
+    NUMBER,
     NUMBERS,
     STRING,
     TIMESTAMP,
@@ -58,6 +59,8 @@ def converted(left: Kind, right: Kind) -> str | None:
     kinds = {left, right}
     if STRING in kinds and kinds & NUMBERS:
         return "write the number without quotes, or int(…) around the text"
+    if TIMESTAMP in kinds and NUMBER in kinds:
+        return 'write timestamp("1970-01-01T00:00:00Z") + duration(string(int(claims.exp)) + "s")'
     if TIMESTAMP in kinds and STRING in kinds:
         return 'write timestamp("2026-01-31T00:00:00Z")'
     if DURATION in kinds and (STRING in kinds or kinds & NUMBERS):

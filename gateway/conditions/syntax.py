@@ -17,7 +17,8 @@ DEEPEST: Final = 40
 _TOKEN: Final = re.compile(
     r"""
     (?P<space>\s+|//[^\n]*)
-    |(?P<string>(?:[bB]?[rR]|[bB])?(?:\"\"\"(?:[^\\]|\\.)*?\"\"\"|'''(?:[^\\]|\\.)*?'''
+    |(?P<string>[bB]?[rR](?:\"\"\".*?\"\"\"|'''.*?'''|"[^"\n\r]*"|'[^'\n\r]*')
+        |[bB]?(?:\"\"\"(?:[^\\]|\\.)*?\"\"\"|'''(?:[^\\]|\\.)*?'''
         |"(?:[^"\\\n\r]|\\.)*"|'(?:[^'\\\n\r]|\\.)*'))
     |(?P<number>0[xX][0-9a-fA-F]+[uU]?|[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?
         |[0-9]+[eE][+-]?[0-9]+|[0-9]+[uU]?)
@@ -216,7 +217,8 @@ class _Parser:
         found = "the expression ends" if token.kind == "end" else f"there is `{token.text[:40]}`"
         hints = {"=": "write == to compare", "&": "write &&", "|": "write ||"}
         hint = hints.get(token.text)
-        if token.kind == "name" and token.text in {"and", "or", "not"}:
+        before = self._tokens[self._next - 1] if self._next else token
+        if not {token.text, before.text}.isdisjoint({"and", "or", "not"}):
             hint = "CEL writes &&, || and !"
         return NotCel(f"{found} where {wanted} must be", token.at, hint)
 
@@ -291,7 +293,7 @@ class _Parser:
                 return node
 
     def _call(self, name: _Token, target: Node | None, start: int) -> Node:
-        arguments = self._list("(", ")")
+        arguments = self._list("(", ")", trailing=False)
         end = self._tokens[self._next - 1].at + 1
         if name.text == "has" and target is None:
             if len(arguments) != 1 or not isinstance(arguments[0], Select):
@@ -336,10 +338,11 @@ class _Parser:
             return Entries(self._entries(), token.at)
         raise self._unexpected("a value")
 
-    def _list(self, opening: str, closing: str) -> tuple[Node, ...]:
+    def _list(self, opening: str, closing: str, *, trailing: bool = True) -> tuple[Node, ...]:
+        """Read what commas separate. `trailing`: the last one may have a comma behind it."""
         self._expect(opening)
         items: list[Node] = []
-        while not self._accept(closing):
+        while not ((trailing or not items) and self._accept(closing)):
             items.append(self.choice())
             if not self._accept(","):
                 self._expect(closing)

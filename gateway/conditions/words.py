@@ -31,11 +31,13 @@ NULL: Final = Kind("null")
 TIMESTAMP: Final = Kind("timestamp")
 DURATION: Final = Kind("duration")
 MAP: Final = Kind("map")
-NUMBERS: Final = frozenset({INT, UINT, DOUBLE})
+NUMBER: Final = Kind("number")
+"""One of the other three: JSON has one kind alone."""
+NUMBERS: Final = frozenset({INT, UINT, DOUBLE, NUMBER})
 """These compare with each other, and do not add up."""
 _SHOWN: Final[Mapping[str, str]] = {
     "bool": "true or false", "int": "a whole number", "uint": "an unsigned number", "double": "a number",
-    "string": "a text", "bytes": "bytes", "null": "null", "timestamp": "an instant",
+    "number": "a number", "string": "a text", "bytes": "bytes", "null": "null", "timestamp": "an instant",
     "duration": "a duration", "map": "a mapping", "list": "a list", "dyn": "any value",
 }  # fmt: skip
 
@@ -59,6 +61,9 @@ CLAIMS: Final[Mapping[str, Kind]] = {
     "iss": STRING,
     "sub": STRING,
     "jti": STRING,
+    "exp": NUMBER,
+    "iat": NUMBER,
+    "nbf": NUMBER,
     "tenant": STRING,
     "aud": list_of(STRING),
     "scopes": list_of(STRING),
@@ -111,7 +116,7 @@ class Function:
 
 _TEXT: Final[frozenset[Kind | str]] = frozenset({STRING})
 _SIZED: Final[frozenset[Kind | str]] = frozenset({STRING, BYTES, "list", "map"})
-_TO_NUMBER: Final[frozenset[Kind | str]] = frozenset({INT, UINT, DOUBLE, STRING})
+_TO_NUMBER: Final[frozenset[Kind | str]] = frozenset({*NUMBERS, STRING})
 _INSTANT: Final[frozenset[Kind | str]] = frozenset({TIMESTAMP})
 _TIME: Final[frozenset[Kind | str]] = frozenset({TIMESTAMP, DURATION})
 
@@ -120,7 +125,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "int": Function((_TO_NUMBER,), INT),
     "uint": Function((_TO_NUMBER,), UINT),
     "double": Function((_TO_NUMBER,), DOUBLE),
-    "string": Function((frozenset({STRING, INT, UINT, DOUBLE, BYTES, TIMESTAMP, DURATION}),), STRING),
+    "string": Function((frozenset({*NUMBERS, STRING, BYTES, TIMESTAMP, DURATION}),), STRING),
     "bytes": Function((_TEXT,), BYTES),
     "timestamp": Function((_TEXT,), TIMESTAMP),
     "duration": Function((_TEXT,), DURATION),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from gateway.conditions.analysis import Analysis, analysed
-from gateway.conditions.words import BOOL, DYN, MAP
+from gateway.conditions.words import MAP
 from gateway.core.headers import fold
 from gateway.core.text.sql_text import column_of
 from gateway.settings.findings import Finding, Location
@@ -66,8 +66,9 @@ def _found(
         yield Finding(where, fault.message, fault.hint, fault.at)
     if analysis.faults:
         return
-    if use == "condition" and analysis.kind not in {BOOL, DYN}:
-        yield Finding(where, f"is {analysis.kind}, and must be true or false", "compare it, as with ==", 0)
+    if use == "condition" and analysis.odd is not None:
+        at, kind = analysis.odd
+        yield Finding(where, f"is {kind}, and must be true or false", "compare it, as with ==", at)
     if use == "value" and analysis.kind == MAP:
         yield Finding(where, "is a mapping, which no header can carry", "name one of its fields", 0)
     if not analysis.reads:

@@ -1,9 +1,11 @@
 """What is known of an expression before it is evaluated: its mistakes, and what it reads."""
 
+import json
 from typing import Final
 
 import pytest
 
+from gateway.conditions import engine, patterns
 from gateway.conditions.analysis import analysed
 from gateway.conditions.syntax import DEEPEST, LONGEST
 from gateway.conditions.words import DYN
@@ -26,6 +28,16 @@ MISTAKES: Final = [
     ("9999999999999999999 == claims.x", 0, "cannot be read"),
     ("(" * 60 + "claims.a" + ")" * 60, 40, "nested more than"),
     ("has(user)", 0, "has() takes a field"),
+    ("size(user.roles,) == 1", 16, "there is `)`"),
+    ("user.roles.exists(r, r == 'a',)", 30, "there is `)`"),
+    ('not user.id == "a"', 4, "there is `user`"),
+    ("user.id == “a”", 11, "`“` has no meaning"),
+    ('usér.id == "a"', 2, "`é` has no meaning"),
+    ('user.id == "\\ud800"', 11, "cannot be read"),
+    ('user.id == r"a" + r"b\\\\" + "c', 27, "does not end"),
+    ("-9223372036854775809 == claims.x", 1, "-9223372036854775809 cannot be read"),
+    ("1_000 == claims.x", 1, "there is `_000`"),
+    ('user["id"] == "a" ? 1 : true ? 2', 32, "where `:` must be"),
     ('user.roles.exists("a", true)', 11, "takes a name and an expression"),
     # Names
     ('usr.id == "a"', 0, "there is no `usr`"),
@@ -34,6 +46,8 @@ MISTAKES: Final = [
     ("client.port == 1", 7, "there is no `client.port`"),
     ("claims.roles.exists(r, role == r)", 23, "there is no `role`"),
     ("foo(user.id)", 0, "there is no function foo()"),
+    ("claims.admin == True", 16, "there is no `True`"),
+    ("request.headers.x-a == 'b'", 18, "there is no `a`"),
     ('user.email.startswith("a")', 11, "there is no function startswith()"),
     ('matches(user.email, "a")', 0, "stands behind a value"),
     ("now.hours() > 1", 4, "there is no function hours()"),
@@ -71,6 +85,27 @@ MISTAKES: Final = [
     ("user.id.startsWith()", 8, "takes 1 argument"),
     ('user.roles["a"] == "b"', 10, "has no `a`"),
     ("user.roles.exists(r, r)", 21, "where true or false must be"),
+    ('user.roles == ["a", 1]', 20, "never among items that are a text"),
+    ("[now] == claims.scopes", 1, "never among items that are a text"),
+    ("user.id in [1, null]", 8, "never equal to one of these"),
+    ("user.id in {1: true}", 8, "never equal to one of these"),
+    ('(has(claims.a) ? 1 : "b") == true', 26, "never equal"),
+    ('(has(claims.a) ? 1 : "b") && true', 17, "where true or false must be"),
+    ("claims.exp < now", 11, "a number and an instant have no order"),
+    ("now == claims.iat", 4, "never equal"),
+    ('claims.exp == "5"', 11, "never equal"),
+    ('claims.nbf.startsWith("a")', 0, "does not take a number"),
+    ("user.roles[1.5] == 'a'", 10, "the place in a list"),
+    ("user.roles[-1] == 'a'", 10, "begin with 0"),
+    ("[1, 2][2] == claims.a", 6, "the list has 2 items"),
+    ('{"a": 1}["b"] == claims.a', 8, "there is no 'b'"),
+    ('{"a": 1}.b == claims.a', 9, "there is no 'b'"),
+    ('{"a": 1, "a": 2}[user.id] == 1', 9, "is given twice"),
+    ("claims.a / 0 == 1", 11, "divides by zero"),
+    ("claims.a % 0u == 1u", 11, "divides by zero"),
+    ("1 + 9223372036854775807 > 0", 0, "has no value"),
+    ("uint(-1) == claims.a", 5, "cannot read this"),
+    ("int(now) > 1", 4, "does not take an instant"),
     # Values that never occur
     ('user.status == "activ"', 15, "no user has the status"),
     ('user.status in ["active", "lockd"]', 26, "no user has the status"),
@@ -84,6 +119,14 @@ MISTAKES: Final = [
     ("user.email.matches(claims.pattern)", 19, "must be written here"),
     ('user.email.matches("' + "a" * 300 + '")', 19, "longer than"),
     ('user.email.matches("((a{100}){100}){100}")', 19, "cannot be read"),
+    ('user.email.matches("a{9999}")', 19, "too large"),
+    ('user.email.matches("[^/]{2,300}")', 19, "too large"),
+    ('user.email.matches("\\\\p{L}{1,20}")', 19, "too large"),
+    ('user.email.matches("(?i)([a-z]{30}[0-9]{30}){9}")', 19, "too large"),
+    ('user.email.matches("\\\\p{Foo}")', 19, "cannot be read"),
+    ('user.email.matches("(?=a)b")', 19, "cannot be read"),
+    ('user.email.matches(b"a")', 19, "does not take bytes"),
+    ('user.email.matches("a" + "b")', 19, "must be written here"),
     ("user.roles.exists(r, claims.scopes.exists(s, s == r))", 35, "a loop in a loop"),
     ('claims.a == "' + "a" * LONGEST + '"', LONGEST, "longer than"),
 ]
@@ -122,6 +165,21 @@ GOOD: Final = {
     "user.attributes.limits.max > 10": "user.attributes.limits",
     "user.attributes.exists(k, k == 'x')": "user.attributes",
     "// a comment\nclaims.a == r'\\d' && claims.b == '''x\ny'''": "claims.a claims.b",
+    r"user.id == r'\d\' || user.id.matches(r'^\d+$')": "user.id",
+    'claims.a == b"x" || claims.a == br"\\x" || claims.a == """x "y" z"""': "claims.a",
+    "-9223372036854775808 < claims.a && -0x1 < claims.a && --1 < claims.a": "claims.a",
+    "claims.exp - claims.iat < 3600 && claims.exp + 1 > claims.nbf * 2.5 && int(claims.exp) % 2 == 0":
+        "claims.exp claims.iat claims.nbf",
+    'timestamp("1970-01-01T00:00:00Z") + duration(string(int(claims.exp)) + "s") > now': "claims.exp now",
+    'claims.n in [1, "a", null, 2.5] && user.id in ["a", claims.x,] && user.roles == ["a"]':
+        "claims.n user.id claims.x user.roles",
+    '{"pro": 100, "free": 10}[user.attributes.plan] > 5 && {"a": [1]}["a"][0] == claims.n':
+        "user.attributes.plan claims.n",
+    'has(claims.a) ? claims.b : user.id == "a" ? true : false': "claims.a claims.b user.id",
+    '(has(claims.a) ? 1 : "b") == 1 && claims.a / 2 == 1': "claims.a",
+    'user.id == "😀é漢\\u00e9\\x41\\101\\U0001F600"': "user.id",
+    r'user.email.matches(r"^[\w.+-]{1,64}@[\w-]+(\.[\w-]+){1,9}$") && user.id.matches("(?i)^[a-z]{1,99}$")':
+        "user.email user.id",
     "double(claims.score) > 0.5 && claims.n == 0x1F && claims.u == 1u": "claims.score claims.n claims.u",
 }  # fmt: skip
 
@@ -131,6 +189,46 @@ def test_a_good_expression_has_no_mistake(text: str, reads: str) -> None:
     found = analysed(text)
     assert found.faults == ()
     assert [".".join(path) for path in found.reads] == reads.split()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "compiled"),
+    [
+        (r"^\d+\.\w*$", r"^[0-9]+\.[0-9A-Za-z_]*$"),
+        (r"[\d.-]\D[^\w]", r"[0-9.-][^0-9][^0-9A-Za-z_]"),
+        (r"[\S]\s", r"[[^\t\n\f\r\x20]][\t\n\f\r\x20]"),
+        (r"\\d\[\d\]", r"\\d\[[0-9]\]"),
+        (r"[]\d]|[^]\d]|[[:alpha:]\d]", r"[]0-9]|[^]0-9]|[[:alpha:]0-9]"),
+        (r"\ba\B", r"(?-u:\b)a(?-u:\B)"),
+        (r"\pL\p{Greek}\PN", r"\pL\p{Greek}\PN"),
+        (r"(?P<n>\d)(?:a)(?i:b)", r"(?P<n>[0-9])(?:a)(?i:b)"),
+        ("^[a-z]+$", "^[a-z]+$"),
+    ],
+)
+def test_a_pattern_means_what_it_means_in_re2(pattern: str, compiled: str) -> None:
+    assert patterns.as_re2(pattern) == compiled
+    assert engine.failure(f'"".matches({json.dumps(compiled)})') is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "weight"),
+    [
+        ("abc", 3), ("a{3}", 3), ("a{2,5}?", 5), ("a{3,}", 4), ("(ab{2}){3}c", 10), ("[a-z]{4}|x", 5),
+        (".{2}[^a]", 30), (r"\p{L}{2}", 2000), ("(?i)ab", 8), ("(?i:a)b", 8), (r"\{a{2}", 3), (r"a\){2}", 3),
+        ("é", 2), ("a{0}b", 2), ("", 0), ("[", 1), ("a)b", 3), ("((((a{9}){9}){9}){9}){9}", 9**5),
+        ("a{" + "9" * 99 + "}", 999_999_999),
+    ],
+)  # fmt: skip
+def test_the_weight_of_a_pattern(pattern: str, weight: int) -> None:
+    assert patterns.weight(pattern) == weight
+
+
+def test_what_is_compiled_has_the_patterns_that_the_library_reads() -> None:
+    found = analysed(r"""user.id.matches(r'\d') && user.email.matches("\\w\"") || user.id.matches('[a]')""")
+    assert found.faults == ()
+    assert found.program == (
+        r"""user.id.matches("[0-9]") && user.email.matches("[0-9A-Za-z_]\"") || user.id.matches('[a]')"""
+    )
 
 
 def test_what_depends_on_the_request_is_known() -> None:

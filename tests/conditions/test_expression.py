@@ -60,6 +60,10 @@ def verdict(text: str, claims: Claims | None = CLAIMS, user: User | None = USER,
         ("user.attributes.plan > 1", "condition_failed"),
         ("user.attributes.plan", "condition_failed"),
         ("claims.a / claims.b > 0", "condition_failed"),
+        # Patterns are those of RE2: digits and letters are ASCII
+        (r'"7".matches(r"^\d$") && "x7_".matches("^\\w+$") && user.id == "7"', "true"),
+        (r'"٣".matches(r"\d") || "é".matches("\\w") || user.id == "8"', "condition_not_met"),
+        (r'"é".matches(r"\W") && "a\u00a0".matches("\\S$") && user.id == "7"', "true"),
         # The request
         ('request.method == "GET" && request.path == "/orders/7"', "true"),
         ('request.host == "api.example.com" && request.query == "a=b"', "true"),

@@ -86,6 +86,8 @@ def test_a_text_with_variables_has_a_line_alone(tmp_path: Path) -> None:
     [
         (one("user.roles"), "11:18", "is a list, and must be true or false"),
         (one("1 == 1"), "11:18", "reads nothing"),
+        (one("'has(claims.a) ? claims.a : 1'"), "11:46", "is a whole number, and must be true or false"),
+        (one("'has(claims.a) ? \"x\" : true'"), "11:35", "is a text, and must be true or false"),
         (one("claims.a == 1", "    auth: none\n"), "12:25", "reads `claims`, but auth is none"),
         (one("user.id == 'a'", "    missing_user: forward\n"), "12:23", "also admits tokens without one"),
         (one('request.headers["x-user-id"] == "a"'), "11:33", "which clients may forge"),
