@@ -16,6 +16,7 @@ from gateway.core.model import Auth, Claims, Credential, MissingUser, Request, R
 from gateway.core.reasons import (
     CREDENTIALS_MISSING,
     METHOD_NOT_ALLOWED,
+    METHOD_NOT_IMPLEMENTED,
     TOKEN_REVOKED,
     TOKENS_REVOKED_BEFORE,
     USER_NOT_FOUND,
@@ -192,20 +193,38 @@ class Pipeline:
 
         Raises `Denial` if the origin may not use the route.
         """
+        route: Route | None
         try:
-            route = self._routes.match(asked.method, target.host, target.path)
+            taking = self._routes.match(asked.method, target.host, target.path)
             if target.liberties:
-                self._routes.check(route, asked.method, target)
-        except Denial:
-            return None
-        if route.cors is None:
+                self._routes.check(taking, asked.method, target)
+        except Denial as denial:
+            route = self._without_method(denial, target)
+            methods = COMMON if route is None else route.methods or COMMON
+        else:
+            route, methods = taking, taking.methods
+        if route is None or route.cors is None:
             return None
         try:
-            answer = cors.preflight_fields(route.cors, route.methods, asked)
+            answer = cors.preflight_fields(route.cors, methods, asked)
         except Denial as denial:
             attribute(denial, route, None)
             raise
         return Forwarding(route, method, b"", b"", b"", None, None, fields, answer)
+
+    def _without_method(self, denial: Denial, target: Target) -> Route | None:
+        """Return the route that does not take the announced method: the browser is told what it takes.
+
+        None if another route takes the OPTIONS request itself, or if a front forwards it.
+        """
+        unserved = denial.reason is METHOD_NOT_ALLOWED or denial.reason is METHOD_NOT_IMPLEMENTED
+        if not unserved or target.liberties or not self._routes.forwards:
+            return None
+        try:
+            taking = self._routes.match("OPTIONS", target.host, target.path)
+        except Denial:
+            return denial.route
+        return taking if taking is denial.route else None
 
     def decide(self, route: Route, claims: Claims, resolution: Resolution) -> Decision:
         """Settle that a token's user may use a route, and what the upstream is told. Raises `Denial`."""

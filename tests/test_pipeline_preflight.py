@@ -36,6 +36,33 @@ async def test_the_route_is_that_of_the_announced_method(pipeline: Pipeline) -> 
         assert (forwarding.route.name, forwarding.preflight is not None) == (route, method == "PUT")
 
 
+async def test_a_method_that_no_route_takes_is_not_among_those_that_are_told() -> None:
+    """So that the browser names it, and not a status. Fronts forward preflights, so this is not for them."""
+    routes = [
+        Route("read", "/read/**", "orders", methods=frozenset({"GET", "POST"}), cors=CORS),
+        Route("any", "/any/**", "orders", cors=CORS),
+    ]
+    world = World()
+    verifier = TokenVerifier([MAIN], world.keys, clock=lambda: world.now)
+    here, fronts = (
+        Pipeline(
+            RouteTable(routes, forwards=forwards), verifier, world.directory, HeaderPolicy(HeaderRules({}))
+        )
+        for forwards in (True, False)
+    )
+    asked = (ORIGIN, (b"Access-Control-Request-Method", b"patch"))
+    for path, told in (
+        ("/read/1", b"GET, POST"),
+        ("/any/1", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
+    ):
+        preflight = request(path, method="OPTIONS", headers=asked)
+        answer = here.read(preflight).preflight
+        assert answer is not None
+        assert b"Access-Control-Allow-Methods: %b\r\n" % told in answer
+        with pytest.raises(Denial):
+            fronts.read(preflight)
+
+
 async def test_a_spelling_that_the_route_does_not_allow_is_refused(pipeline: Pipeline) -> None:
     asked = (ORIGIN, (b"Access-Control-Request-Method", b"PUT"))
     allowed = pipeline.read(request("/packages/@a%2Fb", method="OPTIONS", headers=asked))

@@ -89,6 +89,7 @@ class ResponseParser:
         self._remaining = 0
         self._extensions: ChunkExtensions | None = None
         self._excess = False
+        self._doubtful = False
         self._reason = b""
         self._headers: list[Header] = []
         self._finished_heads: list[ResponseHead] = []
@@ -232,7 +233,7 @@ class ResponseParser:
         if head.length == 0 and not head.chunked:
             # A head without a body (HEAD, 304) may have a length for llhttp.
             self.complete = True
-            self.reusable = not self.switched and self._llhttp.should_keep_alive()
+            self.reusable = not (self.switched or self._doubtful) and self._llhttp.should_keep_alive()
 
     def on_message_complete(self) -> None:
         if self._final is None:
@@ -240,7 +241,7 @@ class ResponseParser:
         self.clean = True
         if not self.complete:
             self.complete = True
-            self.reusable = self._llhttp.should_keep_alive()
+            self.reusable = self._llhttp.should_keep_alive() and not self._doubtful
 
     def _read_head(self, status: int) -> ResponseHead:
         if self._llhttp.get_http_version() not in {"1.0", "1.1"}:
@@ -254,6 +255,10 @@ class ResponseParser:
         if len(codings) > 1 or (codings and codings[0].strip(b" \t").lower() != b"chunked"):
             raise _broken("it used a transfer coding that was not offered")
         length, chunked = int(lengths[0]) if lengths else None, bool(codings)
+        # A server that does not know where its response ends may send more. RFC 9112 §6.1: HTTP/1.0 has no
+        # codings, and a 204 neither codings nor, by RFC 9110 §8.6, a length.
+        bodiless = status == 204 and (chunked or bool(length))
+        self._doubtful = bodiless or (chunked and self._llhttp.get_http_version() == "1.0")
         if status < 200 or status == 204:
             # RFC 9110 §8.6: a length would promise the client a body that cannot come.
             headers = tuple(header for header in headers if header[0].lower() != b"content-length")

@@ -87,8 +87,41 @@ def feed(parser: ResponseParser, pieces: Iterable[bytes]) -> tuple[list[Response
             b"x",
             True,
         ),
+        (
+            b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n" + CHUNKED.removeprefix(OK) + PLAIN_CHUNKS,
+            ResponseHead(
+                200,
+                b"OK",
+                ((b"Connection", b"keep-alive"), (b"Transfer-Encoding", b"chunked")),
+                chunked=True,
+                length=None,
+            ),
+            PLAIN_CHUNKS,
+            False,
+        ),
+        (b"HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n", ResponseHead(204, b"No", ()), b"", False),
+        (b"HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n", ResponseHead(204, b"No", ()), b"", True),
+        (
+            b"HTTP/1.1 204 No\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ResponseHead(204, b"No", ((b"Transfer-Encoding", b"chunked"),)),
+            b"",
+            False,
+        ),
     ],
-    ids=["length", "empty", "chunked", "trailers", "no reason", "close", "HTTP/1.0", "HTTP/1.0 keep-alive"],
+    ids=[
+        "length",
+        "empty",
+        "chunked",
+        "trailers",
+        "no reason",
+        "close",
+        "HTTP/1.0",
+        "HTTP/1.0 keep-alive",
+        "HTTP/1.0 chunked",
+        "204 with a length",
+        "204 with none",
+        "204 with chunks",
+    ],
 )
 def test_a_response_with_framing_is_read(
     data: bytes, head: ResponseHead, body: bytes, reusable: bool, split: Split
