@@ -1,6 +1,6 @@
 """`preset: NAME` → the settings that it stands for. What is written beside it wins."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, cast
@@ -11,6 +11,14 @@ from gateway.providers.provider import Fault, IssuerSettings, Parameter, Provide
 
 _JOINED: Final = ("expect", "claims")
 """Mappings whose entries win one by one; `null` takes an entry of the preset away."""
+_ALSO: Final = {
+    **dict.fromkeys(("aad", "azure", "azure-ad", "azuread", "microsoft", "msal", "entra-id"), "entra"),
+    **dict.fromkeys(("aws", "amazon"), "cognito"),
+    **dict.fromkeys(("gcp", "google-oauth"), "google"),
+    **dict.fromkeys(("k8s", "eks", "gke", "aks"), "kubernetes"),
+    **dict.fromkeys(("gha", "actions"), "github-actions"),
+}
+"""Other names of providers."""
 _KNOWN: Final = ("issuer", "audiences", "tenants")
 """Settings of the issuer that presets read."""
 
@@ -33,7 +41,8 @@ def unfold(entry: Mapping[str, object]) -> Unfolded:
         return Unfolded({key: value for key, value in entry.items() if key != "preset"})
     provider = PROVIDERS.get(name) if isinstance(name, str) else None
     if provider is None:
-        close = get_close_matches(str(name).lower(), PROVIDERS, n=1)
+        close = [_ALSO[str(name).lower()]] if str(name).lower() in _ALSO else []
+        close = close or get_close_matches(str(name).lower(), PROVIDERS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"write one of {', '.join(PROVIDERS)}"
         rest = {key: value for key, value in entry.items() if key != "preset" and key not in PARAMETERS}
         stand_in = {"issuer": _stand_in(entry), "audiences": ["api"], **rest}
@@ -42,7 +51,7 @@ def unfold(entry: Mapping[str, object]) -> Unfolded:
     faults += _missing(provider, entry, given)
     if not faults:
         # An example in the place of a wrong value would contradict the others.
-        faults += provider.mistakes(given)
+        faults += [*provider.mistakes(given), *_slash(provider, given.get("issuer"))]
     defaults = provider.settings(given)
     written = {key: value for key, value in entry.items() if key != "preset" and key not in PARAMETERS}
     if faults:
@@ -54,6 +63,13 @@ def filled(provider: Provider, parameters: Mapping[str, JSON]) -> IssuerSettings
     """Return what a preset fills in for parameters that are known to fit, as those of an `Example`."""
     unfolded = unfold({"preset": provider.name, **parameters})
     return cast("IssuerSettings", dict(unfolded.settings))
+
+
+def _slash(provider: Provider, issuer: JSON) -> Iterator[Fault]:
+    if provider.slash is None or not isinstance(issuer, str) or issuer.endswith("/") == provider.slash:
+        return
+    right, must = (f"{issuer}/", "must") if provider.slash else (issuer.rstrip("/"), "must not")
+    yield Fault(("issuer",), f"{must} end with a slash, as the `iss` of its tokens", f"write issuer: {right}")
 
 
 def _given(provider: Provider, entry: Mapping[str, object]) -> tuple[dict[str, JSON], list[Fault]]:
@@ -171,8 +187,8 @@ def _over(defaults: Mapping[str, JSON], written: Mapping[str, object]) -> dict[s
 
 
 def _stand_in(entry: Mapping[str, object]) -> str:
-    """Return an issuer that no other entry has."""
-    return f"https://{entry.get('name')}.invalid/"
+    """Return an issuer that no other entry has, or a pattern for tenants."""
+    return f"https://{entry.get('name')}.invalid/" + ("" if entry.get("tenants") is None else "{tenant}")
 
 
 def _listed(value: object) -> list[object]:

@@ -128,6 +128,8 @@ class Provider:
     """The claim that names the client, if the preset expects one there."""
     mistakes: Callable[[Given], Iterable[Fault]] = lambda _: ()
     """What is wrong with parameters that fit, each by itself."""
+    slash: bool | None = False
+    """Whether each `iss` ends with a slash; None: some do."""
     prefixes: Mapping[str, tuple[Kind, str]] = field(default_factory=dict)
     """How tokens that are no JWT begin: what they are, and what to say of them."""
 

@@ -19,6 +19,9 @@ _CLOCK: Final = re.compile(
     re.IGNORECASE,
 )
 """What gives the time in SQL."""
+_LONG_LEEWAY: Final = 300.0
+"""Seconds. Clocks that are farther apart need mending."""
+_ADDRESSES: Final = frozenset({"email", "mail", "preferred_username", "unique_name", "upn"})
 _LONG_TRUST: Final = 300.0
 """Seconds. An answer about an opaque token that counts longer hides revocations."""
 
@@ -83,7 +86,29 @@ def _issuers(settings: Settings, source: Source) -> Iterator[Problem]:
     for index, issuer in enumerate(settings.issuers):
         for place, keys in enumerate(issuer.keys):
             yield from _keys(("issuers", index, "keys", place), issuer.issuer, keys, source)
+        yield from _lenience(("issuers", index), issuer, source)
         yield from _provisioning(("issuers", index, "provisioning"), issuer, settings, source)
+
+
+def _lenience(where: Location, issuer: Issuer, source: Source) -> Iterator[Problem]:
+    """Warn of what lets tokens, or their users, be taken for more than they are."""
+    timeless = {"exp", "/exp"}.isdisjoint(issuer.require) and issuer.max_lifetime is None
+    if timeless and issuer.introspection is None:
+        yield source.problem(
+            (*where, "require"), "lacks exp: a token without it is accepted forever", "add exp"
+        )
+    if issuer.leeway > _LONG_LEEWAY:
+        yield source.problem(
+            (*where, "leeway"),
+            "is long: expired tokens are accepted for as long",
+            "write 30s, and synchronise the clocks",
+        )
+    if issuer.subject.removeprefix("/") in _ADDRESSES:
+        yield source.problem(
+            (*where, "subject"),
+            "is an address, which can change hands, and which users of some issuers choose themselves",
+            "write sub, or the claim with the user's ID, as oid or uid",
+        )
 
 
 def _keys(where: Location, iss: str, keys: Keys, source: Source) -> Iterator[Problem]:

@@ -64,6 +64,21 @@ def test_the_parameters_examples_fit(provider: Provider) -> None:
     assert [each.name for each in provider.parameters if not each.fits(each.example)] == []
 
 
+def test_google_asks_for_the_client_with_audiences_too() -> None:
+    settings = unfold({"preset": "google", "audiences": ["1-a.apps.googleusercontent.com"]}).settings
+    assert settings["expect"] == {"azp": "1-a.apps.googleusercontent.com"}
+
+
+def test_pools_in_china_have_their_own_domain() -> None:
+    settings = unfold({"preset": "cognito", "pool": "cn-north-1_AbCdEf123", "client_id": "web"}).settings
+    assert settings["issuer"] == "https://cognito-idp.cn-north-1.amazonaws.com.cn/cn-north-1_AbCdEf123"
+
+
+def test_the_stand_in_of_tenants_is_a_pattern() -> None:
+    entry = {"name": "main", "preset": "entra", "tenants": ["*"], "audiences": ["a"]}
+    assert unfold(entry).settings["issuer"] == "https://main.invalid/{tenant}"
+
+
 def test_without_preset_nothing_changes() -> None:
     entry = {"name": "main", "issuer": "https://idp.example.com"}
     assert unfold(entry).settings is entry
@@ -179,6 +194,26 @@ def test_clients_may_be_written_as_expect() -> None:
         (
             {"preset": "entra", "issuer": f"https://sts.windows.net/{TENANT}/", "audiences": ["a"]},
             Fault(("issuer",), "is that of tokens of version v1", "write version: v1"),
+        ),
+        (
+            {"preset": "auth0", "issuer": "https://shop.eu.auth0.com", "audiences": ["a"]},
+            Fault(
+                ("issuer",),
+                "must end with a slash, as the `iss` of its tokens",
+                "write issuer: https://shop.eu.auth0.com/",
+            ),
+        ),
+        (
+            {"preset": "keycloak", "issuer": "https://sso.example.com/realms/shop/", "client_id": "web"},
+            Fault(
+                ("issuer",),
+                "must not end with a slash, as the `iss` of its tokens",
+                "write issuer: https://sso.example.com/realms/shop",
+            ),
+        ),
+        (
+            {"preset": "AzureAD", "audiences": ["a"]},
+            Fault(("preset",), "there is no preset 'AzureAD'", "did you mean entra?"),
         ),
     ],
 )

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from gateway.settings import ConfigurationError, load
+from gateway.settings.advice import advice
+from gateway.settings.reading.loading import load_with_source
 from gateway.settings.sections import model
 
 ENTRA = "https://login.microsoftonline.com"
@@ -116,6 +118,7 @@ def test_a_mistake_is_told_where_it_is(tmp_path: Path, line: str, mistake: str) 
         (("audiences: ['*']",), "1: issuers[0].audiences[0]: is the name of no API"),
         (("audiences: '*'",), "1: issuers[0].audiences: must be a list"),
         (("audiences: ['api://{tenantid}/x']",), "1: issuers[0].audiences[0]: has {tenantid}, which"),
+        (("audiences: ['a ']",), "1: issuers[0].audiences[0]: has spaces around it"),
         ((AUDIENCES, "expect: {azp: '*'}"), "2: issuers[0].expect.azp: has `*`, which is no client"),
         (("audiences: null", "expect: {client_id: [web, '*']}"), "2: issuers[0].expect.client_id: has `*`"),
         ((AUDIENCES, "expect: {tid: '{tenant}'}"), "2: issuers[0].expect.tid: has {tenant}, which nothing"),
@@ -125,6 +128,25 @@ def test_a_mistake_is_told_where_it_is(tmp_path: Path, line: str, mistake: str) 
 def test_values_are_compared_as_they_are(tmp_path: Path, lines: tuple[str, ...], mistake: str) -> None:
     (found,) = told(tmp_path, *lines)
     assert found.startswith(mistake)
+
+
+@pytest.mark.parametrize(
+    ("lines", "field"),
+    [
+        ((), None),
+        (("require: [sub]",), "require"),
+        (("require: [sub]", "max_lifetime: 1h"), None),
+        (("require: [/exp]", "leeway: 5m"), None),
+        (("leeway: 6m",), "leeway"),
+        (("subject: upn",), "subject"),
+        (("subject: /email",), "subject"),
+    ],
+)
+def test_what_is_valid_but_lenient_is_told(tmp_path: Path, lines: tuple[str, ...], field: str | None) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(BASE + "".join(f"    {line}\n" for line in (AUDIENCES, *lines)), encoding="utf-8")
+    told = [problem.field for problem in advice(*load_with_source(file, {}))]
+    assert told == ([] if field is None else [f"issuers[0].{field}"])
 
 
 def test_a_scope_may_be_a_star(tmp_path: Path) -> None:
@@ -163,6 +185,14 @@ def test_one_source_or_several(tmp_path: Path) -> None:
         (
             "[{discovery: true, algorithms: [HS256]}]",
             "2: issuers[0].keys[0].algorithms[0]: HS256 needs a shared",
+        ),
+        (
+            "[{jwks_uri: 'https://a.example/', algorithms: [RS256]}]\n    algorithms: [ES256]",
+            "2: issuers[0].keys[0]: has keys for none of the issuer's `algorithms`",
+        ),
+        (
+            "[{jwks_uri: 'https://a.example/'}, {secret_file: s}]\n    algorithms: [RS256]",
+            "2: issuers[0].keys[1]: has keys for none of the issuer's `algorithms`",
         ),
         (
             "[{secret_file: s, algorithms: [RS256]}]",
@@ -247,6 +277,17 @@ def test_a_pattern_has_tenants(tmp_path: Path, tenants: str) -> None:
         (
             f"{ENTRA}/*/v2.0", (), "8: issuers[0].issuer: has *, which stands for nothing",
             f"write issuer: {ENTRA}/{{tenant}}/v2.0, and tenants: [the tenants' names], or any",
+        ),
+        (
+            f"{ENTRA}/<tenant>/v2.0", (), "8: issuers[0].issuer: has <tenant>, which stands for nothing",
+            f"write issuer: {ENTRA}/{{tenant}}/v2.0, and tenants: [the tenants' names], or any",
+        ),
+        (
+            "https://idp.example.com/ ", (), "8: issuers[0].issuer: has spaces around it", "remove them",
+        ),
+        (
+            "https://idp.example.com/a/.well-known/openid-configuration", (),
+            "8: issuers[0].issuer: is the URL of metadata", "write issuer: https://idp.example.com/a",
         ),
         (
             f"{ENTRA}/$${{TENANT}}/v2.0", (), "8: issuers[0].issuer: has ${TENANT}, which nothing replaces",

@@ -22,6 +22,8 @@ _SEGMENT: Final = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]{1,128}"
 """Unreserved characters (RFC 3986 §2.3), and no dot segment."""
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 """RFC 1123 §2.1, in the spelling of an `iss`."""
+_REGISTRIES: Final = frozenset({"ac", "co", "com", "edu", "gov", "ne", "net", "or", "org"})
+"""Under these names of many countries (`co.uk`, `com.au`), anyone can register a domain."""
 _OTHERS: Final = re.compile(r"\{(?!tenant\})|(?<!\{tenant)\}|\*|\$")
 
 
@@ -48,6 +50,8 @@ def mistake_in(pattern: str) -> str | None:
     below = labels[labels.index(TENANT) + 1 :]
     if len(below) < 2 and below != ["localhost"]:
         return "must have at least two labels after {tenant} in its host, or any domain could be an issuer"
+    if len(below) == 2 and below[0] in _REGISTRIES and len(below[1]) == 2:
+        return f"must have a domain after {{tenant}}, and {'.'.join(below)} is none: anyone can register one"
     return None
 
 

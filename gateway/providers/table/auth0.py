@@ -64,6 +64,7 @@ AUTH0: Final = Provider(
     needs=(("domain", "issuer"), ("audiences",)),
     client="azp",
     settings=_settings,
+    slash=True,
     recognise=_recognise,
     examples=(
         Example(

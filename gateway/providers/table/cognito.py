@@ -20,15 +20,16 @@ from gateway.providers.provider import (
 
 _POOL: Final = r"[a-z]{2}(?:-[a-z]+)+-[0-9]_[A-Za-z0-9]+"
 _ISSUER: Final = re.compile(
-    rf"https://(?:cognito-idp\.[a-z0-9-]+\.amazonaws\.com|issuer\.cognito-idp\.[a-z0-9-]+\.amazonaws\.com)/({_POOL})"
+    rf"https://(?:cognito-idp\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?|issuer\.cognito-idp\.[a-z0-9-]+\.amazonaws\.com)/({_POOL})"
 )
 
 
 def _settings(given: Given) -> IssuerSettings:
     pool = str(given.get("pool"))
     region = given.get("region") or pool.partition("_")[0]
+    domain = "amazonaws.com.cn" if str(region).startswith("cn-") else "amazonaws.com"
     settings: IssuerSettings = {
-        "issuer": f"https://cognito-idp.{region}.amazonaws.com/{pool}",
+        "issuer": f"https://cognito-idp.{region}.{domain}/{pool}",
         "algorithms": ["RS256"],
         "max_lifetime": "24h",
         "keys": {"discovery": True},

@@ -121,6 +121,7 @@ ENTRA: Final = Provider(
     client="azp",
     settings=_settings,
     mistakes=_mistakes,
+    slash=None,
     recognise=_recognise,
     examples=(
         Example("One tenant", {"tenant": _TENANT, "audiences": _API, "client_ids": _WEB}),

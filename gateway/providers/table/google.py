@@ -20,12 +20,13 @@ _MACHINE: Final = ".gserviceaccount.com"
 
 
 def _settings(given: Given) -> IssuerSettings:
+    clients = given.get("client_ids") or given.get("audiences")
     return {
         "issuer": "https://accounts.google.com",
-        "audiences": given.get("client_ids"),
+        "audiences": clients,
         "algorithms": ["RS256"],
         "id_tokens": "allow",
-        "expect": expected(azp=given.get("client_ids"), hd=given.get("hosted_domain")),
+        "expect": expected(azp=clients, hd=given.get("hosted_domain")),
         "require": ["exp", "iat", "sub", "azp"],
         "max_lifetime": "1h",
         "keys": {"jwks_uri": "https://www.googleapis.com/oauth2/v3/certs"},

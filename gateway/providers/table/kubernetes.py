@@ -84,6 +84,7 @@ KUBERNETES: Final = Provider(
     ),
     needs=(("issuer",), ("audiences",), ("service_accounts", "namespaces")),
     settings=_settings,
+    slash=None,
     recognise=_recognise,
     examples=(
         Example(

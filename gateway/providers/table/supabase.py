@@ -95,6 +95,7 @@ SUPABASE: Final = Provider(
     ),
     needs=(("project", "url", "issuer"),),
     settings=_settings,
+    slash=None,
     recognise=_recognise,
     examples=(
         Example("Signing keys", {"project": "abcdefghijklmnopqrst"}),

@@ -14,7 +14,8 @@ _SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 _SOURCES: Final = ("discovery", "jwks_uri", "jwks_file", "pem_file", "secret", "secret_file")
 _PROOFS: Final = ("client_secret", "client_secret_file", "private_key_file")
 _NAME_THE_CLIENT: Final = ("azp", "client_id", "appid", "cid")
-_PLACEHOLDER: Final = re.compile(r"\$\{[^}]*\}|\{(?!tenant\})[^}]*\}|\*")
+_PLACEHOLDER: Final = re.compile(r"\$\{[^}]*\}|\{(?!tenant\})[^}]*\}|<[^>]*>|\*")
+_METADATA: Final = re.compile(r"(https?://.+?/?)/\.well-known/.*")
 # Not issuers: Entra's names for all tenants, for all of organisations and for private accounts.
 _OF_ALL: Final = re.compile(
     r"(https://(?:login\.microsoftonline\.[a-z]+|sts\.windows\.net)/)(?:common|organizations|consumers)(/.*)"
@@ -172,7 +173,9 @@ def _compared(where: Location, issuer: Mapping[object, object]) -> Iterator[Find
     audiences = issuer.get("audiences")
     for index, audience in enumerate(audiences if isinstance(audiences, list | tuple) else ()):
         place = (*where, "audiences", index)
-        if audience == "*":
+        if isinstance(audience, str) and audience != audience.strip():
+            yield Finding(place, "has spaces around it", "remove them")
+        elif audience == "*":
             yield Finding(
                 place,
                 "is the name of no API: audiences are compared as they are",
@@ -216,6 +219,12 @@ def _pattern(where: Location, issuer: Mapping[object, object]) -> Iterator[Findi
         right = f"issuer: {of_all[1]}{TENANT}{of_all[2]}"
         yield Finding(
             place, "is the `iss` of no token", f"write {right}, and tenants: [the tenants' ids], or any"
+        )
+    elif iss != iss.strip():
+        yield Finding(place, "has spaces around it", "remove them")
+    elif (metadata := _METADATA.fullmatch(iss)) is not None:
+        yield Finding(
+            place, "is the URL of metadata, and not the `iss` of tokens", f"write issuer: {metadata[1]}"
         )
     elif (placeholder := _PLACEHOLDER.search(iss)) is not None:
         yield _not_replaced(place, iss, placeholder[0])
@@ -271,9 +280,15 @@ def _algorithms(where: Location, issuer: Mapping[object, object], sources: list[
     for (place, keys), is_secret in zip(sources, secrets, strict=True):
         own = _named(keys)
         yield from _unfit((*place, "algorithms"), own, with_secret=is_secret, with_public=not is_secret)
+        among = own or named
+        if named and (own or len(sources) > 1):
+            fitting = (each for each in among if each in named and (each in _SECRET_BYTES) == is_secret)
+            if next(fitting, None) is None:
+                yield Finding(
+                    place, "has keys for none of the issuer's `algorithms`", "name its algorithm there, too"
+                )
         secret = keys.get("secret")
         if isinstance(secret, str):
-            among = own or named
             needed = max((_SECRET_BYTES[name] for name in _SECRET_BYTES if name in among), default=32)
             yield from _secret((*place, "secret"), secret, needed)
 

@@ -79,6 +79,8 @@ def test_a_label_of_the_host(iss: str, tenant: str | None) -> None:
         ("https://idp.example.com/?t={tenant}", False), ("https://idp.example.com/#{tenant}", False),
         ("https://idp.example.com:{tenant}/", False), ("https://{tenant}@idp.example.com/", False),
         ("https://{tenant}/", False), ("https://{tenant}.com/", False), ("https://idp.{tenant}/", False),
+        ("https://{tenant}.co.uk/", False), ("https://{tenant}.idp.co.uk/", True),
+        ("https://{tenant}.co.example/", True),
         ("https://x{tenant}.example.com/", False), ("{tenant}", False), ("urn:{tenant}", False),
         ("{tenant}://idp.example.com/", False), ("https://[{tenant}]/", False),
     ],
