@@ -12,7 +12,7 @@ export function show({ main, api, query, signal, remember }) {
   const filters = { target: query.get("target") ?? "" };
   const results = h("section", { "aria-label": "Changes", class: "panel flush" });
   const load = async (values) => {
-    Object.assign(filters, values);
+    Object.assign(filters, values, { target: (values.target ?? filters.target).trim() });
     remember(filters);
     try {
       const page = await api.get(`audit?${wanted(filters, PAGE)}`, signal);

@@ -55,7 +55,7 @@ export function show({ main, api, query, signal, remember }) {
   const waiting = [];
 
   main.append(
-    form({ class: "filters", "aria-label": "Filter" }, (values) => { Object.assign(filters, values, { since: instantIn(since) }); restart(); },
+    form({ class: "filters", "aria-label": "Filter" }, (values) => { Object.assign(filters, trimmed(values), { since: instantIn(since) }); restart(); },
       fields, reasons, submit("Filter", null)),
     answer, h("div", { class: "row" }, pause, stream), trouble,
     h("div", { class: "panel flush" }, element, empty, older),
@@ -111,7 +111,7 @@ export function show({ main, api, query, signal, remember }) {
     room = SHOWN;
     older.hidden = true;
     follow(parameters(filters), current.signal);
-    explain(filters.request_id.trim(), current.signal);
+    explain(filters.request_id, current.signal);
   };
 
   /** Explain the one request that is asked for, as far as what the gateway keeps of it tells. */
@@ -214,6 +214,11 @@ function told(denial) {
       ["User", denial.user_id && h("a", { href: userPage(denial.user_id) }, code(denial.user_id))],
       ["Subject", subject && h("a", { href: `#/denials?${subject}` }, code(denial.subject_hash))],
     ]));
+}
+
+/** What was written, without the space around it that copying brings; a subject may have some of its own. */
+function trimmed({ subject, ...values }) {
+  return { subject, ...Object.fromEntries(Object.entries(values).map(([name, value]) => [name, value.trim()])) };
 }
 
 function parameters(filters) {

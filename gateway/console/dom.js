@@ -167,6 +167,12 @@ function ended(text) {
   return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 
+/** Whether a reader is at work in an element: to draw it anew would take away the focus or what is selected. */
+export function inUse(element) {
+  const chosen = getSelection();
+  return element.contains(document.activeElement) || (!chosen.isCollapsed && element.contains(chosen.anchorNode));
+}
+
 /** A button that copies a text, and says so. */
 export function copyButton(text, what) {
   const copy = button("Copy", async () => {

@@ -24,8 +24,8 @@ export function show({ main, api, query, signal, remember }) {
       "and sends the token nowhere else."),
     form({ class: "panel stack" }, async (values) => {
       answer.replaceChildren();
-      // A link may be shared: it has the request, and never the token.
-      remember({ method: values.method === "GET" ? "" : values.method, url: values.url.trim() });
+      // A link may be shared: it has the request, and never the token, which a query or a user name may be.
+      remember({ method: values.method === "GET" ? "" : values.method, url: withoutSecrets(values.url.trim()) });
       try {
         const about = question(values);
         const { body } = await api.send("POST", "explain", about, { signal });
@@ -44,6 +44,11 @@ export function show({ main, api, query, signal, remember }) {
     h("div", { class: "row" }, submit("Explain"))),
     answer,
   );
+}
+
+/** A URL or path without what may be secret in it. */
+function withoutSecrets(url) {
+  return url.replace(/[?#].*$/s, "").replace(/^([a-z][a-z0-9+.-]*:)?\/\/[^/]*@/i, "$1//");
 }
 
 /** What is asked: the text as it was pasted, because the gateway tells what a request with it would carry. */

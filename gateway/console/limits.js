@@ -2,7 +2,7 @@
 
 import { Chart } from "./chart.js";
 import {
-  announce, button, code, confirm, failure, field, form, h, hint, input, notify, pageSize, select, state, submit, success, table,
+  announce, button, code, confirm, failure, field, form, h, hint, inUse, input, notify, pageSize, select, state, submit, success, table,
 } from "./dom.js";
 import { duration, number, time, zone } from "./format.js";
 import { meter, ranges } from "./overview.js";
@@ -12,6 +12,8 @@ export const title = "Limits";
 
 /** Milliseconds between two looks at who is refused. */
 const STEP = 5000;
+/** The column of what operators alone may do. */
+const CHANGE = { label: "Change", class: "acts" };
 /** Whose requests a limit counts, if not those of all. */
 const COUNTED = { authenticated: "requests with a user", anonymous: "requests without a token", failed: "failed authentications" };
 
@@ -43,7 +45,7 @@ export async function show({ main, api, history, query, signal, remember }) {
   /** Give a subject its budget anew, once an operator has agreed. */
   const giveAnew = async (limit, subject) => {
     const answer = await confirm("Give this budget anew?",
-      `All gateways admit requests of ${subject} again, as if the limit ${limit} had counted none.`,
+      ["All gateways admit requests of ", code(subject), ` again, as if the limit ${limit} had counted none.`],
       "Give anew", field("Reason (optional)", input("reason", null, { maxlength: 1000 }), "For the audit log."));
     if (answer === null) return;
     const reason = answer.reason.trim();
@@ -78,10 +80,7 @@ export async function show({ main, api, history, query, signal, remember }) {
   };
   /** Draw again, unless that would take away what the reader is about to press. */
   const redraw = () => {
-    const chosen = getSelection();
-    const here = [document.activeElement, chosen.isCollapsed ? null : chosen.anchorNode];
-    const busy = [throttled, limits, spent].some((part) => here.some((each) => each && part.contains(each)));
-    if (!busy && !document.querySelector("dialog")) draw();
+    if (![throttled, limits, spent].some(inUse) && !document.querySelector("dialog")) draw();
   };
   const load = async () => {
     states = await api.get("limits/state", signal);
@@ -140,7 +139,7 @@ function refused({ at, limits, throttled }, by, giveAnew) {
   const all = Math.max(throttled.length, limits.reduce((total, limit) => total + limit.throttled, 0));
   const shown = throttled.slice(0, pageSize());
   const { element } = table("Refused now, the longest first", [
-    { label: "Whom", class: "break" }, "Limit", { label: "Since", class: "when" }, { label: "Again", class: "when" }, "Change",
+    { label: "Whom", class: "break" }, "Limit", { label: "Since", class: "when" }, { label: "Again", class: "when" }, CHANGE,
   ], shown.map(({ limit, per, subject, since, until }) => [
     h("div", {}, whom(per, subject), hint(per)),
     h("div", {}, limit, hint(by[limit].counts === "failed" ? COUNTED.failed : allowance(by[limit])),
@@ -206,7 +205,7 @@ function lookup(limits, { api, signal, filters, keep, giveAnew }) {
       }
       const { element: shown } = table(`Budgets of ${filters.subject}`, [
         "Limit", { label: "Counted for", class: "break" }, { label: "Left", numeric: true },
-        { label: "Held", numeric: true }, "Change",
+        { label: "Held", numeric: true }, CHANGE,
       ], used.map((limit) => [
         limit.name, code(limit.budget.subject), `${number(limit.budget.left)} of ${number(capacity(limit))}`,
         number(limit.budget.held), button("Give anew …", () => giveAnew(limit.name, filters.subject),

@@ -1,6 +1,6 @@
 // The current state of the gateway, and its last hours.
 
-import { announce, busy, button, confirm, failure, h, hint, state, success, table } from "./dom.js";
+import { announce, busy, button, confirm, failure, h, hint, inUse, state, success, table } from "./dom.js";
 import { Chart } from "./chart.js";
 import { duration, number, percent, zone } from "./format.js";
 import { LIVE, RANGES } from "./history.js";
@@ -47,8 +47,8 @@ export function show({ main, api, history, query, signal, remember }) {
     charts.latency.show(quantiles, sample.at, history.range.seconds);
     charts.lookups.show(lookups, sample.at, history.range.seconds);
     figures.replaceChildren(...keyFigures(sample, requests, quantiles, lookups));
-    denials.replaceChildren(...denialsByReason(sample.denials, history));
-    dependencies.replaceChildren(...states(sample));
+    if (!inUse(denials)) denials.replaceChildren(...denialsByReason(sample.denials, history));
+    if (!inUse(dependencies)) dependencies.replaceChildren(...states(sample));
     cacheEntries.replaceChildren(h("dl", { class: "facts" }, Object.entries(sample.caches).map(([name, entries]) =>
       h("div", {}, h("dt", {}, name), h("dd", {}, number(entries))))));
     const standing = sample.dependencies.filter(({ status }) => status !== "up").map(({ name }) => name).join(", ");

@@ -57,7 +57,7 @@ export function show({ main, api, query, signal, remember }) {
   const listed = ({ items, next }) => {
     if (items.length === 0) return [h("p", { class: "empty" }, "There are no revocations.")];
     const { element, add } = table("Revocations", [
-      "What", "Which", "Since", "Until", "Reason", "By", "Change",
+      "What", "Which", "Since", "Until", "Reason", "By", { label: "Change", class: "acts" },
     ], items.map(row));
     const more = button("Show more", async () => {
       const wanted = new URLSearchParams({ limit: PAGE, expired: expired.checked, after: next });

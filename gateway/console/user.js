@@ -128,7 +128,7 @@ function identities(user, { api, path, signal, act }) {
     code(subject), h("div", {}, name ?? "not configured", hint(issuer)),
     button("Unlink", () => unlink({ issuer, subject }), { kind: "quiet acts", "aria-label": `Unlink ${subject}` }),
   ]);
-  const { element } = table("Identities", ["Subject", "Issuer", "Change"], rows);
+  const { element } = table("Identities", ["Subject", "Issuer", { label: "Change", class: "acts" }], rows);
   return h("section", { class: "panel flush", "aria-label": "Identities" }, h("h2", {}, "Identities"),
     rows.length ? element : h("p", { class: "empty" }, "This user has no identities."),
     form({ class: "filters acts" }, ({ issuer, subject }) =>

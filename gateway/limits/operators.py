@@ -89,9 +89,7 @@ class Budgets:
         budget = self._house.budgets.get(limit)
         if budget is None:
             return
-        if budget.limit.per == "client":
-            subject = network_of(subject)
-        purse = budget.purses.peek(subject)
+        purse = budget.purses.peek(self._named(budget.limit, subject)[0])
         if purse is not None:
             purse.pardon()
 

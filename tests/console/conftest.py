@@ -21,6 +21,7 @@ LIMITS: Final[list[JSON]] = [
     {"name": "tenants", "per": "user", "rate": "3/1h", "routes": ["tenant"]},
     {"name": "trial", "per": "user", "rate": "1/1h", "routes": ["leave"], "mode": "shadow"},
     {"name": "guessing", "per": "client", "rate": "2/1h", "routes": ["admin"], "counts": "failed"},
+    {"name": "keys", "per": "kid", "rate": "1/1h", "routes": ["orders"], "counts": "failed"},
     {"name": "uploads", "per": "user", "concurrency": 4, "routes": ["orders"]},
     {"name": "monthly", "per": "tenant", "quota": "100000/month", "time_zone": "Europe/Berlin"},
 ]

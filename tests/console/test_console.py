@@ -123,6 +123,14 @@ async def test_the_overview_is_live(operator: Operator) -> None:
     await expect(
         page.get_by_role("img", name=re.compile(r"^User look-ups: local [\d.]+, redis [\d.]+"))
     ).to_be_visible()
+    # What is drawn anew every other second takes nothing away from the keyboard.
+    link = denials.get_by_role("link", name="user_not_found")
+    await link.focus()
+    async with page.expect_response("**/v1/overview"):
+        await house.request("/private/x", token=token("ghost"))
+    async with page.expect_response("**/v1/overview"):
+        pass
+    await expect(link).to_be_focused()
     # A line of at least two points, the second of which came by itself.
     await expect(requests.locator("path.line.good").first).to_have_attribute("d", re.compile(r"^M.+L"))
 
@@ -256,7 +264,8 @@ async def test_a_request_id_leads_to_its_explanation(operator: Operator) -> None
     request_id = str(refused.problem["request_id"])
     await operator.go("Denials")
 
-    await page.get_by_label("Request id").fill(request_id)
+    # As it is copied from a mail.
+    await page.get_by_label("Request id").fill(f" {request_id} ")
     await page.keyboard.press("Enter")
 
     answer = page.get_by_role("region", name="Answer")

@@ -10,12 +10,14 @@ from typing import Final
 import pytest
 from playwright.async_api import Browser, Request, Route, expect
 
+from tests import tokens
 from tests.cli.test_replay_pasted import CONFIGURATION, line
 from tests.console.conftest import opened
 from tests.console.driver import Operator
 from tests.console.test_console import answered, user
 from tests.harness import House, token
 
+HOSTILE_KID: Final = "\u202eevil<img src=x onerror=window.xss=1>" + "k" * 20
 XSS_PATH: Final = "<img/src=x/onerror=window.xss=1>"
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -54,6 +56,15 @@ async def test_from_a_denial_to_the_user_and_what_became_of_it(operator: Operato
     await expect(operator.heading("Denials")).to_be_visible()
     await expect(operator.row(request_id)).to_be_visible()
     assert "#/denials?user_id=" in page.url
+
+
+async def test_an_address_has_no_token_of_a_url(operator: Operator) -> None:
+    """A route may take tokens from the query: the URL of such a request has one."""
+    raw = token().decode()
+    await operator.go("Explain")
+    await operator.explain(raw, url=f"https://ann:{raw}@api.example.com/browser/x?access_token={raw}")
+    assert raw not in operator.page.url
+    assert operator.page.url.endswith("#/explain?url=https%3A%2F%2Fapi.example.com%2Fbrowser%2Fx")
 
 
 async def test_an_explained_token_leads_to_its_user(operator: Operator) -> None:
@@ -103,6 +114,7 @@ async def test_every_view_has_an_address(standing_console: House, browser: Brows
             "#/explain?method=POST&url=%2Forders": page.get_by_label("URL or path"),
             "#/users?q=member&status=active": page.get_by_role("searchbox"),
             "#/revocations?expired=true": page.get_by_label("Show expired revocations"),
+            "#/explain?url=https%3A%2F%2Fapi.example.com%2Forders": page.get_by_label("URL or path"),
             "#/limits?limit=tenants&subject=ann": page.get_by_label("Subject"),
             "#/denials?route=leave&shadow=true": page.get_by_label("Route"),
             "#/audit?target=caches": page.get_by_label("What was changed"),
@@ -125,6 +137,8 @@ async def exhaust(house: House) -> None:
         await house.request("/tenant/x", token=bearer)
         await house.request("/leave/tried", token=bearer)
         await house.request("/admin/x", token=f"a.guess.{number}{uuid.uuid4().hex}".encode())
+        forged = tokens.sign(tokens.claims("acme", jti=uuid.uuid4().hex), tokens.rsa_key(HOSTILE_KID))
+        await house.request("/orders/x", token=forged)
 
 
 async def test_limits_tell_whom_they_refuse_until_an_operator_gives_a_budget_anew(operator: Operator) -> None:
@@ -145,6 +159,10 @@ async def test_limits_tell_whom_they_refuse_until_an_operator_gives_a_budget_ane
     await expect(every.get_by_role("row").filter(has_text="trial")).to_contain_text("passed in shadow")
     spent = page.get_by_role("region", name="Budgets spent most")
     await expect(spent.get_by_role("row").filter(has_text="tenants")).to_contain_text("3 of 3")
+    # Clients choose the name of a key: it is text, and its direction is its own.
+    key = now.get_by_role("row").filter(has_text="evil<img src=x").get_by_role("code").first
+    assert await key.evaluate("e => getComputedStyle(e).unicodeBidi") == "isolate"
+    assert await page.evaluate("() => window.xss") is None
 
     await page.get_by_role("button", name=f"Give {acme} its budget of tenants anew").click()
     await page.get_by_role("dialog").get_by_label("Reason").fill("a customer's launch")

@@ -52,12 +52,12 @@ async def test_people_sign_in_at_their_provider(
         async with opened(browser, house, also=port) as ada:
             page = ada.page
             subject = await user(house, name="Grace of the sign-in")
-            await page.evaluate("() => { location.hash = '#/users?q=Grace'; }")
+            await page.evaluate("() => { location.hash = '#/users?q=Grace*(\u00e9)'; }")
             await is_accessible(page)
             await page.get_by_role("link", name="Sign in with OpenID Connect").click()
 
             await expect(ada.heading("Users")).to_be_visible()
-            assert page.url == f"{console}/console#/users?q=Grace"
+            assert page.url == f"{console}/console#/users?q=Grace*%28%C3%A9%29"
             await expect(page.get_by_role("banner")).to_contain_text("Ada Lovelace (operator)")
             kept = "() => [document.cookie, {...sessionStorage}, {...localStorage}]"
             assert await page.evaluate(kept) == ["", {}, {}]

@@ -38,7 +38,8 @@ ADDRESSES: Final = 10_000
 """The number of addresses that are remembered."""
 EXCHANGES: Final = 16
 """Codes that are exchanged at the same time."""
-_FRAGMENT: Final = re.compile(r"#/[A-Za-z0-9/_.~%?&=+:@-]{0,1500}")
+_FRAGMENT: Final = re.compile(r"#/[A-Za-z0-9/_.~%?&=+:@!$'()*,;-]{0,1500}")
+"""What a browser writes into the fragment of a URL as it is (RFC 3986 §3.5); all else is percent-encoded."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
