@@ -32,7 +32,15 @@ export function hint(...children) {
 
 /** A value to the letter, which is broken behind its punctuation if it must be, and only then within a word. */
 export function code(value) {
-  return h("code", { class: "break" }, typeof value === "string" ? breakable(value) : value);
+  return h("code", { class: "break" }, typeof value === "string" ? breakable(visible(value)) : value);
+}
+
+/** Characters that cannot be seen, some of which turn a text to the other direction. */
+const UNSEEN = /[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g;
+
+/** A text to the letter: what could not be seen is written as in JSON. */
+function visible(text) {
+  return text.replace(UNSEEN, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 /** A sentence, in which what stands between backticks is set as code. */

@@ -1,20 +1,22 @@
 """Two gateways with four workers each, over a Redis of their own: what their upstream receives."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import pytest_asyncio
 
 from gateway.core.model import JSON
 from gateway.demo.embedded import EmbeddedRedis
+from tests.admin.client import TOKEN
 from tests.conftest import _Databases
 from tests.sockets import RawUpstream
-from tests.workers.program import Program, connect, eventually, route, running
+from tests.workers.program import Program, connect, connected, eventually, route, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -86,6 +88,7 @@ async def pair(
                     redis={"timeout": "1s"},
                     routes=[route(name, f"/{name}/**") for name in NAMES],
                     limits=[limit(name) for name in NAMES],
+                    admin={"token": TOKEN},
                 )
                 for _ in range(2)
             ]
@@ -93,10 +96,25 @@ async def pair(
                 yield Pair((first, second), upstream, redis)
 
 
+async def told(gateway: Program, path: str) -> Any:  # noqa: ANN401 -- the answer of the API
+    async with connected(gateway.admin_url) as client:
+        answer = await client.get(path, b"Connection: close", b"Authorization: Bearer " + TOKEN.encode())
+        return json.loads(answer.content)
+
+
 async def test_they_share_one_budget(pair: Pair) -> None:
     await pair.shared()
     await pair.send("healthy", 3 * BUDGET)
     assert 0.9 * BUDGET <= pair.received("healthy") <= 1.01 * BUDGET
+    for gateway in pair.gateways:
+        # Whichever worker is asked, it tells what all four of its gateway know.
+        state = await told(gateway, "/v1/limits/state")
+        (limit,) = (each for each in state["limits"] if each["name"] == "healthy")
+        assert limit["allowed"] + limit["refused"] == 3 * BUDGET // 2
+        (refused,) = (each for each in state["throttled"] if each["limit"] == "healthy")
+        (spent,) = (each for each in state["spent"] if each["limit"] == "healthy")
+        assert refused["subject"] == spent["subject"] == "127.0.0.1"
+        assert 0.9 * BUDGET <= spent["spent"] <= spent["capacity"] == BUDGET
 
 
 async def test_redis_frozen_and_back(pair: Pair) -> None:

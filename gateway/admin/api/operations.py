@@ -21,6 +21,8 @@ from gateway.stores.postgres.directory.audit import Author
 
 MAX_BODY: Final = 64 * 1024
 BODY_SECONDS: Final = 10.0
+_SLOWEST: Final = 128 * 1024
+"""Bytes in a second of the slowest line on which a large body must arrive."""
 
 P = TypeVar("P", bound=BaseModel)
 B = TypeVar("B", bound=BaseModel)
@@ -154,17 +156,15 @@ async def _body(request: web.Request, model: type[B], max_body: int) -> B:
         raise RequestRefused(415, "unsupported_media_type", "The body must be application/json")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise RequestRefused(415, "unsupported_media_type", "The body must not be compressed")
-    data = bytearray()
+    data, seconds = bytearray(), max(BODY_SECONDS, max_body / _SLOWEST)
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for piece in request.content.iter_any():
                 data += piece
                 if len(data) > max_body:
                     raise RequestRefused(413, "body_too_large", f"A body may have up to {max_body} bytes")
     except TimeoutError as error:
-        raise RequestRefused(
-            408, "request_timeout", f"The body must arrive within {BODY_SECONDS:g} s"
-        ) from error
+        raise RequestRefused(408, "request_timeout", f"The body must arrive within {seconds:g} s") from error
     except (HttpProcessingError, web.RequestPayloadError, ConnectionError) as error:
         raise RequestRefused(
             400, "request_malformed", "The body ended early, or its framing is wrong"
