@@ -22,6 +22,8 @@ _CLOCK: Final = re.compile(
 _LONG_LEEWAY: Final = 300.0
 """Seconds. Clocks that are farther apart need mending."""
 _ADDRESSES: Final = frozenset({"email", "mail", "preferred_username", "unique_name", "upn"})
+_PUBLISHED_KEYS: Final = "/.well-known/jwks.json"
+"""The path of the keys of `assertion`."""
 _LONG_TRUST: Final = 300.0
 """Seconds. An answer about an opaque token that counts longer hides revocations."""
 
@@ -48,6 +50,12 @@ def _server(settings: Settings, source: Source) -> Iterator[Problem]:
             ("decision", "trusted_proxies"),
             "lets proxies ask, but nothing listens for them",
             "set decision.listen or decision.grpc_listen, or remove it",
+        )
+    if settings.server.proxy_protocol and settings.server.listen.startswith("unix:"):
+        yield source.problem(
+            ("server", "proxy_protocol"),
+            "is not read on a Unix socket: a connection that begins with its header gets 400",
+            "remove it, or listen on an address",
         )
     tls, where = settings.server.tls, ("server", "tls")
     files = [(key, file) for key, file in (("certificate", tls.certificate), ("key", tls.key)) if file]
@@ -224,6 +232,9 @@ def _tls_files(upstream: Upstream) -> Iterator[tuple[str, Path]]:
 
 
 def _routes(settings: Settings, source: Source) -> Iterator[Problem]:
+    own = {settings.server.health_path: "server.health_path"}
+    if settings.assertion is not None:
+        own[_PUBLISHED_KEYS] = "assertion"
     for index, route in enumerate(settings.routes):
         where = ("routes", index)
         cover = next((other for other in settings.routes[:index] if covers(other.match, route.match)), None)
@@ -233,11 +244,12 @@ def _routes(settings: Settings, source: Source) -> Iterator[Problem]:
                 f"({route.name}) is never reached: {cover.name} takes all its requests",
                 f"move it above {cover.name}, or remove it",
             )
-        if route.match.path == settings.server.health_path:
+        taker = own.get(route.match.path)
+        if taker is not None:
             yield source.problem(
                 (*where, "match", "path"),
-                f"({route.name}) is never reached: server.health_path takes this path",
-                "give one of the two another path",
+                f"({route.name}) is never reached: {taker} takes this path",
+                "give the route another path",
             )
         yield from _cors((*where, "cors"), route, settings.routes, source)
         yield from _anonymous((*where, "require", "condition"), route, source)

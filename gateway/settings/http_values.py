@@ -8,7 +8,7 @@ from typing import Annotated, Final, TypeAlias
 
 from pydantic import AfterValidator, SecretStr, WithJsonSchema
 
-from gateway.core.headers import HOP_BY_HOP, fold
+from gateway.core.headers import HOP_BY_HOP, OF_OTHER_REQUESTS, fold
 from gateway.core.reasons import Denial
 from gateway.core.requests.upgrades import carries_requests
 from gateway.core.routes import normal_path
@@ -19,9 +19,10 @@ TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _AUTHORITY: Final = re.compile(
     r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?"
 )
-_HOST: Final = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
-# How other routers write parameters: `:id`, `{id}`, `<int:id>`; and those that take the rest of a path.
-_PARAMETER: Final = re.compile(r"^:[A-Za-z_]|[{}<>]|\*[A-Za-z_]")
+_HOST: Final = re.compile(r"\[[0-9a-f:.]+\]|(?!.*\.\.)[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
+# How other routers write parameters: `:id`, `{id}`, `<int:id>`, `[0-9]+`; and those that take the rest of a
+# path.
+_PARAMETER: Final = re.compile(r"^:[A-Za-z_]|[{}<>\[\]^|]|\*[A-Za-z_]|\.[*+]\)?\$?$")
 _CATCH_ALL: Final = re.compile(r"\*|\.\.\.|:path\}|<path:|:[A-Za-z_]\w*\+$")
 # Headers of the gateway, the connection or the message's framing, as `fold` spells them.
 _NOT_IDENTITY: Final = HOP_BY_HOP | {
@@ -36,6 +37,7 @@ _NOT_IDENTITY: Final = HOP_BY_HOP | {
     b"x-real-ip",
     b"x-request-id",
     b"x-user-missing",
+    *OF_OTHER_REQUESTS,
 }
 # The client's, without which a request would mean something else.
 _NOT_STRIPPED: Final = frozenset({b"authorization", b"connection", b"content-length", b"host"})
@@ -76,6 +78,11 @@ def _host_pattern(value: str) -> str:
 
 
 def _path_pattern(value: str) -> str:
+    if value.startswith(("^", "~")):
+        raise mistake(
+            "is a regular expression, which would be matched as it stands here",
+            "write a path, such as /orders/**: `*` is one segment, a final `**` the rest",
+        )
     if not value.startswith("/"):
         raise mistake("must start with a slash", f"write /{value.lstrip('/')}")
     segments = value.split("/")[1:]
@@ -108,7 +115,14 @@ def _without_parameters(segments: list[str]) -> str:
     return "/" + "/".join(plain)
 
 
+def no_pattern(value: str) -> None:
+    """Refuse a name with a wildcard, which would be compared as it stands."""
+    if "*" in value:
+        raise mistake("has a wildcard, and names are compared as they stand", "list each header by itself")
+
+
 def _header_name(value: str) -> str:
+    no_pattern(value)
     if not TOKEN.fullmatch(value):
         raise mistake(
             "must be a header name (RFC 9110 §5.1)", "write letters, digits and -, such as X-User-Id"
@@ -120,6 +134,7 @@ def _header_name(value: str) -> str:
 
 
 def _stripped_name(value: str) -> str:
+    no_pattern(value)
     if not TOKEN.fullmatch(value):
         raise mistake(
             "must be a header name (RFC 9110 §5.1)", "write letters, digits and -, such as X-Remote-User"

@@ -95,6 +95,10 @@ class Address(str):
 def _address(value: object) -> Address:
     if isinstance(value, str) and UNIX_ADDRESS.fullmatch(value):
         return Address(value)
+    if isinstance(value, str) and value.startswith("*:"):
+        raise mistake(
+            "has no host `*`", f"write [::]{value[1:]} for all addresses, 0.0.0.0{value[1:]} for IPv4"
+        )
     match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
     if match is None or int(match[2]) > 65535:
         raise mistake(

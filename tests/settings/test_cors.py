@@ -94,6 +94,11 @@ def test_a_wildcard_does_not_go_with_credentials(tmp_path: Path, key: str) -> No
             ":9: routes[0].cors.origin: is not a setting → did you mean origins?",
         ),
         ("{origins: ['*'], max_age: 600}", ":9: routes[0].cors.max_age: must be a duration"),
+        (
+            "{origins: ['https://a.example:65536']}",
+            ":9: routes[0].cors.origins[0]: has a port that does not exist",
+        ),
+        ("{origins: ['*'], expose: [X-*]}", ":9: routes[0].cors.expose[0]: has a wildcard"),
     ],
 )
 def test_other_mistakes(tmp_path: Path, cors: str, message: str) -> None:

@@ -409,6 +409,30 @@ ELSEWHERE = (
             "path: /a\n      methods: [get]",
             "19: routes[0].match.methods[0]: must be an HTTP",
         ),
+        ("/orders/**", "^/orders/.*$", "18: routes[0].match.path: is a regular expression"),
+        ("/orders/**", "'/orders/[0-9]+/b'", "18: routes[0].match.path: has a parameter of another router"),
+        (
+            "/orders/**",
+            "/orders/.+",
+            "18: routes[0].match.path: has a parameter of another router, which would be matched as it stands"
+            " here → write /orders/*:",
+        ),
+        (
+            "path: /orders/**",
+            "path: /a\n      hosts: [a..b]",
+            "19: routes[0].match.hosts[0]: must be a host name",
+        ),
+        ("listen: 127.0.0.1:8080", "listen: '*:8080'", "2: server.listen: has no host `*` → write [::]:8080"),
+        (
+            "issuers:",
+            "headers: {strip: ['X-*']}\nissuers:",
+            "3: headers.strip[0]: has a wildcard, and names are compared as they stand",
+        ),
+        (
+            "issuers:",
+            "headers: {identity: {X-Original-URI: user.id}}\nissuers:",
+            "3: headers.identity.X-Original-URI: belongs to the connection or to the gateway",
+        ),
         (
             "path: /orders/**",
             "path: /a\n      methods: ['*']",
@@ -862,6 +886,20 @@ def test_a_route_for_the_health_path_is_told(file: Path) -> None:
     )
     (message,) = advised(file, text).values()
     assert "routes[0].match.path: (orders) is never reached: server.health_path takes this path" in message
+
+
+def test_a_route_for_the_keys_of_assertions_is_told(file: Path) -> None:
+    text = "assertion: {}\n" + BASE.replace("path: /orders/**", "path: /.well-known/jwks.json")
+    (message,) = advised(file, text).values()
+    assert "routes[0].match.path: (orders) is never reached: assertion takes this path" in message
+
+
+def test_a_proxy_header_on_a_unix_socket_is_told(file: Path) -> None:
+    text = BASE.replace(
+        "listen: 127.0.0.1:8080",
+        "listen: unix:/run/g\n  proxy_protocol: true\n  trusted_proxies: [10.0.0.0/8]",
+    )
+    assert "is not read on a Unix socket" in advised(file, text)["server.proxy_protocol"]
 
 
 def test_open_routes_and_idle_upstreams_are_told(file: Path) -> None:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from gateway.core.requests.cors import ANY
 from gateway.settings.findings import Finding
-from gateway.settings.http_values import TOKEN, method
+from gateway.settings.http_values import TOKEN, method, no_pattern
 from gateway.settings.sections.section import Section
 from gateway.settings.values import Duration, duration, mistake
 
@@ -37,10 +37,15 @@ def _origin(value: str) -> str:
             else f"write {origin[0]}",
         )
     scheme, host, port = match.groups(default="")
+    if port and not 0 < int(port[1:]) < 65536:
+        raise mistake("has a port that does not exist", "write a port from 1 to 65535, or none")
     return f"{scheme}://{host}{'' if port == _DEFAULT_PORTS.get(scheme) else port}"
 
 
 def _field_name(value: str) -> str:
+    if value == ANY:
+        return value
+    no_pattern(value)
     if not TOKEN.fullmatch(value):
         raise mistake("must be a header name (RFC 9110 §5.1)", "write letters, digits and -, such as X-Trace")
     return value
