@@ -9,6 +9,8 @@ import typer
 from gateway.cli.terminal import output
 
 if TYPE_CHECKING:  # pydantic takes a quarter of a second to import; `gateway --help` needs none of it
+    from collections.abc import Mapping
+
     from gateway.settings import Problem, Settings
 
 DEFAULT_CONFIG: Final = Path("config/gateway.yaml")
@@ -44,6 +46,9 @@ def check(
         bool,
         typer.Option("--live", help="Also try each dependency: stores, issuers' keys, upstreams."),
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail with 1 when there is a warning, as in a pipeline.")
+    ] = False,
     explain_preset: Annotated[
         str | None,
         typer.Option(
@@ -61,7 +66,7 @@ def check(
     """Validate the configuration: report each mistake with its line, and warn of probable mistakes.
 
     With --live, the exit code is 3 when a dependency cannot be reached, and 1 when a dependency fails a
-    check.
+    check. Warnings leave it 0, unless --strict is given.
     """
     if explain_preset is not None:
         from gateway.cli.check import presets
@@ -90,6 +95,8 @@ def check(
     code = _try_dependencies(settings, answer, json=json) if live else output.OK
     if json:
         output.emit_json(answer)
+    if strict and code == output.OK and (warnings or _warns(answer)):
+        code = output.DENIED
     raise typer.Exit(code)
 
 
@@ -100,6 +107,12 @@ def _try_dependencies(settings: "Settings", answer: dict[str, object], *, json: 
     found = live.try_all(settings) if json else live.try_all(settings, live.show)
     answer["live"] = [each.document() for each in found]
     return live.exit_code(found)
+
+
+def _warns(answer: "Mapping[str, object]") -> bool:
+    """Return whether a check of a dependency has a warning."""
+    found = answer.get("live")
+    return isinstance(found, list) and any(each["outcome"] == "warn" for each in found)
 
 
 def schema(

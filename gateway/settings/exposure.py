@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -30,13 +31,7 @@ def exposure(settings: Settings, source: Source) -> Iterator[Problem]:
             _OPEN,
             "listen on 127.0.0.1, or keep the port off the public network and set admin.token",
         )
-    for index, network in enumerate(settings.server.trusted_proxies):
-        if network.prefixlen == 0:
-            yield source.problem(
-                ("server", "trusted_proxies", index),
-                f"({network}) trusts every client: each can name any address as its own",
-                "write the networks of your proxies alone",
-            )
+    yield from _trust(settings, source)
     for place, value in _values((), settings):
         if isinstance(value, SecretStr) and _is_secret(place, value) and source.is_in_readable_file(place):
             # A variable reaches no place within a list.
@@ -51,6 +46,22 @@ def exposure(settings: Settings, source: Source) -> Iterator[Problem]:
             )
         if isinstance(value, Path) and place[-1] in _SECRET_FILES and _is_readable(value):
             yield source.problem(place, "can be read by all users of this machine", f"chmod o-r {value}")
+
+
+def _trust(settings: Settings, source: Source) -> Iterator[Problem]:
+    """Yield that all addresses are trusted, by one network or by several together."""
+    where, proxies = ("server", "trusted_proxies"), settings.server.trusted_proxies
+    told = "every client: each can name any address as its own"
+    everything = [(index, network) for index, network in enumerate(proxies) if network.prefixlen == 0]
+    for index, network in everything:
+        yield source.problem(
+            (*where, index), f"({network}) trusts {told}", "write the networks of your proxies alone"
+        )
+    four = collapse_addresses(network for network in proxies if isinstance(network, IPv4Network))
+    six = collapse_addresses(network for network in proxies if isinstance(network, IPv6Network))
+    lengths = [*(each.prefixlen for each in four), *(each.prefixlen for each in six)]
+    if not everything and 0 in lengths:
+        yield source.problem(where, f"together trust {told}", "write the networks of your proxies alone")
 
 
 def _values(where: Location, value: object) -> Iterator[tuple[Location, object]]:

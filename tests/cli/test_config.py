@@ -72,6 +72,9 @@ def test_warnings_do_not_fail_the_check(runner: CliRunner, tmp_path: Path) -> No
 
     human = runner.invoke(app, ["check", "--config", str(file)])
     program = runner.invoke(app, ["check", "--config", str(file), "--json"])
+    strict = runner.invoke(app, ["check", "--config", str(file), "--strict"])
+    assert (strict.exit_code, strict.stdout) == (output.DENIED, human.stdout)
+    assert runner.invoke(app, ["check", "--config", str(EXAMPLE), "--strict"]).exit_code == output.OK
 
     assert (human.exit_code, program.exit_code) == (output.OK, output.OK)
     assert human.stderr.startswith(f"warning: {file}:{line_of(file, 'auth: none')}: routes[0].auth: is none")

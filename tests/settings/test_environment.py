@@ -176,6 +176,10 @@ class TestExposure:
         told = self.told(file, {"GATEWAY_SERVER__TRUSTED_PROXIES": f'["10.0.0.0/8", "{network}"]'})
         assert "trusts every client" in told["server.trusted_proxies[1]"]
 
+    def test_halves_of_all_addresses_are_all_of_them(self, file: Path) -> None:
+        told = self.told(file, {"GATEWAY_SERVER__TRUSTED_PROXIES": '["0.0.0.0/1", "::1/128", "128.0.0.0/1"]'})
+        assert "together trust every client" in told["server.trusted_proxies"]
+
     def test_a_secret_that_all_can_read_is_warned_of(self, tmp_path: Path) -> None:
         file = write(tmp_path, "postgresql://u:secret@db/x")
         file.chmod(0o644)
