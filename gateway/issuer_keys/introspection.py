@@ -101,6 +101,11 @@ def _was_closed(cause: BaseException | None) -> bool:
     return closed and not isinstance(cause, aiohttp.ClientConnectorError)
 
 
+def _is_silence(error: Exception) -> bool:
+    """Tell whether a call had no answer at all."""
+    return isinstance(error.__cause__, aiohttp.ClientError | TimeoutError)
+
+
 class Introspector:
     """What issuers say of opaque tokens. `issuers` are given with the prefix of their tokens, empty for any.
 
@@ -197,7 +202,9 @@ class _Issuer:
             try:
                 answer = await asyncio.shield(call)
             except FetchError as error:
-                raise self._unavailable(issuer, "the introspection endpoint did not answer") from error
+                silent = isinstance(error.__cause__, FetchError) and _is_silence(error.__cause__)
+                what = "did not answer" if silent else "gave no answer that can be used"
+                raise self._unavailable(issuer, f"the introspection endpoint {what}") from error
         if isinstance(answer, _Refusal):
             raise answer.denial(issuer)
         return answer
@@ -270,8 +277,7 @@ class _Issuer:
         now = self._monotonic()
         self._observer.introspected(issuer.name, "failure", seconds)
         self.last_error = str(error)
-        silent = isinstance(error.__cause__, aiohttp.ClientError | TimeoutError)
-        self._silent_at = now if silent else None
+        self._silent_at = now if _is_silence(error) else None
         # Anyone can send tokens that an endpoint does not like.
         if now - self._logged_at >= QUIET:
             self._logged_at = now

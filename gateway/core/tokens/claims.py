@@ -57,6 +57,8 @@ _KINDS: Final = {
     "token_type": _USES,
     "type": {"refresh": _REFRESH_KIND},
 }
+# RFC 7800 §3.1; RFC 9449 §5 and §6.2 (the answer of an introspection), and what Keycloak writes into `typ`.
+_BINDING: Final = frozenset({"cnf", "token_type", "typ"})
 _MARKS: Final = frozenset({"events", *_KINDS, *_OF_ID_TOKENS})
 
 
@@ -265,9 +267,16 @@ def check_kind(payload: Mapping[str, JSON], issuer: Issuer) -> None:
 
 
 def _check_bound(payload: Mapping[str, JSON], issuer: Issuer) -> None:
-    if payload.get("cnf") is not None and not issuer.allow_unbound:
-        detail = "`cnf` binds the token to a key of its client, of which a bearer token is no proof"
-        raise _denial(CLAIM_NOT_ACCEPTED, issuer, detail, "cnf")
+    if issuer.allow_unbound or payload.keys().isdisjoint(_BINDING):
+        return
+    mark = "cnf" if payload.get("cnf") is not None else None
+    for name in ("token_type", "typ"):
+        value = payload.get(name)
+        if mark is None and isinstance(value, str) and value.lower() == "dpop":
+            mark = name
+    if mark is not None:
+        detail = f"`{mark}` binds the token to a key of its client, of which a bearer token is no proof"
+        raise _denial(CLAIM_NOT_ACCEPTED, issuer, detail, mark)
 
 
 def _check_expected(payload: Mapping[str, JSON], issuer: Issuer) -> None:

@@ -132,6 +132,15 @@ def test_a_token_that_is_bound_to_a_key_is_no_bearer_token(cnf: JSON) -> None:
     accepted(replace(MAIN, allow_unbound=True), cnf=cnf)
 
 
+@pytest.mark.parametrize("mark", ["token_type", "typ"])
+def test_a_type_may_say_that_a_token_is_bound(mark: str) -> None:
+    bound: dict[str, JSON] = {mark: "DPoP"}
+
+    assert refused(MAIN, bound).claim == mark
+    accepted(replace(MAIN, allow_unbound=True), bound)
+    accepted(MAIN, {mark: "Bearer"})
+
+
 # Where the values are ---------------------------------------------------------------------------
 
 
