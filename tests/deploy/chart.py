@@ -44,7 +44,7 @@ GOOD: Final[dict[str, Values]] = {
         "existingSecret": "",
         "config": {
             "postgres": {"dsn": "postgresql://gateway:${PASSWORD}@db/gateway"},
-            "redis": {"url": "redis://redis"},
+            "redis": {"url": "redis://redis?password=${PASSWORD}"},
         },
         "extraEnv": [{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}],
     },

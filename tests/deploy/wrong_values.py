@@ -112,6 +112,10 @@ BAD: Final[dict[str, tuple[Values, str]]] = {
         {"config": {"postgres": {"dsn": "postgresql://gateway:hunter2@db/gateway"}}},
         "config has a URL with a password",
     ),
+    "a password among parameters": (
+        {"config": {"redis": {"url": "redis://db:6379/0?username=gateway&password=hunter2"}}},
+        "config has a URL with a password",
+    ),
     "a password in a list": (
         {"config": {"jwks": {"proxy": "http://user:hunter2@proxy:3128"}}},
         "config has a URL with a password",

@@ -80,9 +80,10 @@ class TestReferences:
 
 
 class TestFiles:
-    def test_a_file_has_the_value(self, tmp_path: Path, file: Path) -> None:
+    @pytest.mark.parametrize("written", [b"%b", b"%b\n", b"%b\r\n", b"\xef\xbb\xbf%b"])
+    def test_a_file_has_the_value(self, tmp_path: Path, file: Path, written: bytes) -> None:
         secret = tmp_path / "dsn"
-        secret.write_text("postgresql://u:secret@db/y\n", encoding="utf-8")
+        secret.write_bytes(written % b"postgresql://u:secret@db/y")
         settings = load(file, {"GATEWAY_POSTGRES__DSN_FILE": str(secret)})
         assert settings.postgres.dsn.get_secret_value() == "postgresql://u:secret@db/y"
 

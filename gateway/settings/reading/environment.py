@@ -129,7 +129,7 @@ def _content(variable: str, where: Location, environment: Mapping[str, str]) -> 
             where, "is in a file, which the variable does not name", f"set {variable}, or unset it"
         )
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:  # some editors begin a file with a mark
             text = file.read(_LARGEST_FILE + 1)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"

@@ -120,7 +120,7 @@ decision.grpc_listen: decision.grpc
 {{- end -}}
 {{- end -}}
 {{- $text := toYaml $config -}}
-{{- if regexMatch "://[^/@\\s:]*:[^/@\\s$][^/@\\s]*@" $text -}}
+{{- if or (regexMatch "://[^/@\\s:]*:[^/@\\s$][^/@\\s]*@" $text) (regexMatch "://[^\\s\"']*[?&][a-z_]*password=[^&\\s\"'$]" $text) -}}
 {{- fail "config has a URL with a password: put it into the Secret that existingSecret names, or write ${NAME} and set NAME in extraEnv from a Secret" -}}
 {{- end -}}
 {{- if regexMatch "(?m)^[\\s-]*(secret|client_secret): *[\"']?[^\\s\"'$]" ($text | replace "secret: null" "") -}}
