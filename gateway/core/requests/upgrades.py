@@ -7,8 +7,8 @@ from typing import Final
 from gateway.core.model import Header, Request
 
 _PROTOCOL: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:/[!#$%&'*+\-.^_`|~0-9A-Za-z]+)?")
-# A tunnel of one of these would carry unchecked requests (RFC 2817, RFC 7540 §3.2).
-_CARRIES_REQUESTS: Final = re.compile(r"(?:h[0-9]+c?|https?|tls)(?:/.*)?")
+# A tunnel of one of these, or of a draft of it, would carry unchecked requests (RFC 2817, RFC 7540 §3.2).
+_CARRIES_REQUESTS: Final = re.compile(r"(?:h[0-9]+c?|https?|spdy|tls)(?:[/-].*)?")
 
 
 def requested(request: Request, allowed: frozenset[str]) -> bytes | None:
