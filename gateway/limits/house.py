@@ -39,6 +39,8 @@ GRACE_SECONDS: Final = 2.5
 SAVE_SECONDS: Final = 2.0
 """Seconds between two copies of the quotas to the system of record."""
 _EMPTIED: Final = "Redis has lost its data"
+_LOOKED_AT: Final = 2000
+"""Purses that are looked at before requests go on: a millisecond."""
 _TOGETHER: Final = 200
 """Leases that are settled at the same time, in the background."""
 
@@ -228,11 +230,11 @@ class House:
         except StoreUnavailable as error:
             self._part(error.detail)
             return
-        self._heard(beat, sent)
+        await self._heard(beat, sent)
         if self.share is not None:
             await self._join()
 
-    def _heard(self, beat: Beat, sent: float) -> None:
+    async def _heard(self, beat: Beat, sent: float) -> None:
         self._ahead = beat.now - sent
         if self.share is None or beat.workers > self._workers:
             # A Redis that has come back does not know all workers at once.
@@ -241,7 +243,7 @@ class House:
             self._part(_EMPTIED)
         if not self.era:
             # This worker has never taken a lease from Redis, but may have spent its share.
-            self._joined_at = -math.inf if not self._owing() else math.inf
+            self._joined_at = math.inf if await self._owing() else -math.inf
         self.era = beat.era
 
     def _part(self, why: str) -> None:
@@ -262,21 +264,25 @@ class House:
         share = self.share
         if share is not None and (share.workers, share.rank) != (self._workers, self._rank):
             self.share = Share(self._workers, self._rank, share.outage, share.since)
-        if not await self._settle_all(self._owing(), keep=True):
+        if not await self._settle_all(await self._owing(), keep=True) or self.clock() < self._joined_at:
             return
-        if self.clock() >= self._joined_at and not self._owing():
-            if self._told is not None:
-                self._report(None)
-            self.share, self._told = None, None
+        if self._told is not None:
+            self._report(None)
+        self.share, self._told = None, None
+        # Requests went on meanwhile. What they spent is within the slack: waiting for a moment without any
+        # would keep a busy worker from ever coming back.
+        await self._settle_all(await self._owing(), keep=True)
 
-    def _owing(self) -> list[tuple[Budget, Purse]]:
-        now = self.clock()
-        return [
-            (budget, purse)
-            for budget in self.budgets.values()
-            for _, purse in budget.purses.newest()
-            if purse.owes(budget.limit, now, self.era)
-        ]
+    async def _owing(self) -> list[tuple[Budget, Purse]]:
+        """Return the purses of which Redis must be told. Requests go on meanwhile."""
+        now, found = self.clock(), []
+        for budget in self.budgets.values():
+            purses = [purse for _, purse in budget.purses.newest()]
+            for start in range(0, len(purses), _LOOKED_AT):
+                some = purses[start : start + _LOOKED_AT]
+                found += [(budget, purse) for purse in some if purse.owes(budget.limit, now, self.era)]
+                await asyncio.sleep(0)
+        return found
 
     # Leases ------------------------------------------------------------------------------------------
 

@@ -99,6 +99,46 @@ async def test_what_was_spent_meanwhile_is_not_spent_again(redis_url: str, clien
             assert 950 <= got[name] <= 1005, name
 
 
+async def test_busy_workers_come_back_at_once(redis_url: str, client: Redis) -> None:
+    """There is no moment without a request that was just counted in the share."""
+    limit = Limit("rate", "user", "rate", 1000, period=60.0, burst=1000)
+    async with floor(redis_url, client, limit, workers=2) as all_workers:
+        all_workers.cut()
+        await all_workers.beat()
+        busy = True
+
+        async def load(worker: Worker) -> None:
+            number = 0
+            while busy:
+                number += 1
+                await worker.take("rate", f"user-{number % 50}")
+                await asyncio.sleep(0)
+
+        loads = [asyncio.create_task(load(worker)) for worker in all_workers.workers]
+        try:
+            await asyncio.sleep(0.02)
+            await all_workers.come_back()
+            await asyncio.sleep(0.02)
+        finally:
+            busy = False
+            await asyncio.gather(*loads)
+        for worker in all_workers.workers:
+            await worker.idle()
+            assert await worker.house._owing() == []
+
+
+async def test_many_purses_are_looked_at_in_parts() -> None:
+    house = House([RATE], cast("Ledger", None), cast("Usages", None), capacity=20_000)
+    budget, others = house.budgets["rate"], 0
+    for number in range(20_000):
+        budget.purse(f"user-{number}")
+    looking = asyncio.create_task(house._owing())
+    while not looking.done():
+        await asyncio.sleep(0)
+        others += 1
+    assert others > 8
+
+
 async def test_debts_are_told_without_another_request(redis_url: str, client: Redis) -> None:
     async with floor(redis_url, client, RATE, QUOTA, workers=4) as all_workers:
         all_workers.cut()
