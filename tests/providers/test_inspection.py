@@ -11,7 +11,7 @@ from gateway.providers.presets import unfold
 from gateway.providers.provider import Kind
 from gateway.providers.suggestion import suggest
 from tests import tokens
-from tests.providers.shapes import NOW, SHAPES, Shape
+from tests.providers.shapes import NOW, SHAPES, TENANT, Shape
 
 KEY = tokens.rsa_key()
 
@@ -54,6 +54,10 @@ KINDS = [
     ({"token_use": "refresh"}, {}, Kind.REFRESH),
     ({"typ": "Refresh"}, {}, Kind.REFRESH),
     ({"typ": "Offline"}, {}, Kind.REFRESH),
+    ({"type": "refresh"}, {}, Kind.REFRESH),
+    ({"typ": "id"}, {}, Kind.ID),
+    ({"token_type": "id_token"}, {}, Kind.ID),
+    ({"token_type": "access"}, {}, Kind.ACCESS),
     ({"typ": "ID"}, {}, Kind.ID),
     ({"nonce": "n"}, {}, Kind.ID),
     ({"at_hash": "h"}, {}, Kind.ID),
@@ -262,6 +266,23 @@ def test_no_value_is_too_odd_to_be_answered(shape: Shape) -> None:
                 payload = {**shape.payload, **({name: odd} if part == "payload" else {})}
                 found = inspect(tokens.unsigned(header, payload, b"x").decode(), NOW)
                 json.dumps([suggest(found).entry, harmless(payload), *found.notes])
+
+
+@pytest.mark.parametrize(
+    ("name", "iss"),
+    [
+        ("entra-v2", f"https://login.microsoftonline.us/{TENANT}/v2.0"),
+        ("entra-v2", f"https://login.partner.microsoftonline.cn/{TENANT}/v2.0"),
+        ("entra-v1", f"https://sts.chinacloudapi.cn/{TENANT}/"),
+        ("cognito-access", "https://cognito-idp.cn-north-1.amazonaws.com.cn/cn-north-1_AbCdEf123"),
+    ],
+)
+def test_the_entry_of_another_cloud_has_its_issuer(name: str, iss: str) -> None:
+    (shape,) = (shape for shape in SHAPES if shape.name == name)
+    entry = suggest(said({**shape.payload, "iss": iss})).entry
+    assert entry is not None
+    assert entry["preset"] == shape.preset
+    assert unfold(entry).settings["issuer"] == iss
 
 
 def test_an_issuer_that_is_no_url_has_no_discovery() -> None:

@@ -20,9 +20,13 @@ from gateway.providers.provider import (
 )
 
 _GUID: Final = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_V2: Final = re.compile(rf"https://login\.microsoftonline\.(?:com|us)/({_GUID})/v2\.0")
-_V1: Final = re.compile(rf"https://sts\.windows\.net/({_GUID})/")
+_V2: Final = re.compile(
+    rf"https://login\.(?:microsoftonline\.(?:com|us)|partner\.microsoftonline\.cn)/({_GUID})/v2\.0"
+)
+_V1: Final = re.compile(rf"https://sts\.(?:windows\.net|chinacloudapi\.cn)/({_GUID})/")
 _ISSUERS: Final = {"v1": "https://sts.windows.net/", "v2": "https://login.microsoftonline."}
+_OF_THE_WORLD: Final = ("https://sts.windows.net/", "https://login.microsoftonline.com/")
+"""Not those of the clouds of the United States' government and of China."""
 _CLIENT: Final = {"v1": "appid", "v2": "azp"}
 _GUIDS: Final = "a tenant's ID, in lower case"
 _TENANT: Final = "8a1c3b52-6f0e-4d1b-9a57-0d2f6c1e4b90"
@@ -80,6 +84,8 @@ def _recognise(token: Unverified) -> Recognition | None:
     if found is None:
         return None
     parameters: IssuerSettings = {"tenant": found[1]}
+    if not issuer.startswith(_OF_THE_WORLD):
+        parameters["issuer"] = issuer
     if version == "v1":
         parameters["version"] = "v1"
     client = token.text(_CLIENT[version])

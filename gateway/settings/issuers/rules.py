@@ -18,7 +18,7 @@ _PLACEHOLDER: Final = re.compile(r"\$\{[^}]*\}|\{(?!tenant\})[^}]*\}|<[^>]*>|\*"
 _METADATA: Final = re.compile(r"(https?://.+?/?)/\.well-known/.*")
 # Not issuers: Entra's names for all tenants, for all of organisations and for private accounts.
 _OF_ALL: Final = re.compile(
-    r"(https://(?:login\.microsoftonline\.[a-z]+|sts\.windows\.net)/)(?:common|organizations|consumers)(/.*)"
+    r"(https://(?:login\.(?:partner\.)?microsoftonline\.[a-z]+|sts\.windows\.net)/)(?:common|organizations|consumers)(/.*)"
 )
 _BRACES: Final = re.compile(r"\$?\{[^}]*\}")
 # PEM certificates by `kid`, which are no JWK set, and where the same keys are one.
