@@ -94,26 +94,32 @@ class Holdings:
 
 async def holdings_of(house: House) -> Holdings:
     """Return what one worker knows."""
-    now, sums, accounts = house.clock(), {}, []
+    now, sums = house.clock(), {}
+    accounts: list[Account] = []
     throttled: list[Account] = []
     for name, budget in house.budgets.items():
-        limit, found = budget.limit, [account async for account in _accounts(budget, now)]
-        sums[name] = Sum(
-            len(found), sum(each.held for each in found), sum(each.running for each in found),
-            sum(each.refused_for is not None for each in found),
-        )  # fmt: skip
-        throttled += [each for each in found if each.refused_for is not None]
-        accounts += _most_spent(limit, found)
-    accounts += [each for each in _longest(throttled) if each not in accounts]
+        total, spent = Sum(), list[Account]()
+        async for found in _slices(budget, now):
+            refused = [each for each in found if each.refused_for is not None]
+            total = Sum(
+                total.subjects + len(found),
+                total.held + sum(each.held for each in found),
+                total.running + sum(each.running for each in found),
+                total.throttled + len(refused),
+            )
+            spent = _most_spent(budget.limit, [*spent, *found])
+            throttled = _longest([*throttled, *refused])
+        sums[name] = total
+        accounts += spent
+    accounts += [each for each in throttled if each not in accounts]
     return Holdings(house.share is None, sums, accounts)
 
 
-async def _accounts(budget: Budget, now: float) -> AsyncIterator[Account]:
+async def _slices(budget: Budget, now: float) -> AsyncIterator[list[Account]]:
     # The table changes while other requests are served, so its entries are copied first.
     purses = [purse for _, purse in budget.purses.newest()]
     for start in range(0, len(purses), _SLICE):
-        for purse in purses[start : start + _SLICE]:
-            yield _account(budget.limit, purse, now)
+        yield [_account(budget.limit, purse, now) for purse in purses[start : start + _SLICE]]
         await asyncio.sleep(0)
 
 

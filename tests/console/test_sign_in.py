@@ -9,7 +9,7 @@ from playwright.async_api import Browser, expect
 
 from gateway.core.model import JSON
 from tests.console.conftest import opened
-from tests.console.test_appearance import is_accessible
+from tests.console.test_appearance import PAGES, is_accessible
 from tests.console.test_console import user
 from tests.harness import House, open_house, unused_port
 from tests.node.issuers import running
@@ -70,6 +70,12 @@ async def test_people_sign_in_at_their_provider(
             await expect(ada.heading("Grace of the sign-in")).to_be_visible()
             await ada.go("Denials")
             await expect(page.get_by_text("live", exact=True)).to_be_visible()
+            # The end of a session, as the browser sees it.
+            await page.context.clear_cookies()
+            await expect(ada.heading("Sign in")).to_be_visible()
+            await expect(page.get_by_role("alert")).to_contain_text("the session has ended")
+            await page.get_by_role("link", name="Sign in with OpenID Connect").click()
+            await expect(ada.heading("Denials")).to_be_visible()
             await page.get_by_role("button", name="Sign out").click()
             await expect(ada.heading("Sign in")).to_be_visible()
             await page.reload()
@@ -81,8 +87,12 @@ async def test_people_sign_in_at_their_provider(
             await page.get_by_role("link", name="Sign in with OpenID Connect").click()
             await expect(page.get_by_role("banner")).to_contain_text("Vic (viewer)")
             await expect(page.get_by_role("button", name="Flush caches")).to_have_count(0)
-            await page.evaluate("() => { location.hash = '#/replay'; }")
+            for name in PAGES:
+                await vic.go(name)
             await expect(page.get_by_text("This needs the role of an operator")).to_be_visible()
+            await vic.open_user(subject)
+            await expect(page.get_by_role("region", name="Changes")).to_contain_text("a test of the sign-in")
+            assert await page.locator("button:visible").all_inner_texts() == ["Sign out"]
             refused = await page.evaluate(REFUSED)
             assert len(refused) > 10
             assert {name: status for name, status in refused.items() if status != 403} == {}
