@@ -68,8 +68,27 @@ def test_check_finds_every_seeded_mistake(tmp_path: Path) -> None:
         ("|-\n        claims.x == 1 &&\n        user.id == 1", "13:17"),
         (">-\n        claims.x == 1 &&\n        user.id == 1", "13:17"),
         ("claims.x == 1 &&\n        user.id == 1", "12:17"),
+        ("&a user.id == 1", "11:29"),
+        ("!!str 'user.id == 1'", "11:33"),
+        ('"claims.x == 1 && \\\n        user.id == 1"', "12:17"),
+        ('"claims.x\\t==\\u0020\\x31 && user.id == 1"', "11:53"),
+        ('"claims.x == \\"\\u00e9\\U0001F600漢\\" && user.id == 1"', "11:64"),
     ],
-    ids=["plain", "single", "double", "escaped quote", "escape", "literal", "folded", "two lines"],
+    ids=[
+        "plain",
+        "single",
+        "double",
+        "escaped quote",
+        "escape",
+        "literal",
+        "folded",
+        "two lines",
+        "anchor",
+        "tag",
+        "continued",
+        "escaped space",
+        "unicode",
+    ],
 )
 def test_the_column_is_that_of_the_file(tmp_path: Path, written: str, place: str) -> None:
     (message,) = told(tmp_path, one(written))

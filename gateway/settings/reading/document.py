@@ -1,11 +1,19 @@
 """YAML with line numbers: a document's values, and the line of each value."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 import yaml
 
 from gateway.settings.findings import Location
+
+_PROPERTIES: Final = re.compile(r"(?:[&!]\S*\s+)*")
+"""An anchor and a tag before a value (YAML 1.2 §6.9)."""
+_DIGITS: Final = {"x": 2, "u": 4, "U": 8}
+_SPACES: Final = frozenset(" \ttnrvfNLP_\r\n")
+"""Escapes of white space (YAML 1.2 §5.7), and the one of a line break, which stands for nothing."""
 
 
 class Unreadable(Exception):
@@ -45,30 +53,37 @@ class Document:
             return None
         wanted = sum(not character.isspace() for character in node.value[:at])
         place, last = _content(node, self.text), node.end_mark.index
-        while place < last and (wanted or self.text[place].isspace()):
-            step = _step(self.text, place, node.style)
-            if not self.text[place].isspace():
-                wanted -= 1
-            place += step
+        while place < last:
+            length, visible = _step(self.text, place, node.style)
+            if visible and not wanted:
+                break
+            wanted -= visible
+            place += length
         line = self.text.count("\n", 0, place) + 1
         return line, place - (self.text.rfind("\n", 0, place) + 1) + 1
 
 
 def _content(node: yaml.ScalarNode, text: str) -> int:
-    """Return the index at which the text of a scalar begins: behind a quote, or the head of a block."""
+    """Return the index at which the text of a scalar begins: behind anchor, tag, quote or head of a block."""
     start: int = node.start_mark.index
-    if node.style in ("'", '"'):
-        return start + 1
-    return text.find("\n", start) + 1 if node.style in ("|", ">") else start
+    if node.style in ("|", ">"):
+        return text.find("\n", start) + 1
+    if (properties := _PROPERTIES.match(text, start)) is not None:
+        start = properties.end()
+    return start + (node.style in ("'", '"'))
 
 
-def _step(text: str, place: int, style: str | None) -> int:
-    """Return how many characters of the file stand for one of the value."""
+def _step(text: str, place: int, style: str | None) -> tuple[int, bool]:
+    """Return how many characters of the file stand for one of the value, and whether that can be seen."""
     if style == "'" and text.startswith("''", place):
-        return 2
-    if style == '"' and text[place] == "\\":
-        return {"x": 4, "u": 6, "U": 10}.get(text[place + 1 : place + 2], 2)
-    return 1
+        return 2, True
+    if style != '"' or text[place] != "\\":
+        return 1, not text[place].isspace()
+    kind = text[place + 1 : place + 2]
+    if kind not in _DIGITS:
+        return 2, kind not in _SPACES
+    end = place + 2 + _DIGITS[kind]
+    return end - place, not chr(int(text[place + 2 : end], 16)).isspace()
 
 
 def parse(text: str) -> Document:
