@@ -100,7 +100,7 @@ def _source_writer(
             tls_strict=of.tls.strict,
         )
     issuers = {issuer.name: issuer.issuer for issuer in settings.issuers}
-    return SourceWriter(defined, issuers, pool, postgres)
+    return SourceWriter(defined, issuers, pool, postgres if source.dsn is not None else of.schema_name)
 
 
 def users_explained(postgres: Postgres, users: SourceDatabase | None, operators: AnyDirectory) -> Users:

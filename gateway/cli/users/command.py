@@ -286,6 +286,9 @@ def _write(config: Path, work: "Callable[[Stores], Awaitable[UserRecord]]", *, j
         names = stores.issuer_names.by_iss
         cached = [(names[i.issuer], i.subject) for i in record.identities if i.issuer in names]
         try:
+            if stores.source is not None:
+                # Redis belongs to a database that the change itself may not have asked.
+                await stores.postgres.identify()
             await stores.redis.forget_users(cached)
         except StoreUnavailable as error:
             return record, error, stores.settings.cache.user_ttl

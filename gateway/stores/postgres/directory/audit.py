@@ -42,14 +42,24 @@ class AuditRow:
 
 
 async def record(
-    connection: Connection, author: Author | None, action: str, target: str, detail: Mapping[str, JSON]
+    connection: Connection,
+    author: Author | None,
+    action: str,
+    target: str,
+    detail: Mapping[str, JSON],
+    *,
+    table: str = "audit",
 ) -> None:
-    """Record a change in the transaction of `connection`. Without an author, record nothing."""
+    """Record a change in the transaction of `connection`. Without an author, record nothing.
+
+    `table` is SQL, for a connection that looks for tables elsewhere.
+    """
     if author is not None:
         if author.reason is not None:
             detail = {**detail, "reason": author.reason}
         await connection.execute(
-            "INSERT INTO audit (actor, action, target, request_id, detail) VALUES ($1, $2, $3, $4, $5)",
+            f"INSERT INTO {table} (actor, action, target, request_id, detail)"  # noqa: S608 -- a quoted name
+            " VALUES ($1, $2, $3, $4, $5)",
             author.actor, action, target, author.request_id, orjson.dumps(detail).decode(),
         )  # fmt: skip
 

@@ -76,28 +76,46 @@ def for_status(source: UserSource, wanted: UserStatus, holding: Sequence[bool]) 
 
     Raises `NotWritable`.
     """
-    found: dict[str, Assignment] = {}
-    last = len(source.status)
-    if wanted is not UserStatus.ACTIVE:
-        candidates = [number for number, rule in enumerate(source.status) if rule.status is wanted]
-        if not candidates:
-            raise NotWritable(
-                f"no rule of users.source.status makes a user {wanted}: change {source.table} with the"
-                " system's own means"
-            )
-        held = [number for number in candidates if holding[number]]
-        usable = held or [number for number in candidates if _on(source.status[number]) is not None]
-        if not usable:
-            raise _unmapped(source, candidates[0])
-        last = usable[0]
-        if not held:
-            found |= {each.column: each for each in _on(source.status[last]) or ()}
+    rules = source.status
+    candidates = [number for number, rule in enumerate(rules) if rule.status is wanted]
+    if wanted is UserStatus.ACTIVE:
+        # So is a user for whom no rule holds.
+        try:
+            return _without(source, wanted, holding, len(rules), {})
+        except NotWritable:
+            if not candidates:
+                raise
+    if not candidates:
+        raise NotWritable(
+            f"no rule of users.source.status makes a user {wanted}: change {source.table} with the"
+            " system's own means"
+        )
+    held = [number for number in candidates if holding[number]]
+    usable = held or [number for number in candidates if _on(rules[number]) is not None]
+    if not usable:
+        raise _unmapped(source, candidates[0])
+    on = [] if held else _on(rules[usable[0]]) or []
+    return _without(source, wanted, holding, usable[0], {each.column: each for each in on})
+
+
+def _without(
+    source: UserSource,
+    wanted: UserStatus,
+    holding: Sequence[bool],
+    last: int,
+    found: dict[str, Assignment],
+) -> list[Assignment]:
+    """Add to `found` what makes the rules before the number `last` false. Raises `NotWritable`."""
     for number in range(last):
-        if holding[number] and source.status[number].status is not wanted:
-            off = _off(source.status[number])
-            if off is None:
-                raise _unmapped(source, number)
+        rule = source.status[number]
+        if not holding[number] or rule.status is wanted:
+            continue
+        off = _off(rule)
+        if off is not None:
             found.setdefault(off.column, off)
+        elif not found.keys() & {each.on.column for each in _conditions(rule) if each.on is not None}:
+            # Where its column gets another value, the row is read afterwards, and tells.
+            raise _unmapped(source, number)
     return list(found.values())
 
 
@@ -133,7 +151,14 @@ def possibilities(source: UserSource) -> tuple[list[str], list[str]]:
 
 def active(source: UserSource) -> list[Assignment]:
     """Return the columns of a new user that the conditions read, as an active user has them."""
-    return [off for rule in source.status if (off := _off(rule)) is not None]
+    found: list[Assignment] = []
+    for rule in source.status:
+        off = _off(rule)
+        if rule.status is UserStatus.ACTIVE:
+            found += _on(rule) or []
+        elif off is not None:
+            found.append(off)
+    return found
 
 
 def _on(rule: StatusRule) -> list[Assignment] | None:

@@ -1,7 +1,7 @@
 """Changes of users in a source, over connections that may write (`users.source.writable`).
 
-A change is one transaction in the source. The audit log is in the gateway's own tables, perhaps on another
-server: its entry is written before the change is committed, and committed right after it.
+A change is one transaction in the source, with its entry in the audit log. Where the gateway's own tables are
+in another database, the entry is written there before the change is committed, and committed right after it.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -47,9 +47,12 @@ _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('gateway ' || $1 |
 
 
 class Change:
-    """A transaction in the source; and one for the audit log, which ends behind it."""
+    """A transaction in the source; and one for the audit log if that is elsewhere, which ends behind it."""
 
-    def __init__(self, connection: Connection, types: Types, own: Postgres, behind: AsyncExitStack) -> None:
+    def __init__(
+        self, connection: Connection, types: Types, own: Postgres | str, behind: AsyncExitStack
+    ) -> None:
+        """`own` has the audit log, or is its schema in the source's database."""
         self.connection = connection
         self.types = types
         self._own = own
@@ -59,13 +62,18 @@ class Change:
     async def record(
         self, author: Author | None, action: str, user: UserRecord, detail: Mapping[str, JSON]
     ) -> None:
-        """Write an entry of the audit log, which is committed right after the change."""
+        """Write an entry of the audit log, which is committed with the change, or right after it."""
+        target = f"user:{user.user.id}"
         if author is None:
+            return
+        if isinstance(self._own, str):
+            table = f"{quoted(self._own)}.audit"
+            await audit.record(self.connection, author, action, target, detail, table=table)
             return
         if self._log is None:
             self._log = await self._behind.enter_async_context(self._own.connection())
             await self._behind.enter_async_context(self._log.transaction())
-        await audit.record(self._log, author, action, f"user:{user.user.id}", detail)
+        await audit.record(self._log, author, action, target, detail)
 
 
 class SourceWriter:
@@ -75,9 +83,12 @@ class SourceWriter:
     """
 
     def __init__(
-        self, source: UserSource, issuers: Mapping[str, str], pool: Pool | None, own: Postgres
+        self, source: UserSource, issuers: Mapping[str, str], pool: Pool | None, own: Postgres | str
     ) -> None:
-        """`own` has the audit log. `issuers` maps names to `iss`."""
+        """`own` has the audit log, or is its schema in the source's database.
+
+        `issuers` maps names to `iss`.
+        """
         self._source = self.source = source
         self._issuers = IssuerNames(issuers)
         self._pool = pool

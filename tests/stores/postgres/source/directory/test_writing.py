@@ -1,4 +1,5 @@
 """A source that is writable is changed in its own columns, as far as these say what a change means."""
+# ruff: noqa: S608 -- statements with names of the tests' own
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from gateway.stores.postgres.directory.user_rows import (
     UserChanged,
     UserChanges,
 )
-from tests.stores.postgres.source.directory.opened import directory
+from tests.stores.postgres.source.directory.opened import OWN, directory
 from tests.systems.fixtures import SUSPENDING, Systems
 from tests.systems.sources import BLOCKS, ISS
 from tests.systems.system import System
@@ -201,6 +202,29 @@ async def test_a_trigger_that_undoes_a_change_is_noticed(people: str) -> None:
     async with directory(people, BLOCK) as (users, _):
         with pytest.raises(NotWritable, match="the user would be active even so"):
             await users.change("1", {"status": UserStatus.SUSPENDED})
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+async def test_a_user_becomes_active_by_the_rule_that_says_so(people: str, reverse: bool) -> None:
+    rules = [{"when": "state = 'ok'", "is": "active"}, {"when": "state = 'banned'", "is": "suspended"}]
+    if reverse:
+        rules.reverse()
+    async with directory(people, {**BLOCK, "status": rules}) as (users, _):
+        for status in (UserStatus.SUSPENDED, UserStatus.ACTIVE):
+            assert (await users.change("1", {"status": status})).user.status is status
+        assert await rows(people, "SELECT state FROM people WHERE id = 1") == [("ok",)]
+
+
+async def test_a_change_and_its_audit_are_one_transaction(people: str) -> None:
+    async with directory(people, BLOCK) as (users, audit):
+        await users.change("1", {"email": "ann@y.org"}, author=AUTHOR)
+        same = f"SELECT a.xmin = p.xmin FROM {OWN}.audit a, people p WHERE p.id = 1"
+        assert await rows(people, same) == [(True,)]
+        await rows(people, f"ALTER TABLE {OWN}.audit ADD CHECK (actor <> 'cli:ann') NOT VALID")
+        with pytest.raises(NotWritable):
+            await users.change("1", {"email": "ann@z.org"}, author=AUTHOR)
+        assert await rows(people, "SELECT mail FROM people WHERE id = 1") == [("ann@y.org",)]
+        assert len(await audit.page()) == 1
 
 
 async def test_a_status_that_an_earlier_rule_hides_is_uncovered(people: str) -> None:
