@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import asyncpg
+
 from gateway.core.model import RecordUnusable, User
 from gateway.stores.postgres.change_stream.listener import Changed, Everything
 from gateway.stores.postgres.pool import Connection
@@ -18,7 +20,12 @@ from gateway.stores.postgres.source.database import SourceDatabase, read_user
 _MOST: Final = 5000
 """Rows of one look; more count as a change of all users."""
 _OVERLAP: Final = " - interval '60 s'"
-_TIMES: Final = ("timestamp with time zone", "timestamp without time zone")
+_NOW: Final = {
+    "timestamp with time zone": "now()",
+    # Systems write their own time there, or that of UTC.
+    "timestamp without time zone": "greatest(localtimestamp, now() AT TIME ZONE 'UTC')",
+}
+"""By the type of the column: an instant before which no later change is written."""
 _VERSION: Final = "(pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1) AS version"
 """No transaction with a higher id is in what is read."""
 _DIGEST: Final = f"hashtextextended(ROW({relations.STATE})::text, 0) AS digest"
@@ -49,7 +56,10 @@ class Poller:
                 column, table = f"({self._source.poll.column})", self._table()
                 typed = f"SELECT pg_typeof((SELECT {column} FROM {table} LIMIT 0))::text"
                 self._column_type = str(await connection.fetchval(typed))
-                self._latest = await connection.fetchval(f"SELECT max({column})::text FROM {table}")
+                # A row from the future must not hide the changes until then.
+                self._latest = await connection.fetchval(
+                    f"SELECT max({column})::text FROM {table} WHERE {self._is_past(column)}"
+                )
         return Everything(version)
 
     async def changes(self) -> Changed | Everything | None:
@@ -58,9 +68,10 @@ class Poller:
             return None
         async with self._database.connection() as connection:
             column = f"({self._source.poll.column})"
-            overlap = _OVERLAP if self._column_type in _TIMES else ""
+            overlap = _OVERLAP if self._column_type in _NOW else ""
             rows = await connection.fetch(
-                f"SELECT ({self._source.id})::text AS id, {column}::text AS changed_at, {_VERSION}"
+                f"SELECT ({self._source.id})::text AS id, {column}::text AS changed_at, {_VERSION},"
+                f" {self._is_past(column)} AS is_past"
                 f" FROM {self._table()} WHERE $1::text IS NULL"
                 f" OR {column} > $1::text::{self._column_type}{overlap}"
                 f" ORDER BY {column} DESC LIMIT {_MOST + 1}",
@@ -68,7 +79,7 @@ class Poller:
             )
             if not rows:
                 return None
-            self._latest = rows[0]["changed_at"] or self._latest
+            self._latest = next((row["changed_at"] for row in rows if row["is_past"]), self._latest)
             seen, self._seen = self._seen, {row["id"]: row["changed_at"] for row in rows}
             changed = [row["id"] for row in rows if seen.get(row["id"]) != row["changed_at"]]
             version = rows[0]["version"]
@@ -86,16 +97,13 @@ class Poller:
 
     async def digests(self, issuer_name: str, subjects: Sequence[str]) -> tuple[dict[str, int | None], int]:
         """Return a number for the state of the user behind each subject, None for no user; the version."""
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(
-                await self._each(connection, issuer_name, _DIGEST), list(subjects), _tenant(issuer_name)
-            )
+        rows, version = await self._rows(issuer_name, subjects, _DIGEST)
         found: dict[str, int | None] = {}
         for row in rows:
             # Of several users behind one subject there is no state that equals another.
             ambiguous = row["subject"] in found
             found[row["subject"]] = -1 if ambiguous else row["digest"]
-        return found, rows[0]["version"] if rows else 0
+        return found, version
 
     async def users(
         self, issuer_name: str, subjects: Sequence[str]
@@ -105,12 +113,7 @@ class Poller:
         One that cannot be read, or is ambiguous, is left out.
         """
         asked_at = time.time()
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(
-                await self._each(connection, issuer_name, f"{relations.COLUMNS}, {_DIGEST}"),
-                list(subjects),
-                _tenant(issuer_name),
-            )
+        rows, version = await self._rows(issuer_name, subjects, f"{relations.COLUMNS}, {_DIGEST}")
         found: dict[str, tuple[User | None, int | None]] = {}
         unusable: set[str] = set()
         for row in rows:
@@ -123,7 +126,32 @@ class Poller:
             except RecordUnusable:
                 unusable.add(subject)
         usable = {subject: each for subject, each in found.items() if subject not in unusable}
-        return usable, rows[0]["version"] if rows else 0
+        return usable, version
+
+    async def _rows(
+        self, issuer_name: str, subjects: Sequence[str], selected: str
+    ) -> tuple[list[asyncpg.Record], int]:
+        """Return something of the user behind each subject, and the version of what was read.
+
+        A user for whom an expression fails is left out, and hides no other.
+        """
+        rows = await self._usable(issuer_name, subjects, selected)
+        async with self._database.connection() as connection:
+            return rows, int(await connection.fetchval(f"SELECT {_VERSION}"))
+
+    async def _usable(self, issuer_name: str, subjects: Sequence[str], selected: str) -> list[asyncpg.Record]:
+        try:
+            async with self._database.connection() as connection:
+                statement = await self._each(connection, issuer_name, selected)
+                return await connection.fetch(statement, list(subjects), _tenant(issuer_name))
+        except RecordUnusable:
+            if len(subjects) == 1:
+                return []
+        half = len(subjects) // 2
+        return [
+            *await self._usable(issuer_name, subjects[:half], selected),
+            *await self._usable(issuer_name, subjects[half:], selected),
+        ]
 
     async def _each(self, connection: Connection, issuer_name: str, selected: str) -> str:
         """Return the statement that reads something of the user behind each subject in $1, of tenant $2."""
@@ -131,11 +159,16 @@ class Poller:
         name = issuer_name.partition("/")[0]
         keys = relations.identities(self._source, types.columns, name, "wanted.subject", "$2::text")
         return (
-            f"SELECT wanted.subject, {_VERSION}, $2::text AS tenant_of_issuer, found.*"
+            f"SELECT wanted.subject, $2::text AS tenant_of_issuer, found.*"
             " FROM unnest($1::text[]) AS wanted (subject)"
             f" LEFT JOIN LATERAL (SELECT {selected} FROM ({relations.users(self._source)}) AS u"
             f" WHERE u.key IN ({keys}) LIMIT 2) AS found ON true"
         )
+
+    def _is_past(self, column: str) -> str:
+        """Return the condition that no change is to come before this row's."""
+        now = _NOW.get(self._column_type or "")
+        return f"({column} IS NOT NULL)" if now is None else f"({column} <= {now})"
 
     def _table(self) -> str:
         table = self._source.table
