@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 from gateway.cli.config import settings_or_exit
 from gateway.cli.terminal import output
-from gateway.core.model import Identity, StoreUnavailable, Tier
+from gateway.core.model import Identity, RecordUnusable, StoreUnavailable, Tier
 from gateway.core.tokens.issuer_patterns import IssuerNames, is_pattern
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
@@ -212,6 +212,8 @@ def refuse(error: StoreUnavailable, setting: str = "postgres.dsn") -> NoReturn:
     `setting` names the DSN of Postgres.
     """
     address, _, why = error.detail.partition(": ")
+    if isinstance(error, RecordUnusable):
+        output.fail(error.detail, code=output.USAGE)
     if error.store is Tier.REDIS:
         output.unreachable("Redis", address, why, "start it, or correct redis.url")
     from asyncpg import ClientConfigurationError, DataError, PostgresError

@@ -40,6 +40,20 @@ async def test_a_source_is_read_only(tmp_path: Path, redis_url: str, systems: Sy
         assert (await gateway("users", *words)).exit_code == output.DENIED
 
 
+async def test_a_row_for_which_an_expression_fails_is_told_as_such(
+    tmp_path: Path, redis_url: str, systems: Systems
+) -> None:
+    system = await systems("django")
+    (person,) = await system.add()
+    await migrate(system.dsn, "gateway_own")
+    gateway = Command(tmp_path, system, redis_url, tenant="(1 / (id - id))::text")
+    for words in (("users", "list"), ("users", "show", person.id)):
+        told = await gateway(*words)
+        assert told.exit_code == output.USAGE
+        assert "an expression fails for a user's row (SQLSTATE 22012)" in told.stderr
+    assert (await gateway.json("revoke", "user", person.id))["value"] == person.id
+
+
 async def test_a_writable_source_is_changed(tmp_path: Path, redis_url: str, systems: Systems) -> None:
     system = await systems("django")
     (person,) = await system.add()

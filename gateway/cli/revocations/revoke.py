@@ -11,7 +11,7 @@ from gateway.cli.config import DEFAULT_CONFIG, ConfigFile, Json
 from gateway.cli.stores import Stores, operator, table, when, with_stores
 from gateway.cli.terminal import output
 from gateway.cli.terminal.arguments import AnyUser, IssuerName, Jti, OfIssuer, rfc3339, utf8
-from gateway.core.model import JSON, StoreUnavailable
+from gateway.core.model import JSON, RecordUnusable, StoreUnavailable
 from gateway.core.tokens.claims import MAX_DATE, is_clean
 
 if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs none of them
@@ -120,10 +120,14 @@ def user(
     ends = _instant(until)
 
     async def work(stores: Stores) -> "Revocation":
-        record = await stores.user(user)
+        try:
+            user_id = (await stores.user(user)).user.id
+        except RecordUnusable:
+            # Its row is wrong, and its tokens may be, too.
+            user_id = await stores.user_id(user)
         return await stores.revocations.revoke(
             "user",
-            value=record.user.id,
+            value=user_id,
             expires_at=ends,
             reason=reason,
             revoked_by=operator(),

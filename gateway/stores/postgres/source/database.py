@@ -59,7 +59,7 @@ async def describe(connection: AnyConnection, source: UserSource) -> Types:
     }
     expressions = [f"SELECT key FROM ({relations.users(source)}) AS u", *columns.values()]
     selected = ", ".join(
-        f"pg_typeof(({expression} LIMIT 0))::text AS t{number}"
+        f"format_type(pg_typeof(({expression} LIMIT 0)), -1) AS t{number}"
         for number, expression in enumerate(expressions)
     )
     row = await connection.fetchrow(f"SELECT {selected}")
@@ -71,10 +71,15 @@ async def describe(connection: AnyConnection, source: UserSource) -> Types:
     return Types(str(key), dict(zip(columns, map(str, types), strict=True)), views)
 
 
+async def kinds_of(connection: AnyConnection, tables: Sequence[str]) -> dict[str, str]:
+    """Return what some tables are: `pg_class.relkind`, such as `v` for a view. Absent ones are left out."""
+    return {row["name"]: row["kind"] for row in await connection.fetch(_KINDS, list(tables))}
+
+
 async def views_among(connection: AnyConnection, tables: Sequence[str]) -> frozenset[str]:
     """Return those of some tables that are not tables: views and foreign tables. Absent ones are no views."""
-    rows = await connection.fetch(_KINDS, list(tables))
-    return frozenset(row["name"] for row in rows if row["kind"] not in ("r", "p"))
+    kinds = await kinds_of(connection, tables)
+    return frozenset(name for name, kind in kinds.items() if kind not in ("r", "p"))
 
 
 @dataclass(slots=True)
@@ -197,16 +202,7 @@ class SourceDatabase:
         statements = await self.statements(connection)
         asked_at = time.time()
         with self._refused(self.address):
-            try:
-                rows = await connection.fetch(statements.find(name), identity.subject, tenant or None)
-            except asyncpg.PostgresError as error:
-                if is_of_one_row(error):
-                    raise RecordUnusable(
-                        Tier.POSTGRES,
-                        f"users.source: an expression fails for this user (SQLSTATE {error.sqlstate}):"
-                        " correct the expression or the row",
-                    ) from error
-                raise
+            rows = await connection.fetch(statements.find(name), identity.subject, tenant or None)
         return _found(rows, asked_at, shared=statements.shared)
 
     @contextmanager
@@ -215,6 +211,12 @@ class SourceDatabase:
         try:
             yield
         except asyncpg.PostgresError as error:
+            if is_of_one_row(error):
+                raise RecordUnusable(
+                    Tier.POSTGRES,
+                    f"users.source: an expression fails for a user's row (SQLSTATE {error.sqlstate}): correct"
+                    " the expression or the row",
+                ) from error
             if not is_lasting(error):
                 raise
             self._statements = None

@@ -111,7 +111,8 @@ class UserSource:
         Its triggers cannot tell then which identity that was, only whose.
         """
         texts = [text for each in self.identities for text in (each.subject, each.user, each.where) if text]
-        return bool(self.watch) and any(_READS_MORE.search(text) for text in texts)
+        named = any(column != ALL_USERS for column in self.watch.values())
+        return named and any(_READS_MORE.search(text) for text in texts)
 
     def identities_of(self, issuer_name: str) -> tuple[Identities, ...]:
         """Return where the subjects of an issuer are."""

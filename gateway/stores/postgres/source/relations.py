@@ -28,13 +28,10 @@ u.id, u.status, u.tenant, u.email, u.display_name, u.roles, u.attributes, u.toke
 """
 """All that an answer has of a user, and none of it changes while the user does not."""
 
-_SPELLINGS: Final = {
-    "uuid": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
-    "smallint": "^-?[0-9]{1,4}$",
-    "integer": "^-?[0-9]{1,9}$",
-    "bigint": "^-?[0-9]{1,18}$",
-}
-"""By the type of a column: how Postgres writes its values that are found by its index."""
+_UUID: Final = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+_INTEGER: Final = "^-?[0-9]{1,19}$"
+_INTEGERS: Final = frozenset({"smallint", "integer", "bigint"})
+_TEXTS: Final = frozenset({"text", "character varying"})
 
 
 def table_of(source: UserSource, table: str) -> str:
@@ -145,21 +142,37 @@ def subject_of_nothing(source: UserSource, each: Identities) -> str:
 def _is_subject(each: Identities, column_type: str | None, subject: str) -> str:
     condition = f"{_one(each.subject)}::text = {subject}"
     column = sql_text.column_of(each.subject)
-    if column is None or column_type not in _SPELLINGS:
-        return condition
-    return f"{quoted(column)} = {_typed(column_type, subject)} AND {condition}"
+    typed = None if column is None else _typed(column_type, subject)
+    return condition if typed is None else f"{quoted(column or '')} = {typed} AND {condition}"
 
 
-def _typed(column_type: str, text: str) -> str:
-    """Return the value of a text in a column's own type, which its index is on; null if it has none."""
-    return f"CASE WHEN {text} ~ {literal(_SPELLINGS[column_type])} THEN {text}::{column_type} END"
+def indexed_subject(each: Identities, column_type: str | None) -> str:
+    """Return what an index must be on for `identities` to find a subject by it."""
+    column = sql_text.column_of(each.subject)
+    if column is None:
+        return _one(each.subject)
+    of_its_type = column_type in _TEXTS or _typed(column_type, "NULL") is not None
+    return quoted(column) if of_its_type else f"({quoted(column)}::text)"
+
+
+def _typed(column_type: str | None, text: str) -> str | None:
+    """Return the value of a text in a column's own type, null if it has none; or None for other types.
+
+    The column's index is on that type. What is compared as text, too, must be spelt as Postgres does.
+    """
+    if column_type == "uuid":
+        return f"CASE WHEN {text} ~ {literal(_UUID)} THEN {text}::uuid END"
+    if column_type in _INTEGERS:
+        # The widest of them, because the type of a column may be widened at any time.
+        within = f"{text}::numeric BETWEEN -9223372036854775808 AND 9223372036854775807"
+        return f"CASE WHEN {text} ~ {literal(_INTEGER)} THEN CASE WHEN {within} THEN {text}::bigint END END"
+    return None
 
 
 def is_key(key_type: str, key: str, text: str) -> str:
     """Return the condition that a key of some type is the id in a text, by the key's index."""
-    if key_type in _SPELLINGS:
-        return f"{key} = {_typed(key_type, text)} AND {key}::text = {text}"
-    return f"{key}::text = {text}"
+    typed = _typed(key_type, text)
+    return f"{key}::text = {text}" + ("" if typed is None else f" AND {key} = {typed}")
 
 
 def _also(each: Identities) -> str:
@@ -218,6 +231,11 @@ def states(source: UserSource, rows: str) -> str:
     return f"SELECT {_one(source.id)} AS key, {state} AS state FROM {rows} AS {alias}"
 
 
+def statuses_by_email(source: UserSource) -> str:
+    """Return the statement of the statuses of users with the e-mail address $1, in any letter case."""
+    return f"SELECT DISTINCT u.status FROM ({users(source)}) AS u WHERE lower(u.email) = lower($1::text)"
+
+
 def keys(source: UserSource, rows: str) -> str:
     """Return the query of the ids of users in some rows of their table."""
     return f"SELECT {_one(source.id)} AS key FROM {rows} AS {alias_of(source.table)}"
@@ -229,7 +247,7 @@ def _selected(query: str) -> str:
 
 def _scalar(value: Value) -> str:
     if value.query is not None:
-        return f"(SELECT gateway_value FROM {_selected(value.query)} AS found (gateway_value) LIMIT 1)"
+        return f"(SELECT gateway_value FROM {_selected(value.query)} AS found (gateway_value))"
     return _one(value.sql or "NULL")
 
 
@@ -245,16 +263,16 @@ def _roles(value: Value | None) -> str:
     if value is None:
         return "'{}'::text[]"
     if value.query is not None:
-        return (
-            f"ARRAY(SELECT gateway_value::text FROM {_selected(value.query)} AS found (gateway_value)"
-            " WHERE gateway_value IS NOT NULL ORDER BY 1)"
-        )
-    # An array, a JSON array or one text: all of them are known as JSON.
+        found, order = f"{_selected(value.query)} AS found (gateway_value)", " ORDER BY 1"
+    else:
+        found, order = f"(SELECT {_one(value.sql or 'NULL')}) AS found (gateway_value)", ""
+    # An array, a JSON array, a text or a number: all of them are known as JSON.
     return (
-        f"ARRAY(SELECT role FROM (SELECT to_jsonb({_one(value.sql or 'NULL')}) AS roles) AS found,"
-        " LATERAL jsonb_array_elements_text(CASE jsonb_typeof(roles) WHEN 'array' THEN roles"
-        " WHEN 'string' THEN jsonb_build_array(roles) ELSE '[]'::jsonb END) AS each (role)"
-        " WHERE role IS NOT NULL)"
+        # A char(n) is padded.
+        f"ARRAY(SELECT rtrim(role, ' ') FROM (SELECT to_jsonb(gateway_value) AS roles FROM {found}) AS found,"
+        " LATERAL jsonb_array_elements_text(CASE WHEN jsonb_typeof(roles) = 'array' THEN roles"
+        " WHEN jsonb_typeof(roles) IN ('string', 'number') THEN jsonb_build_array(roles)"
+        f" ELSE '[]'::jsonb END) AS each (role) WHERE role IS NOT NULL{order})"
     )
 
 

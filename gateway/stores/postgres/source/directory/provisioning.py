@@ -77,10 +77,7 @@ class SourceProvisioning:
         """Return the statuses of the users with an e-mail address."""
         if email is None:
             return set()
-        users = relations.users(self._writer.source)
-        rows = await change.connection.fetch(
-            f"SELECT DISTINCT u.status FROM ({users}) AS u WHERE lower(u.email) = lower($1::text)", email
-        )
+        rows = await change.connection.fetch(relations.statuses_by_email(self._writer.source), email)
         return {row["status"] for row in rows}
 
 
