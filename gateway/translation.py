@@ -225,6 +225,15 @@ def user_source(settings: Settings) -> UserSource | None:
     )
 
 
+def own_tables(settings: Settings) -> str:
+    """Return the name of the gateway's own tables, for the database of a source."""
+    source, postgres = settings.users.source, settings.postgres
+    if source is None or source.dsn is None:
+        return f"schema {postgres.schema_name}"
+    database = _login(postgres.dsn.get_secret_value()).database
+    return f"schema {postgres.schema_name} of database {database}"
+
+
 def users_from(settings: Settings) -> str:
     """Return a text that tells the tables of users and how they are read; empty: the gateway's own.
 

@@ -1,7 +1,7 @@
 """`gateway migrate`: creates or upgrades the tables, and installs the triggers of a source of users."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,9 +60,12 @@ class _Done:
     """Whether triggers of a source were installed; None: there is no source."""
     indexes: tuple[str, ...] = ()
     """Those that the source lacks."""
+    unwatched: tuple[str, ...] = ()
+    """Tables that look-ups read, and whose changes no trigger reports."""
 
 
 async def _migrate(settings: "Settings") -> _Done:
+    from gateway import translation
     from gateway.stores.postgres import migrate as migrations
     from gateway.stores.postgres.source import install
 
@@ -73,18 +76,21 @@ async def _migrate(settings: "Settings") -> _Done:
     if source is None:
         return _Done(applied, None)
     defined, source_dsn, issuers = source
-    changed = await install.install(source_dsn, defined, issuers, tls_strict=strict)
-    plan = await install.plan(source_dsn, defined, issuers, tls_strict=strict)
-    return _Done(applied, changed, plan.indexes)
+    owner = translation.own_tables(settings)
+    changed = await install.install(source_dsn, defined, issuers, owner=owner, tls_strict=strict)
+    plan = await install.plan(source_dsn, defined, issuers, owner=owner, tls_strict=strict)
+    return _Done(applied, changed, plan.lacking.indexes, plan.unwatched)
 
 
 async def _remove(settings: "Settings") -> bool:
+    from gateway import translation
     from gateway.stores.postgres.source import install
 
     source = _source(settings)
     if source is None:
         return False
-    return await install.remove(source[1], source[0], tls_strict=settings.postgres.tls.strict)
+    owner, strict = translation.own_tables(settings), settings.postgres.tls.strict
+    return await install.remove(source[1], source[0], owner=owner, tls_strict=strict)
 
 
 def _source(settings: "Settings") -> "tuple[UserSource, str, dict[str, str]] | None":
@@ -99,6 +105,7 @@ def _source(settings: "Settings") -> "tuple[UserSource, str, dict[str, str]] | N
 
 
 async def _print_sql(settings: "Settings") -> None:
+    from gateway import translation
     from gateway.stores.postgres import migrate as migrations
     from gateway.stores.postgres.source import install
 
@@ -113,7 +120,8 @@ async def _print_sql(settings: "Settings") -> None:
     if source is None:
         return
     defined, source_dsn, issuers = source
-    plan = await install.plan(source_dsn, defined, issuers, tls_strict=strict)
+    owner = translation.own_tables(settings)
+    plan = await install.plan(source_dsn, defined, issuers, owner=owner, tls_strict=strict)
     for line in _script(defined, plan, elsewhere=source_dsn != dsn):
         output.out.out(line, highlight=False)
 
@@ -137,27 +145,42 @@ def _script(source: "UserSource", plan: "Plan", *, elsewhere: bool) -> Iterator[
         for statement in plan.statements:
             yield statement.rstrip().removesuffix(";") + ";"
         yield "COMMIT;"
-    if plan.indexes:
+    if plan.unwatched:
+        yield f"-- Note: {_unwatched(plan.unwatched)}."
+    if plan.lacking.indexes:
         yield "-- Indexes that look-ups need and that are missing. `gateway migrate` does not create them:"
         yield "-- each may take long, and cannot be created in a transaction."
-        yield from (f"{statement};" for statement in plan.indexes)
+        yield from (f"{statement};" for statement in plan.lacking.indexes)
     yield "-- What the gateway's role needs to read the users, and no more:"
     for schema in sorted({table.partition('".')[0] + '"' for table in plan.read}):
         yield f"GRANT USAGE ON SCHEMA {schema} TO gateway_runtime;"
     yield f"GRANT SELECT ON {', '.join(plan.read)} TO gateway_runtime;"
 
 
+def _unwatched(tables: Iterable[str]) -> str:
+    return (
+        f"look-ups also read {', '.join(tables)}, and no trigger reports changes there: name each under"
+        """ `watch`, with its column of user ids, or "*\""""
+    )
+
+
 def _report(done: _Done, *, json: bool) -> None:
     if json:
         report: dict[str, object] = {"applied": done.applied}
         if done.source_changed is not None:
-            report |= {"source": {"installed": done.source_changed, "missing_indexes": list(done.indexes)}}
+            report["source"] = {
+                "installed": done.source_changed,
+                "missing_indexes": list(done.indexes),
+                "unwatched_tables": list(done.unwatched),
+            }
         output.emit_json(report)
         return
     for name in done.applied:
         output.out.print(f"applied {name}", markup=False)
     if done.source_changed:
         output.out.print("installed the triggers of users.source", markup=False)
+    if done.unwatched:
+        output.out.print(_unwatched(done.unwatched), markup=False)
     for statement in done.indexes:
         output.out.print(f"a look-up of users reads a whole table; create: {statement};", markup=False)
     output.out.print("The tables are up to date.", style="green")

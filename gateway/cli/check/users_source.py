@@ -13,7 +13,7 @@ from gateway.core.model import Identity, StoreUnavailable
 from gateway.core.tokens.issuer_patterns import is_pattern
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.migrate import MigrationError
-from gateway.stores.postgres.source import install, relations, trial
+from gateway.stores.postgres.source import install, relations, scans, trial
 from gateway.stores.postgres.source.database import SourceDatabase
 from gateway.stores.postgres.source.definition import UserSource
 from gateway.stores.postgres.source.directory import provisioning, writable
@@ -93,20 +93,14 @@ async def _indexes(settings: "Settings", source: UserSource) -> CheckResult:
     planned = await _planned(_INDEXES, settings, source)
     if isinstance(planned, CheckResult):
         return planned
-    async with _opened(settings, source) as database:
-        try:
-            async with database.connection() as connection:
-                slow = await install.unindexed(connection, source)
-        except StoreUnavailable as error:
-            fix, unreachable = advice_for_postgres(error, _setting(settings))
-            return CheckResult(_INDEXES, "fail", error.detail, fix, unreachable)
-    if not slow:
+    lacking = planned.lacking
+    if not lacking.tables:
         return CheckResult(_INDEXES, "pass", "look-ups read every table by an index")
     return CheckResult(
         _INDEXES,
         "warn",
-        f"look-ups read all of {', '.join(slow)}",
-        "; ".join(planned.indexes) or "create an index for the query that reads it",
+        f"look-ups read all of {', '.join(lacking.tables)}",
+        "; ".join(lacking.indexes) or "create an index for the query that reads it",
     )
 
 
@@ -132,9 +126,16 @@ async def _changes(settings: "Settings", source: UserSource) -> CheckResult:
             f" {', '.join(planned.tables)}: the gateway asks the database for each request",
             "run `gateway migrate` with this configuration; with --print-sql it prints what it would do",
         )
-    return CheckResult(
-        _CHANGES, "pass", f"the triggers of this configuration are on {', '.join(planned.tables)}"
-    )
+    found = f"the triggers of this configuration are on {', '.join(planned.tables)}"
+    if planned.unwatched:
+        return CheckResult(
+            _CHANGES,
+            "warn",
+            f"{found}; look-ups also read {', '.join(planned.unwatched)}, and no trigger reports changes"
+            f" there: they count after {ttl:g} s (`cache.user_ttl`)",
+            'name each under `watch`, with its column of user ids or "*", and run `gateway migrate`',
+        )
+    return CheckResult(_CHANGES, "pass", found)
 
 
 async def _polls(settings: "Settings", source: UserSource) -> CheckResult:
@@ -199,6 +200,7 @@ async def _writes(settings: "Settings", source: UserSource) -> CheckResult:
                 possible += [what] if obstacle is None else []
                 impossible += [] if obstacle is None else [f"{what}: {obstacle}"]
             refusals = await _unprovisioned(settings, directory)
+            slow = await _slow_emails(settings, directory)
         except StoreUnavailable as error:
             fix, unreachable = advice_for_postgres(error, _setting(settings))
             return CheckResult(_CHANGES_BY_US, "fail", error.detail, fix, unreachable)
@@ -220,7 +222,18 @@ async def _writes(settings: "Settings", source: UserSource) -> CheckResult:
             f"no user can be created at the first request: {'; '.join(refusals)}",
             "let the system create users, and write missing_user: forward; or give the columns defaults",
         )
+    if slow is not None:
+        found += "; each user that is created costs a look at all e-mail addresses"
+        return CheckResult(_CHANGES_BY_US, "warn", found, slow)
     return CheckResult(_CHANGES_BY_US, "pass", found)
+
+
+async def _slow_emails(settings: "Settings", directory: SourceDirectory) -> str | None:
+    """Return the index that provisioning lacks to look for an e-mail address; None: it lacks none."""
+    if all(each.provisioning is None or each.provisioning.email is None for each in settings.issuers):
+        return None
+    async with directory.database.connection() as connection:
+        return await scans.index_of_emails(connection, directory.source)
 
 
 async def _unprovisioned(settings: "Settings", directory: SourceDirectory) -> list[str]:
@@ -263,7 +276,13 @@ async def _planned(name: str, settings: "Settings", source: UserSource) -> "inst
     dsn = _dsn(settings)
     issuers = {issuer.name: issuer.issuer for issuer in settings.issuers}
     try:
-        return await install.plan(dsn, source, issuers, tls_strict=settings.postgres.tls.strict)
+        return await install.plan(
+            dsn,
+            source,
+            issuers,
+            owner=translation.own_tables(settings),
+            tls_strict=settings.postgres.tls.strict,
+        )
     except StoreUnavailable as error:
         return CheckResult(name, "fail", error.detail, *advice_for_postgres(error, _setting(settings)))
     except MigrationError as error:

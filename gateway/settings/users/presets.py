@@ -82,6 +82,7 @@ def _keycloak(given: Mapping[str, Any]) -> Fields:
         realm = quoted_text(given["realm"])
         where = {"where": f"realm_id = (SELECT r.id FROM realm r WHERE r.name = {realm})"}  # noqa: S608 -- quoted
     return {
+        **({"watch": {"realm": "*"}} if where else {}),
         "table": "user_entity",
         "id": "id",
         "status": [{"when": "NOT enabled", "is": "suspended"}],

@@ -64,7 +64,7 @@ class Value(Section):
     sql: Expression | None = None
     """The column or expression, which may also be written alone, without a mapping."""
     query: QueryText | None = None
-    """A SELECT of one column. `$1` is the user's id."""
+    """A SELECT of one column. `$1` is the user's id. Only roles may have several rows."""
     watch: dict[Table, Expression] = Field(default_factory=dict)
     """The tables that the query reads, each with its column of user ids; `"*"`: a row concerns all users."""
 
@@ -169,8 +169,8 @@ class Poll(Section):
     """How changes are looked for where no triggers can be installed."""
 
     column: Expression | None = None
-    """The column of the table of users that has the time of a row's last change. `null`: the users that are
-    remembered are compared, which finds every change."""
+    """The column of the table of users that has the time of a row's last change (a timestamp). `null`: the
+    users that are remembered are compared, which finds every change."""
     interval: Timeout = duration("1s")
     """The time between two looks."""
     compare: Duration = duration("30s")
@@ -210,7 +210,7 @@ class UserSource(Section):
     display_name: Value | None = None
     """The name."""
     roles: Value | None = None
-    """The roles: an array, a JSON array, one role, or a query with one role per row."""
+    """The roles: an array, a JSON array, one role, or a query whose rows have them."""
     attributes: Attributes = Field(default_factory=dict)
     """Other columns for `user.attributes.<name>`."""
     tokens_valid_after: Value | None = None

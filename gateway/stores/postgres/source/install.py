@@ -3,21 +3,20 @@
 Safe to run concurrently: each run waits for an advisory lock. All is one transaction.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import asyncpg
-import orjson
 
-from gateway.core.model import JSON
 from gateway.stores.postgres.errors import is_lasting, quoted, said, translated
 from gateway.stores.postgres.hosts import Connector, address_of
 from gateway.stores.postgres.migrate import MigrationError
-from gateway.stores.postgres.source import relations
-from gateway.stores.postgres.source.database import Types, describe, look_up, views_among
+from gateway.stores.postgres.source import relations, scans, trial
+from gateway.stores.postgres.source.database import describe, kinds_of, views_among
 from gateway.stores.postgres.source.definition import UserSource
+from gateway.stores.postgres.source.scans import Lacking, Scan
 from gateway.stores.postgres.source.triggers import REMOVE, SCHEMA, Installation, installation, tables_of
 from gateway.stores.postgres.statements import Connection
 
@@ -25,18 +24,14 @@ _LOCK: Final = 0x67617465736F7572
 """The advisory lock's number: the bytes of "gatesour"."""
 _CONNECT_TIMEOUT: Final = 5.0
 _LOCK_TIMEOUT: Final = "5s"
+_IMPATIENT: Final = f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"
 """Better to fail, and be run again, than to let every writer wait behind one long transaction."""
 
-_ABSENT: Final = "SELECT min(name) FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL"
-_PARTITIONS: Final = """
-WITH RECURSIVE found (name, place) AS (
-    SELECT name, to_regclass(name)::oid FROM unnest($1::text[]) AS name
-    UNION
-    SELECT name, inhrelid FROM found JOIN pg_inherits ON inhparent = place
-)
-SELECT name, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS place
-FROM found JOIN pg_class c ON c.oid = place JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY name, place
-"""
+_OWNED_BY: Final = "Triggers of the gateway whose own tables are in "
+"""How the comment on the schema of the functions begins."""
+_MARK: Final = "SELECT obj_description(to_regnamespace($1)::oid, 'pg_namespace')"
+_NEVER_REPORTED: Final = {"m": "materialized view", "f": "foreign table"}
+"""By `pg_class.relkind`."""
 _REPLICATED: Final = """
 SELECT min(name) FROM unnest($1::text[]) AS name JOIN pg_subscription_rel ON srrelid = to_regclass(name)
 """
@@ -57,119 +52,94 @@ class Plan:
     """None: changes are not reported by triggers."""
     statements: tuple[str, ...]
     """Empty when all is there."""
-    indexes: tuple[str, ...]
-    """Statements that look-ups need. They are not executed: they may take long, outside a transaction."""
+    lacking: Lacking
+    """Indexes that look-ups need. They are not created: that may take long, outside a transaction."""
     tables: tuple[str, ...]
     """Those on which an answer depends."""
     read: tuple[str, ...] = ()
     """Those that look-ups read; a view's own tables are read with its owner's rights."""
+    unwatched: tuple[str, ...] = ()
+    """Those of `read` whose changes no trigger reports."""
 
 
 async def install(
-    dsn: str, source: UserSource, issuers: Mapping[str, str], *, tls_strict: bool = False
+    dsn: str,
+    source: UserSource,
+    issuers: Mapping[str, str],
+    *,
+    owner: str = "",
+    tls_strict: bool = False,
 ) -> bool:
     """Install the triggers; returns whether anything had to be changed.
 
-    Raises `MigrationError` when the tables are not as configured, the role lacks a right or a table stays
-    locked, and `StoreUnavailable` when the server does not answer.
+    `owner` names the gateway's own tables, so that two gateways do not replace each other's triggers.
+    Raises `MigrationError` when the tables are not as configured, the role lacks a right, a table stays
+    locked, or the triggers there are another gateway's; `StoreUnavailable` when the server does not answer.
     """
-    async with _writing(dsn, source, tls_strict=tls_strict) as session:
-        plan = await _plan(session, source, issuers)
-        for statement in plan.statements:
-            await session.execute(statement)
-        return bool(plan.statements)
+    async with _session(dsn, source, tls_strict=tls_strict) as session, _explained(source):
+        async with session.transaction(readonly=True):
+            await _check(session, source)
+        async with _alone(session):
+            plan = await _plan(session, source, issuers, owner)
+            for statement in plan.statements:
+                await session.execute(statement)
+            return bool(plan.statements)
 
 
-async def plan(dsn: str, source: UserSource, issuers: Mapping[str, str], *, tls_strict: bool = False) -> Plan:
+async def plan(
+    dsn: str,
+    source: UserSource,
+    issuers: Mapping[str, str],
+    *,
+    owner: str = "",
+    tls_strict: bool = False,
+) -> Plan:
     """Return what `install` would execute. Raises like `install`."""
     async with (
         _session(dsn, source, tls_strict=tls_strict) as session,
         _explained(source),
         session.transaction(readonly=True),
     ):
-        return await _plan(session, source, issuers)
+        await _check(session, source)
+        return await _plan(session, source, issuers, owner)
 
 
-async def remove(dsn: str, source: UserSource, *, tls_strict: bool = False) -> bool:
+async def remove(dsn: str, source: UserSource, *, owner: str = "", tls_strict: bool = False) -> bool:
     """Remove the triggers and their functions; returns whether there were any. Raises like `install`."""
-    async with _writing(dsn, source, tls_strict=tls_strict) as session:
+    async with (
+        _session(dsn, source, tls_strict=tls_strict) as session,
+        _explained(source),
+        _alone(session),
+    ):
         there = bool(await session.fetchval("SELECT to_regnamespace($1) IS NOT NULL", SCHEMA))
         if there:
+            await _refuse_others(session, owner)
             await session.execute(REMOVE)
         return there
 
 
-async def unindexed(connection: Connection, source: UserSource) -> list[str]:
-    """Return the tables, quoted, that a look-up would read as a whole. Raises the driver's exceptions."""
-    watched = {relations.table_of(source, table) for table in source.watched}
-    scans = await _scans(connection, source)
-    return [
-        table for table in dict.fromkeys(scan.table for scan in scans if scan.whole) if table not in watched
-    ]
+async def _check(session: Connection, source: UserSource) -> None:
+    """Raise `MigrationError` for what is wrong with the tables and expressions, in a transaction."""
+    await session.execute(_IMPATIENT)
+    faults = await trial.faults(session, source)
+    if faults:
+        raise MigrationError("; ".join(f"{fault}: {fault.fix}" for fault in faults))
 
 
-@dataclass(frozen=True, slots=True)
-class _Scan:
-    """How a look-up reads a table."""
-
-    table: str
-    whole: bool
-
-
-async def _scans(connection: Connection, source: UserSource) -> list[_Scan]:
-    types = await describe(connection, source)
-    found: list[_Scan] = []
-    async with connection.transaction():
-        # Small tables are read as a whole although they have an index, unless that is made dear.
-        await connection.execute("SET LOCAL enable_seqscan = off")
-        for statement in _look_ups(source, types):
-            explained = await connection.fetchval(f"EXPLAIN (FORMAT JSON, VERBOSE) {statement}")
-            found += _scans_in(orjson.loads(explained))
-    return found
-
-
-def _look_ups(source: UserSource, types: Types) -> Iterator[str]:
-    """Yield the statements of requests and of triggers, with values in place of parameters."""
-    for name in sorted({name for each in source.identities for name in each.issuer}):
-        yield look_up(source, types, name).replace("$1::text", "'x'::text").replace("$2::text", "'x'::text")
-    if source.changes == "triggers":
-        labels = {name: name for each in source.identities for name in each.issuer}
-        yield relations.all_identities(source, labels, f"= ANY (NULL::{types.key}[])")
-
-
-def _scans_in(node: JSON) -> Iterator[_Scan]:
-    match node:
-        case list(nodes):
-            for each in nodes:
-                yield from _scans_in(each)
-        case dict():
-            if "Relation Name" in node:
-                table = f"{quoted(str(node['Schema']))}.{quoted(str(node['Relation Name']))}"
-                yield _Scan(table, node.get("Node Type") == "Seq Scan" and "Filter" in node)
-            for each in node.values():
-                if isinstance(each, list | dict):
-                    yield from _scans_in(each)
-
-
-async def _plan(session: Connection, source: UserSource, issuers: Mapping[str, str]) -> Plan:
+async def _plan(session: Connection, source: UserSource, issuers: Mapping[str, str], owner: str) -> Plan:
     tables = tables_of(source)
-    absent = await session.fetchval(_ABSENT, list(tables))
-    if absent is not None:
-        raise MigrationError(f"users.source: there is no table {absent}: correct its name, or its schema")
-    types = await describe(session, source)
-    slow = await unindexed(session, source)
-    named = (
-        relations.table_of(source, t)
-        for t in (source.table, *(i.table for i in source.identities if i.table))
-    )
-    read = tuple(dict.fromkeys((*named, *(scan.table for scan in await _scans(session, source)))))
-    indexes = tuple(statement for statement in _indexes(source) if _table_in(statement, slow))
+    found = await scans.of_look_ups(session, source)
+    lacking = await scans.lacking(session, source, found)
+    plan = Plan(None, (), lacking, tables, _read(source, found))
     if source.changes != "triggers":
-        return Plan(None, (), indexes, tables, read)
-    views = await views_among(session, tables)
-    _refuse_views(source, views)
-    wanted = installation(source, issuers, types.key, views)
-    places = await session.fetch(_PARTITIONS, list(tables))
+        return plan
+    kinds = await kinds_of(session, tables)
+    _refuse_views(source, kinds)
+    types = await describe(session, source)
+    wanted = installation(source, issuers, types.key, await views_among(session, tables))
+    unwatched = tuple(dict.fromkeys(scan.table for scan in found if scan.table not in tables))
+    plan = replace(plan, installation=wanted, unwatched=unwatched)
+    places = await session.fetch(scans.PARTITIONS, list(tables))
     replicated = await session.fetchval(_REPLICATED, [row["place"] for row in places])
     if replicated is not None:
         raise MigrationError(
@@ -184,35 +154,52 @@ async def _plan(session: Connection, source: UserSource, issuers: Mapping[str, s
     }
     installed = {tuple(row.values()) for row in await session.fetch(_INSTALLED)}
     if installed == needed.keys():
-        return Plan(wanted, (), indexes, tables, read)
+        return plan
     there = await session.fetchval("SELECT to_regnamespace($1) IS NOT NULL", SCHEMA)
-    statements = (*((REMOVE,) if there else ()), wanted.functions, *needed.values())
-    return Plan(wanted, statements, indexes, tables, read)
+    if there:
+        await _refuse_others(session, owner)
+    marked = f"COMMENT ON SCHEMA {SCHEMA} IS {relations.literal(_OWNED_BY + owner)}"
+    statements = (*((REMOVE,) if there else ()), wanted.functions, marked, *needed.values())
+    return replace(plan, statements=statements)
 
 
-def _refuse_views(source: UserSource, views: frozenset[str]) -> None:
-    watched = {relations.table_of(source, table) for table in source.watched} - views
-    for table in sorted(views):
-        if not watched:
+def _read(source: UserSource, found: Sequence[Scan]) -> tuple[str, ...]:
+    """Return the tables that look-ups read, and the views by which they read them."""
+    named = (source.table, *(each.table for each in source.identities if each.table))
+    return tuple(
+        dict.fromkeys(
+            (*(relations.table_of(source, table) for table in named), *(scan.table for scan in found))
+        )
+    )
+
+
+async def _refuse_others(session: Connection, owner: str) -> None:
+    """Raise `MigrationError` if the triggers there are those of a gateway with other tables of its own."""
+    mark = str(await session.fetchval(_MARK, SCHEMA) or "")
+    if mark.startswith(_OWNED_BY) and mark != _OWNED_BY + owner:
+        raise MigrationError(
+            "users.source: the triggers in this database are those of another gateway, with its own tables in"
+            f" {mark.removeprefix(_OWNED_BY)}, and there is room for one users.source with triggers: give"
+            " both gateways the same one, or write changes: poll in one of them; if that gateway is no more,"
+            f" run {REMOVE}"
+        )
+
+
+def _refuse_views(source: UserSource, kinds: Mapping[str, str]) -> None:
+    """Raise `MigrationError` where no trigger would report changes."""
+    watched = {relations.table_of(source, table) for table in source.watched}
+    watched = {table for table in watched if kinds.get(table) in ("r", "p")}
+    for table, kind in sorted(kinds.items()):
+        if kind in _NEVER_REPORTED:
+            raise MigrationError(
+                f"users.source: {table} is a {_NEVER_REPORTED[kind]}, which reports no changes: write"
+                " changes: poll, or read the tables that it is made from"
+            )
+        if kind not in ("r", "p") and not watched:
             raise MigrationError(
                 f"users.source: {table} is a view, which reports no changes: give the tables that it reads"
                 " as users.source.watch, each with its column of user ids, or write changes: poll"
             )
-
-
-def _indexes(source: UserSource) -> Iterator[str]:
-    """Yield an index for each column or expression by which users are looked up."""
-    for each in source.identities:
-        table = relations.table_of(source, each.table or source.table)
-        where = "" if each.where is None else f" WHERE {each.where}"
-        yield f"CREATE INDEX CONCURRENTLY ON {table} (({each.subject})){where}"
-        if each.user is not None:
-            yield f"CREATE INDEX CONCURRENTLY ON {table} (({each.user}))"
-    yield f"CREATE INDEX CONCURRENTLY ON {relations.table_of(source, source.table)} (({source.id}))"
-
-
-def _table_in(statement: str, tables: list[str]) -> bool:
-    return any(f" ON {table} " in statement for table in tables)
 
 
 @asynccontextmanager
@@ -233,16 +220,12 @@ async def _session(dsn: str, source: UserSource, *, tls_strict: bool) -> AsyncIt
 
 
 @asynccontextmanager
-async def _writing(dsn: str, source: UserSource, *, tls_strict: bool) -> AsyncIterator[Connection]:
+async def _alone(session: Connection) -> AsyncIterator[None]:
     """Begin a transaction in which no other run changes anything, and which keeps no writer waiting."""
-    async with (
-        _session(dsn, source, tls_strict=tls_strict) as session,
-        _explained(source),
-        session.transaction(),
-    ):
+    async with session.transaction():
         await session.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-        await session.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
-        yield session
+        await session.execute(_IMPATIENT)
+        yield
 
 
 @asynccontextmanager

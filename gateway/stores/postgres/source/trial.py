@@ -4,7 +4,7 @@ All runs in transactions that may not write. An expression is parsed, and then e
 in all columns where the table is empty, so that a function that writes is noticed there, too.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,13 +13,16 @@ import asyncpg
 from gateway.core.text import sql_text
 from gateway.stores.postgres.errors import said
 from gateway.stores.postgres.source import relations
+from gateway.stores.postgres.source.database import describe, kinds_of
 from gateway.stores.postgres.source.definition import ALL_USERS, UserSource, Value
+from gateway.stores.postgres.source.scans import create_index
 from gateway.stores.postgres.source.triggers import tables_of
 from gateway.stores.postgres.statements import Connection
 
 _TABLES: Final = """
 SELECT name, to_regclass(name) IS NOT NULL AS found,
-    coalesce(has_table_privilege(to_regclass(name), 'SELECT'), false) AS readable
+    coalesce(has_table_privilege(to_regclass(name), 'SELECT'), false) AS readable,
+    coalesce(row_security_active(to_regclass(name)::oid), false) AS filtered
 FROM unnest($1::text[]) WITH ORDINALITY AS wanted (name, place) ORDER BY place
 """
 _SCHEMAS: Final = """
@@ -33,6 +36,10 @@ SELECT current_user::text AS role, ARRAY(
         OR has_any_column_privilege(to_regclass(name), 'INSERT, UPDATE')
 ) AS tables
 """
+
+
+_ALWAYS: Final = "gateway_always.column1"
+_TYPE: Final = "SELECT pg_typeof((SELECT ({}) FROM {} LIMIT 0))::text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +74,26 @@ class Rights:
     """The tables that it may change."""
 
 
-async def faults(connection: Connection, source: UserSource, key_type: str | None = None) -> list[Fault]:
-    """Return what is wrong with a source's tables and expressions. Raises the driver's exceptions.
-
-    `key_type` is the type of ids, if it is known.
-    """
-    found = await _of_tables(connection, source)
+async def faults(connection: Connection, source: UserSource) -> list[Fault]:
+    """Return what is wrong with a source's tables and expressions. Raises the driver's exceptions."""
+    found = await _of_tables(connection, source) or await _tried(connection, trials(source))
     if found:
         return found
-    for trial in trials(source, key_type):
+    found = await _unusable(connection, source)
+    if found or not source.watched:
+        return found
+    # The columns of ids are there; their values must also be ids.
+    return await _tried(connection, _watches(source, (await describe(connection, source)).key))
+
+
+async def _tried(connection: Connection, statements: Iterable[Trial]) -> list[Fault]:
+    found = []
+    for each in statements:
         try:
             async with connection.transaction(readonly=True):
-                await connection.fetch(trial.statement)
+                await connection.fetch(each.statement)
         except asyncpg.PostgresError as error:
-            fault = _fault(trial.field, error)
+            fault = _fault(each.field, error)
             if fault is None:
                 raise
             found.append(fault)
@@ -107,33 +120,45 @@ async def index_for_polling(connection: Connection, source: UserSource) -> str |
         plan = str(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {latest}"))
     if '"Seq Scan"' not in plan:
         return None
-    return f"CREATE INDEX CONCURRENTLY ON {table} (({column}))"
+    kind = (await kinds_of(connection, [table])).get(table, "")
+    if kind not in ("r", "p"):
+        return f"create an index on what {column} of {table} is made from"
+    return create_index(table, kind, f"({column})")
 
 
-def trials(source: UserSource, key_type: str | None = None) -> Iterator[Trial]:
+def trials(source: UserSource) -> Iterator[Trial]:
     """Yield the statements, in the order of the settings."""
     of_user = _row(source, source.table)
-    yield Trial("users.source.id", f"SELECT ({source.id})::text FROM {of_user}")
+    yield Trial("users.source.id", f"SELECT {_of_row(source.id)}::text FROM {of_user}")
     for index, rule in enumerate(source.status):
         where = f"users.source.status[{index}]"
-        yield Trial(f"{where}.when", f"SELECT CASE WHEN ({rule.when}) THEN 1 END FROM {of_user}")
+        yield _condition(f"{where}.when", rule.when, of_user)
         if rule.until is not None:
-            yield Trial(f"{where}.until", f"SELECT ({rule.until})::timestamptz FROM {of_user}")
+            yield Trial(f"{where}.until", f"SELECT {_of_row(rule.until)}::timestamptz FROM {of_user}")
     for name, value in source.values.items():
         yield from _value(source, f"users.source.{name}", name, value, of_user)
     for index, each in enumerate(source.identities):
         where, rows = f"users.source.identities[{index}]", _row(source, each.table or source.table)
-        yield Trial(f"{where}.subject", f"SELECT ({each.subject})::text FROM {rows}")
+        yield Trial(f"{where}.subject", f"SELECT {_of_row(each.subject)}::text FROM {rows}")
         if each.user is not None:
             key = f"(SELECT ({source.id}) FROM {of_user} LIMIT 0)"
-            yield Trial(f"{where}.user", f"SELECT ({each.user}) = {key} FROM {rows}")
+            yield Trial(f"{where}.user", f"SELECT {_of_row(each.user)} = {key} FROM {rows}")
         if each.tenant is not None:
-            yield Trial(f"{where}.tenant", f"SELECT ({each.tenant})::text FROM {rows}")
+            yield Trial(f"{where}.tenant", f"SELECT {_of_row(each.tenant)}::text FROM {rows}")
         if each.where is not None:
-            yield Trial(f"{where}.where", f"SELECT CASE WHEN ({each.where}) THEN 1 END FROM {rows}")
-    yield from _watch(source, "users.source.watch", source.watch, key_type)
+            yield _condition(f"{where}.where", each.where, rows)
+    yield from _watches(source)
     if source.changes == "poll" and source.poll.column is not None:
-        yield Trial("users.source.poll.column", f"SELECT ({source.poll.column}) FROM {of_user}")
+        yield Trial("users.source.poll.column", f"SELECT {_of_row(source.poll.column)} FROM {of_user}")
+
+
+def _of_row(expression: str) -> str:
+    """Return an expression in a place where neither an aggregate nor several rows are allowed."""
+    return f"(CASE WHEN {_ALWAYS} THEN ({expression}) END)"
+
+
+def _condition(field: str, condition: str, rows: str) -> Trial:
+    return Trial(field, f"SELECT CASE WHEN {_ALWAYS} AND ({condition}) THEN 1 END FROM {rows}")
 
 
 def _value(source: UserSource, field: str, name: str, value: Value, of_user: str) -> Iterator[Trial]:
@@ -141,15 +166,23 @@ def _value(source: UserSource, field: str, name: str, value: Value, of_user: str
     if name == "roles" or name.startswith("attributes."):
         kind = ""
     if value.query is None:
-        yield Trial(field, f"SELECT ({value.sql}){kind} FROM {of_user}")
+        yield Trial(field, f"SELECT {_of_row(value.sql or 'NULL')}{kind} FROM {of_user}")
         return
     query = sql_text.with_parameter(value.query, "gateway_key")
+    # Of roles there may be several; an array is made of them, for which there must be one column.
+    found = f"ARRAY({query})" if name == "roles" else f"({query}){kind}"
     yield Trial(
         f"{field}.query",
-        f"SELECT found.gateway_value{kind} FROM (SELECT ({source.id}) AS gateway_key FROM {of_user}) AS keyed"
-        f" LEFT JOIN LATERAL ({query}) AS found (gateway_value) ON true LIMIT 1",
+        f"SELECT {found} FROM (SELECT ({source.id}) AS gateway_key FROM {of_user}) AS keyed LIMIT 1",
     )
-    yield from _watch(source, f"{field}.watch", value.watch, None)
+
+
+def _watches(source: UserSource, key_type: str | None = None) -> Iterator[Trial]:
+    """Yield the statements of the columns that are watched, as ids if their type is given."""
+    yield from _watch(source, "users.source.watch", source.watch, key_type)
+    for name, value in source.values.items():
+        field = f"users.source.{name}" + ("" if value.query is None else ".watch")
+        yield from _watch(source, field, value.watch, key_type)
 
 
 def _watch(
@@ -158,7 +191,26 @@ def _watch(
     for table, column in watched.items():
         expression = "true" if column == ALL_USERS else f"({column})"
         cast = "" if key_type is None or column == ALL_USERS else f"::{key_type}"
-        yield Trial(f"{field}.{table}", f"SELECT {expression}{cast} FROM {_row(source, table)}")
+        yield Trial(f"{field}.{table}", f"SELECT {_of_row(f'{expression}{cast}')} FROM {_row(source, table)}")
+
+
+async def _unusable(connection: Connection, source: UserSource) -> list[Fault]:
+    """Return what is wrong with values of a type that can be read, but means nothing."""
+    found = []
+    of_user = _row(source, source.table)
+    column, roles = source.poll.column, source.roles
+    if source.changes == "poll" and column is not None:
+        kind = await connection.fetchval(_TYPE.format(column, of_user))
+        if kind in ("date", "time without time zone", "time with time zone"):
+            fix = "give a column of the type timestamptz, or leave it out: all that is remembered is compared"
+            told = f"it is a {kind}, which is the same for several changes"
+            found.append(Fault("users.source.poll.column", told, fix))
+    if roles is not None and roles.sql is not None:
+        kind = await connection.fetchval(_TYPE.format(roles.sql, of_user))
+        if kind == "boolean":
+            fix = f"write the name of the role, as in CASE WHEN {roles.sql} THEN 'admin' END"
+            found.append(Fault("users.source.roles", "it is a boolean, and no name of a role", fix))
+    return found
 
 
 def _row(source: UserSource, table: str) -> str:
@@ -186,9 +238,23 @@ async def _of_tables(connection: Connection, source: UserSource) -> list[Fault]:
         if not row["found"]
     ]
     unreadable = [row["name"] for row in rows if not row["readable"]]
-    if missing or not unreadable:
+    filtered = [row["name"] for row in rows if row["filtered"]]
+    if missing:
         return missing
-    return [_lacks(role, "SELECT on", unreadable, f"GRANT SELECT ON {', '.join(unreadable)} TO {role}")]
+    if not unreadable and filtered:
+        return [
+            Fault(
+                "users.source",
+                f"row-level security applies to role {role} on {', '.join(filtered)}, and what it hides"
+                " would look like users who do not exist",
+                f"as a superuser: ALTER ROLE {role} BYPASSRLS; a policy that shows all rows is not enough",
+            )
+        ]
+    return (
+        []
+        if not unreadable
+        else [_lacks(role, "SELECT on", unreadable, f"GRANT SELECT ON {', '.join(unreadable)} TO {role}")]
+    )
 
 
 def _lacks(role: str, right: str, of: Sequence[str], grant: str) -> Fault:
@@ -203,6 +269,10 @@ def _fault(field: str, error: asyncpg.PostgresError) -> Fault | None:
             return Fault(field, f"it writes: {said(error)}", "write an expression that only reads")
         case asyncpg.InsufficientPrivilegeError():
             return Fault(field, said(error), "grant it to the role of the look-ups")
+        case asyncpg.GroupingError() | asyncpg.FeatureNotSupportedError():
+            return Fault(
+                field, "it is about several rows", "write an expression that has one value for a row"
+            )
         case asyncpg.SyntaxOrAccessError() | asyncpg.InvalidSchemaNameError():
             return Fault(field, said(error), "correct it")
         case asyncpg.DataError() | asyncpg.CardinalityViolationError():
@@ -210,6 +280,6 @@ def _fault(field: str, error: asyncpg.PostgresError) -> Fault | None:
             return Fault(
                 field,
                 f"it fails on a row ({type(error).__name__}, SQLSTATE {error.sqlstate})",
-                "write an expression that every row has a value for",
+                "write an expression that has one value for every row",
             )
     return None

@@ -62,6 +62,14 @@ MISTAKES: Mapping[str, Mapping[str, Any]] = {
     "identities[0].where": {"identities": [{"subject": "sub", "where": "provider = 'x'"}]},
     "identities[0].user": {"identities": [{"subject": "name", "table": "groups", "user": "name"}]},
     "poll.column": {"changes": "poll", "poll": {"column": "updated_at"}},
+    "display_name": {"display_name": "max(name)"},
+    "email": {"email": "unnest(ARRAY['a', 'b'])"},
+    "roles": {"roles": "gone_at IS NULL"},
+    "watch.groups": {"watch": {"groups": "ARRAY[name]"}},
+}
+TWO_COLUMNS: Mapping[str, Mapping[str, Any]] = {
+    "roles.query": {"roles": {"query": "SELECT person, name FROM groups WHERE person = $1"}},
+    "tenant.query": {"tenant": {"query": "SELECT name, person FROM groups WHERE person = $1"}},
 }
 
 
@@ -69,6 +77,17 @@ MISTAKES: Mapping[str, Mapping[str, Any]] = {
 @pytest.mark.parametrize("field", MISTAKES)
 async def test_a_mistake_is_named_by_its_setting(empty_dsn: str, field: str, rows: bool) -> None:
     assert list(await faults(empty_dsn, rows=rows, **MISTAKES[field])) == [field]
+
+
+@pytest.mark.parametrize("field", TWO_COLUMNS)
+async def test_a_query_of_two_columns(empty_dsn: str, field: str) -> None:
+    found = await faults(empty_dsn, **TWO_COLUMNS[field])
+    assert "only one column" in found[field].found
+
+
+async def test_a_column_for_polling_tells_changes_apart(empty_dsn: str) -> None:
+    found = await faults(empty_dsn, changes="poll", poll={"column": "seen::date"})
+    assert "is a date" in found["poll.column"].found
 
 
 @pytest.mark.parametrize("rows", [False, True], ids=["empty", "filled"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.stores.postgres.source.install import install, plan, remove, unindexed
+from gateway.stores.postgres.source.install import install, plan, remove
 from tests.stores.postgres.source.ear import listening
 from tests.systems.fixtures import SYSTEMS, WITH_ROLES
 from tests.systems.sources import BLOCKS, ISS, ISSUERS, source_of
@@ -42,10 +42,11 @@ class TestPresets:
             assert await ear.changes() == []
 
     async def test_look_ups_use_indexes(self, system: System) -> None:
-        async with listening(system.dsn) as ear:
-            # The adapter of Auth.js creates no index on the accounts' user.
-            expected = ['"public"."accounts"'] if system.name == "authjs" else []
-            assert await unindexed(ear.connection, source_of(BLOCKS[system.name])) == expected
+        planned = await plan(system.dsn, source_of(BLOCKS[system.name]), ISSUERS)
+        # The adapter of Auth.js creates no index on the accounts' user.
+        expected = ('"public"."accounts"',) if system.name == "authjs" else ()
+        assert planned.lacking.tables == expected
+        assert planned.unwatched == ()
 
 
 @pytest.mark.parametrize("system", WITH_ROLES, indirect=True)
