@@ -36,7 +36,7 @@ class Role(StrEnum):
     VIEWER = "viewer"
     """Read everything, and explain tokens."""
     OPERATOR = "operator"
-    """Change things, too."""
+    """Change things, too, and replay recorded requests."""
 
 
 @dataclass(frozen=True, slots=True)
