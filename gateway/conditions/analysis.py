@@ -56,6 +56,8 @@ _EXAMPLES: Final[Mapping[str, str]] = {
     "duration": 'write duration("1h30m"); a day is 24h',
 }
 _HEADERS: Final = Kind("headers")
+_MOST_TURNS: Final = 1000
+"""Turns of loops over written lists, in one another."""
 _FIXED: Final[Mapping[str, Kind]] = {
     "bool": BOOL, "int": INT, "uint": UINT, "double": DOUBLE, "string": STRING, "bytes": BYTES, "null": NULL,
 }  # fmt: skip
@@ -77,6 +79,8 @@ class Analysis:
     """Where each path is read first."""
     odd: tuple[int, Kind] | None = None
     """The first value that it may have and that is never true or false, with its place."""
+    heavy: bool = False
+    """Whether it takes time with the square of what it reads: the library copies lists within loops."""
     program: str = ""
     """What is compiled: its text, with patterns as the library reads them."""
 
@@ -105,7 +109,7 @@ def analysed(text: str) -> Analysis:
     kind = walk.kind(tree, {})
     faults = walk.faults
     if not faults:
-        refused = engine.refusal(text, frozenset(path[0] for path in walk.reads) | walk.variables)
+        refused = engine.refusal(text, frozenset(path[0] for path in walk.reads), walk.variables)
         faults = [] if refused is None else [Fault(engine.place_of_refusal(text), refused)]
     if not faults and not walk.reads_at and (refused := engine.failure(text)) is not None:
         faults = [Fault(0, f"has no value: {refused}")]
@@ -114,7 +118,7 @@ def analysed(text: str) -> Analysis:
         places.setdefault(path, at)
     return Analysis(
         text, tuple(sorted(faults, key=lambda fault: fault.at)), kind, tuple(dict.fromkeys(walk.reads)),
-        frozenset(walk.guarded), places, walk.odd(tree), walk.program,
+        frozenset(walk.guarded), places, walk.odd(tree), walk.heavy, walk.program,
     )  # fmt: skip
 
 
@@ -129,6 +133,9 @@ class _Walk:
         self.variables: set[str] = set()
         self._loops = 0
         """Loops around this place, over what is not written in the expression."""
+        self._turns = 1
+        """How often this place is evaluated, by the loops around it over what is written."""
+        self.heavy = False
         self._kinds: dict[int, Kind] = {}
         """What each part is worth, by its `id`."""
         self._patterns: list[tuple[int, str, str]] = []
@@ -279,6 +286,7 @@ class _Walk:
         if len(path) > len(kept) and kind != DYN:
             return self._fault(at, f"`{'.'.join(kept)}` is {kind}, and has no `{path[len(kept)]}`")
         self.reads_at.append((kept, at))
+        self.heavy = self.heavy or (self._loops > 0 and (kind in {DYN, MAP} or kind.item is not None))
         if test:
             self.guarded.add(path)
             return BOOL
@@ -434,7 +442,12 @@ class _Walk:
                 "is a loop in a loop, which could take very long",
                 "write one of the lists out, or compare with `in`",
             )
+        turns = len(node.items.items) if isinstance(node.items, Items) else 1
+        if self._turns * turns > _MOST_TURNS:
+            self._fault(node.at, "loops too often, together with those around it", "write shorter lists")
+        self.heavy = self.heavy or (not written and node.function in {"filter", "map"})
         self._loops += not written
+        self._turns *= max(1, turns)
         self.variables.add(node.variable)
         item = (items.item or DYN) if items.name == "list" else DYN
         inner = {**scope, node.variable: item}
@@ -444,4 +457,5 @@ class _Walk:
             self._wants(node.body, BOOL, inner, f"in {node.function}()")
             made = items if node.function == "filter" else BOOL
         self._loops -= not written
+        self._turns //= max(1, turns)
         return made

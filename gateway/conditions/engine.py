@@ -6,7 +6,7 @@ several exceptions, and a defect of its Rust code as a `BaseException`; here all
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -89,13 +89,18 @@ def place_of_refusal(text: str) -> int:
     return 0
 
 
-def refusal(text: str, names: frozenset[str] | None = None) -> str | None:
-    """Return why the library cannot compile a text; None if it can, and finds the same names in it."""
+def refusal(
+    text: str, names: frozenset[str] | None = None, items: Collection[str] = frozenset()
+) -> str | None:
+    """Return why the library cannot compile a text; None if it can, and finds the same names in it.
+
+    `items` are the names of loops, which the library may find, too.
+    """
     try:
         compiled = program(text)
     except EvaluationFailed as error:
         return str(error)
-    if names is not None and frozenset(compiled.variables()) != names:
+    if names is not None and frozenset(compiled.variables()).difference(items) != names:
         return "cannot be read in only one way"
     return None
 

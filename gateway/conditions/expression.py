@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST_ITEMS: Final = 2000
 """The most items of lists and mappings that one evaluation reads: each takes time."""
+MOST_SQUARED: Final = 500
+"""The same for an expression whose time grows with their square (`Analysis.heavy`)."""
 MOST_CHARACTERS: Final = 64 * 1024
 """The most characters of texts that it reads."""
 _REQUEST_FIELDS: Final = ("method", "path", "host", "query")
@@ -122,7 +124,7 @@ class Expression:
     def _known(self, claims: Claims | None, user: User | None) -> dict[str, object]:
         """Return `user` and `claims`, with the fields that it reads."""
         known: dict[str, object] = {}
-        budget = _Budget()
+        budget = _Budget(MOST_SQUARED if self.analysis.heavy else MOST_ITEMS)
         if self._users:
             known["user"] = {} if user is None else self._user(user, budget)
         if self._claims:
@@ -238,10 +240,10 @@ class Prepared:
 class _Budget:
     """What an evaluation may still read."""
 
-    __slots__ = ("_characters", "_items")
+    __slots__ = ("_characters", "_items", "_most")
 
-    def __init__(self) -> None:
-        self._items = MOST_ITEMS
+    def __init__(self, most: int) -> None:
+        self._items = self._most = most
         self._characters = MOST_CHARACTERS
 
     def spend(self, value: object) -> object:
@@ -261,7 +263,7 @@ class _Budget:
 
     def _check(self) -> None:
         if self._items < 0 or self._characters < 0:
-            raise EvaluationFailed(f"it reads more than {MOST_ITEMS} items or {MOST_CHARACTERS} characters")
+            raise EvaluationFailed(f"it reads more than {self._most} items or {MOST_CHARACTERS} characters")
 
 
 _USER_FIELDS: Final = {"name": "display_name"}

@@ -128,6 +128,7 @@ MISTAKES: Final = [
     ('user.email.matches(b"a")', 19, "does not take bytes"),
     ('user.email.matches("a" + "b")', 19, "must be written here"),
     ("user.roles.exists(r, claims.scopes.exists(s, s == r))", 35, "a loop in a loop"),
+    ("[1, 2].all(a, " * 10 + "claims.x == a" + ")" * 10, 133, "loops too often"),
     ('claims.a == "' + "a" * LONGEST + '"', LONGEST, "longer than"),
 ]
 """An expression, where it is wrong, and a part of what is said."""
@@ -175,6 +176,7 @@ GOOD: Final = {
         "claims.n user.id claims.x user.roles",
     '{"pro": 100, "free": 10}[user.attributes.plan] > 5 && {"a": [1]}["a"][0] == claims.n':
         "user.attributes.plan claims.n",
+    'user.roles.all(r, claims.a == 1) && [1, 2].exists(x, user.id == "a")': "user.roles claims.a user.id",
     'has(claims.a) ? claims.b : user.id == "a" ? true : false': "claims.a claims.b user.id",
     '(has(claims.a) ? 1 : "b") == 1 && claims.a / 2 == 1': "claims.a",
     'user.id == "😀é漢\\u00e9\\x41\\101\\U0001F600"': "user.id",
