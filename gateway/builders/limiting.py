@@ -2,7 +2,8 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
@@ -108,13 +109,7 @@ def limiting(settings: Settings, redis: RedisTier, postgres: Postgres, metrics: 
         return Limiting()
     limits = tuple(map(limit_of, settings.limits))
     worker = uuid4().hex
-    server = server_at(
-        settings.redis.url.get_secret_value(), settings.redis.prefix, strict=settings.redis.tls.strict
-    )
-    ledger = RedisLimits(
-        server, redis.ownership, redis.keys, worker,
-        timeout=2 * settings.redis.timeout, connect_timeout=settings.redis.connect_timeout,
-    )  # fmt: skip
+    ledger = _ledger(settings, redis, worker)
     usages = QuotaRows(postgres)
     house = House(
         limits, ledger, usages, worker=worker, workers=translation.workers(settings.server),
@@ -127,3 +122,30 @@ def limiting(settings: Settings, redis: RedisTier, postgres: Postgres, metrics: 
             metrics.limit_hits.inc((limit.name, result), by=0)
     budgets = Budgets(house, ledger, usages)
     return Limiting(house, ledger, budgets, metrics.limit_hits.values)
+
+
+@asynccontextmanager
+async def budgets_seen(
+    settings: Settings, redis: RedisTier, postgres: Postgres
+) -> AsyncIterator[Budgets | None]:
+    """Open the budgets for a process that spends nothing of them; None without limits."""
+    if not settings.limits:
+        yield None
+        return
+    ledger = _ledger(settings, redis, uuid4().hex)
+    usages = QuotaRows(postgres)
+    try:
+        # It is not started, so it neither joins the workers nor takes leases.
+        yield Budgets(House(tuple(map(limit_of, settings.limits)), ledger, usages), ledger, usages)
+    finally:
+        await ledger.close()
+
+
+def _ledger(settings: Settings, redis: RedisTier, worker: str) -> RedisLimits:
+    server = server_at(
+        settings.redis.url.get_secret_value(), settings.redis.prefix, strict=settings.redis.tls.strict
+    )
+    return RedisLimits(
+        server, redis.ownership, redis.keys, worker,
+        timeout=2 * settings.redis.timeout, connect_timeout=settings.redis.connect_timeout,
+    )  # fmt: skip

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.core.model import Auth, Claims, Header, Identity, Request, Route, StoreUnavailable
+from gateway.core.reasons import Denial
 from gateway.core.tokens.issuer_patterns import is_pattern
 from gateway.explain import pasted
 from gateway.explain.answer import Cause, Explanation, Fix
@@ -127,7 +128,9 @@ class Explainer:
             if given.found and verdict.denial is not None:
                 meant = await judged(((b"Authorization", b"Bearer " + given.token),))
             credential.check(trail, given, verdict.denial, meant.denial)
-            await self._take(trail, keys, given.token, request, meant, resolver, deaf)
+            over = await self._take(trail, keys, given.token, request, meant, resolver, deaf)
+            if verdict.denial is None and over is not None:
+                verdict = replace(verdict, denial=over)
         return _in_shadow(self._setup, verdict, _explanation(trail, verdict))
 
     async def _take(
@@ -139,16 +142,19 @@ class Explainer:
         verdict: Verdict,
         resolver: ColdResolver,
         deaf: Mapping[str, str],
-    ) -> None:
+    ) -> Denial | None:
+        """Take the steps; return the denial of a limit, which is asked when all else admits the request."""
         trail.request = request
         taken = ANY_ROUTE if request is None else route.check(trail, request) or ANY_ROUTE
         read = await reading.read(trail, keys, raw, self._introspector)
         claims = None if read is None else claim_steps.check(trail, read)
-        if claims is not None:
-            await self._ask_stores(trail, claims, taken, verdict, resolver, deaf)
-            admitted = verdict.resolution if verdict.denial is None else None
-            if admitted is not None and request is not None and self._budgets is not None:
-                await limits.check(trail, claims, taken, admitted, self._budgets, request)
+        if claims is None:
+            return None
+        await self._ask_stores(trail, claims, taken, verdict, resolver, deaf)
+        admitted = verdict.resolution if verdict.denial is None else None
+        if admitted is None or request is None or self._budgets is None:
+            return None
+        return await limits.check(trail, claims, taken, admitted, self._budgets, request)
 
     async def _ask_stores(
         self,

@@ -6,49 +6,48 @@ A header is taken as the request has it. From a token alone, only what copying a
 
 import json
 import re
-import shlex
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from gateway.core.model import Header
+from gateway.core.model import JSON, Header
 from gateway.core.reasons import Denial
 from gateway.core.requests import bearer
+from gateway.explain.pasted_fields import COMMAND, SCHEME, WRAPPED, fields, of_command
 
 _SPACE: Final = " \t\r\n\x0b\x0c"
 _UNSEEN: Final = "\u00a0\u2028\u2029\ufeff\u200b\u200c\u200d\u2060\u00ad"
 """Characters that copying may leave around a text, and that belong to no token."""
 _QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb"
-_FIELD: Final = re.compile(
-    r"^[\s\"'-]*(?:H\s+[\"']?)?(authorization|cookie)[\"']?\s*:[ \t]*(.*)$", re.IGNORECASE
-)
 _MEMBER: Final = re.compile(
-    r"[\"']?\bauthorization\b[\"']?\s*[:=,]\s*([\"'`])(.*?)\1", re.IGNORECASE | re.DOTALL
-)
-_SCHEME: Final = re.compile(
-    r"(bearer|basic|digest|negotiate|ntlm|token|jwt|dpop|apikey|aws4-hmac-sha256|ssws|hmac)[ \t\u00a0]+\S",
-    re.IGNORECASE,
-)
-_COMMAND: Final = re.compile(r"(?:[$>#%]\s+)?(?:curl|curl\.exe|wget|http|https|xh)\s", re.IGNORECASE)
-_OPTION: Final = re.compile(
-    r"(?:-[a-zA-Z]*?(?=[Hub]))?(H|u|b|--(?:header|oauth2-bearer|user|cookie)(?==|$))(.*)", re.DOTALL
-)
-_ASSIGNMENT: Final = re.compile(
-    r"(?:export\s+|const\s+|let\s+|var\s+|set\s+)?[\w.-]*token[\w.-]*\s*[:=]\s*(.+)",
+    r"[\"']?\bauthorization\b[\"']?\s*[:=,]\s*\[?\s*(?:[fbru]{1,2}(?=[\"']))?([\"'`])(.*?)\1",
     re.IGNORECASE | re.DOTALL,
 )
+_ASSIGNMENT: Final = re.compile(
+    r"(?:export\s+|const\s+|let\s+|var\s+|set\s+|\$)?(?!bearer\b)[\"']?[\w.:-]*?[\"']?\s*[:=]\s*([\"'`]?eyJ.+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_COOKIES: Final = re.compile(r"[\w.-]+=[^;=\s]+(?:;\s*[\w.-]+(?:=[^;]*)?)+;?")
+_QUOTED_LINE: Final = re.compile(r"^>[ >]*", re.MULTILINE)
+_SOFT_BREAK: Final = re.compile(r"=\r?\n")
+"""In quoted-printable (RFC 2045 §6.7)."""
 _JWT: Final = re.compile(rb"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
-_WRAPPED: Final = re.compile(r"[A-Za-z0-9._~+/\-]+=*")
 _PAIR: Final = re.compile(
-    r"[\"']name[\"']\s*:\s*[\"']authorization[\"']\s*,\s*[\"']value[\"']\s*:\s*([\"'])(.*?)\1", re.IGNORECASE
+    r"[\"']name[\"']\s*:\s*[\"']authorization[\"']\s*,\s*[\"']value[\"']\s*:\s*([\"'])(.*?)\1"
+    r"|[\"']value[\"']\s*:\s*([\"'])([^\"']*)\3\s*,\s*[\"']name[\"']\s*:\s*[\"']authorization[\"']",
+    re.IGNORECASE,
 )
 """A field as browsers export it (HAR)."""
 _URL: Final = re.compile(r"https?://\S+", re.IGNORECASE)
-_OTHER_FIELD: Final = re.compile(r"([A-Za-z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)+)[ \t]*:[ \t]*(\S.*)")
+_OTHER_FIELD: Final = re.compile(r"([A-Za-z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)+|[Aa]uth[a-z]+)[ \t]*:[ \t]*(\S.*)")
 _OF_SECRETS: Final = re.compile(r"auth|token|key|secret|cookie|jwt|assertion", re.IGNORECASE)
-_NAMES: Final = ("access_token", "accessToken", "token", "id_token", "idToken", "jwt", "authorization")
+_NAMES: Final = ("accesstoken", "token", "idtoken", "jwt", "authorization")
+"""Of members, in lower case and without `_` and `-`."""
+_MEMBERS: Final = 4000
+"""Members of a JSON document that are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +77,17 @@ def read(pasted: str | bytes) -> Pasted:
     """Tell which request a text stands for: a token, a header, a command, or the answer of an issuer."""
     whole = _decoded(pasted)
     header, before = _freed(whole, _SPACE)
-    if (values := list(_of_command(header))) or (values := list(_fields(header))):
-        what = "a command" if _COMMAND.match(header) else "a header"
+    if (code := _of_code(header)) is not None:
+        return _of_fields(*code, before)
+    if (values := list(of_command(header))) or (values := list(fields(header))):
+        what = "a command" if COMMAND.match(header) else "a header"
         return _of_fields(what, values, before)
     text, removed = _freed(whole, _SPACE + _UNSEEN)
     if (other := _in_another_place(text, removed)) is not None:
         return other
-    if (pair := _PAIR.search(text)) is not None:
-        return _of_fields("an exported header", [("Authorization", pair[2])], removed)
-    if (member := _MEMBER.search(text)) is not None:
-        return _of_fields("code with a header", [("Authorization", member[2])], removed)
-    if _SCHEME.match(text) or text.lower() in {"bearer", "basic"}:
+    if (code := _of_member(text)) is not None:
+        return _of_fields(*code, removed)
+    if SCHEME.match(text) or text.lower() in {"bearer", "basic"}:
         return _of_fields(
             "the value of an Authorization header", [("Authorization", _joined(header)[0])], before
         )
@@ -100,6 +99,22 @@ def read(pasted: str | bytes) -> Pasted:
     return _bare(text, removed)
 
 
+def _of_code(text: str) -> tuple[str, list[tuple[str, str]]] | None:
+    """Read the header in a program, or in JSON: unlike in a request, quotation marks are not part of it."""
+    at = text.lower().find("authorization")
+    if at < 0 or "{" not in text[:at] or COMMAND.match(text):
+        return None
+    return _of_member(text)
+
+
+def _of_member(text: str) -> tuple[str, list[tuple[str, str]]] | None:
+    if (pair := _PAIR.search(text)) is not None:
+        return "an exported header", [("Authorization", pair[2] or pair[4])]
+    if (member := _MEMBER.search(text)) is not None:
+        return "code with a header", [("Authorization", member[2])]
+    return None
+
+
 def _in_another_place(text: str, removed: tuple[str, ...]) -> Pasted | None:
     """Read a URL with a token, or a header field that is not read: the request has no credential."""
     if _URL.fullmatch(text) and (meant := _meant(_octets(text))) is not None:
@@ -109,6 +124,8 @@ def _in_another_place(text: str, removed: tuple[str, ...]) -> Pasted | None:
         if _JWT.search(_octets(text.partition("#")[2])):
             fault = "the token is behind the `#` of a URL, which browsers send to no server"
         return Pasted("a URL", (), meant, removed, (fault,), found=True)
+    if _COOKIES.fullmatch(text) and _JWT.search(_octets(text)):
+        return _of_fields("a cookie", [("Cookie", text)], removed)
     field = _OTHER_FIELD.fullmatch(text)
     if field is None or not _OF_SECRETS.search(field[1]):
         return None
@@ -149,63 +166,6 @@ def _named(character: str) -> str:
 
 
 # Headers -------------------------------------------------------------------------------------------
-
-
-def _of_command(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the credential fields of a curl command, or of a similar one."""
-    if not _COMMAND.match(text):
-        return
-    try:
-        words = shlex.split(re.sub(r"\\\r?\n|\^\r?\n|`\r?\n", " ", text))
-    except ValueError:
-        return
-    option = ""
-    for word in words:
-        given = _OPTION.fullmatch(word)
-        if option:
-            yield from _of_option(option, word)
-            option = ""
-        elif given is not None and given[2]:
-            yield from _of_option(given[1], given[2].removeprefix("="))
-        elif given is not None:
-            option = given[1]
-        else:
-            yield from _fields(word)  # as in `http GET … "Authorization: …"`
-
-
-def _of_option(option: str, value: str) -> Iterator[tuple[str, str]]:
-    match option:
-        case "H" | "--header":
-            yield from _fields(value)
-        case "--oauth2-bearer":
-            yield "Authorization", f"Bearer {value}"
-        case "u" | "--user":
-            yield "Authorization", "Basic (a user name and a password)"
-        case _:
-            yield "Cookie", value
-
-
-def _fields(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the credential fields of header lines. A token may continue on the lines after."""
-    lines = text.splitlines()
-    at = 0
-    while at < len(lines):
-        found = _FIELD.match(lines[at])
-        at += 1
-        if found is None:
-            continue
-        value = found[2]
-        while at < len(lines) and _WRAPPED.fullmatch(lines[at].strip()):
-            value += lines[at].strip()
-            at += 1
-        quote = text.lstrip()[:1]
-        if quote in {'"', "'"} and value.endswith(quote) and value.count(quote) == 1:
-            value = value[:-1]
-        elif "'" in lines[at - 1][: found.start(1)] and "'" in value:
-            value = value.partition("'")[0]
-        elif '"' in lines[at - 1][: found.start(1)] and '"' in value and value.count('"') % 2:
-            value = value.partition('"')[0]
-        yield found[1].capitalize(), value.strip(" \t")
 
 
 def _of_fields(what: str, values: list[tuple[str, str]], removed: tuple[str, ...]) -> Pasted:
@@ -308,18 +268,24 @@ def _bare(text: str, removed: tuple[str, ...]) -> Pasted:
 def _unwrapped(text: str) -> tuple[str, list[str]]:
     """Take away what copying puts around a token, and the line ends that it puts into it."""
     notes: list[str] = []
+    if (unquoted := _of_mail(text)) != text:
+        notes.append("the marks of a quoted mail")
+        text = unquoted
     assigned = _ASSIGNMENT.fullmatch(text)
     if assigned is not None and _JWT.search(_octets(assigned[1])):
         notes.append("the name of a variable")
         text = assigned[1]
         first, *others = text.splitlines()
-        if any(re.match(r"[\w.-]+\s*[:=]", line.strip()) for line in others):
+        if any(re.match(r"(?:export\s+)?[\w.-]+\s*[:=]", line.strip()) for line in others):
             notes.append("the lines after it")
             text = first
     bare = text.rstrip(",; ").strip(_QUOTES)
     if bare and bare != text:
         notes.append("quotation marks or punctuation around it")
         text = bare.strip(_SPACE + _UNSEEN)
+    if len(tokens := [line for line in text.split() if _JWT.fullmatch(_octets(line))]) > 1:
+        notes.append(f"{len(tokens) - 1} more after the first token")
+        text = tokens[0]
     joined, breaks = _joined(text)
     if breaks:
         notes.append(f"{breaks} line end{'s' if breaks > 1 else ''} inside")
@@ -329,20 +295,52 @@ def _unwrapped(text: str) -> tuple[str, list[str]]:
 def _joined(text: str) -> tuple[str, int]:
     """Join the lines of a token that was wrapped; returns how many line ends were taken away."""
     first, *others = (line.strip() for line in text.splitlines()) if text else ("",)
-    if others and all(_WRAPPED.fullmatch(line) for line in others if line):
+    if others and all(WRAPPED.fullmatch(line) for line in others if line):
         return first + "".join(others), len(others)
     return text, 0
 
 
+def _of_mail(text: str) -> str:
+    """Take away what mail puts into a long line: marks of quotation, soft line breaks."""
+    lines = text.splitlines()
+    if len(lines) > 1 and all(line.startswith(">") for line in lines):
+        text = _QUOTED_LINE.sub("", text)
+    return _SOFT_BREAK.sub("", text) if text.startswith("eyJ") else text
+
+
 def _member(text: str) -> tuple[str, str] | None:
-    """Return the token in a token response (RFC 6749 §5.1), or in other JSON, and its name."""
-    if not text.startswith("{"):
+    """Return the token in a token response (RFC 6749 §5.1), or in other JSON, and its name.
+
+    In an object, it is any text with a usual name; deeper in a document, only a JWT.
+    """
+    if not text.startswith(("{", "[")):
         return None
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    for name in _NAMES:
-        if isinstance(value, dict) and isinstance(value.get(name), str):
-            return name, value[name]
-    return None
+    held = [*islice(_texts(value), _MEMBERS)]
+    for wanted in _NAMES:
+        for depth, name, each in held:
+            named = re.sub("[_-]", "", name).lower() == wanted
+            if named and (depth == 1 or _JWT.fullmatch(_octets(each))):
+                return name, each
+    tokens = {each: name for _, name, each in held if _JWT.fullmatch(_octets(each))}
+    return next(((name, each) for each, name in tokens.items()), None) if len(tokens) == 1 else None
+
+
+def _texts(value: JSON) -> Iterator[tuple[int, str, str]]:
+    """Yield the texts of a document with the depth and the name of each, the shallow ones first."""
+    level: list[tuple[str, JSON]] = [("", value)]
+    depth = 0
+    while level:
+        below: list[tuple[str, JSON]] = []
+        for name, each in level:
+            match each:
+                case str():
+                    yield depth, name, each
+                case dict():
+                    below += each.items()
+                case list():
+                    below += [(name, inner) for inner in each]
+        level, depth = below, depth + 1

@@ -27,7 +27,8 @@ from gateway.verifier import TokenVerifier
 
 ANY_ROUTE: Final = Route(name="", path="/**", upstream="")
 """Needs a user, and has no further requirements: the route of a token without a request."""
-_NO_HOST: Final = "localhost"
+NO_HOST: Final = "localhost"
+"""Stands for a host that is not known."""
 _SCHEMES: Final[dict[str, Literal["http", "https"]]] = {
     "http": "http",
     "https": "https",
@@ -194,7 +195,7 @@ def request_for(method: str, url: str) -> Request:
 
     Text that is neither becomes an invalid request-target.
     """
-    target, host, scheme = url.partition("#")[0], _NO_HOST, _SCHEMES["http"]
+    target, host, scheme = url.partition("#")[0], NO_HOST, _SCHEMES["http"]
     if not url.startswith("/"):
         with suppress(ValueError):
             parts = urlsplit(url)

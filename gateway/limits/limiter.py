@@ -25,7 +25,7 @@ from gateway.limits.purse import Purse
 from gateway.limits.rules import Kind
 from gateway.limits.subjects import Subject, subject_of
 
-_REASONS: Final[dict[Kind, Reason]] = {
+REASONS: Final[dict[Kind, Reason]] = {
     "rate": RATE_LIMITED, "quota": QUOTA_EXCEEDED, "concurrency": CONCURRENCY_EXCEEDED,
 }  # fmt: skip
 
@@ -190,7 +190,7 @@ class Limiter:
 def denial_of(budget: Budget, wait: int) -> Denial:
     """Return the denial of a request over a limit. `wait` is in seconds."""
     limit = budget.limit
-    denial = Denial(_REASONS[limit.kind], f"the limit {limit.name} has nothing left for this {limit.per}")
+    denial = Denial(REASONS[limit.kind], f"the limit {limit.name} has nothing left for this {limit.per}")
     denial.retry_after = wait
     denial.fields = (
         ("RateLimit-Policy", budget.policy),

@@ -9,12 +9,13 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from gateway.providers.catalogue import by_prefix
-from gateway.providers.provider import Kind
+from gateway.core.model import JSON
+from gateway.providers.catalogue import by_prefix, recognised
+from gateway.providers.provider import Kind, Unverified
 
 Class: TypeAlias = Literal["placeholder", "password", "api_key", "refresh", "encrypted", "opaque", "document"]
 
@@ -113,6 +114,7 @@ _DOCUMENTS: Final = (
      "A key is no token. If it is a private key, replace it: it has been sent."),
     (re.compile(r"https?://"), "a URL", "Send the token, and not the address from which it comes."),
     (re.compile(r"v[1-4]\.(?:local|public)\."), "a PASETO token", "Let the issuer issue JWT access tokens."),
+    (re.compile(r"base64-eyJ"), "a session of Supabase, as its cookie has it (base64 of JSON)", "Let the client send the `access_token` that is in it."),
     (re.compile(r"gAAAA[\w-]{20,}"), "a Fernet token", "Let the issuer issue JWT access tokens."),
     (re.compile(r"Fe26\.2\*"), "a session of the library Iron", "Send the access token, not the sealed session."),
     (re.compile(r"s:[\w-]+\.[\w+/]+$"), "a signed session cookie of Express", "Send the access token."),
@@ -152,7 +154,15 @@ def named(text: str) -> Stranger | None:
     return Stranger(found.kind, found.what, found.advice, text[-4:] if text[-4:].isalnum() else "")
 
 
+def provider_of(payload: Mapping[str, JSON]) -> tuple[str, str] | None:
+    """Return the preset and the name of the provider whose marks a JWT has; None if it is not known."""
+    found = recognised(Unverified({}, payload))
+    return None if found is None else (found[0].name, found[0].title)
+
+
 def _guesses(text: str) -> Iterator[Stranger]:
+    if not text:
+        yield Stranger("placeholder", "an empty text", _FILL_IN)
     if text.lower() in _PLACEHOLDERS:
         yield Stranger("placeholder", _PLACEHOLDERS[text.lower()], _FILL_IN)
     for pattern, what in _TEMPLATES:
@@ -216,10 +226,18 @@ def _json(text: str) -> Iterator[Stranger]:
         yield Stranger(
             "document", "a JWT in base64, as in a Kubernetes secret", "Decode it first: `base64 -d`."
         )
+    if re.match("65794a", text, re.IGNORECASE) and re.fullmatch("[0-9A-Fa-f]+", text):  # hexadecimal of `eyJ`
+        yield Stranger("document", "a JWT in hexadecimal", "Send the token itself, as the issuer made it.")
+    if text.startswith("H4sI"):
+        yield Stranger(
+            "document",
+            "compressed data (gzip, in base64)",
+            "Decode and decompress it first: the token is in it, if it is one.",
+        )
     if not text.startswith("{") or len(text) > 65_536:
         return
     try:
-        value = json.loads(text)
+        value, _ = json.JSONDecoder().raw_decode(text)  # header and payload may follow one another
     except (ValueError, RecursionError):
         return
     for members, kind, what, advice in _JSON:

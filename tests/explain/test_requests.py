@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from tests import tokens
 from tests.explain.scene import denied, failed, outcomes
 from tests.explain.world import World
 from tests.harness import token
@@ -31,6 +32,26 @@ class TestRoutes:
 
     async def test_a_path_without_a_route(self, world: World) -> None:
         await denied(world, token("ann"), "route_not_found", "route_not_found", url="/invoices/7")
+
+    @pytest.mark.parametrize(
+        ("url", "says"),
+        [
+            ("/order/1", "differ in one letter"),
+            ("/Orders/1", "the case of the letters"),
+            ("/api/orders/1", '"/api" stands before it'),
+            ("/auth-request", "X-Original-URI"),
+            ("/ext-authz/orders/1", "decision.listen"),
+            ("/readyz", "admin.listen"),
+            ("/host/x", "a path alone names none"),
+        ],
+    )
+    async def test_a_path_that_was_meant_otherwise(self, world: World, url: str, says: str) -> None:
+        """No further route is offered: it would need less than the one that was meant."""
+        reason = "route_not_found"
+        told = await denied(world, token("ann"), reason, reason, url=url, fixed=False)
+        assert says in f"{told.summary} {told.fix}"
+        assert told.fix is not None
+        assert told.fix.config is None
 
     async def test_a_host_without_a_route(self, world: World) -> None:
         good = token("ann")
@@ -127,6 +148,24 @@ class TestRevocations:
     async def test_by_an_instant_of_the_user(self, world: World) -> None:
         await world.sql("UPDATE users SET tokens_valid_after = now() + interval '1 h'")
         await denied(world, token("ann"), "tokens_revoked_before", "user_tokens_revoked")
+
+    async def test_by_an_instant_that_no_new_token_reaches(self, world: World, ann: str) -> None:
+        """To sign in again does not help: the instant lies ahead, or the token tells no time."""
+        await world.sql("UPDATE users SET tokens_valid_after = '2999-01-01Z'")
+        reason, cause = "tokens_revoked_before", "user_tokens_revoked"
+        told = await denied(world, token("ann"), reason, cause)
+        assert "does not help" in str(told.fix)
+        await world.sql(
+            "INSERT INTO revocations (kind, issuer, value, revoked_at, expires_at)"
+            " VALUES ('user', '', $1, '2998-01-01Z', '2999-01-01Z')",
+            ann,
+        )
+        told = await denied(world, token("ann"), reason, cause)
+        assert "does not help" in str(told.fix)
+        await world.sql("UPDATE users SET tokens_valid_after = '2020-01-01Z'")
+        undated = tokens.sign(tokens.without(tokens.claims("ann"), "iat"), tokens.rsa_key("main"))
+        told = await denied(world, undated, reason, cause, fixed=False)
+        assert "`iat`" in str(told.fix)
 
     async def test_of_older_tokens_alone(self, world: World, ann: str) -> None:
         await self.revoke(world, "user", "", ann)

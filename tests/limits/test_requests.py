@@ -1,16 +1,22 @@
 """Requests over a limit, through a real gateway: what clients get, and what reaches the upstream."""
 
 import asyncio
+import json
 import re
 from contextlib import AsyncExitStack
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from typer.testing import CliRunner
 
+from gateway.cli.main import app
 from tests import tokens
 from tests.admin.client import Api
-from tests.harness import House, token
+from tests.harness import House, configuration, token
+from tests.limits.conftest import LIMITS, ROUTES
 from tests.sockets import Exchange, RawClient, Response, request_bytes
 from tests.workers.program import eventually
 
@@ -291,7 +297,7 @@ async def test_operators_see_whom_limits_refuse(limited: House) -> None:
         assert guesser not in {each["subject"] for each in after}
 
 
-async def test_an_explanation_tells_what_is_left(limited: House) -> None:
+async def test_an_explanation_tells_what_is_left(limited: House, tmp_path: Path) -> None:
     async with Api.of(limited) as api:
         bearer = token("acme", tenant_id="acme", plan="explained")
 
@@ -301,11 +307,31 @@ async def test_an_explanation_tells_what_is_left(limited: House) -> None:
             (step,) = [each for each in answer["steps"] if each["name"] == "limits"]
             return step["found"], answer["summary"]
 
+        config = configuration(tmp_path, "http://127.0.0.1:9", limited.dsn, limited.redis_url, limited.prefix)
+        (file := tmp_path / "gateway.yaml").write_text(
+            json.dumps({**config, "routes": ROUTES, "limits": LIMITS})
+        )
+
+        async def by_command() -> dict[str, Any]:
+            words = ["explain", "-", "--url", "/plans/x", "--json", "--config", str(file)]
+            told = await asyncio.to_thread(CliRunner().invoke, app, words, input=bearer.decode())
+            answer: dict[str, Any] = json.loads(told.stdout)
+            return answer
+
+        def step(answer: dict[str, Any]) -> object:
+            return next(each["found"] for each in answer["steps"] if each["name"] == "limits")
+
         assert await explained() == ("plan: 2 of 2", "The token is valid, and its user is admitted.")
+        assert step(await by_command()) == "plan: 2 of 2"
         assert await statuses(limited, "/plans/x", 2, bearer) == [200, 200]
         found, summary = await explained()
         assert found == "plan: 0 of 2"
         assert "Of the limit plan, nothing is left" in summary
+        # The reason is that of the next request.
+        told = await by_command()
+        assert (told["decision"], told["reason"], told["cause"]) == ("deny", "rate_limited", "rate_limited")
+        assert step(told) == "plan: 0 of 2"
+        assert await statuses(limited, "/plans/x", 1, bearer) == [429]
         # An explanation spends nothing.
         assert await statuses(limited, "/free/x", 1, bearer) == [200]
 

@@ -31,7 +31,7 @@ async def explained(
 async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Explainer]":
     """Build the engine from the same parts as a worker. It shares none of them with a worker."""
     from gateway import translation
-    from gateway.builders import directories
+    from gateway.builders import directories, limiting
     from gateway.explain import Explainer
     from gateway.issuer_keys.introspection import Introspector
     from gateway.issuer_keys.keyring import KeyRing
@@ -77,7 +77,10 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
                 )
                 users = directories.users_explained(postgres, look_ups, operators)
                 setup = replace(translation.setup(settings), config=str(config))
-                yield Explainer(setup, keys, postgres, redis, introspector=introspector, users=users)
+                budgets = await stack.enter_async_context(limiting.budgets_seen(settings, redis, postgres))
+                yield Explainer(
+                    setup, keys, postgres, redis, introspector=introspector, users=users, budgets=budgets
+                )
         finally:
             if introspector is not None:
                 await introspector.close()

@@ -47,6 +47,12 @@ def related(iss: str, other: str) -> bool:
     return iss == other or _difference(iss, other) is not None
 
 
+def is_same(iss: str, other: str) -> bool:
+    """Return whether two issuers are spellings of one."""
+    judged = _difference(iss, other)
+    return judged is not None and judged[1]
+
+
 def marked(iss: str, configured: str) -> str:
     """Return both, each with what differs in brackets."""
     start = next(
@@ -83,6 +89,10 @@ def _relative(a: str, b: str) -> tuple[str, bool, str] | None:
         return None
     if one.netloc == two.netloc:
         return _of_one_host(path, other)
+    if one.hostname == two.hostname and path == other:
+        return "the port", False, "another server on the same host"
+    if path == other and path and _INTERNAL_HOST.fullmatch(one.hostname):
+        return "the address of the server", False, INTERNAL
     if {one.hostname, two.hostname} == _ENTRA and path[:1] == other[:1]:
         return (
             "the version of its tokens",
@@ -137,6 +147,11 @@ def _origin_folded(text: str) -> str:
     return parts._replace(netloc=host).geturl()
 
 
+INTERNAL: Final = "the same path at an internal address"
+"""What a token's issuer is when its server was asked at an address of the internal network."""
+_INTERNAL_HOST: Final = re.compile(
+    r"[a-z0-9-]+|(?:127|10|192\.168|172\.(?:1[6-9]|2\d|3[01]))\.[\d.]+|.*\.(?:local|internal|svc|cluster\.local|lan|docker)"
+)
 _ENTRA: Final = {"sts.windows.net", "login.microsoftonline.com"}
 _COGNITO: Final = re.compile(r"cognito-idp\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?")
 _FOLDS: Final = (

@@ -27,6 +27,7 @@ _FOREIGN: Final = {
     "account": "Keycloak's own account pages",
     "realm-management": "Keycloak's own administration",
 }
+_TENANTS: Final = ("tenant_id", "tid", "tenant", "org_id", "organization_id", "organization", "org")
 _OF_SEVERAL: Final = ("Entra ID writes the audience with or without `api://`, by the version of its tokens.",)
 
 
@@ -132,6 +133,14 @@ def of_missing(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denial
     """Return the fix for a claim that is required and missing."""
     path = denial.claim or ""
     other = whereabouts.of_claim(payload, path)
+    if other is None and path in _TENANTS:
+        named = [name for name in _TENANTS if isinstance(payload.get(name), str)]
+        if len(named) == 1:
+            return Fix(
+                f"The token has {shown(payload[named[0]])} at `{named[0]}`. If that is the tenant, the paths"
+                f" of the configuration name it (`{trail.field(issuer, 'claims.tenant')}`,"
+                f" `{trail.field(issuer, 'require')}`); if not, let the issuer add `{path}`."
+            )
     if path not in issuer.require:
         field = trail.field(issuer, "claims.tenant")
         if other is not None:

@@ -43,6 +43,12 @@ def of_scopes(trail: Trail, claims: Claims, route: Route) -> Fix:
             f"The issuer may spell the scopes otherwise: {names}. If they are the same permissions, let the"
             f" route require the issuer's spelling (`{_requirement(trail, route)}`); else: {asked}"
         )
+    wide = [each for each in claims.scopes if "*" in each]
+    if wide:
+        return Fix(
+            f"The gateway compares names, and a `*` covers none: {listed(wide)} is not"
+            f" {listed(sorted(missing))}. {asked}"
+        )
     return Fix(asked)
 
 
@@ -66,6 +72,12 @@ def of_token_roles(trail: Trail, claims: Claims, route: Route) -> Fix:
     """Return the fix for roles that the token lacks."""
     issuer, wanted = issuer_of(trail, claims), route.require.token_roles
     place = whereabouts.of_roles(claims.payload, wanted, _ours(issuer))
+    if place is None and (absent := whereabouts.left_out(claims.payload)) is not None:
+        return Fix(
+            f"The token does not have the user's groups: there were too many (`{absent}`, Microsoft Entra"
+            " ID). Let the application be sent app roles (`roles`), or only the groups that are assigned to"
+            " it. The user may well be in the right group already."
+        )
     if place is not None and place.separator in (None, " "):
         paths = [*dict.fromkeys((*issuer.claims.roles, place.path))]
         return Fix(

@@ -1,5 +1,6 @@
 """Where in a token that stands which the configuration looks for elsewhere, or in another spelling."""
 
+import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +13,7 @@ _WRITABLE: Final = frozenset(
     {"user_metadata", "unsafe_metadata", "raw_user_meta_data", "public_metadata", "profile"}
 )
 """What a user may write at the large providers: nothing in it may grant anything."""
+_BETWEEN: Final = re.compile("[.:/]")
 _DEPTH: Final = 4
 _MOST: Final = 400
 """Values that are looked at."""
@@ -52,6 +54,14 @@ def of_claim(payload: Mapping[str, JSON], path: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def left_out(payload: Mapping[str, JSON]) -> str | None:
+    """Return the claim by which Entra ID says that a token has no groups, because there were too many."""
+    names = payload.get("_claim_names")
+    if isinstance(names, dict) and not {"groups", "roles", "wids"}.isdisjoint(names):
+        return "_claim_names"
+    return "hasgroups" if payload.get("hasgroups") in (True, "true") else None
+
+
 def texts(payload: Mapping[str, JSON]) -> Iterator[tuple[str, str]]:
     """Yield the texts of a token with their paths; numbers count as the text of their digits."""
     for way, value in _walk(payload):
@@ -72,11 +82,11 @@ def spelt_otherwise(wanted: Set[str], held: Set[str]) -> dict[str, str]:
 
 
 def _bare(value: str) -> str:
-    """Return a scope without the name of its API, in one spelling of its separators."""
-    value = value.lower()
+    """Return a scope or role without the name of its API, in one spelling and order of its words."""
+    value = value.lower().removeprefix("role_").removeprefix("/")  # Spring, and groups of Keycloak
     if "://" in value:
         value = value.rpartition("/")[2]
-    return value.replace(".", ":").replace("/", ":")
+    return ":".join(sorted(word.removesuffix("s") for word in _BETWEEN.split(value)))
 
 
 def _of(

@@ -1,6 +1,6 @@
 """The step about the condition of a route: what it says, the values that it read, and whose they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gateway.core import policy
@@ -8,7 +8,9 @@ from gateway.core.conditions import Condition, Missing, Reading
 from gateway.core.model import Claims, Route, User
 from gateway.core.reasons import CONDITION_FAILED, CONDITION_NOT_MET, Denial
 from gateway.core.requests.asked import asked
+from gateway.core.tokens.claim_paths import at_path
 from gateway.explain.answer import Cause, Fix
+from gateway.explain.fixes import whereabouts
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown
 
@@ -31,7 +33,7 @@ def check(trail: Trail, claims: Claims, user: User | None, route: Route) -> None
         policy.check_once(condition, request, route, claims, user)
     except Denial as denial:
         trail.step("condition", "fail", expected, found, denial.detail)
-        _blame(trail, route, condition, readings, denial)
+        _blame(trail, claims, user, route, condition, readings, denial)
     else:
         trail.step("condition", "pass", expected, found, _assumed(readings))
 
@@ -47,7 +49,13 @@ def _assumed(readings: Sequence[Reading]) -> str | None:
 
 
 def _blame(
-    trail: Trail, route: Route, condition: Condition, readings: Sequence[Reading], denial: Denial
+    trail: Trail,
+    claims: Claims,
+    user: User | None,
+    route: Route,
+    condition: Condition,
+    readings: Sequence[Reading],
+    denial: Denial,
 ) -> None:
     absent = [each for each in readings if isinstance(each.value, Missing)]
     values = "; ".join(f"{each.path} {_value(each)}" for each in readings)
@@ -58,9 +66,31 @@ def _blame(
         for root in _FIXES
         if (each_of := [each for each in absent or readings if each.root == root])
     ]
+    fixes = [*_elsewhere(claims, user, absent), *fixes]
     trail.blame(denial, CAUSES[denial.reason], summary, Fix(" ".join(fixes) or _AS_INTENDED))
 
 
+def _elsewhere(claims: Claims, user: User | None, absent: Sequence[Reading]) -> Iterator[str]:
+    """Yield where the token has the claims that a condition misses, and the user the attributes."""
+    for each in absent:
+        name = each.path.removeprefix(_ATTRIBUTES)
+        held = {} if user is None or name == each.path else user.attributes
+        spelt = [other for other in held if other.lower() == name.lower()]
+        if spelt:
+            yield (
+                f"The user has the attribute {shown(spelt[0])}: names are compared exactly, so use one"
+                " spelling."
+            )
+        path = each.path.removeprefix("claims.")
+        other = whereabouts.of_claim(claims.payload, path) if each.root == "claims" else None
+        if other is not None:
+            yield (
+                f"The token has {shown(at_path(claims.payload, other))} at `{other}`: if the issuer alone"
+                f" writes that, the condition may look in the wrong place with {shown(each.path)}."
+            )
+
+
+_ATTRIBUTES: Final = "user.attributes."
 _AS_INTENDED: Final = (
     "Compare the values with what the condition asks for, and correct the one that is wrong."
 )

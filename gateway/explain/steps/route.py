@@ -1,6 +1,7 @@
 """The step about the request: the route that it matches, and the fix when it matches none."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from gateway.core.reasons import (
 from gateway.core.routes import RouteTable, Target, read_target
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.trail import Trail
+from gateway.explain.verdict import NO_HOST
 from gateway.explain.wording import listed, shown, yaml_line
 
 
@@ -99,28 +101,40 @@ def _blame_method(trail: Trail, request: Request, denial: Denial) -> None:
         f"Route {route.name} matches the path, but not the method {shown(request.method)}; its methods are"
         f" {', '.join(sorted(denial.allow or route.methods))}",
         Fix(
-            "Use one of these methods, or add this one to the route.",
+            "Use one of these methods. To add this one is a decision: all who may use the route could do what"
+            " the service does with it.",
             config=yaml_line(f"routes[{_place(trail, route)}].match.methods", methods),
         ),
     )
 
 
 def _blame_path(trail: Trail, request: Request, target: Target, denial: Denial) -> None:
-    for route in trail.setup.routes:
-        anywhere = replace(route, hosts=frozenset())
-        try:
-            RouteTable([anywhere]).match(request.method, target.host, target.path)
-        except Denial:
-            continue
-        hosts: list[JSON] = [*sorted(route.hosts), target.host]
+    if (front := _FRONT.match(target.path)) is not None:
+        _blame_front(trail, target, denial, front[0])
+        return
+    if _OF_ADMIN.match(target.path):
         trail.blame(
             denial,
             Cause.ROUTE_NOT_FOUND,
-            f"Route {route.name} matches the path, but is only for the hosts {listed(sorted(route.hosts))},"
-            f" not for {shown(target.host)}",
+            f"No route matches {shown(target.path)}: the gateway answers it on `admin.listen`, with no token",
+            Fix("Ask the admin listener. If a service has the same path, it needs a route of its own."),
+        )
+        return
+    for route in trail.setup.routes:
+        if _matches(replace(route, hosts=frozenset()), request.method, target.host, target.path):
+            _blame_host(trail, route, target, denial)
+            return
+    near = _nearest(trail.setup.routes, request.method, target)
+    if near is not None:
+        route, how = near
+        trail.blame(
+            denial,
+            Cause.ROUTE_NOT_FOUND,
+            f"No route matches {shown(target.path)}; route {route.name} has the path {shown(route.path)}, and"
+            f" {how}",
             Fix(
-                "Give the complete URL with the host that clients use, or add this host to the route.",
-                config=yaml_line(f"routes[{_place(trail, route)}].match.hosts", hosts),
+                "Correct the path of the request. A further route for it would be another way to the same"
+                " service: it would need all that this route requires."
             ),
         )
         return
@@ -136,10 +150,112 @@ def _blame_path(trail: Trail, request: Request, target: Target, denial: Denial) 
         Cause.ROUTE_NOT_FOUND,
         f"No route matches {shown(target.path)}",
         Fix(
-            "Correct the path, or add a route to the upstream that serves it.",
+            "Correct the path. If it is right, add a route to the upstream that serves it: name that upstream"
+            " in the line below, and what the route requires.",
             config=yaml_line(f"routes[{len(trail.setup.routes)}]", entry),
         ),
     )
+
+
+_FRONT: Final = re.compile(r"/(?:auth-request|forward-auth|ext-authz)(?=/|$)")
+"""Where other proxies ask for a decision, on a listener of its own (docs/front-doors.md)."""
+
+
+_OF_ADMIN: Final = re.compile(r"/(?:healthz|readyz|metrics|console)(?=/|$)")
+
+
+def _blame_front(trail: Trail, target: Target, denial: Denial, front: str) -> None:
+    fields = {
+        "/auth-request": "in X-Original-Method, X-Original-URI and X-Original-Host",
+        "/forward-auth": "in X-Forwarded-Method, X-Forwarded-Proto, X-Forwarded-Host and X-Forwarded-Uri",
+        "/ext-authz": "behind the prefix /ext-authz",
+    }[front]
+    trail.blame(
+        denial,
+        Cause.ROUTE_NOT_FOUND,
+        f"No route matches {shown(target.path)}: at {front}, other proxies ask the decision listener"
+        " (`decision.listen`) about a request of their own",
+        Fix(
+            f"Explain the request that the proxy asks about: its method and URL are {fields}. A proxy that"
+            " gets this 404 asks the main listener, and has to ask `decision.listen`."
+        ),
+    )
+
+
+def _blame_host(trail: Trail, route: Route, target: Target, denial: Denial) -> None:
+    only = f"Route {route.name} matches the path, but is only for the hosts {listed(sorted(route.hosts))}"
+    if target.host == NO_HOST:
+        trail.blame(
+            denial,
+            Cause.ROUTE_NOT_FOUND,
+            f"{only}, and a path alone names none",
+            Fix("Give the complete URL, with the host that clients use."),
+        )
+        return
+    hosts: list[JSON] = [*sorted(route.hosts), target.host]
+    trail.blame(
+        denial,
+        Cause.ROUTE_NOT_FOUND,
+        f"{only}, not for {shown(target.host)}",
+        Fix(
+            "Use one of these hosts. To add this one is a decision: all who can send requests with this host"
+            " would reach the route.",
+            config=yaml_line(f"routes[{_place(trail, route)}].match.hosts", hosts),
+        ),
+    )
+
+
+def _matches(route: Route, method: str, host: str, path: str) -> bool:
+    try:
+        RouteTable([route]).match(method, host, path)
+    except Denial:
+        return False
+    return True
+
+
+def _nearest(routes: Sequence[Route], method: str, target: Target) -> tuple[Route, str] | None:
+    """Return the route that was probably meant, and how the path differs from what it matches."""
+    path = target.path
+    tail = path.partition("/")[2].partition("/")[2]
+    others = [
+        (path.lower(), "the case of the letters differs"),
+        (path.rstrip("/") or "/", "the slash at the end is one too many"),
+        (f"{path}/", "a slash is missing at the end"),
+        (
+            f"/{tail}",
+            f"{shown('/' + path.split('/')[1])} stands before it: a proxy in front, or the client, adds it",
+        ),
+    ]
+    for other, how in others:
+        if other in (path, "/", "//"):
+            continue
+        for route in routes:
+            if route.path != "/**" and _matches(route, method, target.host, other):
+                return route, how
+    first = path.split("/")[1]
+    for route in routes:
+        name = route.path.split("/")[1]
+        if "*" in name or not _is_slip(first, name):
+            continue
+        if _matches(route, method, target.host, f"/{name}{path[len(first) + 1 :]}"):
+            return route, f"{shown(first)} and {shown(name)} differ in one letter"
+    return None
+
+
+def _is_slip(one: str, other: str) -> bool:
+    """Return whether two words differ in one letter: another, one more or less, or two exchanged."""
+    short, long = sorted((one, other), key=len)
+    if one == other or len(short) < _SHORTEST_SLIP or len(long) - len(short) > 1:
+        return False
+    at = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+    if len(short) < len(long):
+        return short[at:] == long[at + 1 :]
+    swapped = short[:at] + short[at + 1 : at + 2] + short[at : at + 1] + short[at + 2 :]
+    return short[at + 1 :] == long[at + 1 :] or swapped == long
+
+
+_SHORTEST_SLIP: Final = 4
+"""Letters. Shorter words differ in one letter by chance."""
 
 
 def _place(trail: Trail, route: Route) -> int:

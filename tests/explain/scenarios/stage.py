@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import translation
+from gateway.core import policy
 from gateway.core.model import JSON, Header
 from gateway.core.provisioning import claims_read
 from gateway.core.reasons import Denial
@@ -84,7 +85,12 @@ class Stage(World):
             )
             pipeline = Pipeline(
                 RouteTable((ANY_ROUTE,) if url is None else setup.routes),
-                TokenVerifier(setup.issuers, keys, clock=time.time, claims_read=claims_read(setup.issuers)),
+                TokenVerifier(
+                    setup.issuers,
+                    keys,
+                    clock=time.time,
+                    claims_read=claims_read(setup.issuers) | policy.claims_read(setup.routes),
+                ),
                 tiers,
                 translation.headers(Settings.model_validate(self.config)),
                 None,

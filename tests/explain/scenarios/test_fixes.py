@@ -7,6 +7,7 @@ import pytest
 
 from gateway.core.model import JSON
 from gateway.explain import Explanation, Fix
+from tests import tokens
 from tests.explain.scenarios import never
 from tests.explain.scenarios.scenario import Scenario, play
 from tests.explain.scenarios.stage import Stage
@@ -72,6 +73,9 @@ SCENARIOS = [
     scope("in capitals", "\"ORDERS:READ\" in the token", scope="ORDERS:READ"),
     scope("with a dot", "may spell the scopes otherwise", scope="orders.read"),
     scope("behind the API's URL", "may spell the scopes otherwise", scope="https://api.example.com/orders.read"),
+    scope("in another order", "may spell the scopes otherwise", scope="read:orders"),
+    scope("in the singular", "may spell the scopes otherwise", scope="order:read"),
+    scope("with a star", "a `*` covers none", scope="orders:*"),
     scope("of a client that is named", "the client \"web\"", scope="x", azp="web"),
     staff("not there", "Grant the user one of the roles"),
     staff("in realm_access", "at `realm_access.roles`", config=True, realm_access={"roles": ["staff"]}),
@@ -82,6 +86,10 @@ SCENARIOS = [
     staff("in app_metadata", "at `app_metadata.roles`", config=True, app_metadata={"roles": ["staff"]}),
     staff("in what the user can write", "Grant the user", user_metadata={"roles": ["staff"]}),
     staff("in capitals", "\"Staff\" in the token", roles=["Staff"]),
+    staff("of Spring", "\"ROLE_staff\" in the token", roles=["ROLE_staff"]),
+    staff("as a path of Keycloak", "\"/staff\" in the token", roles=["/staff"]),
+    staff("left out by Entra", "there were too many", more={"_claim_names": {"groups": "src1"}}),
+    staff("left out by Entra, in short", "there were too many", hasgroups=True),
     staff("with commas", "let the issuer write", groups="a,staff"),
     Scenario("role of the user", "role_missing", "role_missing", held=ANN, url="/admin/x", says=("Decide whether",), command=True),
     Scenario("role of the user in capitals", "role_missing", "role_missing", held=({"subject": "{}", "roles": ["Admin"]},), url="/admin/x", says=("spelt otherwise",), command=False),
@@ -106,6 +114,14 @@ SCENARIOS = [
     Scenario("another client", "claim_not_accepted", "claim_not_accepted", claims={"azp": "cli"}, held=ANN, changes={"issuers[0].expect": {"azp": ["web"]}}, says=("is a decision",), command=False),
     Scenario("client elsewhere", "claim_not_accepted", "claim_not_accepted", claims={"ext": {"azp": "web"}}, held=ANN, changes={"issuers[0].expect": {"azp": ["web"]}}, says=("may name the wrong path",), command=False),
     Scenario("another use", "claim_not_accepted", "claim_not_accepted", claims={"token_use": "other"}, held=ANN, changes={"issuers[0].expect": {"token_use": ["access"]}}, says=("accepts",), command=False),
+    audience("of a refresh token", "This is a refresh token", cause="id_token_used", typ="Refresh", aud="https://idp.example.com/"),
+    Scenario("condition on a claim elsewhere", "condition_failed", "condition_failed", claims={"app_metadata": {"plan": "pro"}}, held=ANN, url="/pro/x", says=("\"pro\" at `app_metadata.plan`",), command=False),
+    Scenario("condition on what the user can write", "condition_failed", "condition_failed", claims={"user_metadata": {"plan": "pro"}}, held=ANN, url="/pro/x", says=("the issuer decides who gets one",), command=False),
+    Scenario("claim of a wrong form", "claim_malformed", "token_malformed", claims={"aud": 7}, held=ANN, says=("RFC 7519 §4.1.",), command=False),
+    Scenario("shared secret", "algorithm_not_allowed", "algorithm_not_allowed", held=ANN, says=("somebody who forges",), command=False, sign=lambda claims: tokens.sign(claims, b"x" * 64, "HS256", kid="main")),
+    Scenario("header of a wrong form", "token_malformed", "token_malformed", held=ANN, says=("as texts",), command=False, sign=lambda claims: tokens.sign(claims, tokens.rsa_key("main"), kid=7)),
+    Scenario("type of another token", "token_type_invalid", "token_malformed", held=ANN, says=("Send an access token",), command=False, sign=lambda claims: tokens.sign(claims, tokens.rsa_key("main"), typ="dpop+jwt")),
+    Scenario("ordinary base64", "token_malformed", "token_malformed", held=ANN, says=("encoded it anew",), command=False, sign=lambda claims: tokens.sign(claims, tokens.rsa_key("main")) + b"=="),
     Scenario("required claim", "claim_missing", "claim_missing", held=ANN, changes={"issuers[0].require": ["exp", "sub", "org"]}, says=("Let the issuer add `org`",), command=False),
     Scenario("required claim elsewhere", "claim_missing", "claim_missing", claims={"https://x.example/org": "a"}, held=ANN, changes={"issuers[0].require": ["exp", "sub", "org"]}, says=("correct the path",), command=False, config=True),
     Scenario("tenant elsewhere", "claim_missing", "claim_missing", claims={"ext": {"tenant_id": "acme"}}, held=({"subject": "{}", "tenant": "acme"},), changes={"issuers[0].claims": {"tenant": "tenant_id"}}, says=("at `ext.tenant_id`",), command=False, config=True),
@@ -113,6 +129,9 @@ SCENARIOS = [
     Scenario("algorithm", "algorithm_not_allowed", "algorithm_not_allowed", held=ANN, changes={"issuers[0].algorithms": ["ES256"]}, says=("is a decision",), command=False),
     Scenario("user without a tenant", "tenant_mismatch", "tenant_mismatch", claims={"tenant_id": "acme"}, held=ANN, says=("Find out",), command=True),
     Scenario("user of another tenant", "tenant_mismatch", "identity_linked_to_other_tenant", claims={"tenant_id": "acme"}, held=({"subject": "{}", "tenant": "globex"},), says=("Find out which tenant is right",), command=True),
+    Scenario("tenant in capitals", "tenant_mismatch", "tenant_mismatch", claims={"tenant_id": "ACME"}, held=({"subject": "{}", "tenant": "acme"},), says=("differ only in spelling",), command=False),
+    Scenario("tenant under its other name", "claim_missing", "claim_missing", claims={"tid": "acme"}, held=ANN, changes={"issuers[0].require": ["exp", "sub", "tenant_id"]}, says=("\"acme\" at `tid`",), command=False),
+    Scenario("tenant of the route, and none", "tenant_mismatch", "tenant_mismatch", held=ANN, url="/tenant/x", says=("Find out",), command=False),
     Scenario("tenant of the route", "tenant_mismatch", "tenant_mismatch", held=({"subject": "{}", "tenant": "globex"},), url="/tenant/x", command=False),
 ]  # fmt: skip
 
@@ -134,6 +153,27 @@ TIMES = [
         "The clock of Postgres agrees",
     ),
     ("not yet, a little", {"nbf": 120}, "token_not_yet_valid", "clock_skew", "s ahead of the gateway's"),
+    (
+        "of another time zone",
+        {"iat": 19_800, "exp": 20_400},
+        "token_issued_in_future",
+        "token_issued_in_future",
+        "5.5 h nearly to the minute",
+    ),
+    (
+        "ended before it began",
+        {"iat": -60, "exp": -3660},
+        "token_expired",
+        "token_expired",
+        "valid at no time",
+    ),
+    (
+        "begins after its end",
+        {"nbf": 900, "exp": 600},
+        "token_not_yet_valid",
+        "token_not_yet_valid",
+        "Correct the issuer",
+    ),
     ("not yet, by far", {"nbf": 7200}, "token_not_yet_valid", "token_not_yet_valid", "Use the token after"),
     (
         "of the future, a little",

@@ -1,6 +1,7 @@
 """Issuers that are almost configured, and keys that are not there: what differs is named and marked."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,12 @@ SCENARIOS = [
     near("project of Supabase", "https://abc.supabase.co/auth/v1", "https://xyz.supabase.co/auth/v1", "another tenant"),
     near("authorization server of Okta", "https://a.okta.com", "https://a.okta.com/oauth2/default", "another authorization server"),
     near("another server of Okta", "https://a.okta.com/oauth2/aus1", "https://a.okta.com/oauth2/default", "authorization server"),
+    near("internal address", "http://keycloak:8080/realms/shop", "https://sso.example.com/realms/shop", "its public URL", "internal address"),
+    near("this machine", "http://127.0.0.1:8080/realms/shop", "https://sso.example.com/realms/shop", "its public URL"),
+    near("another port", "https://i.example:8443/a", "https://i.example/a", "another server on the same host"),
+    near("Google", "https://accounts.google.com", "https://i.example", "anyone with a Google account", cause="issuer_unknown"),
+    near("GitHub", "https://token.actions.githubusercontent.com", "https://i.example", "every repository of the world", cause="issuer_unknown"),
+    replace(near("an assertion of ours", "https://gateway.example.com", "https://i.example", "Do not trust it as an issuer", cause="issuer_unknown"), claims={"iss": "https://gateway.example.com", "original_iss": "https://i.example", "original_sub": "x"}),
     near("a stranger", "https://evil.example.org", "https://i.example", "no configured issuer is similar", cause="issuer_unknown"),
     near("a stranger who tries", "https://i.example.evil.org", "https://i.example", "no configured issuer is similar", cause="issuer_unknown"),
     near("a stranger of the same suffix", "https://idp.evil.co.uk", "https://idp.acme.co.uk", "no configured issuer is similar", cause="issuer_unknown"),

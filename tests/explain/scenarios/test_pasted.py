@@ -29,11 +29,23 @@ class TestReading:
             "GET /x HTTP/1.1\r\nHost: a.example\r\nAuthorization: Bearer TOKEN\r\nAccept: */*",
             "http GET a.example/x 'Authorization: Bearer TOKEN'", '{"access_token": "TOKEN", "token_type": "Bearer"}',
             "fetch(u, {headers: {'Authorization': 'Bearer TOKEN'}})", '{"Authorization": "Bearer TOKEN"}',
+            'fetch("u", {\n  "headers": {\n    "accept": "*/*",\n    "authorization": "Bearer TOKEN",\n  },\n});',
+            "axios(u, {\n  headers: {\n    Authorization: `Bearer TOKEN`,\n  }\n})", "headers = {\n    'Authorization': f'Bearer TOKEN',\n}",
+            '-Headers @{\n"method"="GET"\n  "authorization"="Bearer TOKEN"\n}', '{"headers": {"Authorization": ["Bearer TOKEN"]}}',
+            'curl ^"https://a.example/x^" ^\n  -H ^"accept: */*^" ^\n  -H ^"authorization: Bearer TOKEN^"', "curl u -H $'authorization: Bearer TOKEN'",
+            "curl u -H 'Authorization: Bearer TOKEN' -d user=ann -d body -o use.txt", "https -A bearer -a TOKEN a.example/x", "xh --bearer TOKEN a.example/x",
+            "kubectl get pods --token=TOKEN", "authorization:\nBearer TOKEN\naccept:\n*/*", '{"value": "Bearer TOKEN", "name": "Authorization"}',
+            '{"data": {"session": {"access_token": "TOKEN", "refresh_token": "r"}}}', '{"AuthenticationResult": {"AccessToken": "TOKEN", "IdToken": "TOKEN"}}',
+            '["TOKEN", "refresh", null]', '{"credentialType": "AccessToken", "secret": "TOKEN"}', 'export API_@="TOKEN"\nexport OTHER=1', "$env:JWT = 'TOKEN'",
+            "TOKEN\nTOKEN", "> TOKEN\n> ", "TOK=\nEN",
             '{"name": "Authorization", "value": "Bearer TOKEN"}', "ACCESS_@=TOKEN\nOTHER=1", "ACCESS_@=TOKEN", "export @='TOKEN'", "access_token: TOKEN",
         ],
     )  # fmt: skip
     def test_a_token_in_its_surroundings(self, text: str) -> None:
-        found = pasted.read(text.replace("TOKEN", JWT).replace("@", "TOKEN"))
+        wrapped = f"{JWT[:30]}=\n{JWT[30:]}"
+        found = pasted.read(
+            text.replace("TOK=\nEN", wrapped).replace("TOKEN", JWT).replace("@{", "{").replace("@", "TOKEN")
+        )
         assert found.token.decode() == JWT
         assert (found.faults, found.found) == ((), False)
         assert [value.lower().split() for _, value in found.headers] == [[b"bearer", JWT.lower().encode()]]
@@ -80,6 +92,8 @@ class TestReading:
             ("X-Api-Key: 0123456789abcdef", "in the field X-Api-Key"),
             ("curl -u user:secret https://a.example", "its scheme is Basic"),
             ("curl -b session=TOKEN https://a.example", "there is no Authorization field"),
+            ("a=1; session=TOKEN; b=2", "there is no Authorization field"),
+            ("Authentication: Bearer TOKEN", "in the field Authentication"),
         ],
     )
     def test_a_request_without_a_token(self, text: str, fault: str) -> None:

@@ -117,6 +117,7 @@ SCENARIOS = [
     like("address of the token", "op-{}", "7-{}", "account_not_linked", "same person", more={"email": "{}@e.example", "email_verified": True}, email="{}@e.example"),
     like("address of the token, unverified", "op-{}", "7-{}", "account_not_linked", "not verified", command=False, more={"email": "{}@e.example", "email_verified": False}, email="{}@e.example"),
     like("upn", "op-{}", "7-{}", "account_not_linked", "`upn`", more={"upn": "{}@e.example"}, email="{}@e.example"),
+    like("login name of the token", "op-{}", "7-{}", "account_not_linked", "display name", command=False, more={"preferred_username": "Ann {}"}, display_name="Ann {}"),
     like("name of the token", "op-{}", "7-{}", "account_not_linked", "display name", command=False, more={"name": "Ann {}"}, display_name="Ann {}"),
 ]  # fmt: skip
 
@@ -139,6 +140,12 @@ OWNERS = [
              says=("have one each, and differ", "Find out which of the users"), command=False, person=True),
     Scenario("a client", "user_not_found", "user_unknown", claims={"sub": "{}", "azp": "{}"}, held=({"subject": "somebody {}"},),
              says=("of a client, and of no person", "missing_user: forward"), command=True),
+    Scenario("a service account of Keycloak", "user_not_found", "user_unknown", claims={"sub": "{}", "preferred_username": "service-account-batch"}, held=({"subject": "somebody {}"},),
+             says=("of a client, and of no person",), command=True),
+    Scenario("a guest of Supabase", "user_not_found", "user_unknown", claims={"sub": "{}", "is_anonymous": True}, held=({"subject": "somebody {}"},),
+             says=("of an anonymous sign-in",), command=False),
+    Scenario("a guest of Firebase", "user_not_found", "user_unknown", claims={"sub": "{}", "firebase": {"sign_in_provider": "anonymous"}}, held=({"subject": "somebody {}"},),
+             says=("of an anonymous sign-in",), command=False),
     Scenario("a client of Auth0", "user_not_found", "user_unknown", claims={"sub": "{}@clients", "gty": "client-credentials"}, held=({"subject": "somebody {}"},),
              says=("of a client, and of no person",), command=True),
 ]  # fmt: skip
@@ -152,7 +159,19 @@ async def test_who_is_behind_the_similar_subject(stage: Stage, scenario: Scenari
 
 @session
 @pytest.mark.parametrize(
-    "subject", ["null", "undefined", "None", "[object Object]", "{{user.id}}", "  ", "<no value>"]
+    "subject",
+    [
+        "null",
+        "undefined",
+        "None",
+        "[object Object]",
+        "{{user.id}}",
+        "  ",
+        "<no value>",
+        "N/A",
+        "anonymous",
+        "0" * 8 + "-0000-0000-0000-" + "0" * 12,
+    ],
 )
 async def test_a_subject_that_stands_for_none(stage: Stage, subject: str) -> None:
     """A user with it would be all persons whose id is missing."""
@@ -183,6 +202,11 @@ async def test_a_telephone_number(stage: Stage) -> None:
     await stage.sql('UPDATE users SET attributes = \'{"phone": "+49 30 1234567"}\' WHERE id = $1::uuid', user)
     scenario = like("phone", "+49301234567", "somebody {}", "subject_is_phone", user, command=False)
     await play(stage, scenario)
+    # A subject with digits is no telephone number, and hides none.
+    more: dict[str, JSON] = {"phone_number": "+49301234567"}
+    await play(
+        stage, like("phone", "op-12-34-56-{}", "somebody {}", "subject_is_phone", command=False, more=more)
+    )
 
 
 @session

@@ -18,6 +18,25 @@ _CAUSES: Final = {
 }
 
 
+AHEAD: Final = 60.0
+"""Seconds. An instant that is farther ahead refuses new tokens, too; one that is nearer, two clocks"
+" explain."""
+
+
+UNDATED: Final = (
+    "Let the issuer write `iat` into its tokens (RFC 7519 §4.1.6): to sign in again does not help, because a"
+    " token without it may always be an older one."
+)
+
+
+def lies_ahead(what: str, undo: str) -> str:
+    """Return what to do about an instant in the future, before which tokens are refused."""
+    return (
+        f"To sign in again does not help before {what} has passed. Find out who set it, and why: a date in"
+        f" milliseconds, or one that was meant as an end, is a usual mistake. If it is one, {undo}."
+    )
+
+
 def check(trail: Trail, claims: Claims, evidence: Evidence) -> None:
     """Report the revocations that apply to the token: their time, reason, author and end."""
     issued = "at an unknown time" if claims.issued_at is None else moment(claims.issued_at)
@@ -28,9 +47,10 @@ def check(trail: Trail, claims: Claims, evidence: Evidence) -> None:
     hitting = [row for row in rows if row.kind == "jti" or hits(row.revoked_at, claims.issued_at)]
     revoked = resolution.revoked if isinstance(resolution, Resolution) else None
     for row in hitting:
+        ahead = row.kind != "jti" and row.revoked_at > trail.now + AHEAD
         by_redis = revoked is None and isinstance(resolution, Resolution)
         _blame_revocation(
-            trail, claims, row.kind, _told(row, trail.now), _row(row), evidence, unheard=by_redis
+            trail, claims, row.kind, _told(row, trail.now), _row(row), evidence, unheard=by_redis, ahead=ahead
         )
     if revoked is not None and all(row.kind != revoked for row in hitting):
         told = "another program has set a key in Redis, and Postgres has no such row"
@@ -71,6 +91,7 @@ def _blame_revocation(
     evidence: Evidence,
     *,
     unheard: bool,
+    ahead: bool = False,
 ) -> None:
     if unheard:
         trail.blame(
@@ -89,6 +110,11 @@ def _blame_revocation(
     change = None if command is None else changes.lifted(kind, name, value, row)
     if kind == "user" and owner is None:
         command = change = None
+    advice = "Let the user sign in again; or, if the revocation was a mistake, lift it."
+    if kind != "jti" and claims.issued_at is None:
+        advice = UNDATED
+    elif ahead:
+        advice = lies_ahead("its time", "lift it")
     whose = {
         "jti": "This token was",
         "user": "All tokens of the user were",
@@ -99,7 +125,7 @@ def _blame_revocation(
         _CAUSES[kind],
         f"{whose[kind]} revoked: {told}",
         Fix(
-            "Let the user sign in again; or, if the revocation was a mistake, lift it.",
+            advice,
             command,
             change=change,
         ),

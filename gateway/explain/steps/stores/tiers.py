@@ -78,8 +78,9 @@ def _redis(trail: Trail, claims: Claims, evidence: Evidence) -> None:
                 Cause.STORE_UNREACHABLE,
                 f"Redis is not used, so Postgres answers everything: {shared.detail}",
                 Fix(
-                    "Set another `redis.url` or `redis.prefix`, or claim this Redis for this database.",
-                    command=trail.commands.gateway("redis", "claim"),
+                    "If gateways of that other database use it, set another `redis.url` or `redis.prefix`"
+                    " here. Only if none does, as after a move to a new server, claim it for this database"
+                    " (`gateway redis claim`): what it remembers of the other one is voided."
                 ),
             )
             return

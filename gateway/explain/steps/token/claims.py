@@ -1,5 +1,6 @@
 """The steps of a token's claims: times, audience, and the other claims."""
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -29,6 +30,8 @@ from gateway.explain.trail import Trail
 from gateway.explain.wording import ago, listed, moment, shown, span
 
 _TIMES: Final = (TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, TOKEN_ISSUED_IN_FUTURE, TOKEN_LIFETIME_TOO_LONG)
+_REGISTERED: Final = ("aud", "jti", "iss")
+"""Claims that are where they are, by RFC 7519."""
 _SKEW_AHEAD: Final = 300.0
 """Seconds. If a token is dated ahead by less, the issuer's clock is the likely cause."""
 _SKEW_BEHIND: Final = 30.0
@@ -60,6 +63,18 @@ ID_TOKEN_FIX: Final = Fix(
     "Send the access token: an ID token tells the client which user signed in, and is only for the client"
     " (OpenID Connect Core 1.0 §2)."
 )
+
+
+def _fix_of_kind(payload: Mapping[str, JSON]) -> Fix:
+    """Return what to send in place of a token that is no access token."""
+    kind = claim_rules.kind_of(payload)
+    if kind is None or "ID" in kind.name:
+        return ID_TOKEN_FIX
+    return Fix(
+        f"Send the access token: {kind.name} is for its issuer alone, or for the client."
+        if "refresh" in kind.name
+        else f"Send the access token: {kind.name} has another use."
+    )
 
 
 # Times ---------------------------------------------------------------------------------------------
@@ -103,6 +118,9 @@ def _blame_time(trail: Trail, issuer: Issuer, denial: Denial, dates: Mapping[str
     summary = f"{denial.reason.title}: {denial.detail}"
     skew = None if trail.clocks is None else trail.clocks.skew(issuer.name)
     small = off - issuer.leeway < _SKEW_BEHIND if expired else off <= _SKEW_AHEAD
+    if (never := _never_valid(dates)) is not None:
+        trail.blame(denial, cause, f"{summary}; {never}", _LIFETIME_FIX)
+        return
     if small and expired and skew is not None and skew.agrees:
         small = False
         summary += (
@@ -122,7 +140,45 @@ def _blame_time(trail: Trail, issuer: Issuer, denial: Denial, dates: Mapping[str
         )
     else:
         fix = Fix(f"Use the token after {moment(dates[name])}; correct the issuer's clock if it is wrong.")
+        if (zone := _zone(dates.get("iat", trail.now) - trail.now)) is not None:
+            summary += (
+                f"; that is {zone} nearly to the minute, as if the issuer wrote local time in place of UTC"
+            )
+            fix = Fix(
+                "Let the issuer write its dates in UTC, as seconds since 1970 (RFC 7519 §2): look for a"
+                " local time that is converted without its time zone; if there is none, the issuer's clock is"
+                " wrong by hours. To wait does not help: the next token is dated ahead, too."
+            )
         trail.blame(denial, cause, summary, fix)
+
+
+def _never_valid(dates: Mapping[str, float]) -> str | None:
+    """Return why a token with these dates was valid at no time; None if it was."""
+    end = dates.get("exp")
+    begins = [name for name in ("iat", "nbf") if end is not None and dates.get(name, -math.inf) >= end]
+    if not begins:
+        return None
+    return f"its `exp` is not after its `{begins[0]}`, so it was valid at no time"
+
+
+_LIFETIME_FIX: Final = Fix(
+    "Correct the issuer, or the program that makes the token: a new one would be refused as well. Look for a"
+    " lifetime of zero or less, and for dates in two units or time zones."
+)
+_ZONES: Final = 14 * 3600
+"""Seconds. No time zone is farther from UTC."""
+
+
+def _zone(ahead: float) -> str | None:
+    """Return how far a date is ahead, in hours, if it is by a time zone; None if it is not."""
+    halves = round(ahead / 1800)
+    if not 0 < halves * 1800 <= _ZONES or abs(ahead - halves * 1800) > _ZONE_SLACK:
+        return None
+    return f"{halves / 2:g} h"
+
+
+_ZONE_SLACK: Final = 90.0
+"""Seconds between the issue of a token and its use, and between two clocks."""
 
 
 def _blame_lifetime(trail: Trail, issuer: Issuer, denial: Denial, dates: Mapping[str, float]) -> None:
@@ -154,9 +210,10 @@ def _audience(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denials
         trail.step("audience", "pass", expected, shown(aud))
         return
     trail.step("audience", "fail", expected, shown(aud))
-    if is_id_token(payload):
-        summary = f"This is an ID token, made for the client {shown(aud)}, not an access token"
-        trail.blame(denial, Cause.ID_TOKEN_USED, summary, ID_TOKEN_FIX)
+    kind = claim_rules.kind_of(payload)
+    if kind is not None:
+        summary = f"This is {kind.name}, made for {shown(aud)}, not an access token: `{kind.mark}` shows it"
+        trail.blame(denial, Cause.ID_TOKEN_USED, summary, _fix_of_kind(payload))
         return
     trail.blame(
         denial,
@@ -214,19 +271,21 @@ def _blame_claim(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, deni
     elif denial.reason is SUBJECT_MALFORMED:
         cause, fix = _malformed_subject(issuer.subject, at_path(payload, issuer.subject))
     elif denial.reason is ID_TOKEN_NOT_ACCEPTED or (denial.reason is CLAIM_MISSING and is_id_token(payload)):
-        cause, fix = Cause.ID_TOKEN_USED, ID_TOKEN_FIX
+        cause, fix = Cause.ID_TOKEN_USED, _fix_of_kind(payload)
     elif denial.reason is CLAIM_MISSING:
         cause, fix = Cause.CLAIM_MISSING, claim_fixes.of_missing(trail, payload, issuer, denial)
     elif denial.reason is CLAIM_MALFORMED and denial.claim in DATES:
         cause, fix = Cause.TOKEN_MALFORMED, _seconds_fix(denial.claim, payload.get(denial.claim))
     elif denial.reason is CLAIM_NOT_ACCEPTED:
         cause, fix = Cause.CLAIM_NOT_ACCEPTED, claim_fixes.of_value(trail, payload, issuer, denial)
+    elif denial.claim in _REGISTERED:
+        cause, fix = Cause.TOKEN_MALFORMED, Fix("Let the issuer write the claim as in RFC 7519 §4.1.")
     else:
         cause, fix = (
             Cause.TOKEN_MALFORMED,
             Fix(
-                "Let the issuer write the claim as in RFC 7519 §4.1, or correct the path to it:"
-                f" `{trail.field(issuer, 'claims')}`."
+                "Let the issuer write the claim in this form, or correct the path to it, if the token has it"
+                f" elsewhere: `{trail.field(issuer, 'claims')}`."
             ),
         )
     trail.blame(denial, cause, summary, fix)

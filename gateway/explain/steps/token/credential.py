@@ -1,7 +1,9 @@
 """The step of the credential: what was pasted, and what a request with it carries."""
 
+from collections.abc import Mapping
 from typing import Final
 
+from gateway.core.model import JSON
 from gateway.core.reasons import (
     CREDENTIALS_MALFORMED,
     CREDENTIALS_MISSING,
@@ -53,7 +55,7 @@ def check(trail: Trail, pasted: Pasted, denial: Denial | None, meant: Denial | N
         if pasted.what != "a token":
             trail.step("shape", "skipped", detail="the request carries no token")
             trail.blame(
-                refused, Cause.CREDENTIALS_MALFORMED, _summary(refused, faults), Fix(_advice(refused))
+                refused, Cause.CREDENTIALS_MALFORMED, _summary(refused, faults), Fix(_advice(refused, pasted))
             )
         return
     outcome = (
@@ -63,7 +65,7 @@ def check(trail: Trail, pasted: Pasted, denial: Denial | None, meant: Denial | N
         refused,
         Cause.CREDENTIALS_MALFORMED,
         f"{_summary(refused, faults)}. With the token alone, {outcome}",
-        Fix(f"{_advice(refused)} The steps below are about that token."),
+        Fix(f"{_advice(refused, pasted)} The steps below are about that token."),
     )
 
 
@@ -77,7 +79,13 @@ def _summary(refused: Denial, faults: str) -> str:
     return f"{refused.reason.title}: {faults}" if faults else refused.reason.title
 
 
-def _advice(refused: Denial) -> str:
+def _advice(refused: Denial, pasted: Pasted) -> str:
+    if any(value.lower().startswith(b"dpop ") for _, value in pasted.headers):
+        return (
+            "The gateway takes bearer tokens, and a DPoP token is bound to a key of its client (RFC 9449):"
+            " sent as Bearer, it is refused, too. Let the issuer issue tokens to this client that are not"
+            " bound."
+        )
     if refused.reason is CREDENTIALS_MULTIPLE:
         return "Let the client, or the proxy that adds one, send one Authorization field."
     if refused.reason is CREDENTIALS_MISSING:
@@ -113,3 +121,8 @@ def _blame_stranger(trail: Trail, stranger: Stranger, denial: Denial) -> None:
         f"This is no access token but {stranger.what}{ending}",
         Fix(stranger.advice),
     )
+
+
+def provider_of(payload: Mapping[str, JSON]) -> tuple[str, str] | None:
+    """Return the preset and the name of the provider whose marks a token has."""
+    return strangers.provider_of(payload)

@@ -1,6 +1,7 @@
 """The step of the issuer: which configured one a token is from, or is nearly from."""
 
 from dataclasses import replace
+from typing import Final
 
 from gateway.core.model import Issuer
 from gateway.core.reasons import ISSUER_UNTRUSTED, Denial
@@ -9,6 +10,7 @@ from gateway.core.tokens.issuer_patterns import IssuerPattern, IssuerTable, is_p
 from gateway.core.tokens.jws import UnverifiedToken
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.evidence import issuers
+from gateway.explain.steps.token.credential import provider_of
 from gateway.explain.steps.token.payload import API_KEY_FIX, is_api_key
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown, yaml_line
@@ -25,7 +27,10 @@ def check(trail: Trail, token: UnverifiedToken) -> Issuer | None:
         cause, fix = Cause.CLAIM_MISSING, Fix("Let the issuer put its `iss` into its tokens.")
         if is_api_key(token.payload):
             cause, fix = Cause.API_KEY_USED, API_KEY_FIX
-        trail.blame(denial, cause, denial.reason.title, fix)
+        summary = denial.reason.title
+        if token.payload.get("iss"):
+            summary += f": `iss` is {found}, and must be a text"
+        trail.blame(denial, cause, summary, fix)
         return None
     exact = IssuerTable(trail.setup.issuers).find(iss)
     if exact is not None:
@@ -35,6 +40,11 @@ def check(trail: Trail, token: UnverifiedToken) -> Issuer | None:
     if is_api_key(token.payload):
         trail.step("issuer", "fail", expected, shown(iss))
         trail.blame(untrusted, Cause.API_KEY_USED, "This is an API key, not a user's token", API_KEY_FIX)
+        return None
+    if "original_iss" in token.payload and "original_sub" in token.payload:
+        trail.step("issuer", "fail", expected, shown(iss), "an assertion of a gateway")
+        summary = "This is the assertion with which a gateway tells an upstream who the user is, not a token"
+        trail.blame(untrusted, Cause.ISSUER_UNKNOWN, summary, _ASSERTION)
         return None
     other = _unlisted(trail, iss)
     if other is not None:
@@ -49,10 +59,7 @@ def check(trail: Trail, token: UnverifiedToken) -> Issuer | None:
     near = issuers.nearest(iss, trail.setup.issuers)
     if near is None:
         trail.step("issuer", "fail", expected, shown(iss), "no configured issuer is similar")
-        fix = Fix(
-            "Get the token from a configured issuer. If this issuer is yours and trusted, add it to"
-            " `issuers` with its audiences and keys."
-        )
+        fix = Fix(f"Get the token from a configured issuer. {_to_trust(token)}")
         summary = f"The token's issuer {shown(iss)} is not configured, and no configured issuer is similar"
         trail.blame(untrusted, Cause.ISSUER_UNKNOWN, summary, fix)
         return None
@@ -63,28 +70,59 @@ def check(trail: Trail, token: UnverifiedToken) -> Issuer | None:
         f" they differ in {near.difference}, and must be exactly equal"
         f" ({shown(issuers.marked(iss, near.issuer.issuer))})"
     )
+    trail.blame(untrusted, Cause.ISSUER_ALMOST_CONFIGURED, summary, _fix_of(trail, iss, near))
+    return replace(near.issuer, issuer=iss) if near.same else None
+
+
+def _fix_of(trail: Trail, iss: str, near: issuers.NearIssuer) -> Fix:
+    """Return the fix for an `iss` that is nearly the one of a configured issuer."""
+    if near.other == issuers.INTERNAL:
+        return Fix(
+            "Let the issuer write its public URL into all tokens, wherever they are requested: in Keycloak"
+            " `hostname`, elsewhere the issuer's base URL. Or let the client ask at the public URL. To trust"
+            " the internal address, too, is a decision: whatever answers there could issue tokens."
+        )
     if not near.same:
-        fix = Fix(
+        return Fix(
             f"Let the client sign in at this gateway's issuer: this token is from {near.other}. To trust that"
             " issuer, too, is a decision: all of its users would count here."
         )
-        trail.blame(untrusted, Cause.ISSUER_ALMOST_CONFIGURED, summary, fix)
-        return None
     if iss.startswith("http:") and near.issuer.issuer.startswith("https:"):
-        fix = Fix(
+        return Fix(
             "Let the issuer write `https` into its tokens: behind a proxy it has to be told its public URL."
             " With `http` in the configuration, keys may be fetched without TLS."
         )
-    elif "/.well-known/" in iss or "://" not in iss:
-        fix = Fix(
+    if "/.well-known/" in iss or "://" not in iss:
+        return Fix(
             "Let the issuer write its own identifier as `iss`: the member `issuer` of its discovery document,"
             " which is a complete URL."
         )
-    else:
-        field = trail.field(near.issuer, "issuer")
-        fix = Fix("Configure the `iss` exactly as in the tokens.", config=yaml_line(field, iss))
-    trail.blame(untrusted, Cause.ISSUER_ALMOST_CONFIGURED, summary, fix)
-    return replace(near.issuer, issuer=iss)
+    field = trail.field(near.issuer, "issuer")
+    return Fix("Configure the `iss` exactly as in the tokens.", config=yaml_line(field, iss))
+
+
+_ASSERTION: Final = Fix(
+    "Do not trust it as an issuer. A service that calls another one through the gateway sends the access"
+    " token of the user, which it gets with `forward_authorization`, or a token of its own; the assertion is"
+    " for the one service that received it."
+)
+_SHARED: Final = {
+    "google": "anyone with a Google account gets tokens of this issuer",
+    "github-actions": "every repository of the world gets tokens of this issuer",
+}
+
+
+def _to_trust(token: UnverifiedToken) -> str:
+    """Return what it means to trust an issuer that is not configured."""
+    known = provider_of(token.payload)
+    if known is None:
+        return "If this issuer is yours and trusted, add it to `issuers` with its audiences and keys."
+    preset, title = known
+    warning = f": {_SHARED[preset]}" if preset in _SHARED else ""
+    return (
+        f"To trust this one ({title}) is a decision: `preset: {preset}` has what it needs, and what narrows"
+        f" it to tokens that were made for you{warning}."
+    )
 
 
 def _unlisted(trail: Trail, iss: str) -> Issuer | None:

@@ -1,6 +1,7 @@
 """The steps from the raw token to what it says: shape and header, then issuer, key and signature."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +27,8 @@ from gateway.explain.steps.token import key as key_step
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown
 
+_SIGNED: Final = 3
+"""Segments of a signed token."""
 _OF_THE_HEADER: Final = (ALGORITHM_NOT_ALLOWED, TOKEN_TYPE_INVALID, CRITICAL_HEADER_UNSUPPORTED)
 
 
@@ -95,6 +98,14 @@ def _parse(trail: Trail, raw: bytes) -> UnverifiedToken | None:
 
 
 def _shape_advice(raw: bytes, denial: Denial) -> str:
+    header = _header_object(raw)
+    if denial.reason is ALGORITHM_NOT_ALLOWED and str(header.get("alg")).lower() == "none":
+        return (
+            "Nobody signed this token, so that anybody can have made it. Get a token from the issuer; if this"
+            " one is from there, let the issuer sign its access tokens."
+        )
+    if denial.reason is TOKEN_TYPE_INVALID:
+        return "Send an access token: tokens of other types have another use."
     if denial.reason in _OF_THE_HEADER:
         return denial.reason.hint
     if denial.reason is TOKEN_TOO_LARGE:
@@ -102,12 +113,23 @@ def _shape_advice(raw: bytes, denial: Denial) -> str:
             "Let the issuer put less into the token: long lists of groups or permissions are a usual cause."
         )
     segments = raw.count(b".") + 1
+    if any(not isinstance(header.get(name, ""), str) for name in ("alg", "kid", "typ")):
+        return (
+            "Let the issuer, or the program that makes the token, write `alg`, `kid` and `typ` as texts (RFC"
+            " 7515 §4.1)."
+        )
     if segments == 5:
         return "This is an encrypted token (JWE): let the issuer sign access tokens without encrypting them."
     if segments == 1:
         return (
             "This is an opaque token or an API key: let the issuer issue JWT access tokens, or configure"
             " `introspection` for it."
+        )
+    if segments == _SIGNED and set(raw) & set(b"+/="):
+        return (
+            "The token has `+`, `/` or `=`, as in ordinary base64: a program on its way has encoded it anew."
+            " Send it as the issuer made it: in base64url, with `-` and `_`, and without padding (RFC 7515"
+            " §2)."
         )
     return "Copy the complete token, beginning with `eyJ`, without additions and line breaks."
 
@@ -133,7 +155,8 @@ def _header(trail: Trail, token: UnverifiedToken, raw: bytes, issuer: Issuer | N
         trail.step("header", "pass", expected, _header_of(raw))
         return
     trail.step("header", "fail", expected, _header_of(raw))
-    advice = "For an algorithm with a shared secret, the issuer's `keys` must be that secret."
+    advice = _OF_HMAC if token.algorithm in HMAC_ALGORITHMS else _OF_A_KEY_PAIR
+    advice = advice.format(trail.field(issuer, "keys"))
     if (token.algorithm in HMAC_ALGORITHMS) == issuer.algorithms.issubset(HMAC_ALGORITHMS):
         advice = (
             "Let the issuer sign with a configured algorithm. If it has changed to this one, to accept it is"
@@ -147,15 +170,32 @@ def _header(trail: Trail, token: UnverifiedToken, raw: bytes, issuer: Issuer | N
     )
 
 
+_OF_HMAC: Final = (
+    "The issuer is configured with a key pair, and this token was made with a shared secret: by a client with"
+    " its own secret, or by somebody who forges. Get the token from the issuer, and let the issuer sign with"
+    " a configured algorithm. Only an issuer that really signs with a shared secret has it in `{}`."
+)
+_OF_A_KEY_PAIR: Final = (
+    "The issuer is configured with a shared secret, and this token was made with a private key. If the issuer"
+    " has changed to a key pair, let `{}` name where it publishes its public keys, in place of the secret."
+)
+
+
 def _header_of(raw: bytes) -> str:
     """Return the header of any token as text."""
+    header = _header_object(raw)
+    if not header:
+        return "not a JSON object"
+    names = ("alg", "typ", "kid", "crit", "enc")
+    return ", ".join(f"{name} {shown(header[name])}" for name in names if name in header)
+
+
+def _header_object(raw: bytes) -> Mapping[str, JSON]:
+    """Return the header of any token; empty if it is no JSON object."""
     octets = tokens.decode_segment(raw.partition(b".")[0])
     try:
         json_text.check_depth(octets or b"")
         header: JSON = json.loads(octets or b"")
     except ValueError:
-        return "not JSON"
-    if not isinstance(header, dict):
-        return "not a JSON object"
-    names = ("alg", "typ", "kid", "crit", "enc")
-    return ", ".join(f"{name} {shown(header[name])}" for name in names if name in header)
+        return {}
+    return header if isinstance(header, dict) else {}

@@ -105,7 +105,9 @@ async def _blame(
     reason, detail = denial.reason, denial.detail or denial.reason.title
     if reason is USER_NOT_FOUND:
         # The token may not create a user: the ordinary causes are the likelier ones.
-        await unknown_subject.check(trail, claims, users, note=detail)
+        by_rule = _rules(trail, claims) is not None
+        told = {"advice": _BY_RULE} if by_rule else {}
+        await unknown_subject.check(trail, claims, users, note=detail, **told)
         return
     trail.step("user", "fail", _EXPECTED, "none", detail)
     trail.skip_rest("there is no user")
@@ -124,6 +126,13 @@ async def _blame(
             f" New users have the roles {listed(roles)}",
             Fix("Add the user, with what the route requires; or use another route, where it is created."),
         )
+
+
+_BY_RULE: Final = (
+    "The route creates only users whose tokens are as the issuer's `provisioning` wants them. If the person"
+    " should have access, first see to that, such as a verified address. To add the user by hand passes by"
+    " that rule: decide whether it should exist."
+)
 
 
 def _blame_store(trail: Trail, denial: Denial, detail: str, rehearsal: Rehearsal) -> None:

@@ -44,6 +44,7 @@ _NO_IDS: Final = frozenset(
 )  # fmt: skip
 """Claims that name no person."""
 _OF_NAMES: Final = ("name", "given_name", "nickname")
+_OF_LOGINS: Final = ("preferred_username", "username")
 _OF_ADDRESSES: Final = ("email", "preferred_username", "upn", "unique_name", "username", "emails", "sub")
 
 
@@ -176,7 +177,7 @@ async def _with_address(claims: Claims, users: Users) -> Lookalike | None:
 
 
 async def _with_name(claims: Claims, searches: Diagnostics | SourceDiagnostics) -> Lookalike | None:
-    names = [claims.subject, *(value for path, value in _ids(claims) if path in _OF_NAMES)]
+    names = [claims.subject, *(value for path, value in _ids(claims) if path in (*_OF_NAMES, *_OF_LOGINS))]
     phones = [claims.subject, *(value for path, value in _ids(claims) if path == "phone_number")]
     for user_id, what in await searches.users_called(names, phones):
         own = what.casefold() == claims.subject.casefold() or what == "phone"

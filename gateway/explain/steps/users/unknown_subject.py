@@ -9,12 +9,14 @@ from gateway.core.reasons import USER_NOT_FOUND, Denial
 from gateway.core.text.lookalikes import marked
 from gateway.core.text.spelling import difference
 from gateway.explain.answer import Cause, Fix
+from gateway.explain.evidence.issuers import is_same, related
+from gateway.explain.evidence.issuers import marked as marked_issuer
 from gateway.explain.evidence.users import Users
 from gateway.explain.fixes.remedies import place_of_subject
 from gateway.explain.steps.users import same_person
 from gateway.explain.steps.users.same_person import Lookalike
 from gateway.explain.trail import Trail
-from gateway.explain.wording import listed, moment, shown
+from gateway.explain.wording import listed, moment, shown, sql_literal
 from gateway.stores.postgres.directory.diagnostics import SimilarIdentity
 from gateway.stores.postgres.directory.user_rows import (
     UserChanges,
@@ -42,8 +44,18 @@ _MOST: Final = 5
 _SAME_PERSON: Final = "If it is the same person, link the token's identity to that user"
 
 
-async def check(trail: Trail, claims: Claims, users: Users, *, note: str | None = None) -> None:
-    """Find the cause, and skip the remaining steps. `note` is added to what is found."""
+async def check(
+    trail: Trail,
+    claims: Claims,
+    users: Users,
+    *,
+    note: str | None = None,
+    advice: str = "Add the user, if it should exist.",
+) -> None:
+    """Find the cause, and skip the remaining steps. `note` is added to what is found.
+
+    `advice` is about a person who has no account.
+    """
     expected, source = "a user", users.source
     if source is not None and not source.identities_of(claims.realm.partition("/")[0]):
         _blame_issuer(trail, claims)
@@ -55,7 +67,7 @@ async def check(trail: Trail, claims: Claims, users: Users, *, note: str | None 
     identity = f"subject {shown(claims.subject)} of issuer {claims.realm}"
     unsearched = False
     try:
-        found = await _lookalike(claims, users)
+        found = await _lookalike(trail, claims, users)
         owners = [] if found is None else await _owners(users, found)
         obstacle = await _obstacle(users, claims, adding=found is None)
     except StoreUnavailable as error:
@@ -68,9 +80,16 @@ async def check(trail: Trail, claims: Claims, users: Users, *, note: str | None 
         trail.step("user", "fail", expected, "none", "no similar user" if found is None else found.summary)
     trail.skip_rest("there is no user")
     if found is None:
-        fix = trail.remedies.create("Add the user, if it should exist.", claims, obstacle=obstacle)
+        fix = trail.remedies.create(advice, claims, obstacle=obstacle)
         seen = "no similar subject has one"
-        if _is_of_client(claims):
+        if _is_of_guest(claims):
+            seen += ". The token is of an anonymous sign-in: the provider gives each one a new subject"
+            fix = Fix(
+                "Let the person sign in with an account. If guests should have access, use a route that needs"
+                " no user (`missing_user: forward`): a user that is added for this subject serves one guest,"
+                " until the next sign-in."
+            )
+        elif _is_of_client(claims):
             seen += ". The token is of a client, and of no person (client credentials)"
             advice = (
                 "If a person is meant, let the client send the token of the person who signed in. If the"
@@ -175,7 +194,8 @@ def _looked_in(trail: Trail, claims: Claims) -> str:
 
 
 _EMPTY: Final = re.compile(
-    r"|null|none|undefined|nil|nan|\(null\)|\[object \w+\]|\{\}|\[\]|\$\{.*\}|\{\{.*\}\}|<no value>",
+    r"|null|none|undefined|nil|nan|n/a|unknown|anonymous|-|\(null\)|\[object \w+\]|\{\}|\[\]|\$\{.*\}"
+    r"|\{\{.*\}\}|<no value>|0{8}-?(?:0{4}-?){3}0{12}",
     re.IGNORECASE,
 )
 """What programs write for a value that they do not have."""
@@ -202,6 +222,13 @@ def _blame_empty(trail: Trail, claims: Claims) -> None:
 _CLIENTS: Final = ("azp", "client_id", "cid", "appid")
 
 
+def _is_of_guest(claims: Claims) -> bool:
+    """Return whether a token is of an anonymous sign-in, as of Supabase or Firebase."""
+    payload, firebase = claims.payload, claims.payload.get("firebase")
+    provider = firebase.get("sign_in_provider") if isinstance(firebase, dict) else None
+    return payload.get("is_anonymous") is True or "anonymous" in (provider, payload.get("provider_id"))
+
+
 def _is_of_client(claims: Claims) -> bool:
     """Return whether a token says that a client got it for itself, and not for a person (RFC 6749 §4.4)."""
     payload, subject = claims.payload, claims.subject
@@ -209,6 +236,9 @@ def _is_of_client(claims: Claims) -> bool:
     return (
         bool(granted & {"client-credentials", "client_credentials"})
         or payload.get("idtyp") == "app"
+        or f"{payload.get('preferred_username')}".startswith("service-account-")  # Keycloak
+        or f"{payload.get('email')}".endswith(".gserviceaccount.com")
+        or subject.startswith("system:serviceaccount:")  # Kubernetes
         or any(payload.get(name) == subject for name in _CLIENTS)
         or any(f"{payload.get(name)}@clients" == subject for name in _CLIENTS)
     )
@@ -243,10 +273,11 @@ async def _obstacle(users: Users, claims: Claims, *, adding: bool) -> str | None
     return await directory.obstacle_to_add(claims.identity, new)
 
 
-async def _lookalike(claims: Claims, users: Users) -> Lookalike | None:
+async def _lookalike(trail: Trail, claims: Claims, users: Users) -> Lookalike | None:
     similar = await users.similar_identities(claims.identity)
     return (
-        _of_another_issuer(claims, similar)
+        await _of_another_database(trail, claims, similar, users)
+        or _of_another_issuer(claims, similar)
         or await _left_out(claims, users)
         or _spelt_otherwise(claims, similar)
         or await _named_otherwise(claims, users)
@@ -269,6 +300,34 @@ async def _left_out(claims: Claims, users: Users) -> Lookalike | None:
     fix = Fix("If the row is of this issuer, correct the row, or the condition.")
     ids = tuple(each.user_id for each in others)
     return Lookalike(Cause.SUBJECT_UNDER_OTHER_ISSUER, first.user_id, summary, ids, fix=fix)
+
+
+async def _of_another_database(
+    trail: Trail, claims: Claims, similar: list[SimilarIdentity], users: Users
+) -> Lookalike | None:
+    """Tell of a subject that only another spelling of the issuer has, or its other environment.
+
+    A link would mend one user of all, and in the database of another environment none.
+    """
+    near = [
+        each.identity.issuer
+        for each in similar
+        if each.identity.subject == claims.subject and related(claims.issuer, each.identity.issuer)
+    ]
+    found = await same_person.of_no_issuer(claims, users) if near else None
+    if found is None or not is_same(claims.issuer, near[0]):
+        return found
+    change = f"issuer = {sql_literal(claims.issuer)}"
+    summary = (
+        f"all identities are of {shown(near[0])}, another spelling of this issuer"
+        f" ({shown(marked_issuer(claims.issuer, near[0]))})"
+    )
+    fix = Fix(
+        "The identities need the issuer exactly as its tokens have it. If both are one issuer, change it in"
+        " all of them.",
+        command=trail.commands.update("identities", change, issuer=near[0]),
+    )
+    return Lookalike(Cause.SUBJECT_UNDER_OTHER_ISSUER, "", summary, fix=fix)
 
 
 def _of_another_issuer(claims: Claims, similar: list[SimilarIdentity]) -> Lookalike | None:

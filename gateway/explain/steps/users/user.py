@@ -12,11 +12,13 @@ from gateway.core.reasons import (
     TOKENS_REVOKED_BEFORE,
     Denial,
 )
+from gateway.core.text.lookalikes import marked
 from gateway.explain import changes
 from gateway.explain.answer import Cause, Fix, Outcome
 from gateway.explain.evidence.users import Users
 from gateway.explain.fixes import policy_fixes
 from gateway.explain.steps import conditions
+from gateway.explain.steps.stores import revocation
 from gateway.explain.steps.token.claims import ID_TOKEN_FIX, is_id_token
 from gateway.explain.trail import Trail
 from gateway.explain.wording import ago, listed, moment, shown, span
@@ -120,7 +122,7 @@ async def _user(
     if inactive is not None:
         await _blame_status(trail, claims, record, inactive, since, users, rule)
     if revoked is not None:
-        _blame_revoked(trail, record, revoked, recreated=recreated)
+        _blame_revoked(trail, claims, record, revoked, recreated=recreated)
     elif recreated:
         trail.blame(None, Cause.ACCOUNT_RECREATED, _recreation(claims, record), _NEW_TOKEN)
 
@@ -206,19 +208,28 @@ def _blame_heir(trail: Trail, claims: Claims, deleted: UserRecord, heir: UserRec
     )
 
 
-def _blame_revoked(trail: Trail, record: UserRecord, denial: Denial, *, recreated: bool) -> None:
+def _blame_revoked(
+    trail: Trail, claims: Claims, record: UserRecord, denial: Denial, *, recreated: bool
+) -> None:
     user, after = record.user, record.user.tokens_valid_after
     summary = (
         f"Tokens of user {user.id} count only if issued after {moment(after or 0.0)} (`tokens_valid_after`)"
     )
     if recreated:
         summary += f"; the user was created {moment(record.created_at)}, later than the token"
+    advice = "Let the user sign in again; or, if older tokens should be valid, remove `tokens_valid_after`."
+    if claims.issued_at is None:
+        summary += ", and this one does not tell when it was issued: it has no `iat`"
+        advice = revocation.UNDATED
+    elif (after or 0.0) > trail.now + revocation.AHEAD:
+        summary += ", which is in the future: no new token counts until then"
+        advice = revocation.lies_ahead("`tokens_valid_after`", "remove it")
     trail.blame(
         denial,
         Cause.ACCOUNT_RECREATED if recreated else Cause.USER_TOKENS_REVOKED,
         summary,
         trail.remedies.value(
-            "Let the user sign in again; or, if older tokens should be valid, remove `tokens_valid_after`.",
+            advice,
             user,
             {"tokens_valid_after": None},
             changes.accepting_older_tokens(user.id, after or 0.0),
@@ -250,8 +261,14 @@ async def _tenant(
             trail.blame(
                 denial,
                 Cause.TENANT_MISMATCH,
-                f"The route requires the tenant {shown(wanted)}, but user {user.id} has {shown(user.tenant)}",
-                Fix("Use a user of that tenant, or a route for the user's own tenant."),
+                f"The route requires the tenant {shown(wanted)}, but user {user.id} has"
+                f" {'none' if user.tenant is None else shown(user.tenant)}",
+                Fix(
+                    "Use a user of that tenant, or a route for the user's own tenant."
+                    if user.tenant is not None
+                    else "Find out whether the user belongs to that tenant. If it does, give the user this"
+                    " tenant (`gateway users change --tenant`); if not, use a user of it."
+                ),
             )
         else:
             await _blame_tenant(trail, claims, user, denial, users)
@@ -276,6 +293,15 @@ async def _blame_tenant(trail: Trail, claims: Claims, user: User, denial: Denial
         f"The token is for the tenant {shown(tenant)}, but its identity is linked to user {user.id}"
         f" of the tenant {shown(user.tenant)}"
     )
+    if tenant.strip().casefold() == user.tenant.strip().casefold():
+        summary += f": they differ only in spelling ({marked(tenant, user.tenant)})"
+        fix = Fix(
+            "Tenants are compared exactly. If both are the same one, use one spelling: let the issuer write"
+            " it as the users have it. To write it anew at this user alone would take the user out of its"
+            " tenant."
+        )
+        trail.blame(denial, Cause.TENANT_MISMATCH, summary, fix)
+        return
     same = [] if user.email is None else await users.directory.with_email(user.email)
     right = [
         each.user for each in same if (each.user.tenant, each.user.status) == (tenant, UserStatus.ACTIVE)

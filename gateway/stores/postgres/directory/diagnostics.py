@@ -19,6 +19,7 @@ from gateway.stores.postgres.errors import is_lasting, quoted
 FailureKind: TypeAlias = Literal["unreachable", "not_migrated", "permission_denied"]
 
 _LIMIT: Final = 200
+_PHONE: Final = re.compile(r"[+0-9][0-9 ()./-]*")
 _DIGITS: Final = 5
 """A shorter number is none of a telephone."""
 
@@ -178,7 +179,8 @@ class Diagnostics:
 
     async def users_called(self, names: list[str], phones: list[str]) -> list[tuple[str, str]]:
         """Return up to three users with a name or a telephone number: the id, and the name or `phone`."""
-        digits = next((found for each in phones if len(found := re.sub("[^0-9]", "", each)) > _DIGITS), "")
+        numbers = [re.sub("[^0-9]", "", each) for each in phones if _PHONE.fullmatch(each)]
+        digits = next((number for number in numbers if len(number) > _DIGITS), "")
         async with self._postgres.connection() as connection:
             return [(row["id"], row["what"]) for row in await connection.fetch(_CALLED, names, digits)]
 
