@@ -270,7 +270,7 @@ def _unwrapped(text: str) -> tuple[str, list[str]]:
     notes: list[str] = []
     if (unquoted := _of_mail(text)) != text:
         notes.append("the marks of a quoted mail")
-        text = unquoted
+        text = unquoted.strip(_SPACE)
     assigned = _ASSIGNMENT.fullmatch(text)
     if assigned is not None and _JWT.search(_octets(assigned[1])):
         notes.append("the name of a variable")

@@ -129,6 +129,23 @@ async def test_a_subject_that_is_spelt_otherwise(tmp_path: Path, redis_url: str,
     assert 'UPDATE "public"."social_auth_usersocialauth" SET "uid" = ' in (explanation.fix.command or "")
 
 
+async def test_a_subject_that_is_the_systems_own_id_stays(
+    tmp_path: Path, redis_url: str, systems: Systems
+) -> None:
+    """No statement changes the key of a system's users, and none of its users is linked to another id."""
+    system = await systems("keycloak")
+    (person,) = await system.add()
+    world = await world_of(system, tmp_path, redis_url)
+    for bearer, cause in (
+        (token(person.subject.upper()), "subject_uuid_spelling"),
+        (token("other", email=person.email), "account_not_linked"),
+    ):
+        explanation = await denied(world, bearer, "user_not_found", cause, fixed=False)
+        assert "never changes, so that nothing can be linked" in advice(explanation)
+        assert explanation.fix is not None
+        assert explanation.fix.command is None
+
+
 async def test_a_subject_that_looks_alike_is_a_question(
     tmp_path: Path, redis_url: str, systems: Systems
 ) -> None:

@@ -244,10 +244,10 @@ def _audiences(payload: Mapping[str, JSON], issuer: Issuer) -> tuple[str, ...]:
     value = payload.get("aud")
     values = [value] if isinstance(value, str) else [] if value is None else value
     if not isinstance(values, list):
-        raise _denial(CLAIM_MALFORMED, issuer, "`aud` is neither a string nor a list of strings")
+        raise _denial(CLAIM_MALFORMED, issuer, "`aud` is neither a string nor a list of strings", "aud")
     audiences = tuple(entry for entry in values if isinstance(entry, str))
     if len(audiences) != len(values):
-        raise _denial(CLAIM_MALFORMED, issuer, "`aud` is neither a string nor a list of strings")
+        raise _denial(CLAIM_MALFORMED, issuer, "`aud` is neither a string nor a list of strings", "aud")
     # Many tokens share these strings, and so their memory.
     audiences = shared(audiences)
     if issuer.audiences is not None and issuer.audiences.isdisjoint(audiences):

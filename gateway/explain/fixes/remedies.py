@@ -90,13 +90,20 @@ class Remedies:
             return Fix(advice, command, change=None if command is None else change)
         if obstacle is not None and self.source.writable:
             return Fix(f"{advice} {_sentence(obstacle)}.")
+        if (own := self._own_id(claims)) is not None:
+            return Fix(
+                f"Find out whether it is user {user_id}. The issuer's subjects are the ids of {own}, which"
+                " the system gives and never changes, so that nothing can be linked: let the token have the"
+                " id as it is there. A token with another id is of another environment, or of an account that"
+                " is gone."
+            )
         name = claims.realm.partition("/")[0]
         rows = [_row_of(self.source, each) for each in self.source.identities_of(name)]
         return Fix(f"{advice} Do it in the system itself: {'; or '.join(rows)}.")
 
     def respell(self, advice: str, claims: Claims, written: str) -> Fix | None:
         """Give a subject of a source the spelling of the token; None if no single column has it."""
-        if self.source is None or self.source.writable:
+        if self.source is None or self.source.writable or self._own_id(claims) is not None:
             return None
         entries = self.source.identities_of(claims.realm.partition("/")[0])
         column = sql_text.column_of(entries[0].subject) if len(entries) == 1 else None
@@ -124,10 +131,26 @@ class Remedies:
             return Fix(advice, command, change=None if command is None else change)
         if obstacle is not None and self.source.writable:
             return Fix(f"{advice} {_sentence(obstacle)}.")
+        if (own := self._own_id(claims)) is not None:
+            return Fix(
+                f"The issuer's subjects are the ids of {own}, which the system gives. So the user was deleted"
+                " there, or the token is of another environment than the database. If a new user should"
+                " exist, create it in the system itself: it gets an id of its own, and tokens with it."
+            )
         name = claims.realm.partition("/")[0]
         rows = [_row_of(self.source, each) for each in self.source.identities_of(name)]
         where = f"{self.source.table}, and its identity: {'; or '.join(rows)}"
         return Fix(f"{advice} Do it in the system itself: a row of {where}.")
+
+    def _own_id(self, claims: Claims) -> str | None:
+        """Return the table whose own ids are the issuer's subjects; None if they are in another place."""
+        source = self.source
+        if source is None:
+            return None
+        entries = source.identities_of(claims.realm.partition("/")[0])
+        key = sql_text.column_of(source.id)
+        own = [each.table is None and sql_text.column_of(each.subject) == key for each in entries]
+        return source.table if key is not None and own and all(own) else None
 
     def owner_sql(self, statement: str) -> str | None:
         """Return a command for the owner of the source's tables; None if the database is not known."""

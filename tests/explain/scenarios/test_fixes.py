@@ -174,7 +174,13 @@ TIMES = [
         "token_not_yet_valid",
         "Correct the issuer",
     ),
-    ("not yet, by far", {"nbf": 7200}, "token_not_yet_valid", "token_not_yet_valid", "Use the token after"),
+    (
+        "not yet, by far",
+        {"nbf": 7200, "exp": 9000},
+        "token_not_yet_valid",
+        "token_not_yet_valid",
+        "Use the token after",
+    ),
     (
         "of the future, a little",
         {"iat": 250, "exp": 600},

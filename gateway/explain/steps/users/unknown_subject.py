@@ -305,15 +305,11 @@ async def _left_out(claims: Claims, users: Users) -> Lookalike | None:
 async def _of_another_database(
     trail: Trail, claims: Claims, similar: list[SimilarIdentity], users: Users
 ) -> Lookalike | None:
-    """Tell of a subject that only another spelling of the issuer has, or its other environment.
+    """Tell of a similar subject that only another spelling of the issuer has, or its other environment.
 
     A link would mend one user of all, and in the database of another environment none.
     """
-    near = [
-        each.identity.issuer
-        for each in similar
-        if each.identity.subject == claims.subject and related(claims.issuer, each.identity.issuer)
-    ]
+    near = [each.identity.issuer for each in similar if related(claims.issuer, each.identity.issuer)]
     found = await same_person.of_no_issuer(claims, users) if near else None
     if found is None or not is_same(claims.issuer, near[0]):
         return found
