@@ -102,10 +102,13 @@ class Explainer:
         """Explain a token, alone or, with a URL or path, in a request of a method, by default GET.
 
         The token may be part of a header or a curl command: `gateway.explain.pasted` tells which request
-        that is. Problems are findings, not exceptions, also when a store is down or keys are not available.
+        that is. If a URL was pasted with it and a route is there for it, that is the request. Problems
+        are findings, not exceptions, also when a store is down or keys are not available.
         """
         given = pasted.read(token)
         request = None if url is None else request_for(method or "GET", url)
+        if request is None and given.asked is not None and route.is_known(self._setup, *given.asked):
+            request = request_for(*given.asked)
         trail = Trail(self._setup, self._clock(), self._never_found, self._users.source, self._clocks)
         keys, deaf = ColdKeys(self._keys), self._deaf()
         async with cold_tiers(
@@ -127,6 +130,7 @@ class Explainer:
             verdict = meant = await judged(given.headers)
             if given.found and verdict.denial is not None:
                 meant = await judged(((b"Authorization", b"Bearer " + given.token),))
+            trail.request = request
             credential.check(trail, given, verdict.denial, meant.denial)
             over = await self._take(trail, keys, given.token, request, meant, resolver, deaf)
             if verdict.denial is None and over is not None:
@@ -144,7 +148,6 @@ class Explainer:
         deaf: Mapping[str, str],
     ) -> Denial | None:
         """Take the steps; return the denial of a limit, which is asked when all else admits the request."""
-        trail.request = request
         taken = ANY_ROUTE if request is None else route.check(trail, request) or ANY_ROUTE
         read = await reading.read(trail, keys, raw, self._introspector)
         claims = None if read is None else claim_steps.check(trail, read)

@@ -16,8 +16,9 @@ from gateway.core.reasons import (
 )
 from gateway.core.routes import RouteTable, Target, read_target
 from gateway.explain.answer import Cause, Fix
+from gateway.explain.setup import Setup
 from gateway.explain.trail import Trail
-from gateway.explain.verdict import NO_HOST
+from gateway.explain.verdict import NO_HOST, request_for
 from gateway.explain.wording import listed, shown, yaml_line
 
 
@@ -48,6 +49,19 @@ def check(trail: Trail, request: Request) -> Route | None:
         detail = "it needs no token: failures below refuse no request"
     trail.step("route", "pass", expected, f"{found}: route {route.name}", detail)
     return route
+
+
+def is_known(setup: Setup, method: str, url: str) -> bool:
+    """Return whether there is a route for a URL that was pasted: it may be an example, or a proxy's."""
+    request = request_for(method, url)
+    table = RouteTable(setup.routes)
+    hosts = [value for name, value in request.headers if name == b"Host"]
+    try:
+        target = read_target(request.target, hosts, table.liberties)
+        table.match(request.method, target.host, target.path)
+    except Denial as denial:
+        return denial.reason in {METHOD_NOT_ALLOWED, METHOD_NOT_IMPLEMENTED}
+    return True
 
 
 _AS_SENT: Final = Fix(

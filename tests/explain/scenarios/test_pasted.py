@@ -50,6 +50,25 @@ class TestReading:
         assert (found.faults, found.found) == ((), False)
         assert [value.lower().split() for _, value in found.headers] == [[b"bearer", JWT.lower().encode()]]
 
+    @pytest.mark.parametrize(
+        ("text", "asked"),
+        [
+            ("curl https://a.example/x?y=1 -H 'Authorization: Bearer TOKEN'", ("GET", "https://a.example/x?y=1")),
+            ("curl -X DELETE 'https://a.example/x' -H 'Authorization: Bearer TOKEN'", ("DELETE", "https://a.example/x")),
+            ("curl https://a.example/x -d a=b -H 'Authorization: Bearer TOKEN'", ("POST", "https://a.example/x")),
+            ("curl -I https://a.example/x -H 'Authorization: Bearer TOKEN'", ("HEAD", "https://a.example/x")),
+            ("http PUT https://a.example/x 'Authorization: Bearer TOKEN'", ("PUT", "https://a.example/x")),
+            ("fetch('https://a.example/x', {'headers': {'authorization': 'Bearer TOKEN'}, 'method': 'PATCH'})", ("PATCH", "https://a.example/x")),
+            ("Invoke-WebRequest -Uri \"https://a.example/x\" -Method \"POST\" -Headers @{\"authorization\"=\"Bearer TOKEN\"}", ("POST", "https://a.example/x")),
+            ("GET /x HTTP/1.1\nHost: a.example\nAuthorization: Bearer TOKEN", ("GET", "http://a.example/x")),
+            ("curl https://a.example https://b.example -H 'Authorization: Bearer TOKEN'", None),
+            ("TOKEN", None),
+        ],
+    )  # fmt: skip
+    def test_the_request_around_a_token(self, text: str, asked: tuple[str, str] | None) -> None:
+        found = pasted.read(text.replace("TOKEN", JWT))
+        assert (found.asked, found.token) == (asked, JWT.encode())
+
     def test_a_token_in_utf_16(self) -> None:
         assert pasted.read(JWT.encode("utf-16")).token == JWT.encode()
 
@@ -180,6 +199,23 @@ async def test_what_a_mistake_costs(stage: Stage, text: str, reason: str | None,
     if cause is not None:
         assert "With the token alone, the request would be admitted" in explanation.summary
     assert raw[-40:] not in str(explanation.to_json())
+
+
+@session
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("curl https://api.example.com/orders/1 ", "scope_insufficient"),
+        ("curl -X DELETE https://api.example.com/read/1 ", "method_not_allowed"),
+        ("curl https://api.example.com/private/1 ", None),
+        ("curl https://docs.example.com/some/example ", None),
+    ],
+)
+async def test_a_command_is_explained_with_its_url(stage: Stage, command: str, reason: str | None) -> None:
+    """Without a route for it, as behind a proxy or in an example, the token alone is."""
+    await stage.add(subject := f"asks-{reason}-{len(command)}")
+    told = await stage.told(f"{command} -H 'Authorization: Bearer {token(subject).decode()}'")
+    assert told.reason == reason
 
 
 @session

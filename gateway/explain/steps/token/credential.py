@@ -13,6 +13,7 @@ from gateway.core.reasons import (
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.pasted import Pasted
 from gateway.explain.trail import Trail
+from gateway.explain.wording import shown
 from gateway.providers import strangers
 from gateway.providers.strangers import Stranger
 
@@ -36,6 +37,10 @@ def check(trail: Trail, pasted: Pasted, denial: Denial | None, meant: Denial | N
     refused = denial if denial is not None and denial.reason in _OF_THE_FIELD else None
     request = f"the request carries {_carried(pasted)}"
     told = f"{pasted.what}; {request}"
+    if pasted.asked is not None and trail.request is not None:
+        told += f"; it is {trail.request.method} {shown(trail.request.target.partition('?')[0])}"
+    elif pasted.asked is not None:
+        told += "; its URL has no route here, and is left aside: give `url` to explain that"
     removed = ""
     if pasted.removed:
         removed = f"left out, because copying adds it: {', '.join(pasted.removed)}"

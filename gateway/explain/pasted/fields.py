@@ -24,15 +24,20 @@ _OPTION: Final = re.compile(
 WRAPPED: Final = re.compile(r"[A-Za-z0-9._~+/\-]+=*")
 
 
+def words_of(text: str) -> list[str]:
+    """Return the words of a command, of a shell or of cmd.exe. Raises `ValueError` for open quotation."""
+    if '^"' in text:  # as browsers copy for cmd.exe
+        text = re.sub(r"\^(.)", r"\1", re.sub(r"\^\r?\n", " ", text))
+    return shlex.split(re.sub(r"\\\r?\n|\^\r?\n|`\r?\n", " ", re.sub(r"\$(?=')", "", text)))
+
+
 def of_command(text: str) -> Iterator[tuple[str, str]]:
     """Yield the credential fields of a curl command, or of a similar one."""
     command = COMMAND.match(text)
     if command is None:
         return
-    if '^"' in text:  # as browsers copy for cmd.exe
-        text = re.sub(r"\^(.)", r"\1", re.sub(r"\^\r?\n", " ", text))
     try:
-        words = shlex.split(re.sub(r"\\\r?\n|\^\r?\n|`\r?\n", " ", re.sub(r"\$(?=')", "", text)))
+        words = words_of(text)
     except ValueError:
         return
     program = command[1].lower()

@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -16,7 +16,8 @@ from urllib.parse import unquote_to_bytes
 from gateway.core.model import JSON, Header
 from gateway.core.reasons import Denial
 from gateway.core.requests import bearer
-from gateway.explain.pasted_fields import COMMAND, SCHEME, WRAPPED, fields, of_command
+from gateway.explain.pasted.fields import COMMAND, SCHEME, WRAPPED, fields, of_command
+from gateway.explain.pasted.request import asked
 
 _SPACE: Final = " \t\r\n\x0b\x0c"
 _UNSEEN: Final = "\u00a0\u2028\u2029\ufeff\u200b\u200c\u200d\u2060\u00ad"
@@ -66,6 +67,8 @@ class Pasted:
     """Why the request has no token."""
     found: bool = False
     """Whether `token` is one that the request does not have, but was probably meant."""
+    asked: tuple[str, str] | None = None
+    """The method and the URL of the request, if they were pasted with it."""
 
     @property
     def plain(self) -> bool:
@@ -76,6 +79,10 @@ class Pasted:
 def read(pasted: str | bytes) -> Pasted:
     """Tell which request a text stands for: a token, a header, a command, or the answer of an issuer."""
     whole = _decoded(pasted)
+    return replace(_credential(whole), asked=asked(whole.strip(_SPACE)))
+
+
+def _credential(whole: str) -> Pasted:
     header, before = _freed(whole, _SPACE)
     if (code := _of_code(header)) is not None:
         return _of_fields(*code, before)
