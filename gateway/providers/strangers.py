@@ -161,8 +161,6 @@ def provider_of(payload: Mapping[str, JSON]) -> tuple[str, str] | None:
 
 
 def _guesses(text: str) -> Iterator[Stranger]:
-    if not text:
-        yield Stranger("placeholder", "an empty text", _FILL_IN)
     if text.lower() in _PLACEHOLDERS:
         yield Stranger("placeholder", _PLACEHOLDERS[text.lower()], _FILL_IN)
     for pattern, what in _TEMPLATES:

@@ -98,6 +98,8 @@ def _parse(trail: Trail, raw: bytes) -> UnverifiedToken | None:
 
 
 def _shape_advice(raw: bytes, denial: Denial) -> str:
+    if not raw.strip():
+        return "Look at the client: there was no token yet, or none was put in, when it sent the request."
     header = _header_object(raw)
     if denial.reason is ALGORITHM_NOT_ALLOWED and str(header.get("alg")).lower() == "none":
         return (
