@@ -176,7 +176,7 @@ async def test_14_another_audience(world: World) -> None:
     ("dates", "cause", "says"),
     [
         ({"iat": -7200, "exp": -3600}, "token_expired", "refresh"),
-        ({"nbf": 3600}, "token_not_yet_valid", "Use the token after"),
+        ({"nbf": 3600, "exp": 7200}, "token_not_yet_valid", "Use the token after"),
         ({"iat": 3600, "exp": 7200}, "token_issued_in_future", "the issuer's clock"),
     ],
 )

@@ -13,6 +13,7 @@ _ENVIRONMENTS: Final = frozenset(
      "preview", "demo", "staging", "stage", "stg", "preprod", "pre", "prd", "prod", "production", "live",
      "local"}
 )  # fmt: skip
+_OTHER_ENVIRONMENT: Final = "another environment"
 _WORDS: Final = re.compile(r"[^a-z0-9]+")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -53,6 +54,12 @@ def is_same(iss: str, other: str) -> bool:
     return judged is not None and judged[1]
 
 
+def is_other_environment(iss: str, other: str) -> bool:
+    """Return whether two issuers are one in two environments, such as staging and production."""
+    judged = _difference(iss, other)
+    return judged is not None and judged[2] == _OTHER_ENVIRONMENT
+
+
 def marked(iss: str, configured: str) -> str:
     """Return both, each with what differs in brackets."""
     start = next(
@@ -74,7 +81,7 @@ def _difference(a: str, b: str) -> tuple[str, bool, str] | None:
             return what, True, ""
     words, others = ([word for word in _WORDS.split(text) if word] for text in (a, b))
     if words != others and _timeless(words) == _timeless(others):
-        return "the environment (staging, production …)", False, "another environment"
+        return "the environment (staging, production …)", False, _OTHER_ENVIRONMENT
     return _relative(a, b)
 
 

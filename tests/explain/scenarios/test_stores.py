@@ -111,6 +111,20 @@ class TestTables:
         assert explanation.fix is not None
         assert explanation.fix.command is None
 
+    async def test_another_environments_database_with_the_subject(self, world: World) -> None:
+        """To link the identity there would mend nothing."""
+        await world.add("ann", iss="https://idp.staging.example.com/")
+        explanation = await refused(world, "store_without_issuer", "[staging.]", reason="user_not_found")
+        assert explanation.fix is not None
+        assert explanation.fix.command is None
+
+    async def test_another_spelling_of_the_issuer(self, world: World) -> None:
+        await world.add("ann", iss="https://idp.example.com")
+        says = "another spelling of this issuer"
+        explanation = await refused(world, "subject_under_other_issuer", says, reason="user_not_found")
+        await world.apply(explanation.fix)
+        assert await world.decide(token("ann")) is None
+
     async def test_an_empty_database(self, world: World) -> None:
         await refused(world, "user_unknown", reason="user_not_found")
 

@@ -9,7 +9,7 @@ from gateway.core.reasons import USER_NOT_FOUND, Denial
 from gateway.core.text.lookalikes import marked
 from gateway.core.text.spelling import difference
 from gateway.explain.answer import Cause, Fix
-from gateway.explain.evidence.issuers import is_same, related
+from gateway.explain.evidence.issuers import is_other_environment, is_same
 from gateway.explain.evidence.issuers import marked as marked_issuer
 from gateway.explain.evidence.users import Users
 from gateway.explain.fixes.remedies import place_of_subject
@@ -309,7 +309,12 @@ async def _of_another_database(
 
     A link would mend one user of all, and in the database of another environment none.
     """
-    near = [each.identity.issuer for each in similar if related(claims.issuer, each.identity.issuer)]
+    near = [
+        issuer
+        for issuer in dict.fromkeys(each.identity.issuer for each in similar)
+        if issuer != claims.issuer
+        and (is_same(claims.issuer, issuer) or is_other_environment(claims.issuer, issuer))
+    ]
     found = await same_person.of_no_issuer(claims, users) if near else None
     if found is None or not is_same(claims.issuer, near[0]):
         return found
