@@ -26,6 +26,7 @@ from gateway.stores.postgres.directory.user_rows import (
     StatusRefused,
     UserChanged,
     UserChanges,
+    UserNotFound,
     UserRecord,
 )
 from gateway.stores.postgres.errors import quoted, said
@@ -118,7 +119,13 @@ class SourceWriter:
                 holding = await self._holding(change, before.user.id)
                 plan += writable.for_status(self._source, changes["status"], holding)
             await assign(change.connection, self._source, change.types, before.user.id, plan)
-            after = await self._one(change, before.user.id)
+            try:
+                after = await self._one(change, before.user.id)
+            except UserNotFound as error:
+                raise NotWritable(
+                    f"users.source.id, `{self._source.id}`, is made from what would be changed: change"
+                    f" {self._source.table} with the system's own means"
+                ) from error
             self._check_result(after, changes)
             detail: dict[str, JSON] = {"status": before.user.status.value}
             if action == "user.change":

@@ -215,6 +215,14 @@ async def test_a_user_becomes_active_by_the_rule_that_says_so(people: str, rever
         assert await rows(people, "SELECT state FROM people WHERE id = 1") == [("ok",)]
 
 
+async def test_a_change_that_would_give_another_id_says_so(people: str) -> None:
+    block = {**BLOCK, "id": "mail || '/' || id::text", "identities": [{"subject": "name"}]}
+    async with directory(people, block) as (users, _):
+        with pytest.raises(NotWritable, match=r"users\.source\.id, .* is made from what would be changed"):
+            await users.change("ann@x.org/1", {"email": "ann@y.org"})
+        assert (await users.get("ann@x.org/1")).user.email == "ann@x.org"
+
+
 async def test_a_change_and_its_audit_are_one_transaction(people: str) -> None:
     async with directory(people, BLOCK) as (users, audit):
         await users.change("1", {"email": "ann@y.org"}, author=AUTHOR)
