@@ -27,8 +27,8 @@ CPU_SECONDS: Final = 30
 MEMORY: Final = 2 * 1024**3
 """Bytes of address space."""
 SECONDS: Final = 90.0
-"""How long it may take in all: it has the lowest priority."""
-_NICENESS: Final = 15
+"""How long it may take in all: it has a low priority."""
+_NICENESS: Final = 5
 
 
 class ReplayFailed(Exception):

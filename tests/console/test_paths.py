@@ -208,7 +208,7 @@ async def test_a_new_configuration_is_tried_on_recorded_requests(operator: Opera
     await page.get_by_label("Recorded file").set_input_files(records)
     await replay.click()
     # Another process starts for it.
-    await expect(answer.get_by_role("heading", name="4 verdicts change")).to_be_focused(timeout=30_000)
+    await expect(answer.get_by_role("heading", name="4 verdicts change")).to_be_focused(timeout=60_000)
     group = answer.get_by_role("region", name="orders: allow to role_missing")
     await expect(group.get_by_role("row")).to_have_count(5)
     await expect(group).to_contain_text(XSS_PATH)
