@@ -363,6 +363,8 @@ class House:
             due.append((budget, purse))
         for _, purse in due:
             del self._leases[purse]
+        # A subject that comes once in a while is asked for when it comes again.
+        due = [each for each in due if not each[1].is_void()]
         if self.share is None:
             await self._settle_all([each for each in due if not each[1].is_idle()], keep=True)
             await self._settle_all([each for each in due if each[1].is_idle()], keep=False)

@@ -172,6 +172,10 @@ class Purse:
         """Tell whether a lease has something to settle, once it has stood for a while."""
         return self.tokens > 0 or (limit.kind == "concurrency" and self._registered > 0)
 
+    def is_void(self) -> bool:
+        """Tell whether all of a lease was spent at once, so that Redis has nothing of it on record."""
+        return self.tokens == self._registered == 0
+
     def is_idle(self) -> bool:
         """Tell whether nothing was spent since the last answer."""
         return self.tokens >= self._held
@@ -186,7 +190,8 @@ class Purse:
         if limit.kind == "concurrency":
             outdated = self._epoch < 0 or now - self._asked_at > LEASE_SECONDS / 2
             return self.running > 0 and (forgotten or outdated or self._registered < self.running)
-        return self._debt > 0 or (forgotten and (self._own > 0 or limit.kind == "quota"))
+        spent = self._own > 0 or self._held > self.tokens
+        return self._debt > 0 or (forgotten and (spent or limit.kind == "quota"))
 
     def _forgotten(self, era: str) -> bool:
         """Tell whether Redis has lost what it knew since it last answered."""

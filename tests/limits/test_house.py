@@ -53,6 +53,26 @@ async def test_no_round_trip_for_each_request(redis_url: str, client: Redis) -> 
         assert sum(worker.line.asks for worker in all_workers.workers) < 320
 
 
+async def test_one_round_trip_for_a_request_that_comes_once(redis_url: str, client: Redis) -> None:
+    async with floor(redis_url, client, RATE, QUOTA, workers=1) as all_workers:
+        (worker,) = all_workers.workers
+        for name in ("rate", "quota"):
+            for number in range(10):
+                assert await worker.take(name, f"user-{number}")
+        asked = worker.line.asks
+        await all_workers.pass_time(6)
+        assert worker.line.asks == asked
+        # What they spent is known nevertheless, when Redis forgets it.
+        await client.flushdb()
+        await worker.take("rate", "another")
+        await all_workers.come_back()
+        assert await spend_of(worker, "user-3", 1100) in (999, 1000)
+
+
+async def spend_of(worker: Worker, subject: str, number: int) -> int:
+    return sum([await worker.take("rate", subject) for _ in range(number)])
+
+
 async def test_a_steady_load_stays_within_the_limit(redis_url: str, client: Redis) -> None:
     loop = asyncio.get_running_loop()
     async with floor(redis_url, client, FAST) as all_workers:
