@@ -99,7 +99,7 @@ def _credential(whole: str) -> Pasted:
             "the value of an Authorization header", [("Authorization", _joined(header)[0])], before
         )
     if (answer := _member(text)) is not None:
-        removed = (*removed, f"the JSON around its `{answer[0]}`")
+        removed = (*removed, f"the JSON around its `{answer[0]}`" if answer[0] else "the JSON around it")
         return _bare(answer[1], removed)
     if (within := re.search(r"\bbearer[ \t]+([A-Za-z0-9._~+/\-]+=*)", text, re.IGNORECASE)) is not None:
         return _of_fields("text with a header", [("Authorization", f"Bearer {within[1]}")], removed)

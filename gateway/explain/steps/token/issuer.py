@@ -24,7 +24,7 @@ def check(trail: Trail, token: UnverifiedToken) -> Issuer | None:
     except Denial as denial:
         found = shown(token.payload.get("iss"))
         trail.step("issuer", "fail", expected, found, denial.reason.hint)
-        cause, fix = Cause.CLAIM_MISSING, Fix("Let the issuer put its `iss` into its tokens.")
+        cause, fix = Cause.CLAIM_MISSING, Fix("Let the issuer put its `iss` into its tokens, as a text.")
         if is_api_key(token.payload):
             cause, fix = Cause.API_KEY_USED, API_KEY_FIX
         summary = denial.reason.title

@@ -103,8 +103,8 @@ def _shape_advice(raw: bytes, denial: Denial) -> str:
     header = _header_object(raw)
     if denial.reason is ALGORITHM_NOT_ALLOWED and str(header.get("alg")).lower() == "none":
         return (
-            "Nobody signed this token, so that anybody can have made it. Get a token from the issuer; if this"
-            " one is from there, let the issuer sign its access tokens."
+            "The token has no signature, so any program can have made it. Get a token from the issuer; if"
+            " this one is from there, let the issuer sign its access tokens."
         )
     if denial.reason is TOKEN_TYPE_INVALID:
         return "Send an access token: tokens of other types have another use."
