@@ -8,6 +8,7 @@ program to start in place of the embedded one: a server of each process's own, w
 """
 
 import asyncio
+import functools
 import gc
 import logging
 import os
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 import structlog
+import typer.testing
 from redis.asyncio import Redis
 
 from gateway.demo.embedded import EmbeddedPostgres, EmbeddedRedis
@@ -35,6 +37,9 @@ from tests.memory_folder import memory_folder
 # Tests start servers in processes that are forked from this one. With its support for that, grpcio would go
 # on in them for a moment, and print that it has lost its files.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
+# A runner would build all commands anew, with all of their options, for each one that it runs.
+typer.testing._get_command = functools.cache(typer.main.get_command)  # type: ignore[attr-defined]
 
 _POSTGRES_VARIABLE = "GATEWAY_TEST_POSTGRES_DSN"
 _REDIS_VARIABLE = shared_redis.VARIABLE
