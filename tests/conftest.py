@@ -18,11 +18,11 @@ import unittest.mock
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import asyncpg
+import psycopg
 import pytest
 import structlog
 import typer.testing
@@ -147,6 +147,8 @@ class _Databases:
     maintenance: str
     server: EmbeddedPostgres | None
     """None when the server is not ours."""
+    _standing: list["psycopg.Connection[tuple[object, ...]]"] = field(default_factory=list)
+    """The connection over which databases are made. For one each, Postgres starts a process."""
 
     async def create(self, prefix: str, *, template: str = "template1") -> str:
         name = f"{prefix}_{uuid.uuid4().hex}"
@@ -172,21 +174,34 @@ class _Databases:
     def dsn(self, name: str) -> str:
         return urlsplit(self.maintenance)._replace(path=f"/{name}").geturl()
 
+    def close(self) -> None:
+        while self._standing:
+            self._standing.pop().close()
+
     async def _execute(self, statement: str) -> None:
-        connection = await asyncpg.connect(self.maintenance)
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
+        # Without a loop, as tests have loops of their own: they wait for this in any case.
+        if self._standing:
+            try:
+                self._standing[0].execute(statement.encode())
+                return
+            except psycopg.OperationalError:
+                if not self._standing[0].closed:
+                    raise
+                self.close()  # a test had restarted the server
+        self._standing.append(psycopg.connect(self.maintenance, autocommit=True))
+        self._standing[0].execute(statement.encode())
 
 
 @pytest.fixture(scope="session")
-def _databases(request: pytest.FixtureRequest) -> _Databases:
+def _databases(request: pytest.FixtureRequest) -> Iterator[_Databases]:
     given = os.environ.get(_POSTGRES_VARIABLE)
     if given is not None:
-        return _Databases(given, None)
-    server: EmbeddedPostgres = request.getfixturevalue("_postgres")
-    return _Databases(server.dsn, server)
+        databases = _Databases(given, None)
+    else:
+        server: EmbeddedPostgres = request.getfixturevalue("_postgres")
+        databases = _Databases(server.dsn, server)
+    yield databases
+    databases.close()
 
 
 @pytest.fixture(scope="session")
