@@ -631,11 +631,11 @@ async def test_a_huge_set_delays_no_other_issuer(
     begun, other_loaded, delayed = threading.Event(), threading.Event(), []
     real = getattr(module, name)
 
-    def watched(given: object) -> object:
+    def watched(given: object, *others: object) -> object:
         if len(str(given)) > 100_000:
             begun.set()
             delayed.append(not other_loaded.wait(5))
-        return real(given)
+        return real(given, *others)
 
     async with serving() as huge:
         huge.publish(*(public_jwk(f"{number}") for number in range(120)), *[None] * 40_000)
