@@ -177,6 +177,14 @@ class TestRecreated:
         bad = await self.old(email="ann@example.com")
         await denied(world, bad, "user_not_found", "account_recreated")
 
+    async def test_who_was_created_in_the_second_of_the_token(self, world: World) -> None:
+        await world.add("new", email="ann@example.com")
+        issued = int(time.time())
+        await world.sql("UPDATE users SET created_at = to_timestamp($1)", issued + 0.9)
+        await denied(
+            world, token("ann", iat=issued, email="ann@example.com"), "user_not_found", "account_not_linked"
+        )
+
     async def test_who_was_deleted_and_has_a_new_account(self, world: World) -> None:
         await world.add(email="ann@example.com")
         await world.sql("UPDATE users SET status = 'deleted'")

@@ -39,7 +39,7 @@ SCENARIOS = [
     near("http in the configuration", "https://i.example", "http://i.example", config=True),
     near("http in the token", "http://i.example", "https://i.example", "Let the issuer write `https`"),
     near("case of the path", "https://i.example/Realms/x", "https://i.example/realms/x", config=True),
-    near("white space", " https://i.example", "https://i.example", config=True),
+    near("white space", " https://i.example", "https://i.example", "without the white space"),
     near("without a scheme", "i.example", "https://i.example", "the scheme `https://`", "a complete URL"),
     near("the discovery document", "https://i.example/.well-known/openid-configuration", "https://i.example", "the discovery document", "the member `issuer`"),
     near("staging", "https://staging.i.example", "https://i.example", "another environment"),

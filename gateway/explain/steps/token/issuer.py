@@ -92,6 +92,11 @@ def _fix_of(trail: Trail, iss: str, near: issuers.NearIssuer) -> Fix:
             "Let the issuer write `https` into its tokens: behind a proxy it has to be told its public URL."
             " With `http` in the configuration, keys may be fetched without TLS."
         )
+    if iss != iss.strip():
+        return Fix(
+            "Let the issuer write its `iss` without the white space around it: `issuers[].issuer` has none"
+            " either."
+        )
     if "/.well-known/" in iss or "://" not in iss:
         return Fix(
             "Let the issuer write its own identifier as `iss`: the member `issuer` of its discovery document,"

@@ -17,6 +17,7 @@ from gateway.explain.evidence.users import Users
 from gateway.explain.fixes.whereabouts import texts
 from gateway.explain.wording import listed, shown
 from gateway.stores.postgres.directory.diagnostics import Diagnostics, SimilarIdentity
+from gateway.stores.postgres.directory.user_rows import UserRecord
 from gateway.stores.postgres.source.directory.diagnostics import SourceDiagnostics
 
 _CAUSES: Final = {
@@ -82,6 +83,11 @@ async def of_no_issuer(claims: Claims, users: Users) -> Lookalike | None:
         " or link them."
     )
     return Lookalike(Cause.STORE_WITHOUT_ISSUER, "", summary, fix=fix)
+
+
+def is_younger(record: UserRecord, issued_at: float) -> bool:
+    """Tell whether an account was created after a token was issued, whose `iat` is in whole seconds."""
+    return record.created_at is not None and record.created_at >= issued_at + 1
 
 
 async def find(claims: Claims, users: Users) -> Lookalike | None:

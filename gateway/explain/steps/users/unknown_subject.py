@@ -381,7 +381,7 @@ async def _named_otherwise(claims: Claims, users: Users) -> Lookalike | None:
         return Lookalike(Cause.SUBJECT_IS_USER_ID, record.user.id, summary)
     email = claims.payload.get("email")
     for owner in await directory.with_email(email) if isinstance(email, str) and email.isprintable() else ():
-        if claims.issued_at is not None and (owner.created_at or 0.0) > claims.issued_at:
+        if claims.issued_at is not None and same_person.is_younger(owner, claims.issued_at):
             summary = (
                 f"user {owner.user.id} has the token's e-mail address, and was created"
                 f" {moment(owner.created_at)}, after the token was issued: the account was probably recreated"

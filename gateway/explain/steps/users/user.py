@@ -20,6 +20,7 @@ from gateway.explain.fixes import policy_fixes
 from gateway.explain.steps import conditions
 from gateway.explain.steps.stores import revocation
 from gateway.explain.steps.token.claims import ID_TOKEN_FIX, is_id_token
+from gateway.explain.steps.users.same_person import is_younger
 from gateway.explain.trail import Trail
 from gateway.explain.wording import ago, listed, moment, shown, span
 from gateway.stores.postgres.directory.user_rows import UserRecord
@@ -190,7 +191,7 @@ async def _heir(claims: Claims, deleted: User, users: Users) -> UserRecord | Non
     if deleted.email is None:
         return None
     for record in await users.directory.with_email(deleted.email):
-        younger = claims.issued_at is None or (record.created_at or 0.0) > claims.issued_at
+        younger = claims.issued_at is None or is_younger(record, claims.issued_at)
         if record.user.id != deleted.id and record.user.status is UserStatus.ACTIVE and younger:
             return record
     return None
