@@ -1,6 +1,6 @@
 """The limits as values. A limit has one kind: a rate, a quota, or a number of requests at the same time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from gateway.core.conditions import Condition
@@ -42,15 +42,15 @@ class Limit:
     slack: float = 0.1
     """The part of the limit that may be admitted in addition when Redis fails."""
 
-    @property
-    def capacity(self) -> int:
-        """The most tokens that there are at once."""
-        return self.burst if self.kind == "rate" else self.amount
+    capacity: int = field(init=False)
+    """The most tokens that there are at once."""
+    interval: float = field(init=False)
+    """Of a rate: the seconds in which one token comes."""
 
-    @property
-    def interval(self) -> float:
-        """Of a rate: the seconds in which one token comes."""
-        return self.period / self.amount
+    def __post_init__(self) -> None:
+        # Each response reads them.
+        object.__setattr__(self, "capacity", self.burst if self.kind == "rate" else self.amount)
+        object.__setattr__(self, "interval", self.period / self.amount)
 
     @property
     def extra(self) -> int:
