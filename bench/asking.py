@@ -33,6 +33,10 @@ class Together:
     def cpu_seconds(self) -> float:
         return self.front.cpu_seconds + self.gateway.cpu_seconds
 
+    @property
+    def user_seconds(self) -> float:
+        return self.front.user_seconds + self.gateway.user_seconds
+
     def until(self, ready: Callable[[], bool]) -> None:
         self.front.until(ready)
 

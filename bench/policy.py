@@ -13,7 +13,7 @@ from bench.contenders import serves
 from bench.gateways import Gateway
 from bench.load import Workload
 from bench.report import Report, Target
-from bench.runs import Contender, Run, columns
+from bench.runs import KERNEL, Contender, Run, columns
 from bench.stage import Stage
 from bench.tokens import ISSUER
 from gateway.core.model import JSON
@@ -69,7 +69,10 @@ def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connec
             for title in gateways
         ],
         targets=list(_targets(runs)),
-        notes=["a condition on the request is evaluated anew for each new head, so that row has no target"],
+        notes=[
+            "a condition on the request is evaluated anew for each new head, so that row has no target",
+            KERNEL,
+        ],
     )
 
 

@@ -99,6 +99,11 @@ class Process:
         return family(self.pid)
 
     @property
+    def user_seconds(self) -> float:
+        """The part of `cpu_seconds` outside of the kernel."""
+        return sum(int(fields[11]) for fields in map(_stat, self.family) if fields) / _TICKS
+
+    @property
     def children(self) -> frozenset[int]:
         return self.family - {self.pid}
 

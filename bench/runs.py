@@ -13,6 +13,11 @@ from bench.processes import Refused
 
 _ATTEMPTS: Final = 3
 _WARM_UP_SECONDS: Final = 1
+KERNEL: Final = (
+    "a part of the difference is the kernel's: the slower gateway leaves the other core idle, and each write"
+    " must wake it"
+)
+"""What to know where two gateways are compared."""
 WARM: Final = 0.99
 """The share of a load that memory must answer if the gateway counts as warm."""
 
@@ -27,6 +32,8 @@ class Run:
     p99_ms: float
     cpu_us: float
     """CPU time per request of all processes of the proxy, in µs."""
+    user_us: float
+    """The part of it outside of the kernel."""
     resident_mib: float
     lookups: Counter[str] = field(default_factory=Counter)
     """The number of look-ups of users that each tier answered; empty for a peer."""
@@ -37,6 +44,9 @@ class Measured(Protocol):
 
     @property
     def cpu_seconds(self) -> float: ...
+
+    @property
+    def user_seconds(self) -> float: ...
 
     @property
     def resident_bytes(self) -> int: ...
@@ -62,11 +72,11 @@ class Contender:
         Raises Refused when a request failed, or when a request of `denied` or `forged` was admitted.
         """
         tiers_before = self.gateway.lookups if self.gateway else Counter()
-        cpu_before = self.process.cpu_seconds
+        cpu_before, user_before = self.process.cpu_seconds, self.process.user_seconds
         load = Wrk(
             self.port, tokens, connections=connections, seconds=seconds, workload=workload, tls=self.tls
         ).result()
-        cpu = self.process.cpu_seconds - cpu_before
+        cpu, user = self.process.cpu_seconds - cpu_before, self.process.user_seconds - user_before
         failures = dict(load.failures)
         if workload in {"denied", "forged"} and failures.pop("status") != load.requests:
             raise Refused(f"{self.title} admitted requests that it should have refused")
@@ -78,6 +88,7 @@ class Contender:
             p50_ms=load.p50_ms,
             p99_ms=load.p99_ms,
             cpu_us=cpu / load.requests * 1e6,
+            user_us=user / load.requests * 1e6,
             resident_mib=self.process.resident_bytes / 2**20,
             lookups=self.gateway.lookups - tiers_before if self.gateway else Counter(),
         )
@@ -114,6 +125,7 @@ def columns(runs: Sequence[Run]) -> dict[str, str | int | float]:
         "p50 ms": median(run.p50_ms for run in runs),
         "p99 ms": median(run.p99_ms for run in runs),
         "CPU µs/req": median(run.cpu_us for run in runs),
+        "outside the kernel": median(run.user_us for run in runs),
     }
 
 

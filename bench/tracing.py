@@ -14,7 +14,7 @@ from bench.gateways import Gateway
 from bench.load import Workload
 from bench.processes import HOST
 from bench.report import Report, Target
-from bench.runs import Contender, Run, columns
+from bench.runs import KERNEL, Contender, Run, columns
 from bench.stage import Stage
 
 LIMIT_US: Final = 2.0
@@ -60,6 +60,7 @@ def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connec
             for (workload, title), own in runs.items()
         ],
         targets=list(_targets(runs)),
+        notes=[KERNEL],
     )
 
 
