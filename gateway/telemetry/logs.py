@@ -15,6 +15,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from gateway.core.admission import Admission
+from gateway.core.caches import FIFO
 from gateway.core.model import Request, User
 from gateway.core.reasons import (
     UPSTREAM_PROTOCOL_ERROR,
@@ -23,7 +24,7 @@ from gateway.core.reasons import (
     Denial,
     Group,
 )
-from gateway.core.requests.token_marks import marks_of
+from gateway.core.requests.token_marks import TokenMarks, marks_of
 from gateway.core.requests.trace_context import trace_id_of
 from gateway.telemetry.access_log import AccessLog, Finished, as_event
 from gateway.telemetry.denials import DenialRing
@@ -155,6 +156,8 @@ def accept_failed(detail: str) -> None:
     structlog.get_logger().error("accept_failed", detail=detail)
 
 
+_MARKS: Final = 2048
+"""Refused tokens whose marks are remembered."""
 _UPSTREAM_REASONS: Final = frozenset({UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTREAM_PROTOCOL_ERROR})
 
 
@@ -190,6 +193,7 @@ class RequestLog:
         self._configured_detailed = detailed
         self._subjects = subjects
         self._ring = ring
+        self._marks: FIFO[bytes, TokenMarks] = FIFO(_MARKS)
         self._logger: FilteringBoundLogger = logger or structlog.get_logger()
         self._throttle = Throttle(self._log_suppressed)
         self._access_log = access_log
@@ -231,7 +235,7 @@ class RequestLog:
                 detail=denial.detail,
                 tier=denial.tier,
                 user_id=None if self._subjects == "none" else denial.user_id,
-                token=marks_of(request, denial.route),
+                token=marks_of(request, denial.route, self._marks),
                 shadow=shadow,
             )
 

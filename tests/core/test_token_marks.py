@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.core.caches import FIFO
 from gateway.core.model import Credential, Request
 from gateway.core.requests.token_marks import TokenMarks, marks_of
 
@@ -56,6 +57,16 @@ def test_odd_values_are_left_out_and_long_ones_cut() -> None:
     token = b".".join((part({"alg": "a" * 5000, "kid": ["k"]}), part(payload), b"c"))
 
     assert marks_of(request(b"Bearer " + token), None) == TokenMarks(digest(token), "a" * 200)
+
+
+def test_a_token_that_comes_again_is_not_read_again() -> None:
+    one, other = (part({"alg": name}) + b"." + part({}) + b".c" for name in ("x", "y"))
+    known = FIFO[bytes, TokenMarks](8)
+    marks = marks_of(request(b"Bearer " + one), None, known)
+    assert marks == marks_of(request(b"Bearer " + one), None)
+    assert marks_of(replace(request(), credential=Credential.of(one)), None, known) is marks
+    assert marks_of(request(b"Bearer " + other), None, known) == TokenMarks(digest(other), "y")
+    assert len(known) == 2
 
 
 @pytest.mark.parametrize("values", [(), (b"Basic abc",), (b"Bearer a", b"Bearer b")])

@@ -9,6 +9,7 @@ from typing import Final
 
 import orjson
 
+from gateway.core.caches import FIFO
 from gateway.core.model import JSON, Request, Route
 from gateway.core.reasons import Denial
 from gateway.core.requests import bearer, credentials
@@ -41,12 +42,29 @@ class TokenMarks:
     expires_at: float | None = None
 
 
-def marks_of(request: Request, route: Route | None) -> TokenMarks | None:
-    """Return the marks of a request's token; None if it has none, or not exactly one."""
-    raw = _token(request, route)
+def marks_of(
+    request: Request, route: Route | None, known: FIFO[bytes, TokenMarks] | None = None
+) -> TokenMarks | None:
+    """Return the marks of a request's token; None if it has none, or not exactly one.
+
+    `known` remembers them by the token's SHA-256: in a flood, most tokens come again.
+    """
+    credential = request.credential
+    raw = _token(request, route) if credential is None else credential.raw
     if raw is None:
         return None
-    digest = hashlib.sha256(raw).hexdigest()[:16]
+    digest = hashlib.sha256(raw).digest() if credential is None else credential.digest
+    if known is None:
+        return _read(raw, digest)
+    marks = known.get(digest)
+    if marks is None:
+        marks = _read(raw, digest)
+        known.put(digest, marks)
+    return marks
+
+
+def _read(raw: bytes, sha256: bytes) -> TokenMarks:
+    digest = sha256.hex()[:16]
     header, _, rest = raw.partition(b".")
     payload, dot, _ = rest.partition(b".")
     head, body = _object(header), _object(payload)
@@ -68,8 +86,6 @@ def marks_of(request: Request, route: Route | None) -> TokenMarks | None:
 
 
 def _token(request: Request, route: Route | None) -> bytes | None:
-    if request.credential is not None:
-        return request.credential.raw
     try:
         if route is not None and route.credentials is not None:
             _, mark, query = request.target.partition("?")
