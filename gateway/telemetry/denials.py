@@ -18,9 +18,12 @@ MAX_DETAIL: Final = 1000
 """Characters. The client chooses the path, and part of a detail."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DenialRecord:
-    """One denied request, without token and query. The subject appears as in the logs."""
+    """One denied request, without token and query. The subject appears as in the logs. It is never changed.
+
+    It is not frozen, because one is made for each denial of a flood.
+    """
 
     id: str
     """Later ids are greater, in all processes of a gateway."""
