@@ -27,7 +27,7 @@ from gateway.core.reasons import (
 from gateway.core.requests.token_marks import TokenMarks, marks_of
 from gateway.core.requests.trace_context import trace_id_of
 from gateway.telemetry.access_log import AccessLog, Finished, as_event
-from gateway.telemetry.denials import DenialRing
+from gateway.telemetry.denials import SIZE, DenialRing
 from gateway.telemetry.metrics import issuer_label
 from gateway.telemetry.throttle import Throttle
 
@@ -196,6 +196,8 @@ class RequestLog:
         self._marks: FIFO[bytes, TokenMarks] = FIFO(_MARKS)
         self._logger: FilteringBoundLogger = logger or structlog.get_logger()
         self._throttle = Throttle(self._log_suppressed)
+        # More than fit into the ring would push each other out of it, and all other denials.
+        self._kept = Throttle(lambda _, __: None, most=SIZE)
         self._access_log = access_log
         self._denial_level: DenialLevel = denial_level
         self._denial_sample = denial_sample
@@ -220,7 +222,7 @@ class RequestLog:
         self._keep(request, denial, route, status, shadow=True)
 
     def _keep(self, request: Request, denial: Denial, route: str, status: int, *, shadow: bool) -> None:
-        if self._ring is not None:
+        if self._ring is not None and (denial.subject is not None or self._kept.admits(denial.reason.code)):
             subject = None if self._subjects == "none" else denial.subject
             self._ring.add(
                 reason=denial.reason.code,

@@ -13,13 +13,19 @@ LINES_PER_SECOND: Final = 100
 class Throttle:
     """Admits the first lines of each kind in a second, and tells of those that it left out.
 
-    `tell` is called with the kind and the number, within two seconds. `clock` gives seconds.
+    `tell` is called with the kind and the number, within two seconds. `most` is how many of a kind are
+    admitted in a second. `clock` gives seconds.
     """
 
     def __init__(
-        self, tell: Callable[[str, int], None], *, clock: Callable[[], float] = time.monotonic
+        self,
+        tell: Callable[[str, int], None],
+        *,
+        most: int = LINES_PER_SECOND,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tell = tell
+        self._most = most
         self._clock = clock
         self._until = 0.0
         self._counts: dict[str, int] = {}
@@ -32,7 +38,7 @@ class Throttle:
             self._flush()
             self._until = now + 1.0
         self._counts[kind] = count = self._counts.get(kind, 0) + 1
-        if count <= LINES_PER_SECOND:
+        if count <= self._most:
             return True
         if self._timer is None:
             # The flood may end with this line. Without an event loop the next line tells of it.
@@ -46,5 +52,5 @@ class Throttle:
             self._timer = None
         counts, self._counts = self._counts, {}
         for kind, count in counts.items():
-            if count > LINES_PER_SECOND:
-                self._tell(kind, count - LINES_PER_SECOND)
+            if count > self._most:
+                self._tell(kind, count - self._most)

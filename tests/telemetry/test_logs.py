@@ -13,9 +13,15 @@ import pytest
 import structlog
 
 from gateway.core.model import JSON, Request, StoreUnavailable, Tier, User, UserStatus
-from gateway.core.reasons import SIGNATURE_INVALID, USER_STORE_UNAVAILABLE, USER_SUSPENDED, Denial
+from gateway.core.reasons import (
+    AUDIENCE_MISMATCH,
+    SIGNATURE_INVALID,
+    USER_STORE_UNAVAILABLE,
+    USER_SUSPENDED,
+    Denial,
+)
 from gateway.telemetry.access_log import AccessLog
-from gateway.telemetry.denials import DenialFilter, DenialRing
+from gateway.telemetry.denials import SIZE, DenialFilter, DenialRing
 from gateway.telemetry.logs import (
     RequestLog,
     SubjectStyle,
@@ -268,6 +274,18 @@ def test_a_line_and_its_end_are_one_write(stream: io.StringIO, monkeypatch: pyte
     structlog.get_logger().info("something")
     (line,) = writes
     assert line.endswith("}\n")
+
+
+def test_a_flood_of_denials_leaves_the_others_in_the_ring() -> None:
+    log = RequestLog(ring=(ring := DenialRing(size=2 * SIZE)))
+    with structlog.testing.capture_logs():
+        denied(log, Denial(AUDIENCE_MISMATCH, issuer="main"))
+        for _ in range(SIZE + 5):
+            denied(log, Denial(SIGNATURE_INVALID, issuer="main"))
+        for _ in range(3):
+            denied(log, Denial(SIGNATURE_INVALID, issuer="main", subject="alice"))
+    reasons = [denial.reason for denial in ring.latest(DenialFilter(limit=2 * SIZE))]
+    assert reasons == ["signature_invalid"] * (SIZE + 3) + ["audience_mismatch"]
 
 
 def test_many_denials_share_a_line(stream: io.StringIO) -> None:
