@@ -89,6 +89,8 @@ class Worker:
         """Wait for what it asks in the background."""
         while self.house._tasks:
             await asyncio.gather(*self.house._tasks)
+            # From Python 3.12 on, waiting for tasks that have ended lets nothing else run.
+            await asyncio.sleep(0)
 
 
 class Floor:
