@@ -1,19 +1,16 @@
 """Policy: what a request costs under one limit and one condition, compared with neither."""
 
-import random
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from functools import partial
 from statistics import median
 from typing import Final
 
 from rich.console import Console
 
-from bench.contenders import serves
 from bench.gateways import Gateway
 from bench.load import Workload
 from bench.report import Report, Target
-from bench.runs import KERNEL, Contender, Run, columns
+from bench.runs import KERNEL, Run, columns
+from bench.side_by_side import load_in_turn
 from bench.stage import Stage
 from bench.tokens import ISSUER
 from gateway.core.model import JSON
@@ -41,32 +38,18 @@ _TARGETS: Final[tuple[tuple[Workload, str], ...]] = (
 
 def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connections: int) -> Report:
     """Load a gateway with neither and gateways with both in turn. Raises Refused."""
-    runs: dict[tuple[Workload, str], list[Run]] = {}
     gateways = {_OFF: Gateway(stage, upstream=stage.upstream)} | {
         title: Gateway(stage, upstream=stage.upstream, condition=condition, limits=[_LIMIT])
         for title, condition in _CONDITIONS.items()
     }
-    with ExitStack() as stack:
-        running = []
-        for title, gateway in gateways.items():
-            process = stack.enter_context(gateway.start())
-            process.until(partial(serves, gateway.port, stage.people.tokens[0]))
-            running.append(Contender(title, gateway.port, process, gateway))
-        for workload in WORKLOADS:
-            for number in range(rounds):
-                for contender in random.sample(running, len(running)):
-                    told = f"  {workload}, round {number + 1}/{rounds}: {contender.title}"
-                    console.print(told, style="dim")
-                    run = contender.warm_run(
-                        stage.people.tokens_file, connections=connections, seconds=seconds, workload=workload
-                    )
-                    runs.setdefault((workload, contender.title), []).append(run)
+    runs = load_in_turn(
+        stage, console, gateways,
+        workloads=WORKLOADS, rounds=rounds, seconds=seconds, connections=connections,
+    )  # fmt: skip
     return Report(
         title=f"One limit and one condition, {connections} connections; median of {rounds} × {seconds} s",
         rows=[
-            {"requests": workload, "policy": title, **columns(runs[workload, title])}
-            for workload in WORKLOADS
-            for title in gateways
+            {"requests": workload, "policy": title, **columns(own)} for (workload, title), own in runs.items()
         ],
         targets=list(_targets(runs)),
         notes=[

@@ -1,21 +1,19 @@
 """Users in tables of another system: the cost of a request, compared with the gateway's own tables."""
 
 import asyncio
-import random
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import contextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
 import asyncpg
 from rich.console import Console
 
-from bench.contenders import serves
 from bench.gateways import Gateway
 from bench.report import Report, Target
-from bench.runs import Contender, Run, columns, cpu_ratio
+from bench.runs import columns, cpu_ratio
+from bench.side_by_side import load_in_turn
 from bench.stage import USERS, Stage
 from bench.tokens import ISSUER, ISSUER_NAME
 from gateway.core.model import JSON
@@ -49,28 +47,14 @@ SELECT 'oidc', username, '{}', id, now(), now() FROM added
 
 def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connections: int) -> Report:
     """Load two gateways with the same tokens in turn. Raises Refused."""
-    runs: dict[str, list[Run]] = {_OWN: [], _ELSEWHERE: []}
-    tokens = stage.people.tokens_file
-    with ExitStack() as stack:
-        dsn = stack.enter_context(database(stage.postgres))
-        running = []
-        for title, gateway in (
-            (_OWN, Gateway(stage, upstream=stage.upstream)),
-            (_ELSEWHERE, over_source(stage, dsn)),
-        ):
-            process = stack.enter_context(gateway.start())
-            process.until(partial(serves, gateway.port, stage.people.tokens[0]))
-            running.append(Contender(title, gateway.port, process, gateway))
-        for number in range(rounds):
-            for contender in random.sample(running, len(running)):
-                console.print(f"  round {number + 1}/{rounds}: {contender.title}", style="dim")
-                run = contender.warm_run(tokens, connections=connections, seconds=seconds)
-                runs[contender.title].append(run)
-    ratio = cpu_ratio(runs[_ELSEWHERE], runs[_OWN])
+    with database(stage.postgres) as dsn:
+        gateways = {_OWN: Gateway(stage, upstream=stage.upstream), _ELSEWHERE: over_source(stage, dsn)}
+        runs = load_in_turn(stage, console, gateways, rounds=rounds, seconds=seconds, connections=connections)
+    ratio = cpu_ratio(runs["repeat", _ELSEWHERE], runs["repeat", _OWN])
     return Report(
         title=f"Users in own tables and in those of another system, {connections} connections; median of"
         f" {rounds} × {seconds} s",
-        rows=[{"users": title, **columns(own)} for title, own in runs.items()],
+        rows=[{"users": title, **columns(own)} for (_, title), own in runs.items()],
         targets=[Target(f"CPU per request ≤ {LIMIT} × own tables", f"{ratio:.3f} ×", met=ratio <= LIMIT)],
     )
 

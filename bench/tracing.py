@@ -1,20 +1,17 @@
 """Traces: what a request costs when one in a hundred is sampled, compared with tracing off."""
 
-import random
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from functools import partial
 from statistics import median
 from typing import Final
 
 from rich.console import Console
 
-from bench.contenders import serves
 from bench.gateways import Gateway
 from bench.load import Workload
 from bench.processes import HOST
 from bench.report import Report, Target
-from bench.runs import KERNEL, Contender, Run, columns
+from bench.runs import KERNEL, Run, columns
+from bench.side_by_side import load_in_turn
 from bench.stage import Stage
 
 LIMIT_US: Final = 2.0
@@ -27,31 +24,20 @@ _ON: Final = "1 % sampled"
 
 def measure(stage: Stage, console: Console, *, rounds: int, seconds: int, connections: int) -> Report:
     """Load a gateway that traces and one that does not in turn. Raises Refused."""
-    runs: dict[tuple[Workload, str], list[Run]] = {}
     # The upstream takes what the exporter sends, too: it reads the body, and answers with 200.
     variables = {
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://{HOST}:{stage.upstream}/bodies/v1/traces",
         "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
         "OTEL_TRACES_SAMPLER_ARG": "0.01",
     }
-    with ExitStack() as stack:
-        running = []
-        for title, gateway in (
-            (_OFF, Gateway(stage, upstream=stage.upstream)),
-            (_ON, Gateway(stage, upstream=stage.upstream, variables=variables)),
-        ):
-            process = stack.enter_context(gateway.start())
-            process.until(partial(serves, gateway.port, stage.people.tokens[0]))
-            running.append(Contender(title, gateway.port, process, gateway))
-        for workload in WORKLOADS:
-            for number in range(rounds):
-                for contender in random.sample(running, len(running)):
-                    told = f"  {workload}, round {number + 1}/{rounds}: {contender.title}"
-                    console.print(told, style="dim")
-                    run = contender.warm_run(
-                        stage.people.tokens_file, connections=connections, seconds=seconds, workload=workload
-                    )
-                    runs.setdefault((workload, contender.title), []).append(run)
+    gateways = {
+        _OFF: Gateway(stage, upstream=stage.upstream),
+        _ON: Gateway(stage, upstream=stage.upstream, variables=variables),
+    }
+    runs = load_in_turn(
+        stage, console, gateways,
+        workloads=WORKLOADS, rounds=rounds, seconds=seconds, connections=connections,
+    )  # fmt: skip
     return Report(
         title=f"Tracing off and with 1 % of the requests sampled, {connections} connections; median of"
         f" {rounds} × {seconds} s",
