@@ -18,6 +18,7 @@ from gateway.core.conditions import Computed
 from gateway.core.model import JSON, Claims, Header, Request, User
 from gateway.core.networks import Network, client_address, contains
 from gateway.core.requests.forwarding import ForwardingFields, ForwardingRules
+from gateway.core.text.field_values import encode_value
 from gateway.core.tokens.claim_paths import at_path, claims_on
 
 # RFC 9110 §7.6.1: for one connection only, even if Connection does not name them. Trailer is one of them in
@@ -76,8 +77,6 @@ _UNMOVED: Final = _END_TO_END | {b"close", b"keep-alive", b"upgrade"}
 _MAX_REMEMBERED: Final = 64
 """The longest name, or value of Connection, whose treatment is remembered."""
 _MAX_REMEMBERED_NAMES: Final = 1024
-_MAX_REMEMBERED_WORDS: Final = 16
-"""Items of a list that is remembered with its encoding."""
 STALE_HEADER: Final = b"X-Auth-Stale"
 STALE: Final = b"X-Auth-Stale: true\r\n"
 """Tells an upstream that the cached user is older than the cache allows, because the store is down."""
@@ -91,9 +90,6 @@ _FOLD: Final = bytes(
     ord(chr(octet).lower()) if chr(octet).isalnum() and octet < 128 else ord("-") for octet in range(256)
 )
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=\-]{1,128}")
-# To encode: all outside printable ASCII, and `%`; in lists the comma too, which separates the items.
-_UNSAFE: Final = re.compile(rb"[^\x20-\x24\x26-\x7e]|^ +| +$")
-_UNSAFE_IN_LIST: Final = re.compile(rb"[^\x20-\x24\x26-\x2b\x2d-\x7e]|^ +| +$")
 
 _Getter: TypeAlias = Callable[[User | None, Claims], "JSON | tuple[str, ...]"]
 
@@ -101,42 +97,6 @@ _Getter: TypeAlias = Callable[[User | None, Claims], "JSON | tuple[str, ...]"]
 def fold(name: bytes) -> bytes:
     """Return a field name as CGI and WSGI see it: `X_User.Id` and `x-user-id` are the same."""
     return name.translate(_FOLD)
-
-
-def encode_value(value: "JSON | tuple[str, ...]") -> bytes | None:
-    """Encode a value for a header field; return None if there is nothing to send.
-
-    Text becomes UTF-8, and each octet outside printable ASCII, and `%`, is percent-encoded. So a value cannot
-    end the field, and an upstream gets the text back by one percent-decoding. Commas join the items of a
-    list; a comma inside an item is encoded.
-    """
-    if isinstance(value, str):
-        return _UNSAFE.sub(_percent, value.encode("utf-8", "replace")) or None
-    if isinstance(value, tuple):
-        return _encode_words(value) if len(value) <= _MAX_REMEMBERED_WORDS else _encode_list(value)
-    if isinstance(value, list):
-        return _encode_list(value)
-    return _encode(value, _UNSAFE)
-
-
-def _encode_list(items: "Sequence[JSON]") -> bytes | None:
-    return b",".join(filter(None, (_encode(item, _UNSAFE_IN_LIST) for item in items))) or None
-
-
-_encode_words: Callable[[tuple[str, ...]], bytes | None] = lru_cache(maxsize=256)(_encode_list)
-"""Remembers the usual sets of roles, scopes and audiences."""
-
-
-def _encode(value: JSON, unsafe: re.Pattern[bytes]) -> bytes | None:
-    if value is None or isinstance(value, list | dict):
-        return None
-    text = ("true" if value else "false") if isinstance(value, bool) else str(value)
-    octets = unsafe.sub(_percent, text.encode("utf-8", "replace"))
-    return octets or None
-
-
-def _percent(match: re.Match[bytes]) -> bytes:
-    return b"".join(b"%%%02X" % octet for octet in match[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.headers import HeaderPolicy, HeaderRules, encode_value, fold, read_response
+from gateway.core.headers import HeaderPolicy, HeaderRules, fold, read_response
 from gateway.core.model import JSON, Claims, Header, Request, User, UserStatus
+from gateway.core.text.field_values import encode_value
 
 IDENTITY = {
     "X-User-Id": "user.id",
