@@ -128,7 +128,8 @@ async def _print_sql(settings: "Settings") -> None:
 
 def _script(source: "UserSource", plan: "Plan", *, elsewhere: bool) -> Iterator[str]:
     """Yield the part of the script that is about a source."""
-    from gateway.stores.postgres.source.triggers import REMOVE, SCHEMA
+    from gateway.stores.postgres.source.notices import SCHEMA
+    from gateway.stores.postgres.source.triggers import REMOVE
 
     yield f"-- {'users.source.dsn' if elsewhere else 'postgres.dsn'}: users.source, changes: {source.changes}"
     yield "-- Nothing below writes a row of these tables, adds a column, or changes a type or a constraint."

@@ -16,8 +16,9 @@ from gateway.stores.postgres.migrate import MigrationError
 from gateway.stores.postgres.source import relations, scans, trial
 from gateway.stores.postgres.source.database import describe, kinds_of, views_among
 from gateway.stores.postgres.source.definition import UserSource
+from gateway.stores.postgres.source.notices import SCHEMA
 from gateway.stores.postgres.source.scans import Lacking, Scan
-from gateway.stores.postgres.source.triggers import REMOVE, SCHEMA, Installation, installation, tables_of
+from gateway.stores.postgres.source.triggers import REMOVE, Installation, installation, tables_of
 from gateway.stores.postgres.statements import Connection
 
 _LOCK: Final = 0x67617465736F7572

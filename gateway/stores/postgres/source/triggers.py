@@ -1,12 +1,9 @@
 """The SQL of the triggers that report changes of a source, and how it is removed.
 
-Every statement that changes a table on which an answer depends sends one notification on the channel
-`gateway_changes`, in the form of gateway/migrations/0002_changes.sql. What that costs grows with the rows of
-the statement, and no faster. After 500 notifications of one transaction a single one covers all else.
-
-The functions are in a schema of their own, `gateway_source`: to drop it removes all of it. A function that
-fails reports a change of all users in place of its own, and warns: it does not fail the statement of another
-program. Only waiting for a lock can do that, as it can for any other writer.
+Every statement that changes a table on which an answer depends sends one notification (`notices.py`). What
+that costs grows with the rows of the statement, and no faster. A function that fails reports a change of all
+users in place of its own, and warns: it does not fail the statement of another program. Only waiting for a
+lock can do that, as it can for any other writer.
 """
 
 import hashlib
@@ -14,97 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.stores.postgres.change_stream.listener import SOURCE_SCHEMA
 from gateway.stores.postgres.errors import quoted
 from gateway.stores.postgres.source import relations
 from gateway.stores.postgres.source.definition import ALL_USERS, UserSource
+from gateway.stores.postgres.source.notices import FUNCTIONS, PLACEHOLDER, SCHEMA, TRUNCATED
 
-SCHEMA: Final = SOURCE_SCHEMA
 REMOVE: Final = f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"
 """Removes all functions, and with them the triggers."""
-
-_TRUNCATED: Final = "truncated"
-_PLACEHOLDER: Final = "VERSION"
-
-_COMMON: Final = f"""
-CREATE SCHEMA IF NOT EXISTS {SCHEMA};
-
--- How many notifications this transaction has sent; above 500 one for all users is among them.
-CREATE FUNCTION {SCHEMA}.told() RETURNS integer LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp AS $gateway$
-DECLARE
-    told CONSTANT text := current_setting('{SCHEMA}.told', true);
-BEGIN
-    IF told ~ '^[0-9]+ [0-9]{{1,3}}$'
-        AND split_part(told, ' ', 1) = pg_current_xact_id_if_assigned()::text
-    THEN
-        RETURN split_part(told, ' ', 2);
-    END IF;
-    RETURN 0;
-END
-$gateway$;
-
-CREATE FUNCTION {SCHEMA}.tell(message jsonb) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp AS $gateway$
-DECLARE
-    told integer := {SCHEMA}.told() + 1;
-BEGIN
-    IF told > 501 THEN
-        RETURN;
-    END IF;
-    IF told = 501 OR message ->> 'kind' = 'all' THEN
-        told := 501;
-        message := '{{"kind": "all"}}';
-    END IF;
-    PERFORM set_config('{SCHEMA}.told', pg_current_xact_id()::text || ' ' || told, true);
-    PERFORM pg_notify('gateway_changes', (message || jsonb_build_object(
-        'schema', '{SCHEMA}', 'version', pg_current_xact_id()::text::bigint
-    ))::text);
-END
-$gateway$;
-
-CREATE FUNCTION {SCHEMA}.tell_all() RETURNS void LANGUAGE sql
-SET search_path = pg_catalog, pg_temp AS $gateway$
-    SELECT {SCHEMA}.tell('{{"kind": "all"}}')
-$gateway$;
-
--- A notification has less than 8000 bytes. Items are dealt out to several, by where they end in the list.
-CREATE FUNCTION {SCHEMA}.tell_changes(identities jsonb[], ids text[]) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp AS $gateway$
-BEGIN
-    IF cardinality(identities) > 500 OR cardinality(ids) > 500
-        OR EXISTS (SELECT FROM unnest(identities) AS item WHERE octet_length(item::text) > 3300)
-        OR EXISTS (SELECT FROM unnest(ids) AS item WHERE octet_length(item) > 3300)
-    THEN
-        PERFORM {SCHEMA}.tell_all();
-        RETURN;
-    END IF;
-    PERFORM {SCHEMA}.tell(jsonb_build_object(
-        'kind', 'identities',
-        'identities', coalesce(jsonb_agg(item) FILTER (WHERE is_identity), '[]'),
-        'users', coalesce(jsonb_agg(item) FILTER (WHERE NOT is_identity), '[]')
-    ))
-    FROM (
-        SELECT item, is_identity,
-            sum(octet_length(item::text) + 2) OVER (ORDER BY is_identity, item) / 3300 AS part
-        FROM (
-            SELECT DISTINCT item, true AS is_identity FROM unnest(identities) AS item
-            UNION ALL
-            SELECT DISTINCT to_jsonb(item), false FROM unnest(ids) AS item
-        ) AS items
-    ) AS dealt_out
-    GROUP BY part;
-END
-$gateway$;
-
-CREATE FUNCTION {SCHEMA}.{_TRUNCATED}_{_PLACEHOLDER}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $gateway$
-BEGIN
-    PERFORM {SCHEMA}.tell_all();
-    RETURN NULL;
-END
-$gateway$;
-"""
 
 _HEAD: Final = """
 CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -180,34 +93,34 @@ def installation(
     """
     writer = _Writer(source, issuers, key_type, relations.table_of(source, source.table) not in views)
     functions = {
-        table: (f"changed_{number}_{_PLACEHOLDER}", body)
+        table: (f"changed_{number}_{PLACEHOLDER}", body)
         for number, (table, body) in enumerate(writer.bodies())
         if table not in views
     }
-    text = _COMMON + writer.shared()
+    text = FUNCTIONS + writer.shared()
     for name, body in functions.values():
         text += writer.function(f"{SCHEMA}.{name}", body)
     names = ", ".join(
         f"{SCHEMA}.{signature}"
         for signature in (
             "told()", "tell(jsonb)", "tell_all()", "tell_changes(jsonb[], text[])",
-            f"identities_of({key_type}[])", f"{_TRUNCATED}_{_PLACEHOLDER}()",
+            f"identities_of({key_type}[])", f"{TRUNCATED}_{PLACEHOLDER}()",
             *(f"{name}()" for name, _ in functions.values()),
         )
     )  # fmt: skip
     text += f"\nREVOKE ALL ON FUNCTION {names} FROM PUBLIC;\n"
     version = hashlib.sha256(text.encode()).hexdigest()[:12]
     triggers = [
-        Trigger(table, f"gateway_source_{event.lower()}", function.replace(_PLACEHOLDER, version), event)
+        Trigger(table, f"gateway_source_{event.lower()}", function.replace(PLACEHOLDER, version), event)
         for table, (name, _) in functions.items()
         for event, function in (
             ("INSERT", name),
             ("UPDATE", name),
             ("DELETE", name),
-            ("TRUNCATE", f"{_TRUNCATED}_{_PLACEHOLDER}"),
+            ("TRUNCATE", f"{TRUNCATED}_{PLACEHOLDER}"),
         )
     ]
-    return Installation(text.replace(_PLACEHOLDER, version), tuple(triggers))
+    return Installation(text.replace(PLACEHOLDER, version), tuple(triggers))
 
 
 @dataclass(frozen=True, slots=True)
