@@ -14,9 +14,10 @@ from gateway.stores.postgres.directory.user_rows import (
     UserChanges,
 )
 from gateway.stores.postgres.source import relations
+from gateway.stores.postgres.source.directory.change import Change
 from gateway.stores.postgres.source.directory.users import SourceDirectory
 from gateway.stores.postgres.source.directory.writable import read_only_users
-from gateway.stores.postgres.source.directory.writing import Change, SourceWriter
+from gateway.stores.postgres.source.directory.writing import SourceWriter
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('gateway ' || lower($1), 0))"
 _VERSION: Final = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1"

@@ -1,8 +1,4 @@
-"""Changes of users in a source, over connections that may write (`users.source.writable`).
-
-A change is one transaction in the source, with its entry in the audit log. Where the gateway's own tables are
-in another database, the entry is written there before the change is committed, and committed right after it.
-"""
+"""Changes of users in a source, over connections that may write (`users.source.writable`)."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +11,7 @@ from gateway.core.model import JSON, Identity, UserStatus
 from gateway.core.text import sql_text
 from gateway.core.tokens.issuer_patterns import IssuerNames
 from gateway.stores.postgres.database import Postgres
-from gateway.stores.postgres.directory import audit, user_rows
+from gateway.stores.postgres.directory import user_rows
 from gateway.stores.postgres.directory.audit import Author
 from gateway.stores.postgres.directory.user_rows import (
     Expectation,
@@ -42,39 +38,10 @@ from gateway.stores.postgres.source.directory.assignments import (
     columns_of,
     insert,
 )
+from gateway.stores.postgres.source.directory.change import Change
 from gateway.stores.postgres.source.directory.records import one, place_of, spelt
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('gateway ' || $1 || ' ' || $2, 0))"
-
-
-class Change:
-    """A transaction in the source; and one for the audit log if that is elsewhere, which ends behind it."""
-
-    def __init__(
-        self, connection: Connection, types: Types, own: Postgres | str, behind: AsyncExitStack
-    ) -> None:
-        """`own` has the audit log, or is its schema in the source's database."""
-        self.connection = connection
-        self.types = types
-        self._own = own
-        self._behind = behind
-        self._log: Connection | None = None
-
-    async def record(
-        self, author: Author | None, action: str, user: UserRecord, detail: Mapping[str, JSON]
-    ) -> None:
-        """Write an entry of the audit log, which is committed with the change, or right after it."""
-        target = f"user:{user.user.id}"
-        if author is None:
-            return
-        if isinstance(self._own, str):
-            table = f"{quoted(self._own)}.audit"
-            await audit.record(self.connection, author, action, target, detail, table=table)
-            return
-        if self._log is None:
-            self._log = await self._behind.enter_async_context(self._own.connection())
-            await self._behind.enter_async_context(self._log.transaction())
-        await audit.record(self._log, author, action, target, detail)
 
 
 class SourceWriter:
