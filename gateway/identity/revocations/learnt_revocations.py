@@ -347,10 +347,10 @@ class LearntRevocations:
             known = self._known.peek(target)
             if known is None or not counts(known.expires_at, now):
                 self._forget_all_of(target)
-            elif self._may_be_lifted(known):
+            elif known.may_be_lifted(self._hearing(), self._all_lifted_at):
                 self._observer.learnt("dropped", 1)
                 self._forget_all_of(target)
-            elif not self._awaits_proof(known):
+            elif not known.awaits_proof:
                 batch[target] = known
             if len(batch) == _BATCH:
                 break
@@ -375,22 +375,6 @@ class LearntRevocations:
             else:
                 self._unrecorded[target] = known
                 self._to_ask_redis.set()
-
-    def _may_be_lifted(self, known: Known) -> bool:
-        """Tell whether it may have been a row that was lifted unheard, before Redis lost the key unseen."""
-        told = known.told
-        return known.found is None and (
-            told is None or told.hearing is not self._hearing() or told.at <= self._all_lifted_at
-        )
-
-    @staticmethod
-    def _awaits_proof(known: Known) -> bool:
-        """Tell whether a row that was lifted before may still be heard of.
-
-        The first proof since then may have been on its way before the row was lifted.
-        """
-        told = known.told
-        return known.found is None and told is not None and told.hearing.proofs < told.proofs + 2
 
     async def _record(self) -> None:
         """Put on record in Redis what Postgres has taken."""

@@ -41,6 +41,8 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Known:
+    """What is known of a revocation that Redis has, or had."""
+
     until: float
     """Tokens issued at or before this Unix time are revoked; infinite for a `jti`."""
     expires_at: float = math.inf
@@ -61,6 +63,26 @@ class Known:
         until = None if target[0] == "jti" else self.until
         expires_at = None if math.isinf(self.expires_at) else self.expires_at
         return Learnt(target, until, expires_at, iss, seen=self.found is not None)
+
+    def may_be_lifted(self, hearing: Hearing | None, all_lifted_at: float) -> bool:
+        """Tell whether it may have been a row that was lifted unheard, before Redis lost the key unseen.
+
+        `hearing` tells how changes in Postgres are heard of now; `all_lifted_at`, in Unix seconds, when so
+        many rows had changed that they were not named.
+        """
+        told = self.told
+        return self.found is None and (
+            told is None or told.hearing is not hearing or told.at <= all_lifted_at
+        )
+
+    @property
+    def awaits_proof(self) -> bool:
+        """Whether a row that was lifted before may still be heard of.
+
+        The first proof since then may have been on its way before the row was lifted.
+        """
+        told = self.told
+        return self.found is None and told is not None and told.hearing.proofs < told.proofs + 2
 
     @property
     def looked_in(self) -> bytes:
