@@ -203,22 +203,23 @@ class SupervisorLink:
             case "counted":
                 answer = pack(running.metrics.snapshot())
             case "readiness":
-                return self._start(self._answer_readiness(running.admin, message.number))
+                self._start(self._answer_readiness(running.admin, message.number))
+                return
             case "denials":
                 answer = pack_denials(running.denials.latest(unpack_filter(message.body)))
             case "refresh":
                 self._start(running.keys.reload(message.body))
             case "limits":
-                return self._start(self._answer_limits(running.budgets, message.number))
+                self._start(self._answer_limits(running.budgets, message.number))
+                return
             case "pardon":
                 if running.budgets is not None:
                     running.budgets.pardon(*message.body)
             case unknown:
                 # A bug of ours. It must not end serving workers.
                 log.error("message_unknown", kind=unknown)
-                return None
+                return
         self.send(Message("answer", answer, message.number))
-        return None
 
     async def count(self, running: Running) -> None:
         """Report the metrics periodically, so that a crash loses few counts."""
