@@ -4,13 +4,14 @@ Each worker looks through its own purses, in slices, so that no request waits fo
 know of one subject is put together.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from heapq import nlargest
+from itertools import chain
 from typing import Any, Final
 
-from gateway.limits.house import Budget, House
+from gateway.limits.house import House
 from gateway.limits.purse import Purse
 from gateway.limits.rules import Limit
 
@@ -18,8 +19,6 @@ THROTTLED: Final = 100
 """The subjects of all limits that are refused and listed; all are counted."""
 SPENT: Final = 10
 """The subjects of each limit that are listed because they have spent most."""
-_SLICE: Final = 500
-"""Purses between two other things that the event loop does."""
 _LONGEST_SUBJECT: Final = 255
 """Characters. Clients choose some subjects, such as a `kid`."""
 
@@ -51,7 +50,8 @@ class Account:
 
     def with_other(self, other: "Account") -> "Account":
         """Return what two workers know together."""
-        latest = min((each for each in (self, other) if each.left is not None), key=_age, default=self)
+        known = (each for each in (self, other) if each.left is not None)
+        latest = min(known, key=lambda each: each.age, default=self)
         refused = [each.refused_for for each in (self, other) if each.refused_for is not None]
         return replace(
             self,
@@ -62,10 +62,6 @@ class Account:
             refused_for=max(refused, default=None),
             again_in=max(self.again_in, other.again_in),
         )
-
-
-def _age(account: Account) -> float:
-    return account.age
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +95,8 @@ async def holdings_of(house: House) -> Holdings:
     throttled: list[Account] = []
     for name, budget in house.budgets.items():
         total, spent = Sum(), list[Account]()
-        async for found in _slices(budget, now):
+        async for purses in budget.slices():
+            found = [_account(budget.limit, purse, now) for purse in purses]
             refused = [each for each in found if each.refused_for is not None]
             total = Sum(
                 total.subjects + len(found),
@@ -111,16 +108,7 @@ async def holdings_of(house: House) -> Holdings:
             throttled = _longest([*throttled, *refused])
         sums[name] = total
         accounts += spent
-    accounts += [each for each in throttled if each not in accounts]
-    return Holdings(house.share is None, sums, accounts)
-
-
-async def _slices(budget: Budget, now: float) -> AsyncIterator[list[Account]]:
-    # The table changes while other requests are served, so its entries are copied first.
-    purses = [purse for _, purse in budget.purses.newest()]
-    for start in range(0, len(purses), _SLICE):
-        yield [_account(budget.limit, purse, now) for purse in purses[start : start + _SLICE]]
-        await asyncio.sleep(0)
+    return Holdings(house.share is None, sums, [*dict.fromkeys([*accounts, *throttled])])
 
 
 def _account(limit: Limit, purse: Purse, now: float) -> Account:
@@ -151,25 +139,17 @@ def together(limits: Iterable[Limit], known: Sequence[Holdings]) -> Holdings:
     by_name = {limit.name: limit for limit in limits}
     sums = {name: _sum([each.sums[name] for each in known if name in each.sums]) for name in by_name}
     found: dict[tuple[str, str], Account] = {}
-    for account in _all_accounts(known):
+    for account in chain.from_iterable(each.accounts for each in known):
         other = found.get((account.limit, account.subject))
         found[account.limit, account.subject] = account if other is None else other.with_other(account)
+    of_limits: defaultdict[str, list[Account]] = defaultdict(list)
+    for account in found.values():
+        of_limits[account.limit].append(account)
     # A worker that is replaced by a reload may still have limits that there are no more.
-    accounts = [each for each in found.values() if each.limit in by_name]
-    spent = [
-        account
-        for name, limit in by_name.items()
-        for account in _most_spent(limit, [each for each in accounts if each.limit == name])
-    ]
+    accounts = [account for name in by_name for account in of_limits[name]]
+    spent = chain.from_iterable(_most_spent(limit, of_limits[name]) for name, limit in by_name.items())
     refused = _longest(each for each in accounts if each.refused_for is not None)
-    return Holdings(
-        all(each.shared for each in known), sums, [*spent, *(each for each in refused if each not in spent)]
-    )
-
-
-def _all_accounts(known: Iterable[Holdings]) -> Iterator[Account]:
-    for each in known:
-        yield from each.accounts
+    return Holdings(all(each.shared for each in known), sums, [*dict.fromkeys([*spent, *refused])])
 
 
 def _sum(sums: Sequence[Sum]) -> Sum:

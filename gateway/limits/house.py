@@ -16,7 +16,7 @@ shared   Redis has lost what it knew            joining  all that was spent is t
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -39,8 +39,8 @@ GRACE_SECONDS: Final = 2.5
 SAVE_SECONDS: Final = 2.0
 """Seconds between two copies of the quotas to the system of record."""
 _EMPTIED: Final = "Redis has lost its data"
-_LOOKED_AT: Final = 2000
-"""Purses that are looked at before requests go on: a millisecond."""
+_SLICE: Final = 500
+"""Purses that are looked at before requests go on: less than a millisecond."""
 _TOGETHER: Final = 200
 """Leases that are settled at the same time, in the background."""
 
@@ -69,6 +69,13 @@ class Budget:
             purse = Purse(subject)
             self.purses.put(subject, purse)
         return purse
+
+    async def slices(self) -> AsyncIterator[list[Purse]]:
+        """Yield all purses that there are now, in slices, between which requests go on."""
+        purses = [purse for _, purse in self.purses.newest()]
+        for start in range(0, len(purses), _SLICE):
+            yield purses[start : start + _SLICE]
+            await asyncio.sleep(0)
 
     def try_take(self, purse: Purse, now: float) -> bool | None:
         """Spend a token without waiting; None: Redis must be asked, by `take`."""
@@ -277,11 +284,8 @@ class House:
         """Return the purses of which Redis must be told. Requests go on meanwhile."""
         now, found = self.clock(), []
         for budget in self.budgets.values():
-            purses = [purse for _, purse in budget.purses.newest()]
-            for start in range(0, len(purses), _LOOKED_AT):
-                some = purses[start : start + _LOOKED_AT]
-                found += [(budget, purse) for purse in some if purse.owes(budget.limit, now, self.era)]
-                await asyncio.sleep(0)
+            async for purses in budget.slices():
+                found += [(budget, purse) for purse in purses if purse.owes(budget.limit, now, self.era)]
         return found
 
     # Leases ------------------------------------------------------------------------------------------
