@@ -1,9 +1,9 @@
 """What constants in an expression show: values that a field never has, and places that are never there."""
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from gateway.conditions import engine
+from gateway.conditions.faults import near
 from gateway.conditions.syntax import Constant, Entries, Index, Items, Node, Select, Unary
 from gateway.conditions.words import STATUSES
 
@@ -11,9 +11,7 @@ from gateway.conditions.words import STATUSES
 def never(path: tuple[str, ...], value: str) -> tuple[str, str] | None:
     """Return why a field never has a text, and what to write; None if it may have it."""
     if path == ("user", "status") and value not in STATUSES:
-        near = get_close_matches(value, STATUSES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(STATUSES)}"
-        return f"no user has the status {value!r}", hint
+        return f"no user has the status {value!r}", near(value, STATUSES, f"known: {', '.join(STATUSES)}")
     if path == ("request", "method") and value != value.upper():
         return f"no method is {value!r}", f'write "{value.upper()}"'
     if path == ("request", "host") and (value != value.lower() or ":" in value.rpartition("]")[2]):

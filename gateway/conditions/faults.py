@@ -1,6 +1,6 @@
 """Mistakes in expressions, and what is said of names that there are not."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
@@ -25,15 +25,16 @@ class Fault:
 def unknown_name(node: Name) -> Fault:
     if node.name in FUNCTIONS or node.name in METHODS:
         return Fault(node.at, f"`{node.name}` is a function", f"write {node.name}(…)")
-    near = [_OTHER_LANGUAGES[node.name]] if node.name in _OTHER_LANGUAGES else _near(node.name, ROOTS)
-    hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(ROOTS)}"
+    if (word := _OTHER_LANGUAGES.get(node.name)) is not None:
+        hint = f"did you mean {word}?"
+    else:
+        hint = near(node.name, ROOTS, f"known names: {', '.join(ROOTS)}")
     return Fault(node.at, f"there is no `{node.name}`", hint)
 
 
 def unknown_field(root: str, name: str, at: int) -> Fault:
     fields = ROOTS[root] or {}
-    near = _near(name, fields)
-    hint = f"did you mean {root}.{near[0]}?" if near else f"known fields: {', '.join(fields)}"
+    hint = near(name, fields, f"known fields: {', '.join(fields)}", before=f"{root}.")
     return Fault(at, f"there is no `{root}.{name}`", hint)
 
 
@@ -42,8 +43,7 @@ def unknown_function(node: Call) -> Fault:
     if node.target is None and node.function in METHODS and node.arguments:
         hint = f"write value.{node.function}(…)"
         return Fault(node.at, f"{node.function}() stands behind a value", hint)
-    near = _near(node.function, known)
-    hint = f"did you mean {near[0]}?" if near else "docs/policy.md lists the functions"
+    hint = near(node.function, known, "docs/policy.md lists the functions")
     return Fault(node.at, f"there is no function {node.function}()", hint)
 
 
@@ -57,5 +57,7 @@ def unreadable_header(name: str, at: int) -> Fault | None:
     return None
 
 
-def _near(name: str, known: "Mapping[str, object] | list[str]") -> list[str]:
-    return get_close_matches(name, list(known), 1)
+def near(name: str, known: Iterable[str], otherwise: str, *, before: str = "") -> str:
+    """Return a hint at the known name that is most like this one, with what stands before it."""
+    found = get_close_matches(name, [*known], 1)
+    return f"did you mean {before}{found[0]}?" if found else otherwise
