@@ -188,7 +188,7 @@ def _user(user: User | None, redacted: list[str]) -> dict[str, JSON] | None:
     if user is None:
         return None
     redacted += ["user.email", "user.display_name", "user.name"]
-    attributes, missing = redaction.members(dict(user.attributes))
+    attributes, missing = redaction.members(user.attributes)
     redacted += (f"user.attributes.{name}" for name in missing)
     if missing:
         redacted.append("user.attributes")
@@ -227,19 +227,19 @@ def decode(line: bytes) -> Recorded:
             (),
             read["scheme"],
             read["revoked"] if read["revoked"] in _KINDS else None,
-            bool(read["forwards"]),
+            read["forwards"],
             refusal,
             read["issuer"],
         )
         return Recorded(
             case,
             verdict,
-            bool(read["enforced"]),
+            read["enforced"],
             read["route"],
             frozenset(read["redacted"]),
-            bool(read["credential"]),
+            read["credential"],
         )
-    except (Unreadable, ValueError) as error:
+    except ValueError as error:
         raise Unreadable(f"is no record: {error}") from error
 
 

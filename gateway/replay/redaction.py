@@ -6,6 +6,7 @@ address is left out under any name.
 """
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -33,7 +34,7 @@ _TELLING: Final = re.compile(
 )
 
 
-def members(given: "dict[str, JSON]") -> tuple[dict[str, JSON], list[str]]:
+def members(given: Mapping[str, JSON]) -> tuple[dict[str, JSON], list[str]]:
     """Return claims or attributes without what is personal, and the names of those that are not complete."""
     kept: dict[str, JSON] = {}
     missing: list[str] = []
