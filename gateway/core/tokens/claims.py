@@ -58,7 +58,7 @@ _KINDS: Final = {
     "type": {"refresh": _REFRESH_KIND},
 }
 # RFC 7800 §3.1; RFC 9449 §5 and §6.2 (the answer of an introspection), and what Keycloak writes into `typ`.
-_BINDING: Final = frozenset({"cnf", "token_type", "typ"})
+_BINDING: Final = ("cnf", "token_type", "typ")
 _MARKS: Final = frozenset({"events", *_KINDS, *_OF_ID_TOKENS})
 
 
@@ -269,14 +269,16 @@ def check_kind(payload: Mapping[str, JSON], issuer: Issuer) -> None:
 def _check_bound(payload: Mapping[str, JSON], issuer: Issuer) -> None:
     if issuer.allow_unbound or payload.keys().isdisjoint(_BINDING):
         return
-    mark = "cnf" if payload.get("cnf") is not None else None
-    for name in ("token_type", "typ"):
-        value = payload.get(name)
-        if mark is None and isinstance(value, str) and value.lower() == "dpop":
-            mark = name
+    mark = next((name for name in _BINDING if _binds(name, payload.get(name))), None)
     if mark is not None:
         detail = f"`{mark}` binds the token to a key of its client, of which a bearer token is no proof"
         raise _denial(CLAIM_NOT_ACCEPTED, issuer, detail, mark)
+
+
+def _binds(name: str, value: JSON) -> bool:
+    if name == "cnf":
+        return value is not None
+    return isinstance(value, str) and value.lower() == "dpop"
 
 
 def _check_expected(payload: Mapping[str, JSON], issuer: Issuer) -> None:
