@@ -163,8 +163,7 @@ class TokenVerifier:
         heard = True
         if token.kid is None or all(key.kid != token.kid for key in tried):
             heard = await self._keys.refresh(issuer.realm, token.kid, token.algorithm)
-            keys = self._keys.current(issuer.realm)
-            found = () if keys is None else keys.candidates(token.kid, token.algorithm)
+            found = self._known(issuer, token)
             fitting = (key for key in found if token.algorithm in key.algorithms and key not in tried)
             key = next((key for key in fitting if key.verify(token)), None)
             if key is not None:
@@ -175,17 +174,18 @@ class TokenVerifier:
 
     async def _candidates(self, issuer: Issuer, token: UnverifiedToken) -> tuple[VerificationKey, ...]:
         """Select the keys by issuer and `kid`; an unknown `kid` may mean that keys were rotated."""
-        keys = self._keys.current(issuer.realm)
-        found = () if keys is None else keys.candidates(token.kid, token.algorithm)
-        if found:
+        if found := self._known(issuer, token):
             return found
         heard = await self._keys.refresh(issuer.realm, token.kid, token.algorithm)
-        keys = self._keys.current(issuer.realm)
-        found = () if keys is None else keys.candidates(token.kid, token.algorithm)
-        if found:
+        if found := self._known(issuer, token):
             return found
-        if heard and keys is None and issuer.tenant is not None:
+        without_keys = self._keys.current(issuer.realm) is None
+        if heard and without_keys and issuer.tenant is not None:
             raise Denial(ISSUER_UNTRUSTED, NO_SUCH_TENANT, issuer=issuer.name)
-        if keys is None or not heard:
+        if without_keys or not heard:
             raise Denial(KEYS_UNAVAILABLE, issuer=issuer.name)
         raise Denial(KEY_UNKNOWN, issuer=issuer.name)
+
+    def _known(self, issuer: Issuer, token: UnverifiedToken) -> tuple[VerificationKey, ...]:
+        keys = self._keys.current(issuer.realm)
+        return () if keys is None else keys.candidates(token.kid, token.algorithm)
