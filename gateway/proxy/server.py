@@ -87,9 +87,8 @@ class ConnectionServer:
         status, response = self._context.deny_unread(request, denial, target)
         connection.write(response)
         self._context.metrics.finished(UNMATCHED, request.method, status, 0.0)
-        log = self._context.log
-        if log.access:
-            log.finished(request, UNMATCHED, status, 0.0, sent=len(response.partition(b"\r\n\r\n")[2]))
+        sent = len(response.partition(b"\r\n\r\n")[2])
+        self._context.log.finished(request, UNMATCHED, status, 0.0, sent=sent)
 
     def count(self, limit: Limit) -> None:
         self._context.metrics.limit_exceeded(limit)
