@@ -28,7 +28,7 @@ async def test_a_success_sets_every_identity_header_and_removes_every_other_spel
     assert headers["x-user-roles"] == "reader,writer"
     assert headers["x-user-tenant"] == headers["x-user-missing"] == headers["x-auth-stale"] == ""
     assert {"x_user_id", "x-user.id", "x-user_roles", "x_auth_subject", "x.auth.subject"} <= removed
-    assert {"authorization", "x-forwarded-uri", "x-original-uri"} <= removed
+    assert {"authorization", "x-forwarded-uri", "x-original-uri", "x-original-forwarded-for"} <= removed
     assert not removed & headers.keys()
     for option in answer.ok_response.headers:
         assert option.append_action == 2, "OVERWRITE_IF_EXISTS_OR_ADD"

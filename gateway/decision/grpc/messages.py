@@ -10,7 +10,7 @@ from typing import Final
 from google.protobuf.message import Message
 
 from gateway.core.caches import FIFO
-from gateway.core.headers import HeaderPolicy, fold
+from gateway.core.headers import OF_OTHER_REQUESTS, HeaderPolicy, fold
 from gateway.core.model import Header
 from gateway.core.requests.fronts import Original, Questions
 from gateway.decision.answers import REASON_CODE_HEADER, REASON_STATUS_HEADER
@@ -31,12 +31,11 @@ _PERMISSION_DENIED: Final = 7
 """Codes of google.rpc.Code."""
 _REMEMBERED: Final = 4096
 """The largest number of encoded successes that are kept."""
-_NOT_OF_CLIENTS: Final = (
-    "forwarded", "x-forwarded-method", "x-forwarded-prefix", "x-forwarded-uri", "x-original-for",
-    "x-original-host", "x-original-method", "x-original-proto", "x-original-uri", "x-original-url",
-    "x-real-ip", "x-rewrite-url",
-)  # fmt: skip
-"""Fields that tell of another request than the one that was decided."""
+_OF_ENVOY: Final = frozenset({
+    b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto",
+})  # fmt: skip
+"""Fields that Envoy writes itself, or takes from the proxies that it is told to trust."""
+_NOT_OF_CLIENTS: Final = frozenset(OF_OTHER_REQUESTS) - _OF_ENVOY
 # Envoy frames its responses itself.
 _NOT_ANSWERED: Final = frozenset({b"content-length", b"connection", b"date"})
 
@@ -71,7 +70,8 @@ class Answers:
         spellings = {fold(name.encode()).decode() for name in names} | set(names)
         twins = {each.replace("-", other) for each in spellings for other in "_."}
         # What a request has of further spellings is named in the answer to it.
-        removed = sorted({*twins, *_NOT_OF_CLIENTS, *map(bytes.decode, policy.stripped)} - set(names))
+        others = map(bytes.decode, _NOT_OF_CLIENTS.union(policy.stripped))
+        removed = sorted(twins.union(others).difference(names))
         self._always = _encoded(OkHttpResponse(headers_to_remove=removed))
         self._successes: FIFO[bytes, bytes] = FIFO(_REMEMBERED)
 
