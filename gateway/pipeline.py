@@ -195,14 +195,13 @@ class Pipeline:
         """
         route: Route | None
         try:
-            taking = self._routes.match(asked.method, target.host, target.path)
+            route = self._routes.match(asked.method, target.host, target.path)
             if target.liberties:
-                self._routes.check(taking, asked.method, target)
+                self._routes.check(route, asked.method, target)
+            methods = route.methods
         except Denial as denial:
             route = self._without_method(denial, target)
             methods = COMMON if route is None else route.methods or COMMON
-        else:
-            route, methods = taking, taking.methods
         if route is None or route.cors is None:
             return None
         try:
