@@ -39,9 +39,6 @@ _NOT_OF_CLIENTS: Final = frozenset(OF_OTHER_REQUESTS) - _OF_ENVOY
 # Envoy frames its responses itself.
 _NOT_ANSWERED: Final = frozenset({b"content-length", b"connection", b"date"})
 
-Described = tuple[Original, tuple[bytes, ...], list[Header]]
-"""The original request, the names of its fields that are to be removed, and all its fields."""
-
 
 def headers_of(check: CheckRequest) -> list[Header]:
     """Return the fields of the original request, their names in lower case.
@@ -54,12 +51,16 @@ def headers_of(check: CheckRequest) -> list[Header]:
     return headers + [(_octets(each.key).lower(), each.raw_value or _octets(each.value)) for each in raw]
 
 
-def described(questions: Questions, check: CheckRequest) -> Described:
-    """Read what Envoy describes. Raises `Denial` `request_malformed`."""
-    http, headers = check.attributes.request.http, headers_of(check)
+def described(
+    questions: Questions, check: CheckRequest, headers: Iterable[Header]
+) -> tuple[Original, tuple[bytes, ...]]:
+    """Return the original request that Envoy describes, and the names of its fields that are to be removed.
+
+    `headers` are those of `headers_of`. Raises `Denial` `request_malformed`.
+    """
+    http = check.attributes.request.http
     source: str = check.attributes.source.address.socket_address.address
-    original, removed = questions.described(http.method, http.path, http.host, http.scheme, headers, source)
-    return original, removed, headers
+    return questions.described(http.method, http.path, http.host, http.scheme, headers, source)
 
 
 class Answers:

@@ -1,7 +1,7 @@
 """`Authorization/Check`: read the original request → admit → answer → account; and its server."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from time import perf_counter
 from typing import Final, NamedTuple
 from urllib.parse import unquote
@@ -9,11 +9,11 @@ from urllib.parse import unquote
 import grpc
 
 from gateway.core.admission import Admission
-from gateway.core.model import Request
+from gateway.core.model import Header, Request
 from gateway.core.reasons import FRONT_NOT_TRUSTED, Denial
 from gateway.decision.context import DecisionContext
 from gateway.decision.grpc.envelope import CheckRequest, read
-from gateway.decision.grpc.messages import Answers, described
+from gateway.decision.grpc.messages import Answers, described, headers_of
 from gateway.telemetry.metrics import UNMATCHED
 
 FRONT: Final = "grpc"
@@ -43,17 +43,22 @@ class CheckService:
         self, asked: CheckRequest, call: "grpc.aio.ServicerContext[CheckRequest, bytes]"
     ) -> bytes:
         """Answer one question. It never fails: every error becomes a denial."""
-        return (await self.checked(asked, address(call.peer()))).answer
+        return (await self.checked(asked, headers_of(asked), address(call.peer()))).answer
 
-    async def checked(self, asked: CheckRequest, peer: str, trace: int | None = None) -> Checked:
-        """Answer a question of a peer. `trace`: the number of its trace, if it is sampled."""
+    async def checked(
+        self, asked: CheckRequest, headers: Sequence[Header], peer: str, trace: int | None = None
+    ) -> Checked:
+        """Answer a question of a peer.
+
+        `headers` are the fields of the original request. `trace`: the number of its trace, if it is sampled.
+        """
         context, started = self._context, perf_counter()
         request = Request("UNKNOWN", "", (), peer, "http", f"{random.getrandbits(128):032x}")
         route, admission, failure = UNMATCHED, None, None
         try:
             if not context.may_ask(peer):
                 raise Denial(FRONT_NOT_TRUSTED)
-            original, removed, headers = described(context.questions, asked)
+            original, removed = described(context.questions, asked, headers)
             request = Request(
                 original.method,
                 original.target,

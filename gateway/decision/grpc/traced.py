@@ -32,7 +32,7 @@ class TracedCheckService(CheckService):
         parent = parent_of(_metadata(call)) or parent_of(fields)
         trace, sampled = self._tracing.sampling.begin(parent)
         if not sampled:
-            return await super().check(asked, call)
+            return (await self.checked(asked, fields, peer)).answer
         headers = ((b"host", http.host.encode("latin-1", "replace")), *fields)
         scheme: Literal["http", "https"] = "https" if http.scheme == "https" else "http"
         request_id = HeaderPolicy.acceptable_id(fields) or ""
@@ -40,7 +40,7 @@ class TracedCheckService(CheckService):
         span = server_span.begin(self._tracing, question, parent, trace, modern=True)
         # Each call has a task, and so a context, of its own.
         CURRENT.set(span)
-        checked = await self.checked(asked, peer, trace)
+        checked = await self.checked(asked, fields, peer, trace)
         server_span.end(
             span, http.method, checked.status, checked.admission, checked.failure,
             tells_users=self._tracing.tells_users,
