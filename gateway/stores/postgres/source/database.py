@@ -33,6 +33,8 @@ _KINDS: Final = """
 SELECT name, relkind::text AS kind
 FROM unnest($1::text[]) AS name JOIN pg_class c ON c.oid = to_regclass(name)
 """
+TABLES: Final = frozenset({"r", "p"})
+"""By `pg_class.relkind`: tables, without partitions and with them."""
 RELAY_PATIENCE: Final = 3.0
 """Seconds within which the changes of a source in another database must have been passed on."""
 _STEP: Final = 10
@@ -67,8 +69,8 @@ async def describe(connection: AnyConnection, source: UserSource) -> Types:
         raise ValueError("a query that always has one row had none")
     key, *types = row.values()
     named = (source.table, *(each.table for each in source.identities if each.table is not None))
-    views = await views_among(connection, [relations.table_of(source, table) for table in named])
-    return Types(str(key), dict(zip(columns, map(str, types), strict=True)), views)
+    kinds = await kinds_of(connection, [relations.table_of(source, table) for table in named])
+    return Types(str(key), dict(zip(columns, map(str, types), strict=True)), views_among(kinds))
 
 
 async def kinds_of(connection: AnyConnection, tables: Sequence[str]) -> dict[str, str]:
@@ -76,10 +78,9 @@ async def kinds_of(connection: AnyConnection, tables: Sequence[str]) -> dict[str
     return {row["name"]: row["kind"] for row in await connection.fetch(_KINDS, list(tables))}
 
 
-async def views_among(connection: AnyConnection, tables: Sequence[str]) -> frozenset[str]:
-    """Return those of some tables that are not tables: views and foreign tables. Absent ones are no views."""
-    kinds = await kinds_of(connection, tables)
-    return frozenset(name for name, kind in kinds.items() if kind not in ("r", "p"))
+def views_among(kinds: Mapping[str, str]) -> frozenset[str]:
+    """Return those of `kinds_of` some tables that are not tables: views and foreign tables."""
+    return frozenset(name for name, kind in kinds.items() if kind not in TABLES)
 
 
 @dataclass(slots=True)
@@ -249,8 +250,8 @@ class SourceDatabase:
             return Watched(schema)
         async with self.connection() as connection:
             types = (await self.statements(connection)).types
-            views = await views_among(connection, tables_of(self.source))
-        triggers = installation(self.source, self._issuers, types.key, views).triggers
+            kinds = await kinds_of(connection, tables_of(self.source))
+        triggers = installation(self.source, self._issuers, types.key, views_among(kinds)).triggers
         return Watched(
             schema,
             tuple(trigger.table for trigger in triggers),

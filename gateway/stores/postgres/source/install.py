@@ -30,7 +30,7 @@ _IMPATIENT: Final = f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"
 
 _OWNED_BY: Final = "Triggers of the gateway whose own tables are in "
 """How the comment on the schema of the functions begins."""
-_MARK: Final = "SELECT obj_description(to_regnamespace($1)::oid, 'pg_namespace')"
+_THERE: Final = "SELECT obj_description(oid, 'pg_namespace') AS mark FROM pg_namespace WHERE nspname = $1"
 _NEVER_REPORTED: Final = {"m": "materialized view", "f": "foreign table"}
 """By `pg_class.relkind`."""
 _REPLICATED: Final = """
@@ -112,9 +112,8 @@ async def remove(dsn: str, source: UserSource, *, owner: str = "", tls_strict: b
         _explained(source),
         _alone(session),
     ):
-        there = bool(await session.fetchval("SELECT to_regnamespace($1) IS NOT NULL", SCHEMA))
+        there = await _is_there(session, owner)
         if there:
-            await _refuse_others(session, owner)
             await session.execute(REMOVE)
         return there
 
@@ -129,15 +128,15 @@ async def _check(session: Connection, source: UserSource) -> None:
 
 async def _plan(session: Connection, source: UserSource, issuers: Mapping[str, str], owner: str) -> Plan:
     tables = tables_of(source)
-    found = await scans.of_look_ups(session, source)
-    lacking = await scans.lacking(session, source, found)
+    types = await describe(session, source)
+    found = await scans.of_look_ups(session, source, types)
+    lacking = await scans.lacking(session, source, types, found)
     plan = Plan(None, (), lacking, tables, _read(source, found))
     if source.changes != "triggers":
         return plan
     kinds = await kinds_of(session, tables)
     _refuse_views(source, kinds)
-    types = await describe(session, source)
-    wanted = installation(source, issuers, types.key, await views_among(session, tables))
+    wanted = installation(source, issuers, types.key, views_among(kinds))
     unwatched = tuple(dict.fromkeys(scan.table for scan in found if scan.table not in tables))
     plan = replace(plan, installation=wanted, unwatched=unwatched)
     places = await session.fetch(scans.PARTITIONS, list(tables))
@@ -156,9 +155,7 @@ async def _plan(session: Connection, source: UserSource, issuers: Mapping[str, s
     installed = {tuple(row.values()) for row in await session.fetch(_INSTALLED)}
     if installed == needed.keys():
         return plan
-    there = await session.fetchval("SELECT to_regnamespace($1) IS NOT NULL", SCHEMA)
-    if there:
-        await _refuse_others(session, owner)
+    there = await _is_there(session, owner)
     marked = f"COMMENT ON SCHEMA {SCHEMA} IS {relations.literal(_OWNED_BY + owner)}"
     statements = (*((REMOVE,) if there else ()), wanted.functions, marked, *needed.values())
     return replace(plan, statements=statements)
@@ -174,9 +171,13 @@ def _read(source: UserSource, found: Sequence[Scan]) -> tuple[str, ...]:
     )
 
 
-async def _refuse_others(session: Connection, owner: str) -> None:
-    """Raise `MigrationError` if the triggers there are those of a gateway with other tables of its own."""
-    mark = str(await session.fetchval(_MARK, SCHEMA) or "")
+async def _is_there(session: Connection, owner: str) -> bool:
+    """Return whether functions and triggers are there.
+
+    Raises `MigrationError` if they are those of a gateway with other tables of its own.
+    """
+    row = await session.fetchrow(_THERE, SCHEMA)
+    mark = "" if row is None else str(row["mark"] or "")
     if mark.startswith(_OWNED_BY) and mark != _OWNED_BY + owner:
         raise MigrationError(
             "users.source: the triggers in this database are those of another gateway, with its own tables in"
@@ -184,19 +185,20 @@ async def _refuse_others(session: Connection, owner: str) -> None:
             " both gateways the same one, or write changes: poll in one of them; if that gateway is no more,"
             f" run {REMOVE}"
         )
+    return row is not None
 
 
 def _refuse_views(source: UserSource, kinds: Mapping[str, str]) -> None:
     """Raise `MigrationError` where no trigger would report changes."""
-    watched = {relations.table_of(source, table) for table in source.watched}
-    watched = {table for table in watched if kinds.get(table) in ("r", "p")}
-    for table, kind in sorted(kinds.items()):
-        if kind in _NEVER_REPORTED:
+    views = views_among(kinds)
+    watched = {relations.table_of(source, table) for table in source.watched} - views
+    for table in sorted(views):
+        if kinds[table] in _NEVER_REPORTED:
             raise MigrationError(
-                f"users.source: {table} is a {_NEVER_REPORTED[kind]}, which reports no changes: write"
+                f"users.source: {table} is a {_NEVER_REPORTED[kinds[table]]}, which reports no changes: write"
                 " changes: poll, or read the tables that it is made from"
             )
-        if kind not in ("r", "p") and not watched:
+        if not watched:
             raise MigrationError(
                 f"users.source: {table} is a view, which reports no changes: give the tables that it reads"
                 " as users.source.watch, each with its column of user ids, or write changes: poll"

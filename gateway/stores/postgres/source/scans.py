@@ -13,7 +13,7 @@ import orjson
 from gateway.core.model import JSON
 from gateway.stores.postgres.errors import quoted
 from gateway.stores.postgres.source import relations
-from gateway.stores.postgres.source.database import Types, describe, kinds_of, look_up
+from gateway.stores.postgres.source.database import TABLES, Types, kinds_of, look_up
 from gateway.stores.postgres.source.definition import UserSource
 from gateway.stores.postgres.source.triggers import tables_of
 from gateway.stores.postgres.statements import Connection
@@ -45,9 +45,8 @@ class Scan:
     """What of it is read as a whole: its rows, or one of its indexes."""
 
 
-async def of_look_ups(connection: Connection, source: UserSource) -> list[Scan]:
+async def of_look_ups(connection: Connection, source: UserSource, types: Types) -> list[Scan]:
     """Return how requests and triggers read tables. Raises the driver's exceptions."""
-    types = await describe(connection, source)
     found: list[Scan] = []
     for statement, values in _look_ups(source, types):
         found += await of_statement(connection, source, statement, values)
@@ -90,19 +89,20 @@ class Lacking:
     """What creates the indexes by which users are looked up there."""
 
 
-async def lacking(connection: Connection, source: UserSource, scans: Sequence[Scan]) -> Lacking:
+async def lacking(connection: Connection, source: UserSource, types: Types, scans: Sequence[Scan]) -> Lacking:
     """Return which of the tables that are read need an index. Raises the driver's exceptions."""
     watched = {relations.table_of(source, table) for table in source.watched}
     read = [scan for scan in scans if scan.reads in ("rows", "an index") and scan.table not in watched]
-    needed = await _indexes(connection, source, list({scan.table for scan in read}))
+    needed = await _indexes(connection, source, types, list({scan.table for scan in read}))
     # Of a small table, any index may be read as a whole.
     slow = dict.fromkeys(scan.table for scan in read if scan.reads == "rows" or needed.get(scan.table))
     return Lacking(tuple(slow), tuple(each for table in slow for each in needed.get(table, ())))
 
 
-async def _indexes(connection: Connection, source: UserSource, tables: Sequence[str]) -> dict[str, list[str]]:
+async def _indexes(
+    connection: Connection, source: UserSource, types: Types, tables: Sequence[str]
+) -> dict[str, list[str]]:
     """Return for some tables what creates the indexes by which users are looked up, and which are missing."""
-    types = await describe(connection, source)
     kinds = await kinds_of(connection, tables)
     indexed = await connection.fetch(_INDEXED, list(tables))
     there = {(row["name"], _comparable(row["leading"])) for row in indexed}
@@ -116,7 +116,7 @@ async def _indexes(connection: Connection, source: UserSource, tables: Sequence[
     wanted[relations.table_of(source, source.table), f"({source.id})"] = None
     found: dict[str, list[str]] = {}
     for table, on in wanted:
-        if kinds.get(table) in ("r", "p") and (table, _comparable(on)) not in there:
+        if kinds.get(table) in TABLES and (table, _comparable(on)) not in there:
             found.setdefault(table, []).append(create_index(table, kinds[table], on))
     return found
 
@@ -136,7 +136,7 @@ async def index_of_emails(connection: Connection, source: UserSource) -> str | N
     if source.email is None or all(scan.reads == "" for scan in found if scan.table == table):
         return None
     kind = (await kinds_of(connection, [table])).get(table, "")
-    if source.email.sql is None or kind not in ("r", "p"):
+    if source.email.sql is None or kind not in TABLES:
         return "map `email` to a column of a table, with an index on lower(email)"
     return create_index(table, kind, f"lower(({source.email.sql})::text)")
 

@@ -13,7 +13,7 @@ import asyncpg
 from gateway.core.text import sql_text
 from gateway.stores.postgres.errors import said
 from gateway.stores.postgres.source import relations
-from gateway.stores.postgres.source.database import describe, kinds_of
+from gateway.stores.postgres.source.database import TABLES, describe, kinds_of
 from gateway.stores.postgres.source.definition import ALL_USERS, UserSource, Value
 from gateway.stores.postgres.source.scans import create_index
 from gateway.stores.postgres.source.triggers import tables_of
@@ -36,8 +36,6 @@ SELECT current_user::text AS role, ARRAY(
         OR has_any_column_privilege(to_regclass(name), 'INSERT, UPDATE')
 ) AS tables
 """
-
-
 _ALWAYS: Final = "gateway_always.column1"
 _TYPE: Final = "SELECT pg_typeof((SELECT ({}) FROM {} LIMIT 0))::text"
 
@@ -121,7 +119,7 @@ async def index_for_polling(connection: Connection, source: UserSource) -> str |
     if '"Seq Scan"' not in plan:
         return None
     kind = (await kinds_of(connection, [table])).get(table, "")
-    if kind not in ("r", "p"):
+    if kind not in TABLES:
         return f"create an index on what {column} of {table} is made from"
     return create_index(table, kind, f"({column})")
 
@@ -237,11 +235,13 @@ async def _of_tables(connection: Connection, source: UserSource) -> list[Fault]:
         for row in rows
         if not row["found"]
     ]
-    unreadable = [row["name"] for row in rows if not row["readable"]]
-    filtered = [row["name"] for row in rows if row["filtered"]]
     if missing:
         return missing
-    if not unreadable and filtered:
+    unreadable = [row["name"] for row in rows if not row["readable"]]
+    if unreadable:
+        return [_lacks(role, "SELECT on", unreadable, f"GRANT SELECT ON {', '.join(unreadable)} TO {role}")]
+    filtered = [row["name"] for row in rows if row["filtered"]]
+    if filtered:
         return [
             Fault(
                 "users.source",
@@ -250,11 +250,7 @@ async def _of_tables(connection: Connection, source: UserSource) -> list[Fault]:
                 f"as a superuser: ALTER ROLE {role} BYPASSRLS; a policy that shows all rows is not enough",
             )
         ]
-    return (
-        []
-        if not unreadable
-        else [_lacks(role, "SELECT on", unreadable, f"GRANT SELECT ON {', '.join(unreadable)} TO {role}")]
-    )
+    return []
 
 
 def _lacks(role: str, right: str, of: Sequence[str], grant: str) -> Fault:
