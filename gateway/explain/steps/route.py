@@ -29,9 +29,8 @@ def check(trail: Trail, request: Request) -> Route | None:
     asked = request.target.partition("?")[0]
     found = f"{request.method} {shown(asked)}"
     table = RouteTable(trail.setup.routes)
-    hosts = [value for name, value in request.headers if name == b"Host"]
     try:
-        target = read_target(request.target, hosts, table.liberties)
+        target = _target(table, request)
         route = table.match(request.method, target.host, target.path)
         table.check(route, request.method, target)
     except Denial as denial:
@@ -42,7 +41,7 @@ def check(trail: Trail, request: Request) -> Route | None:
             trail.blame(denial, Cause.REQUEST_MALFORMED, summary, _AS_SENT)
             return None
         trail.step("route", "fail", expected, found, denial.detail or denial.reason.hint)
-        _blame(trail, request, read_target(request.target, hosts, table.liberties), denial)
+        _blame(trail, request, _target(table, request), denial)
         return None
     detail = None
     if route.auth is Auth.NONE:
@@ -55,13 +54,17 @@ def is_known(setup: Setup, method: str, url: str) -> bool:
     """Return whether there is a route for a URL that was pasted: it may be an example, or a proxy's."""
     request = request_for(method, url)
     table = RouteTable(setup.routes)
-    hosts = [value for name, value in request.headers if name == b"Host"]
     try:
-        target = read_target(request.target, hosts, table.liberties)
+        target = _target(table, request)
         table.match(request.method, target.host, target.path)
     except Denial as denial:
         return denial.reason in {METHOD_NOT_ALLOWED, METHOD_NOT_IMPLEMENTED}
     return True
+
+
+def _target(table: RouteTable, request: Request) -> Target:
+    hosts = [value for name, value in request.headers if name == b"Host"]
+    return read_target(request.target, hosts, table.liberties)
 
 
 _AS_SENT: Final = Fix(
@@ -123,10 +126,11 @@ def _blame_method(trail: Trail, request: Request, denial: Denial) -> None:
 
 
 def _blame_path(trail: Trail, request: Request, target: Target, denial: Denial) -> None:
-    if (front := _FRONT.match(target.path)) is not None:
-        _blame_front(trail, target, denial, front[0])
+    first = _first(target.path)
+    if first in _FRONTS:
+        _blame_front(trail, target, denial, first)
         return
-    if _OF_ADMIN.match(target.path):
+    if first in _OF_ADMIN:
         trail.blame(
             denial,
             Cause.ROUTE_NOT_FOUND,
@@ -152,10 +156,9 @@ def _blame_path(trail: Trail, request: Request, target: Target, denial: Denial) 
             ),
         )
         return
-    segment = target.path.split("/")[1]
-    path = f"/{segment}/**" if segment else "/"
+    path = f"/{first}/**" if first else "/"
     names = {route.name for route in trail.setup.routes}
-    name = re.sub(r"[^a-z0-9]+", "-", segment.lower()).strip("-") or "root"
+    name = re.sub(r"[^a-z0-9]+", "-", first.lower()).strip("-") or "root"
     while name in names:
         name += "-2"
     entry: JSON = {"name": name, "match": {"path": path}, "upstream": trail.setup.routes[0].upstream}
@@ -171,27 +174,31 @@ def _blame_path(trail: Trail, request: Request, target: Target, denial: Denial) 
     )
 
 
-_FRONT: Final = re.compile(r"/(?:auth-request|forward-auth|ext-authz)(?=/|$)")
-"""Where other proxies ask for a decision, on a listener of its own (docs/front-doors.md)."""
+_FRONTS: Final = {
+    "auth-request": "in X-Original-Method, X-Original-URI and X-Original-Host",
+    "forward-auth": "in X-Forwarded-Method, X-Forwarded-Proto, X-Forwarded-Host and X-Forwarded-Uri",
+    "ext-authz": "behind the prefix /ext-authz",
+}
+"""Where other proxies tell of the request that they ask about (docs/front-doors.md), by the first segment of
+the path at which they ask."""
+_OF_ADMIN: Final = frozenset({"healthz", "readyz", "metrics", "console"})
+"""First segments that the admin listener answers."""
 
 
-_OF_ADMIN: Final = re.compile(r"/(?:healthz|readyz|metrics|console)(?=/|$)")
+def _first(path: str) -> str:
+    """Return the first segment of a path."""
+    return path.split("/")[1]
 
 
 def _blame_front(trail: Trail, target: Target, denial: Denial, front: str) -> None:
-    fields = {
-        "/auth-request": "in X-Original-Method, X-Original-URI and X-Original-Host",
-        "/forward-auth": "in X-Forwarded-Method, X-Forwarded-Proto, X-Forwarded-Host and X-Forwarded-Uri",
-        "/ext-authz": "behind the prefix /ext-authz",
-    }[front]
     trail.blame(
         denial,
         Cause.ROUTE_NOT_FOUND,
-        f"No route matches {shown(target.path)}: at {front}, other proxies ask the decision listener"
+        f"No route matches {shown(target.path)}: at /{front}, other proxies ask the decision listener"
         " (`decision.listen`) about a request of their own",
         Fix(
-            f"Explain the request that the proxy asks about: its method and URL are {fields}. A proxy that"
-            " gets this 404 asks the main listener, and has to ask `decision.listen`."
+            f"Explain the request that the proxy asks about: its method and URL are {_FRONTS[front]}. A proxy"
+            " that gets this 404 asks the main listener, and has to ask `decision.listen`."
         ),
     )
 
@@ -237,7 +244,7 @@ def _nearest(routes: Sequence[Route], method: str, target: Target) -> tuple[Rout
         (f"{path}/", "a slash is missing at the end"),
         (
             f"/{tail}",
-            f"{shown('/' + path.split('/')[1])} stands before it: a proxy in front, or the client, adds it",
+            f"{shown('/' + _first(path))} stands before it: a proxy in front, or the client, adds it",
         ),
     ]
     for other, how in others:
@@ -246,9 +253,9 @@ def _nearest(routes: Sequence[Route], method: str, target: Target) -> tuple[Rout
         for route in routes:
             if route.path != "/**" and _matches(route, method, target.host, other):
                 return route, how
-    first = path.split("/")[1]
+    first = _first(path)
     for route in routes:
-        name = route.path.split("/")[1]
+        name = _first(route.path)
         if "*" in name or not _is_slip(first, name):
             continue
         if _matches(route, method, target.host, f"/{name}{path[len(first) + 1 :]}"):
