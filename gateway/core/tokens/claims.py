@@ -36,26 +36,27 @@ _UNCLEAN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _API_KEY_ROLES: Final = frozenset({"anon", "service_role"})
 # OpenID Connect Core 1.0 §2 and §3.1.3.6, §3.3.2.11; `s_hash` is FAPI's.
 _OF_ID_TOKENS: Final = ("nonce", "at_hash", "c_hash", "s_hash")
-_ID_KIND: Final = "an ID token"
-_REFRESH_KIND: Final = "a refresh token"
+ID_KIND: Final = "an ID token"
+REFRESH_KIND: Final = "a refresh token"
+"""Names of a `Kind`."""
 _USES: Final = {
-    "id": _ID_KIND,
-    "id_token": _ID_KIND,
-    "refresh": _REFRESH_KIND,
-    "refresh_token": _REFRESH_KIND,
+    "id": ID_KIND,
+    "id_token": ID_KIND,
+    "refresh": REFRESH_KIND,
+    "refresh_token": REFRESH_KIND,
 }
 # What Keycloak (`typ`), Cognito (`token_use`), Simple JWT for Django (`token_type`) and Flask-JWT-Extended
 # (`type`) call their tokens, in lower case. The last name is common, so that only one value of it counts.
 _KINDS: Final = {
     "typ": {
         **_USES,
-        "serialized-id": _ID_KIND,
-        "offline": _REFRESH_KIND,
+        "serialized-id": ID_KIND,
+        "offline": REFRESH_KIND,
         "logout": "a logout token",
     },
     "token_use": _USES,
     "token_type": _USES,
-    "type": {"refresh": _REFRESH_KIND},
+    "type": {"refresh": REFRESH_KIND},
 }
 # RFC 7800 §3.1; RFC 9449 §5 and §6.2 (the answer of an introspection), and what Keycloak writes into `typ`.
 _BINDING: Final = ("cnf", "token_type", "typ")
@@ -138,13 +139,13 @@ def kind_of(payload: Mapping[str, JSON]) -> Kind | None:
     for mark, kinds in _KINDS.items():
         value = payload.get(mark)
         if isinstance(value, str) and (name := kinds.get(value.lower())) is not None:
-            if name != _ID_KIND:
+            if name != ID_KIND:
                 return Kind(name, mark)
             found = Kind(name, mark)
     if found is not None:
         return found
     mark = next((mark for mark in _OF_ID_TOKENS if payload.get(mark) is not None), "")
-    return Kind(_ID_KIND, mark) if mark else None
+    return Kind(ID_KIND, mark) if mark else None
 
 
 def _denial(reason: Reason, issuer: Issuer, detail: str, claim: str | None = None) -> Denial:
@@ -261,7 +262,7 @@ def check_kind(payload: Mapping[str, JSON], issuer: Issuer) -> None:
     Refresh and logout tokens are refused even where ID tokens are not.
     """
     kind = kind_of(payload)
-    if kind is not None and not (issuer.id_tokens == "allow" and kind.name == _ID_KIND):
+    if kind is not None and not (issuer.id_tokens == "allow" and kind.name == ID_KIND):
         detail = f"`{kind.mark}` shows that it is {kind.name}"
         raise _denial(ID_TOKEN_NOT_ACCEPTED, issuer, detail, kind.mark)
 

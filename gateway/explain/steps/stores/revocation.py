@@ -16,13 +16,8 @@ _CAUSES: Final = {
     "user": Cause.USER_TOKENS_REVOKED,
     "issuer": Cause.ISSUER_TOKENS_REVOKED,
 }
-
-
 AHEAD: Final = 60.0
-"""Seconds. An instant that is farther ahead refuses new tokens, too; one that is nearer, two clocks"
-" explain."""
-
-
+"""Seconds. An instant that is farther ahead refuses new tokens, too; two clocks explain a nearer one."""
 UNDATED: Final = (
     "Let the issuer write `iat` into its tokens (RFC 7519 §4.1.6): to sign in again does not help, because a"
     " token without it may always be an older one."
@@ -124,9 +119,5 @@ def _blame_revocation(
         Denial(TOKEN_REVOKED if kind == "jti" else TOKENS_REVOKED_BEFORE),
         _CAUSES[kind],
         f"{whose[kind]} revoked: {told}",
-        Fix(
-            advice,
-            command,
-            change=change,
-        ),
+        Fix(advice, command, change=change),
     )

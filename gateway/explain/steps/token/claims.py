@@ -68,13 +68,11 @@ ID_TOKEN_FIX: Final = Fix(
 def _fix_of_kind(payload: Mapping[str, JSON]) -> Fix:
     """Return what to send in place of a token that is no access token."""
     kind = claim_rules.kind_of(payload)
-    if kind is None or "ID" in kind.name:
+    if kind is None or kind.name == claim_rules.ID_KIND:
         return ID_TOKEN_FIX
-    return Fix(
-        f"Send the access token: {kind.name} is for its issuer alone, or for the client."
-        if "refresh" in kind.name
-        else f"Send the access token: {kind.name} has another use."
-    )
+    is_refresh = kind.name == claim_rules.REFRESH_KIND
+    use = "is for its issuer alone, or for the client" if is_refresh else "has another use"
+    return Fix(f"Send the access token: {kind.name} {use}.")
 
 
 # Times ---------------------------------------------------------------------------------------------
@@ -167,6 +165,8 @@ _LIFETIME_FIX: Final = Fix(
 )
 _ZONES: Final = 14 * 3600
 """Seconds. No time zone is farther from UTC."""
+_ZONE_SLACK: Final = 90.0
+"""Seconds between the issue of a token and its use, and between two clocks."""
 
 
 def _zone(ahead: float) -> str | None:
@@ -175,10 +175,6 @@ def _zone(ahead: float) -> str | None:
     if not 0 < halves * 1800 <= _ZONES or abs(ahead - halves * 1800) > _ZONE_SLACK:
         return None
     return f"{halves / 2:g} h"
-
-
-_ZONE_SLACK: Final = 90.0
-"""Seconds between the issue of a token and its use, and between two clocks."""
 
 
 def _blame_lifetime(trail: Trail, issuer: Issuer, denial: Denial, dates: Mapping[str, float]) -> None:

@@ -105,9 +105,8 @@ async def _blame(
     reason, detail = denial.reason, denial.detail or denial.reason.title
     if reason is USER_NOT_FOUND:
         # The token may not create a user: the ordinary causes are the likelier ones.
-        by_rule = _rules(trail, claims) is not None
-        told = {"advice": _BY_RULE} if by_rule else {}
-        await unknown_subject.check(trail, claims, users, note=detail, **told)
+        advice = unknown_subject.ADD_USER if _rules(trail, claims) is None else _BY_RULE
+        await unknown_subject.check(trail, claims, users, note=detail, advice=advice)
         return
     trail.step("user", "fail", _EXPECTED, "none", detail)
     trail.skip_rest("there is no user")

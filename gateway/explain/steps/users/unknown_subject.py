@@ -41,6 +41,7 @@ _WORDS: Final = {
 }
 _MOST: Final = 5
 """Similar users who are looked at."""
+ADD_USER: Final = "Add the user, if it should exist."
 _SAME_PERSON: Final = "If it is the same person, link the token's identity to that user"
 
 
@@ -50,7 +51,7 @@ async def check(
     users: Users,
     *,
     note: str | None = None,
-    advice: str = "Add the user, if it should exist.",
+    advice: str = ADD_USER,
 ) -> None:
     """Find the cause, and skip the remaining steps. `note` is added to what is found.
 
