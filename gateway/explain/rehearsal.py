@@ -7,6 +7,7 @@ from gateway.core.reasons import USER_STORE_UNAVAILABLE, Denial
 from gateway.explain.evidence.users import Users
 from gateway.explain.setup import Setup
 from gateway.identity.provisioning import REFUSALS
+from gateway.stores.postgres.directory.diagnostics import Diagnostics
 from gateway.stores.postgres.directory.provisioning import FUNCTION, UserProvisioning
 from gateway.stores.postgres.source.directory.provisioning import rehearse
 
@@ -43,8 +44,8 @@ class Rehearsal:
     async def _rehearsed(self, user: NewUser) -> ProvisioningResult:
         if self._users.directory_of_source is not None:
             return await rehearse(self._users.directory_of_source, user)
-        store = UserProvisioning(self._users.postgres)
-        self.allowed = await store.allowed()
+        postgres = self._users.postgres
+        self.allowed = await Diagnostics(postgres).may_execute(FUNCTION)
         if not self.allowed:
             raise Denial(USER_STORE_UNAVAILABLE, f"the role may not execute {FUNCTION}")
-        return await store.rehearse(user)
+        return await UserProvisioning(postgres).rehearse(user)

@@ -11,7 +11,7 @@ from gateway.cli.stores import advice_for_postgres
 from gateway.core.model import StoreUnavailable
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.diagnostics import Diagnostics
-from gateway.stores.postgres.directory.provisioning import FUNCTION, UserProvisioning
+from gateway.stores.postgres.directory.provisioning import FUNCTION
 from gateway.stores.postgres.errors import quoted
 from gateway.stores.postgres.quotas import FUNCTIONS
 from gateway.stores.system_of_record import SystemOfRecord
@@ -111,7 +111,7 @@ async def _creates_users(postgres: Postgres, settings: "Settings") -> tuple[str,
     own_tables = settings.users.source is None
     if not own_tables or all(issuer.provisioning is None for issuer in settings.issuers):
         return None
-    allowed = await UserProvisioning(postgres).allowed()
+    allowed = await Diagnostics(postgres).may_execute(FUNCTION)
     if allowed is None:
         return f"there is no function {FUNCTION}, which creates users", "run `gateway migrate`"
     if allowed:

@@ -13,7 +13,8 @@ from gateway.core.model import Identity, StoreUnavailable, UserStatus
 from gateway.core.provisioning import NewUser
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.audit import AuditLog
-from gateway.stores.postgres.directory.provisioning import UserProvisioning
+from gateway.stores.postgres.directory.diagnostics import Diagnostics
+from gateway.stores.postgres.directory.provisioning import FUNCTION, UserProvisioning
 from gateway.stores.postgres.directory.users import IdentityTaken, UserDirectory
 from tests.stores.examples import eventually
 
@@ -168,9 +169,7 @@ async def test_another_program_that_is_slower_is_told_so(postgres: Postgres, sto
     assert await count(postgres) == 1
 
 
-async def test_a_role_needs_no_other_right_than_to_execute_the_function(
-    dsn: str, postgres: Postgres, store: UserProvisioning
-) -> None:
+async def test_a_role_needs_no_other_right_than_to_execute_the_function(dsn: str, postgres: Postgres) -> None:
     owner = await asyncpg.connect(dsn)
     role = f"newcomer_{await owner.fetchval('SELECT current_database()')}"
     await owner.execute(f"CREATE ROLE {role} LOGIN")
@@ -202,19 +201,21 @@ async def test_a_role_needs_no_other_right_than_to_execute_the_function(
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
                     async with connection.transaction():
                         await connection.execute(statement)
-        assert await store.allowed() is True
+        assert await Diagnostics(postgres).may_execute(FUNCTION) is True
     finally:
         await owner.execute(f"DROP OWNED BY {role}")
         await owner.execute(f"DROP ROLE {role}")
         await owner.close()
 
 
-async def test_a_database_that_is_not_migrated_is_an_outage(dsn: str, store: UserProvisioning) -> None:
+async def test_a_database_that_is_not_migrated_is_an_outage(
+    dsn: str, postgres: Postgres, store: UserProvisioning
+) -> None:
     owner = await asyncpg.connect(dsn)
     await owner.execute("DROP FUNCTION gateway_provision_user")
     await owner.close()
 
-    assert await store.allowed() is None
+    assert await Diagnostics(postgres).may_execute(FUNCTION) is None
     with pytest.raises(StoreUnavailable):
         await store.provision(ANN, "r")
 

@@ -20,7 +20,6 @@ SELECT CASE
     ELSE 'created'
 END
 """
-_ALLOWED: Final = "SELECT has_function_privilege(to_regprocedure($1), 'EXECUTE')"
 
 
 class UserProvisioning:
@@ -48,9 +47,3 @@ class UserProvisioning:
                 _REHEARSE, user.identity.issuer, user.identity.subject, user.email
             )
             return result
-
-    async def allowed(self) -> bool | None:
-        """Return whether the role may create users this way; None if the function does not exist."""
-        async with self._postgres.connection() as connection:
-            allowed: bool | None = await connection.fetchval(_ALLOWED, FUNCTION)
-            return allowed
