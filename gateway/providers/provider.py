@@ -130,6 +130,8 @@ class Provider:
     """What is wrong with parameters that fit, each by itself."""
     slash: bool | None = False
     """Whether each `iss` ends with a slash; None: some do."""
+    open_to: str | None = None
+    """Who gets tokens of its issuer, if all of its customers share that one."""
     prefixes: Mapping[str, tuple[Kind, str]] = field(default_factory=dict)
     """How tokens that are no JWT begin: what they are, and what to say of them."""
 

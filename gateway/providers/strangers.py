@@ -9,13 +9,12 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from gateway.core.model import JSON
-from gateway.providers.catalogue import by_prefix, recognised
-from gateway.providers.provider import Kind, Unverified
+from gateway.providers.catalogue import by_prefix
+from gateway.providers.provider import Kind
 
 Class: TypeAlias = Literal["placeholder", "password", "api_key", "refresh", "encrypted", "opaque", "document"]
 
@@ -152,12 +151,6 @@ def named(text: str) -> Stranger | None:
     if found is None or found.kind in {"placeholder", "password"} or len(text) < _MINIMUM:
         return found
     return Stranger(found.kind, found.what, found.advice, text[-4:] if text[-4:].isalnum() else "")
-
-
-def provider_of(payload: Mapping[str, JSON]) -> tuple[str, str] | None:
-    """Return the preset and the name of the provider whose marks a JWT has; None if it is not known."""
-    found = recognised(Unverified({}, payload))
-    return None if found is None else (found[0].name, found[0].title)
 
 
 def _guesses(text: str) -> Iterator[Stranger]:

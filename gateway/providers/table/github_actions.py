@@ -129,6 +129,7 @@ GITHUB_ACTIONS: Final = Provider(
         "An owner's number: `gh api orgs/octo-org --jq .id`.",
         "Environments: the repository › *Settings* › *Environments*.",
     ),
+    open_to="every repository of the world",
     prefixes={
         "ghp_": (Kind.API_KEY, "a personal access token of GitHub"),
         "github_pat_": (Kind.API_KEY, "a fine-grained personal access token of GitHub"),

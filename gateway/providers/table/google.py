@@ -103,6 +103,7 @@ GOOGLE: Final = Provider(
         "Client IDs: Google Cloud console › *Google Auth Platform* › *Clients*.",
         "Who may sign in: *Google Auth Platform* › *Audience*.",
     ),
+    open_to="anyone with a Google account",
     prefixes={
         "ya29.": (Kind.ACCESS, "an opaque access token of Google, for Google's own APIs"),
         "1//": (Kind.REFRESH, "a Google refresh token"),

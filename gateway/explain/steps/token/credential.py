@@ -1,9 +1,7 @@
 """The step of the credential: what was pasted, and what a request with it carries."""
 
-from collections.abc import Mapping
 from typing import Final
 
-from gateway.core.model import JSON
 from gateway.core.reasons import (
     CREDENTIALS_MALFORMED,
     CREDENTIALS_MISSING,
@@ -126,8 +124,3 @@ def _blame_stranger(trail: Trail, stranger: Stranger, denial: Denial) -> None:
         f"This is no access token but {stranger.what}{ending}",
         Fix(stranger.advice),
     )
-
-
-def provider_of(payload: Mapping[str, JSON]) -> tuple[str, str] | None:
-    """Return the preset and the name of the provider whose marks a token has."""
-    return strangers.provider_of(payload)

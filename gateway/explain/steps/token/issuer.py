@@ -10,10 +10,11 @@ from gateway.core.tokens.issuer_patterns import IssuerPattern, IssuerTable, is_p
 from gateway.core.tokens.jws import UnverifiedToken
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.evidence import issuers
-from gateway.explain.steps.token.credential import provider_of
 from gateway.explain.steps.token.payload import API_KEY_FIX, is_api_key
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown, yaml_line
+from gateway.providers.catalogue import recognised
+from gateway.providers.provider import Unverified
 
 
 def check(trail: Trail, token: UnverifiedToken) -> Issuer | None:
@@ -111,22 +112,18 @@ _ASSERTION: Final = Fix(
     " token of the user, which it gets with `forward_authorization`, or a token of its own; the assertion is"
     " for the one service that received it."
 )
-_SHARED: Final = {
-    "google": "anyone with a Google account gets tokens of this issuer",
-    "github-actions": "every repository of the world gets tokens of this issuer",
-}
 
 
 def _to_trust(token: UnverifiedToken) -> str:
     """Return what it means to trust an issuer that is not configured."""
-    known = provider_of(token.payload)
+    known = recognised(Unverified({}, token.payload))
     if known is None:
         return "If this issuer is yours and trusted, add it to `issuers` with its audiences and keys."
-    preset, title = known
-    warning = f": {_SHARED[preset]}" if preset in _SHARED else ""
+    provider, _ = known
+    warning = "" if provider.open_to is None else f": {provider.open_to} gets tokens of this issuer"
     return (
-        f"To trust this one ({title}) is a decision: `preset: {preset}` has what it needs, and what narrows"
-        f" it to tokens that were made for you{warning}."
+        f"To trust this one ({provider.title}) is a decision: `preset: {provider.name}` has what it needs,"
+        f" and what narrows it to tokens that were made for you{warning}."
     )
 
 
