@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from gateway.settings.findings import Location
 from gateway.settings.reading.document import Document, Unreadable, parse
+from gateway.settings.reading.interpolation import Fault
 from gateway.settings.reading.loading import ConfigurationError, Problem, validated
 from gateway.settings.sections.model import Settings
 
@@ -28,8 +30,6 @@ _UNUSED: Final = ("admin", "jwks", "assertion", "record", "log", "tracing", "cac
 _SECRETS: Final = ("secret", "password", "token", "dsn", "url")
 """How the names of settings with secrets end."""
 _SHORTEST_SECRET: Final = 4
-_NOT_THERE: Final = "which the environment does not have"
-"""How the mistake ends of a variable that there is not (`interpolation`)."""
 
 
 def load_pasted(text: str) -> tuple[Settings, list[str]]:
@@ -46,7 +46,10 @@ def load_pasted(text: str) -> tuple[Settings, list[str]]:
         raise ConfigurationError([Problem(message, "", NAME, error.line)]) from None
     _reduce(document)
     unread: set[str] = set()
-    document.data = {key: _blanked(value, key, unread) for key, value in document.data.items()}
+    document.data = {
+        key: _without_variables(value, (key,), document.faults, unread)
+        for key, value in document.data.items()
+    }
     try:
         settings, _ = validated(document, Path(NAME), {})
     except ConfigurationError as error:
@@ -71,30 +74,50 @@ def _reduce(document: Document) -> None:
     document.data = data
 
 
-def _blanked(value: object, key: str, unread: set[str], above: frozenset[int] = frozenset()) -> object:
-    """Return a value with something else in place of secrets that are variables; add these to `unread`."""
-    if isinstance(value, str) and key.endswith(_SECRETS) and (names := _VARIABLE.findall(value)):
-        unread.update(names)
-        return _SECRET
+def _without_variables(
+    value: object,
+    where: Location,
+    faults: list[Fault],
+    unread: set[str],
+    above: frozenset[int] = frozenset(),
+) -> object:
+    """Return a value in which no variable is left to be read.
+
+    Something else stands for a secret that is a variable, whose name is added to `unread`. Any other variable
+    is a mistake, added to `faults`, and stays there as a literal.
+    """
+    if isinstance(value, str):
+        names = _VARIABLE.findall(value)
+        if names and _is_secret(where):
+            unread.update(names)
+            return _SECRET
+        faults += [(where, f"names ${{{name}}}, which is not read here", "write its value") for name in names]
+        return _VARIABLE.sub(r"$\g<0>", value)
     if not isinstance(value, dict | list) or id(value) in above:
         return value
     above |= {id(value)}
     if isinstance(value, dict):
-        return {name: _blanked(each, str(name), unread, above) for name, each in value.items()}
-    return [_blanked(each, key, unread, above) for each in value]
+        return {
+            key: _without_variables(each, (*where, key), faults, unread, above) for key, each in value.items()
+        }
+    return [
+        _without_variables(each, (*where, index), faults, unread, above) for index, each in enumerate(value)
+    ]
+
+
+def _is_secret(where: Location) -> bool:
+    names = [key for key in where if isinstance(key, str)]
+    return bool(names) and names[-1].endswith(_SECRETS)
 
 
 def _secrets(document: Document) -> Iterator[str]:
     for where, node in document.scalars.items():
-        names = [key for key in where if isinstance(key, str)]
-        if names and names[-1].endswith(_SECRETS) and len(str(node.value)) >= _SHORTEST_SECRET:
+        if _is_secret(where) and len(str(node.value)) >= _SHORTEST_SECRET:
             yield str(node.value)
 
 
 def _without(secrets: list[str], problem: Problem) -> Problem:
     message, hint = problem.message, problem.hint
-    if message.endswith(_NOT_THERE):
-        message, hint = f"{message.removesuffix(_NOT_THERE)}which is not read here", "write its value"
     for secret in secrets:
         message = message.replace(secret, "***")
         hint = None if hint is None else hint.replace(secret, "***")
