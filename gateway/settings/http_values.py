@@ -115,31 +115,26 @@ def _without_parameters(segments: list[str]) -> str:
     return "/" + "/".join(plain)
 
 
-def no_pattern(value: str) -> None:
-    """Refuse a name with a wildcard, which would be compared as it stands."""
+def field_name(value: str, example: str) -> str:
+    """Return the name of a header. A wildcard would be compared as it stands."""
     if "*" in value:
         raise mistake("has a wildcard, and names are compared as they stand", "list each header by itself")
+    if not TOKEN.fullmatch(value):
+        raise mistake(
+            "must be a header name (RFC 9110 §5.1)", f"write letters, digits and -, such as {example}"
+        )
+    return value
 
 
 def _header_name(value: str) -> str:
-    no_pattern(value)
-    if not TOKEN.fullmatch(value):
-        raise mistake(
-            "must be a header name (RFC 9110 §5.1)", "write letters, digits and -, such as X-User-Id"
-        )
-    folded = fold(value.encode())
+    folded = fold(field_name(value, "X-User-Id").encode())
     if folded in _NOT_IDENTITY or folded.startswith(b"x-forwarded-"):
         raise mistake("belongs to the connection or to the gateway", "choose another name, such as X-User-Id")
     return value
 
 
 def _stripped_name(value: str) -> str:
-    no_pattern(value)
-    if not TOKEN.fullmatch(value):
-        raise mistake(
-            "must be a header name (RFC 9110 §5.1)", "write letters, digits and -, such as X-Remote-User"
-        )
-    if fold(value.encode()) in _NOT_STRIPPED:
+    if fold(field_name(value, "X-Remote-User").encode()) in _NOT_STRIPPED:
         raise mistake(
             "is needed to forward requests", "remove it: the gateway decides on this header by itself"
         )

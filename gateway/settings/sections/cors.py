@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from gateway.core.requests.cors import ANY
 from gateway.settings.findings import Finding
-from gateway.settings.http_values import TOKEN, method, no_pattern
+from gateway.settings.http_values import field_name, method
 from gateway.settings.sections.section import Section
 from gateway.settings.values import Duration, duration, mistake
 
@@ -42,22 +42,15 @@ def _origin(value: str) -> str:
     return f"{scheme}://{host}{'' if port == _DEFAULT_PORTS.get(scheme) else port}"
 
 
-def _field_name(value: str) -> str:
-    if value == ANY:
-        return value
-    no_pattern(value)
-    if not TOKEN.fullmatch(value):
-        raise mistake("must be a header name (RFC 9110 §5.1)", "write letters, digits and -, such as X-Trace")
-    return value
-
-
 CorsOrigin: TypeAlias = Annotated[
     str,
     AfterValidator(_origin),
     BeforeValidator(_unquoted_null),
     WithJsonSchema({"type": "string", "x-kind": "origin, null or *"}),
 ]
-FieldName: TypeAlias = Annotated[str, AfterValidator(_field_name)]
+FieldName: TypeAlias = Annotated[
+    str, AfterValidator(lambda value: value if value == ANY else field_name(value, "X-Trace"))
+]
 CorsMethod: TypeAlias = Annotated[str, AfterValidator(lambda value: value if value == ANY else method(value))]
 
 
