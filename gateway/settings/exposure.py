@@ -2,7 +2,6 @@
 
 import stat
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -10,14 +9,14 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import BaseModel, SecretStr
 
 from gateway.settings.findings import Location
+from gateway.settings.listening import all_addresses
 from gateway.settings.reading.environment import variable_of
 from gateway.settings.reading.loading import Problem, Source
+from gateway.settings.redaction import URLS
 from gateway.settings.sections.model import Settings
 from gateway.settings.urls import is_loopback
 
 _OPEN: Final = "is not loopback, and there is no admin.token: metrics and /readyz are open to the network"
-_URLS: Final = ("dsn", "url", "proxy")
-"""How the names of settings end whose secret is only a part of a URL."""
 _SECRET_FILES: Final = frozenset({"key", "key_file", "private_key_file", "secret_file", "client_secret_file"})
 """Settings that name a file with a secret."""
 
@@ -57,10 +56,7 @@ def _trust(settings: Settings, source: Source) -> Iterator[Problem]:
         yield source.problem(
             (*where, index), f"({network}) trusts {told}", "write the networks of your proxies alone"
         )
-    four = collapse_addresses(network for network in proxies if isinstance(network, IPv4Network))
-    six = collapse_addresses(network for network in proxies if isinstance(network, IPv6Network))
-    lengths = [*(each.prefixlen for each in four), *(each.prefixlen for each in six)]
-    if not everything and 0 in lengths:
+    if not everything and all_addresses(proxies):
         yield source.problem(where, f"together trust {told}", "write the networks of your proxies alone")
 
 
@@ -81,7 +77,7 @@ def _values(where: Location, value: object) -> Iterator[tuple[Location, object]]
 
 def _is_secret(place: Location, value: SecretStr) -> bool:
     """Return whether a value is a secret: a URL is one if it has a password."""
-    if not str(place[-1]).endswith(_URLS):
+    if not str(place[-1]).endswith(URLS):
         return True
     url = urlsplit(value.get_secret_value())
     return url.password is not None or any("password" in name for name in parse_qs(url.query))

@@ -1,13 +1,15 @@
 """The rules about what a gateway listens on: addresses of their own, and who may ask for decisions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Final
 
 from gateway.settings.findings import Finding, Location
 
-_DEFAULTS: Final[Mapping[str, str]] = {"server": "0.0.0.0:8080", "admin": "127.0.0.1:9901"}
+SERVER_ADDRESS: Final = "0.0.0.0:8080"
+ADMIN_ADDRESS: Final = "127.0.0.1:9901"
+_DEFAULTS: Final[Mapping[str, str]] = {"server": SERVER_ADDRESS, "admin": ADMIN_ADDRESS}
 """Where sections listen that do not say it."""
 _ALL: Final = "[::]"
 """All addresses of both families."""
@@ -66,24 +68,25 @@ def _overlap(one: str, other: str) -> bool:
 
 def _asking(networks: list[object] | tuple[object, ...]) -> Iterator[Finding]:
     """Yield that the networks which may ask are all addresses, if that takes several of them."""
-    four: list[IPv4Network] = []
-    six: list[IPv6Network] = []
-    for each in networks:
-        try:
-            network = ip_network(each if isinstance(each, str) else "")
-        except ValueError:
-            return
-        if isinstance(network, IPv4Network):
-            four.append(network)
-        else:
-            six.append(network)
-    for together in (list(collapse_addresses(four)), list(collapse_addresses(six))):
-        if together and together[0].prefixlen == 0 and str(together[0]) not in networks:
+    try:
+        read = [ip_network(each if isinstance(each, str) else "") for each in networks]
+    except ValueError:
+        return
+    for together in all_addresses(read):
+        if str(together) not in networks:
             yield Finding(
                 ("decision", "trusted_proxies"),
-                f"are {together[0]} together, so any client may ask, and say what it likes about itself",
+                f"are {together} together, so any client may ask, and say what it likes about itself",
                 "write the networks of your proxies, such as 10.0.0.0/8",
             )
+
+
+def all_addresses(networks: Sequence[IPv4Network | IPv6Network]) -> list[IPv4Network | IPv6Network]:
+    """Return the networks of all addresses of a family that some networks are together."""
+    four = collapse_addresses(each for each in networks if isinstance(each, IPv4Network))
+    six = collapse_addresses(each for each in networks if isinstance(each, IPv6Network))
+    together: list[IPv4Network | IPv6Network] = [*four, *six]
+    return [each for each in together if each.prefixlen == 0]
 
 
 def _grpc(listen: object) -> Iterator[Finding]:

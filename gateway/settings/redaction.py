@@ -16,7 +16,7 @@ _HARMLESS: Final = frozenset(
     {"db", "sslmode", "ssl_cert_reqs", "ssl_check_hostname", "target_session_attrs", "host", "port", "dbname"}
 )
 """Parameters of URLs that are shown."""
-_URLS: Final = ("dsn", "url", "proxy")
+URLS: Final = ("dsn", "url", "proxy")
 """How the names of settings end whose secret is only a part of a URL."""
 _UNITS: Final[Mapping[str, tuple[tuple[str, float], ...]]] = {
     "duration": (("h", 3600), ("m", 60), ("s", 1), ("ms", 0.001)),
@@ -74,7 +74,7 @@ def _value(value: object, unit: str, place: str) -> JSON:
         case None | bool():
             return value
         case SecretStr():
-            is_url = place.endswith(_URLS)
+            is_url = place.endswith(URLS)
             return without_secrets(value.get_secret_value()) if is_url else HIDDEN
         case int() | float():
             return _amount(value, unit) if unit else value

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, WithJson
 from gateway.settings.findings import Finding
 from gateway.settings.http_values import AdminToken
 from gateway.settings.issuers.values import ASYMMETRIC_ALGORITHMS, AsymmetricAlgorithm
+from gateway.settings.listening import ADMIN_ADDRESS
 from gateway.settings.sections.section import Section
 from gateway.settings.urls import KeyUrl, is_loopback
 from gateway.settings.values import ClaimPath, Listen, Text, address, duration, mistake, parse_duration
@@ -92,7 +93,7 @@ class Oidc(Section):
 class Admin(Section):
     """The control plane on its own port: health, metrics, the admin API and the console."""
 
-    listen: Listen = address("127.0.0.1:9901")
+    listen: Listen = address(ADMIN_ADDRESS)
     """Address and port, or `unix:` and a path; keep it off the public network."""
     token: AdminToken | None = None
     """The bearer token of the admin API (docs/admin-api.md), at least 16 characters. `null`: no API, or with

@@ -21,6 +21,7 @@ from gateway.settings.http_values import HeaderName, HealthPath, Pseudonym, Stri
 from gateway.settings.issuers import presets
 from gateway.settings.issuers.model import Claims, Introspection, Issuer, Keys
 from gateway.settings.issuers.provisioning import Provisioning
+from gateway.settings.listening import SERVER_ADDRESS
 from gateway.settings.rules import DEFAULT_IDENTITY, findings
 from gateway.settings.sections.admin import Admin
 from gateway.settings.sections.assertion import Assertion
@@ -118,7 +119,7 @@ class Limits(Section):
 class Server(Section):
     """The data plane, to which clients connect."""
 
-    listen: Listen = address("0.0.0.0:8080")
+    listen: Listen = address(SERVER_ADDRESS)
     """Address and port, or `unix:` and a path. Port 0 picks a free one."""
     workers: Workers = "auto"
     """The number of worker processes, or `auto` for one per core."""
