@@ -160,7 +160,8 @@ async def test_a_head_that_is_too_large_ends_no_front(scene: Scene) -> None:
 FORGED: Final = (
     b"X-Forwarded-Uri: /forged", b"X-Forwarded-Method: FORGED", b"X-Forwarded-Prefix: /forged",
     b"X-Original-URI: /forged", b"X-Original-URL: /forged", b"X-Original-Method: FORGED",
-    b"X-Original-Host: forged", b"X-Rewrite-URL: /forged", b"X-Forwarded-Host: forged",
+    b"X-Original-Host: forged", b"X-Original-Proto: forged", b"X-Original-For: forged",
+    b"X-Original-Forwarded-For: forged", b"X-Rewrite-URL: /forged", b"X-Forwarded-Host: forged",
     b"Forwarded: host=forged", b"Proxy: forged", b"Remote-User: forged", b"X-Remote-User: forged",
     b"X-HTTP-Method-Override: FORGED",
 )  # fmt: skip
