@@ -17,8 +17,8 @@ from gateway.cli.main import app
 from gateway.settings import Settings
 from tests import tokens
 from tests.harness import House, write_jwks
-from tests.reconcile.adopt.looking import execute
 from tests.sockets import RawUpstream
+from tests.sql import execute
 from tests.systems.fixtures import SYSTEMS, _system_templates, system, systems
 from tests.systems.system import System
 

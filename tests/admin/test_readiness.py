@@ -11,7 +11,6 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -26,6 +25,7 @@ from gateway.stores.availability import HOLD
 from tests.admin.client import TOKEN
 from tests.harness import House, configuration, open_house, seed, token
 from tests.sockets import request_bytes
+from tests.sql import as_role
 from tests.stores.cable import Cable
 from tests.stores.postgres.pgbouncer import pgbouncer
 from tests.workers.program import eventually
@@ -51,9 +51,7 @@ class Role:
 @pytest.fixture
 async def role(dsn: str) -> AsyncIterator[Role]:
     name = f"runtime_{uuid.uuid4().hex}"
-    parts = urlsplit(dsn)
-    address = parts.netloc.rpartition("@")[2]
-    role = Role(name, parts._replace(netloc=f"{name}:p@{address}").geturl(), dsn)
+    role = Role(name, as_role(dsn, name, "p"), dsn)
     await role.sql(
         "CREATE ROLE {role} LOGIN PASSWORD 'p'; GRANT SELECT ON users, identities, revocations TO {role};"
         "GRANT EXECUTE ON FUNCTION gateway_provision_user TO {role}"

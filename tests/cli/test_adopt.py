@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from gateway.cli.main import app
-from tests.reconcile.adopt.looking import execute
+from tests.sql import as_role, execute
 from tests.systems.fixtures import SYSTEMS, Systems
 from tests.systems.system import System
 
@@ -253,10 +253,7 @@ def test_a_server_that_is_not_there() -> None:
 
 
 async def test_a_wrong_password(users_dsn: str) -> None:
-    parts = urlsplit(users_dsn)
-    wrong = parts._replace(netloc=f"gateway:secret-word@{parts.hostname}:{parts.port}").geturl()
-
-    result = await adopted(dsn=wrong)
+    result = await adopted(dsn=as_role(users_dsn, "gateway", "secret-word"))
 
     assert result.exit_code == 3
     assert "correct user and password in --dsn" in result.stderr

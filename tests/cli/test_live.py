@@ -7,9 +7,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 from redis import Redis
 from typer.testing import CliRunner, Result
@@ -25,6 +23,7 @@ from gateway.stores.system_of_record import SystemOfRecord
 from tests import tokens
 from tests.cli.gateway_command import ISS
 from tests.harness import unused_port, write_jwks
+from tests.sql import as_role, execute
 from tests.stores.cable import Pushless
 from tests.stores.postgres.pgbouncer import pgbouncer
 
@@ -144,23 +143,15 @@ def reading_role(dsn: str) -> Iterator[str]:
     role = f"live_{uuid.uuid4().hex}"
     sql(dsn, f"CREATE ROLE {role} LOGIN PASSWORD 'pw'", f"GRANT USAGE ON SCHEMA public TO {role}")
     sql(dsn, f"GRANT SELECT ON users, identities, revocations TO {role}")
-    place = urlsplit(dsn)
     try:
-        yield place._replace(netloc=f"{role}:pw@{place.hostname}:{place.port}").geturl()
+        yield as_role(dsn, role, "pw")
     finally:
         sql(dsn, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
 def sql(dsn: str, *statements: str) -> None:
     """Execute statements as the owner of the tables."""
-
-    async def execute() -> None:
-        connection = await asyncpg.connect(dsn)
-        for statement in statements:
-            await connection.execute(statement)
-        await connection.close()
-
-    asyncio.run(execute())
+    asyncio.run(execute(dsn, *statements))
 
 
 def test_people_get_a_line_for_each(dsn: str, redis_url: str, tmp_path: Path, serving: str) -> None:

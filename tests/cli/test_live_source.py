@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +17,7 @@ from gateway.settings import Settings
 from gateway.stores.postgres.migrate import migrate
 from gateway.stores.postgres.source.install import install
 from tests.harness import unused_port
+from tests.sql import as_role
 from tests.systems.fixtures import SYSTEMS, Systems
 from tests.systems.sources import BLOCKS, ISSUERS, configuration, source_of
 from tests.systems.system import System
@@ -83,9 +83,7 @@ async def test_rights_that_are_missing(systems: Systems) -> None:
     role = f"reader_{system.dsn[-8:]}"
     await system.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'geheim'")
     try:
-        parts = urlsplit(system.dsn)
-        address = parts.netloc.rpartition("@")[2]
-        dsn = parts._replace(netloc=f"{role}:geheim@{address}").geturl()
+        dsn = as_role(system.dsn, role, "geheim")
         block = {**BLOCKS["authjs"], "dsn": dsn}
         found = (await check(block, system.dsn))["users_source"]
         assert (found.outcome, found.unreachable) == ("fail", False)

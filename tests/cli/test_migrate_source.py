@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -19,6 +18,7 @@ import pytest
 from gateway.cli.terminal import output
 from gateway.demo.embedded import _package
 from tests.cli.test_migrate import OBJECTS, run, written
+from tests.sql import as_role
 from tests.stores.examples import ISS
 from tests.systems.fixtures import SYSTEMS, Systems
 from tests.systems.sources import BLOCKS
@@ -91,8 +91,7 @@ async def test_psql_takes_the_script_as_it_is_printed(tmp_path: Path, system: Sy
         assert report == {"applied": [], "source": nothing}
         assert await system.sql(OBJECTS) == objects
         # With what it granted, the role finds a user, and writes nothing.
-        as_role = urlsplit(system.dsn)
-        login = as_role._replace(netloc=f"{role}:x@{as_role.hostname}:{as_role.port}").geturl()
+        login = as_role(system.dsn, role, "x")
         async with session(login) as connection:
             assert await connection.fetchval(f"SELECT count(*) FROM {_table(system)}") == 1
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -140,8 +139,7 @@ class TestRefusals:
     async def test_a_role_without_rights_is_told_what_it_needs(self, dsn: str, tmp_path: Path) -> None:
         await migrated(dsn, tmp_path)
         role = f"reader_{uuid.uuid4().hex}"
-        parts = urlsplit(dsn)
-        login = parts._replace(netloc=f"{role}:x@{parts.hostname}:{parts.port}").geturl()
+        login = as_role(dsn, role, "x")
         async with session(dsn) as owner:
             await owner.execute("DROP SCHEMA gateway_source CASCADE")
             await owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")

@@ -7,7 +7,6 @@ import json
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +17,7 @@ from gateway.explain import Fix
 from tests import tokens
 from tests.explain.world import World
 from tests.harness import SECOND_ISSUER, token, unused_port, write_jwks
+from tests.sql import as_role
 from tests.stores.examples import claims
 
 
@@ -295,9 +295,7 @@ async def test_23_a_store_that_refuses(world: World) -> None:
     role = f"gateway_{time.monotonic_ns()}"
     await world.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'p'")
     try:
-        dsn = urlsplit(world.dsn)
-        host = dsn.netloc.rpartition("@")[2]
-        world.config["postgres"]["dsn"] = dsn._replace(netloc=f"{role}:p@{host}").geturl()
+        world.config["postgres"]["dsn"] = as_role(world.dsn, role, "p")
         await mended(world, token("ann"), "store_permission_denied")
     finally:
         await world.sql(f"DROP OWNED BY {role}")

@@ -4,7 +4,6 @@ import asyncio
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -15,6 +14,7 @@ from gateway.explain import Explanation
 from tests.explain.scene import denied, failed, outcomes
 from tests.explain.source_world import OWN, SourceWorld
 from tests.harness import SECOND_ISSUER, token, unused_port
+from tests.sql import as_role
 from tests.systems.fixtures import SUSPENDING, SYSTEMS, Systems
 from tests.systems.sources import BLOCKS
 from tests.systems.system import System
@@ -278,8 +278,7 @@ async def test_rights_that_are_missing(tmp_path: Path, redis_url: str, systems: 
     role = f"reader_{system.dsn[-8:]}"
     await system.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'geheim'")
     try:
-        parts = urlsplit(system.dsn)
-        dsn = parts._replace(netloc=f"{role}:geheim@{parts.netloc.rpartition('@')[2]}").geturl()
+        dsn = as_role(system.dsn, role, "geheim")
         world = await world_of(system, tmp_path, redis_url, dsn=dsn)
         await world.guard()
         explanation = await denied(

@@ -15,6 +15,7 @@ from tests import tokens
 from tests.explain.scene import denied, failed, outcomes
 from tests.explain.world import World
 from tests.harness import token, unused_port
+from tests.sql import as_role
 from tests.stores.cable import Cable
 from tests.stores.examples import claims
 
@@ -217,10 +218,8 @@ class TestPostgres:
         try:
             await world.sql(f"GRANT SELECT ON users, identities, revocations TO {quoted}")
             await world.sql(f"REVOKE SELECT ON {tables} FROM {quoted}")  # noqa: S608 -- constant names
-            dsn = urlsplit(world.dsn)
-            host = dsn.netloc.rpartition("@")[2]
             login = role.replace('"', "%22").replace(" ", "%20")
-            world.config["postgres"]["dsn"] = dsn._replace(netloc=f"{login}:p@{host}").geturl()
+            world.config["postgres"]["dsn"] = as_role(world.dsn, login, "p")
             await denied(world, token("ann"), "revocation_unavailable", "store_permission_denied")
         finally:
             await world.sql(f"DROP OWNED BY {quoted}")

@@ -103,15 +103,6 @@ async def crowd(url: str, count: int = CLIENTS) -> AsyncIterator[Crowd]:
         yield found
 
 
-async def execute(dsn: str, statement: str) -> None:
-    """Execute SQL as any other client of the database would."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
 @asynccontextmanager
 async def reports(dsn: str) -> AsyncIterator[list[dict[str, Any]]]:
     """Collect what the triggers report until the end."""

@@ -11,11 +11,11 @@ from redis.asyncio import Redis
 
 from gateway.stores.postgres.source.install import remove
 from tests.harness import House
+from tests.sql import execute
 from tests.stores.cable import Cable
 from tests.systems.sources import source_of
 from tests.users_elsewhere.gateways import (
     Crowd,
-    execute,
     in_memory,
     install_triggers,
     one_process,

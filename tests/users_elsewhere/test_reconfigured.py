@@ -10,12 +10,12 @@ import pytest
 from gateway.core.model import JSON
 from tests import tokens
 from tests.harness import open_house
+from tests.sql import execute
 from tests.users_elsewhere.gateways import (
     OWN_SCHEMA,
     ROUTES,
     SLOW,
     crowd,
-    execute,
     in_memory,
     install_triggers,
     token,

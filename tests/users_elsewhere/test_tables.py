@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 
 from tests.harness import SECOND_ISSUER, House
+from tests.sql import execute
 from tests.users_elsewhere.gateways import (
     Crowd,
-    execute,
     in_memory,
     install_triggers,
     one_process,

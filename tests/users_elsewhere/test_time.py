@@ -12,8 +12,9 @@ import pytest
 from tests.harness import House
 from tests.proxy.long_lived import ended, stays_open, streaming, tunnelling
 from tests.sockets import RawClient
+from tests.sql import execute
 from tests.stores.cable import Cable
-from tests.users_elsewhere.gateways import Crowd, execute, in_memory, install_triggers, one_process, token
+from tests.users_elsewhere.gateways import Crowd, in_memory, install_triggers, one_process, token
 
 Opened: TypeAlias = Callable[[House, bytes], AbstractAsyncContextManager[RawClient]]
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable
 
-import asyncpg
-
 from gateway.reconcile.adopt.subjects import SubjectSample
 from gateway.reconcile.adopt.survey import Survey, survey
 from gateway.stores.postgres.inspection.session import inspection
@@ -44,12 +42,3 @@ async def _try(source: UserSource, dsn: str) -> None:
         await database.ping()
     finally:
         await database.close()
-
-
-async def execute(dsn: str, *statements: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        for statement in statements:
-            await connection.execute(statement)
-    finally:
-        await connection.close()

@@ -9,7 +9,8 @@ import pytest
 
 from gateway.core.model import StoreUnavailable
 from gateway.stores.postgres.inspection.session import Unread, inspection
-from tests.reconcile.adopt.looking import execute, look
+from tests.reconcile.adopt.looking import look
+from tests.sql import as_role, execute
 from tests.stores.postgres.pgbouncer import IGNORED, pgbouncer
 
 USERS = (
@@ -24,8 +25,7 @@ async def reader(empty_dsn: str) -> AsyncIterator[str]:
     """The DSN of a role that may connect to the database of `empty_dsn`, and no more."""
     name = f"reader_{uuid4().hex}"
     await execute(empty_dsn, f"CREATE ROLE {name} LOGIN PASSWORD 'secret-word'")
-    parts = urlsplit(empty_dsn)
-    yield parts._replace(netloc=f"{name}:secret-word@{parts.hostname}:{parts.port}").geturl()
+    yield as_role(empty_dsn, name, "secret-word")
     await execute(empty_dsn, f"DROP OWNED BY {name}", f"DROP ROLE {name}")
 
 

@@ -5,7 +5,8 @@ from typing import Final
 import pytest
 
 from gateway.core.model import JSON
-from tests.reconcile.adopt.looking import execute, look
+from tests.reconcile.adopt.looking import look
+from tests.sql import execute
 from tests.systems.fixtures import Systems
 
 MEMBERS: Final = """

@@ -1,6 +1,5 @@
 import asyncio
 from collections.abc import AsyncIterator
-from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import orjson
@@ -14,6 +13,7 @@ from gateway.stores.postgres.directory.revocation_rows import RevocationRows
 from gateway.stores.postgres.directory.users import IdentityTaken, StatusRefused, UserDirectory, UserNotFound
 from gateway.stores.postgres.migrate import migrate, migrations
 from gateway.stores.redis.user_documents import CachedUser, decode, encode
+from tests.sql import as_role
 from tests.stores.examples import ISS, claims
 
 ANN = Identity(ISS, "ann")
@@ -195,9 +195,7 @@ class TestHotPath:
     async def test_the_hot_path_needs_select_alone(self, postgres: Postgres, dsn: str) -> None:
         role = f"runtime_{uuid4().hex}"
         await execute(postgres, f"CREATE ROLE {role} LOGIN PASSWORD 'p'")
-        parts = urlsplit(dsn)
-        address = parts.netloc.rpartition("@")[2]
-        limited = Postgres(parts._replace(netloc=f"{role}:p@{address}").geturl())
+        limited = Postgres(as_role(dsn, role, "p"))
         try:
             with pytest.raises(StoreUnavailable, match="permission denied for table"):
                 await limited.ping()

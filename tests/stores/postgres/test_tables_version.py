@@ -2,7 +2,6 @@
 
 import uuid
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.migrate import Migration, migrate, migrations
 from gateway.stores.postgres.tables_version import difference, newest_known
+from tests.sql import as_role
 
 NEWEST = migrations()[-1].version
 
@@ -67,9 +67,7 @@ async def test_the_tables_tell_their_version(empty_dsn: str) -> None:
     role = f"may_not_ask_{uuid.uuid4().hex}"
     await tables.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'")
     try:
-        parts = urlsplit(empty_dsn)
-        address = parts.netloc.rpartition("@")[2]
-        theirs = Tables(parts._replace(netloc=f"{role}:p@{address}").geturl())
+        theirs = Tables(as_role(empty_dsn, role, "p"))
         assert await theirs.difference() == "newer"
         await tables.execute("REVOKE EXECUTE ON FUNCTION gateway_tables_version() FROM PUBLIC")
         assert await theirs.difference() is None

@@ -5,7 +5,6 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from typing import Literal, TypeAlias
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -15,6 +14,7 @@ from gateway.core.revocations import Revocation, Revoked
 from gateway.stores.postgres.change_stream.listener import Change, Changed, Everything, PostgresStream
 from gateway.stores.postgres.errors import quoted
 from gateway.stores.postgres.migrate import migrate
+from tests.sql import as_role
 from tests.stores.ear import Ear, Rig, rigged
 from tests.stores.examples import ISS
 
@@ -333,8 +333,7 @@ class TestTransactions:
             f"CREATE ROLE {role} LOGIN PASSWORD 'p'; GRANT SELECT, UPDATE ON users TO {role};"
             f" GRANT SELECT, INSERT ON identities TO {role}"
         )
-        split = urlsplit(dsn)
-        login = split._replace(netloc=f"{role}:p@{split.netloc.rpartition('@')[2]}").geturl()
+        login = as_role(dsn, role, "p")
         writer = await asyncpg.connect(login, server_settings={"search_path": "pg_temp"})
         try:
             # Tables of the same names, before the real ones wherever the path of the client counts.

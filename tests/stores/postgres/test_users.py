@@ -5,7 +5,6 @@ import re
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -17,6 +16,7 @@ from gateway.stores.postgres.directory.audit import AuditLog, Author
 from gateway.stores.postgres.directory.provisioning import UserProvisioning
 from gateway.stores.postgres.directory.revocation_rows import RevocationRows
 from gateway.stores.postgres.directory.users import IdentityMissing, UserDirectory, UserNotFound
+from tests.sql import as_role
 
 BY = Author("api@192.0.2.1", "the-id")
 ANN = Identity("https://idp.example.com/", "ann")
@@ -163,8 +163,7 @@ async def test_the_documented_grants_are_enough_and_no_more(dsn: str) -> None:
     role = f"runtime_{uuid.uuid4().hex}"
     owner = await asyncpg.connect(dsn)
     await owner.execute(grants.replace("gateway_runtime", role).replace("'…'", "'pw'"))
-    place = urlsplit(dsn)
-    postgres = Postgres(place._replace(netloc=f"{role}:pw@{place.hostname}:{place.port}").geturl())
+    postgres = Postgres(as_role(dsn, role, "pw"))
     try:
         directory, audit = UserDirectory(postgres), AuditLog(postgres)
         user_id = uuid.UUID((await directory.add(ANN, author=BY)).user.id)

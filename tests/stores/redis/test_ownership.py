@@ -15,6 +15,7 @@ from gateway.stores.postgres.hosts import place_of
 from gateway.stores.redis.ownership import ForeignRedis, Owner, owner_from
 from gateway.stores.redis.shared_tier import RedisTier
 from gateway.stores.system_of_record import SystemOfRecord
+from tests.sql import as_role
 
 A = SystemOfRecord(16384, "app", "public", "7001", "copy-a")
 
@@ -235,8 +236,7 @@ async def test_a_role_that_may_not_ask_for_the_system_identifier(dsn: str) -> No
     try:
         await owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'pw'")
         await owner.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
-        parts = urlsplit(dsn)
-        postgres = Postgres(parts._replace(netloc=f"{role}:pw@{parts.hostname}:{parts.port}").geturl())
+        postgres = Postgres(as_role(dsn, role, "pw"))
         found = await postgres.identify()
         await postgres.close()
         everything = Postgres(dsn)

@@ -11,6 +11,7 @@ import pytest
 from gateway.stores.postgres.migrate import MigrationError
 from gateway.stores.postgres.source import scans
 from gateway.stores.postgres.source.install import Plan, install, plan, remove
+from tests.sql import as_role, execute
 from tests.stores.postgres.source.ear import listening
 from tests.systems.sources import ISS, ISSUERS, source_of
 
@@ -20,13 +21,6 @@ LINKED: Final[Mapping[str, Any]] = {
     "identities": [{"table": "links", "subject": "sub", "user": "person"}],
 }
 PEOPLE: Final = "CREATE TABLE people (id integer PRIMARY KEY, sub text UNIQUE, active boolean DEFAULT true);"
-
-
-async def execute(dsn: str, *statements: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    for statement in statements:
-        await connection.execute(statement)
-    await connection.close()
 
 
 async def planned(dsn: str, block: Mapping[str, Any]) -> Plan:
@@ -168,15 +162,14 @@ async def test_ids_of_a_fixed_length_are_reported_by_name(empty_dsn: str) -> Non
 
 async def test_policies_that_hide_users_from_the_owner_hide_no_change(empty_dsn: str) -> None:
     role = f"owner_{empty_dsn[-8:]}"
-    parts = urlsplit(empty_dsn)
-    dsn = parts._replace(netloc=f"{role}:p@{parts.netloc.rpartition('@')[2]}").geturl()
+    dsn = as_role(empty_dsn, role, "p")
     source = source_of({**BLOCK, "status": [{"when": "NOT active", "is": "suspended"}]})
     await execute(empty_dsn, f"CREATE ROLE {role} LOGIN PASSWORD 'p'", PEOPLE)
     try:
         await execute(
             empty_dsn,
             f"GRANT ALL ON SCHEMA public TO {role}; ALTER TABLE people OWNER TO {role}",
-            f"GRANT CREATE ON DATABASE {parts.path.strip('/')} TO {role}",
+            f"GRANT CREATE ON DATABASE {urlsplit(empty_dsn).path.strip('/')} TO {role}",
             "INSERT INTO people VALUES (1, 'ann'); ALTER TABLE people ENABLE ROW LEVEL SECURITY",
         )
         await install(dsn, source, ISSUERS)

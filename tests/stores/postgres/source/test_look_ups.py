@@ -4,12 +4,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import asyncpg
 import pytest
 
 from gateway.core.model import Identity, RecordUnusable, User, UserStatus
 from gateway.stores.postgres.source.database import SourceDatabase
 from gateway.stores.postgres.source.definition import UserSource
+from tests.sql import execute
 from tests.systems.fixtures import SYSTEMS
 from tests.systems.sources import BLOCKS, ISS, ISSUERS, source_of
 from tests.systems.system import System
@@ -64,12 +64,6 @@ class TestPresets:
             await system.delete(person)
             user = await find(database, person.subject)
             assert user is None or user.status is UserStatus.DELETED
-
-
-async def execute(dsn: str, statement: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    await connection.execute(statement)
-    await connection.close()
 
 
 async def test_subjects_are_integers_of_any_size(empty_dsn: str) -> None:

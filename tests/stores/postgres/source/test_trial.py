@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 from gateway.stores.postgres.source import trial
+from tests.sql import as_role
 from tests.systems.fixtures import SYSTEMS, Systems
 from tests.systems.sources import BLOCKS, source_of
 from tests.systems.system import System
@@ -127,8 +127,7 @@ async def test_rights_that_are_missing(systems: Systems) -> None:
     system = await systems("supabase")
     role = f"reader_{system.dsn[-8:]}"
     await system.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'p'")
-    parts = urlsplit(system.dsn)
-    dsn = parts._replace(netloc=f"{role}:p@{parts.netloc.rpartition('@')[2]}").geturl()
+    dsn = as_role(system.dsn, role, "p")
     connection = await asyncpg.connect(dsn)
     try:
         for right, grant in (

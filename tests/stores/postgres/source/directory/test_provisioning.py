@@ -19,6 +19,7 @@ from gateway.stores.postgres.migrate import migrate
 from gateway.stores.postgres.pool import Pool
 from gateway.stores.postgres.source.directory.provisioning import SourceProvisioning, rehearse
 from gateway.stores.postgres.source.directory.writing import SourceWriter
+from tests.sql import execute
 from tests.stores.postgres.source.directory.opened import OWN, directory
 from tests.systems.fixtures import Systems
 from tests.systems.sources import BLOCKS, ISS, ISSUERS, source_of
@@ -50,14 +51,8 @@ ANN = NewUser("main", Identity(ISS, "ann"), "Ann@example.com", "Ann", "acme", ("
 @pytest.fixture
 async def people(empty_dsn: str) -> str:
     await migrate(empty_dsn, OWN)
-    await sql(empty_dsn, TABLES)
+    await execute(empty_dsn, TABLES)
     return empty_dsn
-
-
-async def sql(dsn: str, statement: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    await connection.execute(statement)
-    await connection.close()
 
 
 @asynccontextmanager
@@ -121,7 +116,7 @@ async def test_exactly_one_under_many_first_requests(people: str, email: bool) -
 
 
 async def test_a_row_that_another_program_adds_first_is_found(people: str) -> None:
-    await sql(people, "CREATE UNIQUE INDEX ON logins (sub)")
+    await execute(people, "CREATE UNIQUE INDEX ON logins (sub)")
     theirs, watcher = await asyncpg.connect(people), await asyncpg.connect(people)
     async with store(people) as (provisioning, _):
         transaction = theirs.transaction()
