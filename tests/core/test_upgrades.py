@@ -58,22 +58,10 @@ def test_a_star_allows_any(protocol: bytes) -> None:
 @pytest.mark.parametrize(
     "protocol",
     [
-        *(
-            b"h2c",
-            b"H2C",
-            b"h2c/1",
-            b"h3/29",
-            b"h2",
-            b"h3",
-            b"HTTP/2.0",
-            b"http/1.1",
-            b"http",
-            b"TLS/1.0",
-            b"tls",
-        ),
-        *(b"h2c-14", b"h2-16", b"h3-29", b"HTTP-draft-06/2.0", b"SPDY/3.1", b"spdy"),
+        b"h2c", b"H2C", b"h2c/1", b"h2c-14", b"h2", b"h2-16", b"h3", b"h3/29", b"h3-29", b"HTTP/2.0",
+        b"http/1.1", b"http", b"HTTP-draft-06/2.0", b"SPDY/3.1", b"spdy", b"TLS/1.0", b"tls",
     ],
-)
+)  # fmt: skip
 def test_what_carries_requests_is_never_switched_to(protocol: bytes) -> None:
     assert requested(request(*asking(protocol)), ANY) is None
     assert requested(request(*asking(protocol)), frozenset({protocol.decode().lower()})) is None

@@ -321,7 +321,7 @@ async def test_a_clock_of_redis_that_goes_back_locks_no_one_out(
 
 
 def test_what_a_subject_takes_is_bounded() -> None:
-    """docs/limits.md says 0.7 KiB."""
+    """docs/limits.md says about 0.6 KiB."""
     house = House([RATE], cast("Ledger", None), cast("Usages", None))
     budget = house.budgets["rate"]
     tracemalloc.start()
