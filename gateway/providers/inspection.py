@@ -15,6 +15,7 @@ from typing import Final
 from gateway.core.model import JSON
 from gateway.core.text import json_text
 from gateway.core.tokens.claim_paths import at_path
+from gateway.core.tokens.claims import CLIENTS
 from gateway.providers import marks
 from gateway.providers.catalogue import by_prefix, recognised
 from gateway.providers.presets import unfold
@@ -92,7 +93,7 @@ def _jwt(text: str, token: Unverified, now: float) -> Inspection:
     if kind is general and why is not None:
         notes.insert(0, why)
     subject_claim = _subject_claim(provider, recognition)
-    client_claim = next((name for name in marks.CLIENTS if token.text(name) is not None), "")
+    client_claim = next((name for name in CLIENTS if token.text(name) is not None), "")
     subject = at_path(token.payload, subject_claim)
     return Inspection(
         subject=subject if isinstance(subject, str) else None,

@@ -24,8 +24,6 @@ WORDS: Final[Mapping[Kind, str]] = {
     Kind.OPAQUE: "an opaque token",
     Kind.UNKNOWN: "a JWT that does not say what it is for",
 }
-CLIENTS: Final = ("azp", "client_id", "appid", "cid")
-"""Claims that name the client (OpenID Connect Core 1.0 §2, RFC 9068 §2.2; Entra v1; Okta)."""
 _LATEST: Final = 253_402_300_799
 """The last second of the year 9999; what is later counts in milliseconds or less."""
 _MILLISECONDS: Final = 10_000_000_000

@@ -5,9 +5,9 @@ from typing import Final, cast
 from urllib.parse import urlsplit
 
 from gateway.core.model import JSON
+from gateway.core.tokens.claims import CLIENTS
 from gateway.core.tokens.jws import ALGORITHMS, HMAC_ALGORITHMS
 from gateway.providers.inspection import Inspection
-from gateway.providers.marks import CLIENTS
 from gateway.providers.presets import unfold
 from gateway.providers.provider import IssuerSettings, Kind, Unverified, one_or_many
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gateway.core.model import JSON
-from gateway.providers import marks
+from gateway.core.tokens.claims import CLIENTS
 from gateway.providers.inspection import MAX_CHARACTERS, Inspection, harmless, inspect
 from gateway.providers.presets import unfold
 from gateway.providers.provider import Kind
@@ -249,7 +249,7 @@ ODD: list[JSON] = [
 def test_no_value_is_too_odd_to_be_answered(shape: Shape) -> None:
     names = {
         *shape.payload,
-        *marks.CLIENTS,
+        *CLIENTS,
         "iss",
         "aud",
         "typ",

@@ -33,6 +33,8 @@ MAX_DATE: Final = 253_402_300_799
 """The last second of the year 9999. No valid date is later, and some stores cannot store later dates."""
 # C0 and C1 controls, the line and paragraph separators, and halves of surrogate pairs.
 _UNCLEAN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+CLIENTS: Final = ("azp", "client_id", "appid", "cid")
+"""Claims that name the client (OpenID Connect Core 1.0 §2, RFC 9068 §2.2; Entra v1; Okta)."""
 _API_KEY_ROLES: Final = frozenset({"anon", "service_role"})
 # OpenID Connect Core 1.0 §2 and §3.1.3.6, §3.3.2.11; `s_hash` is FAPI's.
 _OF_ID_TOKENS: Final = ("nonce", "at_hash", "c_hash", "s_hash")

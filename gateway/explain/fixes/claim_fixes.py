@@ -10,12 +10,12 @@ from typing import Final
 from gateway.core.model import JSON, Issuer
 from gateway.core.reasons import Denial
 from gateway.core.tokens.claim_paths import at_path
+from gateway.core.tokens.claims import CLIENTS
 from gateway.explain.answer import Fix
 from gateway.explain.fixes import whereabouts
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown, span, yaml_line
 
-_CLIENTS: Final = ("azp", "client_id", "appid", "cid")
 _FOREIGN: Final = {
     "00000003-0000-0000-c000-000000000000": "Microsoft Graph",
     "https://graph.microsoft.com": "Microsoft Graph",
@@ -37,7 +37,7 @@ def of_audience(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer) -> Fi
     values = [each for each in (aud if isinstance(aud, list) else [aud]) if isinstance(each, str)]
     ask = f"Let the client request a token for {listed(configured)}"
     field = trail.field(issuer, "audiences")
-    client = next((payload[name] for name in _CLIENTS if isinstance(payload.get(name), str)), None)
+    client = next((payload[name] for name in CLIENTS if isinstance(payload.get(name), str)), None)
     if not values:
         return _without_audience(trail, issuer, ask, client)
     if (within := _within(values, configured)) is not None:
@@ -167,7 +167,7 @@ def of_value(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denial: 
         return Fix(
             f"The token has {shown(at_path(payload, other))} at `{other}`: {field} may name the wrong path."
         )
-    if path.removeprefix("/") not in _CLIENTS or not isinstance(value, str):
+    if path.removeprefix("/") not in CLIENTS or not isinstance(value, str):
         return Fix(f"Get a token with another value: {field} accepts {shown([*accepted])} at `{path}`.")
     return Fix(
         f"Get the token for a configured client. To accept the client {shown(value)} is a decision"

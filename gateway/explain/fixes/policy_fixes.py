@@ -3,17 +3,14 @@
 No fix drops a requirement. An edit that would let more tokens in is told as a decision, with what it lets in.
 """
 
-from typing import Final
-
 from gateway.core.model import Claims, Issuer, Route, User
+from gateway.core.tokens.claims import CLIENTS
 from gateway.explain import changes
 from gateway.explain.answer import Fix
 from gateway.explain.fixes import whereabouts
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown, yaml_line
 from gateway.stores.postgres.directory.user_rows import UserChanges
-
-_CLIENTS: Final = ("azp", "client_id", "appid", "cid")
 
 
 def issuer_of(trail: Trail, claims: Claims) -> Issuer:
@@ -130,7 +127,7 @@ def of_user_roles(trail: Trail, claims: Claims, route: Route, user: User) -> Fix
 
 
 def _client(claims: Claims) -> str:
-    for name in _CLIENTS:
+    for name in CLIENTS:
         if isinstance(value := claims.payload.get(name), str):
             return f"the client {shown(value)}, "
     return "it, "

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
+from gateway.core.tokens.claims import CLIENTS
 from gateway.core.tokens.issuer_patterns import TENANT, IssuerPattern, mistake_in
 from gateway.settings.findings import Finding, Location
 from gateway.settings.issuers.values import ASYMMETRIC_ALGORITHMS
@@ -13,7 +14,6 @@ from gateway.settings.issuers.values import ASYMMETRIC_ALGORITHMS
 _SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 _SOURCES: Final = ("discovery", "jwks_uri", "jwks_file", "pem_file", "secret", "secret_file")
 _PROOFS: Final = ("client_secret", "client_secret_file", "private_key_file")
-_NAME_THE_CLIENT: Final = ("azp", "client_id", "appid", "cid")
 _PLACEHOLDER: Final = re.compile(r"\$\{[^}]*\}|\{(?!tenant\})[^}]*\}|<[^>]*>|\*")
 _METADATA: Final = re.compile(r"(https?://.+?/?)/\.well-known/.*")
 # Not issuers: Entra's names for all tenants, for all of organisations and for private accounts.
@@ -160,7 +160,7 @@ def _audiences(where: Location, issuer: Mapping[object, object]) -> Iterator[Fin
     named = expect if isinstance(expect, Mapping) else {}
     if "audiences" not in issuer or issuer["audiences"] is not None:
         return
-    if not any(named.get(path) is not None for name in _NAME_THE_CLIENT for path in (name, f"/{name}")):
+    if not any(named.get(path) is not None for name in CLIENTS for path in (name, f"/{name}")):
         yield Finding(
             (*where, "audiences"),
             "may be null only together with an `expect` on azp, client_id, appid or cid",
@@ -187,7 +187,7 @@ def _compared(where: Location, issuer: Mapping[object, object]) -> Iterator[Find
     for path, accepted in expect.items() if isinstance(expect, Mapping) else ():
         place = (*where, "expect", str(path))
         for value in _values(accepted):
-            if value == "*" and str(path).removeprefix("/") in _NAME_THE_CLIENT:
+            if value == "*" and str(path).removeprefix("/") in CLIENTS:
                 yield Finding(
                     place, "has `*`, which is no client", f"write the clients: {path}: [web, mobile]"
                 )

@@ -1,6 +1,5 @@
 """Why a subject has no user: similar users under another issuer, spelling or name."""
 
-import re
 from dataclasses import replace
 from typing import Final
 
@@ -13,7 +12,7 @@ from gateway.explain.evidence.issuers import is_other_environment, is_same
 from gateway.explain.evidence.issuers import marked as marked_issuer
 from gateway.explain.evidence.users import Users
 from gateway.explain.fixes.remedies import place_of_subject
-from gateway.explain.steps.users import same_person
+from gateway.explain.steps.users import no_person, same_person
 from gateway.explain.steps.users.same_person import Lookalike
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, moment, shown, sql_literal
@@ -61,8 +60,8 @@ async def check(
     if source is not None and not source.identities_of(claims.realm.partition("/")[0]):
         _blame_issuer(trail, claims)
         return
-    if _EMPTY.fullmatch(claims.subject.strip()):
-        _blame_empty(trail, claims)
+    if no_person.is_empty(claims.subject):
+        no_person.blame_empty(trail, claims)
         return
     denial, added = Denial(USER_NOT_FOUND), "" if note is None else f"; {note}"
     identity = f"subject {shown(claims.subject)} of issuer {claims.realm}"
@@ -83,14 +82,14 @@ async def check(
     if found is None:
         fix = trail.remedies.create(advice, claims, obstacle=obstacle)
         seen = "no similar subject has one"
-        if _is_of_guest(claims):
+        if no_person.is_guest(claims):
             seen += ". The token is of an anonymous sign-in: the provider gives each one a new subject"
             fix = Fix(
                 "Let the person sign in with an account. If guests should have access, use a route that needs"
                 " no user (`missing_user: forward`): a user that is added for this subject serves one guest,"
                 " until the next sign-in."
             )
-        elif _is_of_client(claims):
+        elif no_person.is_client(claims):
             seen += ". The token is of a client, and of no person (client credentials)"
             advice = (
                 "If a person is meant, let the client send the token of the person who signed in. If the"
@@ -192,57 +191,6 @@ def _looked_in(trail: Trail, claims: Claims) -> str:
     """Return where a source has the subjects of the issuer."""
     source = trail.remedies.source
     return "" if source is None else f" in {place_of_subject(source, claims.realm.partition('/')[0])}"
-
-
-_EMPTY: Final = re.compile(
-    r"|null|none|undefined|nil|nan|n/a|unknown|anonymous|-|\(null\)|\[object \w+\]|\{\}|\[\]|\$\{.*\}"
-    r"|\{\{.*\}\}|<no value>|0{8}-?(?:0{4}-?){3}0{12}",
-    re.IGNORECASE,
-)
-"""What programs write for a value that they do not have."""
-
-
-def _blame_empty(trail: Trail, claims: Claims) -> None:
-    """Tell of a subject that stands for no subject: a user with it would be many persons."""
-    summary = (
-        f"The subject is {shown(claims.subject)}, which stands for no value: the issuer had none to write"
-    )
-    trail.step("user", "fail", "a user", "none", summary)
-    trail.skip_rest("there is no user")
-    trail.blame(
-        Denial(USER_NOT_FOUND),
-        Cause.SUBJECT_MISSING,
-        summary,
-        Fix(
-            "Let the issuer write the id of the user: its mapping of the claim finds none. Do not add a user"
-            " with this subject: all whose id is missing would be that user."
-        ),
-    )
-
-
-_CLIENTS: Final = ("azp", "client_id", "cid", "appid")
-
-
-def _is_of_guest(claims: Claims) -> bool:
-    """Return whether a token is of an anonymous sign-in, as of Supabase or Firebase."""
-    payload, firebase = claims.payload, claims.payload.get("firebase")
-    provider = firebase.get("sign_in_provider") if isinstance(firebase, dict) else None
-    return payload.get("is_anonymous") is True or "anonymous" in (provider, payload.get("provider_id"))
-
-
-def _is_of_client(claims: Claims) -> bool:
-    """Return whether a token says that a client got it for itself, and not for a person (RFC 6749 §4.4)."""
-    payload, subject = claims.payload, claims.subject
-    granted = {payload.get(name) for name in ("gty", "grant_type") if isinstance(payload.get(name), str)}
-    return (
-        bool(granted & {"client-credentials", "client_credentials"})
-        or payload.get("idtyp") == "app"
-        or f"{payload.get('preferred_username')}".startswith("service-account-")  # Keycloak
-        or f"{payload.get('email')}".endswith(".gserviceaccount.com")
-        or subject.startswith("system:serviceaccount:")  # Kubernetes
-        or any(payload.get(name) == subject for name in _CLIENTS)
-        or any(f"{payload.get(name)}@clients" == subject for name in _CLIENTS)
-    )
 
 
 def _blame_issuer(trail: Trail, claims: Claims) -> None:
