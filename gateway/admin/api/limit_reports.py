@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Literal
 
 from gateway.admin.api.models import Model, Params, Reason, Text
+from gateway.limits.rules import Limit
 
 
 class LimitParams(Params):
@@ -49,6 +50,25 @@ class ConfiguredLimit(Model):
     """Empty: all."""
     conditional: bool
     """Whether it counts only requests that meet its `when`."""
+
+    @staticmethod
+    def of(limit: Limit) -> "ConfiguredLimit":
+        """Describe a limit."""
+        is_rate, is_quota = limit.kind == "rate", limit.kind == "quota"
+        return ConfiguredLimit(
+            name=limit.name,
+            per=limit.per,
+            kind=limit.kind,
+            amount=limit.amount,
+            period_seconds=limit.period if is_rate else None,
+            burst=limit.burst if is_rate else None,
+            unit=limit.unit if is_quota else None,
+            time_zone=limit.time_zone if is_quota else None,
+            counts=limit.counts,
+            mode="shadow" if limit.shadow else "enforce",
+            routes=sorted(limit.routes),
+            conditional=limit.when is not None,
+        )
 
 
 class RequestLimit(ConfiguredLimit):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, Literal, TypedDict
+from typing import Final
 
 from aiohttp import web
 
@@ -14,25 +14,10 @@ from gateway.admin.endpoints.overview import Overview
 from gateway.admin.health import Workers
 from gateway.limits.holdings import Account, Sum, shown, together
 from gateway.limits.operators import Budgets
-from gateway.limits.rules import Audience, Kind, Limit, Unit
+from gateway.limits.rules import Limit
 from gateway.stores.postgres.directory.audit import AuditLog
 
 _RESULTS: Final = ("allowed", "denied", "shadow")
-
-
-class _Configured(TypedDict):
-    name: str
-    per: str
-    kind: Kind
-    amount: int
-    period_seconds: float | None
-    burst: int | None
-    unit: Unit | None
-    time_zone: str | None
-    counts: Audience
-    mode: Literal["enforce", "shadow"]
-    routes: list[str]
-    conditional: bool
 
 
 class Limits:
@@ -136,7 +121,7 @@ class Limits:
     def _state(limit: Limit, total: Sum, hits: Mapping[tuple[str, str], int]) -> reports.LimitState:
         allowed, refused, overlooked = (hits.get((limit.name, result), 0) for result in _RESULTS)
         return reports.LimitState(
-            **_configured(limit),
+            **dict(reports.ConfiguredLimit.of(limit)),
             subjects=total.subjects,
             throttled=total.throttled,
             held=total.held,
@@ -149,7 +134,7 @@ class Limits:
     async def _told(self, budgets: Budgets, limit: Limit, subject: str | None) -> reports.RequestLimit:
         standing = None if subject is None else await budgets.standing(limit, subject)
         return reports.RequestLimit(
-            **_configured(limit),
+            **dict(reports.ConfiguredLimit.of(limit)),
             budget=None
             if standing is None
             else reports.Budget(subject=standing.subject, left=standing.left, held=standing.held),
@@ -164,21 +149,3 @@ class Limits:
     def _unknown(self) -> Exception:
         known = ", ".join(self._limits) or "none"
         return not_found(f"This limit is not configured. Configured limits: {known}")
-
-
-def _configured(limit: Limit) -> _Configured:
-    is_rate, is_quota = limit.kind == "rate", limit.kind == "quota"
-    return {
-        "name": limit.name,
-        "per": limit.per,
-        "kind": limit.kind,
-        "amount": limit.amount,
-        "period_seconds": limit.period if is_rate else None,
-        "burst": limit.burst if is_rate else None,
-        "unit": limit.unit if is_quota else None,
-        "time_zone": limit.time_zone if is_quota else None,
-        "counts": limit.counts,
-        "mode": "shadow" if limit.shadow else "enforce",
-        "routes": sorted(limit.routes),
-        "conditional": limit.when is not None,
-    }
