@@ -9,8 +9,6 @@ import typer
 from gateway.cli.terminal import output
 
 if TYPE_CHECKING:  # pydantic takes a quarter of a second to import; `gateway --help` needs none of it
-    from collections.abc import Mapping
-
     from gateway.settings import Problem, Settings
 
 DEFAULT_CONFIG: Final = Path("config/gateway.yaml")
@@ -92,27 +90,18 @@ def check(
         for warning in warnings:
             output.warn(str(warning))
         output.out.print(f"{config} is valid.", style="green", markup=False, soft_wrap=True)
-    code = _try_dependencies(settings, answer, json=json) if live else output.OK
+    code, warned = output.OK, bool(warnings)
+    if live:
+        from gateway.cli.check.live import exit_code, show, try_all
+
+        found = try_all(settings) if json else try_all(settings, show)
+        answer["live"] = [each.document() for each in found]
+        code, warned = exit_code(found), warned or any(each.outcome == "warn" for each in found)
     if json:
         output.emit_json(answer)
-    if strict and code == output.OK and (warnings or _warns(answer)):
+    if strict and code == output.OK and warned:
         code = output.DENIED
     raise typer.Exit(code)
-
-
-def _try_dependencies(settings: "Settings", answer: dict[str, object], *, json: bool) -> int:
-    """Try each dependency, add the results to `answer`, and return the exit code."""
-    from gateway.cli.check import live
-
-    found = live.try_all(settings) if json else live.try_all(settings, live.show)
-    answer["live"] = [each.document() for each in found]
-    return live.exit_code(found)
-
-
-def _warns(answer: "Mapping[str, object]") -> bool:
-    """Return whether a check of a dependency has a warning."""
-    found = answer.get("live")
-    return isinstance(found, list) and any(each["outcome"] == "warn" for each in found)
 
 
 def schema(

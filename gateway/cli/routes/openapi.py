@@ -209,10 +209,10 @@ class _Reader:
         named = [segment for segment in segments if not _TEMPLATE.search(segment)]
         plain = ["*" if _TEMPLATE.search(segment) else quote(segment, safe=_KEPT) for segment in segments]
         pattern = "/" + "/".join(plain)
+        if "?" in pattern or any(character in segment for segment in named for character in "*{}"):
+            self._note(f"{where}: a path with `?`, `*`, `{{` or `}}` is left out")
+            return None
         try:
-            if "?" in pattern or any(character in segment for segment in named for character in "*{}"):
-                self._note(f"{where}: a path with `?`, `*`, `{{` or `}}` is left out")
-                return None
             return normal_path(pattern)
         except Denial as denial:
             self._note(f"{where}: is left out: {denial.detail}")

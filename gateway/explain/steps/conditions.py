@@ -73,21 +73,21 @@ def _blame(
 def _elsewhere(claims: Claims, user: User | None, absent: Sequence[Reading]) -> Iterator[str]:
     """Yield where the token has the claims that a condition misses, and the user the attributes."""
     for each in absent:
-        name = each.path.removeprefix(_ATTRIBUTES)
-        held = {} if user is None or name == each.path else user.attributes
-        spelt = [other for other in held if other.lower() == name.lower()]
-        if spelt:
-            yield (
-                f"The user has the attribute {shown(spelt[0])}: names are compared exactly, so use one"
-                " spelling."
-            )
-        path = each.path.removeprefix("claims.")
-        other = whereabouts.of_claim(claims.payload, path) if each.root == "claims" else None
-        if other is not None:
-            yield (
-                f"The token has {shown(at_path(claims.payload, other))} at `{other}`: if the issuer alone"
-                f" writes that, the condition may look in the wrong place with {shown(each.path)}."
-            )
+        if each.path.startswith(_ATTRIBUTES) and user is not None:
+            name = each.path.removeprefix(_ATTRIBUTES)
+            spelt = next((other for other in user.attributes if other.lower() == name.lower()), None)
+            if spelt is not None:
+                yield (
+                    f"The user has the attribute {shown(spelt)}: names are compared exactly, so use one"
+                    " spelling."
+                )
+        elif each.root == "claims":
+            other = whereabouts.of_claim(claims.payload, each.path.removeprefix("claims."))
+            if other is not None:
+                yield (
+                    f"The token has {shown(at_path(claims.payload, other))} at `{other}`: if the issuer alone"
+                    f" writes that, the condition may look in the wrong place with {shown(each.path)}."
+                )
 
 
 _ATTRIBUTES: Final = "user.attributes."
