@@ -23,6 +23,8 @@ from gateway.core.tokens.key_material import signature
 OVERLAP: Final = 3600.0
 """Seconds for which a key stays published after the last assertion that it should have signed has expired."""
 HEADER: Final = "X-Gateway-Assertion"
+KEYS_PATH: Final = "/.well-known/jwks.json"
+"""Where the public keys are, on each listener."""
 _COORDINATE_BYTES: Final = 32
 
 

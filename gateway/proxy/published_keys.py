@@ -4,6 +4,7 @@ import random
 from time import perf_counter
 from typing import Final, Protocol
 
+from gateway.core.assertion import KEYS_PATH
 from gateway.core.model import Credential
 from gateway.proxy.downstream.connection import ClientConnection
 from gateway.proxy.downstream.incoming import AnyRequest, Exchange
@@ -11,7 +12,6 @@ from gateway.proxy.errors import date_line
 from gateway.proxy.server import ExchangeFactory
 from gateway.telemetry.metrics import Metrics
 
-PATH: Final = "/.well-known/jwks.json"
 ROUTE: Final = "assertion_keys"
 """The label of these requests in metrics."""
 _METHODS: Final = frozenset({"GET", "HEAD"})
@@ -41,7 +41,7 @@ class PublishedKeys:
         def exchange(
             connection: ClientConnection, incoming: AnyRequest, credential: Credential | None
         ) -> Exchange:
-            if incoming.target.partition("?")[0] == PATH and incoming.method in _METHODS:
+            if incoming.target.partition("?")[0] == KEYS_PATH and incoming.method in _METHODS:
                 return KeysExchange(self, connection, incoming)
             return otherwise(connection, incoming, credential)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.conditions.analysis import analysed
+from gateway.core.assertion import KEYS_PATH
 from gateway.core.model import Auth, MissingUser
 from gateway.settings.exposure import exposure, is_file
 from gateway.settings.findings import Location
@@ -22,8 +23,6 @@ _CLOCK: Final = re.compile(
 _LONG_LEEWAY: Final = 300.0
 """Seconds. Clocks that are farther apart need mending."""
 _ADDRESSES: Final = frozenset({"email", "mail", "preferred_username", "unique_name", "upn"})
-_PUBLISHED_KEYS: Final = "/.well-known/jwks.json"
-"""The path of the keys of `assertion`."""
 _LONG_TRUST: Final = 300.0
 """Seconds. An answer about an opaque token that counts longer hides revocations."""
 
@@ -234,7 +233,7 @@ def _tls_files(upstream: Upstream) -> Iterator[tuple[str, Path]]:
 def _routes(settings: Settings, source: Source) -> Iterator[Problem]:
     own = {settings.server.health_path: "server.health_path"}
     if settings.assertion is not None:
-        own[_PUBLISHED_KEYS] = "assertion"
+        own[KEYS_PATH] = "assertion"
     for index, route in enumerate(settings.routes):
         where = ("routes", index)
         cover = next((other for other in settings.routes[:index] if covers(other.match, route.match)), None)
