@@ -51,7 +51,7 @@ export async function show({ main, api, history, query, signal, remember }) {
     const reason = answer.reason.trim();
     try {
       await api.send("POST", "limits/reset", { limit, subject, ...(reason ? { reason } : {}) }, { signal });
-      await load();
+      await load(draw);
       if (filters.subject) one.look({});
       notify(outcome, success("The budget has been given anew."));
     } catch (error) {
@@ -59,7 +59,7 @@ export async function show({ main, api, history, query, signal, remember }) {
     }
   };
 
-  const one = lookup(states.limits, { api, signal, filters, keep, giveAnew: (...which) => giveAnew(...which) });
+  const one = lookup(states.limits, { api, signal, filters, keep, giveAnew });
   const draw = () => {
     const by = Object.fromEntries(states.limits.map((limit) => [limit.name, limit]));
     standing.replaceChildren(state(states.shared
@@ -82,19 +82,17 @@ export async function show({ main, api, history, query, signal, remember }) {
   const redraw = () => {
     if (![throttled, limits, spent].some(inUse) && !document.querySelector("dialog")) draw();
   };
-  const load = async () => {
+  const load = async (show) => {
     states = await api.get("limits/state", signal);
     trouble.replaceChildren();
-    draw();
+    show();
   };
   const follow = async () => {
     while (!signal.aborted) {
       await new Promise((resolve) => { setTimeout(resolve, STEP); });
       if (signal.aborted || document.hidden) continue;
       try {
-        states = await api.get("limits/state", signal);
-        trouble.replaceChildren();
-        redraw();
+        await load(redraw);
       } catch (error) {
         if (!signal.aborted) trouble.replaceChildren(failure(error));
       }
