@@ -6,7 +6,7 @@ from typing import Final
 
 from gateway.core.model import JSON
 from gateway.core.text import json_text
-from gateway.core.tokens import claims as kinds
+from gateway.core.tokens import claims
 from gateway.core.tokens.jws import ALGORITHMS
 from gateway.providers.provider import Kind, Unverified
 
@@ -24,12 +24,14 @@ WORDS: Final[Mapping[Kind, str]] = {
     Kind.OPAQUE: "an opaque token",
     Kind.UNKNOWN: "a JWT that does not say what it is for",
 }
-_LATEST: Final = 253_402_300_799
-"""The last second of the year 9999; what is later counts in milliseconds or less."""
 _MILLISECONDS: Final = 10_000_000_000
 """Seconds of the year 2286. A date beyond it is probably in milliseconds."""
-_KINDS: Final = {WORDS[kind]: kind for kind in (Kind.ID, Kind.REFRESH, Kind.LOGOUT)}
-"""What `gateway.core.tokens.claims` calls the kinds that it refuses."""
+_KINDS: Final = {
+    claims.ID_KIND: Kind.ID,
+    claims.REFRESH_KIND: Kind.REFRESH,
+    claims.LOGOUT_KIND: Kind.LOGOUT,
+}
+"""The kinds that `gateway.core.tokens.claims` refuses."""
 _SAY_SO: Final = ("typ", "token_use", "token_type", "type")
 """Claims whose value is the kind."""
 _HEADER_TYPES: Final[Mapping[str, Kind]] = {
@@ -67,7 +69,7 @@ def kind_of(token: Unverified) -> tuple[Kind, str | None]:
         bare = header_type.lower().removeprefix("application/")
         if bare in _HEADER_TYPES:
             return _HEADER_TYPES[bare], f"The header's `typ` says so: {header_type}."
-    if (found := kinds.kind_of(payload)) is not None:
+    if (found := claims.kind_of(payload)) is not None:
         said = token.text(found.mark) if found.mark in _SAY_SO else None
         why = f"The claim `{found.mark}` " + ("marks it." if said is None else f"says so: {said}.")
         return _KINDS[found.name], why
@@ -104,7 +106,7 @@ def seconds(value: JSON) -> float | None:
         return None
     while value > _MILLISECONDS and value / 1000 > 1_000_000:
         value = value / 1000
-    return float(value) if 0 <= value <= _LATEST else None
+    return float(value) if 0 <= value <= claims.MAX_DATE else None
 
 
 def notes_of(token: Unverified, text: str, now: float, *, known: bool) -> Iterator[str]:

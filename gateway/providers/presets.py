@@ -41,9 +41,9 @@ def unfold(entry: Mapping[str, object]) -> Unfolded:
         return Unfolded({key: value for key, value in entry.items() if key != "preset"})
     provider = PROVIDERS.get(name) if isinstance(name, str) else None
     if provider is None:
-        close = [_ALSO[str(name).lower()]] if str(name).lower() in _ALSO else []
-        close = close or get_close_matches(str(name).lower(), PROVIDERS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"write one of {', '.join(PROVIDERS)}"
+        word = str(name).lower()
+        close = _ALSO.get(word) or next(iter(get_close_matches(word, PROVIDERS, n=1)), None)
+        hint = f"did you mean {close}?" if close else f"write one of {', '.join(PROVIDERS)}"
         rest = {key: value for key, value in entry.items() if key != "preset" and key not in PARAMETERS}
         stand_in = {"issuer": _stand_in(entry), "audiences": ["api"], **rest}
         return Unfolded(stand_in, (Fault(("preset",), f"there is no preset {name!r}", hint),))

@@ -40,6 +40,7 @@ _API_KEY_ROLES: Final = frozenset({"anon", "service_role"})
 _OF_ID_TOKENS: Final = ("nonce", "at_hash", "c_hash", "s_hash")
 ID_KIND: Final = "an ID token"
 REFRESH_KIND: Final = "a refresh token"
+LOGOUT_KIND: Final = "a logout token"
 """Names of a `Kind`."""
 _USES: Final = {
     "id": ID_KIND,
@@ -54,7 +55,7 @@ _KINDS: Final = {
         **_USES,
         "serialized-id": ID_KIND,
         "offline": REFRESH_KIND,
-        "logout": "a logout token",
+        "logout": LOGOUT_KIND,
     },
     "token_use": _USES,
     "token_type": _USES,
@@ -136,7 +137,7 @@ def kind_of(payload: Mapping[str, JSON]) -> Kind | None:
     if payload.keys().isdisjoint(_MARKS):
         return None
     if payload.get("events") is not None:
-        return Kind("a logout token", "events")
+        return Kind(LOGOUT_KIND, "events")
     found: Kind | None = None
     for mark, kinds in _KINDS.items():
         value = payload.get(mark)
