@@ -61,7 +61,7 @@ def kind_of(token: Unverified) -> tuple[Kind, str | None]:
     the hashes and `nonce`. Keycloak writes a `typ` into the payload, Amazon Cognito `token_use`.
     """
     payload = token.payload
-    if "events" in payload:
+    if payload.get("events") is not None:
         logout = any("logout" in name for name in _names(payload["events"]))
         return (Kind.LOGOUT if logout else Kind.EVENT), "The claim `events` marks it."
     header_type = token.header.get("typ")
@@ -78,9 +78,9 @@ def kind_of(token: Unverified) -> tuple[Kind, str | None]:
             return Kind.ACCESS, f"The claim `{name}` says so: {value}."
     if payload.get("sub") is None and payload.get("role") in ("anon", "service_role"):
         return Kind.API_KEY, "It has a role and no user."
-    named = [name for name in ("scope", "scp", "client_id", "cid", "appid") if name in payload]
-    if named:
-        return Kind.ACCESS, f"The claim `{named[0]}` marks it."
+    for name in ("scope", "scp", "client_id", "cid", "appid"):
+        if payload.get(name) is not None:
+            return Kind.ACCESS, f"The claim `{name}` marks it."
     return Kind.UNKNOWN, None
 
 

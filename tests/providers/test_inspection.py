@@ -55,6 +55,8 @@ KINDS = [
     ({"typ": "Refresh"}, {}, Kind.REFRESH),
     ({"typ": "Offline"}, {}, Kind.REFRESH),
     ({"type": "refresh"}, {}, Kind.REFRESH),
+    ({"events": None}, {}, Kind.UNKNOWN),
+    ({"client_id": None}, {}, Kind.UNKNOWN),
     ({"typ": "id"}, {}, Kind.ID),
     ({"token_type": "id_token"}, {}, Kind.ID),
     ({"token_type": "access"}, {}, Kind.ACCESS),
