@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs 
     from gateway.stores.postgres.directory.users import UserRecord
     from gateway.stores.postgres.source.directory.users import AnyDirectory, SourceDirectory
     from gateway.stores.redis.shared_tier import RedisTier
+    from gateway.stores.system_of_record import SystemOfRecord
 
 T = TypeVar("T")
 
@@ -177,6 +178,26 @@ async def _with_stores(settings: "Settings", work: Callable[[Stores], Awaitable[
         await postgres.close()
         with suppress(StoreUnavailable):
             await redis.close()
+
+
+def postgres_tier(
+    settings: "Settings", *, pool_max: int = 1, heard: "Callable[[SystemOfRecord], None] | None" = None
+) -> "Postgres":
+    """Return Postgres as `gateway run` opens it. `heard` is told which database it is."""
+    from gateway.stores.postgres.database import Postgres
+
+    postgres = settings.postgres
+    return Postgres(
+        postgres.dsn.get_secret_value(),
+        replica_dsn=None if postgres.replica_dsn is None else postgres.replica_dsn.get_secret_value(),
+        schema=postgres.schema_name,
+        pool_max=pool_max,
+        connect_timeout=postgres.connect_timeout,
+        statement_timeout=postgres.statement_timeout,
+        tls_strict=postgres.tls.strict,
+        prepared_statements=postgres.prepared_statements,
+        heard=heard,
+    )
 
 
 def redis_tier(settings: "Settings", *, timeout: float, read_only: bool = False) -> "RedisTier":

@@ -6,9 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from gateway.assertion.key_file import KeyFile
-from gateway.cli.check.postgres import grant, opened
+from gateway.cli.check.postgres import grant
 from gateway.cli.check.result import Check, CheckResult
-from gateway.cli.stores import advice_for_postgres
+from gateway.cli.stores import advice_for_postgres, postgres_tier
 from gateway.core import assertion
 from gateway.core.model import StoreUnavailable
 from gateway.stores.postgres.assertion_keys import FUNCTIONS, AssertionKeyRows
@@ -36,7 +36,7 @@ async def _keys(settings: "Settings") -> CheckResult:
             return _found(await KeyFile(rules.key_file).load(), str(rules.key_file))
         except OSError as error:
             return CheckResult(_NAME, "fail", str(error), "run the check as the user of the gateway")
-    postgres = opened(settings)
+    postgres = postgres_tier(settings)
     try:
         allowed = await Diagnostics(postgres).may_execute(*FUNCTIONS)
         if allowed is None:

@@ -1,20 +1,19 @@
 """Checks of Postgres: whether the statements of requests run on the primary and on the replica."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.cli.check.clock import FIX, difference_noted
 from gateway.cli.check.result import Check, CheckResult
-from gateway.cli.stores import advice_for_postgres
+from gateway.cli.stores import advice_for_postgres, postgres_tier
 from gateway.core.model import StoreUnavailable
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory.diagnostics import Diagnostics
 from gateway.stores.postgres.directory.provisioning import FUNCTION
 from gateway.stores.postgres.errors import quoted
 from gateway.stores.postgres.quotas import FUNCTIONS
-from gateway.stores.system_of_record import SystemOfRecord
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -28,7 +27,7 @@ def checks(settings: "Settings") -> Iterable[Check]:
 
 
 async def _primary(settings: "Settings") -> CheckResult:
-    postgres = opened(settings)
+    postgres = postgres_tier(settings)
     try:
         await postgres.ping()
         found = await _described(postgres, named=settings.postgres.prepared_statements == "named")
@@ -69,7 +68,7 @@ async def _clock_ahead(postgres: Postgres) -> float:
 
 
 async def _replica(settings: "Settings") -> CheckResult:
-    postgres = opened(settings)
+    postgres = postgres_tier(settings)
     try:
         await postgres.ping_replica()
     except StoreUnavailable as error:
@@ -81,22 +80,6 @@ async def _replica(settings: "Settings") -> CheckResult:
     finally:
         await postgres.close()
     return CheckResult("postgres_replica", "pass", "the statement that finds users runs")
-
-
-def opened(settings: "Settings", heard: Callable[[SystemOfRecord], None] | None = None) -> Postgres:
-    """Return Postgres as `gateway run` opens it, with one connection. `heard` is told which one it is."""
-    postgres = settings.postgres
-    return Postgres(
-        postgres.dsn.get_secret_value(),
-        replica_dsn=None if postgres.replica_dsn is None else postgres.replica_dsn.get_secret_value(),
-        schema=postgres.schema_name,
-        pool_max=1,
-        connect_timeout=postgres.connect_timeout,
-        statement_timeout=postgres.statement_timeout,
-        tls_strict=postgres.tls.strict,
-        prepared_statements=postgres.prepared_statements,
-        heard=heard,
-    )
 
 
 async def _takes_writes(postgres: Postgres) -> bool:

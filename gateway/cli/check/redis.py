@@ -5,10 +5,9 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from gateway.cli.check.postgres import opened
 from gateway.cli.check.redis_permissions import Inspection, inspect
 from gateway.cli.check.result import Check, CheckResult
-from gateway.cli.stores import redis_tier
+from gateway.cli.stores import postgres_tier, redis_tier
 from gateway.core.model import StoreUnavailable
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.redis.shared_tier import RedisTier
@@ -62,7 +61,7 @@ async def _mark(settings: "Settings") -> bytes:
 async def stores(settings: "Settings") -> AsyncIterator[tuple[Postgres, RedisTier]]:
     """Open both stores for the context. Redis is told which database Postgres is."""
     redis = redis_tier(settings, timeout=_TIMEOUT, read_only=True)
-    postgres = opened(settings, redis.ownership.heard)
+    postgres = postgres_tier(settings, heard=redis.ownership.heard)
     try:
         yield postgres, redis
     finally:

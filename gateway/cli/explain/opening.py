@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from gateway.cli.stores import redis_tier
+from gateway.cli.stores import postgres_tier, redis_tier
 from gateway.cli.terminal import output
 from gateway.core.model import StoreUnavailable
 
@@ -35,22 +35,10 @@ async def _explainer(settings: "Settings", config: Path) -> "AsyncIterator[Expla
     from gateway.explain import Explainer
     from gateway.issuer_keys.introspection import Introspector
     from gateway.issuer_keys.keyring import KeyRing
-    from gateway.stores.postgres.database import Postgres
 
-    replica = settings.postgres.replica_dsn
     # The command changes nothing: only a gateway claims a Redis without an owner.
     redis = redis_tier(settings, timeout=_REDIS_TIMEOUT, read_only=True)
-    postgres = Postgres(
-        settings.postgres.dsn.get_secret_value(),
-        replica_dsn=None if replica is None else replica.get_secret_value(),
-        schema=settings.postgres.schema_name,
-        pool_max=3,
-        connect_timeout=settings.postgres.connect_timeout,
-        statement_timeout=settings.postgres.statement_timeout,
-        prepared_statements=settings.postgres.prepared_statements,
-        heard=redis.ownership.heard,
-        tls_strict=settings.postgres.tls.strict,
-    )
+    postgres = postgres_tier(settings, pool_max=3, heard=redis.ownership.heard)
     with suppress(StoreUnavailable):
         # Postgres must be identified before the owner of Redis can be compared with it.
         await postgres.identify()
