@@ -123,11 +123,11 @@ def _content(variable: str, where: Location, environment: Mapping[str, str]) -> 
     direct = variable.removesuffix(_IN_FILE)
     if direct in environment:
         return Finding(where, f"is set by {direct} too", f"unset {variable} or {direct}")
-    path = Path(environment[variable])
     if not environment[variable]:
         return Finding(
             where, "is in a file, which the variable does not name", f"set {variable}, or unset it"
         )
+    path = Path(environment[variable])
     try:
         with path.open(encoding="utf-8-sig") as file:  # some editors begin a file with a mark
             text = file.read(_LARGEST_FILE + 1)
