@@ -118,10 +118,14 @@ class TestTables:
         assert explanation.fix is not None
         assert explanation.fix.command is None
 
-    async def test_another_spelling_of_the_issuer(self, world: World) -> None:
+    @pytest.mark.parametrize("beside", [None, "https://idp.staging.example.com/", "https://else.example.org"])
+    async def test_another_spelling_of_the_issuer(self, world: World, beside: str | None) -> None:
         await world.add("ann", iss="https://idp.example.com")
+        if beside is not None:
+            await world.add("ann", iss=beside)
         says = "another spelling of this issuer"
         explanation = await refused(world, "subject_under_other_issuer", says, reason="user_not_found")
+        assert "all identities" not in explanation.summary
         await world.apply(explanation.fix)
         assert await world.decide(token("ann")) is None
 

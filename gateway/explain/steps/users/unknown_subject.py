@@ -258,24 +258,22 @@ async def _of_another_database(
 
     A link would mend one user of all, and in the database of another environment none.
     """
-    near = [
-        issuer
-        for issuer in dict.fromkeys(each.identity.issuer for each in similar)
-        if issuer != claims.issuer
-        and (is_same(claims.issuer, issuer) or is_other_environment(claims.issuer, issuer))
-    ]
-    found = await same_person.of_no_issuer(claims, users) if near else None
-    if found is None or not is_same(claims.issuer, near[0]):
+    others = {each.identity.issuer for each in similar} - {claims.issuer}
+    spelling = next((each for each in sorted(others) if is_same(claims.issuer, each)), None)
+    if spelling is None and not any(is_other_environment(claims.issuer, each) for each in others):
+        return None
+    found = await same_person.of_no_issuer(claims, users)
+    if found is None or spelling is None:
         return found
     change = f"issuer = {sql_literal(claims.issuer)}"
     summary = (
-        f"all identities are of {shown(near[0])}, another spelling of this issuer"
-        f" ({shown(marked_issuer(claims.issuer, near[0]))})"
+        f"no identity has the issuer as the token does, but some have another spelling of this issuer,"
+        f" {shown(spelling)} ({shown(marked_issuer(claims.issuer, spelling))})"
     )
     fix = Fix(
         "The identities need the issuer exactly as its tokens have it. If both are one issuer, change it in"
-        " all of them.",
-        command=trail.commands.update("identities", change, issuer=near[0]),
+        " all of these.",
+        command=trail.commands.update("identities", change, issuer=spelling),
     )
     return Lookalike(Cause.SUBJECT_UNDER_OTHER_ISSUER, "", summary, fix=fix)
 
