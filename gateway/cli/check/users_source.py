@@ -147,7 +147,7 @@ async def _polls(settings: "Settings", source: UserSource) -> CheckResult:
     async with _opened(settings, source) as database:
         try:
             async with database.connection() as connection:
-                index = await trial.index_for_polling(connection, source)
+                index = await scans.index_for_polling(connection, source)
         except StoreUnavailable as error:
             fix, unreachable = advice_for_postgres(error, _setting(settings))
             return CheckResult(_CHANGES, "fail", error.detail, fix, unreachable)

@@ -67,9 +67,8 @@ async def of_statement(
             " SET LOCAL enable_mergejoin = off; SET LOCAL plan_cache_mode = force_generic_plan"
         )
         await connection.execute(f"PREPARE gateway_explained AS {statement}")
-        plan = await connection.fetchval(
-            f"EXPLAIN (FORMAT JSON, VERBOSE) EXECUTE gateway_explained ({', '.join(values)})"
-        )
+        given = f" ({', '.join(values)})" if values else ""
+        plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON, VERBOSE) EXECUTE gateway_explained{given}")
         await connection.execute("DEALLOCATE gateway_explained")
         parts = await connection.fetch(PARTITIONS, list(tables_of(source)))
     roots = {(row["schema"], row["relation"]): row["name"] for row in parts}
@@ -139,6 +138,25 @@ async def index_of_emails(connection: Connection, source: UserSource) -> str | N
     if source.email.sql is None or kind not in TABLES:
         return "map `email` to a column of a table, with an index on lower(email)"
     return create_index(table, kind, f"lower(({source.email.sql})::text)")
+
+
+async def index_for_polling(connection: Connection, source: UserSource) -> str | None:
+    """Return what creates the index by which a look finds the latest changes; None: it lacks none.
+
+    Raises the driver's exceptions.
+    """
+    column, table = source.poll.column, relations.table_of(source, source.table)
+    if column is None:
+        return None
+    latest = f"SELECT max(({column})) FROM {table} AS {relations.alias_of(source.table)}"
+    found = await of_statement(connection, source, latest, ())
+    # Of the tables that a view joins, the latest row is found by no index alone.
+    if not any(scan.reads == "rows" or (scan.reads and scan.table == table) for scan in found):
+        return None
+    kind = (await kinds_of(connection, [table])).get(table, "")
+    if kind not in TABLES:
+        return f"create an index on what {column} of {table} is made from"
+    return create_index(table, kind, f"({column})")
 
 
 def create_index(table: str, kind: str, on: str) -> str:

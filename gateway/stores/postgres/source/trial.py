@@ -13,9 +13,8 @@ import asyncpg
 from gateway.core.text import sql_text
 from gateway.stores.postgres.errors import said
 from gateway.stores.postgres.source import relations
-from gateway.stores.postgres.source.database import TABLES, describe, kinds_of
+from gateway.stores.postgres.source.database import describe
 from gateway.stores.postgres.source.definition import ALL_USERS, UserSource, Value
-from gateway.stores.postgres.source.scans import create_index
 from gateway.stores.postgres.source.triggers import tables_of
 from gateway.stores.postgres.statements import Connection
 
@@ -104,24 +103,6 @@ async def rights(connection: Connection, source: UserSource) -> Rights:
     if row is None:
         raise ValueError("a query that always has one row had none")
     return Rights(row["role"], tuple(row["tables"]))
-
-
-async def index_for_polling(connection: Connection, source: UserSource) -> str | None:
-    """Return the statement of the index that polling lacks; None if it lacks none."""
-    column, table = source.poll.column, relations.table_of(source, source.table)
-    if column is None:
-        return None
-    async with connection.transaction():
-        # Small tables are read as a whole although they have an index, unless that is made dear.
-        await connection.execute("SET LOCAL enable_seqscan = off")
-        latest = f"SELECT max(({column})) FROM {table} AS {relations.alias_of(source.table)}"
-        plan = str(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {latest}"))
-    if '"Seq Scan"' not in plan:
-        return None
-    kind = (await kinds_of(connection, [table])).get(table, "")
-    if kind not in TABLES:
-        return f"create an index on what {column} of {table} is made from"
-    return create_index(table, kind, f"({column})")
 
 
 def trials(source: UserSource) -> Iterator[Trial]:

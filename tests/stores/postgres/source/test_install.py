@@ -88,6 +88,23 @@ async def test_the_index_for_addresses_is_one_that_helps(empty_dsn: str, column:
     await connection.close()
 
 
+@pytest.mark.parametrize("indexed", ["id", "id, changed_at"])
+async def test_the_index_for_polling_is_one_that_helps(empty_dsn: str, indexed: str) -> None:
+    """Another index that has the column can be read as a whole, at each look."""
+    source = source_of({**BLOCK, "changes": "poll", "poll": {"column": "changed_at"}})
+    await execute(
+        empty_dsn,
+        "CREATE TABLE people (id integer PRIMARY KEY, sub text UNIQUE, changed_at timestamptz)",
+        f"CREATE INDEX ON people ({indexed})",
+    )
+    connection = await asyncpg.connect(empty_dsn)
+    index = await scans.index_for_polling(connection, source)
+    assert index == 'CREATE INDEX CONCURRENTLY ON "public"."people" ((changed_at))'
+    await connection.execute(index)
+    assert await scans.index_for_polling(connection, source) is None
+    await connection.close()
+
+
 VIEWS: Final = f"""
 {PEOPLE}
 CREATE TABLE blocks (person integer PRIMARY KEY);
