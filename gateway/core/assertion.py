@@ -121,6 +121,11 @@ def payload(
     return said
 
 
+def is_assertion(payload: Mapping[str, JSON]) -> bool:
+    """Return whether a token with this payload looks like an assertion, of any gateway."""
+    return "original_iss" in payload and "original_sub" in payload
+
+
 def signing(keys: Iterable[SigningKey], now: float) -> SigningKey | None:
     """Return the key that signs at a moment; None if there is none.
 

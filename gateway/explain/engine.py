@@ -107,8 +107,9 @@ class Explainer:
         """
         given = pasted.read(token)
         request = None if url is None else request_for(method or "GET", url)
-        if request is None and given.asked is not None and route.is_known(self._setup, *given.asked):
-            request = request_for(*given.asked)
+        if request is None and given.asked is not None:
+            shown = request_for(*given.asked)
+            request = shown if route.is_known(self._setup, shown) else None
         trail = Trail(self._setup, self._clock(), self._never_found, self._users.source, self._clocks)
         keys, deaf = ColdKeys(self._keys), self._deaf()
         async with cold_tiers(

@@ -18,7 +18,7 @@ from gateway.core.routes import RouteTable, Target, read_target
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.setup import Setup
 from gateway.explain.trail import Trail
-from gateway.explain.verdict import NO_HOST, request_for
+from gateway.explain.verdict import NO_HOST
 from gateway.explain.wording import listed, shown, yaml_line
 
 
@@ -50,9 +50,8 @@ def check(trail: Trail, request: Request) -> Route | None:
     return route
 
 
-def is_known(setup: Setup, method: str, url: str) -> bool:
-    """Return whether there is a route for a URL that was pasted: it may be an example, or a proxy's."""
-    request = request_for(method, url)
+def is_known(setup: Setup, request: Request) -> bool:
+    """Return whether there is a route for what was pasted: its URL may be an example, or a proxy's."""
     table = RouteTable(setup.routes)
     try:
         target = _target(table, request)

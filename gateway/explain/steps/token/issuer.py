@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
+from gateway.core.assertion import is_assertion
 from gateway.core.model import Issuer
 from gateway.core.reasons import ISSUER_UNTRUSTED, Denial
 from gateway.core.tokens import claims as claim_rules
@@ -42,7 +43,7 @@ def check(trail: Trail, token: UnverifiedToken) -> Issuer | None:
         trail.step("issuer", "fail", expected, shown(iss))
         trail.blame(untrusted, Cause.API_KEY_USED, "This is an API key, not a user's token", API_KEY_FIX)
         return None
-    if "original_iss" in token.payload and "original_sub" in token.payload:
+    if is_assertion(token.payload):
         trail.step("issuer", "fail", expected, shown(iss), "an assertion of a gateway")
         summary = "This is the assertion with which a gateway tells an upstream who the user is, not a token"
         trail.blame(untrusted, Cause.ISSUER_UNKNOWN, summary, _ASSERTION)

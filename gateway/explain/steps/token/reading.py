@@ -27,8 +27,6 @@ from gateway.explain.steps.token import key as key_step
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown
 
-_SIGNED: Final = 3
-"""Segments of a signed token."""
 _OF_THE_HEADER: Final = (ALGORITHM_NOT_ALLOWED, TOKEN_TYPE_INVALID, CRITICAL_HEADER_UNSUPPORTED)
 
 
@@ -127,7 +125,7 @@ def _shape_advice(raw: bytes, denial: Denial) -> str:
             "This is an opaque token or an API key: let the issuer issue JWT access tokens, or configure"
             " `introspection` for it."
         )
-    if segments == _SIGNED and set(raw) & set(b"+/="):
+    if segments == 3 and set(raw) & set(b"+/="):
         return (
             "The token has `+`, `/` or `=`, as in ordinary base64: a program on its way has encoded it anew."
             " Send it as the issuer made it: in base64url, with `-` and `_`, and without padding (RFC 7515"
