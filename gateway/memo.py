@@ -27,7 +27,7 @@ import asyncio
 import math
 from collections import defaultdict
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from gateway.core import policy
@@ -323,7 +323,12 @@ class Memo:
         # No await since the answer. If a change came before the answer, memory has no valid answer now.
         validity = self._directory.validity(claims)
         if validity is not None and validity.answer.user is resolution.user:
-            token.decision, token.validity = decision, validity
+            # The next requests have the user from memory.
+            if resolution is not validity.answer:
+                token.decision = replace(decision, resolution=validity.answer)
+            else:
+                token.decision = decision
+            token.validity = validity
         return decision
 
 

@@ -106,6 +106,13 @@ async def test_what_the_stores_said_counts_from_then_on_while_it_stands(world: W
     assert len(world.directory.asked) == 2
 
 
+async def test_a_user_who_was_remembered_comes_from_memory(world: World) -> None:
+    world.directory.on_resolve = lambda _: remember(world, "admin")
+    asking = recurring("/admin", token("admin"))
+    decisions = [(await world.memo.admit(asking)).decision for _ in range(2)]
+    assert [each and each.resolution.tier for each in decisions] == [Tier.POSTGRES, Tier.LOCAL]
+
+
 async def test_what_the_stores_said_does_not_count_when_memory_says_something_else(world: World) -> None:
     """A change may have come before the answer did."""
     suspended = replace(world.directory.users[Identity(ISSUER, "admin")], status=UserStatus.SUSPENDED)
