@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from sys import intern
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
@@ -64,10 +63,19 @@ class MissingUser(StrEnum):
     PROVISION = "provision"
 
 
+@lru_cache(maxsize=8192)
+def shared_word(word: str) -> str:
+    """Return the same object for the same word: thousands of tokens and users have the same few.
+
+    Python 3.12 never frees what is interned.
+    """
+    return word
+
+
 @lru_cache(maxsize=1024)
 def shared(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the same object for the same words: thousands of tokens and users have the same few."""
-    return tuple(map(intern, words))
+    """Return the same object for the same words."""
+    return tuple(map(shared_word, words))
 
 
 @lru_cache(maxsize=8192)

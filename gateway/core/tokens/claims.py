@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.core.model import JSON, Claims, Issuer, Scalar, shared, shared_instant
+from gateway.core.model import JSON, Claims, Issuer, Scalar, shared, shared_instant, shared_word
 from gateway.core.reasons import (
     AUDIENCE_MISMATCH,
     CLAIM_MALFORMED,
@@ -328,7 +328,8 @@ def _tenant(payload: Mapping[str, JSON], issuer: Issuer) -> str | None:
         raise _denial(CLAIM_MISSING, issuer, f"`{path}`, the tenant, is missing", path)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return _optional_string(payload, path, issuer)
+    tenant = _optional_string(payload, path, issuer)
+    return None if tenant is None else shared_word(tenant)
 
 
 def _words(

@@ -20,6 +20,7 @@ from gateway.core.model import (
     User,
     UserStatus,
     shared,
+    shared_word,
 )
 from gateway.core.revocations import Revocations
 from gateway.core.text import json_text
@@ -217,7 +218,7 @@ def user_from_row(row: asyncpg.Record, valid_until: float | None = None) -> User
     return User(
         id=row["id"],
         status=UserStatus(row["status"]),
-        tenant=row["tenant"],
+        tenant=None if row["tenant"] is None else shared_word(row["tenant"]),
         email=row["email"],
         display_name=row["display_name"],
         roles=shared(tuple(roles)),

@@ -9,7 +9,7 @@ from typing import Final
 
 import orjson
 
-from gateway.core.model import JSON, NO_ATTRIBUTES, User, UserStatus, shared
+from gateway.core.model import JSON, NO_ATTRIBUTES, User, UserStatus, shared, shared_word
 from gateway.core.text import json_text
 
 _LEVELS: Final = json_text.MAX_DEPTH + 2
@@ -80,13 +80,13 @@ def _fields_of(user: User) -> dict[str, JSON]:
 
 def _user_from(members: dict[str, JSON]) -> User:
     roles, attributes, after = members["roles"], members["attributes"], members["tokens_valid_after"]
-    until = members.get("valid_until")
+    tenant, until = _text_or_none(members["tenant"]), members.get("valid_until")
     if not isinstance(roles, list) or not isinstance(attributes, dict):
         raise TypeError("roles is not a list, or attributes is not a mapping")
     return User(
         id=_text(members["id"]),
         status=UserStatus(_text(members["status"])),
-        tenant=_text_or_none(members["tenant"]),
+        tenant=None if tenant is None else shared_word(tenant),
         email=_text_or_none(members["email"]),
         display_name=_text_or_none(members["display_name"]),
         roles=shared(tuple(map(_text, roles))),
