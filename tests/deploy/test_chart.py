@@ -19,6 +19,7 @@ from gateway import __version__
 from gateway.settings import load
 from tests.deploy.chart import BASE, CHART, GOOD, ROOT, Rendered, Values, rendered, values
 from tests.deploy.wrong_values import BAD
+from tests.docs.pages import blocks
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("helm_python") is None, reason="needs helm-python-sdk (Linux with glibc 2.28)"
@@ -462,3 +463,11 @@ def test_the_base_values_are_what_the_readme_shows() -> None:
     (example,) = re.findall(r"```yaml\n# values\.yaml\n(.*?)```", text, re.DOTALL)
     assert rendered({"page": yaml.safe_load(example)})[0]["page"].error == ""
     assert yaml.safe_load(example).keys() == BASE.keys()
+
+
+def test_every_sample_of_values_on_the_page_is_accepted() -> None:
+    """The last sample is no values: it is a NetworkPolicy for the services."""
+    samples = [yaml.safe_load(text) for text in blocks(ROOT / "docs" / "kubernetes.md", "yaml")]
+    assert samples.pop()["kind"] == "NetworkPolicy"
+    found, _ = rendered({str(number): values(sample) for number, sample in enumerate(samples, start=1)})
+    assert {number: each.error for number, each in found.items() if each.error} == {}
