@@ -126,7 +126,7 @@ class Guard:
                 await asyncio.sleep(0)
                 spent = await budget.take(purse)
             if spent:
-                self._hits[limit.name, "allowed"] += 1
+                self._hits[budget.allowed] += 1
                 continue
             now = self._clock()
             wait = fields.retry_after(limit, purse, now)

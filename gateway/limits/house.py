@@ -50,11 +50,13 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class Budget:
     """One limit, and the purses that this worker has for it."""
 
-    __slots__ = ("_is_concurrency", "head", "house", "limit", "policy", "purses")
+    __slots__ = ("_is_concurrency", "allowed", "head", "house", "limit", "policy", "purses")
 
     def __init__(self, limit: Limit, house: "House", capacity: int) -> None:
         self.limit = limit
         self._is_concurrency = limit.kind == "concurrency"
+        self.allowed = limit.name, "allowed"
+        """The labels of `limit_hits_total` for a request that passes."""
         self.policy = fields.policy(limit)
         """The item of `RateLimit-Policy`."""
         self.head = fields.head(limit)

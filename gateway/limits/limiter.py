@@ -63,6 +63,8 @@ class LimitedAdmission(Admission):
 
     def limit_fields(self, now: float) -> bytes:
         """Return the header fields about the limits, for the response. `now` is by the clock of the house."""
+        if self.forwarding.route.shadow:
+            return b""
         if len(self.taken) == 1:
             ((budget, purse),) = self.taken
             return b"" if budget.limit.shadow else fields.complete(budget.head, budget.limit, purse, now)
@@ -82,7 +84,6 @@ class _Rule:
     subject: Subject
     shadow: bool
     """Whether the limit or the route only counts what would be refused."""
-    allowed: tuple[str, str]
     refused: tuple[str, str]
     """The labels of `limit_hits_total`."""
 
@@ -90,7 +91,7 @@ class _Rule:
     def of(cls, budget: Budget, route: Route) -> "_Rule":
         limit, shadow = budget.limit, budget.limit.shadow or route.shadow
         refused = "shadow" if shadow else "denied"
-        return cls(budget, subject_of(limit), shadow, (limit.name, "allowed"), (limit.name, refused))
+        return cls(budget, subject_of(limit), shadow, (limit.name, refused))
 
 
 class Limiter:
@@ -149,7 +150,6 @@ class Limiter:
                     await asyncio.sleep(0)
                     spent = await budget.take(purse)
                 if spent:
-                    hits[rule.allowed] += 1
                     taken.append((budget, purse))
                     continue
                 hits[rule.refused] += 1
@@ -161,6 +161,9 @@ class Limiter:
             for budget, purse in taken:
                 budget.put_back(purse)
             raise
+        # Only now: another limit may have refused the request, and then nothing was spent.
+        for budget, _ in taken:
+            hits[budget.allowed] += 1
         return LimitedAdmission(forwarding, admission.fields, admission.claims, admission.decision, taken)
 
     def _refusal(

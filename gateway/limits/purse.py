@@ -247,6 +247,9 @@ class Purse:
 
     def answered(self, limit: Limit, ask: Ask, grant: Grant, sent: float, now: float) -> None:
         """Take what Redis has granted. `sent` is when it was asked."""
+        if ask.period != self.period:
+            # Another day or month has begun meanwhile. What was granted is of the last one.
+            return
         tokens = grant.granted + grant.ahead
         self.tokens += tokens
         self._held += tokens

@@ -19,6 +19,8 @@ Subject: TypeAlias = Callable[[Request, Admission], str | None]
 CLAIMS: Final = "claims."
 _LONGEST: Final = 64
 """Characters of a subject as it is remembered."""
+_TRANSLATED: Final = ipaddress.IPv6Network("64:ff9b::/96")
+"""IPv4 addresses behind a translator (RFC 6052 §2.1): all clients of IPv4 would have one /64."""
 
 
 def subject_of(limit: Limit) -> Subject:
@@ -42,6 +44,8 @@ def _network_of(address: str) -> str:
         return address
     if found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)
+    if found in _TRANSLATED:
+        return str(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF))
     return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
 
 

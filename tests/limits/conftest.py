@@ -19,6 +19,7 @@ def _route(name: str, auth: str = "required", **rest: JSON) -> JSON:
 
 ROUTES: Final[list[JSON]] = [
     _route("free"), _route("three"), _route("daily"), _route("slots"), _route("both"), _route("shadow"),
+    _route("trial", mode="shadow"),
     _route("open", "optional", upgrade=["*"]), _route("plans"), _route("guarded"), _route("socket", "none"),
 ]  # fmt: skip
 LIMITS: Final[list[JSON]] = [
@@ -28,7 +29,9 @@ LIMITS: Final[list[JSON]] = [
     {"name": "sockets", "per": "client", "concurrency": 1, "routes": ["socket"]},
     {"name": "ten", "per": "user", "rate": "10/1h", "routes": ["both"]},
     {"name": "shadow", "per": "user", "rate": "1/1h", "routes": ["shadow"], "mode": "shadow"},
+    {"name": "trial", "per": "user", "rate": "1/1h", "routes": ["trial"]},
     {"name": "anonymous", "per": "client", "rate": "2/1h", "routes": ["open"], "counts": "anonymous"},
+    {"name": "plans", "per": "client", "rate": "1000/1h", "routes": ["plans"]},
     {"name": "plan", "per": "claims.plan", "rate": "2/1h", "routes": ["plans"]},
     {
         "name": "writes", "per": "user", "rate": "1/1h", "routes": ["free"],

@@ -320,6 +320,18 @@ async def test_a_clock_of_redis_that_goes_back_locks_no_one_out(
         assert await spend(all_workers.workers[1:], "small", 20) in (14, 15)
 
 
+async def test_a_limit_that_is_made_faster_locks_no_one_out_as_the_slow_one_would(
+    redis_url: str, client: Redis
+) -> None:
+    async with floor(redis_url, client, SMALL, workers=1) as before:
+        assert await spend(before.workers, "small", 30) == 20
+    faster = Limit("small", "user", "rate", 20, period=0.2, burst=20)
+    async with floor(redis_url, client, faster, workers=1) as after:
+        worker = after.workers[0]
+        assert not await worker.take("small")
+        assert worker.house.budgets["small"].purse("ann").retry_at - after.clock() <= 0.4
+
+
 def test_what_a_subject_takes_is_bounded() -> None:
     """docs/limits.md says about 0.6 KiB."""
     house = House([RATE], cast("Ledger", None), cast("Usages", None))

@@ -153,6 +153,19 @@ def test_a_quota_has_its_slack_once_in_a_period() -> None:
     assert purse.retry_at == 500.0
 
 
+def test_an_answer_of_the_last_day_grants_nothing_of_the_next_one() -> None:
+    purse = Purse("ann")
+    purse.begin("2026-11-29", 100.0)
+    purse.waiting = 3
+    asked = ask(purse, QUOTA, 99.9)
+    purse.begin("2026-11-30", 86_500.0)
+    purse.answered(QUOTA, asked, Grant(1, 4, 7, 0, 0.1), 99.9, 100.1)
+    assert (purse.tokens, purse.left, purse.refused_until) == (0, -1, -math.inf)
+    following = ask(purse, QUOTA, 100.2, keep=False)
+    assert (following.period, following.want, following.back) == ("2026-11-30", 3, 0)
+    assert following.registered == 0
+
+
 def test_slots_that_run_are_kept_on_record() -> None:
     purse = Purse("ann")
     purse.waiting = 2

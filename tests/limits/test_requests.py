@@ -85,6 +85,13 @@ async def test_shadow_only_counts(limited: House) -> None:
     assert await limited.metric("gateway_limit_hits_total", limit="shadow", result="shadow") == before + 2
 
 
+async def test_a_limit_on_a_route_in_shadow_tells_clients_nothing(limited: House) -> None:
+    answers = [await limited.request("/trial/a", token=token()) for _ in range(3)]
+    assert [each.status for each in answers] == [200, 200, 200]
+    assert {each.field(b"ratelimit") for each in answers} == {None}
+    assert await limited.metric("gateway_limit_hits_total", limit="trial", result="shadow") == 2
+
+
 async def test_anonymous_requests_have_a_limit_of_their_own(limited: House) -> None:
     client = b"X-Forwarded-For: 2001:db8:a:b::1"
     same = b"X-Forwarded-For: 2001:db8:a:b::2"
@@ -97,6 +104,8 @@ async def test_anonymous_requests_have_a_limit_of_their_own(limited: House) -> N
 async def test_a_claim_may_have_a_limit(limited: House) -> None:
     assert await statuses(limited, "/plans/a", 2, token(plan="basic")) == [200, 200]
     assert await statuses(limited, "/plans/a", 1, token("admin", plan="basic")) == [429]
+    # The request that was refused has spent nothing of the other limit.
+    assert await limited.metric("gateway_limit_hits_total", limit="plans", result="allowed") == 2
     assert await statuses(limited, "/plans/a", 3, token()) == [200, 200, 200]
 
 

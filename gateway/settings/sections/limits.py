@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, PositiveInt, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from gateway.core.tokens.claim_paths import DOTTED, POINTER
 from gateway.limits.periods import zone
@@ -16,6 +16,11 @@ from gateway.settings.values import Cel, Name, Share, Text, mistake, parse_durat
 
 _RATE: Final = re.compile(r"([1-9][0-9]{0,8})\s*/\s*(\S+)")
 _QUOTA: Final = re.compile(r"([1-9][0-9]{0,14})\s*/\s*(day|month)")
+_MOST: Final = 999_999_999
+"""The most requests of a rate, a burst or a concurrency: Redis counts them exactly."""
+_SHORTEST: Final = 0.001
+_LONGEST: Final = 366 * 86_400.0
+"""Seconds of the time of a rate."""
 _KINDS: Final = ("rate", "quota", "concurrency")
 _OF_USERS: Final = ("user", "tenant", "issuer")
 
@@ -27,8 +32,8 @@ def parse_rate(value: str) -> tuple[int, float]:
         raise mistake("must be a number and a duration", "write 600/1m, 10/1s or 1000/1h")
     number = match[2] if match[2][0].isdigit() else f"1{match[2]}"
     seconds = parse_duration(number)
-    if seconds <= 0:
-        raise mistake("must have a duration longer than zero", "write 600/1m, 10/1s or 1000/1h")
+    if not _SHORTEST <= seconds <= _LONGEST:
+        raise mistake("must have a duration from 1ms to 8784h, a year", "write 600/1m, 10/1s or 1000/1h")
     return int(match[1]), seconds
 
 
@@ -76,6 +81,7 @@ def _text(kind: str, pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "x-kind": kind, "pattern": pattern})
 
 
+Count: TypeAlias = Annotated[int, Field(ge=1, le=_MOST)]
 Rate: TypeAlias = Annotated[str, AfterValidator(_rate), _text("number/duration", r"^[1-9][0-9]*\s*/")]
 Quota: TypeAlias = Annotated[str, AfterValidator(_quota), _text("number/day or month", f"^{_QUOTA.pattern}$")]
 Per: TypeAlias = Annotated[
@@ -94,13 +100,13 @@ class RequestLimit(Section):
     /64), `route`, or `claims.` and a path. With `counts: failed`: `client`, `route` or `kid`."""
     rate: Rate | None = Field(None, examples=["600/1m"])
     """So many requests in this time, on average."""
-    burst: PositiveInt | None = None
+    burst: Count | None = None
     """How many may come at once. `null`: as many as the rate has in its time."""
     quota: Quota | None = None
     """So many requests in each day or month of the calendar."""
     time_zone: TimeZone = "UTC"
     """Where the days and months of a quota begin."""
-    concurrency: PositiveInt | None = None
+    concurrency: Count | None = None
     """So many requests at the same time. The questions of other proxies (`decision`) do not count."""
     routes: tuple[Text, ...] = ()
     """The names of the routes that it is for; empty: all."""

@@ -69,6 +69,8 @@ for i = 3, #KEYS do
             current, before = 0, 0
         end
         if kind == 'rate' then
+            -- A slower limit of that name, before a change of the configuration, may have lacked more time.
+            base = math.min(base, now + 2 * capacity * interval)
             base = math.max(base, now + (current + before) * interval)
         elseif kind == 'quota' then
             told = tonumber(told) or 0
