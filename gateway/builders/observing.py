@@ -50,6 +50,7 @@ def recorder(settings: Settings, stack: AsyncExitStack) -> Recorder | None:
         keep=record.keep,
         max_size=record.max_size,
         subjects={issuer.name: issuer.subject for issuer in settings.issuers},
+        processes=translation.workers(settings.server),
     )
     recorder = Recorder(files, record.sample)
     recorder.start()

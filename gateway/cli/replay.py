@@ -124,12 +124,15 @@ def _decides(settings: "Settings") -> "Configuration":
 def _records(files: list[Path], *, newest: bool = False) -> "Iterator[Recorded]":
     """Read files, and those of directories, the oldest or the newest first."""
     from gateway.replay.recorder import SUFFIX
-    from gateway.replay.records import Unreadable, decode
+    from gateway.replay.records import LONGEST, Unreadable, decode
 
     for file in files:
         for each in sorted(file.glob(f"*{SUFFIX}"), reverse=newest) if file.is_dir() else [file]:
             with each.open("rb") as lines:
-                for number, line in enumerate(lines, start=1):
+                # No line is longer, so no file takes more memory than that.
+                for number, line in enumerate(iter(lambda: lines.readline(LONGEST + 1), b""), start=1):
+                    if len(line) > LONGEST:
+                        raise Unreadable(f"{each}:{number}: is no record: it is longer than {LONGEST} bytes")
                     if not line.endswith(b"\n"):
                         output.warn(f"{each}:{number}: the line is not complete, and is left out")
                         continue

@@ -5,6 +5,8 @@ costs records, and no request.
 """
 
 import asyncio
+import errno
+import math
 import os
 import time
 from collections import deque
@@ -27,6 +29,8 @@ _QUEUE: Final = 10_000
 """Samples that wait to be written."""
 _FILES: Final = 8
 """Files in which the records of `keep`, or of `max_size`, are: the oldest goes as a whole."""
+_TIDY: Final = 60.0
+"""The longest time between two looks for files that are too old."""
 SUFFIX: Final = ".requests.jsonl"
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -42,35 +46,66 @@ class RecordFiles:
         keep: float,
         max_size: int,
         subjects: Mapping[str, str],
+        processes: int = 1,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`keep` is in seconds, `max_size` in bytes: of all files together."""
+        """`keep` is in seconds, `max_size` in bytes: of all files of all `processes` together."""
         self._directory = directory
         self._keep = keep
         self._max_size = max_size
+        self._largest = max_size // (_FILES * processes)
+        """Bytes of a file."""
         self._subjects = subjects
         self._clock = clock
         self._file: int | None = None
         self._opened = 0.0
         self._written = 0
         self._number = 0
+        self._tidied = -math.inf
 
     def write(self, samples: list[Sample]) -> None:
         """Append records. Raises OSError."""
-        lines = [line for sample in samples if (line := encode(sample, self._subjects)) is not None]
-        if not lines:
-            return
-        data = b"".join(lines)
+        piece = bytearray()
+        for sample in samples:
+            line = encode(sample, self._subjects)
+            if line is None:
+                continue
+            if piece and len(piece) + len(line) > self._largest:
+                self._append(piece)
+                piece = bytearray()
+            piece += line
+        if piece:
+            self._append(piece)
+
+    def tidy(self) -> None:
+        """Remove what is too old, also while nothing is recorded. Raises OSError."""
         now = self._clock()
-        limit = self._max_size // _FILES
+        if now - self._tidied < min(self._keep / _FILES, _TIDY):
+            return
+        self._tidied = now
+        if self._file is not None and now - self._opened > self._keep / _FILES:
+            self.close()
+        self._remove(now)
+
+    def _append(self, data: bytearray) -> None:
+        now = self._clock()
         if (
             self._file is None
             or now - self._opened > self._keep / _FILES
-            or self._written + len(data) > limit
+            or self._written + len(data) > self._largest
+            or not os.fstat(self._file).st_nlink  # another process has removed it
         ):
             self._begin(now)
-        if self._file is not None:
-            self._written += os.write(self._file, data)
+        if self._file is None:
+            return
+        written = os.write(self._file, data)
+        if written < len(data):
+            # What follows half a line would be no record either.
+            written = data.rfind(b"\n", 0, written) + 1
+            os.ftruncate(self._file, self._written + written)
+            self._written += written
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._written += written
 
     def close(self) -> None:
         if self._file is not None:
@@ -81,15 +116,20 @@ class RecordFiles:
         """Begin a file, and remove those that are too old or too many."""
         self.close()
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._number += 1
-        path = self._directory / f"{int(now)}-{os.getpid()}-{self._number}{SUFFIX}"
+        path = self._directory
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-        self._file = os.open(path, flags, 0o600)
+        while self._file is None:
+            self._number += 1
+            path = self._directory / f"{int(now)}-{os.getpid()}-{self._number}{SUFFIX}"
+            # Another container may have a process of that number.
+            with suppress(FileExistsError):
+                self._file = os.open(path, flags, 0o600)
         self._opened, self._written = now, 0
         self._remove(now, path)
 
-    def _remove(self, now: float, newest: Path) -> None:
+    def _remove(self, now: float, newest: Path | None = None) -> None:
         files = sorted(self._directory.glob(f"*{SUFFIX}"), key=lambda file: file.name, reverse=True)
+        # The files that are open may become so much larger.
         total = self._max_size // _FILES
         for file in files:
             if file == newest:
@@ -132,15 +172,18 @@ class Recorder:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(_INTERVAL)
-            await self._flush()
+            try:
+                await self._flush()
+            except Exception:  # a bug must not end what is recorded
+                log.exception("records_failed")
 
     async def _flush(self) -> None:
         samples = [*self._queue]
         self._queue.clear()
-        if not samples:
-            return
         try:
-            await asyncio.to_thread(self._files.write, samples)
+            if samples:
+                await asyncio.to_thread(self._files.write, samples)
+            await asyncio.to_thread(self._files.tidy)
         except OSError as error:
             if not self._failing:
                 log.warning("records_not_written", detail=str(error))

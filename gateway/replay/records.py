@@ -118,7 +118,10 @@ def encode(sample: Sample, subjects: Mapping[str, str]) -> bytes | None:
         "revoked": None if found.resolution is None else found.resolution.revoked,
         "redacted": redacted,
     }
-    line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+    try:
+        line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+    except orjson.JSONEncodeError:  # attributes with hundreds of levels
+        return None
     return line if len(line) <= LONGEST else None
 
 

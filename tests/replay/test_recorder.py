@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,90 @@ async def test_what_is_old_or_too_much_is_removed(tmp_path: Path) -> None:
     kept.write([one])
     assert len(files(tmp_path)) == 1
     kept.close()
+
+
+async def test_what_is_old_is_removed_also_while_nothing_is_recorded(tmp_path: Path) -> None:
+    now = [float(NOW)]
+    kept = RecordFiles(tmp_path, keep=80.0, max_size=2**20, subjects=SUBJECTS, clock=lambda: now[0])
+    kept.write([await sample()])
+    (file,) = files(tmp_path)
+    now[0] = file.stat().st_mtime + 79.0
+    kept.tidy()
+    assert files(tmp_path) == [file]
+    now[0] += 11.0
+    kept.tidy()
+    assert files(tmp_path) == []
+    kept.write([await sample()])
+    assert len(files(tmp_path)) == 1
+    kept.close()
+
+
+async def test_the_files_of_many_processes_have_one_bound(tmp_path: Path) -> None:
+    one, now, size = await sample(), [float(NOW)], 2**19
+    all_kept = [
+        RecordFiles(
+            tmp_path / "records",
+            keep=80.0,
+            max_size=size,
+            subjects=SUBJECTS,
+            processes=16,
+            clock=lambda: now[0],
+        )
+        for _ in range(16)
+    ]
+    for kept in all_kept:
+        now[0] += 1
+        kept.write([one])
+    for _ in range(2):
+        # Each has more to write at once than a file may have.
+        for kept in all_kept:
+            now[0] += 0.1
+            kept.write([one] * 100)
+            assert sum(file.stat().st_size for file in files(tmp_path / "records")) <= size
+    # What was removed while it was open is not written to any more.
+    now[0] += 0.1
+    for file in files(tmp_path / "records"):
+        file.unlink()
+    for kept in all_kept:
+        kept.write([one])
+    assert len(files(tmp_path / "records")) == 16
+    for kept in all_kept:
+        kept.close()
+
+
+async def test_a_line_that_did_not_fit_on_the_disk_ends_before_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = RecordFiles(tmp_path, keep=3600.0, max_size=2**20, subjects=SUBJECTS)
+    one, write = await sample(), os.write
+    kept.write([one])
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, bytes(data)[: len(data) * 3 // 4]))
+    with pytest.raises(OSError, match="No space left"):
+        kept.write([one, one])
+    monkeypatch.setattr(os, "write", write)
+    kept.write([one])
+    kept.close()
+    (file,) = files(tmp_path)
+    assert [decode(line).verdict for line in file.read_bytes().splitlines(keepends=True)] == ["allow"] * 3
+
+
+async def test_a_record_that_cannot_be_written_costs_no_other(tmp_path: Path) -> None:
+    one, deep = await sample(), await sample()
+    attributes: JSON = 1
+    for _ in range(300):
+        attributes = {"a": attributes}
+    assert deep.admission is not None
+    assert deep.admission.decision is not None
+    resolution = deep.admission.decision.resolution
+    assert resolution.user is not None
+    user = replace(resolution.user, attributes={"a": attributes})
+    decision = replace(deep.admission.decision, resolution=replace(resolution, user=user))
+    deep = replace(deep, admission=replace(deep.admission, decision=decision))
+    kept = RecordFiles(tmp_path, keep=3600.0, max_size=2**20, subjects=SUBJECTS)
+    kept.write([deep, one])
+    kept.close()
+    (file,) = files(tmp_path)
+    assert len(file.read_bytes().splitlines()) == 1
 
 
 async def test_a_share_is_recorded_with_the_same_answers(tmp_path: Path) -> None:
@@ -130,6 +216,10 @@ async def test_the_command_tells_each_change(tmp_path: Path) -> None:
     assert (code, found["requests"], found["changed"]) == (1, 2, 1)
     assert found["groups"][0]["requests"][0]["user"] == "id-u1"
     (folder / f"2{SUFFIX}").write_text("no record\n")
+    assert run("--config", new)[0] == 2
+    # A file without ends of lines is not read into memory as a whole.
+    with (folder / f"2{SUFFIX}").open("wb") as hostile:
+        hostile.truncate(2**36)
     assert run("--config", new)[0] == 2
     # A script would take it for "nothing changes".
     (folder / f"2{SUFFIX}").unlink()
