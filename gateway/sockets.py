@@ -39,6 +39,8 @@ _NO_SYN: Final = b"".join(
 )
 
 
+_PICKS: Final = 20
+"""How often a free port is picked before it counts as taken."""
 _ADVICE: Final = {
     errno.EADDRINUSE: "stop the program that uses it, or choose another one",
     errno.EADDRNOTAVAIL: "write an address of this machine, or 0.0.0.0 for all of them",
@@ -71,15 +73,24 @@ def bind(endpoint: Endpoint, setting: str = "the address") -> tuple[socket.socke
 
 
 def _bind_host(host: str, port: int) -> tuple[socket.socket, ...]:
-    if host == _ALL_IPV6:
-        return _bind_all(port)
-    addresses = dict.fromkeys(
+    attempts = _PICKS if port == 0 else 1
+    while True:
+        attempts -= 1
+        try:
+            return _bind_all(port) if host == _ALL_IPV6 else _bind_addresses(_addresses(host, port))
+        except OSError as error:
+            # The port that was picked may be taken for the next address, or by another process meanwhile.
+            if error.errno != errno.EADDRINUSE or attempts == 0:
+                raise
+
+
+def _addresses(host: str, port: int) -> Iterable[tuple[int, _Address]]:
+    return dict.fromkeys(
         (family, address)
         for family, _, _, _, address in socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     )
-    return _bind_addresses(addresses)
 
 
 def _bind_all(port: int) -> tuple[socket.socket, ...]:

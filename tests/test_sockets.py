@@ -1,6 +1,8 @@
 """Listening sockets that processes share and pass on."""
 
+import errno
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,23 @@ def test_all_addresses_are_those_of_both_families() -> None:
                 sockets.bind((host, port))
     finally:
         sockets.close(bound)
+
+
+@pytest.mark.parametrize(("times", "fits"), [(5, True), (99, False)])
+def test_a_free_port_is_free_for_both_families(
+    monkeypatch: pytest.MonkeyPatch, times: int, fits: bool
+) -> None:
+    """The port that the system picks for one may be taken for the other."""
+    taken, unpatched = iter(range(times)), socket.socket.bind
+
+    def bind(one: socket.socket, address: tuple[str, int]) -> None:
+        if one.family == socket.AF_INET and next(taken, None) is not None:
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+        unpatched(one, address)
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    with nullcontext() if fits else pytest.raises(OSError, match="Address already in use"):
+        sockets.close(sockets.bind(("::", 0)))
 
 
 def test_one_family_is_not_bound_when_the_other_is_taken() -> None:
