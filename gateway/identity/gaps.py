@@ -1,30 +1,30 @@
-"""What may have been missed, until a copy of everything makes up for it."""
+"""Gaps: times in which something may have been missed, each open until a complete copy makes up for it."""
 
 
 class Gaps:
-    """Counts the times when something may have been missed.
+    """Counts the gaps.
 
-    A copy makes up for the gaps that were noticed before it began. Those of meanwhile stay open.
+    A complete copy closes the gaps that were noticed before the copy began. Later ones stay open.
     """
 
     def __init__(self) -> None:
         self._noticed = 0
         self._closed = 0
-        """So many gaps, from the first on, have been made up for."""
+        """The number of gaps that are closed: the first ones of those noticed."""
 
     @property
     def open(self) -> bool:
-        """True while something that was missed may still be missing."""
+        """Whether a gap is open."""
         return self._closed < self._noticed
 
     def notice(self) -> None:
-        """Take note that something may have been missed."""
+        """Record that something may have been missed."""
         self._noticed += 1
 
     def before_copy(self) -> int:
-        """Return what to hand to `close` once the copy that begins now is whole."""
+        """Return the argument of `close` for a copy that begins now."""
         return self._noticed
 
     def close(self, noticed: int) -> None:
-        """Take note that a copy is whole; `noticed` is what `before_copy` returned when it began."""
+        """Record that a copy is complete; `noticed` is what `before_copy` returned when it began."""
         self._closed = max(self._closed, noticed)

@@ -1,4 +1,4 @@
-"""What a worker has heard of changes in Postgres, and what Redis does not have yet."""
+"""What a worker has received from Postgres (changes and heartbeats), and the changes that Redis lacks."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,7 +11,7 @@ _REMEMBERED: Final = 4096
 
 @dataclass(slots=True)
 class Pending:
-    """The changes that Redis does not have yet: of each thing the last one."""
+    """The changes that Redis does not have yet: for each identity or revocation the last one."""
 
     identities: dict[tuple[str, str], None] = field(default_factory=dict)
     version: int = 0
@@ -29,14 +29,14 @@ class Pending:
 
 @dataclass(slots=True)
 class Listening:
-    """A time without a break in which this worker listens to Postgres."""
+    """A time in which this worker listens to Postgres without interruption."""
 
     heartbeats: dict[str, None] = field(default_factory=dict)
     """The heartbeats of this time, the latest last."""
     own: str | None = None
-    """The last one that is our own."""
+    """The last one that this worker sent."""
     proofs: int = 0
-    """The number of our own ones. Each proves that every change before it has been heard of."""
+    """How many this worker sent. Each proves that every change before it has been received."""
 
     def heard(self, heartbeat: str) -> None:
         self.heartbeats[heartbeat] = None
@@ -46,8 +46,8 @@ class Listening:
 
 @dataclass(slots=True)
 class Joined:
-    """An epoch that this worker has joined: it hears of every change in it."""
+    """An epoch that this worker has joined: it receives every change in it."""
 
     epoch: str
     kept: str
-    """Our heartbeat that has kept it alive last."""
+    """The last heartbeat of this worker that kept the epoch alive."""

@@ -1,33 +1,33 @@
-"""What is done with each change that is heard of, and when memory may be trusted.
+"""Invalidation: applies each received change to memory and to Redis, and decides when memory may be trusted.
 
-Postgres tells of changes in one order, the same to all who listen. Each worker drops what it holds,
-then sees to it that Redis drops it too. Redis's documents count only under the current epoch, which
-workers keep alive: a worker does so with a heartbeat that it has received back from Postgres, and only
-when everything that it heard before is done in Redis. When no worker did for a while the epoch
-lapses, and every document with it. A worker that begins to listen joins an epoch only when it has
-received the heartbeat that last kept it: what came earlier is done in Redis, what came later it
-has heard of itself.
+Postgres sends changes in one order, the same to all listeners. Each worker drops the entries in its memory,
+and then deletes the documents in Redis. A document in Redis counts only in the current epoch, which workers
+keep alive. To keep it alive, a worker uses a heartbeat of its own that it has received back from Postgres,
+after it has applied to Redis every change that came before that heartbeat. If no worker keeps the epoch
+alive for a while, it lapses, and no document of it counts any more. A worker that begins to listen joins an
+epoch only after it has received the heartbeat that last kept the epoch alive: earlier changes have been
+applied to Redis, and later ones it has received itself.
 
-The local tier is open while Postgres is listened to, an epoch is joined, and Redis tells of the keys
-that others touch.
+The local tier is open while the worker listens to Postgres, has joined an epoch, and receives from Redis the
+keys that others write.
 
 ========= ================================== ========= =====================================================
 State     Event                              Next      What follows
 ========= ================================== ========= =====================================================
-deaf      Postgres is listened to            listening memory is dropped; the blacklist may have a gap
+deaf      the worker listens to Postgres     listening memory is dropped; the blacklist may have a gap
 listening our heartbeat came back, and       listening the blacklist is copied from Postgres
           the blacklist may have a gap
 listening our heartbeat came back, and no    joined    an epoch begins
           worker keeps an epoch
 listening our heartbeat came back, and the   joined    memory may answer
-          epoch's last heartbeat was heard
+          epoch's last one was received
 joined    our heartbeat came back            joined    the epoch is kept alive
-joined    the epoch is another's, or void;   listening memory answers no longer
-          Redis is another database's
-any       the connection to Postgres is lost deaf      memory answers no longer
+joined    the epoch is not the current one;  listening memory no longer answers
+          Redis belongs to another database
+any       the connection to Postgres is lost deaf      memory no longer answers
 ========= ================================== ========= =====================================================
 
-Before each of these steps Redis is told of every change that was heard of.
+Before each of these steps, every change that was received is applied to Redis.
 """
 
 import asyncio
@@ -53,16 +53,16 @@ from gateway.stores.redis.keys import Keys
 from gateway.stores.redis.ownership import ForeignRedis
 
 _PENDING: Final = 10_000
-"""Changes that may wait for Redis; beyond that, everything is given up there."""
+"""Changes that may wait for Redis; beyond that, all documents in Redis are voided."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class SharedTier(Protocol):
-    """Redis, as far as changes go. Every method raises `StoreUnavailable`."""
+    """The operations on Redis that changes need. Every method raises `StoreUnavailable`."""
 
     async def bury(self, identities: Sequence[tuple[str, str]], version: int) -> None:
-        """Drop documents, by issuer name and subject, and refuse what was read before `version`."""
+        """Delete documents, by issuer name and subject, and refuse documents read before `version`."""
 
     async def epoch(self) -> Epoch | None:
         """Return the current epoch, if a worker keeps one."""
@@ -70,7 +70,7 @@ class SharedTier(Protocol):
     async def begin_epoch(self, heartbeat: str, version: int = 0) -> Epoch:
         """Begin an epoch unless there is one; returns the current one.
 
-        Nothing that was read before `version` may be stored in it.
+        No document that was read before `version` may be stored in it.
         """
 
     async def keep_epoch(self, name: str, heartbeat: str) -> bool:
@@ -90,29 +90,29 @@ class Blacklist(Protocol):
         """Copy all revocations from Postgres."""
 
     def doubt(self) -> None:
-        """Have Postgres asked until all revocations have been copied."""
+        """Let look-ups ask Postgres until all revocations have been copied."""
 
 
 class LearntRevocations(Protocol):
-    """What is remembered of revocations that Redis alone knows."""
+    """The revocations that exist in Redis only, as far as this worker remembers them."""
 
     def touched(self, target: Target) -> None:
-        """Take note of a key that was set, deleted or has expired."""
+        """Record that a key was set, deleted or has expired."""
 
     def lifted_unnamed(self) -> None:
-        """Take note that any revocation may have been lifted in Postgres."""
+        """Record that any revocation may have been lifted in Postgres."""
 
     def lifted(self, target: Target) -> None:
-        """Take note that a revocation was lifted in Postgres."""
+        """Record that a revocation was lifted in Postgres."""
 
 
 class Invalidation:
     """Implements `listener.ChangeListener`; `touched_keys` implements `change_stream.KeysListener`.
 
     `issuers` maps the configured names to their `iss`; changes of any other `iss` concern no user here.
-    `keys` are those in Redis, `retry` the seconds until it is told again what it could not be.
-    `latest` asks for the latest transaction, where users are read from a replica: one that lags behind the
-    beginning of an epoch must not fill it. It may raise `StoreUnavailable`.
+    `keys` are those in Redis. `retry` is the time in seconds after which failed changes are applied again.
+    If users are read from a replica, `latest` returns the latest transaction of the primary: a replica that
+    lags behind the beginning of an epoch must not fill it. It may raise `StoreUnavailable`.
     """
 
     def __init__(
@@ -149,9 +149,9 @@ class Invalidation:
         self._listening: Listening | None = None
         self._joined: Joined | None = None
         self._condemned: str | None = None
-        """An epoch that must lapse: it had a change that could not be read."""
+        """An epoch that must lapse: a change in it could not be read."""
         self._gaps = Gaps()
-        """When revocations may have gone unheard, which only a filling of the blacklist mends."""
+        """Times in which a revocation may have been missed, until the blacklist is copied again."""
         self._pending = Pending()
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -167,18 +167,18 @@ class Invalidation:
 
     @property
     def hearing(self) -> Hearing | None:
-        """The time since Postgres is listened to without a break; None if it is not."""
+        """The time in which the worker listens without interruption; None if it does not listen."""
         return self._listening
 
     def believes(self, epoch: str) -> bool:
-        """Tell whether every change in an epoch is heard of here, and so whether its documents count."""
+        """Tell whether this worker receives every change in an epoch, and so whether its documents count."""
         return self._joined is not None and epoch == self._joined.epoch
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have `callback` called after anything was dropped; returns what ends that.
+        """Call `callback` each time after entries were dropped; returns what ends the subscription.
 
-        What it asks the tiers in reply may still be old, for as long as Redis takes to hear of the
-        change; then it is called again.
+        If the callback asks the tiers, Redis may still give an old answer, until the change has been applied
+        to it. Then the callback is called again.
         """
         self._subscribers.append(callback)
         return lambda: self._subscribers.remove(callback)
@@ -196,12 +196,12 @@ class Invalidation:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # What Postgres tells -----------------------------------------------------------------------------
+    # Changes from Postgres ---------------------------------------------------------------------------
 
     def listening(self) -> None:
         self._listening = Listening()
         self._gaps.notice()
-        # What came unheard until here may have changed anything; what comes from here on will be heard.
+        # Before this moment any change may have been missed; from now on, each one is received.
         self._local.flush()
         self.tell()
 
@@ -252,36 +252,37 @@ class Invalidation:
                     self._local.forget_issuers([revocation.issuer])
             if change.lifted and self._learnt is not None:
                 self._learnt.lifted(revocation.target)
-            # Rows with the two spellings of one issuer are not changed one after the other.
+            # Two rows with the two spellings of one issuer have no common order of changes.
             order = change.order if revocation.issuer == change.revocation.issuer else 0
             placed = replace(change, revocation=revocation, order=order)
-            # The last change is to come last also among those that wait already.
+            # The latest change must also be the last one among those that wait.
             self._pending.revoked.pop(revocation.target, None)
             self._pending.revoked[revocation.target] = placed
 
     def _everything(self, version: int) -> None:
-        """Give up all that is in Redis: what changed is too much to be named."""
+        """Void all documents in Redis, because too many things changed to be named."""
         self._gaps.notice()
         if self._learnt is not None:
             self._learnt.lifted_unnamed()
         self._blacklist.doubt()
         if version > 0:
-            # Ids are in no order of commits: what waits, and is told in no other way, may have a higher one.
+            # Ids do not follow the order of commits: a change that waits here, and is dropped now, may have a
+            # higher one.
             version = max(version, self._pending.version)
         self._pending = Pending(everything=max(version, self._pending.everything or 0))
 
     # Trust -------------------------------------------------------------------------------------------
 
     def judge(self) -> None:
-        """Open or close the local tier, as what it rests on is there or not."""
+        """Open or close the local tier, depending on whether its conditions are met."""
         trusted = self._joined is not None and self.touched_keys.up
         if trusted and not self._local.is_open:
             self._local.open()
-            # Once: what closes it later, a stream or Redis that is away, tells of its own coming and going.
+            # Logged once: a stream or Redis that closes it later logs its own outage.
             if not self._told_trusted:
                 self._told_trusted = True
                 log.info("local_tier_trusted")
-            # What came unheard until here may have changed anything.
+            # Before this moment any change may have been missed.
             self.tell()
         elif not trusted and self._local.is_open:
             self._local.close()
@@ -295,39 +296,39 @@ class Invalidation:
         for callback in tuple(self._subscribers):
             callback()
 
-    # What Redis is told ------------------------------------------------------------------------------
+    # Changes to Redis --------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        # A cancellation may be lost in a client that is being timed out at that moment.
+        # A client that runs into a timeout at that moment may swallow the cancellation.
         while not self._closed:
             await self._wake.wait()
             self._wake.clear()
-            # What was heard before this heartbeat is pending, or done.
+            # Every change that was received before this heartbeat is pending, or has been applied.
             beat = None if self._listening is None else self._listening.own
             try:
                 await self._carry()
                 await self._guard(beat)
                 continue
             except ForeignRedis:
-                # What it tells of keys is of another's, too.
+                # Its notifications of keys are about the data of another database, too.
                 self._leave()
             except StoreUnavailable as error:
                 log.debug("redis_not_told_of_changes", error=str(error))
             except Exception:
-                # No caller awaits this task; the epoch lapses if it goes on.
+                # No caller awaits this task. If the error persists, the epoch lapses.
                 log.exception("redis_not_told_of_changes")
             await asyncio.sleep(self._retry)
             self._wake.set()
 
     async def _carry(self) -> None:
-        """Do in Redis what has been heard of so far; what fails stays to be done."""
+        """Apply to Redis the changes that were received so far; those that fail stay pending."""
         pending, self._pending = self._pending, Pending()
         try:
             try:
                 if pending.identities:
                     await self._shared.bury(list(pending.identities), pending.version)
             finally:
-                # The blacklist is doubted where it cannot be told, whatever else could not.
+                # Also if the deletion failed: `apply` marks the blacklist as incomplete if it fails itself.
                 if pending.revoked:
                     await self._blacklist.apply(list(pending.revoked.values()))
             if pending.everything is not None:
@@ -336,7 +337,7 @@ class Invalidation:
                 else:
                     epoch = await self._shared.epoch()
                     self._condemned = None if epoch is None else epoch.name
-                # What was read from Redis until this moment may be older than the change.
+                # Entries that were read from Redis before this moment may be older than the change.
                 self._local.flush()
                 self._leave()
         except BaseException:
@@ -345,7 +346,7 @@ class Invalidation:
             raise
 
     async def _guard(self, beat: str | None) -> None:
-        """Keep the epoch alive, or join one, or begin one, on the strength of a heartbeat that came back."""
+        """Keep the epoch alive, or join one, or begin one, with a heartbeat that came back."""
         listening, joined = self._listening, self._joined
         if listening is None or beat is None or beat not in listening.heartbeats:
             return
@@ -377,7 +378,7 @@ class Invalidation:
             self._gaps.close(gaps)
             self._wake.set()
         except ForeignRedis:
-            pass  # told of once, as a dependency that is down
+            pass  # logged once, as a dependency that is down
         except StoreUnavailable as error:
             # The blacklist logs its outages; the next heartbeat is the next attempt.
             log.debug("revocations_not_loaded", error=str(error))

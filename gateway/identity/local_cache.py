@@ -1,13 +1,13 @@
 """The local tier: answers from the memory of this process, at the price of three look-ups.
 
-Entries are answered only while the tier is open: while its owner hears of every change. Every change
-that is heard of drops the entries that it touches, and voids the tickets of reads that began before it,
-so that a slow reader cannot put back an entry that has just been dropped. The stores decide on every
-token that the tier does not answer for, and on every one that a revocation hits. So memory follows the
-tokens in use; revoked ones take none.
+Entries are answered only while the tier is open: while its owner receives every change. Each received
+change drops the entries that it concerns, and voids the tickets of reads that began before it, so that a
+slow reader cannot put back an entry that has just been dropped. The stores decide on every token that the
+tier does not answer for, and on every token that a revocation hits. So memory grows with the tokens in use;
+revoked tokens take none.
 
-Users stay here after their time, as what was last known of them. That is served, marked stale, when
-no store can be asked. A change that is heard of drops that too.
+Users stay here after their time, as the last known answer. It is served, marked as stale, when no store can
+be asked. A received change drops it, too.
 """
 
 import math
@@ -22,7 +22,7 @@ from gateway.core.model import Claims, Resolution, Tier, User, Validity
 from gateway.core.revocations import Revocations, hits
 
 PROOF_LIFETIME: Final = 2.0
-"""Seconds for which a proof counts: a process that was halted missed the changes of that time."""
+"""Seconds for which a proof counts: a process that was halted received no change in that time."""
 _MAX_TRACKED_CHANGES: Final = 10_000
 """Changes that are remembered one by one; a ticket older than all of them is void."""
 
@@ -30,7 +30,7 @@ _MOST_ISSUERS: Final = 4096
 """Issuers and tenants whose revocations are remembered; before there are more, all are forgotten."""
 
 Ticket: TypeAlias = int
-"""The place of a read's beginning among the changes that were heard of."""
+"""The number of changes that had been received when a read began."""
 IdentityKey: TypeAlias = tuple[str, str]
 """`iss` and `sub`."""
 TokenKey: TypeAlias = tuple[str, str]
@@ -49,14 +49,14 @@ class _Entry:
     """When Postgres said so; Unix seconds."""
     ticket: Ticket
     until: float
-    """By the tier's clock; only ever answered before."""
+    """The end of the entry's life, by the tier's clock."""
 
 
 class LocalCache:
     """Bounded memory of users, misses, tokens that are not revoked, and revocations of issuers.
 
-    An entry is answered for `ttl` seconds at most, and none more than `PROOF_LIFETIME` after the last proof
-    that every change is heard of. `clock` gives seconds, from any beginning.
+    An entry is answered for `ttl` seconds at most, and no entry later than `PROOF_LIFETIME` after the last
+    proof that every change is received. `clock` gives seconds, from any beginning.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class LocalCache:
         clock: Callable[[], float],
         reused: defaultdict[str, int] | None = None,
     ) -> None:
-        """`reused` counts, by issuer, the answers that were still valid when they were asked for again."""
+        """`reused` counts, by issuer, the answers that `is_valid` confirmed."""
         self._reused = defaultdict(int) if reused is None else reused
         self._ttl = ttl
         self._clock = clock
@@ -81,8 +81,8 @@ class LocalCache:
         self._tokens: LRU[TokenKey, float] = LRU(max_tokens)
         """Until when a token counts as not revoked."""
         self._issuers: dict[str, tuple[float, float | None]] = {}
-        """Issuer name → until when it is known, from which instant on its tokens count."""
-        # Keys of different kinds may be equal: that voids a ticket too many, and no harm is done.
+        """Issuer name → until when its revocations are known, and up to which `iat` tokens are revoked."""
+        # Keys of different kinds may be equal: that voids one ticket too many, which is harmless.
         self._dropped: LRU[ChangeKey, int] = LRU(_MAX_TRACKED_CHANGES)
         self._changes = 0
         self._flushed = 0
@@ -96,7 +96,7 @@ class LocalCache:
 
     @property
     def trusted(self) -> bool:
-        """Whether every change so far has been heard of."""
+        """Whether every change so far has been received."""
         return self._clock() < self._proven_until
 
     @property
@@ -114,7 +114,7 @@ class LocalCache:
     # Answers -----------------------------------------------------------------------------------------
 
     def recall(self, claims: Claims) -> Resolution | None:
-        """Answer for a token from memory; None when a store is to be asked."""
+        """Answer for a token from memory; None if a store must be asked."""
         now = self._clock()
         if now >= self._proven_until:
             return None
@@ -147,7 +147,7 @@ class LocalCache:
         return True
 
     def _until(self, entry: _Entry, claims: Claims) -> float:
-        """Return until when an entry answers for a token, with what is known of its revocations."""
+        """Return until when an entry answers for a token; minus infinity if a revocation hits the token."""
         if hits(entry.user_at, claims.issued_at):
             return -math.inf
         until = entry.until
@@ -166,7 +166,7 @@ class LocalCache:
         return None if entry is None else (entry.answer.user, entry.stored_at)
 
     def up_to_date(self, claims: Claims) -> bool:
-        """Tell whether a change of what is last known would have been heard of."""
+        """Tell whether a change of the last known answer would have been received."""
         entry = self._held((claims.issuer, claims.subject))
         return self.trusted and entry is not None and entry.ticket >= self._flushed
 
@@ -176,7 +176,7 @@ class LocalCache:
     # Filling -----------------------------------------------------------------------------------------
 
     def ticket(self) -> Ticket:
-        """Return what a read needs to fill the tier, to be taken before any store is asked."""
+        """Return the ticket with which a read fills the tier; take it before any store is asked."""
         return self._changes
 
     def concerns(self, claims: Claims, user: User | None) -> list[ChangeKey]:
@@ -189,20 +189,20 @@ class LocalCache:
         return keys
 
     def last_change(self, claims: Claims) -> Ticket:
-        """Return the ticket before which nothing that was read of this token and its user counts."""
+        """Return the ticket of the last change that may concern a token and its user."""
         # The user may not be known yet.
         keys = self.concerns(claims, None)
         latest = max(self._dropped.peek(key) or 0 for key in keys)
         return max(self._tracked_from, self._flushed, self._user_changed, latest)
 
     def changed_since(self, ticket: Ticket) -> Set[ChangeKey] | None:
-        """Return the keys that changed since a ticket was taken; None: any may have."""
+        """Return the keys that changed since a ticket was taken; None: any key may have changed."""
         if ticket < self._flushed or ticket < self._tracked_from:
             return None
         return {key for key, _ in takewhile(lambda entry: entry[1] > ticket, self._dropped.newest())}
 
     def learn(self, ticket: Ticket, claims: Claims, user: User | None, stored_at: float) -> None:
-        """Remember what Postgres said at `stored_at`, as last known and no more."""
+        """Remember what Postgres said at `stored_at`, only as the last known answer."""
         if self._void(ticket, claims, user):
             return
         key = (claims.issuer, claims.subject)
@@ -219,9 +219,10 @@ class LocalCache:
         revocations: Revocations,
         lifetime: float,
     ) -> None:
-        """Remember a token's user, or that there is none, and what is known against the token.
+        """Remember a token's user, or that there is none, and the revocations that concern the token.
 
-        `lifetime` is how many seconds the user may be answered for. A void ticket fills nothing.
+        `lifetime` is the time in seconds for which the user may be answered. With a void ticket, nothing is
+        remembered.
         """
         if not self._open or ticket < self._flushed or self._void(ticket, claims, user):
             return
@@ -239,7 +240,7 @@ class LocalCache:
                 self._tokens.put((name, jti), longest)
 
     def _void(self, ticket: Ticket, claims: Claims, user: User | None) -> bool:
-        """Tell whether anything of a token and its user was dropped since the ticket was taken."""
+        """Tell whether a change since the ticket was taken concerns a token or its user."""
         if ticket == self._changes:
             return False
         return ticket < self._tracked_from or any(
@@ -282,13 +283,13 @@ class LocalCache:
             self._tokens.pop(key)
 
     def forget_issuers(self, names: Iterable[str]) -> None:
-        """Drop what is known of revocations of whole issuers."""
+        """Drop the revocations of whole issuers."""
         for name in names:
             self._drop(name)
             self._issuers.pop(name, None)
 
     def flush(self) -> None:
-        """Answer nothing of what is remembered, and void all tickets. Last known users stay so."""
+        """Answer with no entry of before, and void all tickets. Users stay as last known ones."""
         self._changes += 1
         self._flushed = self._changes
         self._absent.clear()
@@ -296,7 +297,7 @@ class LocalCache:
         self._issuers.clear()
 
     def forget_everything(self) -> None:
-        """Flush, and forget what was last known too."""
+        """Flush, and forget the last known users, too."""
         self.flush()
         self._tracked_from = self._changes
         self._users.clear()
@@ -304,18 +305,18 @@ class LocalCache:
         self._dropped.clear()
 
     def open(self) -> None:
-        """Begin to answer, with an empty memory: from here on every change is heard of."""
+        """Begin to answer, with an empty memory: from now on, every change is received."""
         self.flush()
         self._open = True
         self.prove()
 
     def prove(self) -> None:
-        """Take note of a proof that every change so far has been heard of."""
+        """Record a proof that every change so far has been received."""
         if self._open:
             self._proven_until = self._clock() + PROOF_LIFETIME
 
     def close(self) -> None:
-        """Answer nothing any more: changes may go unheard."""
+        """Stop answering, because changes may be missed."""
         self._open = False
         self._proven_until = -math.inf
         self.flush()

@@ -1,4 +1,4 @@
-"""One outage of something that is proven again and again, told when it begins and when it is over."""
+"""Outages of something that is proven again and again: reports when one begins and when it is over."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 
 HOLD: Final = 5.0
-"""Seconds of proof without a break after which an outage is over: what comes and goes is one outage."""
+"""Seconds of uninterrupted proof after which an outage is over; shorter recoveries are part of it."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -15,7 +15,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class Outages:
     """Calls `began` with the cause, and `over` with how long it lasted, in seconds.
 
-    That it has never been well before makes no difference. `clock` gives seconds.
+    A failure before the first proof is an outage, too. `clock` gives seconds.
     """
 
     def __init__(
@@ -28,19 +28,19 @@ class Outages:
         self._over = over
         self._clock = clock
         self._since: float | None = None
-        """When the outage began that has been told of and is not over."""
+        """When the outage began that was reported and is not over."""
         self._well_since: float | None = None
         """The first proof since the last failure."""
 
     def failed(self, detail: str) -> None:
-        """Take note of a failure."""
+        """Record a failure."""
         self._well_since = None
         if self._since is None:
             self._since = self._clock()
             self._began(detail)
 
     def proven(self) -> None:
-        """Take note of a proof; to be called at least every few seconds while all is well."""
+        """Record a proof; to be called at least every few seconds while there is no failure."""
         if self._since is None:
             return
         now = self._clock()

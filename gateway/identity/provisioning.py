@@ -1,9 +1,9 @@
 """Users that are created at their first request: on routes with `missing_user: provision`.
 
 The store creates exactly one, however many requests and workers ask at the same time; the requests of this
-process ask together. Then what memory and Redis know of the identity is dropped, and the tiers are asked
-again, so that the user who answers is one that they have found as any other. Who may not be created is
-refused for a moment without asking again.
+process share one call. Then the entries of the identity in memory and Redis are dropped, and the tiers are
+asked again, so that they find the new user as they find any other. If the store refuses to create a user,
+requests of that user are refused for a moment without asking again.
 """
 
 import time
@@ -30,7 +30,7 @@ REFUSALS: Final[Mapping[ProvisioningResult, tuple[Reason, str]]] = {
     "deleted": (USER_DELETED, "no user is created: a deleted user has the token's e-mail address"),
     "taken": (ACCOUNT_NOT_LINKED, "no user is created: another user has the token's e-mail address"),
 }
-"""Why a request is refused whose user the store does not create."""
+"""The denial of a request whose user the store refuses to create."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -39,18 +39,18 @@ class UserStore(Protocol):
     """Where users are created: the gateway's own tables, or a source that may be written to."""
 
     async def provision(self, user: NewUser, request_id: str) -> Provisioned:
-        """Create a user with its identity, exactly once; or tell why not. Raises `StoreUnavailable`.
+        """Create a user with its identity, exactly once, or return why not. Raises `StoreUnavailable`.
 
-        It never creates one for the e-mail address of another user, deleted or not, and records who was
-        created for which issuer's token.
+        It never creates one with the e-mail address of another user, deleted or not. It records the new user
+        and the issuer of the token.
         """
 
 
 class SharedTier(Protocol):
-    """Redis, as far as created users go."""
+    """The operation on Redis that a created user needs."""
 
     async def bury(self, identities: list[tuple[str, str]], version: int) -> None:
-        """Drop documents, and refuse what was read before `version`. Raises `StoreUnavailable`."""
+        """Delete documents, and refuse documents read before `version`. Raises `StoreUnavailable`."""
 
 
 class Directory(Protocol):
@@ -61,7 +61,7 @@ class Directory(Protocol):
 
 
 class Observer(Protocol):
-    """Who counts the attempts."""
+    """Counts the attempts."""
 
     def user_provisioned(
         self, issuer: str, result: ProvisioningResult | Literal["not_eligible", "failed"]
@@ -105,7 +105,7 @@ class Provisioner:
         await self._calls.close()
 
     async def provision(self, route: Route, claims: Claims, request_id: str) -> Resolution:
-        """Create the user of a token that has none; return what the tiers then know.
+        """Create the user of a token that has none; return what the tiers then answer.
 
         Raises `Denial`: when the token may create no user, when that user could not use the route, when the
         e-mail address is another user's, or when a store cannot be asked.
@@ -141,8 +141,8 @@ class Provisioner:
             return result
         if result == "created":
             log.info("user_provisioned", user=provisioned.user_id, issuer=name, request_id=request_id)
-        # Every worker hears of the user soon, but these requests are to find the user now. Memory is last:
-        # what was read from Redis before this change may not fill it.
+        # Every worker receives the change soon, but these requests must find the user now. Memory comes last,
+        # so that answers read from Redis before this change do not fill it.
         with suppress(StoreUnavailable):
             await self._shared.bury([(user.realm or name, identity.subject)], provisioned.version)
         self._local.forget_identities([(identity.issuer, identity.subject)])

@@ -35,37 +35,37 @@ from gateway.stores.redis.user_documents import CachedUser
 _SKEW: Final = 5.0
 """Seconds by which the clock of the machine that stored an entry may be ahead of ours."""
 _PATIENCE: Final = 5.0
-"""Seconds that a request waits for a query, and that one may take; Postgres's timeouts are shorter."""
+"""Seconds that a request waits for a query, and that a query may take; Postgres's timeouts are shorter."""
 _SHARED: Final = 0.1
-"""Seconds within which requests share a query while no change is heard of."""
+"""Seconds within which requests share a query while changes are not received."""
 _FRESH_MISS: Final = 1.0
-"""Seconds for which it is believed that a token that was just issued has no user."""
+"""Seconds for which a miss counts if the token was just issued."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """What held before Redis was asked."""
+    """The state before Redis was asked."""
 
     ticket: Ticket
     known: tuple[User | None, float] | None
     """What Postgres last said of the token's user, and when."""
     trusted: bool
-    """Whether the blacklist was."""
+    """Whether the blacklist was trusted."""
 
     @property
     def user_id(self) -> str | None:
-        """Who is probably behind the token."""
+        """The id of the user who is probably behind the token."""
         return self.known[0].id if self.known is not None and self.known[0] is not None else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What a store, or memory in its place, said."""
+    """The answer of a store, or of memory in its place."""
 
     resolution: Resolution
     stored_at: float = 0.0
     ticket: Ticket | None = None
-    """What fills the local tier; None when the answer is not to be remembered."""
+    """The ticket with which the answer fills the local tier; None if it must not be remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class _Fetched:
     user: User | None
     asked_at: float
     ticket: Ticket | None
-    """None when Redis refused it: something changed since, or Redis cannot tell."""
+    """None if Redis refused to store the user: it changed since, or Redis cannot tell."""
 
 
 _QueryKey: TypeAlias = tuple[IdentityKey, str | None, bool, Ticket, int]
@@ -151,7 +151,7 @@ class IdentityResolver:
         When the token or its issuer is revoked, no user is looked up. Raises `Denial`, with
         `user_store_unavailable` or `revocation_unavailable`, when no store can answer.
         """
-        # A filling that ends while Redis is being read came too late for what was read.
+        # Taken first: a copy of the blacklist that ends during the read does not vouch for its answer.
         before = _Before(self._local.ticket(), self._local.last_known(claims), self._blacklist.trusted)
         shared: SharedAnswer | None = None
         try:
@@ -168,12 +168,12 @@ class IdentityResolver:
             learnt.told(claims, resolution.user, resolution.revoked, shared.era)
         if resolution.revoked is not None:
             return resolution
-        # Redis may know what Postgres does not, and cannot be asked, or has lost it.
+        # Redis may have a revocation that Postgres lacks, while it cannot be asked or has lost the key.
         kind = learnt.against(claims, resolution.user)
         return resolution if kind is None else replace(resolution, revoked=kind)
 
     async def _resolve(self, claims: Claims, before: _Before, shared: SharedAnswer) -> Resolution:
-        """Go by what Redis said, as far as that counts."""
+        """Use the answer of Redis, as far as it counts."""
         revoked = shared.revocations.against_anyone(claims.issued_at)
         if revoked is not None:
             user = None if shared.cached is None else shared.cached.user
@@ -181,7 +181,7 @@ class IdentityResolver:
         vouched = shared.complete and before.trusted and self._blacklist.trusted
         if not vouched:
             self._blacklist.request()
-        # Asked last: what was read from Redis counts only if no change has gone unheard since.
+        # Checked last: an answer from Redis counts only if no change has been missed since.
         if vouched and shared.epoch is not None and self._believes(shared.epoch):
             answer = await self._find(claims, shared, before)
         else:
@@ -211,10 +211,10 @@ class IdentityResolver:
         return resolution
 
     async def _find(self, claims: Claims, shared: SharedAnswer, before: _Before) -> _Answer:
-        """Find the user while Redis is guarded."""
+        """Find the user while Redis has a trusted epoch."""
         ticket, known, cached = before.ticket, before.known, shared.cached
         if cached is not None and cached.epoch == shared.epoch and self._lifetime(claims, cached) > 0:
-            # One object for one state of a user lets others know it again at a glance.
+            # Reuse the object of an equal user, so that others may compare users by identity.
             user = known[0] if known is not None and known[0] == cached.user else cached.user
             return _Answer(Resolution(user, Tier.REDIS, None, Tier.REDIS), cached.stored_at, ticket)
         newer = self._local.last_known(claims)
@@ -226,7 +226,7 @@ class IdentityResolver:
                 self._query_key(claims, None), lambda: self._fetch_user(claims, shared.epoch or "")
             )
         except RecordUnusable as error:
-            # Postgres has answered: what was known before it is not what is there now.
+            # Postgres has answered, so no earlier answer may take its place.
             raise Denial(USER_STORE_UNAVAILABLE, str(error)) from error
         except (StoreUnavailable, TimeoutError) as error:
             return _Answer(await self._last_known(claims, shared, Tier.REDIS, error))
@@ -238,9 +238,9 @@ class IdentityResolver:
     async def _ask_postgres_alone(
         self, claims: Claims, shared: SharedAnswer | None, *, vouched: bool
     ) -> Resolution:
-        """Ask Postgres for user and revocations both: what Redis has, if it is up, may be old, or not all.
+        """Ask Postgres for user and revocations both: the data in Redis may be old or incomplete.
 
-        `vouched`: nothing better is known of the revocations than Redis's word, should Postgres be down.
+        `vouched`: if Postgres is down, the revocations in Redis count.
         """
         try:
             fetched, revocations = await self._combined_queries.do(
@@ -259,7 +259,7 @@ class IdentityResolver:
     async def _last_known(
         self, claims: Claims, shared: SharedAnswer | None, revocation_tier: Tier | None, error: Exception
     ) -> Resolution:
-        """Answer from Redis, of whatever epoch, or from memory, because Postgres cannot."""
+        """Answer from Redis, whatever the epoch of the document, or from memory, because Postgres is down."""
         cached = None if shared is None else shared.cached
         known = self._local.last_known(claims)
         if known is not None and await self._missed(claims, shared):
@@ -276,9 +276,9 @@ class IdentityResolver:
         return Resolution(user, tier, None, revocation_tier, stale=True)
 
     async def _missed(self, claims: Claims, shared: SharedAnswer | None) -> bool:
-        """Tell whether the user has changed since, as others heard and this memory did not."""
+        """Tell whether other workers received a change of the user that this worker missed."""
         if shared is None or shared.epoch is None or shared.cached is not None:
-            # No gateway hears of changes, or none has removed the document.
+            # No gateway receives changes, or none has deleted the document.
             return False
         if self._local.up_to_date(claims):
             return False
@@ -291,9 +291,9 @@ class IdentityResolver:
     # Postgres ----------------------------------------------------------------------------------------
 
     def _query_key(self, claims: Claims, jti: str | None) -> _QueryKey:
-        """Return what requests must agree in to share a query: one after a change shares none from before."""
+        """Return the key of a query: requests with the same key share it, but never across a change."""
         identity = (claims.issuer, claims.subject)
-        # While changes may go unheard, time alone tells.
+        # While changes may be missed, time separates the queries.
         moment = 0 if self._local.trusted else int(self._clock() / _SHARED)
         return identity, jti, self._is_fresh(claims), self._local.last_change(claims), moment
 
@@ -302,7 +302,7 @@ class IdentityResolver:
         found = await self._postgres.find_user(claims.identity)
         stored = await self._store(claims, found, asked_at, epoch)
         if self._postgres.has_replica and (not stored or (found.user is None and self._is_fresh(claims))):
-            # A replica may not have heard yet of what was written a moment ago.
+            # A replica may lag behind the latest write.
             ticket, asked_at = self._local.ticket(), self._clock()
             found = await self._postgres.find_user(claims.identity, primary=True)
             stored = await self._store(claims, found, asked_at, epoch)
@@ -325,7 +325,7 @@ class IdentityResolver:
         try:
             return await self._redis.store_user(claims, cached, ttl, horizon=found.horizon)
         except StoreUnavailable:
-            # Postgres has answered; that Redis cannot be told is for the next request to find out.
+            # Postgres has answered; the next request finds out that Redis is down.
             return False
 
     # Times -------------------------------------------------------------------------------------------

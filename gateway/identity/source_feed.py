@@ -2,11 +2,11 @@
 
 One process of all gateways holds a lease, reads the changes, and reports them on the channel of the gateway's
 own tables, as a trigger would. So all other workers receive them in order, and nothing else of the change
-stream is different. It reads them in one of two ways: by looking at the tables again and again (`changes:
-poll`), or by listening to the triggers on the server that has them (`users.source.dsn`).
+stream is different. It reads them in one of two ways: it polls the tables (`changes: poll`), or it listens to
+the triggers on the server that has the tables (`users.source.dsn`).
 
-With each report the holder writes down when it began to read. Workers do not trust their memory when that is
-too long ago (`Watched.feed_patience`).
+With each report, the holder of the lease writes the time at which it began to read. Workers do not trust
+their memory if that time is too long ago (`Watched.feed_patience`).
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from gateway.stores.postgres.source.polling import Poller
 from gateway.stores.redis.user_documents import CachedUser
 
 LEASE: Final = 3.0
-"""Seconds for which the lease is held beyond the next look."""
+"""Seconds for which the lease is held beyond the next poll."""
 _RELEASING: Final = 1.0
 """Seconds that giving up the lease may take."""
 _BATCH: Final = 1000
@@ -46,7 +46,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Documents(Protocol):
-    """The users that are remembered: those in Redis, and so those of every worker's memory."""
+    """The remembered users: those in Redis, which include those of every worker's memory."""
 
     def cached_users(self) -> AsyncIterator[Sequence[tuple[str, str, bytes]]]:
         """Return issuer name, subject and document of each, in parts. Raises `StoreUnavailable`."""
@@ -59,11 +59,11 @@ class Reader(Protocol):
     """Reads the changes of a source, while this process holds the lease."""
 
     async def serve(self) -> str:
-        """Report changes until that ends; returns why. Raises `StoreUnavailable`."""
+        """Report changes until the lease or the connection ends; returns why. Raises `StoreUnavailable`."""
 
 
 class SourceFeed:
-    """Holds the lease when no other process does, and has the changes read then.
+    """Takes the lease when no other process holds it, and has the changes read while it holds the lease.
 
     `interval` is the time in seconds between two attempts to get the lease.
     """
@@ -83,7 +83,7 @@ class SourceFeed:
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Stop, and give the lease up: until another process has it, no change is read."""
+        """Stop, and give the lease up. Until another process has it, no change is read."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -115,9 +115,9 @@ class SourceFeed:
 
 
 class Polling:
-    """Looks at the tables every `interval` seconds, and compares what is remembered every `compare` seconds.
+    """Polls the tables every `interval` seconds, and compares the remembered users every `compare` seconds.
 
-    Without a column, what is remembered is compared at each look.
+    Without a column, each poll compares them.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Polling:
         """
 
     async def serve(self) -> str:
-        """Look until another process holds the lease."""
+        """Poll until another process holds the lease."""
         self._equal = {}
         await self._feed.report(await self._poller.begin())
         compared_at = -self._compare
@@ -160,7 +160,7 @@ class Polling:
             await asyncio.sleep(max(0.0, self._interval - (time.monotonic() - began)))
 
     async def _compare_documents(self) -> bool:
-        """Report each remembered user that is not as the tables have it; False if Redis did not tell all."""
+        """Report each remembered user that differs from the tables; False if Redis did not return all."""
         before, self._equal = self._equal, {}
         waiting: dict[str, list[tuple[str, bytes]]] = {}
         try:
@@ -194,14 +194,14 @@ class Polling:
         if not unsure:
             self._equal |= {(name, subject): pair for subject, (_, pair) in documents.items()}
             return
-        # What is reported is what is read now. A change since the first question is in it.
+        # The report has the state that is read now, which includes changes since the first query.
         users, version = await self._poller.users(name, unsure)
         differing = []
         for subject, (document, pair) in documents.items():
             if subject not in unsure:
                 self._equal[name, subject] = pair
             elif subject in users and self._is_equal(document, iss, users[subject][0]):
-                # The state that was compared, not that of the question before, which may be another.
+                # Keep the state that was compared: that of the query before may differ.
                 self._equal[name, subject] = pair[0], users[subject][1]
             else:
                 differing.append((iss, subject))
@@ -225,7 +225,7 @@ def _is_same(one: User | None, other: User | None) -> bool:
 
 
 class Relay:
-    """Passes on what the triggers on another server report.
+    """Passes on the reports of triggers on another server.
 
     `listen` returns a stream of that server for a listener; `latest` returns the highest id of a transaction
     there.
@@ -268,7 +268,7 @@ class _Began:
 
 
 class _Ear:
-    """Puts what a stream reports in a queue: changes, the time of a proof, or why it was lost."""
+    """Puts the reports of a stream into a queue: changes, the time of a proof, or why it was lost."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[Changed | Everything | _Began | float | str] = asyncio.Queue()

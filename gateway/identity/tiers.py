@@ -20,7 +20,7 @@ class SystemOfRecord(Protocol):
         """Find a user."""
 
     async def find_user_and_revocations(self, claims: Claims) -> tuple[FoundUser, Revocations]:
-        """Ask the primary for a user and what is known against the token."""
+        """Ask the primary for a user, and for the revocations that concern the token."""
 
 
 class SharedTier(Protocol):
@@ -33,31 +33,31 @@ class SharedTier(Protocol):
         """Return the instant until which a user's tokens are revoked."""
 
     async def buried(self, claims: Claims) -> bool:
-        """Tell whether any gateway has heard of a change of a token's user in the last five minutes."""
+        """Tell whether any gateway received a change of a token's user in the last five minutes."""
 
     async def store_user(self, claims: Claims, cached: CachedUser, ttl: float, *, horizon: int) -> bool:
         """Store a document unless it may be outdated; tells whether it was stored."""
 
 
 class LearntRevocations(Protocol):
-    """What is remembered of revocations that Redis alone knows."""
+    """The revocations that exist in Redis only, as far as this worker remembers them."""
 
     def told(self, claims: Claims, user: User | None, kind: RevocationKind | None, era: bytes) -> None:
-        """Take note of what Redis, which can be relied on, said of a token, and in which era."""
+        """Record what a trusted Redis said of a token, and in which era."""
 
     def against(self, claims: Claims, user: User | None) -> RevocationKind | None:
-        """Return the kind of a revocation that is remembered and hits a token."""
+        """Return the kind of a remembered revocation that hits a token."""
 
 
 class Blacklist(Protocol):
-    """Whether what Redis says of revocations is all there is to say."""
+    """The blacklist in Redis: whether it is complete."""
 
     @property
     def trusted(self) -> bool:
-        """False: Redis was away, and may have missed something."""
+        """False: Redis was away, and may lack a revocation."""
 
     def doubt(self) -> None:
-        """Take note that Redis did not answer."""
+        """Record that Redis did not answer."""
 
     def request(self) -> None:
-        """Have it filled."""
+        """Have the blacklist filled in the background."""

@@ -1,4 +1,4 @@
-"""What follows when Redis tells of a touched key: memory drops the entries that the key is about."""
+"""Notifications of touched keys from Redis: memory drops the entries that the key is about."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
@@ -18,17 +18,17 @@ class Observer(Protocol):
 
 
 class Invalidator(Protocol):
-    """Who decides whether memory may be trusted."""
+    """Decides whether memory may be trusted."""
 
     def judge(self) -> None:
-        """Look again at what that rests on."""
+        """Decide anew."""
 
     def tell(self) -> None:
-        """Let it be known that something was dropped."""
+        """Tell the subscribers that entries were dropped."""
 
 
 class TouchedKeys:
-    """Implements `change_stream.KeysListener`: what others write to Redis is dropped here."""
+    """Implements `change_stream.KeysListener`: entries whose keys others write in Redis are dropped here."""
 
     def __init__(
         self,
@@ -39,10 +39,10 @@ class TouchedKeys:
         observer: Observer,
         revoked: Callable[[Target], None] = lambda _: None,
     ) -> None:
-        """`revoked` is told of each key of a revocation."""
+        """`revoked` is called with the target of each touched key of a revocation."""
         self._revoked = revoked
         self.up = False
-        """Whether Redis tells of every key that is touched."""
+        """Whether Redis notifies this worker of every touched key."""
         self._owner = owner
         self._local = local
         self._issuers = issuers

@@ -20,23 +20,23 @@ from gateway.stores.redis.ownership import ForeignRedis
 from gateway.stores.redis.shared_tier import RedisTier
 
 INTERVAL: Final = 30.0
-"""Seconds after which a row that was written to Postgres alone is on the blacklist too."""
+"""Seconds between two fillings, after which a row that no change reported is on the blacklist, too."""
 _RETRY: Final = 2.0
-"""Seconds between two attempts that requests may cause."""
+"""The shortest time in seconds between two fillings that requests cause."""
 _DEAF_INTERVAL: Final = 3.0
-"""Seconds between two fillings while no change is heard of: a row that was lifted is refused until then."""
+"""Seconds between two fillings while no change is received; until then, a lifted row still counts."""
 _DEAF_SHARE: Final = 0.05
-"""The share of the time that these fillings may take, of all processes, however many rows there are."""
+"""The largest share of the time that these fillings of all processes take, however many rows there are."""
 _WATCH: Final = 1.0
-"""Seconds after which Redis's absence is noticed though no request comes."""
+"""Seconds between two probes of Redis, which notice an outage even if there are no requests."""
 PRUNING: Final = 3600.0
-"""Seconds between two removals of expired rows, by each process; give or take a half."""
+"""Seconds between two removals of expired rows by each process, plus or minus a half."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def under_configured_names(revocations: Iterable[Revocation], issuers: Mapping[str, str]) -> list[Revocation]:
-    """Put rows whose `issuer` is an `iss` under that issuer's name; `issuers` maps names to `iss`."""
+    """Replace the `iss` of an issuer in rows with its configured name; `issuers` maps names to `iss`."""
     known = issuers if isinstance(issuers, IssuerNames) else IssuerNames(issuers)
     placed = []
     for revocation in revocations:
@@ -47,9 +47,9 @@ def under_configured_names(revocations: Iterable[Revocation], issuers: Mapping[s
 
 
 class BlacklistSync:
-    """Fills the blacklist at the start, every `INTERVAL`, and whenever it cannot be relied on.
+    """Fills the blacklist at the start, every `INTERVAL`, and whenever it may be incomplete.
 
-    Single rows that change are written to it at once. Rows that have expired are removed from Postgres.
+    It writes single rows that change to the blacklist at once, and removes expired rows from Postgres.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class BlacklistSync:
         hears: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`hears` tells whether changes in Postgres are heard of at this moment."""
+        """`hears` tells whether this process receives the changes in Postgres at this moment."""
         self._hears = hears
         self._postgres = postgres
         self._redis = redis
@@ -69,7 +69,7 @@ class BlacklistSync:
         self._issuers = IssuerNames(issuers)
         self._clock = clock
         self._gaps = Gaps()
-        """When Redis did not answer, and may have missed revocations."""
+        """Times in which Redis did not answer, and may have missed revocations."""
         self._attempted_at: float | None = None
         self._filled_at = -math.inf
         self._filling_took = 0.0
@@ -80,22 +80,22 @@ class BlacklistSync:
 
     @property
     def trusted(self) -> bool:
-        """False: Redis was away, and may have missed what was revoked meanwhile."""
+        """False: Redis was away, and may lack revocations of that time."""
         return not self._gaps.open
 
     def doubt(self) -> None:
-        """Take note that Redis did not answer."""
+        """Record that Redis did not answer."""
         self._gaps.notice()
 
     async def load(self) -> None:
-        """Have Redis hold every revocation that counts in Postgres, and no other of its rows.
+        """Copy every revocation in Postgres that counts to Redis, and remove all other copies from Redis.
 
         An outage is one line of the log when it begins and one when it ends. Raises `StoreUnavailable`.
         """
         try:
             await self._load()
         except ForeignRedis:
-            raise  # told of once, as a dependency that is down
+            raise  # logged once, as a dependency that is down
         except StoreUnavailable as error:
             if not self._load_failed:
                 self._load_failed = True
@@ -118,16 +118,15 @@ class BlacklistSync:
     async def apply(self, changes: Sequence[Revoked]) -> None:
         """Write or lift rows that have changed; their `issuer` is the configured name.
 
-        At most one change of each row; any number of workers may apply the same. Raises
-        `StoreUnavailable`; if it was Redis that could not be told, that is not trusted until the
-        blacklist has been filled.
+        Pass at most one change of each row; any number of workers may apply the same one. Raises
+        `StoreUnavailable`. If Redis failed, the blacklist is not trusted until it has been filled.
         """
         try:
             still_revoked = await self._still_revoked(
                 [change.revocation for change in changes if change.lifted]
             )
         except StoreUnavailable:
-            # Only Postgres could tell what may be lifted; new revocations do not wait for that.
+            # Only Postgres knows which rows may be lifted; new revocations do not wait for that.
             await self._write([change for change in changes if not change.lifted])
             raise
         await self._write(
@@ -161,7 +160,7 @@ class BlacklistSync:
         return {row.target: row for row in strongest(under_configured_names(rows, self._issuers))}
 
     def request(self) -> None:
-        """Have the blacklist filled in the background, unless that has just been tried."""
+        """Have the blacklist filled in the background, unless an attempt has just been made."""
         now = self._clock()
         if self._loading is not None or (
             self._attempted_at is not None and now - self._attempted_at < _RETRY
@@ -184,8 +183,8 @@ class BlacklistSync:
     def start(self, interval: float = INTERVAL, watch: float = _WATCH, pruning: float = PRUNING) -> None:
         """Fill the blacklist, and again every `interval` seconds, until `close`.
 
-        Every `watch` seconds Redis is asked whether it is there, and Postgres which database it is; about
-        every `pruning` seconds expired rows are removed.
+        Every `watch` seconds, Redis is probed and Postgres is asked which database it is. About every
+        `pruning` seconds, expired rows are removed.
         """
         self._running = [
             asyncio.create_task(self._run(interval)),
@@ -200,7 +199,7 @@ class BlacklistSync:
             await asyncio.sleep(interval)
 
     async def _watch(self, interval: float) -> None:
-        # A cancellation may be lost in a client that is being timed out at that moment.
+        # A client that runs into a timeout at that moment may swallow the cancellation.
         while not self._closed:
             await asyncio.sleep(interval)
             try:
@@ -216,26 +215,26 @@ class BlacklistSync:
                 self.request()
 
     async def _is_ours_to_fill(self) -> bool:
-        """Return True if no change has been heard of for too long, and no other process makes up for it."""
+        """Return True if this process must fill: it receives no changes, and no other has just filled."""
         pause = max(_DEAF_INTERVAL, self._filling_took / _DEAF_SHARE)
         if self._hears() or self._clock() - self._filled_at < pause:
             return False
         with suppress(StoreUnavailable):
-            # What one process fills serves all.
+            # One filling serves all processes.
             return await self._revoked.take_turn(pause)
         return False
 
     async def _identify(self, interval: float) -> None:
-        """Ask now and then which database Postgres is: behind a pooler, it may become another unseen."""
+        """Ask regularly which database Postgres is: behind a pooler, it may change without a reconnect."""
         while not self._closed:
             await asyncio.sleep(interval)
             try:
                 self._redis.ownership.heard(await self._postgres.identify())
                 if self._postgres.availability.up is False:
-                    # It answers: does it answer requests, though none and no probe has asked?
+                    # It answers this question. Does it answer those of requests? A probe finds out.
                     await self._postgres.ping()
             except StoreUnavailable:
-                continue  # requests and `/readyz` tell of that
+                continue  # requests and `/readyz` report that
             except Exception:
                 log.exception("database_not_identified")
 

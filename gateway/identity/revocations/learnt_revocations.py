@@ -1,13 +1,14 @@
-"""Revocations that another program has set in Redis alone are remembered, and written down in Postgres.
+"""Revocations that another program has set in Redis only are remembered, and written to Postgres.
 
-What Redis alone knows is lost with Redis. So a worker that refuses a token for such a key, or is told by
-Redis that one was touched, looks at it. It goes on refusing while Redis cannot be asked, and writes it down
-in Postgres as learnt (`migrations/0009_learnt_revocations.sql`), from where it is mirrored like any other.
+A revocation that exists in Redis only is lost with Redis. So a worker examines its key, as soon as it
+refuses a token for it, or Redis notifies the worker that the key was touched. The worker continues to refuse
+while Redis cannot be asked. It writes the revocation to Postgres as learnt
+(`migrations/0009_learnt_revocations.sql`), from where it is mirrored like any other.
 
-A key that is deleted while a gateway listens takes its learnt row along. One that is gone since Redis was
-emptied, restarted, failed over or has evicted keys does not: then Redis does not say that it was lifted. One
-that was lost like that before it was looked at is written down with what the refused token says, once it is
-certain that it was no row that had been lifted.
+If a key is deleted while a gateway listens, its learnt row is deleted, too. If Redis was emptied, was
+restarted, failed over or has evicted keys, a missing key does not mean that it was lifted, and the row stays.
+If a key is lost like that before a worker has examined it, the worker writes it with the data of the refused
+token. But first it must be certain that the key was not the copy of a row that had been lifted.
 """
 
 import asyncio
@@ -42,9 +43,9 @@ from gateway.stores.redis.ownership import ForeignRedis
 
 _BATCH: Final = 500
 _PAUSE: Final = 0.25
-"""Seconds between two batches: so many keys a second are looked at, and written down, at most."""
+"""Seconds between two batches, which bound the keys that are examined and written in a second."""
 _HANDOVER: Final = 10.0
-"""Seconds for which it is remembered what Postgres knows: a request that asked it before takes less."""
+"""Seconds for which memory keeps a revocation that Postgres has; no earlier query takes longer."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -53,17 +54,17 @@ class SystemOfRecord(Protocol):
     """Postgres. Every method raises `StoreUnavailable`."""
 
     async def learn(self, revocations: Sequence[Learnt]) -> Learning | None:
-        """Write revocations down that no row of an operator says; None when no more are taken."""
+        """Write the revocations that no row of an operator covers; None if Postgres takes no more."""
 
     async def unlearn(self, targets: Sequence[Target]) -> int:
-        """Delete what was learnt; returns how many rows that were."""
+        """Delete learnt rows; returns their number."""
 
 
 class LearntRevocations:
-    """Remembers what Redis alone revokes, until Postgres knows it too.
+    """Remembers revocations that exist in Redis only, until Postgres has them, too.
 
-    `issuers` are the configured ones, by name: those of others concern no token here. `clock` gives Unix
-    seconds, `pause` is in seconds.
+    `issuers` are the configured ones, by name: a revocation of another issuer concerns no token here.
+    `clock` gives Unix seconds, `pause` is in seconds.
     """
 
     def __init__(
@@ -78,16 +79,16 @@ class LearntRevocations:
         clock: Callable[[], float] = time.time,
         pause: float = _PAUSE,
     ) -> None:
-        """`hearing` tells how changes in Postgres are heard of at this moment; None: they are not.
+        """`hearing` returns the time in which changes in Postgres are received; None: they are not received.
 
-        `any_user`: users are those of another system, whose ids need not be UUIDs.
+        `any_user`: the ids of users are those of another system, and need not be UUIDs.
         """
         self._any_user = any_user
         self._hearing = hearing
         self._lately_lifted: LRU[Target, float] = LRU(MOST)
-        """When a row was heard to be lifted."""
+        """When this worker was notified that a row was lifted."""
         self._all_lifted_at = -math.inf
-        """When so many rows had changed that they were not named."""
+        """When a notification came that so many rows had changed that it did not name them."""
         self._revoked = revoked
         self._postgres = postgres
         self._issuers = IssuerNames(issuers)
@@ -96,17 +97,17 @@ class LearntRevocations:
         self._pause = pause
         self._known = RememberedRevocations(clock)
         self._written: LRU[Target, bool] = LRU(MOST)
-        """What Postgres knows: of a token that is refused for it again there is nothing to be done."""
+        """Revocations that Postgres has: another token that is refused for one causes no work."""
         self._unseen: dict[Target, None] = {}
-        """What is to be looked at in Redis."""
+        """To be examined in Redis."""
         self._unwritten: dict[Target, None] = {}
-        """What is known, and to be written down in Postgres."""
+        """To be written to Postgres."""
         self._unrecorded: dict[Target, Known] = {}
-        """What Postgres has taken, and is to be on record in Redis."""
+        """Written to Postgres, and to be marked in Redis as recorded."""
         self._lifted: dict[Target, None] = {}
-        """What was deleted in Redis, and is to be in Postgres."""
+        """Deleted in Redis, and to be deleted in Postgres."""
         self._unsure: dict[Target, None] = {}
-        """What was deleted in both, and is to be looked at once more."""
+        """Deleted in both, and to be examined once more."""
         self._to_ask_redis = asyncio.Event()
         self._to_tell_postgres = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
@@ -115,54 +116,54 @@ class LearntRevocations:
 
     def start(self) -> None:
         """Begin to work in the background, until `close`."""
-        # Two, so that a slow Postgres delays no look: a lifted revocation is refused until it is looked at.
+        # Two tasks: a slow Postgres must not delay examinations, until which a lifted revocation counts.
         self._workers = [
             asyncio.create_task(self._ask_redis()), asyncio.create_task(self._tell_postgres())
         ]  # fmt: skip
 
     async def close(self) -> None:
-        """Stop; what is not written down by then goes with this process."""
+        """Stop; revocations that are not written by then are lost with this process."""
         self._closed = True
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
 
-    # What is heard -----------------------------------------------------------------------------------
+    # Events ------------------------------------------------------------------------------------------
 
     def told(self, claims: Claims, user: User | None, kind: RevocationKind | None, era: bytes) -> None:
-        """Take note of what Redis, which can be relied on, said of a token: the kind that hits it.
+        """Record what a trusted Redis said of a token: the kind of revocation that hits it, or None.
 
-        `era` is that of Redis when it said so; empty when that is not known.
+        `era` is that of Redis at that moment; empty if it is not known.
         """
         if kind is None:
             if self._known:
-                # What is remembered may have been lifted, or Redis has lost it.
+                # A remembered revocation may have been lifted, or Redis has lost it.
                 for target in targets_of(claims, user):
                     if self._known.peek(target) is not None:
                         self.touched(target)
             return
         for target in targets_of(claims, user):
-            # If it counts for all tenants, Redis has told of its own key.
+            # If the revocation is for all tenants, Redis has notified this worker of that key.
             of_all = target[1] not in ("", claims.realm)
             if target[0] != kind or of_all or self._written.get(target) is not None:
                 continue
             known = self._known.get(target)
             if known is None or not known.hits(claims, self._clock()):
-                # More than that it hits this token is not known before it is looked at.
+                # Before the examination, the worker knows only that the revocation hits this token.
                 self._remember(target, known_from(claims, kind, known, era, self._told(target)))
                 self.touched(target)
 
     def _told(self, target: Target) -> Told | None:
-        """Return this moment, if a row that is lifted is heard of."""
+        """Return this moment; None if a lifted row might be missed."""
         hearing, lifted_at = self._hearing(), self._lately_lifted.peek(target)
         now = self._clock()
         if hearing is None or now - max(lifted_at or -math.inf, self._all_lifted_at) < _HANDOVER:
-            # What Redis said may have been a row that is lifted by now.
+            # The key may have been the copy of a row that is lifted by now.
             return None
         return Told(hearing, hearing.proofs, now)
 
     def touched(self, target: Target) -> None:
-        """Take note that a key was set, deleted or has expired: it is to be looked at."""
+        """Record that a key was set, deleted or has expired, and must be examined."""
         self._written.pop(target)
         if not learnable(target, self._issuers, any_user=self._any_user) and self._known.peek(target) is None:
             return
@@ -173,12 +174,12 @@ class LearntRevocations:
         self._to_ask_redis.set()
 
     def lifted(self, target: Target) -> None:
-        """Take note that a revocation was lifted in Postgres."""
+        """Record that a revocation was lifted in Postgres."""
         self._lately_lifted.put(target, self._clock())
         self._forget_all_of(target)
 
     def lifted_unnamed(self) -> None:
-        """Take note that any row may have been lifted."""
+        """Record that any row may have been lifted."""
         self._all_lifted_at = self._clock()
         self._written = LRU(MOST)
 
@@ -188,19 +189,19 @@ class LearntRevocations:
         self._unwritten.pop(target, None)
 
     def against(self, claims: Claims, user: User | None) -> RevocationKind | None:
-        """Return the kind of a revocation that is remembered and hits a token."""
+        """Return the kind of a remembered revocation that hits a token."""
         return self._known.against(claims, user)
 
     @property
     def waiting(self) -> int:
-        """How many keys are still to be looked at."""
+        """The number of keys that are still to be examined."""
         return len(self._unseen)
 
-    # What is done ------------------------------------------------------------------------------------
+    # Work --------------------------------------------------------------------------------------------
 
     async def _ask_redis(self) -> None:
-        """Look at keys, and put on record what Postgres has taken; a batch of each at a time."""
-        # A cancellation may be lost in a client that is being timed out at that moment.
+        """Examine keys, and mark those in Redis that Postgres has; a batch of each at a time."""
+        # A client that runs into a timeout at that moment may swallow the cancellation.
         while not self._closed:
             waiting = self._unseen or self._unsure or self._unrecorded
             await self._something_to_do(self._to_ask_redis, self._setbacks.redis_at if waiting else None)
@@ -221,7 +222,7 @@ class LearntRevocations:
             await asyncio.sleep(self._pause)
 
     async def _tell_postgres(self) -> None:
-        """Delete what was deleted in Redis, and write down what is known; a batch of each at a time."""
+        """Delete rows whose keys were deleted in Redis, and write new ones; a batch of each at a time."""
         while not self._closed:
             waiting = self._unwritten or self._lifted
             due = self._setbacks.postgres_at if waiting else None
@@ -238,7 +239,7 @@ class LearntRevocations:
             await asyncio.sleep(self._pause)
 
     async def _something_to_do(self, told: asyncio.Event, due: float | None) -> None:
-        """Wait until `due`, in Unix seconds, or until it is told that there is more to do."""
+        """Wait until `due`, in Unix seconds, or until `told` is set because there is more to do."""
         told.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(None if due is None else max(0.0, due - self._clock())):
@@ -249,11 +250,11 @@ class LearntRevocations:
         return list(islice(waiting, _BATCH))
 
     async def _look(self) -> None:
-        """Look at keys that were touched."""
+        """Examine keys that were touched."""
         await self._examine(self._unseen, again=False)
 
     async def _look_again(self) -> None:
-        """Look at keys that were deleted in both stores: what was on record may have no row by now."""
+        """Examine keys that were deleted in both stores: a key that is marked may have no row by now."""
         await self._examine(self._unsure, again=True)
 
     async def _examine(self, waiting: dict[Target, None], *, again: bool) -> None:
@@ -267,7 +268,7 @@ class LearntRevocations:
     def _take(self, target: Target, found: KeyState, era: bytes, *, again: bool) -> None:
         if found.value is None:
             known = self._known.peek(target)
-            # Of a Redis that was emptied since, the silence says nothing.
+            # If Redis was emptied since, a missing key does not mean that it was lifted.
             if found.deleted or (known is not None and known.era == era and not found.lost):
                 self._forget_all_of(target)
             elif known is not None and known.found is None:
@@ -287,18 +288,18 @@ class LearntRevocations:
             self._observer.learnt("dropped", 1)
 
     def _write(self, target: Target) -> None:
-        """Have a revocation written down, if a row can hold it."""
+        """Have a revocation written to Postgres, if a row can hold it."""
         if learnable(target, self._issuers, any_user=self._any_user):
             self._unwritten[target] = None
             self._to_tell_postgres.set()
 
     def _lift(self, target: Target) -> None:
-        """Have what was learnt deleted in Postgres."""
+        """Have a learnt row deleted in Postgres."""
         self._lifted[target] = None
         self._to_tell_postgres.set()
 
     def _settle(self, target: Target) -> None:
-        """Take note that Postgres knows a revocation, which needs no remembering soon."""
+        """Record that Postgres has a revocation, so that memory can soon forget it."""
         self._unwritten.pop(target, None)
         self._written.put(target, True)  # noqa: FBT003 -- the value of a set's entry
         known = self._known.peek(target)
@@ -311,7 +312,7 @@ class LearntRevocations:
             self._known.pop(target)
 
     def _abandon(self) -> None:
-        """Leave alone a Redis that belongs to another now; what was seen there before is written down."""
+        """Leave a Redis that belongs to another database; write revocations that hit a token here."""
         for target in self._unseen:
             known = self._known.peek(target)
             if known is not None and known.found is None:
@@ -328,7 +329,7 @@ class LearntRevocations:
         if not targets:
             return
         for target in targets:
-            # One that is lifted again meanwhile is another wish.
+            # If it is lifted again meanwhile, that is a new request.
             del self._lifted[target]
         try:
             self._observer.learnt("lifted", await self._postgres.unlearn(targets))
@@ -340,7 +341,7 @@ class LearntRevocations:
             self._to_ask_redis.set()
 
     async def _learn(self) -> None:
-        """Write down in Postgres what Redis alone knows."""
+        """Write to Postgres the revocations that exist in Redis only."""
         now = self._clock()
         batch: dict[Target, Known] = {}
         for target in tuple(self._unwritten):
@@ -365,26 +366,26 @@ class LearntRevocations:
         self._setbacks.postgres_took_some()
         self._observer.learnt("learnt", learning.written)
         for (target, known), said in zip(batch.items(), learning.said, strict=True):
-            # What was looked at again meanwhile may have to be written once more.
+            # A revocation that was examined again meanwhile may have to be written once more.
             if self._known.peek(target) not in (known, None):
                 continue
             self._unwritten.pop(target, None)
             if said:
-                # That row is mirrored, and lifted, as any other.
+                # Its row is mirrored, and lifted, like any other.
                 self._settle(target)
             else:
                 self._unrecorded[target] = known
                 self._to_ask_redis.set()
 
     async def _record(self) -> None:
-        """Put on record in Redis what Postgres has taken."""
+        """Mark in Redis the keys that Postgres has."""
         batch = {target: self._unrecorded[target] for target in self._some(self._unrecorded)}
         for era in {known.looked_in for known in batch.values()}:
             same = {target: known for target, known in batch.items() if known.looked_in == era}
             examined = [(target, known.found or KeyState(None)) for target, known in same.items()]
             outcomes = await self._revoked.record(examined, era)
             for (target, known), outcome in zip(same.items(), outcomes, strict=True):
-                # One that was lifted meanwhile is not to be set again; its row, if it has one, is mirrored.
+                # A revocation that was lifted meanwhile must not be set again; a row that it has is mirrored.
                 if outcome is RecordOutcome.EMPTIED and self._known.peek(target) is not None:
                     await self._revoked.revoke([row_of(self._learnt(target, known))])
                 if self._unrecorded.get(target) is known:

@@ -1,4 +1,4 @@
-"""The revocations that a worker has refused tokens for, remembered by what they hit."""
+"""The revocations for which a worker has refused tokens, remembered by their targets."""
 
 import hashlib
 import math
@@ -16,22 +16,22 @@ from gateway.stores.redis.blacklist import KeyState
 MOST: Final = 10_000
 """Revocations that a worker remembers."""
 LONGEST: Final = 2000
-"""Bytes of a `jti` that an index of Postgres can hold; of a longer value only a digest is remembered."""
+"""The most bytes of a `jti` that an index of Postgres holds; memory has a digest of a longer one."""
 _LAST_INSTANT: Final = 253_402_300_799.0
-"""The end of the year 9999, as a Unix time: a value that is no time revokes everything."""
+"""The end of the year 9999, as a Unix time: a value that is not a time revokes all tokens."""
 
 
 class Hearing(Protocol):
-    """An unbroken time of hearing of all changes in Postgres, in their order."""
+    """A time in which the worker receives all changes in Postgres, in order and without interruption."""
 
     @property
     def proofs(self) -> int:
-        """How often it was proven that every change until then has been heard of."""
+        """The number of proofs that every change so far has been received."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A moment while changes were heard of."""
+    """A moment in such a time."""
 
     hearing: Hearing
     proofs: int
@@ -41,34 +41,35 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a revocation that Redis has, or had."""
+    """A revocation that Redis has or had, as far as the worker knows it."""
 
     until: float
     """Tokens issued at or before this Unix time are revoked; infinite for a `jti`."""
     expires_at: float = math.inf
-    """When this ends; Unix seconds."""
+    """When the revocation ends; Unix seconds."""
     found: KeyState | None = None
-    """What Redis holds; None before that has been looked at."""
+    """The state of the key in Redis; None before it has been examined."""
     era: bytes = b""
-    """That of Redis in which it was looked at, or in which Redis said it; empty: not known."""
+    """The era of Redis in which the key was examined, or in which it hit a token; empty: not known."""
     told: Told | None = None
-    """When Redis said it of a token; None if it was looked at, or if it may have been lifted before."""
+    """When the key hit a token; None if it has been examined, or if its row may have been lifted before."""
 
     def hits(self, claims: Claims, now: float) -> bool:
-        """Tell whether this hits a token of its target."""
+        """Tell whether the revocation hits a token of its target."""
         return counts(self.expires_at, now) and hits(self.until, claims.issued_at)
 
     def learnt(self, target: Target, iss: str | None) -> Learnt:
-        """Return what is to be written down; `iss` is the other name of the target's issuer."""
+        """Return the row to be written; `iss` is the other name of the target's issuer."""
         until = None if target[0] == "jti" else self.until
         expires_at = None if math.isinf(self.expires_at) else self.expires_at
         return Learnt(target, until, expires_at, iss, seen=self.found is not None)
 
     def may_be_lifted(self, hearing: Hearing | None, all_lifted_at: float) -> bool:
-        """Tell whether it may have been a row that was lifted unheard, before Redis lost the key unseen.
+        """Tell whether the key may have been the copy of a row whose end this worker missed.
 
-        `hearing` tells how changes in Postgres are heard of now; `all_lifted_at`, in Unix seconds, when so
-        many rows had changed that they were not named.
+        That matters only for a key that Redis lost before it was examined. `hearing` is the time in which
+        changes are received now. `all_lifted_at`, in Unix seconds, is the time of the last notification that
+        did not name the changed rows.
         """
         told = self.told
         return self.found is None and (
@@ -77,21 +78,21 @@ class Known:
 
     @property
     def awaits_proof(self) -> bool:
-        """Whether a row that was lifted before may still be heard of.
+        """Whether the notification that the row was lifted may still be on its way.
 
-        The first proof since then may have been on its way before the row was lifted.
+        Two proofs are needed: the first one may have been sent before the row was lifted.
         """
         told = self.told
         return self.found is None and told is not None and told.hearing.proofs < told.proofs + 2
 
     @property
     def looked_in(self) -> bytes:
-        """The era in which it was looked at; empty when it was gone by then."""
+        """The era in which the key was examined; empty if the key was gone by then."""
         return b"" if self.found is None else self.era
 
 
 class RememberedRevocations:
-    """At most `MOST` revocations; those that hit a token last stay. `clock` gives Unix seconds."""
+    """At most `MOST` revocations: those that hit a token most recently. `clock` gives Unix seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -101,22 +102,22 @@ class RememberedRevocations:
         return bool(self._known.keys())
 
     def get(self, target: Target) -> Known | None:
-        """Return what is known of a target, as one that is in use."""
+        """Return the revocation of a target, and mark it as recently used."""
         return self._known.get(_bounded(target))
 
     def peek(self, target: Target) -> Known | None:
-        """Return what is known of a target."""
+        """Return the revocation of a target."""
         return self._known.peek(_bounded(target))
 
     def put(self, target: Target, known: Known) -> bool:
-        """Remember what is known of a target; True: another has been forgotten for it."""
+        """Remember the revocation of a target; True: another one has been forgotten for it."""
         return self._known.put(_bounded(target), known) is not None
 
     def pop(self, target: Target) -> None:
         self._known.pop(_bounded(target))
 
     def against(self, claims: Claims, user: User | None) -> RevocationKind | None:
-        """Return the kind of a revocation that is remembered and hits a token."""
+        """Return the kind of a remembered revocation that hits a token."""
         if not self._known.keys():
             return None
         now = self._clock()
@@ -128,7 +129,7 @@ class RememberedRevocations:
 
 
 def targets_of(claims: Claims, user: User | None) -> Iterator[Target]:
-    """Return all whose revocation hits a token."""
+    """Yield every target whose revocation hits a token."""
     for name in claims.issuer_names:
         if claims.jti is not None:
             yield "jti", name, claims.jti
@@ -138,7 +139,7 @@ def targets_of(claims: Claims, user: User | None) -> Iterator[Target]:
 
 
 def _bounded(target: Target) -> Target:
-    """Return what stands for a target in memory, which is of bounded length."""
+    """Return the key of a target in memory, which has a bounded length."""
     kind, issuer, value = target
     if len(value) <= LONGEST:
         return target
@@ -146,7 +147,7 @@ def _bounded(target: Target) -> Target:
 
 
 def instant(value: bytes) -> float:
-    """Read a Unix time; what is no time revokes everything."""
+    """Read a Unix time; a value that is not a time revokes all tokens."""
     try:
         instant = float(value)
     except ValueError:
@@ -182,7 +183,7 @@ def _fits(value: str) -> bool:
 def known_from(
     claims: Claims, kind: RevocationKind, known: Known | None, era: bytes, told: Told | None
 ) -> Known:
-    """Return what a refused token tells of the revocation that refused it."""
+    """Return what a refused token shows of the revocation that refused it."""
     if kind == "jti":
         expires_at = math.inf if claims.good_until is None else claims.good_until
         return Known(math.inf, expires_at, era=era, told=told)
@@ -191,6 +192,6 @@ def known_from(
 
 
 def row_of(learnt: Learnt) -> Revocation:
-    """Return the revocation that a learnt row has."""
+    """Return the revocation of a learnt row."""
     kind, issuer, value = learnt.target
     return Revocation(kind, issuer, value, learnt.until or 0.0, learnt.expires_at)

@@ -1,4 +1,4 @@
-"""When a store that failed is asked again to learn revocations, and what operators are told of it."""
+"""When a store that failed is asked again to learn revocations, and what is logged about it."""
 
 from collections.abc import Callable
 from typing import Final, Literal, Protocol, TypeAlias
@@ -21,7 +21,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Observer(Protocol):
-    """Counts the results of revocations that only Redis had."""
+    """Counts what became of revocations that existed in Redis only."""
 
     def learnt(self, result: Result, count: int) -> None: ...
 
@@ -65,7 +65,7 @@ class Setbacks:
         self.postgres_at = self._clock() + _RETRY
 
     def postgres_failed(self, error: StoreUnavailable, pending: int) -> None:
-        """Record that Postgres did not do its part, and how many revocations still wait for it."""
+        """Record that Postgres failed, and how many revocations still wait to be written there."""
         self._observer.learnt("failed", pending)
         if not isinstance(error.__cause__, (*_FORBIDDEN, _UNWRITABLE)):
             log.debug("revocations_not_learnt", error=error.detail)
