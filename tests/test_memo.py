@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Literal
 
@@ -24,7 +25,7 @@ from gateway.core.model import (
     UserStatus,
     Validity,
 )
-from gateway.core.reasons import Denial
+from gateway.core.reasons import ISSUER_UNTRUSTED, Denial
 from gateway.core.revocations import Revocations
 from gateway.core.tokens.jws import ALGORITHMS, KeySet
 from gateway.core.tokens.key_material import key_from_jwk
@@ -32,7 +33,7 @@ from gateway.core.tokens.verified import VerifiedToken
 from gateway.identity.local_cache import LocalCache
 from gateway.memo import Memo, Tokens
 from gateway.pipeline import Pipeline
-from gateway.verifier import TokenVerifier
+from gateway.verifier import NO_SUCH_TENANT, TokenVerifier
 from tests import pipelines
 from tests.fakes import Clock, FakeKeys
 from tests.pipelines import NOW, World, request, sent, token
@@ -64,10 +65,11 @@ def remember(world: World, subject: str) -> Identity:
 async def test_a_head_that_recurs_is_read_once_and_its_user_asked_each_time(world: World) -> None:
     first = recurring("/admin", token("admin"))
     before = await world.memo.admit(first)
+    assert (await world.memo.admit(first)).forwarding is before.forwarding
     again = await world.memo.admit(replace(first, id="r-2", peer="198.51.100.1"))
     assert dict(sent(again))[b"X-Forwarded-For"] == b"198.51.100.1"
     assert before.forwarding.line == again.forwarding.line
-    assert len(world.directory.asked) == 2
+    assert len(world.directory.asked) == 3
     identity = Identity(ISSUER, "admin")
     world.directory.users[identity] = replace(world.directory.users[identity], status=UserStatus.SUSPENDED)
     with pytest.raises(Denial) as caught:
@@ -145,11 +147,20 @@ async def test_each_route_asks_for_itself_what_it_requires(world: World) -> None
     """Though memory says the same of the token."""
     remember(world, "member")
     raw = token()
+    elsewhere = replace(request("/office", raw), peer="198.51.100.1")
     for _ in range(2):
-        await world.memo.admit(request("/echo", raw))
-        with pytest.raises(Denial) as caught:
-            await world.memo.admit(request("/admin", raw))
-        assert caught.value.reason.code == "role_missing"
+        for asking, code in ((request("/admin", raw), "role_missing"), (elsewhere, "condition_not_met")):
+            await world.memo.admit(request("/echo", raw))
+            with pytest.raises(Denial, match=code):
+                await world.memo.admit(asking)
+
+
+async def test_a_decision_for_another_route_counts_for_its_next_requests(world: World) -> None:
+    remember(world, "member")
+    raw = token()
+    for target in ("/echo", "/optional", "/leave"):
+        first = await world.memo.admit(request(target, raw))
+        assert (await world.memo.admit(request(target, raw))).decision is first.decision
 
 
 async def test_a_store_is_asked_each_time(world: World) -> None:
@@ -433,8 +444,8 @@ class Counting:
 class Refusing:
     """A memo, and what it was asked to verify."""
 
-    def __init__(self, keys: FakeKeys, clock: Clock) -> None:
-        self.verifier = Counting(TokenVerifier((MAIN,), keys, clock=clock))
+    def __init__(self, keys: FakeKeys, clock: Clock, issuer: Issuer = MAIN) -> None:
+        self.verifier = Counting(TokenVerifier((issuer,), keys, clock=clock))
         self.counted: list[Denial] = []
         directory = SlowDirectory(BEFORE)
         plain = Pipeline(pipelines.ROUTES, self.verifier, directory, HeaderPolicy(HeaderRules({})))
@@ -452,6 +463,8 @@ BAD_TOKENS: dict[str, Callable[[], bytes]] = {
     "issuer_untrusted": lambda: sign(payload(iss="https://other/"), rsa_key()),
     "token_malformed": lambda: b"a.b.c",
     "algorithm_not_allowed": lambda: unsigned({"alg": "none"}, payload(), b""),
+    "token_type_invalid": lambda: sign(payload(), rsa_key(), typ="dpop+jwt"),
+    "critical_header_unsupported": lambda: sign(payload(), rsa_key(), crit=["b64"], b64=False),
 }
 
 
@@ -472,6 +485,18 @@ async def test_new_keys_may_make_a_bad_signature_good(keys: FakeKeys, clock: Clo
     assert (await refusing.refused(raw)).reason.code == "signature_invalid"
     keys.sets["main"] = key_set(rsa_key("stranger"))
     assert (await refusing.refused(raw)).reason.code != "signature_invalid"
+    assert refusing.verifier.asked == 2
+
+
+async def test_keys_that_come_later_are_asked(keys: FakeKeys, clock: Clock) -> None:
+    """An algorithm that the issuer does not use is refused without them."""
+    refusing, raw = Refusing(keys, clock, pipelines.MAIN), sign(payload(), rsa_key())
+    published, keys.sets["main"] = keys.sets["main"], None
+    for _ in range(2):
+        assert (await refusing.refused(raw)).reason.code == "algorithm_not_allowed"
+    assert refusing.verifier.asked == 1
+    keys.sets["main"] = published
+    await refusing.refused(raw)
     assert refusing.verifier.asked == 2
 
 
@@ -515,6 +540,17 @@ async def test_what_time_may_mend_is_verified_again(keys: FakeKeys, clock: Clock
     for _ in range(2):
         assert (await refusing.refused(early)).reason.code == "token_not_yet_valid"
     assert refusing.verifier.asked == 2
+
+
+def test_a_tenant_that_an_issuer_does_not_have_yet_is_looked_for_again(known: Known) -> None:
+    for denial, again in (
+        (Denial(ISSUER_UNTRUSTED, NO_SUCH_TENANT, issuer="main"), False),
+        (Denial(ISSUER_UNTRUSTED), True),
+    ):
+        credential = Credential.of(str(denial.issuer).encode())
+        known.tokens.keep_refusal(credential, denial)
+        with pytest.raises(Denial) if again else nullcontext():
+            known.tokens.refuse(credential)
 
 
 @pytest.fixture
@@ -618,12 +654,13 @@ async def test_memory_is_bounded(known: Known) -> None:
     assert len(known.tokens) == 4
 
 
+@pytest.mark.parametrize("then", [key_set(ec_key()), None])
 async def test_a_token_whose_key_was_withdrawn_meanwhile_is_not_remembered(
-    known: Known, keys: FakeKeys
+    known: Known, keys: FakeKeys, then: KeySet | None
 ) -> None:
     credential = Credential.of(sign(payload(), rsa_key()))
     verified = await known.verifier.verify(credential)
-    keys.sets["main"] = key_set(ec_key())
+    keys.sets["main"] = then
     known.tokens.keep(credential, verified)
     assert len(known.tokens) == 0
 
