@@ -122,7 +122,7 @@ async def test_many_first_requests_are_one_call(house: House, issuer: OpaqueIssu
         ({"sub": "ghost"}, "user_not_found"),
     ],
 )
-async def test_what_the_issuer_says_is_checked_as_the_claims_of_any_token(
+async def test_the_answer_of_the_issuer_is_checked_like_the_claims_of_a_token(
     house: House, issuer: OpaqueIssuer, changes: dict[str, JSON], reason: str
 ) -> None:
     issuer.tokens["other"] = member(**changes)

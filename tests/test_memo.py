@@ -77,7 +77,7 @@ async def test_a_head_that_recurs_is_read_once_and_its_user_asked_each_time(worl
     assert caught.value.reason.code == "user_suspended"
 
 
-async def test_what_memory_says_of_a_token_counts_while_it_stands(world: World) -> None:
+async def test_an_answer_from_memory_counts_while_it_is_valid(world: World) -> None:
     identity, asking = remember(world, "admin"), recurring("/admin", token("admin"))
     await world.memo.admit(asking)
     settled = await world.memo.admit(asking)
@@ -94,7 +94,7 @@ async def test_what_memory_says_of_a_token_counts_while_it_stands(world: World) 
         assert caught.value.reason.code == "user_suspended"
 
 
-async def test_what_the_stores_said_counts_from_then_on_while_it_stands(world: World) -> None:
+async def test_an_answer_of_the_stores_counts_while_it_is_valid(world: World) -> None:
     """What was learnt for one request is not looked up, nor rendered, for the next."""
     world.directory.on_resolve = lambda _: remember(world, "admin")
     asking = recurring("/admin", token("admin"))
@@ -115,7 +115,7 @@ async def test_a_user_who_was_remembered_comes_from_memory(world: World) -> None
     assert [each and each.resolution.tier for each in decisions] == [Tier.POSTGRES, Tier.LOCAL]
 
 
-async def test_what_the_stores_said_does_not_count_when_memory_says_something_else(world: World) -> None:
+async def test_an_answer_of_the_stores_does_not_count_if_memory_disagrees(world: World) -> None:
     """A change may have come before the answer did."""
     suspended = replace(world.directory.users[Identity(ISSUER, "admin")], status=UserStatus.SUSPENDED)
     answer = Resolution(suspended, Tier.LOCAL, None, Tier.LOCAL)
@@ -126,7 +126,7 @@ async def test_what_the_stores_said_does_not_count_when_memory_says_something_el
         await world.memo.admit(asking)
 
 
-async def test_who_was_refused_by_the_stores_is_refused_again(world: World) -> None:
+async def test_a_refusal_by_the_stores_is_repeated(world: World) -> None:
     world.directory.on_resolve = lambda _: remember(world, "member")
     asking = recurring("/admin", token())
     for _ in range(2):
@@ -261,7 +261,7 @@ async def test_a_head_that_recurs_is_of_its_origin_by_the_scheme_it_comes_with(
                 await world.memo.admit(asking)
 
 
-async def test_who_is_asked_for_no_token_is_settled_once(world: World) -> None:
+async def test_a_request_to_a_public_route_is_decided_once(world: World) -> None:
     asking = recurring("/public")
     settled = await world.memo.admit(asking)
     assert await world.memo.admit(asking) == settled
@@ -362,7 +362,7 @@ def described(user: User) -> dict[bytes, bytes]:
 
 
 @pytest.mark.parametrize("changed", CHANGED.values(), ids=CHANGED)
-async def test_who_waited_while_the_user_changed_is_forwarded_as_the_user_is_now(changed: User) -> None:
+async def test_a_request_that_waits_while_the_user_changes_gets_the_new_state(changed: User) -> None:
     """Another request with the same token was forwarded in between, as the user was before."""
     directory = SlowDirectory(BEFORE)
     memo, asking = slow_memo(directory), recurring("/echo", token())
@@ -534,7 +534,7 @@ async def test_a_refusal_leaves_no_cycle_to_collect(keys: FakeKeys, clock: Clock
         gc.enable()
 
 
-async def test_what_time_may_mend_is_verified_again(keys: FakeKeys, clock: Clock) -> None:
+async def test_a_refusal_that_depends_on_the_time_is_not_remembered(keys: FakeKeys, clock: Clock) -> None:
     refusing = Refusing(keys, clock)
     early = sign(payload(nbf=clock.now + 3600), rsa_key())
     for _ in range(2):

@@ -76,7 +76,7 @@ def ways() -> Ways:
     return Ways(world, signer, pipeline, memo)
 
 
-async def test_it_is_made_once_for_a_decision(ways: Ways) -> None:
+async def test_an_assertion_is_made_once_for_a_decision(ways: Ways) -> None:
     bearer = token()
     for path in ("/orders/1", "/orders/1", "/more/1"):
         assert await ways.signed(request(path, bearer)) == b"orders member id-member 1"

@@ -68,7 +68,7 @@ async def test_the_status_is_told_on_that_route_alone(world: World) -> None:
     assert told == [False, True, True, False, False]
 
 
-async def test_who_was_admitted_while_suspended_is_refused_on_other_routes(world: World) -> None:
+async def test_a_suspended_user_admitted_on_one_route_is_refused_on_others(world: World) -> None:
     raw = token("suspended")
     remember(world, "suspended")
 
@@ -145,7 +145,7 @@ async def test_a_missing_user_is_created_where_the_route_says_so(admit: Admit) -
         assert b"X-User-Missing" not in fields
 
 
-async def test_it_is_told_for_which_request(world: World, admit: Admit) -> None:
+async def test_the_provisioner_gets_the_request_id(world: World, admit: Admit) -> None:
     await admit(request("/join", token("ghost")))
     await admit(request("/join", token()))
 

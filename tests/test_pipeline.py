@@ -403,7 +403,7 @@ async def test_an_upgrade_is_admitted_with_and_without_a_user(world: World) -> N
 # Once more ------------------------------------------------------------------------------------------
 
 
-async def test_who_was_admitted_is_settled_again_by_the_same_rules(world: World) -> None:
+async def test_reauthorization_applies_the_same_rules(world: World) -> None:
     admission = await world.pipeline.admit(request("/admin", token("admin")))
     claims, identity = admission.claims, Identity(ISSUER, "admin")
     assert claims is not None

@@ -99,7 +99,7 @@ def test_each_process_has_a_database(given: str, worker: str, expected: str) -> 
         ("await client.set('gateway:revoked:jti:main:x', 1)", False),
     ],
 )
-def test_what_reaches_all_of_a_server(tmp_path: Path, text: str, *, expected: bool) -> None:
+def test_commands_that_concern_a_whole_server(tmp_path: Path, text: str, *, expected: bool) -> None:
     module = tmp_path / "test_module.py"
     module.write_text(text)
     assert reaches_the_server(module) is expected

@@ -124,7 +124,7 @@ def test_a_unix_socket_that_is_in_use_stays_and_an_abandoned_one_goes(tmp_path: 
     sockets.close([second])
 
 
-def test_what_is_no_socket_is_not_removed(tmp_path: Path) -> None:
+def test_a_file_that_is_no_socket_is_not_removed(tmp_path: Path) -> None:
     file = tmp_path / "precious"
     file.write_text("data")
 

@@ -73,7 +73,7 @@ async def test_no_answer_is_cached_or_sniffed(api: Api, path: str) -> None:
 
 
 @session
-async def test_what_is_not_there_and_what_cannot_be_done_there(api: Api) -> None:
+async def test_unknown_paths_are_404_and_unknown_methods_are_405(api: Api) -> None:
     assert ((await api.get("/nothing")).code) == "not_found"
     refused = await api.call("PUT", "/users")
     assert (refused.status, refused.code, refused.headers["allow"]) == (
@@ -145,7 +145,7 @@ async def test_each_field_of_a_body_that_cannot_be_is_named(api: Api) -> None:
 
 
 @session
-async def test_what_is_refused_is_not_repeated(api: Api) -> None:
+async def test_errors_do_not_repeat_refused_values(api: Api) -> None:
     """A token that was put into a field too many, or is too long, stays out of answer and log."""
     for body in ({"token": 7, "url": "secret\x00"}, {"token": "secret" * 10_000}, {"token": ["secret"]}):
         answer = await api.call("POST", "/explain", body)

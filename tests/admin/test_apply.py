@@ -86,7 +86,7 @@ async def test_only_what_is_offered_is_done(api: Api) -> None:
 
 
 @session
-async def test_what_is_asked_for_wrongly(api: Api) -> None:
+async def test_wrong_requests_are_refused(api: Api) -> None:
     _, raw = await suspended(api)
     change = await offered(api, raw)
     both = {"token": raw.decode(), "request_id": "r", "change": change}

@@ -90,7 +90,7 @@ async def test_nothing_else_is_there(client: Client, path: str) -> None:
     assert answer.status == 404
 
 
-async def test_what_is_known_is_not_sent_again(client: Client) -> None:
+async def test_unchanged_files_are_not_sent_again(client: Client) -> None:
     first = await client.get("/console/console.js")
     assert first.headers["Cache-Control"] == "no-cache"
     again = await client.get("/console/console.js", headers={"If-None-Match": first.headers["ETag"]})

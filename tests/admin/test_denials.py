@@ -118,7 +118,7 @@ async def test_a_request_id_is_enough_for_an_explanation(api: Api) -> None:
 
 
 @session
-async def test_what_never_became_a_request_is_listed_too(api: Api) -> None:
+async def test_data_that_is_no_request_is_listed_too(api: Api) -> None:
     await api.house.exchange(b"NONSENSE\r\n\r\n")
     (denial,) = (await api.get("/denials", limit=1)).json["items"]
     assert (denial["reason"], denial["route"], denial["issuer"]) == ("request_malformed", "unmatched", "none")

@@ -350,7 +350,7 @@ def test_an_issuer_with_keys_and_an_error_is_degraded(
     assert (found.detail is None) is (detail is None)
 
 
-async def test_what_is_degraded_is_no_reason_to_take_no_requests() -> None:
+async def test_a_degraded_gateway_is_ready() -> None:
     async def degraded() -> Finding:
         return Finding("degraded", "why")
 

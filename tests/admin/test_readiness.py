@@ -176,7 +176,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("sent", ["named", "unnamed"])
 @pytest.mark.parametrize(("statement", "cause", "words"), FAULTS.values(), ids=FAULTS)
-async def test_what_the_statements_of_requests_cannot_do(
+async def test_readyz_names_what_a_statement_of_requests_lacks(
     tmp_path: Path, role: Role, redis_url: str, statement: str, cause: str, words: str, sent: str
 ) -> None:
     async with open_house(
@@ -248,7 +248,9 @@ async def test_a_view_in_place_of_a_table_will_do(tmp_path: Path, role: Role, re
         assert (await live_postgres(tmp_path, house)).outcome == "pass"
 
 
-async def test_what_was_mended_is_ready_by_itself(tmp_path: Path, role: Role, redis_url: str) -> None:
+async def test_a_mended_gateway_is_ready_without_a_restart(
+    tmp_path: Path, role: Role, redis_url: str
+) -> None:
     async with open_house(tmp_path, role.dsn, redis_url, seeded=False) as house:
         await role.sql("REVOKE SELECT ON revocations FROM {role}")
         await until(house, lambda found: found["postgres"]["status"] == "down")

@@ -204,7 +204,7 @@ async def test_a_read_only_server_is_ready_and_reports_failed_writes(
         assert (tried.outcome, "it is read-only" in tried.found) == ("warn", True)
 
 
-async def test_where_the_server_gives_no_more_connections_nothing_is_refused_for_it(
+async def test_no_request_is_denied_when_the_server_has_no_more_connections(
     tmp_path: Path, role: Role, dsn: str, redis_url: str
 ) -> None:
     """Those that are open serve; a request that would need another one gets a 503, or an answer."""

@@ -47,7 +47,7 @@ async def test_a_token_is_revoked_and_the_revocation_lifted(api: Api) -> None:
 
 
 @session
-async def test_what_another_program_put_into_redis_is_lifted_too(api: Api) -> None:
+async def test_a_revocation_that_another_program_set_in_redis_is_lifted_too(api: Api) -> None:
     jti = uuid.uuid4().hex
     await api.house.set_key(f"revoked:jti:main:{jti}", "1")
     lifted = await api.call("DELETE", "/revocations", query={"kind": "jti", "issuer": "main", "value": jti})

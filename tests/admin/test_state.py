@@ -252,7 +252,7 @@ async def test_the_history_of_a_gateway_that_has_just_started_is_empty(api: Api)
 
 
 @session
-async def test_what_is_configured_is_shown_without_secrets(api: Api) -> None:
+async def test_the_configuration_is_shown_without_secrets(api: Api) -> None:
     answer = await api.get("/configuration")
     settings = {each["name"]: each for each in answer.json["settings"]}
     assert settings["admin.token"] == {"name": "admin.token", "value": "***", "given": True}

@@ -52,7 +52,7 @@ async def test_an_upstream_can_verify_who_the_user_is(signing: House) -> None:
     assert abs(said["iat"] - time.time()) < 60
 
 
-async def test_it_is_made_once_for_a_decision(signing: House) -> None:
+async def test_an_assertion_is_made_once_for_a_decision(signing: House) -> None:
     bearer, other = token(), token()
     first, second, third = [
         (await signing.forwarded("/private/x", token=each)).values(HEADER) for each in (bearer, bearer, other)

@@ -54,7 +54,7 @@ def test_no_command_that_writes_is_forgotten() -> None:
     assert found == WRITES | READS
 
 
-def test_who_changed_a_user(gateway: GatewayCommand, dsn: str) -> None:
+def test_the_author_of_a_change_is_recorded(gateway: GatewayCommand, dsn: str) -> None:
     user = gateway.json("users", "add", "--issuer", "main", "--subject", "ann", "--email", "ann@example.com")
     gateway.json("users", "link", "main:ann", "--issuer", "main", "--subject", "auth0|ann")
     for name in ("suspend", "activate", "lock", "delete", "restore", "show"):
@@ -74,7 +74,7 @@ def test_who_changed_a_user(gateway: GatewayCommand, dsn: str) -> None:
     assert "ann@example.com" not in str([row["detail"] for row in rows])
 
 
-def test_what_became_of_whom(gateway: GatewayCommand, dsn: str) -> None:
+def test_each_change_names_its_target_and_its_details(gateway: GatewayCommand, dsn: str) -> None:
     ann, bob = (
         gateway.json("users", "add", "--issuer", "main", "--subject", subject)["id"]
         for subject in ("ann", "bob")
@@ -92,7 +92,7 @@ def test_what_became_of_whom(gateway: GatewayCommand, dsn: str) -> None:
     assert rows[1]["request_id"] == rows[2]["request_id"] != rows[0]["request_id"]
 
 
-def test_who_revoked_and_who_lifted(gateway: GatewayCommand, dsn: str) -> None:
+def test_the_authors_of_a_revocation_and_of_its_end_are_recorded(gateway: GatewayCommand, dsn: str) -> None:
     user = gateway.json("users", "add", "--issuer", "main", "--subject", "ann")
     gateway.json("revoke", "jti", "main", "t-1", "--reason", "left on a train")
     gateway.json("revoke", "user", "main:ann")
@@ -128,7 +128,7 @@ def test_the_environment_does_not_say_who_it_was(
     assert "somebody-else" not in str([*(audited(dsn)), row])
 
 
-def test_what_cannot_be_recorded_is_not_done(gateway: GatewayCommand, dsn: str) -> None:
+def test_a_change_that_cannot_be_recorded_is_not_made(gateway: GatewayCommand, dsn: str) -> None:
     gateway.json("users", "add", "--issuer", "main", "--subject", "ann")
     asyncio.run(sql(dsn, "ALTER TABLE audit RENAME TO elsewhere"))
     assert gateway("users", "suspend", "main:ann").exit_code == 3

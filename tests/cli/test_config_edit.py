@@ -78,7 +78,7 @@ REFUSALS = [
 @pytest.mark.parametrize(
     ("text", "way", "value", "why"), [each[1:] for each in REFUSALS], ids=[each[0] for each in REFUSALS]
 )
-def test_what_is_not_safe_is_refused(text: str, way: tuple[str | int, ...], value: JSON, why: str) -> None:
+def test_an_unsafe_edit_is_refused(text: str, way: tuple[str | int, ...], value: JSON, why: str) -> None:
     with pytest.raises(NotEditable, match=why):
         changed(text, way, value)
 
@@ -104,7 +104,7 @@ def with_a_route(folder: Path) -> Path:
         'issuers[0].leeway: "300s"',
     ],
 )
-def test_what_lets_more_in_is_only_shown(tmp_path: Path, line: str) -> None:
+def test_an_edit_that_lets_more_tokens_in_is_only_shown(tmp_path: Path, line: str) -> None:
     file = with_a_route(tmp_path)
     with pytest.raises(NotEditable, match="the edit lets more requests in, which is a decision") as refused:
         edited(file, line)

@@ -57,7 +57,7 @@ def text(output: str) -> str:
     return re.sub(r"\s+", " ", output)
 
 
-def test_who_may_pass(gateway: Gateway) -> None:
+def test_a_valid_token_is_allowed_with_one_line_for_each_step(gateway: Gateway) -> None:
     claimed = CliRunner().invoke(app, ["redis", "claim", "--yes", "--config", str(gateway.config)])
     assert claimed.exit_code == 0, claimed.output
     result = gateway("-", stdin=token().decode())
@@ -205,7 +205,7 @@ def test_an_issuer_whose_keys_cannot_be_had(gateway: Gateway) -> None:
     assert gateway("-", stdin="x").exit_code == 1
 
 
-def test_what_a_terminal_would_obey_is_shown_otherwise(gateway: Gateway) -> None:
+def test_control_characters_are_shown_escaped(gateway: Gateway) -> None:
     result = gateway("-", stdin=token("\u202e\u2066ann").decode())
     assert result.exit_code == 1
     assert not {"\u202e", "\u2066", "\x1b"} & set(result.stdout)

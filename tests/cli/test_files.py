@@ -15,7 +15,7 @@ def test_a_file_keeps_its_mode(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_what_is_not_accepted_is_not_written(tmp_path: Path) -> None:
+def test_a_refused_file_is_not_written(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     write(file, "a: 1\n", 0o640)
     link = tmp_path / "link.yaml"

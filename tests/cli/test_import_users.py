@@ -218,7 +218,7 @@ def test_a_batch_is_read_while_the_one_before_is_written(
     assert summary["created"] == 3
 
 
-def test_what_is_read_before_a_mistake_is_created_and_told(
+def test_users_before_a_bad_line_are_created_and_reported(
     gateway: GatewayCommand, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(imports, "BATCH", 2)

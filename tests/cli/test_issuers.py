@@ -64,7 +64,7 @@ def gateway(tmp_path: Path, api: str) -> GatewayCommand:
     return command
 
 
-def test_what_is_told_of_an_issuer(gateway: GatewayCommand) -> None:
+def test_an_issuer_is_shown_with_its_keys_and_claim_paths(gateway: GatewayCommand) -> None:
     result = gateway("issuers", "show", "main")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [

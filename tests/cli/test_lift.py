@@ -47,7 +47,7 @@ def test_an_issuer(gateway: GatewayCommand, redis: Client) -> None:
     assert gateway("revocations", "lift", "issuer", "other").exit_code == 1
 
 
-def test_what_an_issuer_that_is_no_longer_configured_left(gateway: GatewayCommand, redis: Client) -> None:
+def test_a_revocation_of_a_removed_issuer_is_lifted(gateway: GatewayCommand, redis: Client) -> None:
     gateway.json("revoke", "jti", "main", "t-1")
     gateway.json("revoke", "issuer", "main")
     gateway.config.write_text(gateway.config.read_text().replace("name: main", "name: other"))
@@ -57,7 +57,7 @@ def test_what_an_issuer_that_is_no_longer_configured_left(gateway: GatewayComman
     assert gateway.json("revocations", "list")["revocations"] == []
 
 
-def test_what_only_another_program_revoked(gateway: GatewayCommand, redis: Client) -> None:
+def test_a_revocation_that_only_redis_has_is_lifted(gateway: GatewayCommand, redis: Client) -> None:
     redis.set("gateway:revoked:jti:main:t-1", "1")
     assert gateway("revocations", "lift", "jti", "main", "t-1").exit_code == 0
     assert redis.keys("gateway:revoked:*") == []
@@ -71,7 +71,9 @@ def test_what_only_another_program_revoked(gateway: GatewayCommand, redis: Clien
         (("issuer", "main"), "issuer"),
     ],
 )
-def test_what_is_not_revoked(gateway: GatewayCommand, words: tuple[str, ...], what: str) -> None:
+def test_a_target_without_a_revocation_is_refused(
+    gateway: GatewayCommand, words: tuple[str, ...], what: str
+) -> None:
     result = gateway("revocations", "lift", *words)
     assert (result.exit_code, result.stdout) == (1, "")
     assert f"there is no such revocation of this {what}" in result.stderr

@@ -84,7 +84,7 @@ def test_a_clock_that_cannot_be_read_says_nothing(headers: Mapping[str, str]) ->
     assert clock.judged(WELL, leeway=30.0) is WELL
 
 
-def test_what_failed_stays_what_it_was() -> None:
+def test_a_failed_check_is_not_changed_by_the_clock() -> None:
     clock, failed = IssuerClock(), CheckResult("issuer:main", "fail", "no answer", "start it")
     clock.heard({"Date": formatdate(time.time() + 90, usegmt=True)}, time.time())
     assert clock.judged(failed, leeway=30.0) is failed

@@ -38,7 +38,9 @@ def oidc(issuer: str) -> dict[str, JSON]:
         ({"jwks_uri": "http://127.0.0.1:1/"}, "fail", "keys cannot be loaded"),
     ],
 )
-async def test_what_the_provider_says(metadata: dict[str, JSON], outcome: str, found: str) -> None:
+async def test_the_metadata_of_the_provider_is_judged(
+    metadata: dict[str, JSON], outcome: str, found: str
+) -> None:
     provider = FakeProvider(metadata=metadata)
     async with TestServer(provider.application()) as server:
         provider.issuer = str(server.make_url("")).rstrip("/")

@@ -106,7 +106,9 @@ async def test_a_source_that_is_not_there(systems: Systems) -> None:
     assert "geheim" not in str(found)
 
 
-async def test_what_becomes_known_late_and_who_is_never_found(systems: Systems, tmp_path: Path) -> None:
+async def test_late_changes_and_issuers_without_identities_are_warned_of(
+    systems: Systems, tmp_path: Path
+) -> None:
     system = await systems("authjs")
     block = {**BLOCKS["authjs"], "changes": "none", "issuer": "main"}
     sections = {
@@ -145,7 +147,7 @@ async def test_subjects_in_several_places_are_told(systems: Systems) -> None:
     assert 'main: accounts."providerAccountId", users.email' in found.found
 
 
-async def test_what_can_be_changed_is_told(systems: Systems) -> None:
+async def test_writable_changes_are_listed(systems: Systems) -> None:
     system = await systems("django")
     await migrate(system.dsn, "gateway")
     block = {**BLOCKS["django"], "writable": True}

@@ -171,7 +171,7 @@ class TestRefusals:
             ({"status": [{"when": "subject", "is": "suspended"}]}, "must be type boolean"),
         ],
     )
-    async def test_what_cannot_work_is_refused_and_changes_nothing(
+    async def test_an_unusable_source_is_refused_and_nothing_changes(
         self, change: Mapping[str, Any], message: str, dsn: str, tmp_path: Path
     ) -> None:
         result = await run("migrate", "--config", str(written(tmp_path, dsn, {**BLOCK, **change})))
@@ -253,7 +253,7 @@ class TestRuns:
 
 
 @pytest.mark.parametrize("system", SYSTEMS, indirect=True)
-async def test_what_is_installed_is_printed_no_more(system: System, tmp_path: Path) -> None:
+async def test_installed_statements_are_not_printed(system: System, tmp_path: Path) -> None:
     await migrated(system.dsn, tmp_path, BLOCKS[system.name])
     printed = await run(
         "migrate", "--print-sql", "--config", str(written(tmp_path, system.dsn, BLOCKS[system.name]))

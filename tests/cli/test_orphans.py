@@ -287,7 +287,7 @@ def test_a_bad_export_is_told_with_its_line(
     assert " → " in result.stderr
 
 
-def test_what_is_not_utf8_is_told(elsewhere: GatewayCommand, tmp_path: Path) -> None:
+def test_input_that_is_not_utf8_is_reported(elsewhere: GatewayCommand, tmp_path: Path) -> None:
     export = tmp_path / "export.csv"
     export.write_bytes(b"sub\nann\nzo\xeb\n")
 
@@ -450,7 +450,7 @@ def test_denials_of_one_issuer(gateway: GatewayCommand) -> None:
     assert [each.get("issuer") for each in denied(gateway, log, "--issuer", ISS)] == ["main", None]
 
 
-def test_what_has_a_user_by_now_is_no_orphan(gateway: GatewayCommand) -> None:
+def test_a_subject_that_has_a_user_by_now_is_no_orphan(gateway: GatewayCommand) -> None:
     add(gateway, "ann")
 
     result = gateway("orphans", "--denials", "-", stdin=log_line(hash_subject("ann")))

@@ -76,7 +76,7 @@ def test_the_newest_records_of_a_directory_are_decided(
     assert (found["requests"], found["changed"], found["truncated"]) == (3, 0, True)
 
 
-def test_what_cannot_be_read_is_told_with_its_place(answer: Any) -> None:  # noqa: ANN401 -- a function
+def test_an_unreadable_line_is_reported_with_its_place(answer: Any) -> None:  # noqa: ANN401 -- a function
     assert answer(line(0) + "{}\n")["unreadable"].startswith("line 2 is no record")
     [problem] = answer(line(0), configuration=CONFIGURATION.replace("roles", "roled"))["problems"]
     assert (problem["field"], problem["line"]) == ("routes[0].require.roled", 4)

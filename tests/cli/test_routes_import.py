@@ -106,7 +106,7 @@ def test_a_choice_of_several_sets_is_a_condition() -> None:
         ({"paths": {"/a": {"$ref": "#/servers/9"}}}, "#/servers/9 does not exist"),
     ],
 )
-def test_what_cannot_be_read_is_told(change: dict[str, object], told: str) -> None:
+def test_an_unreadable_description_is_reported(change: dict[str, object], told: str) -> None:
     with pytest.raises(NotOpenApi, match=told):
         read({**description(), **change})
 
@@ -209,7 +209,7 @@ def test_paths_that_a_route_cannot_tell_apart_ask_for_all_that_any_of_them_asks_
     assert "POST /x/{name}: the route asks for what both of them ask for" in notes
 
 
-def test_what_is_left_out_is_told() -> None:
+def test_parts_that_are_left_out_are_reported() -> None:
     _, notes = one(
         paths={"/a": {"GET": {}, "gett": {}, "x-y": 1, "get": {}, "parameters": []}, "x-z": {}, "b": {}},
         security=[],

@@ -49,7 +49,7 @@ def test_add_and_show_by_every_name(gateway: GatewayCommand) -> None:
         ("0e5f2a31-7d0c-4d6e-9c2b-1f3a5b7c9d01", "there is no user with the id"),
     ],
 )
-def test_who_is_not_there(gateway: GatewayCommand, user: str, why: str) -> None:
+def test_a_missing_user_is_named(gateway: GatewayCommand, user: str, why: str) -> None:
     result = gateway("users", "show", user)
     assert result.exit_code == 1
     assert why in text(result.stderr)
@@ -95,7 +95,7 @@ def test_an_identity_is_moved_from_who_has_it(gateway: GatewayCommand, redis_url
     assert gateway.json("users", "show", ann)["identities"] == []
 
 
-def test_what_is_named_is_changed_and_all_else_stays(gateway: GatewayCommand, redis_url: str) -> None:
+def test_only_the_named_fields_change(gateway: GatewayCommand, redis_url: str) -> None:
     ann = add(gateway, "ann", "--email", "ann@example.com", "--name", "Ann", "--tenant", "a", "--role", "r1")
     with Client.from_url(redis_url) as redis:
         redis.set("gateway:user:main:ann", "as it was")
@@ -203,7 +203,7 @@ def test_list_in_pages(gateway: GatewayCommand) -> None:
         ("--name", "\udcff"),
     ],
 )
-def test_what_could_not_be_found_or_matched_again(gateway: GatewayCommand, option: str, value: str) -> None:
+def test_values_that_cannot_be_matched_are_refused(gateway: GatewayCommand, option: str, value: str) -> None:
     result = gateway("users", "add", "--issuer", "main", "--subject", "ann", "--role", "ops", option, value)
     assert result.exit_code == 2
     assert option in result.stderr
@@ -220,7 +220,7 @@ def test_what_could_not_be_found_or_matched_again(gateway: GatewayCommand, optio
         ("revocations", "lift", "jti", "main", "\udcff"),
     ],
 )
-def test_what_is_no_text_is_the_callers_fault_not_that_of_postgres(
+def test_invalid_unicode_is_wrong_usage_not_an_error_of_postgres(
     gateway: GatewayCommand, words: tuple[str, ...]
 ) -> None:
     result = gateway(*words)
@@ -241,7 +241,7 @@ def test_an_issuer_that_is_not_configured(gateway: GatewayCommand) -> None:
     assert "no issuer `other` is configured → configured issuers: main" in text(result.stderr)
 
 
-def test_what_a_terminal_would_obey_is_not_shown(gateway: GatewayCommand) -> None:
+def test_control_characters_are_not_shown(gateway: GatewayCommand) -> None:
     add(gateway, "ann", "--name", "\x1b[31mred")
     assert "\x1b[31m" not in gateway("users", "show", "main:ann").stdout
 

@@ -225,7 +225,7 @@ def test_the_weight_of_a_pattern(pattern: str, weight: int) -> None:
     assert patterns.weight(pattern) == weight
 
 
-def test_what_is_compiled_has_the_patterns_that_the_library_reads() -> None:
+def test_compiled_patterns_are_those_that_the_library_reads() -> None:
     found = analysed(r"""user.id.matches(r'\d') && user.email.matches("\\w\"") || user.id.matches('[a]')""")
     assert found.faults == ()
     assert found.program == (
@@ -233,7 +233,7 @@ def test_what_is_compiled_has_the_patterns_that_the_library_reads() -> None:
     )
 
 
-def test_what_depends_on_the_request_is_known() -> None:
+def test_the_analysis_knows_what_depends_on_the_request() -> None:
     assert not analysed('claims.request == "now" && user.attributes.client == 1').per_request
     for text in ('request.method == "GET"', 'client.ip == "10.0.0.1"', "now > now", "has(request.headers.a)"):
         assert analysed(text).per_request

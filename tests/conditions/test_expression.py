@@ -81,14 +81,14 @@ def test_an_expression_is_true_false_or_fails(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("claims", "user"), [(None, None), (CLAIMS, None)], ids=["without a token", "without a user"]
 )
-def test_who_is_not_there_has_no_fields(claims: Claims | None, user: User | None) -> None:
+def test_a_missing_user_has_no_fields(claims: Claims | None, user: User | None) -> None:
     assert verdict('user.attributes.plan == "pro"', claims, user) == "condition_failed"
     assert verdict("!has(user.id) && request.method == 'GET'", claims, user) == "true"
     assert verdict("has(claims.sub)", claims, user) == ("true" if claims else "condition_not_met")
 
 
 @pytest.mark.parametrize("value", [["x"] * (MOST_ITEMS + 1), "x" * (MOST_CHARACTERS + 1), [["x"] * 1001] * 2])
-def test_what_is_read_is_bounded(value: JSON) -> None:
+def test_the_values_that_an_evaluation_reads_are_bounded(value: JSON) -> None:
     """Each item takes time, and a client may choose the claims of its token at the issuer."""
     assert verdict('claims.big != "y"', big=value) == "condition_failed"
     assert verdict('claims.sub == "ann"', big=value) == "true"
@@ -107,7 +107,7 @@ def test_what_is_read_is_bounded(value: JSON) -> None:
         ('claims.x.all(i, claims.sub != "")', MOST_ITEMS),
     ],
 )
-def test_what_takes_time_with_the_square_is_bounded_sooner(text: str, most: int) -> None:
+def test_quadratic_expressions_have_a_lower_bound(text: str, most: int) -> None:
     """The library copies a list wherever a loop reads it: 2000 items took a sixth of a second."""
     assert verdict(text, x=["x"] * most) == "true"
     assert verdict(text, x=["x"] * (most + 1)) == "condition_failed"

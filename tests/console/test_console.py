@@ -216,7 +216,7 @@ async def serve_denials(
     return shown
 
 
-async def test_what_came_before_the_stream_stands_below_what_it_tells(operator: Operator) -> None:
+async def test_earlier_denials_are_listed_below_streamed_ones(operator: Operator) -> None:
     streamed, listed = [denial(7), denial(8)], [denial(8), denial(6), denial(5)]
     shown = await serve_denials(operator.page, streamed, listed)
     await operator.go("Denials")
@@ -456,7 +456,7 @@ async def test_adding_editing_linking_and_deleting(operator: Operator) -> None:
     await answered(house, 200, token(subject))
 
 
-async def test_what_the_api_refuses_is_told_in_words(operator: Operator) -> None:
+async def test_an_error_of_the_api_is_shown_in_words(operator: Operator) -> None:
     page = operator.page
     subject = await user(operator.house)
     await operator.open_user(subject)

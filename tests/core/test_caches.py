@@ -67,7 +67,7 @@ def test_a_cache_without_room_is_a_mistake(capacity: int) -> None:
         LRU[str, int](capacity)
 
 
-def test_what_has_to_make_room_is_returned() -> None:
+def test_the_evicted_entry_is_returned() -> None:
     cache: LRU[str, int] = LRU(1)
     assert cache.put("a", 1) is None
     assert cache.put("a", 2) is None
@@ -97,7 +97,7 @@ def test_peeking_keeps_the_order_that_the_newest_come_in() -> None:
 # FIFO ----------------------------------------------------------------------------------------------
 
 
-def test_what_came_first_makes_room() -> None:
+def test_the_oldest_entry_is_evicted() -> None:
     cache: FIFO[str, int] = FIFO(2)
     cache.put("a", 1)
     cache.put("b", 2)

@@ -133,7 +133,7 @@ def test_an_element_of_forwarded_is_quoted_where_it_must_be(peer: str, host: byt
     assert sent(ALL, peer=peer, host=host)[b"forwarded"] == [element]
 
 
-def test_what_a_trusted_proxy_sends_is_continued() -> None:
+def test_the_list_of_a_trusted_proxy_is_continued() -> None:
     fields = sent(
         ALL,
         (b"X-Forwarded-For", b"6.6.6.6, 198.51.100.4"),
@@ -163,7 +163,7 @@ CHAIN: Header = (b"X-Forwarded-For", b"6.6.6.6, 198.51.100.4, 10.0.0.3")
         (b"Forwarded", b"for=10.0.0.3"),
     ],
 )
-def test_what_agrees_with_the_chain_is_kept(field: Header) -> None:
+def test_fields_that_agree_with_the_chain_are_kept(field: Header) -> None:
     assert sent(ForwardingRules(), CHAIN, field)[fold(field[0])] == [field[1]]
     # Without a chain, the proxy tells the client in this field alone.
     assert sent(ForwardingRules(), field)[fold(field[0])] == [field[1]]
@@ -181,7 +181,7 @@ def test_what_agrees_with_the_chain_is_kept(field: Header) -> None:
         (b"Forwarded", b"host=forged.example.com"),
     ],
 )
-def test_what_contradicts_the_chain_is_dropped(field: Header) -> None:
+def test_fields_that_contradict_the_chain_are_dropped(field: Header) -> None:
     """A proxy that writes X-Forwarded-For alone passes on what its client wrote elsewhere."""
     assert fold(field[0]) not in sent(ForwardingRules(), CHAIN, field)
 
@@ -195,7 +195,7 @@ def test_two_of_one_kind_are_no_address() -> None:
     "name",
     ["Proxy", "Remote-User", "REMOTE_USER", "X-Remote-User", "x.remote.user", "X_HTTP_Method_Override"],
 )
-def test_what_frameworks_would_take_for_more_is_removed(name: str) -> None:
+def test_spellings_that_frameworks_read_as_forwarding_fields_are_removed(name: str) -> None:
     for peer in (STRANGER, PROXY):
         assert fold(name.encode()) not in sent(ForwardingRules(), (name.encode(), b"forged"), peer=peer)
 

@@ -104,7 +104,7 @@ def test_a_condition_is_checked_for_one_request_alone(*, per_request: bool) -> N
     check_once(Fake(per_request=per_request), asking, route(condition), claims(), None)
 
 
-def test_what_conditions_read_of_tokens_is_kept() -> None:
+def test_claims_that_conditions_read_are_kept() -> None:
     assert claims_read([route(Fake()), Route("x", "/", "u")]) == {"plan"}
     assert HeaderPolicy(HeaderRules({"X-Status": Fake()})).claims_read == {"plan"}
     issuer = MAIN.__class__("i", "https://i/", None, frozenset(), provisioning=Provisioning(condition=Fake()))
@@ -140,7 +140,7 @@ def test_a_table_knows_whether_requests_must_be_checked(
     assert RouteTable([Route("r", "/", "u", auth=auth, require=require)]).conditional is expected
 
 
-def test_what_a_request_asks_for() -> None:
+def test_the_fields_of_a_request() -> None:
     headers = ((b"Host", b"A.example:80"), (b"X-A", b"1"), (b"x-a", b"\xff"), (b"X-B", b"3"))
     request = Request("GET", "/%61?q=1&%74oken=x&token=y", headers, "192.0.2.1", "https", "r")
     plain = Route("r", "/**", "u")

@@ -84,7 +84,7 @@ def test_methods_and_headers_are_those_that_are_listed() -> None:
     assert told["Access-Control-Max-Age"] == "7"
 
 
-def test_what_is_allowed_in_general_is_named_because_a_star_leaves_authorization_out() -> None:
+def test_requested_headers_are_named_because_a_star_leaves_authorization_out() -> None:
     cors = Cors(frozenset({"*"}), frozenset({"*"}), frozenset({"*"}))
     told = fields(preflight_fields(cors, (), Preflight(APP, "PURGE", ("authorization", "x-trace"))))
     assert told["Access-Control-Allow-Origin"] == "*"

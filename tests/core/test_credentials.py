@@ -140,7 +140,7 @@ def test_two_credentials_are_refused(headers: tuple[Header, ...], query: str) ->
         (((b"Authorization", b"Basic eDp5"),), ""),
     ],
 )
-def test_what_is_no_token_is_refused(headers: tuple[Header, ...], query: str) -> None:
+def test_a_text_that_is_no_token_is_refused(headers: tuple[Header, ...], query: str) -> None:
     refused(CREDENTIALS_MALFORMED, *headers, query=query)
 
 

@@ -100,7 +100,7 @@ def test_the_scheme_of_a_websocket_is_that_of_its_handshake(scheme: bytes, told:
 
 
 @pytest.mark.parametrize("method", [b"", b"GET POST", b"G\xc3\xa9T", b"GET,", b"X" * 65])
-def test_what_is_no_method_is_refused(method: bytes) -> None:
+def test_a_word_that_is_no_method_is_refused(method: bytes) -> None:
     assert refused(AUTH_REQUEST, [(b"X-Original-Method", method), *ASKED[AUTH_REQUEST][1:]])
 
 
@@ -121,13 +121,13 @@ def test_the_memory_of_names_is_bounded() -> None:
     assert len(questions._fates[AUTH_REQUEST]) <= 1024
 
 
-def test_what_no_service_may_get_is_named_in_every_spelling() -> None:
+def test_forbidden_headers_are_named_in_every_spelling() -> None:
     headers = [(b"remote-user", b"admin"), (b"remote_user", b"admin"), (b"accept", b"*/*")]
     _, removed = QUESTIONS.described("GET", "/", "a.test", "http", headers, "10.0.0.1")
     assert set(removed) == {b"remote-user", b"remote_user"}
 
 
-def test_what_envoy_describes_is_the_request_and_its_twins_are_named() -> None:
+def test_the_request_is_the_one_that_envoy_describes_and_second_spellings_are_named() -> None:
     headers = [
         (b":path", b"/forged"), (b"host", b"forged"), (b"accept", b"*/*"), (b"x_user_id", b"admin"),
         (b"x-team", b"admin"), (b"x-user-id", b"admin"), (b"x-forwarded-for", b"192.0.2.7"),

@@ -77,7 +77,7 @@ def seen(fields: list[Header], name: str) -> list[bytes]:
 # Identity ---------------------------------------------------------------------------------------
 
 
-def test_what_the_gateway_vouches_for_is_added() -> None:
+def test_identity_headers_are_added() -> None:
     fields = dict(admit())
 
     assert fields[b"X-User-Id"] == b"u-1"
@@ -328,13 +328,13 @@ def test_proxy_credentials_never_go_on() -> None:
         "Trailer", "Transfer-Encoding", "Upgrade", "Content-Length", "HTTP2-Settings",
     ],
 )  # fmt: skip
-def test_what_is_for_one_connection_stays_there_in_every_spelling(name: str) -> None:
+def test_hop_by_hop_fields_are_dropped_in_every_spelling(name: str) -> None:
     for spelling in {name, name.lower(), name.replace("-", "_"), name.replace("-", ".")}:
         assert not seen(admit((spelling.encode(), b"1")), name)
 
 
 @pytest.mark.parametrize("spell", [bytes.title, bytes.lower, bytes.upper])
-def test_what_decides_something_is_found_in_any_case(spell: Callable[[bytes], bytes]) -> None:
+def test_deciding_fields_are_found_in_any_case(spell: Callable[[bytes], bytes]) -> None:
     names = (b"host", b"Authorization", b"x-forwarded-for", b"connection", b"x-gone")
     values = (b"a.example", b"Bearer x", b"1.2.3.4", b"X-Gone", b"1")
     fields = tuple((spell(name), value) for name, value in zip(names, values, strict=True))
@@ -347,7 +347,7 @@ def test_what_decides_something_is_found_in_any_case(spell: Callable[[bytes], by
     assert [value for _, value in read.forwarding] == [b"1.2.3.4"]
 
 
-def test_what_connection_names_is_dropped() -> None:
+def test_fields_that_connection_names_are_dropped() -> None:
     fields = admit(
         (b"Connection", b"x-a, X-B"), (b"X-A", b"1"), (b"x-b", b"2"), (b"X_B", b"2"), (b"X-C", b"3"),
         (b"connection", b" X-D\t,,"), (b"X-D", b"4"),
@@ -364,7 +364,7 @@ def test_connection_cannot_drop_what_is_for_the_upstream(name: str) -> None:
     assert seen(admit((b"Connection", b"host")), "Host") == [b"api.example.com"]
 
 
-def test_what_connection_names_takes_no_memory_afterwards() -> None:
+def test_fields_that_connection_names_are_not_remembered() -> None:
     """However much it is, and however often a client names something else."""
     names = [b"x%d" % number for number in range(5000)]
     tracemalloc.start()

@@ -76,7 +76,7 @@ def test_a_liberty_that_leads_nowhere_else_passes() -> None:
 
 
 @pytest.mark.parametrize("path", ["/files/admin%2Fx", "/files//admin/x", "/files;v/x"])
-def test_what_another_route_has_for_some_servers_is_refused(path: str) -> None:
+def test_a_path_that_some_servers_read_as_another_routes_is_refused(path: str) -> None:
     with pytest.raises(Denial):
         check(path)
 
@@ -88,12 +88,12 @@ def test_a_route_of_other_methods_has_it_too() -> None:
         )
 
 
-def test_what_is_not_allowed_is_named() -> None:
+def test_the_spelling_that_is_not_allowed_is_named() -> None:
     with pytest.raises(Denial, match="the route does not allow semicolon"):
         check("/other;x")
 
 
-def test_what_is_forwarded_never_begins_with_two_slashes() -> None:
+def test_a_forwarded_path_never_begins_with_two_slashes() -> None:
     route = Route("files", "/files/**", "u", allow=ALL, strip_prefix="/files")
     table = RouteTable([route], forwards=True)
     with pytest.raises(Denial, match="would begin with two slashes"):

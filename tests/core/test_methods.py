@@ -25,7 +25,7 @@ def test_each_gateway_counts_down() -> None:
 
 
 @pytest.mark.parametrize("values", [(b"",), (b"x",), (b"-1",), (b"1", b"1"), (b"1" * 10,)])
-def test_what_is_no_number_is_refused(values: tuple[bytes, ...]) -> None:
+def test_max_forwards_that_is_no_number_is_refused(values: tuple[bytes, ...]) -> None:
     with pytest.raises(Denial) as caught:
         count_down(request(*values))
     assert caught.value.reason.code == "request_malformed"

@@ -49,7 +49,7 @@ def route(
         (route(), user(), claims(iat=None)),
     ],
 )
-def test_who_may_passes(where: Route, who: User, token: Claims) -> None:
+def test_a_request_that_meets_every_rule_passes(where: Route, who: User, token: Claims) -> None:
     authorize(where, who, token)
 
 
@@ -75,7 +75,9 @@ def test_who_may_passes(where: Route, who: User, token: Claims) -> None:
         (route(roles=frozenset({"admin"})), user(roles=("Admin", "adm")), claims(), "role_missing"),
     ],
 )
-def test_who_may_not_is_told_why(where: Route, who: User, token: Claims, reason: str) -> None:
+def test_a_request_that_breaks_a_rule_is_denied_with_its_reason(
+    where: Route, who: User, token: Claims, reason: str
+) -> None:
     with pytest.raises(Denial) as caught:
         authorize(where, who, token)
 

@@ -81,7 +81,7 @@ def test_a_401_is_always_a_challenge(reason: Reason) -> None:
 
 
 @EVERY_REASON
-def test_who_exists_is_concealed_and_nothing_else(reason: Reason) -> None:
+def test_only_reasons_about_users_are_concealed(reason: Reason) -> None:
     assert reason.concealed is (reason.group is Group.USER)
 
 

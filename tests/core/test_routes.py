@@ -81,7 +81,7 @@ def test_a_target_has_one_spelling(target: str, path: str, query: str) -> None:
         "http://api.example.com\\@evil.example.com/", "http://api.example.com;/",
     ],
 )  # fmt: skip
-def test_what_could_be_read_two_ways_is_refused(target: str) -> None:
+def test_an_ambiguous_path_is_refused(target: str) -> None:
     refused(target)
 
 
@@ -372,7 +372,7 @@ _SUSPECT = re.compile(r"[^!$&'()*+,\-./0-9:=@A-Z_a-z~]|//|/\.")
 
 
 @given(st.text("/.%;#aZ0-_~!\\ \x7f\x00é|", max_size=12))
-def test_what_is_left_as_it_is_needs_no_closer_look(tail: str) -> None:
+def test_a_path_without_suspect_characters_is_already_normal(tail: str) -> None:
     path = f"/{tail}"
     if _SUSPECT.search(path) is None:
         assert normal_path(path) == path

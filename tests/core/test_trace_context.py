@@ -44,7 +44,7 @@ def test_a_good_one_is_read(value: bytes, *, sampled: bool) -> None:
         GOOD + b", " + GOOD,
     ],
 )
-def test_what_is_not_valid_is_none(value: bytes) -> None:
+def test_an_invalid_traceparent_is_none(value: bytes) -> None:
     assert read(value) is None
 
 

@@ -42,7 +42,7 @@ def test_the_field_names_have_no_case() -> None:
         request(*asking(b"other")),
     ],
 )
-def test_what_cannot_be_switched_is_a_plain_request(sent: Request) -> None:
+def test_a_request_that_cannot_upgrade_is_a_plain_request(sent: Request) -> None:
     assert requested(sent, WEBSOCKET) is None
 
 
@@ -62,7 +62,7 @@ def test_a_star_allows_any(protocol: bytes) -> None:
         b"http/1.1", b"http", b"HTTP-draft-06/2.0", b"SPDY/3.1", b"spdy", b"TLS/1.0", b"tls",
     ],
 )  # fmt: skip
-def test_what_carries_requests_is_never_switched_to(protocol: bytes) -> None:
+def test_protocols_that_carry_requests_are_never_switched_to(protocol: bytes) -> None:
     assert requested(request(*asking(protocol)), ANY) is None
     assert requested(request(*asking(protocol)), frozenset({protocol.decode().lower()})) is None
 

@@ -25,7 +25,7 @@ async def test_a_preflight_passes_without_a_user(door: House, asks: Ask) -> None
 
 
 @every_front
-async def test_what_is_not_quite_a_preflight_does_not(door: House, asks: Ask) -> None:
+async def test_a_request_that_is_not_quite_a_preflight_does_not_pass(door: House, asks: Ask) -> None:
     assert (await ask(door, asks("OPTIONS", SHARED, EVIL, ASKED))).code == "origin_not_allowed"
     for fields in ((ORIGIN,), (ASKED,), (ORIGIN, EVIL, ASKED), (ORIGIN, ASKED, ASKED)):
         assert (await ask(door, asks("OPTIONS", SHARED, *fields))).code == "credentials_missing"

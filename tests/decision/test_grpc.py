@@ -34,7 +34,7 @@ async def test_a_success_sets_every_identity_header_and_removes_every_other_spel
         assert option.append_action == 2, "OVERWRITE_IF_EXISTS_OR_ADD"
 
 
-async def test_what_must_not_be_believed_of_a_client_is_removed_in_every_spelling(door: House) -> None:
+async def test_forged_headers_are_removed_in_every_spelling(door: House) -> None:
     """`headers.strip`, and fields that name another request."""
     odd = ("x_original_url", "x-rewrite_url", "x.forwarded.uri", "x-remote_user", "x_http_method_override")
     answer = await ask(door, question(token=token(), headers=dict.fromkeys(odd, "/forged")))

@@ -133,7 +133,7 @@ async def test_user_reaches_the_upstream_with_a_name(
         ("ghost", "user_not_found"),
     ],
 )
-async def test_who_may_not_pass_is_refused_and_only_the_operator_knows_why(
+async def test_denied_requests_show_their_reason_only_to_the_operator(
     demo: _Demo, client: ClientSession, name: str, reason: str
 ) -> None:
     before = await _denials(client, demo, reason)

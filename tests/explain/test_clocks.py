@@ -43,7 +43,7 @@ def test_the_memory_is_bounded_and_counts_each_token_once() -> None:
 
 
 @pytest.mark.parametrize("iat", [None, "now", True, float("inf"), 1_900_000_000_000, 0])
-def test_what_tells_of_no_clock_is_left_out(iat: JSON) -> None:
+def test_tokens_that_show_no_clock_are_left_out(iat: JSON) -> None:
     clocks = IssuerClocks(Now())
     clocks.saw("main", {} if iat is None else {"iat": iat}, b"signature")
     assert clocks.skew("main") is None

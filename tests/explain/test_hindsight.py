@@ -72,7 +72,7 @@ async def explained(
     return found, {step.name: step for step in found.steps}
 
 
-async def test_what_passed_in_shadow_was_not_denied() -> None:
+async def test_a_request_that_passed_in_shadow_was_not_denied() -> None:
     found, _ = await explained(replace(DENIAL, shadow=True), {"u1": UserStatus.SUSPENDED})
 
     assert (found.decision, found.reason) == ("allow", "user_suspended")
@@ -107,7 +107,7 @@ async def test_a_user_who_cannot_be_seen_gets_no_command_about_it(
     assert "users activate" not in (found.fix.command or "")
 
 
-async def test_what_is_not_kept_is_said() -> None:
+async def test_the_explanation_names_what_was_not_kept() -> None:
     found, steps = await explained(
         replace(DENIAL, reason="signature_invalid", user_id=None, subject_hash=None)
     )

@@ -79,7 +79,7 @@ class TestForward:
 
 
 class TestProvision:
-    async def test_who_would_be_created(self, world: World) -> None:
+    async def test_the_explanation_describes_the_user_who_would_be_created(self, world: World) -> None:
         """Without personal data; the world sees that nothing is created."""
         explanation = await allowed(world, newcomer("ann"), "/join/x")
         assert "the request creates one" in explanation.summary

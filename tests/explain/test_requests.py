@@ -23,7 +23,7 @@ class TestRoutes:
     async def test_a_role_that_is_missing(self, world: World) -> None:
         await denied(world, token("ann"), "role_missing", "role_missing", url="/admin/x")
 
-    async def test_what_is_asked_for_is_there(self, world: World) -> None:
+    async def test_a_request_that_meets_the_requirements_is_allowed(self, world: World) -> None:
         explanation = await world.explain(
             token("ann", scope="orders:read"), url="https://gw.example.com/orders/1?a=b#c"
         )
@@ -188,7 +188,7 @@ class TestRevocations:
         explanation = await denied(world, token("ann", jti="j"), reason, cause)
         assert "Redis" in explanation.summary
 
-    async def test_that_redis_does_not_know_yet(self, world: World) -> None:
+    async def test_a_revocation_that_redis_lacks(self, world: World) -> None:
         await world.guard()
         await self.revoke(world, "jti", "main", "j")
         explanation = await world.explain(token("ann", jti="j"))
@@ -227,7 +227,7 @@ class TestConditions:
     async def test_without_a_request_it_is_skipped_with_the_route(self, world: World) -> None:
         assert "condition" not in outcomes(await world.explain(token("ann")))
 
-    async def test_what_is_in_shadow_passes_and_is_explained(self, world: World) -> None:
+    async def test_a_request_in_shadow_passes_and_is_explained(self, world: World) -> None:
         for route in world.config["routes"]:
             if route["name"] == "pro":
                 route["require"]["condition_mode"] = "shadow"

@@ -91,7 +91,7 @@ class TestMemoryOfAWorker:
         world.local.forget_identities([(tokens.ISSUER, "ann")])
         assert await world.decide(bad) is None
 
-    async def test_what_is_right_is_so(self, world: World) -> None:
+    async def test_a_correct_entry_in_memory_passes(self, world: World) -> None:
         ann = await world.add()
         world.local = self.remembering(user(ann))
         explanation = await world.explain(token("ann", jti="token-1"))
@@ -236,7 +236,7 @@ class _Remembers:
         return "issuer" if claims.issuer_name == "main" and user is not None else None
 
 
-async def test_what_the_worker_remembers_of_redis_counts(world: World) -> None:
+async def test_revocations_that_the_worker_remembers_count(world: World) -> None:
     await world.add()
     async with world.parts() as parts:
         world.write()

@@ -119,7 +119,7 @@ class TestUnknown:
         rows = await world.sql("SELECT subject FROM identities")
         assert [row["subject"] for row in rows] == [subject]
 
-    async def test_what_a_terminal_would_obey_is_in_no_command(self, world: World) -> None:
+    async def test_control_characters_are_in_no_command(self, world: World) -> None:
         explanation = await denied(
             world, token("ann\u202egnp"), "user_not_found", "user_unknown", fixed=False
         )
@@ -161,23 +161,23 @@ class TestRecreated:
     async def old(self, **changes: str) -> bytes:
         return token("ann", iat=int(time.time()) - 600, **changes)
 
-    async def test_who_was_created_after_the_token(self, world: World) -> None:
+    async def test_a_user_created_after_the_token(self, world: World) -> None:
         await world.add()
         explanation = await world.explain(await self.old())
         assert (explanation.decision, explanation.cause) == ("allow", "account_recreated")
         assert outcomes(explanation)["user"] == "warn"
 
-    async def test_whose_older_tokens_do_not_count(self, world: World) -> None:
+    async def test_a_user_whose_older_tokens_are_revoked(self, world: World) -> None:
         await world.add()
         await world.sql("UPDATE users SET tokens_valid_after = created_at")
         await denied(world, await self.old(), "tokens_revoked_before", "account_recreated")
 
-    async def test_whose_address_has_a_new_account(self, world: World) -> None:
+    async def test_a_user_whose_address_has_a_new_account(self, world: World) -> None:
         await world.add("new", email="ann@example.com")
         bad = await self.old(email="ann@example.com")
         await denied(world, bad, "user_not_found", "account_recreated")
 
-    async def test_who_was_created_in_the_second_of_the_token(self, world: World) -> None:
+    async def test_a_user_created_in_the_second_of_the_token(self, world: World) -> None:
         await world.add("new", email="ann@example.com")
         issued = int(time.time())
         await world.sql("UPDATE users SET created_at = to_timestamp($1)", issued + 0.9)
@@ -185,7 +185,7 @@ class TestRecreated:
             world, token("ann", iat=issued, email="ann@example.com"), "user_not_found", "account_not_linked"
         )
 
-    async def test_who_was_deleted_and_has_a_new_account(self, world: World) -> None:
+    async def test_a_deleted_user_with_a_new_account(self, world: World) -> None:
         await world.add(email="ann@example.com")
         await world.sql("UPDATE users SET status = 'deleted'")
         heir = await world.add("new", email="ann@example.com")

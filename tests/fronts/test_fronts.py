@@ -84,7 +84,7 @@ async def test_a_user_without_the_role_gets_403(scene: Scene) -> None:
     assert len(scene.received) == 1
 
 
-async def test_what_is_not_served_gets_404(scene: Scene) -> None:
+async def test_a_path_without_a_route_gets_404(scene: Scene) -> None:
     response = await scene.request("/nowhere", token=token())
     assert (response.status, response.code) == (404, "route_not_found")
     assert scene.received == []

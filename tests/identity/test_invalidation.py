@@ -139,7 +139,7 @@ class TestTrust:
         assert not worker.knows()
         assert worker.told == 1
 
-    async def test_who_listens_again_must_join_again(self, worker: Worker) -> None:
+    async def test_a_worker_that_listens_again_must_join_again(self, worker: Worker) -> None:
         await worker.trust()
         worker.invalidation.lost("cut")
         worker.invalidation.listening()
@@ -397,7 +397,7 @@ class TestChanges:
         await settled()
         assert shared.current.name == "epoch-2"
 
-    async def test_what_was_to_be_buried_is_no_older_than_the_end_of_the_epoch(
+    async def test_the_end_of_an_epoch_covers_the_changes_that_wait(
         self, worker: Worker, shared: FakeSharedTier
     ) -> None:
         """Or a replica that lags behind the later transaction fills the next epoch with what it changed."""
@@ -423,7 +423,7 @@ class TestChanges:
         assert shared.current is not None
         assert shared.current.name == "epoch-2"
 
-    async def test_what_was_read_before_the_epoch_ended_fills_nothing(self, worker: Worker) -> None:
+    async def test_a_read_from_before_the_end_of_the_epoch_fills_nothing(self, worker: Worker) -> None:
         await worker.trust()
         worker.invalidation.changed(Everything(7))
         ticket = worker.local.ticket()

@@ -58,7 +58,7 @@ def memory() -> Memory:
 
 
 class TestAnswers:
-    def test_what_was_filled_is_answered_with_the_very_same_object(self, memory: Memory) -> None:
+    def test_a_filled_entry_is_answered_with_the_same_object(self, memory: Memory) -> None:
         assert memory.tier.recall(claims()) is None
         memory.fill()
         answer = memory.tier.recall(claims())
@@ -184,7 +184,7 @@ class TestLeases:
         assert memory.tier.recall(claims(jti="token-1")) is not None
         assert not memory.tier.is_valid(validity)
 
-    def test_what_is_not_answered_has_none(self, memory: Memory) -> None:
+    def test_an_answer_that_memory_does_not_give_has_no_validity(self, memory: Memory) -> None:
         assert memory.tier.validity(claims()) is None
         memory.fill()
         assert memory.tier.validity(claims(jti="token-2")) is None
@@ -317,7 +317,7 @@ class TestChanges:
             change()
             assert memory.tier.last_change(claims()) == memory.tier.ticket() > before
 
-    def test_who_was_concerned_since_a_ticket_is_named(self, memory: Memory) -> None:
+    def test_keys_that_changed_since_a_ticket_are_named(self, memory: Memory) -> None:
         tier = memory.tier
         tier.forget_users(["early"])
         ticket = tier.ticket()
@@ -344,7 +344,7 @@ class TestChanges:
 
 
 class TestLastKnown:
-    def test_what_was_learnt_is_not_answered(self, memory: Memory) -> None:
+    def test_a_learnt_entry_is_not_answered(self, memory: Memory) -> None:
         memory.tier.learn(memory.tier.ticket(), claims(), ANN, 7.0)
         assert memory.tier.recall(claims()) is None
         assert memory.tier.last_known(claims()) == (ANN, 7.0)

@@ -142,7 +142,7 @@ async def test_a_token_that_is_revoked_is_refused_at_once(warm: House, by: str) 
     assert (await warm.request("/private/x", token=other)).status == 200
 
 
-async def test_who_is_created_after_having_been_refused_is_let_in_at_once(warm: House) -> None:
+async def test_a_user_created_after_a_denial_is_admitted_at_once(warm: House) -> None:
     same = token("newcomer", iat=int(time.time()) - 60)
     for _ in range(3):
         assert (await warm.request("/private/x", token=same)).code == "user_not_found"

@@ -30,7 +30,7 @@ class TestOutages:
                 now += 1
         assert told == ["cut", 10.0] * 3
 
-    def test_what_comes_and_goes_is_one(self) -> None:
+    def test_an_intermittent_failure_is_one_outage(self) -> None:
         now, told = 0.0, list[object]()
         seen = Outages(told.append, told.append, lambda: now)
         for number in range(20):

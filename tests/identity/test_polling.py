@@ -103,7 +103,7 @@ async def test_a_report_has_the_version_of_what_was_compared() -> None:
     assert lease.reported[-1] == Changed(((ISS, "ann"),), (), 2)
 
 
-async def test_what_is_equal_is_not_reported() -> None:
+async def test_an_equal_user_is_not_reported() -> None:
     lease = Lease(3)
     await polling(lease, Tables(ACTIVE), Documents(ACTIVE)).serve()
     assert lease.reported == [Everything(0)]

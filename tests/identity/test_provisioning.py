@@ -132,7 +132,7 @@ async def test_requests_at_once_ask_together(world: World) -> None:
 
 
 @pytest.mark.parametrize(("result", "reason"), [("deleted", "user_deleted"), ("taken", "account_not_linked")])
-async def test_who_is_not_created_is_refused_for_a_moment_without_asking(
+async def test_a_refused_creation_is_remembered_for_a_moment(
     world: World, result: ProvisioningResult, reason: str
 ) -> None:
     world.result = result

@@ -527,7 +527,7 @@ class TestStoresDown:
         assert resolution.user is not None
         assert (resolution.user.status, resolution.tier) == (UserStatus.SUSPENDED, Tier.LOCAL)
 
-    async def test_who_was_there_and_is_not_any_more_is_not_served(self, world: World) -> None:
+    async def test_a_removed_user_is_not_served(self, world: World) -> None:
         await world.add()
         tiers = world.tiers()
         await tiers.resolve(claims())
@@ -539,7 +539,7 @@ class TestStoresDown:
         world.now += 5
         assert await denied(tiers, claims()) is USER_STORE_UNAVAILABLE
 
-    async def test_who_was_not_there_and_is_now_is_served(self, world: World) -> None:
+    async def test_a_created_user_is_served_after_a_miss(self, world: World) -> None:
         tiers = world.tiers(unchecked_allowed=True)
         await tiers.resolve(claims())
         ann = await world.add()
@@ -673,7 +673,7 @@ class TestMemory:
             assert validity.answer.user is told.user
         assert world.postgres.queries == 1
 
-    async def test_what_redis_refused_is_not_recalled(self, world: World) -> None:
+    async def test_an_answer_that_redis_refused_is_not_recalled(self, world: World) -> None:
         await world.add()
         local = world.local()
         local.open()
@@ -692,7 +692,7 @@ class TestMemory:
         assert tiers.recall(claims()) is None
 
     @pytest.mark.parametrize(("issued", "seconds"), [(8.5, 1.0), (11.0, 5.0)])
-    async def test_that_there_is_no_user_is_believed_for_a_second_of_a_fresh_token(
+    async def test_a_miss_counts_for_a_second_if_the_token_is_fresh(
         self, world: World, issued: float, seconds: float
     ) -> None:
         token = claims("ghost", issued_at=world.now - issued)
@@ -846,7 +846,7 @@ class TestMirror:
         assert logs[0]["exc_info"]
         await eventually(world.trusted)
 
-    async def test_what_is_lifted_while_the_list_is_filled_is_not_brought_back(
+    async def test_a_revocation_lifted_during_a_filling_is_not_brought_back(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await world.revocations.revoke("jti", issuer="main", value="token-1")

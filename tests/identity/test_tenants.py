@@ -64,7 +64,7 @@ class TestMemory:
             (lambda memory: memory.forget_issuers(["main"]), [True, True]),
         ],
     )
-    def test_what_changes_concerns_its_own_tenant_or_all(
+    def test_a_change_concerns_one_tenant_or_all(
         self, memory: LocalCache, change: Callable[[LocalCache], None], left: list[bool]
     ) -> None:
         validities = [memory.validity(of(tenant)) for tenant in ("acme", "globex")]

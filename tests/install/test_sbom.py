@@ -62,7 +62,9 @@ FLAWED: Final = '{"name": "ecdsa", "version": "0.1", "vulns": [{"id": "PYSEC-1",
         ("", 0, "skipped: pip-audit said nothing"),
     ],
 )
-def test_what_becomes_of_an_answer(said: str, code: int, told: str, tmp_path: Path) -> None:
+def test_the_answer_of_pip_audit_decides_the_exit_code(
+    said: str, code: int, told: str, tmp_path: Path
+) -> None:
     """Another program stands for pip-audit, and the database for one that answers."""
     (tmp_path / "pip_audit.py").write_text(f"print({said!r})")
     script = "import audit, sys; audit.reachable = lambda: True; sys.exit(audit.main('constraints.txt'))"

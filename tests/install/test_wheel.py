@@ -26,7 +26,7 @@ def test_it_has_all_of_the_package_and_nothing_else(wheel: Path) -> None:
     assert commands == "[console_scripts]\ngateway = gateway.__main__:main\n"
 
 
-def test_what_is_installed_from_it_needs_no_checkout(installed: Installed) -> None:
+def test_an_installation_from_the_wheel_needs_no_checkout(installed: Installed) -> None:
     where = done(
         [sys.executable, "-c", "import gateway; print(gateway.__file__)"],
         installed.folder,

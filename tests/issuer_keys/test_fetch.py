@@ -92,7 +92,9 @@ async def test_redirects_are_not_followed(fetcher: Fetcher, issuer: IssuerServer
     ],
     ids=["empty", "html", "deep", "not utf-8", "cut off"],
 )
-async def test_what_is_not_json_is_refused(fetcher: Fetcher, issuer: IssuerServer, body: bytes) -> None:
+async def test_a_response_that_is_not_json_is_refused(
+    fetcher: Fetcher, issuer: IssuerServer, body: bytes
+) -> None:
     issuer.answers["/jwks"] = Answer(body)
     with pytest.raises(FetchError, match=r"/jwks: not usable JSON"):
         await fetcher.get(f"{issuer.url}/jwks")
@@ -136,7 +138,7 @@ async def test_a_refused_connection_says_so(fetcher: Fetcher, unused_tcp_port: i
     ],
     ids=["smtp", "nothing", "cut off"],
 )
-async def test_what_is_not_whole_http_is_refused(fetcher: Fetcher, answer: bytes, why: str) -> None:
+async def test_an_incomplete_response_is_refused(fetcher: Fetcher, answer: bytes, why: str) -> None:
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
@@ -392,7 +394,7 @@ async def test_https_goes_through_a_tunnel(proxy: tuple[Proxy, str], tmp_path: P
     assert seen.heads[0].startswith(f"CONNECT {issuer.url.removeprefix('https://')} ")
 
 
-async def test_what_a_proxy_refuses(proxy: tuple[Proxy, str]) -> None:
+async def test_a_refusal_of_the_proxy_is_reported(proxy: tuple[Proxy, str]) -> None:
     seen, url = proxy
     seen.refuses = True
     async with Fetcher(proxy=url) as fetcher:

@@ -172,7 +172,7 @@ def algorithms(keys: JSON, **changes: JSON) -> list[list[str]]:
     return [sorted(each.algorithms) for each in source.sources] + [sorted(settings.algorithms)]
 
 
-def test_what_the_sources_are_for() -> None:
+def test_each_source_has_its_own_algorithms() -> None:
     url = "https://idp.example.com/jwks"
     secret: dict[str, JSON] = {"secret_file": "/run/secrets/old"}
     public, hashed, all_of = algorithms([{"jwks_uri": url}, secret])

@@ -150,7 +150,9 @@ async def test_an_inactive_token_is_refused_and_remembered_for_seconds(house: Ho
     assert (await house.ask("other")).payload["sub"] == "member"
 
 
-async def test_what_is_remembered_is_bounded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_remembered_answers_is_bounded(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(introspection, "MAX_REFUSED", 2)
     small = House(house.issuer, house.introspector._issuers["main"]._fetcher)
     for name in ("a", "b", "c", "a"):
@@ -225,7 +227,7 @@ async def test_a_jwt_that_is_no_access_token_is_not_even_asked_about(house: Hous
     assert await house.refused(access) == "token_inactive"
 
 
-async def test_what_is_known_counts_while_the_endpoint_is_down(house: House) -> None:
+async def test_remembered_answers_count_while_the_endpoint_is_down(house: House) -> None:
     await house.ask()
     house.issuer.status = 503
     assert await house.refused("another") == "introspection_unavailable"

@@ -49,7 +49,7 @@ async def kids(source: KeySource, fetcher: Fetcher) -> list[str | None]:
         ("https://a.example:8443/t/", f"https://a.example:8443/t{OIDC}", f"https://a.example:8443{OAUTH}/t"),
     ],
 )
-def test_where_metadata_may_be(issuer: str, oidc: str, oauth: str) -> None:
+def test_urls_of_the_metadata(issuer: str, oidc: str, oauth: str) -> None:
     assert metadata_urls(issuer) == (oidc, oauth)
 
 
@@ -173,7 +173,9 @@ async def test_metadata_that_says_a_thing_twice_is_refused(
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b'{"keys": {}}', b'{"keys": null}'])
-async def test_what_is_no_jwks_is_refused(fetcher: Fetcher, issuer: IssuerServer, body: bytes) -> None:
+async def test_a_document_that_is_no_jwks_is_refused(
+    fetcher: Fetcher, issuer: IssuerServer, body: bytes
+) -> None:
     issuer.answers["/jwks"] = Answer(body)
     with pytest.raises(FetchError, match=r"/jwks: "):
         await JwksUri(f"{issuer.url}/jwks").load(fetcher)

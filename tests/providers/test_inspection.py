@@ -101,7 +101,7 @@ UNUSUAL = [
 
 
 @pytest.mark.parametrize(("changes", "note"), UNUSUAL)
-def test_what_is_unusual_is_told(changes: dict[str, JSON], note: str) -> None:
+def test_unusual_features_of_a_token_are_reported(changes: dict[str, JSON], note: str) -> None:
     assert any(note in each for each in said(plain(**changes)).notes)
 
 

@@ -85,7 +85,7 @@ def test_without_preset_nothing_changes() -> None:
     assert unfold({**entry, "preset": None}).settings == entry
 
 
-def test_what_is_written_beside_it_wins() -> None:
+def test_written_settings_override_the_preset() -> None:
     settings = unfold(
         {
             **POOL,

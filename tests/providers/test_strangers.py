@@ -55,7 +55,7 @@ HEADER, PAYLOAD = part(alg="RS256", kid="k"), part(iss="https://idp.example.com/
         ('{"alg": "RS256", "kid": "k"}', "the decoded header"),
     ],
 )
-def test_what_stands_near_a_token(text: str, words: str) -> None:
+def test_texts_that_are_related_to_tokens_are_named(text: str, words: str) -> None:
     found = strangers.named(text)
     assert found is not None
     assert words in found.what

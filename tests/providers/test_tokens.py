@@ -96,7 +96,7 @@ async def test_the_token_that_the_provider_issues_passes(
 
 
 @pytest.mark.parametrize(("shape", "wrong"), WRONG)
-async def test_what_should_not_pass_does_not(
+async def test_a_wrong_token_is_refused_with_its_reason(
     shape: Shape, wrong: Wrong, verifiers: Mapping[str, TokenVerifier]
 ) -> None:
     token = minted(shape, wrong.payload, wrong.header)

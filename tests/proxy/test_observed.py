@@ -55,7 +55,7 @@ async def test_a_denial_has_the_bytes_of_its_own_body(house: House) -> None:
     assert denied["request_id"] == line["request_id"]
 
 
-async def test_what_is_no_request_has_a_line_too(house: House) -> None:
+async def test_data_that_is_no_request_has_a_line_too(house: House) -> None:
     response = await house.exchange(b"GET /private/x HTTP/1.1\r\nHost: a\r\nX-Bad: a\x01b\r\n\r\n")
     (line,) = house.events("request")
     assert (line["method"], line["path"], line["route"]) == ("UNKNOWN", "", "unmatched")

@@ -69,7 +69,7 @@ async def test_a_tunnel_counts_while_it_is_open(house: House) -> None:
         assert await traffic(house) == (before[0] + len(LARGE), before[1] + len(LARGE) + 6)
 
 
-async def test_what_the_gateway_answers_itself_does_not_count(house: House) -> None:
+async def test_answers_of_the_gateway_itself_do_not_count(house: House) -> None:
     before = await traffic(house, "private")
     assert (await house.request("/private/x", method="POST", body=b"hello")).status == 401
     assert await traffic(house, "private") == before

@@ -41,7 +41,7 @@ async def test_only_its_user_can_read_a_file(tmp_path: Path) -> None:
     assert decode(file.read_bytes()).verdict == "allow"
 
 
-async def test_what_is_old_or_too_much_is_removed(tmp_path: Path) -> None:
+async def test_old_files_and_those_beyond_the_size_are_removed(tmp_path: Path) -> None:
     one, now = await sample(), [float(NOW)]
     kept = RecordFiles(tmp_path, keep=80.0, max_size=8 * 4096, subjects=SUBJECTS, clock=lambda: now[0])
     for _ in range(400):
@@ -54,7 +54,7 @@ async def test_what_is_old_or_too_much_is_removed(tmp_path: Path) -> None:
     kept.close()
 
 
-async def test_what_is_old_is_removed_also_while_nothing_is_recorded(tmp_path: Path) -> None:
+async def test_old_files_are_removed_also_while_nothing_is_recorded(tmp_path: Path) -> None:
     now = [float(NOW)]
     kept = RecordFiles(tmp_path, keep=80.0, max_size=2**20, subjects=SUBJECTS, clock=lambda: now[0])
     kept.write([await sample()])

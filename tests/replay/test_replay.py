@@ -211,7 +211,7 @@ async def test_no_attribute_and_no_path_names_a_person() -> None:
             assert (len(found.changes), found.undecided) == (changes, undecided)
 
 
-async def test_what_is_no_record_is_told() -> None:
+async def test_a_line_that_is_no_record_is_reported() -> None:
     for line in (b"{}", b"[]", b"x", b"\x1f\x8b\x08\x00", b'{"verdict": "no_such_reason"}', b"null", b""):
         with pytest.raises(Unreadable, match="is no record"):
             decode(line)

@@ -38,7 +38,7 @@ def test_a_sign_in_has_the_documented_defaults(tmp_path: Path) -> None:
         "https://example.com/behind/console/callback",
     ],
 )
-def test_where_a_console_may_be(tmp_path: Path, redirect_uri: str) -> None:
+def test_urls_of_a_console(tmp_path: Path, redirect_uri: str) -> None:
     loaded(tmp_path / "gateway.yaml", configuration(redirect_uri=redirect_uri))
 
 

@@ -24,7 +24,7 @@ def loaded(folder: Path, assertion: str, env: dict[str, str] | None = None) -> S
     return load(file, env or {})
 
 
-def test_it_is_off_unless_it_is_written(tmp_path: Path) -> None:
+def test_signed_identity_is_off_by_default(tmp_path: Path) -> None:
     assert loaded(tmp_path, "null").assertion is None
     rules = loaded(tmp_path, "{}").assertion
     assert rules is not None

@@ -144,7 +144,7 @@ def test_a_place_has_rules_of_its_own(tmp_path: Path, text: str, place: str, mes
         one("claims.a == 1", head="headers: {identity: {X-A: 'claims.https://example.com/roles'}}"),
     ],
 )
-def test_what_is_right_is_accepted(tmp_path: Path, text: str) -> None:
+def test_a_valid_condition_is_accepted(tmp_path: Path, text: str) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(text)
     load(file, {})

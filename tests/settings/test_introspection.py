@@ -102,7 +102,7 @@ def test_mistakes_are_told_at_their_place(tmp_path: Path, issuer: dict[str, obje
     assert problems(tmp_path, issuer) == [expected]
 
 
-def test_what_is_valid_but_dangerous_is_told(tmp_path: Path) -> None:
+def test_valid_but_dangerous_settings_are_warned_of(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("s3cret")
     secret.chmod(0o604)

@@ -142,7 +142,9 @@ def test_values_are_compared_as_they_are(tmp_path: Path, lines: tuple[str, ...],
         (("subject: /email",), "subject"),
     ],
 )
-def test_what_is_valid_but_lenient_is_told(tmp_path: Path, lines: tuple[str, ...], field: str | None) -> None:
+def test_valid_but_lenient_settings_are_warned_of(
+    tmp_path: Path, lines: tuple[str, ...], field: str | None
+) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(BASE + "".join(f"    {line}\n" for line in (AUDIENCES, *lines)), encoding="utf-8")
     told = [problem.field for problem in advice(*load_with_source(file, {}))]

@@ -105,7 +105,7 @@ def test_of_a_url_the_password_alone_is_hidden(text: str, shown: str) -> None:
     assert without_secrets(text) == shown
 
 
-def test_what_is_called_a_secret_is_hidden_by_its_type() -> None:
+def test_settings_named_like_secrets_have_a_secret_type() -> None:
     """A new setting with such a name must be a `SecretStr`."""
 
     def plain(section: type[BaseModel], seen: set[type[BaseModel]]) -> list[str]:

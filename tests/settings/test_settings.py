@@ -802,7 +802,7 @@ def test_durations_are_seconds(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("value", ["30", 30, 30.0, "30 s", "-1s", "1h30m", "1d", "s", "", None, True, "١s"])
-def test_what_is_no_duration_is_refused(value: object) -> None:
+def test_a_text_that_is_no_duration_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="duration"):
         parse_duration(value)
 
@@ -815,7 +815,7 @@ def test_sizes_are_bytes(text: str, octets: int) -> None:
 
 
 @pytest.mark.parametrize("value", ["64", 64, "64KB", "64kib", "1.5MiB", "-1B", None])
-def test_what_is_no_size_is_refused(value: object) -> None:
+def test_a_text_that_is_no_size_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="size"):
         parse_size(value)
 
@@ -868,7 +868,7 @@ def advised(file: Path, text: str) -> dict[str, str]:
     return {warning.field: str(warning) for warning in advice(*load_with_source(file, {}))}
 
 
-def test_what_is_in_order_gets_no_advice(file: Path) -> None:
+def test_a_good_configuration_gets_no_advice(file: Path) -> None:
     assert advised(file, BASE) == {}
 
 
@@ -996,7 +996,7 @@ def test_a_condition_that_shuts_out_who_is_welcome_is_told(file: Path, condition
         ),
     ],
 )
-def test_what_is_in_shadow_is_told_aloud(file: Path, old: str, new: str, where: str) -> None:
+def test_settings_in_shadow_are_warned_of(file: Path, old: str, new: str, where: str) -> None:
     told = advised(file, BASE.replace(old, new))
     assert "is shadow: " in told[where]
     assert any(word in told[where] for word in (" NO ", " NOT ", " ALL "))

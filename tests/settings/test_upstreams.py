@@ -124,7 +124,7 @@ def warnings(file: Path) -> dict[str, str]:
     return {warning.field: str(warning) for warning in advice(settings, source)}
 
 
-def test_what_is_not_verified_is_warned_of(tmp_path: Path) -> None:
+def test_unverified_upstreams_are_warned_of(tmp_path: Path) -> None:
     assert warnings(write(tmp_path)) == {}
     found = warnings(write(tmp_path, upstream="tls: {verify: false}"))
     assert "can read and change every request" in found["upstreams.orders.tls.verify"]

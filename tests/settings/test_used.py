@@ -70,5 +70,5 @@ def test_a_setting_that_is_not_read_is_found_whatever_others_are_called() -> Non
 
 
 @pytest.mark.parametrize("name", TRANSLATED)
-def test_what_is_left_out_exists(name: str) -> None:
+def test_each_exception_names_an_existing_setting(name: str) -> None:
     assert any(setting.startswith(name) for setting in settings_of(Settings))

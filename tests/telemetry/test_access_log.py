@@ -38,7 +38,7 @@ def test_combined_adds_referer_without_query_and_user_agent() -> None:
     )
 
 
-def test_what_is_not_known_is_a_dash() -> None:
+def test_an_unknown_value_is_a_dash() -> None:
     bare = Finished(Request("GET", "/", (), "", "http", "the-id"), "unmatched", 404, 0.0)
     assert as_combined(bare, AT) == (
         '- - - [10/Oct/2000:20:55:36 +0000] "GET / HTTP/1.1" 404 - "-" "-" '

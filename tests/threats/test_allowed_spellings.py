@@ -108,7 +108,7 @@ def test_no_pair_passes_where_nothing_is_allowed(pair: Pair) -> None:
         ("/open/...;v", "/open/...;v"),
     ],
 )
-def test_what_is_allowed_has_one_spelling(path: str, forwarded: str) -> None:
+def test_an_allowed_path_is_forwarded_in_one_spelling(path: str, forwarded: str) -> None:
     assert taken_by(path) == "open"
     assert read_target(path, [b"h"], ALL).path == forwarded
 
@@ -157,7 +157,7 @@ def test_a_method_of_another_route_is_not_reached_either() -> None:
     table.check(table.match("POST", "h", other.path), "POST", other)
 
 
-def test_what_is_forwarded_never_begins_with_two_slashes() -> None:
+def test_a_forwarded_path_never_begins_with_two_slashes() -> None:
     allow = frozenset({"empty_segment", "encoded_slash"})
     stripped = Route("x", "/x/**", "u", strip_prefix="/x", allow=allow)
     for path in ("/x//evil.example.com", "/x/%2Fevil.example.com"):

@@ -223,9 +223,7 @@ async def test_a_head_with_anothers_token_is_the_others(house: House) -> None:
 
 @pytest.mark.parametrize("path", ["/private/again", "/public/again"])
 @pytest.mark.parametrize("raw", [b"x\nX-User-Id: root", b"x\n\nGET /private/x HTTP/1.1", b"x\0", b"x\rx"])
-async def test_what_is_no_token_ends_no_field_of_a_head_that_is_known(
-    house: House, path: str, raw: bytes
-) -> None:
+async def test_a_bad_token_ends_no_field_of_a_remembered_head(house: House, path: str, raw: bytes) -> None:
     await house.forwarded(path, token=token("member"))
     await house.forwarded(path, token=token("member"))
     before = len(house.upstream.requests)

@@ -142,7 +142,7 @@ async def test_a_refusal_outlives_redis(
 
 @pytest.mark.parametrize("fault", [empty, restart, evict])
 @pytest.mark.parametrize("kind", ["user", "issuer", "jti"])
-async def test_what_was_seen_is_back_in_redis(
+async def test_an_examined_key_is_put_back_into_redis(
     house: House,
     server: EmbeddedRedis,
     fault: Callable[[Redis, EmbeddedRedis], Awaitable[None]],
@@ -349,7 +349,7 @@ async def test_an_operator_lifts_it(house: House, server: EmbeddedRedis) -> None
         assert not await is_learnt(house)
 
 
-async def test_what_has_expired_goes_alone(dsn: str) -> None:
+async def test_only_the_expired_row_of_a_key_is_deleted(dsn: str) -> None:
     """One key may have a row of an operator, and one that was learnt."""
     connection = await asyncpg.connect(dsn)
     postgres = Postgres(dsn)
@@ -380,7 +380,7 @@ async def test_an_operator_lifts_what_was_learnt(dsn: str) -> None:
         await postgres.close()
 
 
-async def test_what_was_learnt_is_read_with_the_right_to_read_revocations(dsn: str) -> None:
+async def test_learnt_rows_are_read_with_the_right_to_read_revocations(dsn: str) -> None:
     """It has a table of its own, which no role is to be granted, and none is kept from dropping the other."""
     postgres = Postgres(dsn)
     connection = await asyncpg.connect(dsn)
@@ -407,7 +407,7 @@ async def test_what_was_learnt_is_read_with_the_right_to_read_revocations(dsn: s
 
 
 @pytest.mark.parametrize("issuer", ["main", "https://idp/"])
-async def test_what_a_row_revokes_is_not_learnt(dsn: str, issuer: str) -> None:
+async def test_a_revocation_that_has_a_row_is_not_learnt(dsn: str, issuer: str) -> None:
     """Else it would stay revoked when the row is lifted, for Redis lost its key before that was looked at."""
     postgres = Postgres(dsn)
     rows = RevocationRows(postgres)
@@ -508,7 +508,7 @@ def learnt_revocations(postgres: Postgres | None = None) -> LearntRevocations:
         (("issuer", "other", ""), False),
     ],
 )
-def test_what_no_row_can_hold_is_not_learnt(target: Target, fits: bool) -> None:
+def test_a_revocation_that_no_row_can_hold_is_not_learnt(target: Target, fits: bool) -> None:
     learner = learnt_revocations()
     learner.touched(target)
     assert bool(learner.waiting) is fits
@@ -525,7 +525,7 @@ def test_users_of_another_system_have_ids_of_their_own(value: str, fits: bool) -
     assert bool(learner.waiting) is fits
 
 
-def test_what_waits_is_bounded() -> None:
+def test_the_number_of_waiting_keys_is_bounded() -> None:
     learner = learnt_revocations()
     for number in range(10_100):
         learner.touched(("jti", "main", str(number)))

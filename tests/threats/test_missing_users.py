@@ -33,7 +33,7 @@ async def test_a_user_of_any_status_can_sign_out(house: House, subject: str) -> 
 
 
 @pytest.mark.parametrize("subject", ["suspended", "locked", "pending", "deleted"])
-async def test_who_can_sign_out_can_do_nothing_else(house: House, subject: str) -> None:
+async def test_a_route_for_inactive_users_opens_no_other_route(house: House, subject: str) -> None:
     raw = token(subject)
     await house.forwarded("/leave/x", token=raw)
     for path in ("/private/x", "/welcome/x", "/optional/x"):
@@ -84,7 +84,7 @@ async def test_the_same_subject_of_another_issuer_is_missing(house: House) -> No
     assert (missing(received), received.values(b"x-user-id")) == ([b"true"], [b""])
 
 
-async def test_who_was_missing_is_known_as_soon_as_created(house: House) -> None:
+async def test_a_missing_user_is_found_as_soon_as_created(house: House) -> None:
     subject = f"newcomer-{uuid.uuid4().hex}"
     raw = token(subject)
     for _ in range(3):

@@ -68,7 +68,7 @@ async def test_a_newcomer_is_one_user_with_what_the_configuration_says(house: Ho
     assert who not in house.log.getvalue()
 
 
-async def test_who_was_created_is_a_user_like_any_other(house: House) -> None:
+async def test_a_created_user_is_a_user_like_any_other(house: House) -> None:
     who = subject()
     raw = newcomer(who)
     assert (await house.request("/private/x", token=raw)).code == "user_not_found"

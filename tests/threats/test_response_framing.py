@@ -58,7 +58,7 @@ NO_HTTP = {
 
 @pytest.mark.parametrize("split", [False, True], ids=["one-packet", "with-pause"])
 @pytest.mark.parametrize("attack", NO_HTTP.values(), ids=NO_HTTP)
-async def test_what_is_no_response_becomes_502(house: House, attack: bytes, *, split: bool) -> None:
+async def test_data_that_is_no_response_becomes_502(house: House, attack: bytes, *, split: bool) -> None:
     pieces = (attack[:20], attack[20:]) if split else (attack,)
     house.upstream.answer(*pieces, close=True)
     async with house.connect() as client:

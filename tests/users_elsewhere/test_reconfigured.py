@@ -56,7 +56,7 @@ WITHOUT_ROLES_BY_QUERY = {**EVERYONE, "roles": {"query": "SELECT 'reader' WHERE 
         pytest.param(STRICT, None, "/private/x", 200, id="own tables afterwards"),
     ],
 )
-async def test_what_was_remembered_for_another_configuration_does_not_count(
+async def test_users_remembered_for_another_configuration_do_not_count(
     before: Mapping[str, Any] | None,
     after: Mapping[str, Any] | None,
     path: str,

@@ -41,7 +41,7 @@ async def test_a_thousand_first_requests_create_one_user(
         assert await program.metric("gateway_users_provisioned_total") <= 2 * WORKERS
 
 
-async def test_who_adds_the_user_meanwhile_gets_no_500(
+async def test_a_concurrent_insert_of_the_same_user_causes_no_500(
     tmp_path: Path, upstream: RawUpstream, dsn: str, redis_url: str
 ) -> None:
     async with joining(tmp_path, upstream, dsn, redis_url) as program:

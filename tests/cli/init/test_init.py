@@ -43,7 +43,7 @@ def invoke(folder: Path, *words: str, stdin: str | None = None, env: dict[str, s
     return CliRunner().invoke(app, command, input=stdin, env={"TOKEN_SECRET": None, **(env or {})})
 
 
-def test_what_it_writes_is_accepted(
+def test_the_written_configuration_is_valid(
     issuer: DemoIssuer, empty_dsn: str, redis_url: str, tmp_path: Path
 ) -> None:
     stores = {"POSTGRES_DSN": empty_dsn, "REDIS_URL": redis_url}
@@ -85,7 +85,7 @@ def test_a_program_is_told_what_is_missing_and_is_not_asked(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
-def test_what_fails_is_told_with_what_to_do_and_nothing_is_written(tmp_path: Path) -> None:
+def test_a_failed_trial_is_reported_with_its_fix_and_nothing_is_written(tmp_path: Path) -> None:
     port = unused_port()
     stores = {
         "POSTGRES_DSN": f"postgresql://u:hunter2@127.0.0.1:{port}/g",

@@ -36,7 +36,7 @@ def test_a_provider_is_recognised_by_its_url(
     assert from_url(issuer, audiences, clients).entry == {"name": "main", **entry}
 
 
-def test_what_a_provider_needs_is_told() -> None:
+def test_missing_parameters_of_a_provider_are_named() -> None:
     with pytest.raises(NoIssuer, match="for Keycloak") as caught:
         from_url("https://sso.example.com/realms/shop", [], [])
     assert caught.value.hint.startswith("give --audience, or --client-id, or a sample token")

@@ -47,7 +47,7 @@ def test_the_depth_is_bounded(nested: Callable[[int], bytes]) -> None:
     ],
     ids=["wide", "text", "backslashes", "quotes", "unicode", "wide-and-deep"],
 )
-def test_what_is_wide_or_in_texts_is_not_deep(text: bytes) -> None:
+def test_wide_values_and_brackets_in_texts_are_not_deep(text: bytes) -> None:
     assert depth_of(json.loads(text)) <= MAX_DEPTH
     check_depth(text)
 
@@ -128,7 +128,7 @@ def test_names_that_occur_twice_are_told() -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"nul", b"\xff", b'"a\nb"', b"[1,]", b"{} {}", b"01"])
-def test_what_is_no_json_is_refused(text: bytes) -> None:
+def test_a_text_that_is_not_json_is_refused(text: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         read(text)
 

@@ -103,7 +103,7 @@ def test_a_skeleton_is_equal_for_what_looks_alike() -> None:
         ("y" * 300, "y" * 255),
     ],
 )
-def test_what_a_table_may_hold_is_guessed(subject: str, expected: str) -> None:
+def test_likely_subjects_are_guessed(subject: str, expected: str) -> None:
     assert expected in set(guesses(subject))
 
 

@@ -43,7 +43,7 @@ subjects = st.one_of(
         (f"ad|{UUID.upper()}", "{" + UUID + "}", "prefix"),
     ],
 )
-def test_what_they_differ_in(a: str, b: str, expected: Difference) -> None:
+def test_the_kind_of_difference_is_named(a: str, b: str, expected: Difference) -> None:
     assert difference(a, b) == expected
     assert difference(b, a) == expected
     assert normal_form(a) == normal_form(b)
@@ -73,7 +73,7 @@ def test_equal_subjects_and_other_users_differ_in_nothing(a: str, b: str) -> Non
 @given(subjects, subjects)
 @example("x|", "y|x|")
 @example("%6ﬁ", "%6fi")
-def test_what_differs_in_spelling_shares_a_normal_form(a: str, b: str) -> None:
+def test_two_spellings_of_a_subject_share_a_normal_form(a: str, b: str) -> None:
     differs = difference(a, b)
 
     assert differs == difference(b, a)

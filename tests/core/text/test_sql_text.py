@@ -40,7 +40,7 @@ def test_an_expression_is_one(text: str) -> None:
         ("a\0b", "must not have a NUL"),
     ],
 )
-def test_what_leaves_its_place_is_refused(text: str, expected: str) -> None:
+def test_an_expression_that_leaves_its_place_is_refused(text: str, expected: str) -> None:
     with pytest.raises(ValueError, match=re.escape(expected)):
         sql_text.check_expression(text)
 
@@ -54,7 +54,7 @@ def test_a_query_has_one_parameter() -> None:
     ("text", "expected"),
     [("DELETE FROM x", "begins with SELECT"), ("SELECT $2", "only one is $1"), ("SELECT 1;", "semicolon")],
 )
-def test_what_is_no_query_is_refused(text: str, expected: str) -> None:
+def test_a_text_that_is_no_query_is_refused(text: str, expected: str) -> None:
     with pytest.raises(ValueError, match=re.escape(expected)):
         sql_text.check_query(text)
 

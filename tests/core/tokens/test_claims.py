@@ -40,7 +40,7 @@ def test_good_claims_become_values() -> None:
     assert read.payload == token
 
 
-def test_what_is_not_there_is_nothing() -> None:
+def test_missing_claims_are_none_or_empty() -> None:
     read = verify(without(payload(), "iat"), MAIN, NOW)
     assert verify(without(payload(), "exp"), LAX, NOW).good_until is None
 

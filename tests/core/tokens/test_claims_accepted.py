@@ -103,7 +103,7 @@ OTHERS: tuple[dict[str, JSON], ...] = (
 
 
 @pytest.mark.parametrize("mark", [*ID_TOKENS, *OTHERS])
-def test_what_is_no_access_token_is_refused(mark: dict[str, JSON]) -> None:
+def test_a_token_that_is_no_access_token_is_refused(mark: dict[str, JSON]) -> None:
     denial = refused(MAIN, mark)
 
     assert (denial.reason.code, denial.claim) == ("id_token_not_accepted", next(iter(mark)))
@@ -191,7 +191,7 @@ def test_several_paths_are_joined() -> None:
         ("|", "a|b", ("a", "b")), (",", ["a,b"], ("a,b",)),
     ],
 )  # fmt: skip
-def test_what_separates_scopes(separator: str, scope: JSON, words: tuple[str, ...]) -> None:
+def test_scopes_are_split_at_the_separator(separator: str, scope: JSON, words: tuple[str, ...]) -> None:
     assert accepted(replace(MAIN, scope_separator=separator), scope=scope).scopes == words
 
 

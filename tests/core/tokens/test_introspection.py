@@ -111,7 +111,7 @@ def test_a_token_of_another_issuer_is_refused(iss: JSON) -> None:
         {"token_use": "id"},
     ],
 )
-def test_what_is_no_access_token_is_refused(mark: dict[str, JSON]) -> None:
+def test_an_answer_about_no_access_token_is_refused(mark: dict[str, JSON]) -> None:
     denial = refused(active=True, sub="member", **mark)
     assert (denial.reason.code, denial.claim) == ("id_token_not_accepted", next(iter(mark)))
 

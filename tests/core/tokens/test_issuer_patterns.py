@@ -85,7 +85,7 @@ def test_a_label_of_the_host(iss: str, tenant: str | None) -> None:
         ("{tenant}://idp.example.com/", False), ("https://[{tenant}]/", False),
     ],
 )  # fmt: skip
-def test_what_may_be_a_pattern(pattern: str, fits: bool) -> None:
+def test_valid_patterns_of_issuers(pattern: str, fits: bool) -> None:
     assert (mistake_in(pattern) is None) == fits
 
 

@@ -66,7 +66,7 @@ def test_a_token_is_taken_apart() -> None:
         "leading dot", "doubled dots", "JWE", "general JSON serialisation", "flattened JSON serialisation",
     ],
 )  # fmt: skip
-def test_what_has_not_three_segments_of_json_is_malformed(token: bytes) -> None:
+def test_a_token_without_three_segments_of_json_is_malformed(token: bytes) -> None:
     assert refused(token) == "token_malformed"
 
 
@@ -157,14 +157,14 @@ def test_nothing_else_decodes(segment: bytes) -> None:
         "byte order mark", "UTF-16", "deep list", "deep object", "compressed",
     ],
 )  # fmt: skip
-def test_what_is_not_a_strict_json_object_is_malformed(spoilt: bytes) -> None:
+def test_a_part_that_is_no_strict_json_object_is_malformed(spoilt: bytes) -> None:
     assert refused(sign_raw(spoilt, b"{}", secret(), "HS256")) == "token_malformed"
     assert refused(sign_raw(b'{"alg":"HS256"}', spoilt, secret(), "HS256")) == "token_malformed"
 
 
 @pytest.mark.parametrize("levels", [65, 66, 200, 900, 1000, 5000])
 @pytest.mark.parametrize("opened", [b"[", b'{"a":'])
-def test_what_is_nested_deeper_than_64_levels_is_malformed(levels: int, opened: bytes) -> None:
+def test_json_nested_deeper_than_64_levels_is_malformed(levels: int, opened: bytes) -> None:
     """By a rule of our own: the parser's bound is another one in each version of Python."""
     closed = b"]" if opened == b"[" else b"}"
     inner = opened * (levels - 1) + b"1" + closed * (levels - 1)

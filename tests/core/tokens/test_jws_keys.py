@@ -163,7 +163,7 @@ def test_a_key_that_must_not_be_used_is_rejected_with_its_reason(jwk: JSON, why:
     assert re.search(why, rejected(jwk))
 
 
-def test_where_a_jwk_points_to_is_not_looked_at() -> None:
+def test_urls_in_a_jwk_are_ignored() -> None:
     key = key_from_jwk(rsa_key().jwk(x5u="http://127.0.0.1:9/", x5c=["not a certificate"], x5t="x", use=None))
 
     assert key.algorithms == RSA_ALGORITHMS
@@ -317,7 +317,7 @@ def test_two_lists_of_keys_are_none() -> None:
 
 
 @pytest.mark.parametrize("document", [None, [], {}, {"keys": None}, {"keys": {}}, "keys", rsa_key().jwk()])
-def test_what_is_no_set_of_keys_is_rejected(document: JSON) -> None:
+def test_a_document_that_is_no_key_set_is_rejected(document: JSON) -> None:
     with pytest.raises(KeyRejected, match="no JWK Set"):
         keyset_from_jwks(document)
 

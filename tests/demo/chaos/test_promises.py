@@ -50,12 +50,12 @@ def test_all_is_kept() -> None:
         ((17.5, LEAVER, "200"), CHANGE),
     ],
 )
-def test_what_breaks_a_promise(answer: tuple[float, str, str], broken: int) -> None:
+def test_answers_that_break_a_promise(answer: tuple[float, str, str], broken: int) -> None:
     kept = [promise.kept for promise in judged(run(*GOOD, answer))]
     assert [place for place, each in enumerate(kept) if not each] == [broken]
 
 
-def test_what_a_fault_excuses() -> None:
+def test_answers_that_a_fault_excuses() -> None:
     killed = run(*GOOD, (12.0, "member", NO_ANSWER), breaks_connections=True)
     assert all(promise.kept for promise in judged(killed))
     # While Postgres cannot be reached, nothing can be learnt from it.

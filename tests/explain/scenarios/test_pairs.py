@@ -97,7 +97,9 @@ BY_STRANGERS = [
 @session
 @pytest.mark.parametrize(("text", "cause"), BY_STRANGERS)
 @pytest.mark.parametrize("header", [False, True])
-async def test_what_is_no_token(stage: Stage, text: str, cause: str, *, header: bool) -> None:
+async def test_texts_that_are_no_token_are_named(
+    stage: Stage, text: str, cause: str, *, header: bool
+) -> None:
     reason = await stage.verdict(((b"Authorization", b"Bearer " + text.encode()),))
     scenario = Scenario(text, reason, cause, command=False, paste=text)
     if not header:

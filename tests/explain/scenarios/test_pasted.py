@@ -190,7 +190,9 @@ async def test_the_reason_is_the_denial_of_the_request(
         ("Cookie: session=TOKEN", "credentials_missing", "credentials_malformed"),
     ],
 )
-async def test_what_a_mistake_costs(stage: Stage, text: str, reason: str | None, cause: str | None) -> None:
+async def test_mistakes_in_a_header_have_the_verdict_of_the_gateway(
+    stage: Stage, text: str, reason: str | None, cause: str | None
+) -> None:
     """It is told what becomes of the token without the mistake."""
     await stage.add(subject := f"paste-{text.encode().hex()}")
     raw = token(subject).decode()

@@ -153,7 +153,7 @@ OWNERS = [
 
 @session
 @pytest.mark.parametrize("scenario", OWNERS, ids=lambda each: each.name)
-async def test_who_is_behind_the_similar_subject(stage: Stage, scenario: Scenario) -> None:
+async def test_the_user_of_the_similar_subject_decides_the_fix(stage: Stage, scenario: Scenario) -> None:
     await play(stage, scenario)
 
 
@@ -211,7 +211,7 @@ async def test_a_telephone_number(stage: Stage) -> None:
 
 @session
 @pytest.mark.parametrize("subject", ["nobody-{}", "{}", "user-{}@none.example", UUID])
-async def test_nobody_is_like_it(stage: Stage, subject: str) -> None:
+async def test_an_unknown_subject_without_a_similar_one(stage: Stage, subject: str) -> None:
     """A user is added, and the request passes."""
     await play(
         stage,

@@ -79,7 +79,7 @@ async def test_loads_that_overlap_settle_a_doubt_once(world: World) -> None:
 
 
 class TestApply:
-    async def test_what_is_set_is_on_the_blacklist_and_what_is_lifted_is_not(self, world: World) -> None:
+    async def test_new_revocations_are_on_the_blacklist_and_lifted_ones_are_not(self, world: World) -> None:
         await world.sync.apply([changed(TOKEN), changed(USER)])
         revocations = (await world.redis.read(claims(), "u")).revocations
         assert (revocations.token, revocations.user_at) == (True, 2_000.0)
@@ -96,7 +96,7 @@ class TestApply:
         await asyncio.gather(*(world.sync.apply([changed(TOKEN, lifted=True)]) for _ in range(10)))
         assert not (await world.redis.read(claims(), "u")).revocations.token
 
-    async def test_what_is_set_waits_for_no_postgres_that_is_to_tell_what_may_be_lifted(
+    async def test_new_revocations_are_written_while_postgres_cannot_confirm_lifted_ones(
         self, world: World, connection: Connection
     ) -> None:
         await world.sync.apply([changed(USER)])
@@ -131,7 +131,7 @@ class TestApply:
 class TestRowsThatChangeUnheard:
     """No worker listened during a change in SQL."""
 
-    async def test_what_was_deleted_passes_after_the_next_load(
+    async def test_a_deleted_row_counts_no_more_after_the_next_filling(
         self, world: World, connection: Connection
     ) -> None:
         await connection.execute(REVOKE)
@@ -173,7 +173,7 @@ class TestRowsThatChangeUnheard:
         await world.sync.load()
         assert await world.client.keys("gateway:revoked:*") == []
 
-    async def test_what_was_shortened_ends_sooner(self, world: World, connection: Connection) -> None:
+    async def test_a_shortened_revocation_ends_sooner(self, world: World, connection: Connection) -> None:
         await connection.execute(REVOKE)
         await world.sync.load()
         await connection.execute("UPDATE revocations SET expires_at = now() + interval '1 minute'")

@@ -110,7 +110,7 @@ def started(revoked: RedisBlacklist, rows: Rows) -> LearntRevocations:
 
 @pytest.mark.parametrize("first", ["nothing", "era"])
 @pytest.mark.parametrize("kind", ["jti", "user", "issuer"])
-async def test_what_was_lost_before_it_was_looked_at_is_written_down(
+async def test_a_key_lost_before_its_examination_is_written(
     learnt_revocations: LearntRevocations,
     rows: Rows,
     redis: RedisTier,
@@ -141,7 +141,7 @@ async def test_what_was_lost_before_it_was_looked_at_is_written_down(
     await eventually(lambda: client.exists(key))
 
 
-async def test_what_was_deleted_in_the_era_that_is_known_is_not_written_down(
+async def test_a_key_deleted_in_a_known_era_is_not_written(
     learnt_revocations: LearntRevocations, rows: Rows, redis: RedisTier
 ) -> None:
     era, _ = await redis.revoked.examine([("jti", "main", "other")])
@@ -153,7 +153,7 @@ async def test_what_was_deleted_in_the_era_that_is_known_is_not_written_down(
 
 
 @pytest.mark.parametrize("complete", [True, False], ids=["complete", "incomplete"])
-async def test_what_is_deleted_before_the_first_look_is_not_written_down(
+async def test_a_key_deleted_before_its_examination_is_not_written(
     learnt_revocations: LearntRevocations, rows: Rows, redis: RedisTier, client: "Client", complete: bool
 ) -> None:
     """The era in which Redis said it came with what it said; the worker has never looked before."""
@@ -172,7 +172,7 @@ async def test_what_is_deleted_before_the_first_look_is_not_written_down(
     assert rows.learnt == []
 
 
-async def test_what_was_deleted_after_redis_began_anew_is_not_written_down(
+async def test_a_key_deleted_after_redis_began_anew_is_not_written(
     learnt_revocations: LearntRevocations, rows: Rows, redis: RedisTier, client: "Client"
 ) -> None:
     """What the worker knows of the era before that says nothing."""
@@ -189,7 +189,7 @@ async def test_what_was_deleted_after_redis_began_anew_is_not_written_down(
     assert rows.learnt == []
 
 
-async def test_what_no_row_can_hold_is_remembered_all_the_same(
+async def test_a_revocation_that_no_row_can_hold_is_remembered(
     learnt_revocations: LearntRevocations, rows: Rows, client: "Client"
 ) -> None:
     long = claims("x" * 3000)
@@ -222,7 +222,7 @@ async def test_a_deletion_lifts_what_no_row_can_hold(
     await until(lambda: learnt_revocations.against(long, USER) is None)
 
 
-async def test_what_postgres_knows_is_remembered_for_a_moment(
+async def test_a_written_revocation_is_remembered_for_a_moment(
     learnt_revocations: LearntRevocations, rows: Rows, client: "Client", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request may have asked Postgres before the row was there, and is yet to ask this."""
@@ -291,7 +291,7 @@ async def test_a_full_table_is_reported_once(
     assert learnt_revocations.against(claims(), USER) == "jti"
 
 
-async def test_what_is_deleted_is_looked_at_while_postgres_hangs(
+async def test_a_deleted_key_is_examined_while_postgres_hangs(
     learnt_revocations: LearntRevocations, rows: Rows, redis: RedisTier, client: "Client"
 ) -> None:
     rows.answers.clear()
@@ -365,7 +365,7 @@ async def test_a_row_that_may_have_been_lifted_unheard_is_not_learnt(
     assert rows.learnt == []
 
 
-async def test_what_is_not_proven_yet_waits(
+async def test_a_key_without_proofs_waits(
     learnt_revocations: LearntRevocations, rows: Rows, redis: RedisTier, client: "Client"
 ) -> None:
     assert rows.hearing is not None

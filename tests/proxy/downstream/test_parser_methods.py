@@ -115,7 +115,7 @@ def test_nothing_else_is_forgiven(rest: bytes, *, at_once: bool) -> None:
         b"{",
     ],
 )
-def test_what_will_never_be_a_request_is_refused_at_once(data: bytes) -> None:
+def test_data_that_can_never_be_a_request_is_refused_at_once(data: bytes) -> None:
     (found,) = requests(data)
     assert found.error == "request_malformed"
 

@@ -95,7 +95,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("header", BAD.values(), ids=BAD)
-async def test_what_is_no_header_is_refused(header: bytes) -> None:
+async def test_data_that_is_no_proxy_header_is_refused(header: bytes) -> None:
     with pytest.raises(Malformed):
         await read_header(reader(header)[0])
 

@@ -36,7 +36,7 @@ def test_the_words_of_a_name(name: str, words: str) -> None:
         ("", ""),
     ],
 )
-def test_what_a_row_of_a_table_is(table: str, thing: str) -> None:
+def test_the_kind_of_thing_that_a_table_holds(table: str, thing: str) -> None:
     assert naming.thing(table) == thing
 
 

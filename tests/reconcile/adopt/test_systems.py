@@ -115,7 +115,7 @@ async def test_tokens_of_a_broker_behind_keycloak_lead_to_its_users_within_the_r
     }
 
 
-async def test_what_a_project_added_to_its_users_is_kept(systems: Systems) -> None:
+async def test_columns_that_a_project_added_are_kept(systems: Systems) -> None:
     system = await systems("authjs")
     await system.sql("ALTER TABLE users ADD role text, ADD banned boolean NOT NULL DEFAULT false")
     await system.sql("ALTER TABLE users ADD tenant_id integer")

@@ -101,7 +101,7 @@ def test_roles_and_tenants_are_read_from_the_fields_that_are_named() -> None:
         ('{"x": "' + "y" * 1_400_000, "sub", "line 1: it has a value of more than 1 MiB"),
     ],
 )
-def test_what_cannot_be_read_is_told(text: str | bytes, claim: str, wrong: str) -> None:
+def test_an_unreadable_export_is_reported(text: str | bytes, claim: str, wrong: str) -> None:
     with pytest.raises(BadExport, match=wrong.replace("(", r"\(")) as refused:
         list(chosen(text, claim=claim).subjects())
 

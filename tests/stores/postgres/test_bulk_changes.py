@@ -201,7 +201,7 @@ class TestTransactions:
         told = await rig.told("BEGIN", *statements, "COMMIT")
         assert [type(change) for change in told] == expected
 
-    async def test_what_a_client_sets_silences_nothing(self, rig: Rig) -> None:
+    async def test_no_setting_of_a_client_suppresses_a_notification(self, rig: Rig) -> None:
         setting = await rig.db.fetchval("SELECT gateway_told_setting()")
         other = await rig.db.fetchval("SELECT pg_current_xact_id()::text")
         for value in ("x", "", f"{other} 501", "501", f"{other} 99999999999"):
@@ -224,7 +224,7 @@ class TestTransactions:
 
 class TestLinks:
     @pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read", "serializable"])
-    async def test_who_changes_a_user_tells_of_the_links_that_it_cannot_see(
+    async def test_a_change_of_a_user_reports_links_outside_its_snapshot(
         self, rig: Rig, dsn: str, isolation: Isolation
     ) -> None:
         await rig.db.execute(USERS)

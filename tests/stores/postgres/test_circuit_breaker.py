@@ -29,7 +29,7 @@ def test_an_open_one_lets_single_calls_through() -> None:
     assert 9 <= admitted <= 10
 
 
-def test_it_is_not_asked_again_at_once() -> None:
+def test_a_failed_host_is_not_asked_again_at_once() -> None:
     clock = Clock()
     breaker = opened(clock)
     assert not breaker.admits()

@@ -125,7 +125,9 @@ class TestHotPath:
             assert (await postgres.find_user(other)).user is None
 
     @pytest.mark.parametrize("subject", ["a\x00b", "a\ud800b"])
-    async def test_what_postgres_cannot_hold_is_not_a_miss(self, postgres: Postgres, subject: str) -> None:
+    async def test_a_subject_that_postgres_cannot_hold_is_not_a_miss(
+        self, postgres: Postgres, subject: str
+    ) -> None:
         with pytest.raises(StoreUnavailable):
             await postgres.find_user(Identity(ISS, subject))
 
@@ -210,7 +212,7 @@ class TestHotPath:
 
 
 class TestPruning:
-    async def test_what_expired_more_than_an_hour_ago_goes(self, postgres: Postgres) -> None:
+    async def test_revocations_that_expired_an_hour_ago_are_deleted(self, postgres: Postgres) -> None:
         await execute(
             postgres,
             "INSERT INTO revocations (kind, issuer, value, expires_at) VALUES"

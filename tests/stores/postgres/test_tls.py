@@ -87,7 +87,7 @@ async def test_strictness_is_a_setting(authority: Authority, dsn: str, mode: str
 
 
 @pytest.mark.parametrize("mode", ["disable", "allow", "prefer", "require"])
-def test_where_nothing_is_verified_there_is_nothing_to_be_strict_about(
+def test_strict_has_no_effect_without_verification(
     mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

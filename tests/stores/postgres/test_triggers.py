@@ -132,7 +132,7 @@ class TestUsers:
             assert len(told) > 1
             assert set.union(*(names for names, _ in parts(told))) == set(subjects)
 
-    async def test_what_is_too_long_for_a_message_is_everything(self, rig: Rig) -> None:
+    async def test_a_change_too_long_for_a_message_is_reported_as_everything(self, rig: Rig) -> None:
         await rig.user("x" * 7000)
         assert only_everything(await rig.told("UPDATE users SET status = 'suspended'"))
 
@@ -169,7 +169,7 @@ class TestIdentities:
 
     @pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read", "serializable"])
     @pytest.mark.parametrize("first", ["link", "suspend"])
-    async def test_who_changes_a_user_sees_the_identity_that_is_being_linked(
+    async def test_a_change_of_a_user_reports_a_concurrent_link(
         self, rig: Rig, dsn: str, isolation: Isolation, first: str
     ) -> None:
         # Else a gateway that read the new identity between the two would never be told of the change.

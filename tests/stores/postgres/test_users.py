@@ -34,7 +34,7 @@ async def audited(postgres: Postgres) -> list[tuple[str, str]]:
     return [(row.action, row.target) for row in await AuditLog(postgres).page()]
 
 
-async def test_what_fails_is_not_in_the_audit_and_what_cannot_be_audited_fails(
+async def test_a_failed_change_is_not_audited_and_an_unaudited_change_fails(
     postgres: Postgres, dsn: str
 ) -> None:
     directory = UserDirectory(postgres)
@@ -130,7 +130,7 @@ async def test_an_address_that_all_have_is_not_read_to_the_end(postgres: Postgre
     assert len(found) == 100
 
 
-async def test_what_is_written_tells_its_transaction(postgres: Postgres) -> None:
+async def test_a_change_returns_its_transaction(postgres: Postgres) -> None:
     directory = UserDirectory(postgres)
     first = await directory.add(ANN)
     second = await directory.change(uuid.UUID(first.user.id), {"roles": ("a",)})

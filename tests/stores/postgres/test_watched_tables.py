@@ -113,7 +113,7 @@ class TestMark:
 
 
 class TestStream:
-    async def test_what_was_changed_while_triggers_were_disabled_is_everything(self, dsn: str) -> None:
+    async def test_changes_while_triggers_were_disabled_are_reported_as_everything(self, dsn: str) -> None:
         async with rigged(dsn) as rig:
             await self.load_without_triggers(rig)
 

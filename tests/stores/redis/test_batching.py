@@ -63,7 +63,7 @@ async def test_keys_that_follow_from_answers_share_one_more_call() -> None:
     assert store.calls == [["a", "b", "c", "d", "e", "f"], ["more-a", "more", "absent"]]
 
 
-async def test_what_follows_is_chosen_by_the_values() -> None:
+async def test_a_second_key_is_chosen_by_the_first_values() -> None:
     reads = BatchedReads(Store().fetch, 1.0, "here")
     seen: list[list[bytes | None]] = []
 
@@ -161,7 +161,7 @@ async def test_an_event_loop_that_was_busy_is_no_silent_store() -> None:
     assert await BatchedReads(fetch, 0.02, "here").get(["key"]) == [b"x"]
 
 
-async def test_who_leaves_does_not_take_the_answer_of_others_along() -> None:
+async def test_a_cancelled_reader_does_not_cancel_the_others() -> None:
     store = Store()
     store.open.clear()
     reads = BatchedReads(store.fetch, 1.0, "here")

@@ -59,7 +59,7 @@ async def test_keys_and_times_to_live(redis: RedisTier, client: "Client") -> Non
         ("nan", None, 20.0, None, b"nan", None),
     ],
 )
-async def test_what_another_program_set_is_only_extended(
+async def test_a_key_that_another_program_set_is_only_extended(
     redis: RedisTier,
     client: "Client",
     held: str,
@@ -78,7 +78,7 @@ async def test_what_another_program_set_is_only_extended(
     assert left == -1 if ttl is None else ttl - 2 <= left <= ttl
 
 
-async def test_what_is_the_same_is_not_written_again(redis: RedisTier, client: "Client") -> None:
+async def test_an_unchanged_entry_is_not_written_again(redis: RedisTier, client: "Client") -> None:
     rows = [Revocation("jti", "main", "t", 5.0), Revocation("user", "", "u", 5.0, time.time() + 60)]
     await redis.revoked.revoke(rows)
     before = (await client.info("commandstats"))["cmdstat_set"]["calls"]
@@ -93,7 +93,7 @@ async def test_a_key_of_another_type_is_none_and_makes_room(redis: RedisTier, cl
     assert (await redis.read(claims(), None)).revocations.token is True
 
 
-async def test_what_is_lifted_is_off_the_list_and_can_be_revoked_again(
+async def test_a_lifted_revocation_is_off_the_list_and_can_be_set_again(
     redis: RedisTier, client: "Client"
 ) -> None:
     rows = [Revocation("jti", "main", "token-1", 5.0), Revocation("issuer", "main", "", 6.0)]
@@ -116,7 +116,7 @@ async def test_a_mirrored_blacklist_is_complete(redis: RedisTier, client: "Clien
     assert (await redis.read(claims(), None)).complete is False
 
 
-async def test_what_was_lifted_while_it_was_filled_is_not_put_back(redis: RedisTier) -> None:
+async def test_a_revocation_lifted_during_a_filling_is_not_put_back(redis: RedisTier) -> None:
     filling = await redis.revoked.begin_filling()
     rows = [Revocation("jti", "main", "token-1", 5.0)]
     await redis.revoked.lift(rows)
@@ -126,7 +126,7 @@ async def test_what_was_lifted_while_it_was_filled_is_not_put_back(redis: RedisT
     assert (shared.revocations.token, shared.complete) == (False, False)
 
 
-async def test_what_another_program_deletes_while_it_is_filled_is_not_put_back(
+async def test_a_key_that_another_program_deletes_during_a_filling_is_not_put_back(
     redis: RedisTier, client: "Client"
 ) -> None:
     rows = [Revocation("jti", "main", "token-1", 5.0)]
@@ -225,12 +225,12 @@ class TestRowsThatAreGone:
         assert not await client.exists(RECORDS)
         assert (await redis.read(claims(), None)).complete
 
-    async def test_what_another_program_set_stays(self, redis: RedisTier, client: "Client") -> None:
+    async def test_a_key_that_another_program_set_stays(self, redis: RedisTier, client: "Client") -> None:
         await client.set(TOKEN_KEY, "theirs", ex=600)
         await fill(redis)
         assert await client.get(TOKEN_KEY) == b"theirs"
 
-    async def test_what_another_program_set_later_in_their_place_stays(
+    async def test_a_key_that_another_program_set_in_place_of_a_row_stays(
         self, redis: RedisTier, client: "Client"
     ) -> None:
         await fill(redis, TOKEN)
@@ -239,7 +239,7 @@ class TestRowsThatAreGone:
         assert await client.get(TOKEN_KEY) == b"theirs"
         assert not await client.exists(RECORDS)
 
-    async def test_what_another_program_extended_outlives_its_row(
+    async def test_a_key_that_another_program_extended_outlives_its_row(
         self, redis: RedisTier, client: "Client"
     ) -> None:
         await client.set(ISSUER_KEY, "10", ex=600)
@@ -249,7 +249,7 @@ class TestRowsThatAreGone:
         assert await client.get(ISSUER_KEY) == b"20.0"
         assert await client.ttl(ISSUER_KEY) > 500
 
-    async def test_what_one_filling_finds_another_that_read_before_leaves(
+    async def test_a_filling_that_read_earlier_keeps_the_rows_of_a_later_one(
         self, redis: RedisTier, client: "Client"
     ) -> None:
         await fill(redis, TOKEN)

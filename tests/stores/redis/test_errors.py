@@ -89,13 +89,15 @@ class TestNobodyKnowsThePrimary:
 
 @pytest.mark.parametrize("url", LOCATED)
 class TestThePrimaryItself:
-    async def test_that_is_not_trusted_is_named(self, tmp_path: Path, port: int, url: str) -> None:
+    async def test_a_server_with_an_untrusted_certificate_is_named(
+        self, tmp_path: Path, port: int, url: str
+    ) -> None:
         async with tls_front(certificate(tmp_path), port) as front:
             assert (await why_told("rediss" + url.format("a,b"), front)).startswith(
                 f"a,b: 127.0.0.1:{front}: its certificate is not trusted: self"
             )
 
-    async def test_that_is_not_there_is_named(self, url: str) -> None:
+    async def test_a_server_that_is_down_is_named(self, url: str) -> None:
         assert await why_told("redis" + url.format("a,b"), 1) == "a,b: 127.0.0.1:1: Connection refused"
 
 

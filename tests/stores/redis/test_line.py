@@ -92,7 +92,7 @@ async def test_a_refusal_costs_no_connection(line: RedisLine, client: "Client") 
     assert after["id"] == before["id"]
 
 
-async def test_who_connect_together_keep_one_connection(line: RedisLine, client: "Client") -> None:
+async def test_concurrent_connects_keep_one_connection(line: RedisLine, client: "Client") -> None:
     *_, answer = await asyncio.gather(line.connect(), line.connect(), line.read(["a"]))
     assert answer == [b"1"]
 

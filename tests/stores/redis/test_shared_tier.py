@@ -37,7 +37,7 @@ class TestUsers:
         await redis.forget_users([])
 
     @pytest.mark.parametrize("document", [b"", b"{", b"null", b'{"version":1}'])
-    async def test_what_cannot_be_read_is_no_entry(
+    async def test_an_unreadable_document_is_no_entry(
         self, redis: RedisTier, client: "Client", document: bytes
     ) -> None:
         await client.set(ANN_KEY, document)
@@ -93,7 +93,7 @@ class TestUsers:
         await redis.bury([("main", "ann")], 2**53)
         assert await client.get(TOMBSTONE) == b"9007199254740992"
 
-    async def test_who_buries_later_for_the_same_change_leaves_what_was_stored_since(
+    async def test_a_second_tombstone_for_the_same_change_keeps_newer_documents(
         self, redis: RedisTier
     ) -> None:
         epoch = (await redis.begin_epoch("h1")).name
@@ -108,7 +108,7 @@ class TestUsers:
         assert await client.dbsize() == 1001
         await redis.bury([], 8)
 
-    async def test_what_is_no_version_lets_nothing_pass_and_makes_room(
+    async def test_an_unreadable_tombstone_refuses_documents_until_it_is_replaced(
         self, redis: RedisTier, client: "Client"
     ) -> None:
         epoch = (await redis.begin_epoch("h1")).name
@@ -161,7 +161,7 @@ class TestEpochs:
         assert await redis.keep_epoch("another", "h3") is False
         assert await redis.epoch() == Epoch(epoch.name, "h2")
 
-    async def test_what_was_read_in_another_epoch_is_not_stored(
+    async def test_a_user_read_in_another_epoch_is_not_stored(
         self, redis: RedisTier, client: "Client"
     ) -> None:
         first = (await redis.begin_epoch("h1")).name
@@ -265,7 +265,7 @@ class TestEpochs:
         assert epoch.heartbeat == "h1"
         assert not (await redis.read(claims(), None)).complete
 
-    async def test_what_is_no_epoch_is_none(self, redis: RedisTier, client: "Client") -> None:
+    async def test_an_unreadable_epoch_is_none(self, redis: RedisTier, client: "Client") -> None:
         await client.set("gateway:epoch", b"\xff odd")
         assert await redis.epoch() is None
         assert (await redis.begin_epoch("h1")).heartbeat == "h1"

@@ -109,7 +109,7 @@ class TestUrls:
             ("rediss+cluster://a:1/?ssl_cert_reqs=none", "a:1"),
         ],
     )
-    def test_that_can_be_read(self, url: str, address: str) -> None:
+    def test_urls_that_can_be_read(self, url: str, address: str) -> None:
         assert server_at(url, TAGGED).address == address
 
     @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ class TestUrls:
             "redis+sentinel://h/m?socket=1",
         ],
     )
-    def test_that_cannot(self, url: str) -> None:
+    def test_urls_that_cannot_be_read(self, url: str) -> None:
         with pytest.raises(ValueError, match=r"^the Redis URL cannot be read$") as caught:
             server_at(url, TAGGED)
         assert caught.value.__cause__ is None

@@ -19,7 +19,7 @@ ANN = User(
 
 
 @pytest.mark.parametrize("user", [ANN, User("x", UserStatus.LOCKED, tokens_valid_after=math.inf), None])
-def test_what_is_written_is_read(user: User | None) -> None:
+def test_a_written_document_is_read_back(user: User | None) -> None:
     cached = CachedUser(user, 99.5, "e1")
     assert decode(encode(cached, ISS), ISS) == cached
 
@@ -32,7 +32,7 @@ def test_a_document_that_is_too_deep_is_no_entry() -> None:
 
 
 @pytest.mark.parametrize("document", [b"", b"{", b"[]", b"null", b"7", b'{"version": 2}', b"\xff"])
-def test_what_cannot_be_read_is_no_entry(document: bytes) -> None:
+def test_an_unreadable_document_is_no_entry(document: bytes) -> None:
     assert decode(document, ISS) is None
 
 

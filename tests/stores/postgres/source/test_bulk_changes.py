@@ -135,7 +135,7 @@ class TestOneReport:
             "DELETE FROM team WHERE name = 'green'",
         ],
     )
-    async def test_what_changes_no_answer_is_not_reported(self, rig: Rig, statement: str) -> None:
+    async def test_a_change_that_alters_no_answer_is_not_reported(self, rig: Rig, statement: str) -> None:
         for preparation in (PEOPLE, LINKS, MEMBERS):
             await rig.db.execute(preparation)
         assert await rig.reported(statement) == []
@@ -222,7 +222,7 @@ class TestTransactions:
         reported = await rig.reported("BEGIN", *statements, "COMMIT")
         assert reported == ([named("login 1", users=("1",))] if expected else FLUSH)
 
-    async def test_what_a_client_sets_silences_nothing(self, rig: Rig) -> None:
+    async def test_no_setting_of_a_client_suppresses_a_notification(self, rig: Rig) -> None:
         await rig.db.execute(PEOPLE)
         xid = await rig.db.fetchval("SELECT pg_current_xact_id()::text")
         for number, value in enumerate(("x", "", f"{xid} 501", "501", f"{xid} 99999999999"), start=1):

@@ -133,7 +133,7 @@ async def test_a_row_that_another_program_adds_first_is_found(people: str) -> No
     await watcher.close()
 
 
-async def test_what_cannot_be_written_is_an_unavailable_store(systems: Systems) -> None:
+async def test_a_user_that_cannot_be_written_is_an_unavailable_store(systems: Systems) -> None:
     system = await systems("django")
     await migrate(system.dsn, OWN)
     block = {**BLOCKS["django"], "writable": True}

@@ -175,7 +175,7 @@ async def test_values_that_are_columns_are_changed(people: str) -> None:
         ),
     ],
 )
-async def test_what_cannot_be_changed_says_why(
+async def test_a_refused_change_says_why(
     people: str,
     given: Mapping[str, Any],
     change: UserChanges,
