@@ -47,7 +47,7 @@ UNION ALL
 _REVOCATIONS_FILTERED: Final = "SELECT row_security_active('revocations'::regclass)"
 
 
-# What the role may not call fails before the query begins, so that is asked first.
+# A query that names a function without the right to call it fails, so the right is asked first.
 _IDENTIFIABLE: Final = """
 SELECT oid::bigint, datname::text AS database,
     coalesce(has_function_privilege(to_regprocedure('pg_control_system()'), 'EXECUTE'), false) AS has_system,
@@ -56,7 +56,7 @@ FROM pg_database WHERE datname = current_database()
 """
 
 _NO_IDENTITY: Final = Identity("", "")
-"""Whom no row can be about: an `iss` is not empty."""
+"""An identity without a row: the `iss` of a row is not empty."""
 
 
 class Postgres:
@@ -82,7 +82,7 @@ class Postgres:
         tls_strict: bool = False,
         heard: Callable[[SystemOfRecord], None] | None = None,
     ) -> None:
-        """`heard` is told which system of record the primary is, whenever a connection to it is opened."""
+        """`heard` is called with the system of record of each new connection to the primary."""
         self._heard = heard
         self._schema = schema
 
@@ -108,7 +108,7 @@ class Postgres:
         self._users_of_replica = None if self._replica is None else SharedLookUps(self._replica)
         self._pool_min = min(pool_min, pool_max)
         self.version_difference: VersionDifference | None = None
-        """How the tables differ in version from this program, when it was last looked; None: they do not."""
+        """How the tables differed in version from this program at the last look; None: they did not."""
         self.address = self._primary.address
         """Hosts and ports of the primary, for messages."""
         self.availability = self._primary.availability
@@ -116,7 +116,7 @@ class Postgres:
 
     @property
     def has_replica(self) -> bool:
-        """Whether an answer of `find_user` may be one that lags behind."""
+        """Whether `find_user` may ask a replica, whose answer may be old."""
         return self._replica is not None
 
     async def find_user(self, identity: Identity, *, primary: bool = False) -> FoundUser:
@@ -133,7 +133,7 @@ class Postgres:
         return found
 
     async def find_user_and_revocations(self, claims: Claims) -> tuple[FoundUser, Revocations]:
-        """Return the user behind a token and what is known against it, both by one query.
+        """Return the user behind a token and the revocations that concern it, both by one query.
 
         What counts for all tenants of an issuer takes another one.
         """
@@ -151,7 +151,7 @@ class Postgres:
         return found
 
     async def find_revocations(self, claims: Claims, user_id: str | None) -> Revocations:
-        """Return what is known against a token whose user, if it has one, is kept elsewhere."""
+        """Return the revocations that concern a token whose user, if it has one, is kept elsewhere."""
         found = await self._primary.ask(
             lambda connection: look_ups.find_revocations(
                 connection, claims.issuer, claims.issuer_name, claims.jti, user_id
@@ -188,10 +188,10 @@ class Postgres:
         ]
 
     async def learn(self, revocations: Sequence[Learnt]) -> Learning | None:
-        """Write down what Redis alone revokes, as learnt; None: there are as many rows as may be.
+        """Write revocations that exist in Redis only as learnt rows; None: the table is full.
 
-        What is there is only ever extended. What a row of an operator says is not learnt: lifting that row
-        is to lift it.
+        An existing learnt row is only extended. A revocation that an operator's row covers is not learnt, so
+        that lifting that row lifts it.
         """
         now = time.time()
         kinds, issuers, values = zip(*(each.target for each in revocations), strict=True)
@@ -211,7 +211,7 @@ class Postgres:
         return Learning(row["written"], tuple(row["said"]))
 
     async def unlearn(self, targets: Sequence[Target]) -> int:
-        """Delete what was learnt, and no row of an operator; returns how many rows that were."""
+        """Delete learnt rows, and no row of an operator; returns their number."""
         kinds, issuers, values = zip(*targets, strict=True)
         async with self.connection() as connection:
             return int(
@@ -231,12 +231,12 @@ class Postgres:
             pruned += batch
 
     async def latest_transaction(self) -> int:
-        """Return a number that every transaction that has ended is below, as the primary counts them."""
+        """Return a transaction id of the primary that is higher than that of every ended transaction."""
         async with self.connection() as connection:
             return int(await connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text"))
 
     async def identify(self) -> SystemOfRecord:
-        """Find out which system of record the primary is, and tell `heard`."""
+        """Return which system of record the primary is, and call `heard` with it."""
         async with self.connection() as connection:
             return await self._identify(connection)
 
@@ -305,7 +305,7 @@ class Postgres:
             except asyncpg.PostgresError as error:
                 if not is_lasting(error):
                     raise
-                # The refusal has aborted its transaction, if any: the catalogs are asked in another.
+                # The refusal has aborted its transaction, if any: the catalogs are read in another one.
                 found = []
                 with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                     async with pool.scope(connection):
@@ -320,7 +320,7 @@ class Postgres:
                 ) from asyncpg.DatatypeMismatchError("the columns are not of the types that are needed")
 
     async def shortcomings(self) -> list[Shortcoming]:
-        """Return what is not on the primary as requests need it, by its catalogs."""
+        """Return the requirements of requests that the primary does not meet, by its catalogs."""
         async with self.connection() as connection:
             return await shortcomings(connection, self._schema)
 

@@ -1,4 +1,4 @@
-"""The look-ups of the hot path: the user behind an identity, and what is known against a token.
+"""The look-ups of the hot path: the user behind an identity, and the revocations of a token.
 
 They read `users`, `identities` and `revocations`, and write nothing.
 """
@@ -116,7 +116,7 @@ _STATUSES: Final = frozenset(UserStatus)
 
 @dataclass(frozen=True, slots=True)
 class FoundUser:
-    """What Postgres knows of one identity, and as of when."""
+    """The answer of Postgres about one identity, and its time."""
 
     user: User | None
     """None: no user is behind it."""

@@ -44,7 +44,7 @@ def newest_known() -> int:
 
 
 def difference(tables: int | None, program: int) -> VersionDifference | None:
-    """Compare the newest migrations. `tables` None: older than any that tells its version."""
+    """Compare the newest migrations. `tables` None: the tables are too old to report their version."""
     if tables is None or tables < program:
         has = f"before {_TOLD_SINCE:04}" if tables is None else f"{tables:04}"
         return VersionDifference(

@@ -25,7 +25,7 @@ class Author:
     actor: str
     request_id: str
     reason: str | None = None
-    """Why, in the author's words."""
+    """The reason, in the author's words."""
 
 
 @dataclass(frozen=True, slots=True)

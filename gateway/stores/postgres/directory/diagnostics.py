@@ -21,7 +21,7 @@ FailureKind: TypeAlias = Literal["unreachable", "not_migrated", "permission_deni
 _LIMIT: Final = 200
 _PHONE: Final = re.compile(r"[+0-9][0-9 ()./-]*")
 _DIGITS: Final = 5
-"""A shorter number is none of a telephone."""
+"""A telephone number has more digits than this."""
 
 _REVOCATIONS: Final = """
 SELECT kind, issuer, value, extract(epoch FROM revoked_at)::float8 AS revoked_at,
@@ -121,7 +121,7 @@ class Population:
     """The issuers whose identities the tables have."""
 
     own: bool
-    """Whether the one that was asked for is among them."""
+    """Whether the issuer in question is among them."""
     others: list[str]
     """Some of the others."""
     database: str

@@ -74,7 +74,7 @@ class NewUser(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """The user who has the identity of a new user already, or its e-mail address."""
+    """The user who already has the identity of a new user, or its e-mail address."""
 
     user: str
     """Its id."""
@@ -90,12 +90,12 @@ class UserImport:
         self._issuer = issuer
 
     async def holders(self, users: Sequence[NewUser]) -> list[Holder | None]:
-        """Return, for each user, who stands in its way; None if it can be created."""
+        """Return for each new user the existing one that prevents it; None if it can be created."""
         async with self._postgres.connection() as connection, connection.transaction(readonly=True):
             return await self._holders(connection, users)
 
     async def create(self, users: Sequence[NewUser], author: Author) -> list[Holder | None]:
-        """Create the users whom no other stands in the way, in one transaction; return as `holders`."""
+        """Create the users that no existing user prevents, in one transaction; return as `holders`."""
         async with self._postgres.connection() as connection, connection.transaction():
             await connection.execute(_LOCK)
             found = await self._holders(connection, users)

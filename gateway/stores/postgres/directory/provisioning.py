@@ -29,7 +29,7 @@ class UserProvisioning:
         self._postgres = postgres
 
     async def provision(self, user: NewUser, request_id: str) -> Provisioned:
-        """Create a user with its identity, and record that in the audit log; or tell why not."""
+        """Create a user with its identity, and record that in the audit log; or return why not."""
         async with self._postgres.connection() as connection:
             row = await connection.fetchrow(
                 _PROVISION,

@@ -1,4 +1,4 @@
-"""A session that looks at a live database, and cannot change it.
+"""A session that reads a live database, and cannot change it.
 
 Each query is a transaction of its own, READ ONLY, with a time limit, which waiting for a lock counts towards.
 The session asks the server for `default_transaction_read_only`, too, unless a pooler refuses such settings.
@@ -68,7 +68,7 @@ class Inspection:
         """Hosts and ports, for messages."""
 
     async def server(self) -> Server:
-        """Return what the server says of itself."""
+        """Return the server's description of itself."""
         (row,) = await self._ask(catalog.SERVER)
         return Server(row["database"], row["role"], row["version"], row["replica"])
 

@@ -90,7 +90,7 @@ class _Statements:
     source: UserSource
     types: Types
     shared: bool
-    """What `FoundUser.shared` says of all answers."""
+    """The value of `FoundUser.shared` in all answers."""
     _by_issuer: dict[str, str] = field(default_factory=dict)
 
     def find(self, issuer_name: str) -> str:
@@ -181,7 +181,7 @@ class SourceDatabase:
 
     @property
     def has_replica(self) -> bool:
-        """Whether an answer of `find_user` may be one that lags behind."""
+        """Whether `find_user` may ask a replica, whose answer may be old."""
         return self._replica is not None
 
     async def find_user(self, identity: Identity, *, primary: bool = False) -> FoundUser:
@@ -237,7 +237,7 @@ class SourceDatabase:
         return self._statements
 
     async def watched(self, schema: str = "") -> Watched:
-        """Return what must be there for changes to be heard of.
+        """Return the triggers that must be there for changes to be received.
 
         With `schema`, on the server that has the gateway's own tables in it; otherwise on the source's own
         server.
@@ -260,7 +260,7 @@ class SourceDatabase:
         )
 
     async def latest_transaction(self) -> int:
-        """Return a number that every transaction that has ended is below, as the primary counts them."""
+        """Return a transaction id of the primary that is higher than that of every ended transaction."""
         async with self.connection() as connection:
             return int(await connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text"))
 
@@ -340,7 +340,7 @@ class UsersElsewhere:
         return await self._users.find_user(identity, primary=primary)
 
     async def find_user_and_revocations(self, claims: Claims) -> tuple[FoundUser, Revocations]:
-        """Ask both primaries for a user and what is known against the token."""
+        """Ask both primaries for a user, and for the revocations that concern the token."""
         found = await self._users.find_user(claims.identity, primary=True)
         user_id = None if found.user is None else found.user.id
         return found, await self._revocations.find_revocations(claims, user_id)

@@ -40,7 +40,7 @@ class StatusRule:
 
 @dataclass(frozen=True, slots=True)
 class Identities:
-    """Where the subjects of some issuers are."""
+    """The place of the subjects of some issuers."""
 
     issuer: tuple[str, ...]
     """Names of issuers."""
@@ -56,7 +56,7 @@ class Identities:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """How changes are looked for. Durations are seconds."""
+    """How changes are polled. Durations are seconds."""
 
     column: str | None = None
     interval: float = 1.0
@@ -97,7 +97,7 @@ class UserSource:
 
     @property
     def watched(self) -> dict[str, frozenset[str]]:
-        """The tables beside those of users and identities on which an answer depends, with their columns."""
+        """The tables on which an answer depends, beside those of users and identities, with their columns."""
         found: dict[str, set[str]] = {}
         for watch in (self.watch, *(value.watch for value in self.values.values())):
             for table, column in watch.items():

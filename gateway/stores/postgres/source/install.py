@@ -1,4 +1,4 @@
-"""Installs and removes the triggers of a source, and tells what it would execute.
+"""Installs and removes the triggers of a source, and returns what it would execute.
 
 Safe to run concurrently: each run waits for an advisory lock. All is one transaction.
 """
@@ -29,7 +29,7 @@ _IMPATIENT: Final = f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"
 """Better to fail, and be run again, than to let every writer wait behind one long transaction."""
 
 _OWNED_BY: Final = "Triggers of the gateway whose own tables are in "
-"""How the comment on the schema of the functions begins."""
+"""The beginning of the comment on the schema of the functions."""
 _THERE: Final = "SELECT obj_description(oid, 'pg_namespace') AS mark FROM pg_namespace WHERE nspname = $1"
 _NEVER_REPORTED: Final = {"m": "materialized view", "f": "foreign table"}
 """By `pg_class.relkind`."""
@@ -47,12 +47,12 @@ WHERE n.nspname = '{SCHEMA}' AND t.tgenabled IN ('O', 'A')
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be executed for a source."""
+    """The statements to be executed for a source."""
 
     installation: Installation | None
     """None: changes are not reported by triggers."""
     statements: tuple[str, ...]
-    """Empty when all is there."""
+    """Empty if the triggers are installed already."""
     lacking: Lacking
     """Indexes that look-ups need. They are not created: that may take long, outside a transaction."""
     tables: tuple[str, ...]
@@ -119,7 +119,7 @@ async def remove(dsn: str, source: UserSource, *, owner: str = "", tls_strict: b
 
 
 async def _check(session: Connection, source: UserSource) -> None:
-    """Raise `MigrationError` for what is wrong with the tables and expressions, in a transaction."""
+    """Raise `MigrationError` for mistakes in the tables and expressions, in a transaction."""
     await session.execute(_IMPATIENT)
     faults = await trial.faults(session, source)
     if faults:
@@ -233,7 +233,7 @@ async def _alone(session: Connection) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _explained(source: UserSource) -> AsyncIterator[None]:
-    """Translate what Postgres says of the operator's tables and expressions."""
+    """Translate the errors of Postgres about the operator's tables and expressions."""
     try:
         yield
     except asyncpg.LockNotAvailableError as error:

@@ -1,7 +1,7 @@
-"""The SQL of what all triggers of a source share: the functions that send their notifications.
+"""The SQL of the functions that all triggers of a source share: they send the notifications.
 
-These go on the channel `gateway_changes`, in the form of gateway/migrations/0002_changes.sql. After 500
-notifications of one transaction a single one covers all else.
+Notifications go on the channel `gateway_changes`, in the form of gateway/migrations/0002_changes.sql. After
+500 notifications of one transaction, a single further one covers all other changes.
 """
 
 from typing import Final
@@ -9,11 +9,11 @@ from typing import Final
 from gateway.stores.postgres.change_stream.listener import SOURCE_SCHEMA
 
 SCHEMA: Final = SOURCE_SCHEMA
-"""All functions are in this schema of their own: to drop it removes all of it."""
+"""The schema of all functions; dropping it removes them and the triggers."""
 TRUNCATED: Final = "truncated"
-"""How the name of the function begins that reports a TRUNCATE."""
+"""The beginning of the name of a function that reports a TRUNCATE."""
 PLACEHOLDER: Final = "VERSION"
-"""Stands in names of functions for the version of all of them."""
+"""In the names of functions, stands for the version of all of them."""
 
 FUNCTIONS: Final = f"""
 CREATE SCHEMA IF NOT EXISTS {SCHEMA};

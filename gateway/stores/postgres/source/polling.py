@@ -1,4 +1,4 @@
-"""What has changed in a source since the last look, where no triggers can be installed.
+"""The changes in a source since the last poll, where no triggers can be installed.
 
 By a column that has the time of a row's last change: each look reads the rows behind the latest time, and
 those of the minute before it, because a transaction may commit later than one that began after it. And by
@@ -18,7 +18,7 @@ from gateway.stores.postgres.source import relations
 from gateway.stores.postgres.source.database import SourceDatabase, read_user
 
 _MOST: Final = 5000
-"""Rows of one look; more count as a change of all users."""
+"""The most rows of one poll; more count as a change of all users."""
 _OVERLAP: Final = " - interval '60 s'"
 _NOW: Final = {
     "timestamp with time zone": "now()",
@@ -45,10 +45,10 @@ class Poller:
         self._latest: str | None = None
         """The latest value of the column, as text."""
         self._seen: dict[str, str] = {}
-        """The rows of the last look: the user's id and the value of the column."""
+        """The rows of the last poll: the user's id and the value of the column."""
 
     async def begin(self) -> Everything:
-        """Begin to look; returns what is to be reported first: anything may have changed before."""
+        """Begin to poll; returns the first report: anything may have changed before."""
         async with self._database.connection() as connection:
             version = int(await connection.fetchval(f"SELECT {_VERSION}"))
             self._seen = {}
@@ -63,7 +63,7 @@ class Poller:
         return Everything(version)
 
     async def changes(self) -> Changed | Everything | None:
-        """Return what the column says has changed since the last look; None: nothing."""
+        """Return the changes since the last poll, by the column; None: there are none."""
         if self._source.poll.column is None:
             return None
         async with self._database.connection() as connection:

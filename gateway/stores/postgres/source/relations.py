@@ -26,7 +26,7 @@ extract(epoch FROM nullif(u.valid_until, 'infinity') - now())::float8 AS valid_f
 STATE: Final = """
 u.id, u.status, u.tenant, u.email, u.display_name, u.roles, u.attributes, u.tokens_valid_after, u.valid_until
 """
-"""All that an answer has of a user, and none of it changes while the user does not."""
+"""Every column that an answer needs; their values change only when the user changes."""
 
 _UUID: Final = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 _INTEGER: Final = "^-?[0-9]{1,19}$"

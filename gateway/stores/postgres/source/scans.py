@@ -1,6 +1,6 @@
 """How the look-ups of a source read its tables: by an index, or as a whole; and which tables at all.
 
-Postgres itself tells that, by EXPLAIN of each statement as it is planned for any values.
+Postgres itself shows that, by EXPLAIN of each statement as it is planned for any values.
 """
 
 import re
@@ -42,7 +42,7 @@ class Scan:
     table: str
     """Quoted, with its schema. For a partition: the table of `users.source` that it is a part of."""
     reads: Read
-    """What of it is read as a whole: its rows, or one of its indexes."""
+    """The part that is read as a whole: its rows, or one of its indexes."""
 
 
 async def of_look_ups(connection: Connection, source: UserSource, types: Types) -> list[Scan]:
@@ -80,7 +80,7 @@ async def of_statement(
 
 @dataclass(frozen=True, slots=True)
 class Lacking:
-    """What look-ups lack."""
+    """The indexes that look-ups lack."""
 
     tables: tuple[str, ...]
     """Those that are read as a whole. Small tables that are only watched do not count."""
@@ -121,7 +121,7 @@ async def _indexes(
 
 
 def _comparable(expression: str) -> str:
-    """Return an expression without what Postgres writes otherwise than people do."""
+    """Return an expression without the differences between the spelling of Postgres and that of people."""
     return re.sub(r'[()\s"]', "", expression)
 
 

@@ -50,7 +50,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with a setting."""
+    """A mistake in a setting."""
 
     field: str
     found: str
@@ -72,7 +72,7 @@ class Rights:
 
 
 async def faults(connection: Connection, source: UserSource) -> list[Fault]:
-    """Return what is wrong with a source's tables and expressions. Raises the driver's exceptions."""
+    """Return the mistakes in a source's tables and expressions. Raises the driver's exceptions."""
     found = await _of_tables(connection, source) or await _tried(connection, trials(source))
     if found:
         return found
@@ -174,7 +174,7 @@ def _watch(
 
 
 async def _unusable(connection: Connection, source: UserSource) -> list[Fault]:
-    """Return what is wrong with values of a type that can be read, but means nothing."""
+    """Return the mistake in values whose type can be read, but has no meaning there."""
     found = []
     of_user = _row(source, source.table)
     column, roles = source.poll.column, source.roles
@@ -240,7 +240,7 @@ def _lacks(role: str, right: str, of: Sequence[str], grant: str) -> Fault:
 
 
 def _fault(field: str, error: asyncpg.PostgresError) -> Fault | None:
-    """Return what an error says of a setting; None if it says nothing of it."""
+    """Return the mistake in a setting that an error shows; None if it shows none."""
     match error:
         case asyncpg.ReadOnlySQLTransactionError():
             return Fault(field, f"it writes: {said(error)}", "write an expression that only reads")

@@ -64,7 +64,7 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """All that reports the changes of a source."""
+    """The functions and triggers that report the changes of a source."""
 
     functions: str
     """SQL that creates `SCHEMA` with its functions."""

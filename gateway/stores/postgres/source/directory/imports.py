@@ -20,11 +20,11 @@ class SourceImport:
         self._issuer = issuer
 
     async def holders(self, users: Sequence[NewUser]) -> list[Holder | None]:
-        """Return, for each user, who stands in its way; None if it can be created."""
+        """Return for each new user the existing one that prevents it; None if it can be created."""
         return [await self._holder(user) for user in users]
 
     async def create(self, users: Sequence[NewUser], author: Author) -> list[Holder | None]:
-        """Create the users whom no other stands in the way; return as `holders`."""
+        """Create the users that no existing user prevents; return as `holders`."""
         found: list[Holder | None] = []
         for user in users:
             holder = await self._holder(user)

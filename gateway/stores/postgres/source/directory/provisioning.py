@@ -27,8 +27,8 @@ _VERSION: Final = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint 
 class SourceProvisioning:
     """Creates users: a `UserStore` of `gateway.identity.provisioning`. May raise `StoreUnavailable`.
 
-    Users of one address, or one identity, are created one after the other, by whichever gateway. What cannot
-    be written is told as a store that is unavailable: no user is missing for it.
+    Users with one address, or one identity, are created one after the other, by all gateways together. A user
+    that cannot be written is reported as an unavailable store, and never as a missing user.
     """
 
     def __init__(self, writer: SourceWriter) -> None:
@@ -39,7 +39,7 @@ class SourceProvisioning:
         await self._writer.close()
 
     async def provision(self, user: NewUser, request_id: str) -> Provisioned:
-        """Create a user with its identity, and record that in the audit log; or tell why not."""
+        """Create a user with its identity, and record that in the audit log; or return why not."""
         try:
             return await self._provision(user, request_id)
         except NotWritable as error:

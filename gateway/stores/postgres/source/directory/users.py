@@ -39,7 +39,7 @@ _PLACE: Final = (
 """When a user was created, as in the cursors of `UserDirectory`."""
 _SIMPLE: Final = r"LIKE regexp_replace(lower(left($6::text, 128)), '([\\%_])', '\\\1', 'g') || '%'"
 _SEVERAL: Final = 10
-"""Users behind one identity that are told."""
+"""The most users behind one identity that are named."""
 
 
 class SourceDirectory:

@@ -1,4 +1,4 @@
-"""What a change of a user is in the columns of a source, where that can be said honestly.
+"""How a change of a user is expressed in the columns of a source, where that is possible exactly.
 
 A value that is a column can be set; one that an expression or a query computes cannot. A status is set by the
 columns of the conditions: of each rule that must not hold, one condition is made false, and of the rule for
@@ -114,7 +114,7 @@ def _without(
         if off is not None:
             found.setdefault(off.column, off)
         elif not found.keys() & {each.on.column for each in _conditions(rule) if each.on is not None}:
-            # Where its column gets another value, the row is read afterwards, and tells.
+            # If its column gets another value, reading the row afterwards shows the result.
             raise _unmapped(source, number)
     return list(found.values())
 
@@ -185,7 +185,7 @@ def _unmapped(source: UserSource, number: int) -> NotWritable:
 
 
 def for_values(source: UserSource, changes: UserChanges) -> Iterator[Assignment]:
-    """Yield what the changes of all but the status are. Raises `NotWritable`."""
+    """Yield the assignments for all changes but that of the status. Raises `NotWritable`."""
     for name in ("tenant", "email", "display_name"):
         if name in changes:
             yield Assignment(_plain(source, name), "text", changes[name])
@@ -272,7 +272,7 @@ class IdentityRow:
     """None: the subject is in the table of users."""
     tenant: str | None
     literals: Mapping[str, str]
-    """What `where` demands, as SQL."""
+    """The values that `where` demands, as SQL."""
 
 
 def identities_row(source: UserSource, each: Identities) -> IdentityRow:
