@@ -173,9 +173,9 @@ class Pipeline:
         line = f"{request.method} {target.below(route.base_path, route.strip_prefix)} HTTP/1.1".encode(
             "ascii"
         )
-        host = fields.hosts[0] if fields.hosts else b""
         told = self._headers.forwarded(request, fields, route.strip_prefix)
         protocol = upgrades.requested(request, route.upgrades) if request.may_upgrade else None
+        (host,) = fields.hosts
         return Forwarding(route, request.method, line, host, told, protocol, credential, fields, None, shadow)
 
     def _last(self, route: Route, method: str, fields: Fields) -> Forwarding:
@@ -354,7 +354,7 @@ def attribute(denial: Denial, route: Route | None, claims: Claims | None) -> Non
 
 def attribute_user(denial: Denial, resolution: Resolution) -> None:
     """Note on a denial whom it is about, and where that was found."""
-    denial.resolution, denial.tier = resolution, denial.tier or resolution.tier
+    denial.resolution, denial.tier = resolution, resolution.tier
     denial.user_id = None if resolution.user is None else resolution.user.id
 
 

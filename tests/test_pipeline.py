@@ -261,7 +261,7 @@ async def test_an_admission_holds_what_forwarding_needs(world: World) -> None:
 
     forwarding = admission.forwarding
     assert (forwarding.route.name, forwarding.method) == ("admin", "PUT")
-    assert forwarding.line == b"PUT /admin/x?y=%2e%2e HTTP/1.1"
+    assert (forwarding.line, forwarding.host) == (b"PUT /admin/x?y=%2e%2e HTTP/1.1", b"a.example")
     assert admission.user is world.directory.users[Identity(ISSUER, "admin")]
     assert admission.claims is not None
     assert admission.claims.subject == "admin"
@@ -398,6 +398,8 @@ async def test_an_upgrade_is_admitted_with_and_without_a_user(world: World) -> N
         assert admission.forwarding.upgrade == b"websocket"
         # Both fields are for one hop: who forwards writes them anew.
         assert not {b"Connection", b"Upgrade"} & {name for name, _ in sent(admission)}
+        admission = await world.pipeline.admit(replace(asking, may_upgrade=False))
+        assert admission.forwarding.upgrade is None
 
 
 # Once more ------------------------------------------------------------------------------------------
@@ -421,7 +423,8 @@ async def test_reauthorization_applies_the_same_rules(world: World) -> None:
     with pytest.raises(Denial) as caught:
         await world.pipeline.reauthorize(request("/admin"), admission.forwarding.route, claims)
     assert (caught.value.reason.code, caught.value.issuer) == ("role_missing", "main")
+    assert caught.value.subject == "admin"
     world.directory.failure = Denial(USER_STORE_UNAVAILABLE)
     with pytest.raises(Denial) as caught:
         await world.pipeline.reauthorize(request("/admin"), admission.forwarding.route, claims)
-    assert caught.value.reason is USER_STORE_UNAVAILABLE
+    assert (caught.value.reason, caught.value.subject) == (USER_STORE_UNAVAILABLE, "admin")

@@ -3,12 +3,12 @@
 import pytest
 
 from gateway.core.headers import HeaderPolicy, HeaderRules
-from gateway.core.model import Auth, Cors, Route
+from gateway.core.model import Auth, Cors, Requirement, Route
 from gateway.core.reasons import REQUEST_MALFORMED, Denial
 from gateway.core.routes import RouteTable
 from gateway.pipeline import Pipeline
 from gateway.verifier import TokenVerifier
-from tests.pipelines import MAIN, World, request
+from tests.pipelines import MAIN, PRO, World, request
 
 CORS = Cors(frozenset({"https://app.example"}))
 ORIGIN = (b"Origin", b"https://app.example")
@@ -17,6 +17,7 @@ ROUTES = RouteTable(
         Route("packages", "/packages/**", "npm", allow=frozenset({"encoded_slash"}), cors=CORS),
         Route("write", "/orders/**", "orders", methods=frozenset({"PUT"}), cors=CORS),
         Route("read", "/orders/**", "orders", methods=frozenset({"GET"})),
+        Route("pro", "/pro/**", "orders", cors=CORS, require=Requirement(condition=PRO)),
         Route("options", "/orders/**", "orders", methods=frozenset({"OPTIONS"}), auth=Auth.NONE),
     ]
 )
@@ -61,6 +62,13 @@ async def test_a_method_that_no_route_takes_is_not_among_those_that_are_told() -
         assert b"Access-Control-Allow-Methods: %b\r\n" % told in answer
         with pytest.raises(Denial):
             fronts.read(preflight)
+
+
+async def test_a_condition_is_not_asked_about_a_preflight(pipeline: Pipeline) -> None:
+    """It carries no token. The request that it announces must meet the condition."""
+    asked = (ORIGIN, (b"Access-Control-Request-Method", b"GET"))
+    admission = await pipeline.admit(request("/pro", method="OPTIONS", headers=asked))
+    assert admission.forwarding.preflight is not None
 
 
 async def test_a_spelling_that_the_route_does_not_allow_is_refused(pipeline: Pipeline) -> None:

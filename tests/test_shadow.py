@@ -30,11 +30,20 @@ class Scene:
     """A way with some shadow, and what it reports."""
 
     def __init__(
-        self, *, memo: bool, routes: bool = False, condition: bool = False, issuer: bool = False
+        self,
+        *,
+        memo: bool,
+        routes: bool = False,
+        condition: bool = False,
+        issuer: bool = False,
+        conditional: bool = True,
     ) -> None:
+        """`conditional`: False if no route has a condition."""
         self.world = World()
         self.reported: list[tuple[str, str | None, str | None]] = []
         table = [in_shadow(each) if routes else replace(each, forward_authorization=True) for each in _ROUTES]
+        if not conditional:
+            table = [each for each in table if each.require.condition is None]
         if condition:
             table = [replace(each, require=replace(each.require, condition_shadow=True)) for each in table]
         verifier = TokenVerifier([MAIN], self.world.keys, clock=lambda: self.world.now)
@@ -60,6 +69,7 @@ class Scene:
         fields = dict(sent(admission))
         assert (b"X-User-Id" in fields) is (admission.user is not None)
         if b"X-User-Id" not in fields:
+            assert (admission.fields, admission.forwarding.credential) == (b"", None)
             assert b"Authorization" not in fields
             assert b"X-Auth-Subject" not in fields
             return "anyone"
@@ -82,6 +92,8 @@ async def test_a_route_in_shadow_refuses_no_one_and_believes_no_one(memo: bool) 
         (token("member"), "/acme", "anyone", "tenant_mismatch"),
         (token("suspended"), "/echo", "anyone", "user_suspended"),
         (token("ghost"), "/echo", "anyone", "user_not_found"),
+        # No users are created here.
+        (token("ghost"), "/join", "anyone", "user_not_found"),
         (FORGED, "/admin", "anyone", "signature_invalid"),
         (token(aud="other"), "/echo", "anyone", "audience_mismatch"),
         (b"opaque", "/echo", "anyone", "token_malformed"),
@@ -110,6 +122,8 @@ async def test_requests_without_good_credentials_pass_without_them(memo: bool) -
     scene = Scene(memo=memo, routes=True)
     for asked, code in [
         (request("/echo"), "credentials_missing"),
+        # Its condition would not be met either.
+        (request("/pro"), "credentials_missing"),
         (request("/echo", headers=((b"Authorization", b"Basic eDp5"),)), "credentials_malformed"),
         (request("/echo", token(), token()), "credentials_malformed"),
         (request("/browser"), "credentials_missing"),
@@ -139,13 +153,14 @@ async def test_a_condition_in_shadow_enforces_all_else(memo: bool) -> None:
 
 
 async def test_an_issuer_in_shadow_opens_nothing_to_forgers(memo: bool) -> None:
-    scene = Scene(memo=memo, issuer=True)
+    scene = Scene(memo=memo, issuer=True, conditional=False)
     for _ in range(2):
         assert await scene.told(request("/admin", token())) == "id-member"
         assert await scene.told(request("/echo", token("suspended"))) == "anyone"
         assert await scene.told(request("/admin", FORGED)) == "signature_invalid"
         assert await scene.told(request("/admin")) == "credentials_missing"
         assert await scene.told(request("/nowhere", token())) == "route_not_found"
+    assert [each[0] for each in scene.reported] == ["role_missing", "user_suspended"] * 2
 
 
 async def test_a_stream_in_shadow_goes_on_while_its_identity_is_true() -> None:
@@ -158,6 +173,16 @@ async def test_a_stream_in_shadow_goes_on_while_its_identity_is_true() -> None:
     scene.world.directory.users.pop(claims.identity)
     with pytest.raises(Denial, match="user_not_found"):
         await scene.admitter.reauthorize(asked, route, claims)
+
+
+@pytest.mark.parametrize("what", ["routes", "condition", "issuer"])
+async def test_a_stream_goes_on_though_its_condition_in_shadow_no_longer_holds(what: str) -> None:
+    scene = Scene(memo=True, **{what: True})
+    asked = request("/office", token())
+    admission = await scene.admitter.admit(asked)
+    route, claims = admission.forwarding.route, admission.claims
+    assert claims is not None
+    await scene.admitter.reauthorize(replace(asked, peer="198.51.100.1"), route, claims)
 
 
 async def test_a_doubt_of_ours_gives_no_identity(memo: bool) -> None:

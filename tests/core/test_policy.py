@@ -30,9 +30,13 @@ def user(
 
 
 def route(
-    *, scopes: frozenset[str] = frozenset(), roles: frozenset[str] = frozenset(), tenant: str | None = None
+    *,
+    scopes: frozenset[str] = frozenset(),
+    roles: frozenset[str] = frozenset(),
+    tenant: str | None = None,
+    token_roles: frozenset[str] = frozenset(),
 ) -> Route:
-    return Route("r", "/", "u", require=Requirement(scopes, roles, tenant))
+    return Route("r", "/", "u", require=Requirement(scopes, roles, tenant, token_roles=token_roles))
 
 
 @pytest.mark.parametrize(
@@ -45,6 +49,7 @@ def route(
         (route(scopes=frozenset({"r"})), user(), claims(scopes=("w", "r"))),
         (route(scopes=frozenset({"r", "w"})), user(), claims(scopes=("w", "r", "x"))),
         (route(roles=frozenset({"admin", "owner"})), user(roles=("owner",)), claims()),
+        (route(token_roles=frozenset({"admin", "owner"})), user(), claims(roles=("owner",))),
         (route(), user(valid_after=99.0), claims(iat=100.0)),
         (route(), user(), claims(iat=None)),
     ],
@@ -73,6 +78,9 @@ def test_a_request_that_meets_every_rule_passes(where: Route, who: User, token: 
         # A role is the user's, from the directory; what the token claims is not enough.
         (route(roles=frozenset({"admin"})), user(), claims(roles=("admin",)), "role_missing"),
         (route(roles=frozenset({"admin"})), user(roles=("Admin", "adm")), claims(), "role_missing"),
+        # And the other way round, where the token's are asked for.
+        (route(token_roles=frozenset({"admin"})), user(roles=("admin",)), claims(), "role_missing"),
+        (route(token_roles=frozenset({"admin"})), user(), claims(roles=("Admin", "adm")), "role_missing"),
     ],
 )
 def test_a_request_that_breaks_a_rule_is_denied_with_its_reason(
@@ -123,6 +131,10 @@ def test_a_route_may_take_a_token_without_a_user() -> None:
     authorize_without_user(
         replace(route(scopes=scopes), missing_user=MissingUser.FORWARD), claims(scopes=("r",))
     )
+    authorize_without_user(
+        replace(route(token_roles=frozenset({"owner"})), missing_user=MissingUser.FORWARD),
+        claims(roles=("owner",)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,6 +143,7 @@ def test_a_route_may_take_a_token_without_a_user() -> None:
         (route(), MissingUser.DENY, "user_not_found"),
         (route(scopes=frozenset({"r"})), MissingUser.DENY, "user_not_found"),
         (route(scopes=frozenset({"r"})), MissingUser.FORWARD, "scope_insufficient"),
+        (route(token_roles=frozenset({"owner"})), MissingUser.FORWARD, "role_missing"),
         # `gateway check` refuses these two; a request finds no way around it either.
         (route(roles=frozenset({"admin"})), MissingUser.FORWARD, "user_not_found"),
         (route(tenant="a"), MissingUser.FORWARD, "user_not_found"),
