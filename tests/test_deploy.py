@@ -64,3 +64,13 @@ def test_rules_name_metrics_that_there_are() -> None:
         for name in re.findall(r"\b(?:gateway|process)_\w+", rule["expr"]):
             known = {name, name.removesuffix("_total"), re.sub(r"_(bucket|count|sum)$", "", name)}
             assert known & there, name
+
+
+def test_the_unit_may_write_the_records_where_the_page_puts_them() -> None:
+    """The unit has a read-only root (`ProtectSystem=strict`)."""
+    unit = (ROOT / "deploy" / "gateway.service").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "policy.md").read_text(encoding="utf-8")
+    directories = re.findall(r"record: \{.*directory: ([\w/]+)", page)
+    writable = {f"/var/lib/{name}" for name in re.findall(r"^StateDirectory=(\w+)$", unit, re.MULTILINE)}
+    assert directories
+    assert [path for path in directories if not any(path.startswith(f"{each}/") for each in writable)] == []

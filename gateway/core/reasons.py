@@ -105,7 +105,8 @@ ORIGIN_NOT_ALLOWED = _reason(
 TOKEN_MALFORMED = _token(
     "token_malformed",
     "The token is not a signed JWT",
-    "Not a compact JWS with JSON (RFC 7515 §3.1). Opaque tokens and JWE are not supported.",
+    "Not a compact JWS with JSON (RFC 7515 §3.1). Opaque tokens need an issuer with `introspection`;"
+    " JWE is not supported.",
 )
 TOKEN_TOO_LARGE = _token(
     "token_too_large",
@@ -318,7 +319,7 @@ CONCURRENCY_EXCEEDED = _reason(
 KEYS_UNAVAILABLE = _ours(
     "keys_unavailable",
     "The issuer's keys are not available at the moment",
-    "The issuer's keys cannot be fetched: see `/readyz` and `jwks_refreshes_total`.",
+    "The issuer's keys cannot be fetched: see `/readyz` and `gateway_jwks_refreshes_total`.",
 )
 ASSERTION_UNAVAILABLE = _ours(
     "assertion_unavailable",
@@ -328,7 +329,7 @@ ASSERTION_UNAVAILABLE = _ours(
 INTROSPECTION_UNAVAILABLE = _ours(
     "introspection_unavailable",
     "The token cannot be checked at the moment",
-    "The issuer's introspection endpoint fails: see `/readyz` and `introspections_total`.",
+    "The issuer's introspection endpoint fails: see `/readyz` and `gateway_introspections_total`.",
 )
 USER_STORE_UNAVAILABLE = _ours(
     "user_store_unavailable",
@@ -343,7 +344,8 @@ REVOCATION_UNAVAILABLE = _ours(
 OVERLOADED = _ours(
     "overloaded",
     "The gateway is overloaded",
-    "All connections are in use, and too many requests wait or waited too long: see `upstream_connections`.",
+    "All connections are in use, and too many requests wait or waited too long: see"
+    " `gateway_upstream_connections`.",
 )
 
 INTERNAL_ERROR = _ours(

@@ -44,7 +44,7 @@ class KeyObserver(Protocol):
     """What the metrics want to know of the keys."""
 
     def jwks_refreshed(self, issuer: str, result: Literal["success", "failure"]) -> None:
-        """Take note of one attempt to load an issuer's keys (`jwks_refreshes_total`)."""
+        """Count an attempt to load an issuer's keys (`gateway_jwks_refreshes_total`)."""
         ...
 
 

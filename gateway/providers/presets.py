@@ -1,4 +1,4 @@
-"""`preset: NAME` → the settings that it stands for. What is written beside it wins."""
+"""`preset: NAME` → the settings that it stands for. Settings that are written beside it win."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

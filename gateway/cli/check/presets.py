@@ -14,11 +14,11 @@ ALL: Final = "all"
 _HEAD: Final = """\
 # Token providers
 
-A preset fills in the settings of an issuer for a provider: `preset: NAME`, and a few parameters beside it.
-What is written beside it wins; of `expect` and `claims`, entry by entry, and `null` takes an entry of the
-preset away.
+A preset fills in the settings of an issuer for a provider: write `preset: NAME` and a few parameters.
+Settings that you write yourself win. `expect` and `claims` are merged entry by entry, and `null` removes an
+entry of the preset.
 
-`gateway token inspect` tells whose a token is, and with `--as-config` it prints the entry for it.
+`gateway token inspect` recognises the provider of a token; with `--as-config` it prints the entry for it.
 `gateway check --explain-preset NAME` shows what a preset stands for.
 [All settings](configuration.md#issuers).
 

@@ -56,7 +56,7 @@ class Introspection(Section):
     endpoint: KeyUrl = Field(examples=["https://idp.example.com/oauth2/introspect"])
     """URL of the introspection endpoint."""
     client_id: Text = Field(examples=["gateway"])
-    """The client that the gateway is at the issuer."""
+    """The id of the gateway as a client of the issuer."""
     client_secret: SecretStr | None = None
     """The client's secret, sent by HTTP Basic (RFC 6749 §2.3.1)."""
     client_secret_file: Path | None = None
@@ -67,8 +67,8 @@ class Introspection(Section):
     key_id: Text | None = None
     """The `kid` under which the issuer knows the private key."""
     prefix: OpaquePrefix = ""
-    """How its opaque tokens begin, such as `gho_`. Empty: all tokens that are no JWT. The longest prefix that
-    fits counts."""
+    """The beginning of its opaque tokens, such as `gho_`. Empty: all tokens that are no JWT. The longest
+    prefix that fits counts."""
     cache_ttl: Duration = duration("30s")
     """How long the answer about an active token counts, at most until its `exp`. A revocation at the issuer
     counts after this time at the latest. The answer about other tokens counts for 5 seconds at most."""

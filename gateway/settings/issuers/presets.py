@@ -45,7 +45,7 @@ def extend_schema(schema: dict[str, Any]) -> None:
             "title": "Preset",
             "default": None,
             "description": "A provider, whose preset fills in the settings below, with parameters of its"
-            " own: see [providers.md](providers.md). What is written beside it wins.",
+            " own: see [providers.md](providers.md). Settings that you write yourself win.",
         },
         **dict(_parameters()),
     }

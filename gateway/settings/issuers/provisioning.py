@@ -17,7 +17,7 @@ class Provisioning(Section):
     tenant: ClaimPath | None = None
     """The claim with the tenant, without which no user is created. `null`: as `claims.tenant`."""
     roles: tuple[Text, ...] = ()
-    """The roles of each user that is created. None of the token's are taken over."""
+    """The roles of each user that is created. The roles in the token are not copied."""
     when: When = Field(default_factory=dict)
     """Claims, each with its accepted value or values; all must hold, or no user is created. Of a claim that
     is a list, one element suffices. Or a condition over `claims`, in CEL (docs/policy.md)."""

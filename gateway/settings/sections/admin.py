@@ -57,7 +57,7 @@ SessionLifetime: TypeAlias = Annotated[
 
 
 class OidcRoles(Section):
-    """Who may do what in the console, by a claim of the ID token."""
+    """The roles of people in the console, by a claim of the ID token."""
 
     claim: ClaimPath = "roles"
     """The path of the claim with the person's roles or groups, such as `groups` or `realm_access.roles`."""
@@ -73,7 +73,7 @@ class Oidc(Section):
     issuer: KeyUrl = Field(examples=["https://idp.example.com/"])
     """The provider's issuer identifier, exactly as in its metadata."""
     client_id: Text = Field(examples=["gateway-console"])
-    """The client that the console is at the provider."""
+    """The id of the console as a client of the provider."""
     client_secret: Annotated[SecretStr, AfterValidator(_client_secret)]
     """The client's secret, at least 16 characters. Sessions are sealed with it: a new one ends all."""
     redirect_uri: Annotated[KeyUrl, AfterValidator(_redirect_uri)] = Field(
@@ -85,9 +85,9 @@ class Oidc(Section):
     algorithms: Annotated[tuple[AsymmetricAlgorithm, ...], Field(min_length=1)] = ASYMMETRIC_ALGORITHMS
     """Accepted signature algorithms of ID tokens."""
     roles: OidcRoles
-    """Who may do what."""
+    """The roles of people who sign in."""
     session_lifetime: SessionLifetime = duration("1h")
-    """How long a session counts, from 5m to 24h. A role that is taken away at the provider counts as long."""
+    """The time of a session, from 5m to 24h. A role that the provider takes away counts until its end."""
 
 
 class Admin(Section):

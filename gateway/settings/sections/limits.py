@@ -99,20 +99,20 @@ class RequestLimit(Section):
     """Whose requests are counted together: `user`, `tenant`, `issuer`, `client` (an IPv4 address or an IPv6
     /64), `route`, or `claims.` and a path. With `counts: failed`: `client`, `route` or `kid`."""
     rate: Rate | None = Field(None, examples=["600/1m"])
-    """So many requests in this time, on average."""
+    """The number of requests in a time, on average."""
     burst: Count | None = None
-    """How many may come at once. `null`: as many as the rate has in its time."""
+    """The number of requests that may come at once. `null`: the number in `rate`."""
     quota: Quota | None = None
-    """So many requests in each day or month of the calendar."""
+    """The number of requests in each day or month of the calendar."""
     time_zone: TimeZone = "UTC"
     """Where the days and months of a quota begin."""
     concurrency: Count | None = None
-    """So many requests at the same time. The questions of other proxies (`decision`) do not count."""
+    """The number of requests at the same time. The questions of other proxies (`decision`) do not count."""
     routes: tuple[Text, ...] = ()
     """The names of the routes that it is for; empty: all."""
     counts: Audience = "all"
     """Which requests count: `authenticated` or `anonymous` ones, or `failed` authentications. A client over a
-    limit of those gets 429 before its next token is looked at, unless that token is remembered as valid."""
+    limit of those gets 429 before its next token is verified, unless that token is remembered as valid."""
     when: Cel | None = None
     """A condition in CEL (docs/policy.md): only requests that meet it count. One that has no value counts."""
     mode: Literal["enforce", "shadow"] = "enforce"

@@ -191,7 +191,7 @@ class Postgres(Section):
     tls: ClientTls = Field(default_factory=ClientTls)
     """For a DSN whose `sslmode` verifies the server's certificate."""
     prepared_statements: Literal["auto", "named", "unnamed"] = "auto"
-    """`named`: kept per session. `unnamed`: one per transaction, for poolers. `auto`: found out."""
+    """`named`: kept per session. `unnamed`: one per transaction, for poolers. `auto`: detected."""
 
 
 class Users(Section):
@@ -304,7 +304,7 @@ class Decision(Section):
     grpc_listen: Listen | None = None
     """Address and port for Envoy's gRPC (`gateway[grpc]`). `null`: off."""
     trusted_proxies: tuple[AskingNetwork, ...] = ()
-    """Networks of the proxies that may ask, and whose word on the original request counts. Others get 403."""
+    """Networks of the proxies that may ask, and may describe the original request. Others get 403."""
 
 
 class Settings(Section):

@@ -166,13 +166,13 @@ class Identities(Section):
 
 
 class Poll(Section):
-    """How changes are looked for where no triggers can be installed."""
+    """How the tables are polled where no triggers can be installed."""
 
     column: Expression | None = None
     """The column of the table of users that has the time of a row's last change (a timestamp). `null`: the
     users that are remembered are compared, which finds every change."""
     interval: Timeout = duration("1s")
-    """The time between two looks."""
+    """The time between two polls."""
     compare: Duration = duration("30s")
     """With a column: the time between two comparisons of the remembered users. They find changes that do not
     touch the column: deleted rows, roles."""
