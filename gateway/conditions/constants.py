@@ -1,11 +1,20 @@
 """What constants in an expression show: values that a field never has, and places that are never there."""
 
-from collections.abc import Iterator
+import ipaddress
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 from gateway.conditions import engine
 from gateway.conditions.faults import near
 from gateway.conditions.syntax import Constant, Entries, Index, Items, Node, Select, Unary
 from gateway.conditions.words import STATUSES
+
+_OF_TIME: Final[Mapping[str, tuple[int, int, str]]] = {
+    "getMonth": (0, 11, "January is 0"), "getDayOfWeek": (0, 6, "Sunday is 0"),
+    "getDate": (1, 31, "the first day is 1"), "getDayOfMonth": (0, 30, "the first day is 0"),
+    "getDayOfYear": (0, 365, "the first day is 0"), "getMilliseconds": (0, 999, "less than a second"),
+}  # fmt: skip
+"""The least and the greatest value of parts of an instant. Hours and minutes are also those of a duration."""
 
 
 def never(path: tuple[str, ...], value: str) -> tuple[str, str] | None:
@@ -18,7 +27,26 @@ def never(path: tuple[str, ...], value: str) -> tuple[str, str] | None:
         return f"no host is {value!r}", "write it in lower case, without a port"
     if path == ("request", "path") and not value.startswith("/"):
         return f"no path is {value!r}", f'write "/{value}"'
-    return None
+    return _never_an_address(value) if path == ("client", "ip") else None
+
+
+def _never_an_address(value: str) -> tuple[str, str] | None:
+    if not value:  # a client over a Unix socket
+        return None
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        return f"no address is {value!r}", 'write an address, or client.ip.startsWith("10.") for a network'
+    usual = str(getattr(address, "ipv4_mapped", None) or address)
+    return None if value == usual else (f"no address is written {value!r}", f'write "{usual}"')
+
+
+def never_in_time(function: str, value: int) -> tuple[str, str] | None:
+    """Return why a part of an instant is never a number, and what counts; None if it may be."""
+    least, greatest, begins = _OF_TIME.get(function, (value, value, ""))
+    if least <= value <= greatest:
+        return None
+    return f"{function}() is never {value}", f"it is {least} to {greatest}: {begins}"
 
 
 def never_there(node: Node) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from gateway.conditions import engine, patterns
-from gateway.conditions.constants import is_written, is_zero, never, never_there, twice
+from gateway.conditions.constants import is_written, is_zero, never, never_in_time, never_there, twice
 from gateway.conditions.faults import Fault, unknown_field, unknown_function, unknown_name, unreadable_header
 from gateway.conditions.kinds import ORDERED, TOTAL, converted, differ, fits, hint_of
 from gateway.conditions.syntax import (
@@ -297,8 +297,8 @@ class TypeCheck:
                 if differ(kind := self._kinds[id(item)], against.item or DYN):
                     self._fault(start_of(item), f"{kind} is never among items that are {against.item}")
         for one, other in ((node.left, node.right), (node.right, node.left)):
-            if isinstance(one, Constant) and one.kind == "string":
-                self._known_value(self._path(other, scope), one)
+            if isinstance(one, Constant):
+                self._known_value(other, one, scope)
 
     def _in(self, node: Binary, scope: Mapping[str, Kind]) -> Kind:
         path = self._path(node.right, scope)
@@ -319,16 +319,19 @@ class TypeCheck:
             if there and all(differ(left, kind) for kind in there):
                 self._fault(node.at, f"{left} is never equal to one of these")
         if isinstance(node.right, Items):
-            known = self._path(node.left, scope)
             for item in node.right.items:
-                if isinstance(item, Constant) and item.kind == "string":
-                    self._known_value(known, item)
+                if isinstance(item, Constant):
+                    self._known_value(node.left, item, scope)
         return BOOL
 
-    def _known_value(self, path: tuple[str, ...] | None, constant: Constant) -> None:
-        """Find texts that a field never has."""
-        value = engine.constant(constant.text)
-        if path is not None and isinstance(value, str) and (why := never(path, value)) is not None:
+    def _known_value(self, node: Node, constant: Constant, scope: Mapping[str, Kind]) -> None:
+        """Find values that a field, or a part of an instant, never has."""
+        value, path, why = engine.constant(constant.text), self._path(node, scope), None
+        if path is not None and isinstance(value, str):
+            why = never(path, value)
+        elif isinstance(node, Call) and isinstance(value, int):
+            why = never_in_time(node.function, value)
+        if why is not None:
             self._fault(constant.at, *why)
 
     # Functions ---------------------------------------------------------------------------------------

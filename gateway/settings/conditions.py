@@ -48,7 +48,9 @@ def condition_findings(data: object, default_identity: Mapping[str, str]) -> Ite
     for index, limit in _entries(data.get("limits")):
         text = limit.get("when")
         if isinstance(text, str) and text:
-            yield from _found(("limits", index, "when"), analysed(text), "condition", source)
+            where, analysis = ("limits", index, "when"), analysed(text)
+            yield from _found(where, analysis, "condition", source)
+            yield from _forgeable(where, analysis, stripped)
     for name, value in identity.items():
         if isinstance(value, str) and not is_source(value):
             where = ("headers", "identity", str(name))
@@ -125,6 +127,11 @@ def _of_route(
             "write missing_user: deny, or !has(user.id) || … for them",
             min(at for path, at in analysis.places.items() if path[0] == "user"),
         )
+    yield from _forgeable(where, analysis, stripped)
+
+
+def _forgeable(where: Location, analysis: Analysis, stripped: Mapping[bytes, str]) -> Iterator[Finding]:
+    """Yield each identity header that is read: of a request, it is the client's."""
     for path, at in analysis.places.items():
         if path[:2] == ("request", "headers") and fold(path[2].encode("utf-8", "replace")) in stripped:
             yield Finding(

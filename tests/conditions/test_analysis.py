@@ -112,6 +112,12 @@ MISTAKES: Final = [
     ('request.method == "get"', 18, "no method is"),
     ('request.host == "Example.com"', 16, "no host is"),
     ('request.path == "orders"', 16, "no path is"),
+    ('client.ip == "10.0.0.0/8"', 13, "no address is"),
+    ('client.ip in ["::1", "2001:DB8::1"]', 21, "no address is written"),
+    ('"::ffff:10.0.0.1" != client.ip', 0, "no address is written"),
+    ("now.getMonth() == 12", 18, "is never 12"),
+    ("now.getDayOfWeek() in [1, 7]", 26, "is never 7"),
+    ("0 == now.getDate()", 0, "is never 0"),
     ('now > timestamp("2026")', 16, "cannot read this"),
     ('now - now > duration("5 minutes")', 21, "cannot read this"),
     # Time without a bound

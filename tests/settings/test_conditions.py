@@ -111,6 +111,14 @@ def test_a_text_with_variables_has_a_line_alone(tmp_path: Path) -> None:
         (one("user.id == 'a'", "    missing_user: forward\n"), "12:23", "also admits tokens without one"),
         (one('request.headers["x-user-id"] == "a"'), "11:33", "which clients may forge"),
         (one('request.headers["x_auth.subject"] == "a"'), "11:33", "which clients may forge"),
+        (
+            one(
+                "claims.a == 1",
+                head="limits: [{name: l, per: user, rate: 1/1s, when: 'request.headers.x_user_id == \"a\"'}]",
+            ),
+            "5:66",
+            "which clients may forge",
+        ),
         (one("user.tenant == 'a'", head=SOURCE), "12:23", "users.source does not say where it is"),
         (one("user.attributes.plan == user.attributes.paln", head=SOURCE), "12:58", "does not have it"),
         (one("claims.a == 1", issuer=", provisioning: {when: 'user.id == \"a\"'}"), "1:101", "reads `user`"),
