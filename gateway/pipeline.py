@@ -16,7 +16,6 @@ from gateway.core.model import Auth, Claims, Credential, MissingUser, Request, R
 from gateway.core.reasons import (
     CREDENTIALS_MISSING,
     METHOD_NOT_ALLOWED,
-    METHOD_NOT_IMPLEMENTED,
     TOKEN_REVOKED,
     TOKENS_REVOKED_BEFORE,
     USER_NOT_FOUND,
@@ -214,10 +213,9 @@ class Pipeline:
     def _without_method(self, denial: Denial, target: Target) -> Route | None:
         """Return the route that does not take the announced method: the browser is told what it takes.
 
-        None if another route takes the OPTIONS request itself, or if a front forwards it.
+        None if there is none, if another route takes the OPTIONS request itself, or if a front forwards it.
         """
-        unserved = denial.reason is METHOD_NOT_ALLOWED or denial.reason is METHOD_NOT_IMPLEMENTED
-        if not unserved or target.liberties or not self._routes.forwards:
+        if target.liberties or not self._routes.forwards:
             return None
         try:
             taking = self._routes.match("OPTIONS", target.host, target.path)

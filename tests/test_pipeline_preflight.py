@@ -18,8 +18,10 @@ ROUTES = RouteTable(
         Route("write", "/orders/**", "orders", methods=frozenset({"PUT"}), cors=CORS),
         Route("read", "/orders/**", "orders", methods=frozenset({"GET"})),
         Route("pro", "/pro/**", "orders", cors=CORS, require=Requirement(condition=PRO)),
-        Route("options", "/orders/**", "orders", methods=frozenset({"OPTIONS"}), auth=Auth.NONE),
-    ]
+        Route("options", "/orders/**", "orders", methods=frozenset({"OPTIONS"}), auth=Auth.NONE, cors=CORS),
+        Route("trace", "/trace/**", "orders", methods=frozenset({"TRACE"}), auth=Auth.NONE),
+    ],
+    forwards=True,
 )
 
 
@@ -42,6 +44,14 @@ async def test_a_method_that_no_route_takes_is_not_among_those_that_are_told() -
     routes = [
         Route("read", "/read/**", "orders", methods=frozenset({"GET", "POST"}), cors=CORS),
         Route("any", "/any/**", "orders", cors=CORS),
+        Route(
+            "spelled",
+            "/spelled/**",
+            "orders",
+            methods=frozenset({"GET"}),
+            allow=frozenset({"encoded_slash"}),
+            cors=CORS,
+        ),
     ]
     world = World()
     verifier = TokenVerifier([MAIN], world.keys, clock=lambda: world.now)
@@ -51,17 +61,23 @@ async def test_a_method_that_no_route_takes_is_not_among_those_that_are_told() -
         )
         for forwards in (True, False)
     )
-    asked = (ORIGIN, (b"Access-Control-Request-Method", b"patch"))
-    for path, told in (
-        ("/read/1", b"GET, POST"),
-        ("/any/1", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
+    for path, method, told in (
+        ("/read/1", b"patch", b"GET, POST"),
+        ("/read/1", b"DELETE", b"GET, POST"),
+        ("/any/1", b"patch", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
     ):
+        asked = (ORIGIN, (b"Access-Control-Request-Method", method))
         preflight = request(path, method="OPTIONS", headers=asked)
         answer = here.read(preflight).preflight
         assert answer is not None
         assert b"Access-Control-Allow-Methods: %b\r\n" % told in answer
         with pytest.raises(Denial):
             fronts.read(preflight)
+    # Whether the route would take this spelling is not known.
+    asked = (ORIGIN, (b"Access-Control-Request-Method", b"DELETE"))
+    for path in ("/spelled/a%2Fb", "/nowhere"):
+        with pytest.raises(Denial):
+            here.read(request(path, method="OPTIONS", headers=asked))
 
 
 async def test_a_condition_is_not_asked_about_a_preflight(pipeline: Pipeline) -> None:
@@ -78,3 +94,18 @@ async def test_a_spelling_that_the_route_does_not_allow_is_refused(pipeline: Pip
     with pytest.raises(Denial) as caught:
         pipeline.read(request("/orders/a%2Fb", method="OPTIONS", headers=asked))
     assert caught.value.reason is REQUEST_MALFORMED
+
+
+async def test_a_request_that_must_go_no_further_is_answered(pipeline: Pipeline) -> None:
+    last = (b"Max-Forwards", b"0")
+    for path, allow in (
+        ("/packages/a", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
+        ("/orders", b"OPTIONS"),
+    ):
+        forwarding = pipeline.read(request(path, method="OPTIONS", headers=(last,)))
+        assert forwarding.preflight == b"Allow: %b\r\n" % allow
+    with pytest.raises(Denial) as caught:
+        pipeline.read(request("/trace", method="TRACE", headers=(last,)))
+    denial = caught.value
+    assert (denial.reason.code, denial.allow) == ("method_not_allowed", frozenset({"TRACE"}))
+    assert denial.route is not None
