@@ -104,5 +104,17 @@ class Commands:
         return None if command is None else f'redis-cli -u "${{GATEWAY_REDIS__URL:?}}" {command}'
 
 
+def with_config(command: str, config: str) -> str:
+    """Add `--config` to a `gateway` command that has none, such as one that a running gateway made.
+
+    Any other command is returned as it is, and so is each one if the path must not be pasted.
+    """
+    words = shlex.split(command)
+    if words[:1] != ["gateway"] or "--config" in words or not config.isprintable():
+        return command
+    place = words.index("--") if "--" in words else len(words)
+    return shlex.join([*words[:place], "--config", config, *words[place:]])
+
+
 def _command(*words: str) -> str | None:
     return shlex.join(words) if all(word.isprintable() for word in words) else None

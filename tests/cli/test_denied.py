@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -32,8 +33,11 @@ async def test_a_request_id_leads_to_the_cause(tmp_path: Path, dsn: str, redis_u
 
     assert shown.exit_code == document.exit_code == 1, shown.output
     assert "DENY  user_suspended" in shown.stdout
-    assert "users activate" in shown.stdout
+    # As without --request, the command can be pasted: it names the configuration.
+    (command,) = (line for line in shown.stdout.splitlines() if "users activate" in line)
+    assert shlex.split(command)[-2:] == ["--config", str(gateway.config)]
     assert "it is not kept" in shown.stdout
+    assert "expected: None" not in shown.stdout
     found = json.loads(document.stdout)
     assert (found["decision"], found["reason"], found["cause"]) == (
         "deny", "user_suspended", "user_suspended",

@@ -8,7 +8,7 @@ import pytest
 from gateway.core.model import Identity, Issuer, StoreUnavailable, Tier
 from gateway.explain.answer import Cause
 from gateway.explain.evidence.issuers import nearest
-from gateway.explain.wording import Commands, ago, moment, shown, span, sql_literal, yaml_line
+from gateway.explain.wording import Commands, ago, moment, shown, span, sql_literal, with_config, yaml_line
 from gateway.stores.postgres.database import Postgres
 from gateway.stores.postgres.directory import diagnostics
 from gateway.stores.postgres.directory.diagnostics import Diagnostics, failure_kind
@@ -96,6 +96,19 @@ class TestWording:
         ).stdout
         assert said.splitlines() == ["revocations", "lift", "jti", "--config", "my file.yaml", "--", *words]
         assert Commands(None, "public").gateway("users", "show", "a\x1bb") is None
+
+    @pytest.mark.parametrize(
+        ("command", "expected"),
+        [
+            ("gateway users activate 7", "gateway users activate 7 --config 'a b.yaml'"),
+            ("gateway revocations lift jti -- -x", "gateway revocations lift jti --config 'a b.yaml' -- -x"),
+            ("gateway check --config other.yaml", "gateway check --config other.yaml"),
+            ('redis-cli -u "${GATEWAY_REDIS__URL:?}" DEL a', 'redis-cli -u "${GATEWAY_REDIS__URL:?}" DEL a'),
+        ],
+    )
+    def test_a_command_of_a_gateway_gets_the_configuration(self, command: str, expected: str) -> None:
+        assert with_config(command, "a b.yaml") == expected
+        assert with_config(command, "a\x1bb.yaml") == command
 
     def test_a_command_needs_the_dsn_from_elsewhere(self) -> None:
         command = Commands(None, "public").update("users", "tenant = NULL", id="7")

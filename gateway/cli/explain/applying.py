@@ -58,7 +58,7 @@ def apply_fix_of_denied(before: "Explanation", offer: Offer, admin: "Admin", req
         _refuse(fix, before, offer)
     _show_change(fix.change, offer)
     _ask(fix.change.question, before, offer)
-    after = asyncio.run(apply_to_denied(admin, request_id, fix.change))
+    after = asyncio.run(apply_to_denied(admin, request_id, fix.change, offer.config))
     _tell(before, after, fix, offer)
     # The request was denied, and stays it: that the change is made is the answer.
     raise typer.Exit(output.OK)

@@ -86,7 +86,7 @@ def _explain_denied(request_id: str, config: Path, *, apply: bool, yes: bool, js
     from gateway.cli.explain.denied import explain_denied
 
     settings = settings_or_exit(config)
-    explanation = asyncio.run(explain_denied(settings.admin, request_id))
+    explanation = asyncio.run(explain_denied(settings.admin, request_id, config))
     if apply:
         from gateway.cli.explain.applying import Offer, apply_fix_of_denied
 

@@ -1,5 +1,6 @@
 """Why a running gateway denied a request, and the application of the fix: both by its admin API."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.cli.admin_api import admin_api, other_version
@@ -14,8 +15,11 @@ if TYPE_CHECKING:  # the drivers take a while to import; `gateway --help` needs 
     from gateway.settings.sections.model import Admin
 
 
-async def explain_denied(admin: "Admin", request_id: str) -> "Explanation":
-    """Return the explanation of a denied request; exit if the gateway does not keep the denial."""
+async def explain_denied(admin: "Admin", request_id: str, config: Path) -> "Explanation":
+    """Return the explanation of a denied request; exit if the gateway does not keep the denial.
+
+    The command of its fix names `config`, as those do that this program makes.
+    """
     query = {"request_id": request_id}
     async with admin_api(admin, f"search its log for {request_id}") as api:
         listed = await api.get("/denials", {**query, "limit": "1"})
@@ -28,23 +32,23 @@ async def explain_denied(admin: "Admin", request_id: str) -> "Explanation":
             )
         answer = await api.get("/denials/explanation", query)
     try:
-        return _explanation(answer)
+        return _explanation(answer, config)
     except ValueError:
         other_version()
 
 
-async def apply_to_denied(admin: "Admin", request_id: str, change: "Change") -> "Explanation":
+async def apply_to_denied(admin: "Admin", request_id: str, change: "Change", config: Path) -> "Explanation":
     """Let the gateway make the change that was shown; return the explanation after it. Exit if it refuses."""
     body: JSON = {"request_id": request_id, "change": change.to_json(), "operator": operator()}
     async with admin_api(admin) as api:
         answer = await api.post("/explain/apply", body)
     try:
-        return _explanation(answer)
+        return _explanation(answer, config)
     except ValueError:
         other_version()
 
 
-def _explanation(found: JSON) -> "Explanation":
+def _explanation(found: JSON, config: Path) -> "Explanation":
     from gateway.explain.answer import Explanation
 
     match found:
@@ -58,21 +62,24 @@ def _explanation(found: JSON) -> "Explanation":
             }
         }:
             taken = tuple(_step(each) for each in steps)
-            return Explanation("deny", reason, cause, summary, None if fix is None else _fix(fix), taken)
+            made = None if fix is None else _fix(fix, config)
+            return Explanation("deny", reason, cause, summary, made, taken)
     raise ValueError(found)
 
 
-def _fix(found: JSON) -> "Fix":
+def _fix(found: JSON, config: Path) -> "Fix":
     from gateway.explain.answer import Fix
+    from gateway.explain.wording import with_config
 
     match found:
         case {
             "text": str(text),
             "command": str() | None as command,
-            "config": str() | None as config,
+            "config": str() | None as line,
             "change": change,
         }:
-            return Fix(text, command, config, None if change is None else _change(change))
+            command = None if command is None else with_config(command, str(config))
+            return Fix(text, command, line, None if change is None else _change(change))
     raise ValueError(found)
 
 

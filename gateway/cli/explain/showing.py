@@ -58,7 +58,7 @@ def _show_step(step: "Step") -> None:
 
     found, detail = step.found, step.detail
     if step.outcome in {"fail", "warn"}:
-        said = [found, f"expected: {step.expected}", detail]
+        said = [found, None if step.expected is None else f"expected: {step.expected}", detail]
     else:
         said = ["; ".join(text for text in (found, detail) if text)]
     lines = [
