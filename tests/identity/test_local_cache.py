@@ -6,6 +6,7 @@ import pytest
 
 from gateway.core.model import Claims, Resolution, Tier, User, UserStatus, Validity
 from gateway.core.revocations import Revocations
+from gateway.identity import local_cache
 from gateway.identity.local_cache import PROOF_LIFETIME, LocalCache, Ticket
 from tests.stores.examples import ISS, claims
 
@@ -17,10 +18,11 @@ BOB = User("bob-id", UserStatus.ACTIVE)
 class Memory:
     """A tier that is open, at a time of the test's choosing."""
 
-    def __init__(self, max_users: int = 100, max_tokens: int = 100) -> None:
+    def __init__(self, max_users: int = 100, max_tokens: int = 100, *, opened: bool = True) -> None:
         self.now = 1_000.0
         self.tier = LocalCache(ttl=30, max_users=max_users, max_tokens=max_tokens, clock=lambda: self.now)
-        self.tier.open()
+        if opened:
+            self.tier.open()
 
     def after(self, seconds: float) -> None:
         """Let time pass, during which every change was heard of."""
@@ -76,9 +78,12 @@ class TestAnswers:
         assert memory.tier.recall(claims(jti="token-2")) is None
 
     def test_a_token_without_jti_needs_no_verdict_of_its_own(self, memory: Memory) -> None:
+        memory.fill(claims(jti=None))
+        assert memory.tier.recall(claims(jti=None)) is not None
+        assert memory.tier.recall(claims()) is None
+        assert memory.tier.tokens == 0
         memory.fill()
         assert memory.tier.recall(claims(jti=None)) is not None
-        assert memory.tier.tokens == 1
 
     @pytest.mark.parametrize(("lifetime", "until"), [(10, 10), (30, 30), (100, 30)])
     def test_an_answer_expires(self, memory: Memory, lifetime: float, until: float) -> None:
@@ -115,13 +120,22 @@ class TestAnswers:
 
 
 class TestTrust:
-    def test_a_closed_tier_answers_nothing_and_takes_nothing(self, memory: Memory) -> None:
+    @pytest.mark.parametrize("opened", [True, False])
+    def test_a_closed_tier_answers_nothing_and_takes_nothing(self, opened: bool) -> None:
+        memory = Memory(opened=opened)
         memory.fill()
-        memory.tier.close()
+        if opened:
+            memory.tier.close()
         assert memory.tier.recall(claims()) is None
-        memory.fill()
+        for prove in (lambda: None, memory.tier.prove):
+            prove()
+            memory.fill(claims("bob"), BOB)
+            assert memory.tier.recall(claims("bob")) is None
+            assert not (memory.tier.is_open or memory.tier.trusted)
+        assert memory.tier.last_known(claims("bob")) is None
         memory.tier.open()
         assert memory.tier.recall(claims()) is None
+        assert memory.tier.is_open
 
     @pytest.mark.parametrize("break_off", ["flush", "close", "forget_everything"])
     def test_a_read_that_began_before_a_break_fills_nothing(self, memory: Memory, break_off: str) -> None:
@@ -130,6 +144,23 @@ class TestTrust:
         memory.tier.open()
         memory.fill(ticket=ticket)
         assert memory.tier.recall(claims()) is None
+        # Nor what another read says of the user and the issuer then.
+        memory.fill(claims(jti="token-2"))
+        assert memory.tier.recall(claims(jti="token-2")) is not None
+        assert memory.tier.recall(claims()) is None
+
+    @pytest.mark.parametrize("break_off", ["flush", "close", "forget_everything"])
+    def test_another_read_does_not_vouch_for_what_was_known_before_a_break(
+        self, memory: Memory, break_off: str
+    ) -> None:
+        memory.fill()
+        memory.fill(claims("bob", jti=None), BOB)
+        getattr(memory.tier, break_off)()
+        memory.tier.open()
+        memory.fill(claims(jti="token-2"))
+        assert memory.tier.recall(claims(jti="token-2")) is not None
+        assert memory.tier.recall(claims()) is None
+        assert memory.tier.recall(claims("bob", jti=None)) is None
 
     def test_a_read_that_began_while_closed_fills_nothing(self) -> None:
         memory = Memory()
@@ -172,7 +203,7 @@ class TestLeases:
         assert validity.answer is memory.tier.recall(claims())
         memory.after(19)
         assert memory.tier.is_valid(validity)
-        memory.after(2)
+        memory.after(1)
         assert not memory.tier.is_valid(validity)
 
     def test_it_does_not_outlive_what_is_known_of_the_token(self, memory: Memory) -> None:
@@ -247,6 +278,7 @@ class TestChanges:
         assert (memory.tier.recall(claims()) is None) is forgotten
         if not began_before:
             ticket = memory.tier.ticket()
+        memory.tier.forget_users(["another"])
         memory.fill(ticket=ticket)
         assert (memory.tier.recall(claims()) is None) is (forgotten and began_before)
 
@@ -345,13 +377,15 @@ class TestChanges:
 
 class TestLastKnown:
     def test_a_learnt_entry_is_not_answered(self, memory: Memory) -> None:
-        memory.tier.learn(memory.tier.ticket(), claims(), ANN, 7.0)
-        assert memory.tier.recall(claims()) is None
+        memory.fill(claims("bob", jti=None), BOB)
+        memory.tier.learn(memory.tier.ticket(), claims(jti=None), ANN, 7.0)
+        # The issuer is known.
+        assert memory.tier.recall(claims(jti=None)) is None
         assert memory.tier.last_known(claims()) == (ANN, 7.0)
 
     def test_the_latest_is_known(self, memory: Memory) -> None:
         changed = User(ANN.id, UserStatus.LOCKED)
-        for user, stored_at in ((ANN, 7.0), (changed, 9.0), (ANN, 8.0)):
+        for user, stored_at in ((ANN, 9.0), (changed, 9.0), (ANN, 8.0)):
             memory.tier.learn(memory.tier.ticket(), claims(), user, stored_at)
         assert memory.tier.last_known(claims()) == (changed, 9.0)
         memory.tier.learn(memory.tier.ticket(), claims(), None, 10.0)
@@ -368,6 +402,30 @@ class TestLastKnown:
         assert memory.tier.last_known(claims()) == (ANN, 8.0)
 
 
+    def test_it_is_not_learnt_by_a_read_that_began_before_all_was_forgotten(self, memory: Memory) -> None:
+        ticket = memory.tier.ticket()
+        memory.tier.forget_everything()
+        memory.tier.learn(ticket, claims(), ANN, 7.0)
+        assert memory.tier.last_known(claims()) is None
+
+    def test_it_is_up_to_date_while_its_changes_are_received(self, memory: Memory) -> None:
+        assert not memory.tier.up_to_date(claims())
+        memory.fill(lifetime=1)
+        memory.fill(claims("ghost"), None)
+        memory.after(10)
+        # Also when its time is over.
+        assert memory.tier.up_to_date(claims(jti="another"))
+        assert memory.tier.up_to_date(claims("ghost"))
+        assert not memory.tier.up_to_date(claims("bob"))
+        memory.now += PROOF_LIFETIME
+        assert not memory.tier.up_to_date(claims())
+        memory.tier.prove()
+        memory.tier.flush()
+        assert not memory.tier.up_to_date(claims())
+        memory.fill()
+        assert memory.tier.up_to_date(claims())
+
+
 class TestBounds:
     def test_memory_is_bounded(self) -> None:
         memory = Memory(max_users=3, max_tokens=4)
@@ -376,6 +434,17 @@ class TestBounds:
             memory.fill(claims(f"ghost-{number}", jti=f"b-{number}"), None)
         assert (memory.tier.users, memory.tier.absent, memory.tier.tokens) == (3, 3, 4)
         assert len(memory.tier._identities) == 3
+        memory.tier.forget_everything()
+        assert memory.tier._identities == {}
+
+    def test_the_issuers_are_bounded(self, memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(local_cache, "_MOST_ISSUERS", 3)
+        for number in range(3):
+            memory.fill(claims(issuer_name=f"main/{number}"))
+        assert len(memory.tier._issuers) == 3
+        memory.fill(claims(issuer_name="main/3"))
+        assert memory.tier.recall(claims(issuer_name="main/3")) is not None
+        assert len(memory.tier._issuers) == 1
 
     def test_the_same_user_under_many_identities_leaves_nothing_behind(self) -> None:
         memory = Memory(max_users=2)
