@@ -26,7 +26,8 @@ def test_the_first_kind_that_applies_is_named(
 
 def test_of_both_the_later_time_counts() -> None:
     one, other = Revocations(user_at=1.0, issuer_at=5.0), Revocations(token=True, user_at=2.0)
-    assert one.with_those_of(other) == Revocations(token=True, user_at=2.0, issuer_at=5.0)
+    both = Revocations(token=True, user_at=2.0, issuer_at=5.0)
+    assert one.with_those_of(other) == other.with_those_of(one) == both
     assert Revocations().with_those_of(Revocations()) == Revocations()
 
 
@@ -42,7 +43,9 @@ def test_rows_of_one_key_are_merged() -> None:
     longer = Revocation("jti", "main", "a", 0.5, 60.0)
     other = Revocation("jti", "main", "b", 1.0, None)
     endless = Revocation("jti", "main", "b", 2.0, 70.0)
-    assert strongest([learnt, longer, other, endless]) == [
-        Revocation("jti", "main", "a", 1.0, 60.0),
-        Revocation("jti", "main", "b", 2.0, None),
-    ]
+    for a in ([learnt, longer], [longer, learnt]):
+        assert strongest([*a, other, endless]) == [
+            Revocation("jti", "main", "a", 1.0, 60.0),
+            Revocation("jti", "main", "b", 2.0, None),
+        ]
+    assert strongest([learnt, learnt]) == [learnt]

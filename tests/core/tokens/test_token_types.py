@@ -33,3 +33,5 @@ def test_an_issuer_may_have_a_type_of_its_own() -> None:
 def test_the_application_may_be_left_out() -> None:
     assert media_type("application/AT+JWT") == media_type("at+jwt") == "at+jwt"
     assert media_type("text/plain") == "text/plain"
+    # Only where no other slash follows (RFC 7515 §4.1.9).
+    assert media_type("application/at/jwt") == "application/at/jwt"
