@@ -12,6 +12,7 @@ PAGES: Final = sorted(
         *(REPOSITORY / name for name in ("README.md", "CHANGELOG.md", "SECURITY.md")),
         *DOCS.glob("*.md"),
         *DOCS.glob("tutorials/*.md"),
+        *(REPOSITORY / "deploy").rglob("README.md"),
     ]
 )
 _FENCE: Final = re.compile(r"^([ ]*)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)

@@ -34,6 +34,32 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
     assert broken == []
 
 
+def test_pages_that_the_program_and_its_files_name_exist() -> None:
+    """Messages, help, comments and examples name pages as `docs/NAME.md`, some with a heading."""
+    broken = set()
+    for folder in ("gateway", "config", "deploy", "bench"):
+        for file in (REPOSITORY / folder).rglob("*"):
+            if file.suffix not in {
+                ".py",
+                ".sql",
+                ".js",
+                ".yaml",
+                ".yml",
+                ".sh",
+                ".conf",
+                ".lua",
+                ".tpl",
+                ".cfg",
+            }:
+                continue
+            text = file.read_text(encoding="utf-8")
+            for path, anchor in re.findall(r"\b(docs/[a-z/-]+\.md)(?:#([a-z0-9-]+))?", text):
+                target = REPOSITORY / path
+                if not target.exists() or (anchor and anchor not in anchors(target)):
+                    broken.add((name(file), f"{path}#{anchor}"))
+    assert broken == set()
+
+
 def test_every_page_is_in_the_index() -> None:
     listed = set(_LINK.findall(prose(DOCS / "README.md")))
     pages = {page.relative_to(DOCS).as_posix() for page in PAGES if DOCS in page.parents}
